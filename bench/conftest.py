@@ -1,0 +1,42 @@
+"""Benchmarks of single ops: ``pytest bench --benchmark-only``, in groups ``op[shape,dtype,device]``.
+
+A benchmark first asserts that the implementation is right, then reports GB/s of the bytes that must move.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from trm_fast import ops
+from trm_fast.ops import backend
+
+
+@pytest.fixture(params=["reference", "cpp"])
+def impl(request: pytest.FixtureRequest) -> Iterator[str]:
+    if request.param == "cpp" and backend.EXTENSION_MISSING:
+        pytest.skip(backend.EXTENSION_MISSING)
+    with ops.use_backend(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def measure(benchmark: Any, impl: str) -> Callable[..., None]:
+    """Times ``run()``, which moves at least ``moved`` bytes; ``label`` goes into the group's name."""
+
+    def measured(op: str, label: str, moved: int, run: Callable[[], Any]) -> None:
+        benchmark.group = f"{op}[{label},cpu]"
+        benchmark.pedantic(run, warmup_rounds=2, rounds=15, iterations=max(1, 2**22 // moved))
+        benchmark.extra_info.update(
+            impl=impl,
+            cpu_path=ops.cpu_path() if impl == "cpp" else "torch",
+            threads=torch.get_num_threads(),
+            omp_num_threads=os.environ.get("OMP_NUM_THREADS", "unset"),
+            gb_per_s=round(moved / benchmark.stats.stats.median / 1e9, 2),
+        )
+
+    return measured

@@ -1,0 +1,249 @@
+"""What can be built here, and the ninja file that builds it (setup.py is the caller)."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+TORCH_MINIMUM = (2, 11)
+TORCH_TARGET = "-DTORCH_TARGET_VERSION=0x020b000000000000"
+PYTHON_TARGET = "-DPy_LIMITED_API=0x030a0000"
+CUDA_ARCHS = "80;90a;90+PTX"  # PTX of a plain architecture serves every newer card
+
+# Vectorised by the compiler: no trapping, no errno, but NaN, infinity and signed zero stay what they are.
+CXX_FLAGS = "-O3 -std=c++17 -fPIC -fvisibility=hidden -Wall -fno-math-errno -fno-trapping-math -fopenmp-simd"
+# Every file of csrc/ops/cpu is compiled once for each of these; csrc/ops/isa.cpp chooses at run time.
+ISA_FLAGS = {
+    "portable": "",
+    "avx2": "-mavx2 -mfma -mf16c",
+    "avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512",
+}
+
+NINJA_RULES = """\
+rule cxx
+  command = {cxx} $flags -MD -MF $out.d -c $in -o $out
+  depfile = $out.d
+  deps = gcc
+rule nvcc
+  command = {nvcc} $flags -MD -MF $out.d -c $in -o $out
+  depfile = $out.d
+  deps = gcc
+rule link
+  command = {cxx} -shared $in -o $out $flags
+"""
+
+
+class BuildError(RuntimeError):
+    """A native part cannot be built."""
+
+
+@dataclass
+class Plan:
+    """What to build, what not and why."""
+
+    root: Path
+    required: bool
+    cxx: str | None = None
+    ninja: str | None = None
+    torch: Path | None = None
+    cuda: Path | None = None
+    archs: list[str] = field(default_factory=list)
+    jobs: str = ""
+    reasons: dict[str, str] = field(default_factory=dict)  # part -> why it is not built
+    built: dict[str, Path] = field(default_factory=dict)  # module -> file
+
+    @property
+    def isas(self) -> list[str]:
+        return list(ISA_FLAGS) if platform.machine() in ("x86_64", "AMD64") else ["portable"]
+
+    def compile(self, folder: Path, *, verbose: bool) -> None:
+        """Compiles what the plan holds; a part that fails moves to ``reasons``."""
+        for part, module in (("cuda", None), ("ops", "trm_fast._C"), ("host", "trm_fast._host")):
+            if part in self.reasons:
+                continue
+            try:
+                target = self._ninja(folder, part, verbose)
+            except BuildError as error:
+                self.reasons[part] = str(error)
+                continue
+            if module:
+                self.built[module] = target
+        if self.required and {"ops", "host"} & self.reasons.keys():
+            raise BuildError(f"TRM_FAST_REQUIRE_NATIVE=1, and the native build failed: {self.reasons}")
+
+    def _ninja(self, folder: Path, part: str, verbose: bool) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "build.ninja").write_text(self.ninja_file())
+        target = {"cuda": "cuda", "ops": "_C.so", "host": "_host.so"}[part]
+        command = [self.ninja or "ninja", "-C", str(folder), *(["-v"] if verbose else []), *self.jobs.split(), target]
+        result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        print(result.stdout)
+        if result.returncode:
+            failed = [line for line in result.stdout.splitlines() if "error" in line][:1] or ["see the build output"]
+            raise BuildError(f"compilation failed: {failed[0].strip()}")
+        return folder / target
+
+    def ninja_file(self) -> str:
+        csrc = self.root / "csrc"
+        lines = [NINJA_RULES.format(cxx=self.cxx, nvcc=self.cuda and self.cuda / "bin" / "nvcc")]
+
+        def edge(rule: str, target: str, sources: list[str], flags: str) -> str:
+            inputs = " ".join(source.replace(" ", "$ ").replace(":", "$:") for source in sources)
+            lines.append(f"build {target}: {rule} {inputs}\n  flags = {flags}\n")
+            return target
+
+        include = f"-I{csrc}"
+        if "ops" not in self.reasons:
+            python = sysconfig.get_paths()["include"]
+            binding = (
+                f"{CXX_FLAGS} {include} -isystem {self.torch}/include -isystem {python} {TORCH_TARGET} {PYTHON_TARGET}"
+            )
+            link = f"-L{self.torch}/lib -Wl,--no-as-needed -ltorch -Wl,--as-needed"
+            cuda_objects = []
+            if "cuda" not in self.reasons:
+                assert self.cuda is not None
+                binding += f" -DTRM_FAST_CUDA -isystem {self.cuda}/include"
+                link += f" -L{self.cuda}/lib64 -l:libcudart_static.a -lrt -lpthread -ldl"
+                code = " ".join(gencode(arch) for arch in self.archs)
+                flags = f"-O3 -std=c++17 -Xcompiler=-fPIC,-fvisibility=hidden {include} {code}"
+                for source in sorted((csrc / "ops" / "cuda").glob("*.cu")):
+                    cuda_objects.append(edge("nvcc", f"cuda.{source.stem}.o", [str(source)], flags))
+                lines.append(f"build cuda: phony {' '.join(cuda_objects)}\n")
+            objects = [
+                edge("cxx", f"ops.{source.stem}.o", [str(source)], binding)
+                for source in sorted((csrc / "ops").glob("*.cpp"))
+            ]
+            for isa in self.isas:
+                flags = f"{CXX_FLAGS} {include} {ISA_FLAGS[isa]} -DTRM_FAST_ISA={isa}"
+                for source in sorted((csrc / "ops" / "cpu").glob("*.cpp")):
+                    objects.append(edge("cxx", f"{isa}.{source.stem}.o", [str(source)], flags))
+            edge("link", "_C.so", objects + cuda_objects, link)
+        if "host" not in self.reasons:
+            import pybind11
+
+            python = sysconfig.get_paths()["include"]
+            flags = f"{CXX_FLAGS} {include} -isystem {pybind11.get_include()} -isystem {python}"
+            objects = [
+                edge("cxx", f"host.{source.stem}.o", [str(source)], flags)
+                for source in sorted((csrc / "host").glob("*.cpp"))
+            ]
+            edge("link", "_host.so", objects, "-pthread")
+        return "\n".join(lines)
+
+    def record(self) -> dict[str, object]:
+        """What ``trm-fast info`` shows about the build."""
+        ops: dict[str, object] = {"built": "ops" not in self.reasons}
+        if self.cxx:
+            ops["compiler"] = compiler_version(self.cxx)
+        if self.torch:
+            ops["torch"] = importlib.metadata.version("torch")
+        if ops["built"]:
+            ops["cpu"] = self.isas
+        cuda: dict[str, object] = {"built": "cuda" not in self.reasons}
+        if cuda["built"]:
+            cuda["archs"] = self.archs
+        host: dict[str, object] = {"built": "host" not in self.reasons, "python": platform.python_version()}
+        parts = {"ops": ops, "cuda": cuda, "host": host}
+        for part, reason in self.reasons.items():
+            parts[part]["reason"] = reason
+        return {"format": 1, **parts}
+
+    def warn(self) -> None:
+        missing = {part: self.reasons[part] for part in ("ops", "host") if part in self.reasons}
+        if not missing:
+            return
+        print("\n".join([
+            "=" * 100,
+            "trm_fast: installing without some native kernels; everything works, more slowly.",
+            *(f"  {part}: {reason}" for part, reason in missing.items()),
+            "To get them: install torch>=2.11, a C++17 compiler, ninja and pybind11, then",
+            "  pip install --no-build-isolation .",
+            "=" * 100,
+        ]), file=sys.stderr)  # fmt: skip
+
+
+def plan(root: Path, environ: Mapping[str, str]) -> Plan:
+    """Looks around: compiler, ninja, torch, pybind11, nvcc."""
+    made = Plan(root, required=environ.get("TRM_FAST_REQUIRE_NATIVE") == "1")
+    made.jobs = f"-j{environ['MAX_JOBS']}" if environ.get("MAX_JOBS") else ""
+    made.cxx = next(filter(None, map(shutil.which, (environ.get("CXX", ""), "g++", "c++", "clang++"))), None)
+    made.ninja = find_ninja()
+    common = None
+    if sys.platform != "linux":
+        common = f"native parts are built on Linux so far, not on {sys.platform}"
+    elif made.cxx is None:
+        common = "no C++ compiler (looked for $CXX, g++, c++, clang++)"
+    elif made.ninja is None:
+        common = "ninja is not installed (pip install ninja)"
+    if common:
+        made.reasons = dict.fromkeys(("ops", "cuda", "host"), common)
+        return made
+
+    made.torch, reason = find_torch()
+    if reason:
+        made.reasons["ops"] = reason
+    if not list((root / "csrc" / "host").glob("*.cpp")):
+        made.reasons["host"] = "no sources"
+    elif importlib.util.find_spec("pybind11") is None:
+        made.reasons["host"] = "pybind11 is not installed in the build environment"
+
+    made.archs = environ.get("TRM_FAST_CUDA_ARCHS", CUDA_ARCHS).split(";")
+    made.cuda = find_cuda()
+    if environ.get("TRM_FAST_CUDA") == "0":
+        made.reasons["cuda"] = "turned off by TRM_FAST_CUDA=0"
+    elif "ops" in made.reasons:
+        made.reasons["cuda"] = made.reasons["ops"]
+    elif made.cuda is None:
+        made.reasons["cuda"] = "no nvcc"
+    return made
+
+
+def find_ninja() -> str | None:
+    """The ninja beside this Python also when its folder is not on PATH."""
+    if importlib.util.find_spec("ninja") is not None:
+        import ninja
+
+        return str(Path(ninja.BIN_DIR) / "ninja")
+    return shutil.which("ninja")
+
+
+def find_torch() -> tuple[Path | None, str | None]:
+    """torch's folder, found without the seconds that importing it takes; or why not."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None, "torch is not installed in the build environment (use --no-build-isolation)"
+    version = importlib.metadata.version("torch")
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < TORCH_MINIMUM:
+        return None, f"torch {version} is older than 2.11"
+    return Path(spec.origin).parent, None
+
+
+def find_cuda() -> Path | None:
+    """The toolkit's folder, as nvcc itself sees it (nvcc may be a link or a wrapper)."""
+    nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
+    try:
+        dry = subprocess.run([nvcc, "--dryrun", "-c", "-x", "cu", os.devnull], capture_output=True, text=True)
+    except OSError:
+        return None
+    top = re.search(r"^#\$ TOP=(.*)$", dry.stderr, re.MULTILINE)
+    return Path(top.group(1)).resolve() if top else None
+
+
+def gencode(arch: str) -> str:
+    """ "90a" is machine code for one card, "90+PTX" is PTX for it and all newer ones."""
+    number, _, ptx = arch.partition("+")
+    return f"-gencode=arch=compute_{number},code={'compute' if ptx else 'sm'}_{number}"
+
+
+def compiler_version(cxx: str) -> str:
+    return subprocess.run([cxx, "--version"], capture_output=True, text=True).stdout.splitlines()[0]

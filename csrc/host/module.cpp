@@ -1,0 +1,12 @@
+// trm_fast._host: what tasks need from C++ besides tensors. One submodule a task, bound in <task>_bindings.cpp.
+#include <pybind11/pybind11.h>
+
+namespace trm_fast::sudoku {
+void bind(pybind11::module_& m);
+}
+
+PYBIND11_MODULE(_host, m) {
+    m.doc() = "Puzzle generators, solvers and canonical forms on numpy arrays.";
+    auto sudoku = m.def_submodule("sudoku", "See trm_fast.tasks.sudoku.engine, which documents and picks it.");
+    trm_fast::sudoku::bind(sudoku);
+}

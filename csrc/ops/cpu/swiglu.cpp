@@ -1,0 +1,67 @@
+// silu(gate) * up. Along a contiguous tensor the gate and up of one outer index are two stretches of `half` elements,
+// whichever the axis, so one loop serves every layout.
+#include <algorithm>
+
+#include "ops/cpu/simd.h"
+
+namespace trm_fast {
+namespace TRM_FAST_ISA {
+namespace {
+
+template <class T>
+void fwd_stretch(const T* gate, const T* up, T* out, int64_t count) {
+  using A = Accumulate<T>;
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) {
+    const A g = load(gate[i]);
+    store(out + i, g / (1 + exp(-g)) * load(up[i]));
+  }
+}
+
+template <class T>
+void bwd_stretch(const T* dout, const T* gate, const T* up, T* dgate, T* dup, int64_t count) {
+  using A = Accumulate<T>;
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) {
+    const A g = load(gate[i]), d = load(dout[i]);
+    const A sigmoid = 1 / (1 + exp(-g));
+    store(dgate + i, d * load(up[i]) * sigmoid * (1 + g * (1 - sigmoid)));
+    store(dup + i, d * g * sigmoid);
+  }
+}
+
+// Calls body(position in the output, position of the gate, count) for every unbroken stretch of the range.
+template <class Body>
+void for_stretches(int64_t half, int64_t begin, int64_t end, const Body& body) {
+  while (begin < end) {
+    const int64_t outer = begin / half, stop = std::min(end, (outer + 1) * half);
+    body(begin, begin + outer * half, stop - begin);
+    begin = stop;
+  }
+}
+
+template <class T>
+void fwd(const T* gate_up, T* out, int64_t half, int64_t begin, int64_t end) {
+  for_stretches(half, begin, end, [&](int64_t to, int64_t from, int64_t count) {
+    fwd_stretch(gate_up + from, gate_up + from + half, out + to, count);
+  });
+}
+
+template <class T>
+void bwd(const T* dout, const T* gate_up, T* dgate_up, int64_t half, int64_t begin, int64_t end) {
+  for_stretches(half, begin, end, [&](int64_t to, int64_t from, int64_t count) {
+    bwd_stretch(dout + to, gate_up + from, gate_up + from + half, dgate_up + from, dgate_up + from + half, count);
+  });
+}
+
+}  // namespace
+
+template <>
+const SwiGluKernels<float> Table<SwiGluKernels<float>>::kernels = {fwd<float>, bwd<float>};
+template <>
+const SwiGluKernels<double> Table<SwiGluKernels<double>>::kernels = {fwd<double>, bwd<double>};
+template <>
+const SwiGluKernels<BFloat16> Table<SwiGluKernels<BFloat16>>::kernels = {fwd<BFloat16>, bwd<BFloat16>};
+
+}  // namespace TRM_FAST_ISA
+}  // namespace trm_fast

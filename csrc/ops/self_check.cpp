@@ -1,0 +1,107 @@
+// Each kernel of an instruction set beside the portable one, on one small input with odd sizes. Microseconds, once a
+// process: a compiler's or a machine's fault then costs speed, not answers.
+#include <cmath>
+#include <vector>
+
+#include "ops/isa.h"
+
+namespace trm_fast {
+namespace {
+
+constexpr int64_t kRows = 3, kSize = 149;
+
+template <class T>
+std::vector<T> wave(int64_t count, double frequency) {
+  std::vector<T> values(count);
+  for (int64_t i = 0; i < count; ++i) values[i] = T(4 * std::sin(frequency * double(i + 1)));
+  return values;
+}
+
+template <class T>
+bool close(const std::vector<T>& a, const std::vector<T>& b, double tolerance) {
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (!(std::abs(double(a[i]) - double(b[i])) <= tolerance * (1 + std::abs(double(b[i]))))) return false;
+  }
+  return true;
+}
+
+// Everything the kernels of one set make of the input, one after the other.
+template <class T>
+std::vector<T> results(Isa isa) {
+  const int64_t count = kRows * kSize;
+  const auto x = wave<T>(count, 0.7), dy = wave<T>(count, 1.3);
+  std::vector<T> all;
+  const auto keep = [&all](const auto& values) {
+    for (const auto value : values) all.push_back(T(value));
+  };
+
+  const auto& norm = kernels<RmsNormKernels<T>>(isa);
+  for (const Axis axis : {Axis{kRows, kSize, 1}, Axis{1, kRows, kSize}}) {
+    std::vector<T> y(count), dx(count);
+    std::vector<Accumulate<T>> rstd(count / axis.size);
+    norm.fwd(x.data(), dy.data(), y.data(), rstd.data(), axis, 1e-5, 0, reduction_units(axis));
+    norm.bwd(dy.data(), y.data(), rstd.data(), dx.data(), axis, 0, reduction_units(axis));
+    keep(y), keep(rstd), keep(dx);
+  }
+
+  const auto& gate = kernels<SwiGluKernels<T>>(isa);
+  const int64_t half = kSize / 2;
+  std::vector<T> out(half), dgate(2 * half);
+  gate.fwd(x.data(), out.data(), half, 0, half);
+  gate.bwd(dy.data(), x.data(), dgate.data(), half, 0, half);
+  keep(out), keep(dgate);
+
+  const auto& stablemax = kernels<StablemaxKernels<T>>(isa);
+  const int64_t labels[kRows] = {0, -100, kSize - 1};
+  const std::vector<double> ones(count, 1.0), weights = wave<double>(count, 0.9);
+  std::vector<double> p(count), loss(kRows), total(kRows);
+  std::vector<T> dx(count), dlogits(count);
+  stablemax.fwd(x.data(), p.data(), {kRows, kSize, 1}, 0, kRows);
+  stablemax.bwd(weights.data(), x.data(), dx.data(), {kRows, kSize, 1}, 0, kRows);
+  stablemax.cross_entropy_fwd(x.data(), labels, loss.data(), total.data(), kSize, -100, 0, kRows);
+  stablemax.cross_entropy_bwd(ones.data(), x.data(), labels, total.data(), dlogits.data(), kSize, -100, 0, kRows);
+  keep(p), keep(dx), keep(loss), keep(dlogits);
+
+  const AdamNumbers<T> numbers{T(0.1), T(0.05), T(0.99), T(0.01), T(2), T(0.01), T(1), T(1e-8)};
+  for (const auto step : {kernels<AdamKernels<T>>(isa).atan2, kernels<AdamKernels<T>>(isa).adamw}) {
+    std::vector<T> param = x, m = dy, v(count, T(0.5)), ema = dy;
+    step(param.data(), dy.data(), m.data(), v.data(), ema.data(), numbers, 0, count);
+    keep(param), keep(m), keep(v), keep(ema);
+  }
+
+  std::vector<T> row = x;
+  const int64_t grads[] = {0, 2};
+  kernels<SignSgdKernels<T>>(isa).row(row.data(), dy.data(), grads, 2, kSize, T(0.9), T(0.1));
+  keep(row);
+  return all;
+}
+
+bool bfloat16_agrees(Isa isa) {
+  std::vector<BFloat16> x(kSize - 1);
+  for (int64_t i = 0; i < kSize - 1; ++i) x[i].bits = uint16_t(0x3f00 + 13 * i);  // 0.5 and up, exact in float
+  const auto run = [&x](Isa set) {
+    std::vector<BFloat16> y(x.size()), out(x.size() / 2);
+    float rstd = 0;
+    kernels<RmsNormKernels<BFloat16>>(set).fwd(x.data(), nullptr, y.data(), &rstd, {1, kSize - 1, 1}, 1e-5, 0, 1);
+    kernels<SwiGluKernels<BFloat16>>(set).fwd(x.data(), out.data(), int64_t(out.size()), 0, int64_t(out.size()));
+    std::vector<int> bits;
+    for (const auto& values : {y, out}) {
+      for (const BFloat16 value : values) bits.push_back(value.bits);
+    }
+    return bits;
+  };
+  const auto ours = run(isa), portable = run(Isa::portable);
+  for (size_t i = 0; i < ours.size(); ++i) {
+    if (std::abs(ours[i] - portable[i]) > 1) return false;  // one unit in the last place
+  }
+  return true;
+}
+
+}  // namespace
+
+bool self_check(Isa isa) {
+  return close(results<float>(isa), results<float>(Isa::portable), 1e-4) &&
+         close(results<double>(isa), results<double>(Isa::portable), 1e-11) && bfloat16_agrees(isa);
+}
+
+}  // namespace trm_fast

@@ -1,0 +1,115 @@
+"""The model reproduces numbers of the published implementation: four training steps in a row with the carry kept.
+
+``TRM_FAST_FIXTURES=DIR`` points at another folder of ``*.npz`` files of the same kind.
+
+Recursion multiplies rounding: in the mixer fixtures one float32 rounding grows about a hundredfold a supervision step,
+so after four free-running steps two correct float32 programs differ by percents (and so do two CPUs running the same
+program). Each step is therefore compared, to 1e-4, from the recorded carry before it; the free run, in which nothing is
+put right, has to stay as near to the fixture as exact arithmetic (the same model in float64) does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from trm_fast.interchange import from_published, published_names
+from trm_fast.nn import TRM
+from trm_fast.training.carry import Carry
+
+FOLDER = Path(os.environ.get("TRM_FAST_FIXTURES") or Path(__file__).parent / "fixtures")
+FILES = sorted(FOLDER.glob("*.npz"))
+STEPS = 4
+TOLERANCE = 1e-4
+
+Numbers = dict[str, Any]
+
+
+def test_fixtures_are_there() -> None:
+    assert FILES, f"no fixtures in {FOLDER}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_each_step_from_the_recorded_carry(path: Path) -> None:
+    fixture = np.load(path)
+    for step, (got, want) in enumerate(run(fixture, torch.float32, recorded_carry=True)):
+        errors = {k: relative_error(got[k], want[k]) for k in want}
+        worst = max(errors, key=errors.__getitem__)
+        assert errors[worst] < TOLERANCE, f"{path.stem} step {step}: {worst} is off by {errors[worst]:.2e}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_four_steps_in_a_row(path: Path) -> None:
+    fixture = np.load(path)
+    runs = zip(run(fixture, torch.float32), run(fixture, torch.float64), strict=True)
+    for step, ((got, want), (exact, _)) in enumerate(runs):
+        rounding = max(relative_error(exact[k], want[k]) for k in want)
+        assert rounding < 0.05, f"{path.stem} step {step}: exact arithmetic is {rounding:.2e} from the fixture"
+        errors = {k: relative_error(got[k], want[k]) for k in want}
+        worst = max(errors, key=errors.__getitem__)
+        assert errors[worst] < max(TOLERANCE, 8 * rounding), f"{path.stem} step {step}: {worst}, {errors[worst]:.2e}"
+
+
+def run(fixture: Any, dtype: torch.dtype, *, recorded_carry: bool = False) -> Iterator[tuple[Numbers, Numbers]]:
+    """For each step all numbers that the fixture has of it: ours, and the fixture's."""
+    model, batch_size = load(fixture, dtype), len(fixture["step0/batch/inputs"])
+    names = published_names(model.config)
+    carry = Carry(model, batch_size)
+    for step in range(STEPS):
+        want = {k.split("/", 1)[1]: fixture[k] for k in fixture if k.startswith(f"step{step}/")}
+        if step and recorded_carry:
+            carry.state.z.copy_(torch.from_numpy(fixture[f"step{step - 1}/z_L"]))
+            if carry.state.y is not None:
+                carry.state.y.copy_(torch.from_numpy(fixture[f"step{step - 1}/z_H"]))
+        carry.refill(*(torch.from_numpy(want.pop(f"batch/{k}")) for k in ("inputs", "labels", "puzzle_identifiers")))
+        model.zero_grad()
+        out, loss, rows = carry.supervise(model, slice(None))
+        (loss.total / batch_size).backward()
+        carry.count_and_halt(out.q, torch.zeros(batch_size, dtype=torch.int32), slice(None))
+
+        finished = carry.halted & loss.labelled
+        got: Numbers = {
+            "logits": out.logits,
+            "q_halt_logits": out.q,
+            "loss": loss.total,
+            "z_L": carry.state.z,
+            "z_H": carry.state.y,
+            "halted": carry.halted,
+            "steps": carry.steps,
+            "metrics/count": finished.sum(),
+            "metrics/accuracy": torch.where(finished, loss.cells, 0).sum(),
+            "metrics/exact_accuracy": (finished & loss.exact).sum(),
+            "metrics/q_halt_accuracy": (finished & ((out.q >= 0) == loss.exact)).sum(),
+            "metrics/steps": torch.where(finished, carry.steps, 0).sum(),
+            "metrics/lm_loss": loss.answer,
+            "metrics/q_halt_loss": loss.halting,
+            "grad/puzzle_emb_rows": None if rows is None else rows.grad,
+        }
+        for name, parameter in model.named_parameters():
+            gradient = parameter.grad
+            if gradient is not None and name.startswith("q_head."):  # their head's second output has no gradient
+                gradient = torch.cat((gradient, torch.zeros_like(gradient)))
+            got[f"grad/{names[name]}"] = gradient
+        assert want.keys() <= got.keys(), f"the fixture has numbers that nothing compares: {want.keys() - got.keys()}"
+        yield {k: v.detach().clone() for k, v in got.items() if v is not None}, want
+
+
+def load(fixture: Any, dtype: torch.dtype) -> TRM:
+    state = {k.removeprefix("state/"): torch.from_numpy(fixture[k]) for k in fixture if k.startswith("state/")}
+    model = from_published(state, json.loads(str(fixture["config"]))).to(dtype)
+    model.compute_dtype = dtype
+    return model
+
+
+def relative_error(got: Tensor, want: np.ndarray) -> float:
+    """Relative L2 distance; for whole numbers and flags this is zero only when all agree."""
+    expected = torch.from_numpy(np.asarray(want)).double()
+    return float((got.double() - expected).norm() / expected.norm().clamp_min(1e-30))

@@ -1,0 +1,136 @@
+"""What the op tests share: backends and instruction sets to run on, and the measure of error."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from trm_fast import ops
+from trm_fast.ops import backend, reference
+
+ISAS = ("portable", "avx2", "avx512")
+
+
+@pytest.fixture
+def native() -> Any:
+    if backend.EXTENSION_MISSING:
+        pytest.skip(backend.EXTENSION_MISSING)
+    return importlib.import_module("trm_fast._C")
+
+
+@pytest.fixture
+def cpp(native: Any) -> Iterator[None]:
+    """The C++ backend, with every torch.empty full of NaN."""
+    torch.use_deterministic_algorithms(True)
+    with ops.use_backend("cpp"):
+        yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(params=ISAS)
+def isa(request: pytest.FixtureRequest, native: Any, cpp: None) -> Iterator[str]:
+    """The C++ backend with each instruction set that this machine runs."""
+    before = native.cpu_path()
+    try:
+        native.set_cpu_path(request.param)
+    except ValueError as error:
+        pytest.skip(str(error))
+    yield request.param
+    native.set_cpu_path(before)
+
+
+def _run(op: Callable[..., Tensor], inputs: Sequence[Any], grad: Tensor, kwargs: dict[str, Any]) -> list[Tensor]:
+    leaves = [t.detach().requires_grad_() if _is_float(t) else t for t in inputs]
+    out = op(*leaves, **kwargs)
+    wanted = [t for t in leaves if _is_float(t)]
+    return [out.detach(), *torch.autograd.grad(out, wanted, grad.to(out.dtype).expand(out.shape))]
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def error_bound(kernel: Tensor, plain: Tensor, truth: Tensor, factor: float, scale: Tensor) -> None:
+    """The kernel may err ``factor`` times as much as PyTorch does in its dtype, in norm and at the worst element.
+
+    The floor is rounding at the size of ``scale``: what the result is a difference of, where it nearly cancels.
+    """
+    assert kernel.shape == truth.shape
+    assert kernel.dtype == plain.dtype
+    assert kernel.isfinite().all()
+    if not truth.numel():
+        return
+    # In float64 the truth is itself rounded, so there it is the floor that counts.
+    floor = (16 if kernel.dtype == torch.float64 else 2) * torch.finfo(kernel.dtype).eps
+    for measure in (torch.linalg.vector_norm, lambda t: t.abs().max()):
+        allowed = factor * measure(plain.double() - truth) + floor * torch.maximum(measure(truth), measure(scale))
+        assert measure(kernel.double() - truth) <= allowed
+
+
+@pytest.fixture
+def check() -> Callable[..., None]:
+    """Forward and gradients of an op against its float64 reference."""
+
+    def run(name: str, *inputs: Any, grad: Tensor | None = None, **kwargs: Any) -> None:
+        oracle = getattr(reference, name)
+        wide = [t.double() if _is_float(t) else t for t in inputs]
+        if grad is None:
+            shape = oracle(*wide, **kwargs).shape
+            grad = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+            grad = grad.to(inputs[0].dtype)
+        kernel = _run(getattr(ops, name), inputs, grad, kwargs)
+        plain = _run(oracle, inputs, grad, kwargs)
+        truth = _run(oracle, wide, grad.double(), kwargs)
+        for i, (k, p, t) in enumerate(zip(kernel, plain, truth, strict=True)):
+            error_bound(k, p, t, factor=3 if i else 2, scale=grad.double() if i else t)
+
+    return run
+
+
+@pytest.fixture
+def same_specials() -> Callable[..., None]:
+    """NaN and infinity appear exactly where the reference has them, and the rest is close."""
+
+    def run(name: str, *inputs: Any, **kwargs: Any) -> None:
+        shape = getattr(reference, name)(*inputs, **kwargs).shape
+        grad = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        got = _run(getattr(ops, name), inputs, grad, kwargs)
+        want = _run(getattr(reference, name), inputs, grad, kwargs)
+        for g, w in zip(got, want, strict=True):
+            finite = w.isfinite()
+            torch.testing.assert_close(g.where(~finite, 0), w.where(~finite, 0), equal_nan=True)
+            difference, size = (g - w).where(finite, 0), w.where(finite, 0)
+            largest = size.abs().max().clamp_min(torch.finfo(w.dtype).tiny)
+            assert (difference / largest).abs().max() < 2e-6
+
+    return run
+
+
+@pytest.fixture
+def compiled() -> Callable[..., None]:
+    """One graph, forward and backward, with the same numbers as eager."""
+
+    def run(name: str, *inputs: Any, **kwargs: Any) -> None:
+        op = getattr(ops, name)
+        torch.compiler.reset()
+        traced = torch.compile(lambda *args: op(*args, **kwargs), fullgraph=True, backend="aot_eager")
+        grad = torch.ones(())
+        for got, want in zip(_run(traced, inputs, grad, {}), _run(op, inputs, grad, kwargs), strict=True):
+            torch.testing.assert_close(got, want)
+
+    return run
+
+
+@pytest.fixture
+def random() -> Callable[..., Tensor]:
+    generator = torch.Generator().manual_seed(0)
+
+    def make(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    return make

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from trm_fast import ops
+from trm_fast.ops import backend
+
+X = torch.zeros(1, 4)
+
+
+def python(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environ, capture_output=True, text=True, check=False
+    )
+
+
+def test_auto_takes_kernels_where_there_are_some(native):
+    with ops.use_backend("auto"):
+        assert backend.select("rms_norm", X) == "cpp"
+        assert backend.select("rms_norm", X.half()) == "reference"
+        assert backend.select("rms_norm", X.to("meta")) == "reference"
+
+
+def test_plain_call_stays_and_block_restores(native):
+    before = backend.select("swiglu", X)
+    with ops.use_backend("cpp"):
+        ops.use_backend("reference")
+        assert backend.select("swiglu", X) == "reference"
+    assert backend.select("swiglu", X) == before
+
+
+def test_only_some_ops(native):
+    with ops.use_backend("auto"), ops.use_backend("reference", ops=["swiglu"]):
+        assert (backend.select("swiglu", X), backend.select("rms_norm", X)) == ("reference", "cpp")
+
+
+def test_the_choice_reaches_the_op(native, monkeypatch):
+    monkeypatch.setattr(ops.reference, "swiglu", lambda *_: "the reference")
+    with ops.use_backend("reference"):
+        assert ops.swiglu(X) == "the reference"
+    with ops.use_backend("cpp"):
+        assert torch.equal(ops.swiglu(X), torch.zeros(1, 2))
+
+
+def test_asked_for_by_name_it_raises(native):
+    with ops.use_backend("cpp"):
+        with pytest.raises(ops.BackendUnavailable, match="swiglu has no float16"):
+            ops.swiglu(X.half())
+        with pytest.raises(ops.BackendUnavailable, match="run on cpu, not on meta"):
+            ops.swiglu(X.to("meta"))
+
+
+@pytest.mark.parametrize("name", ["triton", "cuda"])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_gpu_backends_say_why_not(name):
+    before = dict(backend._table)
+    with pytest.raises(ops.BackendUnavailable, match=f"backend '{name}' cannot run: .+"):
+        ops.use_backend(name)
+    assert backend._table == before
+
+
+def test_unknown_names():
+    with pytest.raises(ops.BackendUnavailable, match="choose one of auto, reference"):
+        ops.use_backend("gpu")
+    with pytest.raises(ops.BackendUnavailable, match="no op 'conv'"):
+        ops.use_backend("auto", ops=["conv"])
+
+
+def test_compiled_code_follows_a_switch(native):
+    torch.compiler.reset()
+    traced = torch.compile(lambda t: ops.rms_norm(t), fullgraph=True, backend="aot_eager")
+    x = torch.randn(3, 5)
+    for name in ("reference", "cpp"):
+        with ops.use_backend(name):
+            torch.testing.assert_close(traced(x), ops.rms_norm(x))
+
+
+def test_table_gives_a_reason_for_every_backend():
+    rows = ops.table()
+    assert {row.op for row in rows} == set(backend.KERNELS)
+    for row in rows:
+        assert set(row.reasons) == set(backend.BACKENDS) - {"auto"}
+        assert all(row.reasons.values())
+        assert row.reasons[row.backend] == "available"
+
+
+@pytest.mark.parametrize("cap", ["portable", "avx2", "avx512"])
+def test_cpu_path_is_capped_by_the_environment(native, cap):
+    best = python("from trm_fast import ops; print(ops.cpu_path())", TRM_FAST_CPU="").stdout.strip()
+    order = ["portable", "avx2", "avx512"]
+    run = python("from trm_fast import ops; print(ops.cpu_path())", TRM_FAST_CPU=cap)
+    assert run.stdout.strip() == min(cap, best, key=order.index)
+
+
+def test_wrong_cpu_path_names_the_choices(native):
+    run = python("from trm_fast import ops; ops.use_backend('cpp')", TRM_FAST_CPU="sse9")
+    assert "'sse9' is none of portable, avx2, avx512" in run.stderr
+
+
+def test_backend_from_the_environment(native):
+    show = "import torch; from trm_fast.ops import backend; print(backend.select('swiglu', torch.zeros(2)))"
+    assert python(show, TRM_FAST_BACKEND="reference").stdout.strip() == "reference"
+    assert python(show, TRM_FAST_BACKEND="cpp").stdout.strip() == "cpp"
+    assert "choose one of auto" in python(show, TRM_FAST_BACKEND="fast").stderr
+
+
+def test_works_without_the_extension():
+    """As in a pure-Python install: everything runs, and asking for C++ says what is missing."""
+    code = """
+import sys; sys.modules["trm_fast._C"] = None
+import torch
+from trm_fast import ops
+x = torch.ones(2, 4, requires_grad=True)
+ops.stablemax_cross_entropy(ops.rms_norm(ops.swiglu(x)), torch.tensor([0, 1])).sum().backward()
+assert x.grad.isfinite().all() and ops.cpu_path() == "none"
+try: ops.use_backend("cpp")
+except ops.BackendUnavailable as error: print(error)
+"""
+    run = python(code)
+    assert "the C++ extension did not load" in run.stdout, run.stderr
+
+
+def test_import_needs_torch_alone():
+    code = "import sys, trm_fast.ops; print(sorted({'pydantic', 'typer', 'yaml', 'rich'} & sys.modules.keys()))"
+    assert python(code).stdout.strip() == "[]"

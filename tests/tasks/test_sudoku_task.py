@@ -1,0 +1,400 @@
+"""The sudoku task: data sets and their splits, files, text and drawing."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from rich.console import Console
+
+from trm_fast.errors import UserError
+from trm_fast.tasks.base import DataConfig, Examples
+from trm_fast.tasks.sudoku import Puzzles, Sudoku, files, generate, read, write
+from trm_fast.tasks.sudoku.task import SudokuConfig
+
+QUESTION = "1..." + "..1." + ".1.." + "4.21"
+ANSWER = "1234" + "3412" + "2143" + "4321"
+GRID = "1 . | . .\n. . | 1 .\n----+----\n. 1 | . .\n4 . | 2 1"
+HEADER = "question,answer\n"
+
+
+def sudoku(size: int = 4, **keys: Any) -> Sudoku:
+    return Sudoku(SudokuConfig(size=size, **keys))  # type: ignore[arg-type]
+
+
+def puzzles_of(examples: Examples, size: int) -> Puzzles:
+    return Puzzles(size, (examples.inputs - 1).astype(np.uint8), (examples.labels - 1).astype(np.uint8))
+
+
+def solved(task: Sudoku, answer: str) -> np.ndarray:
+    return np.array([int(digit) + 1 for digit in answer])
+
+
+@pytest.mark.parametrize("size", [4, 6, 9])
+def test_generated_data_set(size: int) -> None:
+    task = sudoku(size, train_count=300, test_count=60)
+    data = task.dataset(DataConfig(), seed=7)
+    assert (len(data.train), len(data.test)) == (300, 60)
+    for examples in (data.train, data.test):
+        assert examples.inputs.shape[1:] == (task.seq_len,) == (size * size,)
+        assert examples.inputs.dtype == examples.labels.dtype == examples.puzzle_ids.dtype == np.int32
+        assert examples.inputs.min() == 1
+        assert examples.labels.max() == task.vocab_size - 1
+        assert task.verify(examples.inputs, examples.labels).all()
+    assert not set(puzzles_of(data.train, size).classes()) & set(puzzles_of(data.test, size).classes())
+    again, other = task.dataset(DataConfig(), seed=7), task.dataset(DataConfig(), seed=8)
+    np.testing.assert_array_equal(data.train.inputs, again.train.inputs)
+    np.testing.assert_array_equal(data.test.inputs, again.test.inputs)
+    assert not np.array_equal(data.train.inputs, other.train.inputs)
+
+
+def test_test_set_does_not_depend_on_the_training_count() -> None:
+    few, many = (sudoku(6, train_count=n, test_count=50).dataset(DataConfig(), 1) for n in (100, 400))
+    np.testing.assert_array_equal(few.test.inputs, many.test.inputs)
+    np.testing.assert_array_equal(few.train.inputs, many.train.inputs[:100])
+
+
+def test_few_classes_are_held_out_whole() -> None:
+    data = sudoku(givens=(4, 5), train_count=3000, test_count=300).dataset(DataConfig(), 0)
+    train, test = puzzles_of(data.train, 4).classes(), puzzles_of(data.test, 4).classes()
+    assert (len(train), len(test)) == (3000, 300)
+    assert not set(train) & set(test)
+    assert len(set(test)) / len(set(train) | set(test)) == pytest.approx(0.2, abs=0.02)
+    assert "classes of such puzzles" in data.notes[0]
+
+
+def test_file_is_split_by_classes(tmp_path: Path) -> None:
+    pool = generate(6, 30, (12, 18), seed=2).take(np.arange(120) % 30).images(np.random.default_rng(0))
+    write(tmp_path / "all.csv", pool)
+    task = sudoku(6)
+    data = task.dataset(DataConfig(source=str(tmp_path / "all.csv"), holdout=0.2), seed=0)
+    assert (len(data.train), len(data.test)) == (96, 24)
+    assert not set(puzzles_of(data.train, 6).classes()) & set(puzzles_of(data.test, 6).classes())
+    limited = sudoku(6, train_count=10, test_count=5)
+    data = limited.dataset(DataConfig(source=str(tmp_path / "all.csv"), holdout=0.2), seed=0)
+    assert (len(data.train), len(data.test)) == (10, 5)
+    assert [note.split(" of ")[0] for note in data.notes] == ["a random 10", "a random 5"]
+    write(tmp_path / "alike.csv", pool.take(np.arange(0, 120, 30)))
+    with pytest.raises(UserError, match="all puzzles are equivalent"):
+        task.dataset(DataConfig(source=str(tmp_path / "alike.csv")), seed=0)
+
+
+def test_test_rows_equivalent_to_training_rows_are_dropped(tmp_path: Path) -> None:
+    train = generate(6, 20, (12, 18), seed=2)
+    fresh = generate(6, 10, (12, 18), seed=3)
+    leaked = train.take(np.arange(4)).images(np.random.default_rng(0))
+    mixed = Puzzles(
+        6, np.concatenate([leaked.questions, fresh.questions]), np.concatenate([leaked.answers, fresh.answers])
+    )
+    for name, puzzles in (("train", train), ("test", mixed), ("leaked", leaked)):
+        write(tmp_path / f"{name}.csv.gz", puzzles)
+    source = str(tmp_path / "train.csv.gz")
+    data = sudoku(6).dataset(DataConfig(source=source, test=str(tmp_path / "test.csv.gz")), seed=0)
+    np.testing.assert_array_equal(data.train.inputs, train.questions + 1)
+    np.testing.assert_array_equal(data.test.inputs, fresh.questions + 1)
+    assert data.notes == ["4 of 14 test puzzles are equivalent to a training puzzle and were left out"]
+    with pytest.raises(UserError, match="every test puzzle is equivalent"):
+        sudoku(6).dataset(DataConfig(source=source, test=str(tmp_path / "leaked.csv.gz")), seed=0)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Stand-ins for the two packages, with nobody at the hub's address."""
+    packages = SimpleNamespace(constants=SimpleNamespace(HF_HUB_OFFLINE=False, ENDPOINT="http://127.0.0.1:9"))
+    packages.datasets = SimpleNamespace()
+    monkeypatch.setitem(sys.modules, "datasets", packages.datasets)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(constants=packages.constants))
+    monkeypatch.setitem(sys.modules, "huggingface_hub.constants", packages.constants)
+    return packages
+
+
+def test_hub_out_of_reach_falls_back_to_the_generator(hub: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, data = sudoku(train_count=20, test_count=5), DataConfig(source="hf:someone/sudoku")
+    plain = task.dataset(DataConfig(), 0)
+    for reason in ("cannot be reached", r"pip install trm-fast\[data\]"):
+        if "pip" in reason:
+            monkeypatch.setitem(sys.modules, "datasets", None)
+        with pytest.raises(UserError, match=reason):
+            task.read("hf:someone/sudoku")
+        fallen = task.dataset(data, 0)
+        np.testing.assert_array_equal(fallen.train.inputs, plain.train.inputs)
+        assert len(fallen.notes) == len(plain.notes) + 1
+        assert "not comparable" in fallen.notes[0]
+
+
+def test_hub_data_set_is_loaded_with_its_own_splits(hub: SimpleNamespace) -> None:
+    class Table(dict[str, list[Any]]):
+        column_names = ("question", "answer", "rating")
+
+    pools = {"train": generate(4, 40, (4, 8), 0), "test": generate(4, 40, (9, 12), 1)}
+
+    def load_dataset(name: str, split: str) -> Table:
+        assert name == "someone/sudoku"
+        lines = {"question": files.as_lines(pools[split].questions), "answer": files.as_lines(pools[split].answers)}
+        return Table(lines, rating=[0] * 40)
+
+    hub.constants.HF_HUB_OFFLINE = True
+    hub.datasets.load_dataset = load_dataset
+    data = sudoku().dataset(DataConfig(source="hf:someone/sudoku"), 0)
+    np.testing.assert_array_equal(data.train.inputs, pools["train"].questions + 1)
+    np.testing.assert_array_equal(data.test.inputs, pools["test"].questions + 1)
+    np.testing.assert_array_equal(sudoku().read("hf:someone/sudoku").inputs, pools["test"].questions + 1)
+    with pytest.raises(
+        UserError, match=r"hf:someone/sudoku \(test\), row 0: .*16 characters, 81 wanted.*task\.size to 4"
+    ):
+        sudoku(9).read("hf:someone/sudoku")
+    del hub.datasets.load_dataset
+    hub.constants.HF_HUB_OFFLINE = True
+    with pytest.raises(UserError, match="no split 'test' could be loaded"):
+        sudoku().read("hf:someone/sudoku")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"size": 5},
+        {"givens": [3, 8]},
+        {"givens": [9, 8]},
+        {"givens": [4.0, 8]},
+        {"reveal": 1.5},
+        {"train_count": 0},
+        {"sise": 4},
+    ],
+)
+def test_bad_configuration_is_refused(keys: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        SudokuConfig.model_validate({"name": "sudoku", "size": 4, **keys})
+    assert SudokuConfig.model_validate({"name": "sudoku", "size": 4, "givens": [5, 8]}).givens == (5, 8)
+
+
+def test_augment_keeps_puzzles_valid_and_reveals_the_share_asked_for() -> None:
+    examples = sudoku(6, train_count=400, test_count=1).dataset(DataConfig(), 0).train
+    task = sudoku(6)
+    plain = task.augment(examples, np.random.default_rng(0))
+    assert task.verify(plain.inputs, plain.labels).all()
+    assert (plain.inputs != examples.inputs).any(axis=1).all()
+    np.testing.assert_array_equal((plain.inputs > 1).sum(axis=1), (examples.inputs > 1).sum(axis=1))
+    assert plain.inputs.dtype == plain.labels.dtype == np.int32
+
+    revealing = sudoku(6, reveal=0.5).augment(examples, np.random.default_rng(0))
+    assert task.verify(revealing.inputs, revealing.labels).all()
+    more = (revealing.inputs > 1).sum(axis=1) - (examples.inputs > 1).sum(axis=1)
+    assert more.min() == 0
+    assert 0.4 < (more > 0).mean() < 0.6
+    assert len(set(more)) > 10
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        (f"{QUESTION[:-1]},{ANSWER}", "question has 15 characters, 16 wanted"),
+        (f"{QUESTION},{ANSWER}1", "answer has 17 characters, 16 wanted"),
+        (f"{'.' * 81},{'1' * 81}", r"81 characters.*9x9 puzzle.*size 4"),
+        (f"{QUESTION[:-1]}x,{ANSWER}", r"'x' in the question \(row 4, column 4\)"),
+        (f"{QUESTION[:-1]}٣,{ANSWER}", r"'٣' in the question"),
+        (f"{QUESTION},{ANSWER[:-1]}5", r"'5' in the answer \(row 4, column 4\)"),
+        (f"{QUESTION},", "answer is missing"),
+        (f",{ANSWER}", "question is missing"),
+        (QUESTION, "1 fields, the header has 2"),
+        (f"{QUESTION},{ANSWER},7", "3 fields, the header has 2"),
+        (f"{QUESTION},{ANSWER[:-1]}.", "answer leaves row 4, column 4 blank"),
+        (
+            f"{QUESTION},{'1' + ANSWER[1:-1]}2",
+            "breaks the rules: 2 stands twice in row 4: at row 4, column 3 and row 4, column 4",
+        ),
+        (f"2...{QUESTION[4:]},{ANSWER}", "answer has 1 at row 1, column 1, where the question has 2"),
+    ],
+)
+def test_malformed_row_is_named(tmp_path: Path, line: str, fault: str) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text(f"{HEADER}{QUESTION},{ANSWER}\n\n{line}\n{QUESTION},{ANSWER}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=rf"bad\.csv:4: .*{fault}"):
+        read(path, 4)
+
+
+def test_the_first_of_many_bad_rows_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "CHUNK", 4)
+    good, short, broken = f"{QUESTION},{ANSWER}\n", f"1,{ANSWER}\n", f"2{QUESTION[1:]},{ANSWER}\n"
+    (tmp_path / "a.csv").write_text(HEADER + good * 10)
+    assert len(read(tmp_path / "a.csv", 4)) == 10
+    for rows, line, fault in (
+        (good * 6 + broken + short, 8, "answer has"),
+        (good * 5 + short + broken, 7, "characters"),
+    ):
+        (tmp_path / "a.csv").write_text(HEADER + rows)
+        with pytest.raises(UserError, match=rf"a\.csv:{line}: .*{fault}"):
+            read(tmp_path / "a.csv", 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("missing.csv", None, "cannot read .*No such file"),
+        ("", None, "cannot read .*directory"),
+        ("a.csv", b"", "is empty"),
+        ("a.csv", HEADER.encode(), "header but no puzzles"),
+        ("a.csv", f"{QUESTION},{ANSWER}\n".encode(), "no column 'question' in the header"),
+        ("a.csv", b"question\n" + QUESTION.encode(), "no column 'answer' in the header"),
+        ("a.csv", HEADER.encode() + b"\xff\xfe", "not UTF-8"),
+        ("a.csv.gz", HEADER.encode(), "not a gzip file"),
+        (
+            "a.csv.gz",
+            gzip.compress(f"{HEADER}{QUESTION},{ANSWER}\n".encode() * 50)[:-9],
+            "not a gzip file, or a damaged one",
+        ),
+        ("a.csv", f"question,answer,rating\n{QUESTION},{ANSWER},hard\n".encode(), "2: the rating 'hard'"),
+    ],
+)
+def test_unreadable_file_is_explained(tmp_path: Path, name: str, content: bytes | None, fault: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=fault):
+        read(tmp_path / name, 4)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_written_file_reads_back(tmp_path: Path, name: str) -> None:
+    puzzles = generate(9, 20, (26, 40), seed=0)
+    write(tmp_path / name, puzzles, source="here")
+    first = (tmp_path / name).read_bytes()
+    back = read(tmp_path / name, 9)
+    assert back.ratings is not None
+    assert puzzles.ratings is not None
+    np.testing.assert_array_equal(back.questions, puzzles.questions)
+    np.testing.assert_array_equal(back.answers, puzzles.answers)
+    np.testing.assert_array_equal(back.ratings, puzzles.ratings)
+    write(tmp_path / name, back, source="here")
+    assert (tmp_path / name).read_bytes() == first
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    with pytest.raises(UserError, match="cannot write"):
+        write(tmp_path / "nowhere" / name, puzzles)
+
+
+def test_columns_may_come_in_any_order_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(
+        f"rating,answer,note,question\r\n3,{ANSWER},x,{QUESTION.replace('.', '0')}\r\n", "utf-8-sig"
+    )
+    puzzles = read(tmp_path / "a.csv", 4)
+    assert puzzles.ratings is not None
+    assert puzzles.ratings.tolist() == [3]
+    assert files.as_lines(puzzles.questions) == [QUESTION]
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        (QUESTION, ANSWER),
+        (QUESTION.replace(".", "0") + "\n", ANSWER),
+        (f"  {QUESTION.replace('.', '_')}", f"  {ANSWER}"),
+        (GRID, "1 2 | 3 4\n3 4 | 1 2\n----+----\n2 1 | 4 3\n4 3 | 2 1"),
+        ("1...\r\n..1.\r\n.1..\r\n4.21\r\n", "1234\r\n3412\r\n2143\r\n4321"),
+    ],
+)
+def test_answer_is_written_like_the_question(text: str, written: str) -> None:
+    task = sudoku()
+    question = task.parse(text, "here")
+    assert question.where == "here"
+    assert question.tokens.dtype == np.int32
+    assert question.tokens.tolist() == [1 if c == "." else int(c) + 1 for c in QUESTION]
+    assert task.format(question, solved(task, ANSWER)) == written
+    assert task.format(question, np.array([0, 1] * 8)).count(".") >= 16
+
+
+@pytest.mark.parametrize(
+    ("size", "text", "fault"),
+    [
+        (4, "1" * 15, "f: found 15 cells, 16 wanted$"),
+        (4, "." * 36, "found 36 cells, 16 wanted.*6x6 puzzle.*task.size to 6"),
+        (4, "", "found 0 cells"),
+        (4, "5...............", r"'5' \(character 1\) is not a cell of a 4x4 puzzle: write 1 to 4"),
+        (4, "1...\n..x.\n....\n....", r"'x' \(line 2, character 3\)"),
+        (
+            4,
+            "1..1............",
+            "contradict each other: 1 stands twice in row 1: at row 1, column 1 and row 1, column 4",
+        ),
+        (4, "1...........1...", "1 stands twice in column 1: at row 1, column 1 and row 4, column 1"),
+        (6, "1......1" + "." * 28, "1 stands twice in box 1: at row 1, column 1 and row 2, column 2"),
+        (4, "12....3.3...4...", "f: the givens break the rules: no solution"),
+    ],
+)
+def test_malformed_question_is_explained(size: int, text: str, fault: str) -> None:
+    with pytest.raises(UserError, match=fault):
+        sudoku(size).parse(text, "f")
+
+
+@pytest.mark.parametrize(
+    ("content", "wheres"),
+    [
+        (f"# two\n{QUESTION}\n\n   # and\n{QUESTION}\n", [2, 5]),
+        (f"# one\n{GRID}\n", [2]),
+        (f"source,question,answer\nx,{QUESTION},\nx,{QUESTION},{ANSWER}\n", [2, 3]),
+        (f"question\n{QUESTION}\n", [2]),
+    ],
+)
+@pytest.mark.parametrize("name", ["q.txt", "q.txt.gz"])
+def test_questions_of_a_file(tmp_path: Path, name: str, content: str, wheres: list[int]) -> None:
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content.encode()) if name.endswith("gz") else content.encode())
+    task = sudoku()
+    found = list(task.questions(path))
+    assert [question.where for question in found] == [f"{path}:{line}" for line in wheres]
+    for question in found:
+        np.testing.assert_array_equal(question.tokens, task.parse(QUESTION).tokens)
+
+
+def test_questions_come_before_a_later_fault(tmp_path: Path) -> None:
+    (tmp_path / "q.txt").write_text(f"{QUESTION}\n11..............\n")
+    stream = sudoku().questions(tmp_path / "q.txt")
+    assert next(stream).where.endswith("q.txt:1")
+    with pytest.raises(UserError, match=r"q\.txt:2: the givens contradict"):
+        next(stream)
+    (tmp_path / "q.txt").write_text("# nothing\n\n")
+    with pytest.raises(UserError, match="has no puzzles"):
+        next(sudoku().questions(tmp_path / "q.txt"))
+
+
+@pytest.mark.parametrize("size", [4, 6, 9])
+def test_verify_sees_every_kind_of_fault(size: int) -> None:
+    task = sudoku(size, train_count=40, test_count=1)
+    examples = task.dataset(DataConfig(), 0).train
+    inputs, answers = examples.inputs, examples.labels
+    assert task.verify(inputs, answers).all()
+    rows = np.arange(len(answers))
+    blank, padded, wrong, foreign = (answers.copy() for _ in range(4))
+    cell = (inputs == 1).argmax(axis=1)
+    blank[rows, cell] = 1
+    padded[rows, cell] = 0
+    wrong[rows, cell] = (answers[rows, cell] - 1) % size + 2
+    foreign[rows, cell] = size + 2
+    relabelled = (answers - 1) % size + 2  # obeys the rules but changes the givens
+    for bad in (blank, padded, wrong, foreign, -answers, relabelled):
+        assert not task.verify(inputs, bad).any()
+    assert task.verify(np.ones_like(inputs), relabelled).all()
+
+
+def drawn(colour: bool, answer: str | None) -> str:
+    task = sudoku()
+    console = Console(file=io.StringIO(), force_terminal=colour, color_system="standard" if colour else None, width=80)
+    console.print(task.draw(task.parse(QUESTION), None if answer is None else solved(task, answer)))
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_drawing_sets_givens_apart_with_and_without_colour() -> None:
+    assert sudoku().parse(drawn(False, None)).tokens.tolist() == sudoku().parse(QUESTION).tokens.tolist()
+    plain = drawn(False, ANSWER)
+    assert plain.splitlines()[1] == "│[1] 2 │ 3  4 │"
+    assert "!" not in plain
+    wrong = "1134" + ANSWER[4:]
+    assert drawn(False, wrong).splitlines()[1] == "│[1] 1!│ 3  4 │"
+    coloured = drawn(True, wrong)
+    assert "\x1b[1m 1 " in coloured
+    assert "\x1b[1;31m 1!" in coloured
+    assert "\x1b[32m 3 " in coloured

@@ -1,0 +1,35 @@
+"""Tiny Recursive Models: train, solve and serve them, fast.
+
+``trm_fast.ops`` stands alone (torch is all it needs); the names below load their modules on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trm_fast.inference import Solver
+    from trm_fast.nn import TRM, TRMConfig
+    from trm_fast.training import Trainer
+
+try:
+    __version__ = version("trm-fast")
+except PackageNotFoundError:  # run from a source tree that was never installed
+    __version__ = "0+unknown"
+
+_HOMES = {
+    "TRM": "trm_fast.nn",
+    "TRMConfig": "trm_fast.nn",
+    "Trainer": "trm_fast.training",
+    "Solver": "trm_fast.inference",
+}
+
+__all__ = ["TRM", "Solver", "TRMConfig", "Trainer", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'trm_fast' has no attribute {name!r}")

@@ -1,0 +1,90 @@
+"""What the commands share: consoles, devices, numbers in words, options that mean the same everywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from trm_fast.errors import UserError
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")]
+FromStep = Annotated[
+    str | None, typer.Option("--from", metavar="step_N", help="The run's checkpoint to use, not the newest.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Model = Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run folder, a model folder, or a model that ships.")]
+
+
+def pick_device(name: str) -> str:
+    """``auto`` resolved, anything else checked."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {name} can't be used here: {reason}", wrong_use=True) from None
+    return name
+
+
+def step_number(text: str | None) -> int | None:
+    """N of ``step_N`` (or of N)."""
+    if text is None:
+        return None
+    number = text.removeprefix("step_")
+    if not number.isdigit():
+        raise UserError(f"--from takes a checkpoint such as step_200, not {text!r}", wrong_use=True)
+    return int(number)
+
+
+def share(value: float) -> str:
+    return f"{100 * value:.2f} %"
+
+
+def progress(label: str) -> Progress:
+    """A bar with count and time left on stderr."""
+    return Progress(
+        TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[what]}"),
+        console=err, transient=True, disable=not err.is_terminal,
+    )  # fmt: skip
+
+
+@contextmanager
+def counting(label: str) -> Iterator[Any]:
+    """A callback (done, all) that drives a bar."""
+    with progress(label) as bar:
+        task = bar.add_task("", total=None, what="")
+        yield lambda done, count: bar.update(task, completed=done, total=count)
+
+
+def print_json(value: Any) -> None:
+    typer.echo(json.dumps(value))
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Writes a text file whole or not at all."""
+    handle, name = -1, ""
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent or Path(), prefix=f".{path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.writelines(line + "\n" for line in lines)
+        os.replace(name, path)
+    except OSError as error:
+        if name:
+            Path(name).unlink(missing_ok=True)
+        raise UserError(f"{path} can't be written: {error}") from None

@@ -1,0 +1,65 @@
+"""``trm-fast data``: makes data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trm_fast.cli.console import Json, counting, out, print_json
+
+app = typer.Typer(help="Make data sets.", no_args_is_help=True)
+
+
+@app.callback()
+def group() -> None:
+    """Make data sets."""
+
+
+@app.command()
+def sudoku(
+    output: Annotated[Path, typer.Option("--out", help="The CSV to write; .csv.gz compresses.")],
+    count: Annotated[int, typer.Option(min=1, help="How many puzzles.")] = 1000,
+    size: Annotated[int, typer.Option(help="4, 6 or 9.")] = 9,
+    min_givens: Annotated[
+        int | None, typer.Option(help="Fewest givens; a medium range for the size by default.")
+    ] = None,
+    max_givens: Annotated[int | None, typer.Option(help="Most givens.")] = None,
+    min_rating: Annotated[int | None, typer.Option(help="Least search count: 0 needs singles alone.")] = None,
+    max_rating: Annotated[int | None, typer.Option(help="Largest search count.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same puzzles.")] = 0,
+    json_output: Json = False,
+) -> None:
+    """
+    Generates sudokus, each with exactly one solution, as CSV (source, question, answer, rating).
+
+    [bold]Examples[/bold]
+
+      trm-fast data sudoku --count 10000 --min-givens 28 --max-givens 32 --out puzzles.csv.gz
+
+      trm-fast data sudoku --size 6 --count 500 --seed 7 --out six.csv
+    """
+    from trm_fast.errors import UserError
+    from trm_fast.tasks.sudoku import generate, write
+    from trm_fast.tasks.sudoku.engine import ANY_RATING
+    from trm_fast.tasks.sudoku.task import GIVENS
+
+    if size not in GIVENS:
+        raise UserError(f"--size must be 4, 6 or 9, not {size}", wrong_use=True)
+    if not output.parent.is_dir():
+        raise UserError(f"--out {output}: there is no folder {output.parent}", wrong_use=True)
+    few, many = GIVENS[size]
+    few = min(few, max_givens or few) if min_givens is None else min_givens
+    many = max(many, few) if max_givens is None else max_givens
+    ratings = {
+        "min_rating": 0 if min_rating is None else min_rating,
+        "max_rating": ANY_RATING if max_rating is None else max_rating,
+    }
+    with counting("generating") as progress:
+        puzzles = generate(size, count, (few, many), seed, **ratings, progress=lambda done: progress(done, count))
+    write(output, puzzles)
+    if json_output:
+        print_json({"out": str(output), "count": count, "size": size, "givens": [few, many], "seed": seed})
+    else:
+        out.print(f"{count:,} puzzles in {output}", soft_wrap=True)

@@ -1,0 +1,92 @@
+"""``trm-fast info``."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import psutil
+from rich.table import Table
+
+from trm_fast import __version__
+from trm_fast.cli.console import Json, out, print_json
+
+
+def info(json_output: Json = False) -> None:
+    """
+    Shows versions, the device, what was built and why not, presets, and which implementation each op takes.
+
+    [bold]Example[/bold]
+
+      trm-fast info --json
+    """
+    facts = _facts()
+    if json_output:
+        print_json(facts)
+        return
+    table = Table(title="trm-fast", show_header=False, title_justify="left")
+    for name, value in facts["versions"].items():
+        table.add_row(name, value)
+    for name, value in facts["device"].items():
+        table.add_row(name, str(value))
+    for part, record in facts["build"].items():
+        table.add_row(f"built: {part}", _built(record))
+    table.add_row("presets", ", ".join(facts["presets"]))
+    table.add_row("models that ship", ", ".join(facts["models"]) or "none")
+    out.print(table)
+    out.print(_implementations(facts["ops"]))
+
+
+def _implementations(rows: list[dict[str, Any]]) -> Table:
+    """A row an op, a column a device and dtype; why an op is left to the reference stands below the backend."""
+    columns = list(dict.fromkeys((row["device"], row["dtype"]) for row in rows))
+    table = Table("op", *(" ".join(column) for column in columns), title="Implementations", title_justify="left")
+    for op in dict.fromkeys(row["op"] for row in rows):
+        cells = {(row["device"], row["dtype"]): row for row in rows if row["op"] == op}
+        table.add_row(op, *(_cell(cells[column]) for column in columns))
+    return table
+
+
+def _cell(row: dict[str, Any]) -> str:
+    if row["backend"] != "reference":
+        return str(row["backend"])
+    mine = {"cpu": ("cpp",), "cuda": ("triton", "cuda")}[row["device"]]
+    return "\n".join(["reference", *(f"[dim]{row['reasons'][name]}[/dim]" for name in mine)])
+
+
+def _built(record: Any) -> str:
+    if not isinstance(record, dict):
+        return str(record)
+    said = "yes" if record.get("built") else f"no: {record.get('reason')}"
+    more = ", ".join(f"{key} {value}" for key, value in record.items() if key not in ("built", "reason") and value)
+    return f"{said}  {more}" if more else said
+
+
+def _facts() -> dict[str, Any]:
+    import torch
+
+    from trm_fast import ops
+    from trm_fast.interchange import bundled_names
+    from trm_fast.training import preset_names
+
+    versions = {"trm-fast": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
+    try:
+        versions["triton"] = version("triton")
+    except PackageNotFoundError:
+        versions["triton"] = "not installed"
+    device: dict[str, Any] = {
+        "cpu": f"{platform.machine()}, {psutil.cpu_count(logical=False)} cores, kernels: {ops.backend.cpu_path()}",
+        "threads": torch.get_num_threads(),
+        "memory": f"{psutil.virtual_memory().available / 2**30:.1f} GiB free",
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+    }
+    devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    return {
+        "versions": versions,
+        "device": device,
+        "build": ops.backend.build_record() or {"native": {"built": False, "reason": "run from a bare checkout"}},
+        "presets": preset_names(),
+        "models": bundled_names(),
+        "ops": [row._asdict() for row in ops.backend.table(devices)],
+    }

@@ -1,0 +1,67 @@
+"""``trm-fast``: the commands, and what becomes of an error (exit 0, 1 for a failed job, 2 for wrong use)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from trm_fast import __version__
+from trm_fast.cli import data, evaluate, info, plot, solve, train
+from trm_fast.errors import UserError
+
+app = typer.Typer(
+    help="Tiny Recursive Models: train, evaluate and solve.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(rich_help_panel="Main")(train.train)
+app.command(name="eval", rich_help_panel="Main")(evaluate.evaluate)
+app.command(rich_help_panel="Main")(solve.solve)
+app.add_typer(data.app, name="data", rich_help_panel="Tools")
+app.command(rich_help_panel="Tools")(plot.plot)
+app.command(rich_help_panel="Tools")(info.info)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"trm-fast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app()
+    except UserError as error:
+        _fail(str(error), 2 if error.wrong_use else 1)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except BrokenPipeError:  # the reader of our output has gone, as in `trm-fast solve ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except (OSError, MemoryError) as error:
+        _fail(str(error) or type(error).__name__, 1)
+    except Exception as error:
+        if os.environ.get("TRM_FAST_DEBUG"):
+            raise
+        text = (str(error) or type(error).__name__).splitlines()[0]
+        _fail(f"a mistake of the program ({type(error).__name__}): {text}\nTRM_FAST_DEBUG=1 shows where.", 1)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(code)

@@ -1,0 +1,119 @@
+"""``trm-fast solve``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trm_fast.cli.console import (
+    Device,
+    FromStep,
+    Json,
+    Model,
+    counting,
+    out,
+    pick_device,
+    share,
+    step_number,
+    write_lines,
+)
+from trm_fast.errors import UserError
+
+if TYPE_CHECKING:
+    from trm_fast.inference import Answer
+    from trm_fast.tasks.base import Question, Task
+
+
+def solve(
+    model: Model,
+    puzzle: Annotated[
+        str,
+        typer.Argument(metavar="PUZZLE|FILE|-", help="A puzzle as text, a file of puzzles, or - for standard input."),
+    ],
+    trajectory: Annotated[bool, typer.Option("--trajectory", help="Show each supervision step.")] = False,
+    max_steps: Annotated[
+        int | None, typer.Option(min=1, help="Supervision steps at most; by default 16, or as in training.")
+    ] = None,
+    min_steps: Annotated[int, typer.Option(min=1, help="Supervision steps before a puzzle may halt.")] = 1,
+    halt: Annotated[bool, typer.Option("--halt/--no-halt", help="--no-halt runs all steps, as published.")] = True,
+    from_step: FromStep = None,
+    device: Device = "auto",
+    json_output: Json = False,
+    output: Annotated[Path | None, typer.Option(help="Write one JSON object a puzzle to a file.")] = None,
+) -> None:
+    """
+    Solves puzzles with a trained model.
+
+    [bold]Examples[/bold]
+
+      trm-fast solve sudoku-4x4 1...........2.43
+
+      trm-fast solve runs/mine puzzles.csv --output answers.jsonl
+
+      cat puzzle.txt | trm-fast solve sudoku-6x6 - --trajectory
+    """
+    from trm_fast.inference import Solver
+    from trm_fast.interchange import locate
+
+    found = locate(model, from_step=step_number(from_step), device=pick_device(device))
+    questions = _questions(found.task, puzzle)
+    if not questions:
+        raise UserError(f"{puzzle}: there is no puzzle in it")
+    solver = Solver(found.model, found.task, max_steps=max_steps, min_steps=min_steps, halt=halt)
+    answers: list[Answer] = []
+    with counting("solving") as progress:
+        for question, answer in solver.answers(questions, return_trajectory=trajectory):
+            answers.append(answer)
+            progress(len(answers), len(questions))
+            if not json_output and output is None:
+                _show(found.task, question, answer, numbered=len(questions) > 1)
+    lines = [json.dumps(answer.to_json()) for answer in answers]
+    if output is not None:
+        write_lines(output, lines)
+        solved = sum(answer.valid is not False for answer in answers)
+        if not json_output:
+            out.print(f"{solved:,} of {len(answers):,} solved; answers in {output}")
+    if json_output:
+        typer.echo("\n".join(lines))
+
+
+def _questions(task: Task, puzzle: str) -> list[Question]:
+    """All of them, read before anything is solved: a bad row means an error and no output, not half of it."""
+    if puzzle == "-":
+        with tempfile.NamedTemporaryFile(suffix=".txt") as copy:
+            copy.write(sys.stdin.buffer.read())
+            copy.flush()
+            try:
+                return list(task.questions(copy.name))
+            except UserError as error:
+                raise UserError(str(error).replace(copy.name, "standard input")) from None
+    path = Path(puzzle)
+    try:
+        is_file = path.exists()
+    except OSError:  # a puzzle is no file name: too long, say
+        is_file = False
+    if is_file:
+        return list(task.questions(path))
+    try:
+        return [task.parse(puzzle)]
+    except UserError as error:
+        hint = f" (and there is no file {puzzle})" if "/" in puzzle or "." in puzzle[-8:] else ""
+        raise UserError(f"{error}{hint}") from None
+
+
+def _show(task: Task, question: Question, answer: Answer, *, numbered: bool) -> None:
+    if numbered:
+        out.print(f"[bold]{question.where}[/bold]")
+    for step in answer.trajectory or []:
+        out.print(f"step {step.step}: {share(step.confidence)} sure")
+        out.print(task.draw(question, step.tokens))
+    if not answer.trajectory:
+        out.print(task.draw(question, answer.tokens))
+    rules = {True: "[green]the rules hold[/green]", False: "[red]breaks the rules[/red]", None: ""}[answer.valid]
+    ended = "halted by itself" if answer.converged else "not sure, stopped"
+    out.print(f"{share(answer.confidence)} sure; {ended} after {answer.steps} step{'s' * (answer.steps != 1)}; {rules}")

@@ -1,0 +1,274 @@
+"""``trm-fast train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from trm_fast.cli.console import Device, FromStep, Json, err, out, pick_device, print_json, share, step_number
+from trm_fast.errors import UserError
+
+if TYPE_CHECKING:
+    from trm_fast.training import RunConfig
+
+EXAMPLES = """
+Trains a model, evaluates it on unseen puzzles and saves it.
+
+[bold]Examples[/bold]
+
+  trm-fast train --preset sudoku-4x4
+
+  trm-fast train --preset sudoku-cpu --minutes 10 --out runs/mine
+
+  trm-fast train --preset sudoku --data puzzles.csv.gz --set training.batch_size=64
+
+  trm-fast train --resume runs/mine --steps 2000
+
+Ctrl-C saves a checkpoint and ends; --resume goes on exactly where it was.
+"""
+
+
+def train(
+    preset: Annotated[str | None, typer.Option(help="A recipe that ships: see [bold]trm-fast info[/bold].")] = None,
+    config: Annotated[Path | None, typer.Option(help="A YAML file of your own.")] = None,
+    data: Annotated[str | None, typer.Option(help="A file, or hf:NAME; the task's generator by default.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Such as training.batch_size=16; repeatable.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimizer steps of the whole run, those before a resume included.")
+    ] = None,
+    epochs: Annotated[
+        float | None,
+        typer.Option(help="Length in passes: training examples x epochs / batch size steps, as published."),
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes of this call.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of weights, data and order.")] = None,
+    device: Device = "auto",
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run.")] = None,
+    from_step: FromStep = None,
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", metavar="RUN", help="Folder of the run; runs/PRESET by default.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    from trm_fast.training import Trainer
+
+    if minutes is not None and minutes <= 0:
+        raise UserError("--minutes must be more than 0", wrong_use=True)
+    device = pick_device(device)
+    view = View(quiet=json_output)
+    if resume is not None:
+        if epochs is not None:
+            raise UserError("--resume takes --steps, the run's new total, not --epochs", wrong_use=True)
+        if out_folder is not None and out_folder.resolve() != resume.resolve():
+            raise UserError(f"--resume goes on in its own folder: leave out --out {out_folder}", wrong_use=True)
+        run_config = _resumed(resume, preset, config, data, settings or [], steps, seed)
+        trainer = Trainer.resume(
+            resume, from_step=step_number(from_step), config=run_config, device=device, reporter=view
+        )
+        if trainer.step >= trainer.config.training.steps:
+            raise UserError(
+                f"{resume} is done: it has all of its {trainer.step} steps; --steps N with a larger N goes on",
+                wrong_use=True,
+            )
+    else:
+        if from_step is not None:
+            raise UserError("--from goes with --resume", wrong_use=True)
+        run_config = _configured(preset, config, data, settings or [], steps, epochs, seed)
+        folder = out_folder or _free_folder(Path("runs") / (preset or (config.stem if config else "run")))
+        _announce(run_config, device, preset)
+        trainer = Trainer(run_config, folder, device=device, reporter=view)
+    with view.showing(trainer):
+        summary = trainer.train(minutes=minutes)
+    if json_output:
+        print_json(summary | {"run": str(trainer.out)})
+    else:
+        _print_summary(summary, trainer.out)
+    if summary["interrupted"]:
+        err.print(f"stopped at step {summary['steps']}; go on with: trm-fast train --resume {trainer.out}")
+        raise typer.Exit(130)
+
+
+train.__doc__ = EXAMPLES
+
+
+def _configured(
+    preset: str | None,
+    config: Path | None,
+    data: str | None,
+    settings: list[str],
+    steps: int | None,
+    epochs: float | None,
+    seed: int | None,
+) -> RunConfig:
+    from trm_fast.training import make_config, preset_names
+
+    if (preset is None) == (config is None):
+        raise UserError(f"give --preset NAME or --config FILE; presets: {', '.join(preset_names())}", wrong_use=True)
+    if steps is not None and epochs is not None:
+        raise UserError("give --steps or --epochs, not both", wrong_use=True)
+    made = make_config(_changed(_sections(preset, config), settings, steps, seed, data), preset or str(config))
+    if epochs is None:
+        return made
+    if epochs <= 0:
+        raise UserError("--epochs must be more than 0", wrong_use=True)
+    examples = len(made.make_task().dataset(made.data, made.training.seed).train)
+    total = max(1, -(-int(examples * epochs) // made.training.batch_size))
+    return made.model_copy(update={"training": made.training.model_copy(update={"steps": total})})
+
+
+def _resumed(
+    run: Path,
+    preset: str | None,
+    config: Path | None,
+    data: str | None,
+    settings: list[str],
+    steps: int | None,
+    seed: int | None,
+) -> RunConfig:
+    """The run's own configuration with changes to how it trains; its problem, model and random numbers stay."""
+    from trm_fast.training import make_config
+    from trm_fast.training.trainer import read_run_config
+
+    own = read_run_config(run)
+    made = make_config(_changed(own.model_dump(mode="json"), settings, steps, seed, data), str(run))
+    fixed: list[tuple[str, Any, Any]] = [
+        ("task", made.task, own.task),
+        ("model", made.model, own.model),
+        ("data", made.data, own.data),
+        ("training.seed", made.training.seed, own.training.seed),
+        ("training.batch_size", made.training.batch_size, own.training.batch_size),
+    ]
+    if preset is not None or config is not None:
+        named = make_config(_sections(preset, config), preset or str(config))
+        fixed += [("task", named.task, own.task), ("model", named.model, own.model)]
+    if changed := [name for name, new, old in fixed if new != old]:
+        raise UserError(f"{run} was started with another {changed[0]}: a resumed run keeps it", wrong_use=True)
+    return made
+
+
+def _sections(preset: str | None, config: Path | None) -> dict[str, Any]:
+    from trm_fast.training import read_preset
+    from trm_fast.training.config import read_yaml
+
+    return read_preset(preset) if preset is not None else read_yaml(config or Path())
+
+
+def _changed(
+    sections: dict[str, Any], settings: list[str], steps: int | None, seed: int | None, data: str | None
+) -> dict[str, Any]:
+    """``sections`` with ``--set`` and the options that are short for one key."""
+    from trm_fast.training import apply_settings
+
+    result = apply_settings(sections, settings)
+    for section, key, value in (("training", "steps", steps), ("training", "seed", seed), ("data", "source", data)):
+        if value is not None:
+            result.setdefault(section, {})[key] = value
+    return result
+
+
+def _free_folder(base: Path) -> Path:
+    """``base``, or the first of ``base-2``, ``base-3``, ... that is not there."""
+    number, folder = 1, base
+    while folder.exists():
+        number += 1
+        folder = base.with_name(f"{base.name}-{number}")
+    return folder
+
+
+def _announce(config: RunConfig, device: str, preset: str | None) -> None:
+    """What to expect, said at once where it is long."""
+    import torch
+
+    from trm_fast.training.estimate import duration, matrix_rate, nearest_quick_preset, seconds_of
+
+    if torch.device(device).type != "cpu":
+        return
+    rate = matrix_rate(torch.device(device))
+    seconds = seconds_of(config, rate)
+    if seconds < 3600:
+        return
+    quick = nearest_quick_preset(config, rate)
+    advice = f"; --preset {quick} suits a CPU" if quick and quick != preset else ""
+    err.print(
+        f"[yellow]{preset or 'this run'} takes about {duration(seconds)} on this CPU "
+        f"({rate / 1e9:.0f} GFLOP/s){advice}[/yellow]"
+    )
+
+
+def _print_summary(summary: dict[str, Any], folder: Path) -> None:
+    table = Table(title=f"{summary['task']}, {summary['data']}", show_header=False, title_justify="left")
+    table.add_row("steps", f"{summary['steps']:,}  ({summary['sample_steps']:,} sample-steps)")
+    table.add_row(
+        "time", f"{summary['seconds']:.1f} s  ({summary['sample_steps_per_second'] or 0:,.0f} sample-steps/s)"
+    )
+    table.add_row("parameters", f"{summary['parameters']:,}")
+    if evaluation := summary["evaluation"]:
+        low, high = evaluation["interval"]
+        table.add_row("exact accuracy", f"{share(evaluation['exact_accuracy'])}  (95 %: {share(low)} to {share(high)})")
+        table.add_row("cell accuracy", share(evaluation["cell_accuracy"]))
+        table.add_row(
+            "unseen puzzles", f"{evaluation['count']:,}, {evaluation['mean_steps']:.2f} supervision steps each"
+        )
+    table.add_row("run", str(folder))
+    out.print(table)
+
+
+class View:
+    """Draws a run on stderr: a bar with loss, accuracy, rate and time left; without a terminal a line a log."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[numbers]}"),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=err,
+        )  # fmt: skip
+        self.training = self.bar.add_task("training", total=None, numbers="")
+        self.evaluation = self.bar.add_task("evaluating", total=None, numbers="", visible=False)
+        self.last: tuple[int, float] = (0, 0.0)
+        self.batch = 0
+
+    def showing(self, trainer: Any) -> Live:
+        training = trainer.config.training
+        self.batch, self.last = training.batch_size, (trainer.step, trainer.seconds)
+        self.bar.update(self.training, total=training.steps, completed=trainer.step)
+        self.bar.start_task(self.training)
+        if not self.quiet:
+            data = trainer.dataset
+            err.print(
+                f"{trainer.task.name}: {len(data.train):,} puzzles to learn from, {len(data.test):,} unseen "
+                f"({data.source}); {trainer.model.num_parameters():,} parameters; {trainer.out}"
+            )
+        return Live(self.bar if err.is_terminal else "", console=err, refresh_per_second=4)
+
+    def note(self, text: str) -> None:
+        err.print(f"[yellow]{text}[/yellow]")
+
+    def stepped(self, step: int) -> None:
+        self.bar.update(self.training, completed=step)
+
+    def logged(self, record: dict[str, Any]) -> None:
+        if "loss" in record:
+            step, seconds = record["step"], record["seconds"]
+            rate = (step - self.last[0]) * self.batch / max(1e-9, seconds - self.last[1])
+            self.last = (step, seconds)
+            numbers = f"loss {record['loss']:.3f}  exact {share(record['exact_accuracy'])}  {rate:,.0f} sample-steps/s"
+            self.bar.update(self.training, numbers=numbers)
+            if not err.is_terminal and not self.quiet:
+                err.print(f"step {step}  {numbers}  {seconds:.0f} s")
+        else:
+            self.bar.update(self.evaluation, visible=False)
+            if not self.quiet:
+                err.print(
+                    f"step {record['step']}: {share(record['eval_exact_accuracy'])} of "
+                    f"{record['eval_count']:,} unseen puzzles exactly right"
+                )
+
+    def evaluating(self, done: int, count: int) -> None:
+        self.bar.update(self.evaluation, completed=done, total=count, visible=True)

@@ -1,0 +1,76 @@
+"""Accuracy of a solver on examples whose answers are known."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from trm_fast.errors import UserError
+from trm_fast.inference.solver import Progress, Solver
+from trm_fast.tasks.base import IGNORE, Examples
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """``interval``: 95 % Wilson interval of the exact accuracy; ``valid``: share that obeys the task's rules."""
+
+    exact_accuracy: float
+    cell_accuracy: float
+    count: int
+    mean_steps: float
+    converged: float
+    valid: float | None
+    interval: tuple[float, float]
+    seconds: float
+    puzzles_per_second: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def evaluate(solver: Solver, examples: Examples, progress: Progress | None = None) -> Evaluation:
+    """Solves every example; exact means that every labelled cell is right."""
+    if not len(examples):
+        raise UserError("there is nothing to evaluate: the data has no rows")
+    exact, cells, steps, converged, valid = 0, 0.0, 0, 0, 0
+    has_rules = False
+    start = time.perf_counter()
+    for first in range(0, len(examples), solver.batch_size):
+        batch = examples.take(slice(first, first + solver.batch_size))
+        result = solver.run(batch.inputs, batch.puzzle_ids)
+        solutions = result["solution"].cpu().numpy()
+        labelled = batch.labels != IGNORE
+        right = (labelled & (solutions == batch.labels)).sum(-1)
+        exact += int((right == labelled.sum(-1)).sum())
+        cells += float((right / np.maximum(1, labelled.sum(-1))).sum())
+        steps += int(result["steps"].sum())
+        converged += int(result["converged"].sum())
+        obeyed = solver.task.verify(batch.inputs, solutions)
+        if obeyed is not None:
+            has_rules, valid = True, valid + int(obeyed.sum())
+        if progress is not None:
+            progress(first + len(batch), len(examples))
+    n, seconds = len(examples), time.perf_counter() - start
+    return Evaluation(
+        exact_accuracy=exact / n,
+        cell_accuracy=cells / n,
+        count=n,
+        mean_steps=steps / n,
+        converged=converged / n,
+        valid=valid / n if has_rules else None,
+        interval=wilson_interval(exact, n),
+        seconds=seconds,
+        puzzles_per_second=n / seconds,
+    )
+
+
+def wilson_interval(successes: int, count: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """Wilson's score interval of a share; 95 % by default. Unlike the normal one it stays inside 0..1."""
+    p = successes / count
+    middle = (p + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
+    return max(0.0, middle - half), min(1.0, middle + half)

@@ -1,0 +1,14 @@
+"""Weights from elsewhere, weights for elsewhere, and models by name."""
+
+from trm_fast.interchange.locate import Located, bundled_names, locate
+from trm_fast.interchange.published import from_published, published_config, published_names, read_published
+
+__all__ = [
+    "Located",
+    "bundled_names",
+    "from_published",
+    "locate",
+    "published_config",
+    "published_names",
+    "read_published",
+]

@@ -1,0 +1,74 @@
+"""A trained model by what a person calls it: a run folder, a model folder, or the name of one that ships."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+
+from trm_fast.errors import UserError
+from trm_fast.nn import TRM
+from trm_fast.nn.model import read_model_config
+from trm_fast.tasks import get_task
+from trm_fast.tasks.base import DataConfig, Task
+from trm_fast.training import checkpoint
+from trm_fast.training.trainer import CONFIG, read_run_config
+
+
+@dataclass(frozen=True)
+class Located:
+    """A model ready to solve, its task, and the data and seed it was trained with where that is known."""
+
+    model: TRM
+    task: Task
+    label: str
+    data: DataConfig
+    seed: int
+
+
+def bundled_names() -> list[str]:
+    """Models that ship with the package."""
+    return sorted(f.name for f in files("trm_fast.models").iterdir() if f.is_dir() and (f / "config.json").is_file())
+
+
+def locate(reference: str, *, from_step: int | None = None, device: str = "cpu") -> Located:
+    """The model of a run (its averaged weights at the newest checkpoint, or at ``from_step``), a folder, or a name."""
+    path = Path(reference)
+    if (path / CONFIG).is_file() or (path / "checkpoints").is_dir():
+        return _of_run(path, from_step, device)
+    if from_step is not None:
+        raise UserError(f"--from needs a run, and {reference} is none", wrong_use=True)
+    if path.is_dir():
+        return _of_folder(path, device)
+    if reference in bundled_names():
+        return _of_folder(Path(str(files("trm_fast.models") / reference)), device)
+    ships = ", ".join(bundled_names()) or "none"
+    raise UserError(f"there is no run or model {reference!r}; models that ship with trm_fast: {ships}")
+
+
+def _of_run(run: Path, from_step: int | None, device: str) -> Located:
+    config = read_run_config(run)
+    groups, state = checkpoint.load(run, from_step)
+    model = TRM(config.model)
+    try:
+        model.load_state_dict(groups["ema"])
+    except (KeyError, RuntimeError) as error:
+        raise UserError(f"the checkpoint step_{state['step']} does not fit {run / CONFIG}: {error}") from None
+    label = f"{run} at step {state['step']}"
+    return Located(model.to(device).eval(), config.make_task(), label, config.data, config.training.seed)
+
+
+def _of_folder(folder: Path, device: str) -> Located:
+    section = read_model_config(folder).get("task")
+    if not isinstance(section, dict) or not isinstance(section.get("name"), str):
+        raise UserError(f"{folder / 'config.json'} names no task: it can't be used to solve puzzles")
+    kind = get_task(section["name"])
+    try:
+        task = kind(kind.Config.model_validate(section))
+    except ValidationError as error:
+        raise UserError(f"{folder / 'config.json'}: task: {error.errors()[0]['msg']}") from None
+    model = TRM.from_pretrained(folder, torch.float32).to(device)
+    return Located(model, task, folder.name, DataConfig(), 0)

@@ -1,0 +1,24 @@
+"""Modules of the Tiny Recursive Model, built on ``trm_fast.ops``. Nothing here knows a task."""
+
+from trm_fast.nn.block import Block, Network, State, cycle
+from trm_fast.nn.config import TRMConfig
+from trm_fast.nn.heads import QHead, TokenHead
+from trm_fast.nn.loss import IGNORE, Loss, supervision_loss
+from trm_fast.nn.model import TRM, Output
+from trm_fast.nn.optim import AdamATan2
+
+__all__ = [
+    "IGNORE",
+    "TRM",
+    "AdamATan2",
+    "Block",
+    "Loss",
+    "Network",
+    "Output",
+    "QHead",
+    "State",
+    "TRMConfig",
+    "TokenHead",
+    "cycle",
+    "supervision_loss",
+]

@@ -1,0 +1,88 @@
+"""A block, the stack of blocks that is the network, and the recursion that applies it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from trm_fast.nn.config import TRMConfig
+from trm_fast.nn.layers import Attention, ChannelMLP, Norm, TokenMixer
+
+
+class State(NamedTuple):
+    """What recursion carries: the answer ``y`` and the latent ``z``, each (B, P + L, D); y is None in single state."""
+
+    y: Tensor | None
+    z: Tensor
+
+    @property
+    def answer(self) -> Tensor:
+        """What the heads read."""
+        return self.z if self.y is None else self.y
+
+    def detach(self) -> State:
+        return State(None if self.y is None else self.y.detach(), self.z.detach())
+
+    def rows(self, index: Tensor | slice) -> State:
+        """The state of some rows of the batch."""
+        return State(None if self.y is None else self.y[index], self.z[index])
+
+
+class Sublayer(nn.Module):
+    """h = norm(h + part(h)), as published, or h + part(norm(h)) with ``norm_position: pre``."""
+
+    def __init__(self, part: TokenMixer | Attention | ChannelMLP, config: TRMConfig) -> None:
+        super().__init__()
+        self.part = part
+        self.norm = Norm(config, part.norm_dim)
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        self.pre = config.norm_position == "pre"
+
+    def forward(self, h: Tensor, mask: Tensor | None) -> Tensor:
+        if self.pre:
+            return h + self.dropout(self.part(self.norm(h), mask))
+        return self.norm(self.dropout(self.part(h, mask)), residual=h)
+
+
+class Block(nn.Module):
+    """One layer: mix over tokens, then over channels."""
+
+    def __init__(self, config: TRMConfig) -> None:
+        super().__init__()
+        mixer = TokenMixer(config) if config.mixing == "mlp" else Attention(config)
+        self.mix = Sublayer(mixer, config)
+        self.mlp = Sublayer(ChannelMLP(config), config)
+
+    def forward(self, h: Tensor, mask: Tensor | None) -> Tensor:
+        return self.mlp(self.mix(h, mask), mask)
+
+
+class Network(nn.Module):
+    """``net``: the blocks in turn. Pre-norm needs a norm at the end, or the state would grow with every application."""
+
+    def __init__(self, config: TRMConfig) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.last_norm = Norm(config, dim=-1) if config.norm_position == "pre" else nn.Identity()
+
+    def forward(self, h: Tensor, mask: Tensor | None) -> Tensor:
+        for block in self.blocks:
+            if mask is not None:
+                h = h * mask.unsqueeze(-1)  # padding stays zero: it must not enter a norm over tokens
+            h = block(h, mask)
+        return self.last_norm(h)
+
+
+def cycle(net: Network, state: State, x: Tensor, config: TRMConfig, mask: Tensor | None) -> State:
+    """One cycle (paper, figure 3): n times z = net(z + y + x), then y = net(y + z).
+
+    In single state n times z = net(z + x) and once more, with x or without (``inject_last``).
+    """
+    y, z = state
+    injection = x if y is None else y + x
+    for _ in range(config.n_latent_steps):
+        z = net(z + injection, mask)
+    if y is None:
+        return State(None, net(z + x if config.inject_last else z, mask))
+    return State(net(y + z, mask), z)

@@ -1,0 +1,141 @@
+"""The model's configuration: typed, validated, and counted before any weight exists."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+from typing_extensions import Self
+
+GridShape = Annotated[tuple[int, int], Strict(False)]  # YAML and JSON have lists only
+
+
+class TRMConfig(BaseModel):
+    """Everything that shapes a Tiny Recursive Model (arXiv 2510.04871, section 4).
+
+    A supervision step runs ``T_cycles`` cycles, all but the last without gradient. A cycle is ``n_latent_steps``
+    latent steps and one answer step, each an application of the same ``num_layers`` blocks.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    vocab_size: int = Field(11, ge=2, description="tokens, padding included")
+    seq_len: int = Field(81, ge=1, description="tokens of one example, without the puzzle prefix")
+
+    hidden_size: int = Field(512, ge=1)
+    num_layers: int = Field(2, ge=1)
+    num_heads: int = Field(8, ge=1, description="attention heads; unused by the token mixer")
+    expansion: float = Field(4.0, gt=0, description="SwiGLU inner width is about 2/3 of this times the width")
+    inner_multiple: int = Field(256, ge=1, description="SwiGLU inner width is rounded up to a multiple of this")
+
+    mixing: Literal["mlp", "attention"] = "mlp"
+    positions: Literal["none", "rope", "learned", "grid"] = "none"
+    grid_shape: GridShape | None = Field(None, description="rows and columns; needed by grid positions")
+    rope_theta: float = Field(1e4, gt=0)
+    causal: bool = False
+
+    norm: Literal["rms", "layer"] = "rms"
+    norm_position: Literal["post", "pre"] = "post"
+    norm_eps: float = Field(1e-5, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+    state: Literal["dual", "single"] = "dual"
+    inject_last: bool = Field(True, description="single state: whether the last application of a cycle adds x, too")
+    T_cycles: int = Field(3, ge=1)
+    n_latent_steps: int = Field(6, ge=0)
+    max_supervision_steps: int = Field(16, ge=1)
+    q_threshold: float = Field(0.5, gt=0, lt=1, description="halt when sigmoid(q) exceeds this")
+
+    prefix_tokens: int = Field(0, ge=0, description="tokens of puzzle embedding put in front of the sequence")
+    puzzle_embedding_size: int = Field(512, ge=1, description="numbers a puzzle row; the rest of the prefix is zero")
+    num_puzzles: int = Field(1, ge=1, description="rows of the puzzle embedding")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.mixing == "attention" and self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
+        if self.mixing == "attention" and self.positions == "rope" and self.hidden_size // self.num_heads % 2:
+            raise ValueError("rope needs an even number of channels a head")
+        if self.mixing == "mlp" and self.causal:
+            raise ValueError("causal needs mixing: attention; a token mixer sees every token")
+        if self.mixing == "mlp" and self.positions == "rope":
+            raise ValueError("positions: rope needs mixing: attention")
+        if self.positions == "grid" and (
+            self.grid_shape is None or self.grid_shape[0] * self.grid_shape[1] != self.seq_len
+        ):
+            raise ValueError(f"positions: grid needs a grid_shape whose product is seq_len ({self.seq_len})")
+        if self.prefix_tokens and self.puzzle_embedding_size > self.prefix_tokens * self.hidden_size:
+            raise ValueError(
+                f"puzzle_embedding_size {self.puzzle_embedding_size} does not fit into "
+                f"prefix_tokens x hidden_size = {self.prefix_tokens * self.hidden_size}"
+            )
+        return self
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens the blocks see: prefix and sequence."""
+        return self.prefix_tokens + self.seq_len
+
+    @property
+    def q_logit(self) -> float:
+        """``q_threshold`` as a halting logit; exactly 0 for one half."""
+        return math.log(self.q_threshold / (1 - self.q_threshold))
+
+    @property
+    def effective_depth(self) -> int:
+        """Layers applied in one supervision step: T (n + 1) layers, 42 as published."""
+        return self.T_cycles * (self.n_latent_steps + 1) * self.num_layers
+
+    def inner_size(self, width: int) -> int:
+        """Inner width of a SwiGLU over ``width`` numbers, rounded up as published."""
+        multiple = self.inner_multiple
+        return -(-round(self.expansion * width * 2 / 3) // multiple) * multiple
+
+    def gemm_flop(self, *, training: bool) -> int:
+        """Matrix FLOP of one supervision step for one sample; in training the last cycle's backward counts twice."""
+        L, D = self.total_tokens, self.hidden_size
+        layer = 6 * L * D * self.inner_size(D)
+        if self.mixing == "mlp":
+            layer += 6 * L * D * self.inner_size(L)
+        else:
+            layer += 8 * L * D * D + 4 * L * L * D
+        applications = self.T_cycles * (self.n_latent_steps + 1)
+        if training:
+            applications += 2 * (self.n_latent_steps + 1)
+        return applications * self.num_layers * layer
+
+    def num_parameters(self) -> int:
+        """Trained numbers, the puzzle embedding included."""
+        D, L = self.hidden_size, self.total_tokens
+        mix = 3 * L * self.inner_size(L) if self.mixing == "mlp" else 4 * D * D
+        positions = {"learned": L * D, "grid": sum(self.grid_shape or ()) * D}.get(self.positions, 0)
+        puzzles = self.num_puzzles * self.puzzle_embedding_size if self.prefix_tokens else 0
+        return (
+            self.num_layers * (mix + 3 * D * self.inner_size(D)) + 2 * self.vocab_size * D + D + 1 + positions + puzzles
+        )
+
+    @classmethod
+    def for_sudoku(cls, **changes: Any) -> TRMConfig:
+        """The published mixer for 9x9 sudoku, without the puzzle prefix that sudoku does not need (81 tokens)."""
+        return cls(**{"vocab_size": 11, "seq_len": 81, "grid_shape": (9, 9), **changes})
+
+    @classmethod
+    def for_maze(cls, **changes: Any) -> TRMConfig:
+        """The published attention model for 30 x 30 mazes."""
+        return cls(**(_LARGE_GRID | {"vocab_size": 6} | changes))
+
+    @classmethod
+    def for_arc_agi(cls, **changes: Any) -> TRMConfig:
+        """The published attention model for ARC-AGI; set ``num_puzzles`` to the rows your data needs."""
+        return cls(**(_LARGE_GRID | {"vocab_size": 12} | changes))
+
+
+_LARGE_GRID: dict[str, Any] = {
+    "seq_len": 900,
+    "grid_shape": (30, 30),
+    "mixing": "attention",
+    "positions": "rope",
+    "n_latent_steps": 4,
+    "prefix_tokens": 16,
+}

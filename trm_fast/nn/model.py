@@ -1,0 +1,241 @@
+"""The Tiny Recursive Model: embedding, recursion and heads joined; one supervision step is one call."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from trm_fast.errors import UserError
+from trm_fast.nn.block import Network, State, cycle
+from trm_fast.nn.config import TRMConfig
+from trm_fast.nn.heads import QHead, TokenHead
+from trm_fast.nn.layers import InputEmbedding, truncated_normal_
+from trm_fast.nn.loss import supervision_loss
+from trm_fast.nn.optim import AdamATan2
+
+FORMAT_VERSION = 1
+
+
+class Output(NamedTuple):
+    """One supervision step: the state behind it (detached), logits (B, L, V) and halting logits q (B,) float32."""
+
+    state: State
+    logits: Tensor
+    q: Tensor
+
+
+class TRM(nn.Module):
+    """A Tiny Recursive Model (arXiv 2510.04871).
+
+    Weights are float32; ``compute_dtype`` (float32 or bfloat16) is what the state and all activations have.
+    """
+
+    puzzle_embedding: Tensor | None
+    z_init: Tensor
+    y_init: Tensor | None
+
+    def __init__(self, config: TRMConfig, compute_dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.config, self.compute_dtype = config, compute_dtype
+        self.embedding = InputEmbedding(config)
+        self.net = Network(config)
+        self.token_head = TokenHead(config)
+        self.q_head = QHead(config)
+        # Not parameters: the start of recursion is never trained, and puzzle rows have an optimizer of their own.
+        D = config.hidden_size
+        self.register_buffer("z_init", truncated_normal_(torch.empty(D), 1.0))
+        self.register_buffer("y_init", truncated_normal_(torch.empty(D), 1.0) if config.state == "dual" else None)
+        rows = torch.zeros(config.num_puzzles, config.puzzle_embedding_size) if config.prefix_tokens else None
+        self.register_buffer("puzzle_embedding", rows)
+        self._optimizer: AdamATan2 | None = None  # of train_step, when it is given none
+
+    def num_parameters(self) -> int:
+        """Trained numbers, the puzzle embedding included."""
+        rows = 0 if self.puzzle_embedding is None else self.puzzle_embedding.numel()
+        return rows + sum(p.numel() for p in self.parameters())
+
+    def initial_state(self, batch: int) -> State:
+        """The state (B, P + L, D) every example starts from."""
+        shape = (batch, self.config.total_tokens, self.config.hidden_size)
+        y, z = (t if t is None else t.to(self.compute_dtype).expand(shape) for t in (self.y_init, self.z_init))
+        return State(y, z)  # type: ignore[arg-type]
+
+    def puzzle_rows(self, puzzle_ids: Tensor | None, batch: int) -> Tensor | None:
+        """Each example's row of the puzzle embedding (B, E), row 0 by default; None in a model without a prefix."""
+        if self.puzzle_embedding is None:
+            return None
+        if puzzle_ids is None:
+            return self.puzzle_embedding[:1].expand(batch, -1)
+        return self.puzzle_embedding[puzzle_ids]
+
+    def forward(
+        self, tokens: Tensor, state: State, puzzle_rows: Tensor | None = None, mask: Tensor | None = None
+    ) -> Output:
+        """One supervision step: T - 1 cycles without gradient, one with.
+
+        tokens (B, L) int; puzzle_rows (B, E) in a model with a prefix; mask (B, P + L) bool, False on padding.
+        """
+        x = self.embedding(tokens, puzzle_rows, self.compute_dtype)
+        with torch.no_grad():
+            for _ in range(self.config.T_cycles - 1):
+                state = cycle(self.net, state, x, self.config, mask)
+        state = cycle(self.net, state, x, self.config, mask)
+        return Output(state.detach(), self.token_head(state.answer), self.q_head(state.answer))
+
+    def train_step(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        optimizer: torch.optim.Optimizer | None = None,
+        puzzle_ids: Tensor | None = None,
+    ) -> dict[str, float]:
+        """Deep supervision on one batch (inputs and labels (B, L)): up to ``max_supervision_steps`` optimizer steps.
+
+        Stops when every row halts. Without an optimizer the model keeps an ``AdamATan2`` of its own. Returns the
+        last ``loss`` (a row), ``accuracy`` (cells), ``exact_accuracy`` and the ``steps`` taken. It is the small way to
+        train; ``trm_fast.Trainer`` refills halted rows, averages weights, schedules and saves.
+        """
+        if optimizer is None:
+            optimizer = self._optimizer = self._optimizer or AdamATan2(self.parameters())
+        state, rows = self.initial_state(len(inputs)), self.puzzle_rows(puzzle_ids, len(inputs))
+        for steps in range(1, self.config.max_supervision_steps + 1):  # noqa: B007 (the last value is returned)
+            optimizer.zero_grad()
+            state, logits, q = self(inputs, state, rows)
+            loss = supervision_loss(logits, q, labels)
+            (loss.total / len(inputs)).backward()
+            optimizer.step()
+            if bool((q > self.config.q_logit).all()):
+                break
+        return {
+            "loss": loss.total.item() / len(inputs),
+            "accuracy": loss.cells.mean().item(),
+            "exact_accuracy": loss.exact.float().mean().item(),
+            "steps": steps,
+        }
+
+    @torch.no_grad()
+    def solve(
+        self,
+        inputs: Tensor,
+        max_steps: int | None = None,
+        *,
+        halt: bool = True,
+        min_steps: int = 1,
+        accept: Callable[[Tensor, Tensor], Tensor] | None = None,
+        puzzle_ids: Tensor | None = None,
+        return_trajectory: bool = False,
+    ) -> dict[str, Any]:
+        """Answers a batch (B, L). A row that halts leaves it; the rest goes on, ``max_steps`` at most.
+
+        A row halts when its halting logit says so and ``accept(inputs, answers)``, bool (rows,), agrees.
+        Returns ``solution`` (B, L) int64, ``confidence`` (B,), ``steps`` (B,) and ``converged`` (B,), and with
+        ``return_trajectory`` a ``trajectory``: for each step the answers and confidences of all rows at that time.
+        """
+        B, device = len(inputs), inputs.device
+        max_steps = max_steps or self.config.max_supervision_steps
+        active = torch.arange(B, device=device)
+        state, rows = self.initial_state(B), self.puzzle_rows(puzzle_ids, B)
+        solution = torch.zeros(B, self.config.seq_len, dtype=torch.int64, device=device)
+        confidence = torch.zeros(B, device=device)
+        steps = torch.zeros(B, dtype=torch.int64, device=device)
+        converged = torch.zeros(B, dtype=torch.bool, device=device)
+        trajectory = []
+        for step in range(1, max_steps + 1):
+            state, logits, q = self(inputs[active], state, None if rows is None else rows[active])
+            solution[active], confidence[active], steps[active] = logits.argmax(-1), q.sigmoid(), step
+            if return_trajectory:
+                trajectory.append({"step": step, "solution": solution.clone(), "confidence": confidence.clone()})
+            if halt and step >= min_steps:
+                done = q > self.config.q_logit
+                if accept is not None:
+                    done &= accept(inputs[active], solution[active])
+                converged[active] = done
+                active, state = active[~done], state.rows(~done)
+                if not len(active):
+                    break
+        result = {"solution": solution, "confidence": confidence, "steps": steps, "converged": converged}
+        return result | ({"trajectory": trajectory} if return_trajectory else {})
+
+    def save_pretrained(self, folder: str | os.PathLike[str], **sections: Any) -> None:
+        """Writes ``config.json`` (configuration and further JSON ``sections``) and ``model.safetensors``."""
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        config = {"format_version": FORMAT_VERSION, "model": self.config.model_dump(mode="json"), **sections}
+        _replace(path / "model.safetensors", lambda new: save_file(_tensors(self), new))
+        _replace(path / "config.json", lambda new: new.write_text(json.dumps(config, indent=2) + "\n"))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str], compute_dtype: torch.dtype = torch.float32) -> TRM:
+        """The model of a folder that ``save_pretrained`` wrote; UserError where it is not one."""
+        path = Path(folder)
+        try:
+            config = TRMConfig.model_validate(read_model_config(path)["model"])
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise UserError(f"{path / 'config.json'}: model.{key}: {first['msg']}") from None
+        model = cls(config, compute_dtype)
+        load_weights(model, path / "model.safetensors")
+        return model.eval()
+
+
+def read_model_config(folder: Path) -> dict[str, Any]:
+    """The ``config.json`` of a model folder: ``model`` and the sections it was saved with."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder} is not a model: it has no config.json") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read: {error}") from None
+    if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
+        raise UserError(f"{path} has no section 'model'")
+    if config.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format_version {config.get('format_version')!r}; this version reads {FORMAT_VERSION}"
+        )
+    return config
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Loads a safetensors file into a module; names and shapes must agree."""
+    try:
+        tensors = load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged or no safetensors file: {error}") from None
+    wanted = _tensors(model)
+    if problems := [f"{n} is missing" for n in wanted if n not in tensors] + [
+        f"{n} is unknown" for n in tensors if n not in wanted
+    ]:
+        raise UserError(f"{path} does not fit the model: {'; '.join(problems[:3])}")
+    for name, tensor in wanted.items():
+        if tensors[name].shape != tensor.shape:
+            raise UserError(
+                f"{path}: {name} has shape {tuple(tensors[name].shape)}, the model wants {tuple(tensor.shape)}"
+            )
+    model.load_state_dict(tensors)
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+
+
+def _replace(path: Path, write: Any) -> None:
+    """Writes under a temporary name and renames, so that a reader never sees half a file."""
+    new = path.with_name(path.name + ".new")
+    try:
+        write(new)
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)

@@ -1,0 +1,60 @@
+"""The optimizer of the recipe as a ``torch.optim.Optimizer``, its whole update one fused op."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from trm_fast import ops
+
+
+class AdamATan2(torch.optim.Optimizer):
+    """AdamATan2 (or AdamW) with decoupled decay and an optional average of the weights, in one pass over memory.
+
+    ``p *= 1 - lr wd``, then ``p -= lr / (1 - b1^t) atan2(m, sqrt(v) / sqrt(1 - b2^t))`` (arXiv 2407.05872).
+    The learning rate and the step are 0-dim tensors, so that a captured step reads their current values:
+    write ``optimizer.lr.fill_(...)``. ``ema`` holds the averaged weights in the order of the parameters.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.95),
+        weight_decay: float = 1.0,
+        ema_decay: float | None = None,
+        variant: Literal["adam_atan2", "adamw"] = "adam_atan2",
+    ) -> None:
+        weights = list(params)
+        super().__init__(weights, {})
+        device = weights[0].device
+        self.weights: list[Tensor] = [w.detach() for w in weights]  # views: the op writes where autograd does not look
+        self.lr = torch.tensor(lr, dtype=torch.float32, device=device)
+        self.step_count = torch.zeros((), dtype=torch.float32, device=device)
+        self.exp_avg = [torch.zeros_like(w) for w in self.weights]
+        self.exp_avg_sq = [torch.zeros_like(w) for w in self.weights]
+        self.ema = [w.clone() for w in self.weights] if ema_decay is not None else None
+        self.betas, self.weight_decay, self.ema_decay, self.variant = betas, weight_decay, ema_decay, variant
+
+    @torch.no_grad()
+    def step(self, closure: None = None, *, grad_scale: Tensor | None = None) -> None:  # type: ignore[override]
+        """Updates every weight from its ``grad`` (none counts as zero), scaled by ``grad_scale`` where given."""
+        params = self.param_groups[0]["params"]
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
+        self.step_count += 1
+        ops.adam_atan2_(
+            self.weights, grads, self.exp_avg, self.exp_avg_sq, self.lr, self.step_count,
+            betas=self.betas, weight_decay=self.weight_decay,
+            ema=self.ema, ema_decay=self.ema_decay if self.ema_decay is not None else 0.0,
+            grad_scale=grad_scale, variant=self.variant,
+        )  # fmt: skip
+
+    def tensors(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Everything that a checkpoint must keep but the average, under the parameters' names."""
+        kept = {"step": self.step_count}
+        for name, m, v in zip(names, self.exp_avg, self.exp_avg_sq, strict=True):
+            kept |= {f"exp_avg/{name}": m, f"exp_avg_sq/{name}": v}
+        return kept

@@ -1,0 +1,29 @@
+"""Functional ops, each with a reference in plain PyTorch, kernels where they pay, and one name everywhere.
+
+Usable by other projects: needs torch alone. ``use_backend`` or ``TRM_FAST_BACKEND`` choose the implementation.
+"""
+
+from __future__ import annotations
+
+from trm_fast.ops import reference
+from trm_fast.ops.adam_atan2_ import adam_atan2_
+from trm_fast.ops.backend import BackendUnavailable, build_record, cpu_path, table, use_backend
+from trm_fast.ops.rms_norm import rms_norm
+from trm_fast.ops.sign_sgd_rows_ import sign_sgd_rows_
+from trm_fast.ops.stablemax import stablemax, stablemax_cross_entropy
+from trm_fast.ops.swiglu import swiglu
+
+__all__ = [
+    "BackendUnavailable",
+    "adam_atan2_",
+    "build_record",
+    "cpu_path",
+    "reference",
+    "rms_norm",
+    "sign_sgd_rows_",
+    "stablemax",
+    "stablemax_cross_entropy",
+    "swiglu",
+    "table",
+    "use_backend",
+]

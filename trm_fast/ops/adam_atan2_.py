@@ -1,0 +1,113 @@
+"""The whole optimizer step in one pass over memory: moments, decay, update and EMA."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from trm_fast.ops import backend, reference
+
+VARIANTS = ("adam_atan2", "adamw")
+
+
+def adam_atan2_(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    exp_avgs: Sequence[Tensor],
+    exp_avg_sqs: Sequence[Tensor],
+    lr: Tensor,
+    step: Tensor,
+    *,
+    betas: tuple[float, float] = (0.9, 0.95),
+    weight_decay: float = 1.0,
+    ema: Sequence[Tensor] | None = None,
+    ema_decay: float = 0.999,
+    grad_scale: Tensor | None = None,
+    variant: str = "adam_atan2",
+    eps: float = 1e-8,
+) -> None:
+    """Updates params, both moments and the EMA in place.
+
+    ``p *= 1 - lr wd;  p -= lr / (1 - b1^t) * atan2(m, sqrt(v) / sqrt(1 - b2^t))`` (arXiv 2407.05872), or with
+    ``variant="adamw"`` the decoupled AdamW step ``m / (sqrt(v) / sqrt(1 - b2^t) + eps)`` (arXiv 1711.05101).
+    Then ``ema += (1 - ema_decay) (p - ema)`` with the new p. Every number that changes between steps is a tensor, so
+    nothing is baked into a graph and the caller never waits for the device.
+
+    Args:
+        params, grads, exp_avgs, exp_avg_sqs: lists of equal length; the i-th of each agree in shape, dtype and device.
+        lr: learning rate, 0-dim tensor on the params' device.
+        step: 0-dim tensor, already counted up: 1 in the first call.
+        weight_decay: decoupled, multiplied by lr.
+        ema: list of averages to update with the new params, or None.
+        grad_scale: 0-dim tensor that multiplies every gradient (clipping), or None.
+        eps: of AdamW alone; atan2 needs none.
+
+    Raises:
+        TypeError: lr, step or grad_scale that are not 0-dim tensors.
+        ValueError: lists that do not fit together, or an unknown variant.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"adam_atan2_: no variant {variant!r}: choose one of {', '.join(VARIANTS)}")
+    for name, scalar in (("lr", lr), ("step", step), ("grad_scale", grad_scale)):
+        if scalar is not None and not (isinstance(scalar, Tensor) and scalar.dim() == 0):
+            raise TypeError(f"adam_atan2_: {name} must be a 0-dim tensor")
+    lists = {"grads": grads, "exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs, "ema": params if ema is None else ema}
+    for name, tensors in lists.items():
+        if len(tensors) != len(params):
+            raise ValueError(f"adam_atan2_: {len(params)} params but {len(tensors)} {name}")
+        for i, (p, t) in enumerate(zip(params, tensors, strict=True)):
+            if (t.shape, t.dtype, t.device) != (p.shape, p.dtype, p.device):
+                raise ValueError(
+                    f"adam_atan2_: {name}[{i}] is {tuple(t.shape)} {t.dtype} {t.device}, "
+                    f"but params[{i}] is {tuple(p.shape)} {p.dtype} {p.device}"
+                )
+    if not params:
+        return
+    if any(p.dtype != params[0].dtype or p.device != params[0].device for p in params):
+        raise ValueError("adam_atan2_: params must share one dtype and one device; call it once for each")
+    for name, scalar in (("lr", lr), ("step", step), ("grad_scale", grad_scale)):
+        if scalar is not None and scalar.device != params[0].device:
+            raise ValueError(f"adam_atan2_: {name} is on {scalar.device}, the params on {params[0].device}")
+    with torch.no_grad():
+        if backend.select("adam_atan2_", params[0]) == "reference":
+            reference.adam_atan2_(
+                params,
+                grads,
+                exp_avgs,
+                exp_avg_sqs,
+                lr,
+                step,
+                betas=betas,
+                weight_decay=weight_decay,
+                ema=ema,
+                ema_decay=ema_decay,
+                grad_scale=grad_scale,
+                variant=variant,
+                eps=eps,
+            )
+        else:
+            torch.ops.trm_fast.adam_atan2_.default(
+                params,
+                grads,
+                exp_avgs,
+                exp_avg_sqs,
+                [] if ema is None else ema,
+                lr,
+                step,
+                grad_scale,
+                *betas,
+                weight_decay,
+                ema_decay,
+                eps,
+                variant == "adamw",
+            )
+            backend.mark_written([*params, *exp_avgs, *exp_avg_sqs, *(ema or ())])
+
+
+if not backend.EXTENSION_MISSING:
+
+    @torch.library.register_fake("trm_fast::adam_atan2_")
+    def _(*_: object) -> None:
+        return None

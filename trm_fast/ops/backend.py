@@ -1,0 +1,207 @@
+"""Which implementation each op takes: one plain table, filled when the package loads or a backend is asked for.
+
+Kernels are dispatcher ops of a namespace (``torch.ops.trm_fast`` for C++ and CUDA, ``torch.ops.trm_fast_triton`` for
+Triton), named ``<op>_fwd`` and ``<op>_bwd``. A call looks its backend up under (op, device type, dtype): no environment
+reads, no imports, nothing that ``torch.compile`` could not trace.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from trm_fast.errors import UserError
+
+BACKENDS = ("auto", "reference", "cpp", "triton", "cuda")
+DEVICE = {"cpp": "cpu", "triton": "cuda", "cuda": "cuda"}
+
+_FLOATS = (torch.float32, torch.float64, torch.bfloat16)
+_GPU_FLOATS = (torch.float32, torch.bfloat16)
+
+# op -> backend -> dtypes it has kernels for. An op joins a backend by a line here.
+KERNELS: dict[str, dict[str, tuple[torch.dtype, ...]]] = {
+    "rms_norm": {"cpp": _FLOATS, "cuda": _GPU_FLOATS},
+    "swiglu": {"cpp": _FLOATS, "cuda": _GPU_FLOATS},
+    "stablemax": {"cpp": _FLOATS},
+    "stablemax_cross_entropy": {"cpp": _FLOATS},
+    "adam_atan2_": {"cpp": (torch.float32, torch.float64)},
+    "sign_sgd_rows_": {"cpp": (torch.float32, torch.float64)},
+}
+
+# What "auto" may take. GPU kernels join once they are measured and checked on the card.
+AUTO = ("cpp",)
+
+
+class BackendUnavailable(UserError):
+    """A backend was asked for by name and cannot run here; the message says why."""
+
+
+class Choice(NamedTuple):
+    """A row of the table that ``trm-fast info`` prints."""
+
+    op: str
+    device: str
+    dtype: str
+    backend: str
+    reasons: dict[str, str]  # backend -> "available", or why it is not taken
+
+
+def _load_extension() -> str | None:
+    """Loads the compiled ops; returns why they are missing, or None."""
+    try:
+        importlib.import_module("trm_fast._C")
+    except ImportError as error:
+        built = build_record().get("ops", {})
+        return f"the C++ extension did not load: {built.get('reason') or error}"
+    return None
+
+
+def build_record() -> dict[str, Any]:
+    """What the build step wrote about itself; empty when nothing was built (a bare checkout)."""
+    try:
+        record: dict[str, Any] = json.loads((Path(__file__).parents[1] / "_build.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return record
+
+
+EXTENSION_MISSING = _load_extension()
+_requested: dict[str, str] = {}  # op -> backend name
+_table: dict[tuple[str, str, torch.dtype], str] = {}
+
+
+def _unavailable(op: str, backend: str, device: str, dtype: torch.dtype) -> str | None:
+    """Why ``backend`` cannot run ``op`` there; None if it can."""
+    if backend == "reference":
+        return None
+    dtypes = KERNELS[op].get(backend)
+    if dtypes is None:
+        return f"{op} has no {backend} kernel"
+    if device != DEVICE[backend]:
+        return f"{backend} kernels run on {DEVICE[backend]}, not on {device}"
+    if dtype not in dtypes:
+        return f"the {backend} kernel of {op} has no {_name(dtype)}"
+    if backend in ("cpp", "cuda") and EXTENSION_MISSING:
+        return EXTENSION_MISSING
+    if backend == "cuda":
+        built = build_record().get("cuda", {})
+        if not built.get("built"):
+            return f"built without CUDA: {built.get('reason', 'no build record')}"
+    if device == "cuda" and not torch.cuda.is_available():
+        return "torch sees no CUDA device"
+    return None
+
+
+def _rebuild() -> None:
+    _table.clear()
+    for op, backends in KERNELS.items():
+        requested = _requested[op]
+        for backend in AUTO if requested == "auto" else (requested,):
+            for dtype in backends.get(backend, ()):
+                if _unavailable(op, backend, DEVICE[backend], dtype) is None:
+                    _table[op, DEVICE[backend], dtype] = backend
+
+
+def select(op: str, tensor: torch.Tensor) -> str:
+    """The backend that ``op`` takes for ``tensor``; raises where one asked for by name cannot run."""
+    chosen = _table.get((op, tensor.device.type, tensor.dtype))
+    return chosen if chosen is not None else _fallback(op, tensor.device.type, tensor.dtype)
+
+
+def _fallback(op: str, device: str, dtype: torch.dtype) -> str:
+    requested = _requested[op]
+    if requested not in ("auto", "reference"):
+        reason = _unavailable(op, requested, device, dtype)
+        raise BackendUnavailable(f"backend {requested!r} was asked for {op} and cannot run: {reason}", wrong_use=True)
+    return "reference"
+
+
+def mark_written(tensors: Iterable[torch.Tensor]) -> None:
+    """Tells autograd of an in-place write, which it does not see in an op without an autograd kernel."""
+    if not torch.compiler.is_compiling():  # the compiler knows from the schema
+        torch.autograd.graph.increment_version([tensor for tensor in tensors if not tensor.is_inference()])
+
+
+class use_backend:
+    """Chooses the backend, for good or for a ``with`` block.
+
+    ``use_backend("cpp")`` takes effect at once; as a context manager it restores the former choice at the end.
+    ``ops`` limits it to some ops by name. The choice is the process's, not the thread's, and compiled functions are
+    recompiled by their guards.
+
+    Raises:
+        BackendUnavailable: no op, or one of ``ops``, can run on it here; or the name is none of ``BACKENDS``.
+    """
+
+    def __init__(self, name: str, ops: Iterable[str] | None = None) -> None:
+        chosen = tuple(KERNELS) if ops is None else tuple(ops)
+        if name not in BACKENDS:
+            raise BackendUnavailable(f"no backend {name!r}: choose one of {', '.join(BACKENDS)}", wrong_use=True)
+        if unknown := set(chosen) - KERNELS.keys():
+            raise BackendUnavailable(f"no op {unknown.pop()!r}: choose of {', '.join(KERNELS)}", wrong_use=True)
+        if name in DEVICE:
+            reasons = {
+                op: _unavailable(op, name, DEVICE[name], next(iter(KERNELS[op].get(name, _FLOATS)))) for op in chosen
+            }
+            missing = [reason for reason in reasons.values() if reason]
+            if len(missing) == len(chosen) or (ops is not None and missing):
+                raise BackendUnavailable(f"backend {name!r} cannot run: {missing[0]}", wrong_use=True)
+        self._previous = dict(_requested)
+        _requested.update(dict.fromkeys(chosen, name))
+        _rebuild()
+
+    def __enter__(self) -> use_backend:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _requested.update(self._previous)
+        _rebuild()
+
+
+def table(
+    devices: Iterable[str] = ("cpu", "cuda"), dtypes: Iterable[torch.dtype] = (torch.float32, torch.bfloat16)
+) -> list[Choice]:
+    """For each op, device type and dtype: the backend taken, and for every backend "available" or why it is not."""
+    rows = []
+    for op in KERNELS:
+        for device in devices:
+            for dtype in dtypes:
+                reasons = {}
+                for backend in BACKENDS[1:]:
+                    reason = _unavailable(op, backend, device, dtype)
+                    if reason is None and device == "cuda" and backend != "reference":
+                        reason = "available; auto keeps to the reference until it is measured and checked on this card"
+                    reasons[backend] = reason or "available"
+                try:
+                    chosen = _table.get((op, device, dtype)) or _fallback(op, device, dtype)
+                except BackendUnavailable:
+                    chosen = "none"
+                rows.append(Choice(op, device, _name(dtype), chosen, reasons))
+    return rows
+
+
+def cpu_path() -> str:
+    """The instruction set that the C++ kernels run with: "portable", "avx2", "avx512", or "none" without them."""
+    return "none" if EXTENSION_MISSING else str(importlib.import_module("trm_fast._C").cpu_path())
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _start() -> None:
+    """A wrong name in the environment fails here; one that cannot run fails where an op is called."""
+    name = os.environ.get("TRM_FAST_BACKEND", "auto")
+    if name not in BACKENDS:
+        raise BackendUnavailable(f"TRM_FAST_BACKEND={name}: choose one of {', '.join(BACKENDS)}", wrong_use=True)
+    _requested.update(dict.fromkeys(KERNELS, name))
+    _rebuild()
+
+
+_start()

@@ -1,0 +1,92 @@
+"""The ops in plain PyTorch: any dtype and device, the truth that kernels are tested against and the fallback.
+
+Safe inside a CUDA graph: no host reads, no shapes that depend on data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def _accumulate(x: Tensor) -> Tensor:
+    """The dtype that statistics are kept in: float32, float64 for float64."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def rms_norm(x: Tensor, residual: Tensor | None = None, dim: int = -1, eps: float = 1e-5) -> Tensor:
+    total = _accumulate(x) if residual is None else _accumulate(x) + _accumulate(residual)
+    return (total * torch.rsqrt(total.square().mean(dim, keepdim=True) + eps)).to(x.dtype)
+
+
+def swiglu(gate_up: Tensor, dim: int = -1) -> Tensor:
+    gate, up = gate_up.chunk(2, dim=dim)
+    return F.silu(gate) * up
+
+
+def _stablemax_scores(logits: Tensor) -> Tensor:
+    """x + 1 for x >= 0, else 1 / (1 - x), in float64; written so that neither branch's gradient is inf * 0."""
+    x = logits.double()
+    return F.relu(x) + 1 / (1 - x.clamp(max=0))
+
+
+def stablemax(logits: Tensor, dim: int = -1) -> Tensor:
+    scores = _stablemax_scores(logits)
+    return scores / scores.sum(dim, keepdim=True)
+
+
+def stablemax_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = -100) -> Tensor:
+    valid = labels != ignore_index
+    # Ignored positions are masked before the scores: a NaN there must not reach the gradient as 0 * NaN.
+    scores = _stablemax_scores(logits.where(valid.unsqueeze(-1), 0))
+    target = scores.gather(-1, labels.long().where(valid, 0).unsqueeze(-1)).squeeze(-1)
+    return (scores.sum(-1).log() - target.log()).where(valid, 0)
+
+
+def adam_atan2_(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    exp_avgs: Sequence[Tensor],
+    exp_avg_sqs: Sequence[Tensor],
+    lr: Tensor,
+    step: Tensor,
+    *,
+    betas: tuple[float, float] = (0.9, 0.95),
+    weight_decay: float = 1.0,
+    ema: Sequence[Tensor] | None = None,
+    ema_decay: float = 0.999,
+    grad_scale: Tensor | None = None,
+    variant: str = "adam_atan2",
+    eps: float = 1e-8,
+) -> None:
+    beta1, beta2 = betas
+    time, rate = step.double(), lr.double()
+    size = rate / (1 - beta1**time)
+    root = (1 - beta2**time).sqrt()
+    keep = 1 - rate * weight_decay
+    for i, (p, g, m, v) in enumerate(zip(params, grads, exp_avgs, exp_avg_sqs, strict=True)):
+        if grad_scale is not None:
+            g = g * grad_scale.to(g.dtype)
+        m.lerp_(g, 1 - beta1)
+        v.lerp_(g.square(), 1 - beta2)
+        numerator, denominator = _accumulate(m), _accumulate(v).sqrt() / root
+        update = torch.atan2(numerator, denominator) if variant == "adam_atan2" else numerator / (denominator + eps)
+        p.copy_(_accumulate(p) * keep - size * update)  # bfloat16 would round keep to 1
+        if ema is not None:
+            ema[i].lerp_(p, 1 - ema_decay)
+
+
+def sign_sgd_rows_(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, weight_decay: float) -> None:
+    # Rows of equal id all add into the first of them, and all write the same new row: `unique`, without its host sync.
+    count = len(ids)
+    if count == 0:
+        return
+    order = torch.arange(count, device=ids.device)
+    first = order.expand(count, count).where(ids == ids.unsqueeze(1), count).amin(1)
+    sums = torch.zeros_like(row_grads).index_put((first,), row_grads, accumulate=True)[first]
+    rate = lr.double()
+    rows = weight[ids] * (1 - rate * weight_decay).to(weight.dtype) - rate.to(weight.dtype) * sums.sign()
+    weight.index_put_((ids,), rows)

@@ -1,0 +1,73 @@
+"""Residual addition and RMSNorm in one pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from trm_fast.ops import backend, reference
+
+
+def rms_norm(x: Tensor, residual: Tensor | None = None, dim: int = -1, eps: float = 1e-5) -> Tensor:
+    """``t * rsqrt(mean(t^2 over dim) + eps)`` with ``t = x + residual``; no weight, float32 statistics.
+
+    Any axis runs in its natural layout: ``dim=1`` of (B, L, D) normalises over tokens without a transpose.
+    The post-norm of TRM's blocks (arXiv 2510.04871, published code).
+
+    Args:
+        x: any shape, floating point.
+        residual: same shape, dtype and device as ``x``, or None.
+        dim: the axis of the mean.
+        eps: added to the mean square.
+
+    Returns:
+        Same shape and dtype as ``x``. Statistics are float32 (float64 for float64).
+
+    Raises:
+        ValueError: shape, dtype or device of ``residual`` differ from those of ``x``.
+        IndexError: no such axis.
+    """
+    if residual is not None and (residual.shape, residual.dtype, residual.device) != (x.shape, x.dtype, x.device):
+        raise ValueError(
+            "rms_norm: x and residual must agree, but are "
+            f"{tuple(x.shape)} {x.dtype} {x.device} and {tuple(residual.shape)} {residual.dtype} {residual.device}"
+        )
+    if backend.select("rms_norm", x) == "reference":
+        return reference.rms_norm(x, residual, dim, eps)
+    if torch.is_grad_enabled() and (x.requires_grad or (residual is not None and residual.requires_grad)):
+        y: Tensor = RMSNormFunction.apply(x, residual, dim, eps)
+        return y
+    return torch.ops.trm_fast.rms_norm_fwd.default(x, residual, dim, eps)[0]
+
+
+class RMSNormFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, residual: Tensor | None, dim: int, eps: float) -> Tensor:
+        y, rstd = torch.ops.trm_fast.rms_norm_fwd.default(x, residual, dim, eps)
+        ctx.save_for_backward(y, rstd)
+        ctx.dim = dim
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        y, rstd = ctx.saved_tensors
+        dx = torch.ops.trm_fast.rms_norm_bwd.default(dy, y, rstd, ctx.dim)
+        return dx, dx if ctx.needs_input_grad[1] else None, None, None
+
+
+if not backend.EXTENSION_MISSING:
+
+    @torch.library.register_fake("trm_fast::rms_norm_fwd")
+    def _(x: Tensor, residual: Tensor | None, dim: int, eps: float) -> tuple[Tensor, Tensor]:
+        shape = list(x.shape)
+        shape[dim] = 1
+        statistics = torch.float64 if x.dtype == torch.float64 else torch.float32
+        return x.new_empty(x.shape), x.new_empty(shape, dtype=statistics)
+
+    @torch.library.register_fake("trm_fast::rms_norm_bwd")
+    def _(dy: Tensor, y: Tensor, rstd: Tensor, dim: int) -> Tensor:
+        return y.new_empty(y.shape)

@@ -1,0 +1,55 @@
+"""SignSGD for the few rows of an embedding table that a batch touched."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trm_fast.ops import backend, reference
+
+
+def sign_sgd_rows_(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, weight_decay: float) -> None:
+    """``w = w (1 - lr wd) - lr sign(sum of w's gradients)``, once for every distinct row in ``ids``, in place.
+
+    The update of TRM's puzzle embedding (published code), without ``unique`` and its wait for the device. Gradients
+    of equal ids are added in batch order: the result is the same from run to run.
+
+    Args:
+        weight: (N, D).
+        row_grads: (B, D), same dtype and device; the gradient of the row that each sample used.
+        ids: (B,), any integer dtype, in [0, N).
+        lr: learning rate, 0-dim tensor on the same device.
+        weight_decay: decoupled, multiplied by lr.
+
+    Raises:
+        TypeError: ids that are not integers, or an lr that is not a 0-dim tensor.
+        ValueError: shapes, dtypes or devices that do not fit.
+        RuntimeError, IndexError: an id outside [0, N) (found on a CPU).
+    """
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise TypeError(f"sign_sgd_rows_: ids must be integers, not {ids.dtype}")
+    if not (isinstance(lr, Tensor) and lr.dim() == 0):
+        raise TypeError("sign_sgd_rows_: lr must be a 0-dim tensor")
+    if weight.dim() != 2 or ids.dim() != 1 or row_grads.shape != (len(ids), weight.shape[1]):
+        raise ValueError(
+            "sign_sgd_rows_: expected weight (N, D), row_grads (B, D) and ids (B,), but got "
+            f"{tuple(weight.shape)}, {tuple(row_grads.shape)} and {tuple(ids.shape)}"
+        )
+    if row_grads.dtype != weight.dtype or {row_grads.device, ids.device, lr.device} != {weight.device}:
+        raise ValueError(
+            f"sign_sgd_rows_: weight is {weight.dtype} on {weight.device}, row_grads {row_grads.dtype} on "
+            f"{row_grads.device}, ids on {ids.device}, lr on {lr.device}: dtype and device must agree"
+        )
+    with torch.no_grad():
+        if backend.select("sign_sgd_rows_", weight) == "reference":
+            reference.sign_sgd_rows_(weight, row_grads, ids.long(), lr, weight_decay)
+        else:
+            torch.ops.trm_fast.sign_sgd_rows_.default(weight, row_grads, ids.long(), lr, weight_decay)
+            backend.mark_written([weight])
+
+
+if not backend.EXTENSION_MISSING:
+
+    @torch.library.register_fake("trm_fast::sign_sgd_rows_")
+    def _(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, weight_decay: float) -> None:
+        return None

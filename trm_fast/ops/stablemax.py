@@ -1,0 +1,116 @@
+"""Stable-max and its cross-entropy, accurate to float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from trm_fast.ops import backend, reference
+
+
+def stablemax(logits: Tensor, dim: int = -1) -> Tensor:
+    """``s(x) / sum(s(x))`` with ``s(x) = x + 1`` for x >= 0 and ``1 / (1 - x)`` below.
+
+    Grows linearly where softmax grows exponentially. Source: arXiv 2501.04697.
+
+    Args:
+        logits: any shape, floating point.
+        dim: the axis that sums to one.
+
+    Returns:
+        Probabilities, same shape, float64. The gradient comes in the logits' dtype.
+
+    Raises:
+        IndexError: no such axis.
+    """
+    if backend.select("stablemax", logits) == "reference":
+        return reference.stablemax(logits, dim)
+    if torch.is_grad_enabled() and logits.requires_grad:
+        probabilities: Tensor = StablemaxFunction.apply(logits, dim)
+        return probabilities
+    return torch.ops.trm_fast.stablemax_fwd.default(logits, dim)
+
+
+def stablemax_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = -100) -> Tensor:
+    """``-log(stablemax(logits)[label])`` at every position, zero where the label is ``ignore_index``.
+
+    Args:
+        logits: (..., V), floating point.
+        labels: (...), any integer dtype, in [0, V) or ``ignore_index``.
+        ignore_index: the label without a loss and without a gradient.
+
+    Returns:
+        Losses in nats, (...), float64. The gradient comes in the logits' dtype.
+
+    Raises:
+        TypeError: labels that are not integers.
+        ValueError: shapes or devices that do not fit.
+        RuntimeError: a label outside [0, V) (found on a CPU).
+    """
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise TypeError(f"stablemax_cross_entropy: labels must be integers, not {labels.dtype}")
+    if labels.shape != logits.shape[:-1] or labels.device != logits.device:
+        raise ValueError(
+            "stablemax_cross_entropy: labels must have the shape of logits without the last axis, on its device, "
+            f"but are {tuple(labels.shape)} on {labels.device} for {tuple(logits.shape)} on {logits.device}"
+        )
+    if backend.select("stablemax_cross_entropy", logits) == "reference":
+        return reference.stablemax_cross_entropy(logits, labels, ignore_index)
+    labels = labels.long()
+    if torch.is_grad_enabled() and logits.requires_grad:
+        loss: Tensor = StablemaxCrossEntropyFunction.apply(logits, labels, ignore_index)
+        return loss
+    return torch.ops.trm_fast.stablemax_cross_entropy_fwd.default(logits, labels, ignore_index)[0]
+
+
+class StablemaxFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, dim: int) -> Tensor:
+        ctx.save_for_backward(logits)
+        ctx.dim = dim
+        return torch.ops.trm_fast.stablemax_fwd.default(logits, dim)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dprobabilities: Tensor) -> tuple[Tensor, None]:
+        (logits,) = ctx.saved_tensors
+        return torch.ops.trm_fast.stablemax_bwd.default(dprobabilities, logits, ctx.dim), None
+
+
+class StablemaxCrossEntropyFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+        loss, total = torch.ops.trm_fast.stablemax_cross_entropy_fwd.default(logits, labels, ignore_index)
+        ctx.save_for_backward(logits, labels, total)
+        ctx.ignore_index = ignore_index
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor, None, None]:
+        logits, labels, total = ctx.saved_tensors
+        dlogits = torch.ops.trm_fast.stablemax_cross_entropy_bwd.default(dloss, logits, labels, total, ctx.ignore_index)
+        return dlogits, None, None
+
+
+if not backend.EXTENSION_MISSING:
+
+    @torch.library.register_fake("trm_fast::stablemax_fwd")
+    def _(logits: Tensor, dim: int) -> Tensor:
+        return logits.new_empty(logits.shape, dtype=torch.float64)
+
+    @torch.library.register_fake("trm_fast::stablemax_bwd")
+    def _(dprobabilities: Tensor, logits: Tensor, dim: int) -> Tensor:
+        return logits.new_empty(logits.shape)
+
+    @torch.library.register_fake("trm_fast::stablemax_cross_entropy_fwd")
+    def _(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+        loss = logits.new_empty(labels.shape, dtype=torch.float64)
+        return loss, torch.empty_like(loss)
+
+    @torch.library.register_fake("trm_fast::stablemax_cross_entropy_bwd")
+    def _(dloss: Tensor, logits: Tensor, labels: Tensor, total: Tensor, ignore_index: int) -> Tensor:
+        return logits.new_empty(logits.shape)

@@ -1,0 +1,9 @@
+"""Sudoku of sizes 4, 6 and 9: data, symmetries, scoring and drawing."""
+
+from __future__ import annotations
+
+from trm_fast.tasks.sudoku.files import read, write
+from trm_fast.tasks.sudoku.puzzles import Puzzles, generate
+from trm_fast.tasks.sudoku.task import Sudoku
+
+__all__ = ["Puzzles", "Sudoku", "generate", "read", "write"]

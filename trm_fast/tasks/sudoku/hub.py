@@ -1,0 +1,59 @@
+"""Puzzles from the Hugging Face hub, through the ``datasets`` package (an optional extra)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from trm_fast.errors import UserError
+from trm_fast.tasks.base import Split
+from trm_fast.tasks.sudoku.files import decode, decode_ratings
+from trm_fast.tasks.sudoku.puzzles import Puzzles
+
+PREFIX = "hf:"
+PATIENCE_SECONDS = 3.0
+
+
+class Unavailable(UserError):
+    """The hub cannot be used here and now; no fault of the name asked for."""
+
+
+def load(source: str, split: Split, size: int) -> Puzzles:
+    """One split of the hub data set ``hf:NAME``, which has the columns question and answer.
+
+    Unavailable without the ``datasets`` package or a connection (a cached copy serves where HF_HUB_OFFLINE=1 is
+    set); UserError where the data set, the split or a row is not what it should be.
+    """
+    try:
+        datasets, constants = import_module("datasets"), import_module("huggingface_hub.constants")
+    except ImportError as error:
+        raise Unavailable(f"{source} needs the datasets package: pip install trm-fast[data]") from error
+    if not constants.HF_HUB_OFFLINE and not _reachable(constants.ENDPOINT):
+        raise Unavailable(f"{source}: the hub cannot be reached (HF_HUB_OFFLINE=1 uses a cached copy)")
+    try:
+        table = datasets.load_dataset(source.removeprefix(PREFIX), split=split)
+    except Exception as error:  # three packages' errors, without a common base
+        kind = Unavailable if constants.HF_HUB_OFFLINE else UserError
+        raise kind(f"{source}: no split {split!r} could be loaded: {error}") from error
+    for name in ("question", "answer"):
+        if name not in table.column_names:
+            raise UserError(f"{source} has no column {name!r} but {', '.join(table.column_names)}")
+
+    def where(row: int) -> str:
+        return f"{source} ({split}), row {row}"
+
+    grids = decode(table["question"][:], table["answer"][:], size, where)
+    has_ratings = "rating" in table.column_names
+    return Puzzles(size, *grids, decode_ratings([str(r) for r in table["rating"][:]], where) if has_ratings else None)
+
+
+def _reachable(endpoint: str) -> bool:
+    """One quick look, since the packages' own retries take minutes where there is no network."""
+    try:
+        with urlopen(Request(endpoint, method="HEAD"), timeout=PATIENCE_SECONDS):
+            return True
+    except HTTPError:
+        return True  # an answer all the same
+    except OSError:
+        return False

@@ -1,0 +1,276 @@
+"""Generator, solver and canonical forms in plain Python: the truth that csrc/host/sudoku.cpp is tested against.
+
+The functions and their results are those described in ``engine.Engine``.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from trm_fast.tasks.sudoku.rules import BOXES, Grids, line_orders, obeys, units
+
+ANY_RATING = 2**31 - 1
+PATIENCE, ATTEMPTS = 100, 20000
+
+Board = list[int]
+"""The digits still possible in each cell, as a set of bits: bit d - 1 stands for digit d."""
+
+
+class Rng:
+    """splitmix64, a stream of its own for each (seed, index)."""
+
+    def __init__(self, seed: int, stream: int) -> None:
+        self.state = self.mix(self.mix(seed) + stream)
+
+    @staticmethod
+    def mix(z: int) -> int:
+        z &= 2**64 - 1
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & 2**64 - 1
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB & 2**64 - 1
+        return z ^ (z >> 31)
+
+    def below(self, n: int) -> int:
+        self.state += 0x9E3779B97F4A7C15
+        return (self.mix(self.state) >> 32) * n >> 32
+
+    def shuffle(self, items: list[int]) -> None:
+        for last in range(len(items) - 1, 0, -1):
+            other = self.below(last + 1)
+            items[last], items[other] = items[other], items[last]
+
+
+@lru_cache
+def _neighbours(size: int) -> tuple[list[list[int]], list[list[int]]]:
+    """The cells of each unit, and the peers of each cell."""
+    groups = units(size).tolist()
+    peers = [sorted({c for unit in groups if cell in unit for c in unit} - {cell}) for cell in range(size * size)]
+    return groups, peers
+
+
+def _bits(m: int) -> list[int]:
+    return [1 << i for i in range(m.bit_length()) if m >> i & 1]
+
+
+def _settle(board: Board, todo: list[int], size: int) -> bool:
+    """Takes naked and hidden singles until there are none; False on a contradiction.
+
+    ``todo`` are the decided cells whose peers do not know yet.
+    """
+    groups, peers = _neighbours(size)
+    while todo:
+        while todo:
+            cell = todo.pop()
+            digit = board[cell]
+            if not digit:
+                return False
+            for peer in peers[cell]:
+                if board[peer] & digit:
+                    left = board[peer] = board[peer] ^ digit
+                    if not left:
+                        return False
+                    if not left & (left - 1):
+                        todo.append(peer)
+        for unit in groups:
+            once = more = decided = 0
+            for cell in unit:
+                m = board[cell]
+                more |= once & m
+                once |= m
+                if not m & (m - 1):
+                    decided |= m
+            if once != (1 << size) - 1:
+                return False
+            hidden = once & ~(more | decided)
+            if hidden:
+                for cell in unit:
+                    digit = board[cell] & hidden
+                    if digit:
+                        if digit & (digit - 1):
+                            return False
+                        board[cell] = digit
+                        todo.append(cell)
+    return True
+
+
+def _board(question: list[int], size: int) -> tuple[Board, list[int]]:
+    """The board before any deduction, and the givens as cells to settle."""
+    board = [1 << (digit - 1) if digit else (1 << size) - 1 for digit in question]
+    return board, [cell for cell, digit in enumerate(question) if digit]
+
+
+def _branching_cell(board: Board) -> int:
+    open_cells = [(m.bit_count(), cell) for cell, m in enumerate(board) if m & (m - 1)]
+    return min(open_cells)[1] if open_cells else -1
+
+
+def _search(board: Board, size: int, limit: int) -> tuple[list[Board], int]:
+    """Up to ``limit`` solutions below a settled board, and the number of values tried."""
+    cell = _branching_cell(board)
+    if cell < 0:
+        return [board], 0
+    found: list[Board] = []
+    tried = 0
+    for digit in _bits(board[cell]):
+        if len(found) == limit:
+            break
+        tried += 1
+        below = board.copy()
+        below[cell] = digit
+        if _settle(below, [cell], size):
+            solutions, values = _search(below, size, limit - len(found))
+            found += solutions
+            tried += values
+    return found, tried
+
+
+def _solve(question: list[int], size: int) -> tuple[list[list[int]], int]:
+    board, todo = _board(question, size)
+    if not _settle(board, todo, size):
+        return [], 0
+    solutions, tried = _search(board, size, limit=2)
+    return [[m.bit_length() for m in solution] for solution in solutions], tried
+
+
+def solve(questions: Grids, size: int) -> tuple[Grids, Grids, npt.NDArray[np.int32]]:
+    solutions = np.zeros_like(questions)
+    counts = np.zeros(len(questions), dtype=np.uint8)
+    ratings = np.zeros(len(questions), dtype=np.int32)
+    for i, question in enumerate(questions.tolist()):
+        found, ratings[i] = _solve(question, size)
+        counts[i] = len(found)
+        if found:
+            solutions[i] = found[0]
+    return solutions, counts, ratings
+
+
+def _fill(board: Board, todo: list[int], size: int, rng: Rng) -> Board | None:
+    if not _settle(board, todo, size):
+        return None
+    cell = _branching_cell(board)
+    if cell < 0:
+        return board
+    digits = _bits(board[cell])
+    rng.shuffle(digits)
+    for digit in digits:
+        below = board.copy()
+        below[cell] = digit
+        filled = _fill(below, [cell], size, rng)
+        if filled:
+            return filled
+    return None
+
+
+def _dig(answer: list[int], givens: int, size: int, rng: Rng) -> list[int]:
+    """Takes digits out in random order, as long as the solution stays unique, until ``givens`` are left."""
+    _, peers = _neighbours(size)
+    question = answer.copy()
+    order = list(range(size * size))
+    rng.shuffle(order)
+    left = size * size
+    for cell in order:
+        if left == givens:
+            break
+        question[cell] = 0
+        seen = {question[peer] for peer in peers[cell]}
+        if len(seen - {0}) < size - 1:
+            board, todo = _board(question, size)
+            board[cell] ^= 1 << (answer[cell] - 1)
+            if not board[cell] & (board[cell] - 1):
+                todo.append(cell)
+            if _settle(board, todo, size) and _search(board, size, limit=1)[0]:
+                question[cell] = answer[cell]
+                continue
+        left -= 1
+    return question
+
+
+def generate(
+    size: int,
+    count: int,
+    min_givens: int,
+    max_givens: int,
+    seed: int,
+    first: int = 0,
+    min_rating: int = 0,
+    max_rating: int = ANY_RATING,
+) -> tuple[Grids, Grids, npt.NDArray[np.int32]]:
+    questions = np.zeros((count, size * size), dtype=np.uint8)
+    answers = np.zeros_like(questions)
+    ratings = np.zeros(count, dtype=np.int32)
+    for i in range(count):
+        rng = Rng(seed, first + i)
+        for attempt in range(ATTEMPTS):
+            if attempt == 0 or attempt >= PATIENCE:
+                givens = min_givens + rng.below(max_givens - min_givens + 1)
+            grid = _fill([(1 << size) - 1] * (size * size), [], size, rng)
+            assert grid is not None
+            answer = [m.bit_length() for m in grid]
+            question = _dig(answer, givens, size, rng)
+            if size * size - question.count(0) != givens:
+                continue
+            _, rating = _solve(question, size)
+            if min_rating <= rating <= max_rating:
+                questions[i], answers[i], ratings[i] = question, answer, rating
+                break
+        else:
+            raise RuntimeError(f"no puzzle within the limits in {ATTEMPTS} attempts")
+    return questions, answers, ratings
+
+
+def _smallest_images(grid: npt.NDArray[np.intp], size: int) -> tuple[list[int], list[tuple[list[int], list[int]]]]:
+    """The smallest image of a complete grid (size, size) without transposition, and the (rows, columns) that give it.
+
+    All orders of columns under all pairs of first and second row are tried; the other rows follow by sorting, since
+    any relabelling makes the first row 1, 2, 3...
+    """
+    band, stack = BOXES[size]
+    orders = line_orders(size, stack)
+    places = np.argsort(orders, axis=1)
+    powers = size ** np.arange(size)[::-1]
+    keys: dict[tuple[int, int], npt.NDArray[np.intp]] = {}
+    for first in range(size):
+        for second in set(range(first // band * band, (first // band + 1) * band)) - {first}:
+            above = np.argsort(grid[first])[grid[second] - 1]
+            keys[first, second] = np.take_along_axis(places, above[orders], axis=1) @ powers
+    least = min(key.min() for key in keys.values())
+    best: list[int] = []
+    ties: list[tuple[list[int], list[int]]] = []
+    for (first, second), key in keys.items():
+        for cols in orders[key == least]:
+            label = np.argsort(grid[first, cols]) + 1
+            labelled = label[grid[:, cols] - 1]
+            head = labelled[:, 0].copy()
+            head[first], head[second] = -2, -1
+            bands = [sorted(range(start, start + band), key=head.__getitem__) for start in range(0, size, band)]
+            rows = [row for lines in sorted(bands, key=lambda lines: head[lines[0]]) for row in lines]
+            image = labelled[rows].ravel().tolist()
+            if not best or image < best:
+                best, ties = image, []
+            if image == best:
+                ties.append((rows, cols.tolist()))
+    return best, ties
+
+
+def canonical(questions: Grids, answers: Grids, size: int) -> Grids:
+    for i, fine in enumerate(obeys(answers, size)):
+        if not fine:
+            raise ValueError(f"answer {i} breaks the rules")
+    rows, cols = BOXES[size]
+    forms = np.zeros((len(questions), 2 * size * size), dtype=np.uint8)
+    for i in range(len(questions)):
+        question = questions[i].reshape(size, size)
+        answer = answers[i].reshape(size, size).astype(np.intp)
+        candidates = []
+        for q, a in ((question, answer), (question.T, answer.T))[: 1 + (rows == cols)]:
+            image, ties = _smallest_images(a, size)
+            for tie in ties:
+                placed = np.ix_(*tie)
+                label = np.zeros(size + 1, dtype=np.uint8)
+                label[a[placed].ravel()] = image
+                candidates.append((image, label[q[placed]].ravel().tolist()))
+        least = min(candidates)
+        forms[i] = least[1] + least[0]
+    return forms

@@ -1,0 +1,63 @@
+"""One puzzle as people write it: a line of cells, or a grid with separators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trm_fast.errors import UserError
+from trm_fast.tasks.base import Question
+from trm_fast.tasks.sudoku.engine import engine
+from trm_fast.tasks.sudoku.rules import Grids, conflict
+
+BLANKS = ".0_"
+
+
+def parse(text: str, size: int, where: str = "") -> Question:
+    """A puzzle of size * size cells: digits, or ``.``, ``0``, ``_`` for a blank; spaces, ``|-+``, line breaks and
+    box-drawing characters only separate. UserError where it is malformed or has no solution."""
+    at = f"{where}: " if where else ""
+    text = text.strip("\r\n")
+    cells = cell_positions(text)
+    for position in cells:
+        if text[position] not in BLANKS + "123456789"[:size]:
+            before = text[:position]
+            spot = f"character {position - before.rfind(chr(10))}"
+            if "\n" in text:
+                spot = f"line {before.count(chr(10)) + 1}, {spot}"
+            raise UserError(f"{at}{text[position]!r} ({spot}) is not a cell of a {size}x{size} puzzle: {allowed(size)}")
+    if len(cells) != size * size:
+        raise UserError(f"{at}found {len(cells)} cells, {size * size} wanted{other_size(len(cells), size)}")
+    grid: Grids = np.array([0 if text[i] in BLANKS else int(text[i]) for i in cells], dtype=np.uint8)
+    clash = conflict(grid, size)
+    if clash:
+        raise UserError(f"{at}the givens contradict each other: {clash}")
+    if not engine.solve(grid[None], size)[1][0]:
+        raise UserError(f"{at}the givens break the rules: no solution has them all")
+    return Question(text, grid.astype(np.int32) + 1, where)
+
+
+def fill_in(text: str, answer: npt.NDArray[Any], size: int) -> str:
+    """The text of a question with its cells replaced by the answer's tokens (size * size,); no digit becomes ``.``."""
+    characters = list(text)
+    for position, token in zip(cell_positions(text), answer.tolist(), strict=True):
+        characters[position] = str(token - 1) if 2 <= token <= size + 1 else "."
+    return "".join(characters)
+
+
+def cell_positions(text: str) -> list[int]:
+    return [i for i, c in enumerate(text) if not (c.isspace() or c in "|-+" or "\u2500" <= c <= "\u257f")]
+
+
+def allowed(size: int) -> str:
+    return f"write 1 to {size}, and . or 0 for a blank"
+
+
+def other_size(cells: int, size: int) -> str:
+    """What to say where the number of cells is that of a puzzle of another size."""
+    other = {16: 4, 36: 6, 81: 9}.get(cells)
+    if other in (None, size):
+        return ""
+    return f" (this is a {other}x{other} puzzle, but the task is set to size {size}: set task.size to {other})"

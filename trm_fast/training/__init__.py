@@ -1,0 +1,20 @@
+"""Training: deep supervision with a carry, one optimizer step a supervision step, exact resume."""
+
+from trm_fast.training.carry import Carry
+from trm_fast.training.config import RunConfig, TrainingConfig, apply_settings, make_config, preset_names, read_preset
+from trm_fast.training.step import TrainStep
+from trm_fast.training.trainer import Reporter, Silent, Trainer
+
+__all__ = [
+    "Carry",
+    "Reporter",
+    "RunConfig",
+    "Silent",
+    "TrainStep",
+    "Trainer",
+    "TrainingConfig",
+    "apply_settings",
+    "make_config",
+    "preset_names",
+    "read_preset",
+]

@@ -1,0 +1,137 @@
+"""Checkpoints: a folder ``step_N`` that is either whole or not there.
+
+Written under another name, synced and renamed; ``state.json`` holds size and SHA-256 of every other file, so that a
+truncated or edited one is found before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from trm_fast.errors import UserError
+
+FORMAT_VERSION = 1
+STATE = "state.json"
+_UNFINISHED = ".writing-"
+
+
+def path_of(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"step_{step}"
+
+
+def steps_of(run: Path) -> list[int]:
+    """Steps of a run that have a checkpoint, ascending."""
+    folder = run / "checkpoints"
+    names = (re.fullmatch(r"step_(\d+)", p.name) for p in folder.iterdir()) if folder.is_dir() else ()
+    return sorted(int(m[1]) for m in names if m)
+
+
+def save(run: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path:
+    """Writes ``step_N`` with one safetensors file a group and ``state.json``; UserError when it can't be written."""
+    target = path_of(run, step)
+    new = target.with_name(_UNFINISHED + target.name)
+    try:
+        clean(run)
+        new.mkdir(parents=True)
+        recorded = {}
+        for name, tensors in groups.items():
+            file = new / f"{name}.safetensors"
+            save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, file)
+            recorded[file.name] = {"size": file.stat().st_size, "sha256": _sha256(file)}
+        content = {"format_version": FORMAT_VERSION, "step": step, **state, "files": recorded}
+        content["sha256"] = _sha256_of_state(content)
+        (new / STATE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        for file in new.iterdir():
+            _sync(file)
+        if target.exists():
+            shutil.rmtree(target)  # the same step of an earlier run that was resumed from before it
+        os.rename(new, target)
+        _sync(target.parent)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(new, ignore_errors=True)
+        steps = steps_of(run)
+        kept = f"; step_{steps[-1]} is intact: free some space, then --resume {run}" if steps else ""
+        raise UserError(f"the checkpoint {target} could not be written ({error}){kept}") from None
+    return target
+
+
+def load(run: Path, step: int | None = None) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """The tensors by group and the state of a checkpoint, the newest by default; UserError unless it is whole."""
+    steps = steps_of(run)
+    if not steps:
+        raise UserError(f"{run} has no checkpoint")
+    if step is not None and step not in steps:
+        raise UserError(f"{run} has no checkpoint step_{step}; there are: " + ", ".join(f"step_{s}" for s in steps))
+    chosen = steps[-1] if step is None else step
+    folder = path_of(run, chosen)
+    others = [s for s in steps if s != chosen]
+    try:
+        state = read_state(folder)
+        groups = {}
+        for name, wanted in state["files"].items():
+            file = folder / name
+            if file.stat().st_size != wanted["size"] or _sha256(file) != wanted["sha256"]:
+                raise ValueError(f"{name} was changed or truncated")
+            groups[file.stem] = load_file(file)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        use = f"; use an earlier one with --from step_{others[-1]}" if others else ""
+        raise UserError(f"checkpoint {folder} is damaged: {error}{use}") from None
+    return groups, state
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """``state.json`` of a checkpoint; ValueError if it is not one."""
+    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    if not isinstance(state, dict) or state.get("format_version") != FORMAT_VERSION:
+        raise ValueError(f"{STATE} is not of format version {FORMAT_VERSION}")
+    if state.get("sha256") != _sha256_of_state(state) or folder.name != f"step_{state['step']}":
+        raise ValueError(f"{STATE} was changed")
+    return state
+
+
+def prune(run: Path, newest: int, best: int | None) -> None:
+    """Removes all checkpoints but the newest few and the best."""
+    for step in steps_of(run)[:-newest]:
+        if step != best:
+            old = path_of(run, step)
+            gone = old.with_name(_UNFINISHED + old.name)
+            os.rename(old, gone)  # never a half-removed folder under a checkpoint's name
+            shutil.rmtree(gone, ignore_errors=True)
+
+
+def clean(run: Path) -> None:
+    """Removes what an interrupted write or removal left."""
+    for left in (run / "checkpoints").glob(_UNFINISHED + "*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sha256_of_state(state: Mapping[str, Any]) -> str:
+    content = {key: value for key, value in state.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

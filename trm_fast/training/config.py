@@ -1,0 +1,213 @@
+"""A run's configuration: task, data, model and training in one YAML file, typed and validated key by key."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, Strict, ValidationError
+
+from trm_fast.errors import UserError
+from trm_fast.nn import TRMConfig
+from trm_fast.tasks import Task, get_task
+from trm_fast.tasks.base import DataConfig, TaskConfig
+
+
+class TrainingConfig(BaseModel):
+    """The ``training:`` section. Defaults are the published recipe for sudoku (arXiv 2510.04871, section 5)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    steps: int = Field(65_104, ge=1, description="optimizer steps of the whole run")
+    batch_size: int = Field(768, ge=1)
+    gradient_accumulation: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="parts a batch is computed in; auto takes as few as memory allows"
+    )
+    optimizer: Literal["adam_atan2", "adamw"] = "adam_atan2"
+    learning_rate: float = Field(1e-4, gt=0)
+    betas: Annotated[tuple[float, float], Strict(False)] = (0.9, 0.95)
+    weight_decay: float = Field(1.0, ge=0)
+    warmup_steps: int = Field(2000, ge=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    schedule_steps: int | None = Field(None, ge=1, description="step at which the cosine ends; null for the last")
+    final_learning_rate: float = Field(0.1, ge=0, le=1, description="cosine: the last rate, as a share of the first")
+    clip_norm: float | None = Field(None, gt=0, description="largest gradient norm; null for no clipping, as published")
+    puzzle_learning_rate: float = Field(1e-4, gt=0)
+    puzzle_weight_decay: float = Field(1.0, ge=0)
+    ema_decay: float = Field(
+        0.999, ge=0, lt=1, description="average that evaluation uses; 0 for the weights themselves"
+    )
+    exploration: float = Field(0.1, ge=0, le=1, description="share of steps that draw a random minimum of steps")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    seed: int = Field(0, ge=0)
+    log_every: int = Field(10, ge=1)
+    eval_every: int = Field(0, ge=0, description="steps between evaluations; 0 for one at the end")
+    eval_count: int = Field(1000, ge=1, description="test examples an evaluation takes")
+    checkpoint_every: int = Field(1000, ge=1)
+    keep_checkpoints: int = Field(3, ge=1, description="newest checkpoints kept, besides the best")
+
+    def learning_rate_at(self, step: int) -> float:
+        """The rate of step 1, 2, ...: linear warm-up, then constant or a cosine down to ``final_learning_rate``."""
+        if step < self.warmup_steps:
+            return self.learning_rate * step / self.warmup_steps
+        if self.schedule == "constant":
+            return self.learning_rate
+        last = self.schedule_steps or self.steps
+        progress = min(1.0, (step - self.warmup_steps) / max(1, last - self.warmup_steps))
+        low = self.final_learning_rate
+        return self.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+class RunConfig(BaseModel):
+    """All of a run. ``task`` is the task's own section; ``model`` takes its vocabulary and length from the task."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    task: SerializeAsAny[TaskConfig]
+    data: DataConfig = DataConfig()
+    model: TRMConfig
+    training: TrainingConfig = TrainingConfig()
+
+    def make_task(self) -> Task:
+        return get_task(self.task.name)(self.task)
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def preset_names() -> list[str]:
+    return sorted(Path(f.name).stem for f in files("trm_fast.configs").iterdir() if f.name.endswith(".yaml"))
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """The sections of a preset, not validated yet."""
+    if name not in preset_names():
+        raise UserError(f"there is no preset {name!r}; {_suggest(name, preset_names())}", wrong_use=True)
+    return _parse_yaml((files("trm_fast.configs") / f"{name}.yaml").read_text(encoding="utf-8"), name)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The sections of a configuration file, not validated yet."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} can't be read: {error}", wrong_use=True) from None
+    return _parse_yaml(text, str(path))
+
+
+def apply_settings(sections: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """The sections with ``section.key=value`` settings applied; values are YAML."""
+    result = {name: dict(section) if isinstance(section, Mapping) else section for name, section in sections.items()}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        section, dot, name = key.strip().partition(".")
+        if not equals or not dot or not name:
+            raise UserError(
+                f"--set takes section.key=value, such as training.batch_size=16, not {setting!r}", wrong_use=True
+            )
+        if not isinstance(result.setdefault(section, {}), dict):
+            raise UserError(f"--set {setting}: {section} is not a section", wrong_use=True)
+        result[section][name] = _parse_value(value, setting)
+    return result
+
+
+def make_config(sections: Mapping[str, Any], where: str) -> RunConfig:
+    """Validates sections; an unknown, missing or ill-typed key is a UserError that names it and ``where`` it stands."""
+    task_section = sections.get("task")
+    if not isinstance(task_section, Mapping) or not isinstance(task_section.get("name"), str):
+        raise UserError(f"{where}: task.name is missing: it says which task to train", wrong_use=True)
+    task_type = get_task(task_section["name"])
+    task_config = _validated(task_type.Config, task_section, "task", where)
+    task = task_type(task_config)
+    model = sections.get("model") or {}
+    if not isinstance(model, Mapping):
+        raise UserError(f"{where}: model must be a section of keys, not {model!r}", wrong_use=True)
+    given = {"vocab_size": task.vocab_size, "seq_len": task.seq_len, "grid_shape": task.grid_shape}
+    for key, value in given.items():
+        mine = model.get(key)
+        if mine is not None and mine != value and (not isinstance(mine, list) or tuple(mine) != value):
+            raise UserError(
+                f"{where}: model.{key} is {mine}, but task {task.name} has {value}; leave it out", wrong_use=True
+            )
+    parts: dict[str, Any] = {**sections, "task": task_config}
+    parts["model"] = _validated(TRMConfig, {**model, **given}, "model", where)
+    parts["data"] = _validated(DataConfig, sections.get("data") or {}, "data", where)
+    parts["training"] = _validated(TrainingConfig, sections.get("training") or {}, "training", where)
+    return _validated(RunConfig, parts, "", where)
+
+
+def _validated(kind: type[Any], section: Any, name: str, where: str) -> Any:
+    if not isinstance(section, Mapping):
+        raise UserError(f"{where}: {name} must be a section of keys, not {section!r}", wrong_use=True)
+    try:
+        return kind.model_validate(dict(section))
+    except ValidationError as error:
+        raise UserError(
+            f"{where}: " + "; ".join(_explain(e, kind, name) for e in error.errors()[:3]), wrong_use=True
+        ) from None
+
+
+def _explain(error: Any, kind: type[BaseModel], section: str) -> str:
+    """One line for one of pydantic's errors: the key, what is wrong, and the name that was meant."""
+    key = ".".join(str(part) for part in (section, *error["loc"][:1]) if part != "")
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {key}; {_suggest(str(error['loc'][0]), kind.model_fields)}"
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        return f"{section}: {message}"
+    return f"{key} = {error['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _suggest(name: str, known: Iterable[str]) -> str:
+    names = list(known)
+    close = difflib.get_close_matches(name, names, 1)
+    return f"did you mean {close[0]}?" if close else "there are: " + ", ".join(names)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads ``1e-4`` as text and lets a key stand twice; neither is what a person means."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)
+            if key in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.[\d_]+)([eE][-+]?\d+)$"),
+    list("-+0123456789."),
+)
+
+
+def _parse_yaml(text: str, where: str) -> dict[str, Any]:
+    try:
+        sections = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UserError(
+            f"{where}{line}: not valid YAML: {getattr(error, 'problem', None) or error}", wrong_use=True
+        ) from None
+    if not isinstance(sections, dict):
+        raise UserError(f"{where}: a configuration has sections (task, data, model, training)", wrong_use=True)
+    return sections
+
+
+def _parse_value(text: str, setting: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        raise UserError(f"--set {setting}: {text!r} is not a YAML value", wrong_use=True) from None

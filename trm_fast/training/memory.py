@@ -1,0 +1,57 @@
+"""How much of a batch fits: the memory a row's backward needs, measured on one row, against what is free."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import torch
+from torch import Tensor
+
+from trm_fast.nn import IGNORE, TRM, supervision_loss
+
+SHARE = 0.6
+"""Of the free memory, what activations may take: the rest is for temporaries, the data and other programs."""
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that can be allocated on ``device`` now, the limit of a container included."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = psutil.virtual_memory().available
+    for limit_file, used_file in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            limit, used = ((Path("/sys/fs/cgroup") / name).read_text().strip() for name in (limit_file, used_file))
+            free = min(free, int(limit) - int(used))
+        except (OSError, ValueError):  # no such controller, or "max"
+            continue
+    return max(0, free)
+
+
+def bytes_per_row(model: TRM) -> int:
+    """Bytes that autograd keeps for one row of a supervision step: what two rows need beyond what one needs."""
+    return _bytes_kept(model, 2) - _bytes_kept(model, 1)
+
+
+def _bytes_kept(model: TRM, rows: int) -> int:
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    tokens = torch.zeros(rows, model.config.seq_len, dtype=torch.int32, device=model.z_init.device)
+    with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = model(tokens, model.initial_state(rows), model.puzzle_rows(None, rows))
+        supervision_loss(out.logits, out.q, torch.full_like(tokens, IGNORE))
+        return sum(kept.values())
+
+
+def parts_that_fit(model: TRM, batch_size: int) -> int:
+    """The fewest parts of a batch whose activations fit into the free memory; at most one part a row."""
+    budget = SHARE * free_bytes(model.z_init.device)
+    rows = max(1, int(budget // max(1, bytes_per_row(model))))
+    return -(-batch_size // min(rows, batch_size))

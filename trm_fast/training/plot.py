@@ -1,0 +1,52 @@
+"""A run's curves as a PNG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trm_fast.errors import UserError
+from trm_fast.training.trainer import read_metrics, read_run_config
+
+CURVES = "curves.png"
+
+
+def plot_run(run: Path, target: Path | None = None) -> Path:
+    """Draws loss, accuracy, supervision steps and learning rate of a run; returns the PNG's path."""
+    read_run_config(run)
+    records = read_metrics(run)
+    logged = [r for r in records if "loss" in r]
+    evaluated = [r for r in records if "eval_exact_accuracy" in r]
+    if not logged:
+        raise UserError(f"{run} has no metrics yet: nothing to plot")
+
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(2, 2, figsize=(10, 6.5), layout="constrained")
+    steps = [r["step"] for r in logged]
+    axes[0, 0].plot(steps, [r["loss"] for r in logged])
+    axes[0, 0].set(title="Loss", yscale="log")
+    axes[0, 1].plot(steps, [r["exact_accuracy"] for r in logged], label="training, whole answers")
+    axes[0, 1].plot(steps, [r["cell_accuracy"] for r in logged], label="training, cells", alpha=0.6)
+    if evaluated:
+        x, y = [r["step"] for r in evaluated], [r["eval_exact_accuracy"] for r in evaluated]
+        axes[0, 1].plot(x, y, "o-", label="unseen, averaged weights")
+    axes[0, 1].set(title="Accuracy", ylim=(-0.02, 1.02))
+    axes[0, 1].legend()
+    axes[1, 0].plot(steps, [r["mean_steps"] for r in logged])
+    axes[1, 0].set(title="Supervision steps until halting", xlabel="optimizer step")
+    axes[1, 1].plot(steps, [r["learning_rate"] for r in logged])
+    axes[1, 1].set(title="Learning rate", xlabel="optimizer step")
+    for axis in axes.flat:
+        axis.grid(alpha=0.3)
+    figure.suptitle(run.name)
+    path = target or run / CURVES
+    try:
+        figure.savefig(path, dpi=120)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be written: {error}") from None
+    finally:
+        pyplot.close(figure)
+    return path

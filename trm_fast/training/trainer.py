@@ -1,0 +1,346 @@
+"""The trainer: builds a run from its configuration, steps it, logs, evaluates, saves, and takes it up again exactly."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trm_fast.errors import UserError
+from trm_fast.inference import Evaluation, Solver, evaluate
+from trm_fast.nn import TRM, AdamATan2
+from trm_fast.tasks.base import Dataset
+from trm_fast.training import checkpoint
+from trm_fast.training.config import RunConfig, make_config, read_yaml
+from trm_fast.training.feed import Feed
+from trm_fast.training.memory import bytes_per_row, parts_that_fit
+from trm_fast.training.step import TrainStep
+
+CONFIG, METRICS, SUMMARY, MODEL = "config.yaml", "metrics.jsonl", "summary.json", "model"
+Record = dict[str, Any]
+
+
+class Reporter(Protocol):
+    """What a run tells as it goes; the command line draws it."""
+
+    def note(self, text: str) -> None: ...
+
+    def stepped(self, step: int) -> None: ...
+
+    def logged(self, record: Record) -> None: ...
+
+    def evaluating(self, done: int, count: int) -> None: ...
+
+
+class Silent:
+    """A reporter that says nothing; a base for those that say little."""
+
+    def note(self, text: str) -> None: ...
+
+    def stepped(self, step: int) -> None: ...
+
+    def logged(self, record: Record) -> None: ...
+
+    def evaluating(self, done: int, count: int) -> None: ...
+
+
+class Trainer:
+    """One run in one folder. ``Trainer(config, out).train()`` starts it, ``Trainer.resume(out).train()`` goes on.
+
+    A resumed run is bitwise the run that was never stopped (on a CPU): weights, average, optimizer, carry, random
+    numbers and metrics. ``train`` returns the summary that it also writes to ``summary.json``.
+    """
+
+    def __init__(
+        self, config: RunConfig, out: str | os.PathLike[str], *, device: str = "cpu", reporter: Reporter | None = None
+    ) -> None:
+        self.out = Path(out)
+        if (self.out / CONFIG).exists() or checkpoint.steps_of(self.out):
+            raise UserError(f"{self.out} holds a run already: go on with --resume {self.out}, or choose another --out")
+        self._build(config, device, reporter or Silent())
+        self._write(CONFIG, config.to_yaml())
+
+    def _build(self, config: RunConfig, device: str, reporter: Reporter) -> None:
+        self.config, self.reporter = config, reporter
+        training, seed = config.training, config.training.seed
+        self.task = config.make_task()
+        self.dataset: Dataset = self.task.dataset(config.data, seed)
+        if not len(self.dataset.train):
+            raise UserError(f"there is nothing to train on: {self.dataset.source} has no training rows")
+        for line in self.dataset.notes:
+            reporter.note(line)
+        torch.manual_seed(seed)
+        dtype = torch.bfloat16 if training.dtype == "bfloat16" else torch.float32
+        self.model = TRM(config.model, dtype).to(device)
+        self.optimizer = AdamATan2(
+            self.model.parameters(), training.learning_rate, training.betas, training.weight_decay,
+            training.ema_decay or None, training.optimizer,
+        )  # fmt: skip
+        self.step_function = TrainStep(self.model, self.optimizer, training, parts=self._parts())
+        self.feed = Feed(self.task, self.dataset.train, seed)
+        self.step, self.seconds, self.best = 0, 0.0, None
+        self._names = [name for name, _ in self.model.named_parameters()]
+
+    best: Record | None
+    """Step and accuracy of the best evaluation so far."""
+
+    def _parts(self) -> int:
+        asked, batch = self.config.training.gradient_accumulation, self.config.training.batch_size
+        if asked != "auto":
+            return min(asked, batch)
+        parts = parts_that_fit(self.model, batch)
+        if parts > 1:
+            need = bytes_per_row(self.model) * batch / 2**30
+            self.reporter.note(
+                f"a batch of {batch} needs about {need:.0f} GiB at once: it is computed in {parts} parts of "
+                f"{-(-batch // parts)} rows, with the same result up to rounding"
+            )
+        return parts
+
+    @classmethod
+    def resume(
+        cls,
+        out: str | os.PathLike[str],
+        *,
+        from_step: int | None = None,
+        config: RunConfig | None = None,
+        device: str = "cpu",
+        reporter: Reporter | None = None,
+    ) -> Trainer:
+        """The run of a folder at its newest checkpoint, or at ``from_step``; ``config`` replaces the run's own."""
+        run = Path(out)
+        config = config or read_run_config(run)
+        groups, state = checkpoint.load(run, from_step)
+        self = cls.__new__(cls)
+        self.out = run
+        self._build(config, device, reporter or Silent())
+        self._restore(groups, state)
+        self._cut_metrics()
+        self._write(CONFIG, config.to_yaml())
+        return self
+
+    def train(self, *, minutes: float | None = None) -> Record:
+        """Trains to ``training.steps`` in all, or until ``minutes`` are over; evaluates, saves, returns the summary.
+
+        Ctrl-C and SIGTERM end the run after the step it is in, with a checkpoint.
+        """
+        training = self.config.training
+        deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        evaluation: Evaluation | None = None
+        with _asked_to_stop() as stopped:
+            clock = time.perf_counter()
+            while self.step < training.steps and not stopped.is_set() and time.monotonic() < deadline:
+                self._one_step()
+                evaluation = None
+                now = time.perf_counter()
+                self.seconds, clock = self.seconds + now - clock, now
+                if self.step % training.log_every == 0 or self.step == training.steps:
+                    self._log()
+                self.reporter.stepped(self.step)
+                if training.eval_every and self.step % training.eval_every == 0:
+                    evaluation = self._evaluate_and_log()
+                if self.step % training.checkpoint_every == 0:
+                    self.save()
+                if evaluation or self.step % training.checkpoint_every == 0:
+                    clock = time.perf_counter()  # the rate is that of training alone
+            interrupted = stopped.is_set()
+        if not interrupted and evaluation is None and len(self.dataset.test):
+            evaluation = self._evaluate_and_log()
+        if checkpoint.steps_of(self.out)[-1:] != [self.step]:
+            self.save()
+        if not interrupted:
+            self.averaged_model().save_pretrained(self.out / MODEL, task=self.config.task.model_dump(mode="json"))
+        return self._summarise(evaluation, interrupted)
+
+    def _one_step(self) -> None:
+        training, step = self.config.training, self.step_function
+        halted = np.flatnonzero(step.carry.halted.cpu().numpy())
+        examples = self.feed.draw(len(halted)) if len(halted) else self.dataset.train.take(slice(0))
+        most = self.config.model.max_supervision_steps
+        minimum = self.feed.minimum_steps(training.batch_size, training.exploration, most)
+        step.fill(halted, examples, minimum, training.learning_rate_at(self.step + 1))
+        step.run()
+        self.step += 1
+
+    def _log(self) -> None:
+        totals = self.step_function.read_totals()
+        rows, finished = totals["rows"], max(1.0, totals["finished"])
+        if not math.isfinite(totals["loss"]):
+            kept = checkpoint.steps_of(self.out)
+            back = f"; step_{kept[-1]} is from before" if kept else ""
+            raise UserError(f"the loss is not finite after step {self.step}: the learning rate is too large?{back}")
+        self._record({
+            "step": self.step,
+            "sample_steps": self.step * self.config.training.batch_size,
+            "loss": totals["loss"] / rows,
+            "answer_loss": totals["answer_loss"] / rows,
+            "halting_loss": totals["halting_loss"] / rows,
+            "exact_accuracy": totals["exact"] / finished,
+            "cell_accuracy": totals["cells"] / finished,
+            "halting_accuracy": totals["q_right"] / finished,
+            "mean_steps": totals["steps"] / finished,
+            "finished": int(totals["finished"]),
+            "learning_rate": self.config.training.learning_rate_at(self.step),
+            "seconds": round(self.seconds, 3),
+        })  # fmt: skip
+
+    def evaluate(self) -> Evaluation:
+        """The averaged weights on ``eval_count`` test examples, halting as the solver does."""
+        solver = Solver(self.averaged_model(), self.task)
+        count = self.config.training.eval_count
+        return evaluate(solver, self.dataset.test.take(slice(count)), self.reporter.evaluating)
+
+    def _evaluate_and_log(self) -> Evaluation:
+        result = self.evaluate()
+        if self.best is None or result.exact_accuracy >= self.best["exact_accuracy"]:
+            self.best = {"step": self.step, "exact_accuracy": result.exact_accuracy}
+        named = {f"eval_{k}": v for k, v in result.to_json().items() if k not in ("seconds", "puzzles_per_second")}
+        self._record({"step": self.step, **named, "seconds": round(self.seconds, 3)})
+        return result
+
+    def averaged_model(self) -> TRM:
+        """A model that shares the averaged weights (or the weights, without an average) and all buffers."""
+        model = TRM(self.config.model, self.model.compute_dtype).to(self.model.z_init.device)
+        model.load_state_dict(self._averaged_tensors(), assign=True)
+        return model.requires_grad_(False).eval()
+
+    def _averaged_tensors(self) -> dict[str, Tensor]:
+        tensors = {name: tensor.detach() for name, tensor in self.model.state_dict().items()}
+        return tensors | dict(zip(self._names, self.optimizer.ema or self.optimizer.weights, strict=True))
+
+    def save(self) -> Path:
+        """Writes a checkpoint of this step and removes those no longer kept."""
+        groups = {
+            "model": self.model.state_dict(),
+            "ema": self._averaged_tensors(),
+            "optimizer": self.optimizer.tensors(self._names),
+            "carry": {
+                **self.step_function.carry.tensors(),
+                "totals": self.step_function.totals,
+                "rng": torch.get_rng_state(),
+            },
+        }
+        state = {"feed": self.feed.state(), "seconds": self.seconds, "best": self.best}
+        path = checkpoint.save(self.out, self.step, groups, state)
+        checkpoint.prune(self.out, self.config.training.keep_checkpoints, self.best["step"] if self.best else None)
+        return path
+
+    def _restore(self, groups: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
+        try:
+            self.model.load_state_dict(groups["model"])
+            carry = self.step_function.carry.tensors() | {"totals": self.step_function.totals}
+            pairs = [(carry, groups["carry"]), (self.optimizer.tensors(self._names), groups["optimizer"])]
+            if self.optimizer.ema is not None:
+                pairs.append((dict(zip(self._names, self.optimizer.ema, strict=True)), groups["ema"]))
+            for wanted, found in pairs:
+                for name, tensor in wanted.items():
+                    if found[name].shape != tensor.shape:
+                        raise ValueError(f"{name} has shape {tuple(found[name].shape)}, not {tuple(tensor.shape)}")
+                    tensor.copy_(found[name])
+            torch.set_rng_state(groups["carry"]["rng"])
+            self.feed.restore(state["feed"])
+            self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
+        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+            text = str(error).splitlines()[0]
+            raise UserError(f"the checkpoint does not fit {self.out / CONFIG}: {text}") from None
+
+    def _record(self, record: Record) -> None:
+        try:
+            with (self.out / METRICS).open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise UserError(f"{self.out / METRICS} can't be written: {error}") from None
+        self.reporter.logged(record)
+
+    def _cut_metrics(self) -> None:
+        """Forgets what was logged behind the checkpoint, a half-written last line included."""
+        kept = [json.dumps(r) for r in read_metrics(self.out) if r["step"] <= self.step]
+        self._write(METRICS, "".join(line + "\n" for line in kept))
+
+    def _write(self, name: str, text: str) -> None:
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            new = self.out / (name + ".new")
+            new.write_text(text, encoding="utf-8")
+            os.replace(new, self.out / name)
+        except OSError as error:
+            raise UserError(f"{self.out / name} can't be written: {error}") from None
+
+    def _summarise(self, evaluation: Evaluation | None, interrupted: bool) -> Record:
+        sample_steps = self.step * self.config.training.batch_size
+        summary: Record = {
+            "task": self.task.name,
+            "data": self.dataset.source,
+            "steps": self.step,
+            "sample_steps": sample_steps,
+            "seconds": round(self.seconds, 1),
+            "sample_steps_per_second": round(sample_steps / self.seconds, 1) if self.seconds else None,
+            "parameters": self.model.num_parameters(),
+            "interrupted": interrupted,
+            "evaluation": evaluation.to_json() if evaluation else None,
+            "best": self.best,
+        }
+        self._write(SUMMARY, json.dumps(summary, indent=2) + "\n")
+        return summary
+
+
+def read_run_config(run: Path) -> RunConfig:
+    """The configuration of a run folder."""
+    path = run / CONFIG
+    if not path.is_file():
+        raise UserError(f"{run} is not a run: it has no {CONFIG}")
+    return make_config(read_yaml(path), str(path))
+
+
+def read_metrics(run: Path) -> list[Record]:
+    """The records of ``metrics.jsonl``; a last line cut short by a kill is left out, other damage a UserError."""
+    path = run / METRICS
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} can't be read: {error}") from None
+    records = []
+    for number, line in enumerate(lines, 1):
+        if not line.endswith("\n"):
+            break
+        try:
+            record = json.loads(line)
+            record["step"] + 0
+        except (ValueError, TypeError, KeyError):
+            raise UserError(f"{path}:{number}: not a record of metrics; remove the line") from None
+        records.append(record)
+    return records
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C interrupts at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    old = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for s, handler in old.items():
+            signal.signal(s, handler)
