@@ -25,8 +25,8 @@ CXX_FLAGS = "-O3 -std=c++17 -fPIC -fvisibility=hidden -Wall -fno-math-errno -fno
 # Every file of csrc/ops/cpu is compiled once for each of these; csrc/ops/isa.cpp chooses at run time.
 ISA_FLAGS = {
     "portable": "",
-    "avx2": "-mavx2 -mfma -mf16c",
-    "avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512",
+    "avx2": "-mavx2 -mfma",
+    "avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512",
 }
 
 NINJA_RULES = """\
@@ -89,7 +89,7 @@ class Plan:
         result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         print(result.stdout)
         if result.returncode:
-            failed = [line for line in result.stdout.splitlines() if "error" in line][:1] or ["see the build output"]
+            failed = re.findall(r"^.*(?:error|fatal).*$", result.stdout, re.MULTILINE) or ["see the build output"]
             raise BuildError(f"compilation failed: {failed[0].strip()}")
         return folder / target
 
@@ -204,7 +204,7 @@ def plan(root: Path, environ: Mapping[str, str]) -> Plan:
     elif "ops" in made.reasons:
         made.reasons["cuda"] = made.reasons["ops"]
     elif made.cuda is None:
-        made.reasons["cuda"] = "no nvcc"
+        made.reasons["cuda"] = "no nvcc with libcudart_static.a beside it"
     return made
 
 
@@ -236,7 +236,8 @@ def find_cuda() -> Path | None:
     except OSError:
         return None
     top = re.search(r"^#\$ TOP=(.*)$", dry.stderr, re.MULTILINE)
-    return Path(top.group(1)).resolve() if top else None
+    root = Path(top.group(1)).resolve() if top else None
+    return root if root and (root / "lib64" / "libcudart_static.a").exists() else None
 
 
 def gencode(arch: str) -> str:

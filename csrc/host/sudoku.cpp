@@ -176,8 +176,7 @@ class Board {
     }
 
     std::array<Mask, G::kCells> possible_;
-    // A cell enters when it comes down to one digit, which happens once.
-    // that are emptied by other givens, and settle stops at the first of those.
+    // A cell enters when it comes down to one digit, which happens once: the list cannot overflow.
     std::array<std::uint8_t, G::kCells> todo_;
     int todo_size_ = 0;
 };

@@ -75,7 +75,7 @@ void adam_atan2_cpu(Tensors params, Tensors grads, Tensors exp_avgs, Tensors exp
                   "adam_atan2_: the lists differ in length");
   if (count == 0) return;
   for (size_t i = 0; i < count; ++i) {
-    check_like("adam_atan2_", params[0].scalar_type() == params[i].scalar_type() ? params[i] : params[0], params[i]);
+    STD_TORCH_CHECK(params[i].scalar_type() == params[0].scalar_type(), "adam_atan2_: the params' dtypes differ");
     check_like("adam_atan2_", params[i], grads[i]);
     check_like("adam_atan2_", params[i], exp_avgs[i]);
     check_like("adam_atan2_", params[i], exp_avg_sqs[i]);

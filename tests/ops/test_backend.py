@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +15,15 @@ X = torch.zeros(1, 4)
 
 
 def python(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Runs the package under test, whether it is installed or not, away from the checkout."""
+    package = Path(ops.__file__).parents[2]
     return subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | environ, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(package)} | environ,
+        cwd=package.anchor,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

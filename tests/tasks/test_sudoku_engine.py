@@ -255,6 +255,13 @@ def test_cpp_refuses_arrays_it_would_misread(grids: Grids) -> None:
         native().solve(np.zeros((1, 25), np.uint8), 5)
 
 
+@pytest.mark.parametrize(("size", "group", "orders"), [(4, 2, 8), (6, 2, 48), (6, 3, 72), (9, 3, 1296)])
+def test_every_order_of_lines_is_listed_once(size: int, group: int, orders: int) -> None:
+    listed = line_orders(size, group)
+    assert len(np.unique(listed, axis=0)) == len(listed) == orders
+    np.testing.assert_array_equal(np.sort(listed, axis=1), np.broadcast_to(np.arange(size), listed.shape))
+
+
 @pytest.mark.parametrize("size", [4, 6, 9])
 def test_random_images_are_valid_puzzles_of_their_own(size: int) -> None:
     puzzles = generate(size, 40, GIVENS[size], seed=8)

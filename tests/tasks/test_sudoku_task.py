@@ -100,6 +100,8 @@ def test_test_rows_equivalent_to_training_rows_are_dropped(tmp_path: Path) -> No
     np.testing.assert_array_equal(data.train.inputs, train.questions + 1)
     np.testing.assert_array_equal(data.test.inputs, fresh.questions + 1)
     assert data.notes == ["4 of 14 test puzzles are equivalent to a training puzzle and were left out"]
+    generated = sudoku(6, train_count=30).dataset(DataConfig(test=str(tmp_path / "test.csv.gz")), seed=0)
+    assert (len(generated.train), len(generated.test)) == (30, 14)
     with pytest.raises(UserError, match="every test puzzle is equivalent"):
         sudoku(6).dataset(DataConfig(source=source, test=str(tmp_path / "leaked.csv.gz")), seed=0)
 

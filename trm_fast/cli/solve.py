@@ -102,7 +102,7 @@ def _questions(task: Task, puzzle: str) -> list[Question]:
     try:
         return [task.parse(puzzle)]
     except UserError as error:
-        hint = f" (and there is no file {puzzle})" if "/" in puzzle or "." in puzzle[-8:] else ""
+        hint = f" (and there is no file {puzzle})" if path.suffix in (".csv", ".gz", ".txt") or "/" in puzzle else ""
         raise UserError(f"{error}{hint}") from None
 
 

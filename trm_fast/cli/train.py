@@ -73,10 +73,7 @@ def train(
             resume, from_step=step_number(from_step), config=run_config, device=device, reporter=view
         )
         if trainer.step >= trainer.config.training.steps:
-            raise UserError(
-                f"{resume} is done: it has all of its {trainer.step} steps; --steps N with a larger N goes on",
-                wrong_use=True,
-            )
+            view.note(f"{resume} has all of its {trainer.step} steps; --steps N with a larger N goes on")
     else:
         if from_step is not None:
             raise UserError("--from goes with --resume", wrong_use=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -47,6 +48,10 @@ def published_config(config: Mapping[str, Any], *, single: bool) -> TRMConfig:
         )
     except KeyError as error:
         raise UserError(f"the published configuration has no key {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "".join(f"{key}: " for key in first["loc"][:1])
+        raise UserError(f"the published configuration does not work: {where}{first['msg']}") from None
 
 
 def published_names(config: TRMConfig) -> dict[str, str]:
@@ -104,7 +109,8 @@ def read_published(weights: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise UserError(f"{weights} does not exist") from None
     except Exception as error:  # torch.load raises whatever the damaged bytes lead it to
-        raise UserError(f"{weights} can't be read as weights: {str(error).splitlines()[0]}") from None
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{weights} can't be read as weights: {reason}") from None
     if not isinstance(state, dict):
         raise UserError(f"{weights} holds a {type(state).__name__}, not a state dict")
     return {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}

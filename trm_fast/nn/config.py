@@ -18,7 +18,7 @@ class TRMConfig(BaseModel):
     latent steps and one answer step, each an application of the same ``num_layers`` blocks.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     vocab_size: int = Field(11, ge=2, description="tokens, padding included")
     seq_len: int = Field(81, ge=1, description="tokens of one example, without the puzzle prefix")

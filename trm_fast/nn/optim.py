@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,13 +31,20 @@ class AdamATan2(torch.optim.Optimizer):
         weights = list(params)
         super().__init__(weights, {})
         device = weights[0].device
-        self.weights: list[Tensor] = [w.detach() for w in weights]  # views: the op writes where autograd does not look
         self.lr = torch.tensor(lr, dtype=torch.float32, device=device)
         self.step_count = torch.zeros((), dtype=torch.float32, device=device)
         self.exp_avg = [torch.zeros_like(w) for w in self.weights]
         self.exp_avg_sq = [torch.zeros_like(w) for w in self.weights]
         self.ema = [w.clone() for w in self.weights] if ema_decay is not None else None
         self.betas, self.weight_decay, self.ema_decay, self.variant = betas, weight_decay, ema_decay, variant
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """Views of the parameters: the op writes where autograd does not look."""
+        return [p.detach() for p in self.param_groups[0]["params"]]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__.copy()  # torch's own would leave all of the above out of a copied model
 
     @torch.no_grad()
     def step(self, closure: None = None, *, grad_scale: Tensor | None = None) -> None:  # type: ignore[override]

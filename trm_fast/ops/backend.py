@@ -1,8 +1,8 @@
 """Which implementation each op takes: one plain table, filled when the package loads or a backend is asked for.
 
-Kernels are dispatcher ops of a namespace (``torch.ops.trm_fast`` for C++ and CUDA, ``torch.ops.trm_fast_triton`` for
-Triton), named ``<op>_fwd`` and ``<op>_bwd``. A call looks its backend up under (op, device type, dtype): no environment
-reads, no imports, nothing that ``torch.compile`` could not trace.
+Kernels are the dispatcher ops ``torch.ops.trm_fast.<op>_fwd`` and ``<op>_bwd``; the dispatcher knows C++ from CUDA by
+the device. A call looks its backend up under (op, device type, dtype): no environment reads, no imports, nothing that
+``torch.compile`` could not trace.
 """
 
 from __future__ import annotations

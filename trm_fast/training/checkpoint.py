@@ -100,10 +100,15 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def prune(run: Path, newest: int, best: int | None) -> None:
-    """Removes all checkpoints but the newest few and the best."""
-    for step in steps_of(run)[:-newest]:
-        if step != best:
+def prune(run: Path, last: int, newest: int, best: int | None) -> None:
+    """Removes all checkpoints but the newest few up to ``last`` and the best.
+
+    Later ones are of a run that was resumed from before them: left there, they would be taken for the newest.
+    """
+    steps = steps_of(run)
+    kept = {*[step for step in steps if step <= last][-newest:], best}
+    for step in steps:
+        if step not in kept:
             old = path_of(run, step)
             gone = old.with_name(_UNFINISHED + old.name)
             os.rename(old, gone)  # never a half-removed folder under a checkpoint's name

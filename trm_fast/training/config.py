@@ -19,10 +19,13 @@ from trm_fast.tasks import Task, get_task
 from trm_fast.tasks.base import DataConfig, TaskConfig
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class TrainingConfig(BaseModel):
     """The ``training:`` section. Defaults are the published recipe for sudoku (arXiv 2510.04871, section 5)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     steps: int = Field(65_104, ge=1, description="optimizer steps of the whole run")
     batch_size: int = Field(768, ge=1)
@@ -31,7 +34,7 @@ class TrainingConfig(BaseModel):
     )
     optimizer: Literal["adam_atan2", "adamw"] = "adam_atan2"
     learning_rate: float = Field(1e-4, gt=0)
-    betas: Annotated[tuple[float, float], Strict(False)] = (0.9, 0.95)
+    betas: Annotated[tuple[Beta, Beta], Strict(False)] = (0.9, 0.95)
     weight_decay: float = Field(1.0, ge=0)
     warmup_steps: int = Field(2000, ge=0)
     schedule: Literal["constant", "cosine"] = "constant"
@@ -44,8 +47,10 @@ class TrainingConfig(BaseModel):
         0.999, ge=0, lt=1, description="average that evaluation uses; 0 for the weights themselves"
     )
     exploration: float = Field(0.1, ge=0, le=1, description="share of steps that draw a random minimum of steps")
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    seed: int = Field(0, ge=0)
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of activations; auto is bfloat16 on a GPU, as published, and float32 on a CPU"
+    )
+    seed: int = Field(0, ge=0, lt=2**64)
     log_every: int = Field(10, ge=1)
     eval_every: int = Field(0, ge=0, description="steps between evaluations; 0 for one at the end")
     eval_count: int = Field(1000, ge=1, description="test examples an evaluation takes")
@@ -111,7 +116,9 @@ def apply_settings(sections: Mapping[str, Any], settings: Iterable[str]) -> dict
             raise UserError(
                 f"--set takes section.key=value, such as training.batch_size=16, not {setting!r}", wrong_use=True
             )
-        if not isinstance(result.setdefault(section, {}), dict):
+        if result.get(section) is None:
+            result[section] = {}
+        if not isinstance(result[section], dict):
             raise UserError(f"--set {setting}: {section} is not a section", wrong_use=True)
         result[section][name] = _parse_value(value, setting)
     return result
@@ -159,7 +166,7 @@ def _explain(error: Any, kind: type[BaseModel], section: str) -> str:
     if error["type"] == "extra_forbidden":
         return f"unknown key {key}; {_suggest(str(error['loc'][0]), kind.model_fields)}"
     if error["type"] == "missing":
-        return f"{key} is missing"
+        return f"{key} is missing" if len(error["loc"]) == 1 else f"{key} = {error['input']!r} has too few values"
     message = error["msg"].removeprefix("Value error, ")
     if not error["loc"]:
         return f"{section}: {message}"
@@ -178,6 +185,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
+                continue  # the base class refuses the first and merges the second
             key = self.construct_object(key_node, deep=deep)
             if key in seen:
                 raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=key_node.start_mark)

@@ -59,6 +59,8 @@ class TrainStep:
         self.fresh_puzzle_ids[index] = torch.from_numpy(examples.puzzle_ids).to(self.fresh_puzzle_ids.device)
         self.minimum_steps.copy_(torch.from_numpy(minimum_steps))
         self.optimizer.lr.fill_(learning_rate)
+        # One schedule for both, as published.
+        self.puzzle_lr.fill_(self.config.puzzle_learning_rate * learning_rate / self.config.learning_rate)
 
     def run(self) -> None:
         self.runner.replay()

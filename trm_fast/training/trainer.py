@@ -71,7 +71,7 @@ class Trainer:
         self._build(config, device, reporter or Silent())
         self._write(CONFIG, config.to_yaml())
 
-    def _build(self, config: RunConfig, device: str, reporter: Reporter) -> None:
+    def _build(self, config: RunConfig, device: str, reporter: Reporter, parts: int = 1) -> None:
         self.config, self.reporter = config, reporter
         training, seed = config.training, config.training.seed
         self.task = config.make_task()
@@ -81,25 +81,27 @@ class Trainer:
         for line in self.dataset.notes:
             reporter.note(line)
         torch.manual_seed(seed)
-        dtype = torch.bfloat16 if training.dtype == "bfloat16" else torch.float32
-        self.model = TRM(config.model, dtype).to(device)
+        low = training.dtype == "bfloat16" or (training.dtype == "auto" and torch.device(device).type == "cuda")
+        self.model = TRM(config.model, torch.bfloat16 if low else torch.float32).to(device)
         self.optimizer = AdamATan2(
             self.model.parameters(), training.learning_rate, training.betas, training.weight_decay,
             training.ema_decay or None, training.optimizer,
         )  # fmt: skip
-        self.step_function = TrainStep(self.model, self.optimizer, training, parts=self._parts())
+        self.step_function = TrainStep(self.model, self.optimizer, training, parts=self._parts(parts))
         self.feed = Feed(self.task, self.dataset.train, seed)
         self.step, self.seconds, self.best = 0, 0.0, None
+        self._saved: int | None = None  # the step whose checkpoint this object wrote or read
         self._names = [name for name, _ in self.model.named_parameters()]
 
     best: Record | None
     """Step and accuracy of the best evaluation so far."""
 
-    def _parts(self) -> int:
+    def _parts(self, before: int) -> int:
+        """``before``: parts of a run that goes on. Fewer would change its rounding, so it keeps them."""
         asked, batch = self.config.training.gradient_accumulation, self.config.training.batch_size
         if asked != "auto":
             return min(asked, batch)
-        parts = parts_that_fit(self.model, batch)
+        parts = max(before, parts_that_fit(self.model, batch))
         if parts > 1:
             need = bytes_per_row(self.model) * batch / 2**30
             self.reporter.note(
@@ -121,11 +123,13 @@ class Trainer:
         """The run of a folder at its newest checkpoint, or at ``from_step``; ``config`` replaces the run's own."""
         run = Path(out)
         config = config or read_run_config(run)
-        groups, state = checkpoint.load(run, from_step)
+        fresh = from_step is None and not checkpoint.steps_of(run)  # stopped before its first checkpoint
+        groups, state = ({}, {}) if fresh else checkpoint.load(run, from_step)
         self = cls.__new__(cls)
         self.out = run
-        self._build(config, device, reporter or Silent())
-        self._restore(groups, state)
+        self._build(config, device, reporter or Silent(), state.get("parts", 1))
+        if not fresh:
+            self._restore(groups, state)
         self._cut_metrics()
         self._write(CONFIG, config.to_yaml())
         return self
@@ -148,17 +152,18 @@ class Trainer:
                 if self.step % training.log_every == 0 or self.step == training.steps:
                     self._log()
                 self.reporter.stepped(self.step)
-                if training.eval_every and self.step % training.eval_every == 0:
+                last = self.step == training.steps
+                if len(self.dataset.test) and (last or training.eval_every and self.step % training.eval_every == 0):
                     evaluation = self._evaluate_and_log()
                 if self.step % training.checkpoint_every == 0:
                     self.save()
                 if evaluation or self.step % training.checkpoint_every == 0:
                     clock = time.perf_counter()  # the rate is that of training alone
-            interrupted = stopped.is_set()
-        if not interrupted and evaluation is None and len(self.dataset.test):
-            evaluation = self._evaluate_and_log()
-        if checkpoint.steps_of(self.out)[-1:] != [self.step]:
-            self.save()
+            interrupted = stopped.is_set() and self.step < training.steps
+            if not interrupted and evaluation is None and len(self.dataset.test):
+                evaluation = self._evaluate_and_log()
+            if self._saved != self.step:
+                self.save()
         if not interrupted:
             self.averaged_model().save_pretrained(self.out / MODEL, task=self.config.task.model_dump(mode="json"))
         return self._summarise(evaluation, interrupted)
@@ -174,12 +179,9 @@ class Trainer:
         self.step += 1
 
     def _log(self) -> None:
+        self._check_loss()
         totals = self.step_function.read_totals()
         rows, finished = totals["rows"], max(1.0, totals["finished"])
-        if not math.isfinite(totals["loss"]):
-            kept = checkpoint.steps_of(self.out)
-            back = f"; step_{kept[-1]} is from before" if kept else ""
-            raise UserError(f"the loss is not finite after step {self.step}: the learning rate is too large?{back}")
         self._record({
             "step": self.step,
             "sample_steps": self.step * self.config.training.batch_size,
@@ -194,6 +196,13 @@ class Trainer:
             "learning_rate": self.config.training.learning_rate_at(self.step),
             "seconds": round(self.seconds, 3),
         })  # fmt: skip
+
+    def _check_loss(self) -> None:
+        """A run that has broken down ends here, before its weights push good checkpoints out."""
+        if not bool(self.step_function.totals.isfinite().all()):
+            kept = checkpoint.steps_of(self.out)
+            back = f"; step_{kept[-1]} is from before" if kept else ""
+            raise UserError(f"the loss is not finite after step {self.step}: the learning rate is too large?{back}")
 
     def evaluate(self) -> Evaluation:
         """The averaged weights on ``eval_count`` test examples, halting as the solver does."""
@@ -211,7 +220,8 @@ class Trainer:
 
     def averaged_model(self) -> TRM:
         """A model that shares the averaged weights (or the weights, without an average) and all buffers."""
-        model = TRM(self.config.model, self.model.compute_dtype).to(self.model.z_init.device)
+        with torch.random.fork_rng(devices=[]):  # evaluating more often must not change dropout
+            model = TRM(self.config.model, self.model.compute_dtype).to(self.model.z_init.device)
         model.load_state_dict(self._averaged_tensors(), assign=True)
         return model.requires_grad_(False).eval()
 
@@ -221,6 +231,7 @@ class Trainer:
 
     def save(self) -> Path:
         """Writes a checkpoint of this step and removes those no longer kept."""
+        self._check_loss()
         groups = {
             "model": self.model.state_dict(),
             "ema": self._averaged_tensors(),
@@ -231,9 +242,12 @@ class Trainer:
                 "rng": torch.get_rng_state(),
             },
         }
-        state = {"feed": self.feed.state(), "seconds": self.seconds, "best": self.best}
+        parts = len(self.step_function.slices)
+        state = {"feed": self.feed.state(), "seconds": self.seconds, "best": self.best, "parts": parts}
         path = checkpoint.save(self.out, self.step, groups, state)
-        checkpoint.prune(self.out, self.config.training.keep_checkpoints, self.best["step"] if self.best else None)
+        self._saved = self.step
+        best = self.best["step"] if self.best else None
+        checkpoint.prune(self.out, self.step, self.config.training.keep_checkpoints, best)
         return path
 
     def _restore(self, groups: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
@@ -251,6 +265,7 @@ class Trainer:
             torch.set_rng_state(groups["carry"]["rng"])
             self.feed.restore(state["feed"])
             self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
+            self._saved = self.step
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             text = str(error).splitlines()[0]
             raise UserError(f"the checkpoint does not fit {self.out / CONFIG}: {text}") from None

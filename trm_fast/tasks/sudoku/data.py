@@ -16,14 +16,14 @@ SEQUENCE = 0x5472_61696E
 
 
 @dataclass(frozen=True)
-class Split:
+class Sets:
     train: Puzzles
     test: Puzzles
     source: str
     notes: list[str] = field(default_factory=list)
 
 
-def generated(size: int, givens: tuple[int, int], train_count: int, test_count: int, seed: int) -> Split:
+def generated(size: int, givens: tuple[int, int], train_count: int, test_count: int, seed: int) -> Sets:
     """Generated puzzles, all inequivalent: the first ``test_count`` of a sequence for testing, the next for training.
 
     The sequence is not the one that ``generate`` gives for the same seed, so a file made with it is no training
@@ -50,12 +50,12 @@ def generated(size: int, givens: tuple[int, int], train_count: int, test_count: 
             break
     pool = join(parts)
     if len(pool) >= wanted:
-        return Split(pool.take(slice(test_count, wanted)), pool.take(slice(test_count)), source)
+        return Sets(pool.take(slice(test_count, wanted)), pool.take(slice(test_count)), source)
 
     rng = np.random.default_rng(seed % 2**64)
     train_classes, test_classes = _deal(len(pool), 0.2, rng, source)
     note = f"only {len(pool)} classes of such puzzles: {len(test_classes)} held out, examples are symmetric images"
-    return Split(
+    return Sets(
         pool.take(rng.choice(train_classes, train_count)).images(rng),
         pool.take(rng.choice(test_classes, test_count)).images(rng),
         source,

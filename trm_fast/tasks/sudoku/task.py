@@ -12,9 +12,9 @@ import numpy.typing as npt
 from pydantic import Field, StrictInt, model_validator
 from rich.console import RenderableType
 
-from trm_fast.tasks.base import DataConfig, Dataset, Examples, IntArray, Question, Task, TaskConfig
+from trm_fast.tasks.base import DataConfig, Dataset, Examples, IntArray, Question, Split, Task, TaskConfig
 from trm_fast.tasks.sudoku import files, hub
-from trm_fast.tasks.sudoku.data import Split, generated, hold_out, sample, without_equivalents
+from trm_fast.tasks.sudoku.data import Sets, generated, hold_out, sample, without_equivalents
 from trm_fast.tasks.sudoku.drawing import Drawing
 from trm_fast.tasks.sudoku.puzzles import Puzzles, check_givens
 from trm_fast.tasks.sudoku.rules import Grids, obeys
@@ -62,39 +62,45 @@ class Sudoku(Task):
     def dataset(self, data: DataConfig, seed: int) -> Dataset:
         """Training and test examples; no test puzzle is equivalent to a training one.
 
-        Without ``data.source`` they are generated (see ``data.generated``). Of a file, ``data.test`` is the test
-        set, or else ``data.holdout`` of its equivalence classes; of ``hf:NAME``, its own test split. Where the hub
-        cannot be reached or the ``datasets`` package is missing, the generator stands in, and a note says so.
+        Without ``data.source`` they are generated (see ``data.generated``). Where ``data.test`` is not given, a file
+        keeps ``data.holdout`` of its equivalence classes for testing, and ``hf:NAME`` has a test split of its own.
+        Where the hub cannot be reached or the ``datasets`` package is missing, the generator stands in, and a note
+        says so.
         """
         try:
-            split = self._generated(seed) if data.source is None else self._loaded(data.source, data, seed)
+            sets = self._sets(data, seed)
         except hub.Unavailable as problem:
-            split = self._generated(seed)
+            test = None if data.test is None or data.test.startswith(hub.PREFIX) else data.test
+            sets = self._sets(data.model_copy(update={"source": None, "test": test}), seed)
             note = f"{problem}; generated puzzles stand in: accuracy is not comparable with published numbers"
-            split = replace(split, notes=[note, *split.notes])
-        return Dataset(_encode(split.train), _encode(split.test), split.source, split.notes)
+            sets = replace(sets, notes=[note, *sets.notes])
+        return Dataset(_encode(sets.train), _encode(sets.test), sets.source, sets.notes)
 
-    def _generated(self, seed: int) -> Split:
-        config = self.config
-        givens = config.givens or GIVENS[self.size]
-        return generated(self.size, givens, config.train_count or TRAIN_COUNT, config.test_count or TEST_COUNT, seed)
-
-    def _loaded(self, source: str, data: DataConfig, seed: int) -> Split:
-        train = self._load(source, "train")
-        separate_test = data.test or (source if source.startswith(hub.PREFIX) else None)
-        if separate_test:
-            test = self._load(separate_test, "test")
+    def _sets(self, data: DataConfig, seed: int) -> Sets:
+        config, source, test_source = self.config, data.source, data.test
+        if source is None:
+            train_count, test_count = config.train_count or TRAIN_COUNT, config.test_count or TEST_COUNT
+            sets = generated(self.size, config.givens or GIVENS[self.size], train_count, test_count, seed)
+            if test_source is None:
+                return sets
+            train, source = sets.train, sets.source
         else:
+            train = self._load(source, "train")
+            if test_source is None and source.startswith(hub.PREFIX):
+                test_source = source
+        if test_source is None:
             train, test = hold_out(train, data.holdout, seed, source)
-        train, notes = sample(train, self.config.train_count, seed, "training")
-        test, test_notes = sample(test, self.config.test_count, seed, "test")
+        else:
+            test = self._load(test_source, "test")
+        train, notes = sample(train, config.train_count, seed, "training")
+        test, test_notes = sample(test, config.test_count, seed, "test")
         notes += test_notes
-        if separate_test:
-            test, leak_notes = without_equivalents(test, train, source)
+        if test_source is not None:
+            test, leak_notes = without_equivalents(test, train, test_source)
             notes += leak_notes
-        return Split(train, test, source, notes)
+        return Sets(train, test, source, notes)
 
-    def _load(self, source: str, split: Literal["train", "test"]) -> Puzzles:
+    def _load(self, source: str, split: Split) -> Puzzles:
         return hub.load(source, split, self.size) if source.startswith(hub.PREFIX) else files.read(source, self.size)
 
     def read(self, source: str) -> Examples:

@@ -1,0 +1,48 @@
+"""Runs commands as a shell would, in this process: what they print and the exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from trm_fast.cli.main import main
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    def call(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["trm-fast", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
+        return Result(code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a few steps of a tiny model: enough for everything but accuracy."""
+    from trm_fast.training import Trainer, apply_settings, make_config, read_preset
+
+    small = ["model.hidden_size=16", "training.steps=6", "training.batch_size=8", "training.log_every=2"]
+    small += ["training.checkpoint_every=3", "task.train_count=60", "task.test_count=20"]
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    Trainer(make_config(apply_settings(read_preset("sudoku-4x4"), small), "test"), out).train()
+    return out

@@ -1,0 +1,222 @@
+"""The commands from end to end: what programs rely on, and what people get to see when something is wrong."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from trm_fast.training import preset_names
+
+TINY = ["--set", "model.hidden_size=16", "--set", "task.train_count=60", "--set", "task.test_count=20"]
+TINY += ["--set", "training.batch_size=8", "--set", "training.log_every=2"]
+PUZZLE = "1.3.....4...2..1"
+
+
+def make_csv(path: Path, run, count: int = 12) -> list[dict[str, str]]:  # noqa: ANN001
+    assert run("data", "sudoku", "--size", 4, "--count", count, "--out", path).code == 0
+    return list(csv.DictReader(path.open()))
+
+
+def test_version_and_help(run) -> None:
+    assert run("--version").out.startswith("trm-fast ")
+    for command in ("train", "eval", "solve", "plot", "info"):
+        result = run(command, "--help")
+        assert result.code == 0
+        assert "Example" in result.out, f"{command} --help shows no example"
+
+
+def test_train_resume_eval_solve_plot(run, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    first = run("train", "--preset", "sudoku-4x4", *TINY, "--steps", 4, "--seed", 3, "--out", out, "--json")
+    assert first.code == 0, first.err
+    assert json.loads(first.out)["steps"] == 4
+    resumed = run("train", "--resume", out, "--steps", 6, "--json")
+    assert resumed.code == 0, resumed.err
+    assert json.loads(resumed.out)["steps"] == 6
+    steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [2, 4, 4, 6, 6]  # logs, and an evaluation at each end
+
+    report = json.loads(run("eval", out, "--json").out)
+    assert {"exact_accuracy", "cell_accuracy", "count", "mean_steps", "puzzles_per_second"} <= report.keys()
+    assert report["count"] == 20
+    assert run("plot", out).code == 0
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert run("eval", out / "model", "--json", "--limit", 5).code == 0
+
+
+def test_a_finished_run_resumes_to_nothing(run, trained: Path) -> None:
+    result = run("train", "--resume", trained, "--json")
+    assert result.code == 0
+    assert json.loads(result.out)["steps"] == 6
+    assert "has all of its 6 steps" in result.err
+
+
+def test_epochs_are_passes_over_the_data(run, tmp_path: Path) -> None:
+    result = run("train", "--preset", "sudoku-4x4", *TINY, "--epochs", 0.5, "--out", tmp_path / "run", "--json")
+    assert json.loads(result.out)["steps"] == 4  # 60 examples / 2 in batches of 8
+
+
+def test_configuration_file(run, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("task: {name: sudoku, size: 4, train_count: 50, test_count: 20}\nmodel: {hidden_size: 16}\n")
+    small = ["--set", "training.batch_size=4", "--steps", 1, "--out", tmp_path / "run"]
+    assert run("train", "--config", file, *small).code == 0
+
+
+def test_the_default_folder_is_never_taken_twice(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert run("train", "--preset", "sudoku-4x4", *TINY, "--steps", 1).code == 0
+    assert {p.name for p in (tmp_path / "runs").iterdir()} == {"sudoku-4x4", "sudoku-4x4-2"}
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_presets_are_valid(preset: str) -> None:
+    from trm_fast.training import make_config, read_preset
+
+    config = make_config(read_preset(preset), preset)
+    assert config.make_task().name == config.task.name
+
+
+def test_eval_reads_every_row_of_a_file(run, trained: Path, tmp_path: Path) -> None:
+    make_csv(tmp_path / "p.csv", run)
+    report = json.loads(run("eval", trained, "--data", tmp_path / "p.csv", "--json", "--no-halt").out)
+    assert report["count"] == 12
+    assert report["mean_steps"] == 16
+    limited = run("eval", trained, "--data", tmp_path / "p.csv", "--max-steps", 2, "--output", tmp_path / "o.json")
+    assert "exact accuracy" in limited.out
+    assert json.loads((tmp_path / "o.json").read_text())["mean_steps"] <= 2
+
+
+def test_solve_answers_in_the_schema(run, trained: Path) -> None:
+    result = run("solve", trained, PUZZLE, "--json", "--trajectory", "--max-steps", 3)
+    assert result.code == 0, result.err
+    answer = json.loads(result.out)
+    assert answer.keys() == {"solution", "confidence", "steps", "converged", "valid", "trajectory"}
+    assert len(answer["solution"]) == 16
+    assert len(answer["trajectory"]) == answer["steps"]
+    drawn = run("solve", trained, PUZZLE)
+    assert "sure" in drawn.out
+    assert "│" in drawn.out
+
+
+def test_solve_file_and_standard_input(run, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = make_csv(tmp_path / "p.csv", run)
+    assert run("solve", trained, tmp_path / "p.csv", "--output", tmp_path / "o.jsonl").code == 0
+    answers = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert len(answers) == len(rows)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((tmp_path / "p.csv").read_bytes())))
+    piped = [json.loads(line) for line in run("solve", trained, "-", "--json").out.splitlines()]
+    assert piped == answers
+
+
+def test_info(run) -> None:
+    facts = json.loads(run("info", "--json").out)
+    assert facts["versions"]["torch"]
+    assert {row["op"] for row in facts["ops"]} >= {"rms_norm", "swiglu", "adam_atan2_"}
+    assert "sudoku-cpu" in facts["presets"]
+    assert "rms_norm" in run("info").out
+
+
+BAD = [
+    (["train"], 2, "--preset"),
+    (["train", "--preset", "sudoku-5x5"], 2, "did you mean"),
+    (["train", "--preset", "sudoku-4x4", "--config", "x.yaml"], 2, "--preset NAME or --config"),
+    (["train", "--preset", "sudoku-4x4", "--set", "model.hiden_size=3"], 2, "hidden_size"),
+    (["train", "--preset", "sudoku-4x4", "--set", "model.hidden_size=wide"], 2, "model.hidden_size"),
+    (["train", "--preset", "sudoku-4x4", "--set", "hidden_size"], 2, "section.key=value"),
+    (["train", "--preset", "sudoku-4x4", "--steps", "0"], 2, "steps"),
+    (["train", "--preset", "sudoku-4x4", "--minutes", "-1"], 2, "--minutes"),
+    (["train", "--preset", "sudoku-4x4", "--device", "cuda:99"], 2, "cuda:99"),
+    (["train", "--preset", "sudoku-4x4", "--from", "step_2"], 2, "--resume"),
+    (["train", "--preset", "sudoku-4x4", "--data", "missing.csv"], 1, "missing.csv"),
+    (["train", "--config", "missing.yaml"], 2, "missing.yaml"),
+    (["train", "--resume", "missing"], 1, "missing"),
+    (["eval", "missing"], 1, "missing"),
+    (["eval", "{run}", "--data", "missing.csv"], 1, "missing.csv"),
+    (["eval", "{run}", "--from", "step_5"], 1, "step_3"),
+    (["eval", "{run}", "--from", "five"], 2, "step_200"),
+    (["solve", "{run}", "11.............."], 1, "row 1"),
+    (["solve", "{run}", "1..."], 1, "16"),
+    (["solve", "{run}", "1.x............."], 1, "'x'"),
+    (["solve", "{run}", PUZZLE, "--output", "/nowhere/o.jsonl"], 1, "/nowhere"),
+    (["plot", "missing"], 1, "missing"),
+    (["data", "sudoku", "--size", "5", "--out", "x.csv"], 2, "--size"),
+    (["data", "sudoku", "--out", "/nowhere/x.csv"], 2, "/nowhere"),
+    (["data", "sudoku", "--size", "4", "--min-givens", "2", "--out", "x.csv"], 2, "givens"),
+    (["nonsense"], 2, "nonsense"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "said"), BAD, ids=lambda v: " ".join(v) if isinstance(v, list) else None)
+def test_what_is_wrong_is_said_in_a_few_lines(
+    run, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*(a.replace("{run}", str(trained)) for a in arguments))
+    assert result.code == code, result.err
+    assert said in result.err
+    assert 1 <= len(result.err.strip().splitlines()) <= 10
+    assert "Traceback" not in result.err
+    assert not result.out
+    assert not list(tmp_path.iterdir()), "a refused command left something behind"
+
+
+def test_an_existing_run_is_not_overwritten(run, trained: Path) -> None:
+    before = (trained / "metrics.jsonl").read_bytes()
+    result = run("train", "--preset", "sudoku-4x4", "--out", trained)
+    assert (result.code, (trained / "metrics.jsonl").read_bytes()) == (1, before)
+    assert "--resume" in result.err
+
+
+def test_a_resumed_run_keeps_its_problem(run, trained: Path) -> None:
+    for change in (["--seed", "9"], ["--set", "model.hidden_size=8"], ["--data", "x.csv"], ["--preset", "sudoku-paper"]):
+        result = run("train", "--resume", trained, *change)
+        assert result.code == 2, result.err
+        assert "keeps it" in result.err
+
+
+def test_a_damaged_checkpoint_names_an_earlier_one(run, trained: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(trained, copy)
+    file = copy / "checkpoints" / "step_6" / "ema.safetensors"
+    file.write_bytes(file.read_bytes()[:-9])
+    for command in (["train", "--resume", copy, "--steps", 8], ["eval", copy], ["solve", copy, PUZZLE]):
+        result = run(*command)
+        assert result.code == 1
+        assert "step_6" in result.err
+        assert "--from step_3" in result.err
+    assert run("train", "--resume", copy, "--from", "step_3", "--steps", 8, "--json").code == 0
+
+
+def test_malformed_rows_are_refused_with_their_line(run, trained: Path, tmp_path: Path) -> None:
+    make_csv(tmp_path / "p.csv", run)
+    lines = (tmp_path / "p.csv").read_text().splitlines()
+    lines[3] = lines[3].replace(lines[3].split(",")[1], "12")
+    (tmp_path / "p.csv").write_text("\n".join(lines) + "\n")
+    for command in (["eval", trained, "--data"], ["solve", trained]):
+        result = run(*command, tmp_path / "p.csv")
+        assert result.code == 1
+        assert "p.csv:4" in result.err
+        assert not result.out
+
+
+def test_a_program_error_is_one_line_unless_asked_for(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trm_fast.training import plot
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(plot, "plot_run", broken)
+    result = run("plot", "anything")
+    assert result.code == 1
+    assert "boom" in result.err
+    monkeypatch.setenv("TRM_FAST_DEBUG", "1")
+    with pytest.raises(RuntimeError, match="boom"):
+        run("plot", "anything")
