@@ -65,6 +65,8 @@ class TRMConfig(BaseModel):
             self.grid_shape is None or self.grid_shape[0] * self.grid_shape[1] != self.seq_len
         ):
             raise ValueError(f"positions: grid needs a grid_shape whose product is seq_len ({self.seq_len})")
+        if not self.n_latent_steps and not (self.state == "single" and self.inject_last):
+            raise ValueError("n_latent_steps: 0 needs state: single and inject_last, or the question never enters")
         if self.prefix_tokens and self.puzzle_embedding_size > self.prefix_tokens * self.hidden_size:
             raise ValueError(
                 f"puzzle_embedding_size {self.puzzle_embedding_size} does not fit into "

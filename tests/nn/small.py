@@ -1,0 +1,68 @@
+"""Tiny models for the tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trm_fast.nn import TRM, TRMConfig
+
+TINY: dict[str, Any] = {
+    "vocab_size": 6,
+    "seq_len": 6,
+    "hidden_size": 8,
+    "num_heads": 2,
+    "inner_multiple": 4,
+    "T_cycles": 2,
+    "n_latent_steps": 2,
+    "max_supervision_steps": 4,
+}
+
+# One of everything that shapes a model; tests that hold for any model run over all of these.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "mixer": {},
+    "deep": {"num_layers": 3, "T_cycles": 3, "n_latent_steps": 1},
+    "attention": {"mixing": "attention"},
+    "rope": {"mixing": "attention", "positions": "rope", "num_heads": 4},
+    "causal": {"mixing": "attention", "causal": True, "positions": "learned"},
+    "pre": {"norm_position": "pre"},
+    "layer": {"norm": "layer"},
+    "pre-layer-attention": {"norm_position": "pre", "norm": "layer", "mixing": "attention"},
+    "grid": {"positions": "grid", "grid_shape": (2, 3)},
+    "single": {"state": "single"},
+    "single-published": {"state": "single", "inject_last": False, "mixing": "attention"},
+    "no-latent-steps": {"n_latent_steps": 0, "state": "single"},
+    "prefix": {"prefix_tokens": 2, "puzzle_embedding_size": 12, "num_puzzles": 3},
+    "prefix-grid": {
+        "prefix_tokens": 1,
+        "puzzle_embedding_size": 8,
+        "num_puzzles": 2,
+        "positions": "grid",
+        "grid_shape": (3, 2),
+        "mixing": "attention",
+    },
+}
+
+
+def config(**changes: Any) -> TRMConfig:
+    return TRMConfig(**{**TINY, **changes})
+
+
+def model(seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any) -> TRM:
+    """A tiny model with nothing left at zero: puzzle rows and a Q head that speaks differently of each row."""
+    torch.manual_seed(seed)
+    made = TRM(config(**changes), dtype)
+    if dtype == torch.float64:
+        made = made.to(dtype)
+    with torch.no_grad():
+        made.q_head.weight.normal_()
+        made.q_head.bias.zero_()
+        if made.puzzle_embedding is not None:
+            made.puzzle_embedding.normal_()
+    return made
+
+
+def tokens(rows: int, seed: int = 0) -> Tensor:
+    return torch.randint(1, TINY["vocab_size"], (rows, TINY["seq_len"]), generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,98 @@
+"""The configuration: what it refuses, and what it counts before a weight exists."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from trm_fast.nn import TRMConfig
+
+from .small import TINY, VARIANTS, config, model, tokens
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"hidden_sise": 8}, "hidden_sise"),
+        ({"hidden_size": "8"}, "hidden_size"),
+        ({"hidden_size": 8.0}, "hidden_size"),
+        ({"num_layers": True}, "num_layers"),
+        ({"causal": 1}, "causal"),
+        ({"mixing": "conv"}, "mixing"),
+        ({"seq_len": 0}, "seq_len"),
+        ({"vocab_size": 1}, "vocab_size"),
+        ({"T_cycles": 0}, "T_cycles"),
+        ({"n_latent_steps": -1}, "n_latent_steps"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"norm_eps": float("inf")}, "norm_eps"),
+        ({"q_threshold": 0.0}, "q_threshold"),
+        ({"q_threshold": 1.0}, "q_threshold"),
+        ({"grid_shape": (2.5, 3)}, "grid_shape"),
+        ({"mixing": "attention", "num_heads": 3}, "num_heads 3"),
+        ({"mixing": "attention", "positions": "rope", "num_heads": 8}, "rope needs an even"),
+        ({"causal": True}, "causal needs mixing: attention"),
+        ({"positions": "rope"}, "rope needs mixing: attention"),
+        ({"positions": "grid"}, "grid_shape"),
+        ({"positions": "grid", "grid_shape": (2, 4)}, r"seq_len \(6\)"),
+        ({"n_latent_steps": 0}, "question never enters"),
+        ({"n_latent_steps": 0, "state": "single", "inject_last": False}, "question never enters"),
+        ({"prefix_tokens": 2, "puzzle_embedding_size": 17}, "prefix_tokens x hidden_size = 16"),
+    ],
+)
+def test_what_does_not_fit_is_named(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        config(**changes)
+
+
+def test_a_configuration_is_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        config().hidden_size = 4  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_json_round_trip(name: str) -> None:
+    made = config(**VARIANTS[name])
+    assert TRMConfig.model_validate(made.model_dump(mode="json")) == made
+
+
+def test_published_numbers() -> None:
+    """Depth and parameters that the paper states, inner widths that the published code has."""
+    mixer, attention = TRMConfig.for_sudoku(), TRMConfig.for_maze()
+    assert mixer.effective_depth == 42
+    assert round(mixer.num_parameters() / 1e6) == 5
+    assert round((attention.num_parameters() - 512) / 1e6) == 7
+    assert [mixer.inner_size(width) for width in (512, 97, 81)] == [1536, 512, 256]
+    assert attention.effective_depth == 3 * 5 * 2
+    assert attention.total_tokens == TRMConfig.for_arc_agi(num_puzzles=3).total_tokens == 916
+
+
+def test_the_halting_logit() -> None:
+    assert config().q_logit == 0
+    assert torch.tensor(config(q_threshold=0.8).q_logit).sigmoid().item() == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_parameters_are_counted(name: str) -> None:
+    made = model(**VARIANTS[name])
+    rows = 0 if made.puzzle_embedding is None else made.puzzle_embedding.numel()
+    assert made.config.num_parameters() == sum(p.numel() for p in made.parameters()) + rows == made.num_parameters()
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", ["mixer", "deep", "attention", "single", "no-latent-steps", "prefix"])
+def test_matrix_flop_are_counted(name: str, training: bool) -> None:
+    rows, made = 3, model(**VARIANTS[name])
+    counter = FlopCounterMode(display=False)
+    with counter, sdpa_kernel(SDPBackend.MATH):  # the fused CPU kernel is not in torch's table
+        out = made(tokens(rows), made.initial_state(rows), made.puzzle_rows(None, rows))
+        if training:
+            (out.logits.sum() + out.q.sum()).backward()
+    c = made.config
+    heads = 2 * c.total_tokens * c.hidden_size * TINY["vocab_size"] + 2 * c.hidden_size
+    counted = counter.get_total_flops() // rows - heads * (3 if training else 1)
+    assert counted == c.gemm_flop(training=training)

@@ -1,0 +1,172 @@
+"""Each part of a block against the same mathematics written another way, in float64."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trm_fast.nn.block import Sublayer
+from trm_fast.nn.layers import Attention, ChannelMLP, InputEmbedding, Norm, TokenMixer
+
+from .small import config
+
+B, L, D = 3, 6, 8
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(B, L, D, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0], [0, 1, 0, 1, 1, 1]], dtype=torch.bool)
+
+
+def swiglu(x: Tensor, gate_up: nn.Module, down: nn.Module) -> Tensor:
+    w: Tensor = gate_up.weight  # type: ignore[assignment]
+    gate, up = x @ w[: len(w) // 2].T, x @ w[len(w) // 2 :].T
+    return (gate * torch.sigmoid(gate) * up) @ down.weight.T  # type: ignore[operator]
+
+
+def test_channel_mlp(x: Tensor) -> None:
+    part = ChannelMLP(config()).double()
+    torch.testing.assert_close(part(x, None), swiglu(x, part.gate_up, part.down))
+
+
+@pytest.mark.parametrize("mask", [None, MASK])
+def test_token_mixer_is_two_linear_maps_of_the_transposed_state(x: Tensor, mask: Tensor | None) -> None:
+    part = TokenMixer(config()).double()
+    seen = x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0)
+    want = swiglu(seen.transpose(1, 2), part.gate_up, part.down).transpose(1, 2)
+    torch.testing.assert_close(part(x, mask), want)
+
+
+@pytest.mark.parametrize("mask", [None, MASK])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("positions", ["none", "rope"])
+def test_attention_one_query_at_a_time(x: Tensor, positions: str, causal: bool, mask: Tensor | None) -> None:
+    c = config(mixing="attention", positions=positions, causal=causal, rope_theta=100.0)
+    part = Attention(c).double()
+    width = D // c.num_heads
+    q, k, v = (part.qkv.weight[i * D : (i + 1) * D] for i in range(3))
+
+    def turned(vector: Tensor, position: int) -> Tensor:
+        """Rotary positions as multiplication by e^(i angle) of the pairs (j, j + width / 2)."""
+        if positions == "none":
+            return vector
+        angles = position * 100.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+        half = width // 2
+        pairs = torch.complex(vector[:half], vector[half:]) * torch.exp(1j * angles)
+        return torch.cat((pairs.real, pairs.imag))
+
+    want = torch.zeros_like(x)
+    for b in range(B):
+        for i in range(L):
+            keys = [j for j in range(L) if (mask is None or bool(mask[b, j]) or j == i) and (j <= i or not causal)]
+            heads = []
+            for h in range(c.num_heads):
+                part_of = slice(h * width, (h + 1) * width)
+                query = turned((q @ x[b, i])[part_of], i)
+                scores = torch.stack([query @ turned((k @ x[b, j])[part_of], j) for j in keys]) / math.sqrt(width)
+                heads.append(sum(s * (v @ x[b, j])[part_of] for s, j in zip(scores.softmax(0), keys, strict=True)))
+            want[b, i] = part.out.weight @ torch.cat(heads)  # type: ignore[arg-type]
+    # The rotary tables are float32, as published.
+    tolerance = 1e-6 if positions == "rope" else 1e-12
+    torch.testing.assert_close(part(x, mask), want, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dim", [-1, 1])
+@pytest.mark.parametrize("kind", ["rms", "layer"])
+def test_norms(x: Tensor, kind: str, dim: int) -> None:
+    norm, residual = Norm(config(norm=kind, norm_eps=0.01), dim), torch.randn_like(x)
+    for got, h in ((norm(x), x), (norm(x, residual), x + residual)):
+        last = h.transpose(dim, -1)
+        if kind == "rms":
+            want = last / (last.square().mean(-1, keepdim=True) + 0.01).sqrt()
+        else:
+            want = F.layer_norm(last, last.shape[-1:], eps=0.01)
+        torch.testing.assert_close(got, want.transpose(dim, -1))
+
+
+@pytest.mark.parametrize("kind", ["rms", "layer"])
+def test_norms_of_low_precision_keep_float32_statistics(kind: str) -> None:
+    x = torch.randn(2, 3, 512, generator=torch.Generator().manual_seed(0)).bfloat16() + 30
+    got, want = Norm(config(norm=kind), -1)(x), Norm(config(norm=kind), -1)(x.double())
+    assert got.dtype == torch.bfloat16
+    torch.testing.assert_close(got.double(), want, rtol=2**-8, atol=1e-6)
+
+
+@pytest.mark.parametrize("part_type", [TokenMixer, ChannelMLP, Attention])
+@pytest.mark.parametrize("position", ["post", "pre"])
+def test_where_the_norm_stands(x: Tensor, position: str, part_type: Any) -> None:
+    c = config(norm_position=position, mixing="attention" if part_type is Attention else "mlp")
+    part = part_type(c).double()
+    sublayer = Sublayer(part, c)
+    axis = 1 if part_type is TokenMixer else 2  # the mixer's norm runs over tokens
+
+    def norm(h: Tensor) -> Tensor:
+        return h / (h.square().mean(axis, keepdim=True) + c.norm_eps).sqrt()
+
+    want = norm(x + part(x, None)) if position == "post" else x + part(norm(x), None)
+    torch.testing.assert_close(sublayer(x, None), want)
+
+
+@pytest.mark.parametrize("position", ["post", "pre"])
+def test_dropout_is_of_the_part_alone_and_off_in_evaluation(x: Tensor, position: str) -> None:
+    c = config(norm_position=position, dropout=0.4, norm_eps=1e-12)
+    part = ChannelMLP(c).double()
+    sublayer, plain = Sublayer(part, c), Sublayer(part, config(norm_position=position, norm_eps=1e-12))
+    assert torch.equal(sublayer.eval()(x, None), plain(x, None))
+    sublayer.train()
+    torch.manual_seed(0)
+    dropped = torch.stack([sublayer.dropout(part(x, None)) for _ in range(20)])
+    assert (dropped == 0).double().mean().item() == pytest.approx(0.4, abs=0.03)
+    torch.manual_seed(0)
+    first = sublayer(x, None)
+    h = x if position == "pre" else None
+    want = x + dropped[0] if h is None else x + _first_dropout(sublayer, x)
+    torch.testing.assert_close(first, plain.norm(want) if position == "post" else want)
+    assert not torch.equal(first, sublayer(x, None))
+
+
+def _first_dropout(sublayer: Sublayer, x: Tensor) -> Tensor:
+    torch.manual_seed(0)
+    return sublayer.dropout(sublayer.part(sublayer.norm(x), None))  # type: ignore[no-any-return]
+
+
+def test_embedding_of_tokens_and_prefix() -> None:
+    c = config(prefix_tokens=2, puzzle_embedding_size=11, num_puzzles=1)
+    part = InputEmbedding(c)
+    tokens, rows = torch.tensor([[0, 1, 2, 3, 4, 5]], dtype=torch.int32), torch.randn(1, 11)
+    x = part(tokens, rows, torch.float32) / math.sqrt(D)
+    torch.testing.assert_close(x[:, 2:], part.tokens.weight[tokens.long()])
+    torch.testing.assert_close(x[:, :2].flatten(1)[:, :11], rows)
+    assert not x[:, :2].flatten(1)[:, 11:].any()
+    with pytest.raises(ValueError, match="puzzle_rows"):
+        part(tokens, None, torch.float32)
+
+
+@pytest.mark.parametrize("prefix", [0, 1])
+def test_grid_positions_are_a_row_and_a_column(prefix: int) -> None:
+    c = config(positions="grid", grid_shape=(2, 3), prefix_tokens=prefix, puzzle_embedding_size=8)
+    part = InputEmbedding(c)
+    assert part.rows is not None
+    assert part.columns is not None
+    tokens, puzzle = torch.zeros(1, 6, dtype=torch.int32), torch.randn(1, 8) if prefix else None
+    x = part(tokens, puzzle, torch.float32)[0] / math.sqrt(D)
+    for cell in range(6):
+        position = (part.rows.weight[cell // 3] + part.columns.weight[cell % 3]) / math.sqrt(2)
+        torch.testing.assert_close(x[prefix + cell], (part.tokens.weight[0] + position) / math.sqrt(2))
+    if puzzle is not None:  # the prefix has no place on the grid
+        torch.testing.assert_close(x[0], puzzle[0] / math.sqrt(2))
+
+
+def test_learned_positions() -> None:
+    part = InputEmbedding(config(positions="learned"))
+    assert part.positions is not None
+    x = part(torch.zeros(1, 6, dtype=torch.int32), None, torch.float32)[0] / math.sqrt(D)
+    torch.testing.assert_close(x, (part.tokens.weight[0] + part.positions.weight) / math.sqrt(2))

@@ -1,0 +1,109 @@
+"""The recursion against a loop written out by hand, and where its gradient comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from trm_fast.nn import TRM
+
+from .small import VARIANTS, model, tokens
+
+B = 3
+Gradients = dict[str, Tensor]
+
+
+def loop(made: TRM, x: Tensor, y: Tensor | None, z: Tensor, learns: Callable[[int, int], bool]) -> tuple[Tensor, Tensor]:
+    """Figure 3 of the paper; ``learns(cycle, application)`` says whose state keeps its gradient."""
+    c = made.config
+    for t in range(c.T_cycles):
+        for i in range(c.n_latent_steps):
+            z = made.net(z + x if y is None else z + y + x, None)
+            z = z if learns(t, i) else z.detach()
+            x_used = x
+        if y is None:
+            z = made.net(z + x if c.inject_last else z, None)
+            z = z if learns(t, c.n_latent_steps) else z.detach()
+        else:
+            y = made.net(y + z, None)
+            y = y if learns(t, c.n_latent_steps) else y.detach()
+    return (z if y is None else y), z
+
+
+def run(made: TRM, learns: Callable[[int, int], bool] | None) -> tuple[Tensor, Tensor, Gradients]:
+    """Logits, latent and gradients of one supervision step: the model's own for None, else of the loop."""
+    made.zero_grad()
+    state, rows = made.initial_state(B), made.puzzle_rows(torch.tensor([0, 1, 1]), B)
+    if learns is None:
+        out = made(tokens(B), state, rows)
+        logits, q, z = out.logits, out.q, out.state.z
+    else:
+        x = made.embedding(tokens(B), rows, made.compute_dtype)
+        answer, z = loop(made, x, state.y, state.z, learns)
+        logits, q = made.token_head(answer), made.q_head(answer)
+    (logits.square().sum() + q.sum()).backward()
+    return logits.detach(), z.detach(), {n: p.grad.clone() for n, p in made.named_parameters() if p.grad is not None}
+
+
+def differs(a: Gradients, b: Gradients) -> bool:
+    return any(n not in b or not torch.allclose(a[n], b[n], rtol=1e-6) for n in a)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_supervision_step_and_its_gradient(name: str) -> None:
+    made = model(dtype=torch.float64, **VARIANTS[name])
+    last = made.config.T_cycles - 1
+    logits, z, gradients = run(made, None)
+    want_logits, want_z, want = run(made, lambda cycle, i: cycle == last)
+    torch.testing.assert_close(logits, want_logits)
+    torch.testing.assert_close(z, want_z)
+    assert gradients.keys() == want.keys()
+    for parameter in want:
+        torch.testing.assert_close(gradients[parameter], want[parameter], msg=lambda m, p=parameter: f"{p}: {m}")
+
+
+@pytest.mark.parametrize("name", ["mixer", "single"])
+def test_neither_more_nor_less_carries_gradient(name: str) -> None:
+    """The loop above tells these apart: all cycles learning, and only the last application."""
+    made = model(dtype=torch.float64, **VARIANTS[name])
+    last, n = made.config.T_cycles - 1, made.config.n_latent_steps
+    _, _, gradients = run(made, None)
+    assert differs(gradients, run(made, lambda cycle, i: True)[2])
+    for only in range(1, n + 1):
+        assert differs(gradients, run(made, lambda cycle, i, only=only: cycle == last and i >= only)[2])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_kept_state_is_detached_and_goes_on(name: str) -> None:
+    made = model(**VARIANTS[name])
+    rows = made.puzzle_rows(None, B)
+    out = made(tokens(B), made.initial_state(B), rows)
+    assert out.logits.shape == (B, 6, 6)
+    assert out.q.shape == (B,)
+    assert (out.state.y is None) == (made.config.state == "single")
+    for part in (out.state.z, out.state.answer):
+        assert part.shape == (B, made.config.total_tokens, 8)
+        assert not part.requires_grad
+    again = made(tokens(B), out.state, rows)
+    assert not torch.allclose(again.logits, out.logits)
+
+
+def test_low_precision_activations_and_float32_weights() -> None:
+    made = model(dtype=torch.bfloat16)
+    out = made(tokens(B), made.initial_state(B))
+    assert out.logits.dtype == out.state.z.dtype == torch.bfloat16
+    assert out.q.dtype == torch.float32
+    out.logits.float().sum().backward()
+    assert {p.dtype for p in made.parameters()} == {torch.float32}
+    wide = model(dtype=torch.float32)
+    torch.testing.assert_close(out.logits.float(), wide(tokens(B), wide.initial_state(B)).logits, rtol=0.1, atol=0.2)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_dropout_inside_the_recursion(training: bool) -> None:
+    made = model(dropout=0.3).train(training)
+    first, second = (made(tokens(B), made.initial_state(B)).logits for _ in range(2))
+    assert torch.equal(first, second) != training
