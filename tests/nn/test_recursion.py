@@ -16,14 +16,15 @@ B = 3
 Gradients = dict[str, Tensor]
 
 
-def loop(made: TRM, x: Tensor, y: Tensor | None, z: Tensor, learns: Callable[[int, int], bool]) -> tuple[Tensor, Tensor]:
+def loop(
+    made: TRM, x: Tensor, y: Tensor | None, z: Tensor, learns: Callable[[int, int], bool]
+) -> tuple[Tensor, Tensor]:
     """Figure 3 of the paper; ``learns(cycle, application)`` says whose state keeps its gradient."""
     c = made.config
     for t in range(c.T_cycles):
         for i in range(c.n_latent_steps):
             z = made.net(z + x if y is None else z + y + x, None)
             z = z if learns(t, i) else z.detach()
-            x_used = x
         if y is None:
             z = made.net(z + x if c.inject_last else z, None)
             z = z if learns(t, c.n_latent_steps) else z.detach()

@@ -92,7 +92,7 @@ class TRMConfig(BaseModel):
     def inner_size(self, width: int) -> int:
         """Inner width of a SwiGLU over ``width`` numbers, rounded up as published."""
         multiple = self.inner_multiple
-        return -(-round(self.expansion * width * 2 / 3) // multiple) * multiple
+        return -(-max(1, round(self.expansion * width * 2 / 3)) // multiple) * multiple
 
     def gemm_flop(self, *, training: bool) -> int:
         """Matrix FLOP of one supervision step for one sample; in training the last cycle's backward counts twice."""

@@ -1,0 +1,289 @@
+"""The whole training step and the solver against the published computation in stock PyTorch (``baseline``).
+
+    python bench/end_to_end.py                                        every case, as a table
+    python bench/end_to_end.py --only train:mixer97:16 --threads 2 --json
+    python bench/end_to_end.py --baseline compiled --only train       the same against torch.compile
+
+A case is KIND:MODEL:BATCH. Both sides start from the same weights and data, each in a process of its own, and take
+turns step by step, so that what else the machine does hits both alike; the first losses must agree before a time
+counts. ``gemm_share`` is the step's matrix FLOP over its time, as a share of the rate of a large product that is
+measured between the steps; ``peak_rss_ratio`` compares what the two sides' memory grows by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent
+NO_PREFIX = {"tokens": 81, "puzzle_emb_ndim": 0}
+SMALL = {**NO_PREFIX, "H_cycles": 2, "L_cycles": 2, "num_heads": 4}
+MODELS: dict[str, dict[str, Any]] = {  # published configuration keys
+    "mixer97": {"tokens": 97},
+    "mixer81": NO_PREFIX,
+    "attention97": {"tokens": 97, "mixer": False},
+    "sudoku-cpu": {**SMALL, "hidden_size": 128},
+    "sudoku-4x4": {**SMALL, "hidden_size": 64, "seq_len": 16, "vocab_size": 6},
+}
+CASES = [
+    *(f"train:{name}:16" for name in ("mixer97", "mixer81", "attention97")),
+    *(f"train:{name}:64" for name in ("sudoku-cpu", "sudoku-4x4")),
+    *(f"solve:{name}:{batch}" for name in ("mixer97", "attention97") for batch in (16, 1)),
+    *(f"solve:{name}:64" for name in ("sudoku-cpu", "sudoku-4x4")),
+]
+SOLVER_STEPS = 16
+TOLERANCE = 1e-3  # relative, of the first loss: recursion multiplies rounding
+
+
+class Problem:
+    """What both sides compute: the case, its data and the published model's first weights."""
+
+    def __init__(self, case: str, data: str | None) -> None:
+        import torch
+
+        sys.path.insert(0, str(FOLDER / "baseline"))
+        import eager_trm
+
+        self.eager = eager_trm
+        self.kind, name, batch = case.split(":")
+        self.batch_size = int(batch)
+        self.config = eager_trm.sudoku_config(**MODELS[name])
+        torch.manual_seed(0)
+        self.model = eager_trm.TRM(self.config)
+        L, V = self.config["seq_len"], self.config["vocab_size"]
+        rows = _rows(data, self.batch_size) if L == 81 else None
+        inputs, labels = rows if rows else (torch.randint(1, V, (self.batch_size, L)) for _ in range(2))
+        self.batch = {
+            "inputs": inputs.int(),
+            "labels": labels.long(),
+            "puzzle_identifiers": torch.zeros(self.batch_size, dtype=torch.int32),
+        }
+
+
+def _rows(data: str | None, count: int) -> tuple[Any, Any] | None:
+    if data is None:
+        return None
+    import torch
+
+    from trm_fast.tasks import get_task
+
+    sudoku = get_task("sudoku")
+    examples = sudoku(sudoku.Config(name="sudoku")).read(data).take(slice(count))
+    return torch.from_numpy(examples.inputs), torch.from_numpy(examples.labels)
+
+
+def baseline_side(problem: Problem, compiled: bool) -> Callable[[], float]:
+    import torch
+
+    eager, model, batch = problem.eager, problem.model, problem.batch
+    if compiled:
+        model.forward = torch.compile(model.forward, dynamic=False)
+    carry = eager.Carry(model, batch)
+    optimizer = eager.AdamATan2(model.parameters())
+    average = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    def train() -> float:
+        return eager.train_step(model, carry, batch, optimizer, average).item()
+
+    def solve() -> float:
+        fresh, total = eager.Carry(model, batch), 0.0
+        with torch.inference_mode():
+            for _ in range(SOLVER_STEPS):
+                total = float(eager.supervise(model, fresh, batch)[1][0].sum())
+        return total
+
+    return train if problem.kind == "train" else solve
+
+
+def our_side(problem: Problem) -> Callable[[], float]:
+    import numpy as np
+
+    from trm_fast.interchange import from_published
+    from trm_fast.nn import AdamATan2
+    from trm_fast.tasks.base import Examples
+    from trm_fast.training import TrainingConfig, TrainStep
+
+    model, B = from_published(problem.model.state_dict(), problem.config), problem.batch_size
+    if problem.kind == "solve":
+        inputs = problem.batch["inputs"]
+        return lambda: float(model.solve(inputs, SOLVER_STEPS, halt=False)["confidence"].sum())
+    config = TrainingConfig(batch_size=B, gradient_accumulation=1)
+    step = TrainStep(model, AdamATan2(model.parameters(), ema_decay=0.999), config)
+    examples = Examples(*(problem.batch[k].int().numpy() for k in ("inputs", "labels", "puzzle_identifiers")))
+
+    def train() -> float:
+        halted = np.flatnonzero(step.carry.halted.numpy())
+        step.fill(halted, examples.take(halted), np.zeros(B, np.int32), 1e-4)
+        step.run()
+        return step.read_totals()["loss"]
+
+    return train
+
+
+def side(pipe: Connection, ours: bool, case: str, threads: int, compiled: bool, data: str | None) -> None:
+    """A child process: one step a message, answered with its seconds and what it computed; None asks for memory."""
+    import torch
+
+    import trm_fast.interchange
+    import trm_fast.training  # noqa: F401 (both sides have the same libraries loaded before memory is counted)
+
+    torch.set_num_threads(threads)
+    problem = Problem(case, data)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run = our_side(problem) if ours else baseline_side(problem, compiled)
+    while (what := pipe.recv()) != "end":
+        if what == "memory":
+            pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+            continue
+        work = run if what == "step" else _product()
+        start = time.perf_counter()
+        value = work()
+        pipe.send((time.perf_counter() - start, value))
+
+
+def _product() -> Callable[[], float]:
+    """A large float32 product, whose rate is the ceiling."""
+    import torch
+
+    a, b = torch.randn(2, 1536, 1536)
+    return lambda: float((a @ b)[0, 0])
+
+
+def measure(case: str, threads: int, compiled: bool, repeats: int, data: str | None) -> dict[str, Any]:
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = [], []
+    for ours in (True, False):
+        pipe, theirs = context.Pipe()
+        process = context.Process(target=side, args=(theirs, ours, case, threads, compiled, data), daemon=True)
+        process.start()
+        pipes.append(pipe), processes.append(process)
+
+    def ask(pipe: Connection, what: str) -> Any:
+        pipe.send(what)
+        return pipe.recv()
+
+    times: tuple[list[float], list[float]] = ([], [])
+    products = []
+    for repeat in range(repeats + 1):  # the first warms up
+        values = []
+        for pipe, mine in zip(pipes, times, strict=True):
+            seconds, value = ask(pipe, "step")
+            values.append(value)
+            mine.append(seconds)
+        products.append(ask(pipes[0], "product")[0])
+        if repeat == 0 and case.startswith("train") and abs(values[0] - values[1]) > TOLERANCE * abs(values[1]):
+            raise SystemExit(f"{case}: the losses of the first step differ: ours {values[0]}, baseline {values[1]}")
+    growth = [ask(pipe, "memory") for pipe in pipes]
+    for pipe in pipes:
+        pipe.send("end")
+    for process in processes:
+        process.join()
+    ours, theirs = (statistics.median(t[1:]) for t in times)
+    rate, ceiling = flop(case) / ours, 2 * 1536**3 / min(products)
+    return {
+        "case": case,
+        "device": device_name(),
+        "dtype": "float32",
+        "threads": threads,
+        "ms": round(1e3 * ours, 3),
+        "baseline": "compiled" if compiled else "eager",
+        "baseline_ms": round(1e3 * theirs, 3),
+        "ratio": round(theirs / ours, 3),
+        "ratio_of_best": round(min(times[1][1:]) / min(times[0][1:]), 3),
+        "gflops": round(rate / 1e9, 1),
+        "gemm_ceiling_gflops": round(ceiling / 1e9, 1),
+        "gemm_share": round(rate / ceiling, 3),
+        "peak_rss_ratio": round(growth[0] / max(1, growth[1]), 3),
+        "commit": commit(),
+    }
+
+
+def flop(case: str) -> int:
+    """Matrix FLOP of one step of a case."""
+    from trm_fast.interchange import published_config
+
+    kind, name, batch = case.split(":")
+    sys.path.insert(0, str(FOLDER / "baseline"))
+    import eager_trm
+
+    config = published_config(eager_trm.sudoku_config(**MODELS[name]), single=False)
+    steps = 1 if kind == "train" else SOLVER_STEPS
+    return steps * int(batch) * config.gemm_flop(training=kind == "train")
+
+
+def device_name() -> str:
+    """The processor as a folder name."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+        name = re.search(r"^model name\s*:\s*(.*)$", text, re.M)
+        found = name[1] if name else platform.machine()
+        isa = next((i for i in ("amx_bf16", "avx512f", "avx2") if f" {i}" in text), "")
+    except OSError:
+        found, isa = platform.processor() or platform.machine(), ""
+    return re.sub(r"[^a-z0-9.]+", "-", f"{found} {isa} {os.cpu_count()} cpus".lower()).strip("-")
+
+
+def commit() -> str:
+    command = ["git", "-C", str(FOLDER), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def write(results: list[dict[str, Any]]) -> Path:
+    """Merges results into ``results/<device>/end_to_end.json``: the newest of each case, threads and baseline."""
+    path = FOLDER / "results" / device_name() / "end_to_end.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known = json.loads(path.read_text()) if path.exists() else []
+    merged = {(r["case"], r["threads"], r["baseline"]): r for r in [*known, *results]}
+    path.write_text(json.dumps(list(merged.values()), indent=1) + "\n")
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", metavar="CASE", help="a case, or the start of some; repeatable")
+    parser.add_argument("--threads", type=int, action="append", help="repeatable; 1 and 2 by default")
+    parser.add_argument("--baseline", choices=("eager", "compiled"), default="eager")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--data", default=os.environ.get("TRM_FAST_DATA"), help="a CSV of 9x9 sudokus")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--no-write", action="store_true", help="leave bench/results alone")
+    options = parser.parse_args()
+    wanted = options.only or [""]
+    cases = [c for c in CASES if any(c.startswith(w) for w in wanted)]
+    cases += [w for w in wanted if w.count(":") == 2 and w not in cases and w.split(":")[1] in MODELS]
+    if not cases:
+        parser.error(f"no such case; there are: {', '.join(CASES)}")
+    data = options.data if options.data and Path(options.data).is_file() else None
+    results = []
+    for case in cases:
+        for threads in options.threads or [1, 2]:
+            result = measure(case, threads, options.baseline == "compiled", options.repeats, data)
+            results.append(result)
+            if options.json:
+                print(json.dumps(result), flush=True)
+            else:
+                line = "{case:22} {threads} threads {ms:9.1f} ms, {baseline} {baseline_ms:9.1f} ms: x {ratio:.2f}; "
+                line += "{gflops:.1f} GFLOP/s = {gemm_share:.0%} of GEMM; memory x {peak_rss_ratio:.2f}"
+                print(line.format(**result), flush=True)
+    if not options.no_write:
+        print(f"written to {write(results)}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

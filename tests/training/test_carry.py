@@ -1,0 +1,106 @@
+"""The carry: who takes new data, who goes on, and when a slot lets go."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from trm_fast.nn import IGNORE, AdamATan2
+from trm_fast.training import Carry, TrainStep
+
+from .small import make_examples, make_model, training_config
+
+B = 6
+
+
+def test_all_slots_start_halted_and_empty() -> None:
+    carry = Carry(make_model(), B)
+    assert carry.halted.all()
+    assert (carry.labels == IGNORE).all()
+    assert not carry.steps.any()
+
+
+@pytest.mark.parametrize("state", ["dual", "single"])
+def test_only_halted_slots_are_refilled(state: str) -> None:
+    model = make_model(state=state)
+    carry = Carry(model, B)
+    assert ("y" in carry.tensors()) == (state == "dual")
+    first, second = (make_examples(B, seed, puzzles=9) for seed in (1, 2))
+    tensors = [[torch.from_numpy(a) for a in (e.inputs, e.labels, e.puzzle_ids)] for e in (first, second)]
+    carry.refill(*tensors[0])
+    carry.supervise(model, slice(None))
+    carry.steps.copy_(torch.arange(1, B + 1))
+    carry.halted.copy_(torch.tensor([1, 0, 0, 1, 0, 1]).bool())
+    state_before = carry.state.detach().rows(slice(None))
+    z = state_before.z.clone()
+    carry.refill(*tensors[1])
+    for mine, old, new in zip((carry.inputs, carry.labels, carry.puzzle_ids), *tensors, strict=True):
+        for row in range(B):
+            assert torch.equal(mine[row], (new if row in (0, 3, 5) else old)[row])
+    assert carry.steps.tolist() == [0, 2, 3, 0, 5, 0]
+    assert torch.equal(carry.state.z, z), "the state of a halted slot is replaced when it is supervised, not before"
+
+
+@pytest.mark.parametrize("state", ["dual", "single"])
+def test_refilled_slots_start_afresh_and_the_others_go_on(state: str) -> None:
+    model = make_model(state=state)
+    carry, examples = Carry(model, B), make_examples(B)
+    carry.refill(*(torch.from_numpy(a) for a in (examples.inputs, examples.labels, examples.puzzle_ids)))
+    halted = torch.tensor([1, 0, 1, 0, 0, 1]).bool()
+    carry.supervise(model, slice(None))
+    carry.halted.copy_(halted)
+    once = [t if t is None else t.clone() for t in carry.state]
+    out, _, _ = carry.supervise(model, slice(None))
+    start = model.initial_state(B)
+    fresh = model(carry.inputs, start)
+    gone_on = model(carry.inputs, type(start)(*once))
+    for row in range(B):
+        want = fresh if halted[row] else gone_on
+        torch.testing.assert_close(out.logits[row], want.logits[row])
+        torch.testing.assert_close(carry.state.z[row], want.state.z[row])
+        torch.testing.assert_close(carry.state.answer[row], want.state.answer[row])
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.8])
+@pytest.mark.parametrize("slices", [[slice(0, B)], [slice(0, 4), slice(4, B)]])
+def test_when_a_slot_halts(threshold: float, slices: list[slice]) -> None:
+    """Against the rule in plain Python: Q over the threshold or the last step, but not before the minimum."""
+    carry = Carry(make_model(q_threshold=threshold, max_supervision_steps=5), B)
+    rng = np.random.default_rng(0)
+    steps, halted = [0] * B, [True] * B
+    early = late = 0
+    for _ in range(60):
+        examples = make_examples(B)
+        carry.refill(*(torch.from_numpy(a) for a in (examples.inputs, examples.labels, examples.puzzle_ids)))
+        q = torch.from_numpy(rng.normal(-1, 2, B)).float()
+        minimum = rng.choice([0, 0, 2, 4, 5], B).astype(np.int32)
+        for rows in slices:
+            carry.count_and_halt(q[rows], torch.from_numpy(minimum), rows)
+        for i in range(B):
+            steps[i] = 1 if halted[i] else steps[i] + 1
+            sure = 1 / (1 + np.exp(-q[i].item())) > threshold
+            halted[i] = (sure or steps[i] == 5) and steps[i] >= minimum[i]
+            early, late = early + (halted[i] and steps[i] < 5), late + (halted[i] and steps[i] == 5)
+        assert carry.steps.tolist() == steps
+        assert carry.halted.tolist() == halted
+    assert early > 10
+    assert late > 10
+
+
+def test_an_example_stays_until_its_slot_halts() -> None:
+    model = make_model()
+    step = TrainStep(model, AdamATan2(model.parameters(), 1e-3), training_config(batch_size=B))
+    held: list[list[int] | None] = [None] * B
+    kept = replaced = 0
+    for n in range(20):
+        halted = step.carry.halted.tolist()
+        fresh = make_examples(B, seed=n)
+        step.fill(np.arange(B), fresh, np.zeros(B, dtype=np.int32), 1e-3)  # offered to all, taken by the halted
+        step.run()
+        for i in range(B):
+            now = step.carry.inputs[i].tolist()
+            assert now == (fresh.inputs[i].tolist() if halted[i] else held[i])
+            kept, replaced, held[i] = kept + (not halted[i]), replaced + halted[i], now
+    assert kept > 20
+    assert replaced > 20

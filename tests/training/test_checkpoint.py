@@ -1,0 +1,246 @@
+"""Checkpoints: whole or not there, damage found before anything is loaded, the right ones kept."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from trm_fast.errors import UserError
+from trm_fast.training import Trainer, checkpoint
+
+from .small import run_config
+
+
+def groups(value: float) -> dict[str, dict[str, Tensor]]:
+    return {
+        "model": {"w": torch.full((3, 4), value), "b": torch.tensor([True, False])},
+        "carry": {"half": torch.full((5,), value, dtype=torch.bfloat16), "n": torch.arange(3, dtype=torch.int32).T},
+    }
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    for step in (10, 20):
+        checkpoint.save(tmp_path, step, groups(step), {"seconds": step / 3, "feed": {"rng": 2**80}})
+    return tmp_path
+
+
+def loads(run: Path, step: int, from_step: int | None = None) -> bool:
+    tensors, state = checkpoint.load(run, from_step)
+    same = all(
+        torch.equal(tensor, tensors[group][name]) and tensor.dtype == tensors[group][name].dtype
+        for group, wanted in groups(step).items()
+        for name, tensor in wanted.items()
+    )
+    kept = (state["step"], state["seconds"], state["feed"])
+    return same and tensors.keys() == groups(0).keys() and kept == (step, step / 3, {"rng": 2**80})
+
+
+def test_round_trip(run: Path) -> None:
+    assert loads(run, 20)
+    assert loads(run, 20, 20)
+    assert loads(run, 10, 10)
+    assert checkpoint.steps_of(run) == [10, 20]
+
+
+def test_a_step_can_be_written_again(run: Path) -> None:
+    checkpoint.save(run, 20, groups(5), {})
+    assert checkpoint.load(run)[0]["model"]["w"][0, 0] == 5
+
+
+def test_what_is_not_there(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no checkpoint step_15; there are: step_10, step_20"):
+        checkpoint.load(run, 15)
+    with pytest.raises(UserError, match="has no checkpoint"):
+        checkpoint.load(tmp_path / "elsewhere")
+
+
+def cut(name: str) -> Callable[[Path], Any]:
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-1])
+
+
+def flip(name: str, at: int) -> Callable[[Path], Any]:
+    def apply(folder: Path) -> None:
+        content = bytearray((folder / name).read_bytes())
+        content[at] ^= 1
+        (folder / name).write_bytes(content)
+
+    return apply
+
+
+def edit(**keys: Any) -> Callable[[Path], Any]:
+    def apply(folder: Path) -> None:
+        path = folder / "state.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | keys))
+
+    return apply
+
+
+DAMAGES: dict[str, Callable[[Path], Any]] = {
+    "truncated tensors": cut("model.safetensors"),
+    "one bit of a weight": flip("model.safetensors", -1),
+    "one bit of a header": flip("carry.safetensors", 12),
+    "emptied tensors": lambda f: (f / "carry.safetensors").write_bytes(b""),
+    "missing tensors": lambda f: (f / "carry.safetensors").unlink(),
+    "swapped tensors": lambda f: shutil.copy(f / "model.safetensors", f / "carry.safetensors"),
+    "missing state": lambda f: (f / "state.json").unlink(),
+    "truncated state": lambda f: (f / "state.json").write_bytes((f / "state.json").read_bytes()[:-9]),
+    "one bit of the state": flip("state.json", 60),
+    "not text": lambda f: (f / "state.json").write_bytes(b"\xff\xfe"),
+    "a list": lambda f: (f / "state.json").write_text("[]"),
+    "edited seconds": edit(seconds=1.0),
+    "edited step": edit(step=30),
+    "edited files": edit(files={}),
+    "other version": edit(format_version=2),
+    "no hash": edit(sha256=None),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damage_is_found_and_the_earlier_one_offered(run: Path, name: str) -> None:
+    DAMAGES[name](run / "checkpoints" / "step_20")
+    with pytest.raises(UserError, match=r"step_20 is damaged: .*; use an earlier one with --from step_10"):
+        checkpoint.load(run)
+    assert loads(run, 10, 10)
+
+
+def test_a_renamed_checkpoint_is_not_believed(run: Path) -> None:
+    os.rename(run / "checkpoints" / "step_20", run / "checkpoints" / "step_30")
+    with pytest.raises(UserError, match="step_30 is damaged"):
+        checkpoint.load(run)
+
+
+def test_the_only_one_damaged(run: Path) -> None:
+    shutil.rmtree(run / "checkpoints" / "step_10")
+    cut("model.safetensors")(run / "checkpoints" / "step_20")
+    with pytest.raises(UserError, match="step_20 is damaged") as error:
+        checkpoint.load(run)
+    assert "--from" not in str(error.value)
+
+
+def test_unfinished_folders_are_no_checkpoints_and_go_away(run: Path) -> None:
+    left = run / "checkpoints" / ".writing-step_30"
+    shutil.copytree(run / "checkpoints" / "step_20", left)
+    (run / "checkpoints" / "step_x").mkdir()
+    assert checkpoint.steps_of(run) == [10, 20]
+    assert loads(run, 20)
+    checkpoint.save(run, 30, groups(30), {"seconds": 10.0, "feed": {"rng": 2**80}})
+    assert not left.exists()
+    assert loads(run, 30)
+
+
+def full(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def full_at_second() -> Callable[..., None]:
+    calls: list[Path] = []
+    real = checkpoint.save_file
+
+    def save(tensors: dict[str, Tensor], file: Path) -> None:
+        calls.append(file)
+        if len(calls) == 2:
+            file.write_bytes(b"half")
+            full()
+        real(tensors, file)
+
+    return save
+
+
+@pytest.mark.parametrize(
+    ("place", "failure"),
+    [
+        ("trm_fast.training.checkpoint.save_file", full),
+        ("trm_fast.training.checkpoint.save_file", full_at_second()),
+        ("pathlib.Path.write_text", full),
+        ("os.fsync", full),
+        ("os.rename", full),
+    ],
+)
+@pytest.mark.parametrize("step", [20, 30])
+def test_a_full_disk(
+    run: Path, place: str, failure: Callable[..., None], step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(place, failure)
+        with pytest.raises(UserError, match="could not be written .*No space left") as error:
+            checkpoint.save(run, step, groups(step), {})
+    steps = checkpoint.steps_of(run)
+    assert f"step_{steps[-1]} is intact" in str(error.value)
+    assert loads(run, steps[-1])
+    assert 10 in steps
+    assert not list((run / "checkpoints").glob(".writing-*"))
+
+
+def test_a_full_disk_at_the_first_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(UserError, match="could not be written") as error:
+        checkpoint.save(tmp_path, 10, groups(1), {})
+    assert "intact" not in str(error.value)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("a file stands here")
+    with pytest.raises(UserError, match="could not be written"):
+        checkpoint.save(tmp_path, 10, groups(1), {})
+
+
+@pytest.mark.parametrize(
+    ("last", "newest", "best", "kept"),
+    [
+        (60, 3, None, [40, 50, 60]),
+        (60, 1, None, [60]),
+        (60, 2, 20, [20, 50, 60]),
+        (60, 2, 60, [50, 60]),
+        (60, 9, 10, [10, 20, 30, 40, 50, 60]),
+        (40, 2, 10, [10, 30, 40]),  # 50 and 60 are of a run that was resumed from before them
+        (40, 1, None, [40]),
+    ],
+)
+def test_pruning(last: int, newest: int, best: int | None, kept: list[int], tmp_path: Path) -> None:
+    for step in range(10, 70, 10):
+        checkpoint.save(tmp_path, step, {}, {})
+    checkpoint.prune(tmp_path, last, newest, best)
+    assert checkpoint.steps_of(tmp_path) == kept
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == sorted(f"step_{s}" for s in kept)
+
+
+def test_a_run_goes_on_from_before_a_damaged_checkpoint(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    Trainer(run_config(steps=30), out).train()
+    weights = (out / "checkpoints" / "step_30" / "model.safetensors").read_bytes()
+    cut("model.safetensors")(out / "checkpoints" / "step_30")
+    with pytest.raises(UserError, match="--from step_20"):
+        Trainer.resume(out)
+    trainer = Trainer.resume(out, from_step=20)
+    assert trainer.step == 20
+    trainer.train()
+    assert Trainer.resume(out).step == 30
+    assert (out / "checkpoints" / "step_30" / "model.safetensors").read_bytes() == weights
+
+
+def test_a_branch_leaves_no_later_checkpoint_behind(tmp_path: Path) -> None:
+    """Else the next resume would take up the abandoned run, and pruning would remove the new one's checkpoints."""
+    out = tmp_path / "run"
+    Trainer(run_config(steps=40, keep_checkpoints=4), out).train()
+    trainer = Trainer.resume(out, from_step=20, config=run_config(steps=25, keep_checkpoints=1))
+    trainer.train()
+    assert checkpoint.steps_of(out)[-1] == 25
+    assert Trainer.resume(out).step == 25
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    Trainer(run_config(steps=2), out).train()
+    for config in (run_config({"hidden_size": 16}), run_config({"num_layers": 2}), run_config(batch_size=3)):
+        with pytest.raises(UserError, match="the checkpoint does not fit"):
+            Trainer.resume(out, config=config)

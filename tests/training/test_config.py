@@ -1,0 +1,215 @@
+"""Configurations: every wrong input is named in one line, every right one survives a round trip."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trm_fast.errors import UserError
+from trm_fast.training import RunConfig, apply_settings, make_config
+from trm_fast.training.config import read_preset, read_yaml
+
+from .small import SECTIONS, run_config, training_config
+
+
+def changed(section: str, **keys: Any) -> dict[str, Any]:
+    return SECTIONS | {section: {**SECTIONS.get(section, {}), **keys}}
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({}, ["task.name is missing"]),
+        ({"task": "sudoku"}, ["task.name is missing"]),
+        ({"task": {"name": 4}}, ["task.name is missing"]),
+        ({"task": {"name": "suduko"}}, ["suduko", "sudoku"]),
+        (changed("task", sise=4), ["f.yaml", "unknown key task.sise", "did you mean size?"]),
+        (changed("task", size=5), ["task.size = 5", "4, 6 or 9"]),
+        (SECTIONS | {"trainin": {}}, ["unknown key trainin", "did you mean training?"]),
+        (SECTIONS | {"zzz": {}}, ["unknown key zzz", "there are: task, data, model, training"]),
+        (SECTIONS | {"training": [1]}, ["training must be a section of keys, not [1]"]),
+        (SECTIONS | {"model": "big"}, ["model must be a section of keys, not 'big'"]),
+        (SECTIONS | {"data": 3}, ["data must be a section of keys, not 3"]),
+        (changed("data", sauce="x"), ["unknown key data.sauce", "did you mean source?"]),
+        (changed("data", holdout=1.0), ["data.holdout = 1.0"]),
+        (changed("model", hiden_size=3), ["unknown key model.hiden_size", "did you mean hidden_size?"]),
+        (changed("model", hidden_size="64"), ["model.hidden_size = '64'", "integer"]),
+        (changed("model", hidden_size=True), ["model.hidden_size = True", "integer"]),
+        (changed("model", mixing="conv"), ["model.mixing = 'conv'", "'mlp' or 'attention'"]),
+        (changed("model", mixing="attention", num_heads=3), ["model: hidden_size 8", "num_heads 3"]),
+        (changed("model", causal=True), ["model: causal needs mixing: attention"]),
+        (changed("model", vocab_size=9), ["model.vocab_size is 9", "task sudoku has 6", "leave it out"]),
+        (changed("model", seq_len=81), ["model.seq_len is 81", "16"]),
+        (changed("model", grid_shape=[2, 8]), ["model.grid_shape is [2, 8]", "(4, 4)"]),
+        (changed("training", stps=5), ["unknown key training.stps", "did you mean steps?"]),
+        (changed("training", steps=True), ["training.steps = True", "integer"]),
+        (changed("training", steps=5.0), ["training.steps = 5.0", "integer"]),
+        (changed("training", steps="5"), ["training.steps = '5'", "integer"]),
+        (changed("training", steps=0), ["training.steps = 0", "greater than or equal to 1"]),
+        (changed("training", steps=None), ["training.steps = None"]),
+        (changed("training", learning_rate="1e-4"), ["training.learning_rate = '1e-4'", "number"]),
+        (changed("training", learning_rate=math.nan), ["training.learning_rate = nan"]),
+        (changed("training", learning_rate=math.inf), ["training.learning_rate = inf", "finite"]),
+        (changed("training", betas=[0.9]), ["training.betas = [0.9]", "too few"]),
+        (changed("training", betas=[0.9, 0.9, 0.9]), ["training.betas", "at most 2"]),
+        (changed("training", betas=[0.9, 1.0]), ["training.betas = 1.0", "less than 1"]),
+        (changed("training", ema_decay=1.0), ["training.ema_decay = 1.0"]),
+        (changed("training", clip_norm=0), ["training.clip_norm = 0", "greater than 0"]),
+        (changed("training", gradient_accumulation="half"), ["training.gradient_accumulation = 'half'"]),
+        (changed("training", gradient_accumulation=0), ["training.gradient_accumulation = 0"]),
+        (changed("training", dtype="fp8"), ["training.dtype = 'fp8'", "bfloat16"]),
+        (changed("training", seed=-1), ["training.seed = -1"]),
+        (changed("training", seed=2**64), ["training.seed", "less than 18446744073709551616"]),
+        (changed("training", steps=0, batch_size=0), ["training.steps", "training.batch_size"]),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named(sections: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        make_config(sections, "f.yaml")
+    assert error.value.wrong_use
+    text = str(error.value)
+    assert "\n" not in text
+    for word in words:
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("training:\n  steps: 1\n  steps: 2\n", ["line 3", "key 'steps' stands twice"]),
+        ("task: {}\nmodel: {}\ntask: {}\n", ["line 3", "key 'task' stands twice"]),
+        ("task: [1\n", ["not valid YAML"]),
+        ("task: {[1]: 2}\n", ["line 1", "not valid YAML", "unhashable"]),
+        ("task:\n\t- x\n", ["line 2", "not valid YAML"]),
+        ("a: !!python/object:os.system {}\n", ["not valid YAML"]),
+        ("- task\n", ["a configuration has sections (task, data, model, training)"]),
+        ("", ["a configuration has sections"]),
+    ],
+)
+def test_broken_files(text: str, words: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        read_yaml(path)
+    assert error.value.wrong_use
+    for word in [str(path), *words]:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
+def test_unreadable_files(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "f.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match="can't be read"):
+        read_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("6E+3", 6e3),
+        ("-1.5e2", -150.0),
+        (".5e1", 5.0),
+        ("1_0", 10),
+        ("1e", "1e"),
+        ("e4", "e4"),
+        ("1e-4x", "1e-4x"),
+        ("2.5", 2.5),
+        ("null", None),
+        ("[1e-4, 2]", [1e-4, 2]),
+    ],
+)
+def test_numbers_mean_what_they_look_like(text: str, value: Any, tmp_path: Path) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_text(f"training: {{x: {text}}}\n")
+    for sections in (read_yaml(path), apply_settings({}, [f"training.x={text}"])):
+        got = sections["training"]["x"]
+        assert got == value
+        assert type(got) is type(value)
+
+
+def test_yaml_merges(tmp_path: Path) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_text("model: &small {hidden_size: 8, num_heads: 2}\ntraining: {<<: *small, num_heads: 4}\n")
+    assert read_yaml(path)["training"] == {"hidden_size": 8, "num_heads": 4}
+
+
+def test_settings() -> None:
+    before = {"training": {"steps": 3, "seed": 1}, "model": None}
+    after = apply_settings(
+        before, ["training.steps=5", " model.hidden_size=8", "data.source=a=b", "task.givens=[4, 7]"]
+    )
+    assert after == {
+        "training": {"steps": 5, "seed": 1},
+        "model": {"hidden_size": 8},
+        "data": {"source": "a=b"},
+        "task": {"givens": [4, 7]},
+    }
+    assert before == {"training": {"steps": 3, "seed": 1}, "model": None}
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("training.steps", "--set takes section.key=value"),
+        ("steps=5", "--set takes section.key=value"),
+        ("training.=5", "--set takes section.key=value"),
+        ("=", "--set takes section.key=value"),
+        ("list.x=5", "list is not a section"),
+        ("training.steps=[1", "'[1' is not a YAML value"),
+    ],
+)
+def test_wrong_settings(setting: str, words: str) -> None:
+    with pytest.raises(UserError) as error:
+        apply_settings({"list": [1]}, [setting])
+    assert words in str(error.value)
+    assert error.value.wrong_use
+
+
+@pytest.mark.parametrize(
+    "training", [{}, {"learning_rate": 1e-5, "clip_norm": 1e10, "betas": [0.5, 0.25], "seed": 2**64 - 1}]
+)
+def test_round_trip(training: dict[str, Any], tmp_path: Path) -> None:
+    made = run_config({"mixing": "attention", "positions": "grid"}, **training)
+    path = tmp_path / "config.yaml"
+    path.write_text(made.to_yaml())
+    again = make_config(read_yaml(path), str(path))
+    assert again == made
+    assert type(again.task) is type(made.task)
+    assert again.make_task().seq_len == again.model.seq_len == 16
+    assert again.model.grid_shape == (4, 4)
+
+
+def test_a_task_alone_is_a_configuration() -> None:
+    made = make_config({"task": {"name": "sudoku"}, "model": None, "training": {}}, "f")
+    assert isinstance(made, RunConfig)
+    assert (made.model.vocab_size, made.model.seq_len) == (11, 81)
+    assert made.training.learning_rate == 1e-4
+
+
+def test_unknown_presets() -> None:
+    pytest.importorskip("trm_fast.configs")
+    with pytest.raises(UserError, match="there is no preset 'sudoku-4x'; did you mean sudoku-4x4"):
+        read_preset("sudoku-4x")
+
+
+@pytest.mark.parametrize(
+    ("changes", "rates"),
+    [
+        ({"schedule": "constant"}, {1: 0.1, 5: 0.5, 9: 0.9, 10: 1, 11: 1, 100: 1, 500: 1}),
+        ({"schedule": "constant", "warmup_steps": 0}, {1: 1, 2: 1}),
+        ({"schedule": "cosine", "final_learning_rate": 0.2}, {1: 0.1, 10: 1, 55: 0.6, 100: 0.2, 200: 0.2}),
+        ({"schedule": "cosine", "final_learning_rate": 0.0, "warmup_steps": 0}, {50: 0.5, 75: 0.14644661, 100: 0}),
+        ({"schedule": "cosine", "schedule_steps": 50, "final_learning_rate": 0.5}, {30: 0.75, 50: 0.5, 100: 0.5}),
+        ({"schedule": "cosine", "warmup_steps": 200}, {100: 0.5}),
+    ],
+)
+def test_schedules(changes: dict[str, Any], rates: dict[int, float]) -> None:
+    config = training_config(**{"steps": 100, "warmup_steps": 10, "learning_rate": 1e-3, **changes})
+    for step, share in rates.items():
+        assert config.learning_rate_at(step) == pytest.approx(share * 1e-3), step

@@ -1,0 +1,80 @@
+"""How many parts a batch is computed in, from what a row's backward keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from trm_fast.training import Silent, Trainer, memory
+from trm_fast.training.memory import bytes_per_row, parts_that_fit
+
+from .small import make_model, run_config
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.mark.parametrize("mixing", ["mlp", "attention"])
+def test_memory_grows_with_rows_applications_and_layers(mixing: str) -> None:
+    model = make_model(mixing=mixing)
+    row = bytes_per_row(model)
+    assert memory._bytes_kept(model, 9) - memory._bytes_kept(model, 1) == pytest.approx(8 * row, rel=0.02)
+    # Only the last cycle is kept: T changes nothing, n and layers all.
+    assert bytes_per_row(make_model(mixing=mixing, T_cycles=5)) == row
+    deeper = bytes_per_row(make_model(mixing=mixing, n_latent_steps=3))
+    assert 1.5 * row < deeper < 2 * row
+    assert bytes_per_row(make_model(mixing=mixing, num_layers=2)) > 1.5 * row
+    smallest = 2 * model.config.seq_len * model.config.hidden_size * 4  # an activation a layer, and two applications
+    assert row > 2 * smallest
+
+
+def test_measuring_disturbs_nothing() -> None:
+    model = make_model(dropout=0.1)
+    before, state = torch.get_rng_state(), {n: t.clone() for n, t in model.state_dict().items()}
+    bytes_per_row(model)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(t, state[n]) for n, t in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("rows", "parts"), [(1000, 1), (10, 1), (9.9, 2), (5, 2), (4, 3), (1, 10), (0.01, 10), (0, 10)]
+)
+def test_parts_that_fit(rows: float, parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model()
+    free = int(rows * bytes_per_row(model) / memory.SHARE) + 1
+    monkeypatch.setattr(memory, "free_bytes", lambda device: free)
+    assert parts_that_fit(model, 10) == parts
+
+
+def test_free_memory_is_what_the_machine_has() -> None:
+    assert 0 < memory.free_bytes(torch.device("cpu")) <= psutil.virtual_memory().total
+
+
+def test_a_run_says_when_it_splits_and_keeps_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reporter, config = Notes(), run_config(gradient_accumulation="auto", steps=2)
+    row = bytes_per_row(Trainer(config, tmp_path / "probe").model)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: int(3 * row / memory.SHARE) + 1)
+    trainer = Trainer(config, tmp_path / "run", reporter=reporter)
+    assert len(trainer.step_function.slices) == 3
+    assert any("3 parts of 3 rows" in note for note in reporter.notes)
+    trainer.train()
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 10**12)
+    assert len(Trainer.resume(tmp_path / "run").step_function.slices) == 3, "other parts would be another rounding"
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 0)
+    assert len(Trainer.resume(tmp_path / "run").step_function.slices) == 7
+
+
+@pytest.mark.parametrize(("asked", "parts"), [(1, 1), (2, 2), (99, 7)])
+def test_a_number_is_taken_at_its_word(asked: int, parts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 0)
+    trainer = Trainer(run_config(gradient_accumulation=asked), tmp_path / "run")
+    assert len(trainer.step_function.slices) == parts

@@ -1,0 +1,251 @@
+"""The training step: a recording of it is the step itself, and parts of a batch are the batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from trm_fast.nn import AdamATan2
+from trm_fast.tasks.base import Examples
+from trm_fast.training import TrainStep
+from trm_fast.training.capture import Runner
+from trm_fast.training.step import TOTALS
+
+from .recorder import HostRead, Recorder
+from .small import make_examples, make_model, training_config
+
+B, STEPS = 7, 8
+PREFIX = {"prefix_tokens": 2, "puzzle_embedding_size": 12, "num_puzzles": 4}
+
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
+    "dual": ({}, {}, 1),
+    "parts": ({}, {}, 3),
+    "single": ({"state": "single"}, {"ema_decay": 0.0}, 1),
+    "single parts clipped": ({"state": "single"}, {"clip_norm": 0.3}, 3),
+    "clipped adamw": ({}, {"clip_norm": 0.3, "optimizer": "adamw"}, 1),
+    "attention": ({"mixing": "attention", "positions": "rope"}, {}, 3),
+    "puzzles": (PREFIX, {"puzzle_learning_rate": 0.05}, 1),
+    "puzzles parts clipped": (PREFIX | {"mixing": "attention"}, {"clip_norm": 0.3}, 3),
+    "dropout": ({"dropout": 0.2}, {}, 1),
+    "bfloat16": ({}, {"dtype": "bfloat16"}, 1),
+}
+
+
+class Host:
+    """What the trainer does around a step: examples for halted slots, exploration, a new rate each time."""
+
+    def __init__(self, step: TrainStep) -> None:
+        self.step, self.rng, self.count = step, np.random.default_rng(1), 0
+
+    def __call__(self) -> None:
+        self.count += 1
+        halted = np.flatnonzero(self.step.carry.halted.numpy())
+        minimum = self.rng.integers(0, 4, self.step.config.batch_size).astype(np.int32)
+        self.step.fill(halted, make_examples(len(halted), self.count, 4), minimum, 0.01 / self.count)
+        self.step.run()
+
+
+def make(
+    model: dict[str, Any],
+    training: dict[str, Any],
+    parts: int,
+    runner: Runner | None = None,
+    step_type: type[TrainStep] = TrainStep,
+    dtype: torch.dtype = torch.float32,
+) -> TrainStep:
+    config = training_config(batch_size=B, **training)
+    made = make_model(dtype=torch.bfloat16 if config.dtype == "bfloat16" else dtype, **model)
+    optimizer = AdamATan2(
+        made.parameters(), 0.0, weight_decay=0.1, ema_decay=config.ema_decay or None, variant=config.optimizer
+    )
+    return step_type(made, optimizer, config, parts=parts, runner=runner)
+
+
+def run(step: TrainStep, count: int = STEPS) -> list[list[Tensor]]:
+    """All that a step changes, after each step."""
+    torch.manual_seed(0)  # a capture drew dropout, too
+    host, states = Host(step), []
+    for _ in range(count):
+        host()
+        states.append([t.detach().clone() for t in step.tensors()])
+    return states
+
+
+def same(a: list[list[Tensor]], b: list[list[Tensor]]) -> bool:
+    return all(torch.equal(x, y) for p, q in zip(a, b, strict=True) for x, y in zip(p, q, strict=True))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_replays_are_steps_bit_for_bit(case: str) -> None:
+    called = make(*CASES[case])
+    recorder = Recorder()
+    replayed = make(*CASES[case], runner=recorder)
+    assert len(recorder.tape) > 100
+    want, got = run(called), run(replayed)
+    assert same(want, got)
+    assert called.read_totals() == replayed.read_totals()
+    assert not any(called.totals)
+    # The run is one that halts rows early and late, and moves everything there is to move.
+    seen = {int(s) for state in want for s in state[list(called.carry.tensors()).index("steps")]}
+    assert seen == {1, 2, 3, 4}
+    constant = [i for i, t in enumerate(want[0]) if all(torch.equal(t, later[i]) for later in want[1:])]
+    assert all(want[0][i].dtype == torch.int32 for i in constant), "puzzle_ids alone may stand still"
+
+
+def test_capturing_leaves_the_state_alone() -> None:
+    fresh, captured = (make(*CASES["puzzles"], runner=runner) for runner in (None, Recorder()))
+    assert same([fresh.tensors()], [captured.tensors()])
+
+
+class RateInPython(TrainStep):
+    """A rate kept in a Python float, as naive code has it."""
+
+    def fill(self, rows: np.ndarray, examples: Examples, minimum_steps: np.ndarray, learning_rate: float) -> None:
+        super().fill(rows, examples, minimum_steps, learning_rate)
+        self.rate = learning_rate
+
+    def _clip(self) -> Tensor:
+        return torch.full((), 0.5 + 50 * getattr(self, "rate", 0.01))
+
+
+class CountInPython(TrainStep):
+    """A step count kept in Python, used in a branch."""
+
+    count = 0
+
+    def _clip(self) -> Tensor | None:
+        self.count += 1
+        return None if self.count % 2 else torch.full((), 0.1)
+
+
+@pytest.mark.parametrize("step_type", [RateInPython, CountInPython])
+def test_the_recorder_sees_what_python_keeps(step_type: type[TrainStep]) -> None:
+    called = run(make({}, {}, 1, step_type=step_type))
+    assert same(called, run(make({}, {}, 1, step_type=step_type)))
+    assert not same(called, run(make({}, {}, 1, step_type=step_type, runner=Recorder())))
+
+
+X = torch.arange(4.0)
+READS: dict[str, Any] = {
+    "item": lambda: X.sum().item(),
+    "branch": lambda: X.sum() > 1 and 0,
+    "tolist": lambda: X.tolist(),
+    "numpy": lambda: X.numpy(),
+    "cpu": lambda: X.cpu(),
+    "array": lambda: np.asarray(X),
+    "mask": lambda: X[X > 1],
+    "mask assignment": lambda: X.clone().__setitem__(X > 1, 0),
+    "nonzero": lambda: X.nonzero(),
+    "unique": lambda: X.unique(),
+    "equal": lambda: torch.equal(X, X + 0),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_the_recorder_refuses_to_wait(name: str) -> None:
+    with pytest.raises(HostRead):
+        Recorder().capture(READS[name])
+    assert X.tolist() == [0, 1, 2, 3]  # reading is possible again
+
+
+@pytest.mark.parametrize("case", ["dual", "single parts clipped", "attention"])
+@pytest.mark.parametrize("parts", [2, 3, 7])
+def test_parts_of_a_batch_are_the_batch(case: str, parts: int) -> None:
+    model, training, _ = CASES[case]
+    whole, split = (make(model, training, p, dtype=torch.float64) for p in (1, parts))
+    assert [s.stop - s.start for s in split.slices] == {2: [4, 3], 3: [3, 3, 1], 7: [1] * 7}[parts]
+    for got, want in zip(run(split), run(whole), strict=True):
+        for a, b in zip(got, want, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
+
+
+def test_totals() -> None:
+    """Sums over all rows, and over the finished ones, from the carry and a second look at the model."""
+    step = make({}, {}, 3)
+    host, want = Host(step), dict.fromkeys(TOTALS, 0.0)
+    for _ in range(STEPS):
+        probe = make({}, {}, 1)
+        for mine, theirs in zip(probe.tensors(), step.tensors(), strict=True):
+            mine.copy_(theirs)
+        before = {k: v.clone() for k, v in step.carry.tensors().items()}
+        weights = {n: p.detach().clone() for n, p in step.model.named_parameters()}
+        host()
+        probe.model.load_state_dict(weights, strict=False)
+        for name, tensor in probe.carry.tensors().items():
+            tensor.copy_(before[name])
+        probe.carry.refill(step.fresh_inputs, step.fresh_labels, step.fresh_puzzle_ids)
+        out, loss, _ = probe.carry.supervise(probe.model, slice(None))
+        finished = [r for r in range(B) if step.carry.halted[r] and (step.carry.labels[r] != -100).any()]
+        want["rows"] += B
+        want["loss"] += loss.total.item()
+        want["answer_loss"] += loss.answer.item()
+        want["halting_loss"] += loss.halting.item()
+        for r in finished:
+            want["finished"] += 1
+            want["exact"] += loss.exact[r].item()
+            want["cells"] += loss.cells[r].item()
+            want["q_right"] += float((out.q[r].item() > 0) == loss.exact[r].item())
+            want["steps"] += step.carry.steps[r].item()
+    assert step.read_totals() == pytest.approx(want, rel=1e-5)
+    assert set(step.read_totals().values()) == {0.0}
+
+
+def test_clipping_bounds_the_gradient_norm() -> None:
+    step = make({}, {"clip_norm": 0.3}, 1)
+    Host(step)()
+    norm = torch.cat([p.grad.flatten() for p in step.model.parameters() if p.grad is not None]).norm().item()
+    assert norm > 0.3
+    scale = step._clip()
+    assert scale is not None
+    assert scale.item() * norm == pytest.approx(0.3, rel=1e-4)
+    for p in step.model.parameters():
+        p.grad = None if p.grad is None else p.grad * (0.1 / norm)
+    small = step._clip()
+    assert small is not None
+    assert small.item() == 1.0
+
+
+def test_clipping_reaches_the_optimizer() -> None:
+    step, free = make({}, {"clip_norm": 0.3}, 1), make({}, {}, 1)
+    run(step, 1), run(free, 1)
+    gradients = [p.grad for p in free.model.parameters()]
+    norm = torch.cat([g.flatten() for g in gradients if g is not None]).norm()
+    for clipped, g in zip(step.optimizer.exp_avg, gradients, strict=True):
+        want = torch.zeros_like(clipped) if g is None else 0.1 * g * 0.3 / norm
+        torch.testing.assert_close(clipped, want, rtol=1e-4, atol=1e-9)
+
+
+def test_puzzle_rows_in_use_move_by_the_scheduled_rate() -> None:
+    step = make(PREFIX, {"puzzle_learning_rate": 0.05, "puzzle_weight_decay": 0.5}, 3)
+    table = step.model.puzzle_embedding
+    assert table is not None
+    for rate in (0.01, 0.004):
+        before = table.clone()
+        halted = np.flatnonzero(step.carry.halted.numpy())
+        step.fill(halted, make_examples(len(halted), 1, 3), np.full(B, 4, dtype=np.int32), rate)
+        step.run()
+        used = step.carry.puzzle_ids.unique()
+        assert 0 < len(used) < len(table)
+        lr = 0.05 * rate / 0.01  # one schedule for both, as published
+        moved = table - before * (1 - lr * 0.5)
+        torch.testing.assert_close(moved[used].abs(), torch.full_like(moved[used], lr), rtol=1e-4, atol=1e-6)
+        rest = [i for i in range(len(table)) if i not in used.tolist()]
+        assert torch.equal(table[rest], before[rest])
+
+
+def test_no_gradient_is_kept_from_one_step_to_the_next() -> None:
+    step = make({}, {}, 1)
+    run(step, 2)
+    first = [None if p.grad is None else p.grad.clone() for p in step.model.parameters()]
+    with torch.no_grad():
+        for p in step.model.parameters():
+            if p.grad is not None:
+                p.grad.fill_(1e9)
+    state = [t.clone() for t in step.tensors()]
+    run(step, 1)
+    assert all(g is None or p.grad is None or p.grad.abs().max() < 1e8 for p, g in zip(step.model.parameters(), first))
+    assert not same([state], [step.tensors()])

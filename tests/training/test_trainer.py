@@ -1,0 +1,253 @@
+"""Runs: what they write, what they refuse, how they end."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from trm_fast import ops
+from trm_fast.errors import UserError
+from trm_fast.inference import Solver, evaluate
+from trm_fast.nn import TRM
+from trm_fast.training import Silent, Trainer, checkpoint
+from trm_fast.training.trainer import read_metrics
+
+from .small import KillAt, Killed, run_config
+
+
+class Recording(Silent):
+    """Remembers what it was told, and does something at a step."""
+
+    def __init__(self, at: int = 0, act: Any = None) -> None:
+        self.at, self.act = at, act
+        self.steps: list[int] = []
+        self.records: list[dict[str, Any]] = []
+        self.evaluated: list[tuple[int, int]] = []
+
+    def stepped(self, step: int) -> None:
+        self.steps.append(step)
+        if step == self.at:
+            self.act()
+
+    def logged(self, record: dict[str, Any]) -> None:
+        self.records.append(record)
+
+    def evaluating(self, done: int, count: int) -> None:
+        self.evaluated.append((done, count))
+
+
+def test_a_whole_run(tmp_path: Path) -> None:
+    reporter, out = Recording(), tmp_path / "runs" / "a"
+    trainer = Trainer(
+        run_config(steps=22, eval_every=10, eval_count=4, keep_checkpoints=1), str(out), reporter=reporter
+    )
+    summary = trainer.train()
+    assert reporter.steps == list(range(1, 23))
+    assert reporter.records == read_metrics(out)
+    training = [r for r in reporter.records if "loss" in r]
+    assert [r["step"] for r in training] == [4, 8, 12, 16, 20, 22]
+    assert all(r["sample_steps"] == 7 * r["step"] for r in training)
+    rates = [trainer.config.training.learning_rate_at(r["step"]) for r in training]
+    assert [r["learning_rate"] for r in training] == rates
+    evaluations = [r for r in reporter.records if "eval_exact_accuracy" in r]
+    assert [r["step"] for r in evaluations] == [10, 20, 22]
+    assert all(r["eval_count"] == 4 for r in evaluations)
+    assert reporter.evaluated[-1] == (4, 4)
+    seconds = [r["seconds"] for r in reporter.records]
+    assert seconds == sorted(seconds)
+
+    best = max(evaluations, key=lambda r: (r["eval_exact_accuracy"], r["step"]))["step"]
+    assert summary["best"]["step"] == best
+    assert checkpoint.steps_of(out) == sorted({22, *([best] if best in (10, 20) else [])})
+    assert json.loads((out / "summary.json").read_text()) == json.loads(json.dumps(summary))
+    assert (summary["steps"], summary["sample_steps"], summary["interrupted"]) == (22, 154, False)
+    assert summary["parameters"] == trainer.model.num_parameters()
+    assert sorted(p.name for p in out.iterdir()) == [
+        "checkpoints", "config.yaml", "metrics.jsonl", "model", "summary.json",
+    ]  # fmt: skip
+
+    # The model that is left answers as the evaluation said: averaged weights, not the last ones.
+    test = trainer.dataset.test.take(slice(4))
+    left = evaluate(Solver(TRM.from_pretrained(out / "model"), trainer.task), test)
+    assert left.cell_accuracy == pytest.approx(evaluations[-1]["eval_cell_accuracy"])
+    assert trainer.optimizer.ema is not None
+    assert torch.equal(TRM.from_pretrained(out / "model").q_head.weight, dict(zip(trainer._names, trainer.optimizer.ema))["q_head.weight"])  # fmt: skip
+    assert not torch.equal(TRM.from_pretrained(out / "model").q_head.weight, trainer.model.q_head.weight)
+
+
+def test_only_halted_slots_draw_examples(tmp_path: Path) -> None:
+    trainer = Trainer(run_config(exploration=0.0, eval_every=0), tmp_path / "run")
+    for _ in range(4):  # nothing halts by itself before it was learned: each slot keeps its example for 4 steps
+        trainer._one_step()
+        assert trainer.feed.position == 7
+    trainer._one_step()
+    assert trainer.feed.position == 14
+    assert trainer.step_function.carry.steps.tolist() == [1] * 7
+
+
+def test_an_existing_run_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Killed):
+        Trainer(run_config(), out, reporter=KillAt(12)).train()
+    before = (out / "metrics.jsonl").read_text()
+    with pytest.raises(UserError, match=r"holds a run already: go on with --resume .*run"):
+        Trainer(run_config(), out)
+    (out / "config.yaml").unlink()
+    with pytest.raises(UserError, match="holds a run already"):
+        Trainer(run_config(), out)
+    assert (out / "metrics.jsonl").read_text() == before
+
+
+def test_resuming_what_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a run: it has no config.yaml"):
+        Trainer.resume(tmp_path)
+    (tmp_path / "config.yaml").write_text("task: {name: sudoku, size: 5}\n")
+    with pytest.raises(UserError, match="config.yaml: task.size = 5"):
+        Trainer.resume(tmp_path)
+
+
+@pytest.mark.parametrize("log_every", [4, 1000])
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_its_checkpoints(log_every: int, tmp_path: Path) -> None:
+    def poison() -> None:
+        with torch.no_grad():
+            trainer.model.token_head.linear.weight[0, 0] = float("nan")
+
+    out = tmp_path / "run"
+    config = run_config(log_every=log_every, eval_every=0, checkpoint_every=5, keep_checkpoints=1)
+    trainer = Trainer(config, out, reporter=Recording(11, poison))
+    with pytest.raises(UserError, match=r"loss is not finite after step 1[25].*; step_10 is from before"):
+        trainer.train()
+    assert checkpoint.steps_of(out) == [10]
+    assert all(tensor.isfinite().all() for tensor in checkpoint.load(out)[0]["model"].values())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop(number: int, tmp_path: Path) -> None:
+    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    out, config = tmp_path / "run", run_config(eval_every=0)
+    summary = Trainer(config, out, reporter=Recording(13, lambda: os.kill(os.getpid(), number))).train()
+    assert summary["interrupted"]
+    assert summary["steps"] == 13
+    assert summary["evaluation"] is None
+    assert checkpoint.steps_of(out) == [10, 13]
+    assert not (out / "model").exists()
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
+    Trainer.resume(out).train()
+    Trainer(config, tmp_path / "straight").train()
+    for name in ("model", "ema", "optimizer", "carry"):
+        files = [p / "checkpoints" / "step_40" / f"{name}.safetensors" for p in (out, tmp_path / "straight")]
+        assert files[0].read_bytes() == files[1].read_bytes(), name
+
+
+def test_asked_twice(tmp_path: Path) -> None:
+    def insist() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(run_config(), tmp_path / "run", reporter=Recording(13, insist)).train()
+    assert checkpoint.steps_of(tmp_path / "run") == [10]
+
+
+def test_asked_to_stop_in_the_last_evaluation(tmp_path: Path) -> None:
+    """All steps are done: nothing is lost, and there is nothing to go on with."""
+
+    class Impatient(Silent):
+        def evaluating(self, done: int, count: int) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    out = tmp_path / "run"
+    summary = Trainer(run_config(steps=7, eval_every=0), out, reporter=Impatient()).train()
+    assert not summary["interrupted"]
+    assert checkpoint.steps_of(out) == [7]
+    assert (out / "model" / "config.json").is_file()
+
+
+def test_stopping_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    class Slow(Silent):
+        def stepped(self, step: int) -> None:
+            now[0] += 12.0
+
+    summary = Trainer(run_config(eval_every=0), tmp_path / "run", reporter=Slow()).train(minutes=1)
+    assert summary["steps"] == 5
+    assert not summary["interrupted"]
+    assert summary["evaluation"]["count"] == 6
+    assert checkpoint.steps_of(tmp_path / "run") == [5]
+
+
+def test_metrics_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Killed):
+        Trainer(run_config(), out, reporter=KillAt(18)).train()
+    assert [r["step"] for r in read_metrics(out)] == [4, 8, 12, 15, 16]
+    with (out / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 20, "lo')
+    assert [r["step"] for r in read_metrics(out)] == [4, 8, 12, 15, 16]
+    Trainer.resume(out)
+    assert [r["step"] for r in read_metrics(out)] == [4, 8]
+    assert (out / "metrics.jsonl").read_text().endswith("}\n")
+
+
+@pytest.mark.parametrize("line", ["nonsense", "[1]", "{}", '{"step": "4"}', ""])
+def test_damaged_metrics_are_named(line: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n' + line + '\n{"step": 3}\n')
+    with pytest.raises(UserError, match=r"metrics.jsonl:2: not a record of metrics; remove the line"):
+        read_metrics(tmp_path)
+    assert read_metrics(tmp_path / "elsewhere") == []
+
+
+def test_a_full_disk_ends_the_run_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "run"
+
+    def fill() -> None:
+        def full(*_: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(checkpoint, "save_file", full)
+
+    with pytest.raises(UserError, match=r"No space left.*step_10 is intact: free some space, then --resume"):
+        Trainer(run_config(), out, reporter=Recording(12, fill)).train()
+    monkeypatch.undo()
+    Trainer.resume(out).train()
+    assert checkpoint.steps_of(out)[-1] == 40
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="can't be written"):
+        Trainer(run_config(), tmp_path / "file" / "run")
+
+
+def test_no_test_rows(tmp_path: Path) -> None:
+    trainer = Trainer(run_config(steps=6, eval_every=2), tmp_path / "run")
+    trainer.dataset = type(trainer.dataset)(trainer.dataset.train, trainer.dataset.test.take(slice(0)), "none")
+    summary = trainer.train()
+    assert summary["evaluation"] is None
+    assert (tmp_path / "run" / "model").is_dir()
+
+
+def losses(backend: str, out: Path) -> list[float]:
+    model = {"hidden_size": 32, "num_layers": 2, "max_supervision_steps": 8}
+    training = {"steps": 50, "batch_size": 16, "warmup_steps": 10, "learning_rate": 4e-3, "log_every": 5}
+    with ops.use_backend(backend):
+        Trainer(run_config(model, **training, eval_every=0), out).train()
+    return [r["loss"] for r in read_metrics(out) if "loss" in r]
+
+
+def test_kernels_learn_as_the_reference_does(tmp_path: Path) -> None:
+    want, got = (losses(backend, tmp_path / backend) for backend in ("reference", "auto"))
+    assert want[-1] < 0.8 * want[0]
+    assert np.allclose(got[:3], want[:3], rtol=1e-4)
+    assert np.allclose(got, want, rtol=0.05)
