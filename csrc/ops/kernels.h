@@ -40,6 +40,32 @@ template <class T>
 struct SwiGluKernels {
   void (*fwd)(const T* gate_up, T* out, int64_t half, int64_t begin, int64_t end);
   void (*bwd)(const T* dout, const T* gate_up, T* dgate_up, int64_t half, int64_t begin, int64_t end);
+  // Also makes the output again, in the place of its gradient.
+  void (*bwd_recompute)(T* dout, const T* gate_up, T* dgate_up, int64_t half, int64_t begin, int64_t end);
+};
+
+// The parts of attention beside its products. scores (rows, columns) become probabilities in place, dprobabilities
+// become dscores. rotate: units are rows of x, `stride` apart, each `heads` x `width`; cos and sin (tokens, width).
+template <class T>
+struct AttentionKernels {
+  void (*softmax)(T* scores, int64_t rows, int64_t columns, T scale);
+  void (*softmax_bwd)(T* dprobabilities, const T* probabilities, int64_t rows, int64_t columns, T scale);
+  void (*rotate)(T* x, int64_t stride, const T* cos, const T* sin, int64_t tokens, int64_t heads, int64_t width,
+                 int64_t begin, int64_t end);
+  void (*rotate_bwd)(T* x, int64_t stride, const T* cos, const T* sin, int64_t tokens, int64_t heads, int64_t width,
+                     int64_t begin, int64_t end);
+};
+
+// As `gemm` of gemm.h.
+template <class T>
+struct GemmKernels {
+  void (*multiply)(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const T* a, int64_t lda,
+                   const T* b, int64_t ldb, T beta, T* c, int64_t ldc);
+};
+
+template <class T>
+struct AddKernels {
+  void (*add)(const T* a, const T* b, T* to, int64_t count);
 };
 
 // Units of fwd and bwd: lines along the axis (outer * inner); of the cross-entropy: rows. cross_entropy_fwd returns the

@@ -18,7 +18,7 @@ TINY += ["--set", "training.batch_size=8", "--set", "training.log_every=2"]
 PUZZLE = "1.3.....4...2..1"
 
 
-def make_csv(path: Path, run, count: int = 12) -> list[dict[str, str]]:  # noqa: ANN001
+def make_csv(path: Path, run, count: int = 12) -> list[dict[str, str]]:
     assert run("data", "sudoku", "--size", 4, "--count", count, "--out", path).code == 0
     return list(csv.DictReader(path.open()))
 
@@ -176,7 +176,12 @@ def test_an_existing_run_is_not_overwritten(run, trained: Path) -> None:
 
 
 def test_a_resumed_run_keeps_its_problem(run, trained: Path) -> None:
-    for change in (["--seed", "9"], ["--set", "model.hidden_size=8"], ["--data", "x.csv"], ["--preset", "sudoku-paper"]):
+    for change in (
+        ["--seed", "9"],
+        ["--set", "model.hidden_size=8"],
+        ["--data", "x.csv"],
+        ["--preset", "sudoku-paper"],
+    ):
         result = run("train", "--resume", trained, *change)
         assert result.code == 2, result.err
         assert "keeps it" in result.err

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trm_fast.nn import QHead, TokenHead
 from trm_fast.nn.block import Sublayer
 from trm_fast.nn.layers import Attention, ChannelMLP, InputEmbedding, Norm, TokenMixer
 
@@ -170,3 +171,11 @@ def test_learned_positions() -> None:
     assert part.positions is not None
     x = part(torch.zeros(1, 6, dtype=torch.int32), None, torch.float32)[0] / math.sqrt(D)
     torch.testing.assert_close(x, (part.tokens.weight[0] + part.positions.weight) / math.sqrt(2))
+
+
+def test_heads_read_the_first_token_and_those_behind_the_prefix() -> None:
+    c = config(prefix_tokens=2, puzzle_embedding_size=16)
+    answer, q, tokens = torch.randn(3, 8, D), QHead(c), TokenHead(c)
+    nn.init.normal_(q.weight)
+    torch.testing.assert_close(q(answer), answer[:, 0] @ q.weight[0] + q.bias)
+    torch.testing.assert_close(tokens(answer), answer[:, 2:] @ tokens.linear.weight.T)

@@ -53,17 +53,22 @@ def differs(a: Gradients, b: Gradients) -> bool:
     return any(n not in b or not torch.allclose(a[n], b[n], rtol=1e-6) for n in a)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])  # kernels may know one and not the other
 @pytest.mark.parametrize("name", VARIANTS)
-def test_a_supervision_step_and_its_gradient(name: str) -> None:
-    made = model(dtype=torch.float64, **VARIANTS[name])
+def test_a_supervision_step_and_its_gradient(name: str, dtype: torch.dtype) -> None:
+    made = model(dtype=dtype, **VARIANTS[name])
     last = made.config.T_cycles - 1
     logits, z, gradients = run(made, None)
     want_logits, want_z, want = run(made, lambda cycle, i: cycle == last)
-    torch.testing.assert_close(logits, want_logits)
-    torch.testing.assert_close(z, want_z)
     assert gradients.keys() == want.keys()
-    for parameter in want:
-        torch.testing.assert_close(gradients[parameter], want[parameter], msg=lambda m, p=parameter: f"{p}: {m}")
+    with torch.no_grad():
+        unlearned = made(tokens(B), made.initial_state(B), made.puzzle_rows(torch.tensor([0, 1, 1]), B))
+    pairs = {"logits": (logits, want_logits), "z": (z, want_z)}
+    pairs |= {"logits without gradient": (unlearned.logits, want_logits), "z without": (unlearned.state.z, want_z)}
+    pairs |= {p: (gradients[p], want[p]) for p in want}
+    tolerance = 1e-9 if dtype == torch.float64 else 2e-4
+    for name_of, (got, wanted) in pairs.items():
+        assert (got - wanted).norm() <= tolerance * wanted.norm(), name_of
 
 
 @pytest.mark.parametrize("name", ["mixer", "single"])
@@ -100,7 +105,8 @@ def test_low_precision_activations_and_float32_weights() -> None:
     out.logits.float().sum().backward()
     assert {p.dtype for p in made.parameters()} == {torch.float32}
     wide = model(dtype=torch.float32)
-    torch.testing.assert_close(out.logits.float(), wide(tokens(B), wide.initial_state(B)).logits, rtol=0.1, atol=0.2)
+    want = wide(tokens(B), wide.initial_state(B)).logits
+    assert (out.logits - want).norm() < 0.1 * want.norm()
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -400,3 +400,19 @@ def test_drawing_sets_givens_apart_with_and_without_colour() -> None:
     assert "\x1b[1m 1 " in coloured
     assert "\x1b[1;31m 1!" in coloured
     assert "\x1b[32m 3 " in coloured
+
+
+@pytest.mark.parametrize("size", [4, 6, 9])
+def test_images_are_the_same_puzzle(size: int) -> None:
+    """Each image is equivalent to its question, and an answer to it comes back as the answer to the question."""
+    task = Sudoku(Sudoku.Config(size=size))
+    puzzles = generate(size, 12, {4: (4, 7), 6: (12, 18), 9: (28, 32)}[size], seed=5)
+    inputs, labels = puzzles.questions.astype(np.int32) + 1, puzzles.answers.astype(np.int64) + 1
+    images, undo = task.images(inputs, 7, np.random.default_rng(0))
+    answers, _ = task.images(labels.astype(np.int32), 7, np.random.default_rng(0))
+    np.testing.assert_array_equal(images[:, 0], inputs)
+    assert (images[:, 1:] != inputs[:, None]).any(-1).mean() > 0.9  # at 4x4 some are the puzzle itself
+    assert task.verify(images.reshape(84, -1), answers.reshape(84, -1)).all()
+    np.testing.assert_array_equal(undo(answers.astype(np.int64)), np.repeat(labels[:, None], 7, 1))
+    repeated = Puzzles(size, images.reshape(84, -1).astype(np.uint8) - 1, answers.reshape(84, -1).astype(np.uint8) - 1)
+    assert repeated.classes() == [c for c in puzzles.classes() for _ in range(7)]

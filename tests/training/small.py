@@ -70,6 +70,7 @@ def make_examples(count: int, seed: int = 0, puzzles: int = 1) -> Examples:
     rng = np.random.default_rng(seed)
     inputs = rng.integers(1, 6, (count, 6), dtype=np.int32)
     labels = np.where(rng.random((count, 6)) < 0.2, -100, (inputs * 2) % 5 + 1).astype(np.int32)
+    labels[rng.random(count) < 0.15] = -100  # padding rows
     return Examples(inputs, labels, rng.integers(0, puzzles, count, dtype=np.int32))
 
 

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -24,6 +24,20 @@ FromStep = Annotated[
     str | None, typer.Option("--from", metavar="step_N", help="The run's checkpoint to use, not the newest.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Puzzles that think at a time.")]
+Halt = Annotated[bool, typer.Option("--halt/--no-halt", help="--no-halt runs all steps, as published.")]
+MaxSteps = Annotated[
+    int | None, typer.Option(min=1, help="Supervision steps at most; by default 16, or as in training.")
+]
+MinSteps = Annotated[int, typer.Option(min=1, help="Supervision steps before a puzzle may halt.")]
+Noise = Annotated[float, typer.Option(min=0, help="Standard deviation of the rollouts' noise, such as 0.3.")]
+Rollouts = Annotated[int, typer.Option(min=1, help="Tries at each puzzle, all but the first with --noise.")]
+Select = Annotated[
+    Literal["auto", "rules", "confidence", "majority"],
+    typer.Option(help="The try that counts: one that obeys the rules, the surest, or the most frequent."),
+]
+SolverSeed = Annotated[int, typer.Option("--seed", min=0, help="Of noise and symmetries.")]
+Symmetries = Annotated[int, typer.Option(min=1, help="Symmetric images of each puzzle to try.")]
 Model = Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run folder, a model folder, or a model that ships.")]
 
 

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
 from trm_fast.cli.console import (
+    BatchSize,
     Device,
     FromStep,
+    Halt,
     Json,
+    MaxSteps,
+    MinSteps,
     Model,
+    Noise,
+    Rollouts,
+    Select,
+    SolverSeed,
+    Symmetries,
     counting,
     err,
     out,
@@ -23,6 +33,13 @@ from trm_fast.cli.console import (
     step_number,
     write_lines,
 )
+from trm_fast.errors import UserError
+
+if TYPE_CHECKING:
+    from trm_fast.inference import Evaluation, Solver
+    from trm_fast.tasks.base import Examples
+
+SWEEPS = {"steps": "max_steps", "rollouts": "rollouts", "symmetries": "symmetries", "batch": "batch_size"}
 
 
 def evaluate(
@@ -34,12 +51,20 @@ def evaluate(
         Literal["train", "test"] | None, typer.Option(help="Part of the run's data, or of --data.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many rows.")] = None,
-    max_steps: Annotated[
-        int | None, typer.Option(min=1, help="Supervision steps at most; by default 16, or as in training.")
+    max_steps: MaxSteps = None,
+    min_steps: MinSteps = 1,
+    halt: Halt = True,
+    rollouts: Rollouts = 1,
+    noise: Noise = 0.0,
+    symmetries: Symmetries = 1,
+    select: Select = "auto",
+    seed: SolverSeed = 0,
+    sweep: Annotated[
+        str | None,
+        typer.Option(metavar="NAME=A,B,...", help=f"Measure at several values of {', '.join(SWEEPS)}; draws a plot."),
     ] = None,
-    min_steps: Annotated[int, typer.Option(min=1, help="Supervision steps before a puzzle may halt.")] = 1,
-    halt: Annotated[bool, typer.Option("--halt/--no-halt", help="--no-halt runs all steps, as published.")] = True,
-    batch_size: Annotated[int, typer.Option(min=1, help="Puzzles at a time.")] = 64,
+    plot: Annotated[Path, typer.Option(help="Where --sweep draws.")] = Path("sweep.png"),
+    batch_size: BatchSize = 64,
     from_step: FromStep = None,
     device: Device = "auto",
     json_output: Json = False,
@@ -54,10 +79,11 @@ def evaluate(
 
       trm-fast eval sudoku-6x6 --data puzzles.csv --json
 
-      trm-fast eval runs/mine --split train --no-halt --max-steps 32
+      trm-fast eval runs/mine --max-steps 64 --rollouts 16 --noise 0.3
+
+      trm-fast eval runs/mine --sweep steps=1,2,4,8,16,32,64
     """
     from trm_fast.inference import Solver
-    from trm_fast.inference import evaluate as measure
     from trm_fast.interchange import locate
 
     found = locate(model, from_step=step_number(from_step), device=pick_device(device))
@@ -71,17 +97,61 @@ def evaluate(
         examples = dataset.train if split == "train" else dataset.test
         source = f"{split or 'test'} split of {dataset.source}"
     examples = examples.take(slice(limit))
-    solver = Solver(found.model, found.task, max_steps=max_steps, min_steps=min_steps, halt=halt, batch_size=batch_size)
-    with counting("evaluating") as progress:
-        result = measure(solver, examples, progress)
-    report = result.to_json() | {"model": found.label, "data": source}
+    solver = Solver(
+        found.model, found.task, max_steps=max_steps, min_steps=min_steps, halt=halt, batch_size=batch_size,
+        rollouts=rollouts, noise=noise, symmetries=symmetries, select=select, seed=seed,
+    )  # fmt: skip
+    about = {"model": found.label, "data": source}
+    reports: list[dict[str, Any]] = []
+    if sweep is None:
+        result = _measure(solver, examples, "evaluating")
+        reports.append(result.to_json() | about)
+        if not json_output:
+            _print(result, f"{found.label} on {source}")
+    else:
+        from trm_fast.inference.sweep import plot_sweep
+
+        name, values = _sweep(sweep)
+        results = [
+            (value, _measure(_with(solver, SWEEPS[name], value), examples, f"{name} {value}")) for value in values
+        ]
+        reports += [{name: value} | result.to_json() | about for value, result in results]
+        plot_sweep(name, results, plot, found.label)
+        if not json_output:
+            _print_sweep(name, results, f"{found.label} on {source}")
+            out.print(str(plot), soft_wrap=True)
     if output is not None:
-        write_lines(output, [json.dumps(report)])
+        write_lines(output, [json.dumps(report) for report in reports])
     if json_output:
-        print_json(report)
-        return
+        for report in reports:
+            print_json(report)
+
+
+def _measure(solver: Solver, examples: Examples, label: str) -> Evaluation:
+    from trm_fast.inference import evaluate as measure
+
+    with counting(label) as progress:
+        return measure(solver, examples, progress)
+
+
+def _with(solver: Solver, option: str, value: int) -> Solver:
+    changed: dict[str, Any] = {option: value}
+    return replace(solver, **changed)
+
+
+def _sweep(text: str) -> tuple[str, list[int]]:
+    name, _, values = text.partition("=")
+    numbers = [v.strip() for v in values.split(",")]
+    if name not in SWEEPS or not all(v.isdigit() and int(v) > 0 for v in numbers):
+        raise UserError(
+            f"--sweep takes one of {', '.join(SWEEPS)} and numbers, such as steps=1,2,4,8, not {text!r}", wrong_use=True
+        )
+    return name, [int(v) for v in numbers]
+
+
+def _print(result: Evaluation, title: str) -> None:
     low, high = result.interval
-    table = Table(title=f"{found.label} on {source}", show_header=False, title_justify="left")
+    table = Table(title=title, show_header=False, title_justify="left")
     table.add_row("exact accuracy", f"{share(result.exact_accuracy)}  (95 %: {share(low)} to {share(high)})")
     table.add_row("cell accuracy", share(result.cell_accuracy))
     if result.valid is not None:
@@ -89,4 +159,14 @@ def evaluate(
     table.add_row("puzzles", f"{result.count:,}")
     table.add_row("supervision steps", f"{result.mean_steps:.2f} each; {share(result.converged)} halted by themselves")
     table.add_row("speed", f"{result.puzzles_per_second:,.1f} puzzles/s")
+    out.print(table)
+
+
+def _print_sweep(name: str, results: list[tuple[int, Evaluation]], title: str) -> None:
+    table = Table(name, "exact accuracy", "95 %", "cell accuracy", "steps each", "puzzles/s", title=title)
+    for value, r in results:
+        low, high = r.interval
+        interval = f"{share(low)} to {share(high)}"
+        row = (share(r.exact_accuracy), interval, share(r.cell_accuracy), f"{r.mean_steps:.2f}")
+        table.add_row(str(value), *row, f"{r.puzzles_per_second:,.1f}")
     out.print(table)

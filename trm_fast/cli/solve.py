@@ -11,10 +11,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trm_fast.cli.console import (
+    BatchSize,
     Device,
     FromStep,
+    Halt,
     Json,
+    MaxSteps,
+    MinSteps,
     Model,
+    Noise,
+    Rollouts,
+    Select,
+    SolverSeed,
+    Symmetries,
     counting,
     out,
     pick_device,
@@ -36,11 +45,15 @@ def solve(
         typer.Argument(metavar="PUZZLE|FILE|-", help="A puzzle as text, a file of puzzles, or - for standard input."),
     ],
     trajectory: Annotated[bool, typer.Option("--trajectory", help="Show each supervision step.")] = False,
-    max_steps: Annotated[
-        int | None, typer.Option(min=1, help="Supervision steps at most; by default 16, or as in training.")
-    ] = None,
-    min_steps: Annotated[int, typer.Option(min=1, help="Supervision steps before a puzzle may halt.")] = 1,
-    halt: Annotated[bool, typer.Option("--halt/--no-halt", help="--no-halt runs all steps, as published.")] = True,
+    max_steps: MaxSteps = None,
+    min_steps: MinSteps = 1,
+    halt: Halt = True,
+    rollouts: Rollouts = 1,
+    noise: Noise = 0.0,
+    symmetries: Symmetries = 1,
+    select: Select = "auto",
+    seed: SolverSeed = 0,
+    batch_size: BatchSize = 64,
     from_step: FromStep = None,
     device: Device = "auto",
     json_output: Json = False,
@@ -55,6 +68,8 @@ def solve(
 
       trm-fast solve runs/mine puzzles.csv --output answers.jsonl
 
+      trm-fast solve sudoku-cpu puzzles.csv --max-steps 64 --rollouts 16 --noise 0.3
+
       cat puzzle.txt | trm-fast solve sudoku-6x6 - --trajectory
     """
     from trm_fast.inference import Solver
@@ -64,7 +79,10 @@ def solve(
     questions = _questions(found.task, puzzle)
     if not questions:
         raise UserError(f"{puzzle}: there is no puzzle in it")
-    solver = Solver(found.model, found.task, max_steps=max_steps, min_steps=min_steps, halt=halt)
+    solver = Solver(
+        found.model, found.task, max_steps=max_steps, min_steps=min_steps, halt=halt, batch_size=batch_size,
+        rollouts=rollouts, noise=noise, symmetries=symmetries, select=select, seed=seed,
+    )  # fmt: skip
     answers: list[Answer] = []
     with counting("solving") as progress:
         for question, answer in solver.answers(questions, return_trajectory=trajectory):

@@ -200,7 +200,8 @@ def _announce(config: RunConfig, device: str, preset: str | None) -> None:
 
 
 def _print_summary(summary: dict[str, Any], folder: Path) -> None:
-    table = Table(title=f"{summary['task']}, {summary['data']}", show_header=False, title_justify="left")
+    table = Table(title=summary["task"], show_header=False, title_justify="left")
+    table.add_row("data", summary["data"])
     table.add_row("steps", f"{summary['steps']:,}  ({summary['sample_steps']:,} sample-steps)")
     table.add_row(
         "time", f"{summary['seconds']:.1f} s  ({summary['sample_steps_per_second'] or 0:,.0f} sample-steps/s)"
@@ -255,7 +256,8 @@ class View:
             step, seconds = record["step"], record["seconds"]
             rate = (step - self.last[0]) * self.batch / max(1e-9, seconds - self.last[1])
             self.last = (step, seconds)
-            numbers = f"loss {record['loss']:.3f}  exact {share(record['exact_accuracy'])}  {rate:,.0f} sample-steps/s"
+            exact = "-" if record["exact_accuracy"] is None else share(record["exact_accuracy"])
+            numbers = f"loss {record['loss']:.3f}  exact {exact}  {rate:,.0f} sample-steps/s"
             self.bar.update(self.training, numbers=numbers)
             if not err.is_terminal and not self.quiet:
                 err.print(f"step {step}  {numbers}  {seconds:.0f} s")

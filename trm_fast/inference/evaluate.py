@@ -36,32 +36,20 @@ def evaluate(solver: Solver, examples: Examples, progress: Progress | None = Non
     """Solves every example; exact means that every labelled cell is right."""
     if not len(examples):
         raise UserError("there is nothing to evaluate: the data has no rows")
-    exact, cells, steps, converged, valid = 0, 0.0, 0, 0, 0
-    has_rules = False
     start = time.perf_counter()
-    for first in range(0, len(examples), solver.batch_size):
-        batch = examples.take(slice(first, first + solver.batch_size))
-        result = solver.run(batch.inputs, batch.puzzle_ids)
-        solutions = result["solution"].cpu().numpy()
-        labelled = batch.labels != IGNORE
-        right = (labelled & (solutions == batch.labels)).sum(-1)
-        exact += int((right == labelled.sum(-1)).sum())
-        cells += float((right / np.maximum(1, labelled.sum(-1))).sum())
-        steps += int(result["steps"].sum())
-        converged += int(result["converged"].sum())
-        obeyed = solver.task.verify(batch.inputs, solutions)
-        if obeyed is not None:
-            has_rules, valid = True, valid + int(obeyed.sum())
-        if progress is not None:
-            progress(first + len(batch), len(examples))
-    n, seconds = len(examples), time.perf_counter() - start
+    solved = solver.run(examples.inputs, examples.puzzle_ids, progress=progress)
+    seconds = time.perf_counter() - start
+    labelled = examples.labels != IGNORE
+    right = (labelled & (solved.solution == examples.labels)).sum(-1)
+    wanted = labelled.sum(-1)
+    exact, n = int((right == wanted).sum()), len(examples)
     return Evaluation(
         exact_accuracy=exact / n,
-        cell_accuracy=cells / n,
+        cell_accuracy=float((right / np.maximum(1, wanted)).mean()),
         count=n,
-        mean_steps=steps / n,
-        converged=converged / n,
-        valid=valid / n if has_rules else None,
+        mean_steps=float(solved.steps.mean()),
+        converged=float(solved.converged.mean()),
+        valid=None if solved.valid is None else float(solved.valid.mean()),
         interval=wilson_interval(exact, n),
         seconds=seconds,
         puzzles_per_second=n / seconds,

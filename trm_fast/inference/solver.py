@@ -5,18 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from trm_fast.errors import UserError
-from trm_fast.nn import TRM
+from trm_fast.inference.tries import Select, Solved, Tries
+from trm_fast.nn import TRM, Thought, think
 from trm_fast.tasks.base import Question, Task
 
 DEFAULT_STEPS = 16
 """Supervision steps at most, as published, also for models trained with fewer: hard rows profit, the others halt."""
+
+CHUNK = 16
+"""Batches of questions that ``answers`` reads at a time: rows of one chunk share a queue."""
+
+Progress = Callable[[int, int], None]
+"""Called with (done, all) now and then."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +63,19 @@ class Solver:
     """A model and a task joined for inference.
 
     A row halts when its halting logit says that the answer is right, and, in a task with rules, the answer obeys them:
-    a model that is sure of an impossible answer thinks on. ``max_steps``: supervision steps at most, by default 16 or
-    as many as in training; ``halt=False`` always runs them all, as published; ``min_steps`` before a row may halt;
-    ``batch_size`` rows at a time.
+    a model that is sure of an impossible answer thinks on.
+
+    Args:
+        max_steps: supervision steps at most; by default 16, or as many as in training if those are more.
+        min_steps: steps before a row may halt.
+        halt: False always runs all steps, as published.
+        batch_size: rows that think at a time; who is done makes place for the next.
+        rollouts: tries at each question. The first is undisturbed, the others get Gaussian ``noise`` (a standard
+            deviation) on the latent state before every step (arXiv 2605.19943).
+        symmetries: images of each question under the task's symmetries that are tried, the question itself included.
+        select: which try counts: one that obeys the task's ``rules`` (then no further one is made), the largest
+            ``confidence``, or the ``majority`` of equal answers. ``auto`` is rules where the task has them.
+        seed: of noise and symmetries.
     """
 
     model: TRM
@@ -66,70 +84,132 @@ class Solver:
     min_steps: int = 1
     halt: bool = True
     batch_size: int = 64
+    rollouts: int = 1
+    noise: float = 0.0
+    symmetries: int = 1
+    select: Literal["auto"] | Select = "auto"
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.model.config.seq_len != self.task.seq_len or self.model.config.vocab_size != self.task.vocab_size:
+        config, task = self.model.config, self.task
+        if config.seq_len != task.seq_len or config.vocab_size != task.vocab_size:
             raise UserError(
-                f"the model reads {self.model.config.seq_len} tokens of {self.model.config.vocab_size} kinds, "
-                f"the task {self.task.name} has {self.task.seq_len} of {self.task.vocab_size}"
+                f"the model reads {config.seq_len} tokens of {config.vocab_size} kinds, "
+                f"the task {task.name} has {task.seq_len} of {task.vocab_size}"
             )
+        if self.rollouts > 1 and not self.noise > 0:
+            raise UserError("rollouts differ by their noise alone: give a noise above 0, such as 0.3", wrong_use=True)
+        if self.rollouts == 1 and self.noise:
+            raise UserError("noise needs rollouts: the first try is always undisturbed", wrong_use=True)
+        if self.select == "rules" and not self._has_rules:
+            raise UserError(f"select rules: the task {task.name} has none", wrong_use=True)
+
+    @property
+    def _has_rules(self) -> bool:
+        nothing = np.zeros((0, self.task.seq_len), dtype=np.int32)
+        return self.task.verify(nothing, nothing) is not None
+
+    @property
+    def _selection(self) -> Select:
+        if self.select != "auto":
+            return self.select
+        return "rules" if self._has_rules else "confidence"
+
+    @property
+    def _most_steps(self) -> int:
+        return self.max_steps or max(DEFAULT_STEPS, self.model.config.max_supervision_steps)
 
     def run(
-        self, inputs: np.ndarray, puzzle_ids: np.ndarray | None = None, *, return_trajectory: bool = False
-    ) -> dict[str, Any]:
-        """``TRM.solve`` on encoded rows (B, L), on the model's device."""
-        device = self.model.z_init.device
-        return self.model.solve(
-            torch.from_numpy(np.ascontiguousarray(inputs)).to(device),
-            self.max_steps or max(DEFAULT_STEPS, self.model.config.max_supervision_steps),
-            halt=self.halt,
-            min_steps=self.min_steps,
-            accept=self._obeys,
-            puzzle_ids=None if puzzle_ids is None else torch.from_numpy(puzzle_ids).to(device),
-            return_trajectory=return_trajectory,
-        )
+        self,
+        inputs: npt.NDArray[np.int32],
+        puzzle_ids: npt.NDArray[np.int32] | None = None,
+        *,
+        progress: Progress | None = None,
+        watch: Callable[[Thought], None] | None = None,
+    ) -> Solved:
+        """Answers encoded rows (N, L). ``watch`` sees the batch after each of its steps."""
+        N, device = len(inputs), self.model.z_init.device
+        tries = Tries(self.task, inputs, self.rollouts, self.symmetries, np.random.default_rng(self.seed))
+        owner = torch.from_numpy(tries.owner).to(device)
+        select = self._selection
+        finished = np.zeros(N, dtype=np.bool_)
 
-    def _obeys(self, inputs: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-        valid = self.task.verify(inputs.cpu().numpy(), answers.cpu().numpy())
-        ok = torch.ones(len(inputs), dtype=torch.bool) if valid is None else torch.from_numpy(valid)
-        return ok.to(inputs.device)
+        def accept(rows: Tensor, answers: Tensor) -> Tensor:
+            return torch.from_numpy(tries.obeys(rows.cpu().numpy(), answers.cpu().numpy())).to(device)
+
+        for now in think(
+            self.model,
+            torch.from_numpy(tries.rows).to(device),
+            self._most_steps,
+            min_steps=self.min_steps,
+            halt=self.halt,
+            accept=accept,
+            puzzle_ids=None if puzzle_ids is None else torch.from_numpy(puzzle_ids).to(device)[owner],
+            batch_size=self.batch_size,
+            noise=torch.from_numpy(self.noise * tries.disturbed).to(device) if self.noise else None,
+            seed=self.seed,
+            groups=owner if select == "rules" and len(owner) > N else None,
+        ):
+            tries.note(now)
+            if watch is not None:
+                watch(now)
+            if progress is not None:
+                ended = now.rows[now.halted | (now.steps >= self._most_steps)]
+                finished[tries.owner[ended.cpu().numpy()]] = True
+                progress(int(finished.sum()), N)
+        return tries.best(select)
 
     def solve(self, question: str | Question, *, return_trajectory: bool = False) -> Answer:
         """One question; text is parsed by the task."""
         parsed = self.task.parse(question) if isinstance(question, str) else question
         return next(self.answers([parsed], return_trajectory=return_trajectory))[1]
 
+    def stream(self, question: str | Question, callback: Callable[[Step], None] | None = None) -> Iterator[Step]:
+        """One question, undisturbed and as it is: yields (and reports) each step's answer while the model thinks."""
+        parsed = self.task.parse(question) if isinstance(question, str) else question
+        tokens = torch.from_numpy(parsed.tokens[None]).to(self.model.z_init.device)
+
+        def accept(_: Tensor, answers: Tensor) -> Tensor:
+            valid = self.task.verify(parsed.tokens[None], answers.cpu().numpy())
+            return torch.tensor([valid is None or bool(valid[0])], device=answers.device)
+
+        most, options = self._most_steps, {"min_steps": self.min_steps, "halt": self.halt}
+        for now in think(self.model, tokens, most, accept=accept, **options):  # type: ignore[arg-type]
+            step = self._step(parsed, now, 0)
+            if callback is not None:
+                callback(step)
+            yield step
+
     def answers(
         self, questions: Iterable[Question], *, return_trajectory: bool = False
     ) -> Iterator[tuple[Question, Answer]]:
-        """Each question with its answer, in order, a batch at a time; never reads further ahead than that."""
+        """Each question with its answer, in order; reads a few batches ahead, so that the queue keeps them full."""
+        if return_trajectory and self.rollouts * self.symmetries > 1:
+            raise UserError("a trajectory is that of one try: leave out rollouts and symmetries", wrong_use=True)
         stream = iter(questions)
-        while batch := list(islice(stream, self.batch_size)):
-            yield from zip(batch, self._answer(batch, return_trajectory), strict=True)
+        while chunk := list(islice(stream, CHUNK * self.batch_size)):
+            yield from zip(chunk, self._answer(chunk, return_trajectory), strict=True)
 
     def _answer(self, questions: Sequence[Question], return_trajectory: bool) -> Iterator[Answer]:
+        trajectories: list[list[Step]] = [[] for _ in questions]
+
+        def watch(now: Thought) -> None:
+            for i, row in enumerate(now.rows.tolist()):
+                trajectories[row].append(self._step(questions[row], now, i))
+
         inputs = np.stack([q.tokens for q in questions])
-        result = self.run(inputs, return_trajectory=return_trajectory)
-        solutions = result["solution"].cpu().numpy()
-        valid = self.task.verify(inputs, solutions)
+        solved = self.run(inputs, watch=watch if return_trajectory else None)
         for row, question in enumerate(questions):
-            steps = int(result["steps"][row])
             yield Answer(
-                solution=self.task.format(question, solutions[row]),
-                confidence=float(result["confidence"][row]),
-                steps=steps,
-                converged=bool(result["converged"][row]),
-                valid=None if valid is None else bool(valid[row]),
-                tokens=solutions[row],
-                trajectory=[self._step(question, s, row) for s in result["trajectory"][:steps]]
-                if return_trajectory
-                else None,
+                solution=self.task.format(question, solved.solution[row]),
+                confidence=float(solved.confidence[row]),
+                steps=int(solved.steps[row]),
+                converged=bool(solved.converged[row]),
+                valid=None if solved.valid is None else bool(solved.valid[row]),
+                tokens=solved.solution[row],
+                trajectory=trajectories[row] if return_trajectory else None,
             )
 
-    def _step(self, question: Question, step: dict[str, Any], row: int) -> Step:
-        tokens = step["solution"][row].cpu().numpy()
-        return Step(step["step"], self.task.format(question, tokens), float(step["confidence"][row]), tokens)
-
-
-Progress = Callable[[int, int], None]
-"""Called with (done, all) now and then."""
+    def _step(self, question: Question, now: Thought, i: int) -> Step:
+        tokens = now.answers[i].cpu().numpy()
+        return Step(int(now.steps[i]), self.task.format(question, tokens), float(now.confidence[i]), tokens)

@@ -56,7 +56,8 @@ def _of_run(run: Path, from_step: int | None, device: str) -> Located:
     try:
         model.load_state_dict(groups["ema"])
     except (KeyError, RuntimeError) as error:
-        raise UserError(f"the checkpoint step_{state['step']} does not fit {run / CONFIG}: {error}") from None
+        text = " ".join(str(error).split())
+        raise UserError(f"the checkpoint step_{state['step']} does not fit {run / CONFIG}: {text}") from None
     label = f"{run} at step {state['step']}"
     return Located(model.to(device).eval(), config.make_task(), label, config.data, config.training.seed)
 

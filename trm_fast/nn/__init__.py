@@ -6,6 +6,7 @@ from trm_fast.nn.heads import QHead, TokenHead
 from trm_fast.nn.loss import IGNORE, Loss, supervision_loss
 from trm_fast.nn.model import TRM, Output
 from trm_fast.nn.optim import AdamATan2
+from trm_fast.nn.thinking import Thought, think
 
 __all__ = [
     "IGNORE",
@@ -18,7 +19,9 @@ __all__ = [
     "QHead",
     "State",
     "TRMConfig",
+    "Thought",
     "TokenHead",
     "cycle",
     "supervision_loss",
+    "think",
 ]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from trm_fast import ops
 from trm_fast.nn.config import TRMConfig
 from trm_fast.nn.layers import Attention, ChannelMLP, Norm, TokenMixer
 
@@ -65,6 +66,19 @@ class Network(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.last_norm = Norm(config, dim=-1) if config.norm_position == "pre" else nn.Identity()
+        self.plain = config.norm == "rms" and config.norm_position == "post" and not config.causal
+        self.dropout = config.dropout
+
+    def fused(self, z: Tensor, mask: Tensor | None) -> bool:
+        """Whether ``ops.latent_recursion`` has a kernel that does what ``forward`` would do for the state ``z``."""
+        covered = self.plain and mask is None and not (self.dropout and self.training)
+        return covered and self.weights()[0].dtype == z.dtype and ops.backend.has_kernel("latent_recursion", z)
+
+    def weights(self) -> list[Tensor]:
+        """Four a block, as ``ops.latent_recursion`` takes them."""
+        return [
+            weight for block in self.blocks for part in (block.mix.part, block.mlp.part) for weight in part.weights()
+        ]
 
     def forward(self, h: Tensor, mask: Tensor | None) -> Tensor:
         for block in self.blocks:
@@ -72,6 +86,30 @@ class Network(nn.Module):
                 h = h * mask.unsqueeze(-1)  # padding stays zero: it must not enter a norm over tokens
             h = block(h, mask)
         return self.last_norm(h)
+
+
+def run_cycles(
+    net: Network, state: State, x: Tensor, config: TRMConfig, mask: Tensor | None, *, count: int = 1
+) -> State:
+    """``count`` cycles in a row: one call where the network is fused."""
+    if not count or not net.fused(state.z, mask):
+        for _ in range(count):
+            state = cycle(net, state, x, config, mask)
+        return state
+    mix = net.blocks[0].mix.part
+    y, z = ops.latent_recursion(
+        state.y,
+        state.z,
+        x,
+        net.weights(),
+        config.n_latent_steps,
+        heads=config.num_heads if config.mixing == "attention" else 0,
+        rotary=mix.rotary.tables() if isinstance(mix, Attention) and mix.rotary is not None else None,
+        inject_last=config.inject_last,
+        cycles=count,
+        eps=config.norm_eps,
+    )
+    return State(y, z)
 
 
 def cycle(net: Network, state: State, x: Tensor, config: TRMConfig, mask: Tensor | None) -> State:

@@ -74,6 +74,9 @@ class ChannelMLP(nn.Module):
         self.gate_up = Linear(config.hidden_size, 2 * inner)
         self.down = Linear(inner, config.hidden_size)
 
+    def weights(self) -> tuple[Tensor, Tensor]:
+        return self.gate_up.weight, self.down.weight
+
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         return self.down(ops.swiglu(self.gate_up(x)))
 
@@ -91,6 +94,9 @@ class TokenMixer(nn.Module):
         inner = config.inner_size(config.total_tokens)
         self.gate_up = Linear(config.total_tokens, 2 * inner)
         self.down = Linear(inner, config.total_tokens)
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        return self.gate_up.weight, self.down.weight
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         if mask is not None:
@@ -110,6 +116,9 @@ class Attention(nn.Module):
         self.qkv = Linear(D, 3 * D)
         self.out = Linear(D, D)
         self.rotary = Rotary(config) if config.positions == "rope" else None
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        return self.qkv.weight, self.out.weight
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         B, L, D = x.shape
@@ -145,6 +154,10 @@ class Rotary(nn.Module):
         angles = torch.outer(torch.arange(config.total_tokens, dtype=torch.float32), frequencies).repeat(1, 2)
         self.register_buffer("cos", angles.cos().unsqueeze(1), persistent=False)
         self.register_buffer("sin", angles.sin().unsqueeze(1), persistent=False)
+
+    def tables(self) -> tuple[Tensor, Tensor]:
+        """cos and sin, (tokens, width) each."""
+        return self.cos.squeeze(1), self.sin.squeeze(1)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, L, heads, width)."""

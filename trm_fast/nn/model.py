@@ -15,12 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from trm_fast.errors import UserError
-from trm_fast.nn.block import Network, State, cycle
+from trm_fast.nn.block import Network, State, run_cycles
 from trm_fast.nn.config import TRMConfig
 from trm_fast.nn.heads import QHead, TokenHead
 from trm_fast.nn.layers import InputEmbedding, truncated_normal_
 from trm_fast.nn.loss import supervision_loss
 from trm_fast.nn.optim import AdamATan2
+from trm_fast.nn.thinking import think
 
 FORMAT_VERSION = 1
 
@@ -85,10 +86,11 @@ class TRM(nn.Module):
         tokens (B, L) int; puzzle_rows (B, E) in a model with a prefix; mask (B, P + L) bool, False on padding.
         """
         x = self.embedding(tokens, puzzle_rows, self.compute_dtype)
+        last = int(torch.is_grad_enabled())  # without gradient all cycles are alike, and one call
         with torch.no_grad():
-            for _ in range(self.config.T_cycles - 1):
-                state = cycle(self.net, state, x, self.config, mask)
-        state = cycle(self.net, state, x, self.config, mask)
+            state = run_cycles(self.net, state, x, self.config, mask, count=self.config.T_cycles - last)
+        if last:
+            state = run_cycles(self.net, state, x, self.config, mask)
         return Output(state.detach(), self.token_head(state.answer), self.q_head(state.answer))
 
     def train_step(
@@ -122,7 +124,6 @@ class TRM(nn.Module):
             "steps": steps,
         }
 
-    @torch.no_grad()
     def solve(
         self,
         inputs: Tensor,
@@ -139,29 +140,22 @@ class TRM(nn.Module):
         A row halts when its halting logit says so and ``accept(inputs, answers)``, bool (rows,), agrees.
         Returns ``solution`` (B, L) int64, ``confidence`` (B,), ``steps`` (B,) and ``converged`` (B,), and with
         ``return_trajectory`` a ``trajectory``: for each step the answers and confidences of all rows at that time.
+        ``trm_fast.Solver`` does more: tasks and their rules, rollouts, queues longer than a batch.
         """
         B, device = len(inputs), inputs.device
-        max_steps = max_steps or self.config.max_supervision_steps
-        active = torch.arange(B, device=device)
-        state, rows = self.initial_state(B), self.puzzle_rows(puzzle_ids, B)
         solution = torch.zeros(B, self.config.seq_len, dtype=torch.int64, device=device)
         confidence = torch.zeros(B, device=device)
         steps = torch.zeros(B, dtype=torch.int64, device=device)
         converged = torch.zeros(B, dtype=torch.bool, device=device)
-        trajectory = []
-        for step in range(1, max_steps + 1):
-            state, logits, q = self(inputs[active], state, None if rows is None else rows[active])
-            solution[active], confidence[active], steps[active] = logits.argmax(-1), q.sigmoid(), step
+        trajectory: list[dict[str, Any]] = []
+        most = self.config.max_supervision_steps if max_steps is None else max_steps
+        agrees = None if accept is None else lambda rows, answers: accept(inputs[rows], answers)
+        for now in think(self, inputs, most, min_steps=min_steps, halt=halt, accept=agrees, puzzle_ids=puzzle_ids):
+            solution[now.rows], confidence[now.rows], steps[now.rows] = now.answers, now.confidence, now.steps
+            converged[now.rows] = now.halted
             if return_trajectory:
+                step = len(trajectory) + 1
                 trajectory.append({"step": step, "solution": solution.clone(), "confidence": confidence.clone()})
-            if halt and step >= min_steps:
-                done = q > self.config.q_logit
-                if accept is not None:
-                    done &= accept(inputs[active], solution[active])
-                converged[active] = done
-                active, state = active[~done], state.rows(~done)
-                if not len(active):
-                    break
         result = {"solution": solution, "confidence": confidence, "steps": steps, "converged": converged}
         return result | ({"trajectory": trajectory} if return_trajectory else {})
 

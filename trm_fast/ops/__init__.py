@@ -5,9 +5,10 @@ Usable by other projects: needs torch alone. ``use_backend`` or ``TRM_FAST_BACKE
 
 from __future__ import annotations
 
-from trm_fast.ops import reference
+from trm_fast.ops import backend, reference
 from trm_fast.ops.adam_atan2_ import adam_atan2_
 from trm_fast.ops.backend import BackendUnavailable, build_record, cpu_path, table, use_backend
+from trm_fast.ops.latent_recursion import latent_recursion
 from trm_fast.ops.rms_norm import rms_norm
 from trm_fast.ops.sign_sgd_rows_ import sign_sgd_rows_
 from trm_fast.ops.stablemax import stablemax, stablemax_cross_entropy
@@ -16,8 +17,10 @@ from trm_fast.ops.swiglu import swiglu
 __all__ = [
     "BackendUnavailable",
     "adam_atan2_",
+    "backend",
     "build_record",
     "cpu_path",
+    "latent_recursion",
     "reference",
     "rms_norm",
     "sign_sgd_rows_",

@@ -28,6 +28,11 @@ _GPU_FLOATS = (torch.float32, torch.bfloat16)
 KERNELS: dict[str, dict[str, tuple[torch.dtype, ...]]] = {
     "rms_norm": {"cpp": _FLOATS, "cuda": _GPU_FLOATS},
     "swiglu": {"cpp": _FLOATS, "cuda": _GPU_FLOATS},
+    "mlp": {"cpp": (torch.float32,)},
+    "token_mixer": {"cpp": (torch.float32,)},
+    "attention": {"cpp": (torch.float32,)},
+    "latent_step": {"cpp": (torch.float32,)},
+    "latent_recursion": {"cpp": (torch.float32,)},
     "stablemax": {"cpp": _FLOATS},
     "stablemax_cross_entropy": {"cpp": _FLOATS},
     "adam_atan2_": {"cpp": (torch.float32, torch.float64)},
@@ -112,6 +117,11 @@ def select(op: str, tensor: torch.Tensor) -> str:
     """The backend that ``op`` takes for ``tensor``; raises where one asked for by name cannot run."""
     chosen = _table.get((op, tensor.device.type, tensor.dtype))
     return chosen if chosen is not None else _fallback(op, tensor.device.type, tensor.dtype)
+
+
+def has_kernel(op: str, tensor: torch.Tensor) -> bool:
+    """Whether ``op`` takes a kernel for ``tensor``; for callers that have another way than the op's reference."""
+    return (op, tensor.device.type, tensor.dtype) in _table
 
 
 def _fallback(op: str, device: str, dtype: torch.dtype) -> str:

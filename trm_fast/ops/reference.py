@@ -27,6 +27,76 @@ def swiglu(gate_up: Tensor, dim: int = -1) -> Tensor:
     return F.silu(gate) * up
 
 
+def mlp(h: Tensor, gate_up: Tensor, down: Tensor, eps: float = 1e-5) -> Tensor:
+    return rms_norm(F.linear(swiglu(F.linear(h, gate_up)), down), h, eps=eps)
+
+
+def token_mixer(h: Tensor, gate_up: Tensor, down: Tensor, eps: float = 1e-5) -> Tensor:
+    return mlp(h.transpose(1, 2), gate_up, down, eps).transpose(1, 2)
+
+
+def attention(
+    h: Tensor, qkv: Tensor, out: Tensor, heads: int, rotary: tuple[Tensor, Tensor] | None = None, eps: float = 1e-5
+) -> Tensor:
+    B, L, D = h.shape
+    q, k, v = F.linear(h, qkv).view(B, L, 3, heads, D // heads).permute(2, 0, 3, 1, 4)
+    if rotary is not None:
+        q, k = _rotate(q, *rotary), _rotate(k, *rotary)
+    mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(B, L, D)
+    return rms_norm(F.linear(mixed, out), h, eps=eps)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    a, b = _accumulate(x).chunk(2, dim=-1)
+    return (torch.cat((a, b), -1) * cos + torch.cat((-b, a), -1) * sin).to(x.dtype)
+
+
+def latent_step(
+    z: Tensor,
+    injection: Tensor,
+    weights: Sequence[Tensor],
+    *,
+    heads: int = 0,
+    rotary: tuple[Tensor, Tensor] | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    return _network(z + injection, weights, heads, rotary, eps)
+
+
+def _network(
+    h: Tensor, weights: Sequence[Tensor], heads: int, rotary: tuple[Tensor, Tensor] | None, eps: float
+) -> Tensor:
+    for i in range(0, len(weights), 4):
+        w_in, w_out, gate_up, down = weights[i : i + 4]
+        h = attention(h, w_in, w_out, heads, rotary, eps) if heads else token_mixer(h, w_in, w_out, eps)
+        h = mlp(h, gate_up, down, eps)
+    return h
+
+
+def latent_recursion(
+    y: Tensor | None,
+    z: Tensor,
+    x: Tensor,
+    weights: Sequence[Tensor],
+    n: int,
+    *,
+    heads: int = 0,
+    rotary: tuple[Tensor, Tensor] | None = None,
+    inject_last: bool = True,
+    cycles: int = 1,
+    eps: float = 1e-5,
+) -> tuple[Tensor | None, Tensor]:
+    for _ in range(cycles):
+        injection = x if y is None else y + x
+        for _ in range(n):
+            z = latent_step(z, injection, weights, heads=heads, rotary=rotary, eps=eps)
+        if y is None:
+            z = _network(z + x if inject_last else z, weights, heads, rotary, eps)
+        else:
+            y = _network(y + z, weights, heads, rotary, eps)
+    return y, z
+
+
 def _stablemax_scores(logits: Tensor) -> Tensor:
     """x + 1 for x >= 0, else 1 / (1 - x), in float64; written so that neither branch's gradient is inf * 0."""
     x = logits.double()

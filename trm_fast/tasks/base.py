@@ -7,7 +7,7 @@ module here that defines a ``Task``, registered in ``trm_fast.tasks``, one YAML 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -15,6 +15,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
+
+from trm_fast.errors import UserError
 
 IGNORE = -100
 """Label of a position that carries no loss and does not count for accuracy."""
@@ -109,6 +111,13 @@ class Task(ABC):
     @abstractmethod
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
         """The same examples, each under a random symmetry of the task; vectorised over rows."""
+
+    def images(
+        self, inputs: IntArray, count: int, rng: np.random.Generator
+    ) -> tuple[IntArray, Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]]]:
+        """For questions (N, L) ``count`` images (N, count, L) under symmetries, the first unchanged, and what turns
+        answers to the images (N, count, L) into answers to the questions. UserError in a task without symmetries."""
+        raise UserError(f"the task {self.name} has no symmetries to vote over", wrong_use=True)
 
     @abstractmethod
     def parse(self, text: str, where: str = "") -> Question:

@@ -18,7 +18,6 @@ from trm_fast.nn import TRMConfig
 from trm_fast.tasks import Task, get_task
 from trm_fast.tasks.base import DataConfig, TaskConfig
 
-
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -53,7 +52,7 @@ class TrainingConfig(BaseModel):
     seed: int = Field(0, ge=0, lt=2**64)
     log_every: int = Field(10, ge=1)
     eval_every: int = Field(0, ge=0, description="steps between evaluations; 0 for one at the end")
-    eval_count: int = Field(1000, ge=1, description="test examples an evaluation takes")
+    eval_count: int = Field(1000, ge=1, description="test examples an evaluation takes at most")
     checkpoint_every: int = Field(1000, ge=1)
     keep_checkpoints: int = Field(3, ge=1, description="newest checkpoints kept, besides the best")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import nan
 from pathlib import Path
 
 from trm_fast.errors import UserError
@@ -26,18 +27,22 @@ def plot_run(run: Path, target: Path | None = None) -> Path:
 
     figure, axes = pyplot.subplots(2, 2, figsize=(10, 6.5), layout="constrained")
     steps = [r["step"] for r in logged]
-    axes[0, 0].plot(steps, [r["loss"] for r in logged])
+
+    def values(name: str) -> list[float]:
+        return [nan if r[name] is None else r[name] for r in logged]  # None: no puzzle was finished since the last
+
+    axes[0, 0].plot(steps, values("loss"))
     axes[0, 0].set(title="Loss", yscale="log")
-    axes[0, 1].plot(steps, [r["exact_accuracy"] for r in logged], label="training, whole answers")
-    axes[0, 1].plot(steps, [r["cell_accuracy"] for r in logged], label="training, cells", alpha=0.6)
+    axes[0, 1].plot(steps, values("exact_accuracy"), label="training, whole answers")
+    axes[0, 1].plot(steps, values("cell_accuracy"), label="training, cells", alpha=0.6)
     if evaluated:
         x, y = [r["step"] for r in evaluated], [r["eval_exact_accuracy"] for r in evaluated]
         axes[0, 1].plot(x, y, "o-", label="unseen, averaged weights")
     axes[0, 1].set(title="Accuracy", ylim=(-0.02, 1.02))
     axes[0, 1].legend()
-    axes[1, 0].plot(steps, [r["mean_steps"] for r in logged])
+    axes[1, 0].plot(steps, values("mean_steps"))
     axes[1, 0].set(title="Supervision steps until halting", xlabel="optimizer step")
-    axes[1, 1].plot(steps, [r["learning_rate"] for r in logged])
+    axes[1, 1].plot(steps, values("learning_rate"))
     axes[1, 1].set(title="Learning rate", xlabel="optimizer step")
     for axis in axes.flat:
         axis.grid(alpha=0.3)

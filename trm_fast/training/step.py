@@ -38,7 +38,7 @@ class TrainStep:
         self.puzzle_lr = torch.tensor(config.puzzle_learning_rate, device=device)
         self.row_gradients = None
         if model.puzzle_embedding is not None:
-            self.row_gradients = torch.zeros(B, model.puzzle_embedding.shape[1], device=device)
+            self.row_gradients = model.puzzle_embedding.new_zeros(B, model.puzzle_embedding.shape[1])
         self.runner = runner or Eager()
         saved = [t.clone() for t in self.tensors()]
         self.runner.capture(self._step)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from trm_fast.errors import UserError
 from trm_fast.inference import Evaluation, Solver, evaluate
+from trm_fast.inference.solver import DEFAULT_STEPS
 from trm_fast.nn import TRM, AdamATan2
 from trm_fast.tasks.base import Dataset
 from trm_fast.training import checkpoint
@@ -153,7 +154,7 @@ class Trainer:
                     self._log()
                 self.reporter.stepped(self.step)
                 last = self.step == training.steps
-                if len(self.dataset.test) and (last or training.eval_every and self.step % training.eval_every == 0):
+                if len(self.dataset.test) and (last or (training.eval_every and self.step % training.eval_every == 0)):
                     evaluation = self._evaluate_and_log()
                 if self.step % training.checkpoint_every == 0:
                     self.save()
@@ -181,18 +182,22 @@ class Trainer:
     def _log(self) -> None:
         self._check_loss()
         totals = self.step_function.read_totals()
-        rows, finished = totals["rows"], max(1.0, totals["finished"])
+        rows, finished = totals["rows"], totals["finished"]
+
+        def per_finished(name: str) -> float | None:
+            return totals[name] / finished if finished else None
+
         self._record({
             "step": self.step,
             "sample_steps": self.step * self.config.training.batch_size,
             "loss": totals["loss"] / rows,
             "answer_loss": totals["answer_loss"] / rows,
             "halting_loss": totals["halting_loss"] / rows,
-            "exact_accuracy": totals["exact"] / finished,
-            "cell_accuracy": totals["cells"] / finished,
-            "halting_accuracy": totals["q_right"] / finished,
-            "mean_steps": totals["steps"] / finished,
-            "finished": int(totals["finished"]),
+            "exact_accuracy": per_finished("exact"),
+            "cell_accuracy": per_finished("cells"),
+            "halting_accuracy": per_finished("q_right"),
+            "mean_steps": per_finished("steps"),
+            "finished": int(finished),
             "learning_rate": self.config.training.learning_rate_at(self.step),
             "seconds": round(self.seconds, 3),
         })  # fmt: skip
@@ -205,9 +210,11 @@ class Trainer:
             raise UserError(f"the loss is not finite after step {self.step}: the learning rate is too large?{back}")
 
     def evaluate(self) -> Evaluation:
-        """The averaged weights on ``eval_count`` test examples, halting as the solver does."""
+        """The averaged weights on test examples, halting as the solver does: ``eval_count`` of them, but never more
+        work than the training before it, so that a try of a few steps of a large model is over when they are."""
         solver = Solver(self.averaged_model(), self.task)
-        count = self.config.training.eval_count
+        affordable = self.step * self.config.training.batch_size // DEFAULT_STEPS
+        count = min(self.config.training.eval_count, max(1, affordable))
         return evaluate(solver, self.dataset.test.take(slice(count)), self.reporter.evaluating)
 
     def _evaluate_and_log(self) -> Evaluation:
@@ -267,7 +274,7 @@ class Trainer:
             self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
             self._saved = self.step
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
-            text = str(error).splitlines()[0]
+            text = " ".join(str(error).split())
             raise UserError(f"the checkpoint does not fit {self.out / CONFIG}: {text}") from None
 
     def _record(self, record: Record) -> None:

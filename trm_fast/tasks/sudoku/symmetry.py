@@ -7,6 +7,7 @@ transposition where boxes are square (sizes 4 and 9). Each puzzle gets its own e
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,24 @@ def random_images(questions: Grids, answers: Grids, size: int, rng: np.random.Ge
     return images * (cells >= GIVEN), images
 
 
+def random_symmetries(
+    count: int, size: int, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Symmetries as tables: ``places`` (N, size * size) and ``digits`` (N, size + 1), blanks staying blank.
+
+    The image of a grid g has ``digits[g[places[c]]]`` in its cell c.
+    """
+    cells = np.broadcast_to(np.arange(size * size).reshape(1, size, size), (count, size, size))
+    rows, cols = (orders[rng.integers(len(orders), size=count)] for orders in _orders(size))
+    turned = _reorder(_reorder(cells, rows).swapaxes(1, 2), cols)
+    upright = turned.swapaxes(1, 2)
+    if _square(size):
+        upright = np.where(rng.random(count)[:, None, None] < 0.5, turned, upright)
+    digits = np.zeros((count, size + 1), dtype=np.intp)
+    digits[:, 1:] = rng.permuted(np.tile(np.arange(1, size + 1), (count, 1)), axis=1)
+    return upright.reshape(count, size * size), digits
+
+
 def _square(size: int) -> bool:
     rows, cols = BOXES[size]
     return rows == cols
@@ -51,7 +70,7 @@ def _orders(size: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     return line_orders(size, rows), line_orders(size, cols)
 
 
-def _reorder(grids: npt.NDArray[np.uint8], orders: npt.NDArray[np.intp]) -> npt.NDArray[np.uint8]:
+def _reorder(grids: npt.NDArray[Any], orders: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
     """The rows of each grid (N, size, size) in an order (N, size) of its own."""
     count, size, _ = grids.shape
     rows = orders + size * np.arange(count)[:, None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -18,7 +18,7 @@ from trm_fast.tasks.sudoku.data import Sets, generated, hold_out, sample, withou
 from trm_fast.tasks.sudoku.drawing import Drawing
 from trm_fast.tasks.sudoku.puzzles import Puzzles, check_givens
 from trm_fast.tasks.sudoku.rules import Grids, obeys
-from trm_fast.tasks.sudoku.symmetry import random_images
+from trm_fast.tasks.sudoku.symmetry import random_images, random_symmetries
 from trm_fast.tasks.sudoku.text import fill_in, parse
 
 BLANK = 1
@@ -116,6 +116,24 @@ class Sudoku(Task):
             shown = rng.random((len(chosen), self.seq_len), dtype=np.float32) < shares
             questions[chosen] = np.where(shown, answers[chosen], questions[chosen])
         return Examples(_tokens(questions), _tokens(answers), examples.puzzle_ids)
+
+    def images(
+        self, inputs: IntArray, count: int, rng: np.random.Generator
+    ) -> tuple[IntArray, Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]]]:
+        N, L = inputs.shape
+        places, digits = random_symmetries(N * count, self.size, rng)
+        places[::count], digits[::count] = np.arange(L), np.arange(self.size + 1)
+        # Tokens are digits + 1; 0 is padding.
+        tokens = np.concatenate([np.zeros((N * count, 1), dtype=np.intp), digits + 1], axis=1)
+        origins, back = np.argsort(places, axis=1), np.argsort(tokens, axis=1)
+        moved = np.take_along_axis(np.repeat(inputs, count, axis=0), places, axis=1)
+        images = np.take_along_axis(tokens, moved, axis=1).astype(np.int32)
+
+        def undo(answers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+            relabelled = np.take_along_axis(back, answers.reshape(N * count, L), axis=1)
+            return np.take_along_axis(relabelled, origins, axis=1).reshape(N, count, L)
+
+        return images.reshape(N, count, L), undo
 
     def parse(self, text: str, where: str = "") -> Question:
         return parse(text, self.size, where)

@@ -1,0 +1,81 @@
+"""Turns ``results/<device>/end_to_end.json`` into the README's tables (between its markers) and a plot a device.
+
+python bench/report.py            prints the tables
+python bench/report.py --write    puts them into README.md and draws results/<device>/end_to_end.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent
+README = FOLDER.parent / "README.md"
+START, END = "<!-- end_to_end -->", "<!-- /end_to_end -->"
+COLUMNS = ("case", "threads", "baseline", "baseline ms", "trm_fast ms", "ratio", "GFLOP/s", "share of GEMM", "memory")
+
+
+def read() -> dict[str, list[dict[str, Any]]]:
+    files = sorted((FOLDER / "results").glob("*/end_to_end.json"))
+    return {file.parent.name: json.loads(file.read_text()) for file in files}
+
+
+def table(device: str, results: list[dict[str, Any]]) -> str:
+    """Markdown; each table names its device and command."""
+    lines = [f"On `{device}`, float32, by `python bench/end_to_end.py` (median of interleaved steps):", ""]
+    lines += ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
+    for r in results:
+        cells = [f"`{r['case']}`", r["threads"], r["baseline"], f"{r['baseline_ms']:,.1f}", f"{r['ms']:,.1f}"]
+        cells += [
+            f"**{r['ratio']:.2f} x**",
+            f"{r['gflops']:.0f}",
+            f"{r['gemm_share']:.0%}",
+            f"{r['peak_rss_ratio']:.2f} x",
+        ]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def plot(device: str, results: list[dict[str, Any]]) -> Path:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    labels = [f"{r['case']}  {r['threads']} thr" + ("" if r["baseline"] == "eager" else "  compiled") for r in results]
+    figure, axis = pyplot.subplots(figsize=(8, 0.35 * len(results) + 1.2), layout="constrained")
+    bars = axis.barh(labels[::-1], [r["ratio"] for r in results][::-1])
+    axis.bar_label(bars, fmt="%.2f x", padding=3)
+    axis.axvline(1.0, color="black", linewidth=0.8)
+    axis.set(xlabel="times as fast as PyTorch", title=device)
+    path = FOLDER / "results" / device / "end_to_end.png"
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    found = read()
+    if not found:
+        raise SystemExit("bench/results has no end_to_end.json: run python bench/end_to_end.py first")
+    text = "\n\n".join(table(device, results) for device, results in found.items())
+    if not options.write:
+        print(text)
+        return
+    pattern = re.compile(re.escape(START) + ".*?" + re.escape(END), re.S)
+    readme = README.read_text()
+    if not pattern.search(readme):
+        raise SystemExit(f"README.md has no markers {START} ... {END}")
+    README.write_text(pattern.sub(lambda _: f"{START}\n{text}\n{END}", readme))
+    for device, results in found.items():
+        print(plot(device, results))
+
+
+if __name__ == "__main__":
+    main()

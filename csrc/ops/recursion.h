@@ -1,0 +1,69 @@
+// A network of fused layers, applied again and again: what the ops `latent_recursion`, `latent_step` and those of
+// single layers share. float32 on a CPU.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "ops/binding.h"
+#include "ops/layer.h"
+
+namespace trm_fast {
+
+using MaybeTensor = std::optional<Tensor>;
+
+class Network {
+ public:
+  // For states of the size of `state` (B, L, D). `op` names the caller in messages.
+  Network(const char* op, const Tensor& state, double eps);
+
+  // (2 inner, D) and (D, inner)
+  void add_mlp(const Tensor& gate_up, const Tensor& down);
+  // (2 inner, L) and (L, inner)
+  void add_token_mixer(const Tensor& gate_up, const Tensor& down);
+  // (3 D, D) and (D, D); cos and sin (L, D / heads), or neither
+  void add_attention(const Tensor& qkv, const Tensor& out, int64_t heads, const MaybeTensor& cos,
+                     const MaybeTensor& sin);
+  // Four weights a block: token mixer (heads = 0) or attention, then mlp.
+  void add_blocks(const std::vector<Tensor>& weights, int64_t heads, const MaybeTensor& cos, const MaybeTensor& sin);
+
+  const char* op;
+  int64_t batch;
+  Sizes sizes;
+  std::vector<std::unique_ptr<Layer>> layers;
+  std::vector<Tensor> weights;  // two a layer
+
+ private:
+  const float* hold(const Tensor& tensor, std::initializer_list<int64_t> shape);
+  std::vector<Tensor> held_;
+};
+
+// One cycle: `n` times z = net(z + x) and the last application; with y, z = net(z + y + x) and y = net(y + z).
+struct Cycle {
+  int64_t n;
+  bool dual;
+  bool inject_last;  // without y: the last application is net(z + x), else net(z)
+
+  int64_t applications() const { return n + 1; }
+  bool injects(int64_t application) const { return dual || application < n || inject_last; }
+};
+
+struct States {
+  Tensor y, z;   // y is empty in single state
+  Tensor saved;  // for the backward; empty unless asked for
+};
+
+struct Gradients {
+  Tensor dy, dz, dx;  // dy is empty in single state, dx where nothing is injected
+  std::vector<Tensor> dweights;
+};
+
+// `cycles` in a row; `keep` (one cycle only) saves what the backward needs.
+States recursion_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, const Tensor& z, const MaybeTensor& x,
+                     int64_t cycles, bool keep);
+// `dy` and `dz`: gradients of the new states, missing where they are zero; `z` as it entered.
+Gradients recursion_bwd(Network& net, const Cycle& cycle, const MaybeTensor& dy, const MaybeTensor& dz,
+                        const Tensor& z, const Tensor& saved);
+
+}  // namespace trm_fast

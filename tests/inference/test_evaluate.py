@@ -1,0 +1,94 @@
+"""Accuracy: counts against brute force, and the interval against published values."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trm_fast.errors import UserError
+from trm_fast.inference import Evaluation, evaluate, wilson_interval
+from trm_fast.inference.tries import Solved
+from trm_fast.tasks.base import IGNORE, Examples
+
+from .echo import L, V
+
+
+@pytest.mark.parametrize(
+    ("successes", "count", "low", "high"),
+    [  # Newcombe, Statistics in Medicine 17 (1998), table I
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (20, 20, 0.8389, 1.0),
+    ],
+)
+def test_wilson_interval(successes: int, count: int, low: float, high: float) -> None:
+    assert wilson_interval(successes, count) == pytest.approx((low, high), abs=6e-5)
+
+
+def test_wilson_interval_of_another_level() -> None:
+    low, high = wilson_interval(50, 100, z=1.0)
+    assert (low, high) == pytest.approx((0.5 - 0.5 / 101**0.5, 0.5 + 0.5 / 101**0.5))
+
+
+class Canned:
+    """A solver that gives prepared answers."""
+
+    def __init__(self, solutions: np.ndarray, rules: bool = True, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.solved = Solved(
+            solution=solutions,
+            confidence=rng.random(len(solutions)).astype(np.float32),
+            steps=rng.integers(1, 17, len(solutions)),
+            converged=rng.random(len(solutions)) < 0.6,
+            valid=solutions.sum(1) % 2 == 0 if rules else None,
+        )
+
+    def run(self, inputs: np.ndarray, puzzle_ids: np.ndarray, *, progress: Any) -> Solved:
+        self.ids = puzzle_ids.tolist()
+        return self.solved
+
+
+def make(count: int) -> tuple[Examples, np.ndarray]:
+    """Examples with ignored cells, some rows with nothing else, and answers that are mostly right."""
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, V, (count, L)).astype(np.int32)
+    solutions = np.where(rng.random((count, L)) < 0.9, labels, (labels + 1) % V).astype(np.int64)
+    labels[rng.random((count, L)) < 0.3] = IGNORE
+    labels[::10] = IGNORE
+    return Examples(labels, labels, np.arange(count, dtype=np.int32)), solutions
+
+
+@pytest.mark.parametrize("rules", [True, False])
+def test_counts(rules: bool) -> None:
+    examples, solutions = make(50)
+    solver: Any = Canned(solutions, rules)
+    result = evaluate(solver, examples)
+
+    exact, share = 0, 0.0
+    for label, solution in zip(examples.labels.tolist(), solutions.tolist(), strict=True):
+        right = [a == b for a, b in zip(label, solution, strict=True) if a != IGNORE]
+        exact += all(right)
+        share += sum(right) / max(1, len(right))
+    assert 5 < exact < 45
+    assert result.exact_accuracy == exact / 50
+    assert result.cell_accuracy == pytest.approx(share / 50)
+    assert result.count == 50
+    assert result.mean_steps == pytest.approx(solver.solved.steps.mean())
+    assert result.converged == solver.solved.converged.mean()
+    assert result.valid == ((solutions.sum(1) % 2 == 0).mean() if rules else None)
+    assert result.interval == wilson_interval(exact, 50)
+    assert result.puzzles_per_second == pytest.approx(50 / result.seconds)
+    assert solver.ids == list(range(50))
+    assert json.loads(json.dumps(result.to_json())).keys() == Evaluation.__dataclass_fields__.keys()
+
+
+def test_nothing_to_evaluate() -> None:
+    examples, solutions = make(3)
+    solver: Any = Canned(solutions)
+    with pytest.raises(UserError, match="nothing to evaluate"):
+        evaluate(solver, examples.take(slice(0)))

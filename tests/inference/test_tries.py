@@ -1,0 +1,173 @@
+"""Rollouts, symmetries and the queue: tries that differ only as they should, and the right one chosen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from trm_fast.errors import UserError
+from trm_fast.inference import Solver, Step
+from trm_fast.inference.tries import Tries
+from trm_fast.nn import Thought, TRMConfig, think
+from trm_fast.nn.model import TRM
+from trm_fast.tasks import get_task
+from trm_fast.tasks.sudoku import generate
+
+from .echo import Echo, L, make_model, questions
+
+MODEL = make_model()
+INPUTS = np.stack([q.tokens for q in questions(40)])
+
+
+def solver(rules: bool = True, **options: Any) -> Solver:
+    return Solver(MODEL, Echo(rules), **options)
+
+
+def test_the_batch_stays_full() -> None:
+    """As long as rows wait, every step runs with as many rows as fit; each row is taken up once."""
+    seen: dict[int, list[int]] = {}
+    waiting = 40
+    for now in think(MODEL, torch.from_numpy(INPUTS), 9, batch_size=7):
+        waiting -= int((now.steps == 1).sum())
+        assert len(now.rows) == 7 or waiting == 0
+        for row, step in zip(now.rows.tolist(), now.steps.tolist(), strict=True):
+            seen.setdefault(row, []).append(step)
+    assert sorted(seen) == list(range(40))
+    assert all(steps == list(range(1, len(steps) + 1)) for steps in seen.values())
+    assert len({len(steps) for steps in seen.values()}) > 1
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_no_answer_depends_on_the_company(noise: float) -> None:
+    options: dict[str, Any] = {"rollouts": 5, "noise": noise} if noise else {}
+    alone = solver(rules=False, batch_size=1, **options).run(INPUTS)
+    for batch_size in (6, 64):
+        together = solver(rules=False, batch_size=batch_size, **options).run(INPUTS)
+        np.testing.assert_array_equal(together.solution, alone.solution)
+        np.testing.assert_array_equal(together.steps, alone.steps)
+
+
+def test_noise_depends_on_the_seed_and_spares_the_first_try() -> None:
+    plain = solver(rules=False, select="confidence").run(INPUTS)
+    tries = {seed: solver(rules=False, rollouts=4, noise=0.7, seed=seed, halt=False) for seed in (1, 2)}
+    states: dict[int, list[torch.Tensor]] = {1: [], 2: []}
+    for seed, made in tries.items():
+        made.run(INPUTS, watch=lambda now, seed=seed: states[seed].append(now.confidence))
+    assert not torch.equal(states[1][-1], states[2][-1])
+    one = solver(rules=False, rollouts=1).run(INPUTS)
+    np.testing.assert_array_equal(one.solution, plain.solution)
+
+
+def thought(rows: list[int], answers: list[list[int]], confidence: list[float], halted: bool = True) -> Thought:
+    steps, flags = torch.ones(len(rows), dtype=torch.int64), torch.full((len(rows),), halted)
+    return Thought(torch.tensor(rows), steps, torch.tensor(answers), torch.tensor(confidence), flags)
+
+
+EVEN, ODD, OTHER = [2, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 3, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("select", "want"),
+    [("rules", EVEN), ("confidence", OTHER), ("majority", ODD)],
+    ids=["rules", "confidence", "majority"],
+)
+def test_which_try_counts(select: Any, want: list[int]) -> None:
+    tries = Tries(Echo(), INPUTS[:1], rollouts=5, symmetries=1, rng=np.random.default_rng(0))
+    tries.note(thought([0, 1, 2, 3], [ODD, OTHER, EVEN, ODD], [0.4, 0.9, 0.1, 0.3]))  # the fifth was never made
+    best = tries.best(select)
+    assert best.solution.tolist() == [want]
+    assert best.steps.tolist() == [4]
+    assert best.valid is not None
+    assert best.valid.tolist() == [want == EVEN]
+
+
+def test_what_the_rules_settle_is_not_tried_again() -> None:
+    """Fewer steps than all tries would take, and never fewer right answers than the first try alone."""
+    first = solver(max_steps=1).run(INPUTS)
+    many = solver(max_steps=1, rollouts=8, noise=0.5).run(INPUTS)
+    assert first.valid is not None
+    assert many.valid is not None
+    assert many.valid.sum() > first.valid.sum()
+    assert (many.valid >= first.valid).all()
+    settled = first.converged & first.valid
+    assert settled.any()
+    np.testing.assert_array_equal(many.solution[settled], first.solution[settled])
+    every = solver(max_steps=1, rollouts=8, noise=0.5, select="confidence").run(INPUTS)
+    assert many.steps.sum() < every.steps.sum()
+
+
+def test_symmetries_try_the_same_sudoku() -> None:
+    """A model that copies what is given answers every image with its givens; undone, they are the question's."""
+    kind = get_task("sudoku")
+    task = kind(kind.Config(name="sudoku", size=4))
+    puzzles = generate(4, 6, (4, 7), seed=1)
+    inputs = puzzles.questions.astype(np.int32) + 1
+    tries = Tries(task, inputs, 2, 3, np.random.default_rng(0))
+    assert tries.rows.shape == (36, 16)
+    np.testing.assert_array_equal(tries.rows[:6], inputs)
+    tries.note(
+        Thought(
+            torch.arange(36),
+            torch.ones(36, dtype=torch.int64),
+            torch.from_numpy(tries.rows.astype(np.int64)),
+            torch.linspace(0, 1, 36),  # the surest is the last image
+            torch.ones(36, dtype=torch.bool),
+        )
+    )
+    np.testing.assert_array_equal(tries.best("confidence").solution, inputs)
+    np.testing.assert_array_equal(tries.best("majority").solution, inputs)
+
+
+def test_sudoku_answers_keep_their_format_with_every_kind_of_try() -> None:
+    kind = get_task("sudoku")
+    task = kind(kind.Config(name="sudoku", size=4))
+    torch.manual_seed(0)
+    model = TRM(TRMConfig(vocab_size=6, seq_len=16, hidden_size=16, inner_multiple=16, T_cycles=1, n_latent_steps=1))
+    made = Solver(model, task, max_steps=2, rollouts=2, noise=0.3, symmetries=2)
+    answer = made.solve("1...........2.43")
+    assert len(answer.solution) == 16
+    assert answer.steps == 8
+
+
+def test_streaming() -> None:
+    made = solver()
+    heard: list[Step] = []
+    streamed = list(made.stream(questions(1)[0], heard.append))
+    whole = made.solve(questions(1)[0], return_trajectory=True)
+    assert whole.trajectory is not None
+    assert streamed == heard == whole.trajectory
+    assert [s.tokens.tolist() for s in streamed] == [s.tokens.tolist() for s in whole.trajectory]
+    early = made.stream(questions(1)[0])
+    assert next(early).step == 1, "a partial answer comes while the model still thinks"
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_few_rows(count: int) -> None:
+    solved = solver(rollouts=2, noise=0.1).run(INPUTS[:count])
+    assert solved.solution.shape == (count, L)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"rollouts": 3}, "noise"),
+        ({"noise": 0.3}, "rollouts"),
+        ({"rules": False, "select": "rules"}, "has none"),
+    ],
+)
+def test_options_that_make_no_sense(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        solver(**options)
+
+
+def test_symmetries_need_a_task_that_has_some() -> None:
+    with pytest.raises(UserError, match="no symmetries"):
+        solver(symmetries=2).run(INPUTS)
+
+
+def test_a_trajectory_is_that_of_one_try() -> None:
+    with pytest.raises(UserError, match="one try"):
+        list(solver(rollouts=2, noise=0.3).answers(questions(2), return_trajectory=True))

@@ -1,0 +1,96 @@
+"""Inference on many rows: a batch thinks step by step; who is done leaves, who waits enters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from trm_fast.nn.block import State
+
+if TYPE_CHECKING:
+    from trm_fast.nn.model import TRM
+
+Accept = Callable[[Tensor, Tensor], Tensor]
+"""(row numbers (A,), answers (A, L)) -> bool (A,): which answers there is nothing against."""
+
+
+class Thought(NamedTuple):
+    """The rows of a batch behind one supervision step; A of them."""
+
+    rows: Tensor  # int64 (A,): which
+    steps: Tensor  # int64 (A,): how many each has behind it
+    answers: Tensor  # int64 (A, L)
+    confidence: Tensor  # float32 (A,)
+    halted: Tensor  # bool (A,): halts by itself, now
+
+
+@torch.no_grad()
+def think(
+    model: TRM,
+    inputs: Tensor,
+    max_steps: int,
+    *,
+    min_steps: int = 1,
+    halt: bool = True,
+    accept: Accept | None = None,
+    puzzle_ids: Tensor | None = None,
+    batch_size: int | None = None,
+    noise: Tensor | None = None,
+    seed: int = 0,
+    groups: Tensor | None = None,
+) -> Iterator[Thought]:
+    """Yields after each supervision step of the batch, until every row of inputs (N, L) has halted or used its steps.
+
+    A row halts when its halting logit says so, after ``min_steps`` and if ``accept`` agrees. ``noise`` (N,) is the
+    standard deviation of what is added to a row's latent state before each step, drawn from (seed, row, step) alone, so
+    that no answer depends on who else is in the batch. Rows of one of ``groups`` (N,) try the same problem: when one
+    halts, the others leave, or never enter.
+    """
+    N, device = len(inputs), inputs.device
+    capacity = batch_size or max(1, N)
+    solved = torch.zeros(0 if groups is None else int(groups.max()) + 1, dtype=torch.bool, device=device)
+    waiting = torch.arange(N, device=device)
+    rows, steps, state = waiting[:0], waiting[:0], model.initial_state(0)
+    while len(rows) or len(waiting):
+        if groups is not None:
+            waiting = waiting[~solved[groups[waiting]]]
+        entering, waiting = waiting[: capacity - len(rows)], waiting[max(0, capacity - len(rows)) :]
+        if not len(rows) and not len(entering):
+            return
+        if len(entering):
+            rows, steps = torch.cat((rows, entering)), torch.cat((steps, torch.zeros_like(entering)))
+            state = _joined(state, model.initial_state(len(entering)))
+        if noise is not None:
+            state = State(state.y, state.z + _noise(state.z, noise, rows, steps, seed))
+        puzzle_rows = model.puzzle_rows(None if puzzle_ids is None else puzzle_ids[rows], len(rows))
+        state, logits, q = model(inputs[rows], state, puzzle_rows)
+        steps, answers = steps + 1, logits.argmax(-1)
+        halted = (q > model.config.q_logit) & (steps >= min_steps) & halt
+        if accept is not None and bool(halted.any()):
+            halted &= accept(rows, answers)
+        yield Thought(rows, steps, answers, q.sigmoid(), halted)
+        staying = ~halted & (steps < max_steps)
+        if groups is not None:
+            solved[groups[rows[halted]]] = True
+            staying &= ~solved[groups[rows]]
+        if not bool(staying.all()):
+            rows, steps, state = rows[staying], steps[staying], state.rows(staying)
+
+
+def _joined(state: State, more: State) -> State:
+    y = None if state.y is None or more.y is None else torch.cat((state.y, more.y))
+    return State(y, torch.cat((state.z, more.z)))
+
+
+def _noise(z: Tensor, scale: Tensor, rows: Tensor, steps: Tensor, seed: int) -> Tensor:
+    """Gaussian noise of the shape of z (A, P + L, D), each row's a function of its number and step."""
+    noise = torch.zeros(z.shape)
+    generator = torch.Generator()
+    for i, (row, step, sigma) in enumerate(zip(rows.tolist(), steps.tolist(), scale[rows].tolist(), strict=True)):
+        if sigma:
+            generator.manual_seed(hash((seed, row, step)) % 2**63)
+            noise[i].normal_(0.0, sigma, generator=generator)
+    return noise.to(z.device, z.dtype)

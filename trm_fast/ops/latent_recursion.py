@@ -1,0 +1,164 @@
+"""Cycles of TRM's recursion in one call: latent steps and the answer step, through the whole network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from trm_fast.ops import backend, reference
+
+Rotary = tuple[Tensor, Tensor]
+"""cos and sin of the positions, (L, D / heads) each."""
+
+
+def latent_recursion(
+    y: Tensor | None,
+    z: Tensor,
+    x: Tensor,
+    weights: Sequence[Tensor],
+    n: int,
+    *,
+    heads: int = 0,
+    rotary: Rotary | None = None,
+    inject_last: bool = True,
+    cycles: int = 1,
+    eps: float = 1e-5,
+) -> tuple[Tensor | None, Tensor]:
+    """``n`` times ``z = net(z + y + x)``, then ``y = net(y + z)`` (arXiv 2510.04871, figure 3); ``cycles`` in a row.
+
+    In single state (``y`` is None) ``n`` times ``z = net(z + x)``, and once more, with x or without (``inject_last``).
+    The network is a stack of post-norm blocks: token mixer or attention, then mlp. Its weights' gradients are summed
+    over the n + 1 applications inside the call.
+
+    Args:
+        y, z, x: answer, latent and embedded question, each (B, L, D), of one dtype.
+        weights: four matrices a block: those of ``token_mixer`` (``heads`` 0) or ``attention``, then those of ``mlp``.
+        n: latent steps a cycle.
+        heads: of attention; 0 for the token mixer.
+        rotary: cos and sin, (L, D / heads) each, for rotary positions; they get no gradient.
+        inject_last: in single state, whether the last application adds x, too.
+        cycles: more than one only where no gradient is wanted.
+        eps: added to the mean square of every norm.
+
+    Returns:
+        The new (y, z); y is None in single state.
+
+    Raises:
+        ValueError: the states' shapes or dtypes differ, or gradients are wanted of more than one cycle.
+    """
+    for name, state in (("y", y), ("x", x)):
+        if state is not None and (state.shape, state.dtype) != (z.shape, z.dtype):
+            raise ValueError(
+                f"latent_recursion: {name} is {tuple(state.shape)} {state.dtype}, z is {tuple(z.shape)} {z.dtype}"
+            )
+    if backend.select("latent_recursion", z) == "reference":
+        return reference.latent_recursion(
+            y, z, x, weights, n, heads=heads, rotary=rotary, inject_last=inject_last, cycles=cycles, eps=eps
+        )
+    cos, sin = rotary or (None, None)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (y, z, x, *weights)):
+        if cycles != 1:
+            raise ValueError(f"latent_recursion: gradients need cycles=1, not {cycles}; run the others under no_grad")
+        out = LatentRecursionFunction.apply(y, z, x, cos, sin, heads, n, inject_last, eps, *weights)
+    else:
+        out = torch.ops.trm_fast.latent_recursion_fwd.default(
+            y, z, x, list(weights), cos, sin, heads, n, cycles, inject_last, eps, False
+        )
+    return None if y is None else out[0], out[1]
+
+
+class LatentRecursionFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        y: Tensor | None,
+        z: Tensor,
+        x: Tensor | None,
+        cos: Tensor | None,
+        sin: Tensor | None,
+        heads: int,
+        n: int,
+        inject_last: bool,
+        eps: float,
+        *weights: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        y_out, z_out, saved = torch.ops.trm_fast.latent_recursion_fwd.default(
+            y, z, x, list(weights), cos, sin, heads, n, 1, inject_last, eps, True
+        )
+        ctx.save_for_backward(z, saved, cos, sin, *weights)
+        ctx.options = heads, n, y is not None, inject_last, eps
+        ctx.set_materialize_grads(False)
+        if y is None:
+            ctx.mark_non_differentiable(y_out)
+        return y_out, z_out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor | None, dz: Tensor | None) -> tuple[Tensor | None, ...]:
+        z, saved, cos, sin, *weights = ctx.saved_tensors
+        dual = ctx.options[2]
+        dy_in, dz_in, dx, dweights = torch.ops.trm_fast.latent_recursion_bwd.default(
+            dy if dual else None, dz, z, saved, weights, cos, sin, *ctx.options
+        )
+        return (dy_in if dual else None, dz_in, dx, None, None, None, None, None, None, *dweights)
+
+
+if not backend.EXTENSION_MISSING:
+
+    @torch.library.register_fake("trm_fast::latent_recursion_fwd")
+    def _(
+        y: Tensor | None,
+        z: Tensor,
+        x: Tensor | None,
+        weights: list[Tensor],
+        cos: Tensor | None,
+        sin: Tensor | None,
+        heads: int,
+        n: int,
+        cycles: int,
+        inject_last: bool,
+        eps: float,
+        keep: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        y_out = z.new_empty(0) if y is None else z.new_empty(z.shape)
+        injections = n + (y is not None or inject_last)
+        kept = saved_floats(z, weights, heads, n + 1, injections) if keep else 0
+        return y_out, z.new_empty(z.shape), z.new_empty(kept)
+
+    @torch.library.register_fake("trm_fast::latent_recursion_bwd")
+    def _(
+        dy: Tensor | None,
+        dz: Tensor | None,
+        z: Tensor,
+        saved: Tensor,
+        weights: list[Tensor],
+        cos: Tensor | None,
+        sin: Tensor | None,
+        heads: int,
+        n: int,
+        dual: bool,
+        inject_last: bool,
+        eps: float,
+    ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+        dy_in = z.new_empty(z.shape) if dual else z.new_empty(0)
+        dx = z.new_empty(z.shape) if n or dual or inject_last else z.new_empty(0)
+        return dy_in, z.new_empty(z.shape), dx, [w.new_empty(w.shape) for w in weights]
+
+
+def saved_floats(z: Tensor, weights: Sequence[Tensor], heads: int, applications: int, injections: int) -> int:
+    """The size of what the C++ forward keeps (csrc/ops/recursion.cpp): regions of whole vectors, 16 floats."""
+    B, L, D = z.shape
+
+    def region(floats: int) -> int:
+        return (B * floats + 15) // 16 * 16
+
+    total = 0
+    for i in range(0, len(weights), 4):
+        mix = (4 * L * D, L) if heads else (weights[i].shape[0] * D, D)
+        for kept, rstd in (mix, (weights[i + 2].shape[0] * L, L)):
+            total += region(kept) + region(L * D) + region(rstd)
+    return applications * total + injections * region(L * D)
