@@ -49,6 +49,9 @@ struct Cycle {
   bool injects(int64_t application) const { return dual || application < n || inject_last; }
 };
 
+// The network once, on the state alone: a single layer as an op.
+constexpr Cycle kOnce{0, false, false};
+
 struct States {
   Tensor y, z;   // y is empty in single state
   Tensor saved;  // for the backward; empty unless asked for

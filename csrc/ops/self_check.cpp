@@ -1,5 +1,6 @@
 // Each kernel of an instruction set beside the portable one, on one small input with odd sizes. Microseconds, once a
 // process: a compiler's or a machine's fault then costs speed, not answers.
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -50,6 +51,9 @@ std::vector<T> results(Isa isa) {
   gate.fwd(x.data(), out.data(), half, 0, half);
   gate.bwd(dy.data(), x.data(), dgate.data(), half, 0, half);
   keep(out), keep(dgate);
+  out.assign(dy.begin(), dy.begin() + half);
+  gate.bwd_recompute(out.data(), x.data(), dgate.data(), half, 0, half);
+  keep(out), keep(dgate);
 
   const auto& stablemax = kernels<StablemaxKernels<T>>(isa);
   const int64_t labels[kRows] = {0, -100, kSize - 1};
@@ -73,6 +77,37 @@ std::vector<T> results(Isa isa) {
   const int64_t grads[] = {0, 2};
   kernels<SignSgdKernels<T>>(isa).row(row.data(), dy.data(), grads, 2, kSize, T(0.9), T(0.1));
   keep(row);
+  return all;
+}
+
+// The kernels that have float32 only.
+std::vector<float> single_results(Isa isa) {
+  constexpr int64_t kHeads = 2, kWidth = 38;
+  const auto x = wave<float>(kRows * kSize, 0.7), dy = wave<float>(kRows * kSize, 1.3);
+  std::vector<float> all;
+  const auto keep = [&all](const std::vector<float>& values) { all.insert(all.end(), values.begin(), values.end()); };
+
+  const auto& attention = kernels<AttentionKernels<float>>(isa);
+  std::vector<float> p = x, dp = dy, q = x;
+  attention.softmax(p.data(), kRows, kSize, 0.3f);
+  attention.softmax_bwd(dp.data(), p.data(), kRows, kSize, 0.3f);
+  keep(p), keep(dp);
+  for (const auto rotate : {attention.rotate, attention.rotate_bwd}) {
+    rotate(q.data(), kSize, x.data(), dy.data(), 2, kHeads, kWidth, 0, kRows);
+    keep(q);
+  }
+
+  std::vector<float> c(kSize * kSize);
+  for (const bool a : {false, true}) {
+    for (const bool b : {false, true}) {
+      std::fill(c.begin(), c.end(), 1.0f);
+      kernels<GemmKernels<float>>(isa).multiply(a, b, kSize, kSize, kRows, x.data(), a ? kSize : kRows, dy.data(),
+                                                b ? kRows : kSize, float(a), c.data(), kSize);
+      keep(c);
+    }
+  }
+  kernels<AddKernels<float>>(isa).add(x.data(), dy.data(), p.data(), kRows * kSize);
+  keep(p);
   return all;
 }
 
@@ -101,6 +136,7 @@ bool bfloat16_agrees(Isa isa) {
 
 bool self_check(Isa isa) {
   return close(results<float>(isa), results<float>(Isa::portable), 1e-4) &&
+         close(single_results(isa), single_results(Isa::portable), 1e-4) &&
          close(results<double>(isa), results<double>(Isa::portable), 1e-11) && bfloat16_agrees(isa);
 }
 

@@ -86,3 +86,30 @@ def test_a_copied_model_goes_on_training_by_itself() -> None:
     for (name, p), q in zip(made.named_parameters(), twin.parameters(), strict=True):
         assert torch.equal(p, q), name
         assert not torch.equal(p, before[name]), name
+
+
+def test_state_dict_makes_another_optimizer_go_on_alike() -> None:
+    torch.manual_seed(0)
+    first = [torch.nn.Parameter(torch.randn(3, 4)), torch.nn.Parameter(torch.randn(5))]
+    one = AdamATan2(first, lr=1e-2, ema_decay=0.9)
+    gradients = [[torch.randn_like(p) for p in first] for _ in range(6)]
+
+    def steps(optimizer: AdamATan2, weights: list[torch.nn.Parameter], which: slice) -> None:
+        for grads in gradients[which]:
+            for p, g in zip(weights, grads, strict=True):
+                p.grad = g.clone()
+            optimizer.step()
+
+    steps(one, first, slice(3))
+    saved = one.state_dict()
+    second = [torch.nn.Parameter(p.detach().clone()) for p in first]
+    other = AdamATan2(second, lr=1.0, ema_decay=0.9)
+    other.load_state_dict(saved)
+    steps(one, first, slice(3, 6))
+    steps(other, second, slice(3, 6))
+    assert one.ema is not None
+    assert other.ema is not None
+    for a, b in zip([*first, *one.ema, one.step_count], [*second, *other.ema, other.step_count], strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(ValueError, match="averages"):
+        AdamATan2(second).load_state_dict(saved)

@@ -150,12 +150,15 @@ class TRM(nn.Module):
         trajectory: list[dict[str, Any]] = []
         most = self.config.max_supervision_steps if max_steps is None else max_steps
         agrees = None if accept is None else lambda rows, answers: accept(inputs[rows], answers)
+        training = self.training
+        self.eval()
         for now in think(self, inputs, most, min_steps=min_steps, halt=halt, accept=agrees, puzzle_ids=puzzle_ids):
             solution[now.rows], confidence[now.rows], steps[now.rows] = now.answers, now.confidence, now.steps
             converged[now.rows] = now.halted
             if return_trajectory:
                 step = len(trajectory) + 1
                 trajectory.append({"step": step, "solution": solution.clone(), "confidence": confidence.clone()})
+        self.train(training)
         result = {"solution": solution, "confidence": confidence, "steps": steps, "converged": converged}
         return result | ({"trajectory": trajectory} if return_trajectory else {})
 

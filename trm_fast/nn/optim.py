@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from trm_fast import ops
 
+_STATE = ("lr", "step_count", "exp_avg", "exp_avg_sq", "ema")
+
 
 class AdamATan2(torch.optim.Optimizer):
     """AdamATan2 (or AdamW) with decoupled decay and an optional average of the weights, in one pass over memory.
@@ -59,9 +61,27 @@ class AdamATan2(torch.optim.Optimizer):
             grad_scale=grad_scale, variant=self.variant,
         )  # fmt: skip
 
+    def state_dict(self) -> dict[str, Any]:
+        """All of the state, ``ema`` included; ``load_state_dict`` copies it into an optimizer of the same weights."""
+        return {name: _copied(getattr(self, name)) for name in _STATE}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for name in _STATE:
+            mine, theirs = getattr(self, name), state_dict[name]
+            if (mine is None) != (theirs is None):
+                raise ValueError("one of the optimizers averages weights and the other does not")
+            for tensor, value in zip(*([t] if isinstance(t, Tensor) else t or [] for t in (mine, theirs)), strict=True):
+                tensor.copy_(value)
+
     def tensors(self, names: Iterable[str]) -> dict[str, Tensor]:
         """Everything that a checkpoint must keep but the average, under the parameters' names."""
         kept = {"step": self.step_count}
         for name, m, v in zip(names, self.exp_avg, self.exp_avg_sq, strict=True):
             kept |= {f"exp_avg/{name}": m, f"exp_avg_sq/{name}": v}
         return kept
+
+
+def _copied(value: Tensor | list[Tensor] | None) -> Any:
+    if isinstance(value, Tensor):
+        return value.clone()
+    return value and [tensor.clone() for tensor in value]

@@ -1,6 +1,6 @@
 #include <cmath>
 
-#include "ops/layer.h"
+#include "ops/recursion.h"
 
 namespace trm_fast {
 namespace {
@@ -134,4 +134,36 @@ std::unique_ptr<Layer> make_attention(const Sizes& sizes, const float* w_in, con
   return std::make_unique<Attention>(sizes, w_in, w_out, heads, cos, sin);
 }
 
+namespace {
+
+std::tuple<Tensor, Tensor> fwd_cpu(const Tensor& h, const Tensor& qkv, const Tensor& out, int64_t heads, const MaybeTensor& cos, const MaybeTensor& sin, double eps,
+                                   bool keep) {
+  Network net("attention", h, eps);
+  net.add_attention(qkv, out, heads, cos, sin);
+  const States states = recursion_fwd(net, kOnce, std::nullopt, h, std::nullopt, 1, keep);
+  return {states.z, states.saved};
+}
+
+std::tuple<Tensor, Tensor, Tensor> bwd_cpu(const Tensor& dy, const Tensor& h, const Tensor& saved,
+                                           const Tensor& qkv, const Tensor& out, int64_t heads, const MaybeTensor& cos, const MaybeTensor& sin, double eps) {
+  Network net("attention", h, eps);
+  net.add_attention(qkv, out, heads, cos, sin);
+  const Gradients g = recursion_bwd(net, kOnce, std::nullopt, dy, h, saved);
+  return {g.dz, g.dweights[0], g.dweights[1]};
+}
+
+}  // namespace
 }  // namespace trm_fast
+
+STABLE_TORCH_LIBRARY_FRAGMENT(trm_fast, m) {
+  m.def(
+      "attention_fwd(Tensor h, Tensor qkv, Tensor out, int heads, Tensor? cos, Tensor? sin, float eps, bool keep) -> "
+      "(Tensor y, Tensor saved)");
+  m.def(
+      "attention_bwd(Tensor dy, Tensor h, Tensor saved, Tensor qkv, Tensor out, int heads, Tensor? cos, Tensor? sin, float eps) -> "
+      "(Tensor dh, Tensor dqkv, Tensor dout)");
+}
+STABLE_TORCH_LIBRARY_IMPL(trm_fast, CPU, m) {
+  m.impl("attention_fwd", TORCH_BOX(&trm_fast::fwd_cpu));
+  m.impl("attention_bwd", TORCH_BOX(&trm_fast::bwd_cpu));
+}
