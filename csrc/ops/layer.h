@@ -21,6 +21,10 @@ struct Sizes {
 // Rows of one product with packed weights: enough for MKL's full rate, few enough for gate and up to stay near L2.
 constexpr int64_t kTileRows = 192;
 
+// A layer whose gate and up are products of at most this depth computes them again in the backward: that is cheaper than
+// writing them to memory and reading them back (measured at D = 64, L = 16; at D = 128, L = 81 it is not).
+constexpr int64_t kShallow = 64;
+
 struct Forward {
   int64_t samples, tile_rows;
   bool keep;         // for a backward: `kept` is filled

@@ -16,13 +16,14 @@ class Mlp final : public Layer {
   void prepare_backward(int64_t rows) override {
     const int64_t D = sizes_.channels;
     in_ = RightFactor(false, 2 * inner_, D, w_in_, D, rows);
+    if (shallow()) again_ = RightFactor(true, D, 2 * inner_, w_in_, D, rows);
     out_ = RightFactor(false, D, inner_, w_out_, inner_, rows);
   }
 
-  int64_t kept_size() const override { return 2 * inner_ * sizes_.tokens; }
+  int64_t kept_size() const override { return shallow() ? 0 : 2 * inner_ * sizes_.tokens; }
   int64_t rstd_size() const override { return sizes_.tokens; }
   int64_t forward_scratch(int64_t tile_rows) const override { return 2 * inner_ * tile_rows; }
-  int64_t backward_scratch(int64_t samples) const override { return 3 * inner_ * rows(samples); }
+  int64_t backward_scratch(int64_t samples) const override { return (shallow() ? 5 : 3) * inner_ * rows(samples); }
   int64_t units(int64_t, const Forward& f) const override { return row_tiles(f); }
 
   void forward(const Forward& f, int64_t, int64_t begin, int64_t end, float* scratch) const override {
@@ -31,8 +32,8 @@ class Mlp final : public Layer {
       const int64_t first = tile * f.tile_rows, count = std::min(f.tile_rows, rows(f.samples) - first);
       const float* h = f.h + first * D;
       float* y = f.y + first * D;
-      // Without a backward to come, SwiGLU's result moves up into the place of gate and up.
-      float* gate_up = f.keep ? f.kept + first * 2 * inner_ : scratch;
+      // Where gate and up are not kept, SwiGLU's result moves into their place.
+      float* gate_up = f.keep && !shallow() ? f.kept + first * 2 * inner_ : scratch;
       in_.multiply(count, h, D, 0, gate_up, 2 * inner_);
       kernels<SwiGluKernels<float>>().fwd(gate_up, scratch, inner_, 0, count * inner_);
       out_.multiply(count, scratch, inner_, 0, y, D);
@@ -44,16 +45,24 @@ class Mlp final : public Layer {
     const int64_t D = sizes_.channels, count = rows(b.samples);
     float* out = scratch;
     float* dgate_up = scratch + count * inner_;
+    const float* gate_up = b.kept;
+    if (shallow()) {
+      float* again = dgate_up + 2 * count * inner_;
+      again_.multiply(count, b.h, D, 0, again, 2 * inner_);
+      gate_up = again;
+    }
     kernels<RmsNormKernels<float>>().bwd(b.d, b.y, b.rstd, b.d, {count, D, 1}, 0, count);
     out_.multiply(count, b.d, D, 0, out, inner_);
-    kernels<SwiGluKernels<float>>().bwd_recompute(out, b.kept, dgate_up, inner_, 0, count * inner_);
+    kernels<SwiGluKernels<float>>().bwd_recompute(out, gate_up, dgate_up, inner_, 0, count * inner_);
     gemm(true, false, D, inner_, count, b.d, D, out, inner_, 1, b.dw_out, inner_);
     gemm(true, false, 2 * inner_, D, count, dgate_up, 2 * inner_, b.h, D, 1, b.dw_in, D);
     in_.multiply(count, dgate_up, 2 * inner_, 1, b.d, D);
   }
 
  private:
-  RightFactor in_, out_;
+  bool shallow() const { return sizes_.channels <= kShallow; }
+
+  RightFactor in_, out_, again_;
 };
 
 }  // namespace

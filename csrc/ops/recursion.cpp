@@ -24,29 +24,34 @@ int64_t group_size(const Sizes& sizes, int64_t samples, int64_t rows) {
   return divided(samples, divided(samples, wanted));
 }
 
-// What the forward keeps: for each application and layer what the layer wants, its output and its statistics, each for
-// the whole batch; behind all that the inputs of the applications that have one of their own.
+// What the forward keeps, each for the whole batch: for each application and layer what the layer wants and its output;
+// then the inputs of the applications that have one of their own; then all statistics, whose odd sizes would spoil the
+// alignment of what comes after them. No gaps: torch compares and copies all of it.
 class Saved {
  public:
-  Saved(const Network& net, const Cycle& cycle) : state_(aligned(net.batch * net.sizes.sample())) {
+  Saved(const Network& net, const Cycle& cycle) : state_(net.batch * net.sizes.sample()) {
     for (const auto& layer : net.layers) {
       kept_.push_back(application_);
-      output_.push_back(kept_.back() + aligned(net.batch * layer->kept_size()));
-      rstd_.push_back(output_.back() + state_);
-      application_ = rstd_.back() + aligned(net.batch * layer->rstd_size());
+      output_.push_back(kept_.back() + net.batch * layer->kept_size());
+      application_ = output_.back() + state_;
+      rstd_.push_back(statistics_);
+      statistics_ += net.batch * layer->rstd_size();
     }
     inputs_ = cycle.applications() * application_;
-    size_ = inputs_ + state_ * (cycle.n + cycle.injects(cycle.n));
+    first_rstd_ = inputs_ + state_ * (cycle.n + cycle.injects(cycle.n));
+    size_ = first_rstd_ + cycle.applications() * statistics_;
   }
 
   int64_t size() const { return size_; }
   int64_t kept(int64_t application, int64_t layer) const { return application * application_ + kept_[layer]; }
   int64_t output(int64_t application, int64_t layer) const { return application * application_ + output_[layer]; }
-  int64_t rstd(int64_t application, int64_t layer) const { return application * application_ + rstd_[layer]; }
   int64_t input(int64_t application) const { return inputs_ + application * state_; }
+  int64_t rstd(int64_t application, int64_t layer) const {
+    return first_rstd_ + application * statistics_ + rstd_[layer];
+  }
 
  private:
-  int64_t state_, application_ = 0, inputs_ = 0, size_ = 0;
+  int64_t state_, application_ = 0, statistics_ = 0, inputs_ = 0, first_rstd_ = 0, size_ = 0;
   std::vector<int64_t> kept_, output_, rstd_;
 };
 

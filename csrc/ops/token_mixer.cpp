@@ -13,10 +13,10 @@ class TokenMixer final : public Layer {
         width_(std::min(sizes.channels, sizes.channels < 256 ? kColumns : 2 * kColumns)),
         tiles_((sizes.channels + width_ - 1) / width_) {}
 
-  int64_t kept_size() const override { return 2 * inner_ * sizes_.channels; }
+  int64_t kept_size() const override { return shallow() ? 0 : 2 * inner_ * sizes_.channels; }
   int64_t rstd_size() const override { return sizes_.channels; }
   int64_t forward_scratch(int64_t) const override { return 2 * inner_ * width_; }
-  int64_t backward_scratch(int64_t) const override { return 3 * inner_ * width_; }
+  int64_t backward_scratch(int64_t) const override { return (shallow() ? 5 : 3) * inner_ * width_; }
   int64_t units(int64_t, const Forward& f) const override { return f.samples * tiles_; }
 
   void forward(const Forward& f, int64_t, int64_t begin, int64_t end, float* scratch) const override {
@@ -25,7 +25,7 @@ class TokenMixer final : public Layer {
       const int64_t sample = unit / tiles_, column = unit % tiles_ * width_, width = std::min(width_, D - column);
       const float* h = f.h + sample * L * D;
       float* y = f.y + sample * L * D;
-      float* gate_up = f.keep ? f.kept + sample * kept_size() + 2 * inner_ * column : scratch;
+      float* gate_up = f.keep && !shallow() ? f.kept + sample * kept_size() + 2 * inner_ * column : scratch;
       gemm(false, false, 2 * inner_, width, L, w_in_, L, h + column, D, 0, gate_up, width);
       kernels<SwiGluKernels<float>>().fwd(gate_up, scratch, inner_ * width, 0, inner_ * width);
       gemm(false, false, L, width, inner_, w_out_, inner_, scratch, width, 0, y + column, D);
@@ -47,6 +47,11 @@ class TokenMixer final : public Layer {
       for (int64_t column = 0; column < D; column += width_) {
         const int64_t width = std::min(width_, D - column);
         const float* gate_up = b.kept + sample * kept_size() + 2 * inner_ * column;
+        if (shallow()) {
+          float* again = dgate_up + 2 * inner_ * width_;
+          gemm(false, false, 2 * inner_, width, L, w_in_, L, h + column, D, 0, again, width);
+          gate_up = again;
+        }
         gemm(true, false, inner_, width, L, w_out_, inner_, d + column, D, 0, out, width);
         kernels<SwiGluKernels<float>>().bwd_recompute(out, gate_up, dgate_up, inner_ * width, 0, inner_ * width);
         gemm(false, true, L, inner_, width, d + column, D, out, width, 1, b.dw_out, inner_);
@@ -57,6 +62,8 @@ class TokenMixer final : public Layer {
   }
 
  private:
+  bool shallow() const { return sizes_.tokens <= kShallow; }
+
   int64_t width_, tiles_;
 };
 

@@ -16,8 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from trm_fast.errors import UserError
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# No markup: file names and messages may hold square brackets.
+out = Console(highlight=False, markup=False)
+err = Console(stderr=True, highlight=False, markup=False)
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")]
 FromStep = Annotated[

@@ -93,7 +93,7 @@ def evaluate(
         section = found.data if data is None else found.data.model_copy(update={"source": data, "test": None})
         dataset = found.task.dataset(section, found.seed)
         for note in dataset.notes:
-            err.print(f"[yellow]{note}[/yellow]")
+            err.print(note, style="yellow")
         examples = dataset.train if split == "train" else dataset.test
         source = f"{split or 'test'} split of {dataset.source}"
     examples = examples.take(slice(limit))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from trm_fast.cli.console import (
     BatchSize,
@@ -126,12 +127,15 @@ def _questions(task: Task, puzzle: str) -> list[Question]:
 
 def _show(task: Task, question: Question, answer: Answer, *, numbered: bool) -> None:
     if numbered:
-        out.print(f"[bold]{question.where}[/bold]")
+        out.print(question.where, style="bold")
     for step in answer.trajectory or []:
         out.print(f"step {step.step}: {share(step.confidence)} sure")
         out.print(task.draw(question, step.tokens))
     if not answer.trajectory:
         out.print(task.draw(question, answer.tokens))
-    rules = {True: "[green]the rules hold[/green]", False: "[red]breaks the rules[/red]", None: ""}[answer.valid]
     ended = "halted by itself" if answer.converged else "not sure, stopped"
-    out.print(f"{share(answer.confidence)} sure; {ended} after {answer.steps} step{'s' * (answer.steps != 1)}; {rules}")
+    line = Text(f"{share(answer.confidence)} sure; {ended} after {answer.steps} step{'s' * (answer.steps != 1)}")
+    if answer.valid is not None:
+        line.append("; ")
+        line.append(*(("the rules hold", "green") if answer.valid else ("breaks the rules", "red")))
+    out.print(line)

@@ -16,6 +16,9 @@ from trm_fast.errors import UserError
 if TYPE_CHECKING:
     from trm_fast.training import RunConfig
 
+LONG_SECONDS = 3600.0
+"""A run that takes longer is announced with its time and what suits a CPU instead."""
+
 EXAMPLES = """
 Trains a model, evaluates it on unseen puzzles and saves it.
 
@@ -183,20 +186,23 @@ def _announce(config: RunConfig, device: str, preset: str | None) -> None:
     """What to expect, said at once where it is long."""
     import torch
 
+    from trm_fast.training import make_config, read_preset
     from trm_fast.training.estimate import duration, matrix_rate, nearest_quick_preset, seconds_of
 
     if torch.device(device).type != "cpu":
         return
     rate = matrix_rate(torch.device(device))
-    seconds = seconds_of(config, rate)
-    if seconds < 3600:
+    seconds, steps = seconds_of(config, rate), config.training.steps
+    whole = seconds if preset is None else seconds_of(make_config(read_preset(preset), preset), rate)
+    if max(seconds, whole) < LONG_SECONDS:
         return
-    quick = nearest_quick_preset(config, rate)
-    advice = f"; --preset {quick} suits a CPU" if quick and quick != preset else ""
-    err.print(
-        f"[yellow]{preset or 'this run'} takes about {duration(seconds)} on this CPU "
-        f"({rate / 1e9:.0f} GFLOP/s){advice}[/yellow]"
-    )
+    text = f"about {duration(seconds)} for {steps:,} steps on this CPU ({rate / 1e9:.0f} GFLOP/s)"
+    if whole > seconds:
+        text += f"; the whole of {preset} takes {duration(whole)}"
+    quick = nearest_quick_preset(config, rate, LONG_SECONDS)
+    if quick and quick != preset:
+        text += f"; --preset {quick} suits a CPU"
+    err.print(text, style="yellow")
 
 
 def _print_summary(summary: dict[str, Any], folder: Path) -> None:
@@ -246,7 +252,7 @@ class View:
         return Live(self.bar if err.is_terminal else "", console=err, refresh_per_second=4)
 
     def note(self, text: str) -> None:
-        err.print(f"[yellow]{text}[/yellow]")
+        err.print(text, style="yellow")
 
     def stepped(self, step: int) -> None:
         self.bar.update(self.training, completed=step)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -76,9 +77,8 @@ class Network(nn.Module):
 
     def weights(self) -> list[Tensor]:
         """Four a block, as ``ops.latent_recursion`` takes them."""
-        return [
-            weight for block in self.blocks for part in (block.mix.part, block.mlp.part) for weight in part.weights()
-        ]
+        blocks = cast(Iterable[Block], self.blocks)
+        return [weight for block in blocks for part in (block.mix.part, block.mlp.part) for weight in part.weights()]
 
     def forward(self, h: Tensor, mask: Tensor | None) -> Tensor:
         for block in self.blocks:
@@ -96,7 +96,7 @@ def run_cycles(
         for _ in range(count):
             state = cycle(net, state, x, config, mask)
         return state
-    mix = net.blocks[0].mix.part
+    mix = cast(Block, net.blocks[0]).mix.part
     y, z = ops.latent_recursion(
         state.y,
         state.z,

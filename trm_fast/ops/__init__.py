@@ -7,20 +7,27 @@ from __future__ import annotations
 
 from trm_fast.ops import backend, reference
 from trm_fast.ops.adam_atan2_ import adam_atan2_
+from trm_fast.ops.attention import attention
 from trm_fast.ops.backend import BackendUnavailable, build_record, cpu_path, table, use_backend
 from trm_fast.ops.latent_recursion import latent_recursion
+from trm_fast.ops.latent_step import latent_step
+from trm_fast.ops.mlp import mlp
 from trm_fast.ops.rms_norm import rms_norm
 from trm_fast.ops.sign_sgd_rows_ import sign_sgd_rows_
 from trm_fast.ops.stablemax import stablemax, stablemax_cross_entropy
 from trm_fast.ops.swiglu import swiglu
+from trm_fast.ops.token_mixer import token_mixer
 
 __all__ = [
     "BackendUnavailable",
     "adam_atan2_",
+    "attention",
     "backend",
     "build_record",
     "cpu_path",
     "latent_recursion",
+    "latent_step",
+    "mlp",
     "reference",
     "rms_norm",
     "sign_sgd_rows_",
@@ -28,5 +35,6 @@ __all__ = [
     "stablemax_cross_entropy",
     "swiglu",
     "table",
+    "token_mixer",
     "use_backend",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from trm_fast.ops import backend, reference
+from trm_fast.ops.mlp import gate_up_floats, saved_floats
 
 Rotary = tuple[Tensor, Tensor]
 """cos and sin of the positions, (L, D / heads) each."""
@@ -59,16 +60,33 @@ def latent_recursion(
         return reference.latent_recursion(
             y, z, x, weights, n, heads=heads, rotary=rotary, inject_last=inject_last, cycles=cycles, eps=eps
         )
+    y_out, z_out = recur(y, z, x, weights, n, heads, rotary, inject_last, cycles, eps)
+    return None if y is None else y_out, z_out
+
+
+def recur(
+    y: Tensor | None,
+    z: Tensor,
+    x: Tensor,
+    weights: Sequence[Tensor],
+    n: int,
+    heads: int,
+    rotary: Rotary | None,
+    inject_last: bool,
+    cycles: int,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """The kernels, with or without gradient; y is empty in single state."""
     cos, sin = rotary or (None, None)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (y, z, x, *weights)):
         if cycles != 1:
             raise ValueError(f"latent_recursion: gradients need cycles=1, not {cycles}; run the others under no_grad")
-        out = LatentRecursionFunction.apply(y, z, x, cos, sin, heads, n, inject_last, eps, *weights)
+        y_out, z_out = LatentRecursionFunction.apply(y, z, x, cos, sin, heads, n, inject_last, eps, *weights)
     else:
-        out = torch.ops.trm_fast.latent_recursion_fwd.default(
+        y_out, z_out, _ = torch.ops.trm_fast.latent_recursion_fwd.default(
             y, z, x, list(weights), cos, sin, heads, n, cycles, inject_last, eps, False
         )
-    return None if y is None else out[0], out[1]
+    return y_out, z_out
 
 
 class LatentRecursionFunction(torch.autograd.Function):
@@ -126,7 +144,7 @@ if not backend.EXTENSION_MISSING:
     ) -> tuple[Tensor, Tensor, Tensor]:
         y_out = z.new_empty(0) if y is None else z.new_empty(z.shape)
         injections = n + (y is not None or inject_last)
-        kept = saved_floats(z, weights, heads, n + 1, injections) if keep else 0
+        kept = recursion_floats(z, weights, heads, n + 1, injections) if keep else 0
         return y_out, z.new_empty(z.shape), z.new_empty(kept)
 
     @torch.library.register_fake("trm_fast::latent_recursion_bwd")
@@ -149,16 +167,12 @@ if not backend.EXTENSION_MISSING:
         return dy_in, z.new_empty(z.shape), dx, [w.new_empty(w.shape) for w in weights]
 
 
-def saved_floats(z: Tensor, weights: Sequence[Tensor], heads: int, applications: int, injections: int) -> int:
-    """The size of what the C++ forward keeps (csrc/ops/recursion.cpp): regions of whole vectors, 16 floats."""
+def recursion_floats(z: Tensor, weights: Sequence[Tensor], heads: int, applications: int, injections: int) -> int:
+    """The size of what the C++ forward keeps: for each application its layers' share, and the inputs of those that
+    have one of their own."""
     B, L, D = z.shape
-
-    def region(floats: int) -> int:
-        return (B * floats + 15) // 16 * 16
-
-    total = 0
+    layers = 0
     for i in range(0, len(weights), 4):
-        mix = (4 * L * D, L) if heads else (weights[i].shape[0] * D, D)
-        for kept, rstd in (mix, (weights[i + 2].shape[0] * L, L)):
-            total += region(kept) + region(L * D) + region(rstd)
-    return applications * total + injections * region(L * D)
+        layers += saved_floats(z, 4 * L * D, L) if heads else saved_floats(z, gate_up_floats(weights[i], D), D)
+        layers += saved_floats(z, gate_up_floats(weights[i + 2], L), L)
+    return applications * layers + injections * B * L * D

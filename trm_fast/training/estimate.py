@@ -29,7 +29,7 @@ def seconds_of(config: RunConfig, rate: float) -> float:
     return sample_steps * config.model.gemm_flop(training=True) / (EFFICIENCY * rate)
 
 
-def nearest_quick_preset(config: RunConfig, rate: float, limit: float = 3600.0) -> str | None:
+def nearest_quick_preset(config: RunConfig, rate: float, limit: float) -> str | None:
     """The preset of the same task that is done within ``limit`` seconds and comes nearest to this size of problem."""
     candidates = []
     for name in preset_names():

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from trm_fast import ops
+from trm_fast.ops import reference
+
+# B, L, D, inner, heads (0: token mixer), n: kept and recomputed gate and up, several groups, odd sizes.
+SHAPES = [(2, 97, 72, 24, 0, 2), (3, 7, 20, 12, 0, 2), (40, 16, 64, 32, 0, 1), (3, 81, 24, 12, 2, 2)]
+KINDS = ["dual", "single", "single without x at last"]
+
+
+def weights_of(random, L, D, inner, heads, blocks=2):
+    made = []
+    for _ in range(blocks):
+        width = D if heads else L
+        shapes = [(3 * D, D), (D, D)] if heads else [(2 * inner, width), (width, inner)]
+        made += [random(*shape) * shape[1] ** -0.5 for shape in (*shapes, (2 * inner, D), (D, inner))]
+    return made
+
+
+def inputs(random, shape, kind="dual", blocks=2):
+    """(y, if there is one,) z, x and the weights."""
+    B, L, D, inner, heads, _ = shape
+    states = [random(B, L, D) for _ in range(3 if kind == "dual" else 2)]
+    return states + weights_of(random, L, D, inner, heads, blocks)
+
+
+@pytest.fixture(autouse=True)
+def flat(monkeypatch):
+    """``flat_recursion``: the op and its reference with the weights as arguments, and one tensor as the result."""
+
+    def of(recursion):
+        def run(*made, kind="dual", n, **options):
+            y, z, x, *weights = made if kind == "dual" else (None, *made)
+            y, z = recursion(y, z, x, weights, n, inject_last=kind != KINDS[2], **options)
+            return z if y is None else torch.cat((y, z))
+
+        return run
+
+    for module in (ops, reference):
+        monkeypatch.setattr(module, "flat_recursion", of(module.latent_recursion), raising=False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_agrees_with_reference(isa, check, random, shape, kind):
+    check("flat_recursion", *inputs(random, shape, kind), kind=kind, n=shape[-1], heads=shape[-2])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_latent_steps_and_one_block(cpp, check, random, kind):
+    made = inputs(random, SHAPES[1], kind, blocks=1)
+    if kind == "single":
+        check("flat_recursion", *made, kind=kind, n=0)
+    check("flat_recursion", *made, kind=kind, n=1)
+
+
+def test_rotary_positions(isa, check, random):
+    shape = (2, 9, 24, 12, 3, 2)
+    angles = random(9, 8)
+    check("flat_recursion", *inputs(random, shape), n=1, heads=3, rotary=(angles.cos(), angles.sin()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_without_gradient_and_in_cycles(isa, random, shape, kind):
+    with torch.no_grad():
+        options = {"kind": kind, "n": shape[-1], "heads": shape[-2], "cycles": 2}
+        made = inputs(random, shape, kind)
+        want = reference.flat_recursion(*[t.double() for t in made], **options)
+        torch.testing.assert_close(ops.flat_recursion(*made, **options).double(), want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 5])
+@pytest.mark.parametrize("shape", [(1, 97, 72, 24, 0, 1), (4, 9, 140, 12, 2, 1)])
+def test_threads_agree_and_repeat(cpp, random, shape, threads):
+    """Fewer samples than threads share the layers; more are taken whole. Twice the same bits."""
+    made = [t.requires_grad_() for t in inputs(random, shape)]
+
+    def run(recursion):
+        out = recursion(*made, n=shape[-1], heads=shape[-2])
+        return [out, *torch.autograd.grad(out.square().sum(), made)]
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        first, second = run(ops.flat_recursion), run(ops.flat_recursion)
+    finally:
+        torch.set_num_threads(before)
+    for a, b, want in zip(first, second, run(reference.flat_recursion), strict=True):
+        assert torch.equal(a, b)
+        torch.testing.assert_close(a, want, rtol=1e-3, atol=1e-3)
+
+
+def test_a_row_alone_is_the_row_in_a_batch(cpp, random):
+    y, z, x, *weights = inputs(random, SHAPES[2])
+    together = ops.latent_recursion(y, z, x, weights, 1)
+    for row in (0, 13, 39):
+        alone = ops.latent_recursion(y[row, None], z[row, None], x[row, None], weights, 1)
+        for a, t in zip(alone, together, strict=True):
+            torch.testing.assert_close(a[0], t[row])
+
+
+@pytest.mark.parametrize("poison", [torch.nan, torch.inf])
+@pytest.mark.parametrize("shape", SHAPES[:4])
+def test_specials_stay_in_their_sample(isa, random, shape, poison):
+    made = inputs(random, shape)
+    made[1][1, 2, 3] = poison
+    out = ops.flat_recursion(*made, n=1, heads=shape[-2]).unflatten(0, (2, -1)).transpose(0, 1)
+    assert not out[1].isfinite().all()
+    assert out[torch.arange(shape[0]) != 1].isfinite().all()
+
+
+def test_no_samples(cpp, random):
+    made = [t.requires_grad_() for t in inputs(random, (0, 5, 8, 4, 0, 1))]
+    out = ops.flat_recursion(*made, n=1)
+    assert out.shape == (0, 5, 8)
+    assert all((g == 0).all() for g in torch.autograd.grad(out.sum(), made))
+
+
+def test_backward_twice(cpp, random):
+    made = [t.requires_grad_() for t in inputs(random, SHAPES[0])]
+    loss = ops.flat_recursion(*made, n=2).square().sum()
+    first = torch.autograd.grad(loss, made, retain_graph=True)
+    for a, b in zip(first, torch.autograd.grad(loss, made), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_gradient_of_one_of_the_states(cpp, random, part):
+    made = [t.requires_grad_() for t in inputs(random, SHAPES[1])]
+    for a, b in zip(
+        *(
+            torch.autograd.grad(
+                run(*made, n=2).chunk(2)[part].square().sum(), made, allow_unused=True, materialize_grads=True
+            )
+            for run in (ops.flat_recursion, reference.flat_recursion)
+        ),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_gradcheck(random):
+    made = [t.double().requires_grad_() for t in inputs(random, (2, 3, 4, 2, 0, 1), blocks=1)]
+    with ops.use_backend("reference"):
+        assert torch.autograd.gradcheck(lambda *t: ops.flat_recursion(*t, n=1), made)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(2, 7, 20, 12, 0, 2), (2, 70, 12, 4, 0, 1), (2, 5, 70, 4, 2, 1)])
+def test_opcheck(cpp, random, shape, kind):
+    y, z, x, *weights = inputs(random, shape)
+    y = y if kind == "dual" else None
+    heads, n = shape[-2:]
+    last = kind != KINDS[2]
+    fwd, bwd = torch.ops.trm_fast.latent_recursion_fwd.default, torch.ops.trm_fast.latent_recursion_bwd.default
+    for keep in (False, True):
+        torch.library.opcheck(fwd, (y, z, x, weights, None, None, heads, n, 1, last, 1e-5, keep))
+    saved = fwd(y, z, x, weights, None, None, heads, n, 1, last, 1e-5, True)[2]
+    arguments = (z, saved, weights, None, None, heads, n, y is not None, last, 1e-5)
+    torch.library.opcheck(bwd, (y, z, *arguments))
+    torch.library.opcheck(bwd, (y, None, *arguments))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiles_to_one_graph(cpp, compiled, random, kind):
+    compiled("flat_recursion", *inputs(random, SHAPES[1], kind), kind=kind, n=2)
+
+
+def test_states_must_agree(random):
+    y, z, x, *weights = inputs(random, SHAPES[1])
+    with pytest.raises(ValueError, match=r"x is \(2, 7, 20\) torch.float32, z is \(3, 7, 20\)"):
+        ops.latent_recursion(y, z, x[:2], weights, 2)
+
+
+def test_gradients_need_one_cycle(cpp, random):
+    y, z, x, *weights = inputs(random, SHAPES[1])
+    with pytest.raises(ValueError, match="cycles=1, not 2"):
+        ops.latent_recursion(y, z.requires_grad_(), x, weights, 2, cycles=2)
+
+
+def test_weights_must_fit(cpp, random):
+    y, z, x, *weights = inputs(random, SHAPES[1])
+    with pytest.raises(RuntimeError, match="a weight's shape does not fit"):
+        ops.latent_recursion(y, z, x, [w[:, 1:] for w in weights], 2)

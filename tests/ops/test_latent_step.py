@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from trm_fast import ops
+from trm_fast.ops import reference
+
+
+@pytest.fixture(autouse=True)
+def flat(monkeypatch):
+    """``flat_step``: the op and its reference with the weights as arguments."""
+    for module in (ops, reference):
+        step = module.latent_step
+        monkeypatch.setattr(module, "flat_step", lambda z, x, *w, step=step, **o: step(z, x, w, **o), raising=False)
+
+
+def inputs(random, B, L, D, inner, heads=0):
+    mix = [(3 * D, D), (D, D)] if heads else [(2 * inner, L), (L, inner)]
+    weights = [random(*shape) * shape[1] ** -0.5 for shape in (*mix, (2 * inner, D), (D, inner))]
+    return [random(B, L, D), random(B, L, D), *weights]
+
+
+@pytest.mark.parametrize("shape", [(2, 97, 72, 24), (3, 7, 20, 12), (2, 81, 24, 12, 2)])
+def test_agrees_with_reference(isa, check, random, shape):
+    check("flat_step", *inputs(random, *shape), heads=shape[4] if len(shape) > 4 else 0)
+
+
+def test_is_the_layers_in_turn(cpp, random):
+    z, x, *w = inputs(random, 2, 33, 20, 12)
+    torch.testing.assert_close(ops.latent_step(z, x, w), ops.mlp(ops.token_mixer(z + x, *w[:2]), *w[2:]))
+
+
+def test_compiles_to_one_graph(cpp, compiled, random):
+    compiled("flat_step", *inputs(random, 2, 9, 20, 12))
+
+
+def test_gradcheck(random):
+    tensors = [t.double().requires_grad_() for t in inputs(random, 2, 3, 4, 2)]
+    with ops.use_backend("reference"):
+        assert torch.autograd.gradcheck(ops.flat_step, tensors)
+
+
+def test_states_must_agree(random):
+    z, x, *weights = inputs(random, 2, 9, 20, 12)
+    with pytest.raises(ValueError, match="injection is"):
+        ops.latent_step(z, x[:1], weights)

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from trm_fast import ops
+
+# B, L, D, inner: the paper's odd lengths, channels that fill no vector, products deep and shallow, more than one tile.
+SHAPES = [(2, 97, 72, 48), (3, 81, 20, 12), (1, 16, 64, 256), (5, 120, 96, 40), (1, 1, 1, 1)]
+
+
+def inputs(random, B, L, D, inner):
+    return random(B, L, D), random(2 * inner, D) * D**-0.5, random(D, inner) * inner**-0.5
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_agrees_with_reference(isa, check, random, shape):
+    check("mlp", *inputs(random, *shape))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_own_product(cpp, own_gemm, check, random, shape):
+    check("mlp", *inputs(random, *shape))
+
+
+def test_any_layout(cpp, check, random):
+    h, gate_up, down = inputs(random, 2, 30, 20, 12)
+    check("mlp", random(2, 20, 30).transpose(1, 2), gate_up.t().contiguous().t(), down.t().contiguous().t())
+    check("mlp", h[:1].expand(3, 30, 20), gate_up, down, grad=torch.ones(1, 1, 1).expand(3, 30, 20))
+
+
+@pytest.mark.parametrize("poison", [torch.nan, torch.inf])
+def test_specials_stay_in_their_token(isa, random, poison):
+    h, gate_up, down = inputs(random, 2, 30, 20, 12)
+    h[1, 7, 3] = poison
+    assert torch.equal(ops.mlp(h, gate_up, down).isfinite().all(-1), h.isfinite().all(-1))
+
+
+def test_gradcheck(random):
+    tensors = [t.double().requires_grad_() for t in inputs(random, 2, 3, 4, 3)]
+    with ops.use_backend("reference"):
+        assert torch.autograd.gradcheck(ops.mlp, tensors)
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 20, 12), (2, 5, 80, 12)])
+def test_opcheck(cpp, random, shape):
+    h, gate_up, down = inputs(random, *shape)
+    for keep in (False, True):
+        torch.library.opcheck(torch.ops.trm_fast.mlp_fwd.default, (h, gate_up, down, 1e-5, keep))
+    saved = torch.ops.trm_fast.mlp_fwd(h, gate_up, down, 1e-5, True)[1]
+    torch.library.opcheck(torch.ops.trm_fast.mlp_bwd.default, (h, h, saved, gate_up, down, 1e-5))
+
+
+def test_compiles_to_one_graph(cpp, compiled, random):
+    compiled("mlp", *inputs(random, 2, 9, 20, 12))
+
+
+def test_no_samples(cpp, random):
+    h, *weights = (t.requires_grad_() for t in inputs(random, 0, 7, 20, 12))
+    y = ops.mlp(h, *weights)
+    assert y.shape == h.shape
+    assert all((g == 0).all() for g in torch.autograd.grad(y.sum(), weights))
+
+
+def test_weights_must_fit(random):
+    h, gate_up, down = inputs(random, 2, 9, 20, 12)
+    with pytest.raises(ValueError, match=r"must be \(2 I, 20\) and \(20, I\)"):
+        ops.mlp(h, gate_up[:, :19], down)
+
+
+@pytest.fixture
+def own_gemm(native):
+    before = native.gemm()
+    native.set_gemm("own")
+    yield
+    native.set_gemm(before)

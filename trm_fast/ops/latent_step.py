@@ -1,0 +1,40 @@
+"""One application of the network to the latent, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from trm_fast.ops import backend, reference
+from trm_fast.ops.latent_recursion import Rotary, recur
+
+
+def latent_step(
+    z: Tensor,
+    injection: Tensor,
+    weights: Sequence[Tensor],
+    *,
+    heads: int = 0,
+    rotary: Rotary | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """``net(z + injection)``: a ``latent_recursion`` in single state that is nothing but its last application.
+
+    Args:
+        z, injection: (B, L, D).
+        weights, heads, rotary, eps: as in ``latent_recursion``.
+
+    Returns:
+        The new z, (B, L, D).
+
+    Raises:
+        ValueError: the shapes or dtypes of z and injection differ.
+    """
+    if (injection.shape, injection.dtype) != (z.shape, z.dtype):
+        raise ValueError(
+            f"latent_step: injection is {tuple(injection.shape)} {injection.dtype}, z is {tuple(z.shape)} {z.dtype}"
+        )
+    if backend.select("latent_step", z) == "reference":
+        return reference.latent_step(z, injection, weights, heads=heads, rotary=rotary, eps=eps)
+    return recur(None, z, injection, weights, 0, heads, rotary, True, 1, eps)[1]
