@@ -44,6 +44,10 @@ def common(
 
 def main() -> None:
     """Entry point of the console script."""
+    # Before torch loads OpenMP. Its threads spin between two kernels by default: with one other busy process on two
+    # cores a training step of sudoku-4x4 then takes 290 ms instead of 30 (and 11 on an idle machine, either way).
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     try:
         app()
     except UserError as error:

@@ -56,6 +56,25 @@ inline float exp(float x) {
 }
 inline double exp(double x) { return std::exp(x); }
 
+// 1 / (1 + e^-x); zero below -88.4. Beside the 1 the exponential's denormal results are nothing, which spares the second
+// factor: 8 % of a small model's forward.
+inline float sigmoid(float x) {
+  float t = -x;
+  t = t > 89.0f ? 89.0f : t;  // 2^128, infinity; a NaN passes both comparisons
+  t = t < -87.0f ? -87.0f : t;
+  const float shifted = t * 1.44269504f + 12582912.0f;  // as in exp
+  const float n = shifted - 12582912.0f;
+  const float r = (t - n * 0.693359375f) + n * 2.12194440e-4f;
+  float p = 0.0013813144760206342f;
+  p = p * r + 0.008369418792426586f;
+  p = p * r + 0.04166845604777336f;
+  p = p * r + 0.16666515171527863f;
+  p = p * r + 0.4999999403953552f;
+  const float e = 1.0f + (r + r * r * p);
+  return 1 / (1 + e * bits_as<float>((bits_as<uint32_t>(shifted) << 23) + 0x3f800000u));
+}
+inline double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+
 // atan2(y, x) for x >= 0, all that Adam-atan2 needs, with at most 2 ulp of error. atan(q) = q + q^3 P(q^2) on [0, 1];
 // P is a minimax fit (relative error 2e-8).
 inline float atan2_right(float y, float x) {

@@ -14,7 +14,7 @@ void fwd_stretch(const T* gate, const T* up, T* out, int64_t count) {
 #pragma omp simd
   for (int64_t i = 0; i < count; ++i) {
     const A g = load(gate[i]);
-    store(out + i, g / (1 + exp(-g)) * load(up[i]));
+    store(out + i, g * sigmoid(g) * load(up[i]));
   }
 }
 
@@ -25,10 +25,10 @@ void bwd_stretch(const T* dout, const T* gate, const T* up, T* dgate, T* dup, T*
 #pragma omp simd
   for (int64_t i = 0; i < count; ++i) {
     const A g = load(gate[i]), u = load(up[i]), d = load(dout[i]);
-    const A sigmoid = 1 / (1 + exp(-g));
-    store(dgate + i, d * u * sigmoid * (1 + g * (1 - sigmoid)));
-    store(dup + i, d * g * sigmoid);
-    if constexpr (kOut) store(out + i, g * sigmoid * u);
+    const A s = sigmoid(g);
+    store(dgate + i, d * u * s * (1 + g * (1 - s)));
+    store(dup + i, d * g * s);
+    if constexpr (kOut) store(out + i, g * s * u);
   }
 }
 
@@ -72,7 +72,8 @@ const SwiGluKernels<float> Table<SwiGluKernels<float>>::kernels = {fwd<float>, b
 template <>
 const SwiGluKernels<double> Table<SwiGluKernels<double>>::kernels = {fwd<double>, bwd<double>, bwd_recompute<double>};
 template <>
-const SwiGluKernels<BFloat16> Table<SwiGluKernels<BFloat16>>::kernels = {fwd<BFloat16>, bwd<BFloat16>, bwd_recompute<BFloat16>};
+const SwiGluKernels<BFloat16> Table<SwiGluKernels<BFloat16>>::kernels = {fwd<BFloat16>, bwd<BFloat16>,
+                                                                         bwd_recompute<BFloat16>};
 
 }  // namespace TRM_FAST_ISA
 }  // namespace trm_fast
