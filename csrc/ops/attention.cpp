@@ -136,8 +136,8 @@ std::unique_ptr<Layer> make_attention(const Sizes& sizes, const float* w_in, con
 
 namespace {
 
-std::tuple<Tensor, Tensor> fwd_cpu(const Tensor& h, const Tensor& qkv, const Tensor& out, int64_t heads, const MaybeTensor& cos, const MaybeTensor& sin, double eps,
-                                   bool keep) {
+std::tuple<Tensor, Tensor> fwd_cpu(const Tensor& h, const Tensor& qkv, const Tensor& out, int64_t heads,
+                                   const MaybeTensor& cos, const MaybeTensor& sin, double eps, bool keep) {
   Network net("attention", h, eps);
   net.add_attention(qkv, out, heads, cos, sin);
   const States states = recursion_fwd(net, kOnce, std::nullopt, h, std::nullopt, 1, keep);
@@ -145,7 +145,8 @@ std::tuple<Tensor, Tensor> fwd_cpu(const Tensor& h, const Tensor& qkv, const Ten
 }
 
 std::tuple<Tensor, Tensor, Tensor> bwd_cpu(const Tensor& dy, const Tensor& h, const Tensor& saved,
-                                           const Tensor& qkv, const Tensor& out, int64_t heads, const MaybeTensor& cos, const MaybeTensor& sin, double eps) {
+                                           const Tensor& qkv, const Tensor& out, int64_t heads,
+                                           const MaybeTensor& cos, const MaybeTensor& sin, double eps) {
   Network net("attention", h, eps);
   net.add_attention(qkv, out, heads, cos, sin);
   const Gradients g = recursion_bwd(net, kOnce, std::nullopt, dy, h, saved);
@@ -157,10 +158,11 @@ std::tuple<Tensor, Tensor, Tensor> bwd_cpu(const Tensor& dy, const Tensor& h, co
 
 STABLE_TORCH_LIBRARY_FRAGMENT(trm_fast, m) {
   m.def(
-      "attention_fwd(Tensor h, Tensor qkv, Tensor out, int heads, Tensor? cos, Tensor? sin, float eps, bool keep) -> "
-      "(Tensor y, Tensor saved)");
+      "attention_fwd(Tensor h, Tensor qkv, Tensor out, int heads, Tensor? cos, Tensor? sin, float eps, bool keep) "
+      "-> (Tensor y, Tensor saved)");
   m.def(
-      "attention_bwd(Tensor dy, Tensor h, Tensor saved, Tensor qkv, Tensor out, int heads, Tensor? cos, Tensor? sin, float eps) -> "
+      "attention_bwd(Tensor dy, Tensor h, Tensor saved, Tensor qkv, Tensor out, int heads, Tensor? cos, Tensor? sin, "
+      "float eps) -> "
       "(Tensor dh, Tensor dqkv, Tensor dout)");
 }
 STABLE_TORCH_LIBRARY_IMPL(trm_fast, CPU, m) {

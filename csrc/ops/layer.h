@@ -21,8 +21,8 @@ struct Sizes {
 // Rows of one product with packed weights: enough for MKL's full rate, few enough for gate and up to stay near L2.
 constexpr int64_t kTileRows = 192;
 
-// A layer whose gate and up are products of at most this depth computes them again in the backward: that is cheaper than
-// writing them to memory and reading them back (measured at D = 64, L = 16; at D = 128, L = 81 it is not).
+// A layer whose gate and up are products of at most this depth computes them again in the backward: that is cheaper
+// than writing them to memory and reading them back (measured at D = 64, L = 16).
 constexpr int64_t kShallow = 64;
 
 struct Forward {

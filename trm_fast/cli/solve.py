@@ -65,7 +65,7 @@ def solve(
 
     [bold]Examples[/bold]
 
-      trm-fast solve sudoku-4x4 1...........2.43
+      trm-fast solve sudoku-4x4 3.......4.3...42
 
       trm-fast solve runs/mine puzzles.csv --output answers.jsonl
 

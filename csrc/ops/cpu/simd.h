@@ -56,8 +56,8 @@ inline float exp(float x) {
 }
 inline double exp(double x) { return std::exp(x); }
 
-// 1 / (1 + e^-x); zero below -88.4. Beside the 1 the exponential's denormal results are nothing, which spares the second
-// factor: 8 % of a small model's forward.
+// 1 / (1 + e^-x); zero below -88.4. Beside the 1 the exponential's denormal results are nothing, which spares the
+// second factor: 8 % of a small model's forward.
 inline float sigmoid(float x) {
   float t = -x;
   t = t > 89.0f ? 89.0f : t;  // 2^128, infinity; a NaN passes both comparisons

@@ -1,0 +1,48 @@
+"""The wheel is whole: installed into an empty folder, it trains and solves far from the source tree."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NEEDED = ("pip", "setuptools", "wheel", "ninja", "pybind11")
+
+
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in NEEDED) or not (ROOT / "setup.py").exists(),
+    reason=f"building a wheel needs the source tree and {', '.join(NEEDED)}",
+)
+def test_wheel(tmp_path: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-build-isolation", "--no-deps", str(ROOT), "-w", str(tmp_path)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    site, elsewhere = tmp_path / "site", tmp_path / "empty"
+    subprocess.run([*pip, "install", "--no-deps", "--no-index", "--target", str(site), str(wheel)], check=True)
+    elsewhere.mkdir()
+
+    def run(*arguments: str) -> str:
+        code = "import trm_fast; from trm_fast.cli.main import main; print(trm_fast.__file__); main()"
+        environment = os.environ | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", code, *arguments]
+        done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        where, output = done.stdout.split("\n", 1)
+        assert where.startswith(str(site)), f"not the wheel but {where} was used"
+        return output
+
+    summary = json.loads(run("train", "--preset", "sudoku-4x4", "--steps", "3", "--out", "run", "--json"))
+    assert summary["steps"] == 3
+    answer = json.loads(run("solve", "run", "3.......4.3...42", "--json"))
+    assert len(answer["solution"]) == 16
+    facts = json.loads(run("info", "--json"))
+    assert {"sudoku-4x4", "sudoku-cpu", "sudoku-paper"} <= set(facts["presets"])
+    assert {"sudoku-4x4", "sudoku-6x6", "sudoku-cpu"} <= set(facts["models"])
+    shipped = json.loads(run("solve", "sudoku-6x6", ".36.45.1...61.34..52.6...5.2...42.13", "--json"))
+    assert shipped["solution"] == "236145415326163452524631351264642513"
