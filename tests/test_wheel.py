@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NEEDED = ("pip", "setuptools", "wheel", "ninja", "pybind11")
+NEEDED = {"pip", "setuptools", "wheel", "ninja", "pybind11"}
+MISSING = NEEDED - {d.metadata["Name"].lower() for d in distributions()}  # importing pip would swap distutils
 
 
 @pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in NEEDED) or not (ROOT / "setup.py").exists(),
-    reason=f"building a wheel needs the source tree and {', '.join(NEEDED)}",
+    bool(MISSING) or not (ROOT / "setup.py").exists(), reason=f"a wheel needs the source tree and {MISSING}"
 )
 def test_wheel(tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]

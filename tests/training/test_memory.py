@@ -31,7 +31,7 @@ def test_memory_grows_with_rows_applications_and_layers(mixing: str) -> None:
     assert bytes_per_row(make_model(mixing=mixing, T_cycles=5)) == row
     deeper = bytes_per_row(make_model(mixing=mixing, n_latent_steps=3))
     assert 1.5 * row < deeper < 2 * row
-    assert bytes_per_row(make_model(mixing=mixing, num_layers=2)) > 1.5 * row
+    assert bytes_per_row(make_model(mixing=mixing, num_layers=2)) > 1.3 * row  # the state is shared, the layers are not
     smallest = 2 * model.config.seq_len * model.config.hidden_size * 4  # an activation a layer, and two applications
     assert row > 2 * smallest
 
