@@ -131,7 +131,8 @@ def test_killed_and_resumed(moment: str, tmp_path: Path, straight: dict[str, dic
     config, out = tmp_path / "config.yaml", tmp_path / "run"
     config.write_text(KINDS["float32"].to_yaml())
     command = [sys.executable, "-c", KILLED_AT_STEP, moment, str(config), str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    # Not from the source tree, which would hide the installed package and its kernels.
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
     assert done.returncode == -9, done.stderr
     left = list((out / "checkpoints").glob(".writing-*"))
     assert len(left) == (0 if moment == "training" else 1)
