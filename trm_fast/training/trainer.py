@@ -287,8 +287,16 @@ class Trainer:
         self.reporter.logged(record)
 
     def _cut_metrics(self) -> None:
-        """Forgets what was logged behind the checkpoint, a half-written last line included."""
-        kept = [json.dumps(r) for r in read_metrics(self.out) if r["step"] <= self.step]
+        """Keeps what a run that was never stopped would have logged by now: nothing from behind the checkpoint, no
+        half-written last line, and no evaluation that was made only because a call ended there."""
+        training = self.config.training
+
+        def regular(record: Record) -> bool:
+            step = record["step"]
+            due = training.eval_every and step % training.eval_every == 0 and step < training.steps
+            return step <= self.step and ("loss" in record or bool(due))
+
+        kept = [json.dumps(record) for record in read_metrics(self.out) if regular(record)]
         self._write(METRICS, "".join(line + "\n" for line in kept))
 
     def _write(self, name: str, text: str) -> None:
