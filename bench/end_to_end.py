@@ -121,8 +121,8 @@ def our_side(problem: Problem) -> Callable[[], float]:
         inputs = problem.batch["inputs"]
         return lambda: float(model.solve(inputs, SOLVER_STEPS, halt=False)["confidence"].sum())
     config = TrainingConfig(batch_size=B, gradient_accumulation=1)
-    step = TrainStep(model, AdamATan2(model.parameters(), ema_decay=0.999), config)
     examples = Examples(*(problem.batch[k].int().numpy() for k in ("inputs", "labels", "puzzle_identifiers")))
+    step = TrainStep(model, AdamATan2(model.parameters(), ema_decay=0.999), config, examples)
 
     def train() -> float:
         halted = np.flatnonzero(step.carry.halted.numpy())

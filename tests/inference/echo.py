@@ -23,7 +23,7 @@ class Echo(Task):
     seq_len, vocab_size, grid_shape = L, V, None
 
     def __init__(self, rules: bool = True) -> None:
-        self.rules = rules
+        self.has_rules = rules
 
     def parse(self, text: str, where: str = "") -> Question:
         return Question(text, np.array([int(c) for c in text], dtype=np.int32), where)
@@ -31,8 +31,8 @@ class Echo(Task):
     def format(self, question: Question, answer: npt.NDArray[Any]) -> str:
         return question.text + ">" + "".join(map(str, answer))
 
-    def verify(self, inputs: npt.NDArray[Any], answers: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
-        return (answers.sum(-1) % 2 == 0) if self.rules else None
+    def verify(self, examples: Examples, answers: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        return answers.sum(-1) % 2 == 0
 
     def dataset(self, data: DataConfig, seed: int) -> Dataset:
         raise NotImplementedError
@@ -70,7 +70,7 @@ def make_model(max_steps: int = 4, **changes: Any) -> TRM:
     model = TRM(config).eval()
     with torch.no_grad():
         model.q_head.weight.normal_()
-        inputs = torch.from_numpy(np.stack([q.tokens for q in questions(40)]))
+        inputs = torch.from_numpy(np.stack([q.inputs for q in questions(40)]))
         steps = model.solve(inputs, 6, halt=False, return_trajectory=True)["trajectory"]
         said = torch.cat([s["confidence"].logit() for s in steps]).sort().values[60:-60]
         widest = said.diff().argmax()

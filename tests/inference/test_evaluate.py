@@ -13,7 +13,7 @@ from trm_fast.inference import Evaluation, evaluate, wilson_interval
 from trm_fast.inference.tries import Solved
 from trm_fast.tasks.base import IGNORE, Examples
 
-from .echo import L, V
+from .echo import Echo, L, V
 
 
 @pytest.mark.parametrize(
@@ -36,9 +36,14 @@ def test_wilson_interval_of_another_level() -> None:
 
 
 class Canned:
-    """A solver that gives prepared answers."""
+    """A solver that gives prepared answers, of a task with a measure of its own."""
+
+    class task(Echo):
+        def metrics(self, examples: Examples, answers: np.ndarray) -> dict[str, float]:
+            return {"first": float((examples.labels[:, 0] == answers[:, 0]).mean())}
 
     def __init__(self, solutions: np.ndarray, rules: bool = True, seed: int = 0) -> None:
+        self.task = self.task()
         rng = np.random.default_rng(seed)
         self.solved = Solved(
             solution=solutions,
@@ -48,8 +53,8 @@ class Canned:
             valid=solutions.sum(1) % 2 == 0 if rules else None,
         )
 
-    def run(self, inputs: np.ndarray, puzzle_ids: np.ndarray, *, progress: Any) -> Solved:
-        self.ids = puzzle_ids.tolist()
+    def run(self, examples: Examples, *, progress: Any) -> Solved:
+        self.ids = examples.puzzle_ids.tolist()
         return self.solved
 
 
@@ -84,7 +89,9 @@ def test_counts(rules: bool) -> None:
     assert result.interval == wilson_interval(exact, 50)
     assert result.puzzles_per_second == pytest.approx(50 / result.seconds)
     assert solver.ids == list(range(50))
-    assert json.loads(json.dumps(result.to_json())).keys() == Evaluation.__dataclass_fields__.keys()
+    assert result.metrics == {"first": (examples.labels[:, 0] == solutions[:, 0]).mean()}
+    flat = json.loads(json.dumps(result.to_json()))
+    assert flat.keys() == (Evaluation.__dataclass_fields__.keys() | {"first"}) - {"metrics"}
 
 
 def test_nothing_to_evaluate() -> None:

@@ -13,7 +13,7 @@ import torch
 from trm_fast.errors import UserError
 from trm_fast.inference import Answer, Solver
 from trm_fast.inference.solver import CHUNK
-from trm_fast.tasks.base import Question
+from trm_fast.tasks.base import Examples, Question
 
 from .echo import Echo, L, make_model, questions
 
@@ -38,7 +38,7 @@ def test_batching_changes_no_answer() -> None:
         for a, b in zip(got, want, strict=True):
             assert (a.solution, a.steps, a.converged, a.valid) == (b.solution, b.steps, b.converged, b.valid)
             assert a.confidence == pytest.approx(b.confidence, rel=1e-4)
-            assert a.tokens.tolist() == b.tokens.tolist()
+            assert a.raw.tolist() == b.raw.tolist()
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
@@ -59,14 +59,14 @@ def test_answers_come_as_questions_are_read(batch_size: int) -> None:
 
 def test_an_answer_is_what_the_model_said() -> None:
     made = solver(rules=False, halt=False, max_steps=3)
-    inputs = torch.from_numpy(np.stack([q.tokens for q in questions(40)]))
+    inputs = torch.from_numpy(np.stack([q.inputs for q in questions(40)]))
     state = MODEL.initial_state(40)
     with torch.no_grad():
         for _ in range(3):
             state, logits, q = MODEL(inputs, state)
     for i, (answer, question) in enumerate(zip(answers(made), questions(40), strict=True)):
-        assert answer.tokens.tolist() == logits[i].argmax(-1).tolist()
-        assert answer.solution == question.text + ">" + "".join(map(str, answer.tokens))
+        assert answer.raw.tolist() == logits[i].argmax(-1).tolist()
+        assert answer.solution == question.text + ">" + "".join(map(str, answer.raw))
         assert answer.confidence == pytest.approx(q[i].sigmoid().item(), rel=1e-4)
 
 
@@ -74,11 +74,11 @@ def test_an_answer_is_what_the_model_said() -> None:
 def test_who_halts(rules: bool) -> None:
     for answer in answers(solver(rules), return_trajectory=True):
         assert answer.trajectory is not None
-        stops = [s.confidence > 0.5 and (not rules or s.tokens.sum() % 2 == 0) for s in answer.trajectory]
+        stops = [s.confidence > 0.5 and (not rules or s.raw.sum() % 2 == 0) for s in answer.trajectory]
         assert stops[:-1] == [False] * (answer.steps - 1), "it should have halted earlier"
         assert answer.converged == stops[-1]
         assert answer.converged or answer.steps == 16
-        assert answer.valid == (bool(answer.tokens.sum() % 2 == 0) if rules else None)
+        assert answer.valid == (bool(answer.raw.sum() % 2 == 0) if rules else None)
 
 
 def test_rules_keep_a_model_from_halting_on_a_wrong_answer() -> None:
@@ -111,8 +111,8 @@ def test_trajectories() -> None:
         assert [s.step for s in answer.trajectory] == list(range(1, answer.steps + 1))
         last = answer.trajectory[-1]
         assert (last.solution, last.confidence) == (answer.solution, answer.confidence)
-        assert last.tokens.tolist() == answer.tokens.tolist()
-        assert all(len(s.tokens) == L for s in answer.trajectory)
+        assert last.raw.tolist() == answer.raw.tolist()
+        assert all(len(s.raw) == L for s in answer.trajectory)
     assert all(a.trajectory is None for a in answers(solver()))
 
 
@@ -148,11 +148,11 @@ def test_puzzle_ids_reach_the_model() -> None:
     assert model.puzzle_embedding is not None
     model.puzzle_embedding.normal_()
     made = Solver(model, Echo(rules=False), max_steps=2, halt=False)
-    inputs = np.tile(questions(1)[0].tokens, (3, 1))
-    first, other, again = made.run(inputs, np.array([0, 2, 0], dtype=np.int32)).confidence.tolist()
+    inputs = np.tile(questions(1)[0].inputs, (3, 1))
+    first, other, again = made.run(Examples.asked(inputs, np.array([0, 2, 0], dtype=np.int32))).confidence.tolist()
     assert first == pytest.approx(again)
     assert first != pytest.approx(other)
-    assert made.run(inputs).confidence.tolist() == pytest.approx([first] * 3)
+    assert made.run(Examples.asked(inputs)).confidence.tolist() == pytest.approx([first] * 3)
 
 
 @pytest.mark.parametrize("changes", [{"seq_len": 4}, {"vocab_size": 7}])

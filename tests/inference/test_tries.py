@@ -14,12 +14,13 @@ from trm_fast.inference.tries import Tries
 from trm_fast.nn import Thought, TRMConfig, think
 from trm_fast.nn.model import TRM
 from trm_fast.tasks import get_task
+from trm_fast.tasks.base import Examples
 from trm_fast.tasks.sudoku import generate
 
 from .echo import Echo, L, make_model, questions
 
 MODEL = make_model()
-INPUTS = np.stack([q.tokens for q in questions(40)])
+INPUTS = np.stack([q.inputs for q in questions(40)])
 
 
 def solver(rules: bool = True, **options: Any) -> Solver:
@@ -43,21 +44,21 @@ def test_the_batch_stays_full() -> None:
 @pytest.mark.parametrize("noise", [0.0, 0.5])
 def test_no_answer_depends_on_the_company(noise: float) -> None:
     options: dict[str, Any] = {"rollouts": 5, "noise": noise} if noise else {}
-    alone = solver(rules=False, batch_size=1, **options).run(INPUTS)
+    alone = solver(rules=False, batch_size=1, **options).run(Examples.asked(INPUTS))
     for batch_size in (6, 64):
-        together = solver(rules=False, batch_size=batch_size, **options).run(INPUTS)
+        together = solver(rules=False, batch_size=batch_size, **options).run(Examples.asked(INPUTS))
         np.testing.assert_array_equal(together.solution, alone.solution)
         np.testing.assert_array_equal(together.steps, alone.steps)
 
 
 def test_noise_depends_on_the_seed_and_spares_the_first_try() -> None:
-    plain = solver(rules=False, select="confidence").run(INPUTS)
+    plain = solver(rules=False, select="confidence").run(Examples.asked(INPUTS))
     tries = {seed: solver(rules=False, rollouts=4, noise=0.7, seed=seed, halt=False) for seed in (1, 2)}
     states: dict[int, list[torch.Tensor]] = {1: [], 2: []}
     for seed, made in tries.items():
-        made.run(INPUTS, watch=lambda now, seed=seed: states[seed].append(now.confidence))
+        made.run(Examples.asked(INPUTS), watch=lambda now, seed=seed: states[seed].append(now.confidence))
     assert not torch.equal(states[1][-1], states[2][-1])
-    one = solver(rules=False, rollouts=1).run(INPUTS)
+    one = solver(rules=False, rollouts=1).run(Examples.asked(INPUTS))
     np.testing.assert_array_equal(one.solution, plain.solution)
 
 
@@ -86,8 +87,8 @@ def test_which_try_counts(select: Any, want: list[int]) -> None:
 
 def test_what_the_rules_settle_is_not_tried_again() -> None:
     """Fewer steps than all tries would take, and never fewer right answers than the first try alone."""
-    first = solver(max_steps=1).run(INPUTS)
-    many = solver(max_steps=1, rollouts=8, noise=0.5).run(INPUTS)
+    first = solver(max_steps=1).run(Examples.asked(INPUTS))
+    many = solver(max_steps=1, rollouts=8, noise=0.5).run(Examples.asked(INPUTS))
     assert first.valid is not None
     assert many.valid is not None
     assert many.valid.sum() > first.valid.sum()
@@ -95,7 +96,7 @@ def test_what_the_rules_settle_is_not_tried_again() -> None:
     settled = first.converged & first.valid
     assert settled.any()
     np.testing.assert_array_equal(many.solution[settled], first.solution[settled])
-    every = solver(max_steps=1, rollouts=8, noise=0.5, select="confidence").run(INPUTS)
+    every = solver(max_steps=1, rollouts=8, noise=0.5, select="confidence").run(Examples.asked(INPUTS))
     assert many.steps.sum() < every.steps.sum()
 
 
@@ -105,14 +106,14 @@ def test_symmetries_try_the_same_sudoku() -> None:
     task = kind(kind.Config(name="sudoku", size=4))
     puzzles = generate(4, 6, (4, 7), seed=1)
     inputs = puzzles.questions.astype(np.int32) + 1
-    tries = Tries(task, inputs, 2, 3, np.random.default_rng(0))
-    assert tries.rows.shape == (36, 16)
-    np.testing.assert_array_equal(tries.rows[:6], inputs)
+    tries = Tries(task, Examples.asked(inputs), 2, 3, np.random.default_rng(0))
+    assert tries.rows.inputs.shape == (36, 16)
+    np.testing.assert_array_equal(tries.rows.inputs[:6], inputs)
     tries.note(
         Thought(
             torch.arange(36),
             torch.ones(36, dtype=torch.int64),
-            torch.from_numpy(tries.rows.astype(np.int64)),
+            torch.from_numpy(tries.rows.inputs.astype(np.int64)),
             torch.linspace(0, 1, 36),  # the surest is the last image
             torch.ones(36, dtype=torch.bool),
         )
@@ -139,14 +140,14 @@ def test_streaming() -> None:
     whole = made.solve(questions(1)[0], return_trajectory=True)
     assert whole.trajectory is not None
     assert streamed == heard == whole.trajectory
-    assert [s.tokens.tolist() for s in streamed] == [s.tokens.tolist() for s in whole.trajectory]
+    assert [s.raw.tolist() for s in streamed] == [s.raw.tolist() for s in whole.trajectory]
     early = made.stream(questions(1)[0])
     assert next(early).step == 1, "a partial answer comes while the model still thinks"
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_rows(count: int) -> None:
-    solved = solver(rollouts=2, noise=0.1).run(INPUTS[:count])
+    solved = solver(rollouts=2, noise=0.1).run(Examples.asked(INPUTS[:count]))
     assert solved.solution.shape == (count, L)
 
 
@@ -165,7 +166,7 @@ def test_options_that_make_no_sense(options: dict[str, Any], said: str) -> None:
 
 def test_symmetries_need_a_task_that_has_some() -> None:
     with pytest.raises(UserError, match="no symmetries"):
-        solver(symmetries=2).run(INPUTS)
+        solver(symmetries=2).run(Examples.asked(INPUTS))
 
 
 def test_a_trajectory_is_that_of_one_try() -> None:

@@ -35,7 +35,7 @@ def assert_truncated_normal(weight: Tensor, std: float) -> None:
 
 
 def test_linear_weights(model: TRM) -> None:
-    linears = {n: p for n, p in model.named_parameters() if n.startswith("net.") or n.startswith("token_head")}
+    linears = {n: p for n, p in model.named_parameters() if n.startswith("net.") or n.startswith("head")}
     assert len(linears) == 5
     for weight in linears.values():
         assert_truncated_normal(weight.detach(), weight.shape[1] ** -0.5)

@@ -30,7 +30,7 @@ def test_padding_is_read_by_nobody(name: str, seed: int) -> None:
         filled = [t if t is None else t.where(mask[..., None], noise.mean() * 9) for t in start]
         state, outputs = State(*filled), []
         for _ in range(2):
-            out = made(seen, state, made.puzzle_rows(None, B), mask)
+            out = made(seen, state, made.puzzle_rows(None, B), MASK)
             state = out.state
             outputs.append((out.logits[MASK], out.q))
         return outputs

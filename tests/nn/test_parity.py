@@ -23,6 +23,7 @@ from torch import Tensor
 
 from trm_fast.interchange import from_published, published_names
 from trm_fast.nn import TRM
+from trm_fast.tasks.base import Examples
 from trm_fast.training.carry import Carry
 
 FOLDER = Path(os.environ.get("TRM_FAST_FIXTURES") or Path(__file__).parent / "fixtures")
@@ -58,18 +59,23 @@ def test_four_steps_in_a_row(path: Path) -> None:
         assert errors[worst] < max(TOLERANCE, 8 * rounding), f"{path.stem} step {step}: {worst}, {errors[worst]:.2e}"
 
 
+def examples_of(fixture: Any, step: int) -> Examples:
+    return Examples(*(fixture[f"step{step}/batch/{k}"] for k in ("inputs", "labels", "puzzle_identifiers")))
+
+
 def run(fixture: Any, dtype: torch.dtype, *, recorded_carry: bool = False) -> Iterator[tuple[Numbers, Numbers]]:
     """For each step all numbers that the fixture has of it: ours, and the fixture's."""
     model, batch_size = load(fixture, dtype), len(fixture["step0/batch/inputs"])
     names = published_names(model.config)
-    carry = Carry(model, batch_size)
+    carry = Carry(model, batch_size, examples_of(fixture, 0))
     for step in range(STEPS):
         want = {k.split("/", 1)[1]: fixture[k] for k in fixture if k.startswith(f"step{step}/")}
         if step and recorded_carry:
             carry.state.z.copy_(torch.from_numpy(fixture[f"step{step - 1}/z_L"]))
             if carry.state.y is not None:
                 carry.state.y.copy_(torch.from_numpy(fixture[f"step{step - 1}/z_H"]))
-        carry.refill(*(torch.from_numpy(want.pop(f"batch/{k}")) for k in ("inputs", "labels", "puzzle_identifiers")))
+        want = {k: v for k, v in want.items() if not k.startswith("batch/")}
+        carry.refill({k: torch.from_numpy(v) for k, v in examples_of(fixture, step).arrays().items()})
         model.zero_grad()
         out, loss, rows = carry.supervise(model, slice(None))
         (loss.total / batch_size).backward()

@@ -44,7 +44,7 @@ def run(made: TRM, learns: Callable[[int, int], bool] | None) -> tuple[Tensor, T
     else:
         x = made.embedding(tokens(B), rows, made.compute_dtype)
         answer, z = loop(made, x, state.y, state.z, learns)
-        logits, q = made.token_head(answer), made.q_head(answer)
+        logits, q = made.head(answer), made.q_head(answer)
     (logits.square().sum() + q.sum()).backward()
     return logits.detach(), z.detach(), {n: p.grad.clone() for n, p in made.named_parameters() if p.grad is not None}
 

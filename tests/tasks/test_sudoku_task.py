@@ -47,7 +47,7 @@ def test_generated_data_set(size: int) -> None:
         assert examples.inputs.dtype == examples.labels.dtype == examples.puzzle_ids.dtype == np.int32
         assert examples.inputs.min() == 1
         assert examples.labels.max() == task.vocab_size - 1
-        assert task.verify(examples.inputs, examples.labels).all()
+        assert task.verify(examples, examples.labels).all()
     assert not set(puzzles_of(data.train, size).classes()) & set(puzzles_of(data.test, size).classes())
     again, other = task.dataset(DataConfig(), seed=7), task.dataset(DataConfig(), seed=8)
     np.testing.assert_array_equal(data.train.inputs, again.train.inputs)
@@ -180,13 +180,13 @@ def test_augment_keeps_puzzles_valid_and_reveals_the_share_asked_for() -> None:
     examples = sudoku(6, train_count=400, test_count=1).dataset(DataConfig(), 0).train
     task = sudoku(6)
     plain = task.augment(examples, np.random.default_rng(0))
-    assert task.verify(plain.inputs, plain.labels).all()
+    assert task.verify(plain, plain.labels).all()
     assert (plain.inputs != examples.inputs).any(axis=1).all()
     np.testing.assert_array_equal((plain.inputs > 1).sum(axis=1), (examples.inputs > 1).sum(axis=1))
     assert plain.inputs.dtype == plain.labels.dtype == np.int32
 
     revealing = sudoku(6, reveal=0.5).augment(examples, np.random.default_rng(0))
-    assert task.verify(revealing.inputs, revealing.labels).all()
+    assert task.verify(revealing, revealing.labels).all()
     more = (revealing.inputs > 1).sum(axis=1) - (examples.inputs > 1).sum(axis=1)
     assert more.min() == 0
     assert 0.4 < (more > 0).mean() < 0.6
@@ -303,8 +303,8 @@ def test_answer_is_written_like_the_question(text: str, written: str) -> None:
     task = sudoku()
     question = task.parse(text, "here")
     assert question.where == "here"
-    assert question.tokens.dtype == np.int32
-    assert question.tokens.tolist() == [1 if c == "." else int(c) + 1 for c in QUESTION]
+    assert question.inputs.dtype == np.int32
+    assert question.inputs.tolist() == [1 if c == "." else int(c) + 1 for c in QUESTION]
     assert task.format(question, solved(task, ANSWER)) == written
     assert task.format(question, np.array([0, 1] * 8)).count(".") >= 16
 
@@ -349,7 +349,7 @@ def test_questions_of_a_file(tmp_path: Path, name: str, content: str, wheres: li
     found = list(task.questions(path))
     assert [question.where for question in found] == [f"{path}:{line}" for line in wheres]
     for question in found:
-        np.testing.assert_array_equal(question.tokens, task.parse(QUESTION).tokens)
+        np.testing.assert_array_equal(question.inputs, task.parse(QUESTION).inputs)
 
 
 def test_questions_come_before_a_later_fault(tmp_path: Path) -> None:
@@ -368,7 +368,7 @@ def test_verify_sees_every_kind_of_fault(size: int) -> None:
     task = sudoku(size, train_count=40, test_count=1)
     examples = task.dataset(DataConfig(), 0).train
     inputs, answers = examples.inputs, examples.labels
-    assert task.verify(inputs, answers).all()
+    assert task.verify(examples, answers).all()
     rows = np.arange(len(answers))
     blank, padded, wrong, foreign = (answers.copy() for _ in range(4))
     cell = (inputs == 1).argmax(axis=1)
@@ -378,8 +378,8 @@ def test_verify_sees_every_kind_of_fault(size: int) -> None:
     foreign[rows, cell] = size + 2
     relabelled = (answers - 1) % size + 2  # obeys the rules but changes the givens
     for bad in (blank, padded, wrong, foreign, -answers, relabelled):
-        assert not task.verify(inputs, bad).any()
-    assert task.verify(np.ones_like(inputs), relabelled).all()
+        assert not task.verify(examples, bad).any()
+    assert task.verify(Examples.asked(np.ones_like(inputs)), relabelled).all()
 
 
 def drawn(colour: bool, answer: str | None) -> str:
@@ -390,7 +390,7 @@ def drawn(colour: bool, answer: str | None) -> str:
 
 
 def test_drawing_sets_givens_apart_with_and_without_colour() -> None:
-    assert sudoku().parse(drawn(False, None)).tokens.tolist() == sudoku().parse(QUESTION).tokens.tolist()
+    assert sudoku().parse(drawn(False, None)).inputs.tolist() == sudoku().parse(QUESTION).inputs.tolist()
     plain = drawn(False, ANSWER)
     assert plain.splitlines()[1] == "│[1] 2 │ 3  4 │"
     assert "!" not in plain
@@ -408,11 +408,12 @@ def test_images_are_the_same_puzzle(size: int) -> None:
     task = Sudoku(Sudoku.Config(size=size))
     puzzles = generate(size, 12, {4: (4, 7), 6: (12, 18), 9: (28, 32)}[size], seed=5)
     inputs, labels = puzzles.questions.astype(np.int32) + 1, puzzles.answers.astype(np.int64) + 1
-    images, undo = task.images(inputs, 7, np.random.default_rng(0))
-    answers, _ = task.images(labels.astype(np.int32), 7, np.random.default_rng(0))
-    np.testing.assert_array_equal(images[:, 0], inputs)
-    assert (images[:, 1:] != inputs[:, None]).any(-1).mean() > 0.9  # at 4x4 some are the puzzle itself
-    assert task.verify(images.reshape(84, -1), answers.reshape(84, -1)).all()
-    np.testing.assert_array_equal(undo(answers.astype(np.int64)), np.repeat(labels[:, None], 7, 1))
-    repeated = Puzzles(size, images.reshape(84, -1).astype(np.uint8) - 1, answers.reshape(84, -1).astype(np.uint8) - 1)
+    images, undo = task.images(Examples.asked(inputs), 7, np.random.default_rng(0))
+    answers = task.images(Examples.asked(labels.astype(np.int32)), 7, np.random.default_rng(0))[0].inputs
+    seen = images.inputs.reshape(12, 7, -1)
+    np.testing.assert_array_equal(seen[:, 0], inputs)
+    assert (seen[:, 1:] != inputs[:, None]).any(-1).mean() > 0.9  # at 4x4 some are the puzzle itself
+    assert task.verify(images, answers).all()
+    np.testing.assert_array_equal(undo(answers.reshape(12, 7, -1).astype(np.int64)), np.repeat(labels[:, None], 7, 1))
+    repeated = Puzzles(size, images.inputs.astype(np.uint8) - 1, answers.astype(np.uint8) - 1)
     assert repeated.classes() == [c for c in puzzles.classes() for _ in range(7)]

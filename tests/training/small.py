@@ -74,6 +74,13 @@ def make_examples(count: int, seed: int = 0, puzzles: int = 1) -> Examples:
     return Examples(inputs, labels, rng.integers(0, puzzles, count, dtype=np.int32))
 
 
+def rows_of(examples: Examples) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array) for name, array in examples.arrays().items()}
+
+
+KIND = make_examples(0)
+
+
 class Killed(BaseException):
     """Ends a run at once, as a kill would; nothing in the program catches it."""
 

@@ -11,7 +11,7 @@ import torch
 from trm_fast.training import Silent, Trainer, memory
 from trm_fast.training.memory import bytes_per_row, parts_that_fit
 
-from .small import make_model, run_config
+from .small import KIND, make_model, run_config
 
 
 class Notes(Silent):
@@ -25,13 +25,14 @@ class Notes(Silent):
 @pytest.mark.parametrize("mixing", ["mlp", "attention"])
 def test_memory_grows_with_rows_applications_and_layers(mixing: str) -> None:
     model = make_model(mixing=mixing)
-    row = bytes_per_row(model)
-    assert memory._bytes_kept(model, 9) - memory._bytes_kept(model, 1) == pytest.approx(8 * row, rel=0.02)
+    row = bytes_per_row(model, KIND)
+    assert memory._bytes_kept(model, KIND, 9) - memory._bytes_kept(model, KIND, 1) == pytest.approx(8 * row, rel=0.02)
     # Only the last cycle is kept: T changes nothing, n and layers all.
-    assert bytes_per_row(make_model(mixing=mixing, T_cycles=5)) == row
-    deeper = bytes_per_row(make_model(mixing=mixing, n_latent_steps=3))
+    assert bytes_per_row(make_model(mixing=mixing, T_cycles=5), KIND) == row
+    deeper = bytes_per_row(make_model(mixing=mixing, n_latent_steps=3), KIND)
     assert 1.5 * row < deeper < 2 * row
-    assert bytes_per_row(make_model(mixing=mixing, num_layers=2)) > 1.3 * row  # the state is shared, the layers are not
+    taller = bytes_per_row(make_model(mixing=mixing, num_layers=2), KIND)
+    assert taller > 1.3 * row  # the state is shared, the layers are not
     smallest = 2 * model.config.seq_len * model.config.hidden_size * 4  # an activation a layer, and two applications
     assert row > 2 * smallest
 
@@ -39,7 +40,7 @@ def test_memory_grows_with_rows_applications_and_layers(mixing: str) -> None:
 def test_measuring_disturbs_nothing() -> None:
     model = make_model(dropout=0.1)
     before, state = torch.get_rng_state(), {n: t.clone() for n, t in model.state_dict().items()}
-    bytes_per_row(model)
+    bytes_per_row(model, KIND)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(t, state[n]) for n, t in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
@@ -50,9 +51,9 @@ def test_measuring_disturbs_nothing() -> None:
 )
 def test_parts_that_fit(rows: float, parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model()
-    free = int(rows * bytes_per_row(model) / memory.SHARE) + 1
+    free = int(rows * bytes_per_row(model, KIND) / memory.SHARE) + 1
     monkeypatch.setattr(memory, "free_bytes", lambda device: free)
-    assert parts_that_fit(model, 10) == parts
+    assert parts_that_fit(model, 10, KIND) == parts
 
 
 def test_free_memory_is_what_the_machine_has() -> None:
@@ -61,7 +62,8 @@ def test_free_memory_is_what_the_machine_has() -> None:
 
 def test_a_run_says_when_it_splits_and_keeps_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reporter, config = Notes(), run_config(gradient_accumulation="auto", steps=2)
-    row = bytes_per_row(Trainer(config, tmp_path / "probe").model)
+    probe = Trainer(config, tmp_path / "probe")
+    row = bytes_per_row(probe.model, probe.dataset.train)
     monkeypatch.setattr(memory, "free_bytes", lambda device: int(3 * row / memory.SHARE) + 1)
     trainer = Trainer(config, tmp_path / "run", reporter=reporter)
     assert len(trainer.step_function.slices) == 3

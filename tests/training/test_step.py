@@ -16,7 +16,7 @@ from trm_fast.training.capture import Runner
 from trm_fast.training.step import TOTALS
 
 from .recorder import HostRead, Recorder
-from .small import make_examples, make_model, training_config
+from .small import KIND, make_examples, make_model, training_config
 
 B, STEPS = 7, 8
 PREFIX = {"prefix_tokens": 2, "puzzle_embedding_size": 12, "num_puzzles": 4}
@@ -62,7 +62,7 @@ def make(
     optimizer = AdamATan2(
         made.parameters(), 0.0, weight_decay=0.1, ema_decay=config.ema_decay or None, variant=config.optimizer
     )
-    return step_type(made, optimizer, config, parts=parts, runner=runner)
+    return step_type(made, optimizer, config, KIND, parts=parts, runner=runner)
 
 
 def run(step: TrainStep, count: int = STEPS) -> list[list[Tensor]]:
@@ -177,9 +177,9 @@ def test_totals() -> None:
         probe.model.load_state_dict(weights, strict=False)
         for name, tensor in probe.carry.tensors().items():
             tensor.copy_(before[name])
-        probe.carry.refill(step.fresh_inputs, step.fresh_labels, step.fresh_puzzle_ids)
+        probe.carry.refill(step.fresh)
         out, loss, _ = probe.carry.supervise(probe.model, slice(None))
-        finished = [r for r in range(B) if step.carry.halted[r] and (step.carry.labels[r] != -100).any()]
+        finished = [r for r in range(B) if step.carry.halted[r] and (step.carry.rows["labels"][r] != -100).any()]
         want["rows"] += B
         want["loss"] += loss.total.item()
         want["answer_loss"] += loss.answer.item()
@@ -228,7 +228,7 @@ def test_puzzle_rows_in_use_move_by_the_scheduled_rate() -> None:
         halted = np.flatnonzero(step.carry.halted.numpy())
         step.fill(halted, make_examples(len(halted), 1, 3), np.full(B, 4, dtype=np.int32), rate)
         step.run()
-        used = step.carry.puzzle_ids.unique()
+        used = step.carry.rows["puzzle_ids"].unique()
         assert 0 < len(used) < len(table)
         lr = 0.05 * rate / 0.01  # one schedule for both, as published
         moved = table - before * (1 - lr * 0.5)

@@ -122,7 +122,7 @@ def test_resuming_what_is_no_run(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_its_checkpoints(log_every: int, tmp_path: Path) -> None:
     def poison() -> None:
         with torch.no_grad():
-            trainer.model.token_head.linear.weight[0, 0] = float("nan")
+            trainer.model.head.linear.weight[0, 0] = float("nan")
 
     out = tmp_path / "run"
     config = run_config(log_every=log_every, eval_every=0, checkpoint_every=5, keep_checkpoints=1)

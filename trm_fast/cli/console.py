@@ -71,6 +71,18 @@ def share(value: float) -> str:
     return f"{100 * value:.2f} %"
 
 
+COMMON = (
+    "exact_accuracy", "cell_accuracy", "count", "mean_steps", "converged", "valid", "interval", "seconds",
+    "puzzles_per_second",
+)  # fmt: skip
+"""What every evaluation has; the rest of its JSON are measures of its task."""
+
+
+def measures(evaluation: dict[str, Any]) -> dict[str, float]:
+    """The task's own measures in an evaluation's JSON."""
+    return {name: value for name, value in evaluation.items() if name not in COMMON}
+
+
 def progress(label: str) -> Progress:
     """A bar with count and time left on stderr."""
     return Progress(

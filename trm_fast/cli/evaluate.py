@@ -156,7 +156,9 @@ def _print(result: Evaluation, title: str) -> None:
     table.add_row("cell accuracy", share(result.cell_accuracy))
     if result.valid is not None:
         table.add_row("answers that obey the rules", share(result.valid))
-    table.add_row("puzzles", f"{result.count:,}")
+    for name, value in result.metrics.items():
+        table.add_row(name.replace("_", " "), f"{value:.4f}")
+    table.add_row("count", f"{result.count:,}")
     table.add_row("supervision steps", f"{result.mean_steps:.2f} each; {share(result.converged)} halted by themselves")
     table.add_row("speed", f"{result.puzzles_per_second:,.1f} puzzles/s")
     out.print(table)

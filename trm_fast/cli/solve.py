@@ -130,9 +130,9 @@ def _show(task: Task, question: Question, answer: Answer, *, numbered: bool) -> 
         out.print(question.where, style="bold")
     for step in answer.trajectory or []:
         out.print(f"step {step.step}: {share(step.confidence)} sure")
-        out.print(task.draw(question, step.tokens))
+        out.print(task.draw(question, step.raw))
     if not answer.trajectory:
-        out.print(task.draw(question, answer.tokens))
+        out.print(task.draw(question, answer.raw))
     ended = "halted by itself" if answer.converged else "not sure, stopped"
     line = Text(f"{share(answer.confidence)} sure; {ended} after {answer.steps} step{'s' * (answer.steps != 1)}")
     if answer.valid is not None:

@@ -10,7 +10,18 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from trm_fast.cli.console import Device, FromStep, Json, err, out, pick_device, print_json, share, step_number
+from trm_fast.cli.console import (
+    Device,
+    FromStep,
+    Json,
+    err,
+    measures,
+    out,
+    pick_device,
+    print_json,
+    share,
+    step_number,
+)
 from trm_fast.errors import UserError
 
 if TYPE_CHECKING:
@@ -217,9 +228,9 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
         low, high = evaluation["interval"]
         table.add_row("exact accuracy", f"{share(evaluation['exact_accuracy'])}  (95 %: {share(low)} to {share(high)})")
         table.add_row("cell accuracy", share(evaluation["cell_accuracy"]))
-        table.add_row(
-            "unseen puzzles", f"{evaluation['count']:,}, {evaluation['mean_steps']:.2f} supervision steps each"
-        )
+        for name, value in measures(evaluation).items():
+            table.add_row(name.replace("_", " "), f"{value:.4f}")
+        table.add_row("unseen", f"{evaluation['count']:,}, {evaluation['mean_steps']:.2f} supervision steps each")
     table.add_row("run", str(folder))
     out.print(table)
 
@@ -236,17 +247,18 @@ class View:
         self.training = self.bar.add_task("training", total=None, numbers="")
         self.evaluation = self.bar.add_task("evaluating", total=None, numbers="", visible=False)
         self.last: tuple[int, float] = (0, 0.0)
-        self.batch = 0
+        self.batch, self.noun = 0, "puzzles"
 
     def showing(self, trainer: Any) -> Live:
         training = trainer.config.training
+        self.noun = trainer.task.noun
         self.batch, self.last = training.batch_size, (trainer.step, trainer.seconds)
         self.bar.update(self.training, total=training.steps, completed=trainer.step)
         self.bar.start_task(self.training)
         if not self.quiet:
             data = trainer.dataset
             err.print(
-                f"{trainer.task.name}: {len(data.train):,} puzzles to learn from, {len(data.test):,} unseen "
+                f"{trainer.task.name}: {len(data.train):,} {trainer.task.noun} to learn from, {len(data.test):,} unseen "
                 f"({data.source}); {trainer.model.num_parameters():,} parameters; {trainer.out}"
             )
         return Live(self.bar if err.is_terminal else "", console=err, refresh_per_second=4)
@@ -272,7 +284,7 @@ class View:
             if not self.quiet:
                 err.print(
                     f"step {record['step']}: {share(record['eval_exact_accuracy'])} of "
-                    f"{record['eval_count']:,} unseen puzzles exactly right"
+                    f"{record['eval_count']:,} unseen {self.noun} exactly right"
                 )
 
     def evaluating(self, done: int, count: int) -> None:

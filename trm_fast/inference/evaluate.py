@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from trm_fast.tasks.base import IGNORE, Examples
 
 @dataclass(frozen=True)
 class Evaluation:
-    """``interval``: 95 % Wilson interval of the exact accuracy; ``valid``: share that obeys the task's rules."""
+    """``interval``: 95 % Wilson interval of the exact accuracy; ``valid``: share that obeys the task's rules;
+    ``metrics``: what else the task measures."""
 
     exact_accuracy: float
     cell_accuracy: float
@@ -27,9 +28,12 @@ class Evaluation:
     interval: tuple[float, float]
     seconds: float
     puzzles_per_second: float
+    metrics: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Flat: the task's own measures stand beside the others."""
+        flat = asdict(self)
+        return flat | flat.pop("metrics")
 
 
 def evaluate(solver: Solver, examples: Examples, progress: Progress | None = None) -> Evaluation:
@@ -37,11 +41,14 @@ def evaluate(solver: Solver, examples: Examples, progress: Progress | None = Non
     if not len(examples):
         raise UserError("there is nothing to evaluate: the data has no rows")
     start = time.perf_counter()
-    solved = solver.run(examples.inputs, examples.puzzle_ids, progress=progress)
+    solved = solver.run(examples, progress=progress)
     seconds = time.perf_counter() - start
-    labelled = examples.labels != IGNORE
-    right = (labelled & (solved.solution == examples.labels)).sum(-1)
-    wanted = labelled.sum(-1)
+    labels = examples.labels
+    labelled = ~np.isnan(labels) if labels.dtype.kind == "f" else labels != IGNORE
+    right, wanted = (
+        cells.reshape(len(labels), -1).sum(-1)
+        for cells in (labelled & solver.task.right(labels, solved.solution), labelled)
+    )
     exact, n = int((right == wanted).sum()), len(examples)
     return Evaluation(
         exact_accuracy=exact / n,
@@ -53,6 +60,7 @@ def evaluate(solver: Solver, examples: Examples, progress: Progress | None = Non
         interval=wilson_interval(exact, n),
         seconds=seconds,
         puzzles_per_second=n / seconds,
+        metrics=solver.task.metrics(examples, solved.solution),
     )
 
 

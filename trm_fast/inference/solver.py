@@ -8,14 +8,13 @@ from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from trm_fast.errors import UserError
 from trm_fast.inference.tries import Select, Solved, Tries
 from trm_fast.nn import TRM, Thought, think
-from trm_fast.tasks.base import Question, Task
+from trm_fast.tasks.base import Array, Examples, Question, Task
 
 DEFAULT_STEPS = 16
 """Supervision steps at most, as published, also for models trained with fewer: hard rows profit, the others halt."""
@@ -29,12 +28,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Step:
-    """One supervision step of a trajectory: the answer so far (as text, and as ``tokens`` (L,)) and how sure it is."""
+    """One supervision step of a trajectory: the answer so far (text; ``raw`` as the model gives it), how sure it is."""
 
     step: int
     solution: str
     confidence: float
-    tokens: npt.NDArray[np.int64] = field(repr=False, compare=False)
+    raw: Array = field(repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         return {"step": self.step, "solution": self.solution, "confidence": self.confidence}
@@ -49,7 +48,7 @@ class Answer:
     steps: int
     converged: bool
     valid: bool | None
-    tokens: npt.NDArray[np.int64] = field(repr=False, compare=False)
+    raw: Array = field(repr=False, compare=False)
     trajectory: list[Step] | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -92,7 +91,8 @@ class Solver:
 
     def __post_init__(self) -> None:
         config, task = self.model.config, self.task
-        if config.seq_len != task.seq_len or config.vocab_size != task.vocab_size:
+        tokens = config.inputs == "tokens"
+        if config.seq_len != task.seq_len or (tokens and config.vocab_size != task.vocab_size):
             raise UserError(
                 f"the model reads {config.seq_len} tokens of {config.vocab_size} kinds, "
                 f"the task {task.name} has {task.seq_len} of {task.vocab_size}"
@@ -101,19 +101,14 @@ class Solver:
             raise UserError("rollouts differ by their noise alone: give a noise above 0, such as 0.3", wrong_use=True)
         if self.rollouts == 1 and self.noise:
             raise UserError("noise needs rollouts: the first try is always undisturbed", wrong_use=True)
-        if self.select == "rules" and not self._has_rules:
+        if self.select == "rules" and not self.task.has_rules:
             raise UserError(f"select rules: the task {task.name} has none", wrong_use=True)
-
-    @property
-    def _has_rules(self) -> bool:
-        nothing = np.zeros((0, self.task.seq_len), dtype=np.int32)
-        return self.task.verify(nothing, nothing) is not None
 
     @property
     def _selection(self) -> Select:
         if self.select != "auto":
             return self.select
-        return "rules" if self._has_rules else "confidence"
+        return "rules" if self.task.has_rules else "confidence"
 
     @property
     def _most_steps(self) -> int:
@@ -121,15 +116,14 @@ class Solver:
 
     def run(
         self,
-        inputs: npt.NDArray[np.int32],
-        puzzle_ids: npt.NDArray[np.int32] | None = None,
+        examples: Examples,
         *,
         progress: Progress | None = None,
         watch: Callable[[Thought], None] | None = None,
     ) -> Solved:
-        """Answers encoded rows (N, L). ``watch`` sees the batch after each of its steps."""
-        N, device = len(inputs), self.model.z_init.device
-        tries = Tries(self.task, inputs, self.rollouts, self.symmetries, np.random.default_rng(self.seed))
+        """Answers encoded rows. ``watch`` sees the batch after each of its steps."""
+        N, device = len(examples), self.model.z_init.device
+        tries = Tries(self.task, examples, self.rollouts, self.symmetries, np.random.default_rng(self.seed))
         owner = torch.from_numpy(tries.owner).to(device)
         select = self._selection
         finished = np.zeros(N, dtype=np.bool_)
@@ -137,14 +131,17 @@ class Solver:
         def accept(rows: Tensor, answers: Tensor) -> Tensor:
             return torch.from_numpy(tries.obeys(rows.cpu().numpy(), answers.cpu().numpy())).to(device)
 
+        rows = _tensors(tries.rows, device)
+        inputs, puzzle_ids = rows.pop("inputs"), rows.pop("puzzle_ids")
         for now in think(
             self.model,
-            torch.from_numpy(tries.rows).to(device),
+            inputs,
             self._most_steps,
             min_steps=self.min_steps,
             halt=self.halt,
             accept=accept,
-            puzzle_ids=None if puzzle_ids is None else torch.from_numpy(puzzle_ids).to(device)[owner],
+            puzzle_ids=puzzle_ids,
+            extra=rows,
             batch_size=self.batch_size,
             noise=torch.from_numpy(self.noise * tries.disturbed).to(device) if self.noise else None,
             seed=self.seed,
@@ -167,14 +164,23 @@ class Solver:
     def stream(self, question: str | Question, callback: Callable[[Step], None] | None = None) -> Iterator[Step]:
         """One question, undisturbed and as it is: yields (and reports) each step's answer while the model thinks."""
         parsed = self.task.parse(question) if isinstance(question, str) else question
-        tokens = torch.from_numpy(parsed.tokens[None]).to(self.model.z_init.device)
+        asked = Question.rows([parsed])
+        rows = _tensors(asked, self.model.z_init.device)
 
         def accept(_: Tensor, answers: Tensor) -> Tensor:
-            valid = self.task.verify(parsed.tokens[None], answers.cpu().numpy())
-            return torch.tensor([valid is None or bool(valid[0])], device=answers.device)
+            valid = not self.task.has_rules or self.task.verify(asked, answers.cpu().numpy())[0]
+            return torch.tensor([bool(valid)], device=answers.device)
 
-        most, options = self._most_steps, {"min_steps": self.min_steps, "halt": self.halt}
-        for now in think(self.model, tokens, most, accept=accept, **options):  # type: ignore[arg-type]
+        for now in think(
+            self.model,
+            rows.pop("inputs"),
+            self._most_steps,
+            min_steps=self.min_steps,
+            halt=self.halt,
+            accept=accept,
+            puzzle_ids=rows.pop("puzzle_ids"),
+            extra=rows,
+        ):
             step = self._step(parsed, now, 0)
             if callback is not None:
                 callback(step)
@@ -197,8 +203,7 @@ class Solver:
             for i, row in enumerate(now.rows.tolist()):
                 trajectories[row].append(self._step(questions[row], now, i))
 
-        inputs = np.stack([q.tokens for q in questions])
-        solved = self.run(inputs, watch=watch if return_trajectory else None)
+        solved = self.run(Question.rows(questions), watch=watch if return_trajectory else None)
         for row, question in enumerate(questions):
             yield Answer(
                 solution=self.task.format(question, solved.solution[row]),
@@ -206,10 +211,15 @@ class Solver:
                 steps=int(solved.steps[row]),
                 converged=bool(solved.converged[row]),
                 valid=None if solved.valid is None else bool(solved.valid[row]),
-                tokens=solved.solution[row],
+                raw=solved.solution[row],
                 trajectory=trajectories[row] if return_trajectory else None,
             )
 
     def _step(self, question: Question, now: Thought, i: int) -> Step:
-        tokens = now.answers[i].cpu().numpy()
-        return Step(int(now.steps[i]), self.task.format(question, tokens), float(now.confidence[i]), tokens)
+        raw = now.answers[i].cpu().numpy()
+        return Step(int(now.steps[i]), self.task.format(question, raw), float(now.confidence[i]), raw)
+
+
+def _tensors(asked: Examples, device: torch.device) -> dict[str, Tensor]:
+    """What a model reads, by name: everything but the labels."""
+    return {name: torch.from_numpy(a).to(device) for name, a in asked.arrays().items() if name != "labels"}

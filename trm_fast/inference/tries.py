@@ -10,18 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from trm_fast.nn import Thought
-from trm_fast.tasks.base import IntArray, Task
+from trm_fast.tasks.base import Array, Examples, Task
 
-Answers = npt.NDArray[np.int64]
 Select = Literal["rules", "confidence", "majority"]
 
 
 @dataclass
 class Solved:
-    """Answers to N encoded rows: ``solution`` int64 (N, L), ``confidence`` (N,), ``converged``, ``valid`` bool (N,) or
-    None, and ``steps`` int64 (N,), the supervision steps that were spent on a row, all its tries together."""
+    """Answers to N rows: ``solution`` (N, ...), tokens int64 (N, L) say, ``confidence`` (N,), ``converged``, ``valid``
+    bool (N,) or None, and ``steps`` int64 (N,), the supervision steps spent on a row, all its tries together."""
 
-    solution: Answers
+    solution: Array
     confidence: npt.NDArray[np.float32]
     steps: npt.NDArray[np.int64]
     converged: npt.NDArray[np.bool_]
@@ -32,54 +31,61 @@ class Tries:
     """N questions, each tried ``rollouts`` x ``symmetries`` times, as one queue of rows.
 
     All questions' first tries come first, undisturbed and as they are: where rules can tell that one is solved, its
-    other tries are never made. ``rows`` int32 (M, L), ``owner`` (M,) the question of each, ``disturbed`` bool (M,).
+    other tries are never made. ``rows``: all M of them, ``owner`` (M,) the question of each, ``disturbed`` bool (M,).
     """
 
-    def __init__(self, task: Task, inputs: IntArray, rollouts: int, symmetries: int, rng: np.random.Generator) -> None:
-        self.task, self.inputs = task, inputs
-        N, L = inputs.shape
+    def __init__(self, task: Task, asked: Examples, rollouts: int, symmetries: int, rng: np.random.Generator) -> None:
+        self.task, self.asked = task, asked
+        N = len(asked)
         self.shape = (rollouts, symmetries, N)
-        images = inputs[:, None]
-        self.undo: Callable[[Answers], Answers] = _unchanged
+        images, self.undo = asked, _unchanged
         if symmetries > 1:
-            images, self.undo = task.images(inputs, symmetries, rng)
-        once = np.moveaxis(images, 1, 0).reshape(symmetries * N, L)
-        self.rows = np.ascontiguousarray(np.tile(once, (rollouts, 1)))
+            images, self.undo = task.images(asked, symmetries, rng)
+        once = np.arange(N * symmetries).reshape(N, symmetries).T.ravel()
+        self.rows = images.take(np.tile(once, rollouts))
         self.owner = np.tile(np.arange(N), rollouts * symmetries)
         self.disturbed = np.arange(len(self.rows)) >= len(once)
-        self.solution = np.zeros(self.rows.shape, dtype=np.int64)
+        self.solution: Array | None = None  # of the shape of the first answers that come
         self.confidence = np.full(len(self.rows), -1.0, dtype=np.float32)  # of a try that was never made
         self.steps = np.zeros(len(self.rows), dtype=np.int64)
         self.converged = np.zeros(len(self.rows), dtype=np.bool_)
 
-    def obeys(self, rows: npt.NDArray[np.int64], answers: Answers) -> npt.NDArray[np.bool_]:
+    undo: Callable[[Array], Array]
+
+    def obeys(self, rows: npt.NDArray[np.int64], answers: Array) -> npt.NDArray[np.bool_]:
         """Whether answers to some rows have nothing against them; a symmetry keeps the rules."""
-        valid = self.task.verify(self.rows[rows], answers)
-        return np.ones(len(rows), dtype=np.bool_) if valid is None else valid
+        if not self.task.has_rules:
+            return np.ones(len(rows), dtype=np.bool_)
+        return self.task.verify(self.rows.take(rows), answers)
 
     def note(self, now: Thought) -> None:
         """What the batch thinks after a step."""
-        at = now.rows.cpu().numpy()
-        self.solution[at], self.confidence[at] = now.answers.cpu().numpy(), now.confidence.cpu().numpy()
+        at, answers = now.rows.cpu().numpy(), now.answers.cpu().numpy()
+        if self.solution is None:
+            self.solution = np.zeros((len(self.rows), *answers.shape[1:]), dtype=answers.dtype)
+        self.solution[at], self.confidence[at] = answers, now.confidence.cpu().numpy()
         self.steps[at], self.converged[at] = now.steps.cpu().numpy(), now.halted.cpu().numpy()
 
     def best(self, select: Select) -> Solved:
         """The try that counts of each question."""
         rollouts, symmetries, N = self.shape
-        by_rollout = self.solution.reshape(rollouts, symmetries, N, self.inputs.shape[1]).swapaxes(1, 2)
+        given = np.zeros(self.asked.inputs.shape, dtype=np.int64) if self.solution is None else self.solution
+        by_rollout = given.reshape(rollouts, symmetries, N, *given.shape[1:]).swapaxes(1, 2)
         tried = np.concatenate([self.undo(answers) for answers in by_rollout], axis=1)  # (N, tries, L)
         sure, steps, converged = (
             a.reshape(rollouts * symmetries, N).T for a in (self.confidence, self.steps, self.converged)
         )
-        repeated = np.repeat(self.inputs, tried.shape[1], axis=0)
-        obeyed = self.task.verify(repeated, tried.reshape(repeated.shape))
-        valid = None if obeyed is None else obeyed.reshape(sure.shape)
+        valid = None
+        if self.task.has_rules:
+            repeated = self.asked.repeat(tried.shape[1])
+            valid = self.task.verify(repeated, tried.reshape(-1, *tried.shape[2:])).reshape(sure.shape)
         score = sure
         if select == "rules" and valid is not None:
             score = np.where(valid, 2.0, sure)  # the first of those that obey, or else the surest
         elif select == "majority":
             made = sure >= 0
-            votes = ((tried[:, :, None] == tried[:, None]).all(-1) & made[:, None]).sum(-1)
+            flat = tried.reshape(*tried.shape[:2], -1)
+            votes = ((flat[:, :, None] == flat[:, None]).all(-1) & made[:, None]).sum(-1)
             score = np.where(made, votes + 0.5 * sure, -1.0)
         pick = (np.arange(N), score.argmax(axis=1))
         return Solved(
@@ -91,5 +97,5 @@ class Tries:
         )
 
 
-def _unchanged(answers: Answers) -> Answers:
+def _unchanged(answers: Array) -> Array:
     return answers

@@ -59,7 +59,9 @@ def _of_run(run: Path, from_step: int | None, device: str) -> Located:
         text = " ".join(str(error).split())
         raise UserError(f"the checkpoint step_{state['step']} does not fit {run / CONFIG}: {text}") from None
     label = f"{run} at step {state['step']}"
-    return Located(model.to(device).eval(), config.make_task(), label, config.data, config.training.seed)
+    task = config.make_task()
+    task.load_assets(run)
+    return Located(model.to(device).eval(), task, label, config.data, config.training.seed)
 
 
 def _of_folder(folder: Path, device: str) -> Located:
@@ -71,5 +73,6 @@ def _of_folder(folder: Path, device: str) -> Located:
         task = kind(kind.Config.model_validate(section))
     except ValidationError as error:
         raise UserError(f"{folder / 'config.json'}: task: {error.errors()[0]['msg']}") from None
+    task.load_assets(folder)
     model = TRM.from_pretrained(folder, torch.float32).to(device)
     return Located(model, task, folder.name, DataConfig(), 0)

@@ -58,7 +58,7 @@ def published_names(config: TRMConfig) -> dict[str, str]:
     """Our name of each tensor -> the published one."""
     names = {
         "embedding.tokens.weight": "embed_tokens.embedding_weight",
-        "token_head.linear.weight": "lm_head.weight",
+        "head.linear.weight": "lm_head.weight",
         "q_head.weight": "q_head.weight",
         "q_head.bias": "q_head.bias",
         "z_init": "L_init",

@@ -20,8 +20,13 @@ class TRMConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
+    inputs: Literal["tokens", "values"] = Field("tokens", description="what an example's places hold")
+    outputs: Literal["tokens", "values"] = Field("tokens", description="what is predicted for each place")
     vocab_size: int = Field(11, ge=2, description="tokens, padding included")
-    seq_len: int = Field(81, ge=1, description="tokens of one example, without the puzzle prefix")
+    input_width: int = Field(1, ge=1, description="real numbers a place, where the inputs are values")
+    output_width: int = Field(1, ge=1, description="real numbers a place, where the outputs are values")
+    tolerance: float = Field(0.1, gt=0, description="values: an answer this far off still counts as right")
+    seq_len: int = Field(81, ge=1, description="places of one example, without the puzzle prefix")
 
     hidden_size: int = Field(512, ge=1)
     num_layers: int = Field(2, ge=1)
@@ -113,9 +118,9 @@ class TRMConfig(BaseModel):
         mix = 3 * L * self.inner_size(L) if self.mixing == "mlp" else 4 * D * D
         positions = {"learned": L * D, "grid": sum(self.grid_shape or ()) * D}.get(self.positions, 0)
         puzzles = self.num_puzzles * self.puzzle_embedding_size if self.prefix_tokens else 0
-        return (
-            self.num_layers * (mix + 3 * D * self.inner_size(D)) + 2 * self.vocab_size * D + D + 1 + positions + puzzles
-        )
+        ends = D * (self.vocab_size if self.inputs == "tokens" else self.input_width)
+        ends += D * (self.vocab_size if self.outputs == "tokens" else self.output_width)
+        return self.num_layers * (mix + 3 * D * self.inner_size(D)) + ends + D + 1 + positions + puzzles
 
     @classmethod
     def for_sudoku(cls, **changes: Any) -> TRMConfig:

@@ -1,27 +1,62 @@
-"""Heads: small parts that read the answer state. A model carries those its task asks for."""
+"""Heads: small parts that read the answer state. A model has a Q head and the one that its task's answers ask for.
+
+An answer head maps the answer state to a prediction, a prediction to the answer that a solver returns, and has the
+loss that teaches it. ``extra`` are the examples' further arrays; each head takes those it knows.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trm_fast.nn.config import TRMConfig
 from trm_fast.nn.layers import Linear
+from trm_fast.nn.loss import Loss, supervision_loss, value_loss
 
 Q_BIAS = -5.0
 """Initial halting logit: nothing is taken for solved before it was learned."""
 
 
 class TokenHead(nn.Module):
-    """Logits (B, L, V) for every token behind the prefix."""
+    """Logits (B, L, V) for every token behind the prefix; the answer is the likeliest token of each, int64 (B, L)."""
 
     def __init__(self, config: TRMConfig) -> None:
         super().__init__()
         self.prefix_tokens = config.prefix_tokens
         self.linear = Linear(config.hidden_size, config.vocab_size)
 
-    def forward(self, answer: Tensor) -> Tensor:
+    def forward(self, answer: Tensor, **extra: Tensor) -> Tensor:
         return self.linear(answer)[:, self.prefix_tokens :]
+
+    def answers(self, prediction: Tensor) -> Tensor:
+        return prediction.argmax(-1)
+
+    def loss(self, prediction: Tensor, q: Tensor, labels: Tensor, **extra: Tensor) -> Loss:
+        return supervision_loss(prediction, q, labels)
+
+
+class ValueHead(nn.Module):
+    """Real numbers (B, L, F), float32, for every place behind the prefix."""
+
+    def __init__(self, config: TRMConfig) -> None:
+        super().__init__()
+        self.prefix_tokens, self.tolerance = config.prefix_tokens, config.tolerance
+        self.linear = Linear(config.hidden_size, config.output_width)
+
+    def forward(self, answer: Tensor, **extra: Tensor) -> Tensor:
+        return self.linear(answer.float())[:, self.prefix_tokens :]
+
+    def answers(self, prediction: Tensor) -> Tensor:
+        return prediction
+
+    def loss(self, prediction: Tensor, q: Tensor, labels: Tensor, **extra: Tensor) -> Loss:
+        return value_loss(prediction, q, labels, self.tolerance)
+
+
+HEADS: dict[str, type[Any]] = {"tokens": TokenHead, "values": ValueHead}
+"""The answer head of each kind of ``TRMConfig.outputs``."""
 
 
 class QHead(nn.Module):

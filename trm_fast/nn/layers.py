@@ -167,21 +167,25 @@ class Rotary(nn.Module):
 
 
 class InputEmbedding(nn.Module):
-    """Tokens (B, L), and the puzzle rows where there is a prefix, as x (B, P + L, D) scaled by sqrt(D)."""
+    """Tokens (B, L) or values (B, L, F), and the puzzle rows where there is a prefix, as x (B, P + L, D) of variance 1.
+
+    ``extra`` are the examples' further arrays, for embeddings that add some of them.
+    """
 
     def __init__(self, config: TRMConfig) -> None:
         super().__init__()
         D = config.hidden_size
         self.prefix_tokens, self.hidden_size = config.prefix_tokens, D
-        self.tokens = Embedding(config.vocab_size, D)
+        self.tokens = Embedding(config.vocab_size, D) if config.inputs == "tokens" else None
+        self.values = Linear(config.input_width, D) if config.inputs == "values" else None
         self.positions = Embedding(config.total_tokens, D) if config.positions == "learned" else None
         self.rows = self.columns = None
         if config.positions == "grid" and config.grid_shape is not None:
             self.rows, self.columns = (Embedding(count, D) for count in config.grid_shape)
 
-    def forward(self, tokens: Tensor, puzzle_rows: Tensor | None, dtype: torch.dtype) -> Tensor:
+    def forward(self, inputs: Tensor, puzzle_rows: Tensor | None, dtype: torch.dtype, **extra: Tensor) -> Tensor:
         P, D = self.prefix_tokens, self.hidden_size
-        x = F.embedding(tokens, self.tokens.weight.to(dtype))
+        x = self._places(inputs, dtype)
         if P:
             if puzzle_rows is None:
                 raise ValueError(f"this model has {P} prefix tokens: give puzzle_rows (B, puzzle_embedding_size)")
@@ -191,6 +195,13 @@ class InputEmbedding(nn.Module):
         if position is not None:
             x = math.sqrt(0.5) * (x + position.to(dtype))  # the sum of two has the variance of one
         return math.sqrt(D) * x
+
+    def _places(self, inputs: Tensor, dtype: torch.dtype) -> Tensor:
+        """(B, L, D), of variance 1/D like every row here: all are scaled up together."""
+        if self.tokens is not None:
+            return F.embedding(inputs, self.tokens.weight.to(dtype))
+        assert self.values is not None
+        return self.values(inputs.to(dtype)) / math.sqrt(self.hidden_size)
 
     def _position(self) -> Tensor | None:
         if self.positions is not None:

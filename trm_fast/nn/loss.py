@@ -15,8 +15,8 @@ IGNORE = -100
 class Loss(NamedTuple):
     """Sums over the rows of a batch, and what each row got right. ``total`` = ``answer`` + ``halting`` / 2."""
 
-    total: Tensor  # float64, ()
-    answer: Tensor  # float64, (): stable-max cross-entropy, mean over a row's labelled cells, summed over rows
+    total: Tensor  # ()
+    answer: Tensor  # (): mean over a row's labelled cells, summed over rows
     halting: Tensor  # float32, (): binary cross-entropy of q against "this row is exactly right"
     exact: Tensor  # bool, (B,): every labelled cell is right
     cells: Tensor  # float32, (B,): share of the labelled cells that are right
@@ -24,12 +24,25 @@ class Loss(NamedTuple):
 
 
 def supervision_loss(logits: Tensor, q: Tensor, labels: Tensor) -> Loss:
-    """logits (B, L, V), q (B,), labels (B, L) with ``IGNORE`` where there is none (paper, section 4)."""
-    valid = labels != IGNORE
-    count = valid.sum(-1)
-    right = (valid & (logits.argmax(-1) == labels)).sum(-1)
-    exact = right == count
+    """Stable-max cross-entropy (float64) of logits (B, L, V) against labels (B, L), ``IGNORE`` where there is none, and
+    the halting loss of q (B,) (paper, section 4)."""
     nll = ops.stablemax_cross_entropy(logits, labels, IGNORE)
-    answer = (nll.sum(-1) / count.clamp_min(1)).sum()
+    return row_loss(nll, logits.argmax(-1) == labels, labels != IGNORE, q)
+
+
+def value_loss(values: Tensor, q: Tensor, labels: Tensor, tolerance: float) -> Loss:
+    """Squared error of values (B, L, F) against labels (B, L, F), NaN where there is none; right within a tolerance."""
+    valid = ~labels.isnan()
+    error = (values.float() - labels.nan_to_num()) * valid
+    cost, right, counted = (t.flatten(1) for t in (error.square(), error.abs() <= tolerance, valid))
+    return row_loss(cost, right, counted, q)
+
+
+def row_loss(cost: Tensor, right: Tensor, valid: Tensor, q: Tensor) -> Loss:
+    """The loss of rows whose cells cost ``cost`` (B, N), 0 where not ``valid``, and are ``right`` or not."""
+    count = valid.sum(-1)
+    found = (valid & right).sum(-1)
+    exact = found == count
+    answer = (cost.sum(-1) / count.clamp_min(1)).sum()
     halting = F.binary_cross_entropy_with_logits(q, exact.to(q.dtype), reduction="sum")
-    return Loss(answer + 0.5 * halting, answer, halting, exact, right / count.clamp_min(1), count > 0)
+    return Loss(answer + 0.5 * halting, answer, halting, exact, found / count.clamp_min(1), count > 0)

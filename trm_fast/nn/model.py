@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,13 +13,14 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from trm_fast.errors import UserError
 from trm_fast.nn.block import Network, State, run_cycles
 from trm_fast.nn.config import TRMConfig
-from trm_fast.nn.heads import QHead, TokenHead
+from trm_fast.nn.heads import HEADS, QHead
 from trm_fast.nn.layers import InputEmbedding, truncated_normal_
-from trm_fast.nn.loss import supervision_loss
+from trm_fast.nn.loss import Loss
 from trm_fast.nn.optim import AdamATan2
 from trm_fast.nn.thinking import think
 
@@ -27,10 +28,11 @@ FORMAT_VERSION = 1
 
 
 class Output(NamedTuple):
-    """One supervision step: the state behind it (detached), logits (B, L, V) and halting logits q (B,) float32."""
+    """One supervision step: the state behind it (detached), the answer head's prediction, such as logits (B, L, V), and
+    halting logits q (B,) float32."""
 
     state: State
-    logits: Tensor
+    logits: Any
     q: Tensor
 
 
@@ -49,7 +51,7 @@ class TRM(nn.Module):
         self.config, self.compute_dtype = config, compute_dtype
         self.embedding = InputEmbedding(config)
         self.net = Network(config)
-        self.token_head = TokenHead(config)
+        self.head = HEADS[config.outputs](config)
         self.q_head = QHead(config)
         # Not parameters: the start of recursion is never trained, and puzzle rows have an optimizer of their own.
         D = config.hidden_size
@@ -79,19 +81,32 @@ class TRM(nn.Module):
         return self.puzzle_embedding[puzzle_ids]
 
     def forward(
-        self, tokens: Tensor, state: State, puzzle_rows: Tensor | None = None, mask: Tensor | None = None
+        self,
+        inputs: Tensor,
+        state: State,
+        puzzle_rows: Tensor | None = None,
+        mask: Tensor | None = None,
+        **extra: Tensor,
     ) -> Output:
         """One supervision step: T - 1 cycles without gradient, one with.
 
-        tokens (B, L) int; puzzle_rows (B, E) in a model with a prefix; mask (B, P + L) bool, False on padding.
+        inputs (B, L) int, or (B, L, F) values; puzzle_rows (B, E) in a model with a prefix; mask (B, L) bool, False on
+        padding; ``extra``: what else the embedding and the head of this model take.
         """
-        x = self.embedding(tokens, puzzle_rows, self.compute_dtype)
+        x = self.embedding(inputs, puzzle_rows, self.compute_dtype, **extra)
+        if mask is not None:
+            mask = F.pad(mask, (self.config.prefix_tokens, 0), value=True)
         last = int(torch.is_grad_enabled())  # without gradient all cycles are alike, and one call
         with torch.no_grad():
             state = run_cycles(self.net, state, x, self.config, mask, count=self.config.T_cycles - last)
         if last:
             state = run_cycles(self.net, state, x, self.config, mask)
-        return Output(state.detach(), self.token_head(state.answer), self.q_head(state.answer))
+        return Output(state.detach(), self.head(state.answer, **extra), self.q_head(state.answer))
+
+    def loss(self, out: Output, labels: Tensor, **extra: Tensor) -> Loss:
+        """The loss of a supervision step against the labels of its rows."""
+        loss: Loss = self.head.loss(out.logits, out.q, labels, **extra)
+        return loss
 
     def train_step(
         self,
@@ -100,7 +115,7 @@ class TRM(nn.Module):
         optimizer: torch.optim.Optimizer | None = None,
         puzzle_ids: Tensor | None = None,
     ) -> dict[str, float]:
-        """Deep supervision on one batch (inputs and labels (B, L)): up to ``max_supervision_steps`` optimizer steps.
+        """Deep supervision on one batch (B rows): up to ``max_supervision_steps`` optimizer steps.
 
         Stops when every row halts. Without an optimizer the model keeps an ``AdamATan2`` of its own. Returns the
         last ``loss`` (a row), ``accuracy`` (cells), ``exact_accuracy`` and the ``steps`` taken. It is the small way to
@@ -111,11 +126,11 @@ class TRM(nn.Module):
         state, rows = self.initial_state(len(inputs)), self.puzzle_rows(puzzle_ids, len(inputs))
         for steps in range(1, self.config.max_supervision_steps + 1):  # noqa: B007 (the last value is returned)
             optimizer.zero_grad()
-            state, logits, q = self(inputs, state, rows)
-            loss = supervision_loss(logits, q, labels)
+            out = self(inputs, state, rows)
+            state, loss = out.state, self.loss(out, labels)
             (loss.total / len(inputs)).backward()
             optimizer.step()
-            if bool((q > self.config.q_logit).all()):
+            if bool((out.q > self.config.q_logit).all()):
                 break
         return {
             "loss": loss.total.item() / len(inputs),
@@ -133,17 +148,19 @@ class TRM(nn.Module):
         min_steps: int = 1,
         accept: Callable[[Tensor, Tensor], Tensor] | None = None,
         puzzle_ids: Tensor | None = None,
+        extra: Mapping[str, Tensor] | None = None,
         return_trajectory: bool = False,
     ) -> dict[str, Any]:
-        """Answers a batch (B, L). A row that halts leaves it; the rest goes on, ``max_steps`` at most.
+        """Answers a batch of B rows. A row that halts leaves it; the rest goes on, ``max_steps`` at most.
 
         A row halts when its halting logit says so and ``accept(inputs, answers)``, bool (rows,), agrees.
-        Returns ``solution`` (B, L) int64, ``confidence`` (B,), ``steps`` (B,) and ``converged`` (B,), and with
-        ``return_trajectory`` a ``trajectory``: for each step the answers and confidences of all rows at that time.
+        Returns ``solution`` (tokens int64 (B, L), or values (B, L, F)), ``confidence`` (B,), ``steps`` (B,),
+        ``converged`` (B,), and with ``return_trajectory`` a ``trajectory``: for each step the answers and confidences
+        of all rows at that time.
         ``trm_fast.Solver`` does more: tasks and their rules, rollouts, queues longer than a batch.
         """
         B, device = len(inputs), inputs.device
-        solution = torch.zeros(B, self.config.seq_len, dtype=torch.int64, device=device)
+        solution: Tensor | None = None
         confidence = torch.zeros(B, device=device)
         steps = torch.zeros(B, dtype=torch.int64, device=device)
         converged = torch.zeros(B, dtype=torch.bool, device=device)
@@ -152,13 +169,19 @@ class TRM(nn.Module):
         agrees = None if accept is None else lambda rows, answers: accept(inputs[rows], answers)
         training = self.training
         self.eval()
-        for now in think(self, inputs, most, min_steps=min_steps, halt=halt, accept=agrees, puzzle_ids=puzzle_ids):
+        for now in think(
+            self, inputs, most, min_steps=min_steps, halt=halt, accept=agrees, puzzle_ids=puzzle_ids, extra=extra
+        ):
+            if solution is None:
+                solution = now.answers.new_zeros(B, *now.answers.shape[1:])
             solution[now.rows], confidence[now.rows], steps[now.rows] = now.answers, now.confidence, now.steps
             converged[now.rows] = now.halted
             if return_trajectory:
                 step = len(trajectory) + 1
                 trajectory.append({"step": step, "solution": solution.clone(), "confidence": confidence.clone()})
         self.train(training)
+        if solution is None:  # no rows
+            solution = torch.zeros(0, self.config.seq_len, dtype=torch.int64, device=device)
         result = {"solution": solution, "confidence": confidence, "steps": steps, "converged": converged}
         return result | ({"trajectory": trajectory} if return_trajectory else {})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from trm_fast.nn.model import TRM
 
 Accept = Callable[[Tensor, Tensor], Tensor]
-"""(row numbers (A,), answers (A, L)) -> bool (A,): which answers there is nothing against."""
+"""(row numbers (A,), answers (A, ...)) -> bool (A,): which answers there is nothing against."""
 
 
 class Thought(NamedTuple):
@@ -22,7 +22,7 @@ class Thought(NamedTuple):
 
     rows: Tensor  # int64 (A,): which
     steps: Tensor  # int64 (A,): how many each has behind it
-    answers: Tensor  # int64 (A, L)
+    answers: Tensor  # (A, ...): tokens int64 (A, L), say
     confidence: Tensor  # float32 (A,)
     halted: Tensor  # bool (A,): halts by itself, now
 
@@ -37,12 +37,13 @@ def think(
     halt: bool = True,
     accept: Accept | None = None,
     puzzle_ids: Tensor | None = None,
+    extra: Mapping[str, Tensor] | None = None,
     batch_size: int | None = None,
     noise: Tensor | None = None,
     seed: int = 0,
     groups: Tensor | None = None,
 ) -> Iterator[Thought]:
-    """Yields after each supervision step of the batch, until every row of inputs (N, L) has halted or used its steps.
+    """Yields after each supervision step of the batch, until all N rows have halted or used their steps.
 
     A row halts when its halting logit says so, after ``min_steps`` and if ``accept`` agrees. ``noise`` (N,) is the
     standard deviation of what is added to a row's latent state before each step, drawn from (seed, row, step) alone, so
@@ -66,8 +67,9 @@ def think(
         if noise is not None:
             state = State(state.y, state.z + _noise(state.z, noise, rows, steps, seed))
         puzzle_rows = model.puzzle_rows(None if puzzle_ids is None else puzzle_ids[rows], len(rows))
-        state, logits, q = model(inputs[rows], state, puzzle_rows)
-        steps, answers = steps + 1, logits.argmax(-1)
+        more = {name: tensor[rows] for name, tensor in (extra or {}).items()}
+        state, prediction, q = model(inputs[rows], state, puzzle_rows, **more)
+        steps, answers = steps + 1, model.head.answers(prediction)
         halted = (q > model.config.q_logit) & (steps >= min_steps) & halt
         if accept is not None and bool(halted.any()):
             halted &= accept(rows, answers)

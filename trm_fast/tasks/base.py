@@ -1,4 +1,4 @@
-"""What a task is: where examples come from, how text becomes tokens, how an answer is judged and drawn.
+"""What a task is: where examples come from, how text becomes numbers, how an answer is judged and drawn.
 
 The trainer, the solver and the command line know tasks through this file alone. A new task is one
 module here that defines a ``Task``, registered in ``trm_fast.tasks``, one YAML file in ``configs/`` and one test.
@@ -7,7 +7,7 @@ module here that defines a ``Task``, registered in ``trm_fast.tasks``, one YAML 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -19,27 +19,60 @@ from pydantic import BaseModel, ConfigDict, Field
 from trm_fast.errors import UserError
 
 IGNORE = -100
-"""Label of a position that carries no loss and does not count for accuracy."""
+"""Label of a position that carries no loss and does not count for accuracy; NaN among real-valued labels."""
 
+Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Encoded examples: ``inputs`` and ``labels`` are int32 of shape (N, L); labels may be ``IGNORE``.
+    """N encoded examples, or questions whose answers are not known (``labels`` of width 0).
 
-    ``puzzle_ids`` (N,) picks each example's row of the puzzle embedding; zeros where a task has none.
+    ``inputs``: tokens int32 (N, L), or values float32 (N, L, F). ``labels``: what the model's head is taught, int32
+    or float32 (N, ...), for tokens of the shape of the inputs. ``puzzle_ids`` int32 (N,) picks each example's row of
+    the puzzle embedding; zeros where a task has none. ``extra``: further arrays (N, ...) that the model's embedding
+    and head take by name, such as ``mask`` (N, L), False on padding.
     """
 
-    inputs: IntArray
-    labels: IntArray
+    inputs: Array
+    labels: Array
     puzzle_ids: IntArray
+    extra: Mapping[str, Array] = field(default_factory=dict)
+
+    @classmethod
+    def asked(
+        cls, inputs: Array, puzzle_ids: IntArray | None = None, extra: Mapping[str, Array] | None = None
+    ) -> Examples:
+        """Questions alone."""
+        ids = np.zeros(len(inputs), dtype=np.int32) if puzzle_ids is None else puzzle_ids
+        return cls(inputs, np.zeros((len(inputs), 0), dtype=np.int32), ids, extra or {})
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, Array]) -> Examples:
+        """What ``arrays`` gave."""
+        extra = {name: a for name, a in arrays.items() if name not in ("inputs", "labels", "puzzle_ids")}
+        return cls(arrays["inputs"], arrays["labels"], arrays["puzzle_ids"], extra)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Examples]) -> Examples:
+        """All rows of some examples of one kind, in order."""
+        arrays = [part.arrays() for part in parts]
+        return cls.of_arrays({name: np.concatenate([a[name] for a in arrays]) for name in arrays[0]})
 
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def arrays(self) -> dict[str, Array]:
+        """Every array by its name."""
+        return {"inputs": self.inputs, "labels": self.labels, "puzzle_ids": self.puzzle_ids, **self.extra}
+
     def take(self, rows: npt.NDArray[np.intp] | slice) -> Examples:
-        return Examples(self.inputs[rows], self.labels[rows], self.puzzle_ids[rows])
+        return Examples.of_arrays({name: array[rows] for name, array in self.arrays().items()})
+
+    def repeat(self, count: int) -> Examples:
+        """Each row ``count`` times in a row."""
+        return self.take(np.repeat(np.arange(len(self)), count))
 
 
 @dataclass(frozen=True)
@@ -57,11 +90,20 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Question:
-    """One thing to solve: the text as given, its tokens (int32, shape (L,)), and where it stood."""
+    """One thing to solve: the text as given, its row of ``Examples`` (inputs (L,) or (L, F)), and where it stood."""
 
     text: str
-    tokens: IntArray
+    inputs: Array
     where: str = ""
+    puzzle_id: int = 0
+    extra: Mapping[str, Array] = field(default_factory=dict)
+
+    @staticmethod
+    def rows(questions: Sequence[Question]) -> Examples:
+        """Questions as rows."""
+        ids = np.array([q.puzzle_id for q in questions], dtype=np.int32)
+        extra = {name: np.stack([q.extra[name] for q in questions]) for name in questions[0].extra}
+        return Examples.asked(np.stack([q.inputs for q in questions]), ids, extra)
 
 
 class TaskConfig(BaseModel):
@@ -87,18 +129,34 @@ class DataConfig(BaseModel):
 
 
 class Task(ABC):
-    """One kind of problem. Instances are cheap, hold no data and are made from a validated configuration."""
+    """One kind of problem. Instances are cheap, hold no data and are made from a validated configuration.
+
+    ``noun``: what its examples are called in messages. ``has_rules``: whether ``verify`` can tell a right answer
+    without knowing it.
+    """
 
     name: ClassVar[str]
     Config: ClassVar[type[TaskConfig]]
+    noun: ClassVar[str] = "puzzles"
+    has_rules: ClassVar[bool] = False
 
-    vocab_size: int
+    vocab_size: int = 2
     seq_len: int
-    grid_shape: tuple[int, int] | None
+    grid_shape: tuple[int, int] | None = None
 
     @abstractmethod
     def __init__(self, config: Any) -> None:
         """``config``: an instance of ``Config``."""
+
+    def model_keys(self, data: DataConfig) -> dict[str, Any]:
+        """The keys of ``TRMConfig`` that this task decides, such as its vocabulary, its length and its head."""
+        return {"vocab_size": self.vocab_size, "seq_len": self.seq_len, "grid_shape": self.grid_shape}
+
+    def save_assets(self, folder: Path) -> None:  # noqa: B027 (most tasks have none)
+        """Writes what a model of this task needs beside its weights and configuration, such as a tokenizer."""
+
+    def load_assets(self, folder: Path) -> None:  # noqa: B027
+        """Reads what ``save_assets`` wrote."""
 
     @abstractmethod
     def dataset(self, data: DataConfig, seed: int) -> Dataset:
@@ -113,11 +171,20 @@ class Task(ABC):
         """The same examples, each under a random symmetry of the task; vectorised over rows."""
 
     def images(
-        self, inputs: IntArray, count: int, rng: np.random.Generator
-    ) -> tuple[IntArray, Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]]]:
-        """For questions (N, L) ``count`` images (N, count, L) under symmetries, the first unchanged, and what turns
-        answers to the images (N, count, L) into answers to the questions. UserError in a task without symmetries."""
+        self, examples: Examples, count: int, rng: np.random.Generator
+    ) -> tuple[Examples, Callable[[Array], Array]]:
+        """For N questions ``count`` images each under symmetries, as N * count rows, a question's first one unchanged,
+        and what turns answers to the images (N, count, L) into answers to the questions. UserError in a task without
+        symmetries."""
         raise UserError(f"the task {self.name} has no symmetries to vote over", wrong_use=True)
+
+    def right(self, labels: Array, answers: Array) -> npt.NDArray[np.bool_]:
+        """Which numbers of the answers (N, ...) are right; labels that don't count are left out by who asks."""
+        return labels == answers
+
+    def metrics(self, examples: Examples, answers: Array) -> dict[str, float]:
+        """Further measures of the answers (N, ...) to examples, by name."""
+        return {}
 
     @abstractmethod
     def parse(self, text: str, where: str = "") -> Question:
@@ -128,15 +195,15 @@ class Task(ABC):
         """The questions of a file: a data file of this task or plain text; ``where`` is file and line."""
 
     @abstractmethod
-    def format(self, question: Question, answer: npt.NDArray[Any]) -> str:
-        """The answer's tokens (L,) written in the format of the question."""
+    def format(self, question: Question, answer: Array) -> str:
+        """The answer (L,) written in the format of the question."""
+
+    def verify(self, examples: Examples, answers: Array) -> npt.NDArray[np.bool_]:
+        """Whether each answer (N, L) obeys the rules and keeps its question; asked only where there are rules."""
+        raise NotImplementedError
 
     @abstractmethod
-    def verify(self, inputs: npt.NDArray[Any], answers: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
-        """Whether each answer (N, L) obeys the rules and keeps its question (N, L); None in a task without rules."""
-
-    @abstractmethod
-    def draw(self, question: Question, answer: npt.NDArray[Any] | None = None) -> Any:
+    def draw(self, question: Question, answer: Array | None = None) -> Any:
         """A rich renderable of the question, or of the answer with what was given kept apart from what was found."""
 
 

@@ -5,35 +5,34 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trm_fast.nn import IGNORE, TRM, Loss, Output, State, supervision_loss
+from trm_fast.nn import TRM, Loss, Output, State
+from trm_fast.tasks.base import Examples
 
 
 class Carry:
     """Slots of a training batch. All tensors are allocated once and changed in place, so that a step can be captured.
 
     ``state`` (B, P + L, D); ``steps`` int32 (B,) supervision steps on the current example; ``halted`` bool (B,);
-    ``inputs``, ``labels`` int32 (B, L) and ``puzzle_ids`` int32 (B,), the examples in flight. All slots start halted.
+    ``rows``: the examples in flight, each array by its name. All slots start halted. ``kind``: examples of the shapes
+    and dtypes that will come; their number does not matter.
     """
 
-    def __init__(self, model: TRM, batch_size: int) -> None:
+    def __init__(self, model: TRM, batch_size: int, kind: Examples) -> None:
         config, device = model.config, model.z_init.device
         shape = (batch_size, config.total_tokens, config.hidden_size)
         y = torch.zeros(shape, dtype=model.compute_dtype, device=device) if config.state == "dual" else None
         self.state = State(y, torch.zeros(shape, dtype=model.compute_dtype, device=device))
         self.steps = torch.zeros(batch_size, dtype=torch.int32, device=device)
         self.halted = torch.ones(batch_size, dtype=torch.bool, device=device)
-        self.inputs = torch.zeros(batch_size, config.seq_len, dtype=torch.int32, device=device)
-        self.labels = torch.full_like(self.inputs, IGNORE)
-        self.puzzle_ids = torch.zeros_like(self.steps)
+        self.rows = empty_rows(kind, batch_size, device)
         self.max_steps, self.q_logit = config.max_supervision_steps, config.q_logit
 
-    def refill(self, inputs: Tensor, labels: Tensor, puzzle_ids: Tensor) -> None:
+    def refill(self, fresh: dict[str, Tensor]) -> None:
         """Gives halted slots the examples at their places in a fresh batch."""
-        halted = self.halted
-        self.inputs.copy_(torch.where(halted[:, None], inputs, self.inputs))
-        self.labels.copy_(torch.where(halted[:, None], labels, self.labels))
-        self.puzzle_ids.copy_(torch.where(halted, puzzle_ids, self.puzzle_ids))
-        self.steps.masked_fill_(halted, 0)
+        for name, tensor in self.rows.items():
+            halted = self.halted.view(-1, *(1,) * (tensor.dim() - 1))
+            tensor.copy_(torch.where(halted, fresh[name], tensor))
+        self.steps.masked_fill_(self.halted, 0)
 
     def supervise(self, model: TRM, rows: slice) -> tuple[Output, Loss, Tensor | None]:
         """One supervision step of some slots: forward and loss; the new state is kept.
@@ -46,12 +45,14 @@ class Carry:
         y = None if fresh.y is None or self.state.y is None else torch.where(halted, fresh.y, self.state.y[rows])
         leaf = None
         if model.puzzle_embedding is not None:
-            leaf = model.puzzle_embedding[self.puzzle_ids[rows]].requires_grad_()
-        out = model(self.inputs[rows], State(y, z), leaf)
+            leaf = model.puzzle_embedding[self.rows["puzzle_ids"][rows]].requires_grad_()
+        mine = {name: tensor[rows] for name, tensor in self.rows.items()}
+        inputs, labels, _ = (mine.pop(name) for name in ("inputs", "labels", "puzzle_ids"))
+        out = model(inputs, State(y, z), leaf, **mine)
         self.state.z[rows].copy_(out.state.z)
         if self.state.y is not None and out.state.y is not None:
             self.state.y[rows].copy_(out.state.y)
-        return out, supervision_loss(out.logits, out.q, self.labels[rows]), leaf
+        return out, model.loss(out, labels, **mine), leaf
 
     def count_and_halt(self, q: Tensor, min_steps: Tensor, rows: slice) -> None:
         """A slot halts when Q says so or at the last step, but not before ``min_steps`` int32 (B,) (exploration)."""
@@ -62,6 +63,13 @@ class Carry:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything a checkpoint keeps."""
-        names = ("steps", "halted", "inputs", "labels", "puzzle_ids")
-        kept = {"z": self.state.z} | {name: getattr(self, name) for name in names}
+        kept = {"z": self.state.z, "steps": self.steps, "halted": self.halted} | self.rows
         return kept if self.state.y is None else kept | {"y": self.state.y}
+
+
+def empty_rows(kind: Examples, count: int, device: torch.device) -> dict[str, Tensor]:
+    """Zeros for ``count`` examples of a kind, each array by its name."""
+    return {
+        name: torch.zeros((count, *array.shape[1:]), dtype=torch.from_numpy(array).dtype, device=device)
+        for name, array in kind.arrays().items()
+    }

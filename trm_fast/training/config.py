@@ -134,7 +134,8 @@ def make_config(sections: Mapping[str, Any], where: str) -> RunConfig:
     model = sections.get("model") or {}
     if not isinstance(model, Mapping):
         raise UserError(f"{where}: model must be a section of keys, not {model!r}", wrong_use=True)
-    given = {"vocab_size": task.vocab_size, "seq_len": task.seq_len, "grid_shape": task.grid_shape}
+    data = _validated(DataConfig, sections.get("data") or {}, "data", where)
+    given = task.model_keys(data)
     for key, value in given.items():
         mine = model.get(key)
         if mine is not None and mine != value and (not isinstance(mine, list) or tuple(mine) != value):
@@ -143,7 +144,7 @@ def make_config(sections: Mapping[str, Any], where: str) -> RunConfig:
             )
     parts: dict[str, Any] = {**sections, "task": task_config}
     parts["model"] = _validated(TRMConfig, {**model, **given}, "model", where)
-    parts["data"] = _validated(DataConfig, sections.get("data") or {}, "data", where)
+    parts["data"] = data
     parts["training"] = _validated(TrainingConfig, sections.get("training") or {}, "training", where)
     return _validated(RunConfig, parts, "", where)
 

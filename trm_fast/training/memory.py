@@ -8,7 +8,9 @@ import psutil
 import torch
 from torch import Tensor
 
-from trm_fast.nn import IGNORE, TRM, supervision_loss
+from trm_fast.nn import TRM
+from trm_fast.tasks.base import Examples
+from trm_fast.training.carry import empty_rows
 
 SHARE = 0.6
 """Of the free memory, what activations may take: the rest is for temporaries, the data and other programs."""
@@ -31,27 +33,28 @@ def free_bytes(device: torch.device) -> int:
     return max(0, free)
 
 
-def bytes_per_row(model: TRM) -> int:
+def bytes_per_row(model: TRM, kind: Examples) -> int:
     """Bytes that autograd keeps for one row of a supervision step: what two rows need beyond what one needs."""
-    return _bytes_kept(model, 2) - _bytes_kept(model, 1)
+    return _bytes_kept(model, kind, 2) - _bytes_kept(model, kind, 1)
 
 
-def _bytes_kept(model: TRM, rows: int) -> int:
+def _bytes_kept(model: TRM, kind: Examples, count: int) -> int:
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    tokens = torch.zeros(rows, model.config.seq_len, dtype=torch.int32, device=model.z_init.device)
+    rows = empty_rows(kind, count, model.z_init.device)
+    inputs, labels, ids = (rows.pop(name) for name in ("inputs", "labels", "puzzle_ids"))
     with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = model(tokens, model.initial_state(rows), model.puzzle_rows(None, rows))
-        supervision_loss(out.logits, out.q, torch.full_like(tokens, IGNORE))
+        out = model(inputs, model.initial_state(count), model.puzzle_rows(ids, count), **rows)
+        model.loss(out, labels, **rows)
         return sum(kept.values())
 
 
-def parts_that_fit(model: TRM, batch_size: int) -> int:
+def parts_that_fit(model: TRM, batch_size: int, kind: Examples) -> int:
     """The fewest parts of a batch whose activations fit into the free memory; at most one part a row."""
     budget = SHARE * free_bytes(model.z_init.device)
-    rows = max(1, int(budget // max(1, bytes_per_row(model))))
+    rows = max(1, int(budget // max(1, bytes_per_row(model, kind))))
     return -(-batch_size // min(rows, batch_size))

@@ -10,7 +10,7 @@ from trm_fast import ops
 from trm_fast.nn import TRM, AdamATan2, Loss, Output
 from trm_fast.tasks.base import Examples
 from trm_fast.training.capture import Eager, Runner
-from trm_fast.training.carry import Carry
+from trm_fast.training.carry import Carry, empty_rows
 from trm_fast.training.config import TrainingConfig
 
 TOTALS = ("rows", "loss", "answer_loss", "halting_loss", "finished", "exact", "cells", "q_right", "steps")
@@ -19,20 +19,26 @@ TOTALS = ("rows", "loss", "answer_loss", "halting_loss", "finished", "exact", "c
 class TrainStep:
     """A step to be called again and again: ``fill`` the halted slots, ``run``, ``read_totals`` now and then.
 
-    Everything that changes lives in tensors made here (``tensors``); ``run`` only replays what was captured.
+    ``kind``: examples of the shapes and dtypes that will come. Everything that changes lives in tensors made here
+    (``tensors``); ``run`` only replays what was captured.
     """
 
     def __init__(
-        self, model: TRM, optimizer: AdamATan2, config: TrainingConfig, *, parts: int = 1, runner: Runner | None = None
+        self,
+        model: TRM,
+        optimizer: AdamATan2,
+        config: TrainingConfig,
+        kind: Examples,
+        *,
+        parts: int = 1,
+        runner: Runner | None = None,
     ) -> None:
         B, device = config.batch_size, model.z_init.device
         self.model, self.optimizer, self.config = model, optimizer, config
         size = -(-B // parts)
         self.slices = [slice(start, min(start + size, B)) for start in range(0, B, size)]
-        self.carry = Carry(model, B)
-        self.fresh_inputs = torch.zeros_like(self.carry.inputs)
-        self.fresh_labels = torch.zeros_like(self.carry.labels)
-        self.fresh_puzzle_ids = torch.zeros_like(self.carry.puzzle_ids)
+        self.carry = Carry(model, B, kind)
+        self.fresh = empty_rows(kind, B, device)
         self.minimum_steps = torch.zeros(B, dtype=torch.int32, device=device)
         self.totals = torch.zeros(len(TOTALS), dtype=torch.float64, device=device)
         self.puzzle_lr = torch.tensor(config.puzzle_learning_rate, device=device)
@@ -54,9 +60,8 @@ class TrainStep:
     def fill(self, rows: np.ndarray, examples: Examples, minimum_steps: np.ndarray, learning_rate: float) -> None:
         """What the host brings before a step: examples for the halted slots ``rows``, exploration, the rate."""
         index = torch.from_numpy(rows)
-        self.fresh_inputs[index] = torch.from_numpy(examples.inputs).to(self.fresh_inputs.device)
-        self.fresh_labels[index] = torch.from_numpy(examples.labels).to(self.fresh_labels.device)
-        self.fresh_puzzle_ids[index] = torch.from_numpy(examples.puzzle_ids).to(self.fresh_puzzle_ids.device)
+        for name, array in examples.arrays().items():
+            self.fresh[name][index] = torch.from_numpy(array).to(self.fresh[name].device)
         self.minimum_steps.copy_(torch.from_numpy(minimum_steps))
         self.optimizer.lr.fill_(learning_rate)
         # One schedule for both, as published.
@@ -74,7 +79,7 @@ class TrainStep:
     def _step(self) -> None:
         carry, model, B = self.carry, self.model, self.config.batch_size
         self.optimizer.zero_grad(set_to_none=True)
-        carry.refill(self.fresh_inputs, self.fresh_labels, self.fresh_puzzle_ids)
+        carry.refill(self.fresh)
         for rows in self.slices:
             out, loss, puzzle_rows = carry.supervise(model, rows)
             (loss.total / B).backward()
@@ -84,8 +89,8 @@ class TrainStep:
             self._count(out, loss, rows)
         self.optimizer.step(grad_scale=self._clip())
         if model.puzzle_embedding is not None and self.row_gradients is not None:
-            decay = self.config.puzzle_weight_decay
-            ops.sign_sgd_rows_(model.puzzle_embedding, self.row_gradients, carry.puzzle_ids, self.puzzle_lr, decay)
+            decay, ids = self.config.puzzle_weight_decay, carry.rows["puzzle_ids"]
+            ops.sign_sgd_rows_(model.puzzle_embedding, self.row_gradients, ids, self.puzzle_lr, decay)
 
     def _clip(self) -> Tensor | None:
         if self.config.clip_norm is None:

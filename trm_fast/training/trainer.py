@@ -21,7 +21,7 @@ from trm_fast.errors import UserError
 from trm_fast.inference import Evaluation, Solver, evaluate
 from trm_fast.inference.solver import DEFAULT_STEPS
 from trm_fast.nn import TRM, AdamATan2
-from trm_fast.tasks.base import Dataset
+from trm_fast.tasks.base import Dataset, Examples
 from trm_fast.training import checkpoint
 from trm_fast.training.config import RunConfig, make_config, read_yaml
 from trm_fast.training.feed import Feed
@@ -71,6 +71,7 @@ class Trainer:
             raise UserError(f"{self.out} holds a run already: go on with --resume {self.out}, or choose another --out")
         self._build(config, device, reporter or Silent())
         self._write(CONFIG, config.to_yaml())
+        self.task.save_assets(self.out)
 
     def _build(self, config: RunConfig, device: str, reporter: Reporter, parts: int = 1) -> None:
         self.config, self.reporter = config, reporter
@@ -88,7 +89,7 @@ class Trainer:
             self.model.parameters(), training.learning_rate, training.betas, training.weight_decay,
             training.ema_decay or None, training.optimizer,
         )  # fmt: skip
-        self.step_function = TrainStep(self.model, self.optimizer, training, parts=self._parts(parts))
+        self.step_function = TrainStep(self.model, self.optimizer, training, self._kind, parts=self._parts(parts))
         self.feed = Feed(self.task, self.dataset.train, seed)
         self.step, self.seconds, self.best = 0, 0.0, None
         self._saved: int | None = None  # the step whose checkpoint this object wrote or read
@@ -97,14 +98,18 @@ class Trainer:
     best: Record | None
     """Step and accuracy of the best evaluation so far."""
 
+    @property
+    def _kind(self) -> Examples:
+        return self.dataset.train.take(slice(0))
+
     def _parts(self, before: int) -> int:
         """``before``: parts of a run that goes on. Fewer would change its rounding, so it keeps them."""
         asked, batch = self.config.training.gradient_accumulation, self.config.training.batch_size
         if asked != "auto":
             return min(asked, batch)
-        parts = max(before, parts_that_fit(self.model, batch))
+        parts = max(before, parts_that_fit(self.model, batch, self._kind))
         if parts > 1:
-            need = bytes_per_row(self.model) * batch / 2**30
+            need = bytes_per_row(self.model, self._kind) * batch / 2**30
             self.reporter.note(
                 f"a batch of {batch} needs about {need:.0f} GiB at once: it is computed in {parts} parts of "
                 f"{-(-batch // parts)} rows, with the same result up to rounding"
@@ -167,6 +172,7 @@ class Trainer:
                 self.save()
         if not interrupted:
             self.averaged_model().save_pretrained(self.out / MODEL, task=self.config.task.model_dump(mode="json"))
+            self.task.save_assets(self.out / MODEL)
         return self._summarise(evaluation, interrupted)
 
     def _one_step(self) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, StrictInt, model_validator
 from rich.console import RenderableType
 
-from trm_fast.tasks.base import DataConfig, Dataset, Examples, IntArray, Question, Split, Task, TaskConfig
+from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, IntArray, Question, Split, Task, TaskConfig
 from trm_fast.tasks.sudoku import files, hub
 from trm_fast.tasks.sudoku.data import Sets, generated, hold_out, sample, without_equivalents
 from trm_fast.tasks.sudoku.drawing import Drawing
@@ -51,13 +51,14 @@ class SudokuConfig(TaskConfig):
 class Sudoku(Task):
     name: ClassVar[str] = "sudoku"
     Config: ClassVar[type[SudokuConfig]] = SudokuConfig
+    has_rules: ClassVar[bool] = True
 
     def __init__(self, config: SudokuConfig | None = None) -> None:
         self.config = config or SudokuConfig()
         self.size = self.config.size
         self.vocab_size = self.size + 2
         self.seq_len = self.size * self.size
-        self.grid_shape: tuple[int, int] = (self.size, self.size)
+        self.grid_shape = (self.size, self.size)
 
     def dataset(self, data: DataConfig, seed: int) -> Dataset:
         """Training and test examples; no test puzzle is equivalent to a training one.
@@ -118,22 +119,23 @@ class Sudoku(Task):
         return Examples(_tokens(questions), _tokens(answers), examples.puzzle_ids)
 
     def images(
-        self, inputs: IntArray, count: int, rng: np.random.Generator
-    ) -> tuple[IntArray, Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]]]:
-        N, L = inputs.shape
+        self, examples: Examples, count: int, rng: np.random.Generator
+    ) -> tuple[Examples, Callable[[Array], Array]]:
+        N, L = examples.inputs.shape
         places, digits = random_symmetries(N * count, self.size, rng)
         places[::count], digits[::count] = np.arange(L), np.arange(self.size + 1)
         # Tokens are digits + 1; 0 is padding.
         tokens = np.concatenate([np.zeros((N * count, 1), dtype=np.intp), digits + 1], axis=1)
         origins, back = np.argsort(places, axis=1), np.argsort(tokens, axis=1)
-        moved = np.take_along_axis(np.repeat(inputs, count, axis=0), places, axis=1)
+        repeated = examples.repeat(count)
+        moved = np.take_along_axis(repeated.inputs, places, axis=1)
         images = np.take_along_axis(tokens, moved, axis=1).astype(np.int32)
 
-        def undo(answers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        def undo(answers: Array) -> Array:
             relabelled = np.take_along_axis(back, answers.reshape(N * count, L), axis=1)
             return np.take_along_axis(relabelled, origins, axis=1).reshape(N, count, L)
 
-        return images.reshape(N, count, L), undo
+        return Examples.asked(images, repeated.puzzle_ids), undo
 
     def parse(self, text: str, where: str = "") -> Question:
         return parse(text, self.size, where)
@@ -141,16 +143,16 @@ class Sudoku(Task):
     def questions(self, source: str | Path) -> Iterator[Question]:
         return files.questions(source, self.size)
 
-    def format(self, question: Question, answer: npt.NDArray[Any]) -> str:
+    def format(self, question: Question, answer: Array) -> str:
         return fill_in(question.text, answer, self.size)
 
-    def verify(self, inputs: npt.NDArray[Any], answers: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-        kept = ((inputs <= BLANK) | (inputs == answers)).all(axis=-1)
+    def verify(self, examples: Examples, answers: Array) -> npt.NDArray[np.bool_]:
+        kept = ((examples.inputs <= BLANK) | (examples.inputs == answers)).all(axis=-1)
         result: npt.NDArray[np.bool_] = obeys(answers - 1, self.size) & kept
         return result
 
-    def draw(self, question: Question, answer: npt.NDArray[Any] | None = None) -> RenderableType:
-        return Drawing(question.tokens, answer, self.size)
+    def draw(self, question: Question, answer: Array | None = None) -> RenderableType:
+        return Drawing(question.inputs, answer, self.size)
 
 
 def _encode(puzzles: Puzzles) -> Examples:
