@@ -256,9 +256,9 @@ class View:
         self.bar.update(self.training, total=training.steps, completed=trainer.step)
         self.bar.start_task(self.training)
         if not self.quiet:
-            data = trainer.dataset
+            data, noun = trainer.dataset, trainer.task.noun
             err.print(
-                f"{trainer.task.name}: {len(data.train):,} {trainer.task.noun} to learn from, {len(data.test):,} unseen "
+                f"{trainer.task.name}: {len(data.train):,} {noun} to learn from, {len(data.test):,} unseen "
                 f"({data.source}); {trainer.model.num_parameters():,} parameters; {trainer.out}"
             )
         return Live(self.bar if err.is_terminal else "", console=err, refresh_per_second=4)
