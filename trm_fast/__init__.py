@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trm_fast.agent import ReasoningTool, run_task
     from trm_fast.inference import Solver
     from trm_fast.nn import TRM, TRMConfig
     from trm_fast.training import Trainer
@@ -24,9 +25,11 @@ _HOMES = {
     "TRMConfig": "trm_fast.nn",
     "Trainer": "trm_fast.training",
     "Solver": "trm_fast.inference",
+    "ReasoningTool": "trm_fast.agent",
+    "run_task": "trm_fast.agent",
 }
 
-__all__ = ["TRM", "Solver", "TRMConfig", "Trainer", "__version__"]
+__all__ = ["TRM", "ReasoningTool", "Solver", "TRMConfig", "Trainer", "__version__", "run_task"]
 
 
 def __getattr__(name: str) -> Any:

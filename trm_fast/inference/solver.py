@@ -156,10 +156,18 @@ class Solver:
                 progress(int(finished.sum()), N)
         return tries.best(select)
 
-    def solve(self, question: str | Question, *, return_trajectory: bool = False) -> Answer:
-        """One question; text is parsed by the task."""
+    def solve(
+        self,
+        question: str | Question,
+        *,
+        return_trajectory: bool = False,
+        callback: Callable[[Step], None] | None = None,
+    ) -> Answer:
+        """One question; text is parsed by the task. ``callback`` sees each step of the first try while it thinks."""
         parsed = self.task.parse(question) if isinstance(question, str) else question
-        return next(self.answers([parsed], return_trajectory=return_trajectory))[1]
+        if return_trajectory:
+            self._check_one_try()
+        return next(self._answer([parsed], return_trajectory, callback))
 
     def stream(self, question: str | Question, callback: Callable[[Step], None] | None = None) -> Iterator[Step]:
         """One question, undisturbed and as it is: yields (and reports) each step's answer while the model thinks."""
@@ -190,20 +198,30 @@ class Solver:
         self, questions: Iterable[Question], *, return_trajectory: bool = False
     ) -> Iterator[tuple[Question, Answer]]:
         """Each question with its answer, in order; reads a few batches ahead, so that the queue keeps them full."""
-        if return_trajectory and self.rollouts * self.symmetries > 1:
-            raise UserError("a trajectory is that of one try: leave out rollouts and symmetries", wrong_use=True)
+        if return_trajectory:
+            self._check_one_try()
         stream = iter(questions)
         while chunk := list(islice(stream, CHUNK * self.batch_size)):
             yield from zip(chunk, self._answer(chunk, return_trajectory), strict=True)
 
-    def _answer(self, questions: Sequence[Question], return_trajectory: bool) -> Iterator[Answer]:
+    def _check_one_try(self) -> None:
+        if self.rollouts * self.symmetries > 1:
+            raise UserError("a trajectory is that of one try: leave out rollouts and symmetries", wrong_use=True)
+
+    def _answer(
+        self, questions: Sequence[Question], return_trajectory: bool, callback: Callable[[Step], None] | None = None
+    ) -> Iterator[Answer]:
         trajectories: list[list[Step]] = [[] for _ in questions]
 
         def watch(now: Thought) -> None:
             for i, row in enumerate(now.rows.tolist()):
-                trajectories[row].append(self._step(questions[row], now, i))
+                if row < len(questions):  # later rows are further tries
+                    trajectories[row].append(self._step(questions[row], now, i))
+                    if callback is not None:
+                        callback(trajectories[row][-1])
 
-        solved = self.run(Question.rows(questions), watch=watch if return_trajectory else None)
+        seen = return_trajectory or callback is not None
+        solved = self.run(Question.rows(questions), watch=watch if seen else None)
         for row, question in enumerate(questions):
             yield Answer(
                 solution=self.task.format(question, solved.solution[row]),

@@ -1,6 +1,6 @@
 """Weights from elsewhere, weights for elsewhere, and models by name."""
 
-from trm_fast.interchange.locate import Located, bundled_names, locate
+from trm_fast.interchange.locate import Located, bundled_names, locate, task_of_bundled
 from trm_fast.interchange.published import from_published, published_config, published_names, read_published
 
 __all__ = [
@@ -11,4 +11,5 @@ __all__ = [
     "published_config",
     "published_names",
     "read_published",
+    "task_of_bundled",
 ]

@@ -34,6 +34,11 @@ def bundled_names() -> list[str]:
     return sorted(f.name for f in files("trm_fast.models").iterdir() if f.is_dir() and (f / "config.json").is_file())
 
 
+def task_of_bundled(name: str) -> str:
+    """The task of a model that ships, without loading it."""
+    return str(read_model_config(Path(str(files("trm_fast.models") / name)))["task"]["name"])
+
+
 def locate(reference: str, *, from_step: int | None = None, device: str = "cpu") -> Located:
     """The model of a run (its averaged weights at the newest checkpoint, or at ``from_step``), a folder, or a name."""
     path = Path(reference)

@@ -190,6 +190,10 @@ class Task(ABC):
     def parse(self, text: str, where: str = "") -> Question:
         """A question from text; a malformed or contradictory one is a UserError that says what is wrong."""
 
+    def generate(self, seed: int) -> Question:
+        """A fresh question; UserError in a task that has no generator."""
+        raise UserError(f"the task {self.name} has no generator of questions", wrong_use=True)
+
     @abstractmethod
     def questions(self, source: str | Path) -> Iterator[Question]:
         """The questions of a file: a data file of this task or plain text; ``where`` is file and line."""

@@ -16,7 +16,7 @@ from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, IntArray, 
 from trm_fast.tasks.sudoku import files, hub
 from trm_fast.tasks.sudoku.data import Sets, generated, hold_out, sample, without_equivalents
 from trm_fast.tasks.sudoku.drawing import Drawing
-from trm_fast.tasks.sudoku.puzzles import Puzzles, check_givens
+from trm_fast.tasks.sudoku.puzzles import Puzzles, check_givens, generate
 from trm_fast.tasks.sudoku.rules import Grids, obeys
 from trm_fast.tasks.sudoku.symmetry import random_images, random_symmetries
 from trm_fast.tasks.sudoku.text import fill_in, parse
@@ -139,6 +139,10 @@ class Sudoku(Task):
 
     def parse(self, text: str, where: str = "") -> Question:
         return parse(text, self.size, where)
+
+    def generate(self, seed: int) -> Question:
+        made = generate(self.size, 1, self.config.givens or GIVENS[self.size], seed)
+        return self.parse(files.as_lines(made.questions)[0])
 
     def questions(self, source: str | Path) -> Iterator[Question]:
         return files.questions(source, self.size)

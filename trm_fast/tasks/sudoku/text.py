@@ -17,7 +17,8 @@ BLANKS = ".0_"
 
 def parse(text: str, size: int, where: str = "") -> Question:
     """A puzzle of size * size cells: digits, or ``.``, ``0``, ``_`` for a blank; spaces, ``|-+``, line breaks and
-    box-drawing characters only separate. UserError where it is malformed or has no solution."""
+    box-drawing characters only separate, and so does what makes a JSON list of rows. UserError where it is malformed
+    or has no solution."""
     at = f"{where}: " if where else ""
     text = text.strip("\r\n")
     cells = cell_positions(text)
@@ -40,15 +41,21 @@ def parse(text: str, size: int, where: str = "") -> Question:
 
 
 def fill_in(text: str, answer: npt.NDArray[Any], size: int) -> str:
-    """The text of a question with its cells replaced by the answer's tokens (size * size,); no digit becomes ``.``."""
-    characters = list(text)
+    """The text of a question with its cells replaced by the answer's tokens (size * size,); no digit becomes ``.``, or
+    0 in a JSON list."""
+    characters, blank = list(text), "0" if _is_json(text) else "."
     for position, token in zip(cell_positions(text), answer.tolist(), strict=True):
-        characters[position] = str(token - 1) if 2 <= token <= size + 1 else "."
+        characters[position] = str(token - 1) if 2 <= token <= size + 1 else blank
     return "".join(characters)
 
 
 def cell_positions(text: str) -> list[int]:
-    return [i for i, c in enumerate(text) if not (c.isspace() or c in "|-+" or "\u2500" <= c <= "\u257f")]
+    separators = '[],"' if _is_json(text) else "|-+"
+    return [i for i, c in enumerate(text) if not (c.isspace() or c in separators or "\u2500" <= c <= "\u257f")]
+
+
+def _is_json(text: str) -> bool:
+    return text.lstrip().startswith("[")
 
 
 def allowed(size: int) -> str:

@@ -1,0 +1,94 @@
+"""The tool that agents call: its schema, its answers in the form of the question, and what it says of bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import trm_fast
+from trm_fast import ReasoningTool, run_task
+from trm_fast.errors import UserError
+from trm_fast.inference import Step
+
+PUZZLE, SOLUTION = "3.......4.3...42", "3124241342311342"
+ROWS = [[3, 0, 0, 0], [0, 0, 0, 0], [4, 0, 3, 0], [0, 0, 4, 2]]
+SOLVED = [[3, 1, 2, 4], [2, 4, 1, 3], [4, 2, 3, 1], [1, 3, 4, 2]]
+
+
+@pytest.fixture(scope="module")
+def tool() -> ReasoningTool:
+    return ReasoningTool()
+
+
+@pytest.mark.parametrize(
+    ("puzzle", "solution"),
+    [
+        (PUZZLE, SOLUTION),
+        (ROWS, SOLVED),
+        ([PUZZLE[i : i + 4] for i in range(0, 16, 4)], [SOLUTION[i : i + 4] for i in range(0, 16, 4)]),
+        (json.dumps(ROWS), json.dumps(SOLVED)),
+    ],
+)
+def test_the_solution_comes_in_the_form_of_the_puzzle(tool: ReasoningTool, puzzle: Any, solution: Any) -> None:
+    answer = tool({"puzzle": puzzle, "type": "sudoku"})
+    assert answer.keys() == {"solution", "confidence", "steps", "converged", "valid"}
+    assert answer["solution"] == solution
+    assert answer["valid"] is True
+    assert 0.5 < answer["confidence"] <= 1
+    assert json.loads(json.dumps(answer)) == answer
+
+
+def test_the_puzzle_chooses_the_model(tool: ReasoningTool) -> None:
+    assert tool.read(PUZZLE)[0].label == "sudoku-4x4"
+    assert tool.read("." * 36)[0].label == "sudoku-6x6"
+    assert tool.read("." * 81, "sudoku")[0].label == "sudoku-cpu"
+
+
+def test_the_schema_says_what_is_taken(tool: ReasoningTool) -> None:
+    schema = json.loads(json.dumps(tool.parameters))
+    assert schema["required"] == ["puzzle"]
+    assert {"reasoning", "sudoku"} <= set(schema["properties"]["type"]["enum"])
+    assert "sudoku" in tool.description
+    assert tool.name.isidentifier()
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        ({}, 'key "puzzle"'),
+        ([], "must be an object"),
+        ({"puzzle": 3}, "text or a list of rows, not int"),
+        ({"puzzle": PUZZLE, "typ": "sudoku"}, "unknown key 'typ'"),
+        ({"puzzle": PUZZLE, "type": "chess"}, "no model for puzzles of type 'chess'"),
+        ({"puzzle": "33" + PUZZLE[2:]}, "sudoku-4x4: the givens contradict each other"),
+        ({"puzzle": []}, "no model reads this puzzle"),
+    ],
+)
+def test_bad_problems(tool: ReasoningTool, problem: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        tool(problem)
+
+
+def test_a_callback_sees_every_step(tool: ReasoningTool) -> None:
+    steps: list[Step] = []
+    answer = ReasoningTool("sudoku-4x4", min_steps=3)({"puzzle": PUZZLE}, steps.append)
+    assert [s.step for s in steps] == [1, 2, 3]
+    assert (steps[-1].solution, steps[-1].confidence) == (answer["solution"], answer["confidence"])
+
+
+def test_one_model_reads_its_own_puzzles_alone(tool: ReasoningTool) -> None:
+    with pytest.raises(UserError, match="found 16 cells, 36 wanted"):
+        ReasoningTool("sudoku-6x6")({"puzzle": PUZZLE})
+    with pytest.raises(UserError, match="no run or model"):
+        ReasoningTool("sudoku-5x5")({"puzzle": PUZZLE})
+
+
+def test_run_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_task("sudoku", {"puzzle": ROWS})["solution"] == SOLVED
+    assert trm_fast.run_task("reasoning", PUZZLE, preset="sudoku-4x4")["solution"] == SOLUTION
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="train one with: trm-fast train --preset sudoku"):
+        run_task("sudoku", PUZZLE, preset="sudoku")

@@ -1,0 +1,200 @@
+"""The interactive agent: a prompt that solves, generates and explains."""
+
+from __future__ import annotations
+
+import cmd
+import os
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from glob import glob
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from trm_fast.agent.tool import ReasoningTool
+from trm_fast.errors import UserError
+from trm_fast.inference import Step
+from trm_fast.interchange import bundled_names
+from trm_fast.interchange.locate import Located
+from trm_fast.tasks.base import Question
+
+HISTORY = 1000
+
+
+class Agent(cmd.Cmd):
+    """Reads commands from the terminal (or a pipe) until ``quit``; a mistake is said in a line and changes nothing."""
+
+    prompt = "agent> "
+    intro = "Type a puzzle's text after solve, or help for the commands."
+
+    def __init__(self, tool: ReasoningTool, console: Console) -> None:
+        super().__init__()
+        self.tool, self.console = tool, console
+        self.trajectory = False
+        self.current: Question | None = None
+        self.seed = time.time_ns() % 2**31
+
+    def onecmd(self, line: str) -> bool:
+        try:
+            return bool(super().onecmd(line))
+        except UserError as error:
+            self.console.print(f"error: {error}", style="red", soft_wrap=True)
+        except KeyboardInterrupt:
+            self.console.print("interrupted")
+        return False
+
+    def default(self, line: str) -> None:
+        if line == "EOF":
+            raise EOFError
+        raise UserError(f"unknown command {line.split()[0]!r}; help lists them")
+
+    def emptyline(self) -> bool:
+        return False
+
+    def do_solve(self, argument: str) -> None:
+        """solve PUZZLE | solve FILE | solve: a puzzle's text, every puzzle of a file, or what generate made."""
+        if not argument and self.current is None:
+            raise UserError("solve what? Give a puzzle or a file, or generate one first")
+        path = Path(argument).expanduser()
+        if argument and _is_file(path):
+            if self.tool.model is None:
+                raise UserError("which model for the file? Say model NAME first")
+            found = self._found("")
+            for question in found.task.questions(path):
+                self.console.print(question.where)
+                self._solve(found, question)
+            return
+        self._solve(*self.tool.read(argument or self.current.text))  # type: ignore[union-attr]
+
+    def do_generate(self, argument: str) -> None:
+        """generate [MODEL]: makes a puzzle for a model (the current one by default); solve then solves it."""
+        found = self._found(argument)
+        self.seed += 1
+        self.current = found.task.generate(self.seed)
+        self.console.print(found.task.draw(self.current))
+        self.console.print(self.current.text, soft_wrap=True)
+
+    def do_model(self, argument: str) -> None:
+        """model NAME: takes a run, a model folder or a model that ships; model any: takes what reads the puzzle."""
+        if not argument:
+            raise UserError(f"which one? Models that ship: {', '.join(bundled_names())}; or any")
+        tool = ReasoningTool(None if argument == "any" else argument, device=self.tool.device, **self.tool.options)
+        tool.types()  # loads it, or says why not
+        self.tool = tool
+
+    def do_info(self, argument: str) -> None:
+        """info [MODEL]: what is known about a model."""
+        names = [argument or self.tool.model] if argument or self.tool.model else bundled_names()
+        table = Table("model", "task", "parameters", "effective depth", "reads", "channels")
+        for name in names:
+            found = self.tool._located(str(name))
+            config = found.model.config
+            table.add_row(
+                found.label, found.task.name, f"{found.model.num_parameters():,}", str(config.effective_depth),
+                f"{config.seq_len} {config.inputs}", str(config.hidden_size),
+            )  # fmt: skip
+        self.console.print(table)
+
+    def do_trajectory(self, argument: str) -> None:
+        """trajectory [on|off]: show each supervision step while the model thinks."""
+        if argument not in ("", "on", "off"):
+            raise UserError("trajectory takes on or off")
+        self.trajectory = argument == "on" or (not argument and not self.trajectory)
+        self.console.print(f"trajectory is {'on' if self.trajectory else 'off'}")
+
+    def do_quit(self, argument: str) -> bool:
+        """quit: ends the agent; so does Ctrl-D."""
+        return True
+
+    do_exit = do_quit
+
+    def do_help(self, argument: str) -> None:
+        """help: the commands."""
+        table = Table(show_header=False, box=None)
+        for name in ("solve", "generate", "model", "info", "trajectory", "help", "quit"):
+            usage, _, text = str(getattr(self, f"do_{name}").__doc__).partition(": ")
+            table.add_row(usage, text)
+        self.console.print(table)
+
+    def complete_solve(self, text: str, *_: Any) -> list[str]:
+        return glob(text + "*")
+
+    def complete_model(self, text: str, *_: Any) -> list[str]:
+        return [name for name in [*bundled_names(), "any", *glob("runs/*")] if name.startswith(text)]
+
+    complete_generate = complete_info = complete_model
+
+    def complete_trajectory(self, text: str, *_: Any) -> list[str]:
+        return [word for word in ("on", "off") if word.startswith(text)]
+
+    def _found(self, name: str) -> Located:
+        words = shlex.split(name)
+        chosen = words[0] if words else self.tool.model or bundled_names()[0]
+        return self.tool._located(chosen)
+
+    def _solve(self, found: Located, question: Question) -> None:
+        last: list[Step] = []
+
+        def watch(step: Step) -> None:
+            last[:] = [step]
+            if self.trajectory:
+                self.console.print(f"step {step.step}: {100 * step.confidence:.2f} % sure")
+                self.console.print(found.task.draw(question, step.raw))
+
+        answer = self.tool.solver(found).solve(question, callback=watch)
+        if not self.trajectory:
+            self.console.print(found.task.draw(question, answer.raw))
+        rules = {True: "; the rules hold", False: "; breaks the rules", None: ""}[answer.valid]
+        ended = "halted by itself" if answer.converged else "not sure, stopped"
+        self.console.print(
+            f"{found.label}: {100 * answer.confidence:.2f} % sure; {ended} after {answer.steps} "
+            f"step{'s' * (answer.steps != 1)}{rules}"
+        )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a puzzle is no file name: too long, say
+        return False
+
+
+def run(tool: ReasoningTool, console: Console) -> None:
+    """The loop, with a history that outlives it where there is a terminal."""
+    agent = Agent(tool, console)
+    if not os.isatty(0):
+        agent.intro = agent.prompt = ""
+    with _history():
+        try:
+            agent.cmdloop()
+        except (EOFError, KeyboardInterrupt):
+            console.print()
+
+
+@contextmanager
+def _history() -> Iterator[None]:
+    readline: ModuleType | None
+    try:
+        import readline
+    except ImportError:  # Windows
+        readline = None
+    if readline is None or not os.isatty(0):
+        yield
+        return
+    readline.set_completer_delims(" \t\n")
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "trm-fast"
+    path = state / "history"
+    with suppress(OSError):
+        readline.read_history_file(path)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # a read-only home keeps no history
+            state.mkdir(parents=True, exist_ok=True)
+            readline.set_history_length(HISTORY)
+            readline.write_history_file(path)
