@@ -162,13 +162,13 @@ class Task(ABC):
     def dataset(self, data: DataConfig, seed: int) -> Dataset:
         """Training and test examples; deterministic in ``data`` and ``seed``."""
 
-    @abstractmethod
     def read(self, source: str) -> Examples:
         """Every example of a file (or ``hf:NAME``), in order; a malformed row is a UserError naming file and line."""
+        raise UserError(f"the task {self.name} reads no files of examples", wrong_use=True)
 
-    @abstractmethod
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
         """The same examples, each under a random symmetry of the task; vectorised over rows."""
+        return examples
 
     def images(
         self, examples: Examples, count: int, rng: np.random.Generator
@@ -194,9 +194,15 @@ class Task(ABC):
         """A fresh question; UserError in a task that has no generator."""
         raise UserError(f"the task {self.name} has no generator of questions", wrong_use=True)
 
-    @abstractmethod
     def questions(self, source: str | Path) -> Iterator[Question]:
-        """The questions of a file: a data file of this task or plain text; ``where`` is file and line."""
+        """The questions of a file, one a line where a task has no format of its own; ``where`` is file and line."""
+        try:
+            lines = Path(source).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{source} can't be read: {error}") from None
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield self.parse(line, f"{source}:{number}")
 
     @abstractmethod
     def format(self, question: Question, answer: Array) -> str:
@@ -206,9 +212,9 @@ class Task(ABC):
         """Whether each answer (N, L) obeys the rules and keeps its question; asked only where there are rules."""
         raise NotImplementedError
 
-    @abstractmethod
     def draw(self, question: Question, answer: Array | None = None) -> Any:
         """A rich renderable of the question, or of the answer with what was given kept apart from what was found."""
+        return question.text if answer is None else self.format(question, answer)
 
 
 Split = Literal["train", "test"]
