@@ -77,6 +77,7 @@ setup(
     package_data={
         "trm_fast": ["py.typed", "models/**/*.json", "models/**/*.safetensors", "models/**/*.txt"],
         "trm_fast.configs": ["*.yaml"],
+        "trm_fast.triton_kernels": ["*.json"],
         "trm_fast.server": ["**/*.html", "**/*.css", "**/*.js"],
     },
     # Always declared, so that the wheel's tag does not depend on what could be compiled.

@@ -26,6 +26,7 @@ def test_wheel(tmp_path: Path) -> None:
     site, elsewhere = tmp_path / "site", tmp_path / "empty"
     subprocess.run([*pip, "install", "--no-deps", "--no-index", "--target", str(site), str(wheel)], check=True)
     elsewhere.mkdir()
+    assert (site / "trm_fast" / "triton_kernels" / "configs.json").exists()
 
     def run(*arguments: str) -> str:
         code = "import trm_fast; from trm_fast.cli.main import main; print(trm_fast.__file__); main()"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -131,6 +132,28 @@ except ops.BackendUnavailable as error: print(error)
 """
     run = python(code)
     assert "the C++ extension did not load" in run.stdout, run.stderr
+
+
+def test_works_without_triton():
+    """Nothing imports it before it is asked for, and asking says what is missing."""
+    code = """
+import sys; sys.modules["triton"] = None
+from trm_fast import ops
+try: ops.use_backend("triton")
+except ops.BackendUnavailable as error: print(error)
+"""
+    assert "triton is not installed" in python(code).stdout
+    code = "import sys, torch, trm_fast.ops; print({n for n in sys.modules if n.startswith('trm_fast.triton_kernels')})"
+    assert python(code).stdout.strip() == "set()"
+
+
+@pytest.mark.skipif(backend.INTERPRETED or torch.cuda.is_available(), reason="Triton's kernels can run here")
+def test_triton_on_a_cpu_names_the_interpreter():
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("triton is not installed")
+    with pytest.raises(ops.BackendUnavailable, match="TRITON_INTERPRET=1"):
+        ops.use_backend("triton")
+    assert "TRITON_INTERPRET=1" in next(row for row in ops.table(["cpu"]) if row.op == "mlp").reasons["triton"]
 
 
 def test_import_needs_torch_alone():

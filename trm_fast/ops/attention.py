@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from trm_fast.ops import backend, reference
+from trm_fast.ops.dispatch import define_triton, triton_kernels
 from trm_fast.ops.mlp import saved_floats
 
 
@@ -40,59 +41,84 @@ def attention(
         )
     if rotary is not None and any(table.shape != (L, D // heads) for table in rotary):
         raise ValueError(f"attention: cos and sin must be ({L}, {D // heads})")
-    if backend.select("attention", h) == "reference":
+    chosen = backend.select("attention", h)
+    if chosen == "reference":
         return reference.attention(h, qkv, out, heads, rotary, eps)
     cos, sin = rotary or (None, None)
     if torch.is_grad_enabled() and (h.requires_grad or qkv.requires_grad or out.requires_grad):
-        y: Tensor = AttentionFunction.apply(h, qkv, out, heads, cos, sin, eps)
+        y: Tensor = AttentionFunction.apply(h, qkv, out, heads, cos, sin, eps, chosen)
         return y
-    return torch.ops.trm_fast.attention_fwd.default(h, qkv, out, heads, cos, sin, eps, False)[0]
+    result, _ = backend.kernels(chosen).attention_fwd.default(h, qkv, out, heads, cos, sin, eps, False)
+    return result
 
 
 class AttentionFunction(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, h: Tensor, qkv: Tensor, out: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None, eps: float
+        ctx: Any,
+        h: Tensor,
+        qkv: Tensor,
+        out: Tensor,
+        heads: int,
+        cos: Tensor | None,
+        sin: Tensor | None,
+        eps: float,
+        chosen: str,
     ) -> Tensor:
-        y, saved = torch.ops.trm_fast.attention_fwd.default(h, qkv, out, heads, cos, sin, eps, True)
+        y, saved = backend.kernels(chosen).attention_fwd.default(h, qkv, out, heads, cos, sin, eps, True)
         ctx.save_for_backward(h, saved, qkv, out, cos, sin)
-        ctx.heads, ctx.eps = heads, eps
+        ctx.heads, ctx.eps, ctx.backend = heads, eps, chosen
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         h, saved, qkv, out, cos, sin = ctx.saved_tensors
-        gradients = torch.ops.trm_fast.attention_bwd.default(dy, h, saved, qkv, out, ctx.heads, cos, sin, ctx.eps)
-        return (*gradients, None, None, None, None)
+        kernels = backend.kernels(ctx.backend)
+        gradients = kernels.attention_bwd.default(dy, h, saved, qkv, out, ctx.heads, cos, sin, ctx.eps)
+        return (*gradients, None, None, None, None, None)
 
 
+def _triton_fwd_fake(
+    h: Tensor, qkv: Tensor, out: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None, eps: float, keep: bool
+) -> tuple[Tensor, Tensor]:
+    layer = triton_kernels("attention").Attention(qkv, out, heads, cos, sin, eps)
+    return h.new_empty(h.shape), triton_kernels("layer").saved_like(layer, h, keep)
+
+
+def _fwd_fake(
+    h: Tensor, qkv: Tensor, out: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None, eps: float, keep: bool
+) -> tuple[Tensor, Tensor]:
+    L, D = h.shape[1:]
+    return h.new_empty(h.shape), h.new_empty(saved_floats(h, 4 * L * D, L) if keep else 0)
+
+
+def _bwd_fake(
+    dy: Tensor,
+    h: Tensor,
+    saved: Tensor,
+    qkv: Tensor,
+    out: Tensor,
+    heads: int,
+    cos: Tensor | None,
+    sin: Tensor | None,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return h.new_empty(h.shape), qkv.new_empty(qkv.shape), out.new_empty(out.shape)
+
+
+define_triton(
+    "attention",
+    "attention_fwd(Tensor h, Tensor qkv, Tensor out, int heads, Tensor? cos, Tensor? sin, float eps, bool keep) "
+    "-> (Tensor y, Tensor saved)",
+    _triton_fwd_fake,
+)
+define_triton(
+    "attention",
+    "attention_bwd(Tensor dy, Tensor h, Tensor saved, Tensor qkv, Tensor out, int heads, Tensor? cos, Tensor? sin, "
+    "float eps) -> (Tensor dh, Tensor dqkv, Tensor dout)",
+    _bwd_fake,
+)
 if not backend.EXTENSION_MISSING:
-
-    @torch.library.register_fake("trm_fast::attention_fwd")
-    def _(
-        h: Tensor,
-        qkv: Tensor,
-        out: Tensor,
-        heads: int,
-        cos: Tensor | None,
-        sin: Tensor | None,
-        eps: float,
-        keep: bool,
-    ) -> tuple[Tensor, Tensor]:
-        L, D = h.shape[1:]
-        return h.new_empty(h.shape), h.new_empty(saved_floats(h, 4 * L * D, L) if keep else 0)
-
-    @torch.library.register_fake("trm_fast::attention_bwd")
-    def _(
-        dy: Tensor,
-        h: Tensor,
-        saved: Tensor,
-        qkv: Tensor,
-        out: Tensor,
-        heads: int,
-        cos: Tensor | None,
-        sin: Tensor | None,
-        eps: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return h.new_empty(h.shape), qkv.new_empty(qkv.shape), out.new_empty(out.shape)
+    torch.library.register_fake("trm_fast::attention_fwd", _fwd_fake)
+    torch.library.register_fake("trm_fast::attention_bwd", _bwd_fake)

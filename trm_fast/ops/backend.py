@@ -1,13 +1,15 @@
 """Which implementation each op takes: one plain table, filled when the package loads or a backend is asked for.
 
 Kernels are the dispatcher ops ``torch.ops.trm_fast.<op>_fwd`` and ``<op>_bwd``; the dispatcher knows C++ from CUDA by
-the device. A call looks its backend up under (op, device type, dtype): no environment reads, no imports, nothing that
-``torch.compile`` could not trace.
+the device. Triton's stand in a namespace of their own (``dispatch``). A call looks its backend up under (op, device
+type, dtype): no environment reads, no imports, nothing that ``torch.compile`` could not trace.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
+import importlib.util
 import json
 import os
 from collections.abc import Iterable
@@ -19,22 +21,25 @@ import torch
 from trm_fast.errors import UserError
 
 BACKENDS = ("auto", "reference", "cpp", "triton", "cuda")
-DEVICE = {"cpp": "cpu", "triton": "cuda", "cuda": "cuda"}
+# Triton reads this when it is imported: its kernels then run in Python on a CPU, slowly, for tests.
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = {"cpp": "cpu", "triton": "cpu" if INTERPRETED else "cuda", "cuda": "cuda"}
 
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16)
 _GPU_FLOATS = (torch.float32, torch.bfloat16)
+_TRITON_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 # op -> backend -> dtypes it has kernels for. An op joins a backend by a line here.
 KERNELS: dict[str, dict[str, tuple[torch.dtype, ...]]] = {
-    "rms_norm": {"cpp": _FLOATS, "cuda": _GPU_FLOATS},
-    "swiglu": {"cpp": _FLOATS, "cuda": _GPU_FLOATS},
-    "mlp": {"cpp": (torch.float32,)},
-    "token_mixer": {"cpp": (torch.float32,)},
-    "attention": {"cpp": (torch.float32,)},
-    "latent_step": {"cpp": (torch.float32,)},
-    "latent_recursion": {"cpp": (torch.float32,)},
+    "rms_norm": {"cpp": _FLOATS, "triton": _TRITON_FLOATS, "cuda": _GPU_FLOATS},
+    "swiglu": {"cpp": _FLOATS, "triton": _TRITON_FLOATS, "cuda": _GPU_FLOATS},
+    "mlp": {"cpp": (torch.float32,), "triton": _TRITON_FLOATS},
+    "token_mixer": {"cpp": (torch.float32,), "triton": _TRITON_FLOATS},
+    "attention": {"cpp": (torch.float32,), "triton": _TRITON_FLOATS},
+    "latent_step": {"cpp": (torch.float32,), "triton": _TRITON_FLOATS},
+    "latent_recursion": {"cpp": (torch.float32,), "triton": _TRITON_FLOATS},
     "stablemax": {"cpp": _FLOATS},
-    "stablemax_cross_entropy": {"cpp": _FLOATS},
+    "stablemax_cross_entropy": {"cpp": _FLOATS, "triton": _TRITON_FLOATS},
     "adam_atan2_": {"cpp": (torch.float32, torch.float64)},
     "sign_sgd_rows_": {"cpp": (torch.float32, torch.float64)},
 }
@@ -89,7 +94,9 @@ def _unavailable(op: str, backend: str, device: str, dtype: torch.dtype) -> str 
     if dtypes is None:
         return f"{op} has no {backend} kernel"
     if device != DEVICE[backend]:
-        return f"{backend} kernels run on {DEVICE[backend]}, not on {device}"
+        how = " (on a CPU only in Triton's interpreter, for tests: set TRITON_INTERPRET=1)"
+        hint = how if backend == "triton" and device == "cpu" else ""
+        return f"{backend} kernels run on {DEVICE[backend]}, not on {device}{hint}"
     if dtype not in dtypes:
         return f"the {backend} kernel of {op} has no {_name(dtype)}"
     if backend in ("cpp", "cuda") and EXTENSION_MISSING:
@@ -98,9 +105,21 @@ def _unavailable(op: str, backend: str, device: str, dtype: torch.dtype) -> str 
         built = build_record().get("cuda", {})
         if not built.get("built"):
             return f"built without CUDA: {built.get('reason', 'no build record')}"
+    if backend == "triton" and (missing := _triton_missing()):
+        return missing
+    if backend == "triton" and INTERPRETED and dtype == torch.bfloat16:
+        return "Triton's interpreter computes wrong products of bfloat16"
     if device == "cuda" and not torch.cuda.is_available():
-        return "torch sees no CUDA device"
+        how = " (on a CPU Triton's kernels run only in its interpreter, for tests: set TRITON_INTERPRET=1)"
+        return "torch sees no CUDA device" + (how if backend == "triton" else "")
+    if backend == "triton" and device == "cuda" and torch.cuda.get_device_capability() < (8, 0):
+        return f"Triton's kernels need compute capability 8.0, {torch.cuda.get_device_name()} is older"
     return None
+
+
+@functools.cache
+def _triton_missing() -> str | None:
+    return None if importlib.util.find_spec("triton") else "triton is not installed (pip install triton; on Linux)"
 
 
 def _rebuild() -> None:
@@ -130,6 +149,11 @@ def _fallback(op: str, device: str, dtype: torch.dtype) -> str:
         reason = _unavailable(op, requested, device, dtype)
         raise BackendUnavailable(f"backend {requested!r} was asked for {op} and cannot run: {reason}", wrong_use=True)
     return "reference"
+
+
+def kernels(backend: str) -> Any:
+    """The namespace of dispatcher ops that holds a backend's kernels."""
+    return torch.ops.trm_fast_triton if backend == "triton" else torch.ops.trm_fast
 
 
 def mark_written(tensors: Iterable[torch.Tensor]) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from trm_fast.ops import backend, reference
+from trm_fast.ops.dispatch import define_triton, triton_kernels
 from trm_fast.ops.mlp import gate_up_floats, saved_floats
 
 Rotary = tuple[Tensor, Tensor]
@@ -56,11 +57,12 @@ def latent_recursion(
             raise ValueError(
                 f"latent_recursion: {name} is {tuple(state.shape)} {state.dtype}, z is {tuple(z.shape)} {z.dtype}"
             )
-    if backend.select("latent_recursion", z) == "reference":
+    chosen = backend.select("latent_recursion", z)
+    if chosen == "reference":
         return reference.latent_recursion(
             y, z, x, weights, n, heads=heads, rotary=rotary, inject_last=inject_last, cycles=cycles, eps=eps
         )
-    y_out, z_out = recur(y, z, x, weights, n, heads, rotary, inject_last, cycles, eps)
+    y_out, z_out = recur(y, z, x, weights, n, heads, rotary, inject_last, cycles, eps, chosen)
     return None if y is None else y_out, z_out
 
 
@@ -75,15 +77,16 @@ def recur(
     inject_last: bool,
     cycles: int,
     eps: float,
+    chosen: str,
 ) -> tuple[Tensor, Tensor]:
-    """The kernels, with or without gradient; y is empty in single state."""
+    """The chosen backend's kernels, with or without gradient; y is empty in single state."""
     cos, sin = rotary or (None, None)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (y, z, x, *weights)):
         if cycles != 1:
             raise ValueError(f"latent_recursion: gradients need cycles=1, not {cycles}; run the others under no_grad")
-        y_out, z_out = LatentRecursionFunction.apply(y, z, x, cos, sin, heads, n, inject_last, eps, *weights)
+        y_out, z_out = LatentRecursionFunction.apply(y, z, x, cos, sin, heads, n, inject_last, eps, chosen, *weights)
     else:
-        y_out, z_out, _ = torch.ops.trm_fast.latent_recursion_fwd.default(
+        y_out, z_out, _ = backend.kernels(chosen).latent_recursion_fwd.default(
             y, z, x, list(weights), cos, sin, heads, n, cycles, inject_last, eps, False
         )
     return y_out, z_out
@@ -102,13 +105,14 @@ class LatentRecursionFunction(torch.autograd.Function):
         n: int,
         inject_last: bool,
         eps: float,
+        chosen: str,
         *weights: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        y_out, z_out, saved = torch.ops.trm_fast.latent_recursion_fwd.default(
+        y_out, z_out, saved = backend.kernels(chosen).latent_recursion_fwd.default(
             y, z, x, list(weights), cos, sin, heads, n, 1, inject_last, eps, True
         )
         ctx.save_for_backward(z, saved, cos, sin, *weights)
-        ctx.options = heads, n, y is not None, inject_last, eps
+        ctx.options, ctx.backend = (heads, n, y is not None, inject_last, eps), chosen
         ctx.set_materialize_grads(False)
         if y is None:
             ctx.mark_non_differentiable(y_out)
@@ -119,52 +123,49 @@ class LatentRecursionFunction(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor | None, dz: Tensor | None) -> tuple[Tensor | None, ...]:
         z, saved, cos, sin, *weights = ctx.saved_tensors
         dual = ctx.options[2]
-        dy_in, dz_in, dx, dweights = torch.ops.trm_fast.latent_recursion_bwd.default(
+        dy_in, dz_in, dx, dweights = backend.kernels(ctx.backend).latent_recursion_bwd.default(
             dy if dual else None, dz, z, saved, weights, cos, sin, *ctx.options
         )
-        return (dy_in if dual else None, dz_in, dx, None, None, None, None, None, None, *dweights)
+        return (dy_in if dual else None, dz_in, dx, None, None, None, None, None, None, None, *dweights)
 
 
-if not backend.EXTENSION_MISSING:
+def _fwd_fake(
+    y: Tensor | None,
+    z: Tensor,
+    x: Tensor | None,
+    weights: list[Tensor],
+    cos: Tensor | None,
+    sin: Tensor | None,
+    heads: int,
+    n: int,
+    cycles: int,
+    inject_last: bool,
+    eps: float,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    y_out = z.new_empty(0) if y is None else z.new_empty(z.shape)
+    injections = n + (y is not None or inject_last)
+    kept = recursion_floats(z, weights, heads, n + 1, injections) if keep else 0
+    return y_out, z.new_empty(z.shape), z.new_empty(kept)
 
-    @torch.library.register_fake("trm_fast::latent_recursion_fwd")
-    def _(
-        y: Tensor | None,
-        z: Tensor,
-        x: Tensor | None,
-        weights: list[Tensor],
-        cos: Tensor | None,
-        sin: Tensor | None,
-        heads: int,
-        n: int,
-        cycles: int,
-        inject_last: bool,
-        eps: float,
-        keep: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        y_out = z.new_empty(0) if y is None else z.new_empty(z.shape)
-        injections = n + (y is not None or inject_last)
-        kept = recursion_floats(z, weights, heads, n + 1, injections) if keep else 0
-        return y_out, z.new_empty(z.shape), z.new_empty(kept)
 
-    @torch.library.register_fake("trm_fast::latent_recursion_bwd")
-    def _(
-        dy: Tensor | None,
-        dz: Tensor | None,
-        z: Tensor,
-        saved: Tensor,
-        weights: list[Tensor],
-        cos: Tensor | None,
-        sin: Tensor | None,
-        heads: int,
-        n: int,
-        dual: bool,
-        inject_last: bool,
-        eps: float,
-    ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-        dy_in = z.new_empty(z.shape) if dual else z.new_empty(0)
-        dx = z.new_empty(z.shape) if n or dual or inject_last else z.new_empty(0)
-        return dy_in, z.new_empty(z.shape), dx, [w.new_empty(w.shape) for w in weights]
+def _bwd_fake(
+    dy: Tensor | None,
+    dz: Tensor | None,
+    z: Tensor,
+    saved: Tensor,
+    weights: list[Tensor],
+    cos: Tensor | None,
+    sin: Tensor | None,
+    heads: int,
+    n: int,
+    dual: bool,
+    inject_last: bool,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+    dy_in = z.new_empty(z.shape) if dual else z.new_empty(0)
+    dx = z.new_empty(z.shape) if n or dual or inject_last else z.new_empty(0)
+    return dy_in, z.new_empty(z.shape), dx, [w.new_empty(w.shape) for w in weights]
 
 
 def recursion_floats(z: Tensor, weights: Sequence[Tensor], heads: int, applications: int, injections: int) -> int:
@@ -176,3 +177,42 @@ def recursion_floats(z: Tensor, weights: Sequence[Tensor], heads: int, applicati
         layers += saved_floats(z, 4 * L * D, L) if heads else saved_floats(z, gate_up_floats(weights[i], D), D)
         layers += saved_floats(z, gate_up_floats(weights[i + 2], L), L)
     return applications * layers + injections * B * L * D
+
+
+def _triton_fwd_fake(
+    y: Tensor | None,
+    z: Tensor,
+    x: Tensor | None,
+    weights: list[Tensor],
+    cos: Tensor | None,
+    sin: Tensor | None,
+    heads: int,
+    n: int,
+    cycles: int,
+    inject_last: bool,
+    eps: float,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    kernels = triton_kernels("latent_recursion")
+    layers = kernels.network(weights, heads, cos, sin, eps)
+    kept = triton_kernels("layer").size(kernels.saved_specs(layers, z, n, y is not None, inject_last)) if keep else 0
+    y_out = z.new_empty(0) if y is None else z.new_empty(z.shape)
+    return y_out, z.new_empty(z.shape), z.new_empty(kept, dtype=torch.uint8)
+
+
+define_triton(
+    "latent_recursion",
+    "latent_recursion_fwd(Tensor? y, Tensor z, Tensor? x, Tensor[] weights, Tensor? cos, Tensor? sin, int heads, "
+    "int n, int cycles, bool inject_last, float eps, bool keep) -> (Tensor y_out, Tensor z_out, Tensor saved)",
+    _triton_fwd_fake,
+)
+define_triton(
+    "latent_recursion",
+    "latent_recursion_bwd(Tensor? dy, Tensor? dz, Tensor z, Tensor saved, Tensor[] weights, Tensor? cos, "
+    "Tensor? sin, int heads, int n, bool dual, bool inject_last, float eps) "
+    "-> (Tensor dy_in, Tensor dz_in, Tensor dx, Tensor[] dweights)",
+    _bwd_fake,
+)
+if not backend.EXTENSION_MISSING:
+    torch.library.register_fake("trm_fast::latent_recursion_fwd", _fwd_fake)
+    torch.library.register_fake("trm_fast::latent_recursion_bwd", _bwd_fake)

@@ -35,6 +35,7 @@ def latent_step(
         raise ValueError(
             f"latent_step: injection is {tuple(injection.shape)} {injection.dtype}, z is {tuple(z.shape)} {z.dtype}"
         )
-    if backend.select("latent_step", z) == "reference":
+    chosen = backend.select("latent_step", z)
+    if chosen == "reference":
         return reference.latent_step(z, injection, weights, heads=heads, rotary=rotary, eps=eps)
-    return recur(None, z, injection, weights, 0, heads, rotary, True, 1, eps)[1]
+    return recur(None, z, injection, weights, 0, heads, rotary, True, 1, eps, chosen)[1]

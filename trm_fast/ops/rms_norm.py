@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from trm_fast.ops import backend, reference
+from trm_fast.ops.dispatch import define_triton
 
 
 def rms_norm(x: Tensor, residual: Tensor | None = None, dim: int = -1, eps: float = 1e-5) -> Tensor:
@@ -35,39 +36,47 @@ def rms_norm(x: Tensor, residual: Tensor | None = None, dim: int = -1, eps: floa
             "rms_norm: x and residual must agree, but are "
             f"{tuple(x.shape)} {x.dtype} {x.device} and {tuple(residual.shape)} {residual.dtype} {residual.device}"
         )
-    if backend.select("rms_norm", x) == "reference":
+    chosen = backend.select("rms_norm", x)
+    if chosen == "reference":
         return reference.rms_norm(x, residual, dim, eps)
     if torch.is_grad_enabled() and (x.requires_grad or (residual is not None and residual.requires_grad)):
-        y: Tensor = RMSNormFunction.apply(x, residual, dim, eps)
+        y: Tensor = RMSNormFunction.apply(x, residual, dim, eps, chosen)
         return y
-    return torch.ops.trm_fast.rms_norm_fwd.default(x, residual, dim, eps)[0]
+    y, _ = backend.kernels(chosen).rms_norm_fwd.default(x, residual, dim, eps)
+    return y
 
 
 class RMSNormFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, residual: Tensor | None, dim: int, eps: float) -> Tensor:
-        y, rstd = torch.ops.trm_fast.rms_norm_fwd.default(x, residual, dim, eps)
+    def forward(ctx: Any, x: Tensor, residual: Tensor | None, dim: int, eps: float, chosen: str) -> Tensor:
+        y, rstd = backend.kernels(chosen).rms_norm_fwd.default(x, residual, dim, eps)
         ctx.save_for_backward(y, rstd)
-        ctx.dim = dim
+        ctx.dim, ctx.backend = dim, chosen
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         y, rstd = ctx.saved_tensors
-        dx = torch.ops.trm_fast.rms_norm_bwd.default(dy, y, rstd, ctx.dim)
-        return dx, dx if ctx.needs_input_grad[1] else None, None, None
+        dx = backend.kernels(ctx.backend).rms_norm_bwd.default(dy, y, rstd, ctx.dim)
+        return dx, dx if ctx.needs_input_grad[1] else None, None, None, None
 
 
+def _fwd_fake(x: Tensor, residual: Tensor | None, dim: int, eps: float) -> tuple[Tensor, Tensor]:
+    shape = list(x.shape)
+    shape[dim] = 1
+    statistics = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return x.new_empty(x.shape), x.new_empty(shape, dtype=statistics)
+
+
+def _bwd_fake(dy: Tensor, y: Tensor, rstd: Tensor, dim: int) -> Tensor:
+    return y.new_empty(y.shape)
+
+
+define_triton(
+    "rms_norm", "rms_norm_fwd(Tensor x, Tensor? residual, int dim, float eps) -> (Tensor y, Tensor rstd)", _fwd_fake
+)
+define_triton("rms_norm", "rms_norm_bwd(Tensor dy, Tensor y, Tensor rstd, int dim) -> Tensor", _bwd_fake)
 if not backend.EXTENSION_MISSING:
-
-    @torch.library.register_fake("trm_fast::rms_norm_fwd")
-    def _(x: Tensor, residual: Tensor | None, dim: int, eps: float) -> tuple[Tensor, Tensor]:
-        shape = list(x.shape)
-        shape[dim] = 1
-        statistics = torch.float64 if x.dtype == torch.float64 else torch.float32
-        return x.new_empty(x.shape), x.new_empty(shape, dtype=statistics)
-
-    @torch.library.register_fake("trm_fast::rms_norm_bwd")
-    def _(dy: Tensor, y: Tensor, rstd: Tensor, dim: int) -> Tensor:
-        return y.new_empty(y.shape)
+    torch.library.register_fake("trm_fast::rms_norm_fwd", _fwd_fake)
+    torch.library.register_fake("trm_fast::rms_norm_bwd", _bwd_fake)

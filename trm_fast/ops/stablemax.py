@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from trm_fast.ops import backend, reference
+from trm_fast.ops.dispatch import define_triton
 
 
 def stablemax(logits: Tensor, dim: int = -1) -> Tensor:
@@ -48,7 +49,7 @@ def stablemax_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 
     Raises:
         TypeError: labels that are not integers.
         ValueError: shapes or devices that do not fit.
-        RuntimeError: a label outside [0, V) (found on a CPU).
+        RuntimeError: a label outside [0, V) (found on a CPU; Triton's kernel gives it a loss of NaN).
     """
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(f"stablemax_cross_entropy: labels must be integers, not {labels.dtype}")
@@ -57,13 +58,15 @@ def stablemax_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 
             "stablemax_cross_entropy: labels must have the shape of logits without the last axis, on its device, "
             f"but are {tuple(labels.shape)} on {labels.device} for {tuple(logits.shape)} on {logits.device}"
         )
-    if backend.select("stablemax_cross_entropy", logits) == "reference":
+    chosen = backend.select("stablemax_cross_entropy", logits)
+    if chosen == "reference":
         return reference.stablemax_cross_entropy(logits, labels, ignore_index)
     labels = labels.long()
     if torch.is_grad_enabled() and logits.requires_grad:
-        loss: Tensor = StablemaxCrossEntropyFunction.apply(logits, labels, ignore_index)
+        loss: Tensor = StablemaxCrossEntropyFunction.apply(logits, labels, ignore_index, chosen)
         return loss
-    return torch.ops.trm_fast.stablemax_cross_entropy_fwd.default(logits, labels, ignore_index)[0]
+    losses, _ = backend.kernels(chosen).stablemax_cross_entropy_fwd.default(logits, labels, ignore_index)
+    return losses
 
 
 class StablemaxFunction(torch.autograd.Function):
@@ -82,20 +85,40 @@ class StablemaxFunction(torch.autograd.Function):
 
 class StablemaxCrossEntropyFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-        loss, total = torch.ops.trm_fast.stablemax_cross_entropy_fwd.default(logits, labels, ignore_index)
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, ignore_index: int, chosen: str) -> Tensor:
+        loss, total = backend.kernels(chosen).stablemax_cross_entropy_fwd.default(logits, labels, ignore_index)
         ctx.save_for_backward(logits, labels, total)
-        ctx.ignore_index = ignore_index
+        ctx.ignore_index, ctx.backend = ignore_index, chosen
         return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor, None, None, None]:
         logits, labels, total = ctx.saved_tensors
-        dlogits = torch.ops.trm_fast.stablemax_cross_entropy_bwd.default(dloss, logits, labels, total, ctx.ignore_index)
-        return dlogits, None, None
+        kernels = backend.kernels(ctx.backend)
+        dlogits = kernels.stablemax_cross_entropy_bwd.default(dloss, logits, labels, total, ctx.ignore_index)
+        return dlogits, None, None, None
 
 
+def _cross_entropy_fwd_fake(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+    loss = logits.new_empty(labels.shape, dtype=torch.float64)
+    return loss, torch.empty_like(loss)
+
+
+def _cross_entropy_bwd_fake(dloss: Tensor, logits: Tensor, labels: Tensor, total: Tensor, ignore_index: int) -> Tensor:
+    return logits.new_empty(logits.shape)
+
+
+define_triton(
+    "stablemax",
+    "stablemax_cross_entropy_fwd(Tensor logits, Tensor labels, int ignore_index) -> (Tensor loss, Tensor total)",
+    _cross_entropy_fwd_fake,
+)
+define_triton(
+    "stablemax",
+    "stablemax_cross_entropy_bwd(Tensor dloss, Tensor logits, Tensor labels, Tensor total, int ignore_index) -> Tensor",
+    _cross_entropy_bwd_fake,
+)
 if not backend.EXTENSION_MISSING:
 
     @torch.library.register_fake("trm_fast::stablemax_fwd")
@@ -106,11 +129,5 @@ if not backend.EXTENSION_MISSING:
     def _(dprobabilities: Tensor, logits: Tensor, dim: int) -> Tensor:
         return logits.new_empty(logits.shape)
 
-    @torch.library.register_fake("trm_fast::stablemax_cross_entropy_fwd")
-    def _(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-        loss = logits.new_empty(labels.shape, dtype=torch.float64)
-        return loss, torch.empty_like(loss)
-
-    @torch.library.register_fake("trm_fast::stablemax_cross_entropy_bwd")
-    def _(dloss: Tensor, logits: Tensor, labels: Tensor, total: Tensor, ignore_index: int) -> Tensor:
-        return logits.new_empty(logits.shape)
+    torch.library.register_fake("trm_fast::stablemax_cross_entropy_fwd", _cross_entropy_fwd_fake)
+    torch.library.register_fake("trm_fast::stablemax_cross_entropy_bwd", _cross_entropy_bwd_fake)

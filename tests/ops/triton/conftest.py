@@ -1,0 +1,75 @@
+"""Runs the kernels on a GPU, or on a CPU in Triton's interpreter, which ``test_interpreter.py`` starts."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from trm_fast import ops
+from trm_fast.ops import backend
+
+GUARD = 64  # elements before and after: alignment stays what it was
+
+
+@pytest.fixture(autouse=True)
+def needs_triton() -> None:
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("triton is not installed")
+
+
+@pytest.fixture
+def device() -> torch.device:
+    if backend.INTERPRETED:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU: test_interpreter.py runs these in Triton's interpreter")
+    return torch.device("cuda")
+
+
+@pytest.fixture
+def triton(device: torch.device) -> Iterator[None]:
+    """The Triton backend, with every torch.empty full of NaN."""
+    torch.use_deterministic_algorithms(True)
+    with ops.use_backend("triton"):
+        yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Puts tensors between bands of NaN: inputs that are passed through it, and everything that a launcher allocates.
+
+    A kernel that reads a band computes NaN; one that writes there is seen at the end.
+    """
+    bands = []
+
+    def allocate(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+        count = torch.Size(shape).numel()
+        whole = torch.zeros(count + 2 * GUARD, dtype=dtype, device=device)
+        whole.fill_(torch.nan if dtype.is_floating_point else 119)
+        bands.append((whole, whole.clone(), count))
+        return whole[GUARD : GUARD + count].view(shape)
+
+    plain = torch.Tensor.new_empty
+
+    def new_empty(self: Tensor, *shape: object, dtype: torch.dtype | None = None, **options: object) -> Tensor:
+        if options:  # the interpreter's own
+            return plain(self, *shape, dtype=dtype, **options)
+        sizes = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
+        return allocate(tuple(sizes), dtype or self.dtype, self.device)
+
+    def guard(tensor: Tensor) -> Tensor:
+        return allocate(tensor.shape, tensor.dtype, tensor.device).copy_(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", new_empty)
+    monkeypatch.setattr(torch, "empty_like", lambda t, **_: allocate(t.shape, t.dtype, t.device))
+    yield guard
+    assert len(bands) > 2
+    for whole, before, count in bands:
+        for band in (slice(GUARD), slice(GUARD + count, None)):
+            assert torch.equal(whole[band].isnan(), before[band].isnan())
+            assert torch.equal(whole[band].nan_to_num(), before[band].nan_to_num())

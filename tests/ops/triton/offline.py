@@ -1,0 +1,74 @@
+"""Compiles what a launcher would launch, for a card that is not there, and reads what the assembler says of it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+TYPES = {
+    torch.bfloat16: "*bf16",
+    torch.float16: "*fp16",
+    torch.float32: "*fp32",
+    torch.float64: "*fp64",
+    torch.int64: "*i64",
+}
+
+
+class Compiled(NamedTuple):
+    name: str
+    options: dict[str, Any]
+    shared: int  # bytes
+    registers: int  # a thread
+    stack: int  # bytes a thread: what spills
+    ptx: str
+
+
+def launches(monkeypatch: pytest.MonkeyPatch, arch: int, run: Callable[[], Any]) -> list[tuple[Any, dict[str, Any]]]:
+    """(kernel, its arguments by name) of every launch in ``run``, on tensors that stay on the CPU; nothing is run."""
+    from triton.runtime.jit import JITFunction
+    from trm_fast.triton_kernels import configs
+
+    seen: list[tuple[Any, dict[str, Any]]] = []
+
+    def record(kernel: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> None:
+        seen.append((kernel, dict(zip(kernel.arg_names, arguments, strict=False)) | options))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JITFunction, "run", record)
+        patch.setattr(configs, "architecture", lambda device: f"sm_{arch}")
+        run()
+    return seen
+
+
+def compile_for(arch: int, kernel: Any, arguments: dict[str, Any], folder: Path) -> Compiled:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    arguments = dict(arguments)
+    options = {name: arguments.pop(name) for name in ("num_warps", "num_stages") if name in arguments}
+    signature, constants, attributes = {}, {}, {}
+    for parameter in kernel.params:
+        value = arguments[parameter.name]
+        if parameter.is_constexpr:
+            signature[parameter.name], constants[parameter.name] = "constexpr", value
+        elif isinstance(value, torch.Tensor):
+            signature[parameter.name] = TYPES[value.dtype]
+        else:
+            signature[parameter.name] = "i32" if isinstance(value, int) else "fp32"
+        if isinstance(value, torch.Tensor) or (signature[parameter.name] == "i32" and value % 16 == 0):
+            attributes[(parameter.num,)] = [["tt.divisibility", 16]]
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
+    made = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+    cubin = folder / "kernel.cubin"
+    cubin.write_bytes(made.asm["cubin"])
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    usage = subprocess.run([str(tool), "-res-usage", str(cubin)], capture_output=True, text=True, check=True).stdout
+    registers, stack = map(int, re.search(r"REG:(\d+) STACK:(\d+)", usage).groups())
+    return Compiled(kernel.__name__, options, made.metadata.shared, registers, stack, made.asm["ptx"])

@@ -1,0 +1,253 @@
+"""Every op on the Triton backend against its float64 reference: tiny odd shapes, guard bands, one graph."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from trm_fast import ops
+from trm_fast.ops import backend, reference
+
+FLOATS = [torch.float32, torch.float16]
+if not backend.INTERPRETED:  # whose products of bfloat16 are wrong
+    FLOATS.append(torch.bfloat16)
+KERNELS = torch.ops.trm_fast_triton
+
+
+def move(device, dtype, *tensors):
+    return [t.to(device, dtype) if t.is_floating_point() else t.to(device) for t in tensors]
+
+
+def layer_weights(random, width, inner):
+    return random(2 * inner, width) * width**-0.5, random(width, inner) * inner**-0.5
+
+
+def attention_weights(random, D):
+    return random(3 * D, D) * D**-0.5, random(D, D) * D**-0.5
+
+
+def rotary_tables(random, L, width, device):
+    angles = random(L, width // 2).repeat(1, 2)
+    return angles.cos().to(device), angles.sin().to(device)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(
+    ("shape", "dim"), [((3, 97, 5), 1), ((5, 20), -1), ((2, 1, 3), 0), ((1, 33, 17), 1), ((0, 4), 1)]
+)
+@pytest.mark.parametrize("residual", [True, False])
+def test_rms_norm(triton, check, random, device, shape, dim, dtype, residual):
+    x, r = move(device, dtype, random(*shape), random(*shape))
+    check("rms_norm", *((x, r) if residual else (x,)), dim=dim)
+
+
+@pytest.mark.parametrize(("shape", "dim"), [((2, 9000), 1), ((2, 700, 3), 1)])
+def test_rms_norm_of_lines_longer_than_a_block(triton, check, random, device, shape, dim):
+    check("rms_norm", *move(device, torch.float32, random(*shape), random(*shape)), dim=dim)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("shape", "dim"), [((5, 38), -1), ((3, 6, 5), 1), ((0, 4), 1), ((1, 2), 1)])
+def test_swiglu(triton, check, random, device, shape, dim, dtype):
+    check("swiglu", *move(device, dtype, random(*shape)), dim=dim)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", [(1, 5, 20, 12), (2, 17, 40, 70), (1, 1, 1, 1), (1, 3, 530, 8)])
+def test_mlp(triton, check, random, device, shape, dtype):
+    B, L, D, inner = shape
+    check("mlp", *move(device, dtype, random(B, L, D), *layer_weights(random, D, inner)))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", [(1, 97, 20, 12), (2, 81, 33, 70), (3, 5, 40, 8), (1, 1, 1, 1), (2, 130, 9, 12)])
+def test_token_mixer(triton, check, random, device, shape, dtype):
+    B, L, D, inner = shape
+    check("token_mixer", *move(device, dtype, random(B, L, D), *layer_weights(random, L, inner)))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("shape", "heads"), [((1, 97, 16), 1), ((2, 5, 20), 2), ((1, 33, 6), 2), ((1, 1, 1), 1)])
+@pytest.mark.parametrize("rotary", [True, False])
+def test_attention(triton, check, random, device, shape, heads, rotary, dtype):
+    L, D = shape[1:]
+    width = D // heads
+    if rotary and width % 2:
+        pytest.skip("rotary positions need an even width")
+    tables = rotary_tables(random, L, width, device) if rotary else None
+    h, *weights = move(device, dtype, random(*shape), *attention_weights(random, D))
+    check("attention", h, *weights, heads=heads, rotary=tables)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", [(3, 7, 11), (97, 2), (1, 1), (1, 1030), (0, 5)])
+@pytest.mark.parametrize("scale", [3, 1e3])
+def test_stablemax_cross_entropy(triton, check, random, device, shape, scale, dtype):
+    labels = torch.arange(torch.Size(shape[:-1]).numel()).reshape(shape[:-1]) % shape[-1]
+    labels = labels.where(labels % 3 != 1, -100).int()
+    check("stablemax_cross_entropy", *move(device, dtype, scale * random(*shape), labels))
+
+
+def test_stablemax_at_the_branch_and_outside(triton, device):
+    """s'(0) = 1 from both sides and s'(1) is finite; an ignored row may hold NaN; no such label is NaN, not memory."""
+    x = torch.tensor([[0.0, -0.0, 1.0, 1 + 1e-7], [torch.nan, 1, 2, 3], [0, 1, 2, 3]], device=device).requires_grad_()
+    loss = ops.stablemax_cross_entropy(x, torch.tensor([0, -100, 4], device=device))
+    (dx,) = torch.autograd.grad(loss[:2].sum(), x)
+    want = torch.tensor([[1 / 6 - 1, 1 / 6, 1 / 6, 1 / 6], [0, 0, 0, 0], [0, 0, 0, 0]])
+    torch.testing.assert_close(dx.cpu(), want, atol=1e-6, rtol=0)
+    assert loss[1] == 0
+    assert loss[2].isnan()
+
+
+def network(random, L, D, heads, blocks=1):
+    weights = []
+    for _ in range(blocks):
+        weights += attention_weights(random, D) if heads else layer_weights(random, L, 6)
+        weights += layer_weights(random, D, 10)
+    return weights
+
+
+def recursion(op, dual, **options):
+    """latent_recursion as a function of tensors, with one result, so that ``check`` can compare it."""
+
+    def run(*tensors, **extra):
+        states, weights = tensors[: 2 + dual], tensors[2 + dual :]
+        y, z = op(*(states if dual else (None, *states)), weights, **options, **extra)
+        unused = 0 * states[-1]  # x, where n is 0; PyTorch would refuse to name its gradient
+        return z if y is None else torch.stack((y, z + unused))
+
+    return run
+
+
+@pytest.mark.parametrize("heads", [0, 2])
+@pytest.mark.parametrize(
+    ("dual", "n", "inject_last"), [(True, 2, True), (False, 1, True), (False, 1, False), (True, 0, True)]
+)
+def test_latent_recursion(triton, check, random, device, monkeypatch, heads, dual, n, inject_last):
+    B, L, D = 2, 9, 12
+    rotary = rotary_tables(random, L, D // heads, device) if heads else None
+    options = {"n": n, "heads": heads, "inject_last": inject_last, "rotary": rotary}
+    for module, name in ((ops, "recursion"), (reference, "recursion")):
+        monkeypatch.setattr(module, name, recursion(module.latent_recursion, dual, **options), raising=False)
+    tensors = move(device, torch.float32, *(random(B, L, D) for _ in range(2 + dual)), *network(random, L, D, heads))
+    check("recursion", *tensors)
+
+
+@pytest.mark.parametrize("heads", [0, 2])
+def test_cycles_without_gradient(triton, random, device, heads):
+    L, D = 5, 12
+    states = move(device, torch.float32, *(random(1, L, D) for _ in range(3)))
+    weights = move(device, torch.float32, *network(random, L, D, heads, blocks=2))
+    before = [t.clone() for t in states]
+    got = ops.latent_recursion(*states, weights, 2, heads=heads, cycles=2)
+    want = reference.latent_recursion(
+        *(t.double() for t in states), [w.double() for w in weights], 2, heads=heads, cycles=2
+    )
+    for g, w in zip(got, want, strict=True):
+        torch.testing.assert_close(g.double(), w, rtol=1e-4, atol=1e-5)
+    assert all(map(torch.equal, states, before))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_latent_step(triton, check, random, device, monkeypatch, dtype):
+    for module in (ops, reference):
+        step = module.latent_step
+        monkeypatch.setattr(module, "one_step", lambda z, x, *w, step=step: step(z, x, w), raising=False)
+    weights = network(random, 9, 12, 0)
+    check("one_step", *move(device, dtype, random(2, 9, 12), random(2, 9, 12), *weights))
+
+
+@pytest.mark.parametrize("op", ["rms_norm", "swiglu", "mlp", "token_mixer", "attention", "latent_step", "parts"])
+def test_stays_within_its_tensors(triton, random, device, guarded, op):
+    L, D = (131, 10) if op == "parts" else (7, 10)
+    h, gate_up, down = move(device, torch.float32, random(1, L, D), *layer_weights(random, D, 6))
+    mix = move(device, torch.float32, *layer_weights(random, L, 6))
+    calls = {
+        "rms_norm": (lambda x: ops.rms_norm(x, x, dim=1), (h,)),
+        "swiglu": (ops.swiglu, (h,)),
+        "mlp": (ops.mlp, (h, gate_up, down)),
+        "token_mixer": (ops.token_mixer, (h, *mix)),
+        "parts": (ops.token_mixer, (h, *mix)),
+        "attention": (
+            lambda *t: ops.attention(*t, heads=2),
+            (h, *move(device, h.dtype, *attention_weights(random, D))),
+        ),
+        "latent_step": (lambda z, *w: ops.latent_step(z, z, w), (h, *mix, gate_up, down)),
+    }
+    run, inputs = calls[op]
+    leaves = [guarded(t).requires_grad_() for t in inputs]
+    results = [run(*leaves)]
+    results += torch.autograd.grad(results[0].sum(), leaves)
+    assert all(t.isfinite().all() for t in results)
+
+
+@pytest.mark.parametrize("op", ["mlp", "token_mixer", "attention"])
+def test_no_samples(triton, random, device, op):
+    h = torch.empty(0, 6, 12, device=device)
+    weights = (
+        attention_weights(random, 12)
+        if op == "attention"
+        else layer_weights(random, 6 if op == "token_mixer" else 12, 5)
+    )
+    leaves = [t.requires_grad_() for t in (h, *move(device, h.dtype, *weights))]
+    y = getattr(ops, op)(*leaves, **({"heads": 2} if op == "attention" else {}))
+    dh, *dweights = torch.autograd.grad(y.sum(), leaves)
+    assert y.shape == dh.shape == h.shape
+    assert all((d == 0).all() for d in dweights)
+
+
+def test_any_layout(triton, check, random, device):
+    h, (gate_up, down) = random(2, 20, 9).transpose(1, 2), layer_weights(random, 20, 12)
+    h, gate_up, down = move(device, torch.float32, h, gate_up.t().contiguous().t(), down.t().contiguous().t())
+    check("mlp", h, gate_up, down)
+    check("mlp", h[:1].expand(3, 9, 20), gate_up, down, grad=torch.ones(1, 1, 1, device=device).expand(3, 9, 20))
+
+
+def test_opcheck(triton, random, device):
+    def opcheck(op, *arguments):
+        torch.library.opcheck(op.default, arguments, test_utils=("test_schema", "test_faketensor"))
+        return op.default(*arguments)
+
+    L, D, eps = 5, 12, 1e-5
+    z, dy = move(device, torch.float32, random(2, L, D), random(2, L, D))
+    mix, mlp = (move(device, torch.float32, *layer_weights(random, width, 6)) for width in (L, D))
+    project = move(device, torch.float32, *attention_weights(random, D))
+    y, rstd = opcheck(KERNELS.rms_norm_fwd, z, z, 1, eps)
+    opcheck(KERNELS.rms_norm_bwd, dy, y, rstd, 1)
+    opcheck(KERNELS.swiglu_bwd, opcheck(KERNELS.swiglu_fwd, z, -1), z, -1)
+    labels = torch.zeros(2, L, dtype=torch.int64, device=device)
+    loss, total = opcheck(KERNELS.stablemax_cross_entropy_fwd, z, labels, -100)
+    opcheck(KERNELS.stablemax_cross_entropy_bwd, loss, z, labels, total, -100)
+    for fwd, bwd, weights in (
+        (KERNELS.mlp_fwd, KERNELS.mlp_bwd, mlp),
+        (KERNELS.token_mixer_fwd, KERNELS.token_mixer_bwd, mix),
+    ):
+        opcheck(fwd, z, *weights, eps, False)
+        opcheck(bwd, dy, z, opcheck(fwd, z, *weights, eps, True)[1], *weights, eps)
+    for cos, sin in ((None, None), rotary_tables(random, L, 6, device)):
+        saved = opcheck(KERNELS.attention_fwd, z, *project, 2, cos, sin, eps, True)[1]
+        opcheck(KERNELS.attention_bwd, dy, z, saved, *project, 2, cos, sin, eps)
+    for y in (z.clone(), None):
+        saved = opcheck(KERNELS.latent_recursion_fwd, y, z, dy, [*mix, *mlp], None, None, 0, 1, 1, True, eps, True)[2]
+        arguments = (dy, z, saved, [*mix, *mlp], None, None, 0, 1, y is not None, True, eps)
+        opcheck(KERNELS.latent_recursion_bwd, None if y is None else dy, *arguments)
+
+
+def test_compiles_to_one_graph(triton, compiled, random, device):
+    z, x = move(device, torch.float32, random(1, 5, 12), random(1, 5, 12))
+    weights = move(device, torch.float32, *network(random, 5, 12, 0))
+    if device.type == "cpu":  # `compiled` compares on a CPU
+        compiled("mlp", z, *weights[2:])
+        compiled("rms_norm", z, x, dim=1)
+    traced = torch.compile(lambda z: ops.latent_step(z, x, weights), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(traced(z), ops.latent_step(z, x, weights))
+
+
+def test_what_cannot_run_says_so(triton, device):
+    with pytest.raises(ops.BackendUnavailable, match="has no float64"):
+        ops.swiglu(torch.zeros(2, device=device, dtype=torch.float64))
+    with pytest.raises(ops.BackendUnavailable, match="stablemax has no triton kernel"):
+        ops.stablemax(torch.zeros(2, device=device))
+    if backend.INTERPRETED:
+        with pytest.raises(ops.BackendUnavailable, match="wrong products of bfloat16"):
+            ops.swiglu(torch.zeros(2, dtype=torch.bfloat16))

@@ -1,0 +1,115 @@
+"""Every kernel as launched at paper size, compiled for cards that are not here: nothing spills, everything fits."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from trm_fast.ops import backend
+
+from . import offline
+
+SHARED = {80: 163 * 1024, 90: 227 * 1024}  # what a block may ask for
+D, HEADS, B = 512, 8, 2
+BF16 = torch.bfloat16
+
+pytestmark = pytest.mark.skipif(backend.INTERPRETED, reason="the interpreter does not compile")
+
+
+def mlp(D: int, inner: int):
+    from trm_fast.triton_kernels.mlp import mlp_bwd, mlp_fwd
+
+    h = torch.zeros(B, 97, D, dtype=BF16)
+    weights = torch.zeros(2 * inner, D, dtype=BF16), torch.zeros(D, inner, dtype=BF16)
+    mlp_fwd(h, *weights, 1e-5, False)
+    _, saved = mlp_fwd(h, *weights, 1e-5, True)
+    mlp_bwd(h, h, saved, *weights, 1e-5)
+
+
+def token_mixer(L: int, inner: int):
+    from trm_fast.triton_kernels.token_mixer import TokenMixer
+
+    h = torch.zeros(B, L, D, dtype=BF16)
+    layer = TokenMixer(torch.zeros(2 * inner, L, dtype=BF16), torch.zeros(L, inner, dtype=BF16), 1e-5)
+    kept = [h.new_zeros(shape, dtype=dtype) for shape, dtype in layer.kept(h)]
+    for injection in (None, h):  # the second backward adds to the sums of the first
+        layer.forward(h, injection, torch.empty_like(h), kept)
+        layer.backward(h, h, injection, h, kept)
+
+
+def attention(L: int):
+    from trm_fast.triton_kernels.attention import attention_bwd, attention_fwd
+
+    h = torch.zeros(B, L, D, dtype=BF16)
+    weights = torch.zeros(3 * D, D, dtype=BF16), torch.zeros(D, D, dtype=BF16)
+    tables = torch.zeros(L, D // HEADS), torch.zeros(L, D // HEADS)
+    _, saved = attention_fwd(h, *weights, HEADS, *tables, 1e-5, True)
+    attention_bwd(h, h, saved, *weights, HEADS, *tables, 1e-5)
+
+
+def elementwise():
+    from trm_fast.triton_kernels import rms_norm, stablemax, swiglu
+
+    h, logits = torch.zeros(B, 97, D, dtype=BF16), torch.zeros(B, 81, 11, dtype=BF16)
+    for dim in (1, 2):
+        y, rstd = rms_norm.rms_norm_fwd(h, h, dim, 1e-5)
+        rms_norm.rms_norm_bwd(h, y, rstd, dim)
+    swiglu.swiglu_bwd(swiglu.swiglu_fwd(h, -1), h, -1)
+    labels = torch.zeros(B, 81, dtype=torch.int64)
+    loss, total = stablemax.stablemax_cross_entropy_fwd(logits, labels, -100)
+    stablemax.stablemax_cross_entropy_bwd(loss, logits, labels, total, -100)
+
+
+CASES = {
+    "elementwise": elementwise,
+    "mlp-512": lambda: mlp(512, 1536),
+    "mlp-256": lambda: mlp(256, 768),
+    "token_mixer-97": lambda: token_mixer(97, 512),
+    "token_mixer-81": lambda: token_mixer(81, 256),
+    "attention-97": lambda: attention(97),
+    "attention-81": lambda: attention(81),
+}
+
+
+@pytest.mark.parametrize("arch", [90, 80])
+@pytest.mark.parametrize("case", CASES)
+def test_compiles_without_spills(monkeypatch, tmp_path, record_property, case, arch):
+    if arch == 80 and case.endswith("-81"):
+        pytest.skip("sm_80 is compiled at 97 tokens alone, to save time")
+    if arch == 80 and case == "attention-97":
+        pytest.xfail("attention's backward spills on sm_80 with every block size tried (bench/LOG.md)")
+    seen = {}
+    for kernel, arguments in offline.launches(monkeypatch, arch, CASES[case]):
+        constants = {p.name: arguments[p.name] for p in kernel.params if p.is_constexpr}
+        seen[kernel.__name__, str(constants)] = (kernel, arguments)
+    assert len(seen) >= 3
+    for kernel, arguments in seen.values():
+        made = offline.compile_for(arch, kernel, arguments, tmp_path)
+        facts = (
+            f"{made.name} {made.options}: {made.registers} registers, {made.shared} bytes shared, {made.stack} spilled"
+        )
+        print(f"sm_{arch} {case} {facts}")
+        record_property(f"sm_{arch} {made.name}", facts)
+        assert made.stack == 0, facts
+        assert made.registers <= 255, facts
+        assert made.shared <= SHARED[arch], facts
+        if case != "elementwise" and made.name.split("_")[0] not in ("rms", "swiglu"):
+            assert ("wgmma.mma_async" if arch == 90 else "mma.sync") in made.ptx, facts
+
+
+def test_the_tuner_knows_every_kernel():
+    """Its candidates name the options that the table's rows name."""
+    from trm_fast.triton_kernels import configs
+
+    file = Path(__file__).parents[3] / "bench" / "tune.py"
+    spec = importlib.util.spec_from_file_location("tune", file)
+    tune = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tune)
+    spaces = {kernel: space for kernels in tune.SPACES.values() for kernel, (_, space) in kernels.items()}
+    rows = {kernel: set(row["16"]) for kernel, row in configs.table()["default"].items()}
+    assert {kernel: {*space, "num_stages"} for kernel, space in spaces.items()} == {
+        kernel: {*row, "num_stages"} for kernel, row in rows.items()
+    }

@@ -1,0 +1,58 @@
+"""Block sizes, warps and stages of every kernel, by architecture; ``bench/tune.py`` writes the table (configs.json).
+
+The rows of ``default`` fit an sm_80, too. No row has been measured on a card yet: they were chosen from what compiles
+without spills.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+TABLE = Path(__file__).with_name("configs.json")
+
+
+@functools.cache
+def table() -> dict[str, dict[str, dict[str, dict[str, int]]]]:
+    """architecture -> kernel -> "16" or "32" bits, or bits and a shape such as "16:512x1536" -> launch options."""
+    content: dict[str, dict[str, dict[str, dict[str, int]]]] = json.loads(TABLE.read_text())
+    return content
+
+
+@functools.cache
+def architecture(device: torch.device) -> str:
+    """ "sm_90" on an H100 or H200; "default" for a device without a row in the table, and where no GPU is."""
+    if device.type != "cuda":
+        return "default"
+    name = "sm_{}{}".format(*torch.cuda.get_device_capability(device))
+    return name if name in table() else "default"
+
+
+def key(bits: int, *shape: int) -> str:
+    return f"{bits}:{'x'.join(map(str, shape))}"
+
+
+@functools.cache
+def _lookup(kernel: str, arch: str, bits: int, shape: tuple[int, ...]) -> dict[str, Any]:
+    for rows in (table().get(arch, {}).get(kernel, {}), table()["default"][kernel]):
+        for name in (key(bits, *shape), str(bits)):
+            if name in rows:
+                return rows[name]
+    raise KeyError(f"configs.json has no row for {kernel} with {bits} bits")
+
+
+def put(arch: str, kernel: str, name: str, options: dict[str, int]) -> None:
+    """A row for this process; the tuner's way to try one."""
+    table().setdefault(arch, {}).setdefault(kernel, {})[name] = options
+    _lookup.cache_clear()
+    architecture.cache_clear()
+
+
+def lookup(kernel: str, tensor: Tensor, *shape: int) -> dict[str, Any]:
+    """Keyword arguments for a launch: that shape's row where one was tuned, else the dtype's."""
+    return _lookup(kernel, architecture(tensor.device), 8 * tensor.element_size(), shape)

@@ -1,0 +1,216 @@
+"""SwiGLU over channels with residual and norm: two products forward, each with all that follows in its epilogue.
+
+Products without an epilogue (the weights' gradients, dh) are left to torch.mm: there the vendor's library is hard to
+beat. The gate/up product writes SwiGLU's result alone; pre-activations only where gradients are wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from trm_fast.triton_kernels import configs
+from trm_fast.triton_kernels.layer import Spec, single_bwd, single_fwd
+from trm_fast.triton_kernels.rms_norm import normalize, rms_norm_bwd
+from trm_fast.triton_kernels.swiglu import silu_mul, silu_mul_bwd
+
+# Channels whose whole row a program's accumulators hold, so that the norm can be the product's epilogue.
+WIDEST_ROW = 512
+
+
+@triton.jit
+def gate_up_fwd_kernel(
+    p_h,
+    p_gate_up,
+    p_hidden,
+    p_kept,
+    rows,
+    D: tl.constexpr,
+    inner,
+    KEEP: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
+):
+    """``hidden = silu(h gate^T) (h up^T)`` for a tile of tokens and inner channels; ``kept`` takes gate and up."""
+    tiles = tl.cdiv(inner, COLUMNS)  # neighbours share their tokens: h is read once from memory, the weights from L2
+    i_row = (tl.program_id(0) // tiles * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
+    i_column = tl.program_id(0) % tiles * COLUMNS + tl.arange(0, COLUMNS)
+    i_depth = tl.arange(0, DEPTH)
+    m_row, m_column = i_row < rows, i_column < inner
+    at_h = p_h + i_row * D + i_depth[None, :]
+    at_w = p_gate_up + i_column[None, :] * D + i_depth[:, None]
+    b_gate = tl.zeros((ROWS, COLUMNS), tl.float32)
+    b_up = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for first in range(0, D, DEPTH):
+        m_h, m_w = m_row, m_column[None, :]
+        if D % DEPTH:
+            m_h, m_w = m_h & (first + i_depth < D)[None, :], m_w & (first + i_depth < D)[:, None]
+        b_h = tl.load(at_h + first, mask=m_h, other=0)
+        b_gate = tl.dot(b_h, tl.load(at_w + first, mask=m_w, other=0), b_gate, input_precision="ieee")
+        b_up = tl.dot(b_h, tl.load(at_w + inner * D + first, mask=m_w, other=0), b_up, input_precision="ieee")
+    dtype = p_hidden.dtype.element_ty
+    m = m_row & m_column[None, :]
+    if KEEP:
+        at = p_kept + i_row * 2 * inner + i_column[None, :]
+        tl.store(at, b_gate.to(dtype), mask=m)
+        tl.store(at + inner, b_up.to(dtype), mask=m)
+    tl.store(p_hidden + i_row * inner + i_column[None, :], silu_mul(b_gate, b_up).to(dtype), mask=m)
+
+
+@triton.jit
+def project_fwd_kernel(
+    p_a,
+    p_w,
+    p_residual,
+    p_y,
+    p_rstd,
+    rows,
+    K: tl.constexpr,
+    D,
+    eps,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    DEPTH: tl.constexpr,
+):
+    """``y = rms_norm(residual + a w^T)``; a program holds whole rows."""
+    i_row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
+    i_column, i_depth = tl.arange(0, WIDTH), tl.arange(0, DEPTH)
+    m_row, m_column = (i_row < rows)[:, None], (i_column < D)[None, :]
+    at_a = p_a + i_row[:, None] * K + i_depth[None, :]
+    at_w = p_w + i_column[None, :] * K + i_depth[:, None]
+    at, m = i_row[:, None] * D + i_column[None, :], m_row & m_column
+    b_y = tl.load(p_residual + at, mask=m, other=0).to(tl.float32)
+    for first in range(0, K, DEPTH):
+        m_a, m_w = m_row, m_column
+        if K % DEPTH:
+            m_a, m_w = m_a & (first + i_depth < K)[None, :], m_w & (first + i_depth < K)[:, None]
+        b_a = tl.load(at_a + first, mask=m_a, other=0)
+        b_y = tl.dot(b_a, tl.load(at_w + first, mask=m_w, other=0), b_y, input_precision="ieee")
+    rstd = tl.rsqrt(tl.sum(b_y * b_y, 1) / D + eps)
+    tl.store(p_y + at, (b_y * rstd[:, None]).to(p_y.dtype.element_ty), mask=m)
+    tl.store(p_rstd + i_row, rstd, mask=i_row < rows)
+
+
+@triton.jit
+def down_bwd_kernel(
+    p_d,
+    p_down,
+    p_kept,
+    p_hidden,
+    p_dgate_up,
+    rows,
+    D: tl.constexpr,
+    inner,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
+):
+    """``dhidden = d down``, then SwiGLU's backward on it; ``hidden`` again, for the gradient of down."""
+    tiles = tl.cdiv(inner, COLUMNS)
+    i_row = (tl.program_id(0) // tiles * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
+    i_column = (tl.program_id(0) % tiles * COLUMNS + tl.arange(0, COLUMNS))[None, :]
+    i_depth = tl.arange(0, DEPTH)
+    m_row, m_column = i_row < rows, i_column < inner
+    at_d = p_d + i_row * D + i_depth[None, :]
+    at_w = p_down + i_depth[:, None] * inner + i_column
+    b_d = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for first in range(0, D, DEPTH):
+        m_d, m_w = m_row, m_column
+        if D % DEPTH:
+            m_d, m_w = m_d & (first + i_depth < D)[None, :], m_w & (first + i_depth < D)[:, None]
+        b_a = tl.load(at_d + first, mask=m_d, other=0)
+        b_d = tl.dot(b_a, tl.load(at_w + first * inner, mask=m_w, other=0), b_d, input_precision="ieee")
+    dtype = p_hidden.dtype.element_ty
+    at, m = i_row * 2 * inner + i_column, m_row & m_column
+    b_gate = tl.load(p_kept + at, mask=m, other=0).to(tl.float32)
+    b_up = tl.load(p_kept + at + inner, mask=m, other=0).to(tl.float32)
+    b_dgate, b_dup = silu_mul_bwd(b_d, b_gate, b_up)
+    tl.store(p_dgate_up + at, b_dgate.to(dtype), mask=m)
+    tl.store(p_dgate_up + at + inner, b_dup.to(dtype), mask=m)
+    tl.store(p_hidden + i_row * inner + i_column, silu_mul(b_gate, b_up).to(dtype), mask=m)
+
+
+def project(a: Tensor, w: Tensor, residual: Tensor, eps: float, y: Tensor, rstd: Tensor) -> None:
+    """``y = rms_norm(residual + a w^T)`` over channels, into y and rstd; a (rows, K), w (D, K), all contiguous."""
+    (rows, K), D = a.shape, w.shape[0]
+    if D > WIDEST_ROW:
+        normalize(torch.mm(a, w.t()), residual.view(rows, D), -1, eps, y, rstd)
+    elif rows:
+        config = configs.lookup("project_fwd", a, D, K)
+        project_fwd_kernel[(triton.cdiv(rows, config["ROWS"]),)](
+            a, w, residual, y, rstd, rows, K, D, eps,
+            WIDTH=max(16, triton.next_power_of_2(D)), **config,
+        )  # fmt: skip
+
+
+class MLP:
+    """The layer (``layer.Layer``); gate_up (2 I, D), down (D, I)."""
+
+    def __init__(self, gate_up: Tensor, down: Tensor, eps: float) -> None:
+        self.gate_up, self.down, self.eps = gate_up.contiguous(), down.contiguous(), eps
+        self.sums: list[Tensor] | None = None
+
+    def kept(self, h: Tensor) -> list[Spec]:
+        B, L, _ = h.shape
+        return [((B * L, self.gate_up.shape[0]), h.dtype), ((B, L), torch.float32)]
+
+    def forward(self, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> None:
+        h = h if injection is None else h + injection
+        B, L, D = h.shape
+        inner, rows = self.down.shape[1], B * L
+        hidden = h.new_empty(rows, inner)
+        pre, rstd = kept if kept else (hidden, h.new_empty(B, L, dtype=torch.float32))
+        if hidden.numel():
+            config = configs.lookup("gate_up_fwd", h, inner, D)
+            grid = (triton.cdiv(rows, config["ROWS"]) * triton.cdiv(inner, config["COLUMNS"]),)
+            gate_up_fwd_kernel[grid](
+                h, self.gate_up, hidden, pre, rows, D, inner,
+                KEEP=bool(kept), **config,
+            )  # fmt: skip
+        project(hidden, self.down, h, self.eps, y, rstd)
+
+    def backward(self, dy: Tensor, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> Tensor:
+        h = h if injection is None else h + injection
+        pre, rstd = kept
+        D, inner = self.down.shape
+        d = rms_norm_bwd(dy, y, rstd, -1).view(len(pre), D)
+        hidden, dgate_up = d.new_empty(len(d), inner), torch.empty_like(pre)
+        if hidden.numel():
+            config = configs.lookup("down_bwd", h, inner, D)
+            grid = (triton.cdiv(len(d), config["ROWS"]) * triton.cdiv(inner, config["COLUMNS"]),)
+            down_bwd_kernel[grid](d, self.down, pre, hidden, dgate_up, len(d), D, inner, **config)
+        self.sums = add_products(self.sums, (dgate_up, h.view(len(d), D)), (d, hidden))
+        return torch.addmm(d, dgate_up, self.gate_up).view(h.shape)
+
+    def gradients(self) -> list[Tensor]:
+        return in_dtype_of(self.sums, (self.gate_up, self.down))
+
+
+def add_products(sums: list[Tensor] | None, *pairs: tuple[Tensor, Tensor]) -> list[Tensor]:
+    """``a^T b`` of every pair, added up in float32 over the applications of a layer."""
+    products = [torch.mm(a.t(), b) for a, b in pairs]
+    if sums is None:
+        return [product.float() for product in products]
+    return [total.add_(product) for total, product in zip(sums, products, strict=True)]
+
+
+def in_dtype_of(sums: list[Tensor] | None, weights: Sequence[Tensor]) -> list[Tensor]:
+    if sums is None:
+        return [torch.zeros_like(w) for w in weights]
+    return [total.to(w.dtype) for total, w in zip(sums, weights, strict=True)]
+
+
+def mlp_fwd(h: Tensor, gate_up: Tensor, down: Tensor, eps: float, keep: bool) -> tuple[Tensor, Tensor]:
+    """(y, saved); saved is empty unless ``keep``."""
+    return single_fwd(MLP(gate_up, down, eps), h, keep)
+
+
+def mlp_bwd(
+    dy: Tensor, h: Tensor, saved: Tensor, gate_up: Tensor, down: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(dh, dgate_up, ddown)."""
+    return single_bwd(MLP(gate_up, down, eps), dy, h, saved)

@@ -1,0 +1,106 @@
+"""Stable-max cross-entropy: scores ``x + 1`` for x >= 0, ``1 / (1 - x)`` below; everything in float64, as published.
+
+The logits are few beside the states, so a card's slow float64 does not show.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from trm_fast.triton_kernels import configs
+
+
+@triton.jit
+def _score(x):
+    b_x = x.to(tl.float64)
+    # The divisor of the branch not taken must not be zero.
+    return tl.where(b_x < 0, 1.0 / (1.0 - tl.where(b_x < 0, b_x, 0.0)), b_x + 1.0)
+
+
+@triton.jit
+def stablemax_cross_entropy_fwd_kernel(
+    p_logits, p_labels, p_loss, p_total, rows, classes: tl.constexpr, ignore, ROWS: tl.constexpr, BLOCK: tl.constexpr
+):
+    i_row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    m_row = i_row < rows
+    label = tl.load(p_labels + i_row, mask=m_row, other=ignore)
+    valid = label != ignore
+    total = tl.zeros((ROWS,), tl.float64)
+    for first in range(0, classes, BLOCK):
+        i_class = first + tl.arange(0, BLOCK)
+        m = (valid & m_row)[:, None] & (i_class < classes)[None, :]
+        b_x = tl.load(p_logits + i_row[:, None] * classes + i_class[None, :], mask=m, other=0)
+        total += tl.sum(tl.where(m, _score(b_x), 0.0), 1)
+    inside = valid & (label >= 0) & (label < classes)
+    target = _score(tl.load(p_logits + i_row * classes + label, mask=inside & m_row, other=0))
+    loss = tl.where(valid, tl.log(tl.where(valid, total, 1.0)) - tl.log(target), 0.0)
+    # A kernel cannot raise: a label outside the classes shows as NaN.
+    tl.store(p_loss + i_row, tl.where(valid & (inside == 0), float("nan"), loss), mask=m_row)
+    tl.store(p_total + i_row, tl.where(valid, total, 1.0), mask=m_row)
+
+
+@triton.jit
+def stablemax_cross_entropy_bwd_kernel(
+    p_dloss,
+    p_logits,
+    p_labels,
+    p_total,
+    p_dlogits,
+    rows,
+    classes: tl.constexpr,
+    ignore,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """``dloss s'(x) (1 / total - [x is the label's] / s(x))``."""
+    i_row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    m_row = i_row < rows
+    label = tl.load(p_labels + i_row, mask=m_row, other=ignore)
+    inside = (label != ignore) & (label >= 0) & (label < classes) & m_row
+    dloss = tl.load(p_dloss + i_row, mask=inside, other=0)
+    share = dloss / tl.load(p_total + i_row, mask=inside, other=1)
+    for first in range(0, classes, BLOCK):
+        i_class = first + tl.arange(0, BLOCK)
+        m = m_row[:, None] & (i_class < classes)[None, :]
+        at = i_row[:, None] * classes + i_class[None, :]
+        b_x = tl.load(p_logits + at, mask=m & inside[:, None], other=0)
+        b_score = _score(b_x)
+        b_d = share[:, None] - tl.where(i_class[None, :] == label[:, None], dloss[:, None] / b_score, 0.0)
+        b_d = tl.where(inside[:, None], b_d * tl.where(b_x < 0, b_score * b_score, 1.0), 0.0)
+        tl.store(p_dlogits + at, b_d.to(p_dlogits.dtype.element_ty), mask=m)
+
+
+def _options(name: str, logits: Tensor, rows: int) -> tuple[tuple[int], dict[str, int]]:
+    config = dict(configs.lookup(name, logits))
+    block = min(triton.next_power_of_2(logits.shape[-1]), 1024)
+    per_program = max(1, config.pop("elements") // block)
+    return (triton.cdiv(rows, per_program),), {"ROWS": per_program, "BLOCK": block, **config}
+
+
+def stablemax_cross_entropy_fwd(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """The losses and the sums of the scores, in the labels' shape, float64; a label outside [0, V) gives NaN."""
+    loss = logits.new_empty(labels.shape, dtype=torch.float64)
+    total = torch.empty_like(loss)
+    if loss.numel():
+        grid, options = _options("stablemax_cross_entropy_fwd", logits, loss.numel())
+        stablemax_cross_entropy_fwd_kernel[grid](
+            logits.contiguous(), labels.contiguous(), loss, total,
+            loss.numel(), logits.shape[-1], ignore_index, **options,
+        )  # fmt: skip
+    return loss, total
+
+
+def stablemax_cross_entropy_bwd(
+    dloss: Tensor, logits: Tensor, labels: Tensor, total: Tensor, ignore_index: int
+) -> Tensor:
+    """The gradient of the logits, in their dtype; zero where the label is ignored or none."""
+    dlogits = torch.empty_like(logits, memory_format=torch.contiguous_format)
+    if dlogits.numel():
+        grid, options = _options("stablemax_cross_entropy_bwd", logits, labels.numel())
+        stablemax_cross_entropy_bwd_kernel[grid](
+            dloss.contiguous(), logits.contiguous(), labels.contiguous(), total.contiguous(), dlogits,
+            labels.numel(), logits.shape[-1], ignore_index, **options,
+        )  # fmt: skip
+    return dlogits

@@ -1,0 +1,73 @@
+"""``silu(gate) * up``, forward and backward, element by element."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from trm_fast.triton_kernels import configs
+
+
+@triton.jit
+def silu_mul(b_gate, b_up):
+    return b_gate * tl.sigmoid(b_gate) * b_up
+
+
+@triton.jit
+def silu_mul_bwd(b_d, b_gate, b_up):
+    """The gradients of gate and up, given that of their product."""
+    b_sigmoid = tl.sigmoid(b_gate)
+    b_silu = b_gate * b_sigmoid
+    return b_d * b_up * (b_sigmoid + b_silu * (1 - b_sigmoid)), b_d * b_silu
+
+
+@triton.jit
+def _offsets(count, half, BLOCK: tl.constexpr):
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    return i, i // half * 2 * half + i % half, i < count
+
+
+@triton.jit
+def swiglu_fwd_kernel(p_gate_up, p_out, count, half, BLOCK: tl.constexpr):
+    i_out, i_gate, m = _offsets(count, half, BLOCK)
+    b_gate = tl.load(p_gate_up + i_gate, mask=m, other=0).to(tl.float32)
+    b_up = tl.load(p_gate_up + i_gate + half, mask=m, other=0).to(tl.float32)
+    tl.store(p_out + i_out, silu_mul(b_gate, b_up).to(p_out.dtype.element_ty), mask=m)
+
+
+@triton.jit
+def swiglu_bwd_kernel(p_dout, p_gate_up, p_dgate_up, count, half, BLOCK: tl.constexpr):
+    i_out, i_gate, m = _offsets(count, half, BLOCK)
+    b_gate = tl.load(p_gate_up + i_gate, mask=m, other=0).to(tl.float32)
+    b_up = tl.load(p_gate_up + i_gate + half, mask=m, other=0).to(tl.float32)
+    b_dout = tl.load(p_dout + i_out, mask=m, other=0).to(tl.float32)
+    b_dgate, b_dup = silu_mul_bwd(b_dout, b_gate, b_up)
+    tl.store(p_dgate_up + i_gate, b_dgate.to(p_dgate_up.dtype.element_ty), mask=m)
+    tl.store(p_dgate_up + i_gate + half, b_dup.to(p_dgate_up.dtype.element_ty), mask=m)
+
+
+def swiglu_fwd(gate_up: Tensor, dim: int) -> Tensor:
+    """gate_up with the gate in the first half of ``dim`` and up in the second; the result has half its size there."""
+    shape = list(gate_up.shape)
+    shape[dim] //= 2
+    out = gate_up.new_empty(shape)
+    if out.numel():
+        _launch(swiglu_fwd_kernel, "swiglu_fwd", out, dim, gate_up.contiguous(), out)
+    return out
+
+
+def swiglu_bwd(dout: Tensor, gate_up: Tensor, dim: int) -> Tensor:
+    """The gradient of gate_up."""
+    dgate_up = torch.empty_like(gate_up, memory_format=torch.contiguous_format)
+    if dout.numel():
+        _launch(swiglu_bwd_kernel, "swiglu_bwd", dout, dim, dout.contiguous(), gate_up.contiguous(), dgate_up)
+    return dgate_up
+
+
+def _launch(kernel: triton.JITFunction, name: str, out: Tensor, dim: int, *tensors: Tensor) -> None:
+    half = math.prod(out.shape[dim % out.dim() :])  # the stretch of the gate, and of up, under one outer index
+    config = configs.lookup(name, out)
+    kernel[(triton.cdiv(out.numel(), config["BLOCK"]),)](*tensors, out.numel(), half, **config)
