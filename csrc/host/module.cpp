@@ -1,12 +1,17 @@
 // trm_fast._host: what tasks need from C++ besides tensors. One submodule a task, bound in <task>_bindings.cpp.
 #include <pybind11/pybind11.h>
 
+namespace trm_fast::maze {
+void bind(pybind11::module_& m);
+}
 namespace trm_fast::sudoku {
 void bind(pybind11::module_& m);
 }
 
 PYBIND11_MODULE(_host, m) {
     m.doc() = "Puzzle generators, solvers and canonical forms on numpy arrays.";
+    auto maze = m.def_submodule("maze", "See trm_fast.tasks.maze.engine, which documents and picks it.");
+    trm_fast::maze::bind(maze);
     auto sudoku = m.def_submodule("sudoku", "See trm_fast.tasks.sudoku.engine, which documents and picks it.");
     trm_fast::sudoku::bind(sudoku);
 }

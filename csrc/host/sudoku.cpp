@@ -8,35 +8,10 @@
 #include <utility>
 #include <vector>
 
+#include "random.h"
+
 namespace trm_fast::sudoku {
 namespace {
-
-// ---------------------------------------------------------------------------------------------------------------
-// Random numbers: our own, because the distributions of <random> differ from one standard library to the next.
-
-std::uint64_t mix(std::uint64_t z) {  // the output function of splitmix64
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
-}
-
-class Rng {
-   public:
-    Rng(std::uint64_t seed, std::uint64_t stream) : state_(mix(mix(seed) + stream)) {}
-
-    int below(int n) {
-        state_ += 0x9E3779B97F4A7C15u;
-        return static_cast<int>(((mix(state_) >> 32) * static_cast<std::uint64_t>(n)) >> 32);
-    }
-
-    template <class T>
-    void shuffle(T* items, int n) {
-        for (int last = n - 1; last > 0; --last) std::swap(items[last], items[below(last + 1)]);
-    }
-
-   private:
-    std::uint64_t state_;
-};
 
 // ---------------------------------------------------------------------------------------------------------------
 // Geometry: boxes of `Rows` x `Cols` cells, so bands of `Rows` rows and stacks of `Cols` columns.

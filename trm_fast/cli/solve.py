@@ -59,6 +59,9 @@ def solve(
     device: Device = "auto",
     json_output: Json = False,
     output: Annotated[Path | None, typer.Option(help="Write one JSON object a puzzle to a file.")] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="Draw the answer as a picture; of several puzzles FILE-1.png, FILE-2.png...")
+    ] = None,
 ) -> None:
     """
     Solves puzzles with a trained model.
@@ -71,6 +74,8 @@ def solve(
 
       trm-fast solve sudoku-cpu puzzles.csv --max-steps 64 --rollouts 16 --noise 0.3
 
+      trm-fast solve maze-small maze.png --png solved.png
+
       cat puzzle.txt | trm-fast solve sudoku-6x6 - --trajectory
     """
     from trm_fast.inference import Solver
@@ -80,6 +85,8 @@ def solve(
     questions = _questions(found.task, puzzle)
     if not questions:
         raise UserError(f"{puzzle}: there is no puzzle in it")
+    if png is not None and found.task.picture(questions[0]) is None:
+        raise UserError(f"--png: the task {found.task.name} draws no pictures", wrong_use=True)
     solver = Solver(
         found.model, found.task, max_steps=max_steps, min_steps=min_steps, halt=halt, batch_size=batch_size,
         rollouts=rollouts, noise=noise, symmetries=symmetries, select=select, seed=seed,
@@ -91,6 +98,8 @@ def solve(
             progress(len(answers), len(questions))
             if not json_output and output is None:
                 _show(found.task, question, answer, numbered=len(questions) > 1)
+    if png is not None:
+        _write_pictures(found.task, png, questions, answers)
     lines = [json.dumps(answer.to_json()) for answer in answers]
     if output is not None:
         write_lines(output, lines)
@@ -121,8 +130,22 @@ def _questions(task: Task, puzzle: str) -> list[Question]:
     try:
         return [task.parse(puzzle)]
     except UserError as error:
-        hint = f" (and there is no file {puzzle})" if path.suffix in (".csv", ".gz", ".txt") or "/" in puzzle else ""
+        hint = (
+            f" (and there is no file {puzzle})"
+            if path.suffix in (".csv", ".gz", ".txt", ".json", ".jsonl", ".png") or "/" in puzzle
+            else ""
+        )
         raise UserError(f"{error}{hint}") from None
+
+
+def _write_pictures(task: Task, path: Path, questions: list[Question], answers: list[Answer]) -> None:
+    from trm_fast.tasks.pictures import write_png
+
+    several = len(questions) > 1
+    for number, (question, answer) in enumerate(zip(questions, answers, strict=True), 1):
+        picture = task.picture(question, answer.raw)
+        if picture is not None:
+            write_png(path.with_name(f"{path.stem}-{number}{path.suffix}") if several else path, picture)
 
 
 def _show(task: Task, question: Question, answer: Answer, *, numbered: bool) -> None:

@@ -15,6 +15,7 @@ from trm_fast.errors import UserError
 from trm_fast.tasks.base import Task
 
 _CLASSES = {
+    "maze": "trm_fast.tasks.maze.task:Maze",
     "sudoku": "trm_fast.tasks.sudoku.task:Sudoku",
 }
 

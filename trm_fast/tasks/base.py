@@ -216,5 +216,9 @@ class Task(ABC):
         """A rich renderable of the question, or of the answer with what was given kept apart from what was found."""
         return question.text if answer is None else self.format(question, answer)
 
+    def picture(self, question: Question, answer: Array | None = None) -> npt.NDArray[np.uint8] | None:
+        """The question, or the answer, as pixels, uint8 (height, width, 3); None in a task that draws no pictures."""
+        return None
+
 
 Split = Literal["train", "test"]

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-from trm_fast.errors import UserError
+from trm_fast.tasks import splits
 from trm_fast.tasks.sudoku.puzzles import Puzzles, generate, join
 from trm_fast.tasks.sudoku.rules import units
 
-Rows = npt.NDArray[np.intp]
 SEQUENCE = 0x5472_61696E
 
 
@@ -53,7 +51,7 @@ def generated(size: int, givens: tuple[int, int], train_count: int, test_count: 
         return Sets(pool.take(slice(test_count, wanted)), pool.take(slice(test_count)), source)
 
     rng = np.random.default_rng(seed % 2**64)
-    train_classes, test_classes = _deal(len(pool), 0.2, rng, source)
+    train_classes, test_classes = splits.deal(len(pool), 0.2, rng, source)
     note = f"only {len(pool)} classes of such puzzles: {len(test_classes)} held out, examples are symmetric images"
     return Sets(
         pool.take(rng.choice(train_classes, train_count)).images(rng),
@@ -63,48 +61,17 @@ def generated(size: int, givens: tuple[int, int], train_count: int, test_count: 
     )
 
 
-def hold_out(puzzles: Puzzles, share: float, seed: int, source: str) -> tuple[Puzzles, Puzzles]:
-    """One set in two, for training and testing: ``share`` of its equivalence classes, with all their rows, held out."""
-    index: dict[bytes, int] = {}
-    classes = np.array([index.setdefault(form, len(index)) for form in puzzles.classes()])
-    _, test_classes = _deal(len(index), share, np.random.default_rng(seed % 2**64), source)
-    test = np.isin(classes, test_classes)
-    return puzzles.take(np.flatnonzero(~test)), puzzles.take(np.flatnonzero(test))
-
-
 def without_equivalents(test: Puzzles, train: Puzzles, source: str) -> tuple[Puzzles, list[str]]:
     """The test puzzles that are not equivalent to a training one, and a note that counts the others."""
     suspects = _alike(test, train)
-    if not len(suspects):
-        return test, []
-    known = set(train.classes())
-    leaked = [row for row, form in zip(suspects, test.take(suspects).classes(), strict=True) if form in known]
-    if not leaked:
-        return test, []
-    if len(leaked) == len(test):
-        raise UserError(f"{source}: every test puzzle is equivalent to a training puzzle")
-    note = f"{len(leaked)} of {len(test)} test puzzles are equivalent to a training puzzle and were left out"
-    return test.take(np.delete(np.arange(len(test)), leaked)), [note]
+    leaked: list[int] = []
+    if len(suspects):
+        known = set(train.classes())
+        leaked = [row for row, form in zip(suspects, test.take(suspects).classes(), strict=True) if form in known]
+    return splits.without(test, leaked, source)
 
 
-def sample(puzzles: Puzzles, count: int | None, seed: int, what: str) -> tuple[Puzzles, list[str]]:
-    """A random ``count`` of the puzzles in their order (all where there are no more, or None), and a note."""
-    if count is None or count >= len(puzzles):
-        return puzzles, []
-    rows = np.random.default_rng(seed % 2**64).choice(len(puzzles), count, replace=False)
-    return puzzles.take(np.sort(rows)), [f"a random {count} of {len(puzzles)} {what} puzzles"]
-
-
-def _deal(classes: int, share: float, rng: np.random.Generator, source: str) -> tuple[Rows, Rows]:
-    """Class numbers for training and for testing, at least one each."""
-    if classes < 2:
-        raise UserError(f"{source}: all puzzles are equivalent, so none can be held out for testing")
-    order = rng.permutation(classes)
-    held = min(max(1, round(share * classes)), classes - 1)
-    return order[held:], order[:held]
-
-
-def _alike(test: Puzzles, train: Puzzles) -> Rows:
+def _alike(test: Puzzles, train: Puzzles) -> splits.Rows:
     """The test rows that share a cheap invariant with a training row: only those need canonical forms."""
     known = set(_invariants(train))
     return np.array([row for row, value in enumerate(_invariants(test)) if value in known], dtype=np.intp)

@@ -12,9 +12,11 @@ import numpy.typing as npt
 from pydantic import Field, StrictInt, model_validator
 from rich.console import RenderableType
 
+from trm_fast.tasks import hub
 from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, IntArray, Question, Split, Task, TaskConfig
-from trm_fast.tasks.sudoku import files, hub
-from trm_fast.tasks.sudoku.data import Sets, generated, hold_out, sample, without_equivalents
+from trm_fast.tasks.splits import hold_out, sample
+from trm_fast.tasks.sudoku import files
+from trm_fast.tasks.sudoku.data import Sets, generated, without_equivalents
 from trm_fast.tasks.sudoku.drawing import Drawing
 from trm_fast.tasks.sudoku.puzzles import Puzzles, check_givens, generate
 from trm_fast.tasks.sudoku.rules import Grids, obeys
@@ -90,7 +92,7 @@ class Sudoku(Task):
             if test_source is None and source.startswith(hub.PREFIX):
                 test_source = source
         if test_source is None:
-            train, test = hold_out(train, data.holdout, seed, source)
+            train, test = hold_out(train, train.classes(), data.holdout, seed, source)
         else:
             test = self._load(test_source, "test")
         train, notes = sample(train, config.train_count, seed, "training")
@@ -102,7 +104,9 @@ class Sudoku(Task):
         return Sets(train, test, source, notes)
 
     def _load(self, source: str, split: Split) -> Puzzles:
-        return hub.load(source, split, self.size) if source.startswith(hub.PREFIX) else files.read(source, self.size)
+        if source.startswith(hub.PREFIX):
+            return files.decode_table(hub.load(source, split), self.size)
+        return files.read(source, self.size)
 
     def read(self, source: str) -> Examples:
         """Every example of a CSV file, or of the test split of ``hf:NAME``, in order."""

@@ -8,8 +8,7 @@ from urllib.request import Request, urlopen
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Split
-from trm_fast.tasks.sudoku.files import decode, decode_ratings
-from trm_fast.tasks.sudoku.puzzles import Puzzles
+from trm_fast.tasks.tables import Table
 
 PREFIX = "hf:"
 PATIENCE_SECONDS = 3.0
@@ -19,7 +18,7 @@ class Unavailable(UserError):
     """The hub cannot be used here and now; no fault of the name asked for."""
 
 
-def load(source: str, split: Split, size: int) -> Puzzles:
+def load(source: str, split: Split) -> Table:
     """One split of the hub data set ``hf:NAME``, which has the columns question and answer.
 
     Unavailable without the ``datasets`` package or a connection (a cached copy serves where HF_HUB_OFFLINE=1 is
@@ -40,12 +39,12 @@ def load(source: str, split: Split, size: int) -> Puzzles:
         if name not in table.column_names:
             raise UserError(f"{source} has no column {name!r} but {', '.join(table.column_names)}")
 
-    def where(row: int) -> str:
-        return f"{source} ({split}), row {row}"
-
-    grids = decode(table["question"][:], table["answer"][:], size, where)
-    has_ratings = "rating" in table.column_names
-    return Puzzles(size, *grids, decode_ratings([str(r) for r in table["rating"][:]], where) if has_ratings else None)
+    return Table(
+        table["question"][:],
+        table["answer"][:],
+        [str(rating) for rating in table["rating"][:]] if "rating" in table.column_names else [],
+        [f"{source} ({split}), row {row}" for row in range(len(table))],
+    )
 
 
 def _reachable(endpoint: str) -> bool:

@@ -1,0 +1,92 @@
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+
+#include "maze.h"
+
+namespace py = pybind11;
+
+namespace trm_fast::maze {
+namespace {
+
+using Mazes = py::array_t<std::uint8_t, py::array::c_style>;
+using Distances = py::array_t<std::int32_t>;
+
+Shape shape_of(int height, int width) {
+    if (std::min(height, width) < 1 || std::max(height, width) > kLargest)
+        throw std::invalid_argument("height and width must be 1 to " + std::to_string(kLargest));
+    return {height, width};
+}
+
+// The searches start and end at the one start and goal, so there must be such.
+void check(const Mazes& mazes, Shape shape) {
+    if (mazes.ndim() != 2 || mazes.shape(1) != shape.cells())
+        throw std::invalid_argument("mazes must have the shape (N, " + std::to_string(shape.cells()) + ")");
+    for (py::ssize_t i = 0; i < mazes.shape(0); ++i) {
+        const auto *from = mazes.data(i, 0), *to = from + shape.cells();
+        if (std::count(from, to, kStart) != 1 || std::count(from, to, kGoal) != 1)
+            throw std::invalid_argument("maze " + std::to_string(i) + " must have one start and one goal");
+    }
+}
+
+py::tuple py_generate(int height, int width, std::int64_t count, int min_density, int max_density, int min_distance,
+                      std::uint64_t seed, std::int64_t first, std::int64_t attempts) {
+    const Shape shape = shape_of(height, width);
+    if (count < 0 || min_density < 0 || min_density > max_density || max_density >= kUnit || min_distance < 1)
+        throw std::invalid_argument("wanted: count >= 0, 0 <= min_density <= max_density < 65536, min_distance >= 1");
+    const py::ssize_t cells = shape.cells();
+    Mazes questions({count, cells}), answers({count, cells});
+    Distances steps(count);
+    {
+        auto *q = questions.mutable_data(), *a = answers.mutable_data();
+        auto* d = steps.mutable_data();
+        py::gil_scoped_release release;
+        generate(shape, first, count, {min_density, max_density, min_distance}, seed, attempts, q, a, d);
+    }
+    return py::make_tuple(questions, answers, steps);
+}
+
+py::tuple py_solve(const Mazes& mazes, int height, int width) {
+    const Shape shape = shape_of(height, width);
+    check(mazes, shape);
+    const py::ssize_t count = mazes.shape(0);
+    Mazes answers({count, mazes.shape(1)});
+    Distances steps(count);
+    {
+        const auto* m = mazes.data();
+        auto* a = answers.mutable_data();
+        auto* d = steps.mutable_data();
+        py::gil_scoped_release release;
+        solve(shape, count, m, a, d);
+    }
+    return py::make_tuple(answers, steps);
+}
+
+Distances py_distances(const Mazes& mazes, int height, int width) {
+    const Shape shape = shape_of(height, width);
+    check(mazes, shape);
+    Distances steps(mazes.shape(0));
+    {
+        const auto* m = mazes.data();
+        auto* d = steps.mutable_data();
+        const std::int64_t count = mazes.shape(0);
+        py::gil_scoped_release release;
+        distances(shape, count, m, d);
+    }
+    return steps;
+}
+
+}  // namespace
+
+void bind(py::module_& m) {
+    using namespace py::literals;
+    m.def("generate", &py_generate, "height"_a, "width"_a, "count"_a, "min_density"_a, "max_density"_a,
+          "min_distance"_a, "seed"_a, "first"_a = 0, "attempts"_a);
+    m.def("solve", &py_solve, "mazes"_a, "height"_a, "width"_a);
+    m.def("distances", &py_distances, "mazes"_a, "height"_a, "width"_a);
+}
+
+}  // namespace trm_fast::maze

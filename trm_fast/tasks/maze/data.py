@@ -1,0 +1,70 @@
+"""Training and test mazes with no test maze a rotation or reflection of a training one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from trm_fast.errors import UserError
+from trm_fast.tasks import splits
+from trm_fast.tasks.maze.mazes import Mazes, generate
+
+SEQUENCE = 0x5472_61696E
+
+
+@dataclass(frozen=True)
+class Sets:
+    train: Mazes
+    test: Mazes
+    source: str
+    notes: list[str] = field(default_factory=list)
+
+
+def generated(
+    shape: tuple[int, int],
+    densities: tuple[float, float],
+    distance: int,
+    train_count: int,
+    test_count: int,
+    seed: int,
+) -> Sets:
+    """Generated mazes, all different under symmetry: the first ``test_count`` of a sequence for testing, then training.
+
+    The sequence is not the one that ``generate`` gives for the same seed, so a file made with it is no training data
+    in disguise. The test set stays the same when more training mazes are asked for.
+    """
+    wanted = train_count + test_count
+    seen: set[bytes] = set()
+    parts: list[Mazes] = []
+    drawn = 0
+    while len(seen) < wanted:
+        chunk = generate(
+            shape, min(1 << 14, wanted - len(seen)), seed ^ SEQUENCE,
+            densities=densities, distance=distance, first=drawn,
+        )  # fmt: skip
+        drawn += len(chunk)
+        before = len(seen)
+        fresh = []
+        for row, form in enumerate(chunk.classes()):
+            if form not in seen:
+                seen.add(form)
+                fresh.append(row)
+        parts.append(chunk.take(np.array(fresh, dtype=np.intp)))
+        if len(seen) - before < len(chunk) // 16:
+            raise UserError(
+                f"task: {wanted} different mazes of {shape[0]}x{shape[1]} with at least {distance} steps are not to be "
+                f"found, {len(seen)} were: lower train_count and test_count, or ask for larger mazes"
+            )
+    pool = Mazes(
+        shape,
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("questions", "answers", "distances")),
+    )
+    name = f"generator ({shape[0]}x{shape[1]}, at least {distance} steps, seed {seed})"
+    return Sets(pool.take(slice(test_count, wanted)), pool.take(slice(test_count)), name)
+
+
+def without_equivalents(test: Mazes, train: Mazes, source: str) -> tuple[Mazes, list[str]]:
+    """The test mazes that are no rotation or reflection of a training one, and a note that counts the others."""
+    known = set(train.classes())
+    return splits.without(test, [row for row, form in enumerate(test.classes()) if form in known], source)

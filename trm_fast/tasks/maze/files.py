@@ -1,0 +1,192 @@
+"""Maze files: CSV with the columns question and answer, and mazes to solve as text, JSON or PNG."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trm_fast.errors import UserError
+from trm_fast.tasks.base import Question
+from trm_fast.tasks.maze.cells import CHARACTERS, FREE, GOAL, START, Grids, as_lines, place
+from trm_fast.tasks.maze.engine import engine
+from trm_fast.tasks.maze.mazes import Mazes
+from trm_fast.tasks.maze.pictures import tokens_of_picture
+from trm_fast.tasks.maze.rules import judge
+from trm_fast.tasks.maze.text import ALLOWED, TOKENS, Shape, load_json, parse, question, rows_of_json
+from trm_fast.tasks.pictures import PNG, read_png
+from trm_fast.tasks.tables import Table, open_text, read_table, write_table
+
+CHUNK = 1 << 14
+"""Rows checked at a time, which bounds the memory of the checks."""
+
+
+def read(path: str | Path, shape: Shape) -> Mazes:
+    """Every maze of a CSV file (``.gz`` too), in order; fields are 30 x 30 characters, say, and never stripped.
+
+    UserError with file and line for a row that is malformed or whose answer is no shortest path.
+    """
+    return decode_table(read_table(path), shape)
+
+
+def decode_table(table: Table, shape: Shape) -> Mazes:
+    """A table as checked mazes."""
+    questions, answers = [], []
+    cells = shape[0] * shape[1]
+    for start in range(0, len(table), CHUNK):
+        q, a = table.questions[start : start + CHUNK], table.answers[start : start + CHUNK]
+        fits = [len(x) == len(y) == cells for x, y in zip(q, a, strict=True)]
+        sound = fits.index(False) if False in fits else len(fits)
+        mazes, paths = _tokens(q[:sound], cells), _tokens(a[:sound], cells)
+        wrong = (mazes == 0).any(axis=1) | ~judge(mazes, paths, shape)[1]
+        row = int(wrong.argmax()) if wrong.any() else sound
+        if row < len(fits):
+            raise UserError(f"{table.where(start + row)}: {_fault(q[row], a[row], shape)}")
+        questions.append(mazes)
+        answers.append(paths)
+    mazes = np.concatenate(questions)
+    return Mazes(shape, mazes, np.concatenate(answers), engine.distances(mazes, *shape))
+
+
+def write(path: str | Path, mazes: Mazes, source: str = "trm_fast") -> None:
+    """Writes the columns source, question, answer and rating (steps); gzip where the name ends in ``.gz``."""
+    columns: dict[str, list[Any]] = {
+        "source": [source] * len(mazes),
+        "question": as_lines(mazes.questions),
+        "answer": as_lines(mazes.answers),
+        "rating": mazes.distances.tolist(),
+    }
+    write_table(path, columns)
+
+
+def questions(path: str | Path, shape: Shape) -> Iterator[Question]:
+    """The mazes of a file: a PNG picture, JSON (a maze, a list of mazes, or JSON Lines), CSV with a column
+    ``question``, or text: grids with empty lines between them, or a maze a line. UserError as from ``text.parse``."""
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(len(PNG))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    if head == PNG or str(path).lower().endswith(".png"):
+        yield _of_picture(path, shape)
+        return
+    with open_text(path) as stream:
+        text = stream.read()
+    if text.lstrip().startswith(("[", "{")):
+        yield from _of_json(text, path, shape)
+    elif "question" in next(csv.reader(text.splitlines()[:1]), []):
+        yield from _of_csv(text, path, shape)
+    else:
+        yield from _of_text(text, path, shape)
+
+
+def _of_picture(path: str | Path, shape: Shape) -> Question:
+    rows = tokens_of_picture(read_png(path), shape, f"{path}: ")
+    text = "\n".join("".join(CHARACTERS[token - 1] for token in row) for row in rows)
+    return question(rows, shape, text, str(path))
+
+
+def _of_json(text: str, path: str | Path, shape: Shape) -> Iterator[Question]:
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if len(lines) > 1 and _is_json(lines[0][1]):  # JSON Lines
+        for number, line in lines:
+            yield parse(line, shape, f"{path}:{number}")
+        return
+    value = load_json(text, f"{path}: ")
+    many = _mazes_of(value)
+    if many is None:
+        yield parse(text, shape, str(path))
+        return
+    for number, maze in enumerate(many, 1):
+        where = f"{path}, maze {number}"
+        yield question(rows_of_json(maze, f"{where}: "), shape, json.dumps(maze), where)
+
+
+def _mazes_of(value: Any) -> list[Any] | None:
+    """The mazes where the value is a list of them; None where it is one."""
+    if isinstance(value, dict):
+        return value["mazes"] if isinstance(value.get("mazes"), list) else None
+    first = value[0] if isinstance(value, list) and value else None
+    several = isinstance(first, dict) or (isinstance(first, list) and bool(first) and isinstance(first[0], (list, str)))
+    return value if several else None
+
+
+def _of_csv(text: str, path: str | Path, shape: Shape) -> Iterator[Question]:
+    reader = csv.reader(io.StringIO(text, newline=""))
+    column = next(reader).index("question")
+    for row in reader:
+        if not row:
+            continue
+        where = f"{path}:{reader.line_num}"
+        if len(row) <= column:
+            raise UserError(f"{where}: the question is missing")
+        yield parse(row[column], shape, where)
+
+
+def _of_text(text: str, path: str | Path, shape: Shape) -> Iterator[Question]:
+    cells = shape[0] * shape[1]
+    grid: list[str] = []
+    found = False
+    # A row of free cells is a line of spaces; only a line without anything ends a grid.
+    for number, line in enumerate([*(line.rstrip("\r") for line in text.split("\n")), ""], 1):
+        if line and not (len(line) == cells and shape[0] > 1):
+            grid.append(line)
+            continue
+        if grid:
+            found = True
+            yield parse("\n".join(grid), shape, f"{path}:{number - len(grid)}")
+            grid = []
+        if line:
+            found = True
+            yield parse(line, shape, f"{path}:{number}")
+    if not found:
+        raise UserError(f"{path} has no mazes")
+
+
+def _is_json(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), (list, dict))
+    except json.JSONDecodeError:
+        return False
+
+
+def _tokens(lines: Any, cells: int) -> Grids:
+    """Lines of characters as tokens, 0 for what is none."""
+    table = np.zeros(256, dtype=np.uint8)
+    for character, token in TOKENS.items():
+        table[ord(character)] = token
+    characters = np.frombuffer("".join(lines).encode("latin-1", "replace"), dtype=np.uint8)
+    return table[characters].reshape(-1, cells)
+
+
+def _fault(question_text: str, answer_text: str, shape: Shape) -> str:
+    """What is wrong with a row that did not pass."""
+    cells = shape[0] * shape[1]
+    for name, text in (("question", question_text), ("answer", answer_text)):
+        if not text:
+            return f"the {name} is missing"
+        if len(text) != cells:
+            return (
+                f"the {name} has {len(text)} characters, {cells} wanted for {shape[0]}x{shape[1]} cells (task.size); "
+                "spaces at both ends matter"
+            )
+        for cell, character in enumerate(text):
+            if character not in TOKENS:
+                return f"{character!r} in the {name} ({place(cell, shape[1])}) is not a cell of a maze: {ALLOWED}"
+    maze, answer = _tokens([question_text, answer_text], cells)
+    for token in (START, GOAL):
+        if (maze == token).sum() != 1:
+            return f"the question has {(maze == token).sum()} cells {CHARACTERS[token - 1]}, one wanted"
+    changed = np.flatnonzero((maze != answer) & (maze != FREE))
+    if len(changed):
+        cell = int(changed[0])
+        return f"the answer has {answer_text[cell]!r} at {place(cell, shape[1])}, the question {question_text[cell]!r}"
+    if engine.distances(maze[None], *shape)[0] < 0:
+        return "the maze has no path from S to G: walls part them"
+    valid = judge(maze[None], answer[None], shape)[0][0]
+    return f"the answer is {'a path, but not a shortest one' if valid else 'not a path from S to G'}"

@@ -1,0 +1,162 @@
+"""Generator and shortest paths in Python: the truth that csrc/host/maze.cpp is tested against.
+
+The functions and their results are those described in ``engine.Engine``. A row-by-row field is one whole number, so
+that a step of breadth-first search moves all cells at once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from trm_fast.tasks.maze.cells import FREE, GOAL, LARGEST, MOVES, PATH, START, WALL, Grids
+
+UNIT = 65536
+DIGITS = 16
+CHUNK = 256
+
+Words = npt.NDArray[np.uint64]
+
+
+def generate(
+    height: int,
+    width: int,
+    count: int,
+    min_density: int,
+    max_density: int,
+    min_distance: int,
+    seed: int,
+    first: int = 0,
+    *,
+    attempts: int,
+) -> tuple[Grids, Grids, npt.NDArray[np.int32]]:
+    _check_shape(height, width)
+    if count < 0 or not 0 <= min_density <= max_density < UNIT or min_distance < 1:
+        raise ValueError("wanted: count >= 0, 0 <= min_density <= max_density < 65536, min_distance >= 1")
+    mazes = np.empty((count, height * width), dtype=np.uint8)
+    for i in range(count):
+        draws = _draws(_stream(seed, first + i), height * width, (min_density, max_density), attempts)
+        for field, start, goal in draws:
+            if _distance(field, height, width, start, goal) >= min_distance:
+                break
+        else:
+            raise RuntimeError(f"no maze with the distance asked for in {attempts} draws")
+        mazes[i] = [FREE if field >> cell & 1 else WALL for cell in range(height * width)]
+        mazes[i, start], mazes[i, goal] = START, GOAL
+    return mazes, *solve(mazes, height, width)
+
+
+def solve(mazes: Grids, height: int, width: int) -> tuple[Grids, npt.NDArray[np.int32]]:
+    _check(mazes, height, width)
+    answers = mazes.copy()
+    steps = np.full(len(mazes), -1, dtype=np.int32)
+    for i, maze in enumerate(mazes.tolist()):
+        start, goal = maze.index(START), maze.index(GOAL)
+        parents = {start: start}
+        queue = deque([start])
+        while queue and goal not in parents:
+            cell = queue.popleft()
+            row, col = divmod(cell, width)
+            for down, right in MOVES:
+                r, c = row + down, col + right
+                other = r * width + c
+                if 0 <= r < height and 0 <= c < width and maze[other] != WALL and other not in parents:
+                    parents[other] = cell
+                    queue.append(other)
+        if goal not in parents:
+            continue
+        cell, steps[i] = parents[goal], 1
+        while cell != start:
+            answers[i, cell] = PATH
+            cell = parents[cell]
+            steps[i] += 1
+    return answers, steps
+
+
+def distances(mazes: Grids, height: int, width: int) -> npt.NDArray[np.int32]:
+    _check(mazes, height, width)
+    result = np.empty(len(mazes), dtype=np.int32)
+    for i, maze in enumerate(mazes):
+        field = int.from_bytes(np.packbits(maze != WALL, bitorder="little").tobytes(), "little")
+        result[i] = _distance(field, height, width, int((maze == START).argmax()), int((maze == GOAL).argmax()))
+    return result
+
+
+def _distance(field: int, height: int, width: int, start: int, goal: int) -> int:
+    """Steps from cell to cell through the set bits of a field, -1 where there is no path."""
+    first_column = sum(1 << row * width for row in range(height))
+    not_first = ~first_column
+    not_last = ~(first_column << (width - 1))
+    front, end = 1 << start, 1 << goal
+    steps = 0
+    while front:
+        if front & end:
+            return steps
+        field &= ~front
+        sideways = (front & not_last) << 1 | (front & not_first) >> 1
+        front = (front << width | front >> width | sideways) & field
+        steps += 1
+    return -1
+
+
+def _draws(state: int, cells: int, densities: tuple[int, int], attempts: int) -> Iterator[tuple[int, int, int]]:
+    """Draw after draw of (field, start, goal); those with fewer than two free cells are left out."""
+    words = -(-cells // 64)
+    each = 1 + DIGITS * words + 2  # random numbers a draw: density, walls, start and goal
+    for done in range(0, attempts, CHUNK):
+        count = min(CHUNK, attempts - done)
+        numbers = _random(state, done * each, count * each).reshape(count, each)
+        density = np.uint64(densities[0]) + _below(numbers[:, 0], densities[1] - densities[0] + 1)
+        walls = np.zeros((count, words), dtype=np.uint64)
+        for digit in range(DIGITS):
+            random = numbers[:, 1 + digit : -2 : DIGITS]
+            one = (density >> np.uint64(digit) & np.uint64(1)).astype(bool)[:, None]
+            walls = np.where(one, walls | random, walls & random)
+        bits = np.unpackbits(walls.astype("<u8").view(np.uint8), axis=1, bitorder="little")[:, :cells]
+        free = np.uint64(cells) - bits.sum(axis=1, dtype=np.uint64)
+        starts = _below(numbers[:, -2], free)
+        goals = _below(numbers[:, -1], free - np.uint64(1))  # wraps where nothing is free: such a draw is left out
+        packed = np.packbits(1 - bits, axis=1, bitorder="little")
+        for row in np.flatnonzero(free >= 2):
+            places = np.flatnonzero(bits[row] == 0)
+            start, goal = int(starts[row]), int(goals[row])
+            goal += goal >= start
+            yield int.from_bytes(packed[row].tobytes(), "little"), int(places[start]), int(places[goal])
+
+
+def _stream(seed: int, index: int) -> int:
+    return int(_mix(_mix(np.array([seed % 2**64], dtype=np.uint64)) + np.uint64(index))[0])
+
+
+def _random(state: int, first: int, count: int) -> Words:
+    """Numbers ``first`` to ``first + count - 1`` of a splitmix64 stream."""
+    steps = np.arange(first + 1, first + count + 1, dtype=np.uint64)
+    return _mix(np.uint64(state) + steps * np.uint64(0x9E3779B97F4A7C15))
+
+
+def _mix(z: Words) -> Words:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def _below(numbers: Words, n: int | Words) -> Words:
+    return (numbers >> np.uint64(32)) * np.asarray(n, dtype=np.uint64) >> np.uint64(32)
+
+
+def _check_shape(height: int, width: int) -> None:
+    if min(height, width) < 1 or max(height, width) > LARGEST:
+        raise ValueError(f"height and width must be 1 to {LARGEST}")
+
+
+def _check(mazes: Grids, height: int, width: int) -> None:
+    _check_shape(height, width)
+    if mazes.ndim != 2 or mazes.shape[1] != height * width:
+        raise ValueError(f"mazes must have the shape (N, {height * width})")
+    for token in (START, GOAL):
+        wrong = (mazes == token).sum(axis=1) != 1
+        if wrong.any():
+            raise ValueError(f"maze {int(wrong.argmax())} must have one start and one goal")

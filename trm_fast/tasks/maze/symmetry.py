@@ -1,0 +1,24 @@
+"""Rotations and reflections of a grid: eight where it is square, else the four that keep its shape."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from trm_fast.tasks.base import Array
+
+
+@lru_cache
+def symmetries(shape: tuple[int, int]) -> npt.NDArray[np.intp]:
+    """Tables (count, cells), the identity first: the image of a grid g has g[table[c]] in its cell c."""
+    height, width = shape
+    cells = np.arange(height * width).reshape(shape)
+    turns = [np.rot90(cells, k) for k in range(0, 4, 1 if height == width else 2)]
+    return np.stack([image.ravel() for turn in turns for image in (turn, turn[:, ::-1])])
+
+
+def all_images(grids: Array, shape: tuple[int, int]) -> Array:
+    """Every image of each grid (N, cells), as (N, count, cells)."""
+    return grids[:, symmetries(shape)]

@@ -1,0 +1,184 @@
+"""The maze task: tokens are 0 for padding and i + 1 for character i of ``# SGo``, as in the published data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, Strict, StrictInt, model_validator
+from rich.console import RenderableType
+
+from trm_fast.errors import UserError
+from trm_fast.tasks import hub
+from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, Question, Split, Task, TaskConfig
+from trm_fast.tasks.maze import files
+from trm_fast.tasks.maze.cells import PATH, overlaid
+from trm_fast.tasks.maze.data import Sets, generated, without_equivalents
+from trm_fast.tasks.maze.drawing import Drawing
+from trm_fast.tasks.maze.engine import engine
+from trm_fast.tasks.maze.mazes import DENSITIES, Mazes, check_limits, default_distance
+from trm_fast.tasks.maze.pictures import paint
+from trm_fast.tasks.maze.rules import judge
+from trm_fast.tasks.maze.symmetry import symmetries
+from trm_fast.tasks.maze.text import fill_in, parse
+from trm_fast.tasks.pictures import Picture
+from trm_fast.tasks.splits import hold_out, sample
+
+TRAIN_COUNT, TEST_COUNT = 1000, 500
+
+
+class MazeConfig(TaskConfig):
+    """``size``: rows and columns, or one number for both.
+
+    ``densities``: least and largest probability of a wall in a generated maze; ``distance``: its fewest steps from S to
+    G, by default the published 109 at 30 x 30 and in proportion for other sizes. ``train_count``, ``test_count``: how
+    many mazes to generate (by default 1,000 and 500), or to draw at random from a file or hub data set (by default
+    all). ``augment``: training mazes come rotated and reflected at random. Of many shortest paths the published rule
+    picks one by direction, so a turned answer follows another rule; with ``remake`` answers to turned mazes are made
+    anew by the rule, without it they are turned along, as the published code does.
+    """
+
+    name: str = "maze"
+    size: StrictInt | Annotated[tuple[StrictInt, StrictInt], Strict(False)] = 30
+    densities: Annotated[tuple[float, float], Strict(False)] = DENSITIES
+    distance: int | None = Field(default=None, ge=1)
+    train_count: int | None = Field(default=None, ge=1)
+    test_count: int | None = Field(default=None, ge=1)
+    augment: bool = False
+    remake: bool = True
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    @model_validator(mode="after")
+    def _reachable(self) -> MazeConfig:
+        check_limits(self.shape, self.densities, self.distance or 1)
+        return self
+
+
+class Maze(Task):
+    name: ClassVar[str] = "maze"
+    Config: ClassVar[type[MazeConfig]] = MazeConfig
+    noun: ClassVar[str] = "mazes"
+    has_rules: ClassVar[bool] = True
+
+    vocab_size = PATH + 1
+
+    def __init__(self, config: MazeConfig | None = None) -> None:
+        self.config = config or MazeConfig()
+        self.shape = self.grid_shape = self.config.shape
+        self.seq_len = self.shape[0] * self.shape[1]
+
+    def dataset(self, data: DataConfig, seed: int) -> Dataset:
+        """Training and test examples; no test maze is a rotation or reflection of a training one.
+
+        Sources, splits and the generator that stands in for an unreachable hub are as in the task sudoku.
+        """
+        try:
+            sets = self._sets(data, seed)
+        except hub.Unavailable as problem:
+            test = None if data.test is None or data.test.startswith(hub.PREFIX) else data.test
+            sets = self._sets(data.model_copy(update={"source": None, "test": test}), seed)
+            note = f"{problem}; generated mazes stand in"
+            sets = replace(sets, notes=[note, *sets.notes])
+        return Dataset(_encode(sets.train), _encode(sets.test), sets.source, sets.notes)
+
+    def _sets(self, data: DataConfig, seed: int) -> Sets:
+        config, source, test_source = self.config, data.source, data.test
+        if source is None:
+            counts = config.train_count or TRAIN_COUNT, config.test_count or TEST_COUNT
+            distance = config.distance or default_distance(self.shape)
+            sets = generated(self.shape, config.densities, distance, *counts, seed)
+            if test_source is None:
+                return sets
+            train, source = sets.train, sets.source
+        else:
+            train = self._load(source, "train")
+            if test_source is None and source.startswith(hub.PREFIX):
+                test_source = source
+        if test_source is None:
+            train, test = hold_out(train, train.classes(), data.holdout, seed, source)
+        else:
+            test = self._load(test_source, "test")
+        train, notes = sample(train, config.train_count, seed, "training")
+        test, test_notes = sample(test, config.test_count, seed, "test")
+        notes += test_notes
+        if test_source is not None:
+            test, leak_notes = without_equivalents(test, train, test_source)
+            notes += leak_notes
+        return Sets(train, test, source, notes)
+
+    def _load(self, source: str, split: Split) -> Mazes:
+        if source.startswith(hub.PREFIX):
+            return files.decode_table(hub.load(source, split), self.shape)
+        return files.read(source, self.shape)
+
+    def read(self, source: str) -> Examples:
+        """Every example of a CSV file, or of the test split of ``hf:NAME``, in order."""
+        return _encode(self._load(source, "test"))
+
+    def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
+        if not self.config.augment:
+            return examples
+        tables = symmetries(self.shape)
+        places = tables[rng.integers(len(tables), size=len(examples))]
+        inputs = np.take_along_axis(examples.inputs, places, axis=1)
+        if self.config.remake:
+            labels = engine.solve(inputs.astype(np.uint8), *self.shape)[0].astype(np.int32)
+        else:
+            labels = np.take_along_axis(examples.labels, places, axis=1)
+        return replace(examples, inputs=inputs, labels=labels)
+
+    def images(
+        self, examples: Examples, count: int, rng: np.random.Generator
+    ) -> tuple[Examples, Callable[[Array], Array]]:
+        """The rotations and reflections in a fixed order; there are 8, or 4 of a maze that is not square."""
+        tables = symmetries(self.shape)
+        if count > len(tables):
+            raise UserError(
+                f"a maze of {self.shape[0]}x{self.shape[1]} has {len(tables)} symmetric images, not {count}",
+                wrong_use=True,
+            )
+        N, L = examples.inputs.shape
+        places, origins = tables[:count], np.argsort(tables[:count], axis=1)
+        images = examples.inputs[:, places].reshape(N * count, L)
+
+        def undo(answers: Array) -> Array:
+            result: Array = np.take_along_axis(answers.reshape(N, count, L), origins[None], axis=2)
+            return result
+
+        return Examples.asked(images, examples.repeat(count).puzzle_ids), undo
+
+    def metrics(self, examples: Examples, answers: Array) -> dict[str, float]:
+        """Shares of answers that are a path from S to G, and a shortest one (of which exact match wants the rule's)."""
+        valid, shortest = judge(examples.inputs, answers, self.shape)
+        return {"valid_path": float(valid.mean()), "shortest_path": float(shortest.mean())}
+
+    def parse(self, text: str, where: str = "") -> Question:
+        return parse(text, self.shape, where)
+
+    def questions(self, source: str | Path) -> Iterator[Question]:
+        return files.questions(source, self.shape)
+
+    def format(self, question: Question, answer: Array) -> str:
+        return fill_in(question.text, question.inputs, answer)
+
+    def verify(self, examples: Examples, answers: Array) -> npt.NDArray[np.bool_]:
+        """Whether each answer is a shortest path, whichever of them."""
+        return judge(examples.inputs, answers, self.shape)[1]
+
+    def draw(self, question: Question, answer: Array | None = None) -> RenderableType:
+        return Drawing(question.inputs, answer, self.shape)
+
+    def picture(self, question: Question, answer: Array | None = None) -> Picture:
+        return paint(overlaid(question.inputs, answer), self.shape)
+
+
+def _encode(mazes: Mazes) -> Examples:
+    ids = np.zeros(len(mazes), dtype=np.int32)
+    return Examples(mazes.questions.astype(np.int32), mazes.answers.astype(np.int32), ids)

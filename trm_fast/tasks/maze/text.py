@@ -1,0 +1,139 @@
+"""One maze as people write it: a grid of characters, the same in one line, or JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trm_fast.errors import UserError
+from trm_fast.tasks.base import Question
+from trm_fast.tasks.maze.cells import CHARACTERS, FREE, GOAL, PATH, START, WALL, place
+from trm_fast.tasks.maze.engine import engine
+
+Shape = tuple[int, int]
+
+TOKENS = {character: i + 1 for i, character in enumerate(CHARACTERS)} | {".": FREE}
+ALLOWED = "write # for a wall, a space or . for a free cell, S for the start and G for the goal"
+ALLOWED_NUMBERS = "write 1 for a wall, 2 for a free cell, 3 for the start and 4 for the goal"
+
+
+def parse(text: str, shape: Shape, where: str = "") -> Question:
+    """A maze from text: rows of characters, all of them in one line (``# SG``, ``.`` for free too), or JSON, a list of
+    rows (strings, or lists of numbers). A path drawn in is taken out. UserError where it is malformed, is of another
+    size, has not one start and one goal, or no way between them."""
+    at = f"{where}: " if where else ""
+    text = text.strip("\r\n")
+    if text.lstrip().startswith(("[", "{")):
+        return question(rows_of_json(load_json(text, at), at), shape, text, where)
+    rows = [line.rstrip("\r") for line in text.split("\n")]
+    if len(rows) == 1 and len(rows[0]) == shape[0] * shape[1]:
+        rows = [rows[0][i : i + shape[1]] for i in range(0, len(rows[0]), shape[1])]
+    return question([tokens_of(row, i, at) for i, row in enumerate(rows)], shape, text, where)
+
+
+def question(rows: list[list[int]], shape: Shape, text: str, where: str) -> Question:
+    """A checked question from rows of tokens."""
+    at = f"{where}: " if where else ""
+    _check_shape(rows, shape, at)
+    maze = np.array(rows, dtype=np.uint8).reshape(1, -1)
+    maze[maze == PATH] = FREE
+    for token, name in ((START, "start (S)"), (GOAL, "goal (G)")):
+        cells = np.flatnonzero(maze[0] == token)
+        if not len(cells):
+            raise UserError(f"{at}the maze has no {name}")
+        if len(cells) > 1:
+            spots = " and ".join(place(int(cell), shape[1]) for cell in cells[:2])
+            raise UserError(f"{at}the maze has {len(cells)} cells marked as {name}, one wanted: {spots}")
+    if engine.distances(maze, *shape)[0] < 0:
+        raise UserError(f"{at}the maze has no path from S to G: walls part them")
+    return Question(text, maze[0].astype(np.int32), where)
+
+
+def fill_in(text: str, given: npt.NDArray[Any], answer: npt.NDArray[Any]) -> str:
+    """The text of a question with its cells replaced by the answer's tokens; a cell left as it was keeps its
+    character, and a token that is none becomes ``?`` (0 in JSON of numbers)."""
+    written = np.where((answer >= WALL) & (answer <= PATH), answer, 0).tolist()
+    if text.lstrip().startswith(("[", "{")):
+        rows = rows_of_json(json.loads(text), "", keep=True)
+        cells = iter(written)
+        numbers = [[next(cells) for _ in row] for row in rows]
+        if isinstance(rows[0], list):
+            return json.dumps(numbers)
+        return json.dumps(["".join(_character(n) for n in row) for row in numbers])
+    kept = given == answer
+    result, cell = [], 0
+    for character in text:
+        if character in "\r\n":
+            result.append(character)
+            continue
+        same = kept[cell] and character != CHARACTERS[PATH - 1]
+        result.append(character if same else _character(written[cell]))
+        cell += 1
+    return "".join(result)
+
+
+def tokens_of(row: str, number: int, at: str) -> list[int]:
+    """A row of characters as tokens."""
+    for column, character in enumerate(row):
+        if character not in TOKENS:
+            raise UserError(
+                f"{at}{character!r} (row {number + 1}, character {column + 1}) is not a cell of a maze: {ALLOWED}"
+            )
+    return [TOKENS[character] for character in row]
+
+
+def load_json(text: str, at: str) -> Any:
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"{at}not valid JSON: {error}") from None
+
+
+def rows_of_json(value: Any, at: str, *, keep: bool = False) -> list[Any]:
+    """The rows of a maze in JSON as tokens, or with ``keep`` as they stand."""
+    if isinstance(value, dict):
+        named = [value[key] for key in ("question", "maze", "puzzle") if key in value]
+        if not named:
+            raise UserError(f"{at}a maze as a JSON object has a key question or maze, this has: {', '.join(value)}")
+        value = named[0]
+    if isinstance(value, str):
+        value = value.strip("\r\n").split("\n")
+    if not isinstance(value, list) or not value:
+        raise UserError(f"{at}a maze in JSON is a list of rows: strings, or lists of numbers")
+    if keep:
+        return value
+    return [_row_of_json(row, number, at) for number, row in enumerate(value)]
+
+
+def _row_of_json(row: Any, number: int, at: str) -> list[int]:
+    if isinstance(row, str):
+        return tokens_of(row, number, at)
+    if not isinstance(row, list):
+        raise UserError(f"{at}row {number + 1} is {json.dumps(row)[:40]}: a row is a string or a list of numbers")
+    for column, cell in enumerate(row):
+        if type(cell) is not int or not WALL <= cell <= PATH:
+            raise UserError(
+                f"{at}{json.dumps(cell)[:40]} (row {number + 1}, column {column + 1}) is not a cell of a maze: "
+                f"{ALLOWED_NUMBERS}"
+            )
+    return row
+
+
+def _check_shape(rows: list[list[int]], shape: Shape, at: str) -> None:
+    wanted = f"the model takes {shape[0]}x{shape[1]} (task.size)"
+    for number, row in enumerate(rows):
+        if len(row) != len(rows[0]):
+            hint = "; write . for free cells where spaces get lost" if len(row) < len(rows[0]) else ""
+            raise UserError(
+                f"{at}the rows have different lengths: row 1 has {len(rows[0])} cells, row {number + 1} has "
+                f"{len(row)}{hint}"
+            )
+    if (len(rows), len(rows[0])) != shape:
+        raise UserError(f"{at}this maze has {len(rows)}x{len(rows[0])} cells, but {wanted}")
+
+
+def _character(token: int) -> str:
+    return ("?" + CHARACTERS)[token]

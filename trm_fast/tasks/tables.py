@@ -1,0 +1,127 @@
+"""Puzzle tables: CSV with the columns question and answer (source and rating optional), gzip where named ``.gz``."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import numpy.typing as npt
+
+from trm_fast.errors import UserError
+
+
+@dataclass
+class Table:
+    """Columns of text. ``ratings`` is empty where there is no such column; ``names`` says where each row stood."""
+
+    questions: Sequence[str] = field(default_factory=list)
+    answers: Sequence[str] = field(default_factory=list)
+    ratings: Sequence[str] = field(default_factory=list)
+    names: Sequence[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    def where(self, row: int) -> str:
+        return self.names[row]
+
+
+def read_table(path: str | Path) -> Table:
+    """Every row of a CSV file, fields as they stand: spaces matter. UserError with file and line where one is cut."""
+    questions: list[str] = []
+    answers: list[str] = []
+    ratings: list[str] = []
+    names: list[str] = []
+    with open_text(path) as stream:
+        reader = csv.reader(stream)
+        header = next(reader, None)
+        if header is None:
+            raise UserError(f"{path} is empty")
+        question, answer = _column(header, "question", path), _column(header, "answer", path)
+        rating = header.index("rating") if "rating" in header else None
+        for row in reader:
+            if not row:
+                continue
+            if len(row) != len(header):
+                raise UserError(f"{path}:{reader.line_num}: {len(row)} fields, the header has {len(header)}")
+            questions.append(row[question])
+            answers.append(row[answer])
+            if rating is not None:
+                ratings.append(row[rating])
+            names.append(f"{path}:{reader.line_num}")
+    if not names:
+        raise UserError(f"{path} has a header but no puzzles")
+    return Table(questions, answers, ratings, names)
+
+
+def write_table(path: str | Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Writes columns of equal length under their names.
+
+    The file appears under its name only when it is complete. The same columns give the same bytes.
+    """
+    path = Path(path)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    content = text.getvalue().encode()
+    if path.suffix == ".gz":
+        content = gzip.compress(content, mtime=0)
+    try:
+        _replace(path, content)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def decode_ratings(table: Table) -> npt.NDArray[np.int32] | None:
+    """The ratings, int32 (N,), None where there are none."""
+    for row, value in enumerate(table.ratings):
+        if not (value.isdecimal() and len(value) < 10):
+            raise UserError(f"{table.where(row)}: the rating {value!r} is not a whole number below a thousand million")
+    return np.array([int(value) for value in table.ratings], dtype=np.int32) if table.ratings else None
+
+
+@contextmanager
+def open_text(path: str | Path) -> Iterator[TextIO]:
+    """A text file, gzip where the name ends in ``.gz``; whatever stops it being read is a UserError with the path."""
+    opener = gzip.open if str(path).endswith(".gz") else open
+    try:
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as stream:
+            yield stream
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is not a gzip file, or a damaged one: {error}") from error
+    except csv.Error as error:
+        raise UserError(f"{path} is not a CSV file: {error}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as stream:
+            stream.write(content)
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _column(header: list[str], name: str, path: str | Path) -> int:
+    if name not in header:
+        raise UserError(
+            f"{path}:1: no column {name!r} in the header ({', '.join(header)[:80]}); the file must start "
+            "with a header line such as source,question,answer,rating"
+        )
+    return header.index(name)
