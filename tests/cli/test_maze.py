@@ -23,8 +23,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     out = tmp_path_factory.mktemp("runs") / "maze"
     settings = [*SMALL, "training.steps=20"]
-    summary = Trainer(make_config(apply_settings(read_preset("maze-small"), settings), "test"), out).train()
-    assert summary.steps == 20
+    Trainer(make_config(apply_settings(read_preset("maze-small"), settings), "test"), out).train()
     return out
 
 
