@@ -13,7 +13,7 @@ from rich.console import Console
 
 from trm_fast.errors import UserError
 from trm_fast.tasks import hub
-from trm_fast.tasks.base import DataConfig, Examples
+from trm_fast.tasks.base import DataConfig, Examples, Question
 from trm_fast.tasks.maze import Maze, generate, read, write
 from trm_fast.tasks.maze.mazes import Mazes, default_distance
 from trm_fast.tasks.maze.task import MazeConfig
@@ -204,6 +204,15 @@ def test_foreign_tokens_are_no_answer_and_no_question() -> None:
 def test_configurations_that_make_no_mazes_are_refused(keys: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         MazeConfig(**keys)
+
+
+def test_fresh_questions_depend_on_the_seed() -> None:
+    task = maze((6, 9), densities=[0.2, 0.3], distance=9)
+    first, again, other = (task.generate(seed) for seed in (1, 1, 2))
+    assert first.text == again.text != other.text
+    assert [len(row) for row in first.text.split("\n")] == [9] * 6
+    solution = generate((6, 9), 1, 1, densities=(0.2, 0.3), distance=9).answers[0]
+    assert task.verify(Question.rows([first]), solution[None]).all()
 
 
 def drawn(colour: bool, answer: list[str] | None) -> list[str]:

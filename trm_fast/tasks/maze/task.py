@@ -16,11 +16,11 @@ from trm_fast.errors import UserError
 from trm_fast.tasks import hub
 from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, Question, Split, Task, TaskConfig
 from trm_fast.tasks.maze import files
-from trm_fast.tasks.maze.cells import PATH, overlaid
+from trm_fast.tasks.maze.cells import PATH, as_lines, overlaid
 from trm_fast.tasks.maze.data import Sets, generated, without_equivalents
 from trm_fast.tasks.maze.drawing import Drawing
 from trm_fast.tasks.maze.engine import engine
-from trm_fast.tasks.maze.mazes import DENSITIES, Mazes, check_limits, default_distance
+from trm_fast.tasks.maze.mazes import DENSITIES, Mazes, check_limits, default_distance, generate
 from trm_fast.tasks.maze.pictures import paint
 from trm_fast.tasks.maze.rules import judge
 from trm_fast.tasks.maze.symmetry import symmetries
@@ -161,6 +161,12 @@ class Maze(Task):
 
     def parse(self, text: str, where: str = "") -> Question:
         return parse(text, self.shape, where)
+
+    def generate(self, seed: int) -> Question:
+        config = self.config
+        made = generate(self.shape, 1, seed, densities=config.densities, distance=config.distance)
+        line = as_lines(made.questions)[0].replace(" ", ".")
+        return self.parse("\n".join(line[i : i + self.shape[1]] for i in range(0, self.seq_len, self.shape[1])))
 
     def questions(self, source: str | Path) -> Iterator[Question]:
         return files.questions(source, self.shape)
