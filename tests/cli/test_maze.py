@@ -110,7 +110,21 @@ def test_pictures_of_answers(run, trained: Path, tmp_path: Path) -> None:
     assert "draws no pictures" in refused.err
 
 
+def test_the_task_finds_a_model_that_ships(run, trained: Path, tmp_path: Path) -> None:
+    named = run("solve", "sudoku-4x4", "1.3.....4...2..1", "--json")
+    found = run("solve", "--task", "sudoku", "1.3.....4...2..1", "--json")
+    assert found.out == named.out
+    (tmp_path / "six.txt").write_text("1....." * 6)
+    refused = run("solve", "--task", "sudoku", tmp_path / "six.txt")
+    assert refused.code == 1
+    assert all(name in refused.err for name in ("sudoku-4x4", "sudoku-6x6", "sudoku-cpu"))
+    assert run("solve", "--task", "maze", trained, "\n".join(MAZE), "--json", "--max-steps", 1).code == 0
+
+
 BAD = [
+    (["solve", "{run}"], 2, "a model and a puzzle"),
+    (["solve", "--task", "sudoku", "{run}", "S"], 2, "is a model for maze"),
+    (["solve", "--task", "mase", "S"], 2, "did you mean 'maze'"),
     (["data", "maze", "--size", "5y5", "--out", "x.csv"], 2, "--size"),
     (["data", "maze", "--size", "70", "--out", "x.csv"], 2, "1 to 64"),
     (["data", "maze", "--out", "/nowhere/x.csv"], 2, "/nowhere"),

@@ -19,7 +19,6 @@ from trm_fast.cli.console import (
     Json,
     MaxSteps,
     MinSteps,
-    Model,
     Noise,
     Rollouts,
     Select,
@@ -36,15 +35,22 @@ from trm_fast.errors import UserError
 
 if TYPE_CHECKING:
     from trm_fast.inference import Answer
+    from trm_fast.interchange.locate import Located
     from trm_fast.tasks.base import Question, Task
 
 
 def solve(
-    model: Model,
-    puzzle: Annotated[
-        str,
-        typer.Argument(metavar="PUZZLE|FILE|-", help="A puzzle as text, a file of puzzles, or - for standard input."),
+    model: Annotated[
+        str, typer.Argument(metavar="RUN|MODEL", help="A run folder, a model folder, or a model that ships.")
     ],
+    puzzle: Annotated[
+        str | None,
+        typer.Argument(metavar="PUZZLE|FILE|-", help="A puzzle as text, a file of puzzles, or - for standard input."),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="What the puzzle is, such as sudoku or maze; takes a model that ships where none is named."),
+    ] = None,
     trajectory: Annotated[bool, typer.Option("--trajectory", help="Show each supervision step.")] = False,
     max_steps: MaxSteps = None,
     min_steps: MinSteps = 1,
@@ -76,13 +82,23 @@ def solve(
 
       trm-fast solve maze-small maze.png --png solved.png
 
+      trm-fast solve --task sudoku puzzles.csv --json
+
       cat puzzle.txt | trm-fast solve sudoku-6x6 - --trajectory
     """
     from trm_fast.inference import Solver
     from trm_fast.interchange import locate
 
-    found = locate(model, from_step=step_number(from_step), device=pick_device(device))
-    questions = _questions(found.task, puzzle)
+    if puzzle is None:
+        if task is None:
+            raise UserError("solve takes a model and a puzzle, or --task NAME and a puzzle", wrong_use=True)
+        puzzle = model
+        found, questions = _shipped(task, puzzle, pick_device(device))
+    else:
+        found = locate(model, from_step=step_number(from_step), device=pick_device(device))
+        if task not in (None, found.task.name):
+            raise UserError(f"--task {task}: {model} is a model for {found.task.name}", wrong_use=True)
+        questions = _questions(found.task, puzzle)
     if not questions:
         raise UserError(f"{puzzle}: there is no puzzle in it")
     if png is not None and found.task.picture(questions[0]) is None:
@@ -108,6 +124,26 @@ def solve(
             out.print(f"{solved:,} of {len(answers):,} solved; answers in {output}")
     if json_output:
         typer.echo("\n".join(lines))
+
+
+def _shipped(kind: str, puzzle: str, device: str) -> tuple[Located, list[Question]]:
+    """The first model that ships for a task and reads the puzzle, and what it reads."""
+    from trm_fast.interchange import bundled_names, locate
+    from trm_fast.interchange.locate import task_of_bundled
+    from trm_fast.tasks import get_task
+
+    get_task(kind)  # an unknown name is said to be one
+    names = [name for name in bundled_names() if task_of_bundled(name) == kind]
+    if not names:
+        raise UserError(f"no model for the task {kind} ships; train one and name its run", wrong_use=True)
+    problems = []
+    for name in names:
+        found = locate(name, device=device)
+        try:
+            return found, _questions(found.task, puzzle)
+        except UserError as error:
+            problems.append(f"{name}: {error}")
+    raise UserError("\n  ".join([f"no model that ships for the task {kind} reads this:", *problems]))
 
 
 def _questions(task: Task, puzzle: str) -> list[Question]:
