@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <memory>
 
-#include "ops/gemm.h"
 #include "ops/isa.h"
 
 namespace trm_fast {
@@ -18,8 +17,15 @@ struct Sizes {
   int64_t sample() const { return tokens * channels; }
 };
 
-// Rows of one product with packed weights: enough for MKL's full rate, few enough for gate and up to stay near L2.
+// Rows of one product with packed weights: few enough for them, the hidden channels and the result to stay in L2.
 constexpr int64_t kTileRows = 192;
+
+constexpr int64_t divided(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t rounded(int64_t count, int64_t unit) { return divided(count, unit) * unit; }
+
+// The widest panel of any instruction set; what is kept between forward and backward is padded to it, so that its size
+// is the same for all. The hidden channels of an mlp share their panel with the gate: half of it.
+constexpr int64_t kPanel = 32;
 
 // A layer whose gate and up are products of at most this depth computes them again in the backward: that is cheaper
 // than writing them to memory and reading them back (measured at D = 64, L = 16).
@@ -27,33 +33,39 @@ constexpr int64_t kShallow = 64;
 
 struct Forward {
   int64_t samples, tile_rows;
-  bool keep;         // for a backward: `kept` is filled
+  bool keep;            // for a backward: `kept` is filled
+  const float* packed;  // the weights, by pack()
   const float* h;
   float* y;
-  float* kept;       // kept_size() a sample if `keep`, else work_size() a sample
-  float* rstd;       // rstd_size() a sample
+  float* kept;          // kept_size() a sample if `keep`, else work_size() a sample
+  float* rstd;          // rstd_size() a sample
 };
 
 struct Backward {
   int64_t samples;
+  const float* packed;  // the weights, by pack_backward()
   const float* h;
   const float* y;
   const float* kept;
   const float* rstd;
-  float* d;          // on entry the gradient of y, on exit that of h
-  float* dw_in;      // added to
-  float* dw_out;
+  float* d;             // on entry the gradient of y, on exit that of h
+  float* gradient;      // the weights', gradient_size(): added to
 };
 
 class Layer {
  public:
   Layer(const Sizes& sizes, const float* w_in, const float* w_out, int64_t inner)
-      : sizes_(sizes), w_in_(w_in), w_out_(w_out), inner_(inner) {}
+      : gemm_(kernels<GemmKernels>()), sizes_(sizes), w_in_(w_in), w_out_(w_out), inner_(inner) {}
   virtual ~Layer() = default;
 
-  // Packs the weights for products of about so many rows.
-  virtual void prepare_forward(int64_t) {}
-  virtual void prepare_backward(int64_t) {}
+  // The weights as the products of the forward and of the backward read them; sizes in floats.
+  virtual int64_t packed_size() const = 0;
+  virtual void pack(float* to) const = 0;
+  virtual int64_t packed_backward_size() const = 0;
+  virtual void pack_backward(float* to) const = 0;
+  // The weights' gradients in an order of the layer's own, and in the weights' order.
+  virtual int64_t gradient_size() const = 0;
+  virtual void unpack_gradient(const float* gradient, float* dw_in, float* dw_out) const = 0;
 
   // Floats a sample.
   virtual int64_t kept_size() const = 0;
@@ -70,9 +82,17 @@ class Layer {
   virtual void backward(const Backward&, float* scratch) const = 0;
 
  protected:
+  // Packs a right factor and returns it.
+  Right pack_right(const Strided& b, int64_t k, int64_t n, float* to) const {
+    gemm_.pack_right(b, k, n, to, k * gemm_.width);
+    return {to, k * gemm_.width};
+  }
+  Right right(const float* packed, int64_t k) const { return {packed, k * gemm_.width}; }
+  int64_t panels(int64_t n) const { return rounded(n, gemm_.width); }  // their columns
   int64_t rows(int64_t samples) const { return samples * sizes_.tokens; }
-  int64_t row_tiles(const Forward& f) const { return (rows(f.samples) + f.tile_rows - 1) / f.tile_rows; }
+  int64_t row_tiles(const Forward& f) const { return divided(rows(f.samples), f.tile_rows); }
 
+  const GemmKernels& gemm_;
   Sizes sizes_;
   const float* w_in_;
   const float* w_out_;

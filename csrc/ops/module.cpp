@@ -2,9 +2,7 @@
 #include <Python.h>
 
 #include <exception>
-#include <string>
 
-#include "ops/gemm.h"
 #include "ops/isa.h"
 
 namespace {
@@ -25,24 +23,9 @@ PyObject* set_cpu_path(PyObject*, PyObject* args) {
   Py_RETURN_NONE;
 }
 
-PyObject* gemm(PyObject*, PyObject*) { return PyUnicode_FromString(trm_fast::gemm_name()); }
-
-PyObject* set_gemm(PyObject*, PyObject* args) {
-  const char* name = nullptr;
-  if (!PyArg_ParseTuple(args, "s", &name)) return nullptr;
-  trm_fast::use_library_gemm(std::string(name) != "own");
-  if (std::string(name) != trm_fast::gemm_name()) {
-    PyErr_SetString(PyExc_ValueError, "this torch brings no such matrix product");
-    return nullptr;
-  }
-  Py_RETURN_NONE;
-}
-
 PyMethodDef methods[] = {
     {"cpu_path", cpu_path, METH_NOARGS, "The instruction set of the CPU kernels: portable, avx2 or avx512."},
     {"set_cpu_path", set_cpu_path, METH_VARARGS, "Chooses the instruction set (for tests)."},
-    {"gemm", gemm, METH_NOARGS, "Whose float32 matrix product the fused kernels use: mkl or own."},
-    {"set_gemm", set_gemm, METH_VARARGS, "Chooses the matrix product (for tests)."},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -16,8 +16,6 @@ constexpr int64_t kPooled = int64_t(1) << 18;
 
 int64_t aligned(int64_t floats) { return (floats + 15) / 16 * 16; }
 
-int64_t divided(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // Samples a group for about `rows` rows, in groups of about equal size.
 int64_t group_size(const Sizes& sizes, int64_t samples, int64_t rows) {
   const int64_t wanted = std::max<int64_t>(1, (rows + sizes.tokens / 2) / sizes.tokens);
@@ -70,11 +68,34 @@ void add(const float* a, const float* b, float* to, int64_t count) {
 template <class Body>
 void among(int64_t workers, const Body& body) {
   const auto run = [&](int64_t begin, int64_t end) {
-    const OnThisThread single;
     for (int64_t worker = begin; worker < end; ++worker) body(worker);
   };
   if (workers == 1) return run(0, 1);
   torch::stable::parallel_for(0, workers, 1, run);
+}
+
+// Where each layer's share begins in memory for all of them; the whole size comes last.
+std::vector<int64_t> offsets(const Network& net, int64_t (Layer::*size)() const) {
+  std::vector<int64_t> at{0};
+  for (const auto& layer : net.layers) at.push_back(at.back() + aligned((*layer.*size)()));
+  return at;
+}
+
+// The addresses of the layers' shares of `memory`.
+template <class Float>
+std::vector<Float*> addresses(Float* memory, const std::vector<int64_t>& at) {
+  std::vector<Float*> shares;
+  for (size_t i = 0; i + 1 < at.size(); ++i) shares.push_back(memory + at[i]);
+  return shares;
+}
+
+// Calls body(layer) for all layers, shared out among the threads.
+template <class Body>
+void for_layers(const Network& net, const Body& body) {
+  const int64_t layers = int64_t(net.layers.size()), workers = std::min<int64_t>(torch::stable::get_num_threads(), layers);
+  among(workers, [&](int64_t worker) {
+    for (int64_t i = layers * worker / workers; i < layers * (worker + 1) / workers; ++i) body(i);
+  });
 }
 
 // Takes one group of samples through the cycles.
@@ -83,6 +104,7 @@ class Group {
   struct Memory {
     const float *y_in, *z_in, *x;  // of the whole batch
     float *y_out, *z_out, *saved;
+    std::vector<const float*> packed;  // each layer's weights
   };
 
   // `team`: threads that share the units of each layer.
@@ -92,7 +114,7 @@ class Group {
         count_(samples * net.sizes.sample()), tile_rows_(tile_rows), team_(team) {
     const int64_t at = first * net.sizes.sample();
     z_ = memory.z_in + at, x_ = memory.x ? memory.x + at : nullptr, y_ = memory.y_in ? memory.y_in + at : nullptr;
-    y_out_ = memory.y_out + at, z_out_ = memory.z_out + at, saved_ = memory.saved;
+    y_out_ = memory.y_out + at, z_out_ = memory.z_out + at, saved_ = memory.saved, packed_ = memory.packed.data();
     const int64_t state = aligned(count_);
     injection_ = scratch, input_ = scratch + state, even_ = scratch + 2 * state, odd_ = scratch + 3 * state;
     rstd_ = scratch + 4 * state;
@@ -159,7 +181,7 @@ class Group {
     for (size_t i = 0; i < net_.layers.size(); ++i) {
       const Layer& layer = *net_.layers[i];
       float* y = i + 1 == net_.layers.size() ? out : i % 2 ? odd_ : even_;
-      Forward f{samples_, tile_rows_, keep_, h, y, work_, rstd_};
+      Forward f{samples_, tile_rows_, keep_, packed_[i], h, y, work_, rstd_};
       if (keep_) {
         f.y = saved_ + layout_.output(application, i) + first_ * net_.sizes.sample();
         f.kept = saved_ + layout_.kept(application, i) + first_ * layer.kept_size();
@@ -188,6 +210,7 @@ class Group {
   int64_t first_, samples_, count_, tile_rows_, team_, thread_size_;
   const float *y_, *z_, *x_;
   float *y_out_, *z_out_, *saved_;
+  const float* const* packed_;
   float *injection_, *input_, *even_, *odd_, *rstd_, *work_, *thread_scratch_;
 };
 
@@ -198,7 +221,8 @@ class GroupBackward {
   struct Memory {
     const float *z, *saved;
     float *dy, *dz, *dx;
-    std::vector<float*> dweights;
+    std::vector<const float*> packed;  // each layer's weights
+    std::vector<float*> gradients;     // and where their gradients gather
   };
 
   GroupBackward(const Network& net, const Cycle& cycle, const Saved& layout, const Memory& memory, int64_t first,
@@ -237,10 +261,9 @@ class GroupBackward {
       const int64_t at = first_ * net_.sizes.sample();
       const float* saved = memory_.saved;
       const float* h = i ? saved + layout_.output(application, i - 1) + at : input(application) + at;
-      layer.backward({samples_, h, saved + layout_.output(application, i) + at,
+      layer.backward({samples_, memory_.packed[i], h, saved + layout_.output(application, i) + at,
                       saved + layout_.kept(application, i) + first_ * layer.kept_size(),
-                      saved + layout_.rstd(application, i) + first_ * layer.rstd_size(), d, memory_.dweights[2 * i],
-                      memory_.dweights[2 * i + 1]},
+                      saved + layout_.rstd(application, i) + first_ * layer.rstd_size(), d, memory_.gradients[i]},
                      scratch_);
     }
   }
@@ -343,15 +366,18 @@ States recursion_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, con
 
   const MaybeTensor y_in = y ? MaybeTensor(dense(*y)) : y, x_in = x ? MaybeTensor(dense(*x)) : x;
   const Tensor z_in = dense(z);
+  const auto packed_at = offsets(net, &Layer::packed_size);
+  const Memory packed(packed_at.back());
+  for_layers(net, [&](int64_t i) { net.layers[i]->pack(packed.get() + packed_at[i]); });
   const Group::Memory memory{maybe_read(y_in), read<float>(z_in), maybe_read(x_in), write<float>(states.y),
-                             write<float>(states.z), write<float>(states.saved)};
+                             write<float>(states.z), write<float>(states.saved),
+                             addresses<const float>(packed.get(), packed_at)};
   const int64_t threads = torch::stable::get_num_threads(), L = net.sizes.tokens;
   const bool alone = net.batch >= threads;  // each thread has samples of its own
   const int64_t workers = alone ? threads : 1, team = alone ? 1 : threads;
   const int64_t size = alone ? group_size(net.sizes, divided(net.batch, workers), kTileRows) : net.batch;
   const int64_t rows = size * L, tiles = std::max((rows + kTileRows / 2) / kTileRows, team);
   const int64_t tile_rows = divided(rows, tiles);
-  for (auto& layer : net.layers) layer->prepare_forward(tile_rows);
   const int64_t scratch_size = Group::scratch_size(net, size, tile_rows, team);
   const Memory scratch(workers * scratch_size);
   among(workers, [&](int64_t worker) {
@@ -374,29 +400,30 @@ Gradients recursion_bwd(Network& net, const Cycle& cycle, const MaybeTensor& dy,
   const bool injects = cycle.n || cycle.injects(cycle.n);
   Gradients gradients{new_gradient(z, dy, cycle.dual), new_gradient(z, dz, true),
                       new_gradient(z, std::nullopt, injects), {}};
-  int64_t total = 0;
   for (const Tensor& weight : net.weights) {
-    gradients.dweights.push_back(torch::stable::new_zeros(weight, weight.sizes()));
-    total += aligned(weight.numel());
+    gradients.dweights.push_back(net.batch ? torch::stable::new_empty(weight, weight.sizes())
+                                           : torch::stable::new_zeros(weight, weight.sizes()));
   }
   if (!net.batch) return gradients;
 
   const Tensor z_in = dense(z);
   const int64_t workers = std::min<int64_t>(torch::stable::get_num_threads(), net.batch);
   const int64_t size = group_size(net.sizes, divided(net.batch, workers), kBackwardRows);
-  for (auto& layer : net.layers) layer->prepare_backward(size * net.sizes.tokens);
+  const auto packed_at = offsets(net, &Layer::packed_backward_size), at = offsets(net, &Layer::gradient_size);
+  const Memory packed(packed_at.back()), gathered(workers * at.back());
+  for_layers(net, [&](int64_t i) { net.layers[i]->pack_backward(packed.get() + packed_at[i]); });
   const int64_t scratch_size = GroupBackward::scratch_size(net, size);
   const Memory scratch(workers * scratch_size);
-  const Memory partial((workers - 1) * total);  // the weights' gradients of all workers but the first
   among(workers, [&](int64_t worker) {
-    GroupBackward::Memory memory{read<float>(z_in), read<float>(saved), write<float>(gradients.dy),
-                                 write<float>(gradients.dz), write<float>(gradients.dx), {}};
-    float* slab = worker ? partial.get() + (worker - 1) * total : nullptr;
-    if (slab) std::memset(slab, 0, total * sizeof(float));
-    for (const Tensor& dweight : gradients.dweights) {
-      memory.dweights.push_back(worker ? slab : write<float>(dweight));
-      slab += worker ? aligned(dweight.numel()) : 0;
-    }
+    float* slab = gathered.get() + worker * at.back();
+    std::memset(slab, 0, at.back() * sizeof(float));
+    const GroupBackward::Memory memory{read<float>(z_in),
+                                       read<float>(saved),
+                                       write<float>(gradients.dy),
+                                       write<float>(gradients.dz),
+                                       write<float>(gradients.dx),
+                                       addresses<const float>(packed.get(), packed_at),
+                                       addresses(slab, at)};
     const int64_t end = net.batch * (worker + 1) / workers;
     for (int64_t first = net.batch * worker / workers; first < end; first += size) {
       GroupBackward(net, cycle, layout, memory, first, std::min(size, end - first),
@@ -404,16 +431,16 @@ Gradients recursion_bwd(Network& net, const Cycle& cycle, const MaybeTensor& dy,
           .run();
     }
   });
-  int64_t at = 0;
-  for (const Tensor& dweight : gradients.dweights) {
-    float* to = write<float>(dweight);
-    parallel(dweight.numel(), workers - 1, [&](int64_t begin, int64_t end) {
-      for (int64_t worker = 1; worker < workers; ++worker) {
-        add(to + begin, partial.get() + (worker - 1) * total + at + begin, to + begin, end - begin);
-      }
-    });
-    at += aligned(dweight.numel());
-  }
+  parallel(at.back(), workers - 1, [&](int64_t begin, int64_t end) {
+    for (int64_t worker = 1; worker < workers; ++worker) {
+      float* to = gathered.get() + begin;
+      add(to, to + worker * at.back(), to, end - begin);
+    }
+  });
+  for_layers(net, [&](int64_t i) {
+    net.layers[i]->unpack_gradient(gathered.get() + at[i], write<float>(gradients.dweights[2 * i]),
+                                   write<float>(gradients.dweights[2 * i + 1]));
+  });
   return gradients;
 }
 

@@ -8,6 +8,7 @@
 
 #include "ops/binding.h"
 #include "ops/layer.h"
+#include "ops/memory.h"
 
 namespace trm_fast {
 

@@ -18,11 +18,6 @@ def test_agrees_with_reference(isa, check, random, shape):
     check("mlp", *inputs(random, *shape))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_own_product(cpp, own_gemm, check, random, shape):
-    check("mlp", *inputs(random, *shape))
-
-
 def test_any_layout(cpp, check, random):
     h, gate_up, down = inputs(random, 2, 30, 20, 12)
     check("mlp", random(2, 20, 30).transpose(1, 2), gate_up.t().contiguous().t(), down.t().contiguous().t())
@@ -66,11 +61,3 @@ def test_weights_must_fit(random):
     h, gate_up, down = inputs(random, 2, 9, 20, 12)
     with pytest.raises(ValueError, match=r"must be \(2 I, 20\) and \(20, I\)"):
         ops.mlp(h, gate_up[:, :19], down)
-
-
-@pytest.fixture
-def own_gemm(native):
-    before = native.gemm()
-    native.set_gemm("own")
-    yield
-    native.set_gemm(before)

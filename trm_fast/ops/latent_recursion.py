@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from trm_fast.ops import backend, reference
 from trm_fast.ops.dispatch import define_triton, triton_kernels
 from trm_fast.ops.mlp import gate_up_floats, saved_floats
+from trm_fast.ops.token_mixer import hidden_floats
 
 Rotary = tuple[Tensor, Tensor]
 """cos and sin of the positions, (L, D / heads) each."""
@@ -174,7 +175,7 @@ def recursion_floats(z: Tensor, weights: Sequence[Tensor], heads: int, applicati
     B, L, D = z.shape
     layers = 0
     for i in range(0, len(weights), 4):
-        layers += saved_floats(z, 4 * L * D, L) if heads else saved_floats(z, gate_up_floats(weights[i], D), D)
+        layers += saved_floats(z, 4 * L * D, L) if heads else saved_floats(z, hidden_floats(weights[i], D), D)
         layers += saved_floats(z, gate_up_floats(weights[i + 2], L), L)
     return applications * layers + injections * B * L * D
 

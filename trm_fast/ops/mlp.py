@@ -61,12 +61,17 @@ class MLPFunction(torch.autograd.Function):
         return (*gradients, None, None)
 
 
-SHALLOW = 64  # kShallow of csrc/ops/layer.h
+SHALLOW, PANEL = 64, 32  # kShallow and kPanel of csrc/ops/layer.h
 
 
-def gate_up_floats(gate_up: Tensor, width: int) -> int:
-    """What a sample keeps of gate and up, each ``width`` wide: nothing where they are quickly computed again."""
-    return 0 if gate_up.shape[1] <= SHALLOW else gate_up.shape[0] * width
+def gate_up_floats(gate_up: Tensor, L: int) -> int:
+    """What a sample keeps of gate and up: nothing where they are quickly computed again, else whole panels."""
+    inner = rounded(gate_up.shape[0] // 2, PANEL // 2)
+    return 0 if gate_up.shape[1] <= SHALLOW else 2 * inner * L
+
+
+def rounded(count: int, unit: int) -> int:
+    return -(-count // unit) * unit
 
 
 def saved_floats(h: Tensor, kept: int, rstd: int) -> int:

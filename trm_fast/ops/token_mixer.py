@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from trm_fast.ops import backend, reference
 from trm_fast.ops.dispatch import define_triton, triton_kernels
-from trm_fast.ops.mlp import check_swiglu, gate_up_floats, saved_floats
+from trm_fast.ops.mlp import PANEL, check_swiglu, rounded, saved_floats
 
 
 def token_mixer(h: Tensor, gate_up: Tensor, down: Tensor, eps: float = 1e-5) -> Tensor:
@@ -56,13 +56,18 @@ class TokenMixerFunction(torch.autograd.Function):
         return (*gradients, None, None)
 
 
+def hidden_floats(gate_up: Tensor, D: int) -> int:
+    """What a sample keeps of gate and up, as ``gate_up_floats`` of the mlp."""
+    return gate_up.shape[0] * rounded(D, PANEL)
+
+
 def _triton_fwd_fake(h: Tensor, gate_up: Tensor, down: Tensor, eps: float, keep: bool) -> tuple[Tensor, Tensor]:
     layer = triton_kernels("token_mixer").TokenMixer(gate_up, down, eps)
     return h.new_empty(h.shape), triton_kernels("layer").saved_like(layer, h, keep)
 
 
 def _fwd_fake(h: Tensor, gate_up: Tensor, down: Tensor, eps: float, keep: bool) -> tuple[Tensor, Tensor]:
-    kept = saved_floats(h, gate_up_floats(gate_up, h.shape[2]), h.shape[2]) if keep else 0
+    kept = saved_floats(h, hidden_floats(gate_up, h.shape[2]), h.shape[2]) if keep else 0
     return h.new_empty(h.shape), h.new_empty(kept)
 
 

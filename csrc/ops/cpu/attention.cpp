@@ -5,8 +5,8 @@ namespace trm_fast {
 namespace TRM_FAST_ISA {
 namespace {
 
-void softmax(float* scores, int64_t rows, int64_t columns, float scale) {
-  for (int64_t row = 0; row < rows; ++row, scores += columns) {
+void softmax(float* scores, int64_t rows, int64_t columns, int64_t step, float scale) {
+  for (int64_t row = 0; row < rows; ++row, scores += step) {
     float largest = scores[0];
 #pragma omp simd reduction(max : largest)
     for (int64_t i = 0; i < columns; ++i) largest = scores[i] > largest ? scores[i] : largest;
@@ -22,8 +22,8 @@ void softmax(float* scores, int64_t rows, int64_t columns, float scale) {
   }
 }
 
-void softmax_bwd(float* dscores, const float* scores, int64_t rows, int64_t columns, float scale) {
-  for (int64_t row = 0; row < rows; ++row, dscores += columns, scores += columns) {
+void softmax_bwd(float* dscores, const float* scores, int64_t rows, int64_t columns, int64_t step, float scale) {
+  for (int64_t row = 0; row < rows; ++row, dscores += step, scores += step) {
     float dot = 0;
 #pragma omp simd reduction(+ : dot)
     for (int64_t i = 0; i < columns; ++i) dot += dscores[i] * scores[i];

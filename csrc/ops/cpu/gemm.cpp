@@ -1,86 +1,68 @@
-// A matrix product for machines whose torch has no MKL: panels of both factors are packed (which also takes care of
-// transposition and of ragged edges), and a block of C stays in registers while a panel's depth runs through.
-#include <algorithm>
-#include <vector>
-
-#include "ops/cpu/simd.h"
+// Matrix products on packed right factors: see register_block.h for the inside, pack.h for the layouts.
+#include "ops/cpu/pack.h"
+#include "ops/cpu/swiglu_product.h"
 
 namespace trm_fast {
 namespace TRM_FAST_ISA {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int64_t kLanes = 16, kRows = 12, kVectors = 2;
-#elif defined(__AVX2__)
-constexpr int64_t kLanes = 8, kRows = 6, kVectors = 2;
-#else
-constexpr int64_t kLanes = 4, kRows = 4, kVectors = 2;
-#endif
-constexpr int64_t kWidth = kLanes * kVectors;        // columns of a register block
-constexpr int64_t kDepth = 256, kPanel = 16 * kRows;  // a packed panel of A stays in L2, a strip of B in L1
-
-typedef float Vector __attribute__((vector_size(kLanes * sizeof(float)), aligned(4)));
-
-// block (kRows, kWidth) = A B over `depth`; a is (depth, kRows), b (depth, kWidth).
-void register_block(int64_t depth, const float* a, const float* b, float* block) {
-  Vector sum[kRows][kVectors] = {};
-  for (int64_t k = 0; k < depth; ++k, a += kRows, b += kWidth) {
-    Vector right[kVectors];
-    for (int64_t v = 0; v < kVectors; ++v) right[v] = *reinterpret_cast<const Vector*>(b + v * kLanes);
-#pragma GCC unroll 12
-    for (int64_t i = 0; i < kRows; ++i) {
-#pragma GCC unroll 2
-      for (int64_t v = 0; v < kVectors; ++v) sum[i][v] += a[i] * right[v];
-    }
-  }
-#pragma GCC unroll 12
-  for (int64_t i = 0; i < kRows; ++i) {
-#pragma GCC unroll 2
-    for (int64_t v = 0; v < kVectors; ++v) *reinterpret_cast<Vector*>(block + i * kWidth + v * kLanes) = sum[i][v];
-  }
-}
-
-// Strips of `width` lines of op(X), each (depth, width); `across` is the step from line to line, `along` in depth.
-void pack(const float* x, int64_t across, int64_t along, int64_t lines, int64_t depth, int64_t width, float* to) {
-  for (int64_t first = 0; first < lines; first += width, to += depth * width) {
-    const int64_t count = std::min(width, lines - first);
-    for (int64_t k = 0; k < depth; ++k) {
-      const float* from = x + first * across + k * along;
-      for (int64_t i = 0; i < count; ++i) to[k * width + i] = from[i * across];
-      for (int64_t i = count; i < width; ++i) to[k * width + i] = 0;
+void pack_right(const Strided& b, int64_t k, int64_t n, float* to, int64_t stride) {
+  for (int64_t first = 0; first < n; first += kWidth, to += stride) {
+    for (int64_t half = 0; half < kWidth; half += kLanes) {
+      pack_half(columns_from(b, first + half), k, lanes_of(n, first + half), to + half);
     }
   }
 }
 
-void multiply(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda,
-              const float* b, int64_t ldb, float beta, float* c, int64_t ldc) {
-  static thread_local std::vector<float> left, right;
-  const int64_t strips = (n + kWidth - 1) / kWidth, depth_step = std::min(k, kDepth);
-  left.resize(std::max(left.size(), size_t(kPanel * depth_step)));
-  right.resize(std::max(right.size(), size_t(strips * kWidth * depth_step)));
+void pack_gate_up(const Strided& gate, const Strided& up, int64_t k, int64_t inner, int64_t padded, float* to) {
+  for (int64_t first = 0; first < padded; first += kLanes, to += k * kWidth) {
+    pack_half(columns_from(gate, first), k, lanes_of(inner, first), to);
+    pack_half(columns_from(up, first), k, lanes_of(inner, first), to + kLanes);
+  }
+}
+
+void pack_left(const Strided& a, int64_t m, int64_t k, float* to) {
+  const int64_t blocks = row_blocks(m);
+  for (int64_t b = 0; b < blocks; ++b) {
+    const int64_t first = block_start(m, blocks, b), end = block_start(m, blocks, b + 1);
+    pack_rows({a.at + first * a.row, a.row, a.column}, end - first, m - end, k, end - first, to + first * k);
+  }
+}
+
+void pack_gate_up_left(const Strided& gate, const Strided& up, int64_t inner, int64_t k, float* to) {
+  const int64_t blocks = row_blocks(inner, kRows / 2);
+  for (int64_t b = 0; b < blocks; ++b) {
+    const int64_t first = block_start(inner, blocks, b), rows = block_start(inner, blocks, b + 1) - first;
+    pack_rows({gate.at + first * gate.row, gate.row, gate.column}, rows, 0, k, 2 * rows, to + 2 * first * k);
+    pack_rows({up.at + first * up.row, up.row, up.column}, rows, 0, k, 2 * rows, to + 2 * first * k + rows);
+  }
+}
+
+// A block at the right edge, whose last vector C has not all of.
+void edge_block(const Left& left, int64_t first, int64_t height, int64_t k0, int64_t depth, const float* panel,
+                int64_t columns, bool add, float* c, int64_t ldc) {
+  alignas(64) float block[kRows * kWidth];
+  if (add) {
+    for (int64_t i = 0; i < height; ++i) std::copy_n(c + i * ldc, columns, block + i * kWidth);
+  }
+  compute_block(left, first, height, k0, depth, panel, columns > kLanes, add, block, kWidth);
+  for (int64_t i = 0; i < height; ++i) std::copy_n(block + i * kWidth, columns, c + i * ldc);
+}
+
+void multiply(const Left& left, const Right& right, int64_t m, int64_t n, int64_t k, bool add, float* c, int64_t ldc) {
+  const int64_t blocks = row_blocks(m);
   for (int64_t k0 = 0; k0 < k; k0 += kDepth) {
     const int64_t depth = std::min(kDepth, k - k0);
-    const float keep = k0 ? 1 : beta;
-    pack(b + (transpose_b ? k0 : k0 * ldb), transpose_b ? ldb : 1, transpose_b ? 1 : ldb, n, depth, kWidth,
-         right.data());
-    for (int64_t m0 = 0; m0 < m; m0 += kPanel) {
-      const int64_t rows = std::min(kPanel, m - m0);
-      pack(a + (transpose_a ? m0 + k0 * lda : m0 * lda + k0), transpose_a ? 1 : lda, transpose_a ? lda : 1, rows,
-           depth, kRows, left.data());
-      for (int64_t j = 0; j < n; j += kWidth) {
-        for (int64_t i = 0; i < rows; i += kRows) {
-          float block[kRows * kWidth];
-          register_block(depth, left.data() + i * depth, right.data() + j * depth, block);
-          const int64_t height = std::min(kRows, rows - i), width = std::min(kWidth, n - j);
-          for (int64_t r = 0; r < height; ++r) {
-            float* to = c + (m0 + i + r) * ldc + j;
-            const float* from = block + r * kWidth;
-            if (keep == 0) {
-              for (int64_t s = 0; s < width; ++s) to[s] = from[s];
-            } else {
-              for (int64_t s = 0; s < width; ++s) to[s] = from[s] + keep * to[s];
-            }
-          }
+    const float* panel = right.at;
+    for (int64_t column = 0; column < n; column += kWidth, panel += right.stride) {
+      const int64_t columns = std::min<int64_t>(kWidth, n - column);
+      for (int64_t b = 0; b < blocks; ++b) {
+        const int64_t first = block_start(m, blocks, b), height = block_start(m, blocks, b + 1) - first;
+        float* to = c + first * ldc + column;
+        if (columns % kLanes) {
+          edge_block(left, first, height, k0, depth, panel, columns, add || k0, to, ldc);
+        } else {
+          compute_block(left, first, height, k0, depth, panel, columns > kLanes, add || k0, to, ldc);
         }
       }
     }
@@ -90,7 +72,9 @@ void multiply(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t 
 }  // namespace
 
 template <>
-const GemmKernels<float> Table<GemmKernels<float>>::kernels = {multiply};
+const GemmKernels Table<GemmKernels>::kernels = {
+    kRows,    kWidth, pack_right,      pack_gate_up, pack_left, pack_gate_up_left,
+    multiply, swiglu, swiglu_bwd, swiglu_left,  swiglu_left_bwd};
 
 }  // namespace TRM_FAST_ISA
 }  // namespace trm_fast
