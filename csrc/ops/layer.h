@@ -27,10 +27,6 @@ constexpr int64_t rounded(int64_t count, int64_t unit) { return divided(count, u
 // is the same for all. The hidden channels of an mlp share their panel with the gate: half of it.
 constexpr int64_t kPanel = 32;
 
-// A layer whose gate and up are products of at most this depth computes them again in the backward: that is cheaper
-// than writing them to memory and reading them back (measured at D = 64, L = 16).
-constexpr int64_t kShallow = 64;
-
 struct Forward {
   int64_t samples, tile_rows;
   bool keep;            // for a backward: `kept` is filled

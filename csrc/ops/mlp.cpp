@@ -13,12 +13,12 @@ class Mlp final : public Layer {
 
   int64_t packed_size() const override { return gate_up_size() + inner_ * panels(D); }
   void pack(float* to) const override {
-    pack_gate_up(to);
+    gemm_.pack_gate_up({w_in_, 1, D}, {w_in_ + inner_ * D, 1, D}, D, inner_, padded_, to);
     pack_right({w_out_, 1, inner_}, inner_, D, to + gate_up_size());
   }
 
   int64_t packed_backward_size() const override {
-    return D * panels(padded_) + 2 * padded_ * panels(D) + (shallow() ? gate_up_size() : 0);
+    return D * panels(padded_) + 2 * padded_ * panels(D);
   }
   void pack_backward(float* to) const override {
     if (padded_ != inner_) std::fill_n(to, D * panels(padded_) + 2 * padded_ * panels(D), 0.0f);
@@ -31,7 +31,6 @@ class Mlp final : public Layer {
       gemm_.pack_right({w_in_ + channel * D, D, 1}, count, D, strip, stride);
       gemm_.pack_right({w_in_ + (inner_ + channel) * D, D, 1}, count, D, strip + lanes * gemm_.width, stride);
     }
-    if (shallow()) pack_gate_up(to + 2 * padded_ * panels(D));
   }
 
   // That of w_in transposed, with gate and up in turn.
@@ -49,11 +48,11 @@ class Mlp final : public Layer {
     for (int64_t i = 0; i < D; ++i) std::copy_n(gradient + i * padded_, inner_, dw_out + i * inner_);
   }
 
-  int64_t kept_size() const override { return shallow() ? 0 : 2 * padded_ * sizes_.tokens; }
+  int64_t kept_size() const override { return 2 * padded_ * sizes_.tokens; }
   int64_t rstd_size() const override { return sizes_.tokens; }
   int64_t forward_scratch(int64_t tile_rows) const override { return std::min(kForwardChunk, padded_) * tile_rows; }
   int64_t backward_scratch(int64_t samples) const override {
-    return rows(samples) * (3 * D + (shallow() ? 5 : 3) * chunk());
+    return rows(samples) * 3 * (D + chunk());
   }
   int64_t units(int64_t, const Forward& f) const override { return row_tiles(f); }
 
@@ -65,7 +64,7 @@ class Mlp final : public Layer {
       float* y = f.y + first * D;
       for (int64_t channel = 0; channel < padded_; channel += kForwardChunk) {
         const int64_t channels = std::min(kForwardChunk, padded_ - channel);
-        float* kept = f.keep && !shallow() ? f.kept + first * 2 * padded_ + 2 * channel : nullptr;
+        float* kept = f.keep ? f.kept + first * 2 * padded_ + 2 * channel : nullptr;
         const Right gate_up = right(f.packed + 2 * channel * D, D);
         gemm_.swiglu({h, D, 0, 0}, gate_up, count, channels, D, kept, 2 * padded_, scratch, channels);
         const Right down{f.packed + gate_up_size() + channel * width, inner_ * width};
@@ -79,24 +78,17 @@ class Mlp final : public Layer {
   void backward(const Backward& b, float* scratch) const override {
     const int64_t count = rows(b.samples), width = gemm_.width, chunk = this->chunk();
     float *d_left = scratch, *h_left = d_left + count * D, *dh = h_left + count * D, *out = dh + count * D;
-    float *dgate_up = out + count * chunk, *again = dgate_up + 2 * count * chunk;
+    float *dgate_up = out + count * chunk;
     kernels<RmsNormKernels<float>>().bwd(b.d, b.y, b.rstd, b.d, {count, D, 1}, 0, count);
     gemm_.pack_left({b.d, 1, D}, D, count, d_left);
     gemm_.pack_left({b.h, 1, D}, D, count, h_left);
     std::copy_n(b.d, count * D, dh);
     const float* in = b.packed + D * panels(padded_);
-    const float* gate_up = in + 2 * padded_ * panels(D);
     float* dw_out = b.gradient + 2 * D * padded_;
     for (int64_t channel = 0; channel < padded_; channel += chunk) {
       const int64_t channels = std::min(chunk, padded_ - channel);
-      const float* kept = b.kept + 2 * channel;
-      int64_t ldk = 2 * padded_;
-      if (shallow()) {
-        ldk = 2 * channels;
-        gemm_.multiply({b.h, D, 0, 0}, right(gate_up + 2 * channel * D, D), count, ldk, D, false, again, ldk);
-        kept = again;
-      }
-      gemm_.swiglu_bwd({b.d, D, 0, 0}, right(b.packed + channel * D, D), count, channels, D, kept, ldk, out, dgate_up);
+      gemm_.swiglu_bwd({b.d, D, 0, 0}, right(b.packed + channel * D, D), count, channels, D, b.kept + 2 * channel,
+                       2 * padded_, out, dgate_up);
       const Left d{d_left, 0, 0, count}, h{h_left, 0, 0, count}, dgu{dgate_up, width, width, count * width};
       gemm_.multiply(d, right(out, count), D, channels, count, true, dw_out + channel, padded_);
       gemm_.multiply(h, right(dgate_up, count), D, 2 * channels, count, true, b.gradient + 2 * channel, 2 * padded_);
@@ -106,12 +98,8 @@ class Mlp final : public Layer {
   }
 
  private:
-  bool shallow() const { return D <= kShallow; }
   int64_t chunk() const { return std::min(kBackwardChunk, rounded(padded_, kPanel)); }
   int64_t gate_up_size() const { return 2 * padded_ * D; }
-  void pack_gate_up(float* to) const {
-    gemm_.pack_gate_up({w_in_, 1, D}, {w_in_ + inner_ * D, 1, D}, D, inner_, padded_, to);
-  }
 
   int64_t padded_, D;
 };

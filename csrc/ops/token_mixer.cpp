@@ -18,11 +18,10 @@ class TokenMixer final : public Layer {
     gemm_.pack_gate_up_left({w_in_, L, 1}, {w_in_ + inner_ * L, L, 1}, inner_, L, to);
   }
 
-  int64_t packed_backward_size() const override { return (shallow() ? 5 : 3) * inner_ * L; }
+  int64_t packed_backward_size() const override { return 3 * inner_ * L; }
   void pack_backward(float* to) const override {
     gemm_.pack_left({w_out_, 1, inner_}, inner_, L, to);
     gemm_.pack_left({w_in_, 1, L}, L, 2 * inner_, to + inner_ * L);
-    if (shallow()) pack(to + 3 * inner_ * L);
   }
 
   // That of w_out transposed.
@@ -35,11 +34,11 @@ class TokenMixer final : public Layer {
     }
   }
 
-  int64_t kept_size() const override { return shallow() ? 0 : 2 * inner_ * rounded(D, kPanel); }
+  int64_t kept_size() const override { return 2 * inner_ * rounded(D, kPanel); }
   int64_t rstd_size() const override { return D; }
   int64_t forward_scratch(int64_t) const override { return (L + inner_) * kForwardTile; }
   int64_t backward_scratch(int64_t) const override {
-    return (L + (shallow() ? 5 : 3) * inner_ + 2 * padded_) * kBackwardTile;
+    return (L + 3 * inner_ + 2 * padded_) * kBackwardTile;
   }
   int64_t units(int64_t, const Forward& f) const override { return f.samples * tiles_; }
 
@@ -50,7 +49,7 @@ class TokenMixer final : public Layer {
       const int64_t width = std::min(kForwardTile, D - column);
       const float* h = f.h + sample * L * D;
       float* y = f.y + sample * L * D;
-      float* kept = f.keep && !shallow() ? f.kept + sample * kept_size() + 2 * inner_ * column : nullptr;
+      float* kept = f.keep ? f.kept + sample * kept_size() + 2 * inner_ * column : nullptr;
       const Right columns = pack_right({h + column, D, 1}, L, width, scratch);
       gemm_.swiglu_left(f.packed, columns, inner_, divided(width, gemm_.width), L, kept, out);
       gemm_.multiply({w_out_, inner_, 0, 0}, right(out, inner_), L, width, inner_, false, y + column, D);
@@ -62,7 +61,6 @@ class TokenMixer final : public Layer {
   void backward(const Backward& b, float* scratch) const override {
     float *out = scratch + L * kBackwardTile, *dgate_up = out + inner_ * kBackwardTile;
     float *d_right = dgate_up + 2 * inner_ * kBackwardTile, *h_right = d_right + padded_ * kBackwardTile;
-    float* again = h_right + padded_ * kBackwardTile;
     const float *w_out = b.packed, *w_in = w_out + inner_ * L;
     const int64_t panel = gemm_.width, lanes = panel / 2, columns_of_w = rounded(L, lanes);
     for (int64_t sample = 0; sample < b.samples; ++sample) {
@@ -74,11 +72,6 @@ class TokenMixer final : public Layer {
       for (int64_t column = 0; column < D; column += kBackwardTile) {
         const int64_t width = std::min(kBackwardTile, D - column), panels = divided(width, panel);
         const float* kept = b.kept + sample * kept_size() + 2 * inner_ * column;
-        if (shallow()) {
-          const Right columns = pack_right({h + column, D, 1}, L, width, scratch);
-          gemm_.swiglu_left(w_in + 2 * inner_ * L, columns, inner_, panels, L, again, out);
-          kept = again;
-        }
         const Right columns = pack_right({d + column, D, 1}, L, width, scratch);
         gemm_.swiglu_left_bwd({w_out, 0, 0, L}, columns, inner_, panels, L, kept, out, dgate_up);
         const Right dt = pack_right({d + column, 1, D}, width, L, d_right);
@@ -94,8 +87,6 @@ class TokenMixer final : public Layer {
   }
 
  private:
-  bool shallow() const { return L <= kShallow; }
-
   int64_t L, D, tiles_, padded_;
 };
 

@@ -61,13 +61,12 @@ class MLPFunction(torch.autograd.Function):
         return (*gradients, None, None)
 
 
-SHALLOW, PANEL = 64, 32  # kShallow and kPanel of csrc/ops/layer.h
+PANEL = 32  # kPanel of csrc/ops/layer.h
 
 
 def gate_up_floats(gate_up: Tensor, L: int) -> int:
-    """What a sample keeps of gate and up: nothing where they are quickly computed again, else whole panels."""
-    inner = rounded(gate_up.shape[0] // 2, PANEL // 2)
-    return 0 if gate_up.shape[1] <= SHALLOW else 2 * inner * L
+    """What a sample keeps of gate and up, padded to whole panels."""
+    return 2 * rounded(gate_up.shape[0] // 2, PANEL // 2) * L
 
 
 def rounded(count: int, unit: int) -> int:
