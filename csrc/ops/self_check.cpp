@@ -102,6 +102,60 @@ std::vector<float> single_results(Isa isa) {
   return all;
 }
 
+// Element (i, j) of a matrix in panels of `width` columns and `rows` rows.
+int64_t in_panels(int64_t i, int64_t j, int64_t rows, int64_t width) { return (j / width * rows + i) * width + j % width; }
+
+// The matrix products, with their results in an order that does not depend on the set's panels.
+std::vector<float> product_results(Isa isa) {
+  constexpr int64_t kM = 29, kN = 64, kK = 23, kColumns = kN - 3;
+  const GemmKernels& gemm = kernels<GemmKernels>(isa);
+  const int64_t width = gemm.width, lanes = width / 2;
+  const auto a = wave<float>(kM * kK, 0.7), b = wave<float>(kK * kN, 1.3), w = wave<float>(2 * kK * kN, 0.4);
+  std::vector<float> all, left(kM * kK), pairs(2 * kN * kK), right(kK * kN), gate_up(2 * kK * kN);
+  const auto keep = [&all](const std::vector<float>& values) { all.insert(all.end(), values.begin(), values.end()); };
+
+  std::vector<float> c(kM * kN, 1.0f);
+  for (const Strided& from : {Strided{b.data(), kN, 1}, Strided{b.data(), 1, kK}}) {
+    gemm.pack_right(from, kK, kColumns, right.data(), kK * width);
+    gemm.multiply({a.data(), kK, 0, 0}, {right.data(), kK * width}, kM, kColumns, kK, true, c.data(), kN);
+    keep(c);
+  }
+  for (const Strided& from : {Strided{a.data(), kK, 1}, Strided{a.data(), 1, kM}}) {
+    gemm.pack_left(from, kM, kK, left.data());
+    gemm.multiply({left.data(), 0, 0, kK}, {right.data(), kK * width}, kM, kColumns, kK, false, c.data(), kN);
+    keep(c);
+  }
+
+  // swiglu(a w) with kN hidden channels, and its gradient for dout = a b.
+  const auto in_order = [&](const std::vector<float>& values, int64_t rows, int64_t columns) {
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t j = 0; j < columns; ++j) all.push_back(values[in_panels(i, j, rows, width)]);
+    }
+  };
+  const float *gate = w.data(), *up = gate + kK * kN;
+  std::vector<float> hidden(kM * kN), kept(2 * kM * kN), out(kM * kN), dgate_up(2 * kM * kN);
+  gemm.pack_gate_up({gate, kN, 1}, {up, kN, 1}, kK, kN, kN, gate_up.data());
+  gemm.pack_right({b.data(), kN, 1}, kK, kN, right.data(), kK * width);
+  const Left rows{a.data(), kK, 0, 0};
+  gemm.swiglu(rows, {gate_up.data(), kK * width}, kM, kN, kK, kept.data(), 2 * kN, hidden.data(), kN);
+  gemm.swiglu_bwd(rows, {right.data(), kK * width}, kM, kN, kK, kept.data(), 2 * kN, out.data(), dgate_up.data());
+  keep(hidden), in_order(out, kM, kN);
+  for (int64_t i = 0; i < kM; ++i) {
+    for (int64_t j = 0; j < kN; ++j) {
+      const int64_t at = in_panels(i, j / lanes * width + j % lanes, kM, width);
+      all.push_back(dgate_up[at]), all.push_back(dgate_up[at + lanes]);
+    }
+  }
+
+  // The same from the left: kM hidden rows for kN columns.
+  gemm.pack_gate_up_left({w.data(), kK, 1}, {w.data() + kM * kK, kK, 1}, kM, kK, pairs.data());
+  gemm.swiglu_left(pairs.data(), {right.data(), kK * width}, kM, kN / width, kK, kept.data(), out.data());
+  in_order(out, kM, kN), in_order(kept, 2 * kM, kN);
+  gemm.swiglu_left_bwd(rows, {right.data(), kK * width}, kM, kN / width, kK, kept.data(), out.data(), dgate_up.data());
+  in_order(out, kM, kN), in_order(dgate_up, 2 * kM, kN);
+  return all;
+}
+
 bool bfloat16_agrees(Isa isa) {
   std::vector<BFloat16> x(kSize - 1);
   for (int64_t i = 0; i < kSize - 1; ++i) x[i].bits = uint16_t(0x3f00 + 13 * i);  // 0.5 and up, exact in float
@@ -128,6 +182,7 @@ bool bfloat16_agrees(Isa isa) {
 bool self_check(Isa isa) {
   return close(results<float>(isa), results<float>(Isa::portable), 1e-4) &&
          close(single_results(isa), single_results(Isa::portable), 1e-4) &&
+         close(product_results(isa), product_results(Isa::portable), 1e-4) &&
          close(results<double>(isa), results<double>(Isa::portable), 1e-11) && bfloat16_agrees(isa);
 }
 
