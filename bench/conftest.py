@@ -13,14 +13,21 @@ import pytest
 import torch
 
 from trm_fast import ops
-from trm_fast.ops import backend
+from trm_fast.ops import backend, reference
+
+OPS = [name for name in ops.__all__ if hasattr(reference, name) and name in backend.KERNELS]
 
 
-@pytest.fixture(params=["reference", "cpp"])
-def impl(request: pytest.FixtureRequest) -> Iterator[str]:
+@pytest.fixture(params=["reference", "compiled", "cpp"])
+def impl(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The reference, the same through ``torch.compile``, and the C++ kernels."""
     if request.param == "cpp" and backend.EXTENSION_MISSING:
         pytest.skip(backend.EXTENSION_MISSING)
-    with ops.use_backend(request.param):
+    if request.param == "compiled":
+        torch.compiler.reset()
+        for name in OPS:
+            monkeypatch.setattr(ops, name, torch.compile(getattr(reference, name), dynamic=False))
+    with ops.use_backend("reference" if request.param == "compiled" else request.param):
         yield request.param
 
 

@@ -45,6 +45,7 @@ CASES = [
     *(f"solve:{name}:64" for name in ("sudoku-cpu", "sudoku-4x4")),
 ]
 SOLVER_STEPS = 16
+REPEATS, FEW_REPEATS, LONG = 7, 2, 2e12  # a case of more FLOP than LONG takes minutes: fewer repeats by default
 TOLERANCE = 1e-3  # relative, of the first loss: recursion multiplies rounding
 
 
@@ -162,7 +163,9 @@ def _product() -> Callable[[], float]:
     return lambda: float((a @ b)[0, 0])
 
 
-def measure(case: str, threads: int, compiled: bool, repeats: int, data: str | None) -> dict[str, Any]:
+def measure(case: str, threads: int, compiled: bool, repeats: int | None, data: str | None) -> dict[str, Any]:
+    if repeats is None:
+        repeats = FEW_REPEATS if flop(case) > LONG else REPEATS
     context = multiprocessing.get_context("spawn")
     pipes, processes = [], []
     for ours in (True, False):
@@ -192,6 +195,7 @@ def measure(case: str, threads: int, compiled: bool, repeats: int, data: str | N
     for process in processes:
         process.join()
     ours, theirs = (statistics.median(t[1:]) for t in times)
+    baseline = "compiled" if compiled else "eager"
     rate, ceiling = flop(case) / ours, 2 * 1536**3 / min(products)
     return {
         "case": case,
@@ -199,7 +203,7 @@ def measure(case: str, threads: int, compiled: bool, repeats: int, data: str | N
         "dtype": "float32",
         "threads": threads,
         "ms": round(1e3 * ours, 3),
-        "baseline": "compiled" if compiled else "eager",
+        "baseline": baseline,
         "baseline_ms": round(1e3 * theirs, 3),
         "ratio": round(theirs / ours, 3),
         "ratio_of_best": round(min(times[1][1:]) / min(times[0][1:]), 3),
@@ -207,8 +211,18 @@ def measure(case: str, threads: int, compiled: bool, repeats: int, data: str | N
         "gemm_ceiling_gflops": round(ceiling / 1e9, 1),
         "gemm_share": round(rate / ceiling, 3),
         "peak_rss_ratio": round(growth[0] / max(1, growth[1]), 3),
+        "cpu_path": cpu_path(),
+        "repeats": repeats,
         "commit": commit(),
+        "command": f"python bench/end_to_end.py --only {case} --threads {threads} --baseline {baseline}",
     }
+
+
+def cpu_path() -> str:
+    """The instruction set that our side takes (``TRM_FAST_CPU`` caps it)."""
+    from trm_fast import ops
+
+    return ops.cpu_path()
 
 
 def flop(case: str) -> int:
@@ -259,7 +273,9 @@ def main() -> None:
     parser.add_argument("--only", action="append", metavar="CASE", help="a case, or the start of some; repeatable")
     parser.add_argument("--threads", type=int, action="append", help="repeatable; 1 and 2 by default")
     parser.add_argument("--baseline", choices=("eager", "compiled"), default="eager")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument(
+        "--repeats", type=int, help=f"steps of each side; {REPEATS} by default, {FEW_REPEATS} of the longest cases"
+    )
     parser.add_argument("--data", default=os.environ.get("TRM_FAST_DATA"), help="a CSV of 9x9 sudokus")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--no-write", action="store_true", help="leave bench/results alone")
