@@ -45,7 +45,8 @@ struct SwiGluKernels {
 };
 
 // The parts of attention beside its products. scores (rows, columns), rows `step` apart, become probabilities in place,
-// dprobabilities become dscores. rotate: units are rows of x, `stride` apart, each `heads` x `width`; cos and sin (tokens, width).
+// dprobabilities become dscores. rotate: units are rows of x, `stride` apart, each `heads` x `width`;
+// cos and sin (tokens, width).
 template <class T>
 struct AttentionKernels {
   void (*softmax)(T* scores, int64_t rows, int64_t columns, int64_t step, T scale);

@@ -92,7 +92,8 @@ std::vector<Float*> addresses(Float* memory, const std::vector<int64_t>& at) {
 // Calls body(layer) for all layers, shared out among the threads.
 template <class Body>
 void for_layers(const Network& net, const Body& body) {
-  const int64_t layers = int64_t(net.layers.size()), workers = std::min<int64_t>(torch::stable::get_num_threads(), layers);
+  const int64_t layers = int64_t(net.layers.size());
+  const int64_t workers = std::min<int64_t>(torch::stable::get_num_threads(), layers);
   among(workers, [&](int64_t worker) {
     for (int64_t i = layers * worker / workers; i < layers * (worker + 1) / workers; ++i) body(i);
   });

@@ -103,7 +103,9 @@ std::vector<float> single_results(Isa isa) {
 }
 
 // Element (i, j) of a matrix in panels of `width` columns and `rows` rows.
-int64_t in_panels(int64_t i, int64_t j, int64_t rows, int64_t width) { return (j / width * rows + i) * width + j % width; }
+int64_t in_panels(int64_t i, int64_t j, int64_t rows, int64_t width) {
+  return (j / width * rows + i) * width + j % width;
+}
 
 // The matrix products, with their results in an order that does not depend on the set's panels.
 std::vector<float> product_results(Isa isa) {

@@ -25,8 +25,8 @@ inline Rows rows_at(const Left& left, int64_t first, int64_t height, int64_t k0,
 }
 
 // Computes a block into c; `wide`: both vectors of the panel.
-inline void compute_block(const Left& left, int64_t first, int64_t height, int64_t k0, int64_t depth, const float* panel,
-                          bool wide, bool add, float* c, int64_t ldc) {
+inline void compute_block(const Left& left, int64_t first, int64_t height, int64_t k0, int64_t depth,
+                          const float* panel, bool wide, bool add, float* c, int64_t ldc) {
   const auto block = left.row ? block_function<false>(height, wide) : block_function<true>(height, wide);
   block(rows_at(left, first, height, k0, depth), depth, panel + k0 * kWidth, add, c, ldc);
 }

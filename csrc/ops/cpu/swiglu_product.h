@@ -18,8 +18,8 @@ inline void swiglu_rows(int64_t rows, const float* gate, const float* up, int64_
 
 // The output, and the gradients of gate and up.
 template <int kColumns>
-inline void swiglu_rows_bwd(int64_t rows, const float* dout, int64_t ldd, const float* gate, const float* up, int64_t ld,
-                            float* out, int64_t ldo, float* dgate, float* dup, int64_t ldg) {
+inline void swiglu_rows_bwd(int64_t rows, const float* dout, int64_t ldd, const float* gate, const float* up,
+                            int64_t ld, float* out, int64_t ldo, float* dgate, float* dup, int64_t ldg) {
   for (int64_t i = 0; i < rows; ++i) {
 #pragma omp simd
     for (int c = 0; c < kColumns; ++c) {
