@@ -93,6 +93,21 @@ def check() -> Callable[..., None]:
 
 
 @pytest.fixture
+def judge() -> Callable[..., None]:
+    """An output and its first gradients, made by a kernel, against the float64 reference."""
+
+    def run(
+        kernel: Sequence[Tensor], op: Callable[..., Tensor], inputs: Sequence[Tensor], grad: Tensor, **options: Any
+    ) -> None:
+        plain = _run(op, inputs, grad, options)
+        truth = _run(op, [t.double() for t in inputs], grad.double(), options)
+        for i, (k, p, t) in enumerate(zip(kernel, plain, truth, strict=False)):
+            error_bound(k, p, t, factor=3 if i else 2, scale=grad.double() if i else t)
+
+    return run
+
+
+@pytest.fixture
 def same_specials() -> Callable[..., None]:
     """NaN and infinity appear exactly where the reference has them, and the rest is close."""
 
