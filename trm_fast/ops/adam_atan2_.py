@@ -72,11 +72,11 @@ def adam_atan2_(
                 )
     if not params:
         return
-    copies = [params[0].new_empty(0) if c is None else c for c in copies or ()]
-    interleave = list(interleave) if interleave is not None else [0] * len(copies)
-    if len(copies) not in (0, len(params)) or len(interleave) != len(copies):
+    low = [params[0].new_empty(0) if c is None else c for c in copies or ()]
+    interleave = list(interleave) if interleave is not None else [0] * len(low)
+    if len(low) not in (0, len(params)) or len(interleave) != len(low):
         raise ValueError(
-            f"adam_atan2_: {len(params)} params but {len(copies)} copies and {len(interleave)} numbers to interleave by"
+            f"adam_atan2_: {len(params)} params but {len(low)} copies and {len(interleave)} numbers to interleave by"
         )
     if any(p.dtype != params[0].dtype or p.device != params[0].device for p in params):
         raise ValueError("adam_atan2_: params must share one dtype and one device; call it once for each")
@@ -99,7 +99,7 @@ def adam_atan2_(
                 grad_scale=grad_scale,
                 variant=variant,
                 eps=eps,
-                copies=copies,
+                copies=low,
                 interleave=interleave,
             )
         else:
@@ -109,7 +109,7 @@ def adam_atan2_(
                 exp_avgs,
                 exp_avg_sqs,
                 [] if ema is None else ema,
-                copies,
+                low,
                 interleave,
                 lr,
                 step,
@@ -120,7 +120,7 @@ def adam_atan2_(
                 eps,
                 variant == "adamw",
             )
-            backend.mark_written([*params, *exp_avgs, *exp_avg_sqs, *(ema or ()), *copies])
+            backend.mark_written([*params, *exp_avgs, *exp_avg_sqs, *(ema or ()), *low])
 
 
 if not backend.EXTENSION_MISSING:
