@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from trm_fast.ops import reference
+from trm_fast.ops import reference, self_check
+from trm_fast.ops.packed import pack_weights
 
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
@@ -224,3 +225,36 @@ def test_the_sanitizer_sees_an_access_out_of_bounds(device):
     run = sanitized(["-c", code])
     assert run.returncode != 0
     assert "heap-buffer-overflow" in run.stderr
+
+
+def network(random, L: int, D: int, mixer: int, mlp: int) -> list[Tensor]:
+    shapes = [(2 * mixer, L), (L, mixer), (2 * mlp, D), (D, mlp)]
+    return [(random(*shape) / shape[1] ** 0.5).bfloat16() for shape in shapes]
+
+
+@pytest.mark.parametrize(
+    ("B", "L", "D", "inner", "inject"), [(2, 19, 128, 20, True), (1, 97, 256, 64, False), (1, 33, 128, 32, True)]
+)
+def test_token_mixer(device, random, B, L, D, inner, inject):
+    z, injection = random(B, L, D, dtype=torch.bfloat16), random(B, L, D, dtype=torch.bfloat16)
+    weights = network(random, L, D, inner, 64)
+    w_in, w_out = pack_weights(weights, L)[:2]
+    y = nan_like(z)
+    call(device.token_mixer, z.dtype, z, injection if inject else None, w_in, w_out, y, B, L, D, w_out.shape[1],
+         ctypes.c_float(1e-5))  # fmt: skip
+    h = z + injection if inject else z
+    plain = reference.token_mixer(h, *weights[:2])
+    truth = reference.token_mixer(h.double(), *(w.double() for w in weights[:2]))
+    assert self_check.disagreement(y, plain, truth, 2, truth) is None
+
+
+@pytest.mark.parametrize(("rows", "D", "inner"), [(19, 128, 60), (130, 256, 64), (64, 512, 128), (1, 384, 64)])
+def test_mlp(device, random, rows, D, inner):
+    h, weights = random(rows, D, dtype=torch.bfloat16), network(random, 8, D, 32, inner)
+    w_in, w_out = pack_weights(weights, 8)[2:]
+    active, y = h.new_full((rows, w_out.shape[1]), torch.nan), nan_like(h)
+    call(device.mlp_in, h.dtype, h, w_in, active, *active.shape[:1], D, active.shape[1])
+    call(device.mlp_out, h.dtype, active, w_out, h, y, rows, D, active.shape[1], ctypes.c_float(1e-5))
+    plain = reference.mlp(h, *weights[2:])
+    truth = reference.mlp(h.double(), *(w.double() for w in weights[2:]))
+    assert self_check.disagreement(y, plain, truth, 2, truth) is None

@@ -76,6 +76,17 @@ __device__ inline float block_sum(float value) {
   return sum;
 }
 
+// The memory that a launch asked for.
+template <class T>
+__device__ inline T* dynamic_shared() {
+#ifdef __CUDACC__
+  extern __shared__ __align__(128) unsigned char dynamic_memory[];
+  return reinterpret_cast<T*>(dynamic_memory);
+#else
+  return reinterpret_cast<T*>(cuda_on_cpu::device.shared);
+#endif
+}
+
 // Calls kernel<<<grid, block, shared, stream>>>(arguments...).
 template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, dim3 block, size_t shared, cudaStream_t stream,

@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <initializer_list>
 
 #include "ops/kernels.h"
 
@@ -62,6 +63,26 @@ cudaError_t adam_atan2_(const AdamTensor* tensors, int64_t count, const AdamOpti
 // weight (rows, columns), row_grads (batch, columns). Ids outside [0, rows) are passed over.
 cudaError_t sign_sgd_rows_(float* weight, const float* row_grads, const int64_t* ids, Scalar lr, double weight_decay,
                            int64_t rows, int64_t columns, int64_t batch, cudaStream_t);
+
+// The layers of the fused network, bfloat16, forward only. Weights are packed (trm_fast/ops/packed.py): padded with
+// zeros, 16 bytes aligned, the rows of gate and up in turns of 8. `inner` is the padded one. No kernel for a token count
+// whose padding is 0, or where the widths are not multiples as said.
+inline int64_t padded_tokens(int64_t tokens) {
+  for (const int64_t size : {32, 64, 96, 112, 128}) {
+    if (tokens <= size) return size;
+  }
+  return 0;
+}
+// y = norm(h + down silu(gate h) (up h)) over tokens, h = z + injection (may be null): (batch, tokens, channels).
+// w_in (2 inner, padded tokens), w_out (padded tokens, inner). channels % 128 == 0, inner % 32 == 0.
+cudaError_t token_mixer(const void* z, const void* injection, const void* w_in, const void* w_out, void* y,
+                        int64_t batch, int64_t tokens, int64_t channels, int64_t inner, float eps, cudaStream_t);
+// active (rows, inner) = silu(gate h) (up h); w_in (2 inner, channels). channels % 64 == 0, inner % 64 == 0.
+cudaError_t mlp_in(const void* h, const void* w_in, void* active, int64_t rows, int64_t channels, int64_t inner,
+                   cudaStream_t);
+// y = norm(h + down active) over channels; w_out (channels, inner). channels is 128, 256, 384 or 512.
+cudaError_t mlp_out(const void* active, const void* w_out, const void* h, void* y, int64_t rows, int64_t channels,
+                    int64_t inner, float eps, cudaStream_t);
 
 }  // namespace cuda
 }  // namespace trm_fast

@@ -50,4 +50,15 @@ int sign_sgd_rows_(int, float* weight, const float* row_grads, const int64_t* id
                    double weight_decay, int64_t rows, int64_t columns, int64_t batch) {
   return cuda::sign_sgd_rows_(weight, row_grads, ids, scalar(lr), weight_decay, rows, columns, batch, nullptr);
 }
+int token_mixer(int, const void* z, const void* injection, const void* w_in, const void* w_out, void* y, int64_t batch,
+                int64_t tokens, int64_t channels, int64_t inner, float eps) {
+  return cuda::token_mixer(z, injection, w_in, w_out, y, batch, tokens, channels, inner, eps, nullptr);
+}
+int mlp_in(int, const void* h, const void* w_in, void* active, int64_t rows, int64_t channels, int64_t inner) {
+  return cuda::mlp_in(h, w_in, active, rows, channels, inner, nullptr);
+}
+int mlp_out(int, const void* active, const void* w_out, const void* h, void* y, int64_t rows, int64_t channels,
+            int64_t inner, float eps) {
+  return cuda::mlp_out(active, w_out, h, y, rows, channels, inner, eps, nullptr);
+}
 }
