@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import importlib.metadata
+import importlib.util
 import json
 import os
 from collections.abc import Iterable

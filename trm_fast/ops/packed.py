@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from trm_fast.ops import backend, reference
 from trm_fast.ops.reference import interleaved_rows
 
 GROUP = 8  # the columns of a tensor core's tile: gate and up of one unit end in one lane
@@ -28,7 +30,7 @@ def unfit(z: Tensor, weights: Sequence[Tensor], heads: int) -> str | None:
     L, D = z.shape[1:]
     if heads:
         return "its kernels are for the token mixer, not for attention"
-    if L > TOKENS[-1]:
+    if TOKENS[-1] < L:
         return f"its kernels take up to {TOKENS[-1]} tokens, not {L}"
     if D not in CHANNELS:
         return f"its kernels take {', '.join(map(str, CHANNELS))} channels, not {D}"
@@ -70,3 +72,71 @@ def pack_weights(weights: Sequence[Tensor], tokens: int) -> list[Tensor]:
 
 def _up(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
+
+
+def latent_step(
+    z: Tensor, injection: Tensor | None, weights: Sequence[Tensor], packed: Sequence[Tensor] | None, eps: float
+) -> Tensor:
+    """The fused kernels: ``net(z + injection)``. Without ``packed`` the weights are packed first."""
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (z, injection, *weights)):
+        out: Tensor = LatentStepFunction.apply(z, injection, packed, eps, *weights)
+        return out
+    packed = pack_weights(weights, z.shape[1]) if packed is None else packed
+    return torch.ops.trm_fast.latent_step_packed.default(z, injection, list(packed), eps)
+
+
+class LatentStepFunction(torch.autograd.Function):
+    """The kernels keep nothing for a backward: it runs the reference again, and goes back through that."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, z: Tensor, injection: Tensor | None, packed: Sequence[Tensor] | None, eps: float, *weights: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(z, injection, *weights)
+        ctx.eps = eps
+        packed = pack_weights(weights, z.shape[1]) if packed is None else packed
+        return torch.ops.trm_fast.latent_step_packed.default(z, injection, list(packed), eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        leaves = [t if t is None else t.detach().requires_grad_() for t in ctx.saved_tensors]
+        z, injection, *weights = leaves
+        with torch.enable_grad():
+            low = [w.to(z.dtype) for w in weights]
+            none = z.new_zeros(()) if injection is None else injection
+            y = reference.latent_step(z, none, low, eps=ctx.eps)
+        gradients = iter(torch.autograd.grad(y, [leaf for leaf in leaves if leaf is not None], dy))
+        dz, dinjection, *dweights = (leaf if leaf is None else next(gradients) for leaf in leaves)
+        return (dz, dinjection, None, None, *dweights)
+
+
+def latent_recursion(
+    y: Tensor | None,
+    z: Tensor,
+    x: Tensor,
+    weights: Sequence[Tensor],
+    n: int,
+    packed: Sequence[Tensor] | None,
+    inject_last: bool,
+    cycles: int,
+    eps: float,
+) -> tuple[Tensor | None, Tensor]:
+    """The recursion of ``reference.latent_recursion`` on the fused kernels."""
+    packed = pack_weights(weights, z.shape[1]) if packed is None else packed
+    for _ in range(cycles):
+        injection = x if y is None else y + x
+        for _ in range(n):
+            z = latent_step(z, injection, weights, packed, eps)
+        if y is None:
+            z = latent_step(z, x if inject_last else None, weights, packed, eps)
+        else:
+            y = latent_step(y, z, weights, packed, eps)
+    return y, z
+
+
+if not backend.EXTENSION_MISSING:
+
+    @torch.library.register_fake("trm_fast::latent_step_packed")
+    def _(z: Tensor, injection: Tensor | None, packed: list[Tensor], eps: float) -> Tensor:
+        return z.new_empty(z.shape)
