@@ -100,15 +100,14 @@ class LatentStepFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        leaves = [t if t is None else t.detach().requires_grad_() for t in ctx.saved_tensors]
-        z, injection, *weights = leaves
+        z, injection, *weights = ctx.saved_tensors
+        # Without an injection a zero takes its place, and its gradient is not handed on.
+        states = [z, z.new_zeros(()) if injection is None else injection]
+        leaves = [t.detach().requires_grad_() for t in (*states, *weights)]
         with torch.enable_grad():
-            low = [w.to(z.dtype) for w in weights]
-            none = z.new_zeros(()) if injection is None else injection
-            y = reference.latent_step(z, none, low, eps=ctx.eps)
-        gradients = iter(torch.autograd.grad(y, [leaf for leaf in leaves if leaf is not None], dy))
-        dz, dinjection, *dweights = (leaf if leaf is None else next(gradients) for leaf in leaves)
-        return (dz, dinjection, None, None, *dweights)
+            y = reference.latent_step(leaves[0], leaves[1], [w.to(z.dtype) for w in leaves[2:]], eps=ctx.eps)
+        dz, dinjection, *dweights = torch.autograd.grad(y, leaves, dy)
+        return (dz, None if injection is None else dinjection, None, None, *dweights)
 
 
 def latent_recursion(

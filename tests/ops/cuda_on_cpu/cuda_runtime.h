@@ -1,6 +1,6 @@
 // Plays a CUDA device on the CPU, so that kernels can be tested where there is no GPU. Blocks run one after the other;
 // the threads of a block take turns on one real thread and hand over where they meet: at barriers and when lanes
-// exchange values. It shows wrong indices, wrong sums, missing barriers (run with the turns in both orders) and, under
+// exchange values. It shows wrong indices, wrong sums, missing barriers and waits (run with the warps in both orders) and, under
 // AddressSanitizer, accesses out of bounds, in shared memory, too; nothing of speed or of the memory model.
 #pragma once
 
@@ -114,6 +114,25 @@ inline void run_fiber() {
   hand_over();
 }
 
+// Runs one warp as far as it comes; returns how many of its threads are not done.
+inline int run_warp(int warp, int threads) {
+  for (;;) {
+    const long before = device.progress;
+    int left = 0;
+    for (int t = warp * kWarp; t < std::min(threads, (warp + 1) * kWarp); ++t) {
+      Fiber& fiber = *device.fibers[t];
+      if (fiber.done) continue;
+      device.current = t;
+      threadIdx = dim3(t % blockDim.x, t / blockDim.x % blockDim.y, t / (blockDim.x * blockDim.y));
+      before_switch(&device.fake_stack, fiber.stack.get(), kStack);
+      swapcontext(&device.scheduler, &fiber.context);
+      after_switch(device.fake_stack, nullptr, nullptr);
+      left += !fiber.done;
+    }
+    if (before == device.progress || left == 0) return left;
+  }
+}
+
 inline void run_block(int threads) {
   device.block = Meeting();
   device.block.members = threads;
@@ -128,20 +147,12 @@ inline void run_block(int threads) {
     fiber.context.uc_link = nullptr;
     makecontext(&fiber.context, run_fiber, 0);
   }
+  // A warp goes on alone until it waits for the others: what it must not overtake without a barrier, it does overtake.
+  const int warps = int(device.warps.size());
   for (int left = threads; left > 0;) {
     const long before = device.progress;
     left = 0;
-    for (int turn = 0; turn < threads; ++turn) {
-      const int t = device.backwards ? threads - 1 - turn : turn;
-      Fiber& fiber = *device.fibers[t];
-      if (fiber.done) continue;
-      device.current = t;
-      threadIdx = dim3(t % blockDim.x, t / blockDim.x % blockDim.y, t / (blockDim.x * blockDim.y));
-      before_switch(&device.fake_stack, fiber.stack.get(), kStack);
-      swapcontext(&device.scheduler, &fiber.context);
-      after_switch(device.fake_stack, nullptr, nullptr);
-      left += !fiber.done;
-    }
+    for (int turn = 0; turn < warps; ++turn) left += run_warp(device.backwards ? warps - 1 - turn : turn, threads);
     if (before == device.progress) {
       std::fprintf(stderr, "cuda_on_cpu: a barrier that not all threads reach\n");
       std::abort();
