@@ -59,6 +59,20 @@ T* write(const Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
+// A tensor to be updated in place: contiguous itself, or worked on as a copy that is written back.
+class InPlace {
+ public:
+  explicit InPlace(const Tensor& tensor)
+      : tensor_(tensor), work_(tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor)) {}
+  const Tensor& work() const { return work_; }
+  void finish() {
+    if (!tensor_.is_contiguous()) torch::stable::copy_(tensor_, work_);
+  }
+
+ private:
+  Tensor tensor_, work_;
+};
+
 // The tensor itself where it is contiguous (no call into torch), else a copy.
 inline Tensor dense(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
@@ -113,9 +127,25 @@ void parallel(int64_t units, int64_t cost, const Body& body) {
 
 #ifdef TRM_FAST_CUDA
 inline cuda::Type cuda_type(const char* op, const Tensor& tensor) {
-  if (tensor.scalar_type() == ScalarType::BFloat16) return cuda::Type::bfloat16;
-  STD_TORCH_CHECK(tensor.scalar_type() == ScalarType::Float, op, ": only float32 and bfloat16 have a CUDA kernel");
-  return cuda::Type::float32;
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float: return cuda::Type::float32;
+    case ScalarType::BFloat16: return cuda::Type::bfloat16;
+    case ScalarType::Half: return cuda::Type::float16;
+    default: STD_TORCH_CHECK(false, op, ": only float32, bfloat16 and float16 have a CUDA kernel");
+  }
+}
+
+// A 0-dim tensor that the kernel reads: the host does not wait for it.
+inline cuda::Scalar cuda_scalar(const char* op, const Tensor& tensor) {
+  STD_TORCH_CHECK(tensor.numel() == 1 && tensor.is_cuda(), op, ": scalars must be 0-dim tensors on the GPU");
+  const void* data = tensor.const_data_ptr();
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float: return {data, cuda::Scalar::Kind::float32};
+    case ScalarType::Double: return {data, cuda::Scalar::Kind::float64};
+    case ScalarType::Int: return {data, cuda::Scalar::Kind::int32};
+    case ScalarType::Long: return {data, cuda::Scalar::Kind::int64};
+    default: STD_TORCH_CHECK(false, op, ": scalars must be float32, float64, int32 or int64");
+  }
 }
 
 // Makes a tensor's device current and holds its stream.

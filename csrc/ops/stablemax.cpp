@@ -5,6 +5,11 @@
 namespace trm_fast {
 namespace {
 
+void check_gradient(const char* op, const Tensor& gradient, const Tensor& like) {
+  STD_TORCH_CHECK(gradient.scalar_type() == ScalarType::Double && gradient.numel() == like.numel(), op,
+                  ": the gradient must be float64 and of the output's shape");
+}
+
 Tensor fwd_cpu(const Tensor& logits, int64_t dim) {
   const Axis axis = axis_of("stablemax", logits, dim);
   const Tensor in = dense(logits);
@@ -21,8 +26,7 @@ Tensor fwd_cpu(const Tensor& logits, int64_t dim) {
 
 Tensor bwd_cpu(const Tensor& dprobabilities, const Tensor& logits, int64_t dim) {
   const Axis axis = axis_of("stablemax", logits, dim);
-  STD_TORCH_CHECK(dprobabilities.scalar_type() == ScalarType::Double && dprobabilities.numel() == logits.numel(),
-                  "stablemax: the gradient must be float64 and of the logits' shape");
+  check_gradient("stablemax", dprobabilities, logits);
   const Tensor in = dense(logits), gradient = dense(dprobabilities);
   Tensor dlogits = torch::stable::new_empty(logits, logits.sizes());
   with_type("stablemax", logits, [&](auto type) {
@@ -70,8 +74,7 @@ std::tuple<Tensor, Tensor> cross_entropy_fwd_cpu(const Tensor& logits, const Ten
 Tensor cross_entropy_bwd_cpu(const Tensor& dloss, const Tensor& logits, const Tensor& labels, const Tensor& total,
                              int64_t ignore) {
   const int64_t classes = classes_of(logits, labels);
-  STD_TORCH_CHECK(dloss.scalar_type() == ScalarType::Double && dloss.numel() == labels.numel(),
-                  "stablemax_cross_entropy: the gradient must be float64 and of the labels' shape");
+  check_gradient("stablemax_cross_entropy", dloss, labels);
   const Tensor x = dense(logits), label = dense(labels), gradient = dense(dloss), sum = dense(total);
   Tensor dlogits = torch::stable::new_empty(logits, logits.sizes());
   with_type("stablemax_cross_entropy", logits, [&](auto type) {
@@ -84,6 +87,56 @@ Tensor cross_entropy_bwd_cpu(const Tensor& dloss, const Tensor& logits, const Te
   });
   return dlogits;
 }
+
+#ifdef TRM_FAST_CUDA
+Tensor fwd_cuda(const Tensor& logits, int64_t dim) {
+  const CudaLaunch launch("stablemax", logits);
+  const Axis axis = axis_of("stablemax", logits, dim);
+  const Tensor in = dense(logits);
+  Tensor out = torch::stable::new_empty(logits, logits.sizes(), ScalarType::Double);
+  launch.check(cuda::stablemax_fwd(cuda_type("stablemax", logits), in.const_data_ptr(), write<double>(out), axis,
+                                   launch.stream()));
+  return out;
+}
+
+Tensor bwd_cuda(const Tensor& dprobabilities, const Tensor& logits, int64_t dim) {
+  const CudaLaunch launch("stablemax", logits);
+  const Axis axis = axis_of("stablemax", logits, dim);
+  check_gradient("stablemax", dprobabilities, logits);
+  const Tensor in = dense(logits), gradient = dense(dprobabilities);
+  Tensor dlogits = torch::stable::new_empty(logits, logits.sizes());
+  launch.check(cuda::stablemax_bwd(cuda_type("stablemax", logits), read<double>(gradient), in.const_data_ptr(),
+                                   dlogits.mutable_data_ptr(), axis, launch.stream()));
+  return dlogits;
+}
+
+std::tuple<Tensor, Tensor> cross_entropy_fwd_cuda(const Tensor& logits, const Tensor& labels, int64_t ignore) {
+  const char* op = "stablemax_cross_entropy";
+  const CudaLaunch launch(op, logits);
+  const int64_t classes = classes_of(logits, labels);
+  const Tensor x = dense(logits), label = dense(labels);
+  Tensor loss = torch::stable::new_empty(logits, labels.sizes(), ScalarType::Double);
+  Tensor total = torch::stable::new_empty(logits, labels.sizes(), ScalarType::Double);
+  launch.check(cuda::stablemax_cross_entropy_fwd(cuda_type(op, logits), x.const_data_ptr(), read<int64_t>(label),
+                                                 write<double>(loss), write<double>(total), labels.numel(), classes,
+                                                 ignore, launch.stream()));
+  return {loss, total};
+}
+
+Tensor cross_entropy_bwd_cuda(const Tensor& dloss, const Tensor& logits, const Tensor& labels, const Tensor& total,
+                              int64_t ignore) {
+  const char* op = "stablemax_cross_entropy";
+  const CudaLaunch launch(op, logits);
+  const int64_t classes = classes_of(logits, labels);
+  check_gradient(op, dloss, labels);
+  const Tensor x = dense(logits), label = dense(labels), gradient = dense(dloss), sum = dense(total);
+  Tensor dlogits = torch::stable::new_empty(logits, logits.sizes());
+  launch.check(cuda::stablemax_cross_entropy_bwd(cuda_type(op, logits), read<double>(gradient), x.const_data_ptr(),
+                                                 read<int64_t>(label), read<double>(sum), dlogits.mutable_data_ptr(),
+                                                 labels.numel(), classes, ignore, launch.stream()));
+  return dlogits;
+}
+#endif
 
 }  // namespace
 }  // namespace trm_fast
@@ -102,3 +155,11 @@ STABLE_TORCH_LIBRARY_IMPL(trm_fast, CPU, m) {
   m.impl("stablemax_cross_entropy_fwd", TORCH_BOX(&trm_fast::cross_entropy_fwd_cpu));
   m.impl("stablemax_cross_entropy_bwd", TORCH_BOX(&trm_fast::cross_entropy_bwd_cpu));
 }
+#ifdef TRM_FAST_CUDA
+STABLE_TORCH_LIBRARY_IMPL(trm_fast, CUDA, m) {
+  m.impl("stablemax_fwd", TORCH_BOX(&trm_fast::fwd_cuda));
+  m.impl("stablemax_bwd", TORCH_BOX(&trm_fast::bwd_cuda));
+  m.impl("stablemax_cross_entropy_fwd", TORCH_BOX(&trm_fast::cross_entropy_fwd_cuda));
+  m.impl("stablemax_cross_entropy_bwd", TORCH_BOX(&trm_fast::cross_entropy_bwd_cuda));
+}
+#endif

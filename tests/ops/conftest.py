@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trm_fast import ops
-from trm_fast.ops import backend, reference
+from trm_fast.ops import backend, reference, self_check
 
 ISAS = ("portable", "avx2", "avx512")
 
@@ -56,20 +56,8 @@ def _is_float(value: Any) -> bool:
 
 
 def error_bound(kernel: Tensor, plain: Tensor, truth: Tensor, factor: float, scale: Tensor) -> None:
-    """The kernel may err ``factor`` times as much as PyTorch does in its dtype, in norm and at the worst element.
-
-    The floor is rounding at the size of ``scale``: what the result is a difference of, where it nearly cancels.
-    """
-    assert kernel.shape == truth.shape
-    assert kernel.dtype == plain.dtype
-    assert kernel.isfinite().all()
-    if not truth.numel():
-        return
-    # In float64 the truth is itself rounded, so there it is the floor that counts.
-    floor = (16 if kernel.dtype == torch.float64 else 2) * torch.finfo(kernel.dtype).eps
-    for measure in (torch.linalg.vector_norm, lambda t: t.abs().max()):
-        allowed = factor * measure(plain.double() - truth) + floor * torch.maximum(measure(truth), measure(scale))
-        assert measure(kernel.double() - truth) <= allowed
+    """The policy that kernels are held to where they run, too."""
+    assert self_check.disagreement(kernel, plain, truth, factor, scale) is None
 
 
 @pytest.fixture
@@ -87,6 +75,21 @@ def check() -> Callable[..., None]:
         plain = _run(oracle, inputs, grad, kwargs)
         truth = _run(oracle, wide, grad.double(), kwargs)
         for i, (k, p, t) in enumerate(zip(kernel, plain, truth, strict=True)):
+            error_bound(k, p, t, factor=3 if i else 2, scale=grad.double() if i else t)
+
+    return run
+
+
+@pytest.fixture
+def judge() -> Callable[..., None]:
+    """An output and its first gradients, made by a kernel, against the float64 reference."""
+
+    def run(
+        kernel: Sequence[Tensor], op: Callable[..., Tensor], inputs: Sequence[Tensor], grad: Tensor, **options: Any
+    ) -> None:
+        plain = _run(op, inputs, grad, options)
+        truth = _run(op, [t.double() for t in inputs], grad.double(), options)
+        for i, (k, p, t) in enumerate(zip(kernel, plain, truth, strict=False)):
             error_bound(k, p, t, factor=3 if i else 2, scale=grad.double() if i else t)
 
     return run

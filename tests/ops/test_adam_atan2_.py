@@ -134,11 +134,37 @@ def test_parameters_that_require_grad(cpp, random):
     assert all(p._version > old for p, old in zip(lists[0], before, strict=True))
 
 
+@pytest.mark.parametrize("backend", ["cpp", "reference"])
+def test_low_precision_copies(native, random, backend):
+    """Padded, and with the rows of gate and up in turns of 4 (the last turn is short, its place stays zero)."""
+    lists = state(random, shapes=[(5, 7), (20, 3), (6,)])
+    low = [torch.zeros(8, 16).bfloat16(), torch.zeros(24, 8).bfloat16(), None]
+    with ops.use_backend(backend):
+        step(ops.adam_atan2_, lists, copies=low, interleave=[0, 4, 0])
+    plain, turns = (p.bfloat16() for p in lists[0][:2])
+    assert torch.equal(low[0][:5, :7], plain)
+    assert not low[0][5:].any()
+    assert not low[0][:, 7:].any()
+    empty = torch.zeros(2, 3).bfloat16()
+    want = [turns[0:4], turns[10:14], turns[4:8], turns[14:18], turns[8:10], empty, turns[18:20], empty]
+    assert torch.equal(low[1][:, :3], torch.cat(want))
+
+
+def test_copies_that_do_not_fit(cpp, random):
+    lists = state(random, shapes=[(5, 7)])
+    for wrong in (torch.zeros(4, 7), torch.zeros(5, 6), torch.zeros(64)):
+        with pytest.raises(RuntimeError, match="copy 0"):
+            step(ops.adam_atan2_, lists, copies=[wrong.bfloat16()])
+    with pytest.raises(ValueError, match="1 params but 2 copies"):
+        step(ops.adam_atan2_, lists, copies=[None, None])
+
+
 @pytest.mark.parametrize("ema", [True, False])
 def test_opcheck(cpp, random, ema):
     *tensors, averages = state(random, shapes=[(5, 7), (3,)])
     numbers = (0.9, 0.95, 1.0, 0.999, 1e-8, False)
-    args = (*tensors, averages if ema else [], LR, STEP, None, *numbers)
+    low = [torch.zeros(5, 8, dtype=torch.bfloat16), torch.zeros(0, dtype=torch.bfloat16)] if ema else []
+    args = (*tensors, averages if ema else [], low, [0] * len(low), LR, STEP, None, *numbers)
     torch.library.opcheck(torch.ops.trm_fast.adam_atan2_.default, args)
 
 

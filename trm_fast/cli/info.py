@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import platform
+import warnings
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Annotated, Any
 
 import psutil
+import typer
+from rich.progress import Progress
 from rich.table import Table
 
 from trm_fast import __version__
-from trm_fast.cli.console import Json, out, print_json
+from trm_fast.cli.console import Json, err, out, print_json
+
+Check = Annotated[bool, typer.Option("--check", help="Run every kernel's self-check again, and say what it found.")]
+Measure = Annotated[
+    bool, typer.Option("--measure", help="Time the kernels on this machine; auto then takes the fastest.")
+]
 
 
-def info(json_output: Json = False) -> None:
+def info(check: Check = False, measure: Measure = False, json_output: Json = False) -> None:
     """
     Shows versions, the device, what was built and why not, presets, and which implementation each op takes.
 
     [bold]Example[/bold]
 
-      trm-fast info --json
+      trm-fast info --check
     """
-    facts = _facts()
+    checks = _checks() if check else []
+    times = _times() if measure else []
+    facts = _facts() | ({"self_check": checks} if check else {}) | ({"measured": times} if measure else {})
     if json_output:
         print_json(facts)
         return
@@ -36,6 +46,52 @@ def info(json_output: Json = False) -> None:
     table.add_row("models that ship", ", ".join(facts["models"]) or "none")
     out.print(table)
     out.print(_implementations(facts["ops"]))
+    if check:
+        out.print(_plain("Self-check", checks))
+    if measure:
+        out.print(_plain("Milliseconds, forward and backward", times))
+
+
+def _devices() -> tuple[str, ...]:
+    import torch
+
+    return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+
+
+def _checks() -> list[dict[str, Any]]:
+    from trm_fast.ops import self_check
+
+    with warnings.catch_warnings(), Progress(console=err, transient=True) as bar:
+        warnings.simplefilter("ignore")  # the table says it
+        rows = ((device, row) for device in _devices() for row in self_check.check_all(device))
+        found = list(bar.track(rows, total=None, description="checking"))
+    return [
+        {"op": op, "device": device, "dtype": dtype, "backend": name, "result": wrong or "passed"}
+        for device, (op, name, dtype, wrong) in found
+    ]
+
+
+def _times() -> list[dict[str, Any]]:
+    from trm_fast.ops import winners
+
+    with Progress(console=err, transient=True) as bar:
+        rows = ((device, row) for device in _devices() for row in winners.measure(device))
+        found = list(bar.track(rows, total=None, description="timing"))
+    return [
+        {"op": op, "device": device, "dtype": dtype, "inputs": size}
+        | {name: round(times[name], 3) for name in times}
+        | {"fastest": min(times, key=lambda name: times[name])}
+        for device, (op, dtype, size, times) in found
+    ]
+
+
+def _plain(title: str, rows: list[dict[str, Any]]) -> Table:
+    columns = list(dict.fromkeys(name for row in rows for name in row if name != "fastest"))
+    columns += ["fastest"] if rows and "fastest" in rows[0] else []
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*(str(row.get(name, "")) for name in columns))
+    return table
 
 
 def _implementations(rows: list[dict[str, Any]]) -> Table:
@@ -81,12 +137,11 @@ def _facts() -> dict[str, Any]:
         "memory": f"{psutil.virtual_memory().available / 2**30:.1f} GiB free",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
     }
-    devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     return {
         "versions": versions,
         "device": device,
         "build": ops.backend.build_record() or {"native": {"built": False, "reason": "run from a bare checkout"}},
         "presets": preset_names(),
         "models": bundled_names(),
-        "ops": [row._asdict() for row in ops.backend.table(devices)],
+        "ops": [row._asdict() for row in ops.backend.table(_devices())],
     }

@@ -12,6 +12,7 @@ from trm_fast.ops.backend import BackendUnavailable, build_record, cpu_path, tab
 from trm_fast.ops.latent_recursion import latent_recursion
 from trm_fast.ops.latent_step import latent_step
 from trm_fast.ops.mlp import mlp
+from trm_fast.ops.packed import pack_weights
 from trm_fast.ops.rms_norm import rms_norm
 from trm_fast.ops.sign_sgd_rows_ import sign_sgd_rows_
 from trm_fast.ops.stablemax import stablemax, stablemax_cross_entropy
@@ -28,6 +29,7 @@ __all__ = [
     "latent_recursion",
     "latent_step",
     "mlp",
+    "pack_weights",
     "reference",
     "rms_norm",
     "sign_sgd_rows_",

@@ -27,8 +27,10 @@ def adam_atan2_(
     grad_scale: Tensor | None = None,
     variant: str = "adam_atan2",
     eps: float = 1e-8,
+    copies: Sequence[Tensor | None] | None = None,
+    interleave: Sequence[int] | None = None,
 ) -> None:
-    """Updates params, both moments and the EMA in place.
+    """Updates params, both moments, the EMA and the low-precision copies in place.
 
     ``p *= 1 - lr wd;  p -= lr / (1 - b1^t) * atan2(m, sqrt(v) / sqrt(1 - b2^t))`` (arXiv 2407.05872), or with
     ``variant="adamw"`` the decoupled AdamW step ``m / (sqrt(v) / sqrt(1 - b2^t) + eps)`` (arXiv 1711.05101).
@@ -43,10 +45,15 @@ def adam_atan2_(
         ema: list of averages to update with the new params, or None.
         grad_scale: 0-dim tensor that multiplies every gradient (clipping), or None.
         eps: of AdamW alone; atan2 needs none.
+        copies: for each param (rows, columns), a matrix in low precision of at least that size that receives the new
+            weights, or None; what lies beyond is left alone. On a GPU float16, too, else bfloat16.
+        interleave: for each param 0, or a number g: then its copy takes turns between g rows of the first half (the
+            gate) and g of the second (up), as ``pack_weights`` lays them out for the kernels.
 
     Raises:
         TypeError: lr, step or grad_scale that are not 0-dim tensors.
         ValueError: lists that do not fit together, or an unknown variant.
+        RuntimeError: a copy that is too small.
     """
     if variant not in VARIANTS:
         raise ValueError(f"adam_atan2_: no variant {variant!r}: choose one of {', '.join(VARIANTS)}")
@@ -65,6 +72,12 @@ def adam_atan2_(
                 )
     if not params:
         return
+    low = [params[0].new_empty(0) if c is None else c for c in copies or ()]
+    interleave = list(interleave) if interleave is not None else [0] * len(low)
+    if len(low) not in (0, len(params)) or len(interleave) != len(low):
+        raise ValueError(
+            f"adam_atan2_: {len(params)} params but {len(low)} copies and {len(interleave)} numbers to interleave by"
+        )
     if any(p.dtype != params[0].dtype or p.device != params[0].device for p in params):
         raise ValueError("adam_atan2_: params must share one dtype and one device; call it once for each")
     for name, scalar in (("lr", lr), ("step", step), ("grad_scale", grad_scale)):
@@ -86,6 +99,8 @@ def adam_atan2_(
                 grad_scale=grad_scale,
                 variant=variant,
                 eps=eps,
+                copies=low,
+                interleave=interleave,
             )
         else:
             torch.ops.trm_fast.adam_atan2_.default(
@@ -94,6 +109,8 @@ def adam_atan2_(
                 exp_avgs,
                 exp_avg_sqs,
                 [] if ema is None else ema,
+                low,
+                interleave,
                 lr,
                 step,
                 grad_scale,
@@ -103,7 +120,7 @@ def adam_atan2_(
                 eps,
                 variant == "adamw",
             )
-            backend.mark_written([*params, *exp_avgs, *exp_avg_sqs, *(ema or ())])
+            backend.mark_written([*params, *exp_avgs, *exp_avg_sqs, *(ema or ()), *low])
 
 
 if not backend.EXTENSION_MISSING:

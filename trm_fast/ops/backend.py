@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -26,26 +27,28 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = {"cpp": "cpu", "triton": "cpu" if INTERPRETED else "cuda", "cuda": "cuda"}
 
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16)
-_GPU_FLOATS = (torch.float32, torch.bfloat16)
-_TRITON_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+_GPU_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 # op -> backend -> dtypes it has kernels for. An op joins a backend by a line here.
 KERNELS: dict[str, dict[str, tuple[torch.dtype, ...]]] = {
-    "rms_norm": {"cpp": _FLOATS, "triton": _TRITON_FLOATS, "cuda": _GPU_FLOATS},
-    "swiglu": {"cpp": _FLOATS, "triton": _TRITON_FLOATS, "cuda": _GPU_FLOATS},
-    "mlp": {"cpp": (torch.float32,), "triton": _TRITON_FLOATS},
-    "token_mixer": {"cpp": (torch.float32,), "triton": _TRITON_FLOATS},
-    "attention": {"cpp": (torch.float32,), "triton": _TRITON_FLOATS},
-    "latent_step": {"cpp": (torch.float32,), "triton": _TRITON_FLOATS},
-    "latent_recursion": {"cpp": (torch.float32,), "triton": _TRITON_FLOATS},
-    "stablemax": {"cpp": _FLOATS},
-    "stablemax_cross_entropy": {"cpp": _FLOATS, "triton": _TRITON_FLOATS},
-    "adam_atan2_": {"cpp": (torch.float32, torch.float64)},
-    "sign_sgd_rows_": {"cpp": (torch.float32, torch.float64)},
+    "rms_norm": {"cpp": _FLOATS, "triton": _GPU_FLOATS, "cuda": _GPU_FLOATS},
+    "swiglu": {"cpp": _FLOATS, "triton": _GPU_FLOATS, "cuda": _GPU_FLOATS},
+    "mlp": {"cpp": (torch.float32,), "triton": _GPU_FLOATS},
+    "token_mixer": {"cpp": (torch.float32,), "triton": _GPU_FLOATS},
+    "attention": {"cpp": (torch.float32,), "triton": _GPU_FLOATS},
+    "latent_step": {"cpp": (torch.float32,), "triton": _GPU_FLOATS, "cuda": (torch.bfloat16,)},
+    "latent_recursion": {"cpp": (torch.float32,), "triton": _GPU_FLOATS, "cuda": (torch.bfloat16,)},
+    "stablemax": {"cpp": _FLOATS, "cuda": _GPU_FLOATS},
+    "stablemax_cross_entropy": {"cpp": _FLOATS, "triton": _GPU_FLOATS, "cuda": _GPU_FLOATS},
+    "adam_atan2_": {"cpp": (torch.float32, torch.float64), "cuda": (torch.float32,)},
+    "sign_sgd_rows_": {"cpp": (torch.float32, torch.float64), "cuda": (torch.float32,)},
 }
 
-# What "auto" may take. GPU kernels join once they are measured and checked on the card.
+# What "auto" may take at once: the C++ kernels checked themselves when they were loaded. Kernels of these devices wait
+# until an op meets the device for the first time, and are checked then (self_check.py).
 AUTO = ("cpp",)
+CHECKED = ("cuda",)
+SMALL = 2**20  # elements of an op's first argument: up to a batch of 20 samples of 97 tokens and 512 channels
 
 
 class BackendUnavailable(UserError):
@@ -83,10 +86,10 @@ def build_record() -> dict[str, Any]:
 
 EXTENSION_MISSING = _load_extension()
 _requested: dict[str, str] = {}  # op -> backend name
-_table: dict[tuple[str, str, torch.dtype], str] = {}
+_table: dict[tuple[str, str, torch.dtype], str | tuple[str, str]] = {}  # a pair: for small and for large inputs
 
 
-def _unavailable(op: str, backend: str, device: str, dtype: torch.dtype) -> str | None:
+def unavailable(op: str, backend: str, device: str, dtype: torch.dtype) -> str | None:
     """Why ``backend`` cannot run ``op`` there; None if it can."""
     if backend == "reference":
         return None
@@ -128,25 +131,59 @@ def _rebuild() -> None:
         requested = _requested[op]
         for backend in AUTO if requested == "auto" else (requested,):
             for dtype in backends.get(backend, ()):
-                if _unavailable(op, backend, DEVICE[backend], dtype) is None:
+                if requested == "auto" and DEVICE[backend] in CHECKED:
+                    continue
+                if unavailable(op, backend, DEVICE[backend], dtype) is None:
                     _table[op, DEVICE[backend], dtype] = backend
 
 
 def select(op: str, tensor: torch.Tensor) -> str:
     """The backend that ``op`` takes for ``tensor``; raises where one asked for by name cannot run."""
     chosen = _table.get((op, tensor.device.type, tensor.dtype))
-    return chosen if chosen is not None else _fallback(op, tensor.device.type, tensor.dtype)
+    if chosen is None:
+        chosen = _fallback(op, tensor.device.type, tensor.dtype)
+    return chosen if isinstance(chosen, str) else chosen[tensor.numel() > SMALL]
 
 
 def has_kernel(op: str, tensor: torch.Tensor) -> bool:
     """Whether ``op`` takes a kernel for ``tensor``; for callers that have another way than the op's reference."""
+    if _requested[op] == "auto":
+        return select(op, tensor) != "reference"
     return (op, tensor.device.type, tensor.dtype) in _table
 
 
-def _fallback(op: str, device: str, dtype: torch.dtype) -> str:
+def instead(op: str, backend: str, reason: str) -> str:
+    """For an op whose kernel cannot take these arguments: the reference, or an error if it was asked for by name."""
+    if _requested[op] == backend:
+        raise BackendUnavailable(f"backend {backend!r} was asked for {op} and cannot run: {reason}", wrong_use=True)
+    return "reference"
+
+
+def _resolve(op: str, device: str, dtype: torch.dtype) -> str | tuple[str, str]:
+    """Settles, once, what auto takes on a device whose kernels must be checked."""
+    if torch.compiler.is_compiling():  # too late for a check: call the op once before it is compiled
+        return "reference"
+    from trm_fast.ops import self_check, winners  # they look at this module's table
+
+    verdicts = {
+        name: self_check.passed(op, name, dtype, device)
+        for name in KERNELS[op]
+        if unavailable(op, name, device, dtype) is None
+    }
+    passed = [name for name, verdict in verdicts.items() if verdict]
+    small, large = winners.choose(self_check.device_name(device), op, dtype, passed)
+    choice = small if small == large else (small, large)
+    if None not in verdicts.values():  # else inside a graph's capture: asked again later
+        _table[op, device, dtype] = choice
+    return choice
+
+
+def _fallback(op: str, device: str, dtype: torch.dtype) -> str | tuple[str, str]:
     requested = _requested[op]
+    if requested == "auto" and device in CHECKED:
+        return _resolve(op, device, dtype)
     if requested not in ("auto", "reference"):
-        reason = _unavailable(op, requested, device, dtype)
+        reason = unavailable(op, requested, device, dtype)
         raise BackendUnavailable(f"backend {requested!r} was asked for {op} and cannot run: {reason}", wrong_use=True)
     return "reference"
 
@@ -181,7 +218,7 @@ class use_backend:
             raise BackendUnavailable(f"no op {unknown.pop()!r}: choose of {', '.join(KERNELS)}", wrong_use=True)
         if name in DEVICE:
             reasons = {
-                op: _unavailable(op, name, DEVICE[name], next(iter(KERNELS[op].get(name, _FLOATS)))) for op in chosen
+                op: unavailable(op, name, DEVICE[name], next(iter(KERNELS[op].get(name, _FLOATS)))) for op in chosen
             }
             missing = [reason for reason in reasons.values() if reason]
             if len(missing) == len(chosen) or (ops is not None and missing):
@@ -202,22 +239,43 @@ def table(
     devices: Iterable[str] = ("cpu", "cuda"), dtypes: Iterable[torch.dtype] = (torch.float32, torch.bfloat16)
 ) -> list[Choice]:
     """For each op, device type and dtype: the backend taken, and for every backend "available" or why it is not."""
+    from trm_fast.ops import self_check
+
     rows = []
     for op in KERNELS:
         for device in devices:
             for dtype in dtypes:
                 reasons = {}
                 for backend in BACKENDS[1:]:
-                    reason = _unavailable(op, backend, device, dtype)
-                    if reason is None and device == "cuda" and backend != "reference":
-                        reason = "available; auto keeps to the reference until it is measured and checked on this card"
+                    reason = unavailable(op, backend, device, dtype)
+                    if reason is None and device in CHECKED and backend != "reference":
+                        reason = self_check.failure(op, backend, dtype, device)
                     reasons[backend] = reason or "available"
-                try:
-                    chosen = _table.get((op, device, dtype)) or _fallback(op, device, dtype)
-                except BackendUnavailable:
-                    chosen = "none"
-                rows.append(Choice(op, device, _name(dtype), chosen, reasons))
+                rows.append(Choice(op, device, _name(dtype), _shown(op, device, dtype, reasons), reasons))
     return rows
+
+
+def _shown(op: str, device: str, dtype: torch.dtype, reasons: dict[str, str]) -> str:
+    """What the op takes now, without a check."""
+    from trm_fast.ops import self_check, winners
+
+    chosen: str | tuple[str, str] | None = _table.get((op, device, dtype))
+    if chosen is None and _requested[op] == "auto" and device in CHECKED:
+        passed = [name for name in KERNELS[op] if reasons[name] == "available"]
+        chosen = winners.choose(self_check.device_name(device), op, dtype, passed)
+    if chosen is None:
+        try:
+            chosen = _fallback(op, device, dtype)
+        except BackendUnavailable:
+            return "none"
+    return chosen if isinstance(chosen, str) else " / ".join(dict.fromkeys(chosen))
+
+
+def version_of(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
 
 
 def cpu_path() -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from trm_fast.ops import backend, reference
+from trm_fast.ops import packed as fused
 from trm_fast.ops.dispatch import define_triton, triton_kernels
 from trm_fast.ops.mlp import gate_up_floats, saved_floats
 from trm_fast.ops.token_mixer import hidden_floats
@@ -30,6 +31,7 @@ def latent_recursion(
     inject_last: bool = True,
     cycles: int = 1,
     eps: float = 1e-5,
+    packed: Sequence[Tensor] | None = None,
 ) -> tuple[Tensor | None, Tensor]:
     """``n`` times ``z = net(z + y + x)``, then ``y = net(y + z)`` (arXiv 2510.04871, figure 3); ``cycles`` in a row.
 
@@ -46,6 +48,7 @@ def latent_recursion(
         inject_last: in single state, whether the last application adds x, too.
         cycles: more than one only where no gradient is wanted.
         eps: added to the mean square of every norm.
+        packed: ``pack_weights(weights, L)``, kept up to date; spares the CUDA kernels packing them in every call.
 
     Returns:
         The new (y, z); y is None in single state.
@@ -59,6 +62,10 @@ def latent_recursion(
                 f"latent_recursion: {name} is {tuple(state.shape)} {state.dtype}, z is {tuple(z.shape)} {z.dtype}"
             )
     chosen = backend.select("latent_recursion", z)
+    if chosen == "cuda":
+        if not (reason := fused.unfit(z, weights, heads)):
+            return fused.latent_recursion(y, z, x, weights, n, packed, inject_last, cycles, eps)
+        chosen = backend.instead("latent_recursion", chosen, reason)
     if chosen == "reference":
         return reference.latent_recursion(
             y, z, x, weights, n, heads=heads, rotary=rotary, inject_last=inject_last, cycles=cycles, eps=eps

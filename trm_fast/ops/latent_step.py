@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from trm_fast.ops import backend, reference
+from trm_fast.ops import packed as fused
 from trm_fast.ops.latent_recursion import Rotary, recur
 
 
@@ -18,12 +19,14 @@ def latent_step(
     heads: int = 0,
     rotary: Rotary | None = None,
     eps: float = 1e-5,
+    packed: Sequence[Tensor] | None = None,
 ) -> Tensor:
     """``net(z + injection)``: a ``latent_recursion`` in single state that is nothing but its last application.
 
     Args:
         z, injection: (B, L, D).
         weights, heads, rotary, eps: as in ``latent_recursion``.
+        packed: as in ``latent_recursion``.
 
     Returns:
         The new z, (B, L, D).
@@ -36,6 +39,10 @@ def latent_step(
             f"latent_step: injection is {tuple(injection.shape)} {injection.dtype}, z is {tuple(z.shape)} {z.dtype}"
         )
     chosen = backend.select("latent_step", z)
+    if chosen == "cuda":
+        if not (reason := fused.unfit(z, weights, heads)):
+            return fused.latent_step(z, injection, weights, packed, eps)
+        chosen = backend.instead("latent_step", chosen, reason)
     if chosen == "reference":
         return reference.latent_step(z, injection, weights, heads=heads, rotary=rotary, eps=eps)
     return recur(None, z, injection, weights, 0, heads, rotary, True, 1, eps, chosen)[1]

@@ -131,6 +131,8 @@ def adam_atan2_(
     grad_scale: Tensor | None = None,
     variant: str = "adam_atan2",
     eps: float = 1e-8,
+    copies: Sequence[Tensor] = (),
+    interleave: Sequence[int] = (),
 ) -> None:
     beta1, beta2 = betas
     time, rate = step.double(), lr.double()
@@ -147,6 +149,19 @@ def adam_atan2_(
         p.copy_(_accumulate(p) * keep - size * update)  # bfloat16 would round keep to 1
         if ema is not None:
             ema[i].lerp_(p, 1 - ema_decay)
+    for p, copy, group in zip(params, copies, interleave, strict=False):
+        if copy.numel() and p.numel():
+            rows = p.reshape(-1, p.shape[-1])
+            copy[interleaved_rows(len(rows), group, p.device), : p.shape[-1]] = rows.to(copy.dtype)
+
+
+def interleaved_rows(rows: int, group: int, device: torch.device) -> Tensor:
+    """Where each row goes when ``group`` rows of the first half and of the second take turns; 0 leaves the order."""
+    row = torch.arange(rows, device=device)
+    if group == 0:
+        return row
+    at = row % (rows // 2)
+    return at // group * 2 * group + row // (rows // 2) * group + at % group
 
 
 def sign_sgd_rows_(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, weight_decay: float) -> None:

@@ -1,67 +1,81 @@
-// silu(gate) * up, one thread an output element of a grid-stride loop; the index arithmetic is that of the CPU kernel.
-#include <algorithm>
-
-#include "ops/cuda/launch.h"
-#include "ops/cuda/reduce.cuh"
+// silu(gate) * up in a grid-stride loop, V output elements at a time where the halves are made of whole packs. Memory
+// sees the floor: forward 3 elements an output element, backward 5; an exponential and a division each, no more.
+#include "ops/cuda/device.cuh"
 
 namespace trm_fast {
 namespace cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int64_t kMaxBlocks = 132 * 16;  // fills the largest card; the loop takes the rest
 
-template <class T>
+__device__ inline float sigmoid(float x) { return 1.0f / (1.0f + __expf(-x)); }
+
+template <class T, int V>
 __global__ void __launch_bounds__(kThreads)
     fwd_kernel(const T* __restrict__ gate_up, T* __restrict__ out, int64_t half, int64_t count) {
-  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < count; i += int64_t(gridDim.x) * kThreads) {
+  const int64_t step = int64_t(gridDim.x) * kThreads * V;
+  for (int64_t i = (int64_t(blockIdx.x) * kThreads + threadIdx.x) * V; i < count; i += step) {
     const int64_t gate = i + i / half * half;
-    const float g = load(gate_up[gate]);
-    store(out + i, g / (1.0f + __expf(-g)) * load(gate_up[gate + half]));
+    float g[V], u[V];
+    load_pack<V>(gate_up + gate, g);
+    load_pack<V>(gate_up + gate + half, u);
+#pragma unroll
+    for (int k = 0; k < V; ++k) u[k] *= g[k] * sigmoid(g[k]);
+    store_pack<V>(out + i, u);
   }
 }
 
-template <class T>
+template <class T, int V>
 __global__ void __launch_bounds__(kThreads)
     bwd_kernel(const T* __restrict__ dout, const T* __restrict__ gate_up, T* __restrict__ dgate_up, int64_t half,
                int64_t count) {
-  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < count; i += int64_t(gridDim.x) * kThreads) {
+  const int64_t step = int64_t(gridDim.x) * kThreads * V;
+  for (int64_t i = (int64_t(blockIdx.x) * kThreads + threadIdx.x) * V; i < count; i += step) {
     const int64_t gate = i + i / half * half;
-    const float g = load(gate_up[gate]), d = load(dout[i]);
-    const float sigmoid = 1.0f / (1.0f + __expf(-g));
-    store(dgate_up + gate, d * load(gate_up[gate + half]) * sigmoid * (1.0f + g * (1.0f - sigmoid)));
-    store(dgate_up + gate + half, d * g * sigmoid);
+    float g[V], u[V], d[V];
+    load_pack<V>(gate_up + gate, g);
+    load_pack<V>(gate_up + gate + half, u);
+    load_pack<V>(dout + i, d);
+#pragma unroll
+    for (int k = 0; k < V; ++k) {
+      const float s = sigmoid(g[k]);
+      u[k] *= d[k] * s * (1.0f + g[k] * (1.0f - s));
+      d[k] *= g[k] * s;
+    }
+    store_pack<V>(dgate_up + gate, u);
+    store_pack<V>(dgate_up + gate + half, d);
   }
 }
 
-int blocks_for(int64_t count) { return int(std::min((count + kThreads - 1) / kThreads, kMaxBlocks)); }
-
-template <class T>
-cudaError_t fwd(const void* gate_up, void* out, int64_t half, int64_t count, cudaStream_t stream) {
-  fwd_kernel<T><<<blocks_for(count), kThreads, 0, stream>>>(static_cast<const T*>(gate_up), static_cast<T*>(out), half,
-                                                            count);
-  return cudaGetLastError();
-}
-
-template <class T>
-cudaError_t bwd(const void* dout, const void* gate_up, void* dgate_up, int64_t half, int64_t count,
-                cudaStream_t stream) {
-  bwd_kernel<T><<<blocks_for(count), kThreads, 0, stream>>>(static_cast<const T*>(dout), static_cast<const T*>(gate_up),
-                                                            static_cast<T*>(dgate_up), half, count);
-  return cudaGetLastError();
-}
+int64_t blocks_for(int64_t packs) { return std::min((packs + kThreads - 1) / kThreads, kFullCard); }
 
 }  // namespace
 
 cudaError_t swiglu_fwd(Type type, const void* gate_up, void* out, int64_t half, int64_t count, cudaStream_t stream) {
   if (count == 0) return cudaSuccess;
-  return (type == Type::float32 ? fwd<float> : fwd<__nv_bfloat16>)(gate_up, out, half, count, stream);
+  return with_type(type, [&](auto zero) {
+    using T = decltype(zero);
+    const auto run = [&](auto kernel, int v) {
+      return launch(kernel, blocks_for(count / v), kThreads, 0, stream, static_cast<const T*>(gate_up),
+                    static_cast<T*>(out), half, count);
+    };
+    const bool pack = half % kWide<T> == 0 && aligned(gate_up) && aligned(out);
+    return pack ? run(fwd_kernel<T, kWide<T>>, kWide<T>) : run(fwd_kernel<T, 1>, 1);
+  });
 }
 
 cudaError_t swiglu_bwd(Type type, const void* dout, const void* gate_up, void* dgate_up, int64_t half, int64_t count,
                        cudaStream_t stream) {
   if (count == 0) return cudaSuccess;
-  return (type == Type::float32 ? bwd<float> : bwd<__nv_bfloat16>)(dout, gate_up, dgate_up, half, count, stream);
+  return with_type(type, [&](auto zero) {
+    using T = decltype(zero);
+    const auto run = [&](auto kernel, int v) {
+      return launch(kernel, blocks_for(count / v), kThreads, 0, stream, static_cast<const T*>(dout),
+                    static_cast<const T*>(gate_up), static_cast<T*>(dgate_up), half, count);
+    };
+    const bool pack = half % kWide<T> == 0 && aligned(gate_up) && aligned(dout) && aligned(dgate_up);
+    return pack ? run(bwd_kernel<T, kWide<T>>, kWide<T>) : run(bwd_kernel<T, 1>, 1);
+  });
 }
 
 }  // namespace cuda

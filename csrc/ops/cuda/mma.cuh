@@ -1,0 +1,103 @@
+// Matrix products of one warp on tensor cores (sm_80 and up): 16 x 8 x 16, bfloat16 in, float32 sums. A is 16 x 16 by
+// rows, B 16 x 8 by columns. Lane l holds, with g = l / 4 and t = l % 4, two neighbours a word:
+//   A  (g, 2t) (g + 8, 2t) (g, 2t + 8) (g + 8, 2t + 8);   B  (2t, g) (2t + 8, g);   sums  (g, 2t) (g + 8, 2t)
+// so what a lane has of two neighbouring tiles of sums is what it needs of an A of the next product.
+#pragma once
+
+#include "ops/cuda/device.cuh"
+
+#ifdef __CUDACC__
+
+namespace trm_fast {
+namespace cuda {
+
+__device__ inline void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Four 8 x 8 matrices from shared memory; lane l names row l % 8 of matrix l / 8, 16 bytes, aligned. Lane l gets
+// (l / 4, 2 (l % 4)) and its right neighbour, or with kTransposed (2 (l % 4), l / 4) and the one below.
+template <bool kTransposed>
+__device__ inline void load_matrices(uint32_t (&r)[4], const void* row) {
+  const uint32_t address = uint32_t(__cvta_generic_to_shared(row));
+  if constexpr (kTransposed) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
+  } else {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
+  }
+}
+
+// 16 bytes to shared memory on the way while the thread goes on. A wait<N> returns when all but the last N commits of
+// this thread are there.
+__device__ inline void copy_async(void* shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(uint32_t(__cvta_generic_to_shared(shared))),
+               "l"(global)
+               : "memory");
+}
+__device__ inline void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int N>
+__device__ inline void wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+}  // namespace cuda
+}  // namespace trm_fast
+
+#else
+#include "mma_on_cpu.h"
+#endif
+
+namespace trm_fast {
+namespace cuda {
+
+using Bf16 = __nv_bfloat16;
+
+__device__ inline uint32_t pair(float low, float high) {
+  const Pack<Bf16, 2> both = {__float2bfloat16_rn(low), __float2bfloat16_rn(high)};
+  return *reinterpret_cast<const uint32_t*>(&both);
+}
+
+__device__ inline void store_two(Bf16* to, float first, float second) {
+  *reinterpret_cast<uint32_t*>(to) = pair(first, second);
+}
+
+// B of two neighbouring tiles, 16 columns of the product, from a matrix that holds B's columns as rows of `stride`:
+// r[0], r[1] for the first tile, r[2], r[3] for the second.
+__device__ inline void load_b(uint32_t (&r)[4], const Bf16* columns, int stride, int lane) {
+  load_matrices<false>(r, columns + (lane / 16 * 8 + lane % 8) * stride + lane / 8 % 2 * 8);
+}
+
+// A from a matrix that holds its rows as rows, and as columns.
+__device__ inline void load_a(uint32_t (&r)[4], const Bf16* rows, int stride, int lane) {
+  load_matrices<false>(r, rows + (lane / 8 % 2 * 8 + lane % 8) * stride + lane / 16 * 8);
+}
+__device__ inline void load_a_of_columns(uint32_t (&r)[4], const Bf16* columns, int stride, int lane) {
+  load_matrices<true>(r, columns + (lane / 16 * 8 + lane % 8) * stride + lane / 8 % 2 * 8);
+}
+
+__device__ inline float silu(float x) { return x / (1.0f + __expf(-x)); }
+
+// A kRows x kColumns part of a matrix on its way to shared memory, all threads of the block at work. `last` is the last
+// row that exists: those beyond repeat it, and their products are not used.
+template <int kRows, int kColumns, int kThreads>
+__device__ inline void copy_tile(Bf16* to, int to_stride, const Bf16* from, int64_t from_stride, int64_t last) {
+  constexpr int kPacks = kColumns / 8;
+#pragma unroll 1  // addresses of several would take registers from the products
+  for (int i = int(threadIdx.x); i < kRows * kPacks; i += kThreads) {
+    const int row = i / kPacks, column = i % kPacks * 8;
+    copy_async(to + row * to_stride + column, from + min(int64_t(row), last) * from_stride + column);
+  }
+}
+
+}  // namespace cuda
+}  // namespace trm_fast

@@ -1,0 +1,9 @@
+// float16 as the device has it.
+#pragma once
+
+struct __half {
+  _Float16 value;
+};
+
+inline float __half2float(__half x) { return float(x.value); }
+inline __half __float2half_rn(float f) { return {_Float16(f)}; }

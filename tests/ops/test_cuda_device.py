@@ -1,0 +1,104 @@
+"""Every CUDA kernel on a GPU: numbers against the float64 reference, replay of a captured graph, no synchronisation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from trm_fast import ops
+from trm_fast.ops import backend, reference, self_check
+from trm_fast.ops.check_cases import CASES, timed_case
+
+KERNELS = [(op, dtype) for op, rows in backend.KERNELS.items() for dtype in rows.get("cuda", ())]
+REASON = backend.unavailable("rms_norm", "cuda", "cuda", torch.float32)
+pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+CUDA = torch.device("cuda")
+kernels = pytest.mark.parametrize(("op", "dtype"), KERNELS, ids=lambda value: str(value).removeprefix("torch."))
+
+
+@kernels
+def test_tiny_inputs(op, dtype):
+    assert self_check.check(op, "cuda", dtype, CUDA) is None
+
+
+@kernels
+@pytest.mark.parametrize("batch", [1, 13])
+def test_published_sizes(op, dtype, batch):
+    case = timed_case(op, batch)
+    inputs = case.inputs(dtype, CUDA)
+    with ops.use_backend("cuda", ops=[op]):
+        kernel = case.run(getattr(ops, op), inputs)
+        again = case.run(getattr(ops, op), inputs)
+    plain = case.run(getattr(reference, op), inputs)
+    truth = case.run(getattr(reference, op), [t.double() if t.is_floating_point() else t for t in inputs])
+    assert self_check._first_wrong(kernel, plain, truth) is None
+    assert all(torch.equal(kernel[name], again[name]) for name in kernel)  # the same from run to run
+
+
+@kernels
+def test_no_synchronisation(op, dtype):
+    case = CASES[op][0]
+    inputs = case.inputs(dtype, CUDA)
+    with ops.use_backend("cuda", ops=[op]):
+        grads, scalars = prepared(case, op, inputs), torch.tensor(0.01, device=CUDA)
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            run(case, op, inputs, grads, scalars)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@kernels
+def test_graph_replay_equals_eager(op, dtype):
+    case = CASES[op][0]
+    inputs = case.inputs(dtype, CUDA)
+    with ops.use_backend("cuda", ops=[op]):
+        grads, lr = prepared(case, op, inputs), torch.tensor(0.01, device=CUDA)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            run(case, op, inputs, grads, lr)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured = run(case, op, inputs, grads, lr)
+        # Other values in the same places: what a graph baked in would show.
+        for tensor in inputs:
+            if tensor.is_floating_point():
+                tensor.mul_(0.5)
+        lr.mul_(2)
+        graph.replay()
+        want = run(case, op, inputs, grads, lr)
+    assert all(map(torch.equal, captured, want))
+
+
+def prepared(case, op, inputs):
+    """The gradient that comes in, made ahead: random numbers on the host are no part of the op."""
+    if not case.differentiable:
+        return None
+    leaves = [t.detach() for t in inputs]
+    return torch.ones_like(case.call(getattr(reference, op), *leaves))
+
+
+def run(case, op, inputs, grad, lr) -> list[torch.Tensor]:
+    if op == "adam_atan2_":
+        p, g, m, v, ema = (list(t.unbind()) for t in (inputs[0].clone(), inputs[1], *(t.clone() for t in inputs[2:])))
+        low = [torch.zeros(*t.shape, dtype=torch.bfloat16, device=t.device) for t in p]
+        v = [t.abs() for t in v]
+        ops.adam_atan2_(p, g, m, v, lr, lr * 100, ema=ema, grad_scale=lr, copies=low)
+        return [*p, *m, *v, *ema, *low]
+    if op == "sign_sgd_rows_":
+        table = inputs[0].clone()
+        ops.sign_sgd_rows_(table, *inputs[1:], lr, 0.1)
+        return [table]
+    leaves = [t.detach().requires_grad_(i < case.differentiable) for i, t in enumerate(inputs)]
+    out = case.call(getattr(ops, op), *leaves)
+    return [out.detach(), *torch.autograd.grad(out, leaves[: case.differentiable], grad)]
+
+
+def test_wrong_labels_give_nan():
+    labels = torch.tensor([0, 5, -1], device=CUDA)
+    with ops.use_backend("cuda", ops=["stablemax_cross_entropy"]):
+        loss = ops.stablemax_cross_entropy(torch.zeros(3, 5, device=CUDA), labels)
+    assert loss.isnan().tolist() == [False, True, True]

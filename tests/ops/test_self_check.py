@@ -1,0 +1,164 @@
+"""The check of kernels on a device not met before, tried on the CPU: there, too, kernels can be wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from trm_fast import ops
+from trm_fast.ops import backend, self_check, winners
+
+CPU = torch.device("cpu")
+X = torch.zeros(2, 4)
+
+# auto waits for the check on the CPU, as it does on a GPU: what it then takes for two ops, and the warnings.
+CHOOSE = """
+import json, sys, warnings, torch
+from trm_fast import ops
+from trm_fast.ops import backend
+backend.CHECKED = ("cpu",)
+if "broken" in sys.argv:
+    library = torch.library.Library("trm_fast", "IMPL")
+    library.impl("swiglu_fwd", lambda x, dim: 1.01 * ops.reference.swiglu(x, dim), "CPU", allow_override=True)
+ops.use_backend("auto")
+with warnings.catch_warnings(record=True) as caught, torch.inference_mode():
+    warnings.simplefilter("always")
+    x = torch.zeros(2, 4)
+    chosen = [backend.select(op, x) for op in ("swiglu", "rms_norm", "swiglu")]
+rows = {row.op: row.reasons["cpp"] for row in ops.table(["cpu"], [torch.float32])}
+print(json.dumps([chosen, [str(w.message) for w in caught if "kernel of" in str(w.message)], rows]))
+"""
+
+
+def choose(cache: Path, *words: str) -> tuple[list[str], list[str], dict[str, str]]:
+    package = Path(ops.__file__).parents[2]
+    environ = os.environ | {"PYTHONPATH": str(package), "XDG_CACHE_HOME": str(cache)}
+    run = subprocess.run([sys.executable, "-c", CHOOSE, *words], env=environ, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    chosen, warned, rows = json.loads(run.stdout)
+    return chosen, warned, rows
+
+
+def test_a_wrong_kernel_is_switched_off_and_named_once(native, tmp_path):
+    chosen, (warned,), rows = choose(tmp_path, "broken")
+    assert chosen == ["reference", "cpp", "reference"]
+    assert "cpp kernel of swiglu for torch.float32 is switched off" in warned
+    assert "output: error" in rows["swiglu"]
+    assert rows["rms_norm"] == "available"
+    assert "not checked on this device yet" in rows["mlp"]
+    # The next process knows, and doesn't repeat itself.
+    assert choose(tmp_path)[:2] == (["reference", "cpp", "reference"], [])
+
+
+def test_right_kernels_pass_and_a_folder_that_cannot_be_written_is_no_harm(native):
+    chosen, warned, rows = choose(Path("/proc/nowhere"))
+    assert (chosen, warned, rows["swiglu"]) == (["cpp", "cpp", "cpp"], [], "available")
+
+
+@pytest.mark.parametrize("op", ["rms_norm", "latent_step", "adam_atan2_", "stablemax_cross_entropy", "sign_sgd_rows_"])
+def test_the_cpp_kernels_pass(native, op):
+    assert self_check.check(op, "cpp", torch.float32, CPU) is None
+
+
+@pytest.mark.parametrize("op", backend.KERNELS)
+def test_every_op_has_cases_that_see_an_error(native, monkeypatch, op):
+    """The reference stands in for a kernel: right as it is, wrong when its result is a hundredth off."""
+    monkeypatch.setattr(backend, "select", lambda *_: "reference")
+    monkeypatch.setattr(ops, op, getattr(ops.reference, op))
+    assert self_check.check(op, "cpp", torch.float32, CPU) is None
+
+    def wrong(*inputs, **options):
+        out = getattr(ops.reference, op)(*inputs, **options)
+        if out is None:  # in place
+            first = inputs[0][0] if isinstance(inputs[0], list) else inputs[0]
+            first.mul_(1.01)
+        elif isinstance(out, tuple):
+            out = (out[0], 1.01 * out[1])
+        else:
+            out = 1.01 * out
+        return out
+
+    monkeypatch.setattr(ops, op, wrong)
+    assert "error" in str(self_check.check(op, "cpp", torch.float32, CPU))
+
+
+def test_a_kernel_that_raises_has_failed(native, monkeypatch):
+    def launch(*_):
+        raise RuntimeError("an illegal memory access was encountered\nCUDA kernel errors might be ...")
+
+    monkeypatch.setattr(ops, "swiglu", launch)
+    assert self_check.check("swiglu", "cpp", torch.float32, CPU) == (
+        "RuntimeError: an illegal memory access was encountered"
+    )
+
+
+def test_a_check_that_took_the_process_with_it_has_failed(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    seen = {}
+    monkeypatch.setattr(self_check, "_results", lambda _: seen)
+    monkeypatch.setattr(self_check, "check", lambda *_: os._exit(3))
+    child = os.fork()
+    if child == 0:
+        self_check.passed("swiglu", "cpp", torch.float32, "cpu")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+    assert self_check.kept(self_check.cache_file("cpu")) == {"swiglu/cpp/float32": self_check.UNFINISHED}
+
+
+def test_no_check_inside_a_capture(monkeypatch):
+    monkeypatch.setattr(self_check, "_results", lambda _: {"rms_norm/cuda/float32": None})
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    monkeypatch.setattr(self_check, "check", lambda *_: pytest.fail("a check inside a capture"))
+    assert self_check.passed("swiglu", "cuda", torch.float32, "cuda") is None
+    assert self_check.passed("rms_norm", "cuda", torch.float32, "cuda") is True
+
+
+def test_the_cache_belongs_to_one_build(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    before = self_check.cache_file("cpu")
+    monkeypatch.setattr(self_check, "build_hash", lambda: "another")
+    assert before.parent == tmp_path / "trm_fast" / "self_check"
+    assert self_check.cache_file("cpu") != before
+    before.parent.mkdir(parents=True)
+    before.write_text("[1, 2")  # cut off, by hand or by a full disk
+    assert self_check.kept(before) == {}
+
+
+def test_the_choice_among_kernels_that_passed(monkeypatch):
+    table = {"card": {"rms_norm/bfloat16": {"small": "cuda", "large": "triton"}, "mlp/bfloat16": {"large": "triton"}}}
+    monkeypatch.setattr(winners, "_tables", lambda: table)
+
+    def choice(op, *passed, device="card"):
+        return winners.choose(device, op, torch.bfloat16, passed)
+
+    assert choice("rms_norm", "triton", "cuda") == ("cuda", "triton")
+    assert choice("rms_norm", "cuda") == ("cuda", "cuda")  # the winner is switched off
+    assert choice("rms_norm", "triton", "cuda", device="new") == ("cuda", "cuda")
+    assert choice("mlp", "triton") == ("reference", "triton")  # a matrix op that was not measured
+    assert choice("mlp", "cpp", device="new") == ("cpp", "cpp")
+    assert choice("rms_norm") == ("reference", "reference")
+
+
+def test_small_and_large_inputs(native, monkeypatch):
+    monkeypatch.setitem(backend._table, ("swiglu", "cpu", torch.float32), ("reference", "cpp"))
+    assert backend.select("swiglu", X) == "reference"
+    assert backend.select("swiglu", torch.empty(1).expand(backend.SMALL + 2)) == "cpp"
+
+
+def test_measuring_keeps_the_fastest(native, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    tables: winners.Table = {}
+    monkeypatch.setattr(winners, "_tables", lambda: tables)
+    monkeypatch.setattr(backend, "KERNELS", {"swiglu": {"cpp": (torch.float32,)}})
+    monkeypatch.setattr(winners, "BATCHES", (1, 2))
+    rows = list(winners.measure("cpu"))
+    assert [row[:3] for row in rows] == [("swiglu", "float32", "small"), ("swiglu", "float32", "large")]
+    fastest = {size: min(times, key=lambda name: times[name]) for _, _, size, times in rows}
+    assert all(set(times) == {"reference", "cpp"} and min(times.values()) > 0 for *_, times in rows)
+    assert winners.winners(self_check.device_name("cpu"), "swiglu", torch.float32) == fastest
+    assert self_check.kept(winners._file("cpu")) == tables

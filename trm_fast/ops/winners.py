@@ -1,0 +1,104 @@
+"""Which of the kernels that passed is the fastest: measured, a table of facts, never timed in a call.
+
+``winners.json`` in the package holds what was measured for known cards; ``trm-fast info --measure`` times the kernels
+on this machine and keeps the result beside the self-check's. Where nothing was measured, memory-bound ops take the
+first kernel that passed (fewer passes over memory cannot be slower), and matrix ops stay with the reference (a product
+of the vendor's library is hard to beat).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from trm_fast.ops import backend, self_check
+from trm_fast.ops.check_cases import timed_case
+
+CLASSES = ("small", "large")  # up to backend.SMALL elements of the first argument, and above
+BATCHES = (8, 256)  # that stand for the classes when timed
+WARM_UP, TIMED = 3, 11
+MATRIX_OPS = frozenset({"mlp", "token_mixer", "attention", "latent_step", "latent_recursion"})
+PREFERENCE = ("cpp", "cuda", "triton")
+
+Table = dict[str, dict[str, dict[str, str]]]  # device name -> "op/dtype" -> shape class -> backend
+
+
+def choose(device: str, op: str, dtype: torch.dtype, passed: Sequence[str]) -> tuple[str, str]:
+    """The backend for small and for large inputs, among those that passed and the reference."""
+    first = next((name for name in PREFERENCE if name in passed), "reference")
+    default = "reference" if op in MATRIX_OPS and first != "cpp" else first
+    measured = winners(device, op, dtype)
+    small, large = (measured.get(size, default) for size in CLASSES)
+    allowed = {*passed, "reference"}
+    return small if small in allowed else default, large if large in allowed else default
+
+
+def winners(device: str, op: str, dtype: torch.dtype) -> dict[str, str]:
+    """Shape class -> the fastest backend, where it was measured: on this machine, or on such a card before."""
+    return _tables().get(device, {}).get(_key(op, dtype), {})
+
+
+def measure(device: str) -> Iterator[tuple[str, str, str, dict[str, float]]]:
+    """Times every kernel that passed its self-check, forward and backward, beside the reference, and keeps the winners.
+
+    Yields op, dtype, shape class and backend -> milliseconds (the median).
+    """
+    name = self_check.device_name(device)
+    table = _tables().setdefault(name, {})
+    for op, backends in backend.KERNELS.items():
+        for dtype in dict.fromkeys(dtype for dtypes in backends.values() for dtype in dtypes):
+            names = [b for b in backends if backend.unavailable(op, b, device, dtype) is None]
+            names = [b for b in names if self_check.passed(op, b, dtype, device)]
+            if not names:
+                continue
+            for size, batch in zip(CLASSES, BATCHES, strict=True):
+                times = {b: _milliseconds(op, b, dtype, torch.device(device), batch) for b in ["reference", *names]}
+                table.setdefault(_key(op, dtype), {})[size] = min(times, key=lambda b: times[b])
+                yield op, str(dtype).removeprefix("torch."), size, times
+    self_check.keep(_file(device), {name: table})
+
+
+def _milliseconds(op: str, name: str, dtype: torch.dtype, device: torch.device, batch: int) -> float:
+    from trm_fast import ops
+
+    case = timed_case(op, batch)
+    inputs = case.inputs(dtype, device)
+    times = []
+    with backend.use_backend(name, ops=[op]):
+        for _ in range(WARM_UP + TIMED):
+            _wait(device)
+            start = time.perf_counter()
+            case.run(getattr(ops, op), inputs)
+            _wait(device)
+            times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times[WARM_UP:])
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _key(op: str, dtype: torch.dtype) -> str:
+    return f"{op}/{str(dtype).removeprefix('torch.')}"
+
+
+def _file(device: str) -> Path:
+    path = self_check.cache_file(device)
+    return path.with_name(f"winners-{path.name}")
+
+
+@functools.cache
+def _tables() -> Table:
+    """The package's table, and over it what was measured on this machine."""
+    tables: Table = json.loads((Path(__file__).parent / "winners.json").read_text())
+    for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
+        for name, rows in self_check.kept(_file(device)).items():
+            tables[name] = tables.get(name, {}) | rows
+    return tables
