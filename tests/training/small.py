@@ -81,6 +81,16 @@ def rows_of(examples: Examples) -> dict[str, torch.Tensor]:
 KIND = make_examples(0)
 
 
+class Source:
+    """Where a step's examples come from: other ones in each chunk."""
+
+    def __init__(self, kind: Examples = KIND, puzzles: int = 4) -> None:
+        self.kind, self.puzzles = kind, puzzles
+
+    def chunk(self, number: int, size: int) -> Examples:
+        return make_examples(size, number, self.puzzles)
+
+
 class Killed(BaseException):
     """Ends a run at once, as a kill would; nothing in the program catches it."""
 

@@ -49,6 +49,12 @@ class TrainingConfig(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of activations; auto is bfloat16 on a GPU, as published, and float32 on a CPU"
     )
+    graph: Literal["auto", "off"] = Field(
+        "auto", description="auto runs the step as one CUDA graph on a GPU; off calls it"
+    )
+    recompute: Literal["none", "latent"] = Field(
+        "none", description="latent keeps each latent step's input alone and computes the rest again in the backward"
+    )
     seed: int = Field(0, ge=0, lt=2**64)
     log_every: int = Field(10, ge=1)
     eval_every: int = Field(0, ge=0, description="steps between evaluations; 0 for one at the end")

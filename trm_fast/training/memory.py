@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trm_fast.nn import TRM
 from trm_fast.tasks.base import Examples
-from trm_fast.training.carry import empty_rows
+from trm_fast.training.pool import empty_rows
 
 SHARE = 0.6
 """Of the free memory, what activations may take: the rest is for temporaries, the data and other programs."""
