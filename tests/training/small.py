@@ -91,6 +91,20 @@ class Source:
         return make_examples(size, number, self.puzzles)
 
 
+class Values:
+    """Real numbers in, real numbers out, some of them not asked for."""
+
+    def chunk(self, number: int, size: int) -> Examples:
+        rng = np.random.default_rng(number)
+        inputs = rng.normal(size=(size, 6, 2)).astype(np.float32)
+        labels = np.where(rng.random((size, 6, 1)) < 0.2, np.nan, inputs[..., :1] / 2).astype(np.float32)
+        return Examples(inputs, labels, rng.integers(0, 4, size, dtype=np.int32))
+
+    @property
+    def kind(self) -> Examples:
+        return self.chunk(0, 0)
+
+
 class Killed(BaseException):
     """Ends a run at once, as a kill would; nothing in the program catches it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -9,16 +10,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from trm_fast import ops
 from trm_fast.nn import AdamATan2
 from trm_fast.training import TrainStep
-from trm_fast.training.capture import Runner
+from trm_fast.training.capture import CudaGraph, Eager, Fallback, Runner, runner_for
 from trm_fast.training.step import TOTALS
 
 from .recorder import HostRead, Recorder
-from .small import Source, make_model, training_config
+from .small import Source, Values, make_model, training_config
 
 B, STEPS = 7, 8
 PREFIX = {"prefix_tokens": 2, "puzzle_embedding_size": 12, "num_puzzles": 4}
+
+VALUES = {"inputs": "values", "outputs": "values", "input_width": 2, "output_width": 1, "tolerance": 0.4}
 
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
     "dual": ({}, {}, 1),
@@ -31,6 +35,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
     "puzzles parts clipped": (PREFIX | {"mixing": "attention"}, {"clip_norm": 0.3}, 3),
     "dropout": ({"dropout": 0.2}, {}, 1),
     "bfloat16": ({}, {"dtype": "bfloat16"}, 1),
+    "recomputed": ({}, {"recompute": "latent"}, 1),
+    "recomputed attention": ({"mixing": "attention", "state": "single"}, {"recompute": "latent"}, 3),
+    "values": (VALUES, {}, 1),
+    "values with puzzles": (VALUES | PREFIX, {"recompute": "latent"}, 3),
 }
 
 
@@ -60,7 +68,8 @@ def make(
     optimizer = AdamATan2(
         made.parameters(), 0.0, weight_decay=0.1, ema_decay=config.ema_decay or None, variant=config.optimizer
     )
-    return step_type(made, optimizer, config, source or Source(), parts=parts, runner=runner)
+    source = source or (Values() if made.config.inputs == "values" else Source())
+    return step_type(made, optimizer, config, source, parts=parts, runner=runner)
 
 
 def run(step: TrainStep, count: int = STEPS) -> list[list[Tensor]]:
@@ -74,9 +83,18 @@ def run(step: TrainStep, count: int = STEPS) -> list[list[Tensor]]:
 
 
 def same(a: list[list[Tensor]], b: list[list[Tensor]]) -> bool:
-    return all(torch.equal(x, y) for p, q in zip(a, b, strict=True) for x, y in zip(p, q, strict=True))
+    pairs = [pair for p, q in zip(a, b, strict=True) for pair in zip(p, q, strict=True)]
+    return all(torch.equal(x, y) or torch.equal(x.nan_to_num(), y.nan_to_num()) for x, y in pairs)
 
 
+@pytest.fixture(params=["auto", "reference"])
+def backend(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With kernels, and with what a GPU without them would run."""
+    with ops.use_backend(request.param):
+        yield
+
+
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("case", CASES)
 def test_replays_are_steps_bit_for_bit(case: str) -> None:
     called = make(*CASES[case])
@@ -93,6 +111,52 @@ def test_replays_are_steps_bit_for_bit(case: str) -> None:
     assert seen == {1, 2, 3, 4}
     constant = [i for i, t in enumerate(want[0]) if all(torch.equal(t, later[i]) for later in want[1:])]
     assert all(want[0][i].dtype == torch.int32 for i in constant), "puzzle_ids alone may stand still"
+
+
+@pytest.mark.parametrize("case", ["dual", "single", "attention", "puzzles", "values"])
+def test_recomputing_changes_nothing(case: str) -> None:
+    model, training, _ = CASES[case]
+    kept, recomputed = (
+        make(model, training | {"recompute": how}, 1, dtype=torch.float64) for how in ("none", "latent")
+    )
+    for got, want in zip(run(recomputed), run(kept), strict=True):
+        for a, b in zip(got, want, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9, equal_nan=True)
+
+
+class Unable(Recorder):
+    """A device that fails in the middle of a capture."""
+
+    def capture(self, function: Callable[[], None]) -> None:
+        super().capture(function)
+        raise RuntimeError("operation not permitted when stream is capturing\nsecond line")
+
+
+def test_what_cannot_be_captured_is_called_and_says_why() -> None:
+    runner = Fallback(Unable())
+    assert same(run(make(*CASES["puzzles"])), run(make(*CASES["puzzles"], runner=runner)))
+    assert runner.reason == "operation not permitted when stream is capturing"
+    graph = Fallback(Recorder())
+    assert same(run(make(*CASES["puzzles"])), run(make(*CASES["puzzles"], runner=graph)))
+    assert graph.reason is None
+    assert isinstance(graph.runner, Recorder)
+
+
+def test_memory_that_is_short_is_no_reason_to_call() -> None:
+    class Full(Recorder):
+        def capture(self, function: Callable[[], None]) -> None:
+            raise torch.OutOfMemoryError("12 GB wanted")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        make(*CASES["dual"], runner=Fallback(Full()))
+
+
+def test_graphs_are_for_gpus() -> None:
+    assert isinstance(runner_for(torch.device("cpu")), Eager)
+    assert isinstance(runner_for(torch.device("cuda"), graph=False), Eager)
+    taken = runner_for(torch.device("cuda"))
+    assert isinstance(taken, Fallback)
+    assert isinstance(taken.runner, CudaGraph)
 
 
 def test_capturing_leaves_the_state_alone() -> None:

@@ -30,7 +30,8 @@ class Solved:
     def joined(cls, parts: Sequence[Solved]) -> Solved:
         """All rows of some answers, in order."""
         columns: dict[str, Any] = {f.name: [getattr(part, f.name) for part in parts] for f in fields(cls)}
-        return cls(**{name: None if c[0] is None else np.concatenate(c) for name, c in columns.items()})
+        joined: dict[str, Any] = {name: None if c[0] is None else np.concatenate(c) for name, c in columns.items()}
+        return cls(**joined)
 
 
 class Tries:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple, cast
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, cast
 
+import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from trm_fast import ops
 from trm_fast.nn.config import TRMConfig
@@ -88,10 +90,52 @@ class Network(nn.Module):
         return self.last_norm(h)
 
 
+class Recomputed(torch.autograd.Function):
+    """``net(h, mask)`` that keeps h alone, and is computed once more in the backward.
+
+    Unlike ``torch.utils.checkpoint`` it neither looks at the random state nor packs closures, so it can be captured.
+    The network must not draw random numbers.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, net: Network, mask: Tensor | None, h: Tensor, *weights: Tensor) -> Tensor:
+        ctx.net, ctx.mask = net, mask
+        ctx.save_for_backward(h, *weights)
+        with torch.no_grad():
+            result: Tensor = net(h, mask)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        h, *weights = ctx.saved_tensors
+        with torch.enable_grad():
+            h = h.detach().requires_grad_()
+            y = ctx.net(h, ctx.mask)
+        return None, None, *torch.autograd.grad(y, (h, *weights), dy, allow_unused=True)
+
+
 def run_cycles(
-    net: Network, state: State, x: Tensor, config: TRMConfig, mask: Tensor | None, *, count: int = 1
+    net: Network,
+    state: State,
+    x: Tensor,
+    config: TRMConfig,
+    mask: Tensor | None,
+    *,
+    count: int = 1,
+    recompute: bool = False,
 ) -> State:
     """``count`` cycles in a row: one call where the network is fused."""
+    if recompute and torch.is_grad_enabled():
+        weights = list(net.parameters())
+
+        def applied(h: Tensor, mask: Tensor | None) -> Tensor:
+            result: Tensor = Recomputed.apply(net, mask, h, *weights)
+            return result
+
+        for _ in range(count):
+            state = cycle(applied, state, x, config, mask)
+        return state
     if not count or not net.fused(state.z, mask):
         for _ in range(count):
             state = cycle(net, state, x, config, mask)
@@ -112,7 +156,9 @@ def run_cycles(
     return State(y, z)
 
 
-def cycle(net: Network, state: State, x: Tensor, config: TRMConfig, mask: Tensor | None) -> State:
+def cycle(
+    net: Callable[[Tensor, Tensor | None], Tensor], state: State, x: Tensor, config: TRMConfig, mask: Tensor | None
+) -> State:
     """One cycle (paper, figure 3): n times z = net(z + y + x), then y = net(y + z).
 
     In single state n times z = net(z + x) and once more, with x or without (``inject_last``).

@@ -82,3 +82,8 @@ class Fallback:
 def runner_for(device: torch.device, graph: bool = True) -> Runner:
     """What fits a device: a graph with calls to fall back on where there are graphs, else calls."""
     return Fallback(CudaGraph(device)) if graph and device.type == "cuda" else Eager()
+
+
+def current_graph() -> Runner:
+    """A graph on the current CUDA device, with calls to fall back on."""
+    return Fallback(CudaGraph(torch.device("cuda", torch.cuda.current_device())))

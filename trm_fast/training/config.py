@@ -10,8 +10,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, Strict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, Strict, ValidationError, model_validator
+from typing_extensions import Self
 
 from trm_fast.errors import UserError
 from trm_fast.nn import TRMConfig
@@ -83,6 +85,18 @@ class RunConfig(BaseModel):
     data: DataConfig = DataConfig()
     model: TRMConfig
     training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.training.recompute != "none" and self.model.dropout:
+            raise ValueError("training.recompute needs model.dropout: 0, or it would compute with other random numbers")
+        return self
+
+    def compute_dtype(self, device: torch.device) -> torch.dtype:
+        """Of activations on ``device``."""
+        asked = self.training.dtype
+        low = asked == "bfloat16" or (asked == "auto" and device.type == "cuda")
+        return torch.bfloat16 if low else torch.float32
 
     def make_task(self) -> Task:
         return get_task(self.task.name)(self.task)
@@ -175,7 +189,7 @@ def _explain(error: Any, kind: type[BaseModel], section: str) -> str:
         return f"{key} is missing" if len(error["loc"]) == 1 else f"{key} = {error['input']!r} has too few values"
     message = error["msg"].removeprefix("Value error, ")
     if not error["loc"]:
-        return f"{section}: {message}"
+        return f"{section}: {message}" if section else message
     return f"{key} = {error['input']!r}: {message[0].lower()}{message[1:]}"
 
 

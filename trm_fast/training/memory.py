@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -34,20 +36,38 @@ def free_bytes(device: torch.device) -> int:
 
 
 def bytes_per_row(model: TRM, kind: Examples) -> int:
-    """Bytes that autograd keeps for one row of a supervision step: what two rows need beyond what one needs."""
-    return _bytes_kept(model, kind, 2) - _bytes_kept(model, kind, 1)
+    """Bytes that autograd keeps for one row of a supervision step: what two rows need beyond what one needs. With
+    ``model.recompute`` one application of the network is kept in the backward, besides the inputs of all."""
+    kept = _bytes_kept(model, kind, 2) - _bytes_kept(model, kind, 1)
+    if model.recompute:
+        kept += _bytes_of_application(model, 2) - _bytes_of_application(model, 1)
+    return kept
 
 
-def _bytes_kept(model: TRM, kind: Examples, count: int) -> int:
+def _bytes_of_application(model: TRM, count: int) -> int:
+    h = model.initial_state(count).z.clone().requires_grad_()
+    with _counting() as kept:
+        model.net(h, None)
+        return sum(kept.values())
+
+
+@contextmanager
+def _counting() -> Iterator[dict[int, int]]:
+    """Bytes that autograd keeps, by storage; random numbers that are drawn meanwhile are drawn again."""
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
+    with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield kept
+
+
+def _bytes_kept(model: TRM, kind: Examples, count: int) -> int:
     rows = empty_rows(kind, count, model.z_init.device)
     inputs, labels, ids = (rows.pop(name) for name in ("inputs", "labels", "puzzle_ids"))
-    with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with _counting() as kept:
         out = model(inputs, model.initial_state(count), model.puzzle_rows(ids, count), **rows)
         model.loss(out, labels, **rows)
         return sum(kept.values())

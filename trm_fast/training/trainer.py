@@ -94,8 +94,8 @@ class Trainer:
         for line in self.dataset.notes:
             reporter.note(line)
         torch.manual_seed(seed)  # the same weights everywhere
-        low = training.dtype == "bfloat16" or (training.dtype == "auto" and torch.device(device).type == "cuda")
-        self.model = TRM(config.model, torch.bfloat16 if low else torch.float32).to(device)
+        self.model = TRM(config.model, config.compute_dtype(torch.device(device))).to(device)
+        self.model.recompute = training.recompute == "latent"
         self.optimizer = AdamATan2(
             self.model.parameters(), training.learning_rate, training.betas, training.weight_decay,
             training.ema_decay or None, training.optimizer,
@@ -116,6 +116,7 @@ class Trainer:
         if isinstance(runner, Fallback) and runner.reason:
             reporter.note(f"the step runs without a CUDA graph, which could not be captured: {runner.reason}")
         self.step, self.seconds, self.best = 0, 0.0, None
+        self._average: TRM | None = None
         self._saved: int | None = None  # the step whose checkpoint this object wrote or read
         self._names = [name for name, _ in self.model.named_parameters()]
 
@@ -248,7 +249,9 @@ class Trainer:
         affordable = self.step * training.batch_size // DEFAULT_STEPS
         count = min(training.eval_count, max(1, affordable))
         examples = self.dataset.test.take(slice(count))
-        solver = Solver(self.averaged_model(), self.task)
+        if self._average is None:  # kept, with the graphs of its steps: it shares the averaged weights' memory
+            self._average = self.averaged_model()
+        solver = Solver(self._average, self.task, graph=training.graph == "auto")
         if self.model.z_init.is_cuda:  # what fits in training fits here
             solver = replace(solver, batch_size=max(solver.batch_size, training.batch_size // world.size))
         start = time.perf_counter()
