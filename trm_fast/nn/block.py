@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from trm_fast import ops
+from trm_fast.nn import fp8
 from trm_fast.nn.config import TRMConfig
 from trm_fast.nn.layers import Attention, ChannelMLP, Norm, TokenMixer
 
@@ -136,7 +137,7 @@ def run_cycles(
         for _ in range(count):
             state = cycle(applied, state, x, config, mask)
         return state
-    if not count or not net.fused(state.z, mask):
+    if not count or fp8.active is not None or not net.fused(state.z, mask):
         for _ in range(count):
             state = cycle(net, state, x, config, mask)
         return state

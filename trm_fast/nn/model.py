@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trm_fast.errors import UserError
+from trm_fast.nn import fp8
 from trm_fast.nn.block import Network, State, run_cycles
 from trm_fast.nn.capture import current_graph
 from trm_fast.nn.config import TRMConfig
@@ -60,6 +61,7 @@ class TRM(nn.Module):
         self.register_buffer("y_init", truncated_normal_(torch.empty(D), 1.0) if config.state == "dual" else None)
         rows = torch.zeros(config.num_puzzles, config.puzzle_embedding_size) if config.prefix_tokens else None
         self.register_buffer("puzzle_embedding", rows)
+        self.no_grad_products: fp8.Mode | None = None  # of training's cycles without gradient
         self.recompute = False  # in training, the latent steps: less memory for a third more time
         self._optimizer: AdamATan2 | None = None  # of train_step, when it is given none
 
@@ -99,7 +101,7 @@ class TRM(nn.Module):
         if mask is not None:
             mask = F.pad(mask, (self.config.prefix_tokens, 0), value=True)
         last = int(torch.is_grad_enabled())  # without gradient all cycles are alike, and one call
-        with torch.no_grad():
+        with torch.no_grad(), fp8.products(self.no_grad_products if last else None):
             state = run_cycles(self.net, state, x, self.config, mask, count=self.config.T_cycles - last)
         if last:
             state = run_cycles(self.net, state, x, self.config, mask, recompute=self.recompute)

@@ -51,6 +51,9 @@ class TrainingConfig(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of activations; auto is bfloat16 on a GPU, as published, and float32 on a CPU"
     )
+    no_grad_dtype: Literal["same", "fp8", "fp8-emulated"] = Field(
+        "same", description="of products in cycles without gradient; emulated rounds alike on any device, and is slow"
+    )
     graph: Literal["auto", "off"] = Field(
         "auto", description="auto runs the step as one CUDA graph on a GPU; off calls it"
     )

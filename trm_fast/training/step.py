@@ -39,6 +39,7 @@ class TrainStep:
     ) -> None:
         device = model.z_init.device
         self.model, self.optimizer, self.config, self.world = model, optimizer, config, world
+        model.no_grad_products = None if config.no_grad_dtype == "same" else config.no_grad_dtype
         model.recompute = config.recompute == "latent"
         self.mine = world.share(config.batch_size)
         B = self.mine.stop - self.mine.start

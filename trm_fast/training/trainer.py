@@ -20,7 +20,7 @@ from torch import Tensor
 from trm_fast.errors import UserError
 from trm_fast.inference import Evaluation, Solved, Solver, score
 from trm_fast.inference.solver import DEFAULT_STEPS
-from trm_fast.nn import TRM, AdamATan2
+from trm_fast.nn import TRM, AdamATan2, fp8
 from trm_fast.tasks.base import Dataset
 from trm_fast.training import checkpoint
 from trm_fast.training.capture import Fallback, runner_for
@@ -95,6 +95,8 @@ class Trainer:
             reporter.note(line)
         torch.manual_seed(seed)  # the same weights everywhere
         self.model = TRM(config.model, config.compute_dtype(torch.device(device))).to(device)
+        if training.no_grad_dtype == "fp8" and (why := fp8.unsupported(torch.device(device))):
+            raise UserError(f"training.no_grad_dtype = fp8: {why}", wrong_use=True)
         self.model.recompute = training.recompute == "latent"
         self.optimizer = AdamATan2(
             self.model.parameters(), training.learning_rate, training.betas, training.weight_decay,
