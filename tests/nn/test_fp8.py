@@ -64,6 +64,16 @@ def test_only_cycles_without_gradient_are_rounded(mixing: str) -> None:
     assert fp8.active is None
 
 
+@pytest.mark.gpu
+def test_the_device_multiplies_as_the_emulation_says() -> None:
+    if not torch.cuda.is_available() or fp8.unsupported(torch.device("cuda")):
+        pytest.skip("needs a GPU with FP8 products")
+    torch.manual_seed(0)
+    x, w = torch.randn(3, 7, 512, device="cuda").bfloat16(), torch.randn(1536, 512, device="cuda")
+    want, got = (fp8.Products(mode).linear(x, w).float() for mode in ("fp8-emulated", "fp8"))
+    assert float((got - want).norm() / want.norm()) < 4e-3
+
+
 def test_fp8_by_name_needs_a_device_that_has_it(tmp_path: Path) -> None:
     assert "CUDA" in str(fp8.unsupported(torch.device("cpu")))
     with pytest.raises(UserError, match="no_grad_dtype = fp8: FP8 products need a CUDA device, not cpu"):

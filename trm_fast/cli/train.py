@@ -92,7 +92,7 @@ def train(
         )
         return
     if dry_run:
-        raise UserError("--dry-run is for a new run; --resume goes on with one that has shown what it needs")
+        raise UserError("--dry-run is for a new run, not for --resume", wrong_use=True)
     world, device = join(pick_device(device))
     view = View(quiet=json_output, silent=not world.writes)
     if not graph:

@@ -14,7 +14,7 @@ from torch import Tensor
 from trm_fast.errors import UserError
 from trm_fast.inference.tries import Select, Solved, Tries
 from trm_fast.nn import TRM, Thought, think
-from trm_fast.nn.capture import Runner, current_graph
+from trm_fast.nn.capture import Runner, graphs_on
 from trm_fast.tasks.base import Array, Examples, Question, Task
 
 DEFAULT_STEPS = 16
@@ -115,7 +115,8 @@ class Solver:
 
     @property
     def _runner(self) -> Callable[[], Runner] | None:
-        return current_graph if self.graph and self.model.z_init.is_cuda else None
+        device = self.model.z_init.device
+        return graphs_on(device) if self.graph and device.type == "cuda" else None
 
     @property
     def _most_steps(self) -> int:

@@ -7,6 +7,7 @@ it can be called (``Eager``) or become one CUDA graph (``CudaGraph``); a recorde
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -84,6 +85,7 @@ def runner_for(device: torch.device, graph: bool = True) -> Runner:
     return Fallback(CudaGraph(device)) if graph and device.type == "cuda" else Eager()
 
 
-def current_graph() -> Runner:
-    """A graph on the current CUDA device, with calls to fall back on."""
-    return Fallback(CudaGraph(torch.device("cuda", torch.cuda.current_device())))
+@cache
+def graphs_on(device: torch.device) -> Callable[[], Runner]:
+    """What makes graphs on a CUDA device, with calls to fall back on; always the same for the same device."""
+    return lambda: Fallback(CudaGraph(device))

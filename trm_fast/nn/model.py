@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from trm_fast.errors import UserError
 from trm_fast.nn import fp8
 from trm_fast.nn.block import Network, State, run_cycles
-from trm_fast.nn.capture import current_graph
+from trm_fast.nn.capture import graphs_on
 from trm_fast.nn.config import TRMConfig
 from trm_fast.nn.heads import HEADS, QHead
 from trm_fast.nn.layers import InputEmbedding, truncated_normal_
@@ -175,7 +175,7 @@ class TRM(nn.Module):
         self.eval()
         for now in think(
             self, inputs, most, min_steps=min_steps, halt=halt, accept=agrees, puzzle_ids=puzzle_ids, extra=extra,
-            runner=current_graph if device.type == "cuda" else None,
+            runner=graphs_on(device) if device.type == "cuda" else None,
         ):  # fmt: skip
             if solution is None:
                 solution = now.answers.new_zeros(B, *now.answers.shape[1:])

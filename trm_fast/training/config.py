@@ -12,7 +12,16 @@ from typing import Annotated, Any, Literal
 
 import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, Strict, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    Strict,
+    ValidationError,
+    model_validator,
+)
 from typing_extensions import Self
 
 from trm_fast.errors import UserError
@@ -20,6 +29,8 @@ from trm_fast.nn import TRMConfig
 from trm_fast.tasks import Task, get_task
 from trm_fast.tasks.base import DataConfig, TaskConfig
 
+# YAML 1.1 reads a bare off as false.
+Switch = Annotated[Literal["auto", "off"], BeforeValidator(lambda value: "off" if value is False else value)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -54,9 +65,7 @@ class TrainingConfig(BaseModel):
     no_grad_dtype: Literal["same", "fp8", "fp8-emulated"] = Field(
         "same", description="of products in cycles without gradient; emulated rounds alike on any device, and is slow"
     )
-    graph: Literal["auto", "off"] = Field(
-        "auto", description="auto runs the step as one CUDA graph on a GPU; off calls it"
-    )
+    graph: Switch = Field("auto", description="auto runs the step as one CUDA graph on a GPU; off calls it")
     recompute: Literal["none", "latent"] = Field(
         "none", description="latent keeps each latent step's input alone and computes the rest again in the backward"
     )

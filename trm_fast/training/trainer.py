@@ -93,6 +93,8 @@ class Trainer:
             raise UserError(f"there is nothing to train on: {self.dataset.source} has no training rows")
         for line in self.dataset.notes:
             reporter.note(line)
+        if (place := torch.device(device)).type == "cuda" and place.index is not None:
+            torch.cuda.set_device(place)  # streams and events are those of the current device
         torch.manual_seed(seed)  # the same weights everywhere
         self.model = TRM(config.model, config.compute_dtype(torch.device(device))).to(device)
         if training.no_grad_dtype == "fp8" and (why := fp8.unsupported(torch.device(device))):

@@ -94,7 +94,7 @@ def join(device: str) -> tuple[World, str]:
     cuda = torch.device(device).type == "cuda"
     if cuda:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(device)  # before the first message
     if not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo")
     return World(dist.get_rank(), size), device
