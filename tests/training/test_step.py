@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from trm_fast import ops
-from trm_fast.nn import AdamATan2
+from trm_fast.nn import TRM, AdamATan2
 from trm_fast.training import TrainStep
 from trm_fast.training.capture import CudaGraph, Eager, Fallback, Runner, runner_for
+from trm_fast.training.feed import Feed
 from trm_fast.training.step import TOTALS
 
 from .recorder import HostRead, Recorder
-from .small import Source, Values, make_model, training_config
+from .small import Source, Values, make_model, run_config, training_config
 
 B, STEPS = 7, 8
 PREFIX = {"prefix_tokens": 2, "puzzle_embedding_size": 12, "num_puzzles": 4}
@@ -311,3 +312,21 @@ def test_no_gradient_is_kept_from_one_step_to_the_next() -> None:
     for p in dirty.model.parameters():
         p.grad = torch.full_like(p, 1e9)
     assert same(run(clean, 1), run(dirty, 1))
+
+
+def test_a_task_through_its_feed_replays_bit_for_bit() -> None:
+    """Sudoku from its generator, augmented, with exploration and the schedule, as the trainer runs it."""
+    config = run_config({"prefix_tokens": 1, "puzzle_embedding_size": 8})
+    feed = Feed(task := config.make_task(), task.dataset(config.data, 0).train, 0)
+    states = []
+    for runner in (None, Recorder()):
+        torch.manual_seed(0)
+        model = TRM(config.model)
+        optimizer = AdamATan2(model.parameters(), 0.0, ema_decay=0.9)
+        step = TrainStep(model, optimizer, config.training, feed, runner=runner)
+        for number in range(1, 41):
+            minimum = feed.minimum_steps(number, B, 0.3, 4)
+            step.run(config.training.learning_rate_at(number), minimum)
+        states.append([t.clone() for t in step.tensors()])
+        assert 30 < int(step.pool.taken) < 40 * B, "more than one pass over the 30 puzzles"
+    assert same(states[:1], states[1:])
