@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from common import Report, options
 
 ROOT = Path(__file__).parents[2]
-TEST_SETS = {"gpu": ["-m", "gpu", "tests"], "ops": ["tests/ops"], "step": ["tests/training/test_step.py"]}
+TEST_SETS = {"gpu": (["-m", "gpu", "tests"], 60.0), "ops": (["tests/ops"], 50.0)}
 TINY = [sys.executable, str(Path(__file__).parent / "tiny.py")]
 CHECK = [sys.executable, "-m", "trm_fast.cli", "info", "--check"]
 REFUSED = ("Device not supported", "not supported", "Unable to", "error 999", "No attachable process")
@@ -72,15 +72,14 @@ def main() -> None:
     given = options(__doc__)
     asked = given.parse_args()
     report = Report(asked.out, "a_checks", asked.device)
-    report.attempt("self-check", lambda: dict(zip(("exit", "output"), run(CHECK, 60), strict=True)))
-    sets = {"step": ["tests/training/test_step.py", "-k", "clipping"]} if asked.tiny else TEST_SETS
-    for name, selection in sets.items():
-        report.attempt(f"tests {name}", lambda n=name, s=selection: tests(asked.out, n, s, 90))
+    report.attempt("self-check", lambda: dict(zip(("exit", "output"), run(CHECK, 25), strict=True)))
+    sets = {"step": (["tests/training/test_step.py", "-k", "clipping"], 90.0)} if asked.tiny else TEST_SETS
+    for name, (selection, seconds) in sets.items():
+        report.attempt(f"tests {name}", lambda n=name, s=selection, t=seconds: tests(asked.out, n, s, t))
     if asked.device == "cpu":
         report.attempt("tiny", lambda: dict(zip(("exit", "output"), run([*TINY, "--device", "cpu"], 60), strict=True)))
-    for tool in ("memcheck", "racecheck"):
-        for name, command in {"tiny step": TINY, "self-check": CHECK}.items():
-            report.attempt(f"{tool}: {name}", lambda t=tool, c=command: sanitizer(t, c, 40))
+    for tool, command in (("memcheck", TINY), ("racecheck", CHECK)):
+        report.attempt(tool, lambda t=tool, c=command: sanitizer(t, c, 50))
 
 
 if __name__ == "__main__":

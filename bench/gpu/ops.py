@@ -20,9 +20,9 @@ from trm_fast.ops import backend, reference
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 4e-2}  # relative L2 against float32
 
 
-def implementations(case: Case, device: str, tiny: bool) -> dict[str, Callable[[], Any]]:
+def implementations(case: Case, device: str, compiled: bool) -> dict[str, Callable[[], Any]]:
     found: dict[str, Callable[[], Any]] = {"reference": lambda: case.call(reference)}
-    if case.leaves and not tiny:
+    if case.leaves and compiled:
         found["compile"] = torch.compile(lambda: case.call(reference), dynamic=False)
     dtype = dtype_of(device) if case.leaves else torch.float32  # the optimizer's weights
     for name in ("cpp",) if device == "cpu" else ("triton", "cuda"):
@@ -66,13 +66,13 @@ def error_of(case: Case, run: Callable[[], Any]) -> float:
     return float((got.double() - want.double()).norm() / want.double().norm())
 
 
-def measured(case: Case, device: str, tiny: bool, backward: bool, top: dict[str, float]) -> dict[str, Any]:
+def measured(case: Case, device: str, batch: int, backward: bool, top: dict[str, float]) -> dict[str, Any]:
     good, bad, errors = {}, {}, {}
 
     def around(name: str) -> Any:
         return ops.use_backend(name, [case.op]) if name in backend.BACKENDS[2:] else nullcontext()
 
-    for name, run in implementations(case, device, tiny).items():
+    for name, run in implementations(case, device, batch == 768).items():
         try:
             with around(name):
                 errors[name] = error_of(case, run)
@@ -97,7 +97,7 @@ def measured(case: Case, device: str, tiny: bool, backward: bool, top: dict[str,
 
             good[name] = alone
     rows = {}
-    for name, ms in interleaved(good, device, 3 if tiny else 7, around=around).items():
+    for name, ms in interleaved(good, device, 3 if batch < 8 else 7, around=around).items():
         times = 3 if backward else 1
         gbps, tflops = 1e-6 * case.bytes * times / ms, 1e-9 * case.flop * times / ms
         rows[name] = {
@@ -120,7 +120,7 @@ def main() -> None:
             for backward in (False, True) if case.backward else (False,):
                 direction = "forward+backward" if backward else "forward"
                 name = ":".join(part for part in (case.op, case.label, str(batch), direction) if part)
-                report.attempt(name, lambda c=case, b=backward: measured(c, device, tiny, b, top))
+                report.attempt(name, lambda c=case, n=batch, b=backward: measured(c, device, n, b, top))
 
 
 if __name__ == "__main__":
