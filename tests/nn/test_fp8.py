@@ -56,7 +56,6 @@ def test_only_cycles_without_gradient_are_rounded(mixing: str) -> None:
         model.no_grad_products = "fp8-emulated"
         rounded = model(inputs, model.initial_state(4)).logits
         assert torch.equal(exact, rounded) != differs
-        assert float((exact - rounded).norm() / exact.norm()) < 0.2
         with torch.no_grad():  # inference has no cycle with gradient, and is exact
             asked = model(inputs, model.initial_state(4)).logits
             model.no_grad_products = None

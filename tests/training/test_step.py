@@ -125,6 +125,17 @@ def test_recomputing_changes_nothing(case: str) -> None:
             torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9, equal_nan=True)
 
 
+@pytest.mark.parametrize("case", ["dual", "single", "attention"])
+def test_recomputing_with_kernels(case: str) -> None:
+    """The fused application of the network: one step, as later ones multiply rounding."""
+    model, training, _ = CASES[case]
+    kept, recomputed = (make(model, training | {"recompute": how}, 1) for how in ("none", "latent"))
+    for step in (kept, recomputed):
+        run(step, 1)
+    for a, b in zip(gradients_of(recomputed), gradients_of(kept), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
 class Unable(Recorder):
     """A device that fails in the middle of a capture."""
 

@@ -83,6 +83,13 @@ class Network(nn.Module):
         blocks = cast(Iterable[Block], self.blocks)
         return [weight for block in blocks for part in (block.mix.part, block.mlp.part) for weight in part.weights()]
 
+    def kind(self, config: TRMConfig) -> dict[str, Any]:
+        """What else ``ops.latent_recursion`` must know of it."""
+        mix = cast(Block, self.blocks[0]).mix.part
+        rotary = mix.rotary.tables() if isinstance(mix, Attention) and mix.rotary is not None else None
+        heads = config.num_heads if config.mixing == "attention" else 0
+        return {"heads": heads, "rotary": rotary, "eps": config.norm_eps}
+
     def forward(self, h: Tensor, mask: Tensor | None) -> Tensor:
         for block in self.blocks:
             if mask is not None:
@@ -99,12 +106,11 @@ class Recomputed(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, net: Network, mask: Tensor | None, h: Tensor, *weights: Tensor) -> Tensor:
-        ctx.net, ctx.mask = net, mask
+    def forward(ctx: Any, net: Network, mask: Tensor | None, config: TRMConfig, h: Tensor, *weights: Tensor) -> Tensor:
+        ctx.given = net, mask, config
         ctx.save_for_backward(h, *weights)
         with torch.no_grad():
-            result: Tensor = net(h, mask)
-        return result
+            return application(net, h, mask, config)
 
     @staticmethod
     @once_differentiable
@@ -112,8 +118,8 @@ class Recomputed(torch.autograd.Function):
         h, *weights = ctx.saved_tensors
         with torch.enable_grad():
             h = h.detach().requires_grad_()
-            y = ctx.net(h, ctx.mask)
-        return None, None, *torch.autograd.grad(y, (h, *weights), dy, allow_unused=True)
+            y = application(ctx.given[0], h, *ctx.given[1:])
+        return None, None, None, *torch.autograd.grad(y, (h, *weights), dy, allow_unused=True)
 
 
 def run_cycles(
@@ -131,7 +137,7 @@ def run_cycles(
         weights = list(net.parameters())
 
         def applied(h: Tensor, mask: Tensor | None) -> Tensor:
-            result: Tensor = Recomputed.apply(net, mask, h, *weights)
+            result: Tensor = Recomputed.apply(net, mask, config, h, *weights)
             return result
 
         for _ in range(count):
@@ -141,20 +147,20 @@ def run_cycles(
         for _ in range(count):
             state = cycle(net, state, x, config, mask)
         return state
-    mix = cast(Block, net.blocks[0]).mix.part
     y, z = ops.latent_recursion(
-        state.y,
-        state.z,
-        x,
-        net.weights(),
-        config.n_latent_steps,
-        heads=config.num_heads if config.mixing == "attention" else 0,
-        rotary=mix.rotary.tables() if isinstance(mix, Attention) and mix.rotary is not None else None,
-        inject_last=config.inject_last,
-        cycles=count,
-        eps=config.norm_eps,
-    )
+        *state, x, net.weights(), config.n_latent_steps, inject_last=config.inject_last, cycles=count,
+        **net.kind(config),
+    )  # fmt: skip
     return State(y, z)
+
+
+def application(net: Network, h: Tensor, mask: Tensor | None, config: TRMConfig) -> Tensor:
+    """``net(h, mask)``, by the fused op where there is one."""
+    if not net.fused(h, mask):
+        result: Tensor = net(h, mask)
+        return result
+    # The last application of a single state, without anything injected.
+    return ops.latent_recursion(None, h, h.detach(), net.weights(), 0, inject_last=False, **net.kind(config))[1]
 
 
 def cycle(

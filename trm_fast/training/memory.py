@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trm_fast.nn import TRM
+from trm_fast.nn.block import application
 from trm_fast.tasks.base import Examples
 from trm_fast.training.pool import empty_rows
 
@@ -47,7 +48,7 @@ def bytes_per_row(model: TRM, kind: Examples) -> int:
 def _bytes_of_application(model: TRM, count: int) -> int:
     h = model.initial_state(count).z.clone().requires_grad_()
     with _counting() as kept:
-        model.net(h, None)
+        application(model.net, h, None, model.config)
         return sum(kept.values())
 
 
