@@ -3,11 +3,13 @@
     python bench/end_to_end.py                                        every case, as a table
     python bench/end_to_end.py --only train:mixer97:16 --threads 2 --json
     python bench/end_to_end.py --baseline compiled --only train       the same against torch.compile
+    python bench/end_to_end.py --device cuda --baseline compiled      on a GPU, in bfloat16
 
 A case is KIND:MODEL:BATCH. Both sides start from the same weights and data, each in a process of its own, and take
 turns step by step, so that what else the machine does hits both alike; the first losses must agree before a time
 counts. ``gemm_share`` is the step's matrix FLOP over its time, as a share of the rate of a large product that is
-measured between the steps; ``peak_rss_ratio`` compares what the two sides' memory grows by.
+measured between the steps; ``peak_rss_ratio`` compares what the two sides' memory grows by (on a GPU: their peaks of
+allocated device memory). ``launches``: kernels and graphs that the host sends to a GPU in a step.
 """
 
 from __future__ import annotations
@@ -44,15 +46,16 @@ CASES = [
     *(f"solve:{name}:{batch}" for name in ("mixer97", "attention97") for batch in (16, 1)),
     *(f"solve:{name}:64" for name in ("sudoku-cpu", "sudoku-4x4")),
 ]
+GPU_CASES = [f"train:{name}:{batch}" for batch in (768, 8, 64) for name in ("mixer97", "mixer81", "attention97")]
 SOLVER_STEPS = 16
 REPEATS, FEW_REPEATS, LONG = 7, 2, 2e12  # a case of more FLOP than LONG takes minutes: fewer repeats by default
-TOLERANCE = 1e-3  # relative, of the first loss: recursion multiplies rounding
+TOLERANCE = {"cpu": 1e-3, "cuda": 2e-2}  # relative, of the first loss: recursion multiplies rounding
 
 
 class Problem:
     """What both sides compute: the case, its data and the published model's first weights."""
 
-    def __init__(self, case: str, data: str | None) -> None:
+    def __init__(self, case: str, data: str | None, device: str) -> None:
         import torch
 
         sys.path.insert(0, str(FOLDER / "baseline"))
@@ -63,7 +66,11 @@ class Problem:
         self.batch_size = int(batch)
         self.config = eager_trm.sudoku_config(**MODELS[name])
         torch.manual_seed(0)
-        self.model = eager_trm.TRM(self.config)
+        self.device = torch.device(device)
+        self.dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        self.model = eager_trm.TRM(self.config, dtype=self.dtype).to(self.device)
+        if self.model.rope is not None:
+            self.model.rope = tuple(t.to(self.device) for t in self.model.rope)
         L, V = self.config["seq_len"], self.config["vocab_size"]
         rows = _rows(data, self.batch_size) if L == 81 else None
         inputs, labels = rows if rows else (torch.randint(1, V, (self.batch_size, L)) for _ in range(2))
@@ -72,6 +79,7 @@ class Problem:
             "labels": labels.long(),
             "puzzle_identifiers": torch.zeros(self.batch_size, dtype=torch.int32),
         }
+        self.batch = {name: tensor.to(self.device) for name, tensor in self.batch.items()}
 
 
 def _rows(data: str | None, count: int) -> tuple[Any, Any] | None:
@@ -92,21 +100,40 @@ def baseline_side(problem: Problem, compiled: bool) -> Callable[[], float]:
     eager, model, batch = problem.eager, problem.model, problem.batch
     if compiled:
         model.forward = torch.compile(model.forward, dynamic=False)
-    carry = eager.Carry(model, batch)
-    optimizer = eager.AdamATan2(model.parameters())
+    with problem.device:
+        carry = eager.Carry(model, batch)
+    optimizer: Any = eager.AdamATan2(model.parameters())
+    if problem.device.type == "cuda":  # the published code has a fused kernel: stock PyTorch's stands in for it
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=1.0, fused=True)
     average = {name: p.detach().clone() for name, p in model.named_parameters()}
 
     def train() -> float:
-        return eager.train_step(model, carry, batch, optimizer, average).item()
+        with problem.device:
+            return eager.train_step(model, carry, batch, optimizer, average).item()
 
     def solve() -> float:
-        fresh, total = eager.Carry(model, batch), 0.0
-        with torch.inference_mode():
+        total = 0.0
+        with problem.device, torch.inference_mode():
+            fresh = eager.Carry(model, batch)
             for _ in range(SOLVER_STEPS):
                 total = float(eager.supervise(model, fresh, batch)[1][0].sum())
         return total
 
     return train if problem.kind == "train" else solve
+
+
+class Again:
+    """The same examples for ever."""
+
+    def __init__(self, examples: Any) -> None:
+        self.examples = examples
+
+    @property
+    def kind(self) -> Any:
+        return self.examples.take(slice(0))
+
+    def chunk(self, number: int, size: int) -> Any:
+        return self.examples.take([i % len(self.examples) for i in range(number * size, (number + 1) * size)])
 
 
 def our_side(problem: Problem) -> Callable[[], float]:
@@ -116,61 +143,93 @@ def our_side(problem: Problem) -> Callable[[], float]:
     from trm_fast.nn import AdamATan2
     from trm_fast.tasks.base import Examples
     from trm_fast.training import TrainingConfig, TrainStep
+    from trm_fast.training.capture import runner_for
 
     model, B = from_published(problem.model.state_dict(), problem.config), problem.batch_size
+    model.compute_dtype = problem.dtype
+    model.to(problem.device)
     if problem.kind == "solve":
         inputs = problem.batch["inputs"]
         return lambda: float(model.solve(inputs, SOLVER_STEPS, halt=False)["confidence"].sum())
     config = TrainingConfig(batch_size=B, gradient_accumulation=1)
-    examples = Examples(*(problem.batch[k].int().numpy() for k in ("inputs", "labels", "puzzle_identifiers")))
-    step = TrainStep(model, AdamATan2(model.parameters(), ema_decay=0.999), config, examples)
+    examples = Examples(*(problem.batch[k].int().cpu().numpy() for k in ("inputs", "labels", "puzzle_identifiers")))
+    optimizer, anywhen = AdamATan2(model.parameters(), ema_decay=0.999), np.zeros(B, np.int32)
+    step = TrainStep(model, optimizer, config, Again(examples), runner=runner_for(problem.device))
 
     def train() -> float:
-        halted = np.flatnonzero(step.carry.halted.numpy())
-        step.fill(halted, examples.take(halted), np.zeros(B, np.int32), 1e-4)
-        step.run()
+        step.run(1e-4, anywhen)
         return step.read_totals()["loss"]
 
     return train
 
 
-def side(pipe: Connection, ours: bool, case: str, threads: int, compiled: bool, data: str | None) -> None:
-    """A child process: one step a message, answered with its seconds and what it computed; None asks for memory."""
+def side(pipe: Connection, ours: bool, case: str, threads: int, compiled: bool, data: str | None, device: str) -> None:
+    """A child process: one step a message, answered with its seconds and what it computed, or memory, or launches."""
     import torch
 
     import trm_fast.interchange
     import trm_fast.training  # noqa: F401 (both sides have the same libraries loaded before memory is counted)
 
     torch.set_num_threads(threads)
-    problem = Problem(case, data)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    problem = Problem(case, data, device)
+    before = _peak(problem.device)
     run = our_side(problem) if ours else baseline_side(problem, compiled)
     while (what := pipe.recv()) != "end":
         if what == "memory":
-            pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+            pipe.send(_peak(problem.device) - before)
             continue
-        work = run if what == "step" else _product()
+        if what == "launches":
+            pipe.send(_launches(run) if problem.device.type == "cuda" else None)
+            continue
+        work = run if what == "step" else _product(problem)
         start = time.perf_counter()
         value = work()
         pipe.send((time.perf_counter() - start, value))
 
 
-def _product() -> Callable[[], float]:
-    """A large float32 product, whose rate is the ceiling."""
+def _peak(device: Any) -> int:
+    """The most memory so far, in bytes: of the process, or allocated on a GPU."""
     import torch
 
-    a, b = torch.randn(2, 1536, 1536)
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _launches(run: Callable[[], float]) -> int:
+    """Kernels, graphs and copies that the host sends in one step."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        run()
+    starts = ("cudaLaunch", "cuLaunch", "cudaGraphLaunch", "cudaMemcpy", "cudaMemset")
+    return sum(event.count for event in profiler.key_averages() if event.key.startswith(starts))
+
+
+def _product(problem: Problem) -> Callable[[], float]:
+    """A large product, whose rate is the ceiling."""
+    import torch
+
+    size = product_size(problem.device.type)
+    a, b = torch.randn(2, size, size, device=problem.device, dtype=problem.dtype)
+    float((a @ b)[0, 0])
     return lambda: float((a @ b)[0, 0])
 
 
-def measure(case: str, threads: int, compiled: bool, repeats: int | None, data: str | None) -> dict[str, Any]:
+def product_size(device: str) -> int:
+    return 8192 if device.startswith("cuda") else 1536
+
+
+def measure(
+    case: str, threads: int, compiled: bool, repeats: int | None, data: str | None, device: str = "cpu"
+) -> dict[str, Any]:
     if repeats is None:
-        repeats = FEW_REPEATS if flop(case) > LONG else REPEATS
+        repeats = FEW_REPEATS if device == "cpu" and flop(case) > LONG else REPEATS
     context = multiprocessing.get_context("spawn")
     pipes, processes = [], []
     for ours in (True, False):
         pipe, theirs = context.Pipe()
-        process = context.Process(target=side, args=(theirs, ours, case, threads, compiled, data), daemon=True)
+        process = context.Process(target=side, args=(theirs, ours, case, threads, compiled, data, device), daemon=True)
         process.start()
         pipes.append(pipe), processes.append(process)
 
@@ -187,20 +246,22 @@ def measure(case: str, threads: int, compiled: bool, repeats: int | None, data: 
             values.append(value)
             mine.append(seconds)
         products.append(ask(pipes[0], "product")[0])
-        if repeat == 0 and case.startswith("train") and abs(values[0] - values[1]) > TOLERANCE * abs(values[1]):
+        if repeat == 0 and case.startswith("train") and _differ(*values, device):
             raise SystemExit(f"{case}: the losses of the first step differ: ours {values[0]}, baseline {values[1]}")
     growth = [ask(pipe, "memory") for pipe in pipes]
+    launches = [ask(pipe, "launches") for pipe in pipes]
     for pipe in pipes:
         pipe.send("end")
     for process in processes:
         process.join()
     ours, theirs = (statistics.median(t[1:]) for t in times)
     baseline = "compiled" if compiled else "eager"
-    rate, ceiling = flop(case) / ours, 2 * 1536**3 / min(products)
+    where = "" if device == "cpu" else f" --device {device}"
+    rate, ceiling = flop(case) / ours, 2 * product_size(device) ** 3 / min(products)
     return {
         "case": case,
-        "device": device_name(),
-        "dtype": "float32",
+        "device": device_name(device),
+        "dtype": "float32" if device == "cpu" else "bfloat16",
         "threads": threads,
         "ms": round(1e3 * ours, 3),
         "baseline": baseline,
@@ -213,9 +274,16 @@ def measure(case: str, threads: int, compiled: bool, repeats: int | None, data: 
         "peak_rss_ratio": round(growth[0] / max(1, growth[1]), 3),
         "cpu_path": cpu_path(),
         "repeats": repeats,
+        "memory_bytes": growth[0],
+        "launches": launches[0],
+        "baseline_launches": launches[1],
         "commit": commit(),
-        "command": f"python bench/end_to_end.py --only {case} --threads {threads} --baseline {baseline}",
+        "command": f"python bench/end_to_end.py --only {case} --threads {threads} --baseline {baseline}{where}",
     }
+
+
+def _differ(ours: float, theirs: float, device: str) -> bool:
+    return not abs(ours - theirs) <= TOLERANCE[device.split(":")[0]] * abs(theirs)
 
 
 def cpu_path() -> str:
@@ -238,8 +306,12 @@ def flop(case: str) -> int:
     return steps * int(batch) * config.gemm_flop(training=kind == "train")
 
 
-def device_name() -> str:
-    """The processor as a folder name."""
+def device_name(device: str = "cpu") -> str:
+    """The processor, or the GPU, as a folder name."""
+    if device != "cpu":
+        import torch
+
+        return re.sub(r"[^a-z0-9.]+", "-", torch.cuda.get_device_name(device).lower().replace("nvidia ", ""))
     try:
         text = Path("/proc/cpuinfo").read_text()
         name = re.search(r"^model name\s*:\s*(.*)$", text, re.M)
@@ -258,9 +330,8 @@ def commit() -> str:
         return "unknown"
 
 
-def write(results: list[dict[str, Any]]) -> Path:
-    """Merges results into ``results/<device>/end_to_end.json``: the newest of each case, threads and baseline."""
-    path = FOLDER / "results" / device_name() / "end_to_end.json"
+def write(results: list[dict[str, Any]], path: Path) -> Path:
+    """Merges results into a file: the newest of each case, threads and baseline."""
     path.parent.mkdir(parents=True, exist_ok=True)
     known = json.loads(path.read_text()) if path.exists() else []
     merged = {(r["case"], r["threads"], r["baseline"]): r for r in [*known, *results]}
@@ -277,19 +348,24 @@ def main() -> None:
         "--repeats", type=int, help=f"steps of each side; {REPEATS} by default, {FEW_REPEATS} of the longest cases"
     )
     parser.add_argument("--data", default=os.environ.get("TRM_FAST_DATA"), help="a CSV of 9x9 sudokus")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument("--out", type=Path, help="the file to merge into; bench/results/DEVICE/end_to_end.json")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--no-write", action="store_true", help="leave bench/results alone")
     options = parser.parse_args()
     wanted = options.only or [""]
-    cases = [c for c in CASES if any(c.startswith(w) for w in wanted)]
+    known = CASES if options.device == "cpu" else GPU_CASES
+    cases = [c for c in known if any(c.startswith(w) for w in wanted)]
     cases += [w for w in wanted if w.count(":") == 2 and w not in cases and w.split(":")[1] in MODELS]
     if not cases:
-        parser.error(f"no such case; there are: {', '.join(CASES)}")
+        parser.error(f"no such case; there are: {', '.join(known)}")
     data = options.data if options.data and Path(options.data).is_file() else None
     results = []
+    path = options.out or FOLDER / "results" / device_name(options.device) / "end_to_end.json"
     for case in cases:
-        for threads in options.threads or [1, 2]:
-            result = measure(case, threads, options.baseline == "compiled", options.repeats, data)
+        for threads in options.threads or ([1, 2] if options.device == "cpu" else [1]):
+            compiled = options.baseline == "compiled"
+            result = measure(case, threads, compiled, options.repeats, data, options.device)
             results.append(result)
             if options.json:
                 print(json.dumps(result), flush=True)
@@ -297,8 +373,10 @@ def main() -> None:
                 line = "{case:22} {threads} threads {ms:9.1f} ms, {baseline} {baseline_ms:9.1f} ms: x {ratio:.2f}; "
                 line += "{gflops:.1f} GFLOP/s = {gemm_share:.0%} of GEMM; memory x {peak_rss_ratio:.2f}"
                 print(line.format(**result), flush=True)
+            if not options.no_write:  # at once: a long list may be cut short
+                write(results, path)
     if not options.no_write:
-        print(f"written to {write(results)}", file=sys.stderr)
+        print(f"written to {path}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,50 @@ def test_train_resume_eval_solve_plot(run, tmp_path: Path) -> None:
     assert run("eval", out / "model", "--json", "--limit", 5).code == 0
 
 
+def test_a_dry_run_says_what_a_run_takes_and_starts_none(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = {}
+    for name, changes in {
+        "plain": [],
+        "recomputed": ["--set", "training.recompute=latent"],
+        "longer": ["--steps", 1200],
+        "larger": ["--set", "training.batch_size=64"],
+        "deeper": ["--set", "model.n_latent_steps=6"],
+    }.items():
+        result = run("train", "--preset", "sudoku-4x4", *TINY, *changes, "--dry-run", "--device", "cpu", "--json")
+        assert result.code == 0, result.err
+        made[name] = json.loads(result.out)
+    plain = made["plain"]
+    assert plain["memory_bytes"] == plain["weights_bytes"] + plain["carry_bytes"] + plain["activation_bytes"]
+    assert plain["seconds"] == pytest.approx(plain["steps"] * plain["seconds_per_step"])
+    assert made["recomputed"]["weights_bytes"] == plain["weights_bytes"]
+    assert made["longer"]["steps"] == 2 * plain["steps"] == 1200
+    assert made["larger"]["flop_per_step"] == 8 * plain["flop_per_step"]
+    assert made["larger"]["activation_bytes"] == 8 * plain["activation_bytes"]
+    assert made["deeper"]["activation_bytes"] > 2 * plain["activation_bytes"]
+    table = run("train", "--preset", "sudoku-4x4", *TINY, "--dry-run", "--device", "cpu")
+    assert table.code == 0
+    assert "not started" in table.out
+    assert "activations" in table.out
+    assert not list(tmp_path.iterdir())
+    assert run("train", "--resume", "x", "--dry-run", "--device", "cpu").code == 2
+
+
+def test_no_graph_is_kept_with_the_run(run, tmp_path: Path) -> None:
+    for name, options in {"plain": [], "called": ["--no-graph"]}.items():
+        out = tmp_path / name
+        result = run("train", "--preset", "sudoku-4x4", *TINY, "--steps", 1, "--out", out, *options, "--json")
+        assert result.code == 0, result.err
+        assert ("graph: 'off'" in (out / "config.yaml").read_text()) == bool(options)
+
+
+def test_recomputation_refuses_dropout(run, tmp_path: Path) -> None:
+    options = ["--set", "training.recompute=latent", "--set", "model.dropout=0.1", "--out", tmp_path / "run"]
+    result = run("train", "--preset", "sudoku-4x4", *options)
+    assert result.code == 2
+    assert "training.recompute needs model.dropout: 0" in result.err
+
+
 def test_a_finished_run_resumes_to_nothing(run, trained: Path) -> None:
     before = (trained / "metrics.jsonl").read_text()
     result = run("train", "--resume", trained, "--json")

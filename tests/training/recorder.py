@@ -56,6 +56,8 @@ class _Writer(TorchDispatchMode):
         kwargs = kwargs or {}
         if operation.namespace == "profiler":
             return operation(*args, **kwargs)
+        if operation._opname == "lift_fresh":
+            raise HostRead("a tensor made of Python's numbers is copied from the host, with a wait")
         if operation._opname in WAITS or _has_mask(operation, args):
             raise HostRead(f"{operation} waits for the device")
         result = operation(*args, **kwargs)

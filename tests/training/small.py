@@ -81,6 +81,30 @@ def rows_of(examples: Examples) -> dict[str, torch.Tensor]:
 KIND = make_examples(0)
 
 
+class Source:
+    """Where a step's examples come from: other ones in each chunk."""
+
+    def __init__(self, kind: Examples = KIND, puzzles: int = 4) -> None:
+        self.kind, self.puzzles = kind, puzzles
+
+    def chunk(self, number: int, size: int) -> Examples:
+        return make_examples(size, number, self.puzzles)
+
+
+class Values:
+    """Real numbers in, real numbers out, some of them not asked for."""
+
+    def chunk(self, number: int, size: int) -> Examples:
+        rng = np.random.default_rng(number)
+        inputs = rng.normal(size=(size, 6, 2)).astype(np.float32)
+        labels = np.where(rng.random((size, 6, 1)) < 0.2, np.nan, inputs[..., :1] / 2).astype(np.float32)
+        return Examples(inputs, labels, rng.integers(0, 4, size, dtype=np.int32))
+
+    @property
+    def kind(self) -> Examples:
+        return self.chunk(0, 0)
+
+
 class Killed(BaseException):
     """Ends a run at once, as a kill would; nothing in the program catches it."""
 

@@ -9,7 +9,7 @@ import torch
 from trm_fast.nn import AdamATan2
 from trm_fast.training import Carry, TrainStep
 
-from .small import KIND, make_examples, make_model, rows_of, training_config
+from .small import KIND, Source, make_examples, make_model, rows_of, training_config
 
 B = 6
 
@@ -89,17 +89,18 @@ def test_when_a_slot_halts(threshold: float, slices: list[slice]) -> None:
 
 def test_an_example_stays_until_its_slot_halts() -> None:
     model = make_model()
-    step = TrainStep(model, AdamATan2(model.parameters(), 1e-3), training_config(batch_size=B), KIND)
-    held: list[list[int] | None] = [None] * B
+    config = training_config(batch_size=B)
+    step = TrainStep(model, AdamATan2(model.parameters(), 1e-3), config, Source(puzzles=1))
+    coming = iter(row for number in range(9) for row in make_examples(64, number).inputs.tolist())
+    held: list[list[int]] = [[]] * B
     kept = replaced = 0
-    for n in range(20):
+    for _ in range(20):
         halted = step.carry.halted.tolist()
-        fresh = make_examples(B, seed=n)
-        step.fill(np.arange(B), fresh, np.zeros(B, dtype=np.int32), 1e-3)  # offered to all, taken by the halted
-        step.run()
+        step.run(1e-3, np.zeros(B, dtype=np.int32))
         for i in range(B):
             now = step.carry.rows["inputs"][i].tolist()
-            assert now == (fresh.inputs[i].tolist() if halted[i] else held[i])
+            assert now == (next(coming) if halted[i] else held[i])
             kept, replaced, held[i] = kept + (not halted[i]), replaced + halted[i], now
     assert kept > 20
     assert replaced > 20
+    assert int(step.pool.taken) == replaced

@@ -1,8 +1,7 @@
-"""The feed: every example once an epoch, the same order for the same seed, and a position that can be kept."""
+"""The feed: every example once an epoch, the same sequence for the same seed, chunks that can be made at any time."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -28,49 +27,47 @@ def make(seed: int = 0, count: int = COUNT) -> Feed:
     return Feed(task, Examples(numbers[:, None], numbers[:, None], numbers), seed)
 
 
-def draw(feed: Feed, counts: list[int]) -> list[tuple[int, int]]:
+def draw(feed: Feed, chunks: list[int], size: int) -> list[tuple[int, int]]:
+    """Number and augmentation of each example of some chunks."""
     drawn = []
-    for count in counts:
-        examples = feed.draw(count)
-        assert len(examples) == count
+    for chunk in chunks:
+        examples = feed.chunk(chunk, size)
+        assert len(examples) == size
         assert (examples.inputs[:, 0] == examples.puzzle_ids).all()
         drawn += list(zip(examples.inputs[:, 0].tolist(), examples.labels[:, 0].tolist(), strict=True))
     return drawn
 
 
-@pytest.mark.parametrize("counts", [[1] * 44, [4] * 11, [11] * 4, [7, 30, 2, 5], [44]])
-def test_every_example_once_an_epoch(counts: list[int]) -> None:
-    numbers = [n for n, _ in draw(make(), counts)]
+@pytest.mark.parametrize("size", [1, 4, 11, 22, 44])
+def test_every_example_once_an_epoch(size: int) -> None:
+    numbers = [n for n, _ in draw(make(), list(range(44 // size)), size)]
     epochs = [numbers[i : i + COUNT] for i in range(0, 44, COUNT)]
     assert all(sorted(epoch) == list(range(COUNT)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4, "epochs are shuffled anew"
 
 
 def test_the_seed_decides() -> None:
-    assert draw(make(3), [5, 9]) == draw(make(3), [5, 9])
-    assert [n for n, _ in draw(make(3), [11])] != [n for n, _ in draw(make(4), [11])]
+    assert draw(make(3), [0, 1], 7) == draw(make(3), [0, 1], 7)
+    assert [n for n, _ in draw(make(3), [0], 11)] != [n for n, _ in draw(make(4), [0], 11)]
 
 
-@pytest.mark.parametrize("before", [[], [4], [11], [5, 6], [30]])
-def test_a_restored_feed_goes_on_with_the_next_example(before: list[int]) -> None:
+def test_chunks_can_be_made_in_any_order() -> None:
+    want = {n: draw(make(7), [n], 5) for n in range(9)}
     feed = make(7)
-    draw(feed, before)
-    feed.minimum_steps(3, 0.5, 16)
-    state = json.loads(json.dumps(feed.state()))
-    want = draw(feed, [3, 9, 20]), feed.minimum_steps(9, 0.5, 16).tolist()
-    other = make(7)
-    draw(other, [13])
-    other.restore(state)
-    assert (draw(other, [3, 9, 20]), other.minimum_steps(9, 0.5, 16).tolist()) == want
+    for n in (8, 0, 3, 3, 7, 1):
+        assert draw(feed, [n], 5) == want[n]
+    assert len({label for drawn in want.values() for _, label in drawn}) > 30, "each chunk is augmented anew"
 
 
 def test_exploration_draws_minima() -> None:
-    minima = make().minimum_steps(20_000, 0.1, 16)
+    minima = make().minimum_steps(1, 20_000, 0.1, 16)
     assert minima.dtype == np.int32
     drawn = minima[minima > 0]
     assert len(drawn) / 20_000 == pytest.approx(0.1, abs=0.01)
     assert sorted(set(drawn.tolist())) == list(range(2, 17))
     assert np.bincount(drawn)[2:].min() > 0.7 * len(drawn) / 15  # evenly
-    assert not make().minimum_steps(99, 0.0, 16).any()
-    assert (make().minimum_steps(99, 1.0, 2) == 2).all()
-    assert (make().minimum_steps(99, 1.0, 1) == 1).all()
+    assert (minima == make().minimum_steps(1, 20_000, 0.1, 16)).all()
+    assert (minima != make().minimum_steps(2, 20_000, 0.1, 16)).any()
+    assert not make().minimum_steps(1, 99, 0.0, 16).any()
+    assert (make().minimum_steps(1, 99, 1.0, 2) == 2).all()
+    assert (make().minimum_steps(1, 99, 1.0, 1) == 1).all()

@@ -8,6 +8,7 @@ import psutil
 import pytest
 import torch
 
+from trm_fast import ops
 from trm_fast.training import Silent, Trainer, memory
 from trm_fast.training.memory import bytes_per_row, parts_that_fit
 
@@ -80,3 +81,17 @@ def test_a_number_is_taken_at_its_word(asked: int, parts: int, tmp_path: Path, m
     monkeypatch.setattr(memory, "free_bytes", lambda device: 0)
     trainer = Trainer(run_config(gradient_accumulation=asked), tmp_path / "run")
     assert len(trainer.step_function.slices) == parts
+
+
+@pytest.mark.parametrize("mixing", ["mlp", "attention"])
+def test_recomputing_keeps_the_input_of_each_application(mixing: str) -> None:
+    def row(n: int, recompute: bool) -> int:
+        model = make_model(mixing=mixing, n_latent_steps=n, hidden_size=64, inner_multiple=64)
+        model.recompute = recompute
+        with ops.use_backend("reference"):  # the kernels of a CPU recompute much by themselves
+            return bytes_per_row(model, KIND)
+
+    state = 6 * 64 * 4
+    assert row(7, True) - row(3, True) == 4 * state
+    assert row(7, False) - row(3, False) > 2 * 4 * state
+    assert row(23, True) < row(23, False) / 2

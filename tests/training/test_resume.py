@@ -31,7 +31,7 @@ def content(out: Path) -> dict[str, Any]:
     for step in kept["steps"]:
         groups, state = checkpoint.load(out, step)
         kept |= {f"{step}/{group}/{name}": t for group, tensors in groups.items() for name, t in tensors.items()}
-        kept |= {f"{step}/{key}": state[key] for key in ("step", "feed", "best")}
+        kept |= {f"{step}/{key}": state[key] for key in ("step", "parts", "best")}
     kept |= {f"model/{n}": t for n, t in load_file(out / "model" / "model.safetensors").items()}
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     kept["metrics"] = [{k: v for k, v in line.items() if k != "seconds"} for line in lines]

@@ -89,11 +89,11 @@ def test_only_halted_slots_draw_examples(tmp_path: Path) -> None:
     trainer = Trainer(run_config(exploration=0.0, eval_every=0), tmp_path / "run")
     for _ in range(4):  # nothing halts by itself before it was learned: each slot keeps its example for 4 steps
         trainer._one_step()
-        assert trainer.feed.position == 7
+        assert int(trainer.step_function.pool.taken) == 7
         rate = trainer.config.training.learning_rate_at(trainer.step)
         assert trainer.optimizer.lr.item() == pytest.approx(rate)
     trainer._one_step()
-    assert trainer.feed.position == 14
+    assert int(trainer.step_function.pool.taken) == 14
     assert trainer.step_function.carry.steps.tolist() == [1] * 7
 
 

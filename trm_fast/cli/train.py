@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.filesize import decimal
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -43,6 +45,8 @@ Trains a model, evaluates it on unseen puzzles and saves it.
 
   trm-fast train --resume runs/mine --steps 2000
 
+  torchrun --nproc-per-node 4 -m trm_fast.cli train --preset sudoku
+
 Ctrl-C saves a checkpoint and ends; --resume goes on exactly where it was.
 """
 
@@ -69,14 +73,30 @@ def train(
     out_folder: Annotated[
         Path | None, typer.Option("--out", metavar="RUN", help="Folder of the run; runs/PRESET by default.")
     ] = None,
+    graph: Annotated[
+        bool, typer.Option("--graph/--no-graph", help="On a GPU the step is one CUDA graph; --no-graph calls it.")
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what the run will need in memory and time, and end.")
+    ] = False,
     json_output: Json = False,
 ) -> None:
     from trm_fast.training import Trainer
+    from trm_fast.training.world import join, leave
 
     if minutes is not None and minutes <= 0:
         raise UserError("--minutes must be more than 0", wrong_use=True)
-    device = pick_device(device)
-    view = View(quiet=json_output)
+    if dry_run and resume is None:
+        _dry_run(
+            _configured(preset, config, data, settings or [], steps, epochs, seed), pick_device(device), json_output
+        )
+        return
+    if dry_run:
+        raise UserError("--dry-run is for a new run, not for --resume", wrong_use=True)
+    world, device = join(pick_device(device))
+    view = View(quiet=json_output, silent=not world.writes)
+    if not graph:
+        settings = [*(settings or []), "training.graph=off"]
     if resume is not None:
         if epochs is not None:
             raise UserError("--resume takes --steps, the run's new total, not --epochs", wrong_use=True)
@@ -84,7 +104,7 @@ def train(
             raise UserError(f"--resume goes on in its own folder: leave out --out {out_folder}", wrong_use=True)
         run_config = _resumed(resume, preset, config, data, settings or [], steps, seed)
         trainer = Trainer.resume(
-            resume, from_step=step_number(from_step), config=run_config, device=device, reporter=view
+            resume, from_step=step_number(from_step), config=run_config, device=device, reporter=view, world=world
         )
         if trainer.step >= trainer.config.training.steps:
             view.note(f"{resume} has all of its {trainer.step} steps; --steps N with a larger N goes on")
@@ -93,10 +113,15 @@ def train(
             raise UserError("--from goes with --resume", wrong_use=True)
         run_config = _configured(preset, config, data, settings or [], steps, epochs, seed)
         folder = out_folder or _free_folder(Path("runs") / (preset or (config.stem if config else "run")))
-        _announce(run_config, device, preset)
-        trainer = Trainer(run_config, folder, device=device, reporter=view)
+        folder = world.objects(folder)[0]
+        if world.writes:
+            _announce(run_config, device, preset)
+        trainer = Trainer(run_config, folder, device=device, reporter=view, world=world)
     with view.showing(trainer):
         summary = trainer.train(minutes=minutes)
+    leave()
+    if not world.writes:
+        return
     if json_output:
         print_json(summary | {"run": str(trainer.out)})
     else:
@@ -216,6 +241,31 @@ def _announce(config: RunConfig, device: str, preset: str | None) -> None:
     err.print(text, style="yellow")
 
 
+def _dry_run(config: RunConfig, device: str, json_output: bool) -> None:
+    import torch
+
+    from trm_fast.training.estimate import duration, estimate
+
+    dataset = config.make_task().dataset(config.data, config.training.seed)
+    made = estimate(config, dataset.train.take(slice(0)), torch.device(device))
+    if json_output:
+        print_json(made.to_json())
+        return
+    table = Table(title=f"{config.task.name} on {device} ({made.dtype}), not started", show_header=False)
+    size = {name: decimal(getattr(made, name)) for name in made.to_json() if name.endswith("_bytes")}
+    parts = f", in {made.parts} parts" if made.parts > 1 else ""
+    table.add_row("data", f"{len(dataset.train):,} {dataset.source}")
+    table.add_row("parameters", f"{made.parameters:,}")
+    table.add_row("weights, gradients, optimizer, average", size["weights_bytes"])
+    table.add_row("carry and examples", size["carry_bytes"])
+    table.add_row(f"activations (recompute: {made.recompute})", size["activation_bytes"])
+    table.add_row("memory, about", f"{size['memory_bytes']} of {size['free_bytes']} free")
+    table.add_row("a step", f"{made.flop_per_step / 1e12:.3f} TFLOP for {made.batch_size} rows{parts}")
+    table.add_row("measured rate", f"{made.flop_per_second / 1e9:,.0f} GFLOP/s of matrix products")
+    table.add_row("time, about", f"{duration(made.seconds)} for {made.steps:,} steps of {made.seconds_per_step:.3g} s")
+    out.print(table)
+
+
 def _print_summary(summary: dict[str, Any], folder: Path) -> None:
     table = Table(title=summary["task"], show_header=False, title_justify="left")
     table.add_row("data", summary["data"])
@@ -238,8 +288,8 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
 class View:
     """Draws a run on stderr: a bar with loss, accuracy, rate and time left; without a terminal a line a log."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        self.quiet = quiet
+    def __init__(self, *, quiet: bool = False, silent: bool = False) -> None:
+        self.quiet, self.silent = quiet or silent, silent
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[numbers]}"),
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=err,
@@ -249,7 +299,7 @@ class View:
         self.last: tuple[int, float] = (0, 0.0)
         self.batch, self.noun = 0, "puzzles"
 
-    def showing(self, trainer: Any) -> Live:
+    def showing(self, trainer: Any) -> AbstractContextManager[Any]:
         training = trainer.config.training
         self.noun = trainer.task.noun
         self.batch, self.last = training.batch_size, (trainer.step, trainer.seconds)
@@ -261,10 +311,13 @@ class View:
                 f"{trainer.task.name}: {len(data.train):,} {noun} to learn from, {len(data.test):,} unseen "
                 f"({data.source}); {trainer.model.num_parameters():,} parameters; {trainer.out}"
             )
+        if self.silent:
+            return nullcontext()
         return Live(self.bar if err.is_terminal else "", console=err, refresh_per_second=4)
 
     def note(self, text: str) -> None:
-        err.print(text, style="yellow")
+        if not self.silent:
+            err.print(text, style="yellow")
 
     def stepped(self, step: int) -> None:
         self.bar.update(self.training, completed=step)

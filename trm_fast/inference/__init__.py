@@ -1,6 +1,7 @@
 """Solving with trained models."""
 
-from trm_fast.inference.evaluate import Evaluation, evaluate, wilson_interval
+from trm_fast.inference.evaluate import Evaluation, evaluate, score, wilson_interval
 from trm_fast.inference.solver import Answer, Solver, Step
+from trm_fast.inference.tries import Solved
 
-__all__ = ["Answer", "Evaluation", "Solver", "Step", "evaluate", "wilson_interval"]
+__all__ = ["Answer", "Evaluation", "Solved", "Solver", "Step", "evaluate", "score", "wilson_interval"]

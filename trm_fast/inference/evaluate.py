@@ -11,7 +11,8 @@ import numpy as np
 
 from trm_fast.errors import UserError
 from trm_fast.inference.solver import Progress, Solver
-from trm_fast.tasks.base import IGNORE, Examples
+from trm_fast.inference.tries import Solved
+from trm_fast.tasks.base import IGNORE, Examples, Task
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,15 @@ def evaluate(solver: Solver, examples: Examples, progress: Progress | None = Non
         raise UserError("there is nothing to evaluate: the data has no rows")
     start = time.perf_counter()
     solved = solver.run(examples, progress=progress)
-    seconds = time.perf_counter() - start
+    return score(solver.task, examples, solved, time.perf_counter() - start)
+
+
+def score(task: Task, examples: Examples, solved: Solved, seconds: float) -> Evaluation:
+    """What answers are worth that took ``seconds``."""
     labels = examples.labels
     labelled = ~np.isnan(labels) if labels.dtype.kind == "f" else labels != IGNORE
     right, wanted = (
-        cells.reshape(len(labels), -1).sum(-1)
-        for cells in (labelled & solver.task.right(labels, solved.solution), labelled)
+        cells.reshape(len(labels), -1).sum(-1) for cells in (labelled & task.right(labels, solved.solution), labelled)
     )
     exact, n = int((right == wanted).sum()), len(examples)
     return Evaluation(
@@ -60,7 +64,7 @@ def evaluate(solver: Solver, examples: Examples, progress: Progress | None = Non
         interval=wilson_interval(exact, n),
         seconds=seconds,
         puzzles_per_second=n / seconds,
-        metrics=solver.task.metrics(examples, solved.solution),
+        metrics=task.metrics(examples, solved.solution),
     )
 
 

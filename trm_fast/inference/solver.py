@@ -14,6 +14,7 @@ from torch import Tensor
 from trm_fast.errors import UserError
 from trm_fast.inference.tries import Select, Solved, Tries
 from trm_fast.nn import TRM, Thought, think
+from trm_fast.nn.capture import Runner, graphs_on
 from trm_fast.tasks.base import Array, Examples, Question, Task
 
 DEFAULT_STEPS = 16
@@ -75,6 +76,7 @@ class Solver:
         select: which try counts: one that obeys the task's ``rules`` (then no further one is made), the largest
             ``confidence``, or the ``majority`` of equal answers. ``auto`` is rules where the task has them.
         seed: of noise and symmetries.
+        graph: on a GPU, steps are captured once and replayed.
     """
 
     model: TRM
@@ -88,6 +90,7 @@ class Solver:
     symmetries: int = 1
     select: Literal["auto"] | Select = "auto"
     seed: int = 0
+    graph: bool = True
 
     def __post_init__(self) -> None:
         config, task = self.model.config, self.task
@@ -109,6 +112,11 @@ class Solver:
         if self.select != "auto":
             return self.select
         return "rules" if self.task.has_rules else "confidence"
+
+    @property
+    def _runner(self) -> Callable[[], Runner] | None:
+        device = self.model.z_init.device
+        return graphs_on(device) if self.graph and device.type == "cuda" else None
 
     @property
     def _most_steps(self) -> int:
@@ -146,6 +154,7 @@ class Solver:
             noise=torch.from_numpy(self.noise * tries.disturbed).to(device) if self.noise else None,
             seed=self.seed,
             groups=owner if select == "rules" and len(owner) > N else None,
+            runner=self._runner,
         ):
             tries.note(now)
             if watch is not None:
@@ -188,6 +197,7 @@ class Solver:
             accept=accept,
             puzzle_ids=rows.pop("puzzle_ids"),
             extra=rows,
+            runner=self._runner,
         ):
             step = self._step(parsed, now, 0)
             if callback is not None:

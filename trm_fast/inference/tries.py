@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,13 @@ class Solved:
     steps: npt.NDArray[np.int64]
     converged: npt.NDArray[np.bool_]
     valid: npt.NDArray[np.bool_] | None
+
+    @classmethod
+    def joined(cls, parts: Sequence[Solved]) -> Solved:
+        """All rows of some answers, in order."""
+        columns: dict[str, Any] = {f.name: [getattr(part, f.name) for part in parts] for f in fields(cls)}
+        joined: dict[str, Any] = {name: None if c[0] is None else np.concatenate(c) for name, c in columns.items()}
+        return cls(**joined)
 
 
 class Tries:

@@ -66,7 +66,7 @@ def _of_run(run: Path, from_step: int | None, device: str) -> Located:
     label = f"{run} at step {state['step']}"
     task = config.make_task()
     task.load_assets(run)
-    return Located(model.to(device).eval(), task, label, config.data, config.training.seed)
+    return Located(_placed(model, device), task, label, config.data, config.training.seed)
 
 
 def _of_folder(folder: Path, device: str) -> Located:
@@ -79,5 +79,12 @@ def _of_folder(folder: Path, device: str) -> Located:
     except ValidationError as error:
         raise UserError(f"{folder / 'config.json'}: task: {error.errors()[0]['msg']}") from None
     task.load_assets(folder)
-    model = TRM.from_pretrained(folder, torch.float32).to(device)
-    return Located(model, task, folder.name, DataConfig(), 0)
+    model = TRM.from_pretrained(folder, torch.float32)
+    return Located(_placed(model, device), task, folder.name, DataConfig(), 0)
+
+
+def _placed(model: TRM, device: str) -> TRM:
+    """On a device; computing in bfloat16 on a GPU, as in training there."""
+    if torch.device(device).type == "cuda":
+        model.compute_dtype = torch.bfloat16
+    return model.to(device).eval()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple, cast
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, cast
 
+import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from trm_fast import ops
+from trm_fast.nn import fp8
 from trm_fast.nn.config import TRMConfig
 from trm_fast.nn.layers import Attention, ChannelMLP, Norm, TokenMixer
 
@@ -80,6 +83,13 @@ class Network(nn.Module):
         blocks = cast(Iterable[Block], self.blocks)
         return [weight for block in blocks for part in (block.mix.part, block.mlp.part) for weight in part.weights()]
 
+    def kind(self, config: TRMConfig) -> dict[str, Any]:
+        """What else ``ops.latent_recursion`` must know of it."""
+        mix = cast(Block, self.blocks[0]).mix.part
+        rotary = mix.rotary.tables() if isinstance(mix, Attention) and mix.rotary is not None else None
+        heads = config.num_heads if config.mixing == "attention" else 0
+        return {"heads": heads, "rotary": rotary, "eps": config.norm_eps}
+
     def forward(self, h: Tensor, mask: Tensor | None) -> Tensor:
         for block in self.blocks:
             if mask is not None:
@@ -88,31 +98,74 @@ class Network(nn.Module):
         return self.last_norm(h)
 
 
+class Recomputed(torch.autograd.Function):
+    """``net(h, mask)`` that keeps h alone, and is computed once more in the backward.
+
+    Unlike ``torch.utils.checkpoint`` it neither looks at the random state nor packs closures, so it can be captured.
+    The network must not draw random numbers.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, net: Network, mask: Tensor | None, config: TRMConfig, h: Tensor, *weights: Tensor) -> Tensor:
+        ctx.given = net, mask, config
+        ctx.save_for_backward(h, *weights)
+        with torch.no_grad():
+            return application(net, h, mask, config)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        h, *weights = ctx.saved_tensors
+        with torch.enable_grad():
+            h = h.detach().requires_grad_()
+            y = application(ctx.given[0], h, *ctx.given[1:])
+        return None, None, None, *torch.autograd.grad(y, (h, *weights), dy, allow_unused=True)
+
+
 def run_cycles(
-    net: Network, state: State, x: Tensor, config: TRMConfig, mask: Tensor | None, *, count: int = 1
+    net: Network,
+    state: State,
+    x: Tensor,
+    config: TRMConfig,
+    mask: Tensor | None,
+    *,
+    count: int = 1,
+    recompute: bool = False,
 ) -> State:
     """``count`` cycles in a row: one call where the network is fused."""
-    if not count or not net.fused(state.z, mask):
+    if recompute and torch.is_grad_enabled():
+        weights = list(net.parameters())
+
+        def applied(h: Tensor, mask: Tensor | None) -> Tensor:
+            result: Tensor = Recomputed.apply(net, mask, config, h, *weights)
+            return result
+
+        for _ in range(count):
+            state = cycle(applied, state, x, config, mask)
+        return state
+    if not count or fp8.active is not None or not net.fused(state.z, mask):
         for _ in range(count):
             state = cycle(net, state, x, config, mask)
         return state
-    mix = cast(Block, net.blocks[0]).mix.part
     y, z = ops.latent_recursion(
-        state.y,
-        state.z,
-        x,
-        net.weights(),
-        config.n_latent_steps,
-        heads=config.num_heads if config.mixing == "attention" else 0,
-        rotary=mix.rotary.tables() if isinstance(mix, Attention) and mix.rotary is not None else None,
-        inject_last=config.inject_last,
-        cycles=count,
-        eps=config.norm_eps,
-    )
+        *state, x, net.weights(), config.n_latent_steps, inject_last=config.inject_last, cycles=count,
+        **net.kind(config),
+    )  # fmt: skip
     return State(y, z)
 
 
-def cycle(net: Network, state: State, x: Tensor, config: TRMConfig, mask: Tensor | None) -> State:
+def application(net: Network, h: Tensor, mask: Tensor | None, config: TRMConfig) -> Tensor:
+    """``net(h, mask)``, by the fused op where there is one."""
+    if not net.fused(h, mask):
+        result: Tensor = net(h, mask)
+        return result
+    # The last application of a single state, without anything injected.
+    return ops.latent_recursion(None, h, h.detach(), net.weights(), 0, inject_last=False, **net.kind(config))[1]
+
+
+def cycle(
+    net: Callable[[Tensor, Tensor | None], Tensor], state: State, x: Tensor, config: TRMConfig, mask: Tensor | None
+) -> State:
     """One cycle (paper, figure 3): n times z = net(z + y + x), then y = net(y + z).
 
     In single state n times z = net(z + x) and once more, with x or without (``inject_last``).

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trm_fast import ops
+from trm_fast.nn import fp8
 from trm_fast.nn.config import TRMConfig
 
 # A normal variable cut at two standard deviations has 0.8796 of its spread left.
@@ -32,6 +33,8 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(truncated_normal_(torch.empty(n_out, n_in), n_in**-0.5))
 
     def forward(self, x: Tensor) -> Tensor:
+        if fp8.active is not None:
+            return fp8.active.linear(x, self.weight)
         return F.linear(x, self.weight.to(x.dtype))
 
     def over_tokens(self, x: Tensor) -> Tensor:

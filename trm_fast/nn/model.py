@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trm_fast.errors import UserError
+from trm_fast.nn import fp8
 from trm_fast.nn.block import Network, State, run_cycles
+from trm_fast.nn.capture import graphs_on
 from trm_fast.nn.config import TRMConfig
 from trm_fast.nn.heads import HEADS, QHead
 from trm_fast.nn.layers import InputEmbedding, truncated_normal_
@@ -59,6 +61,8 @@ class TRM(nn.Module):
         self.register_buffer("y_init", truncated_normal_(torch.empty(D), 1.0) if config.state == "dual" else None)
         rows = torch.zeros(config.num_puzzles, config.puzzle_embedding_size) if config.prefix_tokens else None
         self.register_buffer("puzzle_embedding", rows)
+        self.no_grad_products: fp8.Mode | None = None  # of training's cycles without gradient
+        self.recompute = False  # in training, the latent steps: less memory for a third more time
         self._optimizer: AdamATan2 | None = None  # of train_step, when it is given none
 
     def num_parameters(self) -> int:
@@ -97,10 +101,10 @@ class TRM(nn.Module):
         if mask is not None:
             mask = F.pad(mask, (self.config.prefix_tokens, 0), value=True)
         last = int(torch.is_grad_enabled())  # without gradient all cycles are alike, and one call
-        with torch.no_grad():
+        with torch.no_grad(), fp8.products(self.no_grad_products if last else None):
             state = run_cycles(self.net, state, x, self.config, mask, count=self.config.T_cycles - last)
         if last:
-            state = run_cycles(self.net, state, x, self.config, mask)
+            state = run_cycles(self.net, state, x, self.config, mask, recompute=self.recompute)
         return Output(state.detach(), self.head(state.answer, **extra), self.q_head(state.answer))
 
     def loss(self, out: Output, labels: Tensor, **extra: Tensor) -> Loss:
@@ -170,8 +174,9 @@ class TRM(nn.Module):
         training = self.training
         self.eval()
         for now in think(
-            self, inputs, most, min_steps=min_steps, halt=halt, accept=agrees, puzzle_ids=puzzle_ids, extra=extra
-        ):
+            self, inputs, most, min_steps=min_steps, halt=halt, accept=agrees, puzzle_ids=puzzle_ids, extra=extra,
+            runner=graphs_on(device) if device.type == "cuda" else None,
+        ):  # fmt: skip
             if solution is None:
                 solution = now.answers.new_zeros(B, *now.answers.shape[1:])
             solution[now.rows], confidence[now.rows], steps[now.rows] = now.answers, now.confidence, now.steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 
 from trm_fast.nn.block import State
+from trm_fast.nn.capture import Runner
+from trm_fast.nn.fixed_step import fixed_step, given_of
 
 if TYPE_CHECKING:
     from trm_fast.nn.model import TRM
@@ -42,13 +45,14 @@ def think(
     noise: Tensor | None = None,
     seed: int = 0,
     groups: Tensor | None = None,
+    runner: Callable[[], Runner] | None = None,
 ) -> Iterator[Thought]:
     """Yields after each supervision step of the batch, until all N rows have halted or used their steps.
 
     A row halts when its halting logit says so, after ``min_steps`` and if ``accept`` agrees. ``noise`` (N,) is the
     standard deviation of what is added to a row's latent state before each step, drawn from (seed, row, step) alone, so
     that no answer depends on who else is in the batch. Rows of one of ``groups`` (N,) try the same problem: when one
-    halts, the others leave, or never enter.
+    halts, the others leave, or never enter. ``runner``: steps are captured at fixed shapes by what it makes.
     """
     N, device = len(inputs), inputs.device
     capacity = batch_size or max(1, N)
@@ -68,8 +72,14 @@ def think(
             state = State(state.y, state.z + _noise(state.z, noise, rows, steps, seed))
         puzzle_rows = model.puzzle_rows(None if puzzle_ids is None else puzzle_ids[rows], len(rows))
         more = {name: tensor[rows] for name, tensor in (extra or {}).items()}
-        state, prediction, q = model(inputs[rows], state, puzzle_rows, **more)
-        steps, answers = steps + 1, model.head.answers(prediction)
+        if runner is None:
+            state, prediction, q = model(inputs[rows], state, puzzle_rows, **more)
+            answers = model.head.answers(prediction)
+        else:
+            given = given_of(inputs[rows], state, puzzle_rows, more)
+            made = fixed_step(model, given, capacity, runner)(given)
+            state, q, answers = State(made.get("y"), made["z"]), made["q"].clone(), made["answers"].clone()
+        steps = steps + 1
         halted = (q > model.config.q_logit) & (steps >= min_steps) & halt
         if accept is not None and bool(halted.any()):
             halted &= accept(rows, answers)
@@ -89,10 +99,25 @@ def _joined(state: State, more: State) -> State:
 
 def _noise(z: Tensor, scale: Tensor, rows: Tensor, steps: Tensor, seed: int) -> Tensor:
     """Gaussian noise of the shape of z (A, P + L, D), each row's a function of its number and step."""
+    numbers = zip(rows.tolist(), steps.tolist(), strict=True)
+    keys = [hash((seed, row, step)) % 2**63 for row, step in numbers]
+    if z.is_cuda:
+        noise = hashed_normal(torch.tensor(keys, device=z.device), z[0].numel()).view(z.shape)
+        return (noise * scale[rows].view(-1, 1, 1)).to(z.dtype)
     noise = torch.zeros(z.shape)
     generator = torch.Generator()
-    for i, (row, step, sigma) in enumerate(zip(rows.tolist(), steps.tolist(), scale[rows].tolist(), strict=True)):
+    for i, (key, sigma) in enumerate(zip(keys, scale[rows].tolist(), strict=True)):
         if sigma:
-            generator.manual_seed(hash((seed, row, step)) % 2**63)
+            generator.manual_seed(key)
             noise[i].normal_(0.0, sigma, generator=generator)
-    return noise.to(z.device, z.dtype)
+    return noise.to(z.dtype)
+
+
+def hashed_normal(keys: Tensor, count: int) -> Tensor:
+    """``count`` standard normal numbers for each key int64 (A,), float32 (A, count), on the keys' device: a hash of key
+    and place (splitmix64's finalizer), then Box and Muller's transform."""
+    x = keys.unsqueeze(1) + torch.arange(1, count + 1, device=keys.device) * -7046029254386353131
+    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685), (31, 1)):
+        x = (x ^ (x >> shift & (1 << 64 - shift) - 1)) * factor
+    radius = (((x >> 40 & 0xFFFFFF) + 1).float() / 2**24).log().mul(-2).sqrt()
+    return radius * ((x & 0xFFFFFF).float() * (2 * math.pi / 2**24)).cos()

@@ -1,28 +1,5 @@
-"""How a training step is run: called each time, or recorded once and replayed.
+"""How a training step is run: called each time, or as one CUDA graph (see ``trm_fast.nn.capture``)."""
 
-The step touches tensors at fixed places only, reads nothing back to the host and bakes no changing number in. So the
-same function can be called (``Eager``) or become one CUDA graph; a recorder on the CPU proves it in the tests.
-"""
+from trm_fast.nn.capture import CudaGraph, Eager, Fallback, Runner, runner_for
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Protocol
-
-
-class Runner(Protocol):
-    """``capture`` may run the function (its caller restores the state behind it); ``replay`` runs it once."""
-
-    def capture(self, function: Callable[[], None]) -> None: ...
-
-    def replay(self) -> None: ...
-
-
-class Eager:
-    """No recording: every replay is a call."""
-
-    def capture(self, function: Callable[[], None]) -> None:
-        self.function = function
-
-    def replay(self) -> None:
-        self.function()
+__all__ = ["CudaGraph", "Eager", "Fallback", "Runner", "runner_for"]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from trm_fast.nn import TRM, Loss, Output, State
 from trm_fast.tasks.base import Examples
+from trm_fast.training.pool import empty_rows
 
 
 class Carry:
@@ -65,11 +66,3 @@ class Carry:
         """Everything a checkpoint keeps."""
         kept = {"z": self.state.z, "steps": self.steps, "halted": self.halted} | self.rows
         return kept if self.state.y is None else kept | {"y": self.state.y}
-
-
-def empty_rows(kind: Examples, count: int, device: torch.device) -> dict[str, Tensor]:
-    """Zeros for ``count`` examples of a kind, each array by its name."""
-    return {
-        name: torch.zeros((count, *array.shape[1:]), dtype=torch.from_numpy(array).dtype, device=device)
-        for name, array in kind.arrays().items()
-    }

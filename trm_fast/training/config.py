@@ -10,14 +10,27 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, Strict, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    Strict,
+    ValidationError,
+    model_validator,
+)
+from typing_extensions import Self
 
 from trm_fast.errors import UserError
 from trm_fast.nn import TRMConfig
 from trm_fast.tasks import Task, get_task
 from trm_fast.tasks.base import DataConfig, TaskConfig
 
+# YAML 1.1 reads a bare off as false.
+Switch = Annotated[Literal["auto", "off"], BeforeValidator(lambda value: "off" if value is False else value)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -49,6 +62,13 @@ class TrainingConfig(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of activations; auto is bfloat16 on a GPU, as published, and float32 on a CPU"
     )
+    no_grad_dtype: Literal["same", "fp8", "fp8-emulated"] = Field(
+        "same", description="of products in cycles without gradient; emulated rounds alike on any device, and is slow"
+    )
+    graph: Switch = Field("auto", description="auto runs the step as one CUDA graph on a GPU; off calls it")
+    recompute: Literal["none", "latent"] = Field(
+        "none", description="latent keeps each latent step's input alone and computes the rest again in the backward"
+    )
     seed: int = Field(0, ge=0, lt=2**64)
     log_every: int = Field(10, ge=1)
     eval_every: int = Field(0, ge=0, description="steps between evaluations; 0 for one at the end")
@@ -77,6 +97,18 @@ class RunConfig(BaseModel):
     data: DataConfig = DataConfig()
     model: TRMConfig
     training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.training.recompute != "none" and self.model.dropout:
+            raise ValueError("training.recompute needs model.dropout: 0, or it would compute with other random numbers")
+        return self
+
+    def compute_dtype(self, device: torch.device) -> torch.dtype:
+        """Of activations on ``device``."""
+        asked = self.training.dtype
+        low = asked == "bfloat16" or (asked == "auto" and device.type == "cuda")
+        return torch.bfloat16 if low else torch.float32
 
     def make_task(self) -> Task:
         return get_task(self.task.name)(self.task)
@@ -169,7 +201,7 @@ def _explain(error: Any, kind: type[BaseModel], section: str) -> str:
         return f"{key} is missing" if len(error["loc"]) == 1 else f"{key} = {error['input']!r} has too few values"
     message = error["msg"].removeprefix("Value error, ")
     if not error["loc"]:
-        return f"{section}: {message}"
+        return f"{section}: {message}" if section else message
     return f"{key} = {error['input']!r}: {message[0].lower()}{message[1:]}"
 
 

@@ -1,32 +1,116 @@
-"""How long a run will take, before it starts: its matrix FLOP against this machine's measured rate."""
+"""What a run will take, before it starts: memory by what it keeps, time by its matrix FLOP and this machine's rate."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
+from trm_fast.nn import TRM
+from trm_fast.tasks.base import Examples
+from trm_fast.training.carry import Carry
 from trm_fast.training.config import RunConfig, make_config, preset_names, read_preset
+from trm_fast.training.memory import bytes_per_row, free_bytes, parts_that_fit
+from trm_fast.training.pool import Pool
 
 EFFICIENCY = 0.6
 """Share of the matrix rate that a whole training step reaches, roughly."""
 
 
-def matrix_rate(device: torch.device) -> float:
-    """FLOP/s of a large float32 product on ``device``; takes about a tenth of a second on a CPU."""
-    a = torch.randn(1024, 1024, device=device)
+def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
+    """FLOP/s of a large product on ``device``; takes about a tenth of a second on a CPU."""
+    size = 8192 if device.type == "cuda" else 1024
+    a = torch.randn(size, size, device=device, dtype=dtype)
     best = 0.0
     for _ in range(4):
         start = time.perf_counter()
-        (a @ a).sum().item()
-        best = max(best, 2 * 1024**3 / (time.perf_counter() - start))
+        (a @ a)[0, 0].item()
+        best = max(best, 2 * size**3 / (time.perf_counter() - start))
     return best
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes on the device, matrix FLOP and seconds. ``weights``: with gradients, moments and average; ``carry``: the
+    state and the examples that wait; ``activations``: what the backward of one of ``parts`` needs."""
+
+    device: str
+    dtype: str
+    parameters: int
+    batch_size: int
+    parts: int
+    recompute: str
+    weights_bytes: int
+    carry_bytes: int
+    activation_bytes: int
+    memory_bytes: int
+    free_bytes: int
+    flop_per_step: int
+    flop_per_second: float
+    seconds_per_step: float
+    steps: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class _None:
+    """A source of no examples, for the memory of those that will come."""
+
+    def __init__(self, kind: Examples) -> None:
+        self.kind = kind
+
+    def chunk(self, number: int, size: int) -> Examples:
+        raise NotImplementedError
+
+
+def estimate(config: RunConfig, kind: Examples, device: torch.device) -> Estimate:
+    """What a run on ``device`` will need, by a supervision step of one and two rows and a few large products.
+
+    ``kind``: examples of the shapes and dtypes that will come."""
+    training, dtype = config.training, config.compute_dtype(device)
+    model = TRM(config.model, dtype).to(device)
+    model.recompute = training.recompute == "latent"
+    asked = training.gradient_accumulation
+    parts = parts_that_fit(model, training.batch_size, kind) if asked == "auto" else min(asked, training.batch_size)
+    kept = [*Carry(model, training.batch_size, kind).tensors().values()]
+    kept += Pool(_None(kind), training.batch_size, device).rows.values()
+    trained = sum(p.numel() * p.element_size() for p in model.parameters())
+    weights = trained * (4 + (training.ema_decay > 0)) + sum(b.numel() * b.element_size() for b in model.buffers())
+    carry = sum(t.numel() * t.element_size() for t in kept)
+    activations = bytes_per_row(model, kind) * -(-training.batch_size // parts)
+    rate = matrix_rate(device, dtype)
+    seconds = seconds_of(config, rate)
+    return Estimate(
+        device=str(device),
+        dtype=str(dtype).removeprefix("torch."),
+        parameters=model.num_parameters(),
+        batch_size=training.batch_size,
+        parts=parts,
+        recompute=training.recompute,
+        weights_bytes=weights,
+        carry_bytes=carry,
+        activation_bytes=activations,
+        memory_bytes=weights + carry + activations,
+        free_bytes=free_bytes(device),
+        flop_per_step=training.batch_size * config.model.gemm_flop(training=True),
+        flop_per_second=rate,
+        seconds_per_step=seconds / training.steps,
+        steps=training.steps,
+        seconds=seconds,
+    )
 
 
 def seconds_of(config: RunConfig, rate: float) -> float:
     """Seconds of training at ``rate`` FLOP/s of matrix products."""
     sample_steps = config.training.steps * config.training.batch_size
-    return sample_steps * config.model.gemm_flop(training=True) / (EFFICIENCY * rate)
+    flop = config.model.gemm_flop(training=True)
+    if config.training.recompute == "latent":  # the forward of the last cycle, once more
+        flop += (flop - config.model.gemm_flop(training=False)) // 2
+    return sample_steps * flop / (EFFICIENCY * rate)
 
 
 def nearest_quick_preset(config: RunConfig, rate: float, limit: float) -> str | None:

@@ -1,53 +1,51 @@
-"""Where fresh training examples come from: shuffled passes over the data, each example under a random symmetry."""
+"""Where training examples come from: shuffled passes over the data, each example under a random symmetry."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from trm_fast.tasks.base import Examples, Task
 
+ORDER, AUGMENTATION, EXPLORATION = range(3)
+"""What a random number is drawn for: each has a sequence of its own."""
+
 
 class Feed:
-    """Draws examples for the slots that need one, and nothing for those that don't.
+    """An endless sequence of examples, cut into chunks that can be made in any order and at any time.
 
-    Deterministic in ``seed``; its position is a few numbers (``state``), so a resumed run goes on where it was.
+    All randomness is a function of (``seed``, what for, number), so the position in the sequence is all there is to
+    keep, and a chunk may be made ahead, by another thread, or twice.
     """
 
     def __init__(self, task: Task, examples: Examples, seed: int) -> None:
         self.task, self.examples, self.seed = task, examples, seed
-        self.rng = np.random.default_rng(seed)
-        self.epoch, self.position = 0, 0
-        self.order = self._order()
+        self._orders: dict[int, npt.NDArray[np.intp]] = {}
 
-    def _order(self) -> npt.NDArray[np.intp]:
-        return np.random.default_rng((self.seed, self.epoch)).permutation(len(self.examples))
+    @property
+    def kind(self) -> Examples:
+        """No examples, of the shapes and dtypes that will come."""
+        return self.examples.take(slice(0))
 
-    def draw(self, count: int) -> Examples:
-        """The next ``count`` examples, augmented."""
-        parts = []
-        while count:
-            part = self.order[self.position : self.position + count]
-            parts.append(part)
-            self.position += len(part)
-            count -= len(part)
-            if self.position == len(self.order):
-                self.epoch, self.position = self.epoch + 1, 0
-                self.order = self._order()
-        return self.task.augment(self.examples.take(np.concatenate(parts)), self.rng)
+    def chunk(self, number: int, size: int) -> Examples:
+        """Examples ``number * size`` to ``(number + 1) * size`` of the sequence, augmented."""
+        count, start, parts = len(self.examples), number * size, []
+        while start < (number + 1) * size:
+            epoch, place = divmod(start, count)
+            parts.append(self._order(epoch)[place : place + (number + 1) * size - start])
+            start += len(parts[-1])
+        rng = np.random.default_rng((self.seed, AUGMENTATION, number))
+        return self.task.augment(self.examples.take(np.concatenate(parts)), rng)
 
-    def minimum_steps(self, batch_size: int, exploration: float, max_steps: int) -> npt.NDArray[np.int32]:
+    def _order(self, epoch: int) -> npt.NDArray[np.intp]:
+        if epoch not in self._orders:
+            while len(self._orders) > 1:  # a chunk may span the end of one and the start of the next
+                del self._orders[min(self._orders)]
+            self._orders[epoch] = np.random.default_rng((self.seed, ORDER, epoch)).permutation(len(self.examples))
+        return self._orders[epoch]
+
+    def minimum_steps(self, step: int, batch_size: int, exploration: float, max_steps: int) -> npt.NDArray[np.int32]:
         """For each slot the steps it may not halt before: mostly 0, for an ``exploration`` share 2..max_steps."""
-        explore = self.rng.random(batch_size) < exploration
-        return (explore * self.rng.integers(min(2, max_steps), max_steps + 1, batch_size)).astype(np.int32)
-
-    def state(self) -> dict[str, Any]:
-        """JSON-ready position."""
-        return {"epoch": self.epoch, "position": self.position, "rng": self.rng.bit_generator.state}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.epoch, self.position = state["epoch"], state["position"]
-        self.rng.bit_generator.state = state["rng"]
-        self.order = self._order()
+        rng = np.random.default_rng((self.seed, EXPLORATION, step))
+        explore = rng.random(batch_size) < exploration
+        return (explore * rng.integers(min(2, max_steps), max_steps + 1, batch_size)).astype(np.int32)

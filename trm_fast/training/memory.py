@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -9,8 +11,9 @@ import torch
 from torch import Tensor
 
 from trm_fast.nn import TRM
+from trm_fast.nn.block import application
 from trm_fast.tasks.base import Examples
-from trm_fast.training.carry import empty_rows
+from trm_fast.training.pool import empty_rows
 
 SHARE = 0.6
 """Of the free memory, what activations may take: the rest is for temporaries, the data and other programs."""
@@ -34,20 +37,38 @@ def free_bytes(device: torch.device) -> int:
 
 
 def bytes_per_row(model: TRM, kind: Examples) -> int:
-    """Bytes that autograd keeps for one row of a supervision step: what two rows need beyond what one needs."""
-    return _bytes_kept(model, kind, 2) - _bytes_kept(model, kind, 1)
+    """Bytes that autograd keeps for one row of a supervision step: what two rows need beyond what one needs. With
+    ``model.recompute`` one application of the network is kept in the backward, besides the inputs of all."""
+    kept = _bytes_kept(model, kind, 2) - _bytes_kept(model, kind, 1)
+    if model.recompute:
+        kept += _bytes_of_application(model, 2) - _bytes_of_application(model, 1)
+    return kept
 
 
-def _bytes_kept(model: TRM, kind: Examples, count: int) -> int:
+def _bytes_of_application(model: TRM, count: int) -> int:
+    h = model.initial_state(count).z.clone().requires_grad_()
+    with _counting() as kept:
+        application(model.net, h, None, model.config)
+        return sum(kept.values())
+
+
+@contextmanager
+def _counting() -> Iterator[dict[int, int]]:
+    """Bytes that autograd keeps, by storage; random numbers that are drawn meanwhile are drawn again."""
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
+    with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield kept
+
+
+def _bytes_kept(model: TRM, kind: Examples, count: int) -> int:
     rows = empty_rows(kind, count, model.z_init.device)
     inputs, labels, ids = (rows.pop(name) for name in ("inputs", "labels", "puzzle_ids"))
-    with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with _counting() as kept:
         out = model(inputs, model.initial_state(count), model.puzzle_rows(ids, count), **rows)
         model.loss(out, labels, **rows)
         return sum(kept.values())

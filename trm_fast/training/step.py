@@ -8,19 +8,22 @@ from torch import Tensor
 
 from trm_fast import ops
 from trm_fast.nn import TRM, AdamATan2, Loss, Output
-from trm_fast.tasks.base import Examples
+from trm_fast.tasks.base import IntArray
 from trm_fast.training.capture import Eager, Runner
-from trm_fast.training.carry import Carry, empty_rows
+from trm_fast.training.carry import Carry
 from trm_fast.training.config import TrainingConfig
+from trm_fast.training.pool import Pool, Source, to_pinned
+from trm_fast.training.world import ALONE, World
 
 TOTALS = ("rows", "loss", "answer_loss", "halting_loss", "finished", "exact", "cells", "q_right", "steps")
 
 
 class TrainStep:
-    """A step to be called again and again: ``fill`` the halted slots, ``run``, ``read_totals`` now and then.
+    """A step to be called again and again: ``run``, and ``read_totals`` now and then.
 
-    ``kind``: examples of the shapes and dtypes that will come. Everything that changes lives in tensors made here
-    (``tensors``); ``run`` only replays what was captured.
+    ``source``: where fresh examples come from. Everything that changes lives in tensors (``tensors``); ``run`` brings a
+    few numbers to the device and replays what was captured. In a ``world`` of several processes the slots of the batch
+    are shared out, and the step is that of the whole batch.
     """
 
     def __init__(
@@ -28,74 +31,84 @@ class TrainStep:
         model: TRM,
         optimizer: AdamATan2,
         config: TrainingConfig,
-        kind: Examples,
+        source: Source,
         *,
         parts: int = 1,
         runner: Runner | None = None,
+        world: World = ALONE,
     ) -> None:
-        B, device = config.batch_size, model.z_init.device
-        self.model, self.optimizer, self.config = model, optimizer, config
+        device = model.z_init.device
+        self.model, self.optimizer, self.config, self.world = model, optimizer, config, world
+        model.no_grad_products = None if config.no_grad_dtype == "same" else config.no_grad_dtype
+        model.recompute = config.recompute == "latent"
+        self.mine = world.share(config.batch_size)
+        B = self.mine.stop - self.mine.start
         size = -(-B // parts)
         self.slices = [slice(start, min(start + size, B)) for start in range(0, B, size)]
-        self.carry = Carry(model, B, kind)
-        self.fresh = empty_rows(kind, B, device)
-        self.minimum_steps = torch.zeros(B, dtype=torch.int32, device=device)
+        self.pool = Pool(source, config.batch_size, device, world)
+        self.carry = Carry(model, B, source.kind)
+        # What the host brings to each step, in one copy: two rates, and each slot's minimum of steps (exploration).
+        self.numbers = torch.zeros(2 + B, device=device)
+        self.lr, self.puzzle_lr, self.minimum_steps = self.numbers[0], self.numbers[1], self.numbers[2:]
         self.totals = torch.zeros(len(TOTALS), dtype=torch.float64, device=device)
-        self.puzzle_lr = torch.tensor(config.puzzle_learning_rate, device=device)
         self.row_gradients = None
         if model.puzzle_embedding is not None:
             self.row_gradients = model.puzzle_embedding.new_zeros(B, model.puzzle_embedding.shape[1])
         self.runner = runner or Eager()
         saved = [t.clone() for t in self.tensors()]
-        self.runner.capture(self._step)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout
+            self.runner.capture(self._step)
         for tensor, value in zip(self.tensors(), saved, strict=True):
             tensor.copy_(value)
 
     def tensors(self) -> list[Tensor]:
         """Everything a step changes."""
-        o, kept = self.optimizer, [*self.carry.tensors().values(), self.totals]
+        o, kept = self.optimizer, [*self.carry.tensors().values(), self.totals, self.pool.taken]
         kept += [*o.weights, *o.exp_avg, *o.exp_avg_sq, *(o.ema or []), o.step_count]
         return kept if self.model.puzzle_embedding is None else [*kept, self.model.puzzle_embedding]
 
-    def fill(self, rows: np.ndarray, examples: Examples, minimum_steps: np.ndarray, learning_rate: float) -> None:
-        """What the host brings before a step: examples for the halted slots ``rows``, exploration, the rate."""
-        index = torch.from_numpy(rows)
-        for name, array in examples.arrays().items():
-            self.fresh[name][index] = torch.from_numpy(array).to(self.fresh[name].device)
-        self.minimum_steps.copy_(torch.from_numpy(minimum_steps))
-        self.optimizer.lr.fill_(learning_rate)
-        # One schedule for both, as published.
-        self.puzzle_lr.fill_(self.config.puzzle_learning_rate * learning_rate / self.config.learning_rate)
-
-    def run(self) -> None:
+    def run(self, learning_rate: float, minimum_steps: IntArray) -> None:
+        """One step; ``minimum_steps`` (B,) are those of the whole batch. Does not wait for the device."""
+        # One schedule for both rates, as published.
+        puzzle_rate = self.config.puzzle_learning_rate * learning_rate / self.config.learning_rate
+        numbers = np.concatenate(([learning_rate, puzzle_rate], minimum_steps[self.mine])).astype(np.float32)
+        self.pool.refill()
+        self.numbers.copy_(to_pinned(numbers, self.numbers.is_cuda), non_blocking=True)
         self.runner.replay()
+        self.pool.sent()
+
+    def peek_totals(self) -> dict[str, float]:
+        """Sums over all rows of all steps, and over the rows that finished, since the last ``read_totals``."""
+        return dict(zip(TOTALS, self.world.sum_(self.totals.clone()).tolist(), strict=True))
 
     def read_totals(self) -> dict[str, float]:
-        """Sums since the last reading: over all rows of all steps, and over the rows that finished."""
-        totals = dict(zip(TOTALS, self.totals.tolist(), strict=True))
+        """The same, and starts anew."""
+        totals = self.peek_totals()
         self.totals.zero_()
         return totals
 
     def _step(self) -> None:
-        carry, model, B = self.carry, self.model, self.config.batch_size
+        carry, model, batch = self.carry, self.model, self.config.batch_size
         self.optimizer.zero_grad(set_to_none=True)
-        carry.refill(self.fresh)
+        self.optimizer.lr.copy_(self.lr)
+        carry.refill(self.pool.fresh(carry.halted))
         for rows in self.slices:
             out, loss, puzzle_rows = carry.supervise(model, rows)
-            (loss.total / B).backward()
+            (loss.total / batch).backward()
             carry.count_and_halt(out.q, self.minimum_steps, rows)
             if puzzle_rows is not None and puzzle_rows.grad is not None and self.row_gradients is not None:
                 self.row_gradients[rows].copy_(puzzle_rows.grad)
             self._count(out, loss, rows)
-        self.optimizer.step(grad_scale=self._clip())
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        self.world.sum_gradients_(gradients)
+        self.optimizer.step(grad_scale=self._clip(gradients))
         if model.puzzle_embedding is not None and self.row_gradients is not None:
-            decay, ids = self.config.puzzle_weight_decay, carry.rows["puzzle_ids"]
-            ops.sign_sgd_rows_(model.puzzle_embedding, self.row_gradients, ids, self.puzzle_lr, decay)
+            found, ids = self.world.gather(self.row_gradients), self.world.gather(carry.rows["puzzle_ids"])
+            ops.sign_sgd_rows_(model.puzzle_embedding, found, ids, self.puzzle_lr, self.config.puzzle_weight_decay)
 
-    def _clip(self) -> Tensor | None:
+    def _clip(self, gradients: list[Tensor]) -> Tensor | None:
         if self.config.clip_norm is None:
             return None
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
         return (self.config.clip_norm / (norm + 1e-6)).clamp(max=1.0)
 

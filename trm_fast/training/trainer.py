@@ -10,23 +10,25 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from trm_fast.errors import UserError
-from trm_fast.inference import Evaluation, Solver, evaluate
+from trm_fast.inference import Evaluation, Solved, Solver, score
 from trm_fast.inference.solver import DEFAULT_STEPS
-from trm_fast.nn import TRM, AdamATan2
-from trm_fast.tasks.base import Dataset, Examples
+from trm_fast.nn import TRM, AdamATan2, fp8
+from trm_fast.tasks.base import Dataset
 from trm_fast.training import checkpoint
+from trm_fast.training.capture import Fallback, runner_for
 from trm_fast.training.config import RunConfig, make_config, read_yaml
 from trm_fast.training.feed import Feed
 from trm_fast.training.memory import bytes_per_row, parts_that_fit
 from trm_fast.training.step import TrainStep
+from trm_fast.training.world import ALONE, World
 
 CONFIG, METRICS, SUMMARY, MODEL = "config.yaml", "metrics.jsonl", "summary.json", "model"
 Record = dict[str, Any]
@@ -61,20 +63,29 @@ class Trainer:
 
     A resumed run is bitwise the run that was never stopped (on a CPU): weights, average, optimizer, carry, random
     numbers and metrics. ``train`` returns the summary that it also writes to ``summary.json``.
+
+    The processes of a ``world`` each make a trainer of the same run and call it alike; one of them writes.
     """
 
     def __init__(
-        self, config: RunConfig, out: str | os.PathLike[str], *, device: str = "cpu", reporter: Reporter | None = None
+        self,
+        config: RunConfig,
+        out: str | os.PathLike[str],
+        *,
+        device: str = "cpu",
+        reporter: Reporter | None = None,
+        world: World = ALONE,
     ) -> None:
         self.out = Path(out)
-        if (self.out / CONFIG).exists() or checkpoint.steps_of(self.out):
+        if any(world.objects((self.out / CONFIG).exists() or bool(checkpoint.steps_of(self.out)))):
             raise UserError(f"{self.out} holds a run already: go on with --resume {self.out}, or choose another --out")
-        self._build(config, device, reporter or Silent())
-        self._write(CONFIG, config.to_yaml())
-        self.task.save_assets(self.out)
+        self._build(config, device, reporter or Silent(), world)
+        if world.writes:
+            self._write(CONFIG, config.to_yaml())
+            self.task.save_assets(self.out)
 
-    def _build(self, config: RunConfig, device: str, reporter: Reporter, parts: int = 1) -> None:
-        self.config, self.reporter = config, reporter
+    def _build(self, config: RunConfig, device: str, reporter: Reporter, world: World, parts: int = 1) -> None:
+        self.config, self.reporter, self.world = config, reporter, world
         training, seed = config.training, config.training.seed
         self.task = config.make_task()
         self.dataset: Dataset = self.task.dataset(config.data, seed)
@@ -82,34 +93,48 @@ class Trainer:
             raise UserError(f"there is nothing to train on: {self.dataset.source} has no training rows")
         for line in self.dataset.notes:
             reporter.note(line)
-        torch.manual_seed(seed)
-        low = training.dtype == "bfloat16" or (training.dtype == "auto" and torch.device(device).type == "cuda")
-        self.model = TRM(config.model, torch.bfloat16 if low else torch.float32).to(device)
+        if (place := torch.device(device)).type == "cuda" and place.index is not None:
+            torch.cuda.set_device(place)  # streams and events are those of the current device
+        torch.manual_seed(seed)  # the same weights everywhere
+        self.model = TRM(config.model, config.compute_dtype(torch.device(device))).to(device)
+        if training.no_grad_dtype == "fp8" and (why := fp8.unsupported(torch.device(device))):
+            raise UserError(f"training.no_grad_dtype = fp8: {why}", wrong_use=True)
+        self.model.recompute = training.recompute == "latent"
         self.optimizer = AdamATan2(
             self.model.parameters(), training.learning_rate, training.betas, training.weight_decay,
             training.ema_decay or None, training.optimizer,
         )  # fmt: skip
-        self.step_function = TrainStep(self.model, self.optimizer, training, self._kind, parts=self._parts(parts))
         self.feed = Feed(self.task, self.dataset.train, seed)
+        if world.rank:
+            torch.manual_seed(seed ^ world.rank << 32)  # and other dropout
+        runner = runner_for(torch.device(device), training.graph == "auto")
+        try:
+            self.step_function = TrainStep(
+                self.model, self.optimizer, training, self.feed, parts=self._parts(parts), runner=runner, world=world
+            )
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"a step needs more memory than {device} has ({str(error).splitlines()[0]}): try --set "
+                "training.recompute=latent, or a larger training.gradient_accumulation"
+            ) from None
+        if isinstance(runner, Fallback) and runner.reason:
+            reporter.note(f"the step runs without a CUDA graph, which could not be captured: {runner.reason}")
         self.step, self.seconds, self.best = 0, 0.0, None
+        self._average: TRM | None = None
         self._saved: int | None = None  # the step whose checkpoint this object wrote or read
         self._names = [name for name, _ in self.model.named_parameters()]
 
     best: Record | None
     """Step and accuracy of the best evaluation so far."""
 
-    @property
-    def _kind(self) -> Examples:
-        return self.dataset.train.take(slice(0))
-
     def _parts(self, before: int) -> int:
         """``before``: parts of a run that goes on. Fewer would change its rounding, so it keeps them."""
-        asked, batch = self.config.training.gradient_accumulation, self.config.training.batch_size
+        asked, batch = self.config.training.gradient_accumulation, self.config.training.batch_size // self.world.size
         if asked != "auto":
             return min(asked, batch)
-        parts = max(before, parts_that_fit(self.model, batch, self._kind))
+        parts = max(self.world.objects(max(before, parts_that_fit(self.model, batch, self.feed.kind))))
         if parts > 1:
-            need = bytes_per_row(self.model, self._kind) * batch / 2**30
+            need = bytes_per_row(self.model, self.feed.kind) * batch / 2**30
             self.reporter.note(
                 f"a batch of {batch} needs about {need:.0f} GiB at once: it is computed in {parts} parts of "
                 f"{-(-batch // parts)} rows, with the same result up to rounding"
@@ -125,6 +150,7 @@ class Trainer:
         config: RunConfig | None = None,
         device: str = "cpu",
         reporter: Reporter | None = None,
+        world: World = ALONE,
     ) -> Trainer:
         """The run of a folder at its newest checkpoint, or at ``from_step``; ``config`` replaces the run's own."""
         run = Path(out)
@@ -133,11 +159,13 @@ class Trainer:
         groups, state = ({}, {}) if fresh else checkpoint.load(run, from_step)
         self = cls.__new__(cls)
         self.out = run
-        self._build(config, device, reporter or Silent(), state.get("parts", 1))
+        self._build(config, device, reporter or Silent(), world, state.get("parts", 1))
         if not fresh:
             self._restore(groups, state)
-        self._cut_metrics()
-        self._write(CONFIG, config.to_yaml())
+        world.objects(None)  # nothing is written before all have read
+        if world.writes:
+            self._cut_metrics()
+            self._write(CONFIG, config.to_yaml())
         return self
 
     def train(self, *, minutes: float | None = None) -> Record:
@@ -150,7 +178,7 @@ class Trainer:
         evaluation: Evaluation | None = None
         with _asked_to_stop() as stopped:
             clock = time.perf_counter()
-            while self.step < training.steps and not stopped.is_set() and time.monotonic() < deadline:
+            while self.step < training.steps and not self._over(stopped.is_set(), deadline):
                 self._one_step()
                 evaluation = None
                 now = time.perf_counter()
@@ -165,29 +193,32 @@ class Trainer:
                     self.save()
                 if evaluation or self.step % training.checkpoint_every == 0:
                     clock = time.perf_counter()  # the rate is that of training alone
-            interrupted = stopped.is_set() and self.step < training.steps
+            interrupted = any(self.world.objects(stopped.is_set())) and self.step < training.steps
             if not interrupted and evaluation is None and len(self.dataset.test):
                 evaluation = self._evaluate_and_log()
             if self._saved != self.step:
                 self.save()
-        if not interrupted:
+        if not interrupted and self.world.writes:
             self.averaged_model().save_pretrained(self.out / MODEL, task=self.config.task.model_dump(mode="json"))
             self.task.save_assets(self.out / MODEL)
         return self._summarise(evaluation, interrupted)
 
     def _one_step(self) -> None:
-        training, step = self.config.training, self.step_function
-        halted = np.flatnonzero(step.carry.halted.cpu().numpy())
-        examples = self.feed.draw(len(halted)) if len(halted) else self.dataset.train.take(slice(0))
+        training, number = self.config.training, self.step + 1
         most = self.config.model.max_supervision_steps
-        minimum = self.feed.minimum_steps(training.batch_size, training.exploration, most)
-        step.fill(halted, examples, minimum, training.learning_rate_at(self.step + 1))
-        step.run()
-        self.step += 1
+        minimum = self.feed.minimum_steps(number, training.batch_size, training.exploration, most)
+        self.step_function.run(training.learning_rate_at(number), minimum)
+        self.step = number
+
+    def _over(self, stopped: bool, deadline: float) -> bool:
+        """Whether to end before the next step. Several processes ask each other only where they wait anyway."""
+        if self.world.size > 1 and self.step % self.config.training.log_every:
+            return False
+        return any(self.world.objects(stopped or time.monotonic() >= deadline))
 
     def _log(self) -> None:
-        self._check_loss()
         totals = self.step_function.read_totals()
+        self._check_loss(totals)
         rows, finished = totals["rows"], totals["finished"]
 
         def per_finished(name: str) -> float | None:
@@ -208,9 +239,9 @@ class Trainer:
             "seconds": round(self.seconds, 3),
         })  # fmt: skip
 
-    def _check_loss(self) -> None:
+    def _check_loss(self, totals: dict[str, float]) -> None:
         """A run that has broken down ends here, before its weights push good checkpoints out."""
-        if not bool(self.step_function.totals.isfinite().all()):
+        if not all(math.isfinite(total) for total in totals.values()):
             kept = checkpoint.steps_of(self.out)
             back = f"; step_{kept[-1]} is from before" if kept else ""
             raise UserError(f"the loss is not finite after step {self.step}: the learning rate is too large?{back}")
@@ -218,10 +249,20 @@ class Trainer:
     def evaluate(self) -> Evaluation:
         """The averaged weights on test examples, halting as the solver does: ``eval_count`` of them, but never more
         work than the training before it, so that a try of a few steps of a large model is over when they are."""
-        solver = Solver(self.averaged_model(), self.task)
-        affordable = self.step * self.config.training.batch_size // DEFAULT_STEPS
-        count = min(self.config.training.eval_count, max(1, affordable))
-        return evaluate(solver, self.dataset.test.take(slice(count)), self.reporter.evaluating)
+        training, world = self.config.training, self.world
+        affordable = self.step * training.batch_size // DEFAULT_STEPS
+        count = min(training.eval_count, max(1, affordable))
+        examples = self.dataset.test.take(slice(count))
+        if self._average is None:  # kept, with the graphs of its steps: it shares the averaged weights' memory
+            self._average = self.averaged_model()
+        solver = Solver(self._average, self.task, graph=training.graph == "auto")
+        if self.model.z_init.is_cuda:  # what fits in training fits here
+            solver = replace(solver, batch_size=max(solver.batch_size, training.batch_size // world.size))
+        start = time.perf_counter()
+        share = examples.take(world.part(len(examples)))
+        mine = solver.run(share, progress=self.reporter.evaluating) if len(share) else None
+        solved = Solved.joined([part for part in world.objects(mine) if part is not None])
+        return score(self.task, examples, solved, time.perf_counter() - start)
 
     def _evaluate_and_log(self) -> Evaluation:
         result = self.evaluate()
@@ -245,30 +286,46 @@ class Trainer:
 
     def save(self) -> Path:
         """Writes a checkpoint of this step and removes those no longer kept."""
-        self._check_loss()
+        step, world = self.step_function, self.world
+        totals = step.peek_totals()
+        self._check_loss(totals)
         groups = {
             "model": self.model.state_dict(),
             "ema": self._averaged_tensors(),
             "optimizer": self.optimizer.tensors(self._names),
             "carry": {
-                **self.step_function.carry.tensors(),
-                "totals": self.step_function.totals,
-                "rng": torch.get_rng_state(),
+                **{name: world.gather(tensor) for name, tensor in step.carry.tensors().items()},
+                "totals": torch.tensor(list(totals.values()), dtype=torch.float64),
+                "taken": step.pool.taken,
+                **{f"rng_{i}": states for i, states in enumerate(world.objects(self._random_state()))},
             },
         }
-        parts = len(self.step_function.slices)
-        state = {"feed": self.feed.state(), "seconds": self.seconds, "best": self.best, "parts": parts}
-        path = checkpoint.save(self.out, self.step, groups, state)
         self._saved = self.step
+        path = checkpoint.path_of(self.out, self.step)
+        if not world.writes:
+            return path
+        state = {"seconds": self.seconds, "best": self.best, "parts": len(step.slices)}
+        checkpoint.save(self.out, self.step, groups, state)
         best = self.best["step"] if self.best else None
         checkpoint.prune(self.out, self.step, self.config.training.keep_checkpoints, best)
         return path
 
+    def _random_state(self) -> Tensor:
+        """Of the generator that dropout draws from."""
+        device = self.model.z_init.device
+        return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
     def _restore(self, groups: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
         try:
             self.model.load_state_dict(groups["model"])
-            carry = self.step_function.carry.tensors() | {"totals": self.step_function.totals}
-            pairs = [(carry, groups["carry"]), (self.optimizer.tensors(self._names), groups["optimizer"])]
+            step, world, saved = self.step_function, self.world, groups["carry"]
+            if len(saved["steps"]) != self.config.training.batch_size:
+                raise ValueError(f"it is of batch_size {len(saved['steps'])}")
+            mine = {name: saved[name][step.mine] for name in step.carry.tensors()}
+            pairs = [(step.carry.tensors(), mine), (self.optimizer.tensors(self._names), groups["optimizer"])]
+            pairs.append(({"taken": step.pool.taken}, saved))
+            if world.writes:
+                pairs.append(({"totals": step.totals}, saved))
             if self.optimizer.ema is not None:
                 pairs.append((dict(zip(self._names, self.optimizer.ema, strict=True)), groups["ema"]))
             for wanted, found in pairs:
@@ -276,15 +333,25 @@ class Trainer:
                     if found[name].shape != tensor.shape:
                         raise ValueError(f"{name} has shape {tuple(found[name].shape)}, not {tuple(tensor.shape)}")
                     tensor.copy_(found[name])
-            torch.set_rng_state(groups["carry"]["rng"])
-            self.feed.restore(state["feed"])
+            if f"rng_{world.rank}" in saved:  # not where more processes go on than there were
+                self._set_random_state(saved[f"rng_{world.rank}"])
+            step.pool.restart()
             self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
             self._saved = self.step
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             text = " ".join(str(error).split())
             raise UserError(f"the checkpoint does not fit {self.out / CONFIG}: {text}") from None
 
+    def _set_random_state(self, state: Tensor) -> None:
+        device = self.model.z_init.device
+        if device.type != "cuda":
+            torch.set_rng_state(state)
+        elif len(state) == len(torch.cuda.get_rng_state(device)):  # not where a CPU wrote it
+            torch.cuda.set_rng_state(state, device)
+
     def _record(self, record: Record) -> None:
+        if not self.world.writes:
+            return
         try:
             with (self.out / METRICS).open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(record) + "\n")
@@ -328,7 +395,8 @@ class Trainer:
             "evaluation": evaluation.to_json() if evaluation else None,
             "best": self.best,
         }
-        self._write(SUMMARY, json.dumps(summary, indent=2) + "\n")
+        if self.world.writes:
+            self._write(SUMMARY, json.dumps(summary, indent=2) + "\n")
         return summary
 
 

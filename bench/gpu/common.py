@@ -1,0 +1,103 @@
+"""What the parts of ``bench/gpu.sh`` share: cases that fail alone, results written at once, timing, ceilings."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def options(description: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the JSON")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tiny", action="store_true", help="small sizes: to see that it runs")
+    return parser
+
+
+class Report:
+    """``OUT/NAME.json``: about the machine, and a row a case. A case that fails is a row with its error."""
+
+    def __init__(self, out: Path, name: str, device: str) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        self.path, self.rows = out / f"{name}.json", list[dict[str, Any]]()
+        self.about = {"python": platform.python_version(), "torch": torch.__version__, "device": name_of(device)}
+
+    def attempt(self, case: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        start = time.perf_counter()
+        try:
+            row = {"case": case, **work()}
+        except Exception as error:
+            where = traceback.format_exc().strip().splitlines()[-3:]
+            row = {"case": case, "error": f"{type(error).__name__}: {error}"[:500], "where": " | ".join(where)[:500]}
+        row["took"] = round(time.perf_counter() - start, 2)
+        self.rows.append(row)
+        print(json.dumps(row), flush=True)
+        self.path.write_text(json.dumps({"about": self.about, "rows": self.rows}, indent=1) + "\n")
+        return row
+
+
+def name_of(device: str) -> str:
+    return torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else platform.processor() or "cpu"
+
+
+def dtype_of(device: str) -> torch.dtype:
+    return torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
+
+
+def synchronize(device: str) -> None:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def interleaved(
+    runs: dict[str, Callable[[], Any]],
+    device: str,
+    rounds: int = 7,
+    seconds: float = 0.02,
+    around: Callable[[str], AbstractContextManager[Any]] = nullcontext,
+) -> dict[str, float]:
+    """Median milliseconds of each function, called in turn; each round repeats it for about ``seconds``, inside
+    ``around(name)``."""
+    counts = {}
+    for name, run in runs.items():
+        with around(name):
+            run()
+            synchronize(device)
+            start = time.perf_counter()
+            run()
+            synchronize(device)
+        counts[name] = max(1, min(200, int(seconds / max(1e-6, time.perf_counter() - start))))
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            with around(name):
+                synchronize(device)
+                start = time.perf_counter()
+                for _ in range(counts[name]):
+                    run()
+                synchronize(device)
+                times[name].append((time.perf_counter() - start) / counts[name])
+    return {name: 1e3 * statistics.median(taken) for name, taken in times.items()}
+
+
+def ceilings(device: str, tiny: bool) -> dict[str, float]:
+    """TFLOP/s of a large product and TB/s of a copy (bytes read and written), on random data."""
+    dtype, size, count = dtype_of(device), 512 if tiny else 8192, 2**20 if tiny else 2**29
+    a, b = torch.randn(2, size, size, device=device, dtype=dtype)
+    source = torch.randn(count, device=device, dtype=dtype)
+    target = torch.empty_like(source)
+    ms = interleaved({"gemm": lambda: a @ b, "copy": lambda: target.copy_(source)}, device)
+    return {
+        "gemm_tflops": 2e-9 * size**3 / ms["gemm"],
+        "copy_tbps": 2e-9 * count * source.element_size() / ms["copy"],
+    }

@@ -1,0 +1,84 @@
+"""The ops at the sizes of the published model: inputs, calls, and the bytes and FLOP that each must take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Case:
+    """``call(module)``: the op of ``trm_fast.ops`` or of its reference; ``leaves``: what gradients are wanted of."""
+
+    op: str
+    label: str
+    call: Callable[[Any], Tensor | None]
+    leaves: list[Tensor]
+    bytes: int
+    flop: int = 0
+    backward: bool = True
+
+
+def cases(batch: int, tiny: bool, dtype: torch.dtype, device: str) -> list[Case]:
+    L, D, V, heads = (9, 32, 11, 2) if tiny else (97, 512, 11, 8)
+    I, T = (48, 32) if tiny else (1536, 512)  # SwiGLU's inner widths over channels and over tokens
+    size = torch.finfo(dtype).bits // 8
+
+    def rand(*shape: int, scale: float = 1.0, kind: torch.dtype = dtype) -> Tensor:
+        return (scale * torch.randn(*shape, device=device)).to(kind).requires_grad_()
+
+    h, r = rand(batch, L, D), rand(batch, L, D)
+    gated = rand(batch, L, 2 * I)
+    channels, down = rand(2 * I, D, scale=D**-0.5), rand(D, I, scale=I**-0.5)
+    tokens, back = rand(2 * T, L, scale=L**-0.5), rand(L, T, scale=T**-0.5)
+    qkv, out = rand(3 * D, D, scale=D**-0.5), rand(D, D, scale=D**-0.5)
+    logits = rand(batch, L, V)
+    labels = torch.randint(1, V, (batch, L), device=device, dtype=torch.int32)
+    state, M = batch * L * D * size, batch * L
+    mixer = [tokens, back, channels, down]
+    per_layer = 6 * M * D * T + 6 * M * D * I
+    found = [
+        Case("rms_norm", "channels", lambda m: m.rms_norm(h, r), [h, r], 3 * state),
+        Case("rms_norm", "tokens", lambda m: m.rms_norm(h, r, dim=1), [h, r], 3 * state),
+        Case("swiglu", "channels", lambda m: m.swiglu(gated), [gated], 3 * M * I * size),
+        Case("mlp", "", lambda m: m.mlp(h, channels, down), [h, channels, down], 2 * state, 6 * M * D * I),
+        Case("token_mixer", "", lambda m: m.token_mixer(h, tokens, back), [h, tokens, back], 2 * state, 6 * M * D * T),
+        Case(
+            "attention", "", lambda m: m.attention(h, qkv, out, heads), [h, qkv, out], 2 * state,
+            8 * M * D * D + 4 * M * L * D,
+        ),
+        Case("latent_step", "mixer", lambda m: m.latent_step(h, r, mixer), [h, r, *mixer], 3 * state, per_layer),
+        Case(
+            "stablemax_cross_entropy", "", lambda m: m.stablemax_cross_entropy(logits, labels), [logits],
+            M * (V * size + 4 + 8),
+        ),
+    ]  # fmt: skip
+    return [*found, _optimizer(tiny, device), _rows(batch, tiny, device)]
+
+
+def _optimizer(tiny: bool, device: str) -> Case:
+    """All weights of the published model: weight, gradient, two moments and the average, read, and four written."""
+    shapes = [(64, 32)] * 2 if tiny else [(3072, 512), (512, 1536), (1024, 97), (97, 512)] * 2 + [(11, 512)] * 2
+    lists = [[torch.randn(shape, device=device) for shape in shapes] for _ in range(5)]
+    lr, step = torch.tensor(1e-4, device=device), torch.tensor(1.0, device=device)
+    params, grads, m, v, ema = lists
+    v = [t.abs() for t in v]
+
+    def call(module: Any) -> None:
+        module.adam_atan2_(params, grads, m, v, lr, step, ema=ema)
+
+    return Case("adam_atan2_", "", call, [], 9 * 4 * sum(p.numel() for p in params), backward=False)
+
+
+def _rows(batch: int, tiny: bool, device: str) -> Case:
+    count, width = (10, 32) if tiny else (100_000, 512)
+    table, grads = torch.randn(count, width, device=device), torch.randn(batch, width, device=device)
+    ids, lr = torch.randint(0, count, (batch,), device=device), torch.tensor(1e-4, device=device)
+    return Case(
+        "sign_sgd_rows_", "", lambda m: m.sign_sgd_rows_(table, grads, ids, lr, 0.1), [], 3 * 4 * batch * width,
+        backward=False,
+    )  # fmt: skip

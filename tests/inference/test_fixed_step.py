@@ -1,0 +1,119 @@
+"""The solver's step at fixed shapes, recorded and replayed, answers as the model does."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import pytest
+import torch
+
+from trm_fast.nn import TRM, TRMConfig, think
+from trm_fast.nn.capture import Eager
+from trm_fast.nn.fixed_step import _steps
+from trm_fast.nn.thinking import hashed_normal
+
+from ..training.recorder import Recorder
+
+N = 23
+TOKENS = {"vocab_size": 6, "seq_len": 6}
+MODELS: dict[str, dict[str, Any]] = {
+    "mixer": TOKENS,
+    "attention": {**TOKENS, "mixing": "attention", "positions": "rope", "state": "single"},
+    "prefix": {**TOKENS, "prefix_tokens": 2, "puzzle_embedding_size": 12, "num_puzzles": 4},
+    "values": {"inputs": "values", "outputs": "values", "input_width": 2, "output_width": 3, "seq_len": 6},
+    "mask": {**TOKENS, "mixing": "attention"},
+}
+
+
+def make(name: str) -> TRM:
+    torch.manual_seed(0)
+    small = {"hidden_size": 8, "num_heads": 2, "num_layers": 1, "inner_multiple": 8, "T_cycles": 2, "n_latent_steps": 1}
+    made = TRM(TRMConfig(**small, **MODELS[name])).requires_grad_(False)
+    made.q_head.weight.normal_()
+    made.q_head.bias.fill_(-0.3)
+    if made.puzzle_embedding is not None:
+        made.puzzle_embedding.normal_()
+    return made
+
+
+def asked(name: str) -> tuple[torch.Tensor, dict[str, Any]]:
+    torch.manual_seed(1)
+    options: dict[str, Any] = {}
+    if name == "prefix":
+        options["puzzle_ids"] = torch.arange(N) % 4
+    if name == "mask":
+        options["extra"] = {"mask": torch.rand(N, 6) < 0.7}
+    return torch.randn(N, 6, 2) if name == "values" else torch.randint(1, 6, (N, 6)), options
+
+
+def answers(model: TRM, name: str, runner: Any, batch_size: int) -> list[dict[str, list[Any]]]:
+    inputs, options = asked(name)
+    noise = torch.full((N,), 0.2)
+    thoughts = think(model, inputs, 6, batch_size=batch_size, runner=runner, noise=noise, **options)
+    return [
+        {"rows": now.rows.tolist(), "steps": now.steps.tolist(), "answers": now.answers, "confidence": now.confidence}
+        for now in thoughts
+    ]
+
+
+@pytest.mark.parametrize("batch_size", [5, 64])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_recorded_step_answers_as_the_model(name: str, batch_size: int) -> None:
+    model = make(name)
+    want, got = (answers(model, name, runner, batch_size) for runner in (None, Recorder))
+    assert len({len(w["rows"]) for w in want}) > 1, "rows leave at different steps"
+    for mine, theirs in zip(got, want, strict=True):
+        assert (mine["rows"], mine["steps"]) == (theirs["rows"], theirs["steps"])
+        torch.testing.assert_close(mine["answers"], theirs["answers"])
+        torch.testing.assert_close(mine["confidence"], theirs["confidence"])
+
+
+def test_a_recording_is_used_again_and_follows_its_weights() -> None:
+    made: list[Recorder] = []
+
+    def recorder() -> Recorder:
+        made.append(Recorder())
+        return made[-1]
+
+    model = make("mixer")
+    answers(model, "mixer", recorder, 64)
+    assert 1 <= len(made) <= 4  # for 23, 16 and 4 rows and one
+    count = len(made)
+    for p in model.parameters():
+        p.mul_(1.1)
+    changed = answers(model, "mixer", recorder, 64)
+    torch.testing.assert_close(changed[0]["confidence"], answers(model, "mixer", None, 64)[0]["confidence"])
+    before = len(made)
+    model.q_head.weight = torch.nn.Parameter(model.q_head.weight * 2, requires_grad=False)
+    changed = answers(model, "mixer", recorder, 64)
+    assert len(made) > before >= count, "weights elsewhere need another recording"
+    torch.testing.assert_close(changed[0]["confidence"], answers(model, "mixer", None, 64)[0]["confidence"])
+    assert all(key[0] == next(iter(_steps[model]))[0] for key in _steps[model])
+    del changed
+
+
+def test_recordings_end_with_their_model() -> None:
+    gc.collect()
+    known = len(_steps)
+    model = make("mixer")
+    for runner in (Recorder, Eager):
+        answers(model, "mixer", runner, 64)
+    assert len(_steps) == known + 1
+    del model
+    gc.collect()
+    assert len(_steps) == known
+
+
+def test_hashed_noise_is_normal_and_a_function_of_its_key() -> None:
+    keys = torch.tensor([0, 1, 2**62, 12345, 2**63 - 1])
+    noise = hashed_normal(keys, 40_000)
+    assert torch.equal(noise[3:4], hashed_normal(keys[3:4], 40_000))
+    assert torch.equal(noise[:, :10], hashed_normal(keys, 10))
+    assert noise.mean(1).abs().max() < 0.03
+    assert (noise.std(1) - 1).abs().max() < 0.02
+    tails = torch.tensor([0.6827, 0.9545, 0.9973])
+    inside = torch.stack([(noise.abs() < k).float().mean() for k in (1, 2, 3)])
+    torch.testing.assert_close(inside, tails, atol=3e-3, rtol=0)
+    mixed = torch.corrcoef(torch.cat([noise[:, :-1], noise[:, 1:]]))
+    assert (mixed - torch.eye(10)).abs().max() < 0.03, "neither rows nor neighbours are alike"

@@ -1,0 +1,110 @@
+"""What only a GPU can show of the training step and the solver: graphs, no waiting, exact resume."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from trm_fast.inference import Solver
+from trm_fast.nn import AdamATan2
+from trm_fast.tasks.base import Examples
+from trm_fast.training import Trainer, TrainStep
+from trm_fast.training.capture import CudaGraph, Eager, Runner
+from trm_fast.training.trainer import read_metrics
+
+from .small import Source, Values, make_model, run_config, training_config
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
+
+B = 8
+VALUES = {"inputs": "values", "outputs": "values", "input_width": 2}
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "mixer": ({}, {}),
+    "attention": ({"mixing": "attention", "positions": "rope"}, {"clip_norm": 0.5}),
+    "single recomputed": ({"state": "single"}, {"recompute": "latent"}),
+    "puzzles": ({"prefix_tokens": 2, "puzzle_embedding_size": 12, "num_puzzles": 4}, {}),
+    "values": (VALUES, {}),
+}
+
+
+def make(case: str, runner: Runner) -> TrainStep:
+    changes, training = CASES[case]
+    model = make_model(dtype=torch.bfloat16, **changes).to("cuda")
+    config = training_config(batch_size=B, **training)
+    optimizer = AdamATan2(model.parameters(), 0.0, weight_decay=0.1, ema_decay=0.9)
+    source = Values() if changes == VALUES else Source()
+    return TrainStep(model, optimizer, config, source, parts=2, runner=runner)
+
+
+def run(step: TrainStep, count: int) -> list[torch.Tensor]:
+    rng = np.random.default_rng(0)
+    for number in range(1, count + 1):
+        step.run(0.01 / number, rng.integers(0, 4, B).astype(np.int32))
+    return [t.nan_to_num().clone() for t in step.tensors()]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_graph_computes_what_calls_do_bit_for_bit(case: str) -> None:
+    called, replayed = run(make(case, Eager()), 30), run(make(case, CudaGraph(torch.device("cuda"))), 30)
+    for a, b in zip(called, replayed, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_step_never_waits_and_is_one_launch() -> None:
+    step = make("puzzles", CudaGraph(torch.device("cuda")))
+    run(step, 20)
+    torch.cuda.synchronize()
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        run(step, 6)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        run(step, 3)
+        torch.cuda.synchronize()
+    seen = Counter({event.key: event.count for event in profiler.key_averages()})
+    assert seen["cudaGraphLaunch"] == 3
+    assert not seen["cudaLaunchKernel"], "everything is in the graph"
+
+
+def test_dropout_draws_anew_in_every_replay() -> None:
+    model = make_model(dropout=0.5).to("cuda")
+    config = training_config(batch_size=B)
+    step = TrainStep(
+        model, AdamATan2(model.parameters(), 0.0), config, Source(), runner=CudaGraph(torch.device("cuda"))
+    )
+    states = []
+    for _ in range(2):
+        step.carry.halted.fill_(True)
+        step.pool.taken.zero_()
+        step.pool.restart()
+        step.run(1e-9, np.full(B, 4, np.int32))
+        states.append(step.carry.state.z.clone())
+    assert not torch.equal(*states)
+
+
+def test_a_resumed_run_is_the_run_that_was_not_stopped(tmp_path: Path) -> None:
+    runs = tmp_path / "straight", tmp_path / "stopped"
+    Trainer(run_config(steps=40), runs[0], device="cuda").train()
+    Trainer(run_config(steps=20, schedule_steps=40), runs[1], device="cuda").train()
+    Trainer.resume(runs[1], config=run_config(steps=40), device="cuda").train()
+    losses = [[r["loss"] for r in read_metrics(out) if "loss" in r] for out in runs]
+    assert losses[0] == losses[1]
+
+
+def test_a_graph_answers_as_calls_do() -> None:
+    config = run_config()
+    task = config.make_task()
+    examples = task.dataset(config.data, 0).test
+    model = make_model(vocab_size=task.vocab_size, seq_len=task.seq_len, dtype=torch.bfloat16).to("cuda").eval()
+    for count in (1, len(examples)):
+        asked: Examples = examples.take(slice(count))
+        want, got = (Solver(model, task, batch_size=4, graph=graph).run(asked) for graph in (False, True))
+        assert (want.solution == got.solution).all()
+        assert (want.steps == got.steps).all()

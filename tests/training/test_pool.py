@@ -1,0 +1,108 @@
+"""The pool: halted slots take the sequence's rows in order, however late the host learns how many they took."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from trm_fast.tasks.base import Examples
+from trm_fast.training import pool as pool_module
+from trm_fast.training.pool import Delayed, Pool
+
+CPU = torch.device("cpu")
+
+
+class Numbers:
+    """Examples that are the numbers of their places in the sequence."""
+
+    kind = Examples.asked(np.zeros((0, 1), dtype=np.int64))
+    made: list[int]
+
+    def __init__(self) -> None:
+        self.made = []
+
+    def chunk(self, number: int, size: int) -> Examples:
+        self.made.append(number)
+        return Examples.asked(np.arange(number * size, (number + 1) * size)[:, None])
+
+
+class Device:
+    """Runs what it is sent some steps late: events and pending copies of a GPU, played by the test."""
+
+    def __init__(self, lag: int) -> None:
+        self.lag, self.queue, self.waits = lag, deque[Any](), 0
+
+    def event(self) -> Any:
+        device = self
+
+        class Event:
+            done = False
+
+            def record(self) -> None:
+                device.queue.append(self)
+                while len(device.queue) > device.lag:
+                    device.queue.popleft().done = True
+
+            def query(self) -> bool:
+                return self.done
+
+            def synchronize(self) -> None:
+                device.waits += 1
+                while not self.done:
+                    device.queue.popleft().done = True
+
+        return Event()
+
+
+def taken_rows(pool: Pool, steps: int, seed: int = 0) -> tuple[list[int], int]:
+    """What slots take in some steps in which random ones halt, and how many."""
+    rng, rows, count = np.random.default_rng(seed), [], 0
+    for _ in range(steps):
+        halted = torch.from_numpy(rng.random(pool.slots) < rng.choice([0.0, 0.1, 0.5, 1.0]))
+        pool.refill()
+        fresh = pool.fresh(halted)["inputs"][:, 0]
+        rows += fresh[halted].tolist()
+        count += int(halted.sum())
+        pool.sent()
+    return rows, count
+
+
+@pytest.mark.parametrize("slots", [1, 7, 64, 100])
+def test_rows_come_in_order_and_none_twice(slots: int) -> None:
+    source = Numbers()
+    pool = Pool(source, slots, CPU)
+    rows, count = taken_rows(pool, 60)
+    assert rows == list(range(count))
+    assert int(pool.taken) == count
+    assert source.made == list(range(len(source.made)))
+    assert len(source.made) * pool.chunk <= count + 2 * pool.chunk, "few are made that nobody takes"
+
+
+@pytest.mark.parametrize("lag", [1, 3, 8, 50])
+@pytest.mark.parametrize("slots", [7, 100])
+def test_a_late_count_changes_nothing(lag: int, slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "LAG", 8)
+    pool = Pool(Numbers(), slots, CPU)
+    pool.size = pool.chunk * (1 + -(-9 * slots // pool.chunk))  # as on a GPU
+    pool.rows = pool_module.empty_rows(Numbers.kind, pool.size, CPU)
+    device = Device(lag)
+    pool.restart()
+    pool.reader = Delayed(pool.taken, device.event)
+    rows, count = taken_rows(pool, 200, seed=lag)
+    assert rows == list(range(count))
+    assert count > 3 * pool.size, "the ring went round"
+    assert (device.waits > 0) == (lag == 50), "the host waits only where it is too far ahead"
+
+
+@pytest.mark.parametrize("taken", [0, 5, 64, 200, 12_345])
+def test_a_position_is_all_there_is_to_keep(taken: int) -> None:
+    pool = Pool(Numbers(), 7, CPU)
+    taken_rows(pool, 9)
+    pool.taken.fill_(taken)
+    pool.restart()
+    rows, count = taken_rows(pool, 30)
+    assert rows == list(range(taken, taken + count))

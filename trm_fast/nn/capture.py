@@ -1,0 +1,91 @@
+"""How a function that works on tensors at fixed places is run: called each time, or recorded once and replayed.
+
+Such a function touches the same memory every time, reads nothing back to the host and bakes no changing number in. So
+it can be called (``Eager``) or become one CUDA graph (``CudaGraph``); a recorder on the CPU proves it in the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Protocol
+
+import torch
+
+WARM_UP = 3
+"""Calls before a capture: libraries set themselves up and kernels are loaded in the first ones."""
+
+
+class Runner(Protocol):
+    """``capture`` may run the function (its caller restores the state behind it); ``replay`` runs it once."""
+
+    def capture(self, function: Callable[[], None]) -> None: ...
+
+    def replay(self) -> None: ...
+
+
+class Eager:
+    """No recording: every replay is a call."""
+
+    def capture(self, function: Callable[[], None]) -> None:
+        self.function = function
+
+    def replay(self) -> None:
+        self.function()
+
+
+class CudaGraph:
+    """One graph launch a replay. Random numbers of the default generator are new ones in every replay."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def capture(self, function: Callable[[], None]) -> None:
+        with torch.cuda.device(self.device):
+            # One side stream for both: gradients are accumulated on the stream where they were first.
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UP):
+                    function()
+            torch.cuda.current_stream().wait_stream(stream)
+            self.graph = torch.cuda.CUDAGraph()
+            # Other threads (data, collectives) may talk to the device meanwhile.
+            with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
+                function()
+
+    def replay(self) -> None:
+        self.graph.replay()
+
+
+class Fallback:
+    """A graph where it can be captured, else calls; ``reason`` says why, None while the graph is taken."""
+
+    def __init__(self, graph: Runner) -> None:
+        self.runner, self.reason = graph, None
+
+    reason: str | None
+
+    def capture(self, function: Callable[[], None]) -> None:
+        try:
+            self.runner.capture(function)
+        except torch.OutOfMemoryError:
+            raise  # calling would need as much
+        except RuntimeError as error:
+            self.reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+            self.runner = Eager()
+            self.runner.capture(function)
+
+    def replay(self) -> None:
+        self.runner.replay()
+
+
+def runner_for(device: torch.device, graph: bool = True) -> Runner:
+    """What fits a device: a graph with calls to fall back on where there are graphs, else calls."""
+    return Fallback(CudaGraph(device)) if graph and device.type == "cuda" else Eager()
+
+
+@cache
+def graphs_on(device: torch.device) -> Callable[[], Runner]:
+    """What makes graphs on a CUDA device, with calls to fall back on; always the same for the same device."""
+    return lambda: Fallback(CudaGraph(device))

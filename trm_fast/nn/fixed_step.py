@@ -1,0 +1,81 @@
+"""A supervision step of the solver at fixed shapes, so that it can be captured and replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary, ref
+
+import torch
+from torch import Tensor
+
+from trm_fast.nn.block import State
+from trm_fast.nn.capture import Runner
+
+if TYPE_CHECKING:
+    from trm_fast.nn.model import TRM
+
+Given = dict[str, Tensor]
+"""What a step reads, each (A, ...): inputs, z, y, puzzle_rows and what else the model takes."""
+
+
+class FixedStep:
+    """A step without gradient of up to ``rows`` rows; the places of rows that are not there compute in vain."""
+
+    def __init__(self, model: TRM, given: Given, rows: int, runner: Runner) -> None:
+        self.runner = runner
+        self.given = {name: t.new_zeros(rows, *t.shape[1:]) for name, t in given.items()}
+        self.made: Given = {}
+        alive = ref(model)  # who forgets the model forgets its steps
+
+        def step() -> None:
+            model = alive()
+            assert model is not None
+            more = dict(self.given)
+            state = State(more.pop("y", None), more.pop("z"))
+            out = model(more.pop("inputs"), state, more.pop("puzzle_rows", None), **more)
+            made = {"z": out.state.z, "y": out.state.y, "answers": model.head.answers(out.logits), "q": out.q}
+            # At fixed places also where the step is called.
+            if not self.made:
+                self.made = {name: torch.empty_like(t) for name, t in made.items() if t is not None}
+            for name, tensor in self.made.items():
+                tensor.copy_(made[name])
+
+        with torch.no_grad():
+            step()
+            runner.capture(step)
+
+    def __call__(self, given: Given) -> Given:
+        """State, answers and halting logits of the A rows given; they stay until the next call."""
+        count = len(given["inputs"])
+        for name, tensor in given.items():
+            self.given[name][:count].copy_(tensor)
+        self.runner.replay()
+        return {name: tensor[:count] for name, tensor in self.made.items()}
+
+
+_steps: WeakKeyDictionary[TRM, dict[Hashable, FixedStep]] = WeakKeyDictionary()
+
+
+def fixed_step(model: TRM, given: Given, capacity: int, runner: Callable[[], Runner]) -> FixedStep:
+    """A step of ``model`` for the rows given, made once for 1, 4, 16, ... rows, ``capacity`` at most: where few rows
+    are left, few are computed. A graph holds the weights' places, so other weights need another."""
+    rows = 1
+    while rows < len(given["inputs"]):
+        rows *= 4
+    rows = min(rows, capacity)
+    shapes = tuple((name, t.shape[1:], t.dtype) for name, t in given.items())
+    places = tuple(t.data_ptr() for t in (*model.parameters(), *model.buffers()))
+    known = _steps.setdefault(model, {})
+    if known and next(iter(known))[0] != places:  # type: ignore[index]
+        known.clear()
+    key = (places, rows, shapes, runner)
+    if key not in known:
+        known[key] = FixedStep(model, given, rows, runner())
+    return known[key]
+
+
+def given_of(inputs: Tensor, state: State, puzzle_rows: Tensor | None, extra: Mapping[str, Tensor]) -> Given:
+    """What a step reads, by name, without what there is not."""
+    given = {"inputs": inputs, "z": state.z, "y": state.y, "puzzle_rows": puzzle_rows, **extra}
+    return {name: tensor for name, tensor in given.items() if tensor is not None}

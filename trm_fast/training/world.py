@@ -1,0 +1,106 @@
+"""The processes that train one model together, each on its share of every batch (``torch.distributed``)."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from trm_fast.errors import UserError
+
+
+class World:
+    """``rank`` of ``size`` processes. Alone, every operation is that of one process and costs nothing.
+
+    All processes call each method alike. Sums and gathers are those of the default process group: they stay on the
+    device and can be captured where the backend is NCCL.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank, self.size = rank, size
+
+    @property
+    def writes(self) -> bool:
+        """Whether this is the process that writes files and talks to a person."""
+        return self.rank == 0
+
+    def share(self, batch_size: int) -> slice:
+        """The slots of a batch that are this process's."""
+        if batch_size % self.size:
+            raise UserError(
+                f"training.batch_size = {batch_size} can't be shared by {self.size} processes: "
+                "make it a multiple of their number",
+                wrong_use=True,
+            )
+        each = batch_size // self.size
+        return slice(self.rank * each, (self.rank + 1) * each)
+
+    def before(self, count: Tensor) -> tuple[Tensor, Tensor]:
+        """For a number () of each process: the sum of those of lower rank, and of all."""
+        if self.size == 1:
+            return torch.zeros_like(count), count
+        counts = count.new_zeros(self.size)
+        counts[self.rank].copy_(count)
+        self.sum_(counts)
+        return counts[: self.rank].sum(), counts.sum()
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """Adds the tensors of all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def sum_gradients_(self, gradients: list[Tensor]) -> None:
+        """Sums gradients of shares of one loss, in place, as one message."""
+        if self.size == 1:
+            return
+        flat = self.sum_(torch.cat([g.flatten() for g in gradients]))
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """The rows (B, ...) of all processes in order of rank; equally many each."""
+        if self.size == 1:
+            return tensor
+        plain = tensor.contiguous().view(torch.uint8)  # not every backend knows every dtype
+        parts = [torch.empty_like(plain) for _ in range(self.size)]
+        dist.all_gather(parts, plain)
+        return torch.cat(parts).view(tensor.dtype)
+
+    def part(self, count: int) -> slice:
+        """This process's share of ``count`` things, in order; sizes differ by one at most."""
+        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+    def objects(self, value: Any) -> list[Any]:
+        """What each process has, by rank; by way of the host."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+
+ALONE = World()
+
+
+def join(device: str) -> tuple[World, str]:
+    """The world that ``torchrun`` started, or that of one process, and the device of this process in it."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return ALONE, device
+    cuda = torch.device(device).type == "cuda"
+    if cuda:
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)  # before the first message
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if cuda else "gloo")
+    return World(dist.get_rank(), size), device
+
+
+def leave() -> None:
+    """Ends what ``join`` began."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
