@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
 from trm_fast.errors import UserError
 from trm_fast.inference.solver import Progress, Solver
-from trm_fast.tasks.base import IGNORE, Examples
+from trm_fast.tasks.base import IGNORE, Candidates, Examples
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """``interval``: 95 % Wilson interval of the exact accuracy; ``valid``: share that obeys the task's rules;
-    ``metrics``: what else the task measures."""
+    ``metrics``: what else the task measures; ``ranked``: all that was answered to each example."""
 
     exact_accuracy: float
     cell_accuracy: float
@@ -29,11 +30,12 @@ class Evaluation:
     seconds: float
     puzzles_per_second: float
     metrics: dict[str, float] = field(default_factory=dict)
+    ranked: Sequence[Candidates] = field(default=(), repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """Flat: the task's own measures stand beside the others."""
-        flat = asdict(self)
-        return flat | flat.pop("metrics")
+        flat = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("metrics", "ranked")}
+        return flat | self.metrics
 
 
 def evaluate(solver: Solver, examples: Examples, progress: Progress | None = None) -> Evaluation:
@@ -60,7 +62,8 @@ def evaluate(solver: Solver, examples: Examples, progress: Progress | None = Non
         interval=wilson_interval(exact, n),
         seconds=seconds,
         puzzles_per_second=n / seconds,
-        metrics=solver.task.metrics(examples, solved.solution),
+        metrics=solver.task.metrics(examples, solved.solution) | solver.task.ranked_metrics(examples, solved.ranked),
+        ranked=solved.ranked,
     )
 
 

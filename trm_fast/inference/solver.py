@@ -14,7 +14,7 @@ from torch import Tensor
 from trm_fast.errors import UserError
 from trm_fast.inference.tries import Select, Solved, Tries
 from trm_fast.nn import TRM, Thought, think
-from trm_fast.tasks.base import Array, Examples, Question, Task
+from trm_fast.tasks.base import Array, Candidates, Examples, Question, Task
 
 DEFAULT_STEPS = 16
 """Supervision steps at most, as published, also for models trained with fewer: hard rows profit, the others halt."""
@@ -41,7 +41,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Answer:
-    """What every interface returns. ``converged``: halted by itself; ``valid``: the task's rules, None without any."""
+    """What every interface returns. ``converged``: halted by itself; ``valid``: the task's rules, None without any;
+    ``candidates``: all distinct answers of several tries, as the model gives them, where there were several."""
 
     solution: str
     confidence: float
@@ -50,6 +51,7 @@ class Answer:
     valid: bool | None
     raw: Array = field(repr=False, compare=False)
     trajectory: list[Step] | None = None
+    candidates: Candidates | None = field(default=None, repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         names = ("solution", "confidence", "steps", "converged", "valid")
@@ -73,7 +75,8 @@ class Solver:
             deviation) on the latent state before every step (arXiv 2605.19943).
         symmetries: images of each question under the task's symmetries that are tried, the question itself included.
         select: which try counts: one that obeys the task's ``rules`` (then no further one is made), the largest
-            ``confidence``, or the ``majority`` of equal answers. ``auto`` is rules where the task has them.
+            ``confidence``, or the ``majority`` of equal answers. ``auto`` is rules where the task has them, majority
+            where it votes.
         seed: of noise and symmetries.
     """
 
@@ -108,7 +111,9 @@ class Solver:
     def _selection(self) -> Select:
         if self.select != "auto":
             return self.select
-        return "rules" if self.task.has_rules else "confidence"
+        if self.task.has_rules:
+            return "rules"
+        return "majority" if self.task.majority else "confidence"
 
     @property
     def _most_steps(self) -> int:
@@ -231,6 +236,7 @@ class Solver:
                 valid=None if solved.valid is None else bool(solved.valid[row]),
                 raw=solved.solution[row],
                 trajectory=trajectories[row] if return_trajectory else None,
+                candidates=solved.candidates(row) if len(solved.sure[row]) > 1 else None,
             )
 
     def _step(self, question: Question, now: Thought, i: int) -> Step:
