@@ -16,6 +16,7 @@ from trm_fast.tasks.base import Task
 
 _CLASSES = {
     "maze": "trm_fast.tasks.maze.task:Maze",
+    "arc": "trm_fast.tasks.arc.task:ARC",
     "sudoku": "trm_fast.tasks.sudoku.task:Sudoku",
 }
 
