@@ -42,7 +42,7 @@ class Step:
 @dataclass(frozen=True)
 class Answer:
     """What every interface returns. ``converged``: halted by itself; ``valid``: the task's rules, None without any;
-    ``candidates``: all distinct answers of several tries, as the model gives them, where there were several."""
+    ``candidates``: all distinct answers of several tries, as the model gives them."""
 
     solution: str
     confidence: float
@@ -50,8 +50,8 @@ class Answer:
     converged: bool
     valid: bool | None
     raw: Array = field(repr=False, compare=False)
+    candidates: Candidates = field(repr=False, compare=False)
     trajectory: list[Step] | None = None
-    candidates: Candidates | None = field(default=None, repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         names = ("solution", "confidence", "steps", "converged", "valid")
@@ -236,7 +236,7 @@ class Solver:
                 valid=None if solved.valid is None else bool(solved.valid[row]),
                 raw=solved.solution[row],
                 trajectory=trajectories[row] if return_trajectory else None,
-                candidates=solved.candidates(row) if len(solved.sure[row]) > 1 else None,
+                candidates=solved.candidates(row),
             )
 
     def _step(self, question: Question, now: Thought, i: int) -> Step:
