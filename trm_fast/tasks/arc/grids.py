@@ -55,7 +55,7 @@ def encode(grids: Sequence[Grid | None], canvas: int) -> Tokens:
             token[:height, :width] = grid + BLACK
             token[height : height + 1, :width] = BORDER
             token[:height, width : width + 1] = BORDER
-    return tokens.reshape(len(grids), -1)
+    return tokens.reshape(len(grids), canvas * canvas)
 
 
 def sizes_of(tokens: Array, canvas: int) -> npt.NDArray[np.intp]:

@@ -96,7 +96,7 @@ class ARC(Task):
         self._known.save(folder)
 
     def load_assets(self, folder: Path) -> None:
-        self._learn(TaskIndex.load(folder))
+        self.learn(TaskIndex.load(folder))
 
     def dataset(self, data: DataConfig, seed: int) -> Dataset:
         """Demonstration pairs of all tasks and the test pairs of subsets that are not held out, and the others.
@@ -105,8 +105,9 @@ class ARC(Task):
         """
         tasks, held, notes = self._chosen(data)
         if self.index is None:
-            self._learn(TaskIndex.of(tasks))
-        learned = [(t, p) for t in tasks for p in [*t.train, *(() if t.name in held else t.test)]]
+            self.learn(TaskIndex.of(tasks))
+        shown = [(t, p) for t in tasks for p in [*t.train, *(() if t.name in held else t.test)]]
+        learned = [pair for pair in shown if pair[1].output is not None]
         asked = [(t, p) for t in tasks if t.name in held for p in t.test]
         source = f"{data.source}{f', {data.test}' if data.test else ''}: {len(tasks)} tasks"
         known = [pair for pair in asked if pair[1].output is not None]
@@ -150,7 +151,8 @@ class ARC(Task):
             )
         return fitting, held, notes
 
-    def _learn(self, index: TaskIndex) -> None:
+    def learn(self, index: TaskIndex) -> None:
+        """Takes up a list of tasks: draws their augmentations, in the order of the rows of the embedding."""
         self.index, config = index, self.config
         self._symmetries = augmentations(
             index.names, config.augmentations, config.augmentation_seed, colors=config.colors, dihedral=config.dihedral
