@@ -105,7 +105,9 @@ def test_data_is_needed_and_may_go() -> None:
 
 def test_configuration() -> None:
     for keys, message in (
-        ({"augmentations": 8, "colors": False}, "without colors there are 7 augmentations at most"),
+        ({"augmentations": 8, "colors": False}, "without colors: true there are 7 augmentations at most"),
+        ({"augmentations": 8, "colors": "shared"}, "7 augmentations at most"),
+        ({"augmentations": 1, "colors": "some"}, "Input should be"),
         ({"augmentations": 1, "colors": False, "dihedral": False}, "0 augmentations at most"),
         ({"canvas": 31}, "less than or equal to 30"),
     ):
@@ -134,6 +136,24 @@ def test_augmented_pairs_are_images_with_their_own_row(data: DataConfig) -> None
     assert len(places) > 9
     np.testing.assert_array_equal(drawn.inputs, again.inputs)
     assert len(set(drawn.puzzle_ids.tolist())) == 3 * 21
+
+
+def test_shared_colors_leave_the_rows_to_the_dihedral_elements(data: DataConfig) -> None:
+    task, train, _ = learned(data, augmentations=7, colors="shared", translation=False)
+    drawn = task.augment(train.repeat(300), np.random.default_rng(0))
+    symmetries = task._symmetries
+    assert symmetries is not None
+    assert (symmetries.colors == np.arange(10)).all()
+    questions, answers = grids_of(drawn.inputs), grids_of(drawn.labels)
+    for i, (of, row) in enumerate(zip(drawn.puzzle_ids.tolist(), np.arange(len(train)).repeat(300), strict=True)):
+        plain = [grids_of(a[row : row + 1])[0] for a in (train.inputs, train.labels)]
+        turned = [image_of(grid, int(symmetries.dihedral[of]), list(range(10))) for grid in plain]
+        became: dict[int, int] = {0: 0}
+        for was, now in zip(turned, (questions[i], answers[i]), strict=True):
+            for cells in zip(np.ravel(was).tolist(), np.ravel(now).tolist(), strict=True):
+                assert became.setdefault(*cells) == cells[1]  # one colour for one colour, in both grids
+        assert len(set(became.values())) == len(became)
+    assert len({json.dumps(grid) for grid in questions}) > len(train) * 8 * 10
 
 
 def test_no_translation(data: DataConfig) -> None:

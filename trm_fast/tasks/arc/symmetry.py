@@ -6,10 +6,18 @@ import zlib
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from trm_fast.tasks.arc.grids import COLORS, Symmetries
 
 ELEMENTS = 8
+
+
+def random_colors(count: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Permutations of the colours (count, 10) that leave black as it is."""
+    colors = np.zeros((count, COLORS), dtype=np.uint8)
+    colors[:, 1:] = 1 + rng.random((count, COLORS - 1)).argsort(axis=1)
+    return colors
 
 
 def augmentations(names: Sequence[str], count: int, seed: int, *, colors: bool, dihedral: bool) -> Symmetries:
@@ -29,5 +37,5 @@ def augmentations(names: Sequence[str], count: int, seed: int, *, colors: bool, 
         elif dihedral:
             elements[index, 1:] = 1 + rng.permutation(ELEMENTS - 1)[:count]
         if colors:
-            mapping[index, 1:, 1:] = 1 + rng.random((count, COLORS - 1)).argsort(axis=1)
+            mapping[index, 1:] = random_colors(count, rng)
     return Symmetries(elements.ravel(), mapping.reshape(-1, COLORS))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ from trm_fast.tasks.arc.grids import (
     tokens_of,
 )
 from trm_fast.tasks.arc.index import TaskIndex
-from trm_fast.tasks.arc.symmetry import ELEMENTS, augmentations
+from trm_fast.tasks.arc.symmetry import ELEMENTS, augmentations, random_colors
 from trm_fast.tasks.base import Array, Candidates, DataConfig, Dataset, Examples, Question, Task, TaskConfig
 
 PASS_AT = (1, 2, 100)
@@ -46,7 +46,9 @@ class ARCConfig(TaskConfig):
     ``subsets``: parts of the data to use, by default all. ``tasks``: only these. ``held_out``: the subsets whose test
     pairs are not trained on but asked, by default all; their demonstration pairs are trained on, as published.
     ``augmentations``: augmented copies of each task besides itself, by permuted ``colors`` (but black) and ``dihedral``
-    elements; ``augmentation_seed`` draws them. ``translation``: training pairs are moved about on the canvas.
+    elements; ``augmentation_seed`` draws them. ``colors: shared`` gives every training pair colours of its own and
+    rows to dihedral elements alone: for tasks whose rule is the same whatever the colours are (black aside).
+    ``translation``: training pairs are moved about on the canvas.
     """
 
     name: str = "arc"
@@ -55,16 +57,16 @@ class ARCConfig(TaskConfig):
     tasks: list[str] | None = None
     held_out: list[str] | None = None
     augmentations: int = Field(default=1000, ge=0)
-    colors: bool = True
+    colors: bool | Literal["shared"] = True
     dihedral: bool = True
     translation: bool = True
     augmentation_seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _enough(self) -> ARCConfig:
-        most = None if self.colors else ELEMENTS - 1 if self.dihedral else 0
+        most = None if self.colors is True else ELEMENTS - 1 if self.dihedral else 0
         if most is not None and self.augmentations > most:
-            raise ValueError(f"without colors there are {most} augmentations at most, not {self.augmentations}")
+            raise ValueError(f"without colors: true there are {most} augmentations at most, not {self.augmentations}")
         return self
 
 
@@ -155,7 +157,11 @@ class ARC(Task):
         """Takes up a list of tasks: draws their augmentations, in the order of the rows of the embedding."""
         self.index, config = index, self.config
         self._symmetries = augmentations(
-            index.names, config.augmentations, config.augmentation_seed, colors=config.colors, dihedral=config.dihedral
+            index.names,
+            config.augmentations,
+            config.augmentation_seed,
+            colors=config.colors is True,
+            dihedral=config.dihedral,
         )
 
     @property
@@ -190,6 +196,8 @@ class ARC(Task):
         N, S = len(examples), self.canvas
         rows = examples.puzzle_ids + rng.integers(self.rows_each, size=N, dtype=np.int32)
         chosen = self._symmetries.take(rows)
+        if self.config.colors == "shared":
+            chosen = Symmetries(chosen.dihedral, random_colors(N, rng))
         questions, answers = tokens_of(examples.inputs), tokens_of(examples.labels)
         sizes = np.stack([sizes_of(questions, S), sizes_of(answers, S)])
         offsets = None
