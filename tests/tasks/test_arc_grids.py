@@ -88,6 +88,17 @@ def test_an_inverse_undoes_its_symmetry() -> None:
     np.testing.assert_array_equal(images(moved, 9, symmetries.inverse()), tokens)
 
 
+def test_many_images_are_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    tokens, offsets = encode(random_grids(50, 4, rng), 5), rng.integers(0, 2, (50, 2))
+    symmetries = augmentations(["x"], 49, 0, colors=True, dihedral=True)
+    cases = [(None, None, None), (symmetries, None, None), (symmetries, sizes_of(tokens, 5), offsets)]
+    whole = [images(tokens, 5, *case) for case in cases]
+    monkeypatch.setattr("trm_fast.tasks.arc.grids.AT_ONCE", 7)
+    for case, wanted in zip(cases, whole, strict=True):
+        np.testing.assert_array_equal(images(tokens, 5, *case), wanted)
+
+
 def test_augmentations_are_those_of_the_name_and_the_seed() -> None:
     def made(names: list[str], count: int = 20, seed: int = 3, **options: bool) -> Symmetries:
         return augmentations(names, count, seed, **({"colors": True, "dihedral": True} | options))

@@ -31,6 +31,10 @@ INVERSE = np.array([0, 1, 2, 3, 4, 6, 5, 7])
 """Without a transposition an element is its own inverse; with one, the flips change places."""
 
 
+AT_ONCE = 4096
+"""Grids that are turned at a time: the tables of places are ten times as large as the grids."""
+
+
 @dataclass(frozen=True)
 class Symmetries:
     """N of them: dihedral elements (N,) in 0..7 and what each colour becomes, (N, 10)."""
@@ -89,6 +93,11 @@ def images(
 ) -> Tokens:
     """Each grid, read from the upper left corner of tokens (N, canvas * canvas), under a symmetry of its own and moved
     down and right by ``offsets`` (N, 2), with its border and nothing else."""
+    if len(tokens) > AT_ONCE:
+        slices = [slice(start, start + AT_ONCE) for start in range(0, len(tokens), AT_ONCE)]
+        chosen = [None if symmetries is None else symmetries.take(rows) for rows in slices]
+        parts = [[None if a is None else a[rows] for a in (sizes, offsets)] for rows in slices]
+        return np.concatenate([images(tokens[r], canvas, c, *p) for r, c, p in zip(slices, chosen, parts, strict=True)])
     N, S = len(tokens), canvas
     sizes = sizes_of(tokens, S) if sizes is None else sizes
     element = np.zeros(N, dtype=np.uint8) if symmetries is None else symmetries.dihedral
