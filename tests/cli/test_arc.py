@@ -12,7 +12,7 @@ import pytest
 from .conftest import Run
 
 SETTINGS = [
-    "task.canvas=4", "task.augmentations=7", "task.colors=false", "model.hidden_size=16", "model.num_heads=2",
+    "task.canvas=4", "task.augmentations=7", "task.colors=false", "model.hidden_size=16",
     "model.prefix_tokens=1", "model.puzzle_embedding_size=16", "training.steps=6", "training.batch_size=8",
     "training.log_every=2", "training.checkpoint_every=3",
 ]  # fmt: skip
