@@ -19,8 +19,8 @@ import torch
 
 from trm_fast import ops
 from trm_fast.tasks.arc import ARC
+from trm_fast.tasks.arc.data import ARCConfig
 from trm_fast.tasks.arc.index import TaskIndex
-from trm_fast.tasks.arc.task import ARCConfig
 from trm_fast.tasks.base import Examples
 from trm_fast.training import checkpoint
 

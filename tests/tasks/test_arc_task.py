@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from trm_fast.errors import UserError
+from trm_fast.tasks.arc.data import ARCConfig
 from trm_fast.tasks.arc.grids import decode, encode, tokens_of
-from trm_fast.tasks.arc.task import ARC, ARCConfig
+from trm_fast.tasks.arc.task import ARC
 from trm_fast.tasks.base import IGNORE, Candidates, DataConfig, Examples
 from trm_fast.training import make_config
 
@@ -22,6 +23,11 @@ from .arc_data import mirrored, raised, real, write
 from .test_arc_grids import canvas_of, image_of
 
 TASKS = {"training": {"mirror": mirrored(1, tests=2)}, "evaluation": {"raise": raised(2), "mirror2": mirrored(3)}}
+
+UNANSWERED = {
+    "train": TASKS["evaluation"]["raise"]["train"],
+    "test": [{"input": TASKS["evaluation"]["raise"]["test"][0]["input"]}],
+}
 
 
 def arc(**keys: Any) -> ARC:
@@ -71,6 +77,7 @@ def test_choosing_subsets_and_tasks(data: DataConfig) -> None:
         ({"tasks": ["nothing"]}, r"task\.tasks: the data has no nothing; it has mirror, mirror2, raise"),
         ({"subsets": ["train"]}, r"task\.subsets: the data has no train; it has evaluation, training"),
         ({"held_out": ["test"]}, r"task\.held_out: the data has no test"),
+        ({"subsets": ["training"], "tasks": ["mirror2"]}, r"none of task\.tasks is in task\.subsets"),
         ({"canvas": 1}, "no task is left: all have grids over 1 x 1"),
     ):
         with pytest.raises(UserError, match=message):
@@ -301,9 +308,10 @@ def test_drawings(data: DataConfig) -> None:
         [str(c) for g in (grid, target, target) for c in (g[row] if row < len(g) else [])] for row in range(3)
     ]
     assert "prediction: wrong" in drawn(task.draw(question, wrong))
-    assert "prediction: no grid" in drawn(task.draw(question, np.zeros(36))) or "wrong" in drawn(
-        task.draw(question, np.zeros(36))
-    )
+    assert "prediction: wrong" in drawn(task.draw(question, np.zeros(36)))
+    asked = task.parse(json.dumps(UNANSWERED))
+    assert drawn(task.draw(asked, np.zeros(36))).split("\n")[0].split() == ["input", "prediction:", "no", "grid"]
+    assert task.picture(asked, np.zeros(36)).shape[2] == 3
     assert max(map(len, drawn(task.draw(question, right), width=12).splitlines())) <= 17
     assert "48;2;" in drawn(task.draw(question, right), color=True)
 

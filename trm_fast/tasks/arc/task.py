@@ -10,15 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, model_validator
 from rich.console import RenderableType
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.arc import drawing, files
+from trm_fast.tasks.arc.data import ARCConfig, choose
 from trm_fast.tasks.arc.files import ARCTask, Pair
 from trm_fast.tasks.arc.grids import (
     VOCABULARY,
@@ -32,42 +32,12 @@ from trm_fast.tasks.arc.grids import (
 )
 from trm_fast.tasks.arc.index import TaskIndex
 from trm_fast.tasks.arc.symmetry import ELEMENTS, augmentations, random_colors
-from trm_fast.tasks.base import Array, Candidates, DataConfig, Dataset, Examples, Question, Task, TaskConfig
+from trm_fast.tasks.base import Array, Candidates, DataConfig, Dataset, Examples, Question, Task
 
 PASS_AT = (1, 2, 100)
 GUESSES = 2
 UNMOVED = 0.3
 """Share of the training examples that stay in the corner, where questions are; as published, one pair a task."""
-
-
-class ARCConfig(TaskConfig):
-    """``canvas``: side of the square that grids are put on; tasks with larger grids are left out, with a note.
-
-    ``subsets``: parts of the data to use, by default all. ``tasks``: only these. ``held_out``: the subsets whose test
-    pairs are not trained on but asked, by default all; their demonstration pairs are trained on, as published.
-    ``augmentations``: augmented copies of each task besides itself, by permuted ``colors`` (but black) and ``dihedral``
-    elements; ``augmentation_seed`` draws them. ``colors: shared`` gives every training pair colours of its own and
-    rows to dihedral elements alone: for tasks whose rule is the same whatever the colours are (black aside).
-    ``translation``: training pairs are moved about on the canvas.
-    """
-
-    name: str = "arc"
-    canvas: int = Field(default=files.LARGEST, ge=1, le=files.LARGEST)
-    subsets: list[str] | None = None
-    tasks: list[str] | None = None
-    held_out: list[str] | None = None
-    augmentations: int = Field(default=1000, ge=0)
-    colors: bool | Literal["shared"] = True
-    dihedral: bool = True
-    translation: bool = True
-    augmentation_seed: int = Field(default=0, ge=0)
-
-    @model_validator(mode="after")
-    def _enough(self) -> ARCConfig:
-        most = None if self.colors is True else ELEMENTS - 1 if self.dihedral else 0
-        if most is not None and self.augmentations > most:
-            raise ValueError(f"without colors: true there are {most} augmentations at most, not {self.augmentations}")
-        return self
 
 
 class ARC(Task):
@@ -91,7 +61,7 @@ class ARC(Task):
         keys = super().model_keys(data)
         sources = [s for s in (data.source, data.test) if s is not None]
         if sources and all(Path(p.strip()).exists() for s in sources for p in s.split(",")):
-            keys["num_puzzles"] = len(self._chosen(data)[0]) * self.rows_each
+            keys["num_puzzles"] = len(choose(self.config, data)[0]) * self.rows_each
         return keys
 
     def save_assets(self, folder: Path) -> None:
@@ -105,7 +75,7 @@ class ARC(Task):
 
         With ``data.test`` the tasks of that source are added, and only their test pairs are held out.
         """
-        tasks, held, notes = self._chosen(data)
+        tasks, held, notes = choose(self.config, data)
         if self.index is None:
             self.learn(TaskIndex.of(tasks))
         shown = [(t, p) for t in tasks for p in [*t.train, *(() if t.name in held else t.test)]]
@@ -116,42 +86,6 @@ class ARC(Task):
         if len(known) < len(asked):
             notes = [*notes, f"{len(asked) - len(known)} of {len(asked)} test inputs have no answer and are not scored"]
         return Dataset(self._encoded(learned), self._encoded(known), source, notes)
-
-    def _chosen(self, data: DataConfig) -> tuple[list[ARCTask], set[str], list[str]]:
-        """The tasks in use, the names of those whose test pairs are held out, and notes."""
-        config = self.config
-        if data.source is None:
-            raise UserError(
-                "the task arc needs data: --data FILE, such as a folder of task files, a Kaggle challenges file, or "
-                "several of them separated by commas",
-                wrong_use=True,
-            )
-        tasks = files.read(data.source if data.test is None else f"{data.source},{data.test}")
-        subsets = {task.subset for task in tasks}
-        for key, wanted, there in (
-            ("subsets", config.subsets, subsets),
-            ("held_out", config.held_out, subsets),
-            ("tasks", config.tasks, {task.name for task in tasks}),
-        ):
-            if missing := sorted(set(wanted or ()) - there):
-                known = f"; it has {', '.join(sorted(there))}" if len(there) < 20 else ""
-                raise UserError(f"task.{key}: the data has no {', '.join(missing[:5])}{known}")
-        if data.test is not None:
-            held = {task.name for task in files.read(data.test)}
-        else:
-            held = {task.name for task in tasks if config.held_out is None or task.subset in config.held_out}
-        tasks = [task for task in tasks if config.subsets is None or task.subset in config.subsets]
-        tasks = [task for task in tasks if config.tasks is None or task.name in config.tasks]
-        fitting = [task for task in tasks if task.largest <= self.canvas]
-        notes = []
-        if not fitting:
-            raise UserError(f"{data.source}: no task is left: all have grids over {self.canvas} x {self.canvas}")
-        if len(fitting) < len(tasks):
-            left_out = len(tasks) - len(fitting)
-            notes.append(
-                f"{left_out} of {len(tasks)} tasks have grids over {self.canvas} x {self.canvas}: they are left out"
-            )
-        return fitting, held, notes
 
     def learn(self, index: TaskIndex) -> None:
         """Takes up a list of tasks: draws their augmentations, in the order of the rows of the embedding."""
