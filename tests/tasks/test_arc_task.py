@@ -240,6 +240,10 @@ def test_a_saved_model_knows_its_tasks(tmp_path: Path, data: DataConfig) -> None
     np.testing.assert_array_equal(found.puzzle_ids, test.puzzle_ids)
     single = write(tmp_path / "renamed.json", TASKS["evaluation"]["mirror2"])
     assert other.read(str(single)).puzzle_ids.tolist() == [8]
+    more = write(tmp_path / "more.json", {"all": {"new": mirrored(50), "mirror2": TASKS["evaluation"]["mirror2"]}})
+    assert other.read(str(more)).puzzle_ids.tolist() == [8]  # what the model does not know is not asked
+    with pytest.raises(UserError, match="unknown: the model was not trained on this task"):
+        other.read(str(write(tmp_path / "unknown.json", mirrored(51))))
     assert other.parse(json.dumps(TASKS["evaluation"]["raise"])).puzzle_id == 4
     (model / "tasks.json").write_text("[1]")
     with pytest.raises(UserError, match=r"tasks\.json, the model's list of tasks, can't be read"):

@@ -25,6 +25,9 @@ class TaskIndex:
     def of(cls, tasks: Sequence[ARCTask]) -> TaskIndex:
         return cls([task.name for task in tasks], [task.fingerprint() for task in tasks])
 
+    def knows(self, task: ARCTask) -> bool:
+        return task.fingerprint() in self._places
+
     def row(self, task: ARCTask, where: str = "") -> int:
         """The place of a task, found by its demonstration pairs; UserError where a model does not know it."""
         try:

@@ -111,8 +111,10 @@ class ARC(Task):
         return Examples(inputs.astype(np.int32), labels_of(labels), ids)
 
     def read(self, source: str) -> Examples:
-        """The test pairs of all tasks in a file; UserError for a task that was not learned or has no answers."""
-        pairs = [(task, pair) for task in files.read(source) for pair in task.test]
+        """The test pairs of the tasks of a file that were learned; UserError where none was, or one has no answers."""
+        tasks = files.read(source)
+        learned = [task for task in tasks if self._known.knows(task)] or tasks
+        pairs = [(task, pair) for task in learned for pair in task.test]
         for task, pair in pairs:
             self._check(task, pair, f"{source}: {task.name}")
             if pair.output is None:
