@@ -15,8 +15,8 @@ from trm_fast.errors import UserError
 from trm_fast.tasks.base import Task
 
 _CLASSES = {
-    "maze": "trm_fast.tasks.maze.task:Maze",
     "arc": "trm_fast.tasks.arc.task:ARC",
+    "maze": "trm_fast.tasks.maze.task:Maze",
     "sudoku": "trm_fast.tasks.sudoku.task:Sudoku",
 }
 
