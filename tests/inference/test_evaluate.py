@@ -51,6 +51,8 @@ class Canned:
             steps=rng.integers(1, 17, len(solutions)),
             converged=rng.random(len(solutions)) < 0.6,
             valid=solutions.sum(1) % 2 == 0 if rules else None,
+            tries=solutions[:, None],
+            sure=np.full((len(solutions), 1), 0.5, dtype=np.float32),
         )
 
     def run(self, examples: Examples, *, progress: Any) -> Solved:
@@ -91,7 +93,7 @@ def test_counts(rules: bool) -> None:
     assert solver.ids == list(range(50))
     assert result.metrics == {"first": (examples.labels[:, 0] == solutions[:, 0]).mean()}
     flat = json.loads(json.dumps(result.to_json()))
-    assert flat.keys() == (Evaluation.__dataclass_fields__.keys() | {"first"}) - {"metrics"}
+    assert flat.keys() == (Evaluation.__dataclass_fields__.keys() | {"first"}) - {"metrics", "ranked"}
 
 
 def test_nothing_to_evaluate() -> None:

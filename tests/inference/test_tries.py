@@ -76,13 +76,29 @@ EVEN, ODD, OTHER = [2, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 3, 0, 0, 0]
     ids=["rules", "confidence", "majority"],
 )
 def test_which_try_counts(select: Any, want: list[int]) -> None:
-    tries = Tries(Echo(), INPUTS[:1], rollouts=5, symmetries=1, rng=np.random.default_rng(0))
+    tries = Tries(Echo(), Examples.asked(INPUTS[:1]), rollouts=5, symmetries=1, rng=np.random.default_rng(0))
     tries.note(thought([0, 1, 2, 3], [ODD, OTHER, EVEN, ODD], [0.4, 0.9, 0.1, 0.3]))  # the fifth was never made
     best = tries.best(select)
     assert best.solution.tolist() == [want]
     assert best.steps.tolist() == [4]
     assert best.valid is not None
     assert best.valid.tolist() == [want == EVEN]
+
+
+def test_candidates_are_ranked_by_votes_and_then_by_mean_confidence() -> None:
+    tries = Tries(Echo(), Examples.asked(INPUTS[:1]), rollouts=6, symmetries=1, rng=np.random.default_rng(0))
+    tries.note(thought([0, 1, 2, 3, 4], [ODD, OTHER, EVEN, ODD, OTHER], [0.4, 0.9, 0.99, 0.3, 0.1]))
+    solved = tries.best("majority")
+    (ranked,) = solved.ranked
+    assert ranked.answers.tolist() == [OTHER, ODD, EVEN]  # 0.5 on average beats 0.35
+    assert ranked.votes.tolist() == [2, 2, 1]
+    np.testing.assert_allclose(ranked.confidence, [0.5, 0.35, 0.99], rtol=1e-6)
+    assert solved.solution.tolist() == [OTHER]
+    assert solved.confidence.tolist() == pytest.approx([0.9])
+    assert len(solved.ranked) == 1
+    assert solved.ranked[-1].votes.tolist() == [2, 2, 1]
+    with pytest.raises(IndexError):
+        solved.ranked[1]
 
 
 def test_what_the_rules_settle_is_not_tried_again() -> None:

@@ -38,6 +38,9 @@ Select = Annotated[
     typer.Option(help="The try that counts: one that obeys the rules, the surest, or the most frequent."),
 ]
 SolverSeed = Annotated[int, typer.Option("--seed", min=0, help="Of noise and symmetries.")]
+Submission = Annotated[
+    Path | None, typer.Option(help="Write the guesses in the format of the task's competition (arc: submission.json).")
+]
 Symmetries = Annotated[int, typer.Option(min=1, help="Symmetric images of each puzzle to try.")]
 Model = Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run folder, a model folder, or a model that ships.")]
 

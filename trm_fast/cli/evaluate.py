@@ -23,6 +23,7 @@ from trm_fast.cli.console import (
     Rollouts,
     Select,
     SolverSeed,
+    Submission,
     Symmetries,
     counting,
     err,
@@ -63,6 +64,7 @@ def evaluate(
         str | None,
         typer.Option(metavar="NAME=A,B,...", help=f"Measure at several values of {', '.join(SWEEPS)}; draws a plot."),
     ] = None,
+    submission: Submission = None,
     plot: Annotated[Path, typer.Option(help="Where --sweep draws.")] = Path("sweep.png"),
     batch_size: BatchSize = 64,
     from_step: FromStep = None,
@@ -81,11 +83,15 @@ def evaluate(
 
       trm-fast eval runs/mine --max-steps 64 --rollouts 16 --noise 0.3
 
+      trm-fast eval runs/arc-small --symmetries 32 --submission submission.json
+
       trm-fast eval runs/mine --sweep steps=1,2,4,8,16,32,64
     """
     from trm_fast.inference import Solver
     from trm_fast.interchange import locate
 
+    if sweep is not None and submission is not None:
+        raise UserError("--submission is made of one measurement: leave out --sweep", wrong_use=True)
     found = locate(model, from_step=step_number(from_step), device=pick_device(device))
     if data is not None and split is None:
         examples, source = found.task.read(data), data
@@ -104,10 +110,14 @@ def evaluate(
     about = {"model": found.label, "data": source}
     reports: list[dict[str, Any]] = []
     if sweep is None:
+        if submission is not None:
+            found.task.submission(examples.take(slice(0)), [])  # whether there is such a thing, before the work
         result = _measure(solver, examples, "evaluating")
         reports.append(result.to_json() | about)
         if not json_output:
             _print(result, f"{found.label} on {source}")
+        if submission is not None:
+            write_lines(submission, [json.dumps(found.task.submission(examples, result.ranked))])
     else:
         from trm_fast.inference.sweep import plot_sweep
 

@@ -23,6 +23,7 @@ from trm_fast.cli.console import (
     Rollouts,
     Select,
     SolverSeed,
+    Submission,
     Symmetries,
     counting,
     out,
@@ -60,6 +61,7 @@ def solve(
     symmetries: Symmetries = 1,
     select: Select = "auto",
     seed: SolverSeed = 0,
+    submission: Submission = None,
     batch_size: BatchSize = 64,
     from_step: FromStep = None,
     device: Device = "auto",
@@ -78,6 +80,8 @@ def solve(
 
       trm-fast solve runs/mine puzzles.csv --output answers.jsonl
 
+      trm-fast solve runs/arc1 challenges.json --symmetries 32 --submission submission.json
+
       trm-fast solve sudoku-cpu puzzles.csv --max-steps 64 --rollouts 16 --noise 0.3
 
       trm-fast solve maze-small maze.png --png solved.png
@@ -88,6 +92,7 @@ def solve(
     """
     from trm_fast.inference import Solver
     from trm_fast.interchange import locate
+    from trm_fast.tasks.base import Question
 
     if puzzle is None:
         if task is None:
@@ -103,6 +108,8 @@ def solve(
         raise UserError(f"{puzzle}: there is no puzzle in it")
     if png is not None and found.task.picture(questions[0]) is None:
         raise UserError(f"--png: the task {found.task.name} draws no pictures", wrong_use=True)
+    if submission is not None:
+        found.task.submission(Question.rows(questions[:1]).take(slice(0)), [])  # whether there is one, before the work
     solver = Solver(
         found.model, found.task, max_steps=max_steps, min_steps=min_steps, halt=halt, batch_size=batch_size,
         rollouts=rollouts, noise=noise, symmetries=symmetries, select=select, seed=seed,
@@ -116,6 +123,9 @@ def solve(
                 _show(found.task, question, answer, numbered=len(questions) > 1)
     if png is not None:
         _write_pictures(found.task, png, questions, answers)
+    if submission is not None:
+        ranked = [answer.candidates for answer in answers]
+        write_lines(submission, [json.dumps(found.task.submission(Question.rows(questions), ranked))])
     lines = [json.dumps(answer.to_json()) for answer in answers]
     if output is not None:
         write_lines(output, lines)

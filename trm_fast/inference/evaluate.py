@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,13 @@ import numpy as np
 from trm_fast.errors import UserError
 from trm_fast.inference.solver import Progress, Solver
 from trm_fast.inference.tries import Solved
-from trm_fast.tasks.base import IGNORE, Examples, Task
+from trm_fast.tasks.base import IGNORE, Candidates, Examples, Task
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """``interval``: 95 % Wilson interval of the exact accuracy; ``valid``: share that obeys the task's rules;
-    ``metrics``: what else the task measures."""
+    ``metrics``: what else the task measures; ``ranked``: all that was answered to each example."""
 
     exact_accuracy: float
     cell_accuracy: float
@@ -30,11 +31,12 @@ class Evaluation:
     seconds: float
     puzzles_per_second: float
     metrics: dict[str, float] = field(default_factory=dict)
+    ranked: Sequence[Candidates] = field(default=(), repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """Flat: the task's own measures stand beside the others."""
-        flat = asdict(self)
-        return flat | flat.pop("metrics")
+        flat = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("metrics", "ranked")}
+        return flat | self.metrics
 
 
 def evaluate(solver: Solver, examples: Examples, progress: Progress | None = None) -> Evaluation:
@@ -64,7 +66,8 @@ def score(task: Task, examples: Examples, solved: Solved, seconds: float) -> Eva
         interval=wilson_interval(exact, n),
         seconds=seconds,
         puzzles_per_second=n / seconds,
-        metrics=task.metrics(examples, solved.solution),
+        metrics=task.metrics(examples, solved.solution) | task.ranked_metrics(examples, solved.ranked),
+        ranked=solved.ranked,
     )
 
 

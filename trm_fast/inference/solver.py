@@ -15,7 +15,7 @@ from trm_fast.errors import UserError
 from trm_fast.inference.tries import Select, Solved, Tries
 from trm_fast.nn import TRM, Thought, think
 from trm_fast.nn.capture import Runner, graphs_on
-from trm_fast.tasks.base import Array, Examples, Question, Task
+from trm_fast.tasks.base import Array, Candidates, Examples, Question, Task
 
 DEFAULT_STEPS = 16
 """Supervision steps at most, as published, also for models trained with fewer: hard rows profit, the others halt."""
@@ -42,7 +42,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Answer:
-    """What every interface returns. ``converged``: halted by itself; ``valid``: the task's rules, None without any."""
+    """What every interface returns. ``converged``: halted by itself; ``valid``: the task's rules, None without any;
+    ``candidates``: all distinct answers of several tries, as the model gives them."""
 
     solution: str
     confidence: float
@@ -50,6 +51,7 @@ class Answer:
     converged: bool
     valid: bool | None
     raw: Array = field(repr=False, compare=False)
+    candidates: Candidates = field(repr=False, compare=False)
     trajectory: list[Step] | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -74,7 +76,8 @@ class Solver:
             deviation) on the latent state before every step (arXiv 2605.19943).
         symmetries: images of each question under the task's symmetries that are tried, the question itself included.
         select: which try counts: one that obeys the task's ``rules`` (then no further one is made), the largest
-            ``confidence``, or the ``majority`` of equal answers. ``auto`` is rules where the task has them.
+            ``confidence``, or the ``majority`` of equal answers. ``auto`` is rules where the task has them, majority
+            where it votes.
         seed: of noise and symmetries.
         graph: on a GPU, steps are captured once and replayed.
     """
@@ -111,7 +114,9 @@ class Solver:
     def _selection(self) -> Select:
         if self.select != "auto":
             return self.select
-        return "rules" if self.task.has_rules else "confidence"
+        if self.task.has_rules:
+            return "rules"
+        return "majority" if self.task.majority else "confidence"
 
     @property
     def _runner(self) -> Callable[[], Runner] | None:
@@ -241,6 +246,7 @@ class Solver:
                 valid=None if solved.valid is None else bool(solved.valid[row]),
                 raw=solved.solution[row],
                 trajectory=trajectories[row] if return_trajectory else None,
+                candidates=solved.candidates(row),
             )
 
     def _step(self, question: Question, now: Thought, i: int) -> Step:

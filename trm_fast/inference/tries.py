@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from trm_fast.nn import Thought
-from trm_fast.tasks.base import Array, Examples, Task
+from trm_fast.tasks.base import Array, Candidates, Examples, Task
 
 Select = Literal["rules", "confidence", "majority"]
 
@@ -18,13 +18,16 @@ Select = Literal["rules", "confidence", "majority"]
 @dataclass
 class Solved:
     """Answers to N rows: ``solution`` (N, ...), tokens int64 (N, L) say, ``confidence`` (N,), ``converged``, ``valid``
-    bool (N,) or None, and ``steps`` int64 (N,), the supervision steps spent on a row, all its tries together."""
+    bool (N,) or None, and ``steps`` int64 (N,), the supervision steps spent on a row, all its tries together.
+    ``tries`` (N, K, ...) and ``sure`` (N, K): every try's answer and confidence, -1 for one that was never made."""
 
     solution: Array
     confidence: npt.NDArray[np.float32]
     steps: npt.NDArray[np.int64]
     converged: npt.NDArray[np.bool_]
     valid: npt.NDArray[np.bool_] | None
+    tries: Array = field(repr=False)
+    sure: npt.NDArray[np.float32] = field(repr=False)
 
     @classmethod
     def joined(cls, parts: Sequence[Solved]) -> Solved:
@@ -32,6 +35,29 @@ class Solved:
         columns: dict[str, Any] = {f.name: [getattr(part, f.name) for part in parts] for f in fields(cls)}
         joined: dict[str, Any] = {name: None if c[0] is None else np.concatenate(c) for name, c in columns.items()}
         return cls(**joined)
+
+    @property
+    def ranked(self) -> Sequence[Candidates]:
+        """All distinct answers to each question, ranked when they are looked at."""
+        return _Ranking(self)
+
+    def candidates(self, row: int) -> Candidates:
+        made = np.flatnonzero(self.sure[row] >= 0)
+        first, _, votes, mean = _ranked(self.tries[row, made], self.sure[row, made])
+        return Candidates(self.tries[row, made[first]], votes, mean)
+
+
+class _Ranking(Sequence[Candidates]):
+    def __init__(self, solved: Solved) -> None:
+        self.solved = solved
+
+    def __len__(self) -> int:
+        return len(self.solved.sure)
+
+    def __getitem__(self, row: Any) -> Any:
+        if isinstance(row, slice):
+            return [self.solved.candidates(r) for r in range(*row.indices(len(self)))]
+        return self.solved.candidates(range(len(self))[row])
 
 
 class Tries:
@@ -78,22 +104,20 @@ class Tries:
         rollouts, symmetries, N = self.shape
         given = np.zeros(self.asked.inputs.shape, dtype=np.int64) if self.solution is None else self.solution
         by_rollout = given.reshape(rollouts, symmetries, N, *given.shape[1:]).swapaxes(1, 2)
-        tried = np.concatenate([self.undo(answers) for answers in by_rollout], axis=1)  # (N, tries, L)
+        tried: Array = np.concatenate([self.undo(answers) for answers in by_rollout], axis=1)  # (N, tries, L)
+        tried = self.task.tidy(tried.reshape(len(self.rows), *given.shape[1:])).reshape(tried.shape)
         sure, steps, converged = (
             a.reshape(rollouts * symmetries, N).T for a in (self.confidence, self.steps, self.converged)
         )
         valid = None
         if self.task.has_rules:
-            repeated = self.asked.repeat(tried.shape[1])
-            valid = self.task.verify(repeated, tried.reshape(-1, *tried.shape[2:])).reshape(sure.shape)
+            repeated = self.asked.repeat(rollouts * symmetries)
+            valid = self.task.verify(repeated, tried.reshape(len(repeated), *given.shape[1:])).reshape(sure.shape)
         score = sure
         if select == "rules" and valid is not None:
             score = np.where(valid, 2.0, sure)  # the first of those that obey, or else the surest
         elif select == "majority":
-            made = sure >= 0
-            flat = tried.reshape(*tried.shape[:2], -1)
-            votes = ((flat[:, :, None] == flat[:, None]).all(-1) & made[:, None]).sum(-1)
-            score = np.where(made, votes + 0.5 * sure, -1.0)
+            score = np.stack([_leading(answers, s) for answers, s in zip(tried, sure, strict=True)])
         pick = (np.arange(N), score.argmax(axis=1))
         return Solved(
             solution=tried[pick],
@@ -101,7 +125,33 @@ class Tries:
             steps=steps.sum(axis=1),
             converged=converged[pick],
             valid=None if valid is None else valid[pick],
+            tries=tried,
+            sure=sure,
         )
+
+
+def _ranked(answers: Array, sure: npt.NDArray[np.float32]) -> tuple[Any, Any, Any, Any]:
+    """Distinct ones among K answers, by votes and then by mean confidence as in the published evaluation: where each
+    comes first, which of them every answer is, their votes, their mean confidence."""
+    if not len(answers):
+        return np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0, np.int64), np.zeros(0, np.float32)
+    flat = np.ascontiguousarray(answers.reshape(len(answers), -1))
+    keys = flat.view(np.dtype((np.void, flat.dtype.itemsize * flat.shape[1]))).ravel()
+    _, first, same, votes = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
+    mean = (np.bincount(same, weights=sure) / votes).astype(np.float32)
+    order = np.lexsort((first, -mean, -votes))
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return first[order], place[same], votes[order], mean[order]
+
+
+def _leading(answers: Array, sure: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """A score of each try (K,), largest for the surest among those that gave the first-ranked answer."""
+    made = sure >= 0
+    _, same, _, _ = _ranked(answers[made], sure[made])
+    score = np.full(len(sure), -1.0)
+    score[made] = np.where(same == 0, sure[made], -1.0)
+    return score
 
 
 def _unchanged(answers: Array) -> Array:

@@ -59,7 +59,8 @@ def _of_run(run: Path, from_step: int | None, device: str) -> Located:
     groups, state = checkpoint.load(run, from_step)
     model = TRM(config.model)
     try:
-        model.load_state_dict(groups["ema"])
+        rows = {name: t for name, t in groups["model"].items() if name == "puzzle_embedding"}
+        model.load_state_dict(groups["ema"] | rows)
     except (KeyError, RuntimeError) as error:
         text = " ".join(str(error).split())
         raise UserError(f"the checkpoint step_{state['step']} does not fit {run / CONFIG}: {text}") from None

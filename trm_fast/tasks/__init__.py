@@ -15,6 +15,7 @@ from trm_fast.errors import UserError
 from trm_fast.tasks.base import Task
 
 _CLASSES = {
+    "arc": "trm_fast.tasks.arc.task:ARC",
     "maze": "trm_fast.tasks.maze.task:Maze",
     "sudoku": "trm_fast.tasks.sudoku.task:Sudoku",
 }

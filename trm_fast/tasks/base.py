@@ -106,6 +106,16 @@ class Question:
         return Examples.asked(np.stack([q.inputs for q in questions]), ids, extra)
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """The distinct answers (K, ...) of several tries at one question, best first: by ``votes`` int (K,), the tries that
+    gave it, and then by ``confidence`` float32 (K,), their mean confidence."""
+
+    answers: Array
+    votes: npt.NDArray[np.int64]
+    confidence: npt.NDArray[np.float32]
+
+
 class TaskConfig(BaseModel):
     """The ``task:`` section of a configuration; tasks extend it with keys of their own."""
 
@@ -132,13 +142,14 @@ class Task(ABC):
     """One kind of problem. Instances are cheap, hold no data and are made from a validated configuration.
 
     ``noun``: what its examples are called in messages. ``has_rules``: whether ``verify`` can tell a right answer
-    without knowing it.
+    without knowing it. ``majority``: whether the most frequent of several tries is the one that counts, unless asked.
     """
 
     name: ClassVar[str]
     Config: ClassVar[type[TaskConfig]]
     noun: ClassVar[str] = "puzzles"
     has_rules: ClassVar[bool] = False
+    majority: ClassVar[bool] = False
 
     vocab_size: int = 2
     seq_len: int
@@ -178,6 +189,10 @@ class Task(ABC):
         symmetries."""
         raise UserError(f"the task {self.name} has no symmetries to vote over", wrong_use=True)
 
+    def tidy(self, answers: Array) -> Array:
+        """Answers (N, ...) without what means nothing, so that equal answers are equal arrays."""
+        return answers
+
     def right(self, labels: Array, answers: Array) -> npt.NDArray[np.bool_]:
         """Which numbers of the answers (N, ...) are right; labels that don't count are left out by who asks."""
         return labels == answers
@@ -185,6 +200,14 @@ class Task(ABC):
     def metrics(self, examples: Examples, answers: Array) -> dict[str, float]:
         """Further measures of the answers (N, ...) to examples, by name."""
         return {}
+
+    def ranked_metrics(self, examples: Examples, ranked: Sequence[Candidates]) -> dict[str, float]:
+        """Measures of all that was answered to each example, by name."""
+        return {}
+
+    def submission(self, questions: Examples, ranked: Sequence[Candidates]) -> Any:
+        """JSON that a competition takes; UserError in a task without one."""
+        raise UserError(f"the task {self.name} has no submission format", wrong_use=True)
 
     @abstractmethod
     def parse(self, text: str, where: str = "") -> Question:

@@ -291,7 +291,8 @@ class Trainer:
         self._check_loss(totals)
         groups = {
             "model": self.model.state_dict(),
-            "ema": self._averaged_tensors(),
+            # Puzzle rows have no average, and they may be gigabytes: they are written once.
+            "ema": {name: t for name, t in self._averaged_tensors().items() if name != "puzzle_embedding"},
             "optimizer": self.optimizer.tensors(self._names),
             "carry": {
                 **{name: world.gather(tensor) for name, tensor in step.carry.tensors().items()},

@@ -1,0 +1,148 @@
+"""Encoding, augmentations and their inverses against plain Python on lists."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trm_fast.tasks.arc.grids import (
+    FLIP_COLUMNS,
+    FLIP_ROWS,
+    TRANSPOSE,
+    Symmetries,
+    decode,
+    encode,
+    images,
+    labels_of,
+    sizes_of,
+    tokens_of,
+)
+from trm_fast.tasks.arc.symmetry import augmentations
+from trm_fast.tasks.base import IGNORE
+
+Rows = list[list[int]]
+
+
+def canvas_of(grid: Rows, side: int, down: int = 0, right: int = 0) -> Rows:
+    """The published layout, cell by cell."""
+    canvas = [[0] * side for _ in range(side)]
+    height, width = len(grid), len(grid[0])
+    for i in range(height):
+        for j in range(width):
+            canvas[down + i][right + j] = grid[i][j] + 2
+    for i in range(height):
+        if right + width < side:
+            canvas[down + i][right + width] = 1
+    for j in range(width):
+        if down + height < side:
+            canvas[down + height][right + j] = 1
+    return canvas
+
+
+def image_of(grid: Rows, element: int, colors: list[int]) -> Rows:
+    if element & FLIP_ROWS:
+        grid = grid[::-1]
+    if element & FLIP_COLUMNS:
+        grid = [row[::-1] for row in grid]
+    if element & TRANSPOSE:
+        grid = [list(column) for column in zip(*grid, strict=True)]
+    return [[colors[c] for c in row] for row in grid]
+
+
+def random_grids(count: int, side: int, rng: np.random.Generator) -> list[np.ndarray]:
+    shapes = rng.integers(1, side + 1, (count, 2))
+    return [rng.integers(0, 10, shape).astype(np.uint8) for shape in shapes]
+
+
+@pytest.mark.parametrize("side", [1, 4, 30])
+def test_encoding_is_the_published_one(side: int) -> None:
+    grids = random_grids(40, side, np.random.default_rng(side))
+    tokens = encode(grids, side)
+    for grid, row in zip(grids, tokens, strict=True):
+        assert row.reshape(side, side).tolist() == canvas_of(grid.tolist(), side)
+        np.testing.assert_array_equal(decode(row, side), grid)
+    assert sizes_of(tokens, side).tolist() == [list(grid.shape) for grid in grids]
+
+
+@pytest.mark.parametrize("side", [1, 5, 30])
+def test_images_are_those_of_plain_python(side: int) -> None:
+    rng = np.random.default_rng(side)
+    grids = random_grids(64, side, rng)
+    elements = (np.arange(64) % 8).astype(np.uint8)
+    colors = np.stack([rng.permutation(10) for _ in grids]).astype(np.uint8)
+    wanted = [image_of(g.tolist(), int(e), c.tolist()) for g, e, c in zip(grids, elements, colors, strict=True)]
+    room = [(side - len(w), side - len(w[0])) for w in wanted]
+    offsets = np.array([[rng.integers(r + 1), rng.integers(c + 1)] for r, c in room])
+    found = images(encode(grids, side), side, Symmetries(elements, colors), offsets=offsets)
+    for cells, rows, (down, right) in zip(found, wanted, offsets.tolist(), strict=True):
+        assert cells.reshape(side, side).tolist() == canvas_of(rows, side, down, right)
+
+
+def test_an_inverse_undoes_its_symmetry() -> None:
+    rng = np.random.default_rng(0)
+    tokens = encode(random_grids(160, 9, rng), 9)
+    symmetries = augmentations(list("abcde"), 31, 0, colors=True, dihedral=True)
+    assert set(symmetries.dihedral.tolist()) == set(range(8))
+    moved = images(tokens, 9, symmetries)
+    assert (moved != tokens).any(axis=1).mean() > 0.9
+    np.testing.assert_array_equal(images(moved, 9, symmetries.inverse()), tokens)
+
+
+def test_many_images_are_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    tokens, offsets = encode(random_grids(50, 4, rng), 5), rng.integers(0, 2, (50, 2))
+    symmetries = augmentations(["x"], 49, 0, colors=True, dihedral=True)
+    cases = [(None, None, None), (symmetries, None, None), (symmetries, sizes_of(tokens, 5), offsets)]
+    whole = [images(tokens, 5, *case) for case in cases]
+    monkeypatch.setattr("trm_fast.tasks.arc.grids.AT_ONCE", 7)
+    for case, wanted in zip(cases, whole, strict=True):
+        np.testing.assert_array_equal(images(tokens, 5, *case), wanted)
+
+
+def test_augmentations_are_those_of_the_name_and_the_seed() -> None:
+    def made(names: list[str], count: int = 20, seed: int = 3, **options: bool) -> Symmetries:
+        return augmentations(names, count, seed, **({"colors": True, "dihedral": True} | options))
+
+    both, alone = made(["one", "two"]), made(["two"])
+    np.testing.assert_array_equal(both.colors[21:], alone.colors)
+    np.testing.assert_array_equal(both.dihedral[21:], alone.dihedral)
+    assert (made(["two"], seed=4).colors != alone.colors).any()
+    assert alone.dihedral[0] == 0
+    assert alone.colors[0].tolist() == list(range(10))
+    assert (alone.colors[:, 0] == 0).all()  # black stays
+    assert (np.sort(alone.colors, axis=1) == np.arange(10)).all()
+    assert sorted(made(["x"], 7, colors=False).dihedral.tolist()) == list(range(8))
+    assert not made(["x"], 7, dihedral=False).dihedral.any()
+
+
+def test_a_predicted_grid_ends_where_colors_end() -> None:
+    """The largest rectangle from the corner; what is beyond the border is free."""
+    noise = np.random.default_rng(0).integers(0, 12, (50, 6, 6))
+    for rows in noise.reshape(50, 36):
+        cells = rows.reshape(6, 6)
+        areas = {(h, w): h * w for h in range(1, 7) for w in range(1, 7) if (cells[:h, :w] >= 2).all()}
+        height, width = sizes_of(rows[None], 6)[0].tolist()
+        assert height * width == max(areas.values(), default=0)
+        np.testing.assert_array_equal(decode(rows, 6), cells[:height, :width] - 2)
+    grid = np.array([[1, 2], [3, 4]], dtype=np.uint8)
+    scribbled = encode([grid], 6).reshape(6, 6)
+    scribbled[3:, :], scribbled[:, 3:] = 7, 9
+    np.testing.assert_array_equal(decode(scribbled.reshape(-1), 6), grid)
+    np.testing.assert_array_equal(images(scribbled.reshape(1, -1), 6), encode([grid], 6))
+
+
+def test_no_grid_at_all() -> None:
+    nothing = np.zeros((2, 16), dtype=np.uint8)
+    nothing[1] = 1
+    assert sizes_of(nothing, 4).tolist() == [[0, 0], [0, 0]]
+    assert decode(nothing[1], 4).size == 0
+    assert not images(nothing, 4).any()
+    assert not encode([None], 4).any()
+
+
+def test_padding_has_no_label() -> None:
+    tokens = encode([np.array([[5]], dtype=np.uint8), None], 3)
+    labels = labels_of(tokens)
+    assert labels.tolist()[0] == [7, 1, IGNORE, 1, *[IGNORE] * 5]
+    assert (labels[1] == IGNORE).all()
+    np.testing.assert_array_equal(tokens_of(labels), tokens)

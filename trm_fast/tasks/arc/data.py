@@ -1,0 +1,84 @@
+"""Which tasks of the data are used, and whose test pairs are held out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from trm_fast.errors import UserError
+from trm_fast.tasks.arc import files
+from trm_fast.tasks.arc.files import ARCTask
+from trm_fast.tasks.arc.symmetry import ELEMENTS
+from trm_fast.tasks.base import DataConfig, TaskConfig
+
+
+class ARCConfig(TaskConfig):
+    """``canvas``: side of the square that grids are put on; tasks with larger grids are left out, with a note.
+
+    ``subsets``: parts of the data to use, by default all. ``tasks``: only these. ``held_out``: the subsets whose test
+    pairs are not trained on but asked, by default all; their demonstration pairs are trained on, as published.
+    ``augmentations``: augmented copies of each task besides itself, by permuted ``colors`` (but black) and ``dihedral``
+    elements; ``augmentation_seed`` draws them. ``colors: shared`` gives every training pair colours of its own and
+    rows to dihedral elements alone: for tasks whose rule is the same whatever the colours are (black aside).
+    ``translation``: training pairs are moved about on the canvas.
+    """
+
+    name: str = "arc"
+    canvas: int = Field(default=files.LARGEST, ge=1, le=files.LARGEST)
+    subsets: list[str] | None = None
+    tasks: list[str] | None = None
+    held_out: list[str] | None = None
+    augmentations: int = Field(default=1000, ge=0)
+    colors: bool | Literal["shared"] = True
+    dihedral: bool = True
+    translation: bool = True
+    augmentation_seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _enough(self) -> ARCConfig:
+        most = None if self.colors is True else ELEMENTS - 1 if self.dihedral else 0
+        if most is not None and self.augmentations > most:
+            raise ValueError(f"without colors: true there are {most} augmentations at most, not {self.augmentations}")
+        return self
+
+
+def choose(config: ARCConfig, data: DataConfig) -> tuple[list[ARCTask], set[str], list[str]]:
+    """The tasks in use, the names of those whose test pairs are held out, and notes.
+
+    With ``data.test`` the tasks of that source are added, and only their test pairs are held out.
+    """
+    if data.source is None:
+        raise UserError(
+            "the task arc needs data: --data FILE, such as a folder of task files, a Kaggle challenges file, or "
+            "several of them separated by commas",
+            wrong_use=True,
+        )
+    tasks = files.read(data.source if data.test is None else f"{data.source},{data.test}")
+    subsets = {task.subset for task in tasks}
+    for key, wanted, there in (
+        ("subsets", config.subsets, subsets),
+        ("held_out", config.held_out, subsets),
+        ("tasks", config.tasks, {task.name for task in tasks}),
+    ):
+        if missing := sorted(set(wanted or ()) - there):
+            known = f"; it has {', '.join(sorted(there))}" if len(there) < 20 else ""
+            raise UserError(f"task.{key}: the data has no {', '.join(missing[:5])}{known}")
+    if data.test is not None:
+        held = {task.name for task in files.read(data.test)}
+    else:
+        held = {task.name for task in tasks if config.held_out is None or task.subset in config.held_out}
+    tasks = [task for task in tasks if config.subsets is None or task.subset in config.subsets]
+    tasks = [task for task in tasks if config.tasks is None or task.name in config.tasks]
+    if not tasks:
+        raise UserError(f"{data.source}: none of task.tasks is in task.subsets")
+    fitting = [task for task in tasks if task.largest <= config.canvas]
+    side = f"{config.canvas} x {config.canvas}"
+    if not fitting:
+        raise UserError(f"{data.source}: no task is left: all have grids over {side}")
+    left_out = len(tasks) - len(fitting)
+    return (
+        fitting,
+        held,
+        [f"{left_out} of {len(tasks)} tasks have grids over {side}: they are left out"] * bool(left_out),
+    )

@@ -1,0 +1,192 @@
+"""ARC tasks in files: one task a file, a folder of them, the Kaggle pair, or subsets of tasks in one object."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trm_fast.errors import UserError
+from trm_fast.tasks.arc.grids import COLORS, Grid
+
+LARGEST = 30
+KNOWN = set(range(COLORS))
+SUFFIXES = (".json", ".json.gz")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A grid and what becomes of it, None where that is not known."""
+
+    input: Grid
+    output: Grid | None
+
+    @property
+    def largest(self) -> int:
+        """The longest side of both grids."""
+        return max(*self.input.shape, *(() if self.output is None else self.output.shape))
+
+
+@dataclass(frozen=True)
+class ARCTask:
+    """Demonstration pairs and test pairs; ``subset`` is the part of a data set it belongs to."""
+
+    name: str
+    subset: str
+    train: list[Pair]
+    test: list[Pair]
+
+    @property
+    def largest(self) -> int:
+        return max(pair.largest for pair in self.train + self.test)
+
+    def fingerprint(self) -> str:
+        """Tells tasks by their demonstration pairs, in whatever order these stand."""
+        pairs = sorted(json.dumps([_rows(p.input), _rows(p.output)]) for p in self.train)
+        return f"{zlib.crc32(''.join(pairs).encode()):08x}"
+
+
+def read(source: str) -> list[ARCTask]:
+    """The tasks of a file, of a folder of task files, or of several of these, separated by commas.
+
+    A file (``.gz``, too) holds a task {"train": [{"input", "output"}], "test": [...]}, or tasks by id (a Kaggle
+    ``..._challenges.json`` finds its ``..._solutions.json`` beside it), or subsets of tasks by id. UserError with file
+    and place for what is malformed, and for a task that comes twice.
+    """
+    tasks: dict[str, ARCTask] = {}
+    for part in source.split(","):
+        path = Path(part.strip())
+        for task in _folder(path) if path.is_dir() else _file(path):
+            if task.name in tasks:
+                raise UserError(f"{path}: the task {task.name} is in the data already ({tasks[task.name].subset})")
+            tasks[task.name] = task
+    return list(tasks.values())
+
+
+def read_text(text: str, where: str) -> ARCTask:
+    """One task without a name, from JSON."""
+    return _task(_json(text, where), "", "", where)
+
+
+def _folder(folder: Path) -> Iterable[ARCTask]:
+    files = sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIXES))
+    if not files:
+        raise UserError(f"{folder} has no task files (.json)")
+    for file in files:
+        yield _task(_json(_text(file), str(file)), _stem(file), folder.resolve().name, str(file))
+
+
+def _file(path: Path) -> Iterable[ARCTask]:
+    content = _json(_text(path), str(path))
+    if not isinstance(content, dict) or not content:
+        raise UserError(f"{path}: expected an object of tasks or of subsets of tasks")
+    if _is_task(content):
+        yield _task(content, _stem(path), path.resolve().parent.name, str(path))
+        return
+    if all(isinstance(value, dict) and value and not _is_task(value) for value in content.values()):
+        for subset, tasks in content.items():
+            for name, task in tasks.items():
+                yield _task(task, name, subset, f"{path}: {subset}: {name}")
+        return
+    if all(isinstance(value, list) for value in content.values()):
+        raise UserError(f"{path} has lists of grids alone: give the challenges file, it finds its solutions beside it")
+    answers = _solutions(path)
+    for name, task in content.items():
+        where = f"{path}: {name}"
+        if _is_task(task) and name in answers:
+            task = task | {"test": _joined(task["test"], answers[name], where)}
+        yield _task(task, name, _stem(path).removesuffix("_challenges").split("_")[-1], where)
+
+
+def _solutions(path: Path) -> dict[str, Any]:
+    beside = path.with_name(path.name.replace("challenges", "solutions"))
+    if beside == path or not beside.is_file():
+        return {}
+    content = _json(_text(beside), str(beside))
+    if not isinstance(content, dict):
+        raise UserError(f"{beside}: expected an object with a list of grids for each task")
+    return content
+
+
+def _joined(questions: Any, answers: Any, where: str) -> list[Any]:
+    if not isinstance(questions, list) or not isinstance(answers, list) or len(questions) != len(answers):
+        raise UserError(f"{where}: its solutions are not one grid for each of its test inputs")
+    return [{**_pair(q, where), "output": a} for q, a in zip(questions, answers, strict=True)]
+
+
+def _is_task(value: Any) -> bool:
+    return isinstance(value, dict) and "train" in value and "test" in value
+
+
+def _task(value: Any, name: str, subset: str, where: str) -> ARCTask:
+    if not _is_task(value):
+        raise UserError(f'{where}: a task is an object with "train" and "test"')
+    parts: dict[str, list[Pair]] = {}
+    for part in ("train", "test"):
+        if not isinstance(value[part], list) or not value[part]:
+            raise UserError(f'{where}: "{part}" must be a list of pairs, and not an empty one')
+        parts[part] = []
+        for index, raw in enumerate(value[part]):
+            at = f"{where}: {part}[{index}]"
+            pair = _pair(raw, at)
+            output = pair.get("output")
+            if output is None and part == "train":
+                raise UserError(f'{at}: a demonstration pair needs an "output"')
+            question = _grid(pair["input"], f"{at}.input")
+            parts[part].append(Pair(question, None if output is None else _grid(output, f"{at}.output")))
+    return ARCTask(name, subset, parts["train"], parts["test"])
+
+
+def _pair(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict) or "input" not in value:
+        raise UserError(f'{where}: a pair is an object with an "input" and an "output"')
+    return value
+
+
+def _grid(value: Any, where: str) -> Grid:
+    """Checks one grid and says which row is wrong."""
+    if not isinstance(value, list) or not value or not all(isinstance(row, list) and row for row in value):
+        raise UserError(f"{where}: a grid is a list of rows, each a list of colours 0 to {COLORS - 1}")
+    width = len(value[0])
+    for number, row in enumerate(value):
+        if len(row) != width:
+            raise UserError(f"{where}: row {number} has {len(row)} cells, row 0 has {width}")
+        if set(map(type, row)) != {int} or not set(row) <= KNOWN:
+            wrong = next(cell for cell in row if type(cell) is not int or cell not in KNOWN)
+            raise UserError(f"{where}: row {number}: {wrong!r} is no colour: they are 0 to {COLORS - 1}")
+    if max(len(value), width) > LARGEST:
+        raise UserError(f"{where}: {len(value)} x {width} cells; a grid has at most {LARGEST} x {LARGEST}")
+    return np.array(value, dtype=np.uint8)
+
+
+def _rows(grid: Grid | None) -> Any:
+    return None if grid is None else grid.tolist()
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".json")
+
+
+def _text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+        return (gzip.decompress(data) if path.name.endswith(".gz") else data).decode("utf-8")
+    except FileNotFoundError:
+        raise UserError(f"there is no file or folder {path}") from None
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise UserError(f"{path} can't be read: {error}") from None
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        place = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        raise UserError(f"{where}{place}: not valid JSON: {reason}") from None

@@ -1,0 +1,134 @@
+"""Grids as tokens on a square canvas, and their symmetries, for many grids at once.
+
+The published encoding: 0 is padding, 1 the border below and right of a grid (where the canvas has room for it), a
+colour is 2 more than its number. A label does not count on padding, so what a model puts there is free; reading a grid
+back looks at the border alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trm_fast.tasks.base import IGNORE, Array, IntArray
+
+PADDING, BORDER, BLACK = 0, 1, 2
+COLORS = 10
+VOCABULARY = COLORS + BLACK
+Grid = npt.NDArray[np.uint8]
+"""Colours 0..9, (height, width)."""
+
+Tokens = npt.NDArray[np.uint8]
+
+TRANSPOSE, FLIP_ROWS, FLIP_COLUMNS = 4, 2, 1
+"""Bits of a dihedral element: the grid is read by columns; its rows backwards; its columns backwards."""
+
+INVERSE = np.array([0, 1, 2, 3, 4, 6, 5, 7])
+"""Without a transposition an element is its own inverse; with one, the flips change places."""
+
+
+AT_ONCE = 4096
+"""Grids that are turned at a time: the tables of places are ten times as large as the grids."""
+
+
+@dataclass(frozen=True)
+class Symmetries:
+    """N of them: dihedral elements (N,) in 0..7 and what each colour becomes, (N, 10)."""
+
+    dihedral: npt.NDArray[np.uint8]
+    colors: npt.NDArray[np.uint8]
+
+    def take(self, rows: Any) -> Symmetries:
+        return Symmetries(self.dihedral[rows], self.colors[rows])
+
+    def inverse(self) -> Symmetries:
+        back = np.argsort(self.colors, axis=1).astype(np.uint8)
+        return Symmetries(INVERSE[self.dihedral].astype(np.uint8), back)
+
+
+def encode(grids: Sequence[Grid | None], canvas: int) -> Tokens:
+    """Tokens (N, canvas * canvas) of grids in the upper left corner; nothing but padding for None."""
+    tokens = np.zeros((len(grids), canvas, canvas), dtype=np.uint8)
+    for token, grid in zip(tokens, grids, strict=True):
+        if grid is not None:
+            height, width = grid.shape
+            token[:height, :width] = grid + BLACK
+            token[height : height + 1, :width] = BORDER
+            token[:height, width : width + 1] = BORDER
+    return tokens.reshape(len(grids), canvas * canvas)
+
+
+def sizes_of(tokens: Array, canvas: int) -> npt.NDArray[np.intp]:
+    """Height and width (N, 2) of the grid in the upper left corner, 0 and 0 where there is none.
+
+    The grid is the largest rectangle of colours, as in the published evaluation: a border cell ends it, and so does
+    anything else that is no colour.
+    """
+    colors = (tokens >= BLACK).reshape(-1, canvas, canvas)
+    widths = np.minimum.accumulate(np.logical_and.accumulate(colors, axis=2).sum(axis=2), axis=1)
+    areas = widths * np.arange(1, canvas + 1)
+    last = areas.argmax(axis=1)
+    width = widths[np.arange(len(last)), last]
+    sizes: npt.NDArray[np.intp] = np.stack([np.where(width > 0, last + 1, 0), width], axis=1)
+    return sizes
+
+
+def decode(tokens: Array, canvas: int) -> Grid:
+    """The grid of one canvas (canvas * canvas,); of no rows where there is none."""
+    height, width = sizes_of(tokens[None], canvas)[0]
+    grid: Grid = (tokens.reshape(canvas, canvas)[:height, :width] - BLACK).astype(np.uint8)
+    return grid
+
+
+def images(
+    tokens: Array,
+    canvas: int,
+    symmetries: Symmetries | None = None,
+    sizes: npt.NDArray[np.intp] | None = None,
+    offsets: npt.NDArray[np.intp] | None = None,
+) -> Tokens:
+    """Each grid, read from the upper left corner of tokens (N, canvas * canvas), under a symmetry of its own and moved
+    down and right by ``offsets`` (N, 2), with its border and nothing else."""
+    if len(tokens) > AT_ONCE:
+        slices = [slice(start, start + AT_ONCE) for start in range(0, len(tokens), AT_ONCE)]
+        chosen = [None if symmetries is None else symmetries.take(rows) for rows in slices]
+        parts = [[None if a is None else a[rows] for a in (sizes, offsets)] for rows in slices]
+        return np.concatenate([images(tokens[r], canvas, c, *p) for r, c, p in zip(slices, chosen, parts, strict=True)])
+    N, S = len(tokens), canvas
+    sizes = sizes_of(tokens, S) if sizes is None else sizes
+    element = np.zeros(N, dtype=np.uint8) if symmetries is None else symmetries.dihedral
+    turned = (element & TRANSPOSE) > 0
+    height, width = np.where(turned, sizes.T[::-1], sizes.T)[:, :, None]
+    row, column = np.broadcast_to(np.arange(S), (2, N, S)) - (0 if offsets is None else offsets.T[:, :, None])
+    in_rows, in_columns = (row >= 0) & (row < height), (column >= 0) & (column < width)
+    # The flips are those of the grid, whose rows lie along the image's columns when it is transposed.
+    flipped = INVERSE[element][:, None]
+    row_from = np.where(flipped & FLIP_ROWS, height - 1 - row, row)
+    column_from = np.where(flipped & FLIP_COLUMNS, width - 1 - column, column)
+    row_step, column_step = np.where(turned, 1, S)[:, None], np.where(turned, S, 1)[:, None]
+    start = (S * S * np.arange(N))[:, None]
+    places = (np.where(in_rows, row_from * row_step, 0) + start)[:, :, None]
+    places = places + np.where(in_columns, column_from * column_step, 0)[:, None, :]
+    cells = np.ascontiguousarray(tokens, dtype=np.uint8).ravel().take(places)
+    if symmetries is not None:
+        table = np.zeros((N, VOCABULARY), dtype=np.uint8)
+        table[:, BLACK:] = symmetries.colors + BLACK
+        cells = table.ravel().take(cells + (VOCABULARY * np.arange(N))[:, None, None])
+    inside = in_rows[:, :, None] & in_columns[:, None, :]
+    border = ((row == height) & (height > 0))[:, :, None] & in_columns[:, None, :]
+    border |= in_rows[:, :, None] & ((column == width) & (width > 0))[:, None, :]
+    return (cells * inside + border).astype(np.uint8).reshape(N, S * S)
+
+
+def labels_of(tokens: Tokens) -> IntArray:
+    """Labels: padding does not count."""
+    return np.where(tokens == PADDING, IGNORE, tokens.astype(np.int32))
+
+
+def tokens_of(labels: Array) -> Tokens:
+    """What ``labels_of`` was given."""
+    return np.maximum(labels, PADDING).astype(np.uint8)
