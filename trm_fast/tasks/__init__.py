@@ -17,6 +17,8 @@ from trm_fast.tasks.base import Task
 _CLASSES = {
     "arc": "trm_fast.tasks.arc.task:ARC",
     "maze": "trm_fast.tasks.maze.task:Maze",
+    "copy": "trm_fast.tasks.copy:Copy",
+    "sequence": "trm_fast.tasks.sequence:Sequence",
     "sudoku": "trm_fast.tasks.sudoku.task:Sudoku",
 }
 
