@@ -99,7 +99,9 @@ def test_files_are_split_and_never_shared(tmp_path: Path) -> None:
     path.write_text("\n".join(f"{i / 20} 0 0 0 0" for i in range(20)))
     data = make().dataset(DataConfig(source=str(path), holdout=0.25), 0)
     assert (len(data.train), len(data.test)) == (15, 5)
-    assert sorted([*data.train.inputs[:, 0, 0], *data.test.inputs[:, 0, 0]]) == pytest.approx([i / 20 for i in range(20)])
+    assert sorted([*data.train.inputs[:, 0, 0], *data.test.inputs[:, 0, 0]]) == pytest.approx(
+        [i / 20 for i in range(20)]
+    )
     both = make().dataset(DataConfig(source=str(path), test=str(path)), 0)
     assert (len(both.train), len(both.test)) == (20, 20)
     path.write_text("0 0 0 0 0")

@@ -11,7 +11,9 @@ from trm_fast.errors import UserError
 from trm_fast.tasks.numbers import lines_of, read_numbers, write_numbers
 
 
-@pytest.mark.parametrize("text", ["1 -2.5 3e-1", "1,-2.5,0.3", " 1;\t-2.5 ; .3\n", "[1, -2.5, 0.3]", "[\n1,-2.5,\n0.3]"])
+@pytest.mark.parametrize(
+    "text", ["1 -2.5 3e-1", "1,-2.5,0.3", " 1;\t-2.5 ; .3\n", "[1, -2.5, 0.3]", "[\n1,-2.5,\n0.3]"]
+)
 def test_ways_to_write_them(text: str) -> None:
     np.testing.assert_array_equal(read_numbers(text), [1, -2.5, 0.3])
 

@@ -18,8 +18,10 @@ _CLASSES = {
     "arc": "trm_fast.tasks.arc.task:ARC",
     "maze": "trm_fast.tasks.maze.task:Maze",
     "copy": "trm_fast.tasks.copy:Copy",
+    "multi": "trm_fast.tasks.multi:Multi",
     "sequence": "trm_fast.tasks.sequence:Sequence",
     "sudoku": "trm_fast.tasks.sudoku.task:Sudoku",
+    "symbols": "trm_fast.tasks.symbols:Symbols",
 }
 
 
