@@ -26,8 +26,8 @@ SECTIONS: list[dict[str, Any]] = [
 PUZZLE = "3.......4.3...42"
 
 
-def make(**changes: Any) -> Multi:
-    return Multi(MultiConfig(tasks=SECTIONS, **changes))
+def make(mask: bool = True) -> Multi:
+    return Multi(MultiConfig(tasks=SECTIONS, mask=mask))
 
 
 def test_a_length_and_a_vocabulary_for_all() -> None:
@@ -183,7 +183,7 @@ def test_what_padding_holds_never_reaches_an_answer(mixing: Any) -> None:
 def test_the_task_embedding_changes_the_answer() -> None:
     """The same letters, asked as a copy and as a reversal, reach the model as different examples."""
     torch.manual_seed(0)
-    both = Multi(MultiConfig(tasks=[{**SECTIONS[1], "label": "a"}, {**SECTIONS[1], "label": "b", "order": "reversed"}]))
+    both = Multi(MultiConfig(tasks=({**SECTIONS[1], "label": "a"}, {**SECTIONS[1], "label": "b", "order": "reversed"})))
     a, b = both.parse("a: abcda"), both.parse("b: abcda")
     np.testing.assert_array_equal(a.inputs, b.inputs)
     assert (a.puzzle_id, b.puzzle_id) == (0, 1)
