@@ -132,14 +132,14 @@ def _resized(tensors: Mapping[str, Tensor], known: dict[str, Any], puzzles: int)
 
 
 def _expansion(tensors: Mapping[str, Tensor], known: Mapping[str, Any]) -> float:
-    """An expansion that gives the SwiGLUs their widths; the published 4 wherever it does."""
+    """An expansion that gives the SwiGLUs their widths: the configured one, or the published 4, wherever it does."""
     widths = {}  # width -> inner
     for name in ("mlp.gate_up_proj.weight", "mlp_t.gate_up_proj.weight"):
         tensor = tensors.get(f"L_level.layers.0.{name}", torch.empty(0))
         if tensor.dim() == 2:
             widths[tensor.shape[1]] = tensor.shape[0] // 2
-    candidates = [EXPANSION, *([float(known["expansion"])] if known.get("expansion") else [])]
-    candidates += [1.5 * inner / width for width, inner in widths.items()]
+    told = [float(known["expansion"])] if known.get("expansion") else []
+    candidates = [*told, EXPANSION, *(1.5 * inner / width for width, inner in widths.items())]
     for expansion in candidates:
         config = TRMConfig(expansion=expansion, inner_multiple=MULTIPLE)
         if all(config.inner_size(width) == inner for width, inner in widths.items()):

@@ -58,7 +58,7 @@ def export_step(model: TRM, path: Path, *, masked: bool = False) -> None:
 
 def export_solve(model: TRM, path: Path, max_steps: int, *, masked: bool = False) -> None:
     """Writes the whole of ``model.solve``: ``inputs`` in; ``solution``, ``confidence`` float32 (B,), ``steps`` int64
-    (B,) and ``converged`` bool (B,) out. A row whose halting logit says so keeps its answer; the loop ends with the last.
+    (B,) and ``converged`` bool (B,) out. A row whose halting logit says so keeps its answer.
     """
     _write(_looped(_exported(model, masked, answers=True), model, max_steps), path)
 
@@ -120,7 +120,8 @@ def _looped(step: Any, model: TRM, max_steps: int) -> Any:
     }
     constants = {
         **{f"first_{name}": getattr(model, f"{name}_init").reshape(1, 1, -1).numpy() for name in states},
-        "axes_1": _ints(1), "axes_2": _ints(1, 2), "first": _ints(0), "most_steps": _int(max_steps),
+        "axes_state": _ints(1, 2), "axes_places": _ints(*range(1, len(kinds["solution"][1]))),
+        "first": _ints(0), "most_steps": _int(max_steps),
         "true": torch.tensor(True).numpy(), "threshold": torch.tensor(config.q_logit).numpy(),
         **{f"tail_{name}": _ints(*shape[1:]) for name, (_, shape) in kinds.items() if len(shape) > 1},
     }  # fmt: skip
@@ -143,11 +144,10 @@ def _looped(step: Any, model: TRM, max_steps: int) -> Any:
 
     # One turn: the step, then only rows that still think take what it says.
     now = {name: name if name in states else f"now_{name}" for name in kinds}  # names outside must not be used again
-    per_place = "axes_1" if tokens else "axes_2"
     body = [
         *graph.node,
-        h.make_node("Unsqueeze", ["now_thinking", "axes_2"], ["thinking_state"]),
-        h.make_node("Unsqueeze", ["now_thinking", per_place], ["thinking_places"]),
+        h.make_node("Unsqueeze", ["now_thinking", "axes_state"], ["thinking_state"]),
+        h.make_node("Unsqueeze", ["now_thinking", "axes_places"], ["thinking_places"]),
         h.make_node("Sigmoid", ["q"], ["sure"]),
         h.make_node("Greater", ["q", "threshold"], ["says_so"]),
         h.make_node("And", ["now_thinking", "says_so"], ["halts"]),

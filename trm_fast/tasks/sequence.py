@@ -29,7 +29,7 @@ class SequenceConfig(TaskConfig):
 
     name: str = "sequence"
     length: int = Field(8, ge=4)
-    horizon: int = Field(3, ge=1)
+    horizon: int = Field(2, ge=1)
     kinds: tuple[Kind, ...] = Field(KINDS, min_length=1, strict=False)
     ratio: float = Field(1.5, gt=1, le=10)
     train_count: int = Field(20_000, ge=1)
@@ -44,8 +44,8 @@ class SequenceConfig(TaskConfig):
 
 
 class Sequence(Task):
-    """Inputs (N, length + horizon, 2): each number over its sequence's scale, and 1 where one is asked for. Labels
-    (N, length + horizon, 1): NaN where the number was seen. ``extra["kind"]`` (N,): index into ``KINDS``, or -1."""
+    """A place a number to predict, and each place sees all that is known: inputs (N, horizon, length), the numbers over
+    their sequence's scale; labels (N, horizon, 1). ``extra["kind"]`` (N,): index into ``KINDS``, or -1."""
 
     name: ClassVar[str] = "sequence"
     Config: ClassVar[type[SequenceConfig]] = SequenceConfig
@@ -53,14 +53,13 @@ class Sequence(Task):
 
     def __init__(self, config: SequenceConfig | None = None) -> None:
         self.config = config or SequenceConfig()
-        self.length, self.horizon = self.config.length, self.config.horizon
-        self.seq_len = self.length + self.horizon
+        self.length, self.seq_len = self.config.length, self.config.horizon
 
     def model_keys(self, data: DataConfig) -> dict[str, Any]:
         return {
             "inputs": "values",
             "outputs": "values",
-            "input_width": 2,
+            "input_width": self.length,
             "output_width": 1,
             "seq_len": self.seq_len,
             "tolerance": self.config.tolerance,
@@ -82,31 +81,27 @@ class Sequence(Task):
         kinds = np.array([KINDS.index(k) for k in self.config.kinds], dtype=np.int32)[
             np.arange(count) % len(self.config.kinds)
         ]
-        return self._encode(sequences(kinds, self.seq_len, self.length // 2, self.config.ratio, rng), kinds)
+        return self._encode(
+            sequences(kinds, self.length + self.seq_len, self.length // 2, self.config.ratio, rng), kinds
+        )
 
     def _encode(self, numbers: Numbers, kinds: npt.NDArray[np.int32]) -> Examples:
         """Whole sequences (N, length + horizon) as examples."""
         scaled = (numbers / scale_of(numbers[:, : self.length])).astype(np.float32)
-        labels = scaled.copy()
-        labels[:, : self.length] = np.nan
         ids = np.zeros(len(numbers), dtype=np.int32)
-        return Examples(self._asked(scaled), labels[:, :, None], ids, {"kind": kinds})
+        return Examples(self._asked(scaled), scaled[:, self.length :, None], ids, {"kind": kinds})
 
     def _asked(self, scaled: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        inputs = np.zeros((len(scaled), self.seq_len, 2), dtype=np.float32)
-        inputs[:, : self.length, 0] = scaled[:, : self.length]
-        inputs[:, self.length :, 1] = 1
-        return inputs
+        return np.repeat(scaled[:, None, : self.length], self.seq_len, axis=1)
 
     def read(self, source: str) -> Examples:
-        rows = [self._numbers(text, where, (self.seq_len,)) for text, where in lines_of(source)]
+        rows = [self._numbers(text, where, (self.length + self.seq_len,)) for text, where in lines_of(source)]
         return self._encode(np.stack(rows), np.full(len(rows), -1, dtype=np.int32))
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
         """The negative of a sequence is one, too."""
         sign = rng.integers(0, 2, (len(examples), 1, 1)).astype(np.float32) * 2 - 1
-        inputs = examples.inputs * np.concatenate([sign, np.ones_like(sign)], axis=2)
-        return Examples(inputs, examples.labels * sign, examples.puzzle_ids, examples.extra)
+        return Examples(examples.inputs * sign, examples.labels * sign, examples.puzzle_ids, examples.extra)
 
     def right(self, labels: Array, answers: Array) -> npt.NDArray[np.bool_]:
         close: npt.NDArray[np.bool_] = np.abs(labels - answers) <= self.config.tolerance
@@ -114,9 +109,8 @@ class Sequence(Task):
 
     def metrics(self, examples: Examples, answers: Array) -> dict[str, float]:
         """The error as a share of the scale, and the exact accuracy of each kind that was generated."""
-        wanted = ~np.isnan(examples.labels)
-        exact = (self.right(examples.labels, answers) | ~wanted).all(axis=(1, 2))
-        measured = {"mean_absolute_error": float(np.nanmean(np.abs(examples.labels - answers)))}
+        exact = self.right(examples.labels, answers).all(axis=(1, 2))
+        measured = {"mean_absolute_error": float(np.abs(examples.labels - answers).mean())}
         for index, kind in enumerate(KINDS):
             if len(rows := np.flatnonzero(examples.extra["kind"] == index)):
                 measured[f"exact_accuracy_{kind}"] = float(exact[rows].mean())
@@ -124,7 +118,7 @@ class Sequence(Task):
 
     def parse(self, text: str, where: str = "") -> Question:
         """``length`` numbers; where ``horizon`` more follow (a data file's row), those are left out."""
-        numbers = self._numbers(text, where, (self.length, self.seq_len))[None, : self.length]
+        numbers = self._numbers(text, where, (self.length, self.length + self.seq_len))[None, : self.length]
         scaled = (numbers / scale_of(numbers)).astype(np.float32)
         return Question(text.strip(), self._asked(scaled)[0], where, extra={"kind": np.array(-1, dtype=np.int32)})
 
@@ -146,7 +140,7 @@ class Sequence(Task):
     def _next(self, question: Question, answer: Array) -> Numbers:
         """The answer to a question in the sequence's own scale."""
         scale = scale_of(read_numbers(question.text)[None, : self.length])[0]
-        return answer[self.length :, 0].astype(np.float64) * scale
+        return answer[:, 0].astype(np.float64) * scale
 
     def _numbers(self, text: str, where: str, lengths: tuple[int, ...]) -> Numbers:
         values = read_numbers(text, where)
