@@ -112,7 +112,7 @@ def export(
         target = out_path or Path(f"{name}-model")
         if (target / "config.json").exists():
             raise UserError(f"{target} holds a model already: choose another --out", wrong_use=True)
-        found.model.save_pretrained(target, task=found.task.config.model_dump(mode="json"))
+        found.model.save_pretrained(target, task=found.section)
         found.task.save_assets(target)
     else:
         from trm_fast.interchange.onnx import export_solve, export_step

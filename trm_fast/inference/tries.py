@@ -137,7 +137,8 @@ class Tries:
         """(N, K, K): which of the tries (N, K, ...) at a question agree, as the task judges an answer by another."""
         N, K, *shape = tried.shape
         pairs = [np.broadcast_to(t, (N, K, K, *shape)).reshape(-1, *shape) for t in (tried[:, :, None], tried[:, None])]
-        return self.task.right(*pairs).reshape(N, K, K, -1).all(-1)
+        agree = self.task.right(*pairs).reshape(N, K * K, -1)
+        return np.asarray(agree.all(axis=2)).reshape(N, K, K)
 
 
 def _ranked(answers: Array, sure: npt.NDArray[np.float32]) -> tuple[Any, Any, Any, Any]:

@@ -110,7 +110,7 @@ def _looped(step: Any, model: TRM, max_steps: int) -> Any:
     states = ["z", "y"] if config.state == "dual" else ["z"]
     tokens = config.outputs == "tokens"
     width = [] if tokens else [config.output_width]
-    kinds = {
+    kinds: dict[str, tuple[int, list[Any]]] = {
         **{name: (T.FLOAT, ["B", config.total_tokens, config.hidden_size]) for name in states},
         "solution": (T.INT64 if tokens else T.FLOAT, ["B", config.seq_len, *width]),
         "confidence": (T.FLOAT, ["B"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -44,7 +44,9 @@ class MultiConfig(TaskConfig):
             own = {key: value for key, value in section.items() if key not in ("label", "data")}
             if not isinstance(own.get("name"), str) or own["name"] == "multi":
                 raise ValueError(f"a section of tasks names no task to join: {section}")
-            label = section.get("label", own["name"])
+            label = section.get("label", own["name"].rpartition(":")[2])
+            if not isinstance(label, str) or not label.isidentifier():
+                raise ValueError(f"label {label!r} must be a word: letters, digits and _")
             if label in parts:
                 raise ValueError(f"two tasks are called {label}: give one a label of its own")
             try:
@@ -203,14 +205,14 @@ class Multi(Task):
         if colon and label in self.labels:
             index = self.labels.index(label)
             return self._asked(index, self.tasks[index].parse(rest.lstrip(" "), where))
-        return self._sole({i: lambda t=task: t.parse(text, where) for i, task in enumerate(self.tasks)}, where)
+        return self._sole(text, where)
 
-    def _sole(self, readers: Mapping[int, Callable[[], Question]], where: str) -> Question:
-        """The question that one reader understands."""
+    def _sole(self, text: str, where: str) -> Question:
+        """The question that one task alone can read."""
         found, reasons = {}, []
-        for index, read in readers.items():
+        for index, task in enumerate(self.tasks):
             try:
-                found[index] = read()
+                found[index] = task.parse(text, where)
             except UserError as error:
                 reasons.append(f"{self.labels[index]}: {str(error).removeprefix(where + ': ')}")
         at = f"{where}: " if where else ""

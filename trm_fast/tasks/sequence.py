@@ -109,7 +109,7 @@ class Sequence(Task):
 
     def metrics(self, examples: Examples, answers: Array) -> dict[str, float]:
         """The error as a share of the scale, and the exact accuracy of each kind that was generated."""
-        exact = self.right(examples.labels, answers).all(axis=(1, 2))
+        exact = np.asarray(self.right(examples.labels, answers).reshape(len(answers), -1).all(axis=1))
         measured = {"mean_absolute_error": float(np.abs(examples.labels - answers).mean())}
         for index, kind in enumerate(KINDS):
             if len(rows := np.flatnonzero(examples.extra["kind"] == index)):
