@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from trm_fast import __version__
-from trm_fast.cli import agent, data, evaluate, info, plot, solve, train
+from trm_fast.cli import agent, data, evaluate, info, interchange, plot, solve, train
 from trm_fast.errors import UserError
 
 app = typer.Typer(
@@ -26,6 +26,8 @@ app.command(rich_help_panel="Agents")(agent.agent)
 app.command(rich_help_panel="Agents")(agent.mcp)
 app.add_typer(data.app, name="data", rich_help_panel="Tools")
 app.command(rich_help_panel="Tools")(plot.plot)
+app.command(name="import", rich_help_panel="Tools")(interchange.import_)
+app.command(rich_help_panel="Tools")(interchange.export)
 app.command(rich_help_panel="Tools")(info.info)
 
 

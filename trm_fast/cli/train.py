@@ -45,6 +45,8 @@ Trains a model, evaluates it on unseen puzzles and saves it.
 
   trm-fast train --resume runs/mine --steps 2000
 
+  trm-fast train --preset sudoku-6x6 --init-from sudoku-6x6 --steps 300
+
   torchrun --nproc-per-node 4 -m trm_fast.cli train --preset sudoku
 
 Ctrl-C saves a checkpoint and ends; --resume goes on exactly where it was.
@@ -70,6 +72,9 @@ def train(
     device: Device = "auto",
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run.")] = None,
     from_step: FromStep = None,
+    init_from: Annotated[
+        str | None, typer.Option(metavar="RUN|MODEL", help="Fine-tune: start from a run, a model folder or a name.")
+    ] = None,
     out_folder: Annotated[
         Path | None, typer.Option("--out", metavar="RUN", help="Folder of the run; runs/PRESET by default.")
     ] = None,
@@ -81,6 +86,7 @@ def train(
     ] = False,
     json_output: Json = False,
 ) -> None:
+    from trm_fast.interchange import locate
     from trm_fast.training import Trainer
     from trm_fast.training.world import join, leave
 
@@ -88,7 +94,9 @@ def train(
         raise UserError("--minutes must be more than 0", wrong_use=True)
     if dry_run and resume is None:
         _dry_run(
-            _configured(preset, config, data, settings or [], steps, epochs, seed), pick_device(device), json_output
+            _configured(preset, config, data, settings or [], steps, epochs, seed, init_from is not None),
+            pick_device(device),
+            json_output,
         )
         return
     if dry_run:
@@ -98,6 +106,8 @@ def train(
     if not graph:
         settings = [*(settings or []), "training.graph=off"]
     if resume is not None:
+        if init_from is not None:
+            raise UserError("--resume goes on with its own weights: leave out --init-from", wrong_use=True)
         if epochs is not None:
             raise UserError("--resume takes --steps, the run's new total, not --epochs", wrong_use=True)
         if out_folder is not None and out_folder.resolve() != resume.resolve():
@@ -109,14 +119,15 @@ def train(
         if trainer.step >= trainer.config.training.steps:
             view.note(f"{resume} has all of its {trainer.step} steps; --steps N with a larger N goes on")
     else:
-        if from_step is not None:
-            raise UserError("--from goes with --resume", wrong_use=True)
-        run_config = _configured(preset, config, data, settings or [], steps, epochs, seed)
+        if from_step is not None and init_from is None:
+            raise UserError("--from goes with --resume or --init-from", wrong_use=True)
+        run_config = _configured(preset, config, data, settings or [], steps, epochs, seed, init_from is not None)
+        init = None if init_from is None else locate(init_from, from_step=step_number(from_step), device=device).model
         folder = out_folder or _free_folder(Path("runs") / (preset or (config.stem if config else "run")))
         folder = world.objects(folder)[0]
         if world.writes:
             _announce(run_config, device, preset)
-        trainer = Trainer(run_config, folder, device=device, reporter=view, world=world)
+        trainer = Trainer(run_config, folder, device=device, reporter=view, world=world, init=init)
     with view.showing(trainer):
         summary = trainer.train(minutes=minutes)
     leave()
@@ -142,14 +153,17 @@ def _configured(
     steps: int | None,
     epochs: float | None,
     seed: int | None,
+    tuning: bool,
 ) -> RunConfig:
-    from trm_fast.training import make_config, preset_names
+    """``tuning``: with the schedule for a model that is trained already, where ``settings`` say nothing else."""
+    from trm_fast.training import fine_tuning, make_config, preset_names
 
     if (preset is None) == (config is None):
         raise UserError(f"give --preset NAME or --config FILE; presets: {', '.join(preset_names())}", wrong_use=True)
     if steps is not None and epochs is not None:
         raise UserError("give --steps or --epochs, not both", wrong_use=True)
-    made = make_config(_changed(_sections(preset, config), settings, steps, seed, data), preset or str(config))
+    sections = fine_tuning(_sections(preset, config)) if tuning else _sections(preset, config)
+    made = make_config(_changed(sections, settings, steps, seed, data), preset or str(config))
     if epochs is None:
         return made
     if epochs <= 0:

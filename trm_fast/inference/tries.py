@@ -116,6 +116,10 @@ class Tries:
         score = sure
         if select == "rules" and valid is not None:
             score = np.where(valid, 2.0, sure)  # the first of those that obey, or else the surest
+        elif select == "majority" and tried.dtype.kind == "f":  # real numbers are never quite equal
+            made = sure >= 0
+            votes = (self._alike(tried) & made[:, None]).sum(-1)
+            score = np.where(made, votes + 0.5 * sure, -1.0)
         elif select == "majority":
             score = np.stack([_leading(answers, s) for answers, s in zip(tried, sure, strict=True)])
         pick = (np.arange(N), score.argmax(axis=1))
@@ -128,6 +132,13 @@ class Tries:
             tries=tried,
             sure=sure,
         )
+
+    def _alike(self, tried: Array) -> npt.NDArray[np.bool_]:
+        """(N, K, K): which of the tries (N, K, ...) at a question agree, as the task judges an answer by another."""
+        N, K, *shape = tried.shape
+        pairs = [np.broadcast_to(t, (N, K, K, *shape)).reshape(-1, *shape) for t in (tried[:, :, None], tried[:, None])]
+        agree = self.task.right(*pairs).reshape(N, K * K, -1)
+        return np.asarray(agree.all(axis=2)).reshape(N, K, K)
 
 
 def _ranked(answers: Array, sure: npt.NDArray[np.float32]) -> tuple[Any, Any, Any, Any]:

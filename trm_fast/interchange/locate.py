@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -20,13 +21,15 @@ from trm_fast.training.trainer import CONFIG, read_run_config
 
 @dataclass(frozen=True)
 class Located:
-    """A model ready to solve, its task, and the data and seed it was trained with where that is known."""
+    """A model ready to solve, its task and the section that made it, and the data and seed it was trained with where
+    that is known."""
 
     model: TRM
     task: Task
     label: str
     data: DataConfig
     seed: int
+    section: dict[str, Any]
 
 
 def bundled_names() -> list[str]:
@@ -67,7 +70,8 @@ def _of_run(run: Path, from_step: int | None, device: str) -> Located:
     label = f"{run} at step {state['step']}"
     task = config.make_task()
     task.load_assets(run)
-    return Located(_placed(model, device), task, label, config.data, config.training.seed)
+    section = config.task.model_dump(mode="json")
+    return Located(_placed(model, device), task, label, config.data, config.training.seed, section)
 
 
 def _of_folder(folder: Path, device: str) -> Located:
@@ -81,7 +85,7 @@ def _of_folder(folder: Path, device: str) -> Located:
         raise UserError(f"{folder / 'config.json'}: task: {error.errors()[0]['msg']}") from None
     task.load_assets(folder)
     model = TRM.from_pretrained(folder, torch.float32)
-    return Located(_placed(model, device), task, folder.name, DataConfig(), 0)
+    return Located(_placed(model, device), task, folder.name, DataConfig(), 0, section)
 
 
 def _placed(model: TRM, device: str) -> TRM:

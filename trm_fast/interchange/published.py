@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
@@ -19,6 +19,8 @@ from trm_fast.errors import UserError
 from trm_fast.nn import TRM, TRMConfig
 
 _WRAPPERS = ("_orig_mod.", "module.", "model.", "inner.")
+_COMPUTED = ("rotary_emb.", "puzzle_emb.local_")
+"""Starts of names that some checkpoints hold beside the weights: tables and buffers that are made anew."""
 
 
 def published_config(config: Mapping[str, Any], *, single: bool) -> TRMConfig:
@@ -81,12 +83,18 @@ def published_names(config: TRMConfig) -> dict[str, str]:
 
 
 def from_published(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> TRM:
-    """A model from a published state dict and its ``arch`` configuration; a missing or misshapen one is a UserError."""
-    tensors = {_unwrapped(name): tensor for name, tensor in state.items()}
+    """A model from a published state dict and its ``arch`` configuration.
+
+    A tensor that is missing, misshapen or not of this architecture is a UserError that names it.
+    """
+    tensors = unwrapped(state)
     model = TRM(published_config(config, single="H_init" not in tensors))
-    wanted = model.state_dict()
+    names, wanted = published_names(model.config), model.state_dict()
+    if unknown := sorted(tensors.keys() - names.values()):
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        raise UserError(f"this is not the configured architecture: it has no place for {', '.join(unknown[:3])}{more}")
     loaded = {}
-    for ours, theirs in published_names(model.config).items():
+    for ours, theirs in names.items():
         if theirs not in tensors:
             raise UserError(f"the published weights have no tensor {theirs!r}")
         # Their Q head has a second output, for a "continue" value that is never trained.
@@ -100,8 +108,11 @@ def from_published(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> TR
     return model
 
 
-def read_published(weights: Path) -> dict[str, Tensor]:
-    """The tensors of a published checkpoint (``.safetensors``, or a torch file of plain tensors)."""
+def read_published(weights: Path, kind: Literal["ema", "raw"] = "ema") -> dict[str, Tensor]:
+    """The tensors of a published checkpoint (``.safetensors``, or a torch file of plain tensors).
+
+    A file that keeps several sets of weights, a dict each, gives the averaged one, or with ``kind`` raw the other.
+    """
     try:
         if weights.suffix == ".safetensors":
             return load_file(weights)
@@ -113,7 +124,33 @@ def read_published(weights: Path) -> dict[str, Tensor]:
         raise UserError(f"{weights} can't be read as weights: {reason}") from None
     if not isinstance(state, dict):
         raise UserError(f"{weights} holds a {type(state).__name__}, not a state dict")
-    return {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    if plain := _tensors(state):
+        return plain
+    sets = {str(name): found for name, inner in state.items() if isinstance(inner, dict) and (found := _tensors(inner))}
+    fitting = [name for name in sets if any(word in name.lower() for word in ("ema", "shadow")) == (kind == "ema")]
+    if not fitting and len(sets) == 1 and kind == "ema":
+        fitting = list(sets)  # one set of weights only: whatever it is, it is meant
+    fitting = [name for name in fitting if any("embed_tokens" in key for key in sets[name])] or fitting
+    if len(fitting) != 1:
+        raise UserError(f"{weights} has no {kind} weights; it holds {', '.join(map(str, state)) or 'nothing'}")
+    return sets[fitting[0]]
+
+
+def _tensors(state: Mapping[Any, Any]) -> dict[str, Tensor]:
+    return {str(name): tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+
+
+def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under their names without wrappers, and one network where a two-network checkpoint ties them."""
+    tensors = {_unwrapped(name): tensor for name, tensor in state.items()}
+    tensors = {name: t for name, t in tensors.items() if not name.startswith(_COMPUTED)}
+    upper = {name: "L" + name[1:] for name in tensors if name.startswith("H_level.")}
+    for name, lower in upper.items():
+        if lower in tensors and not torch.equal(tensors[name], tensors[lower]):
+            raise UserError(f"two networks (HRM): {name} and {lower} differ, and a TRM has one network for both")
+    if len({*upper.values()} - tensors.keys()) not in (0, len(upper)):
+        raise UserError(f"two networks (HRM): only some of {next(iter(upper))} ... are in L_level, too")
+    return {upper.get(name, name): tensor for name, tensor in tensors.items()}
 
 
 def _unwrapped(name: str) -> str:

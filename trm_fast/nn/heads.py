@@ -38,7 +38,7 @@ class TokenHead(nn.Module):
 
 
 class ValueHead(nn.Module):
-    """Real numbers (B, L, F), float32, for every place behind the prefix."""
+    """Real numbers (B, L, F), float32 or better, for every place behind the prefix."""
 
     def __init__(self, config: TRMConfig) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class ValueHead(nn.Module):
         self.linear = Linear(config.hidden_size, config.output_width)
 
     def forward(self, answer: Tensor, **extra: Tensor) -> Tensor:
-        return self.linear(answer.float())[:, self.prefix_tokens :]
+        return self.linear(answer.to(torch.promote_types(answer.dtype, torch.float32)))[:, self.prefix_tokens :]
 
     def answers(self, prediction: Tensor) -> Tensor:
         return prediction

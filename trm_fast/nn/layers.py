@@ -139,9 +139,10 @@ class Attention(nn.Module):
         if mask is None:
             return None
         seen = mask[:, None, None, :].expand(-1, 1, L, -1)
+        place = torch.arange(L, device=mask.device)  # compared, not eye and tril: ONNX runtimes lack those for bool
         if self.causal:
-            seen = seen & torch.ones(L, L, dtype=torch.bool, device=mask.device).tril()
-        return seen | torch.eye(L, dtype=torch.bool, device=mask.device)
+            seen = seen & (place[:, None] >= place)
+        return seen | (place[:, None] == place)
 
 
 class Rotary(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -33,7 +34,7 @@ def supervision_loss(logits: Tensor, q: Tensor, labels: Tensor) -> Loss:
 def value_loss(values: Tensor, q: Tensor, labels: Tensor, tolerance: float) -> Loss:
     """Squared error of values (B, L, F) against labels (B, L, F), NaN where there is none; right within a tolerance."""
     valid = ~labels.isnan()
-    error = (values.float() - labels.nan_to_num()) * valid
+    error = torch.where(valid, values - labels, 0.0)
     cost, right, counted = (t.flatten(1) for t in (error.square(), error.abs() <= tolerance, valid))
     return row_loss(cost, right, counted, q)
 

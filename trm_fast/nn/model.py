@@ -185,8 +185,8 @@ class TRM(nn.Module):
                 step = len(trajectory) + 1
                 trajectory.append({"step": step, "solution": solution.clone(), "confidence": confidence.clone()})
         self.train(training)
-        if solution is None:  # no rows
-            solution = torch.zeros(0, self.config.seq_len, dtype=torch.int64, device=device)
+        if solution is None:  # no rows, or no steps
+            solution = self.head.answers(self.head(self.initial_state(B).answer))
         result = {"solution": solution, "confidence": confidence, "steps": steps, "converged": converged}
         return result | ({"trajectory": trajectory} if return_trajectory else {})
 

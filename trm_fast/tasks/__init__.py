@@ -16,8 +16,12 @@ from trm_fast.tasks.base import Task
 
 _CLASSES = {
     "arc": "trm_fast.tasks.arc.task:ARC",
+    "copy": "trm_fast.tasks.copy:Copy",
     "maze": "trm_fast.tasks.maze.task:Maze",
+    "multi": "trm_fast.tasks.multi:Multi",
+    "sequence": "trm_fast.tasks.sequence:Sequence",
     "sudoku": "trm_fast.tasks.sudoku.task:Sudoku",
+    "symbols": "trm_fast.tasks.symbols:Symbols",
 }
 
 

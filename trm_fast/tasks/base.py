@@ -143,6 +143,7 @@ class Task(ABC):
 
     ``noun``: what its examples are called in messages. ``has_rules``: whether ``verify`` can tell a right answer
     without knowing it. ``majority``: whether the most frequent of several tries is the one that counts, unless asked.
+    ``masked``: whether its examples have ``extra["mask"]``.
     """
 
     name: ClassVar[str]
@@ -151,6 +152,7 @@ class Task(ABC):
     has_rules: ClassVar[bool] = False
     majority: ClassVar[bool] = False
 
+    masked: bool = False
     vocab_size: int = 2
     seq_len: int
     grid_shape: tuple[int, int] | None = None

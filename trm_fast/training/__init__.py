@@ -4,6 +4,7 @@ from trm_fast.training.carry import Carry
 from trm_fast.training.config import RunConfig, TrainingConfig, apply_settings, make_config, preset_names, read_preset
 from trm_fast.training.step import TrainStep
 from trm_fast.training.trainer import Reporter, Silent, Trainer
+from trm_fast.training.transfer import fine_tuning, transfer
 
 __all__ = [
     "Carry",
@@ -14,7 +15,9 @@ __all__ = [
     "Trainer",
     "TrainingConfig",
     "apply_settings",
+    "fine_tuning",
     "make_config",
     "preset_names",
     "read_preset",
+    "transfer",
 ]

@@ -48,6 +48,7 @@ class TrainingConfig(BaseModel):
     learning_rate: float = Field(1e-4, gt=0)
     betas: Annotated[tuple[Beta, Beta], Strict(False)] = (0.9, 0.95)
     weight_decay: float = Field(1.0, ge=0)
+    hold_steps: int = Field(0, ge=0, description="first steps at rate 0, which fill the moments and the carry")
     warmup_steps: int = Field(2000, ge=0)
     schedule: Literal["constant", "cosine"] = "constant"
     schedule_steps: int | None = Field(None, ge=1, description="step at which the cosine ends; null for the last")
@@ -77,13 +78,14 @@ class TrainingConfig(BaseModel):
     keep_checkpoints: int = Field(3, ge=1, description="newest checkpoints kept, besides the best")
 
     def learning_rate_at(self, step: int) -> float:
-        """The rate of step 1, 2, ...: linear warm-up, then constant or a cosine down to ``final_learning_rate``."""
-        if step < self.warmup_steps:
-            return self.learning_rate * step / self.warmup_steps
+        """The rate of step 1, 2, ...: 0, linear warm-up, then constant or a cosine to ``final_learning_rate``."""
+        warm = self.hold_steps + self.warmup_steps
+        if step < warm or step <= self.hold_steps:
+            return self.learning_rate * max(0, step - self.hold_steps) / max(1, self.warmup_steps)
         if self.schedule == "constant":
             return self.learning_rate
         last = self.schedule_steps or self.steps
-        progress = min(1.0, (step - self.warmup_steps) / max(1, last - self.warmup_steps))
+        progress = min(1.0, (step - warm) / max(1, last - warm))
         low = self.final_learning_rate
         return self.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress)))
 
@@ -135,6 +137,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} can't be read: {error}", wrong_use=True) from None
     return _parse_yaml(text, str(path))
+
+
+def parse_section(text: str) -> dict[str, Any]:
+    """A task's name, or its section as YAML on one line, as the sections of a ``task:``."""
+    value = _parse_value(text, f"task={text}")
+    return value if isinstance(value, dict) else {"name": str(value)}
 
 
 def apply_settings(sections: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:

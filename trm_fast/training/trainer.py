@@ -28,6 +28,7 @@ from trm_fast.training.config import RunConfig, make_config, read_yaml
 from trm_fast.training.feed import Feed
 from trm_fast.training.memory import bytes_per_row, parts_that_fit
 from trm_fast.training.step import TrainStep
+from trm_fast.training.transfer import transfer
 from trm_fast.training.world import ALONE, World
 
 CONFIG, METRICS, SUMMARY, MODEL = "config.yaml", "metrics.jsonl", "summary.json", "model"
@@ -75,16 +76,28 @@ class Trainer:
         device: str = "cpu",
         reporter: Reporter | None = None,
         world: World = ALONE,
+        init: TRM | None = None,
     ) -> None:
+        """``init``: a model whose weights the run starts from, where they fit (``transfer`` says which do)."""
         self.out = Path(out)
         if any(world.objects((self.out / CONFIG).exists() or bool(checkpoint.steps_of(self.out)))):
             raise UserError(f"{self.out} holds a run already: go on with --resume {self.out}, or choose another --out")
-        self._build(config, device, reporter or Silent(), world)
+        self._build(config, device, reporter or Silent(), world, init=init)
         if world.writes:
             self._write(CONFIG, config.to_yaml())
             self.task.save_assets(self.out)
+        if init is not None:
+            self.save()  # a run that is killed before its first checkpoint must not resume from random weights
 
-    def _build(self, config: RunConfig, device: str, reporter: Reporter, world: World, parts: int = 1) -> None:
+    def _build(
+        self,
+        config: RunConfig,
+        device: str,
+        reporter: Reporter,
+        world: World,
+        parts: int = 1,
+        init: TRM | None = None,
+    ) -> None:
         self.config, self.reporter, self.world = config, reporter, world
         training, seed = config.training, config.training.seed
         self.task = config.make_task()
@@ -100,6 +113,9 @@ class Trainer:
         if training.no_grad_dtype == "fp8" and (why := fp8.unsupported(torch.device(device))):
             raise UserError(f"training.no_grad_dtype = fp8: {why}", wrong_use=True)
         self.model.recompute = training.recompute == "latent"
+        if init is not None:
+            for line in transfer(init, self.model, "the model"):
+                reporter.note(line)
         self.optimizer = AdamATan2(
             self.model.parameters(), training.learning_rate, training.betas, training.weight_decay,
             training.ema_decay or None, training.optimizer,

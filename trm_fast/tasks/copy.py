@@ -1,0 +1,135 @@
+"""Copying real vectors: the smallest task there is, and a check that a model can hold on to what it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+from rich.table import Table
+
+from trm_fast.errors import UserError
+from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, Question, Task, TaskConfig
+from trm_fast.tasks.numbers import Numbers, held_out, lines_of, read_numbers, write_numbers
+
+
+class CopyConfig(TaskConfig):
+    """``length``: numbers of a vector. ``train_count``, ``test_count``: vectors drawn uniformly from [-1, 1]^length.
+    ``tolerance``: how far off a number may be. ``symmetries``: whether training sees random reflections and
+    permutations of its vectors."""
+
+    name: str = "copy"
+    length: int = Field(5, ge=1)
+    train_count: int = Field(80, ge=1)
+    test_count: int = Field(1000, ge=1)
+    tolerance: float = Field(0.1, gt=0)
+    symmetries: bool = True
+
+
+class Copy(Task):
+    """Inputs and labels are values (N, length, 1): a place a number."""
+
+    name: ClassVar[str] = "copy"
+    Config: ClassVar[type[CopyConfig]] = CopyConfig
+    noun: ClassVar[str] = "vectors"
+
+    def __init__(self, config: CopyConfig | None = None) -> None:
+        self.config = config or CopyConfig()
+        self.seq_len = self.config.length
+
+    def model_keys(self, data: DataConfig) -> dict[str, Any]:
+        return {
+            "inputs": "values",
+            "outputs": "values",
+            "input_width": 1,
+            "output_width": 1,
+            "seq_len": self.seq_len,
+            "tolerance": self.config.tolerance,
+        }
+
+    def dataset(self, data: DataConfig, seed: int) -> Dataset:
+        config = self.config
+        rng = np.random.default_rng(seed)
+        test = _encode(rng.uniform(-1, 1, (config.test_count, config.length)))
+        if data.test is not None:
+            test = self.read(data.test)
+        if data.source is None:
+            train = _encode(rng.uniform(-1, 1, (config.train_count, config.length)))
+            return Dataset(train, test, f"uniform in [-1, 1]^{config.length}, seed {seed}")
+        train = self.read(data.source)
+        if data.test is None:
+            train, test = held_out(train, data, seed)
+        return Dataset(train, test, data.source)
+
+    def read(self, source: str) -> Examples:
+        return _encode(np.stack([self._vector(text, where) for text, where in lines_of(source)]))
+
+    def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
+        if not self.config.symmetries:
+            return examples
+        order, signs = _random_symmetries(len(examples), self.seq_len, rng)
+        moved = np.take_along_axis(examples.inputs, order, axis=1) * signs
+        return Examples(moved, moved.copy(), examples.puzzle_ids)
+
+    def images(self, examples: Examples, count: int, rng: np.random.Generator) -> tuple[Examples, Any]:
+        N, L = examples.inputs.shape[:2]
+        order, signs = _random_symmetries(N * count, L, rng)
+        order[::count], signs[::count] = np.arange(L)[:, None], 1
+        repeated = examples.repeat(count)
+        images = np.take_along_axis(repeated.inputs, order, axis=1) * signs
+
+        def undo(answers: Array) -> Array:
+            upright = answers.reshape(N * count, L, 1) * signs
+            return np.take_along_axis(upright, np.argsort(order, axis=1), axis=1).reshape(N, count, L, 1)
+
+        return Examples.asked(images, repeated.puzzle_ids), undo
+
+    def right(self, labels: Array, answers: Array) -> npt.NDArray[np.bool_]:
+        close: npt.NDArray[np.bool_] = np.abs(labels - answers) <= self.config.tolerance
+        return close
+
+    def metrics(self, examples: Examples, answers: Array) -> dict[str, float]:
+        return {"mean_absolute_error": float(np.nanmean(np.abs(examples.labels - answers)))}
+
+    def parse(self, text: str, where: str = "") -> Question:
+        return Question(text.strip(), self._vector(text, where).astype(np.float32)[:, None], where)
+
+    def questions(self, source: str | Path) -> Iterator[Question]:
+        for text, where in lines_of(source):
+            yield self.parse(text, where)
+
+    def format(self, question: Question, answer: Array) -> str:
+        return write_numbers(answer[:, 0], question.text)
+
+    def draw(self, question: Question, answer: Array | None = None) -> Table:
+        table = Table(show_header=False)
+        table.add_row("given", *(f"{v:.3f}" for v in question.inputs[:, 0]))
+        if answer is not None:
+            near = self.right(question.inputs, answer)[:, 0]
+            cells = zip(answer[:, 0], near, strict=True)
+            table.add_row("copy", *(f"[{'green' if good else 'red'}]{v:.3f}" for v, good in cells))
+        return table
+
+    def _vector(self, text: str, where: str) -> Numbers:
+        values = read_numbers(text, where)
+        at = f"{where}: " if where else ""
+        if len(values) != self.seq_len:
+            raise UserError(f"{at}found {len(values)} numbers, {self.seq_len} wanted (task.length)")
+        if len(outside := values[np.abs(values) > 1]):
+            raise UserError(f"{at}{outside[0]:g} is outside of -1 to 1, where the task's vectors lie")
+        return values
+
+
+def _encode(vectors: Numbers) -> Examples:
+    values = vectors.astype(np.float32)[:, :, None]
+    return Examples(values, values.copy(), np.zeros(len(values), dtype=np.int32))
+
+
+def _random_symmetries(count: int, length: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """A permutation (count, length, 1) and signs (count, length, 1), float32, for each row."""
+    order = np.argsort(rng.random((count, length, 1)), axis=1)
+    signs = rng.integers(0, 2, (count, length, 1)).astype(np.float32) * 2 - 1
+    return order, signs

@@ -1,0 +1,101 @@
+"""Lists of real numbers as people write them: a line with spaces or commas, JSON, or a file of such lines."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from trm_fast.errors import UserError
+from trm_fast.tasks.base import DataConfig, Examples
+
+Numbers = npt.NDArray[np.float64]
+
+_SEPARATORS = re.compile(r"[,;\s]+")
+
+
+def read_numbers(text: str, where: str = "") -> Numbers:
+    """The numbers of a line, or of a JSON list; anything else is a UserError that names the item."""
+    at = f"{where}: " if where else ""
+    if text.lstrip().startswith(("[", "{")):
+        try:
+            items = json.loads(text)
+        except ValueError as error:
+            raise UserError(f"{at}not valid JSON: {error}") from None
+        if not isinstance(items, list):
+            raise UserError(f"{at}a list of numbers is wanted, not an object")
+    else:
+        items = [item for item in _SEPARATORS.split(text.strip()) if item]
+    if not items:
+        raise UserError(f"{at}there are no numbers")
+    return np.array([_number(item, place, at) for place, item in enumerate(items, 1)])
+
+
+def _number(item: object, place: int, at: str) -> float:
+    try:
+        if isinstance(item, bool) or not isinstance(item, int | float | str):
+            raise ValueError
+        value = float(item)
+    except (ValueError, OverflowError):
+        raise UserError(f"{at}item {place} is {item!r}, not a number") from None
+    if not math.isfinite(value):
+        raise UserError(f"{at}item {place} is {item!r}: numbers must be finite")
+    return value
+
+
+def write_numbers(values: Numbers, like: str) -> str:
+    """Numbers in the format of the text ``like``: a JSON list, or separated by commas or by spaces."""
+    written = [f"{float(v) + 0.0:.5g}" for v in values]  # + 0.0: no negative zero
+    if like.lstrip().startswith("["):
+        return "[" + ", ".join(written) + "]"
+    return (", " if "," in like else "; " if ";" in like else " ").join(written)
+
+
+def lines_of(source: str | Path) -> Iterator[tuple[str, str]]:
+    """(text, where) of each list in a file: a JSON list of lists (``.json``), or one list a line (text, CSV, JSON
+    Lines); empty lines and a first line without any number (a header) are passed over."""
+    path = Path(source)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} can't be read: {error}") from None
+    if path.suffix == ".json":
+        yield from _json_lists(text, path)
+        return
+    found = False
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or (not found and number == 1 and not re.search(r"\d", line) and "[" not in line):
+            continue
+        found = True
+        yield line.strip(), f"{path}:{number}"
+    if not found:
+        raise UserError(f"{path} has no numbers")
+
+
+def _json_lists(text: str, path: Path) -> Iterator[tuple[str, str]]:
+    try:
+        rows = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(rows, list) or not rows:
+        raise UserError(f"{path}: a list of lists of numbers is wanted")
+    if not isinstance(rows[0], list):
+        rows = [rows]
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, list):
+            raise UserError(f"{path}, row {number}: a list of numbers is wanted, not {row!r}")
+        yield json.dumps(row), f"{path}, row {number}"
+
+
+def held_out(given: Examples, data: DataConfig, seed: int) -> tuple[Examples, Examples]:
+    """Rows of a file for training, and a random ``data.holdout`` of them for testing, at least one each."""
+    if len(given) < 2:
+        raise UserError(f"{data.source} has one row: none is left for testing")
+    order = np.random.default_rng(seed).permutation(len(given))
+    held = min(max(1, round(data.holdout * len(given))), len(given) - 1)
+    return given.take(np.sort(order[held:])), given.take(np.sort(order[:held]))

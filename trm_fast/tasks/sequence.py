@@ -1,0 +1,170 @@
+"""Predicting the next numbers of a sequence: arithmetic, geometric or periodic, which one is never said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+from rich.text import Text
+
+from trm_fast.errors import UserError
+from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, Question, Task, TaskConfig
+from trm_fast.tasks.numbers import Numbers, held_out, lines_of, read_numbers, write_numbers
+
+Kind = Literal["arithmetic", "geometric", "periodic"]
+KINDS: tuple[Kind, ...] = ("arithmetic", "geometric", "periodic")
+
+
+class SequenceConfig(TaskConfig):
+    """``length`` numbers are seen, the next ``horizon`` are asked for. ``kinds``: what is generated, in equal parts.
+
+    ``ratio``: the largest quotient of a geometric sequence, its inverse the smallest; half of them alternate in sign.
+    A period is at most half of ``length``, so that it is seen twice. ``tolerance``: how far off an answer may be, as a
+    share of the sequence's scale, the largest magnitude among the numbers seen.
+    """
+
+    name: str = "sequence"
+    length: int = Field(8, ge=4)
+    horizon: int = Field(2, ge=1)
+    kinds: tuple[Kind, ...] = Field(KINDS, min_length=1, strict=False)
+    ratio: float = Field(1.5, gt=1, le=10)
+    train_count: int = Field(20_000, ge=1)
+    test_count: int = Field(1000, ge=1)
+    tolerance: float = Field(0.1, gt=0)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> SequenceConfig:
+        if len(set(self.kinds)) < len(self.kinds):
+            raise ValueError("a kind stands twice among kinds")
+        return self
+
+
+class Sequence(Task):
+    """A place a number to predict, and each place sees all that is known: inputs (N, horizon, length), the numbers over
+    their sequence's scale; labels (N, horizon, 1). ``extra["kind"]`` (N,): index into ``KINDS``, or -1."""
+
+    name: ClassVar[str] = "sequence"
+    Config: ClassVar[type[SequenceConfig]] = SequenceConfig
+    noun: ClassVar[str] = "sequences"
+
+    def __init__(self, config: SequenceConfig | None = None) -> None:
+        self.config = config or SequenceConfig()
+        self.length, self.seq_len = self.config.length, self.config.horizon
+
+    def model_keys(self, data: DataConfig) -> dict[str, Any]:
+        return {
+            "inputs": "values",
+            "outputs": "values",
+            "input_width": self.length,
+            "output_width": 1,
+            "seq_len": self.seq_len,
+            "tolerance": self.config.tolerance,
+        }
+
+    def dataset(self, data: DataConfig, seed: int) -> Dataset:
+        config = self.config
+        test = self._generated(config.test_count, (seed, 1)) if data.test is None else self.read(data.test)
+        if data.source is None:
+            train = self._generated(config.train_count, (seed, 0))
+            return Dataset(train, test, f"generated ({', '.join(config.kinds)}, seed {seed})")
+        train = self.read(data.source)
+        if data.test is None:
+            train, test = held_out(train, data, seed)
+        return Dataset(train, test, data.source)
+
+    def _generated(self, count: int, seed: tuple[int, int]) -> Examples:
+        rng = np.random.default_rng(seed)
+        kinds = np.array([KINDS.index(k) for k in self.config.kinds], dtype=np.int32)[
+            np.arange(count) % len(self.config.kinds)
+        ]
+        return self._encode(
+            sequences(kinds, self.length + self.seq_len, self.length // 2, self.config.ratio, rng), kinds
+        )
+
+    def _encode(self, numbers: Numbers, kinds: npt.NDArray[np.int32]) -> Examples:
+        """Whole sequences (N, length + horizon) as examples."""
+        scaled = (numbers / scale_of(numbers[:, : self.length])).astype(np.float32)
+        ids = np.zeros(len(numbers), dtype=np.int32)
+        return Examples(self._asked(scaled), scaled[:, self.length :, None], ids, {"kind": kinds})
+
+    def _asked(self, scaled: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return np.repeat(scaled[:, None, : self.length], self.seq_len, axis=1)
+
+    def read(self, source: str) -> Examples:
+        rows = [self._numbers(text, where, (self.length + self.seq_len,)) for text, where in lines_of(source)]
+        return self._encode(np.stack(rows), np.full(len(rows), -1, dtype=np.int32))
+
+    def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
+        """The negative of a sequence is one, too."""
+        sign = rng.integers(0, 2, (len(examples), 1, 1)).astype(np.float32) * 2 - 1
+        return Examples(examples.inputs * sign, examples.labels * sign, examples.puzzle_ids, examples.extra)
+
+    def right(self, labels: Array, answers: Array) -> npt.NDArray[np.bool_]:
+        close: npt.NDArray[np.bool_] = np.abs(labels - answers) <= self.config.tolerance
+        return close
+
+    def metrics(self, examples: Examples, answers: Array) -> dict[str, float]:
+        """The error as a share of the scale, and the exact accuracy of each kind that was generated."""
+        exact = np.asarray(self.right(examples.labels, answers).reshape(len(answers), -1).all(axis=1))
+        measured = {"mean_absolute_error": float(np.abs(examples.labels - answers).mean())}
+        for index, kind in enumerate(KINDS):
+            if len(rows := np.flatnonzero(examples.extra["kind"] == index)):
+                measured[f"exact_accuracy_{kind}"] = float(exact[rows].mean())
+        return measured
+
+    def parse(self, text: str, where: str = "") -> Question:
+        """``length`` numbers; where ``horizon`` more follow (a data file's row), those are left out."""
+        numbers = self._numbers(text, where, (self.length, self.length + self.seq_len))[None, : self.length]
+        scaled = (numbers / scale_of(numbers)).astype(np.float32)
+        return Question(text.strip(), self._asked(scaled)[0], where, extra={"kind": np.array(-1, dtype=np.int32)})
+
+    def questions(self, source: str | Path) -> Iterator[Question]:
+        for text, where in lines_of(source):
+            yield self.parse(text, where)
+
+    def format(self, question: Question, answer: Array) -> str:
+        return write_numbers(self._next(question, answer), question.text)
+
+    def draw(self, question: Question, answer: Array | None = None) -> Text:
+        seen = read_numbers(question.text)[: self.length]
+        text = Text(" ".join(f"{v:.6g}" for v in seen))
+        if answer is not None:
+            text.append(" ")
+            text.append(write_numbers(self._next(question, answer), ""), "bold green")
+        return text
+
+    def _next(self, question: Question, answer: Array) -> Numbers:
+        """The answer to a question in the sequence's own scale."""
+        scale = scale_of(read_numbers(question.text)[None, : self.length])[0]
+        return answer[:, 0].astype(np.float64) * scale
+
+    def _numbers(self, text: str, where: str, lengths: tuple[int, ...]) -> Numbers:
+        values = read_numbers(text, where)
+        if len(values) not in lengths:
+            at = f"{where}: " if where else ""
+            wanted = " or ".join(map(str, lengths))
+            raise UserError(f"{at}found {len(values)} numbers, {wanted} wanted (task.length {self.length})")
+        return values
+
+
+def sequences(
+    kinds: npt.NDArray[np.int32], count: int, longest_period: int, ratio: float, rng: np.random.Generator
+) -> Numbers:
+    """One sequence of ``count`` numbers a row, of the kind (index into ``KINDS``) that stands there."""
+    N, places = len(kinds), np.arange(count)
+    first, step = rng.uniform(-1, 1, (2, N, 1))
+    quotient = np.exp(rng.uniform(-np.log(ratio), np.log(ratio), (N, 1))) * rng.choice([-1.0, 1.0], (N, 1))
+    pattern = rng.uniform(-1, 1, (N, longest_period))
+    period = rng.integers(2, longest_period + 1, (N, 1))
+    each = [first + step * places, first * quotient**places, np.take_along_axis(pattern, places % period, axis=1)]
+    return np.stack(each)[kinds, np.arange(N)]
+
+
+def scale_of(seen: Numbers) -> Numbers:
+    """The largest magnitude of each row (N, 1); 1 for a row of zeros."""
+    largest = np.abs(seen).max(axis=1, keepdims=True)
+    return np.where(largest > 0, largest, 1.0)

@@ -1,0 +1,133 @@
+"""Copying strings of symbols, forwards or backwards: the token counterpart of ``copy``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+from rich.text import Text
+
+from trm_fast.errors import UserError
+from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, IntArray, Question, Task, TaskConfig
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+class SymbolsConfig(TaskConfig):
+    """Strings of ``length`` out of the first ``symbols`` letters; the answer is the string in the ``order`` asked for,
+    as it is or reversed."""
+
+    name: str = "symbols"
+    length: int = Field(16, ge=1)
+    symbols: int = Field(8, ge=2, le=len(LETTERS))
+    order: Literal["same", "reversed"] = "same"
+    train_count: int = Field(1000, ge=1)
+    test_count: int = Field(500, ge=1)
+
+
+class Symbols(Task):
+    """Tokens: 0 is padding, 1 + k the k-th letter."""
+
+    name: ClassVar[str] = "symbols"
+    Config: ClassVar[type[SymbolsConfig]] = SymbolsConfig
+    noun: ClassVar[str] = "strings"
+    has_rules: ClassVar[bool] = True
+
+    def __init__(self, config: SymbolsConfig | None = None) -> None:
+        self.config = config or SymbolsConfig()
+        self.seq_len = self.config.length
+        self.vocab_size = self.config.symbols + 1
+        self.letters = LETTERS[: self.config.symbols]
+
+    def dataset(self, data: DataConfig, seed: int) -> Dataset:
+        config = self.config
+        source = f"random strings of {config.length}, seed {seed}"
+        if data.source is None:
+            drawn = self._drawn(np.random.default_rng((seed, 0)), config.train_count + config.test_count)
+            share = config.test_count / (config.train_count + config.test_count)
+        else:
+            drawn, source, share = np.unique(self.read(data.source).inputs, axis=0), data.source, data.holdout
+        if len(drawn) < 2 and data.test is None:
+            raise UserError(f"{source}: there is one string only, and none is left for testing")
+        drawn = drawn[np.random.default_rng((seed, 1)).permutation(len(drawn))]
+        held = min(max(1, round(share * len(drawn))), len(drawn) - 1)
+        test, train = drawn[:held], drawn[held:]
+        if data.test is not None:
+            test = self.read(data.test).inputs
+            train = drawn if data.source is not None else train
+            known = {row.tobytes() for row in test}
+            train = train[[row.tobytes() not in known for row in train]]
+        return Dataset(self._encode(train), self._encode(test), source)
+
+    def _drawn(self, rng: np.random.Generator, count: int) -> IntArray:
+        """Different strings, ``count`` of them where there are so many."""
+        strings = rng.integers(1, self.vocab_size, (count + 16, self.seq_len), dtype=np.int32)
+        unique: IntArray = np.unique(strings, axis=0)
+        return unique[rng.permutation(len(unique))[:count]]
+
+    def _encode(self, strings: IntArray) -> Examples:
+        return Examples(strings, self._answers(strings), np.zeros(len(strings), dtype=np.int32))
+
+    def _answers(self, strings: Array) -> Array:
+        return strings.copy() if self.config.order == "same" else strings[:, ::-1].copy()
+
+    def read(self, source: str) -> Examples:
+        return self._encode(np.stack([question.inputs for question in self.questions(source)]))
+
+    def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
+        """Every string with its letters exchanged by a random permutation."""
+        return self._encode(self._renamed(examples.inputs, self._permutations(len(examples), rng)))
+
+    def _permutations(self, count: int, rng: np.random.Generator) -> Array:
+        order = 1 + np.argsort(rng.random((count, self.config.symbols)), axis=1)
+        return np.concatenate([np.zeros((count, 1), dtype=order.dtype), order], axis=1)
+
+    def _renamed(self, strings: Array, to: Array) -> IntArray:
+        return np.take_along_axis(to, strings, axis=1).astype(np.int32)
+
+    def images(self, examples: Examples, count: int, rng: np.random.Generator) -> tuple[Examples, Any]:
+        N, L = examples.inputs.shape
+        to = self._permutations(N * count, rng)
+        to[::count] = np.arange(self.vocab_size)
+        repeated = examples.repeat(count)
+
+        def undo(answers: Array) -> Array:
+            return np.take_along_axis(np.argsort(to, axis=1), answers.reshape(N * count, L), axis=1).reshape(
+                N, count, L
+            )
+
+        return Examples.asked(self._renamed(repeated.inputs, to), repeated.puzzle_ids), undo
+
+    def parse(self, text: str, where: str = "") -> Question:
+        at = f"{where}: " if where else ""
+        text = text.strip()
+        if unknown := [c for c in text if c not in self.letters]:
+            raise UserError(f"{at}{unknown[0]!r} is not one of the letters {self.letters}")
+        if len(text) != self.seq_len:
+            raise UserError(f"{at}found {len(text)} letters, {self.seq_len} wanted (task.length)")
+        return Question(text, np.array([1 + self.letters.index(c) for c in text], dtype=np.int32), where)
+
+    def questions(self, source: str | Path) -> Iterator[Question]:
+        try:
+            lines = Path(source).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{source} can't be read: {error}") from None
+        if not any(line.strip() for line in lines):
+            raise UserError(f"{source} has no strings")
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield self.parse(line, f"{source}:{number}")
+
+    def format(self, question: Question, answer: Array) -> str:
+        return "".join(self.letters[t - 1] if 1 <= t < self.vocab_size else "?" for t in answer.tolist())
+
+    def verify(self, examples: Examples, answers: Array) -> npt.NDArray[np.bool_]:
+        result: npt.NDArray[np.bool_] = (answers == self._answers(examples.inputs)).all(axis=-1)
+        return result
+
+    def draw(self, question: Question, answer: Array | None = None) -> Text:
+        return Text(question.text if answer is None else f"{question.text} -> {self.format(question, answer)}")
