@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from trm_fast import __version__
-from trm_fast.cli import agent, data, evaluate, info, plot, solve, train
+from trm_fast.cli import agent, data, evaluate, info, plot, solve, tokenizer, train
 from trm_fast.errors import UserError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command(rich_help_panel="Main")(solve.solve)
 app.command(rich_help_panel="Agents")(agent.agent)
 app.command(rich_help_panel="Agents")(agent.mcp)
 app.add_typer(data.app, name="data", rich_help_panel="Tools")
+app.add_typer(tokenizer.app, name="tokenizer", rich_help_panel="Tools")
 app.command(rich_help_panel="Tools")(plot.plot)
 app.command(rich_help_panel="Tools")(info.info)
 
