@@ -13,6 +13,9 @@ from trm_fast.cli.console import Json, out, print_json, write_lines
 from trm_fast.errors import UserError
 
 FORMATS = {"hermes": "hermes", "xlam": "swift", "swift": "swift", "sgd": "slots", "bfcl": "bfcl"}
+SHOWN = 20
+"""Refused rows that are printed."""
+
 Source = Annotated[str, typer.Argument(metavar="FILE|hf:NAME", help="JSON or JSONL, .gz too, or a hub data set.")]
 Preview = Annotated[int, typer.Option(min=0, help="Draw the first so many conversations.")]
 Refused = Annotated[Path | None, typer.Option(help="Write the refused rows' places and reasons as JSONL.")]
@@ -153,7 +156,8 @@ def _print(report: dict[str, Any], loaded: Any, preview: int, written: dict[str,
 
     for conversation in loaded.conversations[:preview]:
         out.print(draw_conversation(conversation))
-    table = Table(title=f"{report['format']}: {report['source']}", show_header=False, title_justify="left")
+    out.print(f"{report['format']}: {report['source']}", soft_wrap=True)
+    table = Table(show_header=False)
     for name, value in report.items():
         if name not in ("source", "format", "decisions"):
             table.add_row(name.replace("_", " "), f"{value:,}")
@@ -163,9 +167,8 @@ def _print(report: dict[str, Any], loaded: Any, preview: int, written: dict[str,
         table.add_row("written", f"{count:,} rows in {path}")
     out.print(table)
     if loaded.refused:
-        reasons = Table("row", "field", "why", title="Refused", title_justify="left")
-        for row in loaded.refused[:20]:
-            reasons.add_row(row.where, row.field, row.reason)
-        if len(loaded.refused) > 20:
-            reasons.add_row("...", "", f"{len(loaded.refused) - 20} more: --refused FILE writes all")
-        out.print(reasons)
+        out.print("refused", style="yellow")
+    for row in loaded.refused[:SHOWN]:
+        out.print(f"{row.where}: {row.field}: {row.reason}", soft_wrap=True)
+    if len(loaded.refused) > SHOWN:
+        out.print(f"... and {len(loaded.refused) - SHOWN} more: --refused FILE writes all")

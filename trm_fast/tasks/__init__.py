@@ -18,6 +18,7 @@ _CLASSES = {
     "arc": "trm_fast.tasks.arc.task:ARC",
     "maze": "trm_fast.tasks.maze.task:Maze",
     "sudoku": "trm_fast.tasks.sudoku.task:Sudoku",
+    "tool-slots": "trm_fast.tasks.tool_calling.slots_task:ToolSlots",
 }
 
 
