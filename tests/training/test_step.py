@@ -35,6 +35,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
     "puzzles": (PREFIX, {"puzzle_learning_rate": 0.05}, 1),
     "puzzles parts clipped": (PREFIX | {"mixing": "attention"}, {"clip_norm": 0.3}, 3),
     "dropout": ({"dropout": 0.2}, {}, 1),
+    "unrolled": ({}, {"supervision": "unrolled"}, 1),
+    "unrolled puzzles parts": (PREFIX, {"supervision": "unrolled"}, 3),
     "bfloat16": ({}, {"dtype": "bfloat16"}, 1),
     "recomputed": ({}, {"recompute": "latent"}, 1),
     "recomputed attention": ({"mixing": "attention", "state": "single"}, {"recompute": "latent"}, 3),
@@ -109,9 +111,10 @@ def test_replays_are_steps_bit_for_bit(case: str) -> None:
     assert not any(called.totals)
     # The run is one that halts rows early and late, and moves everything there is to move.
     seen = {int(s) for state in want for s in state[list(called.carry.tensors()).index("steps")]}
-    assert seen == {1, 2, 3, 4}
+    assert seen == ({4} if called.unrolled > 1 else {1, 2, 3, 4})
     constant = [i for i, t in enumerate(want[0]) if all(torch.equal(t, later[i]) for later in want[1:])]
-    assert all(want[0][i].dtype == torch.int32 for i in constant), "puzzle_ids alone may stand still"
+    still = (torch.int32, torch.bool) if called.unrolled > 1 else (torch.int32,)  # unrolled, all have halted each time
+    assert all(want[0][i].dtype in still for i in constant), "puzzle_ids alone may stand still"
 
 
 @pytest.mark.parametrize("case", ["dual", "single", "attention", "puzzles", "values"])
@@ -341,3 +344,24 @@ def test_a_task_through_its_feed_replays_bit_for_bit() -> None:
         states.append([t.clone() for t in step.tensors()])
         assert 30 < int(step.pool.taken) < 40 * B, "more than one pass over the 30 puzzles"
     assert same(states[:1], states[1:])
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_unrolled_is_one_optimizer_step_on_the_mean_of_all_supervision_steps(parts: int) -> None:
+    step = make({}, {"supervision": "unrolled"}, parts, dtype=torch.float64)
+    model, config = make_model(dtype=torch.float64), step.config
+    optimizer = AdamATan2(model.parameters(), 0.01, config.betas, weight_decay=0.1, ema_decay=config.ema_decay)
+    most = model.config.max_supervision_steps
+    for _ in range(2):
+        step.run(0.01, np.zeros(B, dtype=np.int32))
+        assert bool(step.carry.halted.all())  # the next step takes fresh examples alone
+        optimizer.zero_grad()
+        state, rows = model.initial_state(B), step.carry.rows
+        for _ in range(most):
+            out = model(rows["inputs"], state)
+            state = out.state
+            (model.loss(out, rows["labels"]).total / (B * most)).backward()
+        optimizer.step()
+    for mine, wanted in zip(step.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=1e-6, atol=1e-9)
+    assert step.read_totals()["rows"] == 2 * B * most

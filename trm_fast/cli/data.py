@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from trm_fast.cli import tool_data
 from trm_fast.cli.console import Json, counting, out, print_json
 
 app = typer.Typer(help="Make data sets.", no_args_is_help=True)
@@ -15,6 +16,10 @@ app = typer.Typer(help="Make data sets.", no_args_is_help=True)
 @app.callback()
 def group() -> None:
     """Make data sets."""
+
+
+for command in tool_data.COMMANDS:
+    app.command()(command)
 
 
 @app.command()

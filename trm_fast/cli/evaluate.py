@@ -115,7 +115,7 @@ def evaluate(
         result = _measure(solver, examples, "evaluating")
         reports.append(result.to_json() | about)
         if not json_output:
-            _print(result, f"{found.label} on {source}")
+            _print(result, f"{found.label} on {source}", found.task.report(result.metrics))
         if submission is not None:
             write_lines(submission, [json.dumps(found.task.submission(examples, result.ranked))])
     else:
@@ -159,19 +159,20 @@ def _sweep(text: str) -> tuple[str, list[int]]:
     return name, [int(v) for v in numbers]
 
 
-def _print(result: Evaluation, title: str) -> None:
+def _print(result: Evaluation, title: str, report: list[Any]) -> None:
     low, high = result.interval
     table = Table(title=title, show_header=False, title_justify="left")
     table.add_row("exact accuracy", f"{share(result.exact_accuracy)}  (95 %: {share(low)} to {share(high)})")
     table.add_row("cell accuracy", share(result.cell_accuracy))
     if result.valid is not None:
         table.add_row("answers that obey the rules", share(result.valid))
-    for name, value in result.metrics.items():
+    for name, value in result.metrics.items() if not report else ():
         table.add_row(name.replace("_", " "), f"{value:.4f}")
     table.add_row("count", f"{result.count:,}")
     table.add_row("supervision steps", f"{result.mean_steps:.2f} each; {share(result.converged)} halted by themselves")
     table.add_row("speed", f"{result.puzzles_per_second:,.1f} puzzles/s")
-    out.print(table)
+    for part in (*report, table):
+        out.print(part)
 
 
 def _print_sweep(name: str, results: list[tuple[int, Evaluation]], title: str) -> None:

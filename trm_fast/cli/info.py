@@ -20,6 +20,11 @@ Measure = Annotated[
     bool, typer.Option("--measure", help="Time the kernels on this machine; auto then takes the fastest.")
 ]
 
+PADDING = (
+    "layer by layer: latent_recursion takes no mask. On a CPU attention models leave out the padding behind a batch's "
+    "longest row, and rows of one length have no mask left"
+)
+
 
 def info(check: Check = False, measure: Measure = False, json_output: Json = False) -> None:
     """
@@ -42,6 +47,7 @@ def info(check: Check = False, measure: Measure = False, json_output: Json = Fal
         table.add_row(name, str(value))
     for part, record in facts["build"].items():
         table.add_row(f"built: {part}", _built(record))
+    table.add_row("rows with padding", facts["padding"])
     table.add_row("presets", ", ".join(facts["presets"]))
     table.add_row("models that ship", ", ".join(facts["models"]) or "none")
     out.print(table)
@@ -141,6 +147,7 @@ def _facts() -> dict[str, Any]:
         "versions": versions,
         "device": device,
         "build": ops.backend.build_record() or {"native": {"built": False, "reason": "run from a bare checkout"}},
+        "padding": PADDING,
         "presets": preset_names(),
         "models": bundled_names(),
         "ops": [row._asdict() for row in ops.backend.table(_devices())],

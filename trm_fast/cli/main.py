@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from trm_fast import __version__
-from trm_fast.cli import agent, data, evaluate, info, interchange, plot, solve, train
+from trm_fast.cli import agent, call, data, evaluate, info, interchange, plot, solve, tokenizer, train
 from trm_fast.errors import UserError
 
 app = typer.Typer(
@@ -22,9 +22,11 @@ app = typer.Typer(
 app.command(rich_help_panel="Main")(train.train)
 app.command(name="eval", rich_help_panel="Main")(evaluate.evaluate)
 app.command(rich_help_panel="Main")(solve.solve)
+app.command(rich_help_panel="Main")(call.call)
 app.command(rich_help_panel="Agents")(agent.agent)
 app.command(rich_help_panel="Agents")(agent.mcp)
 app.add_typer(data.app, name="data", rich_help_panel="Tools")
+app.add_typer(tokenizer.app, name="tokenizer", rich_help_panel="Tools")
 app.command(rich_help_panel="Tools")(plot.plot)
 app.command(name="import", rich_help_panel="Tools")(interchange.import_)
 app.command(rich_help_panel="Tools")(interchange.export)

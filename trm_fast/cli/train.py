@@ -57,6 +57,9 @@ def train(
     preset: Annotated[str | None, typer.Option(help="A recipe that ships: see [bold]trm-fast info[/bold].")] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file of your own.")] = None,
     data: Annotated[str | None, typer.Option(help="A file, or hf:NAME; the task's generator by default.")] = None,
+    val_split: Annotated[
+        float | None, typer.Option(help="Share of the data held out, where it has no test set: data.holdout.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Such as training.batch_size=16; repeatable.")
     ] = None,
@@ -92,19 +95,17 @@ def train(
 
     if minutes is not None and minutes <= 0:
         raise UserError("--minutes must be more than 0", wrong_use=True)
+    settings = [*([] if val_split is None else [f"data.holdout={val_split}"]), *(settings or [])]
     if dry_run and resume is None:
-        _dry_run(
-            _configured(preset, config, data, settings or [], steps, epochs, seed, init_from is not None),
-            pick_device(device),
-            json_output,
-        )
+        planned = _configured(preset, config, data, settings, steps, epochs, seed, init_from is not None)
+        _dry_run(planned, pick_device(device), json_output)
         return
     if dry_run:
         raise UserError("--dry-run is for a new run, not for --resume", wrong_use=True)
     world, device = join(pick_device(device))
     view = View(quiet=json_output, silent=not world.writes)
     if not graph:
-        settings = [*(settings or []), "training.graph=off"]
+        settings = [*settings, "training.graph=off"]
     if resume is not None:
         if init_from is not None:
             raise UserError("--resume goes on with its own weights: leave out --init-from", wrong_use=True)
@@ -112,7 +113,7 @@ def train(
             raise UserError("--resume takes --steps, the run's new total, not --epochs", wrong_use=True)
         if out_folder is not None and out_folder.resolve() != resume.resolve():
             raise UserError(f"--resume goes on in its own folder: leave out --out {out_folder}", wrong_use=True)
-        run_config = _resumed(resume, preset, config, data, settings or [], steps, seed)
+        run_config = _resumed(resume, preset, config, data, settings, steps, seed)
         trainer = Trainer.resume(
             resume, from_step=step_number(from_step), config=run_config, device=device, reporter=view, world=world
         )
@@ -121,7 +122,7 @@ def train(
     else:
         if from_step is not None and init_from is None:
             raise UserError("--from goes with --resume or --init-from", wrong_use=True)
-        run_config = _configured(preset, config, data, settings or [], steps, epochs, seed, init_from is not None)
+        run_config = _configured(preset, config, data, settings, steps, epochs, seed, init_from is not None)
         init = None if init_from is None else locate(init_from, from_step=step_number(from_step), device=device).model
         folder = out_folder or _free_folder(Path("runs") / (preset or (config.stem if config else "run")))
         folder = world.objects(folder)[0]
@@ -136,7 +137,8 @@ def train(
     if json_output:
         print_json(summary | {"run": str(trainer.out)})
     else:
-        _print_summary(summary, trainer.out)
+        evaluation = summary["evaluation"]
+        _print_summary(summary, trainer.out, trainer.task.report(measures(evaluation)) if evaluation else [])
     if summary["interrupted"]:
         err.print(f"stopped at step {summary['steps']}; go on with: trm-fast train --resume {trainer.out}")
         raise typer.Exit(130)
@@ -280,7 +282,9 @@ def _dry_run(config: RunConfig, device: str, json_output: bool) -> None:
     out.print(table)
 
 
-def _print_summary(summary: dict[str, Any], folder: Path) -> None:
+def _print_summary(summary: dict[str, Any], folder: Path, report: list[Any]) -> None:
+    for part in report:  # the task's own tables of its measures
+        out.print(part)
     table = Table(title=summary["task"], show_header=False, title_justify="left")
     table.add_row("data", summary["data"])
     table.add_row("steps", f"{summary['steps']:,}  ({summary['sample_steps']:,} sample-steps)")
@@ -292,7 +296,7 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
         low, high = evaluation["interval"]
         table.add_row("exact accuracy", f"{share(evaluation['exact_accuracy'])}  (95 %: {share(low)} to {share(high)})")
         table.add_row("cell accuracy", share(evaluation["cell_accuracy"]))
-        for name, value in measures(evaluation).items():
+        for name, value in measures(evaluation).items() if not report else ():
             table.add_row(name.replace("_", " "), f"{value:.4f}")
         table.add_row("unseen", f"{evaluation['count']:,}, {evaluation['mean_steps']:.2f} supervision steps each")
     table.add_row("run", str(folder))

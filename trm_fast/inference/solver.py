@@ -125,7 +125,8 @@ class Solver:
 
     @property
     def _most_steps(self) -> int:
-        return self.max_steps or max(DEFAULT_STEPS, self.model.config.max_supervision_steps)
+        trained = self.model.config.max_supervision_steps
+        return self.max_steps or (max(DEFAULT_STEPS, trained) if self.task.more_steps_help else trained)
 
     def run(
         self,

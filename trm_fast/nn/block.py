@@ -29,6 +29,18 @@ class State(NamedTuple):
     def detach(self) -> State:
         return State(None if self.y is None else self.y.detach(), self.z.detach())
 
+    def places(self, count: int) -> State:
+        """The first ``count`` places."""
+        return State(None if self.y is None else self.y[:, :count], self.z[:, :count])
+
+    def extended(self, whole: State) -> State:
+        """With the further places of ``whole``, of which this state is the beginning."""
+        count = self.z.shape[1]
+        if count == whole.z.shape[1]:
+            return self
+        y = None if self.y is None or whole.y is None else torch.cat((self.y, whole.y[:, count:]), 1)
+        return State(y, torch.cat((self.z, whole.z[:, count:]), 1))
+
     def rows(self, index: Tensor | slice) -> State:
         """The state of some rows of the batch."""
         return State(None if self.y is None else self.y[index], self.z[index])
@@ -71,7 +83,7 @@ class Network(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.last_norm = Norm(config, dim=-1) if config.norm_position == "pre" else nn.Identity()
         self.plain = config.norm == "rms" and config.norm_position == "post" and not config.causal
-        self.dropout = config.dropout
+        self.dropout, self.over_tokens = config.dropout, config.mixing == "mlp"
 
     def fused(self, z: Tensor, mask: Tensor | None) -> bool:
         """Whether ``ops.latent_recursion`` has a kernel that does what ``forward`` would do for the state ``z``."""
@@ -83,16 +95,16 @@ class Network(nn.Module):
         blocks = cast(Iterable[Block], self.blocks)
         return [weight for block in blocks for part in (block.mix.part, block.mlp.part) for weight in part.weights()]
 
-    def kind(self, config: TRMConfig) -> dict[str, Any]:
-        """What else ``ops.latent_recursion`` must know of it."""
+    def kind(self, config: TRMConfig, tokens: int) -> dict[str, Any]:
+        """What else ``ops.latent_recursion`` must know of it, for a state of so many tokens."""
         mix = cast(Block, self.blocks[0]).mix.part
-        rotary = mix.rotary.tables() if isinstance(mix, Attention) and mix.rotary is not None else None
+        rotary = mix.rotary.tables(tokens) if isinstance(mix, Attention) and mix.rotary is not None else None
         heads = config.num_heads if config.mixing == "attention" else 0
         return {"heads": heads, "rotary": rotary, "eps": config.norm_eps}
 
     def forward(self, h: Tensor, mask: Tensor | None) -> Tensor:
         for block in self.blocks:
-            if mask is not None:
+            if mask is not None and self.over_tokens:
                 h = h * mask.unsqueeze(-1)  # padding stays zero: it must not enter a norm over tokens
             h = block(h, mask)
         return self.last_norm(h)
@@ -149,7 +161,7 @@ def run_cycles(
         return state
     y, z = ops.latent_recursion(
         *state, x, net.weights(), config.n_latent_steps, inject_last=config.inject_last, cycles=count,
-        **net.kind(config),
+        **net.kind(config, x.shape[1]),
     )  # fmt: skip
     return State(y, z)
 
@@ -160,7 +172,9 @@ def application(net: Network, h: Tensor, mask: Tensor | None, config: TRMConfig)
         result: Tensor = net(h, mask)
         return result
     # The last application of a single state, without anything injected.
-    return ops.latent_recursion(None, h, h.detach(), net.weights(), 0, inject_last=False, **net.kind(config))[1]
+    return ops.latent_recursion(
+        None, h, h.detach(), net.weights(), 0, inject_last=False, **net.kind(config, h.shape[1])
+    )[1]
 
 
 def cycle(

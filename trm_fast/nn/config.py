@@ -8,6 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 from typing_extensions import Self
 
+FIXED_KINDS = 4
+"""A field has no value, a span of the text, any value will do, or one that can't be told; known values follow."""
+
 GridShape = Annotated[tuple[int, int], Strict(False)]  # YAML and JSON have lists only
 
 
@@ -21,12 +24,20 @@ class TRMConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     inputs: Literal["tokens", "values"] = Field("tokens", description="what an example's places hold")
-    outputs: Literal["tokens", "values"] = Field("tokens", description="what is predicted for each place")
+    outputs: Literal["tokens", "values", "slots"] = Field(
+        "tokens", description="what is predicted: for each place, or a decision, a tool and fields with spans"
+    )
     vocab_size: int = Field(11, ge=2, description="tokens, padding included")
     input_width: int = Field(1, ge=1, description="real numbers a place, where the inputs are values")
     output_width: int = Field(1, ge=1, description="real numbers a place, where the outputs are values")
     tolerance: float = Field(0.1, gt=0, description="values: an answer this far off still counts as right")
     seq_len: int = Field(81, ge=1, description="places of one example, without the puzzle prefix")
+    roles: int = Field(
+        0, ge=0, description="kinds of roles a place may have, embedded beside what it holds; 0 for none"
+    )
+    num_tools: int = Field(1, ge=1, description="slots: tools to choose from")
+    num_fields: int = Field(1, ge=1, description="slots: arguments and slots that may have a value")
+    num_values: int = Field(0, ge=0, description="slots: values of a field known beside those that stand in the text")
 
     hidden_size: int = Field(512, ge=1)
     num_layers: int = Field(2, ge=1)
@@ -119,8 +130,13 @@ class TRMConfig(BaseModel):
         positions = {"learned": L * D, "grid": sum(self.grid_shape or ()) * D}.get(self.positions, 0)
         puzzles = self.num_puzzles * self.puzzle_embedding_size if self.prefix_tokens else 0
         ends = D * (self.vocab_size if self.inputs == "tokens" else self.input_width)
-        ends += D * (self.vocab_size if self.outputs == "tokens" else self.output_width)
+        ends += D * (self.roles + self._outputs())
         return self.num_layers * (mix + 3 * D * self.inner_size(D)) + ends + D + 1 + positions + puzzles
+
+    def _outputs(self) -> int:
+        """Numbers that the answer head makes of a place."""
+        fields = 2 + self.num_tools + self.num_fields * (FIXED_KINDS + self.num_values + 2)
+        return {"tokens": self.vocab_size, "values": self.output_width, "slots": fields}[self.outputs]
 
     @classmethod
     def for_sudoku(cls, **changes: Any) -> TRMConfig:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from trm_fast.nn.config import TRMConfig
 from trm_fast.nn.layers import Linear
 from trm_fast.nn.loss import Loss, supervision_loss, value_loss
+from trm_fast.nn.tool_heads import SlotHead
 
 Q_BIAS = -5.0
 """Initial halting logit: nothing is taken for solved before it was learned."""
@@ -55,7 +56,7 @@ class ValueHead(nn.Module):
         return value_loss(prediction, q, labels, self.tolerance)
 
 
-HEADS: dict[str, type[Any]] = {"tokens": TokenHead, "values": ValueHead}
+HEADS: dict[str, type[Any]] = {"tokens": TokenHead, "values": ValueHead, "slots": SlotHead}
 """The answer head of each kind of ``TRMConfig.outputs``."""
 
 

@@ -159,15 +159,16 @@ class Rotary(nn.Module):
         self.register_buffer("cos", angles.cos().unsqueeze(1), persistent=False)
         self.register_buffer("sin", angles.sin().unsqueeze(1), persistent=False)
 
-    def tables(self) -> tuple[Tensor, Tensor]:
+    def tables(self, tokens: int) -> tuple[Tensor, Tensor]:
         """cos and sin, (tokens, width) each."""
-        return self.cos.squeeze(1), self.sin.squeeze(1)
+        return self.cos[:tokens].squeeze(1), self.sin[:tokens].squeeze(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, L, heads, width)."""
+        """x (B, L, heads, width); L may be less than the model has."""
+        L = x.shape[1]
         f = x.to(torch.promote_types(x.dtype, torch.float32))
         a, b = f.chunk(2, dim=-1)
-        return (f * self.cos + torch.cat((-b, a), -1) * self.sin).to(x.dtype)
+        return (f * self.cos[:L] + torch.cat((-b, a), -1) * self.sin[:L]).to(x.dtype)
 
 
 class InputEmbedding(nn.Module):
@@ -183,6 +184,7 @@ class InputEmbedding(nn.Module):
         self.tokens = Embedding(config.vocab_size, D) if config.inputs == "tokens" else None
         self.values = Linear(config.input_width, D) if config.inputs == "values" else None
         self.positions = Embedding(config.total_tokens, D) if config.positions == "learned" else None
+        self.roles = Embedding(config.roles, D) if config.roles else None
         self.rows = self.columns = None
         if config.positions == "grid" and config.grid_shape is not None:
             self.rows, self.columns = (Embedding(count, D) for count in config.grid_shape)
@@ -190,6 +192,8 @@ class InputEmbedding(nn.Module):
     def forward(self, inputs: Tensor, puzzle_rows: Tensor | None, dtype: torch.dtype, **extra: Tensor) -> Tensor:
         P, D = self.prefix_tokens, self.hidden_size
         x = self._places(inputs, dtype)
+        if self.roles is not None:
+            x = math.sqrt(0.5) * (x + F.embedding(extra["roles"], self.roles.weight.to(dtype)))
         if P:
             if puzzle_rows is None:
                 raise ValueError(f"this model has {P} prefix tokens: give puzzle_rows (B, puzzle_embedding_size)")

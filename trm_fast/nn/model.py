@@ -98,14 +98,27 @@ class TRM(nn.Module):
         padding; ``extra``: what else the embedding and the head of this model take.
         """
         x = self.embedding(inputs, puzzle_rows, self.compute_dtype, **extra)
+        seen, whole = mask, state
         if mask is not None:
-            mask = F.pad(mask, (self.config.prefix_tokens, 0), value=True)
+            seen = F.pad(mask, (self.config.prefix_tokens, 0), value=True)
+            x, state, seen = self._without_padding(x, state, seen)
         last = int(torch.is_grad_enabled())  # without gradient all cycles are alike, and one call
         with torch.no_grad(), fp8.products(self.no_grad_products if last else None):
-            state = run_cycles(self.net, state, x, self.config, mask, count=self.config.T_cycles - last)
+            state = run_cycles(self.net, state, x, self.config, seen, count=self.config.T_cycles - last)
         if last:
-            state = run_cycles(self.net, state, x, self.config, mask, recompute=self.recompute)
-        return Output(state.detach(), self.head(state.answer, **extra), self.q_head(state.answer))
+            state = run_cycles(self.net, state, x, self.config, seen, recompute=self.recompute)
+        state = state.extended(whole)
+        return Output(state.detach(), self.head(state.answer, mask=mask, **extra), self.q_head(state.answer))
+
+    def _without_padding(self, x: Tensor, state: State, seen: Tensor) -> tuple[Tensor, State, Tensor | None]:
+        """The places up to the longest row's last one, and no mask where that leaves no padding: a batch of rows of
+        like length costs what it holds, and rows of one length take the fused recursion. A token mixer has a weight for
+        every place, and a GPU's graph a fixed shape: they keep the padding."""
+        if self.config.mixing != "attention" or x.device.type != "cpu":
+            return x, state, seen
+        places = int(seen.any(0).nonzero().max()) + 1
+        seen = seen[:, :places]
+        return x[:, :places], state.places(places), None if bool(seen.all()) else seen
 
     def loss(self, out: Output, labels: Tensor, **extra: Tensor) -> Loss:
         """The loss of a supervision step against the labels of its rows."""

@@ -22,6 +22,7 @@ _CLASSES = {
     "sequence": "trm_fast.tasks.sequence:Sequence",
     "sudoku": "trm_fast.tasks.sudoku.task:Sudoku",
     "symbols": "trm_fast.tasks.symbols:Symbols",
+    "tool-slots": "trm_fast.tasks.tool_calling.slots_task:ToolSlots",
 }
 
 

@@ -143,7 +143,8 @@ class Task(ABC):
 
     ``noun``: what its examples are called in messages. ``has_rules``: whether ``verify`` can tell a right answer
     without knowing it. ``majority``: whether the most frequent of several tries is the one that counts, unless asked.
-    ``masked``: whether its examples have ``extra["mask"]``.
+    ``masked``: whether its examples have ``extra["mask"]``. ``more_steps_help``: whether a model may take more
+    supervision steps than in training.
     """
 
     name: ClassVar[str]
@@ -151,6 +152,7 @@ class Task(ABC):
     noun: ClassVar[str] = "puzzles"
     has_rules: ClassVar[bool] = False
     majority: ClassVar[bool] = False
+    more_steps_help: ClassVar[bool] = True
 
     masked: bool = False
     vocab_size: int = 2
@@ -210,6 +212,10 @@ class Task(ABC):
     def submission(self, questions: Examples, ranked: Sequence[Candidates]) -> Any:
         """JSON that a competition takes; UserError in a task without one."""
         raise UserError(f"the task {self.name} has no submission format", wrong_use=True)
+
+    def report(self, metrics: dict[str, float]) -> list[Any]:
+        """Rich renderables of ``metrics``; nothing where a plain list of them is enough."""
+        return []
 
     @abstractmethod
     def parse(self, text: str, where: str = "") -> Question:

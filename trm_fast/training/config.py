@@ -40,6 +40,11 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     steps: int = Field(65_104, ge=1, description="optimizer steps of the whole run")
+    supervision: Literal["carry", "unrolled"] = Field(
+        "carry",
+        description="carry: an optimizer step after each supervision step, as published; unrolled: all supervision "
+        "steps of fresh examples, their mean loss, one optimizer step",
+    )
     batch_size: int = Field(768, ge=1)
     gradient_accumulation: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto", description="parts a batch is computed in; auto takes as few as memory allows"

@@ -15,11 +15,12 @@ class Feed:
     """An endless sequence of examples, cut into chunks that can be made in any order and at any time.
 
     All randomness is a function of (``seed``, what for, number), so the position in the sequence is all there is to
-    keep, and a chunk may be made ahead, by another thread, or twice.
+    keep, and a chunk may be made ahead, by another thread, or twice. Examples with a ``mask`` come sorted by length
+    within each ``batch_size``: a batch that is computed in parts has rows of like length side by side.
     """
 
-    def __init__(self, task: Task, examples: Examples, seed: int) -> None:
-        self.task, self.examples, self.seed = task, examples, seed
+    def __init__(self, task: Task, examples: Examples, seed: int, batch_size: int = 1) -> None:
+        self.task, self.examples, self.seed, self.batch_size = task, examples, seed, batch_size
         self._orders: dict[int, npt.NDArray[np.intp]] = {}
 
     @property
@@ -35,7 +36,11 @@ class Feed:
             parts.append(self._order(epoch)[place : place + (number + 1) * size - start])
             start += len(parts[-1])
         rng = np.random.default_rng((self.seed, AUGMENTATION, number))
-        return self.task.augment(self.examples.take(np.concatenate(parts)), rng)
+        examples = self.task.augment(self.examples.take(np.concatenate(parts)), rng)
+        if "mask" not in examples.extra:
+            return examples
+        lengths = examples.extra["mask"].sum(1)
+        return examples.take(np.lexsort((lengths, np.arange(size) // self.batch_size)))
 
     def _order(self, epoch: int) -> npt.NDArray[np.intp]:
         if epoch not in self._orders:

@@ -43,6 +43,7 @@ class TrainStep:
         model.recompute = config.recompute == "latent"
         self.mine = world.share(config.batch_size)
         B = self.mine.stop - self.mine.start
+        self.unrolled = model.config.max_supervision_steps if config.supervision == "unrolled" else 1
         size = -(-B // parts)
         self.slices = [slice(start, min(start + size, B)) for start in range(0, B, size)]
         self.pool = Pool(source, config.batch_size, device, world)
@@ -71,6 +72,8 @@ class TrainStep:
         """One step; ``minimum_steps`` (B,) are those of the whole batch. Does not wait for the device."""
         # One schedule for both rates, as published.
         puzzle_rate = self.config.puzzle_learning_rate * learning_rate / self.config.learning_rate
+        if self.unrolled > 1:  # nobody halts before the last step
+            minimum_steps = np.full_like(minimum_steps, self.unrolled)
         numbers = np.concatenate(([learning_rate, puzzle_rate], minimum_steps[self.mine])).astype(np.float32)
         self.pool.refill()
         self.numbers.copy_(to_pinned(numbers, self.numbers.is_cuda), non_blocking=True)
@@ -92,13 +95,16 @@ class TrainStep:
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.lr.copy_(self.lr)
         carry.refill(self.pool.fresh(carry.halted))
+        if self.row_gradients is not None:
+            self.row_gradients.zero_()
         for rows in self.slices:
-            out, loss, puzzle_rows = carry.supervise(model, rows)
-            (loss.total / batch).backward()
-            carry.count_and_halt(out.q, self.minimum_steps, rows)
-            if puzzle_rows is not None and puzzle_rows.grad is not None and self.row_gradients is not None:
-                self.row_gradients[rows].copy_(puzzle_rows.grad)
-            self._count(out, loss, rows)
+            for _ in range(self.unrolled):
+                out, loss, puzzle_rows = carry.supervise(model, rows)
+                (loss.total / (batch * self.unrolled)).backward()
+                carry.count_and_halt(out.q, self.minimum_steps, rows)
+                if puzzle_rows is not None and puzzle_rows.grad is not None and self.row_gradients is not None:
+                    self.row_gradients[rows].add_(puzzle_rows.grad)
+                self._count(out, loss, rows)
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         self.world.sum_gradients_(gradients)
         self.optimizer.step(grad_scale=self._clip(gradients))

@@ -120,7 +120,7 @@ class Trainer:
             self.model.parameters(), training.learning_rate, training.betas, training.weight_decay,
             training.ema_decay or None, training.optimizer,
         )  # fmt: skip
-        self.feed = Feed(self.task, self.dataset.train, seed)
+        self.feed = Feed(self.task, self.dataset.train, seed, training.batch_size)
         if world.rank:
             torch.manual_seed(seed ^ world.rank << 32)  # and other dropout
         runner = runner_for(torch.device(device), training.graph == "auto")

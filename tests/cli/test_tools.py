@@ -1,0 +1,154 @@
+"""Tool calling from the command line: data, tokenizer, training, evaluation, calls."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+TOOL = {"type": "function", "function": {"name": "get_weather", "description": "Weather", "parameters": SCHEMA}}
+CHAT = {
+    "id": "1",
+    "conversations": [
+        {"from": "system", "value": f"<tools>\n{json.dumps([TOOL])}\n</tools>"},
+        {"from": "human", "value": "Weather in Rome? ☀️"},
+        {"from": "gpt", "value": '<tool_call>{"name": "get_weather", "arguments": {"city": "Rome"}}</tool_call>'},
+    ],
+}
+
+
+def slots(number: int, city: str) -> dict[str, Any]:
+    call = number % 2 == 0
+    return {
+        "id": f"{number}:0:x", "tools": [TOOL], "content": "" if call else "Hello.", "slots": {"city": city},
+        "history": [{"role": "user", "content": f"weather in {city}" if call else f"greetings from {city}"}],
+        "decision": "tool_call" if call else "direct_answer",
+        "tool": {"name": "get_weather", "arguments": {"city": city}} if call else {},
+    }  # fmt: skip
+
+
+def jsonl(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a few steps on twenty rows."""
+    from trm_fast.training import Trainer, apply_settings, make_config, read_preset
+
+    folder = tmp_path_factory.mktemp("tools")
+    cities = ["Rome", "Paris", "Oslo", "Lima", "Bonn"]
+    jsonl(folder / "sgd_train.jsonl", [slots(i, cities[i % 5]) for i in range(20)])
+    small = ["task.tokenizer_kind=char", "task.vocab_size=80", "task.seq_len=32", "task.variants=0"]
+    small += ["model.hidden_size=16", "model.inner_multiple=16", "training.steps=4", "training.batch_size=8"]
+    small += [f"data.source={folder}", "data.holdout=0.2"]
+    Trainer(make_config(apply_settings(read_preset("tool-slots"), small), "test"), folder / "run").train()
+    return folder / "run"
+
+
+def test_data_converts_counts_and_says_what_it_refused(run: Any, tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "chats.jsonl", [CHAT, CHAT | {"id": "2"}, {"conversations": [{"from": "x"}]}])
+    swift = tmp_path / "swift.json"
+    result = run("data", "hermes", source, "--out", swift, "--refused", tmp_path / "refused.jsonl", "--json")
+    assert result.code == 0, result.err
+    report = json.loads(result.out)
+    assert (report["rows"], report["refused"], report["calls"]) == (2, 1, 2)
+    refusal = {"where": f"{source}:3", "field": "conversations[0].from"}
+    assert refusal.items() <= report["refusals"][0].items()
+    assert refusal.items() <= json.loads((tmp_path / "refused.jsonl").read_text()).items()
+    back = run("data", "swift", swift, "--out", tmp_path / "back.jsonl", "--preview", 1)
+    assert "get_weather" in back.out
+    again = [json.loads(line) for line in (tmp_path / "back.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert again[0]["conversations"][1] == {"from": "user", "value": "Weather in Rome? ☀️"}
+    drawn = run("data", "hermes", source)
+    assert "chats.jsonl:3" in drawn.out.replace("\n", "")
+
+
+def test_data_splits_by_dialogue(run: Any, tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "rows.jsonl", [slots(i, "Rome") for i in range(10)])
+    result = run("data", "sgd", source, "--val-split", 0.2, "--out", tmp_path / "set.jsonl", "--json")
+    assert json.loads(result.out)["written"] == {
+        str(tmp_path / "set_train.jsonl"): 8,
+        str(tmp_path / "set_val.jsonl"): 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data", "hermes", "none.json"], "cannot read none.json"),
+        (["data", "hermes", "none.json", "--val-split", "0.1"], "--val-split needs --out"),
+        (["data", "hermes", "none.json", "--out", "no/where.json"], "there is no folder no"),
+        (["train", "--preset", "tool-slots"], "give --data FOLDER or FILE"),
+        (["train", "--preset", "tool-slots", "--data", "none.jsonl"], "cannot read none.jsonl"),
+        (["call", "sudoku-4x4", "--query", "hi"], "it calls no tools"),
+        (["call", "sudoku-4x4"], "give one of --query TEXT"),
+    ],
+)
+def test_mistakes_are_named(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.code in (1, 2)
+    assert message in " ".join(result.err.split())
+
+
+def test_a_tokenizer_is_learnt_and_saved(run: Any, tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "rows.jsonl", [slots(i, "Rome") for i in range(10)])
+    result = run("tokenizer", "train", "--data", source, "--kind", "char", "--out", tmp_path / "made", "--json")
+    assert json.loads(result.out)["characters_per_token"] == 1
+    assert (tmp_path / "made" / "tokenizer.json").is_file()
+
+
+def test_eval_has_the_documented_keys(run: Any, learnt: Path) -> None:
+    report = json.loads(run("eval", learnt, "--json").out)
+    keys = {
+        "decision_f1", "decision_accuracy", "slot_presence_accuracy", "slot_span_exact", "tool_accuracy", "call_exact",
+        "count",
+    }  # fmt: skip
+    assert keys <= report.keys()
+    drawn = run("eval", learnt).out
+    for title in ("Decision Confusion Matrix", "Evaluation Results", "Per-Slot"):
+        assert title in drawn
+
+
+def test_call_answers_in_json_and_in_words(run: Any, learnt: Path, tmp_path: Path) -> None:
+    asked = ["call", learnt, "--query", "weather in Rome 😀", "--tools", json.dumps([TOOL])]
+    report = json.loads(run(*asked, "--json").out)
+    assert {"decision", "calls", "slots", "problems", "confidence", "steps"} <= report.keys()
+    assert all(call["name"] == "get_weather" for call in report["calls"])
+    tools = tmp_path / "tools.json"
+    tools.write_text(json.dumps([TOOL]))
+    assert run("call", learnt / "model", "--query", "hello", "--tools", tools).code == 0
+    rows = jsonl(tmp_path / "rows.jsonl", [slots(i, "Rome") for i in range(3)])
+    assert len(run("call", learnt, "--data", rows).out.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("tools", "message"),
+    [
+        ("[", "not valid JSON"),
+        ("[]", "there is no tool"),
+        ("missing.json", "cannot read"),
+        (json.dumps([{"name": "other"}]), "knows the tools get_weather alone, not other"),
+    ],
+)
+def test_tools_that_cannot_be_offered(run: Any, learnt: Path, tools: str, message: str) -> None:
+    result = run("call", learnt, "--query", "hi", "--tools", tools)
+    assert result.code in (1, 2)
+    assert message in " ".join(result.err.split())
+
+
+def test_interactive_keeps_the_conversation(run: Any, learnt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+    import sys
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("weather in Rome\nsunny\nIt is sunny.\n\n"))
+    result = run("call", learnt, "--interactive", "--json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out.splitlines()[0])["decision"] in ("tool_call", "direct_answer")

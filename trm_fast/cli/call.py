@@ -1,0 +1,129 @@
+"""``trm-fast call``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.prompt import Prompt
+from rich.text import Text
+
+from trm_fast.cli.console import Device, FromStep, Json, Model, err, out, pick_device, print_json, share, step_number
+from trm_fast.errors import UserError
+
+if TYPE_CHECKING:
+    from trm_fast.inference import Answer, Solver
+    from trm_fast.tasks.tool_calling import Conversation, Tool, Turn
+    from trm_fast.tasks.tool_calling.interface import Prediction, ToolTask
+
+
+def call(
+    model: Model,
+    tools: Annotated[
+        str | None, typer.Option(metavar="FILE|JSON", help="Tools on offer; by default those the model knows.")
+    ] = None,
+    query: Annotated[str | None, typer.Option(help="What the user says.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A file of conversations: what comes next in each, one JSON object a line.")
+    ] = None,
+    interactive: Annotated[bool, typer.Option("--interactive", help="A conversation at a prompt.")] = False,
+    from_step: FromStep = None,
+    device: Device = "auto",
+    json_output: Json = False,
+) -> None:
+    """
+    Says what a tool-calling model would do next: answer, or call a tool with arguments.
+
+    [bold]Examples[/bold]
+
+      trm-fast call runs/tool-slots --query "Check my savings account please"
+
+      trm-fast call runs/tool-slots --tools tools.json --interactive
+
+      trm-fast call runs/tool-slots --data rows.jsonl
+    """
+    from trm_fast.inference import Solver
+    from trm_fast.interchange import locate
+    from trm_fast.tasks.tool_calling import Conversation, Turn, files
+    from trm_fast.tasks.tool_calling.interface import ToolTask
+
+    if sum((query is not None, data is not None, interactive)) != 1:
+        raise UserError("give one of --query TEXT, --data FILE, --interactive", wrong_use=True)
+    if query is not None and not query.strip():
+        raise UserError("--query is empty", wrong_use=True)
+    found = locate(model, from_step=step_number(from_step), device=pick_device(device))
+    task = found.task
+    if not isinstance(task, ToolTask):
+        raise UserError(f"{found.label} is a model of the task {task.name}: it calls no tools", wrong_use=True)
+    offered = task.known_tools() if tools is None else _tools(tools)
+    solver = Solver(found.model, task)
+    if interactive:
+        _converse(solver, task, offered, json_output)
+        return
+    asked = [Conversation(offered, (Turn("user", query),), "--query")] if query else []
+    if data is not None:
+        asked = files.load_sound(data).conversations
+    for conversation in asked:
+        prediction, answer = _predict(solver, task, conversation)
+        _show(prediction, answer, json_output or data is not None)
+
+
+def _tools(text: str) -> tuple[Tool, ...]:
+    """Tools from JSON text or from a file of it."""
+    from trm_fast.tasks.tool_calling import Refused, files
+    from trm_fast.tasks.tool_calling.conversation import read_tools
+
+    inline = text.lstrip()[:1] in ("[", "{")
+    try:
+        found = read_tools(text if inline else files.read_text(Path(text)), "tools")
+    except Refused as error:
+        raise UserError(f"--tools: {error}", wrong_use=True) from None
+    if not found:
+        raise UserError("--tools: there is no tool in it", wrong_use=True)
+    return found
+
+
+def _predict(solver: Solver, task: ToolTask, conversation: Conversation) -> tuple[Prediction, Answer]:
+    question = task.ask(conversation)
+    answer = solver.solve(question)
+    return task.prediction(question, answer.raw, conversation.tools), answer
+
+
+def _show(prediction: Prediction, answer: Answer, as_json: bool) -> None:
+    if as_json:
+        print_json(prediction.to_json() | {"confidence": answer.confidence, "steps": answer.steps})
+        return
+    for made in prediction.calls:
+        out.print(Text.assemble(("call ", "bold yellow"), made.text()))
+    if not prediction.calls:
+        out.print(Text(prediction.reply or "answer directly: no tool is called", "green"))
+    if prediction.slots:
+        out.print(Text(f"slots {json.dumps(prediction.slots, ensure_ascii=False)}", "cyan"))
+    for problem in prediction.problems:
+        out.print(Text(f"not valid: {problem}", "red"))
+    out.print(f"{share(answer.confidence)} sure; {answer.steps} supervision step{'s' * (answer.steps != 1)}")
+
+
+def _converse(solver: Solver, task: ToolTask, offered: tuple[Tool, ...], json_output: bool) -> None:
+    """User turns at a prompt until an empty line. What a call gives back, or an answer says, is typed in, too."""
+    from trm_fast.tasks.tool_calling import Conversation, Turn
+
+    turns: list[Turn] = []
+    while said := _asked("you"):
+        turns.append(Turn("user", said))
+        prediction, answer = _predict(solver, task, Conversation(offered, tuple(turns), "prompt"))
+        _show(prediction, answer, json_output)
+        turns += [Turn.calling(made) for made in prediction.calls]
+        if prediction.calls and (result := _asked("result of the call (empty: none)")):
+            turns.append(Turn("tool_response", result))
+        if reply := prediction.reply or _asked("reply of the assistant (empty: none)"):
+            turns.append(Turn("assistant", reply))
+
+
+def _asked(what: str) -> str:
+    try:
+        return Prompt.ask(what, console=err, default="", show_default=False).strip()
+    except EOFError:
+        return ""

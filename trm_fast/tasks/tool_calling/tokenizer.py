@@ -1,0 +1,187 @@
+"""Tokenizers: SentencePiece BPE and unigram, and characters for tests. All keep the offsets of tokens in the text."""
+
+from __future__ import annotations
+
+import io
+import json
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from trm_fast.errors import UserError
+
+PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3
+CONTROL = (
+    "<sys>", "<user>", "<assistant>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<tools>",
+    "</tools>", "<think>", "</think>", "<sep>", "<mask>",
+)  # fmt: skip
+"""Further special tokens. No text contains them: what a user types as ``<tool_call>`` is text."""
+
+ROLE_TOKENS = {
+    "user": "<user>", "system": "<sys>", "assistant": "<assistant>", "tool_call": "<tool_call>",
+    "tool_response": "<tool_response>",
+}  # fmt: skip
+FIRST_BYTE = 4 + len(CONTROL)
+MODEL_FILE, CHARACTER_FILE = "tokenizer.model", "tokenizer.json"
+Kind = Literal["bpe", "unigram", "char"]
+
+
+class Encoded(NamedTuple):
+    """Token ids of a text and for each the characters (begin, end) it stands for; empty for bytes within one."""
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+
+
+class Tokenizer(ABC):
+    """Text to token ids and back, without loss. Ids 0 to 3 are padding, unknown, begin and end; ``CONTROL`` follow."""
+
+    kind: Kind
+    size: int
+
+    @abstractmethod
+    def encode(self, text: str) -> Encoded: ...
+
+    @abstractmethod
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids; special tokens are left out."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Writes the tokenizer's file into a model's folder."""
+
+    @staticmethod
+    def special(name: str) -> int:
+        """The id of one of ``CONTROL``."""
+        return 4 + CONTROL.index(name)
+
+
+class SentencePiece(Tokenizer):
+    """A SentencePiece model with byte fallback: nothing is unknown, emoji neither."""
+
+    def __init__(self, model: bytes) -> None:
+        self.model = model
+        package = _sentencepiece()
+        try:
+            self.processor = package.SentencePieceProcessor(model_proto=model)
+        except RuntimeError as error:
+            raise UserError(f"the tokenizer is damaged: {error}") from None
+        self.size = self.processor.get_piece_size()
+        self.pieces = [self.processor.id_to_piece(i) for i in range(self.size)]
+        if self.pieces[4 : FIRST_BYTE + 1] != [*CONTROL, "<0x00>"]:
+            raise UserError("the tokenizer was not made by trm-fast tokenizer train: its special tokens differ")
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int, kind: Literal["bpe", "unigram"] = "bpe") -> SentencePiece:
+        """Learns pieces; the same texts give the same bytes. ``vocab_size`` counts special tokens and bytes, too."""
+        lowest = FIRST_BYTE + 256 + 1
+        if vocab_size <= lowest:
+            raise UserError(
+                f"vocab_size {vocab_size} is too small: special tokens and bytes take {lowest - 1}", wrong_use=True
+            )
+        lines = [line for text in texts for line in text.splitlines() if line.strip()]
+        if not lines:
+            raise UserError("there is no text to learn a tokenizer from")
+        out = io.BytesIO()
+        try:
+            _sentencepiece().SentencePieceTrainer.train(
+                sentence_iterator=iter(lines), model_writer=out, model_type=kind, vocab_size=vocab_size,
+                hard_vocab_limit=False, byte_fallback=True, character_coverage=0.9995, split_digits=True,
+                normalization_rule_name="identity", remove_extra_whitespaces=False, max_sentence_length=1 << 20,
+                pad_id=PAD, unk_id=UNKNOWN, bos_id=BEGIN, eos_id=END, pad_piece="<pad>", bos_piece="<s>",
+                eos_piece="</s>", control_symbols=list(CONTROL), num_threads=1, minloglevel=2,
+            )  # fmt: skip
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].split("] ")[-1].strip()
+            raise UserError(f"no tokenizer of {vocab_size} pieces can be learnt from this text: {reason}") from None
+        return cls(out.getvalue())
+
+    @property
+    def kind(self) -> Kind:  # type: ignore[override]
+        # The proto's trainer_spec.model_type; unigram's scores are log-probabilities, those of BPE are ranks.
+        last = self.processor.get_score(self.size - 1)
+        return "bpe" if last == round(last) else "unigram"
+
+    def encode(self, text: str) -> Encoded:
+        ids = [int(i) for i in self.processor.encode(text)]
+        offsets, at, rest = [], -1, 0  # the first piece begins with a space that is not in the text
+        for i in ids:
+            begin = max(at, 0)
+            if FIRST_BYTE <= i < FIRST_BYTE + 256:  # a character's bytes: the last one stands for it
+                rest = rest - 1 if rest else _bytes_behind(i - FIRST_BYTE)
+                at = begin + (not rest)
+            else:
+                at += len(self.pieces[i])
+            offsets.append((begin, max(at, begin)))
+        return Encoded(ids, offsets)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return str(self.processor.decode([int(i) for i in ids]))
+
+    def save(self, folder: Path) -> None:
+        (folder / MODEL_FILE).write_bytes(self.model)
+
+
+class Characters(Tokenizer):
+    """A token for each character that was seen, one for all others. Small and plain: for tests."""
+
+    kind = "char"
+
+    def __init__(self, characters: str) -> None:
+        self.characters = characters
+        self.ids = {c: FIRST_BYTE + i for i, c in enumerate(characters)}
+        self.size = FIRST_BYTE + len(characters)
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int) -> Characters:
+        """The most frequent characters that fit into ``vocab_size``."""
+        counts = Counter(c for text in texts for c in text)
+        kept = sorted(counts, key=lambda c: (-counts[c], c))[: max(0, vocab_size - FIRST_BYTE)]
+        return cls("".join(sorted(kept)))
+
+    def encode(self, text: str) -> Encoded:
+        return Encoded([self.ids.get(c, UNKNOWN) for c in text], [(i, i + 1) for i in range(len(text))])
+
+    def decode(self, ids: Iterable[int]) -> str:
+        known = {i: c for c, i in self.ids.items()} | {UNKNOWN: "\ufffd"}
+        return "".join(known.get(int(i), "") for i in ids)
+
+    def save(self, folder: Path) -> None:
+        text = json.dumps({"kind": "char", "characters": self.characters}, ensure_ascii=False)
+        (folder / CHARACTER_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, kind: Kind) -> Tokenizer:
+    if kind == "char":
+        return Characters.train(texts, vocab_size)
+    return SentencePiece.train(texts, vocab_size, kind)
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a folder, or of its file."""
+    folder, names = (path, (MODEL_FILE, CHARACTER_FILE)) if path.is_dir() else (path.parent, (path.name,))
+    file = next((folder / name for name in names if (folder / name).is_file()), None)
+    if file is None:
+        raise UserError(f"{path} has no tokenizer ({MODEL_FILE} or {CHARACTER_FILE})")
+    try:
+        if file.suffix != ".json":
+            return SentencePiece(file.read_bytes())
+        characters = json.loads(file.read_text(encoding="utf-8"))["characters"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is no tokenizer: {error}") from None
+    return Characters(characters)
+
+
+def _bytes_behind(first: int) -> int:
+    """How many bytes of a character follow its first one in UTF-8."""
+    return (first >= 0xC0) + (first >= 0xE0) + (first >= 0xF0)
+
+
+def _sentencepiece() -> Any:
+    try:
+        return import_module("sentencepiece")
+    except ImportError:
+        raise UserError('a SentencePiece tokenizer needs an extra: pip install "trm-fast[data]"') from None
