@@ -86,9 +86,7 @@ def _tools(text: str) -> tuple[Tool, ...]:
 
 
 def _predict(solver: Solver, task: ToolTask, conversation: Conversation) -> tuple[Prediction, Answer]:
-    question = task.ask(conversation)
-    answer = solver.solve(question)
-    return task.prediction(question, answer.raw, conversation.tools), answer
+    return task.predict(solver, conversation)
 
 
 def _show(prediction: Prediction, answer: Answer, as_json: bool) -> None:

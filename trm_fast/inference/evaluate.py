@@ -13,7 +13,7 @@ import numpy as np
 from trm_fast.errors import UserError
 from trm_fast.inference.solver import Progress, Solver
 from trm_fast.inference.tries import Solved
-from trm_fast.tasks.base import IGNORE, Candidates, Examples, Task
+from trm_fast.tasks.base import IGNORE, Candidates, Examples
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ def evaluate(solver: Solver, examples: Examples, progress: Progress | None = Non
         raise UserError("there is nothing to evaluate: the data has no rows")
     start = time.perf_counter()
     solved = solver.run(examples, progress=progress)
-    return score(solver.task, examples, solved, time.perf_counter() - start)
+    return score(solver, examples, solved, time.perf_counter() - start)
 
 
-def score(task: Task, examples: Examples, solved: Solved, seconds: float) -> Evaluation:
+def score(solver: Solver, examples: Examples, solved: Solved, seconds: float) -> Evaluation:
     """What answers are worth that took ``seconds``."""
-    labels = examples.labels
+    labels, task = examples.labels, solver.task
     labelled = ~np.isnan(labels) if labels.dtype.kind == "f" else labels != IGNORE
     right, wanted = (
         cells.reshape(len(labels), -1).sum(-1) for cells in (labelled & task.right(labels, solved.solution), labelled)
@@ -66,7 +66,7 @@ def score(task: Task, examples: Examples, solved: Solved, seconds: float) -> Eva
         interval=wilson_interval(exact, n),
         seconds=seconds,
         puzzles_per_second=n / seconds,
-        metrics=task.metrics(examples, solved.solution) | task.ranked_metrics(examples, solved.ranked),
+        metrics=task.measures(solver.model, examples, solved.solution) | task.ranked_metrics(examples, solved.ranked),
         ranked=solved.ranked,
     )
 

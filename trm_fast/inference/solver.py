@@ -97,7 +97,7 @@ class Solver:
 
     def __post_init__(self) -> None:
         config, task = self.model.config, self.task
-        tokens = config.inputs == "tokens"
+        tokens = config.inputs != "values"
         if config.seq_len != task.seq_len or (tokens and config.vocab_size != task.vocab_size):
             raise UserError(
                 f"the model reads {config.seq_len} tokens of {config.vocab_size} kinds, "

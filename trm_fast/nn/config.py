@@ -10,6 +10,10 @@ from typing_extensions import Self
 
 FIXED_KINDS = 4
 """A field has no value, a span of the text, any value will do, or one that can't be told; known values follow."""
+FIELD_KINDS = 6
+"""Selection: an argument is left out, stands in the text, is its default, true, false, or one that can't be told."""
+TAGS = 3
+"""Selection: a word is outside an argument's values, begins one, or goes on with one."""
 
 GridShape = Annotated[tuple[int, int], Strict(False)]  # YAML and JSON have lists only
 
@@ -23,9 +27,13 @@ class TRMConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    inputs: Literal["tokens", "values"] = Field("tokens", description="what an example's places hold")
-    outputs: Literal["tokens", "values", "slots"] = Field(
-        "tokens", description="what is predicted: for each place, or a decision, a tool and fields with spans"
+    inputs: Literal["tokens", "values", "bags"] = Field(
+        "tokens", description="what an example's places hold; bags are several tokens a place, in no order"
+    )
+    outputs: Literal["tokens", "values", "text", "slots", "selection"] = Field(
+        "tokens",
+        description="what is predicted: for each place, or in text for the next one; a decision, a tool and fields "
+        "with spans; or which of the row's own tools are called, with what arguments",
     )
     vocab_size: int = Field(11, ge=2, description="tokens, padding included")
     input_width: int = Field(1, ge=1, description="real numbers a place, where the inputs are values")
@@ -35,9 +43,14 @@ class TRMConfig(BaseModel):
     roles: int = Field(
         0, ge=0, description="kinds of roles a place may have, embedded beside what it holds; 0 for none"
     )
-    num_tools: int = Field(1, ge=1, description="slots: tools to choose from")
-    num_fields: int = Field(1, ge=1, description="slots: arguments and slots that may have a value")
+    features: int = Field(0, ge=0, description="real numbers a place has beside what it holds; 0 for none")
+    num_tools: int = Field(1, ge=1, description="slots, selection: tools to choose from")
+    num_fields: int = Field(1, ge=1, description="slots, selection: arguments and slots that may have a value")
     num_values: int = Field(0, ge=0, description="slots: values of a field known beside those that stand in the text")
+
+    num_words: int = Field(1, ge=1, description="selection: places behind the first that a value may stand in")
+    reasoning_dim: int = Field(64, ge=1, description="selection: width in which tools are compared with the request")
+    action_dim: int = Field(32, ge=1, description="selection, text: width in which values are compared with words")
 
     hidden_size: int = Field(512, ge=1)
     num_layers: int = Field(2, ge=1)
@@ -83,6 +96,10 @@ class TRMConfig(BaseModel):
             raise ValueError(f"positions: grid needs a grid_shape whose product is seq_len ({self.seq_len})")
         if not self.n_latent_steps and not (self.state == "single" and self.inject_last):
             raise ValueError("n_latent_steps: 0 needs state: single and inject_last, or the question never enters")
+        if self.outputs == "text" and not self.causal:
+            raise ValueError("outputs: text needs causal: true, or each place would see the next one")
+        if self.outputs == "selection" and self.num_words >= self.seq_len:
+            raise ValueError(f"num_words {self.num_words} must be less than seq_len {self.seq_len}")
         if self.prefix_tokens and self.puzzle_embedding_size > self.prefix_tokens * self.hidden_size:
             raise ValueError(
                 f"puzzle_embedding_size {self.puzzle_embedding_size} does not fit into "
@@ -129,14 +146,18 @@ class TRMConfig(BaseModel):
         mix = 3 * L * self.inner_size(L) if self.mixing == "mlp" else 4 * D * D
         positions = {"learned": L * D, "grid": sum(self.grid_shape or ()) * D}.get(self.positions, 0)
         puzzles = self.num_puzzles * self.puzzle_embedding_size if self.prefix_tokens else 0
-        ends = D * (self.vocab_size if self.inputs == "tokens" else self.input_width)
-        ends += D * (self.roles + self._outputs())
+        ends = D * (self.input_width if self.inputs == "values" else self.vocab_size)
+        ends += D * (self.roles + self.features + self._outputs())
+        ends += TAGS + self.features if self.outputs == "selection" else 0
         return self.num_layers * (mix + 3 * D * self.inner_size(D)) + ends + D + 1 + positions + puzzles
 
     def _outputs(self) -> int:
         """Numbers that the answer head makes of a place."""
         fields = 2 + self.num_tools + self.num_fields * (FIXED_KINDS + self.num_values + 2)
-        return {"tokens": self.vocab_size, "values": self.output_width, "slots": fields}[self.outputs]
+        selection = 2 * self.reasoning_dim + 1 + FIELD_KINDS + (TAGS + 1) * self.action_dim
+        made = {"values": self.output_width, "slots": fields, "selection": selection}
+        made["text"] = self.vocab_size + 3 * self.action_dim + 1
+        return made.get(self.outputs, self.vocab_size)
 
     @classmethod
     def for_sudoku(cls, **changes: Any) -> TRMConfig:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from trm_fast.nn.config import TRMConfig
 from trm_fast.nn.layers import Linear
 from trm_fast.nn.loss import Loss, supervision_loss, value_loss
+from trm_fast.nn.selection_head import SelectionHead
+from trm_fast.nn.text_head import TextHead
 from trm_fast.nn.tool_heads import SlotHead
 
 Q_BIAS = -5.0
@@ -56,18 +58,29 @@ class ValueHead(nn.Module):
         return value_loss(prediction, q, labels, self.tolerance)
 
 
-HEADS: dict[str, type[Any]] = {"tokens": TokenHead, "values": ValueHead, "slots": SlotHead}
+HEADS: dict[str, type[Any]] = {
+    "tokens": TokenHead,
+    "values": ValueHead,
+    "text": TextHead,
+    "slots": SlotHead,
+    "selection": SelectionHead,
+}
 """The answer head of each kind of ``TRMConfig.outputs``."""
 
 
 class QHead(nn.Module):
-    """Halting logit (B,), float32: how sure the model is that its answer is right; reads the first token."""
+    """Halting logit (B,), float32: how sure the model is that its answer is right; reads the first token, or in a
+    causal model, whose first token sees nothing else, the last one that ``mask`` (B, L) has."""
 
     def __init__(self, config: TRMConfig) -> None:
         super().__init__()
+        self.causal, self.prefix_tokens = config.causal, config.prefix_tokens
         self.weight = nn.Parameter(torch.zeros(1, config.hidden_size))
         self.bias = nn.Parameter(torch.full((1,), Q_BIAS))
 
-    def forward(self, answer: Tensor) -> Tensor:
+    def forward(self, answer: Tensor, mask: Tensor | None = None) -> Tensor:
         first = answer[:, 0]
+        if self.causal:
+            last = answer.shape[1] - 1 if mask is None else self.prefix_tokens + mask.sum(-1) - 1
+            first = answer[torch.arange(len(answer), device=answer.device), last]
         return nn.functional.linear(first, self.weight.to(first.dtype), self.bias.to(first.dtype)).float().squeeze(-1)

@@ -163,16 +163,17 @@ class Rotary(nn.Module):
         """cos and sin, (tokens, width) each."""
         return self.cos[:tokens].squeeze(1), self.sin[:tokens].squeeze(1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, L, heads, width); L may be less than the model has."""
-        L = x.shape[1]
+    def forward(self, x: Tensor, first: int = 0) -> Tensor:
+        """x (B, L, heads, width), its places from ``first`` on; L may be less than the model has."""
+        at = slice(first, first + x.shape[1])
         f = x.to(torch.promote_types(x.dtype, torch.float32))
         a, b = f.chunk(2, dim=-1)
-        return (f * self.cos[:L] + torch.cat((-b, a), -1) * self.sin[:L]).to(x.dtype)
+        return (f * self.cos[at] + torch.cat((-b, a), -1) * self.sin[at]).to(x.dtype)
 
 
 class InputEmbedding(nn.Module):
-    """Tokens (B, L) or values (B, L, F), and the puzzle rows where there is a prefix, as x (B, P + L, D) of variance 1.
+    """Tokens (B, L), values (B, L, F) or bags of tokens (B, L, W), 0 for none, and the puzzle rows where there is a
+    prefix, as x (B, P + L, D) of variance 1.
 
     ``extra`` are the examples' further arrays, for embeddings that add some of them.
     """
@@ -181,7 +182,9 @@ class InputEmbedding(nn.Module):
         super().__init__()
         D = config.hidden_size
         self.prefix_tokens, self.hidden_size = config.prefix_tokens, D
-        self.tokens = Embedding(config.vocab_size, D) if config.inputs == "tokens" else None
+        self.tokens = None if config.inputs == "values" else Embedding(config.vocab_size, D)
+        self.bags = config.inputs == "bags"
+        self.features = Linear(config.features, D) if config.features else None
         self.values = Linear(config.input_width, D) if config.inputs == "values" else None
         self.positions = Embedding(config.total_tokens, D) if config.positions == "learned" else None
         self.roles = Embedding(config.roles, D) if config.roles else None
@@ -194,6 +197,8 @@ class InputEmbedding(nn.Module):
         x = self._places(inputs, dtype)
         if self.roles is not None:
             x = math.sqrt(0.5) * (x + F.embedding(extra["roles"], self.roles.weight.to(dtype)))
+        if self.features is not None:
+            x = math.sqrt(0.5) * (x + self.features(extra["features"].to(dtype)) / math.sqrt(D))
         if P:
             if puzzle_rows is None:
                 raise ValueError(f"this model has {P} prefix tokens: give puzzle_rows (B, puzzle_embedding_size)")
@@ -206,6 +211,10 @@ class InputEmbedding(nn.Module):
 
     def _places(self, inputs: Tensor, dtype: torch.dtype) -> Tensor:
         """(B, L, D), of variance 1/D like every row here: all are scaled up together."""
+        if self.tokens is not None and self.bags:
+            counts = (inputs != 0).sum(-1, keepdim=True)
+            sums = F.embedding_bag(inputs.flatten(0, 1), self.tokens.weight, mode="sum", padding_idx=0)
+            return (sums.view(*inputs.shape[:2], -1) * counts.clamp_min(1).rsqrt()).to(dtype)
         if self.tokens is not None:
             return F.embedding(inputs, self.tokens.weight.to(dtype))
         assert self.values is not None

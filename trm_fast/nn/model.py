@@ -21,6 +21,7 @@ from trm_fast.nn.block import Network, State, run_cycles
 from trm_fast.nn.capture import graphs_on
 from trm_fast.nn.config import TRMConfig
 from trm_fast.nn.heads import HEADS, QHead
+from trm_fast.nn.incremental import Incremental
 from trm_fast.nn.layers import InputEmbedding, truncated_normal_
 from trm_fast.nn.loss import Loss
 from trm_fast.nn.optim import AdamATan2
@@ -108,7 +109,9 @@ class TRM(nn.Module):
         if last:
             state = run_cycles(self.net, state, x, self.config, seen, recompute=self.recompute)
         state = state.extended(whole)
-        return Output(state.detach(), self.head(state.answer, mask=mask, **extra), self.q_head(state.answer))
+        return Output(
+            state.detach(), self.head(state.answer, inputs=inputs, mask=mask, **extra), self.q_head(state.answer, mask)
+        )
 
     def _without_padding(self, x: Tensor, state: State, seen: Tensor) -> tuple[Tensor, State, Tensor | None]:
         """The places up to the longest row's last one, and no mask where that leaves no padding: a batch of rows of
@@ -202,6 +205,10 @@ class TRM(nn.Module):
             solution = self.head.answers(self.head(self.initial_state(B).answer))
         result = {"solution": solution, "confidence": confidence, "steps": steps, "converged": converged}
         return result | ({"trajectory": trajectory} if return_trajectory else {})
+
+    def incremental(self) -> Incremental:
+        """A row that grows token by token, in a causal text model."""
+        return Incremental(self)
 
     def save_pretrained(self, folder: str | os.PathLike[str], **sections: Any) -> None:
         """Writes ``config.json`` (configuration and further JSON ``sections``) and ``model.safetensors``."""

@@ -278,7 +278,7 @@ class Trainer:
         share = examples.take(world.part(len(examples)))
         mine = solver.run(share, progress=self.reporter.evaluating) if len(share) else None
         solved = Solved.joined([part for part in world.objects(mine) if part is not None])
-        return score(self.task, examples, solved, time.perf_counter() - start)
+        return score(solver, examples, solved, time.perf_counter() - start)
 
     def _evaluate_and_log(self) -> Evaluation:
         result = self.evaluate()

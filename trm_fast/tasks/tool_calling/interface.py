@@ -50,6 +50,12 @@ class ToolTask(Task):
     def ask(self, conversation: Conversation) -> Question:
         """The question what comes next; UserError where the model can't serve it."""
 
+    def predict(self, solver: Any, conversation: Conversation) -> tuple[Prediction, Any]:
+        """What a solver of this task's model says comes next, and its answer, with ``confidence`` and ``steps``."""
+        question = self.ask(conversation)
+        answer = solver.solve(question)
+        return self.prediction(question, answer.raw, conversation.tools), answer
+
     @abstractmethod
     def prediction(self, question: Question, answer: Array, tools: Sequence[Tool]) -> Prediction:
         """What an answer of the model means."""

@@ -1,0 +1,128 @@
+"""The text head: its distribution and loss by hand; a growing row is the whole row anew; what follows stays unseen."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from trm_fast.nn import TRM, TRMConfig
+from trm_fast.nn.loss import IGNORE
+
+L, V = 12, 15
+
+
+def config(**changes: object) -> TRMConfig:
+    keys = {
+        "outputs": "text", "causal": True, "mixing": "attention", "positions": "rope", "state": "single",
+        "vocab_size": V, "seq_len": L, "hidden_size": 16, "num_heads": 2, "inner_multiple": 8, "action_dim": 4,
+        "T_cycles": 2, "n_latent_steps": 1, "max_supervision_steps": 2,
+    }  # fmt: skip
+    return TRMConfig.model_validate(keys | changes)
+
+
+def model(**changes: object) -> TRM:
+    torch.manual_seed(0)
+    return TRM(config(**changes)).eval()
+
+
+def whole(net: TRM, ids: torch.Tensor) -> torch.Tensor:
+    state = net.initial_state(len(ids))
+    with torch.no_grad():
+        for _ in range(net.config.max_supervision_steps):
+            out = net(ids, state)
+            state = out.state
+    return out.logits
+
+
+@pytest.mark.parametrize("changes", [{}, {"state": "dual"}, {"norm_position": "pre"}, {"positions": "none"}])
+def test_a_growing_row_is_the_whole_row_anew(changes: dict[str, object]) -> None:
+    net = model(**changes)
+    ids = torch.randint(1, V, (1, L))
+    said = whole(net, ids)[0].numpy()
+    row, tokens = net.incremental(), ids[0].tolist()
+    got = [row.extend(tokens[:5])] + [row.extend([token]) for token in tokens[5:]]
+    np.testing.assert_allclose(np.stack(got), said[4:], atol=1e-4)
+    assert row.room == 0
+    with pytest.raises(ValueError, match="13 tokens"):
+        row.extend([1])
+
+
+def test_a_fork_goes_its_own_way() -> None:
+    net = model()
+    row = net.incremental()
+    row.extend([1, 2, 3])
+    other = row.fork()
+    other.extend([4])
+    again = net.incremental()
+    again.extend([1, 2, 3])
+    np.testing.assert_allclose(row.extend([5]), again.extend([5]), atol=1e-5)
+
+
+def test_a_place_sees_nothing_behind_it() -> None:
+    net = model()
+    ids = torch.randint(1, V, (1, L))
+    other = ids.clone()
+    other[0, 6:] = torch.randint(1, V, (L - 6,))
+    torch.testing.assert_close(whole(net, ids)[:, :6], whole(net, other)[:, :6])
+
+
+def test_every_place_has_a_distribution_that_can_copy() -> None:
+    net = model()
+    ids = torch.full((1, L), 7)
+    torch.testing.assert_close(whole(net, ids).exp().sum(-1), torch.ones(1, L), atol=1e-4, rtol=0)
+    with torch.no_grad():
+        net.head.copies.weight.mul_(0)
+        answer = torch.randn(1, L, 16)
+        half = net.head(answer, inputs=ids).exp()
+        plain = net.head.linear(answer).softmax(-1)
+    torch.testing.assert_close(half[..., 7], 0.5 + plain[..., 7] / 2)  # a share of one half, all of it on token 7
+
+
+def test_the_loss_is_a_mean_weighted_by_role() -> None:
+    prediction = torch.full((1, 3, V), -math.log(V))
+    prediction[0, 1] = -20.0
+    prediction[0, 1, 4] = -0.5
+    labels, weights = torch.tensor([[IGNORE, 4, 2]]), torch.tensor([[0.0, 2.0, 1.0]])
+    loss = model().head.loss(prediction, torch.tensor([0.0]), labels, weights=weights)
+    assert loss.answer.item() == pytest.approx((2 * 0.5 + math.log(V)) / 3, rel=1e-5)
+    assert loss.cells.tolist() == [0.5]
+
+
+def test_gradients_reach_every_parameter_and_every_application() -> None:
+    net, calls = model().train(), []
+
+    def keep(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
+        if output.requires_grad:
+            output.retain_grad()
+            calls.append(output)
+
+    net.net.register_forward_hook(keep)
+    ids = torch.randint(1, V, (2, L))
+    mask = torch.arange(L) < torch.tensor([[L], [8]])
+    out = net(ids, net.initial_state(2), mask=mask)
+    labels = torch.where(mask, ids.roll(-1, 1), IGNORE)
+    net.loss(out, labels, weights=mask.float()).total.backward()
+    assert len(calls) == net.config.n_latent_steps + 1
+    assert all(call.grad is not None and bool(call.grad.abs().sum() > 0) for call in calls)
+    assert [n for n, p in net.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)] == []
+
+
+def test_the_halting_logit_of_a_causal_model_reads_the_last_token() -> None:
+    net = model()
+    with torch.no_grad():
+        net.q_head.weight.normal_()
+    ids = torch.randint(1, V, (1, L))
+    mask = torch.arange(L) < 8
+    with torch.no_grad():
+        alone = net(ids[:, :8], net.initial_state(1).places(8)).q
+        padded = net(ids, net.initial_state(1), mask=mask[None]).q
+    torch.testing.assert_close(alone, padded, atol=1e-5, rtol=1e-4)
+
+
+def test_text_needs_a_causal_model() -> None:
+    with pytest.raises(ValueError, match="causal"):
+        config(causal=False)
+    assert model().num_parameters() == config().num_parameters()

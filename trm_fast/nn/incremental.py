@@ -1,0 +1,98 @@
+"""A causal model one token at a time: what a place holds never changes when tokens follow, so it is computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trm_fast.nn.block import Block
+from trm_fast.nn.layers import Attention
+
+if TYPE_CHECKING:
+    from trm_fast.nn.model import TRM
+
+
+class Incremental:
+    """The logits of a causal text model behind a growing row, exactly those of the whole row anew.
+
+    ``extend`` runs every application of every supervision step for the new places alone; keys and values of each
+    application and layer stay. It always takes all supervision steps. ``fork`` is a copy for another continuation.
+    """
+
+    def __init__(self, model: TRM) -> None:
+        if model.config.outputs != "text":
+            raise ValueError("one token at a time needs a model whose outputs are text")
+        if not model.config.causal or model.config.prefix_tokens or model.config.positions not in ("none", "rope"):
+            raise ValueError("one token at a time needs a causal model without a prefix, its positions rope or none")
+        self.model, self.length = model, 0
+        self.kept: list[tuple[Tensor, Tensor]] = []
+        self.tokens = torch.zeros(0, dtype=torch.int64, device=model.z_init.device)
+        self.answer: Tensor | None = None
+
+    def fork(self) -> Incremental:
+        other = Incremental(self.model)
+        other.length, other.kept = self.length, list(self.kept)
+        other.tokens, other.answer = self.tokens, self.answer
+        return other
+
+    @property
+    def room(self) -> int:
+        """Tokens that may still come."""
+        return self.model.config.seq_len - self.length
+
+    @torch.no_grad()
+    def extend(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Logits (V,) for the token behind the new ones."""
+        config = self.model.config
+        ids = torch.tensor(list(tokens), dtype=torch.int64, device=self.model.z_init.device)
+        if self.length + len(ids) > config.seq_len:
+            raise ValueError(f"the row would have {self.length + len(ids)} tokens; the model has {config.seq_len}")
+        x = self.model.embedding(ids[None], None, self.model.compute_dtype)
+        state = self.model.initial_state(1)
+        z, y = state.z[:, : len(ids)], None if state.y is None else state.y[:, : len(ids)]
+        self._next = 0
+        for _ in range(config.max_supervision_steps * config.T_cycles):
+            for _ in range(config.n_latent_steps):
+                z = self._net(z + (x if y is None else y + x))
+            if y is None:
+                z = self._net(z + x if config.inject_last else z)
+            else:
+                y = self._net(y + z)
+        self.length += len(ids)
+        answer = z if y is None else y
+        self.answer = answer if self.answer is None else torch.cat((self.answer, answer), 1)
+        self.tokens = torch.cat((self.tokens, ids))
+        said = self.model.head(self.answer, inputs=self.tokens[None], last=True)
+        logits: npt.NDArray[np.float32] = said[0, -1].float().cpu().numpy()
+        return logits
+
+    def _net(self, h: Tensor) -> Tensor:
+        for block in self.model.net.blocks:
+            mix, mlp = cast(Block, block).mix, cast(Block, block).mlp
+            part = cast(Attention, mix.part)
+            h = h + self._attend(part, mix.norm(h)) if mix.pre else mix.norm(self._attend(part, h), residual=h)
+            h = mlp(h, None)
+        made: Tensor = self.model.net.last_norm(h)
+        return made
+
+    def _attend(self, part: Attention, x: Tensor) -> Tensor:
+        _, K, D = x.shape
+        q, k, v = part.qkv(x).view(1, K, 3, part.heads, D // part.heads).unbind(2)
+        if part.rotary is not None:
+            q, k = part.rotary(q, self.length), part.rotary(k, self.length)
+        if self._next < len(self.kept):
+            before = self.kept[self._next]
+            k, v = torch.cat((before[0], k), 1), torch.cat((before[1], v), 1)
+            self.kept[self._next] = (k, v)
+        else:
+            self.kept.append((k, v))
+        self._next += 1
+        seen = torch.ones(K, k.shape[1], dtype=torch.bool, device=x.device).tril(k.shape[1] - K)
+        y = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=seen)
+        return part.out(y.transpose(1, 2).reshape(1, K, D))

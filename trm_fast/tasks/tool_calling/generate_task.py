@@ -1,0 +1,204 @@
+"""The task tool-generate: what comes next in a conversation with tools, token by token, within a grammar of calls."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from trm_fast.errors import UserError
+from trm_fast.tasks.base import IGNORE, Array, DataConfig, Dataset, Examples, Question, TaskConfig
+from trm_fast.tasks.tool_calling import files
+from trm_fast.tasks.tool_calling.conversation import Conversation, Tool, Turn
+from trm_fast.tasks.tool_calling.corpus import texts
+from trm_fast.tasks.tool_calling.decoding import Said, Search, generate
+from trm_fast.tasks.tool_calling.drawing import draw_conversation
+from trm_fast.tasks.tool_calling.grammar import Grammar
+from trm_fast.tasks.tool_calling.interface import Prediction, ToolTask
+from trm_fast.tasks.tool_calling.lexical import Lexicon
+from trm_fast.tasks.tool_calling.select_metrics import tables
+from trm_fast.tasks.tool_calling.select_task import LEXICON_FILE, read_one, read_sets
+from trm_fast.tasks.tool_calling.text_metrics import measure_calls
+from trm_fast.tasks.tool_calling.tokenizer import PAD, Tokenizer, load_tokenizer, train_tokenizer
+from trm_fast.tasks.tool_calling.transcript import transcribe
+
+
+class ToolGenerateConfig(TaskConfig):
+    """``sets``: which sets of a folder to learn, ``SET_train`` and ``SET_val`` each. ``description_tokens``: how much
+    of a tool's description is read. ``replies``: whether it may answer in words instead of calling. ``beams``,
+    ``temperature``, ``top_p``, ``most_tokens``: how text is searched for. ``generate_count``: rows of an evaluation
+    that are answered by generating, which takes a while each."""
+
+    name: str = "tool-generate"
+    sets: list[str] = Field(default=["xlam_swift", "sealtools_swift"], min_length=1)
+    tokenizer: str | None = None
+    tokenizer_kind: Literal["bpe", "unigram", "char"] = "bpe"
+    vocab_size: int = Field(default=2048, ge=32)
+    seq_len: int = Field(default=512, ge=16)
+    description_tokens: int = Field(default=12, ge=0)
+    replies: bool = False
+    beams: int = Field(default=1, ge=1)
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    most_tokens: int = Field(default=200, ge=1)
+    generate_count: int = Field(default=100, ge=0)
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What stands for a solver's answer: how likely the tokens were, and the supervision steps of each."""
+
+    confidence: float
+    steps: int
+
+
+class ToolGenerate(ToolTask):
+    name: ClassVar[str] = "tool-generate"
+    Config: ClassVar[type[ToolGenerateConfig]] = ToolGenerateConfig
+    more_steps_help: ClassVar[bool] = False
+
+    def __init__(self, config: ToolGenerateConfig | None = None) -> None:
+        self.config = config or ToolGenerateConfig()
+        self.vocab_size, self.seq_len = self.config.vocab_size, self.config.seq_len
+        self._tokenizer: Tokenizer | None = None
+        self._lexicon = Lexicon(0, {})
+        self._rows: list[Conversation] = []  # what ``extra["row"]`` numbers: measures compare calls, not labels
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        if self._tokenizer is None:
+            raise UserError("this model has no tokenizer: it was neither trained nor loaded")
+        return self._tokenizer
+
+    @property
+    def search(self) -> Search:
+        c = self.config
+        return Search(c.most_tokens, c.beams, c.temperature, c.top_p)
+
+    def model_keys(self, data: DataConfig) -> dict[str, Any]:
+        return super().model_keys(data) | {"outputs": "text", "causal": True, "mixing": "attention"}
+
+    def save_assets(self, folder: Path) -> None:
+        (folder / LEXICON_FILE).write_text(json.dumps(self._lexicon.to_json()) + "\n", encoding="utf-8")
+        self.tokenizer.save(folder)
+
+    def load_assets(self, folder: Path) -> None:
+        path = folder / LEXICON_FILE
+        try:
+            self._lexicon = Lexicon.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is missing or damaged: {error}") from None
+        self._tokenizer = load_tokenizer(folder)
+
+    def dataset(self, data: DataConfig, seed: int) -> Dataset:
+        """Conversations of the training files, and those of ``data.test``, of the folder's validation files, or held
+        out. A task that is loaded keeps its tokenizer."""
+        train, test, notes = read_sets(self.name, data, self.config.sets, seed)
+        if self._tokenizer is None:
+            made = self.config.tokenizer
+            learnt = (
+                train_tokenizer(texts(train), self.vocab_size, self.config.tokenizer_kind) if made is None else None
+            )
+            self._tokenizer = learnt or load_tokenizer(Path(made or ""))
+            self._lexicon = Lexicon.of(tool for c in train for tool in c.tools)
+            if self._tokenizer.size > self.vocab_size:
+                raise UserError(f"the tokenizer has {self._tokenizer.size} pieces: set task.vocab_size to that")
+        parts = []
+        for rows, name in ((train, "training"), (test, "test")):
+            examples, cut = self._examples(rows)
+            parts.append(examples)
+            if cut:
+                notes.append(
+                    f"{cut} of {len(rows)} {name} rows are longer than {self.seq_len} tokens: descriptions are cut, "
+                    "then the first turns"
+                )
+        return Dataset(parts[0], parts[1], str(data.source), notes)
+
+    def _examples(self, conversations: Sequence[Conversation]) -> tuple[Examples, int]:
+        """Rows, and how many of them were cut. A place's label is the token behind it."""
+        N, L = len(conversations), self.seq_len
+        inputs, labels = np.full((N, L), PAD, dtype=np.int32), np.full((N, L), IGNORE, dtype=np.int32)
+        weights, mask, cut = np.zeros((N, L), dtype=np.float32), np.zeros((N, L), dtype=np.bool_), 0
+        for i, conversation in enumerate(conversations):
+            row = transcribe(conversation, self.tokenizer, L, self.config.description_tokens)
+            n, cut = len(row.ids), cut + row.cut
+            inputs[i, :n], mask[i, :n] = row.ids, True
+            weights[i, : n - 1] = row.weights[1:]
+            labels[i, : n - 1] = np.where(weights[i, : n - 1] > 0, row.ids[1:], IGNORE)
+        first = len(self._rows)
+        self._rows += conversations
+        extra = {"weights": weights, "mask": mask, "row": np.arange(first, first + N, dtype=np.int32)}
+        return Examples(inputs, labels, np.zeros(N, dtype=np.int32), extra), cut
+
+    def read(self, source: str) -> Examples:
+        """Every row of a file, or of the validation files of a folder."""
+        return self._examples(read_sets(self.name, DataConfig(source=source, test=source), self.config.sets, 0)[1])[0]
+
+    def measures(self, model: Any, examples: Examples, answers: Array) -> dict[str, float]:
+        """Of the first ``generate_count`` rows, what the model generates behind the last user turn."""
+        rows = [self._rows[i] for i in examples.extra["row"][: self.config.generate_count]]
+        made = [self.say(model, asked(row))[0] for row in rows]
+        return measure_calls(rows, [list(p.calls) for p in made], self._lexicon) if rows else {}
+
+    def report(self, metrics: dict[str, float]) -> list[Any]:
+        return tables(metrics)
+
+    def say(self, model: Any, conversation: Conversation, search: Search | None = None) -> tuple[Prediction, Said]:
+        """What a model of this task says next; the calls always parse and name offered tools."""
+        search = search or self.search
+        room = self.seq_len - min(search.most_tokens, self.seq_len // 2)
+        row = transcribe(conversation, self.tokenizer, room, self.config.description_tokens)
+        grammar = Grammar(conversation.tools, self.tokenizer, replies=self.config.replies)
+        said = generate(model.incremental(), row.ids, grammar.allowed, search)
+        reply = grammar.reply(said.tokens)
+        return Prediction.of_calls(grammar.calls(said.tokens), conversation.tools, reply=reply), said
+
+    def predict(self, solver: Any, conversation: Conversation) -> tuple[Prediction, Any]:
+        self.ask(conversation)
+        prediction, said = self.say(solver.model, asked(conversation))
+        return prediction, Generated(math.exp(said.mean), solver.model.config.max_supervision_steps)
+
+    def known_tools(self) -> tuple[Tool, ...]:
+        raise UserError("this model calls the tools it is given: give --tools FILE or JSON", wrong_use=True)
+
+    def ask(self, conversation: Conversation) -> Question:
+        if not conversation.query.strip():
+            raise UserError(f"{conversation.where or 'the conversation'} has no user turn: there is nothing to answer")
+        examples, _ = self._examples([asked(conversation)])
+        self._rows.pop()
+        extra = {name: array[0] for name, array in examples.extra.items()}
+        return Question(conversation.query, examples.inputs[0], conversation.where, extra=extra)
+
+    def prediction(self, question: Question, answer: Array, tools: Sequence[Tool]) -> Prediction:
+        raise UserError("a tool-generate model answers by generating: use trm-fast call", wrong_use=True)
+
+    def parse(self, text: str, where: str = "") -> Question:
+        """A conversation as JSON in any known format, its tools with it."""
+        return self.ask(read_one(text, where))
+
+    def questions(self, source: str | Path) -> Iterator[Question]:
+        for conversation in files.load_sound(source).conversations:
+            yield self.ask(conversation)
+
+    def format(self, question: Question, answer: Array) -> str:
+        """The likeliest token behind each place, as text; ``say`` generates."""
+        return self.tokenizer.decode(np.asarray(answer)[question.extra["mask"]].tolist())
+
+    def draw(self, question: Question, answer: Array | None = None) -> Any:
+        shown = Conversation((), (Turn("user", question.text),), question.where)
+        return draw_conversation(shown) if answer is None else self.format(question, answer)
+
+
+def asked(conversation: Conversation) -> Conversation:
+    """The conversation up to its last user turn or result, without what comes next."""
+    turns = conversation.turns
+    if conversation.decision is not None:
+        return replace(conversation, decision=None, call=None, reply="")
+    last = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=len(turns) - 1)
+    return replace(conversation, turns=turns[: last + 1])

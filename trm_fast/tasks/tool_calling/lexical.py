@@ -1,0 +1,103 @@
+"""Words of requests and tools, how rare they are, and how much of a tool's text a request shares: the baseline of tool
+choice, and features of the model that is to beat it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from trm_fast.tasks.tool_calling.conversation import Tool
+
+# Numbers with their points and commas, words, signs; scripts without spaces character by character.
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\d+(?:[.,]\d+)*(?![^\W\d])|[^\W_]+|[^\w\s]|_")
+_CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_ENDINGS = ("ations", "ation", "ings", "ing", "ions", "ion", "ies", "ers", "er", "es", "ed", "s", "e", "y")
+SHORTEST_STEM = 3
+MEASURES = ("name", "description", "parameters", "all", "letters")
+
+
+def words(text: str) -> list[tuple[int, int]]:
+    """Where each word, number or sign stands: (begin, end) characters."""
+    return [match.span() for match in _WORD.finditer(text)]
+
+
+@lru_cache(maxsize=1 << 16)
+def stems(text: str) -> tuple[str, ...]:
+    """Words without case and ending; ``camelCase`` and ``snake_case`` come apart."""
+    return tuple(stem(w.lower()) for w in re.findall(r"[^\W_]+", _CASE.sub(" ", text)))
+
+
+def stem(word: str) -> str:
+    """A word without one common English ending, so that ``cities`` meets ``city``."""
+    for ending in _ENDINGS:
+        if word.endswith(ending) and len(word) - len(ending) >= SHORTEST_STEM:
+            return word[: -len(ending)]
+    return word
+
+
+def letters(text: str) -> set[str]:
+    """Groups of four letters, within words and across their borders."""
+    joined = " ".join(re.findall(r"[^\W_]+", _CASE.sub(" ", text).lower()))
+    return {joined[i : i + 4] for i in range(len(joined) - 3)}
+
+
+def tool_text(tool: Tool) -> str:
+    return " ".join([tool.name, tool.description, *tool.parameters["properties"]])
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """In how many of ``count`` tools' texts each stem stands."""
+
+    count: int
+    tools_with: Mapping[str, int] = field(repr=False)
+
+    @classmethod
+    def of(cls, tools: Iterable[Tool]) -> Lexicon:
+        found: Counter[str] = Counter()
+        texts = [tool_text(tool) for tool in tools]
+        for text in texts:
+            found.update(set(stems(text)))
+        return cls(len(texts), dict(found))
+
+    def weight(self, word: str) -> float:
+        """Inverse document frequency: 0 for a stem of every tool."""
+        return math.log((self.count + 1) / (self.tools_with.get(word, 0) + 1))
+
+    def overlap(self, request: set[str], text: str) -> float:
+        """Weight of the stems that a text shares with a request, over the root of the text's whole weight."""
+        mine = set(stems(text))
+        whole = sum(map(self.weight, mine))
+        return sum(map(self.weight, mine & request)) / math.sqrt(whole) if whole > 0 else 0.0
+
+    def scores(self, request: str, tools: Sequence[Tool]) -> list[float]:
+        """Word overlap of each tool with a request: the nearest tool has the largest."""
+        asked = set(stems(request))
+        return [self.overlap(asked, tool_text(tool)) for tool in tools]
+
+    def measures(self, request: str, tools: Sequence[Tool]) -> list[list[float]]:
+        """For each tool its overlap by ``MEASURES``, and how far each is above the best of the other tools."""
+        asked, groups = set(stems(request)), letters(request)
+        table = []
+        for tool in tools:
+            mine = letters(tool.name)
+            shared = len(mine & groups) / math.sqrt(len(mine)) if mine else 0.0
+            parts = (tool.name, tool.description, " ".join(tool.parameters["properties"]), tool_text(tool))
+            table.append([*(self.overlap(asked, part) for part in parts), shared])
+        made = []
+        for i, row in enumerate(table):
+            others = [[other[m] for j, other in enumerate(table) if j != i] for m in range(len(MEASURES))]
+            made.append(row + [value - max(rest, default=0.0) for value, rest in zip(row, others, strict=True)])
+        return made
+
+    def to_json(self) -> dict[str, Any]:
+        return {"count": self.count, "tools_with": dict(sorted(self.tools_with.items()))}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Lexicon:
+        return cls(int(value["count"]), {str(k): int(v) for k, v in value["tools_with"].items()})

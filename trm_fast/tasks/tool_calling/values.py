@@ -1,0 +1,75 @@
+"""Values of arguments: text as a value of a schema's type, and when two values are the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_ONES = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+    "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_TENS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
+_FACTORS = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "k": 1000, "m": 10**6}
+_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?")
+NUMBER_WORDS = frozenset([*_ONES, *_TENS, *_FACTORS])
+
+
+def number_of(text: str) -> float | int | None:
+    """``$1,200.50``, ``5th``, ``20%``, ``3 million``, ``twenty-five``; None for what is no number."""
+    rest = text.strip().lower().lstrip("$€£¥").replace("- ", "-").strip()
+    rest = re.sub(r"(?<=\d)\s*(?:st|nd|rd|th|%|°|percent)$", "", rest)
+    plain, _, factor = rest.rpartition(" ")
+    if factor in _FACTORS and (inner := number_of(plain)) is not None:
+        return inner * _FACTORS[factor]
+    if rest and (match := _NUMBER.fullmatch(rest)) and match.group(0) not in ("", "-", "+"):
+        value = float(rest.replace(",", ""))
+        return int(value) if "." not in rest else value
+    parts = rest.replace("-", " ").split()
+    if len(parts) == 1 and parts[0] in _ONES:
+        return _ONES.index(parts[0])
+    if parts and parts[0] in _TENS and len(parts) <= 2 and (len(parts) == 1 or parts[1] in _ONES[1:10]):
+        return _TENS[parts[0]] + (_ONES.index(parts[1]) if len(parts) == 2 else 0)
+    return None
+
+
+def kind_of(schema: Mapping[str, Any]) -> str:
+    """The type a value should have; string where a schema says nothing."""
+    kind = schema.get("type", "string")
+    return kind if isinstance(kind, str) else next((k for k in kind if k != "null"), "string")
+
+
+def cast(text: str, schema: Mapping[str, Any]) -> Any:
+    """The value that a text stands for; None where it is none of the schema's type or none of its choices."""
+    kind = kind_of(schema)
+    if kind in ("integer", "number"):
+        number = number_of(text)
+        if number is None or (kind == "integer" and not float(number).is_integer()):
+            return None
+        return int(number) if kind == "integer" else number
+    if kind == "boolean":
+        return {"true": True, "yes": True, "false": False, "no": False}.get(text.strip().lower())
+    if kind in ("array", "object", "null"):
+        return None
+    choices = schema.get("enum")
+    if isinstance(choices, list) and text not in choices:
+        return next((c for c in choices if isinstance(c, str) and c.casefold() == text.strip().casefold()), None)
+    return text
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal numbers, also where one is written as text; text without regard to case and outer space; lists and objects
+    part by part."""
+    if isinstance(a, bool) or isinstance(b, bool):
+        return a is b or str(a).casefold() == str(b).casefold()
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, int | float) or isinstance(b, int | float):
+        try:
+            return float(a) == float(b)
+        except (TypeError, ValueError):
+            return False
+    return str(a).strip().casefold() == str(b).strip().casefold()
