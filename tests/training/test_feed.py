@@ -71,3 +71,21 @@ def test_exploration_draws_minima() -> None:
     assert not make().minimum_steps(1, 99, 0.0, 16).any()
     assert (make().minimum_steps(1, 99, 1.0, 2) == 2).all()
     assert (make().minimum_steps(1, 99, 1.0, 1) == 1).all()
+
+
+class Unchanged:
+    def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
+        return examples
+
+
+def test_rows_with_a_mask_come_by_length_within_each_batch() -> None:
+    lengths = np.array([5, 1, 4, 2, 3, 6, 1, 2])
+    mask = np.arange(6) < lengths[:, None]
+    inputs = np.arange(8, dtype=np.int32)[:, None] * np.ones(6, dtype=np.int32)
+    examples = Examples(inputs, inputs, np.zeros(8, dtype=np.int32), {"mask": mask})
+    task: Any = Unchanged()
+    whole, sorted_ = Feed(task, examples, 0), Feed(task, examples, 0, 4)
+    plain, batches = whole.chunk(0, 8), sorted_.chunk(0, 8)
+    for batch in (slice(0, 4), slice(4, 8)):
+        assert sorted(plain.inputs[batch, 0]) == sorted(batches.inputs[batch, 0])  # the same rows in each batch
+        assert (np.diff(batches.extra["mask"][batch].sum(1)) >= 0).all()

@@ -106,7 +106,7 @@ def test_replays_are_steps_bit_for_bit(case: str) -> None:
     assert len(recorder.tape) > 100
     want, got = run(called), run(replayed)
     assert same(want, got)
-    assert 0 < int(called.pool.taken) < STEPS * B
+    assert 0 < int(called.pool.taken) < STEPS * B + (called.unrolled > 1)
     assert called.read_totals() == replayed.read_totals()
     assert not any(called.totals)
     # The run is one that halts rows early and late, and moves everything there is to move.
