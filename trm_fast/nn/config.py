@@ -148,7 +148,7 @@ class TRMConfig(BaseModel):
         puzzles = self.num_puzzles * self.puzzle_embedding_size if self.prefix_tokens else 0
         ends = D * (self.input_width if self.inputs == "values" else self.vocab_size)
         ends += D * (self.roles + self.features + self._outputs())
-        ends += TAGS + self.features if self.outputs == "selection" else 0
+        ends += TAGS + self.features + TAGS * self.features**2 if self.outputs == "selection" else 0
         return self.num_layers * (mix + 3 * D * self.inner_size(D)) + ends + D + 1 + positions + puzzles
 
     def _outputs(self) -> int:

@@ -49,9 +49,11 @@ class SelectionHead(nn.Module):
         self.request, self.tool, self.tool_bias = Linear(D, R), Linear(D, R), Linear(D, 1)
         self.kind, self.field, self.word = Linear(D, FIELD_KINDS), Linear(D, TAGS * A), Linear(D, A)
         self.tag_bias = nn.Parameter(torch.tensor([OUTSIDE, 0.0, 0.0]))
-        self.shortcut = Linear(config.features, 1) if config.features else None
-        if self.shortcut is not None:
-            nn.init.zeros_(self.shortcut.weight)
+        self.shortcut: nn.Parameter | None = None
+        self.pairs: nn.Parameter | None = None
+        if known := config.features:
+            self.shortcut = nn.Parameter(torch.zeros(known))
+            self.pairs = nn.Parameter(torch.zeros(TAGS, known, known))
 
     def forward(
         self, answer: Tensor, *, tool_places: Tensor, field_places: Tensor, mask: Tensor | None = None, **extra: Tensor
@@ -60,13 +62,18 @@ class SelectionHead(nn.Module):
         tools, fields = _at(places, tool_places), _at(places, field_places)
         agreement = torch.einsum("bd,btd->bt", self.request(places[:, 0]), self.tool(tools))
         logits = agreement * self.tool.weight.shape[0] ** -0.5 + self.tool_bias(tools).squeeze(-1)
-        if self.shortcut is not None:  # measures of a tool, such as its word overlap, count from the first step on
-            logits = logits + GAIN * self.shortcut(_at(extra["features"].float(), tool_places)).squeeze(-1)
-        logits = logits.masked_fill(tool_places == 0, -1e4)
         words = self.word(places[:, 1 : self.words + 1])
         wanted = self.field(fields).unflatten(-1, (TAGS, -1))
         tags = torch.einsum("bpta,bwa->bpwt", wanted, words) * words.shape[-1] ** -0.5
-        return Selection(logits, self.kind(fields), tags + self.tag_bias)
+        tags = tags + self.tag_bias
+        if self.shortcut is not None and self.pairs is not None:
+            # What is known of a tool, such as its word overlap, and of a word and an argument counts from the start.
+            known = extra["features"].float()
+            logits = logits + GAIN * (_at(known, tool_places) @ self.shortcut)
+            theirs, mine = _at(known, field_places), known[:, 1 : self.words + 1]
+            tags = tags + torch.einsum("bpf,tfg,bwg->bpwt", theirs, self.pairs, mine)
+        logits = logits.masked_fill(tool_places == 0, -1e4)
+        return Selection(logits, self.kind(fields), tags)
 
     def answers(self, prediction: Selection) -> Tensor:
         tools = (prediction.tools * SCALE).round().long()

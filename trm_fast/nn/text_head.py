@@ -22,13 +22,18 @@ class TextHead(nn.Module):
     def __init__(self, config: TRMConfig) -> None:
         super().__init__()
         D, A = config.hidden_size, config.action_dim
-        self.prefix_tokens = config.prefix_tokens
+        self.prefix_tokens, self.seq_len = config.prefix_tokens, config.seq_len
         self.linear = Linear(D, config.vocab_size)
         self.wanted, self.here, self.before, self.copies = Linear(D, A), Linear(D, A), Linear(D, A), Linear(D, 1)
 
-    def forward(self, answer: Tensor, *, inputs: Tensor, last: bool = False, **extra: Tensor) -> Tensor:
-        """With ``last`` for the last place alone: (B, 1, V)."""
+    def forward(
+        self, answer: Tensor, *, inputs: Tensor, mask: Tensor | None = None, last: bool = False, **extra: Tensor
+    ) -> Tensor:
+        """With ``last`` for the last place alone: (B, 1, V). On a CPU the places behind the longest row's are left
+        out, so L may be less than the model has: a vocabulary's worth of numbers each is most of the work."""
         places = answer[:, self.prefix_tokens :].float()
+        if mask is not None and mask.device.type == "cpu":
+            places = places[:, : int(mask.sum(1).max())]
         inputs = inputs[:, : places.shape[1]]
         asking = places[:, -1:] if last else places
         keys = self.here(places) + F.pad(self.before(places)[:, :-1], (0, 0, 1, 0))
@@ -42,11 +47,14 @@ class TextHead(nn.Module):
         return said.scatter_add(2, tokens, found * share).clamp_min(1e-9).log()
 
     def answers(self, prediction: Tensor) -> Tensor:
-        return prediction.argmax(-1)
+        said = prediction.argmax(-1)
+        return F.pad(said, (0, self.seq_len - said.shape[1]))
 
     def loss(self, prediction: Tensor, q: Tensor, labels: Tensor, **extra: Tensor) -> Loss:
         """Cross-entropy, the mean of a row weighted by ``weights``."""
-        valid, weights = labels != IGNORE, extra["weights"]
+        L = prediction.shape[1]
+        labels, weights = labels[:, :L], extra["weights"][:, :L]
+        valid = labels != IGNORE
         cost = F.nll_loss(
             prediction.flatten(0, 1), labels.long().flatten(), ignore_index=IGNORE, reduction="none"
         ).view(labels.shape)
