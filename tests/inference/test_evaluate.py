@@ -43,7 +43,7 @@ class Canned:
             return {"first": float((examples.labels[:, 0] == answers[:, 0]).mean())}
 
     def __init__(self, solutions: np.ndarray, rules: bool = True, seed: int = 0) -> None:
-        self.task = self.task()
+        self.task, self.model = self.task(), None
         rng = np.random.default_rng(seed)
         self.solved = Solved(
             solution=solutions,

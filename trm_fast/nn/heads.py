@@ -79,8 +79,9 @@ class QHead(nn.Module):
         self.bias = nn.Parameter(torch.full((1,), Q_BIAS))
 
     def forward(self, answer: Tensor, mask: Tensor | None = None) -> Tensor:
-        first = answer[:, 0]
-        if self.causal:
-            last = answer.shape[1] - 1 if mask is None else self.prefix_tokens + mask.sum(-1) - 1
-            first = answer[torch.arange(len(answer), device=answer.device), last]
+        first = answer[:, -1 if self.causal else 0]
+        if self.causal and mask is not None:
+            places = torch.arange(mask.shape[1], device=mask.device)
+            last = self.prefix_tokens + (mask * places).amax(-1)
+            first = answer.gather(1, last[:, None, None].expand(-1, 1, answer.shape[2])).squeeze(1)
         return nn.functional.linear(first, self.weight.to(first.dtype), self.bias.to(first.dtype)).float().squeeze(-1)

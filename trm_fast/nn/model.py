@@ -119,7 +119,7 @@ class TRM(nn.Module):
         every place, and a GPU's graph a fixed shape: they keep the padding."""
         if self.config.mixing != "attention" or x.device.type != "cpu":
             return x, state, seen
-        places = int(seen.any(0).nonzero().max()) + 1
+        places = max(1, int((seen.any(0) * torch.arange(1, seen.shape[1] + 1)).max()))
         seen = seen[:, :places]
         return x[:, :places], state.places(places), None if bool(seen.all()) else seen
 
