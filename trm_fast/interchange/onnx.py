@@ -91,7 +91,14 @@ def _exported(model: TRM, masked: bool, answers: bool) -> Any:
         "z": state.z.contiguous(),
         "y": None if state.y is None else state.y.contiguous(),
     }
-    with TemporaryDirectory() as folder, torch.no_grad(), ops.use_backend("reference"), warnings.catch_warnings():
+    quiet = warnings.catch_warnings()
+    with (
+        TemporaryDirectory() as folder,
+        torch.no_grad(),
+        ops.use_backend("reference"),
+        quiet,
+        model.with_static_shapes(),
+    ):
         # The exporter that traces takes a second where the other one takes a minute, and needs no further package.
         warnings.simplefilter("ignore")
         file = Path(folder) / "step.onnx"

@@ -33,7 +33,8 @@ class FixedStep:
             assert model is not None
             more = dict(self.given)
             state = State(more.pop("y", None), more.pop("z"))
-            out = model(more.pop("inputs"), state, more.pop("puzzle_rows", None), **more)
+            with model.with_static_shapes():
+                out = model(more.pop("inputs"), state, more.pop("puzzle_rows", None), **more)
             made = {"z": out.state.z, "y": out.state.y, "answers": model.head.answers(out.logits), "q": out.q}
             # At fixed places also where the step is called.
             if not self.made:

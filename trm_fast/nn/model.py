@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,6 +72,17 @@ class TRM(nn.Module):
         rows = 0 if self.puzzle_embedding is None else self.puzzle_embedding.numel()
         return rows + sum(p.numel() for p in self.parameters())
 
+    static_shapes = False
+    """Set while a step is recorded or exported: no shape may then depend on what a mask holds."""
+
+    @contextmanager
+    def with_static_shapes(self) -> Iterator[None]:
+        before, self.static_shapes = self.static_shapes, True
+        try:
+            yield
+        finally:
+            self.static_shapes = before
+
     def initial_state(self, batch: int) -> State:
         """The state (B, P + L, D) every example starts from."""
         shape = (batch, self.config.total_tokens, self.config.hidden_size)
@@ -117,7 +129,7 @@ class TRM(nn.Module):
         """The places up to the longest row's last one, and no mask where that leaves no padding: a batch of rows of
         like length costs what it holds, and rows of one length take the fused recursion. A token mixer has a weight for
         every place, and a GPU's graph a fixed shape: they keep the padding."""
-        if self.config.mixing != "attention" or x.device.type != "cpu":
+        if self.config.mixing != "attention" or x.device.type != "cpu" or self.static_shapes:
             return x, state, seen
         places = max(1, int((seen.any(0) * torch.arange(1, seen.shape[1] + 1)).max()))
         seen = seen[:, :places]
