@@ -168,3 +168,9 @@ def test_something_else_in_a_torch_file(tmp_path: Path) -> None:
     torch.save([torch.ones(1)], tmp_path / "w.pt")
     with pytest.raises(UserError, match="holds a list, not a state dict"):
         read_published(tmp_path / "w.pt")
+
+
+def test_an_embedding_without_width_is_no_tensor() -> None:
+    """The published code keeps one in models that have no puzzle embedding."""
+    _, theirs, arch = make("learned")
+    from_published(theirs | {"puzzle_emb.weights": torch.zeros(1, 0)}, arch)
