@@ -19,7 +19,7 @@ from trm_fast.nn import TRM
 from trm_fast.tasks.base import IGNORE, DataConfig
 from trm_fast.tasks.tool_calling.conversation import Call, Conversation, Tool, Turn
 from trm_fast.tasks.tool_calling.lexical import Lexicon, stems, words
-from trm_fast.tasks.tool_calling.select_metrics import argument_f1, ast_match, copy_calls, same_calls
+from trm_fast.tasks.tool_calling.select_metrics import accepted_calls, argument_f1, ast_match, copy_calls, same_calls
 from trm_fast.tasks.tool_calling.select_task import ToolSelect, ToolSelectConfig, variants
 from trm_fast.tasks.tool_calling.selection import Request, Sizes, calls_of, labels_of, spans_of
 from trm_fast.training.config import make_config, read_preset
@@ -129,6 +129,12 @@ def test_copying_baseline_and_scores() -> None:
     assert not ast_match([Call("a", {"x": 2, "z": 0})], accepted)
     assert not ast_match([], accepted)
     assert ast_match([], [])
+
+
+def test_a_benchmark_is_labelled_with_its_first_accepted_values() -> None:
+    asked = replace(said("Weather in Rome"), accepted=[{"get_weather": {"city": ["Rome", "Roma"], "days": ["", 2]}}])
+    assert accepted_calls(asked) == [Call("get_weather", {"city": "Rome"})]
+    assert accepted_calls(replace(asked, accepted=[])) == []
 
 
 def test_variants_keep_what_is_called_or_call_nothing() -> None:

@@ -22,7 +22,7 @@ from trm_fast.tasks.tool_calling.drawing import draw_conversation
 from trm_fast.tasks.tool_calling.formats import READERS, format_of
 from trm_fast.tasks.tool_calling.interface import Prediction, ToolTask
 from trm_fast.tasks.tool_calling.lexical import Lexicon
-from trm_fast.tasks.tool_calling.select_metrics import measure, tables
+from trm_fast.tasks.tool_calling.select_metrics import accepted_calls, measure, tables
 from trm_fast.tasks.tool_calling.selection import Places, Request, Sizes, calls_of, labels_of, wanted_calls
 from trm_fast.tasks.tool_calling.tokenizer import UNKNOWN, Tokenizer, load_tokenizer, train_tokenizer
 
@@ -130,7 +130,7 @@ class ToolSelect(ToolTask):
             made.append(Places.of(request, sizes, self.lexicon, encode))
             cut += request.cut
             if labelled:
-                labels.append(labels_of(request, wanted_calls(conversation), sizes))
+                labels.append(labels_of(request, accepted_calls(conversation), sizes))
         first = len(self._rows)
         self._rows += conversations if labelled else []
         extra = {
