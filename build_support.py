@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -22,12 +23,15 @@ CUDA_ARCHS = "80;90a;90+PTX"  # PTX of a plain architecture serves every newer c
 
 # Vectorised by the compiler: no trapping, no errno, but NaN, infinity and signed zero stay what they are.
 CXX_FLAGS = "-O3 -std=c++17 -fPIC -fvisibility=hidden -Wall -fno-math-errno -fno-trapping-math -fopenmp-simd"
-# Every file of csrc/ops/cpu is compiled once for each of these; csrc/ops/isa.cpp chooses at run time.
+# Every file of csrc/ops/cpu is compiled once for each of these; csrc/ops/isa.cpp chooses at run time. Of avx512bf16 only
+# the products differ from avx512's.
 ISA_FLAGS = {
     "portable": "",
     "avx2": "-mavx2 -mfma",
     "avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512",
 }
+ISA_FLAGS["avx512bf16"] = f"{ISA_FLAGS['avx512']} -mavx512bf16 -DTRM_FAST_PAIRS -Wno-maybe-uninitialized"  # g++'s own headers
+ISA_SOURCES = {"avx512bf16": "gemm.cpp"}
 
 NINJA_RULES = """\
 rule cxx
@@ -64,7 +68,15 @@ class Plan:
 
     @property
     def isas(self) -> list[str]:
-        return list(ISA_FLAGS) if platform.machine() in ("x86_64", "AMD64") else ["portable"]
+        if platform.machine() not in ("x86_64", "AMD64"):
+            return ["portable"]
+        return [isa for isa in ISA_FLAGS if isa != "avx512bf16" or self.knows_bfloat16]
+
+    @functools.cached_property
+    def knows_bfloat16(self) -> bool:
+        """Whether the compiler has AVX-512's products of bfloat16 (g++ 10, clang++ 9)."""
+        command = [self.cxx or "c++", "-mavx512bf16", "-E", "-x", "c++", os.devnull]
+        return subprocess.run(command, capture_output=True).returncode == 0
 
     def compile(self, folder: Path, *, verbose: bool) -> None:
         """Compiles what the plan holds; a part that fails moves to ``reasons``."""
@@ -109,6 +121,8 @@ class Plan:
                 f"{CXX_FLAGS} {include} -isystem {self.torch}/include -isystem {python} {TORCH_TARGET} {PYTHON_TARGET}"
             )
             link = f"-L{self.torch}/lib -Wl,--no-as-needed -ltorch -Wl,--as-needed"
+            if "avx512bf16" in self.isas:
+                binding += " -DTRM_FAST_AVX512BF16"
             cuda_objects = []
             if "cuda" not in self.reasons:
                 assert self.cuda is not None
@@ -125,7 +139,7 @@ class Plan:
             ]
             for isa in self.isas:
                 flags = f"{CXX_FLAGS} {include} {ISA_FLAGS[isa]} -DTRM_FAST_ISA={isa}"
-                for source in sorted((csrc / "ops" / "cpu").glob("*.cpp")):
+                for source in sorted((csrc / "ops" / "cpu").glob(ISA_SOURCES.get(isa, "*.cpp"))):
                     objects.append(edge("cxx", f"{isa}.{source.stem}.o", [str(source)], flags))
             edge("link", "_C.so", objects + cuda_objects, link)
         if "host" not in self.reasons:

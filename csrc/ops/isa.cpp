@@ -9,13 +9,13 @@
 namespace trm_fast {
 namespace {
 
-constexpr const char* kNames[] = {"portable", "avx2", "avx512"};
+constexpr const char* kNames[] = {"portable", "avx2", "avx512", "avx512bf16"};
 
 Isa parse(const std::string& name) {
-  for (int i = 0; i < 3; ++i) {
+  for (int i = 0; i < 4; ++i) {
     if (name == kNames[i]) return Isa(i);
   }
-  throw std::invalid_argument("TRM_FAST_CPU: '" + name + "' is none of portable, avx2, avx512");
+  throw std::invalid_argument("TRM_FAST_CPU: '" + name + "' is none of portable, avx2, avx512, avx512bf16");
 }
 
 Isa machine_isa() {
@@ -24,6 +24,9 @@ Isa machine_isa() {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#ifdef TRM_FAST_AVX512BF16
+  if (avx2 && avx512 && __builtin_cpu_supports("avx512bf16")) return Isa::avx512bf16;
+#endif
   if (avx2 && avx512) return Isa::avx512;
   if (avx2) return Isa::avx2;
 #endif
@@ -52,6 +55,13 @@ void set_isa(const char* name) {
   const Isa isa = parse(name);
   if (!usable(isa)) throw std::invalid_argument(std::string("this machine cannot run the ") + name + " kernels");
   current().store(isa, std::memory_order_relaxed);
+}
+
+const GemmKernels* bfloat16_products() {
+#ifdef TRM_FAST_AVX512BF16
+  if (current_isa() == Isa::avx512bf16) return &avx512bf16::Table<GemmKernels>::kernels;
+#endif
+  return nullptr;
 }
 
 const char* isa_name(Isa isa) { return kNames[int(isa)]; }

@@ -77,10 +77,11 @@ struct Right {
   int64_t stride;
 };
 
-// Matrix products in float32, row-major, on the calling thread. A register block is `rows` x `width`, width a power of
+// Matrix products of float32 matrices, row-major, on the calling thread; packed factors hold `steps` of the depth in a
+// float: one, or two where the products are in bfloat16 and summed in float32. A register block is `rows` x `width`, width a power of
 // two up to 32; an inner size of SwiGLU is a multiple of width / 2 where gate and up share the panels.
 struct GemmKernels {
-  int64_t rows, width;
+  int64_t rows, width, steps;
 
   // Panels `stride` apart, with zeros beyond n.
   void (*pack_right)(const Strided& b, int64_t k, int64_t n, float* to, int64_t stride);
@@ -91,6 +92,9 @@ struct GemmKernels {
   void (*pack_left)(const Strided& a, int64_t m, int64_t k, float* to);
   // Blocks that hold as many rows of the gate as of up. gate and up: (inner, k).
   void (*pack_gate_up_left)(const Strided& gate, const Strided& up, int64_t inner, int64_t k, float* to);
+
+  // `count` panels (k, width) that swiglu_left has written become a right factor, in place: k * width apart.
+  void (*pack_panels)(float* to, int64_t k, int64_t count);
 
   // c (m, n) = left right, or added to it.
   void (*multiply)(const Left&, const Right&, int64_t m, int64_t n, int64_t k, bool add, float* c, int64_t ldc);
@@ -164,6 +168,12 @@ struct Table {
 };
 }
 namespace avx512 {
+template <class Kernels>
+struct Table {
+  static const Kernels kernels;
+};
+}
+namespace avx512bf16 {  // GemmKernels only, with products in bfloat16
 template <class Kernels>
 struct Table {
   static const Kernels kernels;

@@ -13,6 +13,7 @@ namespace trm_fast {
 struct Sizes {
   int64_t tokens, channels;
   double eps;
+  const GemmKernels* products;
 
   int64_t sample() const { return tokens * channels; }
 };
@@ -51,7 +52,7 @@ struct Backward {
 class Layer {
  public:
   Layer(const Sizes& sizes, const float* w_in, const float* w_out, int64_t inner)
-      : gemm_(kernels<GemmKernels>()), sizes_(sizes), w_in_(w_in), w_out_(w_out), inner_(inner) {}
+      : gemm_(*sizes.products), sizes_(sizes), w_in_(w_in), w_out_(w_out), inner_(inner) {}
   virtual ~Layer() = default;
 
   // The weights as the products of the forward and of the backward read them; sizes in floats.
@@ -80,10 +81,12 @@ class Layer {
  protected:
   // Packs a right factor and returns it.
   Right pack_right(const Strided& b, int64_t k, int64_t n, float* to) const {
-    gemm_.pack_right(b, k, n, to, k * gemm_.width);
-    return {to, k * gemm_.width};
+    gemm_.pack_right(b, k, n, to, panel(k));
+    return right(to, k);
   }
-  Right right(const float* packed, int64_t k) const { return {packed, k * gemm_.width}; }
+  Right right(const float* packed, int64_t k) const { return {packed, panel(k)}; }
+  // Floats of a packed panel of depth k, which are at most k * width.
+  int64_t panel(int64_t k) const { return divided(k, gemm_.steps) * gemm_.width; }
   int64_t panels(int64_t n) const { return rounded(n, gemm_.width); }  // their columns
   int64_t rows(int64_t samples) const { return samples * sizes_.tokens; }
   int64_t row_tiles(const Forward& f) const { return divided(rows(f.samples), f.tile_rows); }

@@ -57,7 +57,6 @@ class Mlp final : public Layer {
   int64_t units(int64_t, const Forward& f) const override { return row_tiles(f); }
 
   void forward(const Forward& f, int64_t, int64_t begin, int64_t end, float* scratch) const override {
-    const int64_t width = gemm_.width;
     for (int64_t tile = begin; tile < end; ++tile) {
       const int64_t first = tile * f.tile_rows, count = std::min(f.tile_rows, rows(f.samples) - first);
       const float* h = f.h + first * D;
@@ -65,9 +64,9 @@ class Mlp final : public Layer {
       for (int64_t channel = 0; channel < padded_; channel += kForwardChunk) {
         const int64_t channels = std::min(kForwardChunk, padded_ - channel);
         float* kept = f.keep ? f.kept + first * 2 * padded_ + 2 * channel : nullptr;
-        const Right gate_up = right(f.packed + 2 * channel * D, D);
+        const Right gate_up = right(f.packed + channel / (gemm_.width / 2) * panel(D), D);
         gemm_.swiglu({h, D, 0, 0}, gate_up, count, channels, D, kept, 2 * padded_, scratch, channels);
-        const Right down{f.packed + gate_up_size() + channel * width, inner_ * width};
+        const Right down{f.packed + gate_up_size() + panel(channel), panel(inner_)};
         gemm_.multiply({scratch, channels, 0, 0}, down, count, D, std::min(channels, inner_ - channel), channel > 0, y,
                        D);
       }

@@ -24,7 +24,7 @@ PyObject* set_cpu_path(PyObject*, PyObject* args) {
 }
 
 PyMethodDef methods[] = {
-    {"cpu_path", cpu_path, METH_NOARGS, "The instruction set of the CPU kernels: portable, avx2 or avx512."},
+    {"cpu_path", cpu_path, METH_NOARGS, "The instruction set of the CPU kernels: portable, avx2, avx512 or avx512bf16."},
     {"set_cpu_path", set_cpu_path, METH_VARARGS, "Chooses the instruction set (for tests)."},
     {nullptr, nullptr, 0, nullptr},
 };

@@ -284,6 +284,13 @@ class GroupBackward {
 
 const float* maybe_read(const MaybeTensor& tensor) { return tensor ? read<float>(*tensor) : nullptr; }
 
+// Contiguous float32, in which all but the products is computed.
+Tensor floats(const Tensor& tensor) {
+  return dense(tensor.scalar_type() == ScalarType::Float ? tensor : torch::stable::to(tensor, ScalarType::Float));
+}
+
+MaybeTensor maybe_floats(const MaybeTensor& tensor) { return tensor ? MaybeTensor(floats(*tensor)) : tensor; }
+
 Tensor new_state(const Tensor& z, bool wanted) {
   return wanted ? torch::stable::new_empty(z, z.sizes()) : new_floats(z, 0);
 }
@@ -301,19 +308,23 @@ Tensor new_gradient(const Tensor& z, const MaybeTensor& incoming, bool wanted) {
 }  // namespace
 
 Network::Network(const char* op, const Tensor& state, double eps) : op(op) {
-  STD_TORCH_CHECK(state.dim() == 3 && state.scalar_type() == ScalarType::Float, op,
-                  ": the state must be (B, L, D) in float32");
-  batch = state.size(0);
-  sizes = {state.size(1), state.size(2), eps};
+  const bool half = state.scalar_type() == ScalarType::BFloat16;
+  STD_TORCH_CHECK(state.dim() == 3 && (half || state.scalar_type() == ScalarType::Float), op,
+                  ": the state must be (B, L, D) in float32 or bfloat16");
+  batch = state.size(0), dtype = state.scalar_type();
+  sizes = {state.size(1), state.size(2), eps, half ? bfloat16_products() : &kernels<GemmKernels>()};
+  STD_TORCH_CHECK(sizes.products, op, ": bfloat16 needs avx512_bf16, and the kernels run as ",
+                  isa_name(current_isa()));
   STD_TORCH_CHECK(sizes.tokens > 0 && sizes.channels > 0, op, ": no tokens or no channels");
 }
 
-const float* Network::hold(const Tensor& tensor, std::initializer_list<int64_t> shape) {
+const float* Network::hold(const Tensor& tensor, std::initializer_list<int64_t> shape, bool table) {
   const auto have = tensor.sizes();
-  STD_TORCH_CHECK(tensor.scalar_type() == ScalarType::Float, op, ": weights must be float32");
+  const bool fits = tensor.scalar_type() == dtype || (table && tensor.scalar_type() == ScalarType::Float);
+  STD_TORCH_CHECK(fits, op, ": weights must have the state's dtype");
   STD_TORCH_CHECK(have.size() == shape.size() && std::equal(shape.begin(), shape.end(), have.begin()), op,
                   ": a weight's shape does not fit");
-  held_.push_back(dense(tensor));
+  held_.push_back(floats(tensor));
   return read<float>(held_.back());
 }
 
@@ -335,8 +346,8 @@ void Network::add_attention(const Tensor& qkv, const Tensor& out, int64_t heads,
   STD_TORCH_CHECK(heads > 0 && D % heads == 0, op, ": the channels do not divide among the heads");
   STD_TORCH_CHECK(!cos == !sin && (!cos || D / heads % 2 == 0), op,
                   ": rotary positions need cos and sin and an even number of channels a head");
-  const float* cosines = cos ? hold(*cos, {L, D / heads}) : nullptr;
-  const float* sines = sin ? hold(*sin, {L, D / heads}) : nullptr;
+  const float* cosines = cos ? hold(*cos, {L, D / heads}, true) : nullptr;
+  const float* sines = sin ? hold(*sin, {L, D / heads}, true) : nullptr;
   layers.push_back(make_attention(sizes, hold(qkv, {3 * D, D}), hold(out, {D, D}), heads, cosines, sines));
   weights.insert(weights.end(), {qkv, out});
 }
@@ -354,18 +365,16 @@ void Network::add_blocks(const std::vector<Tensor>& list, int64_t heads, const M
   }
 }
 
-States recursion_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, const Tensor& z, const MaybeTensor& x,
-                     int64_t cycles, bool keep) {
-  STD_TORCH_CHECK(y.has_value() == cycle.dual, net.op, ": y belongs to dual state");
-  STD_TORCH_CHECK(x || (!cycle.dual && !cycle.n && !cycle.inject_last), net.op, ": x is missing");
-  STD_TORCH_CHECK(cycles == 1 || (cycles > 1 && !keep), net.op, ": gradients need exactly one cycle");
-  if (y) check_like(net.op, *y, z);
-  if (x) check_like(net.op, *x, z);
+namespace {
+
+// On float32 states, whatever the products' type.
+States floats_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, const Tensor& z, const MaybeTensor& x,
+                  int64_t cycles, bool keep) {
   const Saved layout(net, cycle);
   States states{new_state(z, cycle.dual), new_state(z, true), keep ? new_saved(z, layout.size()) : new_floats(z, 0)};
   if (!net.batch) return states;
 
-  const MaybeTensor y_in = y ? MaybeTensor(dense(*y)) : y, x_in = x ? MaybeTensor(dense(*x)) : x;
+  const MaybeTensor y_in = maybe_floats(y), x_in = maybe_floats(x);
   const Tensor z_in = dense(z);
   const auto packed_at = offsets(net, &Layer::packed_size);
   const Memory packed(packed_at.back());
@@ -392,8 +401,26 @@ States recursion_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, con
   return states;
 }
 
+}  // namespace
+
+States recursion_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, const Tensor& z, const MaybeTensor& x,
+                     int64_t cycles, bool keep) {
+  STD_TORCH_CHECK(y.has_value() == cycle.dual, net.op, ": y belongs to dual state");
+  STD_TORCH_CHECK(x || (!cycle.dual && !cycle.n && !cycle.inject_last), net.op, ": x is missing");
+  STD_TORCH_CHECK(cycles == 1 || (cycles > 1 && !keep), net.op, ": gradients need exactly one cycle");
+  if (y) check_like(net.op, *y, z);
+  if (x) check_like(net.op, *x, z);
+  if (net.dtype == ScalarType::BFloat16) {
+    STD_TORCH_CHECK(!keep, net.op, ": bfloat16 has no gradient");
+    const States wide = floats_fwd(net, cycle, maybe_floats(y), floats(z), maybe_floats(x), cycles, false);
+    return {torch::stable::to(wide.y, net.dtype), torch::stable::to(wide.z, net.dtype), new_floats(z, 0)};
+  }
+  return floats_fwd(net, cycle, y, z, x, cycles, keep);
+}
+
 Gradients recursion_bwd(Network& net, const Cycle& cycle, const MaybeTensor& dy, const MaybeTensor& dz,
                         const Tensor& z, const Tensor& saved) {
+  STD_TORCH_CHECK(net.dtype == ScalarType::Float, net.op, ": gradients need float32");
   const Saved layout(net, cycle);
   STD_TORCH_CHECK(saved.numel() == layout.size(), net.op, ": what the forward saved does not fit");
   if (dy) check_like(net.op, *dy, z);

@@ -1,5 +1,5 @@
 // A network of fused layers, applied again and again: what the ops `latent_recursion`, `latent_step` and those of
-// single layers share. float32 on a CPU.
+// single layers share. float32 on a CPU; bfloat16 where the CPU has products of it, and without gradients.
 #pragma once
 
 #include <memory>
@@ -31,12 +31,13 @@ class Network {
 
   const char* op;
   int64_t batch;
+  ScalarType dtype;
   Sizes sizes;
   std::vector<std::unique_ptr<Layer>> layers;
   std::vector<Tensor> weights;  // two a layer
 
  private:
-  const float* hold(const Tensor& tensor, std::initializer_list<int64_t> shape);
+  const float* hold(const Tensor& tensor, std::initializer_list<int64_t> shape, bool table = false);
   std::vector<Tensor> held_;
 };
 

@@ -52,7 +52,8 @@ class TokenMixer final : public Layer {
       float* kept = f.keep ? f.kept + sample * kept_size() + 2 * inner_ * column : nullptr;
       const Right columns = pack_right({h + column, D, 1}, L, width, scratch);
       gemm_.swiglu_left(f.packed, columns, inner_, divided(width, gemm_.width), L, kept, out);
-      gemm_.multiply({w_out_, inner_, 0, 0}, right(out, inner_), L, width, inner_, false, y + column, D);
+      gemm_.pack_panels(out, inner_, divided(width, gemm_.width));
+      gemm_.multiply({w_out_, inner_, 0, 0}, {out, inner_ * gemm_.width}, L, width, inner_, false, y + column, D);
       kernels<RmsNormKernels<float>>().fwd(y, h, y, f.rstd + sample * D, {1, L, D}, sizes_.eps, column / kColumns,
                                            divided(column + width, kColumns));
     }

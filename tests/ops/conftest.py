@@ -13,7 +13,7 @@ from torch import Tensor
 from trm_fast import ops
 from trm_fast.ops import backend, reference, self_check
 
-ISAS = ("portable", "avx2", "avx512")
+ISAS = ("portable", "avx2", "avx512", "avx512bf16")
 
 
 @pytest.fixture

@@ -98,17 +98,17 @@ def test_table_gives_a_reason_for_every_backend():
         assert row.reasons[row.backend] == "available"
 
 
-@pytest.mark.parametrize("cap", ["portable", "avx2", "avx512"])
+@pytest.mark.parametrize("cap", ["portable", "avx2", "avx512", "avx512bf16"])
 def test_cpu_path_is_capped_by_the_environment(native, cap):
     best = python("from trm_fast import ops; print(ops.cpu_path())", TRM_FAST_CPU="").stdout.strip()
-    order = ["portable", "avx2", "avx512"]
+    order = ["portable", "avx2", "avx512", "avx512bf16"]
     run = python("from trm_fast import ops; print(ops.cpu_path())", TRM_FAST_CPU=cap)
     assert run.stdout.strip() == min(cap, best, key=order.index)
 
 
 def test_wrong_cpu_path_names_the_choices(native):
     run = python("from trm_fast import ops; ops.use_backend('cpp')", TRM_FAST_CPU="sse9")
-    assert "'sse9' is none of portable, avx2, avx512" in run.stderr
+    assert "'sse9' is none of portable, avx2, avx512, avx512bf16" in run.stderr
 
 
 def test_backend_from_the_environment(native):

@@ -41,7 +41,7 @@ def attention(
         )
     if rotary is not None and any(table.shape != (L, D // heads) for table in rotary):
         raise ValueError(f"attention: cos and sin must be ({L}, {D // heads})")
-    chosen = backend.select("attention", h)
+    chosen = backend.select("attention", h, qkv, out)
     if chosen == "reference":
         return reference.attention(h, qkv, out, heads, rotary, eps)
     cos, sin = rotary or (None, None)

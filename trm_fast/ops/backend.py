@@ -27,22 +27,27 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = {"cpp": "cpu", "triton": "cpu" if INTERPRETED else "cuda", "cuda": "cuda"}
 
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16)
+_FUSED = (torch.float32, torch.bfloat16)
 _GPU_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 # op -> backend -> dtypes it has kernels for. An op joins a backend by a line here.
 KERNELS: dict[str, dict[str, tuple[torch.dtype, ...]]] = {
     "rms_norm": {"cpp": _FLOATS, "triton": _GPU_FLOATS, "cuda": _GPU_FLOATS},
     "swiglu": {"cpp": _FLOATS, "triton": _GPU_FLOATS, "cuda": _GPU_FLOATS},
-    "mlp": {"cpp": (torch.float32,), "triton": _GPU_FLOATS},
-    "token_mixer": {"cpp": (torch.float32,), "triton": _GPU_FLOATS},
-    "attention": {"cpp": (torch.float32,), "triton": _GPU_FLOATS},
-    "latent_step": {"cpp": (torch.float32,), "triton": _GPU_FLOATS, "cuda": (torch.bfloat16,)},
-    "latent_recursion": {"cpp": (torch.float32,), "triton": _GPU_FLOATS, "cuda": (torch.bfloat16,)},
+    "mlp": {"cpp": _FUSED, "triton": _GPU_FLOATS},
+    "token_mixer": {"cpp": _FUSED, "triton": _GPU_FLOATS},
+    "attention": {"cpp": _FUSED, "triton": _GPU_FLOATS},
+    "latent_step": {"cpp": _FUSED, "triton": _GPU_FLOATS, "cuda": (torch.bfloat16,)},
+    "latent_recursion": {"cpp": _FUSED, "triton": _GPU_FLOATS, "cuda": (torch.bfloat16,)},
     "stablemax": {"cpp": _FLOATS, "cuda": _GPU_FLOATS},
     "stablemax_cross_entropy": {"cpp": _FLOATS, "triton": _GPU_FLOATS, "cuda": _GPU_FLOATS},
     "adam_atan2_": {"cpp": (torch.float32, torch.float64), "cuda": (torch.float32,)},
     "sign_sgd_rows_": {"cpp": (torch.float32, torch.float64), "cuda": (torch.float32,)},
 }
+
+# The fused layers in C++: bfloat16 needs a CPU that multiplies it, and has no gradient.
+FORWARD_ONLY = tuple(op for op, backends in KERNELS.items() if backends.get("cpp") is _FUSED)
+BFLOAT16_PATH = "avx512bf16"
 
 # What "auto" may take at once: the C++ kernels checked themselves when they were loaded. Kernels of these devices wait
 # until an op meets the device for the first time, and are checked then (self_check.py).
@@ -104,6 +109,8 @@ def unavailable(op: str, backend: str, device: str, dtype: torch.dtype) -> str |
         return f"the {backend} kernel of {op} has no {_name(dtype)}"
     if backend in ("cpp", "cuda") and EXTENSION_MISSING:
         return EXTENSION_MISSING
+    if backend == "cpp" and not _differentiable(op, backend, dtype) and cpu_path() != BFLOAT16_PATH:
+        return f"bfloat16 in the cpp kernel of {op} needs a CPU with avx512_bf16; the path is {cpu_path()}"
     if backend == "cuda":
         built = build_record().get("cuda", {})
         if not built.get("built"):
@@ -137,19 +144,33 @@ def _rebuild() -> None:
                     _table[op, DEVICE[backend], dtype] = backend
 
 
-def select(op: str, tensor: torch.Tensor) -> str:
-    """The backend that ``op`` takes for ``tensor``; raises where one asked for by name cannot run."""
+def _differentiable(op: str, backend: str, dtype: torch.dtype) -> bool:
+    return not (backend == "cpp" and dtype == torch.bfloat16 and op in FORWARD_ONLY)
+
+
+def select(op: str, tensor: torch.Tensor, *others: torch.Tensor | None) -> str:
+    """The backend that ``op`` takes for ``tensor``; raises where one asked for by name cannot run.
+
+    A kernel without a gradient is not taken where ``tensor`` or one of ``others`` wants one.
+    """
     chosen = _table.get((op, tensor.device.type, tensor.dtype))
     if chosen is None:
         chosen = _fallback(op, tensor.device.type, tensor.dtype)
-    return chosen if isinstance(chosen, str) else chosen[tensor.numel() > SMALL]
+    name = chosen if isinstance(chosen, str) else chosen[tensor.numel() > SMALL]
+    if not _differentiable(op, name, tensor.dtype) and torch.is_grad_enabled():
+        if any(t is not None and t.requires_grad for t in (tensor, *others)):
+            return instead(op, name, "its bfloat16 has no gradient")
+    return name
 
 
 def has_kernel(op: str, tensor: torch.Tensor) -> bool:
     """Whether ``op`` takes a kernel for ``tensor``; for callers that have another way than the op's reference."""
+    chosen = _table.get((op, tensor.device.type, tensor.dtype))
+    if torch.is_grad_enabled() and isinstance(chosen, str) and not _differentiable(op, chosen, tensor.dtype):
+        return False  # in a model the weights want one
     if _requested[op] == "auto":
         return select(op, tensor) != "reference"
-    return (op, tensor.device.type, tensor.dtype) in _table
+    return chosen is not None
 
 
 def instead(op: str, backend: str, reason: str) -> str:
@@ -279,7 +300,7 @@ def version_of(package: str) -> str:
 
 
 def cpu_path() -> str:
-    """The instruction set that the C++ kernels run with: "portable", "avx2", "avx512", or "none" without them."""
+    """The instruction set that the C++ kernels run with: "portable", "avx2", "avx512", "avx512bf16"; "none" without them."""
     return "none" if EXTENSION_MISSING else str(importlib.import_module("trm_fast._C").cpu_path())
 
 

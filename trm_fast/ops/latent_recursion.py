@@ -61,7 +61,7 @@ def latent_recursion(
             raise ValueError(
                 f"latent_recursion: {name} is {tuple(state.shape)} {state.dtype}, z is {tuple(z.shape)} {z.dtype}"
             )
-    chosen = backend.select("latent_recursion", z)
+    chosen = backend.select("latent_recursion", z, y, x, *weights)
     if chosen == "cuda":
         if not (reason := fused.unfit(z, weights, heads)):
             return fused.latent_recursion(y, z, x, weights, n, packed, inject_last, cycles, eps)

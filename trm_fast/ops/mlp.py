@@ -28,7 +28,7 @@ def mlp(h: Tensor, gate_up: Tensor, down: Tensor, eps: float = 1e-5) -> Tensor:
         ValueError: weights that do not fit ``h`` or each other.
     """
     check_swiglu("mlp", h.shape[-1], gate_up, down)
-    chosen = backend.select("mlp", h)
+    chosen = backend.select("mlp", h, gate_up, down)
     if chosen == "reference":
         return reference.mlp(h, gate_up, down, eps)
     if torch.is_grad_enabled() and (h.requires_grad or gate_up.requires_grad or down.requires_grad):

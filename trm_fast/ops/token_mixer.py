@@ -31,7 +31,7 @@ def token_mixer(h: Tensor, gate_up: Tensor, down: Tensor, eps: float = 1e-5) -> 
         ValueError: weights that do not fit ``h`` or each other.
     """
     check_swiglu("token_mixer", h.shape[1], gate_up, down)
-    chosen = backend.select("token_mixer", h)
+    chosen = backend.select("token_mixer", h, gate_up, down)
     if chosen == "reference":
         return reference.token_mixer(h, gate_up, down, eps)
     if torch.is_grad_enabled() and (h.requires_grad or gate_up.requires_grad or down.requires_grad):

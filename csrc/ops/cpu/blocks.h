@@ -3,12 +3,12 @@
 
 #include <algorithm>
 
-#include "ops/cpu/register_block.h"
+#include "ops/cpu/pairs.h"
 
 namespace trm_fast {
 namespace TRM_FAST_ISA {
 
-// Depth that one pass takes: the panel of the right factor and the rows of the left stay in cache.
+// Slots of the depth that one pass takes: the panel of the right factor and the rows of the left stay in cache.
 constexpr int64_t kDepth = 512;
 
 inline int64_t divided(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -34,8 +34,9 @@ inline void compute_block(const Left& left, int64_t first, int64_t height, int64
 // For products with something to do on each block: calls finish(first row, height, panel, block, its row step) with the
 // block in cache. place(first row, panel) says where a block goes, null for memory that is reused.
 template <class Place, class Finish>
-inline void for_blocks(const Left& left, const Right& right, int64_t m, int64_t panels, int64_t k, int64_t most,
+inline void for_blocks(const Left& factor, const Right& right, int64_t m, int64_t panels, int64_t k, int64_t most,
                        int64_t pair, const Place& place, int64_t ldc, const Finish& finish) {
+  const LeftSlots left(factor, m * pair, k);
   alignas(64) float memory[kRows * kWidth];
   const int64_t blocks = row_blocks(m, most);
   for (int64_t panel = 0; panel < panels; ++panel) {
@@ -44,7 +45,7 @@ inline void for_blocks(const Left& left, const Right& right, int64_t m, int64_t 
       float* c = place(first, panel);
       const int64_t ld = c ? ldc : kWidth;
       if (!c) c = memory;
-      compute_block(left, first * pair, rows * pair, 0, k, right.at + panel * right.stride, true, false, c, ld);
+      compute_block(left.left, first * pair, rows * pair, 0, slots(k), right.at + panel * right.stride, true, false, c, ld);
       finish(first, rows, panel, c, ld);
     }
   }

@@ -35,7 +35,7 @@ inline void transpose(Vector (&rows)[kLanes]) {
 }
 
 // Half a panel: columns [0, count) of b, then zeros, to (k, kLanes) with rows kWidth apart.
-inline void pack_half(const Strided& b, int64_t k, int64_t count, float* to) {
+inline void pack_half_steps(const Strided& b, int64_t k, int64_t count, float* to) {
   int64_t done = 0;
   if (count == kLanes && b.column == 1) {
     for (; done < k; ++done) store_vector(to + done * kWidth, load_vector(b.at + done * b.row));
@@ -56,15 +56,41 @@ inline void pack_half(const Strided& b, int64_t k, int64_t count, float* to) {
   }
 }
 
+// The same in slots.
+inline void pack_half(const Strided& b, int64_t k, int64_t count, float* to) {
+#if defined(TRM_FAST_PAIRS)
+  alignas(64) float steps[(kLanes + 1) * kWidth];
+  for (int64_t first = 0; first < k; first += kLanes, to += kLanes / 2 * kWidth) {
+    const int64_t depth = std::min<int64_t>(kLanes, k - first);
+    pack_half_steps({b.at + first * b.row, b.row, b.column}, depth, count, steps);
+    store_vector(steps + depth * kWidth, Vector{});
+    for (int64_t i = 0; i < depth; i += 2) {
+      store_pairs(steps + i * kWidth, steps + (i + 1) * kWidth, to + i / 2 * kWidth);
+    }
+  }
+#else
+  pack_half_steps(b, k, count, to);
+#endif
+}
+
 inline Strided columns_from(const Strided& b, int64_t first) { return {b.at + first * b.column, b.row, b.column}; }
 
 inline int64_t lanes_of(int64_t n, int64_t first) {
   return std::max<int64_t>(0, std::min<int64_t>(kLanes, n - first));
 }
 
-// Rows [0, count) of a, beside each other for every step of the depth; `step` floats a step. More may be written after
+// Rows [0, count) of a, beside each other for every slot of the depth; `step` floats a slot. More may be written after
 // the end where `spare` rows follow, for whole vectors are faster.
 inline void pack_rows(const Strided& a, int64_t count, int64_t spare, int64_t k, int64_t step, float* to) {
+#if defined(TRM_FAST_PAIRS)
+  (void)spare;
+  for (int64_t d = 0; d < k; d += 2) {
+    for (int64_t i = 0; i < count; ++i) {
+      const float* from = a.at + i * a.row + d * a.column;
+      store_pair(from[0], d + 1 < k ? from[a.column] : 0, to + d / 2 * step + i);
+    }
+  }
+#else
   constexpr int kVectors = (kRows + kLanes - 1) / kLanes;
   if (a.row == 1 && count + spare >= kVectors * kLanes) {
     for (int64_t d = 0; d < k; ++d) {
@@ -77,6 +103,7 @@ inline void pack_rows(const Strided& a, int64_t count, int64_t spare, int64_t k,
   for (int64_t d = 0; d < k; ++d) {
     for (int64_t i = 0; i < count; ++i) to[d * step + i] = a.at[i * a.row + d * a.column];
   }
+#endif
 }
 
 }  // namespace TRM_FAST_ISA

@@ -5,6 +5,10 @@
 
 #include <utility>
 
+#if defined(TRM_FAST_PAIRS)
+#include <immintrin.h>
+#endif
+
 #include "ops/cpu/simd.h"
 
 namespace trm_fast {
@@ -25,6 +29,17 @@ typedef float Vector __attribute__((vector_size(kLanes * sizeof(float)), aligned
 
 inline Vector load_vector(const float* from) { return *reinterpret_cast<const Vector*>(from); }
 inline void store_vector(float* to, Vector x) { *reinterpret_cast<Vector*>(to) = x; }
+
+// Steps of the depth that a float of either factor holds: see pairs.h.
+#if defined(TRM_FAST_PAIRS)
+constexpr int64_t kSteps = 2;
+inline Vector multiply_add(Vector sum, float a, Vector b) {
+  return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)b, (__m512bh)_mm512_set1_ps(a));
+}
+#else
+constexpr int64_t kSteps = 1;
+inline Vector multiply_add(Vector sum, float a, Vector b) { return sum + a * b; }
+#endif
 
 // Some rows of the left factor: element (i, k) lies at a[i * row + k], but after each `chunk` of the depth the rows go
 // on `jump` further; or packed, at a[k * rows + i].
@@ -52,7 +67,7 @@ void register_block(const Rows& rows, int64_t depth, const float* b, bool add, f
 #pragma GCC unroll 16
       for (int i = 0; i < kHeight; ++i) {
 #pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v) sum[i][v] += a[i] * right[v];
+        for (int v = 0; v < kVectors; ++v) sum[i][v] = multiply_add(sum[i][v], a[i], right[v]);
       }
     }
   } else {
@@ -72,7 +87,7 @@ void register_block(const Rows& rows, int64_t depth, const float* b, bool add, f
         for (int i = 0; i < kHeight; ++i) {
           const float x = p[i / 3][i % 3 * row];
 #pragma GCC unroll 2
-          for (int v = 0; v < kVectors; ++v) sum[i][v] += x * right[v];
+          for (int v = 0; v < kVectors; ++v) sum[i][v] = multiply_add(sum[i][v], x, right[v]);
         }
 #pragma GCC unroll 8
         for (int g = 0; g < kPointers; ++g) {

@@ -1,0 +1,133 @@
+"""The fused layers in bfloat16 on a CPU that multiplies it, against the float64 reference."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from trm_fast import ops
+from trm_fast.ops import backend, reference
+
+FUSED = {"mlp", "token_mixer", "attention", "latent_step", "latent_recursion"}
+# B, L, D, inner, heads (0: token mixer): odd depths, several groups, more channels than a pass of the mlp takes.
+SHAPES = [(2, 97, 72, 24, 0), (3, 7, 20, 12, 0), (40, 16, 64, 33, 0), (3, 81, 24, 12, 2), (2, 35, 39, 555, 3)]
+
+
+@pytest.fixture
+def bfloat16(native):
+    if native.cpu_path() != backend.BFLOAT16_PATH:
+        pytest.skip(f"this CPU has no products of bfloat16: its kernels run as {native.cpu_path()}")
+    with ops.use_backend("cpp"), torch.no_grad():
+        yield
+
+
+def made(random, L, D, inner, heads, blocks=2):
+    weights = []
+    for _ in range(blocks):
+        first = [(3 * D, D), (D, D)] if heads else [(2 * inner, L), (L, inner)]
+        weights += [random(*s) * s[1] ** -0.5 for s in (*first, (2 * inner, D), (D, inner))]
+    return [w.bfloat16() for w in weights]
+
+
+def within_policy(name, *arguments, **options):
+    def wide(value):
+        if isinstance(value, (list, tuple)):
+            return [wide(v) for v in value]
+        return value.double() if isinstance(value, torch.Tensor) else value
+
+    kernel = getattr(ops, name)(*arguments, **options)
+    plain = getattr(reference, name)(*arguments, **options)
+    truth = getattr(reference, name)(*wide(arguments), **{k: wide(v) for k, v in options.items()})
+    results = zip(kernel, plain, truth, strict=True) if isinstance(kernel, tuple) else [(kernel, plain, truth)]
+    for k, p, t in results:
+        if k is None:
+            assert p is None
+            continue
+        assert k.dtype == torch.bfloat16 and k.shape == t.shape
+        for size in (torch.linalg.vector_norm, lambda e: e.abs().max()):
+            assert size(k.double() - t) <= 2 * size(p.double() - t)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_layers(bfloat16, random, shape):
+    B, L, D, inner, heads = shape
+    h = random(B, L, D).bfloat16()
+    *first, gate_up, down = made(random, L, D, inner, heads, blocks=1)
+    within_policy("mlp", h, gate_up, down)
+    if heads:
+        angles = random(L, D // heads).bfloat16()
+        rotary = None if D // heads % 2 else (angles.cos(), angles.sin())
+        within_policy("attention", h, *first, heads, rotary)
+    else:
+        within_policy("token_mixer", h, *first)
+
+
+@pytest.mark.parametrize("dual", [True, False])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_recursion_and_step(bfloat16, random, shape, dual):
+    B, L, D, inner, heads = shape
+    y, z, x = (random(B, L, D).bfloat16() for _ in range(3))
+    weights = made(random, L, D, inner, heads)
+    within_policy("latent_step", z, x, weights, heads=heads)
+    for last in (True, False):
+        within_policy(
+            "latent_recursion", y if dual else None, z, x, weights, 2, heads=heads, cycles=2, inject_last=last
+        )
+
+
+def test_products_are_rounded_to_bfloat16(bfloat16, random):
+    """What sets this path apart from float32 on widened tensors."""
+    h = random(2, 9, 64).bfloat16()
+    gate_up, down = made(random, 9, 64, 40, 0, blocks=1)[2:]
+    wide = ops.mlp(h.float(), gate_up.float(), down.float())
+    # The hidden channels of the float32 kernel are not rounded, these are.
+    assert not torch.equal(ops.mlp(h, gate_up, down), wide.bfloat16())
+
+
+def test_opcheck_and_strided_states(bfloat16, random):
+    z, x = (random(3, 20, 7).bfloat16().mT for _ in range(2))
+    weights = made(random, 7, 20, 12, 0)
+    within_policy("latent_step", z, x, weights)
+    fwd = torch.ops.trm_fast.latent_recursion_fwd.default
+    torch.library.opcheck(fwd, (None, z, x, weights, None, None, 0, 1, 1, True, 1e-5, False))
+
+
+@pytest.mark.parametrize("poison", [torch.nan, torch.inf])
+def test_specials_stay_in_their_sample(bfloat16, random, poison):
+    z, x = (random(4, 7, 20).bfloat16() for _ in range(2))
+    z[1, 2, 3] = poison
+    out = ops.latent_step(z, x, made(random, 7, 20, 12, 0))
+    assert not out[1].isfinite().all()
+    assert out[torch.arange(4) != 1].isfinite().all()
+
+
+def test_gradients_take_the_reference(bfloat16, random):
+    h = random(2, 9, 64).bfloat16()
+    gate_up, down = made(random, 9, 64, 40, 0, blocks=1)[2:]
+    with torch.enable_grad():
+        with pytest.raises(ops.BackendUnavailable, match="its bfloat16 has no gradient"):
+            ops.mlp(h, gate_up.requires_grad_(), down)
+        with ops.use_backend("auto"):
+            assert backend.select("mlp", h, gate_up, down) == "reference"
+            assert backend.select("mlp", h) == "cpp"
+            assert torch.equal(ops.mlp(h, gate_up, down), reference.mlp(h, gate_up, down))
+            assert not backend.has_kernel("latent_recursion", h)
+
+
+def test_the_table_shows_it_only_where_it_is_on(native):
+    rows = {r.op: r for r in ops.table(["cpu"], [torch.bfloat16]) if r.op in FUSED}
+    assert rows.keys() == FUSED
+    for row in rows.values():
+        assert (row.backend == "cpp") == (native.cpu_path() == backend.BFLOAT16_PATH)
+
+
+def test_a_lesser_path_refuses_it(bfloat16, native, random):
+    h = random(2, 9, 64).bfloat16()
+    weights = made(random, 9, 64, 40, 0, blocks=1)[2:]
+    native.set_cpu_path("avx512")
+    try:
+        with pytest.raises(RuntimeError, match="bfloat16 needs avx512_bf16, and the kernels run as avx512"):
+            torch.ops.trm_fast.mlp_fwd.default(h, *weights, 1e-5, False)
+        assert "needs a CPU with avx512_bf16" in str(backend.unavailable("mlp", "cpp", "cpu", torch.bfloat16))
+    finally:
+        native.set_cpu_path(backend.BFLOAT16_PATH)
