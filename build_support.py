@@ -23,14 +23,15 @@ CUDA_ARCHS = "80;90a;90+PTX"  # PTX of a plain architecture serves every newer c
 
 # Vectorised by the compiler: no trapping, no errno, but NaN, infinity and signed zero stay what they are.
 CXX_FLAGS = "-O3 -std=c++17 -fPIC -fvisibility=hidden -Wall -fno-math-errno -fno-trapping-math -fopenmp-simd"
-# Every file of csrc/ops/cpu is compiled once for each of these; csrc/ops/isa.cpp chooses at run time. Of avx512bf16 only
-# the products differ from avx512's.
+# Every file of csrc/ops/cpu is compiled once for each of these; csrc/ops/isa.cpp chooses at run time.
+# Of avx512bf16 only the products differ from avx512's.
 ISA_FLAGS = {
     "portable": "",
     "avx2": "-mavx2 -mfma",
     "avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512",
 }
-ISA_FLAGS["avx512bf16"] = f"{ISA_FLAGS['avx512']} -mavx512bf16 -DTRM_FAST_PAIRS -Wno-maybe-uninitialized"  # g++'s own headers
+# g++ 12 warns of its own intrinsics.
+ISA_FLAGS["avx512bf16"] = f"{ISA_FLAGS['avx512']} -mavx512bf16 -DTRM_FAST_PAIRS -Wno-maybe-uninitialized"
 ISA_SOURCES = {"avx512bf16": "gemm.cpp"}
 
 NINJA_RULES = """\

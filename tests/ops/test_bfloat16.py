@@ -43,7 +43,8 @@ def within_policy(name, *arguments, **options):
         if k is None:
             assert p is None
             continue
-        assert k.dtype == torch.bfloat16 and k.shape == t.shape
+        assert k.dtype == torch.bfloat16
+        assert k.shape == t.shape
         for size in (torch.linalg.vector_norm, lambda e: e.abs().max()):
             assert size(k.double() - t) <= 2 * size(p.double() - t)
 

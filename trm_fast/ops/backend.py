@@ -157,10 +157,10 @@ def select(op: str, tensor: torch.Tensor, *others: torch.Tensor | None) -> str:
     if chosen is None:
         chosen = _fallback(op, tensor.device.type, tensor.dtype)
     name = chosen if isinstance(chosen, str) else chosen[tensor.numel() > SMALL]
-    if not _differentiable(op, name, tensor.dtype) and torch.is_grad_enabled():
-        if any(t is not None and t.requires_grad for t in (tensor, *others)):
-            return instead(op, name, "its bfloat16 has no gradient")
-    return name
+    if _differentiable(op, name, tensor.dtype) or not torch.is_grad_enabled():
+        return name
+    wanted = any(t is not None and t.requires_grad for t in (tensor, *others))
+    return instead(op, name, "its bfloat16 has no gradient") if wanted else name
 
 
 def has_kernel(op: str, tensor: torch.Tensor) -> bool:
@@ -300,7 +300,7 @@ def version_of(package: str) -> str:
 
 
 def cpu_path() -> str:
-    """The instruction set that the C++ kernels run with: "portable", "avx2", "avx512", "avx512bf16"; "none" without them."""
+    """The C++ kernels' instruction set: "portable", "avx2", "avx512", "avx512bf16"; "none" without the kernels."""
     return "none" if EXTENSION_MISSING else str(importlib.import_module("trm_fast._C").cpu_path())
 
 
