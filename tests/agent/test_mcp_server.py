@@ -41,4 +41,4 @@ def test_in_this_process() -> None:
 
 def test_over_a_pipe() -> None:
     command = ["-m", "trm_fast.cli", "mcp", "sudoku-4x4"]
-    ask(mcp.StdioServerParameters(command=sys.executable, args=command))
+    ask(mcp.StdioServerParameters(command=sys.executable, args=command, cwd="/"))

@@ -39,7 +39,8 @@ print(json.dumps([chosen, [str(w.message) for w in caught if "kernel of" in str(
 def choose(cache: Path, *words: str) -> tuple[list[str], list[str], dict[str, str]]:
     package = Path(ops.__file__).parents[2]
     environ = os.environ | {"PYTHONPATH": str(package), "XDG_CACHE_HOME": str(cache)}
-    run = subprocess.run([sys.executable, "-c", CHOOSE, *words], env=environ, capture_output=True, text=True)
+    # From elsewhere: a checkout that is not built would hide the package that is installed.
+    run = subprocess.run([sys.executable, "-c", CHOOSE, *words], env=environ, cwd="/", capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     chosen, warned, rows = json.loads(run.stdout)
     return chosen, warned, rows
