@@ -133,6 +133,33 @@ def test_a_shared_step_is_the_step_of_the_whole_batch(count: int, tmp_path: Path
     assert f"steps agree in {count}" in done.stdout
 
 
+LEFT = """
+import glob, os
+import torch
+import torch.distributed as dist
+from trm_fast.training.world import join, leave
+
+def threads():
+    return [name for path in glob.glob("/proc/self/task/*/comm") if "gloo" in (name := open(path).read())]
+
+world, _ = join("cpu")
+import torch._dynamo, torch.distributed.fsdp
+world.sum_(torch.ones(3))
+assert threads()
+leave()
+assert not threads(), threads()
+leave()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+def test_no_thread_outlives_the_group(tmp_path: Path) -> None:
+    """One that does may need Python after its end, which aborts the process now and then."""
+    (tmp_path / "left.py").write_text(LEFT)
+    done = torchrun(tmp_path, 2, "left.py")
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 def test_one_process_costs_nothing() -> None:
     tensor: Any = torch.arange(3.0)
     assert ALONE.gather(tensor) is tensor

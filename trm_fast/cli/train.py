@@ -91,7 +91,7 @@ def train(
 ) -> None:
     from trm_fast.interchange import locate
     from trm_fast.training import Trainer
-    from trm_fast.training.world import join, leave
+    from trm_fast.training.world import join
 
     if minutes is not None and minutes <= 0:
         raise UserError("--minutes must be more than 0", wrong_use=True)
@@ -131,7 +131,6 @@ def train(
         trainer = Trainer(run_config, folder, device=device, reporter=view, world=world, init=init)
     with view.showing(trainer):
         summary = trainer.train(minutes=minutes)
-    leave()
     if not world.writes:
         return
     if json_output:

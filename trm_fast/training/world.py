@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import importlib
 import os
 from typing import Any
 
@@ -96,11 +98,14 @@ def join(device: str) -> tuple[World, str]:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)  # before the first message
     if not dist.is_initialized():
+        # Its functions keep the group of the time of their import as a default, for ever; torch's compiler imports it.
+        importlib.import_module("torch.distributed.nn.functional")
         dist.init_process_group("nccl" if cuda else "gloo")
+        atexit.register(leave)  # gloo's threads hold tensors of Python: those that outlive it abort the process
     return World(dist.get_rank(), size), device
 
 
 def leave() -> None:
-    """Ends what ``join`` began."""
+    """Ends what ``join`` began, if nobody has yet."""
     if dist.is_initialized():
         dist.destroy_process_group()
