@@ -2,44 +2,11 @@
 // single layers share. float32 on a CPU; bfloat16 where the CPU has products of it, and without gradients.
 #pragma once
 
-#include <memory>
-#include <optional>
 #include <vector>
 
-#include "ops/binding.h"
-#include "ops/layer.h"
-#include "ops/memory.h"
+#include "ops/network.h"
 
 namespace trm_fast {
-
-using MaybeTensor = std::optional<Tensor>;
-
-class Network {
- public:
-  // For states of the size of `state` (B, L, D). `op` names the caller in messages.
-  Network(const char* op, const Tensor& state, double eps);
-
-  // (2 inner, D) and (D, inner)
-  void add_mlp(const Tensor& gate_up, const Tensor& down);
-  // (2 inner, L) and (L, inner)
-  void add_token_mixer(const Tensor& gate_up, const Tensor& down);
-  // (3 D, D) and (D, D); cos and sin (L, D / heads), or neither
-  void add_attention(const Tensor& qkv, const Tensor& out, int64_t heads, const MaybeTensor& cos,
-                     const MaybeTensor& sin);
-  // Four weights a block: token mixer (heads = 0) or attention, then mlp.
-  void add_blocks(const std::vector<Tensor>& weights, int64_t heads, const MaybeTensor& cos, const MaybeTensor& sin);
-
-  const char* op;
-  int64_t batch;
-  ScalarType dtype;
-  Sizes sizes;
-  std::vector<std::unique_ptr<Layer>> layers;
-  std::vector<Tensor> weights;  // two a layer
-
- private:
-  const float* hold(const Tensor& tensor, std::initializer_list<int64_t> shape, bool table = false);
-  std::vector<Tensor> held_;
-};
 
 // One cycle: `n` times z = net(z + x) and the last application; with y, z = net(z + y + x) and y = net(y + z).
 struct Cycle {

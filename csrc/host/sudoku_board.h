@@ -1,0 +1,181 @@
+// Sudoku boards as sets of digits, and the search for solutions: what the solver and the generator share.
+//
+// Boxes have `Rows` x `Cols` cells, so there are bands of `Rows` rows and stacks of `Cols` columns.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+
+namespace trm_fast::sudoku {
+
+using Mask = std::uint16_t;  // a set of digits: bit d - 1 stands for digit d
+
+constexpr bool single(Mask m) { return (m & (m - 1)) == 0; }
+
+inline int size_of(Mask m) {
+    int n = 0;
+    for (; m; m &= static_cast<Mask>(m - 1)) ++n;
+    return n;
+}
+
+inline int digit_of(Mask m) {
+    int digit = 1;
+    while (m >>= 1) ++digit;
+    return digit;
+}
+
+template <int Rows, int Cols>
+struct Geometry {
+    static constexpr int kRows = Rows, kCols = Cols, kSize = Rows * Cols, kCells = kSize * kSize;
+    static constexpr int kPeers = 2 * (kSize - 1) + (Rows - 1) * (Cols - 1);
+    static constexpr Mask kAll = (1 << kSize) - 1;
+
+    std::array<std::array<std::uint8_t, kSize>, 3 * kSize> units{};  // rows, columns, boxes
+    std::array<std::array<std::uint8_t, kPeers>, kCells> peers{};
+
+    static constexpr int row(int cell) { return cell / kSize; }
+    static constexpr int col(int cell) { return cell % kSize; }
+    static constexpr int box(int cell) { return row(cell) / Rows * Rows + col(cell) / Cols; }
+    static constexpr bool sees(int a, int b) {
+        return a != b && (row(a) == row(b) || col(a) == col(b) || box(a) == box(b));
+    }
+
+    constexpr Geometry() {
+        std::array<int, 3 * kSize> filled{};
+        for (int cell = 0; cell < kCells; ++cell) {
+            for (int unit : {row(cell), kSize + col(cell), 2 * kSize + box(cell)})
+                units[unit][filled[unit]++] = static_cast<std::uint8_t>(cell);
+            int n = 0;
+            for (int other = 0; other < kCells; ++other)
+                if (sees(cell, other)) peers[cell][n++] = static_cast<std::uint8_t>(other);
+        }
+    }
+};
+
+template <class G>
+inline constexpr G kGeometry{};
+
+// The digits still possible in each cell, and the cells known to hold one digit whose peers were not told yet.
+// Naked and hidden singles only ever shrink the sets, so the state `settle` ends in, and whether it meets a
+// contradiction, does not depend on the order of the steps: that makes search counts comparable between programs.
+template <class G>
+class Board {
+   public:
+    Board() { possible_.fill(G::kAll); }
+
+    explicit Board(const std::uint8_t* question) : Board() {
+        for (int cell = 0; cell < G::kCells; ++cell)
+            if (question[cell]) place(cell, static_cast<Mask>(1 << (question[cell] - 1)));
+    }
+
+    Mask possible(int cell) const { return possible_[cell]; }
+
+    void place(int cell, Mask digit) {
+        possible_[cell] &= digit;  // empty where the digit was ruled out: settle sees that
+        todo_[todo_size_++] = static_cast<std::uint8_t>(cell);
+    }
+
+    void exclude(int cell, Mask digit) {
+        const Mask left = possible_[cell] & static_cast<Mask>(~digit);
+        if (left != possible_[cell] && single(left)) place(cell, left);
+        possible_[cell] = left;
+    }
+
+    // Takes naked and hidden singles until there are none; false on a contradiction.
+    bool settle() {
+        do {
+            while (todo_size_ > 0) {
+                const int cell = todo_[--todo_size_];
+                const Mask digit = possible_[cell];
+                if (!digit) return false;
+                for (int peer : kGeometry<G>.peers[cell]) {
+                    if (!(possible_[peer] & digit)) continue;
+                    possible_[peer] ^= digit;
+                    if (!possible_[peer]) return false;
+                    if (single(possible_[peer])) todo_[todo_size_++] = static_cast<std::uint8_t>(peer);
+                }
+            }
+            for (const auto& unit : kGeometry<G>.units)
+                if (!take_hidden_singles(unit)) return false;
+        } while (todo_size_ > 0);
+        return true;
+    }
+
+    // The cell with the fewest digits left, the first of several; -1 where every cell is decided.
+    int branching_cell() const {
+        int best = -1, fewest = G::kSize + 1;
+        for (int cell = 0; cell < G::kCells; ++cell) {
+            if (single(possible_[cell])) continue;
+            const int n = size_of(possible_[cell]);
+            if (n == 2) return cell;
+            if (n < fewest) fewest = n, best = cell;
+        }
+        return best;
+    }
+
+    void write(std::uint8_t* grid) const {
+        for (int cell = 0; cell < G::kCells; ++cell) grid[cell] = static_cast<std::uint8_t>(digit_of(possible_[cell]));
+    }
+
+   private:
+    template <class Unit>
+    bool take_hidden_singles(const Unit& unit) {
+        Mask once = 0, more = 0, decided = 0;
+        for (int cell : unit) {
+            const Mask m = possible_[cell];
+            more |= once & m;
+            once |= m;
+            decided |= single(m) ? m : Mask(0);
+        }
+        if (once != G::kAll) return false;
+        const Mask hidden = once & static_cast<Mask>(~(more | decided));
+        if (!hidden) return true;
+        for (int cell : unit) {
+            const Mask digit = possible_[cell] & hidden;
+            if (!digit) continue;
+            if (!single(digit)) return false;
+            place(cell, digit);
+        }
+        return true;
+    }
+
+    std::array<Mask, G::kCells> possible_;
+    // A cell enters when it comes down to one digit, which happens once: the list cannot overflow.
+    std::array<std::uint8_t, G::kCells> todo_;
+    int todo_size_ = 0;
+};
+
+// Counts the solutions below a settled board up to `limit` and keeps the first; adds the values tried to `tried`.
+template <class G>
+int count_solutions(const Board<G>& board, int limit, std::int32_t& tried, Board<G>& first) {
+    const int cell = board.branching_cell();
+    if (cell < 0) {
+        first = board;
+        return 1;
+    }
+    int found = 0;
+    for (Mask left = board.possible(cell); left && found < limit; left &= static_cast<Mask>(left - 1)) {
+        ++tried;
+        Board<G> next = board;
+        next.place(cell, left & static_cast<Mask>(-left));
+        if (!next.settle()) continue;
+        Board<G> solution;
+        const int below = count_solutions(next, limit - found, tried, solution);
+        if (below && !found) first = solution;
+        found += below;
+    }
+    return found;
+}
+
+template <class G>
+int solve_one(const std::uint8_t* question, std::uint8_t* solution, std::int32_t& rating) {
+    rating = 0;
+    Board<G> board(question), first;
+    const int found = board.settle() ? count_solutions(board, 2, rating, first) : 0;
+    if (found) first.write(solution);
+    else std::fill_n(solution, G::kCells, std::uint8_t(0));
+    return found;
+}
+
+}  // namespace trm_fast::sudoku
