@@ -89,6 +89,13 @@ def test_every_op_has_cases_that_see_an_error(native, monkeypatch, op):
     assert "error" in str(self_check.check(op, "cpp", torch.float32, CPU))
 
 
+def test_a_kernel_without_gradient_is_judged_by_its_output(native):
+    if backend.cpu_path() != backend.BFLOAT16_PATH:
+        pytest.skip("this CPU has no products of bfloat16")
+    for op in backend.FORWARD_ONLY:
+        assert self_check.check(op, "cpp", torch.bfloat16, CPU) is None
+
+
 def test_a_kernel_that_raises_has_failed(native, monkeypatch):
     def launch(*_):
         raise RuntimeError("an illegal memory access was encountered\nCUDA kernel errors might be ...")
@@ -156,7 +163,7 @@ def test_measuring_keeps_the_fastest(native, monkeypatch, tmp_path):
     tables: winners.Table = {}
     monkeypatch.setattr(winners, "_tables", lambda: tables)
     monkeypatch.setattr(backend, "KERNELS", {"swiglu": {"cpp": (torch.float32,)}})
-    monkeypatch.setattr(winners, "BATCHES", (1, 2))
+    monkeypatch.setattr(winners, "BATCHES", {"cpu": (1, 2)})
     rows = list(winners.measure("cpu"))
     assert [row[:3] for row in rows] == [("swiglu", "float32", "small"), ("swiglu", "float32", "large")]
     fastest = {size: min(times, key=lambda name: times[name]) for _, _, size, times in rows}

@@ -17,7 +17,7 @@ from trm_fast.cli.console import Json, err, out, print_json
 
 Check = Annotated[bool, typer.Option("--check", help="Run every kernel's self-check again, and say what it found.")]
 Measure = Annotated[
-    bool, typer.Option("--measure", help="Time the kernels on this machine; auto then takes the fastest.")
+    bool, typer.Option("--measure", help="Time the kernels here; on a GPU auto then takes the fastest.")
 ]
 
 PADDING = (
@@ -55,7 +55,7 @@ def info(check: Check = False, measure: Measure = False, json_output: Json = Fal
     if check:
         out.print(_plain("Self-check", checks))
     if measure:
-        out.print(_plain("Milliseconds, forward and backward", times))
+        out.print(_plain("Milliseconds, forward and backward (forward where a kernel has no gradient)", times))
 
 
 def _devices() -> tuple[str, ...]:

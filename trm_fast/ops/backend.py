@@ -109,7 +109,7 @@ def unavailable(op: str, backend: str, device: str, dtype: torch.dtype) -> str |
         return f"the {backend} kernel of {op} has no {_name(dtype)}"
     if backend in ("cpp", "cuda") and EXTENSION_MISSING:
         return EXTENSION_MISSING
-    if backend == "cpp" and not _differentiable(op, backend, dtype) and cpu_path() != BFLOAT16_PATH:
+    if backend == "cpp" and not differentiable(op, backend, dtype) and cpu_path() != BFLOAT16_PATH:
         return f"bfloat16 in the cpp kernel of {op} needs a CPU with avx512_bf16; the path is {cpu_path()}"
     if backend == "cuda":
         built = build_record().get("cuda", {})
@@ -144,7 +144,8 @@ def _rebuild() -> None:
                     _table[op, DEVICE[backend], dtype] = backend
 
 
-def _differentiable(op: str, backend: str, dtype: torch.dtype) -> bool:
+def differentiable(op: str, backend: str, dtype: torch.dtype) -> bool:
+    """Whether that kernel has a gradient."""
     return not (backend == "cpp" and dtype == torch.bfloat16 and op in FORWARD_ONLY)
 
 
@@ -158,7 +159,7 @@ def select(op: str, tensor: torch.Tensor, *others: torch.Tensor | None) -> str:
         chosen = _fallback(op, tensor.device.type, tensor.dtype)
     name = chosen if isinstance(chosen, str) else chosen[tensor.numel() > SMALL]
     graded = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (tensor, *others))
-    if graded and not _differentiable(op, name, tensor.dtype):
+    if graded and not differentiable(op, name, tensor.dtype):
         return instead(op, name, "its bfloat16 has no gradient")
     return name
 
@@ -166,7 +167,7 @@ def select(op: str, tensor: torch.Tensor, *others: torch.Tensor | None) -> str:
 def has_kernel(op: str, tensor: torch.Tensor) -> bool:
     """Whether ``op`` takes a kernel for ``tensor``; for callers that have another way than the op's reference."""
     chosen = _table.get((op, tensor.device.type, tensor.dtype))
-    if torch.is_grad_enabled() and isinstance(chosen, str) and not _differentiable(op, chosen, tensor.dtype):
+    if torch.is_grad_enabled() and isinstance(chosen, str) and not differentiable(op, chosen, tensor.dtype):
         return False  # in a model the weights want one
     if _requested[op] == "auto":
         return select(op, tensor) != "reference"

@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 
 from trm_fast.ops import backend, self_check
-from trm_fast.ops.check_cases import timed_case
+from trm_fast.ops.check_cases import Case, timed_case
 
 CLASSES = ("small", "large")  # up to backend.SMALL elements of the first argument, and above
-BATCHES = (8, 256)  # that stand for the classes when timed
-WARM_UP, TIMED = 3, 11
+BATCHES = {"cpu": (2, 24), "cuda": (8, 256)}  # that stand for the classes when timed
+WARM_UP, TIMED = {"cpu": 1, "cuda": 3}, {"cpu": 5, "cuda": 11}
 MATRIX_OPS = frozenset({"mlp", "token_mixer", "attention", "latent_step", "latent_recursion"})
 PREFERENCE = ("cpp", "cuda", "triton")
 
@@ -45,9 +45,10 @@ def winners(device: str, op: str, dtype: torch.dtype) -> dict[str, str]:
 
 
 def measure(device: str) -> Iterator[tuple[str, str, str, dict[str, float]]]:
-    """Times every kernel that passed its self-check, forward and backward, beside the reference, and keeps the winners.
+    """Times every kernel that passed its self-check beside the reference, and keeps the winners.
 
-    Yields op, dtype, shape class and backend -> milliseconds (the median).
+    Forward and backward, but for kernels without a gradient: their forward against the reference's. Yields
+    op, dtype, shape class and backend -> milliseconds (the median).
     """
     name = self_check.device_name(device)
     table = _tables().setdefault(name, {})
@@ -57,27 +58,29 @@ def measure(device: str) -> Iterator[tuple[str, str, str, dict[str, float]]]:
             names = [b for b in names if self_check.passed(op, b, dtype, device)]
             if not names:
                 continue
-            for size, batch in zip(CLASSES, BATCHES, strict=True):
-                times = {b: _milliseconds(op, b, dtype, torch.device(device), batch) for b in ["reference", *names]}
+            for size, batch in zip(CLASSES, BATCHES[device], strict=True):
+                case = timed_case(op, batch)
+                if not all(backend.differentiable(op, b, dtype) for b in names):
+                    case = case._replace(differentiable=0)
+                times = {b: _milliseconds(op, b, dtype, torch.device(device), case) for b in ["reference", *names]}
                 table.setdefault(_key(op, dtype), {})[size] = min(times, key=lambda b: times[b])
                 yield op, str(dtype).removeprefix("torch."), size, times
     self_check.keep(_file(device), {name: table})
 
 
-def _milliseconds(op: str, name: str, dtype: torch.dtype, device: torch.device, batch: int) -> float:
+def _milliseconds(op: str, name: str, dtype: torch.dtype, device: torch.device, case: Case) -> float:
     from trm_fast import ops
 
-    case = timed_case(op, batch)
     inputs = case.inputs(dtype, device)
     times = []
     with backend.use_backend(name, ops=[op]):
-        for _ in range(WARM_UP + TIMED):
+        for _ in range(WARM_UP[device.type] + TIMED[device.type]):
             _wait(device)
             start = time.perf_counter()
             case.run(getattr(ops, op), inputs)
             _wait(device)
             times.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times[WARM_UP:])
+    return statistics.median(times[WARM_UP[device.type] :])
 
 
 def _wait(device: torch.device) -> None:
