@@ -46,6 +46,11 @@ class ARCTask:
     def largest(self) -> int:
         return max(pair.largest for pair in self.train + self.test)
 
+    def grids_shown(self) -> list[Grid]:
+        """All grids but the test outputs, which may be held out."""
+        pairs = [grid for pair in self.train for grid in (pair.input, pair.output) if grid is not None]
+        return [*pairs, *(pair.input for pair in self.test)]
+
     def fingerprint(self) -> str:
         """Tells tasks by their demonstration pairs, in whatever order these stand."""
         pairs = sorted(json.dumps([_rows(p.input), _rows(p.output)]) for p in self.train)
