@@ -25,7 +25,7 @@ def test_a_conversation_through_a_pipe(tmp_path: Path) -> None:
     puzzles.write_text("3.......4.3...42\n1...........2.43\n")
     said = say(
         f"info\ngenerate\nsolve\ntrajectory on\nsolve 3.......4.3...42\nsolve {puzzles}\nsolve 33......4.3...42\n"
-        "\nchess\nmodel nobody\ngenerate \"x\nsolve /no/puzzle.txt\nhelp\nquit\nsolve never\n",
+        '\nchess\nmodel nobody\ngenerate "x\nsolve /no/puzzle.txt\nhelp\nquit\nsolve never\n',
         "sudoku-4x4",
     )
     assert "80,705" in said

@@ -268,6 +268,15 @@ def test_a_saved_model_knows_its_tasks(tmp_path: Path, data: DataConfig) -> None
     (model / "tasks.json").write_text("[1]")
     with pytest.raises(UserError, match=r"tasks\.json, the model's list of tasks, can't be read"):
         arc().load_assets(model)
+    (model / "tasks.json").write_text('[{"name": "a", "demonstrations": "0"}]')
+    with pytest.raises(UserError, match=r"tasks\.json, the model's list of tasks, has no 'shapes'"):
+        arc().load_assets(model)
+    eight, seven = [[1]] * 8, [[1]] * 7
+    (model / "tasks.json").write_text(
+        json.dumps([{"name": "a", "demonstrations": "0", "shapes": [0] * 8, "colors": c} for c in (eight, seven)])
+    )
+    with pytest.raises(UserError, match="shapes and colors of a have 8 entries each"):
+        arc().load_assets(model)
 
 
 def test_questions_and_answers(tmp_path: Path, data: DataConfig) -> None:

@@ -91,7 +91,7 @@ def _file(path: Path) -> Iterable[ARCTask]:
     content = _json(_text(path), str(path))
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path}: expected an object of tasks or of subsets of tasks")
-    if _is_task(content):
+    if any(isinstance(content.get(part), list) for part in ("train", "test")):  # tasks may be in subsets of these names
         yield _task(content, _stem(path), path.resolve().parent.name, str(path))
         return
     if all(isinstance(value, dict) and value and not _is_task(value) for value in content.values()):

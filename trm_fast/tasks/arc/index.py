@@ -63,13 +63,11 @@ class TaskIndex:
         path = folder / FILE
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            looks = [
-                Look([int(e) for e in t["shapes"]], [[int(c) for c in row] for row in t["colors"]]) for t in content
-            ]
-            if any(len(part) != ELEMENTS for look in looks for part in (look.shapes, look.colors)):
-                raise ValueError(f"shapes and colors have {ELEMENTS} entries each")
-            return cls([str(t["name"]) for t in content], [str(t["demonstrations"]) for t in content], looks)
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            names, prints = ([str(t[key]) for t in content] for key in ("name", "demonstrations"))
+            return cls(names, prints, [_look(t) for t in content])
+        except KeyError as error:
+            raise UserError(f"{path}, the model's list of tasks, has no {error}: it is of another version") from None
+        except (OSError, ValueError, TypeError) as error:
             raise UserError(f"{path}, the model's list of tasks, can't be read: {error}") from None
 
 
