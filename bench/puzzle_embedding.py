@@ -20,7 +20,9 @@ import torch
 from trm_fast import ops
 from trm_fast.tasks.arc import ARC
 from trm_fast.tasks.arc.data import ARCConfig
+from trm_fast.tasks.arc.grids import COLORS
 from trm_fast.tasks.arc.index import TaskIndex
+from trm_fast.tasks.arc.symmetry import ELEMENTS, Look
 from trm_fast.tasks.base import Examples
 from trm_fast.training import checkpoint
 
@@ -56,7 +58,8 @@ def main() -> None:
     start = time.perf_counter()
     task = ARC(ARCConfig(augmentations=args.augmentations))
     names = [f"task {i}" for i in range(args.tasks)]
-    task.learn(TaskIndex(names, names))
+    unlike = Look(list(range(ELEMENTS)), [list(range(1, COLORS))] * ELEMENTS)  # no two augmentations are equal
+    task.learn(TaskIndex(names, names, [unlike] * args.tasks))
     report["augmentation_tables_s"] = time.perf_counter() - start
 
     before = resident()

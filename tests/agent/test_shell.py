@@ -25,7 +25,7 @@ def test_a_conversation_through_a_pipe(tmp_path: Path) -> None:
     puzzles.write_text("3.......4.3...42\n1...........2.43\n")
     said = say(
         f"info\ngenerate\nsolve\ntrajectory on\nsolve 3.......4.3...42\nsolve {puzzles}\nsolve 33......4.3...42\n"
-        "\nchess\nmodel nobody\nhelp\nquit\nsolve never\n",
+        '\nchess\nmodel nobody\ngenerate "x\nsolve /no/puzzle.txt\nhelp\nquit\nsolve never\n',
         "sudoku-4x4",
     )
     assert "80,705" in said
@@ -34,6 +34,8 @@ def test_a_conversation_through_a_pipe(tmp_path: Path) -> None:
     assert "error: sudoku-4x4: the givens contradict each other" in said
     assert "error: unknown command 'chess'" in said
     assert "error: there is no run or model 'nobody'" in said
+    assert "error: there is no run or model '\"x'" in said
+    assert "(and there is no file /no/puzzle.txt)" in said
     for name in ("solve", "generate", "model", "info", "trajectory", "quit"):
         assert re.search(rf"^ *{name}", said, re.M)
     assert "never" not in said

@@ -121,6 +121,19 @@ def test_the_task_finds_a_model_that_ships(run, trained: Path, tmp_path: Path) -
     assert run("solve", "--task", "maze", trained, "\n".join(MAZE), "--json", "--max-steps", 1).code == 0
 
 
+def test_the_model_that_ships_solves_mazes_it_has_not_seen(run, tmp_path: Path) -> None:
+    asked = ["--count", 200, "--size", 9, "--min-distance", 4, "--seed", 5]
+    assert run("data", "maze", *asked, "--out", tmp_path / "m.csv").code == 0
+    result = run("eval", "maze-small", "--data", tmp_path / "m.csv", "--json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["shortest_path"] > 0.85
+    (tmp_path / "open.txt").write_text("\n".join(["S........", *["#########"[:8] + "."] * 7, "........G"]))
+    drawn = tmp_path / "drawn.png"
+    result = run("solve", "--task", "maze", tmp_path / "open.txt", "--png", drawn, "--json")
+    assert result.code == 0, result.err
+    assert read_png(drawn).shape[2] == 3
+
+
 BAD = [
     (["solve", "{run}"], 2, "a model and a puzzle"),
     (["solve", "--task", "sudoku", "{run}", "S"], 2, "is a model for maze"),

@@ -30,7 +30,7 @@ def plain_loss(values: list, q: list, labels: list, tolerance: float) -> tuple[f
     exact, shares = [], []
     for row, logit, wanted in zip(values, q, labels, strict=True):
         pairs = [(v, w) for vs, ws in zip(row, wanted, strict=True) for v, w in zip(vs, ws, strict=True) if w == w]
-        answer += sum((v - w) ** 2 for v, w in pairs) / max(1, len(pairs))
+        answer += sum(((v - w) / tolerance) ** 2 for v, w in pairs) / max(1, len(pairs))
         right = [abs(v - w) <= tolerance for v, w in pairs]
         exact.append(all(right))
         shares.append(sum(right) / max(1, len(pairs)))
@@ -62,7 +62,7 @@ def test_its_gradient() -> None:
     _, labels = rows(3, torch.float64)
     values = torch.randn(3, 6, 2, dtype=torch.float64, requires_grad=True)
     q = torch.randn(3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda v, p: value_loss(v, p, labels, 1e-3).total, (values, q))
+    assert torch.autograd.gradcheck(lambda v, p: value_loss(v, p, labels, 0.1).total, (values, q))
     value_loss(values, q, labels, 0.1).total.backward()
     assert (values.grad[labels.isnan()] == 0).all()  # type: ignore[index]
 

@@ -98,6 +98,7 @@ def changed(*path: Any, to: Any) -> dict[str, Any]:
         (changed("train", to=[]), '"train" must be a list of pairs'),
         (changed("test", to={"input": 1}), '"test" must be a list of pairs'),
         ({"a": 1}, 'a task is an object with "train" and "test"'),
+        ({"train": mirrored(1)["train"]}, 'json: a task is an object with "train" and "test"'),
         ({"training": {"x": {"train": []}}}, 'training: x: a task is an object with "train" and "test"'),
         ([1], "expected an object of tasks"),
         ({}, "expected an object of tasks"),
@@ -123,6 +124,12 @@ def test_what_is_no_json(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="has no task files"):
         read(str(tmp_path / "empty"))
+
+
+def test_subsets_may_be_called_train_and_test(tmp_path: Path) -> None:
+    content = {"train": {"a": mirrored(1)}, "test": {"b": raised(2)}}
+    found = read(str(write(tmp_path / "t.json", content)))
+    assert [(task.name, task.subset) for task in found] == [("a", "train"), ("b", "test")]
 
 
 def test_fingerprints_know_tasks_by_their_demonstrations(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from trm_fast.tasks.arc.grids import (
     sizes_of,
     tokens_of,
 )
-from trm_fast.tasks.arc.symmetry import augmentations
+from trm_fast.tasks.arc.symmetry import TRIES, Look, augmentations
 from trm_fast.tasks.base import IGNORE
 
 Rows = list[list[int]]
@@ -47,6 +47,10 @@ def image_of(grid: Rows, element: int, colors: list[int]) -> Rows:
     if element & TRANSPOSE:
         grid = [list(column) for column in zip(*grid, strict=True)]
     return [[colors[c] for c in row] for row in grid]
+
+
+UNLIKE = Look(list(range(8)), [list(range(1, 10))] * 8)
+"""Of a task whose augmentations all differ."""
 
 
 def random_grids(count: int, side: int, rng: np.random.Generator) -> list[np.ndarray]:
@@ -81,7 +85,7 @@ def test_images_are_those_of_plain_python(side: int) -> None:
 def test_an_inverse_undoes_its_symmetry() -> None:
     rng = np.random.default_rng(0)
     tokens = encode(random_grids(160, 9, rng), 9)
-    symmetries = augmentations(list("abcde"), 31, 0, colors=True, dihedral=True)
+    symmetries = augmentations(list("abcde"), [UNLIKE] * 5, 31, 0, colors=True, dihedral=True)[0]
     assert set(symmetries.dihedral.tolist()) == set(range(8))
     moved = images(tokens, 9, symmetries)
     assert (moved != tokens).any(axis=1).mean() > 0.9
@@ -91,7 +95,7 @@ def test_an_inverse_undoes_its_symmetry() -> None:
 def test_many_images_are_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     tokens, offsets = encode(random_grids(50, 4, rng), 5), rng.integers(0, 2, (50, 2))
-    symmetries = augmentations(["x"], 49, 0, colors=True, dihedral=True)
+    symmetries = augmentations(["x"], [UNLIKE], 49, 0, colors=True, dihedral=True)[0]
     cases = [(None, None, None), (symmetries, None, None), (symmetries, sizes_of(tokens, 5), offsets)]
     whole = [images(tokens, 5, *case) for case in cases]
     monkeypatch.setattr("trm_fast.tasks.arc.grids.AT_ONCE", 7)
@@ -101,7 +105,10 @@ def test_many_images_are_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_augmentations_are_those_of_the_name_and_the_seed() -> None:
     def made(names: list[str], count: int = 20, seed: int = 3, **options: bool) -> Symmetries:
-        return augmentations(names, count, seed, **({"colors": True, "dihedral": True} | options))
+        looks = [UNLIKE] * len(names)
+        found, kept = augmentations(names, looks, count, seed, **({"colors": True, "dihedral": True} | options))
+        assert options or kept.tolist() == [count + 1] * len(names)
+        return found
 
     both, alone = made(["one", "two"]), made(["two"])
     np.testing.assert_array_equal(both.colors[21:], alone.colors)
@@ -113,6 +120,38 @@ def test_augmentations_are_those_of_the_name_and_the_seed() -> None:
     assert (np.sort(alone.colors, axis=1) == np.arange(10)).all()
     assert sorted(made(["x"], 7, colors=False).dihedral.tolist()) == list(range(8))
     assert not made(["x"], 7, dihedral=False).dihedral.any()
+
+
+ROUND = [[1, 2, 1], [2, 0, 2], [1, 2, 1]]  # looks the same under all elements
+STRIPES = [[1, 2, 1], [3, 3, 3]]  # under the flip of columns
+ROWS = [[1, 1], [2, 2]]  # a flip of rows is an exchange of colours
+PLAIN = [[1, 2, 3], [0, 4, 0]]
+
+
+@pytest.mark.parametrize("by_color", [True, False])
+@pytest.mark.parametrize("grids", [[ROUND], [STRIPES, ROUND], [ROWS], [ROWS, PLAIN], [PLAIN], [[[0]]]])
+def test_equal_augmentations_are_dropped(grids: list[Rows], by_color: bool) -> None:
+    def image(element: int, colors: list[int]) -> str:
+        turned = [image_of(grid, element, colors) for grid in grids]
+        names = dict.fromkeys((c for grid in turned for row in grid for c in row if c), 0)
+        names = {c: c if by_color else place for place, c in enumerate(names, 1)} | {0: 0}
+        return str([[[names[c] for c in row] for row in grid] for grid in turned])
+
+    look = Look.of([np.array(grid, dtype=np.uint8) for grid in grids])
+    for count, options in ((60, {"colors": by_color}), (7, {"colors": False})):
+        found, (kept,) = augmentations(["x"], [look], count, 5, dihedral=True, by_color=by_color, **options)
+        of = [image(e, c) for e, c in zip(found.dihedral.tolist(), found.colors.tolist(), strict=True)]
+        assert len(of) == count + 1
+        assert len(set(of[:kept])) == kept
+        assert set(of[kept:]) <= {of[0]}
+        if options["colors"]:  # all that was drawn, or as many as were wanted
+            drawn, _ = augmentations(["x"], [UNLIKE], TRIES * count, 5, colors=True, dihedral=True)
+            assert kept <= count + 1
+            assert kept == count + 1 or kept >= 0.9 * len(
+                {image(e, c) for e, c in zip(drawn.dihedral.tolist(), drawn.colors.tolist(), strict=True)}
+            )
+        else:
+            assert kept == len({image(e, list(range(10))) for e in range(8)})
 
 
 def test_a_predicted_grid_ends_where_colors_end() -> None:

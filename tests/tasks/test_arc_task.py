@@ -145,6 +145,26 @@ def test_augmented_pairs_are_images_with_their_own_row(data: DataConfig) -> None
     assert len(set(drawn.puzzle_ids.tolist())) == 3 * 21
 
 
+def test_rows_of_equal_augmentations_are_not_used(tmp_path: Path) -> None:
+    """Grids of one colour that all elements leave as they are: 9 augmentations with the task itself, not 41."""
+    ring = [[4, 4, 4], [4, 0, 4], [4, 4, 4]]
+    same = {"train": [{"input": ring, "output": [[4]]}], "test": [{"input": ring, "output": [[4]]}]}
+    source = write(tmp_path / "two.json", {"ring": same, "mirror": mirrored(1)})
+    task, train, test = learned(DataConfig(source=str(source)), augmentations=40, translation=False)
+    drawn = task.augment(train.repeat(400), np.random.default_rng(0))
+    assert set(drawn.puzzle_ids.tolist()) == {*range(9), *range(41, 82)}
+    ringed = drawn.take(np.flatnonzero(drawn.puzzle_ids < 9))
+    assert len({(json.dumps(g), i) for g, i in zip(grids_of(ringed.inputs), ringed.puzzle_ids, strict=True)}) == 9
+    asked, undo = task.images(test, 41, np.random.default_rng(0))
+    assert asked.puzzle_ids[:41].tolist() == [k % 9 for k in range(41)]
+    back = undo(asked.inputs.reshape(len(test), 41, 36))
+    np.testing.assert_array_equal(back, np.repeat(test.inputs[:, None], 41, axis=1))
+    task.save_assets(tmp_path)
+    again = arc(augmentations=40, translation=False)
+    again.load_assets(tmp_path)
+    np.testing.assert_array_equal(again.augment(train.repeat(400), np.random.default_rng(0)).inputs, drawn.inputs)
+
+
 def test_shared_colors_leave_the_rows_to_the_dihedral_elements(data: DataConfig) -> None:
     task, train, _ = learned(data, augmentations=7, colors="shared", translation=False)
     drawn = task.augment(train.repeat(300), np.random.default_rng(0))
@@ -247,6 +267,15 @@ def test_a_saved_model_knows_its_tasks(tmp_path: Path, data: DataConfig) -> None
     assert other.parse(json.dumps(TASKS["evaluation"]["raise"])).puzzle_id == 4
     (model / "tasks.json").write_text("[1]")
     with pytest.raises(UserError, match=r"tasks\.json, the model's list of tasks, can't be read"):
+        arc().load_assets(model)
+    (model / "tasks.json").write_text('[{"name": "a", "demonstrations": "0"}]')
+    with pytest.raises(UserError, match=r"tasks\.json, the model's list of tasks, has no 'shapes'"):
+        arc().load_assets(model)
+    eight, seven = [[1]] * 8, [[1]] * 7
+    (model / "tasks.json").write_text(
+        json.dumps([{"name": "a", "demonstrations": "0", "shapes": [0] * 8, "colors": c} for c in (eight, seven)])
+    )
+    with pytest.raises(UserError, match="shapes and colors of a have 8 entries each"):
         arc().load_assets(model)
 
 

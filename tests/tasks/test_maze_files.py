@@ -133,6 +133,13 @@ def test_files_of_mazes(tmp_path: Path, name: str) -> None:
         ("bytes.txt", b"\xff\xfe\x00", "is not UTF-8 text"),
         ("bad.png", "no picture", "bad.png is not a PNG picture"),
         ("cut.png", b"\x89PNG\r\n\x1a\n\x00\x00", "cut.png is not a PNG picture"),
+        (
+            "huge.png",
+            b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\xea\x60\0\0\xea\x60",
+            "huge.png is 60,000 pixels wide or high",
+        ),
+        ("deep.json", "[" * 50_000 + "\n" + "[" * 50_000, "deep.json: not valid JSON"),
+        ("long.json", "[[" + "1" * 5000 + "]]", "long.json: not valid JSON"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, name: str, content: str | bytes, said: str) -> None:

@@ -31,6 +31,8 @@ def test_ways_to_write_them(text: str) -> None:
         ("[1e999]", "item 1 is inf: numbers must be finite"),
         ("[1, 2", "not valid JSON: .*"),
         ('{"a": 1}', "a list of numbers is wanted, not an object"),
+        ("[" * 100_000, "not valid JSON"),
+        ("[" + "9" * 5000 + "]", "not valid JSON"),
         ("[" + "9" * 400 + "]", "item 1 is 9+, not a number"),
     ],
 )

@@ -44,6 +44,14 @@ def test_a_killed_run_goes_on_bitwise(preset: str, tmp_path: Path) -> None:
     assert len(logged[0]) == 6
 
 
+def test_answers_are_learned_and_not_their_judgement_alone(tmp_path: Path) -> None:
+    """With errors in the labels' units the halting loss was the larger one, and half of these rows stayed wrong."""
+    settings = ["model.hidden_size=32", "training.steps=500", "training.batch_size=64", "training.learning_rate=5e-3"]
+    settings += ["task.kinds=[arithmetic]", "task.train_count=2000", "task.test_count=200"]
+    config = make_config(apply_settings(read_preset("sequence"), settings), "sequence")
+    assert Trainer(config, tmp_path / "run").train()["evaluation"]["exact_accuracy"] > 0.95
+
+
 def test_accuracy_is_what_one_counts(tmp_path: Path) -> None:
     Trainer(small("copy"), tmp_path / "run").train()
     found = locate(str(tmp_path / "run"))

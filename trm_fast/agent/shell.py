@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import cmd
 import os
-import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -69,7 +68,11 @@ class Agent(cmd.Cmd):
                 self.console.print(question.where)
                 self._solve(found, question)
             return
-        self._solve(*self.tool.read(argument or self.current.text))  # type: ignore[union-attr]
+        try:
+            found, question = self.tool.read(argument or self.current.text)  # type: ignore[union-attr]
+        except UserError as error:
+            raise UserError(f"{error} (and there is no file {argument})" if "/" in argument else str(error)) from None
+        self._solve(found, question)
 
     def do_generate(self, argument: str) -> None:
         """generate [MODEL]: makes a puzzle for a model (the current one by default); solve then solves it."""
@@ -133,9 +136,7 @@ class Agent(cmd.Cmd):
         return [word for word in ("on", "off") if word.startswith(text)]
 
     def _found(self, name: str) -> Located:
-        words = shlex.split(name)
-        chosen = words[0] if words else self.tool.model or bundled_names()[0]
-        return self.tool._located(chosen)
+        return self.tool._located(name or self.tool.model or bundled_names()[0])
 
     def _solve(self, found: Located, question: Question) -> None:
         last: list[Step] = []

@@ -168,7 +168,7 @@ def _questions(task: Task, puzzle: str) -> list[Question]:
                 raise UserError(str(error).replace(copy.name, "standard input")) from None
     path = Path(puzzle)
     try:
-        is_file = path.exists()
+        is_file = bool(puzzle) and path.exists()
     except OSError:  # a puzzle is no file name: too long, say
         is_file = False
     if is_file:

@@ -32,10 +32,14 @@ def supervision_loss(logits: Tensor, q: Tensor, labels: Tensor) -> Loss:
 
 
 def value_loss(values: Tensor, q: Tensor, labels: Tensor, tolerance: float) -> Loss:
-    """Squared error of values (B, L, F) against labels (B, L, F), NaN where there is none; right within a tolerance."""
+    """Squared error of values (B, L, F) against labels (B, L, F), NaN where there is none; right within a tolerance.
+
+    Errors are counted in tolerances: where answers start to be right, both losses weigh alike. In units of the labels
+    the halting loss would be far the larger one, and the network would learn to judge answers instead of giving them.
+    """
     valid = ~labels.isnan()
     error = torch.where(valid, values - labels, 0.0)
-    cost, right, counted = (t.flatten(1) for t in (error.square(), error.abs() <= tolerance, valid))
+    cost, right, counted = (t.flatten(1) for t in ((error / tolerance).square(), error.abs() <= tolerance, valid))
     return row_loss(cost, right, counted, q)
 
 

@@ -25,7 +25,7 @@ def read_numbers(text: str, where: str = "") -> Numbers:
     if text.lstrip().startswith(("[", "{")):
         try:
             items = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{at}not valid JSON: {error}") from None
         if not isinstance(items, list):
             raise UserError(f"{at}a list of numbers is wanted, not an object")
@@ -80,7 +80,7 @@ def lines_of(source: str | Path) -> Iterator[tuple[str, str]]:
 def _json_lists(text: str, path: Path) -> Iterator[tuple[str, str]]:
     try:
         rows = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(rows, list) or not rows:
         raise UserError(f"{path}: a list of lists of numbers is wanted")

@@ -46,6 +46,11 @@ class ARCTask:
     def largest(self) -> int:
         return max(pair.largest for pair in self.train + self.test)
 
+    def grids_shown(self) -> list[Grid]:
+        """All grids but the test outputs, which may be held out."""
+        pairs = [grid for pair in self.train for grid in (pair.input, pair.output) if grid is not None]
+        return [*pairs, *(pair.input for pair in self.test)]
+
     def fingerprint(self) -> str:
         """Tells tasks by their demonstration pairs, in whatever order these stand."""
         pairs = sorted(json.dumps([_rows(p.input), _rows(p.output)]) for p in self.train)
@@ -86,7 +91,7 @@ def _file(path: Path) -> Iterable[ARCTask]:
     content = _json(_text(path), str(path))
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path}: expected an object of tasks or of subsets of tasks")
-    if _is_task(content):
+    if any(isinstance(content.get(part), list) for part in ("train", "test")):  # tasks may be in subsets of these names
         yield _task(content, _stem(path), path.resolve().parent.name, str(path))
         return
     if all(isinstance(value, dict) and value and not _is_task(value) for value in content.values()):

@@ -7,23 +7,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.arc.files import ARCTask
+from trm_fast.tasks.arc.symmetry import ELEMENTS, Look
 
 FILE = "tasks.json"
 
 
 @dataclass(frozen=True)
 class TaskIndex:
-    """Tasks by name in the order of their rows, each with a fingerprint of its demonstration pairs."""
+    """Tasks by name in the order of their rows, each with a fingerprint of its demonstration pairs and the look that
+    tells its augmentations apart."""
 
     names: list[str]
     fingerprints: list[str]
+    looks: list[Look]
 
     @classmethod
     def of(cls, tasks: Sequence[ARCTask]) -> TaskIndex:
-        return cls([task.name for task in tasks], [task.fingerprint() for task in tasks])
+        looks = [Look.of(task.grids_shown()) for task in tasks]
+        return cls([task.name for task in tasks], [task.fingerprint() for task in tasks], looks)
 
     def knows(self, task: ARCTask) -> bool:
         return task.fingerprint() in self._places
@@ -47,7 +52,10 @@ class TaskIndex:
         return {fingerprint: place for place, fingerprint in enumerate(self.fingerprints)}
 
     def save(self, folder: Path) -> None:
-        content = [{"name": n, "demonstrations": f} for n, f in zip(self.names, self.fingerprints, strict=True)]
+        content = [
+            {"name": n, "demonstrations": f, "shapes": look.shapes, "colors": look.colors}
+            for n, f, look in zip(self.names, self.fingerprints, self.looks, strict=True)
+        ]
         (folder / FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
@@ -55,6 +63,16 @@ class TaskIndex:
         path = folder / FILE
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            return cls([str(t["name"]) for t in content], [str(t["demonstrations"]) for t in content])
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            names, prints = ([str(t[key]) for t in content] for key in ("name", "demonstrations"))
+            return cls(names, prints, [_look(t) for t in content])
+        except KeyError as error:
+            raise UserError(f"{path}, the model's list of tasks, has no {error}: it is of another version") from None
+        except (OSError, ValueError, TypeError) as error:
             raise UserError(f"{path}, the model's list of tasks, can't be read: {error}") from None
+
+
+def _look(content: dict[str, Any]) -> Look:
+    shapes, colors = [int(e) for e in content["shapes"]], [[int(c) for c in row] for row in content["colors"]]
+    if {len(shapes), len(colors)} != {ELEMENTS}:
+        raise ValueError(f"shapes and colors of {content['name']} have {ELEMENTS} entries each")
+    return Look(shapes, colors)

@@ -2,7 +2,8 @@
 
 Every augmentation of every task has its own row of the puzzle embedding: row = task x (augmentations + 1) +
 augmentation, the first of each task being the task as it is. The rows are all that a model knows of a task, so it
-answers only for tasks whose demonstration pairs it was trained on.
+answers only for tasks whose demonstration pairs it was trained on. A task with fewer different augmentations leaves its
+last rows unused.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from trm_fast.tasks.arc.grids import (
 )
 from trm_fast.tasks.arc.index import TaskIndex
 from trm_fast.tasks.arc.symmetry import ELEMENTS, augmentations, random_colors
-from trm_fast.tasks.base import Array, Candidates, DataConfig, Dataset, Examples, Question, Task
+from trm_fast.tasks.base import Array, Candidates, DataConfig, Dataset, Examples, IntArray, Question, Task
 
 PASS_AT = (1, 2, 100)
 GUESSES = 2
@@ -55,6 +56,7 @@ class ARC(Task):
         self.rows_each = self.config.augmentations + 1
         self.index: TaskIndex | None = None
         self._symmetries: Symmetries | None = None
+        self._kept = np.zeros(0, dtype=np.int32)
 
     def model_keys(self, data: DataConfig) -> dict[str, Any]:
         """A row of the embedding for each augmentation of each task in the data; data that is gone says nothing."""
@@ -90,13 +92,19 @@ class ARC(Task):
     def learn(self, index: TaskIndex) -> None:
         """Takes up a list of tasks: draws their augmentations, in the order of the rows of the embedding."""
         self.index, config = index, self.config
-        self._symmetries = augmentations(
+        self._symmetries, self._kept = augmentations(
             index.names,
+            index.looks,
             config.augmentations,
             config.augmentation_seed,
             colors=config.colors is True,
             dihedral=config.dihedral,
+            by_color=config.colors != "shared",
         )
+
+    def _different(self, puzzle_ids: IntArray) -> IntArray:
+        """How many different augmentations, itself included, the task of each row of the embedding has."""
+        return self._kept[puzzle_ids // self.rows_each]
 
     @property
     def _known(self) -> TaskIndex:
@@ -130,7 +138,7 @@ class ARC(Task):
         """Each pair under one of its task's augmentations, with that one's row, and somewhere on the canvas."""
         assert self._symmetries is not None
         N, S = len(examples), self.canvas
-        rows = examples.puzzle_ids + rng.integers(self.rows_each, size=N, dtype=np.int32)
+        rows = examples.puzzle_ids + rng.integers(self._different(examples.puzzle_ids), dtype=np.int32)
         chosen = self._symmetries.take(rows)
         if self.config.colors == "shared":
             chosen = Symmetries(chosen.dihedral, random_colors(N, rng))
@@ -150,14 +158,16 @@ class ARC(Task):
     def images(
         self, examples: Examples, count: int, rng: np.random.Generator
     ) -> tuple[Examples, Callable[[Array], Array]]:
-        """The first ``count`` augmentations of each question's task: rows of the embedding that were trained."""
+        """The first ``count`` augmentations of each question's task, over again where it has fewer: rows of the
+        embedding that were trained."""
         if count > self.rows_each:
             raise UserError(
                 f"{count} symmetries: this model knows {self.rows_each} augmentations of each task", wrong_use=True
             )
         assert self._symmetries is not None
         N, S = len(examples), self.canvas
-        rows = (examples.puzzle_ids[:, None] + np.arange(count)).ravel().astype(np.int32)
+        ids = examples.puzzle_ids[:, None]
+        rows = (ids + np.arange(count) % self._different(ids)).ravel().astype(np.int32)
         chosen = self._symmetries.take(rows)
         asked = images(examples.repeat(count).inputs, S, chosen)
         back = chosen.inverse()

@@ -151,7 +151,7 @@ def _of_text(text: str, path: str | Path, shape: Shape) -> Iterator[Question]:
 def _is_json(line: str) -> bool:
     try:
         return isinstance(json.loads(line), (list, dict))
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return False
 
 

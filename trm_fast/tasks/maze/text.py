@@ -88,7 +88,7 @@ def tokens_of(row: str, number: int, at: str) -> list[int]:
 def load_json(text: str, at: str) -> Any:
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also of numbers with thousands of digits
         raise UserError(f"{at}not valid JSON: {error}") from None
 
 
