@@ -10,13 +10,9 @@ folder=bench/gpu/wheels
 mkdir -p "$folder"
 platforms=()
 for number in 2_17 2_27 2_28 2_34; do platforms+=(--platform "manylinux_${number}_x86_64"); done
-python3 -m pip download --quiet --no-deps --only-binary=:all: --python-version "$version" --implementation cp \
+# With what they need themselves: none of that is large.
+python3 -m pip download --quiet --only-binary=:all: --python-version "$version" --implementation cp \
     "${platforms[@]}" --platform manylinux2014_x86_64 -d "$folder" \
-    annotated-types click iniconfig markdown-it-py mdurl packaging pluggy psutil pydantic pygments pytest pyyaml rich \
-    safetensors shellingham typer typing-extensions typing-inspection
-# pydantic and its core must be of one release.
-core=$(unzip -p "$folder"/pydantic-[0-9]*.whl '*/METADATA' | sed -n 's/^Requires-Dist: pydantic-core==\([0-9.]*\).*/\1/p')
-python3 -m pip download --quiet --no-deps --only-binary=:all: --python-version "$version" --implementation cp \
-    "${platforms[@]}" --platform manylinux2014_x86_64 -d "$folder" "pydantic-core==$core"
+    psutil pydantic pytest pyyaml rich safetensors typer typing-extensions
 du -sh "$folder"
 ls trm_fast/_C*.so >/dev/null 2>&1 || echo "no kernels yet: python setup.py build_ext --inplace"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from trm_fast import ops
 from trm_fast.nn import fp8
 from trm_fast.nn.config import TRMConfig
+from trm_fast.nn.copies import low
 
 # A normal variable cut at two standard deviations has 0.8796 of its spread left.
 _TRUNCATED_STD = 0.8796256610342398
@@ -35,11 +36,11 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if fp8.active is not None:
             return fp8.active.linear(x, self.weight)
-        return F.linear(x, self.weight.to(x.dtype))
+        return F.linear(x, low(self.weight, x.dtype))
 
     def over_tokens(self, x: Tensor) -> Tensor:
         """The same map over dimension 1 of x (B, n_in, D), in that layout: no transposed copies."""
-        return torch.bmm(self.weight.to(x.dtype).expand(x.shape[0], -1, -1), x)
+        return torch.bmm(low(self.weight, x.dtype).expand(x.shape[0], -1, -1), x)
 
 
 class Embedding(nn.Module):

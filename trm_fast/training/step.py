@@ -8,6 +8,7 @@ from torch import Tensor
 
 from trm_fast import ops
 from trm_fast.nn import TRM, AdamATan2, Loss, Output
+from trm_fast.nn.copies import Copies
 from trm_fast.tasks.base import IntArray
 from trm_fast.training.capture import Eager, Runner
 from trm_fast.training.carry import Carry
@@ -48,6 +49,9 @@ class TrainStep:
         self.slices = [slice(start, min(start + size, B)) for start in range(0, B, size)]
         self.pool = Pool(source, config.batch_size, device, world)
         self.carry = Carry(model, B, source.kind)
+        self.copies = Copies(model, self.carry.state.z[self.slices[0]])
+        if self.copies.made:
+            optimizer.copies, optimizer.interleave = self.copies.of_parameters, self.copies.interleave
         # What the host brings to each step, in one copy: two rates, and each slot's minimum of steps (exploration).
         self.numbers = torch.zeros(2 + B, device=device)
         self.lr, self.puzzle_lr, self.minimum_steps = self.numbers[0], self.numbers[1], self.numbers[2:]
@@ -65,7 +69,7 @@ class TrainStep:
     def tensors(self) -> list[Tensor]:
         """Everything a step changes."""
         o, kept = self.optimizer, [*self.carry.tensors().values(), self.totals, self.pool.taken]
-        kept += [*o.weights, *o.exp_avg, *o.exp_avg_sq, *(o.ema or []), o.step_count]
+        kept += [*o.weights, *self.copies.made.values(), *o.exp_avg, *o.exp_avg_sq, *(o.ema or []), o.step_count]
         return kept if self.model.puzzle_embedding is None else [*kept, self.model.puzzle_embedding]
 
     def run(self, learning_rate: float, minimum_steps: IntArray) -> None:
@@ -76,6 +80,7 @@ class TrainStep:
             minimum_steps = np.full_like(minimum_steps, self.unrolled)
         numbers = np.concatenate(([learning_rate, puzzle_rate], minimum_steps[self.mine])).astype(np.float32)
         self.pool.refill()
+        self.copies.refresh()
         self.numbers.copy_(to_pinned(numbers, self.numbers.is_cuda), non_blocking=True)
         self.runner.replay()
         self.pool.sent()
@@ -97,17 +102,19 @@ class TrainStep:
         carry.refill(self.pool.fresh(carry.halted))
         if self.row_gradients is not None:
             self.row_gradients.zero_()
-        for rows in self.slices:
-            for _ in range(self.unrolled):
-                out, loss, puzzle_rows = carry.supervise(model, rows)
-                (loss.total / (batch * self.unrolled)).backward()
-                carry.count_and_halt(out.q, self.minimum_steps, rows)
-                if puzzle_rows is not None and puzzle_rows.grad is not None and self.row_gradients is not None:
-                    self.row_gradients[rows].add_(puzzle_rows.grad)
-                self._count(out, loss, rows)
+        with self.copies.used():
+            for rows in self.slices:
+                for _ in range(self.unrolled):
+                    out, loss, puzzle_rows = carry.supervise(model, rows)
+                    (loss.total / (batch * self.unrolled)).backward()
+                    carry.count_and_halt(out.q, self.minimum_steps, rows)
+                    if puzzle_rows is not None and puzzle_rows.grad is not None and self.row_gradients is not None:
+                        self.row_gradients[rows].add_(puzzle_rows.grad)
+                    self._count(out, loss, rows)
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         self.world.sum_gradients_(gradients)
         self.optimizer.step(grad_scale=self._clip(gradients))
+        self.copies.mark()
         if model.puzzle_embedding is not None and self.row_gradients is not None:
             found, ids = self.world.gather(self.row_gradients), self.world.gather(carry.rows["puzzle_ids"])
             ops.sign_sgd_rows_(model.puzzle_embedding, found, ids, self.puzzle_lr, self.config.puzzle_weight_decay)
