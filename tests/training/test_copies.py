@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -118,7 +117,7 @@ def test_a_forward_makes_its_own_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def packing(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[Tensor] | None]]:
+def packing(monkeypatch: pytest.MonkeyPatch) -> list[list[Tensor] | None]:
     """The CUDA kernels' place taken by the reference on unpacked matrices; lists what was given to each call."""
     if backend.EXTENSION_MISSING:
         pytest.skip(backend.EXTENSION_MISSING)
@@ -144,7 +143,7 @@ def packing(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[Tensor] | Non
     monkeypatch.setattr(backend, "select", chosen)
     monkeypatch.setattr(backend, "has_kernel", lambda op, z: chosen(op, z) == "cuda")
     monkeypatch.setattr(packed, "latent_step", step)
-    yield given
+    return given
 
 
 SIZES = {"hidden_size": 128, "inner_multiple": 8}

@@ -179,9 +179,9 @@ def run_cycles(
         for _ in range(count):
             state = cycle(net, state, x, config, mask)
         return state
-    weights, ready = net.operands(state.z)
+    operands, ready = net.operands(state.z)
     y, z = ops.latent_recursion(
-        *state, x, weights, config.n_latent_steps, inject_last=config.inject_last, cycles=count, packed=ready,
+        *state, x, operands, config.n_latent_steps, inject_last=config.inject_last, cycles=count, packed=ready,
         **net.kind(config, x.shape[1]),
     )  # fmt: skip
     return State(y, z)
