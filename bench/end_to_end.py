@@ -26,6 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import product
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -231,29 +232,16 @@ def measure(
         pipe, theirs = context.Pipe()
         process = context.Process(target=side, args=(theirs, ours, case, threads, compiled, data, device), daemon=True)
         process.start()
+        theirs.close()  # or a side that failed would be waited for
         pipes.append(pipe), processes.append(process)
-
-    def ask(pipe: Connection, what: str) -> Any:
-        pipe.send(what)
-        return pipe.recv()
-
-    times: tuple[list[float], list[float]] = ([], [])
-    products = []
-    for repeat in range(repeats + 1):  # the first warms up
-        values = []
-        for pipe, mine in zip(pipes, times, strict=True):
-            seconds, value = ask(pipe, "step")
-            values.append(value)
-            mine.append(seconds)
-        products.append(ask(pipes[0], "product")[0])
-        if repeat == 0 and case.startswith("train") and _differ(*values, device):
-            raise SystemExit(f"{case}: the losses of the first step differ: ours {values[0]}, baseline {values[1]}")
-    growth = [ask(pipe, "memory") for pipe in pipes]
-    launches = [ask(pipe, "launches") for pipe in pipes]
-    for pipe in pipes:
-        pipe.send("end")
-    for process in processes:
-        process.join()
+    try:
+        found = _take_turns(case, pipes, repeats, device)
+        for process in processes:
+            process.join()
+    finally:
+        for process in processes:
+            process.kill()
+    times, products, growth, launches = found
     ours, theirs = (statistics.median(t[1:]) for t in times)
     baseline = "compiled" if compiled else "eager"
     where = "" if device == "cpu" else f" --device {device}"
@@ -269,17 +257,46 @@ def measure(
         "ratio": round(theirs / ours, 3),
         "ratio_of_best": round(min(times[1][1:]) / min(times[0][1:]), 3),
         "gflops": round(rate / 1e9, 1),
+        "tflops": round(rate / 1e12, 3),
         "gemm_ceiling_gflops": round(ceiling / 1e9, 1),
         "gemm_share": round(rate / ceiling, 3),
         "peak_rss_ratio": round(growth[0] / max(1, growth[1]), 3),
         "cpu_path": cpu_path(),
         "repeats": repeats,
         "memory_bytes": growth[0],
+        "baseline_memory_bytes": growth[1],
         "launches": launches[0],
         "baseline_launches": launches[1],
         "commit": commit(),
         "command": f"python bench/end_to_end.py --only {case} --threads {threads} --baseline {baseline}{where}",
     }
+
+
+def _take_turns(case: str, pipes: list[Connection], repeats: int, device: str) -> tuple[Any, ...]:
+    """Seconds of each side's steps and of the products between them, memory, launches; or an ArithmeticError."""
+
+    def ask(pipe: Connection, what: str) -> Any:
+        pipe.send(what)
+        return pipe.recv()
+
+    times: tuple[list[float], list[float]] = ([], [])
+    products = []
+    for repeat in range(repeats + 1):  # the first warms up
+        values = []
+        for pipe, mine in zip(pipes, times, strict=True):
+            seconds, value = ask(pipe, "step")
+            values.append(value)
+            mine.append(seconds)
+        products.append(ask(pipes[0], "product")[0])
+        if repeat == 0 and case.startswith("train") and _differ(*values, device):
+            raise ArithmeticError(
+                f"{case}: the losses of the first step differ: ours {values[0]}, baseline {values[1]}"
+            )
+    growth = [ask(pipe, "memory") for pipe in pipes]
+    launches = [ask(pipe, "launches") for pipe in pipes]
+    for pipe in pipes:
+        pipe.send("end")
+    return times, products, growth, launches
 
 
 def _differ(ours: float, theirs: float, device: str) -> bool:
@@ -326,8 +343,8 @@ def commit() -> str:
     command = ["git", "-C", str(FOLDER), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+    except (OSError, subprocess.CalledProcessError):  # a copy without its history
+        return os.environ.get("TRM_FAST_COMMIT", "unknown")
 
 
 def write(results: list[dict[str, Any]], path: Path) -> Path:
@@ -350,6 +367,7 @@ def main() -> None:
     parser.add_argument("--data", default=os.environ.get("TRM_FAST_DATA"), help="a CSV of 9x9 sudokus")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--out", type=Path, help="the file to merge into; bench/results/DEVICE/end_to_end.json")
+    parser.add_argument("--also", type=Path, help="a second file to merge into")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--no-write", action="store_true", help="leave bench/results alone")
     options = parser.parse_args()
@@ -362,21 +380,29 @@ def main() -> None:
     data = options.data if options.data and Path(options.data).is_file() else None
     results = []
     path = options.out or FOLDER / "results" / device_name(options.device) / "end_to_end.json"
-    for case in cases:
-        for threads in options.threads or ([1, 2] if options.device == "cpu" else [1]):
-            compiled = options.baseline == "compiled"
+    failed = []
+    compiled = options.baseline == "compiled"
+    for case, threads in product(cases, options.threads or ([1, 2] if options.device == "cpu" else [1])):
+        try:
             result = measure(case, threads, compiled, options.repeats, data, options.device)
-            results.append(result)
-            if options.json:
-                print(json.dumps(result), flush=True)
-            else:
-                line = "{case:22} {threads} threads {ms:9.1f} ms, {baseline} {baseline_ms:9.1f} ms: x {ratio:.2f}; "
-                line += "{gflops:.1f} GFLOP/s = {gemm_share:.0%} of GEMM; memory x {peak_rss_ratio:.2f}"
-                print(line.format(**result), flush=True)
-            if not options.no_write:  # at once: a long list may be cut short
-                write(results, path)
+        except (ArithmeticError, EOFError, OSError) as error:  # a side ended; what it said stands above
+            failed.append(f"{case}, {threads} threads: {error or type(error).__name__}")
+            print(failed[-1], file=sys.stderr, flush=True)
+            continue
+        results.append(result)
+        if options.json:
+            print(json.dumps(result), flush=True)
+        else:
+            line = "{case:22} {threads} threads {ms:9.1f} ms, {baseline} {baseline_ms:9.1f} ms: x {ratio:.2f}; "
+            line += "{gflops:.1f} GFLOP/s = {gemm_share:.0%} of GEMM; memory x {peak_rss_ratio:.2f}"
+            print(line.format(**result), flush=True)
+        if not options.no_write:  # at once: a long list may be cut short
+            for file in filter(None, (path, options.also)):
+                write(results, file)
     if not options.no_write:
         print(f"written to {path}", file=sys.stderr)
+    if failed:
+        raise SystemExit(f"{len(failed)} of {len(cases)} cases failed: " + "; ".join(failed))
 
 
 if __name__ == "__main__":

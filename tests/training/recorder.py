@@ -36,6 +36,7 @@ class Recorder:
         self.tape: list[tuple[Any, tuple[Any, ...], dict[str, Any], list[tuple[int, Tensor]]]] = []
 
     def capture(self, function: Callable[[], None]) -> None:
+        self.tape.clear()
         with _no_reads(), _Writer(self.tape):
             function()
 

@@ -42,6 +42,7 @@ class CudaGraph:
 
     def capture(self, function: Callable[[], None]) -> None:
         with torch.cuda.device(self.device):
+            self.graph = torch.cuda.CUDAGraph()  # of an earlier one the memory is free now
             # One side stream for both: gradients are accumulated on the stream where they were first.
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
@@ -49,7 +50,6 @@ class CudaGraph:
                 for _ in range(WARM_UP):
                     function()
             torch.cuda.current_stream().wait_stream(stream)
-            self.graph = torch.cuda.CUDAGraph()
             # Other threads (data, collectives) may talk to the device meanwhile.
             with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
                 function()

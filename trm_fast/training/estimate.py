@@ -106,11 +106,11 @@ def estimate(config: RunConfig, kind: Examples, device: torch.device) -> Estimat
 
 def seconds_of(config: RunConfig, rate: float) -> float:
     """Seconds of training at ``rate`` FLOP/s of matrix products."""
-    sample_steps = config.training.steps * config.training.batch_size
-    flop = config.model.gemm_flop(training=True)
+    flop = config.flop()
     if config.training.recompute == "latent":  # the forward of the last cycle, once more
-        flop += (flop - config.model.gemm_flop(training=False)) // 2
-    return sample_steps * flop / (EFFICIENCY * rate)
+        whole, forward = (config.model.gemm_flop(training=training) for training in (True, False))
+        flop = flop * (3 * whole - forward) // (2 * whole)
+    return config.training.batch_size * flop / (EFFICIENCY * rate)
 
 
 def nearest_quick_preset(config: RunConfig, rate: float, limit: float) -> str | None:

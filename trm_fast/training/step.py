@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from trm_fast import ops
-from trm_fast.nn import TRM, AdamATan2, Loss, Output
+from trm_fast.nn import TRM, AdamATan2, Loss, Output, TRMConfig
 from trm_fast.nn.copies import Copies
 from trm_fast.tasks.base import IntArray
 from trm_fast.training.capture import Eager, Runner
@@ -44,7 +44,6 @@ class TrainStep:
         model.recompute = config.recompute == "latent"
         self.mine = world.share(config.batch_size)
         B = self.mine.stop - self.mine.start
-        self.unrolled = model.config.max_supervision_steps if config.supervision == "unrolled" else 1
         size = -(-B // parts)
         self.slices = [slice(start, min(start + size, B)) for start in range(0, B, size)]
         self.pool = Pool(source, config.batch_size, device, world)
@@ -60,7 +59,17 @@ class TrainStep:
         if model.puzzle_embedding is not None:
             self.row_gradients = model.puzzle_embedding.new_zeros(B, model.puzzle_embedding.shape[1])
         self.runner = runner or Eager()
-        saved = [t.clone() for t in self.tensors()]
+        self.set_depth(model.config)
+
+    unrolled: int
+    """Supervision steps in one step of the optimizer."""
+
+    def set_depth(self, model_config: TRMConfig) -> None:
+        """Goes on with a model that differs in depth of recursion alone: the step is captured anew."""
+        self.model.config = model_config
+        self.carry.max_steps = model_config.max_supervision_steps
+        self.unrolled = model_config.max_supervision_steps if self.config.supervision == "unrolled" else 1
+        device, saved = self.model.z_init.device, [t.clone() for t in self.tensors()]
         with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout
             self.runner.capture(self._step)
         for tensor, value in zip(self.tensors(), saved, strict=True):

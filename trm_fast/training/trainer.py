@@ -97,6 +97,7 @@ class Trainer:
         world: World,
         parts: int = 1,
         init: TRM | None = None,
+        step: int = 0,
     ) -> None:
         self.config, self.reporter, self.world = config, reporter, world
         training, seed = config.training, config.training.seed
@@ -124,21 +125,27 @@ class Trainer:
         if world.rank:
             torch.manual_seed(seed ^ world.rank << 32)  # and other dropout
         runner = runner_for(torch.device(device), training.graph == "auto")
+        parts = self._parts(parts)  # of the whole model
+        self.model.config = config.model_at(step + 1)
         try:
             self.step_function = TrainStep(
-                self.model, self.optimizer, training, self.feed, parts=self._parts(parts), runner=runner, world=world
+                self.model, self.optimizer, training, self.feed, parts=parts, runner=runner, world=world
             )
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"a step needs more memory than {device} has ({str(error).splitlines()[0]}): try --set "
                 "training.recompute=latent, or a larger training.gradient_accumulation"
             ) from None
-        if isinstance(runner, Fallback) and runner.reason:
-            reporter.note(f"the step runs without a CUDA graph, which could not be captured: {runner.reason}")
+        self._say_reason()
         self.step, self.seconds, self.best = 0, 0.0, None
         self._average: TRM | None = None
         self._saved: int | None = None  # the step whose checkpoint this object wrote or read
         self._names = [name for name, _ in self.model.named_parameters()]
+
+    def _say_reason(self) -> None:
+        runner = self.step_function.runner
+        if isinstance(runner, Fallback) and runner.reason:
+            self.reporter.note(f"the step runs without a CUDA graph, which could not be captured: {runner.reason}")
 
     best: Record | None
     """Step and accuracy of the best evaluation so far."""
@@ -175,7 +182,7 @@ class Trainer:
         groups, state = ({}, {}) if fresh else checkpoint.load(run, from_step)
         self = cls.__new__(cls)
         self.out = run
-        self._build(config, device, reporter or Silent(), world, state.get("parts", 1))
+        self._build(config, device, reporter or Silent(), world, state.get("parts", 1), step=state.get("step", 0))
         if not fresh:
             self._restore(groups, state)
         world.objects(None)  # nothing is written before all have read
@@ -221,7 +228,11 @@ class Trainer:
 
     def _one_step(self) -> None:
         training, number = self.config.training, self.step + 1
-        most = self.config.model.max_supervision_steps
+        if training.depth and (model := self.config.model_at(number)) != self.model.config:
+            self.step_function.set_depth(model)
+            self._average = None  # its graphs are of the old depth
+            self._say_reason()
+        most = self.model.config.max_supervision_steps
         minimum = self.feed.minimum_steps(number, training.batch_size, training.exploration, most)
         self.step_function.run(training.learning_rate_at(number), minimum)
         self.step = number
@@ -252,6 +263,7 @@ class Trainer:
             "mean_steps": per_finished("steps"),
             "finished": int(finished),
             "learning_rate": self.config.training.learning_rate_at(self.step),
+            **({"depth": self.model.config.effective_depth} if self.config.training.depth else {}),
             "seconds": round(self.seconds, 3),
         })  # fmt: skip
 
@@ -290,9 +302,11 @@ class Trainer:
         return result
 
     def averaged_model(self) -> TRM:
-        """A model that shares the averaged weights (or the weights, without an average) and all buffers."""
+        """A model that shares the averaged weights (or the weights, without an average) and all buffers.
+
+        In a curriculum it is as deep as the step that trained it last."""
         with torch.random.fork_rng(devices=[]):  # evaluating more often must not change dropout
-            model = TRM(self.config.model, self.model.compute_dtype).to(self.model.z_init.device)
+            model = TRM(self.model.config, self.model.compute_dtype).to(self.model.z_init.device)
         model.load_state_dict(self._averaged_tensors(), assign=True)
         return model.requires_grad_(False).eval()
 
