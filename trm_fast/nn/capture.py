@@ -50,8 +50,10 @@ class CudaGraph:
                 for _ in range(WARM_UP):
                     function()
             torch.cuda.current_stream().wait_stream(stream)
-            # Other threads (data, collectives) may talk to the device meanwhile.
-            with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
+            # Other threads (data, collectives) may talk to the device meanwhile. A capture that fails would leave its
+            # stream the current one.
+            graph = torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local")
+            with torch.cuda.stream(torch.cuda.current_stream()), graph:
                 function()
 
     def replay(self) -> None:
