@@ -27,6 +27,7 @@ from trm_fast.training.capture import Fallback, runner_for
 from trm_fast.training.config import RunConfig, make_config, read_yaml
 from trm_fast.training.feed import Feed
 from trm_fast.training.memory import bytes_per_row, parts_that_fit
+from trm_fast.training.rng import random_state, set_random_state
 from trm_fast.training.step import TrainStep
 from trm_fast.training.transfer import transfer
 from trm_fast.training.world import ALONE, World
@@ -141,6 +142,7 @@ class Trainer:
         self._average: TRM | None = None
         self._saved: int | None = None  # the step whose checkpoint this object wrote or read
         self._names = [name for name, _ in self.model.named_parameters()]
+        self._device = self.model.z_init.device
 
     def _say_reason(self) -> None:
         runner = self.step_function.runner
@@ -328,7 +330,7 @@ class Trainer:
                 **{name: world.gather(tensor) for name, tensor in step.carry.tensors().items()},
                 "totals": torch.tensor(list(totals.values()), dtype=torch.float64),
                 "taken": step.pool.taken,
-                **{f"rng_{i}": states for i, states in enumerate(world.objects(self._random_state()))},
+                **{f"rng_{i}": states for i, states in enumerate(world.objects(random_state(self._device)))},
             },
         }
         self._saved = self.step
@@ -340,11 +342,6 @@ class Trainer:
         best = self.best["step"] if self.best else None
         checkpoint.prune(self.out, self.step, self.config.training.keep_checkpoints, best)
         return path
-
-    def _random_state(self) -> Tensor:
-        """Of the generator that dropout draws from."""
-        device = self.model.z_init.device
-        return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
     def _restore(self, groups: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
         try:
@@ -365,20 +362,13 @@ class Trainer:
                         raise ValueError(f"{name} has shape {tuple(found[name].shape)}, not {tuple(tensor.shape)}")
                     tensor.copy_(found[name])
             if f"rng_{world.rank}" in saved:  # not where more processes go on than there were
-                self._set_random_state(saved[f"rng_{world.rank}"])
+                set_random_state(self._device, saved[f"rng_{world.rank}"])
             step.pool.restart()
             self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
             self._saved = self.step
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             text = " ".join(str(error).split())
             raise UserError(f"the checkpoint does not fit {self.out / CONFIG}: {text}") from None
-
-    def _set_random_state(self, state: Tensor) -> None:
-        device = self.model.z_init.device
-        if device.type != "cuda":
-            torch.set_rng_state(state)
-        elif len(state) == len(torch.cuda.get_rng_state(device)):  # not where a CPU wrote it
-            torch.cuda.set_rng_state(state, device)
 
     def _record(self, record: Record) -> None:
         if not self.world.writes:
