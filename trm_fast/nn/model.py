@@ -83,10 +83,12 @@ class TRM(nn.Module):
     @contextmanager
     def with_static_shapes(self) -> Iterator[None]:
         before, self.static_shapes = self.static_shapes, True
+        self.head.static_shapes = True
         try:
             yield
         finally:
             self.static_shapes = before
+            self.head.static_shapes = before
 
     def initial_state(self, batch: int) -> State:
         """The state (B, P + L, D) every example starts from."""
