@@ -88,13 +88,11 @@ left() { echo $(($1 - spent > 30 ? $1 - spent : 30)); }
 common=(--out "$out" --device "$device" "${tiny[@]}")
 ready=$out/.cache/ready-$device
 if [[ ! -f $ready ]]; then
-    # Every kernel compiled (in many processes), checked and timed, once a folder: then auto knows what to take. The
-    # host's own kernels are checked, too: this may be a processor they have not met.
-    [[ $device == cuda ]] && part warm 75 "$python" bench/gpu/warm.py "${common[@]}" --seconds 60
-    measure=() && [[ $device == cuda ]] && measure=(--measure)
-    part check 60 "$python" -m trm_fast.cli info --check "${measure[@]}" --json
+    # Every kernel compiled, checked and timed, in many processes, once a folder: then auto knows what to take.
+    ((${#tiny[@]})) || part warm 110 "$python" bench/gpu/warm.py "${common[@]}" --seconds 70
+    part info 30 "$python" -m trm_fast.cli info --json
     mkdir -p "$out/.cache" && cp "$out"/.cache/trm_fast/self_check/winners-*.json "$out/" 2>/dev/null
-    [[ -f $out/check.error.json ]] || touch "$ready"
+    [[ -f $out/warm.error.json ]] || touch "$ready"
 fi
 spent=$SECONDS
 for chosen in "${parts[@]}"; do

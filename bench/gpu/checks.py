@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -79,6 +80,11 @@ def tests(out: Path, name: str, selection: list[str], shards: int, seconds: floa
             **({"broken": broken} if broken else {})}  # fmt: skip
 
 
+def ended(command: list[str], seconds: float) -> dict[str, Any]:
+    code, text = run(command, seconds)
+    return {"exit": code, "output": text}
+
+
 def sanitizer(tool: str, command: list[str], seconds: float) -> dict[str, Any]:
     program = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
     if program is None:
@@ -103,21 +109,20 @@ def main() -> None:
     given = options(__doc__)
     given.add_argument("--seconds", type=float, default=230.0, help="for all of it")
     asked = given.parse_args()
-    report = Report(asked.out, "a_checks", asked.device)
-    report.attempt("self-check", lambda: dict(zip(("exit", "output"), run(CHECK, 60), strict=True)))
+    report, seconds = Report(asked.out, "a_checks", asked.device), max(30.0, asked.seconds - 15)
     sets = {"step": ["tests/training/test_step.py", "-k", "clipping"]} if asked.tiny else TEST_SETS
-    seconds = max(30.0, asked.seconds - 110)
     jobs: dict[str, Callable[[], dict[str, Any]]] = {
-        f"tests {name}": lambda n=name, s=chosen: tests(asked.out, n, s, SHARDS.get(n, 2), seconds)  # type: ignore[misc]
+        f"tests {name}": partial(tests, asked.out, name, chosen, SHARDS.get(name, 2), seconds)
         for name, chosen in sets.items()
     }
-    report.attempt_together(jobs)
+    plain = {"self-check": CHECK}
     if asked.device == "cpu":
-        report.attempt("tiny", lambda: dict(zip(("exit", "output"), run([*TINY, "--device", "cpu"], 60), strict=True)))
-    checked = {"memcheck": TINY, "memcheck, every kernel": CHECK, "racecheck": TINY, "racecheck, every kernel": CHECK}
-    report.attempt_together(
-        {name: lambda n=name, c=command: sanitizer(n.split(",")[0], c, 60) for name, command in checked.items()}  # type: ignore[misc]
-    )
+        plain["tiny"] = [*TINY, "--device", "cpu"]
+    jobs |= {name: partial(ended, command, seconds) for name, command in plain.items()}
+    for tool in ("memcheck", "racecheck"):
+        jobs |= {f"{tool}, training": partial(sanitizer, tool, TINY, seconds)}
+        jobs |= {f"{tool}, every kernel": partial(sanitizer, tool, CHECK, seconds)}
+    report.attempt_together(jobs)
 
 
 if __name__ == "__main__":

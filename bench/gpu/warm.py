@@ -1,10 +1,10 @@
-"""Compiles the Triton kernels in several processes at once, so that what comes after finds them in the cache.
+"""Compiles and checks the kernels in many processes at once, and times them: then ``auto`` knows what to take.
 
-    warm.py --out DIR                    the kernels, for their self-checks and at the published sizes
+    warm.py --out DIR                    the kernels, at the sizes of their self-check and of the published model
     warm.py --out DIR --baseline CASE... the compiled baseline of some cases of bench/end_to_end.py
 
-One process after the other would take minutes for what sixteen do in seconds. What fails here fails again where it
-counts, and is reported there."""
+One process after the other would take minutes for what sixteen do in seconds, and a kernel that crashes takes its
+process alone. What is late or fails here is found again where it counts, and reported there."""
 
 from __future__ import annotations
 
@@ -25,33 +25,44 @@ from common import Report, options
 D, HEADS, WIDTHS = 512, 8, {97: 512, 81: 256}
 
 
-def kernels(device: str) -> list[tuple[str, str]]:
-    """(op, dtype) of every Triton kernel that may run there."""
+def kernels(device: str) -> dict[tuple[str, str], list[torch.dtype]]:
+    """(op, backend) -> dtypes, of every kernel that is checked on such a device before it is taken."""
     from trm_fast.ops import backend
 
-    return [
-        (op, str(dtype).removeprefix("torch."))
+    kind = torch.device(device).type
+    found = {
+        (op, name): [dtype for dtype in dtypes if backend.unavailable(op, name, kind, dtype) is None]
         for op, rows in backend.KERNELS.items()
-        for dtype in rows.get("triton", ())
-        if backend.unavailable(op, "triton", torch.device(device).type, dtype) is None
-    ]
+        for name, dtypes in rows.items()
+    }
+    return {which: dtypes for which, dtypes in found.items() if dtypes}
 
 
-def check(op: str, dtype: str, device: str) -> None:
-    """The tiny inputs of the self-check."""
+def check(op: str, name: str, dtypes: list[torch.dtype], device: str) -> dict[torch.dtype, str | None]:
+    """The self-check: what is wrong with each, or None. A kernel that takes the device with it ends the list."""
     from trm_fast.ops import self_check
 
-    self_check.check(op, "triton", getattr(torch, dtype), torch.device(device))
+    verdicts: dict[torch.dtype, str | None] = {}
+    for dtype in dtypes:
+        verdicts[dtype] = self_check.check(op, name, dtype, torch.device(device))
+        if verdicts[dtype] and torch.device(device).type == "cuda":
+            try:
+                torch.cuda.synchronize()
+            except RuntimeError:
+                break
+    return verdicts
 
 
-def timed(op: str, dtype: str, device: str, batch: int) -> None:
-    """The sizes that the winners are measured at."""
+def timed(op: str, dtypes: list[torch.dtype], device: str) -> None:
+    """The sizes that the winners are measured at; a batch of 8 is specialised otherwise than multiples of 16."""
     from trm_fast import ops
     from trm_fast.ops.check_cases import timed_case
 
-    case = timed_case(op, batch)
-    with ops.use_backend("triton", ops=[op]):
-        case.run(getattr(ops, op), case.inputs(getattr(torch, dtype), torch.device(device)))
+    for batch in (256, 8):
+        case = timed_case(op, batch)
+        for dtype in dtypes:
+            with ops.use_backend("triton", ops=[op]):
+                case.run(getattr(ops, op), case.inputs(dtype, torch.device(device)))
 
 
 def recursion(tokens: int, heads: int, device: str, batch: int) -> None:
@@ -81,22 +92,66 @@ def baseline(case: str, device: str) -> None:
     end_to_end.baseline_side(end_to_end.Problem(case, None, device), compiled=True)()
 
 
-def together(tasks: Sequence[tuple[Callable[..., None], tuple[Any, ...]]], seconds: float) -> dict[str, Any]:
+def together(tasks: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], seconds: float) -> dict[str, Any]:
     """Runs all tasks in processes of their own; leaves those that are not done in time."""
-    start, failed = time.perf_counter(), {}
+    start, failed, done = time.perf_counter(), {}, []
     workers = min(len(tasks), max(1, (os.cpu_count() or 2) - 2), 14)
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
-    running = {pool.submit(work, *given): f"{work.__name__}{given}" for work, given in tasks}
+    fresh: dict[str, Any] = {"max_tasks_per_child": 1} if sys.version_info >= (3, 11) else {}
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), **fresh)
+    running = {pool.submit(work, *given): (work, given) for work, given in tasks}
     with contextlib.suppress(OutOfTime):
-        for done in as_completed(running, timeout=seconds):
-            if error := done.exception():
-                failed[running[done]] = f"{type(error).__name__}: {error}"[:300]
-    late = [name for done, name in running.items() if not done.done()]
+        for task in as_completed(running, timeout=seconds):
+            work, given = running[task]
+            if error := task.exception():
+                failed[f"{work.__name__}{given}"] = f"{type(error).__name__}: {error}"[:300]
+            else:
+                done.append(((work.__name__, given), task.result()))
+    late = [f"{work.__name__}{given}" for task, (work, given) in running.items() if not task.done()]
     for process in list((pool._processes or {}).values()):
         process.kill()
     pool.shutdown(wait=False, cancel_futures=True)
-    return {"tasks": len(tasks), "workers": workers, "seconds": round(time.perf_counter() - start, 1),
-            "failed": failed, "late": late}  # fmt: skip
+    return {"done": done, "seconds": round(time.perf_counter() - start, 1), "failed": failed, "late": late}
+
+
+def compiled_and_checked(device: str, seconds: float) -> dict[str, Any]:
+    from trm_fast.ops import self_check
+
+    found = kernels(device)
+    # Long ones first.
+    tasks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
+        (recursion, (tokens, heads, device, batch))
+        for tokens, heads in ((97, 0), (81, 0), (97, HEADS))
+        for batch in (64, 8)
+        if torch.bfloat16 in found.get(("latent_recursion", "triton"), ())
+    ]
+    tasks += [(check, (op, name, dtypes, device)) for (op, name), dtypes in found.items()]
+    wanted = (torch.bfloat16, torch.float32)
+    tasks += [
+        (timed, (op, [dtype for dtype in wanted if dtype in dtypes], device))
+        for (op, name), dtypes in found.items()
+        if name == "triton"
+    ]
+    report = together(tasks, seconds)
+    verdicts = {
+        (op, name, dtype): wrong
+        for (work, (op, name, *_)), result in report.pop("done")
+        if work == "check"
+        for dtype, wrong in result.items()
+    }
+    self_check.keep_verdicts(torch.device(device).type, verdicts)
+    wrong = {f"{op} {name} {dtype}": why for (op, name, dtype), why in verdicts.items() if why}
+    return {"tasks": len(tasks), "checked": len(verdicts), "wrong": wrong, **report}
+
+
+def measured(device: str) -> dict[str, Any]:
+    """What ``trm-fast info --measure`` does, for this device alone."""
+    from trm_fast.ops import winners
+
+    rows = [
+        {"op": op, "dtype": dtype, "inputs": size, **{name: round(ms, 4) for name, ms in times.items()}}
+        for op, dtype, size, times in winners.measure(torch.device(device).type)
+    ]
+    return {"milliseconds": rows}
 
 
 def main() -> None:
@@ -108,16 +163,10 @@ def main() -> None:
     report = Report(asked.out, "baseline_compiled" if asked.baseline else "warm", device)
     if asked.baseline:
         tasks = [(baseline, (case, device)) for case in asked.baseline]
-        report.attempt("compile the baseline", lambda: together(tasks, asked.seconds))
+        report.attempt("compile the baseline", lambda: together(tasks, asked.seconds) | {"done": None})
         return
-    pairs = kernels(device)
-    tasks = [(recursion, (tokens, heads, device, batch)) for tokens, heads in ((97, 0), (81, 0), (97, HEADS))
-             for batch in (64, 8) if ("latent_recursion", "bfloat16") in pairs]  # fmt: skip
-    # Long ones first; a batch of 8 is specialised otherwise than multiples of 16.
-    tasks += [(timed, (op, dtype, device, batch)) for batch in (256, 8) for op, dtype in pairs if dtype != "float16"]
-    tasks += [(check, (op, dtype, device)) for op, dtype in pairs]
-    if tasks:
-        report.attempt("compile the kernels", lambda: together(tasks, asked.seconds))
+    report.attempt("compile and check", lambda: compiled_and_checked(device, asked.seconds))
+    report.attempt("measure", lambda: measured(device))
 
 
 if __name__ == "__main__":
