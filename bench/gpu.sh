@@ -79,9 +79,9 @@ pathlib.Path(base + ".error.json").write_text(json.dumps(
 PYTHON
 }
 
-# left SECONDS: what is left of a part's minutes; the first part pays for what came before it.
+# left SECONDS LEAST: what is left of a part's minutes; the first part pays for what came before it, as far as it can.
 spent=0
-left() { echo $(($1 - spent > 30 ? $1 - spent : 30)); }
+left() { echo $(($1 - spent > $2 ? $1 - spent : $2)); }
 
 "$python" -c "import torch, sys; sys.exit(sys.argv[1] == 'cuda' and not torch.cuda.is_available())" "$device" ||
     echo "torch sees no GPU: the parts will record that" >&2
@@ -97,25 +97,25 @@ fi
 spent=$SECONDS
 for chosen in "${parts[@]}"; do
     case $chosen in
-        a) part a "$(left 240)" "$python" bench/gpu/checks.py "${common[@]}" --seconds "$(left 230)" ;;
-        b) part b "$(left 300)" "$python" bench/gpu/ops.py "${common[@]}" ;;
+        a) part a "$(left 240 90)" "$python" bench/gpu/checks.py "${common[@]}" --seconds "$(left 230 80)" ;;
+        b) part b "$(left 300 240)" "$python" bench/gpu/ops.py "${common[@]}" ;;
         c)
             if [[ $device == cpu ]]; then
                 part c 200 "$python" bench/end_to_end.py --only train:sudoku-4x4:64 --threads 1 --repeats 1 --json --out "$out/end_to_end.json"
             else
                 cases=(train:mixer97:768 train:attention97:768 train:mixer97:8)
                 # The peer's compiler works while the eager peer is measured: both sides of a ratio take turns.
-                part c_compile "$(left 150)" "$python" bench/gpu/warm.py "${common[@]}" --seconds 140 --baseline "${cases[@]}" &
+                part c_compile 150 "$python" bench/gpu/warm.py "${common[@]}" --seconds 140 --baseline "${cases[@]}" &
                 cuda=(--device cuda --json --repeats 10 --also "$out/end_to_end.json")
-                part c_eager "$(left 170)" "$python" bench/end_to_end.py "${cuda[@]}"
+                part c_eager "$(left 170 150)" "$python" bench/end_to_end.py "${cuda[@]}"
                 wait
                 part c_compiled 130 "$python" bench/end_to_end.py "${cuda[@]}" --baseline compiled "${cases[@]/#/--only=}"
             fi
             ;;
-        d) part d "$(left 120)" "$python" bench/gpu/solver.py "${common[@]}" ;;
+        d) part d "$(left 120 110)" "$python" bench/gpu/solver.py "${common[@]}" ;;
         e)
             ((${#tiny[@]})) && last=(--minutes 0.2 "${last[@]}")
-            part e "$(left 480)" "$python" bench/gpu/train.py "${common[@]}" --data "$data" "${last[@]}"
+            part e 480 "$python" bench/gpu/train.py "${common[@]}" --data "$data" "${last[@]}"
             ;;
     esac
     spent=0

@@ -96,7 +96,7 @@ class Network(nn.Module):
 
     def packs(self, z: Tensor) -> bool:
         """Whether that kernel reads packed weights, and not plain ones in the dtype of ``z``."""
-        return _packing(z) and self.fused(z, None)
+        return self.fused(z, None) and _packing(z)
 
     def operands(self, z: Tensor) -> tuple[list[Tensor], list[Tensor] | None]:
         """The weights as that kernel takes them, and packed ones where it reads those and they are there."""
