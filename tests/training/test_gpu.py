@@ -77,6 +77,23 @@ def test_a_step_never_waits_and_is_one_launch() -> None:
     assert not seen["cudaLaunchKernel"], "everything is in the graph"
 
 
+@pytest.mark.parametrize("case", ["mixer", "single recomputed"])
+def test_copies_of_the_weights_and_another_depth(case: str) -> None:
+    """Replays keep the copies up to date, and a step that was captured anew goes on as calls would."""
+    states = []
+    for runner in (Eager(), CudaGraph(torch.device("cuda"))):
+        step = make(case, runner)
+        for T in (1, 2):
+            step.set_depth(step.model.config.model_copy(update={"T_cycles": T}))
+            advance(step, 5)
+            assert step.copies.made
+            for key, fresh in step.copies._anew().items():
+                assert torch.equal(step.copies.made[key], fresh)
+        states.append([t.nan_to_num().clone() for t in step.tensors()])
+    for a, b in zip(*states, strict=True):
+        assert torch.equal(a, b)
+
+
 def test_dropout_draws_anew_in_every_replay() -> None:
     model = make_model(dropout=0.5).to("cuda")
     config = training_config(batch_size=B)
