@@ -57,8 +57,13 @@ class Sublayer(nn.Module):
         self.norm = Norm(config, part.norm_dim)
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.pre = config.norm_position == "pre"
+        self.plain, self.eps = config.norm == "rms" and not self.pre, config.norm_eps
 
     def forward(self, h: Tensor, mask: Tensor | None) -> Tensor:
+        if self.plain and not (self.training and isinstance(self.dropout, nn.Dropout)):
+            done = self.part.fused(h, mask, self.eps)
+            if done is not None:
+                return done
         if self.pre:
             return h + self.dropout(self.part(self.norm(h), mask))
         return self.norm(self.dropout(self.part(h, mask)), residual=h)
