@@ -88,7 +88,8 @@ class ChannelMLP(nn.Module):
         """norm(h + forward(h)) in one call, where there is a kernel for it; None where there is none."""
         if fp8.active is not None or not ops.backend.has_kernel("mlp", h):
             return None
-        return ops.mlp(h, *(low(weight, h.dtype) for weight in self.weights()), eps)
+        gate_up, down = (low(weight, h.dtype) for weight in self.weights())
+        return ops.mlp(h, gate_up, down, eps)
 
 
 class TokenMixer(nn.Module):
@@ -117,7 +118,8 @@ class TokenMixer(nn.Module):
         """As that of ``ChannelMLP``; a mask has no kernel."""
         if mask is not None or not ops.backend.has_kernel("token_mixer", h):
             return None
-        return ops.token_mixer(h, *(low(weight, h.dtype) for weight in self.weights()), eps)
+        gate_up, down = (low(weight, h.dtype) for weight in self.weights())
+        return ops.token_mixer(h, gate_up, down, eps)
 
 
 class Attention(nn.Module):
