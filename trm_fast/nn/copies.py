@@ -52,7 +52,8 @@ class Copies:
         self._versions = [w._version for w in self.weights]
 
     def refresh(self) -> None:
-        """Makes them anew, in place, if someone else has written to the weights: a checkpoint was loaded, say."""
+        """Makes them anew, in place, if someone else has written to the weights: a checkpoint was loaded, say. What is
+        written through ``.data`` is not seen."""
         if self._versions != [w._version for w in self.weights]:
             for key, copy in self._anew().items():
                 self.made[key].copy_(copy)
