@@ -2,7 +2,7 @@
 
     python bench/end_to_end.py                                        every case, as a table
     python bench/end_to_end.py --only train:mixer97:16 --threads 2 --json
-    python bench/end_to_end.py --baseline compiled --only train       the same against torch.compile
+    python bench/end_to_end.py --baseline compiled --only train       against torch.compile (compiled-net: the layers)
     python bench/end_to_end.py --device cuda --baseline compiled      on a GPU, in bfloat16
 
 A case is KIND:MODEL:BATCH. Both sides start from the same weights and data, each in a process of its own, and take
@@ -95,12 +95,14 @@ def _rows(data: str | None, count: int) -> tuple[Any, Any] | None:
     return torch.from_numpy(examples.inputs), torch.from_numpy(examples.labels)
 
 
-def baseline_side(problem: Problem, compiled: bool) -> Callable[[], float]:
+def baseline_side(problem: Problem, baseline: str) -> Callable[[], float]:
     import torch
 
     eager, model, batch = problem.eager, problem.model, problem.batch
-    if compiled:
+    if baseline == "compiled":
         model.forward = torch.compile(model.forward, dynamic=False)
+    elif baseline == "compiled-net":  # one application of the network: compiled in seconds, not minutes
+        model.L_level.forward = torch.compile(model.L_level.forward, dynamic=False)
     with problem.device:
         carry = eager.Carry(model, batch)
     optimizer: Any = eager.AdamATan2(model.parameters())
@@ -164,7 +166,7 @@ def our_side(problem: Problem) -> Callable[[], float]:
     return train
 
 
-def side(pipe: Connection, ours: bool, case: str, threads: int, compiled: bool, data: str | None, device: str) -> None:
+def side(pipe: Connection, ours: bool, case: str, threads: int, baseline: str, data: str | None, device: str) -> None:
     """A child process: one step a message, answered with its seconds and what it computed, or memory, or launches."""
     import torch
 
@@ -174,7 +176,7 @@ def side(pipe: Connection, ours: bool, case: str, threads: int, compiled: bool, 
     torch.set_num_threads(threads)
     problem = Problem(case, data, device)
     before = _peak(problem.device)
-    run = our_side(problem) if ours else baseline_side(problem, compiled)
+    run = our_side(problem) if ours else baseline_side(problem, baseline)
     while (what := pipe.recv()) != "end":
         if what == "memory":
             pipe.send(_peak(problem.device) - before)
@@ -222,7 +224,7 @@ def product_size(device: str) -> int:
 
 
 def measure(
-    case: str, threads: int, compiled: bool, repeats: int | None, data: str | None, device: str = "cpu"
+    case: str, threads: int, baseline: str, repeats: int | None, data: str | None, device: str = "cpu"
 ) -> dict[str, Any]:
     if repeats is None:
         repeats = FEW_REPEATS if device == "cpu" and flop(case) > LONG else REPEATS
@@ -230,7 +232,7 @@ def measure(
     pipes, processes = [], []
     for ours in (True, False):
         pipe, theirs = context.Pipe()
-        process = context.Process(target=side, args=(theirs, ours, case, threads, compiled, data, device), daemon=True)
+        process = context.Process(target=side, args=(theirs, ours, case, threads, baseline, data, device), daemon=True)
         process.start()
         theirs.close()  # or a side that failed would be waited for
         pipes.append(pipe), processes.append(process)
@@ -243,7 +245,6 @@ def measure(
             process.kill()
     times, products, growth, launches = found
     ours, theirs = (statistics.median(t[1:]) for t in times)
-    baseline = "compiled" if compiled else "eager"
     where = "" if device == "cpu" else f" --device {device}"
     rate, ceiling = flop(case) / ours, 2 * product_size(device) ** 3 / min(products)
     return {
@@ -360,7 +361,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", metavar="CASE", help="a case, or the start of some; repeatable")
     parser.add_argument("--threads", type=int, action="append", help="repeatable; 1 and 2 by default")
-    parser.add_argument("--baseline", choices=("eager", "compiled"), default="eager")
+    parser.add_argument("--baseline", choices=("eager", "compiled", "compiled-net"), default="eager")
     parser.add_argument(
         "--repeats", type=int, help=f"steps of each side; {REPEATS} by default, {FEW_REPEATS} of the longest cases"
     )
@@ -381,10 +382,9 @@ def main() -> None:
     results = []
     path = options.out or FOLDER / "results" / device_name(options.device) / "end_to_end.json"
     failed = []
-    compiled = options.baseline == "compiled"
     for case, threads in product(cases, options.threads or ([1, 2] if options.device == "cpu" else [1])):
         try:
-            result = measure(case, threads, compiled, options.repeats, data, options.device)
+            result = measure(case, threads, options.baseline, options.repeats, data, options.device)
         except (ArithmeticError, EOFError, OSError) as error:  # a side ended; what it said stands above
             failed.append(f"{case}, {threads} threads: {error or type(error).__name__}")
             print(failed[-1], file=sys.stderr, flush=True)

@@ -89,7 +89,7 @@ def baseline(case: str, device: str) -> None:
     sys.path.insert(0, str(Path(__file__).parents[1]))
     import end_to_end
 
-    end_to_end.baseline_side(end_to_end.Problem(case, None, device), compiled=True)()
+    end_to_end.baseline_side(end_to_end.Problem(case, None, device), "compiled")()
 
 
 def together(tasks: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], seconds: float) -> dict[str, Any]:
