@@ -2,7 +2,7 @@
 
     python bench/end_to_end.py                                        every case, as a table
     python bench/end_to_end.py --only train:mixer97:16 --threads 2 --json
-    python bench/end_to_end.py --baseline compiled --only train       the same against torch.compile
+    python bench/end_to_end.py --baseline compiled --only train       against torch.compile (compiled-net: the layers)
     python bench/end_to_end.py --device cuda --baseline compiled      on a GPU, in bfloat16
 
 A case is KIND:MODEL:BATCH. Both sides start from the same weights and data, each in a process of its own, and take
@@ -26,6 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import product
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -94,12 +95,14 @@ def _rows(data: str | None, count: int) -> tuple[Any, Any] | None:
     return torch.from_numpy(examples.inputs), torch.from_numpy(examples.labels)
 
 
-def baseline_side(problem: Problem, compiled: bool) -> Callable[[], float]:
+def baseline_side(problem: Problem, baseline: str) -> Callable[[], float]:
     import torch
 
     eager, model, batch = problem.eager, problem.model, problem.batch
-    if compiled:
+    if baseline == "compiled":
         model.forward = torch.compile(model.forward, dynamic=False)
+    elif baseline == "compiled-net":  # one application of the network: compiled in seconds, not minutes
+        model.L_level.forward = torch.compile(model.L_level.forward, dynamic=False)
     with problem.device:
         carry = eager.Carry(model, batch)
     optimizer: Any = eager.AdamATan2(model.parameters())
@@ -163,7 +166,7 @@ def our_side(problem: Problem) -> Callable[[], float]:
     return train
 
 
-def side(pipe: Connection, ours: bool, case: str, threads: int, compiled: bool, data: str | None, device: str) -> None:
+def side(pipe: Connection, ours: bool, case: str, threads: int, baseline: str, data: str | None, device: str) -> None:
     """A child process: one step a message, answered with its seconds and what it computed, or memory, or launches."""
     import torch
 
@@ -173,7 +176,7 @@ def side(pipe: Connection, ours: bool, case: str, threads: int, compiled: bool, 
     torch.set_num_threads(threads)
     problem = Problem(case, data, device)
     before = _peak(problem.device)
-    run = our_side(problem) if ours else baseline_side(problem, compiled)
+    run = our_side(problem) if ours else baseline_side(problem, baseline)
     while (what := pipe.recv()) != "end":
         if what == "memory":
             pipe.send(_peak(problem.device) - before)
@@ -221,7 +224,7 @@ def product_size(device: str) -> int:
 
 
 def measure(
-    case: str, threads: int, compiled: bool, repeats: int | None, data: str | None, device: str = "cpu"
+    case: str, threads: int, baseline: str, repeats: int | None, data: str | None, device: str = "cpu"
 ) -> dict[str, Any]:
     if repeats is None:
         repeats = FEW_REPEATS if device == "cpu" and flop(case) > LONG else REPEATS
@@ -229,9 +232,49 @@ def measure(
     pipes, processes = [], []
     for ours in (True, False):
         pipe, theirs = context.Pipe()
-        process = context.Process(target=side, args=(theirs, ours, case, threads, compiled, data, device), daemon=True)
+        process = context.Process(target=side, args=(theirs, ours, case, threads, baseline, data, device), daemon=True)
         process.start()
+        theirs.close()  # or a side that failed would be waited for
         pipes.append(pipe), processes.append(process)
+    try:
+        found = _take_turns(case, pipes, repeats, device)
+        for process in processes:
+            process.join()
+    finally:
+        for process in processes:
+            process.kill()
+    times, products, growth, launches = found
+    ours, theirs = (statistics.median(t[1:]) for t in times)
+    where = "" if device == "cpu" else f" --device {device}"
+    rate, ceiling = flop(case) / ours, 2 * product_size(device) ** 3 / min(products)
+    return {
+        "case": case,
+        "device": device_name(device),
+        "dtype": "float32" if device == "cpu" else "bfloat16",
+        "threads": threads,
+        "ms": round(1e3 * ours, 3),
+        "baseline": baseline,
+        "baseline_ms": round(1e3 * theirs, 3),
+        "ratio": round(theirs / ours, 3),
+        "ratio_of_best": round(min(times[1][1:]) / min(times[0][1:]), 3),
+        "gflops": round(rate / 1e9, 1),
+        "tflops": round(rate / 1e12, 3),
+        "gemm_ceiling_gflops": round(ceiling / 1e9, 1),
+        "gemm_share": round(rate / ceiling, 3),
+        "peak_rss_ratio": round(growth[0] / max(1, growth[1]), 3),
+        "cpu_path": cpu_path(),
+        "repeats": repeats,
+        "memory_bytes": growth[0],
+        "baseline_memory_bytes": growth[1],
+        "launches": launches[0],
+        "baseline_launches": launches[1],
+        "commit": commit(),
+        "command": f"python bench/end_to_end.py --only {case} --threads {threads} --baseline {baseline}{where}",
+    }
+
+
+def _take_turns(case: str, pipes: list[Connection], repeats: int, device: str) -> tuple[Any, ...]:
+    """Seconds of each side's steps and of the products between them, memory, launches; or an ArithmeticError."""
 
     def ask(pipe: Connection, what: str) -> Any:
         pipe.send(what)
@@ -247,39 +290,14 @@ def measure(
             mine.append(seconds)
         products.append(ask(pipes[0], "product")[0])
         if repeat == 0 and case.startswith("train") and _differ(*values, device):
-            raise SystemExit(f"{case}: the losses of the first step differ: ours {values[0]}, baseline {values[1]}")
+            raise ArithmeticError(
+                f"{case}: the losses of the first step differ: ours {values[0]}, baseline {values[1]}"
+            )
     growth = [ask(pipe, "memory") for pipe in pipes]
     launches = [ask(pipe, "launches") for pipe in pipes]
     for pipe in pipes:
         pipe.send("end")
-    for process in processes:
-        process.join()
-    ours, theirs = (statistics.median(t[1:]) for t in times)
-    baseline = "compiled" if compiled else "eager"
-    where = "" if device == "cpu" else f" --device {device}"
-    rate, ceiling = flop(case) / ours, 2 * product_size(device) ** 3 / min(products)
-    return {
-        "case": case,
-        "device": device_name(device),
-        "dtype": "float32" if device == "cpu" else "bfloat16",
-        "threads": threads,
-        "ms": round(1e3 * ours, 3),
-        "baseline": baseline,
-        "baseline_ms": round(1e3 * theirs, 3),
-        "ratio": round(theirs / ours, 3),
-        "ratio_of_best": round(min(times[1][1:]) / min(times[0][1:]), 3),
-        "gflops": round(rate / 1e9, 1),
-        "gemm_ceiling_gflops": round(ceiling / 1e9, 1),
-        "gemm_share": round(rate / ceiling, 3),
-        "peak_rss_ratio": round(growth[0] / max(1, growth[1]), 3),
-        "cpu_path": cpu_path(),
-        "repeats": repeats,
-        "memory_bytes": growth[0],
-        "launches": launches[0],
-        "baseline_launches": launches[1],
-        "commit": commit(),
-        "command": f"python bench/end_to_end.py --only {case} --threads {threads} --baseline {baseline}{where}",
-    }
+    return times, products, growth, launches
 
 
 def _differ(ours: float, theirs: float, device: str) -> bool:
@@ -326,8 +344,8 @@ def commit() -> str:
     command = ["git", "-C", str(FOLDER), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+    except (OSError, subprocess.CalledProcessError):  # a copy without its history
+        return os.environ.get("TRM_FAST_COMMIT", "unknown")
 
 
 def write(results: list[dict[str, Any]], path: Path) -> Path:
@@ -343,13 +361,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", metavar="CASE", help="a case, or the start of some; repeatable")
     parser.add_argument("--threads", type=int, action="append", help="repeatable; 1 and 2 by default")
-    parser.add_argument("--baseline", choices=("eager", "compiled"), default="eager")
+    parser.add_argument("--baseline", choices=("eager", "compiled", "compiled-net"), default="eager")
     parser.add_argument(
         "--repeats", type=int, help=f"steps of each side; {REPEATS} by default, {FEW_REPEATS} of the longest cases"
     )
     parser.add_argument("--data", default=os.environ.get("TRM_FAST_DATA"), help="a CSV of 9x9 sudokus")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--out", type=Path, help="the file to merge into; bench/results/DEVICE/end_to_end.json")
+    parser.add_argument("--also", type=Path, help="a second file to merge into")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--no-write", action="store_true", help="leave bench/results alone")
     options = parser.parse_args()
@@ -362,21 +381,28 @@ def main() -> None:
     data = options.data if options.data and Path(options.data).is_file() else None
     results = []
     path = options.out or FOLDER / "results" / device_name(options.device) / "end_to_end.json"
-    for case in cases:
-        for threads in options.threads or ([1, 2] if options.device == "cpu" else [1]):
-            compiled = options.baseline == "compiled"
-            result = measure(case, threads, compiled, options.repeats, data, options.device)
-            results.append(result)
-            if options.json:
-                print(json.dumps(result), flush=True)
-            else:
-                line = "{case:22} {threads} threads {ms:9.1f} ms, {baseline} {baseline_ms:9.1f} ms: x {ratio:.2f}; "
-                line += "{gflops:.1f} GFLOP/s = {gemm_share:.0%} of GEMM; memory x {peak_rss_ratio:.2f}"
-                print(line.format(**result), flush=True)
-            if not options.no_write:  # at once: a long list may be cut short
-                write(results, path)
+    failed = []
+    for case, threads in product(cases, options.threads or ([1, 2] if options.device == "cpu" else [1])):
+        try:
+            result = measure(case, threads, options.baseline, options.repeats, data, options.device)
+        except (ArithmeticError, EOFError, OSError) as error:  # a side ended; what it said stands above
+            failed.append(f"{case}, {threads} threads: {error or type(error).__name__}")
+            print(failed[-1], file=sys.stderr, flush=True)
+            continue
+        results.append(result)
+        if options.json:
+            print(json.dumps(result), flush=True)
+        else:
+            line = "{case:22} {threads} threads {ms:9.1f} ms, {baseline} {baseline_ms:9.1f} ms: x {ratio:.2f}; "
+            line += "{gflops:.1f} GFLOP/s = {gemm_share:.0%} of GEMM; memory x {peak_rss_ratio:.2f}"
+            print(line.format(**result), flush=True)
+        if not options.no_write:  # at once: a long list may be cut short
+            for file in filter(None, (path, options.also)):
+                write(results, file)
     if not options.no_write:
         print(f"written to {path}", file=sys.stderr)
+    if failed:
+        raise SystemExit(f"{len(failed)} of {len(cases)} cases failed: " + "; ".join(failed))
 
 
 if __name__ == "__main__":

@@ -7,16 +7,18 @@
 #   b  ops against reference, torch.compile and Liger          5
 #   c  the training step against the eager and compiled peer   5
 #   d  the solver: throughput, latency                         2
-#   e  a training run, goes on when called again               8   (-- --minutes 6 --recipe published|fast|faster|deep)
+#   e  a training run, goes on when called again               8   (-- --minutes 6 --preset sudoku-fast)
 #
 # Needs Python 3.10 or later, torch and Triton, and a checkout with its kernels built (trm_fast/_C*.so). What else the
 # package imports may lie as wheels in bench/gpu/wheels (bench/gpu/collect.sh fetches them); nothing is downloaded here.
-# JSON goes to DIR (gpu-results by default); DATA is a folder with extreme_train_1k.csv.gz and hard_test.csv.gz.
+# JSON goes to DIR (gpu-results by default), and what part c measured to bench/results, too. DATA is a folder with
+# extreme_train_1k.csv.gz and hard_test.csv.gz. Kernels are compiled and timed first: those minutes are the first part's.
 #
 #   bash bench/gpu.sh --self-test [--out DIR] [--data DIR]     every part on the CPU at small sizes: no typo waits for a GPU
 set -uo pipefail
 cd "$(dirname "$0")/.."
 parts=() out=gpu-results data="${TRM_FAST_DATA:-../shared/data/sudoku}" device=cuda tiny=() last=()
+[[ -d $data || ! -d shared/data/sudoku ]] || data=shared/data/sudoku
 while (($#)); do
     case $1 in
         a | b | c | d | e) parts+=("$1") ;;
@@ -24,7 +26,7 @@ while (($#)); do
         --data) data=$2 && shift ;;
         --self-test) device=cpu tiny=(--tiny) ;;
         --) shift && last=("$@") && break ;;
-        *) sed -n '2,19p' "$0" >&2 && exit 2 ;;
+        *) sed -n '2,21p' "$0" >&2 && exit 2 ;;
     esac
     shift
 done
@@ -47,7 +49,17 @@ fi
 export PYTHONPATH="$site:$PWD/bench/gpu${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 export PYTHONSAFEPATH=1 # not the checkout in front of it
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-8}" MPLCONFIGDIR="$out/.cache" TRITON_CACHE_DIR="$out/.cache/triton"
-export TORCHINDUCTOR_CACHE_DIR="$out/.cache/inductor"
+export TORCHINDUCTOR_CACHE_DIR="$out/.cache/inductor" XDG_CACHE_HOME="$out/.cache"
+# A copy without its history says what it was made of (collect.sh).
+[[ -f bench/gpu/wheels/COMMIT ]] && export TRM_FAST_COMMIT="${TRM_FAST_COMMIT:-$(<bench/gpu/wheels/COMMIT)}"
+missing=$("$python" -c "
+import importlib.util as u
+print(*[m for m in 'torch numpy pydantic yaml safetensors typer rich psutil pytest'.split() if u.find_spec(m) is None])")
+if [[ -n $missing ]]; then
+    echo "Python ($python) has no $missing: where there is a network, run bash bench/gpu/collect.sh" \
+        "$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])') and bring bench/gpu/wheels along" >&2
+    exit 1
+fi
 
 # part NAME SECONDS COMMAND...: its output in NAME.log, and NAME.error.json where it fails or takes too long.
 part() {
@@ -67,31 +79,47 @@ pathlib.Path(base + ".error.json").write_text(json.dumps(
 PYTHON
 }
 
+# left SECONDS LEAST: what is left of a part's minutes; the first part pays for what came before it, as far as it can.
+spent=0
+left() { echo $(($1 - spent > $2 ? $1 - spent : $2)); }
+
 "$python" -c "import torch, sys; sys.exit(sys.argv[1] == 'cuda' and not torch.cuda.is_available())" "$device" ||
     echo "torch sees no GPU: the parts will record that" >&2
-# The host's own kernels are checked, too: this may be a processor they have not met.
-part host 60 "$python" -m trm_fast.cli info --json
-part host_check 60 "$python" -m trm_fast.cli info --check
 common=(--out "$out" --device "$device" "${tiny[@]}")
+ready=$out/.cache/ready-$device
+if [[ ! -f $ready ]]; then
+    # Every kernel compiled, checked and timed, in many processes, once a folder: then auto knows what to take.
+    ((${#tiny[@]})) || part warm 110 "$python" bench/gpu/warm.py "${common[@]}" --seconds 70
+    part info 30 "$python" -m trm_fast.cli info --json
+    mkdir -p "$out/.cache" && cp "$out"/.cache/trm_fast/self_check/winners-*.json "$out/" 2>/dev/null
+    [[ -f $out/warm.error.json ]] || touch "$ready"
+fi
+spent=$SECONDS
 for chosen in "${parts[@]}"; do
     case $chosen in
-        a) part a 240 "$python" bench/gpu/checks.py "${common[@]}" ;;
-        b) part b 300 "$python" bench/gpu/ops.py "${common[@]}" ;;
+        a) part a "$(left 240 90)" "$python" bench/gpu/checks.py "${common[@]}" --seconds "$(left 230 80)" ;;
+        b) part b "$(left 300 240)" "$python" bench/gpu/ops.py "${common[@]}" ;;
         c)
             if [[ $device == cpu ]]; then
                 part c 200 "$python" bench/end_to_end.py --only train:sudoku-4x4:64 --threads 1 --repeats 1 --json --out "$out/end_to_end.json"
             else
-                cuda=(--device cuda --json --repeats 10 --out "$out/end_to_end.json")
-                part c_eager 160 "$python" bench/end_to_end.py "${cuda[@]}"
-                part c_compiled 140 "$python" bench/end_to_end.py "${cuda[@]}" --baseline compiled \
-                    --only train:mixer97:768 --only train:attention97:768 --only train:mixer97:8
+                cases=(train:mixer97:768 train:attention97:768 train:mixer97:8)
+                # The peer's compiler works while the eager peer is measured: both sides of a ratio take turns.
+                part c_compile 155 "$python" bench/gpu/warm.py "${common[@]}" --seconds 145 --baseline "${cases[@]}" &
+                cuda=(--device cuda --json --repeats 10 --also "$out/end_to_end.json")
+                part c_eager "$(left 155 140)" "$python" bench/end_to_end.py "${cuda[@]}"
+                wait
+                # Of the layers alone first: that compiles in seconds, and so there is a number in any case.
+                part c_compiled_net 70 "$python" bench/end_to_end.py "${cuda[@]}" --baseline compiled-net "${cases[@]/#/--only=}"
+                part c_compiled 75 "$python" bench/end_to_end.py "${cuda[@]}" --baseline compiled "${cases[@]/#/--only=}"
             fi
             ;;
-        d) part d 120 "$python" bench/gpu/solver.py "${common[@]}" ;;
+        d) part d "$(left 120 110)" "$python" bench/gpu/solver.py "${common[@]}" ;;
         e)
-            ((${#tiny[@]})) && last=(--minutes 0.5 "${last[@]}")
+            ((${#tiny[@]})) && last=(--minutes 0.2 "${last[@]}")
             part e 480 "$python" bench/gpu/train.py "${common[@]}" --data "$data" "${last[@]}"
             ;;
     esac
+    spent=0
 done
 exit 0

@@ -1,11 +1,19 @@
-"""Part a: the tests that need a GPU and those of the ops, the kernels' self-check, compute-sanitizer on tiny shapes."""
+"""Part a: the tests that need a GPU and those of the ops, the kernels' self-check, compute-sanitizer on tiny shapes.
+
+What can run at the same time does: a kernel's first launch is its compilation, on one core."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,44 +21,68 @@ from xml.etree import ElementTree
 from common import Report, options
 
 ROOT = Path(__file__).parents[2]
-TEST_SETS = {"gpu": (["-m", "gpu", "tests"], 60.0), "ops": (["tests/ops"], 50.0)}
+TEST_SETS = {"gpu": ["-m", "gpu", "tests"], "ops": ["tests/ops"]}
+SHARDS = {"gpu": 3, "ops": 9}
 TINY = [sys.executable, str(Path(__file__).parent / "tiny.py")]
 CHECK = [sys.executable, "-m", "trm_fast.cli", "info", "--check"]
 REFUSED = ("Device not supported", "not supported", "Unable to", "error 999", "No attachable process")
 
 
 def run(command: list[str], seconds: float, **variables: str) -> tuple[int, str]:
-    """Exit status and all output; 124 where it took too long."""
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-            cwd=ROOT,
-            env={**os.environ, **variables},
-        )
-    except subprocess.TimeoutExpired as late:
-        return 124, f"took more than {seconds:.0f} s\n{(late.stdout or b'').decode(errors='replace')}"
-    return done.returncode, done.stdout + done.stderr
+    """Exit status and all output; 124 where it took too long. It is first asked to end: pytest then still reports."""
+    with tempfile.TemporaryFile("w+", errors="replace") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env={**os.environ, **variables},
+            start_new_session=True,
+        )  # fmt: skip
+        code, note = 124, f"took more than {seconds:.0f} s\n"
+        try:
+            code, note = process.wait(seconds), ""
+        except subprocess.TimeoutExpired:
+            for sign, patience in ((signal.SIGINT, 8), (signal.SIGKILL, 5)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, sign)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(patience)
+                    break
+        output.seek(0)
+        return code, note + output.read()
 
 
-def tests(out: Path, name: str, selection: list[str], seconds: float) -> dict[str, Any]:
-    found = out / f"tests_{name}.xml"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={found}", *selection]
+def tests(out: Path, name: str, selection: list[str], shards: int, seconds: float) -> dict[str, Any]:
+    """One set in ``shards`` processes; what ran before the time was over counts."""
+
+    def shard(number: int) -> tuple[int, str, Path]:
+        found = out / f"tests_{name}_{number}.xml"
+        found.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "shard", *selection]
+        threads = {"OMP_NUM_THREADS": "1", "TRM_FAST_SHARD": f"{number}/{shards}"}
+        return *run([*command, f"--junitxml={found}"], seconds, **threads), found
+
+    with ThreadPoolExecutor(shards) as pool:
+        ended = list(pool.map(shard, range(shards)))
+    numbers = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0)
+    bad, broken = [], []
+    for code, text, found in ended:
+        if not found.exists():
+            broken.append({"exit": code, "output": text[-1500:]})
+            continue
+        suite = next(ElementTree.parse(found).iter("testsuite"))
+        numbers = {key: count + int(suite.get(key, 0)) for key, count in numbers.items()}
+        bad += [
+            {"test": f"{case.get('classname')}::{case.get('name')}", "message": (problem.get("message") or "")[:300]}
+            for case in suite.iter("testcase")
+            for problem in [*case.findall("failure"), *case.findall("error")]
+        ]
+        found.unlink()
+    late = sum(code == 124 for code, _, _ in ended)
+    return {"exits": [code for code, _, _ in ended], **numbers, "shards_cut_short": late, "failed": bad[:40],
+            **({"broken": broken} if broken else {})}  # fmt: skip
+
+
+def ended(command: list[str], seconds: float) -> dict[str, Any]:
     code, text = run(command, seconds)
-    if not found.exists():
-        return {"error": f"exit {code}", "output": text[-2000:]}
-    suite = next(ElementTree.parse(found).iter("testsuite"))
-    numbers = {key: int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")}
-    bad = [
-        {"test": f"{case.get('classname')}::{case.get('name')}", "message": (problem.get("message") or "")[:300]}
-        for case in suite.iter("testcase")
-        for problem in [*case.findall("failure"), *case.findall("error")]
-    ]
-    found.unlink()
-    return {"exit": code, **numbers, "failed": bad[:20]}
+    return {"exit": code, "output": text}
 
 
 def sanitizer(tool: str, command: list[str], seconds: float) -> dict[str, Any]:
@@ -58,28 +90,39 @@ def sanitizer(tool: str, command: list[str], seconds: float) -> dict[str, Any]:
     if program is None:
         return {"status": "skipped", "reason": "compute-sanitizer is not installed"}
     wrapped = [program, "--tool", tool, "--error-exitcode", "9", "--target-processes", "all", *command]
-    # Its own allocator would hide what is behind a tensor's end.
-    code, text = run(wrapped, seconds, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+    with (
+        tempfile.TemporaryDirectory() as cache
+    ):  # a check that is cut short here must not switch a kernel off for others
+        # Its own allocator would hide what is behind a tensor's end.
+        code, text = run(wrapped, seconds, PYTORCH_NO_CUDA_MEMORY_CACHING="1", XDG_CACHE_HOME=cache)
     if code and any(sign in text for sign in REFUSED):
         return {
             "status": "skipped",
             "reason": next(line for line in text.splitlines() if any(r in line for r in REFUSED)),
         }
+    if code == 124:
+        return {"status": "cut short", "output": text[-1500:]}
     return {"status": "clean" if code == 0 else "errors", "exit": code, "output": text[-1500:]}
 
 
 def main() -> None:
     given = options(__doc__)
+    given.add_argument("--seconds", type=float, default=230.0, help="for all of it")
     asked = given.parse_args()
-    report = Report(asked.out, "a_checks", asked.device)
-    report.attempt("self-check", lambda: dict(zip(("exit", "output"), run(CHECK, 25), strict=True)))
-    sets = {"step": (["tests/training/test_step.py", "-k", "clipping"], 90.0)} if asked.tiny else TEST_SETS
-    for name, (selection, seconds) in sets.items():
-        report.attempt(f"tests {name}", lambda n=name, s=selection, t=seconds: tests(asked.out, n, s, t))
+    report, seconds = Report(asked.out, "a_checks", asked.device), max(30.0, asked.seconds - 15)
+    sets = {"step": ["tests/training/test_step.py", "-k", "clipping"]} if asked.tiny else TEST_SETS
+    jobs: dict[str, Callable[[], dict[str, Any]]] = {
+        f"tests {name}": partial(tests, asked.out, name, chosen, SHARDS.get(name, 2), seconds)
+        for name, chosen in sets.items()
+    }
+    plain = {"self-check": CHECK}
     if asked.device == "cpu":
-        report.attempt("tiny", lambda: dict(zip(("exit", "output"), run([*TINY, "--device", "cpu"], 60), strict=True)))
-    for tool, command in (("memcheck", TINY), ("racecheck", CHECK)):
-        report.attempt(tool, lambda t=tool, c=command: sanitizer(t, c, 50))
+        plain["tiny"] = [*TINY, "--device", "cpu"]
+    jobs |= {name: partial(ended, command, seconds) for name, command in plain.items()}
+    for tool in ("memcheck", "racecheck"):
+        jobs |= {f"{tool}, training": partial(sanitizer, tool, TINY, seconds)}
+        jobs |= {f"{tool}, every kernel": partial(sanitizer, tool, CHECK, seconds)}
+    report.attempt_together(jobs)
 
 
 if __name__ == "__main__":

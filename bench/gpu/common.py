@@ -8,9 +8,11 @@ import platform
 import statistics
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -30,7 +32,13 @@ class Report:
     def __init__(self, out: Path, name: str, device: str) -> None:
         out.mkdir(parents=True, exist_ok=True)
         self.path, self.rows = out / f"{name}.json", list[dict[str, Any]]()
+        self.lock = Lock()
         self.about = {"python": platform.python_version(), "torch": torch.__version__, "device": name_of(device)}
+
+    def attempt_together(self, jobs: Mapping[str, Callable[[], dict[str, Any]]]) -> None:
+        """Cases that only wait for other processes, at the same time."""
+        with ThreadPoolExecutor(len(jobs)) as pool:
+            list(pool.map(self.attempt, jobs, jobs.values()))
 
     def attempt(self, case: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         start = time.perf_counter()
@@ -40,9 +48,10 @@ class Report:
             where = traceback.format_exc().strip().splitlines()[-3:]
             row = {"case": case, "error": f"{type(error).__name__}: {error}"[:500], "where": " | ".join(where)[:500]}
         row["took"] = round(time.perf_counter() - start, 2)
-        self.rows.append(row)
-        print(json.dumps(row), flush=True)
-        self.path.write_text(json.dumps({"about": self.about, "rows": self.rows}, indent=1) + "\n")
+        with self.lock:
+            self.rows.append(row)
+            print(json.dumps(row), flush=True)
+            self.path.write_text(json.dumps({"about": self.about, "rows": self.rows}, indent=1) + "\n")
         return row
 
 

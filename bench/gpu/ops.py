@@ -26,7 +26,7 @@ def implementations(case: Case, device: str, compiled: bool) -> dict[str, Callab
         found["compile"] = torch.compile(lambda: case.call(reference), dynamic=False)
     dtype = dtype_of(device) if case.leaves else torch.float32  # the optimizer's weights
     for name in ("cpp",) if device == "cpu" else ("triton", "cuda"):
-        if backend._unavailable(case.op, name, torch.device(device).type, dtype) is None:
+        if backend.unavailable(case.op, name, torch.device(device).type, dtype) is None:
             found[name] = lambda: case.call(ops)
     return found | liger(case)
 

@@ -20,19 +20,11 @@ from safetensors.torch import save_file
 from trm_fast.inference import Solver, evaluate
 from trm_fast.interchange import locate
 
-FAST = {
-    "training.weight_decay": 0.1, "training.ema_decay": 0.99, "training.warmup_steps": 200, "model.T_cycles": 2,
-    "model.n_latent_steps": 2,
-}  # fmt: skip
-RECIPES: dict[str, dict[str, Any]] = {
-    "published": {},
-    "fast": {**FAST, "training.learning_rate": 1e-3},
-    "faster": {**FAST, "training.learning_rate": 3e-3},
-    "deep": {**FAST, "training.learning_rate": 1e-3, "model.T_cycles": 3, "model.n_latent_steps": 6},
-}
+PRESETS = ("sudoku", "sudoku-fast", "sudoku-faster", "sudoku-deep")
 TINY = {
     "model.hidden_size": 32, "model.num_heads": 2, "model.T_cycles": 1, "model.n_latent_steps": 1,
-    "training.batch_size": 16, "training.eval_every": 20, "training.steps": 40, "training.log_every": 10,
+    "model.max_supervision_steps": 2, "training.depth": [], "training.batch_size": 16, "training.eval_every": 20,
+    "training.steps": 40, "training.log_every": 10,
 }  # fmt: skip
 
 
@@ -45,15 +37,15 @@ def train(asked: Any, run: Path) -> dict[str, Any]:
         settings = {
             "data.test": str(asked.data / "hard_test.csv.gz"), "training.eval_every": 500, "training.eval_count": 512,
             "training.log_every": 50, "training.checkpoint_every": 1000, "training.keep_checkpoints": 1,
-            **RECIPES[asked.recipe], **(TINY if asked.tiny else {}),
+            **(TINY if asked.tiny else {}),
         }  # fmt: skip
-        command += ["--preset", "sudoku", "--data", str(asked.data / "extreme_train_1k.csv.gz"), "--out", str(run)]
+        command += ["--preset", asked.preset, "--data", str(asked.data / "extreme_train_1k.csv.gz"), "--out", str(run)]
         command += [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"exit {done.returncode}: {' '.join(command)}")
     summary: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return {"recipe": asked.recipe, "minutes": asked.minutes, **summary}
+    return {"preset": asked.preset, "minutes": asked.minutes, **summary}
 
 
 def tested(asked: Any, run: Path, **choices: Any) -> dict[str, Any]:
@@ -80,13 +72,13 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with extreme_train_1k and hard_test (.csv.gz)")
     parser.add_argument("--minutes", type=float, default=6.0)
-    parser.add_argument("--recipe", choices=RECIPES, default="fast")
+    parser.add_argument("--preset", choices=PRESETS, default="sudoku-fast", help="sudoku is the published recipe")
     parser.add_argument("--count", type=int, default=2000, help="test puzzles")
-    parser.add_argument("--run", type=Path, help="folder of the run; OUT/run_RECIPE")
+    parser.add_argument("--run", type=Path, help="folder of the run; OUT/run_PRESET")
     asked = parser.parse_args()
     torch.manual_seed(0)
-    run = asked.run or asked.out / f"run_{asked.recipe}"
-    report = Report(asked.out, f"e_train_{asked.recipe}", asked.device)
+    run = asked.run or asked.out / f"run_{asked.preset}"
+    report = Report(asked.out, f"e_train_{asked.preset}", asked.device)
     report.about["test set"] = "hard_test.csv.gz: harder than Sudoku-Extreme's own test set"
     start = time.perf_counter()
     report.attempt("train", lambda: train(asked, run))

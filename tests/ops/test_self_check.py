@@ -170,3 +170,49 @@ def test_measuring_keeps_the_fastest(native, monkeypatch, tmp_path):
     assert all(set(times) == {"reference", "cpp"} and min(times.values()) > 0 for *_, times in rows)
     assert winners.winners(self_check.device_name("cpu"), "swiglu", torch.float32) == fastest
     assert self_check.kept(winners._file("cpu")) == tables
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """Nothing is known of any kernel."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    self_check._results.cache_clear()
+    yield
+    self_check._results.cache_clear()
+
+
+def test_what_other_processes_found_is_kept(fresh):
+    found = {("swiglu", "cpp", torch.float32): "off by one", ("rms_norm", "cpp", torch.float32): None}
+    self_check.keep_verdicts("cpu", found)
+    self_check._results.cache_clear()  # the next process
+    assert self_check.passed("swiglu", "cpp", torch.float32, "cpu") is False
+    assert "off by one" in str(self_check.failure("swiglu", "cpp", torch.float32, "cpu"))
+    assert self_check.failure("rms_norm", "cpp", torch.float32, "cpu") is None
+
+
+def test_a_device_that_is_gone_is_no_kernels_fault(fresh, monkeypatch):
+    def gone(device):
+        raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(self_check, "_must_be_alive", gone)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        self_check.passed("swiglu", "cpp", torch.float32, "cpu")
+    assert "not checked" in str(self_check.failure("swiglu", "cpp", torch.float32, "cpu"))
+    assert not self_check.cache_file("cpu").exists()
+
+
+def test_what_cannot_be_timed_is_no_winner_and_loses_no_other(native, fresh, monkeypatch):
+    def milliseconds(op, name, dtype, device, case):
+        if (op, name) == ("swiglu", "cpp"):
+            raise RuntimeError("out of resource: shared memory\nand more")
+        return 1.0 if name == "cpp" else 2.0
+
+    tables: winners.Table = {}
+    monkeypatch.setattr(winners, "_tables", lambda: tables)
+    monkeypatch.setattr(winners, "_milliseconds", milliseconds)
+    kernels = {"swiglu": {"cpp": (torch.float32,)}, "rms_norm": {"cpp": (torch.float32,)}}
+    monkeypatch.setattr(backend, "KERNELS", kernels)
+    with pytest.warns(UserWarning, match=r"swiglu, cpp, torch.float32: not timed \(out of resource: shared memory\)"):
+        rows = list(winners.measure("cpu"))
+    assert [row[3] for row in rows] == [{"reference": 2.0}] * 2 + [{"reference": 2.0, "cpp": 1.0}] * 2
+    assert winners.winners(self_check.device_name("cpu"), "rms_norm", torch.float32)["small"] == "cpp"

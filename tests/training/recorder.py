@@ -19,10 +19,13 @@ from torch.utils._pytree import tree_leaves
 
 WAITS = {
     "_local_scalar_dense", "equal", "is_nonzero", "masked_select", "nonzero", "nonzero_numpy", "unique_consecutive",
-    "unique_dim", "_unique", "_unique2", "repeat_interleave", "bincount",
+    "unique_dim", "unique_dim_consecutive", "_unique", "_unique2", "repeat_interleave", "bincount", "histc", "allclose",
+    "_linalg_check_errors", "_linalg_svd", "_linalg_eigh", "segment_reduce", "pin_memory", "_pin_memory",
 }  # fmt: skip
 READS = ("__array__", "cpu", "numpy", "tolist")
 """Ways to the host that are no tensor operation on a CPU, and would wait on a GPU."""
+BAKED = ("from_numpy", "frombuffer", "manual_seed")
+"""Functions of torch whose result, or effect, a graph would keep as it was at the capture."""
 
 
 class HostRead(RuntimeError):
@@ -36,7 +39,9 @@ class Recorder:
         self.tape: list[tuple[Any, tuple[Any, ...], dict[str, Any], list[tuple[int, Tensor]]]] = []
 
     def capture(self, function: Callable[[], None]) -> None:
-        with _no_reads(), _Writer(self.tape):
+        self.tape.clear()
+        # A tensor made without a device would be on the host: here it is on one that is told apart.
+        with _no_reads(), torch.device("meta"), _Writer(self.tape):
             function()
 
     def replay(self) -> None:
@@ -60,6 +65,10 @@ class _Writer(TorchDispatchMode):
             raise HostRead("a tensor made of Python's numbers is copied from the host, with a wait")
         if operation._opname in WAITS or _has_mask(operation, args):
             raise HostRead(f"{operation} waits for the device")
+        if any(isinstance(t, Tensor) and t.is_meta for t in tree_leaves((args, kwargs))):
+            raise HostRead(f"{operation}: a tensor was made without saying on what device")
+        if kwargs.get("generator") is not None:
+            raise HostRead(f"{operation} draws from a generator that no graph knows")
         result = operation(*args, **kwargs)
         known = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
         # Views and in-place results follow their memory by themselves; new memory must be filled again.
@@ -81,26 +90,28 @@ def _has_mask(operation: Any, args: tuple[Any, ...]) -> bool:
 
 @contextmanager
 def _no_reads() -> Iterator[None]:
-    def refuse(name: str) -> Callable[..., Any]:
+    def refuse(text: str) -> Callable[..., Any]:
         def read(*_: Any, **__: Any) -> Any:
-            raise HostRead(f"Tensor.{name} waits for the device")
+            raise HostRead(text)
 
         return read
 
-    with _patched({name: refuse(name) for name in READS}):
+    reads = {name: refuse(f"Tensor.{name} waits for the device") for name in READS}
+    baked = {name: refuse(f"torch.{name}: a replay would not do it again") for name in BAKED}
+    with _patched(Tensor, reads), _patched(torch, baked):
         yield
 
 
 @contextmanager
-def _patched(methods: dict[str, Callable[..., Any]]) -> Iterator[None]:
-    inherited = {name: Tensor.__dict__.get(name) for name in methods}
+def _patched(owner: Any, methods: dict[str, Callable[..., Any]]) -> Iterator[None]:
+    inherited = {name: vars(owner).get(name) for name in methods}
     for name, method in methods.items():
-        setattr(Tensor, name, method)
+        setattr(owner, name, method)
     try:
         yield
     finally:
         for name, method in inherited.items():
             if method is None:
-                delattr(Tensor, name)
+                delattr(owner, name)
             else:
-                setattr(Tensor, name, method)
+                setattr(owner, name, method)

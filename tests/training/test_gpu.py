@@ -42,10 +42,14 @@ def make(case: str, runner: Runner) -> TrainStep:
     return TrainStep(model, optimizer, config, source, parts=2, runner=runner)
 
 
-def run(step: TrainStep, count: int) -> list[torch.Tensor]:
+def advance(step: TrainStep, count: int) -> None:
     rng = np.random.default_rng(0)
     for number in range(1, count + 1):
         step.run(0.01 / number, rng.integers(0, 4, B).astype(np.int32))
+
+
+def run(step: TrainStep, count: int) -> list[torch.Tensor]:
+    advance(step, count)
     return [t.nan_to_num().clone() for t in step.tensors()]
 
 
@@ -62,15 +66,32 @@ def test_a_step_never_waits_and_is_one_launch() -> None:
     torch.cuda.synchronize()
     try:
         torch.cuda.set_sync_debug_mode("error")
-        run(step, 6)
+        advance(step, 6)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
-        run(step, 3)
+        advance(step, 3)
         torch.cuda.synchronize()
     seen = Counter({event.key: event.count for event in profiler.key_averages()})
     assert seen["cudaGraphLaunch"] == 3
     assert not seen["cudaLaunchKernel"], "everything is in the graph"
+
+
+@pytest.mark.parametrize("case", ["mixer", "single recomputed"])
+def test_copies_of_the_weights_and_another_depth(case: str) -> None:
+    """Replays keep the copies up to date, and a step that was captured anew goes on as calls would."""
+    states = []
+    for runner in (Eager(), CudaGraph(torch.device("cuda"))):
+        step = make(case, runner)
+        for T in (1, 2):
+            step.set_depth(step.model.config.model_copy(update={"T_cycles": T}))
+            advance(step, 5)
+            assert step.copies.made
+            for key, fresh in step.copies._anew().items():
+                assert torch.equal(step.copies.made[key], fresh)
+        states.append([t.nan_to_num().clone() for t in step.tensors()])
+    for a, b in zip(*states, strict=True):
+        assert torch.equal(a, b)
 
 
 def test_dropout_draws_anew_in_every_replay() -> None:

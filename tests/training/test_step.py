@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -187,7 +188,7 @@ class RateInPython(TrainStep):
         super().run(learning_rate, minimum_steps)
 
     def _clip(self, gradients: list[Tensor]) -> Tensor:
-        return torch.full((), 0.5 + 50 * getattr(self, "rate", 0.01))
+        return torch.full((), 0.5 + 50 * getattr(self, "rate", 0.01), device=self.numbers.device)
 
 
 class CountInPython(TrainStep):
@@ -197,7 +198,7 @@ class CountInPython(TrainStep):
 
     def _clip(self, gradients: list[Tensor]) -> Tensor | None:
         self.count += 1
-        return None if self.count % 2 else torch.full((), 0.1)
+        return None if self.count % 2 else torch.full((), 0.1, device=self.numbers.device)
 
 
 @pytest.mark.parametrize("step_type", [RateInPython, CountInPython])
@@ -220,6 +221,15 @@ READS: dict[str, Any] = {
     "nonzero": lambda: X.nonzero(),
     "unique": lambda: X.unique(),
     "equal": lambda: torch.equal(X, X + 0),
+    "allclose": lambda: torch.allclose(X, X + 0),
+    "slice": lambda: X[: X.sum().long()],
+    "numbers": lambda: X + torch.tensor([1.0, 2.0, 3.0, 4.0], device=X.device),
+    "new numbers": lambda: X + X.new_tensor([1.0, 2.0, 3.0, 4.0]),
+    "array from the host": lambda: X + torch.from_numpy(np.ones(4, np.float32)),
+    "where": lambda: torch.where(X > 1),
+    "histogram": lambda: X.histc(3),
+    "seed": lambda: torch.manual_seed(0),
+    "generator of its own": lambda: torch.rand(4, device=X.device, generator=torch.Generator()),
 }
 
 
@@ -228,6 +238,17 @@ def test_the_recorder_refuses_to_wait(name: str) -> None:
     with pytest.raises(HostRead):
         Recorder().capture(READS[name])
     assert X.tolist() == [0, 1, 2, 3]  # reading is possible again
+
+
+@pytest.mark.parametrize("forgotten", [True, False])
+def test_the_recorder_sees_a_device_that_was_forgotten(forgotten: bool) -> None:
+    total = torch.zeros(4)
+
+    def add() -> None:
+        total.add_(torch.ones(4) if forgotten else torch.ones(4, device=total.device))
+
+    with pytest.raises(HostRead, match="on what device") if forgotten else nullcontext():
+        Recorder().capture(add)
 
 
 @pytest.mark.parametrize("case", ["dual", "single parts clipped", "attention", "puzzles"])

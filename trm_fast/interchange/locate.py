@@ -60,7 +60,7 @@ def locate(reference: str, *, from_step: int | None = None, device: str = "cpu")
 def _of_run(run: Path, from_step: int | None, device: str) -> Located:
     config = read_run_config(run)
     groups, state = checkpoint.load(run, from_step)
-    model = TRM(config.model)
+    model = TRM(config.model_at(max(1, state["step"])))
     try:
         rows = {name: t for name, t in groups["model"].items() if name == "puzzle_embedding"}
         model.load_state_dict(groups["ema"] | rows)

@@ -12,7 +12,9 @@ from torch.autograd.function import once_differentiable
 from trm_fast import ops
 from trm_fast.nn import fp8
 from trm_fast.nn.config import TRMConfig
+from trm_fast.nn.copies import low, once, packed_of
 from trm_fast.nn.layers import Attention, ChannelMLP, Norm, TokenMixer
+from trm_fast.ops import packed
 
 
 class State(NamedTuple):
@@ -55,8 +57,13 @@ class Sublayer(nn.Module):
         self.norm = Norm(config, part.norm_dim)
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.pre = config.norm_position == "pre"
+        self.plain, self.eps = config.norm == "rms" and not self.pre, config.norm_eps
 
     def forward(self, h: Tensor, mask: Tensor | None) -> Tensor:
+        if self.plain and not (self.training and isinstance(self.dropout, nn.Dropout)):
+            done = self.part.fused(h, mask, self.eps)
+            if done is not None:
+                return done
         if self.pre:
             return h + self.dropout(self.part(self.norm(h), mask))
         return self.norm(self.dropout(self.part(h, mask)), residual=h)
@@ -88,7 +95,20 @@ class Network(nn.Module):
     def fused(self, z: Tensor, mask: Tensor | None) -> bool:
         """Whether ``ops.latent_recursion`` has a kernel that does what ``forward`` would do for the state ``z``."""
         covered = self.plain and mask is None and not (self.dropout and self.training)
-        return covered and self.weights()[0].dtype == z.dtype and ops.backend.has_kernel("latent_recursion", z)
+        if not covered or not ops.backend.has_kernel("latent_recursion", z):
+            return False
+        return not _packing(z) or packed.unfit(z, self.weights(), heads=not self.over_tokens) is None
+
+    def packs(self, z: Tensor) -> bool:
+        """Whether that kernel reads packed weights, and not plain ones in the dtype of ``z``."""
+        return self.fused(z, None) and _packing(z)
+
+    def operands(self, z: Tensor) -> tuple[list[Tensor], list[Tensor] | None]:
+        """The weights as that kernel takes them, and packed ones where it reads those and they are there."""
+        weights = self.weights()
+        if _packing(z):
+            return weights, packed_of(weights)
+        return [low(weight, z.dtype) for weight in weights], None
 
     def weights(self) -> list[Tensor]:
         """Four a block, as ``ops.latent_recursion`` takes them."""
@@ -110,6 +130,10 @@ class Network(nn.Module):
         return self.last_norm(h)
 
 
+def _packing(z: Tensor) -> bool:
+    return ops.backend.select("latent_recursion", z) == "cuda"
+
+
 class Recomputed(torch.autograd.Function):
     """``net(h, mask)`` that keeps h alone, and is computed once more in the backward.
 
@@ -128,9 +152,10 @@ class Recomputed(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         h, *weights = ctx.saved_tensors
-        with torch.enable_grad():
+        net = ctx.given[0]
+        with torch.enable_grad(), once([] if net.packs(h) else net.weights(), h.dtype):
             h = h.detach().requires_grad_()
-            y = application(ctx.given[0], h, *ctx.given[1:])
+            y = application(net, h, *ctx.given[1:])
         return None, None, None, *torch.autograd.grad(y, (h, *weights), dy, allow_unused=True)
 
 
@@ -159,8 +184,9 @@ def run_cycles(
         for _ in range(count):
             state = cycle(net, state, x, config, mask)
         return state
+    operands, ready = net.operands(state.z)
     y, z = ops.latent_recursion(
-        *state, x, net.weights(), config.n_latent_steps, inject_last=config.inject_last, cycles=count,
+        *state, x, operands, config.n_latent_steps, inject_last=config.inject_last, cycles=count, packed=ready,
         **net.kind(config, x.shape[1]),
     )  # fmt: skip
     return State(y, z)
@@ -172,8 +198,9 @@ def application(net: Network, h: Tensor, mask: Tensor | None, config: TRMConfig)
         result: Tensor = net(h, mask)
         return result
     # The last application of a single state, without anything injected.
+    weights, ready = net.operands(h)
     return ops.latent_recursion(
-        None, h, h.detach(), net.weights(), 0, inject_last=False, **net.kind(config, h.shape[1])
+        None, h, h.detach(), weights, 0, inject_last=False, packed=ready, **net.kind(config, h.shape[1])
     )[1]
 
 

@@ -42,6 +42,7 @@ class CudaGraph:
 
     def capture(self, function: Callable[[], None]) -> None:
         with torch.cuda.device(self.device):
+            self.graph = torch.cuda.CUDAGraph()  # of an earlier one the memory is free now
             # One side stream for both: gradients are accumulated on the stream where they were first.
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
@@ -49,9 +50,10 @@ class CudaGraph:
                 for _ in range(WARM_UP):
                     function()
             torch.cuda.current_stream().wait_stream(stream)
-            self.graph = torch.cuda.CUDAGraph()
-            # Other threads (data, collectives) may talk to the device meanwhile.
-            with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
+            # Other threads (data, collectives) may talk to the device meanwhile. A capture that fails would leave its
+            # stream the current one.
+            graph = torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local")
+            with torch.cuda.stream(torch.cuda.current_stream()), graph:
                 function()
 
     def replay(self) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from trm_fast import ops
 from trm_fast.nn import fp8
 from trm_fast.nn.config import TRMConfig
+from trm_fast.nn.copies import low
 
 # A normal variable cut at two standard deviations has 0.8796 of its spread left.
 _TRUNCATED_STD = 0.8796256610342398
@@ -35,11 +36,11 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if fp8.active is not None:
             return fp8.active.linear(x, self.weight)
-        return F.linear(x, self.weight.to(x.dtype))
+        return F.linear(x, low(self.weight, x.dtype))
 
     def over_tokens(self, x: Tensor) -> Tensor:
         """The same map over dimension 1 of x (B, n_in, D), in that layout: no transposed copies."""
-        return torch.bmm(self.weight.to(x.dtype).expand(x.shape[0], -1, -1), x)
+        return torch.bmm(low(self.weight, x.dtype).expand(x.shape[0], -1, -1), x)
 
 
 class Embedding(nn.Module):
@@ -83,6 +84,13 @@ class ChannelMLP(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         return self.down(ops.swiglu(self.gate_up(x)))
 
+    def fused(self, h: Tensor, mask: Tensor | None, eps: float) -> Tensor | None:
+        """norm(h + forward(h)) in one call, where there is a kernel for it; None where there is none."""
+        if fp8.active is not None or not ops.backend.has_kernel("mlp", h):
+            return None
+        gate_up, down = (low(weight, h.dtype) for weight in self.weights())
+        return ops.mlp(h, gate_up, down, eps)
+
 
 class TokenMixer(nn.Module):
     """SwiGLU over the tokens of x (B, L, D), each channel alike; its norm runs over tokens, too.
@@ -105,6 +113,13 @@ class TokenMixer(nn.Module):
         if mask is not None:
             x = x * mask.unsqueeze(-1)
         return self.down.over_tokens(ops.swiglu(self.gate_up.over_tokens(x), dim=1))
+
+    def fused(self, h: Tensor, mask: Tensor | None, eps: float) -> Tensor | None:
+        """As that of ``ChannelMLP``; a mask has no kernel."""
+        if mask is not None or not ops.backend.has_kernel("token_mixer", h):
+            return None
+        gate_up, down = (low(weight, h.dtype) for weight in self.weights())
+        return ops.token_mixer(h, gate_up, down, eps)
 
 
 class Attention(nn.Module):
@@ -133,6 +148,14 @@ class Attention(nn.Module):
             q, k, v, attn_mask=self._seen(mask, L), is_causal=self.causal and mask is None
         )
         return self.out(y.transpose(1, 2).reshape(B, L, D))
+
+    def fused(self, h: Tensor, mask: Tensor | None, eps: float) -> Tensor | None:
+        """As that of ``ChannelMLP``; neither a mask nor causal order has a kernel."""
+        if mask is not None or self.causal or fp8.active is not None or not ops.backend.has_kernel("attention", h):
+            return None
+        rotary = None if self.rotary is None else self.rotary.tables(h.shape[1])
+        qkv, out = (low(weight, h.dtype) for weight in self.weights())
+        return ops.attention(h, qkv, out, self.heads, rotary, eps=eps)
 
     def _seen(self, mask: Tensor | None, L: int) -> Tensor | None:
         """Which key each query may see, (B, 1, L, L); a token always sees itself, so no row is empty."""

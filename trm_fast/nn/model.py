@@ -21,9 +21,10 @@ from trm_fast.nn import fp8
 from trm_fast.nn.block import Network, State, run_cycles
 from trm_fast.nn.capture import graphs_on
 from trm_fast.nn.config import TRMConfig
+from trm_fast.nn.copies import once
 from trm_fast.nn.heads import HEADS, QHead
 from trm_fast.nn.incremental import Incremental
-from trm_fast.nn.layers import InputEmbedding, truncated_normal_
+from trm_fast.nn.layers import InputEmbedding, Linear, truncated_normal_
 from trm_fast.nn.loss import Loss
 from trm_fast.nn.optim import AdamATan2
 from trm_fast.nn.thinking import think
@@ -72,16 +73,22 @@ class TRM(nn.Module):
         rows = 0 if self.puzzle_embedding is None else self.puzzle_embedding.numel()
         return rows + sum(p.numel() for p in self.parameters())
 
+    def linear_weights(self) -> list[Tensor]:
+        """Of every linear map: what products round to the activations' dtype."""
+        return [part.weight for part in self.modules() if isinstance(part, Linear)]
+
     static_shapes = False
     """Set while a step is recorded or exported: no shape may then depend on what a mask holds."""
 
     @contextmanager
     def with_static_shapes(self) -> Iterator[None]:
         before, self.static_shapes = self.static_shapes, True
+        self.head.static_shapes = True
         try:
             yield
         finally:
             self.static_shapes = before
+            self.head.static_shapes = before
 
     def initial_state(self, batch: int) -> State:
         """The state (B, P + L, D) every example starts from."""
@@ -116,10 +123,11 @@ class TRM(nn.Module):
             seen = F.pad(mask, (self.config.prefix_tokens, 0), value=True)
             x, state, seen = self._without_padding(x, state, seen)
         last = int(torch.is_grad_enabled())  # without gradient all cycles are alike, and one call
-        with torch.no_grad(), fp8.products(self.no_grad_products if last else None):
-            state = run_cycles(self.net, state, x, self.config, seen, count=self.config.T_cycles - last)
-        if last:
-            state = run_cycles(self.net, state, x, self.config, seen, recompute=self.recompute)
+        with once([] if self.net.packs(x) else self.net.weights(), x.dtype):
+            with torch.no_grad(), fp8.products(self.no_grad_products if last else None):
+                state = run_cycles(self.net, state, x, self.config, seen, count=self.config.T_cycles - last)
+            if last:
+                state = run_cycles(self.net, state, x, self.config, seen, recompute=self.recompute)
         state = state.extended(whole)
         return Output(
             state.detach(), self.head(state.answer, inputs=inputs, mask=mask, **extra), self.q_head(state.answer, mask)

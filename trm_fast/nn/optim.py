@@ -18,7 +18,8 @@ class AdamATan2(torch.optim.Optimizer):
 
     ``p *= 1 - lr wd``, then ``p -= lr / (1 - b1^t) atan2(m, sqrt(v) / sqrt(1 - b2^t))`` (arXiv 2407.05872).
     The learning rate and the step are 0-dim tensors, so that a captured step reads their current values:
-    write ``optimizer.lr.fill_(...)``. ``ema`` holds the averaged weights in the order of the parameters.
+    write ``optimizer.lr.fill_(...)``. ``ema`` holds the averaged weights in the order of the parameters; ``copies`` and
+    ``interleave``, where set, are the low-precision copies that ``ops.adam_atan2_`` writes, in the same order.
     """
 
     def __init__(
@@ -39,6 +40,8 @@ class AdamATan2(torch.optim.Optimizer):
         self.exp_avg_sq = [torch.zeros_like(w) for w in self.weights]
         self.ema = [w.clone() for w in self.weights] if ema_decay is not None else None
         self.betas, self.weight_decay, self.ema_decay, self.variant = betas, weight_decay, ema_decay, variant
+        self.copies: list[Tensor | None] | None = None
+        self.interleave: list[int] | None = None
 
     @property
     def weights(self) -> list[Tensor]:
@@ -58,7 +61,7 @@ class AdamATan2(torch.optim.Optimizer):
             self.weights, grads, self.exp_avg, self.exp_avg_sq, self.lr, self.step_count,
             betas=self.betas, weight_decay=self.weight_decay,
             ema=self.ema, ema_decay=self.ema_decay if self.ema_decay is not None else 0.0,
-            grad_scale=grad_scale, variant=self.variant,
+            grad_scale=grad_scale, variant=self.variant, copies=self.copies, interleave=self.interleave,
         )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:

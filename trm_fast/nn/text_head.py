@@ -19,6 +19,9 @@ class TextHead(nn.Module):
     before it. ``inputs`` int (B, L) are the tokens; ``weights`` float32 (B, L) say how much a place's loss counts.
     """
 
+    static_shapes = False
+    """Set where no shape may depend on what a mask holds (``TRM.with_static_shapes``)."""
+
     def __init__(self, config: TRMConfig) -> None:
         super().__init__()
         D, A = config.hidden_size, config.action_dim
@@ -32,7 +35,7 @@ class TextHead(nn.Module):
         """With ``last`` for the last place alone: (B, 1, V). On a CPU the places behind the longest row's are left
         out, so L may be less than the model has: a vocabulary's worth of numbers each is most of the work."""
         places = answer[:, self.prefix_tokens :].float()
-        if mask is not None and mask.device.type == "cpu":
+        if mask is not None and mask.device.type == "cpu" and not self.static_shapes:
             places = places[:, : int(mask.sum(1).max())]
         inputs = inputs[:, : places.shape[1]]
         asking = places[:, -1:] if last else places

@@ -15,7 +15,7 @@ import os
 import platform
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,7 @@ def check_all(device: str) -> Iterator[tuple[str, str, str, str | None]]:
 
 def _check_and_keep(op: str, name: str, dtype: torch.dtype, device: str) -> str | None:
     key, results = _key(op, name, dtype), _results(device)
+    _must_be_alive(device)
     results[key] = UNFINISHED  # what a kernel leaves behind that takes the process with it
     keep(cache_file(device), results)
     found = [check(op, name, dtype, card) for card in _cards(device)]
@@ -137,6 +138,18 @@ def _check_and_keep(op: str, name: str, dtype: torch.dtype, device: str) -> str 
             stacklevel=2,
         )
     return results[key]
+
+
+def _must_be_alive(device: str) -> None:
+    """Raises what torch does where an earlier kernel has taken the device with it: this one is not to blame."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def keep_verdicts(device: str, verdicts: Mapping[tuple[str, str, torch.dtype], str | None]) -> None:
+    """Takes what other processes found by ``check``: (op, backend, dtype) -> what is wrong, or None."""
+    _results(device).update({_key(*which): wrong for which, wrong in verdicts.items()})
+    keep(cache_file(device), _results(device))
 
 
 def _key(op: str, name: str, dtype: torch.dtype) -> str:

@@ -12,6 +12,7 @@ import functools
 import json
 import statistics
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -62,10 +63,24 @@ def measure(device: str) -> Iterator[tuple[str, str, str, dict[str, float]]]:
                 case = timed_case(op, batch)
                 if not all(backend.differentiable(op, b, dtype) for b in names):
                     case = case._replace(differentiable=0)
-                times = {b: _milliseconds(op, b, dtype, torch.device(device), case) for b in ["reference", *names]}
-                table.setdefault(_key(op, dtype), {})[size] = min(times, key=lambda b: times[b])
-                yield op, str(dtype).removeprefix("torch."), size, times
-    self_check.keep(_file(device), {name: table})
+                times = _times(op, ["reference", *names], dtype, torch.device(device), case)
+                if times:
+                    table.setdefault(_key(op, dtype), {})[size] = min(times, key=lambda b: times[b])
+                    self_check.keep(_file(device), {name: table})  # at once: a later one may take the process with it
+                    yield op, str(dtype).removeprefix("torch."), size, times
+
+
+def _times(op: str, names: Sequence[str], dtype: torch.dtype, device: torch.device, case: Case) -> dict[str, float]:
+    """Milliseconds of those that can run the case: one may lack memory for it, or a block's resources."""
+    times = {}
+    for name in names:
+        try:
+            times[name] = _milliseconds(op, name, dtype, device, case)
+        except Exception as error:
+            if not isinstance(error, RuntimeError | ValueError) and not type(error).__module__.startswith("triton"):
+                raise
+            warnings.warn(f"{op}, {name}, {dtype}: not timed ({str(error).splitlines()[0]})", stacklevel=3)
+    return times
 
 
 def _milliseconds(op: str, name: str, dtype: torch.dtype, device: torch.device, case: Case) -> float:

@@ -34,6 +34,38 @@ Switch = Annotated[Literal["auto", "off"], BeforeValidator(lambda value: "off" i
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
+class Stage(BaseModel):
+    """A stage of the depth curriculum: ``until`` a step (the last of the stage) recursion is no deeper than this."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    until: int = Field(ge=1)
+    T_cycles: int | None = Field(None, ge=1)
+    n_latent_steps: int | None = Field(None, ge=0)
+    max_supervision_steps: int | None = Field(None, ge=1)
+
+    def depth(self) -> dict[str, int]:
+        """What it changes of the model."""
+        return self.model_dump(exclude={"until"}, exclude_none=True)
+
+
+def _stages(value: Any) -> Any:
+    """The entries of ``training.depth`` as stages; a ValueError says which of them is wrong."""
+    if not isinstance(value, list | tuple):
+        raise ValueError("it is a list of stages, such as [{until: 2000, T_cycles: 1}]")
+    made = []
+    for number, entry in enumerate(value, 1):
+        try:
+            made.append(entry if isinstance(entry, Stage) else Stage.model_validate(entry))
+        except ValidationError as error:
+            raise ValueError(f"stage {number}: {_explain(error.errors()[0], Stage, '')}") from None
+        if not made[-1].depth():
+            raise ValueError(f"stage {number} changes nothing: it has {', '.join(list(Stage.model_fields)[1:])}")
+        if number > 1 and made[-1].until <= made[-2].until:
+            raise ValueError(f"stage {number} ends at step {made[-1].until}, not behind step {made[-2].until}")
+    return tuple(made)
+
+
 class TrainingConfig(BaseModel):
     """The ``training:`` section. Defaults are the published recipe for sudoku (arXiv 2510.04871, section 5)."""
 
@@ -58,6 +90,9 @@ class TrainingConfig(BaseModel):
     schedule: Literal["constant", "cosine"] = "constant"
     schedule_steps: int | None = Field(None, ge=1, description="step at which the cosine ends; null for the last")
     final_learning_rate: float = Field(0.1, ge=0, le=1, description="cosine: the last rate, as a share of the first")
+    depth: Annotated[tuple[Stage, ...], BeforeValidator(_stages)] = Field(
+        (), description="curriculum: stages of shallower recursion, each until a step; then the model's own depth"
+    )
     clip_norm: float | None = Field(None, gt=0, description="largest gradient norm; null for no clipping, as published")
     puzzle_learning_rate: float = Field(1e-4, gt=0)
     puzzle_weight_decay: float = Field(1.0, ge=0)
@@ -109,7 +144,33 @@ class RunConfig(BaseModel):
     def _consistent(self) -> Self:
         if self.training.recompute != "none" and self.model.dropout:
             raise ValueError("training.recompute needs model.dropout: 0, or it would compute with other random numbers")
+        for stage in self.training.depth:
+            for name, value in stage.depth().items():
+                if value > (own := getattr(self.model, name)):
+                    raise ValueError(f"training.depth: {name} {value} is deeper than the model's own, {own}")
+            try:
+                self._with(stage.depth())
+            except ValidationError as error:
+                text = error.errors()[0]["msg"].removeprefix("Value error, ")
+                raise ValueError(f"training.depth: until step {stage.until}: {text}") from None
         return self
+
+    def _with(self, depth: Mapping[str, int]) -> TRMConfig:
+        return TRMConfig.model_validate(self.model.model_dump() | {**depth}) if depth else self.model
+
+    def model_at(self, step: int) -> TRMConfig:
+        """The model that step 1, 2, ... trains: the whole one but for the depth of its stage."""
+        stage = next((stage for stage in self.training.depth if step <= stage.until), None)
+        return self._with(stage.depth() if stage else {})
+
+    def flop(self) -> int:
+        """Matrix FLOP of the whole run's training steps, for each row of the batch."""
+        total, before = 0, 0
+        for until in (*(stage.until for stage in self.training.depth), self.training.steps):
+            count = max(0, min(until, self.training.steps) - before)
+            total += count * self.model_at(before + 1).gemm_flop(training=True)
+            before += count
+        return total
 
     def compute_dtype(self, device: torch.device) -> torch.dtype:
         """Of activations on ``device``."""

@@ -33,8 +33,9 @@ def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> flo
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes on the device, matrix FLOP and seconds. ``weights``: with gradients, moments and average; ``carry``: the
-    state and the examples that wait; ``activations``: what the backward of one of ``parts`` needs."""
+    """Bytes on the device, matrix FLOP and seconds. ``weights``: with gradients, moments, average and low-precision
+    copies; ``carry``: the state and the examples that wait; ``activations``: what the backward of one part needs.
+    """
 
     device: str
     dtype: str
@@ -80,6 +81,8 @@ def estimate(config: RunConfig, kind: Examples, device: torch.device) -> Estimat
     kept += Pool(_None(kind), training.batch_size, device).rows.values()
     trained = sum(p.numel() * p.element_size() for p in model.parameters())
     weights = trained * (4 + (training.ema_decay > 0)) + sum(b.numel() * b.element_size() for b in model.buffers())
+    if dtype != torch.float32:
+        weights += sum(w.numel() for w in model.linear_weights()) * dtype.itemsize
     carry = sum(t.numel() * t.element_size() for t in kept)
     activations = bytes_per_row(model, kind) * -(-training.batch_size // parts)
     rate = matrix_rate(device, dtype)
@@ -106,11 +109,11 @@ def estimate(config: RunConfig, kind: Examples, device: torch.device) -> Estimat
 
 def seconds_of(config: RunConfig, rate: float) -> float:
     """Seconds of training at ``rate`` FLOP/s of matrix products."""
-    sample_steps = config.training.steps * config.training.batch_size
-    flop = config.model.gemm_flop(training=True)
+    flop = config.flop()
     if config.training.recompute == "latent":  # the forward of the last cycle, once more
-        flop += (flop - config.model.gemm_flop(training=False)) // 2
-    return sample_steps * flop / (EFFICIENCY * rate)
+        whole, forward = (config.model.gemm_flop(training=training) for training in (True, False))
+        flop = flop * (3 * whole - forward) // (2 * whole)
+    return config.training.batch_size * flop / (EFFICIENCY * rate)
 
 
 def nearest_quick_preset(config: RunConfig, rate: float, limit: float) -> str | None:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from trm_fast import ops
-from trm_fast.nn import TRM, AdamATan2, Loss, Output
+from trm_fast.nn import TRM, AdamATan2, Loss, Output, TRMConfig
+from trm_fast.nn.copies import Copies
 from trm_fast.tasks.base import IntArray
 from trm_fast.training.capture import Eager, Runner
 from trm_fast.training.carry import Carry
@@ -43,11 +44,13 @@ class TrainStep:
         model.recompute = config.recompute == "latent"
         self.mine = world.share(config.batch_size)
         B = self.mine.stop - self.mine.start
-        self.unrolled = model.config.max_supervision_steps if config.supervision == "unrolled" else 1
         size = -(-B // parts)
         self.slices = [slice(start, min(start + size, B)) for start in range(0, B, size)]
         self.pool = Pool(source, config.batch_size, device, world)
         self.carry = Carry(model, B, source.kind)
+        self.copies = Copies(model, self.carry.state.z[self.slices[0]])
+        if self.copies.made:
+            optimizer.copies, optimizer.interleave = self.copies.of_parameters, self.copies.interleave
         # What the host brings to each step, in one copy: two rates, and each slot's minimum of steps (exploration).
         self.numbers = torch.zeros(2 + B, device=device)
         self.lr, self.puzzle_lr, self.minimum_steps = self.numbers[0], self.numbers[1], self.numbers[2:]
@@ -56,7 +59,17 @@ class TrainStep:
         if model.puzzle_embedding is not None:
             self.row_gradients = model.puzzle_embedding.new_zeros(B, model.puzzle_embedding.shape[1])
         self.runner = runner or Eager()
-        saved = [t.clone() for t in self.tensors()]
+        self.set_depth(model.config)
+
+    unrolled: int
+    """Supervision steps in one step of the optimizer."""
+
+    def set_depth(self, model_config: TRMConfig) -> None:
+        """Goes on with a model that differs in depth of recursion alone: the step is captured anew."""
+        self.model.config = model_config
+        self.carry.max_steps = model_config.max_supervision_steps
+        self.unrolled = model_config.max_supervision_steps if self.config.supervision == "unrolled" else 1
+        device, saved = self.model.z_init.device, [t.clone() for t in self.tensors()]
         with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout
             self.runner.capture(self._step)
         for tensor, value in zip(self.tensors(), saved, strict=True):
@@ -65,7 +78,7 @@ class TrainStep:
     def tensors(self) -> list[Tensor]:
         """Everything a step changes."""
         o, kept = self.optimizer, [*self.carry.tensors().values(), self.totals, self.pool.taken]
-        kept += [*o.weights, *o.exp_avg, *o.exp_avg_sq, *(o.ema or []), o.step_count]
+        kept += [*o.weights, *self.copies.made.values(), *o.exp_avg, *o.exp_avg_sq, *(o.ema or []), o.step_count]
         return kept if self.model.puzzle_embedding is None else [*kept, self.model.puzzle_embedding]
 
     def run(self, learning_rate: float, minimum_steps: IntArray) -> None:
@@ -76,6 +89,7 @@ class TrainStep:
             minimum_steps = np.full_like(minimum_steps, self.unrolled)
         numbers = np.concatenate(([learning_rate, puzzle_rate], minimum_steps[self.mine])).astype(np.float32)
         self.pool.refill()
+        self.copies.refresh()
         self.numbers.copy_(to_pinned(numbers, self.numbers.is_cuda), non_blocking=True)
         self.runner.replay()
         self.pool.sent()
@@ -97,17 +111,19 @@ class TrainStep:
         carry.refill(self.pool.fresh(carry.halted))
         if self.row_gradients is not None:
             self.row_gradients.zero_()
-        for rows in self.slices:
-            for _ in range(self.unrolled):
-                out, loss, puzzle_rows = carry.supervise(model, rows)
-                (loss.total / (batch * self.unrolled)).backward()
-                carry.count_and_halt(out.q, self.minimum_steps, rows)
-                if puzzle_rows is not None and puzzle_rows.grad is not None and self.row_gradients is not None:
-                    self.row_gradients[rows].add_(puzzle_rows.grad)
-                self._count(out, loss, rows)
+        with self.copies.used():
+            for rows in self.slices:
+                for _ in range(self.unrolled):
+                    out, loss, puzzle_rows = carry.supervise(model, rows)
+                    (loss.total / (batch * self.unrolled)).backward()
+                    carry.count_and_halt(out.q, self.minimum_steps, rows)
+                    if puzzle_rows is not None and puzzle_rows.grad is not None and self.row_gradients is not None:
+                        self.row_gradients[rows].add_(puzzle_rows.grad)
+                    self._count(out, loss, rows)
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         self.world.sum_gradients_(gradients)
         self.optimizer.step(grad_scale=self._clip(gradients))
+        self.copies.mark()
         if model.puzzle_embedding is not None and self.row_gradients is not None:
             found, ids = self.world.gather(self.row_gradients), self.world.gather(carry.rows["puzzle_ids"])
             ops.sign_sgd_rows_(model.puzzle_embedding, found, ids, self.puzzle_lr, self.config.puzzle_weight_decay)

@@ -27,6 +27,7 @@ from trm_fast.training.capture import Fallback, runner_for
 from trm_fast.training.config import RunConfig, make_config, read_yaml
 from trm_fast.training.feed import Feed
 from trm_fast.training.memory import bytes_per_row, parts_that_fit
+from trm_fast.training.rng import random_state, set_random_state
 from trm_fast.training.step import TrainStep
 from trm_fast.training.transfer import transfer
 from trm_fast.training.world import ALONE, World
@@ -97,6 +98,7 @@ class Trainer:
         world: World,
         parts: int = 1,
         init: TRM | None = None,
+        step: int = 0,
     ) -> None:
         self.config, self.reporter, self.world = config, reporter, world
         training, seed = config.training, config.training.seed
@@ -124,21 +126,28 @@ class Trainer:
         if world.rank:
             torch.manual_seed(seed ^ world.rank << 32)  # and other dropout
         runner = runner_for(torch.device(device), training.graph == "auto")
+        parts = self._parts(parts)  # of the whole model
+        self.model.config = config.model_at(step + 1)
         try:
             self.step_function = TrainStep(
-                self.model, self.optimizer, training, self.feed, parts=self._parts(parts), runner=runner, world=world
+                self.model, self.optimizer, training, self.feed, parts=parts, runner=runner, world=world
             )
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"a step needs more memory than {device} has ({str(error).splitlines()[0]}): try --set "
                 "training.recompute=latent, or a larger training.gradient_accumulation"
             ) from None
-        if isinstance(runner, Fallback) and runner.reason:
-            reporter.note(f"the step runs without a CUDA graph, which could not be captured: {runner.reason}")
+        self._say_reason()
         self.step, self.seconds, self.best = 0, 0.0, None
         self._average: TRM | None = None
         self._saved: int | None = None  # the step whose checkpoint this object wrote or read
         self._names = [name for name, _ in self.model.named_parameters()]
+        self._device = self.model.z_init.device
+
+    def _say_reason(self) -> None:
+        runner = self.step_function.runner
+        if isinstance(runner, Fallback) and runner.reason:
+            self.reporter.note(f"the step runs without a CUDA graph, which could not be captured: {runner.reason}")
 
     best: Record | None
     """Step and accuracy of the best evaluation so far."""
@@ -175,7 +184,7 @@ class Trainer:
         groups, state = ({}, {}) if fresh else checkpoint.load(run, from_step)
         self = cls.__new__(cls)
         self.out = run
-        self._build(config, device, reporter or Silent(), world, state.get("parts", 1))
+        self._build(config, device, reporter or Silent(), world, state.get("parts", 1), step=state.get("step", 0))
         if not fresh:
             self._restore(groups, state)
         world.objects(None)  # nothing is written before all have read
@@ -221,7 +230,11 @@ class Trainer:
 
     def _one_step(self) -> None:
         training, number = self.config.training, self.step + 1
-        most = self.config.model.max_supervision_steps
+        if training.depth and (model := self.config.model_at(number)) != self.model.config:
+            self.step_function.set_depth(model)
+            self._average = None  # its graphs are of the old depth
+            self._say_reason()
+        most = self.model.config.max_supervision_steps
         minimum = self.feed.minimum_steps(number, training.batch_size, training.exploration, most)
         self.step_function.run(training.learning_rate_at(number), minimum)
         self.step = number
@@ -252,6 +265,7 @@ class Trainer:
             "mean_steps": per_finished("steps"),
             "finished": int(finished),
             "learning_rate": self.config.training.learning_rate_at(self.step),
+            **({"depth": self.model.config.effective_depth} if self.config.training.depth else {}),
             "seconds": round(self.seconds, 3),
         })  # fmt: skip
 
@@ -290,9 +304,11 @@ class Trainer:
         return result
 
     def averaged_model(self) -> TRM:
-        """A model that shares the averaged weights (or the weights, without an average) and all buffers."""
+        """A model that shares the averaged weights (or the weights, without an average) and all buffers.
+
+        In a curriculum it is as deep as the step that trained it last."""
         with torch.random.fork_rng(devices=[]):  # evaluating more often must not change dropout
-            model = TRM(self.config.model, self.model.compute_dtype).to(self.model.z_init.device)
+            model = TRM(self.model.config, self.model.compute_dtype).to(self.model.z_init.device)
         model.load_state_dict(self._averaged_tensors(), assign=True)
         return model.requires_grad_(False).eval()
 
@@ -314,7 +330,7 @@ class Trainer:
                 **{name: world.gather(tensor) for name, tensor in step.carry.tensors().items()},
                 "totals": torch.tensor(list(totals.values()), dtype=torch.float64),
                 "taken": step.pool.taken,
-                **{f"rng_{i}": states for i, states in enumerate(world.objects(self._random_state()))},
+                **{f"rng_{i}": states for i, states in enumerate(world.objects(random_state(self._device)))},
             },
         }
         self._saved = self.step
@@ -326,11 +342,6 @@ class Trainer:
         best = self.best["step"] if self.best else None
         checkpoint.prune(self.out, self.step, self.config.training.keep_checkpoints, best)
         return path
-
-    def _random_state(self) -> Tensor:
-        """Of the generator that dropout draws from."""
-        device = self.model.z_init.device
-        return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
     def _restore(self, groups: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
         try:
@@ -351,20 +362,13 @@ class Trainer:
                         raise ValueError(f"{name} has shape {tuple(found[name].shape)}, not {tuple(tensor.shape)}")
                     tensor.copy_(found[name])
             if f"rng_{world.rank}" in saved:  # not where more processes go on than there were
-                self._set_random_state(saved[f"rng_{world.rank}"])
+                set_random_state(self._device, saved[f"rng_{world.rank}"])
             step.pool.restart()
             self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
             self._saved = self.step
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             text = " ".join(str(error).split())
             raise UserError(f"the checkpoint does not fit {self.out / CONFIG}: {text}") from None
-
-    def _set_random_state(self, state: Tensor) -> None:
-        device = self.model.z_init.device
-        if device.type != "cuda":
-            torch.set_rng_state(state)
-        elif len(state) == len(torch.cuda.get_rng_state(device)):  # not where a CPU wrote it
-            torch.cuda.set_rng_state(state, device)
 
     def _record(self, record: Record) -> None:
         if not self.world.writes:

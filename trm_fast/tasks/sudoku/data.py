@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from trm_fast.tasks import splits
+from trm_fast.tasks.sudoku.files import CHUNK
 from trm_fast.tasks.sudoku.puzzles import Puzzles, generate, join
 from trm_fast.tasks.sudoku.rules import units
 
@@ -62,25 +63,38 @@ def generated(size: int, givens: tuple[int, int], train_count: int, test_count: 
 
 
 def without_equivalents(test: Puzzles, train: Puzzles, source: str) -> tuple[Puzzles, list[str]]:
-    """The test puzzles that are not equivalent to a training one, and a note that counts the others."""
-    suspects = _alike(test, train)
+    """The test puzzles that are not equivalent to a training one, and a note that counts the others.
+
+    Only puzzles of either set that share a cheap invariant need canonical forms.
+    """
+    asked, learned = _invariants(test), _invariants(train)
+    shared = set(asked) & set(learned)
+    suspects, models = (
+        np.array([row for row, value in enumerate(values) if value in shared], dtype=np.intp)
+        for values in (asked, learned)
+    )
     leaked: list[int] = []
     if len(suspects):
-        known = set(train.classes())
+        known = set(train.take(models).classes())
         leaked = [row for row, form in zip(suspects, test.take(suspects).classes(), strict=True) if form in known]
     return splits.without(test, leaked, source)
 
 
-def _alike(test: Puzzles, train: Puzzles) -> splits.Rows:
-    """The test rows that share a cheap invariant with a training row: only those need canonical forms."""
-    known = set(_invariants(train))
-    return np.array([row for row, value in enumerate(_invariants(test)) if value in known], dtype=np.intp)
-
-
-def _invariants(puzzles: Puzzles) -> list[bytes]:
-    """How many givens each digit and each box has, both sorted: no symmetry changes that."""
-    size = puzzles.size
-    digits = np.stack([(puzzles.questions == d).sum(axis=1, dtype=np.uint8) for d in range(1, size + 1)], axis=1)
-    boxes = (puzzles.questions[:, units(size)[2 * size :]] > 0).sum(axis=2, dtype=np.uint8)
-    rows = np.concatenate([np.sort(digits, axis=1), np.sort(boxes, axis=1)], axis=1)
-    return [row.tobytes() for row in rows]
+def _invariants(puzzles: Puzzles) -> list[int]:
+    """A number of each puzzle that no symmetry changes, and that few others share: the hash of how many givens there
+    are in each given's row and column (in either order), in its box and of its digit, sorted."""
+    size, boxes = puzzles.size, units(puzzles.size)[2 * puzzles.size :]
+    box_of = np.argsort(np.concatenate(boxes)) // size
+    found: list[int] = []
+    for start in range(0, len(puzzles), CHUNK):
+        questions = puzzles.questions[start : start + CHUNK]
+        given = questions > 0
+        grid = given.reshape(-1, size, size)
+        rows = np.repeat(grid.sum(axis=2, dtype=np.uint16), size, axis=1)
+        columns = np.tile(grid.sum(axis=1, dtype=np.uint16), (1, size))
+        box = given[:, boxes].sum(axis=2, dtype=np.uint16)[:, box_of]
+        digits = np.stack([(questions == d).sum(axis=1, dtype=np.uint16) for d in range(size + 1)], axis=1)
+        digit = np.take_along_axis(digits, questions.astype(np.intp), axis=1)
+        kinds = 1000 * np.maximum(rows, columns) + 100 * np.minimum(rows, columns) + 10 * box + digit
+        found += [hash(row.tobytes()) for row in np.sort(np.where(given, kinds, 0), axis=1)]
+    return found

@@ -1,0 +1,173 @@
+"""Compiles and checks the kernels in many processes at once, and times them: then ``auto`` knows what to take.
+
+    warm.py --out DIR                    the kernels, at the sizes of their self-check and of the published model
+    warm.py --out DIR --baseline CASE... the compiled baseline of some cases of bench/end_to_end.py
+
+One process after the other would take minutes for what sixteen do in seconds, and a kernel that crashes takes its
+process alone. What is late or fails here is found again where it counts, and reported there."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import TimeoutError as OutOfTime
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import Report, options
+
+D, HEADS, WIDTHS = 512, 8, {97: 512, 81: 256}
+
+
+def kernels(device: str) -> dict[tuple[str, str], list[torch.dtype]]:
+    """(op, backend) -> dtypes, of every kernel that is checked on such a device before it is taken."""
+    from trm_fast.ops import backend
+
+    kind = torch.device(device).type
+    found = {
+        (op, name): [dtype for dtype in dtypes if backend.unavailable(op, name, kind, dtype) is None]
+        for op, rows in backend.KERNELS.items()
+        for name, dtypes in rows.items()
+    }
+    return {which: dtypes for which, dtypes in found.items() if dtypes}
+
+
+def check(op: str, name: str, dtypes: list[torch.dtype], device: str) -> dict[torch.dtype, str | None]:
+    """The self-check: what is wrong with each, or None. A kernel that takes the device with it ends the list."""
+    from trm_fast.ops import self_check
+
+    verdicts: dict[torch.dtype, str | None] = {}
+    for dtype in dtypes:
+        verdicts[dtype] = self_check.check(op, name, dtype, torch.device(device))
+        if verdicts[dtype] and torch.device(device).type == "cuda":
+            try:
+                torch.cuda.synchronize()
+            except RuntimeError:
+                break
+    return verdicts
+
+
+def timed(op: str, dtypes: list[torch.dtype], device: str) -> None:
+    """The sizes that the winners are measured at; a batch of 8 is specialised otherwise than multiples of 16."""
+    from trm_fast import ops
+    from trm_fast.ops.check_cases import timed_case
+
+    for batch in (256, 8):
+        case = timed_case(op, batch)
+        for dtype in dtypes:
+            with ops.use_backend("triton", ops=[op]):
+                case.run(getattr(ops, op), case.inputs(dtype, torch.device(device)))
+
+
+def recursion(tokens: int, heads: int, device: str, batch: int) -> None:
+    """A cycle of the published model, as a training step has it."""
+    from trm_fast import ops
+
+    inner, size = 1536, {"device": device, "dtype": torch.bfloat16}
+    mixer = [(3 * D, D), (D, D)] if heads else [(2 * WIDTHS[tokens], tokens), (tokens, WIDTHS[tokens])]
+    shapes = [*mixer, (2 * inner, D), (D, inner)] * 2
+    weights = [(torch.randn(shape, **size) / shape[1] ** 0.5).requires_grad_() for shape in shapes]
+    y, z, x = torch.randn(3, batch, tokens, D, **size)
+    rotary = tuple(torch.randn(2, tokens, D // heads, device=device)) if heads else None
+    with ops.use_backend("triton", ops=["latent_recursion"]):
+        for grad in (True, False):
+            with torch.set_grad_enabled(grad):
+                y, z = ops.latent_recursion(y, z, x, weights, 2, heads=heads, rotary=rotary)
+            if grad:
+                (y.sum() + z.sum()).backward()
+                y, z = y.detach(), z.detach()
+
+
+def baseline(case: str, device: str) -> None:
+    """One step of the baseline under torch.compile, whose caches the benchmark then finds."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    import end_to_end
+
+    end_to_end.baseline_side(end_to_end.Problem(case, None, device), "compiled")()
+
+
+def together(tasks: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], seconds: float) -> dict[str, Any]:
+    """Runs all tasks in processes of their own; leaves those that are not done in time."""
+    start, failed, done = time.perf_counter(), {}, []
+    workers = min(len(tasks), max(1, (os.cpu_count() or 2) - 2), 14)
+    fresh: dict[str, Any] = {"max_tasks_per_child": 1} if sys.version_info >= (3, 11) else {}
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), **fresh)
+    running = {pool.submit(work, *given): (work, given) for work, given in tasks}
+    with contextlib.suppress(OutOfTime):
+        for task in as_completed(running, timeout=seconds):
+            work, given = running[task]
+            if error := task.exception():
+                failed[f"{work.__name__}{given}"] = f"{type(error).__name__}: {error}"[:300]
+            else:
+                done.append(((work.__name__, given), task.result()))
+    late = [f"{work.__name__}{given}" for task, (work, given) in running.items() if not task.done()]
+    for process in list((pool._processes or {}).values()):
+        process.kill()
+    pool.shutdown(wait=False, cancel_futures=True)
+    return {"done": done, "seconds": round(time.perf_counter() - start, 1), "failed": failed, "late": late}
+
+
+def compiled_and_checked(device: str, seconds: float) -> dict[str, Any]:
+    from trm_fast.ops import self_check
+
+    found = kernels(device)
+    # Long ones first.
+    tasks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
+        (recursion, (tokens, heads, device, batch))
+        for tokens, heads in ((97, 0), (81, 0), (97, HEADS))
+        for batch in (64, 8)
+        if torch.bfloat16 in found.get(("latent_recursion", "triton"), ())
+    ]
+    tasks += [(check, (op, name, dtypes, device)) for (op, name), dtypes in found.items()]
+    wanted = (torch.bfloat16, torch.float32)
+    tasks += [
+        (timed, (op, [dtype for dtype in wanted if dtype in dtypes], device))
+        for (op, name), dtypes in found.items()
+        if name == "triton"
+    ]
+    report = together(tasks, seconds)
+    verdicts = {
+        (op, name, dtype): wrong
+        for (work, (op, name, *_)), result in report.pop("done")
+        if work == "check"
+        for dtype, wrong in result.items()
+    }
+    self_check.keep_verdicts(torch.device(device).type, verdicts)
+    wrong = {f"{op} {name} {dtype}": why for (op, name, dtype), why in verdicts.items() if why}
+    return {"tasks": len(tasks), "checked": len(verdicts), "wrong": wrong, **report}
+
+
+def measured(device: str) -> dict[str, Any]:
+    """What ``trm-fast info --measure`` does, for this device alone."""
+    from trm_fast.ops import winners
+
+    rows = [
+        {"op": op, "dtype": dtype, "inputs": size, **{name: round(ms, 4) for name, ms in times.items()}}
+        for op, dtype, size, times in winners.measure(torch.device(device).type)
+    ]
+    return {"milliseconds": rows}
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--baseline", nargs="+", default=[], metavar="CASE")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    asked = parser.parse_args()
+    device = asked.device
+    report = Report(asked.out, "baseline_compiled" if asked.baseline else "warm", device)
+    if asked.baseline:
+        tasks = [(baseline, (case, device)) for case in asked.baseline]
+        report.attempt("compile the baseline", lambda: together(tasks, asked.seconds) | {"done": None})
+        return
+    report.attempt("compile and check", lambda: compiled_and_checked(device, asked.seconds))
+    report.attempt("measure", lambda: measured(device))
+
+
+if __name__ == "__main__":
+    main()

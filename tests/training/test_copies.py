@@ -1,0 +1,191 @@
+"""Low-precision copies of the weights: always those of the weights as they are, and no number differs for them."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from trm_fast import ops
+from trm_fast.nn import TRM, copies
+from trm_fast.ops import backend, packed, reference
+from trm_fast.training import Trainer, TrainStep
+
+from .recorder import Recorder
+from .small import make_examples, rows_of, run_config
+from .test_step import CASES, Host, make, run, same
+
+LOW = {"dtype": "bfloat16"}
+NAMES = ["parts", "single", "clipped adamw", "attention", "puzzles", "dropout", "unrolled", "recomputed"]
+
+
+def check(step: TrainStep) -> None:
+    """The copies are what rounding and packing the weights anew gives."""
+    assert step.copies.made
+    for key, fresh in step.copies._anew().items():
+        assert torch.equal(step.copies.made[key], fresh)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_with_copies_is_a_step_that_rounds_each_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, training, parts = CASES[name]
+    with ops.use_backend("reference"):
+        kept = make(model, training | LOW, parts)
+        want = run(kept)
+        monkeypatch.setattr(copies.Copies, "used", lambda self: nullcontext())
+        monkeypatch.setattr("trm_fast.nn.model.once", lambda *_: nullcontext())
+        monkeypatch.setattr("trm_fast.nn.block.once", lambda *_: nullcontext())
+        assert same(run(make(model, training | LOW, parts)), want)
+    check(kept)
+
+
+@pytest.mark.parametrize("captured", [False, True])
+def test_every_step_writes_them(captured: bool) -> None:
+    step = make({}, LOW, 1, runner=Recorder() if captured else None)
+    host, seen = Host(step), []
+    for _ in range(4):
+        host()
+        check(step)
+        seen.append(next(iter(step.copies.made.values())).clone())
+    assert not torch.equal(seen[0], seen[-1])
+
+
+def test_weights_that_someone_else_wrote() -> None:
+    """Loaded between two steps, they are the ones that the next step computes with, in a replay as in a call."""
+    other = make({}, LOW, 1)
+    run(other, 3)
+    states = []
+    for runner in (None, Recorder()):
+        step = make({}, LOW, 1, runner=runner)
+        run(step, 2)
+        step.model.load_state_dict(other.model.state_dict())
+        step.copies.refresh()
+        check(step)
+        states.append(run(step, 2))
+    assert same(*states)
+
+
+def test_kernels_without_a_gradient_asked_for_by_name() -> None:
+    """In bfloat16 those of a CPU have none: the graded cycle is computed by parts."""
+    if backend.EXTENSION_MISSING:
+        pytest.skip(backend.EXTENSION_MISSING)
+    with ops.use_backend("cpp"):
+        step = make({}, LOW, 1)
+        run(step, 2)
+        check(step)
+
+
+def test_float32_has_none() -> None:
+    step = make({}, {}, 1)
+    assert not step.copies.made
+    assert step.optimizer.copies is None
+
+
+def test_a_resumed_run_and_its_evaluation(tmp_path: Path) -> None:
+    config = run_config(dtype="bfloat16", steps=20)
+    straight = Trainer(config, tmp_path / "straight")
+    straight.train()
+    Trainer(run_config(dtype="bfloat16", steps=10, schedule_steps=20), tmp_path / "stopped").train()
+    resumed = Trainer.resume(tmp_path / "stopped", config=config)
+    resumed.step_function.copies.refresh()
+    check(resumed.step_function)
+    resumed.train()
+    check(resumed.step_function)
+    ours, theirs = (t.step_function.tensors() for t in (resumed, straight))
+    assert same([ours], [theirs])
+    # Evaluation computes with the averaged weights, whatever copies training keeps.
+    fresh = TRM(config.model, torch.bfloat16)
+    fresh.load_state_dict({name: tensor.clone() for name, tensor in resumed._averaged_tensors().items()})
+    inputs = torch.from_numpy(resumed.dataset.test.inputs)
+    with resumed.step_function.copies.used(), torch.no_grad():
+        got, want = (m(inputs, m.initial_state(len(inputs))).logits for m in (resumed.averaged_model(), fresh.eval()))
+    assert torch.equal(got, want)
+
+
+def test_a_forward_makes_its_own_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One rounding of each weight of the network, however often it is applied, with gradients in float32."""
+    step = make({}, LOW, 1)
+    model, rows = step.model, rows_of(make_examples(3))
+    made = []
+
+    class Counted(dict[int, Tensor]):
+        def update(self, found: Any, **_: Any) -> None:  # type: ignore[override]
+            made.extend(found)
+            super().update(found)
+
+    monkeypatch.setattr(copies, "_plain", Counted())
+    with ops.use_backend("reference"):
+        out = model(rows["inputs"], model.initial_state(3))
+        model.loss(out, rows["labels"]).total.backward()
+    assert sorted(made) == sorted(id(w) for w in model.net.weights())
+    assert not copies._plain
+    assert all(w.grad is not None and w.grad.dtype == torch.float32 for w in model.net.weights())
+
+
+@pytest.fixture
+def packing(monkeypatch: pytest.MonkeyPatch) -> list[list[Tensor] | None]:
+    """The CUDA kernels' place taken by the reference on unpacked matrices; lists what was given to each call."""
+    if backend.EXTENSION_MISSING:
+        pytest.skip(backend.EXTENSION_MISSING)
+    given: list[list[Tensor] | None] = []
+    select = backend.select
+
+    def chosen(op: str, tensor: Tensor, *others: Tensor | None) -> str:
+        fused = op == "latent_recursion" and tensor.dtype == torch.bfloat16
+        return "cuda" if fused else select(op, tensor, *others)
+
+    def step(z: Tensor, injection: Tensor | None, weights: Any, ready: Any, eps: float) -> Tensor:
+        given.append(ready)
+        matrices = packed.pack_weights(weights, z.shape[1]) if ready is None else ready
+        plain = [
+            m[reference.interleaved_rows(len(w), layout.interleave, w.device), : w.shape[1]].float()
+            for m, w, layout in zip(matrices, weights, packed.layouts(weights, z.shape[1]), strict=True)
+        ]
+        # The gradient goes to the weights themselves.
+        plain = [p + (w - w.detach()) for p, w in zip(plain, weights, strict=True)]
+        h = z if injection is None else z + injection
+        return reference.latent_step(h, torch.zeros_like(h), [p.to(h.dtype) for p in plain], eps=eps)
+
+    monkeypatch.setattr(backend, "select", chosen)
+    monkeypatch.setattr(backend, "has_kernel", lambda op, z: chosen(op, z) == "cuda")
+    monkeypatch.setattr(packed, "latent_step", step)
+    return given
+
+
+SIZES = {"hidden_size": 128, "inner_multiple": 8}
+
+
+@pytest.mark.parametrize("recompute", ["none", "latent"])
+def test_packed_weights_are_kept_by_the_optimizer(packing: list[Any], recompute: str) -> None:
+    step = make(SIZES, LOW | {"recompute": recompute}, 2)
+    assert len(step.copies.network) == 4
+    assert step.copies.made[id(step.copies.network[0])].shape[1] == packed.TOKENS[0]
+    host = Host(step)
+    before = [w.detach().clone() for w in step.copies.network]
+    for _ in range(3):
+        host()
+        check(step)
+    assert packing
+    assert all(ready is not None for ready in packing), "no call packs the weights by itself"
+    assert not any(torch.equal(w, b) for w, b in zip(step.copies.network, before, strict=True))
+
+
+def test_without_a_training_step_the_kernels_pack(packing: list[Any]) -> None:
+    model = make(SIZES, LOW, 1).model
+    rows = rows_of(make_examples(3))
+    with torch.no_grad():
+        model(rows["inputs"], model.initial_state(3))
+    assert packing
+    assert not copies._packed
+
+
+def test_what_the_packing_kernels_cannot_take_is_computed_by_parts(packing: list[Any]) -> None:
+    step = make({"mixing": "attention"}, LOW, 1)
+    assert not step.copies.network
+    Host(step)()
+    check(step)
+    assert not packing

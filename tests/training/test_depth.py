@@ -1,0 +1,102 @@
+"""The depth curriculum: each stage is a model of its own depth, captured anew, and a resumed run is the same run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trm_fast.interchange import locate
+from trm_fast.nn import TRM
+from trm_fast.training import Trainer
+from trm_fast.training.config import RunConfig, read_yaml
+from trm_fast.training.estimate import seconds_of
+from trm_fast.training.trainer import read_metrics
+
+from .recorder import Recorder
+from .small import run_config
+from .test_step import CASES, Host, make, same
+
+MODEL = {"T_cycles": 3, "n_latent_steps": 2}
+STAGES = [
+    {"until": 9, "T_cycles": 1, "n_latent_steps": 1, "max_supervision_steps": 2},
+    {"until": 17, "T_cycles": 2},
+]
+DEPTHS = [(9, 1, 1, 2), (17, 2, 2, 4), (40, 3, 2, 4)]
+
+
+def config(**training: Any) -> RunConfig:
+    return run_config(MODEL, **{"depth": STAGES, "eval_every": 0, "log_every": 1, **training})
+
+
+def test_a_stage_lasts_until_its_step() -> None:
+    made = config()
+    for until, T, n, steps in DEPTHS:
+        model = made.model_at(until)
+        assert (model.T_cycles, model.n_latent_steps, model.max_supervision_steps) == (T, n, steps)
+        assert made.model_at(until + 1) != model or until == 40
+    assert made.model_at(99) == made.model
+    flop = [count * made.model_at(step).gemm_flop(training=True) for step, count in ((9, 9), (17, 8), (18, 23))]
+    assert made.flop() == sum(flop)
+    assert seconds_of(made, 1e9) < seconds_of(run_config(MODEL), 1e9)
+
+
+def test_it_survives_a_round_trip(tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_text(config().to_yaml())
+    again = run_config(MODEL, **read_yaml(tmp_path / "f.yaml")["training"])
+    assert again.training == config().training
+
+
+@pytest.mark.parametrize("name", ["dual", "unrolled", "puzzles"])
+def test_a_change_of_depth_is_captured_anew(name: str) -> None:
+    model, training, parts = CASES[name]
+    runs = []
+    for runner in (None, Recorder()):
+        torch.manual_seed(0)
+        step = make(model | {"n_latent_steps": 2}, training, parts, runner=runner)
+        whole, host, states = step.model.config, Host(step), []
+        for changes in ({"T_cycles": 1, "n_latent_steps": 1, "max_supervision_steps": 2}, {}):
+            before = [t.clone() for t in step.tensors()]
+            step.set_depth(whole.model_copy(update=changes))
+            assert same([before], [step.tensors()]), "a capture leaves no trace"
+            for _ in range(3):
+                host()
+                states.append([t.clone() for t in step.tensors()])
+        runs.append(states)
+    assert same(*runs)
+
+
+class Depths(Trainer):
+    """Writes down how deep each step was."""
+
+    def _one_step(self) -> None:
+        super()._one_step()
+        c = self.model.config
+        self.__dict__.setdefault("seen", []).append((c.T_cycles, c.n_latent_steps, c.max_supervision_steps))
+
+
+@pytest.mark.parametrize("stop", [5, 9, 13, 20])
+def test_a_resumed_run_is_the_run_that_was_not_stopped(stop: int, tmp_path: Path) -> None:
+    straight = Depths(config(steps=24, schedule_steps=24), tmp_path / "straight")
+    straight.train()
+    assert straight.__dict__["seen"] == [(1, 1, 2)] * 9 + [(2, 2, 4)] * 8 + [(3, 2, 4)] * 7
+    Trainer(config(steps=stop, schedule_steps=24), tmp_path / "stopped").train()
+    resumed = Depths.resume(tmp_path / "stopped", config=config(steps=24, schedule_steps=24))
+    assert resumed.model.config == resumed.config.model_at(stop + 1)
+    resumed.train()
+    assert same([straight.step_function.tensors()], [resumed.step_function.tensors()])  # type: ignore[attr-defined]
+    losses = [
+        [(r["step"], r["loss"], r["depth"]) for r in read_metrics(run) if "loss" in r]
+        for run in (straight.out, resumed.out)
+    ]
+    assert losses[0] == losses[1]
+    assert [depth for *_, depth in losses[0]] == [2] * 9 + [6] * 8 + [9] * 7
+
+
+def test_what_stops_early_is_as_deep_as_it_was_trained(tmp_path: Path) -> None:
+    trainer = Trainer(config(steps=12), tmp_path / "run")
+    trainer.train()
+    for found in (locate(str(tmp_path / "run")).model, TRM.from_pretrained(tmp_path / "run" / "model")):
+        assert found.config == trainer.config.model_at(12)
