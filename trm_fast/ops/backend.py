@@ -39,10 +39,10 @@ KERNELS: dict[str, dict[str, tuple[torch.dtype, ...]]] = {
     "attention": {"cpp": _FUSED, "triton": _GPU_FLOATS},
     "latent_step": {"cpp": _FUSED, "triton": _GPU_FLOATS, "cuda": (torch.bfloat16,)},
     "latent_recursion": {"cpp": _FUSED, "triton": _GPU_FLOATS, "cuda": (torch.bfloat16,)},
-    "stablemax": {"cpp": _FLOATS, "cuda": _GPU_FLOATS},
+    "stablemax": {"cpp": _FLOATS, "triton": _GPU_FLOATS, "cuda": _GPU_FLOATS},
     "stablemax_cross_entropy": {"cpp": _FLOATS, "triton": _GPU_FLOATS, "cuda": _GPU_FLOATS},
-    "adam_atan2_": {"cpp": (torch.float32, torch.float64), "cuda": (torch.float32,)},
-    "sign_sgd_rows_": {"cpp": (torch.float32, torch.float64), "cuda": (torch.float32,)},
+    "adam_atan2_": {"cpp": (torch.float32, torch.float64), "triton": (torch.float32,), "cuda": (torch.float32,)},
+    "sign_sgd_rows_": {"cpp": (torch.float32, torch.float64), "triton": (torch.float32,), "cuda": (torch.float32,)},
 }
 
 # The fused layers in C++: bfloat16 needs a CPU that multiplies it, and has no gradient.
