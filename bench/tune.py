@@ -56,6 +56,7 @@ SPACES: dict[str, dict[str, tuple[bool, dict[str, tuple[int, ...]]]]] = {
         "attend_bwd_queries": (True, ATTEND),
         "attend_bwd_keys": (True, ATTEND),
     },
+    "latent_step": {"qkv_fwd": (False, GEMM)},
     "adam_atan2_": {"adam_atan2": (False, FLAT)},
     "sign_sgd_rows_": {"sign_sgd_rows": (False, ROWS)},
 }
@@ -98,6 +99,10 @@ def case(op: str, batch: int, tokens: int, dtype: torch.dtype, device: str) -> C
         return Case([h, *weights], {}, dict.fromkeys(SPACES[op], (L, mix)))
     angles = torch.randn(L, D // heads // 2, device=device).repeat(1, 2)
     weights = [random(3 * D, D, fan_in=D), random(D, D, fan_in=D)]
+    if op == "latent_step":  # with attention: a mixer's kernels are tuned alone
+        weights += [random(2 * inner, D, fan_in=D), random(D, inner, fan_in=inner)]
+        call = lambda op, z, x, *w, **options: op(z, x, w, **options)  # noqa: E731
+        return Case([h, random(batch, L, D), *weights], {"heads": heads}, {"qkv_fwd": (D,)}, call)
     options = {"heads": heads, "rotary": (angles.cos(), angles.sin())}
     return Case([h, *weights], options, dict.fromkeys(SPACES[op], (L, D // heads)))
 

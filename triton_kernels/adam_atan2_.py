@@ -84,10 +84,7 @@ def adam_atan2_kernel(
     b_m = b_m + fresh1 * (b_g - b_m)
     b_v = b_v + fresh2 * (b_g * b_g - b_v)
     b_root = tl.sqrt_rn(b_v) * root
-    if ADAMW:
-        b_update = tl.math.div_rn(b_m, b_root + eps)
-    else:
-        b_update = atan2_of_root(b_m, b_root)
+    b_update = tl.math.div_rn(b_m, b_root + eps) if ADAMW else atan2_of_root(b_m, b_root)
     b_p = tl.load(p_p + i, mask=m, other=0) * keep - size * b_update
     tl.store(p_p + i, b_p, mask=m)
     tl.store(p_m + i, b_m, mask=m)

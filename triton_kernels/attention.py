@@ -1,8 +1,9 @@
-"""Attention over a few hundred tokens with rotary positions, residual and norm.
+"""Attention over a few hundred tokens with rotary positions, residual and norm; causal, or with padding, or both.
 
-The products are torch.mm and ``mlp.project``. Between them, queries and keys are rotated as they are loaded: a head is
-held as two halves, which are what rotary positions rotate against each other, so nothing is ever joined or written.
-Backward computes the probabilities again, once for the queries' gradient and once for the keys' and values'.
+The products are torch.mm (with an injection ``qkv_fwd_kernel``, which adds it as it loads) and ``mlp.project``. Between
+them, queries and keys are rotated as they are loaded: a head is held as two halves, which are what rotary positions
+rotate against each other, so nothing is ever joined or written. Backward computes the probabilities again, once for
+the queries' gradient and once for the keys' and values'.
 """
 
 from __future__ import annotations
@@ -14,11 +15,52 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from trm_fast.triton_kernels import configs
-from trm_fast.triton_kernels.layer import Spec, single_bwd, single_fwd
+from trm_fast.triton_kernels.layer import Spec, as_bytes, load_state, single_bwd, single_fwd
 from trm_fast.triton_kernels.mlp import add_products, in_dtype_of, project
 from trm_fast.triton_kernels.rms_norm import rms_norm_bwd
 
 LOG2_E = tl.constexpr(1.4426950408889634)
+UNSEEN = tl.constexpr(-1e30)  # a score that counts for nothing; finite, as rows may begin with keys that are all unseen
+
+
+@triton.jit
+def qkv_fwd_kernel(
+    p_h,
+    p_injection,
+    p_w,
+    p_qkv,
+    rows,
+    D: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
+):
+    """``qkv = (h + injection) w^T``."""
+    tiles = tl.cdiv(3 * D, COLUMNS)
+    i_row = (tl.program_id(0) // tiles * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
+    i_column = tl.program_id(0) % tiles * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    i_depth = tl.arange(0, DEPTH)
+    m_row, m_column = i_row < rows, i_column < 3 * D
+    at_h, at_w = i_row * D + i_depth[None, :], p_w + i_column * D + i_depth[:, None]
+    b_qkv = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for first in range(0, D, DEPTH):
+        m_h, m_w = m_row, m_column
+        if D % DEPTH:
+            m_h, m_w = m_h & (first + i_depth < D)[None, :], m_w & (first + i_depth < D)[:, None]
+        b_h = load_state(p_h, p_injection, at_h + first, m_h, True)
+        b_qkv = tl.dot(b_h, tl.load(at_w + first, mask=m_w, other=0), b_qkv, input_precision="ieee")
+    tl.store(p_qkv + i_row * 3 * D + i_column, b_qkv.to(p_qkv.dtype.element_ty), mask=m_row & m_column)
+
+
+@triton.jit
+def _seen(p_mask, i_query, i_key, L, CAUSAL: tl.constexpr, MASK: tl.constexpr):
+    """Which keys a query sees, the indices as broadcast to each other: it always sees itself."""
+    m = i_key < L
+    if MASK:
+        m = m & ((tl.load(p_mask + i_key, mask=i_key < L, other=0) != 0) | (i_key == i_query))
+    if CAUSAL:
+        m = m & (i_key <= i_query)
+    return m
 
 
 @triton.jit
@@ -45,6 +87,10 @@ def _load_rotated(p, p_cos, p_sin, i_row, i_half, L, width, half, stride, ROTATE
     if ROTATE:
         c_a, c_b, s_a, s_b = _load_angles(p_cos, p_sin, i_row, i_half, L, width, half)
         b_a, b_b = b_a * c_a - b_b * s_a, b_b * c_b + b_a * s_b
+        # Changes no value, but keeps the compiler from rotating anew in every warp, in a dot operand's layout: on sm_80
+        # that took thousands of bytes of spilled registers.
+        m_row = (i_row < L)[:, None]
+        b_a, b_b = tl.where(m_row, b_a, 0.0), tl.where(m_row, b_b, 0.0)
     return b_a.to(p.dtype.element_ty), b_b.to(p.dtype.element_ty)
 
 
@@ -78,6 +124,7 @@ def attend_fwd_kernel(
     p_qkv,
     p_cos,
     p_sin,
+    p_mask,
     p_out,
     p_lse,
     L: tl.constexpr,
@@ -87,6 +134,8 @@ def attend_fwd_kernel(
     half,
     scale,
     ROTATE: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    MASK: tl.constexpr,
     HALF: tl.constexpr,
     WIDTH: tl.constexpr,
     QUERIES: tl.constexpr,
@@ -103,7 +152,8 @@ def attend_fwd_kernel(
     for first in range(0, L, KEYS):
         i_key = first + tl.arange(0, KEYS)
         b_ka, b_kb = _load_rotated(p_q + D, p_cos, p_sin, i_key, i_half, L, width, half, 3 * D, ROTATE)
-        b_s = tl.where((i_key < L)[None, :], _scores(b_qa, b_qb, b_ka, b_kb, scale), float("-inf"))
+        m_seen = _seen(p_mask + i_sample * L, i_query[:, None], i_key[None, :], L, CAUSAL, MASK)
+        b_s = tl.where(m_seen, _scores(b_qa, b_qb, b_ka, b_kb, scale), UNSEEN)
         b_new = tl.maximum(b_max, tl.max(b_s, 1))
         b_p = tl.exp2(b_s - b_new[:, None])
         b_shrink = tl.exp2(b_max - b_new)
@@ -124,6 +174,7 @@ def attend_bwd_queries_kernel(
     p_qkv,
     p_cos,
     p_sin,
+    p_mask,
     p_lse,
     p_dot,
     p_dqkv,
@@ -134,6 +185,8 @@ def attend_bwd_queries_kernel(
     half,
     scale,
     ROTATE: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    MASK: tl.constexpr,
     HALF: tl.constexpr,
     WIDTH: tl.constexpr,
     QUERIES: tl.constexpr,
@@ -156,7 +209,8 @@ def attend_bwd_queries_kernel(
     for first in range(0, L, KEYS):
         i_key = first + tl.arange(0, KEYS)
         b_ka, b_kb = _load_rotated(p_q + D, p_cos, p_sin, i_key, i_half, L, width, half, 3 * D, ROTATE)
-        b_s = tl.where((i_key < L)[None, :], _scores(b_qa, b_qb, b_ka, b_kb, scale), float("-inf"))
+        m_seen = _seen(p_mask + i_sample * L, i_query[:, None], i_key[None, :], L, CAUSAL, MASK)
+        b_s = tl.where(m_seen, _scores(b_qa, b_qb, b_ka, b_kb, scale), UNSEEN)
         b_p = tl.exp2(b_s - b_lse[:, None])
         b_v = _load_head(p_q + 2 * D, i_key, i_width, L, width, 3 * D)
         b_dp = tl.dot(b_dout, tl.trans(b_v), input_precision="ieee")
@@ -173,6 +227,7 @@ def attend_bwd_keys_kernel(
     p_qkv,
     p_cos,
     p_sin,
+    p_mask,
     p_lse,
     p_dot,
     p_dqkv,
@@ -183,6 +238,8 @@ def attend_bwd_keys_kernel(
     half,
     scale,
     ROTATE: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    MASK: tl.constexpr,
     HALF: tl.constexpr,
     WIDTH: tl.constexpr,
     QUERIES: tl.constexpr,
@@ -208,6 +265,9 @@ def attend_bwd_keys_kernel(
         # Keys along the rows: the left operands of what follows, without a transposition in registers. Queries that
         # are not there have dout = 0; keys that are not there are not stored.
         b_p = tl.exp2(_scores(b_ka, b_kb, b_qa, b_qb, scale) - b_lse[None, :])
+        if CAUSAL or MASK:
+            m_seen = _seen(p_mask + i_sample * L, i_query[None, :], i_key[:, None], L, CAUSAL, MASK)
+            b_p = tl.where(m_seen, b_p, 0.0)
         b_dv = tl.dot(b_p.to(b_v.dtype), b_dout, b_dv, input_precision="ieee")
         b_dp = tl.dot(b_v, tl.trans(b_dout), input_precision="ieee")
         b_ds = (b_p * (b_dp - b_dot[None, :]) * scale).to(b_v.dtype)
@@ -222,15 +282,27 @@ def attend_bwd_keys_kernel(
 
 
 class Attention:
-    """The layer (``layer.Layer``); qkv (3 D, D), out (D, D), cos and sin (L, D / heads) or neither."""
+    """The layer (``layer.Layer``); qkv (3 D, D), out (D, D), cos and sin (L, D / heads) or neither.
+
+    ``mask``, uint8 (B, L): keys where it is 0 are seen by their own queries alone.
+    """
 
     def __init__(
-        self, qkv: Tensor, out: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None, eps: float
+        self,
+        qkv: Tensor,
+        out: Tensor,
+        heads: int,
+        cos: Tensor | None,
+        sin: Tensor | None,
+        eps: float,
+        mask: Tensor | None = None,
+        causal: bool = False,
     ) -> None:
         self.qkv, self.out, self.heads, self.eps = qkv.contiguous(), out.contiguous(), heads, eps
         self.rotate = cos is not None
         self.cos = self.out if cos is None else cos.contiguous()  # any pointer will do where none is read
         self.sin = self.out if sin is None else sin.contiguous()
+        self.masked, self.mask, self.causal = mask is not None, self.out if mask is None else mask, causal
         self.sums: list[Tensor] | None = None
 
     def kept(self, h: Tensor) -> list[Spec]:
@@ -247,20 +319,25 @@ class Attention:
         width = D // self.heads
         half = (width + 1) // 2
         block = {"HALF": max(16, triton.next_power_of_2(half)), "WIDTH": max(16, triton.next_power_of_2(width))}
-        return (L, D, self.heads, width, half, width**-0.5), {"ROTATE": self.rotate, **block}
+        flags = {"ROTATE": self.rotate, "CAUSAL": self.causal, "MASK": self.masked}
+        return (L, D, self.heads, width, half, width**-0.5), {**flags, **block}
 
     def forward(self, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> None:
-        h = h if injection is None else h + injection
         B, L, D = h.shape
         qkv, mixed, lse, rstd = kept if kept else [h.new_empty(shape, dtype=dtype) for shape, dtype in self.kept(h)]
-        torch.mm(h.view(B * L, D), self.qkv.t(), out=qkv.view(B * L, 3 * D))
+        if injection is None:
+            torch.mm(h.view(B * L, D), self.qkv.t(), out=qkv.view(B * L, 3 * D))
+        elif h.numel():
+            config = configs.lookup("qkv_fwd", h, D)
+            grid = (triton.cdiv(B * L, config["ROWS"]) * triton.cdiv(3 * D, config["COLUMNS"]),)
+            qkv_fwd_kernel[grid](h, injection, self.qkv, qkv, B * L, D, **config)
         if h.numel():
             sizes, block = self._sizes(h)
             config = configs.lookup("attend_fwd", h, L, sizes[3])
             attend_fwd_kernel[(triton.cdiv(L, config["QUERIES"]), B * self.heads)](
-                qkv, self.cos, self.sin, mixed, lse, *sizes, **block, **config
+                qkv, self.cos, self.sin, self.mask, mixed, lse, *sizes, **block, **config
             )
-        project(mixed.view(B * L, D), self.out, h, self.eps, y, rstd)
+        project(mixed.view(B * L, D), self.out, h, injection, self.eps, y, rstd)
 
     def backward(self, dy: Tensor, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> Tensor:
         h = h if injection is None else h + injection
@@ -272,11 +349,11 @@ class Attention:
             sizes, block = self._sizes(h)
             config = configs.lookup("attend_bwd_queries", h, L, sizes[3])
             attend_bwd_queries_kernel[(triton.cdiv(L, config["QUERIES"]), B * self.heads)](
-                dmixed, mixed, qkv, self.cos, self.sin, lse, dot, dqkv, *sizes, **block, **config
+                dmixed, mixed, qkv, self.cos, self.sin, self.mask, lse, dot, dqkv, *sizes, **block, **config
             )
             config = configs.lookup("attend_bwd_keys", h, L, sizes[3])
             attend_bwd_keys_kernel[(triton.cdiv(L, config["KEYS"]), B * self.heads)](
-                dmixed, qkv, self.cos, self.sin, lse, dot, dqkv, *sizes, **block, **config
+                dmixed, qkv, self.cos, self.sin, self.mask, lse, dot, dqkv, *sizes, **block, **config
             )
         wide = dqkv.view(B * L, 3 * D)
         self.sums = add_products(self.sums, (wide, h.view(B * L, D)), (d, mixed.view(B * L, D)))
@@ -287,10 +364,19 @@ class Attention:
 
 
 def attention_fwd(
-    h: Tensor, qkv: Tensor, out: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None, eps: float, keep: bool
+    h: Tensor,
+    qkv: Tensor,
+    out: Tensor,
+    heads: int,
+    cos: Tensor | None,
+    sin: Tensor | None,
+    eps: float,
+    keep: bool,
+    mask: Tensor | None,
+    causal: bool,
 ) -> tuple[Tensor, Tensor]:
     """(y, saved); saved is empty unless ``keep``."""
-    return single_fwd(Attention(qkv, out, heads, cos, sin, eps), h, keep)
+    return single_fwd(Attention(qkv, out, heads, cos, sin, eps, as_bytes(mask), causal), h, keep)
 
 
 def attention_bwd(
@@ -303,6 +389,8 @@ def attention_bwd(
     cos: Tensor | None,
     sin: Tensor | None,
     eps: float,
+    mask: Tensor | None,
+    causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(dh, dqkv, dout)."""
-    return single_bwd(Attention(qkv, out, heads, cos, sin, eps), dy, h, saved)
+    return single_bwd(Attention(qkv, out, heads, cos, sin, eps, as_bytes(mask), causal), dy, h, saved)

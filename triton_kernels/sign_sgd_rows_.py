@@ -3,7 +3,6 @@ order of the batch, and takes the step; the programs of the others leave the row
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor

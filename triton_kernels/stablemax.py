@@ -34,9 +34,7 @@ def _line_starts(lines, size, inner, LINES: tl.constexpr):
 
 
 @triton.jit
-def stablemax_fwd_kernel(
-    p_logits, p_out, lines, size: tl.constexpr, inner, ROWS: tl.constexpr, BLOCK: tl.constexpr
-):
+def stablemax_fwd_kernel(p_logits, p_out, lines, size: tl.constexpr, inner, ROWS: tl.constexpr, BLOCK: tl.constexpr):
     start, m_line = _line_starts(lines, size, inner, ROWS)
     total = tl.zeros((ROWS,), tl.float64)
     for first in range(0, size, BLOCK):

@@ -17,6 +17,7 @@ TYPES = {
     torch.float32: "*fp32",
     torch.float64: "*fp64",
     torch.int64: "*i64",
+    torch.uint8: "*u8",
 }
 
 

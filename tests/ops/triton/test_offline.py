@@ -33,21 +33,27 @@ def token_mixer(L: int, inner: int):
     from trm_fast.triton_kernels.token_mixer import TokenMixer
 
     h = torch.zeros(B, L, D, dtype=BF16)
-    layer = TokenMixer(torch.zeros(2 * inner, L, dtype=BF16), torch.zeros(L, inner, dtype=BF16), 1e-5)
-    kept = [h.new_zeros(shape, dtype=dtype) for shape, dtype in layer.kept(h)]
-    for injection in (None, h):  # the second backward adds to the sums of the first
-        layer.forward(h, injection, torch.empty_like(h), kept)
-        layer.backward(h, h, injection, h, kept)
+    weights = torch.zeros(2 * inner, L, dtype=BF16), torch.zeros(L, inner, dtype=BF16)
+    for mask in (None, torch.ones(B, L, dtype=torch.uint8)):
+        layer = TokenMixer(*weights, 1e-5, mask)
+        kept = [h.new_zeros(shape, dtype=dtype) for shape, dtype in layer.kept(h)]
+        for injection in (None, h):  # the second backward adds to the sums of the first
+            layer.forward(h, injection, torch.empty_like(h), kept)
+            layer.backward(h, h, injection, h, kept)
 
 
 def attention(L: int):
-    from trm_fast.triton_kernels.attention import attention_bwd, attention_fwd
+    from trm_fast.triton_kernels.attention import Attention, attention_bwd, attention_fwd
 
     h = torch.zeros(B, L, D, dtype=BF16)
     weights = torch.zeros(3 * D, D, dtype=BF16), torch.zeros(D, D, dtype=BF16)
     tables = torch.zeros(L, D // HEADS), torch.zeros(L, D // HEADS)
-    _, saved = attention_fwd(h, *weights, HEADS, *tables, 1e-5, True)
-    attention_bwd(h, h, saved, *weights, HEADS, *tables, 1e-5)
+    for mask in (None, torch.ones(B, L, dtype=torch.bool)):
+        more = mask, mask is not None
+        _, saved = attention_fwd(h, *weights, HEADS, *tables, 1e-5, True, *more)
+        attention_bwd(h, h, saved, *weights, HEADS, *tables, 1e-5, *more)
+    layer = Attention(*weights, HEADS, *tables, 1e-5)
+    layer.forward(h, h, torch.empty_like(h), ())
 
 
 def elementwise():
