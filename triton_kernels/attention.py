@@ -333,7 +333,7 @@ class Attention:
             qkv_fwd_kernel[grid](h, injection, self.qkv, qkv, B * L, D, **config)
         if h.numel():
             sizes, block = self._sizes(h)
-            config = configs.lookup("attend_fwd", h, L, sizes[3])
+            config = configs.lookup("attend_fwd", h, L, block["WIDTH"])
             attend_fwd_kernel[(triton.cdiv(L, config["QUERIES"]), B * self.heads)](
                 qkv, self.cos, self.sin, self.mask, mixed, lse, *sizes, **block, **config
             )
@@ -347,11 +347,11 @@ class Attention:
         dmixed, dqkv, dot = torch.mm(d, self.out), torch.empty_like(qkv), torch.empty_like(lse)
         if h.numel():
             sizes, block = self._sizes(h)
-            config = configs.lookup("attend_bwd_queries", h, L, sizes[3])
+            config = configs.lookup("attend_bwd_queries", h, L, block["WIDTH"])
             attend_bwd_queries_kernel[(triton.cdiv(L, config["QUERIES"]), B * self.heads)](
                 dmixed, mixed, qkv, self.cos, self.sin, self.mask, lse, dot, dqkv, *sizes, **block, **config
             )
-            config = configs.lookup("attend_bwd_keys", h, L, sizes[3])
+            config = configs.lookup("attend_bwd_keys", h, L, block["WIDTH"])
             attend_bwd_keys_kernel[(triton.cdiv(L, config["KEYS"]), B * self.heads)](
                 dmixed, qkv, self.cos, self.sin, self.mask, lse, dot, dqkv, *sizes, **block, **config
             )

@@ -1,7 +1,7 @@
 """Block sizes, warps and stages of every kernel, by architecture; ``bench/tune.py`` writes the table (configs.json).
 
-The rows of ``default`` fit an sm_80, too. No row has been measured on a card yet: they were chosen from what compiles
-without spills.
+The rows of ``default`` fit an sm_80, too; attention's are by the width of a head, as a power of two. No row has been
+measured on a card yet: they were chosen from what compiles without spills.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ TABLE = Path(__file__).with_name("configs.json")
 
 @functools.cache
 def table() -> dict[str, dict[str, dict[str, dict[str, int]]]]:
-    """architecture -> kernel -> "16" or "32" bits, or bits and a shape such as "16:512x1536" -> launch options."""
+    """architecture -> kernel -> "16" or "32" bits, or bits and a shape such as "16:512x1536", or the last of its sizes
+    alone -> launch options."""
     content: dict[str, dict[str, dict[str, dict[str, int]]]] = json.loads(TABLE.read_text())
     return content
 
@@ -40,7 +41,7 @@ def key(bits: int, *shape: int) -> str:
 @functools.cache
 def _lookup(kernel: str, arch: str, bits: int, shape: tuple[int, ...]) -> dict[str, Any]:
     for rows in (table().get(arch, {}).get(kernel, {}), table()["default"][kernel]):
-        for name in (key(bits, *shape), str(bits)):
+        for name in (key(bits, *shape), key(bits, *shape[-1:]), str(bits)):
             if name in rows:
                 return rows[name]
     raise KeyError(f"configs.json has no row for {kernel} with {bits} bits")
