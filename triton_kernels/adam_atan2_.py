@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -119,7 +118,9 @@ def adam_atan2_(
     adamw: bool,
 ) -> None:
     """Writes params, both moments, ``ema`` and ``copies`` (empty where there is none); float32, any layout."""
-    config = configs.lookup("adam_atan2", lr.new_empty(0, dtype=torch.float32))
+    if not params:
+        return
+    config = configs.lookup("adam_atan2", params[0])
     for i, p in enumerate(params):
         copy, group = (copies[i], interleave[i]) if copies else (p, 0)
         copied = bool(copies) and copy.numel() > 0

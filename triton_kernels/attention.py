@@ -120,6 +120,14 @@ def _scores(b_aa, b_ab, b_ba, b_bb, scale):
 
 
 @triton.jit
+def _place(L, heads, BLOCK: tl.constexpr):
+    """Which head of which sample this program works on, and that head's number in all; one axis of the grid, as the
+    others end at 65535."""
+    i_line = (tl.program_id(0) // tl.cdiv(L, BLOCK)).to(tl.int64)
+    return i_line, i_line // heads, (i_line % heads).to(tl.int32)
+
+
+@triton.jit
 def attend_fwd_kernel(
     p_qkv,
     p_cos,
@@ -141,8 +149,8 @@ def attend_fwd_kernel(
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
 ):
-    i_sample, i_head = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
-    i_query = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
+    i_line, i_sample, i_head = _place(L, heads, QUERIES)
+    i_query = tl.program_id(0) % tl.cdiv(L, QUERIES) * QUERIES + tl.arange(0, QUERIES)
     i_half, i_width = tl.arange(0, HALF), tl.arange(0, WIDTH)
     p_q = p_qkv + i_sample * L * 3 * D + i_head * width
     b_qa, b_qb = _load_rotated(p_q, p_cos, p_sin, i_query, i_half, L, width, half, 3 * D, ROTATE)
@@ -164,7 +172,7 @@ def attend_fwd_kernel(
     m = (i_query < L)[:, None] & (i_width < width)[None, :]
     at = i_sample * L * D + i_head * width + i_query.to(tl.int64)[:, None] * D + i_width[None, :]
     tl.store(p_out + at, (b_out / b_sum[:, None]).to(p_out.dtype.element_ty), mask=m)
-    tl.store(p_lse + tl.program_id(1).to(tl.int64) * L + i_query, b_max + tl.log2(b_sum), mask=i_query < L)
+    tl.store(p_lse + i_line * L + i_query, b_max + tl.log2(b_sum), mask=i_query < L)
 
 
 @triton.jit
@@ -193,15 +201,15 @@ def attend_bwd_queries_kernel(
     KEYS: tl.constexpr,
 ):
     """dq, and ``dot = sum(dout out)`` of every query, which the other kernel needs."""
-    i_sample, i_head = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
-    i_query = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
+    i_line, i_sample, i_head = _place(L, heads, QUERIES)
+    i_query = tl.program_id(0) % tl.cdiv(L, QUERIES) * QUERIES + tl.arange(0, QUERIES)
     i_half, i_width = tl.arange(0, HALF), tl.arange(0, WIDTH)
     p_q, at_out = p_qkv + i_sample * L * 3 * D + i_head * width, i_sample * L * D + i_head * width
     b_qa, b_qb = _load_rotated(p_q, p_cos, p_sin, i_query, i_half, L, width, half, 3 * D, ROTATE)
     b_dout = _load_head(p_dout + at_out, i_query, i_width, L, width, D)
     b_out = _load_head(p_out + at_out, i_query, i_width, L, width, D)
     b_dot = tl.sum(b_dout.to(tl.float32) * b_out.to(tl.float32), 1)
-    at_row = tl.program_id(1).to(tl.int64) * L + i_query
+    at_row = i_line * L + i_query
     b_lse = tl.load(p_lse + at_row, mask=i_query < L, other=0)
     tl.store(p_dot + at_row, b_dot, mask=i_query < L)
     b_dqa = tl.zeros((QUERIES, HALF), tl.float32)
@@ -246,8 +254,8 @@ def attend_bwd_keys_kernel(
     KEYS: tl.constexpr,
 ):
     """dk and dv."""
-    i_sample, i_head = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
-    i_key = tl.program_id(0) * KEYS + tl.arange(0, KEYS)
+    i_line, i_sample, i_head = _place(L, heads, KEYS)
+    i_key = tl.program_id(0) % tl.cdiv(L, KEYS) * KEYS + tl.arange(0, KEYS)
     i_half, i_width = tl.arange(0, HALF), tl.arange(0, WIDTH)
     p_q, at_out = p_qkv + i_sample * L * 3 * D + i_head * width, i_sample * L * D + i_head * width
     b_ka, b_kb = _load_rotated(p_q + D, p_cos, p_sin, i_key, i_half, L, width, half, 3 * D, ROTATE)
@@ -257,7 +265,7 @@ def attend_bwd_keys_kernel(
     b_dv = tl.zeros((KEYS, WIDTH), tl.float32)
     for first in range(0, L, QUERIES):
         i_query = first + tl.arange(0, QUERIES)
-        at_row, m_query = tl.program_id(1).to(tl.int64) * L + i_query, i_query < L
+        at_row, m_query = i_line * L + i_query, i_query < L
         b_qa, b_qb = _load_rotated(p_q, p_cos, p_sin, i_query, i_half, L, width, half, 3 * D, ROTATE)
         b_dout = _load_head(p_dout + at_out, i_query, i_width, L, width, D)
         b_lse = tl.load(p_lse + at_row, mask=m_query, other=0)
@@ -333,8 +341,8 @@ class Attention:
             qkv_fwd_kernel[grid](h, injection, self.qkv, qkv, B * L, D, **config)
         if h.numel():
             sizes, block = self._sizes(h)
-            config = configs.lookup("attend_fwd", h, L, block["WIDTH"])
-            attend_fwd_kernel[(triton.cdiv(L, config["QUERIES"]), B * self.heads)](
+            config = configs.lookup("attend_fwd", h, L, sizes[3], block=block["WIDTH"])
+            attend_fwd_kernel[(triton.cdiv(L, config["QUERIES"]) * B * self.heads,)](
                 qkv, self.cos, self.sin, self.mask, mixed, lse, *sizes, **block, **config
             )
         project(mixed.view(B * L, D), self.out, h, injection, self.eps, y, rstd)
@@ -347,12 +355,12 @@ class Attention:
         dmixed, dqkv, dot = torch.mm(d, self.out), torch.empty_like(qkv), torch.empty_like(lse)
         if h.numel():
             sizes, block = self._sizes(h)
-            config = configs.lookup("attend_bwd_queries", h, L, block["WIDTH"])
-            attend_bwd_queries_kernel[(triton.cdiv(L, config["QUERIES"]), B * self.heads)](
+            config = configs.lookup("attend_bwd_queries", h, L, sizes[3], block=block["WIDTH"])
+            attend_bwd_queries_kernel[(triton.cdiv(L, config["QUERIES"]) * B * self.heads,)](
                 dmixed, mixed, qkv, self.cos, self.sin, self.mask, lse, dot, dqkv, *sizes, **block, **config
             )
-            config = configs.lookup("attend_bwd_keys", h, L, block["WIDTH"])
-            attend_bwd_keys_kernel[(triton.cdiv(L, config["KEYS"]), B * self.heads)](
+            config = configs.lookup("attend_bwd_keys", h, L, sizes[3], block=block["WIDTH"])
+            attend_bwd_keys_kernel[(triton.cdiv(L, config["KEYS"]) * B * self.heads,)](
                 dmixed, qkv, self.cos, self.sin, self.mask, lse, dot, dqkv, *sizes, **block, **config
             )
         wide = dqkv.view(B * L, 3 * D)

@@ -188,7 +188,7 @@ class TokenMixer:
     """
 
     def __init__(self, gate_up: Tensor, down: Tensor, eps: float, mask: Tensor | None = None) -> None:
-        self.gate_up, self.down, self.eps, self.mask = gate_up, down, eps, mask
+        self.gate_up, self.down, self.eps, self.mask = gate_up.contiguous(), down.contiguous(), eps, mask
         self.fused = down.shape[0] <= MOST_TOKENS
         self._packed: Tensor | None = None
         self.sums: list[Tensor] | None = None
@@ -218,7 +218,7 @@ class TokenMixer:
             normalize(_over_tokens(self.down, swiglu_fwd(gate_up, 1)), h, 1, self.eps, y, rstd)
         elif h.numel():
             packed = self.packed()
-            config = configs.lookup("token_mixer_fwd", h, L, self.down.shape[1])
+            config = configs.lookup("token_mixer_fwd", h, L, self.down.shape[1], block=packed.shape[2])
             token_mixer_fwd_kernel[(B, triton.cdiv(D, config["CHANNELS"]))](
                 h, h if injection is None else injection, h if self.mask is None else self.mask, packed, y, rstd,
                 L, D, packed.shape[1], self.eps,
@@ -236,13 +236,13 @@ class TokenMixer:
         _, inner, tokens = packed.shape
         d = torch.empty_like(h)
         x = torch.empty_like(h) if inject or masked else h
-        config = configs.lookup("token_mixer_bwd", h, L, self.down.shape[1])
+        config = configs.lookup("token_mixer_bwd", h, L, self.down.shape[1], block=tokens)
         token_mixer_bwd_kernel[(B, triton.cdiv(D, config["CHANNELS"]))](
             dy, h, h if injection is None else injection, h if self.mask is None else self.mask, y, rstd, packed,
             dh, d, x, L, D, inner,
             INJECT=inject, MASK=masked, TOKENS=tokens, **config,
         )  # fmt: skip
-        config = dict(configs.lookup("token_mixer_bwd_weights", h, L, self.down.shape[1]))
+        config = dict(configs.lookup("token_mixer_bwd_weights", h, L, self.down.shape[1], block=tokens))
         tiles = B * triton.cdiv(D, config["CHANNELS"])
         slabs = min(config.pop("slabs"), tiles)
         add = self.sums is not None

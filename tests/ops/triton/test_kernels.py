@@ -267,6 +267,23 @@ def test_any_layout(triton, check, random, device):
     check("mlp", h[:1].expand(3, 9, 20), gate_up, down, grad=torch.ones(1, 1, 1, device=device).expand(3, 9, 20))
 
 
+def test_autocast_changes_nothing(triton, random, device):
+    """The products inside keep the dtype of their tensors."""
+    h, *weights = move(device, torch.float32, random(1, 5, 12), *attention_weights(random, 12))
+    results = []
+    for enabled in (False, True):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled):
+            leaf = h.clone().requires_grad_()
+            y = ops.attention(leaf, *weights, heads=2)
+            results.append((y.detach(), *torch.autograd.grad(y.sum(), leaf)))
+    assert all(map(torch.equal, *results))
+
+
+def test_transposed_weights_of_a_mixer(triton, check, random, device):
+    gate_up, down = (w.t().contiguous().t() for w in layer_weights(random, 9, 4))
+    check("token_mixer", *move(device, torch.float32, random(2, 9, 5), gate_up, down))
+
+
 def test_opcheck(triton, random, device):
     def opcheck(op, *arguments):
         torch.library.opcheck(op.default, arguments, test_utils=("test_schema", "test_faketensor"))
