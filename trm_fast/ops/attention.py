@@ -50,7 +50,7 @@ def attention(
         )
     if rotary is not None and any(table.shape != (L, D // heads) for table in rotary):
         raise ValueError(f"attention: cos and sin must be ({L}, {D // heads})")
-    chosen = backend.select_masked("attention", mask, causal, h, qkv, out)
+    chosen = backend.select_masked("attention", mask, causal, heads, h, qkv, out)
     if chosen == "reference":
         return reference.attention(h, qkv, out, heads, rotary, eps, mask, causal)
     cos, sin = rotary or (None, None)

@@ -47,6 +47,7 @@ KERNELS: dict[str, dict[str, tuple[torch.dtype, ...]]] = {
 
 # Of the layers with attention or a mixer: those that know padding and causal order.
 MASKED = ("reference", "triton")
+WIDEST_HEAD = 256  # whose queries, keys and values Triton's kernels hold without spilling
 
 # The fused layers in C++: bfloat16 needs a CPU that multiplies it, and has no gradient.
 FORWARD_ONLY = tuple(op for op, backends in KERNELS.items() if backends.get("cpp") is _FUSED)
@@ -167,8 +168,9 @@ def select(op: str, tensor: torch.Tensor, *others: torch.Tensor | None) -> str:
     return name
 
 
-def select_masked(op: str, mask: torch.Tensor | None, causal: bool, *tensors: torch.Tensor | None) -> str:
-    """``select`` for an op with a mask (bool, (B, L) of the first tensor's) or causal order, which not all know."""
+def select_masked(op: str, mask: torch.Tensor | None, causal: bool, heads: int, *tensors: torch.Tensor | None) -> str:
+    """``select`` for an op with a mask (bool, (B, L) of the first tensor's) or causal order, which not all know, or
+    with heads (0: none) that are wider than some can take."""
     first = tensors[0]
     assert first is not None
     if mask is not None and (mask.shape, mask.dtype, mask.device) != (first.shape[:2], torch.bool, first.device):
@@ -177,6 +179,8 @@ def select_masked(op: str, mask: torch.Tensor | None, causal: bool, *tensors: to
             f"but is {mask.dtype}, {tuple(mask.shape)}, on {mask.device}"
         )
     chosen = select(op, first, *tensors[1:])
+    if chosen == "triton" and heads and (width := first.shape[2] // heads) > WIDEST_HEAD:
+        return instead(op, chosen, f"its kernels take heads up to {WIDEST_HEAD} wide, not {width}")
     if chosen in MASKED or (mask is None and not causal):
         return chosen
     return instead(op, chosen, "its kernels know neither padding nor causal order")

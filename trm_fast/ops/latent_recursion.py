@@ -69,7 +69,7 @@ def latent_recursion(
             raise ValueError(
                 f"latent_recursion: {name} is {tuple(state.shape)} {state.dtype}, z is {tuple(z.shape)} {z.dtype}"
             )
-    chosen = backend.select_masked("latent_recursion", mask, causal, z, y, x, *weights)
+    chosen = backend.select_masked("latent_recursion", mask, causal, heads, z, y, x, *weights)
     if chosen == "cuda":
         if not (reason := fused.unfit(z, weights, heads)):
             return fused.latent_recursion(y, z, x, weights, n, packed, inject_last, cycles, eps)

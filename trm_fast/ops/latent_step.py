@@ -40,7 +40,7 @@ def latent_step(
         raise ValueError(
             f"latent_step: injection is {tuple(injection.shape)} {injection.dtype}, z is {tuple(z.shape)} {z.dtype}"
         )
-    chosen = backend.select_masked("latent_step", mask, causal, z, injection, *weights)
+    chosen = backend.select_masked("latent_step", mask, causal, heads, z, injection, *weights)
     if chosen == "cuda":
         if not (reason := fused.unfit(z, weights, heads)):
             return fused.latent_step(z, injection, weights, packed, eps)
