@@ -24,6 +24,7 @@ from torch import Tensor
 
 from trm_fast import ops
 from trm_fast.ops import reference
+from trm_fast.ops.check_cases import timed_case
 
 Options = dict[str, int]
 GAIN = 0.98
@@ -33,11 +34,13 @@ MIXER = {"CHANNELS": (64, 128), "INNER": (32, 64), "num_warps": (4, 8), "num_sta
 MIXER_WEIGHTS = {"CHANNELS": (32, 64), "INNER": (64,), "slabs": (8, 16, 32), "num_warps": (8,), "num_stages": (1, 2, 3)}
 ATTEND = {"QUERIES": (64, 128), "KEYS": (64, 128), "num_warps": (4, 8), "num_stages": (1, 2)}
 LINES = {"elements": (1024, 2048, 4096, 8192), "num_warps": (2, 4, 8)}
+ROWS = {"SAMPLES": (32, 64, 128), "COLUMNS": (32, 64, 128), "num_warps": (4, 8)}
 FLAT = {"BLOCK": (512, 1024, 2048, 4096), "num_warps": (2, 4, 8)}
 # op -> kernel -> (is it part of the backward, the values to try of each option)
 SPACES: dict[str, dict[str, tuple[bool, dict[str, tuple[int, ...]]]]] = {
     "rms_norm": {"rms_norm_fwd": (False, LINES), "rms_norm_bwd": (True, LINES)},
     "swiglu": {"swiglu_fwd": (False, FLAT), "swiglu_bwd": (True, FLAT)},
+    "stablemax": {"stablemax_fwd": (False, LINES), "stablemax_bwd": (True, LINES)},
     "stablemax_cross_entropy": {
         "stablemax_cross_entropy_fwd": (False, LINES),
         "stablemax_cross_entropy_bwd": (True, LINES),
@@ -53,6 +56,9 @@ SPACES: dict[str, dict[str, tuple[bool, dict[str, tuple[int, ...]]]]] = {
         "attend_bwd_queries": (True, ATTEND),
         "attend_bwd_keys": (True, ATTEND),
     },
+    "latent_step": {"qkv_fwd": (False, GEMM)},
+    "adam_atan2_": {"adam_atan2": (False, FLAT)},
+    "sign_sgd_rows_": {"sign_sgd_rows": (False, ROWS)},
 }
 
 
@@ -62,6 +68,7 @@ class Case(NamedTuple):
     inputs: list[Tensor]
     options: dict[str, Any]
     shapes: dict[str, tuple[int, ...]]
+    call: Callable[..., Tensor] = lambda op, *inputs, **options: op(*inputs, **options)
 
 
 def case(op: str, batch: int, tokens: int, dtype: torch.dtype, device: str) -> Case:
@@ -73,6 +80,10 @@ def case(op: str, batch: int, tokens: int, dtype: torch.dtype, device: str) -> C
         return (torch.randn(*shape, device=device) * fan_in**-0.5).to(dtype)
 
     h = random(batch, L, D)
+    if op in ("stablemax", "adam_atan2_", "sign_sgd_rows_"):
+        made = timed_case(op, batch)
+        kind = torch.float32 if op.endswith("_") else dtype  # the optimizer's weights
+        return Case(made.inputs(kind, torch.device(device)), {}, {}, made.call)
     if op == "rms_norm":
         return Case([h, random(batch, L, D)], {"dim": -1}, {})
     if op == "swiglu":
@@ -88,6 +99,10 @@ def case(op: str, batch: int, tokens: int, dtype: torch.dtype, device: str) -> C
         return Case([h, *weights], {}, dict.fromkeys(SPACES[op], (L, mix)))
     angles = torch.randn(L, D // heads // 2, device=device).repeat(1, 2)
     weights = [random(3 * D, D, fan_in=D), random(D, D, fan_in=D)]
+    if op == "latent_step":  # with attention: a mixer's kernels are tuned alone
+        weights += [random(2 * inner, D, fan_in=D), random(D, inner, fan_in=inner)]
+        call = lambda op, z, x, *w, **options: op(z, x, w, **options)  # noqa: E731
+        return Case([h, random(batch, L, D), *weights], {"heads": heads}, {"qkv_fwd": (D,)}, call)
     options = {"heads": heads, "rotary": (angles.cos(), angles.sin())}
     return Case([h, *weights], options, dict.fromkeys(SPACES[op], (L, D // heads)))
 
@@ -100,7 +115,7 @@ def candidates(space: dict[str, tuple[int, ...]]) -> Iterator[Options]:
 def run(op: Callable[..., Tensor], made: Case, backward: bool) -> list[Tensor]:
     leaves = [t.detach().requires_grad_(backward and t.is_floating_point()) for t in made.inputs]
     with torch.set_grad_enabled(backward):
-        out = op(*leaves, **made.options)
+        out = made.call(op, *leaves, **made.options)
     if not backward:
         return [out]
     grad = torch.ones_like(out)

@@ -1,8 +1,7 @@
-"""Attention over a few hundred tokens with rotary positions, residual and norm.
+"""Attention over a few hundred tokens with rotary positions, residual and norm; causal, or with padding, or both.
 
-The products are torch.mm and ``mlp.project``. Between them, queries and keys are rotated as they are loaded: a head is
-held as two halves, which are what rotary positions rotate against each other, so nothing is ever joined or written.
-Backward computes the probabilities again, once for the queries' gradient and once for the keys' and values'.
+The products are torch.mm (with an injection ``qkv_fwd_kernel``, which adds it as it loads) and ``mlp.project``; what
+lies between them is in ``attend``.
 """
 
 from __future__ import annotations
@@ -14,223 +13,63 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from trm_fast.triton_kernels import configs
-from trm_fast.triton_kernels.layer import Spec, single_bwd, single_fwd
+from trm_fast.triton_kernels.attend import attend_bwd_keys_kernel, attend_bwd_queries_kernel, attend_fwd_kernel
+from trm_fast.triton_kernels.layer import Spec, as_bytes, load_state, single_bwd, single_fwd
 from trm_fast.triton_kernels.mlp import add_products, in_dtype_of, project
 from trm_fast.triton_kernels.rms_norm import rms_norm_bwd
 
-LOG2_E = tl.constexpr(1.4426950408889634)
-
 
 @triton.jit
-def _load_halves(p, i_row, i_half, L, width, half, stride):
-    """Both halves of one head of some tokens, in float32."""
-    m_row = (i_row < L)[:, None]
-    at = i_row.to(tl.int64)[:, None] * stride + i_half[None, :]
-    b_a = tl.load(p + at, mask=m_row & (i_half < half)[None, :], other=0)
-    b_b = tl.load(p + at + half, mask=m_row & (i_half < width - half)[None, :], other=0)
-    return b_a.to(tl.float32), b_b.to(tl.float32)
-
-
-@triton.jit
-def _load_angles(p_cos, p_sin, i_row, i_half, L, width, half):
-    """cos of both halves, then sin of both halves."""
-    c_a, c_b = _load_halves(p_cos, i_row, i_half, L, width, half, width)
-    s_a, s_b = _load_halves(p_sin, i_row, i_half, L, width, half, width)
-    return c_a, c_b, s_a, s_b
-
-
-@triton.jit
-def _load_rotated(p, p_cos, p_sin, i_row, i_half, L, width, half, stride, ROTATE: tl.constexpr):
-    b_a, b_b = _load_halves(p, i_row, i_half, L, width, half, stride)
-    if ROTATE:
-        c_a, c_b, s_a, s_b = _load_angles(p_cos, p_sin, i_row, i_half, L, width, half)
-        b_a, b_b = b_a * c_a - b_b * s_a, b_b * c_b + b_a * s_b
-    return b_a.to(p.dtype.element_ty), b_b.to(p.dtype.element_ty)
-
-
-@triton.jit
-def _store_unrotated(p, b_a, b_b, p_cos, p_sin, i_row, i_half, L, width, half, stride, ROTATE: tl.constexpr):
-    """The gradient before the rotation, given that after it."""
-    if ROTATE:
-        c_a, c_b, s_a, s_b = _load_angles(p_cos, p_sin, i_row, i_half, L, width, half)
-        b_a, b_b = b_a * c_a + b_b * s_b, b_b * c_b - b_a * s_a
-    m_row = (i_row < L)[:, None]
-    at = i_row.to(tl.int64)[:, None] * stride + i_half[None, :]
-    tl.store(p + at, b_a.to(p.dtype.element_ty), mask=m_row & (i_half < half)[None, :])
-    tl.store(p + at + half, b_b.to(p.dtype.element_ty), mask=m_row & (i_half < width - half)[None, :])
-
-
-@triton.jit
-def _load_head(p, i_row, i_width, L, width, stride):
-    m = (i_row < L)[:, None] & (i_width < width)[None, :]
-    return tl.load(p + i_row.to(tl.int64)[:, None] * stride + i_width[None, :], mask=m, other=0)
-
-
-@triton.jit
-def _scores(b_aa, b_ab, b_ba, b_bb, scale):
-    """Of a's rows with b's, halves apart, times log2(e) for exp2."""
-    b_s = tl.dot(b_aa, tl.trans(b_ba), input_precision="ieee")
-    return tl.dot(b_ab, tl.trans(b_bb), b_s, input_precision="ieee") * (scale * LOG2_E)
-
-
-@triton.jit
-def attend_fwd_kernel(
+def qkv_fwd_kernel(
+    p_h,
+    p_injection,
+    p_w,
     p_qkv,
-    p_cos,
-    p_sin,
-    p_out,
-    p_lse,
-    L: tl.constexpr,
-    D,
-    heads,
-    width,
-    half,
-    scale,
-    ROTATE: tl.constexpr,
-    HALF: tl.constexpr,
-    WIDTH: tl.constexpr,
-    QUERIES: tl.constexpr,
-    KEYS: tl.constexpr,
+    rows,
+    D: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
 ):
-    i_sample, i_head = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
-    i_query = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
-    i_half, i_width = tl.arange(0, HALF), tl.arange(0, WIDTH)
-    p_q = p_qkv + i_sample * L * 3 * D + i_head * width
-    b_qa, b_qb = _load_rotated(p_q, p_cos, p_sin, i_query, i_half, L, width, half, 3 * D, ROTATE)
-    b_out = tl.zeros((QUERIES, WIDTH), tl.float32)
-    b_sum = tl.zeros((QUERIES,), tl.float32)
-    b_max = tl.full((QUERIES,), float("-inf"), tl.float32)
-    for first in range(0, L, KEYS):
-        i_key = first + tl.arange(0, KEYS)
-        b_ka, b_kb = _load_rotated(p_q + D, p_cos, p_sin, i_key, i_half, L, width, half, 3 * D, ROTATE)
-        b_s = tl.where((i_key < L)[None, :], _scores(b_qa, b_qb, b_ka, b_kb, scale), float("-inf"))
-        b_new = tl.maximum(b_max, tl.max(b_s, 1))
-        b_p = tl.exp2(b_s - b_new[:, None])
-        b_shrink = tl.exp2(b_max - b_new)
-        b_sum = b_sum * b_shrink + tl.sum(b_p, 1)
-        b_v = _load_head(p_q + 2 * D, i_key, i_width, L, width, 3 * D)
-        b_out = tl.dot(b_p.to(b_v.dtype), b_v, b_out * b_shrink[:, None], input_precision="ieee")
-        b_max = b_new
-    m = (i_query < L)[:, None] & (i_width < width)[None, :]
-    at = i_sample * L * D + i_head * width + i_query.to(tl.int64)[:, None] * D + i_width[None, :]
-    tl.store(p_out + at, (b_out / b_sum[:, None]).to(p_out.dtype.element_ty), mask=m)
-    tl.store(p_lse + tl.program_id(1).to(tl.int64) * L + i_query, b_max + tl.log2(b_sum), mask=i_query < L)
-
-
-@triton.jit
-def attend_bwd_queries_kernel(
-    p_dout,
-    p_out,
-    p_qkv,
-    p_cos,
-    p_sin,
-    p_lse,
-    p_dot,
-    p_dqkv,
-    L: tl.constexpr,
-    D,
-    heads,
-    width,
-    half,
-    scale,
-    ROTATE: tl.constexpr,
-    HALF: tl.constexpr,
-    WIDTH: tl.constexpr,
-    QUERIES: tl.constexpr,
-    KEYS: tl.constexpr,
-):
-    """dq, and ``dot = sum(dout out)`` of every query, which the other kernel needs."""
-    i_sample, i_head = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
-    i_query = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
-    i_half, i_width = tl.arange(0, HALF), tl.arange(0, WIDTH)
-    p_q, at_out = p_qkv + i_sample * L * 3 * D + i_head * width, i_sample * L * D + i_head * width
-    b_qa, b_qb = _load_rotated(p_q, p_cos, p_sin, i_query, i_half, L, width, half, 3 * D, ROTATE)
-    b_dout = _load_head(p_dout + at_out, i_query, i_width, L, width, D)
-    b_out = _load_head(p_out + at_out, i_query, i_width, L, width, D)
-    b_dot = tl.sum(b_dout.to(tl.float32) * b_out.to(tl.float32), 1)
-    at_row = tl.program_id(1).to(tl.int64) * L + i_query
-    b_lse = tl.load(p_lse + at_row, mask=i_query < L, other=0)
-    tl.store(p_dot + at_row, b_dot, mask=i_query < L)
-    b_dqa = tl.zeros((QUERIES, HALF), tl.float32)
-    b_dqb = tl.zeros((QUERIES, HALF), tl.float32)
-    for first in range(0, L, KEYS):
-        i_key = first + tl.arange(0, KEYS)
-        b_ka, b_kb = _load_rotated(p_q + D, p_cos, p_sin, i_key, i_half, L, width, half, 3 * D, ROTATE)
-        b_s = tl.where((i_key < L)[None, :], _scores(b_qa, b_qb, b_ka, b_kb, scale), float("-inf"))
-        b_p = tl.exp2(b_s - b_lse[:, None])
-        b_v = _load_head(p_q + 2 * D, i_key, i_width, L, width, 3 * D)
-        b_dp = tl.dot(b_dout, tl.trans(b_v), input_precision="ieee")
-        b_ds = (b_p * (b_dp - b_dot[:, None]) * scale).to(b_ka.dtype)
-        b_dqa = tl.dot(b_ds, b_ka, b_dqa, input_precision="ieee")
-        b_dqb = tl.dot(b_ds, b_kb, b_dqb, input_precision="ieee")
-    p_dq = p_dqkv + i_sample * L * 3 * D + i_head * width
-    _store_unrotated(p_dq, b_dqa, b_dqb, p_cos, p_sin, i_query, i_half, L, width, half, 3 * D, ROTATE)
-
-
-@triton.jit
-def attend_bwd_keys_kernel(
-    p_dout,
-    p_qkv,
-    p_cos,
-    p_sin,
-    p_lse,
-    p_dot,
-    p_dqkv,
-    L: tl.constexpr,
-    D,
-    heads,
-    width,
-    half,
-    scale,
-    ROTATE: tl.constexpr,
-    HALF: tl.constexpr,
-    WIDTH: tl.constexpr,
-    QUERIES: tl.constexpr,
-    KEYS: tl.constexpr,
-):
-    """dk and dv."""
-    i_sample, i_head = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
-    i_key = tl.program_id(0) * KEYS + tl.arange(0, KEYS)
-    i_half, i_width = tl.arange(0, HALF), tl.arange(0, WIDTH)
-    p_q, at_out = p_qkv + i_sample * L * 3 * D + i_head * width, i_sample * L * D + i_head * width
-    b_ka, b_kb = _load_rotated(p_q + D, p_cos, p_sin, i_key, i_half, L, width, half, 3 * D, ROTATE)
-    b_v = _load_head(p_q + 2 * D, i_key, i_width, L, width, 3 * D)
-    b_dka = tl.zeros((KEYS, HALF), tl.float32)
-    b_dkb = tl.zeros((KEYS, HALF), tl.float32)
-    b_dv = tl.zeros((KEYS, WIDTH), tl.float32)
-    for first in range(0, L, QUERIES):
-        i_query = first + tl.arange(0, QUERIES)
-        at_row, m_query = tl.program_id(1).to(tl.int64) * L + i_query, i_query < L
-        b_qa, b_qb = _load_rotated(p_q, p_cos, p_sin, i_query, i_half, L, width, half, 3 * D, ROTATE)
-        b_dout = _load_head(p_dout + at_out, i_query, i_width, L, width, D)
-        b_lse = tl.load(p_lse + at_row, mask=m_query, other=0)
-        b_dot = tl.load(p_dot + at_row, mask=m_query, other=0)
-        # Keys along the rows: the left operands of what follows, without a transposition in registers. Queries that
-        # are not there have dout = 0; keys that are not there are not stored.
-        b_p = tl.exp2(_scores(b_ka, b_kb, b_qa, b_qb, scale) - b_lse[None, :])
-        b_dv = tl.dot(b_p.to(b_v.dtype), b_dout, b_dv, input_precision="ieee")
-        b_dp = tl.dot(b_v, tl.trans(b_dout), input_precision="ieee")
-        b_ds = (b_p * (b_dp - b_dot[None, :]) * scale).to(b_v.dtype)
-        b_dka = tl.dot(b_ds, b_qa, b_dka, input_precision="ieee")
-        b_dkb = tl.dot(b_ds, b_qb, b_dkb, input_precision="ieee")
-    p_dk = p_dqkv + i_sample * L * 3 * D + i_head * width + D
-    _store_unrotated(p_dk, b_dka, b_dkb, p_cos, p_sin, i_key, i_half, L, width, half, 3 * D, ROTATE)
-    m = (i_key < L)[:, None] & (i_width < width)[None, :]
-    tl.store(
-        p_dk + D + i_key.to(tl.int64)[:, None] * 3 * D + i_width[None, :], b_dv.to(p_dqkv.dtype.element_ty), mask=m
-    )
+    """``qkv = (h + injection) w^T``."""
+    tiles = tl.cdiv(3 * D, COLUMNS)
+    i_row = (tl.program_id(0) // tiles * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
+    i_column = tl.program_id(0) % tiles * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    i_depth = tl.arange(0, DEPTH)
+    m_row, m_column = i_row < rows, i_column < 3 * D
+    at_h, at_w = i_row * D + i_depth[None, :], p_w + i_column * D + i_depth[:, None]
+    b_qkv = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for first in range(0, D, DEPTH):
+        m_h, m_w = m_row, m_column
+        if D % DEPTH:
+            m_h, m_w = m_h & (first + i_depth < D)[None, :], m_w & (first + i_depth < D)[:, None]
+        b_h = load_state(p_h, p_injection, at_h + first, m_h, True)
+        b_qkv = tl.dot(b_h, tl.load(at_w + first, mask=m_w, other=0), b_qkv, input_precision="ieee")
+    tl.store(p_qkv + i_row * 3 * D + i_column, b_qkv.to(p_qkv.dtype.element_ty), mask=m_row & m_column)
 
 
 class Attention:
-    """The layer (``layer.Layer``); qkv (3 D, D), out (D, D), cos and sin (L, D / heads) or neither."""
+    """The layer (``layer.Layer``); qkv (3 D, D), out (D, D), cos and sin (L, D / heads) or neither.
+
+    ``mask``, uint8 (B, L): keys where it is 0 are seen by their own queries alone.
+    """
 
     def __init__(
-        self, qkv: Tensor, out: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None, eps: float
+        self,
+        qkv: Tensor,
+        out: Tensor,
+        heads: int,
+        cos: Tensor | None,
+        sin: Tensor | None,
+        eps: float,
+        mask: Tensor | None = None,
+        causal: bool = False,
     ) -> None:
         self.qkv, self.out, self.heads, self.eps = qkv.contiguous(), out.contiguous(), heads, eps
         self.rotate = cos is not None
         self.cos = self.out if cos is None else cos.contiguous()  # any pointer will do where none is read
         self.sin = self.out if sin is None else sin.contiguous()
+        self.masked, self.mask, self.causal = mask is not None, self.out if mask is None else mask, causal
         self.sums: list[Tensor] | None = None
 
     def kept(self, h: Tensor) -> list[Spec]:
@@ -242,25 +81,34 @@ class Attention:
             ((B, L), torch.float32),
         ]
 
-    def _sizes(self, h: Tensor) -> tuple[tuple[int, int, int, int, int, float], dict[str, int]]:
-        _, L, D = h.shape
+    def _attend(self, kernel: triton.JITFunction, h: Tensor, along: str, over: str, *tensors: Tensor) -> None:
+        """Launches a program for each block of one axis, which loops over the other."""
+        B, L, D = h.shape
+        if not h.numel():
+            return
         width = D // self.heads
         half = (width + 1) // 2
-        block = {"HALF": max(16, triton.next_power_of_2(half)), "WIDTH": max(16, triton.next_power_of_2(width))}
-        return (L, D, self.heads, width, half, width**-0.5), {"ROTATE": self.rotate, **block}
+        padded = max(16, triton.next_power_of_2(width))
+        config = configs.lookup(kernel.__name__.removesuffix("_kernel"), h, L, width, block=padded)
+        kernel[(triton.cdiv(L, config[along]) * B * self.heads,)](
+            *tensors, L, D, self.heads, width, half, width**-0.5,
+            ROTATE=self.rotate, CAUSAL=self.causal, MASK=self.masked,
+            HALF=max(16, triton.next_power_of_2(half)), WIDTH=padded,
+            END=triton.cdiv(L, config[over]) * config[over], **config,
+        )  # fmt: skip
 
     def forward(self, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> None:
-        h = h if injection is None else h + injection
         B, L, D = h.shape
         qkv, mixed, lse, rstd = kept if kept else [h.new_empty(shape, dtype=dtype) for shape, dtype in self.kept(h)]
-        torch.mm(h.view(B * L, D), self.qkv.t(), out=qkv.view(B * L, 3 * D))
-        if h.numel():
-            sizes, block = self._sizes(h)
-            config = configs.lookup("attend_fwd", h, L, sizes[3])
-            attend_fwd_kernel[(triton.cdiv(L, config["QUERIES"]), B * self.heads)](
-                qkv, self.cos, self.sin, mixed, lse, *sizes, **block, **config
-            )
-        project(mixed.view(B * L, D), self.out, h, self.eps, y, rstd)
+        if injection is None:
+            torch.mm(h.view(B * L, D), self.qkv.t(), out=qkv.view(B * L, 3 * D))
+        elif h.numel():
+            config = configs.lookup("qkv_fwd", h, D)
+            grid = (triton.cdiv(B * L, config["ROWS"]) * triton.cdiv(3 * D, config["COLUMNS"]),)
+            qkv_fwd_kernel[grid](h, injection, self.qkv, qkv, B * L, D, **config)
+        tables = self.cos, self.sin, self.mask
+        self._attend(attend_fwd_kernel, h, "QUERIES", "KEYS", qkv, *tables, mixed, lse)
+        project(mixed.view(B * L, D), self.out, h, injection, self.eps, y, rstd)
 
     def backward(self, dy: Tensor, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> Tensor:
         h = h if injection is None else h + injection
@@ -268,16 +116,9 @@ class Attention:
         B, L, D = h.shape
         d = rms_norm_bwd(dy, y, rstd, -1).view(B * L, D)
         dmixed, dqkv, dot = torch.mm(d, self.out), torch.empty_like(qkv), torch.empty_like(lse)
-        if h.numel():
-            sizes, block = self._sizes(h)
-            config = configs.lookup("attend_bwd_queries", h, L, sizes[3])
-            attend_bwd_queries_kernel[(triton.cdiv(L, config["QUERIES"]), B * self.heads)](
-                dmixed, mixed, qkv, self.cos, self.sin, lse, dot, dqkv, *sizes, **block, **config
-            )
-            config = configs.lookup("attend_bwd_keys", h, L, sizes[3])
-            attend_bwd_keys_kernel[(triton.cdiv(L, config["KEYS"]), B * self.heads)](
-                dmixed, qkv, self.cos, self.sin, lse, dot, dqkv, *sizes, **block, **config
-            )
+        shared = qkv, self.cos, self.sin, self.mask, lse, dot, dqkv
+        self._attend(attend_bwd_queries_kernel, h, "QUERIES", "KEYS", dmixed, mixed, *shared)
+        self._attend(attend_bwd_keys_kernel, h, "KEYS", "QUERIES", dmixed, *shared)
         wide = dqkv.view(B * L, 3 * D)
         self.sums = add_products(self.sums, (wide, h.view(B * L, D)), (d, mixed.view(B * L, D)))
         return torch.addmm(d, wide, self.qkv).view(h.shape)
@@ -287,10 +128,19 @@ class Attention:
 
 
 def attention_fwd(
-    h: Tensor, qkv: Tensor, out: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None, eps: float, keep: bool
+    h: Tensor,
+    qkv: Tensor,
+    out: Tensor,
+    heads: int,
+    cos: Tensor | None,
+    sin: Tensor | None,
+    eps: float,
+    keep: bool,
+    mask: Tensor | None,
+    causal: bool,
 ) -> tuple[Tensor, Tensor]:
     """(y, saved); saved is empty unless ``keep``."""
-    return single_fwd(Attention(qkv, out, heads, cos, sin, eps), h, keep)
+    return single_fwd(Attention(qkv, out, heads, cos, sin, eps, as_bytes(mask), causal), h, keep)
 
 
 def attention_bwd(
@@ -303,6 +153,8 @@ def attention_bwd(
     cos: Tensor | None,
     sin: Tensor | None,
     eps: float,
+    mask: Tensor | None,
+    causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(dh, dqkv, dout)."""
-    return single_bwd(Attention(qkv, out, heads, cos, sin, eps), dy, h, saved)
+    return single_bwd(Attention(qkv, out, heads, cos, sin, eps, as_bytes(mask), causal), dy, h, saved)

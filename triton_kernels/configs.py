@@ -1,7 +1,7 @@
 """Block sizes, warps and stages of every kernel, by architecture; ``bench/tune.py`` writes the table (configs.json).
 
-The rows of ``default`` fit an sm_80, too. No row has been measured on a card yet: they were chosen from what compiles
-without spills.
+The rows of ``default`` fit an sm_80, too; attention's are by the width of a head, the mixer's by the tokens, as
+powers of two. No row has been measured on a card yet: they were chosen from what compiles without spills.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ TABLE = Path(__file__).with_name("configs.json")
 
 @functools.cache
 def table() -> dict[str, dict[str, dict[str, dict[str, int]]]]:
-    """architecture -> kernel -> "16" or "32" bits, or bits and a shape such as "16:512x1536" -> launch options."""
+    """architecture -> kernel -> "16" or "32" bits, or bits and a shape such as "16:512x1536", or bits and the
+    size of a block that the kernel holds whole, such as "16:128" -> launch options."""
     content: dict[str, dict[str, dict[str, dict[str, int]]]] = json.loads(TABLE.read_text())
     return content
 
@@ -38,9 +39,9 @@ def key(bits: int, *shape: int) -> str:
 
 
 @functools.cache
-def _lookup(kernel: str, arch: str, bits: int, shape: tuple[int, ...]) -> dict[str, Any]:
+def _lookup(kernel: str, arch: str, bits: int, shape: tuple[int, ...], block: int) -> dict[str, Any]:
     for rows in (table().get(arch, {}).get(kernel, {}), table()["default"][kernel]):
-        for name in (key(bits, *shape), str(bits)):
+        for name in (key(bits, *shape), key(bits, block), str(bits)):
             if name in rows:
                 return rows[name]
     raise KeyError(f"configs.json has no row for {kernel} with {bits} bits")
@@ -53,6 +54,6 @@ def put(arch: str, kernel: str, name: str, options: dict[str, int]) -> None:
     architecture.cache_clear()
 
 
-def lookup(kernel: str, tensor: Tensor, *shape: int) -> dict[str, Any]:
-    """Keyword arguments for a launch: that shape's row where one was tuned, else the dtype's."""
-    return _lookup(kernel, architecture(tensor.device), 8 * tensor.element_size(), shape)
+def lookup(kernel: str, tensor: Tensor, *shape: int, block: int = 0) -> dict[str, Any]:
+    """Keyword arguments for a launch: that shape's row where one was tuned, else the block's, else the dtype's."""
+    return _lookup(kernel, architecture(tensor.device), 8 * tensor.element_size(), shape, block)

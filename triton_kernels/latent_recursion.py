@@ -1,7 +1,7 @@
 """Cycles of the recursion as a sequence of the layers' launches; ``latent_step`` is its last application alone.
 
-The injection ``y + x`` is added once a cycle; the token mixer adds it to the state as it loads it. Nothing here reads a
-tensor or depends on one, so the whole of it can be one part of a CUDA graph.
+The injection ``y + x`` is added once a cycle; a block's first layer adds it to the state as it loads it. Nothing here
+reads a tensor or depends on one, so the whole of it can be one part of a CUDA graph.
 """
 
 from __future__ import annotations
@@ -11,17 +11,29 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from trm_fast.triton_kernels.attention import Attention
-from trm_fast.triton_kernels.layer import Layer, Spec, size, split
+from trm_fast.triton_kernels.layer import Layer, Spec, as_bytes, size, split
 from trm_fast.triton_kernels.mlp import MLP
 from trm_fast.triton_kernels.token_mixer import TokenMixer
 
 
-def network(weights: Sequence[Tensor], heads: int, cos: Tensor | None, sin: Tensor | None, eps: float) -> list[Layer]:
+def network(
+    weights: Sequence[Tensor],
+    heads: int,
+    cos: Tensor | None,
+    sin: Tensor | None,
+    eps: float,
+    mask: Tensor | None,
+    causal: bool,
+) -> list[Layer]:
     """Four weights a block."""
     layers: list[Layer] = []
+    mask = as_bytes(mask)
     for i in range(0, len(weights), 4):
         w_in, w_out, gate_up, down = weights[i : i + 4]
-        layers.append(Attention(w_in, w_out, heads, cos, sin, eps) if heads else TokenMixer(w_in, w_out, eps))
+        if heads:
+            layers.append(Attention(w_in, w_out, heads, cos, sin, eps, mask, causal))
+        else:
+            layers.append(TokenMixer(w_in, w_out, eps, mask))
         layers.append(MLP(gate_up, down, eps))
     return layers
 
@@ -60,9 +72,11 @@ def latent_recursion_fwd(
     inject_last: bool,
     eps: float,
     keep: bool,
+    mask: Tensor | None,
+    causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(y, z, saved) after the cycles; y is empty in single state, saved unless ``keep``, which is for one cycle."""
-    layers = network(weights, heads, cos, sin, eps)
+    layers = network(weights, heads, cos, sin, eps, mask, causal)
     y, z, x = (None if t is None else t.contiguous() for t in (y, z, x))
     assert z is not None
     if keep:
@@ -125,12 +139,14 @@ def latent_recursion_bwd(
     dual: bool,
     inject_last: bool,
     eps: float,
+    mask: Tensor | None,
+    causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     """(dy, dz, dx, the weights' gradients) of one cycle; dy is empty in single state, dx where nothing is injected.
 
     Gradients that meet from several applications are added up in float32.
     """
-    layers = network(weights, heads, cos, sin, eps)
+    layers = network(weights, heads, cos, sin, eps, mask, causal)
     z = z.contiguous()
     specs = saved_specs(layers, z, n, dual, inject_last)
     slots = split(saved, specs)

@@ -9,10 +9,21 @@ from math import prod
 from typing import Protocol
 
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
 Spec = tuple[tuple[int, ...], torch.dtype]
 ALIGNMENT = 128  # bytes: a transaction
+
+
+@triton.jit
+def load_state(p_h, p_injection, at, m, INJECT: tl.constexpr):
+    """A layer's input in its dtype; the injection is added on the way, and rounded as the sum in memory would be."""
+    b_x = tl.load(p_h + at, mask=m, other=0)
+    if INJECT:
+        b_x = (b_x.to(tl.float32) + tl.load(p_injection + at, mask=m, other=0).to(tl.float32)).to(b_x.dtype)
+    return b_x
 
 
 class Layer(Protocol):
@@ -29,6 +40,11 @@ class Layer(Protocol):
 
     def gradients(self) -> list[Tensor]:
         """Of the weights, summed over every ``backward``, in their dtype."""
+
+
+def as_bytes(mask: Tensor | None) -> Tensor | None:
+    """A mask (B, L) of booleans as kernels read it."""
+    return None if mask is None else mask.contiguous().view(torch.uint8)
 
 
 def size(specs: Sequence[Spec]) -> int:

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from trm_fast.triton_kernels import configs
-from trm_fast.triton_kernels.layer import Spec, single_bwd, single_fwd
+from trm_fast.triton_kernels.layer import Spec, load_state, single_bwd, single_fwd
 from trm_fast.triton_kernels.rms_norm import normalize, rms_norm_bwd
 from trm_fast.triton_kernels.swiglu import silu_mul, silu_mul_bwd
 
@@ -65,25 +65,27 @@ def gate_up_fwd_kernel(
 def project_fwd_kernel(
     p_a,
     p_w,
-    p_residual,
+    p_h,
+    p_injection,
     p_y,
     p_rstd,
     rows,
     K: tl.constexpr,
     D,
     eps,
+    INJECT: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    """``y = rms_norm(residual + a w^T)``; a program holds whole rows."""
+    """``y = rms_norm(h + a w^T)``, h with its injection; a program holds whole rows."""
     i_row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
     i_column, i_depth = tl.arange(0, WIDTH), tl.arange(0, DEPTH)
     m_row, m_column = (i_row < rows)[:, None], (i_column < D)[None, :]
     at_a = p_a + i_row[:, None] * K + i_depth[None, :]
     at_w = p_w + i_column[None, :] * K + i_depth[:, None]
     at, m = i_row[:, None] * D + i_column[None, :], m_row & m_column
-    b_y = tl.load(p_residual + at, mask=m, other=0).to(tl.float32)
+    b_y = load_state(p_h, p_injection, at, m, INJECT).to(tl.float32)
     for first in range(0, K, DEPTH):
         m_a, m_w = m_row, m_column
         if K % DEPTH:
@@ -134,16 +136,17 @@ def down_bwd_kernel(
     tl.store(p_hidden + i_row * inner + i_column, silu_mul(b_gate, b_up).to(dtype), mask=m)
 
 
-def project(a: Tensor, w: Tensor, residual: Tensor, eps: float, y: Tensor, rstd: Tensor) -> None:
-    """``y = rms_norm(residual + a w^T)`` over channels, into y and rstd; a (rows, K), w (D, K), all contiguous."""
+def project(a: Tensor, w: Tensor, h: Tensor, injection: Tensor | None, eps: float, y: Tensor, rstd: Tensor) -> None:
+    """``y = rms_norm(h + injection + a w^T)`` over channels, into y and rstd; a (rows, K), w (D, K), all contiguous."""
     (rows, K), D = a.shape, w.shape[0]
     if D > WIDEST_ROW:
-        normalize(torch.mm(a, w.t()), residual.view(rows, D), -1, eps, y, rstd)
+        h = h if injection is None else h + injection
+        normalize(torch.mm(a, w.t()), h.view(rows, D), -1, eps, y, rstd)
     elif rows:
         config = configs.lookup("project_fwd", a, D, K)
         project_fwd_kernel[(triton.cdiv(rows, config["ROWS"]),)](
-            a, w, residual, y, rstd, rows, K, D, eps,
-            WIDTH=max(16, triton.next_power_of_2(D)), **config,
+            a, w, h, h if injection is None else injection, y, rstd, rows, K, D, eps,
+            INJECT=injection is not None, WIDTH=max(16, triton.next_power_of_2(D)), **config,
         )  # fmt: skip
 
 
@@ -171,7 +174,7 @@ class MLP:
                 h, self.gate_up, hidden, pre, rows, D, inner,
                 KEEP=bool(kept), **config,
             )  # fmt: skip
-        project(hidden, self.down, h, self.eps, y, rstd)
+        project(hidden, self.down, h, None, self.eps, y, rstd)
 
     def backward(self, dy: Tensor, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> Tensor:
         h = h if injection is None else h + injection

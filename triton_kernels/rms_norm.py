@@ -117,7 +117,8 @@ def blocks(size: int, inner: int, elements: int) -> dict[str, int | bool]:
     return {"DENSE": inner == 1, "SIZE": length, "LINES": lines}
 
 
-def _axis(x: Tensor, dim: int) -> tuple[int, int, int]:
+def axis_of(x: Tensor, dim: int) -> tuple[int, int, int]:
+    """Lines along ``dim``, their size, and how far apart a line's elements lie; x contiguous."""
     dim = dim % x.dim()
     size, inner = x.shape[dim], math.prod(x.shape[dim + 1 :])
     return x.numel() // max(size, 1), size, inner
@@ -135,7 +136,7 @@ def rms_norm_fwd(x: Tensor, residual: Tensor | None, dim: int, eps: float) -> tu
 
 def normalize(x: Tensor, residual: Tensor | None, dim: int, eps: float, y: Tensor, rstd: Tensor) -> None:
     """As ``rms_norm_fwd``, into tensors that are there; everything contiguous."""
-    lines, size, inner = _axis(x, dim)
+    lines, size, inner = axis_of(x, dim)
     if not x.numel():
         rstd.fill_(eps**-0.5)
         return
@@ -150,7 +151,7 @@ def normalize(x: Tensor, residual: Tensor | None, dim: int, eps: float, y: Tenso
 def rms_norm_bwd(dy: Tensor, y: Tensor, rstd: Tensor, dim: int) -> Tensor:
     """The gradient of ``x``, and of ``residual``; the result y stands for the input."""
     dx = torch.empty_like(y, memory_format=torch.contiguous_format)
-    lines, size, inner = _axis(y, dim)
+    lines, size, inner = axis_of(y, dim)
     if not y.numel():
         return dx
     config = dict(configs.lookup("rms_norm_bwd", y))

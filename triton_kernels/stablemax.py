@@ -1,4 +1,4 @@
-"""Stable-max cross-entropy: scores ``x + 1`` for x >= 0, ``1 / (1 - x)`` below; everything in float64, as published.
+"""Stable-max and its cross-entropy: scores ``x + 1`` for x >= 0, ``1 / (1 - x)`` below; all in float64, as published.
 
 The logits are few beside the states, so a card's slow float64 does not show.
 """
@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from trm_fast.triton_kernels import configs
+from trm_fast.triton_kernels.rms_norm import axis_of
 
 
 @triton.jit
@@ -17,6 +18,57 @@ def _score(x):
     b_x = x.to(tl.float64)
     # The divisor of the branch not taken must not be zero.
     return tl.where(b_x < 0, 1.0 / (1.0 - tl.where(b_x < 0, b_x, 0.0)), b_x + 1.0)
+
+
+@triton.jit
+def _slope(x, b_score):
+    """The score's derivative."""
+    return tl.where(x < 0, b_score * b_score, 1.0)
+
+
+@triton.jit
+def _line_starts(lines, size, inner, LINES: tl.constexpr):
+    """Where this program's lines start, ``size`` elements that lie ``inner`` apart, and which exist."""
+    i_line = tl.program_id(0).to(tl.int64) * LINES + tl.arange(0, LINES)
+    return (i_line // inner * size * inner + i_line % inner)[:, None], (i_line < lines)[:, None]
+
+
+@triton.jit
+def stablemax_fwd_kernel(p_logits, p_out, lines, size: tl.constexpr, inner, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    start, m_line = _line_starts(lines, size, inner, ROWS)
+    total = tl.zeros((ROWS,), tl.float64)
+    for first in range(0, size, BLOCK):
+        i = (first + tl.arange(0, BLOCK))[None, :]
+        m = m_line & (i < size)
+        total += tl.sum(tl.where(m, _score(tl.load(p_logits + start + i * inner, mask=m, other=0)), 0.0), 1)
+    for first in range(0, size, BLOCK):
+        i = (first + tl.arange(0, BLOCK))[None, :]
+        m = m_line & (i < size)
+        b_x = tl.load(p_logits + start + i * inner, mask=m, other=0)
+        tl.store(p_out + start + i * inner, _score(b_x) / total[:, None], mask=m)
+
+
+@triton.jit
+def stablemax_bwd_kernel(
+    p_dout, p_logits, p_dlogits, lines, size: tl.constexpr, inner, ROWS: tl.constexpr, BLOCK: tl.constexpr
+):
+    """``dx = s'(x) / total (dp - sum(dp s) / total)``."""
+    start, m_line = _line_starts(lines, size, inner, ROWS)
+    total = tl.zeros((ROWS,), tl.float64)
+    product = tl.zeros((ROWS,), tl.float64)
+    for first in range(0, size, BLOCK):
+        i = (first + tl.arange(0, BLOCK))[None, :]
+        m = m_line & (i < size)
+        b_score = tl.where(m, _score(tl.load(p_logits + start + i * inner, mask=m, other=0)), 0.0)
+        total += tl.sum(b_score, 1)
+        product += tl.sum(b_score * tl.load(p_dout + start + i * inner, mask=m, other=0), 1)
+    mean = (product / total)[:, None]
+    for first in range(0, size, BLOCK):
+        i = (first + tl.arange(0, BLOCK))[None, :]
+        m = m_line & (i < size)
+        b_x = tl.load(p_logits + start + i * inner, mask=m, other=0)
+        b_d = _slope(b_x, _score(b_x)) / total[:, None] * (tl.load(p_dout + start + i * inner, mask=m, other=0) - mean)
+        tl.store(p_dlogits + start + i * inner, b_d.to(p_dlogits.dtype.element_ty), mask=m)
 
 
 @triton.jit
@@ -68,15 +120,37 @@ def stablemax_cross_entropy_bwd_kernel(
         b_x = tl.load(p_logits + at, mask=m & inside[:, None], other=0)
         b_score = _score(b_x)
         b_d = share[:, None] - tl.where(i_class[None, :] == label[:, None], dloss[:, None] / b_score, 0.0)
-        b_d = tl.where(inside[:, None], b_d * tl.where(b_x < 0, b_score * b_score, 1.0), 0.0)
+        b_d = tl.where(inside[:, None], b_d * _slope(b_x, b_score), 0.0)
         tl.store(p_dlogits + at, b_d.to(p_dlogits.dtype.element_ty), mask=m)
 
 
-def _options(name: str, logits: Tensor, rows: int) -> tuple[tuple[int], dict[str, int]]:
+def _options(name: str, logits: Tensor, rows: int, classes: int) -> tuple[tuple[int], dict[str, int]]:
     config = dict(configs.lookup(name, logits))
-    block = min(triton.next_power_of_2(logits.shape[-1]), 1024)
+    block = min(triton.next_power_of_2(classes), 1024)
     per_program = max(1, config.pop("elements") // block)
     return (triton.cdiv(rows, per_program),), {"ROWS": per_program, "BLOCK": block, **config}
+
+
+def stablemax_fwd(logits: Tensor, dim: int) -> Tensor:
+    """Probabilities over ``dim``, float64."""
+    out = logits.new_empty(logits.shape, dtype=torch.float64)
+    if out.numel():
+        lines, size, inner = axis_of(logits, dim)
+        grid, options = _options("stablemax_fwd", logits, lines, size)
+        stablemax_fwd_kernel[grid](logits.contiguous(), out, lines, size, inner, **options)
+    return out
+
+
+def stablemax_bwd(dprobabilities: Tensor, logits: Tensor, dim: int) -> Tensor:
+    """The gradient of the logits, in their dtype."""
+    dlogits = torch.empty_like(logits, memory_format=torch.contiguous_format)
+    if dlogits.numel():
+        lines, size, inner = axis_of(logits, dim)
+        grid, options = _options("stablemax_bwd", logits, lines, size)
+        stablemax_bwd_kernel[grid](
+            dprobabilities.contiguous(), logits.contiguous(), dlogits, lines, size, inner, **options
+        )
+    return dlogits
 
 
 def stablemax_cross_entropy_fwd(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
@@ -84,7 +158,7 @@ def stablemax_cross_entropy_fwd(logits: Tensor, labels: Tensor, ignore_index: in
     loss = logits.new_empty(labels.shape, dtype=torch.float64)
     total = torch.empty_like(loss)
     if loss.numel():
-        grid, options = _options("stablemax_cross_entropy_fwd", logits, loss.numel())
+        grid, options = _options("stablemax_cross_entropy_fwd", logits, loss.numel(), logits.shape[-1])
         stablemax_cross_entropy_fwd_kernel[grid](
             logits.contiguous(), labels.contiguous(), loss, total,
             loss.numel(), logits.shape[-1], ignore_index, **options,
@@ -98,7 +172,7 @@ def stablemax_cross_entropy_bwd(
     """The gradient of the logits, in their dtype; zero where the label is ignored or none."""
     dlogits = torch.empty_like(logits, memory_format=torch.contiguous_format)
     if dlogits.numel():
-        grid, options = _options("stablemax_cross_entropy_bwd", logits, labels.numel())
+        grid, options = _options("stablemax_cross_entropy_bwd", logits, labels.numel(), logits.shape[-1])
         stablemax_cross_entropy_bwd_kernel[grid](
             dloss.contiguous(), logits.contiguous(), labels.contiguous(), total.contiguous(), dlogits,
             labels.numel(), logits.shape[-1], ignore_index, **options,

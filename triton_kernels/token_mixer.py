@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from trm_fast.triton_kernels import configs
-from trm_fast.triton_kernels.layer import Spec, single_bwd, single_fwd
+from trm_fast.triton_kernels.layer import Spec, load_state, single_bwd, single_fwd
 from trm_fast.triton_kernels.mlp import in_dtype_of
 from trm_fast.triton_kernels.rms_norm import normalize, rms_norm_bwd
 from trm_fast.triton_kernels.swiglu import silu_mul, silu_mul_bwd, swiglu_bwd, swiglu_fwd
@@ -25,12 +25,11 @@ INNER_MULTIPLE = 64  # the packed inner width's divisor: no kernel masks weights
 
 
 @triton.jit
-def _load_state(p_h, p_injection, at, m, INJECT: tl.constexpr):
-    """The layer's input in its dtype; the injection is added on the way, and rounded as the sum in memory would be."""
-    b_x = tl.load(p_h + at, mask=m, other=0)
-    if INJECT:
-        b_x = (b_x.to(tl.float32) + tl.load(p_injection + at, mask=m, other=0).to(tl.float32)).to(b_x.dtype)
-    return b_x
+def _there(p_mask, m_token, MASK: tl.constexpr):
+    """Which tokens are read: padding counts as zeros."""
+    if MASK:
+        m_token = m_token & (tl.load(p_mask, mask=m_token, other=0) != 0)
+    return m_token
 
 
 @triton.jit
@@ -46,6 +45,7 @@ def _load_norm_bwd(p_dy, p_y, p_rstd, at, m, i_rstd, m_rstd, L):
 def token_mixer_fwd_kernel(
     p_h,
     p_injection,
+    p_mask,
     p_packed,
     p_y,
     p_rstd,
@@ -54,6 +54,7 @@ def token_mixer_fwd_kernel(
     inner: tl.constexpr,
     eps,
     INJECT: tl.constexpr,
+    MASK: tl.constexpr,
     TOKENS: tl.constexpr,
     CHANNELS: tl.constexpr,
     INNER: tl.constexpr,
@@ -63,7 +64,8 @@ def token_mixer_fwd_kernel(
     m_channel = i_channel < D
     at = i_sample * L * D + i_token[:, None] * D + i_channel[None, :]
     m = (i_token < L)[:, None] & m_channel[None, :]
-    b_x = _load_state(p_h, p_injection, at, m, INJECT)
+    m_there = _there(p_mask + i_sample * L + i_token, i_token < L, MASK)
+    b_x = load_state(p_h, p_injection, at, m & m_there[:, None], INJECT)
     b_y = b_x.to(tl.float32)  # the residual: as the sum's start it takes no registers of its own
     for first in range(0, inner, INNER):
         at_w = p_packed + (first + tl.arange(0, INNER))[:, None] * TOKENS + i_token[None, :]
@@ -81,6 +83,7 @@ def token_mixer_bwd_kernel(
     p_dy,
     p_h,
     p_injection,
+    p_mask,
     p_y,
     p_rstd,
     p_packed,
@@ -91,22 +94,24 @@ def token_mixer_bwd_kernel(
     D,
     inner: tl.constexpr,
     INJECT: tl.constexpr,
+    MASK: tl.constexpr,
     TOKENS: tl.constexpr,
     CHANNELS: tl.constexpr,
     INNER: tl.constexpr,
 ):
     """The gradient of the input; and for the weights' kernel, which reads them many times, the gradient before the
-    norm (d) and the input with its injection (x)."""
+    norm (d) and the input as it was read (x)."""
     i_sample = tl.program_id(0).to(tl.int64)
     i_channel, i_token = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS), tl.arange(0, TOKENS)
     m_channel = i_channel < D
     at = i_sample * L * D + i_token[:, None] * D + i_channel[None, :]
     m = (i_token < L)[:, None] & m_channel[None, :]
-    b_x = _load_state(p_h, p_injection, at, m, INJECT)
+    m_there = _there(p_mask + i_sample * L + i_token, i_token < L, MASK)
+    b_x = load_state(p_h, p_injection, at, m & m_there[:, None], INJECT)
     b_dx = _load_norm_bwd(p_dy, p_y, p_rstd, at, m, i_sample * D + i_channel, m_channel, L)
     b_d = b_dx.to(b_x.dtype)
     tl.store(p_d + at, b_d, mask=m)
-    if INJECT:
+    if INJECT or MASK:
         tl.store(p_x + at, b_x, mask=m)
     for first in range(0, inner, INNER):
         at_w = p_packed + (first + tl.arange(0, INNER))[:, None] * TOKENS + i_token[None, :]
@@ -117,6 +122,8 @@ def token_mixer_bwd_kernel(
         b_dgate, b_dup = silu_mul_bwd(b_dhidden, b_gate, b_up)
         b_dx = tl.dot(tl.trans(b_wgate), b_dgate.to(b_x.dtype), b_dx, input_precision="ieee")
         b_dx = tl.dot(tl.trans(b_wup), b_dup.to(b_x.dtype), b_dx, input_precision="ieee")
+    if MASK:
+        b_dx = tl.where(m_there[:, None], b_dx, 0.0)
     tl.store(p_dh + at, b_dx.to(p_dh.dtype.element_ty), mask=m)
 
 
@@ -177,10 +184,11 @@ class TokenMixer:
     """The layer (``layer.Layer``); gate_up (2 I, L), down (L, I).
 
     The kernels take gate, up and down^T as (3, I, L), both rounded up: packed once a call, not once a launch.
+    ``mask``, uint8 (B, L): tokens where it is 0 are read as zeros.
     """
 
-    def __init__(self, gate_up: Tensor, down: Tensor, eps: float) -> None:
-        self.gate_up, self.down, self.eps = gate_up, down, eps
+    def __init__(self, gate_up: Tensor, down: Tensor, eps: float, mask: Tensor | None = None) -> None:
+        self.gate_up, self.down, self.eps, self.mask = gate_up.contiguous(), down.contiguous(), eps, mask
         self.fused = down.shape[0] <= MOST_TOKENS
         self._packed: Tensor | None = None
         self.sums: list[Tensor] | None = None
@@ -203,36 +211,38 @@ class TokenMixer:
         B, L, D = h.shape
         rstd = kept[0] if kept else h.new_empty(B, 1, D, dtype=torch.float32)
         if not self.fused:
-            h = h if injection is None else h + injection
+            h = self._read(h, injection)
             gate_up = _over_tokens(self.gate_up, h)
             if kept:
                 kept[1].copy_(gate_up)
             normalize(_over_tokens(self.down, swiglu_fwd(gate_up, 1)), h, 1, self.eps, y, rstd)
         elif h.numel():
             packed = self.packed()
-            config = configs.lookup("token_mixer_fwd", h, L, self.down.shape[1])
+            config = configs.lookup("token_mixer_fwd", h, L, self.down.shape[1], block=packed.shape[2])
             token_mixer_fwd_kernel[(B, triton.cdiv(D, config["CHANNELS"]))](
-                h, h if injection is None else injection, packed, y, rstd, L, D, packed.shape[1], self.eps,
-                INJECT=injection is not None, TOKENS=packed.shape[2], **config,
+                h, h if injection is None else injection, h if self.mask is None else self.mask, packed, y, rstd,
+                L, D, packed.shape[1], self.eps,
+                INJECT=injection is not None, MASK=self.mask is not None, TOKENS=packed.shape[2], **config,
             )  # fmt: skip
 
     def backward(self, dy: Tensor, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> Tensor:
         if not self.fused:
-            return self._backward_in_parts(dy, h if injection is None else h + injection, y, *kept)
+            return self._backward_in_parts(dy, self._read(h, injection), y, *kept)
         dh = torch.empty_like(h)
         if not h.numel():
             return dh
-        (rstd,), packed, inject = kept, self.packed(), injection is not None
+        (rstd,), packed, inject, masked = kept, self.packed(), injection is not None, self.mask is not None
         B, L, D = h.shape
         _, inner, tokens = packed.shape
         d = torch.empty_like(h)
-        x = h if injection is None else torch.empty_like(h)
-        config = configs.lookup("token_mixer_bwd", h, L, self.down.shape[1])
+        x = torch.empty_like(h) if inject or masked else h
+        config = configs.lookup("token_mixer_bwd", h, L, self.down.shape[1], block=tokens)
         token_mixer_bwd_kernel[(B, triton.cdiv(D, config["CHANNELS"]))](
-            dy, h, h if injection is None else injection, y, rstd, packed, dh, d, x, L, D, inner,
-            INJECT=inject, TOKENS=tokens, **config,
+            dy, h, h if injection is None else injection, h if self.mask is None else self.mask, y, rstd, packed,
+            dh, d, x, L, D, inner,
+            INJECT=inject, MASK=masked, TOKENS=tokens, **config,
         )  # fmt: skip
-        config = dict(configs.lookup("token_mixer_bwd_weights", h, L, self.down.shape[1]))
+        config = dict(configs.lookup("token_mixer_bwd_weights", h, L, self.down.shape[1], block=tokens))
         tiles = B * triton.cdiv(D, config["CHANNELS"])
         slabs = min(config.pop("slabs"), tiles)
         add = self.sums is not None
@@ -249,7 +259,12 @@ class TokenMixer:
         pairs = ((dgate_up, h), (d, swiglu_fwd(gate_up, 1)))
         products = [torch.bmm(a, b.transpose(1, 2)).sum(0, dtype=torch.float32) for a, b in pairs]
         self.sums = products if self.sums is None else [s.add_(p) for s, p in zip(self.sums, products, strict=True)]
-        return d + _over_tokens(self.gate_up.t(), dgate_up)
+        dh = d + _over_tokens(self.gate_up.t(), dgate_up)
+        return dh if self.mask is None else dh * self.mask.unsqueeze(-1)
+
+    def _read(self, h: Tensor, injection: Tensor | None) -> Tensor:
+        h = h if injection is None else h + injection
+        return h if self.mask is None else h * self.mask.unsqueeze(-1)
 
     def gradients(self) -> list[Tensor]:
         weights = (self.gate_up, self.down)

@@ -7,8 +7,10 @@ namespace {
 #ifdef TRM_FAST_CUDA
 void check_matrix(const Tensor& matrix, int64_t rows, int64_t columns) {
   STD_TORCH_CHECK(matrix.dim() == 2 && matrix.size(0) == rows && matrix.size(1) == columns && matrix.is_contiguous() &&
-                      matrix.is_cuda() && matrix.scalar_type() == ScalarType::BFloat16,
-                  "latent_step: a packed weight must be a contiguous bfloat16 matrix of ", rows, " x ", columns);
+                      matrix.is_cuda() && matrix.scalar_type() == ScalarType::BFloat16 &&
+                      reinterpret_cast<uintptr_t>(matrix.const_data_ptr()) % 16 == 0,
+                  "latent_step: a packed weight must be a contiguous bfloat16 matrix of ", rows, " x ", columns,
+                  ", 16 bytes aligned");
 }
 
 // A contiguous tensor that 16-byte loads may read.

@@ -71,3 +71,41 @@ def test_arguments_must_fit(random):
         ops.attention(h, qkv, out, 3)
     with pytest.raises(ValueError, match=r"cos and sin must be \(9, 10\)"):
         ops.attention(h, qkv, out, 2, tables(8, 10))
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_padding_is_as_if_it_were_cut_off(random, heads):
+    """By the row without it, and whatever the padding holds; auto passes over kernels that know no masks."""
+    h, qkv, out = inputs(random, 3, 7, 20)
+    lengths = [7, 4, 1]
+    mask = torch.arange(7) < torch.tensor(lengths).unsqueeze(1)
+    cos, sin = tables(7, 20 // heads)
+    for causal in (False, True):
+        y = ops.attention(h, qkv, out, heads, (cos, sin), mask=mask, causal=causal)
+        for row, length in enumerate(lengths):
+            short = h[row : row + 1, :length], qkv, out, heads, (cos[:length], sin[:length])
+            torch.testing.assert_close(y[row, :length], ops.attention(*short, causal=causal)[0])
+
+
+def test_causal_tokens_do_not_see_later_ones(random):
+    h, qkv, out = inputs(random, 2, 9, 20)
+    changed = torch.cat((h[:, :5], random(2, 4, 20)), 1)
+    ys = [ops.attention(x, qkv, out, 2, causal=True) for x in (h, changed)]
+    torch.testing.assert_close(ys[0][:, :5], ys[1][:, :5])
+    assert not torch.allclose(ys[0][:, 5:], ys[1][:, 5:])
+
+
+def test_masks_are_checked_and_not_ignored(cpp, random):
+    h, qkv, out = inputs(random, 2, 9, 20)
+    for mask, causal in ((torch.ones(2, 9, dtype=torch.bool), False), (None, True)):
+        with pytest.raises(ops.BackendUnavailable, match="know neither padding nor causal order"):
+            ops.attention(h, qkv, out, 2, mask=mask, causal=causal)
+    with pytest.raises(ValueError, match=r"the mask must be bool, \(2, 9\)"):
+        ops.attention(h, qkv, out, 2, mask=torch.ones(2, 9))
+
+
+def test_gradcheck_with_padding(random):
+    tensors = [t.double().requires_grad_() for t in inputs(random, 2, 4, 4)]
+    mask = torch.tensor([[1, 1, 0, 1], [0, 0, 1, 1]], dtype=torch.bool)
+    with ops.use_backend("reference"):
+        assert torch.autograd.gradcheck(lambda *t: ops.attention(*t, 2, mask=mask, causal=True), tensors)

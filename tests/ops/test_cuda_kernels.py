@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,28 +24,64 @@ SANITIZE = "CUDA_ON_CPU_SANITIZE"
 
 
 @pytest.fixture(scope="session")
-def device(tmp_path_factory) -> ctypes.CDLL:
+def device(tmp_path_factory) -> Launchers:
     if not (compiler := shutil.which("g++")):
         pytest.skip("no g++")
     library = tmp_path_factory.mktemp("cuda_on_cpu") / "kernels.so"
-    sources = [HERE / "cuda_on_cpu" / "entry.cpp", *(CSRC / "ops" / "cuda").glob("*.cu")]
+    sources = (CSRC / "ops" / "cuda").glob("*.cu")
     flags = ["-O1", "-g", "-std=c++17", "-fno-strict-aliasing", "-shared", "-fPIC"]
     flags += [f"-I{HERE / 'cuda_on_cpu'}", f"-I{CSRC}", "-x", "c++"]
     if SANITIZE in os.environ:
         flags.append("-fsanitize=address")
     subprocess.run([compiler, *flags, *map(str, sources), "-o", str(library)], check=True)
-    return ctypes.CDLL(str(library))
+    return Launchers(library)
 
 
-def call(function, dtype: torch.dtype, *arguments: object) -> None:
-    """Tensors go as pointers, integers as int64, floats as the type that they come in."""
+class Launchers:
+    """The functions of ``csrc/ops/cuda/launch.h`` by name; called with a dtype, it goes first, and a null stream last.
 
-    def convert(value: object) -> object:
-        if value is None or isinstance(value, Tensor):
-            return ctypes.c_void_p(None if value is None else value.data_ptr())
-        return ctypes.c_int64(value) if isinstance(value, int) else value
+    Tensors go as pointers, integers as int64, all else as it comes: ctypes knows how C++ takes plain structs.
+    """
 
-    assert function(ctypes.c_int(TYPES[dtype]), *map(convert, arguments)) == 0
+    def __init__(self, library: Path) -> None:
+        self.path, self.library = library, ctypes.CDLL(str(library))
+        table = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True, text=True, check=True)
+        self.symbols = [line.split()[-1] for line in table.stdout.splitlines()]
+
+    def symbol(self, name: str) -> str:
+        return next(s for s in self.symbols if s.startswith(f"_ZN8trm_fast4cuda{len(name)}{name}E"))
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        function = self.library[self.symbol(name)]
+
+        def launch(*arguments: object) -> None:
+            assert function(*map(convert, arguments), ctypes.c_void_p(None)) == 0
+
+        return launch
+
+
+def convert(value: object) -> object:
+    if value is None or isinstance(value, Tensor):
+        return ctypes.c_void_p(None if value is None else value.data_ptr())
+    if isinstance(value, torch.dtype):
+        return ctypes.c_int(TYPES[value])
+    return ctypes.c_int64(value) if isinstance(value, int) else value
+
+
+class Axis(ctypes.Structure):
+    """As in kernels.h."""
+
+    _fields_ = tuple((name, ctypes.c_int64) for name in ("outer", "size", "inner"))
+
+
+class Scalar(ctypes.Structure):
+    """As in launch.h; ``of`` a 0-dim float32 tensor, as the recipe has them, or of None."""
+
+    _fields_ = (("data", ctypes.c_void_p), ("kind", ctypes.c_int32))
+
+    @classmethod
+    def of(cls, tensor: Tensor | None) -> Scalar:
+        return cls(None if tensor is None else tensor.data_ptr(), 0)
 
 
 def nan_like(tensor: Tensor, **changes: object) -> Tensor:
@@ -62,8 +99,8 @@ def test_rms_norm(device, random, judge, axis, dtype, with_residual):
     x, residual, dy = (random(*axis, dtype=dtype) for _ in range(3))
     y, dx, rstd = nan_like(x), nan_like(x), torch.full((axis[0], axis[2]), torch.nan)
     residual = residual if with_residual else None
-    call(device.rms_norm_fwd, dtype, x, residual, y, rstd, *axis, ctypes.c_float(1e-5))
-    call(device.rms_norm_bwd, dtype, dy, y, rstd, dx, *axis)
+    device.rms_norm_fwd(dtype, x, residual, y, rstd, Axis(*axis), ctypes.c_float(1e-5))
+    device.rms_norm_bwd(dtype, dy, y, rstd, dx, Axis(*axis))
     judge([y, dx], reference.rms_norm, [x] if residual is None else [x, residual], dy, dim=1)
 
 
@@ -71,7 +108,7 @@ def test_unaligned_pointers_take_the_narrow_path(device, random):
     x = random(2 * 64 + 1)[1:].view(2, 64)
     y, rstd = nan_like(x), torch.full((2,), torch.nan)
     assert x.data_ptr() % 16
-    call(device.rms_norm_fwd, x.dtype, x, None, y, rstd, 2, 64, 1, ctypes.c_float(1e-5))
+    device.rms_norm_fwd(x.dtype, x, None, y, rstd, Axis(2, 64, 1), ctypes.c_float(1e-5))
     torch.testing.assert_close(y, reference.rms_norm(x))
 
 
@@ -80,8 +117,8 @@ def test_unaligned_pointers_take_the_narrow_path(device, random):
 def test_swiglu(device, random, judge, shape, dtype):
     gate_up, dout = random(*shape, dtype=dtype), random(shape[0], 1, shape[2], dtype=dtype)
     out, dgate_up = nan_like(dout), nan_like(gate_up)
-    call(device.swiglu_fwd, dtype, gate_up, out, shape[2], dout.numel())
-    call(device.swiglu_bwd, dtype, dout, gate_up, dgate_up, shape[2], dout.numel())
+    device.swiglu_fwd(dtype, gate_up, out, shape[2], dout.numel())
+    device.swiglu_bwd(dtype, dout, gate_up, dgate_up, shape[2], dout.numel())
     judge([out, dgate_up], reference.swiglu, [gate_up], dout, dim=1)
 
 
@@ -90,8 +127,8 @@ def test_swiglu(device, random, judge, shape, dtype):
 def test_stablemax(device, random, judge, axis, dtype):
     logits, dp = 8 * random(*axis, dtype=dtype), random(*axis, dtype=torch.float64)
     p, dlogits = nan_like(dp), nan_like(logits)
-    call(device.stablemax_fwd, dtype, logits, p, *axis)
-    call(device.stablemax_bwd, dtype, dp, logits, dlogits, *axis)
+    device.stablemax_fwd(dtype, logits, p, Axis(*axis))
+    device.stablemax_bwd(dtype, dp, logits, dlogits, Axis(*axis))
     judge([p, dlogits], reference.stablemax, [logits], dp, dim=1)
 
 
@@ -103,16 +140,16 @@ def test_stablemax_cross_entropy(device, random, judge, rows, classes, dtype):
     labels[::5] = -100
     logits[::5] = torch.nan  # what is ignored is not looked at
     loss, total, dlogits = nan_like(dloss), nan_like(dloss), nan_like(logits)
-    call(device.stablemax_cross_entropy_fwd, dtype, logits, labels, loss, total, rows, classes, -100)
-    call(device.stablemax_cross_entropy_bwd, dtype, dloss, logits, labels, total, dlogits, rows, classes, -100)
+    device.stablemax_cross_entropy_fwd(dtype, logits, labels, loss, total, rows, classes, -100)
+    device.stablemax_cross_entropy_bwd(dtype, dloss, logits, labels, total, dlogits, rows, classes, -100)
     judge([loss, dlogits], lambda x: reference.stablemax_cross_entropy(x, labels), [logits], dloss)
 
 
 def test_a_wrong_label_cannot_be_missed(device, random):
     logits, labels = random(3, 5), torch.tensor([0, 5, -1])
     loss, total, dlogits = torch.zeros(3).double(), torch.zeros(3).double(), torch.zeros(3, 5)
-    call(device.stablemax_cross_entropy_fwd, logits.dtype, logits, labels, loss, total, 3, 5, -100)
-    call(device.stablemax_cross_entropy_bwd, logits.dtype, torch.ones(3).double(), logits, labels, total, dlogits,
+    device.stablemax_cross_entropy_fwd(logits.dtype, logits, labels, loss, total, 3, 5, -100)
+    device.stablemax_cross_entropy_bwd(logits.dtype, torch.ones(3).double(), logits, labels, total, dlogits,
          3, 5, -100)  # fmt: skip
     assert loss.isnan().tolist() == [False, True, True]
     assert dlogits.isnan().all(1).tolist() == [False, True, True]
@@ -125,6 +162,15 @@ class AdamTensor(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("p", "g", "m", "v", "ema", "copy")),
         *((name, ctypes.c_int64) for name in ("count", "columns", "stride", "half")),
         *((name, ctypes.c_int32) for name in ("group", "aligned")),
+    )
+
+
+class AdamOptions(ctypes.Structure):
+    _fields_ = (
+        *((name, Scalar) for name in ("lr", "step", "grad_scale")),
+        *((name, ctypes.c_double) for name in ("beta1", "beta2", "weight_decay", "ema_decay", "eps")),
+        ("adamw", ctypes.c_bool),
+        ("copy", ctypes.c_int),
     )
 
 
@@ -152,9 +198,9 @@ def test_adam_atan2_(device, random, variant, copy_dtype, ema, scale, repeat):
         table[i] = AdamTensor(
             *pointers, e.data_ptr() if ema else None, c.data_ptr(), p.numel(), columns, c.stride(0), 0, 0, 0
         )
-    doubles = map(ctypes.c_double, (0.9, 0.95, 0.1, 0.9, 1e-8))
-    call(device.adam_atan2_, copy_dtype, ctypes.byref(table), len(shapes), lr, step, grad_scale if scale else None,
-         *doubles, int(variant == "adamw"))  # fmt: skip
+    scalars = map(Scalar.of, (lr, step, grad_scale if scale else None))
+    options = AdamOptions(*scalars, 0.9, 0.95, 0.1, 0.9, 1e-8, variant == "adamw", TYPES[copy_dtype])
+    device.adam_atan2_(table, len(shapes), ctypes.byref(options))
     got = [params, first, second, average] if ema else [params, first, second]
     for mine, theirs in zip(got, want, strict=False):
         for a, b in zip(mine, theirs, strict=True):
@@ -170,9 +216,9 @@ def test_the_copy_interleaves_gate_and_up(device, random):
     p, lr, step = random(20, 3), torch.tensor(0.0), torch.tensor(1.0)
     zeros, copy = torch.zeros(3, 20, 3), torch.zeros(24, 8, dtype=torch.bfloat16)
     pointers = [t.data_ptr() for t in (p, *zeros)]
-    table = AdamTensor(*pointers, None, copy.data_ptr(), 60, 3, 8, 10, 4, 0)
-    call(device.adam_atan2_, copy.dtype, ctypes.byref(table), 1, lr, step, None,
-         *map(ctypes.c_double, (0.9, 0.95, 0.0, 0.9, 1e-8)), 0)  # fmt: skip
+    table = (AdamTensor * 1)(AdamTensor(*pointers, None, copy.data_ptr(), 60, 3, 8, 10, 4, 0))
+    options = AdamOptions(*map(Scalar.of, (lr, step, None)), 0.9, 0.95, 0.0, 0.9, 1e-8, False, TYPES[copy.dtype])
+    device.adam_atan2_(table, 1, ctypes.byref(options))
     low, empty = p.bfloat16(), torch.zeros(2, 3, dtype=torch.bfloat16)
     want = [low[0:4], low[10:14], low[4:8], low[14:18], low[8:10], empty, low[18:20], empty]
     assert torch.equal(copy[:, :3], torch.cat(want))
@@ -189,14 +235,14 @@ def test_sign_sgd_rows_(device, batch, columns, distinct):
     weight, lr = torch.randn(81, columns, generator=generator), torch.tensor(0.01)
     want = weight.double()
     reference.sign_sgd_rows_(want, grads.double(), ids, lr, 0.1)
-    call(device.sign_sgd_rows_, weight.dtype, weight, grads, ids, lr, ctypes.c_double(0.1), *weight.shape, batch)
+    device.sign_sgd_rows_(weight, grads, ids, Scalar.of(lr), ctypes.c_double(0.1), *weight.shape, batch)
     torch.testing.assert_close(weight.double(), want, rtol=1e-6, atol=1e-6)
 
 
 def test_sign_sgd_rows_passes_over_ids_outside_the_table(device, random):
     weight, ids, lr = random(3, 5), torch.tensor([-1, 3, 1, 1]), torch.tensor(0.5)
     before = weight.clone()
-    call(device.sign_sgd_rows_, weight.dtype, weight, torch.ones(4, 5), ids, lr, ctypes.c_double(0.0), 3, 5, 4)
+    device.sign_sgd_rows_(weight, torch.ones(4, 5), ids, Scalar.of(lr), ctypes.c_double(0.0), 3, 5, 4)
     assert torch.equal(weight[[0, 2]], before[[0, 2]])
     torch.testing.assert_close(weight[1], before[1] - 0.5)
 
@@ -220,8 +266,9 @@ def test_under_address_sanitizer_with_the_warps_in_reverse():
 @pytest.mark.skipif(SANITIZE not in os.environ, reason="runs under AddressSanitizer, see above")
 def test_the_sanitizer_sees_an_access_out_of_bounds(device):
     """In a child of its own, as it ends there."""
-    code = f"import ctypes, torch; x = torch.zeros(63); d = ctypes.CDLL({device._name!r}); "
-    code += "d.swiglu_fwd(0, *map(ctypes.c_void_p, (x.data_ptr(), x.data_ptr())), *map(ctypes.c_int64, (32, 32)))"
+    code = f"import ctypes, torch; x = torch.zeros(63); d = ctypes.CDLL({str(device.path)!r}); "
+    code += "p = ctypes.c_void_p(x.data_ptr()); n = ctypes.c_int64(32); "
+    code += f"d[{device.symbol('swiglu_fwd')!r}](0, p, p, n, n, None)"
     run = sanitized(["-c", code])
     assert run.returncode != 0
     assert "heap-buffer-overflow" in run.stderr
@@ -240,7 +287,7 @@ def test_token_mixer(device, random, B, L, D, inner, inject):
     weights = network(random, L, D, inner, 64)
     w_in, w_out = pack_weights(weights, L)[:2]
     y = nan_like(z)
-    call(device.token_mixer, z.dtype, z, injection if inject else None, w_in, w_out, y, B, L, D, w_out.shape[1],
+    device.token_mixer(z, injection if inject else None, w_in, w_out, y, B, L, D, w_out.shape[1],
          ctypes.c_float(1e-5))  # fmt: skip
     h = z + injection if inject else z
     plain = reference.token_mixer(h, *weights[:2])
@@ -253,8 +300,8 @@ def test_mlp(device, random, rows, D, inner):
     h, weights = random(rows, D, dtype=torch.bfloat16), network(random, 8, D, 32, inner)
     w_in, w_out = pack_weights(weights, 8)[2:]
     active, y = h.new_full((rows, w_out.shape[1]), torch.nan), nan_like(h)
-    call(device.mlp_in, h.dtype, h, w_in, active, *active.shape[:1], D, active.shape[1])
-    call(device.mlp_out, h.dtype, active, w_out, h, y, rows, D, active.shape[1], ctypes.c_float(1e-5))
+    device.mlp_in(h, w_in, active, *active.shape[:1], D, active.shape[1])
+    device.mlp_out(active, w_out, h, y, rows, D, active.shape[1], ctypes.c_float(1e-5))
     plain = reference.mlp(h, *weights[2:])
     truth = reference.mlp(h.double(), *(w.double() for w in weights[2:]))
     assert self_check.disagreement(y, plain, truth, 2, truth) is None

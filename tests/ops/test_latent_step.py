@@ -45,3 +45,24 @@ def test_states_must_agree(random):
     z, x, *weights = inputs(random, 2, 9, 20, 12)
     with pytest.raises(ValueError, match="injection is"):
         ops.latent_step(z, x[:1], weights)
+
+
+def test_padding_is_read_as_zeros_by_a_mixer(random):
+    """Each block's, before its mixer; what it holds does not matter."""
+    z, x, mask = random(2, 5, 8), random(2, 5, 8), torch.rand(2, 5, generator=torch.Generator().manual_seed(0)) < 0.6
+    weights = [random(12, 5), random(5, 6), random(20, 8), random(8, 10)] * 2
+    with ops.use_backend("reference"):
+        want = z + x
+        for i in (0, 4):
+            want = ops.mlp(ops.token_mixer(want * mask.unsqueeze(-1), *weights[i : i + 2]), *weights[i + 2 : i + 4])
+    torch.testing.assert_close(ops.latent_step(z, x, weights, mask=mask), want)
+    filled = z.where(mask.unsqueeze(-1), 7.0)
+    assert torch.equal(ops.latent_step(filled, x, weights, mask=mask), ops.latent_step(z, x, weights, mask=mask))
+
+
+def test_weights_are_cast_to_the_states(random):
+    z, x = random(1, 5, 8), random(1, 5, 8)
+    weights = [random(12, 5), random(5, 6), random(20, 8), random(8, 10)]
+    with ops.use_backend("reference"):
+        low = ops.latent_step(z.bfloat16(), x.bfloat16(), weights)
+        assert torch.equal(low, ops.latent_step(z.bfloat16(), x.bfloat16(), [w.bfloat16() for w in weights]))

@@ -151,7 +151,7 @@ def packing(monkeypatch: pytest.MonkeyPatch) -> list[list[Tensor] | None]:
         return reference.latent_step(h, torch.zeros_like(h), [p.to(h.dtype) for p in plain], eps=eps)
 
     monkeypatch.setattr(backend, "select", chosen)
-    monkeypatch.setattr(backend, "has_kernel", lambda op, z: chosen(op, z) == "cuda")
+    monkeypatch.setattr(backend, "has_kernel", lambda op, z, masked=False: not masked and chosen(op, z) == "cuda")
     monkeypatch.setattr(packed, "latent_step", step)
     return given
 

@@ -89,13 +89,13 @@ class Network(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.last_norm = Norm(config, dim=-1) if config.norm_position == "pre" else nn.Identity()
-        self.plain = config.norm == "rms" and config.norm_position == "post" and not config.causal
+        self.plain, self.causal = config.norm == "rms" and config.norm_position == "post", config.causal
         self.dropout, self.over_tokens = config.dropout, config.mixing == "mlp"
 
     def fused(self, z: Tensor, mask: Tensor | None) -> bool:
         """Whether ``ops.latent_recursion`` has a kernel that does what ``forward`` would do for the state ``z``."""
-        covered = self.plain and mask is None and not (self.dropout and self.training)
-        if not covered or not ops.backend.has_kernel("latent_recursion", z):
+        covered = self.plain and not (self.dropout and self.training)
+        if not covered or not ops.backend.has_kernel("latent_recursion", z, mask is not None or self.causal):
             return False
         return not _packing(z) or packed.unfit(z, self.weights(), heads=not self.over_tokens) is None
 
@@ -120,7 +120,7 @@ class Network(nn.Module):
         mix = cast(Block, self.blocks[0]).mix.part
         rotary = mix.rotary.tables(tokens) if isinstance(mix, Attention) and mix.rotary is not None else None
         heads = config.num_heads if config.mixing == "attention" else 0
-        return {"heads": heads, "rotary": rotary, "eps": config.norm_eps}
+        return {"heads": heads, "rotary": rotary, "eps": config.norm_eps, "causal": self.causal}
 
     def forward(self, h: Tensor, mask: Tensor | None) -> Tensor:
         for block in self.blocks:
@@ -187,6 +187,7 @@ def run_cycles(
     operands, ready = net.operands(state.z)
     y, z = ops.latent_recursion(
         *state, x, operands, config.n_latent_steps, inject_last=config.inject_last, cycles=count, packed=ready,
+        mask=mask,
         **net.kind(config, x.shape[1]),
     )  # fmt: skip
     return State(y, z)
@@ -200,7 +201,7 @@ def application(net: Network, h: Tensor, mask: Tensor | None, config: TRMConfig)
     # The last application of a single state, without anything injected.
     weights, ready = net.operands(h)
     return ops.latent_recursion(
-        None, h, h.detach(), weights, 0, inject_last=False, packed=ready, **net.kind(config, h.shape[1])
+        None, h, h.detach(), weights, 0, inject_last=False, packed=ready, mask=mask, **net.kind(config, h.shape[1])
     )[1]
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trm_fast.ops import backend, reference
+from trm_fast.ops.dispatch import define_triton
 
 VARIANTS = ("adam_atan2", "adamw")
 
@@ -84,7 +85,8 @@ def adam_atan2_(
         if scalar is not None and scalar.device != params[0].device:
             raise ValueError(f"adam_atan2_: {name} is on {scalar.device}, the params on {params[0].device}")
     with torch.no_grad():
-        if backend.select("adam_atan2_", params[0]) == "reference":
+        chosen = backend.select("adam_atan2_", params[0])
+        if chosen == "reference":
             reference.adam_atan2_(
                 params,
                 grads,
@@ -103,7 +105,7 @@ def adam_atan2_(
                 interleave=interleave,
             )
         else:
-            torch.ops.trm_fast.adam_atan2_.default(
+            backend.kernels(chosen).adam_atan2_.default(
                 params,
                 grads,
                 exp_avgs,
@@ -123,8 +125,16 @@ def adam_atan2_(
             backend.mark_written([*params, *exp_avgs, *exp_avg_sqs, *(ema or ()), *low])
 
 
-if not backend.EXTENSION_MISSING:
+def _fake(*_: object) -> None:
+    return None
 
-    @torch.library.register_fake("trm_fast::adam_atan2_")
-    def _(*_: object) -> None:
-        return None
+
+define_triton(
+    "adam_atan2_",
+    "adam_atan2_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs, Tensor(c!)[] exp_avg_sqs, "
+    "Tensor(d!)[] ema, Tensor(e!)[] copies, int[] interleave, Tensor lr, Tensor step, Tensor? grad_scale, "
+    "float beta1, float beta2, float weight_decay, float ema_decay, float eps, bool adamw) -> ()",
+    _fake,
+)
+if not backend.EXTENSION_MISSING:
+    torch.library.register_fake("trm_fast::adam_atan2_", _fake)

@@ -39,11 +39,15 @@ KERNELS: dict[str, dict[str, tuple[torch.dtype, ...]]] = {
     "attention": {"cpp": _FUSED, "triton": _GPU_FLOATS},
     "latent_step": {"cpp": _FUSED, "triton": _GPU_FLOATS, "cuda": (torch.bfloat16,)},
     "latent_recursion": {"cpp": _FUSED, "triton": _GPU_FLOATS, "cuda": (torch.bfloat16,)},
-    "stablemax": {"cpp": _FLOATS, "cuda": _GPU_FLOATS},
+    "stablemax": {"cpp": _FLOATS, "triton": _GPU_FLOATS, "cuda": _GPU_FLOATS},
     "stablemax_cross_entropy": {"cpp": _FLOATS, "triton": _GPU_FLOATS, "cuda": _GPU_FLOATS},
-    "adam_atan2_": {"cpp": (torch.float32, torch.float64), "cuda": (torch.float32,)},
-    "sign_sgd_rows_": {"cpp": (torch.float32, torch.float64), "cuda": (torch.float32,)},
+    "adam_atan2_": {"cpp": (torch.float32, torch.float64), "triton": (torch.float32,), "cuda": (torch.float32,)},
+    "sign_sgd_rows_": {"cpp": (torch.float32, torch.float64), "triton": (torch.float32,), "cuda": (torch.float32,)},
 }
+
+# Of the layers with attention or a mixer: those that know padding and causal order.
+MASKED = ("reference", "triton")
+WIDEST_HEAD = 256  # whose queries, keys and values Triton's kernels hold without spilling
 
 # The fused layers in C++: bfloat16 needs a CPU that multiplies it, and has no gradient.
 FORWARD_ONLY = tuple(op for op, backends in KERNELS.items() if backends.get("cpp") is _FUSED)
@@ -164,8 +168,31 @@ def select(op: str, tensor: torch.Tensor, *others: torch.Tensor | None) -> str:
     return name
 
 
-def has_kernel(op: str, tensor: torch.Tensor) -> bool:
-    """Whether ``op`` takes a kernel for ``tensor``; for callers that have another way than the op's reference."""
+def select_masked(op: str, mask: torch.Tensor | None, causal: bool, heads: int, *tensors: torch.Tensor | None) -> str:
+    """``select`` for an op with a mask (bool, (B, L) of the first tensor's) or causal order, which not all know, or
+    with heads (0: none) that are wider than some can take."""
+    first = tensors[0]
+    assert first is not None
+    if mask is not None and (mask.shape, mask.dtype, mask.device) != (first.shape[:2], torch.bool, first.device):
+        raise ValueError(
+            f"{op}: the mask must be bool, {tuple(first.shape[:2])}, on {first.device}, "
+            f"but is {mask.dtype}, {tuple(mask.shape)}, on {mask.device}"
+        )
+    chosen = select(op, first, *tensors[1:])
+    if chosen == "triton" and heads and (width := first.shape[2] // heads) > WIDEST_HEAD:
+        return instead(op, chosen, f"its kernels take heads up to {WIDEST_HEAD} wide, not {width}")
+    if chosen in MASKED or (mask is None and not causal):
+        return chosen
+    return instead(op, chosen, "its kernels know neither padding nor causal order")
+
+
+def has_kernel(op: str, tensor: torch.Tensor, masked: bool = False) -> bool:
+    """Whether ``op`` takes a kernel for ``tensor``, one that knows masks if it is ``masked``; for callers that have
+    another way than the op's reference."""
+    return _has_kernel(op, tensor) and not (masked and select(op, tensor) not in MASKED)
+
+
+def _has_kernel(op: str, tensor: torch.Tensor) -> bool:
     chosen = _table.get((op, tensor.device.type, tensor.dtype))
     if torch.is_grad_enabled() and isinstance(chosen, str) and not differentiable(op, chosen, tensor.dtype):
         return False  # in a model the weights want one

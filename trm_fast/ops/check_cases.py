@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ class Case(NamedTuple):
     differentiable: int
     call: Callable[..., Tensor]  # (op, *inputs) -> the output
     integers: Callable[[], list[Tensor]] = list  # further inputs that are no floats
+    backends: Sequence[str] = ("cpp", "cuda", "triton")  # those whose kernels take such a call
 
     def inputs(self, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
         generator = torch.Generator().manual_seed(0)
@@ -60,6 +62,16 @@ def _sign_sgd(op: Callable[..., Any], weight: Tensor, grads: Tensor, ids: Tensor
     return table
 
 
+def _padding() -> list[Tensor]:
+    return [torch.arange(19) % 7 < torch.tensor([[7], [4]])]
+
+
+def _masked_step(op: Callable[..., Any], z: Tensor, x: Tensor, *rest: Tensor, heads: int) -> Tensor:
+    *weights, mask = rest
+    out: Tensor = op(z, x, weights, heads=heads, mask=mask, causal=heads > 0)
+    return out
+
+
 def _labels() -> list[Tensor]:
     return [torch.tensor([[0, 10, -100, 3, 4], [7, -100, 1, 2, 9]])]
 
@@ -67,6 +79,7 @@ def _labels() -> list[Tensor]:
 # D = 128 is the narrowest that the fused CUDA layers take; 19 tokens and odd widths take every path with a rest.
 _MIXER = [(64, 19), (19, 32)]
 _MLP = [(128, 128), (128, 64)]
+_ATTENTION = [(384, 128), (128, 128)]
 _STATE = (2, 19, 128)
 
 CASES: dict[str, list[Case]] = {
@@ -82,8 +95,19 @@ CASES: dict[str, list[Case]] = {
     ],
     "mlp": [Case([_STATE, *_MLP], 3, lambda op, *inputs: op(*inputs))],
     "token_mixer": [Case([_STATE, *_MIXER], 3, lambda op, *inputs: op(*inputs))],
-    "attention": [Case([_STATE, (384, 128), (128, 128)], 3, lambda op, *inputs: op(*inputs, heads=2))],
-    "latent_step": [Case([_STATE, _STATE, *_MIXER, *_MLP], 6, lambda op, *inputs: _network(op, *inputs, states=2))],
+    "attention": [
+        Case([_STATE, *_ATTENTION], 3, lambda op, *inputs: op(*inputs, heads=2)),
+        Case(
+            [_STATE, *_ATTENTION], 3, lambda op, *w: op(*w[:3], heads=2, mask=w[3], causal=True), _padding, ("triton",)
+        ),
+    ],
+    "latent_step": [
+        Case([_STATE, _STATE, *_MIXER, *_MLP], 6, lambda op, *inputs: _network(op, *inputs, states=2)),
+        *(
+            Case([_STATE, _STATE, *first, *_MLP], 6, partial(_masked_step, heads=heads), _padding, ("triton",))
+            for heads, first in ((0, _MIXER), (2, _ATTENTION))
+        ),
+    ],
     "latent_recursion": [
         Case([_STATE] * 3 + [*_MIXER, *_MLP], 7, lambda op, *inputs: _network(op, *inputs, states=3, more=(2,)))
     ],

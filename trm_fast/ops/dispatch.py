@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +15,10 @@ import torch
 from trm_fast.ops import backend
 
 _LIBRARY = torch.library.Library("trm_fast_triton", "FRAGMENT")
+
+
+def _no_autocast(device: str) -> AbstractContextManager[None]:
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def triton_kernels(op: str) -> Any:
@@ -38,7 +43,9 @@ def define_triton(op: str, schema: str, fake: Callable[..., Any]) -> None:
 
     def launch(*arguments: Any) -> Any:
         device = next(a.device for a in arguments if isinstance(a, torch.Tensor))
-        with torch.no_grad():  # gradients are the caller's (autograd Functions); the products in here record none
+        # Gradients are the caller's (autograd Functions): the products in here record none, and are made in the dtype
+        # of their tensors, also under autocast.
+        with torch.no_grad(), _no_autocast(device.type):
             if device.type == "cpu" or device.index == torch.cuda.current_device():
                 return launcher()(*arguments)
             with torch.cuda.device(device):  # Triton launches on the current device

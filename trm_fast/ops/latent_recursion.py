@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from trm_fast.ops import backend, reference
 from trm_fast.ops import packed as fused
+from trm_fast.ops.attention import masking
 from trm_fast.ops.dispatch import define_triton, triton_kernels
 from trm_fast.ops.mlp import gate_up_floats, saved_floats
 from trm_fast.ops.token_mixer import hidden_floats
@@ -32,6 +33,8 @@ def latent_recursion(
     cycles: int = 1,
     eps: float = 1e-5,
     packed: Sequence[Tensor] | None = None,
+    mask: Tensor | None = None,
+    causal: bool = False,
 ) -> tuple[Tensor | None, Tensor]:
     """``n`` times ``z = net(z + y + x)``, then ``y = net(y + z)`` (arXiv 2510.04871, figure 3); ``cycles`` in a row.
 
@@ -42,6 +45,7 @@ def latent_recursion(
     Args:
         y, z, x: answer, latent and embedded question, each (B, L, D), of one dtype.
         weights: four matrices a block: those of ``token_mixer`` (``heads`` 0) or ``attention``, then those of ``mlp``.
+            Where their dtype is not the states' (float32 weights, bfloat16 states), they are cast once a call.
         n: latent steps a cycle.
         heads: of attention; 0 for the token mixer.
         rotary: cos and sin, (L, D / heads) each, for rotary positions; they get no gradient.
@@ -49,29 +53,40 @@ def latent_recursion(
         cycles: more than one only where no gradient is wanted.
         eps: added to the mean square of every norm.
         packed: ``pack_weights(weights, L)``, kept up to date; spares the CUDA kernels packing them in every call.
+        mask: bool (B, L), which tokens are there: a mixer reads the others as zeros, attention lets them be seen by
+            themselves alone.
+        causal: of attention: no token sees later ones.
 
     Returns:
         The new (y, z); y is None in single state.
 
     Raises:
-        ValueError: the states' shapes or dtypes differ, or gradients are wanted of more than one cycle.
+        ValueError: the states' shapes or dtypes differ, a mask does not fit them, or gradients are wanted of more than
+            one cycle.
     """
     for name, state in (("y", y), ("x", x)):
         if state is not None and (state.shape, state.dtype) != (z.shape, z.dtype):
             raise ValueError(
                 f"latent_recursion: {name} is {tuple(state.shape)} {state.dtype}, z is {tuple(z.shape)} {z.dtype}"
             )
-    chosen = backend.select("latent_recursion", z, y, x, *weights)
+    chosen = backend.select_masked("latent_recursion", mask, causal, heads, z, y, x, *weights)
     if chosen == "cuda":
         if not (reason := fused.unfit(z, weights, heads)):
             return fused.latent_recursion(y, z, x, weights, n, packed, inject_last, cycles, eps)
         chosen = backend.instead("latent_recursion", chosen, reason)
+    weights = in_dtype_of_states(weights, z)
     if chosen == "reference":
         return reference.latent_recursion(
-            y, z, x, weights, n, heads=heads, rotary=rotary, inject_last=inject_last, cycles=cycles, eps=eps
-        )
-    y_out, z_out = recur(y, z, x, weights, n, heads, rotary, inject_last, cycles, eps, chosen)
+            y, z, x, weights, n, heads=heads, rotary=rotary, inject_last=inject_last, cycles=cycles, eps=eps,
+            mask=mask, causal=causal,
+        )  # fmt: skip
+    y_out, z_out = recur(y, z, x, weights, n, heads, rotary, inject_last, cycles, eps, chosen, mask, causal)
     return None if y is None else y_out, z_out
+
+
+def in_dtype_of_states(weights: Sequence[Tensor], z: Tensor) -> list[Tensor]:
+    """Each application's products then read the low precision, and its gradients are summed before they are cast."""
+    return [w.to(z.dtype) for w in weights]
 
 
 def recur(
@@ -86,16 +101,20 @@ def recur(
     cycles: int,
     eps: float,
     chosen: str,
+    mask: Tensor | None,
+    causal: bool,
 ) -> tuple[Tensor, Tensor]:
     """The chosen backend's kernels, with or without gradient; y is empty in single state."""
     cos, sin = rotary or (None, None)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (y, z, x, *weights)):
         if cycles != 1:
             raise ValueError(f"latent_recursion: gradients need cycles=1, not {cycles}; run the others under no_grad")
-        y_out, z_out = LatentRecursionFunction.apply(y, z, x, cos, sin, heads, n, inject_last, eps, chosen, *weights)
+        y_out, z_out = LatentRecursionFunction.apply(
+            y, z, x, cos, sin, heads, n, inject_last, eps, chosen, mask, causal, *weights
+        )
     else:
         y_out, z_out, _ = backend.kernels(chosen).latent_recursion_fwd.default(
-            y, z, x, list(weights), cos, sin, heads, n, cycles, inject_last, eps, False
+            y, z, x, list(weights), cos, sin, heads, n, cycles, inject_last, eps, False, *masking(chosen, mask, causal)
         )
     return y_out, z_out
 
@@ -114,13 +133,15 @@ class LatentRecursionFunction(torch.autograd.Function):
         inject_last: bool,
         eps: float,
         chosen: str,
+        mask: Tensor | None,
+        causal: bool,
         *weights: Tensor,
     ) -> tuple[Tensor, Tensor]:
         y_out, z_out, saved = backend.kernels(chosen).latent_recursion_fwd.default(
-            y, z, x, list(weights), cos, sin, heads, n, 1, inject_last, eps, True
+            y, z, x, list(weights), cos, sin, heads, n, 1, inject_last, eps, True, *masking(chosen, mask, causal)
         )
-        ctx.save_for_backward(z, saved, cos, sin, *weights)
-        ctx.options, ctx.backend = (heads, n, y is not None, inject_last, eps), chosen
+        ctx.save_for_backward(z, saved, cos, sin, mask, *weights)
+        ctx.options, ctx.causal, ctx.backend = (heads, n, y is not None, inject_last, eps), causal, chosen
         ctx.set_materialize_grads(False)
         if y is None:
             ctx.mark_non_differentiable(y_out)
@@ -129,12 +150,12 @@ class LatentRecursionFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor | None, dz: Tensor | None) -> tuple[Tensor | None, ...]:
-        z, saved, cos, sin, *weights = ctx.saved_tensors
+        z, saved, cos, sin, mask, *weights = ctx.saved_tensors
         dual = ctx.options[2]
         dy_in, dz_in, dx, dweights = backend.kernels(ctx.backend).latent_recursion_bwd.default(
-            dy if dual else None, dz, z, saved, weights, cos, sin, *ctx.options
+            dy if dual else None, dz, z, saved, weights, cos, sin, *ctx.options, *masking(ctx.backend, mask, ctx.causal)
         )
-        return (dy_in if dual else None, dz_in, dx, None, None, None, None, None, None, None, *dweights)
+        return (dy_in if dual else None, dz_in, dx, *[None] * 9, *dweights)
 
 
 def _fwd_fake(
@@ -170,6 +191,7 @@ def _bwd_fake(
     dual: bool,
     inject_last: bool,
     eps: float,
+    *masking: object,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     dy_in = z.new_empty(z.shape) if dual else z.new_empty(0)
     dx = z.new_empty(z.shape) if n or dual or inject_last else z.new_empty(0)
@@ -200,9 +222,11 @@ def _triton_fwd_fake(
     inject_last: bool,
     eps: float,
     keep: bool,
+    mask: Tensor | None,
+    causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     kernels = triton_kernels("latent_recursion")
-    layers = kernels.network(weights, heads, cos, sin, eps)
+    layers = kernels.network(weights, heads, cos, sin, eps, mask, causal)
     kept = triton_kernels("layer").size(kernels.saved_specs(layers, z, n, y is not None, inject_last)) if keep else 0
     y_out = z.new_empty(0) if y is None else z.new_empty(z.shape)
     return y_out, z.new_empty(z.shape), z.new_empty(kept, dtype=torch.uint8)
@@ -211,13 +235,14 @@ def _triton_fwd_fake(
 define_triton(
     "latent_recursion",
     "latent_recursion_fwd(Tensor? y, Tensor z, Tensor? x, Tensor[] weights, Tensor? cos, Tensor? sin, int heads, "
-    "int n, int cycles, bool inject_last, float eps, bool keep) -> (Tensor y_out, Tensor z_out, Tensor saved)",
+    "int n, int cycles, bool inject_last, float eps, bool keep, Tensor? mask, bool causal) "
+    "-> (Tensor y_out, Tensor z_out, Tensor saved)",
     _triton_fwd_fake,
 )
 define_triton(
     "latent_recursion",
     "latent_recursion_bwd(Tensor? dy, Tensor? dz, Tensor z, Tensor saved, Tensor[] weights, Tensor? cos, "
-    "Tensor? sin, int heads, int n, bool dual, bool inject_last, float eps) "
+    "Tensor? sin, int heads, int n, bool dual, bool inject_last, float eps, Tensor? mask, bool causal) "
     "-> (Tensor dy_in, Tensor dz_in, Tensor dx, Tensor[] dweights)",
     _bwd_fake,
 )

@@ -36,14 +36,32 @@ def token_mixer(h: Tensor, gate_up: Tensor, down: Tensor, eps: float = 1e-5) -> 
 
 
 def attention(
-    h: Tensor, qkv: Tensor, out: Tensor, heads: int, rotary: tuple[Tensor, Tensor] | None = None, eps: float = 1e-5
+    h: Tensor,
+    qkv: Tensor,
+    out: Tensor,
+    heads: int,
+    rotary: tuple[Tensor, Tensor] | None = None,
+    eps: float = 1e-5,
+    mask: Tensor | None = None,
+    causal: bool = False,
 ) -> Tensor:
     B, L, D = h.shape
     q, k, v = F.linear(h, qkv).view(B, L, 3, heads, D // heads).permute(2, 0, 3, 1, 4)
     if rotary is not None:
         q, k = _rotate(q, *rotary), _rotate(k, *rotary)
-    mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(B, L, D)
-    return rms_norm(F.linear(mixed, out), h, eps=eps)
+    mixed = F.scaled_dot_product_attention(q, k, v, _seen(mask, L, causal), is_causal=causal and mask is None)
+    return rms_norm(F.linear(mixed.transpose(1, 2).reshape(B, L, D), out), h, eps=eps)
+
+
+def _seen(mask: Tensor | None, L: int, causal: bool) -> Tensor | None:
+    """Which key each query sees, (B, 1, L, L); a token always sees itself, so no row is empty."""
+    if mask is None:
+        return None
+    place = torch.arange(L, device=mask.device)
+    seen = mask[:, None, None, :].expand(-1, 1, L, -1)
+    if causal:
+        seen = seen & (place[:, None] >= place)
+    return seen | (place[:, None] == place)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -59,16 +77,27 @@ def latent_step(
     heads: int = 0,
     rotary: tuple[Tensor, Tensor] | None = None,
     eps: float = 1e-5,
+    mask: Tensor | None = None,
+    causal: bool = False,
 ) -> Tensor:
-    return _network(z + injection, weights, heads, rotary, eps)
+    return _network(z + injection, weights, heads, rotary, eps, mask, causal)
 
 
 def _network(
-    h: Tensor, weights: Sequence[Tensor], heads: int, rotary: tuple[Tensor, Tensor] | None, eps: float
+    h: Tensor,
+    weights: Sequence[Tensor],
+    heads: int,
+    rotary: tuple[Tensor, Tensor] | None,
+    eps: float,
+    mask: Tensor | None,
+    causal: bool,
 ) -> Tensor:
     for i in range(0, len(weights), 4):
         w_in, w_out, gate_up, down = weights[i : i + 4]
-        h = attention(h, w_in, w_out, heads, rotary, eps) if heads else token_mixer(h, w_in, w_out, eps)
+        if heads:
+            h = attention(h, w_in, w_out, heads, rotary, eps, mask, causal)
+        else:
+            h = token_mixer(h if mask is None else h * mask.unsqueeze(-1), w_in, w_out, eps)
         h = mlp(h, gate_up, down, eps)
     return h
 
@@ -85,15 +114,20 @@ def latent_recursion(
     inject_last: bool = True,
     cycles: int = 1,
     eps: float = 1e-5,
+    mask: Tensor | None = None,
+    causal: bool = False,
 ) -> tuple[Tensor | None, Tensor]:
+    def net(h: Tensor) -> Tensor:
+        return _network(h, weights, heads, rotary, eps, mask, causal)
+
     for _ in range(cycles):
         injection = x if y is None else y + x
         for _ in range(n):
-            z = latent_step(z, injection, weights, heads=heads, rotary=rotary, eps=eps)
+            z = net(z + injection)
         if y is None:
-            z = _network(z + x if inject_last else z, weights, heads, rotary, eps)
+            z = net(z + x if inject_last else z)
         else:
-            y = _network(y + z, weights, heads, rotary, eps)
+            y = net(y + z)
     return y, z
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from trm_fast.ops import backend, reference
+from trm_fast.ops.dispatch import define_triton
 
 
 def sign_sgd_rows_(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, weight_decay: float) -> None:
@@ -41,15 +42,22 @@ def sign_sgd_rows_(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, w
             f"{row_grads.device}, ids on {ids.device}, lr on {lr.device}: dtype and device must agree"
         )
     with torch.no_grad():
-        if backend.select("sign_sgd_rows_", weight) == "reference":
+        chosen = backend.select("sign_sgd_rows_", weight)
+        if chosen == "reference":
             reference.sign_sgd_rows_(weight, row_grads, ids.long(), lr, weight_decay)
         else:
-            torch.ops.trm_fast.sign_sgd_rows_.default(weight, row_grads, ids.long(), lr, weight_decay)
+            backend.kernels(chosen).sign_sgd_rows_.default(weight, row_grads, ids.long(), lr, weight_decay)
             backend.mark_written([weight])
 
 
-if not backend.EXTENSION_MISSING:
+def _fake(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, weight_decay: float) -> None:
+    return None
 
-    @torch.library.register_fake("trm_fast::sign_sgd_rows_")
-    def _(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, weight_decay: float) -> None:
-        return None
+
+define_triton(
+    "sign_sgd_rows_",
+    "sign_sgd_rows_(Tensor(a!) weight, Tensor row_grads, Tensor ids, Tensor lr, float weight_decay) -> ()",
+    _fake,
+)
+if not backend.EXTENSION_MISSING:
+    torch.library.register_fake("trm_fast::sign_sgd_rows_", _fake)

@@ -27,12 +27,14 @@ def stablemax(logits: Tensor, dim: int = -1) -> Tensor:
     Raises:
         IndexError: no such axis.
     """
-    if backend.select("stablemax", logits) == "reference":
+    chosen = backend.select("stablemax", logits)
+    if chosen == "reference":
         return reference.stablemax(logits, dim)
     if torch.is_grad_enabled() and logits.requires_grad:
-        probabilities: Tensor = StablemaxFunction.apply(logits, dim)
+        probabilities: Tensor = StablemaxFunction.apply(logits, dim, chosen)
         return probabilities
-    return torch.ops.trm_fast.stablemax_fwd.default(logits, dim)
+    result: Tensor = backend.kernels(chosen).stablemax_fwd.default(logits, dim)
+    return result
 
 
 def stablemax_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = -100) -> Tensor:
@@ -71,16 +73,17 @@ def stablemax_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 
 
 class StablemaxFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, dim: int) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, dim: int, chosen: str) -> Tensor:
         ctx.save_for_backward(logits)
-        ctx.dim = dim
-        return torch.ops.trm_fast.stablemax_fwd.default(logits, dim)
+        ctx.dim, ctx.backend = dim, chosen
+        probabilities: Tensor = backend.kernels(chosen).stablemax_fwd.default(logits, dim)
+        return probabilities
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dprobabilities: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, dprobabilities: Tensor) -> tuple[Tensor, None, None]:
         (logits,) = ctx.saved_tensors
-        return torch.ops.trm_fast.stablemax_bwd.default(dprobabilities, logits, ctx.dim), None
+        return backend.kernels(ctx.backend).stablemax_bwd.default(dprobabilities, logits, ctx.dim), None, None
 
 
 class StablemaxCrossEntropyFunction(torch.autograd.Function):
@@ -100,6 +103,14 @@ class StablemaxCrossEntropyFunction(torch.autograd.Function):
         return dlogits, None, None, None
 
 
+def _fwd_fake(logits: Tensor, dim: int) -> Tensor:
+    return logits.new_empty(logits.shape, dtype=torch.float64)
+
+
+def _bwd_fake(dprobabilities: Tensor, logits: Tensor, dim: int) -> Tensor:
+    return logits.new_empty(logits.shape)
+
+
 def _cross_entropy_fwd_fake(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
     loss = logits.new_empty(labels.shape, dtype=torch.float64)
     return loss, torch.empty_like(loss)
@@ -109,6 +120,8 @@ def _cross_entropy_bwd_fake(dloss: Tensor, logits: Tensor, labels: Tensor, total
     return logits.new_empty(logits.shape)
 
 
+define_triton("stablemax", "stablemax_fwd(Tensor logits, int dim) -> Tensor", _fwd_fake)
+define_triton("stablemax", "stablemax_bwd(Tensor dprobabilities, Tensor logits, int dim) -> Tensor", _bwd_fake)
 define_triton(
     "stablemax",
     "stablemax_cross_entropy_fwd(Tensor logits, Tensor labels, int ignore_index) -> (Tensor loss, Tensor total)",
@@ -120,14 +133,7 @@ define_triton(
     _cross_entropy_bwd_fake,
 )
 if not backend.EXTENSION_MISSING:
-
-    @torch.library.register_fake("trm_fast::stablemax_fwd")
-    def _(logits: Tensor, dim: int) -> Tensor:
-        return logits.new_empty(logits.shape, dtype=torch.float64)
-
-    @torch.library.register_fake("trm_fast::stablemax_bwd")
-    def _(dprobabilities: Tensor, logits: Tensor, dim: int) -> Tensor:
-        return logits.new_empty(logits.shape)
-
+    torch.library.register_fake("trm_fast::stablemax_fwd", _fwd_fake)
+    torch.library.register_fake("trm_fast::stablemax_bwd", _bwd_fake)
     torch.library.register_fake("trm_fast::stablemax_cross_entropy_fwd", _cross_entropy_fwd_fake)
     torch.library.register_fake("trm_fast::stablemax_cross_entropy_bwd", _cross_entropy_bwd_fake)

@@ -1,7 +1,7 @@
 // Plays a CUDA device on the CPU, so that kernels can be tested where there is no GPU. Blocks run one after the other;
 // the threads of a block take turns on one real thread and hand over where they meet: at barriers and when lanes
 // exchange values. It shows wrong indices, wrong sums, missing barriers and waits (run with the warps in both orders) and, under
-// AddressSanitizer, accesses out of bounds, in shared memory, too; nothing of speed or of the memory model.
+// AddressSanitizer, accesses out of bounds on the heap and in shared memory; nothing of speed or of the memory model.
 #pragma once
 
 #include <ucontext.h>
@@ -17,10 +17,6 @@
 #include <utility>
 #include <memory>
 #include <vector>
-
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/common_interface_defs.h>
-#endif
 
 #define __global__
 #define __device__
@@ -42,12 +38,11 @@ inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 namespace cuda_on_cpu {
 
 constexpr int kWarp = 32;
-constexpr size_t kStack = 256 * 1024;
+constexpr size_t kStack = 64 * 1024;
 
 struct Fiber {
   ucontext_t context;
   std::unique_ptr<char[]> stack{new char[kStack]};
-  void* fake_stack = nullptr;
   bool done = false;
 };
 
@@ -61,9 +56,6 @@ struct Meeting {
 struct Device {
   std::vector<std::unique_ptr<Fiber>> fibers;
   ucontext_t scheduler;
-  void* fake_stack = nullptr;
-  const void* stack = nullptr;
-  size_t stack_size = 0;
   Meeting block;
   std::vector<Meeting> warps;
   std::function<void()> body;
@@ -74,27 +66,7 @@ struct Device {
 };
 inline Device device;
 
-inline void before_switch(void** fake, const void* stack, size_t size) {
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_start_switch_fiber(fake, stack, size);
-#else
-  (void)fake, (void)stack, (void)size;
-#endif
-}
-inline void after_switch(void* fake, const void** stack, size_t* size) {
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_finish_switch_fiber(fake, stack, size);
-#else
-  (void)fake, (void)stack, (void)size;
-#endif
-}
-
-inline void hand_over() {
-  Fiber& me = *device.fibers[device.current];
-  before_switch(me.done ? nullptr : &me.fake_stack, device.stack, device.stack_size);
-  swapcontext(&me.context, &device.scheduler);
-  after_switch(me.fake_stack, &device.stack, &device.stack_size);
-}
+inline void hand_over() { swapcontext(&device.fibers[device.current]->context, &device.scheduler); }
 
 inline void meet(Meeting& meeting) {
   const int round = meeting.round;
@@ -108,10 +80,8 @@ inline void meet(Meeting& meeting) {
 }
 
 inline void run_fiber() {
-  after_switch(nullptr, &device.stack, &device.stack_size);
   device.body();
   device.fibers[device.current]->done = true, ++device.progress;
-  hand_over();
 }
 
 // Runs one warp as far as it comes; returns how many of its threads are not done.
@@ -124,9 +94,7 @@ inline int run_warp(int warp, int threads) {
       if (fiber.done) continue;
       device.current = t;
       threadIdx = dim3(t % blockDim.x, t / blockDim.x % blockDim.y, t / (blockDim.x * blockDim.y));
-      before_switch(&device.fake_stack, fiber.stack.get(), kStack);
       swapcontext(&device.scheduler, &fiber.context);
-      after_switch(device.fake_stack, nullptr, nullptr);
       left += !fiber.done;
     }
     if (before == device.progress || left == 0) return left;
@@ -141,10 +109,10 @@ inline void run_block(int threads) {
   while (int(device.fibers.size()) < threads) device.fibers.push_back(std::make_unique<Fiber>());
   for (int t = 0; t < threads; ++t) {
     Fiber& fiber = *device.fibers[t];
-    fiber.done = false, fiber.fake_stack = nullptr;
+    fiber.done = false;
     getcontext(&fiber.context);
     fiber.context.uc_stack.ss_sp = fiber.stack.get(), fiber.context.uc_stack.ss_size = kStack;
-    fiber.context.uc_link = nullptr;
+    fiber.context.uc_link = &device.scheduler;
     makecontext(&fiber.context, run_fiber, 0);
   }
   // A warp goes on alone until it waits for the others: what it must not overtake without a barrier, it does overtake.

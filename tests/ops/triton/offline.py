@@ -17,6 +17,7 @@ TYPES = {
     torch.float32: "*fp32",
     torch.float64: "*fp64",
     torch.int64: "*i64",
+    torch.uint8: "*u8",
 }
 
 
@@ -56,13 +57,16 @@ def compile_for(arch: int, kernel: Any, arguments: dict[str, Any], folder: Path)
     signature, constants, attributes = {}, {}, {}
     for parameter in kernel.params:
         value = arguments[parameter.name]
-        if parameter.is_constexpr:
+        # A launch makes a constant of every one.
+        if parameter.is_constexpr or (type(value) is int and value == 1):
             signature[parameter.name], constants[parameter.name] = "constexpr", value
-        elif isinstance(value, torch.Tensor):
+            continue
+        if isinstance(value, torch.Tensor):
             signature[parameter.name] = TYPES[value.dtype]
         else:
-            signature[parameter.name] = "i32" if isinstance(value, int) else "fp32"
-        if isinstance(value, torch.Tensor) or (signature[parameter.name] == "i32" and value % 16 == 0):
+            wide = "i64" if abs(value) >= 2**31 else "i32"
+            signature[parameter.name] = wide if isinstance(value, int) else "fp32"
+        if isinstance(value, torch.Tensor) or (isinstance(value, int) and value % 16 == 0):
             attributes[(parameter.num,)] = [["tt.divisibility", 16]]
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
     made = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -79,6 +81,22 @@ def test_attention(triton, check, random, device, shape, heads, rotary, dtype):
     check("attention", h, *weights, heads=heads, rotary=tables)
 
 
+def padding(random, B, L, device):
+    """Some tokens of each sample are missing, all of the first half among them: a block of keys that nobody sees."""
+    mask = random(B, L) > -0.5
+    mask[:, : L // 2] = False
+    return mask.to(device)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("shape", "heads"), [((1, 70, 8), 1), ((2, 5, 6), 3)])
+@pytest.mark.parametrize(("masked", "causal"), [(True, False), (False, True), (True, True)])
+def test_attention_with_padding_and_in_order(triton, check, random, device, shape, heads, masked, causal, dtype):
+    h, *weights = move(device, dtype, random(*shape), *attention_weights(random, shape[2]))
+    mask = padding(random, *shape[:2], device) if masked else None
+    check("attention", h, *weights, heads=heads, mask=mask, causal=causal)
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("shape", [(3, 7, 11), (97, 2), (1, 1), (1, 1030), (0, 5)])
 @pytest.mark.parametrize("scale", [3, 1e3])
@@ -86,6 +104,13 @@ def test_stablemax_cross_entropy(triton, check, random, device, shape, scale, dt
     labels = torch.arange(torch.Size(shape[:-1]).numel()).reshape(shape[:-1]) % shape[-1]
     labels = labels.where(labels % 3 != 1, -100).int()
     check("stablemax_cross_entropy", *move(device, dtype, scale * random(*shape), labels))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("shape", "dim"), [((3, 7, 11), -1), ((2, 70, 3), 1), ((1, 1), 0), ((2, 1030), 1)])
+@pytest.mark.parametrize("scale", [3, 1e3])
+def test_stablemax(triton, check, random, device, shape, dim, scale, dtype):
+    check("stablemax", *move(device, dtype, scale * random(*shape)), dim=dim, grad=random(*shape).double().to(device))
 
 
 def test_stablemax_at_the_branch_and_outside(triton, device):
@@ -149,15 +174,50 @@ def test_cycles_without_gradient(triton, random, device, heads):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_latent_step(triton, check, random, device, monkeypatch, dtype):
+@pytest.mark.parametrize(("heads", "L"), [(0, 9), (0, 131), (2, 9)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_latent_step(triton, check, random, device, monkeypatch, heads, L, masked, dtype):
+    mask = padding(random, 2, L, device) if masked else None
     for module in (ops, reference):
-        step = module.latent_step
+        step = partial(module.latent_step, heads=heads, mask=mask, causal=bool(heads and masked))
         monkeypatch.setattr(module, "one_step", lambda z, x, *w, step=step: step(z, x, w), raising=False)
-    weights = network(random, 9, 12, 0)
-    check("one_step", *move(device, dtype, random(2, 9, 12), random(2, 9, 12), *weights))
+    weights = network(random, L, 12, heads, blocks=2 if masked else 1)
+    check("one_step", *move(device, dtype, random(2, L, 12), random(2, L, 12), *weights))
 
 
-@pytest.mark.parametrize("op", ["rms_norm", "swiglu", "mlp", "token_mixer", "attention", "latent_step", "parts"])
+def test_padding_is_not_read(triton, random, device):
+    """Whatever it holds: the mixer's other tokens, and all gradients but its own, do not change."""
+    L, weights = 9, move(device, torch.float32, *network(random, 9, 12, 0))
+    z, mask = random(2, L, 12).to(device), padding(random, 2, L, device)
+    results = []
+    for filling in (0.0, 7.0):
+        leaf = torch.where(mask.unsqueeze(-1), z, filling).requires_grad_()
+        y = ops.latent_step(leaf, torch.zeros_like(z), weights, mask=mask)
+        results.append((y.detach(), *torch.autograd.grad(y.sum(), leaf)))
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+    assert not results[0][1][~mask].any()
+
+
+def test_weights_in_another_dtype_than_the_states(triton, random, device):
+    """float32 weights under states of low precision: cast once, and their gradients come in float32."""
+    z, x = move(device, torch.float16, random(1, 5, 12), random(1, 5, 12))
+    weights = [w.to(device).requires_grad_() for w in network(random, 5, 12, 0)]
+    y = ops.latent_recursion(z, x, x, weights, 2)[1]
+    low = [w.detach().half().requires_grad_() for w in weights]
+    assert torch.equal(y, ops.latent_recursion(z, x, x, low, 2)[1])
+    for a, b in zip(
+        torch.autograd.grad(y.sum(), weights),
+        torch.autograd.grad(ops.latent_recursion(z, x, x, low, 2)[1].sum(), low),
+        strict=True,
+    ):
+        assert a.dtype == torch.float32
+        assert torch.equal(a, b.float())
+
+
+@pytest.mark.parametrize(
+    "op", ["rms_norm", "swiglu", "mlp", "token_mixer", "attention", "latent_step", "masked", "parts"]
+)
 def test_stays_within_its_tensors(triton, random, device, guarded, op):
     L, D = (131, 10) if op == "parts" else (7, 10)
     h, gate_up, down = move(device, torch.float32, random(1, L, D), *layer_weights(random, D, 6))
@@ -173,6 +233,10 @@ def test_stays_within_its_tensors(triton, random, device, guarded, op):
             (h, *move(device, h.dtype, *attention_weights(random, D))),
         ),
         "latent_step": (lambda z, *w: ops.latent_step(z, z, w), (h, *mix, gate_up, down)),
+        "masked": (
+            lambda z, *w: ops.latent_step(z, z, w, heads=2, mask=guarded(padding(random, 1, L, device)), causal=True),
+            (h, *move(device, h.dtype, *attention_weights(random, D)), gate_up, down),
+        ),
     }
     run, inputs = calls[op]
     leaves = [guarded(t).requires_grad_() for t in inputs]
@@ -203,6 +267,23 @@ def test_any_layout(triton, check, random, device):
     check("mlp", h[:1].expand(3, 9, 20), gate_up, down, grad=torch.ones(1, 1, 1, device=device).expand(3, 9, 20))
 
 
+def test_autocast_changes_nothing(triton, random, device):
+    """The products inside keep the dtype of their tensors."""
+    h, *weights = move(device, torch.float32, random(1, 5, 12), *attention_weights(random, 12))
+    results = []
+    for enabled in (False, True):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled):
+            leaf = h.clone().requires_grad_()
+            y = ops.attention(leaf, *weights, heads=2)
+            results.append((y.detach(), *torch.autograd.grad(y.sum(), leaf)))
+    assert all(map(torch.equal, *results))
+
+
+def test_transposed_weights_of_a_mixer(triton, check, random, device):
+    gate_up, down = (w.t().contiguous().t() for w in layer_weights(random, 9, 4))
+    check("token_mixer", *move(device, torch.float32, random(2, 9, 5), gate_up, down))
+
+
 def test_opcheck(triton, random, device):
     def opcheck(op, *arguments):
         torch.library.opcheck(op.default, arguments, test_utils=("test_schema", "test_faketensor"))
@@ -215,6 +296,7 @@ def test_opcheck(triton, random, device):
     y, rstd = opcheck(KERNELS.rms_norm_fwd, z, z, 1, eps)
     opcheck(KERNELS.rms_norm_bwd, dy, y, rstd, 1)
     opcheck(KERNELS.swiglu_bwd, opcheck(KERNELS.swiglu_fwd, z, -1), z, -1)
+    opcheck(KERNELS.stablemax_bwd, opcheck(KERNELS.stablemax_fwd, z, 1), z, 1)
     labels = torch.zeros(2, L, dtype=torch.int64, device=device)
     loss, total = opcheck(KERNELS.stablemax_cross_entropy_fwd, z, labels, -100)
     opcheck(KERNELS.stablemax_cross_entropy_bwd, loss, z, labels, total, -100)
@@ -225,11 +307,14 @@ def test_opcheck(triton, random, device):
         opcheck(fwd, z, *weights, eps, False)
         opcheck(bwd, dy, z, opcheck(fwd, z, *weights, eps, True)[1], *weights, eps)
     for cos, sin in ((None, None), rotary_tables(random, L, 6, device)):
-        saved = opcheck(KERNELS.attention_fwd, z, *project, 2, cos, sin, eps, True)[1]
-        opcheck(KERNELS.attention_bwd, dy, z, saved, *project, 2, cos, sin, eps)
+        saved = opcheck(KERNELS.attention_fwd, z, *project, 2, cos, sin, eps, True, None, False)[1]
+        opcheck(KERNELS.attention_bwd, dy, z, saved, *project, 2, cos, sin, eps, None, False)
     for y in (z.clone(), None):
-        saved = opcheck(KERNELS.latent_recursion_fwd, y, z, dy, [*mix, *mlp], None, None, 0, 1, 1, True, eps, True)[2]
-        arguments = (dy, z, saved, [*mix, *mlp], None, None, 0, 1, y is not None, True, eps)
+        weights, mask = [*mix, *mlp], torch.ones(2, L, dtype=torch.bool, device=device)
+        saved = opcheck(
+            KERNELS.latent_recursion_fwd, y, z, dy, weights, None, None, 0, 1, 1, True, eps, True, mask, False
+        )[2]
+        arguments = (dy, z, saved, weights, None, None, 0, 1, y is not None, True, eps, mask, False)
         opcheck(KERNELS.latent_recursion_bwd, None if y is None else dy, *arguments)
 
 
@@ -246,8 +331,12 @@ def test_compiles_to_one_graph(triton, compiled, random, device):
 def test_what_cannot_run_says_so(triton, device):
     with pytest.raises(ops.BackendUnavailable, match="has no float64"):
         ops.swiglu(torch.zeros(2, device=device, dtype=torch.float64))
-    with pytest.raises(ops.BackendUnavailable, match="stablemax has no triton kernel"):
-        ops.stablemax(torch.zeros(2, device=device))
+    wide = torch.zeros(1, 1, 257, device=device)
+    with pytest.raises(ops.BackendUnavailable, match="heads up to 256 wide, not 257"):
+        ops.attention(wide, wide.new_zeros(771, 257), wide.new_zeros(257, 257), heads=1)
+    z = torch.zeros(1, 5, 12, device=device)
+    with pytest.raises(ValueError, match="latent_step: the mask must be bool"):
+        ops.latent_step(z, z, [], mask=torch.ones(1, 4, dtype=torch.bool, device=device))
     if backend.INTERPRETED:
         with pytest.raises(ops.BackendUnavailable, match="wrong products of bfloat16"):
             ops.swiglu(torch.zeros(2, dtype=torch.bfloat16))

@@ -1,0 +1,58 @@
+"""SignSGD for the rows that a batch touched: the program of an id's first sample adds up all of its gradients, in the
+order of the batch, and takes the step; the programs of the others leave the row alone."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+from trm_fast.triton_kernels import configs
+
+
+@triton.jit
+def sign_sgd_rows_kernel(
+    p_weight,
+    p_grads,
+    p_ids,
+    p_lr,
+    weight_decay,
+    rows,
+    columns,
+    batch: tl.constexpr,
+    SAMPLES: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    owner, i_column = tl.program_id(0), tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    id = tl.load(p_ids + owner)
+    earlier = tl.zeros((SAMPLES,), tl.int32)
+    for first in range(0, batch, SAMPLES):
+        i_sample = first + tl.arange(0, SAMPLES)
+        earlier += (tl.load(p_ids + i_sample, mask=i_sample < owner, other=-1) == id).to(tl.int32)
+    # A row outside the table is passed over, as by the other kernels: nothing here can raise.
+    if (tl.max(earlier, 0) == 0) & (id >= 0) & (id < rows):
+        m_column = i_column < columns
+        b_sum = tl.zeros((COLUMNS,), tl.float32)
+        for first in range(0, batch, SAMPLES):
+            i_sample = first + tl.arange(0, SAMPLES)
+            m_same = tl.load(p_ids + i_sample, mask=i_sample < batch, other=-1) == id
+            at = i_sample.to(tl.int64)[:, None] * columns + i_column[None, :]
+            b_sum += tl.sum(tl.load(p_grads + at, mask=m_same[:, None] & m_column[None, :], other=0), 0)
+        rate = tl.load(p_lr).to(tl.float64)
+        keep, step = (1.0 - rate * weight_decay).to(tl.float32), rate.to(tl.float32)
+        at_row = p_weight + id.to(tl.int64) * columns + i_column
+        b_sign = (b_sum > 0).to(tl.float32) - (b_sum < 0).to(tl.float32)
+        tl.store(at_row, tl.load(at_row, mask=m_column, other=0) * keep - step * b_sign, mask=m_column)
+
+
+def sign_sgd_rows_(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, weight_decay: float) -> None:
+    """Updates the rows ``ids`` of weight (N, D) in place, float32; row_grads (B, D), ids int64 (B,)."""
+    batch, columns = row_grads.shape
+    if not batch or not columns:
+        return
+    config = configs.lookup("sign_sgd_rows", weight)
+    work = weight.contiguous()
+    sign_sgd_rows_kernel[(batch, triton.cdiv(columns, config["COLUMNS"]))](
+        work, row_grads.contiguous(), ids.contiguous(), lr, weight_decay, weight.shape[0], columns, batch, **config
+    )
+    if work is not weight:
+        weight.copy_(work)
