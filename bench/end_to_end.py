@@ -155,7 +155,8 @@ def our_side(problem: Problem) -> Callable[[], float]:
         inputs = problem.batch["inputs"]
         return lambda: float(model.solve(inputs, SOLVER_STEPS, halt=False)["confidence"].sum())
     config = TrainingConfig(batch_size=B, gradient_accumulation=1)
-    examples = Examples(*(problem.batch[k].int().cpu().numpy() for k in ("inputs", "labels", "puzzle_identifiers")))
+    arrays = {name: tensor.int().cpu().numpy() for name, tensor in problem.batch.items()}
+    examples = Examples(arrays["inputs"], arrays["labels"], arrays["puzzle_identifiers"])
     optimizer, anywhen = AdamATan2(model.parameters(), ema_decay=0.999), np.zeros(B, np.int32)
     step = TrainStep(model, optimizer, config, Again(examples), runner=runner_for(problem.device))
 
@@ -235,7 +236,8 @@ def measure(
         process = context.Process(target=side, args=(theirs, ours, case, threads, baseline, data, device), daemon=True)
         process.start()
         theirs.close()  # or a side that failed would be waited for
-        pipes.append(pipe), processes.append(process)
+        pipes.append(pipe)
+        processes.append(process)
     try:
         found = _take_turns(case, pipes, repeats, device)
         for process in processes:
@@ -283,16 +285,12 @@ def _take_turns(case: str, pipes: list[Connection], repeats: int, device: str) -
     times: tuple[list[float], list[float]] = ([], [])
     products = []
     for repeat in range(repeats + 1):  # the first warms up
-        values = []
-        for pipe, mine in zip(pipes, times, strict=True):
-            seconds, value = ask(pipe, "step")
-            values.append(value)
-            mine.append(seconds)
+        (seconds, ours), (baseline_seconds, theirs) = (ask(pipe, "step") for pipe in pipes)
+        times[0].append(seconds)
+        times[1].append(baseline_seconds)
         products.append(ask(pipes[0], "product")[0])
-        if repeat == 0 and case.startswith("train") and _differ(*values, device):
-            raise ArithmeticError(
-                f"{case}: the losses of the first step differ: ours {values[0]}, baseline {values[1]}"
-            )
+        if repeat == 0 and case.startswith("train") and _differ(ours, theirs, device):
+            raise ArithmeticError(f"{case}: the losses of the first step differ: ours {ours}, baseline {theirs}")
     growth = [ask(pipe, "memory") for pipe in pipes]
     launches = [ask(pipe, "launches") for pipe in pipes]
     for pipe in pipes:

@@ -16,7 +16,7 @@ import itertools
 import json
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -37,7 +37,7 @@ LINES = {"elements": (1024, 2048, 4096, 8192), "num_warps": (2, 4, 8)}
 ROWS = {"SAMPLES": (32, 64, 128), "COLUMNS": (32, 64, 128), "num_warps": (4, 8)}
 FLAT = {"BLOCK": (512, 1024, 2048, 4096), "num_warps": (2, 4, 8)}
 # op -> kernel -> (is it part of the backward, the values to try of each option)
-SPACES: dict[str, dict[str, tuple[bool, dict[str, tuple[int, ...]]]]] = {
+SPACES: Mapping[str, Mapping[str, tuple[bool, Mapping[str, tuple[int, ...]]]]] = {
     "rms_norm": {"rms_norm_fwd": (False, LINES), "rms_norm_bwd": (True, LINES)},
     "swiglu": {"swiglu_fwd": (False, FLAT), "swiglu_bwd": (True, FLAT)},
     "stablemax": {"stablemax_fwd": (False, LINES), "stablemax_bwd": (True, LINES)},
@@ -67,7 +67,7 @@ class Case(NamedTuple):
 
     inputs: list[Tensor]
     options: dict[str, Any]
-    shapes: dict[str, tuple[int, ...]]
+    shapes: Mapping[str, tuple[int, ...]]
     call: Callable[..., Tensor] = lambda op, *inputs, **options: op(*inputs, **options)
 
 
@@ -107,7 +107,7 @@ def case(op: str, batch: int, tokens: int, dtype: torch.dtype, device: str) -> C
     return Case([h, *weights], options, dict.fromkeys(SPACES[op], (L, D // heads)))
 
 
-def candidates(space: dict[str, tuple[int, ...]]) -> Iterator[Options]:
+def candidates(space: Mapping[str, tuple[int, ...]]) -> Iterator[Options]:
     for values in itertools.product(*space.values()):
         yield dict(zip(space, values, strict=True))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -66,8 +67,19 @@ def error_of(case: Case, run: Callable[[], Any]) -> float:
     return float((got.double() - want.double()).norm() / want.double().norm())
 
 
+def alone(run: Callable[[], Any]) -> None:
+    with torch.no_grad():
+        run()
+
+
+def with_gradients(run: Callable[[], Any], leaves: list[Tensor], direction: Tensor) -> None:
+    torch.autograd.grad(run(), leaves, direction)
+
+
 def measured(case: Case, device: str, batch: int, backward: bool, top: dict[str, float]) -> dict[str, Any]:
-    good, bad, errors = {}, {}, {}
+    good: dict[str, Callable[[], Any]] = {}
+    bad: dict[str, str] = {}
+    errors: dict[str, float] = {}
 
     def around(name: str) -> Any:
         return ops.use_backend(name, [case.op]) if name in backend.BACKENDS[2:] else nullcontext()
@@ -83,19 +95,9 @@ def measured(case: Case, device: str, batch: int, backward: bool, top: dict[str,
             continue
         if backward:
             with around(name):
-                direction = torch.randn_like(run())
-
-            def both(run: Callable[[], Any] = run, direction: Tensor = direction) -> None:
-                torch.autograd.grad(run(), case.leaves, direction)
-
-            good[name] = both
+                good[name] = partial(with_gradients, run, case.leaves, torch.randn_like(run()))
         else:
-
-            def alone(run: Callable[[], Any] = run) -> None:
-                with torch.no_grad():
-                    run()
-
-            good[name] = alone
+            good[name] = partial(alone, run)
     rows = {}
     for name, ms in interleaved(good, device, 3 if batch < 8 else 7, around=around).items():
         times = 3 if backward else 1
@@ -120,7 +122,7 @@ def main() -> None:
             for backward in (False, True) if case.backward else (False,):
                 direction = "forward+backward" if backward else "forward"
                 name = ":".join(part for part in (case.op, case.label, str(batch), direction) if part)
-                report.attempt(name, lambda c=case, n=batch, b=backward: measured(c, device, n, b, top))
+                report.attempt(name, partial(measured, case, device, batch, backward, top))
 
 
 if __name__ == "__main__":

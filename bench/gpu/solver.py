@@ -27,7 +27,7 @@ SMALL = {"hidden_size": 32, "num_heads": 2, "T_cycles": 1, "n_latent_steps": 1, 
 def main() -> None:
     asked = options(__doc__).parse_args()
     report = Report(asked.out, "d_solver", asked.device)
-    task = get_task("sudoku")(None)  # type: ignore[arg-type]
+    task = get_task("sudoku")(None)
     rng = np.random.default_rng(0)
     for name, changes in MODELS.items():
         for graph in (True, False):

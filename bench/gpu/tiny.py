@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +16,15 @@ SMALL = {
     "vocab_size": 7, "seq_len": 9, "hidden_size": 64, "num_heads": 2, "inner_multiple": 32, "T_cycles": 2,
     "n_latent_steps": 1,
 }  # fmt: skip
-KINDS = [{}, {"prefix_tokens": 2, "puzzle_embedding_size": 64}, {"mixing": "attention", "positions": "rope"}]
+KINDS: list[dict[str, Any]] = [
+    {},
+    {"prefix_tokens": 2, "puzzle_embedding_size": 64},
+    {"mixing": "attention", "positions": "rope"},
+]
 
 
 class Random:
-    kind = Examples(*(np.zeros((0, *shape), np.int32) for shape in ((9,), (9,), ())))
+    kind = Examples(np.zeros((0, 9), np.int32), np.zeros((0, 9), np.int32), np.zeros(0, np.int32))
 
     def chunk(self, number: int, size: int) -> Examples:
         rng = np.random.default_rng(number)
@@ -33,7 +38,7 @@ def main() -> None:
     device = parser.parse_args().device
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     for kind in KINDS:
-        model = TRM(TRMConfig(**SMALL, **kind), dtype).to(device)
+        model = TRM(TRMConfig.model_validate(SMALL | kind), dtype).to(device)
         config = TrainingConfig(batch_size=5, gradient_accumulation=1)
         step = TrainStep(model, AdamATan2(model.parameters(), ema_decay=0.99), config, Random())
         for _ in range(3):
