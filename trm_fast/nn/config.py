@@ -10,12 +10,17 @@ from typing_extensions import Self
 
 FIXED_KINDS = 4
 """A field has no value, a span of the text, any value will do, or one that can't be told; known values follow."""
-FIELD_KINDS = 6
-"""Selection: an argument is left out, stands in the text, is its default, true, false, or one that can't be told."""
+FIELD_KINDS = 8
+"""Selection: an argument is left out, stands in the text, is its default, true, false, one that can't be told, or is
+read from the text as a date or without its plural."""
 TAGS = 3
 """Selection: a word is outside an argument's values, begins one, or goes on with one."""
 
 GridShape = Annotated[tuple[int, int], Strict(False)]  # YAML and JSON have lists only
+
+NEAR, REACH = 2, 6
+"""Selection: how many words on either side tell what one is, and how far from a word of an argument its value may
+stand."""
 
 
 class TRMConfig(BaseModel):
@@ -44,6 +49,7 @@ class TRMConfig(BaseModel):
         0, ge=0, description="kinds of roles a place may have, embedded beside what it holds; 0 for none"
     )
     features: int = Field(0, ge=0, description="real numbers a place has beside what it holds; 0 for none")
+    stems: int = Field(0, ge=0, description="selection: numbers of stems by which words and arguments meet; 0 for none")
     num_tools: int = Field(1, ge=1, description="slots, selection: tools to choose from")
     num_fields: int = Field(1, ge=1, description="slots, selection: arguments and slots that may have a value")
     num_values: int = Field(0, ge=0, description="slots: values of a field known beside those that stand in the text")
@@ -148,13 +154,17 @@ class TRMConfig(BaseModel):
         puzzles = self.num_puzzles * self.puzzle_embedding_size if self.prefix_tokens else 0
         ends = D * (self.input_width if self.inputs == "values" else self.vocab_size)
         ends += D * (self.roles + self.features + self._outputs())
-        ends += TAGS + self.features + TAGS * self.features**2 if self.outputs == "selection" else 0
+        if self.outputs == "selection":
+            width, A = D + self.features, self.action_dim
+            ends += self.features + A * (width * (2 * NEAR + 1) + width + 1) + A * (A * (2 * NEAR + 1) + 1)
+            ends += A * 3 * (2 * REACH + 1) if self.stems else 0
+            ends += (A + 1) * TAGS + (A + width + 1) * FIELD_KINDS
         return self.num_layers * (mix + 3 * D * self.inner_size(D)) + ends + D + 1 + positions + puzzles
 
     def _outputs(self) -> int:
         """Numbers that the answer head makes of a place."""
         fields = 2 + self.num_tools + self.num_fields * (FIXED_KINDS + self.num_values + 2)
-        selection = 2 * self.reasoning_dim + 1 + FIELD_KINDS + (TAGS + 1) * self.action_dim
+        selection = 2 * self.reasoning_dim + 1
         made = {"values": self.output_width, "slots": fields, "selection": selection}
         made["text"] = self.vocab_size + 3 * self.action_dim + 1
         return made.get(self.outputs, self.vocab_size)

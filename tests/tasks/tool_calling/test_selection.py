@@ -17,11 +17,12 @@ from trm_fast.errors import UserError
 from trm_fast.inference import Solver
 from trm_fast.nn import TRM
 from trm_fast.tasks.base import IGNORE, DataConfig
+from trm_fast.tasks.tool_calling.calls import calls_of, labels_of, spans_of
 from trm_fast.tasks.tool_calling.conversation import Call, Conversation, Tool, Turn
 from trm_fast.tasks.tool_calling.lexical import Lexicon, stems, words
 from trm_fast.tasks.tool_calling.select_metrics import accepted_calls, argument_f1, ast_match, copy_calls, same_calls
 from trm_fast.tasks.tool_calling.select_task import ToolSelect, ToolSelectConfig, variants
-from trm_fast.tasks.tool_calling.selection import Request, Sizes, calls_of, labels_of, spans_of
+from trm_fast.tasks.tool_calling.selection import Request, Sizes
 from trm_fast.training.config import make_config, read_preset
 
 SIZES = Sizes(places=48, words=24, tools=3, fields=8, bag=4)
@@ -60,6 +61,11 @@ def round_trip(query: str, *calls: Call) -> list[Call]:
         ("Add 1,200 and -3.5", [Call("add_numbers", {"numbers": [1200, -3.5]})]),
         ("Ping!", [Call("ping", {})]),
         ("Rome or Oslo weather?", [Call("get_weather", {"city": "Rome"}), Call("get_weather", {"city": "Oslo"})]),
+        ("Weather on May 2nd, 2021 in any city", [Call("get_weather", {"city": "2021-05-02"})]),
+        ("Weather for dogs", [Call("get_weather", {"city": "dog"})]),
+        ("Weather in Hue for 5d", [Call("get_weather", {"city": "Hue", "days": 5})]),
+        ("Add [[1, 2], [3]]", [Call("add_numbers", {"numbers": [[1, 2], [3]]})]),
+        ("Add [1, 2], then [3, 4]", [Call("add_numbers", {"numbers": n}) for n in ([1, 2], [3, 4])]),
         ("Nothing for you", []),
     ],
 )
@@ -114,7 +120,8 @@ def test_word_overlap_by_hand() -> None:
     assert lexicon.overlap({"alpha"}, "alpha gamma") == pytest.approx(rare / math.sqrt(rare + math.log(4)))
     assert stems("getCities list_users") == ("get", "cit", "list", "user")
     assert stems("city") == stems("cities")
-    assert [("3.5 km2")[b:e] for b, e in words("3.5 km2")] == ["3.5", "km2"]
+    split = "3.5 km2 5kg 1075VB 4th nf5ZZ"
+    assert [split[b:e] for b, e in words(split)] == ["3.5", "km2", "5", "kg", "1075", "VB", "4", "th", "nf5ZZ"]
 
 
 def test_copying_baseline_and_scores() -> None:

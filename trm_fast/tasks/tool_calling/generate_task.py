@@ -26,7 +26,7 @@ from trm_fast.tasks.tool_calling.select_metrics import tables
 from trm_fast.tasks.tool_calling.select_task import LEXICON_FILE, read_one, read_sets
 from trm_fast.tasks.tool_calling.text_metrics import measure_calls
 from trm_fast.tasks.tool_calling.tokenizer import PAD, Tokenizer, load_tokenizer, train_tokenizer
-from trm_fast.tasks.tool_calling.transcript import transcribe
+from trm_fast.tasks.tool_calling.transcript import arranged, transcribe
 
 
 class ToolGenerateConfig(TaskConfig):
@@ -126,7 +126,7 @@ class ToolGenerate(ToolTask):
         inputs, labels = np.full((N, L), PAD, dtype=np.int32), np.full((N, L), IGNORE, dtype=np.int32)
         weights, mask, cut = np.zeros((N, L), dtype=np.float32), np.zeros((N, L), dtype=np.bool_), 0
         for i, conversation in enumerate(conversations):
-            row = transcribe(conversation, self.tokenizer, L, self.config.description_tokens)
+            row = transcribe(arranged(conversation, self._lexicon), self.tokenizer, L, self.config.description_tokens)
             n, cut = len(row.ids), cut + row.cut
             inputs[i, :n], mask[i, :n] = row.ids, True
             weights[i, : n - 1] = row.weights[1:]
@@ -141,8 +141,10 @@ class ToolGenerate(ToolTask):
         return self._examples(read_sets(self.name, DataConfig(source=source, test=source), self.config.sets, 0)[1])[0]
 
     def measures(self, model: Any, examples: Examples, answers: Array) -> dict[str, float]:
-        """Of the first ``generate_count`` rows, what the model generates behind the last user turn."""
-        rows = [self._rows[i] for i in examples.extra["row"][: self.config.generate_count]]
+        """Of ``generate_count`` rows spread over all, what the model generates behind the last user turn."""
+        count = min(self.config.generate_count, len(examples))
+        chosen = np.linspace(0, len(examples), count, endpoint=False).astype(np.intp)
+        rows = [self._rows[i] for i in examples.extra["row"][chosen]]
         made = [self.say(model, asked(row))[0] for row in rows]
         return measure_calls(rows, [list(p.calls) for p in made], self._lexicon) if rows else {}
 
@@ -153,7 +155,7 @@ class ToolGenerate(ToolTask):
         """What a model of this task says next; the calls always parse and name offered tools."""
         search = search or self.search
         room = self.seq_len - min(search.most_tokens, self.seq_len // 2)
-        row = transcribe(conversation, self.tokenizer, room, self.config.description_tokens)
+        row = transcribe(arranged(conversation, self._lexicon), self.tokenizer, room, self.config.description_tokens)
         grammar = Grammar(conversation.tools, self.tokenizer, replies=self.config.replies)
         said = generate(model.incremental(), row.ids, grammar.allowed, search)
         reply = grammar.reply(said.tokens)

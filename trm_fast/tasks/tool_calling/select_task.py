@@ -16,6 +16,7 @@ from pydantic import Field
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, Question, TaskConfig
 from trm_fast.tasks.tool_calling import files, selection
+from trm_fast.tasks.tool_calling.calls import calls_of, labels_of, wanted_calls
 from trm_fast.tasks.tool_calling.conversation import Conversation, Tool, Turn
 from trm_fast.tasks.tool_calling.corpus import texts
 from trm_fast.tasks.tool_calling.drawing import draw_conversation
@@ -23,10 +24,11 @@ from trm_fast.tasks.tool_calling.formats import READERS, format_of
 from trm_fast.tasks.tool_calling.interface import Prediction, ToolTask
 from trm_fast.tasks.tool_calling.lexical import Lexicon
 from trm_fast.tasks.tool_calling.select_metrics import accepted_calls, measure, tables
-from trm_fast.tasks.tool_calling.selection import Places, Request, Sizes, calls_of, labels_of, wanted_calls
+from trm_fast.tasks.tool_calling.selection import Places, Request, Sizes
 from trm_fast.tasks.tool_calling.tokenizer import UNKNOWN, Tokenizer, load_tokenizer, train_tokenizer
 
 LEXICON_FILE = "lexicon.json"
+ARRAYS = ("roles", "features", "stems", "tool_places", "field_places", "field_tools", "shares")
 
 
 class ToolSelectConfig(TaskConfig):
@@ -81,6 +83,7 @@ class ToolSelect(ToolTask):
     def model_keys(self, data: DataConfig) -> dict[str, Any]:
         return super().model_keys(data) | {
             "inputs": "bags", "outputs": "selection", "roles": selection.NUM_ROLES, "features": selection.NUM_FEATURES,
+            "stems": selection.NUM_STEMS,
             "num_tools": self.sizes.tools, "num_fields": self.sizes.fields, "num_words": self.sizes.words,
         }  # fmt: skip
 
@@ -134,9 +137,7 @@ class ToolSelect(ToolTask):
         first = len(self._rows)
         self._rows += conversations if labelled else []
         extra = {
-            "roles": np.stack([m.roles for m in made]), "features": np.stack([m.features for m in made]),
-            "tool_places": np.stack([m.tool_places for m in made]),
-            "field_places": np.stack([m.field_places for m in made]),
+            **{name: np.stack([getattr(m, name) for m in made]) for name in ARRAYS},
             "mask": np.arange(sizes.places) < np.array([[m.length] for m in made]),
         }  # fmt: skip
         if labelled:
