@@ -23,7 +23,7 @@ from trm_fast.tasks.tool_calling.grammar import Grammar
 from trm_fast.tasks.tool_calling.interface import Prediction, ToolTask
 from trm_fast.tasks.tool_calling.lexical import Lexicon
 from trm_fast.tasks.tool_calling.select_metrics import tables
-from trm_fast.tasks.tool_calling.select_task import LEXICON_FILE, read_one, read_sets
+from trm_fast.tasks.tool_calling.select_task import LEXICON_FILE, read_one, read_sets, variants
 from trm_fast.tasks.tool_calling.text_metrics import measure_calls
 from trm_fast.tasks.tool_calling.tokenizer import PAD, Tokenizer, load_tokenizer, train_tokenizer
 from trm_fast.tasks.tool_calling.transcript import arranged, transcribe
@@ -32,7 +32,9 @@ from trm_fast.tasks.tool_calling.transcript import arranged, transcribe
 class ToolGenerateConfig(TaskConfig):
     """``sets``: which sets of a folder to learn, ``SET_train`` and ``SET_val`` each. ``description_tokens``: how much
     of a tool's description is read. ``replies``: whether it may answer in words instead of calling. ``beams``,
-    ``temperature``, ``top_p``, ``most_tokens``: how text is searched for. ``generate_count``: rows of an evaluation
+    ``temperature``, ``top_p``, ``most_tokens``: how text is searched for; ``penalty``: how much less likely, in nats, a
+    token is that makes a text value one that nobody said. ``distractors``: copies of each training row whose tools that
+    are not called come from other rows. ``generate_count``: rows of an evaluation
     that are answered by generating, which takes a while each."""
 
     name: str = "tool-generate"
@@ -42,10 +44,12 @@ class ToolGenerateConfig(TaskConfig):
     vocab_size: int = Field(default=2048, ge=32)
     seq_len: int = Field(default=512, ge=16)
     description_tokens: int = Field(default=12, ge=0)
+    distractors: int = Field(default=1, ge=0)
     replies: bool = False
     beams: int = Field(default=1, ge=1)
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
+    penalty: float = Field(default=2.0, ge=0)
     most_tokens: int = Field(default=200, ge=1)
     generate_count: int = Field(default=100, ge=0)
 
@@ -79,7 +83,7 @@ class ToolGenerate(ToolTask):
     @property
     def search(self) -> Search:
         c = self.config
-        return Search(c.most_tokens, c.beams, c.temperature, c.top_p)
+        return Search(c.most_tokens, c.beams, c.temperature, c.top_p, c.penalty)
 
     def model_keys(self, data: DataConfig) -> dict[str, Any]:
         return super().model_keys(data) | {"outputs": "text", "causal": True, "mixing": "attention"}
@@ -109,6 +113,7 @@ class ToolGenerate(ToolTask):
             self._lexicon = Lexicon.of(tool for c in train for tool in c.tools)
             if self._tokenizer.size > self.vocab_size:
                 raise UserError(f"the tokenizer has {self._tokenizer.size} pieces: set task.vocab_size to that")
+            train = [*train, *variants(train, self.config.distractors, 0.0, seed)]
         parts = []
         for rows, name in ((train, "training"), (test, "test")):
             examples, cut = self._examples(rows)
@@ -156,8 +161,9 @@ class ToolGenerate(ToolTask):
         search = search or self.search
         room = self.seq_len - min(search.most_tokens, self.seq_len // 2)
         row = transcribe(arranged(conversation, self._lexicon), self.tokenizer, room, self.config.description_tokens)
-        grammar = Grammar(conversation.tools, self.tokenizer, replies=self.config.replies)
-        said = generate(model.incremental(), row.ids, grammar.allowed, search)
+        said_before = " ".join(turn.text for turn in conversation.turns)
+        grammar = Grammar(conversation.tools, self.tokenizer, replies=self.config.replies, request=said_before)
+        said = generate(model.incremental(), row.ids, grammar.allowed, search, grammar.strays)
         reply = grammar.reply(said.tokens)
         return Prediction.of_calls(grammar.calls(said.tokens), conversation.tools, reply=reply), said
 
