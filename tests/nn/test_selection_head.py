@@ -46,6 +46,9 @@ def test_the_loss_is_the_sum_of_its_parts() -> None:
     tool = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(1))) / 2
     kind = (math.log(math.e + 5) - 1 + math.log(6)) / 2
     assert loss.answer.item() == pytest.approx(tool + ARGUMENTS * (kind + 4 * math.log(3)), rel=1e-5)
+    bare = model().head.loss(Selection(tools, kinds, tags), torch.tensor([0.3]), LABELS[:1], arguments=False)
+    assert bare.answer.item() == pytest.approx(tool, rel=1e-5)
+    assert (bare.exact, bare.cells) == (loss.exact, loss.cells)  # what counts as right stays
     # The first tool, both kinds (ties go to the first, 0) and two tags are right; the second tool is not called.
     assert loss.cells.tolist() == pytest.approx([(1 + 2 + 2) / 8])
     assert not loss.exact.item()

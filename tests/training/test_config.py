@@ -235,3 +235,14 @@ def test_embeddings_may_have_a_rate_of_their_own() -> None:
     rates = training_config(learning_rate=1e-4, embedding_learning_rate=1e-2).rates(model)
     apart = {name: rate for name, rate in zip(names, rates, strict=True) if rate != 1}
     assert apart == pytest.approx({"embedding.tokens.weight": 100, "embedding.positions.weight": 100})
+
+
+def test_arguments_at_the_last_step_need_one() -> None:
+    slots = {"outputs": "slots", "mixing": "attention"}
+    run_config(slots, supervision="unrolled", arguments="last")
+    for model, supervision, message in (
+        (slots, "carry", "needs supervision"), ({}, "unrolled", "chooses tools"),
+        (slots | {"halting": "batch"}, "unrolled", "needs model.halting"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            run_config(model, supervision=supervision, arguments="last")

@@ -78,7 +78,9 @@ class SelectionHead(nn.Module):
         tools = (prediction.tools * SCALE).round().long()
         return torch.cat([tools, prediction.kinds.argmax(-1), prediction.tags.argmax(-1).flatten(1)], 1)
 
-    def loss(self, prediction: Selection, q: Tensor, labels: Tensor, **extra: Tensor) -> Loss:
+    def loss(
+        self, prediction: Selection, q: Tensor, labels: Tensor, *, arguments: bool = True, **extra: Tensor
+    ) -> Loss:
         """Binary cross-entropy of the tools, and ``ARGUMENTS`` times that of the called tools' kinds (mean) and tags
         (sum over words, mean over arguments). A row is exactly right when all of them are."""
         tools, kinds, tags = (part.long() for part in labels.split(self.sizes, 1))
@@ -91,7 +93,7 @@ class SelectionHead(nn.Module):
         tag_cost = _cross_entropy(prediction.tags.flatten(1, 2), tags).sum(-1) / (
             tags.view(*kinds.shape, -1) != IGNORE
         ).any(-1).sum(-1).clamp_min(1)
-        answer = (answer + ARGUMENTS * (kind_cost + tag_cost)).sum()
+        answer = (answer + ARGUMENTS * arguments * (kind_cost + tag_cost)).sum()
         said = self.answers(prediction)
         said[:, : self.sizes[0]] = (said[:, : self.sizes[0]] > 0).long()
         valid = labels != IGNORE

@@ -78,6 +78,9 @@ class TrainingConfig(BaseModel):
         description="carry: an optimizer step after each supervision step, as published; unrolled: all supervision "
         "steps of fresh examples, their mean loss, one optimizer step",
     )
+    arguments: Literal["every", "last"] = Field(
+        "every", description="supervision steps that learn the arguments of calls; last needs supervision: unrolled"
+    )
     batch_size: int = Field(768, ge=1)
     gradient_accumulation: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto", description="parts a batch is computed in; auto takes as few as memory allows"
@@ -152,6 +155,12 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.training.arguments == "last" and (
+            self.training.supervision != "unrolled" or self.model.outputs not in ("slots", "selection")
+        ):
+            raise ValueError("training.arguments: last needs supervision: unrolled and a model that chooses tools")
+        if self.training.arguments == "last" and self.model.halting == "batch":
+            raise ValueError("training.arguments: last needs model.halting: row; a batch that stops early has no last")
         if self.training.recompute != "none" and self.model.dropout:
             raise ValueError("training.recompute needs model.dropout: 0, or it would compute with other random numbers")
         for stage in self.training.depth:
