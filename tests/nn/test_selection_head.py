@@ -102,3 +102,17 @@ def test_a_bag_is_the_sum_of_its_tokens_in_any_order() -> None:
 
 def test_parameters_are_counted_before_they_exist() -> None:
     assert model().num_parameters() == CONFIG.num_parameters()
+
+
+def test_a_classifier_scores_known_tools_wherever_they_stand_and_never_calls_another() -> None:
+    torch.manual_seed(0)
+    net = TRM(CONFIG.model_copy(update={"known_tools": 7}))
+    assert net.num_parameters() == net.config.num_parameters()
+    given = rows()
+    inputs = given.pop("inputs")
+    ids = torch.tensor([[3, 0, 0], [5, 3, 0], [0, 5, 0]])
+    with torch.no_grad():
+        said, other = (net(inputs, net.initial_state(B), tool_ids=i, **given).logits.tools for i in (ids, ids.flip(1)))
+    assert bool((said[ids == 0] == -1e4).all())
+    torch.testing.assert_close(said, other.flip(1))
+    assert bool((said[ids > 0] > -1e3).all())

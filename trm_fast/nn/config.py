@@ -52,6 +52,9 @@ class TRMConfig(BaseModel):
     features: int = Field(0, ge=0, description="real numbers a place has beside what it holds; 0 for none")
     stems: int = Field(0, ge=0, description="selection: numbers of stems by which words and arguments meet; 0 for none")
     num_tools: int = Field(1, ge=1, description="slots, selection: tools to choose from")
+    known_tools: int = Field(
+        0, ge=0, description="selection: a fixed classifier over so many tools; 0 to point at any tool's place"
+    )
     num_fields: int = Field(1, ge=1, description="slots, selection: arguments and slots that may have a value")
     num_values: int = Field(0, ge=0, description="slots: values of a field known beside those that stand in the text")
 
@@ -169,7 +172,11 @@ class TRMConfig(BaseModel):
         ends += D * (self.roles + self.features + self._outputs())
         if self.outputs == "selection":
             width, A = D + self.features, self.action_dim
-            ends += self.features + A * (width * (2 * NEAR + 1) + width + 1) + A * (A * (2 * NEAR + 1) + 1)
+            ends += (
+                (0 if self.known_tools else self.features)
+                + A * (width * (2 * NEAR + 1) + width + 1)
+                + A * (A * (2 * NEAR + 1) + 1)
+            )
             ends += A * 3 * (2 * REACH + 1) if self.stems else 0
             ends += (A + 1) * TAGS + (A + width + 1) * FIELD_KINDS
         return self.num_layers * (mix + 3 * D * self.inner_size(D)) + ends + D + 1 + positions + puzzles
@@ -177,7 +184,7 @@ class TRMConfig(BaseModel):
     def _outputs(self) -> int:
         """Numbers that the answer head makes of a place."""
         fields = 2 + self.num_tools + self.num_fields * (FIXED_KINDS + self.num_values + 2)
-        selection = 2 * self.reasoning_dim + 1
+        selection = self.known_tools + 1 if self.known_tools else 2 * self.reasoning_dim + 1
         made = {"values": self.output_width, "slots": fields, "selection": selection}
         made["text"] = self.vocab_size + 3 * self.action_dim + 1
         return made.get(self.outputs, self.vocab_size)

@@ -20,6 +20,9 @@ GAIN = 10.0
 """Of the measures that count directly: an optimizer that moves all weights alike finds their size in a few steps."""
 STEEP = 4.0
 """Of kinds and tags, for the same reason."""
+QUIET = 0.1
+"""Of weights that read the network's state, at first."""
+UNREACHABLE = -1e4
 OUTSIDE = 3.0
 """Initial logit of a word that belongs to no value: most do not."""
 
@@ -34,7 +37,7 @@ class Selection(NamedTuple):
 
 
 class SelectionHead(nn.Module):
-    """A tool is called when its place and the first one agree; ``Values`` say what its arguments are.
+    """Which tools are called (``Pointer`` or ``Classifier``), and what their arguments are (``Values``).
 
     ``extra``: ``tool_places`` int (B, T) and ``field_places`` int (B, P), places in the sequence, 0 for none; ``mask``
     (B, L); in a model with features ``features`` (B, L, F); in one with stems what ``Values`` takes. Words are the
@@ -44,28 +47,20 @@ class SelectionHead(nn.Module):
 
     def __init__(self, config: TRMConfig) -> None:
         super().__init__()
-        D, R = config.hidden_size, config.reasoning_dim
+        D = config.hidden_size
         self.prefix_tokens, self.words, self.fields = config.prefix_tokens, config.num_words, config.num_fields
         self.sizes = (config.num_tools, config.num_fields, config.num_fields * config.num_words)
-        self.request, self.tool, self.tool_bias = Linear(D, R), Linear(D, R), Linear(D, 1)
-        self.shortcut = nn.Parameter(torch.zeros(config.features)) if config.features else None
-        self.values = Values(D + config.features, config.action_dim, config.stems)
+        choice = Classifier if config.known_tools else Pointer
+        self.choice = choice(config)
+        self.values = Values(D, config.features, config.action_dim, config.stems)
 
     def forward(
         self, answer: Tensor, *, tool_places: Tensor, field_places: Tensor, mask: Tensor | None = None, **extra: Tensor
     ) -> Selection:
         places = answer[:, self.prefix_tokens :].float()
-        tools = _at(places, tool_places)
-        agreement = torch.einsum("bd,btd->bt", self.request(places[:, 0]), self.tool(tools))
-        logits = agreement * self.tool.weight.shape[0] ** -0.5 + self.tool_bias(tools).squeeze(-1)
-        by_features = None
-        if self.shortcut is not None:
-            # What is known of a tool, such as its word overlap, counts from the start.
-            known = extra["features"].float()
-            by_features = GAIN * (_at(known, tool_places) @ self.shortcut)
-            logits = logits + by_features
-            places = torch.cat((places, known), -1)
-        logits = logits.masked_fill(tool_places == 0, -1e4)
+        logits, by_features = self.choice(places, tool_places, **extra)
+        if "features" in extra:
+            places = torch.cat((places, extra["features"].float()), -1)
         P, W = self.fields, self.words
         if tool_places.device.type == "cpu":  # what no row of the batch has need not be computed
             P = max(1, int((field_places > 0).sum(1).max()))
@@ -103,6 +98,46 @@ class SelectionHead(nn.Module):
         return Loss(answer + 0.5 * halting, answer, halting, exact, found / count.clamp_min(1), count > 0)
 
 
+class Pointer(nn.Module):
+    """Any tool: its place and the request's agree, or what is known of it (``features``) speaks for it."""
+
+    def __init__(self, config: TRMConfig) -> None:
+        super().__init__()
+        D, R = config.hidden_size, config.reasoning_dim
+        self.request, self.tool, self.tool_bias = Linear(D, R), Linear(D, R), Linear(D, 1)
+        self.shortcut = nn.Parameter(torch.zeros(config.features)) if config.features else None
+        if config.features:
+            # What is known says more at first than a network that has learnt nothing, and must not be drowned by it.
+            with torch.no_grad():
+                for layer in (self.tool, self.tool_bias):
+                    layer.weight.mul_(QUIET)
+
+    def forward(self, places: Tensor, tool_places: Tensor, **extra: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits (B, T), and those by features alone where there are any."""
+        tools = _at(places, tool_places)
+        agreement = torch.einsum("bd,btd->bt", self.request(places[:, 0]), self.tool(tools))
+        logits = agreement * self.tool.weight.shape[0] ** -0.5 + self.tool_bias(tools).squeeze(-1)
+        by_features = None
+        if self.shortcut is not None:
+            by_features = GAIN * (_at(extra["features"].float(), tool_places) @ self.shortcut)
+            logits = logits + by_features
+        return logits.masked_fill(tool_places == 0, UNREACHABLE), by_features
+
+
+class Classifier(nn.Module):
+    """Tools known from training, each by its number ``tool_ids`` int (B, T), 0 for one that is not: never called."""
+
+    def __init__(self, config: TRMConfig) -> None:
+        super().__init__()
+        self.known = Linear(config.hidden_size, config.known_tools + 1)
+
+    def forward(
+        self, places: Tensor, tool_places: Tensor, *, tool_ids: Tensor, **extra: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        logits = self.known(places[:, 0]).gather(1, tool_ids.long())
+        return logits.masked_fill(tool_ids == 0, UNREACHABLE), None
+
+
 class Values(nn.Module):
     """Which words are an argument's: two convolutions over the words, an argument at a time.
 
@@ -111,14 +146,18 @@ class Values(nn.Module):
     word's clause is its tool's: ``field_tools`` int (B, P), ``shares`` (B, T, most words).
     """
 
-    def __init__(self, width: int, hidden: int, stems: int) -> None:
+    def __init__(self, places: int, features: int, hidden: int, stems: int) -> None:
         super().__init__()
+        width = places + features
         self.words = nn.Conv1d(width, hidden, 2 * NEAR + 1, padding=NEAR, bias=False)
         self.field = nn.Linear(width, hidden)
         self.met = nn.Conv1d(3, hidden, 2 * REACH + 1, padding=REACH, bias=False) if stems else None
         self.mix = nn.Conv1d(hidden, hidden, 2 * NEAR + 1, padding=NEAR)
         self.tag, self.kind = nn.Linear(hidden, TAGS), nn.Linear(hidden + width, FIELD_KINDS)
         with torch.no_grad():
+            if features:
+                for weight in (self.words.weight, self.field.weight, self.kind.weight[:, hidden:]):
+                    weight[:, :places].mul_(QUIET)
             self.tag.bias.copy_(torch.tensor([OUTSIDE / STEEP, 0.0, 0.0]))
 
     def forward(

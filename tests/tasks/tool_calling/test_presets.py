@@ -20,10 +20,19 @@ PING = {"type": "function", "function": {"name": "ping", "description": "Pings t
 SMALL = [
     "model.hidden_size=16", "model.num_heads=2", "model.inner_multiple=8", "task.tokenizer_kind=char",
     "task.vocab_size=96", "training.batch_size=4", "training.gradient_accumulation=2", "training.log_every=3",
-    "training.warmup_steps=2", "training.checkpoint_every=4", "training.eval_count=2",
+    "training.warmup_steps=2", "training.checkpoint_every=4", "training.eval_count=2", "training.schedule_steps=9",
 ]  # fmt: skip
 PRESETS = {
     "tool-select-tiny": ["task.seq_len=64", "task.sets=[own]", "task.words=24", "task.tools=3", "task.arguments=8"],
+    "tool-select-small": [
+        "task.seq_len=64",
+        "task.sets=[own]",
+        "task.words=24",
+        "task.tools=3",
+        "task.arguments=8",
+        "task.tool_choice=classifier",
+        "model.num_layers=2",
+    ],
     "tool-generate": ["task.seq_len=128", "task.sets=[own]", "task.generate_count=1", "task.most_tokens=8"],
     "tool-slots": ["task.seq_len=48"],
 }

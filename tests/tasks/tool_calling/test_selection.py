@@ -174,6 +174,21 @@ def small_task() -> ToolSelect:
     ))  # fmt: skip
 
 
+def test_a_classifier_knows_the_tools_called_in_training_and_says_so(tmp_path: Path) -> None:
+    written(tmp_path)
+    task = ToolSelect(small_task().config.model_copy(update={"tool_choice": "classifier", "known_tools": 2}))
+    made = task.dataset(DataConfig(source=str(tmp_path)), seed=0)
+    assert made.test.extra["tool_ids"].tolist() == [[1, 0, 0]] * 2  # the weather alone is called; no one ever pings
+    assert task.model_keys(DataConfig())["known_tools"] == 2
+    answers = np.zeros_like(made.test.labels)
+    assert task.metrics(made.test, answers)["known"] == 0.5
+    prediction = task.prediction(task.ask(said("Hi", (PING,))), answers[0], (PING,))
+    assert prediction.problems == ("ping was not called in training: this classifier never calls it",)
+    narrow = ToolSelect(task.config.model_copy(update={"known_tools": 0}))
+    with pytest.raises(UserError, match=r"set task\.known_tools"):
+        narrow.dataset(DataConfig(source=str(tmp_path)), seed=0)
+
+
 def test_the_task_end_to_end(tmp_path: Path) -> None:
     written(tmp_path)
     task, data = small_task(), DataConfig(source=str(tmp_path))

@@ -32,6 +32,7 @@ NAMES = {
     "schema_valid": "Schema Valid",
     "offered": "Offered Tool Named",
     "ast_match": "AST Match",
+    "known": "Offered Tools Known (others are never called)",
 }
 
 

@@ -92,6 +92,7 @@ class Places:
     features: Array
     stems: IntArray
     tool_places: IntArray
+    tool_ids: IntArray
     field_places: IntArray
     field_tools: IntArray
     shares: Array
@@ -99,12 +100,15 @@ class Places:
 
     @classmethod
     def of(cls, request: Request, sizes: Sizes, lexicon: Lexicon, encode: Encode) -> Places:
+        def none(*shape: int) -> IntArray:
+            return np.zeros(shape, dtype=np.int32)
+
         made = cls(
-            np.zeros((sizes.places, sizes.bag), dtype=np.int32), np.zeros(sizes.places, dtype=np.int32),
-            np.zeros((sizes.places, NUM_FEATURES), dtype=np.float32),
-            np.zeros((sizes.places, NUM_STEMS), dtype=np.int32),
-            np.zeros(sizes.tools, dtype=np.int32), np.zeros(sizes.fields, dtype=np.int32),
-            np.zeros(sizes.fields, dtype=np.int32), np.zeros((sizes.tools, sizes.words), dtype=np.float32),
+            bags=none(sizes.places, sizes.bag), roles=none(sizes.places), stems=none(sizes.places, NUM_STEMS),
+            features=np.zeros((sizes.places, NUM_FEATURES), dtype=np.float32),
+            tool_places=none(sizes.tools), tool_ids=none(sizes.tools),
+            field_places=none(sizes.fields), field_tools=none(sizes.fields),
+            shares=np.zeros((sizes.tools, sizes.words), dtype=np.float32),
         )  # fmt: skip
         made.bags[0, 0], made.roles[0] = BEGIN, START
         relevance = Relevance.of(request.query, request.tools, lexicon)
