@@ -83,6 +83,20 @@ def test_gradients_reach_every_parameter_and_every_application(preset: str, tmp_
     assert without == []
 
 
+@pytest.mark.parametrize("preset", ["tool-select-tiny", "tool-generate"])
+def test_requests_are_told_apart_by_the_first_state(preset: str, tmp_path: Path) -> None:
+    """Where they are not, training soon makes the state the same everywhere, and no gradient brings it back."""
+    settings = ["model.hidden_size=128", "model.num_heads=4", "model.inner_multiple=64"]
+    trainer = Trainer(small(preset, tmp_path, *settings), tmp_path / "run")
+    arrays = trainer.dataset.train.take(slice(6)).arrays()
+    skipped = ("puzzle_ids", "row", "labels")
+    given: dict[str, Any] = {n: torch.from_numpy(a) for n, a in arrays.items() if n not in skipped}
+    with torch.no_grad():
+        answer = trainer.model(given.pop("inputs"), trainer.model.initial_state(6), **given).state.answer
+    places = answer[:, 1 : int(given["mask"].sum(1).min())]
+    assert float(places.std(0).mean()) > 0.25  # of a state whose mean square is 1
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_run_stopped_within_an_epoch_goes_on_exactly(preset: str, tmp_path: Path) -> None:
     whole = Trainer(small(preset, tmp_path, "training.steps=9"), tmp_path / "whole")
