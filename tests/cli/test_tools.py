@@ -152,3 +152,70 @@ def test_interactive_keeps_the_conversation(run: Any, learnt: Path, monkeypatch:
     result = run("call", learnt, "--interactive", "--json")
     assert result.code == 0, result.err
     assert json.loads(result.out.splitlines()[0])["decision"] in ("tool_call", "direct_answer")
+
+
+@pytest.fixture(scope="module", params=["tool-select-tiny", "tool-generate"])
+def choosing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that is given its tools with each request, hardly trained."""
+    from trm_fast.training import Trainer, apply_settings, make_config, read_preset
+
+    folder = tmp_path_factory.mktemp("choosing")
+    source = jsonl(folder / "rows.jsonl", [swift(f"Weather in Rome {i}") for i in range(6)])
+    small = ["training.steps=2", "training.batch_size=2", "training.gradient_accumulation=1", f"data.source={source}"]
+    small += ["model.hidden_size=16", "model.num_heads=2", "model.inner_multiple=8"]
+    small += ["task.tokenizer_kind=char", "task.vocab_size=300"]
+    config = make_config(apply_settings(read_preset(request.param), small), "test")
+    Trainer(config, folder / "run").train()
+    return folder / "run"
+
+
+def swift(text: str, tools: Any = (TOOL,)) -> dict[str, Any]:
+    call = {"name": "get_weather", "arguments": {"city": "Rome"}}
+    messages = [{"role": "user", "content": text}, {"role": "tool_call", "content": json.dumps(call)}]
+    return {"tools": json.dumps(list(tools)), "messages": messages}
+
+
+BARE = {"type": "function", "function": {"name": "ping", "description": "Pings"}}
+
+
+def test_strange_requests_are_answered(run: Any, choosing: Path, tmp_path: Path) -> None:
+    rows = [swift("天気は東京で🌧️? مرحبا"), swift("weather " * 10_000), swift("ping", [BARE]), swift("\u0000\u200b")]
+    source = jsonl(tmp_path / "rows.jsonl", rows)
+    said = [json.loads(line) for line in run("call", choosing, "--data", source).out.splitlines()]
+    assert len(said) == len(rows)
+    assert all(call["name"] in ("get_weather", "ping") for row in said for call in row["calls"])
+    assert json.loads(run("eval", choosing, "--data", source, "--json").out)["count"] == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"tools": "[]", "messages": [{"role": "user", "content": "\\ud800"}]}', "turn 1: has the half character"),
+        ('{"tools": "[]", "messages": []}', "messages: is empty"),
+        ('{"tools": "{oops", "messages": [{"role": "user", "content": "x"}]}', "tools: not valid JSON"),
+        ('{"tools": "[]"}', "has none of conversations, messages"),
+        ("[" * 5000 + "]" * 5000, "is not valid JSON"), ("", "has no rows"),
+    ],
+)  # fmt: skip
+def test_rows_that_are_no_conversations_are_named(
+    run: Any, choosing: Path, tmp_path: Path, text: str, message: str
+) -> None:
+    source = tmp_path / "bad.jsonl"
+    source.write_text(text)
+    for command in ("call", "eval"):
+        result = run(command, choosing, "--data", source)
+        assert result.code in (1, 2)
+        assert message in " ".join(result.err.split())
+        assert str(source) in "".join(result.err.split())
+
+
+def test_tools_come_with_a_request_or_with_a_file_of_them(run: Any, choosing: Path, tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "rows.jsonl", [swift("Hi")])
+    for arguments, message in (
+        (["--data", source, "--tools", "[]"], "leave out --tools"), (["--query", "hi"], "give --tools"),
+        (["--query", "caf\udcff", "--tools", json.dumps([TOOL])], "half character"),
+        (["--query", "hi", "--tools", "[5]"], "a tool is an object"),
+    ):  # fmt: skip
+        result = run("call", choosing, *arguments)
+        assert result.code == 2
+        assert message in " ".join(result.err.split())

@@ -50,6 +50,30 @@ def test_several_steps(variant: Literal["adam_atan2", "adamw"], ema_decay: float
     assert optimizer.step_count.item() == 6
 
 
+def test_parameters_may_have_rates_of_their_own() -> None:
+    torch.manual_seed(0)
+    start = [torch.randn(shape) for shape in SHAPES]
+    together = [nn.Parameter(t.clone()) for t in start]
+    apart = [nn.Parameter(t.clone()) for t in start]
+    one = AdamATan2(together, 0.1, weight_decay=0.5, ema_decay=0.9, rates=[1.0, 0.25, 1.0])
+    alone = [AdamATan2([p], 0.1 * rate, weight_decay=0.5, ema_decay=0.9)
+             for p, rate in zip(apart, (1.0, 0.25, 1.0), strict=True)]  # fmt: skip
+    for _ in range(3):
+        for p, q in zip(together, apart, strict=True):
+            p.grad = torch.randn(p.shape)
+            q.grad = p.grad.clone()
+        one.step(grad_scale=torch.tensor(0.5))
+        for optimizer in alone:
+            optimizer.step(grad_scale=torch.tensor(0.5))
+    assert one.ema is not None
+    for i, optimizer in enumerate(alone):
+        assert optimizer.ema is not None
+        torch.testing.assert_close(together[i], apart[i])
+        torch.testing.assert_close(one.ema[i], optimizer.ema[0])
+    with pytest.raises(ValueError, match="2 rates for 3"):
+        AdamATan2(together, rates=[1.0, 2.0])
+
+
 def test_tensors_are_all_that_a_checkpoint_needs() -> None:
     """Two optimizers, the second given the first's tensors after three steps, go on alike."""
 

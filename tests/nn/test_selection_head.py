@@ -46,6 +46,9 @@ def test_the_loss_is_the_sum_of_its_parts() -> None:
     tool = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(1))) / 2
     kind = (math.log(math.e + 5) - 1 + math.log(6)) / 2
     assert loss.answer.item() == pytest.approx(tool + ARGUMENTS * (kind + 4 * math.log(3)), rel=1e-5)
+    bare = model().head.loss(Selection(tools, kinds, tags), torch.tensor([0.3]), LABELS[:1], arguments=False)
+    assert bare.answer.item() == pytest.approx(tool, rel=1e-5)
+    assert (bare.exact, bare.cells) == (loss.exact, loss.cells)  # what counts as right stays
     # The first tool, both kinds (ties go to the first, 0) and two tags are right; the second tool is not called.
     assert loss.cells.tolist() == pytest.approx([(1 + 2 + 2) / 8])
     assert not loss.exact.item()
@@ -99,3 +102,17 @@ def test_a_bag_is_the_sum_of_its_tokens_in_any_order() -> None:
 
 def test_parameters_are_counted_before_they_exist() -> None:
     assert model().num_parameters() == CONFIG.num_parameters()
+
+
+def test_a_classifier_scores_known_tools_wherever_they_stand_and_never_calls_another() -> None:
+    torch.manual_seed(0)
+    net = TRM(CONFIG.model_copy(update={"known_tools": 7}))
+    assert net.num_parameters() == net.config.num_parameters()
+    given = rows()
+    inputs = given.pop("inputs")
+    ids = torch.tensor([[3, 0, 0], [5, 3, 0], [0, 5, 0]])
+    with torch.no_grad():
+        said, other = (net(inputs, net.initial_state(B), tool_ids=i, **given).logits.tools for i in (ids, ids.flip(1)))
+    assert bool((said[ids == 0] == -1e4).all())
+    torch.testing.assert_close(said, other.flip(1))
+    assert bool((said[ids > 0] > -1e3).all())

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trm_fast.nn import TRM, AdamATan2, supervision_loss
+from trm_fast.nn.thinking import think
 
 from .small import VARIANTS, config, model, tokens
 
@@ -126,3 +127,27 @@ def test_train_step_stops_when_every_row_halts_and_keeps_its_optimizer() -> None
     assert made.train_step(data, data)["steps"] == 1
     assert made._optimizer is not None
     assert made._optimizer.step_count.item() == 2
+
+
+def test_rows_computed_together_halt_together_when_their_mean_is_sure() -> None:
+    made = model(halting="batch")
+    with torch.no_grad():
+        made.q_head.weight.normal_().neg_()
+        made.q_head.bias.fill_(0.0)
+        said, state = [], made.initial_state(B)
+        for _ in range(made.config.max_supervision_steps):
+            out = made(tokens(B), state)
+            said.append(float(out.q.sigmoid().mean()))
+            state = out.state
+    threshold = (said[0] + max(said[1:])) / 2
+    assert said[0] < threshold, "the first step must not be the surest one"
+    made.config = made.config.model_copy(update={"q_threshold": threshold})
+    expected = 1 + next(i for i, mean in enumerate(said) if mean > threshold)
+    got = made.solve(tokens(B))
+    assert set(got["steps"].tolist()) == {expected}
+    assert bool(got["converged"].all())
+    # Two at a time: nobody enters a batch on its way, so that all of a batch have taken as many steps.
+    for now in think(made, tokens(B), 4, batch_size=2):
+        assert len(now.rows) <= 2
+        assert len(set(now.steps.tolist())) == 1
+        assert len(set(now.halted.tolist())) == 1

@@ -10,6 +10,7 @@ import torch
 
 from trm_fast.nn import TRM, TRMConfig
 from trm_fast.nn.loss import IGNORE
+from trm_fast.nn.text_head import Next
 
 L, V = 12, 15
 
@@ -34,7 +35,7 @@ def whole(net: TRM, ids: torch.Tensor) -> torch.Tensor:
         for _ in range(net.config.max_supervision_steps):
             out = net(ids, state)
             state = out.state
-    return out.logits
+    return out.logits.scores
 
 
 @pytest.mark.parametrize("changes", [{}, {"state": "dual"}, {"norm_position": "pre"}, {"positions": "none"}])
@@ -76,7 +77,7 @@ def test_every_place_has_a_distribution_that_can_copy() -> None:
     with torch.no_grad():
         net.head.copies.weight.mul_(0)
         answer = torch.randn(1, L, 16)
-        half = net.head(answer, inputs=ids).exp()
+        half = net.head(answer, inputs=ids).scores.exp()
         plain = net.head.linear(answer).softmax(-1)
     torch.testing.assert_close(half[..., 7], 0.5 + plain[..., 7] / 2)  # a share of one half, all of it on token 7
 
@@ -86,9 +87,27 @@ def test_the_loss_is_a_mean_weighted_by_role() -> None:
     prediction[0, 1] = -20.0
     prediction[0, 1, 4] = -0.5
     labels, weights = torch.tensor([[IGNORE, 4, 2]]), torch.tensor([[0.0, 2.0, 1.0]])
-    loss = model().head.loss(prediction, torch.tensor([0.0]), labels, weights=weights)
+    said = Next(prediction, torch.arange(3)[None])
+    loss = model().head.loss(said, torch.tensor([0.0]), labels, weights=weights)
     assert loss.answer.item() == pytest.approx((2 * 0.5 + math.log(V)) / 3, rel=1e-5)
     assert loss.cells.tolist() == [0.5]
+
+
+def test_places_without_weight_are_left_out_and_change_nothing() -> None:
+    net, ids = model(), torch.randint(1, V, (2, L))
+    mask = torch.arange(L) < torch.tensor([[L - 1], [8]])
+    weights = torch.zeros(2, L)
+    weights[0, 3], weights[0, 9], weights[1, 5] = 1.0, 2.0, 1.0
+    labels = torch.where(weights > 0, ids.roll(-1, 1), IGNORE)
+    with torch.no_grad():
+        every, some = (net(ids, net.initial_state(2), mask=mask, **extra) for extra in ({}, {"weights": weights}))
+        assert some.logits.scores.shape == (2, 2, V)
+        losses = [net.loss(out, labels, weights=weights) for out in (every, some)]
+        answers = [net.head.answers(out.logits) for out in (every, some)]
+    for one, other in zip(*losses, strict=True):
+        torch.testing.assert_close(one, other)
+    assert answers[1].shape == (2, L)
+    torch.testing.assert_close(answers[0][weights > 0], answers[1][weights > 0])
 
 
 def test_gradients_reach_every_parameter_and_every_application() -> None:

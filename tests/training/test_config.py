@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from trm_fast.errors import UserError
+from trm_fast.nn import TRM, TRMConfig
 from trm_fast.training import RunConfig, apply_settings, make_config
 from trm_fast.training.config import read_preset, read_yaml
 
@@ -225,3 +226,23 @@ def test_schedules(changes: dict[str, Any], rates: dict[int, float]) -> None:
     config = training_config(**{"steps": 100, "warmup_steps": 10, "learning_rate": 1e-3, **changes})
     for step, share in rates.items():
         assert config.learning_rate_at(step) == pytest.approx(share * 1e-3), step
+
+
+def test_embeddings_may_have_a_rate_of_their_own() -> None:
+    model = TRM(TRMConfig(vocab_size=5, seq_len=4, hidden_size=8, num_heads=2, inner_multiple=8, positions="learned"))
+    names = [name for name, _ in model.named_parameters()]
+    assert set(training_config(learning_rate=1e-4).rates(model)) == {1.0}
+    rates = training_config(learning_rate=1e-4, embedding_learning_rate=1e-2).rates(model)
+    apart = {name: rate for name, rate in zip(names, rates, strict=True) if rate != 1}
+    assert apart == pytest.approx({"embedding.tokens.weight": 100, "embedding.positions.weight": 100})
+
+
+def test_arguments_at_the_last_step_need_one() -> None:
+    slots = {"outputs": "slots", "mixing": "attention"}
+    run_config(slots, supervision="unrolled", arguments="last")
+    for model, supervision, message in (
+        (slots, "carry", "needs supervision"), ({}, "unrolled", "chooses tools"),
+        (slots | {"halting": "batch"}, "unrolled", "needs model.halting"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            run_config(model, supervision=supervision, arguments="last")

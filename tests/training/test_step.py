@@ -37,6 +37,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
     "puzzles parts clipped": (PREFIX | {"mixing": "attention"}, {"clip_norm": 0.3}, 3),
     "dropout": ({"dropout": 0.2}, {}, 1),
     "unrolled": ({}, {"supervision": "unrolled"}, 1),
+    "unrolled, batches halt": ({"halting": "batch"}, {"supervision": "unrolled"}, 1),
     "unrolled puzzles parts": (PREFIX, {"supervision": "unrolled"}, 3),
     "bfloat16": ({}, {"dtype": "bfloat16"}, 1),
     "recomputed": ({}, {"recompute": "latent"}, 1),
@@ -386,3 +387,18 @@ def test_unrolled_is_one_optimizer_step_on_the_mean_of_all_supervision_steps(par
     for mine, wanted in zip(step.model.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(mine, wanted, rtol=1e-6, atol=1e-9)
     assert step.read_totals()["rows"] == 2 * B * most
+
+
+def test_a_batch_that_is_sure_learns_nothing_more_from_its_later_steps() -> None:
+    step = make({"halting": "batch"}, {"supervision": "unrolled"}, 1, dtype=torch.float64)
+    model = make_model(dtype=torch.float64, halting="batch")
+    for made in (step.model, model):  # sure after the first step, whatever the rows
+        with torch.no_grad():
+            made.q_head.weight.zero_()
+            made.q_head.bias.fill_(0.1)
+    step.run(0.0, np.zeros(B, dtype=np.int32))
+    rows = step.carry.rows
+    out = model(rows["inputs"], model.initial_state(B))
+    (model.loss(out, rows["labels"]).total / (B * model.config.max_supervision_steps)).backward()
+    for mine, wanted in zip(step.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, wanted.grad, rtol=1e-6, atol=1e-9)

@@ -57,7 +57,9 @@ def call(
     task = found.task
     if not isinstance(task, ToolTask):
         raise UserError(f"{found.label} is a model of the task {task.name}: it calls no tools", wrong_use=True)
-    offered = task.known_tools() if tools is None else _tools(tools)
+    if data is not None and tools is not None:
+        raise UserError("conversations of --data bring their own tools: leave out --tools", wrong_use=True)
+    offered = () if data is not None else task.known_tools() if tools is None else _tools(tools)
     solver = Solver(found.model, task)
     if interactive:
         _converse(solver, task, offered, json_output)
@@ -86,7 +88,13 @@ def _tools(text: str) -> tuple[Tool, ...]:
 
 
 def _predict(solver: Solver, task: ToolTask, conversation: Conversation) -> tuple[Prediction, Answer]:
-    return task.predict(solver, conversation)
+    from trm_fast.tasks.tool_calling import Refused
+    from trm_fast.tasks.tool_calling.conversation import checked
+
+    try:
+        return task.predict(solver, checked(conversation))
+    except Refused as error:
+        raise UserError(f"{conversation.where}: {error}", wrong_use=True) from None
 
 
 def _show(prediction: Prediction, answer: Answer, as_json: bool) -> None:

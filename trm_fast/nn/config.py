@@ -6,16 +6,22 @@ import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+from torch import Tensor
 from typing_extensions import Self
 
 FIXED_KINDS = 4
 """A field has no value, a span of the text, any value will do, or one that can't be told; known values follow."""
-FIELD_KINDS = 6
-"""Selection: an argument is left out, stands in the text, is its default, true, false, or one that can't be told."""
+FIELD_KINDS = 8
+"""Selection: an argument is left out, stands in the text, is its default, true, false, one that can't be told, or is
+read from the text as a date or without its plural."""
 TAGS = 3
 """Selection: a word is outside an argument's values, begins one, or goes on with one."""
 
 GridShape = Annotated[tuple[int, int], Strict(False)]  # YAML and JSON have lists only
+
+NEAR, REACH = 2, 6
+"""Selection: how many words on either side tell what one is, and how far from a word of an argument its value may
+stand."""
 
 
 class TRMConfig(BaseModel):
@@ -44,7 +50,11 @@ class TRMConfig(BaseModel):
         0, ge=0, description="kinds of roles a place may have, embedded beside what it holds; 0 for none"
     )
     features: int = Field(0, ge=0, description="real numbers a place has beside what it holds; 0 for none")
+    stems: int = Field(0, ge=0, description="selection: numbers of stems by which words and arguments meet; 0 for none")
     num_tools: int = Field(1, ge=1, description="slots, selection: tools to choose from")
+    known_tools: int = Field(
+        0, ge=0, description="selection: a fixed classifier over so many tools; 0 to point at any tool's place"
+    )
     num_fields: int = Field(1, ge=1, description="slots, selection: arguments and slots that may have a value")
     num_values: int = Field(0, ge=0, description="slots: values of a field known beside those that stand in the text")
 
@@ -75,6 +85,12 @@ class TRMConfig(BaseModel):
     n_latent_steps: int = Field(6, ge=0)
     max_supervision_steps: int = Field(16, ge=1)
     q_threshold: float = Field(0.5, gt=0, lt=1, description="halt when sigmoid(q) exceeds this")
+
+    halting: Literal["row", "batch"] = Field(
+        "row",
+        description="who halts: each row by its own logit, as published, or all rows that are computed together, when "
+        "the mean of their probabilities exceeds q_threshold",
+    )
 
     prefix_tokens: int = Field(0, ge=0, description="tokens of puzzle embedding put in front of the sequence")
     puzzle_embedding_size: int = Field(512, ge=1, description="numbers a puzzle row; the rest of the prefix is zero")
@@ -117,6 +133,12 @@ class TRMConfig(BaseModel):
         """``q_threshold`` as a halting logit; exactly 0 for one half."""
         return math.log(self.q_threshold / (1 - self.q_threshold))
 
+    def sure(self, q: Tensor) -> Tensor:
+        """Which of the rows computed together halt, bool (B,), by their halting logits (B,)."""
+        if self.halting == "row":
+            return q > self.q_logit
+        return (q.sigmoid().mean() > self.q_threshold).expand(q.shape)
+
     @property
     def effective_depth(self) -> int:
         """Layers applied in one supervision step: T (n + 1) layers, 42 as published."""
@@ -148,13 +170,21 @@ class TRMConfig(BaseModel):
         puzzles = self.num_puzzles * self.puzzle_embedding_size if self.prefix_tokens else 0
         ends = D * (self.input_width if self.inputs == "values" else self.vocab_size)
         ends += D * (self.roles + self.features + self._outputs())
-        ends += TAGS + self.features + TAGS * self.features**2 if self.outputs == "selection" else 0
+        if self.outputs == "selection":
+            width, A = D + self.features, self.action_dim
+            ends += (
+                (0 if self.known_tools else self.features)
+                + A * (width * (2 * NEAR + 1) + width + 1)
+                + A * (A * (2 * NEAR + 1) + 1)
+            )
+            ends += A * 3 * (2 * REACH + 1) if self.stems else 0
+            ends += (A + 1) * TAGS + (A + width + 1) * FIELD_KINDS
         return self.num_layers * (mix + 3 * D * self.inner_size(D)) + ends + D + 1 + positions + puzzles
 
     def _outputs(self) -> int:
         """Numbers that the answer head makes of a place."""
         fields = 2 + self.num_tools + self.num_fields * (FIXED_KINDS + self.num_values + 2)
-        selection = 2 * self.reasoning_dim + 1 + FIELD_KINDS + (TAGS + 1) * self.action_dim
+        selection = self.known_tools + 1 if self.known_tools else 2 * self.reasoning_dim + 1
         made = {"values": self.output_width, "slots": fields, "selection": selection}
         made["text"] = self.vocab_size + 3 * self.action_dim + 1
         return made.get(self.outputs, self.vocab_size)

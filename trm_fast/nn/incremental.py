@@ -69,7 +69,7 @@ class Incremental:
         self.answer = answer if self.answer is None else torch.cat((self.answer, answer), 1)
         self.tokens = torch.cat((self.tokens, ids))
         said = self.model.head(self.answer, inputs=self.tokens[None], last=True)
-        logits: npt.NDArray[np.float32] = said[0, -1].float().cpu().numpy()
+        logits: npt.NDArray[np.float32] = said.scores[0, -1].float().cpu().numpy()
         return logits
 
     def _net(self, h: Tensor) -> Tensor:

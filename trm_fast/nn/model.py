@@ -143,7 +143,7 @@ class TRM(nn.Module):
         seen = seen[:, :places]
         return x[:, :places], state.places(places), None if bool(seen.all()) else seen
 
-    def loss(self, out: Output, labels: Tensor, **extra: Tensor) -> Loss:
+    def loss(self, out: Output, labels: Tensor, **extra: Any) -> Loss:
         """The loss of a supervision step against the labels of its rows."""
         loss: Loss = self.head.loss(out.logits, out.q, labels, **extra)
         return loss
@@ -170,7 +170,7 @@ class TRM(nn.Module):
             state, loss = out.state, self.loss(out, labels)
             (loss.total / len(inputs)).backward()
             optimizer.step()
-            if bool((out.q > self.config.q_logit).all()):
+            if bool(self.config.sure(out.q).all()):
                 break
         return {
             "loss": loss.total.item() / len(inputs),

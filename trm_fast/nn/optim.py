@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from trm_fast import ops
 
+T = TypeVar("T")
 _STATE = ("lr", "step_count", "exp_avg", "exp_avg_sq", "ema")
 
 
@@ -20,6 +22,7 @@ class AdamATan2(torch.optim.Optimizer):
     The learning rate and the step are 0-dim tensors, so that a captured step reads their current values:
     write ``optimizer.lr.fill_(...)``. ``ema`` holds the averaged weights in the order of the parameters; ``copies`` and
     ``interleave``, where set, are the low-precision copies that ``ops.adam_atan2_`` writes, in the same order.
+    ``rates``: what each parameter's learning rate is times ``lr``, 1 where it is not given; one pass for each rate.
     """
 
     def __init__(
@@ -30,8 +33,13 @@ class AdamATan2(torch.optim.Optimizer):
         weight_decay: float = 1.0,
         ema_decay: float | None = None,
         variant: Literal["adam_atan2", "adamw"] = "adam_atan2",
+        rates: Sequence[float] | None = None,
     ) -> None:
         weights = list(params)
+        rates = [1.0] * len(weights) if rates is None else list(rates)
+        if len(rates) != len(weights):
+            raise ValueError(f"{len(rates)} rates for {len(weights)} parameters")
+        self.passes = {rate: [i for i, r in enumerate(rates) if r == rate] for rate in dict.fromkeys(rates)}
         super().__init__(weights, {})
         device = weights[0].device
         self.lr = torch.tensor(lr, dtype=torch.float32, device=device)
@@ -57,12 +65,17 @@ class AdamATan2(torch.optim.Optimizer):
         params = self.param_groups[0]["params"]
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
         self.step_count += 1
-        ops.adam_atan2_(
-            self.weights, grads, self.exp_avg, self.exp_avg_sq, self.lr, self.step_count,
-            betas=self.betas, weight_decay=self.weight_decay,
-            ema=self.ema, ema_decay=self.ema_decay if self.ema_decay is not None else 0.0,
-            grad_scale=grad_scale, variant=self.variant, copies=self.copies, interleave=self.interleave,
-        )  # fmt: skip
+        weights = self.weights
+        for rate, mine in self.passes.items():
+            of = partial(_picked, mine)
+            ops.adam_atan2_(
+                of(weights), of(grads), of(self.exp_avg), of(self.exp_avg_sq),
+                self.lr if rate == 1 else self.lr * rate, self.step_count,
+                betas=self.betas, weight_decay=self.weight_decay,
+                ema=self.ema and of(self.ema), ema_decay=self.ema_decay if self.ema_decay is not None else 0.0,
+                grad_scale=grad_scale, variant=self.variant,
+                copies=self.copies and of(self.copies), interleave=self.interleave and of(self.interleave),
+            )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
         """All of the state, ``ema`` included; ``load_state_dict`` copies it into an optimizer of the same weights."""
@@ -82,6 +95,10 @@ class AdamATan2(torch.optim.Optimizer):
         for name, m, v in zip(names, self.exp_avg, self.exp_avg_sq, strict=True):
             kept |= {f"exp_avg/{name}": m, f"exp_avg_sq/{name}": v}
         return kept
+
+
+def _picked(places: list[int], values: Sequence[T]) -> list[T]:
+    return [values[i] for i in places]
 
 
 def _copied(value: Tensor | list[Tensor] | None) -> Any:

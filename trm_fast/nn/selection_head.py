@@ -8,18 +8,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trm_fast.nn.config import FIELD_KINDS, TAGS, TRMConfig
+from trm_fast.nn.config import FIELD_KINDS, NEAR, REACH, TAGS, TRMConfig
 from trm_fast.nn.layers import Linear
 from trm_fast.nn.loss import IGNORE, Loss
 
-SPAN = 1
-"""The kind of an argument whose value stands in the text; the others need no words."""
 SCALE = 1000
 """Answers are whole numbers: a tool's logit in thousandths, so that its sign and its order are kept."""
 ARGUMENTS = 2.0
 """Weight of the arguments' loss beside that of the tools."""
 GAIN = 10.0
 """Of the measures that count directly: an optimizer that moves all weights alike finds their size in a few steps."""
+STEEP = 4.0
+"""Of kinds and tags, for the same reason."""
+QUIET = 0.1
+"""Of weights that read the network's state, at first."""
+UNREACHABLE = -1e4
 OUTSIDE = 3.0
 """Initial logit of a word that belongs to no value: most do not."""
 
@@ -30,65 +33,62 @@ class Selection(NamedTuple):
     tools: Tensor  # (B, T): called or not; a place without a tool is out of reach
     kinds: Tensor  # (B, P, FIELD_KINDS)
     tags: Tensor  # (B, P, W, TAGS)
+    known: Tensor | None = None  # (B, T): the tools' logits by their features alone
 
 
 class SelectionHead(nn.Module):
-    """A tool is called when its place and the first one agree; a word is an argument's when their places do.
+    """Which tools are called (``Pointer`` or ``Classifier``), and what their arguments are (``Values``).
 
     ``extra``: ``tool_places`` int (B, T) and ``field_places`` int (B, P), places in the sequence, 0 for none; ``mask``
-    (B, L); in a model with features ``features`` (B, L, F). Words are the places 1 to W. Labels are int
-    (B, T + P + P W), tools 0 or 1, kinds, tags, ``IGNORE`` where there is nothing to learn; answers are the same with
-    tools as logits in thousandths.
+    (B, L); in a model with features ``features`` (B, L, F); in one with stems what ``Values`` takes. Words are the
+    places from 1 to the first tool. Labels are int (B, T + P + P W), tools 0 or 1, kinds, tags, ``IGNORE`` where there
+    is nothing to learn; answers are the same with tools as logits in thousandths.
     """
 
     def __init__(self, config: TRMConfig) -> None:
         super().__init__()
-        D, R, A = config.hidden_size, config.reasoning_dim, config.action_dim
-        self.prefix_tokens, self.words = config.prefix_tokens, config.num_words
+        D = config.hidden_size
+        self.prefix_tokens, self.words, self.fields = config.prefix_tokens, config.num_words, config.num_fields
         self.sizes = (config.num_tools, config.num_fields, config.num_fields * config.num_words)
-        self.request, self.tool, self.tool_bias = Linear(D, R), Linear(D, R), Linear(D, 1)
-        self.kind, self.field, self.word = Linear(D, FIELD_KINDS), Linear(D, TAGS * A), Linear(D, A)
-        self.tag_bias = nn.Parameter(torch.tensor([OUTSIDE, 0.0, 0.0]))
-        self.shortcut: nn.Parameter | None = None
-        self.pairs: nn.Parameter | None = None
-        if known := config.features:
-            self.shortcut = nn.Parameter(torch.zeros(known))
-            self.pairs = nn.Parameter(torch.zeros(TAGS, known, known))
+        choice = Classifier if config.known_tools else Pointer
+        self.choice = choice(config)
+        self.values = Values(D, config.features, config.action_dim, config.stems)
 
     def forward(
         self, answer: Tensor, *, tool_places: Tensor, field_places: Tensor, mask: Tensor | None = None, **extra: Tensor
     ) -> Selection:
         places = answer[:, self.prefix_tokens :].float()
-        tools, fields = _at(places, tool_places), _at(places, field_places)
-        agreement = torch.einsum("bd,btd->bt", self.request(places[:, 0]), self.tool(tools))
-        logits = agreement * self.tool.weight.shape[0] ** -0.5 + self.tool_bias(tools).squeeze(-1)
-        words = self.word(places[:, 1 : self.words + 1])
-        wanted = self.field(fields).unflatten(-1, (TAGS, -1))
-        tags = torch.einsum("bpta,bwa->bpwt", wanted, words) * words.shape[-1] ** -0.5
-        tags = tags + self.tag_bias
-        if self.shortcut is not None and self.pairs is not None:
-            # What is known of a tool, such as its word overlap, and of a word and an argument counts from the start.
-            known = extra["features"].float()
-            logits = logits + GAIN * (_at(known, tool_places) @ self.shortcut)
-            theirs, mine = _at(known, field_places), known[:, 1 : self.words + 1]
-            tags = tags + torch.einsum("bpf,tfg,bwg->bpwt", theirs, self.pairs, mine)
-        logits = logits.masked_fill(tool_places == 0, -1e4)
-        return Selection(logits, self.kind(fields), tags)
+        logits, by_features = self.choice(places, tool_places, **extra)
+        if "features" in extra:
+            places = torch.cat((places, extra["features"].float()), -1)
+        P, W = self.fields, self.words
+        if tool_places.device.type == "cpu":  # what no row of the batch has need not be computed
+            P = max(1, int((field_places > 0).sum(1).max()))
+            W = min(W, max(1, int(tool_places[:, 0].max()) - 1))
+        known_words = torch.arange(W, device=places.device) < tool_places[:, :1] - 1
+        kinds, tags = self.values(places, field_places[:, :P], known_words, **extra)
+        return Selection(logits, *_widened(kinds, tags, self.fields, self.words), by_features)
 
     def answers(self, prediction: Selection) -> Tensor:
         tools = (prediction.tools * SCALE).round().long()
         return torch.cat([tools, prediction.kinds.argmax(-1), prediction.tags.argmax(-1).flatten(1)], 1)
 
-    def loss(self, prediction: Selection, q: Tensor, labels: Tensor, **extra: Tensor) -> Loss:
+    def loss(
+        self, prediction: Selection, q: Tensor, labels: Tensor, *, arguments: bool = True, **extra: Tensor
+    ) -> Loss:
         """Binary cross-entropy of the tools, and ``ARGUMENTS`` times that of the called tools' kinds (mean) and tags
         (sum over words, mean over arguments). A row is exactly right when all of them are."""
         tools, kinds, tags = (part.long() for part in labels.split(self.sizes, 1))
         known = tools != IGNORE
         cost = F.binary_cross_entropy_with_logits(prediction.tools, (tools == 1).float(), reduction="none")
+        if prediction.known is not None:  # what is known counts also where the network has learnt the row by heart
+            cost = cost + F.binary_cross_entropy_with_logits(prediction.known, (tools == 1).float(), reduction="none")
         answer = (cost * known).sum(-1) / known.sum(-1).clamp_min(1)
         kind_cost = _cross_entropy(prediction.kinds, kinds).sum(-1) / (kinds != IGNORE).sum(-1).clamp_min(1)
-        tag_cost = _cross_entropy(prediction.tags.flatten(1, 2), tags).sum(-1) / (kinds == SPAN).sum(-1).clamp_min(1)
-        answer = (answer + ARGUMENTS * (kind_cost + tag_cost)).sum()
+        tag_cost = _cross_entropy(prediction.tags.flatten(1, 2), tags).sum(-1) / (
+            tags.view(*kinds.shape, -1) != IGNORE
+        ).any(-1).sum(-1).clamp_min(1)
+        answer = (answer + ARGUMENTS * arguments * (kind_cost + tag_cost)).sum()
         said = self.answers(prediction)
         said[:, : self.sizes[0]] = (said[:, : self.sizes[0]] > 0).long()
         valid = labels != IGNORE
@@ -96,6 +96,105 @@ class SelectionHead(nn.Module):
         exact = found == count
         halting = F.binary_cross_entropy_with_logits(q, exact.to(q.dtype), reduction="sum")
         return Loss(answer + 0.5 * halting, answer, halting, exact, found / count.clamp_min(1), count > 0)
+
+
+class Pointer(nn.Module):
+    """Any tool: its place and the request's agree, or what is known of it (``features``) speaks for it."""
+
+    def __init__(self, config: TRMConfig) -> None:
+        super().__init__()
+        D, R = config.hidden_size, config.reasoning_dim
+        self.request, self.tool, self.tool_bias = Linear(D, R), Linear(D, R), Linear(D, 1)
+        self.shortcut = nn.Parameter(torch.zeros(config.features)) if config.features else None
+        if config.features:
+            # What is known says more at first than a network that has learnt nothing, and must not be drowned by it.
+            with torch.no_grad():
+                for layer in (self.tool, self.tool_bias):
+                    layer.weight.mul_(QUIET)
+
+    def forward(self, places: Tensor, tool_places: Tensor, **extra: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits (B, T), and those by features alone where there are any."""
+        tools = _at(places, tool_places)
+        agreement = torch.einsum("bd,btd->bt", self.request(places[:, 0]), self.tool(tools))
+        logits = agreement * self.tool.weight.shape[0] ** -0.5 + self.tool_bias(tools).squeeze(-1)
+        by_features = None
+        if self.shortcut is not None:
+            by_features = GAIN * (_at(extra["features"].float(), tool_places) @ self.shortcut)
+            logits = logits + by_features
+        return logits.masked_fill(tool_places == 0, UNREACHABLE), by_features
+
+
+class Classifier(nn.Module):
+    """Tools known from training, each by its number ``tool_ids`` int (B, T), 0 for one that is not: never called."""
+
+    def __init__(self, config: TRMConfig) -> None:
+        super().__init__()
+        self.known = Linear(config.hidden_size, config.known_tools + 1)
+
+    def forward(
+        self, places: Tensor, tool_places: Tensor, *, tool_ids: Tensor, **extra: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        logits = self.known(places[:, 0]).gather(1, tool_ids.long())
+        return logits.masked_fill(tool_ids == 0, UNREACHABLE), None
+
+
+class Values(nn.Module):
+    """Which words are an argument's: two convolutions over the words, an argument at a time.
+
+    The first one sees the words (B, L, E are their places and all others), the argument, and with ``stems`` int
+    (B, L, S) where a word is one of the argument's name (the first half of its stems) or description, and how much of a
+    word's clause is its tool's: ``field_tools`` int (B, P), ``shares`` (B, T, most words).
+    """
+
+    def __init__(self, places: int, features: int, hidden: int, stems: int) -> None:
+        super().__init__()
+        width = places + features
+        self.words = nn.Conv1d(width, hidden, 2 * NEAR + 1, padding=NEAR, bias=False)
+        self.field = nn.Linear(width, hidden)
+        self.met = nn.Conv1d(3, hidden, 2 * REACH + 1, padding=REACH, bias=False) if stems else None
+        self.mix = nn.Conv1d(hidden, hidden, 2 * NEAR + 1, padding=NEAR)
+        self.tag, self.kind = nn.Linear(hidden, TAGS), nn.Linear(hidden + width, FIELD_KINDS)
+        with torch.no_grad():
+            if features:
+                for weight in (self.words.weight, self.field.weight, self.kind.weight[:, hidden:]):
+                    weight[:, :places].mul_(QUIET)
+            self.tag.bias.copy_(torch.tensor([OUTSIDE / STEEP, 0.0, 0.0]))
+
+    def forward(
+        self, places: Tensor, field_places: Tensor, known_words: Tensor, **extra: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of kinds (B, P, FIELD_KINDS) and tags (B, P, W, TAGS); ``known_words`` bool (B, W)."""
+        W, real = known_words.shape[1], known_words[:, None, :, None]
+        words = places[:, 1 : W + 1] * known_words[..., None]
+        fields = _at(places, field_places)
+        seen = self.words(words.transpose(1, 2)).transpose(1, 2)[:, None] + self.field(fields)[:, :, None]
+        if self.met is not None:
+            seen = seen + _over_words(self.met, _meeting(field_places, W, **extra))
+        seen = F.gelu(_over_words(self.mix, F.gelu(seen) * real)) * real
+        return STEEP * self.kind(torch.cat((seen.amax(2), fields), -1)), STEEP * self.tag(seen)
+
+
+def _over_words(conv: nn.Conv1d, x: Tensor) -> Tensor:
+    """A convolution over dimension 2 of (B, P, W, C)."""
+    made = conv(x.flatten(0, 1).transpose(1, 2))
+    return made.transpose(1, 2).unflatten(0, x.shape[:2])
+
+
+def _meeting(
+    field_places: Tensor, words: int, *, stems: Tensor, field_tools: Tensor, shares: Tensor, **rest: Tensor
+) -> Tensor:
+    """(B, P, W, 3): is the word in the argument's name, in its description, how much of its clause is the tool's."""
+    mine, theirs = stems[:, 1 : words + 1, :1], _at(stems, field_places)
+    met = (mine[:, None] == theirs[:, :, None]) & (mine[:, None] > 0)
+    share = _at(shares, field_tools[:, : field_places.shape[1]])[..., :words]
+    return torch.stack([*(part.any(-1).float() for part in met.chunk(2, -1)), share], -1)
+
+
+def _widened(kinds: Tensor, tags: Tensor, fields: int, words: int) -> tuple[Tensor, Tensor]:
+    """Up to all arguments and words that the model has; those not there are left out and outside."""
+    more = fields - kinds.shape[1]
+    tags = F.pad(tags, (0, 0, 0, words - tags.shape[2], 0, more))
+    return F.pad(kinds, (0, 0, 0, more)), tags
 
 
 def _at(places: Tensor, index: Tensor) -> Tensor:

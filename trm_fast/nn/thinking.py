@@ -49,7 +49,8 @@ def think(
 ) -> Iterator[Thought]:
     """Yields after each supervision step of the batch, until all N rows have halted or used their steps.
 
-    A row halts when its halting logit says so, after ``min_steps`` and if ``accept`` agrees. ``noise`` (N,) is the
+    A row halts when its halting logit says so, or with ``halting: batch`` the mean of all that think, after
+    ``min_steps`` and if ``accept`` agrees. ``noise`` (N,) is the
     standard deviation of what is added to a row's latent state before each step, drawn from (seed, row, step) alone, so
     that no answer depends on who else is in the batch. Rows of one of ``groups`` (N,) try the same problem: when one
     halts, the others leave, or never enter. ``runner``: steps are captured at fixed shapes by what it makes.
@@ -58,11 +59,13 @@ def think(
     capacity = batch_size or max(1, N)
     solved = torch.zeros(0 if groups is None else int(groups.max()) + 1, dtype=torch.bool, device=device)
     waiting = torch.arange(N, device=device)
+    together = model.config.halting == "batch"  # then nobody enters a batch on its way
     rows, steps, state = waiting[:0], waiting[:0], model.initial_state(0)
     while len(rows) or len(waiting):
         if groups is not None:
             waiting = waiting[~solved[groups[waiting]]]
-        entering, waiting = waiting[: capacity - len(rows)], waiting[max(0, capacity - len(rows)) :]
+        room = 0 if together and len(rows) else max(0, capacity - len(rows))
+        entering, waiting = waiting[:room], waiting[room:]
         if not len(rows) and not len(entering):
             return
         if len(entering):
@@ -80,7 +83,7 @@ def think(
             made = fixed_step(model, given, capacity, runner)(given)
             state, q, answers = State(made.get("y"), made["z"]), made["q"].clone(), made["answers"].clone()
         steps = steps + 1
-        halted = (q > model.config.q_logit) & (steps >= min_steps) & halt
+        halted = model.config.sure(q) & (steps >= min_steps) & halt
         if accept is not None and bool(halted.any()):
             halted &= accept(rows, answers)
         yield Thought(rows, steps, answers, q.sigmoid(), halted)

@@ -68,14 +68,18 @@ class SlotHead(nn.Module):
         ones = [logits.argmax(-1)[:, None] for logits in (prediction.decision, prediction.tool)]
         return torch.cat([*ones, prediction.kind.argmax(-1), start, end], 1)
 
-    def loss(self, prediction: SlotPrediction, q: Tensor, labels: Tensor, **extra: Tensor) -> Loss:
+    def loss(
+        self, prediction: SlotPrediction, q: Tensor, labels: Tensor, *, arguments: bool = True, **extra: Tensor
+    ) -> Loss:
         """Focal loss of the decision, cross-entropy of the tool, half the means over a row's labelled kinds and spans.
         A row is exactly right when decision, tool, kinds and spans all are."""
         kind, start, end = labels[:, FIELDS:].long().chunk(3, 1)
         decision = _cross_entropy(prediction.decision, labels[:, DECISION])
         cost = (1 - (-decision).exp()) ** FOCUS * decision + _cross_entropy(prediction.tool, labels[:, TOOL])
         spans = _cross_entropy(prediction.start, start) + _cross_entropy(prediction.end, end)
-        cost = cost + FIELD_WEIGHT * (_mean(_cross_entropy(prediction.kind, kind), kind) + _mean(spans, start))
+        cost = cost + FIELD_WEIGHT * arguments * (
+            _mean(_cross_entropy(prediction.kind, kind), kind) + _mean(spans, start)
+        )
         valid = labels != IGNORE
         found = (valid & (self.answers(prediction) == labels)).sum(-1)
         count = valid.sum(-1)

@@ -26,7 +26,7 @@ class Carry:
         self.steps = torch.zeros(batch_size, dtype=torch.int32, device=device)
         self.halted = torch.ones(batch_size, dtype=torch.bool, device=device)
         self.rows = empty_rows(kind, batch_size, device)
-        self.max_steps, self.q_logit = config.max_supervision_steps, config.q_logit
+        self.max_steps, self.q_logit, self.sure = config.max_supervision_steps, config.q_logit, config.sure
 
     def refill(self, fresh: dict[str, Tensor]) -> None:
         """Gives halted slots the examples at their places in a fresh batch."""
@@ -35,8 +35,10 @@ class Carry:
             tensor.copy_(torch.where(halted, fresh[name], tensor))
         self.steps.masked_fill_(self.halted, 0)
 
-    def supervise(self, model: TRM, rows: slice) -> tuple[Output, Loss, Tensor | None]:
+    def supervise(self, model: TRM, rows: slice, *, arguments: bool = True) -> tuple[Output, Loss, Tensor | None]:
         """One supervision step of some slots: forward and loss; the new state is kept.
+
+        Without ``arguments`` a head that chooses tools leaves their arguments out of its loss.
 
         The third value is the leaf of the puzzle rows (B, E), whose ``grad`` the sparse update reads.
         """
@@ -53,13 +55,13 @@ class Carry:
         self.state.z[rows].copy_(out.state.z)
         if self.state.y is not None and out.state.y is not None:
             self.state.y[rows].copy_(out.state.y)
-        return out, model.loss(out, labels, **mine), leaf
+        return out, model.loss(out, labels, arguments=arguments, **mine), leaf
 
     def count_and_halt(self, q: Tensor, min_steps: Tensor, rows: slice) -> None:
         """A slot halts when Q says so or at the last step, but not before ``min_steps`` int32 (B,) (exploration)."""
         steps = self.steps[rows]
         steps += 1
-        done = (steps >= self.max_steps) | (q.detach() > self.q_logit)
+        done = (steps >= self.max_steps) | self.sure(q.detach())
         self.halted[rows].copy_(done & (steps >= min_steps[rows]))
 
     def tensors(self) -> dict[str, Tensor]:

@@ -25,7 +25,8 @@ from pydantic import (
 from typing_extensions import Self
 
 from trm_fast.errors import UserError
-from trm_fast.nn import TRMConfig
+from trm_fast.nn import TRM, TRMConfig
+from trm_fast.nn.layers import Embedding
 from trm_fast.tasks import Task, get_task
 from trm_fast.tasks.base import DataConfig, TaskConfig
 
@@ -77,12 +78,18 @@ class TrainingConfig(BaseModel):
         description="carry: an optimizer step after each supervision step, as published; unrolled: all supervision "
         "steps of fresh examples, their mean loss, one optimizer step",
     )
+    arguments: Literal["every", "last"] = Field(
+        "every", description="supervision steps that learn the arguments of calls; last needs supervision: unrolled"
+    )
     batch_size: int = Field(768, ge=1)
     gradient_accumulation: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto", description="parts a batch is computed in; auto takes as few as memory allows"
     )
     optimizer: Literal["adam_atan2", "adamw"] = "adam_atan2"
     learning_rate: float = Field(1e-4, gt=0)
+    embedding_learning_rate: float | None = Field(
+        None, gt=0, description="of tables of embeddings, on the same schedule; null for learning_rate"
+    )
     betas: Annotated[tuple[Beta, Beta], Strict(False)] = (0.9, 0.95)
     weight_decay: float = Field(1.0, ge=0)
     hold_steps: int = Field(0, ge=0, description="first steps at rate 0, which fill the moments and the carry")
@@ -117,6 +124,12 @@ class TrainingConfig(BaseModel):
     checkpoint_every: int = Field(1000, ge=1)
     keep_checkpoints: int = Field(3, ge=1, description="newest checkpoints kept, besides the best")
 
+    def rates(self, model: TRM) -> list[float]:
+        """Of each parameter of a model, as a multiple of the learning rate."""
+        tables = {id(module.weight) for module in model.embedding.modules() if isinstance(module, Embedding)}
+        apart = (self.embedding_learning_rate or self.learning_rate) / self.learning_rate
+        return [apart if id(p) in tables else 1.0 for p in model.parameters()]
+
     def learning_rate_at(self, step: int) -> float:
         """The rate of step 1, 2, ...: 0, linear warm-up, then constant or a cosine to ``final_learning_rate``."""
         warm = self.hold_steps + self.warmup_steps
@@ -142,6 +155,12 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.training.arguments == "last" and (
+            self.training.supervision != "unrolled" or self.model.outputs not in ("slots", "selection")
+        ):
+            raise ValueError("training.arguments: last needs supervision: unrolled and a model that chooses tools")
+        if self.training.arguments == "last" and self.model.halting == "batch":
+            raise ValueError("training.arguments: last needs model.halting: row; a batch that stops early has no last")
         if self.training.recompute != "none" and self.model.dropout:
             raise ValueError("training.recompute needs model.dropout: 0, or it would compute with other random numbers")
         for stage in self.training.depth:

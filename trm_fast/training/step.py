@@ -111,11 +111,17 @@ class TrainStep:
         carry.refill(self.pool.fresh(carry.halted))
         if self.row_gradients is not None:
             self.row_gradients.zero_()
+        together = self.unrolled > 1 and model.config.halting == "batch"
         with self.copies.used():
             for rows in self.slices:
-                for _ in range(self.unrolled):
-                    out, loss, puzzle_rows = carry.supervise(model, rows)
-                    (loss.total / (batch * self.unrolled)).backward()
+                going = torch.ones((), device=self.lr.device)
+                for step in range(self.unrolled):
+                    known = self.config.arguments == "every" or step + 1 == self.unrolled
+                    out, loss, puzzle_rows = carry.supervise(model, rows, arguments=known)
+                    total = loss.total * going if together else loss.total
+                    (total / (batch * self.unrolled)).backward()
+                    if together:  # as if the loop ended where the rows are sure: nothing more counts
+                        going = going * ~model.config.sure(out.q.detach())[0]
                     carry.count_and_halt(out.q, self.minimum_steps, rows)
                     if puzzle_rows is not None and puzzle_rows.grad is not None and self.row_gradients is not None:
                         self.row_gradients[rows].add_(puzzle_rows.grad)

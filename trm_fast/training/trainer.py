@@ -120,7 +120,7 @@ class Trainer:
                 reporter.note(line)
         self.optimizer = AdamATan2(
             self.model.parameters(), training.learning_rate, training.betas, training.weight_decay,
-            training.ema_decay or None, training.optimizer,
+            training.ema_decay or None, training.optimizer, training.rates(self.model),
         )  # fmt: skip
         self.feed = Feed(self.task, self.dataset.train, seed, training.batch_size)
         if world.rank:

@@ -17,11 +17,12 @@ from trm_fast.errors import UserError
 from trm_fast.inference import Solver
 from trm_fast.nn import TRM
 from trm_fast.tasks.base import IGNORE, DataConfig
+from trm_fast.tasks.tool_calling.calls import calls_of, labels_of, spans_of
 from trm_fast.tasks.tool_calling.conversation import Call, Conversation, Tool, Turn
 from trm_fast.tasks.tool_calling.lexical import Lexicon, stems, words
 from trm_fast.tasks.tool_calling.select_metrics import accepted_calls, argument_f1, ast_match, copy_calls, same_calls
 from trm_fast.tasks.tool_calling.select_task import ToolSelect, ToolSelectConfig, variants
-from trm_fast.tasks.tool_calling.selection import Request, Sizes, calls_of, labels_of, spans_of
+from trm_fast.tasks.tool_calling.selection import Request, Sizes
 from trm_fast.training.config import make_config, read_preset
 
 SIZES = Sizes(places=48, words=24, tools=3, fields=8, bag=4)
@@ -60,6 +61,11 @@ def round_trip(query: str, *calls: Call) -> list[Call]:
         ("Add 1,200 and -3.5", [Call("add_numbers", {"numbers": [1200, -3.5]})]),
         ("Ping!", [Call("ping", {})]),
         ("Rome or Oslo weather?", [Call("get_weather", {"city": "Rome"}), Call("get_weather", {"city": "Oslo"})]),
+        ("Weather on May 2nd, 2021 in any city", [Call("get_weather", {"city": "2021-05-02"})]),
+        ("Weather for dogs", [Call("get_weather", {"city": "dog"})]),
+        ("Weather in Hue for 5d", [Call("get_weather", {"city": "Hue", "days": 5})]),
+        ("Add [[1, 2], [3]]", [Call("add_numbers", {"numbers": [[1, 2], [3]]})]),
+        ("Add [1, 2], then [3, 4]", [Call("add_numbers", {"numbers": n}) for n in ([1, 2], [3, 4])]),
         ("Nothing for you", []),
     ],
 )
@@ -114,7 +120,8 @@ def test_word_overlap_by_hand() -> None:
     assert lexicon.overlap({"alpha"}, "alpha gamma") == pytest.approx(rare / math.sqrt(rare + math.log(4)))
     assert stems("getCities list_users") == ("get", "cit", "list", "user")
     assert stems("city") == stems("cities")
-    assert [("3.5 km2")[b:e] for b, e in words("3.5 km2")] == ["3.5", "km2"]
+    split = "3.5 km2 5kg 1075VB 4th nf5ZZ"
+    assert [split[b:e] for b, e in words(split)] == ["3.5", "km2", "5", "kg", "1075", "VB", "4", "th", "nf5ZZ"]
 
 
 def test_copying_baseline_and_scores() -> None:
@@ -165,6 +172,21 @@ def small_task() -> ToolSelect:
     return ToolSelect(ToolSelectConfig(
         sets=["own"], tokenizer_kind="char", vocab_size=96, seq_len=48, words=24, tools=3, arguments=8, bag=8,
     ))  # fmt: skip
+
+
+def test_a_classifier_knows_the_tools_called_in_training_and_says_so(tmp_path: Path) -> None:
+    written(tmp_path)
+    task = ToolSelect(small_task().config.model_copy(update={"tool_choice": "classifier", "known_tools": 2}))
+    made = task.dataset(DataConfig(source=str(tmp_path)), seed=0)
+    assert made.test.extra["tool_ids"].tolist() == [[1, 0, 0]] * 2  # the weather alone is called; no one ever pings
+    assert task.model_keys(DataConfig())["known_tools"] == 2
+    answers = np.zeros_like(made.test.labels)
+    assert task.metrics(made.test, answers)["known"] == 0.5
+    prediction = task.prediction(task.ask(said("Hi", (PING,))), answers[0], (PING,))
+    assert prediction.problems == ("ping was not called in training: this classifier never calls it",)
+    narrow = ToolSelect(task.config.model_copy(update={"known_tools": 0}))
+    with pytest.raises(UserError, match=r"set task\.known_tools"):
+        narrow.dataset(DataConfig(source=str(tmp_path)), seed=0)
 
 
 def test_the_task_end_to_end(tmp_path: Path) -> None:

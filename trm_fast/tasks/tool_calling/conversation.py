@@ -129,6 +129,20 @@ class Conversation:
         return next((tool for tool in self.tools if tool.name == name), None)
 
 
+def checked(conversation: Conversation) -> Conversation:
+    """The conversation; Refused where a text can't be written as UTF-8, as JSON's ``"\\ud800"`` alone can't."""
+    parts: dict[str, Any] = {"tools": [tool.to_json() for tool in conversation.tools]}
+    parts |= {f"turn {i + 1}": turn.text for i, turn in enumerate(conversation.turns)}
+    parts |= {"slots": dict(conversation.slots or {}), "content": conversation.reply, "id": conversation.id}
+    parts["call"] = conversation.call.to_json() if conversation.call else None
+    for field, value in parts.items():
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise Refused(field, f"has the half character {error.object[error.start]!a}, which is no text") from None
+    return conversation
+
+
 def read_tools(value: Any, field: str = "tools") -> tuple[Tool, ...]:
     """The tools of a row: a list of tools, or that list as JSON text; none where the field is missing."""
     if value is None or value == "":

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Allowed = Callable[[Sequence[int]], list[int]]
+Strays = Callable[[Sequence[int], Sequence[int]], npt.NDArray[np.bool_]]
 """Ids that may follow what was said so far; [] ends it."""
 Scores = npt.NDArray[np.float64]
 
@@ -36,6 +37,7 @@ class Search:
     beams: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
+    penalty: float = 0.0
     seed: int = 0
 
 
@@ -54,8 +56,9 @@ class Said:
         return self.score / max(1, len(self.tokens))
 
 
-def generate(row: Row, prompt: Sequence[int], allowed: Allowed, search: Search) -> Said:
-    """Goes on behind a prompt until the grammar ends, ``most_tokens`` are said or the row is full."""
+def generate(row: Row, prompt: Sequence[int], allowed: Allowed, search: Search, strays: Strays | None = None) -> Said:
+    """Goes on behind a prompt until the grammar ends, ``most_tokens`` are said or the row is full. ``strays``: which
+    of the allowed tokens the search's ``penalty`` is for."""
     drawing = np.random.default_rng(search.seed)
     beams = [Said([], 0.0, row, row.extend(prompt))]
     for _ in range(min(search.most_tokens, row.room)):
@@ -66,7 +69,10 @@ def generate(row: Row, prompt: Sequence[int], allowed: Allowed, search: Search) 
             if beam.ended:
                 found.append((beam, None, 0.0))
                 continue
-            scores = _log_softmax(beam.logits[choices].astype(np.float64))
+            scores = beam.logits[choices].astype(np.float64)
+            if strays is not None and search.penalty:
+                scores -= search.penalty * strays(beam.tokens, choices)
+            scores = _log_softmax(scores)
             found += [(beam, choices[i], float(scores[i])) for i in _picked(scores, search, drawing)]
         if all(beam.ended for beam in beams):
             break

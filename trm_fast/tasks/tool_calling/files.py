@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from trm_fast.errors import UserError
-from trm_fast.tasks.tool_calling.conversation import Conversation, Refused
+from trm_fast.tasks.tool_calling.conversation import Conversation, Refused, checked
 from trm_fast.tasks.tool_calling.formats import READERS, format_of
 
 HUB = "hf:"
@@ -76,9 +76,10 @@ def load(source: str | Path, kind: str | None = None, split: str = "train") -> L
             if name == "bfcl":
                 answers = _answers(Path(source)) if answers is None else answers
                 key = row.get("id") if isinstance(row, dict) else None
-                loaded.conversations.append(READERS[name](row, where, answers.get(key, answers.get(None))))
+                made = READERS[name](row, where, answers.get(key, answers.get(None)))
             else:
-                loaded.conversations.append(READERS[name](row, where))
+                made = READERS[name](row, where)
+            loaded.conversations.append(checked(made))
         except Refused as error:
             loaded.refused.append(Refusal(where, error.field, error.reason))
     if not rows:

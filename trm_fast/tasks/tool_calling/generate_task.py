@@ -23,16 +23,18 @@ from trm_fast.tasks.tool_calling.grammar import Grammar
 from trm_fast.tasks.tool_calling.interface import Prediction, ToolTask
 from trm_fast.tasks.tool_calling.lexical import Lexicon
 from trm_fast.tasks.tool_calling.select_metrics import tables
-from trm_fast.tasks.tool_calling.select_task import LEXICON_FILE, read_one, read_sets
+from trm_fast.tasks.tool_calling.select_task import LEXICON_FILE, read_one, read_sets, variants
 from trm_fast.tasks.tool_calling.text_metrics import measure_calls
 from trm_fast.tasks.tool_calling.tokenizer import PAD, Tokenizer, load_tokenizer, train_tokenizer
-from trm_fast.tasks.tool_calling.transcript import transcribe
+from trm_fast.tasks.tool_calling.transcript import arranged, transcribe
 
 
 class ToolGenerateConfig(TaskConfig):
     """``sets``: which sets of a folder to learn, ``SET_train`` and ``SET_val`` each. ``description_tokens``: how much
     of a tool's description is read. ``replies``: whether it may answer in words instead of calling. ``beams``,
-    ``temperature``, ``top_p``, ``most_tokens``: how text is searched for. ``generate_count``: rows of an evaluation
+    ``temperature``, ``top_p``, ``most_tokens``: how text is searched for; ``penalty``: how much less likely, in nats, a
+    token is that makes a text value one that nobody said. ``distractors``: copies of each training row whose tools that
+    are not called come from other rows. ``generate_count``: rows of an evaluation
     that are answered by generating, which takes a while each."""
 
     name: str = "tool-generate"
@@ -42,10 +44,12 @@ class ToolGenerateConfig(TaskConfig):
     vocab_size: int = Field(default=2048, ge=32)
     seq_len: int = Field(default=512, ge=16)
     description_tokens: int = Field(default=12, ge=0)
+    distractors: int = Field(default=1, ge=0)
     replies: bool = False
     beams: int = Field(default=1, ge=1)
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
+    penalty: float = Field(default=2.0, ge=0)
     most_tokens: int = Field(default=200, ge=1)
     generate_count: int = Field(default=100, ge=0)
 
@@ -79,7 +83,7 @@ class ToolGenerate(ToolTask):
     @property
     def search(self) -> Search:
         c = self.config
-        return Search(c.most_tokens, c.beams, c.temperature, c.top_p)
+        return Search(c.most_tokens, c.beams, c.temperature, c.top_p, c.penalty)
 
     def model_keys(self, data: DataConfig) -> dict[str, Any]:
         return super().model_keys(data) | {"outputs": "text", "causal": True, "mixing": "attention"}
@@ -109,6 +113,7 @@ class ToolGenerate(ToolTask):
             self._lexicon = Lexicon.of(tool for c in train for tool in c.tools)
             if self._tokenizer.size > self.vocab_size:
                 raise UserError(f"the tokenizer has {self._tokenizer.size} pieces: set task.vocab_size to that")
+            train = [*train, *variants(train, self.config.distractors, 0.0, seed)]
         parts = []
         for rows, name in ((train, "training"), (test, "test")):
             examples, cut = self._examples(rows)
@@ -126,7 +131,7 @@ class ToolGenerate(ToolTask):
         inputs, labels = np.full((N, L), PAD, dtype=np.int32), np.full((N, L), IGNORE, dtype=np.int32)
         weights, mask, cut = np.zeros((N, L), dtype=np.float32), np.zeros((N, L), dtype=np.bool_), 0
         for i, conversation in enumerate(conversations):
-            row = transcribe(conversation, self.tokenizer, L, self.config.description_tokens)
+            row = transcribe(arranged(conversation, self._lexicon), self.tokenizer, L, self.config.description_tokens)
             n, cut = len(row.ids), cut + row.cut
             inputs[i, :n], mask[i, :n] = row.ids, True
             weights[i, : n - 1] = row.weights[1:]
@@ -141,8 +146,10 @@ class ToolGenerate(ToolTask):
         return self._examples(read_sets(self.name, DataConfig(source=source, test=source), self.config.sets, 0)[1])[0]
 
     def measures(self, model: Any, examples: Examples, answers: Array) -> dict[str, float]:
-        """Of the first ``generate_count`` rows, what the model generates behind the last user turn."""
-        rows = [self._rows[i] for i in examples.extra["row"][: self.config.generate_count]]
+        """Of ``generate_count`` rows spread over all, what the model generates behind the last user turn."""
+        count = min(self.config.generate_count, len(examples))
+        chosen = np.linspace(0, len(examples), count, endpoint=False).astype(np.intp)
+        rows = [self._rows[i] for i in examples.extra["row"][chosen]]
         made = [self.say(model, asked(row))[0] for row in rows]
         return measure_calls(rows, [list(p.calls) for p in made], self._lexicon) if rows else {}
 
@@ -153,9 +160,10 @@ class ToolGenerate(ToolTask):
         """What a model of this task says next; the calls always parse and name offered tools."""
         search = search or self.search
         room = self.seq_len - min(search.most_tokens, self.seq_len // 2)
-        row = transcribe(conversation, self.tokenizer, room, self.config.description_tokens)
-        grammar = Grammar(conversation.tools, self.tokenizer, replies=self.config.replies)
-        said = generate(model.incremental(), row.ids, grammar.allowed, search)
+        row = transcribe(arranged(conversation, self._lexicon), self.tokenizer, room, self.config.description_tokens)
+        said_before = " ".join(turn.text for turn in conversation.turns)
+        grammar = Grammar(conversation.tools, self.tokenizer, replies=self.config.replies, request=said_before)
+        said = generate(model.incremental(), row.ids, grammar.allowed, search, grammar.strays)
         reply = grammar.reply(said.tokens)
         return Prediction.of_calls(grammar.calls(said.tokens), conversation.tools, reply=reply), said
 

@@ -11,6 +11,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from trm_fast.tasks.tool_calling.conversation import Call, Tool
 from trm_fast.tasks.tool_calling.tokenizer import END, FIRST_BYTE, Tokenizer
 from trm_fast.tasks.tool_calling.values import kind_of
@@ -45,9 +48,12 @@ def _written(value: Any) -> str:
 
 class Grammar:
     """What may follow a beginning of calls to some tools, or of a reply where ``replies`` are allowed; stateless, so
-    that any search can use it."""
+    that any search can use it. ``request``: the text in which most values stand."""
 
-    def __init__(self, tools: Sequence[Tool], tokenizer: Tokenizer, *, replies: bool = False) -> None:
+    def __init__(
+        self, tools: Sequence[Tool], tokenizer: Tokenizer, *, replies: bool = False, request: str = ""
+    ) -> None:
+        self.request = " ".join(request.casefold().split())
         self.tokenizer, self.replies = tokenizer, replies
         self.tools = {tool.name: tool for tool in tools}
         self.names = {name: tuple(tokenizer.encode(name).ids) for name in self.tools}
@@ -56,6 +62,7 @@ class Grammar:
             for tool in tools
         }  # fmt: skip
         self.text = list(range(FIRST_BYTE, tokenizer.size))
+        self.pieces = [piece_of(tokenizer, i).replace("▁", " ").casefold() for i in range(tokenizer.size)]
         self.numeric = [i for i in self.text if re.fullmatch(r"[▁ ]?[-.\d]*", piece_of(tokenizer, i))]
 
     def allowed(self, said: Sequence[int]) -> list[int]:
@@ -76,6 +83,25 @@ class Grammar:
         name = self._named(parts[0], self.names)
         assert name is not None
         return self._in_argument(name, parts[1:])
+
+    def strays(self, said: Sequence[int], choices: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """Which of the allowed tokens make a free text a value that does not stand in the request."""
+        parts = _split(_split(said, CALL)[-1], NEXT)
+        name = self._named(parts[0], self.names)
+        key_tokens, *items = _split(parts[-1], IS)
+        key = self._named(key_tokens, self.keys[name]) if name and len(parts) > 1 and items else None
+        if name is None or key is None or STOP in said[-1:] or not self._free(name, key):
+            return np.zeros(len(choices), dtype=np.bool_)
+        before = " ".join(self._text(items[-1]).casefold().split())
+        return np.array([
+            i >= FIRST_BYTE and not self.pieces[i].startswith("<0x") and
+            (before + self.pieces[i]).strip() not in self.request for i in choices
+        ])  # fmt: skip
+
+    def _free(self, name: str, key: str) -> bool:
+        schema = self.tools[name].parameters["properties"][key]
+        schema = (schema.get("items") or {"type": "string"}) if kind_of(schema) == "array" else schema
+        return kind_of(schema) == "string" and not schema.get("enum")
 
     def _in_argument(self, name: str, parts: list[list[int]]) -> list[int]:
         keys = self.keys[name]

@@ -13,12 +13,14 @@ from typing import Any
 
 from trm_fast.tasks.tool_calling.conversation import Tool
 
-# Numbers with their points and commas, words, signs; scripts without spaces character by character.
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\d+(?:[.,]\d+)*(?![^\W\d])|[^\W_]+|[^\w\s]|_")
+# Numbers with their points and commas, also before a short unit; words, signs; scripts without spaces by character.
+_UNIT = r"(?=[^\W\d_]{1,2}(?![^\W_]))"
+_WORD = re.compile(
+    rf"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\d+(?:[.,]\d+)*(?:(?![^\W\d])|{_UNIT})|[^\W_]+|[^\w\s]|_"
+)
 _CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _ENDINGS = ("ations", "ation", "ings", "ing", "ions", "ion", "ies", "ers", "er", "es", "ed", "s", "e", "y")
 SHORTEST_STEM = 3
-MEASURES = ("name", "description", "parameters", "all", "letters")
 
 
 def words(text: str) -> list[tuple[int, int]]:
@@ -32,6 +34,7 @@ def stems(text: str) -> tuple[str, ...]:
     return tuple(stem(w.lower()) for w in re.findall(r"[^\W_]+", _CASE.sub(" ", text)))
 
 
+@lru_cache(maxsize=1 << 16)
 def stem(word: str) -> str:
     """A word without one common English ending, so that ``cities`` meets ``city``."""
     for ending in _ENDINGS:
@@ -56,6 +59,7 @@ class Lexicon:
 
     count: int
     tools_with: Mapping[str, int] = field(repr=False)
+    _roots: dict[str, float] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, tools: Iterable[Tool]) -> Lexicon:
@@ -69,31 +73,28 @@ class Lexicon:
         """Inverse document frequency: 0 for a stem of every tool."""
         return math.log((self.count + 1) / (self.tools_with.get(word, 0) + 1))
 
+    def total(self, found: Iterable[str]) -> float:
+        """Exact, so that the order of a set does not count."""
+        return math.fsum(map(self.weight, found))
+
+    def root(self, text: str) -> float:
+        """The root of a text's whole weight, which long texts have more of; not below a small number."""
+        if text not in self._roots:
+            self._roots[text] = max(math.sqrt(self.total(set(stems(text)))), 1e-3)
+        return self._roots[text]
+
     def overlap(self, request: set[str], text: str) -> float:
         """Weight of the stems that a text shares with a request, over the root of the text's whole weight."""
-        mine = set(stems(text))
-        whole = sum(map(self.weight, mine))
-        return sum(map(self.weight, mine & request)) / math.sqrt(whole) if whole > 0 else 0.0
+        return self.total(request.intersection(stems(text))) / self.root(text)
+
+    def covered(self, request: set[str], text: str) -> float:
+        """Share of a text's weight that a request has."""
+        return self.total(request.intersection(stems(text))) / self.root(text) ** 2
 
     def scores(self, request: str, tools: Sequence[Tool]) -> list[float]:
         """Word overlap of each tool with a request: the nearest tool has the largest."""
         asked = set(stems(request))
         return [self.overlap(asked, tool_text(tool)) for tool in tools]
-
-    def measures(self, request: str, tools: Sequence[Tool]) -> list[list[float]]:
-        """For each tool its overlap by ``MEASURES``, and how far each is above the best of the other tools."""
-        asked, groups = set(stems(request)), letters(request)
-        table = []
-        for tool in tools:
-            mine = letters(tool.name)
-            shared = len(mine & groups) / math.sqrt(len(mine)) if mine else 0.0
-            parts = (tool.name, tool.description, " ".join(tool.parameters["properties"]), tool_text(tool))
-            table.append([*(self.overlap(asked, part) for part in parts), shared])
-        made = []
-        for i, row in enumerate(table):
-            others = [[other[m] for j, other in enumerate(table) if j != i] for m in range(len(MEASURES))]
-            made.append(row + [value - max(rest, default=0.0) for value, rest in zip(row, others, strict=True)])
-        return made
 
     def to_json(self) -> dict[str, Any]:
         return {"count": self.count, "tools_with": dict(sorted(self.tools_with.items()))}

@@ -11,10 +11,11 @@ import numpy.typing as npt
 from rich.table import Table
 
 from trm_fast.tasks.base import Array
+from trm_fast.tasks.tool_calling.calls import calls_of, wanted_calls
 from trm_fast.tasks.tool_calling.conversation import Call, Conversation, Tool
 from trm_fast.tasks.tool_calling.lexical import Lexicon
 from trm_fast.tasks.tool_calling.schema import problems
-from trm_fast.tasks.tool_calling.selection import Request, Sizes, calls_of, wanted_calls
+from trm_fast.tasks.tool_calling.selection import Request, Sizes
 from trm_fast.tasks.tool_calling.slots_metrics import _f1, _share
 from trm_fast.tasks.tool_calling.values import cast, kind_of, same
 
@@ -31,6 +32,7 @@ NAMES = {
     "schema_valid": "Schema Valid",
     "offered": "Offered Tool Named",
     "ast_match": "AST Match",
+    "known": "Offered Tools Known (others are never called)",
 }
 
 

@@ -16,24 +16,28 @@ from pydantic import Field
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, Question, TaskConfig
 from trm_fast.tasks.tool_calling import files, selection
-from trm_fast.tasks.tool_calling.conversation import Conversation, Tool, Turn
+from trm_fast.tasks.tool_calling.calls import calls_of, labels_of, wanted_calls
+from trm_fast.tasks.tool_calling.conversation import Conversation, Tool, Turn, checked
 from trm_fast.tasks.tool_calling.corpus import texts
 from trm_fast.tasks.tool_calling.drawing import draw_conversation
 from trm_fast.tasks.tool_calling.formats import READERS, format_of
 from trm_fast.tasks.tool_calling.interface import Prediction, ToolTask
 from trm_fast.tasks.tool_calling.lexical import Lexicon
 from trm_fast.tasks.tool_calling.select_metrics import accepted_calls, measure, tables
-from trm_fast.tasks.tool_calling.selection import Places, Request, Sizes, calls_of, labels_of, wanted_calls
+from trm_fast.tasks.tool_calling.selection import Places, Request, Sizes
 from trm_fast.tasks.tool_calling.tokenizer import UNKNOWN, Tokenizer, load_tokenizer, train_tokenizer
 
 LEXICON_FILE = "lexicon.json"
+ARRAYS = ("roles", "features", "stems", "tool_places", "tool_ids", "field_places", "field_tools", "shares")
 
 
 class ToolSelectConfig(TaskConfig):
     """``sets``: which sets of a folder to learn, ``SET_train`` and ``SET_val`` each. ``words``, ``tools``,
     ``arguments`` and ``seq_len``: most of a row; ``bag``: tokens of a place. ``distractors``: copies of each training
     row whose tools that are not called come from other rows. ``uncalled``: copies, as a share of the rows, without the
-    called tools, so that a model learns to call none. ``token_dropout``: share of tokens made unknown in training."""
+    called tools, so that a model learns to call none. ``token_dropout``: share of tokens made unknown in training.
+    ``tool_choice``: a pointer to any tool that is offered, or a classifier over the tools called in training, at most
+    ``known_tools``: it never calls another one."""
 
     name: str = "tool-select"
     sets: list[str] = Field(default=["xlam_swift", "sealtools_swift"], min_length=1)
@@ -48,6 +52,8 @@ class ToolSelectConfig(TaskConfig):
     distractors: int = Field(default=1, ge=0)
     uncalled: float = Field(default=0.1, ge=0)
     token_dropout: float = Field(default=0.1, ge=0, lt=1)
+    tool_choice: Literal["pointer", "classifier"] = "pointer"
+    known_tools: int = Field(default=4096, ge=1)
 
 
 class ToolSelect(ToolTask):
@@ -67,6 +73,15 @@ class ToolSelect(ToolTask):
         self._rows: list[Conversation] = []  # what ``extra["row"]`` numbers: measures compare calls, not labels
 
     @property
+    def _classifies(self) -> bool:
+        return self.config.tool_choice == "classifier"
+
+    @property
+    def _numbers(self) -> dict[str, int]:
+        """Of the tools that a classifier knows, from 1."""
+        return {name: i for i, name in enumerate(sorted(self._called), 1)} if self._classifies else {}
+
+    @property
     def tokenizer(self) -> Tokenizer:
         if self._tokenizer is None:
             raise UserError("this model has no tokenizer: it was neither trained nor loaded")
@@ -79,9 +94,11 @@ class ToolSelect(ToolTask):
         return self._lexicon
 
     def model_keys(self, data: DataConfig) -> dict[str, Any]:
+        sizes = self.sizes
         return super().model_keys(data) | {
             "inputs": "bags", "outputs": "selection", "roles": selection.NUM_ROLES, "features": selection.NUM_FEATURES,
-            "num_tools": self.sizes.tools, "num_fields": self.sizes.fields, "num_words": self.sizes.words,
+            "stems": selection.NUM_STEMS, "known_tools": self.config.known_tools if self._classifies else 0,
+            "num_tools": sizes.tools, "num_fields": sizes.fields, "num_words": sizes.words,
         }  # fmt: skip
 
     def save_assets(self, folder: Path) -> None:
@@ -105,6 +122,8 @@ class ToolSelect(ToolTask):
         if self._lexicon is None:
             self._lexicon = Lexicon.of(tool for c in train for tool in c.tools)
             self._called = frozenset(call.name for c in train for call in wanted_calls(c))
+            if self._classifies and len(self._called) > self.config.known_tools:
+                raise UserError(f"{len(self._called)} tools are called: set task.known_tools to that")
             made = self.config.tokenizer
             self._tokenizer = load_tokenizer(Path(made)) if made else self._learnt(train)
             if self._tokenizer.size > self.vocab_size:
@@ -124,19 +143,19 @@ class ToolSelect(ToolTask):
     def _examples(self, conversations: Sequence[Conversation], *, labelled: bool = True) -> tuple[Examples, int]:
         """Rows, and how many of them were cut."""
         sizes, made, labels, cut = self.sizes, [], [], 0
+        numbers = self._numbers
         encode = lru_cache(maxsize=None)(lambda text: self.tokenizer.encode(text).ids)
         for conversation in conversations:
             request = Request.of(conversation.query, conversation.tools, sizes, self.lexicon)
             made.append(Places.of(request, sizes, self.lexicon, encode))
+            made[-1].tool_ids[: len(request.tools)] = [numbers.get(tool.name, 0) for tool in request.tools]
             cut += request.cut
             if labelled:
                 labels.append(labels_of(request, accepted_calls(conversation), sizes))
         first = len(self._rows)
         self._rows += conversations if labelled else []
         extra = {
-            "roles": np.stack([m.roles for m in made]), "features": np.stack([m.features for m in made]),
-            "tool_places": np.stack([m.tool_places for m in made]),
-            "field_places": np.stack([m.field_places for m in made]),
+            **{name: np.stack([getattr(m, name) for m in made]) for name in ARRAYS},
             "mask": np.arange(sizes.places) < np.array([[m.length] for m in made]),
         }  # fmt: skip
         if labelled:
@@ -169,7 +188,11 @@ class ToolSelect(ToolTask):
     def metrics(self, examples: Examples, answers: Array) -> dict[str, float]:
         rows = [self._rows[i] for i in examples.extra["row"]]
         requests = [self._request(row) for row in rows]
-        return measure(rows, requests, np.asarray(answers), self.sizes, self.lexicon, self._called)
+        found = measure(rows, requests, np.asarray(answers), self.sizes, self.lexicon, self._called)
+        if self._classifies:
+            offered = [tool.name in self._called for row in rows for tool in row.tools]
+            found["known"] = sum(offered) / max(1, len(offered))
+        return found
 
     def report(self, metrics: dict[str, float]) -> list[Any]:
         return tables(metrics)
@@ -188,7 +211,10 @@ class ToolSelect(ToolTask):
 
     def prediction(self, question: Question, answer: Array, tools: Sequence[Tool]) -> Prediction:
         request = Request.of(question.text, tools, self.sizes, self.lexicon)
-        return Prediction.of_calls(calls_of(request, answer, self.sizes), tools)
+        made = Prediction.of_calls(calls_of(request, answer, self.sizes), tools)
+        unknown = [tool.name for tool in tools if self._classifies and tool.name not in self._called]
+        said = tuple(f"{name} was not called in training: this classifier never calls it" for name in unknown)
+        return replace(made, problems=made.problems + said)
 
     def parse(self, text: str, where: str = "") -> Question:
         """A conversation as JSON in any known format, its tools with it."""
@@ -244,7 +270,7 @@ def read_one(text: str, where: str) -> Conversation:
     """A conversation from its JSON in any known format; UserError where it is none."""
     try:
         row = json.loads(text)
-        return READERS[format_of(row)](row, where)
+        return checked(READERS[format_of(row)](row, where))
     except (ValueError, RecursionError) as error:
         raise UserError(
             f"{where or 'the question'}: {error} (a request needs its tools: give a conversation as JSON, or use "

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 from trm_fast.tasks.tool_calling.conversation import Conversation, Tool, Turn
 from trm_fast.tasks.tool_calling.grammar import call_tokens
+from trm_fast.tasks.tool_calling.lexical import Lexicon
+from trm_fast.tasks.tool_calling.relevance import nearest_first
 from trm_fast.tasks.tool_calling.tokenizer import BEGIN, END, ROLE_TOKENS, Tokenizer
 from trm_fast.tasks.tool_calling.values import kind_of
 
@@ -52,6 +55,17 @@ def transcribe(
     ids = [*tools[:most_tokens], *(i for part, _ in turns for i in part)]
     weights = [0.0] * len(tools[:most_tokens]) + [weight for part, weight in turns for _ in part]
     return Transcript(ids, weights, cut)
+
+
+def arranged(conversation: Conversation, lexicon: Lexicon) -> Conversation:
+    """Tools as they are near to the last request, which says more than the order in which they are offered; calls made
+    together in the order of their tools."""
+    tools = nearest_first(conversation.query, conversation.tools, lexicon)
+    place = {tool.name: i for i, tool in enumerate(tools)}
+    turns: list[Turn] = []
+    for _, group in groupby(conversation.turns, key=lambda turn: turn.call is not None):
+        turns += sorted(group, key=lambda turn: place.get(turn.call.name, 0) if turn.call else 0)
+    return replace(conversation, tools=tuple(tools), turns=tuple(turns))
 
 
 def _turns(turns: tuple[Turn, ...], tokenizer: Tokenizer) -> list[tuple[list[int], float]]:

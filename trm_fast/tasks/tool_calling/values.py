@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Mapping
+from datetime import date
 from typing import Any
 
 _ONES = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
     "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
 )  # fmt: skip
+_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 _TENS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
 _FACTORS = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "k": 1000, "m": 10**6}
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?")
-NUMBER_WORDS = frozenset([*_ONES, *_TENS, *_FACTORS])
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+NUMBER_WORDS = frozenset([*_ONES, *_ORDINALS, *_TENS, *_FACTORS])
+_JSON = {"true": "True", "false": "False", "null": "None"}
+LONGEST_LITERAL = 1000
 
 
 def number_of(text: str) -> float | int | None:
@@ -29,9 +35,55 @@ def number_of(text: str) -> float | int | None:
     parts = rest.replace("-", " ").split()
     if len(parts) == 1 and parts[0] in _ONES:
         return _ONES.index(parts[0])
+    if len(parts) == 1 and parts[0] in _ORDINALS:
+        return 1 + _ORDINALS.index(parts[0])
     if parts and parts[0] in _TENS and len(parts) <= 2 and (len(parts) == 1 or parts[1] in _ONES[1:10]):
         return _TENS[parts[0]] + (_ONES.index(parts[1]) if len(parts) == 2 else 0)
     return None
+
+
+_MONTH = rf"(?P<month>{'|'.join(MONTHS)})[a-z]*\.?"
+_DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
+_YEAR = r"(?P<year>\d{4})"
+_DATES = [
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        rf"{_MONTH} {_DAY},? {_YEAR}", rf"(?:the )?{_DAY} (?:of )?{_MONTH},? {_YEAR}",
+        rf"{_YEAR}[/.](?P<month>\d{{1,2}})[/.](?P<day>\d{{1,2}})",
+    )
+]  # fmt: skip
+
+
+def date_of(text: str) -> str | None:
+    """``August 1st, 2022``, ``1 Aug 2022``, ``2022/8/1`` as ``2022-08-01``; None for what is no date."""
+    for pattern in _DATES:
+        if match := pattern.fullmatch(text.strip()):
+            month = match["month"].lower()
+            number = MONTHS.index(month) + 1 if month in MONTHS else int(month)
+            try:
+                return date(int(match["year"]), number, int(match["day"])).isoformat()
+            except ValueError:
+                return None
+    return None
+
+
+def singular(text: str) -> str | None:
+    """A word or words without an English plural's ending; None where there is none."""
+    for ending, instead in (("ies", "y"), ("sses", "ss"), ("s", "")):
+        if text.endswith(ending) and len(text) > len(ending) + 1 and not text.endswith("ss"):
+            return text[: -len(ending)] + instead
+    return None
+
+
+def literal_list(text: str) -> list[Any] | None:
+    """A list as JSON or Python writes it; None for any other text."""
+    if not (text.startswith("[") and text.endswith("]")) or len(text) > LONGEST_LITERAL:
+        return None
+    try:
+        made = ast.literal_eval(re.sub(r"\b(true|false|null)\b", lambda m: _JSON[m[0]], text))
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+    return made if isinstance(made, list) else None
 
 
 def kind_of(schema: Mapping[str, Any]) -> str:
