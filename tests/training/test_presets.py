@@ -106,9 +106,9 @@ def test_a_recording_of_it_is_the_run(preset: str, tmp_path: Path) -> None:
         inputs, _, ids = (asked.pop(name) for name in ("inputs", "labels", "puzzle_ids"))
         model.eval()
         run = think(model, inputs, 2, halt=False, puzzle_ids=ids, extra=asked, runner=runner)
-        # What is said behind the end of a row is nobody's business.
-        ends = ~asked["mask"] if config.model.outputs == "text" else torch.tensor(False)
-        thoughts.append([now.answers.masked_fill(ends, 0) for now in run])
+        # What is said behind the end of a row, or where nothing counts, is nobody's business.
+        beside = ~asked["mask"] | (asked["weights"] == 0) if config.model.outputs == "text" else torch.tensor(False)
+        thoughts.append([now.answers.masked_fill(beside, 0) for now in run])
     assert same(states[:1], states[1:])
     assert len(thoughts[0]) == 2
     for one, other in zip(*thoughts, strict=True):

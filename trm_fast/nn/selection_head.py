@@ -45,6 +45,9 @@ class SelectionHead(nn.Module):
     is nothing to learn; answers are the same with tools as logits in thousandths.
     """
 
+    static_shapes = False
+    """Set where no shape may depend on what a batch holds (``TRM.with_static_shapes``)."""
+
     def __init__(self, config: TRMConfig) -> None:
         super().__init__()
         D = config.hidden_size
@@ -62,11 +65,16 @@ class SelectionHead(nn.Module):
         if "features" in extra:
             places = torch.cat((places, extra["features"].float()), -1)
         P, W = self.fields, self.words
-        if tool_places.device.type == "cpu":  # what no row of the batch has need not be computed
+        # What no row of the batch has need not be computed.
+        if tool_places.device.type == "cpu" and not self.static_shapes:
             P = max(1, int((field_places > 0).sum(1).max()))
             W = min(W, max(1, int(tool_places[:, 0].max()) - 1))
         known_words = torch.arange(W, device=places.device) < tool_places[:, :1] - 1
         kinds, tags = self.values(places, field_places[:, :P], known_words, **extra)
+        # Of an argument or a word that is not there nothing is said, whatever else is in the batch.
+        absent = (field_places[:, :P] == 0)[..., None]
+        kinds = kinds.masked_fill(absent, 0.0)
+        tags = tags.masked_fill((absent | ~known_words[:, None])[..., None], 0.0)
         return Selection(logits, *_widened(kinds, tags, self.fields, self.words), by_features)
 
     def answers(self, prediction: Selection) -> Tensor:

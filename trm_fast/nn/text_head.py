@@ -45,11 +45,12 @@ class TextHead(nn.Module):
         """With ``last`` for the last place alone. On a CPU the places behind the longest row's and those without
         weight are left out: a vocabulary's worth of numbers each is most of the work."""
         places = answer[:, self.prefix_tokens :].float()
-        if mask is not None and mask.device.type == "cpu" and not self.static_shapes:
+        trims = answer.device.type == "cpu" and not self.static_shapes
+        if mask is not None and trims:
             places = places[:, : int(mask.sum(1).max())]
         B, L, D = places.shape
         asked = torch.arange(L, device=places.device)[L - 1 if last else 0 :].expand(B, -1)
-        if weights is not None and weights.device.type == "cpu" and bool((wanted := weights[:, :L] > 0).any()):
+        if weights is not None and trims and bool((wanted := weights[:, :L] > 0).any()):
             order = wanted.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
             asked = order[:, : int(wanted.sum(1).max())]
         asking = places.gather(1, asked[..., None].expand(-1, -1, D))
