@@ -50,7 +50,18 @@ def letters(text: str) -> set[str]:
 
 
 def tool_text(tool: Tool) -> str:
+    """A tool's name, description and the names of its arguments."""
     return " ".join([tool.name, tool.description, *tool.parameters["properties"]])
+
+
+def arguments_text(tool: Tool) -> str:
+    """What is said of a tool's arguments."""
+    return " ".join(str(schema.get("description", "")) for schema in tool.parameters["properties"].values())
+
+
+def whole_text(tool: Tool) -> str:
+    """All that is known of a tool."""
+    return f"{tool_text(tool)} {arguments_text(tool)}"
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,7 @@ class Lexicon:
     @classmethod
     def of(cls, tools: Iterable[Tool]) -> Lexicon:
         found: Counter[str] = Counter()
-        texts = [tool_text(tool) for tool in tools]
+        texts = [whole_text(tool) for tool in tools]
         for text in texts:
             found.update(set(stems(text)))
         return cls(len(texts), dict(found))

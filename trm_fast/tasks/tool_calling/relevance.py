@@ -14,20 +14,23 @@ import numpy as np
 
 from trm_fast.tasks.base import Array
 from trm_fast.tasks.tool_calling.conversation import Tool
-from trm_fast.tasks.tool_calling.lexical import Lexicon, letters, stems, tool_text
+from trm_fast.tasks.tool_calling.lexical import Lexicon, arguments_text, letters, stems, tool_text, whole_text
 
 MEASURES = (
-    "name", "name above others", "description", "description above others", "parameters", "parameters above others",
-    "all", "all above others", "letters", "letters above others",
+    "name", "name above others", "description", "description above others", "arguments", "arguments above others",
+    "arguments' descriptions", "arguments' descriptions above others", "all names", "all names above others",
+    "letters", "letters above others",
     "name covered", "name covered above others", "covered", "covered above others",
     "own words", "own share", "gain", "rank",
     "clause, name", "clause, name above others", "clauses' share, name",
     "clause", "clause above others", "clauses' share",
+    "clause, letters", "clause, letters above others", "clauses won",
 )  # fmt: skip
 """What is measured of each tool. Overlap is the weight of the shared stems over the root of the text's whole weight;
 covered is the share of the text's weight that the request has; own words are the request's that no other tool has;
 gain and rank come from taking the nearest tool and its words away again and again; a clause counts for the tool that
-it is nearest to."""
+it is nearest to. Own words, gain, rank and clauses compare all that is known of a tool, also what is said of its
+arguments."""
 
 _BORDER = re.compile(
     r"(?<=[.!?;])\s+|[\u3002\uff01\uff1f\uff1b\n]+"
@@ -55,18 +58,21 @@ class Relevance:
             return cls(none, begins, np.zeros((0, len(clauses)), dtype=np.float32))
         found = [set(stems(request[begin:end])) for begin, end in clauses]
         asked = set(stems(request))
-        texts = [tool_text(tool) for tool in tools]
-        parts = ([t.name for t in tools], [t.description for t in tools],
-                 [" ".join(t.parameters["properties"]) for t in tools], texts)  # fmt: skip
+        names = [tool.name for tool in tools]
+        texts, whole = [tool_text(tool) for tool in tools], [whole_text(tool) for tool in tools]
+        parts = (names, [tool.description for tool in tools], [" ".join(t.parameters["properties"]) for t in tools],
+                 [arguments_text(tool) for tool in tools], texts)  # fmt: skip
         overlaps = [_compared([lexicon.overlap(asked, text) for text in part]) for part in parts]
         groups = letters(request)
-        named = [letters(tool.name) for tool in tools]
+        named = [letters(name) for name in names]
         shared = _compared([len(mine & groups) / max(1, len(mine)) ** 0.5 for mine in named])
-        covered = [_compared([lexicon.covered(asked, text) for text in part]) for part in (parts[0], texts)]
-        by_name, _ = _by_clause(found, parts[0], lexicon)
-        by_text, shares = _by_clause(found, texts, lexicon)
-        columns = [*overlaps, shared, *covered, _own(asked, texts, lexicon), _taken(asked, texts, lexicon)]
-        return cls(np.concatenate([*columns, by_name, by_text], 1).astype(np.float32), begins, shares)
+        covered = [_compared([lexicon.covered(asked, text) for text in part]) for part in (names, texts)]
+        by_name, _, _ = _by_clause(found, names, lexicon)
+        by_text, won, shares = _by_clause(found, whole, lexicon)
+        columns = [*overlaps, shared, *covered, _own(asked, whole, lexicon), _taken(asked, whole, lexicon)]
+        spelt = [letters(request[begin:end]) for begin, end in clauses]
+        alike = _best_clause(np.array([[len(mine & clause) / max(1, len(mine)) for clause in spelt] for mine in named]))
+        return cls(np.concatenate([*columns, by_name, by_text, alike, won], 1).astype(np.float32), begins, shares)
 
 
 def nearest_first(request: str, tools: Sequence[Tool], lexicon: Lexicon) -> list[Tool]:
@@ -116,12 +122,18 @@ def _taken(asked: set[str], texts: Sequence[str], lexicon: Lexicon) -> Array:
     return made
 
 
-def _by_clause(clauses: Sequence[set[str]], texts: Sequence[str], lexicon: Lexicon) -> tuple[Array, Array]:
-    """(T, 3): the best clause's overlap, how far it is above other tools' there, the share of all clauses; and the
-    share of each clause (T, C)."""
+def _by_clause(clauses: Sequence[set[str]], texts: Sequence[str], lexicon: Lexicon) -> tuple[Array, Array, Array]:
+    """(T, 3): the best clause's overlap, how far it is above other tools' there, the share of all clauses; (T, 1): how
+    many clauses are nearest to the tool; and the share of each clause (T, C)."""
     scores = np.array([[lexicon.overlap(clause, text) for clause in clauses] for text in texts])
     shares = np.exp(_SHARPNESS * (scores - scores.max(0)))
     shares /= shares.sum(0)
     weight = scores.max(0)
-    whole = (shares * weight).sum(1) / max(weight.sum(), 1e-6)
-    return np.stack([scores.max(1), (scores - _best_other(scores)).max(1), whole], 1), shares.astype(np.float32)
+    whole = (shares * weight).sum(1, keepdims=True) / max(weight.sum(), 1e-6)
+    won = ((scores == weight) & (weight > 0)).sum(1, keepdims=True) / 2
+    return np.concatenate([_best_clause(scores), whole], 1), won, shares.astype(np.float32)
+
+
+def _best_clause(scores: Array) -> Array:
+    """(T, 2) of scores (T, C): the best clause's, and how far a clause is above other tools' at best."""
+    return np.stack([scores.max(1), (scores - _best_other(scores)).max(1)], 1)
