@@ -9,7 +9,7 @@ import torch
 
 from trm_fast.nn import TRM, TRMConfig
 from trm_fast.nn.loss import IGNORE
-from trm_fast.nn.selection_head import ARGUMENTS, SCALE, Selection
+from trm_fast.nn.selection_head import ARGUMENTS, RUN_KINDS, SCALE, Selection, _tags
 
 CONFIG = TRMConfig(
     inputs="bags", outputs="selection", vocab_size=20, seq_len=12, roles=6, features=3, num_tools=3, num_fields=2,
@@ -49,8 +49,9 @@ def test_the_loss_is_the_sum_of_its_parts() -> None:
     bare = model().head.loss(Selection(tools, kinds, tags), torch.tensor([0.3]), LABELS[:1], arguments=False)
     assert bare.answer.item() == pytest.approx(tool, rel=1e-5)
     assert (bare.exact, bare.cells) == (loss.exact, loss.cells)  # what counts as right stays
-    # The first tool, both kinds (ties go to the first, 0) and two tags are right; the second tool is not called.
-    assert loss.cells.tolist() == pytest.approx([(1 + 2 + 2) / 8])
+    # The first tool, both kinds (ties go to the first, 0) and one tag are right (the run of equal words is the first);
+    # the second tool is not called.
+    assert loss.cells.tolist() == pytest.approx([(1 + 2 + 1) / 8])
     assert not loss.exact.item()
 
 
@@ -61,6 +62,51 @@ def test_answers_keep_the_sign_and_the_order_of_the_tools() -> None:
     assert answers.shape == (B, T + P + P * W)
     torch.testing.assert_close(answers[:, :2].float(), out.logits.tools[:, :2] * SCALE, atol=0.5, rtol=0)
     assert bool((answers[:, 2] < -1_000_000).all())  # there is no third tool
+
+
+def by_hand(logits: list[list[float]], forbidden: set[int]) -> tuple[float, list[int]]:
+    """The likeliest run of one argument and its log odds, of all runs."""
+    found = []
+    for first in range(len(logits)):
+        for last in range(first, len(logits)):
+            if forbidden.isdisjoint(range(first, last + 1)):
+                words = logits[first : last + 1]
+                score = words[0][1] - words[0][0] + sum(word[2] - word[0] for word in words[1:])
+                tags = [1 if w == first else 2 if first < w <= last else 0 for w in range(len(logits))]
+                found.append((score, tags))
+    return max(found, default=(-math.inf, []), key=lambda item: item[0])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_run_is_the_likeliest_and_a_tool_uses_words_once(seed: int) -> None:
+    torch.manual_seed(seed)
+    logits, W = torch.randn(1, 4, 7, 3) * 3, 7
+    kinds, owners = torch.tensor([[1, 2, 1, 1]]), torch.tensor([[0, 0, 0, 1]])
+    tags = _tags(logits, kinds, owners)[0].tolist()
+    runs = [by_hand(logits[0, p].tolist(), set()) for p in range(4)]
+    for p in range(4):
+        taken = {
+            w for o in range(4) if owners[0, o] == owners[0, p] and runs[o][0] > runs[p][0]
+            for w in range(W) if runs[o][1][w]
+        }  # fmt: skip
+        _, wanted = by_hand(logits[0, p].tolist(), taken)
+        assert tags[p] == (wanted or runs[p][1])
+
+
+def test_several_values_are_tagged_word_by_word_and_words_that_are_not_there_never() -> None:
+    net, given = model().eval(), rows()
+    with torch.no_grad():
+        out = net(given.pop("inputs"), net.initial_state(B), **given).logits
+        out.tags[:, :, :4] += torch.tensor([-9.0, 5.0, 6.0])  # every word wants to be in a value
+        tags = net.head.answers(out._replace(kinds=torch.full_like(out.kinds, 0.0)))[:, T + P :].view(B, P, W)
+        assert bool((tags > 0).all())
+        shorter = rows() | {"tool_places": torch.tensor([[4, 7, 0]] * B)}
+        out = net(shorter.pop("inputs"), net.initial_state(B), **shorter).logits
+        assert not net.head.answers(out)[:, T + P :].view(B, P, W)[:, :, 3:].any()
+    logits = torch.zeros(1, 1, 4, 3)
+    logits[0, 0, :, 1] = 1.0
+    assert _tags(logits, torch.tensor([[RUN_KINDS]]), None).tolist() == [[[1, 1, 1, 1]]]
+    assert int((_tags(logits, torch.tensor([[1]]), None) > 0).sum()) == 1
 
 
 def test_gradients_reach_every_parameter_and_every_application() -> None:
@@ -87,7 +133,7 @@ def test_a_row_answers_alike_alone_and_among_longer_ones() -> None:
     with torch.no_grad():
         together = net(inputs, net.initial_state(B), **given).logits
         alone = net(inputs[2:], net.initial_state(1), **{k: v[2:] for k, v in given.items()}).logits
-    for a, b in zip(together, alone, strict=True):
+    for a, b in zip(together[:4], alone[:4], strict=True):
         torch.testing.assert_close(a[2:], b, rtol=1e-4, atol=1e-4)
 
 

@@ -11,9 +11,11 @@ from typing_extensions import Self
 
 FIXED_KINDS = 4
 """A field has no value, a span of the text, any value will do, or one that can't be told; known values follow."""
-FIELD_KINDS = 8
-"""Selection: an argument is left out, stands in the text, is its default, true, false, one that can't be told, or is
-read from the text as a date or without its plural."""
+FIELD_KINDS = 9
+RUN_KINDS = 4
+"""Selection: an argument is left out; stands in the text, is read from it as a date, or without its plural (one run of
+words each: with the first, which has one where it is required, ``RUN_KINDS``); has several values there; is its
+default, true, false, or one that can't be told."""
 TAGS = 3
 """Selection: a word is outside an argument's values, begins one, or goes on with one."""
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trm_fast.nn.config import FIELD_KINDS, NEAR, REACH, TAGS, TRMConfig
+from trm_fast.nn.config import FIELD_KINDS, NEAR, REACH, RUN_KINDS, TAGS, TRMConfig
 from trm_fast.nn.layers import Linear
 from trm_fast.nn.loss import IGNORE, Loss
 
@@ -34,6 +34,7 @@ class Selection(NamedTuple):
     kinds: Tensor  # (B, P, FIELD_KINDS)
     tags: Tensor  # (B, P, W, TAGS)
     known: Tensor | None = None  # (B, T): the tools' logits by their features alone
+    owners: Tensor | None = None  # (B, P): each argument's tool
 
 
 class SelectionHead(nn.Module):
@@ -42,7 +43,8 @@ class SelectionHead(nn.Module):
     ``extra``: ``tool_places`` int (B, T) and ``field_places`` int (B, P), places in the sequence, 0 for none; ``mask``
     (B, L); in a model with features ``features`` (B, L, F); in one with stems what ``Values`` takes. Words are the
     places from 1 to the first tool. Labels are int (B, T + P + P W), tools 0 or 1, kinds, tags, ``IGNORE`` where there
-    is nothing to learn; answers are the same with tools as logits in thousandths.
+    is nothing to learn; answers are the same with tools as logits in thousandths. Of an argument that has one run of
+    words at most, the answer is the likeliest run, and no two arguments of a tool have the same words.
     """
 
     static_shapes = False
@@ -69,17 +71,20 @@ class SelectionHead(nn.Module):
         if tool_places.device.type == "cpu" and not self.static_shapes:
             P = max(1, int((field_places > 0).sum(1).max()))
             W = min(W, max(1, int(tool_places[:, 0].max()) - 1))
-        known_words = torch.arange(W, device=places.device) < tool_places[:, :1] - 1
-        kinds, tags = self.values(places, field_places[:, :P], known_words, **extra)
+        known_words = torch.arange(self.words, device=places.device) < tool_places[:, :1] - 1
+        kinds, tags = self.values(places, field_places[:, :P], known_words[:, :W], **extra)
+        kinds, tags = _widened(kinds, tags, self.fields, self.words)
         # Of an argument or a word that is not there nothing is said, whatever else is in the batch.
-        absent = (field_places[:, :P] == 0)[..., None]
-        kinds = kinds.masked_fill(absent, 0.0)
-        tags = tags.masked_fill((absent | ~known_words[:, None])[..., None], 0.0)
-        return Selection(logits, *_widened(kinds, tags, self.fields, self.words), by_features)
+        there = (field_places > 0)[..., None]
+        nothing = tags.new_tensor([0.0, *[UNREACHABLE] * (TAGS - 1)])
+        tags = torch.where((there & known_words[:, None])[..., None], tags, nothing)
+        return Selection(logits, kinds.masked_fill(~there, 0.0), tags, by_features, extra.get("field_tools"))
 
     def answers(self, prediction: Selection) -> Tensor:
         tools = (prediction.tools * SCALE).round().long()
-        return torch.cat([tools, prediction.kinds.argmax(-1), prediction.tags.argmax(-1).flatten(1)], 1)
+        kinds = prediction.kinds.argmax(-1)
+        tags = _tags(prediction.tags, kinds, prediction.owners)
+        return torch.cat([tools, kinds, tags.flatten(1)], 1)
 
     def loss(
         self, prediction: Selection, q: Tensor, labels: Tensor, *, arguments: bool = True, **extra: Tensor
@@ -196,6 +201,35 @@ def _meeting(
     met = (mine[:, None] == theirs[:, :, None]) & (mine[:, None] > 0)
     share = _at(shares, field_tools[:, : field_places.shape[1]])[..., :words]
     return torch.stack([*(part.any(-1).float() for part in met.chunk(2, -1)), share], -1)
+
+
+def _tags(logits: Tensor, kinds: Tensor, owners: Tensor | None) -> Tensor:
+    """Tags (B, P, W): the likeliest of each word, or of arguments with one run of words the likeliest run. Where two
+    arguments of a tool want the same words, the likelier run has them."""
+    begins, inside = (logits[..., 1:] - logits[..., :1]).double().unbind(-1)
+    first, last, score = _runs(begins, inside)
+    words = torch.arange(logits.shape[2], device=logits.device)
+    if owners is not None:
+        wanted = (kinds > 0) & (kinds < RUN_KINDS)
+        place = torch.arange(kinds.shape[1], device=kinds.device)
+        loses = (score.mT > score) | ((score.mT == score) & (place < place[:, None]))
+        rivals = loses & (owners[:, :, None] == owners[:, None]) & wanted[:, :, None] & wanted[:, None]
+        taken = rivals.double() @ ((words >= first) & (words <= last)).double() > 0
+        again = _runs(begins.masked_fill(taken, UNREACHABLE), inside.masked_fill(taken, UNREACHABLE))
+        elsewhere = again[2] > UNREACHABLE / 2
+        first, last = torch.where(elsewhere, again[0], first), torch.where(elsewhere, again[1], last)
+    run = (words >= first) & (words <= last) & (score > UNREACHABLE / 2)
+    one = torch.where(run, torch.where(words == first, 1, 2), 0)
+    return torch.where((kinds < RUN_KINDS)[..., None], one, logits.argmax(-1))
+
+
+def _runs(begins: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The likeliest run of words: its first, its last and its log odds against no run, (B, P, 1) each. ``begins`` and
+    ``inside`` (B, P, W): log odds of the words' tags against being outside."""
+    total = inside.cumsum(-1)
+    best, at = (begins - total).cummax(-1)
+    score, last = (best + total).max(-1, keepdim=True)
+    return at.gather(-1, last), last, score
 
 
 def _widened(kinds: Tensor, tags: Tensor, fields: int, words: int) -> tuple[Tensor, Tensor]:

@@ -94,7 +94,7 @@ def test_requests_are_told_apart_by_the_first_state(preset: str, tmp_path: Path)
     with torch.no_grad():
         answer = trainer.model(given.pop("inputs"), trainer.model.initial_state(6), **given).state.answer
     places = answer[:, 1 : int(given["mask"].sum(1).min())]
-    assert float(places.std(0).mean()) > 0.25  # of a state whose mean square is 1
+    assert float(places.std(0).mean()) > 0.15  # of a state whose mean square is 1
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -17,12 +17,13 @@ from trm_fast.errors import UserError
 from trm_fast.inference import Solver
 from trm_fast.nn import TRM
 from trm_fast.tasks.base import IGNORE, DataConfig
-from trm_fast.tasks.tool_calling.calls import calls_of, labels_of, spans_of
+from trm_fast.tasks.tool_calling.calls import OTHER, SPAN, SPANS, calls_of, labels_of, spans_of
 from trm_fast.tasks.tool_calling.conversation import Call, Conversation, Tool, Turn
 from trm_fast.tasks.tool_calling.lexical import Lexicon, stems, words
 from trm_fast.tasks.tool_calling.select_metrics import accepted_calls, argument_f1, ast_match, copy_calls, same_calls
-from trm_fast.tasks.tool_calling.select_task import ToolSelect, ToolSelectConfig, variants
+from trm_fast.tasks.tool_calling.select_task import ToolSelect, ToolSelectConfig
 from trm_fast.tasks.tool_calling.selection import Request, Sizes
+from trm_fast.tasks.tool_calling.variants import Variants
 from trm_fast.training.config import make_config, read_preset
 
 SIZES = Sizes(places=48, words=24, tools=3, fields=8, bag=4)
@@ -84,7 +85,16 @@ def test_labels_by_hand() -> None:
 
 def test_a_value_out_of_reach_is_said_to_be_so() -> None:
     request = Request.of("Weather there?", (WEATHER,), SIZES, LEXICON)
-    assert labels_of(request, [Call("get_weather", {"city": "Rome"})], SIZES)[3] == 5
+    assert labels_of(request, [Call("get_weather", {"city": "Rome"})], SIZES)[3] == OTHER
+
+
+def test_one_value_is_a_run_and_several_are_runs() -> None:
+    request = Request.of("Weather in Rome, then in Oslo", (WEATHER,), SIZES, LEXICON)
+    calls = [Call("get_weather", {"city": city}) for city in ("Rome", "Oslo")]
+    assert labels_of(request, calls[:1], SIZES)[3] == SPAN
+    assert labels_of(request, calls, SIZES)[3] == SPANS
+    for some in (calls[:1], calls):
+        assert calls_of(request, labels_of(request, some, SIZES), SIZES) == some
 
 
 def test_the_order_in_which_tools_are_offered_says_nothing() -> None:
@@ -146,10 +156,39 @@ def test_a_benchmark_is_labelled_with_its_first_accepted_values() -> None:
 
 def test_variants_keep_what_is_called_or_call_nothing() -> None:
     rows = [said("Weather in Rome", (WEATHER, PING), Call("get_weather", {"city": "Rome"})), said("Add 1", (SUM,))]
-    made = variants([replace(r) for r in rows], 2, 1.0, seed=0)
-    for row in made[:4]:
+    variants, rng = Variants(rows, 1.0, 0.0), np.random.default_rng(0)
+    for row in [variants.of(row, rng) for row in rows * 4]:
         assert {c.name for c in row.calls} <= {t.name for t in row.tools}
-    assert all(not row.calls for row in made[4:])
+    for row in rows * 4:
+        other = variants.uncalled(row, rng)
+        assert not other.calls
+        assert other.query == row.query
+        assert not {t.name for t in other.tools} & {t.name for t in row.tools}
+
+
+def test_values_are_exchanged_in_request_and_call_alike() -> None:
+    cities = ["Rome", "New York", "Paris", "Oslo, Norway"]
+    rows = [
+        said(f"Is it warm in {c}? {c} is nice", (WEATHER,), Call("get_weather", {"city": c, "days": 2})) for c in cities
+    ]
+    variants, rng = Variants(rows, 0.0, 1.0), np.random.default_rng(0)
+    seen = set()
+    for row in [variants.of(row, rng) for row in rows * 8]:
+        city = row.calls[0].arguments["city"]
+        assert row.query == f"Is it warm in {city}? {city} is nice"
+        assert row.calls[0].arguments["days"] == 2
+        seen.add(city)
+    assert seen == set(cities)
+
+
+def test_a_value_within_another_one_stays() -> None:
+    call = Call("get_weather", {"city": "York", "country": "New York"})
+    row = said("From York to New York", (WEATHER,), call)
+    variants = Variants([row, said("In Rome", (WEATHER,), Call("get_weather", {"city": "Rome"}))], 0.0, 1.0)
+    for seed in range(8):
+        made = variants.of(row, np.random.default_rng(seed))
+        assert made.calls[0].arguments["city"] == "York"
+        assert f"From York to {made.calls[0].arguments['country']}" == made.query
 
 
 @pytest.mark.parametrize(("size", "millions"), [("tiny", 2.0), ("small", 32.0), ("base", 99.0), ("large", 329.0)])

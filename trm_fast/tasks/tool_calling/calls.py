@@ -21,9 +21,10 @@ from trm_fast.tasks.tool_calling.values import (
     singular,
 )  # fmt: skip
 
-ABSENT, SPAN, DEFAULT, TRUE, FALSE, OTHER, DATE, SINGULAR = range(8)
-"""How an argument is given, as the head has it: not at all, by words of the request, as its schema's default, as true
-or false, as something that can't be told, or by words that stand for an ISO date or in the plural."""
+ABSENT, SPAN, DATE, SINGULAR, SPANS, DEFAULT, TRUE, FALSE, OTHER = range(9)
+"""How an argument is given, as the head has it: not at all, by a run of words of the request, by one that stands for an
+ISO date or in the plural, by several runs, as its schema's default, as true or false, or as something that can't be
+told."""
 OUTSIDE, BEGINS, INSIDE = range(3)
 READINGS: dict[int, Callable[[str], str | None]] = {DATE: date_of, SINGULAR: singular}
 LONGEST_READING = 7
@@ -61,15 +62,18 @@ def _found(request: Request, given: Sequence[Any], schema: dict[str, Any]) -> tu
     """The kind of the values and where they stand; None where they don't."""
     literals = [_literal(request, value) for value in given if isinstance(value, list)]
     if literals and len(literals) == len(given) and None not in literals:
-        return SPAN, sorted({span for span in literals if span is not None})
+        return _as_runs(sorted({span for span in literals if span is not None}))
     if (spans := _spans(request, given, schema)) is not None:
-        return SPAN, spans
-    if kind_of(schema) == "string" and all(isinstance(value, str) for value in given):
+        return _as_runs(spans)
+    if kind_of(schema) == "string" and isinstance(given[0], str) and all(same(value, given[0]) for value in given):
         for kind, read in READINGS.items():
-            spans = [_read_as(request, value, read) for value in dict.fromkeys(given)]  # type: ignore[misc]
-            if None not in spans and spans == sorted(set(spans)):
-                return kind, spans
+            if (span := _read_as(request, given[0], read)) is not None:
+                return kind, [span]
     return None
+
+
+def _as_runs(spans: list[tuple[int, int]]) -> tuple[int, list[tuple[int, int]]]:
+    return (SPAN if len(spans) == 1 else SPANS), spans
 
 
 def _literal(request: Request, value: list[Any]) -> tuple[int, int] | None:
@@ -168,7 +172,7 @@ def _tool_calls(request: Request, answer: IntArray, sizes: Sizes, tool: int) -> 
 
 
 def _given(request: Request, kind: int, tags: IntArray, schema: dict[str, Any]) -> list[Any]:
-    if kind == SPAN:
+    if kind in (SPAN, SPANS):
         return _values(request, tags, schema)
     if kind in READINGS:
         spans = spans_of(tags[: len(request.words)])

@@ -23,10 +23,11 @@ from trm_fast.tasks.tool_calling.grammar import Grammar
 from trm_fast.tasks.tool_calling.interface import Prediction, ToolTask
 from trm_fast.tasks.tool_calling.lexical import Lexicon
 from trm_fast.tasks.tool_calling.select_metrics import tables
-from trm_fast.tasks.tool_calling.select_task import LEXICON_FILE, read_one, read_sets, variants
+from trm_fast.tasks.tool_calling.select_task import LEXICON_FILE, read_one, read_sets
 from trm_fast.tasks.tool_calling.text_metrics import measure_calls
 from trm_fast.tasks.tool_calling.tokenizer import PAD, Tokenizer, load_tokenizer, train_tokenizer
 from trm_fast.tasks.tool_calling.transcript import arranged, transcribe
+from trm_fast.tasks.tool_calling.variants import Variants
 
 
 class ToolGenerateConfig(TaskConfig):
@@ -113,7 +114,8 @@ class ToolGenerate(ToolTask):
             self._lexicon = Lexicon.of(tool for c in train for tool in c.tools)
             if self._tokenizer.size > self.vocab_size:
                 raise UserError(f"the tokenizer has {self._tokenizer.size} pieces: set task.vocab_size to that")
-            train = [*train, *variants(train, self.config.distractors, 0.0, seed)]
+            variants, rng = Variants(train, 1.0, 0.0), np.random.default_rng(seed)
+            train = [*train, *(variants.of(row, rng) for row in [*train] * self.config.distractors)]
         parts = []
         for rows, name in ((train, "training"), (test, "test")):
             examples, cut = self._examples(rows)

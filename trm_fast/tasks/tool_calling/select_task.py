@@ -26,6 +26,7 @@ from trm_fast.tasks.tool_calling.lexical import Lexicon
 from trm_fast.tasks.tool_calling.select_metrics import accepted_calls, measure, tables
 from trm_fast.tasks.tool_calling.selection import Places, Request, Sizes
 from trm_fast.tasks.tool_calling.tokenizer import UNKNOWN, Tokenizer, load_tokenizer, train_tokenizer
+from trm_fast.tasks.tool_calling.variants import Variants
 
 LEXICON_FILE = "lexicon.json"
 ARRAYS = ("roles", "features", "stems", "tool_places", "tool_ids", "field_places", "field_tools", "shares")
@@ -33,8 +34,9 @@ ARRAYS = ("roles", "features", "stems", "tool_places", "tool_ids", "field_places
 
 class ToolSelectConfig(TaskConfig):
     """``sets``: which sets of a folder to learn, ``SET_train`` and ``SET_val`` each. ``words``, ``tools``,
-    ``arguments`` and ``seq_len``: most of a row; ``bag``: tokens of a place. ``distractors``: copies of each training
-    row whose tools that are not called come from other rows. ``uncalled``: copies, as a share of the rows, without the
+    ``arguments`` and ``seq_len``: most of a row; ``bag``: tokens of a place. ``variants``: copies of each training
+    row; ``distractors`` is the chance that a copy's tools that are not called come from other rows, ``exchanged`` that
+    a value which stands in the request is another row's. ``uncalled``: copies, as a share of the rows, without the
     called tools, so that a model learns to call none. ``token_dropout``: share of tokens made unknown in training.
     ``tool_choice``: a pointer to any tool that is offered, or a classifier over the tools called in training, at most
     ``known_tools``: it never calls another one."""
@@ -49,7 +51,9 @@ class ToolSelectConfig(TaskConfig):
     tools: int = Field(default=8, ge=1)
     arguments: int = Field(default=40, ge=1)
     bag: int = Field(default=16, ge=1)
-    distractors: int = Field(default=1, ge=0)
+    variants: int = Field(default=3, ge=0)
+    distractors: float = Field(default=0.3, ge=0, le=1)
+    exchanged: float = Field(default=0.5, ge=0, le=1)
     uncalled: float = Field(default=0.1, ge=0)
     token_dropout: float = Field(default=0.1, ge=0, lt=1)
     tool_choice: Literal["pointer", "classifier"] = "pointer"
@@ -128,7 +132,7 @@ class ToolSelect(ToolTask):
             self._tokenizer = load_tokenizer(Path(made)) if made else self._learnt(train)
             if self._tokenizer.size > self.vocab_size:
                 raise UserError(f"the tokenizer has {self._tokenizer.size} pieces: set task.vocab_size to that")
-            train = [*train, *variants(train, self.config.distractors, self.config.uncalled, seed)]
+            train = [*train, *self._copies(train, seed)]
         parts = []
         for rows, name in ((train, "training"), (test, "test")):
             examples, cut = self._examples(rows)
@@ -136,6 +140,14 @@ class ToolSelect(ToolTask):
             if cut:
                 notes.append(f"{cut} of {len(rows)} {name} rows do not fit: first words or last arguments are left out")
         return Dataset(parts[0], parts[1], str(data.source), notes)
+
+    def _copies(self, train: Sequence[Conversation], seed: int) -> list[Conversation]:
+        c, rng = self.config, np.random.default_rng(seed)
+        variants = Variants(train, c.distractors, c.exchanged)
+        made = [variants.of(row, rng) for row in [*train] * c.variants]
+        for i in rng.permutation(len(train))[: round(c.uncalled * len(train))]:
+            made.append(variants.uncalled(train[i], rng))
+        return [row for row in made if row.tools]
 
     def _learnt(self, train: Sequence[Conversation]) -> Tokenizer:
         return train_tokenizer(texts(train), self.vocab_size, self.config.tokenizer_kind)
@@ -277,27 +289,3 @@ def read_one(text: str, where: str) -> Conversation:
             "trm-fast call --tools)",
             wrong_use=True,
         ) from None
-
-
-def variants(rows: Sequence[Conversation], distractors: int, uncalled: float, seed: int) -> list[Conversation]:
-    """``distractors`` copies of each row with other rows' tools in place of those that are not called, and a share
-    without the called ones, which then call none."""
-    rng = np.random.default_rng(seed)
-    bank = list({tool.name: tool for row in rows for tool in row.tools}.values())
-    made = []
-    for row in [*rows] * distractors:
-        called = {call.name for call in wanted_calls(row)}
-        kept = [tool for tool in row.tools if tool.name in called]
-        others = int(rng.integers(1, 5)) if len(kept) < 7 else 0
-        names = {tool.name for tool in row.tools}
-        drawn = [bank[i] for i in rng.integers(len(bank), size=others)]
-        made.append(replace(row, tools=(*kept, *{t.name: t for t in drawn if t.name not in names}.values())))
-    for i in rng.permutation(len(rows))[: round(uncalled * len(rows))]:
-        row = rows[i]
-        names = {tool.name for tool in row.tools}
-        drawn = [bank[j] for j in rng.integers(len(bank), size=int(rng.integers(1, 5)))]
-        tools = tuple({t.name: t for t in drawn if t.name not in names}.values())
-        if tools:
-            last = max(k for k, turn in enumerate(row.turns) if turn.role == "user")
-            made.append(replace(row, tools=tools, turns=row.turns[: last + 1], call=None))
-    return made

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from trm_fast.tasks.tool_calling.conversation import DONTCARE, Call, Conversation, Turn
+from trm_fast.tasks.tool_calling.conversation import DONTCARE, Call, Conversation, Tool, Turn
 from trm_fast.tasks.tool_calling.encoding import plain_number, value_pattern
 
 SHORTEST = 4
@@ -69,3 +69,85 @@ def _alike(conversation: Conversation, name: str, value: str) -> bool:
     written = [str(call.arguments[name]) for call in calls if name in call.arguments]
     dated = re.fullmatch(r"\d{4}-\d\d-\d\d", written[-1]) if written else None
     return not dated and all(v == plain_number(value) or v == value for v in written[-1:])
+
+
+class Variants:
+    """Further rows of the same kind, one at a time: tools that are not called come from other rows, and values that
+    stand word for word in the request are those of the same argument in other rows. What an argument's value is then
+    has to be found in the request.
+
+    ``others``: the chance that a row has other tools; ``exchanged``: the chance of each value.
+    """
+
+    def __init__(self, rows: Sequence[Conversation], others: float, exchanged: float) -> None:
+        self.others, self.exchanged = others, exchanged
+        self.tools = list({tool.name: tool for row in rows for tool in row.tools}.values())
+        by_name: dict[str, dict[str, None]] = {}
+        for row in rows:
+            for call in row.calls:
+                for name, value in call.arguments.items():
+                    if _stands(value, row.query):
+                        for key in (name.casefold(), _shape(value)):
+                            by_name.setdefault(key, {})[value] = None
+        self.values = {name: list(values) for name, values in by_name.items()}
+
+    def of(self, row: Conversation, rng: np.random.Generator) -> Conversation:
+        """A row again, changed at random."""
+        if rng.random() < self.others:
+            row = self._other_tools(row, rng)
+        return self._other_values(row, rng) if self.exchanged else row
+
+    def uncalled(self, row: Conversation, rng: np.random.Generator) -> Conversation:
+        """A row up to its last user turn, offered none of its own tools."""
+        last = max((i for i, turn in enumerate(row.turns) if turn.role == "user"), default=len(row.turns) - 1)
+        return replace(row, tools=self._strange(row, rng), turns=row.turns[: last + 1], call=None)
+
+    def _other_tools(self, row: Conversation, rng: np.random.Generator) -> Conversation:
+        called = {call.name for call in (*row.calls, *([row.call] if row.call else []))}
+        kept = [tool for tool in row.tools if tool.name in called]
+        return replace(row, tools=(*kept, *self._strange(row, rng)))
+
+    def _strange(self, row: Conversation, rng: np.random.Generator) -> tuple[Tool, ...]:
+        """One to four tools that the row does not have."""
+        names = {tool.name for tool in row.tools}
+        drawn = [self.tools[i] for i in rng.integers(len(self.tools), size=int(rng.integers(1, 5)))]
+        return tuple({tool.name: tool for tool in drawn if tool.name not in names}.values())
+
+    def _other_values(self, row: Conversation, rng: np.random.Generator) -> Conversation:
+        query, calls = row.query, row.calls
+        found = {v: n for call in calls for n, v in call.arguments.items() if _stands(v, query)}
+        changes: dict[str, str] = {}
+        for value, name in found.items():
+            # A value within another one's text, or that a value not exchanged is made of, would change that, too.
+            apart = not any(
+                value != v and isinstance(v, str) and value in v for c in calls for v in c.arguments.values()
+            )
+            if apart and rng.random() < self.exchanged:
+                choices = self.values[name.casefold()]
+                choices = choices if len(choices) > 3 else self.values[_shape(value)]
+                changes[value] = choices[int(rng.integers(len(choices)))]
+        if not changes:
+            return row
+        pattern = re.compile("|".join(rf"(?<!\w){re.escape(v)}(?!\w)" for v in changes))
+
+        def changed(text: str) -> str:
+            return pattern.sub(lambda match: changes[match[0]], text)
+
+        turns = []
+        for turn in row.turns:
+            if turn.call is None:
+                turns.append(Turn(turn.role, changed(turn.text)))
+            else:
+                given = {n: changes.get(v, v) if isinstance(v, str) else v for n, v in turn.call.arguments.items()}
+                turns.append(Turn.calling(Call(turn.call.name, given)))
+        return replace(row, turns=tuple(turns))
+
+
+def _stands(value: object, text: str) -> bool:
+    return isinstance(value, str) and len(value) >= SHORTEST and value in text
+
+
+def _shape(value: str) -> str:
+    """Values of one shape look alike: how many words, digits or not, a capital or not."""
+    words = min(3, len(value.split()))
+    return f"\x00{words}{any(c.isdigit() for c in value):d}{value[0].isupper():d}{value.isalnum():d}"
