@@ -85,7 +85,9 @@ def test_parameters_are_counted(name: str) -> None:
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("name", ["mixer", "deep", "attention", "single", "no-latent-steps", "prefix"])
+@pytest.mark.parametrize(
+    "name", ["mixer", "deep", "attention", "single", "no-latent-steps", "prefix", "own-widths", "own-width-single"]
+)
 def test_matrix_flop_are_counted(name: str, training: bool) -> None:
     rows, made = 3, model(**VARIANTS[name])
     counter = FlopCounterMode(display=False)

@@ -21,17 +21,29 @@ def loop(
 ) -> tuple[Tensor, Tensor]:
     """Figure 3 of the paper; ``learns(cycle, application)`` says whose state keeps its gradient."""
     c = made.config
+
+    def read(name: str, state: Tensor) -> Tensor:
+        return state if c.state_widths == "hidden" else state @ made.get_parameter(f"net.{name}.reads.weight").mT
+
+    def written(name: str, h: Tensor) -> Tensor:
+        if c.state_widths == "hidden":
+            return h
+        state = h @ made.get_parameter(f"net.{name}.writes.weight").mT
+        return state / (state.square().mean(-1, keepdim=True) + c.norm_eps).sqrt()
+
     for t in range(c.T_cycles):
         for i in range(c.n_latent_steps):
-            z = made.net(z + x if y is None else z + y + x, None)
+            now = read("latent", z) + x
+            z = written("latent", made.net(now if y is None else now + read("answer", y), None))
             z = z if learns(t, i) else z.detach()
+        now = read("latent", z)
         if y is None:
-            z = made.net(z + x if c.inject_last else z, None)
+            z = written("latent", made.net(now + x if c.inject_last else now, None))
             z = z if learns(t, c.n_latent_steps) else z.detach()
         else:
-            y = made.net(y + z, None)
+            y = written("answer", made.net(read("answer", y) + now, None))
             y = y if learns(t, c.n_latent_steps) else y.detach()
-    return (z if y is None else y), z
+    return (read("latent", z) if y is None else read("answer", y)), z
 
 
 def run(made: TRM, learns: Callable[[int, int], bool] | None) -> tuple[Tensor, Tensor, Gradients]:
@@ -90,8 +102,9 @@ def test_the_kept_state_is_detached_and_goes_on(name: str) -> None:
     assert out.logits.shape == (B, 6, 6)
     assert out.q.shape == (B,)
     assert (out.state.y is None) == (made.config.state == "single")
-    for part in (out.state.z, out.state.answer):
-        assert part.shape == (B, made.config.total_tokens, 8)
+    widths = {"own-widths": (6, 4), "own-width-single": (10, 10)}.get(name, (8, 8))
+    for part, width in zip((out.state.z, out.state.answer), widths, strict=True):
+        assert part.shape == (B, made.config.total_tokens, width)
         assert not part.requires_grad
     again = made(tokens(B), out.state, rows)
     assert not torch.allclose(again.logits, out.logits)

@@ -114,11 +114,11 @@ def _looped(step: Any, model: TRM, max_steps: int) -> Any:
     onnx = _onnx()
     h, T = onnx.helper, onnx.TensorProto
     config, graph = model.config, step.graph
-    states = ["z", "y"] if config.state == "dual" else ["z"]
+    states = {"z": config.latent_width} | ({"y": config.answer_width} if config.answer_width else {})
     tokens = config.outputs == "tokens"
     width = [] if tokens else [config.output_width]
     kinds: dict[str, tuple[int, list[Any]]] = {
-        **{name: (T.FLOAT, ["B", config.total_tokens, config.hidden_size]) for name in states},
+        **{name: (T.FLOAT, ["B", config.total_tokens, width]) for name, width in states.items()},
         "solution": (T.INT64 if tokens else T.FLOAT, ["B", config.seq_len, *width]),
         "confidence": (T.FLOAT, ["B"]),
         "steps": (T.INT64, ["B"]),

@@ -13,12 +13,13 @@ from trm_fast import ops
 from trm_fast.nn import fp8
 from trm_fast.nn.config import TRMConfig
 from trm_fast.nn.copies import low, once, packed_of
-from trm_fast.nn.layers import Attention, ChannelMLP, Norm, TokenMixer
+from trm_fast.nn.layers import Attention, ChannelMLP, Linear, Norm, TokenMixer
 from trm_fast.ops import packed
 
 
 class State(NamedTuple):
-    """What recursion carries: the answer ``y`` and the latent ``z``, each (B, P + L, D); y is None in single state."""
+    """What recursion carries: the answer ``y`` and the latent ``z``, each (B, P + L, D) or of a width of its own; y is
+    None in single state."""
 
     y: Tensor | None
     z: Tensor
@@ -82,6 +83,24 @@ class Block(nn.Module):
         return self.mlp(self.mix(h, mask), mask)
 
 
+class Port(nn.Module):
+    """A state of another width than the network's: read into it, and written from it, of unit variance."""
+
+    def __init__(self, width: int, config: TRMConfig) -> None:
+        super().__init__()
+        self.reads, self.writes = Linear(width, config.hidden_size), Linear(config.hidden_size, width)
+        self.eps = config.norm_eps
+
+    def read(self, state: Tensor) -> Tensor:
+        """(B, P + L, width) as (B, P + L, D)."""
+        made: Tensor = self.reads(state)
+        return made
+
+    def write(self, h: Tensor) -> Tensor:
+        """(B, P + L, D) as (B, P + L, width)."""
+        return ops.rms_norm(self.writes(h), eps=self.eps)
+
+
 class Network(nn.Module):
     """``net``: the blocks in turn. Pre-norm needs a norm at the end, or the state would grow with every application."""
 
@@ -91,6 +110,15 @@ class Network(nn.Module):
         self.last_norm = Norm(config, dim=-1) if config.norm_position == "pre" else nn.Identity()
         self.plain, self.causal = config.norm == "rms" and config.norm_position == "post", config.causal
         self.dropout, self.over_tokens = config.dropout, config.mixing == "mlp"
+        own = config.state_widths == "own"
+        self.latent = Port(config.latent_width, config) if own else None
+        self.answer = Port(config.answer_width, config) if own and config.answer_width else None
+
+    def read(self, state: State) -> Tensor:
+        """What the heads read of a state, (B, P + L, D)."""
+        if self.latent is None:
+            return state.answer
+        return self.latent.read(state.z) if self.answer is None or state.y is None else self.answer.read(state.y)
 
     def fused(self, z: Tensor, mask: Tensor | None) -> bool:
         """Whether ``ops.latent_recursion`` has a kernel that does what ``forward`` would do for the state ``z``."""
@@ -178,11 +206,15 @@ def run_cycles(
             return result
 
         for _ in range(count):
-            state = cycle(applied, state, x, config, mask)
+            state = cycle(applied, state, x, config, mask, net.latent, net.answer)
         return state
-    if not count or fp8.active is not None or not net.fused(state.z, mask):
+    if not count or fp8.active is not None or net.latent is not None or not net.fused(state.z, mask):
+
+        def once_more(h: Tensor, mask: Tensor | None) -> Tensor:
+            return net(h, mask) if fp8.active is not None else application(net, h, mask, config)
+
         for _ in range(count):
-            state = cycle(net, state, x, config, mask)
+            state = cycle(once_more, state, x, config, mask, net.latent, net.answer)
         return state
     operands, ready = net.operands(state.z)
     y, z = ops.latent_recursion(
@@ -206,16 +238,33 @@ def application(net: Network, h: Tensor, mask: Tensor | None, config: TRMConfig)
 
 
 def cycle(
-    net: Callable[[Tensor, Tensor | None], Tensor], state: State, x: Tensor, config: TRMConfig, mask: Tensor | None
+    net: Callable[[Tensor, Tensor | None], Tensor],
+    state: State,
+    x: Tensor,
+    config: TRMConfig,
+    mask: Tensor | None,
+    latent: Port | None = None,
+    answer: Port | None = None,
 ) -> State:
     """One cycle (paper, figure 3): n times z = net(z + y + x), then y = net(y + z).
 
-    In single state n times z = net(z + x) and once more, with x or without (``inject_last``).
+    In single state n times z = net(z + x) and once more, with x or without (``inject_last``). States of their own
+    widths enter and leave the network through ports.
     """
     y, z = state
-    injection = x if y is None else y + x
+    said = None if y is None else _read(answer, y)
+    injection = x if said is None else said + x
     for _ in range(config.n_latent_steps):
-        z = net(z + injection, mask)
-    if y is None:
-        return State(None, net(z + x if config.inject_last else z, mask))
-    return State(net(y + z, mask), z)
+        z = _written(latent, net(_read(latent, z) + injection, mask))
+    seen = _read(latent, z)
+    if said is None:
+        return State(None, _written(latent, net(seen + x if config.inject_last else seen, mask)))
+    return State(_written(answer, net(said + seen, mask)), z)
+
+
+def _read(port: Port | None, state: Tensor) -> Tensor:
+    return state if port is None else port.read(state)
+
+
+def _written(port: Port | None, h: Tensor) -> Tensor:
+    return h if port is None else port.write(h)

@@ -61,8 +61,16 @@ class TRMConfig(BaseModel):
     num_values: int = Field(0, ge=0, description="slots: values of a field known beside those that stand in the text")
 
     num_words: int = Field(1, ge=1, description="selection: places behind the first that a value may stand in")
-    reasoning_dim: int = Field(64, ge=1, description="selection: width in which tools are compared with the request")
-    action_dim: int = Field(32, ge=1, description="selection, text: width in which values are compared with words")
+    reasoning_dim: int = Field(
+        64,
+        ge=1,
+        description="width of the latent state with state_widths: own; selection: in which tools meet the request",
+    )
+    action_dim: int = Field(
+        32,
+        ge=1,
+        description="width of the answer state with state_widths: own; selection, text: in which values meet words",
+    )
 
     hidden_size: int = Field(512, ge=1)
     num_layers: int = Field(2, ge=1)
@@ -82,6 +90,9 @@ class TRMConfig(BaseModel):
     dropout: float = Field(0.0, ge=0, lt=1)
 
     state: Literal["dual", "single"] = "dual"
+    state_widths: Literal["hidden", "own"] = Field(
+        "hidden", description="whether the states are as wide as the network, or reasoning_dim and action_dim wide"
+    )
     inject_last: bool = Field(True, description="single state: whether the last application of a cycle adds x, too")
     T_cycles: int = Field(3, ge=1)
     n_latent_steps: int = Field(6, ge=0)
@@ -131,6 +142,18 @@ class TRMConfig(BaseModel):
         return self.prefix_tokens + self.seq_len
 
     @property
+    def latent_width(self) -> int:
+        """Numbers a place of the latent state ``z``."""
+        return self.hidden_size if self.state_widths == "hidden" else self.reasoning_dim
+
+    @property
+    def answer_width(self) -> int:
+        """Numbers a place of the answer state ``y``; 0 in single state, which has none."""
+        if self.state == "single":
+            return 0
+        return self.hidden_size if self.state_widths == "hidden" else self.action_dim
+
+    @property
     def q_logit(self) -> float:
         """``q_threshold`` as a halting logit; exactly 0 for one half."""
         return math.log(self.q_threshold / (1 - self.q_threshold))
@@ -162,7 +185,18 @@ class TRMConfig(BaseModel):
         applications = self.T_cycles * (self.n_latent_steps + 1)
         if training:
             applications += 2 * (self.n_latent_steps + 1)
-        return applications * self.num_layers * layer
+        return applications * self.num_layers * layer + self._port_flop(training=training)
+
+    def _port_flop(self, *, training: bool) -> int:
+        """What reading and writing states of their own widths adds."""
+        if self.state_widths == "hidden":
+            return 0
+        n, z, y = self.n_latent_steps, self.latent_width, self.answer_width
+        cycle = (2 * n + 1) * z + 2 * y if y else (2 * n + 2) * z
+        numbers = self.T_cycles * cycle + (y or z)  # the heads read, too
+        if training:  # no gradient flows into the states that the last cycle reads first
+            numbers += 2 * (cycle + (y or z)) - (z + y)
+        return 2 * self.total_tokens * self.hidden_size * numbers
 
     def num_parameters(self) -> int:
         """Trained numbers, the puzzle embedding included."""
@@ -181,7 +215,8 @@ class TRMConfig(BaseModel):
             )
             ends += A * 3 * (2 * REACH + 1) if self.stems else 0
             ends += (A + 1) * TAGS + (A + width + 1) * FIELD_KINDS
-        return self.num_layers * (mix + 3 * D * self.inner_size(D)) + ends + D + 1 + positions + puzzles
+        ports = 2 * D * (self.latent_width + self.answer_width) if self.state_widths == "own" else 0
+        return self.num_layers * (mix + 3 * D * self.inner_size(D)) + ports + ends + D + 1 + positions + puzzles
 
     def _outputs(self) -> int:
         """Numbers that the answer head makes of a place."""

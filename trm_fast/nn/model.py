@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,9 +60,11 @@ class TRM(nn.Module):
         self.head = HEADS[config.outputs](config)
         self.q_head = QHead(config)
         # Not parameters: the start of recursion is never trained, and puzzle rows have an optimizer of their own.
-        D = config.hidden_size
-        self.register_buffer("z_init", truncated_normal_(torch.empty(D), 1.0))
-        self.register_buffer("y_init", truncated_normal_(torch.empty(D), 1.0) if config.state == "dual" else None)
+        # States of their own widths start at zero, where nothing drowns the question.
+        z, y = torch.empty(config.latent_width), torch.empty(config.answer_width)
+        start = nn.init.zeros_ if config.state_widths == "own" else partial(truncated_normal_, std=1.0)
+        self.register_buffer("z_init", start(z))
+        self.register_buffer("y_init", start(y) if config.answer_width else None)
         rows = torch.zeros(config.num_puzzles, config.puzzle_embedding_size) if config.prefix_tokens else None
         self.register_buffer("puzzle_embedding", rows)
         self.no_grad_products: fp8.Mode | None = None  # of training's cycles without gradient
@@ -91,8 +94,8 @@ class TRM(nn.Module):
             self.head.static_shapes = before
 
     def initial_state(self, batch: int) -> State:
-        """The state (B, P + L, D) every example starts from."""
-        shape = (batch, self.config.total_tokens, self.config.hidden_size)
+        """The state (B, P + L, D) every example starts from; its parts may have widths of their own."""
+        shape = (batch, self.config.total_tokens, -1)
         y, z = (t if t is None else t.to(self.compute_dtype).expand(shape) for t in (self.y_init, self.z_init))
         return State(y, z)  # type: ignore[arg-type]
 
@@ -129,9 +132,8 @@ class TRM(nn.Module):
             if last:
                 state = run_cycles(self.net, state, x, self.config, seen, recompute=self.recompute)
         state = state.extended(whole)
-        return Output(
-            state.detach(), self.head(state.answer, inputs=inputs, mask=mask, **extra), self.q_head(state.answer, mask)
-        )
+        answer = self.net.read(state)
+        return Output(state.detach(), self.head(answer, inputs=inputs, mask=mask, **extra), self.q_head(answer, mask))
 
     def _without_padding(self, x: Tensor, state: State, seen: Tensor) -> tuple[Tensor, State, Tensor | None]:
         """The places up to the longest row's last one, and no mask where that leaves no padding: a batch of rows of
@@ -222,7 +224,7 @@ class TRM(nn.Module):
                 trajectory.append({"step": step, "solution": solution.clone(), "confidence": confidence.clone()})
         self.train(training)
         if solution is None:  # no rows, or no steps
-            solution = self.head.answers(self.head(self.initial_state(B).answer))
+            solution = self.head.answers(self.head(self.net.read(self.initial_state(B))))
         result = {"solution": solution, "confidence": confidence, "steps": steps, "converged": converged}
         return result | ({"trajectory": trajectory} if return_trajectory else {})
 

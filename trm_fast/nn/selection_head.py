@@ -76,7 +76,7 @@ class SelectionHead(nn.Module):
         kinds, tags = _widened(kinds, tags, self.fields, self.words)
         # Of an argument or a word that is not there nothing is said, whatever else is in the batch.
         there = (field_places > 0)[..., None]
-        nothing = tags.new_tensor([0.0, *[UNREACHABLE] * (TAGS - 1)])
+        nothing = UNREACHABLE * (torch.arange(TAGS, device=tags.device) > 0)
         tags = torch.where((there & known_words[:, None])[..., None], tags, nothing)
         return Selection(logits, kinds.masked_fill(~there, 0.0), tags, by_features, extra.get("field_tools"))
 

@@ -20,9 +20,8 @@ class Carry:
 
     def __init__(self, model: TRM, batch_size: int, kind: Examples) -> None:
         config, device = model.config, model.z_init.device
-        shape = (batch_size, config.total_tokens, config.hidden_size)
-        y = torch.zeros(shape, dtype=model.compute_dtype, device=device) if config.state == "dual" else None
-        self.state = State(y, torch.zeros(shape, dtype=model.compute_dtype, device=device))
+        y, z = (t if t is None else torch.zeros_like(t).contiguous() for t in model.initial_state(batch_size))
+        self.state = State(y, z)  # type: ignore[arg-type]
         self.steps = torch.zeros(batch_size, dtype=torch.int32, device=device)
         self.halted = torch.ones(batch_size, dtype=torch.bool, device=device)
         self.rows = empty_rows(kind, batch_size, device)

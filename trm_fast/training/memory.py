@@ -46,7 +46,7 @@ def bytes_per_row(model: TRM, kind: Examples) -> int:
 
 
 def _bytes_of_application(model: TRM, count: int) -> int:
-    h = model.initial_state(count).z.clone().requires_grad_()
+    h = model.net.read(model.initial_state(count)).detach().clone().requires_grad_()
     with _counting() as kept:
         application(model.net, h, None, model.config)
         return sum(kept.values())
