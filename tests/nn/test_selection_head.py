@@ -9,7 +9,7 @@ import torch
 
 from trm_fast.nn import TRM, TRMConfig
 from trm_fast.nn.loss import IGNORE
-from trm_fast.nn.selection_head import ARGUMENTS, RUN_KINDS, SCALE, Selection, _tags
+from trm_fast.nn.selection_head import ARGUMENTS, RUN_KINDS, SCALE, Selection, _run_cost, _tags
 
 CONFIG = TRMConfig(
     inputs="bags", outputs="selection", vocab_size=20, seq_len=12, roles=6, features=3, num_tools=3, num_fields=2,
@@ -45,7 +45,9 @@ def test_the_loss_is_the_sum_of_its_parts() -> None:
     loss = model().head.loss(Selection(tools, kinds, tags), torch.tensor([0.3]), LABELS[:1])
     tool = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(1))) / 2
     kind = (math.log(math.e + 5) - 1 + math.log(6)) / 2
-    assert loss.answer.item() == pytest.approx(tool + ARGUMENTS * (kind + 4 * math.log(3)), rel=1e-5)
+    assert loss.answer.item() == pytest.approx(
+        tool + ARGUMENTS * (kind + math.log(10)), rel=1e-5
+    )  # of ten runs of four words, all alike
     bare = model().head.loss(Selection(tools, kinds, tags), torch.tensor([0.3]), LABELS[:1], arguments=False)
     assert bare.answer.item() == pytest.approx(tool, rel=1e-5)
     assert (bare.exact, bare.cells) == (loss.exact, loss.cells)  # what counts as right stays
@@ -91,6 +93,29 @@ def test_a_run_is_the_likeliest_and_a_tool_uses_words_once(seed: int) -> None:
         }  # fmt: skip
         _, wanted = by_hand(logits[0, p].tolist(), taken)
         assert tags[p] == (wanted or runs[p][1])
+
+
+def test_a_run_s_cost_is_its_cross_entropy_among_all_runs() -> None:
+    torch.manual_seed(0)
+    W = 6
+    logits = (torch.randn(1, 1, W, 3) * 2).requires_grad_()
+    begins, inside = (logits[0, 0, :, 1:] - logits[0, 0, :, :1]).unbind(-1)
+    runs = [(b, e) for b in range(W) for e in range(b, W)]
+    scores = torch.stack([begins[b] + inside[b + 1 : e + 1].sum() for b, e in runs])
+    for i, (b, e) in enumerate(runs):
+        tags = torch.tensor([[[1 if w == b else 2 if b < w <= e else 0 for w in range(W)]]])
+        got, want = _run_cost(logits, tags).sum(), -scores.log_softmax(0)[i]
+        torch.testing.assert_close(got.float(), want)
+        torch.testing.assert_close(*(torch.autograd.grad(cost, logits, retain_graph=True)[0] for cost in (got, want)))
+
+
+def test_several_values_cost_what_their_tags_do() -> None:
+    head, tools = model().head, torch.tensor([[2.0, 1.0, -1e4]])
+    labels = LABELS[:1].clone()
+    labels[0, T] = RUN_KINDS
+    alone = head.loss(Selection(tools, torch.zeros(1, P, 9), torch.zeros(1, P, W, 3)), torch.zeros(1), labels)
+    told = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(1))) / 2 + ARGUMENTS * (math.log(9) + 4 * math.log(3))
+    assert alone.answer.item() == pytest.approx(told, rel=1e-5)
 
 
 def test_several_values_are_tagged_word_by_word_and_words_that_are_not_there_never() -> None:

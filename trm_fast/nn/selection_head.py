@@ -89,8 +89,9 @@ class SelectionHead(nn.Module):
     def loss(
         self, prediction: Selection, q: Tensor, labels: Tensor, *, arguments: bool = True, **extra: Tensor
     ) -> Loss:
-        """Binary cross-entropy of the tools, and ``ARGUMENTS`` times that of the called tools' kinds (mean) and tags
-        (sum over words, mean over arguments). A row is exactly right when all of them are."""
+        """Binary cross-entropy of the tools, and ``ARGUMENTS`` times the means over the called tools' arguments of the
+        kinds' cross-entropy and of the words': of an argument with one run of words against all other runs, of one with
+        several the sum over its tags. A row is exactly right when all of them are."""
         tools, kinds, tags = (part.long() for part in labels.split(self.sizes, 1))
         known = tools != IGNORE
         cost = F.binary_cross_entropy_with_logits(prediction.tools, (tools == 1).float(), reduction="none")
@@ -98,10 +99,13 @@ class SelectionHead(nn.Module):
             cost = cost + F.binary_cross_entropy_with_logits(prediction.known, (tools == 1).float(), reduction="none")
         answer = (cost * known).sum(-1) / known.sum(-1).clamp_min(1)
         kind_cost = _cross_entropy(prediction.kinds, kinds).sum(-1) / (kinds != IGNORE).sum(-1).clamp_min(1)
-        tag_cost = _cross_entropy(prediction.tags.flatten(1, 2), tags).sum(-1) / (
-            tags.view(*kinds.shape, -1) != IGNORE
-        ).any(-1).sum(-1).clamp_min(1)
-        answer = (answer + ARGUMENTS * arguments * (kind_cost + tag_cost)).sum()
+        tags = tags.view(*kinds.shape, -1)
+        told = (tags != IGNORE).any(-1)
+        several = _cross_entropy(prediction.tags.flatten(1, 2), tags.flatten(1)).view(tags.shape).sum(-1)
+        one = told & (kinds > 0) & (kinds < RUN_KINDS)
+        word_cost = torch.where(one, _run_cost(prediction.tags, tags).to(several.dtype), several)
+        word_cost = (word_cost * told).sum(-1) / told.sum(-1).clamp_min(1)
+        answer = (answer + ARGUMENTS * arguments * (kind_cost + word_cost)).sum()
         said = self.answers(prediction)
         said[:, : self.sizes[0]] = (said[:, : self.sizes[0]] > 0).long()
         valid = labels != IGNORE
@@ -206,7 +210,7 @@ def _meeting(
 def _tags(logits: Tensor, kinds: Tensor, owners: Tensor | None) -> Tensor:
     """Tags (B, P, W): the likeliest of each word, or of arguments with one run of words the likeliest run. Where two
     arguments of a tool want the same words, the likelier run has them."""
-    begins, inside = (logits[..., 1:] - logits[..., :1]).double().unbind(-1)
+    begins, inside = _odds(logits)
     first, last, score = _runs(begins, inside)
     words = torch.arange(logits.shape[2], device=logits.device)
     if owners is not None:
@@ -221,6 +225,23 @@ def _tags(logits: Tensor, kinds: Tensor, owners: Tensor | None) -> Tensor:
     run = (words >= first) & (words <= last) & (score > UNREACHABLE / 2)
     one = torch.where(run, torch.where(words == first, 1, 2), 0)
     return torch.where((kinds < RUN_KINDS)[..., None], one, logits.argmax(-1))
+
+
+def _run_cost(logits: Tensor, tags: Tensor) -> Tensor:
+    """Cross-entropy (B, P), float64, of each argument's run of words among all runs; tags (B, P, W) with one run each,
+    those without any cost something that means nothing."""
+    begins, inside = _odds(logits)
+    total = inside.cumsum(-1)
+    every = (total + (begins - total).logcumsumexp(-1)).logsumexp(-1)
+    words = (tags == 1).double() * begins + (tags == 2).double() * inside
+    return every - words.sum(-1)
+
+
+def _odds(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Log odds of beginning and of going on against being outside, (B, P, W) each. In float64: they are summed up over
+    words, of which those that are not there are out of reach."""
+    begins, inside = (logits[..., 1:] - logits[..., :1]).double().unbind(-1)
+    return begins, inside
 
 
 def _runs(begins: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -83,7 +83,7 @@ def test_gradients_reach_every_parameter_and_every_application(preset: str, tmp_
     assert without == []
 
 
-@pytest.mark.parametrize("preset", ["tool-select-tiny", "tool-generate"])
+@pytest.mark.parametrize("preset", ["tool-select-tiny", "tool-select-small", "tool-generate"])
 def test_requests_are_told_apart_by_the_first_state(preset: str, tmp_path: Path) -> None:
     """Where they are not, training soon makes the state the same everywhere, and no gradient brings it back."""
     settings = ["model.hidden_size=128", "model.num_heads=4", "model.inner_multiple=64"]
