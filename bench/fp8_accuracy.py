@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trm_fast.training import Trainer, apply_settings, make_config, read_preset
-from trm_fast.training.trainer import read_metrics
+from trm_fast.training.folder import read_metrics
 
 
 def run(asked: Any, seed: int, dtype: str, folder: Path) -> dict[str, Any]:

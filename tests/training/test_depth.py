@@ -13,7 +13,7 @@ from trm_fast.nn import TRM
 from trm_fast.training import Trainer
 from trm_fast.training.config import RunConfig, read_yaml
 from trm_fast.training.estimate import seconds_of
-from trm_fast.training.trainer import read_metrics
+from trm_fast.training.folder import read_metrics
 
 from .recorder import Recorder
 from .small import run_config

@@ -16,7 +16,7 @@ from trm_fast.nn import AdamATan2
 from trm_fast.tasks.base import Examples
 from trm_fast.training import Trainer, TrainStep
 from trm_fast.training.capture import CudaGraph, Eager, Runner
-from trm_fast.training.trainer import read_metrics
+from trm_fast.training.folder import read_metrics
 
 from .small import Source, Values, make_model, run_config, training_config
 

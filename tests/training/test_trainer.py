@@ -19,7 +19,7 @@ from trm_fast.errors import UserError
 from trm_fast.inference import Solver, evaluate
 from trm_fast.nn import TRM
 from trm_fast.training import Silent, Trainer, checkpoint
-from trm_fast.training.trainer import read_metrics
+from trm_fast.training.folder import read_metrics
 
 from .small import KillAt, Killed, run_config
 

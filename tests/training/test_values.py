@@ -11,7 +11,7 @@ import torch
 from trm_fast.inference import Solver, evaluate
 from trm_fast.interchange import locate
 from trm_fast.training import RunConfig, Trainer, apply_settings, checkpoint, make_config, read_preset
-from trm_fast.training.trainer import read_metrics
+from trm_fast.training.folder import read_metrics
 
 from .small import KillAt, Killed
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from trm_fast.errors import UserError
 from trm_fast.training import RunConfig, Trainer, checkpoint
-from trm_fast.training.trainer import read_metrics
+from trm_fast.training.folder import read_metrics
 from trm_fast.training.world import ALONE, World
 
 from .small import run_config

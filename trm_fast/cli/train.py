@@ -185,7 +185,7 @@ def _resumed(
 ) -> RunConfig:
     """The run's own configuration with changes to how it trains; its problem, model and random numbers stay."""
     from trm_fast.training import make_config
-    from trm_fast.training.trainer import read_run_config
+    from trm_fast.training.folder import read_run_config
 
     own = read_run_config(run)
     made = make_config(_changed(own.model_dump(mode="json"), settings, steps, seed, data), str(run))

@@ -16,7 +16,7 @@ from trm_fast.nn.model import read_model_config
 from trm_fast.tasks import get_task
 from trm_fast.tasks.base import DataConfig, Task
 from trm_fast.training import checkpoint
-from trm_fast.training.trainer import CONFIG, read_run_config
+from trm_fast.training.folder import CONFIG, read_run_config
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from trm_fast.training.carry import Carry
 from trm_fast.training.config import RunConfig, TrainingConfig, apply_settings, make_config, preset_names, read_preset
+from trm_fast.training.reporter import Reporter, Silent
 from trm_fast.training.step import TrainStep
-from trm_fast.training.trainer import Reporter, Silent, Trainer
+from trm_fast.training.trainer import Trainer
 from trm_fast.training.transfer import fine_tuning, transfer
 
 __all__ = [

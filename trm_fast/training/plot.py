@@ -6,7 +6,7 @@ from math import nan
 from pathlib import Path
 
 from trm_fast.errors import UserError
-from trm_fast.training.trainer import read_metrics, read_run_config
+from trm_fast.training.folder import read_metrics, read_run_config
 
 CURVES = "curves.png"
 

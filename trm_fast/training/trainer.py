@@ -5,14 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,40 +20,15 @@ from trm_fast.nn import TRM, AdamATan2, fp8
 from trm_fast.tasks.base import Dataset
 from trm_fast.training import checkpoint
 from trm_fast.training.capture import Fallback, runner_for
-from trm_fast.training.config import RunConfig, make_config, read_yaml
+from trm_fast.training.config import RunConfig
 from trm_fast.training.feed import Feed
+from trm_fast.training.folder import CONFIG, MODEL, SUMMARY, Record, RunFolder, read_run_config
 from trm_fast.training.memory import bytes_per_row, parts_that_fit
+from trm_fast.training.reporter import Reporter, Silent, asked_to_stop
 from trm_fast.training.rng import random_state, set_random_state
 from trm_fast.training.step import TrainStep
 from trm_fast.training.transfer import transfer
 from trm_fast.training.world import ALONE, World
-
-CONFIG, METRICS, SUMMARY, MODEL = "config.yaml", "metrics.jsonl", "summary.json", "model"
-Record = dict[str, Any]
-
-
-class Reporter(Protocol):
-    """What a run tells as it goes; the command line draws it."""
-
-    def note(self, text: str) -> None: ...
-
-    def stepped(self, step: int) -> None: ...
-
-    def logged(self, record: Record) -> None: ...
-
-    def evaluating(self, done: int, count: int) -> None: ...
-
-
-class Silent:
-    """A reporter that says nothing; a base for those that say little."""
-
-    def note(self, text: str) -> None: ...
-
-    def stepped(self, step: int) -> None: ...
-
-    def logged(self, record: Record) -> None: ...
-
-    def evaluating(self, done: int, count: int) -> None: ...
 
 
 class Trainer:
@@ -84,8 +55,8 @@ class Trainer:
         if any(world.objects((self.out / CONFIG).exists() or bool(checkpoint.steps_of(self.out)))):
             raise UserError(f"{self.out} holds a run already: go on with --resume {self.out}, or choose another --out")
         self._build(config, device, reporter or Silent(), world, init=init)
+        self.folder.write(CONFIG, config.to_yaml())
         if world.writes:
-            self._write(CONFIG, config.to_yaml())
             self.task.save_assets(self.out)
         if init is not None:
             self.save()  # a run that is killed before its first checkpoint must not resume from random weights
@@ -101,6 +72,7 @@ class Trainer:
         step: int = 0,
     ) -> None:
         self.config, self.reporter, self.world = config, reporter, world
+        self.folder = RunFolder(self.out, world.writes)
         training, seed = config.training, config.training.seed
         self.task = config.make_task()
         self.dataset: Dataset = self.task.dataset(config.data, seed)
@@ -188,9 +160,8 @@ class Trainer:
         if not fresh:
             self._restore(groups, state)
         world.objects(None)  # nothing is written before all have read
-        if world.writes:
-            self._cut_metrics()
-            self._write(CONFIG, config.to_yaml())
+        self.folder.cut_metrics(self.step, config.training)
+        self.folder.write(CONFIG, config.to_yaml())
         return self
 
     def train(self, *, minutes: float | None = None) -> Record:
@@ -201,7 +172,7 @@ class Trainer:
         training = self.config.training
         deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
         evaluation: Evaluation | None = None
-        with _asked_to_stop() as stopped:
+        with asked_to_stop() as stopped:
             clock = time.perf_counter()
             while self.step < training.steps and not self._over(stopped.is_set(), deadline):
                 self._one_step()
@@ -371,36 +342,9 @@ class Trainer:
             raise UserError(f"the checkpoint does not fit {self.out / CONFIG}: {text}") from None
 
     def _record(self, record: Record) -> None:
-        if not self.world.writes:
-            return
-        try:
-            with (self.out / METRICS).open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(record) + "\n")
-        except OSError as error:
-            raise UserError(f"{self.out / METRICS} can't be written: {error}") from None
-        self.reporter.logged(record)
-
-    def _cut_metrics(self) -> None:
-        """Keeps what a run that was never stopped would have logged by now: nothing from behind the checkpoint, no
-        half-written last line, and no evaluation that was made only because a call ended there."""
-        training = self.config.training
-
-        def regular(record: Record) -> bool:
-            step = record["step"]
-            due = training.eval_every and step % training.eval_every == 0 and step < training.steps
-            return step <= self.step and ("loss" in record or bool(due))
-
-        kept = [json.dumps(record) for record in read_metrics(self.out) if regular(record)]
-        self._write(METRICS, "".join(line + "\n" for line in kept))
-
-    def _write(self, name: str, text: str) -> None:
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            new = self.out / (name + ".new")
-            new.write_text(text, encoding="utf-8")
-            os.replace(new, self.out / name)
-        except OSError as error:
-            raise UserError(f"{self.out / name} can't be written: {error}") from None
+        self.folder.record(record)
+        if self.world.writes:
+            self.reporter.logged(record)
 
     def _summarise(self, evaluation: Evaluation | None, interrupted: bool) -> Record:
         sample_steps = self.step * self.config.training.batch_size
@@ -416,57 +360,5 @@ class Trainer:
             "evaluation": evaluation.to_json() if evaluation else None,
             "best": self.best,
         }
-        if self.world.writes:
-            self._write(SUMMARY, json.dumps(summary, indent=2) + "\n")
+        self.folder.write(SUMMARY, json.dumps(summary, indent=2) + "\n")
         return summary
-
-
-def read_run_config(run: Path) -> RunConfig:
-    """The configuration of a run folder."""
-    path = run / CONFIG
-    if not path.is_file():
-        raise UserError(f"{run} is not a run: it has no {CONFIG}")
-    return make_config(read_yaml(path), str(path))
-
-
-def read_metrics(run: Path) -> list[Record]:
-    """The records of ``metrics.jsonl``; a last line cut short by a kill is left out, other damage a UserError."""
-    path = run / METRICS
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except FileNotFoundError:
-        return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} can't be read: {error}") from None
-    records = []
-    for number, line in enumerate(lines, 1):
-        if not line.endswith("\n"):
-            break
-        try:
-            record = json.loads(line)
-            record["step"] + 0
-        except (ValueError, TypeError, KeyError):
-            raise UserError(f"{path}:{number}: not a record of metrics; remove the line") from None
-        records.append(record)
-    return records
-
-
-@contextmanager
-def _asked_to_stop() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C interrupts at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def ask(number: int, frame: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    old = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for s, handler in old.items():
-            signal.signal(s, handler)

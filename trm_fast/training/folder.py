@@ -1,0 +1,89 @@
+"""The folder of a run: its configuration, metrics and summary."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trm_fast.errors import UserError
+from trm_fast.training.config import RunConfig, TrainingConfig, make_config, read_yaml
+
+CONFIG, METRICS, SUMMARY, MODEL = "config.yaml", "metrics.jsonl", "summary.json", "model"
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run is kept. Only one of several processes ``writes``; for the others nothing happens."""
+
+    path: Path
+    writes: bool = True
+
+    def write(self, name: str, text: str) -> None:
+        """Replaces a file as a whole."""
+        if not self.writes:
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            new = self.path / (name + ".new")
+            new.write_text(text, encoding="utf-8")
+            os.replace(new, self.path / name)
+        except OSError as error:
+            raise UserError(f"{self.path / name} can't be written: {error}") from None
+
+    def record(self, record: Record) -> None:
+        """Adds a line to the metrics."""
+        if not self.writes:
+            return
+        try:
+            with (self.path / METRICS).open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise UserError(f"{self.path / METRICS} can't be written: {error}") from None
+
+    def cut_metrics(self, last: int, training: TrainingConfig) -> None:
+        """Keeps what a run that was never stopped would have logged by step ``last``: nothing from behind it, no
+        half-written last line, and no evaluation that was made only because a call ended there."""
+        if not self.writes:
+            return
+
+        def regular(record: Record) -> bool:
+            step = record["step"]
+            due = training.eval_every and step % training.eval_every == 0 and step < training.steps
+            return step <= last and ("loss" in record or bool(due))
+
+        kept = [json.dumps(record) for record in read_metrics(self.path) if regular(record)]
+        self.write(METRICS, "".join(line + "\n" for line in kept))
+
+
+def read_run_config(run: Path) -> RunConfig:
+    """The configuration of a run folder."""
+    path = run / CONFIG
+    if not path.is_file():
+        raise UserError(f"{run} is not a run: it has no {CONFIG}")
+    return make_config(read_yaml(path), str(path))
+
+
+def read_metrics(run: Path) -> list[Record]:
+    """The records of ``metrics.jsonl``; a last line cut short by a kill is left out, other damage a UserError."""
+    path = run / METRICS
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} can't be read: {error}") from None
+    records = []
+    for number, line in enumerate(lines, 1):
+        if not line.endswith("\n"):
+            break
+        try:
+            record = json.loads(line)
+            record["step"] + 0
+        except (ValueError, TypeError, KeyError):
+            raise UserError(f"{path}:{number}: not a record of metrics; remove the line") from None
+        records.append(record)
+    return records
