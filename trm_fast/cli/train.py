@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.filesize import decimal
-from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from trm_fast.cli.console import (
@@ -21,9 +18,10 @@ from trm_fast.cli.console import (
     out,
     pick_device,
     print_json,
-    share,
     step_number,
 )
+from trm_fast.cli.run_config import configured, free_folder, resumed
+from trm_fast.cli.view import View, print_summary
 from trm_fast.errors import UserError
 
 if TYPE_CHECKING:
@@ -97,7 +95,7 @@ def train(
         raise UserError("--minutes must be more than 0", wrong_use=True)
     settings = [*([] if val_split is None else [f"data.holdout={val_split}"]), *(settings or [])]
     if dry_run and resume is None:
-        planned = _configured(preset, config, data, settings, steps, epochs, seed, init_from is not None)
+        planned = configured(preset, config, data, settings, steps, epochs, seed, init_from is not None)
         _dry_run(planned, pick_device(device), json_output)
         return
     if dry_run:
@@ -113,7 +111,7 @@ def train(
             raise UserError("--resume takes --steps, the run's new total, not --epochs", wrong_use=True)
         if out_folder is not None and out_folder.resolve() != resume.resolve():
             raise UserError(f"--resume goes on in its own folder: leave out --out {out_folder}", wrong_use=True)
-        run_config = _resumed(resume, preset, config, data, settings, steps, seed)
+        run_config = resumed(resume, preset, config, data, settings, steps, seed)
         trainer = Trainer.resume(
             resume, from_step=step_number(from_step), config=run_config, device=device, reporter=view, world=world
         )
@@ -122,9 +120,9 @@ def train(
     else:
         if from_step is not None and init_from is None:
             raise UserError("--from goes with --resume or --init-from", wrong_use=True)
-        run_config = _configured(preset, config, data, settings, steps, epochs, seed, init_from is not None)
+        run_config = configured(preset, config, data, settings, steps, epochs, seed, init_from is not None)
         init = None if init_from is None else locate(init_from, from_step=step_number(from_step), device=device).model
-        folder = out_folder or _free_folder(Path("runs") / (preset or (config.stem if config else "run")))
+        folder = out_folder or free_folder(Path("runs") / (preset or (config.stem if config else "run")))
         folder = world.objects(folder)[0]
         if world.writes:
             _announce(run_config, device, preset)
@@ -137,100 +135,13 @@ def train(
         print_json(summary | {"run": str(trainer.out)})
     else:
         evaluation = summary["evaluation"]
-        _print_summary(summary, trainer.out, trainer.task.report(measures(evaluation)) if evaluation else [])
+        print_summary(summary, trainer.out, trainer.task.report(measures(evaluation)) if evaluation else [])
     if summary["interrupted"]:
         err.print(f"stopped at step {summary['steps']}; go on with: trm-fast train --resume {trainer.out}")
         raise typer.Exit(130)
 
 
 train.__doc__ = EXAMPLES
-
-
-def _configured(
-    preset: str | None,
-    config: Path | None,
-    data: str | None,
-    settings: list[str],
-    steps: int | None,
-    epochs: float | None,
-    seed: int | None,
-    tuning: bool,
-) -> RunConfig:
-    """``tuning``: with the schedule for a model that is trained already, where ``settings`` say nothing else."""
-    from trm_fast.training import fine_tuning, make_config, preset_names
-
-    if (preset is None) == (config is None):
-        raise UserError(f"give --preset NAME or --config FILE; presets: {', '.join(preset_names())}", wrong_use=True)
-    if steps is not None and epochs is not None:
-        raise UserError("give --steps or --epochs, not both", wrong_use=True)
-    sections = fine_tuning(_sections(preset, config)) if tuning else _sections(preset, config)
-    made = make_config(_changed(sections, settings, steps, seed, data), preset or str(config))
-    if epochs is None:
-        return made
-    if epochs <= 0:
-        raise UserError("--epochs must be more than 0", wrong_use=True)
-    examples = len(made.make_task().dataset(made.data, made.training.seed).train)
-    total = max(1, -(-int(examples * epochs) // made.training.batch_size))
-    return made.model_copy(update={"training": made.training.model_copy(update={"steps": total})})
-
-
-def _resumed(
-    run: Path,
-    preset: str | None,
-    config: Path | None,
-    data: str | None,
-    settings: list[str],
-    steps: int | None,
-    seed: int | None,
-) -> RunConfig:
-    """The run's own configuration with changes to how it trains; its problem, model and random numbers stay."""
-    from trm_fast.training import make_config
-    from trm_fast.training.folder import read_run_config
-
-    own = read_run_config(run)
-    made = make_config(_changed(own.model_dump(mode="json"), settings, steps, seed, data), str(run))
-    fixed: list[tuple[str, Any, Any]] = [
-        ("task", made.task, own.task),
-        ("model", made.model, own.model),
-        ("data", made.data, own.data),
-        ("training.seed", made.training.seed, own.training.seed),
-        ("training.batch_size", made.training.batch_size, own.training.batch_size),
-    ]
-    if preset is not None or config is not None:
-        named = make_config(_sections(preset, config), preset or str(config))
-        fixed += [("task", named.task, own.task), ("model", named.model, own.model)]
-    if changed := [name for name, new, old in fixed if new != old]:
-        raise UserError(f"{run} was started with another {changed[0]}: a resumed run keeps it", wrong_use=True)
-    return made
-
-
-def _sections(preset: str | None, config: Path | None) -> dict[str, Any]:
-    from trm_fast.training import read_preset
-    from trm_fast.training.config import read_yaml
-
-    return read_preset(preset) if preset is not None else read_yaml(config or Path())
-
-
-def _changed(
-    sections: dict[str, Any], settings: list[str], steps: int | None, seed: int | None, data: str | None
-) -> dict[str, Any]:
-    """``sections`` with ``--set`` and the options that are short for one key."""
-    from trm_fast.training import apply_settings
-
-    result = apply_settings(sections, settings)
-    for section, key, value in (("training", "steps", steps), ("training", "seed", seed), ("data", "source", data)):
-        if value is not None:
-            result.setdefault(section, {})[key] = value
-    return result
-
-
-def _free_folder(base: Path) -> Path:
-    """``base``, or the first of ``base-2``, ``base-3``, ... that is not there."""
-    number, folder = 1, base
-    while folder.exists():
-        number += 1
-        folder = base.with_name(f"{base.name}-{number}")
-    return folder
 
 
 def _announce(config: RunConfig, device: str, preset: str | None) -> None:
@@ -279,83 +190,3 @@ def _dry_run(config: RunConfig, device: str, json_output: bool) -> None:
     table.add_row("measured rate", f"{made.flop_per_second / 1e9:,.0f} GFLOP/s of matrix products")
     table.add_row("time, about", f"{duration(made.seconds)} for {made.steps:,} steps of {made.seconds_per_step:.3g} s")
     out.print(table)
-
-
-def _print_summary(summary: dict[str, Any], folder: Path, report: list[Any]) -> None:
-    for part in report:  # the task's own tables of its measures
-        out.print(part)
-    table = Table(title=summary["task"], show_header=False, title_justify="left")
-    table.add_row("data", summary["data"])
-    table.add_row("steps", f"{summary['steps']:,}  ({summary['sample_steps']:,} sample-steps)")
-    table.add_row(
-        "time", f"{summary['seconds']:.1f} s  ({summary['sample_steps_per_second'] or 0:,.0f} sample-steps/s)"
-    )
-    table.add_row("parameters", f"{summary['parameters']:,}")
-    if evaluation := summary["evaluation"]:
-        low, high = evaluation["interval"]
-        table.add_row("exact accuracy", f"{share(evaluation['exact_accuracy'])}  (95 %: {share(low)} to {share(high)})")
-        table.add_row("cell accuracy", share(evaluation["cell_accuracy"]))
-        for name, value in measures(evaluation).items() if not report else ():
-            table.add_row(name.replace("_", " "), f"{value:.4f}")
-        table.add_row("unseen", f"{evaluation['count']:,}, {evaluation['mean_steps']:.2f} supervision steps each")
-    table.add_row("run", str(folder))
-    out.print(table)
-
-
-class View:
-    """Draws a run on stderr: a bar with loss, accuracy, rate and time left; without a terminal a line a log."""
-
-    def __init__(self, *, quiet: bool = False, silent: bool = False) -> None:
-        self.quiet, self.silent = quiet or silent, silent
-        self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[numbers]}"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=err,
-        )  # fmt: skip
-        self.training = self.bar.add_task("training", total=None, numbers="")
-        self.evaluation = self.bar.add_task("evaluating", total=None, numbers="", visible=False)
-        self.last: tuple[int, float] = (0, 0.0)
-        self.batch, self.noun = 0, "puzzles"
-
-    def showing(self, trainer: Any) -> AbstractContextManager[Any]:
-        training = trainer.config.training
-        self.noun = trainer.task.noun
-        self.batch, self.last = training.batch_size, (trainer.step, trainer.seconds)
-        self.bar.update(self.training, total=training.steps, completed=trainer.step)
-        self.bar.start_task(self.training)
-        if not self.quiet:
-            data, noun = trainer.dataset, trainer.task.noun
-            err.print(
-                f"{trainer.task.name}: {len(data.train):,} {noun} to learn from, {len(data.test):,} unseen "
-                f"({data.source}); {trainer.model.num_parameters():,} parameters; {trainer.out}"
-            )
-        if self.silent:
-            return nullcontext()
-        return Live(self.bar if err.is_terminal else "", console=err, refresh_per_second=4)
-
-    def note(self, text: str) -> None:
-        if not self.silent:
-            err.print(text, style="yellow")
-
-    def stepped(self, step: int) -> None:
-        self.bar.update(self.training, completed=step)
-
-    def logged(self, record: dict[str, Any]) -> None:
-        if "loss" in record:
-            step, seconds = record["step"], record["seconds"]
-            rate = (step - self.last[0]) * self.batch / max(1e-9, seconds - self.last[1])
-            self.last = (step, seconds)
-            exact = "-" if record["exact_accuracy"] is None else share(record["exact_accuracy"])
-            numbers = f"loss {record['loss']:.3f}  exact {exact}  {rate:,.0f} sample-steps/s"
-            self.bar.update(self.training, numbers=numbers)
-            if not err.is_terminal and not self.quiet:
-                err.print(f"step {step}  {numbers}  {seconds:.0f} s")
-        else:
-            self.bar.update(self.evaluation, visible=False)
-            if not self.quiet:
-                err.print(
-                    f"step {record['step']}: {share(record['eval_exact_accuracy'])} of "
-                    f"{record['eval_count']:,} unseen {self.noun} exactly right"
-                )
-
-    def evaluating(self, done: int, count: int) -> None:
-        self.bar.update(self.evaluation, completed=done, total=count, visible=True)
