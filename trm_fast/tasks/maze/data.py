@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 
 from trm_fast.errors import UserError
 from trm_fast.tasks import splits
 from trm_fast.tasks.maze.mazes import Mazes, generate
+from trm_fast.tasks.sets import Sets, distinct
 
 SEQUENCE = 0x5472_61696E
-
-
-@dataclass(frozen=True)
-class Sets:
-    train: Mazes
-    test: Mazes
-    source: str
-    notes: list[str] = field(default_factory=list)
 
 
 def generated(
@@ -28,34 +19,25 @@ def generated(
     train_count: int,
     test_count: int,
     seed: int,
-) -> Sets:
+) -> Sets[Mazes]:
     """Generated mazes, all different under symmetry: the first ``test_count`` of a sequence for testing, then training.
 
     The sequence is not the one that ``generate`` gives for the same seed, so a file made with it is no training data
     in disguise. The test set stays the same when more training mazes are asked for.
     """
     wanted = train_count + test_count
-    seen: set[bytes] = set()
-    parts: list[Mazes] = []
-    drawn = 0
-    while len(seen) < wanted:
-        chunk = generate(
-            shape, min(1 << 14, wanted - len(seen)), seed ^ SEQUENCE,
-            densities=densities, distance=distance, first=drawn,
-        )  # fmt: skip
-        drawn += len(chunk)
-        before = len(seen)
-        fresh = []
-        for row, form in enumerate(chunk.classes()):
-            if form not in seen:
-                seen.add(form)
-                fresh.append(row)
-        parts.append(chunk.take(np.array(fresh, dtype=np.intp)))
-        if len(seen) - before < len(chunk) // 16:
-            raise UserError(
-                f"task: {wanted} different mazes of {shape[0]}x{shape[1]} with at least {distance} steps are not to be "
-                f"found, {len(seen)} were: lower train_count and test_count, or ask for larger mazes"
-            )
+
+    def draw(missing: int, first: int) -> Mazes:
+        count = min(1 << 14, missing)
+        return generate(shape, count, seed ^ SEQUENCE, densities=densities, distance=distance, first=first)
+
+    parts = distinct(draw, wanted, 1 / 16)
+    found = sum(map(len, parts))
+    if found < wanted:
+        raise UserError(
+            f"task: {wanted} different mazes of {shape[0]}x{shape[1]} with at least {distance} steps are not to be "
+            f"found, {found} were: lower train_count and test_count, or ask for larger mazes"
+        )
     pool = Mazes(
         shape,
         *(np.concatenate([getattr(part, name) for part in parts]) for name in ("questions", "answers", "distances")),

@@ -17,7 +17,7 @@ from trm_fast.tasks import hub
 from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, Question, Split, Task, TaskConfig
 from trm_fast.tasks.maze import files
 from trm_fast.tasks.maze.cells import PATH, as_lines, overlaid
-from trm_fast.tasks.maze.data import Sets, generated, without_equivalents
+from trm_fast.tasks.maze.data import generated, without_equivalents
 from trm_fast.tasks.maze.drawing import Drawing
 from trm_fast.tasks.maze.engine import engine
 from trm_fast.tasks.maze.mazes import DENSITIES, Mazes, check_limits, default_distance, generate
@@ -26,7 +26,7 @@ from trm_fast.tasks.maze.rules import judge
 from trm_fast.tasks.maze.symmetry import symmetries
 from trm_fast.tasks.maze.text import fill_in, parse
 from trm_fast.tasks.pictures import Picture
-from trm_fast.tasks.splits import hold_out, sample
+from trm_fast.tasks.sets import Origin, Sets
 
 TRAIN_COUNT, TEST_COUNT = 1000, 500
 
@@ -75,43 +75,21 @@ class Maze(Task):
         self.seq_len = self.shape[0] * self.shape[1]
 
     def dataset(self, data: DataConfig, seed: int) -> Dataset:
-        """Training and test examples; no test maze is a rotation or reflection of a training one.
-
-        Sources, splits and the generator that stands in for an unreachable hub are as in the task sudoku.
-        """
-        try:
-            sets = self._sets(data, seed)
-        except hub.Unavailable as problem:
-            test = None if data.test is None or data.test.startswith(hub.PREFIX) else data.test
-            sets = self._sets(data.model_copy(update={"source": None, "test": test}), seed)
-            note = f"{problem}; generated mazes stand in"
-            sets = replace(sets, notes=[note, *sets.notes])
+        """Training and test examples (see ``Origin.sets``); no test maze is a rotation or reflection of a training
+        one."""
+        config = self.config
+        origin = Origin(
+            self._generated, self._load, without_equivalents, "generated mazes stand in", config.train_count,
+            config.test_count,
+        )  # fmt: skip
+        sets = origin.sets(data, seed)
         return Dataset(_encode(sets.train), _encode(sets.test), sets.source, sets.notes)
 
-    def _sets(self, data: DataConfig, seed: int) -> Sets:
-        config, source, test_source = self.config, data.source, data.test
-        if source is None:
-            counts = config.train_count or TRAIN_COUNT, config.test_count or TEST_COUNT
-            distance = config.distance or default_distance(self.shape)
-            sets = generated(self.shape, config.densities, distance, *counts, seed)
-            if test_source is None:
-                return sets
-            train, source = sets.train, sets.source
-        else:
-            train = self._load(source, "train")
-            if test_source is None and source.startswith(hub.PREFIX):
-                test_source = source
-        if test_source is None:
-            train, test = hold_out(train, train.classes(), data.holdout, seed, source)
-        else:
-            test = self._load(test_source, "test")
-        train, notes = sample(train, config.train_count, seed, "training")
-        test, test_notes = sample(test, config.test_count, seed, "test")
-        notes += test_notes
-        if test_source is not None:
-            test, leak_notes = without_equivalents(test, train, test_source)
-            notes += leak_notes
-        return Sets(train, test, source, notes)
+    def _generated(self, seed: int) -> Sets[Mazes]:
+        config = self.config
+        counts = config.train_count or TRAIN_COUNT, config.test_count or TEST_COUNT
+        distance = config.distance or default_distance(self.shape)
+        return generated(self.shape, config.densities, distance, *counts, seed)
 
     def _load(self, source: str, split: Split) -> Mazes:
         if source.startswith(hub.PREFIX):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 
 from trm_fast.tasks import splits
+from trm_fast.tasks.sets import Sets, distinct
 from trm_fast.tasks.sudoku.files import CHUNK
 from trm_fast.tasks.sudoku.puzzles import Puzzles, generate, join
 from trm_fast.tasks.sudoku.rules import units
@@ -14,15 +13,7 @@ from trm_fast.tasks.sudoku.rules import units
 SEQUENCE = 0x5472_61696E
 
 
-@dataclass(frozen=True)
-class Sets:
-    train: Puzzles
-    test: Puzzles
-    source: str
-    notes: list[str] = field(default_factory=list)
-
-
-def generated(size: int, givens: tuple[int, int], train_count: int, test_count: int, seed: int) -> Sets:
+def generated(size: int, givens: tuple[int, int], train_count: int, test_count: int, seed: int) -> Sets[Puzzles]:
     """Generated puzzles, all inequivalent: the first ``test_count`` of a sequence for testing, the next for training.
 
     The sequence is not the one that ``generate`` gives for the same seed, so a file made with it is no training
@@ -32,21 +23,11 @@ def generated(size: int, givens: tuple[int, int], train_count: int, test_count: 
     """
     source = f"generator ({size}x{size}, {givens[0]}-{givens[1]} givens, seed {seed})"
     wanted = train_count + test_count
-    seen: set[bytes] = set()
-    parts: list[Puzzles] = []
-    drawn = 0
-    while len(seen) < wanted:
-        chunk = generate(size, min(4096, max(256, wanted - len(seen))), givens, seed ^ SEQUENCE, first=drawn)
-        drawn += len(chunk)
-        before = len(seen)
-        fresh = []
-        for row, form in enumerate(chunk.classes()):
-            if form not in seen:
-                seen.add(form)
-                fresh.append(row)
-        parts.append(chunk.take(np.array(fresh, dtype=np.intp)))
-        if len(seen) - before < len(chunk) // 4:
-            break
+
+    def draw(missing: int, first: int) -> Puzzles:
+        return generate(size, min(4096, max(256, missing)), givens, seed ^ SEQUENCE, first=first)
+
+    parts = distinct(draw, wanted, 1 / 4)
     pool = join(parts)
     if len(pool) >= wanted:
         return Sets(pool.take(slice(test_count, wanted)), pool.take(slice(test_count)), source)

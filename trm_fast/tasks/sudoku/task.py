@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -14,9 +13,9 @@ from rich.console import RenderableType
 
 from trm_fast.tasks import hub
 from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, IntArray, Question, Split, Task, TaskConfig
-from trm_fast.tasks.splits import hold_out, sample
+from trm_fast.tasks.sets import Origin, Sets
 from trm_fast.tasks.sudoku import files
-from trm_fast.tasks.sudoku.data import Sets, generated, without_equivalents
+from trm_fast.tasks.sudoku.data import generated, without_equivalents
 from trm_fast.tasks.sudoku.drawing import Drawing
 from trm_fast.tasks.sudoku.puzzles import Puzzles, check_givens, generate
 from trm_fast.tasks.sudoku.rules import Grids, obeys
@@ -63,45 +62,17 @@ class Sudoku(Task):
         self.grid_shape = (self.size, self.size)
 
     def dataset(self, data: DataConfig, seed: int) -> Dataset:
-        """Training and test examples; no test puzzle is equivalent to a training one.
-
-        Without ``data.source`` they are generated (see ``data.generated``). Where ``data.test`` is not given, a file
-        keeps ``data.holdout`` of its equivalence classes for testing, and ``hf:NAME`` has a test split of its own.
-        Where the hub cannot be reached or the ``datasets`` package is missing, the generator stands in, and a note
-        says so.
-        """
-        try:
-            sets = self._sets(data, seed)
-        except hub.Unavailable as problem:
-            test = None if data.test is None or data.test.startswith(hub.PREFIX) else data.test
-            sets = self._sets(data.model_copy(update={"source": None, "test": test}), seed)
-            note = f"{problem}; generated puzzles stand in: accuracy is not comparable with published numbers"
-            sets = replace(sets, notes=[note, *sets.notes])
+        """Training and test examples (see ``Origin.sets``); no test puzzle is equivalent to a training one."""
+        said = "generated puzzles stand in: accuracy is not comparable with published numbers"
+        config = self.config
+        origin = Origin(self._generated, self._load, without_equivalents, said, config.train_count, config.test_count)
+        sets = origin.sets(data, seed)
         return Dataset(_encode(sets.train), _encode(sets.test), sets.source, sets.notes)
 
-    def _sets(self, data: DataConfig, seed: int) -> Sets:
-        config, source, test_source = self.config, data.source, data.test
-        if source is None:
-            train_count, test_count = config.train_count or TRAIN_COUNT, config.test_count or TEST_COUNT
-            sets = generated(self.size, config.givens or GIVENS[self.size], train_count, test_count, seed)
-            if test_source is None:
-                return sets
-            train, source = sets.train, sets.source
-        else:
-            train = self._load(source, "train")
-            if test_source is None and source.startswith(hub.PREFIX):
-                test_source = source
-        if test_source is None:
-            train, test = hold_out(train, train.classes(), data.holdout, seed, source)
-        else:
-            test = self._load(test_source, "test")
-        train, notes = sample(train, config.train_count, seed, "training")
-        test, test_notes = sample(test, config.test_count, seed, "test")
-        notes += test_notes
-        if test_source is not None:
-            test, leak_notes = without_equivalents(test, train, test_source)
-            notes += leak_notes
-        return Sets(train, test, source, notes)
+    def _generated(self, seed: int) -> Sets[Puzzles]:
+        config = self.config
+        counts = config.train_count or TRAIN_COUNT, config.test_count or TEST_COUNT
+        return generated(self.size, config.givens or GIVENS[self.size], *counts, seed)
 
     def _load(self, source: str, split: Split) -> Puzzles:
         if source.startswith(hub.PREFIX):

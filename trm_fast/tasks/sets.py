@@ -1,0 +1,100 @@
+"""Training and test sets of puzzles that are generated, or come from files or the hub; no test puzzle is equivalent to
+a training one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+
+from trm_fast.tasks import hub, splits
+from trm_fast.tasks.base import DataConfig, Split
+
+
+class Puzzles(splits.Items, Protocol):
+    """Puzzles with their answers."""
+
+    def classes(self) -> Sequence[bytes]:
+        """Of each, what is equal for equivalent ones alone."""
+
+
+T = TypeVar("T", bound=Puzzles)
+
+
+@dataclass(frozen=True)
+class Sets(Generic[T]):
+    train: T
+    test: T
+    source: str
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Origin(Generic[T]):
+    """Where a kind of puzzle comes from. ``generate``: sets for a seed; ``load``: a split of a file or ``hf:NAME``;
+    ``without_equivalents(test, train, source)``: the test set without those of the training set, and a note;
+    ``stand_in``: what is said of generated puzzles that stand in for the hub's. ``train_count``, ``test_count``: how
+    many of a file or hub data set are drawn."""
+
+    generate: Callable[[int], Sets[T]]
+    load: Callable[[str, Split], T]
+    without_equivalents: Callable[[T, T, str], tuple[T, list[str]]]
+    stand_in: str
+    train_count: int | None
+    test_count: int | None
+
+    def sets(self, data: DataConfig, seed: int) -> Sets[T]:
+        """Without ``data.source`` they are generated. Where ``data.test`` is not given, a file keeps ``data.holdout``
+        of its equivalence classes for testing, and ``hf:NAME`` has a test split of its own. Where the hub cannot be
+        reached or the ``datasets`` package is missing, the generator stands in, and a note says so."""
+        try:
+            return self._sets(data, seed)
+        except hub.Unavailable as problem:
+            test = None if data.test is None or data.test.startswith(hub.PREFIX) else data.test
+            made = self._sets(data.model_copy(update={"source": None, "test": test}), seed)
+            return replace(made, notes=[f"{problem}; {self.stand_in}", *made.notes])
+
+    def _sets(self, data: DataConfig, seed: int) -> Sets[T]:
+        source, test_source = data.source, data.test
+        if source is None:
+            made = self.generate(seed)
+            if test_source is None:
+                return made
+            train, source = made.train, made.source
+        else:
+            train = self.load(source, "train")
+            if test_source is None and source.startswith(hub.PREFIX):
+                test_source = source
+        if test_source is None:
+            train, test = splits.hold_out(train, train.classes(), data.holdout, seed, source)
+        else:
+            test = self.load(test_source, "test")
+        train, notes = splits.sample(train, self.train_count, seed, "training")
+        test, test_notes = splits.sample(test, self.test_count, seed, "test")
+        notes += test_notes
+        if test_source is not None:
+            test, leak_notes = self.without_equivalents(test, train, test_source)
+            notes += leak_notes
+        return Sets(train, test, source, notes)
+
+
+def distinct(draw: Callable[[int, int], T], wanted: int, least_new: float) -> list[T]:
+    """Parts of a sequence, of which no two puzzles are equivalent, ``wanted`` in all; fewer where a part has less than
+    ``least_new`` new ones. ``draw(missing, first)`` gives some from number ``first`` on."""
+    seen: set[bytes] = set()
+    parts: list[T] = []
+    drawn = 0
+    while len(seen) < wanted:
+        chunk = draw(wanted - len(seen), drawn)
+        drawn += len(chunk)
+        fresh = []
+        for row, form in enumerate(chunk.classes()):
+            if form not in seen:
+                seen.add(form)
+                fresh.append(row)
+        parts.append(chunk.take(np.array(fresh, dtype=np.intp)))
+        if len(fresh) < int(len(chunk) * least_new):
+            break
+    return parts
