@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,64 +30,40 @@ ValSplit = Annotated[
 Seed = Annotated[int, typer.Option(min=0, help="Of the split.")]
 
 
-def hermes(
-    source: Source, output: Out = None, to: To = "swift", val_split: ValSplit = 0.0, preview: Preview = 0,
-    limit: Limit = None, refused: Refused = None, hub_split: HubSplit = "train", seed: Seed = 0,
-    json_output: Json = False,
-) -> None:  # fmt: skip
-    """
-    Reads ShareGPT/Hermes conversations (human/gpt or user/assistant) and writes the SWIFT agent format.
+def _converting(kind: str, to: Literal["swift", "hermes", "slots"], about: str, example: str) -> Callable[..., None]:
+    """The command that reads conversations of a kind; ``to``: what it writes unless it is told otherwise."""
 
-    [bold]Example[/bold]
+    def command(
+        source: Source, output: Out = None, to: To = to, val_split: ValSplit = 0.0, preview: Preview = 0,
+        limit: Limit = None, refused: Refused = None, hub_split: HubSplit = "train", seed: Seed = 0,
+        json_output: Json = False,
+    ) -> None:  # fmt: skip
+        _convert(kind, source, output, to, val_split, preview, limit, refused, hub_split, seed, json_output)
 
-      trm-fast data hermes chats.json --preview 2 --val-split 0.1 --out swift.json
-    """
-    _convert("hermes", source, output, to, val_split, preview, limit, refused, hub_split, seed, json_output)
-
-
-def xlam(
-    source: Source, output: Out = None, to: To = "swift", val_split: ValSplit = 0.0, preview: Preview = 0,
-    limit: Limit = None, refused: Refused = None, hub_split: HubSplit = "train", seed: Seed = 0,
-    json_output: Json = False,
-) -> None:  # fmt: skip
-    """
-    Reads xLAM rows in SWIFT JSON; parameters without "properties" become JSON schema.
-
-    [bold]Example[/bold]
-
-      trm-fast data xlam xlam_swift_train.json.gz --preview 1
-    """
-    _convert("xlam", source, output, to, val_split, preview, limit, refused, hub_split, seed, json_output)
+    command.__name__, command.__doc__ = kind, f"{about}\n\n[bold]Example[/bold]\n\n  {example}"
+    return command
 
 
-def swift(
-    source: Source, output: Out = None, to: To = "hermes", val_split: ValSplit = 0.0, preview: Preview = 0,
-    limit: Limit = None, refused: Refused = None, hub_split: HubSplit = "train", seed: Seed = 0,
-    json_output: Json = False,
-) -> None:  # fmt: skip
-    """
-    Reads the SWIFT agent format and writes ShareGPT/Hermes.
-
-    [bold]Example[/bold]
-
-      trm-fast data swift swift.json --out hermes.json
-    """
-    _convert("swift", source, output, to, val_split, preview, limit, refused, hub_split, seed, json_output)
-
-
-def sgd(
-    source: Source, output: Out = None, to: To = "slots", val_split: ValSplit = 0.0, preview: Preview = 0,
-    limit: Limit = None, refused: Refused = None, hub_split: HubSplit = "train", seed: Seed = 0,
-    json_output: Json = False,
-) -> None:  # fmt: skip
-    """
-    Reads rows of history, decision, tool and slots, as the preset tool-slots learns from.
-
-    [bold]Example[/bold]
-
-      trm-fast data sgd rows.jsonl --val-split 0.1 --out rows.jsonl
-    """
-    _convert("sgd", source, output, to, val_split, preview, limit, refused, hub_split, seed, json_output)
+hermes = _converting(
+    "hermes", "swift",
+    "Reads ShareGPT/Hermes conversations (human/gpt or user/assistant) and writes the SWIFT agent format.",
+    "trm-fast data hermes chats.json --preview 2 --val-split 0.1 --out swift.json",
+)  # fmt: skip
+xlam = _converting(
+    "xlam", "swift",
+    'Reads xLAM rows in SWIFT JSON; parameters without "properties" become JSON schema.',
+    "trm-fast data xlam xlam_swift_train.json.gz --preview 1",
+)  # fmt: skip
+swift = _converting(
+    "swift", "hermes",
+    "Reads the SWIFT agent format and writes ShareGPT/Hermes.",
+    "trm-fast data swift swift.json --out hermes.json",
+)  # fmt: skip
+sgd = _converting(
+    "sgd", "slots",
+    "Reads rows of history, decision, tool and slots, as the preset tool-slots learns from.",
+    "trm-fast data sgd rows.jsonl --val-split 0.1 --out rows.jsonl",
+)  # fmt: skip
 
 
 def bfcl(
