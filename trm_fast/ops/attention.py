@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from trm_fast.ops import backend, reference
 from trm_fast.ops.dispatch import define_triton, triton_kernels
-from trm_fast.ops.mlp import saved_floats
+from trm_fast.ops.gated import saved_floats
 
 
 def attention(

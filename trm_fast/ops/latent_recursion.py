@@ -13,7 +13,8 @@ from trm_fast.ops import backend, reference
 from trm_fast.ops import packed as fused
 from trm_fast.ops.attention import masking
 from trm_fast.ops.dispatch import define_triton, triton_kernels
-from trm_fast.ops.mlp import gate_up_floats, saved_floats
+from trm_fast.ops.gated import saved_floats
+from trm_fast.ops.mlp import gate_up_floats
 from trm_fast.ops.token_mixer import hidden_floats
 
 Rotary = tuple[Tensor, Tensor]
