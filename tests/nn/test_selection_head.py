@@ -132,6 +132,7 @@ def test_several_values_are_tagged_word_by_word_and_words_that_are_not_there_nev
     logits[0, 0, :, 1] = 1.0
     assert _tags(logits, torch.tensor([[RUN_KINDS]]), None).tolist() == [[[1, 1, 1, 1]]]
     assert int((_tags(logits, torch.tensor([[1]]), None) > 0).sum()) == 1
+    assert not _tags(logits, torch.tensor([[RUN_KINDS + 1]]), None).any()
 
 
 def test_gradients_reach_every_parameter_and_every_application() -> None:

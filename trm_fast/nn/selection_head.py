@@ -208,8 +208,8 @@ def _meeting(
 
 
 def _tags(logits: Tensor, kinds: Tensor, owners: Tensor | None) -> Tensor:
-    """Tags (B, P, W): the likeliest of each word, or of arguments with one run of words the likeliest run. Where two
-    arguments of a tool want the same words, the likelier run has them."""
+    """Tags (B, P, W): of arguments with one run of words the likeliest run, of those with several values the likeliest
+    of each word; of the others none. Where two arguments of a tool want the same words, the likelier run has them."""
     begins, inside = _odds(logits)
     first, last, score = _runs(begins, inside)
     words = torch.arange(logits.shape[2], device=logits.device)
@@ -224,7 +224,8 @@ def _tags(logits: Tensor, kinds: Tensor, owners: Tensor | None) -> Tensor:
         first, last = torch.where(elsewhere, again[0], first), torch.where(elsewhere, again[1], last)
     run = (words >= first) & (words <= last) & (score > UNREACHABLE / 2)
     one = torch.where(run, torch.where(words == first, 1, 2), 0)
-    return torch.where((kinds < RUN_KINDS)[..., None], one, logits.argmax(-1))
+    several = logits.argmax(-1) * (kinds == RUN_KINDS)[..., None]
+    return torch.where((kinds < RUN_KINDS)[..., None], one, several)
 
 
 def _run_cost(logits: Tensor, tags: Tensor) -> Tensor:
