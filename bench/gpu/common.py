@@ -11,11 +11,14 @@ import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import torch
+
+from trm_fast.nn.capture import recorded
 
 
 def options(description: str | None) -> argparse.ArgumentParser:
@@ -75,28 +78,39 @@ def interleaved(
     seconds: float = 0.02,
     around: Callable[[str], AbstractContextManager[Any]] = nullcontext,
 ) -> dict[str, float]:
-    """Median milliseconds of each function, called in turn; each round repeats it for about ``seconds``, inside
-    ``around(name)``."""
-    counts = {}
+    """Median milliseconds of each function, called in turn; each round repeats it for about ``seconds``.
+
+    On a GPU these are replays of a graph of some calls, recorded inside ``around(name)``: the host's share, which a
+    captured step has not, would be most of a small op's time.
+    """
+    replays, counts = {}, {}
     for name, run in runs.items():
         with around(name):
             run()
-            synchronize(device)
-            start = time.perf_counter()
-            run()
-            synchronize(device)
-        counts[name] = max(1, min(200, int(seconds / max(1e-6, time.perf_counter() - start))))
+            taken = _seconds(run, 1, device)
+            inside = max(1, min(20, int(1e-3 / taken))) if torch.device(device).type == "cuda" else 1
+            replay = recorded(torch.device(device))(partial(_again, run, inside))
+            replays[name] = replay, inside
+            counts[name] = max(1, min(200, int(seconds / max(1e-6, _seconds(replay, 1, device)))))
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
-        for name, run in runs.items():
+        for name, (replay, inside) in replays.items():
             with around(name):
-                synchronize(device)
-                start = time.perf_counter()
-                for _ in range(counts[name]):
-                    run()
-                synchronize(device)
-                times[name].append((time.perf_counter() - start) / counts[name])
+                times[name].append(_seconds(replay, counts[name], device) / (counts[name] * inside))
     return {name: 1e3 * statistics.median(taken) for name, taken in times.items()}
+
+
+def _again(run: Callable[[], Any], count: int) -> None:
+    for _ in range(count):
+        run()
+
+
+def _seconds(run: Callable[[], Any], count: int, device: str) -> float:
+    synchronize(device)
+    start = time.perf_counter()
+    _again(run, count)
+    synchronize(device)
+    return time.perf_counter() - start
 
 
 def ceilings(device: str, tiny: bool) -> dict[str, float]:
