@@ -60,8 +60,11 @@ def measure(
     """Times every kernel that passed its self-check beside the reference, and keeps the winners.
 
     Forward and backward (``latent_recursion``: as a supervision step has it, two more cycles without gradient), but for
-    kernels without a gradient: their forward against the reference's. Yields op, dtype, shape class and backend -> milliseconds (the median). Training and the solver replay graphs on a GPU:
-    ``recorded`` should, too, or the host's share decides about small inputs. ``dtypes``: those alone.
+    kernels without a gradient: their forward against the reference's. Yields op, dtype, shape class and backend ->
+    milliseconds (the median).
+
+    Training and the solver replay graphs on a GPU: ``recorded`` should, too, or the host's share decides about small
+    inputs. ``dtypes``: those alone.
     """
     name = self_check.device_name(device)
     table = _tables().setdefault(name, {})
