@@ -68,7 +68,7 @@ class Report:
         row["took"] = round(time.perf_counter() - start, 2)
         self._keep(row)
         print(json.dumps(row), flush=True)
-        if "error" in row and not usable(self.device):  # nothing works after an illegal access: in a new process it does
+        if "error" in row and not usable(self.device):  # after an illegal access nothing works in this process
             os.environ[GO_ON] = "1"
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
         return row
