@@ -63,12 +63,13 @@ SPACES: Mapping[str, Mapping[str, tuple[bool, Mapping[str, tuple[int, ...]]]]] =
 
 
 class Case(NamedTuple):
-    """An op at a size: its arguments, and what ``configs.lookup`` is given of its shape."""
+    """An op at a size: its arguments, and what ``configs.lookup`` is given of its shape, ``block`` included."""
 
     inputs: list[Tensor]
     options: dict[str, Any]
     shapes: Mapping[str, tuple[int, ...]]
     call: Callable[..., Tensor] = lambda op, *inputs, **options: op(*inputs, **options)
+    block: int = 0
 
 
 def case(op: str, batch: int, tokens: int, dtype: torch.dtype, device: str) -> Case:
@@ -96,7 +97,7 @@ def case(op: str, batch: int, tokens: int, dtype: torch.dtype, device: str) -> C
         return Case([h, random(2 * inner, D, fan_in=D), random(D, inner, fan_in=inner)], {}, shapes)
     if op == "token_mixer":
         weights = [random(2 * mix, L, fan_in=L), random(L, mix, fan_in=mix)]
-        return Case([h, *weights], {}, dict.fromkeys(SPACES[op], (L, mix)))
+        return Case([h, *weights], {}, dict.fromkeys(SPACES[op], (L, mix)), block=next_power_of_2(L))
     angles = torch.randn(L, D // heads // 2, device=device).repeat(1, 2)
     weights = [random(3 * D, D, fan_in=D), random(D, D, fan_in=D)]
     if op == "latent_step":  # with attention: a mixer's kernels are tuned alone
@@ -104,7 +105,11 @@ def case(op: str, batch: int, tokens: int, dtype: torch.dtype, device: str) -> C
         call = lambda op, z, x, *w, **options: op(z, x, w, **options)  # noqa: E731
         return Case([h, random(batch, L, D), *weights], {"heads": heads}, {"qkv_fwd": (D,)}, call)
     options = {"heads": heads, "rotary": (angles.cos(), angles.sin())}
-    return Case([h, *weights], options, dict.fromkeys(SPACES[op], (L, D // heads)))
+    return Case([h, *weights], options, dict.fromkeys(SPACES[op], (L, D // heads)), block=next_power_of_2(D // heads))
+
+
+def next_power_of_2(count: int) -> int:
+    return 1 << (count - 1).bit_length()
 
 
 def candidates(space: Mapping[str, tuple[int, ...]]) -> Iterator[Options]:
@@ -151,7 +156,7 @@ def tune(op: str, made: Case, arch: str) -> Iterator[dict[str, Any]]:
     for kernel, (backward, space) in SPACES[op].items():
         truth = run(getattr(reference, op), wide, backward)
         name = configs.key(bits, *made.shapes[kernel]) if kernel in made.shapes else str(bits)
-        present = dict(configs.lookup(kernel, made.inputs[0], *made.shapes.get(kernel, ())))
+        present = dict(configs.lookup(kernel, made.inputs[0], *made.shapes.get(kernel, ()), block=made.block))
         best, allowed = present, 1.2 * error(run(function, made, backward), truth) + 1e-6
         start = least = milliseconds(lambda: run(function, made, backward))  # noqa: B023
         refused = 0

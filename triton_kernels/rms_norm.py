@@ -14,6 +14,7 @@ from torch import Tensor
 from trm_fast.triton_kernels import configs
 
 LONGEST = 8192  # elements of a line that a program holds; longer lines are read twice
+MOST_OF_A_WARP = 1024  # elements
 
 
 @triton.jit
@@ -107,14 +108,16 @@ def rms_norm_bwd_kernel(
             tl.store(p_dx + at, (rstd * (b_dy - b_y * mean)).to(p_dx.dtype.element_ty), mask=m)
 
 
-def blocks(size: int, inner: int, elements: int) -> dict[str, int | bool]:
-    """The block of a program: whole lines where they fit, about ``elements`` in all."""
+def blocks(size: int, inner: int, elements: int, num_warps: int) -> dict[str, int | bool]:
+    """The block of a program: whole lines where they fit, about ``elements`` in all; and its warps, more for a large
+    block, whose shares would not stay in registers."""
     length = min(triton.next_power_of_2(size), LONGEST)
     lines = max(1, elements // length)
     if inner > 1:
         lines = max(lines, 16)  # lines side by side: a transaction's width
         length = min(length, max(1, LONGEST // lines))
-    return {"DENSE": inner == 1, "SIZE": length, "LINES": lines}
+    warps = max(num_warps, length * lines // MOST_OF_A_WARP)
+    return {"DENSE": inner == 1, "SIZE": length, "LINES": lines, "num_warps": warps}
 
 
 def axis_of(x: Tensor, dim: int) -> tuple[int, int, int]:
@@ -140,11 +143,11 @@ def normalize(x: Tensor, residual: Tensor | None, dim: int, eps: float, y: Tenso
     if not x.numel():
         rstd.fill_(eps**-0.5)
         return
-    config = dict(configs.lookup("rms_norm_fwd", x))
-    block = blocks(size, inner, config.pop("elements"))
+    config = configs.lookup("rms_norm_fwd", x)
+    block = blocks(size, inner, **config)
     rms_norm_fwd_kernel[(triton.cdiv(lines, block["LINES"]),)](
         x, x if residual is None else residual, y, rstd, lines, size, inner, eps,
-        RESIDUAL=residual is not None, **block, **config,
+        RESIDUAL=residual is not None, **block,
     )  # fmt: skip
 
 
@@ -154,9 +157,9 @@ def rms_norm_bwd(dy: Tensor, y: Tensor, rstd: Tensor, dim: int) -> Tensor:
     lines, size, inner = axis_of(y, dim)
     if not y.numel():
         return dx
-    config = dict(configs.lookup("rms_norm_bwd", y))
-    block = blocks(size, inner, config.pop("elements"))
+    config = configs.lookup("rms_norm_bwd", y)
+    block = blocks(size, inner, **config)
     rms_norm_bwd_kernel[(triton.cdiv(lines, block["LINES"]),)](
-        dy.contiguous(), y.contiguous(), rstd.contiguous(), dx, lines, size, inner, **block, **config
+        dy.contiguous(), y.contiguous(), rstd.contiguous(), dx, lines, size, inner, **block
     )
     return dx

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import torch
+
+from trm_fast.nn.capture import recorded
 
 
 def options(description: str | None) -> argparse.ArgumentParser:
@@ -26,14 +31,24 @@ def options(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+GO_ON = "TRM_FAST_GO_ON"
+"""Set in the environment of a process that takes up what another one left."""
+
+
 class Report:
-    """``OUT/NAME.json``: about the machine, and a row a case. A case that fails is a row with its error."""
+    """``OUT/NAME.json``: about the machine, and a row a case. A case that fails is a row with its error.
+
+    One that takes the process with it, or the device, has a row, too: the next process goes on behind it.
+    """
 
     def __init__(self, out: Path, name: str, device: str) -> None:
         out.mkdir(parents=True, exist_ok=True)
-        self.path, self.rows = out / f"{name}.json", list[dict[str, Any]]()
-        self.lock = Lock()
+        self.path, self.device, self.lock = out / f"{name}.json", device, Lock()
         self.about = {"python": platform.python_version(), "torch": torch.__version__, "device": name_of(device)}
+        going_on = GO_ON in os.environ and self.path.exists()
+        rows = json.loads(self.path.read_text())["rows"] if going_on else []
+        self.rows: dict[str, dict[str, Any]] = {row["case"]: row for row in rows}
+        self.behind = set(self.rows)
 
     def attempt_together(self, jobs: Mapping[str, Callable[[], dict[str, Any]]]) -> None:
         """Cases that only wait for other processes, at the same time."""
@@ -41,18 +56,37 @@ class Report:
             list(pool.map(self.attempt, jobs, jobs.values()))
 
     def attempt(self, case: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        if case in self.behind:
+            return self.rows[case]
         start = time.perf_counter()
+        self._keep({"case": case, "error": "it ended the process"})
         try:
             row = {"case": case, **work()}
         except Exception as error:
             where = traceback.format_exc().strip().splitlines()[-3:]
             row = {"case": case, "error": f"{type(error).__name__}: {error}"[:500], "where": " | ".join(where)[:500]}
         row["took"] = round(time.perf_counter() - start, 2)
-        with self.lock:
-            self.rows.append(row)
-            print(json.dumps(row), flush=True)
-            self.path.write_text(json.dumps({"about": self.about, "rows": self.rows}, indent=1) + "\n")
+        self._keep(row)
+        print(json.dumps(row), flush=True)
+        if "error" in row and not usable(self.device):  # after an illegal access nothing works in this process
+            os.environ[GO_ON] = "1"
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
         return row
+
+    def _keep(self, row: dict[str, Any]) -> None:
+        with self.lock:
+            self.rows[row["case"]] = row
+            content = {"about": self.about, "rows": list(self.rows.values())}
+            self.path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def usable(device: str) -> bool:
+    """Whether the device still does anything for this process."""
+    try:
+        synchronize(device)
+    except RuntimeError:
+        return False
+    return True
 
 
 def name_of(device: str) -> str:
@@ -75,28 +109,39 @@ def interleaved(
     seconds: float = 0.02,
     around: Callable[[str], AbstractContextManager[Any]] = nullcontext,
 ) -> dict[str, float]:
-    """Median milliseconds of each function, called in turn; each round repeats it for about ``seconds``, inside
-    ``around(name)``."""
-    counts = {}
+    """Median milliseconds of each function, called in turn; each round repeats it for about ``seconds``.
+
+    On a GPU these are replays of a graph of some calls, recorded inside ``around(name)``: the host's share, which a
+    captured step has not, would be most of a small op's time.
+    """
+    replays, counts = {}, {}
     for name, run in runs.items():
         with around(name):
             run()
-            synchronize(device)
-            start = time.perf_counter()
-            run()
-            synchronize(device)
-        counts[name] = max(1, min(200, int(seconds / max(1e-6, time.perf_counter() - start))))
+            taken = _seconds(run, 1, device)
+            inside = max(1, min(20, int(1e-3 / taken))) if torch.device(device).type == "cuda" else 1
+            replay = recorded(torch.device(device))(partial(_again, run, inside))
+            replays[name] = replay, inside
+            counts[name] = max(1, min(200, int(seconds / max(1e-6, _seconds(replay, 1, device)))))
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
-        for name, run in runs.items():
+        for name, (replay, inside) in replays.items():
             with around(name):
-                synchronize(device)
-                start = time.perf_counter()
-                for _ in range(counts[name]):
-                    run()
-                synchronize(device)
-                times[name].append((time.perf_counter() - start) / counts[name])
+                times[name].append(_seconds(replay, counts[name], device) / (counts[name] * inside))
     return {name: 1e3 * statistics.median(taken) for name, taken in times.items()}
+
+
+def _again(run: Callable[[], Any], count: int) -> None:
+    for _ in range(count):
+        run()
+
+
+def _seconds(run: Callable[[], Any], count: int, device: str) -> float:
+    synchronize(device)
+    start = time.perf_counter()
+    _again(run, count)
+    synchronize(device)
+    return time.perf_counter() - start
 
 
 def ceilings(device: str, tiny: bool) -> dict[str, float]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import multiprocessing
 import os
 import sys
@@ -24,17 +25,18 @@ import torch
 from common import Report, options
 
 D, HEADS, WIDTHS = 512, 8, {97: 512, 81: 256}
+WANTED = (torch.bfloat16, torch.float32)  # what the parts run; float16 is checked and timed by `trm-fast info`
 
 
 def kernels(device: str) -> dict[tuple[str, str], list[torch.dtype]]:
-    """(op, backend) -> dtypes, of every kernel that is checked on such a device before it is taken."""
+    """(op, backend) -> those of the wanted dtypes that have a kernel on such a device."""
     from trm_fast.ops import backend
 
     kind = torch.device(device).type
     found = {
-        (op, name): [dtype for dtype in dtypes if backend.unavailable(op, name, kind, dtype) is None]
+        (op, name): [dtype for dtype in WANTED if backend.unavailable(op, name, kind, dtype) is None]
         for op, rows in backend.KERNELS.items()
-        for name, dtypes in rows.items()
+        for name in rows
     }
     return {which: dtypes for which, dtypes in found.items() if dtypes}
 
@@ -55,15 +57,17 @@ def check(op: str, name: str, dtypes: list[torch.dtype], device: str) -> dict[to
 
 
 def timed(op: str, dtypes: list[torch.dtype], device: str) -> None:
-    """The sizes that the winners are measured at; a batch of 8 is specialised otherwise than multiples of 16."""
+    """The sizes that the winners are measured at, with gradients and without; a batch of 8 is specialised otherwise
+    than multiples of 16."""
     from trm_fast import ops
+    from trm_fast.ops import winners
     from trm_fast.ops.check_cases import timed_case
 
-    for batch in (256, 8):
-        case = timed_case(op, batch)
-        for dtype in dtypes:
-            with ops.use_backend("triton", ops=[op]):
-                case.run(getattr(ops, op), case.inputs(dtype, torch.device(device)))
+    for batch, dtype in itertools.product(winners.BATCHES[torch.device(device).type], dtypes):
+        graded = timed_case(op, batch)
+        with ops.use_backend("triton", ops=[op]):
+            for case in (graded, graded._replace(differentiable=0)):
+                case.work(getattr(ops, op), case.inputs(dtype, torch.device(device)))()
 
 
 def recursion(tokens: int, heads: int, device: str, batch: int) -> None:
@@ -98,7 +102,9 @@ def together(tasks: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], second
     start, failed, done = time.perf_counter(), {}, []
     workers = min(len(tasks), max(1, (os.cpu_count() or 2) - 2), 14)
     fresh: dict[str, Any] = {"max_tasks_per_child": 1} if sys.version_info >= (3, 11) else {}
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), **fresh)
+    context = multiprocessing.get_context("forkserver")  # torch is loaded once, before anything touches the device
+    context.set_forkserver_preload(["torch"])
+    pool = ProcessPoolExecutor(workers, context, **fresh)
     running = {pool.submit(work, *given): (work, given) for work, given in tasks}
     with contextlib.suppress(OutOfTime):
         for task in as_completed(running, timeout=seconds):
@@ -125,13 +131,8 @@ def compiled_and_checked(device: str, seconds: float) -> dict[str, Any]:
         for batch in (64, 8)
         if torch.bfloat16 in found.get(("latent_recursion", "triton"), ())
     ]
-    tasks += [(check, (op, name, dtypes, device)) for (op, name), dtypes in found.items()]
-    wanted = (torch.bfloat16, torch.float32)
-    tasks += [
-        (timed, (op, [dtype for dtype in wanted if dtype in dtypes], device))
-        for (op, name), dtypes in found.items()
-        if name == "triton"
-    ]
+    tasks += [(timed, (op, dtypes, device)) for (op, name), dtypes in found.items() if name == "triton"]
+    tasks += [(check, (op, name, [dtype], device)) for (op, name), dtypes in found.items() for dtype in dtypes]
     report = together(tasks, seconds)
     verdicts = {
         (op, name, dtype): wrong
@@ -146,11 +147,12 @@ def compiled_and_checked(device: str, seconds: float) -> dict[str, Any]:
 
 def measured(device: str) -> dict[str, Any]:
     """What ``trm-fast info --measure`` does, for this device alone."""
+    from trm_fast.nn.capture import recorded
     from trm_fast.ops import winners
 
     rows = [
         {"op": op, "dtype": dtype, "inputs": size, **{name: round(ms, 4) for name, ms in times.items()}}
-        for op, dtype, size, times in winners.measure(torch.device(device).type)
+        for op, dtype, size, times in winners.measure(torch.device(device).type, recorded(torch.device(device)), WANTED)
     ]
     return {"milliseconds": rows}
 

@@ -70,7 +70,7 @@ def check() -> Callable[..., None]:
         if grad is None:
             shape = oracle(*wide, **kwargs).shape
             grad = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-            grad = grad.to(inputs[0].dtype)
+            grad = grad.to(inputs[0].device, inputs[0].dtype)
         kernel = _run(getattr(ops, name), inputs, grad, kwargs)
         plain = _run(oracle, inputs, grad, kwargs)
         truth = _run(oracle, wide, grad.double(), kwargs)

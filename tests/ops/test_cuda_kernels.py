@@ -122,6 +122,15 @@ def test_swiglu(device, random, judge, shape, dtype):
     judge([out, dgate_up], reference.swiglu, [gate_up], dout, dim=1)
 
 
+def test_swiglu_of_more_than_the_grid_takes_at_once(device, random, judge):
+    """Each thread goes on with a later element: its place in the halves must go along."""
+    gate_up = random(77_300, 2, 7)
+    out = nan_like(gate_up[:, :1])
+    assert out.numel() > 132 * 16 * 256
+    device.swiglu_fwd(torch.float32, gate_up, out, 7, out.numel())
+    judge([out], reference.swiglu, [gate_up], torch.ones_like(out), dim=1)
+
+
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("axis", [(7, 11, 1), (3, 64, 1), (2, 77, 1), (2, 5, 3), (1, 1, 1), (0, 4, 1)])
 def test_stablemax(device, random, judge, axis, dtype):

@@ -13,6 +13,9 @@ import torch
 
 from trm_fast import ops
 from trm_fast.ops import backend, self_check, winners
+from trm_fast.ops.check_cases import timed_case
+
+from ..training.recorder import Recorder
 
 CPU = torch.device("cpu")
 X = torch.zeros(2, 4)
@@ -164,12 +167,30 @@ def test_measuring_keeps_the_fastest(native, monkeypatch, tmp_path):
     monkeypatch.setattr(winners, "_tables", lambda: tables)
     monkeypatch.setattr(backend, "KERNELS", {"swiglu": {"cpp": (torch.float32,)}})
     monkeypatch.setattr(winners, "BATCHES", {"cpu": (1, 2)})
-    rows = list(winners.measure("cpu"))
+    replays = []
+
+    def recorded(work):
+        work()  # a capture
+        return lambda: replays.append(work())
+
+    assert not list(winners.measure("cpu", recorded, [torch.bfloat16]))
+    rows = list(winners.measure("cpu", recorded, [torch.float32]))
+    assert len(replays) == 2 * 2 * (winners.WARM_UP["cpu"] + winners.TIMED["cpu"])
     assert [row[:3] for row in rows] == [("swiglu", "float32", "small"), ("swiglu", "float32", "large")]
     fastest = {size: min(times, key=lambda name: times[name]) for _, _, size, times in rows}
     assert all(set(times) == {"reference", "cpp"} and min(times.values()) > 0 for *_, times in rows)
     assert winners.winners(self_check.device_name("cpu"), "swiglu", torch.float32) == fastest
     assert self_check.kept(winners._file("cpu")) == tables
+
+
+def test_what_is_timed_asks_the_host_for_nothing(native, monkeypatch):
+    """Random numbers made on the host, or copied to the device, would take longer than the kernels."""
+    for op in backend.KERNELS:
+        case = timed_case(op, 1)
+        work = case.work(getattr(ops, op), case.inputs(torch.float32, CPU))
+        Recorder().capture(work)
+    order = [op for op, dtype in winners._by_weight() if dtype == torch.bfloat16]
+    assert set(order[: len(winners.MATRIX_OPS)]) == winners.MATRIX_OPS
 
 
 @pytest.fixture
@@ -202,7 +223,7 @@ def test_a_device_that_is_gone_is_no_kernels_fault(fresh, monkeypatch):
 
 
 def test_what_cannot_be_timed_is_no_winner_and_loses_no_other(native, fresh, monkeypatch):
-    def milliseconds(op, name, dtype, device, case):
+    def milliseconds(op, name, *_):
         if (op, name) == ("swiglu", "cpp"):
             raise RuntimeError("out of resource: shared memory\nand more")
         return 1.0 if name == "cpp" else 2.0

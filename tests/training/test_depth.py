@@ -43,6 +43,12 @@ def test_a_stage_lasts_until_its_step() -> None:
     assert seconds_of(made, 1e9) < seconds_of(run_config(MODEL), 1e9)
 
 
+def test_unrolled_steps_count_all_their_supervision_steps() -> None:
+    carried, unrolled = (run_config(steps=5, supervision=how) for how in ("carry", "unrolled"))
+    assert unrolled.flop() == unrolled.model.max_supervision_steps * carried.flop()
+    assert 5 * unrolled.step_flop(unrolled.model) == unrolled.flop()
+
+
 def test_it_survives_a_round_trip(tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_text(config().to_yaml())
     again = run_config(MODEL, **read_yaml(tmp_path / "f.yaml")["training"])

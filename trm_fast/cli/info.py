@@ -78,10 +78,14 @@ def _checks() -> list[dict[str, Any]]:
 
 
 def _times() -> list[dict[str, Any]]:
+    import torch
+
+    from trm_fast.nn.capture import recorded
     from trm_fast.ops import winners
 
     with Progress(console=err, transient=True) as bar:
-        rows = ((device, row) for device in _devices() for row in winners.measure(device))
+        places = ((device, recorded(torch.device(device))) for device in _devices())
+        rows = ((device, row) for device, how in places for row in winners.measure(device, how))
         found = list(bar.track(rows, total=None, description="timing"))
     return [
         {"op": op, "device": device, "dtype": dtype, "inputs": size}

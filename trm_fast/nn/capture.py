@@ -87,6 +87,17 @@ def runner_for(device: torch.device, graph: bool = True) -> Runner:
     return Fallback(CudaGraph(device)) if graph and device.type == "cuda" else Eager()
 
 
+def recorded(device: torch.device) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """What makes of a function its replay on a device, as ``ops.winners.measure`` takes it."""
+
+    def record(function: Callable[[], None]) -> Callable[[], None]:
+        runner = runner_for(device)
+        runner.capture(function)
+        return runner.replay
+
+    return record
+
+
 @cache
 def graphs_on(device: torch.device) -> Callable[[], Runner]:
     """What makes graphs on a CUDA device, with calls to fall back on; always the same for the same device."""

@@ -22,23 +22,40 @@ class Case(NamedTuple):
     backends: Sequence[str] = ("cpp", "cuda", "triton")  # those whose kernels take such a call
 
     def inputs(self, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
-        generator = torch.Generator().manual_seed(0)
-        floats = [_random(shape, generator).to(device, dtype) for shape in self.shapes]
+        generator = torch.Generator(device).manual_seed(0)
+        floats = [_random(shape, generator).to(dtype) for shape in self.shapes]
         return [*floats, *(t.to(device) for t in self.integers())]
 
     def run(self, op: Callable[..., Any], inputs: Sequence[Tensor]) -> Results:
         """The output, and the gradients under a random one."""
-        leaves = [t.detach().clone().requires_grad_(i < self.differentiable) for i, t in enumerate(inputs)]
+        leaves, wanted = self._leaves(inputs)
         out = self.call(op, *leaves)
-        grad = _random(out.shape, torch.Generator().manual_seed(1), weight=False).to(out.device, out.dtype)
-        wanted = leaves[: self.differentiable]
+        grad = _random(out.shape, torch.Generator(out.device).manual_seed(1), weight=False).to(out.dtype)
         gradients = torch.autograd.grad(out, wanted, grad) if wanted else ()
         return {"output": out.detach()} | {f"gradient {i}": g for i, g in enumerate(gradients)}
+
+    def work(self, op: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[[], None]:
+        """The call and its gradients again and again, on the same tensors: all that is timed."""
+        leaves, wanted = self._leaves(inputs)
+        with torch.no_grad():
+            grad = torch.randn_like(self.call(op, *leaves)) if wanted else None
+
+        def once() -> None:
+            out = self.call(op, *leaves)
+            if wanted:
+                torch.autograd.grad(out, wanted, grad)
+
+        return once
+
+    def _leaves(self, inputs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Copies, and those that gradients are wanted of."""
+        leaves = [t.detach().clone().requires_grad_(i < self.differentiable) for i, t in enumerate(inputs)]
+        return leaves, leaves[: self.differentiable]
 
 
 def _random(shape: Sequence[int], generator: torch.Generator, weight: bool = True) -> Tensor:
     """Normal numbers; a matrix is a weight, whose products keep their input's size."""
-    values = torch.randn(tuple(shape), generator=generator, dtype=torch.float64)
+    values = torch.randn(tuple(shape), generator=generator, dtype=torch.float64, device=generator.device)
     return values / shape[-1] ** 0.5 if weight and len(shape) == 2 else values
 
 
@@ -49,7 +66,7 @@ def _network(op: Callable[..., Any], *inputs: Tensor, states: int, **options: An
 
 def _adam(op: Callable[..., Any], p: Tensor, g: Tensor, m: Tensor, v: Tensor, ema: Tensor) -> Tensor:
     lists = [list(t.unbind()) for t in (p.clone(), g, m.clone(), v.square(), ema.clone())]
-    lr, step, scale = (torch.tensor(x, device=p.device) for x in (1e-2, 3.0, 0.5))
+    lr, step, scale = (torch.full((), x, device=p.device) for x in (1e-2, 3.0, 0.5))  # made there: no copy to wait for
     with torch.no_grad():
         op(*lists[:4], lr, step, ema=lists[4], ema_decay=0.9, weight_decay=0.1, grad_scale=scale)
     return torch.stack([t for i in (0, 2, 3, 4) for t in lists[i]])
@@ -58,7 +75,7 @@ def _adam(op: Callable[..., Any], p: Tensor, g: Tensor, m: Tensor, v: Tensor, em
 def _sign_sgd(op: Callable[..., Any], weight: Tensor, grads: Tensor, ids: Tensor) -> Tensor:
     table = weight.clone()
     with torch.no_grad():
-        op(table, grads, ids, torch.tensor(0.01, device=weight.device), 0.1)
+        op(table, grads, ids, torch.full((), 0.01, device=weight.device), 0.1)
     return table
 
 

@@ -13,8 +13,10 @@ import json
 import statistics
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,7 +26,10 @@ from trm_fast.ops.check_cases import Case, timed_case
 CLASSES = ("small", "large")  # up to backend.SMALL elements of the first argument, and above
 BATCHES = {"cpu": (2, 24), "cuda": (8, 256)}  # that stand for the classes when timed
 WARM_UP, TIMED = {"cpu": 1, "cuda": 3}, {"cpu": 5, "cuda": 11}
+REPEATS = {"cpu": 1, "cuda": 10}  # calls a time: a wait for the device costs as much as a small kernel
 MATRIX_OPS = frozenset({"mlp", "token_mixer", "attention", "latent_step", "latent_recursion"})
+PACKED = ("latent_step", "latent_recursion")  # take packed weights, which others than the fused kernels pass over
+WITHOUT_GRADIENT = {"latent_recursion": 2}  # cycles of a published supervision step, besides the one with gradient
 PREFERENCE = ("cpp", "cuda", "triton")
 
 Table = dict[str, dict[str, dict[str, str]]]  # device name -> "op/dtype" -> shape class -> backend
@@ -45,37 +50,56 @@ def winners(device: str, op: str, dtype: torch.dtype) -> dict[str, str]:
     return _tables().get(device, {}).get(_key(op, dtype), {})
 
 
-def measure(device: str) -> Iterator[tuple[str, str, str, dict[str, float]]]:
+Recorded = Callable[[Callable[[], None]], Callable[[], None]]
+"""Makes of a function what does the same again: a graph's replay, say."""
+
+
+def measure(
+    device: str, recorded: Recorded = lambda work: work, dtypes: Sequence[torch.dtype] | None = None
+) -> Iterator[tuple[str, str, str, dict[str, float]]]:
     """Times every kernel that passed its self-check beside the reference, and keeps the winners.
 
-    Forward and backward, but for kernels without a gradient: their forward against the reference's. Yields
-    op, dtype, shape class and backend -> milliseconds (the median).
+    Forward and backward (``latent_recursion``: as a supervision step has it, two more cycles without gradient), but for
+    kernels without a gradient: their forward against the reference's. Yields op, dtype, shape class and backend ->
+    milliseconds (the median).
+
+    Training and the solver replay graphs on a GPU: ``recorded`` should, too, or the host's share decides about small
+    inputs. ``dtypes``: those alone.
     """
     name = self_check.device_name(device)
     table = _tables().setdefault(name, {})
-    for op, backends in backend.KERNELS.items():
-        for dtype in dict.fromkeys(dtype for dtypes in backends.values() for dtype in dtypes):
-            names = [b for b in backends if backend.unavailable(op, b, device, dtype) is None]
-            names = [b for b in names if self_check.passed(op, b, dtype, device)]
-            if not names:
-                continue
-            for size, batch in zip(CLASSES, BATCHES[device], strict=True):
-                case = timed_case(op, batch)
-                if not all(backend.differentiable(op, b, dtype) for b in names):
-                    case = case._replace(differentiable=0)
-                times = _times(op, ["reference", *names], dtype, torch.device(device), case)
-                if times:
-                    table.setdefault(_key(op, dtype), {})[size] = min(times, key=lambda b: times[b])
-                    self_check.keep(_file(device), {name: table})  # at once: a later one may take the process with it
-                    yield op, str(dtype).removeprefix("torch."), size, times
+    for op, dtype in _by_weight():
+        if dtypes is not None and dtype not in dtypes:
+            continue
+        names = [b for b in backend.KERNELS[op] if backend.unavailable(op, b, device, dtype) is None]
+        names = [b for b in names if self_check.passed(op, b, dtype, device)]
+        if not names:
+            continue
+        for size, batch in zip(CLASSES, BATCHES[device], strict=True):
+            case = timed_case(op, batch)
+            if not all(backend.differentiable(op, b, dtype) for b in names):
+                case = case._replace(differentiable=0)
+            times = _times(op, ["reference", *names], dtype, torch.device(device), case, recorded)
+            if times:
+                table.setdefault(_key(op, dtype), {})[size] = min(times, key=lambda b: times[b])
+                self_check.keep(_file(device), {name: table})  # at once: a later one may take the process with it
+                yield op, str(dtype).removeprefix("torch."), size, times
 
 
-def _times(op: str, names: Sequence[str], dtype: torch.dtype, device: torch.device, case: Case) -> dict[str, float]:
+def _by_weight() -> list[tuple[str, torch.dtype]]:
+    """Every op and dtype, first those that most of a training step on a GPU is made of: the time may be short."""
+    rows = [(op, dtype) for op, kinds in backend.KERNELS.items() for dtype in dict.fromkeys(sum(kinds.values(), ()))]
+    return sorted(rows, key=lambda row: (row[1] not in (torch.bfloat16, torch.float32), row[0] not in MATRIX_OPS))
+
+
+def _times(
+    op: str, names: Sequence[str], dtype: torch.dtype, device: torch.device, case: Case, recorded: Recorded
+) -> dict[str, float]:
     """Milliseconds of those that can run the case: one may lack memory for it, or a block's resources."""
     times = {}
     for name in names:
         try:
-            times[name] = _milliseconds(op, name, dtype, device, case)
+            times[name] = _milliseconds(op, name, dtype, device, case, recorded)
         except Exception as error:
             if not isinstance(error, RuntimeError | ValueError) and not type(error).__module__.startswith("triton"):
                 raise
@@ -83,18 +107,32 @@ def _times(op: str, names: Sequence[str], dtype: torch.dtype, device: torch.devi
     return times
 
 
-def _milliseconds(op: str, name: str, dtype: torch.dtype, device: torch.device, case: Case) -> float:
+def _milliseconds(
+    op: str, name: str, dtype: torch.dtype, device: torch.device, case: Case, recorded: Recorded
+) -> float:
     from trm_fast import ops
 
+    function: Callable[..., Any] = getattr(ops, op)
     inputs = case.inputs(dtype, device)
-    times = []
+    if op in PACKED:  # as a training step has them
+        function = partial(function, packed=ops.pack_weights(inputs[-4:], inputs[0].shape[1]))
     with backend.use_backend(name, ops=[op]):
-        for _ in range(WARM_UP[device.type] + TIMED[device.type]):
-            _wait(device)
-            start = time.perf_counter()
-            case.run(getattr(ops, op), inputs)
-            _wait(device)
-            times.append(1e3 * (time.perf_counter() - start))
+        taken = _median(recorded(case.work(function, inputs)), device)
+        if (count := WITHOUT_GRADIENT.get(op)) and case.differentiable:
+            taken += count * _median(recorded(case._replace(differentiable=0).work(function, inputs)), device)
+    return taken
+
+
+def _median(run: Callable[[], None], device: torch.device) -> float:
+    """Milliseconds of a call."""
+    times, repeats = [], REPEATS[device.type]
+    for _ in range(WARM_UP[device.type] + TIMED[device.type]):
+        _wait(device)
+        start = time.perf_counter()
+        for _ in range(repeats):
+            run()
+        _wait(device)
+        times.append(1e3 * (time.perf_counter() - start) / repeats)
     return statistics.median(times[WARM_UP[device.type] :])
 
 

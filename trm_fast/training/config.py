@@ -187,9 +187,14 @@ class RunConfig(BaseModel):
         total, before = 0, 0
         for until in (*(stage.until for stage in self.training.depth), self.training.steps):
             count = max(0, min(until, self.training.steps) - before)
-            total += count * self.model_at(before + 1).gemm_flop(training=True)
+            total += count * self.step_flop(self.model_at(before + 1))
             before += count
         return total
+
+    def step_flop(self, model: TRMConfig) -> int:
+        """Matrix FLOP of one step of the optimizer on such a model, for each row of the batch."""
+        supervised = model.max_supervision_steps if self.training.supervision == "unrolled" else 1
+        return supervised * model.gemm_flop(training=True)
 
     def compute_dtype(self, device: torch.device) -> torch.dtype:
         """Of activations on ``device``."""

@@ -99,7 +99,7 @@ def estimate(config: RunConfig, kind: Examples, device: torch.device) -> Estimat
         activation_bytes=activations,
         memory_bytes=weights + carry + activations,
         free_bytes=free_bytes(device),
-        flop_per_step=training.batch_size * config.model.gemm_flop(training=True),
+        flop_per_step=training.batch_size * config.step_flop(config.model),
         flop_per_second=rate,
         seconds_per_step=seconds / training.steps,
         steps=training.steps,

@@ -32,6 +32,7 @@ struct Line {
         size(index < lines ? size : 0),
         lane(int(threadIdx.x) % kLanes) {}
   __device__ int64_t start(const Axis& axis) const {
+    if constexpr (kLanes > 1) return index * axis.size;  // neighbours: by_lanes
     return index / axis.inner * axis.size * axis.inner + index % axis.inner;
   }
 };
@@ -93,9 +94,10 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t label = labels[line.index], at = line.index * classes;
   const bool ignored = label == ignore, wrong = label < 0 || label >= classes;
   const double d = wrong ? not_a_number() : dloss[line.index], share = d / total[line.index];
+  const double own = wrong ? d : share - d / score(double(load(logits[at + label])));
   for (int64_t i = line.lane; i < classes; i += kLanes) {
-    const double x = load(logits[at + i]), s = score(x);
-    const double gradient = (i == label ? share - d / s : share) * slope(x, s);
+    const double x = load(logits[at + i]);
+    const double gradient = (i == label ? own : share) * slope(x, score(x));
     store(dlogits + at + i, ignored ? 0.0f : float(gradient));
   }
 }

@@ -63,6 +63,8 @@ def elementwise():
     for dim in (1, 2):
         y, rstd = rms_norm.rms_norm_fwd(h, h, dim, 1e-5)
         rms_norm.rms_norm_bwd(h, y, rstd, dim)
+    few = torch.zeros(B, 300, 6, dtype=BF16)  # a large block, as so few channels lie side by side
+    rms_norm.rms_norm_bwd(few, *rms_norm.rms_norm_fwd(few, few, 1, 1e-5), 1)
     swiglu.swiglu_bwd(swiglu.swiglu_fwd(h, -1), h, -1)
     for dim in (1, 2):
         stablemax.stablemax_bwd(stablemax.stablemax_fwd(logits, dim), logits, dim)
