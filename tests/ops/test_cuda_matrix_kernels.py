@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 
 import pytest
 import torch
@@ -11,9 +12,9 @@ from torch import Tensor
 from trm_fast.ops import reference, self_check
 from trm_fast.ops.packed import pack_weights
 
-from .cuda_launchers import Axis
+from .cuda_launchers import SANITIZE, Axis
 
-HALVES = [torch.bfloat16, torch.float16]
+HALVES = [torch.bfloat16] if SANITIZE in os.environ else [torch.bfloat16, torch.float16]  # addresses are the same
 EPS = ctypes.c_float(1e-5)
 
 

@@ -12,7 +12,8 @@ import pytest
 
 CSRC = Path(__file__).parents[2] / "csrc"
 NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
-KERNELS = {"token_mixer": 10, "token_mixer_bwd": 10, "token_mixer_bwd_weights": 10, "mlp": 12}  # five sizes (mlp_out: four) of two types
+# Five sizes (mlp_out: four) of two types.
+KERNELS = {"token_mixer": 10, "token_mixer_bwd": 10, "token_mixer_bwd_weights": 10, "mlp": 12}
 
 
 @pytest.mark.skipif(NVCC is None, reason="no nvcc")
