@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from torch import Tensor
 from trm_fast import ops
 from trm_fast.ops import backend, reference, self_check
 
+from .cuda_launchers import Launchers, compile_kernels
+
 ISAS = ("portable", "avx2", "avx512", "avx512bf16")
 
 
@@ -21,6 +24,14 @@ def native() -> Any:
     if backend.EXTENSION_MISSING:
         pytest.skip(backend.EXTENSION_MISSING)
     return importlib.import_module("trm_fast._C")
+
+
+@pytest.fixture(scope="session")
+def device(tmp_path_factory: pytest.TempPathFactory) -> Launchers:
+    """The CUDA kernels, played on the CPU."""
+    if not (compiler := shutil.which("g++")):
+        pytest.skip("no g++")
+    return compile_kernels(compiler, tmp_path_factory.mktemp("cuda_on_cpu") / "kernels.so")
 
 
 @pytest.fixture

@@ -7,71 +7,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from trm_fast.ops import reference, self_check
-from trm_fast.ops.packed import pack_weights
+from trm_fast.ops import reference
 
-HERE = Path(__file__).parent
-CSRC = HERE.parents[1] / "csrc"
-TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-SANITIZE = "CUDA_ON_CPU_SANITIZE"
-
-
-@pytest.fixture(scope="session")
-def device(tmp_path_factory) -> Launchers:
-    if not (compiler := shutil.which("g++")):
-        pytest.skip("no g++")
-    library = tmp_path_factory.mktemp("cuda_on_cpu") / "kernels.so"
-    sources = (CSRC / "ops" / "cuda").glob("*.cu")
-    flags = ["-O1", "-g", "-std=c++17", "-fno-strict-aliasing", "-shared", "-fPIC"]
-    flags += [f"-I{HERE / 'cuda_on_cpu'}", f"-I{CSRC}", "-x", "c++"]
-    if SANITIZE in os.environ:
-        flags.append("-fsanitize=address")
-    subprocess.run([compiler, *flags, *map(str, sources), "-o", str(library)], check=True)
-    return Launchers(library)
-
-
-class Launchers:
-    """The functions of ``csrc/ops/cuda/launch.h`` by name; called with a dtype, it goes first, and a null stream last.
-
-    Tensors go as pointers, integers as int64, all else as it comes: ctypes knows how C++ takes plain structs.
-    """
-
-    def __init__(self, library: Path) -> None:
-        self.path, self.library = library, ctypes.CDLL(str(library))
-        table = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True, text=True, check=True)
-        self.symbols = [line.split()[-1] for line in table.stdout.splitlines()]
-
-    def symbol(self, name: str) -> str:
-        return next(s for s in self.symbols if s.startswith(f"_ZN8trm_fast4cuda{len(name)}{name}E"))
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        function = self.library[self.symbol(name)]
-
-        def launch(*arguments: object) -> None:
-            assert function(*map(convert, arguments), ctypes.c_void_p(None)) == 0
-
-        return launch
-
-
-def convert(value: object) -> object:
-    if value is None or isinstance(value, Tensor):
-        return ctypes.c_void_p(None if value is None else value.data_ptr())
-    if isinstance(value, torch.dtype):
-        return ctypes.c_int(TYPES[value])
-    return ctypes.c_int64(value) if isinstance(value, int) else value
-
-
-class Axis(ctypes.Structure):
-    """As in kernels.h."""
-
-    _fields_ = tuple((name, ctypes.c_int64) for name in ("outer", "size", "inner"))
+from .cuda_launchers import SANITIZE, TYPES, Axis
 
 
 class Scalar(ctypes.Structure):
@@ -267,7 +211,8 @@ def sanitized(code: list[str], **environ: str) -> subprocess.CompletedProcess[st
 @pytest.mark.skipif(SANITIZE in os.environ, reason="this is that run")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
 def test_under_address_sanitizer_with_the_warps_in_reverse():
-    run = sanitized(["-m", "pytest", "-q", "-p", "no:cacheprovider", __file__], CUDA_ON_CPU_BACKWARDS="1")
+    files = [__file__, str(Path(__file__).with_name("test_cuda_matrix_kernels.py"))]
+    run = sanitized(["-m", "pytest", "-q", "-p", "no:cacheprovider", *files], CUDA_ON_CPU_BACKWARDS="1")
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
     assert "passed" in run.stdout
 
@@ -281,36 +226,3 @@ def test_the_sanitizer_sees_an_access_out_of_bounds(device):
     run = sanitized(["-c", code])
     assert run.returncode != 0
     assert "heap-buffer-overflow" in run.stderr
-
-
-def network(random, L: int, D: int, mixer: int, mlp: int) -> list[Tensor]:
-    shapes = [(2 * mixer, L), (L, mixer), (2 * mlp, D), (D, mlp)]
-    return [(random(*shape) / shape[1] ** 0.5).bfloat16() for shape in shapes]
-
-
-@pytest.mark.parametrize(
-    ("B", "L", "D", "inner", "inject"), [(2, 19, 128, 20, True), (1, 97, 256, 96, False), (1, 33, 128, 32, True)]
-)
-def test_token_mixer(device, random, B, L, D, inner, inject):
-    z, injection = random(B, L, D, dtype=torch.bfloat16), random(B, L, D, dtype=torch.bfloat16)
-    weights = network(random, L, D, inner, 64)
-    w_in, w_out = pack_weights(weights, L)[:2]
-    y = nan_like(z)
-    device.token_mixer(z, injection if inject else None, w_in, w_out, y, B, L, D, w_out.shape[1],
-         ctypes.c_float(1e-5))  # fmt: skip
-    h = z + injection if inject else z
-    plain = reference.token_mixer(h, *weights[:2])
-    truth = reference.token_mixer(h.double(), *(w.double() for w in weights[:2]))
-    assert self_check.disagreement(y, plain, truth, 2, truth) is None
-
-
-@pytest.mark.parametrize(("rows", "D", "inner"), [(19, 128, 60), (130, 256, 64), (64, 512, 128), (1, 384, 64)])
-def test_mlp(device, random, rows, D, inner):
-    h, weights = random(rows, D, dtype=torch.bfloat16), network(random, 8, D, 32, inner)
-    w_in, w_out = pack_weights(weights, 8)[2:]
-    active, y = h.new_full((rows, w_out.shape[1]), torch.nan), nan_like(h)
-    device.mlp_in(h, w_in, active, *active.shape[:1], D, active.shape[1])
-    device.mlp_out(active, w_out, h, y, rows, D, active.shape[1], ctypes.c_float(1e-5))
-    plain = reference.mlp(h, *weights[2:])
-    truth = reference.mlp(h.double(), *(w.double() for w in weights[2:]))
-    assert self_check.disagreement(y, plain, truth, 2, truth) is None

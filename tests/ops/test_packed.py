@@ -1,15 +1,18 @@
-"""The Python side of the fused CUDA layers; the kernels are tested in test_cuda_kernels.py and on a GPU."""
+"""The Python side of the fused CUDA layers, forward and backward, on the kernels as ``cuda_on_cpu`` plays them."""
 
 from __future__ import annotations
+
+import ctypes
+import warnings
 
 import pytest
 import torch
 from torch import Tensor
 
 from trm_fast import ops
-from trm_fast.ops import backend, packed, reference
+from trm_fast.ops import backend, packed, reference, self_check
 
-SIZES = {"L": 19, "D": 128, "mixer": 20, "mlp": 60}
+from .cuda_launchers import Axis
 
 
 def network(random, blocks=2, L=19, D=128, mixer=20, mlp=60, dtype=torch.bfloat16) -> list[Tensor]:
@@ -31,7 +34,7 @@ def unpacked(matrices: list[Tensor], weights: list[Tensor]) -> list[Tensor]:
 def test_layouts(random):
     weights = network(random)
     matrices = ops.pack_weights(weights, 19)
-    assert [tuple(m.shape) for m in matrices[:4]] == [(64, 32), (32, 32), (128, 128), (128, 64)]
+    assert [tuple(m.shape) for m in matrices[:4]] == [(128, 32), (32, 64), (128, 128), (128, 64)]
     assert all(map(torch.equal, unpacked(matrices, weights), weights))
     gate, up = weights[0].chunk(2)
     assert torch.equal(matrices[0][:16, :19], torch.cat([gate[:8], up[:8]]))
@@ -47,43 +50,108 @@ def test_the_optimizer_keeps_packed_weights_up_to_date(native, random):
 
 
 @pytest.fixture
-def stand_in(native, random, monkeypatch):
-    """The kernels' op on the CPU: it unpacks the weights and takes the reference."""
-    weights = network(random)
+def played(native, device, monkeypatch):
+    """The dispatcher ops on the CPU, as csrc/ops/latent_step.cpp makes them of the kernels."""
     library = torch.library.Library("trm_fast", "IMPL")
 
-    def run(z, injection, matrices, eps):
-        h = z if injection is None else z + injection
-        return reference.latent_step(h, torch.zeros_like(h), unpacked(matrices, weights), eps=eps)
+    def fwd(z, injection, matrices, eps, keep):
+        (B, L, D), kept, eps = z.shape, [], ctypes.c_float(eps)
+        for i in range(0, len(matrices), 4):
+            mixer_in, mixer_out, mlp_in, mlp_out = matrices[i : i + 4]
+            mixed, y, active = empty(z), empty(z), empty(z, B * L, mlp_out.shape[1])
+            over_tokens, over_channels = empty(z, B, 1, D, dtype=torch.float32), empty(z, B, L, 1, dtype=torch.float32)
+            more = None if i else injection
+            device.token_mixer(z.dtype, z, more, mixer_in, mixer_out, mixed, over_tokens, B, L, D,
+                 mixer_out.shape[1], eps)  # fmt: skip
+            device.mlp_in(z.dtype, mixed, mlp_in, active, B * L, D, active.shape[1])
+            device.mlp_out(z.dtype, active, mlp_out, mixed, y, over_channels, B * L, D, active.shape[1], eps)
+            kept += [z, mixed, over_tokens, over_channels] if i else [mixed, over_tokens, over_channels]
+            z = y
+        return z, kept if keep else []
 
-    library.impl("latent_step_packed", run, "CPU")
+    def mixer_bwd(dy, h, injection, y, rstd, w_in, w_out):
+        (B, L, D), (tokens, inner) = h.shape, w_out.shape
+        dh, d, x = empty(h), empty(h), h if injection is None else empty(h)
+        device.token_mixer_bwd(h.dtype, dy, h, injection, y, rstd, w_in, w_out, dh, d, x, B, L, D, inner)
+        slabs = min(B * D // 32, max(1, 264 * 64 // inner))
+        sums = empty(h, slabs, 3, inner, tokens, dtype=torch.float32)
+        device.token_mixer_bwd_weights(h.dtype, d, x, w_in, w_out, sums, B, L, D, inner)
+        return dh, sums
+
+    def mlp_bwd(d, h, w_in, w_out):
+        rows, inner = h.shape[0] * h.shape[1], w_out.shape[1]
+        active, dgate_up = empty(h, rows, inner), empty(h, rows, 2 * inner)
+        device.mlp_in_bwd(h.dtype, d, h, w_in, w_out, active, dgate_up, rows, h.shape[2], inner)
+        return active, dgate_up
+
+    def norm_bwd(dy, y, rstd, dim):
+        dx = empty(y)
+        device.rms_norm_bwd(y.dtype, dy.contiguous(), y, rstd, dx, Axis(y.shape[0] * y.shape[1], y.shape[2], 1))
+        return dx
+
+    library.impl("latent_step_packed_fwd", fwd, "CPU")
+    library.impl("token_mixer_packed_bwd", mixer_bwd, "CPU")
+    library.impl("mlp_packed_bwd", mlp_bwd, "CPU")
+    with warnings.catch_warnings():  # that there is a C++ kernel; it has no float16
+        warnings.simplefilter("ignore")
+        library.impl("rms_norm_bwd", norm_bwd, "CPU", allow_override=True)
     monkeypatch.setattr(backend, "select", lambda *_: "cuda")
-    yield weights
+    yield
     library._destroy()
 
 
-@pytest.mark.parametrize("give_packed", [True, False])
-def test_latent_step_and_its_gradients(stand_in, random, give_packed):
-    z, injection, dz = (random(2, 19, 128, dtype=torch.bfloat16) for _ in range(3))
-    given = ops.pack_weights(stand_in, 19) if give_packed else None
-    results = []
-    for op, options in ((ops.latent_step, {"packed": given}), (reference.latent_step, {})):
-        leaves = [t.clone().requires_grad_() for t in (z, injection, *stand_in)]
-        out = op(leaves[0], leaves[1], leaves[2:], **options)
-        results.append([out, *torch.autograd.grad(out, leaves, dz)])
-    for got, want in zip(*results, strict=True):
-        assert torch.equal(got, want)
+def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+    return like.new_full(shape or like.shape, torch.nan, dtype=dtype or like.dtype)
+
+
+def agree(got: list[Tensor], plain: list[Tensor], truth: list[Tensor]) -> None:
+    for i, (g, p, t) in enumerate(zip(got, plain, truth, strict=True)):
+        wrong = self_check.disagreement(g, p.to(g.dtype), t, 3 if i else 2, torch.ones_like(t) if i else t)
+        assert wrong is None, f"{i}: {wrong}"
+
+
+def graded(op, inputs, dy, **options) -> list[Tensor]:
+    leaves = [t.clone().requires_grad_() for t in inputs]
+    out = op(leaves[0], leaves[1], leaves[2:], **options)
+    return [out.detach(), *torch.autograd.grad(out, leaves, dy)]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "weight_dtype", "given"),
+    [
+        (torch.bfloat16, torch.bfloat16, True),
+        (torch.float16, torch.float32, False),
+        (torch.float16, torch.float16, True),
+    ],
+)
+def test_latent_step_and_its_gradients(played, random, dtype, weight_dtype, given):
+    """Two blocks; packed weights of another dtype than the states' are packed anew."""
+    z, injection, dy = (random(2, 19, 128, dtype=dtype) for _ in range(3))
+    weights = network(random, dtype=weight_dtype)
+    options = {"packed": ops.pack_weights(weights, 19)} if given else {}
+    got = graded(ops.latent_step, [z, injection, *weights], dy, **options)
+    assert [g.dtype for g in got] == [dtype] * 3 + [weight_dtype] * 8
+    low = [z, injection, *(w.to(dtype) for w in weights)]
+    truth = graded(reference.latent_step, [t.double() for t in low], dy.double())
+    agree(got, graded(reference.latent_step, low, dy), truth)
 
 
 @pytest.mark.parametrize("dual", [True, False])
 @pytest.mark.parametrize("inject_last", [True, False])
-def test_latent_recursion(stand_in, random, dual, inject_last):
-    y, z, x = (random(2, 19, 128, dtype=torch.bfloat16) for _ in range(3))
+def test_latent_recursion(played, random, dual, inject_last):
+    y, z, x = (random(1, 19, 128, dtype=torch.bfloat16) for _ in range(3))
+    weights = network(random, blocks=1)
     states, options = (y if dual else None, z, x), {"inject_last": inject_last, "cycles": 2}
-    got = ops.latent_recursion(*states, stand_in, 2, **options)
-    want = reference.latent_recursion(*states, stand_in, 2, **options)
+    got = ops.latent_recursion(*states, weights, 2, **options)
     assert (got[0] is None) == (not dual)
-    assert all(torch.equal(g, w) for g, w in zip(got, want, strict=True) if w is not None)
+    plain, truth = (
+        reference.latent_recursion(
+            *(None if s is None else s.to(kind) for s in states), [w.to(kind) for w in weights], 2, **options
+        )
+        for kind in (torch.bfloat16, torch.float64)
+    )
+    for g, p, t in zip(got, plain, truth, strict=True):
+        assert g is None or self_check.disagreement(g, p, t, 2, t) is None
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ class Copies:
     def _anew(self) -> dict[int, Tensor]:
         made = {id(w): w.detach().to(self.dtype) for w in self.weights}
         if self.network:
-            made |= zip(map(id, self.network), packed.pack_weights(self.network, self.tokens), strict=True)
+            made |= zip(map(id, self.network), packed.pack_weights(self.network, self.tokens, self.dtype), strict=True)
         return made
 
     def mark(self) -> None:

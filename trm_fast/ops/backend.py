@@ -29,6 +29,7 @@ DEVICE = {"cpp": "cpu", "triton": "cpu" if INTERPRETED else "cuda", "cuda": "cud
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16)
 _FUSED = (torch.float32, torch.bfloat16)
 _GPU_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+_GPU_HALVES = (torch.bfloat16, torch.float16)  # tensor cores round float32
 
 # op -> backend -> dtypes it has kernels for. An op joins a backend by a line here.
 KERNELS: dict[str, dict[str, tuple[torch.dtype, ...]]] = {
@@ -37,8 +38,8 @@ KERNELS: dict[str, dict[str, tuple[torch.dtype, ...]]] = {
     "mlp": {"cpp": _FUSED, "triton": _GPU_FLOATS},
     "token_mixer": {"cpp": _FUSED, "triton": _GPU_FLOATS},
     "attention": {"cpp": _FUSED, "triton": _GPU_FLOATS},
-    "latent_step": {"cpp": _FUSED, "triton": _GPU_FLOATS, "cuda": (torch.bfloat16,)},
-    "latent_recursion": {"cpp": _FUSED, "triton": _GPU_FLOATS, "cuda": (torch.bfloat16,)},
+    "latent_step": {"cpp": _FUSED, "triton": _GPU_FLOATS, "cuda": _GPU_HALVES},
+    "latent_recursion": {"cpp": _FUSED, "triton": _GPU_FLOATS, "cuda": _GPU_HALVES},
     "stablemax": {"cpp": _FLOATS, "triton": _GPU_FLOATS, "cuda": _GPU_FLOATS},
     "stablemax_cross_entropy": {"cpp": _FLOATS, "triton": _GPU_FLOATS, "cuda": _GPU_FLOATS},
     "adam_atan2_": {"cpp": (torch.float32, torch.float64), "triton": (torch.float32,), "cuda": (torch.float32,)},

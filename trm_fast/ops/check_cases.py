@@ -98,6 +98,8 @@ _MIXER = [(64, 19), (19, 32)]
 _MLP = [(128, 128), (128, 64)]
 _ATTENTION = [(384, 128), (128, 128)]
 _STATE = (2, 19, 128)
+_PAPER = (2, 97, 128)
+_PADDED = [(144, 97), (97, 72), (200, 128), (128, 100)]
 
 CASES: dict[str, list[Case]] = {
     "rms_norm": [
@@ -120,6 +122,8 @@ CASES: dict[str, list[Case]] = {
     ],
     "latent_step": [
         Case([_STATE, _STATE, *_MIXER, *_MLP], 6, lambda op, *inputs: _network(op, *inputs, states=2)),
+        # The published number of tokens, two blocks, inner widths that are padded.
+        Case([_PAPER, _PAPER, *_PADDED * 2], 10, lambda op, *inputs: _network(op, *inputs, states=2), list, ("cuda",)),
         *(
             Case([_STATE, _STATE, *first, *_MLP], 6, partial(_masked_step, heads=heads), _padding, ("triton",))
             for heads, first in ((0, _MIXER), (2, _ATTENTION))

@@ -1,84 +1,27 @@
-// The two products of the layer over channels: silu(gate h) (up h) as the first one's end, residual and norm as the
-// second one's. A block makes kRows x kColumns of its product from steps of kDepth, double buffered; the second one's
-// blocks hold whole rows, which the norm wants.
+// The products of the layer over channels. Forward: silu(gate h) (up h) as the first one's end, residual and norm as
+// the second one's, whose blocks hold whole rows, which the norm wants. Backward: the gradients of gate and up, and the
+// hidden units once more; what is left are three plain products, the vendor's.
 //
-// Floor for 768 samples of 97 x 512, inner 1536: 234 and 117 GFLOP against 0.3 GB each: bound by the tensor cores.
-#include "ops/cuda/mma.cuh"
+// Floor for 768 samples of 97 x 512, inner 1536: forward 234 and 117 GFLOP against 0.3 GB each, backward 351 GFLOP
+// against 0.8 GB (0.7 of them what the plain products read): bound by the tensor cores.
+#include "ops/cuda/product.cuh"
 
 namespace trm_fast {
 namespace cuda {
 namespace {
 
-// A warp makes kTall x kWide tiles of 16 x 8; kAcross warps stand side by side, kDown below each other.
-template <int kTall, int kWide, int kDown, int kAcross, int kDepth>
-struct Product {
-  static constexpr int kThreads = kDown * kAcross * kWarp;
-  static constexpr int kRows = kDown * kTall * 16, kColumns = kAcross * kWide * 8;
-  static constexpr int kStride = kDepth + 8;  // rows spread over all banks
+template <class T>
+using In = Product<T, 4, 4, 2, 4, 64>;  // 128 rows, 64 inner units
 
-  struct Shared {
-    struct {
-      Bf16 left[kRows * kStride], right[kColumns * kStride];
-    } step[2];
-  };
-
-  float sum[kTall][kWide][4] = {};
-  int lane = int(threadIdx.x) % kWarp;
-  int row = int(threadIdx.x) / kWarp / kAcross * kTall * 16;      // of this warp in the block
-  int column = int(threadIdx.x) / kWarp % kAcross * kWide * 8;
-
-  // sum = left right^T: left (rows, depth), right (columns, depth), of which `last_row` is the last row of left.
-  __device__ void run(Shared& shared, const Bf16* left, const Bf16* right, int64_t depth, int64_t last_row) {
-    const auto fetch = [&](int64_t at) {
-      auto& to = shared.step[at / kDepth % 2];
-      copy_tile<kRows, kDepth, kThreads>(to.left, kStride, left + at, depth, last_row);
-      copy_tile<kColumns, kDepth, kThreads>(to.right, kStride, right + at, depth, kColumns);
-      commit();
-    };
-    fetch(0);
-    for (int64_t at = 0; at < depth; at += kDepth) {
-      if (at + kDepth < depth) {
-        fetch(at + kDepth);
-        wait<1>();
-      } else {
-        wait<0>();
-      }
-      __syncthreads();
-      const auto& step = shared.step[at / kDepth % 2];
-#pragma unroll
-      for (int k = 0; k < kDepth; k += 16) {
-        uint32_t a[kTall][4];
-#pragma unroll
-        for (int y = 0; y < kTall; ++y) load_a(a[y], step.left + (row + y * 16) * kStride + k, kStride, lane);
-#pragma unroll
-        for (int x = 0; x < kWide; x += 2) {
-          uint32_t b[4];
-          load_b(b, step.right + (column + x * 8) * kStride + k, kStride, lane);
-#pragma unroll
-          for (int y = 0; y < kTall; ++y) {
-            mma(sum[y][x], a[y], b[0], b[1]);
-            mma(sum[y][x + 1], a[y], b[2], b[3]);
-          }
-        }
-      }
-      __syncthreads();  // before the next fetch overwrites this step
-    }
-  }
-
-  // Where this lane's sums [y][.][2 half] and [2 half + 1] stand in the block.
-  __device__ int row_of(int y, int half) const { return row + y * 16 + half * 8 + lane / 4; }
-  __device__ int column_of(int x) const { return column + x * 8 + lane % 4 * 2; }
-};
-
-using In = Product<4, 4, 2, 4, 64>;  // 128 rows, 64 inner units
-
-__global__ void __launch_bounds__(In::kThreads)
-    in_kernel(const Bf16* __restrict__ h, const Bf16* __restrict__ w_in, Bf16* __restrict__ active, int64_t rows,
+template <class T>
+__global__ void __launch_bounds__(In<T>::kThreads)
+    in_kernel(const T* __restrict__ h, const T* __restrict__ w_in, T* __restrict__ active, int64_t rows,
               int64_t channels, int64_t inner) {
-  const int64_t stripes = 2 * inner / In::kColumns;  // neighbouring blocks share their rows, which then come from L2
-  const int64_t first = int64_t(blockIdx.x) / stripes * In::kRows, column = int64_t(blockIdx.x) % stripes * In::kColumns;
-  In product;
-  product.run(*dynamic_shared<In::Shared>(), h + first * channels, w_in + column * channels, channels,
+  using P = In<T>;
+  const int64_t stripes = 2 * inner / P::kColumns;  // neighbouring blocks share their rows, which then come from L2
+  const int64_t first = int64_t(blockIdx.x) / stripes * P::kRows, column = int64_t(blockIdx.x) % stripes * P::kColumns;
+  P product;
+  product.run(*dynamic_shared<typename P::Shared>(), h + first * channels, w_in + column * channels, channels, channels,
               rows - first - 1);
 #pragma unroll
   for (int y = 0; y < 4; ++y) {
@@ -99,19 +42,19 @@ __global__ void __launch_bounds__(In::kThreads)
 }
 
 // 64 rows of 64 kWide channels: eight warps side by side.
-template <int kWide>
-using Out = Product<4, kWide, 1, 8, 32>;
+template <class T, int kWide>
+using Out = Product<T, 4, kWide, 1, 8, 32>;
 
-template <int kWide>
-__global__ void __launch_bounds__(Out<kWide>::kThreads)
-    out_kernel(const Bf16* __restrict__ active, const Bf16* __restrict__ w_out, const Bf16* __restrict__ h,
-               Bf16* __restrict__ y, int64_t rows, int64_t inner, float eps) {
-  using P = Out<kWide>;
+template <class T, int kWide>
+__global__ void __launch_bounds__(Out<T, kWide>::kThreads, 1)
+    out_kernel(const T* __restrict__ active, const T* __restrict__ w_out, const T* __restrict__ h, T* __restrict__ y,
+               float* __restrict__ rstd, int64_t rows, int64_t inner, float eps) {
+  using P = Out<T, kWide>;
   constexpr int kWarps = P::kThreads / kWarp;
   __shared__ float partial[P::kRows][kWarps];
   const int64_t first = int64_t(blockIdx.x) * P::kRows;
   P product;
-  product.run(*dynamic_shared<typename P::Shared>(), active + first * inner, w_out, inner, rows - first - 1);
+  product.run(*dynamic_shared<typename P::Shared>(), active + first * inner, w_out, inner, inner, rows - first - 1);
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     const int tile = i / 2, half = i % 2;
@@ -140,6 +83,7 @@ __global__ void __launch_bounds__(Out<kWide>::kThreads)
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) squares += partial[row][w];
     const float scale = rsqrtf(squares / float(P::kColumns) + eps);
+    if (rstd && product.column_of(0) == 0) rstd[first + row] = scale;
 #pragma unroll
     for (int x = 0; x < kWide; ++x) {
       const float(&value)[4] = product.sum[tile][x];
@@ -149,34 +93,96 @@ __global__ void __launch_bounds__(Out<kWide>::kThreads)
   }
 }
 
-}  // namespace
+// As many rows and inner units as In: a lane has the same ones of both.
+template <class T>
+using Back = Product<T, 4, 2, 2, 4, 64, false>;
 
-cudaError_t mlp_in(const void* h, const void* w_in, void* active, int64_t rows, int64_t channels, int64_t inner,
-                   cudaStream_t stream) {
-  if (rows == 0) return cudaSuccess;
-  if (channels % 64 || inner % 64) return cudaErrorInvalidValue;
-  const int64_t blocks = (rows + In::kRows - 1) / In::kRows * (2 * inner / In::kColumns);
-  return launch(in_kernel, blocks, In::kThreads, sizeof(In::Shared), stream, static_cast<const Bf16*>(h),
-                static_cast<const Bf16*>(w_in), static_cast<Bf16*>(active), rows, channels, inner);
+template <class T>
+__global__ void __launch_bounds__(In<T>::kThreads)
+    in_bwd_kernel(const T* __restrict__ d, const T* __restrict__ h, const T* __restrict__ w_in,
+                  const T* __restrict__ w_out, T* __restrict__ active, T* __restrict__ dgate_up, int64_t rows,
+                  int64_t channels, int64_t inner) {
+  using P = In<T>;
+  const int64_t stripes = inner / Back<T>::kColumns;
+  const int64_t first = int64_t(blockIdx.x) / stripes * P::kRows, stripe = int64_t(blockIdx.x) % stripes;
+  P gate_up;
+  gate_up.run(*dynamic_shared<typename P::Shared>(), h + first * channels, w_in + stripe * P::kColumns * channels,
+              channels, channels, rows - first - 1);
+  Back<T> back;
+  back.run(*dynamic_shared<typename Back<T>::Shared>(), d + first * channels, w_out + stripe * Back<T>::kColumns, inner,
+           channels, rows - first - 1);
+#pragma unroll
+  for (int y = 0; y < 4; ++y) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int64_t row = first + gate_up.row_of(y, half);
+      if (row >= rows) continue;
+#pragma unroll
+      for (int x = 0; x < 2; ++x) {
+        const float(&gate)[4] = gate_up.sum[y][2 * x];
+        const float(&up)[4] = gate_up.sum[y][2 * x + 1];
+        const float(&dactive)[4] = back.sum[y][x];
+        const int i = 2 * half;
+        const GateUpGradient low(gate[i], up[i], dactive[i]), high(gate[i + 1], up[i + 1], dactive[i + 1]);
+        store_two(active + row * inner + stripe * Back<T>::kColumns + back.column_of(x), low.active, high.active);
+        T* to = dgate_up + row * 2 * inner + stripe * P::kColumns + gate_up.column_of(2 * x);
+        store_two(to, low.dgate, high.dgate);
+        store_two(to + 8, low.dup, high.dup);
+      }
+    }
+  }
 }
 
-cudaError_t mlp_out(const void* active, const void* w_out, const void* h, void* y, int64_t rows, int64_t channels,
-                    int64_t inner, float eps, cudaStream_t stream) {
+}  // namespace
+
+cudaError_t mlp_in(Type type, const void* h, const void* w_in, void* active, int64_t rows, int64_t channels,
+                   int64_t inner, cudaStream_t stream) {
+  if (rows == 0) return cudaSuccess;
+  if (channels % 64 || inner % 64) return cudaErrorInvalidValue;
+  return with_half_type(type, [&](auto value) {
+    using T = decltype(value);
+    using P = In<T>;
+    const int64_t blocks = (rows + P::kRows - 1) / P::kRows * (2 * inner / P::kColumns);
+    return launch(in_kernel<T>, blocks, P::kThreads, sizeof(typename P::Shared), stream, static_cast<const T*>(h),
+                  static_cast<const T*>(w_in), static_cast<T*>(active), rows, channels, inner);
+  });
+}
+
+cudaError_t mlp_out(Type type, const void* active, const void* w_out, const void* h, void* y, float* rstd, int64_t rows,
+                    int64_t channels, int64_t inner, float eps, cudaStream_t stream) {
   if (rows == 0) return cudaSuccess;
   if (inner % 32) return cudaErrorInvalidValue;
-  const auto run = [&](auto wide) {
-    using P = Out<wide()>;
-    return launch(out_kernel<wide()>, (rows + P::kRows - 1) / P::kRows, P::kThreads, sizeof(typename P::Shared), stream,
-                  static_cast<const Bf16*>(active), static_cast<const Bf16*>(w_out), static_cast<const Bf16*>(h),
-                  static_cast<Bf16*>(y), rows, inner, eps);
-  };
-  switch (channels) {
-    case 128: return run(std::integral_constant<int, 2>{});
-    case 256: return run(std::integral_constant<int, 4>{});
-    case 384: return run(std::integral_constant<int, 6>{});
-    case 512: return run(std::integral_constant<int, 8>{});
-    default: return cudaErrorInvalidValue;
-  }
+  return with_half_type(type, [&](auto value) {
+    using T = decltype(value);
+    const auto run = [&](auto wide) {
+      using P = Out<T, wide()>;
+      return launch(out_kernel<T, wide()>, (rows + P::kRows - 1) / P::kRows, P::kThreads, sizeof(typename P::Shared),
+                    stream, static_cast<const T*>(active), static_cast<const T*>(w_out), static_cast<const T*>(h),
+                    static_cast<T*>(y), rstd, rows, inner, eps);
+    };
+    switch (channels) {
+      case 128: return run(std::integral_constant<int, 2>{});
+      case 256: return run(std::integral_constant<int, 4>{});
+      case 384: return run(std::integral_constant<int, 6>{});
+      case 512: return run(std::integral_constant<int, 8>{});
+      default: return cudaErrorInvalidValue;
+    }
+  });
+}
+
+cudaError_t mlp_in_bwd(Type type, const void* d, const void* h, const void* w_in, const void* w_out, void* active,
+                       void* dgate_up, int64_t rows, int64_t channels, int64_t inner, cudaStream_t stream) {
+  if (rows == 0) return cudaSuccess;
+  if (channels % 64 || inner % 64) return cudaErrorInvalidValue;
+  return with_half_type(type, [&](auto value) {
+    using T = decltype(value);
+    using P = In<T>;
+    constexpr size_t kShared = std::max(sizeof(typename P::Shared), sizeof(typename Back<T>::Shared));
+    const int64_t blocks = (rows + P::kRows - 1) / P::kRows * (inner / Back<T>::kColumns);
+    return launch(in_bwd_kernel<T>, blocks, P::kThreads, kShared, stream, static_cast<const T*>(d),
+                  static_cast<const T*>(h), static_cast<const T*>(w_in), static_cast<const T*>(w_out),
+                  static_cast<T*>(active), static_cast<T*>(dgate_up), rows, channels, inner);
+  });
 }
 
 }  // namespace cuda

@@ -1,5 +1,5 @@
-// y = norm(h + down silu(gate h) (up h)) over tokens, h = z + injection, in one kernel: a block holds 128 channels of one
-// sample, a warp 32 of them. With channels as the products' rows, each warp needs only its own channels all along:
+// y = norm(h + down silu(gate h) (up h)) over tokens, h = z + injection, in one kernel: a block holds 128 channels of
+// one sample, a warp 32 of them. With channels as the products' rows, each warp needs only its own channels all along:
 // h stays in registers as A of the first product, gate and up become A of the second without leaving them, and a
 // channel's norm is a sum over four lanes. Only weights pass through shared memory, 32 inner units at a time.
 //
@@ -19,19 +19,19 @@ constexpr int kInner = 32;      // inner units a step
 constexpr int kStateStride = kChannels + 8, kOutStride = kInner + 8;
 
 // kTokens: tokens, padded to 16.
-template <int kTokens>
+template <class T, int kTokens>
 struct Shared {
   static constexpr int kInStride = kTokens + 8;
-  Bf16 h[kTokens * kStateStride];
+  T h[kTokens * kStateStride];
   struct {
-    Bf16 in[2 * kInner * kInStride];  // gate and up in turns of 8 rows
-    Bf16 out[kTokens * kOutStride];
+    T in[2 * kInner * kInStride];  // gate and up in turns of 8 rows
+    T out[kTokens * kOutStride];
   } weights[2];
 };
 
 // h = z + injection, zero beyond the last token.
-template <int kTokens>
-__device__ inline void load_state(Bf16* h, const Bf16* z, const Bf16* injection, int64_t tokens, int64_t stride) {
+template <class T, int kTokens>
+__device__ inline void load_state(T* h, const T* z, const T* injection, int64_t tokens, int64_t stride) {
   for (int i = int(threadIdx.x) * 8; i < kTokens * kChannels; i += kThreads * 8) {
     const int token = i / kChannels, channel = i % kChannels;
     float value[8] = {};
@@ -48,14 +48,14 @@ __device__ inline void load_state(Bf16* h, const Bf16* z, const Bf16* injection,
   }
 }
 
-template <int kTokens>
+template <class T, int kTokens>
 __global__ void __launch_bounds__(kThreads)
-    token_mixer_kernel(const Bf16* __restrict__ z, const Bf16* __restrict__ injection, const Bf16* __restrict__ w_in,
-                       const Bf16* __restrict__ w_out, Bf16* __restrict__ y, int64_t tokens, int64_t channels,
-                       int64_t inner, float eps) {
+    token_mixer_kernel(const T* __restrict__ z, const T* __restrict__ injection, const T* __restrict__ w_in,
+                       const T* __restrict__ w_out, T* __restrict__ y, float* __restrict__ rstd,
+                       int64_t tokens, int64_t channels, int64_t inner, float eps) {
   constexpr int kSteps = kTokens / 16;
-  Shared<kTokens>& shared = *dynamic_shared<Shared<kTokens>>();
-  constexpr int kInStride = Shared<kTokens>::kInStride;
+  Shared<T, kTokens>& shared = *dynamic_shared<Shared<T, kTokens>>();
+  constexpr int kInStride = Shared<T, kTokens>::kInStride;
   const int lane = int(threadIdx.x) % kWarp, first = int(threadIdx.x) / kWarp * 16 * kBands;
   const int64_t stripes = channels / kChannels;
   const int64_t at = int64_t(blockIdx.x) / stripes * tokens * channels + int64_t(blockIdx.x) % stripes * kChannels;
@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(kThreads)
     commit();
   };
   fetch(0);
-  load_state<kTokens>(shared.h, z + at, injection ? injection + at : nullptr, tokens, channels);
+  load_state<T, kTokens>(shared.h, z + at, injection ? injection + at : nullptr, tokens, channels);
   __syncthreads();
 
   uint32_t h[kBands][kSteps][4];
@@ -100,8 +100,8 @@ __global__ void __launch_bounds__(kThreads)
           load_b(b, weights.in + (2 * part + 16 * two) * kInStride + k * 16, kInStride, lane);
 #pragma unroll
           for (int band = 0; band < kBands; ++band) {
-            mma(product[band][2 * two], h[band][k], b[0], b[1]);
-            mma(product[band][2 * two + 1], h[band][k], b[2], b[3]);
+            mma<T>(product[band][2 * two], h[band][k], b[0], b[1]);
+            mma<T>(product[band][2 * two + 1], h[band][k], b[2], b[3]);
           }
         }
       }
@@ -113,7 +113,7 @@ __global__ void __launch_bounds__(kThreads)
           const float(&gate)[4] = product[band][i / 2 * 2];
           const float(&up)[4] = product[band][i / 2 * 2 + 1];
           const int low = i % 2 * 2;
-          active[band][i] = pair(silu(gate[low]) * up[low], silu(gate[low + 1]) * up[low + 1]);
+          active[band][i] = pair<T>(silu(gate[low]) * up[low], silu(gate[low + 1]) * up[low + 1]);
         }
       }
 #pragma unroll
@@ -122,8 +122,8 @@ __global__ void __launch_bounds__(kThreads)
         load_b(b, weights.out + k * 16 * kOutStride + part, kOutStride, lane);
 #pragma unroll
         for (int band = 0; band < kBands; ++band) {
-          mma(sum[band][2 * k], active[band], b[0], b[1]);
-          mma(sum[band][2 * k + 1], active[band], b[2], b[3]);
+          mma<T>(sum[band][2 * k], active[band], b[0], b[1]);
+          mma<T>(sum[band][2 * k + 1], active[band], b[2], b[3]);
         }
       }
     }
@@ -135,7 +135,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int band = 0; band < kBands; ++band) {
 #pragma unroll
     for (int low = 0; low < 4; low += 2) {
-      Bf16* column = shared.h + first + band * 16 + low * 4 + lane / 4;
+      T* column = shared.h + first + band * 16 + low * 4 + lane / 4;
       float squares = 0;
 #pragma unroll
       for (int tile = 0; tile < 2 * kSteps; ++tile) {
@@ -147,6 +147,9 @@ __global__ void __launch_bounds__(kThreads)
         }
       }
       const float scale = rsqrtf(lanes_sum<4>(squares) / float(tokens) + eps);
+      if (rstd && lane % 4 == 0) {
+        rstd[int64_t(blockIdx.x) * kChannels + first + band * 16 + low * 4 + lane / 4] = scale;
+      }
 #pragma unroll
       for (int tile = 0; tile < 2 * kSteps; ++tile) {
 #pragma unroll
@@ -159,33 +162,28 @@ __global__ void __launch_bounds__(kThreads)
   __syncthreads();
   for (int i = int(threadIdx.x) * 8; i < int(tokens) * kChannels; i += kThreads * 8) {
     const int token = i / kChannels, channel = i % kChannels;
-    const auto* from = reinterpret_cast<const Pack<Bf16, 8>*>(shared.h + token * kStateStride + channel);
-    *reinterpret_cast<Pack<Bf16, 8>*>(y + at + token * channels + channel) = *from;
+    const auto* from = reinterpret_cast<const Pack<T, 8>*>(shared.h + token * kStateStride + channel);
+    *reinterpret_cast<Pack<T, 8>*>(y + at + token * channels + channel) = *from;
   }
 }
 
 }  // namespace
 
-cudaError_t token_mixer(const void* z, const void* injection, const void* w_in, const void* w_out, void* y,
-                        int64_t batch, int64_t tokens, int64_t channels, int64_t inner, float eps,
+cudaError_t token_mixer(Type type, const void* z, const void* injection, const void* w_in, const void* w_out, void* y,
+                        float* rstd, int64_t batch, int64_t tokens, int64_t channels, int64_t inner, float eps,
                         cudaStream_t stream) {
   if (batch == 0) return cudaSuccess;
   if (channels % kChannels || inner % kInner || tokens < 1) return cudaErrorInvalidValue;
-  const auto run = [&](auto padded) {
-    constexpr int kTokens = padded();
-    return launch(token_mixer_kernel<kTokens>, batch * (channels / kChannels), kThreads, sizeof(Shared<kTokens>),
-                  stream, static_cast<const Bf16*>(z), static_cast<const Bf16*>(injection),
-                  static_cast<const Bf16*>(w_in), static_cast<const Bf16*>(w_out), static_cast<Bf16*>(y), tokens,
-                  channels, inner, eps);
-  };
-  switch (padded_tokens(tokens)) {
-    case 32: return run(std::integral_constant<int, 32>{});
-    case 64: return run(std::integral_constant<int, 64>{});
-    case 96: return run(std::integral_constant<int, 96>{});
-    case 112: return run(std::integral_constant<int, 112>{});
-    case 128: return run(std::integral_constant<int, 128>{});
-    default: return cudaErrorInvalidValue;
-  }
+  return with_half_type(type, [&](auto value) {
+    using T = decltype(value);
+    return with_tokens(tokens, [&](auto padded) {
+      constexpr int kTokens = padded();
+      return launch(token_mixer_kernel<T, kTokens>, batch * (channels / kChannels), kThreads,
+                    sizeof(Shared<T, kTokens>), stream, static_cast<const T*>(z), static_cast<const T*>(injection),
+                    static_cast<const T*>(w_in), static_cast<const T*>(w_out), static_cast<T*>(y), rstd, tokens,
+                    channels, inner, eps);
+    });
+  });
 }
 
 }  // namespace cuda

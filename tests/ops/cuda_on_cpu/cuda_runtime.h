@@ -129,6 +129,7 @@ inline void run_block(int threads) {
 }
 
 inline cudaError_t launch(unsigned blocks, dim3 block, size_t shared, std::function<void()> body) {
+  if (shared > 99 * 1024) return cudaErrorInvalidValue;  // what a block can have on every card since sm_80
   device.body = std::move(body);
   blockDim = block, gridDim = dim3(blocks);
   for (unsigned b = 0; b < blocks; ++b) {

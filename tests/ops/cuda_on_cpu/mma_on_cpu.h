@@ -5,9 +5,11 @@
 namespace trm_fast {
 namespace cuda {
 
-inline float half_of_word(uint32_t word, int i) { return __bfloat162float({uint16_t(word >> 16 * i)}); }
+template <class T>
+float half_of_word(uint32_t word, int i) { return load(reinterpret_cast<const T*>(&word)[i]); }
 
-inline void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+template <class T>
+void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   struct Lane {
     uint32_t a[4], b[2];
   };
@@ -16,8 +18,8 @@ inline void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
     for (int i = 0; i < 4; ++i) {
       const int row = g + i / 2 * 8, column = 2 * t + i % 2;
       for (int k = 0; k < 16; ++k) {
-        const float left = half_of_word(of(row % 8 * 4 + k % 8 / 2).a[row / 8 + k / 8 * 2], k % 2);
-        d[i] += left * half_of_word(of(column * 4 + k % 8 / 2).b[k / 8], k % 2);
+        const float left = half_of_word<T>(of(row % 8 * 4 + k % 8 / 2).a[row / 8 + k / 8 * 2], k % 2);
+        d[i] += left * half_of_word<T>(of(column * 4 + k % 8 / 2).b[k / 8], k % 2);
       }
     }
     return 0;

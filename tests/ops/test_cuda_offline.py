@@ -1,0 +1,28 @@
+"""The matrix kernels compiled for cards that are not here: nothing spills. That their shared memory fits is seen where
+they run (``cuda_on_cpu``)."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+CSRC = Path(__file__).parents[2] / "csrc"
+NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+# Five sizes (mlp_out: four) of two types.
+KERNELS = {"token_mixer": 10, "token_mixer_bwd": 10, "token_mixer_bwd_weights": 10, "mlp": 12}
+
+
+@pytest.mark.skipif(NVCC is None, reason="no nvcc")
+@pytest.mark.parametrize("arch", ["80", "90", "90a"])
+@pytest.mark.parametrize("file", KERNELS)
+def test_nothing_spills(tmp_path, record_property, file, arch):
+    command = [str(NVCC), "-O3", "-std=c++17", f"-I{CSRC}", f"-gencode=arch=compute_{arch},code=sm_{arch}", "-cubin"]
+    command += ["-Xptxas", "-v", "-o", str(tmp_path / "out.cubin"), str(CSRC / "ops" / "cuda" / f"{file}.cu")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    spilled = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", said)
+    record_property("registers", re.findall(r"Used (\d+) registers", said))
+    assert spilled == [("0", "0", "0")] * KERNELS[file]
