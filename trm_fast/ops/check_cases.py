@@ -81,6 +81,7 @@ _MIXER = [(64, 19), (19, 32)]
 _MLP = [(128, 128), (128, 64)]
 _ATTENTION = [(384, 128), (128, 128)]
 _STATE = (2, 19, 128)
+_MASKED = ("cpp", "triton")
 
 CASES: dict[str, list[Case]] = {
     "rms_norm": [
@@ -97,14 +98,12 @@ CASES: dict[str, list[Case]] = {
     "token_mixer": [Case([_STATE, *_MIXER], 3, lambda op, *inputs: op(*inputs))],
     "attention": [
         Case([_STATE, *_ATTENTION], 3, lambda op, *inputs: op(*inputs, heads=2)),
-        Case(
-            [_STATE, *_ATTENTION], 3, lambda op, *w: op(*w[:3], heads=2, mask=w[3], causal=True), _padding, ("triton",)
-        ),
+        Case([_STATE, *_ATTENTION], 3, lambda op, *w: op(*w[:3], heads=2, mask=w[3], causal=True), _padding, _MASKED),
     ],
     "latent_step": [
         Case([_STATE, _STATE, *_MIXER, *_MLP], 6, lambda op, *inputs: _network(op, *inputs, states=2)),
         *(
-            Case([_STATE, _STATE, *first, *_MLP], 6, partial(_masked_step, heads=heads), _padding, ("triton",))
+            Case([_STATE, _STATE, *first, *_MLP], 6, partial(_masked_step, heads=heads), _padding, _MASKED)
             for heads, first in ((0, _MIXER), (2, _ATTENTION))
         ),
     ],
