@@ -1,19 +1,43 @@
 #include <cmath>
+#include <limits>
 
 #include "ops/recursion.h"
 
 namespace trm_fast {
 namespace {
 
-constexpr int64_t kQueries = 128;  // a block of queries' scores: whole rows, so softmax needs no second pass
+// A block of queries' scores: whole rows, so softmax needs no second pass. Smaller in causal order, where a block takes
+// the keys up to its last query and half of those of its own queries for nothing.
+constexpr int64_t kQueries = 128, kCausalQueries = 64;
 
+// What the queries of one sample have before them.
+struct Seen {
+  const bool* there;  // by token; null: all of them
+  int64_t keys;       // up to the last one that is there, which are the columns of scores
+  bool holes;         // whether some of these are padding
+};
+
+float dot(const float* a, const float* b, int64_t count) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < count; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+void add_scaled(const float* x, float scale, int64_t count, float* to) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) to[i] += scale * x[i];
+}
+
+// Padding is seen by itself alone: as a query it has a key of its own, which stands in no column.
 // Keeps queries, keys (both rotated), values and the heads' output side by side: rows of 4 D.
 class Attention final : public Layer {
  public:
   Attention(const Sizes& sizes, const float* w_in, const float* w_out, int64_t heads, const float* cos,
-            const float* sin)
+            const float* sin, bool causal)
       : Layer(sizes, w_in, w_out, sizes.channels), L(sizes.tokens), D(sizes.channels), heads_(heads),
-        width_(D / heads), blocks_(divided(L, kQueries)), padded_(rounded(L, kPanel)),
+        width_(D / heads), causal_(causal), queries_(std::min(causal ? kCausalQueries : kQueries, L)),
+        blocks_(divided(L, queries_)), padded_(rounded(L, kPanel)),
         scale_(float(1 / std::sqrt(double(width_)))), cos_(cos), sin_(sin) {}
 
   int64_t packed_size() const override { return D * (panels(3 * D) + panels(D)); }
@@ -37,10 +61,10 @@ class Attention final : public Layer {
   int64_t kept_size() const override { return 4 * sizes_.sample(); }
   int64_t rstd_size() const override { return sizes_.tokens; }
   int64_t work_size() const override { return kept_size(); }
-  int64_t forward_scratch(int64_t) const override { return block_size() + factor_size(); }
+  int64_t forward_scratch(int64_t) const override { return block_size() + kQueries + 2 * factor_size(); }
   int64_t backward_scratch(int64_t samples) const override {
     const int64_t count = rows(samples);
-    return count * 7 * D + std::max(count * gemm_.width, 3 * block_size() + 5 * factor_size());
+    return count * 7 * D + std::max(count * gemm_.width, 3 * block_size() + 2 * kQueries + 5 * factor_size());
   }
 
   int64_t phases() const override { return 3; }
@@ -49,13 +73,10 @@ class Attention final : public Layer {
   }
 
   void forward(const Forward& f, int64_t phase, int64_t begin, int64_t end, float* scratch) const override {
+    if (phase == 1) return attend(f, begin, end, scratch);
     for (int64_t unit = begin; unit < end; ++unit) {
-      if (phase == 1) {
-        attend(f, unit, scratch);
-      } else {
-        const int64_t first = unit * f.tile_rows, count = std::min(f.tile_rows, rows(f.samples) - first);
-        phase == 0 ? project(f, first, count) : join(f, first, count);
-      }
+      const int64_t first = unit * f.tile_rows, count = std::min(f.tile_rows, rows(f.samples) - first);
+      phase == 0 ? project(f, first, count) : join(f, first, count);
     }
   }
 
@@ -67,10 +88,12 @@ class Attention final : public Layer {
     kernels<RmsNormKernels<float>>().bwd(b.d, b.y, b.rstd, b.d, {count, D, 1}, 0, count);
     gemm_.multiply({b.d, D, 0, 0}, right(b.packed + 3 * D * panels(D), D), count, D, D, false, dout, D);
     weight_gradient(b.d, D, D, b.kept + 3 * D, 4 * D, count, left, work, dw_out);
+    if (adds(b.there)) std::fill_n(dqkv, count * 3 * D, 0.0f);
     for (int64_t sample = 0; sample < b.samples; ++sample) {
+      const Seen sight = seen(b.there, sample);
       for (int64_t head = 0; head < heads_; ++head) {
         const int64_t row = sample * L, at = head * width_;
-        attend_bwd(b.kept + row * 4 * D + at, dout + row * D + at, dqkv + row * 3 * D + at, work);
+        attend_bwd(sight, adds(b.there), b.kept + row * 4 * D + at, dout + row * D + at, dqkv + row * 3 * D + at, work);
       }
     }
     if (cos_) {
@@ -82,9 +105,21 @@ class Attention final : public Layer {
   }
 
  private:
-  int64_t block_size() const { return std::min(kQueries, L) * padded_; }
+  int64_t block_size() const { return queries_ * padded_; }
   // Keys or values of one head as a right factor.
   int64_t factor_size() const { return std::max(width_ * padded_, L * panels(width_)); }
+
+  // Whether a block of queries leaves keys out, whose gradients then are sums that begin with zero.
+  bool adds(const bool* there) const { return causal_ || there; }
+
+  Seen seen(const bool* there, int64_t sample) const {
+    if (!there) return {nullptr, L, false};
+    there += sample * L;
+    int64_t keys = L;
+    while (keys > 1 && !there[keys - 1]) --keys;
+    const bool holes = std::find(there, there + keys, false) != there + keys;
+    return {holes || keys < L ? there : nullptr, keys, holes};
+  }
 
   // dw (n, D) += dyT x over `count` rows.
   void weight_gradient(const float* dy, int64_t n, int64_t ldy, const float* x, int64_t ldx, int64_t count,
@@ -106,21 +141,42 @@ class Attention final : public Layer {
     rotate(f.kept + D, 4 * D, cos_, sin_, L, heads_, width_, first, first + count);
   }
 
-  void attend(const Forward& f, int64_t unit, float* scores) const {
-    const int64_t query = unit % blocks_ * kQueries, count = std::min(kQueries, L - query);
-    const int64_t head = unit / blocks_ % heads_, sample = unit / blocks_ / heads_;
-    float* q = f.kept + sample * kept_size() + head * width_;
-    float* factor = scores + block_size();
-    probabilities(q, query, count, pack_right({q + D, 1, 4 * D}, width_, L, factor), scores);
-    const Right values = pack_right({q + 2 * D, 4 * D, 1}, L, width_, factor);
-    gemm_.multiply({scores, padded_, 0, 0}, values, count, width_, L, false, q + query * 4 * D + 3 * D, 4 * D);
+  void attend(const Forward& f, int64_t begin, int64_t end, float* scores) const {
+    float *own = scores + block_size(), *keys = own + kQueries, *values = keys + factor_size();
+    Seen sight{};
+    Right keys_t{}, right{};
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const int64_t query = unit % blocks_ * queries_, count = std::min(queries_, L - query);
+      const int64_t head = unit / blocks_ % heads_, sample = unit / blocks_ / heads_;
+      float* q = f.kept + sample * kept_size() + head * width_;
+      if (unit == begin || !query) {
+        sight = seen(f.there, sample);
+        keys_t = pack_right({q + D, 1, 4 * D}, width_, sight.keys, keys);
+        right = pack_right({q + 2 * D, 4 * D, 1}, sight.keys, width_, values);
+      }
+      const int64_t columns = probabilities(sight, q, query, count, keys_t, scores, own);
+      float* out = q + query * 4 * D + 3 * D;
+      gemm_.multiply({scores, padded_, 0, 0}, right, count, width_, columns, false, out, 4 * D);
+      if (!sight.there) continue;
+      for (int64_t i = 0; i < count; ++i) add_scaled(out + i * 4 * D - D, own[i], width_, out + i * 4 * D);
+    }
   }
 
-  // Of some queries; rows `padded_` apart.
-  void probabilities(const float* q, int64_t query, int64_t count, const Right& keys, float* p) const {
-    gemm_.multiply({q + query * 4 * D, 4 * D, 0, 0}, keys, count, rounded(L, gemm_.width / 2), width_, false, p,
-                   padded_);
-    kernels<AttentionKernels<float>>().softmax(p, count, L, padded_, scale_);
+  // Of some queries; rows `padded_` apart, those of their own keys in `own`. Returns how many columns they have.
+  int64_t probabilities(const Seen& sight, const float* q, int64_t query, int64_t count, const Right& keys, float* p,
+                        float* own) const {
+    const int64_t columns = causal_ ? std::min(sight.keys, query + count) : sight.keys;
+    q += query * 4 * D;
+    gemm_.multiply({q, 4 * D, 0, 0}, keys, count, rounded(columns, gemm_.width / 2), width_, false, p, padded_);
+    for (int64_t i = 0; sight.there && i < count; ++i, q += 4 * D) {
+      own[i] = sight.there[query + i] ? -std::numeric_limits<float>::infinity() : dot(q, q + D, width_);
+    }
+    kernels<AttentionKernels<float>>().softmax(p, count, columns, padded_, scale_, view(sight, query, own));
+    return columns;
+  }
+
+  Sight<float> view(const Seen& sight, int64_t query, float* own) const {
+    return {causal_ ? query + 1 : L, sight.holes ? sight.there : nullptr, sight.there ? own : nullptr};
   }
 
   void join(const Forward& f, int64_t first, int64_t count) const {
@@ -130,32 +186,48 @@ class Attention final : public Layer {
     kernels<RmsNormKernels<float>>().fwd(y, f.h + first * D, y, f.rstd + first, {count, D, 1}, sizes_.eps, 0, count);
   }
 
-  // One head of one sample; the probabilities are computed again.
-  void attend_bwd(const float* q, const float* dout, float* dq, float* p) const {
-    const int64_t wide = 4 * D, narrow = 3 * D, columns = rounded(L, gemm_.width / 2);
-    float *dp = p + block_size(), *transposed = dp + block_size(), *factor = transposed + block_size();
-    const Right keys_t = pack_right({q + D, 1, wide}, width_, L, factor);
-    const Right keys = pack_right({q + D, wide, 1}, L, width_, factor += factor_size());
-    const Right values_t = pack_right({q + 2 * D, 1, wide}, width_, L, factor += factor_size());
+  // One head of one sample; the probabilities are computed again. `adds`: dq begins with zeros.
+  void attend_bwd(const Seen& sight, bool adds, const float* q, const float* dout, float* dq, float* p) const {
+    const int64_t wide = 4 * D, narrow = 3 * D, keys_count = sight.keys;
+    float *dp = p + block_size(), *transposed = dp + block_size(), *own = transposed + block_size();
+    float *down = own + kQueries, *factor = down + kQueries;
+    const Right keys_t = pack_right({q + D, 1, wide}, width_, keys_count, factor);
+    const Right keys = pack_right({q + D, wide, 1}, keys_count, width_, factor += factor_size());
+    const Right values_t = pack_right({q + 2 * D, 1, wide}, width_, keys_count, factor += factor_size());
     factor += factor_size();
-    for (int64_t query = 0; query < L; query += kQueries) {
-      const int64_t count = std::min(kQueries, L - query);
+    for (int64_t query = 0; query < L; query += queries_) {
+      const int64_t count = std::min(queries_, L - query);
+      const bool add = adds || query > 0;
+      const float *q_block = q + query * wide, *dout_block = dout + query * D;
+      float* dq_block = dq + query * narrow;
       const Left left{transposed, 0, 0, count};
-      probabilities(q, query, count, keys_t, p);
-      gemm_.pack_left({p, 1, padded_}, L, count, transposed);
-      const Right dout_right = pack_right({dout + query * D, D, 1}, count, width_, factor);
-      gemm_.multiply(left, dout_right, L, width_, count, query > 0, dq + 2 * D, narrow);
-      gemm_.multiply({dout + query * D, D, 0, 0}, values_t, count, columns, width_, false, dp, padded_);
-      kernels<AttentionKernels<float>>().softmax_bwd(dp, p, count, L, padded_, scale_);
-      gemm_.multiply({dp, padded_, 0, 0}, keys, count, width_, L, false, dq + query * narrow, narrow);
-      gemm_.pack_left({dp, 1, padded_}, L, count, transposed);
-      const Right queries = pack_right({q + query * wide, wide, 1}, count, width_, factor + factor_size());
-      gemm_.multiply(left, queries, L, width_, count, query > 0, dq + D, narrow);
+      const int64_t columns = probabilities(sight, q, query, count, keys_t, p, own);
+      gemm_.pack_left({p, 1, padded_}, columns, count, transposed);
+      const Right dout_right = pack_right({dout_block, D, 1}, count, width_, factor);
+      gemm_.multiply(left, dout_right, columns, width_, count, add, dq + 2 * D, narrow);
+      gemm_.multiply({dout_block, D, 0, 0}, values_t, count, rounded(columns, gemm_.width / 2), width_, false, dp,
+                     padded_);
+      for (int64_t i = 0; sight.there && i < count; ++i) {
+        down[i] = dot(dout_block + i * D, q_block + i * wide + 2 * D, width_);
+      }
+      kernels<AttentionKernels<float>>().softmax_bwd(dp, p, count, columns, padded_, scale_, view(sight, query, own),
+                                                     down);
+      gemm_.multiply({dp, padded_, 0, 0}, keys, count, width_, columns, false, dq_block, narrow);
+      gemm_.pack_left({dp, 1, padded_}, columns, count, transposed);
+      const Right queries = pack_right({q_block, wide, 1}, count, width_, factor + factor_size());
+      gemm_.multiply(left, queries, columns, width_, count, add, dq + D, narrow);
+      for (int64_t i = 0; sight.there && i < count; ++i, q_block += wide, dq_block += narrow) {
+        add_scaled(q_block + D, down[i], width_, dq_block);
+        add_scaled(q_block, down[i], width_, dq_block + D);
+        add_scaled(dout_block + i * D, own[i], width_, dq_block + 2 * D);
+      }
     }
   }
 
   int64_t L, D;
-  int64_t heads_, width_, blocks_, padded_;
+  int64_t heads_, width_;
+  bool causal_;
+  int64_t queries_, blocks_, padded_;
   float scale_;
   const float* cos_;
   const float* sin_;
@@ -164,25 +236,27 @@ class Attention final : public Layer {
 }  // namespace
 
 std::unique_ptr<Layer> make_attention(const Sizes& sizes, const float* w_in, const float* w_out, int64_t heads,
-                                      const float* cos, const float* sin) {
-  return std::make_unique<Attention>(sizes, w_in, w_out, heads, cos, sin);
+                                      const float* cos, const float* sin, bool causal) {
+  return std::make_unique<Attention>(sizes, w_in, w_out, heads, cos, sin, causal);
 }
 
 namespace {
 
 std::tuple<Tensor, Tensor> fwd_cpu(const Tensor& h, const Tensor& qkv, const Tensor& out, int64_t heads,
-                                   const MaybeTensor& cos, const MaybeTensor& sin, double eps, bool keep) {
-  Network net("attention", h, eps);
-  net.add_attention(qkv, out, heads, cos, sin);
+                                   const MaybeTensor& cos, const MaybeTensor& sin, double eps, bool keep,
+                                   const MaybeTensor& mask, bool causal) {
+  Network net("attention", h, eps, mask);
+  net.add_attention(qkv, out, heads, cos, sin, causal);
   const States states = recursion_fwd(net, kOnce, std::nullopt, h, std::nullopt, 1, keep);
   return {states.z, states.saved};
 }
 
 std::tuple<Tensor, Tensor, Tensor> bwd_cpu(const Tensor& dy, const Tensor& h, const Tensor& saved,
                                            const Tensor& qkv, const Tensor& out, int64_t heads,
-                                           const MaybeTensor& cos, const MaybeTensor& sin, double eps) {
-  Network net("attention", h, eps);
-  net.add_attention(qkv, out, heads, cos, sin);
+                                           const MaybeTensor& cos, const MaybeTensor& sin, double eps,
+                                           const MaybeTensor& mask, bool causal) {
+  Network net("attention", h, eps, mask);
+  net.add_attention(qkv, out, heads, cos, sin, causal);
   const Gradients g = recursion_bwd(net, kOnce, std::nullopt, dy, h, saved);
   return {g.dz, g.dweights[0], g.dweights[1]};
 }
@@ -192,12 +266,11 @@ std::tuple<Tensor, Tensor, Tensor> bwd_cpu(const Tensor& dy, const Tensor& h, co
 
 STABLE_TORCH_LIBRARY_FRAGMENT(trm_fast, m) {
   m.def(
-      "attention_fwd(Tensor h, Tensor qkv, Tensor out, int heads, Tensor? cos, Tensor? sin, float eps, bool keep) "
-      "-> (Tensor y, Tensor saved)");
+      "attention_fwd(Tensor h, Tensor qkv, Tensor out, int heads, Tensor? cos, Tensor? sin, float eps, bool keep, "
+      "Tensor? mask, bool causal) -> (Tensor y, Tensor saved)");
   m.def(
       "attention_bwd(Tensor dy, Tensor h, Tensor saved, Tensor qkv, Tensor out, int heads, Tensor? cos, Tensor? sin, "
-      "float eps) -> "
-      "(Tensor dh, Tensor dqkv, Tensor dout)");
+      "float eps, Tensor? mask, bool causal) -> (Tensor dh, Tensor dqkv, Tensor dout)");
 }
 STABLE_TORCH_LIBRARY_IMPL(trm_fast, CPU, m) {
   m.impl("attention_fwd", TORCH_BOX(&trm_fast::fwd_cpu));

@@ -44,14 +44,24 @@ struct SwiGluKernels {
   void (*bwd_recompute)(T* dout, const T* gate_up, T* dgate_up, int64_t half, int64_t begin, int64_t end);
 };
 
+// What rows of scores see. Row i: the first `first + i` columns, or all if that is more; of those the columns that are
+// `there` (null: all); and, unless `own` is null, a key that stands in no column: own[i] is its score, -infinity where
+// there is none, and becomes its probability. A row sees at least one column or its own key.
+template <class T>
+struct Sight {
+  int64_t first;
+  const bool* there;
+  T* own;
+};
+
 // The parts of attention beside its products. scores (rows, columns), rows `step` apart, become probabilities in place,
-// dprobabilities become dscores. rotate: units are rows of x, `stride` apart, each `heads` x `width`;
-// cos and sin (tokens, width).
+// dprobabilities become dscores; what a row does not see becomes zero. `down` (rows): the gradient of `own`, in place.
+// rotate: units are rows of x, `stride` apart, each `heads` x `width`; cos and sin (tokens, width).
 template <class T>
 struct AttentionKernels {
-  void (*softmax)(T* scores, int64_t rows, int64_t columns, int64_t step, T scale);
-  void (*softmax_bwd)(T* dprobabilities, const T* probabilities, int64_t rows, int64_t columns, int64_t step,
-                      T scale);
+  void (*softmax)(T* scores, int64_t rows, int64_t columns, int64_t step, T scale, const Sight<T>&);
+  void (*softmax_bwd)(T* dprobabilities, const T* probabilities, int64_t rows, int64_t columns, int64_t step, T scale,
+                      const Sight<T>&, T* down);
   void (*rotate)(T* x, int64_t stride, const T* cos, const T* sin, int64_t tokens, int64_t heads, int64_t width,
                  int64_t begin, int64_t end);
   void (*rotate_bwd)(T* x, int64_t stride, const T* cos, const T* sin, int64_t tokens, int64_t heads, int64_t width,

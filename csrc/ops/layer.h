@@ -32,6 +32,7 @@ struct Forward {
   int64_t samples, tile_rows;
   bool keep;            // for a backward: `kept` is filled
   const float* packed;  // the weights, by pack()
+  const bool* there;    // (samples, tokens), false on padding; null: all tokens are there
   const float* h;
   float* y;
   float* kept;          // kept_size() a sample if `keep`, else work_size() a sample
@@ -41,6 +42,7 @@ struct Forward {
 struct Backward {
   int64_t samples;
   const float* packed;  // the weights, by pack_backward()
+  const bool* there;
   const float* h;
   const float* y;
   const float* kept;
@@ -63,6 +65,9 @@ class Layer {
   // The weights' gradients in an order of the layer's own, and in the weights' order.
   virtual int64_t gradient_size() const = 0;
   virtual void unpack_gradient(const float* gradient, float* dw_in, float* dw_out) const = 0;
+
+  // Whether padding must be zero in `h`; its gradient then is zero, too.
+  virtual bool zero_padding() const { return false; }
 
   // Floats a sample.
   virtual int64_t kept_size() const = 0;
@@ -103,7 +108,8 @@ std::unique_ptr<Layer> make_mlp(const Sizes&, const float* w_in, const float* w_
 // SwiGLU over tokens: w_in (2 inner, L), w_out (L, inner); the norm runs over tokens, too.
 std::unique_ptr<Layer> make_token_mixer(const Sizes&, const float* w_in, const float* w_out, int64_t inner);
 // Multi-head attention: w_in (3 D, D) queries, keys, values, w_out (D, D). cos and sin (L, D / heads), or null.
+// `causal`: no token sees later ones. Padding is seen by itself alone.
 std::unique_ptr<Layer> make_attention(const Sizes&, const float* w_in, const float* w_out, int64_t heads,
-                                      const float* cos, const float* sin);
+                                      const float* cos, const float* sin, bool causal);
 
 }  // namespace trm_fast

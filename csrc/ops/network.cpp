@@ -4,7 +4,7 @@
 
 namespace trm_fast {
 
-Network::Network(const char* op, const Tensor& state, double eps) : op(op) {
+Network::Network(const char* op, const Tensor& state, double eps, const MaybeTensor& mask) : op(op) {
   const bool half = state.scalar_type() == ScalarType::BFloat16;
   STD_TORCH_CHECK(state.dim() == 3 && (half || state.scalar_type() == ScalarType::Float), op,
                   ": the state must be (B, L, D) in float32 or bfloat16");
@@ -13,6 +13,12 @@ Network::Network(const char* op, const Tensor& state, double eps) : op(op) {
   STD_TORCH_CHECK(sizes.products, op, ": bfloat16 needs avx512_bf16, and the kernels run as ",
                   isa_name(current_isa()));
   STD_TORCH_CHECK(sizes.tokens > 0 && sizes.channels > 0, op, ": no tokens or no channels");
+  if (!mask) return;
+  STD_TORCH_CHECK(mask->scalar_type() == ScalarType::Bool && mask->dim() == 2 && mask->size(0) == batch &&
+                      mask->size(1) == sizes.tokens && mask->is_cpu(),
+                  op, ": the mask must be bool and (B, L)");
+  held_.push_back(dense(*mask));
+  there = read<bool>(held_.back());
 }
 
 const float* Network::hold(const Tensor& tensor, std::initializer_list<int64_t> shape, bool table) {
@@ -38,23 +44,24 @@ void Network::add_token_mixer(const Tensor& gate_up, const Tensor& down) {
 }
 
 void Network::add_attention(const Tensor& qkv, const Tensor& out, int64_t heads, const MaybeTensor& cos,
-                            const MaybeTensor& sin) {
+                            const MaybeTensor& sin, bool causal) {
   const int64_t L = sizes.tokens, D = sizes.channels;
   STD_TORCH_CHECK(heads > 0 && D % heads == 0, op, ": the channels do not divide among the heads");
   STD_TORCH_CHECK(!cos == !sin && (!cos || D / heads % 2 == 0), op,
                   ": rotary positions need cos and sin and an even number of channels a head");
   const float* cosines = cos ? hold(*cos, {L, D / heads}, true) : nullptr;
   const float* sines = sin ? hold(*sin, {L, D / heads}, true) : nullptr;
-  layers.push_back(make_attention(sizes, hold(qkv, {3 * D, D}), hold(out, {D, D}), heads, cosines, sines));
+  layers.push_back(make_attention(sizes, hold(qkv, {3 * D, D}), hold(out, {D, D}), heads, cosines, sines, causal));
   weights.insert(weights.end(), {qkv, out});
 }
 
 void Network::add_blocks(const std::vector<Tensor>& list, int64_t heads, const MaybeTensor& cos,
-                         const MaybeTensor& sin) {
+                         const MaybeTensor& sin, bool causal) {
+  STD_TORCH_CHECK(heads || !causal, op, ": a token mixer has no causal order");
   STD_TORCH_CHECK(list.size() % 4 == 0 && !list.empty(), op, ": a block has four weights");
   for (size_t i = 0; i < list.size(); i += 4) {
     if (heads) {
-      add_attention(list[i], list[i + 1], heads, cos, sin);
+      add_attention(list[i], list[i + 1], heads, cos, sin, causal);
     } else {
       add_token_mixer(list[i], list[i + 1]);
     }

@@ -14,8 +14,9 @@ using MaybeTensor = std::optional<Tensor>;
 
 class Network {
  public:
-  // For states of the size of `state` (B, L, D). `op` names the caller in messages.
-  Network(const char* op, const Tensor& state, double eps);
+  // For states of the size of `state` (B, L, D). `op` names the caller in messages; `mask` bool (B, L) says which
+  // tokens are there.
+  Network(const char* op, const Tensor& state, double eps, const MaybeTensor& mask = std::nullopt);
 
   // (2 inner, D) and (D, inner)
   void add_mlp(const Tensor& gate_up, const Tensor& down);
@@ -23,14 +24,16 @@ class Network {
   void add_token_mixer(const Tensor& gate_up, const Tensor& down);
   // (3 D, D) and (D, D); cos and sin (L, D / heads), or neither
   void add_attention(const Tensor& qkv, const Tensor& out, int64_t heads, const MaybeTensor& cos,
-                     const MaybeTensor& sin);
+                     const MaybeTensor& sin, bool causal);
   // Four weights a block: token mixer (heads = 0) or attention, then mlp.
-  void add_blocks(const std::vector<Tensor>& weights, int64_t heads, const MaybeTensor& cos, const MaybeTensor& sin);
+  void add_blocks(const std::vector<Tensor>& weights, int64_t heads, const MaybeTensor& cos, const MaybeTensor& sin,
+                  bool causal);
 
   const char* op;
   int64_t batch;
   ScalarType dtype;
   Sizes sizes;
+  const bool* there = nullptr;  // (batch, tokens); null: all
   std::vector<std::unique_ptr<Layer>> layers;
   std::vector<Tensor> weights;  // two a layer
 

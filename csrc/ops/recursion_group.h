@@ -43,8 +43,23 @@ class Saved {
   std::vector<int64_t> kept_, output_, rstd_;
 };
 
+// Which tokens are there from a sample on; null: all.
+inline const bool* there(const Network& net, int64_t first) {
+  return net.there ? net.there + first * net.sizes.tokens : nullptr;
+}
+
+inline bool clears_padding(const Network& net, size_t layer) { return net.there && net.layers[layer]->zero_padding(); }
+
 inline void add(const float* a, const float* b, float* to, int64_t count) {
   kernels<AddKernels<float>>().add(a, b, to, count);
+}
+
+// Zeros in the places of x (samples, tokens, channels) that are padding.
+inline void clear_padding(const Network& net, int64_t first, int64_t samples, float* x) {
+  const int64_t L = net.sizes.tokens, D = net.sizes.channels;
+  for (int64_t row = 0; row < samples * L; ++row) {
+    if (!net.there[first * L + row]) std::fill_n(x + row * D, D, 0.0f);
+  }
 }
 
 // Shares `workers` pieces of work out among torch's threads, one each.
@@ -126,21 +141,27 @@ class Group {
   const float* sum(int64_t application, const float* a, const float* b) {
     float* to = keep_ ? saved_ + layout_.input(application) + first_ * net_.sizes.sample() : input_;
     add(a, b, to, count_);
+    prepare(to, 0);
     return to;
   }
 
-  // The last layer writes where the state may lie that the first one reads.
+  // The last layer writes where the state may lie that the first one reads, and a state stays what it is at padding.
   const float* apart(const float* z) {
-    if (z != z_out_) return z;
+    if (z != z_out_ && !clears_padding(net_, 0)) return z;
     std::memcpy(input_, z, count_ * sizeof(float));
+    prepare(input_, 0);
     return input_;
+  }
+
+  void prepare(float* h, size_t layer) {
+    if (clears_padding(net_, layer)) clear_padding(net_, first_, samples_, h);
   }
 
   const float* apply(int64_t application, const float* h, float* out) {
     for (size_t i = 0; i < net_.layers.size(); ++i) {
       const Layer& layer = *net_.layers[i];
       float* y = i + 1 == net_.layers.size() ? out : i % 2 ? odd_ : even_;
-      Forward f{samples_, tile_rows_, keep_, packed_[i], h, y, work_, rstd_};
+      Forward f{samples_, tile_rows_, keep_, packed_[i], there(net_, first_), h, y, work_, rstd_};
       if (keep_) {
         f.y = saved_ + layout_.output(application, i) + first_ * net_.sizes.sample();
         f.kept = saved_ + layout_.kept(application, i) + first_ * layer.kept_size();
@@ -157,6 +178,7 @@ class Group {
           });
         }
       }
+      if (i + 1 < net_.layers.size()) prepare(f.y, i + 1);
       h = f.y;
     }
     return h;
@@ -192,7 +214,7 @@ class GroupBackward {
   static int64_t scratch_size(const Network& net, int64_t samples) {
     int64_t largest = 0;
     for (const auto& layer : net.layers) largest = std::max(largest, layer->backward_scratch(samples));
-    return aligned(largest);
+    return aligned(samples * net.sizes.sample()) + aligned(largest);
   }
 
   void run() {
@@ -219,17 +241,23 @@ class GroupBackward {
       const Layer& layer = *net_.layers[i];
       const int64_t at = first_ * net_.sizes.sample();
       const float* saved = memory_.saved;
-      const float* h = i ? saved + layout_.output(application, i - 1) + at : input(application) + at;
-      layer.backward({samples_, memory_.packed[i], h, saved + layout_.output(application, i) + at,
+      const float* h = i ? saved + layout_.output(application, i - 1) + at : input(application);
+      layer.backward({samples_, memory_.packed[i], there(net_, first_), h, saved + layout_.output(application, i) + at,
                       saved + layout_.kept(application, i) + first_ * layer.kept_size(),
                       saved + layout_.rstd(application, i) + first_ * layer.rstd_size(), d, memory_.gradients[i]},
-                     scratch_);
+                     scratch_ + aligned(count_));
+      if (clears_padding(net_, i)) clear_padding(net_, first_, samples_, d);
     }
   }
 
   const float* input(int64_t application) const {
-    if (cycle_.injects(application)) return memory_.saved + layout_.input(application);
-    return application ? memory_.saved + layout_.output(application - 1, int64_t(net_.layers.size()) - 1) : memory_.z;
+    const int64_t at = first_ * net_.sizes.sample(), last = int64_t(net_.layers.size()) - 1;
+    if (cycle_.injects(application)) return memory_.saved + layout_.input(application) + at;
+    const float* z = (application ? memory_.saved + layout_.output(application - 1, last) : memory_.z) + at;
+    if (!clears_padding(net_, 0)) return z;
+    std::memcpy(scratch_, z, count_ * sizeof(float));
+    clear_padding(net_, first_, samples_, scratch_);
+    return scratch_;
   }
 
   const Network& net_;

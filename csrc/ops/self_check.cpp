@@ -2,6 +2,7 @@
 // process: a compiler's or a machine's fault then costs speed, not answers.
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <vector>
 
 #include "ops/isa.h"
@@ -89,9 +90,16 @@ std::vector<float> single_results(Isa isa) {
 
   const auto& attention = kernels<AttentionKernels<float>>(isa);
   std::vector<float> p = x, dp = dy, q = x;
-  attention.softmax(p.data(), kRows, kSize, kSize, 0.3f);
-  attention.softmax_bwd(dp.data(), p.data(), kRows, kSize, kSize, 0.3f);
-  keep(p), keep(dp);
+  std::unique_ptr<bool[]> there(new bool[kSize]);
+  for (int64_t i = 0; i < kSize; ++i) there[i] = i % 3 != 1;
+  std::vector<float> own = wave<float>(kRows, 0.9), down = wave<float>(kRows, 0.8);
+  for (const Sight<float>& sight : {Sight<float>{kSize, nullptr, nullptr}, {kSize / 2, there.get(), own.data()}}) {
+    attention.softmax(p.data(), kRows, kSize, kSize, 0.3f, sight);
+    attention.softmax_bwd(dp.data(), p.data(), kRows, kSize, kSize, 0.3f, sight, down.data());
+    keep(p), keep(dp);
+    p = x;
+  }
+  keep(own), keep(down);
   for (const auto rotate : {attention.rotate, attention.rotate_bwd}) {
     rotate(q.data(), kSize, x.data(), dy.data(), 2, kHeads, kWidth, 0, kRows);
     keep(q);

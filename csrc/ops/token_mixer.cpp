@@ -34,6 +34,7 @@ class TokenMixer final : public Layer {
     }
   }
 
+  bool zero_padding() const override { return true; }
   int64_t kept_size() const override { return 2 * inner_ * rounded(D, kPanel); }
   int64_t rstd_size() const override { return D; }
   int64_t forward_scratch(int64_t) const override { return (L + inner_) * kForwardTile; }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
+from trm_fast import ops
 from trm_fast.nn import TRM, TRMConfig
 
 TINY: dict[str, Any] = {
@@ -68,3 +71,23 @@ def model(seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any) -> 
 
 def tokens(rows: int, seed: int = 0) -> Tensor:
     return torch.randint(1, TINY["vocab_size"], (rows, TINY["seq_len"]), generator=torch.Generator().manual_seed(seed))
+
+
+def kernels_agree(net: TRM, loss: Callable[[], Tensor]) -> None:
+    """The fused recursion is taken where the model has one, and gives the loss and gradients of plain PyTorch."""
+    if ops.backend.EXTENSION_MISSING:
+        pytest.skip(ops.backend.EXTENSION_MISSING)
+    results, layers = [], []
+    net.net.register_forward_hook(lambda *_: layers.append(ops.backend.select("latent_recursion", net.z_init)))
+    for name in ("auto", "reference"):
+        net.zero_grad()
+        with ops.use_backend(name):
+            total = loss()
+            total.backward()
+        results.append({"loss": total.detach()} | {n: p.grad for n, p in net.named_parameters() if p.grad is not None})
+    assert set(layers) == ({"reference"} if net.net.plain else {"cpp", "reference"})
+    assert results[0].keys() == results[1].keys()
+    for name, found in results[0].items():
+        torch.testing.assert_close(
+            found, results[1][name], rtol=1e-3, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}"
+        )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trm_fast.nn import State
 
-from .small import VARIANTS, model, tokens
+from .small import VARIANTS, kernels_agree, model, tokens
 
 MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0], [1, 0, 1, 0, 1, 1]], dtype=torch.bool)
 B = len(MASK)
@@ -39,6 +39,17 @@ def test_padding_is_read_by_nobody(name: str, seed: int) -> None:
     for (logits, q), (other_logits, other_q) in zip(first, second, strict=True):
         assert torch.equal(logits, other_logits)
         assert torch.equal(q, other_q)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_kernels_agree(name: str) -> None:
+    made = model(**VARIANTS[name])
+
+    def loss() -> Tensor:
+        out = made(tokens(B), made.initial_state(B), made.puzzle_rows(None, B), MASK)
+        return made.loss(out, tokens(B, seed=1).where(MASK, -100)).total
+
+    kernels_agree(made, loss)
 
 
 @pytest.mark.parametrize("name", ["mixer", "attention"])

@@ -7,9 +7,12 @@ import math
 import pytest
 import torch
 
+from trm_fast import ops
 from trm_fast.nn import TRM, TRMConfig
 from trm_fast.nn.loss import IGNORE
 from trm_fast.nn.selection_head import ARGUMENTS, RUN_KINDS, SCALE, Selection, _run_cost, _tags
+
+from .small import kernels_agree
 
 CONFIG = TRMConfig(
     inputs="bags", outputs="selection", vocab_size=20, seq_len=12, roles=6, features=3, num_tools=3, num_fields=2,
@@ -145,12 +148,19 @@ def test_gradients_reach_every_parameter_and_every_application() -> None:
             calls.append(output)
 
     net.net.register_forward_hook(keep)
-    out = net(given.pop("inputs"), net.initial_state(B), **given)
+    with ops.use_backend("reference"):  # the fused recursion calls no modules
+        out = net(given.pop("inputs"), net.initial_state(B), **given)
     net.loss(out, LABELS).total.backward()
     assert len(calls) == CONFIG.n_latent_steps + 1
     assert all(call.grad is not None and bool(call.grad.abs().sum() > 0) for call in calls)
     without = [n for n, p in net.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)]
     assert without == []
+
+
+def test_kernels_agree() -> None:
+    net, given = model(), rows()
+    inputs = given.pop("inputs")
+    kernels_agree(net, lambda: net.loss(net(inputs, net.initial_state(B), **given), LABELS).total)
 
 
 def test_a_row_answers_alike_alone_and_among_longer_ones() -> None:

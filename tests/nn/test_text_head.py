@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from trm_fast import ops
 from trm_fast.nn import TRM, TRMConfig
 from trm_fast.nn.loss import IGNORE
 from trm_fast.nn.text_head import Next
+
+from .small import kernels_agree
 
 L, V = 12, 15
 
@@ -121,12 +124,26 @@ def test_gradients_reach_every_parameter_and_every_application() -> None:
     net.net.register_forward_hook(keep)
     ids = torch.randint(1, V, (2, L))
     mask = torch.arange(L) < torch.tensor([[L], [8]])
-    out = net(ids, net.initial_state(2), mask=mask)
+    with ops.use_backend("reference"):  # the fused recursion calls no modules
+        out = net(ids, net.initial_state(2), mask=mask)
     labels = torch.where(mask, ids.roll(-1, 1), IGNORE)
     net.loss(out, labels, weights=mask.float()).total.backward()
     assert len(calls) == net.config.n_latent_steps + 1
     assert all(call.grad is not None and bool(call.grad.abs().sum() > 0) for call in calls)
     assert [n for n, p in net.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)] == []
+
+
+def test_kernels_agree() -> None:
+    net, ids = model(), torch.randint(1, V, (3, L))
+    mask = torch.arange(L) < torch.tensor([[L], [8], [1]])
+    labels = torch.where(mask, ids.roll(-1, 1), IGNORE)
+
+    def loss() -> torch.Tensor:
+        out = net(ids, net.initial_state(3), mask=mask)
+        total: torch.Tensor = net.loss(out, labels, weights=mask.float()).total
+        return total
+
+    kernels_agree(net, loss)
 
 
 def test_the_halting_logit_of_a_causal_model_reads_the_last_token() -> None:

@@ -8,10 +8,13 @@ import math
 import pytest
 import torch
 
+from trm_fast import ops
 from trm_fast.nn import TRM, TRMConfig
 from trm_fast.nn.config import FIXED_KINDS
 from trm_fast.nn.loss import IGNORE
 from trm_fast.nn.tool_heads import LONGEST_SPAN, SlotPrediction, best_spans
+
+from .small import kernels_agree
 
 CONFIG = TRMConfig(
     outputs="slots", vocab_size=20, seq_len=12, roles=5, num_tools=3, num_fields=2, num_values=2, hidden_size=16,
@@ -99,12 +102,24 @@ def test_gradients_reach_every_parameter_and_every_application() -> None:
 
     net.net.register_forward_hook(keep)
     labels = torch.tensor([[1, 0, 1, 1, 2, 1, 3, 1]] * B)
-    out = net(given.pop("inputs"), net.initial_state(B), **given)
+    with ops.use_backend("reference"):  # the fused recursion calls no modules
+        out = net(given.pop("inputs"), net.initial_state(B), **given)
     net.loss(out, labels).total.backward()
     assert len(calls) == CONFIG.n_latent_steps + 1
     assert all(call.grad is not None and bool(call.grad.abs().sum() > 0) for call in calls)
     without = [n for n, p in net.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)]
     assert without == []
+
+
+def test_kernels_agree() -> None:
+    net, given = model(), rows()
+    inputs = given.pop("inputs")
+    kernels_agree(
+        net,
+        lambda: (
+            net.loss(net(inputs, net.initial_state(B), **given), torch.tensor([[1, 0, 1, 1, 2, 1, 3, 1]] * B)).total
+        ),
+    )
 
 
 @pytest.mark.parametrize("positions", ["rope", "learned"])

@@ -7,6 +7,7 @@ from trm_fast import ops
 
 # B, L, D, heads; 150 tokens are more than a block of queries.
 SHAPES = [(2, 97, 64, 4), (3, 81, 20, 2), (1, 150, 24, 3), (1, 1, 2, 1)]
+KINDS = ["whole", "prefixes", "holes", "nothing", "one row padded"]
 
 
 def inputs(random, B, L, D):
@@ -18,11 +19,31 @@ def tables(L, width):
     return angles.cos(), angles.sin()
 
 
+def mask_of(kind, B, L):
+    """Rows of very different lengths, padding anywhere, rows without a token; None where all are there."""
+    random = torch.rand(B, L, generator=torch.Generator().manual_seed(2))
+    return {
+        "whole": None,
+        "prefixes": torch.arange(L) < torch.linspace(1, L, B).long().unsqueeze(1),
+        "holes": random < 0.6,
+        "nothing": random < 0,
+        "one row padded": (torch.arange(B) > 0).unsqueeze(1) | (torch.arange(L) < L // 3),
+    }[kind]
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("rotary", [False, True])
 def test_agrees_with_reference(isa, check, random, shape, rotary):
     B, L, D, heads = shape
     check("attention", *inputs(random, B, L, D), heads, rotary=tables(L, D // heads) if rotary else None)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [*SHAPES, (4, 150, 24, 3)])
+def test_masks_and_causal_order_agree_with_reference(isa, check, random, shape, kind, causal):
+    B, L, D, heads = shape
+    check("attention", *inputs(random, B, L, D), heads, tables(L, D // heads), mask=mask_of(kind, B, L), causal=causal)
 
 
 def test_halves_may_turn_by_different_angles(isa, check, random):
@@ -53,16 +74,19 @@ def test_gradcheck(random):
 
 
 @pytest.mark.parametrize("rotary", [(None, None), tables(9, 10)])
-def test_opcheck(cpp, random, rotary):
+@pytest.mark.parametrize("masking", [(None, False), (mask_of("holes", 2, 9), True)])
+def test_opcheck(cpp, random, rotary, masking):
     h, qkv, out = inputs(random, 2, 9, 20)
+    fwd, bwd = torch.ops.trm_fast.attention_fwd.default, torch.ops.trm_fast.attention_bwd.default
     for keep in (False, True):
-        torch.library.opcheck(torch.ops.trm_fast.attention_fwd.default, (h, qkv, out, 2, *rotary, 1e-5, keep))
-    saved = torch.ops.trm_fast.attention_fwd(h, qkv, out, 2, *rotary, 1e-5, True)[1]
-    torch.library.opcheck(torch.ops.trm_fast.attention_bwd.default, (h, h, saved, qkv, out, 2, *rotary, 1e-5))
+        torch.library.opcheck(fwd, (h, qkv, out, 2, *rotary, 1e-5, keep, *masking))
+    saved = fwd(h, qkv, out, 2, *rotary, 1e-5, True, *masking)[1]
+    torch.library.opcheck(bwd, (h, h, saved, qkv, out, 2, *rotary, 1e-5, *masking))
 
 
-def test_compiles_to_one_graph(cpp, compiled, random):
-    compiled("attention", *inputs(random, 2, 9, 20), 2, rotary=tables(9, 10))
+@pytest.mark.parametrize("mask", [None, mask_of("holes", 2, 9)])
+def test_compiles_to_one_graph(cpp, compiled, random, mask):
+    compiled("attention", *inputs(random, 2, 9, 20), 2, rotary=tables(9, 10), mask=mask, causal=mask is not None)
 
 
 def test_arguments_must_fit(random):
@@ -73,35 +97,42 @@ def test_arguments_must_fit(random):
         ops.attention(h, qkv, out, 2, tables(8, 10))
 
 
-@pytest.mark.parametrize("heads", [1, 2])
-def test_padding_is_as_if_it_were_cut_off(random, heads):
-    """By the row without it, and whatever the padding holds; auto passes over kernels that know no masks."""
-    h, qkv, out = inputs(random, 3, 7, 20)
-    lengths = [7, 4, 1]
-    mask = torch.arange(7) < torch.tensor(lengths).unsqueeze(1)
-    cos, sin = tables(7, 20 // heads)
-    for causal in (False, True):
-        y = ops.attention(h, qkv, out, heads, (cos, sin), mask=mask, causal=causal)
-        for row, length in enumerate(lengths):
-            short = h[row : row + 1, :length], qkv, out, heads, (cos[:length], sin[:length])
-            torch.testing.assert_close(y[row, :length], ops.attention(*short, causal=causal)[0])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("L", [7, 150])
+def test_padding_is_as_if_it_were_cut_off(cpp, random, L, causal):
+    """By the rows without it, and whatever it holds, the gradients of what is there as well."""
+    made = [t.requires_grad_() for t in inputs(random, 3, L, 20)]
+    h, qkv, out = made
+    lengths = [L, L // 2, 1]
+    mask = torch.arange(L) < torch.tensor(lengths).unsqueeze(1)
+    cos, sin = tables(L, 10)
+    y = ops.attention(h, qkv, out, 2, (cos, sin), mask=mask, causal=causal)
+    filled = h.where(mask.unsqueeze(-1), 7.0)
+    assert torch.equal(ops.attention(filled, qkv, out, 2, (cos, sin), mask=mask, causal=causal)[mask], y[mask])
+    rows = [
+        ops.attention(h[row, None, :length], qkv, out, 2, (cos[:length], sin[:length]), causal=causal)[0]
+        for row, length in enumerate(lengths)
+    ]
+    torch.testing.assert_close(y[mask], torch.cat(rows))
+    gradients = (torch.autograd.grad(made_y.sin().sum(), made) for made_y in (y[mask], torch.cat(rows)))
+    for together, apart in zip(*gradients, strict=True):
+        torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-4)
 
 
-def test_causal_tokens_do_not_see_later_ones(random):
-    h, qkv, out = inputs(random, 2, 9, 20)
-    changed = torch.cat((h[:, :5], random(2, 4, 20)), 1)
+def test_causal_tokens_do_not_see_later_ones(cpp, random):
+    h, qkv, out = inputs(random, 2, 99, 20)
+    changed = torch.cat((h[:, :70], random(2, 29, 20)), 1)
     ys = [ops.attention(x, qkv, out, 2, causal=True) for x in (h, changed)]
-    torch.testing.assert_close(ys[0][:, :5], ys[1][:, :5])
-    assert not torch.allclose(ys[0][:, 5:], ys[1][:, 5:])
+    assert torch.equal(ys[0][:, :70], ys[1][:, :70])
+    assert (ys[0][:, 70:] != ys[1][:, 70:]).any(-1).all()
 
 
-def test_masks_are_checked_and_not_ignored(cpp, random):
+def test_masks_are_checked(cpp, random):
     h, qkv, out = inputs(random, 2, 9, 20)
-    for mask, causal in ((torch.ones(2, 9, dtype=torch.bool), False), (None, True)):
-        with pytest.raises(ops.BackendUnavailable, match="know neither padding nor causal order"):
-            ops.attention(h, qkv, out, 2, mask=mask, causal=causal)
     with pytest.raises(ValueError, match=r"the mask must be bool, \(2, 9\)"):
         ops.attention(h, qkv, out, 2, mask=torch.ones(2, 9))
+    with pytest.raises(RuntimeError, match=r"the mask must be bool and \(B, L\)"):
+        torch.ops.trm_fast.attention_fwd(h, qkv, out, 2, None, None, 1e-5, False, torch.ones(2, 9), False)
 
 
 def test_gradcheck_with_padding(random):

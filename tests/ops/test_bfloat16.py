@@ -29,11 +29,17 @@ def made(random, L, D, inner, heads, blocks=2):
     return [w.bfloat16() for w in weights]
 
 
+def masks(B, L):
+    """Rows of different lengths, and padding anywhere."""
+    prefixes = torch.arange(L) < torch.linspace((3 * L + 3) // 4, L, B).long().unsqueeze(1)
+    return prefixes, torch.rand(B, L, generator=torch.Generator().manual_seed(2)) < 0.8
+
+
 def within_policy(name, *arguments, **options):
     def wide(value):
         if isinstance(value, (list, tuple)):
             return [wide(v) for v in value]
-        return value.double() if isinstance(value, torch.Tensor) else value
+        return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
     kernel = getattr(ops, name)(*arguments, **options)
     plain = getattr(reference, name)(*arguments, **options)
@@ -59,6 +65,8 @@ def test_layers(bfloat16, random, shape):
         angles = random(L, D // heads).bfloat16()
         rotary = None if D // heads % 2 else (angles.cos(), angles.sin())
         within_policy("attention", h, *first, heads, rotary)
+        for mask in masks(B, L):
+            within_policy("attention", h, *first, heads, rotary, mask=mask, causal=True)
     else:
         within_policy("token_mixer", h, *first)
 
@@ -74,6 +82,9 @@ def test_recursion_and_step(bfloat16, random, shape, dual):
         within_policy(
             "latent_recursion", y if dual else None, z, x, weights, 2, heads=heads, cycles=2, inject_last=last
         )
+        for mask in masks(B, L):
+            options = {"heads": heads, "inject_last": last, "mask": mask, "causal": heads > 0}
+            within_policy("latent_recursion", y if dual else None, z, x, weights, 1, **options)
 
 
 def test_products_are_rounded_to_bfloat16(bfloat16, random):
@@ -90,7 +101,7 @@ def test_opcheck_and_strided_states(bfloat16, random):
     weights = made(random, 7, 20, 12, 0)
     within_policy("latent_step", z, x, weights)
     fwd = torch.ops.trm_fast.latent_recursion_fwd.default
-    torch.library.opcheck(fwd, (None, z, x, weights, None, None, 0, 1, 1, True, 1e-5, False))
+    torch.library.opcheck(fwd, (None, z, x, weights, None, None, 0, 1, 1, True, 1e-5, False, None, False))
 
 
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf])

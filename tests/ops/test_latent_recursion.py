@@ -63,6 +63,64 @@ def test_rotary_positions(isa, check, random):
     check("flat_recursion", *inputs(random, shape), n=1, heads=3, rotary=(angles.cos(), angles.sin()))
 
 
+def masks(B, L, heads):
+    """Rows of very different lengths, one of them whole; and padding anywhere. Not much of it for mixers: where few
+    tokens fill few channels, their norms over tokens amplify rounding, the reference's alike."""
+    prefixes = torch.arange(L) < torch.linspace(1 if heads else (3 * L + 3) // 4, L, B).long().unsqueeze(1)
+    holes = torch.rand(B, L, generator=torch.Generator().manual_seed(2)) < (0.6 if heads else 0.8)
+    return prefixes, holes
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [*SHAPES, (5, 150, 24, 12, 2, 1)])
+def test_masks_agree_with_reference(isa, check, random, shape, kind):
+    B, L, *_, heads, _ = shape
+    for causal in (False, True) if heads else (False,):
+        for mask in masks(B, L, heads):
+            options = {"kind": kind, "n": 1, "heads": heads, "mask": mask, "causal": causal}
+            check("flat_recursion", *inputs(random, shape, kind), **options)
+            with torch.no_grad():
+                made = inputs(random, shape, kind)
+                want = reference.flat_recursion(*[t.double() for t in made], **options, cycles=2)
+                found = ops.flat_recursion(*made, **options, cycles=2)
+                torch.testing.assert_close(found.double(), want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("heads", [0, 2])
+def test_masks_of_a_single_application(isa, random, heads):
+    """Of the state alone: nothing is injected, and the caller's state stays what it is at padding."""
+    z, x, *weights = inputs(random, (3, 9, 20, 12, heads, 0), KINDS[2])
+    leaves = [t.requires_grad_() for t in (z, *weights)]
+    for mask in masks(3, 9, 2):
+        results = []
+        for op in (ops.flat_recursion, reference.flat_recursion):
+            out = op(z, x, *weights, kind=KINDS[2], n=0, heads=heads, mask=mask)
+            results.append((out, *torch.autograd.grad(out.sin().sum(), leaves)))
+        for found, want in zip(*results, strict=True):
+            torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("heads", [0, 2])
+def test_padding_is_as_if_it_held_something_else(cpp, random, heads, threads):
+    """Bit for bit, and its own gradient is as if it were not there where it is given none."""
+    y, z, x, *weights = inputs(random, (2, 70, 20, 12, heads, 2))
+    mask = masks(2, 70, heads)[0]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        results = []
+        for fill in (0.0, 7.0):
+            states = [t.where(mask.unsqueeze(-1), fill).requires_grad_() for t in (y, z, x)]
+            out = torch.stack(ops.latent_recursion(*states, weights, 2, heads=heads, mask=mask))
+            gradients = torch.autograd.grad(out[:, mask].square().sum(), states)
+            assert all((g[~mask] == 0).all() for g in gradients)
+            results.append([out[:, mask], *(g[mask] for g in gradients)])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_without_gradient_and_in_cycles(isa, random, shape, kind):
@@ -151,23 +209,25 @@ def test_gradcheck(random):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(2, 7, 20, 12, 0, 2), (2, 70, 12, 4, 0, 1), (2, 5, 70, 4, 2, 1)])
-def test_opcheck(cpp, random, shape, kind):
+@pytest.mark.parametrize("masked", [False, True])
+def test_opcheck(cpp, random, shape, kind, masked):
     y, z, x, *weights = inputs(random, shape)
     y = y if kind == "dual" else None
     heads, n = shape[-2:]
-    last = kind != KINDS[2]
+    last, masking = kind != KINDS[2], (masks(*shape[:2], heads)[1] if masked else None, masked and heads > 0)
     fwd, bwd = torch.ops.trm_fast.latent_recursion_fwd.default, torch.ops.trm_fast.latent_recursion_bwd.default
     for keep in (False, True):
-        torch.library.opcheck(fwd, (y, z, x, weights, None, None, heads, n, 1, last, 1e-5, keep))
-    saved = fwd(y, z, x, weights, None, None, heads, n, 1, last, 1e-5, True)[2]
-    arguments = (z, saved, weights, None, None, heads, n, y is not None, last, 1e-5)
+        torch.library.opcheck(fwd, (y, z, x, weights, None, None, heads, n, 1, last, 1e-5, keep, *masking))
+    saved = fwd(y, z, x, weights, None, None, heads, n, 1, last, 1e-5, True, *masking)[2]
+    arguments = (z, saved, weights, None, None, heads, n, y is not None, last, 1e-5, *masking)
     torch.library.opcheck(bwd, (y, z, *arguments))
     torch.library.opcheck(bwd, (y, None, *arguments))
 
 
+@pytest.mark.parametrize("mask", [None, masks(3, 7, 0)[0]])
 @pytest.mark.parametrize("kind", KINDS)
-def test_compiles_to_one_graph(cpp, compiled, random, kind):
-    compiled("flat_recursion", *inputs(random, SHAPES[1], kind), kind=kind, n=2)
+def test_compiles_to_one_graph(cpp, compiled, random, kind, mask):
+    compiled("flat_recursion", *inputs(random, SHAPES[1], kind), kind=kind, n=2, mask=mask)
 
 
 def test_states_must_agree(random):

@@ -21,8 +21,8 @@ Measure = Annotated[
 ]
 
 PADDING = (
-    "layer by layer: latent_recursion takes no mask. On a CPU attention models leave out the padding behind a batch's "
-    "longest row, and rows of one length have no mask left"
+    "the C++ and Triton kernels take masks and causal order, those in CUDA C++ do not: auto then takes the reference. "
+    "On a CPU attention models leave out the padding behind a batch's longest row"
 )
 
 

@@ -115,8 +115,8 @@ class TokenMixer(nn.Module):
         return self.down.over_tokens(ops.swiglu(self.gate_up.over_tokens(x), dim=1))
 
     def fused(self, h: Tensor, mask: Tensor | None, eps: float) -> Tensor | None:
-        """As that of ``ChannelMLP``; a mask has no kernel."""
-        if mask is not None or not ops.backend.has_kernel("token_mixer", h):
+        """As that of ``ChannelMLP``; padding in ``h`` is zero already."""
+        if not ops.backend.has_kernel("token_mixer", h):
             return None
         gate_up, down = (low(weight, h.dtype) for weight in self.weights())
         return ops.token_mixer(h, gate_up, down, eps)
@@ -150,12 +150,13 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).reshape(B, L, D))
 
     def fused(self, h: Tensor, mask: Tensor | None, eps: float) -> Tensor | None:
-        """As that of ``ChannelMLP``; neither a mask nor causal order has a kernel."""
-        if mask is not None or self.causal or fp8.active is not None or not ops.backend.has_kernel("attention", h):
+        """As that of ``ChannelMLP``."""
+        masked = mask is not None or self.causal
+        if fp8.active is not None or not ops.backend.has_kernel("attention", h, masked):
             return None
         rotary = None if self.rotary is None else self.rotary.tables(h.shape[1])
         qkv, out = (low(weight, h.dtype) for weight in self.weights())
-        return ops.attention(h, qkv, out, self.heads, rotary, eps=eps)
+        return ops.attention(h, qkv, out, self.heads, rotary, eps, mask, self.causal)
 
     def _seen(self, mask: Tensor | None, L: int) -> Tensor | None:
         """Which key each query may see, (B, 1, L, L); a token always sees itself, so no row is empty."""

@@ -34,7 +34,7 @@ def attention(
             2104.09864); they get no gradient.
         eps: of the norm.
         mask: bool (B, L), which tokens are there; padding is seen by itself alone.
-        causal: no token sees later ones. The C++ kernels know neither this nor masks.
+        causal: no token sees later ones.
 
     Returns:
         (B, L, D).
@@ -57,15 +57,8 @@ def attention(
     if torch.is_grad_enabled() and (h.requires_grad or qkv.requires_grad or out.requires_grad):
         y: Tensor = AttentionFunction.apply(h, qkv, out, heads, cos, sin, eps, chosen, mask, causal)
         return y
-    result, _ = backend.kernels(chosen).attention_fwd.default(
-        h, qkv, out, heads, cos, sin, eps, False, *masking(chosen, mask, causal)
-    )
+    result, _ = backend.kernels(chosen).attention_fwd.default(h, qkv, out, heads, cos, sin, eps, False, mask, causal)
     return result
-
-
-def masking(chosen: str, mask: Tensor | None, causal: bool) -> tuple[Any, ...]:
-    """The last arguments of kernels that know masks."""
-    return (mask, causal) if chosen in backend.MASKED else ()
 
 
 class AttentionFunction(torch.autograd.Function):
@@ -83,9 +76,7 @@ class AttentionFunction(torch.autograd.Function):
         mask: Tensor | None,
         causal: bool,
     ) -> Tensor:
-        y, saved = backend.kernels(chosen).attention_fwd.default(
-            h, qkv, out, heads, cos, sin, eps, True, *masking(chosen, mask, causal)
-        )
+        y, saved = backend.kernels(chosen).attention_fwd.default(h, qkv, out, heads, cos, sin, eps, True, mask, causal)
         ctx.save_for_backward(h, saved, qkv, out, cos, sin, mask)
         ctx.heads, ctx.eps, ctx.backend, ctx.causal = heads, eps, chosen, causal
         return y
@@ -95,7 +86,7 @@ class AttentionFunction(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         h, saved, qkv, out, cos, sin, mask = ctx.saved_tensors
         gradients = backend.kernels(ctx.backend).attention_bwd.default(
-            dy, h, saved, qkv, out, ctx.heads, cos, sin, ctx.eps, *masking(ctx.backend, mask, ctx.causal)
+            dy, h, saved, qkv, out, ctx.heads, cos, sin, ctx.eps, mask, ctx.causal
         )
         return (*gradients, None, None, None, None, None, None, None)
 
@@ -117,7 +108,16 @@ def _triton_fwd_fake(
 
 
 def _fwd_fake(
-    h: Tensor, qkv: Tensor, out: Tensor, heads: int, cos: Tensor | None, sin: Tensor | None, eps: float, keep: bool
+    h: Tensor,
+    qkv: Tensor,
+    out: Tensor,
+    heads: int,
+    cos: Tensor | None,
+    sin: Tensor | None,
+    eps: float,
+    keep: bool,
+    mask: Tensor | None,
+    causal: bool,
 ) -> tuple[Tensor, Tensor]:
     L, D = h.shape[1:]
     return h.new_empty(h.shape), h.new_empty(saved_floats(h, 4 * L * D, L) if keep else 0)
@@ -133,7 +133,8 @@ def _bwd_fake(
     cos: Tensor | None,
     sin: Tensor | None,
     eps: float,
-    *masking: object,
+    mask: Tensor | None,
+    causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return h.new_empty(h.shape), qkv.new_empty(qkv.shape), out.new_empty(out.shape)
 

@@ -47,7 +47,7 @@ KERNELS: dict[str, dict[str, tuple[torch.dtype, ...]]] = {
 }
 
 # Of the layers with attention or a mixer: those that know padding and causal order.
-MASKED = ("reference", "triton")
+MASKED = ("reference", "cpp", "triton")
 WIDEST_HEAD = 256  # whose queries, keys and values Triton's kernels hold without spilling
 
 # The fused layers in C++: bfloat16 needs a CPU that multiplies it, and has no gradient.

@@ -100,6 +100,7 @@ _ATTENTION = [(384, 128), (128, 128)]
 _STATE = (2, 19, 128)
 _PAPER = (2, 97, 128)
 _PADDED = [(144, 97), (97, 72), (200, 128), (128, 100)]
+_MASKED = ("cpp", "triton")
 
 CASES: dict[str, list[Case]] = {
     "rms_norm": [
@@ -116,16 +117,14 @@ CASES: dict[str, list[Case]] = {
     "token_mixer": [Case([_STATE, *_MIXER], 3, lambda op, *inputs: op(*inputs))],
     "attention": [
         Case([_STATE, *_ATTENTION], 3, lambda op, *inputs: op(*inputs, heads=2)),
-        Case(
-            [_STATE, *_ATTENTION], 3, lambda op, *w: op(*w[:3], heads=2, mask=w[3], causal=True), _padding, ("triton",)
-        ),
+        Case([_STATE, *_ATTENTION], 3, lambda op, *w: op(*w[:3], heads=2, mask=w[3], causal=True), _padding, _MASKED),
     ],
     "latent_step": [
         Case([_STATE, _STATE, *_MIXER, *_MLP], 6, lambda op, *inputs: _network(op, *inputs, states=2)),
         # The published number of tokens, two blocks, inner widths that are padded.
         Case([_PAPER, _PAPER, *_PADDED * 2], 10, lambda op, *inputs: _network(op, *inputs, states=2), list, ("cuda",)),
         *(
-            Case([_STATE, _STATE, *first, *_MLP], 6, partial(_masked_step, heads=heads), _padding, ("triton",))
+            Case([_STATE, _STATE, *first, *_MLP], 6, partial(_masked_step, heads=heads), _padding, _MASKED)
             for heads, first in ((0, _MIXER), (2, _ATTENTION))
         ),
     ],

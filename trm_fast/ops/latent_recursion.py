@@ -11,7 +11,6 @@ from torch.autograd.function import once_differentiable
 
 from trm_fast.ops import backend, reference
 from trm_fast.ops import packed as fused
-from trm_fast.ops.attention import masking
 from trm_fast.ops.dispatch import define_triton, triton_kernels
 from trm_fast.ops.gated import saved_floats
 from trm_fast.ops.mlp import gate_up_floats
@@ -115,7 +114,7 @@ def recur(
         )
     else:
         y_out, z_out, _ = backend.kernels(chosen).latent_recursion_fwd.default(
-            y, z, x, list(weights), cos, sin, heads, n, cycles, inject_last, eps, False, *masking(chosen, mask, causal)
+            y, z, x, list(weights), cos, sin, heads, n, cycles, inject_last, eps, False, mask, causal
         )
     return y_out, z_out
 
@@ -139,7 +138,7 @@ class LatentRecursionFunction(torch.autograd.Function):
         *weights: Tensor,
     ) -> tuple[Tensor, Tensor]:
         y_out, z_out, saved = backend.kernels(chosen).latent_recursion_fwd.default(
-            y, z, x, list(weights), cos, sin, heads, n, 1, inject_last, eps, True, *masking(chosen, mask, causal)
+            y, z, x, list(weights), cos, sin, heads, n, 1, inject_last, eps, True, mask, causal
         )
         ctx.save_for_backward(z, saved, cos, sin, mask, *weights)
         ctx.options, ctx.causal, ctx.backend = (heads, n, y is not None, inject_last, eps), causal, chosen
@@ -154,7 +153,7 @@ class LatentRecursionFunction(torch.autograd.Function):
         z, saved, cos, sin, mask, *weights = ctx.saved_tensors
         dual = ctx.options[2]
         dy_in, dz_in, dx, dweights = backend.kernels(ctx.backend).latent_recursion_bwd.default(
-            dy if dual else None, dz, z, saved, weights, cos, sin, *ctx.options, *masking(ctx.backend, mask, ctx.causal)
+            dy if dual else None, dz, z, saved, weights, cos, sin, *ctx.options, mask, ctx.causal
         )
         return (dy_in if dual else None, dz_in, dx, *[None] * 9, *dweights)
 
@@ -172,6 +171,8 @@ def _fwd_fake(
     inject_last: bool,
     eps: float,
     keep: bool,
+    mask: Tensor | None,
+    causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     y_out = z.new_empty(0) if y is None else z.new_empty(z.shape)
     injections = n + (y is not None or inject_last)
@@ -192,7 +193,8 @@ def _bwd_fake(
     dual: bool,
     inject_last: bool,
     eps: float,
-    *masking: object,
+    mask: Tensor | None,
+    causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     dy_in = z.new_empty(z.shape) if dual else z.new_empty(0)
     dx = z.new_empty(z.shape) if n or dual or inject_last else z.new_empty(0)

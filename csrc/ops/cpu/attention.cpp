@@ -1,34 +1,50 @@
 // What attention needs beside matrix products: softmax over rows, its gradient, rotary positions.
+#include <algorithm>
+#include <limits>
+
 #include "ops/cpu/simd.h"
 
 namespace trm_fast {
 namespace TRM_FAST_ISA {
 namespace {
 
-void softmax(float* scores, int64_t rows, int64_t columns, int64_t step, float scale) {
+void softmax(float* scores, int64_t rows, int64_t columns, int64_t step, float scale, const Sight<float>& sight) {
+  const bool* there = sight.there;
   for (int64_t row = 0; row < rows; ++row, scores += step) {
-    float largest = scores[0];
+    const int64_t seen = std::min(columns, sight.first + row);
+    if (there) {
+#pragma omp simd
+      for (int64_t i = 0; i < seen; ++i) scores[i] = there[i] ? scores[i] : -std::numeric_limits<float>::infinity();
+    }
+    float largest = sight.own ? sight.own[row] : scores[0];
 #pragma omp simd reduction(max : largest)
-    for (int64_t i = 0; i < columns; ++i) largest = scores[i] > largest ? scores[i] : largest;
+    for (int64_t i = 0; i < seen; ++i) largest = scores[i] > largest ? scores[i] : largest;
     float total = 0;
 #pragma omp simd reduction(+ : total)
-    for (int64_t i = 0; i < columns; ++i) {
+    for (int64_t i = 0; i < seen; ++i) {
       scores[i] = exp((scores[i] - largest) * scale);
       total += scores[i];
     }
+    if (sight.own) total += sight.own[row] = exp((sight.own[row] - largest) * scale);
     const float share = 1 / total;
 #pragma omp simd
-    for (int64_t i = 0; i < columns; ++i) scores[i] *= share;
+    for (int64_t i = 0; i < seen; ++i) scores[i] *= share;
+    if (sight.own) sight.own[row] *= share;
+    std::fill(scores + seen, scores + columns, 0.0f);
   }
 }
 
-void softmax_bwd(float* dscores, const float* scores, int64_t rows, int64_t columns, int64_t step, float scale) {
+void softmax_bwd(float* dscores, const float* scores, int64_t rows, int64_t columns, int64_t step, float scale,
+                 const Sight<float>& sight, float* down) {
   for (int64_t row = 0; row < rows; ++row, dscores += step, scores += step) {
-    float dot = 0;
+    const int64_t seen = std::min(columns, sight.first + row);
+    float dot = sight.own ? sight.own[row] * down[row] : 0;
 #pragma omp simd reduction(+ : dot)
-    for (int64_t i = 0; i < columns; ++i) dot += dscores[i] * scores[i];
+    for (int64_t i = 0; i < seen; ++i) dot += dscores[i] * scores[i];
 #pragma omp simd
-    for (int64_t i = 0; i < columns; ++i) dscores[i] = (dscores[i] - dot) * scores[i] * scale;
+    for (int64_t i = 0; i < seen; ++i) dscores[i] = (dscores[i] - dot) * scores[i] * scale;
+    if (sight.own) down[row] = (down[row] - dot) * sight.own[row] * scale;
+    std::fill(dscores + seen, dscores + columns, 0.0f);
   }
 }
 
