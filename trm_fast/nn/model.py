@@ -137,8 +137,8 @@ class TRM(nn.Module):
 
     def _without_padding(self, x: Tensor, state: State, seen: Tensor) -> tuple[Tensor, State, Tensor | None]:
         """The places up to the longest row's last one, and no mask where that leaves no padding: a batch of rows of
-        like length costs what it holds, and rows of one length take the fused recursion. A token mixer has a weight for
-        every place, and a GPU's graph a fixed shape: they keep the padding."""
+        like length costs what it holds. A token mixer has a weight for every place, and a GPU's graph a fixed shape:
+        they keep the padding."""
         if self.config.mixing != "attention" or x.device.type != "cpu" or self.static_shapes:
             return x, state, seen
         places = max(1, int((seen.any(0) * torch.arange(1, seen.shape[1] + 1)).max()))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from trm_fast import ops
 from trm_fast.tasks.tool_calling import files
 from trm_fast.training import RunConfig, Trainer, apply_settings, checkpoint, make_config
 from trm_fast.training.config import read_preset
@@ -75,12 +76,21 @@ def test_gradients_reach_every_parameter_and_every_application(preset: str, tmp_
     arrays = trainer.dataset.train.arrays()
     given: dict[str, Any] = {n: torch.from_numpy(a) for n, a in arrays.items() if n not in ("puzzle_ids", "row")}
     inputs, labels = given.pop("inputs"), given.pop("labels")
-    out = model(inputs, model.initial_state(len(inputs)), **given)
-    model.loss(out, labels, **given).total.backward()
-    assert len(calls) == model.config.n_latent_steps + 1
-    assert all(call.grad is not None and bool(call.grad.abs().sum() > 0) for call in calls)
-    without = [n for n, p in model.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)]
-    assert without == []
+    gradients = []
+    for backend in ("reference", "auto"):
+        model.zero_grad()
+        torch.manual_seed(0)  # dropout
+        with ops.use_backend(backend):
+            out = model(inputs, model.initial_state(len(inputs)), **given)
+        model.loss(out, labels, **given).total.backward()
+        without = [n for n, p in model.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)]
+        assert without == []
+        gradients.append({n: p.grad for n, p in model.named_parameters()})
+        if backend == "reference":  # the fused recursion calls no modules
+            assert len(calls) == model.config.n_latent_steps + 1
+            assert all(call.grad is not None and bool(call.grad.abs().sum() > 0) for call in calls)
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("preset", ["tool-select-tiny", "tool-select-small", "tool-generate"])
