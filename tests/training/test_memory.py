@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -36,6 +38,14 @@ def test_memory_grows_with_rows_applications_and_layers(mixing: str) -> None:
     assert taller > 1.3 * row  # the state is shared, the layers are not
     smallest = 2 * model.config.seq_len * model.config.hidden_size * 4  # an activation a layer, and two applications
     assert row > 2 * smallest
+
+
+def test_rows_with_padding_are_taken_for_full_ones() -> None:
+    """On a CPU attention leaves out what is padding behind the longest row, and empty rows are nothing else."""
+    model = make_model(mixing="attention")
+    mask = np.zeros((0, model.config.seq_len), np.bool_)
+    with ops.use_backend("reference"):
+        assert bytes_per_row(model, replace(KIND, extra={"mask": mask})) >= bytes_per_row(model, KIND)
 
 
 def test_measuring_disturbs_nothing() -> None:

@@ -115,7 +115,7 @@ def _milliseconds(
     function: Callable[..., Any] = getattr(ops, op)
     inputs = case.inputs(dtype, device)
     if op in PACKED:  # as a training step has them
-        function = partial(function, packed=ops.pack_weights(inputs[-4:], inputs[0].shape[1]))
+        function = partial(function, packed=ops.pack_weights(inputs[-4:], inputs[0].shape[1], dtype))
     with backend.use_backend(name, ops=[op]):
         taken = _median(recorded(case.work(function, inputs)), device)
         if (count := WITHOUT_GRADIENT.get(op)) and case.differentiable:

@@ -68,7 +68,7 @@ def _counting() -> Iterator[dict[int, int]]:
 def _bytes_kept(model: TRM, kind: Examples, count: int) -> int:
     rows = empty_rows(kind, count, model.z_init.device)
     inputs, labels, ids = (rows.pop(name) for name in ("inputs", "labels", "puzzle_ids"))
-    with _counting() as kept:
+    with model.with_static_shapes(), _counting() as kept:  # of full length: these rows are all padding
         out = model(inputs, model.initial_state(count), model.puzzle_rows(ids, count), **rows)
         model.loss(out, labels, **rows)
         return sum(kept.values())
