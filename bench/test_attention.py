@@ -7,10 +7,11 @@ from trm_fast import ops
 from trm_fast.ops import reference
 
 CASES = [
-    pytest.param(16, 97, 512, 8, id="paper"),
-    pytest.param(64, 81, 128, 4, id="sudoku-cpu"),
-    pytest.param(64, 16, 64, 4, id="sudoku-4x4"),
-    pytest.param(1, 916, 512, 8, id="maze"),
+    pytest.param(16, 97, 512, 8, False, id="paper"),
+    pytest.param(64, 81, 128, 4, False, id="sudoku-cpu"),
+    pytest.param(64, 16, 64, 4, False, id="sudoku-4x4"),
+    pytest.param(1, 916, 512, 8, False, id="maze"),
+    pytest.param(4, 512, 128, 4, True, id="tool-generate"),  # causal, the shortest row half as long as the longest
 ]
 
 
@@ -23,22 +24,29 @@ def tables(L, width):
     return angles.cos(), angles.sin()
 
 
-@pytest.mark.parametrize(("B", "L", "D", "heads"), CASES)
-def test_forward(measure, B, L, D, heads):
-    made, rotary = inputs(B, L, D), tables(L, D // heads)
-    want = reference.attention(*made, heads, rotary)
-    torch.testing.assert_close(ops.attention(*made, heads, rotary), want, rtol=1e-4, atol=1e-4)
-    moved = 4 * (2 * made[0].numel() + 4 * D * D)
-    measure("attention", f"{(B, L, D, heads)},float32", moved, lambda: ops.attention(*made, heads, rotary))
+def masking(B, L, causal):
+    """Causal order, and padding behind the rows, as in a batch of conversations of like length."""
+    mask = torch.arange(L) < torch.linspace(L // 2, L, B).long().unsqueeze(1)
+    return {"mask": mask, "causal": True} if causal else {}
 
 
-@pytest.mark.parametrize(("B", "L", "D", "heads"), CASES)
-def test_forward_backward(measure, B, L, D, heads):
-    made, rotary = [t.requires_grad_() for t in inputs(B, L, D)], tables(L, D // heads)
+@pytest.mark.parametrize(("B", "L", "D", "heads", "causal"), CASES)
+def test_forward(measure, B, L, D, heads, causal):
+    made, rotary, seen = inputs(B, L, D), tables(L, D // heads), masking(B, L, causal)
+    want = reference.attention(*made, heads, rotary, **seen)
+    torch.testing.assert_close(ops.attention(*made, heads, rotary, **seen), want, rtol=1e-4, atol=1e-4)
+    moved, label = 4 * (2 * made[0].numel() + 4 * D * D), f"{(B, L, D, heads)}{',causal' * causal},float32"
+    measure("attention", label, moved, lambda: ops.attention(*made, heads, rotary, **seen))
+
+
+@pytest.mark.parametrize(("B", "L", "D", "heads", "causal"), CASES)
+def test_forward_backward(measure, B, L, D, heads, causal):
+    made, rotary, seen = [t.requires_grad_() for t in inputs(B, L, D)], tables(L, D // heads), masking(B, L, causal)
     dy = torch.randn(B, L, D)
 
     def run(op=ops.attention):
-        return torch.autograd.grad(op(*made, heads, rotary), made, dy)
+        return torch.autograd.grad(op(*made, heads, rotary, **seen), made, dy)
 
     torch.testing.assert_close(run(), run(reference.attention), rtol=1e-3, atol=1e-3)
-    measure("attention_grad", f"{(B, L, D, heads)},float32", 12 * (2 * B * L * D + 4 * D * D), run)
+    label = f"{(B, L, D, heads)}{',causal' * causal},float32"
+    measure("attention_grad", label, 12 * (2 * B * L * D + 4 * D * D), run)
