@@ -119,8 +119,8 @@ std::tuple<Tensor, Tensor> mixer_bwd_cuda(const Tensor& dy, const Tensor& h, con
   const Tensor sums =
       torch::stable::new_empty(h, std::vector<int64_t>{slabs, 3, inner, s.padded}, ScalarType::Float);
   launch.check(cuda::token_mixer_bwd_weights(s.type, d.const_data_ptr(), x.const_data_ptr(), w_in.const_data_ptr(),
-                                             w_out.const_data_ptr(), write<float>(sums), s.batch, s.tokens, s.channels,
-                                             inner, launch.stream()));
+                                             w_out.const_data_ptr(), write<float>(sums), slabs, s.batch, s.tokens,
+                                             s.channels, inner, launch.stream()));
   return {dh, sums};
 }
 

@@ -75,7 +75,7 @@ def played(native, device, monkeypatch):
         device.token_mixer_bwd(h.dtype, dy, h, injection, y, rstd, w_in, w_out, dh, d, x, B, L, D, inner)
         slabs = min(B * D // 32, max(1, 264 * 64 // inner))
         sums = empty(h, slabs, 3, inner, tokens, dtype=torch.float32)
-        device.token_mixer_bwd_weights(h.dtype, d, x, w_in, w_out, sums, B, L, D, inner)
+        device.token_mixer_bwd_weights(h.dtype, d, x, w_in, w_out, sums, slabs, B, L, D, inner)
         return dh, sums
 
     def mlp_bwd(d, h, w_in, w_out):

@@ -86,14 +86,15 @@ cudaError_t token_mixer_bwd(Type, const void* dy, const void* z, const void* inj
                             const float* rstd, const void* w_in, const void* w_out, void* dh, void* d, void* x,
                             int64_t batch, int64_t tokens, int64_t channels, int64_t inner, cudaStream_t);
 // From d and x: sums (slabs, 3, inner, padded tokens), to be added up over the slabs: the gradients of gate, up and
-// down, the last one transposed. What stands beyond the last token means nothing.
+// down, the last one transposed. What stands beyond the last token means nothing. At most batch * channels / 32 slabs;
+// how many there best are:
 inline int64_t token_mixer_slabs(int64_t batch, int64_t channels, int64_t inner) {
   // Two blocks an SM of the largest card, whatever the card: so that sums come out the same on all.
   return std::min(batch * (channels / 32), std::max<int64_t>(1, 264 * 64 / inner));
 }
 cudaError_t token_mixer_bwd_weights(Type, const void* d, const void* x, const void* w_in, const void* w_out,
-                                    float* sums, int64_t batch, int64_t tokens, int64_t channels, int64_t inner,
-                                    cudaStream_t);
+                                    float* sums, int64_t slabs, int64_t batch, int64_t tokens, int64_t channels,
+                                    int64_t inner, cudaStream_t);
 // active (rows, inner) = silu(gate h) (up h); w_in (2 inner, channels). channels % 64 == 0, inner % 64 == 0.
 cudaError_t mlp_in(Type, const void* h, const void* w_in, void* active, int64_t rows, int64_t channels, int64_t inner,
                    cudaStream_t);

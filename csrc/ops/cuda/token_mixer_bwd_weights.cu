@@ -120,19 +120,19 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 cudaError_t token_mixer_bwd_weights(Type type, const void* d, const void* x, const void* w_in, const void* w_out,
-                                    float* sums, int64_t batch, int64_t tokens, int64_t channels, int64_t inner,
-                                    cudaStream_t stream) {
+                                    float* sums, int64_t slabs, int64_t batch, int64_t tokens, int64_t channels,
+                                    int64_t inner, cudaStream_t stream) {
   if (batch == 0) return cudaSuccess;
-  if (channels % kChannels || inner % kInner || tokens < 1) return cudaErrorInvalidValue;
+  const int64_t tiles = batch * (channels / kChannels);
+  if (channels % kChannels || inner % kInner || tokens < 1 || slabs > tiles) return cudaErrorInvalidValue;
   return with_half_type(type, [&](auto value) {
     using T = decltype(value);
     return with_tokens(tokens, [&](auto padded) {
       constexpr int kTokens = padded();
-      const int64_t slabs = token_mixer_slabs(batch, channels, inner);
       return launch(token_mixer_bwd_weights_kernel<T, kTokens>, inner / kInner * slabs, kThreads,
                     sizeof(Shared<T, kTokens>), stream, static_cast<const T*>(d), static_cast<const T*>(x),
-                    static_cast<const T*>(w_in), static_cast<const T*>(w_out), sums, batch * (channels / kChannels),
-                    slabs, tokens, channels, inner);
+                    static_cast<const T*>(w_in), static_cast<const T*>(w_out), sums, tiles, slabs, tokens, channels,
+                    inner);
     });
   });
 }
