@@ -50,7 +50,7 @@ class ToolGenerateConfig(TaskConfig):
     tools: int = Field(default=16, ge=1)
     arguments: int = Field(default=96, ge=1)
     bag: int = Field(default=16, ge=1)
-    distractors: float = Field(default=0.5, ge=0, le=1)
+    distractors: float = Field(default=0.3, ge=0, le=1)
     exchanged: float = Field(default=0.5, ge=0, le=1)
     token_dropout: float = Field(default=0.1, ge=0, lt=1)
     replies: bool = False
