@@ -147,7 +147,7 @@ def test_what_speaks_for_a_place_is_as_defined() -> None:
         got = meeting(_at(known, asked), asked, given["symbols"], free, given["features"],
                       **{n: given[n] for n in ("stems", "links", "calls")})  # fmt: skip
         gates = STEEP * meeting.gates(_at(known, asked))
-        kernel, worth = meeting.near.weight, meeting.worth(given["features"])
+        kernel, worth = meeting.near.weight.detach(), meeting.worth(given["features"])
     symbols, stems, calls = (given[name].tolist() for name in ("symbols", "stems", "calls"))
     for b in range(2):
         for k, i in enumerate(asked[b].tolist()):

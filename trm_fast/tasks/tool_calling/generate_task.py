@@ -83,7 +83,7 @@ class ToolGenerate(ToolTask):
         self.room = Room(c.seq_len, c.tools, c.arguments, c.bag, c.vocab_size)
         self.vocab_size, self.seq_len = self.room.first_own, c.seq_len
         if self.seq_len < 2 * (1 + 2 * self.room.tools + self.room.arguments):
-            raise UserError(f"task.seq_len {self.seq_len} is too small for {self.room.tools} tools")
+            raise UserError(f"task.seq_len {c.seq_len} is too small for {c.tools} tools and {c.arguments} arguments")
         self._rows: list[Conversation] = []  # what ``extra["row"]`` numbers: measures compare calls, not labels
         self._variants: Variants | None = None
 
