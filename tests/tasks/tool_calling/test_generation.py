@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,13 @@ from trm_fast.tasks.base import IGNORE, DataConfig
 from trm_fast.tasks.tool_calling import files, problems
 from trm_fast.tasks.tool_calling.conversation import Call, Conversation, Tool, Turn
 from trm_fast.tasks.tool_calling.decoding import Search, generate
-from trm_fast.tasks.tool_calling.generate_task import ToolGenerate, asked
+from trm_fast.tasks.tool_calling.generate_task import ToolGenerate, ToolGenerateConfig
 from trm_fast.tasks.tool_calling.grammar import Grammar
 from trm_fast.tasks.tool_calling.lexical import Lexicon
 from trm_fast.tasks.tool_calling.spoken import MARKS
 from trm_fast.tasks.tool_calling.tokenizer import BEGIN, END, Characters
-from trm_fast.tasks.tool_calling.transcript import ARRAYS, CALL, Room, Transcript, arranged
+from trm_fast.tasks.tool_calling.transcript import ARRAYS, CALL, Room, Transcript
+from trm_fast.tasks.tool_calling.turns import arranged, asked
 from trm_fast.tasks.tool_calling.variants import Variants
 from trm_fast.training.config import apply_settings, make_config, read_preset
 
@@ -108,6 +110,40 @@ def test_values_stand_one_word_behind_another() -> None:
     assert words([]) == {"mail", "ann", "lee", "and", "ray"}
     assert words(["ann"]) == {"lee", "ray"}
     assert words(["ann", "ray"]) == set()
+
+
+def test_a_list_written_out_is_one_run_of_words_if_it_fits() -> None:
+    sort = Tool("sort", "Sorts", {"type": "object", "required": ["values"], "properties": {
+        "values": {"type": "array", "items": {"type": "number"}}}})  # fmt: skip
+    given = conversation(Turn("user", "Sort [1, 2.5, -3], not ['a', 'b']"), tools=(sort,))
+    row = transcript(given)
+    grammar, own = Grammar(row), ROOM.first_own
+    said = [CALL, own + row.tool_places["sort"], own + row.argument_places["sort", "values"]]
+    for word in ("[", "1", ",", "2.5", ",", "-", "3", "]"):
+        assert own + row.first[word] in grammar.allowed(said)
+        said.append(own + row.first[word])
+    assert END in grammar.allowed(said)
+    assert grammar.calls([*said, END]) == [Call("sort", {"values": [1, 2.5, -3]})]
+    assert own + row.first["'"] not in grammar.allowed(said[:4])
+    whole = transcript(conversation(*given.turns, Turn.calling(Call("sort", {"values": [1, 2.5, -3]})), tools=(sort,)))
+    assert said_of(whole) == [*said, END]
+
+
+def test_a_call_that_is_said_twice_is_one_call() -> None:
+    row = transcript(conversation(Turn("user", "list, list")))
+    tool = ROOM.first_own + row.tool_places["list"]
+    assert Grammar(row).calls([CALL, tool, tool, END]) == [Call("list", {})]
+
+
+def test_the_penalty_is_for_texts_that_nobody_said() -> None:
+    row = transcript(conversation(Turn("user", "Mail Ann Lee")))
+    grammar, own = Grammar(row), ROOM.first_own
+    said = [CALL, own + row.tool_places["send"], own + row.argument_places["send", "to"]]
+    choices = grammar.allowed(said)
+    strays = {choice for choice, stray in zip(choices, grammar.strays(said, choices), strict=True) if stray}
+    assert own + row.first["ann"] not in strays
+    assert TOKENS.ids["x"] in strays
+    assert not grammar.strays(said[:1], grammar.allowed(said[:1])).any()
 
 
 class Drawn:
@@ -231,6 +267,25 @@ def test_a_variant_exchanges_values_in_the_request_and_its_calls_alike() -> None
         assert made.tools[0].name == "send"
     assert len(seen) > 3
     assert Variants(rows, 0.0, 0.0).of(rows[0], rng) == rows[0]
+
+
+def test_rows_are_read_anew_each_time_and_the_same_for_the_same_numbers(tmp_path: Path) -> None:
+    swift = [
+        {"tools": json.dumps([TOOL.to_json(), BARE.to_json()]), "messages": [
+            {"role": "user", "content": f"Mail to {name} now"},
+            {"role": "tool_call", "content": json.dumps({"name": "send", "arguments": {"to": name}})},
+        ]} for name in ("Ann Lee", "Bob Ray", "Cleo Fox", "Dan Moe", "Eve Poe", "Flo Zee")
+    ]  # fmt: skip
+    files.write(tmp_path / "mails.json", swift)
+    keys = {"tokenizer_kind": "char", "seq_len": 128, "tools": 4, "arguments": 16, "exchanged": 1.0}
+    task = ToolGenerate(ToolGenerateConfig.model_validate(keys))
+    rows = task.dataset(DataConfig(source=str(tmp_path / "mails.json")), 0).train
+    one, other, again = (task.augment(rows, np.random.default_rng(seed)) for seed in (0, 1, 0))
+    for name, array in one.arrays().items():
+        np.testing.assert_array_equal(array, again.arrays()[name], err_msg=name)
+    assert (one.inputs != other.inputs).any()
+    assert (one.labels != rows.labels).any()
+    np.testing.assert_array_equal(one.extra["row"], rows.extra["row"])
 
 
 @needs_data

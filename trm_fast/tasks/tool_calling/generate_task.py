@@ -28,7 +28,8 @@ from trm_fast.tasks.tool_calling.select_task import LEXICON_FILE, read_one, read
 from trm_fast.tasks.tool_calling.selection import NUM_FEATURES, NUM_STEMS
 from trm_fast.tasks.tool_calling.text_metrics import measure_calls
 from trm_fast.tasks.tool_calling.tokenizer import FIRST_BYTE, UNKNOWN, Tokenizer, load_tokenizer, train_tokenizer
-from trm_fast.tasks.tool_calling.transcript import ARRAYS, NUM_ROLES, Room, Transcript, arranged
+from trm_fast.tasks.tool_calling.transcript import ARRAYS, NUM_ROLES, Room, Transcript
+from trm_fast.tasks.tool_calling.turns import arranged, asked
 from trm_fast.tasks.tool_calling.variants import Variants
 
 
@@ -128,7 +129,7 @@ class ToolGenerate(ToolTask):
             self._lexicon = Lexicon.of(tool for c in train for tool in c.tools)
             if self._tokenizer.size > size:
                 raise UserError(f"the tokenizer has {self._tokenizer.size} pieces: set task.vocab_size to that")
-            self._variants = Variants(train, self.config.distractors, self.config.exchanged)
+        self._variants = Variants(train, self.config.distractors, self.config.exchanged)
         parts = []
         for rows, name in ((train, "training"), (test, "test")):
             examples, cut = self._examples(rows)
@@ -253,12 +254,3 @@ class Growing:
         other = object.__new__(Growing)
         other.row, other.transcript, other.read = self.row.fork(), self.transcript.fork(), self.read
         return other
-
-
-def asked(conversation: Conversation) -> Conversation:
-    """The conversation up to its last user turn or result, without what comes next."""
-    turns = conversation.turns
-    if conversation.decision is not None:
-        return replace(conversation, decision=None, call=None, reply="")
-    last = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=len(turns) - 1)
-    return replace(conversation, turns=turns[: last + 1])

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 import numpy as np
 
 from trm_fast.tasks.base import IGNORE, Array
 from trm_fast.tasks.tool_calling import selection
-from trm_fast.tasks.tool_calling.conversation import Call, Conversation, Tool, Turn
+from trm_fast.tasks.tool_calling.conversation import Call, Conversation, Turn
 from trm_fast.tasks.tool_calling.lexical import Lexicon
 from trm_fast.tasks.tool_calling.relevance import nearest_first
 from trm_fast.tasks.tool_calling.selection import ARGUMENT, NUM_FEATURES, NUM_STEMS, START, TOOL, Places, Request, Sizes
 from trm_fast.tasks.tool_calling.spoken import MARKS, Heard, Said, Spoken, flattened
 from trm_fast.tasks.tool_calling.tokenizer import END, ROLE_TOKENS, Tokenizer
+from trm_fast.tasks.tool_calling.turns import heard_of, with_next
 
 WEIGHTS: Mapping[str, float] = {
     "system": 0.0, "user": 0.0, "tool_response": 0.0, "assistant": 1.0, "tool_call": 2.0,
@@ -30,7 +30,6 @@ EARLIER, SAID_MARK, SAID_TOOL, SAID_ARGUMENT, SAID_WORD, SAID_PIECE = range(
     selection.NUM_ROLES, selection.NUM_ROLES + 6
 )
 NUM_ROLES = selection.NUM_ROLES + 6
-RESPONSE_WORDS = 48
 ARRAYS = ("inputs", "roles", "features", "stems", "links", "symbols", "sources", "calls")
 
 
@@ -89,7 +88,7 @@ class Transcript:
         self._add_known(START, 0)
         self.tools = nearest_first(conversation.query, request.tools, lexicon)
         self._add_tools(request)
-        self._add_turns(_with_next(conversation), request, L if most is None else most)
+        self._add_turns(with_next(conversation), request, L if most is None else most)
 
     def _add(self, role: int, bag: Sequence[int] | Array) -> int:
         """One place more, with some tokens."""
@@ -123,7 +122,7 @@ class Transcript:
 
     def _add_turns(self, turns: Sequence[Turn], request: Request, most: int) -> None:
         """Of what is too long the oldest turns go first, of the oldest one that stays its first words."""
-        heard = [_heard(turn) for turn in turns]
+        heard = [heard_of(turn) for turn in turns]
         asked = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=-1)
         every = Spoken([h for h in heard if h is not None], self.spoken.tokenizer, self.room.vocab_size)
         said = [self._said(turns, i, every) for i in range(len(turns))]
@@ -240,33 +239,3 @@ class Transcript:
         for name in (*ARRAYS, "weights"):
             setattr(other, name, getattr(self, name).copy())
         return other
-
-
-def _heard(turn: Turn) -> Heard | None:
-    """The words of a turn, None for one of the assistant's."""
-    if turn.call is not None or turn.role == "assistant":
-        return None
-    if turn.role == "tool_response":
-        return replace(heard := Heard.of(turn.text), spans=heard.spans[:RESPONSE_WORDS])
-    return Heard.of(turn.text)
-
-
-def _with_next(conversation: Conversation) -> list[Turn]:
-    """The turns, and what is known to come next."""
-    turns = list(conversation.turns)
-    if conversation.call is not None:
-        turns.append(Turn.calling(conversation.call))
-    elif conversation.reply:
-        turns.append(Turn("assistant", conversation.reply))
-    return turns
-
-
-def arranged(conversation: Conversation, lexicon: Lexicon) -> Conversation:
-    """Tools as they are near to the last request, which says more than the order in which they are offered; calls made
-    together in the order of their tools."""
-    tools: list[Tool] = nearest_first(conversation.query, conversation.tools, lexicon)
-    place = {tool.name: i for i, tool in enumerate(tools)}
-    turns: list[Turn] = []
-    for _, group in groupby(conversation.turns, key=lambda turn: turn.call is not None):
-        turns += sorted(group, key=lambda turn: place.get(turn.call.name, 0) if turn.call else 0)
-    return replace(conversation, tools=tuple(tools), turns=tuple(turns))
