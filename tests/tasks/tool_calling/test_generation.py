@@ -19,7 +19,7 @@ from trm_fast.tasks.tool_calling.decoding import Search, generate
 from trm_fast.tasks.tool_calling.generate_task import ToolGenerate, ToolGenerateConfig
 from trm_fast.tasks.tool_calling.grammar import Grammar
 from trm_fast.tasks.tool_calling.lexical import Lexicon
-from trm_fast.tasks.tool_calling.spoken import MARKS
+from trm_fast.tasks.tool_calling.spoken import MARKS, default_of
 from trm_fast.tasks.tool_calling.tokenizer import BEGIN, END, Characters
 from trm_fast.tasks.tool_calling.transcript import ARRAYS, CALL, Room, Transcript
 from trm_fast.tasks.tool_calling.turns import arranged, asked
@@ -127,6 +127,26 @@ def test_a_list_written_out_is_one_run_of_words_if_it_fits() -> None:
     assert own + row.first["'"] not in grammar.allowed(said[:4])
     whole = transcript(conversation(*given.turns, Turn.calling(Call("sort", {"values": [1, 2.5, -3]})), tools=(sort,)))
     assert said_of(whole) == [*said, END]
+
+
+@pytest.mark.parametrize(
+    ("schema", "default"),
+    [
+        ({"type": "integer", "default": "7"}, 7), ({"type": "integer", "default": ""}, None),
+        ({"type": "boolean", "default": False}, False), ({"type": "array", "default": []}, []),
+        ({"enum": ["a"], "default": "a"}, "a"), ({"type": "string"}, None), ({"type": "number", "default": None}, None),
+    ],
+)  # fmt: skip
+def test_a_default_is_said_only_where_it_is_a_value(schema: dict[str, Any], default: Any) -> None:
+    assert default_of(schema) == default
+    tool = Tool("get", "Gets", {"type": "object", "required": [], "properties": {"it": schema}})
+    row = transcript(conversation(Turn("user", "get"), tools=(tool,)))
+    grammar, own = Grammar(row), ROOM.first_own
+    said = [CALL, own + row.tool_places["get"], own + row.argument_places["get", "it"]]
+    mark = row.spoken.marks["default"]
+    assert (mark in grammar.allowed(said)) == (default is not None)
+    if default is not None:
+        assert grammar.calls([*said, mark, END]) == [Call("get", {"it": default})]
 
 
 def test_a_call_that_is_said_twice_is_one_call() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trm_fast.tasks.tool_calling.conversation import Call, Tool
-from trm_fast.tasks.tool_calling.spoken import DATE, DEFAULT, SINGULAR, Said
+from trm_fast.tasks.tool_calling.spoken import DATE, DEFAULT, SINGULAR, Said, default_of
 from trm_fast.tasks.tool_calling.tokenizer import END, FIRST_BYTE, Tokenizer
 from trm_fast.tasks.tool_calling.transcript import CALL, ITEM, REPLY, Transcript
 from trm_fast.tasks.tool_calling.values import kind_of, literal_list
@@ -98,7 +98,7 @@ class Grammar:
             if whole:
                 return following + behind
         if not said:
-            following = following + ([default] if "default" in schema else [])
+            following = following + ([default] if default_of(schema) is not None else [])
             return following + (behind if is_list else [])
         more = [ITEM] if is_list and len(items) < LONGEST_VALUE else []
         return following + (behind + more if complete else [])

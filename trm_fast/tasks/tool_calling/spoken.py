@@ -73,7 +73,7 @@ class Spoken:
         else words that are to be read as it, else pieces of the vocabulary."""
         if isinstance(value, list) and (literal := self._written_out(value)) is not None:
             return [literal]
-        if "default" in schema and not self._stands(value, schema) and same(schema["default"], value):
+        if (default := default_of(schema)) is not None and same(default, value) and not self._stands(value, schema):
             return [[self.marks[DEFAULT]]]
         if isinstance(value, list):
             return [self._item(part, schema.get("items") or {}) for part in value]
@@ -124,7 +124,7 @@ class Spoken:
     def read(self, said: Sequence[Said], schema: Mapping[str, Any]) -> Any:
         """The value that an item stands for."""
         if said[:1] == [self.marks[DEFAULT]]:
-            return schema.get("default")
+            return default_of(schema)
         text = self.text(said)
         for mark, read in _READ.items():
             if said[:1] == [self.marks[mark]]:
@@ -172,6 +172,14 @@ class Spoken:
                     if read(heard.cut(first, count)) is not None:
                         found[tuple(heard.words[first : first + count])] = None
         return list(found)
+
+
+def default_of(schema: Mapping[str, Any]) -> Any:
+    """A schema's default as a value of its type, also where it is written as text; None where it is none."""
+    default = schema.get("default")
+    if default is not None and not fits(default, schema):
+        default = cast(str(default), schema)
+    return default if default is not None and fits(default, schema) else None
 
 
 def written(value: Any) -> str:
