@@ -10,8 +10,9 @@ import torch
 
 from trm_fast import ops
 from trm_fast.nn import TRM, TRMConfig
+from trm_fast.nn.config import NEAR, REACH, TEXT_NEAR
 from trm_fast.nn.loss import IGNORE
-from trm_fast.nn.text_head import Next
+from trm_fast.nn.text_head import STEEP, Next, _at
 
 from .small import kernels_agree
 
@@ -78,11 +79,94 @@ def test_every_place_has_a_distribution_that_can_copy() -> None:
     ids = torch.full((1, L), 7)
     torch.testing.assert_close(whole(net, ids).exp().sum(-1), torch.ones(1, L), atol=1e-4, rtol=0)
     with torch.no_grad():
-        net.head.copies.weight.mul_(0)
+        net.head.wanted.weight.mul_(0)
+        net.head.anew.weight.mul_(0)
+        net.head.anew.bias.fill_(math.log(3))
         answer = torch.randn(1, L, 16)
-        half = net.head(answer, inputs=ids).scores.exp()
+        said = net.head(answer, inputs=ids).scores.exp()
         plain = net.head.linear(answer).softmax(-1)
-    torch.testing.assert_close(half[..., 7], 0.5 + plain[..., 7] / 2)  # a share of one half, all of it on token 7
+    for place in range(L):  # saying it anew weighs as much as three places, all of which say 7
+        copied = max(0, place + 1 - NEAR)
+        expected = (copied + 3 * plain[0, place, 7]) / (copied + 3)
+        torch.testing.assert_close(said[0, place, 7], expected)
+
+
+ROW = {"inputs": "bags", "row_symbols": L, "features": 3, "stems": 4, "seq_len": L}
+
+
+def rows(count: int = 2) -> dict[str, torch.Tensor]:
+    """What bags of tokens, symbols of a row's own, features, stems and links may look like."""
+    drawn = torch.Generator().manual_seed(0)
+
+    def numbers(most: int, *shape: int) -> torch.Tensor:
+        return torch.randint(0, most, (count, L, *shape), generator=drawn)
+
+    return {
+        "inputs": numbers(V, 3), "symbols": numbers(V + L), "sources": numbers(2).bool(), "stems": numbers(4, 4),
+        "calls": numbers(3), "features": torch.randn(count, L, 3, generator=drawn),
+        "links": torch.rand(count, L, 2, generator=drawn),
+    }  # fmt: skip
+
+
+def test_symbols_that_only_a_row_has_can_be_copied_alone() -> None:
+    net, given = model(**ROW), rows()
+    with torch.no_grad():
+        said = net(given.pop("inputs"), net.initial_state(2), **given).logits.scores
+    assert said.shape == (2, L, V + L)
+    torch.testing.assert_close(said.exp().sum(-1), torch.ones(2, L), atol=1e-4, rtol=0)
+    for row in range(2):
+        for place in range(L):
+            free = given["sources"][row, : max(0, place + 1 - NEAR)]
+            known = set(given["symbols"][row, : len(free)][free].tolist())
+            likely = {V + i for i in torch.nonzero(said[row, place, V:] > math.log(2e-9)).flatten().tolist()}
+            assert likely <= known
+            assert {symbol for symbol in known if symbol >= V} - likely == set()
+
+
+def test_a_growing_row_with_features_is_the_whole_row_anew() -> None:
+    net, given = model(**ROW), rows(1)
+    inputs = given.pop("inputs")
+    state = net.initial_state(1)
+    with torch.no_grad():
+        for _ in range(net.config.max_supervision_steps):
+            out = net(inputs, state, **given)
+            state = out.state
+    row, arrays = net.incremental(), {name: tensor[0].numpy() for name, tensor in given.items()}
+    parts = [slice(0, 5), *(slice(i, i + 1) for i in range(5, L))]
+    got = [row.extend(inputs[0, part].numpy(), {n: a[part] for n, a in arrays.items()}) for part in parts]
+    np.testing.assert_allclose(np.stack(got), out.logits.scores[0, 4:].numpy(), atol=1e-4)
+
+
+def test_what_speaks_for_a_place_is_as_defined() -> None:
+    """Against loops: stems met near a place, links, what goes on, what was said, and the place's own features."""
+    net, given = model(**ROW), rows()
+    meeting, free = net.head.meeting, given["sources"]
+    asked = torch.tensor([[4, 9, 11], [2, 6, 10]])
+    known = torch.randn(2, L, 19)
+    with torch.no_grad():
+        got = meeting(_at(known, asked), asked, given["symbols"], free, given["features"],
+                      **{n: given[n] for n in ("stems", "links", "calls")})  # fmt: skip
+        gates = STEEP * meeting.gates(_at(known, asked))
+        kernel, worth = meeting.near.weight.detach(), meeting.worth(given["features"])
+    symbols, stems, calls = (given[name].tolist() for name in ("symbols", "stems", "calls"))
+    for b in range(2):
+        for k, i in enumerate(asked[b].tolist()):
+            for j in range(L):
+                met = [0.0] * TEXT_NEAR
+                for tap in range(2 * REACH + 1):
+                    at = j + tap - REACH
+                    if 0 <= at <= i and free[b, at] and stems[b][at][0] > 0:
+                        for half in range(2):
+                            if stems[b][at][0] in stems[b][i][2 * half : 2 * half + 2]:
+                                met = [m + float(kernel[c, half, tap]) for c, m in enumerate(met)]
+                one = j >= 1 and symbols[b][i] == symbols[b][j - 1]
+                two = one and j >= 2 and symbols[b][i - 1] == symbols[b][j - 2]
+                said = [n for n in range(i + 1) if calls[b][n] and symbols[b][n] == symbols[b][j]]
+                here = [n for n in said if calls[b][n] == calls[b][i]]
+                linked = float(given["links"][b, i] @ given["links"][b, j])
+                plain = [linked, float(one), float(two), float(bool(said)), float(bool(here))]
+                expected = float(gates[b, k] @ torch.tensor([*met, *plain, *worth[b, j].tolist()]))
+                assert float(got[b, k, j]) == pytest.approx(expected, abs=1e-4), (b, i, j)
 
 
 def test_the_loss_is_a_mean_weighted_by_role() -> None:
@@ -161,4 +245,5 @@ def test_the_halting_logit_of_a_causal_model_reads_the_last_token() -> None:
 def test_text_needs_a_causal_model() -> None:
     with pytest.raises(ValueError, match="causal"):
         config(causal=False)
-    assert model().num_parameters() == config().num_parameters()
+    for changes in ({}, ROW):
+        assert model(**changes).num_parameters() == config(**changes).num_parameters()

@@ -21,6 +21,12 @@ TAGS = 3
 
 GridShape = Annotated[tuple[int, int], Strict(False)]  # YAML and JSON have lists only
 
+TEXT_NEAR = 4
+"""Text: ways in which the stems near a place may speak for it."""
+TEXT_WORTH = 4
+"""Text: ways in which a place's own features may speak for it."""
+TEXT_PLAIN = 5
+"""Text: what else is known of two places: linked, follows by one and by two, was said in the row, and in the call."""
 NEAR, REACH = 2, 6
 """Selection: how many words on either side tell what one is, and how far from a word of an argument its value may
 stand."""
@@ -52,7 +58,12 @@ class TRMConfig(BaseModel):
         0, ge=0, description="kinds of roles a place may have, embedded beside what it holds; 0 for none"
     )
     features: int = Field(0, ge=0, description="real numbers a place has beside what it holds; 0 for none")
-    stems: int = Field(0, ge=0, description="selection: numbers of stems by which words and arguments meet; 0 for none")
+    stems: int = Field(
+        0, ge=0, description="selection, text: numbers of stems by which words and arguments meet; 0 for none"
+    )
+    row_symbols: int = Field(
+        0, ge=0, description="text: symbols behind the vocabulary that only a row has, which can be copied alone"
+    )
     num_tools: int = Field(1, ge=1, description="slots, selection: tools to choose from")
     known_tools: int = Field(
         0, ge=0, description="selection: a fixed classifier over so many tools; 0 to point at any tool's place"
@@ -215,6 +226,12 @@ class TRMConfig(BaseModel):
             )
             ends += A * 3 * (2 * REACH + 1) if self.stems else 0
             ends += (A + 1) * TAGS + (A + width + 1) * FIELD_KINDS
+        if self.outputs == "text":
+            width = D + self.features
+            ends += self.features * ((2 * NEAR + 2) * self.action_dim + 1) + 1
+            gates = TEXT_NEAR + TEXT_PLAIN + TEXT_WORTH
+            met = 2 * TEXT_NEAR * (2 * REACH + 1) + TEXT_WORTH * self.features
+            ends += met + gates * (width + 1) if self.stems else 0
         ports = 2 * D * (self.latent_width + self.answer_width) if self.state_widths == "own" else 0
         return self.num_layers * (mix + 3 * D * self.inner_size(D)) + ports + ends + D + 1 + positions + puzzles
 
@@ -223,7 +240,7 @@ class TRMConfig(BaseModel):
         fields = 2 + self.num_tools + self.num_fields * (FIXED_KINDS + self.num_values + 2)
         selection = self.known_tools + 1 if self.known_tools else 2 * self.reasoning_dim + 1
         made = {"values": self.output_width, "slots": fields, "selection": selection}
-        made["text"] = self.vocab_size + 3 * self.action_dim + 1
+        made["text"] = self.vocab_size + (2 * NEAR + 2) * self.action_dim + 1
         return made.get(self.outputs, self.vocab_size)
 
     @classmethod

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -32,13 +32,13 @@ class Incremental:
             raise ValueError("one token at a time needs a causal model without a prefix, its positions rope or none")
         self.model, self.length = model, 0
         self.kept: list[tuple[Tensor, Tensor]] = []
-        self.tokens = torch.zeros(0, dtype=torch.int64, device=model.z_init.device)
+        self.given: dict[str, Tensor] = {}
         self.answer: Tensor | None = None
 
     def fork(self) -> Incremental:
         other = Incremental(self.model)
         other.length, other.kept = self.length, list(self.kept)
-        other.tokens, other.answer = self.tokens, self.answer
+        other.given, other.answer = dict(self.given), self.answer
         return other
 
     @property
@@ -47,13 +47,18 @@ class Incremental:
         return self.model.config.seq_len - self.length
 
     @torch.no_grad()
-    def extend(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
-        """Logits (V,) for the token behind the new ones."""
-        config = self.model.config
-        ids = torch.tensor(list(tokens), dtype=torch.int64, device=self.model.z_init.device)
+    def extend(
+        self, inputs: Sequence[int] | npt.NDArray[Any], extra: Mapping[str, npt.NDArray[Any]] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Logits (V,) for the symbol behind the new places. ``inputs`` (n,), or (n, W) where they are bags; ``extra``:
+        their further arrays (n, ...) by name."""
+        config, device = self.model.config, self.model.z_init.device
+        ids = torch.as_tensor(np.asarray(inputs, dtype=np.int64), device=device)
         if self.length + len(ids) > config.seq_len:
             raise ValueError(f"the row would have {self.length + len(ids)} tokens; the model has {config.seq_len}")
-        x = self.model.embedding(ids[None], None, self.model.compute_dtype)
+        new = {name: torch.as_tensor(array, device=device)[None] for name, array in (extra or {}).items()}
+        new["inputs"] = ids[None]
+        x = self.model.embedding(new["inputs"], None, self.model.compute_dtype, **_without_inputs(new))
         state = self.model.initial_state(1)
         z, y = state.z[:, : len(ids)], None if state.y is None else state.y[:, : len(ids)]
         self._next = 0
@@ -67,8 +72,10 @@ class Incremental:
         self.length += len(ids)
         answer = z if y is None else y
         self.answer = answer if self.answer is None else torch.cat((self.answer, answer), 1)
-        self.tokens = torch.cat((self.tokens, ids))
-        said = self.model.head(self.answer, inputs=self.tokens[None], last=True)
+        self.given = {
+            name: torch.cat((self.given[name], part), 1) if name in self.given else part for name, part in new.items()
+        }
+        said = self.model.head(self.answer, last=True, **self.given)
         logits: npt.NDArray[np.float32] = said.scores[0, -1].float().cpu().numpy()
         return logits
 
@@ -96,3 +103,7 @@ class Incremental:
         seen = torch.ones(K, k.shape[1], dtype=torch.bool, device=x.device).tril(k.shape[1] - K)
         y = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=seen)
         return part.out(y.transpose(1, 2).reshape(1, K, D))
+
+
+def _without_inputs(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: array for name, array in arrays.items() if name != "inputs"}

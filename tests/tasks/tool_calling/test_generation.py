@@ -1,9 +1,10 @@
-"""Calls as tokens within a grammar, the search, and transcripts with a weight for each role."""
+"""Calls as symbols within a grammar, the search, transcripts with a weight for each role, and their variants."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,18 @@ import pytest
 import torch
 
 from trm_fast.nn import TRM
-from trm_fast.tasks.base import DataConfig
+from trm_fast.tasks.base import IGNORE, DataConfig
 from trm_fast.tasks.tool_calling import files, problems
 from trm_fast.tasks.tool_calling.conversation import Call, Conversation, Tool, Turn
 from trm_fast.tasks.tool_calling.decoding import Search, generate
-from trm_fast.tasks.tool_calling.generate_task import ToolGenerate, asked
-from trm_fast.tasks.tool_calling.grammar import Grammar, call_tokens
+from trm_fast.tasks.tool_calling.generate_task import ToolGenerate, ToolGenerateConfig
+from trm_fast.tasks.tool_calling.grammar import Grammar
+from trm_fast.tasks.tool_calling.lexical import Lexicon
+from trm_fast.tasks.tool_calling.spoken import MARKS, default_of
 from trm_fast.tasks.tool_calling.tokenizer import BEGIN, END, Characters
-from trm_fast.tasks.tool_calling.transcript import transcribe
+from trm_fast.tasks.tool_calling.transcript import ARRAYS, CALL, Room, Transcript
+from trm_fast.tasks.tool_calling.turns import arranged, asked
+from trm_fast.tasks.tool_calling.variants import Variants
 from trm_fast.training.config import apply_settings, make_config, read_preset
 
 from .rows import DATA, needs_data
@@ -29,36 +34,136 @@ TOOL = Tool("send", "Sends a mail", {"type": "object", "required": ["to"], "prop
     "more": {"type": "object"}, "factor": {"type": "number"},
 }})  # fmt: skip
 BARE = Tool("list", "Lists mails", {"type": "object", "properties": {}, "required": []})
-TOKENS = Characters.train([json.dumps(TOOL.to_json()) + '0123456789-. ABCxyz"{}[]'], 200)
+MORE = Tool("more", "Sends more mails", {"type": "object", "required": [], "properties": {
+    "on": {"type": "string", "default": "today"}, "kind": {"type": "string"}, "sizes": {"type": "array"},
+}})  # fmt: skip
+TOOLS = (TOOL, BARE, MORE)
+TEXT = 'Send a mail to A "b" {c} with 3 copies, $1,200.50, about x and 北京; on August 10, 2022 send pine trees.'
+TOKENS = Characters.train([json.dumps(TOOL.to_json()) + TEXT + '0123456789-. ABCxyz"{}[]'], 200)
+LEXICON = Lexicon.of(TOOLS)
+ROOM = Room(160, 4, 16, 8, TOKENS.size)
 CALLS = [
-    Call("send", {"to": 'A "b" {c}', "copies": -12, "urgent": True, "size": 7, "tags": ["x", "y"], "more": {},
-                  "factor": 2.5}),
     Call("list", {}),
-    Call("send", {"to": "x"}),
+    Call("more", {"on": "2022-08-10", "kind": "pine tree"}),
+    Call("more", {"on": "today", "sizes": []}),
+    Call("send", {"to": 'A "b" {c}', "copies": -12, "urgent": True, "size": 7, "tags": ["x", "zzz", "北京"], "more": {},
+                  "factor": 1200.5}),
+    Call("send", {"to": "x", "copies": 3}),
 ]  # fmt: skip
 
 
-def test_calls_go_to_tokens_and_back_and_each_token_is_allowed() -> None:
-    grammar = Grammar([TOOL, BARE], TOKENS)
-    tokens = [*call_tokens(CALLS, TOKENS), END]
-    for i, token in enumerate(tokens):
-        assert token in grammar.allowed(tokens[:i]), TOKENS.decode(tokens[:i])
-    assert grammar.calls(tokens) == CALLS
-    assert grammar.allowed(tokens) == []
+def conversation(*turns: Turn, tools: tuple[Tool, ...] = TOOLS) -> Conversation:
+    return Conversation(tools, turns)
+
+
+def transcript(given: Conversation, most: int | None = None) -> Transcript:
+    return Transcript(arranged(given, LEXICON), TOKENS, LEXICON, ROOM, most)
+
+
+def said_of(row: Transcript) -> list[int]:
+    """The symbols that count."""
+    return [int(row.symbols[i]) for i in np.flatnonzero(row.weights)]
+
+
+def test_calls_go_to_symbols_and_back_and_each_symbol_is_allowed() -> None:
+    whole = transcript(conversation(Turn("user", TEXT), *map(Turn.calling, CALLS)))
+    row = transcript(conversation(Turn("user", TEXT)))
+    grammar, said = Grammar(row), said_of(whole)
+    for i, symbol in enumerate(said):
+        assert symbol in grammar.allowed(said[:i]), (i, grammar.transcript.word_of(symbol))
+    assert sorted(map(repr, grammar.calls(said))) == sorted(map(repr, CALLS))
+    assert grammar.allowed(said) == []
+
+
+def test_what_stands_in_the_request_is_copied_word_by_word() -> None:
+    row = transcript(conversation(Turn("user", TEXT), Turn.calling(CALLS[-2])))
+    own = [row.word_of(symbol) for symbol in said_of(row) if symbol >= ROOM.first_own]
+    words = [word for word in own if isinstance(word, str)]
+    assert words == ["a", '"', "b", '"', "{", "c", "}", "x", "北", "京", "1,200.50"]
+    marks = {row.spoken.marks[name]: name for name in MARKS}
+    other = transcript(conversation(Turn("user", TEXT), *map(Turn.calling, CALLS[1:3])))
+    assert [marks[symbol] for symbol in said_of(other) if symbol in marks] == ["date", "singular", "default"]
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        Call("steal", {}), Call("send", {}), Call("send", {"to": "x", "color": "red"}),
-        Call("send", {"to": "x", "copies": 1.5}), Call("send", {"to": "x", "urgent": "maybe"}),
-        Call("send", {"to": "x", "size": "large"}), Call("list", {"to": "x"}),
+        Call("steal", {}), Call("send", {}), Call("send", {"to": "x", "copies": 1.5}),
+        Call("send", {"to": "x", "urgent": "maybe"}), Call("send", {"to": "x", "size": "large"}),
     ],
 )  # fmt: skip
 def test_a_wrong_call_is_nowhere_allowed(call: Call) -> None:
-    grammar, tokens = Grammar([TOOL, BARE], TOKENS), call_tokens([call], TOKENS)
-    wrong = [i for i, token in enumerate(tokens) if token not in grammar.allowed(tokens[:i])]
-    assert wrong
+    row = transcript(conversation(Turn("user", TEXT), Turn.calling(call)))
+    grammar, said = Grammar(row), said_of(row)
+    assert [i for i, symbol in enumerate(said) if symbol not in grammar.allowed(said[:i])]
+
+
+def test_values_stand_one_word_behind_another() -> None:
+    row = transcript(conversation(Turn("user", "Mail Ann Lee and Ann Ray")))
+    grammar, own = Grammar(row), ROOM.first_own
+    begun = [CALL, own + row.tool_places["send"], own + row.argument_places["send", "to"]]
+
+    def words(said: list[str]) -> set[object]:
+        symbols = grammar.allowed([*begun, *(own + row.first[word] for word in said)])
+        return {word for symbol in symbols if isinstance(word := row.word_of(symbol), str)}
+
+    assert words([]) == {"mail", "ann", "lee", "and", "ray"}
+    assert words(["ann"]) == {"lee", "ray"}
+    assert words(["ann", "ray"]) == set()
+
+
+def test_a_list_written_out_is_one_run_of_words_if_it_fits() -> None:
+    sort = Tool("sort", "Sorts", {"type": "object", "required": ["values"], "properties": {
+        "values": {"type": "array", "items": {"type": "number"}}}})  # fmt: skip
+    given = conversation(Turn("user", "Sort [1, 2.5, -3], not ['a', 'b']"), tools=(sort,))
+    row = transcript(given)
+    grammar, own = Grammar(row), ROOM.first_own
+    said = [CALL, own + row.tool_places["sort"], own + row.argument_places["sort", "values"]]
+    for word in ("[", "1", ",", "2.5", ",", "-", "3", "]"):
+        assert own + row.first[word] in grammar.allowed(said)
+        said.append(own + row.first[word])
+    assert END in grammar.allowed(said)
+    assert grammar.calls([*said, END]) == [Call("sort", {"values": [1, 2.5, -3]})]
+    assert own + row.first["'"] not in grammar.allowed(said[:4])
+    whole = transcript(conversation(*given.turns, Turn.calling(Call("sort", {"values": [1, 2.5, -3]})), tools=(sort,)))
+    assert said_of(whole) == [*said, END]
+
+
+@pytest.mark.parametrize(
+    ("schema", "default"),
+    [
+        ({"type": "integer", "default": "7"}, 7), ({"type": "integer", "default": ""}, None),
+        ({"type": "boolean", "default": False}, False), ({"type": "array", "default": []}, []),
+        ({"enum": ["a"], "default": "a"}, "a"), ({"type": "string"}, None), ({"type": "number", "default": None}, None),
+    ],
+)  # fmt: skip
+def test_a_default_is_said_only_where_it_is_a_value(schema: dict[str, Any], default: Any) -> None:
+    assert default_of(schema) == default
+    tool = Tool("get", "Gets", {"type": "object", "required": [], "properties": {"it": schema}})
+    row = transcript(conversation(Turn("user", "get"), tools=(tool,)))
+    grammar, own = Grammar(row), ROOM.first_own
+    said = [CALL, own + row.tool_places["get"], own + row.argument_places["get", "it"]]
+    mark = row.spoken.marks["default"]
+    assert (mark in grammar.allowed(said)) == (default is not None)
+    if default is not None:
+        assert grammar.calls([*said, mark, END]) == [Call("get", {"it": default})]
+
+
+def test_a_call_that_is_said_twice_is_one_call() -> None:
+    row = transcript(conversation(Turn("user", "list, list")))
+    tool = ROOM.first_own + row.tool_places["list"]
+    assert Grammar(row).calls([CALL, tool, tool, END]) == [Call("list", {})]
+
+
+def test_the_penalty_is_for_texts_that_nobody_said() -> None:
+    row = transcript(conversation(Turn("user", "Mail Ann Lee")))
+    grammar, own = Grammar(row), ROOM.first_own
+    said = [CALL, own + row.tool_places["send"], own + row.argument_places["send", "to"]]
+    choices = grammar.allowed(said)
+    strays = {choice for choice, stray in zip(choices, grammar.strays(said, choices), strict=True) if stray}
+    assert own + row.first["ann"] not in strays
+    assert TOKENS.ids["x"] in strays
+    assert not grammar.strays(said[:1], grammar.allowed(said[:1])).any()
 
 
 class Drawn:
@@ -70,7 +175,7 @@ class Drawn:
     def extend(self, tokens: Sequence[int]) -> Any:
         self.said += tuple(tokens)
         rng = np.random.default_rng((self.seed, *self.said[-3:], len(self.said)))
-        return rng.normal(size=TOKENS.size).astype(np.float32) * 3
+        return rng.normal(size=ROOM.first_own + ROOM.places).astype(np.float32) * 3
 
     def fork(self) -> Drawn:
         return Drawn(self.seed, self.said)
@@ -78,17 +183,17 @@ class Drawn:
 
 @pytest.mark.parametrize("search", [Search(400), Search(400, temperature=1.0, top_p=0.9), Search(400, beams=2)])
 def test_whatever_a_model_says_its_calls_are_valid(search: Search) -> None:
-    grammar = Grammar([TOOL, BARE], TOKENS)
+    grammar = Grammar(transcript(conversation(Turn("user", TEXT))))
     finished = 0
     for seed in range(6):
         said = generate(Drawn(seed), [BEGIN], grammar.allowed, search)
         calls = grammar.calls(said.tokens)
         assert json.loads(json.dumps([call.to_json() for call in calls])) is not None
-        assert all(call.name in ("send", "list") for call in calls)
+        assert all(call.name in ("send", "list", "more") for call in calls)
         if said.tokens[-1] == END:
             finished += 1
             assert calls
-            assert [p for call in calls for p in problems(call, [TOOL, BARE])] == []
+            assert [p for call in calls for p in problems(call, TOOLS)] == []
     assert finished
 
 
@@ -130,27 +235,77 @@ def test_sampling_follows_the_shares_and_top_p_cuts_the_rest() -> None:
 
 
 def test_only_what_the_assistant_says_is_learnt_and_calls_count_double() -> None:
-    turns = (Turn("system", "s"), Turn("user", "u"), Turn("assistant", "x"), Turn.calling(CALLS[1]),
+    turns = (Turn("system", "s"), Turn("user", "u"), Turn("assistant", "x"), Turn.calling(CALLS[0]),
              Turn("tool_response", "r"), Turn("assistant", "y"))  # fmt: skip
-    row = transcribe(Conversation((BARE,), turns), TOKENS, 200, 4)
-    assert len(row.ids) == len(row.weights)
-    learnt = [(token, weight) for token, weight in zip(row.ids, row.weights, strict=True) if weight]
-    call = [*call_tokens(CALLS[1:2], TOKENS), END]
-    said = TOKENS.special("<assistant>")
-    expected = [(said, 1.0), (TOKENS.ids["x"], 1.0), (END, 1.0), *((t, 2.0) for t in call),
+    row = transcript(conversation(*turns, tools=(BARE,)))
+    labels, weights = row.labels()
+    learnt = [(int(label), float(weight)) for label, weight in zip(labels, weights, strict=True) if weight]
+    said, tool = TOKENS.special("<assistant>"), ROOM.first_own + row.tool_places["list"]
+    expected = [(said, 1.0), (TOKENS.ids["x"], 1.0), (END, 1.0), (CALL, 2.0), (tool, 2.0), (END, 2.0),
                 (said, 1.0), (TOKENS.ids["y"], 1.0), (END, 1.0)]  # fmt: skip
     assert learnt == expected
+    assert (labels == IGNORE).sum() == len(labels) - len(learnt)
 
 
 def test_a_long_conversation_keeps_its_tools_and_its_end() -> None:
-    turns = (Turn("user", "x" * 10_000), Turn.calling(CALLS[2]))
-    row = transcribe(Conversation((TOOL, BARE), turns), TOKENS, 300, 12)
+    given = conversation(Turn("user", "first " * 10_000), Turn("user", "x " * 10_000 + "to y"), Turn.calling(CALLS[-1]))
+    row = transcript(given)
     assert row.cut
-    assert len(row.ids) <= 300
-    tail = [*call_tokens(CALLS[2:], TOKENS), END]
-    assert row.ids[-len(tail) :] == tail
-    assert TOKENS.special("<user>") in row.ids
-    assert transcribe(Conversation((), (Turn("user", ""),)), TOKENS, 30, 4).ids == [BEGIN, TOKENS.special("<user>")]
+    assert row.length == ROOM.places
+    assert set(row.tool_places) == {"send", "list", "more"}
+    assert "first" not in row.first
+    assert "y" in row.first
+    assert Grammar(row).calls(said_of(row)) == [Call("send", {"to": "x", "copies": 3})]
+    empty = transcript(conversation(Turn("user", ""), tools=()))
+    assert empty.length == 2
+    assert Grammar(empty).allowed([]) == [END]
+
+
+def test_a_row_that_grows_by_what_is_said_is_the_row_as_a_whole() -> None:
+    whole = transcript(conversation(Turn("user", TEXT), *map(Turn.calling, CALLS)))
+    row = transcript(conversation(Turn("user", TEXT)))
+    begun, other = row.length, row.fork()
+    for symbol in said_of(whole):
+        row.say(symbol)
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(row, name), getattr(whole, name), err_msg=name)
+    assert other.length == begun
+    assert not other.inputs[begun:].any()
+
+
+def test_a_variant_exchanges_values_in_the_request_and_its_calls_alike() -> None:
+    rows = [
+        conversation(Turn("user", f"Mail to {name} now"), Turn.calling(Call("send", {"to": name})))
+        for name in ("Ann Lee", "Bob Ray", "Cleo Fox", "Dan Moe", "Eve Poe")
+    ]
+    variants, rng, seen = Variants(rows, 1.0, 1.0), np.random.default_rng(0), set()
+    for _ in range(20):
+        made = variants.of(rows[0], rng)
+        value = made.calls[0].arguments["to"]
+        seen.add(value)
+        assert made.query == f"Mail to {value} now"
+        assert made.tools[0].name == "send"
+    assert len(seen) > 3
+    assert Variants(rows, 0.0, 0.0).of(rows[0], rng) == rows[0]
+
+
+def test_rows_are_read_anew_each_time_and_the_same_for_the_same_numbers(tmp_path: Path) -> None:
+    swift = [
+        {"tools": json.dumps([TOOL.to_json(), BARE.to_json()]), "messages": [
+            {"role": "user", "content": f"Mail to {name} now"},
+            {"role": "tool_call", "content": json.dumps({"name": "send", "arguments": {"to": name}})},
+        ]} for name in ("Ann Lee", "Bob Ray", "Cleo Fox", "Dan Moe", "Eve Poe", "Flo Zee")
+    ]  # fmt: skip
+    files.write(tmp_path / "mails.json", swift)
+    keys = {"tokenizer_kind": "char", "seq_len": 128, "tools": 4, "arguments": 16, "exchanged": 1.0}
+    task = ToolGenerate(ToolGenerateConfig.model_validate(keys))
+    rows = task.dataset(DataConfig(source=str(tmp_path / "mails.json")), 0).train
+    one, other, again = (task.augment(rows, np.random.default_rng(seed)) for seed in (0, 1, 0))
+    for name, array in one.arrays().items():
+        np.testing.assert_array_equal(array, again.arrays()[name], err_msg=name)
+    assert (one.inputs != other.inputs).any()
+    assert (one.labels != rows.labels).any()
+    np.testing.assert_array_equal(one.extra["row"], rows.extra["row"])
 
 
 @needs_data

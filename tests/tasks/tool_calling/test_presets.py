@@ -34,7 +34,14 @@ PRESETS = {
         "task.tool_choice=classifier",
         "model.num_layers=2",
     ],
-    "tool-generate": ["task.seq_len=128", "task.sets=[own]", "task.generate_count=1", "task.most_tokens=8"],
+    "tool-generate": [
+        "task.seq_len=64",
+        "task.sets=[own]",
+        "task.tools=3",
+        "task.arguments=8",
+        "task.generate_count=1",
+        "task.most_tokens=8",
+    ],
     "tool-slots": ["task.seq_len=48"],
 }
 CITIES = ("Rome", "Oslo", "New York", "Hue", "Lima", "Kyiv", "Bonn", "Cairo", "Nice", "Perth")

@@ -91,6 +91,11 @@ def problems(call: Call, tools: Sequence[Tool]) -> list[str]:
     return _faults(dict(call.arguments), tool.parameters, "")
 
 
+def fits(value: Any, schema: Mapping[str, Any]) -> bool:
+    """Whether a value is valid."""
+    return not _faults(value, schema, "")
+
+
 def _faults(value: Any, schema: Mapping[str, Any], path: str) -> list[str]:
     kinds = schema.get("type")
     allowed = [kinds] if isinstance(kinds, str) else list(kinds or [])
