@@ -7,33 +7,32 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 from trm_fast.errors import UserError
-from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, Question, TaskConfig
+from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, Question
 from trm_fast.tasks.tool_calling import files
 from trm_fast.tasks.tool_calling.conversation import Conversation, Tool, Turn
-from trm_fast.tasks.tool_calling.corpus import texts
 from trm_fast.tasks.tool_calling.decoding import Said, Search, generate
 from trm_fast.tasks.tool_calling.drawing import draw_conversation
 from trm_fast.tasks.tool_calling.grammar import Grammar
-from trm_fast.tasks.tool_calling.interface import Prediction, ToolTask
+from trm_fast.tasks.tool_calling.interface import Prediction, ToolConfig, ToolTask, read_asset
 from trm_fast.tasks.tool_calling.lexical import Lexicon
 from trm_fast.tasks.tool_calling.select_metrics import tables
 from trm_fast.tasks.tool_calling.select_task import LEXICON_FILE, read_one, read_sets
 from trm_fast.tasks.tool_calling.selection import NUM_FEATURES, NUM_STEMS
 from trm_fast.tasks.tool_calling.text_metrics import measure_calls
-from trm_fast.tasks.tool_calling.tokenizer import FIRST_BYTE, UNKNOWN, Tokenizer, load_tokenizer, train_tokenizer
+from trm_fast.tasks.tool_calling.tokenizer import FIRST_BYTE, UNKNOWN, load_tokenizer
 from trm_fast.tasks.tool_calling.transcript import ARRAYS, NUM_ROLES, Room, Transcript
 from trm_fast.tasks.tool_calling.turns import arranged, asked
 from trm_fast.tasks.tool_calling.variants import Variants
 
 
-class ToolGenerateConfig(TaskConfig):
+class ToolGenerateConfig(ToolConfig):
     """``sets``: which sets of a folder to learn, ``SET_train`` and ``SET_val`` each. ``tools``, ``arguments``,
     ``seq_len``: most of a row; ``bag``: tokens of a place. ``replies``: whether it may answer in words instead of
     calling. ``beams``, ``temperature``, ``top_p``, ``most_tokens``: how symbols are searched for; ``penalty``: how much
@@ -44,8 +43,6 @@ class ToolGenerateConfig(TaskConfig):
 
     name: str = "tool-generate"
     sets: list[str] = Field(default=["xlam_swift", "sealtools_swift"], min_length=1)
-    tokenizer: str | None = None
-    tokenizer_kind: Literal["bpe", "unigram", "char"] = "bpe"
     vocab_size: int = Field(default=4096, ge=32)
     seq_len: int = Field(default=384, ge=16)
     tools: int = Field(default=16, ge=1)
@@ -78,7 +75,6 @@ class ToolGenerate(ToolTask):
 
     def __init__(self, config: ToolGenerateConfig | None = None) -> None:
         self.config = config or ToolGenerateConfig()
-        self._tokenizer: Tokenizer | None = None
         self._lexicon = Lexicon(0, {})
         c = self.config
         self.room = Room(c.seq_len, c.tools, c.arguments, c.bag, c.vocab_size)
@@ -87,12 +83,6 @@ class ToolGenerate(ToolTask):
             raise UserError(f"task.seq_len {c.seq_len} is too small for {c.tools} tools and {c.arguments} arguments")
         self._rows: list[Conversation] = []  # what ``extra["row"]`` numbers: measures compare calls, not labels
         self._variants: Variants | None = None
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        if self._tokenizer is None:
-            raise UserError("this model has no tokenizer: it was neither trained nor loaded")
-        return self._tokenizer
 
     @property
     def search(self) -> Search:
@@ -111,11 +101,7 @@ class ToolGenerate(ToolTask):
         self.tokenizer.save(folder)
 
     def load_assets(self, folder: Path) -> None:
-        path = folder / LEXICON_FILE
-        try:
-            self._lexicon = Lexicon.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is missing or damaged: {error}") from None
+        self._lexicon = read_asset(folder / LEXICON_FILE, Lexicon.from_json)
         self._tokenizer = load_tokenizer(folder)
 
     def dataset(self, data: DataConfig, seed: int) -> Dataset:
@@ -123,12 +109,8 @@ class ToolGenerate(ToolTask):
         out. A task that is loaded keeps its tokenizer."""
         train, test, notes = read_sets(self.name, data, self.config.sets, seed)
         if self._tokenizer is None:
-            given, size = self.config.tokenizer, self.config.vocab_size
-            learnt = train_tokenizer(texts(train), size, self.config.tokenizer_kind) if given is None else None
-            self._tokenizer = learnt or load_tokenizer(Path(given or ""))
+            self.learn_tokenizer(train)
             self._lexicon = Lexicon.of(tool for c in train for tool in c.tools)
-            if self._tokenizer.size > size:
-                raise UserError(f"the tokenizer has {self._tokenizer.size} pieces: set task.vocab_size to that")
         self._variants = Variants(train, self.config.distractors, self.config.exchanged)
         parts = []
         for rows, name in ((train, "training"), (test, "test")):

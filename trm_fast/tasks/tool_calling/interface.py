@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
-from trm_fast.tasks.base import Array, Question, Task
+from pydantic import Field
+
+from trm_fast.errors import UserError
+from trm_fast.tasks.base import Array, Question, Task, TaskConfig
 from trm_fast.tasks.tool_calling.conversation import Call, Conversation, Tool
+from trm_fast.tasks.tool_calling.corpus import texts
 from trm_fast.tasks.tool_calling.schema import problems
+from trm_fast.tasks.tool_calling.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -37,10 +46,35 @@ class Prediction:
         }
 
 
+class ToolConfig(TaskConfig):
+    """``tokenizer``: a folder; without one a tokenizer of ``tokenizer_kind`` with ``vocab_size`` pieces is learnt from
+    the training rows."""
+
+    tokenizer: str | None = None
+    tokenizer_kind: Literal["bpe", "unigram", "char"] = "bpe"
+    vocab_size: int = Field(default=8192, ge=32)
+
+
 class ToolTask(Task):
     """A task whose questions are conversations. ``noun`` and the rest are those of ``Task``."""
 
     noun = "conversations"
+    config: Any  # a ToolConfig
+    _tokenizer: Tokenizer | None = None
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        if self._tokenizer is None:
+            raise UserError("this model has no tokenizer: it was neither trained nor loaded")
+        return self._tokenizer
+
+    def learn_tokenizer(self, train: Sequence[Conversation]) -> None:
+        """Of the configuration's folder, or from training rows."""
+        c = self.config
+        learnt = None if c.tokenizer else train_tokenizer(texts(train), c.vocab_size, c.tokenizer_kind)
+        self._tokenizer = learnt or load_tokenizer(Path(c.tokenizer))
+        if self._tokenizer.size > c.vocab_size:
+            raise UserError(f"the tokenizer has {self._tokenizer.size} pieces: set task.vocab_size to that")
 
     @abstractmethod
     def known_tools(self) -> tuple[Tool, ...]:
@@ -59,3 +93,11 @@ class ToolTask(Task):
     @abstractmethod
     def prediction(self, question: Question, answer: Array, tools: Sequence[Tool]) -> Prediction:
         """What an answer of the model means."""
+
+
+def read_asset(path: Path, decode: Callable[[Any], T]) -> T:
+    """What a JSON file beside a model's weights holds."""
+    try:
+        return decode(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is missing or damaged: {error}") from None

@@ -14,25 +14,24 @@ import numpy.typing as npt
 from pydantic import Field
 
 from trm_fast.errors import UserError
-from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, Question, TaskConfig
+from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, Question
 from trm_fast.tasks.tool_calling import files, selection
 from trm_fast.tasks.tool_calling.calls import calls_of, labels_of, wanted_calls
 from trm_fast.tasks.tool_calling.conversation import Conversation, Tool, Turn, checked
-from trm_fast.tasks.tool_calling.corpus import texts
 from trm_fast.tasks.tool_calling.drawing import draw_conversation
 from trm_fast.tasks.tool_calling.formats import READERS, format_of
-from trm_fast.tasks.tool_calling.interface import Prediction, ToolTask
+from trm_fast.tasks.tool_calling.interface import Prediction, ToolConfig, ToolTask, read_asset
 from trm_fast.tasks.tool_calling.lexical import Lexicon
 from trm_fast.tasks.tool_calling.select_metrics import accepted_calls, measure, tables
 from trm_fast.tasks.tool_calling.selection import Places, Request, Sizes
-from trm_fast.tasks.tool_calling.tokenizer import UNKNOWN, Tokenizer, load_tokenizer, train_tokenizer
+from trm_fast.tasks.tool_calling.tokenizer import UNKNOWN, load_tokenizer
 from trm_fast.tasks.tool_calling.variants import Variants
 
 LEXICON_FILE = "lexicon.json"
 ARRAYS = ("roles", "features", "stems", "tool_places", "tool_ids", "field_places", "field_tools", "shares")
 
 
-class ToolSelectConfig(TaskConfig):
+class ToolSelectConfig(ToolConfig):
     """``sets``: which sets of a folder to learn, ``SET_train`` and ``SET_val`` each. ``words``, ``tools``,
     ``arguments`` and ``seq_len``: most of a row; ``bag``: tokens of a place. ``variants``: copies of each training
     row; ``distractors`` is the chance that a copy's tools that are not called come from other rows, ``exchanged`` that
@@ -43,8 +42,6 @@ class ToolSelectConfig(TaskConfig):
 
     name: str = "tool-select"
     sets: list[str] = Field(default=["xlam_swift", "sealtools_swift"], min_length=1)
-    tokenizer: str | None = None
-    tokenizer_kind: Literal["bpe", "unigram", "char"] = "bpe"
     vocab_size: int = Field(default=8192, ge=32)
     seq_len: int = Field(default=256, ge=16)
     words: int = Field(default=160, ge=4)
@@ -71,7 +68,6 @@ class ToolSelect(ToolTask):
             raise UserError(f"task.seq_len {c.seq_len} is too small for {c.words} words and {c.tools} tools")
         self.vocab_size, self.seq_len = c.vocab_size, c.seq_len
         self.sizes = Sizes(c.seq_len, c.words, c.tools, c.arguments, c.bag)
-        self._tokenizer: Tokenizer | None = None
         self._lexicon: Lexicon | None = None
         self._called: frozenset[str] = frozenset()
         self._rows: list[Conversation] = []  # what ``extra["row"]`` numbers: measures compare calls, not labels
@@ -84,12 +80,6 @@ class ToolSelect(ToolTask):
     def _numbers(self) -> dict[str, int]:
         """Of the tools that a classifier knows, from 1."""
         return {name: i for i, name in enumerate(sorted(self._called), 1)} if self._classifies else {}
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        if self._tokenizer is None:
-            raise UserError("this model has no tokenizer: it was neither trained nor loaded")
-        return self._tokenizer
 
     @property
     def lexicon(self) -> Lexicon:
@@ -111,12 +101,9 @@ class ToolSelect(ToolTask):
         self.tokenizer.save(folder)
 
     def load_assets(self, folder: Path) -> None:
-        path = folder / LEXICON_FILE
-        try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            self._lexicon, self._called = Lexicon.from_json(kept), frozenset(kept["called"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is missing or damaged: {error}") from None
+        self._lexicon, self._called = read_asset(
+            folder / LEXICON_FILE, lambda kept: (Lexicon.from_json(kept), frozenset(kept["called"]))
+        )
         self._tokenizer = load_tokenizer(folder)
 
     def dataset(self, data: DataConfig, seed: int) -> Dataset:
@@ -128,10 +115,7 @@ class ToolSelect(ToolTask):
             self._called = frozenset(call.name for c in train for call in wanted_calls(c))
             if self._classifies and len(self._called) > self.config.known_tools:
                 raise UserError(f"{len(self._called)} tools are called: set task.known_tools to that")
-            made = self.config.tokenizer
-            self._tokenizer = load_tokenizer(Path(made)) if made else self._learnt(train)
-            if self._tokenizer.size > self.vocab_size:
-                raise UserError(f"the tokenizer has {self._tokenizer.size} pieces: set task.vocab_size to that")
+            self.learn_tokenizer(train)
             train = [*train, *self._copies(train, seed)]
         parts = []
         for rows, name in ((train, "training"), (test, "test")):
@@ -148,9 +132,6 @@ class ToolSelect(ToolTask):
         for i in rng.permutation(len(train))[: round(c.uncalled * len(train))]:
             made.append(variants.uncalled(train[i], rng))
         return [row for row in made if row.tools]
-
-    def _learnt(self, train: Sequence[Conversation]) -> Tokenizer:
-        return train_tokenizer(texts(train), self.vocab_size, self.config.tokenizer_kind)
 
     def _examples(self, conversations: Sequence[Conversation], *, labelled: bool = True) -> tuple[Examples, int]:
         """Rows, and how many of them were cut."""

@@ -7,30 +7,29 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 from trm_fast.errors import UserError
-from trm_fast.tasks.base import IGNORE, Array, DataConfig, Dataset, Examples, Question, TaskConfig
+from trm_fast.tasks.base import IGNORE, Array, DataConfig, Dataset, Examples, Question
 from trm_fast.tasks.tool_calling import files
 from trm_fast.tasks.tool_calling.conversation import Conversation, Refused, Tool, Turn
-from trm_fast.tasks.tool_calling.corpus import texts
 from trm_fast.tasks.tool_calling.drawing import draw_conversation
 from trm_fast.tasks.tool_calling.encoding import NUM_ROLES, encode
 from trm_fast.tasks.tool_calling.fields import Fields
 from trm_fast.tasks.tool_calling.formats import read_slots
-from trm_fast.tasks.tool_calling.interface import Prediction, ToolTask
+from trm_fast.tasks.tool_calling.interface import Prediction, ToolConfig, ToolTask, read_asset
 from trm_fast.tasks.tool_calling.slots_metrics import measure, tables
-from trm_fast.tasks.tool_calling.tokenizer import PAD, UNKNOWN, Tokenizer, load_tokenizer, train_tokenizer
+from trm_fast.tasks.tool_calling.tokenizer import PAD, UNKNOWN, load_tokenizer
 from trm_fast.tasks.tool_calling.variants import value_bank, variant
 
 FIELDS_FILE = "fields.json"
 
 
-class ToolSlotsConfig(TaskConfig):
+class ToolSlotsConfig(ToolConfig):
     """``set``: which set of a folder to learn, ``SET_train`` and ``SET_val``. ``tokenizer``: a folder or file of one
     made before; by default one of ``vocab_size`` pieces is learnt from the training rows. ``response_tokens``: how many
     tokens of a tool's result are read. ``variants``: copies of each training row with other slot values.
@@ -38,8 +37,6 @@ class ToolSlotsConfig(TaskConfig):
 
     name: str = "tool-slots"
     set: str = "sgd"
-    tokenizer: str | None = None
-    tokenizer_kind: Literal["bpe", "unigram", "char"] = "bpe"
     vocab_size: int = Field(default=2048, ge=32)
     seq_len: int = Field(default=256, ge=8)
     response_tokens: int = Field(default=24, ge=0)
@@ -55,14 +52,7 @@ class ToolSlots(ToolTask):
     def __init__(self, config: ToolSlotsConfig | None = None) -> None:
         self.config = config or ToolSlotsConfig()
         self.vocab_size, self.seq_len = self.config.vocab_size, self.config.seq_len
-        self._tokenizer: Tokenizer | None = None
         self._fields: Fields | None = None
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        if self._tokenizer is None:
-            raise UserError("this model has no tokenizer: it was neither trained nor loaded")
-        return self._tokenizer
 
     @property
     def fields(self) -> Fields:
@@ -86,11 +76,7 @@ class ToolSlots(ToolTask):
         self.tokenizer.save(folder)
 
     def load_assets(self, folder: Path) -> None:
-        path = folder / FIELDS_FILE
-        try:
-            self._fields = Fields.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is missing or damaged: {error}") from None
+        self._fields = read_asset(folder / FIELDS_FILE, Fields.from_json)
         self._tokenizer = load_tokenizer(folder)
 
     def dataset(self, data: DataConfig, seed: int) -> Dataset:
@@ -111,10 +97,7 @@ class ToolSlots(ToolTask):
         learning = self._fields is None
         if learning:
             self._fields = _fields_of(source)
-            made = self.config.tokenizer
-            self._tokenizer = load_tokenizer(Path(made)) if made else self._learnt(train)
-            if self._tokenizer.size > self.vocab_size:
-                raise UserError(f"the tokenizer has {self._tokenizer.size} pieces: set task.vocab_size to that")
+            self.learn_tokenizer(train)
             train = [*train, *self._variants(train, seed)]
         parts = [self._examples(part) for part in (train, test)]
         for (_, cut), rows, name in zip(parts, (train, test), ("training", "test"), strict=True):
@@ -123,9 +106,6 @@ class ToolSlots(ToolTask):
                     f"{cut} of {len(rows)} {name} rows are longer than {self.seq_len} tokens: their first turns are cut"
                 )
         return Dataset(parts[0][0], parts[1][0], source, notes)
-
-    def _learnt(self, train: Sequence[Conversation]) -> Tokenizer:
-        return train_tokenizer(texts(train), self.vocab_size, self.config.tokenizer_kind)
 
     def _variants(self, train: Sequence[Conversation], seed: int) -> list[Conversation]:
         rng = np.random.default_rng(seed)
