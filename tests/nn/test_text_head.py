@@ -42,7 +42,20 @@ def whole(net: TRM, ids: torch.Tensor) -> torch.Tensor:
     return out.logits.scores
 
 
-@pytest.mark.parametrize("changes", [{}, {"state": "dual"}, {"norm_position": "pre"}, {"positions": "none"}])
+OWN_WIDTHS = {"state_widths": "own", "reasoning_dim": 6, "action_dim": 4}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"state": "dual"},
+        {"norm_position": "pre"},
+        {"positions": "none"},
+        OWN_WIDTHS | {"state": "dual"},
+        OWN_WIDTHS,
+    ],
+)
 def test_a_growing_row_is_the_whole_row_anew(changes: dict[str, object]) -> None:
     net = model(**changes)
     ids = torch.randint(1, V, (1, L))

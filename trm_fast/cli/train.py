@@ -173,6 +173,8 @@ def _dry_run(config: RunConfig, device: str, json_output: bool) -> None:
     from trm_fast.training.estimate import duration, estimate
 
     dataset = config.make_task().dataset(config.data, config.training.seed)
+    for note in dataset.notes:
+        err.print(note, style="yellow")
     made = estimate(config, dataset.train.take(slice(0)), torch.device(device))
     if json_output:
         print_json(made.to_json())

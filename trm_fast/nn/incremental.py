@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trm_fast.nn.block import Block
+from trm_fast.nn.block import Block, cycle
 from trm_fast.nn.layers import Attention
 
 if TYPE_CHECKING:
@@ -59,18 +59,12 @@ class Incremental:
         new = {name: torch.as_tensor(array, device=device)[None] for name, array in (extra or {}).items()}
         new["inputs"] = ids[None]
         x = self.model.embedding(new["inputs"], None, self.model.compute_dtype, **_without_inputs(new))
-        state = self.model.initial_state(1)
-        z, y = state.z[:, : len(ids)], None if state.y is None else state.y[:, : len(ids)]
+        state = self.model.initial_state(1).places(len(ids))
         self._next = 0
         for _ in range(config.max_supervision_steps * config.T_cycles):
-            for _ in range(config.n_latent_steps):
-                z = self._net(z + (x if y is None else y + x))
-            if y is None:
-                z = self._net(z + x if config.inject_last else z)
-            else:
-                y = self._net(y + z)
+            state = cycle(self._net, state, x, config, None, self.model.net.latent, self.model.net.answer)
         self.length += len(ids)
-        answer = z if y is None else y
+        answer = self.model.net.read(state)
         self.answer = answer if self.answer is None else torch.cat((self.answer, answer), 1)
         self.given = {
             name: torch.cat((self.given[name], part), 1) if name in self.given else part for name, part in new.items()
@@ -79,12 +73,12 @@ class Incremental:
         logits: npt.NDArray[np.float32] = said.scores[0, -1].float().cpu().numpy()
         return logits
 
-    def _net(self, h: Tensor) -> Tensor:
+    def _net(self, h: Tensor, mask: Tensor | None) -> Tensor:
         for block in self.model.net.blocks:
             mix, mlp = cast(Block, block).mix, cast(Block, block).mlp
             part = cast(Attention, mix.part)
             h = h + self._attend(part, mix.norm(h)) if mix.pre else mix.norm(self._attend(part, h), residual=h)
-            h = mlp(h, None)
+            h = mlp(h, mask)
         made: Tensor = self.model.net.last_norm(h)
         return made
 
