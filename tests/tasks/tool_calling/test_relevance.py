@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trm_fast.tasks.tool_calling.conversation import Tool
-from trm_fast.tasks.tool_calling.lexical import Lexicon
+from trm_fast.tasks.tool_calling.lexical import Lexicon, letters
 from trm_fast.tasks.tool_calling.relevance import MEASURES, Relevance, clauses_of, nearest_first
 
 NONE = {"type": "object", "properties": {}, "required": []}
@@ -49,6 +49,25 @@ def test_a_tool_is_near_to_one_clause_though_another_has_more_of_the_words() -> 
     assert found.shares.argmax(0).tolist() == [0, 2, 1]
     assert found.shares.sum(0) == pytest.approx([1, 1, 1])
     assert all(value > 0 for value in column(found, "clause above others"))
+
+
+def test_tools_of_one_name_part_by_what_is_said_of_their_arguments() -> None:
+    def told(name: str, about: str) -> Tool:
+        return Tool(name, "Looks up", {"properties": {"x": {"type": "string", "description": about}}, "required": []})
+
+    tools = (told("find_one", "the ship's harbour"), told("find_two", "the train's platform"))
+    lexicon = Lexicon.of(tools)
+    found = Relevance.of("Which platform has the train? And then tell me of Findtwo", tools, lexicon)
+    rare = math.log(3 / 2)
+    weight = 2 * rare / math.sqrt(2 * rare)  # train and platform; "the" and "s" are of both tools and weigh nothing
+    assert column(found, "arguments' descriptions") == pytest.approx([0, weight])
+    assert column(found, "arguments' descriptions above others") == pytest.approx([-weight, weight])
+    assert column(found, "own words") == pytest.approx([0, 2 * rare / 5])
+    assert column(found, "clauses won") == pytest.approx([0, 1 / 2])  # of two clauses the second is nobody's
+    # Groups of letters: "Findtwo" has "find" of both names, and no space as "find two" has.
+    alike = [1 / len(letters("find_one")), 1 / len(letters("find_two"))]
+    assert column(found, "clause, letters") == pytest.approx(alike)
+    assert column(found, "clause, letters above others") == pytest.approx([0, 0], abs=0.05)
 
 
 def test_the_second_of_two_like_tools_comes_after_what_is_left() -> None:
