@@ -44,7 +44,7 @@ class _Step(nn.Module):
 
 def export_step(model: TRM, path: Path, *, masked: bool = False) -> None:
     """Writes one supervision step: ``inputs`` int64 (B, L), or float32 (B, L, F), and the state ``z``, ``y``
-    (B, P + L, D) in; ``next_z``, ``next_y``, ``logits`` (or ``values``) and ``q`` (B,) out.
+    (B, P + L, D or a width of its own) in; ``next_z``, ``next_y``, ``logits`` (or ``values``) and ``q`` (B,) out.
 
     ``puzzle_ids`` int64 (B,) goes in where there is a puzzle embedding, ``mask`` bool (B, L) with ``masked``. B may be
     anything. The first state is that of ``model.initial_state``, kept in the file's metadata as ``z_init``, ``y_init``.

@@ -138,6 +138,8 @@ class TRMConfig(BaseModel):
             raise ValueError("n_latent_steps: 0 needs state: single and inject_last, or the question never enters")
         if self.outputs == "text" and not self.causal:
             raise ValueError("outputs: text needs causal: true, or each place would see the next one")
+        if self.outputs == "text" and self.stems and not self.features:
+            raise ValueError("outputs: text with stems needs features, too")
         if self.outputs == "selection" and self.num_words >= self.seq_len:
             raise ValueError(f"num_words {self.num_words} must be less than seq_len {self.seq_len}")
         if self.prefix_tokens and self.puzzle_embedding_size > self.prefix_tokens * self.hidden_size:

@@ -21,7 +21,7 @@ PADDING = 0
 class MultiConfig(TaskConfig):
     """``tasks``: one section a task, as it would stand in its own YAML file, and in it optionally ``label`` (its name
     here, by default the task's) and ``data``. ``mask``: whether the model leaves the padding out of its mixing; it
-    learns faster where it does not, and the fused kernels know no mask."""
+    learns faster where it does not."""
 
     name: str = "multi"
     tasks: tuple[dict[str, Any], ...] = Field(

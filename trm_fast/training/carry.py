@@ -13,9 +13,9 @@ from trm_fast.training.pool import empty_rows
 class Carry:
     """Slots of a training batch. All tensors are allocated once and changed in place, so that a step can be captured.
 
-    ``state`` (B, P + L, D); ``steps`` int32 (B,) supervision steps on the current example; ``halted`` bool (B,);
-    ``rows``: the examples in flight, each array by its name. All slots start halted. ``kind``: examples of the shapes
-    and dtypes that will come; their number does not matter.
+    ``state``, its parts (B, P + L, D or a width of its own); ``steps`` int32 (B,) supervision steps on the current
+    example; ``halted`` bool (B,); ``rows``: the examples in flight, each array by its name. All slots start halted.
+    ``kind``: examples of the shapes and dtypes that will come; their number does not matter.
     """
 
     def __init__(self, model: TRM, batch_size: int, kind: Examples) -> None:

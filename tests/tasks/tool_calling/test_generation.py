@@ -23,6 +23,7 @@ from trm_fast.tasks.tool_calling.spoken import MARKS, default_of
 from trm_fast.tasks.tool_calling.tokenizer import BEGIN, END, Characters
 from trm_fast.tasks.tool_calling.transcript import ARRAYS, CALL, Room, Transcript
 from trm_fast.tasks.tool_calling.turns import arranged, asked
+from trm_fast.tasks.tool_calling.values import bracketed
 from trm_fast.tasks.tool_calling.variants import Variants
 from trm_fast.training.config import apply_settings, make_config, read_preset
 
@@ -147,6 +148,40 @@ def test_a_default_is_said_only_where_it_is_a_value(schema: dict[str, Any], defa
     assert (mark in grammar.allowed(said)) == (default is not None)
     if default is not None:
         assert grammar.calls([*said, mark, END]) == [Call("get", {"it": default})]
+
+
+@pytest.mark.parametrize(
+    "schema", [{"enum": ["a", "b"], "default": "a"}, {"type": "array", "items": {"enum": ["a", "b"], "default": "a"}}]
+)
+def test_nothing_is_allowed_twice_and_an_item_has_no_default(schema: dict[str, Any]) -> None:
+    tool = Tool("get", "Gets", {"type": "object", "required": [], "properties": {"it": schema}})
+    row = transcript(conversation(Turn("user", "get"), tools=(tool,)))
+    grammar, own = Grammar(row), ROOM.first_own
+    allowed = grammar.allowed([CALL, own + row.tool_places["get"], own + row.argument_places["get", "it"]])
+    assert len(allowed) == len(set(allowed))
+    assert (row.spoken.marks["default"] in allowed) == ("enum" in schema)
+
+
+def test_an_empty_choice_is_said_with_nothing() -> None:
+    tool = Tool("get", "Gets", {"type": "object", "required": ["it"], "properties": {"it": {"enum": [""]}}})
+    row = transcript(conversation(Turn("user", "get"), tools=(tool,)))
+    said = [CALL, ROOM.first_own + row.tool_places["get"], ROOM.first_own + row.argument_places["get", "it"]]
+    assert END in Grammar(row).allowed(said)
+    assert Grammar(row).calls([*said, END]) == [Call("get", {"it": ""})]
+
+
+def test_brackets_are_matched_once_each() -> None:
+    row = transcript(conversation(Turn("user", "[ 1 ] " * 2_000 + "sort [[1], [2]]")))
+    assert len(list(bracketed(["[", "[", "a", "]", "]", "]", "["]))) == 2
+    assert row.length == ROOM.places
+
+
+def test_a_call_whose_words_were_cut_is_spelt_and_the_row_stays_whole() -> None:
+    turns = [Turn("user", "Send to Guadalajara soon"), Turn.calling(Call("send", {"to": "Guadalajara", "copies": 3}))]
+    for words in range(60, 130):
+        row = transcript(conversation(*turns, Turn("user", "and " * words)))
+        assert row.length <= ROOM.places
+        assert row.cut == (row.length == ROOM.places) or "Guadalajara".casefold() in row.first
 
 
 def test_a_call_that_is_said_twice_is_one_call() -> None:

@@ -181,6 +181,23 @@ def test_values_are_exchanged_in_request_and_call_alike() -> None:
     assert seen == set(cities)
 
 
+def test_values_are_exchanged_as_words_and_in_the_call_to_come() -> None:
+    cities = [said(f"Fly to {c}", (WEATHER,), Call("get_weather", {"city": c})) for c in ("Berlin", "Madrid", "Vienna")]
+    within = said("In Yorkshire", (WEATHER,), Call("get_weather", {"city": "York"}))
+    coming = replace(said("Is Paris warm?", (WEATHER,)), call=Call("get_weather", {"city": "Paris"}), reply="Paris!")
+    variants, rng = Variants([*cities, within, coming], 0.0, 1.0), np.random.default_rng(0)
+    for _ in range(8):
+        assert variants.of(within, rng) == within
+        made = variants.of(coming, rng)
+        city = made.call.arguments["city"]
+        assert (made.query, made.reply) == (f"Is {city} warm?", f"{city}!")
+
+
+def test_rows_without_tools_have_variants() -> None:
+    chat = said("Hello there", ())
+    assert Variants([chat], 1.0, 1.0).of(chat, np.random.default_rng(0)) == chat
+
+
 def test_a_value_within_another_one_stays() -> None:
     call = Call("get_weather", {"city": "York", "country": "New York"})
     row = said("From York to New York", (WEATHER,), call)

@@ -13,6 +13,7 @@ from trm_fast.tasks.tool_calling.conversation import Call, Conversation
 from trm_fast.tasks.tool_calling.selection import Request, Sizes
 from trm_fast.tasks.tool_calling.values import (
     NUMBER_WORDS,
+    bracketed,
     cast,
     date_of,
     kind_of,
@@ -78,12 +79,9 @@ def _as_runs(spans: list[tuple[int, int]]) -> tuple[int, list[tuple[int, int]]]:
 
 def _literal(request: Request, value: list[Any]) -> tuple[int, int] | None:
     """Where a list stands as one would write it in a program."""
-    begins = [i for i in range(len(request.words)) if request.text(i, i) == "["]
-    ends = [i for i in range(len(request.words)) if request.text(i, i) == "]"]
-    for first in begins:
-        for last in ends:
-            if last > first and (made := literal_list(request.text(first, last))) is not None and same(made, value):
-                return first, last
+    for first, last in bracketed([request.text(i, i) for i in range(len(request.words))]):
+        if (made := literal_list(request.text(first, last))) is not None and same(made, value):
+            return first, last
     return None
 
 

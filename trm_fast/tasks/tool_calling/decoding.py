@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 Allowed = Callable[[Sequence[int]], list[int]]
-Strays = Callable[[Sequence[int], Sequence[int]], npt.NDArray[np.bool_]]
 """Ids that may follow what was said so far; [] ends it."""
+Strays = Callable[[Sequence[int], Sequence[int]], npt.NDArray[np.bool_]]
+"""Behind what was said so far, which of some ids the penalty is for."""
 Scores = npt.NDArray[np.float64]
 
 

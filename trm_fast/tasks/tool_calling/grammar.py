@@ -90,7 +90,7 @@ class Grammar:
         if said[:1] == [default]:
             return behind
         items, is_list = _split(said, ITEM), kind_of(schema) == "array"
-        inner = (schema.get("items") or {"type": "string"}) if is_list else schema
+        inner = {**(schema.get("items") or {"type": "string"}), "default": None} if is_list else schema
         following, complete = self._value(items[-1], inner)
         if is_list and len(items) == 1:
             more, whole = self._choice(said, self._literals(tool, used[-1], schema))
@@ -98,8 +98,8 @@ class Grammar:
             if whole:
                 return following + behind
         if not said:
-            following = following + ([default] if default_of(schema) is not None else [])
-            return following + (behind if is_list else [])
+            following = list(dict.fromkeys(following + ([default] if default_of(schema) is not None else [])))
+            return following + (behind if is_list or complete else [])
         more = [ITEM] if is_list and len(items) < LONGEST_VALUE else []
         return following + (behind + more if complete else [])
 

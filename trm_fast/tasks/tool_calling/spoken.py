@@ -15,7 +15,7 @@ from trm_fast.tasks.tool_calling.lexical import words
 from trm_fast.tasks.tool_calling.schema import fits
 from trm_fast.tasks.tool_calling.selection import Request
 from trm_fast.tasks.tool_calling.tokenizer import Tokenizer
-from trm_fast.tasks.tool_calling.values import cast, kind_of, literal_list, same
+from trm_fast.tasks.tool_calling.values import bracketed, cast, kind_of, literal_list, same
 
 MARKS = (DEFAULT, DATE, SINGULAR) = ("default", "date", "singular")
 """What may be said beside text: the schema's default; that the words behind it are to be read as an ISO date, or
@@ -155,12 +155,10 @@ class Spoken:
         """Words that are a list of a schema, written out."""
         found: dict[tuple[str, ...], None] = {}
         for heard in self.heard:
-            ends = [i for i, word in enumerate(heard.words) if word == "]"]
-            for first in (i for i, word in enumerate(heard.words) if word == "["):
-                for last in (i for i in ends if i > first):
-                    made = literal_list(heard.cut(first, last + 1 - first))
-                    if made is not None and fits(made, schema):
-                        found[tuple(heard.words[first : last + 1])] = None
+            for first, last in bracketed(heard.words):
+                made = literal_list(heard.cut(first, last + 1 - first))
+                if made is not None and fits(made, schema):
+                    found[tuple(heard.words[first : last + 1])] = None
         return list(found)
 
     def readable(self, mark: str) -> list[tuple[str, ...]]:

@@ -141,9 +141,12 @@ class Transcript:
         for i in range(first, len(turns)):
             part = heard[i]
             if part is None:
-                for symbol in said[i][: most - self.length]:
+                for symbol in self._said(turns, i, self.spoken)[: most - self.length]:
                     self.say(symbol, WEIGHTS[turns[i].role])
                 continue
+            if self.length >= self.room.places:  # what was to be copied from turns that are cut takes more pieces
+                self.cut = True
+                return
             self._add(SAID_MARK, [Tokenizer.special(ROLE_TOKENS[turns[i].role])])
             self._add_words(part, len(request.words) if i == asked else 0)
 
@@ -151,6 +154,9 @@ class Transcript:
         """The words of a turn, of which the last ``known`` are those of the request's arrays."""
         skipped = known - len(part.spans)
         for i, word in enumerate(part.words):
+            if self.length >= self.room.places:
+                self.cut = True
+                return
             if skipped + i >= 0:
                 at = self._add_known(selection.WORD, 1 + skipped + i)
                 self.links[at] = self._known.shares[:, skipped + i]

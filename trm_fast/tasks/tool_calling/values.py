@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -73,6 +73,16 @@ def singular(text: str) -> str | None:
         if text.endswith(ending) and len(text) > len(ending) + 1 and not text.endswith("ss"):
             return text[: -len(ending)] + instead
     return None
+
+
+def bracketed(words: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Where a bracket opens and where the same one closes."""
+    opened: list[int] = []
+    for i, word in enumerate(words):
+        if word == "[":
+            opened.append(i)
+        elif word == "]" and opened:
+            yield opened.pop(), i
 
 
 def literal_list(text: str) -> list[Any] | None:

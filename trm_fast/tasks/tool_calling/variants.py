@@ -84,7 +84,7 @@ class Variants:
         self.tools = list({tool.name: tool for row in rows for tool in row.tools}.values())
         by_name: dict[str, dict[str, None]] = {}
         for row in rows:
-            for call in row.calls:
+            for call in _calls(row):
                 for name, value in call.arguments.items():
                     if _stands(value, row.query):
                         for key in (name.casefold(), _shape(value)):
@@ -103,48 +103,60 @@ class Variants:
         return replace(row, tools=self._strange(row, rng), turns=row.turns[: last + 1], call=None)
 
     def _other_tools(self, row: Conversation, rng: np.random.Generator) -> Conversation:
-        called = {call.name for call in (*row.calls, *([row.call] if row.call else []))}
+        called = {call.name for call in _calls(row)}
         kept = [tool for tool in row.tools if tool.name in called]
         return replace(row, tools=(*kept, *self._strange(row, rng)))
 
     def _strange(self, row: Conversation, rng: np.random.Generator) -> tuple[Tool, ...]:
         """One to four tools that the row does not have."""
+        if not self.tools:
+            return ()
         names = {tool.name for tool in row.tools}
         drawn = [self.tools[i] for i in rng.integers(len(self.tools), size=int(rng.integers(1, 5)))]
         return tuple({tool.name: tool for tool in drawn if tool.name not in names}.values())
 
     def _other_values(self, row: Conversation, rng: np.random.Generator) -> Conversation:
-        query, calls = row.query, row.calls
+        query, calls = row.query, _calls(row)
         found = {v: n for call in calls for n, v in call.arguments.items() if _stands(v, query)}
         changes: dict[str, str] = {}
         for value, name in found.items():
-            # A value within another one's text, or that a value not exchanged is made of, would change that, too.
-            apart = not any(
-                value != v and isinstance(v, str) and value in v for c in calls for v in c.arguments.values()
-            )
+            # A value within another one, or that has another one within it, would change that, too.
+            others = [v for call in calls for v in call.arguments.values() if isinstance(v, str) and v and v != value]
+            apart = not any(value in other or other in value for other in others)
             if apart and rng.random() < self.exchanged:
-                choices = self.values[name.casefold()]
-                choices = choices if len(choices) > 3 else self.values[_shape(value)]
+                choices = self.values.get(name.casefold(), [])
+                choices = choices if len(choices) > 3 else self.values.get(_shape(value), [value])
                 changes[value] = choices[int(rng.integers(len(choices)))]
         if not changes:
             return row
-        pattern = re.compile("|".join(rf"(?<!\w){re.escape(v)}(?!\w)" for v in changes))
+        pattern = re.compile("|".join(map(_pattern, changes)))
 
         def changed(text: str) -> str:
             return pattern.sub(lambda match: changes[match[0]], text)
 
-        turns = []
-        for turn in row.turns:
-            if turn.call is None:
-                turns.append(Turn(turn.role, changed(turn.text)))
-            else:
-                given = {n: changes.get(v, v) if isinstance(v, str) else v for n, v in turn.call.arguments.items()}
-                turns.append(Turn.calling(Call(turn.call.name, given)))
-        return replace(row, turns=tuple(turns))
+        def called(call: Call) -> Call:
+            given = {n: changes.get(v, v) if isinstance(v, str) else v for n, v in call.arguments.items()}
+            return Call(call.name, given)
+
+        turns = tuple(
+            Turn(turn.role, changed(turn.text)) if turn.call is None else Turn.calling(called(turn.call))
+            for turn in row.turns
+        )
+        return replace(row, turns=turns, call=row.call and called(row.call), reply=changed(row.reply))
+
+
+def _calls(row: Conversation) -> tuple[Call, ...]:
+    """Of the turns, and the one that comes next."""
+    return (*row.calls, *([row.call] if row.call else []))
 
 
 def _stands(value: object, text: str) -> bool:
-    return isinstance(value, str) and len(value) >= SHORTEST and value in text
+    """Word for word, not within a word."""
+    return isinstance(value, str) and len(value) >= SHORTEST and re.search(_pattern(value), text) is not None
+
+
+def _pattern(value: str) -> str:
+    return rf"(?<!\w){re.escape(value)}(?!\w)"
 
 
 def _shape(value: str) -> str:
