@@ -141,7 +141,8 @@ class Transcript:
         for i in range(first, len(turns)):
             part = heard[i]
             if part is None:
-                for symbol in self._said(turns, i, self.spoken)[: most - self.length]:
+                symbols = self._said(turns, i, self.spoken) if self.cut else said[i]  # what was cut is spelt
+                for symbol in symbols[: most - self.length]:
                     self.say(symbol, WEIGHTS[turns[i].role])
                 continue
             if self.length >= self.room.places:  # what was to be copied from turns that are cut takes more pieces
