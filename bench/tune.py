@@ -31,7 +31,7 @@ GAIN = 0.98
 GEMM = {"ROWS": (64, 128), "COLUMNS": (64, 128), "DEPTH": (32, 64), "num_warps": (8,), "num_stages": (3, 4)}
 ROW_GEMM = {"ROWS": (32, 64, 128), "DEPTH": (32, 64), "num_warps": (8,), "num_stages": (2, 3)}
 MIXER = {"CHANNELS": (64, 128), "INNER": (32, 64), "num_warps": (4, 8), "num_stages": (1, 2, 3)}
-MIXER_WEIGHTS = {"CHANNELS": (32, 64), "INNER": (64,), "slabs": (8, 16, 32), "num_warps": (8,), "num_stages": (1, 2, 3)}
+MIXER_WEIGHTS = {"CHANNELS": (32,), "INNER": (64, 128), "slabs": (32, 33, 66), "num_warps": (4, 8), "num_stages": (2, 3)}
 ATTEND = {"QUERIES": (64, 128), "KEYS": (64, 128), "num_warps": (4, 8), "num_stages": (1, 2)}
 LINES = {"elements": (1024, 2048, 4096, 8192), "num_warps": (2, 4, 8)}
 ROWS = {"SAMPLES": (32, 64, 128), "COLUMNS": (32, 64, 128), "num_warps": (4, 8)}
@@ -97,7 +97,7 @@ def case(op: str, batch: int, tokens: int, dtype: torch.dtype, device: str) -> C
         return Case([h, random(2 * inner, D, fan_in=D), random(D, inner, fan_in=inner)], {}, shapes)
     if op == "token_mixer":
         weights = [random(2 * mix, L, fan_in=L), random(L, mix, fan_in=mix)]
-        return Case([h, *weights], {}, dict.fromkeys(SPACES[op], (L, mix)), block=next_power_of_2(L))
+        return Case([h, *weights], {}, dict.fromkeys(SPACES[op], (L, mix)), block=-(-L // 16) * 16)
     angles = torch.randn(L, D // heads // 2, device=device).repeat(1, 2)
     weights = [random(3 * D, D, fan_in=D), random(D, D, fan_in=D)]
     if op == "latent_step":  # with attention: a mixer's kernels are tuned alone

@@ -1,7 +1,7 @@
 """Block sizes, warps and stages of every kernel, by architecture; ``bench/tune.py`` writes the table (configs.json).
 
-The rows of ``default`` fit an sm_80, too; attention's are by the width of a head, the mixer's by the tokens, as
-powers of two. No row has been measured on a card yet: they were chosen from what compiles without spills.
+The rows of ``default`` fit an sm_80, too; attention's are by the width of a head, the mixer's by the tokens, rounded up
+to 16. No row has been measured on a card yet: they were chosen from what compiles without spills.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def gate_up_fwd_kernel(
         at = p_kept + i_row * 2 * inner + i_column[None, :]
         tl.store(at, b_gate.to(dtype), mask=m)
         tl.store(at + inner, b_up.to(dtype), mask=m)
-    tl.store(p_hidden + i_row * inner + i_column[None, :], silu_mul(b_gate, b_up).to(dtype), mask=m)
+    tl.store(p_hidden + i_row * inner + i_column[None, :], silu_mul(b_gate, b_up, dtype), mask=m)
 
 
 @triton.jit
@@ -130,10 +130,10 @@ def down_bwd_kernel(
     at, m = i_row * 2 * inner + i_column, m_row & m_column
     b_gate = tl.load(p_kept + at, mask=m, other=0).to(tl.float32)
     b_up = tl.load(p_kept + at + inner, mask=m, other=0).to(tl.float32)
-    b_dgate, b_dup = silu_mul_bwd(b_d, b_gate, b_up)
-    tl.store(p_dgate_up + at, b_dgate.to(dtype), mask=m)
-    tl.store(p_dgate_up + at + inner, b_dup.to(dtype), mask=m)
-    tl.store(p_hidden + i_row * inner + i_column, silu_mul(b_gate, b_up).to(dtype), mask=m)
+    b_dgate, b_dup = silu_mul_bwd(b_d, b_gate, b_up, dtype)
+    tl.store(p_dgate_up + at, b_dgate, mask=m)
+    tl.store(p_dgate_up + at + inner, b_dup, mask=m)
+    tl.store(p_hidden + i_row * inner + i_column, silu_mul(b_gate, b_up, dtype), mask=m)
 
 
 def project(a: Tensor, w: Tensor, h: Tensor, injection: Tensor | None, eps: float, y: Tensor, rstd: Tensor) -> None:

@@ -1,4 +1,9 @@
-"""``silu(gate) * up``, forward and backward, element by element."""
+"""``silu(gate) * up``, forward and backward, element by element; for the products' epilogues, too.
+
+Where the result is rounded to bfloat16, the sigmoid is one instruction of the special function unit, ``tanh.approx``
+(relative error 2^-11), not two and their scaling: between products that unit and the instructions around it are what
+the tensor cores wait for.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +15,37 @@ import triton.language as tl
 from torch import Tensor
 from trm_fast.triton_kernels import configs
 
+from trm_fast.ops.backend import INTERPRETED
+
+INSTRUCTIONS = tl.constexpr(not INTERPRETED)  # the interpreter has none of a card's own
+
 
 @triton.jit
-def silu_mul(b_gate, b_up):
-    return b_gate * tl.sigmoid(b_gate) * b_up
+def _sigmoid_and_silu(b_gate, dtype: tl.constexpr):
+    if dtype == tl.bfloat16 and INSTRUCTIONS:
+        b_half = 0.5 * b_gate
+        b_tanh = tl.inline_asm_elementwise(
+            "tanh.approx.f32 $0, $1;", "=f,f", [b_half], dtype=tl.float32, is_pure=True, pack=1
+        )
+        b_sigmoid, b_silu = 0.5 * b_tanh + 0.5, b_half * b_tanh + b_half
+    else:
+        b_sigmoid = tl.sigmoid(b_gate)
+        b_silu = b_gate * b_sigmoid
+    return b_sigmoid, b_silu
 
 
 @triton.jit
-def silu_mul_bwd(b_d, b_gate, b_up):
+def silu_mul(b_gate, b_up, dtype: tl.constexpr):
+    """float32 in, ``dtype`` out."""
+    _, b_silu = _sigmoid_and_silu(b_gate, dtype)
+    return (b_silu * b_up).to(dtype)
+
+
+@triton.jit
+def silu_mul_bwd(b_d, b_gate, b_up, dtype: tl.constexpr):
     """The gradients of gate and up, given that of their product."""
-    b_sigmoid = tl.sigmoid(b_gate)
-    b_silu = b_gate * b_sigmoid
-    return b_d * b_up * (b_sigmoid + b_silu * (1 - b_sigmoid)), b_d * b_silu
+    b_sigmoid, b_silu = _sigmoid_and_silu(b_gate, dtype)
+    return (b_d * b_up * (b_sigmoid + b_silu * (1 - b_sigmoid))).to(dtype), (b_d * b_silu).to(dtype)
 
 
 @triton.jit
@@ -35,7 +59,7 @@ def swiglu_fwd_kernel(p_gate_up, p_out, count, half, BLOCK: tl.constexpr):
     i_out, i_gate, m = _offsets(count, half, BLOCK)
     b_gate = tl.load(p_gate_up + i_gate, mask=m, other=0).to(tl.float32)
     b_up = tl.load(p_gate_up + i_gate + half, mask=m, other=0).to(tl.float32)
-    tl.store(p_out + i_out, silu_mul(b_gate, b_up).to(p_out.dtype.element_ty), mask=m)
+    tl.store(p_out + i_out, silu_mul(b_gate, b_up, p_out.dtype.element_ty), mask=m)
 
 
 @triton.jit
@@ -44,9 +68,9 @@ def swiglu_bwd_kernel(p_dout, p_gate_up, p_dgate_up, count, half, BLOCK: tl.cons
     b_gate = tl.load(p_gate_up + i_gate, mask=m, other=0).to(tl.float32)
     b_up = tl.load(p_gate_up + i_gate + half, mask=m, other=0).to(tl.float32)
     b_dout = tl.load(p_dout + i_out, mask=m, other=0).to(tl.float32)
-    b_dgate, b_dup = silu_mul_bwd(b_dout, b_gate, b_up)
-    tl.store(p_dgate_up + i_gate, b_dgate.to(p_dgate_up.dtype.element_ty), mask=m)
-    tl.store(p_dgate_up + i_gate + half, b_dup.to(p_dgate_up.dtype.element_ty), mask=m)
+    b_dgate, b_dup = silu_mul_bwd(b_dout, b_gate, b_up, p_dgate_up.dtype.element_ty)
+    tl.store(p_dgate_up + i_gate, b_dgate, mask=m)
+    tl.store(p_dgate_up + i_gate + half, b_dup, mask=m)
 
 
 def swiglu_fwd(gate_up: Tensor, dim: int) -> Tensor:
