@@ -31,7 +31,13 @@ GAIN = 0.98
 GEMM = {"ROWS": (64, 128), "COLUMNS": (64, 128), "DEPTH": (32, 64), "num_warps": (8,), "num_stages": (3, 4)}
 ROW_GEMM = {"ROWS": (32, 64, 128), "DEPTH": (32, 64), "num_warps": (8,), "num_stages": (2, 3)}
 MIXER = {"CHANNELS": (64, 128), "INNER": (32, 64), "num_warps": (4, 8), "num_stages": (1, 2, 3)}
-MIXER_WEIGHTS = {"CHANNELS": (32,), "INNER": (64, 128), "slabs": (32, 33, 66), "num_warps": (4, 8), "num_stages": (2, 3)}
+MIXER_WEIGHTS = {
+    "CHANNELS": (32,),
+    "INNER": (64, 128),
+    "slabs": (32, 33, 66),
+    "num_warps": (4, 8),
+    "num_stages": (2, 3),
+}
 ATTEND = {"QUERIES": (64, 128), "KEYS": (64, 128), "num_warps": (4, 8), "num_stages": (1, 2)}
 LINES = {"elements": (1024, 2048, 4096, 8192), "num_warps": (2, 4, 8)}
 ROWS = {"SAMPLES": (32, 64, 128), "COLUMNS": (32, 64, 128), "num_warps": (4, 8)}

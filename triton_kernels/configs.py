@@ -1,7 +1,8 @@
 """Block sizes, warps and stages of every kernel, by architecture; ``bench/tune.py`` writes the table (configs.json).
 
 The rows of ``default`` fit an sm_80, too; attention's are by the width of a head, the mixer's by the tokens, rounded up
-to 16. No row has been measured on a card yet: they were chosen from what compiles without spills.
+to 16. Small inputs may have rows of their own: large blocks would leave most of a card idle. No row has been measured
+on a card yet: they were chosen from the machine code (registers, bytes from shared memory and from L2).
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trm_fast.ops.backend import SMALL
+
 TABLE = Path(__file__).with_name("configs.json")
 
 
 @functools.cache
 def table() -> dict[str, dict[str, dict[str, dict[str, int]]]]:
     """architecture -> kernel -> "16" or "32" bits, or bits and a shape such as "16:512x1536", or bits and the
-    size of a block that the kernel holds whole, such as "16:128" -> launch options."""
+    size of a block that the kernel holds whole, such as "16:128" -> launch options. A name that ends in ":small" is for
+    tensors of up to ``backend.SMALL`` elements."""
     content: dict[str, dict[str, dict[str, dict[str, int]]]] = json.loads(TABLE.read_text())
     return content
 
@@ -34,16 +38,18 @@ def architecture(device: torch.device) -> str:
     return name if name in table() else "default"
 
 
-def key(bits: int, *shape: int) -> str:
-    return f"{bits}:{'x'.join(map(str, shape))}"
+def key(bits: int, *shape: int, small: bool = False) -> str:
+    size = f":{'x'.join(map(str, shape))}" if shape else ""
+    return f"{bits}{size}{':small' if small else ''}"
 
 
 @functools.cache
-def _lookup(kernel: str, arch: str, bits: int, shape: tuple[int, ...], block: int) -> dict[str, Any]:
+def _lookup(kernel: str, arch: str, bits: int, shape: tuple[int, ...], block: int, small: bool) -> dict[str, Any]:
     for rows in (table().get(arch, {}).get(kernel, {}), table()["default"][kernel]):
-        for name in (key(bits, *shape), key(bits, block), str(bits)):
-            if name in rows:
-                return rows[name]
+        for size in (shape, (block,), ()):
+            for name in (key(bits, *size, small=True), key(bits, *size))[0 if small else 1 :]:
+                if name in rows:
+                    return rows[name]
     raise KeyError(f"configs.json has no row for {kernel} with {bits} bits")
 
 
@@ -55,5 +61,6 @@ def put(arch: str, kernel: str, name: str, options: dict[str, int]) -> None:
 
 
 def lookup(kernel: str, tensor: Tensor, *shape: int, block: int = 0) -> dict[str, Any]:
-    """Keyword arguments for a launch: that shape's row where one was tuned, else the block's, else the dtype's."""
-    return _lookup(kernel, architecture(tensor.device), 8 * tensor.element_size(), shape, block)
+    """Keyword arguments for a launch: that shape's row where there is one, else the block's, else the dtype's."""
+    bits, small = 8 * tensor.element_size(), tensor.numel() <= SMALL
+    return _lookup(kernel, architecture(tensor.device), bits, shape, block, small)

@@ -15,9 +15,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 from trm_fast.triton_kernels.layer import load_state
-from trm_fast.triton_kernels.swiglu import silu_mul, silu_mul_bwd
-
-TURNS = tl.constexpr(8)  # columns that come before the next half in a thread's share of an accumulator
+from trm_fast.triton_kernels.swiglu import TURNS, apart, silu_mul, silu_mul_bwd, together
 
 
 @triton.jit
@@ -107,20 +105,6 @@ def _add_over_rows(b_y, b_a, p_w, i_row, TOKENS: tl.constexpr, PIECES: tl.conste
 
 
 @triton.jit
-def _apart(b, CHANNELS: tl.constexpr, INNER: tl.constexpr):
-    """Gate and up, each [C x INNER], of a product with both: no value changes its thread."""
-    b_gate, b_up = tl.split(tl.permute(tl.reshape(b, (CHANNELS, INNER // TURNS, 2, TURNS)), (0, 1, 3, 2)))
-    return tl.reshape(b_gate, (CHANNELS, INNER)), tl.reshape(b_up, (CHANNELS, INNER))
-
-
-@triton.jit
-def _together(b_gate, b_up, CHANNELS: tl.constexpr, INNER: tl.constexpr):
-    b_gate = tl.reshape(b_gate, (CHANNELS, INNER // TURNS, TURNS))
-    b = tl.join(b_gate, tl.reshape(b_up, (CHANNELS, INNER // TURNS, TURNS)))
-    return tl.reshape(tl.permute(b, (0, 1, 3, 2)), (CHANNELS, 2 * INNER))
-
-
-@triton.jit
 def token_mixer_fwd_kernel(
     p_h,
     p_injection,
@@ -151,7 +135,7 @@ def token_mixer_fwd_kernel(
         b_y += (b_x[i].to(tl.float32),)
     for first in range(0, inner, INNER):
         b = _over_tokens(b_x, p_packed, 2 * first + tl.arange(0, 2 * INNER), TOKENS, PIECES)
-        b_gate, b_up = _apart(b, CHANNELS, INNER)
+        b_gate, b_up = apart(b, CHANNELS, INNER)
         b_hidden = silu_mul(b_gate, b_up, dtype)
         b_y = _add_over_rows(b_y, b_hidden, p_packed, 2 * inner + first + tl.arange(0, INNER), TOKENS, PIECES)
     square = tl.sum(b_y[0] * b_y[0], 1)
@@ -218,10 +202,10 @@ def token_mixer_bwd_kernel(
     b_x = _transposed(b_x, PIECES)
     for first in range(0, inner, INNER):
         i_in = 2 * first + tl.arange(0, 2 * INNER)
-        b_gate, b_up = _apart(_over_tokens(b_x, p_packed, i_in, TOKENS, PIECES), CHANNELS, INNER)
+        b_gate, b_up = apart(_over_tokens(b_x, p_packed, i_in, TOKENS, PIECES), CHANNELS, INNER)
         b_dhidden = _over_tokens(b_d, p_packed, 2 * inner + first + tl.arange(0, INNER), TOKENS, PIECES)
         b_dgate, b_dup = silu_mul_bwd(b_dhidden, b_gate, b_up, dtype)
-        b_dx = _add_over_rows(b_dx, _together(b_dgate, b_dup, CHANNELS, INNER), p_packed, i_in, TOKENS, PIECES)
+        b_dx = _add_over_rows(b_dx, together(b_dgate, b_dup, CHANNELS, INNER), p_packed, i_in, TOKENS, PIECES)
     for i in tl.static_range(len(PIECES)):
         at, m = _at(i_channel, L, D, CHANNELS, TOKENS, PIECES[i])
         b = tl.trans(b_dx[i].to(dtype))

@@ -15,7 +15,7 @@ from torch import Tensor
 from trm_fast.triton_kernels import configs
 from trm_fast.triton_kernels.layer import Spec, load_state, single_bwd, single_fwd
 from trm_fast.triton_kernels.rms_norm import normalize, rms_norm_bwd
-from trm_fast.triton_kernels.swiglu import silu_mul, silu_mul_bwd
+from trm_fast.triton_kernels.swiglu import apart, in_turns, silu_mul, silu_mul_bwd
 
 # Channels whose whole row a program's accumulators hold, so that the norm can be the product's epilogue.
 WIDEST_ROW = 512
@@ -38,20 +38,19 @@ def gate_up_fwd_kernel(
     """``hidden = silu(h gate^T) (h up^T)`` for a tile of tokens and inner channels; ``kept`` takes gate and up."""
     tiles = tl.cdiv(inner, COLUMNS)  # neighbours share their tokens: h is read once from memory, the weights from L2
     i_row = (tl.program_id(0) // tiles * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
-    i_column = tl.program_id(0) % tiles * COLUMNS + tl.arange(0, COLUMNS)
-    i_depth = tl.arange(0, DEPTH)
-    m_row, m_column = i_row < rows, i_column < inner
+    start = tl.program_id(0) % tiles * COLUMNS
+    i_column, i_depth, i_turn = start + tl.arange(0, COLUMNS), tl.arange(0, DEPTH), tl.arange(0, 2 * COLUMNS)
+    m_row, m_column, m_both = i_row < rows, i_column < inner, start + in_turns(i_turn, 0) < inner
     at_h = p_h + i_row * D + i_depth[None, :]
-    at_w = p_gate_up + i_column[None, :] * D + i_depth[:, None]
-    b_gate = tl.zeros((ROWS, COLUMNS), tl.float32)
-    b_up = tl.zeros((ROWS, COLUMNS), tl.float32)
+    at_w = p_gate_up + (start + in_turns(i_turn, inner))[None, :] * D + i_depth[:, None]
+    b = tl.zeros((ROWS, 2 * COLUMNS), tl.float32)
     for first in range(0, D, DEPTH):
-        m_h, m_w = m_row, m_column[None, :]
+        m_h, m_w = m_row, m_both[None, :]
         if D % DEPTH:
             m_h, m_w = m_h & (first + i_depth < D)[None, :], m_w & (first + i_depth < D)[:, None]
-        b_h = tl.load(at_h + first, mask=m_h, other=0)
-        b_gate = tl.dot(b_h, tl.load(at_w + first, mask=m_w, other=0), b_gate, input_precision="ieee")
-        b_up = tl.dot(b_h, tl.load(at_w + inner * D + first, mask=m_w, other=0), b_up, input_precision="ieee")
+        b_h, b_w = tl.load(at_h + first, mask=m_h, other=0), tl.load(at_w + first, mask=m_w, other=0)
+        b = tl.dot(b_h, b_w, b, input_precision="ieee")
+    b_gate, b_up = apart(b, ROWS, COLUMNS)
     dtype = p_hidden.dtype.element_ty
     m = m_row & m_column[None, :]
     if KEEP:
@@ -98,6 +97,23 @@ def project_fwd_kernel(
 
 
 @triton.jit
+def _halves(b, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    return tl.split(tl.permute(tl.reshape(b, (ROWS, 2, COLUMNS // 2)), (0, 2, 1)))
+
+
+@triton.jit
+def _store_swiglu_bwd(b_d, p_kept, p_hidden, p_dgate_up, i_row, i_column, rows, inner):
+    dtype: tl.constexpr = p_hidden.dtype.element_ty
+    at, m = i_row * 2 * inner + i_column, (i_row < rows) & (i_column < inner)
+    b_gate = tl.load(p_kept + at, mask=m, other=0).to(tl.float32)
+    b_up = tl.load(p_kept + at + inner, mask=m, other=0).to(tl.float32)
+    b_dgate, b_dup = silu_mul_bwd(b_d, b_gate, b_up, dtype)
+    tl.store(p_dgate_up + at, b_dgate, mask=m)
+    tl.store(p_dgate_up + at + inner, b_dup, mask=m)
+    tl.store(p_hidden + i_row * inner + i_column, silu_mul(b_gate, b_up, dtype), mask=m)
+
+
+@triton.jit
 def down_bwd_kernel(
     p_d,
     p_down,
@@ -126,24 +142,27 @@ def down_bwd_kernel(
             m_d, m_w = m_d & (first + i_depth < D)[None, :], m_w & (first + i_depth < D)[:, None]
         b_a = tl.load(at_d + first, mask=m_d, other=0)
         b_d = tl.dot(b_a, tl.load(at_w + first * inner, mask=m_w, other=0), b_d, input_precision="ieee")
-    dtype = p_hidden.dtype.element_ty
-    at, m = i_row * 2 * inner + i_column, m_row & m_column
-    b_gate = tl.load(p_kept + at, mask=m, other=0).to(tl.float32)
-    b_up = tl.load(p_kept + at + inner, mask=m, other=0).to(tl.float32)
-    b_dgate, b_dup = silu_mul_bwd(b_d, b_gate, b_up, dtype)
-    tl.store(p_dgate_up + at, b_dgate, mask=m)
-    tl.store(p_dgate_up + at + inner, b_dup, mask=m)
-    tl.store(p_hidden + i_row * inner + i_column, silu_mul(b_gate, b_up, dtype), mask=m)
+    # A quarter of the columns at a time: gate, up and three results of all of them do not fit the registers.
+    i_part = tl.program_id(0) % tiles * COLUMNS + tl.arange(0, COLUMNS // 4)
+    b_first, b_second = _halves(b_d, ROWS, COLUMNS)
+    b_parts = _halves(b_first, ROWS, COLUMNS // 2) + _halves(b_second, ROWS, COLUMNS // 2)
+    for part in tl.static_range(4):
+        i_column = (i_part + part * (COLUMNS // 4))[None, :]
+        _store_swiglu_bwd(b_parts[part], p_kept, p_hidden, p_dgate_up, i_row, i_column, rows, inner)
 
 
 def project(a: Tensor, w: Tensor, h: Tensor, injection: Tensor | None, eps: float, y: Tensor, rstd: Tensor) -> None:
-    """``y = rms_norm(h + injection + a w^T)`` over channels, into y and rstd; a (rows, K), w (D, K), all contiguous."""
+    """``y = rms_norm(h + injection + a w^T)`` over channels, into y and rstd; a (rows, K), w (D, K), all contiguous.
+
+    A block of whole rows is narrow, and reads all of w: where ROWS is 0, the product is the vendor's, in broad blocks,
+    and the norm a pass of its own.
+    """
     (rows, K), D = a.shape, w.shape[0]
-    if D > WIDEST_ROW:
+    config = configs.lookup("project_fwd", h, D, K)
+    if D > WIDEST_ROW or not config["ROWS"]:
         h = h if injection is None else h + injection
         normalize(torch.mm(a, w.t()), h.view(rows, D), -1, eps, y, rstd)
     elif rows:
-        config = configs.lookup("project_fwd", a, D, K)
         project_fwd_kernel[(triton.cdiv(rows, config["ROWS"]),)](
             a, w, h, h if injection is None else injection, y, rstd, rows, K, D, eps,
             INJECT=injection is not None, WIDTH=max(16, triton.next_power_of_2(D)), **config,

@@ -17,6 +17,7 @@ from trm_fast.triton_kernels import configs
 
 from trm_fast.ops.backend import INTERPRETED
 
+TURNS = tl.constexpr(8)  # columns of an accumulator that a thread has two of, before it has the next two
 INSTRUCTIONS = tl.constexpr(not INTERPRETED)  # the interpreter has none of a card's own
 
 
@@ -46,6 +47,27 @@ def silu_mul_bwd(b_d, b_gate, b_up, dtype: tl.constexpr):
     """The gradients of gate and up, given that of their product."""
     b_sigmoid, b_silu = _sigmoid_and_silu(b_gate, dtype)
     return (b_d * b_up * (b_sigmoid + b_silu * (1 - b_sigmoid))).to(dtype), (b_d * b_silu).to(dtype)
+
+
+@triton.jit
+def in_turns(i, half):
+    """The rows of gate and up, ``half`` apart, for a product with both: ``TURNS`` of the one, then of the other."""
+    return i // (2 * TURNS) * TURNS + i % TURNS + i // TURNS % 2 * half
+
+
+@triton.jit
+def apart(b, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Gate and up, each [ROWS x COLUMNS], of a product with both in turns: no value changes its thread."""
+    b_gate, b_up = tl.split(tl.permute(tl.reshape(b, (ROWS, COLUMNS // TURNS, 2, TURNS)), (0, 1, 3, 2)))
+    return tl.reshape(b_gate, (ROWS, COLUMNS)), tl.reshape(b_up, (ROWS, COLUMNS))
+
+
+@triton.jit
+def together(b_gate, b_up, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """The other way round."""
+    b_gate = tl.reshape(b_gate, (ROWS, COLUMNS // TURNS, TURNS))
+    b = tl.join(b_gate, tl.reshape(b_up, (ROWS, COLUMNS // TURNS, TURNS)))
+    return tl.reshape(tl.permute(b, (0, 1, 3, 2)), (ROWS, 2 * COLUMNS))
 
 
 @triton.jit

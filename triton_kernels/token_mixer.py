@@ -13,14 +13,13 @@ from torch import Tensor
 from trm_fast.triton_kernels import configs
 from trm_fast.triton_kernels.layer import Spec, single_bwd, single_fwd
 from trm_fast.triton_kernels.mix import (
-    TURNS,
     token_mixer_bwd_kernel,
     token_mixer_bwd_weights_kernel,
     token_mixer_fwd_kernel,
 )
 from trm_fast.triton_kernels.mlp import in_dtype_of
 from trm_fast.triton_kernels.rms_norm import normalize, rms_norm_bwd
-from trm_fast.triton_kernels.swiglu import swiglu_bwd, swiglu_fwd
+from trm_fast.triton_kernels.swiglu import TURNS, swiglu_bwd, swiglu_fwd
 
 MOST_TOKENS = 128
 INNER_MULTIPLE = 64  # the packed inner width's divisor: no kernel masks weights

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ SHARED = {80: 163 * 1024, 90: 227 * 1024}  # what a block may ask for
 # Bytes a thread that are known to spill: at 97 tokens three accumulators take 168 of the 255 registers.
 SPILLED = {(80, "token_mixer_bwd_weights_kernel"): 144, (90, "token_mixer_bwd_weights_kernel"): 16}
 D, HEADS, B = 512, 8, 2
+BATCHES = B, 32  # small, and large
 BF16 = torch.bfloat16
 
 pytestmark = pytest.mark.skipif(backend.INTERPRETED, reason="the interpreter does not compile")
@@ -24,20 +26,21 @@ pytestmark = pytest.mark.skipif(backend.INTERPRETED, reason="the interpreter doe
 def mlp(D: int, inner: int):
     from trm_fast.triton_kernels.mlp import mlp_bwd, mlp_fwd
 
-    h = torch.zeros(B, 97, D, dtype=BF16)
     weights = torch.zeros(2 * inner, D, dtype=BF16), torch.zeros(D, inner, dtype=BF16)
-    mlp_fwd(h, *weights, 1e-5, False)
-    _, saved = mlp_fwd(h, *weights, 1e-5, True)
-    mlp_bwd(h, h, saved, *weights, 1e-5)
+    for batch in BATCHES:
+        h = torch.zeros(batch, 97, D, dtype=BF16)
+        mlp_fwd(h, *weights, 1e-5, False)
+        _, saved = mlp_fwd(h, *weights, 1e-5, True)
+        mlp_bwd(h, h, saved, *weights, 1e-5)
 
 
 def token_mixer(L: int, inner: int):
     from trm_fast.triton_kernels.token_mixer import TokenMixer
 
-    h = torch.zeros(B, L, D, dtype=BF16)
     weights = torch.zeros(2 * inner, L, dtype=BF16), torch.zeros(L, inner, dtype=BF16)
-    for mask in (None, torch.ones(B, L, dtype=torch.uint8)):
-        layer = TokenMixer(*weights, 1e-5, mask)
+    for batch, masked in itertools.product(BATCHES, (False, True)):
+        h = torch.zeros(batch, L, D, dtype=BF16)
+        layer = TokenMixer(*weights, 1e-5, torch.ones(batch, L, dtype=torch.uint8) if masked else None)
         kept = [h.new_zeros(shape, dtype=dtype) for shape, dtype in layer.kept(h)]
         for injection in (None, h):  # the second backward adds to the sums of the first
             layer.forward(h, injection, torch.empty_like(h), kept)
@@ -47,15 +50,14 @@ def token_mixer(L: int, inner: int):
 def attention(L: int):
     from trm_fast.triton_kernels.attention import Attention, attention_bwd, attention_fwd
 
-    h = torch.zeros(B, L, D, dtype=BF16)
     weights = torch.zeros(3 * D, D, dtype=BF16), torch.zeros(D, D, dtype=BF16)
     tables = torch.zeros(L, D // HEADS), torch.zeros(L, D // HEADS)
-    for mask in (None, torch.ones(B, L, dtype=torch.bool)):
-        more = mask, mask is not None
+    for batch, masked in itertools.product(BATCHES, (False, True)):
+        h = torch.zeros(batch, L, D, dtype=BF16)
+        more = torch.ones(batch, L, dtype=torch.bool) if masked else None, masked
         _, saved = attention_fwd(h, *weights, HEADS, *tables, 1e-5, True, *more)
         attention_bwd(h, h, saved, *weights, HEADS, *tables, 1e-5, *more)
-    layer = Attention(*weights, HEADS, *tables, 1e-5)
-    layer.forward(h, h, torch.empty_like(h), ())
+        Attention(*weights, HEADS, *tables, 1e-5).forward(h, h, torch.empty_like(h), ())
 
 
 def elementwise():
@@ -159,7 +161,7 @@ def test_the_tuner_knows_every_kernel():
     tune = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tune)
     spaces = {kernel: space for kernels in tune.SPACES.values() for kernel, (_, space) in kernels.items()}
-    rows = {kernel: set(next(iter(row.values()))) for kernel, row in configs.table()["default"].items()}
+    rows = {kernel: set(row["16" if "16" in row else "32"]) for kernel, row in configs.table()["default"].items()}
     assert {kernel: {*space, "num_stages"} for kernel, space in spaces.items()} == {
         kernel: {*row, "num_stages"} for kernel, row in rows.items()
     }
