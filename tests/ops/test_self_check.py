@@ -144,13 +144,15 @@ def test_the_choice_among_kernels_that_passed(monkeypatch):
     table = {"card": {"rms_norm/bfloat16": {"small": "cuda", "large": "triton"}, "mlp/bfloat16": {"large": "triton"}}}
     monkeypatch.setattr(winners, "_tables", lambda: table)
 
-    def choice(op, *passed, device="card"):
-        return winners.choose(device, op, torch.bfloat16, passed)
+    def choice(op, *passed, device="card", dtype=torch.bfloat16):
+        return winners.choose(device, op, dtype, passed)
 
     assert choice("rms_norm", "triton", "cuda") == ("cuda", "triton")
     assert choice("rms_norm", "cuda") == ("cuda", "cuda")  # the winner is switched off
     assert choice("rms_norm", "triton", "cuda", device="new") == ("cuda", "cuda")
-    assert choice("mlp", "triton") == ("reference", "triton")  # a matrix op that was not measured
+    assert choice("mlp", "cuda") == ("reference", "reference")  # the winner is switched off
+    assert choice("latent_step", "triton", "cuda") == ("triton", "triton")  # a matrix op that was not measured
+    assert choice("latent_step", "triton", "cuda", dtype=torch.float32) == ("reference", "reference")
     assert choice("mlp", "cpp", device="new") == ("cpp", "cpp")
     assert choice("rms_norm") == ("reference", "reference")
 
@@ -173,6 +175,7 @@ def test_measuring_keeps_the_fastest(native, monkeypatch, tmp_path):
         work()  # a capture
         return lambda: replays.append(work())
 
+    assert not winners.known("cpu")
     assert not list(winners.measure("cpu", recorded, [torch.bfloat16]))
     rows = list(winners.measure("cpu", recorded, [torch.float32]))
     assert len(replays) == 2 * 2 * (winners.WARM_UP["cpu"] + winners.TIMED["cpu"])
@@ -181,6 +184,7 @@ def test_measuring_keeps_the_fastest(native, monkeypatch, tmp_path):
     assert all(set(times) == {"reference", "cpp"} and min(times.values()) > 0 for *_, times in rows)
     assert winners.winners(self_check.device_name("cpu"), "swiglu", torch.float32) == fastest
     assert self_check.kept(winners._file("cpu")) == tables
+    assert winners.known("cpu")
 
 
 def test_what_is_timed_asks_the_host_for_nothing(native, monkeypatch):

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 LONG_SECONDS = 3600.0
 """A run that takes longer is announced with its time and what suits a CPU instead."""
 
+UNMEASURED = "the kernels were not timed on this {} yet: trm-fast info --measure, once, lets auto take the fastest"
+
 EXAMPLES = """
 Trains a model, evaluates it on unseen puzzles and saves it.
 
@@ -148,10 +150,13 @@ def _announce(config: RunConfig, device: str, preset: str | None) -> None:
     """What to expect, said at once where it is long."""
     import torch
 
+    from trm_fast.ops import winners
     from trm_fast.training import make_config, read_preset
     from trm_fast.training.estimate import duration, matrix_rate, nearest_quick_preset, seconds_of
 
     if torch.device(device).type != "cpu":
+        if not winners.known(torch.device(device).type):
+            err.print(UNMEASURED.format(torch.cuda.get_device_name(device)), style="yellow")
         return
     rate = matrix_rate(torch.device(device))
     seconds, steps = seconds_of(config, rate), config.training.steps

@@ -2,8 +2,8 @@
 
 ``winners.json`` in the package holds what was measured for known cards; ``trm-fast info --measure`` times the kernels
 on this machine and keeps the result beside the self-check's. Where nothing was measured, memory-bound ops take the
-first kernel that passed (fewer passes over memory cannot be slower), and matrix ops stay with the reference (a product
-of the vendor's library is hard to beat).
+first kernel that passed (fewer passes over memory cannot be slower); matrix ops on a GPU take Triton's in 16 bits (they
+run on the tensor cores, and keep from memory what a chain of products sends through it), in float32 the reference.
 """
 
 from __future__ import annotations
@@ -37,17 +37,28 @@ Table = dict[str, dict[str, dict[str, str]]]  # device name -> "op/dtype" -> sha
 
 def choose(device: str, op: str, dtype: torch.dtype, passed: Sequence[str]) -> tuple[str, str]:
     """The backend for small and for large inputs, among those that passed and the reference."""
-    first = next((name for name in PREFERENCE if name in passed), "reference")
-    default = "reference" if op in MATRIX_OPS and first != "cpp" else first
+    default = _unmeasured(op, dtype, passed)
     measured = winners(device, op, dtype)
     small, large = (measured.get(size, default) for size in CLASSES)
     allowed = {*passed, "reference"}
     return small if small in allowed else default, large if large in allowed else default
 
 
+def _unmeasured(op: str, dtype: torch.dtype, passed: Sequence[str]) -> str:
+    order: Sequence[str] = PREFERENCE
+    if op in MATRIX_OPS:
+        order = ("cpp", "triton") if dtype.itemsize == 2 else ("cpp",)
+    return next((name for name in order if name in passed), "reference")
+
+
 def winners(device: str, op: str, dtype: torch.dtype) -> dict[str, str]:
     """Shape class -> the fastest backend, where it was measured: on this machine, or on such a card before."""
     return _tables().get(device, {}).get(_key(op, dtype), {})
+
+
+def known(device: str) -> bool:
+    """Whether anything was measured on such a device."""
+    return self_check.device_name(device) in _tables()
 
 
 Recorded = Callable[[Callable[[], None]], Callable[[], None]]

@@ -1,0 +1,82 @@
+"""Every layer through Triton's own launcher, up to the driver: arguments are specialised and compiled as on a card."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from trm_fast.ops import backend
+
+pytestmark = pytest.mark.skipif(
+    backend.INTERPRETED or torch.cuda.is_available(), reason="here launches are the interpreter's, or real"
+)
+B, L, D = 3, 17, 64
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """The kernels whose launch reached the driver of a card that is not there."""
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime import driver
+
+    seen: list[str] = []
+
+    class Driver:
+        utils = SimpleNamespace(
+            load_binary=lambda name, *_: (name, name, 255, 0, 1024),
+            get_device_properties=lambda device: {"max_shared_mem": 227 * 1024, "multiprocessor_count": 132},
+        )
+
+        def get_current_target(self):
+            return GPUTarget("cuda", 90, 32)
+
+        def get_current_device(self):
+            return 0
+
+        def get_current_stream(self, device=None):
+            return 0
+
+        def get_active_torch_device(self):
+            return torch.device("cpu")
+
+        def launcher_cls(self, source, metadata):
+            return lambda *_, **__: seen.append(source.name)
+
+    monkeypatch.setattr(driver, "_active", Driver())
+    return seen
+
+
+def layer(name: str):
+    from trm_fast.triton_kernels.attention import Attention
+    from trm_fast.triton_kernels.mlp import MLP
+    from trm_fast.triton_kernels.token_mixer import TokenMixer
+
+    def weight(*shape: int) -> torch.Tensor:
+        return torch.zeros(*shape, dtype=torch.bfloat16)
+
+    if name == "mlp":
+        return MLP(weight(128, D), weight(D, 64), 1e-5)
+    if name == "token_mixer":
+        return TokenMixer(weight(128, L), weight(L, 64), 1e-5)
+    tables = torch.zeros(2, L, 32)
+    return Attention(weight(3 * D, D), weight(D, D), 2, *tables, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "kernels"),
+    [
+        ("mlp", {"gate_up_fwd", "project_fwd", "rms_norm_bwd", "down_bwd"}),
+        ("token_mixer", {"token_mixer_fwd", "token_mixer_bwd", "token_mixer_bwd_weights"}),
+        ("attention", {"qkv_fwd", "attend_fwd", "project_fwd", "rms_norm_bwd"}),
+    ],
+)
+def test_a_layer_launches(launched, name, kernels):
+    part, h = layer(name), torch.zeros(B, L, D, dtype=torch.bfloat16)
+    kept = [h.new_zeros(shape, dtype=dtype) for shape, dtype in part.kept(h)]
+    for _ in range(2):  # compiled, then found
+        launched.clear()
+        part.forward(h, h, torch.empty_like(h), kept)
+        part.backward(h, h, h, h, kept)
+        assert {f"{kernel}_kernel" for kernel in kernels} <= set(launched)
