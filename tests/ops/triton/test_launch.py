@@ -13,6 +13,7 @@ pytestmark = pytest.mark.skipif(
     backend.INTERPRETED or torch.cuda.is_available(), reason="here launches are the interpreter's, or real"
 )
 B, L, D = 3, 17, 64
+SEEN: list[str] = []  # a kernel keeps the launcher that it was compiled with
 
 
 @pytest.fixture
@@ -20,8 +21,6 @@ def launched(monkeypatch):
     """The kernels whose launch reached the driver of a card that is not there."""
     from triton.backends.compiler import GPUTarget
     from triton.runtime import driver
-
-    seen: list[str] = []
 
     class Driver:
         utils = SimpleNamespace(
@@ -42,10 +41,10 @@ def launched(monkeypatch):
             return torch.device("cpu")
 
         def launcher_cls(self, source, metadata):
-            return lambda *_, **__: seen.append(source.name)
+            return lambda *_, **__: SEEN.append(source.name)
 
     monkeypatch.setattr(driver, "_active", Driver())
-    return seen
+    return SEEN
 
 
 def layer(name: str):
