@@ -161,7 +161,7 @@ def project(a: Tensor, w: Tensor, h: Tensor, injection: Tensor | None, eps: floa
     config = configs.lookup("project_fwd", h, D, K)
     if D > WIDEST_ROW or not config["ROWS"]:
         h = h if injection is None else h + injection
-        normalize(torch.mm(a, w.t()), h.view(rows, D), -1, eps, y, rstd)
+        normalize(torch.addmm(h.view(rows, D), a, w.t()), None, -1, eps, y, rstd)
     elif rows:
         project_fwd_kernel[(triton.cdiv(rows, config["ROWS"]),)](
             a, w, h, h if injection is None else injection, y, rstd, rows, K, D, eps,
