@@ -17,6 +17,7 @@ TYPES = {
     torch.float32: "*fp32",
     torch.float64: "*fp64",
     torch.int64: "*i64",
+    torch.int32: "*i32",
     torch.uint8: "*u8",
 }
 
@@ -47,29 +48,39 @@ def launches(monkeypatch: pytest.MonkeyPatch, arch: int, run: Callable[[], Any])
     return seen
 
 
-def compile_for(arch: int, kernel: Any, arguments: dict[str, Any], folder: Path) -> Compiled:
+def build(arch: int, kernel: Any, arguments: dict[str, Any]) -> tuple[Any, list[Any]]:
+    """What Triton compiles of a launch, and the arguments that are not compiled in."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     arguments = dict(arguments)
     options = {name: arguments.pop(name) for name in ("num_warps", "num_stages") if name in arguments}
-    signature, constants, attributes = {}, {}, {}
+    signature, constants, attributes, given = {}, {}, {}, []
     for parameter in kernel.params:
         value = arguments[parameter.name]
         # A launch makes a constant of every one.
         if parameter.is_constexpr or (type(value) is int and value == 1):
             signature[parameter.name], constants[parameter.name] = "constexpr", value
             continue
+        given.append(value)
         if isinstance(value, torch.Tensor):
             signature[parameter.name] = TYPES[value.dtype]
         else:
             wide = "i64" if abs(value) >= 2**31 else "i32"
             signature[parameter.name] = wide if isinstance(value, int) else "fp32"
-        if isinstance(value, torch.Tensor) or (isinstance(value, int) and value % 16 == 0):
+        address = value.data_ptr() if isinstance(value, torch.Tensor) else value
+        if isinstance(address, int) and address % 16 == 0:
             attributes[(parameter.num,)] = [["tt.divisibility", 16]]
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
-    made = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options), given
+
+
+def compile_for(arch: int, kernel: Any, arguments: dict[str, Any], folder: Path) -> Compiled:
+    import triton
+
+    made, _ = build(arch, kernel, arguments)
+    options = {name: arguments[name] for name in ("num_warps", "num_stages") if name in arguments}
     cubin = folder / "kernel.cubin"
     cubin.write_bytes(made.asm["cubin"])
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
