@@ -105,6 +105,14 @@ def _add_over_rows(b_y, b_a, p_w, i_row, TOKENS: tl.constexpr, PIECES: tl.conste
 
 
 @triton.jit
+def _added(b_y, b_x, PIECES: tl.constexpr):
+    b = ()
+    for i in tl.static_range(len(PIECES)):
+        b += (b_y[i] + b_x[i],)
+    return b
+
+
+@triton.jit
 def token_mixer_fwd_kernel(
     p_h,
     p_injection,
@@ -130,14 +138,17 @@ def token_mixer_fwd_kernel(
     p_h, p_injection, p_mask = p_h + base, p_injection + base, p_mask + i_sample * L
     b_x = _load_x(p_h, p_injection, p_mask, i_channel, L, D, INJECT, MASK, CHANNELS, TOKENS, PIECES)
     b_x = _transposed(b_x, PIECES)
-    b_y = ()  # the residual: as the sum's start it takes no registers of its own
+    # As the sum's start the residual takes no registers of its own; in float32 each term would be rounded to its size.
+    b_y = ()
     for i in tl.static_range(len(PIECES)):
-        b_y += (b_x[i].to(tl.float32),)
+        b_y += (b_x[i].to(tl.float32) if dtype != tl.float32 else tl.zeros_like(b_x[i]),)
     for first in range(0, inner, INNER):
         b = _over_tokens(b_x, p_packed, 2 * first + tl.arange(0, 2 * INNER), TOKENS, PIECES)
         b_gate, b_up = apart(b, CHANNELS, INNER)
         b_hidden = silu_mul(b_gate, b_up, dtype)
         b_y = _add_over_rows(b_y, b_hidden, p_packed, 2 * inner + first + tl.arange(0, INNER), TOKENS, PIECES)
+    if dtype == tl.float32:
+        b_y = _added(b_y, b_x, PIECES)
     square = tl.sum(b_y[0] * b_y[0], 1)
     for i in tl.static_range(1, len(PIECES)):
         square += tl.sum(b_y[i] * b_y[i], 1)

@@ -84,13 +84,19 @@ def project_fwd_kernel(
     at_a = p_a + i_row[:, None] * K + i_depth[None, :]
     at_w = p_w + i_column[None, :] * K + i_depth[:, None]
     at, m = i_row[:, None] * D + i_column[None, :], m_row & m_column
-    b_y = load_state(p_h, p_injection, at, m, INJECT).to(tl.float32)
+    # As the sum's start h takes no registers of its own; in float32 each term would be rounded to its size.
+    if p_h.dtype.element_ty == tl.float32:
+        b_y = tl.zeros((ROWS, WIDTH), tl.float32)
+    else:
+        b_y = load_state(p_h, p_injection, at, m, INJECT).to(tl.float32)
     for first in range(0, K, DEPTH):
         m_a, m_w = m_row, m_column
         if K % DEPTH:
             m_a, m_w = m_a & (first + i_depth < K)[None, :], m_w & (first + i_depth < K)[:, None]
         b_a = tl.load(at_a + first, mask=m_a, other=0)
         b_y = tl.dot(b_a, tl.load(at_w + first, mask=m_w, other=0), b_y, input_precision="ieee")
+    if p_h.dtype.element_ty == tl.float32:
+        b_y += load_state(p_h, p_injection, at, m, INJECT)
     rstd = tl.rsqrt(tl.sum(b_y * b_y, 1) / D + eps)
     tl.store(p_y + at, (b_y * rstd[:, None]).to(p_y.dtype.element_ty), mask=m)
     tl.store(p_rstd + i_row, rstd, mask=i_row < rows)
