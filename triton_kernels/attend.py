@@ -1,8 +1,10 @@
 """The kernels between attention's products: scores, softmax and the weighted values of one head of one sample.
 
-Queries and keys are rotated as they are loaded: a head is held as two halves, which are what rotary positions rotate
-against each other, so nothing is ever joined or written. Backward computes the probabilities again, once for the
-queries' gradient and once for the keys' and values'.
+Queries and keys are rotated as they are loaded: a head's two halves are what rotary positions rotate against each
+other, and joining them again moves nothing from thread to thread. Blocks of keys are tuples of ``PIECES``, as in the
+token mixer: 97 keys are 64 + 32 + 16. Where a block holds all keys, the softmax has no running maximum, and only the
+last piece a mask. Every head reads the tables of angles again: other loads pass by the cache that holds them (".cg").
+Backward is in ``attend_bwd``.
 """
 
 from __future__ import annotations
@@ -15,7 +17,16 @@ UNSEEN = tl.constexpr(-1e30)  # a score that counts for nothing; finite, as rows
 
 
 @triton.jit
-def _seen(p_mask, i_query, i_key, L, CAUSAL: tl.constexpr, MASK: tl.constexpr):
+def in_piece(PIECES: tl.constexpr, i: tl.constexpr):
+    """The places that a piece has."""
+    start = 0
+    for before in tl.static_range(i):
+        start += PIECES[before]
+    return start + tl.arange(0, PIECES[i])
+
+
+@triton.jit
+def seen(p_mask, i_query, i_key, L, CAUSAL: tl.constexpr, MASK: tl.constexpr):
     """Which keys a query sees, the indices as broadcast to each other: it always sees itself."""
     m = i_key < L
     if MASK:
@@ -26,71 +37,129 @@ def _seen(p_mask, i_query, i_key, L, CAUSAL: tl.constexpr, MASK: tl.constexpr):
 
 
 @triton.jit
-def _load_halves(p, i_row, i_half, L, width, half, stride):
+def _at(i_row, i_column, L, stride: tl.constexpr, EDGE: tl.constexpr):
+    """Where a block lies. Of rows beyond the last, which there may be where EDGE is set, it is the last's place: loads
+    then need no mask, and no registers of zeros. What such rows add to others is 0, by their probabilities."""
+    if EDGE:
+        i_row = tl.minimum(i_row, L - 1)
+    return i_row[:, None] * stride + i_column[None, :]
+
+
+@triton.jit
+def _columns(i_column, width: tl.constexpr, WIDTH: tl.constexpr):
+    if width == WIDTH:
+        return tl.full((1, WIDTH), True, tl.int1)
+    else:
+        return (i_column < width)[None, :]
+
+
+@triton.jit
+def load_rows(p, i_row, L, width: tl.constexpr, WIDTH: tl.constexpr, stride: tl.constexpr, EDGE: tl.constexpr):
+    """Some tokens of one head."""
+    i_column = tl.arange(0, WIDTH)
+    at, m = _at(i_row, i_column, L, stride, EDGE), _columns(i_column, width, WIDTH)
+    return tl.load(p + at, mask=m, other=0, cache_modifier=".cg")
+
+
+@triton.jit
+def store_rows(p, b, i_row, L, width: tl.constexpr, WIDTH: tl.constexpr, stride: tl.constexpr):
+    i_column = tl.arange(0, WIDTH)
+    m = (i_row < L)[:, None] & _columns(i_column, width, WIDTH)
+    tl.store(p + i_row[:, None] * stride + i_column[None, :], b.to(p.dtype.element_ty), mask=m)
+
+
+@triton.jit
+def _load_halves(
+    p,
+    i_row,
+    L,
+    half: tl.constexpr,
+    HALF: tl.constexpr,
+    stride: tl.constexpr,
+    EDGE: tl.constexpr,
+    CACHE: tl.constexpr,
+):
     """Both halves of one head of some tokens, in float32."""
-    m_row = (i_row < L)[:, None]
-    at = i_row.to(tl.int64)[:, None] * stride + i_half[None, :]
-    b_a = tl.load(p + at, mask=m_row & (i_half < half)[None, :], other=0)
-    b_b = tl.load(p + at + half, mask=m_row & (i_half < width - half)[None, :], other=0)
+    i_column = tl.arange(0, HALF)
+    at, m = p + _at(i_row, i_column, L, stride, EDGE), _columns(i_column, half, HALF)
+    b_a = tl.load(at, mask=m, other=0, cache_modifier=CACHE)
+    b_b = tl.load(at + half, mask=m, other=0, cache_modifier=CACHE)
     return b_a.to(tl.float32), b_b.to(tl.float32)
 
 
 @triton.jit
-def _load_angles(p_cos, p_sin, i_row, i_half, L, width, half):
-    """cos of both halves, then sin of both halves."""
-    c_a, c_b = _load_halves(p_cos, i_row, i_half, L, width, half, width)
-    s_a, s_b = _load_halves(p_sin, i_row, i_half, L, width, half, width)
-    return c_a, c_b, s_a, s_b
+def load_rotated(
+    p,
+    p_cos,
+    p_sin,
+    i_row,
+    L,
+    width: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    stride: tl.constexpr,
+    EDGE: tl.constexpr,
+    ROTATE: tl.constexpr,
+):
+    if not ROTATE:
+        return load_rows(p, i_row, L, width, WIDTH, stride, EDGE)
+    half: tl.constexpr = width // 2
+    HALF: tl.constexpr = WIDTH // 2
+    b_a, b_b = _load_halves(p, i_row, L, half, HALF, stride, EDGE, ".cg")
+    c_a, c_b = _load_halves(p_cos, i_row, L, half, HALF, width, EDGE, "")
+    s_a, s_b = _load_halves(p_sin, i_row, L, half, HALF, width, EDGE, "")
+    b_a, b_b = b_a * c_a - b_b * s_a, b_b * c_b + b_a * s_b
+    # Changes no value that counts, but keeps the compiler from rotating anew in every warp, in a dot operand's layout:
+    # on sm_80 that took thousands of bytes of spilled registers.
+    m_row = (i_row < L)[:, None]
+    b_a, b_b = tl.where(m_row, b_a, 0.0), tl.where(m_row, b_b, 0.0)
+    dtype: tl.constexpr = p.dtype.element_ty
+    return tl.reshape(tl.permute(tl.join(b_a.to(dtype), b_b.to(dtype)), (0, 2, 1)), (ROWS, WIDTH))
 
 
 @triton.jit
-def _load_rotated(p, p_cos, p_sin, i_row, i_half, L, width, half, stride, ROTATE: tl.constexpr):
-    b_a, b_b = _load_halves(p, i_row, i_half, L, width, half, stride)
-    if ROTATE:
-        c_a, c_b, s_a, s_b = _load_angles(p_cos, p_sin, i_row, i_half, L, width, half)
-        b_a, b_b = b_a * c_a - b_b * s_a, b_b * c_b + b_a * s_b
-        # Changes no value, but keeps the compiler from rotating anew in every warp, in a dot operand's layout: on sm_80
-        # that took thousands of bytes of spilled registers.
-        m_row = (i_row < L)[:, None]
-        b_a, b_b = tl.where(m_row, b_a, 0.0), tl.where(m_row, b_b, 0.0)
-    return b_a.to(p.dtype.element_ty), b_b.to(p.dtype.element_ty)
-
-
-@triton.jit
-def _store_unrotated(p, b_a, b_b, p_cos, p_sin, i_row, i_half, L, width, half, stride, ROTATE: tl.constexpr):
+def store_unrotated(
+    p,
+    b,
+    p_cos,
+    p_sin,
+    i_row,
+    L,
+    width: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    stride: tl.constexpr,
+    ROTATE: tl.constexpr,
+):
     """The gradient before the rotation, given that after it."""
     if ROTATE:
-        c_a, c_b, s_a, s_b = _load_angles(p_cos, p_sin, i_row, i_half, L, width, half)
-        b_a, b_b = b_a * c_a + b_b * s_b, b_b * c_b - b_a * s_a
-    m_row = (i_row < L)[:, None]
-    at = i_row.to(tl.int64)[:, None] * stride + i_half[None, :]
-    tl.store(p + at, b_a.to(p.dtype.element_ty), mask=m_row & (i_half < half)[None, :])
-    tl.store(p + at + half, b_b.to(p.dtype.element_ty), mask=m_row & (i_half < width - half)[None, :])
+        half: tl.constexpr = width // 2
+        HALF: tl.constexpr = WIDTH // 2
+        b_a, b_b = tl.split(tl.permute(tl.reshape(b, (ROWS, 2, HALF)), (0, 2, 1)))
+        i_column = tl.arange(0, HALF)
+        # Not the addresses that `load_rotated` has, which would stay in registers until here. What is not there is not
+        # stored.
+        at, m = i_row[:, None] * width + i_column[None, :], (i_row < L)[:, None] & _columns(i_column, half, HALF)
+        c_a, c_b = tl.load(p_cos + at, mask=m), tl.load(p_cos + half + at, mask=m)
+        s_a, s_b = tl.load(p_sin + at, mask=m), tl.load(p_sin + half + at, mask=m)
+        store_rows(p, b_a * c_a + b_b * s_b, i_row, L, half, HALF, stride)
+        store_rows(p + half, b_b * c_b - b_a * s_a, i_row, L, half, HALF, stride)
+    else:
+        store_rows(p, b, i_row, L, width, WIDTH, stride)
 
 
 @triton.jit
-def _load_head(p, i_row, i_width, L, width, stride):
-    m = (i_row < L)[:, None] & (i_width < width)[None, :]
-    return tl.load(p + i_row.to(tl.int64)[:, None] * stride + i_width[None, :], mask=m, other=0)
+def place(L, heads: tl.constexpr, BLOCK: tl.constexpr):
+    """Which block of which head of which sample this program works on, and that head's number in all; one axis of the
+    grid, as the others end at 65535."""
+    blocks = tl.cdiv(L, BLOCK)
+    i_line = (tl.program_id(0) // blocks).to(tl.int64)
+    i_row = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
+    return i_row, i_line, i_line // heads, (i_line % heads).to(tl.int32)
 
 
-@triton.jit
-def _scores(b_aa, b_ab, b_ba, b_bb, scale):
-    """Of a's rows with b's, halves apart, times log2(e) for exp2."""
-    b_s = tl.dot(b_aa, tl.trans(b_ba), input_precision="ieee")
-    return tl.dot(b_ab, tl.trans(b_bb), b_s, input_precision="ieee") * (scale * LOG2_E)
-
-
-@triton.jit
-def _place(L, heads, BLOCK: tl.constexpr):
-    """Which head of which sample this program works on, and that head's number in all; one axis of the grid, as the
-    others end at 65535."""
-    i_line = (tl.program_id(0) // tl.cdiv(L, BLOCK)).to(tl.int64)
-    return i_line, i_line // heads, (i_line % heads).to(tl.int32)
-
-
-# L is no constant, so that batches padded to other lengths do not compile anew; END, where the loop over the other axis
-# ends, is one: L rounded up.
+# L is no constant, so that batches padded to other lengths do not compile anew; END, where the loop over the keys or
+# queries ends, is one: L rounded up.
 
 
 @triton.jit
@@ -102,157 +171,48 @@ def attend_fwd_kernel(
     p_out,
     p_lse,
     L,
-    D,
-    heads,
-    width,
-    half,
-    scale,
+    D: tl.constexpr,
+    heads: tl.constexpr,
     ROTATE: tl.constexpr,
     CAUSAL: tl.constexpr,
     MASK: tl.constexpr,
-    HALF: tl.constexpr,
     WIDTH: tl.constexpr,
     END: tl.constexpr,
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
+    PIECES: tl.constexpr,
 ):
-    i_line, i_sample, i_head = _place(L, heads, QUERIES)
-    i_query = tl.program_id(0) % tl.cdiv(L, QUERIES) * QUERIES + tl.arange(0, QUERIES)
-    i_half, i_width = tl.arange(0, HALF), tl.arange(0, WIDTH)
-    p_q = p_qkv + i_sample * L * 3 * D + i_head * width
-    b_qa, b_qb = _load_rotated(p_q, p_cos, p_sin, i_query, i_half, L, width, half, 3 * D, ROTATE)
+    i_query, i_line, i_sample, i_head = place(L, heads, QUERIES)
+    width: tl.constexpr = D // heads
+    factor: tl.constexpr = LOG2_E * width**-0.5  # scores in units of exp2
+    p_q, p_mask = p_qkv + i_sample * L * 3 * D + i_head * width, p_mask + i_sample * L
+    b_q = load_rotated(p_q, p_cos, p_sin, i_query, L, width, QUERIES, WIDTH, 3 * D, True, ROTATE)
     b_out = tl.zeros((QUERIES, WIDTH), tl.float32)
     b_sum = tl.zeros((QUERIES,), tl.float32)
     b_max = tl.full((QUERIES,), float("-inf"), tl.float32)
     for first in range(0, END, KEYS):
-        i_key = first + tl.arange(0, KEYS)
-        b_ka, b_kb = _load_rotated(p_q + D, p_cos, p_sin, i_key, i_half, L, width, half, 3 * D, ROTATE)
-        m_seen = _seen(p_mask + i_sample * L, i_query[:, None], i_key[None, :], L, CAUSAL, MASK)
-        b_s = tl.where(m_seen, _scores(b_qa, b_qb, b_ka, b_kb, scale), UNSEEN)
-        b_new = tl.maximum(b_max, tl.max(b_s, 1))
-        b_p = tl.exp2(b_s - b_new[:, None])
-        b_shrink = tl.exp2(b_max - b_new)
-        b_sum = b_sum * b_shrink + tl.sum(b_p, 1)
-        b_v = _load_head(p_q + 2 * D, i_key, i_width, L, width, 3 * D)
-        b_out = tl.dot(b_p.to(b_v.dtype), b_v, b_out * b_shrink[:, None], input_precision="ieee")
+        b_s, b_new = (), b_max
+        for i in tl.static_range(len(PIECES)):
+            i_key = first + in_piece(PIECES, i)
+            b_k = load_rotated(
+                p_q + D, p_cos, p_sin, i_key, L, width, PIECES[i], WIDTH, 3 * D,
+                END > KEYS or i == len(PIECES) - 1, ROTATE,
+            )  # fmt: skip
+            b = tl.dot(b_q, tl.trans(b_k), input_precision="ieee")
+            if CAUSAL or MASK or END > KEYS or i == len(PIECES) - 1:
+                b = tl.where(seen(p_mask, i_query[:, None], i_key[None, :], L, CAUSAL, MASK), b, UNSEEN)
+            b_s += (b,)
+            b_new = tl.maximum(b_new, tl.max(b, 1) * factor)
+        if END > KEYS:
+            b_shrink = tl.exp2(b_max - b_new)
+            b_sum, b_out = b_sum * b_shrink, b_out * b_shrink[:, None]
+        for i in tl.static_range(len(PIECES)):
+            b_p = tl.exp2(b_s[i] * factor - b_new[:, None])
+            b_sum += tl.sum(b_p, 1)
+            i_key = first + in_piece(PIECES, i)
+            b_v = load_rows(p_q + 2 * D, i_key, L, width, WIDTH, 3 * D, END > KEYS or i == len(PIECES) - 1)
+            b_out = tl.dot(b_p.to(b_v.dtype), b_v, b_out, input_precision="ieee")
         b_max = b_new
-    m = (i_query < L)[:, None] & (i_width < width)[None, :]
-    at = i_sample * L * D + i_head * width + i_query.to(tl.int64)[:, None] * D + i_width[None, :]
-    tl.store(p_out + at, (b_out / b_sum[:, None]).to(p_out.dtype.element_ty), mask=m)
+    p_out += i_sample * L * D + i_head * width
+    store_rows(p_out, b_out * (1 / b_sum)[:, None], i_query, L, width, WIDTH, D)
     tl.store(p_lse + i_line * L + i_query, b_max + tl.log2(b_sum), mask=i_query < L)
-
-
-@triton.jit
-def attend_bwd_queries_kernel(
-    p_dout,
-    p_out,
-    p_qkv,
-    p_cos,
-    p_sin,
-    p_mask,
-    p_lse,
-    p_dot,
-    p_dqkv,
-    L,
-    D,
-    heads,
-    width,
-    half,
-    scale,
-    ROTATE: tl.constexpr,
-    CAUSAL: tl.constexpr,
-    MASK: tl.constexpr,
-    HALF: tl.constexpr,
-    WIDTH: tl.constexpr,
-    END: tl.constexpr,
-    QUERIES: tl.constexpr,
-    KEYS: tl.constexpr,
-):
-    """dq, and ``dot = sum(dout out)`` of every query, which the other kernel needs."""
-    i_line, i_sample, i_head = _place(L, heads, QUERIES)
-    i_query = tl.program_id(0) % tl.cdiv(L, QUERIES) * QUERIES + tl.arange(0, QUERIES)
-    i_half, i_width = tl.arange(0, HALF), tl.arange(0, WIDTH)
-    p_q, at_out = p_qkv + i_sample * L * 3 * D + i_head * width, i_sample * L * D + i_head * width
-    b_qa, b_qb = _load_rotated(p_q, p_cos, p_sin, i_query, i_half, L, width, half, 3 * D, ROTATE)
-    b_dout = _load_head(p_dout + at_out, i_query, i_width, L, width, D)
-    b_out = _load_head(p_out + at_out, i_query, i_width, L, width, D)
-    b_dot = tl.sum(b_dout.to(tl.float32) * b_out.to(tl.float32), 1)
-    at_row = i_line * L + i_query
-    b_lse = tl.load(p_lse + at_row, mask=i_query < L, other=0)
-    tl.store(p_dot + at_row, b_dot, mask=i_query < L)
-    b_dqa = tl.zeros((QUERIES, HALF), tl.float32)
-    b_dqb = tl.zeros((QUERIES, HALF), tl.float32)
-    for first in range(0, END, KEYS):
-        i_key = first + tl.arange(0, KEYS)
-        b_ka, b_kb = _load_rotated(p_q + D, p_cos, p_sin, i_key, i_half, L, width, half, 3 * D, ROTATE)
-        m_seen = _seen(p_mask + i_sample * L, i_query[:, None], i_key[None, :], L, CAUSAL, MASK)
-        b_s = tl.where(m_seen, _scores(b_qa, b_qb, b_ka, b_kb, scale), UNSEEN)
-        b_p = tl.exp2(b_s - b_lse[:, None])
-        b_v = _load_head(p_q + 2 * D, i_key, i_width, L, width, 3 * D)
-        b_dp = tl.dot(b_dout, tl.trans(b_v), input_precision="ieee")
-        b_ds = (b_p * (b_dp - b_dot[:, None]) * scale).to(b_ka.dtype)
-        b_dqa = tl.dot(b_ds, b_ka, b_dqa, input_precision="ieee")
-        b_dqb = tl.dot(b_ds, b_kb, b_dqb, input_precision="ieee")
-    p_dq = p_dqkv + i_sample * L * 3 * D + i_head * width
-    _store_unrotated(p_dq, b_dqa, b_dqb, p_cos, p_sin, i_query, i_half, L, width, half, 3 * D, ROTATE)
-
-
-@triton.jit
-def attend_bwd_keys_kernel(
-    p_dout,
-    p_qkv,
-    p_cos,
-    p_sin,
-    p_mask,
-    p_lse,
-    p_dot,
-    p_dqkv,
-    L,
-    D,
-    heads,
-    width,
-    half,
-    scale,
-    ROTATE: tl.constexpr,
-    CAUSAL: tl.constexpr,
-    MASK: tl.constexpr,
-    HALF: tl.constexpr,
-    WIDTH: tl.constexpr,
-    END: tl.constexpr,
-    QUERIES: tl.constexpr,
-    KEYS: tl.constexpr,
-):
-    """dk and dv."""
-    i_line, i_sample, i_head = _place(L, heads, KEYS)
-    i_key = tl.program_id(0) % tl.cdiv(L, KEYS) * KEYS + tl.arange(0, KEYS)
-    i_half, i_width = tl.arange(0, HALF), tl.arange(0, WIDTH)
-    p_q, at_out = p_qkv + i_sample * L * 3 * D + i_head * width, i_sample * L * D + i_head * width
-    b_ka, b_kb = _load_rotated(p_q + D, p_cos, p_sin, i_key, i_half, L, width, half, 3 * D, ROTATE)
-    b_v = _load_head(p_q + 2 * D, i_key, i_width, L, width, 3 * D)
-    b_dka = tl.zeros((KEYS, HALF), tl.float32)
-    b_dkb = tl.zeros((KEYS, HALF), tl.float32)
-    b_dv = tl.zeros((KEYS, WIDTH), tl.float32)
-    for first in range(0, END, QUERIES):
-        i_query = first + tl.arange(0, QUERIES)
-        at_row, m_query = i_line * L + i_query, i_query < L
-        b_qa, b_qb = _load_rotated(p_q, p_cos, p_sin, i_query, i_half, L, width, half, 3 * D, ROTATE)
-        b_dout = _load_head(p_dout + at_out, i_query, i_width, L, width, D)
-        b_lse = tl.load(p_lse + at_row, mask=m_query, other=0)
-        b_dot = tl.load(p_dot + at_row, mask=m_query, other=0)
-        # Keys along the rows: the left operands of what follows, without a transposition in registers. Queries that
-        # are not there have dout = 0; keys that are not there are not stored.
-        b_p = tl.exp2(_scores(b_ka, b_kb, b_qa, b_qb, scale) - b_lse[None, :])
-        if CAUSAL or MASK:
-            m_seen = _seen(p_mask + i_sample * L, i_query[None, :], i_key[:, None], L, CAUSAL, MASK)
-            b_p = tl.where(m_seen, b_p, 0.0)
-        b_dv = tl.dot(b_p.to(b_v.dtype), b_dout, b_dv, input_precision="ieee")
-        b_dp = tl.dot(b_v, tl.trans(b_dout), input_precision="ieee")
-        b_ds = (b_p * (b_dp - b_dot[None, :]) * scale).to(b_v.dtype)
-        b_dka = tl.dot(b_ds, b_qa, b_dka, input_precision="ieee")
-        b_dkb = tl.dot(b_ds, b_qb, b_dkb, input_precision="ieee")
-    p_dk = p_dqkv + i_sample * L * 3 * D + i_head * width + D
-    _store_unrotated(p_dk, b_dka, b_dkb, p_cos, p_sin, i_key, i_half, L, width, half, 3 * D, ROTATE)
-    m = (i_key < L)[:, None] & (i_width < width)[None, :]
-    tl.store(
-        p_dk + D + i_key.to(tl.int64)[:, None] * 3 * D + i_width[None, :], b_dv.to(p_dqkv.dtype.element_ty), mask=m
-    )

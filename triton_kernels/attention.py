@@ -7,16 +7,25 @@ lies between them is in ``attend``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from trm_fast.triton_kernels import configs
-from trm_fast.triton_kernels.attend import attend_bwd_keys_kernel, attend_bwd_queries_kernel, attend_fwd_kernel
-from trm_fast.triton_kernels.layer import Spec, as_bytes, load_state, single_bwd, single_fwd
+from trm_fast.triton_kernels.attend import attend_fwd_kernel
+from trm_fast.triton_kernels.attend_bwd import attend_bwd_kernel, attend_bwd_keys_kernel, attend_bwd_queries_kernel
+from trm_fast.triton_kernels.layer import FEWEST, Spec, as_bytes, load_state, pieces, single_bwd, single_fwd
 from trm_fast.triton_kernels.mlp import add_products, in_dtype_of, project
 from trm_fast.triton_kernels.rms_norm import rms_norm_bwd
+
+REGISTERS = 65536  # of a multiprocessor
+
+
+def two_blocks(config: dict[str, Any]) -> dict[str, int]:
+    """So few registers that two blocks fit on a multiprocessor: one loads while the other computes."""
+    return {"maxnreg": min(255, REGISTERS // (2 * 32 * config["num_warps"]))}
 
 
 @triton.jit
@@ -81,21 +90,25 @@ class Attention:
             ((B, L), torch.float32),
         ]
 
-    def _attend(self, kernel: triton.JITFunction, h: Tensor, along: str, over: str, *tensors: Tensor) -> None:
-        """Launches a program for each block of one axis, which loops over the other."""
+    def _config(self, kernel: str, h: Tensor) -> dict[str, Any]:
+        """Blocks from the table, no longer than need be."""
+        L, width = h.shape[1], h.shape[2] // self.heads
+        config = configs.lookup(kernel, h, L, width, block=self._padded(h))
+        most = max(FEWEST, triton.next_power_of_2(L))
+        return config | {name: min(config[name], most) for name in ("QUERIES", "KEYS")}
+
+    def _padded(self, h: Tensor) -> int:
+        """A head's width in registers."""
+        return max(16, triton.next_power_of_2(h.shape[2] // self.heads))
+
+    def _attend(self, kernel: triton.JITFunction, h: Tensor, block: int, *tensors: Tensor, **config: Any) -> None:
+        """Launches a program for each block of a head's queries, or keys."""
         B, L, D = h.shape
-        if not h.numel():
-            return
-        width = D // self.heads
-        half = (width + 1) // 2
-        padded = max(16, triton.next_power_of_2(width))
-        config = configs.lookup(kernel.__name__.removesuffix("_kernel"), h, L, width, block=padded)
-        kernel[(triton.cdiv(L, config[along]) * B * self.heads,)](
-            *tensors, L, D, self.heads, width, half, width**-0.5,
-            ROTATE=self.rotate, CAUSAL=self.causal, MASK=self.masked,
-            HALF=max(16, triton.next_power_of_2(half)), WIDTH=padded,
-            END=triton.cdiv(L, config[over]) * config[over], **config,
-        )  # fmt: skip
+        if h.numel():
+            kernel[(triton.cdiv(L, block) * B * self.heads,)](
+                *tensors, L, D, self.heads,
+                ROTATE=self.rotate, CAUSAL=self.causal, MASK=self.masked, WIDTH=self._padded(h), **config,
+            )  # fmt: skip
 
     def forward(self, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> None:
         B, L, D = h.shape
@@ -107,7 +120,12 @@ class Attention:
             grid = (triton.cdiv(B * L, config["ROWS"]) * triton.cdiv(3 * D, config["COLUMNS"]),)
             qkv_fwd_kernel[grid](h, injection, self.qkv, qkv, B * L, D, **config)
         tables = self.cos, self.sin, self.mask
-        self._attend(attend_fwd_kernel, h, "QUERIES", "KEYS", qkv, *tables, mixed, lse)
+        config = self._config("attend_fwd", h)
+        along, over = config["QUERIES"], min(config["KEYS"], triton.cdiv(L, FEWEST) * FEWEST)
+        config |= {"KEYS": over, "END": triton.cdiv(L, over) * over, "PIECES": pieces(over)}
+        if over >= L and h.element_size() == 2 and self._padded(h) <= 64:
+            config |= two_blocks(config)
+        self._attend(attend_fwd_kernel, h, along, qkv, *tables, mixed, lse, **config)
         project(mixed.view(B * L, D), self.out, h, injection, self.eps, y, rstd)
 
     def backward(self, dy: Tensor, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> Tensor:
@@ -115,13 +133,34 @@ class Attention:
         qkv, mixed, lse, rstd = kept
         B, L, D = h.shape
         d = rms_norm_bwd(dy, y, rstd, -1).view(B * L, D)
-        dmixed, dqkv, dot = torch.mm(d, self.out), torch.empty_like(qkv), torch.empty_like(lse)
-        shared = qkv, self.cos, self.sin, self.mask, lse, dot, dqkv
-        self._attend(attend_bwd_queries_kernel, h, "QUERIES", "KEYS", dmixed, mixed, *shared)
-        self._attend(attend_bwd_keys_kernel, h, "KEYS", "QUERIES", dmixed, *shared)
+        dmixed, dqkv = torch.mm(d, self.out), torch.empty_like(qkv)
+        self._backward_inside(dmixed, mixed, qkv, lse, dqkv)
         wide = dqkv.view(B * L, 3 * D)
         self.sums = add_products(self.sums, (wide, h.view(B * L, D)), (d, mixed.view(B * L, D)))
         return torch.addmm(d, wide, self.qkv).view(h.shape)
+
+    def _backward_inside(self, dmixed: Tensor, mixed: Tensor, qkv: Tensor, lse: Tensor, dqkv: Tensor) -> None:
+        """Where the table's blocks for the queries hold a head whole, one kernel does all of it."""
+        L = mixed.shape[1]
+        tables = self.cos, self.sin, self.mask
+        config = self._config("attend_bwd_queries", mixed)
+        along, over = config["QUERIES"], config["KEYS"]
+        if min(along, over) >= L:
+            over = triton.cdiv(L, FEWEST) * FEWEST
+            config |= {"KEYS": over, "PIECES": pieces(over, most=64)}
+            # With a mask, with other widths or lengths, that would spill.
+            plain = not self.causal and not self.masked and 64 < over < 128
+            if plain and mixed.element_size() == 2 and self._padded(mixed) == 64:
+                config |= two_blocks(config)
+            self._attend(attend_bwd_kernel, mixed, along, dmixed, mixed, qkv, *tables, lse, dqkv, **config)
+            return
+        shared = qkv, *tables, lse, torch.empty_like(lse), dqkv
+        end = triton.cdiv(L, over) * over
+        self._attend(attend_bwd_queries_kernel, mixed, along, dmixed, mixed, *shared, END=end, **config)
+        config = self._config("attend_bwd_keys", mixed)
+        along, over = config["KEYS"], config["QUERIES"]
+        end = triton.cdiv(L, over) * over
+        self._attend(attend_bwd_keys_kernel, mixed, along, dmixed, *shared, END=end, **config)
 
     def gradients(self) -> list[Tensor]:
         return in_dtype_of(self.sums, (self.qkv, self.out))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 Spec = tuple[tuple[int, ...], torch.dtype]
 ALIGNMENT = 128  # bytes: a transaction
+FEWEST = 16  # tokens of a piece: the least depth of a product
 
 
 @triton.jit
@@ -24,6 +25,14 @@ def load_state(p_h, p_injection, at, m, INJECT: tl.constexpr):
     if INJECT:
         b_x = (b_x.to(tl.float32) + tl.load(p_injection + at, mask=m, other=0).to(tl.float32)).to(b_x.dtype)
     return b_x
+
+
+def pieces(count: int, most: int = 128) -> tuple[int, ...]:
+    """Powers of two that a number is the sum of, falling; the first may be there several times, as none is larger than
+    ``most``."""
+    return (most,) * (count // most) + tuple(
+        1 << bit for bit in reversed(range(most.bit_length() - 1)) if count >> bit & 1
+    )
 
 
 class Layer(Protocol):

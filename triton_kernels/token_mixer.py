@@ -11,7 +11,7 @@ import torch
 import triton
 from torch import Tensor
 from trm_fast.triton_kernels import configs
-from trm_fast.triton_kernels.layer import Spec, single_bwd, single_fwd
+from trm_fast.triton_kernels.layer import FEWEST, Spec, pieces, single_bwd, single_fwd
 from trm_fast.triton_kernels.mix import (
     token_mixer_bwd_kernel,
     token_mixer_bwd_weights_kernel,
@@ -23,12 +23,6 @@ from trm_fast.triton_kernels.swiglu import TURNS, swiglu_bwd, swiglu_fwd
 
 MOST_TOKENS = 128
 INNER_MULTIPLE = 64  # the packed inner width's divisor: no kernel masks weights
-FEWEST = 16  # tokens of a piece: the least depth of a product
-
-
-def pieces(tokens: int) -> tuple[int, ...]:
-    """The powers of two that a number is the sum of, falling."""
-    return tuple(1 << bit for bit in reversed(range(tokens.bit_length())) if tokens >> bit & 1)
 
 
 def pack(gate_up: Tensor, down: Tensor) -> Tensor:

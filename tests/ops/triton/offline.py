@@ -55,7 +55,7 @@ def build(arch: int, kernel: Any, arguments: dict[str, Any]) -> tuple[Any, list[
     from triton.compiler import ASTSource
 
     arguments = dict(arguments)
-    options = {name: arguments.pop(name) for name in ("num_warps", "num_stages") if name in arguments}
+    options = {name: arguments.pop(name) for name in ("num_warps", "num_stages", "maxnreg") if name in arguments}
     signature, constants, attributes, given = {}, {}, {}, []
     for parameter in kernel.params:
         value = arguments[parameter.name]

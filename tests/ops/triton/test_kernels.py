@@ -69,7 +69,9 @@ def test_token_mixer(triton, check, random, device, shape, dtype):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize(("shape", "heads"), [((1, 97, 16), 1), ((2, 5, 20), 2), ((1, 33, 6), 2), ((1, 1, 1), 1)])
+@pytest.mark.parametrize(
+    ("shape", "heads"), [((1, 97, 16), 1), ((2, 5, 20), 2), ((1, 33, 6), 2), ((1, 1, 1), 1), ((1, 150, 8), 1)]
+)
 @pytest.mark.parametrize("rotary", [True, False])
 def test_attention(triton, check, random, device, shape, heads, rotary, dtype):
     L, D = shape[1:]
@@ -89,12 +91,26 @@ def padding(random, B, L, device):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize(("shape", "heads"), [((1, 70, 8), 1), ((2, 5, 6), 3)])
+@pytest.mark.parametrize(("shape", "heads"), [((1, 70, 8), 1), ((2, 5, 6), 3), ((1, 150, 4), 1)])
 @pytest.mark.parametrize(("masked", "causal"), [(True, False), (False, True), (True, True)])
 def test_attention_with_padding_and_in_order(triton, check, random, device, shape, heads, masked, causal, dtype):
     h, *weights = move(device, dtype, random(*shape), *attention_weights(random, shape[2]))
     mask = padding(random, *shape[:2], device) if masked else None
     check("attention", h, *weights, heads=heads, mask=mask, causal=causal)
+
+
+@pytest.mark.parametrize("tokens", [81, 97, 120])
+@pytest.mark.parametrize(("masked", "causal"), [(False, False), (True, True)])
+def test_attention_with_heads_held_whole(triton, check, random, device, monkeypatch, tokens, masked, causal):
+    """With the blocks of an sm_90: one kernel for the whole backward, keys in pieces."""
+    from trm_fast.triton_kernels import configs
+
+    if device.type == "cpu":
+        monkeypatch.setattr(configs, "architecture", lambda device: "sm_90")
+    h, *weights = move(device, torch.float16, random(2, tokens, 80), *attention_weights(random, 80))
+    mask = padding(random, 2, tokens, device) if masked else None
+    rotary = rotary_tables(random, tokens, 40, device)
+    check("attention", h, *weights, heads=2, rotary=rotary, mask=mask, causal=causal)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
