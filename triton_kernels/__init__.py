@@ -15,7 +15,8 @@ Lower bounds of a call in elements and FLOP: arithmetic, not measured. A = B L D
 | token_mixer forward | 2 A, 3 A with an injection | 6 B D L I |
 | token_mixer backward | 7 A, 9 A with an injection | 22 B D L I: the activations are computed twice again |
 | attention forward | 11 A, 13 A with an injection | 8 B L D^2 + 4 B L^2 D |
-| attention backward | 30 A | 16 B L D^2 + 14 B L^2 D |
+| attention backward | 26 A | 16 B L D^2 + 10 B L^2 D |
+| the same, heads in several blocks | 30 A | 16 B L D^2 + 14 B L^2 D |
 | stablemax | the logits and 8 bytes each forward, twice the logits and 8 bytes each backward | |
 | stablemax_cross_entropy | the logits forward; twice that backward | |
 | adam_atan2_ | 28 bytes a weight, 36 with the average, 38 with the copy | |
