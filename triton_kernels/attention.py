@@ -1,7 +1,7 @@
 """Attention over a few hundred tokens with rotary positions, residual and norm; causal, or with padding, or both.
 
 The products are torch.mm (with an injection ``qkv_fwd_kernel``, which adds it as it loads) and ``mlp.project``; what
-lies between them is in ``attend``.
+lies between them is in ``attend`` and ``attend_bwd``.
 """
 
 from __future__ import annotations
