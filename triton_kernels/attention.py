@@ -17,7 +17,7 @@ from trm_fast.triton_kernels import configs
 from trm_fast.triton_kernels.attend import attend_fwd_kernel
 from trm_fast.triton_kernels.attend_bwd import attend_bwd_kernel, attend_bwd_keys_kernel, attend_bwd_queries_kernel
 from trm_fast.triton_kernels.layer import FEWEST, Spec, as_bytes, load_state, pieces, single_bwd, single_fwd
-from trm_fast.triton_kernels.mlp import add_products, in_dtype_of, project
+from trm_fast.triton_kernels.mlp import add_products, in_dtype_of, project, row_blocks
 from trm_fast.triton_kernels.rms_norm import rms_norm_bwd
 
 REGISTERS = 65536  # of a multiprocessor
@@ -113,6 +113,8 @@ class Attention:
     def forward(self, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> None:
         B, L, D = h.shape
         qkv, mixed, lse, rstd = kept if kept else [h.new_empty(shape, dtype=dtype) for shape, dtype in self.kept(h)]
+        if injection is not None and row_blocks(h, D) is None:  # their sum is needed in any case
+            h, injection = h + injection, None
         if injection is None:
             torch.mm(h.view(B * L, D), self.qkv.t(), out=qkv.view(B * L, 3 * D))
         elif h.numel():

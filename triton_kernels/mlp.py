@@ -7,6 +7,7 @@ beat. The gate/up product writes SwiGLU's result alone; pre-activations only whe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
@@ -157,15 +158,22 @@ def down_bwd_kernel(
         _store_swiglu_bwd(b_parts[part], p_kept, p_hidden, p_dgate_up, i_row, i_column, rows, inner)
 
 
-def project(a: Tensor, w: Tensor, h: Tensor, injection: Tensor | None, eps: float, y: Tensor, rstd: Tensor) -> None:
-    """``y = rms_norm(h + injection + a w^T)`` over channels, into y and rstd; a (rows, K), w (D, K), all contiguous.
+def row_blocks(h: Tensor, K: int) -> dict[str, Any] | None:
+    """Launch options for ``project`` to h's channels from K, or None for the vendor's product.
 
-    A block of whole rows is narrow, and reads all of w: where ROWS is 0, the product is the vendor's, in broad blocks,
-    and the norm a pass of its own.
+    A block of whole rows, whose norm is its epilogue, is narrow and reads all weights; the vendor's are broad, and the
+    norm is a pass of its own: ROWS is 0 in the table where that is better.
     """
-    (rows, K), D = a.shape, w.shape[0]
+    D = h.shape[-1]
     config = configs.lookup("project_fwd", h, D, K)
-    if D > WIDEST_ROW or not config["ROWS"]:
+    return config if config["ROWS"] and D <= WIDEST_ROW else None
+
+
+def project(a: Tensor, w: Tensor, h: Tensor, injection: Tensor | None, eps: float, y: Tensor, rstd: Tensor) -> None:
+    """``y = rms_norm(h + injection + a w^T)`` over channels, into y and rstd; a (rows, K), w (D, K), all contiguous."""
+    (rows, K), D = a.shape, w.shape[0]
+    config = row_blocks(h, K)
+    if config is None:
         h = h if injection is None else h + injection
         normalize(torch.addmm(h.view(rows, D), a, w.t()), None, -1, eps, y, rstd)
     elif rows:
