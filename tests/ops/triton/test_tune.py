@@ -1,0 +1,223 @@
+"""The tuner without a card: its candidates compile, its choice is right, and what it leaves is a whole table."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trm_fast.ops import backend
+
+from . import offline
+
+pytestmark = pytest.mark.skipif(backend.INTERPRETED, reason="the interpreter does not compile")
+BENCH = Path(__file__).parents[3] / "bench"
+sys.path[:0] = [str(BENCH), str(BENCH / "gpu")]
+import together  # noqa: E402
+import tune  # noqa: E402
+import tuned  # noqa: E402
+from common import Report  # noqa: E402
+
+STACK = 16  # bytes a thread that a candidate may spill
+VENDOR = {"ROWS": 0}
+JOB = tune.Job("token_mixer", "token_mixer_bwd_weights", 97, tuned.SMALL)
+KERNELS = sorted({job.kernel for job in tuned.jobs()})
+
+
+@pytest.fixture
+def table(monkeypatch):
+    """The process's table, put back behind the test; tensors on the CPU have the rows of an H200."""
+    from trm_fast.triton_kernels import configs
+
+    before = copy.deepcopy(configs.table())
+    monkeypatch.setattr(configs, "architecture", functools.cache(lambda device: "sm_90"))
+    yield configs.table()
+    configs.table().clear()
+    configs.table().update(before)
+    configs._lookup.cache_clear()
+
+
+@pytest.fixture
+def card(table, launched, monkeypatch, tmp_path):
+    """Launches up to the driver, on CPU tensors."""
+    if torch.cuda.is_available():
+        pytest.skip("launches are real here")
+    monkeypatch.setattr(tune, "architecture", lambda device: "sm_90")
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
+    return tune.Card("cpu", [tmp_path / "configs.json"])
+
+
+def test_candidates_name_the_options_of_the_rows(table):
+    jobs = tuned.jobs()
+    assert {job.kernel for job in jobs} == set(table["default"])
+    for job in jobs:
+        for rows in (table["default"], table["sm_90"]):
+            for row in rows.get(job.kernel, {}).values():
+                for options in job.candidates():
+                    if VENDOR not in (row, options):
+                        assert {*options, "num_stages"} == {*row, "num_stages"}, job
+        assert 2 <= len(job.candidates()) <= 6
+    assert [VENDOR in job.candidates() for job in jobs if job.kernel == "project_fwd"] == [True] * 4
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the tuner itself compiles them")
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_candidates_compile_for_an_h200(table, monkeypatch, tmp_path, kernel):
+    seen = {}
+    for job in tuned.jobs():
+        for options in job.candidates() if job.kernel == kernel and job.tokens == 97 else ():
+            part = tune.made(job, "meta")
+            tune.put("sm_90", job, part, options)
+            keep = lambda part=part, job=job: (part.forward(True), part.run(job.backward))  # noqa: E731
+            made = [a for a in offline.launches(monkeypatch, 90, keep) if a[0].__name__ == f"{kernel}_kernel"]
+            assert len(made) > 0 or options == VENDOR
+            if made:  # the first of a forward's keeps what backward needs, which takes more registers
+                seen[job.batch, str(options)] = made[0]
+    assert len(seen) >= 2
+    for (_, options), (function, arguments) in seen.items():
+        made = offline.compile_for(90, function, arguments | {"ADD": True}, tmp_path)  # to sums that are there
+        assert made.stack <= STACK, options
+        assert made.shared <= 227 * 1024, options
+
+
+class Fake:
+    """A bench where every row's error and time are known."""
+
+    def __init__(self, present: tuple[int, float, float], rows: dict[int, tuple[float, float]]) -> None:
+        self.rows = {present[0]: present[1:]} | rows
+        self.kept, self.present = {"ROWS": present[0]}, {"ROWS": present[0]}
+
+    def open(self, job: Any) -> dict[str, int]:
+        return self.present
+
+    def attempt(self, options: dict[str, int]) -> tuple[float, Any]:
+        error, ms = self.rows[options["ROWS"]]
+        if math.isinf(error):
+            raise RuntimeError("out of resources")
+        return error, lambda: ms
+
+    def milliseconds(self, works: Any) -> dict[str, float]:
+        return {name: work() for name, work in works.items()}
+
+    def keep(self, options: dict[str, int]) -> None:
+        self.kept = options
+
+
+OUT = math.inf
+
+
+@pytest.mark.parametrize(
+    ("rows", "best"),
+    [
+        ({2: (0.01, 0.97), 3: (0.01, 0.9)}, 3),
+        ({2: (0.01, 0.99), 3: (0.01, 1.5)}, 1),  # no 2 % faster
+        ({2: (0.013, 0.1), 3: (0.0119, 0.9)}, 3),  # the fastest is wrong
+        ({2: (math.nan, 0.1), 3: (OUT, 0.1)}, 1),
+        ({}, 1),
+    ],
+)
+def test_the_best_right_row_is_kept(rows, best):
+    bench = Fake((1, 0.01, 1.0), rows)
+    made = tune.decide(JOB, [{"ROWS": name} for name in (1, *rows)], bench)
+    assert bench.kept == {"ROWS": best}
+    assert made["kept"] == f"ROWS={best}"
+    assert {*made["milliseconds"], *made["refused"]} == {f"ROWS={name}" for name in (1, *rows)}
+
+
+@pytest.mark.parametrize("wrong", [0.2, math.nan, OUT])
+def test_nothing_changes_where_the_present_row_is_wrong(wrong):
+    bench = Fake((1, wrong, 1.0), {2: (0.01, 0.1)})
+    with pytest.raises((ValueError, RuntimeError)):
+        tune.decide(JOB, [{"ROWS": 2}], bench)
+    assert bench.kept == {"ROWS": 1}
+
+
+def test_the_time_is_kept_and_what_is_broken_is_left_out(tmp_path, capsys):
+    wanted = tuned.jobs(["token_mixer"])
+    ticks, asked = itertools.count(), []
+
+    class Counting(Fake):
+        def open(self, job):
+            asked.append(job)
+            return super().open(job)
+
+        def attempt(self, options):
+            if options != self.present:
+                assert options == first, "the others were not compiled"
+            return 0.01, lambda: 1.0
+
+    first = wanted[1].candidates()[0]
+    broken = lambda job, options: job.batch == tuned.SMALL if options is None else options != first  # noqa: E731
+    tune.tune(wanted, Counting((0, 0.01, 1.0), {}), broken, Report(tmp_path, "tune", "cpu"), 5, lambda: next(ticks))
+    assert asked == [job for job in wanted[:5] if job.batch == tuned.LARGE]
+    rows = json.loads((tmp_path / "tune.json").read_text())["rows"]
+    assert len(rows) == len(asked) + 1
+    assert "error" not in str(rows)
+    assert rows[-1]["first not reached"] == list(wanted[5])
+    assert tune.words(first) in rows[1]["milliseconds"]
+
+
+def test_a_table_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "configs.json"
+    tune.write(path, {"default": {}})
+    with pytest.raises(TypeError):
+        tune.write(path, {"default": {1, 2}})
+    assert json.loads(path.read_text()) == {"default": {}}
+    assert os.listdir(tmp_path) == ["configs.json"]
+
+
+def test_a_compiling_process_launches_its_kernel_alone(card, launched):
+    for options in JOB.candidates()[:1]:
+        launched.clear()
+        tune.compiled(JOB, options, "cpu")
+        assert launched == ["token_mixer_bwd_weights_kernel"]
+    launched.clear()
+    tune.compiled(JOB, None, "cpu")
+    assert {name.split("_kernel")[0] for name in launched} == set(tuned.KERNELS["token_mixer"])
+
+
+def test_an_attempt_is_timed_by_its_kernel_alone(card, launched):
+    present = card.open(JOB)
+    assert present["slabs"] == 16
+    _, work = card.attempt(present | {"slabs": 8})
+    assert len(launched) > 2
+    launched.clear()
+    work()
+    assert launched == ["token_mixer_bwd_weights_kernel"]
+
+
+def test_what_is_kept_is_written_and_leaves_other_rows_alone(card, table):
+    large = JOB._replace(kernel="token_mixer_fwd", batch=tuned.LARGE)
+    card.at = card.job = large
+    card.part = tune.made(large, "meta")
+    small = tune.made(large._replace(batch=tuned.SMALL), "meta")
+    before = small.lookup("token_mixer_fwd")
+    best = {"CHANNELS": 64, "INNER": 32, "num_warps": 4, "num_stages": 3}
+    assert card.part.lookup("token_mixer_fwd") != best != before
+    card.keep(best)
+    assert card.part.lookup("token_mixer_fwd") == best
+    assert small.lookup("token_mixer_fwd") == before
+    written = json.loads(card.tables[0].read_text())
+    assert written == table
+    assert written["sm_90"]["token_mixer_fwd"]["16:97x512"] == best
+
+
+def test_calls_together():
+    tasks = [(math.sqrt, (4.0,)), (os._exit, (3,)), (math.sqrt, (-1.0,))]
+    found = together.together(tasks, 100.0)
+    assert found["done"] == [(("sqrt", (4.0,)), 2.0)]
+    assert found["failed"] == {
+        "_exit(3,)": "its process ended with 3",
+        "sqrt(-1.0,)": "ValueError: math domain error",
+    }
+    assert together.together([(time.sleep, (600,))], 0.5)["late"] == ["sleep(600,)"]
