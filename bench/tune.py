@@ -5,9 +5,9 @@
     python bench/tune.py --dry                            what would be tried; needs no GPU, only Triton
 
 A few candidates a kernel (bench/gpu/candidates.py), at batches 768 and 8, in bfloat16: 97 tokens, 512 channels, inner
-width 1536; the mixer also 81 tokens. First every candidate is compiled and launched once, each in a process of its own,
-many at once: what fails or is late drops out. Then one kernel after the other is timed, as replays of a graph of its
-launches alone, in turn with the present row. A candidate replaces that row where it is at least 2 % faster and the
+width 1536; the mixer also 81 tokens. First all candidates are compiled and launched once, in a process a row, many at
+once: what fails or is late drops out. Then one kernel after the other is timed, as replays of a graph of its launches
+alone, in turn with the present row. A candidate replaces that row where it is at least 2 % faster and the
 results stay as close to the float32 reference as they were.
 
 The table is written after every row, so that what was decided stays when --seconds are over; a copy of it goes to DIR,
@@ -32,7 +32,7 @@ from torch import Tensor
 sys.path.append(str(Path(__file__).parent / "gpu"))
 from candidates import Options
 from common import Report, interleaved, name_of
-from together import name, together
+from together import Task, name, together
 from tuned import KERNELS, LARGE, PARTS, Job, Part, jobs
 
 GAIN = 0.98
@@ -78,32 +78,42 @@ def put(arch: str, job: Job, part: Part, options: Options) -> None:
     configs.put(arch, job.kernel, part.row(job.kernel), options)
 
 
-def compiled(job: Job, options: Options | None, device: str) -> None:
-    """In a process of its own: the kernel with these options, or all of its part's with those that they have."""
-    part = made(job, device)
-    if options is None:
+def compiled(job: Job, device: str) -> dict[str, str]:
+    """In a process of its own: launches a kernel once with each of its candidates, or where it names none, all of its
+    part's with the rows that they have. Returns what is wrong, by options; a process a row, as each takes a while to
+    meet the device."""
+    part, wrong = made(job, device), {}
+    for options in job.candidates() if job.kernel else ():
+        try:
+            put(architecture(device), job, part, options)
+            with launches(job.kernel, others=False):
+                part.run(job.backward)
+            torch.cuda.synchronize()
+        except Exception as problem:  # more than fits a block, say
+            wrong[words(options)] = f"{type(problem).__name__}: {problem}"[:200]
+    if not job.kernel:
         part.run(False)
         part.run(True)
-    else:
-        put(architecture(device), job, part, options)
-        with launches(job.kernel, others=False):
-            part.run(job.backward)
-    torch.cuda.synchronize()
-
-
-def tasks(wanted: Sequence[Job], device: str) -> Iterator[tuple[Callable[..., None], tuple[Job, Options | None, str]]]:
-    started = set()
-    for job in wanted:
-        if (part := job._replace(kernel="")) not in started:
-            started.add(part)
-            yield compiled, (part, None, device)
-        for options in job.candidates():
-            yield compiled, (job, options, device)
+        torch.cuda.synchronize()
+    return wrong
 
 
 def compile_all(wanted: Sequence[Job], device: str, seconds: float) -> dict[str, Any]:
-    report = together(list(tasks(wanted, device)), seconds)
-    return report | {"done": len(report["done"])}
+    """``unusable``: by row, what is wrong with which options, or with all of them (an empty name)."""
+    rows = [row for job in wanted for row in (job._replace(kernel=""), job)]
+    tasks: list[Task] = [(compiled, (row, device)) for row in dict.fromkeys(rows)]
+    report = together(tasks, seconds)
+    unusable = {title(row): wrong for (_, (row, _)), wrong in report["done"] if wrong}
+    for task in tasks:
+        if (whole := name(*task)) in report["failed"]:
+            unusable[title(task[1][0])] = {"": report["failed"][whole]}
+        elif whole in report["late"]:
+            unusable[title(task[1][0])] = {"": "not compiled in time"}
+    return {"rows": len(tasks), "done": len(report["done"]), "seconds": report["seconds"], "unusable": unusable}
+
+
+def title(job: Job) -> str:
+    return f"{job.kernel or 'present rows'}, {job.part}, {job.tokens} tokens, batch {job.batch}"
 
 
 class Bench(Protocol):
@@ -148,7 +158,7 @@ class Card:
         self.part.run(self.job.backward)
 
     def milliseconds(self, works: Mapping[str, Work]) -> dict[str, float]:
-        return interleaved(dict(works), self.device, seconds=0.01)
+        return interleaved(dict(works), self.device, rounds=5, seconds=0.01)
 
     def keep(self, options: Options) -> None:
         from trm_fast.triton_kernels import configs
@@ -217,21 +227,21 @@ def decide(job: Job, tried: Sequence[Options], bench: Bench) -> dict[str, Any]:
 def tune(
     wanted: Sequence[Job],
     bench: Bench,
-    broken: Callable[[Job, Options | None], bool],
+    unusable: Mapping[str, Mapping[str, str]],
     report: Report,
     end: float,
     clock: Callable[[], float] = time.perf_counter,
 ) -> None:
-    """Every job until ``end``; ``broken``: what was not compiled, and with no options, a part that is none."""
+    """Every job until ``end``, without what ``compile_all`` found unusable."""
     for job in wanted:
         if clock() >= end:
-            report.attempt("out of time", lambda: {"first not reached": job})  # noqa: B023
+            report.attempt("out of time", lambda: {"first not reached": title(job)})  # noqa: B023
             return
-        if broken(job._replace(kernel=""), None):
+        wrong = unusable.get(title(job), {})
+        if title(job._replace(kernel="")) in unusable or "" in wrong:
             continue
-        tried = [options for options in job.candidates() if not broken(job, options)]
-        case = f"{job.kernel}, {job.part}, {job.tokens} tokens, batch {job.batch}"
-        report.attempt(case, partial(decide, job, tried, bench))
+        tried = [options for options in job.candidates() if words(options) not in wrong]
+        report.attempt(title(job), partial(decide, job, tried, bench))
 
 
 def main() -> None:
@@ -260,10 +270,8 @@ def main() -> None:
     found = report.attempt("compile", partial(compile_all, wanted, asked.device, COMPILING * asked.seconds))
     if "error" in found:
         sys.exit(1)
-    out = {*found["failed"], *found["late"]}
     card = Card(asked.device, [asked.table or configs.TABLE, asked.out / "configs.json"])
-    broken = lambda job, options: name(compiled, (job, options, asked.device)) in out  # noqa: E731
-    tune(wanted, card, broken, report, start + asked.seconds)
+    tune(wanted, card, found["unusable"], report, start + asked.seconds)
     print(f"{name_of(asked.device)}: {time.perf_counter() - start:.0f} s")
 
 

@@ -157,14 +157,17 @@ def test_the_time_is_kept_and_what_is_broken_is_left_out(tmp_path, capsys):
             return 0.01, lambda: 1.0
 
     first = wanted[1].candidates()[0]
-    broken = lambda job, options: job.batch == tuned.SMALL if options is None else options != first  # noqa: E731
-    tune.tune(wanted, Counting((0, 0.01, 1.0), {}), broken, Report(tmp_path, "tune", "cpu"), 5, lambda: next(ticks))
-    assert asked == [job for job in wanted[:5] if job.batch == tuned.LARGE]
+    unusable = {tune.title(job): {tune.words(o): "wrong" for o in job.candidates() if o != first} for job in wanted}
+    unusable[tune.title(wanted[0])] = {"": "late"}
+    unusable[tune.title(wanted[3]._replace(kernel=""))] = {"": "crashed"}
+    tune.tune(wanted, Counting((0, 0.01, 1.0), {}), unusable, Report(tmp_path, "tune", "cpu"), 5, lambda: next(ticks))
+    assert wanted[3].batch == tuned.SMALL
+    assert asked == wanted[1:3]
     rows = json.loads((tmp_path / "tune.json").read_text())["rows"]
     assert len(rows) == len(asked) + 1
     assert "error" not in str(rows)
-    assert rows[-1]["first not reached"] == list(wanted[5])
-    assert tune.words(first) in rows[1]["milliseconds"]
+    assert rows[-1]["first not reached"] == tune.title(wanted[5])
+    assert tune.words(first) in rows[0]["milliseconds"]
 
 
 def test_a_table_is_written_whole_or_not_at_all(tmp_path):
@@ -177,13 +180,39 @@ def test_a_table_is_written_whole_or_not_at_all(tmp_path):
 
 
 def test_a_compiling_process_launches_its_kernel_alone(card, launched):
-    for options in JOB.candidates()[:1]:
-        launched.clear()
-        tune.compiled(JOB, options, "cpu")
-        assert launched == ["token_mixer_bwd_weights_kernel"]
     launched.clear()
-    tune.compiled(JOB, None, "cpu")
+    assert tune.compiled(JOB, "cpu") == {}
+    assert launched == ["token_mixer_bwd_weights_kernel"] * len(JOB.candidates())
+    launched.clear()
+    assert tune.compiled(JOB._replace(kernel=""), "cpu") == {}
     assert {name.split("_kernel")[0] for name in launched} == set(tuned.KERNELS["token_mixer"])
+
+
+def test_a_candidate_that_fails_is_left_out(card, monkeypatch):
+    asked = JOB.candidates()
+    monkeypatch.setattr(tuned, "candidates", lambda *_: [*asked[:1], asked[0] | {"INNER": 48}])  # no power of two
+    ((options, wrong),) = tune.compiled(JOB, "cpu").items()
+    assert "INNER=48" in options
+    assert "CompilationError" in wrong
+
+
+def test_what_was_compiled_is_reported(monkeypatch):
+    wanted = tuned.jobs(["rms_norm"])
+    task = lambda job: (tune.compiled, (job, "cuda"))  # noqa: E731
+    monkeypatch.setattr(
+        tune, "together",
+        lambda tasks, seconds: {
+            "done": [(("compiled", tasks[1][1]), {"ROWS=1": "wrong"})], "seconds": 1.0,
+            "failed": {tune.name(*tasks[0]): "its process ended with -11"},
+            "late": [tune.name(*task(job)) for job in wanted[1:]],
+        },
+    )  # fmt: skip
+    found = tune.compile_all(wanted, "cuda", 1.0)
+    assert found["unusable"] == {
+        tune.title(wanted[0]): {"ROWS=1": "wrong"},
+        tune.title(wanted[0]._replace(kernel="")): {"": "its process ended with -11"},
+        tune.title(wanted[1]): {"": "not compiled in time"},
+    }
 
 
 def test_an_attempt_is_timed_by_its_kernel_alone(card, launched):
