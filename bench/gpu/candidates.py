@@ -39,7 +39,7 @@ def _flat() -> list[Options]:
 CANDIDATES: dict[str, tuple[list[Options], list[Options]]] = {
     "gate_up_fwd": (
         _rows(TILES, (128, 128, 64, 8, 4), (128, 64, 64, 4, 3), (128, 64, 64, 8, 4), (256, 64, 64, 8, 3)),
-        _rows(TILES, (64, 64, 64, 4, 3), (64, 64, 64, 4, 4), (64, 128, 64, 4, 3), (128, 128, 64, 8, 3)),
+        _rows(TILES, (64, 64, 64, 4, 3), (64, 64, 64, 4, 4), (64, 128, 64, 4, 3), (128, 64, 64, 8, 3)),
     ),
     "project_fwd": (
         [VENDOR, *_rows(WHOLE_ROWS, (64, 32, 8, 3), (64, 64, 8, 2), (64, 64, 8, 3))],
@@ -94,3 +94,7 @@ def candidates(kernel: str, small: bool, inner: int) -> list[Options]:
         inner, (32, 128, PROCESSORS, 8, 2), (32, 128, PROCESSORS // 2, 8, 2), (32, 128, PROCESSORS, 8, 3),
         (32, 64, PROCESSORS, 8, 2), (32, 64, 2 * PROCESSORS, 8, 2),
     )  # fmt: skip
+
+
+def words(options: Options) -> str:
+    return " ".join(f"{name}={value}" for name, value in options.items())

@@ -14,14 +14,14 @@ Task = tuple[Callable[..., Any], tuple[Any, ...]]
 """A function of a module, and what it is given."""
 
 
-def together(tasks: Sequence[Task], seconds: float) -> dict[str, Any]:
-    """Runs them in this order, as many at once as the machine has cores for; leaves those not done in time.
+def together(tasks: Sequence[Task], seconds: float, most: int = 14) -> dict[str, Any]:
+    """Runs them in this order, up to ``most`` at once, if there are cores for them; leaves those not done in time.
 
     ``done``: ((function's name, given), result) of each; ``failed``: what was wrong, by name: an exception, or how the
     process ended, for a kernel that crashes takes its process alone; ``late``: names.
     """
     start = time.perf_counter()
-    workers = max(1, min((os.cpu_count() or 2) - 2, 14))
+    workers = max(1, min((os.cpu_count() or 2) - 2, most))
     context = multiprocessing.get_context("forkserver")  # torch is loaded once, before anything touches the device
     context.set_forkserver_preload(["torch"])
     waiting = deque(tasks)

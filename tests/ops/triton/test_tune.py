@@ -23,6 +23,7 @@ from . import offline
 pytestmark = pytest.mark.skipif(backend.INTERPRETED, reason="the interpreter does not compile")
 BENCH = Path(__file__).parents[3] / "bench"
 sys.path[:0] = [str(BENCH), str(BENCH / "gpu")]
+import card as cards  # noqa: E402
 import together  # noqa: E402
 import tune  # noqa: E402
 import tuned  # noqa: E402
@@ -30,7 +31,7 @@ from common import Report  # noqa: E402
 
 STACK = 16  # bytes a thread that a candidate may spill
 VENDOR = {"ROWS": 0}
-JOB = tune.Job("token_mixer", "token_mixer_bwd_weights", 97, tuned.SMALL)
+JOB = tuned.Job("token_mixer", "token_mixer_bwd_weights", 97, tuned.SMALL)
 KERNELS = sorted({job.kernel for job in tuned.jobs()})
 
 
@@ -52,9 +53,9 @@ def card(table, launched, monkeypatch, tmp_path):
     """Launches up to the driver, on CPU tensors."""
     if torch.cuda.is_available():
         pytest.skip("launches are real here")
-    monkeypatch.setattr(tune, "architecture", lambda device: "sm_90")
+    monkeypatch.setattr(cards, "architecture", lambda device: "sm_90")
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
-    return tune.Card("cpu", [tmp_path / "configs.json"])
+    return cards.Card("cpu", [tmp_path / "configs.json"])
 
 
 def test_candidates_name_the_options_of_the_rows(table):
@@ -76,8 +77,8 @@ def test_candidates_compile_for_an_h200(table, monkeypatch, tmp_path, kernel):
     seen = {}
     for job in tuned.jobs():
         for options in job.candidates() if job.kernel == kernel and job.tokens == 97 else ():
-            part = tune.made(job, "meta")
-            tune.put("sm_90", job, part, options)
+            part = cards.made(job, "meta")
+            cards.put("sm_90", job, part, options)
             keep = lambda part=part, job=job: (part.forward(True), part.run(job.backward))  # noqa: E731
             made = [a for a in offline.launches(monkeypatch, 90, keep) if a[0].__name__ == f"{kernel}_kernel"]
             assert len(made) > 0 or options == VENDOR
@@ -157,7 +158,7 @@ def test_the_time_is_kept_and_what_is_broken_is_left_out(tmp_path, capsys):
             return 0.01, lambda: 1.0
 
     first = wanted[1].candidates()[0]
-    unusable = {tune.title(job): {tune.words(o): "wrong" for o in job.candidates() if o != first} for job in wanted}
+    unusable = {tune.title(job): {cards.words(o): "wrong" for o in job.candidates() if o != first} for job in wanted}
     unusable[tune.title(wanted[0])] = {"": "late"}
     unusable[tune.title(wanted[3]._replace(kernel=""))] = {"": "crashed"}
     tune.tune(wanted, Counting((0, 0.01, 1.0), {}), unusable, Report(tmp_path, "tune", "cpu"), 5, lambda: next(ticks))
@@ -167,47 +168,47 @@ def test_the_time_is_kept_and_what_is_broken_is_left_out(tmp_path, capsys):
     assert len(rows) == len(asked) + 1
     assert "error" not in str(rows)
     assert rows[-1]["first not reached"] == tune.title(wanted[5])
-    assert tune.words(first) in rows[0]["milliseconds"]
+    assert cards.words(first) in rows[0]["milliseconds"]
 
 
 def test_a_table_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "configs.json"
-    tune.write(path, {"default": {}})
+    cards.write(path, {"default": {}})
     with pytest.raises(TypeError):
-        tune.write(path, {"default": {1, 2}})
+        cards.write(path, {"default": {1, 2}})
     assert json.loads(path.read_text()) == {"default": {}}
     assert os.listdir(tmp_path) == ["configs.json"]
 
 
 def test_a_compiling_process_launches_its_kernel_alone(card, launched):
     launched.clear()
-    assert tune.compiled(JOB, "cpu") == {}
+    assert cards.compiled(JOB, "cpu") == {}
     assert launched == ["token_mixer_bwd_weights_kernel"] * len(JOB.candidates())
     launched.clear()
-    assert tune.compiled(JOB._replace(kernel=""), "cpu") == {}
+    assert cards.compiled(JOB._replace(kernel=""), "cpu") == {}
     assert {name.split("_kernel")[0] for name in launched} == set(tuned.KERNELS["token_mixer"])
 
 
 def test_a_candidate_that_fails_is_left_out(card, monkeypatch):
     asked = JOB.candidates()
     monkeypatch.setattr(tuned, "candidates", lambda *_: [*asked[:1], asked[0] | {"INNER": 48}])  # no power of two
-    ((options, wrong),) = tune.compiled(JOB, "cpu").items()
+    ((options, wrong),) = cards.compiled(JOB, "cpu").items()
     assert "INNER=48" in options
     assert "CompilationError" in wrong
 
 
 def test_what_was_compiled_is_reported(monkeypatch):
     wanted = tuned.jobs(["rms_norm"])
-    task = lambda job: (tune.compiled, (job, "cuda"))  # noqa: E731
+    task = lambda job: (cards.compiled, (job, "cuda"))  # noqa: E731
     monkeypatch.setattr(
         tune, "together",
-        lambda tasks, seconds: {
+        lambda tasks, seconds, most: {
             "done": [(("compiled", tasks[1][1]), {"ROWS=1": "wrong"})], "seconds": 1.0,
             "failed": {tune.name(*tasks[0]): "its process ended with -11"},
             "late": [tune.name(*task(job)) for job in wanted[1:]],
         },
     )  # fmt: skip
-    found = tune.compile_all(wanted, "cuda", 1.0)
+    found = tune.compile_all(wanted, "cuda", 1.0, 3)
     assert found["unusable"] == {
         tune.title(wanted[0]): {"ROWS=1": "wrong"},
         tune.title(wanted[0]._replace(kernel="")): {"": "its process ended with -11"},
@@ -225,20 +226,37 @@ def test_an_attempt_is_timed_by_its_kernel_alone(card, launched):
     assert launched == ["token_mixer_bwd_weights_kernel"]
 
 
-def test_what_is_kept_is_written_and_leaves_other_rows_alone(card, table):
+def test_what_is_kept_is_written_and_leaves_other_rows_alone(card, table, monkeypatch):
+    monkeypatch.setattr(cards, "error", lambda results, truth: 0.0)
+    card.device = "meta"
     large = JOB._replace(kernel="token_mixer_fwd", batch=tuned.LARGE)
-    card.at = card.job = large
-    card.part = tune.made(large, "meta")
-    small = tune.made(large._replace(batch=tuned.SMALL), "meta")
-    before = small.lookup("token_mixer_fwd")
-    best = {"CHANNELS": 64, "INNER": 32, "num_warps": 4, "num_stages": 3}
-    assert card.part.lookup("token_mixer_fwd") != best != before
+    small = cards.made(large._replace(batch=tuned.SMALL), "meta")
+    before, present = small.lookup("token_mixer_fwd"), card.open(large)
+    best = present | {"num_stages": 2}
+    assert len({cards.words(options) for options in (present, best, before)}) == 3
+    card.attempt(best)
     card.keep(best)
     assert card.part.lookup("token_mixer_fwd") == best
     assert small.lookup("token_mixer_fwd") == before
     written = json.loads(card.tables[0].read_text())
     assert written == table
     assert written["sm_90"]["token_mixer_fwd"]["16:97x512"] == best
+
+
+def test_what_would_be_tried_is_listed(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["tune.py", "--dry", "--only", "token_mixer"])
+    tune.main()
+    listed = capsys.readouterr().out
+    assert "token_mixer_fwd 16:81x256:small (token_mixer, 81 tokens, batch 8)" in listed
+    assert listed.count("slabs=") == sum(len(job.candidates()) for job in tuned.jobs() if "weights" in job.kernel)
+    assert "gate_up" not in listed
+
+
+def test_without_a_gpu_it_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["tune.py", "--device", "cpu", "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit, match="cpu is no GPU that torch sees"):
+        tune.main()
+    assert not os.listdir(tmp_path)
 
 
 def test_calls_together():

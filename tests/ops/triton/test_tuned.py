@@ -12,7 +12,7 @@ from trm_fast.ops import backend
 
 BENCH = Path(__file__).parents[3] / "bench"
 sys.path[:0] = [str(BENCH), str(BENCH / "gpu")]
-import tune  # noqa: E402
+import card  # noqa: E402
 import tuned  # noqa: E402
 
 
@@ -27,4 +27,4 @@ def test_a_part_computes_its_reference(device, monkeypatch, part):
         for _ in range(2):  # the second call starts where the first did
             results, truth = made.run(backward), made.truth(backward)
             assert [t.shape for t in results] == [t.shape for t in truth]
-            assert tune.error(results, truth) < (1e-5 if backend.INTERPRETED else 0.02)
+            assert card.error(results, truth) < (1e-5 if backend.INTERPRETED else 0.02)
