@@ -18,19 +18,26 @@ from trm_fast.triton_kernels import configs
 from tuned import LARGE, PARTS, Job, Part
 
 WHOLE = "project_fwd"  # timed with what its launcher does besides: one candidate is the vendor's product
+TOGETHER = ("attend_bwd",)  # kernels of these names are timed as one: a row may decide which of them are launched
 Work = Callable[[], Any]
+
+
+def of_row(kernel: str, function: str) -> bool:
+    """Whether a row, by its kernel's name, is judged by the time of this function."""
+    names = [name for name in TOGETHER if kernel.startswith(name)]
+    return function.startswith(names[0]) if names else function == f"{kernel}_kernel"
 
 
 @contextmanager
 def launches(kernel: str, others: bool) -> Iterator[list[Work]]:
-    """Those of one kernel inside, each to be made again; without ``others`` no other kernel's are made."""
+    """Those inside that a row is judged by, each to be made again; without ``others`` no others are made."""
     from triton.runtime.jit import JITFunction
 
     plain: Any = JITFunction.run
     seen: list[Work] = []
 
     def run(function: Any, *arguments: Any, **options: Any) -> Any:
-        if function.__name__ == f"{kernel}_kernel":
+        if of_row(kernel, function.__name__):
             seen.append(partial(plain, function, *arguments, **options))
         elif not others:
             return None
