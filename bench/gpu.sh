@@ -12,21 +12,23 @@
 # Needs Python 3.10 or later, torch and Triton, and a checkout with its kernels built (trm_fast/_C*.so). What else the
 # package imports may lie as wheels in bench/gpu/wheels (bench/gpu/collect.sh fetches them); nothing is downloaded here.
 # JSON goes to DIR (gpu-results by default), and what part c measured to bench/results, too. DATA is a folder with
-# extreme_train_1k.csv.gz and hard_test.csv.gz. Kernels are compiled and timed first: those minutes are the first part's.
+# extreme_train_1k.csv.gz and hard_test.csv.gz. First, once a folder, the Triton kernels' block sizes are chosen for this
+# card (bench/tune.py; DIR/configs.json, DIR/tune.json), then all kernels are compiled, checked and timed: those minutes,
+# up to 170 seconds, are the first part's.
 #
 #   bash bench/gpu.sh --self-test [--out DIR] [--data DIR]     every part on the CPU at small sizes: no typo waits for a GPU
 set -uo pipefail
 cd "$(dirname "$0")/.."
-parts=() out=gpu-results data="${TRM_FAST_DATA:-../shared/data/sudoku}" device=cuda tiny=() last=()
+parts=() out=gpu-results data="${TRM_FAST_DATA:-../shared/data/sudoku}" device=cuda tiny=() dry=() last=()
 [[ -d $data || ! -d shared/data/sudoku ]] || data=shared/data/sudoku
 while (($#)); do
     case $1 in
         a | b | c | d | e) parts+=("$1") ;;
         --out) out=$2 && shift ;;
         --data) data=$2 && shift ;;
-        --self-test) device=cpu tiny=(--tiny) ;;
+        --self-test) device=cpu tiny=(--tiny) dry=(--dry) ;;
         --) shift && last=("$@") && break ;;
-        *) sed -n '2,21p' "$0" >&2 && exit 2 ;;
+        *) sed -n '2,19p' "$0" >&2 && exit 2 ;;
     esac
     shift
 done
@@ -38,6 +40,9 @@ site=$out/.site
 # The package as an installation would lay it out: configs and kernels are folders of their own in a checkout.
 rm -rf "$site/trm_fast" && mkdir -p "$site" && cp -r trm_fast "$site/trm_fast"
 cp -r configs "$site/trm_fast/configs" && cp -r triton_kernels "$site/trm_fast/triton_kernels"
+table=$site/trm_fast/triton_kernels/configs.json
+# What an earlier call has tuned, unless the checkout's table is newer.
+[[ $out/configs.json -nt triton_kernels/configs.json ]] && cp "$out/configs.json" "$table"
 if compgen -G "bench/gpu/wheels/*.whl" >/dev/null; then
     # Only what is missing: a package that is there may be one that torch needs.
     for wheel in bench/gpu/wheels/*.whl; do
@@ -93,9 +98,12 @@ left() { echo $(($1 - spent > $2 ? $1 - spent : $2)); }
 common=(--out "$out" --device "$device" "${tiny[@]}")
 ready=$out/.cache/ready-$device
 if [[ ! -f $ready ]]; then
+    # The block sizes first: a self-check and a winner are about the kernels with the table that stays. Its own failure
+    # leaves the rows that were decided until then, or the checkout's.
+    part tune 60 "$python" bench/tune.py --out "$out" --table "$table" --device "$device" --seconds 50 "${dry[@]}"
     # Every kernel compiled, checked and timed, in many processes, once a folder: then auto knows what to take.
-    ((${#tiny[@]})) || part warm 110 "$python" bench/gpu/warm.py "${common[@]}" --seconds 70
-    part info 30 "$python" -m trm_fast.cli info --json
+    ((${#tiny[@]})) || part warm 90 "$python" bench/gpu/warm.py "${common[@]}" --seconds 55
+    part info 20 "$python" -m trm_fast.cli info --json
     mkdir -p "$out/.cache" && cp "$out"/.cache/trm_fast/self_check/winners-*.json "$out/" 2>/dev/null
     [[ -f $out/warm.error.json ]] || touch "$ready"
 fi
@@ -103,7 +111,7 @@ spent=$SECONDS
 for chosen in "${parts[@]}"; do
     case $chosen in
         a) part a "$(left 240 90)" "$python" bench/gpu/checks.py "${common[@]}" --seconds "$(left 230 80)" ;;
-        b) part b "$(left 300 240)" "$python" bench/gpu/ops.py "${common[@]}" ;;
+        b) part b "$(left 280 240)" "$python" bench/gpu/ops.py "${common[@]}" ;;
         c)
             if [[ $device == cpu ]]; then
                 part c 200 "$python" bench/end_to_end.py --only train:sudoku-4x4:64 --threads 1 --repeats 1 --json --out "$out/end_to_end.json"

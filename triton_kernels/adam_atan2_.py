@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from trm_fast.triton_kernels import configs
+from trm_fast.triton_kernels.keys import settle
 
 HALF_PI = tl.constexpr(math.pi / 2)
 
@@ -154,3 +155,6 @@ def _check_copy(i: int, p: Tensor, copy: Tensor, group: int) -> None:
     needed = triton.cdiv(rows // 2, group) * 2 * group if group else rows
     if copy.shape[0] < needed or copy.shape[1] < columns:
         raise RuntimeError(f"adam_atan2_: copy {i} is too small")
+
+
+settle(globals())

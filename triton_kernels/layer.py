@@ -12,6 +12,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from trm_fast.triton_kernels.keys import settle
 
 Spec = tuple[tuple[int, ...], torch.dtype]
 ALIGNMENT = 128  # bytes: a transaction
@@ -102,3 +103,6 @@ def single_bwd(layer: Layer, dy: Tensor, h: Tensor, saved: Tensor) -> tuple[Tens
     dh = layer.backward(dy.contiguous(), h, None, y, kept)
     d_in, d_out = layer.gradients()
     return dh, d_in, d_out
+
+
+settle(globals())

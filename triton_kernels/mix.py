@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+from trm_fast.triton_kernels.keys import settle
 from trm_fast.triton_kernels.layer import load_state
 from trm_fast.triton_kernels.swiglu import TURNS, apart, silu_mul, silu_mul_bwd, together
 
@@ -317,3 +318,6 @@ def token_mixer_bwd_weights_kernel(
     _store(p_sums, i_row, b_sgate, ADD, TOKENS, PIECES)
     _store(p_sums, i_row + inner, b_sup, ADD, TOKENS, PIECES)
     _store(p_sums, i_row + 2 * inner, b_sdown, ADD, TOKENS, PIECES)
+
+
+settle(globals())

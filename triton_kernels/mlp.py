@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from trm_fast.triton_kernels import configs
+from trm_fast.triton_kernels.keys import settle
 from trm_fast.triton_kernels.layer import Spec, load_state, single_bwd, single_fwd
 from trm_fast.triton_kernels.rms_norm import normalize, rms_norm_bwd
 from trm_fast.triton_kernels.swiglu import apart, in_turns, silu_mul, silu_mul_bwd
@@ -250,3 +251,6 @@ def mlp_bwd(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(dh, dgate_up, ddown)."""
     return single_bwd(MLP(gate_up, down, eps), dy, h, saved)
+
+
+settle(globals())

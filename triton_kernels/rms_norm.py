@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from trm_fast.triton_kernels import configs
+from trm_fast.triton_kernels.keys import settle
 
 LONGEST = 8192  # elements of a line that a program holds; longer lines are read twice
 MOST_OF_A_WARP = 1024  # elements
@@ -163,3 +164,6 @@ def rms_norm_bwd(dy: Tensor, y: Tensor, rstd: Tensor, dim: int) -> Tensor:
         dy.contiguous(), y.contiguous(), rstd.contiguous(), dx, lines, size, inner, **block
     )
     return dx
+
+
+settle(globals())

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from trm_fast.triton_kernels import configs
+from trm_fast.triton_kernels.keys import settle
 
 
 @triton.jit
@@ -56,3 +57,6 @@ def sign_sgd_rows_(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, w
     )
     if work is not weight:
         weight.copy_(work)
+
+
+settle(globals())

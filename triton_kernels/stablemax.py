@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from trm_fast.triton_kernels import configs
+from trm_fast.triton_kernels.keys import settle
 from trm_fast.triton_kernels.rms_norm import axis_of
 
 
@@ -178,3 +179,6 @@ def stablemax_cross_entropy_bwd(
             labels.numel(), logits.shape[-1], ignore_index, **options,
         )  # fmt: skip
     return dlogits
+
+
+settle(globals())

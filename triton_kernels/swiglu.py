@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from trm_fast.triton_kernels import configs
+from trm_fast.triton_kernels.keys import settle
 
 from trm_fast.ops.backend import INTERPRETED
 
@@ -117,3 +118,6 @@ def _launch(kernel: triton.JITFunction, name: str, out: Tensor, dim: int, *tenso
     half = math.prod(out.shape[dim % out.dim() :])  # the stretch of the gate, and of up, under one outer index
     config = configs.lookup(name, out)
     kernel[(triton.cdiv(out.numel(), config["BLOCK"]),)](*tensors, out.numel(), half, **config)
+
+
+settle(globals())

@@ -8,21 +8,15 @@ process alone. What is late or fails here is found again where it counts, and re
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
-import multiprocessing
-import os
 import sys
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures import TimeoutError as OutOfTime
 from pathlib import Path
 from typing import Any
 
 import torch
 from common import Report, options
+from together import Task, together
 
 D, HEADS, WIDTHS = 512, 8, {97: 512, 81: 256}
 WANTED = (torch.bfloat16, torch.float32)  # what the parts run; float16 is checked and timed by `trm-fast info`
@@ -97,35 +91,12 @@ def baseline(case: str, device: str) -> None:
     end_to_end.baseline_side(end_to_end.Problem(case, None, device), "compiled")()
 
 
-def together(tasks: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], seconds: float) -> dict[str, Any]:
-    """Runs all tasks in processes of their own; leaves those that are not done in time."""
-    start, failed, done = time.perf_counter(), {}, []
-    workers = min(len(tasks), max(1, (os.cpu_count() or 2) - 2), 14)
-    fresh: dict[str, Any] = {"max_tasks_per_child": 1} if sys.version_info >= (3, 11) else {}
-    context = multiprocessing.get_context("forkserver")  # torch is loaded once, before anything touches the device
-    context.set_forkserver_preload(["torch"])
-    pool = ProcessPoolExecutor(workers, context, **fresh)
-    running = {pool.submit(work, *given): (work, given) for work, given in tasks}
-    with contextlib.suppress(OutOfTime):
-        for task in as_completed(running, timeout=seconds):
-            work, given = running[task]
-            if error := task.exception():
-                failed[f"{work.__name__}{given}"] = f"{type(error).__name__}: {error}"[:300]
-            else:
-                done.append(((work.__name__, given), task.result()))
-    late = [f"{work.__name__}{given}" for task, (work, given) in running.items() if not task.done()]
-    for process in list((pool._processes or {}).values()):
-        process.kill()
-    pool.shutdown(wait=False, cancel_futures=True)
-    return {"done": done, "seconds": round(time.perf_counter() - start, 1), "failed": failed, "late": late}
-
-
 def compiled_and_checked(device: str, seconds: float) -> dict[str, Any]:
     from trm_fast.ops import self_check
 
     found = kernels(device)
     # Long ones first.
-    tasks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
+    tasks: list[Task] = [
         (recursion, (tokens, heads, device, batch))
         for tokens, heads in ((97, 0), (81, 0), (97, HEADS))
         for batch in (768, 64, 8)  # a kernel of the mixer is made for one size of batch
@@ -165,7 +136,7 @@ def main() -> None:
     device = asked.device
     report = Report(asked.out, "baseline_compiled" if asked.baseline else "warm", device)
     if asked.baseline:
-        tasks = [(baseline, (case, device)) for case in asked.baseline]
+        tasks: list[Task] = [(baseline, (case, device)) for case in asked.baseline]
         report.attempt("compile the baseline", lambda: together(tasks, asked.seconds) | {"done": None})
         return
     report.attempt("compile and check", lambda: compiled_and_checked(device, asked.seconds))

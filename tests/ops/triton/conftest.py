@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from trm_fast import ops
 from trm_fast.ops import backend
 
 GUARD = 64  # elements before and after: alignment stays what it was
+SEEN: list[str] = []  # a kernel keeps the launcher that it was compiled with
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +76,34 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Tensor], Tens
         for band in (slice(GUARD), slice(GUARD + count, None)):
             assert torch.equal(whole[band].isnan(), before[band].isnan())
             assert torch.equal(whole[band].nan_to_num(), before[band].nan_to_num())
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The kernels whose launch reached the driver of a card that is not there."""
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime import driver
+
+    class Driver:
+        utils = SimpleNamespace(
+            load_binary=lambda name, *_: (name, name, 255, 0, 1024),
+            get_device_properties=lambda device: {"max_shared_mem": 227 * 1024, "multiprocessor_count": 132},
+        )
+
+        def get_current_target(self) -> GPUTarget:
+            return GPUTarget("cuda", 90, 32)
+
+        def get_current_device(self) -> int:
+            return 0
+
+        def get_current_stream(self, device: int | None = None) -> int:
+            return 0
+
+        def get_active_torch_device(self) -> torch.device:
+            return torch.device("cpu")
+
+        def launcher_cls(self, source: Any, metadata: Any) -> Callable[..., None]:
+            return lambda *_, **__: SEEN.append(source.name)
+
+    monkeypatch.setattr(driver, "_active", Driver())
+    return SEEN

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -13,38 +11,6 @@ pytestmark = pytest.mark.skipif(
     backend.INTERPRETED or torch.cuda.is_available(), reason="here launches are the interpreter's, or real"
 )
 B, L, D = 3, 17, 64
-SEEN: list[str] = []  # a kernel keeps the launcher that it was compiled with
-
-
-@pytest.fixture
-def launched(monkeypatch):
-    """The kernels whose launch reached the driver of a card that is not there."""
-    from triton.backends.compiler import GPUTarget
-    from triton.runtime import driver
-
-    class Driver:
-        utils = SimpleNamespace(
-            load_binary=lambda name, *_: (name, name, 255, 0, 1024),
-            get_device_properties=lambda device: {"max_shared_mem": 227 * 1024, "multiprocessor_count": 132},
-        )
-
-        def get_current_target(self):
-            return GPUTarget("cuda", 90, 32)
-
-        def get_current_device(self):
-            return 0
-
-        def get_current_stream(self, device=None):
-            return 0
-
-        def get_active_torch_device(self):
-            return torch.device("cpu")
-
-        def launcher_cls(self, source, metadata):
-            return lambda *_, **__: SEEN.append(source.name)
-
-    monkeypatch.setattr(driver, "_active", Driver())
-    return SEEN
 
 
 def layer(name: str):

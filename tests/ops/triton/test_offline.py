@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-from pathlib import Path
 
 import pytest
 import torch
@@ -150,18 +148,3 @@ def test_compiles_without_spills(monkeypatch, tmp_path, record_property, case, a
         assert made.shared <= SHARED[arch], facts
         if case not in ("elementwise", "optimizer", "ones") and made.name.split("_")[0] not in ("rms", "swiglu"):
             assert ("wgmma.mma_async" if arch == 90 else "mma.sync") in made.ptx, facts
-
-
-def test_the_tuner_knows_every_kernel():
-    """Its candidates name the options that the table's rows name."""
-    from trm_fast.triton_kernels import configs
-
-    file = Path(__file__).parents[3] / "bench" / "tune.py"
-    spec = importlib.util.spec_from_file_location("tune", file)
-    tune = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tune)
-    spaces = {kernel: space for kernels in tune.SPACES.values() for kernel, (_, space) in kernels.items()}
-    rows = {kernel: set(row["16" if "16" in row else "32"]) for kernel, row in configs.table()["default"].items()}
-    assert {kernel: {*space, "num_stages"} for kernel, space in spaces.items()} == {
-        kernel: {*row, "num_stages"} for kernel, row in rows.items()
-    }

@@ -1,0 +1,32 @@
+"""A kernel that one process has compiled is found by another, in whatever order each of them meets the kernels."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from trm_fast.ops import backend
+
+KEYS = """
+import importlib, json, sys, triton
+step = int(sys.argv[1])
+for name in "adam_atan2_ attention mlp rms_norm sign_sgd_rows_ stablemax swiglu token_mixer".split()[::step]:
+    importlib.import_module(f"trm_fast.triton_kernels.{name}")
+settled = [module for name, module in sorted(sys.modules.items()) if name.startswith("trm_fast.triton_kernels.")]
+settled = [vars(module) for module in settled if "settle" in vars(module)]
+kernels = {k.__name__: k for module in settled for k in module.values() if isinstance(k, triton.JITFunction)}
+print(json.dumps({name: kernels[name].cache_key for name in sorted(kernels)[::step]}))
+"""
+
+
+@pytest.mark.skipif(backend.INTERPRETED, reason="the interpreter compiles nothing")
+def test_keys_do_not_depend_on_the_order():
+    found = []
+    for step in (1, -1):
+        run = subprocess.run([sys.executable, "-c", KEYS, str(step)], capture_output=True, text=True, check=True)
+        found.append(json.loads(run.stdout))
+    assert found[0] == found[1]
+    assert {"gate_up_fwd_kernel", "down_bwd_kernel", "token_mixer_bwd_kernel", "adam_atan2_kernel"} <= set(found[0])
