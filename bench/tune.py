@@ -27,7 +27,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "gpu"))
 from candidates import Options, words
-from card import Card, Work, architecture, compiled, made
+from card import Card, NotLaunched, Work, architecture, compiled, made
 from common import Report, name_of
 from together import Task, name, together
 from tuned import KERNELS, Job, jobs
@@ -76,7 +76,10 @@ def decide(job: Job, tried: Sequence[Options], bench: Bench) -> dict[str, Any]:
     """Keeps the best row, the present one if anything goes wrong; says how long each took and which were refused."""
     best = present = bench.open(job)
     try:
-        wrong, work = bench.attempt(present)
+        try:
+            wrong, work = bench.attempt(present)
+        except NotLaunched:
+            return {"present": words(present), "kept": words(best), "launched": False}
         if not wrong <= WORST_ERROR:
             raise ValueError(f"the present row is wrong: {words(present)} errs by {wrong:.2e}")
         allowed = MORE_ERROR * wrong + 1e-6

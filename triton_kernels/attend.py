@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+from trm_fast.triton_kernels.keys import settle
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 UNSEEN = tl.constexpr(-1e30)  # a score that counts for nothing; finite, as rows may begin with keys that are all unseen
@@ -216,3 +217,6 @@ def attend_fwd_kernel(
     p_out += i_sample * L * D + i_head * width
     store_rows(p_out, b_out * (1 / b_sum)[:, None], i_query, L, width, WIDTH, D)
     tl.store(p_lse + i_line * L + i_query, b_max + tl.log2(b_sum), mask=i_query < L)
+
+
+settle(globals())

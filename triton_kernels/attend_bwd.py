@@ -18,6 +18,7 @@ from trm_fast.triton_kernels.attend import (
     store_rows,
     store_unrotated,
 )
+from trm_fast.triton_kernels.keys import settle
 
 
 @triton.jit
@@ -200,3 +201,6 @@ def attend_bwd_keys_kernel(
         b_dk = tl.dot(b_ds, b_q, b_dk, input_precision="ieee")
     store_unrotated(p_dk, b_dk * scale, p_cos, p_sin, i_key, L, width, KEYS, WIDTH, 3 * D, ROTATE)
     store_rows(p_dk + D, b_dv, i_key, L, width, WIDTH, 3 * D)
+
+
+settle(globals())

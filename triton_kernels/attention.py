@@ -16,6 +16,7 @@ from torch import Tensor
 from trm_fast.triton_kernels import configs
 from trm_fast.triton_kernels.attend import attend_fwd_kernel
 from trm_fast.triton_kernels.attend_bwd import attend_bwd_kernel, attend_bwd_keys_kernel, attend_bwd_queries_kernel
+from trm_fast.triton_kernels.keys import settle
 from trm_fast.triton_kernels.layer import FEWEST, Spec, as_bytes, load_state, pieces, single_bwd, single_fwd
 from trm_fast.triton_kernels.mlp import add_products, in_dtype_of, project, row_blocks
 from trm_fast.triton_kernels.rms_norm import rms_norm_bwd
@@ -199,3 +200,6 @@ def attention_bwd(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(dh, dqkv, dout)."""
     return single_bwd(Attention(qkv, out, heads, cos, sin, eps, as_bytes(mask), causal), dy, h, saved)
+
+
+settle(globals())

@@ -22,6 +22,10 @@ TOGETHER = ("attend_bwd",)  # kernels of these names are timed as one: a row may
 Work = Callable[[], Any]
 
 
+class NotLaunched(Exception):
+    """Another row keeps the kernel from being launched at this size."""
+
+
 def of_row(kernel: str, function: str) -> bool:
     """Whether a row, by its kernel's name, is judged by the time of this function."""
     names = [name for name in TOGETHER if kernel.startswith(name)]
@@ -110,6 +114,8 @@ class Card:
         put(self.arch, self.job, self.part, options)
         with launches(self.job.kernel, others=True) as seen:
             results = self.part.run(self.job.backward)
+        if not seen and self.job.kernel != WHOLE:
+            raise NotLaunched(self.job.kernel)
         work = partial(self._whole, options) if self.job.kernel == WHOLE else lambda: [launch() for launch in seen]
         return error(results, self.truths[self.job.backward]), work
 

@@ -75,6 +75,9 @@ def test_candidates_name_the_options_of_the_rows(table):
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_candidates_compile_for_an_h200(table, monkeypatch, tmp_path, kernel):
     seen = {}
+    if kernel == "qkv_fwd":  # with the vendor's product behind it, it is not launched
+        rows = dict.fromkeys(("16:512x512", "16:512x512:small"), table["default"]["project_fwd"]["16"])
+        monkeypatch.setitem(table["sm_90"], "project_fwd", table["sm_90"]["project_fwd"] | rows)
     for job in tuned.jobs():
         for options in job.candidates() if job.kernel == kernel and job.tokens == 97 else ():
             part = cards.made(job, "meta")
@@ -141,6 +144,12 @@ def test_nothing_changes_where_the_present_row_is_wrong(wrong):
     with pytest.raises((ValueError, RuntimeError)):
         tune.decide(JOB, [{"ROWS": 2}], bench)
     assert bench.kept == {"ROWS": 1}
+
+
+def test_a_kernel_that_another_row_keeps_out_is_left_alone(card, launched):
+    """Behind the vendor's product attention's first product is the vendor's, too."""
+    (job,) = (job for job in tuned.jobs() if (job.kernel, job.batch) == ("qkv_fwd", tuned.SMALL))
+    assert tune.decide(job, job.candidates(), card)["launched"] is False
 
 
 def test_the_time_is_kept_and_what_is_broken_is_left_out(tmp_path, capsys):
