@@ -221,8 +221,10 @@ def token_mixer_bwd_kernel(
     for i in tl.static_range(len(PIECES)):
         at, m = _at(i_channel, L, D, CHANNELS, TOKENS, PIECES[i])
         b = tl.trans(b_dx[i].to(dtype))
-        if MASK:
-            b = tl.where(_there(p_mask, m, L, MASK, TOKENS, PIECES[i]), b, 0.0)
+        if MASK:  # two stores: with a choice of values the assembler waits after every product
+            m_read = _there(p_mask, m, L, MASK, TOKENS, PIECES[i])
+            tl.store(p_dh + base + at, tl.zeros_like(b), mask=m & ~m_read)
+            m = m_read
         tl.store(p_dh + base + at, b, mask=m)
 
 

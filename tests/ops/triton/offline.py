@@ -29,6 +29,7 @@ class Compiled(NamedTuple):
     registers: int  # a thread
     stack: int  # bytes a thread: what spills
     ptx: str
+    serialized: bool  # the assembler waits after every wgmma: it could not tell that registers are left alone
 
 
 def launches(monkeypatch: pytest.MonkeyPatch, arch: int, run: Callable[[], Any]) -> list[tuple[Any, dict[str, Any]]]:
@@ -84,6 +85,14 @@ def compile_for(arch: int, kernel: Any, arguments: dict[str, Any], folder: Path)
     cubin = folder / "kernel.cubin"
     cubin.write_bytes(made.asm["cubin"])
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    usage = subprocess.run([str(tool), "-res-usage", str(cubin)], capture_output=True, text=True, check=True).stdout
-    registers, stack = map(int, re.search(r"REG:(\d+) STACK:(\d+)", usage).groups())
-    return Compiled(kernel.__name__, options, made.metadata.shared, registers, stack, made.asm["ptx"])
+
+    def dump(what: str) -> str:
+        return subprocess.run([str(tool), what, str(cubin)], capture_output=True, text=True, check=True).stdout
+
+    registers, stack = map(int, re.search(r"REG:(\d+) STACK:(\d+)", dump("-res-usage")).groups())
+    ptx, serialized = made.asm["ptx"], False
+    if products := ptx.count("wgmma.mma_async"):
+        code = dump("-sass")
+        a_wait = code.count("HGMMA") / code.count("WARPGROUP.DEPBAR")
+        serialized = a_wait < products / ptx.count("wgmma.wait_group")
+    return Compiled(kernel.__name__, options, made.metadata.shared, registers, stack, ptx, serialized)
