@@ -14,7 +14,10 @@ import triton.language as tl
 from trm_fast.triton_kernels.keys import settle
 
 LOG2_E = tl.constexpr(1.4426950408889634)
-UNSEEN = tl.constexpr(-1e30)  # a score that counts for nothing; finite, as rows may begin with keys that are all unseen
+UNSEEN = tl.constexpr(-1e30)  # a score that counts for nothing
+# Where the running maximum starts: far above UNSEEN in any scale, for a row's first blocks may hold unseen keys alone.
+# Their own maximum, rounded, would be subtracted from an unrounded product: what is left of 1e30 is an infinite power.
+LOWEST = tl.constexpr(-1e20)
 
 
 @triton.jit
@@ -190,7 +193,7 @@ def attend_fwd_kernel(
     b_q = load_rotated(p_q, p_cos, p_sin, i_query, L, width, QUERIES, WIDTH, 3 * D, True, ROTATE)
     b_out = tl.zeros((QUERIES, WIDTH), tl.float32)
     b_sum = tl.zeros((QUERIES,), tl.float32)
-    b_max = tl.full((QUERIES,), float("-inf"), tl.float32)
+    b_max = tl.full((QUERIES,), LOWEST, tl.float32)
     for first in range(0, END, KEYS):
         b_s, b_new = (), b_max
         for i in tl.static_range(len(PIECES)):

@@ -191,7 +191,7 @@ def attend_bwd_keys_kernel(
         )
         b_dot = tl.load(p_dot + i_query, mask=i_query < L, other=0)
         # Keys along the rows: the left operands of what follows, without a transposition in registers. Queries that
-        # are not there have dout = 0; keys that are not there are not stored.
+        # are not there have an infinite lse, so probability 0; keys that are not there are not stored.
         b_p = tl.exp2(tl.dot(b_k, tl.trans(b_q), input_precision="ieee") * factor - b_lse[None, :])
         if CAUSAL or MASK:
             b_p = tl.where(seen(p_mask, i_query[None, :], i_key[:, None], L, CAUSAL, MASK), b_p, 0.0)

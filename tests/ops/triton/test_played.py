@@ -95,6 +95,12 @@ def attention(random: Any, tokens: int, masked: bool = False) -> Case:
     )
 
 
+def padded_in_front(random: Any) -> Case:
+    """Whole blocks of keys, the first of them, that no query sees but those that are padding themselves."""
+    mask = torch.arange(140)[None] >= 132
+    return "attention", [random(1, 140, 64), random(192, 64) / 8, random(64, 64) / 8], {"heads": 1, "mask": mask}
+
+
 def step(random: Any, heads: int, masked: bool = False) -> Case:
     """With an injection, which the first layer adds as it loads."""
     first = project(random) if heads else gated(random, 33, 64)
@@ -118,6 +124,7 @@ CASES: dict[str, Callable[[Any], Case]] = {
     "attention, 97": partial(attention, tokens=97),
     "attention, 140": partial(attention, tokens=140),
     "attention, 97, masked": partial(attention, tokens=97, masked=True),
+    "attention, padded in front": padded_in_front,
     "step with a mixer": partial(step, heads=0),
     "step with a mixer, masked": partial(step, heads=0, masked=True),
     "step with attention": partial(step, heads=HEADS),
