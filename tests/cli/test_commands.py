@@ -79,6 +79,21 @@ def test_a_dry_run_says_what_a_run_takes_and_starts_none(run, tmp_path: Path, mo
     assert run("train", "--resume", "x", "--dry-run", "--device", "cpu").code == 2
 
 
+def test_only_a_gpu_without_measured_kernels_is_pointed_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from trm_fast.cli.train import _announce
+    from trm_fast.ops import winners
+    from trm_fast.training import make_config, read_preset
+
+    monkeypatch.setattr("torch.cuda.get_device_name", {"cuda:1": "A card"}.__getitem__)
+    for device, known, told in (("cuda:1", False, True), ("cuda:1", True, False), ("mps", False, False)):
+        monkeypatch.setattr(winners, "known", lambda kind, known=known: known)
+        _announce(make_config(read_preset("sudoku-4x4"), "sudoku-4x4"), device, "sudoku-4x4")
+        said = capsys.readouterr().err
+        assert ("info --measure" in said and "A card" in said) is told, (device, known, said)
+
+
 def test_no_graph_is_kept_with_the_run(run, tmp_path: Path) -> None:
     for name, options in {"plain": [], "called": ["--no-graph"]}.items():
         out = tmp_path / name

@@ -154,9 +154,10 @@ def _announce(config: RunConfig, device: str, preset: str | None) -> None:
     from trm_fast.training import make_config, read_preset
     from trm_fast.training.estimate import duration, matrix_rate, nearest_quick_preset, seconds_of
 
-    if torch.device(device).type != "cpu":
-        if not winners.known(torch.device(device).type):
-            err.print(UNMEASURED.format(torch.cuda.get_device_name(device)), style="yellow")
+    kind = torch.device(device).type
+    if kind == "cuda" and not winners.known(kind):
+        err.print(UNMEASURED.format(torch.cuda.get_device_name(device)), style="yellow")
+    if kind != "cpu":
         return
     rate = matrix_rate(torch.device(device))
     seconds, steps = seconds_of(config, rate), config.training.steps
