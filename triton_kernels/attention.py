@@ -1,7 +1,7 @@
 """Attention over a few hundred tokens with rotary positions, residual and norm; causal, or with padding, or both.
 
-The products are torch.mm (with an injection ``qkv_fwd_kernel``, which adds it as it loads) and ``mlp.project``; what
-lies between them is in ``attend`` and ``attend_bwd``.
+The products are torch.mm and ``mlp.project``; what lies between them is in ``attend`` and ``attend_bwd``. Where both
+products would add an injection as they load, ``qkv_fwd_kernel`` takes torch.mm's place; else it is added once, before.
 """
 
 from __future__ import annotations

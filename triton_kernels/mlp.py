@@ -1,4 +1,5 @@
-"""SwiGLU over channels with residual and norm: two products forward, each with all that follows in its epilogue.
+"""SwiGLU over channels with residual and norm: two products forward, each with all that follows in its epilogue; the
+second is the vendor's where rows are too wide for that, or the table prefers it (``row_blocks``).
 
 Products without an epilogue (the weights' gradients, dh) are left to torch.mm: there the vendor's library is hard to
 beat. The gate/up product writes SwiGLU's result alone; pre-activations only where gradients are wanted.
