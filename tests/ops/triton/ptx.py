@@ -191,12 +191,15 @@ class Block:
 
     def _multiply(self, op: Instruction, active: Values, then: Callable[[Values], Values]) -> None:
         a, b = (self.get(operand, self.kind(op)) for operand in op.operands[1:3])
+        size = a.itemsize
         if {"wide", "hi"} & set(op.suffixes):
+            if size == 8:
+                raise NotImplementedError(op)
             a, b = (t.astype(f"{t.dtype.kind}8") for t in (a, b))
         with np.errstate(all="ignore"):
             product = a * b
         if "hi" in op.suffixes:
-            product = (product >> np.array(32, product.dtype)).astype(f"{product.dtype.kind}4")
+            product = (product >> np.array(8 * size, product.dtype)).astype(f"{product.dtype.kind}{size}")
         self.put(op.operands[0], then(product), active)
 
     def op_div(self, op: Instruction, active: Values) -> None:
