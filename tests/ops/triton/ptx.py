@@ -33,6 +33,7 @@ ARITHMETIC: dict[str, Callable[..., Values]] = {
     "ex2": np.exp2, "lg2": np.log2, "rcp": np.reciprocal, "sqrt": np.sqrt, "rsqrt": lambda a: 1 / np.sqrt(a),
     "fma": lambda a, b, c: a.astype(np.float64) * b + c, "tanh": lambda a: rounded(np.tanh(a), 11),
 }  # fmt: skip
+WIDE = {"s16": "s32", "u16": "u32", "s32": "s64", "u32": "u64"}
 ROUNDING = {"rn", "rz", "rm", "rp", "approx", "full", "ftz", "sat", "lo", "wide", "hi", "sync", "bfly", "idx", "uni"}
 
 
@@ -186,7 +187,7 @@ class Block:
 
     def op_mad(self, op: Instruction, active: Values) -> None:
         more = op.operands[3]
-        kind = {"s32": "s64", "u32": "u64"}[self.kind(op)] if "wide" in op.suffixes else self.kind(op)
+        kind = WIDE[self.kind(op)] if "wide" in op.suffixes else self.kind(op)
         self._multiply(op, active, lambda product: product + self.get(more, kind))
 
     def _multiply(self, op: Instruction, active: Values, then: Callable[[Values], Values]) -> None:
