@@ -126,7 +126,8 @@ class Attention:
         config = self._config("attend_fwd", h)
         along, over = config["QUERIES"], min(config["KEYS"], triton.cdiv(L, FEWEST) * FEWEST)
         config |= {"KEYS": over, "END": triton.cdiv(L, over) * over, "PIECES": pieces(over)}
-        if over >= L and h.element_size() == 2 and self._padded(h) <= 64:
+        plain = self.causal or not self.masked or over <= 64  # a mask alone would spill
+        if over >= L and plain and h.element_size() == 2 and self._padded(h) <= 64:
             config |= two_blocks(config)
         self._attend(attend_fwd_kernel, h, along, qkv, *tables, mixed, lse, **config)
         project(mixed.view(B * L, D), self.out, h, injection, self.eps, y, rstd)

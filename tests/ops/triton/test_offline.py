@@ -51,9 +51,9 @@ def attention(L: int):
 
     weights = torch.zeros(3 * D, D, dtype=BF16), torch.zeros(D, D, dtype=BF16)
     tables = torch.zeros(L, D // HEADS), torch.zeros(L, D // HEADS)
-    for batch, masked in itertools.product(BATCHES, (False, True)):
+    for batch, (masked, causal) in itertools.product(BATCHES, ((False, False), (True, True), (True, False))):
         h = torch.zeros(batch, L, D, dtype=BF16)
-        more = torch.ones(batch, L, dtype=torch.bool) if masked else None, masked
+        more = torch.ones(batch, L, dtype=torch.bool) if masked else None, causal
         _, saved = attention_fwd(h, *weights, HEADS, *tables, 1e-5, True, *more)
         attention_bwd(h, h, saved, *weights, HEADS, *tables, 1e-5, *more)
         Attention(*weights, HEADS, *tables, 1e-5).forward(h, h, torch.empty_like(h), ())
