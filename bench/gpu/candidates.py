@@ -1,6 +1,6 @@
-"""What bench/tune.py tries beside the row that is there: options that compile for sm_90 without spills, and that one
-could think of as better. A small batch gets more and smaller blocks; the mixer's weights' kernel as many programs as an
-H200 has multiprocessors, or half of them, and where a program's block is small, twice as many."""
+"""What bench/tune.py tries beside the row that is there: options that compile for sm_90, spill 16 bytes at most, and
+that one could think of as better. A small batch gets more and smaller blocks; the mixer's weights' kernel as many
+programs as an H200 has multiprocessors, or half of them, and where a program's block is small, twice as many."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+CANDIDATES_SPILL = 16  # bytes a thread that a candidate of the tuner may
 TYPES = {
     torch.bfloat16: "*bf16",
     torch.float16: "*fp16",
