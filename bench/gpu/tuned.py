@@ -255,8 +255,8 @@ KERNELS = {  # what a training step is mostly made of comes first
     "mlp": ("gate_up_fwd", "down_bwd"),
     "mlp_project": ("project_fwd",),
     "token_mixer": ("token_mixer_fwd", "token_mixer_bwd", "token_mixer_bwd_weights"),
+    "attention_project": ("project_fwd",),  # decides whether qkv_fwd is launched
     "attention": ("attend_fwd", "attend_bwd_queries", "attend_bwd_keys", "qkv_fwd"),
-    "attention_project": ("project_fwd",),
     "rms_norm": ("rms_norm_fwd", "rms_norm_bwd"),
     "swiglu": ("swiglu_fwd", "swiglu_bwd"),
     "adam_atan2": ("adam_atan2",),
