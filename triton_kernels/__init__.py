@@ -1,5 +1,5 @@
 """Triton kernels and their launchers, one file an op; installed as ``trm_fast.triton_kernels``. The mixer's kernels
-lie beside its launchers, in ``mix``, as do attention's, in ``attend`` and ``attend_bwd``.
+lie beside its launchers, in ``mix`` and ``mix_bwd``, as do attention's, in ``attend`` and ``attend_bwd``.
 
 ``<op>_fwd_kernel`` runs on the device, ``<op>_fwd`` launches it: functional, safe inside a CUDA graph, with block sizes
 from a table (``configs``). ``trm_fast.ops`` makes the launchers dispatcher ops. In kernels ``p_`` is a pointer, ``i_``

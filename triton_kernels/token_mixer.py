@@ -12,11 +12,8 @@ import triton
 from torch import Tensor
 from trm_fast.triton_kernels import configs
 from trm_fast.triton_kernels.layer import FEWEST, Spec, pieces, single_bwd, single_fwd
-from trm_fast.triton_kernels.mix import (
-    token_mixer_bwd_kernel,
-    token_mixer_bwd_weights_kernel,
-    token_mixer_fwd_kernel,
-)
+from trm_fast.triton_kernels.mix import token_mixer_fwd_kernel
+from trm_fast.triton_kernels.mix_bwd import token_mixer_bwd_kernel, token_mixer_bwd_weights_kernel
 from trm_fast.triton_kernels.mlp import in_dtype_of
 from trm_fast.triton_kernels.rms_norm import normalize, rms_norm_bwd
 from trm_fast.triton_kernels.swiglu import TURNS, swiglu_bwd, swiglu_fwd

@@ -1,0 +1,185 @@
+"""Backward of the token mixer's kernels (``mix``): the gradient of the input, then those of the weights, each with the
+activations computed again."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from trm_fast.triton_kernels.keys import settle
+from trm_fast.triton_kernels.mix import (
+    add_over_rows,
+    at_piece,
+    load_pieces,
+    load_x,
+    over_tokens,
+    read_of,
+    tokens_of,
+    transposed,
+    weights,
+)
+from trm_fast.triton_kernels.swiglu import TURNS, apart, silu_mul, silu_mul_bwd, together
+
+
+@triton.jit
+def token_mixer_bwd_kernel(
+    p_dy,
+    p_h,
+    p_injection,
+    p_mask,
+    p_y,
+    p_rstd,
+    p_packed,
+    p_dh,
+    p_d,
+    p_x,
+    L,
+    D: tl.constexpr,
+    inner: tl.constexpr,
+    INJECT: tl.constexpr,
+    MASK: tl.constexpr,
+    TOKENS: tl.constexpr,
+    PIECES: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    INNER: tl.constexpr,
+):
+    """The gradient of the input; and for the weights' kernel, which reads them many times, the gradient before the
+    norm, ``d = rstd (dy - y mean(dy y))`` over tokens, and the input as it was read (x)."""
+    i_sample = tl.program_id(0).to(tl.int64)
+    i_channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    base = i_sample * L * D
+    dtype: tl.constexpr = p_h.dtype.element_ty
+    b_dy, b_y = (
+        load_pieces(p_dy + base, i_channel, L, D, CHANNELS, TOKENS, PIECES),
+        load_pieces(p_y + base, i_channel, L, D, CHANNELS, TOKENS, PIECES),
+    )
+    mean = tl.sum(b_dy[0].to(tl.float32) * b_y[0].to(tl.float32), 0)
+    for i in tl.static_range(1, len(PIECES)):
+        mean += tl.sum(b_dy[i].to(tl.float32) * b_y[i].to(tl.float32), 0)
+    mean = mean / L
+    rstd = tl.load(p_rstd + i_sample * D + i_channel, mask=i_channel < D, other=0)
+    b_d, b_dx = (), ()
+    for i in tl.static_range(len(PIECES)):
+        at, m = at_piece(i_channel, L, D, CHANNELS, TOKENS, PIECES[i])
+        b = rstd[None, :] * (b_dy[i].to(tl.float32) - b_y[i].to(tl.float32) * mean[None, :])
+        tl.store(p_d + base + at, b.to(dtype), mask=m)
+        b = tl.trans(b.to(dtype))
+        b_d += (b,)
+        b_dx += (b.to(tl.float32),)
+    p_h, p_injection, p_mask = p_h + base, p_injection + base, p_mask + i_sample * L
+    b_x = load_x(p_h, p_injection, p_mask, i_channel, L, D, INJECT, MASK, CHANNELS, TOKENS, PIECES)
+    if INJECT or MASK:
+        for i in tl.static_range(len(PIECES)):
+            at, m = at_piece(i_channel, L, D, CHANNELS, TOKENS, PIECES[i])
+            tl.store(p_x + base + at, b_x[i], mask=m)
+    b_x = transposed(b_x, PIECES)
+    for first in range(0, inner, INNER):
+        i_in = 2 * first + tl.arange(0, 2 * INNER)
+        b_gate, b_up = apart(over_tokens(b_x, p_packed, i_in, TOKENS, PIECES), CHANNELS, INNER)
+        b_dhidden = over_tokens(b_d, p_packed, 2 * inner + first + tl.arange(0, INNER), TOKENS, PIECES)
+        b_dgate, b_dup = silu_mul_bwd(b_dhidden, b_gate, b_up, dtype)
+        b_dx = add_over_rows(b_dx, together(b_dgate, b_dup, CHANNELS, INNER), p_packed, i_in, TOKENS, PIECES)
+    for i in tl.static_range(len(PIECES)):
+        at, m = at_piece(i_channel, L, D, CHANNELS, TOKENS, PIECES[i])
+        b = tl.trans(b_dx[i].to(dtype))
+        if MASK:  # two stores: with a choice of values the assembler waits after every product
+            m_read = read_of(p_mask, m, L, MASK, TOKENS, PIECES[i])
+            tl.store(p_dh + base + at, tl.zeros_like(b), mask=m & ~m_read)
+            m = m_read
+        tl.store(p_dh + base + at, b, mask=m)
+
+
+@triton.jit
+def _rows(p_w, i_row, TOKENS: tl.constexpr, PIECES: tl.constexpr):
+    b = ()
+    for i in tl.static_range(len(PIECES)):
+        b += (weights(p_w, i_row, TOKENS, PIECES[i]),)
+    return b
+
+
+@triton.jit
+def _zeros(ROWS: tl.constexpr, PIECE: tl.constexpr):
+    return tl.zeros((ROWS, PIECE), tl.float32)
+
+
+@triton.jit
+def _sums(ROWS: tl.constexpr, PIECES: tl.constexpr):
+    b = ()
+    for i in tl.static_range(len(PIECES)):
+        b += (_zeros(ROWS, PIECES[i]),)
+    return b
+
+
+@triton.jit
+def _store(p_sums, i_row, b, ADD: tl.constexpr, TOKENS: tl.constexpr, PIECES: tl.constexpr):
+    for i in tl.static_range(len(PIECES)):
+        at = i_row[:, None] * TOKENS + tokens_of(TOKENS, PIECES[i])[None, :]
+        b_sum = b[i]
+        if ADD:  # last: there is no room for them in the loop's registers
+            b_sum += tl.load(p_sums + at)
+        tl.store(p_sums + at, b_sum)
+
+
+@triton.jit
+def _inner(b_w, b_x, PIECES: tl.constexpr):
+    """Weights [rows x L] times X [L x C]."""
+    b = tl.dot(b_w[0], b_x[0], input_precision="ieee")
+    for i in tl.static_range(1, len(PIECES)):
+        b = tl.dot(b_w[i], b_x[i], b, input_precision="ieee")
+    return b
+
+
+@triton.jit
+def _add_over_channels(b_sums, b_a, b_x, PIECES: tl.constexpr):
+    """Sums [rows x L] + b_a [rows x C] X^T."""
+    b = ()
+    for i in tl.static_range(len(PIECES)):
+        b += (tl.dot(b_a, tl.trans(b_x[i]), b_sums[i], input_precision="ieee"),)
+    return b
+
+
+@triton.jit
+def token_mixer_bwd_weights_kernel(
+    p_x,
+    p_d,
+    p_packed,
+    p_sums,
+    L,
+    D: tl.constexpr,
+    inner,
+    tiles,
+    tiles_a_slab: tl.constexpr,
+    ADD: tl.constexpr,
+    TOKENS: tl.constexpr,
+    PIECES: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    INNER: tl.constexpr,
+):
+    """The gradients of gate, up and down^T: a program sums one slab of (sample, channels) tiles for some inner units,
+    which here are the rows."""
+    i_row = tl.program_id(0) * INNER + tl.arange(0, INNER)
+    i_gate = i_row // TURNS * 2 * TURNS + i_row % TURNS
+    dtype: tl.constexpr = p_x.dtype.element_ty
+    b_wgate = _rows(p_packed, i_gate, TOKENS, PIECES)
+    b_wup = _rows(p_packed, i_gate + TURNS, TOKENS, PIECES)
+    b_wdown = _rows(p_packed, i_row + 2 * inner, TOKENS, PIECES)
+    b_sgate, b_sup, b_sdown = _sums(INNER, PIECES), _sums(INNER, PIECES), _sums(INNER, PIECES)
+    a_sample = tl.cdiv(D, CHANNELS)
+    for i_tile in range(tiles_a_slab):
+        tile = tl.program_id(1) * tiles_a_slab + i_tile
+        i_channel = tile % a_sample * CHANNELS + tl.arange(0, CHANNELS)
+        base = (tile // a_sample).to(tl.int64) * L * D
+        tokens = tl.where(tile < tiles, L, 0)
+        b_x = load_pieces(p_x + base, i_channel, tokens, D, CHANNELS, TOKENS, PIECES)
+        b_d = load_pieces(p_d + base, i_channel, tokens, D, CHANNELS, TOKENS, PIECES)
+        b_gate, b_up = _inner(b_wgate, b_x, PIECES), _inner(b_wup, b_x, PIECES)
+        b_dgate, b_dup = silu_mul_bwd(_inner(b_wdown, b_d, PIECES), b_gate, b_up, dtype)
+        b_sdown = _add_over_channels(b_sdown, silu_mul(b_gate, b_up, dtype), b_d, PIECES)
+        b_sgate = _add_over_channels(b_sgate, b_dgate, b_x, PIECES)
+        b_sup = _add_over_channels(b_sup, b_dup, b_x, PIECES)
+    p_sums += tl.program_id(1).to(tl.int64) * 3 * inner * TOKENS
+    _store(p_sums, i_row, b_sgate, ADD, TOKENS, PIECES)
+    _store(p_sums, i_row + inner, b_sup, ADD, TOKENS, PIECES)
+    _store(p_sums, i_row + 2 * inner, b_sdown, ADD, TOKENS, PIECES)
+
+
+settle(globals())
