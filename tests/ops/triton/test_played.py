@@ -121,6 +121,7 @@ CASES: dict[str, Callable[[Any], Case]] = {
     "mixer, 81": partial(mixer, tokens=81),
     "mixer, 128": partial(mixer, tokens=128),
     "mixer, three tiles a sample": lambda random: ("token_mixer", [random(2, 65, 72), *gated(random, 65, 9)], {}),
+    "mixer, more tiles than slabs": lambda random: ("token_mixer", [random(3, 17, D), *gated(random, 17, 64)], {}),
     "mixer, odd": lambda random: ("token_mixer", [random(1, 5, 50), *gated(random, 5, 33)], {}),
     "attention, 97": partial(attention, tokens=97),
     "attention, 140": partial(attention, tokens=140),
