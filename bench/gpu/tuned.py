@@ -213,11 +213,12 @@ def _adam_atan2(tokens: int, batch: int, device: str) -> Part:
 
     def run(kernel: bool) -> list[Tensor]:
         new = [t.clone() for t in (p, m, v, ema)]
-        lists = tuple([t] for t in new)
+        weights, first, second, average = ([t] for t in new)
         if kernel:
-            adam_atan2_(lists[0], [g], *lists[1:], [], [], lr, step, None, 0.9, 0.95, 0.1, 0.999, 1e-8, False)
+            settings = (0.9, 0.95, 0.1, 0.999, 1e-8, False)  # betas, decay, decay of the average, eps, caution
+            adam_atan2_(weights, [g], first, second, average, [], [], lr, step, None, *settings)
         else:
-            reference.adam_atan2_(lists[0], [g], lists[1], lists[2], lr, step, weight_decay=0.1, ema=lists[3])
+            reference.adam_atan2_(weights, [g], first, second, lr, step, weight_decay=0.1, ema=average)
         return new
 
     return _in_place(p, lambda: run(True), lambda: run(False))
