@@ -2,7 +2,8 @@
 second is the vendor's where rows are too wide for that, or the table prefers it (``row_blocks``).
 
 Products without an epilogue (the weights' gradients, dh) are left to torch.mm: there the vendor's library is hard to
-beat. The gate/up product writes SwiGLU's result alone; pre-activations only where gradients are wanted.
+beat. The gate/up product writes SwiGLU's result, and gate and up only where gradients are wanted: to write and read
+them is less work than to multiply again.
 """
 
 from __future__ import annotations
@@ -111,15 +112,13 @@ def _halves(b, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 
 @triton.jit
-def _store_swiglu_bwd(b_d, p_kept, p_hidden, p_dgate_up, i_row, i_column, rows, inner):
-    dtype: tl.constexpr = p_hidden.dtype.element_ty
+def _store_swiglu_bwd(b_d, p_kept, p_dgate_up, i_row, i_column, rows, inner):
     at, m = i_row * 2 * inner + i_column, (i_row < rows) & (i_column < inner)
     b_gate = tl.load(p_kept + at, mask=m, other=0).to(tl.float32)
     b_up = tl.load(p_kept + at + inner, mask=m, other=0).to(tl.float32)
-    b_dgate, b_dup = silu_mul_bwd(b_d, b_gate, b_up, dtype)
+    b_dgate, b_dup = silu_mul_bwd(b_d, b_gate, b_up, p_dgate_up.dtype.element_ty)
     tl.store(p_dgate_up + at, b_dgate, mask=m)
     tl.store(p_dgate_up + at + inner, b_dup, mask=m)
-    tl.store(p_hidden + i_row * inner + i_column, silu_mul(b_gate, b_up, dtype), mask=m)
 
 
 @triton.jit
@@ -127,7 +126,6 @@ def down_bwd_kernel(
     p_d,
     p_down,
     p_kept,
-    p_hidden,
     p_dgate_up,
     rows,
     D: tl.constexpr,
@@ -136,7 +134,7 @@ def down_bwd_kernel(
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    """``dhidden = d down``, then SwiGLU's backward on it; ``hidden`` again, for the gradient of down."""
+    """``dhidden = d down``, then SwiGLU's backward on it."""
     tiles = tl.cdiv(inner, COLUMNS)
     i_row = (tl.program_id(0) // tiles * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
     i_column = (tl.program_id(0) % tiles * COLUMNS + tl.arange(0, COLUMNS))[None, :]
@@ -151,13 +149,13 @@ def down_bwd_kernel(
             m_d, m_w = m_d & (first + i_depth < D)[None, :], m_w & (first + i_depth < D)[:, None]
         b_a = tl.load(at_d + first, mask=m_d, other=0)
         b_d = tl.dot(b_a, tl.load(at_w + first * inner, mask=m_w, other=0), b_d, input_precision="ieee")
-    # A quarter of the columns at a time: gate, up and three results of all of them do not fit the registers.
+    # A quarter of the columns at a time: gate, up and both results of all of them do not fit the registers.
     i_part = tl.program_id(0) % tiles * COLUMNS + tl.arange(0, COLUMNS // 4)
     b_first, b_second = _halves(b_d, ROWS, COLUMNS)
     b_parts = _halves(b_first, ROWS, COLUMNS // 2) + _halves(b_second, ROWS, COLUMNS // 2)
     for part in tl.static_range(4):
         i_column = (i_part + part * (COLUMNS // 4))[None, :]
-        _store_swiglu_bwd(b_parts[part], p_kept, p_hidden, p_dgate_up, i_row, i_column, rows, inner)
+        _store_swiglu_bwd(b_parts[part], p_kept, p_dgate_up, i_row, i_column, rows, inner)
 
 
 def row_blocks(h: Tensor, K: int) -> dict[str, Any] | None:
@@ -194,14 +192,18 @@ class MLP:
 
     def kept(self, h: Tensor) -> list[Spec]:
         B, L, _ = h.shape
-        return [((B * L, self.gate_up.shape[0]), h.dtype), ((B, L), torch.float32)]
+        rows, inner = B * L, self.down.shape[1]
+        return [((rows, 2 * inner), h.dtype), ((rows, inner), h.dtype), ((B, L), torch.float32)]
 
     def forward(self, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> None:
         h = h if injection is None else h + injection
         B, L, D = h.shape
         inner, rows = self.down.shape[1], B * L
-        hidden = h.new_empty(rows, inner)
-        pre, rstd = kept if kept else (hidden, h.new_empty(B, L, dtype=torch.float32))
+        if kept:
+            pre, hidden, rstd = kept
+        else:
+            pre = hidden = h.new_empty(rows, inner)
+            rstd = h.new_empty(B, L, dtype=torch.float32)
         if hidden.numel():
             config = configs.lookup("gate_up_fwd", h, inner, D)
             grid = (triton.cdiv(rows, config["ROWS"]) * triton.cdiv(inner, config["COLUMNS"]),)
@@ -213,14 +215,14 @@ class MLP:
 
     def backward(self, dy: Tensor, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> Tensor:
         h = h if injection is None else h + injection
-        pre, rstd = kept
+        pre, hidden, rstd = kept
         D, inner = self.down.shape
         d = rms_norm_bwd(dy, y, rstd, -1).view(len(pre), D)
-        hidden, dgate_up = d.new_empty(len(d), inner), torch.empty_like(pre)
-        if hidden.numel():
+        dgate_up = torch.empty_like(pre)
+        if dgate_up.numel():
             config = configs.lookup("down_bwd", h, inner, D)
             grid = (triton.cdiv(len(d), config["ROWS"]) * triton.cdiv(inner, config["COLUMNS"]),)
-            down_bwd_kernel[grid](d, self.down, pre, hidden, dgate_up, len(d), D, inner, **config)
+            down_bwd_kernel[grid](d, self.down, pre, dgate_up, len(d), D, inner, **config)
         self.sums = add_products(self.sums, (dgate_up, h.view(len(d), D)), (d, hidden))
         return torch.addmm(d, dgate_up, self.gate_up).view(h.shape)
 
