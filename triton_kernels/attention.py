@@ -141,7 +141,7 @@ class Attention:
         self._backward_inside(dmixed, mixed, qkv, lse, dqkv)
         wide = dqkv.view(B * L, 3 * D)
         self.sums = add_products(self.sums, (wide, h.view(B * L, D)), (d, mixed.view(B * L, D)))
-        return torch.addmm(d, wide, self.qkv).view(h.shape)
+        return d.addmm_(wide, self.qkv).view(h.shape)
 
     def _backward_inside(self, dmixed: Tensor, mixed: Tensor, qkv: Tensor, lse: Tensor, dqkv: Tensor) -> None:
         """Where the table's blocks for the queries hold a head whole, one kernel does all of it."""

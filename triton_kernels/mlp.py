@@ -175,7 +175,8 @@ def project(a: Tensor, w: Tensor, h: Tensor, injection: Tensor | None, eps: floa
     config = row_blocks(h, K)
     if config is None:
         h = h if injection is None else h + injection
-        normalize(torch.addmm(h.view(rows, D), a, w.t()), None, -1, eps, y, rstd)
+        torch.mm(a, w.t(), out=y.view(rows, D))  # addmm would copy h first, as cuBLAS adds in place
+        normalize(y, h, -1, eps, y, rstd)
     elif rows:
         project_fwd_kernel[(triton.cdiv(rows, config["ROWS"]),)](
             a, w, h, h if injection is None else injection, y, rstd, rows, K, D, eps,
@@ -224,7 +225,7 @@ class MLP:
             grid = (triton.cdiv(len(d), config["ROWS"]) * triton.cdiv(inner, config["COLUMNS"]),)
             down_bwd_kernel[grid](d, self.down, pre, dgate_up, len(d), D, inner, **config)
         self.sums = add_products(self.sums, (dgate_up, h.view(len(d), D)), (d, hidden))
-        return torch.addmm(d, dgate_up, self.gate_up).view(h.shape)
+        return d.addmm_(dgate_up, self.gate_up).view(h.shape)
 
     def gradients(self) -> list[Tensor]:
         return in_dtype_of(self.sums, (self.gate_up, self.down))

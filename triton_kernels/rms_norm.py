@@ -139,7 +139,7 @@ def rms_norm_fwd(x: Tensor, residual: Tensor | None, dim: int, eps: float) -> tu
 
 
 def normalize(x: Tensor, residual: Tensor | None, dim: int, eps: float, y: Tensor, rstd: Tensor) -> None:
-    """As ``rms_norm_fwd``, into tensors that are there; everything contiguous."""
+    """As ``rms_norm_fwd``, into tensors that are there, and y may be x; everything contiguous."""
     lines, size, inner = axis_of(x, dim)
     if not x.numel():
         rstd.fill_(eps**-0.5)

@@ -121,13 +121,14 @@ class LatentStepFunction(torch.autograd.Function):
             d = kernels.rms_norm_bwd.default(dy, y, over_channels, -1)
             active, dgate_up = kernels.mlp_packed_bwd.default(d, mixed, mlp_in, mlp_out)
             d, rows = d.flatten(0, 1), mixed.flatten(0, 1)
-            dmixed = torch.addmm(d, dgate_up, mlp_in).view_as(mixed)
+            dmlp_out = d.t() @ active
+            dmixed = d.addmm_(dgate_up, mlp_in).view_as(mixed)  # in place: elsewhere addmm would copy d first
             added = None if i else injection
             dy, sums = kernels.token_mixer_packed_bwd.default(dmixed, h, added, mixed, over_tokens, mixer_in, mixer_out)
             y = h
             dmixer_in, dmixer_out = sums.sum(0).split((2, 1))
             dmlp_in = (dgate_up.t() @ rows).unflatten(0, (-1, 2, GROUP)).transpose(0, 1)
-            gradients[:0] = [dmixer_in, dmixer_out[0].t(), dmlp_in.flatten(1, 2), d.t() @ active]
+            gradients[:0] = [dmixer_in, dmixer_out[0].t(), dmlp_in.flatten(1, 2), dmlp_out]
         dweights = [_unpadded(g, *weight) for g, weight in zip(gradients, ctx.weights, strict=True)]
         return (dy, None if injection is None else dy, None, None, *dweights)
 
