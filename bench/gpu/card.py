@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -12,7 +10,7 @@ from typing import Any
 
 import torch
 from candidates import Options, words
-from common import interleaved
+from common import interleaved, write
 from torch import Tensor
 from trm_fast.triton_kernels import configs
 from tuned import LARGE, PARTS, Job, Part
@@ -140,10 +138,3 @@ def error(results: Sequence[Tensor], truth: Sequence[Tensor]) -> float:
     """The largest relative error of the results, in norm; NaN counts as infinite."""
     errors = [float((r.float() - t.float()).norm() / t.float().norm()) for r, t in zip(results, truth, strict=True)]
     return max(e if e == e else float("inf") for e in errors)
-
-
-def write(path: Path, table: Mapping[str, Any]) -> None:
-    """At once or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(table, indent=1) + "\n")
-    temporary.replace(path)

@@ -76,8 +76,14 @@ class Report:
     def _keep(self, row: dict[str, Any]) -> None:
         with self.lock:
             self.rows[row["case"]] = row
-            content = {"about": self.about, "rows": list(self.rows.values())}
-            self.path.write_text(json.dumps(content, indent=1) + "\n")
+            write(self.path, {"about": self.about, "rows": list(self.rows.values())})
+
+
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """At once or not at all: whoever is stopped meanwhile leaves the file as it was."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    temporary.replace(path)
 
 
 def usable(device: str) -> bool:

@@ -12,13 +12,18 @@ from torch import Tensor
 
 @dataclass
 class Case:
-    """``call(module)``: the op of ``trm_fast.ops`` or of its reference; ``leaves``: what gradients are wanted of."""
+    """``call(module)``: the op of ``trm_fast.ops`` or of its reference; ``leaves``: what gradients are wanted of.
+
+    Each tensor is read or written once, no more; the backward, which takes twice the FLOP, may compute again what the
+    forward could have kept.
+    """
 
     op: str
     label: str
     call: Callable[[Any], Tensor | None]
     leaves: list[Tensor]
     bytes: int
+    backward_bytes: int
     flop: int = 0
     backward: bool = True
 
@@ -42,19 +47,25 @@ def cases(batch: int, tiny: bool, dtype: torch.dtype, device: str) -> list[Case]
     mixer = [tokens, back, channels, down]
     per_layer = 6 * M * D * T + 6 * M * D * I
     found = [
-        Case("rms_norm", "channels", lambda m: m.rms_norm(h, r), [h, r], 3 * state),
-        Case("rms_norm", "tokens", lambda m: m.rms_norm(h, r, dim=1), [h, r], 3 * state),
-        Case("swiglu", "channels", lambda m: m.swiglu(gated), [gated], 3 * M * I * size),
-        Case("mlp", "", lambda m: m.mlp(h, channels, down), [h, channels, down], 2 * state, 6 * M * D * I),
-        Case("token_mixer", "", lambda m: m.token_mixer(h, tokens, back), [h, tokens, back], 2 * state, 6 * M * D * T),
+        Case("rms_norm", "channels", lambda m: m.rms_norm(h, r), [h, r], 3 * state, 3 * state),
+        Case("rms_norm", "tokens", lambda m: m.rms_norm(h, r, dim=1), [h, r], 3 * state, 3 * state),
+        Case("swiglu", "channels", lambda m: m.swiglu(gated), [gated], 3 * M * I * size, 5 * M * I * size),
+        Case("mlp", "", lambda m: m.mlp(h, channels, down), [h, channels, down], 2 * state, 3 * state, 6 * M * D * I),
         Case(
-            "attention", "", lambda m: m.attention(h, qkv, out, heads), [h, qkv, out], 2 * state,
+            "token_mixer", "", lambda m: m.token_mixer(h, tokens, back), [h, tokens, back], 2 * state, 3 * state,
+            6 * M * D * T,
+        ),
+        Case(
+            "attention", "", lambda m: m.attention(h, qkv, out, heads), [h, qkv, out], 2 * state, 3 * state,
             8 * M * D * D + 4 * M * L * D,
         ),
-        Case("latent_step", "mixer", lambda m: m.latent_step(h, r, mixer), [h, r, *mixer], 3 * state, per_layer),
+        Case(
+            "latent_step", "mixer", lambda m: m.latent_step(h, r, mixer), [h, r, *mixer], 3 * state, 4 * state,
+            per_layer,
+        ),
         Case(
             "stablemax_cross_entropy", "", lambda m: m.stablemax_cross_entropy(logits, labels), [logits],
-            M * (V * size + 4 + 8),
+            M * (V * size + 4 + 8), M * (2 * V * size + 4 + 8),
         ),
     ]  # fmt: skip
     return [*found, _optimizer(tiny, device), _rows(batch, tiny, device)]
@@ -71,7 +82,7 @@ def _optimizer(tiny: bool, device: str) -> Case:
     def call(module: Any) -> None:
         module.adam_atan2_(params, grads, m, v, lr, step, ema=ema)
 
-    return Case("adam_atan2_", "", call, [], 9 * 4 * sum(p.numel() for p in params), backward=False)
+    return Case("adam_atan2_", "", call, [], 9 * 4 * sum(p.numel() for p in params), 0, backward=False)
 
 
 def _rows(batch: int, tiny: bool, device: str) -> Case:
@@ -79,6 +90,6 @@ def _rows(batch: int, tiny: bool, device: str) -> Case:
     table, grads = torch.randn(count, width, device=device), torch.randn(batch, width, device=device)
     ids, lr = torch.randint(0, count, (batch,), device=device), torch.tensor(1e-4, device=device)
     return Case(
-        "sign_sgd_rows_", "", lambda m: m.sign_sgd_rows_(table, grads, ids, lr, 0.1), [], 3 * 4 * batch * width,
+        "sign_sgd_rows_", "", lambda m: m.sign_sgd_rows_(table, grads, ids, lr, 0.1), [], 3 * 4 * batch * width, 0,
         backward=False,
     )  # fmt: skip

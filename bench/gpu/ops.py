@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from common import Report, ceilings, dtype_of, interleaved, options
+from common import Report, ceilings, dtype_of, interleaved, options, synchronize
 from op_cases import Case, cases
 from torch import Tensor
 
@@ -24,7 +24,10 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 4e-2}  # relative L2 against f
 def implementations(case: Case, device: str, compiled: bool) -> dict[str, Callable[[], Any]]:
     found: dict[str, Callable[[], Any]] = {"reference": lambda: case.call(reference)}
     if case.leaves and compiled:
-        found["compile"] = torch.compile(lambda: case.call(reference), dynamic=False)
+        # The case's own function: a lambda of this place would be one function for all cases, of which torch.compile
+        # compiles eight variants and calls the others as they are.
+        traced = torch.compile(case.call, dynamic=False)
+        found["compile"] = lambda: traced(reference)
     dtype = dtype_of(device) if case.leaves else torch.float32  # the optimizer's weights
     for name in ("cpp",) if device == "cpu" else ("triton", "cuda"):
         if backend.unavailable(case.op, name, torch.device(device).type, dtype) is None:
@@ -90,24 +93,26 @@ def measured(case: Case, device: str, batch: int, backward: bool, top: dict[str,
                 errors[name] = error_of(case, run)
             if not errors[name] < TOLERANCE[dtype_of(device)]:
                 raise ArithmeticError(f"relative error {errors[name]:.2e}")
+            timed = partial(alone, run)
+            if backward:
+                with around(name):
+                    timed = partial(with_gradients, run, case.leaves, torch.randn_like(run()))
+                    timed()
+                    synchronize(device)
         except Exception as problem:  # one implementation must not cost the others
             bad[name] = f"{type(problem).__name__}: {problem}"[:300]
             continue
-        if backward:
-            with around(name):
-                good[name] = partial(with_gradients, run, case.leaves, torch.randn_like(run()))
-        else:
-            good[name] = partial(alone, run)
+        good[name] = timed
+    moved, flop = (case.bytes + case.backward_bytes, 3 * case.flop) if backward else (case.bytes, case.flop)
     rows = {}
     for name, ms in interleaved(good, device, 3 if batch < 8 else 7, around=around).items():
-        times = 3 if backward else 1
-        gbps, tflops = 1e-6 * case.bytes * times / ms, 1e-9 * case.flop * times / ms
+        gbps, tflops = 1e-6 * moved / ms, 1e-9 * flop / ms
         rows[name] = {
             "ms": round(ms, 5), "error": errors[name], "gb_per_s": round(gbps, 1), "tflops": round(tflops, 2),
             "share_of_copy": round(gbps / (1e3 * top["copy_tbps"]), 3),
             "share_of_gemm": round(tflops / top["gemm_tflops"], 3),
         }  # fmt: skip
-    return {"bytes": case.bytes, "flop": case.flop, "implementations": rows, "failed": bad}
+    return {"bytes": moved, "flop": flop, "implementations": rows, "failed": bad}
 
 
 def main() -> None:
