@@ -10,8 +10,8 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench" / "gpu"))
-import op_cases  # noqa: E402
-import ops as bench_ops  # noqa: E402
+import op_cases
+import ops as bench_ops
 
 TOP = {"copy_tbps": 1.0, "gemm_tflops": 1.0}
 

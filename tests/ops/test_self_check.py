@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -195,6 +196,30 @@ def test_what_is_timed_asks_the_host_for_nothing(native, monkeypatch):
         Recorder().capture(work)
     order = [op for op, dtype in winners._by_weight() if dtype == torch.bfloat16]
     assert set(order[: len(winners.MATRIX_OPS)]) == winners.MATRIX_OPS
+
+
+def test_the_time_is_for_what_a_training_step_takes():
+    """Products in float32 last, then what is float16."""
+    order = winners._by_weight()
+    assert order[0] == ("latent_recursion", torch.bfloat16)
+    slow = [order.index((op, torch.float32)) for op in winners.MATRIX_OPS]
+    optimizer = order.index(("adam_atan2_", torch.float32))
+    rest = [i for i, (_, dtype) in enumerate(order) if dtype == torch.bfloat16]
+    assert max(*rest, optimizer) < min(slow) < max(slow) < order.index(("mlp", torch.float16))
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(1e-3, 1 + 13 * 10), (0.008, 1 + 13 * 2), (0.5, 14)])
+def test_a_slow_kernel_is_called_less_often(monkeypatch, seconds, calls):
+    clock, made = [0.0], []
+
+    def run():
+        clock[0] += seconds
+        made.append(None)
+
+    monkeypatch.setattr(winners, "_wait", lambda device: None)
+    monkeypatch.setattr(winners, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    assert winners._median(run, torch.device("cuda")) == pytest.approx(1e3 * seconds)
+    assert len(made) == calls
 
 
 @pytest.fixture

@@ -26,7 +26,8 @@ from trm_fast.ops.check_cases import Case, timed_case
 CLASSES = ("small", "large")  # up to backend.SMALL elements of the first argument, and above
 BATCHES = {"cpu": (2, 24), "cuda": (8, 256)}  # that stand for the classes when timed
 WARM_UP, TIMED = {"cpu": 1, "cuda": 3}, {"cpu": 5, "cuda": 11}
-REPEATS = {"cpu": 1, "cuda": 10}  # calls a time: a wait for the device costs as much as a small kernel
+REPEATS = {"cpu": 1, "cuda": 10}  # calls a time, at most: a wait for the device costs as much as a small kernel
+ENOUGH = 0.02  # seconds of calls a time: float32 products of a large batch take a tenth of a second each
 MATRIX_OPS = frozenset({"mlp", "token_mixer", "attention", "latent_step", "latent_recursion"})
 PACKED = ("latent_step", "latent_recursion")  # take packed weights, which others than the fused kernels pass over
 WITHOUT_GRADIENT = {"latent_recursion": 2}  # cycles of a published supervision step, besides the one with gradient
@@ -100,7 +101,14 @@ def measure(
 def _by_weight() -> list[tuple[str, torch.dtype]]:
     """Every op and dtype, first those that most of a training step on a GPU is made of: the time may be short."""
     rows = [(op, dtype) for op, kinds in backend.KERNELS.items() for dtype in dict.fromkeys(sum(kinds.values(), ()))]
-    return sorted(rows, key=lambda row: (row[1] not in (torch.bfloat16, torch.float32), row[0] not in MATRIX_OPS))
+
+    def later(row: tuple[str, torch.dtype]) -> tuple[bool, ...]:
+        op, dtype = row
+        # Matrix ops in float32 take as long as all others together, and no part of a training step is one.
+        slow = op in MATRIX_OPS and dtype == torch.float32
+        return dtype not in (torch.bfloat16, torch.float32), slow, op not in MATRIX_OPS, op != "latent_recursion"
+
+    return sorted(rows, key=later)
 
 
 def _times(
@@ -136,14 +144,16 @@ def _milliseconds(
 
 def _median(run: Callable[[], None], device: torch.device) -> float:
     """Milliseconds of a call."""
-    times, repeats = [], REPEATS[device.type]
+    times, repeats = [], 1
     for _ in range(WARM_UP[device.type] + TIMED[device.type]):
         _wait(device)
         start = time.perf_counter()
         for _ in range(repeats):
             run()
         _wait(device)
-        times.append(1e3 * (time.perf_counter() - start) / repeats)
+        taken = (time.perf_counter() - start) / repeats
+        times.append(1e3 * taken)
+        repeats = max(1, min(REPEATS[device.type], int(ENOUGH / max(taken, 1e-9))))
     return statistics.median(times[WARM_UP[device.type] :])
 
 
