@@ -181,9 +181,10 @@ def side(pipe: Connection, ours: bool, case: str, threads: int, baseline: str, d
     problem = Problem(case, data, device)
     before = _peak(problem.device)
     run = our_side(problem) if ours else baseline_side(problem, baseline)
+    most = before
     while (what := pipe.recv()) != "end":
         if what == "memory":
-            pipe.send(_peak(problem.device) - before)
+            pipe.send(most - before)
             continue
         if what == "launches":
             pipe.send(_launches(run) if problem.device.type == "cuda" else None)
@@ -192,6 +193,11 @@ def side(pipe: Connection, ours: bool, case: str, threads: int, baseline: str, d
         start = time.perf_counter()
         value = work()
         pipe.send((time.perf_counter() - start, value))
+        if what == "step":
+            most = max(most, _peak(problem.device))
+        elif problem.device.type == "cuda":  # one side alone computes the product, and it is no part of a step
+            del work  # and its matrices
+            torch.cuda.reset_peak_memory_stats(problem.device)
 
 
 def _peak(device: Any) -> int:
@@ -228,8 +234,15 @@ def product_size(device: str) -> int:
 
 
 def measure(
-    case: str, threads: int, baseline: str, repeats: int | None, data: str | None, device: str = "cpu"
+    case: str,
+    threads: int,
+    baseline: str,
+    repeats: int | None,
+    data: str | None,
+    device: str = "cpu",
+    patience: float | None = None,
 ) -> dict[str, Any]:
+    """A row. ``patience``: seconds that a side may take to answer; TimeoutError then."""
     if repeats is None:
         repeats = FEW_REPEATS if device == "cpu" and flop(case) > LONG else REPEATS
     context = multiprocessing.get_context("spawn")
@@ -242,9 +255,9 @@ def measure(
         pipes.append(pipe)
         processes.append(process)
     try:
-        found = _take_turns(case, pipes, repeats, device)
+        found = _take_turns(case, pipes, repeats, device, patience)
         for process in processes:
-            process.join(30)
+            process.join(10)
     finally:
         for process in processes:
             process.kill()
@@ -278,11 +291,17 @@ def measure(
     }
 
 
-def _take_turns(case: str, pipes: list[Connection], repeats: int, device: str) -> tuple[Any, ...]:
+def _take_turns(
+    case: str, pipes: list[Connection], repeats: int, device: str, patience: float | None
+) -> tuple[Any, ...]:
     """Seconds of each side's steps and of the products between them, memory, launches; or an ArithmeticError."""
 
     def ask(pipe: Connection, what: str) -> Any:
         pipe.send(what)
+        if not pipe.poll(patience):
+            raise TimeoutError(
+                f"{'ours' if pipe is pipes[0] else 'the baseline'} took more than {patience:.0f} s: {what}"
+            )
         return pipe.recv()
 
     times: tuple[list[float], list[float]] = ([], [])
@@ -360,7 +379,9 @@ def write(results: list[dict[str, Any]], path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     known = json.loads(path.read_text()) if path.exists() else []
     merged = {(r["case"], r["threads"], r["baseline"]): r for r in [*known, *results]}
-    path.write_text(json.dumps(list(merged.values()), indent=1) + "\n")
+    new = path.with_name(f".{path.name}.{os.getpid()}")  # whoever is stopped meanwhile loses no row
+    new.write_text(json.dumps(list(merged.values()), indent=1) + "\n")
+    new.replace(path)
     return path
 
 
@@ -372,6 +393,7 @@ def main() -> None:
     parser.add_argument(
         "--repeats", type=int, help=f"steps of each side; {REPEATS} by default, {FEW_REPEATS} of the longest cases"
     )
+    parser.add_argument("--patience", type=float, help="seconds that a step of a side may take; none by default")
     parser.add_argument("--data", default=os.environ.get("TRM_FAST_DATA"), help="a CSV of 9x9 sudokus")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--out", type=Path, help="the file to merge into; bench/results/DEVICE/end_to_end.json")
@@ -391,7 +413,7 @@ def main() -> None:
     failed = []
     for case, threads in product(cases, options.threads or ([1, 2] if options.device == "cpu" else [1])):
         try:
-            result = measure(case, threads, options.baseline, options.repeats, data, options.device)
+            result = measure(case, threads, options.baseline, options.repeats, data, options.device, options.patience)
         except (ArithmeticError, EOFError, OSError) as error:  # a side ended; what it said stands above
             failed.append(f"{case}, {threads} threads: {error or type(error).__name__}")
             print(failed[-1], file=sys.stderr, flush=True)

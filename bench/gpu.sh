@@ -12,7 +12,7 @@
 # Needs Python 3.10 or later, torch and Triton, and a checkout with its kernels built (trm_fast/_C*.so). What else the
 # package imports may lie as wheels in bench/gpu/wheels (bench/gpu/collect.sh fetches them); nothing is downloaded here.
 # JSON goes to DIR (gpu-results by default), and what part c measured to bench/results, too. DATA is a folder with
-# extreme_train_1k.csv.gz and hard_test.csv.gz. First, once a folder, the Triton kernels' block sizes are chosen for this
+# extreme_train_1k.csv.gz and hard_test.csv.gz. First, once a build, the Triton kernels' block sizes are chosen for this
 # card (bench/tune.py; DIR/configs.json, DIR/tune.json), then all kernels are compiled, checked and timed: those minutes,
 # up to 170 seconds, are the first part's.
 #
@@ -41,8 +41,10 @@ site=$out/.site
 rm -rf "$site/trm_fast" && mkdir -p "$site" && cp -r trm_fast "$site/trm_fast"
 cp -r configs "$site/trm_fast/configs" && cp -r triton_kernels "$site/trm_fast/triton_kernels"
 table=$site/trm_fast/triton_kernels/configs.json
-# What an earlier call has tuned, unless the checkout's table is newer.
-[[ $out/configs.json -nt triton_kernels/configs.json ]] && cp "$out/configs.json" "$table"
+# What an earlier call has tuned and timed is of these kernels and no others; a copied checkout's dates say nothing.
+kernels=$(cat trm_fast/_C*.so triton_kernels/*.{py,json} 2>/dev/null | sha256sum | cut -c 1-16)
+ready=$out/.cache/ready-$device-$kernels
+[[ -f $ready && -f $out/configs.json ]] && cp "$out/configs.json" "$table"
 if compgen -G "bench/gpu/wheels/*.whl" >/dev/null; then
     # Only what is missing: a package that is there may be one that torch needs.
     for wheel in bench/gpu/wheels/*.whl; do
@@ -96,13 +98,12 @@ left() { echo $(($1 - spent > $2 ? $1 - spent : $2)); }
 "$python" -c "import torch, sys; sys.exit(sys.argv[1] == 'cuda' and not torch.cuda.is_available())" "$device" ||
     echo "torch sees no GPU: the parts will record that" >&2
 common=(--out "$out" --device "$device" "${tiny[@]}")
-ready=$out/.cache/ready-$device
 if [[ ! -f $ready ]]; then
     # The block sizes first: a self-check and a winner are about the kernels with the table that stays. Its own failure
     # leaves the rows that were decided until then, or the checkout's.
     part tune 60 "$python" bench/tune.py --out "$out" --table "$table" --device "$device" --seconds 50 "${dry[@]}"
-    # Every kernel compiled, checked and timed, in many processes, once a folder: then auto knows what to take.
-    ((${#tiny[@]})) || part warm 90 "$python" bench/gpu/warm.py "${common[@]}" --seconds 55
+    # Every kernel compiled and checked, in many processes, and timed, once a build: then auto knows what to take.
+    ((${#tiny[@]})) || part warm 90 "$python" bench/gpu/warm.py "${common[@]}" --seconds 80
     part info 20 "$python" -m trm_fast.cli info --json
     mkdir -p "$out/.cache" && cp "$out"/.cache/trm_fast/self_check/winners-*.json "$out/" 2>/dev/null
     [[ -f $out/warm.error.json ]] || touch "$ready"
@@ -119,7 +120,7 @@ for chosen in "${parts[@]}"; do
                 cases=(train:mixer97:768 train:attention97:768 train:mixer97:8)
                 # The peer's compiler works while the eager peer is measured: both sides of a ratio take turns.
                 part c_compile 155 "$python" bench/gpu/warm.py "${common[@]}" --seconds 145 --baseline "${cases[@]}" &
-                cuda=(--device cuda --json --repeats 10 --also "$out/end_to_end.json")
+                cuda=(--device cuda --json --repeats 10 --patience 60 --also "$out/end_to_end.json")
                 part c_eager "$(left 155 140)" "$python" bench/end_to_end.py "${cuda[@]}"
                 wait
                 # Of the layers alone first: that compiles in seconds, and so there is a number in any case.

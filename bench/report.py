@@ -25,7 +25,8 @@ def read() -> dict[str, list[dict[str, Any]]]:
 
 def table(device: str, results: list[dict[str, Any]]) -> str:
     """Markdown; each table names its device and command."""
-    lines = [f"On `{device}`, float32, by `python bench/end_to_end.py` (median of interleaved steps):", ""]
+    dtypes = " and ".join(dict.fromkeys(r["dtype"] for r in results))
+    lines = [f"On `{device}`, {dtypes}, by `python bench/end_to_end.py` (median of interleaved steps):", ""]
     lines += ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
     for r in results:
         cells = [f"`{r['case']}`", r["threads"], r["baseline"], f"{r['baseline_ms']:,.1f}", f"{r['ms']:,.1f}"]
@@ -39,13 +40,17 @@ def table(device: str, results: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def label(r: dict[str, Any]) -> str:
+    return f"{r['case']}  {r['threads']} thr" + ("" if r["baseline"] == "eager" else f"  {r['baseline']}")
+
+
 def plot(device: str, results: list[dict[str, Any]]) -> Path:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    labels = [f"{r['case']}  {r['threads']} thr" + ("" if r["baseline"] == "eager" else "  compiled") for r in results]
+    labels = [label(r) for r in results]
     figure, axis = pyplot.subplots(figsize=(8, 0.35 * len(results) + 1.2), layout="constrained")
     bars = axis.barh(labels[::-1], [r["ratio"] for r in results][::-1])
     axis.bar_label(bars, fmt="%.2f x", padding=3)
