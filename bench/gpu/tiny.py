@@ -1,4 +1,5 @@
-"""Three training steps of a tiny model of each kind, without a graph: what a memory checker can watch in a minute."""
+"""Three training steps of a tiny model of each kind, without a graph: what a memory checker can watch in a minute. With
+--kernels, every kernel on the inputs of its self-check, whose verdicts are printed and not kept."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from trm_fast.nn import TRM, AdamATan2, TRMConfig
+from trm_fast.ops import backend, self_check
 from trm_fast.tasks.base import Examples
 from trm_fast.training import TrainingConfig, TrainStep
 
@@ -32,10 +34,23 @@ class Random:
         return Examples(cells[0], cells[1], np.zeros(size, np.int32))
 
 
+def every_kernel(device: str) -> None:
+    for op, backends in backend.KERNELS.items():
+        for name, dtypes in backends.items():
+            for dtype in (torch.bfloat16, torch.float32):
+                if dtype in dtypes and backend.unavailable(op, name, device, dtype) is None:
+                    print(op, name, dtype, self_check.check(op, name, dtype, torch.device(device)) or "passed")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda")
-    device = parser.parse_args().device
+    parser.add_argument("--kernels", action="store_true")
+    asked = parser.parse_args()
+    device = asked.device
+    if asked.kernels:
+        every_kernel(device)
+        return
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     for kind in KINDS:
         model = TRM(TRMConfig.model_validate(SMALL | kind), dtype).to(device)

@@ -240,6 +240,17 @@ def test_what_other_processes_found_is_kept(fresh):
     assert self_check.failure("rms_norm", "cpp", torch.float32, "cpu") is None
 
 
+def test_a_check_that_a_person_stops_says_nothing(fresh, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(self_check, "check", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        self_check.passed("swiglu", "cpp", torch.float32, "cpu")
+    assert self_check.kept(self_check.cache_file("cpu")) == {}
+    assert "not checked" in str(self_check.failure("swiglu", "cpp", torch.float32, "cpu"))
+
+
 def test_a_device_that_is_gone_is_no_kernels_fault(fresh, monkeypatch):
     def gone(device):
         raise RuntimeError("an illegal memory access was encountered")

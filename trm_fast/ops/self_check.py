@@ -130,7 +130,12 @@ def _check_and_keep(op: str, name: str, dtype: torch.dtype, device: str) -> str 
     _must_be_alive(device)
     results[key] = UNFINISHED  # what a kernel leaves behind that takes the process with it
     keep(cache_file(device), results)
-    found = [check(op, name, dtype, card) for card in _cards(device)]
+    try:
+        found = [check(op, name, dtype, card) for card in _cards(device)]
+    except KeyboardInterrupt:  # a person's impatience is no verdict
+        del results[key]
+        keep(cache_file(device), results)
+        raise
     results[key] = next(filter(None, found), None)
     keep(cache_file(device), results)
     if results[key]:
