@@ -6,11 +6,13 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench" / "gpu"))
 import checks
+import shard
 import tiny
 
 
@@ -71,3 +73,20 @@ def test_every_kernel_is_run_and_none_is_judged_for_good(monkeypatch, tmp_path, 
     assert "rms_norm cuda torch.float32 passed" in said
     assert not any("float16" in line.split() or "triton" in line for line in said)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_gpu_is_needed_for_comes_first(monkeypatch):
+    def item(name: str, *fixtures: str) -> SimpleNamespace:
+        return SimpleNamespace(path=Path("tests/ops", name), fixturenames=fixtures)
+
+    anywhere = [item("test_mlp.py", "cpp"), item("test_cuda_kernels.py", "device"), item("triton/test_offline.py")]
+    on_a_card = [item("test_cuda_device.py"), item("triton/test_kernels.py", "triton", "device")]
+    shares, left_out = [], []
+    config = SimpleNamespace(hook=SimpleNamespace(pytest_deselected=lambda items: left_out.append(items)))
+    for number in range(2):
+        monkeypatch.setenv("TRM_FAST_SHARD", f"{number}/2")
+        mine = anywhere + on_a_card
+        shard.pytest_collection_modifyitems(config, mine)
+        shares.append(mine)
+    assert shares == [[on_a_card[0], anywhere[0], anywhere[2]], [on_a_card[1], anywhere[1]]]
+    assert left_out == shares[::-1]
