@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from trm_fast.nn.capture import recorded
+from trm_fast.nn.capture import runner_for
 
 
 def options(description: str | None) -> argparse.ArgumentParser:
@@ -44,7 +44,11 @@ class Report:
     def __init__(self, out: Path, name: str, device: str) -> None:
         out.mkdir(parents=True, exist_ok=True)
         self.path, self.device, self.lock = out / f"{name}.json", device, Lock()
-        self.about = {"python": platform.python_version(), "torch": torch.__version__, "device": name_of(device)}
+        self.about: dict[str, Any] = {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "device": name_of(device),
+        }
         going_on = GO_ON in os.environ and self.path.exists()
         rows = json.loads(self.path.read_text())["rows"] if going_on else []
         self.rows: dict[str, dict[str, Any]] = {row["case"]: row for row in rows}
@@ -118,17 +122,21 @@ def interleaved(
     """Median milliseconds of each function, called in turn; each round repeats it for about ``seconds``.
 
     On a GPU these are replays of a graph of some calls, recorded inside ``around(name)``: the host's share, which a
-    captured step has not, would be most of a small op's time.
+    captured step has not, would be most of a small op's time. What cannot be recorded is called, and said to be.
     """
     replays, counts = {}, {}
     for name, run in runs.items():
         with around(name):
             run()
             taken = _seconds(run, 1, device)
-            inside = max(1, min(20, int(1e-3 / taken))) if torch.device(device).type == "cuda" else 1
-            replay = recorded(torch.device(device))(partial(_again, run, inside))
-            replays[name] = replay, inside
-            counts[name] = max(1, min(200, int(seconds / max(1e-6, _seconds(replay, 1, device)))))
+            # Several: one small kernel is over before the host has sent the next replay.
+            inside = max(1, min(20, int(1e-2 / taken))) if torch.device(device).type == "cuda" else 1
+            runner = runner_for(torch.device(device))
+            runner.capture(partial(_again, run, inside))
+            if reason := getattr(runner, "reason", None):
+                print(f"{name} is timed without a graph: {reason}", file=sys.stderr, flush=True)
+            replays[name] = runner.replay, inside
+            counts[name] = max(1, min(200, int(seconds / max(1e-6, _seconds(runner.replay, 1, device)))))
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, (replay, inside) in replays.items():

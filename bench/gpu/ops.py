@@ -1,7 +1,8 @@
 """Part b: every op against its reference, ``torch.compile`` of it and Liger-Kernel (where it can be imported).
 
 Milliseconds, GB/s of the bytes that must move, TFLOP/s, and both as shares of what a copy and a large product reach in
-the same run. An implementation that is wrong has an error and no time."""
+the same run. An implementation that is wrong has an error and no time. Bytes that fit the cache (``l2_bytes``) are read
+there again and again, as in a training step: their share may be more than all of a copy's."""
 
 from __future__ import annotations
 
@@ -119,6 +120,8 @@ def main() -> None:
     asked = options(__doc__).parse_args()
     device, tiny = asked.device, asked.tiny
     report = Report(asked.out, "b_ops", device)
+    if torch.device(device).type == "cuda":
+        report.about["l2_bytes"] = torch.cuda.get_device_properties(device).L2_cache_size
     top = report.attempt("ceilings", lambda: ceilings(device, tiny))
     if "error" in top:
         top = {"copy_tbps": float("nan"), "gemm_tflops": float("nan")}
