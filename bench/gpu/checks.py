@@ -64,7 +64,8 @@ def tests(out: Path, name: str, selection: list[str], shards: int, seconds: floa
     def shard(number: int) -> tuple[int, str, Path]:
         found = out / f"tests_{name}_{number}.xml"
         found.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "shard", *selection]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "shard"]
+        command += ["--continue-on-collection-errors", *selection]  # a package that a machine lacks costs its tests
         threads = {"OMP_NUM_THREADS": "1", "TRM_FAST_SHARD": f"{number}/{shards}"}
         return *run([*command, f"--junitxml={found}"], seconds, **threads), found
 

@@ -59,7 +59,8 @@ def tested(asked: Any, run: Path, **choices: Any) -> dict[str, Any]:
 def keep(run: Path, out: Path) -> dict[str, Any]:
     """What is worth taking home: metrics, summary, configuration, and the averaged weights in bfloat16."""
     for name in ("metrics.jsonl", "summary.json", "config.yaml"):
-        shutil.copy(run / name, out / f"e_{run.name}_{name}")
+        if (run / name).exists():  # a run that broke down has no summary
+            shutil.copy(run / name, out / f"e_{run.name}_{name}")
     model = locate(str(run)).model
     tensors = {k: (t.bfloat16() if t.is_floating_point() else t).contiguous() for k, t in model.state_dict().items()}
     path = out / f"e_{run.name}_ema_bf16.safetensors"
