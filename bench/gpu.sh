@@ -120,7 +120,7 @@ for chosen in "${parts[@]}"; do
                 cases=(train:mixer97:768 train:attention97:768 train:mixer97:8)
                 # The peer's compiler works while the eager peer is measured: both sides of a ratio take turns.
                 part c_compile 155 nice "$python" bench/gpu/warm.py "${common[@]}" --seconds 145 --baseline "${cases[@]}" &
-                cuda=(--device cuda --json --repeats 10 --patience 60 --also "$out/end_to_end.json")
+                cuda=(--device cuda --json --repeats 10 --patience 90 --also "$out/end_to_end.json")
                 part c_eager "$(left 155 140)" "$python" bench/end_to_end.py "${cuda[@]}"
                 wait
                 # Of the layers alone first: that compiles in seconds, and so there is a number in any case.
