@@ -125,16 +125,19 @@ class Network(nn.Module):
         covered = self.plain and not (self.dropout and self.training)
         if not covered or not ops.backend.has_kernel("latent_recursion", z, mask is not None or self.causal):
             return False
-        return not _packing(z) or packed.unfit(z, self.weights(), heads=not self.over_tokens) is None
+        return not _wants_packed(z) or self._packing(z) or ops.backend.spare("latent_recursion", z) != "reference"
+
+    def _packing(self, z: Tensor) -> bool:
+        return _wants_packed(z) and packed.unfit(z, self.weights(), heads=not self.over_tokens) is None
 
     def packs(self, z: Tensor) -> bool:
         """Whether that kernel reads packed weights, and not plain ones in the dtype of ``z``."""
-        return self.fused(z, None) and _packing(z)
+        return self.fused(z, None) and self._packing(z)
 
     def operands(self, z: Tensor) -> tuple[list[Tensor], list[Tensor] | None]:
         """The weights as that kernel takes them, and packed ones where it reads those and they are there."""
         weights = self.weights()
-        if _packing(z):
+        if self._packing(z):
             return weights, packed_of(weights)
         return [low(weight, z.dtype) for weight in weights], None
 
@@ -158,7 +161,7 @@ class Network(nn.Module):
         return self.last_norm(h)
 
 
-def _packing(z: Tensor) -> bool:
+def _wants_packed(z: Tensor) -> bool:
     return ops.backend.select("latent_recursion", z) == "cuda"
 
 

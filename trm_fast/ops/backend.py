@@ -97,6 +97,7 @@ def build_record() -> dict[str, Any]:
 EXTENSION_MISSING = _load_extension()
 _requested: dict[str, str] = {}  # op -> backend name
 _table: dict[tuple[str, str, torch.dtype], str | tuple[str, str]] = {}  # a pair: for small and for large inputs
+_spare: dict[tuple[str, str, torch.dtype], str] = {}  # what auto takes where the chosen kernel cannot take a call
 
 
 def unavailable(op: str, backend: str, device: str, dtype: torch.dtype) -> str | None:
@@ -139,6 +140,7 @@ def _triton_missing() -> str | None:
 
 def _rebuild() -> None:
     _table.clear()
+    _spare.clear()
     for op, backends in KERNELS.items():
         requested = _requested[op]
         for backend in AUTO if requested == "auto" else (requested,):
@@ -184,13 +186,15 @@ def select_masked(op: str, mask: torch.Tensor | None, causal: bool, heads: int, 
         return instead(op, chosen, f"its kernels take heads up to {WIDEST_HEAD} wide, not {width}")
     if chosen in MASKED or (mask is None and not causal):
         return chosen
-    return instead(op, chosen, "its kernels know neither padding nor causal order")
+    return instead(op, chosen, "its kernels know neither padding nor causal order", first, heads)
 
 
 def has_kernel(op: str, tensor: torch.Tensor, masked: bool = False) -> bool:
     """Whether ``op`` takes a kernel for ``tensor``, one that knows masks if it is ``masked``; for callers that have
     another way than the op's reference."""
-    return _has_kernel(op, tensor) and not (masked and select(op, tensor) not in MASKED)
+    if not _has_kernel(op, tensor):
+        return False
+    return not masked or select(op, tensor) in MASKED or spare(op, tensor) != "reference"
 
 
 def _has_kernel(op: str, tensor: torch.Tensor) -> bool:
@@ -202,11 +206,18 @@ def _has_kernel(op: str, tensor: torch.Tensor) -> bool:
     return chosen is not None
 
 
-def instead(op: str, backend: str, reason: str) -> str:
-    """For an op whose kernel cannot take these arguments: the reference, or an error if it was asked for by name."""
+def instead(op: str, backend: str, reason: str, tensor: torch.Tensor | None = None, heads: int = 0) -> str:
+    """For an op whose kernel cannot take these arguments: the reference, or an error if it was asked for by name. With
+    ``tensor``, its first argument, another kernel if there is one."""
     if _requested[op] == backend:
         raise BackendUnavailable(f"backend {backend!r} was asked for {op} and cannot run: {reason}", wrong_use=True)
-    return "reference"
+    return "reference" if tensor is None else spare(op, tensor, heads)
+
+
+def spare(op: str, tensor: torch.Tensor, heads: int = 0) -> str:
+    """What ``auto`` takes where the winner, made for one kind of layer, cannot run: a kernel that knows every kind."""
+    name = _spare.get((op, tensor.device.type, tensor.dtype), "reference")
+    return "reference" if name == "triton" and heads and tensor.shape[2] // heads > WIDEST_HEAD else name
 
 
 def _resolve(op: str, device: str, dtype: torch.dtype) -> str | tuple[str, str]:
@@ -225,6 +236,7 @@ def _resolve(op: str, device: str, dtype: torch.dtype) -> str | tuple[str, str]:
     choice = small if small == large else (small, large)
     if None not in verdicts.values():  # else inside a graph's capture: asked again later
         _table[op, device, dtype] = choice
+        _spare[op, device, dtype] = winners.unmeasured(op, dtype, [name for name in passed if name in MASKED])
     return choice
 
 

@@ -73,7 +73,7 @@ def latent_recursion(
     if chosen == "cuda":
         if not (reason := fused.unfit(z, weights, heads)):
             return fused.latent_recursion(y, z, x, weights, n, packed, inject_last, cycles, eps)
-        chosen = backend.instead("latent_recursion", chosen, reason)
+        chosen = backend.instead("latent_recursion", chosen, reason, z, heads)
     weights = in_dtype_of_states(weights, z)
     if chosen == "reference":
         return reference.latent_recursion(

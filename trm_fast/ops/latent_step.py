@@ -44,7 +44,7 @@ def latent_step(
     if chosen == "cuda":
         if not (reason := fused.unfit(z, weights, heads)):
             return fused.latent_step(z, injection, weights, packed, eps)
-        chosen = backend.instead("latent_step", chosen, reason)
+        chosen = backend.instead("latent_step", chosen, reason, z, heads)
     weights = in_dtype_of_states(weights, z)
     if chosen == "reference":
         return reference.latent_step(

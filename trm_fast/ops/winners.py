@@ -38,14 +38,15 @@ Table = dict[str, dict[str, dict[str, str]]]  # device name -> "op/dtype" -> sha
 
 def choose(device: str, op: str, dtype: torch.dtype, passed: Sequence[str]) -> tuple[str, str]:
     """The backend for small and for large inputs, among those that passed and the reference."""
-    default = _unmeasured(op, dtype, passed)
+    default = unmeasured(op, dtype, passed)
     measured = winners(device, op, dtype)
     small, large = (measured.get(size, default) for size in CLASSES)
     allowed = {*passed, "reference"}
     return small if small in allowed else default, large if large in allowed else default
 
 
-def _unmeasured(op: str, dtype: torch.dtype, passed: Sequence[str]) -> str:
+def unmeasured(op: str, dtype: torch.dtype, passed: Sequence[str]) -> str:
+    """The best of them by what is known of all cards."""
     order: Sequence[str] = PREFERENCE
     if op in MATRIX_OPS:
         order = ("cpp", "triton") if dtype.itemsize == 2 else ("cpp",)
