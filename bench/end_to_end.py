@@ -196,7 +196,7 @@ def side(pipe: Connection, ours: bool, case: str, threads: int, baseline: str, d
         pipe.send((time.perf_counter() - start, value))
         if what == "step":
             most = max(most, _peak(problem.device))
-        elif problem.device.type == "cuda":  # one side alone computes the product, and it is no part of a step
+        elif problem.device.type == "cuda":  # the product is no part of a step
             del work  # and its matrices
             torch.cuda.reset_peak_memory_stats(problem.device)
 
@@ -297,13 +297,16 @@ def _take_turns(
 ) -> tuple[Any, ...]:
     """Seconds of each side's steps and of the products between them, memory, launches; or an ArithmeticError."""
 
-    def ask(pipe: Connection, what: str) -> Any:
-        pipe.send(what)
+    def answer(pipe: Connection, what: str) -> Any:
         if not pipe.poll(patience):
             raise TimeoutError(
                 f"{'ours' if pipe is pipes[0] else 'the baseline'} took more than {patience:.0f} s: {what}"
             )
         return pipe.recv()
+
+    def ask(pipe: Connection, what: str) -> Any:
+        pipe.send(what)
+        return answer(pipe, what)
 
     times: tuple[list[float], list[float]] = ([], [])
     products = []
@@ -311,14 +314,19 @@ def _take_turns(
         (seconds, ours), (baseline_seconds, theirs) = (ask(pipe, "step") for pipe in pipes)
         times[0].append(seconds)
         times[1].append(baseline_seconds)
-        products.append(ask(pipes[0], "product")[0])
+        # By both in turn: whose process had the GPU last finds it as it left it.
+        products.append(ask(pipes[repeat % 2], "product")[0])
         if repeat == 0 and case.startswith("train") and _differ(ours, theirs, device):
             raise ArithmeticError(f"{case}: the losses of the first step differ: ours {ours}, baseline {theirs}")
     growth = [ask(pipe, "memory") for pipe in pipes]
+    # Last: where a machine does not let its GPU be profiled, the times still count. At once: it takes seconds.
     launches: list[int | None] = []
     for pipe in pipes:
-        try:  # last: where a machine does not let its GPU be profiled, the times still count
-            launches.append(ask(pipe, "launches"))
+        with contextlib.suppress(OSError):
+            pipe.send("launches")
+    for pipe in pipes:
+        try:
+            launches.append(answer(pipe, "launches"))
         except (EOFError, OSError):
             launches.append(None)
     for pipe in pipes:
