@@ -21,7 +21,7 @@ Measure = Annotated[
 ]
 
 PADDING = (
-    "the C++ and Triton kernels take masks and causal order, those in CUDA C++ do not: auto then takes the reference. "
+    "the C++ and Triton kernels take masks and causal order, those in CUDA C++ do not: auto then takes Triton's. "
     "On a CPU attention models leave out the padding behind a batch's longest row"
 )
 
