@@ -5,6 +5,7 @@ What can run at the same time does: a kernel's first launch is its compilation, 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -26,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 TEST_SETS = {"gpu": ["-m", "gpu", "tests"], "ops": ["tests/ops"]}
 SHARDS = {"gpu": 3, "ops": 9}
 TINY = [sys.executable, str(Path(__file__).parent / "tiny.py")]
-CHECK = [sys.executable, "-m", "trm_fast.cli", "info", "--check"]
+CHECK = [sys.executable, "-m", "trm_fast.cli", "info", "--check", "--json"]
 KERNELS = [*TINY, "--kernels"]  # in the dtypes that are compiled already, where CHECK would compile float16, too
 OWN = "========="  # in front of what compute-sanitizer itself says: torch, too, may find something not supported
 REFUSED = ("not supported", "Unable to", "No attachable process")
@@ -95,6 +96,17 @@ def ended(command: list[str], seconds: float) -> dict[str, Any]:
     return {"exit": code, "output": text}
 
 
+def self_checked(seconds: float) -> dict[str, Any]:
+    """How many kernels agree with the reference, and which do not."""
+    code, text = run(CHECK, seconds)
+    try:
+        found = json.loads(text.splitlines()[-1])["self_check"]
+    except (IndexError, KeyError, TypeError, ValueError):
+        return {"exit": code, "output": text[-1500:]}
+    wrong = [row for row in found if row["result"] != "passed"]
+    return {"exit": code, "passed": len(found) - len(wrong), "wrong": wrong}
+
+
 def sanitizer(tool: str, command: list[str], seconds: float) -> dict[str, Any]:
     program = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
     if program is None:
@@ -122,10 +134,10 @@ def main() -> None:
         f"tests {name}": partial(tests, asked.out, name, chosen, SHARDS.get(name, 2), seconds)
         for name, chosen in sets.items()
     }
-    plain = {"self-check": CHECK}
+    jobs["self-check"] = partial(self_checked, seconds)
     if asked.device == "cpu":
-        plain |= {"tiny": [*TINY, "--device", "cpu"], "every kernel": [*KERNELS, "--device", "cpu"]}
-    jobs |= {name: partial(ended, command, seconds) for name, command in plain.items()}
+        for name, command in (("tiny", TINY), ("every kernel", KERNELS)):
+            jobs[name] = partial(ended, [*command, "--device", "cpu"], seconds)
     for tool in ("memcheck", "racecheck"):
         jobs |= {f"{tool}, training": partial(sanitizer, tool, TINY, seconds)}
         jobs |= {f"{tool}, every kernel": partial(sanitizer, tool, KERNELS, seconds)}

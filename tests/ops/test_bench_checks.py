@@ -57,6 +57,15 @@ def test_verdicts_are_read_and_not_written(monkeypatch, tmp_path):
     assert json.loads(file.read_text()) == {"mlp": None}
 
 
+def test_kernels_that_disagree_are_named(monkeypatch):
+    rows = [{"op": op, "result": result} for op, result in (("mlp", "passed"), ("swiglu", "not finite"))]
+    monkeypatch.setattr(checks, "run", lambda *_: (0, "a warning\n" + json.dumps({"self_check": rows}) + "\n"))
+    assert checks.self_checked(1.0) == {"exit": 0, "passed": 1, "wrong": rows[1:]}
+    for text in ("", "took more than 1 s\nchecking", "[]"):
+        monkeypatch.setattr(checks, "run", lambda *_, text=text: (124, text))
+        assert checks.self_checked(1.0) == {"exit": 124, "output": text}
+
+
 def test_what_never_ends_is_ended():
     code, text = checks.run([sys.executable, "-c", "import time; print('here', flush=True); time.sleep(600)"], 3.0)
     assert code == 124
