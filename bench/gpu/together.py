@@ -22,8 +22,8 @@ def together(tasks: Sequence[Task], seconds: float, most: int = 14) -> dict[str,
     """
     start = time.perf_counter()
     workers = max(1, min((os.cpu_count() or 2) - 2, most))
-    context = multiprocessing.get_context("forkserver")  # torch is loaded once, before anything touches the device
-    context.set_forkserver_preload(["torch"])
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "loaded"])  # the second where PYTHONPATH names this folder
     waiting = deque(tasks)
     running: dict[Any, tuple[Any, Task]] = {}  # by the pipe that the answer comes through
     done: list[tuple[tuple[str, tuple[Any, ...]], Any]] = []
