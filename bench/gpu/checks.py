@@ -116,7 +116,8 @@ def sanitizer(tool: str, command: list[str], seconds: float) -> dict[str, Any]:
     # Its own allocator would hide what is behind a tensor's end.
     code, text = run([program, *options, *command], seconds, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
     own = [line for line in text.splitlines() if line.startswith(OWN)]
-    if refused := [line for line in own if any(sign in line for sign in REFUSED)]:
+    refused = [line for line in own if any(sign in line for sign in REFUSED)]
+    if refused := refused or [line for line in text.splitlines() if "Device not supported" in line]:
         return {"status": "skipped", "reason": refused[0]}
     if code == 124:
         return {"status": "cut short", "output": text[-1500:]}

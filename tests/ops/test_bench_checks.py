@@ -37,7 +37,8 @@ def says(monkeypatch, tmp_path):
         ("UserWarning: not supported here\n========= ERROR SUMMARY: 3 errors", 9, "errors"),
         ("Traceback\n========= ERROR SUMMARY: 0 errors", 1, "errors"),
         ("it has nothing to say", 0, "errors"),
-        ("========= Error: Device not supported\nRuntimeError", 1, "skipped"),
+        ("========= Error: No attachable process found\nRuntimeError", 1, "skipped"),
+        ("Device not supported\nRuntimeError", 1, "skipped"),
     ],
 )
 def test_what_a_memory_checker_says(says, text, code, status):
