@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 import torch
+from torch.autograd.graph import get_gradient_edge
 
 from trm_fast import ops
 from trm_fast.training import Silent, Trainer, memory
@@ -55,6 +57,25 @@ def test_measuring_disturbs_nothing() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(t, state[n]) for n, t in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("changes", [{}, {"norm_position": "pre"}, {"dtype": torch.bfloat16}, {"mixing": "attention"}])
+def test_measuring_leaves_no_graph_behind(monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]) -> None:
+    """A parameter's place in it stays on the stream that it was first used on: a step could not be captured then."""
+    model = make_model(**changes)
+    plain, places = model.loss, [get_gradient_edge(p).node for p in model.parameters()]
+
+    def loss(*arguments: Any, **options: Any) -> Any:
+        for place in places:
+            place.metadata["seen"] = True
+        places.clear()
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(model, "loss", loss)
+    with ops.use_backend("reference"):
+        bytes_per_row(model, KIND)
+    assert not places
+    assert not any(get_gradient_edge(p).node.metadata for p in model.parameters())
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,9 @@ def _counting() -> Iterator[dict[int, int]]:
 
     def pack(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
+        # Not the tensor itself: where it is an operation's own result, that would hold itself for ever, and with it the
+        # parameters' place in the graph, which belongs to the stream of now. No step on another could be captured.
+        return tensor.detach()
 
     with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield kept
