@@ -53,8 +53,14 @@ class CudaGraph:
             # Other threads (data, collectives) may talk to the device meanwhile. A capture that fails would leave its
             # stream the current one.
             graph = torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local")
-            with torch.cuda.stream(torch.cuda.current_stream()), graph:
-                function()
+            try:
+                with torch.cuda.stream(torch.cuda.current_stream()), graph:
+                    function()
+            except Exception:
+                # It would also leave the generator waiting for its end, and every random number after it an error.
+                generator = torch.cuda.default_generators[torch.cuda.current_device()]
+                generator.graphsafe_set_state(generator.clone_state())
+                raise
 
     def replay(self) -> None:
         self.graph.replay()
