@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 from trm_fast.errors import UserError
+from trm_fast.nn.capture import CudaGraph
 from trm_fast.training import RunConfig, Trainer, checkpoint
 from trm_fast.training.folder import read_metrics
-from trm_fast.training.world import ALONE, World
+from trm_fast.training.world import ALONE, World, join, leave
 
 from .small import run_config
 
@@ -158,6 +160,25 @@ def test_no_thread_outlives_the_group(tmp_path: Path) -> None:
     (tmp_path / "left.py").write_text(LEFT)
     done = torchrun(tmp_path, 2, "left.py")
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_graphs_go_before_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL's communicator is not let go while a graph holds a message of its."""
+    done: list[str] = []
+    runner = CudaGraph(torch.device("cuda"))
+    runner.graph = SimpleNamespace(reset=lambda: done.append("graph"))  # type: ignore[assignment]
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: done.append("group"))
+    leave()
+    assert done == ["graph", "group"]
+
+
+def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name, value in (("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="a GPU of its own, and this machine has 1"):
+        join("cuda")
 
 
 def test_one_process_costs_nothing() -> None:

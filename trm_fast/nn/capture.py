@@ -6,9 +6,12 @@ it can be called (``Eager``) or become one CUDA graph (``CudaGraph``); a recorde
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
+from weakref import WeakSet
 
 import torch
 
@@ -37,8 +40,11 @@ class Eager:
 class CudaGraph:
     """One graph launch a replay. Random numbers of the default generator are new ones in every replay."""
 
+    graph: torch.cuda.CUDAGraph | None = None
+
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        _made.add(self)
 
     def capture(self, function: Callable[[], None]) -> None:
         with torch.cuda.device(self.device):
@@ -50,20 +56,51 @@ class CudaGraph:
                 for _ in range(WARM_UP):
                     function()
             torch.cuda.current_stream().wait_stream(stream)
-            # Other threads (data, collectives) may talk to the device meanwhile. A capture that fails would leave its
-            # stream the current one.
-            graph = torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local")
             try:
-                with torch.cuda.stream(torch.cuda.current_stream()), graph:
+                with _capturing(self.graph, stream):
                     function()
-            except Exception:
-                # It would also leave the generator waiting for its end, and every random number after it an error.
-                generator = torch.cuda.default_generators[torch.cuda.current_device()]
-                generator.graphsafe_set_state(generator.clone_state())
+            except BaseException:
+                # torch (2.11) leaves its generator in a capture that was broken off, and no call could draw from it.
+                # One that ends well takes it out; where none does, a copy that earlier graphs do not know stands in.
+                try:
+                    with _capturing(torch.cuda.CUDAGraph(), stream):
+                        torch.zeros((), device=self.device)
+                except RuntimeError:
+                    generator = torch.cuda.default_generators[torch.cuda.current_device()]
+                    generator.graphsafe_set_state(generator.clone_state())
                 raise
 
     def replay(self) -> None:
+        assert self.graph is not None
         self.graph.replay()
+
+
+_made: WeakSet[CudaGraph] = WeakSet()
+
+
+def drop_graphs() -> None:
+    """Destroys all graphs, whoever still holds them: none can be replayed again."""
+    for runner in list(_made):
+        if runner.graph is not None:
+            runner.graph.reset()
+
+
+@contextmanager
+def _capturing(graph: Any, stream: Any) -> Iterator[None]:
+    """What is done inside becomes the graph. Other threads (data, collectives) may talk to the device meanwhile."""
+    # A capture that fails would leave its stream the current one; one in which Python's collector finds an older graph
+    # (in a cycle: a trainer of before) would fail, for destroying that is not allowed.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with (
+            torch.cuda.stream(torch.cuda.current_stream()),
+            torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
+        ):
+            yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 class Fallback:
@@ -77,10 +114,13 @@ class Fallback:
     def capture(self, function: Callable[[], None]) -> None:
         try:
             self.runner.capture(function)
-        except torch.OutOfMemoryError:
-            raise  # calling would need as much
         except RuntimeError as error:
-            self.reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+            cause: BaseException = error  # where a capture is broken off, its end fails, too, and says less
+            while isinstance(cause.__context__, RuntimeError):
+                cause = cause.__context__
+            if isinstance(cause, torch.OutOfMemoryError):
+                raise cause from None  # calling would need as much
+            self.reason = (str(cause) or type(cause).__name__).strip().splitlines()[0]
             self.runner = Eager()
             self.runner.capture(function)
 

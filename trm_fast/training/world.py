@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trm_fast.errors import UserError
+from trm_fast.nn.capture import drop_graphs
 
 
 class World:
@@ -95,7 +96,10 @@ def join(device: str) -> tuple[World, str]:
         return ALONE, device
     cuda = torch.device(device).type == "cuda"
     if cuda:
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        mine, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if mine >= there:
+            raise UserError(f"each process needs a GPU of its own, and this machine has {there}", wrong_use=True)
+        device = f"cuda:{mine}"
         torch.cuda.set_device(device)  # before the first message
     if not dist.is_initialized():
         # Its functions keep the group of the time of their import as a default, for ever; torch's compiler imports it.
@@ -108,4 +112,5 @@ def join(device: str) -> tuple[World, str]:
 def leave() -> None:
     """Ends what ``join`` began, if nobody has yet."""
     if dist.is_initialized():
+        drop_graphs()  # NCCL waits for those with its messages, for ever
         dist.destroy_process_group()
