@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
+from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
 from typing import Any
 
 import pytest
 import torch
 
 from trm_fast.nn import TRM, TRMConfig, think
-from trm_fast.nn.capture import Eager
+from trm_fast.nn.capture import Eager, Fallback
 from trm_fast.nn.fixed_step import _steps
 from trm_fast.nn.thinking import hashed_normal
 
@@ -103,6 +105,41 @@ def test_recordings_end_with_their_model() -> None:
     del model
     gc.collect()
     assert len(_steps) == known
+
+
+@pytest.mark.parametrize("runner", [Eager, Recorder])
+def test_who_thinks_with_a_model_in_turns_is_not_disturbed(runner: Any) -> None:
+    """A web page that shows two people's steps, say: both use one recording, at fixed places."""
+    model, (inputs, _) = make("mixer"), asked("mixer")
+    halves = inputs[:3], inputs[3:6]
+    want = [[now.answers for now in think(model, half, 6, halt=False)] for half in halves]
+    running = [think(model, half, 6, halt=False, runner=runner) for half in halves]
+    for step, (first, second) in enumerate(zip_longest(*running)):
+        assert torch.equal(first.answers, want[0][step])
+        assert torch.equal(second.answers, want[1][step])
+
+
+def test_who_thinks_with_a_model_in_threads_is_not_disturbed() -> None:
+    """As the tools of an MCP server do."""
+    model, (inputs, _) = make("mixer"), asked("mixer")
+
+    def confidences(row: int) -> list[float]:
+        thoughts = think(model, inputs[row : row + 1], 30, halt=False, runner=Eager)
+        return [float(now.confidence) for now in thoughts]
+
+    want = [confidences(row) for row in range(N)]
+    _steps.clear()  # they meet in its making, too
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(confidences, range(N))) == want
+
+
+def test_a_solver_without_a_graph_says_so() -> None:
+    class Unable(Recorder):
+        def capture(self, function: Any) -> None:
+            raise RuntimeError("operation not permitted")
+
+    with pytest.warns(UserWarning, match=r"without a CUDA graph: it could not be captured \(operation not permitted\)"):
+        answers(make("mixer"), "mixer", lambda: Fallback(Unable()), 64)
 
 
 def test_hashed_noise_is_normal_and_a_function_of_its_key() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import warnings
 from collections.abc import Callable, Hashable, Mapping
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, ref
@@ -10,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trm_fast.nn.block import State
-from trm_fast.nn.capture import Runner
+from trm_fast.nn.capture import Fallback, Runner
 
 if TYPE_CHECKING:
     from trm_fast.nn.model import TRM
@@ -45,22 +47,33 @@ class FixedStep:
         with torch.no_grad():
             step()
             runner.capture(step)
+        if isinstance(runner, Fallback) and runner.reason:
+            warnings.warn(
+                f"the solver runs without a CUDA graph: it could not be captured ({runner.reason})", stacklevel=2
+            )
 
     def __call__(self, given: Given) -> Given:
-        """State, answers and halting logits of the A rows given; they stay until the next call."""
+        """State, answers and halting logits of the A rows given."""
         count = len(given["inputs"])
         for name, tensor in given.items():
             self.given[name][:count].copy_(tensor)
         self.runner.replay()
-        return {name: tensor[:count] for name, tensor in self.made.items()}
+        return {name: tensor[:count].clone() for name, tensor in self.made.items()}
 
 
 _steps: WeakKeyDictionary[TRM, dict[Hashable, FixedStep]] = WeakKeyDictionary()
+_one_at_a_time = threading.RLock()
 
 
-def fixed_step(model: TRM, given: Given, capacity: int, runner: Callable[[], Runner]) -> FixedStep:
-    """A step of ``model`` for the rows given, made once for 1, 4, 16, ... rows, ``capacity`` at most: where few rows
-    are left, few are computed. A graph holds the weights' places, so other weights need another."""
+def fixed_step(model: TRM, given: Given, capacity: int, runner: Callable[[], Runner]) -> Given:
+    """State, answers and halting logits of the A rows given, by a step made once for 1, 4, 16, ... rows, ``capacity``
+    at most: where few rows are left, few are computed. A graph holds the weights' places, so other weights need
+    another. Several may think with one model in turns, or in threads: no result is a step's own memory."""
+    with _one_at_a_time:
+        return _made_for(model, given, capacity, runner)(given)
+
+
+def _made_for(model: TRM, given: Given, capacity: int, runner: Callable[[], Runner]) -> FixedStep:
     rows = 1
     while rows < len(given["inputs"]):
         rows *= 4

@@ -80,8 +80,8 @@ def think(
             answers = model.head.answers(prediction)
         else:
             given = given_of(inputs[rows], state, puzzle_rows, more)
-            made = fixed_step(model, given, capacity, runner)(given)
-            state, q, answers = State(made.get("y"), made["z"]), made["q"].clone(), made["answers"].clone()
+            made = fixed_step(model, given, capacity, runner)
+            state, q, answers = State(made.get("y"), made["z"]), made["q"], made["answers"]
         steps = steps + 1
         halted = model.config.sure(q) & (steps >= min_steps) & halt
         if accept is not None and bool(halted.any()):
