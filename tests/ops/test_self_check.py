@@ -262,6 +262,65 @@ def test_a_device_that_is_gone_is_no_kernels_fault(fresh, monkeypatch):
     assert not self_check.cache_file("cpu").exists()
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, torch.OutOfMemoryError])
+def test_a_check_that_was_broken_off_is_no_verdict(fresh, monkeypatch, error):
+    """Ctrl-C while kernels are compiled, or a card that another program fills, must not switch one off for good."""
+    found = {("rms_norm", "cpp", torch.float32): None}
+    self_check.keep_verdicts("cpu", found)
+
+    def launch(*_):
+        raise error
+
+    with monkeypatch.context() as broken:
+        broken.setattr(ops, "swiglu", launch)
+        with pytest.raises(error):
+            self_check.passed("swiglu", "cpp", torch.float32, "cpu")
+    assert self_check.kept(self_check.cache_file("cpu")) == {"rms_norm/cpp/float32": None}
+    assert self_check.passed("swiglu", "cpp", torch.float32, "cpu") is True
+
+
+# What one of several processes does: it notes that it checks, takes its time, and keeps what it found.
+CHECK = """
+import json, sys, time, torch
+from trm_fast.ops import self_check
+made = []
+def check(op, *_):
+    made.append(op)
+    print("checking", flush=True)
+    time.sleep(0.5)
+self_check.check = check
+known = [self_check.passed(op, "cpp", torch.float32, "cpu") for op in ("swiglu", "rms_norm", "stablemax")]
+print(json.dumps([known, made]))
+"""
+
+
+def test_several_processes_check_each_kernel_once(tmp_path):
+    """As those that torchrun starts at once: one in the middle of a check has not died of it."""
+    environ = os.environ | {"PYTHONPATH": str(Path(ops.__file__).parents[2]), "XDG_CACHE_HOME": str(tmp_path)}
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", CHECK], env=environ, cwd="/", stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    first = start()
+    assert first.stdout.readline() == "checking\n"
+    processes = [first, start(), start()]
+    results = [json.loads(process.communicate(timeout=120)[0].splitlines()[-1]) for process in processes]
+    assert [known for known, _ in results] == [[True] * 3] * 3
+    assert sorted(op for _, made in results for op in made) == ["rms_norm", "stablemax", "swiglu"]
+
+
+def test_a_process_checks_on_its_own_card(monkeypatch):
+    """The first one of its kind may be another process's, or full."""
+    names = ["A", "B", "A", "A"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(names))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda card: names[torch.device("cuda", card).index])
+    for current, cards in ((0, [0, 1]), (2, [2, 1]), (1, [0, 1])):
+        monkeypatch.setattr(torch.cuda, "current_device", lambda current=current: current)
+        assert [card.index for card in self_check._cards("cuda")] == cards
+
+
 def test_what_cannot_be_timed_is_no_winner_and_loses_no_other(native, fresh, monkeypatch):
     def milliseconds(op, name, *_):
         if (op, name) == ("swiglu", "cpp"):

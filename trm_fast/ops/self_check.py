@@ -24,6 +24,7 @@ from torch import Tensor
 
 from trm_fast.ops import backend, reference
 from trm_fast.ops.check_cases import CASES, Results
+from trm_fast.ops.one_process import one_process
 
 UNFINISHED = "its check never finished"
 
@@ -63,6 +64,8 @@ def check(op: str, name: str, dtype: torch.dtype, device: torch.device) -> str |
                 undisturbed.enter_context(torch.cuda.device(device))
                 torch.cuda.set_sync_debug_mode("default")
             return _compare(op, name, dtype, device)
+    except torch.OutOfMemoryError:
+        raise  # someone else has the memory: that says nothing of the kernel
     except Exception as error:  # a launch that fails says so in many ways; what matters is that the kernel stays off
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     finally:
@@ -104,7 +107,10 @@ def passed(op: str, name: str, dtype: torch.dtype, device: str) -> bool | None:
     if key not in results:
         if device == "cuda" and torch.cuda.is_current_stream_capturing():
             return None
-        _check_and_keep(op, name, dtype, device)
+        with one_process(cache_file(device)):
+            results.update(_found(device) | results)  # what another has checked since
+            if key not in results:
+                _check_and_keep(op, name, dtype, device)
     return results[key] is None
 
 
@@ -122,22 +128,24 @@ def check_all(device: str) -> Iterator[tuple[str, str, str, str | None]]:
         for name, dtypes in backends.items():
             for dtype in dtypes:
                 if backend.unavailable(op, name, device, dtype) is None:
-                    yield op, name, str(dtype).removeprefix("torch."), _check_and_keep(op, name, dtype, device)
+                    with one_process(cache_file(device)):
+                        wrong = _check_and_keep(op, name, dtype, device)
+                    yield op, name, str(dtype).removeprefix("torch."), wrong
 
 
 def _check_and_keep(op: str, name: str, dtype: torch.dtype, device: str) -> str | None:
     key, results = _key(op, name, dtype), _results(device)
     _must_be_alive(device)
     results[key] = UNFINISHED  # what a kernel leaves behind that takes the process with it
-    keep(cache_file(device), results)
+    _keep(device, key)
     try:
         found = [check(op, name, dtype, card) for card in _cards(device)]
-    except KeyboardInterrupt:  # a person's impatience is no verdict
+    except BaseException:  # interrupted, say: another time
         del results[key]
-        keep(cache_file(device), results)
+        _keep(device, key)
         raise
     results[key] = next(filter(None, found), None)
-    keep(cache_file(device), results)
+    _keep(device, key)
     if results[key]:
         warnings.warn(
             f"the {name} kernel of {op} for {dtype} is switched off: it disagrees with the reference on "
@@ -155,8 +163,17 @@ def _must_be_alive(device: str) -> None:
 
 def keep_verdicts(device: str, verdicts: Mapping[tuple[str, str, torch.dtype], str | None]) -> None:
     """Takes what other processes found by ``check``: (op, backend, dtype) -> what is wrong, or None."""
-    _results(device).update({_key(*which): wrong for which, wrong in verdicts.items()})
-    keep(cache_file(device), _results(device))
+    found = {_key(*which): wrong for which, wrong in verdicts.items()}
+    _results(device).update(found)
+    with one_process(cache_file(device)):
+        _keep(device, *found)
+
+
+def _keep(device: str, *keys: str) -> None:
+    """Writes these rows; the file may know more of others than this process."""
+    results, found = _results(device), _found(device)
+    rows = {key: results[key] for key in keys if key in results}
+    keep(cache_file(device), {key: found[key] for key in found if key not in keys} | rows)
 
 
 def _key(op: str, name: str, dtype: torch.dtype) -> str:
@@ -164,10 +181,11 @@ def _key(op: str, name: str, dtype: torch.dtype) -> str:
 
 
 def _cards(device: str) -> list[torch.device]:
-    """One device of each name."""
+    """One device of each name: the current one where it will do, as others may be another process's."""
     if device != "cuda":
         return [torch.device(device)]
-    by_name = {torch.cuda.get_device_name(i): i for i in reversed(range(torch.cuda.device_count()))}
+    last = [*reversed(range(torch.cuda.device_count())), torch.cuda.current_device()]
+    by_name = {torch.cuda.get_device_name(i): i for i in last}
     return [torch.device("cuda", by_name[name]) for name in sorted(by_name)]
 
 
@@ -201,8 +219,12 @@ def cache_file(device: str) -> Path:
 @functools.cache
 def _results(device: str) -> dict[str, str | None]:
     """Key -> what is wrong, or None; one dictionary a process, filled from the file."""
-    found = kept(cache_file(device))
-    return {key: value for key, value in found.items() if value is None or isinstance(value, str)}
+    with one_process(cache_file(device)):
+        return _found(device)
+
+
+def _found(device: str) -> dict[str, str | None]:
+    return {k: value for k, value in kept(cache_file(device)).items() if value is None or isinstance(value, str)}
 
 
 def kept(path: Path) -> dict[str, Any]:
