@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from trm_fast.training import preset_names
 
@@ -92,6 +93,45 @@ def test_only_a_gpu_without_measured_kernels_is_pointed_out(
         _announce(make_config(read_preset("sudoku-4x4"), "sudoku-4x4"), device, "sudoku-4x4")
         said = capsys.readouterr().err
         assert ("info --measure" in said and "A card" in said) is told, (device, known, said)
+
+
+def test_a_gpu_becomes_the_current_one_and_is_announced_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from trm_fast.cli.console import pick_device
+    from trm_fast.ops import self_check
+
+    made: list[str] = []
+    current: list[str] = []
+    cache = tmp_path / "card.json"
+    monkeypatch.setattr(self_check, "cache_file", lambda device: cache)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "A card")
+    monkeypatch.setattr("torch.cuda.set_device", lambda device: current.append(str(device)))
+    monkeypatch.setattr("torch.empty", lambda size, device: made.append(str(device)))
+    assert (pick_device("cuda:1"), made, current) == ("cuda:1", ["cuda:1"], ["cuda:1"])
+    assert "first use of this A card" in capsys.readouterr().err
+    # One of several processes: it has yet to find its own.
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("RANK", "1")
+    assert (pick_device("cuda"), pick_device("auto"), len(made), len(current)) == ("cuda", "cuda", 1, 1)
+    monkeypatch.setenv("RANK", "0")
+    cache.touch()
+    pick_device("cuda")
+    assert not capsys.readouterr().err
+
+
+def test_a_device_without_enough_memory_is_no_mistake_of_the_program(
+    run, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.\nMore.")
+
+    monkeypatch.setattr("trm_fast.inference.Solver.run", full)
+    result = run("eval", trained)
+    assert result.code == 1
+    assert result.err.splitlines()[0] == "error: CUDA out of memory. Tried to allocate 20 GiB."
+    assert "--batch-size" in result.err
 
 
 def test_no_graph_is_kept_with_the_run(run, tmp_path: Path) -> None:

@@ -8,13 +8,16 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from trm_fast.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 # No markup: file names and messages may hold square brackets.
 out = Console(highlight=False, markup=False)
@@ -49,15 +52,33 @@ def pick_device(name: str) -> str:
     """``auto`` resolved, anything else checked."""
     import torch
 
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+    known = name == "auto"
+    if known:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        # One of several processes has yet to find its GPU: to touch the first one would take memory there.
+        if not known and not (device.type == "cuda" and "LOCAL_RANK" in os.environ):
+            torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"--device {name} can't be used here: {reason}", wrong_use=True) from None
+    if device.type == "cuda" and torch.cuda.is_available():
+        _met(device)
     return name
+
+
+def _met(device: torch.device) -> None:
+    """Makes a GPU the current one, so that nothing is done on another; says so where its kernels are not known yet."""
+    import torch
+
+    from trm_fast.ops import self_check
+
+    if device.index is not None:
+        torch.cuda.set_device(device)
+    if os.environ.get("RANK", "0") == "0" and not self_check.cache_file("cuda").exists():
+        name = torch.cuda.get_device_name(device)
+        err.print(f"first use of this {name}: its kernels are compiled and checked, once; that takes a while")
 
 
 def step_number(text: str | None) -> int | None:

@@ -69,6 +69,8 @@ def main() -> None:
         if os.environ.get("TRM_FAST_DEBUG"):
             raise
         text = (str(error) or type(error).__name__).splitlines()[0]
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, of a device
+            _fail(f"{text}\nA smaller --batch-size needs less, in training --set training.recompute=latent.", 1)
         _fail(f"a mistake of the program ({type(error).__name__}): {text}\nTRM_FAST_DEBUG=1 shows where.", 1)
 
 

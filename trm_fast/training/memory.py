@@ -47,13 +47,13 @@ def bytes_per_row(model: TRM, kind: Examples) -> int:
 
 def _bytes_of_application(model: TRM, count: int) -> int:
     h = model.net.read(model.initial_state(count)).detach().clone().requires_grad_()
-    with _counting() as kept:
+    with _counting(h.device) as kept:
         application(model.net, h, None, model.config)
         return sum(kept.values())
 
 
 @contextmanager
-def _counting() -> Iterator[dict[int, int]]:
+def _counting(device: torch.device) -> Iterator[dict[int, int]]:
     """Bytes that autograd keeps, by storage; random numbers that are drawn meanwhile are drawn again."""
     kept: dict[int, int] = {}
 
@@ -63,14 +63,15 @@ def _counting() -> Iterator[dict[int, int]]:
         # parameters' place in the graph, which belongs to the stream of now. No step on another could be captured.
         return tensor.detach()
 
-    with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    drawn = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with drawn, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield kept
 
 
 def _bytes_kept(model: TRM, kind: Examples, count: int) -> int:
     rows = empty_rows(kind, count, model.z_init.device)
     inputs, labels, ids = (rows.pop(name) for name in ("inputs", "labels", "puzzle_ids"))
-    with model.with_static_shapes(), _counting() as kept:  # of full length: these rows are all padding
+    with model.with_static_shapes(), _counting(inputs.device) as kept:  # of full length: these rows are all padding
         out = model(inputs, model.initial_state(count), model.puzzle_rows(ids, count), **rows)
         model.loss(out, labels, **rows)
         return sum(kept.values())
