@@ -104,12 +104,14 @@ def _first_wrong(kernel: Results, plain: Results, truth: Results) -> str | None:
 def passed(op: str, name: str, dtype: torch.dtype, device: str) -> bool | None:
     """Whether a kernel may be taken; checks it where that was not done. None inside a graph's capture, if not known."""
     key, results = _key(op, name, dtype), _results(device)
-    if key not in results:
+    if results.get(key, UNFINISHED) == UNFINISHED:
         if device == "cuda" and torch.cuda.is_current_stream_capturing():
             return None
-        with one_process(cache_file(device)):
-            results.update(_found(device) | results)  # what another has checked since
-            if key not in results:
+        with one_process(_lock(device, key)):  # nobody is in the middle of it
+            found = _found(device)
+            if key in found:
+                results[key] = found[key]
+            else:
                 _check_and_keep(op, name, dtype, device)
     return results[key] is None
 
@@ -128,7 +130,7 @@ def check_all(device: str) -> Iterator[tuple[str, str, str, str | None]]:
         for name, dtypes in backends.items():
             for dtype in dtypes:
                 if backend.unavailable(op, name, device, dtype) is None:
-                    with one_process(cache_file(device)):
+                    with one_process(_lock(device, _key(op, name, dtype))):
                         wrong = _check_and_keep(op, name, dtype, device)
                     yield op, name, str(dtype).removeprefix("torch."), wrong
 
@@ -165,15 +167,20 @@ def keep_verdicts(device: str, verdicts: Mapping[tuple[str, str, torch.dtype], s
     """Takes what other processes found by ``check``: (op, backend, dtype) -> what is wrong, or None."""
     found = {_key(*which): wrong for which, wrong in verdicts.items()}
     _results(device).update(found)
-    with one_process(cache_file(device)):
-        _keep(device, *found)
+    _keep(device, *found)
 
 
 def _keep(device: str, *keys: str) -> None:
     """Writes these rows; the file may know more of others than this process."""
-    results, found = _results(device), _found(device)
+    results = _results(device)
     rows = {key: results[key] for key in keys if key in results}
-    keep(cache_file(device), {key: found[key] for key in found if key not in keys} | rows)
+    with one_process(_lock(device, "file")):
+        others = {key: wrong for key, wrong in _found(device).items() if key not in keys}
+        keep(cache_file(device), others | rows)
+
+
+def _lock(device: str, what: str) -> Path:
+    return cache_folder() / "locks" / f"{cache_file(device).stem}-{what.replace('/', '-')}"
 
 
 def _key(op: str, name: str, dtype: torch.dtype) -> str:
@@ -184,8 +191,9 @@ def _cards(device: str) -> list[torch.device]:
     """One device of each name: the current one where it will do, as others may be another process's."""
     if device != "cuda":
         return [torch.device(device)]
-    last = [*reversed(range(torch.cuda.device_count())), torch.cuda.current_device()]
-    by_name = {torch.cuda.get_device_name(i): i for i in last}
+    count = torch.cuda.device_count()
+    cards = [*reversed(range(count)), torch.cuda.current_device()] if count else []
+    by_name = {torch.cuda.get_device_name(i): i for i in cards}
     return [torch.device("cuda", by_name[name]) for name in sorted(by_name)]
 
 
@@ -219,8 +227,7 @@ def cache_file(device: str) -> Path:
 @functools.cache
 def _results(device: str) -> dict[str, str | None]:
     """Key -> what is wrong, or None; one dictionary a process, filled from the file."""
-    with one_process(cache_file(device)):
-        return _found(device)
+    return _found(device)
 
 
 def _found(device: str) -> dict[str, str | None]:
