@@ -98,6 +98,26 @@ def test_table_gives_a_reason_for_every_backend():
         assert row.reasons[row.backend] == "available"
 
 
+def test_what_triton_needs_to_launch_a_kernel_is_said(monkeypatch, tmp_path):
+    """Not found out by its self-check, which would keep that for a wrong kernel."""
+    monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(backend, "INTERPRETED", False)
+    monkeypatch.setattr(backend.sys, "platform", "linux")
+    for name in ("CC", "CPATH", "C_INCLUDE_PATH"):
+        monkeypatch.delenv(name, raising=False)
+
+    def missing():
+        return backend._triton_missing.__wrapped__()
+
+    monkeypatch.setattr(backend.shutil, "which", lambda name: None)
+    assert "C compiler" in missing()
+    monkeypatch.setattr(backend.shutil, "which", {"gcc": None, "clang": "/usr/bin/clang"}.get)
+    monkeypatch.setattr(backend.sysconfig, "get_path", lambda *_: str(tmp_path))
+    assert f"no {tmp_path / 'Python.h'}" in missing()
+    (tmp_path / "Python.h").touch()
+    assert missing() is None
+
+
 @pytest.mark.parametrize("cap", ["portable", "avx2", "avx512", "avx512bf16"])
 def test_cpu_path_is_capped_by_the_environment(native, cap):
     best = python("from trm_fast import ops; print(ops.cpu_path())", TRM_FAST_CPU="").stdout.strip()

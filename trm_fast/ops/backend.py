@@ -13,6 +13,9 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import shutil
+import sys
+import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -135,7 +138,20 @@ def unavailable(op: str, backend: str, device: str, dtype: torch.dtype) -> str |
 
 @functools.cache
 def _triton_missing() -> str | None:
-    return None if importlib.util.find_spec("triton") else "triton is not installed (pip install triton; on Linux)"
+    """Why Triton can launch nothing in this process. It compiles the launcher of each kernel as an extension module."""
+    if not importlib.util.find_spec("triton"):
+        return "triton is not installed (pip install triton; on Linux)"
+    if INTERPRETED or sys.platform != "linux":
+        return None
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "Triton's kernels need a C compiler for their launchers: install gcc, or set CC"
+    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")  # as Triton does, for Debian
+    header = Path(sysconfig.get_path("include", scheme)) / "Python.h"
+    if not (header.exists() or os.environ.get("CPATH") or os.environ.get("C_INCLUDE_PATH")):
+        return (
+            f"Triton's kernels need Python's headers for their launchers, and there is no {header}: install python3-dev"
+        )
+    return None
 
 
 def _rebuild() -> None:
