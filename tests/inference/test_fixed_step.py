@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from trm_fast import ops
 from trm_fast.nn import TRM, TRMConfig, think
 from trm_fast.nn.capture import Eager, Fallback
 from trm_fast.nn.fixed_step import _steps
@@ -93,6 +94,28 @@ def test_a_recording_is_used_again_and_follows_its_weights() -> None:
     torch.testing.assert_close(changed[0]["confidence"], answers(model, "mixer", None, 64)[0]["confidence"])
     assert all(key[0] == next(iter(_steps[model]))[0] for key in _steps[model])
     del changed
+
+
+def test_a_recording_is_of_one_depth_and_one_choice_of_kernels() -> None:
+    made: list[Recorder] = []
+
+    def recorder() -> Recorder:
+        made.append(Recorder())
+        return made[-1]
+
+    model = make("mixer")
+    answers(model, "mixer", recorder, 64)
+    shallow, count = model.config, len(made)
+    model.config = shallow.model_copy(update={"T_cycles": 1})
+    changed = answers(model, "mixer", recorder, 64)
+    assert len(made) > count
+    torch.testing.assert_close(changed[0]["confidence"], answers(model, "mixer", None, 64)[0]["confidence"])
+    model.config, count = shallow, len(made)
+    answers(model, "mixer", recorder, 64)
+    assert len(made) == count
+    with ops.use_backend("reference"):
+        answers(model, "mixer", recorder, 64)
+    assert len(made) > count
 
 
 def test_recordings_end_with_their_model() -> None:

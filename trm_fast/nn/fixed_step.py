@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trm_fast.nn.block import State
 from trm_fast.nn.capture import Fallback, Runner
+from trm_fast.ops import backend
 
 if TYPE_CHECKING:
     from trm_fast.nn.model import TRM
@@ -67,8 +68,11 @@ _one_at_a_time = threading.RLock()
 
 def fixed_step(model: TRM, given: Given, capacity: int, runner: Callable[[], Runner]) -> Given:
     """State, answers and halting logits of the A rows given, by a step made once for 1, 4, 16, ... rows, ``capacity``
-    at most: where few rows are left, few are computed. A graph holds the weights' places, so other weights need
-    another. Several may think with one model in turns, or in threads: no result is a step's own memory."""
+    at most: where few rows are left, few are computed.
+
+    A graph holds the weights' places, the depth of recursion and the kernels that were taken: where these are others,
+    so is the graph. Several may think with one model in turns, or in threads: no result is a step's own memory.
+    """
     with _one_at_a_time:
         return _made_for(model, given, capacity, runner)(given)
 
@@ -83,7 +87,7 @@ def _made_for(model: TRM, given: Given, capacity: int, runner: Callable[[], Runn
     known = _steps.setdefault(model, {})
     if known and next(iter(known))[0] != places:  # type: ignore[index]
         known.clear()
-    key = (places, rows, shapes, runner)
+    key = (places, rows, shapes, runner, model.config, model.training, backend.requested())
     if key not in known:
         known[key] = FixedStep(model, given, rows, runner())
     return known[key]

@@ -154,6 +154,11 @@ def _triton_missing() -> str | None:
     return None
 
 
+def requested() -> tuple[str, ...]:
+    """What each op was asked to take: what is recorded under one request is not what another would do."""
+    return tuple(_requested.values())
+
+
 def _rebuild() -> None:
     _table.clear()
     _spare.clear()
