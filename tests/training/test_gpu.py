@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from trm_fast.inference import Solver
 from trm_fast.nn import AdamATan2
+from trm_fast.nn.capture import WARM_UP
 from trm_fast.tasks.base import Examples
 from trm_fast.training import Trainer, TrainStep
-from trm_fast.training.capture import CudaGraph, Eager, Runner
+from trm_fast.training.capture import CudaGraph, Eager, Fallback, Runner
 from trm_fast.training.folder import read_metrics
 
 from .small import Source, Values, make_model, run_config, training_config
@@ -117,6 +119,77 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(tmp_path: Path) -> None:
     Trainer.resume(runs[1], config=run_config(steps=40), device="cuda").train()
     losses = [[r["loss"] for r in read_metrics(out) if "loss" in r] for out in runs]
     assert losses[0] == losses[1]
+
+
+def test_evaluating_between_replays_changes_nothing(tmp_path: Path) -> None:
+    """It captures graphs of its own, empties torch's caches, and its weights are those that the replays write."""
+    losses = []
+    for every in (0, 4):
+        out = tmp_path / str(every)
+        Trainer(run_config(steps=20, eval_every=every), out, device="cuda").train()
+        losses.append([r["loss"] for r in read_metrics(out) if "loss" in r])
+    assert losses[0] == losses[1]
+
+
+def test_a_capture_that_fails_says_why_and_leaves_the_device_usable() -> None:
+    runner, x = Fallback(CudaGraph(torch.device("cuda"))), torch.zeros((), device="cuda")
+
+    def drawn() -> None:
+        x.copy_(torch.rand((), device="cuda"))
+        x.item()  # waits for the device
+
+    runner.capture(drawn)
+    assert "capturing" in str(runner.reason)
+    seen = set()
+    for _ in range(3):
+        runner.replay()
+        seen.add(x.item())
+    assert len(seen) == 3, "calls draw anew"
+    other = CudaGraph(torch.device("cuda"))
+    other.capture(lambda: fill(x))
+    other.replay()
+    assert x.item() not in seen
+
+
+def fill(x: torch.Tensor) -> None:
+    x.uniform_()
+
+
+def test_an_older_graph_in_a_cycle_does_not_break_a_capture() -> None:
+    x, calls = torch.zeros((), device="cuda"), Counter[str]()
+    old = CudaGraph(torch.device("cuda"))
+    old.capture(lambda: fill(x))
+    held: list[Any] = [[old]]
+    held[0].append(held[0])
+    del old
+
+    def busy() -> None:
+        calls["all"] += 1
+        if calls["all"] == WARM_UP + 1:  # inside the capture nobody holds it any more
+            held.clear()
+        _ = [[] for _ in range(100_000)]  # enough for Python's collector to look for cycles
+        fill(x)
+
+    graph = CudaGraph(torch.device("cuda"))
+    graph.capture(busy)
+    before = x.item()
+    graph.replay()
+    assert x.item() != before
+
+
+def test_threads_that_solve_with_one_model_do_not_meet() -> None:
+    config = run_config()
+    task = config.make_task()
+    asked = task.dataset(config.data, 0).test
+    model = make_model(vocab_size=task.vocab_size, seq_len=task.seq_len, dtype=torch.bfloat16).to("cuda").eval()
+
+    def answer(row: int) -> bytes:
+        solved = Solver(model, task, batch_size=4, halt=False).run(asked.take(slice(row, row + 1)))
+        return bytes(solved.solution.tobytes())
+
+    want = [answer(row) for row in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(answer, range(4))) == want
 
 
 def test_a_graph_answers_as_calls_do() -> None:
