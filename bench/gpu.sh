@@ -9,12 +9,12 @@
 #   d  the solver: throughput, latency                         2
 #   e  a training run, goes on when called again               8   (-- --minutes 6 --preset sudoku-fast)
 #
-# Needs Python 3.10 or later, torch and Triton, and a checkout with its kernels built (trm_fast/_C*.so). What else the
-# package imports may lie as wheels in bench/gpu/wheels (bench/gpu/collect.sh fetches them); nothing is downloaded here.
-# JSON goes to DIR (gpu-results by default), and what part c measured to bench/results, too. DATA is a folder with
-# extreme_train_1k.csv.gz and hard_test.csv.gz. First, once a build, the Triton kernels' block sizes are chosen for this
-# card (bench/tune.py; DIR/configs.json, DIR/tune.json), then all kernels are compiled, checked and timed: those minutes,
-# up to 170 seconds, are the first part's.
+# Needs Python 3.10 or later, torch and Triton, a C compiler and Python's headers for Triton's launchers, and a checkout
+# with its kernels built (trm_fast/_C*.so). What else the package imports may lie as wheels in bench/gpu/wheels
+# (bench/gpu/collect.sh fetches them); nothing is downloaded here. JSON goes to DIR (gpu-results by default), and what
+# part c measured to bench/results, too. DATA is a folder with extreme_train_1k.csv.gz and hard_test.csv.gz. First, once a
+# build, the Triton kernels' block sizes are chosen for this card (bench/tune.py; DIR/configs.json, DIR/tune.json), then
+# all kernels are compiled, checked and timed: those minutes, up to 170 seconds, are the first part's.
 #
 #   bash bench/gpu.sh --self-test [--out DIR] [--data DIR]     every part on the CPU at small sizes: no typo waits for a GPU
 set -uo pipefail
