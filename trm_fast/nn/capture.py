@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Protocol
 from weakref import WeakSet
@@ -62,6 +62,8 @@ class CudaGraph:
             except BaseException:
                 # torch (2.11) leaves its generator in a capture that was broken off, and no call could draw from it.
                 # One that ends well takes it out; where none does, a copy that earlier graphs do not know stands in.
+                # Its allocator goes on asking the graph what belongs to it.
+                _broken.append(self.graph)
                 try:
                     with _capturing(torch.cuda.CUDAGraph(), stream):
                         torch.zeros((), device=self.device)
@@ -76,6 +78,7 @@ class CudaGraph:
 
 
 _made: WeakSet[CudaGraph] = WeakSet()
+_broken: list[torch.cuda.CUDAGraph] = []
 
 
 def drop_graphs() -> None:
