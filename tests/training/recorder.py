@@ -48,6 +48,9 @@ class Recorder:
         with torch.no_grad():
             for operation, args, kwargs, made in self.tape:
                 results = tree_leaves(operation(*args, **kwargs))
+                for message in results:
+                    if isinstance(message, torch.ScriptObject):  # to other processes: on a GPU the stream waits for it
+                        message.wait()
                 for place, tensor in made:
                     tensor.copy_(results[place])
 

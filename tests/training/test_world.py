@@ -135,6 +135,52 @@ def test_a_shared_step_is_the_step_of_the_whole_batch(count: int, tmp_path: Path
     assert f"steps agree in {count}" in done.stdout
 
 
+REPLAYS = """
+import sys
+sys.path.append(sys.argv[1])
+import numpy as np, torch
+from tests.training.recorder import Recorder
+from tests.training.small import Source, make_model, training_config
+from trm_fast.nn import AdamATan2
+from trm_fast.training import TrainStep
+from trm_fast.training.capture import Eager
+from trm_fast.training.world import join, leave
+
+MODELS = [
+    {"prefix_tokens": 2, "puzzle_embedding_size": 12, "num_puzzles": 4},
+    {"mixing": "attention", "positions": "rope", "state": "single"},
+]
+world, device = join("cpu")
+for changes in MODELS:
+    steps = []
+    for runner in (Eager(), Recorder()):
+        model = make_model(**changes)
+        config = training_config(batch_size=8, clip_norm=0.5, puzzle_learning_rate=0.02)
+        optimizer = AdamATan2(model.parameters(), 0.0, weight_decay=0.1, ema_decay=0.9)
+        steps.append(TrainStep(model, optimizer, config, Source(), parts=2, world=world, runner=runner))
+    assert sum("c10d" in str(row[0]) for row in runner.tape) == (4 if "prefix_tokens" in changes else 2)
+    rng = np.random.default_rng(0)
+    for number in range(1, 13):
+        minimum = rng.integers(0, 4, 8).astype(np.int32)
+        for step in steps:
+            step.run(0.01 / number, minimum)
+        for a, b in zip(*(step.tensors() for step in steps)):
+            assert torch.equal(a.nan_to_num(), b.nan_to_num()), number
+    assert 8 < int(steps[0].pool.taken) < 96
+if world.writes:
+    print("replays are steps")
+leave()
+"""
+
+
+def test_a_shared_step_replays_bit_for_bit(tmp_path: Path) -> None:
+    """Its messages are part of the recording, as NCCL's are of a graph."""
+    (tmp_path / "replays.py").write_text(REPLAYS)
+    done = torchrun(tmp_path, 2, "replays.py", str(ROOT))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "replays are steps" in done.stdout
+
+
 LEFT = """
 import glob, os
 import torch
