@@ -18,7 +18,7 @@ from trm_fast import ops
 from trm_fast.errors import UserError
 from trm_fast.inference import Solver, evaluate
 from trm_fast.nn import TRM
-from trm_fast.training import Silent, Trainer, checkpoint
+from trm_fast.training import Silent, Trainer, TrainStep, checkpoint
 from trm_fast.training.folder import read_metrics
 
 from .small import KillAt, Killed, run_config
@@ -258,3 +258,31 @@ def test_kernels_learn_as_the_reference_does(tmp_path: Path) -> None:
     assert want[-1] < 0.8 * want[0]
     assert np.allclose(got[:2], want[:2], rtol=1e-3)
     assert np.allclose(got, want, rtol=0.05)
+
+
+def test_seconds_are_those_of_training_and_all_of_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On a device that takes a second a step, and does them when it is waited for."""
+    now, behind = [0.0], [0]
+    run, solve = TrainStep.run, Solver.run
+
+    def sent(self: TrainStep, *arguments: Any) -> None:
+        behind[0] += 1
+        run(self, *arguments)
+
+    def wait(self: TrainStep) -> None:
+        now[0] += behind[0]
+        behind[0] = 0
+
+    def solved(self: Solver, *arguments: Any, **options: Any) -> Any:
+        now[0] += 100
+        return solve(self, *arguments, **options)
+
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    monkeypatch.setattr(TrainStep, "run", sent)
+    monkeypatch.setattr(TrainStep, "wait", wait)
+    monkeypatch.setattr(Solver, "run", solved)
+    summary = Trainer(run_config(steps=11, eval_every=4, checkpoint_every=6), tmp_path / "run").train()
+    assert summary["seconds"] == 11
+    assert now[0] == 311
+    resumed = Trainer.resume(tmp_path / "run", config=run_config(steps=30, eval_every=0, checkpoint_every=100))
+    assert resumed.train(minutes=1e-9)["seconds"] == 11, "over before the first step"

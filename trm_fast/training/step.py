@@ -94,6 +94,11 @@ class TrainStep:
         self.runner.replay()
         self.pool.sent()
 
+    def wait(self) -> None:
+        """Until the device has done all steps."""
+        if self.numbers.is_cuda:
+            torch.cuda.synchronize(self.numbers.device)
+
     def peek_totals(self) -> dict[str, float]:
         """Sums over all rows of all steps, and over the rows that finished, since the last ``read_totals``."""
         return dict(zip(TOTALS, self.world.sum_(self.totals.clone()).tolist(), strict=True))

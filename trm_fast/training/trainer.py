@@ -177,18 +177,24 @@ class Trainer:
             while self.step < training.steps and not self._over(stopped.is_set(), deadline):
                 self._one_step()
                 evaluation = None
+                last, saves = self.step == training.steps, self.step % training.checkpoint_every == 0
+                due = training.eval_every and self.step % training.eval_every == 0
+                tests = len(self.dataset.test) and (last or due)
+                if tests or saves:
+                    self.step_function.wait()  # a GPU is some steps behind: their time is training's
                 now = time.perf_counter()
                 self.seconds, clock = self.seconds + now - clock, now
-                if self.step % training.log_every == 0 or self.step == training.steps:
+                if last or self.step % training.log_every == 0:
                     self._log()
                 self.reporter.stepped(self.step)
-                last = self.step == training.steps
-                if len(self.dataset.test) and (last or (training.eval_every and self.step % training.eval_every == 0)):
+                if tests:
                     evaluation = self._evaluate_and_log()
-                if self.step % training.checkpoint_every == 0:
+                if saves:
                     self.save()
-                if evaluation or self.step % training.checkpoint_every == 0:
+                if tests or saves:
                     clock = time.perf_counter()  # the rate is that of training alone
+            self.step_function.wait()
+            self.seconds += time.perf_counter() - clock
             interrupted = any(self.world.objects(stopped.is_set())) and self.step < training.steps
             if not interrupted and evaluation is None and len(self.dataset.test):
                 evaluation = self._evaluate_and_log()
