@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -120,6 +122,39 @@ def test_a_check_that_took_the_process_with_it_has_failed(monkeypatch, tmp_path)
         self_check.passed("swiglu", "cpp", torch.float32, "cpu")
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
     assert self_check.kept(self_check.cache_file("cpu")) == {"swiglu/cpp/float32": self_check.UNFINISHED}
+
+
+def test_a_check_that_a_time_limit_ended_has_not_failed(monkeypatch, tmp_path):
+    """As by ``timeout``, while a kernel compiles."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(self_check, "_results", lambda _, found={}: found)
+    monkeypatch.setattr(self_check, "check", lambda *_: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(60))
+    child = os.fork()
+    if child == 0:
+        try:
+            self_check.passed("swiglu", "cpp", torch.float32, "cpu")
+        except SystemExit as end:
+            os._exit(int(str(end)))
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signal.SIGTERM
+    assert self_check.kept(self_check.cache_file("cpu")) == {}
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_what_auto_settled_stays_while_another_op_is_checked(monkeypatch):
+    """Compiled later, an op that was forgotten would get the reference."""
+    row = ("mlp", "cuda", torch.bfloat16)
+    monkeypatch.setattr(backend, "_table", {row: "triton"})
+    monkeypatch.setattr(backend, "_spare", {row: "triton"})
+    with ops.use_backend("auto"):
+        with ops.use_backend("reference", ops=["swiglu"]):
+            assert backend._table[row] == "triton"
+        assert backend._table[row] == "triton"
+        with ops.use_backend("reference", ops=["mlp"]):  # its own check, or a measurement
+            assert row not in backend._table
+        assert row not in backend._table
+    monkeypatch.undo()
+    backend._rebuild()
 
 
 def test_no_check_inside_a_capture(monkeypatch):

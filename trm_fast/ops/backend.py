@@ -160,8 +160,11 @@ def requested() -> tuple[str, ...]:
 
 
 def _rebuild() -> None:
-    _table.clear()
-    _spare.clear()
+    """What auto settled stays: an op that is compiled later must find it, though another one was checked meanwhile."""
+    for row in [row for row in _table if row not in _spare or _requested[row[0]] != "auto"]:
+        del _table[row]
+    for row in [row for row in _spare if row not in _table]:
+        del _spare[row]
     for op, backends in KERNELS.items():
         requested = _requested[op]
         for backend in AUTO if requested == "auto" else (requested,):

@@ -14,6 +14,9 @@ import json
 import os
 import platform
 import re
+import signal
+import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -141,7 +144,8 @@ def _check_and_keep(op: str, name: str, dtype: torch.dtype, device: str) -> str 
     results[key] = UNFINISHED  # what a kernel leaves behind that takes the process with it
     _keep(device, key)
     try:
-        found = [check(op, name, dtype, card) for card in _cards(device)]
+        with _stoppable():
+            found = [check(op, name, dtype, card) for card in _cards(device)]
     except BaseException:  # interrupted, say: another time
         del results[key]
         _keep(device, key)
@@ -155,6 +159,19 @@ def _check_and_keep(op: str, name: str, dtype: torch.dtype, device: str) -> str 
             stacklevel=2,
         )
     return results[key]
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM (a time limit, while a kernel compiles) is an exception inside, or it would look like a crash."""
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _must_be_alive(device: str) -> None:

@@ -115,7 +115,8 @@ class Block(Registers):
         kind = self.kind(op)
         if "param" in op.suffixes:
             value = self.parameters.get(op.operands[1].strip("[]"), 0)
-            dtype = np.dtype("f4" if isinstance(value, float) else TYPES[kind])
+            wide = kind[0] == "s" and op.operands[0].startswith("%rd")  # a number keeps its sign in a wider register
+            dtype = np.dtype("f4" if isinstance(value, float) else "i8" if wide else TYPES[kind])
             self.put(op.operands[0], np.full(self.threads, value, dtype), active)
             return
         names, size = self.names(op.operands[0]), np.dtype(TYPES[kind]).itemsize

@@ -61,7 +61,9 @@ class Registers:
             return np.full(self.threads, int(operand[2:], 16), "u4" if operand[1] == "f" else "u8").view(dtype)
         if operand == "global_smem":
             return np.zeros(self.threads, dtype)
-        return np.full(self.threads, int(operand, 0) & (256**dtype.itemsize - 1), f"u{dtype.itemsize}").view(dtype)
+        return np.full(
+            self.threads, int(operand.removesuffix("U"), 0) & (256**dtype.itemsize - 1), f"u{dtype.itemsize}"
+        ).view(dtype)
 
     def put(self, register: str, value: Values, active: Values) -> None:
         """Keeps the bits, where a thread is active."""

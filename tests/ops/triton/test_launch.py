@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trm_fast.ops import backend
+
+from . import offline
 
 pytestmark = pytest.mark.skipif(
     backend.INTERPRETED or torch.cuda.is_available(), reason="here launches are the interpreter's, or real"
@@ -13,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 B, L, D = 3, 17, 64
 
 
-def layer(name: str):
+def layer(name: str, D: int = D, inner: int = 64):
     from trm_fast.triton_kernels.attention import Attention
     from trm_fast.triton_kernels.mlp import MLP
     from trm_fast.triton_kernels.token_mixer import TokenMixer
@@ -22,10 +27,10 @@ def layer(name: str):
         return torch.zeros(*shape, dtype=torch.bfloat16)
 
     if name == "mlp":
-        return MLP(weight(128, D), weight(D, 64), 1e-5)
+        return MLP(weight(2 * inner, D), weight(D, inner), 1e-5)
     if name == "token_mixer":
         return TokenMixer(weight(128, L), weight(L, 64), 1e-5)
-    tables = torch.zeros(2, L, 32)
+    tables = torch.zeros(2, L, D // 2)
     return Attention(weight(3 * D, D), weight(D, D), 2, *tables, 1e-5)
 
 
@@ -45,3 +50,25 @@ def test_a_layer_launches(launched, name, kernels):
         part.forward(h, h, torch.empty_like(h), kept)
         part.backward(h, h, h, h, kept)
         assert {f"{kernel}_kernel" for kernel in kernels} <= set(launched)
+
+
+@pytest.mark.parametrize("name", ["mlp", "attention"])
+def test_nothing_is_copied_to_be_added_to(monkeypatch, name):
+    """What addmm adds to it first copies into its result, on a GPU."""
+    products = []
+
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            products.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    def run() -> None:
+        part, h = layer(name, D=512, inner=1536), torch.zeros(B, L, 512, dtype=torch.bfloat16)  # the vendor's products
+        kept = [h.new_zeros(shape, dtype=dtype) for shape, dtype in part.kept(h)]
+        with Seen():
+            part.forward(h, h, torch.empty_like(h), kept)
+            part.backward(h, h, h, h, kept)
+
+    offline.launches(monkeypatch, 90, run)
+    assert {"aten.mm.default", "aten.addmm_.default"} <= set(products)
+    assert not {"aten.addmm.default", "aten.addmm.out"} & set(products)

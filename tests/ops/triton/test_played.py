@@ -115,6 +115,7 @@ CASES: dict[str, Callable[[Any], Case]] = {
     "rms_norm over tokens": lambda random: ("rms_norm", [random(1, L, 40), random(1, L, 40)], {"dim": 1}),
     "swiglu": lambda random: ("swiglu", [random(3, 5, 2 * 96)], {}),
     "stablemax": lambda random: ("stablemax_cross_entropy", [3 * random(1, 81, 11), torch.arange(81)[None] % 11], {}),
+    "stablemax, ignored": lambda random: ("stablemax_cross_entropy", [random(3, 5), torch.tensor([4, -100, 0])], {}),
     "mlp": lambda random: ("mlp", [random(1, L, D), *gated(random, D, 192)], {}),
     "mlp, odd": lambda random: ("mlp", [random(1, 3, 50), *gated(random, 50, 33)], {}),
     "mixer, 97": partial(mixer, tokens=97),
