@@ -30,6 +30,8 @@ def fused(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return plain(name)
 
     monkeypatch.setattr(backend, "kernels", kernels)
+    for name in ("_table", "_spare"):  # what is settled stays
+        monkeypatch.setattr(backend, name, dict(getattr(backend, name)))
     with ops.use_backend("auto"):
         backend._table[FLOAT] = "cuda"
         yield called
