@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 from typing import Any
@@ -72,13 +73,19 @@ def test_a_recorded_step_answers_as_the_model(name: str, batch_size: int) -> Non
         torch.testing.assert_close(mine["confidence"], theirs["confidence"])
 
 
-def test_a_recording_is_used_again_and_follows_its_weights() -> None:
+def counted() -> tuple[list[Recorder], Callable[[], Recorder]]:
+    """What makes recorders, and all that it made."""
     made: list[Recorder] = []
 
     def recorder() -> Recorder:
         made.append(Recorder())
         return made[-1]
 
+    return made, recorder
+
+
+def test_a_recording_is_used_again_and_follows_its_weights() -> None:
+    made, recorder = counted()
     model = make("mixer")
     answers(model, "mixer", recorder, 64)
     assert 1 <= len(made) <= 4  # for 23, 16 and 4 rows and one
@@ -97,12 +104,7 @@ def test_a_recording_is_used_again_and_follows_its_weights() -> None:
 
 
 def test_a_recording_is_of_one_depth_and_one_choice_of_kernels() -> None:
-    made: list[Recorder] = []
-
-    def recorder() -> Recorder:
-        made.append(Recorder())
-        return made[-1]
-
+    made, recorder = counted()
     model = make("mixer")
     answers(model, "mixer", recorder, 64)
     shallow, count = model.config, len(made)
