@@ -75,7 +75,7 @@ setup(
     packages=[*find_packages(include=["trm_fast", "trm_fast.*"]), *mapped],
     package_dir={"trm_fast": "trm_fast", **mapped},
     package_data={
-        "trm_fast": ["py.typed", "ops/*.json", "models/**/*.json", "models/**/*.safetensors", "models/**/*.txt"],
+        "trm_fast": ["py.typed", "ops/*.json", *(f"pretrained/**/*.{kind}" for kind in ("json", "safetensors", "txt"))],
         "trm_fast.configs": ["*.yaml"],
         "trm_fast.triton_kernels": ["*.json"],
         "trm_fast.server": ["**/*.html", "**/*.css", "**/*.js"],

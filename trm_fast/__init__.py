@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trm_fast.agent import ReasoningTool, run_task
+    from trm_fast.api import TRM
     from trm_fast.inference import Solver
-    from trm_fast.nn import TRM, TRMConfig
+    from trm_fast.models import TRMConfig
     from trm_fast.training import Trainer
 
 try:
@@ -21,8 +22,8 @@ except PackageNotFoundError:  # run from a source tree that was never installed
     __version__ = "0+unknown"
 
 _HOMES = {
-    "TRM": "trm_fast.nn",
-    "TRMConfig": "trm_fast.nn",
+    "TRM": "trm_fast.api",
+    "TRMConfig": "trm_fast.models",
     "Trainer": "trm_fast.training",
     "Solver": "trm_fast.inference",
     "ReasoningTool": "trm_fast.agent",

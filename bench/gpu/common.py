@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from trm_fast.nn.capture import runner_for
+from trm_fast.inference.capture import runner_for
 
 
 def options(description: str | None) -> argparse.ArgumentParser:

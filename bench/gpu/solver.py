@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from common import Report, dtype_of, options, synchronize
 
+from trm_fast.api import TRM
 from trm_fast.inference import Solver
-from trm_fast.nn import TRM, TRMConfig
+from trm_fast.models import TRMConfig
 from trm_fast.tasks import get_task
 from trm_fast.tasks.base import Examples
 

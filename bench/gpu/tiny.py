@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from trm_fast.nn import TRM, AdamATan2, TRMConfig
+from trm_fast.api import TRM
+from trm_fast.models import TRMConfig
+from trm_fast.nn.optim import AdamATan2
 from trm_fast.ops import backend, self_check
 from trm_fast.tasks.base import Examples
 from trm_fast.training import TrainingConfig, TrainStep

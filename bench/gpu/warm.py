@@ -120,7 +120,7 @@ def compiled_and_checked(device: str, seconds: float) -> dict[str, Any]:
 
 def measured(device: str, end: float) -> dict[str, Any]:
     """What ``trm-fast info --measure`` does, for this device alone, and until ``end``: each winner is kept at once."""
-    from trm_fast.nn.capture import recorded
+    from trm_fast.inference.capture import recorded
     from trm_fast.ops import winners
 
     rows: list[dict[str, Any]] = []

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from trm_fast.nn import TRM, TRMConfig
+from trm_fast.api import TRM
+from trm_fast.models import TRMConfig
 from trm_fast.tasks.base import DataConfig, Dataset, Examples, Question, Task
 
 L, V = 5, 6

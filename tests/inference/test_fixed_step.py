@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from trm_fast import ops
-from trm_fast.nn import TRM, TRMConfig, think
-from trm_fast.nn.capture import Eager, Fallback
-from trm_fast.nn.fixed_step import _steps
-from trm_fast.nn.thinking import hashed_normal
+from trm_fast.api import TRM
+from trm_fast.inference.capture import Eager, Fallback
+from trm_fast.inference.captured_step import _steps
+from trm_fast.inference.steps import hashed_normal, think
+from trm_fast.models import TRMConfig
 
 from ..training.recorder import Recorder
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from trm_fast.api import TRM
 from trm_fast.errors import UserError
 from trm_fast.inference import Solver, Step
+from trm_fast.inference.steps import Thought, think
 from trm_fast.inference.tries import Tries
-from trm_fast.nn import Thought, TRMConfig, think
-from trm_fast.nn.model import TRM
+from trm_fast.models import TRMConfig
 from trm_fast.tasks import get_task
 from trm_fast.tasks.base import Examples
 from trm_fast.tasks.sudoku import generate

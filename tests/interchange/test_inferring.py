@@ -10,10 +10,10 @@ import torch
 import yaml
 from torch import Tensor
 
+from trm_fast.api import TRM
 from trm_fast.errors import UserError
 from trm_fast.interchange import published_config, published_names, read_published
 from trm_fast.interchange.inferring import model_of, read_arch
-from trm_fast.nn import TRM
 from trm_fast.tasks.symbols import Symbols, SymbolsConfig
 
 TASK = Symbols(SymbolsConfig(length=5, symbols=5))

@@ -13,6 +13,7 @@ import torch
 from trm_fast.errors import UserError
 from trm_fast.inference import Solver
 from trm_fast.interchange import bundled_names, locate
+from trm_fast.models.saving import save_model
 from trm_fast.training import Trainer, checkpoint, make_config
 
 SECTIONS: dict[str, Any] = {
@@ -112,7 +113,7 @@ def edit(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
     ],
 )
 def test_damaged_model_folders(damage: Callable[[Path], None], words: str, trained: Trainer, tmp_path: Path) -> None:
-    trained.averaged_model().save_pretrained(tmp_path, task=SECTIONS["task"])
+    save_model(trained.averaged_model(), tmp_path, task=SECTIONS["task"])
     damage(tmp_path / "config.json")
     with pytest.raises(UserError, match=words):
         locate(str(tmp_path))

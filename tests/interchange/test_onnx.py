@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from trm_fast.api import TRM
 from trm_fast.errors import UserError
 from trm_fast.interchange import locate
 from trm_fast.interchange.onnx import export_solve, export_step
-from trm_fast.nn import TRM, State, TRMConfig
+from trm_fast.models import TRMConfig
+from trm_fast.nn import State
 
 pytest.importorskip("onnx", reason="needs the extra onnx")
 ort = pytest.importorskip("onnxruntime", reason="needs the extra onnx")

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from trm_fast.api import TRM
 from trm_fast.errors import UserError
 from trm_fast.interchange import from_published, published_config, published_names, read_published
-from trm_fast.nn import TRM
 
 ARCH: dict[str, Any] = {
     "vocab_size": 6,

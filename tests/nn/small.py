@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from trm_fast import ops
-from trm_fast.nn import TRM, TRMConfig
+from trm_fast.api import TRM
+from trm_fast.models import TRMConfig
 
 TINY: dict[str, Any] = {
     "vocab_size": 6,

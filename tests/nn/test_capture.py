@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from trm_fast.nn.capture import WARM_UP, CudaGraph, Fallback, drop_graphs
+from trm_fast.inference.capture import WARM_UP, CudaGraph, Fallback, drop_graphs
 
 CUDA = torch.device("cuda", 0)
 END = "operation failed due to a previous error during capture"

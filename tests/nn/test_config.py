@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from trm_fast import ops
-from trm_fast.nn import TRMConfig
+from trm_fast.models import TRMConfig
 
 from .small import TINY, VARIANTS, config, model, tokens
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from trm_fast.api import TRM
 from trm_fast.errors import UserError
-from trm_fast.nn import TRM, TRMConfig, fp8
+from trm_fast.models import TRMConfig
+from trm_fast.nn import fp8
 from trm_fast.training import Trainer
 
 from ..training.small import run_config

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trm_fast.nn import TRM, TRMConfig
+from trm_fast.api import TRM
+from trm_fast.models import TRMConfig
 from trm_fast.nn.layers import truncated_normal_
 
 CUT = 2 / 0.8796256610342398

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trm_fast.nn import QHead, TokenHead
+from trm_fast.models import QHead, TokenHead
 from trm_fast.nn.block import Sublayer
 from trm_fast.nn.layers import Attention, ChannelMLP, InputEmbedding, Norm, TokenMixer
 

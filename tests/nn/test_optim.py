@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from trm_fast.nn import AdamATan2
+from trm_fast.nn.optim import AdamATan2
 
 from .small import model, tokens
 

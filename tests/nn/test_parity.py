@@ -21,8 +21,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from trm_fast.api import TRM
 from trm_fast.interchange import from_published, published_names
-from trm_fast.nn import TRM
 from trm_fast.tasks.base import Examples
 from trm_fast.training.carry import Carry
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trm_fast.nn import TRM
+from trm_fast.api import TRM
 
 from .small import VARIANTS, model, tokens
 

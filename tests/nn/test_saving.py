@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from trm_fast.api import TRM
 from trm_fast.errors import UserError
-from trm_fast.nn import TRM, TRMConfig
-from trm_fast.nn.model import read_model_config
+from trm_fast.models import TRMConfig
+from trm_fast.models.saving import read_model_config
 
 from .small import VARIANTS, model, tokens
 
@@ -46,7 +47,7 @@ def test_a_failed_write_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("trm_fast.nn.model.save_file", full)
+    monkeypatch.setattr("trm_fast.models.saving.save_file", full)
     with pytest.raises(OSError, match="No space"):
         model(1).save_pretrained(tmp_path)
     assert torch.equal(TRM.from_pretrained(tmp_path).z_init, model(0).z_init)

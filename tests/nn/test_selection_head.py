@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from trm_fast import ops
-from trm_fast.nn import TRM, TRMConfig
-from trm_fast.nn.loss import IGNORE
-from trm_fast.nn.selection_head import ARGUMENTS, RUN_KINDS, SCALE, Selection, _run_cost, _tags
+from trm_fast.api import TRM
+from trm_fast.models import TRMConfig
+from trm_fast.models.heads.selection import ARGUMENTS, RUN_KINDS, SCALE, Selection, _run_cost, _tags
+from trm_fast.models.loss import IGNORE
 
 from .small import kernels_agree
 

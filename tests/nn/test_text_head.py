@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from trm_fast import ops
-from trm_fast.nn import TRM, TRMConfig
-from trm_fast.nn.config import NEAR, REACH, TEXT_NEAR
-from trm_fast.nn.loss import IGNORE
-from trm_fast.nn.text_head import STEEP, Next, _at
+from trm_fast.api import TRM
+from trm_fast.models import TRMConfig
+from trm_fast.models.config import NEAR, REACH, TEXT_NEAR
+from trm_fast.models.heads.text import STEEP, Next, _at
+from trm_fast.models.loss import IGNORE
 
 from .small import kernels_agree
 

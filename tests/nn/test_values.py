@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from trm_fast.nn import TRM, State
-from trm_fast.nn.loss import value_loss
+from trm_fast.api import TRM
+from trm_fast.models.loss import value_loss
+from trm_fast.nn import State
 
 from .small import model
 

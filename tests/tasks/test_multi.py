@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from trm_fast.api import TRM
 from trm_fast.errors import UserError
 from trm_fast.inference import Solver, evaluate
-from trm_fast.nn import TRM, TRMConfig
+from trm_fast.models import TRMConfig
 from trm_fast.tasks.base import IGNORE, DataConfig, Question
 from trm_fast.tasks.multi import Multi, MultiConfig
 from trm_fast.tasks.symbols import Symbols, SymbolsConfig

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from trm_fast.nn import TRM, TRMConfig
+from trm_fast.api import TRM
+from trm_fast.models import TRMConfig
 from trm_fast.tasks.base import Examples
 from trm_fast.training import RunConfig, Silent, TrainingConfig, make_config
 

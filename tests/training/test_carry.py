@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from trm_fast.nn import AdamATan2
+from trm_fast.nn.optim import AdamATan2
 from trm_fast.training import Carry, TrainStep
 
 from .small import KIND, Source, make_examples, make_model, rows_of, training_config

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from trm_fast.api import TRM
 from trm_fast.errors import UserError
-from trm_fast.nn import TRM, TRMConfig
+from trm_fast.models import TRMConfig
 from trm_fast.training import RunConfig, apply_settings, make_config
 from trm_fast.training.config import read_preset, read_yaml
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from trm_fast import ops
-from trm_fast.nn import TRM, copies
+from trm_fast.api import TRM
+from trm_fast.nn import copies
 from trm_fast.ops import backend, packed, reference
 from trm_fast.training import Trainer, TrainStep
 
@@ -37,7 +38,7 @@ def test_a_step_with_copies_is_a_step_that_rounds_each_time(name: str, monkeypat
         kept = make(model, training | LOW, parts)
         want = run(kept)
         monkeypatch.setattr(copies.Copies, "used", lambda self: nullcontext())
-        monkeypatch.setattr("trm_fast.nn.model.once", lambda *_: nullcontext())
+        monkeypatch.setattr("trm_fast.models.trm.once", lambda *_: nullcontext())
         monkeypatch.setattr("trm_fast.nn.block.once", lambda *_: nullcontext())
         assert same(run(make(model, training | LOW, parts)), want)
     check(kept)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from trm_fast.api import TRM
 from trm_fast.interchange import locate
-from trm_fast.nn import TRM
 from trm_fast.training import Trainer
 from trm_fast.training.config import RunConfig, read_yaml
 from trm_fast.training.estimate import seconds_of

@@ -13,8 +13,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from trm_fast.inference import Solver
-from trm_fast.nn import AdamATan2
-from trm_fast.nn.capture import WARM_UP
+from trm_fast.inference.capture import WARM_UP
+from trm_fast.nn.optim import AdamATan2
 from trm_fast.tasks.base import Examples
 from trm_fast.training import Trainer, TrainStep
 from trm_fast.training.capture import CudaGraph, Eager, Fallback, Runner

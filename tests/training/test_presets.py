@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from trm_fast.nn import TRM, AdamATan2, think
+from trm_fast.api import TRM
+from trm_fast.inference.steps import think
+from trm_fast.nn.optim import AdamATan2
 from trm_fast.training import RunConfig, TrainStep, make_config, preset_names, read_preset
 from trm_fast.training.feed import Feed
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from trm_fast import ops
-from trm_fast.nn import TRM, AdamATan2
+from trm_fast.api import TRM
+from trm_fast.nn.optim import AdamATan2
 from trm_fast.training import TrainStep
 from trm_fast.training.capture import CudaGraph, Eager, Fallback, Runner, runner_for
 from trm_fast.training.feed import Feed

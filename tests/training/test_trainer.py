@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from trm_fast import ops
+from trm_fast.api import TRM
 from trm_fast.errors import UserError
 from trm_fast.inference import Solver, evaluate
-from trm_fast.nn import TRM
 from trm_fast.training import Silent, Trainer, TrainStep, checkpoint
 from trm_fast.training.folder import read_metrics
 

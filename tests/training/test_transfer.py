@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from trm_fast.api import TRM
 from trm_fast.errors import UserError
 from trm_fast.inference import Solver, evaluate
 from trm_fast.interchange import locate
-from trm_fast.nn import TRM
 from trm_fast.training import Silent, Trainer, apply_settings, fine_tuning, make_config, read_preset, transfer
 
 from .small import KillAt, Killed, make_model, run_config, training_config

@@ -80,7 +80,7 @@ def _checks() -> list[dict[str, Any]]:
 def _times() -> list[dict[str, Any]]:
     import torch
 
-    from trm_fast.nn.capture import recorded
+    from trm_fast.inference.capture import recorded
     from trm_fast.ops import winners
 
     with Progress(console=err, transient=True) as bar:

@@ -66,7 +66,7 @@ def score(solver: Solver, examples: Examples, solved: Solved, seconds: float) ->
         interval=wilson_interval(exact, n),
         seconds=seconds,
         puzzles_per_second=n / seconds,
-        metrics=task.measures(solver.model, examples, solved.solution) | task.ranked_metrics(examples, solved.ranked),
+        metrics=task.measures(solver, examples, solved.solution) | task.ranked_metrics(examples, solved.ranked),
         ranked=solved.ranked,
     )
 

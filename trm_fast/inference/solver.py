@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from trm_fast.errors import UserError
+from trm_fast.inference.capture import Runner, graphs_on
+from trm_fast.inference.incremental import Incremental
+from trm_fast.inference.steps import Thought, think
 from trm_fast.inference.tries import Select, Solved, Tries
-from trm_fast.nn import TRM, Thought, think
-from trm_fast.nn.capture import Runner, graphs_on
+from trm_fast.models import TRMModel
 from trm_fast.tasks.base import Array, Candidates, Examples, Question, Task
 
 DEFAULT_STEPS = 16
@@ -82,7 +84,7 @@ class Solver:
         graph: on a GPU, steps are captured once and replayed.
     """
 
-    model: TRM
+    model: TRMModel
     task: Task
     max_steps: int | None = None
     min_steps: int = 1
@@ -209,6 +211,10 @@ class Solver:
             if callback is not None:
                 callback(step)
             yield step
+
+    def incremental(self) -> Incremental:
+        """A row that grows token by token, in a causal text model."""
+        return Incremental(self.model)
 
     def answers(
         self, questions: Iterable[Question], *, return_trajectory: bool = False

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from trm_fast.nn import Thought
+from trm_fast.inference.steps import Thought
 from trm_fast.tasks.base import Array, Candidates, Examples, Task
 
 Select = Literal["rules", "confidence", "majority"]

@@ -11,10 +11,10 @@ import torch
 import yaml
 from torch import Tensor
 
+from trm_fast.api import TRM
 from trm_fast.errors import UserError
 from trm_fast.interchange.published import from_published, unwrapped
-from trm_fast.nn import TRM
-from trm_fast.nn.config import TRMConfig
+from trm_fast.models.config import TRMConfig
 from trm_fast.tasks.base import Task
 
 ASKED = {

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from trm_fast.api import TRM
 from trm_fast.errors import UserError
-from trm_fast.nn import TRM
-from trm_fast.nn.model import read_model_config
+from trm_fast.models.saving import read_model_config
 from trm_fast.tasks import get_task
 from trm_fast.tasks.base import DataConfig, Task
 from trm_fast.training import checkpoint
@@ -34,12 +34,14 @@ class Located:
 
 def bundled_names() -> list[str]:
     """Models that ship with the package."""
-    return sorted(f.name for f in files("trm_fast.models").iterdir() if f.is_dir() and (f / "config.json").is_file())
+    return sorted(
+        f.name for f in files("trm_fast.pretrained").iterdir() if f.is_dir() and (f / "config.json").is_file()
+    )
 
 
 def task_of_bundled(name: str) -> str:
     """The task of a model that ships, without loading it."""
-    return str(read_model_config(Path(str(files("trm_fast.models") / name)))["task"]["name"])
+    return str(read_model_config(Path(str(files("trm_fast.pretrained") / name)))["task"]["name"])
 
 
 def locate(reference: str, *, from_step: int | None = None, device: str = "cpu") -> Located:
@@ -52,7 +54,7 @@ def locate(reference: str, *, from_step: int | None = None, device: str = "cpu")
     if path.is_dir():
         return _of_folder(path, device)
     if reference in bundled_names():
-        return _of_folder(Path(str(files("trm_fast.models") / reference)), device)
+        return _of_folder(Path(str(files("trm_fast.pretrained") / reference)), device)
     ships = ", ".join(bundled_names()) or "none"
     raise UserError(f"there is no run or model {reference!r}; models that ship with trm_fast: {ships}")
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from trm_fast import ops
 from trm_fast.errors import UserError
-from trm_fast.nn import TRM, State
+from trm_fast.models import TRMModel
+from trm_fast.nn import State
 
 OPSET = 17
 
@@ -20,7 +21,7 @@ OPSET = 17
 class _Step(nn.Module):
     """A supervision step as a function of tensors: (inputs, z[, y][, puzzle_ids][, mask]) -> (z[, y], answer, q)."""
 
-    def __init__(self, model: TRM, masked: bool, answers: bool) -> None:
+    def __init__(self, model: TRMModel, masked: bool, answers: bool) -> None:
         super().__init__()
         self.model, self.answers = model, answers
         self.dual, self.masked = model.config.state == "dual", masked
@@ -42,7 +43,7 @@ class _Step(nn.Module):
         return (*states, found, out.q)
 
 
-def export_step(model: TRM, path: Path, *, masked: bool = False) -> None:
+def export_step(model: TRMModel, path: Path, *, masked: bool = False) -> None:
     """Writes one supervision step: ``inputs`` int64 (B, L), or float32 (B, L, F), and the state ``z``, ``y``
     (B, P + L, D or a width of its own) in; ``next_z``, ``next_y``, ``logits`` (or ``values``) and ``q`` (B,) out.
 
@@ -56,7 +57,7 @@ def export_step(model: TRM, path: Path, *, masked: bool = False) -> None:
     _write(graph, path)
 
 
-def export_solve(model: TRM, path: Path, max_steps: int, *, masked: bool = False) -> None:
+def export_solve(model: TRMModel, path: Path, max_steps: int, *, masked: bool = False) -> None:
     """Writes the whole of ``model.solve``: ``inputs`` in; ``solution``, ``confidence`` float32 (B,), ``steps`` int64
     (B,) and ``converged`` bool (B,) out. A row whose halting logit says so keeps its answer.
     """
@@ -71,7 +72,7 @@ def _onnx() -> Any:
     return onnx
 
 
-def _exported(model: TRM, masked: bool, answers: bool) -> Any:
+def _exported(model: TRMModel, masked: bool, answers: bool) -> Any:
     """The ONNX model of a step, through the reference ops: the kernels are no ONNX operators."""
     onnx = _onnx()
     config = model.config
@@ -109,7 +110,7 @@ def _exported(model: TRM, masked: bool, answers: bool) -> Any:
         return onnx.load(file)
 
 
-def _looped(step: Any, model: TRM, max_steps: int) -> Any:
+def _looped(step: Any, model: TRMModel, max_steps: int) -> Any:
     """The step's graph as the body of a loop over steps, whose rows freeze when they halt."""
     onnx = _onnx()
     h, T = onnx.helper, onnx.TensorProto

@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from trm_fast.api import TRM
 from trm_fast.errors import UserError
-from trm_fast.nn import TRM, TRMConfig
+from trm_fast.models import TRMConfig
 
 _WRAPPERS = ("_orig_mod.", "module.", "model.", "inner.")
 _COMPUTED = ("rotary_emb.", "puzzle_emb.local_")

@@ -1,1 +1,19 @@
-"""Small trained models that ship with the package: a folder each, with the command that made it."""
+"""The network of a Tiny Recursive Model, its configuration and its heads. Nothing here knows a task or a loop."""
+
+from trm_fast.models.config import TRMConfig
+from trm_fast.models.heads import HEADS, QHead, TokenHead, ValueHead
+from trm_fast.models.loss import IGNORE, Loss, supervision_loss
+from trm_fast.models.trm import Output, TRMModel
+
+__all__ = [
+    "HEADS",
+    "IGNORE",
+    "Loss",
+    "Output",
+    "QHead",
+    "TRMConfig",
+    "TRMModel",
+    "TokenHead",
+    "ValueHead",
+    "supervision_loss",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +11,12 @@ from torch.autograd.function import once_differentiable
 
 from trm_fast import ops
 from trm_fast.nn import fp8
-from trm_fast.nn.config import TRMConfig
 from trm_fast.nn.copies import low, once, packed_of
 from trm_fast.nn.layers import Attention, ChannelMLP, Linear, Norm, TokenMixer
 from trm_fast.ops import packed
+
+if TYPE_CHECKING:
+    from trm_fast.models.config import TRMConfig
 
 
 class State(NamedTuple):

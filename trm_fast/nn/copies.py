@@ -16,7 +16,7 @@ from torch import Tensor
 from trm_fast.ops import packed
 
 if TYPE_CHECKING:
-    from trm_fast.nn.model import TRM
+    from trm_fast.models.trm import TRMModel
 
 _plain: dict[int, Tensor] = {}
 _packed: dict[int, list[Tensor]] = {}
@@ -29,7 +29,7 @@ class Copies:
     ``z``: a state as the network will see it. Where its kernels read packed weights, the network's copies are packed.
     """
 
-    def __init__(self, model: TRM, z: Tensor) -> None:
+    def __init__(self, model: TRMModel, z: Tensor) -> None:
         self.weights = [w for w in model.linear_weights() if w.dtype != z.dtype]
         self.network = model.net.weights() if self.weights and model.net.packs(z) else []
         self.dtype, self.tokens = z.dtype, z.shape[1]

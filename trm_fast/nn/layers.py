@@ -6,6 +6,7 @@ Weights are float32; activations may be lower. Nothing has a bias or a learned n
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +14,10 @@ from torch import Tensor, nn
 
 from trm_fast import ops
 from trm_fast.nn import fp8
-from trm_fast.nn.config import TRMConfig
 from trm_fast.nn.copies import low
+
+if TYPE_CHECKING:
+    from trm_fast.models.config import TRMConfig
 
 # A normal variable cut at two standard deviations has 0.8796 of its spread left.
 _TRUNCATED_STD = 0.8796256610342398

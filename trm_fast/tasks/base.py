@@ -213,8 +213,8 @@ class Task(ABC):
         """JSON that a competition takes; UserError in a task without one."""
         raise UserError(f"the task {self.name} has no submission format", wrong_use=True)
 
-    def measures(self, model: Any, examples: Examples, answers: Array) -> dict[str, float]:
-        """What an evaluation reports: ``metrics``, or what takes the model itself, such as text that it generates."""
+    def measures(self, solver: Any, examples: Examples, answers: Array) -> dict[str, float]:
+        """What an evaluation reports: ``metrics``, or what takes the solver itself, such as generated text."""
         return self.metrics(examples, answers)
 
     def report(self, metrics: dict[str, float]) -> list[Any]:

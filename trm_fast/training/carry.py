@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trm_fast.nn import TRM, Loss, Output, State
+from trm_fast.models import Loss, Output, TRMModel
+from trm_fast.nn import State
 from trm_fast.tasks.base import Examples
 from trm_fast.training.pool import empty_rows
 
@@ -18,7 +19,7 @@ class Carry:
     ``kind``: examples of the shapes and dtypes that will come; their number does not matter.
     """
 
-    def __init__(self, model: TRM, batch_size: int, kind: Examples) -> None:
+    def __init__(self, model: TRMModel, batch_size: int, kind: Examples) -> None:
         config, device = model.config, model.z_init.device
         y, z = (t if t is None else torch.zeros_like(t).contiguous() for t in model.initial_state(batch_size))
         self.state = State(y, z)  # type: ignore[arg-type]
@@ -34,7 +35,7 @@ class Carry:
             tensor.copy_(torch.where(halted, fresh[name], tensor))
         self.steps.masked_fill_(self.halted, 0)
 
-    def supervise(self, model: TRM, rows: slice, *, arguments: bool = True) -> tuple[Output, Loss, Tensor | None]:
+    def supervise(self, model: TRMModel, rows: slice, *, arguments: bool = True) -> tuple[Output, Loss, Tensor | None]:
         """One supervision step of some slots: forward and loss; the new state is kept.
 
         Without ``arguments`` a head that chooses tools leaves their arguments out of its loss.

@@ -25,7 +25,7 @@ from pydantic import (
 from typing_extensions import Self
 
 from trm_fast.errors import UserError
-from trm_fast.nn import TRM, TRMConfig
+from trm_fast.models import TRMConfig, TRMModel
 from trm_fast.nn.layers import Embedding
 from trm_fast.tasks import Task, get_task
 from trm_fast.tasks.base import DataConfig, TaskConfig
@@ -124,7 +124,7 @@ class TrainingConfig(BaseModel):
     checkpoint_every: int = Field(1000, ge=1)
     keep_checkpoints: int = Field(3, ge=1, description="newest checkpoints kept, besides the best")
 
-    def rates(self, model: TRM) -> list[float]:
+    def rates(self, model: TRMModel) -> list[float]:
         """Of each parameter of a model, as a multiple of the learning rate."""
         tables = {id(module.weight) for module in model.embedding.modules() if isinstance(module, Embedding)}
         apart = (self.embedding_learning_rate or self.learning_rate) / self.learning_rate

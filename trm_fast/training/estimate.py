@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from trm_fast.nn import TRM
+from trm_fast.models import TRMModel
 from trm_fast.tasks.base import Examples
 from trm_fast.training.carry import Carry
 from trm_fast.training.config import RunConfig, make_config, preset_names, read_preset
@@ -73,7 +73,7 @@ def estimate(config: RunConfig, kind: Examples, device: torch.device) -> Estimat
 
     ``kind``: examples of the shapes and dtypes that will come."""
     training, dtype = config.training, config.compute_dtype(device)
-    model = TRM(config.model, dtype).to(device)
+    model = TRMModel(config.model, dtype).to(device)
     model.recompute = training.recompute == "latent"
     asked = training.gradient_accumulation
     parts = parts_that_fit(model, training.batch_size, kind) if asked == "auto" else min(asked, training.batch_size)

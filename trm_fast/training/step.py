@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from trm_fast import ops
-from trm_fast.nn import TRM, AdamATan2, Loss, Output, TRMConfig
+from trm_fast.models import Loss, Output, TRMConfig, TRMModel
 from trm_fast.nn.copies import Copies
+from trm_fast.nn.optim import AdamATan2
 from trm_fast.tasks.base import IntArray
 from trm_fast.training.capture import Eager, Runner
 from trm_fast.training.carry import Carry
@@ -29,7 +30,7 @@ class TrainStep:
 
     def __init__(
         self,
-        model: TRM,
+        model: TRMModel,
         optimizer: AdamATan2,
         config: TrainingConfig,
         source: Source,

@@ -16,7 +16,10 @@ from torch import Tensor
 from trm_fast.errors import UserError
 from trm_fast.inference import Evaluation, Solved, Solver, score
 from trm_fast.inference.solver import DEFAULT_STEPS
-from trm_fast.nn import TRM, AdamATan2, fp8
+from trm_fast.models import TRMModel
+from trm_fast.models.saving import save_model
+from trm_fast.nn import fp8
+from trm_fast.nn.optim import AdamATan2
 from trm_fast.tasks.base import Dataset
 from trm_fast.training import checkpoint
 from trm_fast.training.capture import Fallback, runner_for
@@ -48,7 +51,7 @@ class Trainer:
         device: str = "cpu",
         reporter: Reporter | None = None,
         world: World = ALONE,
-        init: TRM | None = None,
+        init: TRMModel | None = None,
     ) -> None:
         """``init``: a model whose weights the run starts from, where they fit (``transfer`` says which do)."""
         self.out = Path(out)
@@ -68,7 +71,7 @@ class Trainer:
         reporter: Reporter,
         world: World,
         parts: int = 1,
-        init: TRM | None = None,
+        init: TRMModel | None = None,
         step: int = 0,
     ) -> None:
         self.config, self.reporter, self.world = config, reporter, world
@@ -83,7 +86,7 @@ class Trainer:
         if (place := torch.device(device)).type == "cuda" and place.index is not None:
             torch.cuda.set_device(place)  # streams and events are those of the current device
         torch.manual_seed(seed)  # the same weights everywhere
-        self.model = TRM(config.model, config.compute_dtype(torch.device(device))).to(device)
+        self.model = TRMModel(config.model, config.compute_dtype(torch.device(device))).to(device)
         if training.no_grad_dtype == "fp8" and (why := fp8.unsupported(torch.device(device))):
             raise UserError(f"training.no_grad_dtype = fp8: {why}", wrong_use=True)
         self.model.recompute = training.recompute == "latent"
@@ -111,7 +114,7 @@ class Trainer:
             ) from None
         self._say_reason()
         self.step, self.seconds, self.best = 0, 0.0, None
-        self._average: TRM | None = None
+        self._average: TRMModel | None = None
         self._saved: int | None = None  # the step whose checkpoint this object wrote or read
         self._names = [name for name, _ in self.model.named_parameters()]
         self._device = self.model.z_init.device
@@ -201,7 +204,7 @@ class Trainer:
             if self._saved != self.step:
                 self.save()
         if not interrupted and self.world.writes:
-            self.averaged_model().save_pretrained(self.out / MODEL, task=self.config.task.model_dump(mode="json"))
+            save_model(self.averaged_model(), self.out / MODEL, task=self.config.task.model_dump(mode="json"))
             self.task.save_assets(self.out / MODEL)
         return self._summarise(evaluation, interrupted)
 
@@ -280,12 +283,12 @@ class Trainer:
         self._record({"step": self.step, **named, "seconds": round(self.seconds, 3)})
         return result
 
-    def averaged_model(self) -> TRM:
+    def averaged_model(self) -> TRMModel:
         """A model that shares the averaged weights (or the weights, without an average) and all buffers.
 
         In a curriculum it is as deep as the step that trained it last."""
         with torch.random.fork_rng(devices=[]):  # evaluating more often must not change dropout
-            model = TRM(self.model.config, self.model.compute_dtype).to(self.model.z_init.device)
+            model = TRMModel(self.model.config, self.model.compute_dtype).to(self.model.z_init.device)
         model.load_state_dict(self._averaged_tensors(), assign=True)
         return model.requires_grad_(False).eval()
 

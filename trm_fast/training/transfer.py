@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from trm_fast.errors import UserError
-from trm_fast.nn import TRM
+from trm_fast.models import TRMModel
 
 RATE, HOLD_STEPS, WARMUP_STEPS = 0.2, 32, 100
 """Fine-tuning: the share of a recipe's learning rate, the steps at rate 0, the steps up to the full rate."""
 
 
-def transfer(source: TRM, target: TRM, name: str) -> list[str]:
+def transfer(source: TRMModel, target: TRMModel, name: str) -> list[str]:
     """Copies every tensor of ``source`` that ``target`` has in the same shape; the rest keeps its fresh values.
 
     Returns a line for each tensor of either model that was left. UserError where nothing of the network fits:

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trm_fast.errors import UserError
-from trm_fast.nn.capture import drop_graphs
+from trm_fast.inference.capture import drop_graphs
 
 
 class World:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from trm_fast.nn import TRM
+from trm_fast.api import TRM
 from trm_fast.tasks.base import IGNORE, DataConfig
 from trm_fast.tasks.tool_calling import files, problems
 from trm_fast.tasks.tool_calling.conversation import Call, Conversation, Tool, Turn

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from trm_fast.api import TRM
 from trm_fast.errors import UserError
 from trm_fast.inference import Solver
-from trm_fast.nn import TRM
 from trm_fast.tasks.base import IGNORE, DataConfig
 from trm_fast.tasks.tool_calling.calls import OTHER, SPAN, SPANS, calls_of, labels_of, spans_of
 from trm_fast.tasks.tool_calling.conversation import Call, Conversation, Tool, Turn

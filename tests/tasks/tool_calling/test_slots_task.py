@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from trm_fast.api import TRM
 from trm_fast.errors import UserError
 from trm_fast.inference import Solver
 from trm_fast.interchange import locate
-from trm_fast.nn import TRM, TRMConfig
+from trm_fast.models import TRMConfig
 from trm_fast.tasks.base import IGNORE, DataConfig
 from trm_fast.tasks.tool_calling import Call, Conversation, Turn, files
 from trm_fast.tasks.tool_calling.fields import DONTCARE, KNOWN, NONE, OTHER, SPAN

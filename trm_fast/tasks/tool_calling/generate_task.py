@@ -156,12 +156,12 @@ class ToolGenerate(ToolTask):
         """Every row of a file, or of the validation files of a folder."""
         return self._examples(read_sets(self.name, DataConfig(source=source, test=source), self.config.sets, 0)[1])[0]
 
-    def measures(self, model: Any, examples: Examples, answers: Array) -> dict[str, float]:
+    def measures(self, solver: Any, examples: Examples, answers: Array) -> dict[str, float]:
         """Of ``generate_count`` rows spread over all, what the model generates behind the last user turn."""
         count = min(self.config.generate_count, len(examples))
         chosen = np.linspace(0, len(examples), count, endpoint=False).astype(np.intp)
         rows = [self._rows[i] for i in examples.extra["row"][chosen]]
-        made = [self.say(model, asked(row))[0] for row in rows]
+        made = [self.say(solver, asked(row))[0] for row in rows]
         return measure_calls(rows, [list(p.calls) for p in made], self._lexicon) if rows else {}
 
     def report(self, metrics: dict[str, float]) -> list[Any]:
@@ -178,7 +178,7 @@ class ToolGenerate(ToolTask):
 
     def predict(self, solver: Any, conversation: Conversation) -> tuple[Prediction, Any]:
         self.ask(conversation)
-        prediction, said = self.say(solver.model, asked(conversation))
+        prediction, said = self.say(solver, asked(conversation))
         return prediction, Generated(math.exp(said.mean), solver.model.config.max_supervision_steps)
 
     def known_tools(self) -> tuple[Tool, ...]:

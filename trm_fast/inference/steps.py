@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from trm_fast.inference.capture import Runner
+from trm_fast.inference.captured_step import fixed_step, given_of
+from trm_fast.models.trm import TRMModel
 from trm_fast.nn.block import State
-from trm_fast.nn.capture import Runner
-from trm_fast.nn.fixed_step import fixed_step, given_of
-
-if TYPE_CHECKING:
-    from trm_fast.nn.model import TRM
 
 Accept = Callable[[Tensor, Tensor], Tensor]
 """(row numbers (A,), answers (A, ...)) -> bool (A,): which answers there is nothing against."""
@@ -32,7 +30,7 @@ class Thought(NamedTuple):
 
 @torch.no_grad()
 def think(
-    model: TRM,
+    model: TRMModel,
     inputs: Tensor,
     max_steps: int,
     *,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trm_fast.models.trm import TRMModel
 from trm_fast.nn.block import Block, cycle
 from trm_fast.nn.layers import Attention
-
-if TYPE_CHECKING:
-    from trm_fast.nn.model import TRM
 
 
 class Incremental:
@@ -25,7 +23,7 @@ class Incremental:
     application and layer stay. It always takes all supervision steps. ``fork`` is a copy for another continuation.
     """
 
-    def __init__(self, model: TRM) -> None:
+    def __init__(self, model: TRMModel) -> None:
         if model.config.outputs != "text":
             raise ValueError("one token at a time needs a model whose outputs are text")
         if not model.config.causal or model.config.prefix_tokens or model.config.positions not in ("none", "rope"):

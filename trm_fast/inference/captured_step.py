@@ -5,18 +5,15 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Hashable, Mapping
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor
 
+from trm_fast.inference.capture import Fallback, Runner
+from trm_fast.models.trm import TRMModel
 from trm_fast.nn.block import State
-from trm_fast.nn.capture import Fallback, Runner
 from trm_fast.ops import backend
-
-if TYPE_CHECKING:
-    from trm_fast.nn.model import TRM
 
 Given = dict[str, Tensor]
 """What a step reads, each (A, ...): inputs, z, y, puzzle_rows and what else the model takes."""
@@ -25,7 +22,7 @@ Given = dict[str, Tensor]
 class FixedStep:
     """A step without gradient of up to ``rows`` rows; the places of rows that are not there compute in vain."""
 
-    def __init__(self, model: TRM, given: Given, rows: int, runner: Runner) -> None:
+    def __init__(self, model: TRMModel, given: Given, rows: int, runner: Runner) -> None:
         self.runner = runner
         self.given = {name: t.new_zeros(rows, *t.shape[1:]) for name, t in given.items()}
         self.made: Given = {}
@@ -62,11 +59,11 @@ class FixedStep:
         return {name: tensor[:count].clone() for name, tensor in self.made.items()}
 
 
-_steps: WeakKeyDictionary[TRM, dict[Hashable, FixedStep]] = WeakKeyDictionary()
+_steps: WeakKeyDictionary[TRMModel, dict[Hashable, FixedStep]] = WeakKeyDictionary()
 _one_at_a_time = threading.RLock()
 
 
-def fixed_step(model: TRM, given: Given, capacity: int, runner: Callable[[], Runner]) -> Given:
+def fixed_step(model: TRMModel, given: Given, capacity: int, runner: Callable[[], Runner]) -> Given:
     """State, answers and halting logits of the A rows given, by a step made once for 1, 4, 16, ... rows, ``capacity``
     at most: where few rows are left, few are computed.
 
@@ -77,7 +74,7 @@ def fixed_step(model: TRM, given: Given, capacity: int, runner: Callable[[], Run
         return _made_for(model, given, capacity, runner)(given)
 
 
-def _made_for(model: TRM, given: Given, capacity: int, runner: Callable[[], Runner]) -> FixedStep:
+def _made_for(model: TRMModel, given: Given, capacity: int, runner: Callable[[], Runner]) -> FixedStep:
     rows = 1
     while rows < len(given["inputs"]):
         rows *= 4

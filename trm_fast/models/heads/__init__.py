@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trm_fast.nn.config import TRMConfig
+from trm_fast.models.config import TRMConfig
+from trm_fast.models.heads.selection import SelectionHead
+from trm_fast.models.heads.slots import SlotHead
+from trm_fast.models.heads.text import TextHead
+from trm_fast.models.loss import Loss, supervision_loss, value_loss
 from trm_fast.nn.layers import Linear
-from trm_fast.nn.loss import Loss, supervision_loss, value_loss
-from trm_fast.nn.selection_head import SelectionHead
-from trm_fast.nn.text_head import TextHead
-from trm_fast.nn.tool_heads import SlotHead
 
 Q_BIAS = -5.0
 """Initial halting logit: nothing is taken for solved before it was learned."""

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trm_fast.nn.config import NEAR, REACH, TEXT_NEAR, TEXT_PLAIN, TEXT_WORTH, TRMConfig
+from trm_fast.models.config import NEAR, REACH, TEXT_NEAR, TEXT_PLAIN, TEXT_WORTH, TRMConfig
+from trm_fast.models.loss import IGNORE, Loss, row_loss
 from trm_fast.nn.layers import Linear
-from trm_fast.nn.loss import IGNORE, Loss, row_loss
 
 STEEP = 4.0
 """Of gates: an optimizer that moves all weights alike finds their size in a few steps."""

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trm_fast.nn.config import FIELD_KINDS, NEAR, REACH, RUN_KINDS, TAGS, TRMConfig
+from trm_fast.models.config import FIELD_KINDS, NEAR, REACH, RUN_KINDS, TAGS, TRMConfig
+from trm_fast.models.loss import IGNORE, Loss
 from trm_fast.nn.layers import Linear
-from trm_fast.nn.loss import IGNORE, Loss
 
 SCALE = 1000
 """Answers are whole numbers: a tool's logit in thousandths, so that its sign and its order are kept."""

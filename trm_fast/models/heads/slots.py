@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trm_fast.nn.config import FIXED_KINDS, TRMConfig
+from trm_fast.models.config import FIXED_KINDS, TRMConfig
+from trm_fast.models.loss import IGNORE, Loss
 from trm_fast.nn.layers import Linear
-from trm_fast.nn.loss import IGNORE, Loss
 
 NONE, SPAN, DONTCARE, OTHER = range(FIXED_KINDS)
 """Kinds of a field's value: not given, a span, any will do, given but out of reach; then the known values."""

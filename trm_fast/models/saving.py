@@ -1,0 +1,98 @@
+"""Model folders: ``config.json`` and ``model.safetensors``."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from trm_fast.errors import UserError
+from trm_fast.models.config import TRMConfig
+from trm_fast.models.trm import TRMModel
+
+FORMAT_VERSION = 1
+
+M = TypeVar("M", bound=TRMModel)
+
+
+def save_model(model: TRMModel, folder: str | os.PathLike[str], **sections: Any) -> None:
+    """Writes ``config.json`` (configuration and further JSON ``sections``) and ``model.safetensors``."""
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    config = {"format_version": FORMAT_VERSION, "model": model.config.model_dump(mode="json"), **sections}
+    _replace(path / "model.safetensors", lambda new: save_file(_tensors(model), new))
+    _replace(path / "config.json", lambda new: new.write_text(json.dumps(config, indent=2) + "\n"))
+
+
+def load_model(cls: type[M], folder: str | os.PathLike[str], compute_dtype: torch.dtype = torch.float32) -> M:
+    """The model of a folder that ``save_model`` wrote; UserError where it is not one."""
+    path = Path(folder)
+    try:
+        config = TRMConfig.model_validate(read_model_config(path)["model"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path / 'config.json'}: model.{key}: {first['msg']}") from None
+    model = cls(config, compute_dtype)
+    load_weights(model, path / "model.safetensors")
+    return model.eval()
+
+
+def read_model_config(folder: Path) -> dict[str, Any]:
+    """The ``config.json`` of a model folder: ``model`` and the sections it was saved with."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder} is not a model: it has no config.json") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read: {error}") from None
+    if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
+        raise UserError(f"{path} has no section 'model'")
+    if config.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format_version {config.get('format_version')!r}; this version reads {FORMAT_VERSION}"
+        )
+    return config
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Loads a safetensors file into a module; names and shapes must agree."""
+    try:
+        tensors = load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged or no safetensors file: {error}") from None
+    wanted = _tensors(model)
+    if problems := [f"{n} is missing" for n in wanted if n not in tensors] + [
+        f"{n} is unknown" for n in tensors if n not in wanted
+    ]:
+        raise UserError(f"{path} does not fit the model: {'; '.join(problems[:3])}")
+    for name, tensor in wanted.items():
+        if tensors[name].shape != tensor.shape:
+            raise UserError(
+                f"{path}: {name} has shape {tuple(tensors[name].shape)}, the model wants {tuple(tensor.shape)}"
+            )
+    model.load_state_dict(tensors)
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+
+
+def _replace(path: Path, write: Any) -> None:
+    """Writes under a temporary name and renames, so that a reader never sees half a file."""
+    new = path.with_name(path.name + ".new")
+    try:
+        write(new)
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
