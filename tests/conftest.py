@@ -1,4 +1,4 @@
-"""Settings for the whole suite."""
+"""Settings for the whole suite, and which tests wait for ``--slow``."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
+LEFT_OUT = pytest.StashKey[int]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the slow tests as well")
     parser.addoption("--benchmark", action="store_true", help="run the ops' benchmarks, checks included, not the tests")
 
 
@@ -22,3 +24,20 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--benchmark"):
         config.args[:] = [str(ROOT / "bench")]
         config.option.benchmark_only = True
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves slow tests out, unless they are asked for: by ``--slow``, by a marker (``-m slow``) or by name."""
+    named = any("::" in argument for argument in config.args)
+    if config.getoption("--slow") or config.option.markexpr or named:
+        return
+    slow = [item for item in items if "slow" in item.keywords]
+    if slow:
+        items[:] = [item for item in items if "slow" not in item.keywords]
+        config.stash[LEFT_OUT] = len(slow)
+        config.hook.pytest_deselected(items=slow)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if count := config.stash.get(LEFT_OUT, 0):
+        terminalreporter.write_line(f"{count} slow tests were left out; pytest --slow runs them as well")

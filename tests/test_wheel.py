@@ -16,6 +16,7 @@ NEEDED = {"pip", "setuptools", "wheel", "ninja", "pybind11"}
 MISSING = NEEDED - {d.metadata["Name"].lower() for d in distributions()}  # importing pip would swap distutils
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     bool(MISSING) or not (ROOT / "setup.py").exists(), reason=f"a wheel needs the source tree and {MISSING}"
 )

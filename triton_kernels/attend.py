@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
 from trm_fast.triton_kernels.keys import settle
 
 LOG2_E = tl.constexpr(1.4426950408889634)

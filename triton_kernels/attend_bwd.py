@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
 from trm_fast.triton_kernels.attend import (
     LOG2_E,
     in_piece,

@@ -13,6 +13,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
 from trm_fast.triton_kernels import configs
 from trm_fast.triton_kernels.attend import attend_fwd_kernel
 from trm_fast.triton_kernels.attend_bwd import attend_bwd_kernel, attend_bwd_keys_kernel, attend_bwd_queries_kernel

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
 from trm_fast.triton_kernels.attention import Attention
 from trm_fast.triton_kernels.layer import Layer, Spec, as_bytes, size, split
 from trm_fast.triton_kernels.mlp import MLP

@@ -12,6 +12,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
 from trm_fast.triton_kernels.keys import settle
 
 Spec = tuple[tuple[int, ...], torch.dtype]

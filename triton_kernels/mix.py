@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
 from trm_fast.triton_kernels.keys import settle
 from trm_fast.triton_kernels.layer import load_state
 from trm_fast.triton_kernels.swiglu import apart, silu_mul

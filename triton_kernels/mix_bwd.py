@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
 from trm_fast.triton_kernels.keys import settle
 from trm_fast.triton_kernels.mix import (
     add_over_rows,

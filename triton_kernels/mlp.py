@@ -15,6 +15,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
 from trm_fast.triton_kernels import configs
 from trm_fast.triton_kernels.keys import settle
 from trm_fast.triton_kernels.layer import Spec, load_state, single_bwd, single_fwd

@@ -11,6 +11,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
 from trm_fast.triton_kernels import configs
 from trm_fast.triton_kernels.keys import settle
 

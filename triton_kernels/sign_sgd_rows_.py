@@ -6,6 +6,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 from torch import Tensor
+
 from trm_fast.triton_kernels import configs
 from trm_fast.triton_kernels.keys import settle
 

@@ -9,6 +9,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
 from trm_fast.triton_kernels import configs
 from trm_fast.triton_kernels.keys import settle
 from trm_fast.triton_kernels.rms_norm import axis_of

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor
+
 from trm_fast.triton_kernels import configs
 from trm_fast.triton_kernels.layer import FEWEST, Spec, pieces, single_bwd, single_fwd
 from trm_fast.triton_kernels.mix import token_mixer_fwd_kernel

@@ -12,8 +12,9 @@ import torch
 from candidates import Options, words
 from common import interleaved, write
 from torch import Tensor
-from trm_fast.triton_kernels import configs
 from tuned import LARGE, PARTS, Job, Part
+
+from trm_fast.triton_kernels import configs
 
 WHOLE = "project_fwd"  # timed with what its launcher does besides: one candidate is the vendor's product
 TOGETHER = ("attend_bwd",)  # kernels of these names are timed as one: a row may decide which of them are launched

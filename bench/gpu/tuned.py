@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from candidates import Options, candidates
 from torch import Tensor
-from trm_fast.triton_kernels import configs
 
 from trm_fast.ops import reference
+from trm_fast.triton_kernels import configs
 
 D, INNER, HEADS, CLASSES, EPS = 512, 1536, 8, 11, 1e-5
 WIDTHS = {97: 512, 81: 256}  # the mixer's inner width, by tokens

@@ -50,7 +50,9 @@ def odd(inputs: Tensor, answers: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", ["mixer", "attention", "single", "prefix"])
 @pytest.mark.parametrize(
-    "options", [{}, {"halt": False}, {"min_steps": 3}, {"accept": odd}, {"max_steps": 2}, {"max_steps": 9}], ids=str
+    "options",
+    [{}, {"halt": False}, {"min_steps": 3}, {"accept": odd}, {"max_steps": 2}, {"max_steps": 9}],
+    ids=lambda options: str({name: getattr(value, "__name__", value) for name, value in options.items()}),
 )
 def test_a_batch_answers_as_each_row_alone(name: str, options: dict[str, Any]) -> None:
     made, data = undecided(3, name), tokens(B)

@@ -208,11 +208,12 @@ def sanitized(code: list[str], **environ: str) -> subprocess.CompletedProcess[st
     return subprocess.run([sys.executable, *code], env=os.environ | environ, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(SANITIZE in os.environ, reason="this is that run")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
 def test_under_address_sanitizer_with_the_warps_in_reverse():
     files = [__file__, str(Path(__file__).with_name("test_cuda_matrix_kernels.py"))]
-    run = sanitized(["-m", "pytest", "-q", "-p", "no:cacheprovider", *files], CUDA_ON_CPU_BACKWARDS="1")
+    run = sanitized(["-m", "pytest", "-q", "--slow", "-p", "no:cacheprovider", *files], CUDA_ON_CPU_BACKWARDS="1")
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
     assert "passed" in run.stdout
 

@@ -16,6 +16,7 @@ NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
 KERNELS = {"token_mixer": 10, "token_mixer_bwd": 10, "token_mixer_bwd_weights": 10, "mlp": 12}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(NVCC is None, reason="no nvcc")
 @pytest.mark.parametrize("arch", ["80", "90", "90a"])
 @pytest.mark.parametrize("file", KERNELS)

@@ -257,7 +257,7 @@ def test_the_first_of_many_bad_rows_is_named(tmp_path: Path, monkeypatch: pytest
         ("a.csv.gz", HEADER.encode(), "not a gzip file"),
         (
             "a.csv.gz",
-            gzip.compress(f"{HEADER}{QUESTION},{ANSWER}\n".encode() * 50)[:-9],
+            gzip.compress(f"{HEADER}{QUESTION},{ANSWER}\n".encode() * 50, mtime=0)[:-9],
             "not a gzip file, or a damaged one",
         ),
         ("a.csv", f"question,answer,rating\n{QUESTION},{ANSWER},hard\n".encode(), "2: the rating 'hard'"),

@@ -36,6 +36,7 @@ class Compiled(NamedTuple):
 def launches(monkeypatch: pytest.MonkeyPatch, arch: int, run: Callable[[], Any]) -> list[tuple[Any, dict[str, Any]]]:
     """(kernel, its arguments by name) of every launch in ``run``, on tensors that stay on the CPU; nothing is run."""
     from triton.runtime.jit import JITFunction
+
     from trm_fast.triton_kernels import configs
 
     seen: list[tuple[Any, dict[str, Any]]] = []

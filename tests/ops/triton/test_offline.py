@@ -129,6 +129,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", [90, 80])
 @pytest.mark.parametrize("case", CASES)
 def test_compiles_without_spills(monkeypatch, tmp_path, record_property, case, arch):

@@ -41,6 +41,7 @@ def on_cpu() -> Iterator[None]:
 def play(monkeypatch: pytest.MonkeyPatch, on_cpu: None) -> Iterator[Callable[[int], list[str]]]:
     """Makes launches play on the CPU what is compiled for an architecture; returns the names of what was launched."""
     from triton.runtime.jit import JITFunction
+
     from trm_fast.triton_kernels import configs
 
     seen: list[str] = []
@@ -144,6 +145,7 @@ RUNS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "dtype", "arch", "size"), RUNS, ids=lambda value: str(value).removeprefix("torch."))
 def test_played(play, check, random, monkeypatch, case, dtype, arch, size):
     """With the table's rows for small inputs, and with those for large ones."""
@@ -162,6 +164,7 @@ def test_played(play, check, random, monkeypatch, case, dtype, arch, size):
     assert launched
 
 
+@pytest.mark.slow
 def test_optimizers(play, random):
     """Weights, average and copy of two parameters; rows whose ids come twice, once and never."""
     launched = play(90)

@@ -70,6 +70,7 @@ def test_candidates_name_the_options_of_the_rows(table):
     assert [VENDOR in job.candidates() for job in jobs if job.kernel == "project_fwd"] == [True] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the tuner itself compiles them")
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_candidates_compile_for_an_h200(table, monkeypatch, tmp_path, kernel):
