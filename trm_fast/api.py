@@ -13,6 +13,7 @@ from trm_fast.inference.capture import graphs_on
 from trm_fast.inference.incremental import Incremental
 from trm_fast.inference.steps import think
 from trm_fast.models import TRMConfig, TRMModel
+from trm_fast.models.halting import halting_rule
 from trm_fast.models.saving import load_model, save_model
 from trm_fast.nn.optim import AdamATan2
 
@@ -42,14 +43,15 @@ class TRM(TRMModel):
         """
         if optimizer is None:
             optimizer = self._optimizer = self._optimizer or AdamATan2(self.parameters())
+        rule = halting_rule(self.config.halting, self.config.q_threshold)
         state, rows = self.initial_state(len(inputs)), self.puzzle_rows(puzzle_ids, len(inputs))
-        for steps in range(1, self.config.max_supervision_steps + 1):  # noqa: B007 (the last value is returned)
+        for steps in range(1, self.config.max_supervision_steps + 1):
             optimizer.zero_grad()
             out = self(inputs, state, rows)
             state, loss = out.state, self.loss(out, labels)
             (loss.total / len(inputs)).backward()
             optimizer.step()
-            if bool(self.config.sure(out.q).all()):
+            if bool(rule.should_halt(out.q, torch.full_like(out.q, steps, dtype=torch.int32)).all()):
                 break
         return {
             "loss": loss.total.item() / len(inputs),

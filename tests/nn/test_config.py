@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
 from pydantic import ValidationError
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -70,11 +69,6 @@ def test_published_numbers() -> None:
     assert [mixer.inner_size(width) for width in (512, 97, 81)] == [1536, 512, 256]
     assert attention.effective_depth == 3 * 5 * 2
     assert attention.total_tokens == TRMConfig.for_arc_agi(num_puzzles=3).total_tokens == 916
-
-
-def test_the_halting_logit() -> None:
-    assert config().q_logit == 0
-    assert torch.tensor(config(q_threshold=0.8).q_logit).sigmoid().item() == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -28,7 +28,7 @@ def alone(
         state, logits, q = made(row[None], state, made.puzzle_rows(None, 1))
         steps += 1
         answers.append(logits.argmax(-1)[0])
-        sure = q.item() > made.config.q_logit and (accept is None or bool(accept(row[None], answers[-1][None])))
+        sure = q.item() > 0 and (accept is None or bool(accept(row[None], answers[-1][None])))
         converged = halt and steps >= min_steps and sure
     return {"solution": answers[-1], "confidence": q.sigmoid().item(), "steps": steps, "converged": converged}
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trm_fast.inference.capture import Runner
 from trm_fast.inference.captured_step import fixed_step, given_of
+from trm_fast.models.halting import halting_rule
 from trm_fast.models.trm import TRMModel
 from trm_fast.nn.block import State
 
@@ -57,12 +58,12 @@ def think(
     capacity = batch_size or max(1, N)
     solved = torch.zeros(0 if groups is None else int(groups.max()) + 1, dtype=torch.bool, device=device)
     waiting = torch.arange(N, device=device)
-    together = model.config.halting == "batch"  # then nobody enters a batch on its way
+    rule = halting_rule(model.config.halting, model.config.q_threshold)
     rows, steps, state = waiting[:0], waiting[:0], model.initial_state(0)
     while len(rows) or len(waiting):
         if groups is not None:
             waiting = waiting[~solved[groups[waiting]]]
-        room = 0 if together and len(rows) else max(0, capacity - len(rows))
+        room = 0 if rule.whole_batch and len(rows) else max(0, capacity - len(rows))
         entering, waiting = waiting[:room], waiting[room:]
         if not len(rows) and not len(entering):
             return
@@ -81,7 +82,7 @@ def think(
             made = fixed_step(model, given, capacity, runner)
             state, q, answers = State(made.get("y"), made["z"]), made["q"], made["answers"]
         steps = steps + 1
-        halted = model.config.sure(q) & (steps >= min_steps) & halt
+        halted = rule.should_halt(q, steps) & (steps >= min_steps) & halt
         if accept is not None and bool(halted.any()):
             halted &= accept(rows, answers)
         yield Thought(rows, steps, answers, q.sigmoid(), halted)

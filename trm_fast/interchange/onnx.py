@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from trm_fast import ops
 from trm_fast.errors import UserError
 from trm_fast.models import TRMModel
+from trm_fast.models.halting import RowHalting, halting_rule
 from trm_fast.nn import State
 
 OPSET = 17
@@ -115,6 +116,9 @@ def _looped(step: Any, model: TRMModel, max_steps: int) -> Any:
     onnx = _onnx()
     h, T = onnx.helper, onnx.TensorProto
     config, graph = model.config, step.graph
+    rule = halting_rule(config.halting, config.q_threshold)
+    if not isinstance(rule, RowHalting):
+        raise UserError(f"the ONNX loop halts row by row, not by model.halting: {config.halting}; export one step")
     states = {"z": config.latent_width} | ({"y": config.answer_width} if config.answer_width else {})
     tokens = config.outputs == "tokens"
     width = [] if tokens else [config.output_width]
@@ -130,7 +134,7 @@ def _looped(step: Any, model: TRMModel, max_steps: int) -> Any:
         **{f"first_{name}": getattr(model, f"{name}_init").reshape(1, 1, -1).numpy() for name in states},
         "axes_state": _ints(1, 2), "axes_places": _ints(*range(1, len(kinds["solution"][1]))),
         "first": _ints(0), "most_steps": _int(max_steps),
-        "true": torch.tensor(True).numpy(), "threshold": torch.tensor(config.q_logit).numpy(),
+        "true": torch.tensor(True).numpy(), "threshold": torch.tensor(rule.logit).numpy(),
         **{f"tail_{name}": _ints(*shape[1:]) for name, (_, shape) in kinds.items() if len(shape) > 1},
     }  # fmt: skip
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
-from torch import Tensor
+from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
 from typing_extensions import Self
+
+from trm_fast.models.halting import RULES
 
 FIXED_KINDS = 4
 """A field has no value, a span of the text, any value will do, or one that can't be told; known values follow."""
@@ -110,15 +110,22 @@ class TRMConfig(BaseModel):
     max_supervision_steps: int = Field(16, ge=1)
     q_threshold: float = Field(0.5, gt=0, lt=1, description="halt when sigmoid(q) exceeds this")
 
-    halting: Literal["row", "batch"] = Field(
+    halting: str = Field(
         "row",
-        description="who halts: each row by its own logit, as published, or all rows that are computed together, when "
-        "the mean of their probabilities exceeds q_threshold",
+        description="who halts (trm_fast.models.halting): each row by its own logit, as published, or with batch all "
+        "rows that are computed together, when the mean of their probabilities exceeds q_threshold",
     )
 
     prefix_tokens: int = Field(0, ge=0, description="tokens of puzzle embedding put in front of the sequence")
     puzzle_embedding_size: int = Field(512, ge=1, description="numbers a puzzle row; the rest of the prefix is zero")
     num_puzzles: int = Field(1, ge=1, description="rows of the puzzle embedding")
+
+    @field_validator("halting")
+    @classmethod
+    def _known_rule(cls, name: str) -> str:
+        if name not in RULES:
+            raise ValueError(f"there is no such halting rule; there are: {', '.join(RULES)}")
+        return name
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -165,17 +172,6 @@ class TRMConfig(BaseModel):
         if self.state == "single":
             return 0
         return self.hidden_size if self.state_widths == "hidden" else self.action_dim
-
-    @property
-    def q_logit(self) -> float:
-        """``q_threshold`` as a halting logit; exactly 0 for one half."""
-        return math.log(self.q_threshold / (1 - self.q_threshold))
-
-    def sure(self, q: Tensor) -> Tensor:
-        """Which of the rows computed together halt, bool (B,), by their halting logits (B,)."""
-        if self.halting == "row":
-            return q > self.q_logit
-        return (q.sigmoid().mean() > self.q_threshold).expand(q.shape)
 
     @property
     def effective_depth(self) -> int:

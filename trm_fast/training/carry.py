@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from trm_fast.models import Loss, Output, TRMModel
+from trm_fast.models.halting import halting_rule
 from trm_fast.nn import State
 from trm_fast.tasks.base import Examples
+from trm_fast.training.halting import halts
 from trm_fast.training.pool import empty_rows
 
 
@@ -26,7 +28,8 @@ class Carry:
         self.steps = torch.zeros(batch_size, dtype=torch.int32, device=device)
         self.halted = torch.ones(batch_size, dtype=torch.bool, device=device)
         self.rows = empty_rows(kind, batch_size, device)
-        self.max_steps, self.q_logit, self.sure = config.max_supervision_steps, config.q_logit, config.sure
+        self.max_steps = config.max_supervision_steps
+        self.halting = halting_rule(config.halting, config.q_threshold)
 
     def refill(self, fresh: dict[str, Tensor]) -> None:
         """Gives halted slots the examples at their places in a fresh batch."""
@@ -58,11 +61,10 @@ class Carry:
         return out, model.loss(out, labels, arguments=arguments, **mine), leaf
 
     def count_and_halt(self, q: Tensor, min_steps: Tensor, rows: slice) -> None:
-        """A slot halts when Q says so or at the last step, but not before ``min_steps`` int32 (B,) (exploration)."""
+        """Behind a supervision step of some slots: ``min_steps`` (B,) are those before which none halts."""
         steps = self.steps[rows]
         steps += 1
-        done = (steps >= self.max_steps) | self.sure(q.detach())
-        self.halted[rows].copy_(done & (steps >= min_steps[rows]))
+        self.halted[rows].copy_(halts(self.halting, q.detach(), steps, min_steps[rows], self.max_steps))
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything a checkpoint keeps."""

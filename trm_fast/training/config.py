@@ -26,6 +26,7 @@ from typing_extensions import Self
 
 from trm_fast.errors import UserError
 from trm_fast.models import TRMConfig, TRMModel
+from trm_fast.models.halting import RULES
 from trm_fast.nn.layers import Embedding
 from trm_fast.tasks import Task, get_task
 from trm_fast.tasks.base import DataConfig, TaskConfig
@@ -159,7 +160,7 @@ class RunConfig(BaseModel):
             self.training.supervision != "unrolled" or self.model.outputs not in ("slots", "selection")
         ):
             raise ValueError("training.arguments: last needs supervision: unrolled and a model that chooses tools")
-        if self.training.arguments == "last" and self.model.halting == "batch":
+        if self.training.arguments == "last" and RULES[self.model.halting].whole_batch:
             raise ValueError("training.arguments: last needs model.halting: row; a batch that stops early has no last")
         if self.training.recompute != "none" and self.model.dropout:
             raise ValueError("training.recompute needs model.dropout: 0, or it would compute with other random numbers")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from trm_fast.tasks.base import Examples, Task
+from trm_fast.tasks.base import Examples, IntArray, Task
+from trm_fast.training.halting import exploration_steps
 
 ORDER, AUGMENTATION, EXPLORATION = range(3)
 """What a random number is drawn for: each has a sequence of its own."""
@@ -49,8 +50,7 @@ class Feed:
             self._orders[epoch] = np.random.default_rng((self.seed, ORDER, epoch)).permutation(len(self.examples))
         return self._orders[epoch]
 
-    def minimum_steps(self, step: int, batch_size: int, exploration: float, max_steps: int) -> npt.NDArray[np.int32]:
-        """For each slot the steps it may not halt before: mostly 0, for an ``exploration`` share 2..max_steps."""
+    def minimum_steps(self, step: int, batch_size: int, exploration: float, max_steps: int) -> IntArray:
+        """``exploration_steps`` of a training step."""
         rng = np.random.default_rng((self.seed, EXPLORATION, step))
-        explore = rng.random(batch_size) < exploration
-        return (explore * rng.integers(min(2, max_steps), max_steps + 1, batch_size)).astype(np.int32)
+        return exploration_steps(rng, batch_size, exploration, max_steps)

@@ -117,7 +117,7 @@ class TrainStep:
         carry.refill(self.pool.fresh(carry.halted))
         if self.row_gradients is not None:
             self.row_gradients.zero_()
-        together = self.unrolled > 1 and model.config.halting == "batch"
+        together = self.unrolled > 1 and carry.halting.whole_batch
         with self.copies.used():
             for rows in self.slices:
                 going = torch.ones((), device=self.lr.device)
@@ -126,9 +126,9 @@ class TrainStep:
                     out, loss, puzzle_rows = carry.supervise(model, rows, arguments=known)
                     total = loss.total * going if together else loss.total
                     (total / (batch * self.unrolled)).backward()
-                    if together:  # as if the loop ended where the rows are sure: nothing more counts
-                        going = going * ~model.config.sure(out.q.detach())[0]
                     carry.count_and_halt(out.q, self.minimum_steps, rows)
+                    if together:  # as if the loop ended where the rows are sure: nothing more counts
+                        going = going * ~carry.halting.should_halt(out.q.detach(), carry.steps[rows])[0]
                     if puzzle_rows is not None and puzzle_rows.grad is not None and self.row_gradients is not None:
                         self.row_gradients[rows].add_(puzzle_rows.grad)
                     self._count(out, loss, rows)
@@ -150,7 +150,7 @@ class TrainStep:
     def _count(self, out: Output, loss: Loss, rows: slice) -> None:
         """Accuracies are those of finished rows, as published: an answer counts when the slot lets go of it."""
         finished = self.carry.halted[rows] & loss.labelled
-        q_right = (out.q > self.carry.q_logit) == loss.exact
+        q_right = (out.q > self.carry.halting.logit) == loss.exact
         counts = [
             torch.full_like(loss.answer, loss.exact.shape[0]), loss.total, loss.answer, loss.halting, finished.sum(),
             (finished & loss.exact).sum(), torch.where(finished, loss.cells, 0).sum(), (finished & q_right).sum(),

@@ -1,0 +1,89 @@
+"""Halting rules: what the two that ship do, and that one more is a class with a name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from trm_fast.api import TRM
+from trm_fast.models import TRMConfig
+from trm_fast.models.halting import RULES, HaltingRule, halting_rule, register
+from trm_fast.nn.optim import AdamATan2
+from trm_fast.training import TrainingConfig, TrainStep
+from trm_fast.training.halting import halts
+
+STEPS = torch.tensor([1, 2, 3], dtype=torch.int32)
+
+
+def test_the_halting_logit() -> None:
+    assert halting_rule("row", 0.5).logit == 0
+    assert torch.tensor(halting_rule("row", 0.8).logit).sigmoid().item() == pytest.approx(0.8)
+
+
+def test_each_row_by_its_own_logit() -> None:
+    q = torch.tensor([-0.1, 0.0, 0.1])
+    assert halting_rule("row", 0.5).should_halt(q, STEPS).tolist() == [False, False, True]
+    assert halting_rule("row", 0.4).should_halt(q, STEPS).tolist() == [True, True, True]
+
+
+def test_all_rows_by_their_mean_probability() -> None:
+    rule, q = halting_rule("batch", 0.6), torch.tensor([-9.0, 9.0, 9.0])
+    assert rule.should_halt(q, STEPS).tolist() == [True] * 3
+    assert rule.should_halt(q[:2], STEPS[:2]).tolist() == [False] * 2
+
+
+def test_training_halts_between_the_least_and_the_most_steps() -> None:
+    sure = torch.full((3,), 9.0)
+    rule, least = halting_rule("row", 0.5), torch.tensor([0.0, 3.0, 0.0])
+    assert halts(rule, sure, STEPS, least, 3).tolist() == [True, False, True]
+    assert halts(rule, -sure, STEPS, least, 3).tolist() == [False, False, True]
+
+
+@pytest.fixture
+def patient() -> Iterator[None]:
+    """A rule that waits for the second step, whatever the logits say."""
+
+    @register("patient")
+    class Patient(HaltingRule):
+        def should_halt(self, q: Tensor, steps: Tensor) -> Tensor:
+            return steps >= 2
+
+    yield
+    del RULES["patient"]
+
+
+class Source:
+    def chunk(self, number: int, size: int) -> object:
+        from trm_fast.tasks.base import Examples
+
+        tokens = np.random.default_rng(number).integers(1, 6, (size, 6), dtype=np.int32)
+        return Examples(tokens, tokens, np.zeros(size, dtype=np.int32))
+
+    @property
+    def kind(self) -> object:
+        return self.chunk(0, 0)
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_rule_of_your_own_halts_in_training_and_in_solving() -> None:
+    config = TRMConfig(
+        vocab_size=6, seq_len=6, hidden_size=8, num_layers=1, inner_multiple=8, T_cycles=1, n_latent_steps=1,
+        max_supervision_steps=4, halting="patient",
+    )  # fmt: skip
+    model, tokens = TRM(config), torch.randint(1, 6, (5, 6))
+    assert model.solve(tokens)["steps"].tolist() == [2] * 5
+    assert model.train_step(tokens, tokens)["steps"] == 2
+    step = TrainStep(model, AdamATan2(model.parameters()), TrainingConfig(batch_size=5), Source())  # type: ignore[arg-type]
+    for halted in (False, True):
+        step.run(1e-3, np.zeros(5, dtype=np.int32))
+        assert step.carry.halted.tolist() == [halted] * 5
+
+
+def test_an_unknown_rule_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ValidationError, match="no such halting rule; there are: row, batch"):
+        TRMConfig(halting="never")
