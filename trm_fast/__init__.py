@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from trm_fast.version import __version__
 
 if TYPE_CHECKING:
     from trm_fast.agent import ReasoningTool, run_task
@@ -15,11 +16,6 @@ if TYPE_CHECKING:
     from trm_fast.inference import Solver
     from trm_fast.models import TRMConfig
     from trm_fast.training import Trainer
-
-try:
-    __version__ = version("trm-fast")
-except PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "0+unknown"
 
 _HOMES = {
     "TRM": "trm_fast.api",

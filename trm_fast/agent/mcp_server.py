@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from trm_fast import __version__
 from trm_fast.agent.tool import ANY_TYPE, ReasoningTool
 from trm_fast.errors import UserError
+from trm_fast.version import __version__
 
 Transport = Literal["stdio", "http"]
 

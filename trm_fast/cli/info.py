@@ -12,8 +12,8 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from trm_fast import __version__
 from trm_fast.cli.console import Json, err, out, print_json
+from trm_fast.version import __version__
 
 Check = Annotated[bool, typer.Option("--check", help="Run every kernel's self-check again, and say what it found.")]
 Measure = Annotated[

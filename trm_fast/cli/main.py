@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from trm_fast import __version__
 from trm_fast.cli import agent, call, data, evaluate, info, interchange, plot, solve, tokenizer, train
 from trm_fast.errors import UserError
+from trm_fast.version import __version__
 
 app = typer.Typer(
     help="Tiny Recursive Models: train, evaluate and solve.",

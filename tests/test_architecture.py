@@ -1,0 +1,129 @@
+"""The arrows between the rooms, and what each import may load."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import grimp
+import pytest
+from importlinter.cli import lint_imports
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ("trm_fast", "csrc", "triton_kernels", "bench", "tests")
+LONGEST = 400
+TOO_LONG = {"bench/end_to_end.py", "tests/training/test_step.py"}
+CIRCULAR = ("trm_fast.ops", "trm_fast.nn", "trm_fast.models", "trm_fast.tasks.tool_calling")
+CROSSING = "trm_fast/tasks/tool_calling/"
+
+
+@cache
+def graph() -> grimp.ImportGraph:
+    """Every import of every module, those inside functions and under TYPE_CHECKING included."""
+    return grimp.build_graph("trm_fast", cache_dir=None)
+
+
+def circles(imports: dict[str, set[str]]) -> list[set[str]]:
+    """Groups of modules that import each other, directly or not."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        todo = [start]
+        while todo:
+            new = imports[todo.pop()] - seen
+            seen |= new
+            todo += new
+        return seen
+
+    below = {module: reached(module) for module in imports}
+    groups = {
+        frozenset(m for m in below[module] if module in below[m]) for module in imports if module in below[module]
+    }
+    return [set(group) for group in groups]
+
+
+def sources(*suffixes: str) -> list[Path]:
+    found = [path for folder in SOURCES for path in (ROOT / folder).rglob("*") if path.suffix in suffixes]
+    return [path for path in found if not path.is_symlink() and "build" not in path.relative_to(ROOT).parts]
+
+
+def test_contracts_of_the_rooms_are_kept() -> None:
+    assert lint_imports(str(ROOT / "pyproject.toml"), no_cache=True, no_logo=True) == 0
+
+
+def test_no_modules_import_each_other() -> None:
+    imports = {module: graph().find_modules_directly_imported_by(module) for module in graph().modules}
+    found = [group for group in circles(imports) if not all(module.startswith(CIRCULAR) for module in group)]
+    assert not found
+
+
+def test_circles_are_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [{"b", "c"}]
+
+
+def test_lazy_and_type_checking_imports_are_seen() -> None:
+    """``TRM.solve`` imports the solver inside the function, the package names its exports for type checkers alone."""
+    assert graph().direct_import_exists(importer="trm_fast.cli.solve", imported="trm_fast.inference")
+    assert graph().direct_import_exists(importer="trm_fast", imported="trm_fast.api")
+
+
+def test_the_package_itself_is_imported_from_nowhere_inside() -> None:
+    """``trm_fast`` re-exports the highest rooms, so importing it from a room would close a circle."""
+    assert graph().find_modules_that_directly_import("trm_fast") == set()
+
+
+def test_only_tasks_use_the_host_module() -> None:
+    users = {path for path in sources(".py") if '"trm_fast._host"' in path.read_text(encoding="utf-8")}
+    inside = {path.relative_to(ROOT).parts[:2] for path in users if path.parts[len(ROOT.parts)] == "trm_fast"}
+    assert inside == {("trm_fast", "tasks")}
+
+
+LOADS = """
+import sys
+import {module}
+print(*(name for name in sys.modules if name.split(".")[0] in {watched}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "own"),
+    [
+        ("trm_fast", ("trm_fast.version",)),
+        (
+            "trm_fast.ops",
+            ("trm_fast.version", "trm_fast.errors", "trm_fast.ops", "trm_fast.triton_kernels", "trm_fast._C"),
+        ),
+    ],
+)
+def test_an_import_loads_no_room_above(module: str, own: tuple[str, ...]) -> None:
+    watched = ["trm_fast", "typer", "rich", "matplotlib", "pydantic", "yaml", "psutil"]
+    watched += ["torch"] * (module == "trm_fast")
+    code = LOADS.format(module=module, watched=watched)
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert [
+        name for name in loaded if name != "trm_fast" and not f"{name}.".startswith(tuple(f"{o}." for o in own))
+    ] == []
+
+
+def test_no_file_is_long() -> None:
+    lines = {
+        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines())
+        for path in sources(".py", ".cpp", ".h", ".cu", ".cuh", ".sh")
+    }
+    assert {name: count for name, count in lines.items() if count > LONGEST and name not in TOO_LONG} == {}
+
+
+def test_no_private_name_crosses_a_file() -> None:
+    crossing = []
+    for path in sources(".py"):
+        name = str(path.relative_to(ROOT))
+        if name.startswith(("tests/", CROSSING)):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").startswith("trm_fast"):
+                private = [a.name for a in node.names if a.name.startswith("_") and not a.name.startswith("__")]
+                crossing += [f"{name}:{node.lineno} {each}" for each in private if each not in ("_C", "_core")]
+    assert crossing == []
