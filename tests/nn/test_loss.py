@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from trm_fast.models import IGNORE, supervision_loss
+from trm_fast.labels import IGNORE
+from trm_fast.models import supervision_loss
 
 LABELS = torch.tensor([[1, 2, 0, 3], [1, IGNORE, 2, IGNORE], [IGNORE] * 4, [3, 3, 3, IGNORE], [0, 1, 2, 3]])
 

@@ -9,9 +9,9 @@ import torch
 
 from trm_fast import ops
 from trm_fast.api import TRM
+from trm_fast.labels import IGNORE
 from trm_fast.models import TRMConfig
 from trm_fast.models.heads.selection import ARGUMENTS, RUN_KINDS, SCALE, Selection, _run_cost, _tags
-from trm_fast.models.loss import IGNORE
 
 from .small import kernels_agree
 

@@ -10,10 +10,10 @@ import torch
 
 from trm_fast import ops
 from trm_fast.api import TRM
+from trm_fast.labels import IGNORE
 from trm_fast.models import TRMConfig
 from trm_fast.models.config import NEAR, REACH, TEXT_NEAR
 from trm_fast.models.heads.text import STEEP, Next, _at
-from trm_fast.models.loss import IGNORE
 
 from .small import kernels_agree
 

@@ -10,10 +10,10 @@ import torch
 
 from trm_fast import ops
 from trm_fast.api import TRM
+from trm_fast.labels import IGNORE
 from trm_fast.models import TRMConfig
 from trm_fast.models.config import FIXED_KINDS
 from trm_fast.models.heads.slots import LONGEST_SPAN, SlotPrediction, best_spans
-from trm_fast.models.loss import IGNORE
 
 from .small import kernels_agree
 

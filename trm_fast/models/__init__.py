@@ -2,12 +2,11 @@
 
 from trm_fast.models.config import TRMConfig
 from trm_fast.models.heads import HEADS, QHead, TokenHead, ValueHead
-from trm_fast.models.loss import IGNORE, Loss, supervision_loss
+from trm_fast.models.loss import Loss, supervision_loss
 from trm_fast.models.trm import Output, TRMModel
 
 __all__ = [
     "HEADS",
-    "IGNORE",
     "Loss",
     "Output",
     "QHead",

@@ -7,17 +7,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
 from typing_extensions import Self
 
+from trm_fast.labels import ArgumentKind, SlotKind, Tag
 from trm_fast.models.halting import RULES
 
-FIXED_KINDS = 4
-"""A field has no value, a span of the text, any value will do, or one that can't be told; known values follow."""
-FIELD_KINDS = 9
-RUN_KINDS = 4
-"""Selection: an argument is left out; stands in the text, is read from it as a date, or without its plural (one run of
-words each: with the first, which has one where it is required, ``RUN_KINDS``); has several values there; is its
-default, true, false, or one that can't be told."""
-TAGS = 3
-"""Selection: a word is outside an argument's values, begins one, or goes on with one."""
+FIXED_KINDS = len(SlotKind)
+"""Slots: kinds of a field's value before the known ones."""
+FIELD_KINDS = len(ArgumentKind)
+RUN_KINDS = int(ArgumentKind.SPANS)
+"""Selection: kinds up to this one have a single run of words."""
+TAGS = len(Tag)
 
 GridShape = Annotated[tuple[int, int], Strict(False)]  # YAML and JSON have lists only
 

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trm_fast import ops
-
-IGNORE = -100
+from trm_fast.labels import IGNORE
 
 
 class Loss(NamedTuple):

@@ -17,9 +17,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from trm_fast.errors import UserError
-
-IGNORE = -100
-"""Label of a position that carries no loss and does not count for accuracy; NaN among real-valued labels."""
+from trm_fast.labels import IGNORE as IGNORE
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int32]

@@ -16,8 +16,9 @@ import torch
 from trm_fast.api import TRM
 from trm_fast.errors import UserError
 from trm_fast.inference import Solver
+from trm_fast.labels import ArgumentKind
 from trm_fast.tasks.base import IGNORE, DataConfig
-from trm_fast.tasks.tool_calling.calls import OTHER, SPAN, SPANS, calls_of, labels_of, spans_of
+from trm_fast.tasks.tool_calling.calls import calls_of, labels_of, spans_of
 from trm_fast.tasks.tool_calling.conversation import Call, Conversation, Tool, Turn
 from trm_fast.tasks.tool_calling.lexical import Lexicon, stems, words
 from trm_fast.tasks.tool_calling.select_metrics import accepted_calls, argument_f1, ast_match, copy_calls, same_calls
@@ -85,14 +86,14 @@ def test_labels_by_hand() -> None:
 
 def test_a_value_out_of_reach_is_said_to_be_so() -> None:
     request = Request.of("Weather there?", (WEATHER,), SIZES, LEXICON)
-    assert labels_of(request, [Call("get_weather", {"city": "Rome"})], SIZES)[3] == OTHER
+    assert labels_of(request, [Call("get_weather", {"city": "Rome"})], SIZES)[3] == ArgumentKind.OTHER
 
 
 def test_one_value_is_a_run_and_several_are_runs() -> None:
     request = Request.of("Weather in Rome, then in Oslo", (WEATHER,), SIZES, LEXICON)
     calls = [Call("get_weather", {"city": city}) for city in ("Rome", "Oslo")]
-    assert labels_of(request, calls[:1], SIZES)[3] == SPAN
-    assert labels_of(request, calls, SIZES)[3] == SPANS
+    assert labels_of(request, calls[:1], SIZES)[3] == ArgumentKind.SPAN
+    assert labels_of(request, calls, SIZES)[3] == ArgumentKind.SPANS
     for some in (calls[:1], calls):
         assert calls_of(request, labels_of(request, some, SIZES), SIZES) == some
 

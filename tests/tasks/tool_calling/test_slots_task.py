@@ -14,10 +14,11 @@ from trm_fast.api import TRM
 from trm_fast.errors import UserError
 from trm_fast.inference import Solver
 from trm_fast.interchange import locate
+from trm_fast.labels import SlotKind
 from trm_fast.models import TRMConfig
 from trm_fast.tasks.base import IGNORE, DataConfig
 from trm_fast.tasks.tool_calling import Call, Conversation, Turn, files
-from trm_fast.tasks.tool_calling.fields import DONTCARE, KNOWN, NONE, OTHER, SPAN
+from trm_fast.tasks.tool_calling.fields import KNOWN
 from trm_fast.tasks.tool_calling.formats import read_slots
 from trm_fast.tasks.tool_calling.slots_task import ToolSlots, ToolSlotsConfig
 from trm_fast.tasks.tool_calling.variants import value_bank, variant
@@ -60,7 +61,7 @@ def test_labels_by_hand(tmp_path: Path) -> None:
     begin = 2 + text.index("Rome")  # behind <begin> and <user>
     kinds, starts, ends = rows.labels[0, 2:].reshape(3, 4).tolist()
     assert rows.labels[0, :2].tolist() == [1, 0]
-    assert kinds == [SPAN, KNOWN, SPAN, NONE]
+    assert kinds == [SlotKind.SPAN, KNOWN, SlotKind.SPAN, SlotKind.NONE]
     assert starts == [begin, IGNORE, begin, IGNORE]
     assert ends == [begin + 3, IGNORE, begin + 3, IGNORE]
     assert len(data.train) + len(data.test) == len(ROWS)
@@ -69,7 +70,7 @@ def test_labels_by_hand(tmp_path: Path) -> None:
 def test_dontcare_and_values_that_stand_nowhere(tmp_path: Path) -> None:
     task, _ = made(tmp_path)
     rows, _ = task._examples([read_slots(row(0, "Rome", slots={"city": "dontcare", "unit": "kelvin"}))])
-    assert rows.labels[0, 2:].reshape(3, 4)[0, 2:].tolist() == [DONTCARE, OTHER]
+    assert rows.labels[0, 2:].reshape(3, 4)[0, 2:].tolist() == [SlotKind.DONTCARE, SlotKind.OTHER]
 
 
 def test_an_argument_is_written_as_the_tool_wants_it(tmp_path: Path) -> None:
@@ -77,7 +78,8 @@ def test_an_argument_is_written_as_the_tool_wants_it(tmp_path: Path) -> None:
     said = row(0, "Rome", history=[{"role": "user", "content": "rome in c"}], slots={"city": "rome", "unit": "c"})
     rows, _ = task._examples([read_slots(said)])
     kinds = rows.labels[0, 2:].reshape(3, 4)[0].tolist()
-    assert kinds == [OTHER, SPAN, SPAN, SPAN]  # "c" is the enum's C; "rome" is no known value, and Rome is not said
+    spans = [SlotKind.SPAN] * 3
+    assert kinds == [SlotKind.OTHER, *spans]  # "c" is the enum's C; "rome" is no known value, and Rome is not said
     call = task.fields.call(rows.labels[0], rows.inputs[0], task.tokenizer)
     assert call == Call("get_weather", {"city": None, "unit": "C"})
     assert task.fields.slot_values(rows.labels[0], rows.inputs[0], task.tokenizer) == {"city": "rome", "unit": "c"}
@@ -109,8 +111,8 @@ def test_measures_of_answers_made_by_hand(tmp_path: Path) -> None:
 
     answers = np.where(examples.labels == IGNORE, 0, examples.labels)
     answers[0, 0] = 0  # a call missed
-    answers[2, 0], answers[2, 2] = 1, NONE  # a call too many, without its required city
-    answers[3, 4] = NONE  # a slot not seen
+    answers[2, 0], answers[2, 2] = 1, SlotKind.NONE  # a call too many, without its required city
+    answers[3, 4] = SlotKind.NONE  # a slot not seen
     answers[1, 2 + 4] += 1  # the argument's span begins late: "slo"
     found = task.metrics(examples, answers)
     assert [found[n] for n in ("true_calls", "missed_calls", "false_calls", "true_answers")] == [1, 1, 1, 1]
@@ -161,7 +163,7 @@ def test_word_dropout_leaves_values_alone(tmp_path: Path) -> None:
     changed = task.augment(data.train, np.random.default_rng(0))
     kinds, starts, ends = data.train.labels[:, 2:].reshape(len(data.train), 3, -1).transpose(1, 0, 2)
     assert (changed.inputs != data.train.inputs).mean() > 0.1
-    for n, field in np.argwhere(kinds == SPAN):
+    for n, field in np.argwhere(kinds == SlotKind.SPAN):
         span = slice(starts[n, field], ends[n, field] + 1)
         assert (changed.inputs[n, span] == data.train.inputs[n, span]).all()
 

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trm_fast.labels import IGNORE
 from trm_fast.models.config import FIELD_KINDS, NEAR, REACH, RUN_KINDS, TAGS, TRMConfig
-from trm_fast.models.loss import IGNORE, Loss
+from trm_fast.models.loss import Loss
 from trm_fast.nn.layers import Linear
 
 SCALE = 1000

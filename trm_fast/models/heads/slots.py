@@ -8,12 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trm_fast.labels import IGNORE
 from trm_fast.models.config import FIXED_KINDS, TRMConfig
-from trm_fast.models.loss import IGNORE, Loss
+from trm_fast.models.loss import Loss
 from trm_fast.nn.layers import Linear
-
-NONE, SPAN, DONTCARE, OTHER = range(FIXED_KINDS)
-"""Kinds of a field's value: not given, a span, any will do, given but out of reach; then the known values."""
 
 FOCUS = 2.0
 """Exponent of the decision's focal loss (arXiv 1708.02002): rows decided well count little."""

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trm_fast.labels import IGNORE
 from trm_fast.models.config import NEAR, REACH, TEXT_NEAR, TEXT_PLAIN, TEXT_WORTH, TRMConfig
-from trm_fast.models.loss import IGNORE, Loss, row_loss
+from trm_fast.models.loss import Loss, row_loss
 from trm_fast.nn.layers import Linear
 
 STEEP = 4.0

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from trm_fast.tasks.base import IGNORE, IntArray
+from trm_fast.labels import IGNORE, ArgumentKind, Tag
+from trm_fast.tasks.base import IntArray
 from trm_fast.tasks.tool_calling.conversation import Call, Conversation
 from trm_fast.tasks.tool_calling.selection import Request, Sizes
 from trm_fast.tasks.tool_calling.values import (
@@ -22,12 +23,7 @@ from trm_fast.tasks.tool_calling.values import (
     singular,
 )  # fmt: skip
 
-ABSENT, SPAN, DATE, SINGULAR, SPANS, DEFAULT, TRUE, FALSE, OTHER = range(9)
-"""How an argument is given, as the head has it: not at all, by a run of words of the request, by one that stands for an
-ISO date or in the plural, by several runs, as its schema's default, as true or false, or as something that can't be
-told."""
-OUTSIDE, BEGINS, INSIDE = range(3)
-READINGS: dict[int, Callable[[str], str | None]] = {DATE: date_of, SINGULAR: singular}
+READINGS: dict[int, Callable[[str], str | None]] = {ArgumentKind.DATE: date_of, ArgumentKind.SINGULAR: singular}
 LONGEST_READING = 7
 
 
@@ -45,17 +41,21 @@ def labels_of(request: Request, calls: Sequence[Call], sizes: Sizes) -> IntArray
         schema = request.schema(place)
         given = [arguments[name] for arguments in mine if name in arguments]
         if not given:
-            kinds[place] = ABSENT
+            kinds[place] = ArgumentKind.ABSENT
         elif isinstance(given[0], bool):
-            kinds[place] = TRUE if given[0] else FALSE
+            kinds[place] = ArgumentKind.TRUE if given[0] else ArgumentKind.FALSE
         elif (found := _found(request, given, schema)) is not None:
             kinds[place], spans = found
-            tags[place, : len(request.words)] = OUTSIDE
+            tags[place, : len(request.words)] = Tag.OUTSIDE
             for first, last in spans:
-                tags[place, first : last + 1] = INSIDE
-                tags[place, first] = BEGINS
+                tags[place, first : last + 1] = Tag.INSIDE
+                tags[place, first] = Tag.BEGINS
         else:
-            kinds[place] = DEFAULT if "default" in schema and same(schema["default"], given[0]) else OTHER
+            kinds[place] = (
+                ArgumentKind.DEFAULT
+                if "default" in schema and same(schema["default"], given[0])
+                else ArgumentKind.OTHER
+            )
     return made
 
 
@@ -74,7 +74,7 @@ def _found(request: Request, given: Sequence[Any], schema: dict[str, Any]) -> tu
 
 
 def _as_runs(spans: list[tuple[int, int]]) -> tuple[int, list[tuple[int, int]]]:
-    return (SPAN if len(spans) == 1 else SPANS), spans
+    return (ArgumentKind.SPAN if len(spans) == 1 else ArgumentKind.SPANS), spans
 
 
 def _literal(request: Request, value: list[Any]) -> tuple[int, int] | None:
@@ -170,14 +170,16 @@ def _tool_calls(request: Request, answer: IntArray, sizes: Sizes, tool: int) -> 
 
 
 def _given(request: Request, kind: int, tags: IntArray, schema: dict[str, Any]) -> list[Any]:
-    if kind in (SPAN, SPANS):
+    if kind in (ArgumentKind.SPAN, ArgumentKind.SPANS):
         return _values(request, tags, schema)
     if kind in READINGS:
         spans = spans_of(tags[: len(request.words)])
         return [value for span in spans if (value := READINGS[kind](request.text(*span))) is not None]
-    if kind == DEFAULT and "default" in schema:
+    if kind == ArgumentKind.DEFAULT and "default" in schema:
         return [schema["default"]]
-    return [bool(kind == TRUE)] if kind in (TRUE, FALSE) and kind_of(schema) == "boolean" else []
+    if kind in (ArgumentKind.TRUE, ArgumentKind.FALSE) and kind_of(schema) == "boolean":
+        return [kind == ArgumentKind.TRUE]
+    return []
 
 
 def _values(request: Request, tags: IntArray, schema: dict[str, Any]) -> list[Any]:
@@ -202,11 +204,11 @@ def _all_numbers(request: Request, tags: IntArray) -> bool:
 def spans_of(tags: IntArray) -> list[tuple[int, int]]:
     """First and last word of each value; one that begins nowhere begins with its first word."""
     spans: list[tuple[int, int]] = []
-    before = OUTSIDE
+    before = Tag.OUTSIDE
     for i, tag in enumerate(tags.tolist()):
-        if tag == BEGINS or (tag == INSIDE and before == OUTSIDE):
+        if tag == Tag.BEGINS or (tag == Tag.INSIDE and before == Tag.OUTSIDE):
             spans.append((i, i))
-        elif tag == INSIDE:
+        elif tag == Tag.INSIDE:
             spans[-1] = (spans[-1][0], i)
         before = tag
     return spans

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from trm_fast.tasks.base import IGNORE, IntArray
+from trm_fast.labels import IGNORE, SlotKind
+from trm_fast.tasks.base import IntArray
 from trm_fast.tasks.tool_calling.conversation import DONTCARE as ANY_VALUE
 from trm_fast.tasks.tool_calling.conversation import Call, Conversation, Tool
 from trm_fast.tasks.tool_calling.encoding import Row, find_spans, plain_number
 from trm_fast.tasks.tool_calling.tokenizer import Tokenizer
 
-NONE, SPAN, DONTCARE, OTHER, KNOWN = range(5)
-"""Kinds of a field's value, as the head has them; from KNOWN on the known values."""
+KNOWN = len(SlotKind)
+"""The kind of a field's first known value."""
 
 SAID = ("user", "assistant")
 DONE = ("tool_call", "tool_response")
@@ -111,28 +112,30 @@ class Fields:
         """What was said comes first. A slot may be in any case; an argument must come out as it is called with. A known
         value comes before what an argument has in common with a mere result."""
         if value in ("", ANY_VALUE):
-            return (DONTCARE if value else NONE), None
-        known = self.values[field].index(value) + KNOWN if value in self.values[field] else OTHER
+            return (SlotKind.DONTCARE if value else SlotKind.NONE), None
+        known = self.values[field].index(value) + KNOWN if value in self.values[field] else SlotKind.OTHER
         for roles in (SAID, DONE):
-            if known != OTHER and argument and roles == DONE:
+            if known != SlotKind.OTHER and argument and roles == DONE:
                 break
             for place in find_spans(row, value, roles, exact=False):
                 text = span_text(row.ids, place, tokenizer)
                 if (self._written(field, text) == value) if argument else (text.casefold() == value.casefold()):
-                    return SPAN, place
+                    return SlotKind.SPAN, place
         return known, None
 
     def value(self, field: int, answer: IntArray, ids: IntArray, tokenizer: Tokenizer) -> str | None:
         """The value that an answer (2 + 3 F,) gives to a field: "" for none, None for one out of reach."""
         kinds, starts, ends = answer[2:].reshape(3, -1)
         kind = int(kinds[field])
-        if kind == SPAN:
+        if kind == SlotKind.SPAN:
             text = span_text(ids.tolist(), (int(starts[field]), int(ends[field])), tokenizer)
             return self._written(field, text) if field < len(self.arguments) else text
         known = self.values[field]
         if kind >= KNOWN:
             return known[kind - KNOWN] if kind - KNOWN < len(known) else None
-        return {DONTCARE: ANY_VALUE, OTHER: None}.get(kind, "")
+        if kind == SlotKind.OTHER:
+            return None
+        return ANY_VALUE if kind == SlotKind.DONTCARE else ""
 
     def _written(self, field: int, text: str) -> str:
         """What was said as a call writes it: plain numbers, known values in their own case."""

@@ -9,8 +9,9 @@ import numpy.typing as npt
 from rich.table import Table
 from rich.text import Text
 
+from trm_fast.labels import SlotKind
 from trm_fast.tasks.base import Array, Examples
-from trm_fast.tasks.tool_calling.fields import NONE, SPAN, Fields
+from trm_fast.tasks.tool_calling.fields import Fields
 from trm_fast.tasks.tool_calling.schema import problems
 from trm_fast.tasks.tool_calling.tokenizer import Tokenizer
 
@@ -62,19 +63,19 @@ def _slots(found: dict[str, float], examples: Examples, answers: Array, fields: 
     A, F = len(fields.arguments), fields.count
     gold, said = (np.asarray(a)[:, 2 + A : 2 + F] for a in (examples.labels, answers))
     labelled = gold >= 0
-    same = (gold != NONE) == (said != NONE)
+    same = (gold != SlotKind.NONE) == (said != SlotKind.NONE)
     usually = np.array([fields.frequent["slots"].get(name, "") != "" for name in fields.slots])
-    _share(found, "slot_presence_accuracy", same[labelled], ((gold != NONE) == usually)[labelled])
+    _share(found, "slot_presence_accuracy", same[labelled], ((gold != SlotKind.NONE) == usually)[labelled])
     for i, name in enumerate(fields.slots):
         _share(found, f"slot_presence_accuracy.{name}", same[labelled[:, i], i], interval=False)
     spans, values, usual_spans = [], [], []
     for n, ids in enumerate(examples.inputs):
-        for i in np.flatnonzero(gold[n] > NONE).tolist():
+        for i in np.flatnonzero(gold[n] > SlotKind.NONE).tolist():
             right = fields.value(A + i, examples.labels[n], ids, tokenizer)
             given = fields.value(A + i, answers[n], ids, tokenizer)
             same_text = right is not None and given is not None and right.casefold() == given.casefold()
             values.append(same_text)
-            if gold[n, i] == SPAN:
+            if gold[n, i] == SlotKind.SPAN:
                 spans.append(same_text)
                 usual = fields.frequent["values"][fields.slots[i]]
                 usual_spans.append(right is not None and usual.casefold() == right.casefold())

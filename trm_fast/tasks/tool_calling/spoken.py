@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from trm_fast.tasks.tool_calling.calls import DATE as ISO_DATE
+from trm_fast.labels import ArgumentKind
 from trm_fast.tasks.tool_calling.calls import READINGS, _literal, _occurrences, _read_as
-from trm_fast.tasks.tool_calling.calls import SINGULAR as ONE_OF_SEVERAL
 from trm_fast.tasks.tool_calling.lexical import words
 from trm_fast.tasks.tool_calling.schema import fits
 from trm_fast.tasks.tool_calling.selection import Request
@@ -20,7 +19,7 @@ from trm_fast.tasks.tool_calling.values import bracketed, cast, kind_of, literal
 MARKS = (DEFAULT, DATE, SINGULAR) = ("default", "date", "singular")
 """What may be said beside text: the schema's default; that the words behind it are to be read as an ISO date, or
 without their plural."""
-_READ = {DATE: READINGS[ISO_DATE], SINGULAR: READINGS[ONE_OF_SEVERAL]}
+_READ = {DATE: READINGS[ArgumentKind.DATE], SINGULAR: READINGS[ArgumentKind.SINGULAR]}
 LONGEST_NUMBER = 4
 """Words: ``- $ 3 million``."""
 
