@@ -1,0 +1,67 @@
+"""What format version 1 wrote still loads, solves and resumes; the expectations are those of the code that wrote it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from trm_fast.api import TRM
+from trm_fast.training import Trainer
+from trm_fast.training.folder import read_metrics
+
+FIXTURES = Path(__file__).parent / "fixtures" / "format_v1"
+MODELS = sorted(folder.name for folder in (FIXTURES / "models").iterdir())
+RUNS = ["sudoku-4x4", "tool-select", "tool-slots"]
+
+
+def expected(name: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """A model's inputs by name, and what came out."""
+    with np.load(FIXTURES / "models" / name / "expected.npz") as arrays:
+        tensors = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+    inputs = {key.removeprefix("input/"): tensors.pop(key) for key in list(tensors) if key.startswith("input/")}
+    return inputs, tensors
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_answers_as_it_did(name: str, tmp_path: Path) -> None:
+    extra, wanted = expected(name)
+    inputs, ids = extra.pop("inputs"), extra.pop("puzzle_ids", None)
+    model = TRM.from_pretrained(FIXTURES / "models" / name)
+    model.save_pretrained(tmp_path / "again")
+    for one in (model, TRM.from_pretrained(tmp_path / "again")):
+        with torch.no_grad():
+            out = one(inputs, one.initial_state(3), one.puzzle_rows(ids, 3), **extra)
+        made: Any = (out.logits,) if isinstance(out.logits, torch.Tensor) else out.logits
+        for i, part in enumerate(part for part in made if part is not None):
+            torch.testing.assert_close(part, wanted[f"logits/{i}"], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(out.q, wanted["q"], rtol=1e-4, atol=1e-4)
+        solved = one.solve(inputs, 2, halt=False, puzzle_ids=ids, extra=extra)
+        torch.testing.assert_close(solved["confidence"], wanted["confidence"], rtol=1e-4, atol=1e-4)
+        logits = 3 if name in ("selection", "classifier") else 0  # their answers begin with logits in thousandths
+        for part, most in ((np.s_[:, :logits], 1.0), (np.s_[:, logits:], 1e-4)):
+            torch.testing.assert_close(solved["solution"][part], wanted["solution"][part], rtol=1e-4, atol=most)
+        assert one.num_parameters() == int(wanted["parameters"])
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_resumes_as_it_did(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(FIXTURES / "runs", tmp_path / "runs")
+    monkeypatch.chdir(tmp_path / "runs")
+    run = tmp_path / "runs" / name
+    wanted = json.loads((run / "expected.json").read_text())
+    trainer = Trainer.resume(run)
+    assert trainer.step == 4
+    summary = trainer.train()
+    metrics = [line for line in read_metrics(run) if "loss" in line]
+    assert [line["step"] for line in metrics] == list(range(1, wanted["after"] + 1))
+    for got, line in zip(metrics, wanted["metrics"], strict=True):
+        for key, value in line.items():
+            assert got.get(key) == (value if value is None else pytest.approx(value, rel=1e-3, abs=1e-6)), (key, got)
+    for key, value in wanted["evaluation"].items():
+        assert summary["evaluation"][key] == pytest.approx(value, abs=1e-3)
