@@ -146,7 +146,7 @@ def our_side(problem: Problem) -> Callable[[], float]:
     import numpy as np
 
     from trm_fast.interchange import from_published
-    from trm_fast.nn.optim import AdamATan2
+    from trm_fast.training.optimizers import AdamATan2
     from trm_fast.tasks.base import Examples
     from trm_fast.training import TrainingConfig, TrainStep
     from trm_fast.training.capture import runner_for

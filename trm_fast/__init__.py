@@ -16,17 +16,19 @@ if TYPE_CHECKING:
     from trm_fast.inference import Solver
     from trm_fast.models import TRMConfig
     from trm_fast.training import Trainer
+    from trm_fast.training.optimizers import AdamATan2
 
 _HOMES = {
     "TRM": "trm_fast.api",
     "TRMConfig": "trm_fast.models",
     "Trainer": "trm_fast.training",
+    "AdamATan2": "trm_fast.training.optimizers",
     "Solver": "trm_fast.inference",
     "ReasoningTool": "trm_fast.agent",
     "run_task": "trm_fast.agent",
 }
 
-__all__ = ["TRM", "ReasoningTool", "Solver", "TRMConfig", "Trainer", "__version__", "run_task"]
+__all__ = ["TRM", "AdamATan2", "ReasoningTool", "Solver", "TRMConfig", "Trainer", "__version__", "run_task"]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ from trm_fast.inference.steps import think
 from trm_fast.models import TRMConfig, TRMModel
 from trm_fast.models.halting import halting_rule
 from trm_fast.models.saving import load_model, save_model
-from trm_fast.nn.optim import AdamATan2
+from trm_fast.training.optimizers import AdamATan2
 
 
 class TRM(TRMModel):

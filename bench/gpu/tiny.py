@@ -11,7 +11,7 @@ import torch
 
 from trm_fast.api import TRM
 from trm_fast.models import TRMConfig
-from trm_fast.nn.optim import AdamATan2
+from trm_fast.training.optimizers import AdamATan2
 from trm_fast.ops import backend, self_check
 from trm_fast.tasks.base import Examples
 from trm_fast.training import TrainingConfig, TrainStep

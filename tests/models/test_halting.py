@@ -13,9 +13,9 @@ from torch import Tensor
 from trm_fast.api import TRM
 from trm_fast.models import TRMConfig
 from trm_fast.models.halting import RULES, HaltingRule, halting_rule, register
-from trm_fast.nn.optim import AdamATan2
 from trm_fast.training import TrainingConfig, TrainStep
 from trm_fast.training.halting import halts
+from trm_fast.training.optimizers import AdamATan2
 
 STEPS = torch.tensor([1, 2, 3], dtype=torch.int32)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from trm_fast.api import TRM
 from trm_fast.inference.steps import think
 from trm_fast.models import supervision_loss
-from trm_fast.nn.optim import AdamATan2
+from trm_fast.training.optimizers import AdamATan2
 
 from .small import VARIANTS, config, model, tokens
 

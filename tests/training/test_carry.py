@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from trm_fast.nn.optim import AdamATan2
 from trm_fast.training import Carry, TrainStep
+from trm_fast.training.optimizers import AdamATan2
 
 from .small import KIND, Source, make_examples, make_model, rows_of, training_config
 

@@ -11,8 +11,7 @@ import pytest
 from trm_fast.api import TRM
 from trm_fast.errors import UserError
 from trm_fast.models import TRMConfig
-from trm_fast.training import RunConfig, apply_settings, make_config
-from trm_fast.training.config import read_preset, read_yaml
+from trm_fast.training import RunConfig, apply_settings, make_config, read_preset, read_yaml
 
 from .small import SECTIONS, run_config, training_config
 
@@ -63,6 +62,13 @@ def changed(section: str, **keys: Any) -> dict[str, Any]:
         (changed("training", gradient_accumulation="half"), ["training.gradient_accumulation = 'half'"]),
         (changed("training", gradient_accumulation=0), ["training.gradient_accumulation = 0"]),
         (changed("training", dtype="fp8"), ["training.dtype = 'fp8'", "bfloat16"]),
+        (changed("training", optimizer="adamv"), ["training.optimizer = 'adamv'", "did you mean adamw?"]),
+        (changed("training", optimizer_options={"momentum": 0.9}), ["optimizer_options", "unknown key momentum"]),
+        (
+            changed("training", optimizer="muon", optimizer_options={"momentum": 1.5}),
+            ["training.optimizer_options", "momentum = 1.5", "less than 1"],
+        ),
+        (changed("training", schedule="linear"), ["training.schedule = 'linear'", "there are: constant, cosine"]),
         (changed("training", seed=-1), ["training.seed = -1"]),
         (changed("training", seed=2**64), ["training.seed", "less than 18446744073709551616"]),
         (changed("training", depth=3), ["training.depth = 3", "it is a list of stages"]),
@@ -232,8 +238,8 @@ def test_schedules(changes: dict[str, Any], rates: dict[int, float]) -> None:
 def test_embeddings_may_have_a_rate_of_their_own() -> None:
     model = TRM(TRMConfig(vocab_size=5, seq_len=4, hidden_size=8, num_heads=2, inner_multiple=8, positions="learned"))
     names = [name for name, _ in model.named_parameters()]
-    assert set(training_config(learning_rate=1e-4).rates(model)) == {1.0}
-    rates = training_config(learning_rate=1e-4, embedding_learning_rate=1e-2).rates(model)
+    assert set(training_config(learning_rate=1e-4).make_optimizer(model).rates) == {1.0}
+    rates = training_config(learning_rate=1e-4, embedding_learning_rate=1e-2).make_optimizer(model).rates
     apart = {name: rate for name, rate in zip(names, rates, strict=True) if rate != 1}
     assert apart == pytest.approx({"embedding.tokens.weight": 100, "embedding.positions.weight": 100})
 

@@ -10,8 +10,7 @@ import torch
 
 from trm_fast.api import TRM
 from trm_fast.interchange import locate
-from trm_fast.training import Trainer
-from trm_fast.training.config import RunConfig, read_yaml
+from trm_fast.training import RunConfig, Trainer, read_yaml
 from trm_fast.training.estimate import seconds_of
 from trm_fast.training.folder import read_metrics
 

@@ -11,9 +11,9 @@ import torch
 
 from trm_fast.api import TRM
 from trm_fast.inference.steps import think
-from trm_fast.nn.optim import AdamATan2
 from trm_fast.training import RunConfig, TrainStep, make_config, preset_names, read_preset
 from trm_fast.training.feed import Feed
+from trm_fast.training.optimizers import OPTIMIZERS
 
 from ..cli.test_tools import TOOL, slots
 from ..tasks.arc_data import mirrored, write
@@ -95,7 +95,7 @@ def test_a_recording_of_it_is_the_run(preset: str, tmp_path: Path) -> None:
         torch.manual_seed(0)
         model = TRM(config.model)
         training = config.training
-        optimizer = AdamATan2(model.parameters(), 0.0, ema_decay=0.9, variant=training.optimizer)
+        optimizer = OPTIMIZERS[training.optimizer](model.parameters(), 0.0, ema_decay=0.9)
         with model.with_static_shapes():  # as on a GPU: no shape follows from a mask
             step = TrainStep(
                 model, optimizer, training, Feed(task, data.train, 0, 4), parts=2, runner=runner and runner()

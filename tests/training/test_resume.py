@@ -109,7 +109,7 @@ KILLED_AT_STEP = """
 import os, signal, sys
 from pathlib import Path
 from trm_fast.training import Silent, Trainer, make_config
-from trm_fast.training.config import read_yaml
+from trm_fast.training import read_yaml
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)

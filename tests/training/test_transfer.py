@@ -80,7 +80,7 @@ def test_held_steps_fill_the_moments_and_move_nothing(tmp_path: Path) -> None:
     trainer.train()
     for name, tensor in trainer.model.named_parameters():
         assert torch.equal(tensor, model.state_dict()[name]), name
-    assert all(bool((v > 0).any()) for v in trainer.optimizer.exp_avg_sq)
+    assert all(bool((v > 0).any()) for v in trainer.optimizer.slots["exp_avg_sq"])
     assert len(set(trainer.step_function.carry.steps.tolist())) > 1
 
 

@@ -87,7 +87,7 @@ import sys
 sys.path.append(sys.argv[1])
 import numpy as np, torch
 from tests.training.small import Source, make_model, training_config
-from trm_fast.nn.optim import AdamATan2
+from trm_fast.training.optimizers import AdamATan2
 from trm_fast.training import TrainStep
 from trm_fast.training.world import ALONE, join, leave
 
@@ -141,7 +141,7 @@ sys.path.append(sys.argv[1])
 import numpy as np, torch
 from tests.training.recorder import Recorder
 from tests.training.small import Source, make_model, training_config
-from trm_fast.nn.optim import AdamATan2
+from trm_fast.training.optimizers import AdamATan2
 from trm_fast.training import TrainStep
 from trm_fast.training.capture import Eager
 from trm_fast.training.world import join, leave

@@ -72,8 +72,7 @@ def import_(
 
 def _task(text: str) -> tuple[Task, dict[str, Any]]:
     """The task of ``--task`` and its section."""
-    from trm_fast.training import make_config
-    from trm_fast.training.config import parse_section
+    from trm_fast.training import make_config, parse_section
 
     config = make_config({"task": parse_section(text)}, "--task")
     return config.make_task(), config.task.model_dump(mode="json")

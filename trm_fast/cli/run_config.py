@@ -70,8 +70,7 @@ def resumed(
 
 
 def _sections(preset: str | None, config: Path | None) -> dict[str, Any]:
-    from trm_fast.training import read_preset
-    from trm_fast.training.config import read_yaml
+    from trm_fast.training import read_preset, read_yaml
 
     return read_preset(preset) if preset is not None else read_yaml(config or Path())
 

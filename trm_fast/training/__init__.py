@@ -1,7 +1,15 @@
 """Training: deep supervision with a carry, one optimizer step a supervision step, exact resume."""
 
 from trm_fast.training.carry import Carry
-from trm_fast.training.config import RunConfig, TrainingConfig, apply_settings, make_config, preset_names, read_preset
+from trm_fast.training.config import RunConfig, TrainingConfig
+from trm_fast.training.read_config import (
+    apply_settings,
+    make_config,
+    parse_section,
+    preset_names,
+    read_preset,
+    read_yaml,
+)
 from trm_fast.training.reporter import Reporter, Silent
 from trm_fast.training.step import TrainStep
 from trm_fast.training.trainer import Trainer
@@ -18,7 +26,9 @@ __all__ = [
     "apply_settings",
     "fine_tuning",
     "make_config",
+    "parse_section",
     "preset_names",
     "read_preset",
+    "read_yaml",
     "transfer",
 ]

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-import math
-import re
-from collections.abc import Iterable, Mapping
-from importlib.resources import files
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
@@ -20,52 +15,25 @@ from pydantic import (
     SerializeAsAny,
     Strict,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 from typing_extensions import Self
 
-from trm_fast.errors import UserError
 from trm_fast.models import TRMConfig, TRMModel
 from trm_fast.models.halting import RULES
 from trm_fast.nn.layers import Embedding
 from trm_fast.tasks import Task, get_task
 from trm_fast.tasks.base import DataConfig, TaskConfig
+from trm_fast.training.curriculum import Stages, stage_at
+from trm_fast.training.optimizers import OPTIMIZERS, Optimizer
+from trm_fast.training.schedule import SCHEDULES, rate_at
+from trm_fast.training.validation import explain, known
 
 # YAML 1.1 reads a bare off as false.
 Switch = Annotated[Literal["auto", "off"], BeforeValidator(lambda value: "off" if value is False else value)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Stage(BaseModel):
-    """A stage of the depth curriculum: ``until`` a step (the last of the stage) recursion is no deeper than this."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    until: int = Field(ge=1)
-    T_cycles: int | None = Field(None, ge=1)
-    n_latent_steps: int | None = Field(None, ge=0)
-    max_supervision_steps: int | None = Field(None, ge=1)
-
-    def depth(self) -> dict[str, int]:
-        """What it changes of the model."""
-        return self.model_dump(exclude={"until"}, exclude_none=True)
-
-
-def _stages(value: Any) -> Any:
-    """The entries of ``training.depth`` as stages; a ValueError says which of them is wrong."""
-    if not isinstance(value, list | tuple):
-        raise ValueError("it is a list of stages, such as [{until: 2000, T_cycles: 1}]")
-    made = []
-    for number, entry in enumerate(value, 1):
-        try:
-            made.append(entry if isinstance(entry, Stage) else Stage.model_validate(entry))
-        except ValidationError as error:
-            raise ValueError(f"stage {number}: {_explain(error.errors()[0], Stage, '')}") from None
-        if not made[-1].depth():
-            raise ValueError(f"stage {number} changes nothing: it has {', '.join(list(Stage.model_fields)[1:])}")
-        if number > 1 and made[-1].until <= made[-2].until:
-            raise ValueError(f"stage {number} ends at step {made[-1].until}, not behind step {made[-2].until}")
-    return tuple(made)
 
 
 class TrainingConfig(BaseModel):
@@ -86,19 +54,22 @@ class TrainingConfig(BaseModel):
     gradient_accumulation: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto", description="parts a batch is computed in; auto takes as few as memory allows"
     )
-    optimizer: Literal["adam_atan2", "adamw"] = "adam_atan2"
+    optimizer: str = Field("adam_atan2", description="a name of trm_fast.training.optimizers")
+    optimizer_options: dict[str, Any] = Field({}, description="what this optimizer alone has, such as nesterov")
     learning_rate: float = Field(1e-4, gt=0)
     embedding_learning_rate: float | None = Field(
         None, gt=0, description="of tables of embeddings, on the same schedule; null for learning_rate"
     )
-    betas: Annotated[tuple[Beta, Beta], Strict(False)] = (0.9, 0.95)
+    betas: Annotated[tuple[Beta, Beta], Strict(False)] = Field(
+        (0.9, 0.95), description="decay of the averages of gradients and of their squares; sgd has the first alone"
+    )
     weight_decay: float = Field(1.0, ge=0)
     hold_steps: int = Field(0, ge=0, description="first steps at rate 0, which fill the moments and the carry")
     warmup_steps: int = Field(2000, ge=0)
-    schedule: Literal["constant", "cosine"] = "constant"
-    schedule_steps: int | None = Field(None, ge=1, description="step at which the cosine ends; null for the last")
-    final_learning_rate: float = Field(0.1, ge=0, le=1, description="cosine: the last rate, as a share of the first")
-    depth: Annotated[tuple[Stage, ...], BeforeValidator(_stages)] = Field(
+    schedule: str = Field("constant", description="a name of trm_fast.training.schedule")
+    schedule_steps: int | None = Field(None, ge=1, description="step at which the schedule ends; null for the last")
+    final_learning_rate: float = Field(0.1, ge=0, le=1, description="the schedule's last rate, as a share of the first")
+    depth: Stages = Field(
         (), description="curriculum: stages of shallower recursion, each until a step; then the model's own depth"
     )
     clip_norm: float | None = Field(None, gt=0, description="largest gradient norm; null for no clipping, as published")
@@ -125,23 +96,52 @@ class TrainingConfig(BaseModel):
     checkpoint_every: int = Field(1000, ge=1)
     keep_checkpoints: int = Field(3, ge=1, description="newest checkpoints kept, besides the best")
 
-    def rates(self, model: TRMModel) -> list[float]:
-        """Of each parameter of a model, as a multiple of the learning rate."""
+    @field_validator("optimizer")
+    @classmethod
+    def _known_optimizer(cls, name: str) -> str:
+        return known(name, OPTIMIZERS, "optimizer")
+
+    @field_validator("schedule")
+    @classmethod
+    def _known_schedule(cls, name: str) -> str:
+        return known(name, SCHEDULES, "schedule")
+
+    @field_validator("optimizer_options")
+    @classmethod
+    def _known_options(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if (name := info.data.get("optimizer")) is not None:  # an unknown one is refused by itself
+            kind = OPTIMIZERS[name].options_type
+            try:
+                kind.model_validate(options)
+            except ValidationError as error:
+                raise ValueError(explain(error, kind, "")) from None
+        return options
+
+    def make_optimizer(self, model: TRMModel) -> Optimizer:
+        """Of a model's parameters; its tables of embeddings have ``embedding_learning_rate``."""
         tables = {id(module.weight) for module in model.embedding.modules() if isinstance(module, Embedding)}
         apart = (self.embedding_learning_rate or self.learning_rate) / self.learning_rate
-        return [apart if id(p) in tables else 1.0 for p in model.parameters()]
+        return OPTIMIZERS[self.optimizer].for_model(
+            model,
+            self.learning_rate,
+            betas=self.betas,
+            weight_decay=self.weight_decay,
+            ema_decay=self.ema_decay or None,
+            rates=[apart if id(p) in tables else 1.0 for p in model.parameters()],
+            **self.optimizer_options,
+        )
 
     def learning_rate_at(self, step: int) -> float:
-        """The rate of step 1, 2, ...: 0, linear warm-up, then constant or a cosine to ``final_learning_rate``."""
-        warm = self.hold_steps + self.warmup_steps
-        if step < warm or step <= self.hold_steps:
-            return self.learning_rate * max(0, step - self.hold_steps) / max(1, self.warmup_steps)
-        if self.schedule == "constant":
-            return self.learning_rate
-        last = self.schedule_steps or self.steps
-        progress = min(1.0, (step - warm) / max(1, last - warm))
-        low = self.final_learning_rate
-        return self.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress)))
+        """The rate of step 1, 2, ...: 0, linear warm-up, then the schedule down to ``final_learning_rate``."""
+        return rate_at(
+            step,
+            self.learning_rate,
+            SCHEDULES[self.schedule],
+            hold_steps=self.hold_steps,
+            warmup_steps=self.warmup_steps,
+            last_step=self.schedule_steps or self.steps,
+            final=self.final_learning_rate,
+        )
 
 
 class RunConfig(BaseModel):
@@ -180,7 +180,7 @@ class RunConfig(BaseModel):
 
     def model_at(self, step: int) -> TRMConfig:
         """The model that step 1, 2, ... trains: the whole one but for the depth of its stage."""
-        stage = next((stage for stage in self.training.depth if step <= stage.until), None)
+        stage = stage_at(self.training.depth, step)
         return self._with(stage.depth() if stage else {})
 
     def flop(self) -> int:
@@ -208,146 +208,3 @@ class RunConfig(BaseModel):
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-
-
-def preset_names() -> list[str]:
-    return sorted(Path(f.name).stem for f in files("trm_fast.configs").iterdir() if f.name.endswith(".yaml"))
-
-
-def read_preset(name: str) -> dict[str, Any]:
-    """The sections of a preset, not validated yet."""
-    if name not in preset_names():
-        raise UserError(f"there is no preset {name!r}; {_suggest(name, preset_names())}", wrong_use=True)
-    return _parse_yaml((files("trm_fast.configs") / f"{name}.yaml").read_text(encoding="utf-8"), name)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The sections of a configuration file, not validated yet."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} can't be read: {error}", wrong_use=True) from None
-    return _parse_yaml(text, str(path))
-
-
-def parse_section(text: str) -> dict[str, Any]:
-    """A task's name, or its section as YAML on one line, as the sections of a ``task:``."""
-    value = _parse_value(text, f"task={text}")
-    return value if isinstance(value, dict) else {"name": str(value)}
-
-
-def apply_settings(sections: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
-    """The sections with ``section.key=value`` settings applied; values are YAML."""
-    result = {name: dict(section) if isinstance(section, Mapping) else section for name, section in sections.items()}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        section, dot, name = key.strip().partition(".")
-        if not equals or not dot or not name:
-            raise UserError(
-                f"--set takes section.key=value, such as training.batch_size=16, not {setting!r}", wrong_use=True
-            )
-        if result.get(section) is None:
-            result[section] = {}
-        if not isinstance(result[section], dict):
-            raise UserError(f"--set {setting}: {section} is not a section", wrong_use=True)
-        result[section][name] = _parse_value(value, setting)
-    return result
-
-
-def make_config(sections: Mapping[str, Any], where: str) -> RunConfig:
-    """Validates sections; an unknown, missing or ill-typed key is a UserError that names it and ``where`` it stands."""
-    task_section = sections.get("task")
-    if not isinstance(task_section, Mapping) or not isinstance(task_section.get("name"), str):
-        raise UserError(f"{where}: task.name is missing: it says which task to train", wrong_use=True)
-    task_type = get_task(task_section["name"])
-    task_config = _validated(task_type.Config, task_section, "task", where)
-    task = task_type(task_config)
-    model = sections.get("model") or {}
-    if not isinstance(model, Mapping):
-        raise UserError(f"{where}: model must be a section of keys, not {model!r}", wrong_use=True)
-    data = _validated(DataConfig, sections.get("data") or {}, "data", where)
-    given = task.model_keys(data)
-    for key, value in given.items():
-        mine = model.get(key)
-        if mine is not None and mine != value and (not isinstance(mine, list) or tuple(mine) != value):
-            raise UserError(
-                f"{where}: model.{key} is {mine}, but task {task.name} has {value}; leave it out", wrong_use=True
-            )
-    parts: dict[str, Any] = {**sections, "task": task_config}
-    parts["model"] = _validated(TRMConfig, {**model, **given}, "model", where)
-    parts["data"] = data
-    parts["training"] = _validated(TrainingConfig, sections.get("training") or {}, "training", where)
-    return _validated(RunConfig, parts, "", where)
-
-
-def _validated(kind: type[Any], section: Any, name: str, where: str) -> Any:
-    if not isinstance(section, Mapping):
-        raise UserError(f"{where}: {name} must be a section of keys, not {section!r}", wrong_use=True)
-    try:
-        return kind.model_validate(dict(section))
-    except ValidationError as error:
-        raise UserError(
-            f"{where}: " + "; ".join(_explain(e, kind, name) for e in error.errors()[:3]), wrong_use=True
-        ) from None
-
-
-def _explain(error: Any, kind: type[BaseModel], section: str) -> str:
-    """One line for one of pydantic's errors: the key, what is wrong, and the name that was meant."""
-    key = ".".join(str(part) for part in (section, *error["loc"][:1]) if part != "")
-    if error["type"] == "extra_forbidden":
-        return f"unknown key {key}; {_suggest(str(error['loc'][0]), kind.model_fields)}"
-    if error["type"] == "missing":
-        return f"{key} is missing" if len(error["loc"]) == 1 else f"{key} = {error['input']!r} has too few values"
-    message = error["msg"].removeprefix("Value error, ")
-    if not error["loc"]:
-        return f"{section}: {message}" if section else message
-    return f"{key} = {error['input']!r}: {message[0].lower()}{message[1:]}"
-
-
-def _suggest(name: str, known: Iterable[str]) -> str:
-    names = list(known)
-    close = difflib.get_close_matches(name, names, 1)
-    return f"did you mean {close[0]}?" if close else "there are: " + ", ".join(names)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads ``1e-4`` as text and lets a key stand twice; neither is what a person means."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
-                continue  # the base class refuses the first and merges the second
-            key = self.construct_object(key_node, deep=deep)
-            if key in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.[\d_]+)([eE][-+]?\d+)$"),
-    list("-+0123456789."),
-)
-
-
-def _parse_yaml(text: str, where: str) -> dict[str, Any]:
-    try:
-        sections = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(
-            f"{where}{line}: not valid YAML: {getattr(error, 'problem', None) or error}", wrong_use=True
-        ) from None
-    if not isinstance(sections, dict):
-        raise UserError(f"{where}: a configuration has sections (task, data, model, training)", wrong_use=True)
-    return sections
-
-
-def _parse_value(text: str, setting: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError:
-        raise UserError(f"--set {setting}: {text!r} is not a YAML value", wrong_use=True) from None

@@ -11,9 +11,10 @@ import torch
 from trm_fast.models import TRMModel
 from trm_fast.tasks.base import Examples
 from trm_fast.training.carry import Carry
-from trm_fast.training.config import RunConfig, make_config, preset_names, read_preset
+from trm_fast.training.config import RunConfig
 from trm_fast.training.memory import bytes_per_row, free_bytes, parts_that_fit
 from trm_fast.training.pool import Pool
+from trm_fast.training.read_config import make_config, preset_names, read_preset
 
 EFFICIENCY = 0.6
 """Share of the matrix rate that a whole training step reaches, roughly."""
@@ -79,8 +80,10 @@ def estimate(config: RunConfig, kind: Examples, device: torch.device) -> Estimat
     parts = parts_that_fit(model, training.batch_size, kind) if asked == "auto" else min(asked, training.batch_size)
     kept = [*Carry(model, training.batch_size, kind).tensors().values()]
     kept += Pool(_None(kind), training.batch_size, device).rows.values()
-    trained = sum(p.numel() * p.element_size() for p in model.parameters())
-    weights = trained * (4 + (training.ema_decay > 0)) + sum(b.numel() * b.element_size() for b in model.buffers())
+    with torch.device("meta"):
+        shadow = TRMModel(config.model, dtype)
+    held = [*training.make_optimizer(shadow).tensors(), *shadow.parameters(), *model.buffers()]  # and the gradients
+    weights = sum(t.numel() * t.element_size() for t in held)
     if dtype != torch.float32:
         weights += sum(w.numel() for w in model.linear_weights()) * dtype.itemsize
     carry = sum(t.numel() * t.element_size() for t in kept)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from trm_fast.errors import UserError
-from trm_fast.training.config import RunConfig, TrainingConfig, make_config, read_yaml
+from trm_fast.training.config import RunConfig, TrainingConfig
+from trm_fast.training.read_config import make_config, read_yaml
 
 CONFIG, METRICS, SUMMARY, MODEL = "config.yaml", "metrics.jsonl", "summary.json", "model"
 Record = dict[str, Any]

@@ -9,11 +9,11 @@ from torch import Tensor
 from trm_fast import ops
 from trm_fast.models import Loss, Output, TRMConfig, TRMModel
 from trm_fast.nn.copies import Copies
-from trm_fast.nn.optim import AdamATan2
 from trm_fast.tasks.base import IntArray
 from trm_fast.training.capture import Eager, Runner
 from trm_fast.training.carry import Carry
 from trm_fast.training.config import TrainingConfig
+from trm_fast.training.optimizers import Optimizer
 from trm_fast.training.pool import Pool, Source, to_pinned
 from trm_fast.training.world import ALONE, World
 
@@ -31,7 +31,7 @@ class TrainStep:
     def __init__(
         self,
         model: TRMModel,
-        optimizer: AdamATan2,
+        optimizer: Optimizer,
         config: TrainingConfig,
         source: Source,
         *,
@@ -51,7 +51,7 @@ class TrainStep:
         self.carry = Carry(model, B, source.kind)
         self.copies = Copies(model, self.carry.state.z[self.slices[0]])
         if self.copies.made:
-            optimizer.copies, optimizer.interleave = self.copies.of_parameters, self.copies.interleave
+            optimizer.write_copies(self.copies.of_parameters, self.copies.interleave)
         # What the host brings to each step, in one copy: two rates, and each slot's minimum of steps (exploration).
         self.numbers = torch.zeros(2 + B, device=device)
         self.lr, self.puzzle_lr, self.minimum_steps = self.numbers[0], self.numbers[1], self.numbers[2:]
@@ -78,8 +78,7 @@ class TrainStep:
 
     def tensors(self) -> list[Tensor]:
         """Everything a step changes."""
-        o, kept = self.optimizer, [*self.carry.tensors().values(), self.totals, self.pool.taken]
-        kept += [*o.weights, *self.copies.made.values(), *o.exp_avg, *o.exp_avg_sq, *(o.ema or []), o.step_count]
+        kept = [*self.carry.tensors().values(), self.totals, self.pool.taken, *self.optimizer.tensors()]
         return kept if self.model.puzzle_embedding is None else [*kept, self.model.puzzle_embedding]
 
     def run(self, learning_rate: float, minimum_steps: IntArray) -> None:

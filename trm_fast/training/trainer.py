@@ -19,7 +19,6 @@ from trm_fast.inference.solver import DEFAULT_STEPS
 from trm_fast.models import TRMModel
 from trm_fast.models.saving import save_model
 from trm_fast.nn import fp8
-from trm_fast.nn.optim import AdamATan2
 from trm_fast.tasks.base import Dataset
 from trm_fast.training import checkpoint
 from trm_fast.training.capture import Fallback, runner_for
@@ -93,10 +92,7 @@ class Trainer:
         if init is not None:
             for line in transfer(init, self.model, "the model"):
                 reporter.note(line)
-        self.optimizer = AdamATan2(
-            self.model.parameters(), training.learning_rate, training.betas, training.weight_decay,
-            training.ema_decay or None, training.optimizer, training.rates(self.model),
-        )  # fmt: skip
+        self.optimizer = training.make_optimizer(self.model)
         self.feed = Feed(self.task, self.dataset.train, seed, training.batch_size)
         if world.rank:
             torch.manual_seed(seed ^ world.rank << 32)  # and other dropout
@@ -294,7 +290,7 @@ class Trainer:
 
     def _averaged_tensors(self) -> dict[str, Tensor]:
         tensors = {name: tensor.detach() for name, tensor in self.model.state_dict().items()}
-        return tensors | dict(zip(self._names, self.optimizer.ema or self.optimizer.weights, strict=True))
+        return tensors | dict(zip(self._names, self.optimizer.averaged, strict=True))
 
     def save(self) -> Path:
         """Writes a checkpoint of this step and removes those no longer kept."""
@@ -305,7 +301,7 @@ class Trainer:
             "model": self.model.state_dict(),
             # Puzzle rows have no average, and they may be gigabytes: they are written once.
             "ema": {name: t for name, t in self._averaged_tensors().items() if name != "puzzle_embedding"},
-            "optimizer": self.optimizer.tensors(self._names),
+            "optimizer": self.optimizer.named_tensors(self._names),
             "carry": {
                 **{name: world.gather(tensor) for name, tensor in step.carry.tensors().items()},
                 "totals": torch.tensor(list(totals.values()), dtype=torch.float64),
@@ -330,7 +326,7 @@ class Trainer:
             if len(saved["steps"]) != self.config.training.batch_size:
                 raise ValueError(f"it is of batch_size {len(saved['steps'])}")
             mine = {name: saved[name][step.mine] for name in step.carry.tensors()}
-            pairs = [(step.carry.tensors(), mine), (self.optimizer.tensors(self._names), groups["optimizer"])]
+            pairs = [(step.carry.tensors(), mine), (self.optimizer.named_tensors(self._names), groups["optimizer"])]
             pairs.append(({"taken": step.pool.taken}, saved))
             if world.writes:
                 pairs.append(({"totals": step.totals}, saved))

@@ -25,7 +25,7 @@ from trm_fast.tasks.tool_calling.transcript import ARRAYS, CALL, Room, Transcrip
 from trm_fast.tasks.tool_calling.turns import arranged, asked
 from trm_fast.tasks.tool_calling.values import bracketed
 from trm_fast.tasks.tool_calling.variants import Variants
-from trm_fast.training.config import apply_settings, make_config, read_preset
+from trm_fast.training import apply_settings, make_config, read_preset
 
 from .rows import DATA, needs_data
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from trm_fast import ops
 from trm_fast.tasks.tool_calling import files
-from trm_fast.training import RunConfig, Trainer, apply_settings, checkpoint, make_config
-from trm_fast.training.config import read_preset
+from trm_fast.training import RunConfig, Trainer, apply_settings, checkpoint, make_config, read_preset
 
 from .rows import WEATHER
 

@@ -25,7 +25,7 @@ from trm_fast.tasks.tool_calling.select_metrics import accepted_calls, argument_
 from trm_fast.tasks.tool_calling.select_task import ToolSelect, ToolSelectConfig
 from trm_fast.tasks.tool_calling.selection import Request, Sizes
 from trm_fast.tasks.tool_calling.variants import Variants
-from trm_fast.training.config import make_config, read_preset
+from trm_fast.training import make_config, read_preset
 
 SIZES = Sizes(places=48, words=24, tools=3, fields=8, bag=4)
 

@@ -1,0 +1,12 @@
+"""Optimizers, one file each. A file in this folder that registers a class is all that a new one takes."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from trm_fast.training.optimizers.adam_atan2 import AdamATan2
+from trm_fast.training.optimizers.base import OPTIMIZERS, Optimizer
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["OPTIMIZERS", "AdamATan2", "Optimizer"]

@@ -1,0 +1,165 @@
+"""What the training step asks of an optimizer, and the names that ``training.optimizer`` may have."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from trm_fast.models import TRMModel
+from trm_fast.ops.packed import interleaved_rows
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {}
+O = TypeVar("O", bound="type[Optimizer]")
+
+
+def register(name: str) -> Callable[[O], O]:
+    """Makes a class the optimizer that ``training.optimizer: name`` stands for."""
+
+    def add(optimizer: O) -> O:
+        OPTIMIZERS[name] = optimizer
+        return optimizer
+
+    return add
+
+
+class Options(BaseModel):
+    """``training.optimizer_options``: keywords of one optimizer beside those that all have. A subclass adds them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Optimizer(torch.optim.Optimizer, ABC):
+    """A ``torch.optim.Optimizer`` whose step is one pass that a CUDA graph can hold: no value goes to the host.
+
+    A subclass fills ``slots`` and writes ``_update``, with ``_finish`` at its end where no fused op does that work.
+
+    Args:
+        params: the parameters; all are updated together.
+        lr: learning rate.
+        betas: decay of the averages of gradients and of their squares; who has no squares takes the first alone.
+        weight_decay: decoupled, multiplied by the learning rate (arXiv 1711.05101).
+        ema_decay: of an average of the weights, or None for none.
+        rates: what each parameter's learning rate is times ``lr``; 1 where it is not given.
+
+    Attributes:
+        lr, step_count: 0-dim float32 tensors, so that a captured step reads their current values: write
+            ``optimizer.lr.fill_(...)``.
+        slots: the state of each parameter by its name in a checkpoint, in the order of the parameters; None where a
+            parameter has none.
+        ema: the averaged weights in the order of the parameters, or None.
+    """
+
+    options_type: ClassVar[type[Options]] = Options
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.95),
+        weight_decay: float = 1.0,
+        ema_decay: float | None = None,
+        *,
+        rates: Sequence[float] | None = None,
+    ) -> None:
+        weights = list(params)
+        self.rates = [1.0] * len(weights) if rates is None else list(rates)
+        if len(self.rates) != len(weights):
+            raise ValueError(f"{len(self.rates)} rates for {len(weights)} parameters")
+        super().__init__(weights, {})
+        device = weights[0].device
+        self.lr = torch.tensor(lr, dtype=torch.float32, device=device)
+        self.step_count = torch.zeros((), dtype=torch.float32, device=device)
+        self.betas, self.weight_decay, self.ema_decay = betas, weight_decay, ema_decay
+        self.slots: dict[str, list[Tensor | None]] = {}
+        self.ema = [w.clone() for w in self.weights] if ema_decay is not None else None
+        self.copies: list[Tensor | None] | None = None
+        self.interleave: list[int] | None = None
+
+    @classmethod
+    def for_model(cls, model: TRMModel, lr: float, **keywords: Any) -> Self:
+        """An optimizer of a model's parameters; one that treats some of them apart overrides it."""
+        return cls(model.parameters(), lr, **keywords)
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """Views of the parameters, to be written where autograd does not look."""
+        return [p.detach() for p in self.param_groups[0]["params"]]
+
+    @property
+    def averaged(self) -> list[Tensor]:
+        """What evaluation uses: the averaged weights, or the weights where none are averaged."""
+        return self.weights if self.ema is None else self.ema
+
+    def write_copies(self, copies: list[Tensor | None], interleave: list[int]) -> None:
+        """From now on each step leaves the new weights in ``copies``, too: matrices in low precision, or None, in the
+        order of the parameters, laid out as ``ops.adam_atan2_`` says of its arguments of these names."""
+        self.copies, self.interleave = copies, interleave
+
+    @torch.no_grad()
+    def step(self, closure: None = None, *, grad_scale: Tensor | None = None) -> None:  # type: ignore[override]
+        """Updates every weight from its ``grad`` (none counts as zero), scaled by ``grad_scale`` () where given."""
+        params = self.param_groups[0]["params"]
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
+        self.step_count += 1
+        self._update(self.weights, grads, grad_scale)
+
+    @abstractmethod
+    def _update(self, weights: list[Tensor], grads: list[Tensor], grad_scale: Tensor | None) -> None:
+        """Writes weights, slots, average and copies, in place."""
+
+    def _rate(self, place: int) -> Tensor:
+        """The learning rate () of one parameter."""
+        return self.lr if self.rates[place] == 1 else self.lr * self.rates[place]
+
+    def _finish(self, weights: list[Tensor], places: Iterable[int]) -> None:
+        """Average and copies of some parameters behind their update."""
+        for i in places:
+            weight = weights[i]
+            if self.ema is not None and self.ema_decay is not None:
+                self.ema[i].lerp_(weight, 1 - self.ema_decay)
+            copy = None if self.copies is None else self.copies[i]
+            if copy is not None and self.interleave is not None:
+                rows = interleaved_rows(len(weight), self.interleave[i], weight.device)
+                copy[rows, : weight.shape[1]] = weight.to(copy.dtype)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of the state, ``ema`` included; ``load_state_dict`` copies it into an optimizer of the same weights."""
+        state = {"lr": self.lr, "step_count": self.step_count, **self.slots, "ema": self.ema}
+        return {name: _copied(value) for name, value in state.items()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        mine = {"lr": self.lr, "step_count": self.step_count, **self.slots, "ema": self.ema}
+        for name, value in mine.items():
+            theirs = state_dict[name]
+            if (value is None) != (theirs is None):
+                raise ValueError("one of the optimizers averages weights and the other does not")
+            pairs = [(value, theirs)] if isinstance(value, Tensor) else zip(value or (), theirs or (), strict=True)
+            for tensor, saved in pairs:
+                if tensor is not None:
+                    tensor.copy_(saved)
+
+    def named_tensors(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Everything that a checkpoint must keep but the average, under the parameters' names."""
+        kept, names = {"step": self.step_count}, list(names)
+        places = [(i, name, slot) for i, name in enumerate(names) for slot in self.slots]
+        return kept | {f"{s}/{name}": t for i, name, s in places if (t := self.slots[s][i]) is not None}
+
+    def tensors(self) -> list[Tensor]:
+        """Everything that a step changes."""
+        lists = [self.weights, self.copies or (), *self.slots.values(), self.ema or ()]
+        return [t for tensors in lists for t in tensors if t is not None] + [self.step_count]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__.copy()  # torch's own would leave all of the above out of a copied model
+
+
+def _copied(value: Tensor | list[Tensor | None] | list[Tensor] | None) -> Any:
+    if isinstance(value, Tensor):
+        return value.clone()
+    return value and [tensor if tensor is None else tensor.clone() for tensor in value]

@@ -1,0 +1,105 @@
+"""Muon: momentum whose matrices are made orthogonal; everything that is no hidden matrix has AdamW or AdamATan2.
+
+Keller Jordan, "Muon: An optimizer for hidden layers in neural networks" (2024), with the weight decay and the size of
+update of "Muon is scalable for LLM training" (arXiv 2502.16982), so that one learning rate suits both kinds of weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from trm_fast.models import TRMModel
+from trm_fast.training.optimizers import base
+from trm_fast.training.optimizers.base import register
+from trm_fast.training.optimizers.fused_adam import FusedAdam
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Jordan's quintic: steep at 0, so that a few iterations bring all singular values to about 1."""
+
+RMS = 0.2
+"""Root mean square of an update before the learning rate, about that of AdamW's (arXiv 2502.16982, section 2.2)."""
+
+
+class Options(base.Options):
+    """``momentum``, ``nesterov``: of matrices; ``iterations`` of Newton and Schulz; ``others``: the optimizer of all
+    other weights, with ``training.betas``."""
+
+    momentum: float = Field(0.95, ge=0, lt=1)
+    nesterov: bool = True
+    iterations: int = Field(5, ge=1)
+    others: Literal["adamw", "adam_atan2"] = "adamw"
+
+
+@register("muon")
+class Muon(FusedAdam):
+    """``hidden``: the matrices that Muon updates; by default every parameter of two dimensions, for a TRM those of
+    its network alone, as embedding and heads learn better with the other optimizer."""
+
+    options_type: ClassVar[type[base.Options]] = Options
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.95),
+        weight_decay: float = 0.1,
+        ema_decay: float | None = None,
+        *,
+        rates: Sequence[float] | None = None,
+        hidden: Iterable[Tensor] | None = None,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        iterations: int = 5,
+        others: Literal["adamw", "adam_atan2"] = "adamw",
+    ) -> None:
+        super().__init__(params, lr, betas, weight_decay, ema_decay, rates=rates)
+        self.variant = others
+        self.momentum, self.nesterov, self.iterations = momentum, nesterov, iterations
+        mine = self.param_groups[0]["params"]
+        chosen = {id(w) for w in (mine if hidden is None else hidden)}
+        places = [i for i, p in enumerate(mine) if p.ndim == 2 and id(p) in chosen]
+        self._add_moments(i for i in range(len(mine)) if i not in set(places))
+        weights = self.weights
+        self.buffers = {i: torch.zeros_like(weights[i]) for i in places}
+        self.slots["momentum"] = [self.buffers.get(i) for i in range(len(mine))]
+        shapes = [tuple(weights[i].shape) for i in places]
+        self.groups = [[i for i in places if tuple(weights[i].shape) == shape] for shape in dict.fromkeys(shapes)]
+
+    @classmethod
+    def for_model(cls, model: TRMModel, lr: float, **keywords: Any) -> Self:
+        return cls(model.parameters(), lr, hidden=model.net.parameters(), **keywords)
+
+    def _update(self, weights: list[Tensor], grads: list[Tensor], grad_scale: Tensor | None) -> None:
+        super()._update(weights, grads, grad_scale)
+        for places in self.groups:  # matrices of one shape together
+            grad = torch.stack([grads[i] for i in places])
+            if grad_scale is not None:
+                grad = grad * grad_scale
+            for i, g in zip(places, grad.unbind(), strict=True):
+                self.buffers[i].lerp_(g, 1 - self.momentum)
+            direction = torch.stack([self.buffers[i] for i in places])
+            if self.nesterov:
+                direction = grad.lerp(direction, self.momentum)
+            size = RMS * max(grad.shape[1:]) ** 0.5
+            for i, step in zip(places, orthogonal(direction, self.iterations).unbind(), strict=True):
+                lr = self._rate(i)
+                weights[i].mul_(1 - lr * self.weight_decay).sub_(lr * size * step)
+        self._finish(weights, self.buffers)
+
+
+def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
+    """Matrices (N, rows, columns) of the same singular vectors, all singular values about 1 (0.7 to 1.2)."""
+    a, b, c = COEFFICIENTS
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices
+    x = x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(iterations):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if tall else x

@@ -1,0 +1,131 @@
+"""Configurations from presets, YAML files and ``--set``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trm_fast.errors import UserError
+from trm_fast.models import TRMConfig
+from trm_fast.tasks import get_task
+from trm_fast.tasks.base import DataConfig
+from trm_fast.training.config import RunConfig, TrainingConfig
+from trm_fast.training.validation import suggest, validated
+
+
+def preset_names() -> list[str]:
+    return sorted(Path(f.name).stem for f in files("trm_fast.configs").iterdir() if f.name.endswith(".yaml"))
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """The sections of a preset, not validated yet."""
+    if name not in preset_names():
+        raise UserError(f"there is no preset {name!r}; {suggest(name, preset_names())}", wrong_use=True)
+    return _parse_yaml((files("trm_fast.configs") / f"{name}.yaml").read_text(encoding="utf-8"), name)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The sections of a configuration file, not validated yet."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} can't be read: {error}", wrong_use=True) from None
+    return _parse_yaml(text, str(path))
+
+
+def parse_section(text: str) -> dict[str, Any]:
+    """A task's name, or its section as YAML on one line, as the sections of a ``task:``."""
+    value = _parse_value(text, f"task={text}")
+    return value if isinstance(value, dict) else {"name": str(value)}
+
+
+def apply_settings(sections: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """The sections with ``section.key=value`` settings applied; values are YAML."""
+    result = {name: dict(section) if isinstance(section, Mapping) else section for name, section in sections.items()}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        section, dot, name = key.strip().partition(".")
+        if not equals or not dot or not name:
+            raise UserError(
+                f"--set takes section.key=value, such as training.batch_size=16, not {setting!r}", wrong_use=True
+            )
+        if result.get(section) is None:
+            result[section] = {}
+        if not isinstance(result[section], dict):
+            raise UserError(f"--set {setting}: {section} is not a section", wrong_use=True)
+        result[section][name] = _parse_value(value, setting)
+    return result
+
+
+def make_config(sections: Mapping[str, Any], where: str) -> RunConfig:
+    """Validates sections; an unknown, missing or ill-typed key is a UserError that names it and ``where`` it stands."""
+    task_section = sections.get("task")
+    if not isinstance(task_section, Mapping) or not isinstance(task_section.get("name"), str):
+        raise UserError(f"{where}: task.name is missing: it says which task to train", wrong_use=True)
+    task_type = get_task(task_section["name"])
+    task_config = validated(task_type.Config, task_section, "task", where)
+    task = task_type(task_config)
+    model = sections.get("model") or {}
+    if not isinstance(model, Mapping):
+        raise UserError(f"{where}: model must be a section of keys, not {model!r}", wrong_use=True)
+    data = validated(DataConfig, sections.get("data") or {}, "data", where)
+    given = task.model_keys(data)
+    for key, value in given.items():
+        mine = model.get(key)
+        if mine is not None and mine != value and (not isinstance(mine, list) or tuple(mine) != value):
+            raise UserError(
+                f"{where}: model.{key} is {mine}, but task {task.name} has {value}; leave it out", wrong_use=True
+            )
+    parts: dict[str, Any] = {**sections, "task": task_config}
+    parts["model"] = validated(TRMConfig, {**model, **given}, "model", where)
+    parts["data"] = data
+    parts["training"] = validated(TrainingConfig, sections.get("training") or {}, "training", where)
+    return validated(RunConfig, parts, "", where)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads ``1e-4`` as text and lets a key stand twice; neither is what a person means."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
+                continue  # the base class refuses the first and merges the second
+            key = self.construct_object(key_node, deep=deep)
+            if key in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.[\d_]+)([eE][-+]?\d+)$"),
+    list("-+0123456789."),
+)
+
+
+def _parse_yaml(text: str, where: str) -> dict[str, Any]:
+    try:
+        sections = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UserError(
+            f"{where}{line}: not valid YAML: {getattr(error, 'problem', None) or error}", wrong_use=True
+        ) from None
+    if not isinstance(sections, dict):
+        raise UserError(f"{where}: a configuration has sections (task, data, model, training)", wrong_use=True)
+    return sections
+
+
+def _parse_value(text: str, setting: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        raise UserError(f"--set {setting}: {text!r} is not a YAML value", wrong_use=True) from None
