@@ -4,7 +4,6 @@
 #include <string>
 #include <type_traits>
 
-#include "sudoku_canonical.h"
 #include "sudoku_generator.h"
 
 namespace trm_fast::sudoku {
@@ -54,15 +53,15 @@ void solve(int size, std::int64_t count, const std::uint8_t* questions, std::uin
     });
 }
 
-void canonical(int size, std::int64_t count, const std::uint8_t* questions, const std::uint8_t* answers,
+void canonical(Canonizer& canonizer, std::int64_t count, const std::uint8_t* questions, const std::uint8_t* answers,
                std::uint8_t* forms) {
-    for_size(size, [&](const auto& g) {
+    for_size(canonizer.size(), [&](const auto& g) {
         using G = std::decay_t<decltype(g)>;
         for (std::int64_t i = 0; i < count; ++i) {
             const std::uint8_t* answer = answers + i * G::kCells;
             if (!obeys_rules<G>(answer))
                 throw std::invalid_argument("answer " + std::to_string(i) + " breaks the rules");
-            Canonizer<G>(questions + i * G::kCells, answer, forms + 2 * i * G::kCells);
+            canonizer.write(questions + i * G::kCells, answer, forms + 2 * i * G::kCells);
         }
     });
 }

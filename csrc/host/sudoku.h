@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "sudoku_canonical.h"
+
 namespace trm_fast::sudoku {
 
 struct Limits {
@@ -24,8 +26,8 @@ void solve(int size, std::int64_t count, const std::uint8_t* questions, std::uin
            std::int32_t* ratings);
 
 // forms: per pair 2 * size * size bytes, the question's image and then the answer's; equal for two pairs just when
-// a symmetry of the rules maps one to the other. Throws std::invalid_argument where an answer breaks the rules.
-void canonical(int size, std::int64_t count, const std::uint8_t* questions, const std::uint8_t* answers,
+// one of the symmetries maps one to the other. Throws std::invalid_argument where an answer breaks the rules.
+void canonical(Canonizer& canonizer, std::int64_t count, const std::uint8_t* questions, const std::uint8_t* answers,
                std::uint8_t* forms);
 
 }  // namespace trm_fast::sudoku

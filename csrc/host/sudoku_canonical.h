@@ -1,167 +1,185 @@
 // Canonical form of a sudoku: the smallest image of the answer, read row by row, and among the symmetries that give it
 // the smallest image of the question.
 //
-// Relabelling makes the first row 1, 2, 3... whatever the order of columns, and once the first two rows and the order
-// of columns are chosen the rest follows by sorting. So the search is over (transposition, first row, second row,
-// order of columns), and the second row decides nearly all of it: read column by column, `trace` lets each digit
-// take the smallest label that the choices so far leave it.
+// The symmetries come as tables from trm_fast/tasks/sudoku/symmetry.py: a turn, an order of the rows, one of the
+// columns, and any relabelling of the digits. Relabelling makes the first row 1, 2, 3... whatever the order of columns
+// is, and the second row then depends on one permutation alone: of each column, in which one the first row has the
+// digit that the second has there. So the best orders of columns are looked up by it, and once the first two rows and
+// the order of columns are known, the other rows follow by sorting.
 #pragma once
 
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <map>
+#include <unordered_map>
+#include <utility>
 #include <vector>
-
-#include "sudoku_board.h"
 
 namespace trm_fast::sudoku {
 
-template <class G>
+constexpr int kMaxSize = 9;
+using Line = std::array<std::uint8_t, kMaxSize>;
+using Cells = std::array<std::uint8_t, kMaxSize * kMaxSize>;
+
+// `turns`, which cell comes to each place, and `rows` and `columns`, which line does. The orders of lines are groups,
+// and so is everything together.
+struct Symmetries {
+    int size;
+    std::vector<Cells> turns;
+    std::vector<Line> rows, columns;
+};
+
 class Canonizer {
    public:
-    Canonizer(const std::uint8_t* question, const std::uint8_t* answer, std::uint8_t* form) {
+    explicit Canonizer(Symmetries symmetries)
+        : size_(symmetries.size), turns_(std::move(symmetries.turns)), columns_(std::move(symmetries.columns)) {
+        for (const Line& order : symmetries.rows) rows_[{order[0], order[1]}].push_back(order);
+    }
+
+    int size() const { return size_; }
+
+    // `form`: the question's image and then the answer's. The answer must obey the rules.
+    void write(const std::uint8_t* question, const std::uint8_t* answer, std::uint8_t* form) {
+        const int cells = size_ * size_;
         best_.fill(0xFF);
-        for (bool transposed : {false, true}) {
-            if (transposed && G::kRows != G::kCols) break;
-            for (int r = 0; r < G::kSize; ++r)
-                for (int c = 0; c < G::kSize; ++c)
-                    grid_[r][c] = answer[transposed ? c * G::kSize + r : r * G::kSize + c];
-            now_.transposed = transposed;
-            for (int first = 0; first < G::kSize; ++first)
-                for (int second = first / G::kRows * G::kRows; second < (first / G::kRows + 1) * G::kRows; ++second)
-                    if (second != first) begin(first, second);
+        ties_.clear();
+        for (const Start& start : smallest_second_rows(answer))
+            for (const Line& columns : start.second->columns) place_rows(start, columns);
+        std::copy_n(best_.begin(), cells, form + cells);
+        std::fill_n(form, cells, std::uint8_t(0xFF));
+        for (const Tie& tie : ties_) {
+            const Cells moved = turned_back(question, *tie.turn);
+            Cells image;
+            for (int r = 0; r < size_; ++r)
+                for (int c = 0; c < size_; ++c)
+                    image[r * size_ + c] = tie.label[moved[(*tie.rows)[r] * size_ + tie.columns[c]]];
+            if (std::lexicographical_compare(image.begin(), image.begin() + cells, form, form + cells))
+                std::copy_n(image.begin(), cells, form);
         }
-        std::copy(best_.begin(), best_.end(), form + G::kCells);
-        smallest_question(question, form);
     }
 
    private:
-    struct Symmetry {
-        bool transposed;
-        std::array<std::int8_t, G::kSize> rows, cols;  // the row and column that come to each place
-        std::array<std::uint8_t, G::kSize + 1> label;  // by digit; a blank stays 0
+    using Key = std::uint64_t;  // a line, four bits a place, the first highest: ordered as lines are
+
+    struct SecondRow {
+        Key least;
+        std::vector<Line> columns;  // the orders that give it
     };
 
-    void begin(int first, int second) {
-        now_.rows[0] = static_cast<std::int8_t>(first);
-        now_.rows[1] = static_cast<std::int8_t>(second);
-        std::array<int, G::kSize + 1> where;
-        for (int c = 0; c < G::kSize; ++c) where[grid_[first][c]] = c;
-        for (int c = 0; c < G::kSize; ++c) above_[c] = where[grid_[second][c]];
-        now_.cols.fill(-1);
-        place_.fill(-1);
-        slot_.fill(-1);
-        used_.fill(0);
-        slots_ = 0;
-        trace(0);
+    struct Start {
+        const Cells* turn;
+        Cells grid;
+        const std::vector<Line>* rows;  // the orders with the first two rows
+        const SecondRow* second;
+    };
+
+    struct Tie {
+        const Cells* turn;
+        const Line* rows;
+        Line columns;
+        std::array<std::uint8_t, kMaxSize + 1> label;  // by digit; a blank stays 0
+    };
+
+    // In a group, the inverse of a turn before some orders gives the same images as the turn after some.
+    Cells turned_back(const std::uint8_t* grid, const Cells& turn) const {
+        Cells moved;
+        for (int cell = 0; cell < size_ * size_; ++cell) moved[turn[cell]] = grid[cell];
+        return moved;
     }
 
-    // Columns come to places from left to right within a stack, and stacks to slots from left to right.
-    int put(int column) {
-        const int stack = column / G::kCols;
-        if (slot_[stack] < 0) slot_[stack] = slots_++;
-        const int slot = slot_[stack];
-        place_[column] = slot * G::kCols + used_[slot]++;
-        now_.cols[place_[column]] = static_cast<std::int8_t>(column);
-        return place_[column];
+    Key key_of(const Line& line) const {
+        Key key = 0;
+        for (int i = 0; i < size_; ++i) key = key << 4 | line[i];
+        return key;
     }
 
-    void take_back(int column) {
-        const int stack = column / G::kCols, slot = slot_[stack];
-        now_.cols[place_[column]] = -1;
-        place_[column] = -1;
-        if (--used_[slot] == 0) slot_[stack] = -1, --slots_;
-    }
-
-    // Decides what stands in the second row at `place`.
-    void trace(int place) {
-        if (place == G::kSize) return finish();
-        if (now_.cols[place] >= 0) return read(place, now_.cols[place]);
-        for (int column = 0; column < G::kSize; ++column) {
-            const int slot = slot_[column / G::kCols];
-            const bool fits = slot < 0 ? slots_ == place / G::kCols : slot == place / G::kCols;
-            if (place_[column] >= 0 || !fits) continue;
-            put(column);
-            read(place, column);
-            take_back(column);
+    std::vector<Start> smallest_second_rows(const std::uint8_t* answer) {
+        std::vector<Start> starts;
+        for (const Cells& turn : turns_) {
+            const Cells grid = turned_back(answer, turn);
+            for (const auto& [two, orders] : rows_) {
+                std::array<std::uint8_t, kMaxSize + 1> where;
+                for (int c = 0; c < size_; ++c) where[grid[two.first * size_ + c]] = static_cast<std::uint8_t>(c);
+                Line above;
+                for (int c = 0; c < size_; ++c) above[c] = where[grid[two.second * size_ + c]];
+                const SecondRow& second = second_row(above);
+                if (!starts.empty() && second.least > starts[0].second->least) continue;
+                if (!starts.empty() && second.least < starts[0].second->least) starts.clear();
+                starts.push_back({&turn, grid, &orders, &second});
+            }
         }
+        return starts;
     }
 
-    void read(int place, int column) {
-        const int source = above_[column];
-        const bool fresh = place_[source] < 0;
-        const int label = (fresh ? put(source) : place_[source]) + 1;
-        std::uint8_t& best = best_[G::kSize + place];
-        if (label < best) {
-            best = static_cast<std::uint8_t>(label);
-            std::fill(best_.begin() + G::kSize + place + 1, best_.end(), std::uint8_t(0xFF));
+    // The smallest second row below 1, 2, 3... over the orders of columns. An order makes of `above` a conjugate, which
+    // has the same smallest second row: what one permutation costs is saved for all of its conjugates.
+    const SecondRow& second_row(const Line& above) {
+        const Key asked = key_of(above);
+        if (const auto known = second_rows_.find(asked); known != second_rows_.end()) return known->second;
+        std::unordered_map<Key, Line> conjugates;  // each with an order that makes it
+        std::vector<const Line*> smallest;
+        Key least = ~Key(0);
+        for (const Line& order : columns_) {
+            const Line place = inverse(order);
+            Line conjugate;
+            for (int i = 0; i < size_; ++i) conjugate[i] = place[above[order[i]]];
+            const Key key = key_of(conjugate);
+            conjugates.emplace(key, order);
+            if (key < least) least = key, smallest.clear();
+            if (key == least) smallest.push_back(&order);
         }
-        if (label == best) trace(place + 1);
-        if (fresh) take_back(source);
+        for (const auto& [key, order] : conjugates) {
+            const Line place = inverse(order);
+            SecondRow row{least, {}};
+            for (const Line* best : smallest) {
+                row.columns.emplace_back();
+                for (int i = 0; i < size_; ++i) row.columns.back()[i] = place[(*best)[i]];
+            }
+            second_rows_.emplace(key, std::move(row));
+        }
+        return second_rows_.at(asked);
     }
 
-    // Two rows and the order of columns are known: labels and the order of the other rows follow.
-    void finish() {
-        const auto& top = grid_[now_.rows[0]];
-        for (int c = 0; c < G::kSize; ++c) now_.label[top[now_.cols[c]]] = static_cast<std::uint8_t>(c + 1);
-        now_.label[0] = 0;
-        sort_rows();
+    Line inverse(const Line& order) const {
+        Line place;
+        for (int i = 0; i < size_; ++i) place[order[i]] = static_cast<std::uint8_t>(i);
+        return place;
+    }
+
+    // Sorts the rows by their labels in the first column, which are all different, and keeps the image if none is
+    // smaller.
+    void place_rows(const Start& start, const Line& columns) {
+        Tie tie{start.turn, nullptr, columns, {}};
+        const std::uint8_t* top = &start.grid[start.rows->front()[0] * size_];
+        for (int c = 0; c < size_; ++c) tie.label[top[columns[c]]] = static_cast<std::uint8_t>(c + 1);
+        Line head;
+        for (int r = 0; r < size_; ++r) head[r] = tie.label[start.grid[r * size_ + columns[0]]];
+        tie.rows = &*std::min_element(start.rows->begin(), start.rows->end(), [&](const Line& a, const Line& b) {
+            int r = 2;
+            while (r < size_ && a[r] == b[r]) ++r;
+            return r < size_ && head[a[r]] < head[b[r]];
+        });
         bool smaller = false;
-        for (int r = 0; r < G::kSize; ++r) {
-            const auto& row = grid_[now_.rows[r]];
-            for (int c = 0; c < G::kSize; ++c) {
-                const std::uint8_t label = now_.label[row[now_.cols[c]]];
-                std::uint8_t& best = best_[r * G::kSize + c];
+        for (int r = 0; r < size_; ++r)
+            for (int c = 0; c < size_; ++c) {
+                const std::uint8_t label = tie.label[start.grid[(*tie.rows)[r] * size_ + columns[c]]];
+                std::uint8_t& best = best_[r * size_ + c];
                 if (!smaller && label > best) return;
                 smaller |= label < best;
                 best = label;
             }
-        }
         if (smaller) ties_.clear();
-        ties_.push_back(now_);
+        ties_.push_back(tie);
     }
 
-    void sort_rows() {
-        const auto head = [this](int row) { return now_.label[grid_[row][now_.cols[0]]]; };
-        const int first = now_.rows[0], second = now_.rows[1], top = first / G::kRows;
-        constexpr int kBands = G::kSize / G::kRows;
-        std::array<std::array<std::int8_t, G::kRows>, kBands> bands;
-        for (int band = 0; band < kBands; ++band) {
-            for (int r = 0; r < G::kRows; ++r) bands[band][r] = static_cast<std::int8_t>(band * G::kRows + r);
-            std::sort(bands[band].begin(), bands[band].end(), [&](int a, int b) {
-                const auto key = [&](int row) { return row == first ? -2 : row == second ? -1 : int(head(row)); };
-                return key(a) < key(b);
-            });
-        }
-        std::swap(bands[0], bands[top]);
-        std::sort(bands.begin() + 1, bands.end(),
-                  [&](const auto& a, const auto& b) { return head(a[0]) < head(b[0]); });
-        for (int r = 0; r < G::kSize; ++r) now_.rows[r] = bands[r / G::kRows][r % G::kRows];
-    }
-
-    void smallest_question(const std::uint8_t* question, std::uint8_t* form) const {
-        std::array<std::uint8_t, G::kCells> image;
-        std::fill_n(form, G::kCells, std::uint8_t(0xFF));
-        for (const Symmetry& s : ties_) {
-            for (int r = 0; r < G::kSize; ++r)
-                for (int c = 0; c < G::kSize; ++c) {
-                    const int row = s.rows[r], col = s.cols[c];
-                    const int cell = s.transposed ? col * G::kSize + row : row * G::kSize + col;
-                    image[r * G::kSize + c] = s.label[question[cell]];
-                }
-            if (std::lexicographical_compare(image.begin(), image.end(), form, form + G::kCells))
-                std::copy(image.begin(), image.end(), form);
-        }
-    }
-
-    std::array<std::array<std::uint8_t, G::kSize>, G::kSize> grid_;
-    std::array<std::uint8_t, G::kCells> best_;
-    std::vector<Symmetry> ties_;
-    Symmetry now_;
-    std::array<int, G::kSize> above_;  // by column: where the first row has the digit that the second has there
-    std::array<int, G::kSize> place_;  // by column, -1 while open; slot_ by stack
-    std::array<int, G::kSize / G::kCols> slot_, used_;
-    int slots_ = 0;
+    int size_;
+    std::vector<Cells> turns_;
+    std::vector<Line> columns_;
+    std::map<std::pair<int, int>, std::vector<Line>> rows_;  // by the first two
+    std::unordered_map<Key, SecondRow> second_rows_;         // filled as permutations come up
+    Cells best_;
+    std::vector<Tie> ties_;
 };
 
 }  // namespace trm_fast::sudoku

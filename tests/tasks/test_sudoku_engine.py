@@ -1,13 +1,13 @@
-"""Generator, solver, canonical forms and symmetries, in C++ and in Python."""
+"""Generator, solver and canonical forms, in C++ and in Python."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import itertools
-import math
 import os
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,9 @@ import pytest
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.sudoku import engine as engines
-from trm_fast.tasks.sudoku import generate, reference
+from trm_fast.tasks.sudoku import generate, reference, symmetry
 from trm_fast.tasks.sudoku.engine import Engine
-from trm_fast.tasks.sudoku.rules import BOXES, Grids, line_orders, obeys
-from trm_fast.tasks.sudoku.symmetry import random_images
+from trm_fast.tasks.sudoku.rules import BOXES, Grids, obeys
 
 DATA = Path(os.environ.get("TRM_FAST_DATA", Path(__file__).parents[3] / "shared" / "data")) / "sudoku"
 PUBLISHED = ["extreme_train_1k", "hard_test"]
@@ -66,24 +65,6 @@ def brute_force(question: list[int], size: int) -> Iterator[list[int]]:
         return
     for digit in best[1]:
         yield from brute_force([*question[: best[0]], digit, *question[best[0] + 1 :]], size)
-
-
-def smallest_image(question: Grids, answer: Grids, size: int) -> Grids:
-    """The canonical form by its definition: the least (answer, question) over the whole group."""
-    rows, cols = BOXES[size]
-    pairs = [(question.reshape(size, size), answer.reshape(size, size))]
-    if rows == cols:
-        pairs.append((question.reshape(size, size).T, answer.reshape(size, size).T))
-    images = []
-    for q, a in pairs:
-        for row_order in line_orders(size, rows):
-            for col_order in line_orders(size, cols):
-                cells = np.ix_(row_order, col_order)
-                label = np.zeros(size + 1, dtype=np.uint8)
-                label[a[cells][0]] = np.arange(1, size + 1)  # no other labels can give the least image
-                images.append((label[a[cells]].ravel().tolist(), label[q[cells]].ravel().tolist()))
-    least = min(images)
-    return np.array(least[1] + least[0], dtype=np.uint8)
 
 
 @pytest.mark.parametrize("size", [4, 6, 9])
@@ -199,42 +180,6 @@ def test_reference_solves_published_puzzles() -> None:
     np.testing.assert_array_equal(reference.solve(questions, 9)[0], answers)
 
 
-@pytest.mark.parametrize("size", [4, 6])
-def test_canonical_form_is_the_smallest_image_over_the_group(engine: Engine, size: int) -> None:
-    few, many = GIVENS[size]
-    questions, answers, _ = reference.generate(size, {4: 30, 6: 3}[size], few, many, seed=9)
-    expected = [smallest_image(q, a, size) for q, a in zip(questions, answers, strict=True)]
-    np.testing.assert_array_equal(engine.canonical(questions, answers, size), expected)
-
-
-@pytest.mark.parametrize("size", [4, 6, 9])
-def test_canonical_form_is_invariant_and_separates(engine: Engine, size: int) -> None:
-    count = 5 if engine is reference else 200
-    puzzles = generate(size, count, GIVENS[size], seed=4)
-    forms = engine.canonical(puzzles.questions, puzzles.answers, size)
-    images = random_images(puzzles.questions, puzzles.answers, size, np.random.default_rng(0))
-    assert not (images[0] == puzzles.questions).all(axis=1).any()
-    np.testing.assert_array_equal(engine.canonical(*images, size), forms)
-    if size > 4:
-        assert len(np.unique(forms, axis=0)) == count
-    # One given less is another class.
-    fewer = puzzles.questions.copy()
-    fewer[np.arange(count), (fewer > 0).argmax(axis=1)] = 0
-    assert (engine.canonical(fewer, puzzles.answers, size) != forms).any(axis=1).all()
-
-
-def test_most_symmetric_grid_has_one_form(engine: Engine) -> None:
-    """648 symmetries keep this grid: as many ties to break by the question."""
-    cell = np.arange(81)
-    answer = ((3 * (cell // 9) + cell // 27 + cell % 9) % 9 + 1).astype(np.uint8)[None]
-    question = np.where(np.isin(cell, [0, 13, 26, 40]), answer, 0).astype(np.uint8)
-    form = engine.canonical(question, answer, 9)
-    for seed in range(5):
-        np.testing.assert_array_equal(
-            engine.canonical(*random_images(question, answer, 9, np.random.default_rng(seed)), 9), form
-        )
-
-
 @pytest.mark.parametrize("fault", ["blank", "repeat"])
 def test_canonical_refuses_broken_answers(engine: Engine, fault: str) -> None:
     questions, answers, _ = reference.generate(4, 2, 6, 6, seed=0)
@@ -255,37 +200,14 @@ def test_cpp_refuses_arrays_it_would_misread(grids: Grids) -> None:
         native().solve(np.zeros((1, 25), np.uint8), 5)
 
 
-@pytest.mark.parametrize(("size", "group", "orders"), [(4, 2, 8), (6, 2, 48), (6, 3, 72), (9, 3, 1296)])
-def test_every_order_of_lines_is_listed_once(size: int, group: int, orders: int) -> None:
-    listed = line_orders(size, group)
-    assert len(np.unique(listed, axis=0)) == len(listed) == orders
-    np.testing.assert_array_equal(np.sort(listed, axis=1), np.broadcast_to(np.arange(size), listed.shape))
-
-
-@pytest.mark.parametrize("size", [4, 6, 9])
-def test_random_images_are_valid_puzzles_of_their_own(size: int) -> None:
-    puzzles = generate(size, 40, GIVENS[size], seed=8)
-    copies = puzzles.take(np.zeros(500, dtype=np.intp))
-    questions, answers = random_images(copies.questions, copies.answers, size, np.random.default_rng(1))
-    assert questions.dtype == answers.dtype == np.uint8
-    assert obeys(answers, size).all()
-    assert ((questions == 0) | (questions == answers)).all()
-    assert ((questions > 0).sum(axis=1) == (copies.questions[0] > 0).sum()).all()
-    _, counts, _ = engines.engine.solve(questions[:40], size)
-    assert (counts == 1).all()
-    assert len(np.unique(answers, axis=0)) > (80 if size == 4 else 490)  # the larger class of 4x4 grids has 192
-
-
-def test_random_images_cover_the_orbit_evenly() -> None:
-    group = 8 * 8 * 2 * math.factorial(4)
-    question = np.zeros((1, 16), dtype=np.uint8)
-    answer = reference.generate(4, 1, 16, 16, seed=0)[1]
-    # Givens without a symmetry of their own: the orbit has as many elements as the group.
-    question[0, [0, 1, 2, 5, 10, 13]] = answer[0, [0, 1, 2, 5, 10, 13]]
-    images, _ = random_images(
-        np.repeat(question, 20 * group, axis=0), np.repeat(answer, 20 * group, axis=0), 4, np.random.default_rng(2)
-    )
-    _, hits = np.unique(images, axis=0, return_counts=True)
-    assert len(hits) == group
-    chi_square = ((hits - 20) ** 2 / 20).sum()
-    assert abs(chi_square - (group - 1)) < 5 * math.sqrt(2 * (group - 1))
+def test_cpp_refuses_tables_of_symmetries_it_would_misread() -> None:
+    native()
+    known = symmetry.group(4)
+    tables = {"turns": known.turn_tables(), "rows": known.rows, "columns": known.columns}
+    canonizer = import_module("trm_fast._host").sudoku.Canonizer
+    for name, table in tables.items():
+        for wrong, fault in ((table[:, :-1], "shape"), (table[:0], "shape"), (table + 1, "permutations")):
+            with pytest.raises(ValueError, match=f"{name} must .*{fault}"):
+                canonizer(**{**tables, name: np.ascontiguousarray(wrong)}, size=4)
+    with pytest.raises(ValueError, match="size must be"):
+        canonizer(**tables, size=10)

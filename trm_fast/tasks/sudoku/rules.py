@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import permutations, product
 from typing import Any
 
 import numpy as np
@@ -25,13 +24,6 @@ def units(size: int) -> npt.NDArray[np.intp]:
     cells = np.arange(size * size).reshape(size, size)
     boxes = cells.reshape(size // rows, rows, size // cols, cols).swapaxes(1, 2).reshape(size, size)
     return np.concatenate([cells, cells.T, boxes])
-
-
-@lru_cache
-def line_orders(size: int, group: int) -> npt.NDArray[np.intp]:
-    """Every order of ``size`` lines that keeps groups of ``group`` together: (orders, size), which line comes where."""
-    within = product(*(permutations(range(start, start + group)) for start in range(0, size, group)))
-    return np.array([[line for lines in order for line in lines] for inner in within for order in permutations(inner)])
 
 
 def obeys(grids: npt.NDArray[Any], size: int) -> npt.NDArray[np.bool_]:

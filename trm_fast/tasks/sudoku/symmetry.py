@@ -1,20 +1,114 @@
-"""Random symmetries of the rules, for many puzzles at once.
+"""The symmetries of the rules, which are stated in ``group`` and nowhere else.
 
-The group: relabellings of the digits, permutations of bands, of rows in a band, of stacks, of columns in a stack, and
-transposition where boxes are square (sizes 4 and 9). Each puzzle gets its own element, drawn uniformly.
+Augmentation and voting draw from a group; canonical forms, in Python and in C++, search it. So puzzles that a symmetry
+turns into each other are one class for the split into training and test puzzles, whatever the group becomes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import permutations, product
+from math import factorial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from trm_fast.tasks.sudoku.rules import BOXES, Grids, line_orders
+from trm_fast.tasks.sudoku.rules import BOXES, Grids
 
 GIVEN = np.uint8(16)
+Lines = npt.NDArray[np.uint8]
+Turn = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Every symmetry is an order of the rows and one of the columns, then a turn, and any relabelling of the digits.
+
+    ``rows``, ``columns``: (orders, size), which line comes to each place; each list is closed under composition.
+    ``turns``: what those leave out, as functions of grids (..., size, size), the identity first; a turn after orders
+    is some orders after a turn.
+    """
+
+    size: int
+    rows: Lines
+    columns: Lines
+    turns: tuple[Turn, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows) * len(self.columns) * len(self.turns) * factorial(self.size)
+
+    def turn_tables(self) -> npt.NDArray[np.uint8]:
+        """(turns, size * size): which cell comes to each place."""
+        cells = np.arange(self.size**2, dtype=np.uint8).reshape(self.size, self.size)
+        return np.stack([turn(cells).ravel() for turn in self.turns])
+
+
+@lru_cache
+def group(size: int) -> Group:
+    """All symmetries of a size: bands, rows in a band, stacks and columns in a stack change places, and where boxes are
+    square, rows and columns do."""
+    box_rows, box_columns = BOXES[size]
+    turns = (_upright, _transposed) if box_rows == box_columns else (_upright,)
+    return Group(size, _line_orders(size, box_rows), _line_orders(size, box_columns), turns)
+
+
+@lru_cache
+def _line_orders(size: int, together: int) -> Lines:
+    """Every order of ``size`` lines in which each ``together`` of them stay side by side."""
+    inside = product(*(permutations(range(start, start + together)) for start in range(0, size, together)))
+    orders = [[line for lines in order for line in lines] for parts in inside for order in permutations(parts)]
+    return np.array(orders, dtype=np.uint8)
+
+
+def _upright(grids: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return grids
+
+
+def _transposed(grids: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return grids.swapaxes(-1, -2)
+
+
+@dataclass(frozen=True)
+class Symmetries:
+    """N of a group: ``rows`` and ``columns`` (N, size), which turn (N,), and what each digit becomes (N, size + 1), a
+    blank staying one."""
+
+    group: Group
+    rows: Lines
+    columns: Lines
+    turns: npt.NDArray[np.intp]
+    digits: Lines
+
+    @classmethod
+    def draw(cls, count: int, size: int, rng: np.random.Generator) -> Symmetries:
+        """Drawn uniformly and independently."""
+        all_ = group(size)
+        rows, columns = (orders[rng.integers(len(orders), size=count)] for orders in (all_.rows, all_.columns))
+        turns = np.zeros(count, dtype=np.intp)
+        if len(all_.turns) > 1:
+            turns = len(all_.turns) - 1 - (rng.random(count) * len(all_.turns)).astype(np.intp)
+        digits = np.zeros((count, size + 1), dtype=np.uint8)
+        digits[:, 1:] = rng.permuted(np.tile(np.arange(1, size + 1, dtype=np.uint8), (count, 1)), axis=1)
+        return cls(all_, rows, columns, turns, digits)
+
+    def moved(self, grids: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The cells (N, size * size) in their new places."""
+        count, size = len(grids), self.group.size
+        by_columns = _reorder(grids.reshape(count, size, size), self.rows).swapaxes(1, 2)
+        upright = image = _reorder(by_columns, self.columns).swapaxes(1, 2)
+        for number, turn in enumerate(self.group.turns[1:], 1):
+            image = np.where((self.turns == number)[:, None, None], turn(upright), image)
+        return image.reshape(count, size * size)
+
+
+def _reorder(grids: npt.NDArray[Any], orders: Lines) -> npt.NDArray[Any]:
+    """The rows of each grid (N, size, size) in an order (N, size) of its own."""
+    count, size, _ = grids.shape
+    rows = orders + size * np.arange(count)[:, None]
+    return grids.reshape(count * size, size).take(rows, axis=0)
 
 
 def random_images(questions: Grids, answers: Grids, size: int, rng: np.random.Generator) -> tuple[Grids, Grids]:
@@ -22,21 +116,12 @@ def random_images(questions: Grids, answers: Grids, size: int, rng: np.random.Ge
 
     The answers must be complete and agree with the questions.
     """
-    count = len(questions)
+    drawn = Symmetries.draw(len(questions), size, rng)
     # A question is its answer and a mask, so one byte a cell travels for both.
-    cells = (answers | np.where(questions > 0, GIVEN, np.uint8(0))).reshape(count, size, size)
-    rows, cols = (orders[rng.integers(len(orders), size=count)] for orders in _orders(size))
-    turned = _reorder(_reorder(cells, rows).swapaxes(1, 2), cols)
-    upright = turned.swapaxes(1, 2)
-    if _square(size):
-        transposed = rng.random(count) < 0.5
-        upright = np.where(transposed[:, None, None], turned, upright)
-    cells = upright.reshape(count, size * size)
-
-    labels = np.zeros((count, 2 * GIVEN), dtype=np.uint8)  # by byte of a cell: first the blanks, then the givens
-    labels[:, 1 : size + 1] = rng.permuted(np.tile(np.arange(1, size + 1, dtype=np.uint8), (count, 1)), axis=1)
-    labels[:, GIVEN:] = labels[:, :GIVEN]
-    images = labels.ravel().take(cells + labels.shape[1] * np.arange(count)[:, None])
+    cells = drawn.moved(answers | np.where(questions > 0, GIVEN, np.uint8(0)))
+    labels = np.zeros((len(cells), 2 * GIVEN), dtype=np.uint8)  # by byte of a cell: first the blanks, then the givens
+    labels[:, : size + 1] = labels[:, GIVEN : GIVEN + size + 1] = drawn.digits
+    images = labels.ravel().take(cells + labels.shape[1] * np.arange(len(cells))[:, None])
     return images * (cells >= GIVEN), images
 
 
@@ -47,31 +132,6 @@ def random_symmetries(
 
     The image of a grid g has ``digits[g[places[c]]]`` in its cell c.
     """
-    cells = np.broadcast_to(np.arange(size * size).reshape(1, size, size), (count, size, size))
-    rows, cols = (orders[rng.integers(len(orders), size=count)] for orders in _orders(size))
-    turned = _reorder(_reorder(cells, rows).swapaxes(1, 2), cols)
-    upright = turned.swapaxes(1, 2)
-    if _square(size):
-        upright = np.where(rng.random(count)[:, None, None] < 0.5, turned, upright)
-    digits = np.zeros((count, size + 1), dtype=np.intp)
-    digits[:, 1:] = rng.permuted(np.tile(np.arange(1, size + 1), (count, 1)), axis=1)
-    return upright.reshape(count, size * size), digits
-
-
-def _square(size: int) -> bool:
-    rows, cols = BOXES[size]
-    return rows == cols
-
-
-@lru_cache
-def _orders(size: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """The orders that rows may come in, and columns."""
-    rows, cols = BOXES[size]
-    return line_orders(size, rows), line_orders(size, cols)
-
-
-def _reorder(grids: npt.NDArray[Any], orders: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
-    """The rows of each grid (N, size, size) in an order (N, size) of its own."""
-    count, size, _ = grids.shape
-    rows = orders + size * np.arange(count)[:, None]
-    return grids.reshape(count * size, size).take(rows, axis=0)
+    drawn = Symmetries.draw(count, size, rng)
+    places = drawn.moved(np.broadcast_to(np.arange(size * size), (count, size * size)))
+    return places, drawn.digits.astype(np.intp)
