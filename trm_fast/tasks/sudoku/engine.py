@@ -66,12 +66,15 @@ class Native:
     def __init__(self, module: Any) -> None:
         self.generate, self.solve = module.generate, module.solve
         self._canonizers: dict[int, Any] = {}  # each keeps what it has found out
-        self._canonizer = module.Canonizer
+        self._module = module
 
     def canonical(self, questions: Grids, answers: Grids, size: int) -> Grids:
+        if hasattr(self._module, "canonical"):  # an extension built from older sources
+            older: Grids = self._module.canonical(questions, answers, size)
+            return older
         if size not in self._canonizers:
             known = group(size)
-            self._canonizers[size] = self._canonizer(known.turn_tables(), known.rows, known.columns, size)
+            self._canonizers[size] = self._module.Canonizer(known.turn_tables(), known.rows, known.columns, size)
         forms: Grids = self._canonizers[size].forms(questions, answers)
         return forms
 
