@@ -1,161 +1,149 @@
-"""Decides the rows of the Triton kernels' table (triton_kernels/configs.json) on the GPU that is present.
+"""Chooses the Triton kernels' block sizes, warps and stages on the GPU at hand and writes triton_kernels/configs.json.
 
-    python bench/tune.py --out DIR                        everything, the most important rows first
-    python bench/tune.py --only mlp token_mixer           parts of the network alone
-    python bench/tune.py --dry                            what would be tried; needs no GPU, only Triton
+    python bench/tune.py [--only OP ...] [--seconds 480] [--table configs.json]
 
-A few candidates a kernel (bench/gpu/candidates.py), at batches 768 and 8, in bfloat16: 97 tokens, 512 channels, inner
-width 1536; the mixer also 81 tokens. First all candidates are compiled and launched once, in a process a row, many at
-once: what fails or is late drops out. Then one kernel after the other is timed, as replays of a graph of its launches
-alone, in turn with the present row. A candidate replaces that row where it is at least 2 % faster and the results stay
-as close to the float32 reference as they were.
-
-The table is written after every row, so that what was decided stays when --seconds are over; a copy of it goes to DIR,
-and what was tried, with milliseconds, to DIR/tune.json."""
+An op runs with its gradients, in bfloat16, at the sizes of the published model. Each kernel that it launches has a row
+in the table. The neighbours of that row (an option halved or doubled, a stage more or less) are compiled on all cores
+and timed in turn with it, as replays of graphs. The fastest that gives the same results takes the row's place, until no
+neighbour is 2 % faster. The table is written after every row: what was decided stays when the time is over."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+import triton
+from torch import Tensor
+from triton.runtime.jit import JITFunction
 
 sys.path.insert(0, str(Path(__file__).parent / "gpu"))
-from candidates import Options, words
-from card import Card, NotLaunched, Work, architecture, compiled, made
-from common import Report, name_of
-from together import Task, name, together
-from tuned import KERNELS, Job, jobs
+from common import dtype_of, interleaved, write
+from op_cases import Case, cases
+from plan import FULL, TINY
 
-GAIN = 0.98
-MORE_ERROR, WORST_ERROR = 1.2, 0.1  # relative, in norm: beside the present row's, and at all
-COMPILING = 0.65  # of the time, at most
-MEMORY = 4 * 2**30  # bytes that a process may need on the card
+from trm_fast import ops
+from trm_fast.triton_kernels import configs
 
-
-def compile_all(wanted: Sequence[Job], device: str, seconds: float, most: int) -> dict[str, Any]:
-    """In up to ``most`` processes at once. ``unusable``: by row, what is wrong with which options, or with all of them
-    (an empty name)."""
-    rows = [row for job in wanted for row in (job._replace(kernel=""), job)]
-    tasks: list[Task] = [(compiled, (row, device)) for row in dict.fromkeys(rows)]
-    report = together(tasks, seconds, most)
-    unusable = {title(row): wrong for (_, (row, _)), wrong in report["done"] if wrong}
-    for task in tasks:
-        if (whole := name(*task)) in report["failed"]:
-            unusable[title(task[1][0])] = {"": report["failed"][whole]}
-        elif whole in report["late"]:
-            unusable[title(task[1][0])] = {"": "not compiled in time"}
-    return {"rows": len(tasks), "done": len(report["done"]), "seconds": report["seconds"], "unusable": unusable}
+Options = dict[str, int]
+GAIN, SAME = 0.98, 0.02  # of the time; of the results, in norm: another order of sums, rounded to bfloat16
 
 
-def title(job: Job) -> str:
-    return f"{job.kernel or 'present rows'}, {job.part}, {job.tokens} tokens, batch {job.batch}"
+def neighbours(options: Options) -> Iterator[Options]:
+    for name, value in options.items():
+        steps = (value - 1, value + 1) if name == "num_stages" else (value // 2, 2 * value)
+        yield from ({**options, name: new} for new in steps if new >= 1)
 
 
-class Bench(Protocol):
-    """Where a row's candidates are tried."""
-
-    def open(self, job: Job) -> Options:
-        """The present row."""
-
-    def attempt(self, options: Options) -> tuple[float, Work]:
-        """The results' relative error, and what to time; raises what a launch raises."""
-
-    def milliseconds(self, works: Mapping[str, Work]) -> dict[str, float]: ...
-
-    def keep(self, options: Options) -> None:
-        """The row from now on."""
+def run(case: Case) -> list[Tensor]:
+    """The result and the gradients; of an op in place nothing."""
+    with ops.use_backend("triton", [case.op]):
+        out = case.call(ops)
+        if out is None:
+            return []
+        return [out.detach(), *torch.autograd.grad(out, case.leaves, torch.ones_like(out))]
 
 
-def decide(job: Job, tried: Sequence[Options], bench: Bench) -> dict[str, Any]:
-    """Keeps the best row, the present one if anything goes wrong; says how long each took and which were refused."""
-    best = present = bench.open(job)
+def same(results: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    pairs = [(r.float(), e.float()) for r, e in zip(results, expected, strict=True)]
+    return all(bool((r - e).norm() <= SAME * e.norm()) for r, e in pairs)
+
+
+@contextmanager
+def rows_asked_for() -> Iterator[dict[tuple[str, str], Options]]:
+    """(kernel, its row's name) -> the options of every kernel that is launched inside."""
+    plain, found = configs.lookup, dict[tuple[str, str], Options]()
+
+    def lookup(kernel: str, tensor: Tensor, *shape: int, block: int = 0) -> dict[str, Any]:
+        name = configs.key(8 * tensor.element_size(), *shape, small=tensor.numel() <= configs.SMALL)
+        found[kernel, name] = dict(plain(kernel, tensor, *shape, block=block))
+        return found[kernel, name]
+
+    configs.lookup = lookup
     try:
-        try:
-            wrong, work = bench.attempt(present)
-        except NotLaunched:
-            return {"present": words(present), "kept": words(best), "launched": False}
-        if not wrong <= WORST_ERROR:
-            raise ValueError(f"the present row is wrong: {words(present)} errs by {wrong:.2e}")
-        allowed = MORE_ERROR * wrong + 1e-6
-        rows, works, refused = {words(present): present}, {words(present): work}, {}
-        for options in tried:
-            if (text := words(options)) in rows:
-                continue
-            try:
-                wrong, work = bench.attempt(options)
-            except Exception as problem:  # more than fits a block, say
-                refused[text] = f"{type(problem).__name__}: {problem}"[:200]
-                continue
-            if wrong <= allowed:
-                rows[text], works[text] = options, work
-            else:
-                refused[text] = f"errs by {wrong:.2e}, allowed {allowed:.2e}"
-        times = bench.milliseconds(works)
-        fastest = min(times, key=lambda text: times[text])
-        if times[fastest] <= GAIN * times[words(present)]:
-            best = rows[fastest]
+        yield found
     finally:
-        bench.keep(best)
-    ms = {text: round(taken, 5) for text, taken in times.items()}
-    return {"present": words(present), "kept": words(best), "milliseconds": ms, "refused": refused}
+        configs.lookup = plain
 
 
-def tune(
-    wanted: Sequence[Job],
-    bench: Bench,
-    unusable: Mapping[str, Mapping[str, str]],
-    report: Report,
-    end: float,
-    clock: Callable[[], float] = time.perf_counter,
-) -> None:
-    """Every job until ``end``, without what ``compile_all`` found unusable."""
-    for job in wanted:
-        if clock() >= end:
-            report.attempt("out of time", lambda: {"first not reached": title(job)})  # noqa: B023
-            return
-        wrong = unusable.get(title(job), {})
-        if title(job._replace(kernel="")) in unusable or "" in wrong:
-            continue
-        tried = [options for options in job.candidates() if words(options) not in wrong]
-        report.attempt(title(job), partial(decide, job, tried, bench))
+def compile_together(work: Callable[[], Any], put: Callable[[Options], None], tried: Sequence[Options]) -> None:
+    """Compiles the kernels of all candidates in threads (the compiler leaves Python's lock) and launches none."""
+    plain: Any = JITFunction.run
+    JITFunction.run = lambda *given, **options: plain(*given, **{**options, "warmup": True})
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as pool, triton.AsyncCompileMode(pool, ignore_errors=True):
+            for options in tried:
+                put(options)
+                with suppress(Exception):  # what fails here is refused when it is launched
+                    work()
+    finally:
+        JITFunction.run = plain
+
+
+def decide(case: Case, kernel: str, name: str, present: Options, device: str, end: float) -> None:
+    """Leaves the best row found until ``end`` in the table."""
+    arch = "default" if device == "cpu" else "sm_{}{}".format(*torch.cuda.get_device_capability())
+    put = partial(configs.put, arch, kernel, name)
+
+    def row(text: str) -> AbstractContextManager[None]:
+        put(known[text])
+        return nullcontext()
+
+    work, best, known = partial(run, case), str(present), {str(present): present}
+    expected = work()
+    while time.monotonic() < end:
+        tried = [*neighbours(known[best]), *[{"ROWS": 0}] * (kernel == "project_fwd")]  # 0: the vendor's product
+        fresh = {text: options for options in tried if (text := str(options)) not in known}
+        known |= fresh
+        compile_together(work, put, list(fresh.values()))
+        good = [best]
+        for text in fresh:
+            row(text)
+            try:
+                good += [text] * same(work(), expected)
+            except Exception as problem:  # more than fits a block, say
+                print(f"    {text}: {type(problem).__name__}", file=sys.stderr)
+        times = interleaved(dict.fromkeys(good, work), device, 5, 0.01, around=row)
+        fastest = min(good, key=times.__getitem__)
+        print(f"{kernel} {name}: {fastest}, {times[fastest]:.4f} ms, before {times[best]:.4f}", flush=True)
+        if times[fastest] > GAIN * times[best]:
+            break
+        best = fastest
+    put(known[best])
 
 
 def main() -> None:
-    start = time.perf_counter()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=KERNELS, default=list(KERNELS), metavar="PART")
-    parser.add_argument("--out", type=Path, default=Path("tuned"), metavar="DIR", help="default: tuned")
-    parser.add_argument("--table", type=Path, help="the table to write; default: the one that the kernels read")
-    parser.add_argument("--seconds", type=float, default=300.0, help="for all of it; default: 300")
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--dry", action="store_true", help="list what would be tried")
+    parser.add_argument("--only", nargs="+", metavar="OP", default=[], help="all by default")
+    parser.add_argument("--table", type=Path, default=configs.TABLE, help="to write; the one that the kernels read")
+    parser.add_argument("--seconds", type=float, default=480.0, help="for all of it; 480")
+    parser.add_argument("--tiny", action="store_true", help="small sizes, on a CPU with TRITON_INTERPRET=1: a test")
     asked = parser.parse_args()
-    wanted = jobs(asked.only)
-    if asked.dry:
-        for job in wanted:
-            row = made(job, "meta").row(job.kernel)
-            print(f"{job.kernel} {row} ({job.part}, {job.tokens} tokens, batch {job.batch})")
-            print(*(f"    {words(options)}" for options in job.candidates()), sep="\n")
-        return
-    if torch.device(asked.device).type != "cuda" or not torch.cuda.is_available():
-        sys.exit(f"bench/tune.py: {asked.device} is no GPU that torch sees; --dry lists what would be tried")
-    from trm_fast.triton_kernels import configs
-
-    report = Report(asked.out, "tune", asked.device)
-    report.about["arch"] = architecture(asked.device)
-    most = max(1, torch.cuda.mem_get_info(asked.device)[0] // MEMORY)
-    found = report.attempt("compile", partial(compile_all, wanted, asked.device, COMPILING * asked.seconds, most))
-    if "error" in found:
-        sys.exit(1)
-    card = Card(asked.device, [asked.table or configs.TABLE, asked.out / "configs.json"])
-    tune(wanted, card, found["unusable"], report, start + asked.seconds)
-    print(f"{name_of(asked.device)}: {time.perf_counter() - start:.0f} s")
+    device, sizes = ("cpu", TINY) if asked.tiny else ("cuda", FULL)
+    if not (asked.tiny or torch.cuda.is_available()):
+        sys.exit("bench/tune.py: torch sees no GPU")
+    end, decided = time.monotonic() + asked.seconds, set[tuple[str, str]]()
+    for batch in sorted(sizes.op_batches):  # a row of a shape stands before that of all small inputs
+        short = replace(sizes, tokens=81, token_inner=256)  # without a prefix: other rows for the mixer alone
+        for case in [case for size in (sizes, short) for case in cases(batch, size, dtype_of(device), device)]:
+            if asked.only and case.op not in asked.only:
+                continue
+            with rows_asked_for() as rows:
+                run(case)
+            for (kernel, name), present in rows.items():
+                if (kernel, name) not in decided and time.monotonic() < end:
+                    decide(case, kernel, name, present, device, end)
+                    decided.add((kernel, name))
+                    write(asked.table, configs.table())
 
 
 if __name__ == "__main__":

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trm_fast.ops.backend import SMALL
-
+SMALL = 2**20  # elements of an op's first argument: up to a batch of 20 samples of 97 tokens and 512 channels
 TABLE = Path(__file__).with_name("configs.json")
 
 
@@ -24,7 +23,7 @@ TABLE = Path(__file__).with_name("configs.json")
 def table() -> dict[str, dict[str, dict[str, dict[str, int]]]]:
     """architecture -> kernel -> "16" or "32" bits, or bits and a shape such as "16:512x1536", or bits and the
     size of a block that the kernel holds whole, such as "16:128" -> launch options. A name that ends in ":small" is for
-    tensors of up to ``backend.SMALL`` elements."""
+    tensors of up to ``SMALL`` elements."""
     content: dict[str, dict[str, dict[str, dict[str, int]]]] = json.loads(TABLE.read_text())
     return content
 
@@ -54,7 +53,7 @@ def _lookup(kernel: str, arch: str, bits: int, shape: tuple[int, ...], block: in
 
 
 def put(arch: str, kernel: str, name: str, options: dict[str, int]) -> None:
-    """A row for this process; the tuner's way to try one."""
+    """Sets a row for this process: how the tuner tries one."""
     table().setdefault(arch, {}).setdefault(kernel, {})[name] = options
     _lookup.cache_clear()
     architecture.cache_clear()

@@ -1,4 +1,4 @@
-"""What the parts of ``bench/gpu.sh`` share: cases that fail alone, results written at once, timing, ceilings."""
+"""What the parts of bench/gpu.sh share: rows that are written at once, timing, ceilings, and the ops' kernels."""
 
 from __future__ import annotations
 
@@ -11,80 +11,89 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import torch
+from plan import FULL, TINY
+from run import DEVICE_LOST
 
 from trm_fast.inference.capture import runner_for
+from trm_fast.ops import backend, self_check
+
+DTYPES = (torch.bfloat16, torch.float32)  # what the parts run
 
 
-def options(description: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the JSON")
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--tiny", action="store_true", help="small sizes: to see that it runs")
-    return parser
+class Part:
+    """One part: what it was asked, and ``OUT/NAME.json``, a row a case, each kept the moment it is there.
 
-
-GO_ON = "TRM_FAST_GO_ON"
-"""Set in the environment of a process that takes up what another one left."""
-
-
-class Report:
-    """``OUT/NAME.json``: about the machine, and a row a case. A case that fails is a row with its error.
-
-    One that takes the process with it, or the device, has a row, too: the next process goes on behind it.
+    A case that fails is a row with its error. One that takes the process with it has a row, too, and the next process
+    (``--go-on``) goes on behind it.
     """
 
-    def __init__(self, out: Path, name: str, device: str) -> None:
-        out.mkdir(parents=True, exist_ok=True)
-        self.path, self.device, self.lock = out / f"{name}.json", device, Lock()
+    def __init__(self, name: str, description: str | None) -> None:
+        parser = argparse.ArgumentParser(description=description)
+        parser.add_argument("--out", type=Path, required=True)
+        parser.add_argument("--seconds", type=float, required=True)
+        parser.add_argument("--device", default="cuda")
+        parser.add_argument("--data", type=Path)
+        parser.add_argument("--preset", default="sudoku")
+        parser.add_argument("--tiny", action="store_true")
+        parser.add_argument("--go-on", action="store_true")
+        asked = parser.parse_args()
+        self.out, self.device, self.data, self.preset, self.tiny = (
+            asked.out, asked.device, asked.data, asked.preset, asked.tiny,
+        )  # fmt: skip
+        self.sizes = TINY if asked.tiny else FULL
+        self.end = time.monotonic() + asked.seconds - min(5.0, 0.1 * asked.seconds)
+        self.path = self.out / f"{name}.json"
+        known = json.loads(self.path.read_text())["rows"] if asked.go_on and self.path.exists() else []
+        self.rows: dict[str, dict[str, Any]] = {row["case"]: row for row in known}
         self.about: dict[str, Any] = {
-            "python": platform.python_version(),
             "torch": torch.__version__,
-            "device": name_of(device),
+            "python": platform.python_version(),
+            "device": name_of(self.device),
         }
-        going_on = GO_ON in os.environ and self.path.exists()
-        rows = json.loads(self.path.read_text())["rows"] if going_on else []
-        self.rows: dict[str, dict[str, Any]] = {row["case"]: row for row in rows}
-        self.behind = set(self.rows)
 
-    def attempt_together(self, jobs: Mapping[str, Callable[[], dict[str, Any]]]) -> None:
-        """Cases that only wait for other processes, at the same time."""
-        with ThreadPoolExecutor(len(jobs)) as pool:
-            list(pool.map(self.attempt, jobs, jobs.values()))
+    def left(self) -> float:
+        return self.end - time.monotonic()
 
-    def attempt(self, case: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        if case in self.behind:
+    def attempt(self, case: str, work: Callable[[], dict[str, Any]], least: float = 0.0) -> dict[str, Any]:
+        """The row of a case, which is not begun with less than ``least`` seconds left."""
+        if case in self.rows:
             return self.rows[case]
-        start = time.perf_counter()
-        self._keep({"case": case, "error": "it ended the process"})
+        if self.left() < least:
+            return self.keep({"case": case, "skipped": "no time was left"})
+        start = time.monotonic()
+        self.keep({"case": case, "error": "it ended the process"})
         try:
             row = {"case": case, **work()}
         except Exception as error:
-            where = traceback.format_exc().strip().splitlines()[-3:]
-            row = {"case": case, "error": f"{type(error).__name__}: {error}"[:500], "where": " | ".join(where)[:500]}
-        row["took"] = round(time.perf_counter() - start, 2)
-        self._keep(row)
-        print(json.dumps(row), flush=True)
+            where = " | ".join(traceback.format_exc().strip().splitlines()[-3:])
+            row = {"case": case, "error": f"{type(error).__name__}: {error}"[:500], "where": where[:500]}
+        self.keep(row | {"took": round(time.monotonic() - start, 2)})
+        print(json.dumps(self.rows[case]), flush=True)
         if "error" in row and not usable(self.device):  # after an illegal access nothing works in this process
-            os.environ[GO_ON] = "1"
-            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+            os._exit(DEVICE_LOST)
         return row
 
-    def _keep(self, row: dict[str, Any]) -> None:
-        with self.lock:
-            self.rows[row["case"]] = row
-            write(self.path, {"about": self.about, "rows": list(self.rows.values())})
+    def keep(self, row: dict[str, Any]) -> dict[str, Any]:
+        self.rows[row["case"]] = row
+        write(self.path, {"about": self.about, "rows": list(self.rows.values())})
+        return row
+
+    def finish(self) -> None:
+        """Ends the process: with 1 where a row has an error."""
+        wrong = [row["case"] for row in self.rows.values() if "error" in row]
+        if wrong:
+            sys.exit(f"{len(wrong)} of {len(self.rows)} rows failed: {', '.join(wrong)}")
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
-    """At once or not at all: whoever is stopped meanwhile leaves the file as it was."""
+    """At once or not at all: a process that is stopped meanwhile leaves the file as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(content, indent=1) + "\n")
     temporary.replace(path)
@@ -110,6 +119,26 @@ def dtype_of(device: str) -> torch.dtype:
 def synchronize(device: str) -> None:
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def kernels(device: str) -> list[tuple[str, str]]:
+    """(op, backend) of every kernel for such a device."""
+    return [
+        (op, name)
+        for op, rows in backend.KERNELS.items()
+        for name in rows
+        if any(available(op, name, device, dtype) for dtype in DTYPES)
+    ]
+
+
+def available(op: str, name: str, device: str, dtype: torch.dtype) -> bool:
+    return backend.unavailable(op, name, torch.device(device).type, dtype) is None
+
+
+def verdict(op: str, name: str, device: str, dtype: torch.dtype) -> str | None:
+    """What is wrong with a kernel beside its reference, or None; kept, so that no later process checks it again."""
+    kind = torch.device(device).type
+    return None if self_check.passed(op, name, dtype, kind) else self_check.failure(op, name, dtype, kind)
 
 
 def interleaved(
@@ -156,16 +185,3 @@ def _seconds(run: Callable[[], Any], count: int, device: str) -> float:
     _again(run, count)
     synchronize(device)
     return time.perf_counter() - start
-
-
-def ceilings(device: str, tiny: bool) -> dict[str, float]:
-    """TFLOP/s of a large product and TB/s of a copy (bytes read and written), on random data."""
-    dtype, size, count = dtype_of(device), 512 if tiny else 8192, 2**20 if tiny else 2**29
-    a, b = torch.randn(2, size, size, device=device, dtype=dtype)
-    source = torch.randn(count, device=device, dtype=dtype)
-    target = torch.empty_like(source)
-    ms = interleaved({"gemm": lambda: a @ b, "copy": lambda: target.copy_(source)}, device)
-    return {
-        "gemm_tflops": 2e-9 * size**3 / ms["gemm"],
-        "copy_tbps": 2e-9 * count * source.element_size() / ms["copy"],
-    }

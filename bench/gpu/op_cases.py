@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from plan import Sizes
 from torch import Tensor
 
 
@@ -28,9 +29,9 @@ class Case:
     backward: bool = True
 
 
-def cases(batch: int, tiny: bool, dtype: torch.dtype, device: str) -> list[Case]:
-    L, D, V, heads = (9, 32, 11, 2) if tiny else (97, 512, 11, 8)
-    I, T = (48, 32) if tiny else (1536, 512)  # SwiGLU's inner widths over channels and over tokens
+def cases(batch: int, sizes: Sizes, dtype: torch.dtype, device: str) -> list[Case]:
+    L, D, V, heads = sizes.tokens, sizes.channels, 11, sizes.heads
+    I, T = sizes.inner, sizes.token_inner
     size = torch.finfo(dtype).bits // 8
 
     def rand(*shape: int, scale: float = 1.0, kind: torch.dtype = dtype) -> Tensor:
@@ -46,10 +47,7 @@ def cases(batch: int, tiny: bool, dtype: torch.dtype, device: str) -> list[Case]
     state, M = batch * L * D * size, batch * L
     mixer = [tokens, back, channels, down]
     per_layer = 6 * M * D * T + 6 * M * D * I
-    found = [
-        Case("rms_norm", "channels", lambda m: m.rms_norm(h, r), [h, r], 3 * state, 3 * state),
-        Case("rms_norm", "tokens", lambda m: m.rms_norm(h, r, dim=1), [h, r], 3 * state, 3 * state),
-        Case("swiglu", "channels", lambda m: m.swiglu(gated), [gated], 3 * M * I * size, 5 * M * I * size),
+    found = [  # what a training step is mostly made of comes first
         Case("mlp", "", lambda m: m.mlp(h, channels, down), [h, channels, down], 2 * state, 3 * state, 6 * M * D * I),
         Case(
             "token_mixer", "", lambda m: m.token_mixer(h, tokens, back), [h, tokens, back], 2 * state, 3 * state,
@@ -63,17 +61,24 @@ def cases(batch: int, tiny: bool, dtype: torch.dtype, device: str) -> list[Case]
             "latent_step", "mixer", lambda m: m.latent_step(h, r, mixer), [h, r, *mixer], 3 * state, 4 * state,
             per_layer,
         ),
+        Case("rms_norm", "channels", lambda m: m.rms_norm(h, r), [h, r], 3 * state, 3 * state),
+        Case("rms_norm", "tokens", lambda m: m.rms_norm(h, r, dim=1), [h, r], 3 * state, 3 * state),
+        Case("swiglu", "channels", lambda m: m.swiglu(gated), [gated], 3 * M * I * size, 5 * M * I * size),
         Case(
             "stablemax_cross_entropy", "", lambda m: m.stablemax_cross_entropy(logits, labels), [logits],
             M * (V * size + 4 + 8), M * (2 * V * size + 4 + 8),
         ),
+        Case(
+            "stablemax", "", lambda m: m.stablemax(logits), [logits], M * V * (size + 8), M * V * (2 * size + 8),
+        ),
     ]  # fmt: skip
-    return [*found, _optimizer(tiny, device), _rows(batch, tiny, device)]
+    return [*found, _optimizer(sizes, device), _rows(batch, sizes, device)]
 
 
-def _optimizer(tiny: bool, device: str) -> Case:
+def _optimizer(sizes: Sizes, device: str) -> Case:
     """All weights of the published model: weight, gradient, two moments and the average, read, and four written."""
-    shapes = [(64, 32)] * 2 if tiny else [(3072, 512), (512, 1536), (1024, 97), (97, 512)] * 2 + [(11, 512)] * 2
+    L, D, I, T = sizes.tokens, sizes.channels, sizes.inner, sizes.token_inner
+    shapes = [(2 * I, D), (D, I), (2 * T, L), (L, T)] * 2 + [(11, D)] * 2
     lists = [[torch.randn(shape, device=device) for shape in shapes] for _ in range(5)]
     lr, step = torch.tensor(1e-4, device=device), torch.tensor(1.0, device=device)
     params, grads, m, v, ema = lists
@@ -85,8 +90,8 @@ def _optimizer(tiny: bool, device: str) -> Case:
     return Case("adam_atan2_", "", call, [], 9 * 4 * sum(p.numel() for p in params), 0, backward=False)
 
 
-def _rows(batch: int, tiny: bool, device: str) -> Case:
-    count, width = (10, 32) if tiny else (100_000, 512)
+def _rows(batch: int, sizes: Sizes, device: str) -> Case:
+    count, width = sizes.embeddings, sizes.channels
     table, grads = torch.randn(count, width, device=device), torch.randn(batch, width, device=device)
     ids, lr = torch.randint(0, count, (batch,), device=device), torch.tensor(1e-4, device=device)
     return Case(

@@ -12,9 +12,9 @@ from torch import Tensor
 from trm_fast import ops
 from trm_fast.api import TRM
 from trm_fast.models import TRMConfig
-from trm_fast.training.optimizers import AdamATan2
 from trm_fast.tasks.base import Examples
 from trm_fast.training import TrainingConfig, TrainStep
+from trm_fast.training.optimizers import AdamATan2
 
 SMALL = {
     "vocab_size": 7, "seq_len": 6, "hidden_size": 12, "num_heads": 2, "num_layers": 1, "inner_multiple": 4,

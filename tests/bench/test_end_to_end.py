@@ -11,10 +11,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-BENCH = Path(__file__).parents[1] / "bench"
+BENCH = Path(__file__).parents[2] / "bench"
 sys.path.insert(0, str(BENCH))
 import end_to_end  # noqa: E402
 import report  # noqa: E402
+import sides  # noqa: E402
 
 
 class Pipe:
@@ -44,11 +45,11 @@ def test_the_product_is_no_part_of_a_steps_memory(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peak[0])
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: peak.__setitem__(0, 30))
-    monkeypatch.setattr(end_to_end, "Problem", lambda *_: peak.__setitem__(0, 30) or SimpleNamespace(device=card))
-    monkeypatch.setattr(end_to_end, "our_side", lambda problem: allocating(130))
-    monkeypatch.setattr(end_to_end, "_product", lambda problem: allocating(5000))
+    monkeypatch.setattr(sides, "Problem", lambda *_: peak.__setitem__(0, 30) or SimpleNamespace(device=card))
+    monkeypatch.setattr(sides, "our_side", lambda problem: allocating(130))
+    monkeypatch.setattr(sides, "_product", lambda problem: allocating(5000))
     pipe = Pipe("step", "product", "step", "product", "memory", "end")
-    end_to_end.side(pipe, True, "train:mixer97:8", torch.get_num_threads(), "eager", None, "cuda")
+    sides.side(pipe, True, "train:mixer97:8", torch.get_num_threads(), "eager", None, "cuda")
     assert pipe.sent[-1] == 100
 
 

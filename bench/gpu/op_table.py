@@ -1,0 +1,128 @@
+"""Part op_table: every op by backend, at the sizes of the published model.
+
+Milliseconds, GB/s of the bytes that must move, TFLOP/s, and both as shares of what a copy and a large product reach in
+the same run. An implementation that is wrong has an error and no time. Bytes that fit the cache (``l2_bytes``) are read
+there again and again, as in a training step: their share may be more than all of a copy's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+import torch
+from common import Part, available, dtype_of, interleaved, kernels, synchronize
+from op_cases import Case, cases
+from plan import Sizes
+from torch import Tensor
+
+from trm_fast import ops
+
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 4e-2}  # relative L2 against float32
+
+
+def ceilings(device: str, sizes: Sizes) -> dict[str, float]:
+    """TFLOP/s of a large product and TB/s of a copy (bytes read and written), on random data."""
+    dtype, size, count = dtype_of(device), sizes.product, sizes.copied
+    a, b = torch.randn(2, size, size, device=device, dtype=dtype)
+    source = torch.randn(count, device=device, dtype=dtype)
+    target = torch.empty_like(source)
+    ms = interleaved({"gemm": lambda: a @ b, "copy": lambda: target.copy_(source)}, device)
+    moved = 2 * count * source.element_size()
+    return {"gemm_tflops": 2e-9 * size**3 / ms["gemm"], "copy_tbps": 1e-9 * moved / ms["copy"]}
+
+
+def error_of(case: Case) -> float:
+    """Relative L2 of the result, against the reference on float32 copies of the same inputs."""
+    with torch.no_grad():
+        got = case.call(ops)
+        if not isinstance(got, Tensor):
+            return 0.0
+        saved = [leaf.data for leaf in case.leaves]
+        try:
+            for leaf in case.leaves:
+                leaf.data = leaf.data.float()
+            with ops.use_backend("reference", [case.op]):
+                want = output(case)
+        finally:
+            for leaf, data in zip(case.leaves, saved, strict=True):
+                leaf.data = data
+    return float((got.double() - want.double()).norm() / want.double().norm())
+
+
+def alone(case: Case) -> None:
+    with torch.no_grad():
+        case.call(ops)
+
+
+def with_gradients(case: Case, direction: Tensor) -> None:
+    torch.autograd.grad(output(case), case.leaves, direction)
+
+
+def output(case: Case) -> Tensor:
+    out = case.call(ops)
+    assert out is not None
+    return out
+
+
+def backends(case: Case, device: str) -> list[str]:
+    dtype = dtype_of(device) if case.leaves else torch.float32  # the optimizer's weights
+    found = [name for op, name in kernels(device) if op == case.op and available(op, name, device, dtype)]
+    return ["reference", *found]
+
+
+def measured(case: Case, device: str, backward: bool, top: dict[str, float]) -> dict[str, Any]:
+    good: dict[str, Callable[[], Any]] = {}
+    bad: dict[str, str] = {}
+    errors: dict[str, float] = {}
+
+    def around(name: str) -> AbstractContextManager[Any]:
+        return ops.use_backend(name, [case.op])
+
+    for name in backends(case, device):
+        try:
+            with around(name):
+                errors[name] = error_of(case)
+                if not errors[name] < TOLERANCE[dtype_of(device)]:
+                    raise ArithmeticError(f"relative error {errors[name]:.2e}")
+                timed = partial(alone, case)
+                if backward:
+                    timed = partial(with_gradients, case, torch.randn_like(output(case)))
+                    timed()
+                    synchronize(device)
+        except Exception as problem:  # one implementation must not cost the others
+            bad[name] = f"{type(problem).__name__}: {problem}"[:300]
+            continue
+        good[name] = timed
+    moved, flop = (case.bytes + case.backward_bytes, 3 * case.flop) if backward else (case.bytes, case.flop)
+    rows = {}
+    for name, ms in interleaved(good, device, 5, around=around).items():
+        gbps, tflops = 1e-6 * moved / ms, 1e-9 * flop / ms
+        rows[name] = {
+            "ms": round(ms, 5), "error": errors[name], "gb_per_s": round(gbps, 1), "tflops": round(tflops, 2),
+            "share_of_copy": round(gbps / (1e3 * top["copy_tbps"]), 3),
+            "share_of_gemm": round(tflops / top["gemm_tflops"], 3),
+        }  # fmt: skip
+    failed = {"failed": bad, "error": f"failed: {', '.join(bad)}"} if bad else {}
+    return {"bytes": moved, "flop": flop, "backends": rows, **failed}
+
+
+def main() -> None:
+    part = Part("op_table", __doc__)
+    if torch.device(part.device).type == "cuda":
+        part.about["l2_bytes"] = torch.cuda.get_device_properties(part.device).L2_cache_size
+    top = part.attempt("ceilings", lambda: ceilings(part.device, part.sizes))
+    if "error" in top:
+        top = {"copy_tbps": float("nan"), "gemm_tflops": float("nan")}
+    for batch in part.sizes.op_batches:
+        for case in cases(batch, part.sizes, dtype_of(part.device), part.device):
+            for backward in (True, False) if case.backward else (False,):
+                words = (case.op, case.label, str(batch), "forward+backward" if backward else "forward")
+                work = partial(measured, case, part.device, backward, top)
+                part.attempt(":".join(filter(None, words)), work, least=2.0)
+    part.finish()
+
+
+if __name__ == "__main__":
+    main()

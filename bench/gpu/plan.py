@@ -1,0 +1,61 @@
+"""Every time limit and size of bench/gpu.sh, in one place. ``TINY`` is what --self-test runs on a CPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+MINUTES = 9.0
+SECONDS = {"checks": 90, "step": 150, "op_table": 60, "solver": 40, "training": 480}
+"""The parts, the most valuable first, and what each may take; the last gets what the others leave of the minutes."""
+LEAST = 10  # seconds: a part that would get less is not begun
+TESTING = 60  # seconds of the training part that are kept for the test
+RESTARTS = 2  # of a part whose process a kernel ended; it goes on behind the row that did
+
+MODELS: dict[str, dict[str, Any]] = {  # changes of the published sudoku model
+    "mixer97": {"prefix_tokens": 16},
+    "mixer81": {},
+    "attention97": {"prefix_tokens": 16, "mixing": "attention", "positions": "rope"},
+}
+_SMALL_MODEL = {"hidden_size": 32, "num_heads": 2, "T_cycles": 1, "n_latent_steps": 1, "puzzle_embedding_size": 32}
+_SMALL_RUN = {
+    "model.hidden_size": 32, "model.num_heads": 2, "model.T_cycles": 1, "model.n_latent_steps": 1,
+    "model.max_supervision_steps": 2, "training.batch_size": 16, "training.eval_every": 20, "training.steps": 40,
+    "training.log_every": 10, "task.train_count": 40, "task.test_count": 20,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What each part measures."""
+
+    # step: cases of bench/end_to_end.py, each against every baseline, eager first
+    steps: tuple[str, ...] = tuple(f"train:{model}:768" for model in ("mixer97", "attention97", "mixer81"))
+    baselines: tuple[str, ...] = ("eager", "compiled-net")
+    repeats: int = 9
+    # op_table
+    op_batches: tuple[int, ...] = (768, 8)
+    tokens: int = 97
+    channels: int = 512
+    heads: int = 8
+    inner: int = 1536
+    token_inner: int = 512
+    embeddings: int = 100_000
+    product: int = 8192
+    copied: int = 2**29
+    # solver
+    solver_batches: tuple[int, ...] = (768, 1, 64)
+    calls: int = 8
+    model: dict[str, Any] = field(default_factory=dict)
+    # training: settings besides the preset's, puzzles to test on, and ways to solve them
+    settings: dict[str, Any] = field(default_factory=lambda: {"training.eval_every": 1000, "training.eval_count": 512})
+    puzzles: int = 1000
+    tries: tuple[dict[str, Any], ...] = ({}, {"symmetries": 8}, {"rollouts": 8, "noise": 0.3})
+
+
+FULL = Sizes()
+TINY = Sizes(
+    steps=("train:sudoku-4x4:8",), baselines=("eager",), repeats=1, op_batches=(2,), tokens=9, channels=32, heads=2,
+    inner=48, token_inner=32, embeddings=10, product=256, copied=2**20, solver_batches=(2,), calls=2,
+    model=_SMALL_MODEL, settings=_SMALL_RUN, puzzles=8, tries=({}, {"symmetries": 2}, {"rollouts": 2, "noise": 0.3}),
+)  # fmt: skip

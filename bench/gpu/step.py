@@ -1,0 +1,32 @@
+"""Part step: the training step against the published computation in stock PyTorch, eager and compiled, in turns.
+
+Rows are those of bench/end_to_end.py: milliseconds, ratio, TFLOP/s and their share of a large product's, memory. The
+compiled peer compiles the network of two layers, which a step applies 21 times; the whole step takes minutes."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import end_to_end
+from common import Part
+
+
+def measured(part: Part, case: str, baseline: str) -> dict[str, Any]:
+    row = end_to_end.measure(case, 1, baseline, part.sizes.repeats, None, part.device, max(1.0, part.left()))
+    if not part.tiny:
+        end_to_end.write([row], end_to_end.FOLDER / "results" / end_to_end.device_name(part.device) / "end_to_end.json")
+    del row["case"]
+    return row
+
+
+def main() -> None:
+    part = Part("step", __doc__)
+    for baseline in part.sizes.baselines:
+        for case in part.sizes.steps:
+            part.attempt(f"{case} against {baseline}", partial(measured, part, case, baseline), least=10.0)
+    part.finish()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Part training: a run of ``--preset`` on Sudoku-Extreme's 1,000 puzzles for what is left of the minutes; with the same
+--out, another call resumes it. Then a test, without further tries and with some.
+
+Tested on DATA/hard_test.csv.gz, whose puzzles (17 clues, the hardest of the forums) are harder than Sudoku-Extreme's
+own test set: the accuracy is not comparable with published ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from common import Part
+from plan import LEAST, TESTING
+
+from trm_fast.inference import Solver, evaluate
+from trm_fast.interchange import locate
+from trm_fast.tasks.base import DataConfig
+
+TRAIN, TEST = "extreme_train_1k.csv.gz", "hard_test.csv.gz"
+
+
+def data(part: Part) -> Path | None:
+    """The folder with both files; None where the puzzles are generated, which only --self-test does."""
+    if part.data is None and part.tiny:
+        return None
+    for folder in (part.data, part.data / "sudoku") if part.data else ():
+        if (folder / TEST).exists():
+            return folder
+    raise FileNotFoundError(f"no {TEST} in {part.data}: give its folder with --data")
+
+
+def trained(part: Part, run: Path) -> dict[str, Any]:
+    minutes = max(LEAST, part.left() - TESTING) / 60
+    command = [sys.executable, "-m", "trm_fast.cli", "train", "--json", "--device", part.device]
+    command += ["--minutes", f"{minutes:.3f}"]
+    if (run / "config.yaml").exists():
+        command += ["--resume", str(run)]
+    else:
+        folder = data(part)
+        settings = {"data.test": folder / TEST if folder else "null", **part.sizes.settings}
+        settings |= {"data.source": folder / TRAIN if folder else "null"}
+        command += ["--preset", part.preset, "--out", str(run)]
+        command += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"exit {done.returncode}: {' '.join(command)}")
+    for name in ("metrics.jsonl", "summary.json", "config.yaml"):
+        shutil.copy(run / name, part.out / f"{run.name}_{name}")
+    summary: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return {"preset": part.preset, "minutes": minutes, **summary}
+
+
+def tested(part: Part, run: Path, choices: dict[str, Any]) -> dict[str, Any]:
+    found = locate(str(run), device=part.device)
+    folder = data(part)
+    examples = found.task.read(str(folder / TEST)) if folder else found.task.dataset(DataConfig(), 0).test
+    examples = examples.take(slice(part.sizes.puzzles))
+    solver = Solver(found.model, found.task, batch_size=768, **choices)
+    return {"choices": choices, **evaluate(solver, examples).to_json()}
+
+
+def main() -> None:
+    part = Part("training", __doc__)
+    run = part.out / f"run_{part.preset}"
+    part.attempt("train", partial(trained, part, run))
+    for choices in part.sizes.tries:
+        name = ", ".join(f"{key} {value}" for key, value in choices.items()) or "one try"
+        part.attempt(f"test, {name}", partial(tested, part, run, choices), least=5.0)
+    part.finish()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""What the two sides of bench/end_to_end.py compute, each in a process of its own: the published computation in stock
+PyTorch (``baseline``) and ours, from the same weights and data."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent
+NO_PREFIX = {"tokens": 81, "puzzle_emb_ndim": 0}
+SMALL = {**NO_PREFIX, "H_cycles": 2, "L_cycles": 2, "num_heads": 4}
+MODELS: dict[str, dict[str, Any]] = {  # published configuration keys
+    "mixer97": {"tokens": 97},
+    "mixer81": NO_PREFIX,
+    "attention97": {"tokens": 97, "mixer": False},
+    "sudoku-cpu": {**SMALL, "hidden_size": 128},
+    "sudoku-4x4": {**SMALL, "hidden_size": 64, "seq_len": 16, "vocab_size": 6},
+}
+SOLVER_STEPS = 16
+QUICK = 1.0  # seconds: a step that takes less is timed behind another one
+
+
+class Problem:
+    """What both sides compute: the case, its data and the published model's first weights."""
+
+    def __init__(self, case: str, data: str | None, device: str) -> None:
+        import torch
+
+        sys.path.insert(0, str(FOLDER / "baseline"))
+        import eager_trm
+
+        self.eager = eager_trm
+        self.kind, name, batch = case.split(":")
+        self.batch_size = int(batch)
+        self.config = eager_trm.sudoku_config(**MODELS[name])
+        torch.manual_seed(0)
+        self.device = torch.device(device)
+        self.dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        self.model = eager_trm.TRM(self.config, dtype=self.dtype).to(self.device)
+        if self.model.rope is not None:
+            self.model.rope = tuple(t.to(self.device) for t in self.model.rope)
+        L, V = self.config["seq_len"], self.config["vocab_size"]
+        rows = _rows(data, self.batch_size) if L == 81 else None
+        inputs, labels = rows if rows else (torch.randint(1, V, (self.batch_size, L)) for _ in range(2))
+        self.batch = {
+            "inputs": inputs.int(),
+            "labels": labels.long(),
+            "puzzle_identifiers": torch.zeros(self.batch_size, dtype=torch.int32),
+        }
+        self.batch = {name: tensor.to(self.device) for name, tensor in self.batch.items()}
+
+
+def _rows(data: str | None, count: int) -> tuple[Any, Any] | None:
+    if data is None:
+        return None
+    import torch
+
+    from trm_fast.tasks import get_task
+
+    sudoku = get_task("sudoku")
+    examples = sudoku(sudoku.Config(name="sudoku")).read(data).take(slice(count))
+    return torch.from_numpy(examples.inputs), torch.from_numpy(examples.labels)
+
+
+def baseline_side(problem: Problem, baseline: str) -> Callable[[], float]:
+    import torch
+
+    eager, model, batch = problem.eager, problem.model, problem.batch
+    if baseline == "compiled":
+        model.forward = torch.compile(model.forward, dynamic=False)
+    elif baseline == "compiled-net":  # one application of the network: compiled in seconds, not minutes
+        model.L_level.forward = torch.compile(model.L_level.forward, dynamic=False)
+    with problem.device:
+        carry = eager.Carry(model, batch)
+    optimizer: Any = eager.AdamATan2(model.parameters())
+    if problem.device.type == "cuda":  # the published code has a fused kernel: stock PyTorch's stands in for it
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=1.0, fused=True)
+    average = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    # A device as context would cost every call into torch a detour through Python: a third of a small step.
+    def train() -> float:
+        return eager.train_step(model, carry, batch, optimizer, average).item()
+
+    def solve() -> float:
+        total = 0.0
+        with torch.inference_mode():
+            with problem.device:
+                fresh = eager.Carry(model, batch)
+            for _ in range(SOLVER_STEPS):
+                total = float(eager.supervise(model, fresh, batch)[1][0].sum())
+        return total
+
+    return train if problem.kind == "train" else solve
+
+
+class Again:
+    """The same examples for ever."""
+
+    def __init__(self, examples: Any) -> None:
+        self.examples = examples
+
+    @property
+    def kind(self) -> Any:
+        return self.examples.take(slice(0))
+
+    def chunk(self, number: int, size: int) -> Any:
+        return self.examples.take([i % len(self.examples) for i in range(number * size, (number + 1) * size)])
+
+
+def our_side(problem: Problem) -> Callable[[], float]:
+    import numpy as np
+
+    from trm_fast.interchange import from_published
+    from trm_fast.tasks.base import Examples
+    from trm_fast.training import TrainingConfig, TrainStep
+    from trm_fast.training.capture import runner_for
+    from trm_fast.training.optimizers import AdamATan2
+
+    model, B = from_published(problem.model.state_dict(), problem.config), problem.batch_size
+    model.compute_dtype = problem.dtype
+    model.to(problem.device)
+    if problem.kind == "solve":
+        inputs = problem.batch["inputs"]
+        return lambda: float(model.solve(inputs, SOLVER_STEPS, halt=False)["confidence"].sum())
+    config = TrainingConfig(batch_size=B, gradient_accumulation=1)
+    arrays = {name: tensor.int().cpu().numpy() for name, tensor in problem.batch.items()}
+    examples = Examples(arrays["inputs"], arrays["labels"], arrays["puzzle_identifiers"])
+    optimizer, anywhen = AdamATan2(model.parameters(), ema_decay=0.999), np.zeros(B, np.int32)
+    step = TrainStep(model, optimizer, config, Again(examples), runner=(runner := runner_for(problem.device)))
+    if reason := getattr(runner, "reason", None):
+        print(f"the step runs without a graph: {reason}", file=sys.stderr, flush=True)
+
+    def train() -> float:
+        step.run(1e-4, anywhen)
+        return step.read_totals()["loss"]
+
+    return train
+
+
+def side(pipe: Connection, ours: bool, case: str, threads: int, baseline: str, data: str | None, device: str) -> None:
+    """A child process: one step a message, answered with its seconds and what it computed, or memory, or launches."""
+    import torch
+
+    import trm_fast.interchange
+    import trm_fast.training  # noqa: F401 (both sides have the same libraries loaded before memory is counted)
+
+    torch.set_num_threads(threads)
+    problem = Problem(case, data, device)
+    before = _peak(problem.device)
+    run = our_side(problem) if ours else baseline_side(problem, baseline)
+    most, latest = before, float("inf")
+    while (what := pipe.recv()) != "end":
+        if what == "memory":
+            pipe.send(most - before)
+            continue
+        if what == "launches":
+            pipe.send(_launches(run) if problem.device.type == "cuda" else None)
+            continue
+        work = run if what == "step" else _product(problem)
+        if what == "step" and latest < QUICK:
+            run()  # as in training, where a step follows a step: who waited finds caches and threads cold
+        start = time.perf_counter()
+        value = work()
+        seconds = time.perf_counter() - start
+        pipe.send((seconds, value))
+        if what == "step":
+            latest = seconds
+            most = max(most, _peak(problem.device))
+        elif problem.device.type == "cuda":  # the product is no part of a step
+            del work  # and its matrices
+            torch.cuda.reset_peak_memory_stats(problem.device)
+
+
+def _peak(device: Any) -> int:
+    """The most memory so far, in bytes: of the process, or allocated on a GPU."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _launches(run: Callable[[], float]) -> int:
+    """Kernels, graphs and copies that the host sends in one step."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        run()
+    starts = ("cudaLaunch", "cuLaunch", "cudaGraphLaunch", "cudaMemcpy", "cudaMemset")
+    return sum(event.count for event in profiler.key_averages() if event.key.startswith(starts))
+
+
+def _product(problem: Problem) -> Callable[[], float]:
+    """A large product, whose rate is the ceiling."""
+    import torch
+
+    size = product_size(problem.device.type)
+    a, b = torch.randn(2, size, size, device=problem.device, dtype=problem.dtype)
+    float((a @ b)[0, 0])
+    return lambda: float((a @ b)[0, 0])
+
+
+def product_size(device: str) -> int:
+    return 8192 if device.startswith("cuda") else 1536
+
+
+def flop(case: str) -> int:
+    """Matrix FLOP of one step of a case."""
+    from trm_fast.interchange import published_config
+
+    kind, name, batch = case.split(":")
+    sys.path.insert(0, str(FOLDER / "baseline"))
+    import eager_trm
+
+    config = published_config(eager_trm.sudoku_config(**MODELS[name]), single=False)
+    steps = 1 if kind == "train" else SOLVER_STEPS
+    return steps * int(batch) * config.gemm_flop(training=kind == "train")

@@ -1,0 +1,189 @@
+"""bench/gpu.sh on the CPU: parts that go well, fail, take too long or lose their process."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "bench" / "gpu"))
+import checks
+import common
+import op_cases
+import op_table
+import plan
+import run
+
+ROOT = Path(__file__).parents[2]
+TOP = {"copy_tbps": 1.0, "gemm_tflops": 1.0}
+
+
+def gpu_sh(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = ["bash", str(ROOT / "bench" / "gpu.sh"), "--self-test", *map(str, arguments)]
+    return subprocess.run(
+        command, env=os.environ | {"PYTHON": sys.executable}, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.slow
+def test_every_part_runs_on_a_cpu(tmp_path):
+    done = gpu_sh("--out", tmp_path)
+    assert done.returncode == 0, done.stdout + "".join(p.read_text() for p in tmp_path.glob("*.error.json"))
+    for part in plan.SECONDS:
+        rows = json.loads((tmp_path / f"{part}.json").read_text())["rows"]
+        assert rows
+        assert not any("error" in row or "skipped" in row for row in rows)
+    assert not list(tmp_path.glob("*.error.json"))
+    assert (tmp_path / "run_sudoku_summary.json").exists()
+
+
+@pytest.mark.slow
+def test_a_part_that_fails_costs_no_other(tmp_path):
+    done = gpu_sh("--parts", "solver", "training", "--data", tmp_path / "nothing", "--out", tmp_path)
+    assert done.returncode == 1
+    assert "failed: training" in done.stdout
+    assert not (tmp_path / "solver.error.json").exists()
+    assert len(json.loads((tmp_path / "solver.json").read_text())["rows"]) == 6
+    wrong = json.loads((tmp_path / "training.error.json").read_text())
+    assert wrong["exit"] == 1
+    assert "hard_test.csv.gz" in wrong["output"]
+
+
+@pytest.fixture
+def parts(monkeypatch, tmp_path):
+    """Runs a script as a part."""
+    monkeypatch.setattr(run, "HERE", tmp_path)
+    asked = argparse.Namespace(out=tmp_path, device="cpu", data=None, preset="sudoku", self_test=True)
+
+    def call(script: str, seconds: float = 30.0) -> tuple[bool, dict]:
+        (tmp_path / "part.py").write_text(script)
+        good = run.run_part("part", seconds, asked, dict(os.environ))
+        error = tmp_path / "part.error.json"
+        return good, json.loads(error.read_text()) if error.exists() else {}
+
+    return call
+
+
+def test_the_exit_status_of_a_part_counts(parts):
+    assert parts("raise SystemExit('three rows failed')")[1]["output"] == "three rows failed\n"
+    assert parts("print('good')") == (True, {})
+
+
+def test_a_part_that_takes_too_long_is_ended_with_all_that_it_started(parts, tmp_path):
+    child = f"import pathlib, time; time.sleep(4); pathlib.Path({str(tmp_path / 'late')!r}).touch()"
+    script = f"import subprocess, sys; print('here', flush=True); subprocess.run([sys.executable, '-c', {child!r}])"
+    good, error = parts(script, 2.0)
+    assert not good
+    assert error["timed_out"]
+    assert error["output"] == "here\n"
+    time.sleep(3)
+    assert not (tmp_path / "late").exists()
+
+
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", f"os._exit({run.DEVICE_LOST})"])
+def test_a_part_goes_on_behind_what_ended_its_process(parts, tmp_path, end):
+    script = f"import os, sys\nprint('begun')\nsys.stdout.flush()\nif '--go-on' not in sys.argv: {end}\n"
+    assert parts(script) == (True, {})
+    assert (tmp_path / "part.log").read_text() == "begun\n" * 2
+    good, error = parts(script.replace("if '--go-on' not in sys.argv: ", ""))
+    assert not good
+    assert error["output"] == "begun\n" * (1 + plan.RESTARTS)
+
+
+def part(monkeypatch, out: Path, *more: str, seconds: int = 60) -> common.Part:
+    monkeypatch.setattr(sys, "argv", ["part", "--out", str(out), "--seconds", str(seconds), "--device", "cpu", *more])
+    return common.Part("part", None)
+
+
+def test_rows_are_written_at_once_and_an_error_fails_the_part(monkeypatch, tmp_path):
+    made = part(monkeypatch, tmp_path)
+    made.attempt("good", lambda: {"ms": 1.0})
+    made.finish()
+    made.attempt("bad", lambda: 1 / 0)
+    made.attempt("late", lambda: {}, least=1e9)
+    rows = json.loads((tmp_path / "part.json").read_text())["rows"]
+    assert [row["case"] for row in rows] == ["good", "bad", "late"]
+    assert rows[1]["error"].startswith("ZeroDivisionError")
+    assert rows[2]["skipped"]
+    with pytest.raises(SystemExit, match="1 of 3 rows failed: bad"):
+        made.finish()
+    with pytest.raises(KeyboardInterrupt):
+        made.attempt("ended", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    again = part(monkeypatch, tmp_path, "--go-on")
+    assert again.attempt("ended", lambda: {"ms": 2.0})["error"] == "it ended the process"
+    assert part(monkeypatch, tmp_path).rows == {}
+
+
+def test_a_kernel_that_ends_its_process_costs_its_own_row(monkeypatch, tmp_path):
+    made = part(monkeypatch, tmp_path)
+    cases = ["mlp/triton/float32", "swiglu/triton/float32", "attention/triton/float32"]
+
+    def lines(command, seconds):
+        asked = command[2:]
+        if "swiglu" in asked[0]:
+            return  # it crashed
+        yield "a warning\n"
+        wrong = {"error": "not finite"} if "attention" in asked[0] else {"result": "passed"}
+        yield json.dumps({"case": asked[0], **wrong}) + "\n"
+
+    monkeypatch.setattr(checks, "lines", lines)
+    monkeypatch.setattr(made, "end", time.monotonic() + 60)
+    lock = threading.Lock()
+    checks.checked(made, lock, cases[:1])
+    checks.checked(made, lock, cases[1:])
+    assert made.rows[cases[0]]["result"] == "passed"
+    assert made.rows[cases[1]]["error"] == "it ended the process"
+    assert made.rows[cases[2]]["error"] == "not finite"
+    monkeypatch.setattr(made, "end", 0.0)
+    checks.checked(made, lock, ["rms_norm/triton/float32"])
+    assert "rms_norm/triton/float32" not in made.rows
+
+
+def test_a_check_says_what_is_wrong(monkeypatch, capsys):
+    monkeypatch.setattr(checks, "verdict", lambda op, name, device, dtype: "off" if op == "mlp" else None)
+    checks.check("cpu", ["mlp/cpp/float32", "swiglu/cpp/bfloat16"])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert rows == [{"case": "mlp/cpp/float32", "error": "off"}, {"case": "swiglu/cpp/bfloat16", "result": "passed"}]
+
+
+@pytest.fixture
+def cases():
+    torch.manual_seed(0)
+    return op_cases.cases(2, plan.TINY, torch.float32, "cpu")
+
+
+def test_a_backward_that_fails_costs_its_own_time_alone(cases, monkeypatch):
+    case = next(case for case in cases if case.op == "swiglu")
+    plain, names = op_table.with_gradients, iter(["reference", "cpp"])
+
+    def broken(case, direction):
+        if next(names, "") == "cpp":
+            raise RuntimeError("out of resources")
+        plain(case, direction)
+
+    monkeypatch.setattr(op_table, "backends", lambda *_: ["reference", "cpp"])
+    monkeypatch.setattr(op_table, "with_gradients", broken)
+    row = op_table.measured(case, "cpu", True, TOP)
+    assert "out of resources" in row["failed"]["cpp"]
+    assert row["error"] == "failed: cpp"
+    assert list(row["backends"]) == ["reference"]
+    assert list(op_table.measured(case, "cpu", False, TOP)["backends"]) == ["reference", "cpp"]
+
+
+def test_bytes_are_those_of_both_passes(cases):
+    (norm,) = (case for case in cases if (case.op, case.label) == ("rms_norm", "channels"))
+    forward, both = (op_table.measured(norm, "cpu", backward, TOP) for backward in (False, True))
+    size = norm.leaves[0].numel() * 4
+    assert (forward["bytes"], both["bytes"]) == (3 * size, 6 * size)  # x, residual, y; dy, y, dx
+    for row in (forward, both):
+        found = row["backends"]["reference"]
+        assert found["gb_per_s"] == pytest.approx(1e-6 * row["bytes"] / found["ms"], rel=0.01, abs=0.06)
