@@ -78,7 +78,6 @@ setup(
         "trm_fast": ["py.typed", "ops/*.json", *(f"pretrained/**/*.{kind}" for kind in ("json", "safetensors", "txt"))],
         "trm_fast.configs": ["*.yaml"],
         "trm_fast.triton_kernels": ["*.json"],
-        "trm_fast.server": ["**/*.html", "**/*.css", "**/*.js"],
     },
     # Always declared, so that the wheel's tag does not depend on what could be compiled.
     ext_modules=[
