@@ -105,9 +105,9 @@ def test_pictures_of_answers(run, trained: Path, tmp_path: Path) -> None:
     lost = run("solve", trained, "\n".join(MAZE), "--png", "/nowhere/one.png")
     assert (lost.code, "Traceback" in lost.err) == (1, False)
     assert "/nowhere/one.png" in lost.err
-    refused = run("solve", "sudoku-4x4", "1.3.....4...2..1", "--png", tmp_path / "s.png")
-    assert refused.code == 2
-    assert "draws no pictures" in refused.err
+    drawn = run("solve", "sudoku-4x4", "1.3.....4...2..1", "--json", "--png", tmp_path / "s.png")
+    assert drawn.code == 0, drawn.err
+    assert read_png(tmp_path / "s.png").shape[2] == 3
 
 
 def test_the_task_finds_a_model_that_ships(run, trained: Path, tmp_path: Path) -> None:

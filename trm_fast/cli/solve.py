@@ -106,8 +106,6 @@ def solve(
         questions = _questions(found.task, puzzle)
     if not questions:
         raise UserError(f"{puzzle}: there is no puzzle in it")
-    if png is not None and found.task.picture(questions[0]) is None:
-        raise UserError(f"--png: the task {found.task.name} draws no pictures", wrong_use=True)
     if submission is not None:
         found.task.submission(Question.rows(questions[:1]).take(slice(0)), [])  # whether there is one, before the work
     solver = Solver(
@@ -189,9 +187,8 @@ def _write_pictures(task: Task, path: Path, questions: list[Question], answers: 
 
     several = len(questions) > 1
     for number, (question, answer) in enumerate(zip(questions, answers, strict=True), 1):
-        picture = task.picture(question, answer.raw)
-        if picture is not None:
-            write_png(path.with_name(f"{path.stem}-{number}{path.suffix}") if several else path, picture)
+        file = path.with_name(f"{path.stem}-{number}{path.suffix}") if several else path
+        write_png(file, task.picture(question, answer.raw))
 
 
 def _show(task: Task, question: Question, answer: Answer, *, numbered: bool) -> None:

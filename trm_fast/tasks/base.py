@@ -249,9 +249,11 @@ class Task(ABC):
         """A rich renderable of the question, or of the answer with what was given kept apart from what was found."""
         return question.text if answer is None else self.format(question, answer)
 
-    def picture(self, question: Question, answer: Array | None = None) -> npt.NDArray[np.uint8] | None:
-        """The question, or the answer, as pixels, uint8 (height, width, 3); None in a task that draws no pictures."""
-        return None
+    def picture(self, question: Question, answer: Array | None = None) -> npt.NDArray[np.uint8]:
+        """The question, or the answer, as pixels, uint8 (height, width, 3); by default what ``draw`` shows."""
+        from trm_fast.tasks.pictures import picture_of
+
+        return picture_of(self.draw(question, answer))
 
 
 Split = Literal["train", "test"]

@@ -261,3 +261,7 @@ class Multi(Task):
     def draw(self, question: Question, answer: Array | None = None) -> Any:
         task, own = self._owned(question)
         return task.draw(own, None if answer is None else answer[: task.seq_len])
+
+    def picture(self, question: Question, answer: Array | None = None) -> npt.NDArray[np.uint8]:
+        task, own = self._owned(question)
+        return task.picture(own, None if answer is None else answer[: task.seq_len])

@@ -1,12 +1,15 @@
-"""PNG files as arrays, through matplotlib."""
+"""Pictures: what a terminal shows as pixels, and PNG files, through matplotlib."""
 
 from __future__ import annotations
 
 import struct
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rich.cells import cell_len
 
 from trm_fast.errors import UserError
 
@@ -16,6 +19,42 @@ Picture = npt.NDArray[np.uint8]
 PNG = b"\x89PNG\r\n"
 LARGEST_SIDE = 4096
 """Pixels. A file of a few bytes may claim any size, and decoding takes memory for all of it."""
+
+COLUMNS, CHARACTER = 100, (10, 19)
+"""The widest line, and the width and height of a character in pixels."""
+
+FONT = "DejaVu Sans Mono"  # comes with matplotlib and has the characters that frames are drawn with
+ADVANCE = 1233 / 2048  # of a character in it, for a size of 1
+
+
+def picture_of(drawing: Any) -> Picture:
+    """What the terminal shows of a rich renderable: dark on white, in its colours."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from rich.console import Console
+    from rich.terminal_theme import DEFAULT_TERMINAL_THEME as THEME
+
+    console = Console(width=COLUMNS, color_system="truecolor", force_terminal=True, file=StringIO())
+    lines = console.render_lines(drawing, pad=False)
+    width, height = CHARACTER
+    columns = max((sum(part.cell_length for part in line) for line in lines), default=0) + 2
+    sides = columns * width, (len(lines) + 1) * height
+    figure = Figure(figsize=sides, dpi=1)
+    canvas = FigureCanvasAgg(figure)
+    for row, line in enumerate(lines, 1):
+        column = 1
+        for text, style, _ in line:
+            color = "black"
+            if style and style.color and not style.color.is_default:
+                color = style.color.get_truecolor(THEME).hex
+            figure.text(
+                column * width / sides[0], 1 - (row * height + 5) / sides[1], text.rstrip(), color=color, family=FONT,
+                size=72 * width / ADVANCE, weight="bold" if style and style.bold else "normal", va="baseline",
+                parse_math=False,
+            )  # fmt: skip
+            column += cell_len(text)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
 
 
 def read_png(path: str | Path) -> Picture:

@@ -1,0 +1,60 @@
+"""Pictures: every task has one, its own or that of what it draws in a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.text import Text
+
+from trm_fast.tasks import get_task
+from trm_fast.tasks.base import Question, Task
+from trm_fast.tasks.pictures import CHARACTER, COLUMNS, Picture, picture_of, read_png, write_png
+
+TEXTS = {
+    "copy": "0.5 0.25 -1 0 1",
+    "maze": "S..\n.#.\n..G",
+    "sequence": "1 2 3 4 5 6 7 8",
+    "sudoku": "1..." + "..1." + ".1.." + "4.21",
+    "symbols": "abcdabcdabcdabcd",
+}
+KEYS = {"maze": {"size": 3}, "sudoku": {"size": 4}}
+
+
+def asked(name: str) -> tuple[Task, Question]:
+    kind = get_task(name)
+    task = kind(kind.Config(name=name, **KEYS.get(name, {})))
+    return task, task.parse(TEXTS[name])
+
+
+def colours(picture: Picture) -> set[tuple[int, ...]]:
+    return {tuple(pixel) for pixel in picture.reshape(-1, 3).tolist()}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_puzzle_has_a_picture(name: str, tmp_path: Path) -> None:
+    task, question = asked(name)
+    values = name in ("copy", "sequence")
+    plain = task.picture(question)
+    shown = task.picture(question, np.zeros((task.seq_len, 1)) if values else question.inputs)
+    for picture in (plain, shown):
+        assert picture.dtype == np.uint8
+        assert picture.shape[2] == 3
+        assert len(colours(picture)) > 1
+    write_png(tmp_path / "a.png", shown)
+    np.testing.assert_array_equal(read_png(tmp_path / "a.png"), shown)
+
+
+def test_a_picture_shows_what_a_terminal_does() -> None:
+    width, height = CHARACTER
+    nothing, black = picture_of(Text(" ")), picture_of(Text("│ │"))
+    assert colours(nothing) == {(255, 255, 255)}
+    assert black.shape == (2 * height, 5 * width, 3)
+    line = black[height // 2 + 2]  # through both strokes, one character apart
+    dark = np.flatnonzero(line[:, 0] < 128)
+    assert dark.min() // width == 1
+    assert dark.max() // width == 3
+    red = picture_of(Text("■", "red"))
+    assert any(r > 100 > max(g, b) for r, g, b in colours(red))
+    assert picture_of(Text("x" * 3 * COLUMNS)).shape[:2] == (4 * height, (COLUMNS + 2) * width)
