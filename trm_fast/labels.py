@@ -8,6 +8,10 @@ IGNORE = -100
 """Label of a position that carries no loss and does not count for accuracy; NaN among real-valued labels."""
 
 
+SCORE_SCALE = 1000
+"""Answers are whole numbers: where one holds logits they are in thousandths, so that sign and order are kept."""
+
+
 class SlotKind(IntEnum):
     """What an argument or a slot of a fixed set of tools holds. The numbers from ``len(SlotKind)`` on are the values
     that are known beside those in the text."""

@@ -14,9 +14,9 @@ from trm_fast.cli.console import Device, FromStep, Json, Model, err, out, pick_d
 from trm_fast.errors import UserError
 
 if TYPE_CHECKING:
-    from trm_fast.inference import Answer, Solver
-    from trm_fast.tasks.tool_calling import Conversation, Tool, Turn
-    from trm_fast.tasks.tool_calling.interface import Prediction, ToolTask
+    from trm_fast.inference import Solver
+    from trm_fast.tasks.base import Solution
+    from trm_fast.tasks.tool_calling import Conversation, Prediction, Tool, ToolTask, Turn
 
 
 def call(
@@ -46,8 +46,7 @@ def call(
     """
     from trm_fast.inference import Solver
     from trm_fast.interchange import locate
-    from trm_fast.tasks.tool_calling import Conversation, Turn, files
-    from trm_fast.tasks.tool_calling.interface import ToolTask
+    from trm_fast.tasks.tool_calling import Conversation, ToolTask, Turn, load_sound
 
     if sum((query is not None, data is not None, interactive)) != 1:
         raise UserError("give one of --query TEXT, --data FILE, --interactive", wrong_use=True)
@@ -64,32 +63,30 @@ def call(
     if interactive:
         _converse(solver, task, offered, json_output)
         return
-    asked = [Conversation(offered, (Turn("user", query),), "--query")] if query else []
+    conversations = [Conversation(offered, (Turn("user", query),), "--query")] if query else []
     if data is not None:
-        asked = files.load_sound(data).conversations
-    for conversation in asked:
+        conversations = load_sound(data).conversations
+    for conversation in conversations:
         prediction, answer = _predict(solver, task, conversation)
         _show(prediction, answer, json_output or data is not None)
 
 
 def _tools(text: str) -> tuple[Tool, ...]:
     """Tools from JSON text or from a file of it."""
-    from trm_fast.tasks.tool_calling import Refused, files
-    from trm_fast.tasks.tool_calling.conversation import read_tools
+    from trm_fast.tasks.tool_calling import Refused, read_text, read_tools
 
     inline = text.lstrip()[:1] in ("[", "{")
     try:
-        found = read_tools(text if inline else files.read_text(Path(text)), "tools")
+        tools = read_tools(text if inline else read_text(Path(text)), "tools")
     except Refused as error:
         raise UserError(f"--tools: {error}", wrong_use=True) from None
-    if not found:
+    if not tools:
         raise UserError("--tools: there is no tool in it", wrong_use=True)
-    return found
+    return tools
 
 
-def _predict(solver: Solver, task: ToolTask, conversation: Conversation) -> tuple[Prediction, Answer]:
-    from trm_fast.tasks.tool_calling import Refused
-    from trm_fast.tasks.tool_calling.conversation import checked
+def _predict(solver: Solver, task: ToolTask, conversation: Conversation) -> tuple[Prediction, Solution]:
+    from trm_fast.tasks.tool_calling import Refused, checked
 
     try:
         return task.predict(solver, checked(conversation))
@@ -97,12 +94,12 @@ def _predict(solver: Solver, task: ToolTask, conversation: Conversation) -> tupl
         raise UserError(f"{conversation.where}: {error}", wrong_use=True) from None
 
 
-def _show(prediction: Prediction, answer: Answer, as_json: bool) -> None:
+def _show(prediction: Prediction, answer: Solution, as_json: bool) -> None:
     if as_json:
         print_json(prediction.to_json() | {"confidence": answer.confidence, "steps": answer.steps})
         return
-    for made in prediction.calls:
-        out.print(Text.assemble(("call ", "bold yellow"), made.text()))
+    for called in prediction.calls:
+        out.print(Text.assemble(("call ", "bold yellow"), called.text()))
     if not prediction.calls:
         out.print(Text(prediction.reply or "answer directly: no tool is called", "green"))
     if prediction.slots:
@@ -117,18 +114,18 @@ def _converse(solver: Solver, task: ToolTask, offered: tuple[Tool, ...], json_ou
     from trm_fast.tasks.tool_calling import Conversation, Turn
 
     turns: list[Turn] = []
-    while said := _asked("you"):
-        turns.append(Turn("user", said))
+    while text := _typed("you"):
+        turns.append(Turn("user", text))
         prediction, answer = _predict(solver, task, Conversation(offered, tuple(turns), "prompt"))
         _show(prediction, answer, json_output)
-        turns += [Turn.calling(made) for made in prediction.calls]
-        if prediction.calls and (result := _asked("result of the call (empty: none)")):
+        turns += [Turn.calling(called) for called in prediction.calls]
+        if prediction.calls and (result := _typed("result of the call (empty: none)")):
             turns.append(Turn("tool_response", result))
-        if reply := prediction.reply or _asked("reply of the assistant (empty: none)"):
+        if reply := prediction.reply or _typed("reply of the assistant (empty: none)"):
             turns.append(Turn("assistant", reply))
 
 
-def _asked(what: str) -> str:
+def _typed(what: str) -> str:
     try:
         return Prompt.ask(what, console=err, default="", show_default=False).strip()
     except EOFError:

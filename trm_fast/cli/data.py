@@ -10,16 +10,12 @@ import typer
 from trm_fast.cli import tool_data
 from trm_fast.cli.console import Json, counting, out, print_json
 
-app = typer.Typer(help="Make data sets.", no_args_is_help=True)
+app = typer.Typer(cls=tool_data.WithFormats, help="Make data sets.", no_args_is_help=True)
 
 
 @app.callback()
 def group() -> None:
     """Make data sets."""
-
-
-for command in tool_data.COMMANDS:
-    app.command()(command)
 
 
 @app.command()

@@ -33,14 +33,12 @@ def train(
 
       trm-fast tokenizer train --data xlam_swift_train.json.gz --vocab-size 4096 --kind unigram --out tokenizer
     """
-    from trm_fast.tasks.tool_calling import files
-    from trm_fast.tasks.tool_calling.corpus import texts
-    from trm_fast.tasks.tool_calling.tokenizer import train_tokenizer
+    from trm_fast.tasks.tool_calling import load_sound, refusal_note, texts, train_tokenizer
 
     conversations = []
     for source in data:
-        loaded = files.load_sound(source)
-        for note in files.refusal_note(loaded, source):
+        loaded = load_sound(source)
+        for note in refusal_note(loaded, source):
             err.print(note, style="yellow")
         conversations += loaded.conversations
     made = train_tokenizer(texts(conversations), vocab_size, kind)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -14,6 +13,7 @@ from trm_fast.errors import UserError
 from trm_fast.inference.solver import Progress, Solver
 from trm_fast.inference.tries import Solved
 from trm_fast.tasks.base import IGNORE, Candidates, Examples
+from trm_fast.tasks.statistics import wilson_interval
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,3 @@ def score(solver: Solver, examples: Examples, solved: Solved, seconds: float) ->
         metrics=task.measures(solver, examples, solved.solution) | task.ranked_metrics(examples, solved.ranked),
         ranked=solved.ranked,
     )
-
-
-def wilson_interval(successes: int, count: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Wilson's score interval of a share; 95 % by default. Unlike the normal one it stays inside 0..1."""
-    p = successes / count
-    middle = (p + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
-    return max(0.0, middle - half), min(1.0, middle + half)

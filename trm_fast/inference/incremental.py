@@ -44,6 +44,11 @@ class Incremental:
         """Tokens that may still come."""
         return self.model.config.seq_len - self.length
 
+    @property
+    def steps(self) -> int:
+        """Supervision steps that each token takes."""
+        return self.model.config.max_supervision_steps
+
     @torch.no_grad()
     def extend(
         self, inputs: Sequence[int] | npt.NDArray[Any], extra: Mapping[str, npt.NDArray[Any]] | None = None

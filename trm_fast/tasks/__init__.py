@@ -22,9 +22,9 @@ _CLASSES = {
     "sequence": "trm_fast.tasks.sequence:Sequence",
     "sudoku": "trm_fast.tasks.sudoku.task:Sudoku",
     "symbols": "trm_fast.tasks.symbols:Symbols",
-    "tool-generate": "trm_fast.tasks.tool_calling.generate_task:ToolGenerate",
-    "tool-select": "trm_fast.tasks.tool_calling.select_task:ToolSelect",
-    "tool-slots": "trm_fast.tasks.tool_calling.slots_task:ToolSlots",
+    "tool-generate": "trm_fast.tasks.tool_calling.generate.task:ToolGenerate",
+    "tool-select": "trm_fast.tasks.tool_calling.select.task:ToolSelect",
+    "tool-slots": "trm_fast.tasks.tool_calling.slots.task:ToolSlots",
 }
 
 

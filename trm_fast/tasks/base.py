@@ -10,11 +10,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import Self
 
 from trm_fast.errors import UserError
 from trm_fast.labels import IGNORE as IGNORE
@@ -30,13 +31,15 @@ class Examples:
     ``inputs``: tokens int32 (N, L), or values float32 (N, L, F). ``labels``: what the model's head is taught, int32
     or float32 (N, ...), for tokens of the shape of the inputs. ``puzzle_ids`` int32 (N,) picks each example's row of
     the puzzle embedding; zeros where a task has none. ``extra``: further arrays (N, ...) that the model's embedding
-    and head take by name, such as ``mask`` (N, L), False on padding.
+    and head take by name, such as ``mask`` (N, L), False on padding. ``sources``: what the examples were made of, for
+    tasks whose measures or symmetries need more than arrays; ``extra["row"]`` tells which of them each example is.
     """
 
     inputs: Array
     labels: Array
     puzzle_ids: IntArray
     extra: Mapping[str, Array] = field(default_factory=dict)
+    sources: Sequence[Any] = ()
 
     @classmethod
     def asked(
@@ -47,10 +50,10 @@ class Examples:
         return cls(inputs, np.zeros((len(inputs), 0), dtype=np.int32), ids, extra or {})
 
     @classmethod
-    def of_arrays(cls, arrays: Mapping[str, Array]) -> Examples:
+    def of_arrays(cls, arrays: Mapping[str, Array], sources: Sequence[Any] = ()) -> Examples:
         """What ``arrays`` gave."""
         extra = {name: a for name, a in arrays.items() if name not in ("inputs", "labels", "puzzle_ids")}
-        return cls(arrays["inputs"], arrays["labels"], arrays["puzzle_ids"], extra)
+        return cls(arrays["inputs"], arrays["labels"], arrays["puzzle_ids"], extra, sources)
 
     @classmethod
     def joined(cls, parts: Sequence[Examples]) -> Examples:
@@ -66,7 +69,7 @@ class Examples:
         return {"inputs": self.inputs, "labels": self.labels, "puzzle_ids": self.puzzle_ids, **self.extra}
 
     def take(self, rows: npt.NDArray[np.intp] | slice) -> Examples:
-        return Examples.of_arrays({name: array[rows] for name, array in self.arrays().items()})
+        return Examples.of_arrays({name: array[rows] for name, array in self.arrays().items()}, self.sources)
 
     def repeat(self, count: int) -> Examples:
         """Each row ``count`` times in a row."""
@@ -136,8 +139,48 @@ class DataConfig(BaseModel):
     holdout: float = Field(0.1, gt=0, lt=1)
 
 
+class GrowingRow(Protocol):
+    """A causal model's row of symbols, to which more are appended."""
+
+    @property
+    def steps(self) -> int:
+        """Supervision steps that each symbol takes."""
+
+    def extend(self, inputs: Array, extra: Mapping[str, Array] | None = None) -> npt.NDArray[np.float32]:
+        """Log probabilities (V,) of the symbol behind the new ones: ``inputs`` (n, ...) and further arrays by name."""
+
+    def fork(self) -> Self:
+        """A copy that can go on otherwise."""
+
+
+class Decoder(Protocol):
+    """What writes symbol by symbol: a solver, or a model alone."""
+
+    def incremental(self) -> GrowingRow:
+        """An empty row."""
+
+
+class Solution(Protocol):
+    """What a task reads of a solver's answer."""
+
+    @property
+    def raw(self) -> Array: ...
+
+    @property
+    def confidence(self) -> float: ...
+
+    @property
+    def steps(self) -> int: ...
+
+
+class Solving(Decoder, Protocol):
+    """What a task may ask of the solver that it is given; ``trm_fast.inference.Solver`` is one."""
+
+    def solve(self, question: Question) -> Solution: ...
+
+
 class Task(ABC):
-    """One kind of problem. Instances are cheap, hold no data and are made from a validated configuration.
+    """One kind of problem. Instances are cheap, hold no examples and are made from a validated configuration.
 
     ``noun``: what its examples are called in messages. ``has_rules``: whether ``verify`` can tell a right answer
     without knowing it. ``majority``: whether the most frequent of several tries is the one that counts, unless asked.
@@ -211,7 +254,7 @@ class Task(ABC):
         """JSON that a competition takes; UserError in a task without one."""
         raise UserError(f"the task {self.name} has no submission format", wrong_use=True)
 
-    def measures(self, solver: Any, examples: Examples, answers: Array) -> dict[str, float]:
+    def measures(self, solver: Solving, examples: Examples, answers: Array) -> dict[str, float]:
         """What an evaluation reports: ``metrics``, or what takes the solver itself, such as generated text."""
         return self.metrics(examples, answers)
 

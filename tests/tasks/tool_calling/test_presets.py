@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trm_fast import ops
-from trm_fast.tasks.tool_calling import files
+from trm_fast.tasks.tool_calling import write
 from trm_fast.training import RunConfig, Trainer, apply_settings, checkpoint, make_config, read_preset
 
 from .rows import WEATHER
@@ -63,7 +63,7 @@ def small(preset: str, folder: Path, *settings: str) -> RunConfig:
     ]  # fmt: skip
     for name, rows in (("own", swift), ("sgd", slots)):
         for part, some in (("train", rows[:7]), ("val", rows[7:])):
-            files.write(folder / (f"{name}_{part}.jsonl" if name == "sgd" else f"{name}_{part}.json"), some)
+            write(folder / (f"{name}_{part}.jsonl" if name == "sgd" else f"{name}_{part}.json"), some)
     given = [f"data.source={folder}", *SMALL, *PRESETS[preset], *settings]
     return make_config(apply_settings(read_preset(preset), given), preset)
 

@@ -1,6 +1,54 @@
-"""Tool calling: conversations with tools, their formats on disk, tokenizers, and the models that choose a call."""
+"""Tool calling: conversations with tools, their formats on disk, and the models that choose or write a call.
 
-from trm_fast.tasks.tool_calling.conversation import Call, Conversation, Refused, Tool, Turn
-from trm_fast.tasks.tool_calling.schema import problems
+Everything outside this package needs only what stands here. Inside, five rooms: ``data`` (conversations and their
+files), ``text`` (tokenizers, words, values), and one for each model: ``slots``, ``select`` and ``generate``.
+"""
 
-__all__ = ["Call", "Conversation", "Refused", "Tool", "Turn", "problems"]
+from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Refused, Tool, Turn, checked, read_tools
+from trm_fast.tasks.tool_calling.data.drawing import draw_conversation
+from trm_fast.tasks.tool_calling.data.formats import Format, formats, get_format, register
+from trm_fast.tasks.tool_calling.data.io import read_text, write
+from trm_fast.tasks.tool_calling.data.loading import (
+    Loaded,
+    Refusal,
+    load,
+    load_sound,
+    refusal_note,
+    split_rows,
+)
+from trm_fast.tasks.tool_calling.data.validation import problems
+from trm_fast.tasks.tool_calling.matching import ast_match
+from trm_fast.tasks.tool_calling.task import Prediction, ToolTask
+from trm_fast.tasks.tool_calling.text.corpus import texts
+from trm_fast.tasks.tool_calling.text.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+
+__all__ = [
+    "Call",
+    "Conversation",
+    "Format",
+    "Loaded",
+    "Prediction",
+    "Refusal",
+    "Refused",
+    "Tokenizer",
+    "Tool",
+    "ToolTask",
+    "Turn",
+    "ast_match",
+    "checked",
+    "draw_conversation",
+    "formats",
+    "get_format",
+    "load",
+    "load_sound",
+    "load_tokenizer",
+    "problems",
+    "read_text",
+    "read_tools",
+    "refusal_note",
+    "register",
+    "split_rows",
+    "texts",
+    "train_tokenizer",
+    "write",
+]

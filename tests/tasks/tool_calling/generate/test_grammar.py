@@ -1,0 +1,171 @@
+"""Calls as symbols within a grammar."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trm_fast.tasks.tool_calling import problems
+from trm_fast.tasks.tool_calling.data.conversation import Call, Tool, Turn
+from trm_fast.tasks.tool_calling.generate.decoding import Search, generate
+from trm_fast.tasks.tool_calling.generate.grammar import Grammar
+from trm_fast.tasks.tool_calling.generate.symbols import MARKS, default_of
+from trm_fast.tasks.tool_calling.generate.transcript import CALL, REPLY
+from trm_fast.tasks.tool_calling.text.tokenizer import BEGIN, END
+
+from .mails import CALLS, LIMITS, TEXT, TOKENS, TOOLS, conversation, said_of, transcript
+
+
+class Drawn:
+    """A model that says anything: random logits, another at every length."""
+
+    def __init__(self, seed: int, said: tuple[int, ...] = ()) -> None:
+        self.seed, self.said, self.room = seed, said, 500
+
+    def extend(self, tokens: Sequence[int]) -> Any:
+        self.said += tuple(tokens)
+        rng = np.random.default_rng((self.seed, *self.said[-3:], len(self.said)))
+        return rng.normal(size=LIMITS.first_own + LIMITS.positions).astype(np.float32) * 3
+
+    def fork(self) -> Drawn:
+        return Drawn(self.seed, self.said)
+
+
+def test_calls_go_to_symbols_and_back_and_each_symbol_is_allowed() -> None:
+    whole = transcript(conversation(Turn("user", TEXT), *map(Turn.calling, CALLS)))
+    row = transcript(conversation(Turn("user", TEXT)))
+    grammar, said = Grammar(row), said_of(whole)
+    for i, symbol in enumerate(said):
+        assert symbol in grammar.allowed(said[:i]), (i, grammar.transcript.word_of(symbol))
+    assert sorted(map(repr, grammar.calls(said))) == sorted(map(repr, CALLS))
+    assert grammar.allowed(said) == []
+
+
+def test_what_stands_in_the_request_is_copied_word_by_word() -> None:
+    row = transcript(conversation(Turn("user", TEXT), Turn.calling(CALLS[-2])))
+    own = [row.word_of(symbol) for symbol in said_of(row) if symbol >= LIMITS.first_own]
+    words = [word for word in own if isinstance(word, str)]
+    assert words == ["a", '"', "b", '"', "{", "c", "}", "x", "北", "京", "1,200.50"]
+    marks = {row.codec.marks[name]: name for name in MARKS}
+    other = transcript(conversation(Turn("user", TEXT), *map(Turn.calling, CALLS[1:3])))
+    assert [marks[symbol] for symbol in said_of(other) if symbol in marks] == ["date", "singular", "default"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        Call("steal", {}), Call("send", {}), Call("send", {"to": "x", "copies": 1.5}),
+        Call("send", {"to": "x", "urgent": "maybe"}), Call("send", {"to": "x", "size": "large"}),
+    ],
+)  # fmt: skip
+def test_a_wrong_call_is_nowhere_allowed(call: Call) -> None:
+    row = transcript(conversation(Turn("user", TEXT), Turn.calling(call)))
+    grammar, said = Grammar(row), said_of(row)
+    assert [i for i, symbol in enumerate(said) if symbol not in grammar.allowed(said[:i])]
+
+
+def test_values_stand_one_word_behind_another() -> None:
+    row = transcript(conversation(Turn("user", "Mail Ann Lee and Ann Ray")))
+    grammar, own = Grammar(row), LIMITS.first_own
+    begun = [CALL, own + row.tool_positions["send"], own + row.argument_positions["send", "to"]]
+
+    def words(said: list[str]) -> set[object]:
+        symbols = grammar.allowed([*begun, *(own + row.first[word] for word in said)])
+        return {word for symbol in symbols if isinstance(word := row.word_of(symbol), str)}
+
+    assert words([]) == {"mail", "ann", "lee", "and", "ray"}
+    assert words(["ann"]) == {"lee", "ray"}
+    assert words(["ann", "ray"]) == set()
+
+
+def test_a_list_written_out_is_one_run_of_words_if_it_fits() -> None:
+    sort = Tool("sort", "Sorts", {"type": "object", "required": ["values"], "properties": {
+        "values": {"type": "array", "items": {"type": "number"}}}})  # fmt: skip
+    given = conversation(Turn("user", "Sort [1, 2.5, -3], not ['a', 'b']"), tools=(sort,))
+    row = transcript(given)
+    grammar, own = Grammar(row), LIMITS.first_own
+    said = [CALL, own + row.tool_positions["sort"], own + row.argument_positions["sort", "values"]]
+    for word in ("[", "1", ",", "2.5", ",", "-", "3", "]"):
+        assert own + row.first[word] in grammar.allowed(said)
+        said.append(own + row.first[word])
+    assert END in grammar.allowed(said)
+    assert grammar.calls([*said, END]) == [Call("sort", {"values": [1, 2.5, -3]})]
+    assert own + row.first["'"] not in grammar.allowed(said[:4])
+    whole = transcript(conversation(*given.turns, Turn.calling(Call("sort", {"values": [1, 2.5, -3]})), tools=(sort,)))
+    assert said_of(whole) == [*said, END]
+
+
+@pytest.mark.parametrize(
+    ("schema", "default"),
+    [
+        ({"type": "integer", "default": "7"}, 7), ({"type": "integer", "default": ""}, None),
+        ({"type": "boolean", "default": False}, False), ({"type": "array", "default": []}, []),
+        ({"enum": ["a"], "default": "a"}, "a"), ({"type": "string"}, None), ({"type": "number", "default": None}, None),
+    ],
+)  # fmt: skip
+def test_a_default_is_said_only_where_it_is_a_value(schema: dict[str, Any], default: Any) -> None:
+    assert default_of(schema) == default
+    tool = Tool("get", "Gets", {"type": "object", "required": [], "properties": {"it": schema}})
+    row = transcript(conversation(Turn("user", "get"), tools=(tool,)))
+    grammar, own = Grammar(row), LIMITS.first_own
+    said = [CALL, own + row.tool_positions["get"], own + row.argument_positions["get", "it"]]
+    mark = row.codec.marks["default"]
+    assert (mark in grammar.allowed(said)) == (default is not None)
+    if default is not None:
+        assert grammar.calls([*said, mark, END]) == [Call("get", {"it": default})]
+
+
+@pytest.mark.parametrize(
+    "schema", [{"enum": ["a", "b"], "default": "a"}, {"type": "array", "items": {"enum": ["a", "b"], "default": "a"}}]
+)
+def test_nothing_is_allowed_twice_and_an_item_has_no_default(schema: dict[str, Any]) -> None:
+    tool = Tool("get", "Gets", {"type": "object", "required": [], "properties": {"it": schema}})
+    row = transcript(conversation(Turn("user", "get"), tools=(tool,)))
+    grammar, own = Grammar(row), LIMITS.first_own
+    allowed = grammar.allowed([CALL, own + row.tool_positions["get"], own + row.argument_positions["get", "it"]])
+    assert len(allowed) == len(set(allowed))
+    assert (row.codec.marks["default"] in allowed) == ("enum" in schema)
+
+
+def test_an_empty_choice_is_said_with_nothing() -> None:
+    tool = Tool("get", "Gets", {"type": "object", "required": ["it"], "properties": {"it": {"enum": [""]}}})
+    row = transcript(conversation(Turn("user", "get"), tools=(tool,)))
+    said = [CALL, LIMITS.first_own + row.tool_positions["get"], LIMITS.first_own + row.argument_positions["get", "it"]]
+    assert END in Grammar(row).allowed(said)
+    assert Grammar(row).calls([*said, END]) == [Call("get", {"it": ""})]
+
+
+def test_a_call_that_is_said_twice_is_one_call() -> None:
+    row = transcript(conversation(Turn("user", "list, list")))
+    tool = LIMITS.first_own + row.tool_positions["list"]
+    assert Grammar(row).calls([CALL, tool, tool, END]) == [Call("list", {})]
+
+
+@pytest.mark.parametrize("search", [Search(400), Search(400, temperature=1.0, top_p=0.9), Search(400, beams=2)])
+def test_whatever_a_model_says_its_calls_are_valid(search: Search) -> None:
+    grammar = Grammar(transcript(conversation(Turn("user", TEXT))))
+    finished = 0
+    for seed in range(6):
+        said = generate(Drawn(seed), [BEGIN], grammar.allowed, search)
+        calls = grammar.calls(said.tokens)
+        assert json.loads(json.dumps([call.to_json() for call in calls])) is not None
+        assert all(call.name in ("send", "list", "more") for call in calls)
+        if said.tokens[-1] == END:
+            finished += 1
+            assert calls
+            assert [p for call in calls for p in problems(call, TOOLS)] == []
+    assert finished
+
+
+def test_a_reply_is_written_in_pieces_where_replies_are_allowed() -> None:
+    row = transcript(conversation(Turn("user", TEXT)))
+    calling, replying = Grammar(row), Grammar(row, replies=True)
+    assert (calling.allowed([]), replying.allowed([])) == ([CALL], [CALL, REPLY])
+    pieces = [TOKENS.ids[c] for c in "xyz"]
+    assert set(pieces) < set(replying.allowed([REPLY]))
+    assert replying.reply([REPLY, *pieces, END]) == "xyz"
+    assert replying.calls([REPLY, *pieces, END]) == []

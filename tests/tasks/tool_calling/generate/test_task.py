@@ -1,0 +1,87 @@
+"""The task tool-generate: rows made anew each time they are read, and calls of an untrained model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from trm_fast.api import TRM
+from trm_fast.tasks.base import DataConfig
+from trm_fast.tasks.tool_calling import load_sound, write
+from trm_fast.tasks.tool_calling.data.conversation import Call, Turn
+from trm_fast.tasks.tool_calling.data.variants import Variants
+from trm_fast.tasks.tool_calling.generate.task import ToolGenerate, ToolGenerateConfig
+from trm_fast.tasks.tool_calling.generate.turns import prompt_of
+from trm_fast.tasks.tool_calling.text.tokenizer import END
+from trm_fast.training import apply_settings, make_config, read_preset
+
+from ..rows import DATA, needs_data
+from .mails import BARE, TOOL, conversation
+
+
+def test_a_variant_exchanges_values_in_the_request_and_its_calls_alike() -> None:
+    rows = [
+        conversation(Turn("user", f"Mail to {name} now"), Turn.calling(Call("send", {"to": name})))
+        for name in ("Ann Lee", "Bob Ray", "Cleo Fox", "Dan Moe", "Eve Poe")
+    ]
+    variants, rng, seen = Variants(rows, 1.0, 1.0), np.random.default_rng(0), set()
+    for _ in range(20):
+        made = variants.of(rows[0], rng)
+        value = made.calls[0].arguments["to"]
+        seen.add(value)
+        assert made.query == f"Mail to {value} now"
+        assert made.tools[0].name == "send"
+    assert len(seen) > 3
+    assert Variants(rows, 0.0, 0.0).of(rows[0], rng) == rows[0]
+
+
+def test_rows_are_read_anew_each_time_and_the_same_for_the_same_numbers(tmp_path: Path) -> None:
+    swift = [
+        {"tools": json.dumps([TOOL.to_json(), BARE.to_json()]), "messages": [
+            {"role": "user", "content": f"Mail to {name} now"},
+            {"role": "tool_call", "content": json.dumps({"name": "send", "arguments": {"to": name}})},
+        ]} for name in ("Ann Lee", "Bob Ray", "Cleo Fox", "Dan Moe", "Eve Poe", "Flo Zee")
+    ]  # fmt: skip
+    write(tmp_path / "mails.json", swift)
+    keys = {"tokenizer_kind": "char", "seq_len": 128, "tools": 4, "arguments": 16, "exchanged": 1.0}
+    task = ToolGenerate(ToolGenerateConfig.model_validate(keys))
+    rows = task.dataset(DataConfig(source=str(tmp_path / "mails.json")), 0).train
+    one, other, again = (task.augment(rows, np.random.default_rng(seed)) for seed in (0, 1, 0))
+    for name, array in one.arrays().items():
+        np.testing.assert_array_equal(array, again.arrays()[name], err_msg=name)
+    assert (one.inputs != other.inputs).any()
+    assert (one.labels != rows.labels).any()
+    np.testing.assert_array_equal(one.extra["row"], rows.extra["row"])
+
+
+@needs_data
+@pytest.mark.parametrize("name", ["xlam", "sealtools"])
+def test_an_untrained_model_makes_valid_calls_of_offered_tools(name: str) -> None:
+    settings = [
+        f"data.source={DATA}/{name}_swift_val.json.gz", "task.vocab_size=600", "task.most_tokens=60",
+        "model.hidden_size=16", "model.num_heads=2", "model.inner_multiple=8", "model.max_supervision_steps=1",
+        "model.num_layers=1",
+    ]  # fmt: skip
+    config = make_config(apply_settings(read_preset("tool-generate"), settings), "test")
+    task = config.make_task()
+    assert isinstance(task, ToolGenerate)
+    task.dataset(DataConfig(source=config.data.source), 0)
+    torch.manual_seed(0)
+    model = TRM(config.model).eval()
+    rows = load_sound(f"{DATA}/{name}_swift_val.json.gz").conversations
+    for row in rows[::8]:
+        prediction, said = task.decode(model, prompt_of(row))
+        assert all(row.tool(call.name) is not None for call in prediction.calls)
+        json.dumps(prediction.to_json())
+        if said.tokens[-1] == END:
+            assert prediction.calls
+
+
+def test_an_option_that_went_is_refused_unless_it_meant_nothing() -> None:
+    assert ToolGenerateConfig.model_validate({"penalty": 0.0}) == ToolGenerateConfig()
+    with pytest.raises(ValueError, match="penalty is no longer there"):
+        ToolGenerateConfig.model_validate({"penalty": 0.5})

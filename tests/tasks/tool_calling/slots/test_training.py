@@ -1,0 +1,70 @@
+"""Runs of tool-slots: they learn, resume exactly, and need their data no more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trm_fast.api import TRM
+from trm_fast.inference import Solver
+from trm_fast.interchange import locate
+from trm_fast.models import TRMConfig
+from trm_fast.tasks.tool_calling import Conversation, Turn, write
+from trm_fast.tasks.tool_calling.slots.task import ToolSlots
+from trm_fast.training import Trainer, make_config, read_preset
+
+from .cities import CHAR, ROWS
+
+
+def small(tmp_path: Path, steps: int) -> Any:
+    write(tmp_path / "sgd_train.jsonl", ROWS)
+    sections = {
+        "task": {"name": "tool-slots", **CHAR, "word_dropout": 0.0},
+        "data": {"source": str(tmp_path), "holdout": 0.2},
+        "model": {
+            "mixing": "attention", "positions": "rope", "hidden_size": 32, "num_heads": 2, "inner_multiple": 32,
+            "T_cycles": 1, "n_latent_steps": 1, "max_supervision_steps": 2,
+        },
+        "training": {
+            "steps": steps, "batch_size": 16, "gradient_accumulation": 2, "learning_rate": 3e-3, "warmup_steps": 5,
+            "weight_decay": 0.1, "ema_decay": 0.9, "checkpoint_every": 7, "exploration": 0.0,
+        },
+    }  # fmt: skip
+    return make_config(sections, "test")
+
+
+def test_it_learns_is_saved_and_answers(tmp_path: Path) -> None:
+    trainer = Trainer(small(tmp_path, 120), tmp_path / "run")
+    summary = trainer.train()
+    assert summary["evaluation"]["decision_f1"] == 1
+    assert summary["evaluation"]["slot_span_exact"] > 0.6
+    for place in (tmp_path / "run", tmp_path / "run" / "model"):
+        found = locate(str(place))
+        assert isinstance(found.task, ToolSlots)
+        asked = Conversation(found.task.known_tools(), (Turn("user", "weather in Oslo now"),))
+        question = found.task.ask(asked)
+        answer = Solver(found.model, found.task).solve(question)
+        assert found.task.prediction(question, answer.raw, asked.tools).decision == "tool_call"
+
+
+def test_a_run_stopped_within_an_epoch_goes_on_exactly(tmp_path: Path) -> None:
+    whole = Trainer(small(tmp_path, 11), tmp_path / "whole")
+    whole.train()
+    Trainer(small(tmp_path, 7), tmp_path / "parts").train()
+    again = Trainer.resume(tmp_path / "parts", config=small(tmp_path, 11))
+    again.train()
+    for name, tensor in whole.model.state_dict().items():
+        assert bool((tensor == again.model.state_dict()[name]).all()), name
+
+
+def test_a_model_needs_its_data_no_more_once_it_is_trained(tmp_path: Path) -> None:
+    Trainer(small(tmp_path, 2), tmp_path / "run").train()
+    (tmp_path / "sgd_train.jsonl").unlink()
+    assert locate(str(tmp_path / "run")).task.vocab_size == CHAR["vocab_size"]
+
+
+def test_presets_fit_the_data(tmp_path: Path) -> None:
+    write(tmp_path / "sgd_train.jsonl", ROWS)
+    config = make_config(read_preset("tool-slots") | {"data": {"source": str(tmp_path)}}, "tool-slots")
+    assert (config.model.outputs, config.model.num_tools, config.model.num_fields) == ("slots", 1, 4)
+    assert isinstance(TRM(TRMConfig(**config.model.model_dump())), TRM)

@@ -1,0 +1,34 @@
+"""Conversations and calls drawn for the terminal."""
+
+from __future__ import annotations
+
+import json
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.text import Text
+
+from trm_fast.tasks.tool_calling.data.conversation import Conversation
+
+STYLES = {"system": "dim", "user": "bold", "assistant": "green", "tool_call": "yellow", "tool_response": "cyan"}
+LONGEST = 600
+
+
+def draw_conversation(conversation: Conversation, longest: int = LONGEST) -> RenderableType:
+    """The tools' names, the turns (each cut to ``longest`` characters), and what comes next where it is known."""
+    lines = [Text("tools: " + (", ".join(tool.name for tool in conversation.tools) or "none"), "magenta")]
+    for turn in conversation.turns:
+        lines.append(Text.assemble((f"{turn.role}: ", STYLES[turn.role]), _cut(turn.text, longest)))
+    if conversation.decision:
+        said = conversation.call.text() if conversation.call else conversation.reply
+        lines.append(Text.assemble((f"-> {conversation.decision}: ", "bold yellow"), _cut(said, longest)))
+        given = {name: value for name, value in (conversation.slots or {}).items() if value}
+        lines.append(Text(f"slots: {json.dumps(given, ensure_ascii=False)}", "yellow"))
+    if conversation.accepted is not None:
+        answers = json.dumps(list(conversation.accepted), ensure_ascii=False)
+        lines.append(Text(f"accepted: {_cut(answers, longest)}", "bold yellow"))
+    return Panel(Group(*lines), title=Text(conversation.where), title_align="left")
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}... ({len(text):,} characters)"

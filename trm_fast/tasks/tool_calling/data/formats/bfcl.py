@@ -1,0 +1,73 @@
+"""``bfcl``: questions of the Berkeley Function-Calling Leaderboard, which measure and never train. Their answers are in
+a file of their own beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from trm_fast.tasks.tool_calling.data.conversation import Conversation, Refused, read_tools
+from trm_fast.tasks.tool_calling.data.formats.registry import Command, Format, Reader, register
+from trm_fast.tasks.tool_calling.data.formats.rows import as_object, list_in, turn_of
+from trm_fast.tasks.tool_calling.data.io import records
+
+ANSWERS = "_possible_answer"
+NO_CALL = "irrelevance"
+"""In the names of files whose questions no tool answers: those need no answers."""
+
+
+def read_bfcl(row: Any, where: str = "", accepted: Any = None) -> Conversation:
+    """A question line; ``accepted``: ``ground_truth`` of the answer line of its id, [] where no call is right."""
+    row = as_object(row)
+    question = list_in(row, "question")
+    messages = question[0] if isinstance(question[0], list) else question
+    if isinstance(question[0], list) and len(question) > 1:
+        raise Refused("question", f"has {len(question)} rounds; only questions of one round are read")
+    turns = tuple(turn_of(m, f"question[0][{i}]") for i, m in enumerate(messages))
+    if accepted is not None and not (isinstance(accepted, list) and all(isinstance(a, Mapping) for a in accepted)):
+        raise Refused("ground_truth", f"must be a list of objects, not {accepted!r:.60}")
+    tools = read_tools(row.get("function"), "function")
+    return Conversation(tools, turns, where, str(row.get("id", "")), accepted=accepted)
+
+
+def reader_with_answers(source: str) -> Reader:
+    """Reads questions, each with the answers of its id."""
+
+    def read(row: Any, where: str) -> Conversation:
+        answers = _answers(Path(source))
+        key = row.get("id") if isinstance(row, dict) else None
+        return read_bfcl(row, where, answers.get(key, answers.get(None)))
+
+    return read
+
+
+@lru_cache(maxsize=8)
+def _answers(path: Path) -> dict[Any, Any]:
+    """The answers of a question file by id; under None what holds for a question without one."""
+    name, dot, ending = path.name.partition(".")
+    beside = path.with_name(f"{name}{ANSWERS}{dot}{ending}")
+    if NO_CALL in name:
+        return {None: []}
+    if not beside.is_file():
+        return {}
+    rows = (row for _, row in records(beside) if isinstance(row, dict))
+    return {row.get("id"): row.get("ground_truth") for row in rows}
+
+
+register(
+    Format(
+        "bfcl",
+        key="question",
+        read=read_bfcl,
+        reader_of=reader_with_answers,
+        commands={
+            "bfcl": Command(
+                "Reads questions of the Berkeley Function-Calling Leaderboard and the answers beside them. A benchmark:"
+                " it measures, so there is nothing to write.",
+                "trm-fast data bfcl bfcl_simple.jsonl.gz --preview 2",
+            )
+        },
+    )
+)

@@ -1,0 +1,105 @@
+"""``hermes``: ShareGPT turns with tools, calls and results between tags in the text."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from typing import Any
+
+from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Turn, parse_json, read_tools, text_of
+from trm_fast.tasks.tool_calling.data.formats.registry import Command, Format, register
+from trm_fast.tasks.tool_calling.data.formats.rows import as_object, id_column, list_in, role_of
+
+_TOOLS = re.compile(r"<tools>(.*?)</tools>", re.DOTALL)
+_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|$)", re.DOTALL)
+_RESPONSE = re.compile(r"<tool_response>(.*?)(?:</tool_response>|$)", re.DOTALL)
+
+
+def read_hermes(row: Any, where: str = "") -> Conversation:
+    """ShareGPT turns ``{"conversations": [{"from", "value"}]}``, ``human`` and ``gpt`` or ``user`` and ``assistant``;
+    tools may also stand in a column ``tools``."""
+    row = as_object(row)
+    tools = read_tools(row.get("tools"))
+    turns: list[Turn] = []
+    for i, item in enumerate(list_in(row, "conversations")):
+        field = f"conversations[{i}]"
+        role, text = role_of(item, "from", field), text_of(item.get("value"), f"{field}.value")
+        if role == "system" and not tools and (blocks := _blocks(_TOOLS, text)):
+            tools = read_tools(_loads(blocks[-1], f"{field}.value <tools>"), f"{field}.value <tools>")
+            text = _TOOLS.sub("", text).strip()
+            if not text:
+                continue
+        if role == "assistant":
+            turns += _assistant(text, field)
+        elif role == "tool_response":
+            turns += [Turn(role, part) for part in _blocks(_RESPONSE, text) or [text]]
+        elif role == "tool_call":
+            turns.append(Turn.calling(Call.of(_loads(text, field), field)))
+        else:
+            turns.append(Turn(role, text))
+    return Conversation(tools, tuple(turns), where, str(row.get("id", row.get("source", ""))))
+
+
+def write_hermes(conversation: Conversation) -> dict[str, Any]:
+    """Tools go into the system turn; text and the calls behind it become one assistant turn, results in a row one."""
+    turns: list[dict[str, str]] = []
+    system = "\n".join(t.text for t in conversation.turns if t.role == "system")
+    if conversation.tools:
+        offered = json.dumps([tool.to_json() for tool in conversation.tools], ensure_ascii=False)
+        system = f"{system}\n<tools>\n{offered}\n</tools>".lstrip("\n")
+    if system:
+        turns.append({"from": "system", "value": system})
+    before = ""
+    for turn in conversation.turns:
+        if turn.role == "system":
+            continue
+        role = {"tool_call": "assistant", "tool_response": "tool"}.get(turn.role, turn.role)
+        tag = {"tool_call": "tool_call", "tool_response": "tool_response"}.get(turn.role)
+        text = f"<{tag}>\n{turn.text}\n</{tag}>" if tag else turn.text
+        joins = tag is not None and (turn.role == before or (tag == "tool_call" and before == "assistant"))
+        if joins:
+            turns[-1]["value"] += f"\n{text}"
+        else:
+            turns.append({"from": role, "value": text})
+        before = turn.role
+    return id_column(conversation) | {"conversations": turns}
+
+
+def _assistant(text: str, field: str) -> list[Turn]:
+    """An assistant turn with calls between tags: its text, if there is any, then each call."""
+    calls = [Call.of(_loads(part, f"{field}.value <tool_call>"), field) for part in _blocks(_CALL, text)]
+    rest = _CALL.sub("", text).strip() if calls else text
+    return [*([Turn("assistant", rest)] if rest else []), *(Turn.calling(call) for call in calls)]
+
+
+def _blocks(pattern: re.Pattern[str], text: str) -> list[str]:
+    return [match.group(1).strip() for match in pattern.finditer(text)]
+
+
+def _loads(text: str, field: str) -> Any:
+    """JSON, or the Python literals that some Hermes rows hold instead."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        try:
+            return ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return parse_json(text, field)
+
+
+register(
+    Format(
+        "hermes",
+        key="conversations",
+        read=read_hermes,
+        write=write_hermes,
+        commands={
+            "hermes": Command(
+                "Reads ShareGPT/Hermes conversations (human/gpt or user/assistant) and writes the SWIFT agent format.",
+                "trm-fast data hermes chats.json --preview 2 --val-split 0.1 --out swift.json",
+                writes="swift",
+            )
+        },
+    )
+)

@@ -1,0 +1,101 @@
+"""``slots``: a history, the decision behind it, the call and the slots known by then."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Refused, Turn, read_tools, text_of
+from trm_fast.tasks.tool_calling.data.formats.registry import Command, Format, register
+from trm_fast.tasks.tool_calling.data.formats.rows import as_object, id_column, list_in, turn_of
+
+DECISIONS = ("direct_answer", "tool_call")
+
+
+def read_slots(row: Any, where: str = "") -> Conversation:
+    """``{"tools", "history", "decision", "tool", "slots", "content"}``; ``tool`` is empty for a direct answer."""
+    row = as_object(row)
+    tools = read_tools(row.get("tools"))
+    turns = tuple(turn_of(m, f"history[{i}]") for i, m in enumerate(list_in(row, "history")))
+    decision = row.get("decision")
+    if decision not in DECISIONS:
+        raise Refused("decision", f"must be {' or '.join(DECISIONS)}, not {decision!r}")
+    call = None
+    if decision == "tool_call":
+        call = Call.of(row.get("tool"), "tool")
+        if not any(tool.name == call.name for tool in tools):
+            raise Refused("tool.name", f"{call.name!r} is not among the row's tools")
+    slots = row.get("slots") or {}
+    if not isinstance(slots, Mapping):
+        raise Refused("slots", f"must be an object, not {slots!r:.60}")
+    values = {str(name): _slot(name, value) for name, value in slots.items()}
+    reply = text_of(row.get("content") or "", "content")
+    return Conversation(tools, turns, where, str(row.get("id", "")), decision, call, values, reply)
+
+
+def write_slots(conversation: Conversation) -> dict[str, Any]:
+    """A conversation whose decision is not given is split behind its last user turn or result."""
+    head = conversation if conversation.decision else next_step(conversation)
+    history = [{"role": turn.role, "content": _content(turn)} for turn in head.turns]
+    return id_column(head) | {
+        "tools": [tool.to_json() for tool in head.tools],
+        "history": history,
+        "decision": head.decision,
+        "tool": head.call.to_json() if head.call else {},
+        "slots": dict(head.slots or {}),
+        "content": head.reply,
+    }
+
+
+def next_step(conversation: Conversation) -> Conversation:
+    """The same conversation up to its last turn by the model, which becomes the decision, call and reply."""
+    turns = conversation.turns
+    at = next((i for i in reversed(range(len(turns))) if turns[i].role in ("assistant", "tool_call")), None)
+    if at is None:
+        raise Refused("messages", "the assistant never answers: there is no decision")
+    while at and turns[at].role == "tool_call" and turns[at - 1].role == "tool_call":
+        at -= 1  # several calls at once: the first is the decision
+    last, call = turns[at], turns[at].call
+    decision = "tool_call" if call else "direct_answer"
+    return Conversation(
+        conversation.tools, turns[:at], conversation.where, conversation.id, decision, call,
+        {k: str(v) for k, v in call.arguments.items()} if call else {}, "" if call else last.text,
+    )  # fmt: skip
+
+
+def _slot(name: Any, value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Mapping | list):
+        raise Refused(f"slots.{name}", f"must be text, not {value!r:.60}")
+    return str(value)
+
+
+def _content(turn: Turn) -> Any:
+    """Calls and results as JSON values, everything else as text."""
+    if turn.call is not None:
+        return turn.call.to_json()
+    if turn.role != "tool_response":
+        return turn.text
+    try:
+        return json.loads(turn.text)
+    except ValueError:
+        return turn.text
+
+
+register(
+    Format(
+        "slots",
+        key="history",
+        read=read_slots,
+        write=write_slots,
+        commands={
+            "sgd": Command(
+                "Reads rows of history, decision, tool and slots, as the preset tool-slots learns from.",
+                "trm-fast data sgd rows.jsonl --val-split 0.1 --out rows.jsonl",
+                writes="slots",
+            )
+        },
+    )
+)

@@ -1,0 +1,50 @@
+"""``swift``: the SWIFT agent format, tools as JSON text and a message for each call; xLAM and Seal-Tools come in it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from trm_fast.tasks.tool_calling.data.conversation import Conversation, read_tools
+from trm_fast.tasks.tool_calling.data.formats.registry import Command, Format, register
+from trm_fast.tasks.tool_calling.data.formats.rows import as_object, id_column, list_in, turn_of
+
+
+def read_swift(row: Any, where: str = "") -> Conversation:
+    """``{"tools": JSON text, "messages": [{"role", "content"}]}``."""
+    row = as_object(row)
+    turns = [turn_of(m, f"messages[{i}]") for i, m in enumerate(list_in(row, "messages"))]
+    return Conversation(read_tools(row.get("tools")), tuple(turns), where, str(row.get("id", "")))
+
+
+def write_swift(conversation: Conversation) -> dict[str, Any]:
+    """What comes next is the last message where it is known."""
+    tools = json.dumps([tool.to_json() for tool in conversation.tools], ensure_ascii=False)
+    messages = [{"role": turn.role, "content": turn.text} for turn in conversation.turns]
+    if conversation.call is not None:
+        messages.append({"role": "tool_call", "content": conversation.call.text()})
+    elif conversation.reply:
+        messages.append({"role": "assistant", "content": conversation.reply})
+    return id_column(conversation) | {"tools": tools, "messages": messages}
+
+
+register(
+    Format(
+        "swift",
+        key="messages",
+        read=read_swift,
+        write=write_swift,
+        commands={
+            "xlam": Command(
+                'Reads xLAM rows in SWIFT JSON; parameters without "properties" become JSON schema.',
+                "trm-fast data xlam xlam_swift_train.json.gz --preview 1",
+                writes="swift",
+            ),
+            "swift": Command(
+                "Reads the SWIFT agent format and writes ShareGPT/Hermes.",
+                "trm-fast data swift swift.json --out hermes.json",
+                writes="hermes",
+            ),
+        },
+    )
+)

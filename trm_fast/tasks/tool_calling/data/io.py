@@ -1,0 +1,107 @@
+"""Rows of JSON in files: lists and lines, ``.gz`` too, and ``hf:NAME``; each with where it stands."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from trm_fast.errors import UserError
+from trm_fast.tasks.tool_calling.data.conversation import Refused
+
+HUB = "hf:"
+
+
+def records(source: str | Path, split: str = "train") -> Iterator[tuple[str, Any]]:
+    """Where and what each row is; a line that is no JSON comes as ``Refused``."""
+    if str(source).startswith(HUB):
+        yield from _hub(str(source), split)
+        return
+    text = read_text(Path(source))
+    if text.lstrip()[:1] == "[":
+        yield from _list_of(text, source)
+        return
+    if (whole := _one_object(text)) is not None:  # one pretty-printed object is a file of one row
+        yield f"{source}:1", whole
+        return
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                yield f"{source}:{number}", json.loads(line)
+            except (ValueError, RecursionError) as error:
+                yield f"{source}:{number}", Refused("row", f"not valid JSON ({error})")
+
+
+def read_text(path: Path) -> str:
+    """A text file, gzip where the name ends in ``.gz``; whatever stops it being read is a UserError with the path."""
+    try:
+        if path.suffix == ".gz":
+            with gzip.open(path, "rt", encoding="utf-8-sig") as stream:
+                return stream.read()
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is not a gzip file, or a damaged one: {error}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def write(path: Path, rows: Iterable[Any]) -> None:
+    """JSONL where the name says so, a JSON list otherwise; gzip for ``.gz``; whole or not at all."""
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    jsonl = ".jsonl" in path.suffixes
+    text = "".join(f"{line}\n" for line in lines) if jsonl else "[\n" + ",\n".join(lines) + "\n]\n"
+    new = path.with_name(f".{path.name}.new")
+    try:
+        new.write_bytes(gzip.compress(text.encode(), mtime=0) if path.suffix == ".gz" else text.encode())
+        new.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _list_of(text: str, source: str | Path) -> Iterator[tuple[str, Any]]:
+    decoder, at, row, line, counted = json.JSONDecoder(), text.index("[") + 1, 0, 1, 0
+    while True:
+        while at < len(text) and text[at] in " \t\r\n,":
+            at += 1
+        if at >= len(text):
+            raise UserError(f"{source}: the JSON list is cut short behind row {row}")
+        if text[at] == "]":
+            return
+        line, counted, row = line + text.count("\n", counted, at), at, row + 1
+        try:
+            value, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{source}:{line}: row {row} is not valid JSON ({error})") from None
+        yield f"{source}:{line} (row {row})", value
+
+
+def _one_object(text: str) -> Any:
+    if text.count("\n", 0, text.rfind("}") + 1) == 0:
+        return None  # one line is read as a line
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _hub(source: str, split: str) -> Iterator[tuple[str, Any]]:
+    try:
+        datasets = import_module("datasets")
+    except ImportError:
+        raise UserError(f'{source} needs the datasets package: pip install "trm-fast[data]"') from None
+    try:
+        table = datasets.load_dataset(source.removeprefix(HUB), split=split)
+    except Exception as error:  # several packages' errors, without a common base
+        text = " ".join(str(error).split())[:300]
+        raise UserError(f"{source}: no split {split!r} could be loaded: {text}") from None
+    for number, row in enumerate(table, 1):
+        yield f"{source} ({split}), row {number}", dict(row)

@@ -1,0 +1,218 @@
+"""Which symbol may come next: what is generated names offered tools and their arguments, with values of their types.
+
+Calls are ``<tool_call> (TOOL (ARGUMENT VALUE (<sep> FURTHER ITEM)*)*)+`` and an end: tools, arguments and words of the
+conversation are symbols of their own, so that any text can be a value and JSON is written from the parts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from trm_fast.tasks.tool_calling.data.conversation import Call, Tool
+from trm_fast.tasks.tool_calling.generate.symbols import DATE, DEFAULT, SINGULAR, Symbol, default_of
+from trm_fast.tasks.tool_calling.generate.transcript import CALL, ITEM, REPLY, Transcript
+from trm_fast.tasks.tool_calling.text.tokenizer import END, FIRST_BYTE, Tokenizer
+from trm_fast.tasks.tool_calling.text.values import kind_of, literal_list
+
+MOST_CALLS = 6
+LONGEST_VALUE = 40
+_NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,17})(?:\.\d{1,17})?")
+_NUMBER_SO_FAR = re.compile(r"-?(?:(?:0|[1-9]\d{0,17})(?:\.\d{0,17})?)?")
+_INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,17})")
+_INTEGER_SO_FAR = re.compile(r"-?(?:0|[1-9]\d{0,17})?")
+_CLOSED = {"boolean": ["true", "false"], "null": ["null"], "object": ["{}"], "array": ["[]"]}
+
+
+class Grammar:
+    """What may follow a beginning of calls to the tools of a transcript, or of a reply where ``replies`` are allowed;
+    stateless, so that any search can use it."""
+
+    def __init__(self, transcript: Transcript, *, replies: bool = False) -> None:
+        self.transcript, self.replies, self.codec = transcript, replies, transcript.codec
+        self.tokenizer: Tokenizer = transcript.codec.tokenizer
+        own = transcript.limits.first_own
+        self.tools: dict[int, Tool] = {own + transcript.tool_positions[t.name]: t for t in transcript.tools}
+        self.keys = {own + position: name for (_, name), position in transcript.argument_positions.items()}
+        self.text = list(range(FIRST_BYTE, self.tokenizer.size))
+        self.numeric = [i for i in self.text if re.fullmatch(r"[▁ ]?[-.\d]*", piece_of(self.tokenizer, i))]
+        self._numbers: dict[str, list[tuple[int, ...]]] = {}
+
+    def allowed(self, symbols: Sequence[int]) -> list[int]:
+        """Symbols that may follow; [] behind the end."""
+        if not symbols:
+            return ([CALL] if self.tools else []) + ([REPLY] if self.replies else []) or [END]
+        if symbols[-1] == END:
+            return []
+        if symbols[0] == REPLY:
+            return [*self.text, END]
+        calls = self._calls(symbols)
+        if not calls:
+            return list(self.tools)
+        tool, fields = self._fields(calls[-1])
+        used = [key for key, _ in fields]
+        every = list(self.tools)
+        # Calls come in the order of the tools.
+        further = every[every.index(calls[-1][0]) :] if len(calls) < MOST_CALLS else []
+        ends = [*further, END]
+        if not fields:
+            return self._behind(tool, [], ends)
+        return self._in_value(tool, used, fields[-1][1], ends)
+
+    def _calls(self, symbols: Sequence[int]) -> list[list[int]]:
+        """The symbols of each call, its tool first."""
+        calls: list[list[int]] = []
+        for symbol in symbols:
+            if symbol in self.tools:
+                calls.append([])
+            if calls and symbol != END:
+                calls[-1].append(symbol)
+        return calls
+
+    def _fields(self, call: Sequence[int]) -> tuple[Tool, list[tuple[str, list[int]]]]:
+        """The tool of a call, and each argument with its symbols."""
+        fields: list[tuple[str, list[int]]] = []
+        for symbol in call[1:]:
+            if symbol in self.keys:
+                fields.append((self.keys[symbol], []))
+            else:
+                fields[-1][1].append(symbol)
+        return self.tools[call[0]], fields
+
+    def _in_value(self, tool: Tool, used: Sequence[str], symbols: list[int], ends: list[int]) -> list[int]:
+        schema = tool.parameters["properties"][used[-1]]
+        behind = self._behind(tool, used, ends)
+        default = self.codec.marks[DEFAULT]
+        if symbols[:1] == [default]:
+            return behind
+        items, is_list = _split(symbols, ITEM), kind_of(schema) == "array"
+        inner = {**(schema.get("items") or {"type": "string"}), "default": None} if is_list else schema
+        following, complete = self._value(items[-1], inner)
+        if is_list and len(items) == 1:
+            more, whole = self._choice(symbols, self._literals(tool, used[-1], schema))
+            following, complete = list(dict.fromkeys(following + more)), complete or whole
+            if whole:
+                return following + behind
+        if not symbols:
+            following = list(dict.fromkeys(following + ([default] if default_of(schema) is not None else [])))
+            return following + (behind if is_list or complete else [])
+        more = [ITEM] if is_list and len(items) < LONGEST_VALUE else []
+        return following + (behind + more if complete else [])
+
+    def _value(self, symbols: list[int], schema: Mapping[str, Any]) -> tuple[list[int], bool]:
+        """Symbols that go on with a value, and whether it may end here."""
+        kind, choices = kind_of(schema), schema.get("enum")
+        if isinstance(choices, list) and choices:
+            return self._choice(symbols, [self._symbols(self.codec.encode(c, schema)[0]) for c in choices])
+        if kind in _CLOSED:
+            return self._choice(symbols, [self.codec.pieces(text) for text in _CLOSED[kind]])
+        if kind in ("integer", "number"):
+            return self._number(symbols, schema)
+        marks = {self.codec.marks[name]: name for name in (DATE, SINGULAR)}
+        if not symbols:
+            begun = [mark for mark, name in marks.items() if self._readable(name)]
+            return begun + self._following([]) + self.text, False
+        if symbols[0] in marks:
+            return self._choice(symbols[1:], self._readable(marks[symbols[0]]))
+        if symbols[0] >= self.transcript.limits.first_own:
+            return self._following(symbols), True
+        return (self.text if len(symbols) < LONGEST_VALUE else []), True
+
+    def _number(self, symbols: list[int], schema: Mapping[str, Any]) -> tuple[list[int], bool]:
+        known = self._remembered(kind_of(schema), lambda: self.codec.numbers({"type": kind_of(schema)}))
+        following, complete = self._choice(symbols, known)
+        if symbols and symbols[0] >= self.transcript.limits.first_own:
+            return following, complete
+        whole, so_far = (_INTEGER, _INTEGER_SO_FAR) if kind_of(schema) == "integer" else (_NUMBER, _NUMBER_SO_FAR)
+        before = self._decoded(symbols)
+        pieces = [i for i in self.numeric if so_far.fullmatch(after := self._decoded([*symbols, i])) and
+                  (len(after) > len(before) or not symbols)]  # fmt: skip
+        return following + pieces, bool(whole.fullmatch(before))
+
+    def _readable(self, mark: str) -> list[tuple[int, ...]]:
+        return self._remembered(mark, lambda: self.codec.readable(mark))
+
+    def _literals(self, tool: Tool, key: str, schema: Mapping[str, Any]) -> list[tuple[int, ...]]:
+        return self._remembered(f"{tool.name} {key}", lambda: self.codec.literals(schema))
+
+    def _remembered(self, name: str, find: Callable[[], list[tuple[str, ...]]]) -> list[tuple[int, ...]]:
+        if name not in self._numbers:
+            self._numbers[name] = [tuple(self._symbols(words)) for words in find()]
+        return self._numbers[name]
+
+    def _following(self, symbols: Sequence[int]) -> list[int]:
+        """Words of the conversation that go on with those written."""
+        words = [word for i in symbols if isinstance(word := self.transcript.word_of(i), str)]
+        return self._symbols(self.codec.following(words))
+
+    def _symbols(self, symbols: Iterable[Symbol]) -> list[int]:
+        own = self.transcript.limits.first_own
+        return [own + self.transcript.first[part] if isinstance(part, str) else part for part in symbols]
+
+    def _choice(self, symbols: Sequence[int], choices: Sequence[Sequence[int]]) -> tuple[list[int], bool]:
+        n, given = len(symbols), tuple(symbols)
+        begun = [tuple(c) for c in choices if tuple(c[:n]) == given]
+        return list(dict.fromkeys(c[n] for c in begun if len(c) > n)), given in begun
+
+    def _decoded(self, tokens: list[int]) -> str:
+        return self.tokenizer.decode(tokens).strip()
+
+    def _open(self, tool: Tool, used: Sequence[str]) -> list[str]:
+        """Arguments that may come next: those behind the last one, up to the first that is required."""
+        keys = [
+            name for name in tool.parameters["properties"] if (tool.name, name) in self.transcript.argument_positions
+        ]
+        rest = keys[keys.index(used[-1]) + 1 :] if used else keys
+        first = next((i for i, key in enumerate(rest) if key in tool.parameters["required"]), len(rest))
+        return rest[: first + 1]
+
+    def _behind(self, tool: Tool, used: Sequence[str], ends: list[int]) -> list[int]:
+        """Arguments that may follow, and what ends a call where no further one is required."""
+        rest = self._open(tool, used)
+        needed = any(key in tool.parameters["required"] for key in rest)
+        own, positions = self.transcript.limits.first_own, self.transcript.argument_positions
+        return [own + positions[tool.name, key] for key in rest] + ([] if needed else ends)
+
+    def reply(self, symbols: Sequence[int]) -> str:
+        """The text of the symbols, where they are a reply."""
+        return self._decoded([i for i in symbols[1:] if i != END]) if symbols and symbols[0] == REPLY else ""
+
+    def calls(self, symbols: Sequence[int]) -> list[Call]:
+        """The calls that symbols write, each once; one that was cut short loses its last, unfinished argument."""
+        made, calls = [], self._calls(symbols)
+        for i, call in enumerate(calls):
+            tool, fields = self._fields(call)
+            finished = i + 1 < len(calls) or symbols[-1] == END
+            given = fields if finished else fields[:-1]
+            call_made = Call(tool.name, {key: self._read(tool, key, value) for key, value in given})
+            if call_made not in made:
+                made.append(call_made)
+        return made
+
+    def _read(self, tool: Tool, key: str, symbols: list[int]) -> Any:
+        schema = tool.parameters["properties"][key]
+        default = [self.codec.marks[DEFAULT]]
+        if kind_of(schema) != "array" or symbols == default:
+            return self.codec.decode([self.transcript.word_of(i) for i in symbols], schema)
+        items = _split(symbols, ITEM) if symbols else []
+        if len(items) == 1 and tuple(symbols) in self._literals(tool, key, schema):
+            return literal_list(self.codec.text([self.transcript.word_of(i) for i in symbols]))
+        inner = schema.get("items") or {"type": "string"}
+        return [self.codec.decode([self.transcript.word_of(i) for i in item], inner) for item in items]
+
+
+def piece_of(tokenizer: Tokenizer, token: int) -> str:
+    """The text of one token, its leading space shown as ``▁`` where the tokenizer has one."""
+    pieces = getattr(tokenizer, "pieces", None)
+    return pieces[token] if pieces is not None else tokenizer.decode([token])
+
+
+def _split(symbols: Sequence[int], mark: int) -> list[list[int]]:
+    parts: list[list[int]] = [[]]
+    for symbol in symbols:
+        if symbol == mark:
+            parts.append([])
+        else:
+            parts[-1].append(symbol)
+    return parts

@@ -1,0 +1,238 @@
+"""The task tool-generate: what comes next in a conversation with tools, symbol by symbol, within a grammar of calls."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from trm_fast.errors import UserError
+from trm_fast.tasks.base import (
+    Array,
+    DataConfig,
+    Dataset,
+    Decoder,
+    Examples,
+    GrowingRow,
+    Question,
+    Solution,
+    Solving,
+)
+from trm_fast.tasks.tool_calling.call_metrics import tables
+from trm_fast.tasks.tool_calling.data.conversation import Conversation, Tool
+from trm_fast.tasks.tool_calling.data.loading import read_folder, read_sets
+from trm_fast.tasks.tool_calling.data.variants import Variants
+from trm_fast.tasks.tool_calling.generate.decoding import Decoded, Search, generate
+from trm_fast.tasks.tool_calling.generate.grammar import Grammar
+from trm_fast.tasks.tool_calling.generate.metrics import measure_calls
+from trm_fast.tasks.tool_calling.generate.transcript import ARRAYS, NUM_ROLES, RowLimits, Transcript
+from trm_fast.tasks.tool_calling.generate.turns import arranged, prompt_of
+from trm_fast.tasks.tool_calling.select.encoding import NUM_FEATURES, NUM_STEMS
+from trm_fast.tasks.tool_calling.task import Prediction, ToolConfig, ToolTask, read_asset
+from trm_fast.tasks.tool_calling.text.lexicon import LEXICON_FILE, Lexicon
+from trm_fast.tasks.tool_calling.text.tokenizer import FIRST_BYTE, UNKNOWN, load_tokenizer
+
+
+class ToolGenerateConfig(ToolConfig):
+    """``sets``: which sets of a folder to learn, ``SET_train`` and ``SET_val`` each. ``tools``, ``arguments``,
+    ``seq_len``: most of a row; ``bag``: tokens of a position. ``replies``: whether it may answer in words instead of
+    calling. ``beams``, ``temperature``, ``top_p``, ``most_tokens``: how symbols are searched for. In training, each
+    time a row is read: ``distractors`` is the chance that its tools that are not called come from other rows,
+    ``exchanged`` that a value that stands in the request is another row's, ``token_dropout`` the share of tokens made
+    unknown. ``generate_count``: rows of an evaluation that are answered by generating, which takes a while each."""
+
+    retired: ClassVar[Mapping[str, Any]] = {"penalty": 0.0}
+
+    name: str = "tool-generate"
+    sets: list[str] = Field(default=["xlam_swift", "sealtools_swift"], min_length=1)
+    vocab_size: int = Field(default=4096, ge=32)
+    seq_len: int = Field(default=384, ge=16)
+    tools: int = Field(default=16, ge=1)
+    arguments: int = Field(default=96, ge=1)
+    bag: int = Field(default=16, ge=1)
+    distractors: float = Field(default=0.3, ge=0, le=1)
+    exchanged: float = Field(default=0.5, ge=0, le=1)
+    token_dropout: float = Field(default=0.1, ge=0, lt=1)
+    replies: bool = False
+    beams: int = Field(default=1, ge=1)
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    most_tokens: int = Field(default=160, ge=1)
+    generate_count: int = Field(default=100, ge=0)
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A solver's answer, as far as ``Solution`` goes: the symbols, how likely they were, and the supervision steps of
+    each."""
+
+    raw: Array = field(repr=False)
+    confidence: float
+    steps: int
+
+
+class ToolGenerate(ToolTask):
+    name: ClassVar[str] = "tool-generate"
+    Config: ClassVar[type[ToolGenerateConfig]] = ToolGenerateConfig
+    more_steps_help: ClassVar[bool] = False
+
+    def __init__(self, config: ToolGenerateConfig | None = None) -> None:
+        self.config = config or ToolGenerateConfig()
+        self._lexicon = Lexicon(0, {})
+        c = self.config
+        self.limits = RowLimits(c.seq_len, c.tools, c.arguments, c.bag, c.vocab_size)
+        self.vocab_size, self.seq_len = self.limits.first_own, c.seq_len
+        if self.seq_len < 2 * (1 + 2 * c.tools + c.arguments):
+            raise UserError(f"task.seq_len {c.seq_len} is too small for {c.tools} tools and {c.arguments} arguments")
+        self._variants: Variants | None = None
+
+    @property
+    def search(self) -> Search:
+        c = self.config
+        return Search(c.most_tokens, c.beams, c.temperature, c.top_p)
+
+    def model_keys(self, data: DataConfig) -> dict[str, Any]:
+        return super().model_keys(data) | {
+            "inputs": "bags", "outputs": "text", "causal": True, "mixing": "attention",
+            "row_symbols": self.seq_len, "roles": NUM_ROLES,
+            "features": NUM_FEATURES, "stems": NUM_STEMS,
+        }  # fmt: skip
+
+    def save_assets(self, folder: Path) -> None:
+        (folder / LEXICON_FILE).write_text(json.dumps(self._lexicon.to_json()) + "\n", encoding="utf-8")
+        self.tokenizer.save(folder)
+
+    def load_assets(self, folder: Path) -> None:
+        self._lexicon = read_asset(folder / LEXICON_FILE, Lexicon.from_json)
+        self.tokenizer = load_tokenizer(folder)
+
+    def dataset(self, data: DataConfig, seed: int) -> Dataset:
+        """Conversations of the training files, and those of ``data.test``, of the folder's validation files, or held
+        out. A task that is loaded keeps its tokenizer."""
+        train, test, notes = read_sets(self.name, data, self.config.sets, seed)
+        if self._tokenizer is None:
+            self.learn_tokenizer(train)
+            self._lexicon = Lexicon.of(tool for c in train for tool in c.tools)
+        self._variants = Variants(train, self.config.distractors, self.config.exchanged)
+        conversations = (*train, *test)
+        transcripts = [self._transcript(conversation) for conversation in conversations]
+        for part, name in ((slice(len(train)), "training"), (slice(len(train), None), "test")):
+            cut = [transcript.cut for transcript in transcripts[part]]
+            if any(cut):
+                notes.append(
+                    f"{sum(cut)} of {len(cut)} {name} rows do not fit: first turns or last arguments are left out"
+                )
+        both = self._examples(transcripts, conversations)
+        parts = both.take(slice(len(train))), both.take(slice(len(train), None))
+        return Dataset(*parts, str(data.source), notes)
+
+    def _examples(
+        self, transcripts: Sequence[Transcript], sources: Sequence[Conversation], numbers: Array | None = None
+    ) -> Examples:
+        """Rows, of the sources in order unless ``numbers`` says of which."""
+        labels, weights = zip(*(row.labels() for row in transcripts), strict=True)
+        lengths = np.array([[row.length] for row in transcripts])
+        extra = {name: np.stack([getattr(row, name) for row in transcripts]) for name in ARRAYS}
+        inputs = extra.pop("inputs")
+        extra |= {"weights": np.stack(weights), "mask": np.arange(self.seq_len) < lengths}
+        extra["row"] = np.arange(len(transcripts), dtype=np.int32) if numbers is None else numbers
+        return Examples(inputs, np.stack(labels), np.zeros(len(transcripts), dtype=np.int32), extra, sources)
+
+    def _transcript(self, conversation: Conversation, most: int | None = None) -> Transcript:
+        return Transcript(arranged(conversation, self._lexicon), self.tokenizer, self._lexicon, self.limits, most)
+
+    def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
+        """The rows anew, with other tools and values and with tokens made unknown."""
+        if self._variants is not None and (self.config.distractors or self.config.exchanged):
+            numbers = examples.extra["row"]
+            rows = [self._variants.of(examples.sources[i], rng) for i in numbers]
+            examples = self._examples([self._transcript(row) for row in rows], examples.sources, numbers)
+        if not self.config.token_dropout:
+            return examples
+        drawn = rng.random(examples.inputs.shape, dtype=np.float32) < self.config.token_dropout
+        hidden = drawn & (examples.inputs >= FIRST_BYTE)
+        return replace(examples, inputs=np.where(hidden, np.int32(UNKNOWN), examples.inputs))
+
+    def read(self, source: str) -> Examples:
+        """Every row of a file, or of the validation files of a folder."""
+        rows = tuple(read_folder(source, self.config.sets))
+        return self._examples([self._transcript(row) for row in rows], rows)
+
+    def measures(self, solver: Solving, examples: Examples, answers: Array) -> dict[str, float]:
+        """Of ``generate_count`` rows spread over all, what the model generates behind the last user turn."""
+        count = min(self.config.generate_count, len(examples))
+        chosen = np.linspace(0, len(examples), count, endpoint=False).astype(np.intp)
+        rows = [examples.sources[i] for i in examples.extra["row"][chosen]]
+        calls = [self.decode(solver, prompt_of(row))[0].calls for row in rows]
+        return measure_calls(rows, calls, self._lexicon) if rows else {}
+
+    def report(self, metrics: dict[str, float]) -> list[Any]:
+        return tables(metrics)
+
+    def decode(
+        self, model: Decoder, conversation: Conversation, search: Search | None = None
+    ) -> tuple[Prediction, Decoded]:
+        """What a model of this task writes next; the calls always parse and name offered tools."""
+        search = search or self.search
+        transcript = self._transcript(conversation, self.seq_len - min(search.most_tokens, self.seq_len // 2))
+        grammar = Grammar(transcript, replies=self.config.replies)
+        decoded = generate(DecodingRow(model.incremental(), transcript), [], grammar.allowed, search)
+        reply, calls = grammar.reply(decoded.tokens), grammar.calls(decoded.tokens)
+        return Prediction.of_calls(calls, conversation.tools, reply=reply), decoded
+
+    def predict(self, solver: Solving, conversation: Conversation) -> tuple[Prediction, Solution]:
+        self._check(conversation)
+        prediction, decoded = self.decode(solver, prompt_of(conversation))
+        raw = np.array(decoded.tokens, dtype=np.int32)
+        return prediction, Generated(raw, math.exp(decoded.mean), solver.incremental().steps)
+
+    def known_tools(self) -> tuple[Tool, ...]:
+        raise UserError("this model calls the tools it is given: give --tools FILE or JSON", wrong_use=True)
+
+    def _check(self, conversation: Conversation) -> None:
+        if not conversation.query.strip():
+            raise UserError(f"{conversation.where or 'the conversation'} has no user turn: there is nothing to answer")
+
+    def ask(self, conversation: Conversation) -> Question:
+        self._check(conversation)
+        examples = self._examples([self._transcript(prompt_of(conversation))], [conversation])
+        extra = {name: array[0] for name, array in examples.extra.items()}
+        return Question(conversation.query, examples.inputs[0], conversation.where, extra=extra)
+
+    def prediction(self, question: Question, answer: Array, tools: Sequence[Tool]) -> Prediction:
+        raise UserError("a tool-generate model answers by generating: use trm-fast call", wrong_use=True)
+
+    def format(self, question: Question, answer: Array) -> str:
+        """The likeliest pieces behind the positions, as text; ``decode`` generates."""
+        symbols = np.asarray(answer)[question.extra["mask"]]
+        return self.tokenizer.decode(symbols[symbols < self.tokenizer.size].tolist())
+
+
+class DecodingRow:
+    """A model's row, and the transcript that tells what each symbol's position holds."""
+
+    def __init__(self, row: GrowingRow, transcript: Transcript, read: int = 0) -> None:
+        self.row, self.transcript, self.read = row, transcript, read
+
+    @property
+    def room(self) -> int:
+        """Symbols that may still come."""
+        return self.transcript.limits.positions - self.transcript.length
+
+    def extend(self, symbols: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Log probabilities of the symbol behind the transcript and some symbols more."""
+        for symbol in symbols:
+            self.transcript.write(symbol)
+        new = self.transcript.arrays(self.read)
+        self.read = self.transcript.length
+        return self.row.extend(new.pop("inputs"), new)
+
+    def fork(self) -> DecodingRow:
+        return DecodingRow(self.row.fork(), self.transcript.fork(), self.read)

@@ -1,0 +1,129 @@
+"""When calls are right: the calls that a conversation asks for, and the ways to compare them with others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation
+from trm_fast.tasks.tool_calling.text.values import same
+
+_IGNORED = re.compile(r"[ ,./\-_*^()]")
+
+
+def expected_calls(conversation: Conversation) -> list[Call]:
+    """The calls behind the last user turn, or the one that is known to come next; of a benchmark those with the first
+    accepted value of each argument."""
+    if conversation.accepted is not None:
+        return [
+            Call(name, {k: v[0] for k, v in arguments.items() if v and v[0] != ""})
+            for answer in conversation.accepted for name, arguments in answer.items()
+        ]  # fmt: skip
+    turns = conversation.turns
+    last = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=-1)
+    calls = [turn.call for turn in turns[last + 1 :] if turn.call is not None]
+    return calls or ([conversation.call] if conversation.call else [])
+
+
+def same_calls(expected: Sequence[Call], calls: Sequence[Call]) -> bool:
+    """The same calls in any order."""
+    rest = list(calls)
+    for call in expected:
+        at = next(
+            (i for i, o in enumerate(rest) if o.name == call.name and same(dict(o.arguments), dict(call.arguments))),
+            None,
+        )
+        if at is None:
+            return False
+        rest.pop(at)
+    return not rest
+
+
+def argument_f1(expected: Sequence[Sequence[Call]], calls: Sequence[Sequence[Call]]) -> float:
+    """F1 over (tool, argument, value) of all rows."""
+    hits = needed = total = 0
+    for row_expected, row_calls in zip(expected, calls, strict=True):
+        required = [(c.name, k, v) for c in row_expected for k, v in c.arguments.items()]
+        rest = [(c.name, k, v) for c in row_calls for k, v in c.arguments.items()]
+        needed, total = needed + len(required), total + len(rest)
+        for name, key, value in required:
+            at = next((i for i, (n, k, v) in enumerate(rest) if n == name and k == key and same(v, value)), None)
+            if at is not None:
+                rest.pop(at)
+                hits += 1
+    return 2 * hits / (needed + total) if needed + total else float("nan")
+
+
+def accepts(calls: Sequence[Call], accepted: Sequence[Mapping[str, Any]]) -> bool:
+    """``ast_match`` as evaluations measure it: values are compared as in every other measure, text without regard to
+    case and outer space, numbers by value also where they are written as text."""
+    rest = [(name, arguments) for answer in accepted for name, arguments in answer.items()]
+    for call in calls:
+        at = next((i for i, (name, values) in enumerate(rest) if name == call.name and _fits(call, values)), None)
+        if at is None:
+            return False
+        rest.pop(at)
+    return not rest
+
+
+def _fits(call: Call, accepted: Mapping[str, Sequence[Any]]) -> bool:
+    named = all(any(same(value, v) for v in accepted.get(name, [])) for name, value in call.arguments.items())
+    return named and all(name in call.arguments or "" in values for name, values in accepted.items())
+
+
+def ast_match(calls: Sequence[Call], accepted: Sequence[Mapping[str, Any]]) -> bool:
+    """The AST match of the Berkeley Function-Calling Leaderboard, as strict as its checker about types and as lenient
+    about punctuation: each call fits its own accepted answer, in any order, and none is left over; [] accepts no call
+    at all."""
+    if len(calls) != len(accepted):
+        return False
+    if not calls:
+        return True
+    return any(
+        _answers(calls[0], answer) and ast_match(calls[1:], [*accepted[:i], *accepted[i + 1 :]])
+        for i, answer in enumerate(accepted)
+    )
+
+
+def _answers(call: Call, answer: Mapping[str, Any]) -> bool:
+    """``answer``: ``{tool: {argument: [accepted values]}}``; "" among the values lets the argument be left out."""
+    if len(answer) != 1 or call.name not in answer:
+        return False
+    values = answer[call.name]
+    if any(name not in values for name in call.arguments):
+        return False
+    return all(
+        _among(call.arguments[name], choices) if name in call.arguments else "" in choices
+        for name, choices in values.items()
+    )
+
+
+def _among(value: Any, choices: Sequence[Any]) -> bool:
+    return any(_equal(value, choice) for choice in choices)
+
+
+def _equal(value: Any, choice: Any) -> bool:
+    if isinstance(value, str) and isinstance(choice, str):
+        return _bare(value) == _bare(choice)
+    if isinstance(value, bool) or isinstance(choice, bool):
+        return value is choice
+    if isinstance(value, int | float) and isinstance(choice, int | float):
+        return float(value) == float(choice)
+    if isinstance(value, Mapping) and isinstance(choice, Mapping):  # an object's values are lists of accepted ones
+        known = all(name in choice for name in value)
+        return known and all(
+            _among(value[n], _listed(c)) if n in value else "" in _listed(c) for n, c in choice.items()
+        )
+    if isinstance(value, list) and isinstance(choice, list):
+        return len(value) == len(choice) and all(_equal(v, c) for v, c in zip(value, choice, strict=True))
+    return bool(value == choice)
+
+
+def _listed(choices: Any) -> Sequence[Any]:
+    return choices if isinstance(choices, list) else [choices]
+
+
+def _bare(text: str) -> str:
+    """Case, spaces and punctuation don't count, as in the leaderboard's checker."""
+    return _IGNORED.sub("", text).lower().replace("'", '"')

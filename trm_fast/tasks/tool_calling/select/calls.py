@@ -1,0 +1,159 @@
+"""Calls as labels of a request's arguments and words, and a model's answer as calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from trm_fast.labels import IGNORE, ArgumentKind, Tag
+from trm_fast.tasks.base import IntArray
+from trm_fast.tasks.tool_calling.data.conversation import Call
+from trm_fast.tasks.tool_calling.select.request import Request, RequestLimits
+from trm_fast.tasks.tool_calling.text.finding import READINGS, Span, TurnWords, literal_span, occurrences, reading_span
+from trm_fast.tasks.tool_calling.text.values import cast, kind_of, literal_list, same
+
+
+class RowLabels(NamedTuple):
+    """One row's labels, or its answer, as views of the flat array (T + P + P W,) that the head reads and writes."""
+
+    tools: IntArray  # (T,): called or not; in an answer a logit
+    kinds: IntArray  # (P,): an ArgumentKind each
+    tags: IntArray  # (P, W): a Tag each
+
+    @classmethod
+    def of(cls, flat: IntArray, limits: RequestLimits) -> RowLabels:
+        tools, kinds, tags = np.split(flat, (limits.tools, limits.tools + limits.arguments))
+        return cls(tools, kinds, tags.reshape(limits.arguments, limits.words))
+
+
+def labels_of(request: Request, calls: Sequence[Call], limits: RequestLimits) -> IntArray:
+    """(T + P + P W,): tools called, kinds and tags of the called tools' arguments; IGNORE elsewhere."""
+    flat = np.full(limits.tools + limits.arguments + limits.arguments * limits.words, IGNORE, dtype=np.int32)
+    labels = RowLabels.of(flat, limits)
+    called = {call.name for call in calls}
+    labels.tools[: len(request.tools)] = [tool.name in called for tool in request.tools]
+    for i, (tool, name) in enumerate(request.arguments):
+        arguments = [call.arguments for call in calls if call.name == request.tools[tool].name]
+        if not arguments:
+            continue
+        values = [by_name[name] for by_name in arguments if name in by_name]
+        labels.kinds[i], spans = _kind_and_spans(request.words, values, request.schema(i))
+        if spans:
+            labels.tags[i, : len(request.words)] = Tag.OUTSIDE
+            for first, last in spans:
+                labels.tags[i, first : last + 1] = Tag.INSIDE
+                labels.tags[i, first] = Tag.BEGINS
+    return flat
+
+
+def _kind_and_spans(words: TurnWords, values: Sequence[Any], schema: dict[str, Any]) -> tuple[int, list[Span]]:
+    """How an argument got its values, one of each call that has it, and the words that they were read from."""
+    if not values:
+        return ArgumentKind.ABSENT, []
+    if isinstance(values[0], bool):
+        return (ArgumentKind.TRUE if values[0] else ArgumentKind.FALSE), []
+    literals = [literal_span(words, value) for value in values if isinstance(value, list)]
+    if literals and len(literals) == len(values) and None not in literals:
+        return _runs(sorted({span for span in literals if span is not None}))
+    if (spans := _spans(words, values, schema)) is not None:
+        return _runs(spans)
+    if kind_of(schema) == "string" and isinstance(values[0], str) and all(same(value, values[0]) for value in values):
+        for kind, read in READINGS.items():
+            if (span := reading_span(words, values[0], read)) is not None:
+                return kind, [span]
+    by_default = "default" in schema and same(schema["default"], values[0])
+    return (ArgumentKind.DEFAULT if by_default else ArgumentKind.OTHER), []
+
+
+def _runs(spans: list[Span]) -> tuple[int, list[Span]]:
+    return (ArgumentKind.SPAN if len(spans) == 1 else ArgumentKind.SPANS), spans
+
+
+def _spans(words: TurnWords, values: Sequence[Any], schema: dict[str, Any]) -> list[Span] | None:
+    """Where the values stand, in order; None where one of them does not. Calls alike in a value share its words."""
+    parts: list[Any] = []
+    for value in values:
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(value, list) or not any(same(part, other) for other in parts):
+                parts.append(part)
+    inner = schema.get("items", {}) if kind_of(schema) == "array" else schema
+    spans: list[Span] = []
+    for part in parts:
+        behind = spans[-1][1] if spans else -1
+        span = next((s for s in occurrences(words, part, inner) if s[0] > behind), None)
+        if span is None:
+            return None
+        spans.append(span)
+    return spans or None
+
+
+def calls_of(request: Request, answer: IntArray, limits: RequestLimits, *, count: int | None = None) -> list[Call]:
+    """The calls of an answer: the tools above one half, or the ``count`` best, each with its arguments."""
+    labels = RowLabels.of(answer, limits)
+    scores = labels.tools[: len(request.tools)]
+    order = np.argsort(-scores, kind="stable")
+    chosen = [int(i) for i in order if scores[i] > 0] if count is None else [int(i) for i in order[:count]]
+    return [call for tool in chosen for call in _tool_calls(request, labels, tool)]
+
+
+def _tool_calls(request: Request, labels: RowLabels, number: int) -> list[Call]:
+    """One call, or as many as an argument that is no list has values: the others are shared, or go along in order."""
+    tool = request.tools[number]
+    shared: dict[str, Any] = {}
+    several: dict[str, list[Any]] = {}
+    for i, (owner, name) in enumerate(request.arguments):
+        if owner != number:
+            continue
+        schema, tags = request.schema(i), labels.tags[i, : len(request.words)]
+        values = _values(request.words, labels.kinds[i], tags, schema)
+        if not values and name in tool.parameters["required"]:
+            values = [schema["default"]] if "default" in schema else _tagged(request.words, tags, schema)
+        if len(values) > 1:
+            several[name] = values
+        elif values:
+            shared[name] = values[0]
+    count = max(map(len, several.values()), default=1)
+    return [Call(tool.name, shared | {n: v[min(i, len(v) - 1)] for n, v in several.items()}) for i in range(count)]
+
+
+def _values(words: TurnWords, kind: int, tags: IntArray, schema: dict[str, Any]) -> list[Any]:
+    """An argument's values by its kind."""
+    if kind in (ArgumentKind.SPAN, ArgumentKind.SPANS):
+        return _tagged(words, tags, schema)
+    if kind in READINGS:
+        return [value for span in spans_of(tags) if (value := READINGS[kind](words.cut(*span))) is not None]
+    if kind == ArgumentKind.DEFAULT and "default" in schema:
+        return [schema["default"]]
+    if kind in (ArgumentKind.TRUE, ArgumentKind.FALSE) and kind_of(schema) == "boolean":
+        return [bool(kind == ArgumentKind.TRUE)]
+    return []
+
+
+def _tagged(words: TurnWords, tags: IntArray, schema: dict[str, Any]) -> list[Any]:
+    """Values of the tagged words that fit the schema; of a list one value, the list."""
+    texts = [words.cut(*span) for span in spans_of(tags)]
+    is_list = kind_of(schema) == "array"
+    inner = schema.get("items", {}) if is_list else schema
+    if is_list:
+        if literals := [literal for text in texts if (literal := literal_list(text)) is not None]:
+            return literals
+        if not inner:
+            numbers = bool(texts) and all(cast(text, {"type": "number"}) is not None for text in texts)
+            inner = {"type": "number"} if numbers else {}
+    values = [value for text in texts if (value := cast(text, inner)) is not None]
+    return [values] if values and is_list else values
+
+
+def spans_of(tags: IntArray) -> list[Span]:
+    """First and last word of each value; one that begins nowhere begins with its first word."""
+    spans: list[Span] = []
+    before = Tag.OUTSIDE
+    for i, tag in enumerate(tags.tolist()):
+        if tag == Tag.BEGINS or (tag == Tag.INSIDE and before == Tag.OUTSIDE):
+            spans.append((i, i))
+        elif tag == Tag.INSIDE:
+            spans[-1] = (spans[-1][0], i)
+        before = tag
+    return spans

@@ -1,0 +1,215 @@
+"""The task tool-select: which of a row's own tools a request calls, and with which arguments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from trm_fast.errors import UserError
+from trm_fast.labels import SCORE_SCALE
+from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, Question
+from trm_fast.tasks.tool_calling.call_metrics import tables
+from trm_fast.tasks.tool_calling.data.conversation import Conversation, Tool
+from trm_fast.tasks.tool_calling.data.loading import read_folder, read_sets
+from trm_fast.tasks.tool_calling.data.variants import Variants
+from trm_fast.tasks.tool_calling.matching import expected_calls
+from trm_fast.tasks.tool_calling.select import encoding
+from trm_fast.tasks.tool_calling.select.calls import calls_of, labels_of
+from trm_fast.tasks.tool_calling.select.encoding import EncodedRequest
+from trm_fast.tasks.tool_calling.select.metrics import measure
+from trm_fast.tasks.tool_calling.select.request import Request, RequestLimits
+from trm_fast.tasks.tool_calling.task import Prediction, ToolConfig, ToolTask, read_asset
+from trm_fast.tasks.tool_calling.text.lexicon import LEXICON_FILE, Lexicon
+from trm_fast.tasks.tool_calling.text.tokenizer import UNKNOWN, load_tokenizer
+
+ARRAYS = ("roles", "features", "stems", "tool_places", "tool_ids", "field_places", "field_tools", "shares")
+
+
+class ToolSelectConfig(ToolConfig):
+    """``sets``: which sets of a folder to learn, ``SET_train`` and ``SET_val`` each. ``words``, ``tools``,
+    ``arguments`` and ``seq_len``: most of a row; ``bag``: tokens of a place. ``variants``: copies of each training
+    row; ``distractors`` is the chance that a copy's tools that are not called come from other rows, ``exchanged`` that
+    a value which stands in the request is another row's. ``uncalled``: copies, as a share of the rows, without the
+    called tools, so that a model learns to call none. ``token_dropout``: share of tokens made unknown in training.
+    ``tool_choice``: a pointer to any tool that is offered, or a classifier over the tools called in training, at most
+    ``known_tools``: it never calls another one."""
+
+    name: str = "tool-select"
+    sets: list[str] = Field(default=["xlam_swift", "sealtools_swift"], min_length=1)
+    vocab_size: int = Field(default=8192, ge=32)
+    seq_len: int = Field(default=256, ge=16)
+    words: int = Field(default=160, ge=4)
+    tools: int = Field(default=8, ge=1)
+    arguments: int = Field(default=40, ge=1)
+    bag: int = Field(default=16, ge=1)
+    variants: int = Field(default=3, ge=0)
+    distractors: float = Field(default=0.3, ge=0, le=1)
+    exchanged: float = Field(default=0.5, ge=0, le=1)
+    uncalled: float = Field(default=0.1, ge=0)
+    token_dropout: float = Field(default=0.1, ge=0, lt=1)
+    tool_choice: Literal["pointer", "classifier"] = "pointer"
+    known_tools: int = Field(default=4096, ge=1)
+
+
+class ToolSelect(ToolTask):
+    name: ClassVar[str] = "tool-select"
+    Config: ClassVar[type[ToolSelectConfig]] = ToolSelectConfig
+    more_steps_help: ClassVar[bool] = False
+
+    def __init__(self, config: ToolSelectConfig | None = None) -> None:
+        c = self.config = config or ToolSelectConfig()
+        if c.seq_len < 1 + c.words + 2 * c.tools:
+            raise UserError(f"task.seq_len {c.seq_len} is too small for {c.words} words and {c.tools} tools")
+        self.vocab_size, self.seq_len = c.vocab_size, c.seq_len
+        self.limits = RequestLimits(c.seq_len, c.words, c.tools, c.arguments, c.bag)
+        self._lexicon: Lexicon | None = None
+        self._called: frozenset[str] = frozenset()
+
+    @property
+    def _classifies(self) -> bool:
+        return self.config.tool_choice == "classifier"
+
+    @property
+    def _numbers(self) -> dict[str, int]:
+        """Of the tools that a classifier knows, from 1."""
+        return {name: i for i, name in enumerate(sorted(self._called), 1)} if self._classifies else {}
+
+    @property
+    def lexicon(self) -> Lexicon:
+        if self._lexicon is None:
+            raise UserError("this model has no lexicon: it was neither trained nor loaded")
+        return self._lexicon
+
+    def model_keys(self, data: DataConfig) -> dict[str, Any]:
+        limits = self.limits
+        return super().model_keys(data) | {
+            "inputs": "bags", "outputs": "selection", "roles": encoding.NUM_ROLES, "features": encoding.NUM_FEATURES,
+            "stems": encoding.NUM_STEMS, "known_tools": self.config.known_tools if self._classifies else 0,
+            "num_tools": limits.tools, "num_fields": limits.arguments, "num_words": limits.words,
+        }  # fmt: skip
+
+    def save_assets(self, folder: Path) -> None:
+        lexicon = self.lexicon.to_json() | {"called": sorted(self._called)}
+        (folder / LEXICON_FILE).write_text(json.dumps(lexicon, ensure_ascii=False) + "\n", encoding="utf-8")
+        self.tokenizer.save(folder)
+
+    def load_assets(self, folder: Path) -> None:
+        self._lexicon, self._called = read_asset(
+            folder / LEXICON_FILE, lambda saved: (Lexicon.from_json(saved), frozenset(saved["called"]))
+        )
+        self.tokenizer = load_tokenizer(folder)
+
+    def dataset(self, data: DataConfig, seed: int) -> Dataset:
+        """Rows of the training files with their variants, and those of ``data.test``, of the folder's validation
+        files, or held out by request. A task that is loaded keeps its tokenizer and makes no variants."""
+        train, test, notes = read_sets(self.name, data, self.config.sets, seed)
+        if self._lexicon is None:
+            self._lexicon = Lexicon.of(tool for c in train for tool in c.tools)
+            self._called = frozenset(call.name for c in train for call in expected_calls(c))
+            if self._classifies and len(self._called) > self.config.known_tools:
+                raise UserError(f"{len(self._called)} tools are called: set task.known_tools to that")
+            self.learn_tokenizer(train)
+            train = [*train, *self._copies(train, seed)]
+        for rows, name in ((train, "training"), (test, "test")):
+            if cut := sum(self._request(row).cut for row in rows):
+                notes.append(f"{cut} of {len(rows)} {name} rows do not fit: first words or last arguments are left out")
+        both = self._examples([*train, *test])
+        parts = both.take(slice(len(train))), both.take(slice(len(train), None))
+        return Dataset(*parts, str(data.source), notes)
+
+    def _copies(self, train: Sequence[Conversation], seed: int) -> list[Conversation]:
+        c, rng = self.config, np.random.default_rng(seed)
+        variants = Variants(train, c.distractors, c.exchanged)
+        copies = [variants.of(row, rng) for row in [*train] * c.variants]
+        for i in rng.permutation(len(train))[: round(c.uncalled * len(train))]:
+            copies.append(variants.uncalled(train[i], rng))
+        return [row for row in copies if row.tools]
+
+    def _encoded(self, requests: Sequence[Request]) -> tuple[Array, dict[str, Array]]:
+        """The inputs of requests, and the arrays beside them."""
+        numbers = self._numbers
+        encode = lru_cache(maxsize=None)(lambda text: self.tokenizer.encode(text).ids)
+        rows = []
+        for request in requests:
+            rows.append(EncodedRequest.of(request, self.limits, self.lexicon, encode))
+            rows[-1].tool_ids[: len(request.tools)] = [numbers.get(tool.name, 0) for tool in request.tools]
+        extra = {name: np.stack([getattr(row, name) for row in rows]) for name in ARRAYS}
+        extra["mask"] = np.arange(self.seq_len) < np.array([[row.length] for row in rows])
+        return np.stack([row.bags for row in rows]), extra
+
+    def _examples(self, conversations: Sequence[Conversation]) -> Examples:
+        requests = [self._request(conversation) for conversation in conversations]
+        inputs, extra = self._encoded(requests)
+        extra["row"] = np.arange(len(requests), dtype=np.int32)
+        labels = [
+            labels_of(request, expected_calls(conversation), self.limits)
+            for request, conversation in zip(requests, conversations, strict=True)
+        ]
+        ids = np.zeros(len(requests), dtype=np.int32)
+        return Examples(inputs, np.stack(labels), ids, extra, tuple(conversations))
+
+    def read(self, source: str) -> Examples:
+        """Every row of a file, or of the validation files of a folder."""
+        return self._examples(read_folder(source, self.config.sets))
+
+    def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
+        """Tokens made unknown at random."""
+        if not self.config.token_dropout:
+            return examples
+        bags = examples.inputs
+        hidden = (rng.random(bags.shape, dtype=np.float32) < self.config.token_dropout) & (bags > UNKNOWN)
+        hidden[:, 0] = False
+        return replace(examples, inputs=np.where(hidden, np.int32(UNKNOWN), bags))
+
+    def right(self, labels: Array, answers: Array) -> npt.NDArray[np.bool_]:
+        """A tool's answer is a logit: above zero it is called."""
+        decided = np.array(answers)
+        decided[:, : self.limits.tools] = decided[:, : self.limits.tools] > 0
+        return labels == decided
+
+    def _request(self, conversation: Conversation) -> Request:
+        return Request.of(conversation.query, conversation.tools, self.limits, self.lexicon)
+
+    def metrics(self, examples: Examples, answers: Array) -> dict[str, float]:
+        rows = [examples.sources[i] for i in examples.extra["row"]]
+        requests = [self._request(row) for row in rows]
+        metrics = measure(rows, requests, np.asarray(answers), self.limits, self.lexicon, self._called)
+        if self._classifies:
+            offered = [tool.name in self._called for row in rows for tool in row.tools]
+            metrics["known"] = sum(offered) / max(1, len(offered))
+        return metrics
+
+    def report(self, metrics: dict[str, float]) -> list[Any]:
+        return tables(metrics)
+
+    def known_tools(self) -> tuple[Tool, ...]:
+        raise UserError("this model chooses among the tools it is given: give --tools FILE or JSON", wrong_use=True)
+
+    def ask(self, conversation: Conversation) -> Question:
+        if not conversation.query.strip():
+            raise UserError(f"{conversation.where or 'the conversation'} has no user turn: there is nothing to answer")
+        if not conversation.tools:
+            raise UserError(f"{conversation.where or 'the conversation'} offers no tools to choose from")
+        inputs, extra = self._encoded([self._request(conversation)])
+        arrays = {name: array[0] for name, array in extra.items()}
+        return Question(conversation.query, inputs[0], conversation.where, extra=arrays)
+
+    def prediction(self, question: Question, answer: Array, tools: Sequence[Tool]) -> Prediction:
+        request = Request.of(question.text, tools, self.limits, self.lexicon)
+        prediction = Prediction.of_calls(calls_of(request, answer, self.limits), tools)
+        unknown = [tool.name for tool in tools if self._classifies and tool.name not in self._called]
+        warnings = tuple(f"{name} was not called in training: this classifier never calls it" for name in unknown)
+        return replace(prediction, problems=prediction.problems + warnings)
+
+    def format(self, question: Question, answer: Array) -> str:
+        """Scores of the tools by their place; ``prediction`` makes calls of them."""
+        tools = np.flatnonzero(question.extra["tool_places"])
+        return json.dumps({"tools": [round(float(answer[i]) / SCORE_SCALE, 3) for i in tools]})

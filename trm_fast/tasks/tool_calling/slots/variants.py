@@ -1,0 +1,71 @@
+"""Variants of conversations: slot values replaced by other values of the same slot, wherever they stand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from trm_fast.tasks.tool_calling.data.conversation import DONTCARE, Call, Conversation, Turn
+from trm_fast.tasks.tool_calling.slots.encoding import plain_number, value_pattern
+
+SHORTEST = 4
+"""Values of fewer characters ("1", "LA") stand in too many other places."""
+
+
+def value_bank(conversations: Sequence[Conversation], slots: Mapping[str, bool]) -> dict[str, list[str]]:
+    """For each slot the values that may stand in for each other, in order; a closed slot (True) has none."""
+    bank: dict[str, dict[str, None]] = {name: {} for name, closed in slots.items() if not closed}
+    for conversation in conversations:
+        said = "\n".join(turn.text for turn in conversation.turns)
+        for name, value in (conversation.slots or {}).items():
+            if name in bank and len(value) >= SHORTEST and value != DONTCARE and value in said:
+                bank[name][value] = None
+    return {name: list(values) for name, values in bank.items()}
+
+
+def variant(conversation: Conversation, bank: Mapping[str, list[str]], rng: np.random.Generator) -> Conversation:
+    """The conversation with its open slots' values exchanged. A value whose argument is written in another way (a date,
+    a nickname) stays, since the argument would not follow."""
+    slots = dict(conversation.slots or {})
+    changes: dict[str, str] = {}
+    for name, value in slots.items():
+        choices = bank.get(name, [])
+        if value not in choices or value in changes or not _alike(conversation, name, value):
+            continue
+        changes[value] = choices[int(rng.integers(len(choices)))]
+    if not changes:
+        return conversation
+    patterns = [(value_pattern(old, exact=True), new) for old, new in changes.items()]
+    marks = [f"\x00{i}\x00" for i in range(len(patterns))]
+
+    def changed(text: str) -> str:
+        for (pattern, _), mark in zip(patterns, marks, strict=True):
+            text = pattern.sub(mark, text)
+        for (_, new), mark in zip(patterns, marks, strict=True):
+            text = text.replace(mark, new)
+        return text
+
+    plain = {plain_number(old): plain_number(new) for old, new in changes.items()}
+
+    def call_of(call: Call | None) -> Call | None:
+        if call is None:
+            return None
+        return Call(call.name, {n: plain.get(str(v), v) for n, v in call.arguments.items()})
+
+    turns = []
+    for turn in conversation.turns:
+        call = call_of(turn.call)
+        turns.append(Turn(turn.role, changed(turn.text)) if call is None else Turn.calling(call))
+    slots = {name: changes.get(value, value) for name, value in slots.items()}
+    return replace(conversation, turns=tuple(turns), slots=slots, call=call_of(conversation.call))
+
+
+def _alike(conversation: Conversation, name: str, value: str) -> bool:
+    """Whether every call of the dialogue writes the slot as it was said, and no date hides in it."""
+    calls = [*conversation.calls, *([conversation.call] if conversation.call else [])]
+    written = [str(call.arguments[name]) for call in calls if name in call.arguments]
+    dated = re.fullmatch(r"\d{4}-\d\d-\d\d", written[-1]) if written else None
+    return not dated and all(v == plain_number(value) or v == value for v in written[-1:])

@@ -1,0 +1,105 @@
+"""Where values stand in the words of a turn."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from trm_fast.labels import ArgumentKind
+from trm_fast.tasks.tool_calling.text.lexicon import words
+from trm_fast.tasks.tool_calling.text.values import (
+    NUMBER_WORDS,
+    bracketed,
+    cast,
+    date_of,
+    kind_of,
+    literal_list,
+    same,
+    singular,
+)
+
+Span = tuple[int, int]
+"""The first and the last word."""
+READINGS: dict[int, Callable[[str], str | None]] = {ArgumentKind.DATE: date_of, ArgumentKind.SINGULAR: singular}
+"""How words that are not a value themselves are read as one."""
+LONGEST_READING = 7
+LONGEST_NUMBER = 4
+"""Words: ``- $ 3 million``."""
+
+
+@dataclass(frozen=True)
+class TurnWords:
+    """The words of a turn: ``spans``, where each stands in the text, (begin, end) characters."""
+
+    text: str
+    spans: list[tuple[int, int]]
+
+    @classmethod
+    def of(cls, text: str) -> TurnWords:
+        return cls(text, words(text))
+
+    @cached_property
+    def folded(self) -> list[str]:
+        """The words as they are compared."""
+        return [self.text[begin:end].casefold() for begin, end in self.spans]
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    def cut(self, first: int, last: int) -> str:
+        """The text from one word to another, both included."""
+        return self.text[self.spans[first][0] : self.spans[last][1]]
+
+    def positions(self, sequence: Sequence[str]) -> Iterator[int]:
+        """Where some words stand one behind another, as they are compared."""
+        n = len(sequence)
+        for i, word in enumerate(self.folded):
+            if word == sequence[0] and self.folded[i : i + n] == list(sequence):
+                yield i
+
+
+def literal_span(turn: TurnWords, value: list[Any]) -> Span | None:
+    """Where a list stands as one would write it in a program."""
+    for first, last in bracketed([turn.cut(i, i) for i in range(len(turn))]):
+        if (literal := literal_list(turn.cut(first, last))) is not None and same(literal, value):
+            return first, last
+    return None
+
+
+def reading_span(turn: TurnWords, value: str, read: Callable[[str], str | None]) -> Span | None:
+    """The longest words that can be read as a value."""
+    for first in range(len(turn)):
+        for last in range(min(first + LONGEST_READING, len(turn)) - 1, first - 1, -1):
+            reading = read(turn.cut(first, last))
+            if reading is not None and same(reading, value):
+                return first, last
+    return None
+
+
+def occurrences(turn: TurnWords, value: Any, schema: Mapping[str, Any]) -> list[Span]:
+    """Spans of words that stand for a value, the exact ones first."""
+    if isinstance(value, str) and kind_of(schema) not in ("integer", "number"):
+        begins = {begin: i for i, (begin, _) in enumerate(turn.spans)}
+        ends = {end: i for i, (_, end) in enumerate(turn.spans)}
+        pattern = re.compile(re.escape(value.strip()), re.IGNORECASE) if value.strip() else None
+        matches = list(pattern.finditer(turn.text)) if pattern else []
+        spans = [(begins[m.start()], ends[m.end()]) for m in matches if m.start() in begins and m.end() in ends]
+        return sorted(spans, key=lambda span: turn.cut(*span) != value)
+    numeric = schema if kind_of(schema) in ("integer", "number") else {"type": "number"}
+    spans = []
+    for first in range(len(turn)):
+        if not _may_begin_number(turn.cut(first, first)):
+            continue
+        for last in range(min(first + LONGEST_NUMBER, len(turn)) - 1, first - 1, -1):
+            number = cast(turn.cut(first, last), numeric)
+            if number is not None and same(number, value):
+                spans.append((first, last))
+                break
+    return spans
+
+
+def _may_begin_number(word: str) -> bool:
+    return word[0].isdigit() or word in "+-$€£¥" or word.lower() in NUMBER_WORDS

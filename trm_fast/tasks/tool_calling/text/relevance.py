@@ -1,0 +1,139 @@
+"""How much of each tool a request asks for: numbers that a model is given beside the words.
+
+Tools that are offered together look alike, so most of it is comparison: what one tool has and the others lack, and
+which tool a single clause of the request is nearest to.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trm_fast.tasks.base import Array
+from trm_fast.tasks.tool_calling.data.conversation import Tool
+from trm_fast.tasks.tool_calling.text.lexicon import Lexicon, arguments_text, letters, stems, tool_text, whole_text
+
+MEASURES = (
+    "name", "name above others", "description", "description above others", "arguments", "arguments above others",
+    "arguments' descriptions", "arguments' descriptions above others", "all names", "all names above others",
+    "letters", "letters above others",
+    "name covered", "name covered above others", "covered", "covered above others",
+    "own words", "own share", "gain", "rank",
+    "clause, name", "clause, name above others", "clauses' share, name",
+    "clause", "clause above others", "clauses' share",
+    "clause, letters", "clause, letters above others", "clauses won",
+)  # fmt: skip
+"""What is measured of each tool. Overlap is the weight of the shared stems over the root of the text's whole weight;
+covered is the share of the text's weight that the request has; own words are the request's that no other tool has;
+gain and rank come from taking the nearest tool and its words away again and again; a clause counts for the tool that
+it is nearest to. Own words, gain, rank and clauses compare all that is known of a tool, also what is said of its
+arguments."""
+
+_BORDER = re.compile(
+    r"(?<=[.!?;])\s+|[\u3002\uff01\uff1f\uff1b\n]+"
+    r"|,?\s+(?:and|then|also|additionally|finally|lastly|next)\s+",
+    re.IGNORECASE,
+)
+_SHARPNESS = 2.0
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """``measures`` float32 (T, len(MEASURES)); ``clauses``: where each begins; ``shares`` float32 (T, clauses): how
+    much of a clause's overlap is a tool's."""
+
+    measures: Array
+    clauses: list[int]
+    shares: Array
+
+    @classmethod
+    def of(cls, request: str, tools: Sequence[Tool], lexicon: Lexicon) -> Relevance:
+        clauses = clauses_of(request)
+        begins = [begin for begin, _ in clauses]
+        if not tools:
+            none = np.zeros((0, len(MEASURES)), dtype=np.float32)
+            return cls(none, begins, np.zeros((0, len(clauses)), dtype=np.float32))
+        found = [set(stems(request[begin:end])) for begin, end in clauses]
+        asked = set(stems(request))
+        names = [tool.name for tool in tools]
+        texts, whole = [tool_text(tool) for tool in tools], [whole_text(tool) for tool in tools]
+        parts = (names, [tool.description for tool in tools], [" ".join(t.parameters["properties"]) for t in tools],
+                 [arguments_text(tool) for tool in tools], texts)  # fmt: skip
+        overlaps = [_compared([lexicon.overlap(asked, text) for text in part]) for part in parts]
+        groups = letters(request)
+        named = [letters(name) for name in names]
+        shared = _compared([len(mine & groups) / max(1, len(mine)) ** 0.5 for mine in named])
+        covered = [_compared([lexicon.covered(asked, text) for text in part]) for part in (names, texts)]
+        by_name, _, _ = _by_clause(found, names, lexicon)
+        by_text, won, shares = _by_clause(found, whole, lexicon)
+        columns = [*overlaps, shared, *covered, _own(asked, whole, lexicon), _taken(asked, whole, lexicon)]
+        spelt = [letters(request[begin:end]) for begin, end in clauses]
+        alike = _best_clause(np.array([[len(mine & clause) / max(1, len(mine)) for clause in spelt] for mine in named]))
+        return cls(np.concatenate([*columns, by_name, by_text, alike, won], 1).astype(np.float32), begins, shares)
+
+
+def nearest_first(request: str, tools: Sequence[Tool], lexicon: Lexicon) -> list[Tool]:
+    """Tools in the order in which they are nearest to what those before them leave of a request."""
+    named = sorted(tools, key=lambda tool: tool.name)
+    taken = _taken(set(stems(request)), [tool_text(tool) for tool in named], lexicon)
+    return [named[i] for i in np.argsort(taken[:, 1], kind="stable")]
+
+
+def clauses_of(text: str) -> list[tuple[int, int]]:
+    """(begin, end) characters of sentences and what "and", "then" and the like join."""
+    borders = [m.span() for m in _BORDER.finditer(text)]
+    begins, ends = [0, *(end for _, end in borders)], [*(begin for begin, _ in borders), len(text)]
+    return [(b, e) for b, e in zip(begins, ends, strict=True) if e > b] or [(0, len(text))]
+
+
+def _compared(values: Sequence[float]) -> Array:
+    """(T, 2): each value and how far it is above the best of the others."""
+    column = np.array(values, dtype=np.float64)
+    return np.stack([column, column - _best_other(column[:, None])[:, 0]], 1)
+
+
+def _best_other(values: Array) -> Array:
+    """(T, C): the best value of another row, 0 where there is none."""
+    if len(values) < 2:
+        return np.zeros_like(values)
+    order = np.sort(values, 0)
+    return np.where(values == order[-1], order[-2], order[-1])
+
+
+def _own(asked: set[str], texts: Sequence[str], lexicon: Lexicon) -> Array:
+    made = []
+    for i, text in enumerate(texts):
+        others = set().union(*(stems(other) for j, other in enumerate(texts) if j != i))
+        own = lexicon.total((set(stems(text)) & asked) - others)
+        made.append((own / 5, own / lexicon.root(text)))
+    return np.array(made).reshape(len(texts), 2)
+
+
+def _taken(asked: set[str], texts: Sequence[str], lexicon: Lexicon) -> Array:
+    left, rest, made = set(asked), list(range(len(texts))), np.zeros((len(texts), 2))
+    while rest:
+        gains = [lexicon.overlap(left, texts[i]) for i in rest]
+        best = int(np.argmax(gains))
+        made[rest[best]] = gains[best], (len(texts) - len(rest)) / 4
+        left -= set(stems(texts[rest.pop(best)]))
+    return made
+
+
+def _by_clause(clauses: Sequence[set[str]], texts: Sequence[str], lexicon: Lexicon) -> tuple[Array, Array, Array]:
+    """(T, 3): the best clause's overlap, how far it is above other tools' there, the share of all clauses; (T, 1): how
+    many clauses are nearest to the tool; and the share of each clause (T, C)."""
+    scores = np.array([[lexicon.overlap(clause, text) for clause in clauses] for text in texts])
+    shares = np.exp(_SHARPNESS * (scores - scores.max(0)))
+    shares /= shares.sum(0)
+    weight = scores.max(0)
+    whole = (shares * weight).sum(1, keepdims=True) / max(weight.sum(), 1e-6)
+    won = ((scores == weight) & (weight > 0)).sum(1, keepdims=True) / 2
+    return np.concatenate([_best_clause(scores), whole], 1), won, shares.astype(np.float32)
+
+
+def _best_clause(scores: Array) -> Array:
+    """(T, 2) of scores (T, C): the best clause's, and how far a clause is above other tools' at best."""
+    return np.stack([scores.max(1), (scores - _best_other(scores)).max(1)], 1)
