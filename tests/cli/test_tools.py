@@ -193,7 +193,7 @@ def test_strange_requests_are_answered(run: Any, choosing: Path, tmp_path: Path)
         ('{"tools": "[]", "messages": [{"role": "user", "content": "\\ud800"}]}', "turn 1: has the half character"),
         ('{"tools": "[]", "messages": []}', "messages: is empty"),
         ('{"tools": "{oops", "messages": [{"role": "user", "content": "x"}]}', "tools: not valid JSON"),
-        ('{"tools": "[]"}', "has none of conversations, messages"),
+        ('{"tools": "[]"}', "has none of conversations, history"),
         ("[" * 5000 + "]" * 5000, "is not valid JSON"), ("", "has no rows"),
     ],
 )  # fmt: skip
