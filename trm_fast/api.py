@@ -15,6 +15,7 @@ from trm_fast.inference.steps import think
 from trm_fast.models import TRMConfig, TRMModel
 from trm_fast.models.halting import halting_rule
 from trm_fast.models.saving import load_model, save_model
+from trm_fast.nn.recursion import read_answer
 from trm_fast.training.optimizers import AdamATan2
 
 
@@ -103,7 +104,7 @@ class TRM(TRMModel):
                 trajectory.append({"step": step, "solution": solution.clone(), "confidence": confidence.clone()})
         self.train(training)
         if solution is None:  # no rows, or no steps
-            solution = self.head.answers(self.head(self.net.read(self.initial_state(B))))
+            solution = self.head.answers(self.head(read_answer(self.net, self.initial_state(B))))
         result = {"solution": solution, "confidence": confidence, "steps": steps, "converged": converged}
         return result | ({"trajectory": trajectory} if return_trajectory else {})
 

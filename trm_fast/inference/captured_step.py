@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from trm_fast.inference.capture import Fallback, Runner
-from trm_fast.models.trm import TRMModel
-from trm_fast.nn.block import State
+from trm_fast.models.trm import ForwardOptions, TRMModel
+from trm_fast.nn.recursion import State
 from trm_fast.ops import backend
 
 Given = dict[str, Tensor]
@@ -33,8 +33,8 @@ class FixedStep:
             assert model is not None
             more = dict(self.given)
             state = State(more.pop("y", None), more.pop("z"))
-            with model.with_static_shapes():
-                out = model(more.pop("inputs"), state, more.pop("puzzle_rows", None), **more)
+            options = ForwardOptions(static_shapes=True)
+            out = model(more.pop("inputs"), state, more.pop("puzzle_rows", None), options=options, **more)
             made = {"z": out.state.z, "y": out.state.y, "answers": model.head.answers(out.logits), "q": out.q}
             # At fixed places also where the step is called.
             if not self.made:

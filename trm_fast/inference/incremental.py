@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trm_fast.models.trm import TRMModel
-from trm_fast.nn.block import Block, cycle
+from trm_fast.nn.block import Block
 from trm_fast.nn.layers import Attention
+from trm_fast.nn.precision import CAST_AT_USE
+from trm_fast.nn.recursion import cycle, read_answer
 
 
 class Incremental:
@@ -62,12 +64,12 @@ class Incremental:
         new = {name: torch.as_tensor(array, device=device)[None] for name, array in (extra or {}).items()}
         new["inputs"] = ids[None]
         x = self.model.embedding(new["inputs"], None, self.model.compute_dtype, **_without_inputs(new))
-        state = self.model.initial_state(1).places(len(ids))
+        net, state = self.model.net, self.model.initial_state(1).positions(len(ids))
         self._next = 0
         for _ in range(config.max_supervision_steps * config.T_cycles):
-            state = cycle(self._net, state, x, config, None, self.model.net.latent, self.model.net.answer)
+            state = cycle(self._apply, net, state, x, config.n_latent_steps, CAST_AT_USE)
         self.length += len(ids)
-        answer = self.model.net.read(state)
+        answer = read_answer(net, state)
         self.answer = answer if self.answer is None else torch.cat((self.answer, answer), 1)
         self.given = {
             name: torch.cat((self.given[name], part), 1) if name in self.given else part for name, part in new.items()
@@ -76,12 +78,12 @@ class Incremental:
         logits: npt.NDArray[np.float32] = said.scores[0, -1].float().cpu().numpy()
         return logits
 
-    def _net(self, h: Tensor, mask: Tensor | None) -> Tensor:
+    def _apply(self, h: Tensor) -> Tensor:
         for block in self.model.net.blocks:
             mix, mlp = cast(Block, block).mix, cast(Block, block).mlp
             part = cast(Attention, mix.part)
             h = h + self._attend(part, mix.norm(h)) if mix.pre else mix.norm(self._attend(part, h), residual=h)
-            h = mlp(h, mask)
+            h = mlp(h, None)
         made: Tensor = self.model.net.last_norm(h)
         return made
 

@@ -13,7 +13,7 @@ from trm_fast.inference.capture import Runner
 from trm_fast.inference.captured_step import fixed_step, given_of
 from trm_fast.models.halting import halting_rule
 from trm_fast.models.trm import TRMModel
-from trm_fast.nn.block import State
+from trm_fast.nn.recursion import State
 
 Accept = Callable[[Tensor, Tensor], Tensor]
 """(row numbers (A,), answers (A, ...)) -> bool (A,): which answers there is nothing against."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trm_fast import ops
 from trm_fast.errors import UserError
-from trm_fast.models import TRMModel
+from trm_fast.models import ForwardOptions, TRMModel
 from trm_fast.models.halting import RowHalting, halting_rule
 from trm_fast.nn import State
 
@@ -38,7 +38,8 @@ class _Step(nn.Module):
         given = dict(zip(self.names()[0], tensors, strict=True))
         puzzle_ids = given.get("puzzle_ids")
         rows = None if puzzle_ids is None else self.model.puzzle_rows(puzzle_ids, len(puzzle_ids))
-        out = self.model(given["inputs"], State(given.get("y"), given["z"]), rows, given.get("mask"))
+        state, options = State(given.get("y"), given["z"]), ForwardOptions(static_shapes=True)
+        out = self.model(given["inputs"], state, rows, given.get("mask"), options=options)
         found = self.model.head.answers(out.logits) if self.answers else out.logits
         states = (out.state.z, out.state.y) if self.dual else (out.state.z,)
         return (*states, found, out.q)
@@ -94,13 +95,7 @@ def _exported(model: TRMModel, masked: bool, answers: bool) -> Any:
         "y": None if state.y is None else state.y.contiguous(),
     }
     quiet = warnings.catch_warnings()
-    with (
-        TemporaryDirectory() as folder,
-        torch.no_grad(),
-        ops.use_backend("reference"),
-        quiet,
-        model.with_static_shapes(),
-    ):
+    with TemporaryDirectory() as folder, torch.no_grad(), ops.use_backend("reference"), quiet:
         # The exporter that traces takes a second where the other one takes a minute, and needs no further package.
         warnings.simplefilter("ignore")
         file = Path(folder) / "step.onnx"

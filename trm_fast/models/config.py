@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
 from typing_extensions import Self
 
 from trm_fast.labels import ArgumentKind, SlotKind, Tag
 from trm_fast.models.halting import RULES
+from trm_fast.nn.config import NetworkConfig
 
 FIXED_KINDS = len(SlotKind)
 """Slots: kinds of a field's value before the known ones."""
@@ -28,6 +29,14 @@ TEXT_PLAIN = 5
 NEAR, REACH = 2, 6
 """Selection: how many words on either side tell what one is, and how far from a word of an argument its value may
 stand."""
+
+
+class Depth(NamedTuple):
+    """How far a model recurs; its weights do not depend on it."""
+
+    T_cycles: int
+    n_latent_steps: int
+    max_supervision_steps: int
 
 
 class TRMConfig(BaseModel):
@@ -93,7 +102,7 @@ class TRMConfig(BaseModel):
     rope_theta: float = Field(1e4, gt=0)
     causal: bool = False
 
-    norm: Literal["rms", "layer"] = "rms"
+    norm: Literal["rms"] = "rms"
     norm_position: Literal["post", "pre"] = "post"
     norm_eps: float = Field(1e-5, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -127,14 +136,7 @@ class TRMConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.mixing == "attention" and self.hidden_size % self.num_heads:
-            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
-        if self.mixing == "attention" and self.positions == "rope" and self.hidden_size // self.num_heads % 2:
-            raise ValueError("rope needs an even number of channels a head")
-        if self.mixing == "mlp" and self.causal:
-            raise ValueError("causal needs mixing: attention; a token mixer sees every token")
-        if self.mixing == "mlp" and self.positions == "rope":
-            raise ValueError("positions: rope needs mixing: attention")
+        self.network  # noqa: B018 (raises ValueError where its parts do not go together)
         if self.positions == "grid" and (
             self.grid_shape is None or self.grid_shape[0] * self.grid_shape[1] != self.seq_len
         ):
@@ -170,6 +172,23 @@ class TRMConfig(BaseModel):
         if self.state == "single":
             return 0
         return self.hidden_size if self.state_widths == "hidden" else self.action_dim
+
+    @property
+    def network(self) -> NetworkConfig:
+        """What shapes the network alone."""
+        own, dual = self.state_widths == "own", self.state == "dual"
+        return NetworkConfig(
+            tokens=self.total_tokens, hidden_size=self.hidden_size, num_layers=self.num_layers,
+            num_heads=self.num_heads, expansion=self.expansion, inner_multiple=self.inner_multiple, mixing=self.mixing,
+            rope_theta=self.rope_theta if self.positions == "rope" else None, causal=self.causal,
+            norm_position=self.norm_position, norm_eps=self.norm_eps, dropout=self.dropout, single_state=not dual,
+            inject_last=self.inject_last, latent_width=self.latent_width if own else None,
+            answer_width=self.answer_width if own and dual else None,
+        )  # fmt: skip
+
+    @property
+    def depth(self) -> Depth:
+        return Depth(self.T_cycles, self.n_latent_steps, self.max_supervision_steps)
 
     @property
     def effective_depth(self) -> int:

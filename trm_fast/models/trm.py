@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,13 +10,35 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trm_fast.models.config import TRMConfig
+from trm_fast.models.config import Depth, TRMConfig
+from trm_fast.models.embedding import InputEmbedding
 from trm_fast.models.heads import HEADS, QHead
 from trm_fast.models.loss import Loss
 from trm_fast.nn import fp8
-from trm_fast.nn.block import Network, State, run_cycles
-from trm_fast.nn.copies import once
-from trm_fast.nn.layers import InputEmbedding, Linear, truncated_normal_
+from trm_fast.nn.block import Network
+from trm_fast.nn.layers import Linear, truncated_normal_
+from trm_fast.nn.precision import CAST_AT_USE, Precision, WeightCopies
+from trm_fast.nn.recursion import Fusion, Recursion, State, fusion, read_answer
+
+
+@dataclass(frozen=True)
+class ForwardOptions:
+    """How a supervision step is computed: nothing here changes what it means.
+
+    ``depth``: that of the configuration where it is None. ``precision``: with the copies of weights that there are.
+    ``no_grad_products``: FP8 in training's cycles without gradient. ``recompute``: latent steps are computed again in
+    the backward, which takes less memory and a third more time. ``static_shapes``: no shape may depend on what a mask
+    holds, for the step is recorded or exported.
+    """
+
+    depth: Depth | None = None
+    precision: Precision = CAST_AT_USE
+    no_grad_products: fp8.Mode | None = None
+    recompute: bool = False
+    static_shapes: bool = False
+
+
+DEFAULT_OPTIONS = ForwardOptions()
 
 
 class Output(NamedTuple):
@@ -43,7 +64,7 @@ class TRMModel(nn.Module):
         super().__init__()
         self.config, self.compute_dtype = config, compute_dtype
         self.embedding = InputEmbedding(config)
-        self.net = Network(config)
+        self.net = Network(config.network)
         self.head = HEADS[config.outputs](config)
         self.q_head = QHead(config)
         # Not parameters: the start of recursion is never trained, and puzzle rows have an optimizer of their own.
@@ -54,8 +75,6 @@ class TRMModel(nn.Module):
         self.register_buffer("y_init", start(y) if config.answer_width else None)
         rows = torch.zeros(config.num_puzzles, config.puzzle_embedding_size) if config.prefix_tokens else None
         self.register_buffer("puzzle_embedding", rows)
-        self.no_grad_products: fp8.Mode | None = None  # of training's cycles without gradient
-        self.recompute = False  # in training, the latent steps: less memory for a third more time
 
     def num_parameters(self) -> int:
         """Trained numbers, the puzzle embedding included."""
@@ -66,18 +85,11 @@ class TRMModel(nn.Module):
         """Of every linear map: what products round to the activations' dtype."""
         return [part.weight for part in self.modules() if isinstance(part, Linear)]
 
-    static_shapes = False
-    """Set while a step is recorded or exported: no shape may then depend on what a mask holds."""
-
-    @contextmanager
-    def with_static_shapes(self) -> Iterator[None]:
-        before, self.static_shapes = self.static_shapes, True
-        self.head.static_shapes = True
-        try:
-            yield
-        finally:
-            self.static_shapes = before
-            self.head.static_shapes = before
+    def weight_copies(self, z: Tensor) -> WeightCopies:
+        """Copies of the linear maps' weights in the dtype of ``z``, a state as the network will see it, for an
+        optimizer that keeps them up to date."""
+        packs = fusion(self.net, z) is Fusion.PACKED
+        return WeightCopies(self.linear_weights(), z, self.net.weights() if packs else ())
 
     def initial_state(self, batch: int) -> State:
         """The state (B, P + L, D) every example starts from; its parts may have widths of their own."""
@@ -99,6 +111,8 @@ class TRMModel(nn.Module):
         state: State,
         puzzle_rows: Tensor | None = None,
         mask: Tensor | None = None,
+        *,
+        options: ForwardOptions = DEFAULT_OPTIONS,
         **extra: Tensor,
     ) -> Output:
         """One supervision step: T - 1 cycles without gradient, one with.
@@ -106,30 +120,38 @@ class TRMModel(nn.Module):
         inputs (B, L) int, or (B, L, F) values; puzzle_rows (B, E) in a model with a prefix; mask (B, L) bool, False on
         padding; ``extra``: what else the embedding and the head of this model take.
         """
-        x = self.embedding(inputs, puzzle_rows, self.compute_dtype, **extra)
+        depth, precision = options.depth or self.config.depth, options.precision
+        x = self.embedding(inputs, puzzle_rows, self.compute_dtype, precision, **extra)
         seen, whole = mask, state
         if mask is not None:
             seen = F.pad(mask, (self.config.prefix_tokens, 0), value=True)
-            x, state, seen = self._without_padding(x, state, seen)
-        last = int(torch.is_grad_enabled())  # without gradient all cycles are alike, and one call
-        with once([] if self.net.packs(x) else self.net.weights(), x.dtype):
-            with torch.no_grad(), fp8.products(self.no_grad_products if last else None):
-                state = run_cycles(self.net, state, x, self.config, seen, count=self.config.T_cycles - last)
-            if last:
-                state = run_cycles(self.net, state, x, self.config, seen, recompute=self.recompute)
+            if not options.static_shapes:
+                x, state, seen = self._without_padding(x, state, seen)
+        recursion = Recursion(self.net, x, seen, depth.n_latent_steps, precision)
+        if torch.is_grad_enabled():
+            if depth.T_cycles > 1:
+                low = options.no_grad_products and fp8.Fp8Precision(options.no_grad_products, recursion.precision)
+                with torch.no_grad():
+                    state = recursion.without_gradient(low).run(state, x, depth.T_cycles - 1)
+            state = recursion.run_recomputed(state, x) if options.recompute else recursion.run(state, x)
+        else:  # all cycles are alike, and one call
+            state = recursion.run(state, x, depth.T_cycles)
         state = state.extended(whole)
-        answer = self.net.read(state)
-        return Output(state.detach(), self.head(answer, inputs=inputs, mask=mask, **extra), self.q_head(answer, mask))
+        answer = read_answer(self.net, state, precision)
+        logits = self.head(
+            answer, inputs=inputs, mask=mask, precision=precision, static_shapes=options.static_shapes, **extra
+        )
+        return Output(state.detach(), logits, self.q_head(answer, mask))
 
     def _without_padding(self, x: Tensor, state: State, seen: Tensor) -> tuple[Tensor, State, Tensor | None]:
-        """The places up to the longest row's last one, and no mask where that leaves no padding: a batch of rows of
-        like length costs what it holds. A token mixer has a weight for every place, and a GPU's graph a fixed shape:
+        """The positions up to the longest row's last one, and no mask where that leaves no padding: a batch of rows of
+        like length costs what it holds. A token mixer has a weight for every position, and a GPU's graph a fixed shape:
         they keep the padding."""
-        if self.config.mixing != "attention" or x.device.type != "cpu" or self.static_shapes:
+        if self.config.mixing != "attention" or x.device.type != "cpu":
             return x, state, seen
-        places = max(1, int((seen.any(0) * torch.arange(1, seen.shape[1] + 1)).max()))
-        seen = seen[:, :places]
-        return x[:, :places], state.places(places), None if bool(seen.all()) else seen
+        count = max(1, int((seen.any(0) * torch.arange(1, seen.shape[1] + 1)).max()))
+        seen = seen[:, :count]
+        return x[:, :count], state.positions(count), None if bool(seen.all()) else seen
 
     def loss(self, out: Output, labels: Tensor, **extra: Any) -> Loss:
         """The loss of a supervision step against the labels of its rows."""

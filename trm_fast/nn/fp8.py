@@ -6,20 +6,20 @@ tokens stay as they are: their lengths (81, 97) do not fit the hardware's tiles.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from trm_fast.nn.precision import CAST_AT_USE, Precision
 
 Mode = Literal["fp8", "fp8-emulated"]
 LARGEST = 448.0
 """Of e4m3."""
 
 
-def unsupported(device: torch.device) -> str | None:
+def unsupported_reason(device: torch.device) -> str | None:
     """Why FP8 products can't run on a device; None if they can."""
     if device.type != "cuda":
         return f"FP8 products need a CUDA device, not {device.type}"
@@ -30,21 +30,23 @@ def unsupported(device: torch.device) -> str | None:
     return None
 
 
-class Products:
-    """The products of one supervision step, with the weights that it has rounded."""
+class Fp8Precision(Precision):
+    """The products of one supervision step, with the weights that it has rounded; ``base`` for maps over tokens."""
 
-    def __init__(self, mode: Mode) -> None:
+    fuses_channels: ClassVar[bool] = False
+
+    def __init__(self, mode: Mode, base: Precision = CAST_AT_USE) -> None:
+        super().__init__(base.copies, base.packed)
         self.mode = mode
-        self._weights: dict[int, tuple[Tensor, Tensor]] = {}
+        self._quantized: dict[int, tuple[Tensor, Tensor]] = {}
 
     def linear(self, x: Tensor, weight: Tensor) -> Tensor:
-        """x (..., n_in) times weight (n_out, n_in), in the dtype of x."""
         n_out, n_in = weight.shape
         if n_in % 16 or n_out % 16:
             return F.linear(x, weight.to(x.dtype))
-        if id(weight) not in self._weights:
-            self._weights[id(weight)] = quantized(weight)
-        w, w_scale = self._weights[id(weight)]
+        if id(weight) not in self._quantized:
+            self._quantized[id(weight)] = quantized(weight)
+        w, w_scale = self._quantized[id(weight)]
         rows, x_scale = quantized(x.reshape(-1, n_in))
         if self.mode == "fp8-emulated":
             product = F.linear(rows.float(), w.float()) * (x_scale * w_scale)
@@ -57,18 +59,3 @@ def quantized(x: Tensor) -> tuple[Tensor, Tensor]:
     """x rounded to e4m3, and the scale (), float32, that it must be multiplied with."""
     scale = x.abs().amax().float().clamp_min(1e-12) / LARGEST
     return (x / scale).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn), scale
-
-
-active: Products | None = None
-"""What linear maps use now, in place of their own dtype."""
-
-
-@contextmanager
-def products(mode: Mode | None) -> Iterator[None]:
-    """Linear maps inside multiply in FP8; None changes nothing."""
-    global active
-    before, active = active, Products(mode) if mode else None
-    try:
-        yield
-    finally:
-        active = before

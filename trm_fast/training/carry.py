@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trm_fast.models import Loss, Output, TRMModel
+from trm_fast.models import ForwardOptions, Loss, Output, TRMModel
 from trm_fast.models.halting import halting_rule
 from trm_fast.nn import State
 from trm_fast.tasks.base import Examples
@@ -38,7 +38,9 @@ class Carry:
             tensor.copy_(torch.where(halted, fresh[name], tensor))
         self.steps.masked_fill_(self.halted, 0)
 
-    def supervise(self, model: TRMModel, rows: slice, *, arguments: bool = True) -> tuple[Output, Loss, Tensor | None]:
+    def supervise(
+        self, model: TRMModel, rows: slice, options: ForwardOptions, *, arguments: bool = True
+    ) -> tuple[Output, Loss, Tensor | None]:
         """One supervision step of some slots: forward and loss; the new state is kept.
 
         Without ``arguments`` a head that chooses tools leaves their arguments out of its loss.
@@ -54,7 +56,7 @@ class Carry:
             leaf = model.puzzle_embedding[self.rows["puzzle_ids"][rows]].requires_grad_()
         mine = {name: tensor[rows] for name, tensor in self.rows.items()}
         inputs, labels, _ = (mine.pop(name) for name in ("inputs", "labels", "puzzle_ids"))
-        out = model(inputs, State(y, z), leaf, **mine)
+        out = model(inputs, State(y, z), leaf, options=options, **mine)
         self.state.z[rows].copy_(out.state.z)
         if self.state.y is not None and out.state.y is not None:
             self.state.y[rows].copy_(out.state.y)

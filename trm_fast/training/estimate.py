@@ -75,9 +75,9 @@ def estimate(config: RunConfig, kind: Examples, device: torch.device) -> Estimat
     ``kind``: examples of the shapes and dtypes that will come."""
     training, dtype = config.training, config.compute_dtype(device)
     model = TRMModel(config.model, dtype).to(device)
-    model.recompute = training.recompute == "latent"
-    asked = training.gradient_accumulation
-    parts = parts_that_fit(model, training.batch_size, kind) if asked == "auto" else min(asked, training.batch_size)
+    recompute, asked = training.recompute == "latent", training.gradient_accumulation
+    parts = min(asked, training.batch_size) if asked != "auto" else 0
+    parts = parts or parts_that_fit(model, training.batch_size, kind, recompute=recompute)
     kept = [*Carry(model, training.batch_size, kind).tensors().values()]
     kept += Pool(_None(kind), training.batch_size, device).rows.values()
     with torch.device("meta"):
@@ -87,7 +87,7 @@ def estimate(config: RunConfig, kind: Examples, device: torch.device) -> Estimat
     if dtype != torch.float32:
         weights += sum(w.numel() for w in model.linear_weights()) * dtype.itemsize
     carry = sum(t.numel() * t.element_size() for t in kept)
-    activations = bytes_per_row(model, kind) * -(-training.batch_size // parts)
+    activations = bytes_per_row(model, kind, recompute=recompute) * -(-training.batch_size // parts)
     rate = matrix_rate(device, dtype)
     seconds = seconds_of(config, rate)
     return Estimate(

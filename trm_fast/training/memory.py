@@ -10,8 +10,8 @@ import psutil
 import torch
 from torch import Tensor
 
-from trm_fast.models import TRMModel
-from trm_fast.nn.block import application
+from trm_fast.models import ForwardOptions, TRMModel
+from trm_fast.nn.recursion import Recursion, read_answer
 from trm_fast.tasks.base import Examples
 from trm_fast.training.pool import empty_rows
 
@@ -36,19 +36,19 @@ def free_bytes(device: torch.device) -> int:
     return max(0, free)
 
 
-def bytes_per_row(model: TRMModel, kind: Examples) -> int:
+def bytes_per_row(model: TRMModel, kind: Examples, *, recompute: bool = False) -> int:
     """Bytes that autograd keeps for one row of a supervision step: what two rows need beyond what one needs. With
-    ``model.recompute`` one application of the network is kept in the backward, besides the inputs of all."""
-    kept = _bytes_kept(model, kind, 2) - _bytes_kept(model, kind, 1)
-    if model.recompute:
+    ``recompute`` one application of the network is kept in the backward, besides the inputs of all."""
+    kept = _bytes_kept(model, kind, 2, recompute) - _bytes_kept(model, kind, 1, recompute)
+    if recompute:
         kept += _bytes_of_application(model, 2) - _bytes_of_application(model, 1)
     return kept
 
 
 def _bytes_of_application(model: TRMModel, count: int) -> int:
-    h = model.net.read(model.initial_state(count)).detach().clone().requires_grad_()
+    h = read_answer(model.net, model.initial_state(count)).detach().clone().requires_grad_()
     with _counting(h.device) as kept:
-        application(model.net, h, None, model.config)
+        Recursion(model.net, h, None, model.config.n_latent_steps).apply(h)
         return sum(kept.values())
 
 
@@ -68,17 +68,18 @@ def _counting(device: torch.device) -> Iterator[dict[int, int]]:
         yield kept
 
 
-def _bytes_kept(model: TRMModel, kind: Examples, count: int) -> int:
+def _bytes_kept(model: TRMModel, kind: Examples, count: int, recompute: bool) -> int:
     rows = empty_rows(kind, count, model.z_init.device)
     inputs, labels, ids = (rows.pop(name) for name in ("inputs", "labels", "puzzle_ids"))
-    with model.with_static_shapes(), _counting(inputs.device) as kept:  # of full length: these rows are all padding
-        out = model(inputs, model.initial_state(count), model.puzzle_rows(ids, count), **rows)
+    options = ForwardOptions(recompute=recompute, static_shapes=True)  # of full length: these rows are all padding
+    with _counting(inputs.device) as kept:
+        out = model(inputs, model.initial_state(count), model.puzzle_rows(ids, count), options=options, **rows)
         model.loss(out, labels, **rows)
         return sum(kept.values())
 
 
-def parts_that_fit(model: TRMModel, batch_size: int, kind: Examples) -> int:
+def parts_that_fit(model: TRMModel, batch_size: int, kind: Examples, *, recompute: bool = False) -> int:
     """The fewest parts of a batch whose activations fit into the free memory; at most one part a row."""
     budget = SHARE * free_bytes(model.z_init.device)
-    rows = max(1, int(budget // max(1, bytes_per_row(model, kind))))
+    rows = max(1, int(budget // max(1, bytes_per_row(model, kind, recompute=recompute))))
     return -(-batch_size // min(rows, batch_size))

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from trm_fast import ops
-from trm_fast.models import Loss, Output, TRMConfig, TRMModel
-from trm_fast.nn.copies import Copies
+from trm_fast.models import Depth, ForwardOptions, Loss, Output, TRMModel
 from trm_fast.tasks.base import IntArray
 from trm_fast.training.capture import Eager, Runner
 from trm_fast.training.carry import Carry
@@ -38,20 +37,19 @@ class TrainStep:
         parts: int = 1,
         runner: Runner | None = None,
         world: World = ALONE,
+        depth: Depth | None = None,
     ) -> None:
         device = model.z_init.device
         self.model, self.optimizer, self.config, self.world = model, optimizer, config, world
-        model.no_grad_products = None if config.no_grad_dtype == "same" else config.no_grad_dtype
-        model.recompute = config.recompute == "latent"
         self.mine = world.share(config.batch_size)
         B = self.mine.stop - self.mine.start
         size = -(-B // parts)
         self.slices = [slice(start, min(start + size, B)) for start in range(0, B, size)]
         self.pool = Pool(source, config.batch_size, device, world)
         self.carry = Carry(model, B, source.kind)
-        self.copies = Copies(model, self.carry.state.z[self.slices[0]])
+        self.copies = model.weight_copies(self.carry.state.z[self.slices[0]])
         if self.copies.made:
-            optimizer.write_copies(self.copies.of_parameters, self.copies.interleave)
+            optimizer.write_copies(*self.copies.of_parameters(model.parameters()))
         # What the host brings to each step, in one copy: two rates, and each slot's minimum of steps (exploration).
         self.numbers = torch.zeros(2 + B, device=device)
         self.lr, self.puzzle_lr, self.minimum_steps = self.numbers[0], self.numbers[1], self.numbers[2:]
@@ -60,16 +58,17 @@ class TrainStep:
         if model.puzzle_embedding is not None:
             self.row_gradients = model.puzzle_embedding.new_zeros(B, model.puzzle_embedding.shape[1])
         self.runner = runner or Eager()
-        self.set_depth(model.config)
+        self.set_depth(depth or model.config.depth)
 
     unrolled: int
     """Supervision steps in one step of the optimizer."""
 
-    def set_depth(self, model_config: TRMConfig) -> None:
-        """Goes on with a model that differs in depth of recursion alone: the step is captured anew."""
-        self.model.config = model_config
-        self.carry.max_steps = model_config.max_supervision_steps
-        self.unrolled = model_config.max_supervision_steps if self.config.supervision == "unrolled" else 1
+    def set_depth(self, depth: Depth) -> None:
+        """Trains at another depth of recursion from now on: the step is captured again."""
+        fp8 = None if self.config.no_grad_dtype == "same" else self.config.no_grad_dtype
+        self.depth, self.carry.max_steps = depth, depth.max_supervision_steps
+        self.options = ForwardOptions(depth, self.copies, fp8, recompute=self.config.recompute == "latent")
+        self.unrolled = depth.max_supervision_steps if self.config.supervision == "unrolled" else 1
         device, saved = self.model.z_init.device, [t.clone() for t in self.tensors()]
         with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout
             self.runner.capture(self._step)
@@ -117,24 +116,23 @@ class TrainStep:
         if self.row_gradients is not None:
             self.row_gradients.zero_()
         together = self.unrolled > 1 and carry.halting.whole_batch
-        with self.copies.used():
-            for rows in self.slices:
-                going = torch.ones((), device=self.lr.device)
-                for step in range(self.unrolled):
-                    known = self.config.arguments == "every" or step + 1 == self.unrolled
-                    out, loss, puzzle_rows = carry.supervise(model, rows, arguments=known)
-                    total = loss.total * going if together else loss.total
-                    (total / (batch * self.unrolled)).backward()
-                    carry.count_and_halt(out.q, self.minimum_steps, rows)
-                    if together:  # as if the loop ended where the rows are sure: nothing more counts
-                        going = going * ~carry.halting.should_halt(out.q.detach(), carry.steps[rows])[0]
-                    if puzzle_rows is not None and puzzle_rows.grad is not None and self.row_gradients is not None:
-                        self.row_gradients[rows].add_(puzzle_rows.grad)
-                    self._count(out, loss, rows)
+        for rows in self.slices:
+            going = torch.ones((), device=self.lr.device)
+            for step in range(self.unrolled):
+                known = self.config.arguments == "every" or step + 1 == self.unrolled
+                out, loss, puzzle_rows = carry.supervise(model, rows, self.options, arguments=known)
+                total = loss.total * going if together else loss.total
+                (total / (batch * self.unrolled)).backward()
+                carry.count_and_halt(out.q, self.minimum_steps, rows)
+                if together:  # as if the loop ended where the rows are sure: nothing more counts
+                    going = going * ~carry.halting.should_halt(out.q.detach(), carry.steps[rows])[0]
+                if puzzle_rows is not None and puzzle_rows.grad is not None and self.row_gradients is not None:
+                    self.row_gradients[rows].add_(puzzle_rows.grad)
+                self._count(out, loss, rows)
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         self.world.sum_gradients_(gradients)
         self.optimizer.step(grad_scale=self._clip(gradients))
-        self.copies.mark()
+        self.copies.mark_current()
         if model.puzzle_embedding is not None and self.row_gradients is not None:
             found, ids = self.world.gather(self.row_gradients), self.world.gather(carry.rows["puzzle_ids"])
             ops.sign_sgd_rows_(model.puzzle_embedding, found, ids, self.puzzle_lr, self.config.puzzle_weight_decay)

@@ -86,9 +86,8 @@ class Trainer:
             torch.cuda.set_device(place)  # streams and events are those of the current device
         torch.manual_seed(seed)  # the same weights everywhere
         self.model = TRMModel(config.model, config.compute_dtype(torch.device(device))).to(device)
-        if training.no_grad_dtype == "fp8" and (why := fp8.unsupported(torch.device(device))):
+        if training.no_grad_dtype == "fp8" and (why := fp8.unsupported_reason(torch.device(device))):
             raise UserError(f"training.no_grad_dtype = fp8: {why}", wrong_use=True)
-        self.model.recompute = training.recompute == "latent"
         if init is not None:
             for line in transfer(init, self.model, "the model"):
                 reporter.note(line)
@@ -98,11 +97,11 @@ class Trainer:
             torch.manual_seed(seed ^ world.rank << 32)  # and other dropout
         runner = runner_for(torch.device(device), training.graph == "auto")
         parts = self._parts(parts)  # of the whole model
-        self.model.config = config.model_at(step + 1)
         try:
             self.step_function = TrainStep(
-                self.model, self.optimizer, training, self.feed, parts=parts, runner=runner, world=world
-            )
+                self.model, self.optimizer, training, self.feed, parts=parts, runner=runner, world=world,
+                depth=config.model_at(step + 1).depth,
+            )  # fmt: skip
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"a step needs more memory than {device} has ({str(error).splitlines()[0]}): try --set "
@@ -128,9 +127,11 @@ class Trainer:
         asked, batch = self.config.training.gradient_accumulation, self.config.training.batch_size // self.world.size
         if asked != "auto":
             return min(asked, batch)
-        parts = max(self.world.objects(max(before, parts_that_fit(self.model, batch, self.feed.kind))))
+        recompute = self.config.training.recompute == "latent"
+        fit = parts_that_fit(self.model, batch, self.feed.kind, recompute=recompute)
+        parts = max(self.world.objects(max(before, fit)))
         if parts > 1:
-            need = bytes_per_row(self.model, self.feed.kind) * batch / 2**30
+            need = bytes_per_row(self.model, self.feed.kind, recompute=recompute) * batch / 2**30
             self.reporter.note(
                 f"a batch of {batch} needs about {need:.0f} GiB at once: it is computed in {parts} parts of "
                 f"{-(-batch // parts)} rows, with the same result up to rounding"
@@ -206,11 +207,11 @@ class Trainer:
 
     def _one_step(self) -> None:
         training, number = self.config.training, self.step + 1
-        if training.depth and (model := self.config.model_at(number)) != self.model.config:
-            self.step_function.set_depth(model)
+        if training.depth and (depth := self.config.model_at(number).depth) != self.step_function.depth:
+            self.step_function.set_depth(depth)
             self._average = None  # its graphs are of the old depth
             self._say_reason()
-        most = self.model.config.max_supervision_steps
+        most = self.step_function.depth.max_supervision_steps
         minimum = self.feed.minimum_steps(number, training.batch_size, training.exploration, most)
         self.step_function.run(training.learning_rate_at(number), minimum)
         self.step = number
@@ -241,7 +242,7 @@ class Trainer:
             "mean_steps": per_finished("steps"),
             "finished": int(finished),
             "learning_rate": self.config.training.learning_rate_at(self.step),
-            **({"depth": self.model.config.effective_depth} if self.config.training.depth else {}),
+            **({"depth": self.config.model_at(self.step).effective_depth} if self.config.training.depth else {}),
             "seconds": round(self.seconds, 3),
         })  # fmt: skip
 
@@ -284,7 +285,7 @@ class Trainer:
 
         In a curriculum it is as deep as the step that trained it last."""
         with torch.random.fork_rng(devices=[]):  # evaluating more often must not change dropout
-            model = TRMModel(self.model.config, self.model.compute_dtype).to(self.model.z_init.device)
+            model = TRMModel(self.config.model_at(self.step), self.model.compute_dtype).to(self.model.z_init.device)
         model.load_state_dict(self._averaged_tensors(), assign=True)
         return model.requires_grad_(False).eval()
 

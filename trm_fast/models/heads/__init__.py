@@ -17,6 +17,7 @@ from trm_fast.models.heads.slots import SlotHead
 from trm_fast.models.heads.text import TextHead
 from trm_fast.models.loss import Loss, supervision_loss, value_loss
 from trm_fast.nn.layers import Linear
+from trm_fast.nn.precision import CAST_AT_USE, Precision
 
 Q_BIAS = -5.0
 """Initial halting logit: nothing is taken for solved before it was learned."""
@@ -30,8 +31,8 @@ class TokenHead(nn.Module):
         self.prefix_tokens = config.prefix_tokens
         self.linear = Linear(config.hidden_size, config.vocab_size)
 
-    def forward(self, answer: Tensor, **extra: Tensor) -> Tensor:
-        return self.linear(answer)[:, self.prefix_tokens :]
+    def forward(self, answer: Tensor, *, precision: Precision = CAST_AT_USE, **extra: Any) -> Tensor:
+        return self.linear(answer, precision)[:, self.prefix_tokens :]
 
     def answers(self, prediction: Tensor) -> Tensor:
         return prediction.argmax(-1)
@@ -48,7 +49,7 @@ class ValueHead(nn.Module):
         self.prefix_tokens, self.tolerance = config.prefix_tokens, config.tolerance
         self.linear = Linear(config.hidden_size, config.output_width)
 
-    def forward(self, answer: Tensor, **extra: Tensor) -> Tensor:
+    def forward(self, answer: Tensor, **extra: Any) -> Tensor:
         return self.linear(answer.to(torch.promote_types(answer.dtype, torch.float32)))[:, self.prefix_tokens :]
 
     def answers(self, prediction: Tensor) -> Tensor:

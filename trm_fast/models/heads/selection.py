@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -48,9 +48,6 @@ class SelectionHead(nn.Module):
     words at most, the answer is the likeliest run, and no two arguments of a tool have the same words.
     """
 
-    static_shapes = False
-    """Set where no shape may depend on what a batch holds (``TRM.with_static_shapes``)."""
-
     def __init__(self, config: TRMConfig) -> None:
         super().__init__()
         D = config.hidden_size
@@ -61,15 +58,16 @@ class SelectionHead(nn.Module):
         self.values = Values(D, config.features, config.action_dim, config.stems)
 
     def forward(
-        self, answer: Tensor, *, tool_places: Tensor, field_places: Tensor, mask: Tensor | None = None, **extra: Tensor
-    ) -> Selection:
+        self, answer: Tensor, *, tool_places: Tensor, field_places: Tensor, mask: Tensor | None = None,
+        static_shapes: bool = False, **extra: Any,
+    ) -> Selection:  # fmt: skip
         places = answer[:, self.prefix_tokens :].float()
         logits, by_features = self.choice(places, tool_places, **extra)
         if "features" in extra:
             places = torch.cat((places, extra["features"].float()), -1)
         P, W = self.fields, self.words
         # What no row of the batch has need not be computed.
-        if tool_places.device.type == "cpu" and not self.static_shapes:
+        if tool_places.device.type == "cpu" and not static_shapes:
             P = max(1, int((field_places > 0).sum(1).max()))
             W = min(W, max(1, int(tool_places[:, 0].max()) - 1))
         known_words = torch.arange(self.words, device=places.device) < tool_places[:, :1] - 1
@@ -130,7 +128,7 @@ class Pointer(nn.Module):
                 for layer in (self.tool, self.tool_bias):
                     layer.weight.mul_(QUIET)
 
-    def forward(self, places: Tensor, tool_places: Tensor, **extra: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, places: Tensor, tool_places: Tensor, **extra: Any) -> tuple[Tensor, Tensor | None]:
         """Logits (B, T), and those by features alone where there are any."""
         tools = _at(places, tool_places)
         agreement = torch.einsum("bd,btd->bt", self.request(places[:, 0]), self.tool(tools))
@@ -150,7 +148,7 @@ class Classifier(nn.Module):
         self.known = Linear(config.hidden_size, config.known_tools + 1)
 
     def forward(
-        self, places: Tensor, tool_places: Tensor, *, tool_ids: Tensor, **extra: Tensor
+        self, places: Tensor, tool_places: Tensor, *, tool_ids: Tensor, **extra: Any
     ) -> tuple[Tensor, Tensor | None]:
         logits = self.known(places[:, 0]).gather(1, tool_ids.long())
         return logits.masked_fill(tool_ids == 0, UNREACHABLE), None
@@ -178,9 +176,7 @@ class Values(nn.Module):
                     weight[:, :places].mul_(QUIET)
             self.tag.bias.copy_(torch.tensor([OUTSIDE / STEEP, 0.0, 0.0]))
 
-    def forward(
-        self, places: Tensor, field_places: Tensor, known_words: Tensor, **extra: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, places: Tensor, field_places: Tensor, known_words: Tensor, **extra: Any) -> tuple[Tensor, Tensor]:
         """Logits of kinds (B, P, FIELD_KINDS) and tags (B, P, W, TAGS); ``known_words`` bool (B, W)."""
         W, real = known_words.shape[1], known_words[:, None, :, None]
         words = places[:, 1 : W + 1] * known_words[..., None]
@@ -199,7 +195,7 @@ def _over_words(conv: nn.Conv1d, x: Tensor) -> Tensor:
 
 
 def _meeting(
-    field_places: Tensor, words: int, *, stems: Tensor, field_tools: Tensor, shares: Tensor, **rest: Tensor
+    field_places: Tensor, words: int, *, stems: Tensor, field_tools: Tensor, shares: Tensor, **rest: Any
 ) -> Tensor:
     """(B, P, W, 3): is the word in the argument's name, in its description, how much of its clause is the tool's."""
     mine, theirs = stems[:, 1 : words + 1, :1], _at(stems, field_places)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +47,7 @@ class SlotHead(nn.Module):
         self.span = Linear(D, 2 * config.num_fields)
 
     def forward(
-        self, answer: Tensor, mask: Tensor | None = None, offered: Tensor | None = None, **extra: Tensor
+        self, answer: Tensor, mask: Tensor | None = None, offered: Tensor | None = None, **extra: Any
     ) -> SlotPrediction:
         first, places = answer[:, 0].float(), answer[:, self.prefix_tokens :].float()
         tool = self.tool(first)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -39,9 +39,6 @@ class TextHead(nn.Module):
     with features ``features`` (B, L, F); in one with stems what ``Meeting`` takes.
     """
 
-    static_shapes = False
-    """Set where no shape may depend on what a mask holds (``TRM.with_static_shapes``)."""
-
     def __init__(self, config: TRMConfig) -> None:
         super().__init__()
         D, A = config.hidden_size, config.action_dim
@@ -59,12 +56,12 @@ class TextHead(nn.Module):
     def forward(
         self, answer: Tensor, *, inputs: Tensor, mask: Tensor | None = None, weights: Tensor | None = None,
         last: bool = False, symbols: Tensor | None = None, sources: Tensor | None = None,
-        features: Tensor | None = None, **extra: Tensor,
+        features: Tensor | None = None, static_shapes: bool = False, **extra: Any,
     ) -> Next:  # fmt: skip
         """With ``last`` for the last place alone. On a CPU the places behind the longest row's and those without
         weight are left out: a vocabulary's worth of numbers each is most of the work."""
         places = answer[:, self.prefix_tokens :].float()
-        trims = answer.device.type == "cpu" and not self.static_shapes
+        trims = answer.device.type == "cpu" and not static_shapes
         if mask is not None and trims:
             places = places[:, : int(mask.sum(1).max())]
         B, L, D = places.shape
@@ -123,7 +120,7 @@ class Meeting(nn.Module):
 
     def forward(
         self, asking: Tensor, asked: Tensor, said: Tensor, free: Tensor, features: Tensor, *, stems: Tensor,
-        links: Tensor, calls: Tensor, **rest: Tensor,
+        links: Tensor, calls: Tensor, **rest: Any,
     ) -> Tensor:  # fmt: skip
         """asking (B, K, E) are the places ``asked`` (B, K); ``said`` and ``free`` (B, L) the symbols and sources."""
         (B, K), L = asked.shape, said.shape[1]

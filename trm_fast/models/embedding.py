@@ -1,0 +1,78 @@
+"""What goes in: tokens, values or bags of tokens, with positions, roles and features, and the puzzle rows in front."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trm_fast.models.config import TRMConfig
+from trm_fast.nn.layers import Embedding, Linear
+from trm_fast.nn.precision import CAST_AT_USE, Precision
+
+
+class InputEmbedding(nn.Module):
+    """Tokens (B, L), values (B, L, F) or bags of tokens (B, L, W), 0 for none, and the puzzle rows where there is a
+    prefix, as x (B, P + L, D) of variance 1.
+
+    ``extra`` are the examples' further arrays, for embeddings that add some of them.
+    """
+
+    def __init__(self, config: TRMConfig) -> None:
+        super().__init__()
+        D = config.hidden_size
+        self.prefix_tokens, self.hidden_size = config.prefix_tokens, D
+        self.tokens = None if config.inputs == "values" else Embedding(config.vocab_size, D)
+        self.bags = config.inputs == "bags"
+        self.features = Linear(config.features, D) if config.features else None
+        self.values = Linear(config.input_width, D) if config.inputs == "values" else None
+        self.positions = Embedding(config.total_tokens, D) if config.positions == "learned" else None
+        self.roles = Embedding(config.roles, D) if config.roles else None
+        self.rows = self.columns = None
+        if config.positions == "grid" and config.grid_shape is not None:
+            self.rows, self.columns = (Embedding(count, D) for count in config.grid_shape)
+
+    def forward(
+        self,
+        inputs: Tensor,
+        puzzle_rows: Tensor | None,
+        dtype: torch.dtype,
+        precision: Precision = CAST_AT_USE,
+        **extra: Tensor,
+    ) -> Tensor:
+        P, D = self.prefix_tokens, self.hidden_size
+        x = self._embedded(inputs, dtype, precision)
+        if self.roles is not None:
+            x = math.sqrt(0.5) * (x + F.embedding(extra["roles"], self.roles.weight.to(dtype)))
+        if self.features is not None:
+            x = math.sqrt(0.5) * (x + self.features(extra["features"].to(dtype), precision) / math.sqrt(D))
+        if P:
+            if puzzle_rows is None:
+                raise ValueError(f"this model has {P} prefix tokens: give puzzle_rows (B, puzzle_embedding_size)")
+            prefix = F.pad(puzzle_rows.to(dtype), (0, P * D - puzzle_rows.shape[-1]))
+            x = torch.cat((prefix.view(-1, P, D), x), dim=1)
+        position = self._position()
+        if position is not None:
+            x = math.sqrt(0.5) * (x + position.to(dtype))  # the sum of two has the variance of one
+        return math.sqrt(D) * x
+
+    def _embedded(self, inputs: Tensor, dtype: torch.dtype, precision: Precision) -> Tensor:
+        """(B, L, D), of variance 1/D like every row here: all are scaled up together."""
+        if self.tokens is not None and self.bags:
+            counts = (inputs != 0).sum(-1, keepdim=True)
+            sums = F.embedding_bag(inputs.flatten(0, 1), self.tokens.weight, mode="sum", padding_idx=0)
+            return (sums.view(*inputs.shape[:2], -1) * counts.clamp_min(1).rsqrt()).to(dtype)
+        if self.tokens is not None:
+            return F.embedding(inputs, self.tokens.weight.to(dtype))
+        assert self.values is not None
+        return self.values(inputs.to(dtype), precision) / math.sqrt(self.hidden_size)
+
+    def _position(self) -> Tensor | None:
+        if self.positions is not None:
+            return self.positions.weight
+        if self.rows is None or self.columns is None:
+            return None
+        grid = (self.rows.weight[:, None] + self.columns.weight[None]) * math.sqrt(0.5)
+        return F.pad(grid.flatten(0, 1), (0, 0, self.prefix_tokens, 0))  # the prefix is not on the grid

@@ -1,0 +1,195 @@
+"""The recursion that applies a network again and again, by the fused op where that does the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from trm_fast import ops
+from trm_fast.nn.block import Network, Port
+from trm_fast.nn.precision import CAST_AT_USE, Precision
+from trm_fast.ops import packed
+
+
+class State(NamedTuple):
+    """What recursion carries: the answer ``y`` and the latent ``z``, each (B, L, D) or of a width of its own; y is
+    None in single state."""
+
+    y: Tensor | None
+    z: Tensor
+
+    @property
+    def answer(self) -> Tensor:
+        """What is read in the end."""
+        return self.z if self.y is None else self.y
+
+    def detach(self) -> State:
+        return State(None if self.y is None else self.y.detach(), self.z.detach())
+
+    def positions(self, count: int) -> State:
+        """The first ``count`` positions."""
+        return State(None if self.y is None else self.y[:, :count], self.z[:, :count])
+
+    def extended(self, whole: State) -> State:
+        """With the further positions of ``whole``, of which this state is the beginning."""
+        count = self.z.shape[1]
+        if count == whole.z.shape[1]:
+            return self
+        y = None if self.y is None or whole.y is None else torch.cat((self.y, whole.y[:, count:]), 1)
+        return State(y, torch.cat((self.z, whole.z[:, count:]), 1))
+
+    def rows(self, index: Tensor | slice) -> State:
+        """The state of some rows of the batch."""
+        return State(None if self.y is None else self.y[index], self.z[index])
+
+
+class Fusion(Enum):
+    """How ``ops.latent_recursion`` stands for a network's modules."""
+
+    NONE = "not at all"
+    PLAIN = "with the weights in the states' dtype"
+    PACKED = "with the weights packed for its kernels"
+
+
+def fusion(net: Network, z: Tensor, masked: bool = False) -> Fusion:
+    """What ``ops.latent_recursion`` has a kernel for, at states like ``z`` with or without padding, with or without
+    gradient as it is now."""
+    config, op = net.config, "latent_recursion"
+    if config.norm_position == "pre" or (config.dropout and net.training):
+        return Fusion.NONE
+    if not ops.backend.has_kernel(op, z, masked or config.causal):
+        return Fusion.NONE
+    if ops.backend.select(op, z) != "cuda":
+        return Fusion.PLAIN
+    if packed.unfit(z, net.weights(), heads=not net.over_tokens) is None:
+        return Fusion.PACKED
+    return Fusion.NONE if ops.backend.spare(op, z) == "reference" else Fusion.PLAIN
+
+
+class Recursion:
+    """Cycles of a network on states like ``z``, float or lower, with ``mask`` bool (B, L) or None.
+
+    How they are computed is decided here, once, for gradients as they are on or off now.
+    """
+
+    def __init__(
+        self, net: Network, z: Tensor, mask: Tensor | None, latent_steps: int, precision: Precision = CAST_AT_USE
+    ) -> None:
+        self.net, self.z, self.mask, self.latent_steps = net, z, mask, latent_steps
+        self.fusion, self.precision = Fusion.NONE, precision
+        if precision.fuses_channels:
+            self.fusion = fusion(net, z, mask is not None)
+            if self.fusion is not Fusion.PACKED:
+                self.precision = precision.cast_scope(net.weights(), z.dtype)
+        if self.fusion is not Fusion.NONE:
+            self._options = net.op_options(z.shape[1])
+
+    def without_gradient(self, precision: Precision | None = None) -> Recursion:
+        """The same for cycles without gradient, where further kernels may do; in another precision, if one is given."""
+        with torch.no_grad():
+            return Recursion(self.net, self.z, self.mask, self.latent_steps, precision or self.precision)
+
+    def run(self, state: State, x: Tensor, count: int = 1) -> State:
+        """``count`` cycles in a row; x (B, L, D) is the embedded question. One call where the network is fused."""
+        if not count or self.fusion is Fusion.NONE or self.net.latent is not None:
+            for _ in range(count):
+                state = self._cycle(self.apply, state, x)
+            return state
+        weights, ready = self._operands(x.dtype)
+        y, z = ops.latent_recursion(
+            *state, x, weights, self.latent_steps, inject_last=self.net.config.inject_last, cycles=count, packed=ready,
+            mask=self.mask, **self._options,
+        )  # fmt: skip
+        return State(y, z)
+
+    def run_recomputed(self, state: State, x: Tensor) -> State:
+        """One cycle that keeps the inputs of its applications alone, which are computed once more in the backward."""
+        weights, first = list(self.net.parameters()), self.without_gradient()
+
+        def applied(h: Tensor) -> Tensor:
+            result: Tensor = Recomputed.apply(first, self, h, *weights)
+            return result
+
+        return self._cycle(applied, state, x)
+
+    def apply(self, h: Tensor) -> Tensor:
+        """``net(h)``, by the fused op where there is one."""
+        if self.fusion is Fusion.NONE:
+            result: Tensor = self.net(h, self.mask, self.precision)
+            return result
+        # The last application of a single state, without anything injected.
+        weights, ready = self._operands(h.dtype)
+        return ops.latent_recursion(
+            None, h, h.detach(), weights, 0, inject_last=False, packed=ready, mask=self.mask, **self._options
+        )[1]
+
+    def _operands(self, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor] | None]:
+        """The weights as the op takes them, and packed ones where it reads those and they are there."""
+        weights = self.net.weights()
+        if self.fusion is Fusion.PACKED:
+            return weights, self.precision.packed
+        return [self.precision.cached_cast(weight, dtype) for weight in weights], None
+
+    def _cycle(self, apply: Callable[[Tensor], Tensor], state: State, x: Tensor) -> State:
+        return cycle(apply, self.net, state, x, self.latent_steps, self.precision)
+
+
+def cycle(
+    apply: Callable[[Tensor], Tensor], net: Network, state: State, x: Tensor, latent_steps: int, precision: Precision
+) -> State:
+    """One cycle (paper, figure 3): n times z = net(z + y + x), then y = net(y + z), where ``apply`` is net.
+
+    In single state n times z = net(z + x) and once more, with x or without (``inject_last``). States of their own
+    widths enter and leave the network through ports.
+    """
+    latent, answer = net.latent, net.answer
+    y = None if state.y is None else _read(answer, state.y, precision)
+    z, injection = state.z, x if y is None else y + x
+    for _ in range(latent_steps):
+        z = _write(latent, apply(_read(latent, z, precision) + injection), precision)
+    h = _read(latent, z, precision)
+    if y is None:
+        return State(None, _write(latent, apply(h + x if net.config.inject_last else h), precision))
+    return State(_write(answer, apply(y + h), precision), z)
+
+
+def read_answer(net: Network, state: State, precision: Precision = CAST_AT_USE) -> Tensor:
+    """What heads read of a state, (B, L, D)."""
+    return _read(net.latent if state.y is None else net.answer, state.answer, precision)
+
+
+def _read(port: Port | None, state: Tensor, precision: Precision) -> Tensor:
+    return state if port is None else port.read(state, precision)
+
+
+def _write(port: Port | None, h: Tensor, precision: Precision) -> Tensor:
+    return h if port is None else port.write(h, precision)
+
+
+class Recomputed(torch.autograd.Function):
+    """An application of a network that keeps its input alone, and is computed once more in the backward.
+
+    Unlike ``torch.utils.checkpoint`` it neither looks at the random state nor packs closures, so it can be captured.
+    The network must not draw random numbers.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, first: Recursion, again: Recursion, h: Tensor, *weights: Tensor) -> Tensor:
+        ctx.again = again
+        ctx.save_for_backward(h, *weights)
+        with torch.no_grad():
+            return first.apply(h)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        h, *weights = ctx.saved_tensors
+        with torch.enable_grad():
+            h = h.detach().requires_grad_()
+            y = ctx.again.apply(h)
+        return None, None, *torch.autograd.grad(y, (h, *weights), dy, allow_unused=True)
