@@ -14,7 +14,7 @@ from trm_fast.api import TRM
 from trm_fast.errors import UserError
 from trm_fast.interchange import locate
 from trm_fast.interchange.onnx import export_solve, export_step
-from trm_fast.models import TRMConfig
+from trm_fast.models import ForwardOptions, TRMConfig
 from trm_fast.nn import State
 
 pytest.importorskip("onnx", reason="needs the extra onnx")
@@ -28,7 +28,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mixer": {},
     "rope": {"mixing": "attention", "positions": "rope"},
     "single": {"state": "single"},
-    "pre-layer": {"norm": "layer", "norm_position": "pre", "positions": "learned"},
+    "pre": {"norm_position": "pre", "positions": "learned"},
     "prefix": {"prefix_tokens": 2, "puzzle_embedding_size": 12, "num_puzzles": 3},
     "values": {"inputs": "values", "outputs": "values", "input_width": 2, "output_width": 3},
     "causal": {"mixing": "attention", "causal": True},
@@ -89,8 +89,8 @@ def test_a_step_is_the_model_s(variant: str, masked: bool, tmp_path: Path) -> No
             exact = oracle(model)
             ids = exact.puzzle_rows(given.get("puzzle_ids"), count)
             exact_state = State(*map(widened, state))
-            exact.static_shapes = True  # what padding holds is compared, too
-            want = exact(widened(given["inputs"]), exact_state, ids, given.get("mask"))
+            options = ForwardOptions(static_shapes=True)  # what padding holds is compared, too
+            want = exact(widened(given["inputs"]), exact_state, ids, given.get("mask"), options=options)
         fed = {**given, "z": state.z} | ({} if state.y is None else {"y": state.y})
         names = [o.name for o in run.get_outputs()]
         got = dict(zip(names, run.run(None, {k: v.numpy() for k, v in fed.items()}), strict=True))

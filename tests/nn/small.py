@@ -32,8 +32,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "rope": {"mixing": "attention", "positions": "rope", "num_heads": 4},
     "causal": {"mixing": "attention", "causal": True, "positions": "learned"},
     "pre": {"norm_position": "pre"},
-    "layer": {"norm": "layer"},
-    "pre-layer-attention": {"norm_position": "pre", "norm": "layer", "mixing": "attention"},
+    "pre-attention": {"norm_position": "pre", "mixing": "attention"},
     "grid": {"positions": "grid", "grid_shape": (2, 3)},
     "single": {"state": "single"},
     "single-published": {"state": "single", "inject_last": False, "mixing": "attention"},
@@ -86,7 +85,8 @@ def kernels_agree(net: TRM, loss: Callable[[], Tensor]) -> None:
             total = loss()
             total.backward()
         results.append({"loss": total.detach()} | {n: p.grad for n, p in net.named_parameters() if p.grad is not None})
-    assert set(layers) == ({"reference"} if net.net.plain else {"cpp", "reference"})
+    fused = net.config.norm_position == "post"
+    assert set(layers) == ({"reference"} if fused else {"cpp", "reference"})
     assert results[0].keys() == results[1].keys()
     for name, found in results[0].items():
         torch.testing.assert_close(

@@ -9,7 +9,7 @@ import torch
 
 from trm_fast.api import TRM
 from trm_fast.errors import UserError
-from trm_fast.models import TRMConfig
+from trm_fast.models import ForwardOptions, TRMConfig
 from trm_fast.nn import fp8
 from trm_fast.training import Trainer
 
@@ -39,7 +39,7 @@ def test_rounding_keeps_three_bits_of_mantissa(scale: float) -> None:
 def test_a_product_is_that_of_the_rounded_factors() -> None:
     torch.manual_seed(0)
     x, w = torch.randn(2, 5, 32), torch.randn(48, 32)
-    made = fp8.Products("fp8-emulated")
+    made = fp8.Fp8Precision("fp8-emulated")
     got = made.linear(x, w)
     (a, s), (b, t) = fp8.quantized(x), fp8.quantized(w)
     want = (a.double() * s.double()) @ (b.double() * t.double()).T
@@ -55,28 +55,26 @@ def test_only_cycles_without_gradient_are_rounded(mixing: str) -> None:
     for T, differs in ((1, False), (3, True)):
         model = make(T, mixing=mixing)
         exact = model(inputs, model.initial_state(4)).logits
-        model.no_grad_products = "fp8-emulated"
-        rounded = model(inputs, model.initial_state(4)).logits
+        options = ForwardOptions(no_grad_products="fp8-emulated")
+        rounded = model(inputs, model.initial_state(4), options=options).logits
         assert torch.equal(exact, rounded) != differs
         with torch.no_grad():  # inference has no cycle with gradient, and is exact
-            asked = model(inputs, model.initial_state(4)).logits
-            model.no_grad_products = None
+            asked = model(inputs, model.initial_state(4), options=options).logits
             assert torch.equal(asked, model(inputs, model.initial_state(4)).logits)
-    assert fp8.active is None
 
 
 @pytest.mark.gpu
 def test_the_device_multiplies_as_the_emulation_says() -> None:
-    if not torch.cuda.is_available() or fp8.unsupported(torch.device("cuda")):
+    if not torch.cuda.is_available() or fp8.unsupported_reason(torch.device("cuda")):
         pytest.skip("needs a GPU with FP8 products")
     torch.manual_seed(0)
     x, w = torch.randn(3, 7, 512, device="cuda").bfloat16(), torch.randn(1536, 512, device="cuda")
-    want, got = (fp8.Products(mode).linear(x, w).float() for mode in ("fp8-emulated", "fp8"))
+    want, got = (fp8.Fp8Precision(mode).linear(x, w).float() for mode in ("fp8-emulated", "fp8"))
     assert float((got - want).norm() / want.norm()) < 4e-3
 
 
 def test_fp8_by_name_needs_a_device_that_has_it(tmp_path: Path) -> None:
-    assert "CUDA" in str(fp8.unsupported(torch.device("cpu")))
+    assert "CUDA" in str(fp8.unsupported_reason(torch.device("cpu")))
     with pytest.raises(UserError, match="no_grad_dtype = fp8: FP8 products need a CUDA device, not cpu"):
         Trainer(run_config(no_grad_dtype="fp8"), tmp_path / "run")
 

@@ -12,6 +12,7 @@ from trm_fast.api import TRM
 from trm_fast.labels import IGNORE
 from trm_fast.models import TRMConfig
 from trm_fast.models.heads.selection import ARGUMENTS, RUN_KINDS, SCALE, Selection, _run_cost, _tags
+from trm_fast.nn.precision import CAST_AT_USE
 
 from .small import kernels_agree
 
@@ -178,7 +179,7 @@ def test_a_bag_is_the_sum_of_its_tokens_in_any_order() -> None:
     net = model()
     weight = net.embedding.tokens.weight
     bag = torch.tensor([[[3, 5, 0, 0]], [[0, 5, 3, 0]]]).expand(2, L, 4)
-    made = net.embedding._places(bag, torch.float32)
+    made = net.embedding._embedded(bag, torch.float32, CAST_AT_USE)
     torch.testing.assert_close(made[0], made[1])
     torch.testing.assert_close(made[0, 0], (weight[3] + weight[5]) / math.sqrt(2))
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from trm_fast import ops
+from trm_fast.nn.recursion import Fusion, fusion
 from trm_fast.ops import backend, self_check, winners
 
 from .small import model, tokens
@@ -50,10 +51,9 @@ def test_a_network_that_the_winner_does_not_take(fused: list[str], changes: dict
         return [out.q, *torch.autograd.grad(made.loss(out, inputs).total, list(made.net.parameters()))]
 
     without = run()
-    assert not made.net.fused(state.z, None)
+    assert fusion(made.net, state.z) is Fusion.NONE
     backend._spare[FLOAT] = "cpp"
-    assert made.net.fused(state.z, None)
-    assert not made.net.packs(state.z)
+    assert fusion(made.net, state.z) is Fusion.PLAIN
     fused.clear()
     for got, want in zip(run(), without, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)

@@ -251,7 +251,7 @@ def test_the_halting_logit_of_a_causal_model_reads_the_last_token() -> None:
     ids = torch.randint(1, V, (1, L))
     mask = torch.arange(L) < 8
     with torch.no_grad():
-        alone = net(ids[:, :8], net.initial_state(1).places(8)).q
+        alone = net(ids[:, :8], net.initial_state(1).positions(8)).q
         padded = net(ids, net.initial_state(1), mask=mask[None]).q
     torch.testing.assert_close(alone, padded, atol=1e-5, rtol=1e-4)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from trm_fast import ops
 from trm_fast.api import TRM
-from trm_fast.nn import copies
+from trm_fast.nn.precision import Precision
 from trm_fast.ops import backend, packed, reference
 from trm_fast.training import Trainer, TrainStep
 
@@ -27,7 +26,7 @@ NAMES = ["parts", "single", "clipped adamw", "attention", "puzzles", "dropout", 
 def check(step: TrainStep) -> None:
     """The copies are what rounding and packing the weights anew gives."""
     assert step.copies.made
-    for key, fresh in step.copies._anew().items():
+    for key, fresh in step.copies._rounded().items():
         assert torch.equal(step.copies.made[key], fresh)
 
 
@@ -37,9 +36,7 @@ def test_a_step_with_copies_is_a_step_that_rounds_each_time(name: str, monkeypat
     with ops.use_backend("reference"):
         kept = make(model, training | LOW, parts)
         want = run(kept)
-        monkeypatch.setattr(copies.Copies, "used", lambda self: nullcontext())
-        monkeypatch.setattr("trm_fast.models.trm.once", lambda *_: nullcontext())
-        monkeypatch.setattr("trm_fast.nn.block.once", lambda *_: nullcontext())
+        monkeypatch.setattr(Precision, "cached_cast", lambda self, weight, dtype: weight.to(dtype))
         assert same(run(make(model, training | LOW, parts)), want)
     check(kept)
 
@@ -102,7 +99,7 @@ def test_a_resumed_run_and_its_evaluation(tmp_path: Path) -> None:
     fresh = TRM(config.model, torch.bfloat16)
     fresh.load_state_dict({name: tensor.clone() for name, tensor in resumed._averaged_tensors().items()})
     inputs = torch.from_numpy(resumed.dataset.test.inputs)
-    with resumed.step_function.copies.used(), torch.no_grad():
+    with torch.no_grad():
         got, want = (m(inputs, m.initial_state(len(inputs))).logits for m in (resumed.averaged_model(), fresh.eval()))
     assert torch.equal(got, want)
 
@@ -113,17 +110,17 @@ def test_a_forward_makes_its_own_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model, rows = step.model, rows_of(make_examples(3))
     made = []
 
-    class Counted(dict[int, Tensor]):
-        def update(self, found: Any, **_: Any) -> None:  # type: ignore[override]
-            made.extend(found)
-            super().update(found)
+    init = Precision.__init__
 
-    monkeypatch.setattr(copies, "_plain", Counted())
+    def counted(self: Precision, copies: Any = None, packed: Any = None) -> None:
+        made.extend(copies or ())
+        init(self, copies, packed)
+
+    monkeypatch.setattr(Precision, "__init__", counted)
     with ops.use_backend("reference"):
         out = model(rows["inputs"], model.initial_state(3))
         model.loss(out, rows["labels"]).total.backward()
     assert sorted(made) == sorted(id(w) for w in model.net.weights())
-    assert not copies._plain
     assert all(w.grad is not None and w.grad.dtype == torch.float32 for w in model.net.weights())
 
 
@@ -181,7 +178,6 @@ def test_without_a_training_step_the_kernels_pack(packing: list[Any]) -> None:
     with torch.no_grad():
         model(rows["inputs"], model.initial_state(3))
     assert packing
-    assert not copies._packed
 
 
 def test_what_the_packing_kernels_cannot_take_is_computed_by_parts(packing: list[Any]) -> None:

@@ -64,7 +64,7 @@ def test_a_change_of_depth_is_captured_anew(name: str) -> None:
         whole, host, states = step.model.config, Host(step), []
         for changes in ({"T_cycles": 1, "n_latent_steps": 1, "max_supervision_steps": 2}, {}):
             before = [t.clone() for t in step.tensors()]
-            step.set_depth(whole.model_copy(update=changes))
+            step.set_depth(whole.model_copy(update=changes).depth)
             assert same([before], [step.tensors()]), "a capture leaves no trace"
             for _ in range(3):
                 host()
@@ -78,8 +78,7 @@ class Depths(Trainer):
 
     def _one_step(self) -> None:
         super()._one_step()
-        c = self.model.config
-        self.__dict__.setdefault("seen", []).append((c.T_cycles, c.n_latent_steps, c.max_supervision_steps))
+        self.__dict__.setdefault("seen", []).append(self.step_function.depth)
 
 
 @pytest.mark.parametrize("stop", [5, 9, 13, 20])
@@ -89,7 +88,7 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(stop: int, tmp_path: Path
     assert straight.__dict__["seen"] == [(1, 1, 2)] * 9 + [(2, 2, 4)] * 8 + [(3, 2, 4)] * 7
     Trainer(config(steps=stop, schedule_steps=24), tmp_path / "stopped").train()
     resumed = Depths.resume(tmp_path / "stopped", config=config(steps=24, schedule_steps=24))
-    assert resumed.model.config == resumed.config.model_at(stop + 1)
+    assert resumed.step_function.depth == resumed.config.model_at(stop + 1).depth
     resumed.train()
     assert same([straight.step_function.tensors()], [resumed.step_function.tensors()])  # type: ignore[attr-defined]
     losses = [

@@ -81,7 +81,7 @@ class ChannelMLP(nn.Module):
         """Whether the op must know of a mask, ``mask`` or the causal one."""
         return False
 
-    def forward(self, x: Tensor, mask: Tensor | None, precision: Precision) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, precision: Precision = CAST_AT_USE) -> Tensor:
         return self.down(ops.swiglu(self.gate_up(x, precision)), precision)
 
     def fused(self, h: Tensor, mask: Tensor | None, eps: float, precision: Precision) -> Tensor:
@@ -112,7 +112,7 @@ class TokenMixer(nn.Module):
     def masked(self, mask: Tensor | None) -> bool:
         return False  # padding in its input is zero already
 
-    def forward(self, x: Tensor, mask: Tensor | None, precision: Precision) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, precision: Precision = CAST_AT_USE) -> Tensor:
         if mask is not None:
             x = x * mask.unsqueeze(-1)
         return self.down.over_tokens(ops.swiglu(self.gate_up.over_tokens(x, precision), dim=1), precision)
@@ -143,7 +143,7 @@ class Attention(nn.Module):
     def masked(self, mask: Tensor | None) -> bool:
         return mask is not None or self.causal
 
-    def forward(self, x: Tensor, mask: Tensor | None, precision: Precision) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, precision: Precision = CAST_AT_USE) -> Tensor:
         B, L, D = x.shape
         q, k, v = self.qkv(x, precision).view(B, L, 3, self.heads, D // self.heads).unbind(2)
         if self.rotary is not None:

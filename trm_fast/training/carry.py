@@ -7,6 +7,7 @@ from torch import Tensor
 
 from trm_fast.models import ForwardOptions, Loss, Output, TRMModel
 from trm_fast.models.halting import halting_rule
+from trm_fast.models.trm import DEFAULT_OPTIONS
 from trm_fast.nn import State
 from trm_fast.tasks.base import Examples
 from trm_fast.training.halting import halts
@@ -39,7 +40,7 @@ class Carry:
         self.steps.masked_fill_(self.halted, 0)
 
     def supervise(
-        self, model: TRMModel, rows: slice, options: ForwardOptions, *, arguments: bool = True
+        self, model: TRMModel, rows: slice, options: ForwardOptions = DEFAULT_OPTIONS, *, arguments: bool = True
     ) -> tuple[Output, Loss, Tensor | None]:
         """One supervision step of some slots: forward and loss; the new state is kept.
 

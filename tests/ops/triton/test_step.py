@@ -12,6 +12,7 @@ from torch import Tensor
 from trm_fast import ops
 from trm_fast.api import TRM
 from trm_fast.models import TRMConfig
+from trm_fast.nn.recursion import Fusion, fusion
 from trm_fast.tasks.base import Examples
 from trm_fast.training import TrainingConfig, TrainStep
 from trm_fast.training.optimizers import AdamATan2
@@ -87,10 +88,10 @@ def test_solving_with_padding(triton, device, kind):
 
 def test_what_is_fused(triton, device):
     """The layers' kernels are taken where a model has the form they are for, with padding, too."""
-    mask = torch.ones(1, 6, dtype=torch.bool, device=device)
     for kind, fused in (("attention", True), ("causal", True), ("pre", False)):
         made = model(kind, device)
         state = made.initial_state(1).z
-        assert made.net.fused(state, None) == made.net.fused(state, mask) == fused
-        assert made.net.fused(state.half(), None) == fused
-        assert not made.net.fused(state.double(), None)
+        form = Fusion.PLAIN if fused else Fusion.NONE
+        assert fusion(made.net, state) == fusion(made.net, state, masked=True) == form
+        assert fusion(made.net, state.half()) == form
+        assert fusion(made.net, state.double()) is Fusion.NONE
