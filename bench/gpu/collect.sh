@@ -14,7 +14,7 @@ for number in 2_17 2_27 2_28 2_34; do platforms+=(--platform "manylinux_${number
 # With what they need themselves: none of that is large.
 python3 -m pip download --quiet --only-binary=:all: --python-version "$version" --implementation cp \
     "${platforms[@]}" --platform manylinux2014_x86_64 -d "$folder" \
-    numpy psutil pydantic pytest pyyaml rich safetensors typer typing-extensions
+    numpy psutil pydantic pytest rich ruamel.yaml safetensors typer typing-extensions
 git describe --always --dirty >"$folder/COMMIT" 2>/dev/null || rm -f "$folder/COMMIT"
 du -sh "$folder"
 ls trm_fast/_C*.so >/dev/null 2>&1 || echo "no kernels yet: python setup.py build_ext --inplace"

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 from torch import Tensor
 
 from trm_fast.api import TRM
@@ -32,8 +33,8 @@ EXPANSION, MULTIPLE = 4.0, 256
 def read_arch(path: Path) -> dict[str, Any]:
     """The keys of a published ``arch`` YAML, or of the ``arch`` section of an ``all_config.yaml``."""
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        found = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
         raise UserError(f"{path} can't be read: {' '.join(str(error).split())}", wrong_use=True) from None
     arch = found.get("arch", found) if isinstance(found, dict) else None
     if not isinstance(arch, dict) or "H_cycles" not in arch:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from trm_fast.errors import UserError
 from trm_fast.models import TRMConfig
@@ -88,32 +88,10 @@ def make_config(sections: Mapping[str, Any], where: str) -> RunConfig:
     return validated(RunConfig, parts, "", where)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads ``1e-4`` as text and lets a key stand twice; neither is what a person means."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
-                continue  # the base class refuses the first and merges the second
-            key = self.construct_object(key_node, deep=deep)
-            if key in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.[\d_]+)([eE][-+]?\d+)$"),
-    list("-+0123456789."),
-)
-
-
 def _parse_yaml(text: str, where: str) -> dict[str, Any]:
     try:
-        sections = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+        sections = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise UserError(
@@ -126,6 +104,6 @@ def _parse_yaml(text: str, where: str) -> dict[str, Any]:
 
 def _parse_value(text: str, setting: str) -> Any:
     try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError:
         raise UserError(f"--set {setting}: {text!r} is not a YAML value", wrong_use=True) from None
