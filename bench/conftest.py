@@ -13,16 +13,17 @@ import pytest
 import torch
 
 from trm_fast import ops
-from trm_fast.ops import backend, reference
+from trm_fast.ops import reference
+from trm_fast.ops._core import registry
 
-OPS = [name for name in ops.__all__ if hasattr(reference, name) and name in backend.KERNELS]
+OPS = list(registry.OPS)
 
 
 @pytest.fixture(params=["reference", "compiled", "cpp"])
 def impl(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The reference, the same through ``torch.compile``, and the C++ kernels."""
-    if request.param == "cpp" and backend.EXTENSION_MISSING:
-        pytest.skip(backend.EXTENSION_MISSING)
+    if request.param == "cpp" and registry.EXTENSION_MISSING:
+        pytest.skip(registry.EXTENSION_MISSING)
     if request.param == "compiled":
         torch.compiler.reset()
         for name in OPS:

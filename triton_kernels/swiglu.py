@@ -8,18 +8,18 @@ the tensor cores wait for.
 from __future__ import annotations
 
 import math
+import os
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from trm_fast.ops.backend import INTERPRETED
 from trm_fast.triton_kernels import configs
 from trm_fast.triton_kernels.keys import settle
 
 TURNS = tl.constexpr(8)  # columns of an accumulator that a thread has two of, before it has the next two
-INSTRUCTIONS = tl.constexpr(not INTERPRETED)  # the interpreter has none of a card's own
+INSTRUCTIONS = tl.constexpr(os.environ.get("TRITON_INTERPRET") != "1")  # the interpreter has none of a card's own
 
 
 @triton.jit

@@ -21,7 +21,7 @@ from plan import FULL, TINY
 from run import DEVICE_LOST
 
 from trm_fast.inference.capture import runner_for
-from trm_fast.ops import backend, self_check
+from trm_fast.ops._core import registry, selection, validation
 
 DTYPES = (torch.bfloat16, torch.float32)  # what the parts run
 
@@ -125,20 +125,20 @@ def kernels(device: str) -> list[tuple[str, str]]:
     """(op, backend) of every kernel for such a device."""
     return [
         (op, name)
-        for op, rows in backend.KERNELS.items()
-        for name in rows
+        for op, stated in registry.OPS.items()
+        for name in stated.kernels
         if any(available(op, name, device, dtype) for dtype in DTYPES)
     ]
 
 
 def available(op: str, name: str, device: str, dtype: torch.dtype) -> bool:
-    return backend.unavailable(op, name, torch.device(device).type, dtype) is None
+    return selection.unavailable(op, name, torch.device(device).type, dtype) is None
 
 
 def verdict(op: str, name: str, device: str, dtype: torch.dtype) -> str | None:
     """What is wrong with a kernel beside its reference, or None; kept, so that no later process checks it again."""
-    kind = torch.device(device).type
-    return None if self_check.passed(op, name, dtype, kind) else self_check.failure(op, name, dtype, kind)
+    found = validation.verdict(op, name, dtype, torch.device(device).type)
+    return None if found == validation.PASSED else found
 
 
 def interleaved(

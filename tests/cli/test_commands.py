@@ -84,12 +84,12 @@ def test_only_a_gpu_without_measured_kernels_is_pointed_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from trm_fast.cli.train import _announce
-    from trm_fast.ops import winners
+    from trm_fast.ops._core import dispatch
     from trm_fast.training import make_config, read_preset
 
     monkeypatch.setattr("torch.cuda.get_device_name", {"cuda:1": "A card"}.__getitem__)
     for device, known, told in (("cuda:1", False, True), ("cuda:1", True, False), ("mps", False, False)):
-        monkeypatch.setattr(winners, "known", lambda kind, known=known: known)
+        monkeypatch.setattr(dispatch, "timings", lambda kind, known=known: {"mlp/bfloat16": {}} if known else {})
         _announce(make_config(read_preset("sudoku-4x4"), "sudoku-4x4"), device, "sudoku-4x4")
         said = capsys.readouterr().err
         assert ("info --measure" in said and "A card" in said) is told, (device, known, said)
@@ -99,12 +99,12 @@ def test_a_gpu_becomes_the_current_one_and_is_announced_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     from trm_fast.cli.console import pick_device
-    from trm_fast.ops import self_check
+    from trm_fast.ops._core import validation
 
     made: list[str] = []
     current: list[str] = []
     cache = tmp_path / "card.json"
-    monkeypatch.setattr(self_check, "cache_file", lambda device: cache)
+    monkeypatch.setattr(validation, "cache_folder", lambda device: cache)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "A card")
     monkeypatch.setattr("torch.cuda.set_device", lambda device: current.append(str(device)))

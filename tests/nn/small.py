@@ -12,6 +12,7 @@ from torch import Tensor
 from trm_fast import ops
 from trm_fast.api import TRM
 from trm_fast.models import TRMConfig
+from trm_fast.ops._core import dispatch, registry
 
 TINY: dict[str, Any] = {
     "vocab_size": 6,
@@ -75,10 +76,10 @@ def tokens(rows: int, seed: int = 0) -> Tensor:
 
 def kernels_agree(net: TRM, loss: Callable[[], Tensor]) -> None:
     """The fused recursion is taken where the model has one, and gives the loss and gradients of plain PyTorch."""
-    if ops.backend.EXTENSION_MISSING:
-        pytest.skip(ops.backend.EXTENSION_MISSING)
+    if registry.EXTENSION_MISSING:
+        pytest.skip(registry.EXTENSION_MISSING)
     results, layers = [], []
-    net.net.register_forward_hook(lambda *_: layers.append(ops.backend.select("latent_recursion", net.z_init)))
+    net.net.register_forward_hook(lambda *_: layers.append(dispatch.select("latent_recursion", net.z_init)))
     for name in ("auto", "reference"):
         net.zero_grad()
         with ops.use_backend(name):

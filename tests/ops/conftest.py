@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from trm_fast import ops
-from trm_fast.ops import backend, reference, self_check
+from trm_fast.ops import reference
+from trm_fast.ops._core import registry, validation
 
 from .cuda_launchers import Launchers, compile_kernels
 
@@ -21,8 +22,8 @@ ISAS = ("portable", "avx2", "avx512", "avx512bf16")
 
 @pytest.fixture
 def native() -> Any:
-    if backend.EXTENSION_MISSING:
-        pytest.skip(backend.EXTENSION_MISSING)
+    if registry.EXTENSION_MISSING:
+        pytest.skip(registry.EXTENSION_MISSING)
     return importlib.import_module("trm_fast._C")
 
 
@@ -68,7 +69,7 @@ def _is_float(value: Any) -> bool:
 
 def error_bound(kernel: Tensor, plain: Tensor, truth: Tensor, factor: float, scale: Tensor) -> None:
     """The policy that kernels are held to where they run, too."""
-    assert self_check.disagreement(kernel, plain, truth, factor, scale) is None
+    assert validation.disagreement(kernel, plain, truth, factor, scale) is None
 
 
 @pytest.fixture

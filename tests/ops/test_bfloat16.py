@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from trm_fast import ops
-from trm_fast.ops import backend, reference
+from trm_fast.ops import reference
+from trm_fast.ops._core import dispatch, selection
 
 FUSED = {"mlp", "token_mixer", "attention", "latent_step", "latent_recursion"}
 # B, L, D, inner, heads (0: token mixer): odd depths, several groups, more channels than a pass of the mlp takes.
@@ -15,7 +16,7 @@ SHAPES = [(2, 97, 72, 24, 0), (3, 7, 20, 12, 0), (40, 16, 64, 33, 0), (3, 81, 24
 
 @pytest.fixture
 def bfloat16(native):
-    if native.cpu_path() != backend.BFLOAT16_PATH:
+    if native.cpu_path() != selection.BFLOAT16_PATH:
         pytest.skip(f"this CPU has no products of bfloat16: its kernels run as {native.cpu_path()}")
     with ops.use_backend("cpp"), torch.no_grad():
         yield
@@ -120,17 +121,17 @@ def test_gradients_take_the_reference(bfloat16, random):
         with pytest.raises(ops.BackendUnavailable, match="its bfloat16 has no gradient"):
             ops.mlp(h, gate_up.requires_grad_(), down)
         with ops.use_backend("auto"):
-            assert backend.select("mlp", h, gate_up, down) == "reference"
-            assert backend.select("mlp", h) == "cpp"
+            assert dispatch.select("mlp", h, gate_up, down) == "reference"
+            assert dispatch.select("mlp", h) == "cpp"
             assert torch.equal(ops.mlp(h, gate_up, down), reference.mlp(h, gate_up, down))
-            assert not backend.has_kernel("latent_recursion", h)
+            assert not dispatch.has_kernel("latent_recursion", h)
 
 
 def test_the_table_shows_it_only_where_it_is_on(native):
     rows = {r.op: r for r in ops.table(["cpu"], [torch.bfloat16]) if r.op in FUSED}
     assert rows.keys() == FUSED
     for row in rows.values():
-        assert (row.backend == "cpp") == (native.cpu_path() == backend.BFLOAT16_PATH)
+        assert (row.backend == "cpp") == (native.cpu_path() == selection.BFLOAT16_PATH)
 
 
 def test_a_lesser_path_refuses_it(bfloat16, native, random):
@@ -140,6 +141,6 @@ def test_a_lesser_path_refuses_it(bfloat16, native, random):
     try:
         with pytest.raises(RuntimeError, match="bfloat16 needs avx512_bf16, and the kernels run as avx512"):
             torch.ops.trm_fast.mlp_fwd.default(h, *weights, 1e-5, False)
-        assert "needs a CPU with avx512_bf16" in str(backend.unavailable("mlp", "cpp", "cpu", torch.bfloat16))
+        assert "needs a CPU with avx512_bf16" in str(selection.unavailable("mlp", "cpp", "cpu", torch.bfloat16))
     finally:
-        native.set_cpu_path(backend.BFLOAT16_PATH)
+        native.set_cpu_path(selection.BFLOAT16_PATH)

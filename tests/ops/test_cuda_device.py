@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from trm_fast import ops
-from trm_fast.ops import backend, reference, self_check
-from trm_fast.ops.check_cases import CASES, timed_case
+from trm_fast.ops._core import registry, selection, validation
 
-KERNELS = [(op, dtype) for op, rows in backend.KERNELS.items() for dtype in rows.get("cuda", ())]
-REASON = backend.unavailable("rms_norm", "cuda", "cuda", torch.float32)
+KERNELS = [(op, dtype) for op, stated in registry.OPS.items() for dtype in stated.kernels.get("cuda", ())]
+REASON = selection.unavailable("rms_norm", "cuda", "cuda", torch.float32)
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 CUDA = torch.device("cuda")
 kernels = pytest.mark.parametrize(("op", "dtype"), KERNELS, ids=lambda value: str(value).removeprefix("torch."))
@@ -18,26 +17,24 @@ kernels = pytest.mark.parametrize(("op", "dtype"), KERNELS, ids=lambda value: st
 
 @kernels
 def test_tiny_inputs(op, dtype):
-    assert self_check.check(op, "cuda", dtype, CUDA) is None
+    assert validation.check(op, "cuda", dtype, CUDA) is None
 
 
 @kernels
 @pytest.mark.parametrize("batch", [1, 13])
 def test_published_sizes(op, dtype, batch):
-    case = timed_case(op, batch)
+    case = registry.OPS[op].timed(batch)
     inputs = case.inputs(dtype, CUDA)
     with ops.use_backend("cuda", ops=[op]):
         kernel = case.run(getattr(ops, op), inputs)
         again = case.run(getattr(ops, op), inputs)
-    plain = case.run(getattr(reference, op), inputs)
-    truth = case.run(getattr(reference, op), [t.double() if t.is_floating_point() else t for t in inputs])
-    assert self_check._first_wrong(kernel, plain, truth) is None
+    assert validation.beside_reference(registry.OPS[op], case, inputs, kernel) is None
     assert all(torch.equal(kernel[name], again[name]) for name in kernel)  # the same from run to run
 
 
 @kernels
 def test_no_synchronisation(op, dtype):
-    case = CASES[op][0]
+    case = registry.OPS[op].cases[0]
     inputs = case.inputs(dtype, CUDA)
     with ops.use_backend("cuda", ops=[op]):
         grads, scalars = prepared(case, op, inputs), torch.tensor(0.01, device=CUDA)
@@ -51,7 +48,7 @@ def test_no_synchronisation(op, dtype):
 
 @kernels
 def test_graph_replay_equals_eager(op, dtype):
-    case = CASES[op][0]
+    case = registry.OPS[op].cases[0]
     inputs = case.inputs(dtype, CUDA)
     with ops.use_backend("cuda", ops=[op]):
         grads, lr = prepared(case, op, inputs), torch.tensor(0.01, device=CUDA)
@@ -78,7 +75,7 @@ def prepared(case, op, inputs):
     if not case.differentiable:
         return None
     leaves = [t.detach() for t in inputs]
-    return torch.ones_like(case.call(getattr(reference, op), *leaves))
+    return torch.ones_like(case.call(registry.OPS[op].reference, *leaves))
 
 
 def run(case, op, inputs, grad, lr) -> list[torch.Tensor]:

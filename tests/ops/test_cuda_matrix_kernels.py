@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from trm_fast.ops import reference, self_check
-from trm_fast.ops.packed import pack_weights
+from trm_fast.ops import reference
+from trm_fast.ops._core import validation
+from trm_fast.ops.packing import interleaved_rows, pack_weights
 
 from .cuda_launchers import SANITIZE, Axis
 
@@ -38,7 +39,7 @@ def check(kernel, op, inputs, dy):
     plain, truth = gradients(op, inputs, dy), gradients(op, [t.double() for t in inputs], dy.double())
     for i, (got, p, t) in enumerate(zip(kernel, plain, truth, strict=True)):
         got = got.to(p.dtype)
-        wrong = self_check.disagreement(got, p, t, 3 if i else 2, dy.double() if i else t)
+        wrong = validation.disagreement(got, p, t, 3 if i else 2, dy.double() if i else t)
         assert wrong is None, f"{i}: {wrong}"
 
 
@@ -88,6 +89,6 @@ def test_mlp(device, random, dtype, rows, D, inner):
     device.rms_norm_bwd(dtype, dy, y, rstd, d, Axis(rows, D, 1))
     device.mlp_in_bwd(dtype, d, h, w_in, w_out, again, dgate_up, rows, D, padded)
     torch.testing.assert_close(again, active)
-    order = reference.interleaved_rows(2 * inner, 8, h.device)
+    order = interleaved_rows(2 * inner, 8, h.device)
     kernel = [y, torch.addmm(d, dgate_up, w_in), (dgate_up.t() @ h)[order], (d.t() @ active)[:, :inner]]
     check(kernel, reference.mlp, [h, *weights[2:]], dy)

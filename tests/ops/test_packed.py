@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from trm_fast import ops
-from trm_fast.ops import backend, packed, reference, self_check
+from trm_fast.ops import packing, reference
+from trm_fast.ops._core import dispatch, selection, validation
+from trm_fast.ops.packing import interleaved_rows
 
 from .cuda_launchers import Axis
 
@@ -22,8 +24,8 @@ def network(random, blocks=2, L=19, D=128, mixer=20, mlp=60, dtype=torch.bfloat1
 
 def unpacked(matrices: list[Tensor], weights: list[Tensor]) -> list[Tensor]:
     plain = []
-    for matrix, weight, layout in zip(matrices, weights, packed.layouts(weights, 19), strict=True):
-        rows = reference.interleaved_rows(len(weight), layout.interleave, weight.device)
+    for matrix, weight, layout in zip(matrices, weights, packing.layouts(weights, 19), strict=True):
+        rows = interleaved_rows(len(weight), layout.interleave, weight.device)
         plain.append(matrix[rows, : weight.shape[1]])
         rest = torch.ones_like(matrix, dtype=torch.bool)
         rest[rows, : weight.shape[1]] = False
@@ -44,7 +46,7 @@ def test_the_optimizer_keeps_packed_weights_up_to_date(native, random):
     params = network(random, dtype=torch.float32)
     lists = [[torch.rand_like(p) for p in params] for _ in range(3)]
     kept = ops.pack_weights(params, 19)
-    interleave = [layout.interleave for layout in packed.layouts(params, 19)]
+    interleave = [layout.interleave for layout in packing.layouts(params, 19)]
     ops.adam_atan2_(params, *lists, torch.tensor(0.1), torch.tensor(1), copies=kept, interleave=interleave)
     assert all(map(torch.equal, kept, ops.pack_weights(params, 19)))
 
@@ -95,7 +97,7 @@ def played(native, device, monkeypatch):
     with warnings.catch_warnings():  # that there is a C++ kernel; it has no float16
         warnings.simplefilter("ignore")
         library.impl("rms_norm_bwd", norm_bwd, "CPU", allow_override=True)
-    monkeypatch.setattr(backend, "select", lambda *_: "cuda")
+    monkeypatch.setattr(dispatch, "select", lambda *_: "cuda")
     yield
     library._destroy()
 
@@ -106,7 +108,7 @@ def empty(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor
 
 def agree(got: list[Tensor], plain: list[Tensor], truth: list[Tensor]) -> None:
     for i, (g, p, t) in enumerate(zip(got, plain, truth, strict=True)):
-        wrong = self_check.disagreement(g, p.to(g.dtype), t, 3 if i else 2, torch.ones_like(t) if i else t)
+        wrong = validation.disagreement(g, p.to(g.dtype), t, 3 if i else 2, torch.ones_like(t) if i else t)
         assert wrong is None, f"{i}: {wrong}"
 
 
@@ -151,7 +153,7 @@ def test_latent_recursion(played, random, dual, inject_last):
         for kind in (torch.bfloat16, torch.float64)
     )
     for g, p, t in zip(got, plain, truth, strict=True):
-        assert g is None or self_check.disagreement(g, p, t, 2, t) is None
+        assert g is None or validation.disagreement(g, p, t, 2, t) is None
 
 
 @pytest.mark.parametrize(
@@ -166,9 +168,9 @@ def test_what_the_kernels_cannot_take(random, monkeypatch, shape, heads, reason)
         weights = [w.bfloat16() for w in weights]
     else:
         weights = network(random, 1, L=shape[1], D=shape[2])
-    monkeypatch.setattr(backend, "select", lambda *_: "cuda")
+    monkeypatch.setattr(dispatch, "select", lambda *_: "cuda")
     want = reference.latent_step(z, z, weights, heads=heads)
     assert torch.equal(ops.latent_step(z, z, weights, heads=heads), want)
-    monkeypatch.setitem(backend._requested, "latent_step", "cuda")
+    monkeypatch.setitem(selection._requested, "latent_step", "cuda")
     with pytest.raises(ops.BackendUnavailable, match=reason):
         ops.latent_step(z, z, weights, heads=heads)

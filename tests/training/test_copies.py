@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch import Tensor
 from trm_fast import ops
 from trm_fast.api import TRM
 from trm_fast.nn.precision import Precision
-from trm_fast.ops import backend, packed, reference
+from trm_fast.ops import packing, reference
+from trm_fast.ops._core import dispatch, registry
 from trm_fast.training import Trainer, TrainStep
 
 from .recorder import Recorder
@@ -69,8 +71,8 @@ def test_weights_that_someone_else_wrote() -> None:
 
 def test_kernels_without_a_gradient_asked_for_by_name() -> None:
     """In bfloat16 those of a CPU have none: the graded cycle is computed by parts."""
-    if backend.EXTENSION_MISSING:
-        pytest.skip(backend.EXTENSION_MISSING)
+    if registry.EXTENSION_MISSING:
+        pytest.skip(registry.EXTENSION_MISSING)
     with ops.use_backend("cpp"):
         step = make({}, LOW, 1)
         run(step, 2)
@@ -125,12 +127,12 @@ def test_a_forward_makes_its_own_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def packing(monkeypatch: pytest.MonkeyPatch) -> list[list[Tensor] | None]:
+def ready_weights(monkeypatch: pytest.MonkeyPatch) -> list[list[Tensor] | None]:
     """The CUDA kernels' place taken by the reference on unpacked matrices; lists what was given to each call."""
-    if backend.EXTENSION_MISSING:
-        pytest.skip(backend.EXTENSION_MISSING)
+    if registry.EXTENSION_MISSING:
+        pytest.skip(registry.EXTENSION_MISSING)
     given: list[list[Tensor] | None] = []
-    select = backend.select
+    select = dispatch.select
 
     def chosen(op: str, tensor: Tensor, *others: Tensor | None) -> str:
         fused = op == "latent_recursion" and tensor.dtype == torch.bfloat16
@@ -138,19 +140,19 @@ def packing(monkeypatch: pytest.MonkeyPatch) -> list[list[Tensor] | None]:
 
     def step(z: Tensor, injection: Tensor | None, weights: Any, ready: Any, eps: float) -> Tensor:
         given.append(ready)
-        matrices = packed.pack_weights(weights, z.shape[1]) if ready is None else ready
+        matrices = packing.pack_weights(weights, z.shape[1]) if ready is None else ready
         plain = [
-            m[reference.interleaved_rows(len(w), layout.interleave, w.device), : w.shape[1]].float()
-            for m, w, layout in zip(matrices, weights, packed.layouts(weights, z.shape[1]), strict=True)
+            m[packing.interleaved_rows(len(w), layout.interleave, w.device), : w.shape[1]].float()
+            for m, w, layout in zip(matrices, weights, packing.layouts(weights, z.shape[1]), strict=True)
         ]
         # The gradient goes to the weights themselves.
         plain = [p + (w - w.detach()) for p, w in zip(plain, weights, strict=True)]
         h = z if injection is None else z + injection
         return reference.latent_step(h, torch.zeros_like(h), [p.to(h.dtype) for p in plain], eps=eps)
 
-    monkeypatch.setattr(backend, "select", chosen)
-    monkeypatch.setattr(backend, "has_kernel", lambda op, z, masked=False: not masked and chosen(op, z) == "cuda")
-    monkeypatch.setattr(packed, "latent_step", step)
+    monkeypatch.setattr(dispatch, "select", chosen)
+    monkeypatch.setattr(dispatch, "has_kernel", lambda op, z, masked=False: not masked and chosen(op, z) == "cuda")
+    monkeypatch.setattr(import_module("trm_fast.ops.latent_recursion"), "fused_step", step)
     return given
 
 
@@ -158,31 +160,31 @@ SIZES = {"hidden_size": 128, "inner_multiple": 8}
 
 
 @pytest.mark.parametrize("recompute", ["none", "latent"])
-def test_packed_weights_are_kept_by_the_optimizer(packing: list[Any], recompute: str) -> None:
+def test_packed_weights_are_kept_by_the_optimizer(ready_weights: list[Any], recompute: str) -> None:
     step = make(SIZES, LOW | {"recompute": recompute}, 2)
     assert len(step.copies.network) == 4
-    assert step.copies.made[id(step.copies.network[0])].shape[1] == packed.TOKENS[0]
+    assert step.copies.made[id(step.copies.network[0])].shape[1] == packing.TOKENS[0]
     host = Host(step)
     before = [w.detach().clone() for w in step.copies.network]
     for _ in range(3):
         host()
         check(step)
-    assert packing
-    assert all(ready is not None for ready in packing), "no call packs the weights by itself"
+    assert ready_weights
+    assert all(ready is not None for ready in ready_weights), "no call packs the weights by itself"
     assert not any(torch.equal(w, b) for w, b in zip(step.copies.network, before, strict=True))
 
 
-def test_without_a_training_step_the_kernels_pack(packing: list[Any]) -> None:
+def test_without_a_training_step_the_kernels_pack(ready_weights: list[Any]) -> None:
     model = make(SIZES, LOW, 1).model
     rows = rows_of(make_examples(3))
     with torch.no_grad():
         model(rows["inputs"], model.initial_state(3))
-    assert packing
+    assert ready_weights
 
 
-def test_what_the_packing_kernels_cannot_take_is_computed_by_parts(packing: list[Any]) -> None:
+def test_what_the_packing_kernels_cannot_take_is_computed_by_parts(ready_weights: list[Any]) -> None:
     step = make({"mixing": "attention"}, LOW, 1)
     assert not step.copies.network
     Host(step)()
     check(step)
-    assert not packing
+    assert not ready_weights

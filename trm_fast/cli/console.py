@@ -72,11 +72,11 @@ def _met(device: torch.device) -> None:
     """Makes a GPU the current one, so that nothing is done on another; says so where its kernels are not known yet."""
     import torch
 
-    from trm_fast.ops import self_check
+    from trm_fast.ops._core import validation
 
     if device.index is not None:
         torch.cuda.set_device(device)
-    if os.environ.get("RANK", "0") == "0" and not self_check.cache_file("cuda").exists():
+    if os.environ.get("RANK", "0") == "0" and not validation.cache_folder("cuda").exists():
         name = torch.cuda.get_device_name(device)
         err.print(f"first use of this {name}: its kernels are compiled and checked, once; that takes a while")
 

@@ -65,15 +65,15 @@ def _devices() -> tuple[str, ...]:
 
 
 def _checks() -> list[dict[str, Any]]:
-    from trm_fast.ops import self_check
+    from trm_fast.ops import report
 
     with warnings.catch_warnings(), Progress(console=err, transient=True) as bar:
         warnings.simplefilter("ignore")  # the table says it
-        rows = ((device, row) for device in _devices() for row in self_check.check_all(device))
+        rows = ((device, row) for device in _devices() for row in report.check_all(device))
         found = list(bar.track(rows, total=None, description="checking"))
     return [
-        {"op": op, "device": device, "dtype": dtype, "backend": name, "result": wrong or "passed"}
-        for device, (op, name, dtype, wrong) in found
+        {"op": op, "device": device, "dtype": dtype, "backend": name, "result": result}
+        for device, (op, name, dtype, result) in found
     ]
 
 
@@ -81,11 +81,11 @@ def _times() -> list[dict[str, Any]]:
     import torch
 
     from trm_fast.inference.capture import recorded
-    from trm_fast.ops import winners
+    from trm_fast.ops import report
 
     with Progress(console=err, transient=True) as bar:
         places = ((device, recorded(torch.device(device))) for device in _devices())
-        rows = ((device, row) for device, how in places for row in winners.measure(device, how))
+        rows = ((device, row) for device, how in places for row in report.measure(device, how))
         found = list(bar.track(rows, total=None, description="timing"))
     return [
         {"op": op, "device": device, "dtype": dtype, "inputs": size}
@@ -142,7 +142,7 @@ def _facts() -> dict[str, Any]:
     except PackageNotFoundError:
         versions["triton"] = "not installed"
     device: dict[str, Any] = {
-        "cpu": f"{platform.machine()}, {psutil.cpu_count(logical=False)} cores, kernels: {ops.backend.cpu_path()}",
+        "cpu": f"{platform.machine()}, {psutil.cpu_count(logical=False)} cores, kernels: {ops.cpu_path()}",
         "threads": torch.get_num_threads(),
         "memory": f"{psutil.virtual_memory().available / 2**30:.1f} GiB free",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
@@ -150,9 +150,9 @@ def _facts() -> dict[str, Any]:
     return {
         "versions": versions,
         "device": device,
-        "build": ops.backend.build_record() or {"native": {"built": False, "reason": "run from a bare checkout"}},
+        "build": ops.build_record() or {"native": {"built": False, "reason": "run from a bare checkout"}},
         "padding": PADDING,
         "presets": preset_names(),
         "models": bundled_names(),
-        "ops": [row._asdict() for row in ops.backend.table(_devices())],
+        "ops": [row._asdict() for row in ops.table(_devices())],
     }

@@ -150,12 +150,12 @@ def _announce(config: RunConfig, device: str, preset: str | None) -> None:
     """What to expect, said at once where it is long."""
     import torch
 
-    from trm_fast.ops import winners
+    from trm_fast.ops._core import dispatch
     from trm_fast.training import make_config, read_preset
     from trm_fast.training.estimate import duration, matrix_rate, nearest_quick_preset, seconds_of
 
     kind = torch.device(device).type
-    if kind == "cuda" and not winners.known(kind):
+    if kind == "cuda" and not dispatch.timings(kind):
         err.print(UNMEASURED.format(torch.cuda.get_device_name(device)), style="yellow")
     if kind != "cpu":
         return

@@ -137,7 +137,7 @@ def runner_for(device: torch.device, graph: bool = True) -> Runner:
 
 
 def recorded(device: torch.device) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """What makes of a function its replay on a device, as ``ops.winners.measure`` takes it."""
+    """What makes of a function its replay on a device, as ``ops.report.measure`` takes it."""
 
     def record(function: Callable[[], None]) -> Callable[[], None]:
         runner = runner_for(device)

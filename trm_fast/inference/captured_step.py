@@ -13,7 +13,7 @@ from torch import Tensor
 from trm_fast.inference.capture import Fallback, Runner
 from trm_fast.models.trm import ForwardOptions, TRMModel
 from trm_fast.nn.recursion import State
-from trm_fast.ops import backend
+from trm_fast.ops._core import selection
 
 Given = dict[str, Tensor]
 """What a step reads, each (A, ...): inputs, z, y, puzzle_rows and what else the model takes."""
@@ -84,7 +84,7 @@ def _made_for(model: TRMModel, given: Given, capacity: int, runner: Callable[[],
     known = _steps.setdefault(model, {})
     if known and next(iter(known))[0] != places:  # type: ignore[index]
         known.clear()
-    key = (places, rows, shapes, runner, model.config, model.training, backend.requested())
+    key = (places, rows, shapes, runner, model.config, model.training, selection.requested())
     if key not in known:
         known[key] = FixedStep(model, given, rows, runner())
     return known[key]

@@ -11,6 +11,7 @@ from trm_fast import ops
 from trm_fast.nn.config import NetworkConfig
 from trm_fast.nn.layers import Attention, ChannelMLP, Linear, Norm, TokenMixer
 from trm_fast.nn.precision import CAST_AT_USE, Precision
+from trm_fast.ops._core import dispatch
 
 
 class Sublayer(nn.Module):
@@ -34,7 +35,7 @@ class Sublayer(nn.Module):
         """Whether one op does all of it."""
         if (self.drops and self.training) or (self.part.over_channels and not precision.fuses_channels):
             return False
-        return ops.backend.has_kernel(self.part.op, h, self.part.masked(mask))
+        return dispatch.has_kernel(self.part.op, h, self.part.masked(mask))
 
 
 class Block(nn.Module):

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trm_fast.ops import packed
+from trm_fast.ops import packing
 
 
 class Precision:
@@ -74,13 +74,13 @@ class WeightCopies(Precision):
     def _rounded(self) -> dict[int, Tensor]:
         made = {id(w): w.detach().to(self.dtype) for w in self.weights}
         if self.network:
-            made |= zip(map(id, self.network), packed.pack_weights(self.network, self.tokens, self.dtype), strict=True)
+            made |= zip(map(id, self.network), packing.pack_weights(self.network, self.tokens, self.dtype), strict=True)
         return made
 
     def of_parameters(self, parameters: Iterable[Tensor]) -> tuple[list[Tensor | None], list[int]]:
         """As ``ops.adam_atan2_`` takes them: the copy of each parameter or None, and by how many rows its halves take
         turns."""
-        layouts = packed.layouts(self.network, self.tokens) if self.network else []
+        layouts = packing.layouts(self.network, self.tokens) if self.network else []
         groups = {id(w): layout.interleave for w, layout in zip(self.network, layouts, strict=True)}
         ids = [id(p) for p in parameters]
         return [self.made.get(key) for key in ids], [groups.get(key, 0) for key in ids]

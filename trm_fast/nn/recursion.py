@@ -13,7 +13,8 @@ from torch.autograd.function import once_differentiable
 from trm_fast import ops
 from trm_fast.nn.block import Network, Port
 from trm_fast.nn.precision import CAST_AT_USE, Precision
-from trm_fast.ops import packed
+from trm_fast.ops import packing
+from trm_fast.ops._core import dispatch
 
 
 class State(NamedTuple):
@@ -62,13 +63,13 @@ def fusion(net: Network, z: Tensor, masked: bool = False) -> Fusion:
     config, op = net.config, "latent_recursion"
     if config.norm_position == "pre" or (config.dropout and net.training):
         return Fusion.NONE
-    if not ops.backend.has_kernel(op, z, masked or config.causal):
+    if not dispatch.has_kernel(op, z, masked or config.causal):
         return Fusion.NONE
-    if ops.backend.select(op, z) != "cuda":
+    if dispatch.select(op, z) != "cuda":
         return Fusion.PLAIN
-    if packed.unfit(z, net.weights(), heads=not net.over_tokens) is None:
+    if packing.unsupported_reason(z, net.weights(), heads=not net.over_tokens) is None:
         return Fusion.PACKED
-    return Fusion.NONE if ops.backend.spare(op, z) == "reference" else Fusion.PLAIN
+    return Fusion.NONE if dispatch.general_kernel(op, z) == "reference" else Fusion.PLAIN
 
 
 class Recursion:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from trm_fast.ops import backend, reference
-from trm_fast.ops.dispatch import define_triton
+from trm_fast.ops._core import dispatch
+from trm_fast.ops._core.registry import Case, Op, kernels, register
+from trm_fast.ops.packing import interleaved_rows
+from trm_fast.ops.precision import accumulate
 
 VARIANTS = ("adam_atan2", "adamw")
 
@@ -85,9 +87,9 @@ def adam_atan2_(
         if scalar is not None and scalar.device != params[0].device:
             raise ValueError(f"adam_atan2_: {name} is on {scalar.device}, the params on {params[0].device}")
     with torch.no_grad():
-        chosen = backend.select("adam_atan2_", params[0])
+        chosen = dispatch.select("adam_atan2_", params[0])
         if chosen == "reference":
-            reference.adam_atan2_(
+            adam_atan2_reference(
                 params,
                 grads,
                 exp_avgs,
@@ -105,7 +107,7 @@ def adam_atan2_(
                 interleave=interleave,
             )
         else:
-            backend.kernels(chosen).adam_atan2_.default(
+            kernels(chosen).adam_atan2_.default(
                 params,
                 grads,
                 exp_avgs,
@@ -122,19 +124,72 @@ def adam_atan2_(
                 eps,
                 variant == "adamw",
             )
-            backend.mark_written([*params, *exp_avgs, *exp_avg_sqs, *(ema or ()), *low])
+            dispatch.mark_written([*params, *exp_avgs, *exp_avg_sqs, *(ema or ()), *low])
+
+
+def adam_atan2_reference(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    exp_avgs: Sequence[Tensor],
+    exp_avg_sqs: Sequence[Tensor],
+    lr: Tensor,
+    step: Tensor,
+    *,
+    betas: tuple[float, float] = (0.9, 0.95),
+    weight_decay: float = 1.0,
+    ema: Sequence[Tensor] | None = None,
+    ema_decay: float = 0.999,
+    grad_scale: Tensor | None = None,
+    variant: str = "adam_atan2",
+    eps: float = 1e-8,
+    copies: Sequence[Tensor] = (),
+    interleave: Sequence[int] = (),
+) -> None:
+    beta1, beta2 = betas
+    time, rate = step.double(), lr.double()
+    size = rate / (1 - beta1**time)
+    root = (1 - beta2**time).sqrt()
+    keep = 1 - rate * weight_decay
+    for i, (p, g, m, v) in enumerate(zip(params, grads, exp_avgs, exp_avg_sqs, strict=True)):
+        if grad_scale is not None:
+            g = g * grad_scale.to(g.dtype)
+        m.lerp_(g, 1 - beta1)
+        v.lerp_(g.square(), 1 - beta2)
+        numerator, denominator = accumulate(m), accumulate(v).sqrt() / root
+        update = torch.atan2(numerator, denominator) if variant == "adam_atan2" else numerator / (denominator + eps)
+        p.copy_(accumulate(p) * keep - size * update)  # bfloat16 would round keep to 1
+        if ema is not None:
+            ema[i].lerp_(p, 1 - ema_decay)
+    for p, copy, group in zip(params, copies, interleave, strict=False):
+        if copy.numel() and p.numel():
+            rows = p.reshape(-1, p.shape[-1])
+            copy[interleaved_rows(len(rows), group, p.device), : p.shape[-1]] = rows.to(copy.dtype)
 
 
 def _fake(*_: object) -> None:
     return None
 
 
-define_triton(
-    "adam_atan2_",
-    "adam_atan2_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs, Tensor(c!)[] exp_avg_sqs, "
-    "Tensor(d!)[] ema, Tensor(e!)[] copies, int[] interleave, Tensor lr, Tensor step, Tensor? grad_scale, "
-    "float beta1, float beta2, float weight_decay, float ema_decay, float eps, bool adamw) -> ()",
-    _fake,
+def _updated(op: Callable[..., None], p: Tensor, g: Tensor, m: Tensor, v: Tensor, ema: Tensor) -> Tensor:
+    lists = [list(t.unbind()) for t in (p.clone(), g, m.clone(), v.square(), ema.clone())]
+    lr, step, scale = (torch.full((), x, device=p.device) for x in (1e-2, 3.0, 0.5))  # made there: no copy to wait for
+    with torch.no_grad():
+        op(*lists[:4], lr, step, ema=lists[4], ema_decay=0.9, weight_decay=0.1, grad_scale=scale)
+    return torch.stack([t for i in (0, 2, 3, 4) for t in lists[i]])
+
+
+register(
+    Op(
+        adam_atan2_,
+        adam_atan2_reference,
+        kernels={"cpp": (torch.float32, torch.float64), "triton": (torch.float32,), "cuda": (torch.float32,)},
+        fakes={"adam_atan2_": _fake},
+        triton=[
+            "adam_atan2_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs, Tensor(c!)[] exp_avg_sqs, "
+            "Tensor(d!)[] ema, Tensor(e!)[] copies, int[] interleave, Tensor lr, Tensor step, Tensor? grad_scale, "
+            "float beta1, float beta2, float weight_decay, float ema_decay, float eps, bool adamw) -> ()"
+        ],
+        cases=[Case([(3, 7, 5)] * 5, 0, _updated)],
+        timed=lambda batch: Case([(3, 16 * batch, 512)] * 5, 0, _updated),
+    )
 )
-if not backend.EXTENSION_MISSING:
-    torch.library.register_fake("trm_fast::adam_atan2_", _fake)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from trm_fast.ops import backend, reference
-from trm_fast.ops.dispatch import define_triton, triton_kernels
-from trm_fast.ops.gated import saved_floats
+from trm_fast.ops._core import dispatch
+from trm_fast.ops._core.registry import GPU_FLOATS, Case, Op, kernels, register, triton_kernels
+from trm_fast.ops.mlp import saved_floats
+from trm_fast.ops.precision import accumulate
+from trm_fast.ops.rms_norm import rms_norm_reference
 
 
 def attention(
@@ -50,15 +53,49 @@ def attention(
         )
     if rotary is not None and any(table.shape != (L, D // heads) for table in rotary):
         raise ValueError(f"attention: cos and sin must be ({L}, {D // heads})")
-    chosen = backend.select_masked("attention", mask, causal, heads, h, qkv, out)
+    chosen = dispatch.select_masked("attention", mask, causal, heads, h, qkv, out)
     if chosen == "reference":
-        return reference.attention(h, qkv, out, heads, rotary, eps, mask, causal)
+        return attention_reference(h, qkv, out, heads, rotary, eps, mask, causal)
     cos, sin = rotary or (None, None)
     if torch.is_grad_enabled() and (h.requires_grad or qkv.requires_grad or out.requires_grad):
         y: Tensor = AttentionFunction.apply(h, qkv, out, heads, cos, sin, eps, chosen, mask, causal)
         return y
-    result, _ = backend.kernels(chosen).attention_fwd.default(h, qkv, out, heads, cos, sin, eps, False, mask, causal)
+    result, _ = kernels(chosen).attention_fwd.default(h, qkv, out, heads, cos, sin, eps, False, mask, causal)
     return result
+
+
+def attention_reference(
+    h: Tensor,
+    qkv: Tensor,
+    out: Tensor,
+    heads: int,
+    rotary: tuple[Tensor, Tensor] | None = None,
+    eps: float = 1e-5,
+    mask: Tensor | None = None,
+    causal: bool = False,
+) -> Tensor:
+    B, L, D = h.shape
+    q, k, v = F.linear(h, qkv).view(B, L, 3, heads, D // heads).permute(2, 0, 3, 1, 4)
+    if rotary is not None:
+        q, k = _rotate(q, *rotary), _rotate(k, *rotary)
+    mixed = F.scaled_dot_product_attention(q, k, v, _visible(mask, L, causal), is_causal=causal and mask is None)
+    return rms_norm_reference(F.linear(mixed.transpose(1, 2).reshape(B, L, D), out), h, eps=eps)
+
+
+def _visible(mask: Tensor | None, L: int, causal: bool) -> Tensor | None:
+    """Which key each query sees, (B, 1, L, L); a token always sees itself, so no row is empty."""
+    if mask is None:
+        return None
+    position = torch.arange(L, device=mask.device)
+    visible = mask[:, None, None, :].expand(-1, 1, L, -1)
+    if causal:
+        visible = visible & (position[:, None] >= position)
+    return visible | (position[:, None] == position)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    a, b = accumulate(x).chunk(2, dim=-1)
+    return (torch.cat((a, b), -1) * cos + torch.cat((-b, a), -1) * sin).to(x.dtype)
 
 
 class AttentionFunction(torch.autograd.Function):
@@ -76,7 +113,7 @@ class AttentionFunction(torch.autograd.Function):
         mask: Tensor | None,
         causal: bool,
     ) -> Tensor:
-        y, saved = backend.kernels(chosen).attention_fwd.default(h, qkv, out, heads, cos, sin, eps, True, mask, causal)
+        y, saved = kernels(chosen).attention_fwd.default(h, qkv, out, heads, cos, sin, eps, True, mask, causal)
         ctx.save_for_backward(h, saved, qkv, out, cos, sin, mask)
         ctx.heads, ctx.eps, ctx.backend, ctx.causal = heads, eps, chosen, causal
         return y
@@ -85,7 +122,7 @@ class AttentionFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         h, saved, qkv, out, cos, sin, mask = ctx.saved_tensors
-        gradients = backend.kernels(ctx.backend).attention_bwd.default(
+        gradients = kernels(ctx.backend).attention_bwd.default(
             dy, h, saved, qkv, out, ctx.heads, cos, sin, ctx.eps, mask, ctx.causal
         )
         return (*gradients, None, None, None, None, None, None, None)
@@ -139,18 +176,33 @@ def _bwd_fake(
     return h.new_empty(h.shape), qkv.new_empty(qkv.shape), out.new_empty(out.shape)
 
 
-define_triton(
-    "attention",
-    "attention_fwd(Tensor h, Tensor qkv, Tensor out, int heads, Tensor? cos, Tensor? sin, float eps, bool keep, "
-    "Tensor? mask, bool causal) -> (Tensor y, Tensor saved)",
-    _triton_fwd_fake,
+_MATRICES = [(2, 19, 128), (384, 128), (128, 128)]
+register(
+    Op(
+        attention,
+        attention_reference,
+        kernels={"cpp": (torch.float32, torch.bfloat16), "triton": GPU_FLOATS},
+        inference_only={"cpp": (torch.bfloat16,)},
+        fakes={"attention_fwd": _fwd_fake, "attention_bwd": _bwd_fake},
+        triton=[
+            "attention_fwd(Tensor h, Tensor qkv, Tensor out, int heads, Tensor? cos, Tensor? sin, float eps, "
+            "bool keep, Tensor? mask, bool causal) -> (Tensor y, Tensor saved)",
+            "attention_bwd(Tensor dy, Tensor h, Tensor saved, Tensor qkv, Tensor out, int heads, Tensor? cos, "
+            "Tensor? sin, float eps, Tensor? mask, bool causal) -> (Tensor dh, Tensor dqkv, Tensor dout)",
+        ],
+        triton_fakes={"attention_fwd": _triton_fwd_fake},
+        cases=[
+            Case(_MATRICES, 3, lambda op, *inputs: op(*inputs, heads=2)),
+            Case(
+                _MATRICES,
+                3,
+                lambda op, *inputs: op(*inputs[:3], heads=2, mask=inputs[3], causal=True),
+                lambda _: [torch.arange(19) % 7 < torch.tensor([[7], [4]])],
+            ),
+        ],
+        timed=lambda batch: Case(
+            [(batch, 97, 512), (1536, 512), (512, 512)], 3, lambda op, *inputs: op(*inputs, heads=8)
+        ),
+        matrix=True,
+    )
 )
-define_triton(
-    "attention",
-    "attention_bwd(Tensor dy, Tensor h, Tensor saved, Tensor qkv, Tensor out, int heads, Tensor? cos, Tensor? sin, "
-    "float eps, Tensor? mask, bool causal) -> (Tensor dh, Tensor dqkv, Tensor dout)",
-    _bwd_fake,
-)
-if not backend.EXTENSION_MISSING:
-    torch.library.register_fake("trm_fast::attention_fwd", _fwd_fake)
-    torch.library.register_fake("trm_fast::attention_bwd", _bwd_fake)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
+import torch
 from torch import Tensor
 
-from trm_fast.ops import backend, reference
-from trm_fast.ops import packed as fused
-from trm_fast.ops.latent_recursion import Rotary, in_dtype_of_states, recur
+from trm_fast.ops._core import dispatch
+from trm_fast.ops._core.registry import GPU_FLOATS, Case, Op, register
+from trm_fast.ops.fused_step import FAKES, fused_step
+from trm_fast.ops.latent_recursion import Rotary, in_dtype_of_states, network_reference, recur
+from trm_fast.ops.packing import pack_weights, unsupported_reason
 
 
 def latent_step(
@@ -40,14 +44,82 @@ def latent_step(
         raise ValueError(
             f"latent_step: injection is {tuple(injection.shape)} {injection.dtype}, z is {tuple(z.shape)} {z.dtype}"
         )
-    chosen = backend.select_masked("latent_step", mask, causal, heads, z, injection, *weights)
+    chosen = dispatch.select_masked("latent_step", mask, causal, heads, z, injection, *weights)
     if chosen == "cuda":
-        if not (reason := fused.unfit(z, weights, heads)):
-            return fused.latent_step(z, injection, weights, packed, eps)
-        chosen = backend.instead("latent_step", chosen, reason, z, heads)
+        if not (reason := unsupported_reason(z, weights, heads)):
+            return fused_step(z, injection, weights, packed, eps)
+        chosen = dispatch.fallback("latent_step", chosen, reason, z, heads)
     weights = in_dtype_of_states(weights, z)
     if chosen == "reference":
-        return reference.latent_step(
-            z, injection, weights, heads=heads, rotary=rotary, eps=eps, mask=mask, causal=causal
-        )
+        return network_reference(z + injection, weights, heads, rotary, eps, mask, causal)
     return recur(None, z, injection, weights, 0, heads, rotary, True, 1, eps, chosen, mask, causal)[1]
+
+
+def latent_step_reference(
+    z: Tensor,
+    injection: Tensor,
+    weights: Sequence[Tensor],
+    *,
+    heads: int = 0,
+    rotary: Rotary | None = None,
+    eps: float = 1e-5,
+    packed: Sequence[Tensor] | None = None,
+    mask: Tensor | None = None,
+    causal: bool = False,
+) -> Tensor:
+    return network_reference(z + injection, weights, heads, rotary, eps, mask, causal)
+
+
+def _plain(op: Callable[..., Tensor], z: Tensor, x: Tensor, *weights: Tensor) -> Tensor:
+    return op(z, x, weights)
+
+
+def _masked(op: Callable[..., Tensor], z: Tensor, x: Tensor, *rest: Tensor, heads: int) -> Tensor:
+    *weights, mask = rest
+    return op(z, x, weights, heads=heads, mask=mask, causal=heads > 0)
+
+
+def _timed(batch: int) -> Case:
+    def call(op: Callable[..., Tensor], z: Tensor, x: Tensor, *weights: Tensor) -> Tensor:
+        return op(z, x, weights[:4], packed=weights[4:])
+
+    shapes = [(batch, 97, 512), (batch, 97, 512), (1024, 97), (97, 512), (3072, 512), (512, 1536)]
+    return Case(shapes, 6, call, lambda inputs: pack_weights(inputs[2:], 97, inputs[0].dtype))
+
+
+# 19 tokens and odd widths take every path with a rest; D = 128 is the narrowest that the fused CUDA layers take.
+_STATES, _MLP = [(2, 19, 128)] * 2, [(128, 128), (128, 64)]
+_MIXER, _ATTENTION = [(64, 19), (19, 32)], [(384, 128), (128, 128)]
+register(
+    Op(
+        latent_step,
+        latent_step_reference,
+        kernels={
+            "cpp": (torch.float32, torch.bfloat16),
+            "triton": GPU_FLOATS,
+            "cuda": (torch.bfloat16, torch.float16),  # tensor cores round float32
+        },
+        inference_only={"cpp": (torch.bfloat16,)},
+        fakes=FAKES,
+        cases=[
+            Case([*_STATES, *_MIXER, *_MLP], 6, _plain),
+            # The published number of tokens, two blocks, inner widths that are padded.
+            Case(
+                [(2, 97, 128)] * 2 + [(144, 97), (97, 72), (200, 128), (128, 100)] * 2, 10, _plain, backends=("cuda",)
+            ),
+            *(
+                Case(
+                    [*_STATES, *first, *_MLP],
+                    6,
+                    partial(_masked, heads=heads),
+                    lambda _: [torch.arange(19) % 7 < torch.tensor([[7], [4]])],
+                    backends=("cpp", "triton"),
+                )
+                for heads, first in ((0, _MIXER), (2, _ATTENTION))
+            ),
+        ],
+        timed=_timed,
+        matrix=True,
+        general=("cpp", "triton"),
+    )
+)

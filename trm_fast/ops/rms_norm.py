@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from trm_fast.ops import backend, reference
-from trm_fast.ops.dispatch import define_triton
+from trm_fast.ops._core import dispatch
+from trm_fast.ops._core.registry import CPU_FLOATS, GPU_FLOATS, Case, Op, kernels, register
+from trm_fast.ops.precision import accumulate
 
 
 def rms_norm(x: Tensor, residual: Tensor | None = None, dim: int = -1, eps: float = 1e-5) -> Tensor:
@@ -36,20 +37,25 @@ def rms_norm(x: Tensor, residual: Tensor | None = None, dim: int = -1, eps: floa
             "rms_norm: x and residual must agree, but are "
             f"{tuple(x.shape)} {x.dtype} {x.device} and {tuple(residual.shape)} {residual.dtype} {residual.device}"
         )
-    chosen = backend.select("rms_norm", x)
+    chosen = dispatch.select("rms_norm", x)
     if chosen == "reference":
-        return reference.rms_norm(x, residual, dim, eps)
+        return rms_norm_reference(x, residual, dim, eps)
     if torch.is_grad_enabled() and (x.requires_grad or (residual is not None and residual.requires_grad)):
         y: Tensor = RMSNormFunction.apply(x, residual, dim, eps, chosen)
         return y
-    y, _ = backend.kernels(chosen).rms_norm_fwd.default(x, residual, dim, eps)
+    y, _ = kernels(chosen).rms_norm_fwd.default(x, residual, dim, eps)
     return y
+
+
+def rms_norm_reference(x: Tensor, residual: Tensor | None = None, dim: int = -1, eps: float = 1e-5) -> Tensor:
+    total = accumulate(x) if residual is None else accumulate(x) + accumulate(residual)
+    return (total * torch.rsqrt(total.square().mean(dim, keepdim=True) + eps)).to(x.dtype)
 
 
 class RMSNormFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, residual: Tensor | None, dim: int, eps: float, chosen: str) -> Tensor:
-        y, rstd = backend.kernels(chosen).rms_norm_fwd.default(x, residual, dim, eps)
+        y, rstd = kernels(chosen).rms_norm_fwd.default(x, residual, dim, eps)
         ctx.save_for_backward(y, rstd)
         ctx.dim, ctx.backend = dim, chosen
         return y
@@ -58,7 +64,7 @@ class RMSNormFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         y, rstd = ctx.saved_tensors
-        dx = backend.kernels(ctx.backend).rms_norm_bwd.default(dy, y, rstd, ctx.dim)
+        dx = kernels(ctx.backend).rms_norm_bwd.default(dy, y, rstd, ctx.dim)
         return dx, dx if ctx.needs_input_grad[1] else None, None, None, None
 
 
@@ -73,10 +79,22 @@ def _bwd_fake(dy: Tensor, y: Tensor, rstd: Tensor, dim: int) -> Tensor:
     return y.new_empty(y.shape)
 
 
-define_triton(
-    "rms_norm", "rms_norm_fwd(Tensor x, Tensor? residual, int dim, float eps) -> (Tensor y, Tensor rstd)", _fwd_fake
+register(
+    Op(
+        rms_norm,
+        rms_norm_reference,
+        kernels={"cpp": CPU_FLOATS, "triton": GPU_FLOATS, "cuda": GPU_FLOATS},
+        fakes={"rms_norm_fwd": _fwd_fake, "rms_norm_bwd": _bwd_fake},
+        triton=[
+            "rms_norm_fwd(Tensor x, Tensor? residual, int dim, float eps) -> (Tensor y, Tensor rstd)",
+            "rms_norm_bwd(Tensor dy, Tensor y, Tensor rstd, int dim) -> Tensor",
+        ],
+        cases=[
+            Case([(3, 7, 64), (3, 7, 64)], 2, lambda op, x, r: op(x, r)),
+            Case([(3, 7, 33)], 1, lambda op, x: op(x)),
+            Case([(2, 97, 40), (2, 97, 40)], 2, lambda op, x, r: op(x, r, dim=1)),
+            Case([(2, 19, 33)], 1, lambda op, x: op(x, dim=1)),
+        ],
+        timed=lambda batch: Case([(batch, 97, 512)] * 2, 2, lambda op, x, r: op(x, r)),
+    )
 )
-define_triton("rms_norm", "rms_norm_bwd(Tensor dy, Tensor y, Tensor rstd, int dim) -> Tensor", _bwd_fake)
-if not backend.EXTENSION_MISSING:
-    torch.library.register_fake("trm_fast::rms_norm_fwd", _fwd_fake)
-    torch.library.register_fake("trm_fast::rms_norm_bwd", _bwd_fake)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from trm_fast.ops import backend, reference
-from trm_fast.ops.dispatch import define_triton
+from trm_fast.ops._core import dispatch
+from trm_fast.ops._core.registry import Case, Op, kernels, register
 
 
 def sign_sgd_rows_(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, weight_decay: float) -> None:
@@ -42,22 +44,46 @@ def sign_sgd_rows_(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, w
             f"{row_grads.device}, ids on {ids.device}, lr on {lr.device}: dtype and device must agree"
         )
     with torch.no_grad():
-        chosen = backend.select("sign_sgd_rows_", weight)
+        chosen = dispatch.select("sign_sgd_rows_", weight)
         if chosen == "reference":
-            reference.sign_sgd_rows_(weight, row_grads, ids.long(), lr, weight_decay)
+            sign_sgd_rows_reference(weight, row_grads, ids.long(), lr, weight_decay)
         else:
-            backend.kernels(chosen).sign_sgd_rows_.default(weight, row_grads, ids.long(), lr, weight_decay)
-            backend.mark_written([weight])
+            kernels(chosen).sign_sgd_rows_.default(weight, row_grads, ids.long(), lr, weight_decay)
+            dispatch.mark_written([weight])
+
+
+def sign_sgd_rows_reference(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, weight_decay: float) -> None:
+    # Rows of equal id all add into the first of them, and all write the same new row: `unique`, without its host sync.
+    count = len(ids)
+    if count == 0:
+        return
+    order = torch.arange(count, device=ids.device)
+    first = order.expand(count, count).where(ids == ids.unsqueeze(1), count).amin(1)
+    sums = torch.zeros_like(row_grads).index_put((first,), row_grads, accumulate=True)[first]
+    rate = lr.double()
+    rows = weight[ids] * (1 - rate * weight_decay).to(weight.dtype) - rate.to(weight.dtype) * sums.sign()
+    weight.index_put_((ids,), rows)
 
 
 def _fake(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, weight_decay: float) -> None:
     return None
 
 
-define_triton(
-    "sign_sgd_rows_",
-    "sign_sgd_rows_(Tensor(a!) weight, Tensor row_grads, Tensor ids, Tensor lr, float weight_decay) -> ()",
-    _fake,
+def _updated(op: Callable[..., None], weight: Tensor, grads: Tensor, ids: Tensor) -> Tensor:
+    table = weight.clone()
+    with torch.no_grad():
+        op(table, grads, ids, torch.full((), 0.01, device=weight.device), 0.1)
+    return table
+
+
+register(
+    Op(
+        sign_sgd_rows_,
+        sign_sgd_rows_reference,
+        kernels={"cpp": (torch.float32, torch.float64), "triton": (torch.float32,), "cuda": (torch.float32,)},
+        fakes={"sign_sgd_rows_": _fake},
+        triton=["sign_sgd_rows_(Tensor(a!) weight, Tensor row_grads, Tensor ids, Tensor lr, float weight_decay) -> ()"],
+        cases=[Case([(9, 33), (6, 33)], 0, _updated, lambda _: [torch.tensor([4, 1, 4, 4, 8, 1])])],
+        timed=lambda batch: Case([(1000, 512), (batch, 512)], 0, _updated, lambda _: [torch.arange(batch) % 7]),
+    )
 )
-if not backend.EXTENSION_MISSING:
-    torch.library.register_fake("trm_fast::sign_sgd_rows_", _fake)

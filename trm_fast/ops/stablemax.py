@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from trm_fast.ops import backend, reference
-from trm_fast.ops.dispatch import define_triton
+from trm_fast.ops._core import dispatch
+from trm_fast.ops._core.registry import CPU_FLOATS, GPU_FLOATS, Case, Op, kernels, register
 
 
 def stablemax(logits: Tensor, dim: int = -1) -> Tensor:
@@ -27,13 +28,13 @@ def stablemax(logits: Tensor, dim: int = -1) -> Tensor:
     Raises:
         IndexError: no such axis.
     """
-    chosen = backend.select("stablemax", logits)
+    chosen = dispatch.select("stablemax", logits)
     if chosen == "reference":
-        return reference.stablemax(logits, dim)
+        return stablemax_reference(logits, dim)
     if torch.is_grad_enabled() and logits.requires_grad:
         probabilities: Tensor = StablemaxFunction.apply(logits, dim, chosen)
         return probabilities
-    result: Tensor = backend.kernels(chosen).stablemax_fwd.default(logits, dim)
+    result: Tensor = kernels(chosen).stablemax_fwd.default(logits, dim)
     return result
 
 
@@ -60,15 +61,34 @@ def stablemax_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 
             "stablemax_cross_entropy: labels must have the shape of logits without the last axis, on its device, "
             f"but are {tuple(labels.shape)} on {labels.device} for {tuple(logits.shape)} on {logits.device}"
         )
-    chosen = backend.select("stablemax_cross_entropy", logits)
+    chosen = dispatch.select("stablemax_cross_entropy", logits)
     if chosen == "reference":
-        return reference.stablemax_cross_entropy(logits, labels, ignore_index)
+        return stablemax_cross_entropy_reference(logits, labels, ignore_index)
     labels = labels.long()
     if torch.is_grad_enabled() and logits.requires_grad:
         loss: Tensor = StablemaxCrossEntropyFunction.apply(logits, labels, ignore_index, chosen)
         return loss
-    losses, _ = backend.kernels(chosen).stablemax_cross_entropy_fwd.default(logits, labels, ignore_index)
+    losses, _ = kernels(chosen).stablemax_cross_entropy_fwd.default(logits, labels, ignore_index)
     return losses
+
+
+def _scores(logits: Tensor) -> Tensor:
+    """x + 1 for x >= 0, else 1 / (1 - x), in float64; written so that neither branch's gradient is inf * 0."""
+    x = logits.double()
+    return F.relu(x) + 1 / (1 - x.clamp(max=0))
+
+
+def stablemax_reference(logits: Tensor, dim: int = -1) -> Tensor:
+    scores = _scores(logits)
+    return scores / scores.sum(dim, keepdim=True)
+
+
+def stablemax_cross_entropy_reference(logits: Tensor, labels: Tensor, ignore_index: int = -100) -> Tensor:
+    valid = labels != ignore_index
+    # Ignored positions are masked before the scores: a NaN there must not reach the gradient as 0 * NaN.
+    scores = _scores(logits.where(valid.unsqueeze(-1), 0))
+    target = scores.gather(-1, labels.long().where(valid, 0).unsqueeze(-1)).squeeze(-1)
+    return (scores.sum(-1).log() - target.log()).where(valid, 0)
 
 
 class StablemaxFunction(torch.autograd.Function):
@@ -76,20 +96,20 @@ class StablemaxFunction(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, dim: int, chosen: str) -> Tensor:
         ctx.save_for_backward(logits)
         ctx.dim, ctx.backend = dim, chosen
-        probabilities: Tensor = backend.kernels(chosen).stablemax_fwd.default(logits, dim)
+        probabilities: Tensor = kernels(chosen).stablemax_fwd.default(logits, dim)
         return probabilities
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dprobabilities: Tensor) -> tuple[Tensor, None, None]:
         (logits,) = ctx.saved_tensors
-        return backend.kernels(ctx.backend).stablemax_bwd.default(dprobabilities, logits, ctx.dim), None, None
+        return kernels(ctx.backend).stablemax_bwd.default(dprobabilities, logits, ctx.dim), None, None
 
 
 class StablemaxCrossEntropyFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, ignore_index: int, chosen: str) -> Tensor:
-        loss, total = backend.kernels(chosen).stablemax_cross_entropy_fwd.default(logits, labels, ignore_index)
+        loss, total = kernels(chosen).stablemax_cross_entropy_fwd.default(logits, labels, ignore_index)
         ctx.save_for_backward(logits, labels, total)
         ctx.ignore_index, ctx.backend = ignore_index, chosen
         return loss
@@ -98,8 +118,8 @@ class StablemaxCrossEntropyFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor, None, None, None]:
         logits, labels, total = ctx.saved_tensors
-        kernels = backend.kernels(ctx.backend)
-        dlogits = kernels.stablemax_cross_entropy_bwd.default(dloss, logits, labels, total, ctx.ignore_index)
+        bwd = kernels(ctx.backend).stablemax_cross_entropy_bwd.default
+        dlogits = bwd(dloss, logits, labels, total, ctx.ignore_index)
         return dlogits, None, None, None
 
 
@@ -120,20 +140,51 @@ def _cross_entropy_bwd_fake(dloss: Tensor, logits: Tensor, labels: Tensor, total
     return logits.new_empty(logits.shape)
 
 
-define_triton("stablemax", "stablemax_fwd(Tensor logits, int dim) -> Tensor", _fwd_fake)
-define_triton("stablemax", "stablemax_bwd(Tensor dprobabilities, Tensor logits, int dim) -> Tensor", _bwd_fake)
-define_triton(
-    "stablemax",
-    "stablemax_cross_entropy_fwd(Tensor logits, Tensor labels, int ignore_index) -> (Tensor loss, Tensor total)",
-    _cross_entropy_fwd_fake,
+register(
+    Op(
+        stablemax,
+        stablemax_reference,
+        kernels={"cpp": CPU_FLOATS, "triton": GPU_FLOATS, "cuda": GPU_FLOATS},
+        fakes={"stablemax_fwd": _fwd_fake, "stablemax_bwd": _bwd_fake},
+        triton=[
+            "stablemax_fwd(Tensor logits, int dim) -> Tensor",
+            "stablemax_bwd(Tensor dprobabilities, Tensor logits, int dim) -> Tensor",
+        ],
+        cases=[
+            Case([(4, 5, 11)], 1, lambda op, x: op(8 * x)),
+            Case([(2, 70, 3)], 1, lambda op, x: op(8 * x, dim=1)),
+        ],
+        timed=lambda batch: Case([(batch, 97, 11)], 1, lambda op, x: op(8 * x)),
+    )
 )
-define_triton(
-    "stablemax",
-    "stablemax_cross_entropy_bwd(Tensor dloss, Tensor logits, Tensor labels, Tensor total, int ignore_index) -> Tensor",
-    _cross_entropy_bwd_fake,
+register(
+    Op(
+        stablemax_cross_entropy,
+        stablemax_cross_entropy_reference,
+        kernels={"cpp": CPU_FLOATS, "triton": GPU_FLOATS, "cuda": GPU_FLOATS},
+        fakes={
+            "stablemax_cross_entropy_fwd": _cross_entropy_fwd_fake,
+            "stablemax_cross_entropy_bwd": _cross_entropy_bwd_fake,
+        },
+        triton=[
+            "stablemax_cross_entropy_fwd(Tensor logits, Tensor labels, int ignore_index) "
+            "-> (Tensor loss, Tensor total)",
+            "stablemax_cross_entropy_bwd(Tensor dloss, Tensor logits, Tensor labels, Tensor total, int ignore_index) "
+            "-> Tensor",
+        ],
+        cases=[
+            Case(
+                [(2, 5, 11)],
+                1,
+                lambda op, x, labels: op(8 * x, labels),
+                lambda _: [torch.tensor([[0, 10, -100, 3, 4], [7, -100, 1, 2, 9]])],
+            )
+        ],
+        timed=lambda batch: Case(
+            [(batch, 97, 11)],
+            1,
+            lambda op, x, labels: op(8 * x, labels),
+            lambda _: [torch.arange(batch * 97).reshape(batch, 97) % 11],
+        ),
+    )
 )
-if not backend.EXTENSION_MISSING:
-    torch.library.register_fake("trm_fast::stablemax_fwd", _fwd_fake)
-    torch.library.register_fake("trm_fast::stablemax_bwd", _bwd_fake)
-    torch.library.register_fake("trm_fast::stablemax_cross_entropy_fwd", _cross_entropy_fwd_fake)
-    torch.library.register_fake("trm_fast::stablemax_cross_entropy_bwd", _cross_entropy_bwd_fake)

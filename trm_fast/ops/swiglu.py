@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from trm_fast.ops import backend, reference
-from trm_fast.ops.dispatch import define_triton
+from trm_fast.ops._core import dispatch
+from trm_fast.ops._core.registry import CPU_FLOATS, GPU_FLOATS, Case, Op, kernels, register
 
 
 def swiglu(gate_up: Tensor, dim: int = -1) -> Tensor:
@@ -30,14 +31,19 @@ def swiglu(gate_up: Tensor, dim: int = -1) -> Tensor:
     """
     if gate_up.shape[dim] % 2:
         raise ValueError(f"swiglu: axis {dim} of {tuple(gate_up.shape)} holds gate and up, its size must be even")
-    chosen = backend.select("swiglu", gate_up)
+    chosen = dispatch.select("swiglu", gate_up)
     if chosen == "reference":
-        return reference.swiglu(gate_up, dim)
+        return swiglu_reference(gate_up, dim)
     if torch.is_grad_enabled() and gate_up.requires_grad:
         out: Tensor = SwiGLUFunction.apply(gate_up, dim, chosen)
         return out
-    result: Tensor = backend.kernels(chosen).swiglu_fwd.default(gate_up, dim)
+    result: Tensor = kernels(chosen).swiglu_fwd.default(gate_up, dim)
     return result
+
+
+def swiglu_reference(gate_up: Tensor, dim: int = -1) -> Tensor:
+    gate, up = gate_up.chunk(2, dim=dim)
+    return F.silu(gate) * up
 
 
 class SwiGLUFunction(torch.autograd.Function):
@@ -45,14 +51,14 @@ class SwiGLUFunction(torch.autograd.Function):
     def forward(ctx: Any, gate_up: Tensor, dim: int, chosen: str) -> Tensor:
         ctx.save_for_backward(gate_up)
         ctx.dim, ctx.backend = dim, chosen
-        out: Tensor = backend.kernels(chosen).swiglu_fwd.default(gate_up, dim)
+        out: Tensor = kernels(chosen).swiglu_fwd.default(gate_up, dim)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor, None, None]:
         (gate_up,) = ctx.saved_tensors
-        return backend.kernels(ctx.backend).swiglu_bwd.default(dout, gate_up, ctx.dim), None, None
+        return kernels(ctx.backend).swiglu_bwd.default(dout, gate_up, ctx.dim), None, None
 
 
 def _fwd_fake(gate_up: Tensor, dim: int) -> Tensor:
@@ -65,8 +71,20 @@ def _bwd_fake(dout: Tensor, gate_up: Tensor, dim: int) -> Tensor:
     return gate_up.new_empty(gate_up.shape)
 
 
-define_triton("swiglu", "swiglu_fwd(Tensor gate_up, int dim) -> Tensor", _fwd_fake)
-define_triton("swiglu", "swiglu_bwd(Tensor dout, Tensor gate_up, int dim) -> Tensor", _bwd_fake)
-if not backend.EXTENSION_MISSING:
-    torch.library.register_fake("trm_fast::swiglu_fwd", _fwd_fake)
-    torch.library.register_fake("trm_fast::swiglu_bwd", _bwd_fake)
+register(
+    Op(
+        swiglu,
+        swiglu_reference,
+        kernels={"cpp": CPU_FLOATS, "triton": GPU_FLOATS, "cuda": GPU_FLOATS},
+        fakes={"swiglu_fwd": _fwd_fake, "swiglu_bwd": _bwd_fake},
+        triton=[
+            "swiglu_fwd(Tensor gate_up, int dim) -> Tensor",
+            "swiglu_bwd(Tensor dout, Tensor gate_up, int dim) -> Tensor",
+        ],
+        cases=[
+            Case([(3, 5, 64)], 1, lambda op, x: op(x)),
+            Case([(3, 6, 33)], 1, lambda op, x: op(x, dim=1)),
+        ],
+        timed=lambda batch: Case([(batch, 97, 3072)], 1, lambda op, x: op(x)),
+    )
+)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from trm_fast.ops import reference
-from trm_fast.ops.gated import PANEL, gated_layer, register, rounded, saved_floats
+from trm_fast.ops._core.registry import Case, Op, register
+from trm_fast.ops.mlp import PANEL, gated_kernels, gated_layer, mlp_reference, rounded, saved_floats
 
 
 def token_mixer(h: Tensor, gate_up: Tensor, down: Tensor, eps: float = 1e-5) -> Tensor:
@@ -25,7 +25,11 @@ def token_mixer(h: Tensor, gate_up: Tensor, down: Tensor, eps: float = 1e-5) -> 
     Raises:
         ValueError: weights that do not fit ``h`` or each other.
     """
-    return gated_layer("token_mixer", h, gate_up, down, eps, axis=1, plain=reference.token_mixer)
+    return gated_layer("token_mixer", h, gate_up, down, eps, axis=1, reference=token_mixer_reference)
+
+
+def token_mixer_reference(h: Tensor, gate_up: Tensor, down: Tensor, eps: float = 1e-5) -> Tensor:
+    return mlp_reference(h.transpose(1, 2), gate_up, down, eps).transpose(1, 2)
 
 
 def hidden_floats(gate_up: Tensor, D: int) -> int:
@@ -33,8 +37,16 @@ def hidden_floats(gate_up: Tensor, D: int) -> int:
     return gate_up.shape[0] * rounded(D, PANEL)
 
 
-def _saved(h: Tensor, gate_up: Tensor) -> int:
+def _saved_size(h: Tensor, gate_up: Tensor) -> int:
     return saved_floats(h, hidden_floats(gate_up, h.shape[2]), h.shape[2])
 
 
-register("token_mixer", "TokenMixer", _saved)
+register(
+    Op(
+        token_mixer,
+        token_mixer_reference,
+        cases=[Case([(2, 19, 128), (64, 19), (19, 32)], 3, lambda op, *inputs: op(*inputs))],
+        timed=lambda batch: Case([(batch, 97, 512), (1024, 97), (97, 512)], 3, lambda op, *inputs: op(*inputs)),
+        **gated_kernels("token_mixer", "TokenMixer", _saved_size),
+    )
+)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trm_fast import ops
-from trm_fast.ops import backend
+from trm_fast.ops._core import registry
 
 GUARD = 64  # elements before and after: alignment stays what it was
 SEEN: list[str] = []  # a kernel keeps the launcher that it was compiled with
@@ -26,7 +26,7 @@ def needs_triton() -> None:
 
 @pytest.fixture
 def device() -> torch.device:
-    if backend.INTERPRETED:
+    if registry.INTERPRETED:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         pytest.skip("no GPU: test_interpreter.py runs these in Triton's interpreter")

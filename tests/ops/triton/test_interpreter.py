@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from trm_fast.ops import backend
+from trm_fast.ops._core import registry
 
 HERE = Path(__file__).parent
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(backend.INTERPRETED, reason="this is the process with the interpreter")
+@pytest.mark.skipif(registry.INTERPRETED, reason="this is the process with the interpreter")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels run on the GPU")
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 def test_kernels_in_the_interpreter():

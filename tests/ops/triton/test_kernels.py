@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from trm_fast import ops
-from trm_fast.ops import backend, reference
+from trm_fast.ops import reference
+from trm_fast.ops._core import registry
 
 FLOATS = [torch.float32, torch.float16]
-if not backend.INTERPRETED:  # whose products of bfloat16 are wrong
+if not registry.INTERPRETED:  # whose products of bfloat16 are wrong
     FLOATS.append(torch.bfloat16)
 KERNELS = torch.ops.trm_fast_triton
 
@@ -353,6 +354,6 @@ def test_what_cannot_run_says_so(triton, device):
     z = torch.zeros(1, 5, 12, device=device)
     with pytest.raises(ValueError, match="latent_step: the mask must be bool"):
         ops.latent_step(z, z, [], mask=torch.ones(1, 4, dtype=torch.bool, device=device))
-    if backend.INTERPRETED:
+    if registry.INTERPRETED:
         with pytest.raises(ops.BackendUnavailable, match="wrong products of bfloat16"):
             ops.swiglu(torch.zeros(2, dtype=torch.bfloat16))

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from trm_fast.ops import backend
+from trm_fast.ops._core import registry
 
 KEYS = """
 import importlib, json, sys, triton
@@ -22,7 +22,7 @@ print(json.dumps({name: kernels[name].cache_key for name in sorted(kernels)[::st
 """
 
 
-@pytest.mark.skipif(backend.INTERPRETED, reason="the interpreter compiles nothing")
+@pytest.mark.skipif(registry.INTERPRETED, reason="the interpreter compiles nothing")
 def test_keys_do_not_depend_on_the_order():
     found = []
     for step in ("1", "-1"):

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trm_fast.ops import backend
+from trm_fast.ops._core import registry
 
 from . import offline
 
 pytestmark = pytest.mark.skipif(
-    backend.INTERPRETED or torch.cuda.is_available(), reason="here launches are the interpreter's, or real"
+    registry.INTERPRETED or torch.cuda.is_available(), reason="here launches are the interpreter's, or real"
 )
 B, L, D = 3, 17, 64
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trm_fast.ops import backend
+from trm_fast.ops._core import registry
 
 from . import offline
 
@@ -21,7 +21,7 @@ D, HEADS, B = 512, 8, 2
 BATCHES = B, 32  # small, and large
 BF16 = torch.bfloat16
 
-pytestmark = pytest.mark.skipif(backend.INTERPRETED, reason="the interpreter does not compile")
+pytestmark = pytest.mark.skipif(registry.INTERPRETED, reason="the interpreter does not compile")
 
 
 def mlp(D: int, inner: int):

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from trm_fast import ops
-from trm_fast.ops import backend, reference
-from trm_fast.ops.packed import pack_weights
+from trm_fast.ops import reference
+from trm_fast.ops._core import registry
+from trm_fast.ops.packing import pack_weights
 
 SHAPES = [(5, 7), (1030,), (1,), (0, 3), (64, 33), ()]
 EPS = torch.finfo(torch.float32).eps
@@ -79,7 +80,7 @@ def test_layouts_and_versions(triton, random, device):
 
 def test_copies(triton, random, device):
     """Padded and interleaved, as the fused kernels read them."""
-    dtype = torch.float16 if backend.INTERPRETED else torch.bfloat16  # the interpreter cuts bfloat16 off
+    dtype = torch.float16 if registry.INTERPRETED else torch.bfloat16  # the interpreter cuts bfloat16 off
     params = [random(*shape).to(device) for shape in [(40, 19), (19, 20), (96, 128), (128, 48)]]
     low, want = ([t.to(dtype).zero_() for t in pack_weights(params, 19)] for _ in range(2))
     lr, step = on(device, 1e-2, 1)

@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from trm_fast import ops
-from trm_fast.ops import backend, reference
+from trm_fast.ops import reference
+from trm_fast.ops._core import registry
 
 from . import offline, ptx
 
 pytestmark = pytest.mark.skipif(
-    backend.INTERPRETED or torch.cuda.is_available(), reason="here kernels run in the interpreter, or on a GPU"
+    registry.INTERPRETED or torch.cuda.is_available(), reason="here kernels run in the interpreter, or on a GPU"
 )
 D, HEADS, L = 512, 8, 97
 Case = tuple[str, list[torch.Tensor], dict[str, Any]]
@@ -57,7 +58,7 @@ def play(monkeypatch: pytest.MonkeyPatch, on_cpu: None) -> Iterator[Callable[[in
         monkeypatch.setattr(configs, "architecture", lambda device: f"sm_{arch}")
         return seen
 
-    monkeypatch.setitem(backend.DEVICE, "triton", "cpu")
+    monkeypatch.setitem(registry.DEVICE, "triton", "cpu")
     torch.use_deterministic_algorithms(True)  # every torch.empty full of NaN
     with ops.use_backend("triton"):
         yield start

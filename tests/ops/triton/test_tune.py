@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from trm_fast.ops import backend
+from trm_fast.ops._core import registry
 
 BENCH = Path(__file__).parents[3] / "bench"
-pytestmark = pytest.mark.skipif(backend.INTERPRETED, reason="test_it_tunes_in_the_interpreter starts it there")
+pytestmark = pytest.mark.skipif(registry.INTERPRETED, reason="test_it_tunes_in_the_interpreter starts it there")
 
 
 @pytest.fixture

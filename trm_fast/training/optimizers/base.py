@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from trm_fast.models import TRMModel
-from trm_fast.ops.packed import interleaved_rows
+from trm_fast.ops.packing import interleaved_rows
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {}
 O = TypeVar("O", bound="type[Optimizer]")

@@ -1,0 +1,212 @@
+"""The check of kernels on a device not met before, tried on the CPU: there, too, kernels can be wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trm_fast import ops
+from trm_fast.ops._core import registry, selection, validation
+
+CPU = torch.device("cpu")
+
+# auto waits for the check on the CPU, as it does on a GPU: what it then takes for two ops, and the warnings.
+CHOOSE = """
+import json, sys, warnings, torch
+from trm_fast import ops
+from trm_fast.ops._core import dispatch, selection
+selection.CHECKED = ("cpu",)
+selection.choices.clear()
+if "broken" in sys.argv:
+    library = torch.library.Library("trm_fast", "IMPL")
+    library.impl("swiglu_fwd", lambda x, dim: 1.01 * ops.reference.swiglu(x, dim), "CPU", allow_override=True)
+ops.use_backend("auto")
+with warnings.catch_warnings(record=True) as caught, torch.inference_mode():
+    warnings.simplefilter("always")
+    x = torch.zeros(2, 4)
+    chosen = [dispatch.select(op, x) for op in ("swiglu", "rms_norm", "swiglu")]
+rows = {row.op: row.reasons["cpp"] for row in ops.table(["cpu"], [torch.float32])}
+print(json.dumps([chosen, [str(w.message) for w in caught if "kernel of" in str(w.message)], rows]))
+"""
+
+
+def choose(cache: Path, *words: str) -> tuple[list[str], list[str], dict[str, str]]:
+    package = Path(ops.__file__).parents[2]
+    environ = os.environ | {"PYTHONPATH": str(package), "XDG_CACHE_HOME": str(cache)}
+    # From elsewhere: a checkout that is not built would hide the package that is installed.
+    run = subprocess.run([sys.executable, "-c", CHOOSE, *words], env=environ, cwd="/", capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    chosen, warned, rows = json.loads(run.stdout)
+    return chosen, warned, rows
+
+
+def test_a_wrong_kernel_is_switched_off_and_named_once(native, tmp_path):
+    for words in (["broken"], []):  # the second process knows, and says so
+        chosen, (warned,), rows = choose(tmp_path, *words)
+        assert chosen == ["reference", "cpp", "reference"]
+        assert "cpp kernel of swiglu for torch.float32 is switched off" in warned
+        assert "error" in rows["swiglu"]
+        assert rows["rms_norm"] == "available"
+        assert "not checked on this device yet" in rows["mlp"]
+
+
+def test_right_kernels_pass_and_a_folder_that_cannot_be_written_is_no_harm(native):
+    chosen, warned, rows = choose(Path("/proc/nowhere"))
+    assert (chosen, warned, rows["swiglu"]) == (["cpp", "cpp", "cpp"], [], "available")
+
+
+@pytest.mark.parametrize("op", ["rms_norm", "latent_step", "adam_atan2_", "stablemax_cross_entropy", "sign_sgd_rows_"])
+def test_the_cpp_kernels_pass(native, op):
+    assert validation.check(op, "cpp", torch.float32, CPU) is None
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, op: str, function: Callable[..., Any]) -> None:
+    monkeypatch.setitem(registry.OPS, op, replace(registry.OPS[op], function=function))
+
+
+@pytest.mark.parametrize("op", registry.OPS)
+def test_every_op_has_cases_that_see_an_error(native, monkeypatch, op):
+    """The reference stands in for a kernel: right as it is, wrong when its result is a hundredth off."""
+    stand_in(monkeypatch, op, registry.OPS[op].reference)
+    assert validation.check(op, "cpp", torch.float32, CPU) is None
+
+    def wrong(*inputs, **options):
+        out = registry.OPS[op].reference(*inputs, **options)
+        if out is None:  # in place
+            first = inputs[0][0] if isinstance(inputs[0], list) else inputs[0]
+            first.mul_(1.01)
+        elif isinstance(out, tuple):
+            out = (out[0], 1.01 * out[1])
+        else:
+            out = 1.01 * out
+        return out
+
+    stand_in(monkeypatch, op, wrong)
+    assert "error" in str(validation.check(op, "cpp", torch.float32, CPU))
+
+
+def test_a_kernel_without_gradient_is_judged_by_its_output(native):
+    if selection.cpu_path() != selection.BFLOAT16_PATH:
+        pytest.skip("this CPU has no products of bfloat16")
+    for op in [name for name, stated in registry.OPS.items() if "cpp" in stated.inference_only]:
+        assert validation.check(op, "cpp", torch.bfloat16, CPU) is None
+
+
+def test_a_kernel_that_raises_has_failed(native, monkeypatch):
+    def launch(*_):
+        raise RuntimeError("an illegal memory access was encountered\nCUDA kernel errors might be ...")
+
+    stand_in(monkeypatch, "swiglu", launch)
+    assert validation.check("swiglu", "cpp", torch.float32, CPU) == (
+        "RuntimeError: an illegal memory access was encountered"
+    )
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """Nothing is known of any kernel."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(validation, "_verdicts", {})
+
+
+def verdict(op: str) -> str:
+    return validation.verdict(op, "cpp", torch.float32, "cpu")
+
+
+def test_a_check_that_took_the_process_with_it_has_failed(fresh, monkeypatch):
+    monkeypatch.setattr(validation, "check", lambda *_: os._exit(3))
+    child = os.fork()
+    if child == 0:
+        verdict("swiglu")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+    assert verdict("swiglu") == validation.UNFINISHED
+
+
+def test_the_cache_belongs_to_one_build(fresh, monkeypatch, tmp_path):
+    before = validation.cache_folder("cpu")
+    monkeypatch.setattr(validation, "_build_hash", lambda: "another")
+    assert before.parent == tmp_path / "trm_fast" / "checked"
+    assert validation.cache_folder("cpu") != before
+    monkeypatch.undo()
+
+
+def test_a_verdict_that_was_cut_off_is_none(fresh):
+    """By a full disk, or read while another process writes."""
+    folder = validation.cache_folder("cpu")
+    folder.mkdir(parents=True)
+    (folder / "swiglu-cpp-float32.txt").write_text("")
+    assert validation.known("swiglu", "cpp", torch.float32, "cpu") is None
+
+
+def test_what_other_processes_found_is_kept(fresh, monkeypatch):
+    validation.keep("swiglu", "cpp", torch.float32, "cpu", "off by one")
+    validation.keep("rms_norm", "cpp", torch.float32, "cpu", None)
+    monkeypatch.setattr(validation, "_verdicts", {})  # the next process
+    assert verdict("swiglu") == "off by one"
+    assert verdict("rms_norm") == validation.PASSED
+
+
+def test_a_device_that_is_gone_is_no_kernels_fault(fresh, monkeypatch):
+    def gone():
+        raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", gone)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        validation.verdict("swiglu", "cuda", torch.float32, "cuda")
+    assert validation.known("swiglu", "cuda", torch.float32, "cuda") is None
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, torch.OutOfMemoryError])
+def test_a_check_that_was_broken_off_is_no_verdict(fresh, native, monkeypatch, error):
+    """Ctrl-C while kernels are compiled, or a card that another program fills, must not switch one off for good."""
+
+    def launch(*_):
+        raise error
+
+    with monkeypatch.context() as broken:
+        stand_in(broken, "swiglu", launch)
+        with pytest.raises(error):
+            verdict("swiglu")
+    assert validation.known("swiglu", "cpp", torch.float32, "cpu") is None
+    assert verdict("swiglu") == validation.PASSED
+
+
+# What one of several processes does: it notes that it checks, takes its time, and keeps what it found.
+CHECK = """
+import json, sys, time, torch
+from trm_fast.ops._core import validation
+made = []
+def check(op, *_):
+    made.append(op)
+    print("checking", flush=True)
+    time.sleep(0.5)
+validation.check = check
+known = [validation.verdict(op, "cpp", torch.float32, "cpu") for op in ("swiglu", "rms_norm", "stablemax")]
+print(json.dumps([known, made]))
+"""
+
+
+def test_several_processes_check_each_kernel_once(tmp_path):
+    """As those that torchrun starts at once: one in the middle of a check has not died of it."""
+    environ = os.environ | {"PYTHONPATH": str(Path(ops.__file__).parents[2]), "XDG_CACHE_HOME": str(tmp_path)}
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", CHECK], env=environ, cwd="/", stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    first = start()
+    assert first.stdout.readline() == "checking\n"
+    processes = [first, start(), start()]
+    results = [json.loads(process.communicate(timeout=120)[0].splitlines()[-1]) for process in processes]
+    assert [known for known, _ in results] == [["passed"] * 3] * 3
+    assert sorted(op for _, made in results for op in made) == ["rms_norm", "stablemax", "swiglu"]

@@ -1,0 +1,106 @@
+"""``latent_step`` on the fused CUDA kernels, which read packed weights.
+
+The backward keeps the states between the layers and computes the hidden units again: one kernel a layer for the
+gradient that reaches its input (csrc/ops/token_mixer/bwd.cu, csrc/ops/mlp/cuda.cu), one for the mixer's weights; of the
+mlp three plain products are left, the vendor's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from trm_fast.ops.packing import GROUP, pack_weights
+
+
+def fused_step(
+    z: Tensor, injection: Tensor | None, weights: Sequence[Tensor], packed: Sequence[Tensor] | None, eps: float
+) -> Tensor:
+    """The fused kernels: ``net(z + injection)``. Without ``packed`` the weights are packed first."""
+    matrices = packed_for(z, weights, packed)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (z, injection, *weights)):
+        out: Tensor = LatentStepFunction.apply(z, injection, matrices, eps, *weights)
+        return out
+    y, _ = torch.ops.trm_fast.latent_step_packed_fwd.default(z, injection, matrices, eps, False)
+    return y
+
+
+def packed_for(z: Tensor, weights: Sequence[Tensor], packed: Sequence[Tensor] | None) -> list[Tensor]:
+    if packed is None or packed[0].dtype != z.dtype:
+        return pack_weights(weights, z.shape[1], z.dtype)
+    return list(packed)
+
+
+class LatentStepFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, z: Tensor, injection: Tensor | None, packed: list[Tensor], eps: float, *weights: Tensor
+    ) -> Tensor:
+        y, kept = torch.ops.trm_fast.latent_step_packed_fwd.default(z, injection, packed, eps, True)
+        ctx.save_for_backward(injection, y, *packed, z, *kept)
+        ctx.weights = [(w.shape, w.dtype) for w in weights]
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        injection, y, *saved = ctx.saved_tensors
+        packed, kept = saved[: len(ctx.weights)], saved[len(ctx.weights) :]
+        kernels, gradients = torch.ops.trm_fast, list[Tensor]()
+        for i in reversed(range(0, len(packed), 4)):
+            mixer_in, mixer_out, mlp_in, mlp_out = packed[i : i + 4]
+            h, mixed, over_tokens, over_channels = kept[i : i + 4]
+            d = kernels.rms_norm_bwd.default(dy, y, over_channels, -1)
+            active, dgate_up = kernels.mlp_packed_bwd.default(d, mixed, mlp_in, mlp_out)
+            d, rows = d.flatten(0, 1), mixed.flatten(0, 1)
+            dmlp_out = d.t() @ active
+            dmixed = d.addmm_(dgate_up, mlp_in).view_as(mixed)  # in place: elsewhere addmm would copy d first
+            added = None if i else injection
+            dy, sums = kernels.token_mixer_packed_bwd.default(dmixed, h, added, mixed, over_tokens, mixer_in, mixer_out)
+            y = h
+            dmixer_in, dmixer_out = sums.sum(0).split((2, 1))
+            dmlp_in = (dgate_up.t() @ rows).unflatten(0, (-1, 2, GROUP)).transpose(0, 1)
+            gradients[:0] = [dmixer_in, dmixer_out[0].t(), dmlp_in.flatten(1, 2), dmlp_out]
+        dweights = [_unpadded(g, *weight) for g, weight in zip(gradients, ctx.weights, strict=True)]
+        return (dy, None if injection is None else dy, None, None, *dweights)
+
+
+def _unpadded(gradient: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """From a packed weight's gradient, whose gate and up stand one after the other if it has both."""
+    rows, columns = shape
+    parts = gradient if gradient.dim() == 3 else gradient.unsqueeze(0)
+    return parts[:, : rows // len(parts), :columns].reshape(rows, columns).to(dtype)
+
+
+def _fwd_fake(
+    z: Tensor, injection: Tensor | None, packed: list[Tensor], eps: float, keep: bool
+) -> tuple[Tensor, list[Tensor]]:
+    (B, L, D), kept = z.shape, []
+    for i in range(0, len(packed) if keep else 0, 4):
+        kept += [z.new_empty(z.shape) for _ in range(2 if i else 1)]
+        kept += [z.new_empty(size, dtype=torch.float32) for size in ((B, 1, D), (B, L, 1))]
+    return z.new_empty(z.shape), kept
+
+
+def _mixer_bwd_fake(
+    dy: Tensor, h: Tensor, injection: Tensor | None, y: Tensor, rstd: Tensor, w_in: Tensor, w_out: Tensor
+) -> tuple[Tensor, Tensor]:
+    (B, _, D), (tokens, inner) = h.shape, w_out.shape
+    slabs = min(B * (D // 32), max(1, 264 * 64 // inner))  # token_mixer_slabs of csrc/core/cuda/launch.h
+    return h.new_empty(h.shape), h.new_empty(slabs, 3, inner, tokens, dtype=torch.float32)
+
+
+def _mlp_bwd_fake(d: Tensor, h: Tensor, w_in: Tensor, w_out: Tensor) -> tuple[Tensor, Tensor]:
+    rows, inner = h.shape[0] * h.shape[1], w_out.shape[1]
+    return h.new_empty(rows, inner), h.new_empty(rows, 2 * inner)
+
+
+FAKES: dict[str, Callable[..., Any]] = {
+    "latent_step_packed_fwd": _fwd_fake,
+    "token_mixer_packed_bwd": _mixer_bwd_fake,
+    "mlp_packed_bwd": _mlp_bwd_fake,
+}
