@@ -48,7 +48,7 @@ def train(
     except OSError as error:
         raise UserError(f"--out {output} can't be written: {error}") from None
     sample = [text for text in texts(conversations[:200]) if text]
-    length = sum(map(len, sample)) / max(1, sum(len(made.encode(text).ids) for text in sample))
+    length = sum(map(len, sample)) / max(1, sum(len(made.ids(text)) for text in sample))
     facts = {"out": str(output), "kind": kind, "vocab_size": made.size, "characters_per_token": round(length, 2)}
     if json_output:
         print_json(facts | {"conversations": len(conversations)})

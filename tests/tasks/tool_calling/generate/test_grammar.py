@@ -165,7 +165,7 @@ def test_a_reply_is_written_in_pieces_where_replies_are_allowed() -> None:
     row = transcript(conversation(Turn("user", TEXT)))
     calling, replying = Grammar(row), Grammar(row, replies=True)
     assert (calling.allowed([]), replying.allowed([])) == ([CALL], [CALL, REPLY])
-    pieces = [TOKENS.ids[c] for c in "xyz"]
+    pieces = [TOKENS.numbers[c] for c in "xyz"]
     assert set(pieces) < set(replying.allowed([REPLY]))
     assert replying.reply([REPLY, *pieces, END]) == "xyz"
     assert replying.calls([REPLY, *pieces, END]) == []

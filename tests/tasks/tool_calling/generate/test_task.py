@@ -13,6 +13,7 @@ from trm_fast.api import TRM
 from trm_fast.tasks.base import DataConfig
 from trm_fast.tasks.tool_calling import load_sound, write
 from trm_fast.tasks.tool_calling.data.conversation import Call, Turn
+from trm_fast.tasks.tool_calling.data.formats.swift import write_swift
 from trm_fast.tasks.tool_calling.data.variants import Variants
 from trm_fast.tasks.tool_calling.generate.task import ToolGenerate, ToolGenerateConfig
 from trm_fast.tasks.tool_calling.generate.turns import prompt_of
@@ -60,9 +61,11 @@ def test_rows_are_read_anew_each_time_and_the_same_for_the_same_numbers(tmp_path
 
 @needs_data
 @pytest.mark.parametrize("name", ["xlam", "sealtools"])
-def test_an_untrained_model_makes_valid_calls_of_offered_tools(name: str) -> None:
+def test_an_untrained_model_makes_valid_calls_of_offered_tools(name: str, tmp_path: Path) -> None:
+    rows = load_sound(f"{DATA}/{name}_swift_val.json.gz").conversations[::8]
+    write(tmp_path / "rows.json", [write_swift(row) for row in rows])
     settings = [
-        f"data.source={DATA}/{name}_swift_val.json.gz", "task.vocab_size=600", "task.most_tokens=60",
+        f"data.source={tmp_path}/rows.json", "task.vocab_size=600", "task.most_tokens=60",
         "model.hidden_size=16", "model.num_heads=2", "model.inner_multiple=8", "model.max_supervision_steps=1",
         "model.num_layers=1",
     ]  # fmt: skip
@@ -72,12 +75,11 @@ def test_an_untrained_model_makes_valid_calls_of_offered_tools(name: str) -> Non
     task.dataset(DataConfig(source=config.data.source), 0)
     torch.manual_seed(0)
     model = TRM(config.model).eval()
-    rows = load_sound(f"{DATA}/{name}_swift_val.json.gz").conversations
-    for row in rows[::8]:
-        prediction, said = task.decode(model, prompt_of(row))
+    for row in rows[::4]:
+        prediction, decoded = task.decode(model, prompt_of(row))
         assert all(row.tool(call.name) is not None for call in prediction.calls)
         json.dumps(prediction.to_json())
-        if said.tokens[-1] == END:
+        if decoded.tokens[-1] == END:
             assert prediction.calls
 
 

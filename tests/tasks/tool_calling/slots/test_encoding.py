@@ -20,7 +20,7 @@ def talk(*turns: tuple[str, str]) -> Conversation:
 def test_a_row_by_hand() -> None:
     row = encode(talk(("user", "hi"), ("assistant", "yes"), ("user", "a")), CHARACTERS, 20, 5)
     user, assistant = CHARACTERS.special("<user>"), CHARACTERS.special("<assistant>")
-    said = [CHARACTERS.encode(text).ids for text in ("hi", "yes", "a")]
+    said = [CHARACTERS.ids(text) for text in ("hi", "yes", "a")]
     assert row.ids == [BEGIN, user, *said[0], assistant, *said[1], user, *said[2], END]
     # Role ids: 1 + 5 * age + role, user 0 and assistant 2; begin and end have none.
     assert row.roles == [0, *[1 + 10] * 3, *[1 + 5 + 2] * 4, *[1] * 2, 0]

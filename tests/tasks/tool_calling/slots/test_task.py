@@ -148,6 +148,7 @@ def test_word_dropout_leaves_values_alone(tmp_path: Path) -> None:
 
 
 @needs_data
+@pytest.mark.slow
 def test_labels_of_the_real_rows_give_their_values_back() -> None:
     task = ToolSlots(ToolSlotsConfig(variants=0))
     pytest.importorskip("sentencepiece")

@@ -16,7 +16,7 @@ from trm_fast.training import Trainer, make_config, read_preset
 from .cities import CHAR, ROWS
 
 
-def small(tmp_path: Path, steps: int) -> Any:
+def small(tmp_path: Path, steps: int, checkpoint_every: int = 7) -> Any:
     write(tmp_path / "sgd_train.jsonl", ROWS)
     sections = {
         "task": {"name": "tool-slots", **CHAR, "word_dropout": 0.0},
@@ -27,14 +27,14 @@ def small(tmp_path: Path, steps: int) -> Any:
         },
         "training": {
             "steps": steps, "batch_size": 16, "gradient_accumulation": 2, "learning_rate": 3e-3, "warmup_steps": 5,
-            "weight_decay": 0.1, "ema_decay": 0.9, "checkpoint_every": 7, "exploration": 0.0,
+            "weight_decay": 0.1, "ema_decay": 0.9, "checkpoint_every": checkpoint_every, "exploration": 0.0,
         },
     }  # fmt: skip
     return make_config(sections, "test")
 
 
 def test_it_learns_is_saved_and_answers(tmp_path: Path) -> None:
-    trainer = Trainer(small(tmp_path, 120), tmp_path / "run")
+    trainer = Trainer(small(tmp_path, 120, checkpoint_every=120), tmp_path / "run")
     summary = trainer.train()
     assert summary["evaluation"]["decision_f1"] == 1
     assert summary["evaluation"]["slot_span_exact"] > 0.6

@@ -1,55 +1,112 @@
-"""What is wrong with a call's arguments."""
+"""What is wrong with a call's arguments by its tool's JSON schema; only declared arguments are allowed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from trm_fast.tasks.tool_calling.data.conversation import Call, Tool
 
-_PYTHON: dict[str, type | tuple[type, ...]] = {
-    "string": str, "integer": int, "number": (int, float), "boolean": bool, "array": list, "object": Mapping,
-    "null": type(None),
-}  # fmt: skip
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
+
+PLAIN = ("type", "enum", "required", "properties", "items")
+"""All that is judged by where a schema as a whole is none: files hold patterns and types of many dialects."""
+LONGEST = 40
+Path = tuple[str | int, ...]
 
 
 def problems(call: Call, tools: Sequence[Tool]) -> list[str]:
-    """What keeps a call from being valid: a tool not offered, arguments missing, unknown, ill-typed or not allowed."""
+    """What keeps a call from being valid: a tool not offered, arguments missing, unknown, ill-typed or not allowed.
+
+    Args:
+        call: a tool's name and its arguments.
+        tools: those on offer.
+
+    Returns:
+        A sentence for each problem, none for a valid call.
+    """
     tool = next((tool for tool in tools if tool.name == call.name), None)
     if tool is None:
         return [f"the tool {call.name!r} is not offered"]
-    return _faults(dict(call.arguments), tool.parameters, "")
+    return list(_problems(dict(call.arguments), tool.parameters))
 
 
 def fits(value: Any, schema: Mapping[str, Any]) -> bool:
     """Whether a value is valid."""
-    return not _faults(value, schema, "")
+    return not _errors(value, schema)
 
 
-def _faults(value: Any, schema: Mapping[str, Any], path: str) -> list[str]:
-    kinds = schema.get("type")
-    allowed = [kinds] if isinstance(kinds, str) else list(kinds or [])
-    if allowed and not any(_is(value, kind) for kind in allowed):
-        return [f"{path or 'arguments'}: {value!r:.40} is no {' or '.join(allowed)}"]
-    choices = schema.get("enum")
-    if isinstance(choices, list) and value not in choices and value != schema.get("default"):
-        return [f"{path}: {value!r:.40} is none of {', '.join(map(str, choices))}"]
-    found = []
-    if isinstance(value, Mapping) and isinstance(properties := schema.get("properties"), Mapping):
-        dot = f"{path}." if path else ""
-        found += [f"{dot}{name} is missing" for name in schema.get("required") or [] if name not in value]
-        found += [f"{dot}{name} is not a parameter" for name in value if name not in properties]
-        for name, part in value.items():
-            found += _faults(part, properties[name], f"{dot}{name}") if name in properties else []
-    if isinstance(value, list) and isinstance(items := schema.get("items"), Mapping):
-        for i, part in enumerate(value):
-            found += _faults(part, items, f"{path}[{i}]")
-    return found
+def _problems(value: Any, schema: Mapping[str, Any]) -> Iterator[str]:
+    """In the order of the value's parts, what is missing or unknown before what is inside. Of a part of the wrong type
+    nothing else is said."""
+    closed: list[Path] = []
+    seen: set[tuple[Path, str]] = set()
+    for error in sorted(_errors(value, schema), key=lambda error: _place(error, value)):
+        path = tuple(error.absolute_path)
+        # A list of missing names comes once for each of them.
+        if any(path[: len(done)] == done for done in closed) or (path, error.validator) in seen:
+            continue
+        seen.add((path, error.validator))
+        if error.validator in ("type", "enum"):
+            closed.append(path)
+        yield from _sentences(error, path)
 
 
-def _is(value: Any, kind: str) -> bool:
-    if isinstance(value, bool):
-        return kind == "boolean"
-    if kind == "integer" and isinstance(value, float):
-        return value.is_integer()
-    return isinstance(value, _PYTHON[kind]) if kind in _PYTHON else True
+def _place(error: ValidationError, value: Any) -> list[int]:
+    place = []
+    for step in error.absolute_path:
+        place.append(list(value).index(step) if isinstance(value, Mapping) else int(step))
+        value = value[step]
+    return place
+
+
+def _sentences(error: ValidationError, path: Path) -> Iterable[str]:
+    where = _written(path)
+    dot = f"{where}." if where else ""
+    value, expected = f"{error.instance!r:.{LONGEST}}", error.validator_value
+    if error.validator == "type":
+        return [
+            f"{where or 'arguments'}: {value} is no {expected if isinstance(expected, str) else ' or '.join(expected)}"
+        ]
+    if error.validator == "enum":
+        return [f"{where}: {value} is none of {', '.join(map(str, expected))}"]
+    if error.validator == "required":
+        return [f"{dot}{name} is missing" for name in expected if name not in error.instance]
+    if error.validator == "additionalProperties":
+        return [f"{dot}{name} is not a parameter" for name in error.instance if name not in error.schema["properties"]]
+    return [f"{where}: {error.message}"]
+
+
+def _written(path: Path) -> str:
+    """``a.b[0]``."""
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return text.removeprefix(".")
+
+
+def _errors(value: Any, schema: Mapping[str, Any]) -> list[ValidationError]:
+    from jsonschema import Draft202012Validator
+
+    try:
+        return list(Draft202012Validator(_strict(schema)).iter_errors(value))
+    except Exception:  # no schema: a type or a pattern of another dialect, whatever comes of it
+        return list(Draft202012Validator(_strict(schema, PLAIN)).iter_errors(value))
+
+
+def _strict(schema: Mapping[str, Any], keys: Sequence[str] = ()) -> dict[str, Any]:
+    """The schema without parts that are none, or with some ``keys`` alone; objects have their properties only, and a
+    default is always a choice."""
+    strict = {key: value for key, value in schema.items() if not keys or key in keys}
+    properties, choices = schema.get("properties"), schema.get("enum")
+    for key, kind in (("enum", list), ("required", list), ("properties", Mapping), ("items", Mapping)):
+        if not isinstance(schema.get(key), kind):
+            strict.pop(key, None)
+    if isinstance(choices, list) and "default" in schema and schema["default"] not in choices:
+        strict["enum"] = [*choices, schema["default"]]
+    if isinstance(properties, Mapping):
+        strict["additionalProperties"] = False
+        strict["properties"] = {name: _strict(part, keys) for name, part in properties.items()}
+    if isinstance(schema.get("items"), Mapping):
+        strict["items"] = _strict(schema["items"], keys)
+    first = ("type", "enum", "required", "additionalProperties")
+    return {key: strict[key] for key in (*first, *strict) if key in strict}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from trm_fast.labels import ArgumentKind
@@ -38,7 +39,7 @@ class ValueCodec:
 
     def pieces(self, text: str) -> list[int]:
         """A text spelt in pieces of the vocabulary."""
-        return list(self.tokenizer.encode(text).ids)
+        return self.tokenizer.ids(text)
 
     def encode(self, value: Any, schema: Mapping[str, Any]) -> list[list[Symbol]]:
         """A value as items, one but for a list that is not written out: words as they stand in the latest turn, else
@@ -145,10 +146,20 @@ class ValueCodec:
 
 def default_of(schema: Mapping[str, Any]) -> Any:
     """A schema's default as a value of its type, also where it is written as text; None where it is none."""
-    default = schema.get("default")
-    if default is not None and not fits(default, schema):
-        default = cast(str(default), schema)
-    return default if default is not None and fits(default, schema) else None
+    if schema.get("default") is None:
+        return None
+    default = _default_of(json.dumps(schema))
+    return default and json.loads(default)
+
+
+@lru_cache(maxsize=1 << 14)
+def _default_of(text: str) -> str | None:
+    """From and to JSON: a row asks for the same few defaults again and again."""
+    schema = json.loads(text)
+    for default in (schema["default"], cast(str(schema["default"]), schema)):
+        if default is not None and fits(default, schema):
+            return json.dumps(default)
+    return None
 
 
 def written(value: Any) -> str:

@@ -136,7 +136,7 @@ class ToolSelect(ToolTask):
     def _encoded(self, requests: Sequence[Request]) -> tuple[Array, dict[str, Array]]:
         """The inputs of requests, and the arrays beside them."""
         numbers = self._numbers
-        encode = lru_cache(maxsize=None)(lambda text: self.tokenizer.encode(text).ids)
+        encode = lru_cache(maxsize=None)(lambda text: self.tokenizer.ids(text))
         rows = []
         for request in requests:
             rows.append(EncodedRequest.of(request, self.limits, self.lexicon, encode))

@@ -43,7 +43,12 @@ class Tokenizer(ABC):
     size: int
 
     @abstractmethod
-    def encode(self, text: str) -> Encoded: ...
+    def ids(self, text: str) -> list[int]:
+        """The token ids of a text."""
+
+    @abstractmethod
+    def encode(self, text: str) -> Encoded:
+        """The token ids of a text, and where each stands in it."""
 
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
@@ -105,18 +110,12 @@ class SentencePiece(Tokenizer):
         last = self.processor.get_score(self.size - 1)
         return "bpe" if last == round(last) else "unigram"
 
+    def ids(self, text: str) -> list[int]:
+        return [int(i) for i in self.processor.encode(text)]
+
     def encode(self, text: str) -> Encoded:
-        ids = [int(i) for i in self.processor.encode(text)]
-        offsets, at, rest = [], -1, 0  # the first piece begins with a space that is not in the text
-        for i in ids:
-            begin = max(at, 0)
-            if FIRST_BYTE <= i < FIRST_BYTE + 256:  # a character's bytes: the last one stands for it
-                rest = rest - 1 if rest else _bytes_behind(i - FIRST_BYTE)
-                at = begin + (not rest)
-            else:
-                at += len(self.pieces[i])
-            offsets.append((begin, max(at, begin)))
-        return Encoded(ids, offsets)
+        mapping = self.processor.encode(text, return_type="offset_mapping")
+        return Encoded(list(mapping["ids"]), list(mapping["offsets"]))
 
     def decode(self, ids: Iterable[int]) -> str:
         return str(self.processor.decode([int(i) for i in ids]))
@@ -132,7 +131,7 @@ class Characters(Tokenizer):
 
     def __init__(self, characters: str) -> None:
         self.characters = characters
-        self.ids = {c: FIRST_BYTE + i for i, c in enumerate(characters)}
+        self.numbers = {c: FIRST_BYTE + i for i, c in enumerate(characters)}
         self.size = FIRST_BYTE + len(characters)
 
     @classmethod
@@ -142,11 +141,14 @@ class Characters(Tokenizer):
         kept = sorted(counts, key=lambda c: (-counts[c], c))[: max(0, vocab_size - FIRST_BYTE)]
         return cls("".join(sorted(kept)))
 
+    def ids(self, text: str) -> list[int]:
+        return [self.numbers.get(c, UNKNOWN) for c in text]
+
     def encode(self, text: str) -> Encoded:
-        return Encoded([self.ids.get(c, UNKNOWN) for c in text], [(i, i + 1) for i in range(len(text))])
+        return Encoded(self.ids(text), [(i, i + 1) for i in range(len(text))])
 
     def decode(self, ids: Iterable[int]) -> str:
-        known = {i: c for c, i in self.ids.items()} | {UNKNOWN: "\ufffd"}
+        known = {i: c for c, i in self.numbers.items()} | {UNKNOWN: "\ufffd"}
         return "".join(known.get(int(i), "") for i in ids)
 
     def save(self, folder: Path) -> None:
@@ -175,13 +177,11 @@ def load_tokenizer(path: Path) -> Tokenizer:
     return Characters(characters)
 
 
-def _bytes_behind(first: int) -> int:
-    """How many bytes of a character follow its first one in UTF-8."""
-    return (first >= 0xC0) + (first >= 0xE0) + (first >= 0xF0)
-
-
 def _sentencepiece() -> Any:
     try:
-        return import_module("sentencepiece")
+        package = import_module("sentencepiece")
     except ImportError:
         raise UserError('a SentencePiece tokenizer needs an extra: pip install "trm-fast[data]"') from None
+    if not hasattr(package.SentencePieceProcessor, "EncodeAsOffsetMapping"):
+        raise UserError(f'sentencepiece {package.__version__} is too old: pip install -U "trm-fast[data]"')
+    return package
