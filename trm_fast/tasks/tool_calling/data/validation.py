@@ -43,12 +43,12 @@ def _problems(value: Any, schema: Mapping[str, Any]) -> Iterator[str]:
     closed: list[Path] = []
     seen: set[tuple[Path, str]] = set()
     for error in sorted(_errors(value, schema), key=lambda error: _place(error, value)):
-        path = tuple(error.absolute_path)
+        path, keyword = tuple(error.absolute_path), str(error.validator)
         # A list of missing names comes once for each of them.
-        if any(path[: len(done)] == done for done in closed) or (path, error.validator) in seen:
+        if any(path[: len(done)] == done for done in closed) or (path, keyword) in seen:
             continue
-        seen.add((path, error.validator))
-        if error.validator in ("type", "enum"):
+        seen.add((path, keyword))
+        if keyword in ("type", "enum"):
             closed.append(path)
         yield from _sentences(error, path)
 
@@ -64,17 +64,18 @@ def _place(error: ValidationError, value: Any) -> list[int]:
 def _sentences(error: ValidationError, path: Path) -> Iterable[str]:
     where = _written(path)
     dot = f"{where}." if where else ""
-    value, expected = f"{error.instance!r:.{LONGEST}}", error.validator_value
+    part: Any = error.instance
+    schema: Any = error.schema
+    value, expected = f"{part!r:.{LONGEST}}", schema[error.validator]
     if error.validator == "type":
-        return [
-            f"{where or 'arguments'}: {value} is no {expected if isinstance(expected, str) else ' or '.join(expected)}"
-        ]
+        kinds = [expected] if isinstance(expected, str) else expected
+        return [f"{where or 'arguments'}: {value} is no {' or '.join(kinds)}"]
     if error.validator == "enum":
         return [f"{where}: {value} is none of {', '.join(map(str, expected))}"]
     if error.validator == "required":
-        return [f"{dot}{name} is missing" for name in expected if name not in error.instance]
+        return [f"{dot}{name} is missing" for name in expected if name not in part]
     if error.validator == "additionalProperties":
-        return [f"{dot}{name} is not a parameter" for name in error.instance if name not in error.schema["properties"]]
+        return [f"{dot}{name} is not a parameter" for name in part if name not in schema["properties"]]
     return [f"{where}: {error.message}"]
 
 
