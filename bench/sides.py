@@ -105,7 +105,7 @@ class Again:
         self.examples = examples
 
     @property
-    def kind(self) -> Any:
+    def example_spec(self) -> Any:
         return self.examples.take(slice(0))
 
     def chunk(self, number: int, size: int) -> Any:
@@ -118,7 +118,7 @@ def our_side(problem: Problem) -> Callable[[], float]:
     from trm_fast.interchange import from_published
     from trm_fast.tasks.base import Examples
     from trm_fast.training import TrainingConfig, TrainStep
-    from trm_fast.training.capture import runner_for
+    from trm_fast.inference.capture import runner_for
     from trm_fast.training.optimizers import AdamATan2
 
     model, B = from_published(problem.model.state_dict(), problem.config), problem.batch_size

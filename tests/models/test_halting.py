@@ -65,7 +65,7 @@ class Source:
         return Examples(tokens, tokens, np.zeros(size, dtype=np.int32))
 
     @property
-    def kind(self) -> object:
+    def example_spec(self) -> object:
         return self.chunk(0, 0)
 
 

@@ -33,7 +33,7 @@ class HostRead(RuntimeError):
 
 
 class Recorder:
-    """A ``Runner`` of ``trm_fast.training.capture``."""
+    """A ``Runner`` of ``trm_fast.inference.capture``."""
 
     def __init__(self) -> None:
         self.tape: list[tuple[Any, tuple[Any, ...], dict[str, Any], list[tuple[int, Tensor]]]] = []

@@ -10,7 +10,7 @@ import torch
 from trm_fast.api import TRM
 from trm_fast.models import TRMConfig
 from trm_fast.tasks.base import Examples
-from trm_fast.training import RunConfig, Silent, TrainingConfig, make_config
+from trm_fast.training import Batch, Callback, RunConfig, TrainingConfig, make_config
 
 SECTIONS: dict[str, dict[str, Any]] = {
     "task": {"name": "sudoku", "size": 4, "givens": [8, 10], "train_count": 30, "test_count": 6},
@@ -75,18 +75,18 @@ def make_examples(count: int, seed: int = 0, puzzles: int = 1) -> Examples:
     return Examples(inputs, labels, rng.integers(0, puzzles, count, dtype=np.int32))
 
 
-def rows_of(examples: Examples) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(array) for name, array in examples.arrays().items()}
+def batch_of(examples: Examples) -> Batch:
+    return Batch.of_examples(examples)
 
 
-KIND = make_examples(0)
+SPEC = make_examples(0)
 
 
 class Source:
     """Where a step's examples come from: other ones in each chunk."""
 
-    def __init__(self, kind: Examples = KIND, puzzles: int = 4) -> None:
-        self.kind, self.puzzles = kind, puzzles
+    def __init__(self, kind: Examples = SPEC, puzzles: int = 4) -> None:
+        self.example_spec, self.puzzles = kind, puzzles
 
     def chunk(self, number: int, size: int) -> Examples:
         return make_examples(size, number, self.puzzles)
@@ -102,7 +102,7 @@ class Values:
         return Examples(inputs, labels, rng.integers(0, 4, size, dtype=np.int32))
 
     @property
-    def kind(self) -> Examples:
+    def example_spec(self) -> Examples:
         return self.chunk(0, 0)
 
 
@@ -110,12 +110,12 @@ class Killed(BaseException):
     """Ends a run at once, as a kill would; nothing in the program catches it."""
 
 
-class KillAt(Silent):
-    """A reporter that ends the run after a step."""
+class KillAt(Callback):
+    """A callback that ends the run after a step."""
 
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def stepped(self, step: int) -> None:
+    def on_step(self, step: int) -> None:
         if step == self.step:
             raise Killed

@@ -9,13 +9,13 @@ import torch
 from trm_fast.training import Carry, TrainStep
 from trm_fast.training.optimizers import AdamATan2
 
-from .small import KIND, Source, make_examples, make_model, rows_of, training_config
+from .small import SPEC, Source, batch_of, make_examples, make_model, training_config
 
 B = 6
 
 
 def test_all_slots_start_halted_and_empty() -> None:
-    carry = Carry(make_model(), B, KIND)
+    carry = Carry(make_model(), B, SPEC)
     assert carry.halted.all()
     assert not carry.steps.any()
 
@@ -23,10 +23,10 @@ def test_all_slots_start_halted_and_empty() -> None:
 @pytest.mark.parametrize("state", ["dual", "single"])
 def test_only_halted_slots_are_refilled(state: str) -> None:
     model = make_model(state=state)
-    carry = Carry(model, B, KIND)
+    carry = Carry(model, B, SPEC)
     assert ("y" in carry.tensors()) == (state == "dual")
     first, second = (make_examples(B, seed, puzzles=9) for seed in (1, 2))
-    tensors = [rows_of(examples) for examples in (first, second)]
+    tensors = [batch_of(examples) for examples in (first, second)]
     carry.refill(tensors[0])
     carry.supervise(model, slice(None))
     carry.steps.copy_(torch.arange(1, B + 1))
@@ -34,9 +34,9 @@ def test_only_halted_slots_are_refilled(state: str) -> None:
     state_before = carry.state.detach().rows(slice(None))
     z = state_before.z.clone()
     carry.refill(tensors[1])
-    for name, mine in carry.rows.items():
+    for name, mine in carry.batch.tensors().items():
         for row in range(B):
-            assert torch.equal(mine[row], tensors[row in (0, 3, 5)][name][row])
+            assert torch.equal(mine[row], tensors[row in (0, 3, 5)].tensors()[name][row])
     assert carry.steps.tolist() == [0, 2, 3, 0, 5, 0]
     assert torch.equal(carry.state.z, z), "the state of a halted slot is replaced when it is supervised, not before"
 
@@ -44,16 +44,16 @@ def test_only_halted_slots_are_refilled(state: str) -> None:
 @pytest.mark.parametrize("state", ["dual", "single"])
 def test_refilled_slots_start_afresh_and_the_others_go_on(state: str) -> None:
     model = make_model(state=state)
-    carry, examples = Carry(model, B, KIND), make_examples(B)
-    carry.refill(rows_of(examples))
+    carry, examples = Carry(model, B, SPEC), make_examples(B)
+    carry.refill(batch_of(examples))
     halted = torch.tensor([1, 0, 1, 0, 0, 1]).bool()
     carry.supervise(model, slice(None))
     carry.halted.copy_(halted)
     once = [t if t is None else t.clone() for t in carry.state]
     out, _, _ = carry.supervise(model, slice(None))
     start = model.initial_state(B)
-    fresh = model(carry.rows["inputs"], start)
-    gone_on = model(carry.rows["inputs"], type(start)(*once))
+    fresh = model(carry.batch.inputs, start)
+    gone_on = model(carry.batch.inputs, type(start)(*once))
     for row in range(B):
         want = fresh if halted[row] else gone_on
         torch.testing.assert_close(out.logits[row], want.logits[row])
@@ -65,13 +65,13 @@ def test_refilled_slots_start_afresh_and_the_others_go_on(state: str) -> None:
 @pytest.mark.parametrize("slices", [[slice(0, B)], [slice(0, 4), slice(4, B)]])
 def test_when_a_slot_halts(threshold: float, slices: list[slice]) -> None:
     """Against the rule in plain Python: Q over the threshold or the last step, but not before the minimum."""
-    carry = Carry(make_model(q_threshold=threshold, max_supervision_steps=5), B, KIND)
+    carry = Carry(make_model(q_threshold=threshold, max_supervision_steps=5), B, SPEC)
     rng = np.random.default_rng(0)
     steps, halted = [0] * B, [True] * B
     early = late = 0
     for _ in range(60):
         examples = make_examples(B)
-        carry.refill(rows_of(examples))
+        carry.refill(batch_of(examples))
         q = torch.from_numpy(rng.normal(-1, 2, B)).float()
         minimum = rng.choice([0, 0, 2, 4, 5], B).astype(np.int32)
         for rows in slices:
@@ -98,7 +98,7 @@ def test_an_example_stays_until_its_slot_halts() -> None:
         halted = step.carry.halted.tolist()
         step.run(1e-3, np.zeros(B, dtype=np.int32))
         for i in range(B):
-            now = step.carry.rows["inputs"][i].tolist()
+            now = step.carry.batch.inputs[i].tolist()
             assert now == (next(coming) if halted[i] else held[i])
             kept, replaced, held[i] = kept + (not halted[i]), replaced + halted[i], now
     assert kept > 20

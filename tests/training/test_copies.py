@@ -16,9 +16,10 @@ from trm_fast.nn.precision import Precision
 from trm_fast.ops import packing, reference
 from trm_fast.ops._core import dispatch, registry
 from trm_fast.training import Trainer, TrainStep
+from trm_fast.training.state import averaged_tensors
 
 from .recorder import Recorder
-from .small import make_examples, rows_of, run_config
+from .small import batch_of, make_examples, run_config
 from .test_step import CASES, Host, make, run, same
 
 LOW = {"dtype": "bfloat16"}
@@ -99,7 +100,7 @@ def test_a_resumed_run_and_its_evaluation(tmp_path: Path) -> None:
     assert same([ours], [theirs])
     # Evaluation computes with the averaged weights, whatever copies training keeps.
     fresh = TRM(config.model, torch.bfloat16)
-    fresh.load_state_dict({name: tensor.clone() for name, tensor in resumed._averaged_tensors().items()})
+    fresh.load_state_dict({name: tensor.clone() for name, tensor in averaged_tensors(resumed.step_function).items()})
     inputs = torch.from_numpy(resumed.dataset.test.inputs)
     with torch.no_grad():
         got, want = (m(inputs, m.initial_state(len(inputs))).logits for m in (resumed.averaged_model(), fresh.eval()))
@@ -109,7 +110,7 @@ def test_a_resumed_run_and_its_evaluation(tmp_path: Path) -> None:
 def test_a_forward_makes_its_own_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """One rounding of each weight of the network, however often it is applied, with gradients in float32."""
     step = make({}, LOW, 1)
-    model, rows = step.model, rows_of(make_examples(3))
+    model, batch = step.model, batch_of(make_examples(3))
     made = []
 
     init = Precision.__init__
@@ -120,8 +121,8 @@ def test_a_forward_makes_its_own_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Precision, "__init__", counted)
     with ops.use_backend("reference"):
-        out = model(rows["inputs"], model.initial_state(3))
-        model.loss(out, rows["labels"]).total.backward()
+        out = model(batch.inputs, model.initial_state(3))
+        model.loss(out, batch.labels).total.backward()
     assert sorted(made) == sorted(id(w) for w in model.net.weights())
     assert all(w.grad is not None and w.grad.dtype == torch.float32 for w in model.net.weights())
 
@@ -176,9 +177,9 @@ def test_packed_weights_are_kept_by_the_optimizer(ready_weights: list[Any], reco
 
 def test_without_a_training_step_the_kernels_pack(ready_weights: list[Any]) -> None:
     model = make(SIZES, LOW, 1).model
-    rows = rows_of(make_examples(3))
+    batch = batch_of(make_examples(3))
     with torch.no_grad():
-        model(rows["inputs"], model.initial_state(3))
+        model(batch.inputs, model.initial_state(3))
     assert ready_weights
 
 

@@ -13,10 +13,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from trm_fast.inference import Solver
-from trm_fast.inference.capture import WARM_UP
+from trm_fast.inference.capture import WARM_UP, CudaGraph, Eager, Fallback, Runner
 from trm_fast.tasks.base import Examples
 from trm_fast.training import Trainer, TrainStep
-from trm_fast.training.capture import CudaGraph, Eager, Fallback, Runner
 from trm_fast.training.folder import read_metrics
 from trm_fast.training.optimizers import AdamATan2
 

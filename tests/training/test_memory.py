@@ -13,31 +13,31 @@ import torch
 from torch.autograd.graph import get_gradient_edge
 
 from trm_fast import ops
-from trm_fast.training import Silent, Trainer, memory
+from trm_fast.training import Callback, Trainer, memory
 from trm_fast.training.memory import bytes_per_row, parts_that_fit
 
-from .small import KIND, make_model, run_config
+from .small import SPEC, make_model, run_config
 
 
-class Notes(Silent):
+class Notes(Callback):
     def __init__(self) -> None:
         self.notes: list[str] = []
 
-    def note(self, text: str) -> None:
+    def on_note(self, text: str) -> None:
         self.notes.append(text)
 
 
 @pytest.mark.parametrize("mixing", ["mlp", "attention"])
 def test_memory_grows_with_rows_applications_and_layers(mixing: str) -> None:
     model = make_model(mixing=mixing)
-    row = bytes_per_row(model, KIND)
-    kept = [memory._bytes_kept(model, KIND, count, recompute=False) for count in (1, 9)]
+    row = bytes_per_row(model, SPEC)
+    kept = [memory._bytes_kept(model, SPEC, count, recompute=False) for count in (1, 9)]
     assert kept[1] - kept[0] == pytest.approx(8 * row, rel=0.02)
     # Only the last cycle is kept: T changes nothing, n and layers all.
-    assert bytes_per_row(make_model(mixing=mixing, T_cycles=5), KIND) == row
-    deeper = bytes_per_row(make_model(mixing=mixing, n_latent_steps=3), KIND)
+    assert bytes_per_row(make_model(mixing=mixing, T_cycles=5), SPEC) == row
+    deeper = bytes_per_row(make_model(mixing=mixing, n_latent_steps=3), SPEC)
     assert 1.5 * row < deeper < 2 * row
-    taller = bytes_per_row(make_model(mixing=mixing, num_layers=2), KIND)
+    taller = bytes_per_row(make_model(mixing=mixing, num_layers=2), SPEC)
     assert taller > 1.3 * row  # the state is shared, the layers are not
     smallest = 2 * model.config.seq_len * model.config.hidden_size * 4  # an activation a layer, and two applications
     assert row > 2 * smallest
@@ -48,13 +48,13 @@ def test_rows_with_padding_are_taken_for_full_ones() -> None:
     model = make_model(mixing="attention")
     mask = np.zeros((0, model.config.seq_len), np.bool_)
     with ops.use_backend("reference"):
-        assert bytes_per_row(model, replace(KIND, extra={"mask": mask})) >= bytes_per_row(model, KIND)
+        assert bytes_per_row(model, replace(SPEC, extra={"mask": mask})) >= bytes_per_row(model, SPEC)
 
 
 def test_measuring_disturbs_nothing() -> None:
     model = make_model(dropout=0.1)
     before, state = torch.get_rng_state(), {n: t.clone() for n, t in model.state_dict().items()}
-    bytes_per_row(model, KIND)
+    bytes_per_row(model, SPEC)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(t, state[n]) for n, t in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
@@ -74,7 +74,7 @@ def test_measuring_leaves_no_graph_behind(monkeypatch: pytest.MonkeyPatch, chang
 
     monkeypatch.setattr(model, "loss", loss)
     with ops.use_backend("reference"):
-        bytes_per_row(model, KIND)
+        bytes_per_row(model, SPEC)
     assert not places
     assert not any(get_gradient_edge(p).node.metadata for p in model.parameters())
 
@@ -84,9 +84,9 @@ def test_measuring_leaves_no_graph_behind(monkeypatch: pytest.MonkeyPatch, chang
 )
 def test_parts_that_fit(rows: float, parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model()
-    free = int(rows * bytes_per_row(model, KIND) / memory.SHARE) + 1
+    free = int(rows * bytes_per_row(model, SPEC) / memory.SHARE) + 1
     monkeypatch.setattr(memory, "free_bytes", lambda device: free)
-    assert parts_that_fit(model, 10, KIND) == parts
+    assert parts_that_fit(model, 10, SPEC) == parts
 
 
 def test_free_memory_is_what_the_machine_has() -> None:
@@ -94,25 +94,25 @@ def test_free_memory_is_what_the_machine_has() -> None:
 
 
 def test_a_run_says_when_it_splits_and_keeps_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reporter, config = Notes(), run_config(gradient_accumulation="auto", steps=2)
+    notes, config = Notes(), run_config(gradient_accumulation="auto", steps=2)
     probe = Trainer(config, tmp_path / "probe")
     row = bytes_per_row(probe.model, probe.dataset.train)
     monkeypatch.setattr(memory, "free_bytes", lambda device: int(3 * row / memory.SHARE) + 1)
-    trainer = Trainer(config, tmp_path / "run", reporter=reporter)
-    assert len(trainer.step_function.slices) == 3
-    assert any("3 parts of 3 rows" in note for note in reporter.notes)
+    trainer = Trainer(config, tmp_path / "run", callbacks=[notes])
+    assert len(trainer.step_function.parts) == 3
+    assert any("3 parts of 3 rows" in note for note in notes.notes)
     trainer.train()
     monkeypatch.setattr(memory, "free_bytes", lambda device: 10**12)
-    assert len(Trainer.resume(tmp_path / "run").step_function.slices) == 3, "other parts would be another rounding"
+    assert len(Trainer.resume(tmp_path / "run").step_function.parts) == 3, "other parts would be another rounding"
     monkeypatch.setattr(memory, "free_bytes", lambda device: 0)
-    assert len(Trainer.resume(tmp_path / "run").step_function.slices) == 7
+    assert len(Trainer.resume(tmp_path / "run").step_function.parts) == 7
 
 
 @pytest.mark.parametrize(("asked", "parts"), [(1, 1), (2, 2), (99, 7)])
 def test_a_number_is_taken_at_its_word(asked: int, parts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda device: 0)
     trainer = Trainer(run_config(gradient_accumulation=asked), tmp_path / "run")
-    assert len(trainer.step_function.slices) == parts
+    assert len(trainer.step_function.parts) == parts
 
 
 @pytest.mark.parametrize("mixing", ["mlp", "attention"])
@@ -120,7 +120,7 @@ def test_recomputing_keeps_the_input_of_each_application(mixing: str) -> None:
     def row(n: int, recompute: bool) -> int:
         model = make_model(mixing=mixing, n_latent_steps=n, hidden_size=64, inner_multiple=64)
         with ops.use_backend("reference"):  # the kernels of a CPU recompute much by themselves
-            return bytes_per_row(model, KIND, recompute=recompute)
+            return bytes_per_row(model, SPEC, recompute=recompute)
 
     state = 6 * 64 * 4
     assert row(7, True) - row(3, True) == 4 * state

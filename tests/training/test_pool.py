@@ -11,6 +11,7 @@ import torch
 
 from trm_fast.tasks.base import Examples
 from trm_fast.training import pool as pool_module
+from trm_fast.training.batch import Batch
 from trm_fast.training.pool import Delayed, Pool
 
 CPU = torch.device("cpu")
@@ -19,7 +20,7 @@ CPU = torch.device("cpu")
 class Numbers:
     """Examples that are the numbers of their places in the sequence."""
 
-    kind = Examples.asked(np.zeros((0, 1), dtype=np.int64))
+    example_spec = Examples.asked(np.zeros((0, 1), dtype=np.int64))
     made: list[int]
 
     def __init__(self) -> None:
@@ -64,7 +65,7 @@ def taken_rows(pool: Pool, steps: int, seed: int = 0) -> tuple[list[int], int]:
     for _ in range(steps):
         halted = torch.from_numpy(rng.random(pool.slots) < rng.choice([0.0, 0.1, 0.5, 1.0]))
         pool.refill()
-        fresh = pool.fresh(halted)["inputs"][:, 0]
+        fresh = pool.next_examples(halted).inputs[:, 0]
         rows += fresh[halted].tolist()
         count += int(halted.sum())
         pool.sent()
@@ -88,7 +89,7 @@ def test_a_late_count_changes_nothing(lag: int, slots: int, monkeypatch: pytest.
     monkeypatch.setattr(pool_module, "LAG", 8)
     pool = Pool(Numbers(), slots, CPU)
     pool.size = pool.chunk * (1 + -(-9 * slots // pool.chunk))  # as on a GPU
-    pool.rows = pool_module.empty_rows(Numbers.kind, pool.size, CPU)
+    pool.ring = Batch.zeros(Numbers.example_spec, pool.size, CPU)
     device = Device(lag)
     pool.restart()
     pool.reader = Delayed(pool.taken, device.event)

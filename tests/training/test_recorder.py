@@ -24,7 +24,7 @@ class RateInPython(TrainStep):
         super().run(learning_rate, minimum_steps)
 
     def _clip(self, gradients: list[Tensor]) -> Tensor:
-        return torch.full((), 0.5 + 50 * getattr(self, "rate", 0.01), device=self.numbers.device)
+        return torch.full((), 0.5 + 50 * getattr(self, "rate", 0.01), device=self.device)
 
 
 class CountInPython(TrainStep):
@@ -34,7 +34,7 @@ class CountInPython(TrainStep):
 
     def _clip(self, gradients: list[Tensor]) -> Tensor | None:
         self.count += 1
-        return None if self.count % 2 else torch.full((), 0.1, device=self.numbers.device)
+        return None if self.count % 2 else torch.full((), 0.1, device=self.device)
 
 
 @pytest.mark.parametrize("step_type", [RateInPython, CountInPython])

@@ -62,7 +62,7 @@ def test_stopped_and_resumed(kind: str, stop: int, tmp_path: Path, straight: dic
     """After 20 of 40 steps, between checkpoints, and before the first of them."""
     out = tmp_path / "run"
     with pytest.raises(Killed):
-        Trainer(KINDS[kind], out, reporter=KillAt(stop)).train()
+        Trainer(KINDS[kind], out, callbacks=[KillAt(stop)]).train()
     torch.rand(5)  # what others do with the random numbers of the process changes nothing
     trainer = Trainer.resume(out)
     assert trainer.step == {3: 0, 20: 10, 27: 20}[stop]
@@ -73,9 +73,9 @@ def test_stopped_and_resumed(kind: str, stop: int, tmp_path: Path, straight: dic
 def test_stopped_twice(tmp_path: Path, straight: dict[str, dict[str, Any]]) -> None:
     out = tmp_path / "run"
     with pytest.raises(Killed):
-        Trainer(KINDS["dropout"], out, reporter=KillAt(14)).train()
+        Trainer(KINDS["dropout"], out, callbacks=[KillAt(14)]).train()
     with pytest.raises(Killed):
-        Trainer.resume(out, reporter=KillAt(36)).train()
+        Trainer.resume(out, callbacks=[KillAt(36)]).train()
     Trainer.resume(out).train()
     assert_same(content(out), straight["dropout"])
 
@@ -108,21 +108,21 @@ def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
 KILLED_AT_STEP = """
 import os, signal, sys
 from pathlib import Path
-from trm_fast.training import Silent, Trainer, make_config
+from trm_fast.training import Callback, Trainer, make_config
 from trm_fast.training import read_yaml
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
-class Reporter(Silent):
-    def stepped(self, step):
+class Reporter(Callback):
+    def on_step(self, step):
         if step == 27 and sys.argv[1] == "training":
             die()
         if step == 30 and sys.argv[1] == "writing":  # all files are there, but not under the name of a checkpoint
             os.rename = die
 
 config, out = Path(sys.argv[2]), sys.argv[3]
-Trainer(make_config(read_yaml(config), str(config)), out, reporter=Reporter()).train()
+Trainer(make_config(read_yaml(config), str(config)), out, callbacks=[Reporter()]).train()
 """
 
 

@@ -64,7 +64,7 @@ def test_a_checkpoint_holds_that_of_the_runs_device(
     trainer = Trainer(run_config({"dropout": 0.1}, steps=3), tmp_path / "run")
     trainer.train()
     generator.state[1] = 12
-    trainer._device = GPU
+    trainer.step_function.device = GPU
     trainer.save()
     assert checkpoint.load(tmp_path / "run")[0]["carry"]["rng_0"].view(torch.int64).tolist() == [7, 12]
     generator.state[1] = 99

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from trm_fast import ops
 from trm_fast.api import TRM
+from trm_fast.inference.capture import Runner
 from trm_fast.training import TrainStep
-from trm_fast.training.capture import Runner
 from trm_fast.training.feed import Feed
 from trm_fast.training.optimizers import AdamATan2
 from trm_fast.training.step import TOTALS
@@ -156,7 +156,7 @@ def test_recomputing_with_kernels(case: str) -> None:
 def test_parts_of_a_batch_are_the_batch(case: str, parts: int) -> None:
     model, training, _ = CASES[case]
     whole, split = (make(model, training, p, dtype=torch.float64) for p in (1, parts))
-    assert [s.stop - s.start for s in split.slices] == {2: [4, 3], 3: [3, 3, 1], 7: [1] * 7}[parts]
+    assert [s.stop - s.start for s in split.parts] == {2: [4, 3], 3: [3, 3, 1], 7: [1] * 7}[parts]
     for got, want in zip(run(split), run(whole), strict=True):
         for a, b in zip(got, want, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
@@ -177,9 +177,9 @@ def test_totals() -> None:
         probe.model.load_state_dict(weights, strict=False)
         for name, tensor in probe.carry.tensors().items():
             tensor.copy_(before[name])
-        probe.carry.refill(probe.pool.fresh(probe.carry.halted))
+        probe.carry.refill(probe.pool.next_examples(probe.carry.halted))
         out, loss, _ = probe.carry.supervise(probe.model, slice(None))
-        finished = [r for r in range(B) if step.carry.halted[r] and (step.carry.rows["labels"][r] != -100).any()]
+        finished = [r for r in range(B) if step.carry.halted[r] and (step.carry.batch.labels[r] != -100).any()]
         want["rows"] += B
         want["loss"] += loss.total.item()
         want["answer_loss"] += loss.answer.item()
@@ -231,7 +231,7 @@ def test_puzzle_rows_in_use_move_by_the_scheduled_rate() -> None:
     for rate in (0.01, 0.004):
         before = table.clone()
         step.run(rate, np.full(B, 4, dtype=np.int32))
-        used = step.carry.rows["puzzle_ids"].unique()
+        used = step.carry.batch.puzzle_ids.unique()
         assert 0 < len(used) < len(table)
         lr = 0.05 * rate / 0.01  # one schedule for both, as published
         moved = table - before * (1 - lr * 0.5)
@@ -277,11 +277,11 @@ def test_unrolled_is_one_optimizer_step_on_the_mean_of_all_supervision_steps(par
         step.run(0.01, np.zeros(B, dtype=np.int32))
         assert bool(step.carry.halted.all())  # the next step takes fresh examples alone
         optimizer.zero_grad()
-        state, rows = model.initial_state(B), step.carry.rows
+        state, batch = model.initial_state(B), step.carry.batch
         for _ in range(most):
-            out = model(rows["inputs"], state)
+            out = model(batch.inputs, state)
             state = out.state
-            (model.loss(out, rows["labels"]).total / (B * most)).backward()
+            (model.loss(out, batch.labels).total / (B * most)).backward()
         optimizer.step()
     for mine, wanted in zip(step.model.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(mine, wanted, rtol=1e-6, atol=1e-9)
@@ -296,8 +296,8 @@ def test_a_batch_that_is_sure_learns_nothing_more_from_its_later_steps() -> None
             made.q_head.weight.zero_()
             made.q_head.bias.fill_(0.1)
     step.run(0.0, np.zeros(B, dtype=np.int32))
-    rows = step.carry.rows
-    out = model(rows["inputs"], model.initial_state(B))
-    (model.loss(out, rows["labels"]).total / (B * model.config.max_supervision_steps)).backward()
+    batch = step.carry.batch
+    out = model(batch.inputs, model.initial_state(B))
+    (model.loss(out, batch.labels).total / (B * model.config.max_supervision_steps)).backward()
     for mine, wanted in zip(step.model.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, wanted.grad, rtol=1e-6, atol=1e-9)

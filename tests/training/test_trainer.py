@@ -18,13 +18,13 @@ from trm_fast import ops
 from trm_fast.api import TRM
 from trm_fast.errors import UserError
 from trm_fast.inference import Solver, evaluate
-from trm_fast.training import Silent, Trainer, TrainStep, checkpoint
+from trm_fast.training import Callback, Trainer, TrainStep, checkpoint
 from trm_fast.training.folder import read_metrics
 
 from .small import KillAt, Killed, run_config
 
 
-class Recording(Silent):
+class Recording(Callback):
     """Remembers what it was told, and does something at a step."""
 
     def __init__(self, at: int = 0, act: Any = None) -> None:
@@ -33,36 +33,36 @@ class Recording(Silent):
         self.records: list[dict[str, Any]] = []
         self.evaluated: list[tuple[int, int]] = []
 
-    def stepped(self, step: int) -> None:
+    def on_step(self, step: int) -> None:
         self.steps.append(step)
         if step == self.at:
             self.act()
 
-    def logged(self, record: dict[str, Any]) -> None:
+    def on_log(self, record: dict[str, Any]) -> None:
         self.records.append(record)
 
-    def evaluating(self, done: int, count: int) -> None:
+    def on_evaluation(self, done: int, count: int) -> None:
         self.evaluated.append((done, count))
 
 
 def test_a_whole_run(tmp_path: Path) -> None:
-    reporter, out = Recording(), tmp_path / "runs" / "a"
+    recording, out = Recording(), tmp_path / "runs" / "a"
     trainer = Trainer(
-        run_config(steps=22, eval_every=10, eval_count=4, keep_checkpoints=1), str(out), reporter=reporter
+        run_config(steps=22, eval_every=10, eval_count=4, keep_checkpoints=1), str(out), callbacks=[recording]
     )
     summary = trainer.train()
-    assert reporter.steps == list(range(1, 23))
-    assert json.loads(json.dumps(reporter.records)) == read_metrics(out)
-    training = [r for r in reporter.records if "loss" in r]
+    assert recording.steps == list(range(1, 23))
+    assert json.loads(json.dumps(recording.records)) == read_metrics(out)
+    training = [r for r in recording.records if "loss" in r]
     assert [r["step"] for r in training] == [4, 8, 12, 16, 20, 22]
     assert all(r["sample_steps"] == 7 * r["step"] for r in training)
     rates = [trainer.config.training.learning_rate_at(r["step"]) for r in training]
     assert [r["learning_rate"] for r in training] == rates
-    evaluations = [r for r in reporter.records if "eval_exact_accuracy" in r]
+    evaluations = [r for r in recording.records if "eval_exact_accuracy" in r]
     assert [r["step"] for r in evaluations] == [10, 20, 22]
     assert all(r["eval_count"] == 4 for r in evaluations)
-    assert reporter.evaluated[-1] == (4, 4)
-    seconds = [r["seconds"] for r in reporter.records]
+    assert recording.evaluated[-1] == (4, 4)
+    seconds = [r["seconds"] for r in recording.records]
     assert seconds == sorted(seconds)
 
     best = max(evaluations, key=lambda r: (r["eval_exact_accuracy"], r["step"]))["step"]
@@ -80,7 +80,8 @@ def test_a_whole_run(tmp_path: Path) -> None:
     left = evaluate(Solver(TRM.from_pretrained(out / "model"), trainer.task), test)
     assert left.cell_accuracy == pytest.approx(evaluations[-1]["eval_cell_accuracy"])
     assert trainer.optimizer.ema is not None
-    averages = dict(zip(trainer._names, trainer.optimizer.ema, strict=True))
+    names = [name for name, _ in trainer.model.named_parameters()]
+    averages = dict(zip(names, trainer.optimizer.ema, strict=True))
     assert torch.equal(TRM.from_pretrained(out / "model").q_head.weight, averages["q_head.weight"])
     assert not torch.equal(TRM.from_pretrained(out / "model").q_head.weight, trainer.model.q_head.weight)
 
@@ -100,7 +101,7 @@ def test_only_halted_slots_draw_examples(tmp_path: Path) -> None:
 def test_an_existing_run_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(Killed):
-        Trainer(run_config(), out, reporter=KillAt(12)).train()
+        Trainer(run_config(), out, callbacks=[KillAt(12)]).train()
     before = (out / "metrics.jsonl").read_text()
     with pytest.raises(UserError, match=r"holds a run already: go on with --resume .*run"):
         Trainer(run_config(), out)
@@ -126,7 +127,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_its_checkpoints(log_ev
 
     out = tmp_path / "run"
     config = run_config(log_every=log_every, eval_every=0, checkpoint_every=5, keep_checkpoints=1)
-    trainer = Trainer(config, out, reporter=Recording(11, poison))
+    trainer = Trainer(config, out, callbacks=[Recording(11, poison)])
     with pytest.raises(UserError, match=r"loss is not finite after step 1[25].*; step_10 is from before"):
         trainer.train()
     assert checkpoint.steps_of(out) == [10]
@@ -137,7 +138,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_its_checkpoints(log_ev
 def test_asked_to_stop(number: int, tmp_path: Path) -> None:
     handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     out, config = tmp_path / "run", run_config(eval_every=0)
-    summary = Trainer(config, out, reporter=Recording(13, lambda: os.kill(os.getpid(), number))).train()
+    summary = Trainer(config, out, callbacks=[Recording(13, lambda: os.kill(os.getpid(), number))]).train()
     assert summary["interrupted"]
     assert summary["steps"] == 13
     assert summary["evaluation"] is None
@@ -157,23 +158,23 @@ def test_asked_twice(tmp_path: Path) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        Trainer(run_config(), tmp_path / "run", reporter=Recording(13, insist)).train()
+        Trainer(run_config(), tmp_path / "run", callbacks=[Recording(13, insist)]).train()
     assert checkpoint.steps_of(tmp_path / "run") == [10]
 
 
 def test_asked_to_stop_in_the_last_evaluation(tmp_path: Path) -> None:
     """All steps are done: nothing is lost, and there is nothing to go on with."""
 
-    class Impatient(Silent):
+    class Impatient(Callback):
         asked = False
 
-        def evaluating(self, done: int, count: int) -> None:
+        def on_evaluation(self, done: int, count: int) -> None:
             if not self.asked:
                 self.asked = True
                 os.kill(os.getpid(), signal.SIGTERM)
 
     out = tmp_path / "run"
-    summary = Trainer(run_config(steps=7, eval_every=0), out, reporter=Impatient()).train()
+    summary = Trainer(run_config(steps=7, eval_every=0), out, callbacks=[Impatient()]).train()
     assert not summary["interrupted"]
     assert checkpoint.steps_of(out) == [7]
     assert (out / "model" / "config.json").is_file()
@@ -183,11 +184,11 @@ def test_stopping_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
-    class Slow(Silent):
-        def stepped(self, step: int) -> None:
+    class Slow(Callback):
+        def on_step(self, step: int) -> None:
             now[0] += 12.0
 
-    summary = Trainer(run_config(eval_every=0), tmp_path / "run", reporter=Slow()).train(minutes=1)
+    summary = Trainer(run_config(eval_every=0), tmp_path / "run", callbacks=[Slow()]).train(minutes=1)
     assert summary["steps"] == 5
     assert not summary["interrupted"]
     assert summary["evaluation"]["count"] > 0
@@ -197,7 +198,7 @@ def test_stopping_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_metrics_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(Killed):
-        Trainer(run_config(), out, reporter=KillAt(18)).train()
+        Trainer(run_config(), out, callbacks=[KillAt(18)]).train()
     assert [r["step"] for r in read_metrics(out)] == [4, 8, 12, 15, 16]
     with (out / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 20, "lo')
@@ -225,7 +226,7 @@ def test_a_full_disk_ends_the_run_with_advice(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setattr(checkpoint, "save_file", full)
 
     with pytest.raises(UserError, match=r"No space left.*step_10 is intact: free some space, then --resume"):
-        Trainer(run_config(), out, reporter=Recording(12, fill)).train()
+        Trainer(run_config(), out, callbacks=[Recording(12, fill)]).train()
     monkeypatch.undo()
     Trainer.resume(out).train()
     assert checkpoint.steps_of(out)[-1] == 40

@@ -12,16 +12,16 @@ from trm_fast.api import TRM
 from trm_fast.errors import UserError
 from trm_fast.inference import Solver, evaluate
 from trm_fast.interchange import locate
-from trm_fast.training import Silent, Trainer, apply_settings, fine_tuning, make_config, read_preset, transfer
+from trm_fast.training import Callback, Trainer, apply_settings, fine_tuning, make_config, read_preset, transfer
 
 from .small import KillAt, Killed, make_model, run_config, training_config
 
 
-class Notes(Silent):
+class Notes(Callback):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def note(self, text: str) -> None:
+    def on_note(self, text: str) -> None:
         self.lines.append(text)
 
 
@@ -31,7 +31,7 @@ def source(**changes: Any) -> TRM:
 
 def test_everything_of_an_equal_model_is_taken(tmp_path: Path) -> None:
     model, notes = source(), Notes()
-    trainer = Trainer(run_config(), tmp_path / "run", init=model, reporter=notes)
+    trainer = Trainer(run_config(), tmp_path / "run", init=model, callbacks=[notes])
     assert notes.lines == []
     for name, tensor in trainer.model.state_dict().items():
         assert torch.equal(tensor, model.state_dict()[name]), name
@@ -97,7 +97,7 @@ def test_a_run_killed_early_goes_on_from_what_it_was_given(tmp_path: Path) -> No
     whole = Trainer(run_config(steps=6, eval_every=0), tmp_path / "whole", init=model)
     whole.train()
     with pytest.raises(Killed):
-        Trainer(run_config(steps=6, eval_every=0), tmp_path / "run", init=model, reporter=KillAt(3)).train()
+        Trainer(run_config(steps=6, eval_every=0), tmp_path / "run", init=model, callbacks=[KillAt(3)]).train()
     resumed = Trainer.resume(tmp_path / "run")
     assert resumed.step == 0
     resumed.train()
@@ -112,12 +112,12 @@ def test_accuracy_never_falls_by_two_points(givens: str, tmp_path: Path) -> None
     config = make_config(apply_settings(fine_tuning(read_preset("sudoku-6x6")), settings), "x")
     seen: list[float] = []
 
-    class Watch(Silent):
-        def stepped(self, step: int) -> None:
+    class Watch(Callback):
+        def on_step(self, step: int) -> None:
             if step % 12 == 0:
                 seen.append(accuracy())
 
-    trainer = Trainer(config, tmp_path / "run", init=locate("sudoku-6x6").model, reporter=Watch())
+    trainer = Trainer(config, tmp_path / "run", init=locate("sudoku-6x6").model, callbacks=[Watch()])
 
     def accuracy() -> float:
         return evaluate(Solver(trainer.averaged_model(), trainer.task), trainer.dataset.test).exact_accuracy

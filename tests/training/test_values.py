@@ -28,7 +28,7 @@ def small(preset: str) -> RunConfig:
 def test_a_killed_run_goes_on_bitwise(preset: str, tmp_path: Path) -> None:
     whole = Trainer(small(preset), tmp_path / "whole")
     summary = whole.train()
-    killed = Trainer(small(preset), tmp_path / "killed", reporter=KillAt(19))
+    killed = Trainer(small(preset), tmp_path / "killed", callbacks=[KillAt(19)])
     with pytest.raises(Killed):
         killed.train()
     resumed = Trainer.resume(tmp_path / "killed")

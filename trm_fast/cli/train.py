@@ -21,7 +21,7 @@ from trm_fast.cli.console import (
     step_number,
 )
 from trm_fast.cli.run_config import configured, free_folder, resumed
-from trm_fast.cli.view import View, print_summary
+from trm_fast.cli.view import print_summary
 from trm_fast.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ Trains a model, evaluates it on unseen puzzles and saves it.
   trm-fast train --preset sudoku-cpu --minutes 10 --out runs/mine
 
   trm-fast train --preset sudoku --data puzzles.csv.gz --set training.batch_size=64
+
+  trm-fast train --preset sudoku-6x6 --log tensorboard --log wandb
 
   trm-fast train --resume runs/mine --steps 2000
 
@@ -84,6 +86,14 @@ def train(
     graph: Annotated[
         bool, typer.Option("--graph/--no-graph", help="On a GPU the step is one CUDA graph; --no-graph calls it.")
     ] = True,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Log to tensorboard or wandb as well (an extra each: trm-fast[tensorboard]); repeatable. "
+            "The console and metrics.jsonl always have it.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what the run will need in memory and time, and end.")
     ] = False,
@@ -91,7 +101,9 @@ def train(
 ) -> None:
     from trm_fast.interchange import locate
     from trm_fast.training import Trainer
-    from trm_fast.training.world import join
+    from trm_fast.training.callbacks import ALWAYS, callback_names, make_callback
+    from trm_fast.training.callbacks.console import Console
+    from trm_fast.training.process_group import join
 
     if minutes is not None and minutes <= 0:
         raise UserError("--minutes must be more than 0", wrong_use=True)
@@ -102,8 +114,11 @@ def train(
         return
     if dry_run:
         raise UserError("--dry-run is for a new run, not for --resume", wrong_use=True)
-    world, device = join(pick_device(device))
-    view = View(quiet=json_output, silent=not world.writes)
+    group, device = join(pick_device(device))
+    more = [name for name in callback_names() if name not in ALWAYS]
+    if unknown := [name for name in log or () if name not in more]:
+        raise UserError(f"--log {unknown[0]}: there are {', '.join(more)}", wrong_use=True)
+    callbacks = [Console(quiet=json_output, terminal=err), *map(make_callback, log or ())]
     if not graph:
         settings = [*settings, "training.graph=off"]
     if resume is not None:
@@ -115,23 +130,24 @@ def train(
             raise UserError(f"--resume goes on in its own folder: leave out --out {out_folder}", wrong_use=True)
         run_config = resumed(resume, preset, config, data, settings, steps, seed)
         trainer = Trainer.resume(
-            resume, from_step=step_number(from_step), config=run_config, device=device, reporter=view, world=world
+            resume, from_step=step_number(from_step), config=run_config, device=device, callbacks=callbacks, group=group
         )
         if trainer.step >= trainer.config.training.steps:
-            view.note(f"{resume} has all of its {trainer.step} steps; --steps N with a larger N goes on")
+            trainer.callbacks.on_note(
+                f"{resume} has all of its {trainer.step} steps; --steps N with a larger N goes on"
+            )
     else:
         if from_step is not None and init_from is None:
             raise UserError("--from goes with --resume or --init-from", wrong_use=True)
         run_config = configured(preset, config, data, settings, steps, epochs, seed, init_from is not None)
         init = None if init_from is None else locate(init_from, from_step=step_number(from_step), device=device).model
         folder = out_folder or free_folder(Path("runs") / (preset or (config.stem if config else "run")))
-        folder = world.objects(folder)[0]
-        if world.writes:
+        folder = group.gather_objects(folder)[0]
+        if group.writes:
             _announce(run_config, device, preset)
-        trainer = Trainer(run_config, folder, device=device, reporter=view, world=world, init=init)
-    with view.showing(trainer):
-        summary = trainer.train(minutes=minutes)
-    if not world.writes:
+        trainer = Trainer(run_config, folder, device=device, callbacks=callbacks, group=group, init=init)
+    summary = trainer.train(minutes=minutes)
+    if not group.writes:
         return
     if json_output:
         print_json(summary | {"run": str(trainer.out)})

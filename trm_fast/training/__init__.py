@@ -1,5 +1,7 @@
 """Training: deep supervision with a carry, one optimizer step a supervision step, exact resume."""
 
+from trm_fast.training.batch import Batch
+from trm_fast.training.callbacks import Callback
 from trm_fast.training.carry import Carry
 from trm_fast.training.config import RunConfig, TrainingConfig
 from trm_fast.training.read_config import (
@@ -10,16 +12,15 @@ from trm_fast.training.read_config import (
     read_preset,
     read_yaml,
 )
-from trm_fast.training.reporter import Reporter, Silent
 from trm_fast.training.step import TrainStep
 from trm_fast.training.trainer import Trainer
 from trm_fast.training.transfer import fine_tuning, transfer
 
 __all__ = [
+    "Batch",
+    "Callback",
     "Carry",
-    "Reporter",
     "RunConfig",
-    "Silent",
     "TrainStep",
     "Trainer",
     "TrainingConfig",

@@ -62,24 +62,24 @@ class Estimate:
 class _None:
     """A source of no examples, for the memory of those that will come."""
 
-    def __init__(self, kind: Examples) -> None:
-        self.kind = kind
+    def __init__(self, example_spec: Examples) -> None:
+        self.example_spec = example_spec
 
     def chunk(self, number: int, size: int) -> Examples:
         raise NotImplementedError
 
 
-def estimate(config: RunConfig, kind: Examples, device: torch.device) -> Estimate:
+def estimate(config: RunConfig, example_spec: Examples, device: torch.device) -> Estimate:
     """What a run on ``device`` will need, by a supervision step of one and two rows and a few large products.
 
-    ``kind``: examples of the shapes and dtypes that will come."""
+    ``example_spec``: examples of the shapes and dtypes that will come."""
     training, dtype = config.training, config.compute_dtype(device)
     model = TRMModel(config.model, dtype).to(device)
-    recompute, asked = training.recompute == "latent", training.gradient_accumulation
-    parts = min(asked, training.batch_size) if asked != "auto" else 0
-    parts = parts or parts_that_fit(model, training.batch_size, kind, recompute=recompute)
-    kept = [*Carry(model, training.batch_size, kind).tensors().values()]
-    kept += Pool(_None(kind), training.batch_size, device).rows.values()
+    batch_size, asked, recompute = training.batch_size, training.gradient_accumulation, training.recompute == "latent"
+    parts = min(asked, batch_size) if asked != "auto" else 0
+    parts = parts or parts_that_fit(model, batch_size, example_spec, recompute=recompute)
+    kept = [*Carry(model, training.batch_size, example_spec).tensors().values()]
+    kept += Pool(_None(example_spec), training.batch_size, device).ring.tensors().values()
     with torch.device("meta"):
         shadow = TRMModel(config.model, dtype)
     held = [*training.make_optimizer(shadow).tensors(), *shadow.parameters(), *model.buffers()]  # and the gradients
@@ -87,7 +87,7 @@ def estimate(config: RunConfig, kind: Examples, device: torch.device) -> Estimat
     if dtype != torch.float32:
         weights += sum(w.numel() for w in model.linear_weights()) * dtype.itemsize
     carry = sum(t.numel() * t.element_size() for t in kept)
-    activations = bytes_per_row(model, kind, recompute=recompute) * -(-training.batch_size // parts)
+    activations = bytes_per_row(model, example_spec, recompute=recompute) * -(-training.batch_size // parts)
     rate = matrix_rate(device, dtype)
     seconds = seconds_of(config, rate)
     return Estimate(

@@ -25,7 +25,7 @@ class Feed:
         self._orders: dict[int, npt.NDArray[np.intp]] = {}
 
     @property
-    def kind(self) -> Examples:
+    def example_spec(self) -> Examples:
         """No examples, of the shapes and dtypes that will come."""
         return self.examples.take(slice(0))
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from trm_fast.models import ForwardOptions, TRMModel
 from trm_fast.nn.recursion import Recursion, read_answer
 from trm_fast.tasks.base import Examples
-from trm_fast.training.pool import empty_rows
+from trm_fast.training.batch import Batch
 
 SHARE = 0.6
 """Of the free memory, what activations may take: the rest is for temporaries, the data and other programs."""
@@ -36,10 +36,10 @@ def free_bytes(device: torch.device) -> int:
     return max(0, free)
 
 
-def bytes_per_row(model: TRMModel, kind: Examples, *, recompute: bool = False) -> int:
+def bytes_per_row(model: TRMModel, example_spec: Examples, *, recompute: bool = False) -> int:
     """Bytes that autograd keeps for one row of a supervision step: what two rows need beyond what one needs. With
     ``recompute`` one application of the network is kept in the backward, besides the inputs of all."""
-    kept = _bytes_kept(model, kind, 2, recompute) - _bytes_kept(model, kind, 1, recompute)
+    kept = _bytes_kept(model, example_spec, 2, recompute) - _bytes_kept(model, example_spec, 1, recompute)
     if recompute:
         kept += _bytes_of_application(model, 2) - _bytes_of_application(model, 1)
     return kept
@@ -68,18 +68,18 @@ def _counting(device: torch.device) -> Iterator[dict[int, int]]:
         yield kept
 
 
-def _bytes_kept(model: TRMModel, kind: Examples, count: int, recompute: bool) -> int:
-    rows = empty_rows(kind, count, model.z_init.device)
-    inputs, labels, ids = (rows.pop(name) for name in ("inputs", "labels", "puzzle_ids"))
-    options = ForwardOptions(recompute=recompute, static_shapes=True)  # of full length: these rows are all padding
-    with _counting(inputs.device) as kept:
-        out = model(inputs, model.initial_state(count), model.puzzle_rows(ids, count), options=options, **rows)
-        model.loss(out, labels, **rows)
+def _bytes_kept(model: TRMModel, example_spec: Examples, count: int, recompute: bool) -> int:
+    batch = Batch.zeros(example_spec, count, model.z_init.device)
+    options = ForwardOptions(recompute=recompute, static_shapes=True)  # of full length: all is padding here
+    with _counting(batch.inputs.device) as kept:
+        puzzle_rows = model.puzzle_rows(batch.puzzle_ids, count)
+        out = model(batch.inputs, model.initial_state(count), puzzle_rows, options=options, **batch.extra)
+        model.loss(out, batch.labels, **batch.extra)
         return sum(kept.values())
 
 
-def parts_that_fit(model: TRMModel, batch_size: int, kind: Examples, *, recompute: bool = False) -> int:
+def parts_that_fit(model: TRMModel, batch_size: int, example_spec: Examples, *, recompute: bool = False) -> int:
     """The fewest parts of a batch whose activations fit into the free memory; at most one part a row."""
     budget = SHARE * free_bytes(model.z_init.device)
-    rows = max(1, int(budget // max(1, bytes_per_row(model, kind, recompute=recompute))))
+    rows = max(1, int(budget // max(1, bytes_per_row(model, example_spec, recompute=recompute))))
     return -(-batch_size // min(rows, batch_size))

@@ -1,9 +1,9 @@
 """Fresh examples on the device: a ring that the host fills ahead, and a captured step takes from without asking.
 
-How many slots halt in a step is known on the device alone. So the step counts what it takes, and takes the next rows
+How many slots halt in a step is known on the device alone. So the step counts what it takes, and takes the next ones
 of the ring by a running sum over the halted slots: fixed shapes, no wait. The host learns the count some steps late and
-keeps the ring full enough for the case that every slot halts in every step that it has not heard of. Which row is the
-n-th of the sequence does not depend on when it was put there.
+keeps the ring full enough for the case that every slot halts in every step that it has not heard of. Which example is
+the n-th of the sequence does not depend on when it was put there.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from trm_fast.tasks.base import Array, Examples
-from trm_fast.training.world import ALONE, World
+from trm_fast.tasks.base import Examples
+from trm_fast.training.batch import Batch
+from trm_fast.training.process_group import ALONE, ProcessGroup
 
 SMALLEST_CHUNK = 64
 """Examples are augmented in chunks at least this large: smaller ones cost as much."""
@@ -28,10 +28,10 @@ LAG = 8
 
 
 class Source(Protocol):
-    """An endless sequence of examples in chunks, and their ``kind`` (none of them)."""
+    """An endless sequence of examples in chunks, and the ``example_spec``: none of them, in their shapes and dtypes."""
 
     @property
-    def kind(self) -> Examples: ...
+    def example_spec(self) -> Examples: ...
 
     def chunk(self, number: int, size: int) -> Examples: ...
 
@@ -78,21 +78,21 @@ class Delayed:
 
 
 class Pool:
-    """Rows for a batch of ``slots`` (all processes' together) on ``device``.
+    """Examples for a batch of ``slots`` (all processes' together) on ``device``.
 
-    ``taken`` int64 (): rows taken so far, the whole of the position. Every process holds the same ring, and takes the
-    rows of its own slots from it.
+    ``taken`` int64 (): examples taken so far, the whole of the position. Every process holds the same ``ring``, and
+    takes the examples of its own slots from it.
     """
 
-    def __init__(self, source: Source, slots: int, device: torch.device, world: World = ALONE) -> None:
-        self.source, self.slots, self.world = source, slots, world
+    def __init__(self, source: Source, slots: int, device: torch.device, group: ProcessGroup = ALONE) -> None:
+        self.source, self.slots, self.group = source, slots, group
         self.chunk = max(SMALLEST_CHUNK, slots)
         ahead = LAG if device.type == "cuda" else 0
         self.size = self.chunk * (1 + -(-(ahead + 1) * slots // self.chunk))
-        self.rows = empty_rows(source.kind, self.size, device)
+        self.ring = Batch.zeros(source.example_spec, self.size, device)
         self.taken = torch.zeros((), dtype=torch.int64, device=device)
         self.worker = ThreadPoolExecutor(1, "examples") if device.type == "cuda" else None
-        self._coming: dict[int, Future[dict[str, Tensor]]] = {}
+        self._coming: dict[int, Future[Batch]] = {}
         self.restart()
 
     def restart(self) -> None:
@@ -101,16 +101,16 @@ class Pool:
         self.next = self.reader.latest()[0] // self.chunk  # the first chunk that is not in the ring
         self._coming.clear()
 
-    def fresh(self, halted: Tensor) -> dict[str, Tensor]:
-        """The next rows at the places of halted slots bool (B,), any rows at the others. Part of the step."""
+    def next_examples(self, halted: Tensor) -> Batch:
+        """The next examples at the places of halted slots bool (B,), any at the others. Part of the step."""
         wanted = halted.cumsum(0)
-        before, total = self.world.before(wanted[-1])
+        before, total = self.group.exclusive_sum(wanted[-1])
         places = (self.taken + before + wanted - 1) % self.size
         self.taken += total
-        return {name: rows.index_select(0, places) for name, rows in self.rows.items()}
+        return self.ring.index(places)
 
     def refill(self) -> None:
-        """Before a step is sent: puts chunks where their rows are no longer needed. Waits only where the host is
+        """Before a step is sent: puts chunks where examples are no longer needed. Waits only where the host is
         ``LAG`` steps ahead."""
         while True:
             taken, under_way = self.reader.latest()
@@ -127,10 +127,9 @@ class Pool:
 
     def _put(self, number: int) -> None:
         start = number * self.chunk % self.size
-        for name, rows in self._get(number).items():
-            self.rows[name][start : start + self.chunk].copy_(rows, non_blocking=True)
+        self.ring.take(slice(start, start + self.chunk)).copy_(self._get(number))
 
-    def _get(self, number: int) -> dict[str, Tensor]:
+    def _get(self, number: int) -> Batch:
         if self.worker is None:
             return self._make(number)
         for ahead in (number, number + 1):
@@ -138,20 +137,5 @@ class Pool:
                 self._coming[ahead] = self.worker.submit(self._make, ahead)
         return self._coming.pop(number).result()
 
-    def _make(self, number: int) -> dict[str, Tensor]:
-        arrays = self.source.chunk(number, self.chunk).arrays()
-        return {name: to_pinned(array, self.taken.is_cuda) for name, array in arrays.items()}
-
-
-def to_pinned(array: Array, pin: bool) -> Tensor:
-    """An array as a tensor that a GPU can copy in the background. torch keeps its memory until that is done."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    return tensor.pin_memory() if pin else tensor
-
-
-def empty_rows(kind: Examples, count: int, device: torch.device) -> dict[str, Tensor]:
-    """Zeros for ``count`` examples of a kind, each array by its name."""
-    return {
-        name: torch.zeros((count, *array.shape[1:]), dtype=torch.from_numpy(array).dtype, device=device)
-        for name, array in kind.arrays().items()
-    }
+    def _make(self, number: int) -> Batch:
+        return Batch.of_examples(self.source.chunk(number, self.chunk), pin=self.taken.is_cuda)

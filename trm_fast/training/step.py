@@ -7,14 +7,15 @@ import torch
 from torch import Tensor
 
 from trm_fast import ops
+from trm_fast.inference.capture import Eager, Runner
 from trm_fast.models import Depth, ForwardOptions, Loss, Output, TRMModel
 from trm_fast.tasks.base import IntArray
-from trm_fast.training.capture import Eager, Runner
+from trm_fast.training.batch import host_tensor
 from trm_fast.training.carry import Carry
 from trm_fast.training.config import TrainingConfig
 from trm_fast.training.optimizers import Optimizer
-from trm_fast.training.pool import Pool, Source, to_pinned
-from trm_fast.training.world import ALONE, World
+from trm_fast.training.pool import Pool, Source
+from trm_fast.training.process_group import ALONE, ProcessGroup
 
 TOTALS = ("rows", "loss", "answer_loss", "halting_loss", "finished", "exact", "cells", "q_right", "steps")
 
@@ -23,7 +24,7 @@ class TrainStep:
     """A step to be called again and again: ``run``, and ``read_totals`` now and then.
 
     ``source``: where fresh examples come from. Everything that changes lives in tensors (``tensors``); ``run`` brings a
-    few numbers to the device and replays what was captured. In a ``world`` of several processes the slots of the batch
+    few numbers to the device and replays what was captured. In a ``group`` of several processes the slots of the batch
     are shared out, and the step is that of the whole batch.
     """
 
@@ -36,23 +37,26 @@ class TrainStep:
         *,
         parts: int = 1,
         runner: Runner | None = None,
-        world: World = ALONE,
+        group: ProcessGroup = ALONE,
         depth: Depth | None = None,
     ) -> None:
         device = model.z_init.device
-        self.model, self.optimizer, self.config, self.world = model, optimizer, config, world
-        self.mine = world.share(config.batch_size)
-        B = self.mine.stop - self.mine.start
+        self.model, self.optimizer, self.config, self.group = model, optimizer, config, group
+        self.device = device
+        self.share = group.slice_of_batch(config.batch_size)
+        B = self.share.stop - self.share.start
         size = -(-B // parts)
-        self.slices = [slice(start, min(start + size, B)) for start in range(0, B, size)]
-        self.pool = Pool(source, config.batch_size, device, world)
-        self.carry = Carry(model, B, source.kind)
-        self.copies = model.weight_copies(self.carry.state.z[self.slices[0]])
+        self.parts = [slice(start, min(start + size, B)) for start in range(0, B, size)]
+        self.pool = Pool(source, config.batch_size, device, group)
+        self.carry = Carry(model, B, source.example_spec)
+        self.copies = model.weight_copies(self.carry.state.z[self.parts[0]])
         if self.copies.made:
             optimizer.write_copies(*self.copies.of_parameters(model.parameters()))
         # What the host brings to each step, in one copy: two rates, and each slot's minimum of steps (exploration).
-        self.numbers = torch.zeros(2 + B, device=device)
-        self.lr, self.puzzle_lr, self.minimum_steps = self.numbers[0], self.numbers[1], self.numbers[2:]
+        self.host_scalars = torch.zeros(2 + B, device=device)
+        self.lr, self.puzzle_lr, self.minimum_steps = (
+            self.host_scalars[0], self.host_scalars[1], self.host_scalars[2:]
+        )  # fmt: skip
         self.totals = torch.zeros(len(TOTALS), dtype=torch.float64, device=device)
         self.row_gradients = None
         if model.puzzle_embedding is not None:
@@ -69,7 +73,7 @@ class TrainStep:
         self.depth, self.carry.max_steps = depth, depth.max_supervision_steps
         self.options = ForwardOptions(depth, self.copies, fp8, recompute=self.config.recompute == "latent")
         self.unrolled = depth.max_supervision_steps if self.config.supervision == "unrolled" else 1
-        device, saved = self.model.z_init.device, [t.clone() for t in self.tensors()]
+        device, saved = self.device, [t.clone() for t in self.tensors()]
         with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout
             self.runner.capture(self._step)
         for tensor, value in zip(self.tensors(), saved, strict=True):
@@ -86,21 +90,21 @@ class TrainStep:
         puzzle_rate = self.config.puzzle_learning_rate * learning_rate / self.config.learning_rate
         if self.unrolled > 1:  # nobody halts before the last step
             minimum_steps = np.full_like(minimum_steps, self.unrolled)
-        numbers = np.concatenate(([learning_rate, puzzle_rate], minimum_steps[self.mine])).astype(np.float32)
+        scalars = np.concatenate(([learning_rate, puzzle_rate], minimum_steps[self.share])).astype(np.float32)
         self.pool.refill()
         self.copies.refresh()
-        self.numbers.copy_(to_pinned(numbers, self.numbers.is_cuda), non_blocking=True)
+        self.host_scalars.copy_(host_tensor(scalars, pin=self.host_scalars.is_cuda), non_blocking=True)
         self.runner.replay()
         self.pool.sent()
 
     def wait(self) -> None:
         """Until the device has done all steps."""
-        if self.numbers.is_cuda:
-            torch.cuda.synchronize(self.numbers.device)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def peek_totals(self) -> dict[str, float]:
         """Sums over all rows of all steps, and over the rows that finished, since the last ``read_totals``."""
-        return dict(zip(TOTALS, self.world.sum_(self.totals.clone()).tolist(), strict=True))
+        return dict(zip(TOTALS, self.group.sum_(self.totals.clone()).tolist(), strict=True))
 
     def read_totals(self) -> dict[str, float]:
         """The same, and starts anew."""
@@ -112,30 +116,32 @@ class TrainStep:
         carry, model, batch = self.carry, self.model, self.config.batch_size
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.lr.copy_(self.lr)
-        carry.refill(self.pool.fresh(carry.halted))
+        carry.refill(self.pool.next_examples(carry.halted))
         if self.row_gradients is not None:
             self.row_gradients.zero_()
-        together = self.unrolled > 1 and carry.halting.whole_batch
-        for rows in self.slices:
-            going = torch.ones((), device=self.lr.device)
+        whole_batch = self.unrolled > 1 and carry.halting.whole_batch
+        for part in self.parts:
+            counts = torch.ones((), device=self.device)
             for step in range(self.unrolled):
                 known = self.config.arguments == "every" or step + 1 == self.unrolled
-                out, loss, puzzle_rows = carry.supervise(model, rows, self.options, arguments=known)
-                total = loss.total * going if together else loss.total
+                out, loss, puzzle_rows = carry.supervise(model, part, self.options, arguments=known)
+                total = loss.total * counts if whole_batch else loss.total
                 (total / (batch * self.unrolled)).backward()
-                carry.count_and_halt(out.q, self.minimum_steps, rows)
-                if together:  # as if the loop ended where the rows are sure: nothing more counts
-                    going = going * ~carry.halting.should_halt(out.q.detach(), carry.steps[rows])[0]
+                carry.count_and_halt(out.q, self.minimum_steps, part)
+                if whole_batch:  # as if the loop ended where the batch halts: nothing more counts
+                    counts = counts * ~carry.halting.should_halt(out.q.detach(), carry.steps[part])[0]
                 if puzzle_rows is not None and puzzle_rows.grad is not None and self.row_gradients is not None:
-                    self.row_gradients[rows].add_(puzzle_rows.grad)
-                self._count(out, loss, rows)
+                    self.row_gradients[part].add_(puzzle_rows.grad)
+                self._count(out, loss, part)
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        self.world.sum_gradients_(gradients)
+        self.group.sum_gradients_(gradients)
         self.optimizer.step(grad_scale=self._clip(gradients))
         self.copies.mark_current()
         if model.puzzle_embedding is not None and self.row_gradients is not None:
-            found, ids = self.world.gather(self.row_gradients), self.world.gather(carry.rows["puzzle_ids"])
-            ops.sign_sgd_rows_(model.puzzle_embedding, found, ids, self.puzzle_lr, self.config.puzzle_weight_decay)
+            row_gradients, ids = self.group.gather(self.row_gradients), self.group.gather(carry.batch.puzzle_ids)
+            ops.sign_sgd_rows_(
+                model.puzzle_embedding, row_gradients, ids, self.puzzle_lr, self.config.puzzle_weight_decay
+            )
 
     def _clip(self, gradients: list[Tensor]) -> Tensor | None:
         if self.config.clip_norm is None:
@@ -144,13 +150,13 @@ class TrainStep:
         return (self.config.clip_norm / (norm + 1e-6)).clamp(max=1.0)
 
     @torch.no_grad()
-    def _count(self, out: Output, loss: Loss, rows: slice) -> None:
+    def _count(self, out: Output, loss: Loss, part: slice) -> None:
         """Accuracies are those of finished rows, as published: an answer counts when the slot lets go of it."""
-        finished = self.carry.halted[rows] & loss.labelled
+        finished = self.carry.halted[part] & loss.labelled
         q_right = (out.q > self.carry.halting.logit) == loss.exact
         counts = [
             torch.full_like(loss.answer, loss.exact.shape[0]), loss.total, loss.answer, loss.halting, finished.sum(),
             (finished & loss.exact).sum(), torch.where(finished, loss.cells, 0).sum(), (finished & q_right).sum(),
-            torch.where(finished, self.carry.steps[rows], 0).sum(),
+            torch.where(finished, self.carry.steps[part], 0).sum(),
         ]  # fmt: skip
         self.totals += torch.stack([c.detach().double() for c in counts])

@@ -6,31 +6,31 @@ import json
 import math
 import os
 import time
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from trm_fast.errors import UserError
-from trm_fast.inference import Evaluation, Solved, Solver, score
-from trm_fast.inference.solver import DEFAULT_STEPS
+from trm_fast.inference import Evaluation
+from trm_fast.inference.capture import Fallback, runner_for
 from trm_fast.models import TRMModel
 from trm_fast.models.saving import save_model
 from trm_fast.nn import fp8
 from trm_fast.tasks.base import Dataset
 from trm_fast.training import checkpoint
-from trm_fast.training.capture import Fallback, runner_for
+from trm_fast.training.callbacks import Callback, Callbacks, Run, make_callback
 from trm_fast.training.config import RunConfig
+from trm_fast.training.evaluation import Evaluator, averaged_model
 from trm_fast.training.feed import Feed
 from trm_fast.training.folder import CONFIG, MODEL, SUMMARY, Record, RunFolder, read_run_config
 from trm_fast.training.memory import bytes_per_row, parts_that_fit
-from trm_fast.training.reporter import Reporter, Silent, asked_to_stop
-from trm_fast.training.rng import random_state, set_random_state
+from trm_fast.training.process_group import ALONE, ProcessGroup
+from trm_fast.training.signals import stop_on_signal
+from trm_fast.training.state import restore, tensor_groups
 from trm_fast.training.step import TrainStep
 from trm_fast.training.transfer import transfer
-from trm_fast.training.world import ALONE, World
 
 
 class Trainer:
@@ -39,7 +39,8 @@ class Trainer:
     A resumed run is bitwise the run that was never stopped (on a CPU): weights, average, optimizer, carry, random
     numbers and metrics. ``train`` returns the summary that it also writes to ``summary.json``.
 
-    The processes of a ``world`` each make a trainer of the same run and call it alike; one of them writes.
+    ``callbacks`` hear of the run as it goes (``trm_fast.training.callbacks``), besides ``metrics.jsonl``. The processes
+    of a ``group`` each make a trainer of the same run and call it alike; one of them writes, and has the callbacks.
     """
 
     def __init__(
@@ -48,17 +49,17 @@ class Trainer:
         out: str | os.PathLike[str],
         *,
         device: str = "cpu",
-        reporter: Reporter | None = None,
-        world: World = ALONE,
+        callbacks: Sequence[Callback] = (),
+        group: ProcessGroup = ALONE,
         init: TRMModel | None = None,
     ) -> None:
         """``init``: a model whose weights the run starts from, where they fit (``transfer`` says which do)."""
         self.out = Path(out)
-        if any(world.objects((self.out / CONFIG).exists() or bool(checkpoint.steps_of(self.out)))):
+        if any(group.gather_objects((self.out / CONFIG).exists() or bool(checkpoint.steps_of(self.out)))):
             raise UserError(f"{self.out} holds a run already: go on with --resume {self.out}, or choose another --out")
-        self._build(config, device, reporter or Silent(), world, init=init)
+        self._build(config, device, callbacks, group, init=init)
         self.folder.write(CONFIG, config.to_yaml())
-        if world.writes:
+        if group.writes:
             self.task.save_assets(self.out)
         if init is not None:
             self.save()  # a run that is killed before its first checkpoint must not resume from random weights
@@ -67,21 +68,22 @@ class Trainer:
         self,
         config: RunConfig,
         device: str,
-        reporter: Reporter,
-        world: World,
+        callbacks: Sequence[Callback],
+        group: ProcessGroup,
         parts: int = 1,
         init: TRMModel | None = None,
         step: int = 0,
     ) -> None:
-        self.config, self.reporter, self.world = config, reporter, world
-        self.folder = RunFolder(self.out, world.writes)
+        self.config, self.group = config, group
+        self.callbacks = Callbacks([make_callback("json_lines"), *callbacks] if group.writes else [])
+        self.folder = RunFolder(self.out, group.writes)
         training, seed = config.training, config.training.seed
         self.task = config.make_task()
         self.dataset: Dataset = self.task.dataset(config.data, seed)
         if not len(self.dataset.train):
             raise UserError(f"there is nothing to train on: {self.dataset.source} has no training rows")
         for line in self.dataset.notes:
-            reporter.note(line)
+            self.callbacks.on_note(line)
         if (place := torch.device(device)).type == "cuda" and place.index is not None:
             torch.cuda.set_device(place)  # streams and events are those of the current device
         torch.manual_seed(seed)  # the same weights everywhere
@@ -90,16 +92,16 @@ class Trainer:
             raise UserError(f"training.no_grad_dtype = fp8: {why}", wrong_use=True)
         if init is not None:
             for line in transfer(init, self.model, "the model"):
-                reporter.note(line)
+                self.callbacks.on_note(line)
         self.optimizer = training.make_optimizer(self.model)
         self.feed = Feed(self.task, self.dataset.train, seed, training.batch_size)
-        if world.rank:
-            torch.manual_seed(seed ^ world.rank << 32)  # and other dropout
+        if group.rank:
+            torch.manual_seed(seed ^ group.rank << 32)  # and other dropout
         runner = runner_for(torch.device(device), training.graph == "auto")
         parts = self._parts(parts)  # of the whole model
         try:
             self.step_function = TrainStep(
-                self.model, self.optimizer, training, self.feed, parts=parts, runner=runner, world=world,
+                self.model, self.optimizer, training, self.feed, parts=parts, runner=runner, group=group,
                 depth=config.model_at(step + 1).depth,
             )  # fmt: skip
         except torch.OutOfMemoryError as error:
@@ -109,30 +111,28 @@ class Trainer:
             ) from None
         self._say_reason()
         self.step, self.seconds, self.best = 0, 0.0, None
-        self._average: TRMModel | None = None
+        self.evaluator = Evaluator(self.step_function, self.task, self.dataset.test, group)
         self._saved: int | None = None  # the step whose checkpoint this object wrote or read
-        self._names = [name for name, _ in self.model.named_parameters()]
-        self._device = self.model.z_init.device
 
     def _say_reason(self) -> None:
         runner = self.step_function.runner
         if isinstance(runner, Fallback) and runner.reason:
-            self.reporter.note(f"the step runs without a CUDA graph, which could not be captured: {runner.reason}")
+            self.callbacks.on_note(f"the step runs without a CUDA graph, which could not be captured: {runner.reason}")
 
     best: Record | None
     """Step and accuracy of the best evaluation so far."""
 
     def _parts(self, before: int) -> int:
         """``before``: parts of a run that goes on. Fewer would change its rounding, so it keeps them."""
-        asked, batch = self.config.training.gradient_accumulation, self.config.training.batch_size // self.world.size
+        asked, batch = self.config.training.gradient_accumulation, self.config.training.batch_size // self.group.size
         if asked != "auto":
             return min(asked, batch)
         recompute = self.config.training.recompute == "latent"
-        fit = parts_that_fit(self.model, batch, self.feed.kind, recompute=recompute)
-        parts = max(self.world.objects(max(before, fit)))
+        fit = parts_that_fit(self.model, batch, self.feed.example_spec, recompute=recompute)
+        parts = max(self.group.gather_objects(max(before, fit)))
         if parts > 1:
-            need = bytes_per_row(self.model, self.feed.kind, recompute=recompute) * batch / 2**30
-            self.reporter.note(
+            need = bytes_per_row(self.model, self.feed.example_spec, recompute=recompute) * batch / 2**30
+            self.callbacks.on_note(
                 f"a batch of {batch} needs about {need:.0f} GiB at once: it is computed in {parts} parts of "
                 f"{-(-batch // parts)} rows, with the same result up to rounding"
             )
@@ -146,8 +146,8 @@ class Trainer:
         from_step: int | None = None,
         config: RunConfig | None = None,
         device: str = "cpu",
-        reporter: Reporter | None = None,
-        world: World = ALONE,
+        callbacks: Sequence[Callback] = (),
+        group: ProcessGroup = ALONE,
     ) -> Trainer:
         """The run of a folder at its newest checkpoint, or at ``from_step``; ``config`` replaces the run's own."""
         run = Path(out)
@@ -156,10 +156,10 @@ class Trainer:
         groups, state = ({}, {}) if fresh else checkpoint.load(run, from_step)
         self = cls.__new__(cls)
         self.out = run
-        self._build(config, device, reporter or Silent(), world, state.get("parts", 1), step=state.get("step", 0))
+        self._build(config, device, callbacks, group, state.get("parts", 1), step=state.get("step", 0))
         if not fresh:
             self._restore(groups, state)
-        world.objects(None)  # nothing is written before all have read
+        group.gather_objects(None)  # nothing is written before all have read
         self.folder.cut_metrics(self.step, config.training)
         self.folder.write(CONFIG, config.to_yaml())
         return self
@@ -169,10 +169,24 @@ class Trainer:
 
         Ctrl-C and SIGTERM end the run after the step it is in, with a checkpoint.
         """
+        summary: Record | None = None
+        try:
+            self.callbacks.on_start(self._described())
+            summary = self._train(minutes)
+        finally:
+            self.callbacks.on_end(summary)
+        return summary
+
+    def _described(self) -> Run:
+        data, noun = self.dataset, self.task.noun
+        counts = self.model.num_parameters(), len(data.train), len(data.test)
+        return Run(self.out, self.config, self.step, self.seconds, *counts, source=data.source, noun=noun)
+
+    def _train(self, minutes: float | None) -> Record:
         training = self.config.training
         deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
         evaluation: Evaluation | None = None
-        with asked_to_stop() as stopped:
+        with stop_on_signal() as stopped:
             clock = time.perf_counter()
             while self.step < training.steps and not self._over(stopped.is_set(), deadline):
                 self._one_step()
@@ -186,7 +200,7 @@ class Trainer:
                 self.seconds, clock = self.seconds + now - clock, now
                 if last or self.step % training.log_every == 0:
                     self._log()
-                self.reporter.stepped(self.step)
+                self.callbacks.on_step(self.step)
                 if tests:
                     evaluation = self._evaluate_and_log()
                 if saves:
@@ -195,12 +209,12 @@ class Trainer:
                     clock = time.perf_counter()  # the rate is that of training alone
             self.step_function.wait()
             self.seconds += time.perf_counter() - clock
-            interrupted = any(self.world.objects(stopped.is_set())) and self.step < training.steps
+            interrupted = any(self.group.gather_objects(stopped.is_set())) and self.step < training.steps
             if not interrupted and evaluation is None and len(self.dataset.test):
                 evaluation = self._evaluate_and_log()
             if self._saved != self.step:
                 self.save()
-        if not interrupted and self.world.writes:
+        if not interrupted and self.group.writes:
             save_model(self.averaged_model(), self.out / MODEL, task=self.config.task.model_dump(mode="json"))
             self.task.save_assets(self.out / MODEL)
         return self._summarise(evaluation, interrupted)
@@ -209,7 +223,7 @@ class Trainer:
         training, number = self.config.training, self.step + 1
         if training.depth and (depth := self.config.model_at(number).depth) != self.step_function.depth:
             self.step_function.set_depth(depth)
-            self._average = None  # its graphs are of the old depth
+            self.evaluator.depth_changed()
             self._say_reason()
         most = self.step_function.depth.max_supervision_steps
         minimum = self.feed.minimum_steps(number, training.batch_size, training.exploration, most)
@@ -218,9 +232,9 @@ class Trainer:
 
     def _over(self, stopped: bool, deadline: float) -> bool:
         """Whether to end before the next step. Several processes ask each other only where they wait anyway."""
-        if self.world.size > 1 and self.step % self.config.training.log_every:
+        if self.group.size > 1 and self.step % self.config.training.log_every:
             return False
-        return any(self.world.objects(stopped or time.monotonic() >= deadline))
+        return any(self.group.gather_objects(stopped or time.monotonic() >= deadline))
 
     def _log(self) -> None:
         totals = self.step_function.read_totals()
@@ -230,7 +244,7 @@ class Trainer:
         def per_finished(name: str) -> float | None:
             return totals[name] / finished if finished else None
 
-        self._record({
+        self.callbacks.on_log({
             "step": self.step,
             "sample_steps": self.step * self.config.training.batch_size,
             "loss": totals["loss"] / rows,
@@ -254,22 +268,8 @@ class Trainer:
             raise UserError(f"the loss is not finite after step {self.step}: the learning rate is too large?{back}")
 
     def evaluate(self) -> Evaluation:
-        """The averaged weights on test examples, halting as the solver does: ``eval_count`` of them, but never more
-        work than the training before it, so that a try of a few steps of a large model is over when they are."""
-        training, world = self.config.training, self.world
-        affordable = self.step * training.batch_size // DEFAULT_STEPS
-        count = min(training.eval_count, max(1, affordable))
-        examples = self.dataset.test.take(slice(count))
-        if self._average is None:  # kept, with the graphs of its steps: it shares the averaged weights' memory
-            self._average = self.averaged_model()
-        solver = Solver(self._average, self.task, graph=training.graph == "auto")
-        if self.model.z_init.is_cuda:  # what fits in training fits here
-            solver = replace(solver, batch_size=max(solver.batch_size, training.batch_size // world.size))
-        start = time.perf_counter()
-        share = examples.take(world.part(len(examples)))
-        mine = solver.run(share, progress=self.reporter.evaluating) if len(share) else None
-        solved = Solved.joined([part for part in world.objects(mine) if part is not None])
-        return score(solver, examples, solved, time.perf_counter() - start)
+        """The averaged weights on test examples, halting as the solver does."""
+        return self.evaluator(self.step, self.callbacks.on_evaluation)
 
     def _evaluate_and_log(self) -> Evaluation:
         result = self.evaluate()
@@ -277,80 +277,34 @@ class Trainer:
         if self.best is None or result.interval[0] >= self.best["at_least"]:
             self.best = {"step": self.step, "exact_accuracy": result.exact_accuracy, "at_least": result.interval[0]}
         named = {f"eval_{k}": v for k, v in result.to_json().items() if k not in ("seconds", "puzzles_per_second")}
-        self._record({"step": self.step, **named, "seconds": round(self.seconds, 3)})
+        self.callbacks.on_log({"step": self.step, **named, "seconds": round(self.seconds, 3)})
         return result
 
     def averaged_model(self) -> TRMModel:
-        """A model that shares the averaged weights (or the weights, without an average) and all buffers.
-
-        In a curriculum it is as deep as the step that trained it last."""
-        with torch.random.fork_rng(devices=[]):  # evaluating more often must not change dropout
-            model = TRMModel(self.config.model_at(self.step), self.model.compute_dtype).to(self.model.z_init.device)
-        model.load_state_dict(self._averaged_tensors(), assign=True)
-        return model.requires_grad_(False).eval()
-
-    def _averaged_tensors(self) -> dict[str, Tensor]:
-        tensors = {name: tensor.detach() for name, tensor in self.model.state_dict().items()}
-        return tensors | dict(zip(self._names, self.optimizer.averaged, strict=True))
+        """A model that shares the averaged weights (or the weights, without an average) and all buffers."""
+        return averaged_model(self.step_function)
 
     def save(self) -> Path:
         """Writes a checkpoint of this step and removes those no longer kept."""
-        step, world = self.step_function, self.world
-        totals = step.peek_totals()
+        totals = self.step_function.peek_totals()
         self._check_loss(totals)
-        groups = {
-            "model": self.model.state_dict(),
-            # Puzzle rows have no average, and they may be gigabytes: they are written once.
-            "ema": {name: t for name, t in self._averaged_tensors().items() if name != "puzzle_embedding"},
-            "optimizer": self.optimizer.named_tensors(self._names),
-            "carry": {
-                **{name: world.gather(tensor) for name, tensor in step.carry.tensors().items()},
-                "totals": torch.tensor(list(totals.values()), dtype=torch.float64),
-                "taken": step.pool.taken,
-                **{f"rng_{i}": states for i, states in enumerate(world.objects(random_state(self._device)))},
-            },
-        }
+        groups = tensor_groups(self.step_function, totals, self.group)
         self._saved = self.step
-        path = checkpoint.path_of(self.out, self.step)
-        if not world.writes:
-            return path
-        state = {"seconds": self.seconds, "best": self.best, "parts": len(step.slices)}
-        checkpoint.save(self.out, self.step, groups, state)
-        best = self.best["step"] if self.best else None
-        checkpoint.prune(self.out, self.step, self.config.training.keep_checkpoints, best)
-        return path
+        if self.group.writes:
+            state = {"seconds": self.seconds, "best": self.best, "parts": len(self.step_function.parts)}
+            checkpoint.save(self.out, self.step, groups, state)
+            best = self.best["step"] if self.best else None
+            checkpoint.prune(self.out, self.step, self.config.training.keep_checkpoints, best)
+        return checkpoint.path_of(self.out, self.step)
 
-    def _restore(self, groups: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
+    def _restore(self, groups: dict[str, dict[str, torch.Tensor]], state: dict[str, Any]) -> None:
         try:
-            self.model.load_state_dict(groups["model"])
-            step, world, saved = self.step_function, self.world, groups["carry"]
-            if len(saved["steps"]) != self.config.training.batch_size:
-                raise ValueError(f"it is of batch_size {len(saved['steps'])}")
-            mine = {name: saved[name][step.mine] for name in step.carry.tensors()}
-            pairs = [(step.carry.tensors(), mine), (self.optimizer.named_tensors(self._names), groups["optimizer"])]
-            pairs.append(({"taken": step.pool.taken}, saved))
-            if world.writes:
-                pairs.append(({"totals": step.totals}, saved))
-            if self.optimizer.ema is not None:
-                pairs.append((dict(zip(self._names, self.optimizer.ema, strict=True)), groups["ema"]))
-            for wanted, found in pairs:
-                for name, tensor in wanted.items():
-                    if found[name].shape != tensor.shape:
-                        raise ValueError(f"{name} has shape {tuple(found[name].shape)}, not {tuple(tensor.shape)}")
-                    tensor.copy_(found[name])
-            if f"rng_{world.rank}" in saved:  # not where more processes go on than there were
-                set_random_state(self._device, saved[f"rng_{world.rank}"])
-            step.pool.restart()
+            restore(self.step_function, groups, self.group)
             self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
             self._saved = self.step
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             text = " ".join(str(error).split())
             raise UserError(f"the checkpoint does not fit {self.out / CONFIG}: {text}") from None
-
-    def _record(self, record: Record) -> None:
-        self.folder.record(record)
-        if self.world.writes:
-            self.reporter.logged(record)
 
     def _summarise(self, evaluation: Evaluation | None, interrupted: bool) -> Record:
         sample_steps = self.step * self.config.training.batch_size

@@ -31,7 +31,7 @@ B = 3
 
 
 class Random:
-    kind = Examples(*(np.zeros((0, *shape), np.int32) for shape in ((6,), (6,), ())))
+    example_spec = Examples(*(np.zeros((0, *shape), np.int32) for shape in ((6,), (6,), ())))
 
     def chunk(self, number: int, size: int) -> Examples:
         rng = np.random.default_rng(number)

@@ -17,7 +17,7 @@ from trm_fast.errors import UserError
 from trm_fast.inference.capture import CudaGraph
 from trm_fast.training import RunConfig, Trainer, checkpoint
 from trm_fast.training.folder import read_metrics
-from trm_fast.training.world import ALONE, World, join, leave
+from trm_fast.training.process_group import ALONE, ProcessGroup, join, leave
 
 from .small import run_config
 
@@ -89,21 +89,21 @@ import numpy as np, torch
 from tests.training.small import Source, make_model, training_config
 from trm_fast.training.optimizers import AdamATan2
 from trm_fast.training import TrainStep
-from trm_fast.training.world import ALONE, join, leave
+from trm_fast.training.process_group import ALONE, join, leave
 
 MODELS = [
     {"prefix_tokens": 2, "puzzle_embedding_size": 12, "num_puzzles": 4},
     {"mixing": "attention", "positions": "rope", "state": "single"},
     {"outputs": "tokens", "norm_position": "pre"},
 ]
-world, device = join("cpu")
+group, device = join("cpu")
 for changes in MODELS:
     steps = []
-    for mine in (ALONE, world):
+    for mine in (ALONE, group):
         model = make_model(dtype=torch.float64, **changes)
         config = training_config(batch_size=8, clip_norm=0.5, puzzle_learning_rate=0.02)
         optimizer = AdamATan2(model.parameters(), 0.0, weight_decay=0.1, ema_decay=0.9)
-        steps.append(TrainStep(model, optimizer, config, Source(), parts=2, world=mine))
+        steps.append(TrainStep(model, optimizer, config, Source(), parts=2, group=mine))
     rng = np.random.default_rng(0)
     for number in range(1, 13):
         minimum = rng.integers(0, 4, 8).astype(np.int32)
@@ -111,7 +111,7 @@ for changes in MODELS:
             step.run(0.01 / number, minimum)
         one, ours = steps
         for name, tensor in one.carry.tensors().items():
-            torch.testing.assert_close(world.gather(ours.carry.tensors()[name]), tensor, rtol=1e-7, atol=1e-9)
+            torch.testing.assert_close(group.gather(ours.carry.tensors()[name]), tensor, rtol=1e-7, atol=1e-9)
         mine, theirs = (list(step.peek_totals().values()) for step in (ours, one))
         torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=0)
         for a, b in zip(ours.optimizer.weights + ours.optimizer.ema, one.optimizer.weights + one.optimizer.ema):
@@ -120,8 +120,8 @@ for changes in MODELS:
             torch.testing.assert_close(ours.model.puzzle_embedding, one.model.puzzle_embedding)
         assert int(ours.pool.taken) == int(one.pool.taken)
     assert 8 < int(one.pool.taken) < 96
-if world.writes:
-    print("steps agree in", world.size)
+if group.writes:
+    print("steps agree in", group.size)
 leave()
 """
 
@@ -143,21 +143,21 @@ from tests.training.recorder import Recorder
 from tests.training.small import Source, make_model, training_config
 from trm_fast.training.optimizers import AdamATan2
 from trm_fast.training import TrainStep
-from trm_fast.training.capture import Eager
-from trm_fast.training.world import join, leave
+from trm_fast.inference.capture import Eager
+from trm_fast.training.process_group import join, leave
 
 MODELS = [
     {"prefix_tokens": 2, "puzzle_embedding_size": 12, "num_puzzles": 4},
     {"mixing": "attention", "positions": "rope", "state": "single"},
 ]
-world, device = join("cpu")
+group, device = join("cpu")
 for changes in MODELS:
     steps = []
     for runner in (Eager(), Recorder()):
         model = make_model(**changes)
         config = training_config(batch_size=8, clip_norm=0.5, puzzle_learning_rate=0.02)
         optimizer = AdamATan2(model.parameters(), 0.0, weight_decay=0.1, ema_decay=0.9)
-        steps.append(TrainStep(model, optimizer, config, Source(), parts=2, world=world, runner=runner))
+        steps.append(TrainStep(model, optimizer, config, Source(), parts=2, group=group, runner=runner))
     assert sum("c10d" in str(row[0]) for row in runner.tape) == (4 if "prefix_tokens" in changes else 2)
     rng = np.random.default_rng(0)
     for number in range(1, 13):
@@ -167,7 +167,7 @@ for changes in MODELS:
         for a, b in zip(*(step.tensors() for step in steps)):
             assert torch.equal(a.nan_to_num(), b.nan_to_num()), number
     assert 8 < int(steps[0].pool.taken) < 96
-if world.writes:
+if group.writes:
     print("replays are steps")
 leave()
 """
@@ -185,14 +185,14 @@ LEFT = """
 import glob, os
 import torch
 import torch.distributed as dist
-from trm_fast.training.world import join, leave
+from trm_fast.training.process_group import join, leave
 
 def threads():
     return [name for path in glob.glob("/proc/self/task/*/comm") if "gloo" in (name := open(path).read())]
 
-world, _ = join("cpu")
+group, _ = join("cpu")
 import torch._dynamo, torch.distributed.fsdp
-world.sum_(torch.ones(3))
+group.sum_(torch.ones(3))
 assert threads()
 leave()
 assert not threads(), threads()
@@ -236,7 +236,7 @@ def test_one_process_costs_nothing() -> None:
 
 
 def test_shares_are_equal_and_parts_nearly() -> None:
-    worlds = [World(rank, 3) for rank in range(3)]
+    worlds = [ProcessGroup(rank, 3) for rank in range(3)]
     assert [range(9)[w.share(9)] for w in worlds] == [range(3), range(3, 6), range(6, 9)]
     assert [len(range(8)[w.part(8)]) for w in worlds] == [2, 3, 3]
     with pytest.raises(UserError, match="batch_size = 8 can't be shared by 3 processes"):

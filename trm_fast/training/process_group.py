@@ -15,7 +15,7 @@ from trm_fast.errors import UserError
 from trm_fast.inference.capture import drop_graphs
 
 
-class World:
+class ProcessGroup:
     """``rank`` of ``size`` processes. Alone, every operation is that of one process and costs nothing.
 
     All processes call each method alike. Sums and gathers are those of the default process group: they stay on the
@@ -30,7 +30,7 @@ class World:
         """Whether this is the process that writes files and talks to a person."""
         return self.rank == 0
 
-    def share(self, batch_size: int) -> slice:
+    def slice_of_batch(self, batch_size: int) -> slice:
         """The slots of a batch that are this process's."""
         if batch_size % self.size:
             raise UserError(
@@ -41,7 +41,7 @@ class World:
         each = batch_size // self.size
         return slice(self.rank * each, (self.rank + 1) * each)
 
-    def before(self, count: Tensor) -> tuple[Tensor, Tensor]:
+    def exclusive_sum(self, count: Tensor) -> tuple[Tensor, Tensor]:
         """For a number () of each process: the sum of those of lower rank, and of all."""
         if self.size == 1:
             return torch.zeros_like(count), count
@@ -73,11 +73,11 @@ class World:
         dist.all_gather(parts, plain)
         return torch.cat(parts).view(tensor.dtype)
 
-    def part(self, count: int) -> slice:
+    def slice_of(self, count: int) -> slice:
         """This process's share of ``count`` things, in order; sizes differ by one at most."""
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
-    def objects(self, value: Any) -> list[Any]:
+    def gather_objects(self, value: Any) -> list[Any]:
         """What each process has, by rank; by way of the host."""
         if self.size == 1:
             return [value]
@@ -86,11 +86,11 @@ class World:
         return values
 
 
-ALONE = World()
+ALONE = ProcessGroup()
 
 
-def join(device: str) -> tuple[World, str]:
-    """The world that ``torchrun`` started, or that of one process, and the device of this process in it."""
+def join(device: str) -> tuple[ProcessGroup, str]:
+    """The processes that ``torchrun`` started, or this one alone, and the device of this process."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return ALONE, device
@@ -106,7 +106,7 @@ def join(device: str) -> tuple[World, str]:
         importlib.import_module("torch.distributed.nn.functional")
         dist.init_process_group("nccl" if cuda else "gloo")
         atexit.register(leave)  # gloo's threads hold tensors of Python: those that outlive it abort the process
-    return World(dist.get_rank(), size), device
+    return ProcessGroup(dist.get_rank(), size), device
 
 
 def leave() -> None:

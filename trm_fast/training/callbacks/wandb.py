@@ -1,0 +1,37 @@
+"""Weights & Biases. ``WANDB_PROJECT``, ``WANDB_MODE=offline`` and its other variables work as everywhere."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import wandb
+
+from trm_fast.training.callbacks.base import Callback, Run, register, scalars
+from trm_fast.training.folder import Record, RunFolder
+
+ID = "wandb_id.txt"
+"""File of a run's folder with its id there: a resumed run goes on with the same curves."""
+
+
+@register("wandb")
+class WandB(Callback):
+    """Scalars by optimizer step, the configuration, and the summary's evaluation."""
+
+    def on_start(self, run: Run) -> None:
+        path = run.folder / ID
+        known = path.read_text(encoding="utf-8").strip() if run.step and path.exists() else None
+        project = os.environ.get("WANDB_PROJECT", "trm-fast")
+        self.run: Any = wandb.init(
+            project=project, name=run.folder.name, dir=run.folder, id=known, resume="allow",
+            config=run.config.model_dump(mode="json"),
+        )  # fmt: skip
+        RunFolder(run.folder).write(ID, f"{self.run.id}\n")
+
+    def on_log(self, record: Record) -> None:
+        self.run.log(scalars(record), step=record["step"])
+
+    def on_end(self, summary: Record | None) -> None:
+        if summary is not None and summary["evaluation"]:
+            self.run.summary.update({f"final/{k}": v for k, v in summary["evaluation"].items()})
+        self.run.finish(exit_code=0 if summary is not None else 1)
