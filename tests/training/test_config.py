@@ -180,6 +180,16 @@ def test_settings() -> None:
     assert before == {"training": {"steps": 3, "seed": 1}, "model": None}
 
 
+def test_settings_reach_any_depth() -> None:
+    before = {"training": {"optimizer": "muon", "optimizer_options": {"nesterov": False}}}
+    after = apply_settings(before, ["training.optimizer_options.momentum=0.9", "a.b.c.d=[1, {e: 2}]"])
+    assert after["training"]["optimizer_options"] == {"nesterov": False, "momentum": 0.9}
+    assert after["a"] == {"b": {"c": {"d": [1, {"e": 2}]}}}
+    assert before["training"]["optimizer_options"] == {"nesterov": False}
+    made = make_config(apply_settings(SECTIONS | before, ["training.optimizer_options.momentum=0.9"]), "test")
+    assert made.training.optimizer_options == {"nesterov": False, "momentum": 0.9}
+
+
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
@@ -188,12 +198,15 @@ def test_settings() -> None:
         ("training.=5", "--set takes section.key=value"),
         ("=", "--set takes section.key=value"),
         ("list.x=5", "list is not a section"),
+        ("list.x.y=5", "list is not a section"),
+        ("deep.x.y=5", "deep.x is not a section"),
+        ("deep..y=5", "--set takes section.key=value"),
         ("training.steps=[1", "'[1' is not a YAML value"),
     ],
 )
 def test_wrong_settings(setting: str, words: str) -> None:
     with pytest.raises(UserError) as error:
-        apply_settings({"list": [1]}, [setting])
+        apply_settings({"list": [1], "deep": {"x": 1}}, [setting])
     assert words in str(error.value)
     assert error.value.wrong_use
 

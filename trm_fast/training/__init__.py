@@ -1,4 +1,9 @@
-"""Training: deep supervision with a carry, one optimizer step a supervision step, exact resume."""
+"""Training: deep supervision with a carry, one optimizer step a supervision step, exact resume.
+
+``trainer`` runs ``step``, which works on a ``carry`` that a ``pool`` refills with ``batch``es of a ``feed``. What
+people change has a file of its own that registers it by name: ``optimizers/``, ``callbacks/``, ``schedule``, and the
+halting rules in ``trm_fast.models.halting``.
+"""
 
 from trm_fast.training.batch import Batch
 from trm_fast.training.callbacks import Callback

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -45,20 +46,24 @@ def parse_section(text: str) -> dict[str, Any]:
 
 
 def apply_settings(sections: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
-    """The sections with ``section.key=value`` settings applied; values are YAML."""
-    result = {name: dict(section) if isinstance(section, Mapping) else section for name, section in sections.items()}
+    """The sections with ``section.key=value`` settings applied, a key of a key as ``section.key.key=value``; values are
+    YAML. The sections given stay as they are."""
+    result = copy.deepcopy(dict(sections))
     for setting in settings:
-        key, equals, value = setting.partition("=")
-        section, dot, name = key.strip().partition(".")
-        if not equals or not dot or not name:
+        path, equals, value = setting.partition("=")
+        *outer, name = path.strip().split(".")
+        if not equals or not outer or not all((*outer, name)):
             raise UserError(
                 f"--set takes section.key=value, such as training.batch_size=16, not {setting!r}", wrong_use=True
             )
-        if result.get(section) is None:
-            result[section] = {}
-        if not isinstance(result[section], dict):
-            raise UserError(f"--set {setting}: {section} is not a section", wrong_use=True)
-        result[section][name] = _parse_value(value, setting)
+        section = result
+        for depth, key in enumerate(outer, 1):
+            if section.get(key) is None:
+                section[key] = {}
+            section = section[key]
+            if not isinstance(section, dict):
+                raise UserError(f"--set {setting}: {'.'.join(outer[:depth])} is not a section", wrong_use=True)
+        section[name] = _parse_value(value, setting)
     return result
 
 

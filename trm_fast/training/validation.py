@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -30,15 +30,43 @@ def explain(error: ValidationError, kind: type[BaseModel], section: str) -> str:
 
 def _explain(error: Any, kind: type[BaseModel], section: str) -> str:
     """One line for one of pydantic's errors: the key, what is wrong, and the name that was meant."""
-    key = ".".join(str(part) for part in (section, *error["loc"][:1]) if part != "")
+    keys, fields = _located(error["loc"], kind)
+    key = ".".join((section, *keys)).strip(".")
     if error["type"] == "extra_forbidden":
-        return f"unknown key {key}; {suggest(str(error['loc'][0]), kind.model_fields)}"
+        return f"unknown key {key}; {suggest(keys[-1], fields)}"
     if error["type"] == "missing":
-        return f"{key} is missing" if len(error["loc"]) == 1 else f"{key} = {error['input']!r} has too few values"
+        return f"{key} is missing" if keys[-1] == error["loc"][-1] else f"{key} = {error['input']!r} has too few values"
     message = error["msg"].removeprefix("Value error, ")
     if not error["loc"]:
         return f"{section}: {message}" if section else message
     return f"{key} = {error['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _located(loc: tuple[int | str, ...], kind: type[BaseModel]) -> tuple[list[str], list[str]]:
+    """The keys that lead to an error, and the names that its last key could have. What pydantic adds to a place, such
+    as the member of a union or the index in a list, is no key."""
+    keys: list[str] = []
+    models: list[type[BaseModel]] = [kind]
+    names: list[str] = []
+    for part in loc:
+        fields = {name: field for model in models for name, field in model.model_fields.items()}
+        tagged = [m for m in models if part in get_args(getattr(m.model_fields.get("kind"), "annotation", None))]
+        if part in fields:
+            models = _models_in(fields[str(part)].annotation)
+        elif tagged:
+            models = tagged
+            continue
+        elif part != loc[-1] or not isinstance(part, str) or not models:
+            break
+        keys.append(str(part))
+        names = list(fields)
+    return keys, names
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
