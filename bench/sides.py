@@ -115,10 +115,10 @@ class Again:
 def our_side(problem: Problem) -> Callable[[], float]:
     import numpy as np
 
+    from trm_fast.inference.capture import runner_for
     from trm_fast.interchange import from_published
     from trm_fast.tasks.base import Examples
     from trm_fast.training import TrainingConfig, TrainStep
-    from trm_fast.inference.capture import runner_for
     from trm_fast.training.optimizers import AdamATan2
 
     model, B = from_published(problem.model.state_dict(), problem.config), problem.batch_size
