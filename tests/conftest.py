@@ -11,7 +11,6 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
-LEFT_OUT = pytest.StashKey[int]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,18 +25,18 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.benchmark_only = True
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves slow tests out, unless they are asked for: by ``--slow``, by a marker (``-m slow``) or by name."""
+def leaves_out_slow(config: pytest.Config) -> bool:
+    """Slow tests run when they are asked for: by ``--slow``, by a marker (``-m slow``) or by name."""
     named = any("::" in argument for argument in config.args)
-    if config.getoption("--slow") or config.option.markexpr or named:
-        return
-    slow = [item for item in items if "slow" in item.keywords]
-    if slow:
+    return not (config.getoption("--slow") or config.option.markexpr or named)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if leaves_out_slow(config):
+        config.hook.pytest_deselected(items=[item for item in items if "slow" in item.keywords])
         items[:] = [item for item in items if "slow" not in item.keywords]
-        config.stash[LEFT_OUT] = len(slow)
-        config.hook.pytest_deselected(items=slow)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if count := config.stash.get(LEFT_OUT, 0):
-        terminalreporter.write_line(f"{count} slow tests were left out; pytest --slow runs them as well")
+    if leaves_out_slow(config):
+        terminalreporter.write_line("slow tests are left out; pytest --slow runs them as well")

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from common import DTYPES, Part, available, kernels, usable, verdict
+from plan import SHALLOW
 
 MOST = 14  # processes
 CHECK, WARM = "check", "warm"
@@ -34,11 +35,14 @@ def check(device: str, cases: list[str]) -> None:
 
 
 def warm(device: str, case: str, baseline: str) -> None:
-    """In a process of its own: one step of a side, whose compiled kernels the benchmark then finds in the caches."""
-    from sides import Problem, baseline_side, our_side
+    """In a process of its own: one step of a side, whose compiled kernels the benchmark then finds in the caches.
+    Of a model with fewer cycles: the same kernels, and many processes have the memory."""
+    import sides
 
-    problem = Problem(case, None, device)
-    (our_side(problem) if baseline == "ours" else baseline_side(problem, baseline))()
+    name = case.split(":")[1]
+    sides.MODELS[name] = {**sides.MODELS[name], **SHALLOW}
+    problem = sides.Problem(case, None, device)
+    (sides.our_side(problem) if baseline == "ours" else sides.baseline_side(problem, baseline))()
 
 
 def lines(command: list[str], seconds: float) -> Iterator[str]:
@@ -68,8 +72,7 @@ def checked(part: Part, lock: threading.Lock, pending: list[str]) -> None:
 
 
 def warmed(part: Part, case: str, baseline: str) -> None:
-    for line in lines([WARM, part.device, case, baseline], part.left()):
-        print(line, end="")
+    print(*lines([WARM, part.device, case, baseline], part.left()), end="")
 
 
 def tested(part: Part, lock: threading.Lock) -> None:

@@ -10,6 +10,8 @@ import torch
 from plan import Sizes
 from torch import Tensor
 
+from trm_fast import ops
+
 
 @dataclass
 class Case:
@@ -27,6 +29,21 @@ class Case:
     backward_bytes: int
     flop: int = 0
     backward: bool = True
+
+
+def alone(case: Case) -> None:
+    with torch.no_grad():
+        case.call(ops)
+
+
+def with_gradients(case: Case, direction: Tensor) -> None:
+    torch.autograd.grad(output(case), case.leaves, direction)
+
+
+def output(case: Case) -> Tensor:
+    out = case.call(ops)
+    assert out is not None
+    return out
 
 
 def cases(batch: int, sizes: Sizes, dtype: torch.dtype, device: str) -> list[Case]:

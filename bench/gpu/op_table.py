@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from common import Part, available, dtype_of, interleaved, kernels, synchronize
-from op_cases import Case, cases
+from op_cases import Case, alone, cases, output, with_gradients
 from plan import Sizes
 from torch import Tensor
 
@@ -49,21 +49,6 @@ def error_of(case: Case) -> float:
             for leaf, data in zip(case.leaves, saved, strict=True):
                 leaf.data = data
     return float((got.double() - want.double()).norm() / want.double().norm())
-
-
-def alone(case: Case) -> None:
-    with torch.no_grad():
-        case.call(ops)
-
-
-def with_gradients(case: Case, direction: Tensor) -> None:
-    torch.autograd.grad(output(case), case.leaves, direction)
-
-
-def output(case: Case) -> Tensor:
-    out = case.call(ops)
-    assert out is not None
-    return out
 
 
 def backends(case: Case, device: str) -> list[str]:

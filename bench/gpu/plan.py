@@ -12,6 +12,8 @@ LEAST = 10  # seconds: a part that would get less is not begun
 TESTING = 60  # seconds of the training part that are kept for the test
 RESTARTS = 2  # of a part whose process a kernel ended; it goes on behind the row that did
 
+SHALLOW = {"H_cycles": 2, "L_cycles": 1}  # for what is only compiled: cycles with gradient and without
+
 MODELS: dict[str, dict[str, Any]] = {  # changes of the published sudoku model
     "mixer97": {"prefix_tokens": 16},
     "mixer81": {},

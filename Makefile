@@ -1,0 +1,94 @@
+# Everything runs in a virtual environment of its own, which the first command makes. VENV=FOLDER takes another one,
+# PYTHON=python3.12 the Python that it is made of, ARGS="..." is passed on.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+unexport PYTHONPATH PYTHONHOME
+
+PYTHON ?= python3
+VENV ?= .venv
+PRESET ?= sudoku-4x4
+RUN ?= runs/$(PRESET)
+PUZZLE ?= 3.......4.3...42
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+ROOMS := api ops nn models tasks training inference interchange agent
+# What the installed package is made of.
+SOURCES := setup.py build_support.py pyproject.toml MANIFEST.in $(shell find trm_fast csrc triton_kernels configs \
+	-type f -not -name '*.so' -not -name '*.py[co]' -not -name _build.json)
+
+.PHONY: help demo test build train eval lint format bench docs clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.package ## install, train on 4x4 sudoku (or go on with that run), solve a puzzle
+	@if [ -e runs/demo/config.yaml ]; then set -- --resume runs/demo; \
+	else set -- --preset sudoku-4x4 --out runs/demo; fi; \
+	echo "trm-fast train $$*"; $(BIN)/trm-fast train "$$@"
+	$(BIN)/trm-fast solve runs/demo 3.......4.3...42
+
+test: $(VENV)/.test ## install what the tests need, run them (all of them: ARGS=--slow)
+	$(BIN)/pytest -n logical --maxprocesses 8 --dist worksteal $(ARGS)
+
+build: $(VENV)/.package ## compile the kernels and install the package into VENV
+	$(BIN)/trm-fast info
+
+train: $(VENV)/.package ## train PRESET into RUN (ARGS="--minutes 5"); goes on with a run that is there
+	@if [ -e $(RUN)/config.yaml ]; then set -- --resume $(RUN); else set -- --preset $(PRESET) --out $(RUN); fi; \
+	echo "trm-fast train $$* $(ARGS)"; $(BIN)/trm-fast train "$$@" $(ARGS)
+
+eval: $(VENV)/.package ## measure RUN, or a model by name, on unseen puzzles
+	$(BIN)/trm-fast eval $(RUN) $(ARGS)
+
+lint: $(VENV)/.dev ## style, types, and which room may import which
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## put the code into its format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.test ## time the ops beside their references (whole steps: python bench/end_to_end.py)
+	$(BIN)/pytest bench --benchmark-only $(ARGS)
+
+docs: $(VENV)/.docs ## the reference of the Python interface, from its docstrings: build/docs/index.html
+	PYTHONWARNINGS=ignore $(BIN)/pdoc --docformat google -o build/docs $(addprefix trm_fast.,$(ROOMS))
+
+clean: ## remove what building and testing leave; VENV and runs stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks .import_linter_cache
+	find trm_fast tests bench triton_kernels -type d -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; \
+	sys.exit(sys.version_info < (3, 10) and f"Python 3.10 or later is needed, this is {v}: make PYTHON=... says which")'
+	$(PYTHON) -m venv $(VENV)
+
+# torch first: what follows then takes the one that is there, and the kernels are built against it.
+$(VENV)/.requirements: requirements.txt | $(BIN)/python
+	@echo "installing torch and the build tools into $(VENV)"
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+$(VENV)/.package: $(VENV)/.requirements $(SOURCES)
+	@echo "compiling the kernels and installing trm-fast into $(VENV)"
+	@$(PIP) --no-build-isolation .
+	@touch $@
+
+# The extras come with the package itself, so it needs no installation of its own behind them.
+$(VENV)/.test: $(VENV)/.requirements $(SOURCES)
+	@echo "compiling the kernels and installing trm-fast and what its tests need into $(VENV)"
+	@$(PIP) --no-build-isolation ".[test]"
+	@touch $(VENV)/.package $@
+
+$(VENV)/.dev: $(VENV)/.requirements $(SOURCES)
+	@echo "installing trm-fast, what its tests need, and the linters into $(VENV)"
+	@$(PIP) --no-build-isolation ".[dev,test]"
+	@touch $(VENV)/.package $(VENV)/.test $@
+
+$(VENV)/.docs: $(VENV)/.package
+	@$(PIP) --no-build-isolation ".[docs]"
+	@touch $(VENV)/.package $@
