@@ -17,6 +17,8 @@ from trm_fast.ops import reference
 
 from .cuda_launchers import SANITIZE, TYPES, Axis
 
+pytestmark = pytest.mark.slow  # the kernels, compiled for the CPU and emulated
+
 
 class Scalar(ctypes.Structure):
     """As in launch.h; ``of`` a 0-dim float32 tensor, as the recipe has them, or of None."""

@@ -15,6 +15,8 @@ from trm_fast.ops.packing import interleaved_rows, pack_weights
 
 from .cuda_launchers import SANITIZE, Axis
 
+pytestmark = pytest.mark.slow  # the kernels, compiled for the CPU and emulated
+
 HALVES = [torch.bfloat16] if SANITIZE in os.environ else [torch.bfloat16, torch.float16]  # addresses are the same
 EPS = ctypes.c_float(1e-5)
 

@@ -63,6 +63,7 @@ def test_compiles_to_one_graph(cpp, compiled, random):
     compiled("rms_norm", random(2, 9, 6), random(2, 9, 6), dim=1)
 
 
+@pytest.mark.slow
 def test_compiles_with_inductor(cpp, random):
     x = random(2, 9, 6).requires_grad_()
     torch.compiler.reset()

@@ -22,6 +22,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", section[1], re.M | re.S)
 
 
+@pytest.mark.slow
 def test_the_task_of_the_readme(tmp_path: Path) -> None:
     (code,), (config,), (commands,) = blocks("python"), blocks("yaml"), blocks("bash")
     assert len(code.splitlines()) < 100

@@ -56,7 +56,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-@pytest.mark.parametrize("counts", [(2, 1), (1, 2)])
+@pytest.mark.parametrize("counts", [(2, 1), pytest.param((1, 2), marks=pytest.mark.slow)])
 def test_two_processes_are_one(counts: tuple[int, int], alone: Path, tmp_path: Path) -> None:
     """20 steps, and 20 more by another number of processes, against 40 by one."""
     run = tmp_path / "run"
@@ -126,7 +126,7 @@ leave()
 """
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_shared_step_is_the_step_of_the_whole_batch(count: int, tmp_path: Path) -> None:
     """In float64: losses, carry, averaged weights and sparse rows, with clipping and parts."""
     (tmp_path / "steps.py").write_text(STEPS)
@@ -200,6 +200,7 @@ leave()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
 def test_no_thread_outlives_the_group(tmp_path: Path) -> None:
     """One that does may need Python after its end, which aborts the process now and then."""

@@ -102,7 +102,7 @@ def same(a: list[list[Tensor]], b: list[list[Tensor]]) -> bool:
     return all(torch.equal(x, y) or torch.equal(x.nan_to_num(), y.nan_to_num()) for x, y in pairs)
 
 
-@pytest.fixture(params=["auto", "reference"])
+@pytest.fixture(params=["auto", pytest.param("reference", marks=pytest.mark.slow)])
 def backend(request: pytest.FixtureRequest) -> Iterator[None]:
     """With kernels, and with what a GPU without them would run."""
     with ops.use_backend(request.param):

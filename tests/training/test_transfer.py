@@ -105,6 +105,7 @@ def test_a_run_killed_early_goes_on_from_what_it_was_given(tmp_path: Path) -> No
         assert torch.equal(resumed.model.state_dict()[name], tensor), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("givens", ["[10,18]", "[8,10]"])
 def test_accuracy_never_falls_by_two_points(givens: str, tmp_path: Path) -> None:
     """Of the 6x6 model that ships, on its own puzzles and on ones with fewer givens."""

@@ -44,6 +44,7 @@ def test_a_killed_run_goes_on_bitwise(preset: str, tmp_path: Path) -> None:
     assert len(logged[0]) == 6
 
 
+@pytest.mark.slow
 def test_answers_are_learned_and_not_their_judgement_alone(tmp_path: Path) -> None:
     """With errors in the labels' units the halting loss was the larger one, and half of these rows stayed wrong."""
     settings = ["model.hidden_size=32", "training.steps=500", "training.batch_size=64", "training.learning_rate=5e-3"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from trm_fast.api import TRM
 from trm_fast.inference import Solver
 from trm_fast.interchange import locate
@@ -33,6 +35,7 @@ def small(tmp_path: Path, steps: int, checkpoint_every: int = 7) -> Any:
     return make_config(sections, "test")
 
 
+@pytest.mark.slow
 def test_it_learns_is_saved_and_answers(tmp_path: Path) -> None:
     trainer = Trainer(small(tmp_path, 120, checkpoint_every=120), tmp_path / "run")
     summary = trainer.train()
