@@ -103,7 +103,7 @@ def test_an_existing_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         Trainer(run_config(), out, callbacks=[KillAt(12)]).train()
     before = (out / "metrics.jsonl").read_text()
-    with pytest.raises(UserError, match=r"holds a run already: go on with --resume .*run"):
+    with pytest.raises(UserError, match=r"holds a run already: continue with --resume .*run"):
         Trainer(run_config(), out)
     (out / "config.yaml").unlink()
     with pytest.raises(UserError, match="holds a run already"):

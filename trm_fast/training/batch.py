@@ -57,9 +57,9 @@ class Batch:
         """Examples next to each other, as views."""
         return self.map(lambda tensor: tensor[part])
 
-    def index(self, places: Tensor) -> Self:
-        """The examples at ``places`` (N,), copied."""
-        return self.map(lambda tensor: tensor.index_select(0, places))
+    def index(self, positions: Tensor) -> Self:
+        """The examples at ``positions`` (N,), copied."""
+        return self.map(lambda tensor: tensor.index_select(0, positions))
 
     def copy_(self, other: Batch) -> None:
         """Overwrites all examples, in the background where ``other`` is pinned on the host."""
@@ -68,7 +68,7 @@ class Batch:
             tensor.copy_(theirs[name], non_blocking=True)
 
     def replace_(self, where: Tensor, other: Batch) -> None:
-        """Overwrites the examples where ``where`` bool (B,) is set by those of another batch at the same places."""
+        """Overwrites the examples where ``where`` bool (B,) is set by those of another batch at the same positions."""
         theirs = other.tensors()
         for name, tensor in self.tensors().items():
             chosen = where.view(-1, *(1,) * (tensor.dim() - 1))

@@ -79,9 +79,9 @@ def load(run: Path, step: int | None = None) -> tuple[dict[str, dict[str, Tensor
     try:
         state = read_state(folder)
         groups = {}
-        for name, wanted in state["files"].items():
+        for name, expected in state["files"].items():
             file = folder / name
-            if file.stat().st_size != wanted["size"] or _sha256(file) != wanted["sha256"]:
+            if file.stat().st_size != expected["size"] or _sha256(file) != expected["sha256"]:
                 raise ValueError(f"{name} was changed or truncated")
             groups[file.stem] = load_file(file)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:

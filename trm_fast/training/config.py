@@ -30,7 +30,7 @@ from trm_fast.tasks.base import DataConfig, TaskConfig
 from trm_fast.training.curriculum import Stages, stage_at
 from trm_fast.training.optimizers import OPTIMIZERS, Optimizer
 from trm_fast.training.schedule import SCHEDULES, rate_at
-from trm_fast.training.validation import explain, known
+from trm_fast.training.validation import explain, registered
 
 # YAML 1.1 reads a bare off as false.
 Switch = Annotated[Literal["auto", "off"], BeforeValidator(lambda value: "off" if value is False else value)]
@@ -100,12 +100,12 @@ class TrainingConfig(BaseModel):
     @field_validator("optimizer")
     @classmethod
     def _known_optimizer(cls, name: str) -> str:
-        return known(name, OPTIMIZERS, "optimizer")
+        return registered(name, OPTIMIZERS, "optimizer")
 
     @field_validator("schedule")
     @classmethod
     def _known_schedule(cls, name: str) -> str:
-        return known(name, SCHEDULES, "schedule")
+        return registered(name, SCHEDULES, "schedule")
 
     @field_validator("optimizer_options")
     @classmethod
@@ -200,9 +200,9 @@ class RunConfig(BaseModel):
 
     def compute_dtype(self, device: torch.device) -> torch.dtype:
         """Of activations on ``device``."""
-        asked = self.training.dtype
-        low = asked == "bfloat16" or (asked == "auto" and device.type == "cuda")
-        return torch.bfloat16 if low else torch.float32
+        dtype = self.training.dtype
+        low_precision = dtype == "bfloat16" or (dtype == "auto" and device.type == "cuda")
+        return torch.bfloat16 if low_precision else torch.float32
 
     def make_task(self) -> Task:
         return get_task(self.task.name)(self.task)

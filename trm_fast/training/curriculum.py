@@ -28,17 +28,17 @@ def _stages(value: Any) -> Any:
     """The entries of ``training.depth`` as stages; a ValueError says which of them is wrong."""
     if not isinstance(value, list | tuple):
         raise ValueError("it is a list of stages, such as [{until: 2000, T_cycles: 1}]")
-    made: list[Stage] = []
+    stages: list[Stage] = []
     for number, entry in enumerate(value, 1):
         try:
-            made.append(entry if isinstance(entry, Stage) else Stage.model_validate(entry))
+            stages.append(entry if isinstance(entry, Stage) else Stage.model_validate(entry))
         except ValidationError as error:
             raise ValueError(f"stage {number}: {explain(error, Stage, '')}") from None
-        if not made[-1].depth():
+        if not stages[-1].depth():
             raise ValueError(f"stage {number} changes nothing: it has {', '.join(list(Stage.model_fields)[1:])}")
-        if number > 1 and made[-1].until <= made[-2].until:
-            raise ValueError(f"stage {number} ends at step {made[-1].until}, not behind step {made[-2].until}")
-    return tuple(made)
+        if number > 1 and stages[-1].until <= stages[-2].until:
+            raise ValueError(f"stage {number} ends at step {stages[-1].until}, not behind step {stages[-2].until}")
+    return tuple(stages)
 
 
 Stages = Annotated[tuple[Stage, ...], BeforeValidator(_stages)]

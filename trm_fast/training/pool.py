@@ -58,7 +58,7 @@ class Delayed:
 
     def __init__(self, counter: Tensor, event: Callable[[], Any] = torch.cuda.Event) -> None:
         self.counter, self.event = counter, event
-        self.known = int(counter)
+        self.last_value = int(counter)
         self.under_way: deque[tuple[Any, Tensor]] = deque()
 
     def sent(self) -> None:
@@ -70,8 +70,8 @@ class Delayed:
 
     def latest(self) -> tuple[int, int]:
         while self.under_way and self.under_way[0][0].query():
-            self.known = int(self.under_way.popleft()[1])
-        return self.known, len(self.under_way)
+            self.last_value = int(self.under_way.popleft()[1])
+        return self.last_value, len(self.under_way)
 
     def wait(self) -> None:
         self.under_way[0][0].synchronize()
@@ -103,11 +103,11 @@ class Pool:
 
     def next_examples(self, halted: Tensor) -> Batch:
         """The next examples at the places of halted slots bool (B,), any at the others. Part of the step."""
-        wanted = halted.cumsum(0)
-        before, total = self.group.exclusive_sum(wanted[-1])
-        places = (self.taken + before + wanted - 1) % self.size
+        count = halted.cumsum(0)
+        before, total = self.group.exclusive_sum(count[-1])
+        positions = (self.taken + before + count - 1) % self.size
         self.taken += total
-        return self.ring.index(places)
+        return self.ring.index(positions)
 
     def refill(self) -> None:
         """Before a step is sent: puts chunks where examples are no longer needed. Waits only where the host is

@@ -96,10 +96,10 @@ def join(device: str) -> tuple[ProcessGroup, str]:
         return ALONE, device
     cuda = torch.device(device).type == "cuda"
     if cuda:
-        mine, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-        if mine >= there:
-            raise UserError(f"each process needs a GPU of its own, and this machine has {there}", wrong_use=True)
-        device = f"cuda:{mine}"
+        local_rank, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local_rank >= count:
+            raise UserError(f"each process needs a GPU of its own, and this machine has {count}", wrong_use=True)
+        device = f"cuda:{local_rank}"
         torch.cuda.set_device(device)  # before the first message
     if not dist.is_initialized():
         # Its functions keep the group of the time of their import as a default, for ever; torch's compiler imports it.

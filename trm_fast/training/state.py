@@ -51,11 +51,11 @@ def restore(step: TrainStep, groups: Groups, group: ProcessGroup) -> None:
         pairs.append(({"totals": step.totals}, saved))
     if optimizer.ema is not None:
         pairs.append((dict(zip(names, optimizer.ema, strict=True)), groups["ema"]))
-    for wanted, found in pairs:
-        for name, tensor in wanted.items():
-            if found[name].shape != tensor.shape:
-                raise ValueError(f"{name} has shape {tuple(found[name].shape)}, not {tuple(tensor.shape)}")
-            tensor.copy_(found[name])
-    if f"rng_{group.rank}" in saved:  # not where more processes go on than there were
+    for ours, theirs in pairs:
+        for name, tensor in ours.items():
+            if theirs[name].shape != tensor.shape:
+                raise ValueError(f"{name} has shape {tuple(theirs[name].shape)}, not {tuple(tensor.shape)}")
+            tensor.copy_(theirs[name])
+    if f"rng_{group.rank}" in saved:  # not where more processes resume than there were
         set_random_state(step.device, saved[f"rng_{group.rank}"])
     step.pool.restart()

@@ -107,7 +107,7 @@ class TrainStep:
         return dict(zip(TOTALS, self.group.sum_(self.totals.clone()).tolist(), strict=True))
 
     def read_totals(self) -> dict[str, float]:
-        """The same, and starts anew."""
+        """The same, and sets them to zero."""
         totals = self.peek_totals()
         self.totals.zero_()
         return totals

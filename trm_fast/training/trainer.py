@@ -34,7 +34,7 @@ from trm_fast.training.transfer import transfer
 
 
 class Trainer:
-    """One run in one folder. ``Trainer(config, out).train()`` starts it, ``Trainer.resume(out).train()`` goes on.
+    """One run in one folder. ``Trainer(config, out).train()`` starts it, ``Trainer.resume(out).train()`` continues it.
 
     A resumed run is bitwise the run that was never stopped (on a CPU): weights, average, optimizer, carry, random
     numbers and metrics. ``train`` returns the summary that it also writes to ``summary.json``.
@@ -56,7 +56,9 @@ class Trainer:
         """``init``: a model whose weights the run starts from, where they fit (``transfer`` says which do)."""
         self.out = Path(out)
         if any(group.gather_objects((self.out / CONFIG).exists() or bool(checkpoint.steps_of(self.out)))):
-            raise UserError(f"{self.out} holds a run already: go on with --resume {self.out}, or choose another --out")
+            raise UserError(
+                f"{self.out} holds a run already: continue with --resume {self.out}, or choose another --out"
+            )
         self._build(config, device, callbacks, group, init=init)
         self.folder.write(CONFIG, config.to_yaml())
         if group.writes:
@@ -123,7 +125,7 @@ class Trainer:
     """Step and accuracy of the best evaluation so far."""
 
     def _parts(self, before: int) -> int:
-        """``before``: parts of a run that goes on. Fewer would change its rounding, so it keeps them."""
+        """``before``: parts of a run that is resumed. Fewer would change its rounding, so it keeps them."""
         asked, batch = self.config.training.gradient_accumulation, self.config.training.batch_size // self.group.size
         if asked != "auto":
             return min(asked, batch)

@@ -18,8 +18,8 @@ def transfer(source: TRMModel, target: TRMModel, name: str) -> list[str]:
     Returns a line for each tensor of either model that was left. UserError where nothing of the network fits:
     ``name`` is what the source is called then.
     """
-    theirs, mine = source.state_dict(), target.state_dict()
-    fits = [key for key, tensor in mine.items() if key in theirs and theirs[key].shape == tensor.shape]
+    theirs, ours = source.state_dict(), target.state_dict()
+    fits = [key for key, tensor in ours.items() if key in theirs and theirs[key].shape == tensor.shape]
     if not any(key.startswith("net.") for key in fits):
         a, b = source.config, target.config
         raise UserError(
@@ -27,15 +27,15 @@ def transfer(source: TRMModel, target: TRMModel, name: str) -> list[str]:
             f"{a.mixing}, the run {b.hidden_size}, {b.total_tokens} and {b.mixing}",
             wrong_use=True,
         )
-    target.load_state_dict({key: theirs[key].detach().to(mine[key]) for key in fits}, strict=False)
+    target.load_state_dict({key: theirs[key].detach().to(ours[key]) for key in fits}, strict=False)
     left = []
-    for key in [*mine, *(k for k in theirs if k not in mine)]:
-        if key not in mine:
+    for key in [*ours, *(k for k in theirs if k not in ours)]:
+        if key not in ours:
             left.append(f"{key}: the run has no such tensor")
         elif key not in theirs:
             left.append(f"{key}: starts fresh, {name} has none")
         elif key not in fits:
-            left.append(f"{key}: starts fresh, its shape is {_shape(mine[key])} and not {_shape(theirs[key])}")
+            left.append(f"{key}: starts fresh, its shape is {_shape(ours[key])} and not {_shape(theirs[key])}")
     return left
 
 

@@ -69,14 +69,14 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [model for part in get_args(annotation) for model in _models_in(part)]
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
+def suggest(name: str, choices: Iterable[str]) -> str:
     """What may have been meant."""
-    names = list(known)
+    names = list(choices)
     close = difflib.get_close_matches(name, names, 1)
     return f"did you mean {close[0]}?" if close else "there are: " + ", ".join(names)
 
 
-def known(name: str, registry: Iterable[str], what: str) -> str:
+def registered(name: str, registry: Iterable[str], what: str) -> str:
     """``name``, if it is one of those registered; a ValueError says which there are."""
     if name not in registry:
         raise ValueError(f"there is no such {what}; {suggest(name, registry)}")

@@ -47,7 +47,7 @@ class Callback:
         """Something that a person should know, also before the run starts."""
 
     def on_start(self, run: Run) -> None:
-        """Training begins, or goes on."""
+        """Training begins, or continues after a resume."""
 
     def on_step(self, step: int) -> None:
         """A step was sent to the device; a GPU may be some steps behind."""

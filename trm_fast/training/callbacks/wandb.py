@@ -11,7 +11,7 @@ from trm_fast.training.callbacks.base import Callback, Run, register, scalars
 from trm_fast.training.folder import Record, RunFolder
 
 ID = "wandb_id.txt"
-"""File of a run's folder with its id there: a resumed run goes on with the same curves."""
+"""File of a run's folder with its id there: a resumed run continues the same curves."""
 
 
 @register("wandb")
@@ -20,10 +20,10 @@ class WandB(Callback):
 
     def on_start(self, run: Run) -> None:
         path = run.folder / ID
-        known = path.read_text(encoding="utf-8").strip() if run.step and path.exists() else None
+        run_id = path.read_text(encoding="utf-8").strip() if run.step and path.exists() else None
         project = os.environ.get("WANDB_PROJECT", "trm-fast")
         self.run: Any = wandb.init(
-            project=project, name=run.folder.name, dir=run.folder, id=known, resume="allow",
+            project=project, name=run.folder.name, dir=run.folder, id=run_id, resume="allow",
             config=run.config.model_dump(mode="json"),
         )  # fmt: skip
         RunFolder(run.folder).write(ID, f"{self.run.id}\n")

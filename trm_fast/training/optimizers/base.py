@@ -113,13 +113,13 @@ class Optimizer(torch.optim.Optimizer, ABC):
     def _update(self, weights: list[Tensor], grads: list[Tensor], grad_scale: Tensor | None) -> None:
         """Writes weights, slots, average and copies, in place."""
 
-    def _rate(self, place: int) -> Tensor:
+    def _rate(self, index: int) -> Tensor:
         """The learning rate () of one parameter."""
-        return self.lr if self.rates[place] == 1 else self.lr * self.rates[place]
+        return self.lr if self.rates[index] == 1 else self.lr * self.rates[index]
 
-    def _finish(self, weights: list[Tensor], places: Iterable[int]) -> None:
+    def _finish(self, weights: list[Tensor], indices: Iterable[int]) -> None:
         """Average and copies of some parameters behind their update."""
-        for i in places:
+        for i in indices:
             weight = weights[i]
             if self.ema is not None and self.ema_decay is not None:
                 self.ema[i].lerp_(weight, 1 - self.ema_decay)
@@ -134,8 +134,8 @@ class Optimizer(torch.optim.Optimizer, ABC):
         return {name: _copied(value) for name, value in state.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        mine = {"lr": self.lr, "step_count": self.step_count, **self.slots, "ema": self.ema}
-        for name, value in mine.items():
+        state = {"lr": self.lr, "step_count": self.step_count, **self.slots, "ema": self.ema}
+        for name, value in state.items():
             theirs = state_dict[name]
             if (value is None) != (theirs is None):
                 raise ValueError("one of the optimizers averages weights and the other does not")
@@ -147,8 +147,8 @@ class Optimizer(torch.optim.Optimizer, ABC):
     def named_tensors(self, names: Iterable[str]) -> dict[str, Tensor]:
         """Everything that a checkpoint must keep but the average, under the parameters' names."""
         kept, names = {"step": self.step_count}, list(names)
-        places = [(i, name, slot) for i, name in enumerate(names) for slot in self.slots]
-        return kept | {f"{s}/{name}": t for i, name, s in places if (t := self.slots[s][i]) is not None}
+        pairs = [(i, name, slot) for i, name in enumerate(names) for slot in self.slots]
+        return kept | {f"{s}/{name}": t for i, name, s in pairs if (t := self.slots[s][i]) is not None}
 
     def tensors(self) -> list[Tensor]:
         """Everything that a step changes."""

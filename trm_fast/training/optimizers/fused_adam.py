@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class FusedAdam(Optimizer):
-    """``ops.adam_atan2_`` of all parameters, or of those at ``places``: one pass over memory for each rate."""
+    """``ops.adam_atan2_`` of all parameters, or of those at ``indices`` alone: one pass over memory for each rate."""
 
     variant: Literal["adam_atan2", "adamw"]
 
@@ -28,36 +28,35 @@ class FusedAdam(Optimizer):
         ema_decay: float | None = None,
         *,
         rates: Sequence[float] | None = None,
+        indices: Sequence[int] | None = None,
     ) -> None:
         super().__init__(params, lr, betas, weight_decay, ema_decay, rates=rates)
-        self._add_moments(range(len(self.rates)))
-
-    def _add_moments(self, places: Iterable[int]) -> None:
-        weights, chosen = self.weights, list(places)
-        rates = [self.rates[i] for i in chosen]
-        self.passes = {r: [i for i in chosen if self.rates[i] == r] for r in dict.fromkeys(rates)}
+        weights = self.weights
+        fused = range(len(weights)) if indices is None else indices
+        rates_used = dict.fromkeys(self.rates[i] for i in fused)
+        self.passes = {rate: [i for i in fused if self.rates[i] == rate] for rate in rates_used}
         for slot in ("exp_avg", "exp_avg_sq"):
             moments: list[Tensor | None] = [None] * len(weights)
-            for i in chosen:
+            for i in fused:
                 moments[i] = torch.zeros_like(weights[i])
             self.slots[slot] = moments
 
     def _update(self, weights: list[Tensor], grads: list[Tensor], grad_scale: Tensor | None) -> None:
-        for rate, places in self.passes.items():
+        for rate, indices in self.passes.items():
             ops.adam_atan2_(
-                _picked(places, weights), _picked(places, grads),
-                self._moments("exp_avg", places), self._moments("exp_avg_sq", places),
+                _picked(indices, weights), _picked(indices, grads),
+                self._moments("exp_avg", indices), self._moments("exp_avg_sq", indices),
                 self.lr if rate == 1 else self.lr * rate, self.step_count,
                 betas=self.betas, weight_decay=self.weight_decay,
-                ema=self.ema and _picked(places, self.ema), ema_decay=self.ema_decay or 0.0,
+                ema=self.ema and _picked(indices, self.ema), ema_decay=self.ema_decay or 0.0,
                 grad_scale=grad_scale, variant=self.variant,
-                copies=self.copies and _picked(places, self.copies),
-                interleave=self.interleave and _picked(places, self.interleave),
+                copies=self.copies and _picked(indices, self.copies),
+                interleave=self.interleave and _picked(indices, self.interleave),
             )  # fmt: skip
 
-    def _moments(self, slot: str, places: list[int]) -> list[Tensor]:
-        return [t for i in places if (t := self.slots[slot][i]) is not None]
+    def _moments(self, slot: str, indices: list[int]) -> list[Tensor]:
+        return [t for i in indices if (t := self.slots[slot][i]) is not None]
 
 
-def _picked(places: list[int], values: Sequence[T]) -> list[T]:
-    return [values[i] for i in places]
+def _picked(indices: list[int], values: Sequence[T]) -> list[T]:
+    return [values[i] for i in indices]

@@ -58,18 +58,18 @@ class Muon(FusedAdam):
         iterations: int = 5,
         others: Literal["adamw", "adam_atan2"] = "adamw",
     ) -> None:
-        super().__init__(params, lr, betas, weight_decay, ema_decay, rates=rates)
+        parameters = list(params)
+        chosen = {id(w) for w in (parameters if hidden is None else hidden)}
+        matrices = [i for i, p in enumerate(parameters) if p.ndim == 2 and id(p) in chosen]
+        fused = [i for i in range(len(parameters)) if i not in matrices]
+        super().__init__(parameters, lr, betas, weight_decay, ema_decay, rates=rates, indices=fused)
         self.variant = others
         self.momentum, self.nesterov, self.iterations = momentum, nesterov, iterations
-        mine = self.param_groups[0]["params"]
-        chosen = {id(w) for w in (mine if hidden is None else hidden)}
-        places = [i for i, p in enumerate(mine) if p.ndim == 2 and id(p) in chosen]
-        self._add_moments(i for i in range(len(mine)) if i not in set(places))
         weights = self.weights
-        self.buffers = {i: torch.zeros_like(weights[i]) for i in places}
-        self.slots["momentum"] = [self.buffers.get(i) for i in range(len(mine))]
-        shapes = [tuple(weights[i].shape) for i in places]
-        self.groups = [[i for i in places if tuple(weights[i].shape) == shape] for shape in dict.fromkeys(shapes)]
+        self.buffers = {i: torch.zeros_like(weights[i]) for i in matrices}
+        self.slots["momentum"] = [self.buffers.get(i) for i in range(len(parameters))]
+        shapes = [tuple(weights[i].shape) for i in matrices]
+        self.groups = [[i for i in matrices if tuple(weights[i].shape) == shape] for shape in dict.fromkeys(shapes)]
 
     @classmethod
     def for_model(cls, model: TRMModel, lr: float, **keywords: Any) -> Self:
@@ -77,24 +77,24 @@ class Muon(FusedAdam):
 
     def _update(self, weights: list[Tensor], grads: list[Tensor], grad_scale: Tensor | None) -> None:
         super()._update(weights, grads, grad_scale)
-        for places in self.groups:  # matrices of one shape together
-            grad = torch.stack([grads[i] for i in places])
+        for indices in self.groups:  # matrices of one shape together
+            grad = torch.stack([grads[i] for i in indices])
             if grad_scale is not None:
                 grad = grad * grad_scale
-            for i, g in zip(places, grad.unbind(), strict=True):
+            for i, g in zip(indices, grad.unbind(), strict=True):
                 self.buffers[i].lerp_(g, 1 - self.momentum)
-            direction = torch.stack([self.buffers[i] for i in places])
+            direction = torch.stack([self.buffers[i] for i in indices])
             if self.nesterov:
                 direction = grad.lerp(direction, self.momentum)
             size = RMS * max(grad.shape[1:]) ** 0.5
-            for i, step in zip(places, orthogonal(direction, self.iterations).unbind(), strict=True):
+            for i, step in zip(indices, orthogonal(direction, self.iterations).unbind(), strict=True):
                 lr = self._rate(i)
                 weights[i].mul_(1 - lr * self.weight_decay).sub_(lr * size * step)
         self._finish(weights, self.buffers)
 
 
 def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
-    """Matrices (N, rows, columns) of the same singular vectors, all singular values about 1 (0.7 to 1.2)."""
+    """Matrices (N, rows, columns) of the same singular vectors, all singular values about 1 but those near 0."""
     a, b, c = COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
