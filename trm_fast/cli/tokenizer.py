@@ -41,16 +41,16 @@ def train(
         for note in refusal_note(loaded, source):
             err.print(note, style="yellow")
         conversations += loaded.conversations
-    made = train_tokenizer(texts(conversations), vocab_size, kind)
+    tokenizer = train_tokenizer(texts(conversations), vocab_size, kind)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        made.save(output)
+        tokenizer.save(output)
     except OSError as error:
         raise UserError(f"--out {output} can't be written: {error}") from None
     sample = [text for text in texts(conversations[:200]) if text]
-    length = sum(map(len, sample)) / max(1, sum(len(made.ids(text)) for text in sample))
-    facts = {"out": str(output), "kind": kind, "vocab_size": made.size, "characters_per_token": round(length, 2)}
+    length = sum(map(len, sample)) / max(1, sum(len(tokenizer.ids(text)) for text in sample))
+    facts = {"out": str(output), "kind": kind, "vocab_size": tokenizer.size, "characters_per_token": round(length, 2)}
     if json_output:
         print_json(facts | {"conversations": len(conversations)})
     else:
-        out.print(f"{made.size:,} pieces in {output}; {length:.2f} characters a token", soft_wrap=True)
+        out.print(f"{tokenizer.size:,} pieces in {output}; {length:.2f} characters a token", soft_wrap=True)

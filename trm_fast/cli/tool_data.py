@@ -45,10 +45,10 @@ def format_commands() -> dict[str, Any]:
 
     app = typer.Typer()
     app.callback()(lambda: None)  # a group, however many commands there are
-    for known in formats():
-        for name, about in known.commands.items():
+    for form in formats():
+        for name, about in form.commands.items():
             make = _converting if about.writes else _reading
-            command = make(name, known.name, about.writes)
+            command = make(name, form.name, about.writes)
             command.__name__, command.__doc__ = name, f"{about.about}\n\n[bold]Example[/bold]\n\n  {about.example}"
             app.command(name)(command)
     group = get_command(app)
@@ -96,7 +96,7 @@ def _reading(name: str, kind: str, _: str) -> Callable[..., None]:
 def _writer(name: str) -> Callable[[Any], dict[str, Any]]:
     from trm_fast.tasks.tool_calling import formats
 
-    writers = {known.name: known.write for known in formats() if known.write is not None}
+    writers = {form.name: form.write for form in formats() if form.write is not None}
     if name not in writers:
         raise UserError(f"--to {name}: no such format can be written; known: {', '.join(writers)}", wrong_use=True)
     return writers[name]

@@ -111,8 +111,7 @@ def _equal(value: Any, choice: Any) -> bool:
     if isinstance(value, int | float) and isinstance(choice, int | float):
         return float(value) == float(choice)
     if isinstance(value, Mapping) and isinstance(choice, Mapping):  # an object's values are lists of accepted ones
-        known = all(name in choice for name in value)
-        return known and all(
+        return all(name in choice for name in value) and all(
             _among(value[n], _listed(c)) if n in value else "" in _listed(c) for n, c in choice.items()
         )
     if isinstance(value, list) and isinstance(choice, list):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from trm_fast.tasks.tool_calling.data.conversation import Call, Refused, Turn
-from trm_fast.tasks.tool_calling.data.formats import format_of
+from trm_fast.cli.tool_data import format_commands
+from trm_fast.errors import UserError
+from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Refused, Turn
+from trm_fast.tasks.tool_calling.data.formats import Command, Format, format_of, get_format, register, registry
 from trm_fast.tasks.tool_calling.data.formats.bfcl import read_bfcl
 from trm_fast.tasks.tool_calling.data.formats.hermes import read_hermes, write_hermes
 from trm_fast.tasks.tool_calling.data.formats.slots import next_step, read_slots, write_slots
@@ -17,6 +21,23 @@ from trm_fast.tasks.tool_calling.data.formats.swift import read_swift, write_swi
 from trm_fast.tasks.tool_calling.data.loading import load
 
 from ..rows import BFCL, DATA, HERMES, SLOTS, WEATHER, XLAM, needs_data
+
+
+def test_a_format_that_registers_is_read_written_and_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_FORMATS", dict(registry._FORMATS))
+
+    def read(row: Any, where: str) -> Conversation:
+        return Conversation((), (Turn("user", row["say"]),), where)
+
+    made = Format("plain", "say", read, commands={"plain": Command("Reads lines.", "trm-fast data plain x.jsonl")})
+    assert register(made) is get_format("plain")
+    (tmp_path / "x.jsonl").write_text('{"say": "Hi"}\n')
+    assert [c.query for c in load(tmp_path / "x.jsonl").conversations] == ["Hi"]
+    assert "plain" in format_commands.__wrapped__()
+    with pytest.raises(ValueError, match="already known as plain"):
+        register(replace(made, name="other"))
+    with pytest.raises(UserError, match=r"unknown format 'none'; known: .*plain"):
+        load(tmp_path / "x.jsonl", "none")
 
 
 def _without(row: dict[str, Any], *path: Any, value: Any = None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +13,13 @@ import torch
 from trm_fast.api import TRM
 from trm_fast.tasks.base import DataConfig
 from trm_fast.tasks.tool_calling import load_sound, write
-from trm_fast.tasks.tool_calling.data.conversation import Call, Turn
+from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Turn
 from trm_fast.tasks.tool_calling.data.formats.swift import write_swift
 from trm_fast.tasks.tool_calling.data.variants import Variants
 from trm_fast.tasks.tool_calling.generate.task import ToolGenerate, ToolGenerateConfig
+from trm_fast.tasks.tool_calling.generate.transcript import REPLY
 from trm_fast.tasks.tool_calling.generate.turns import prompt_of
-from trm_fast.tasks.tool_calling.text.tokenizer import END
+from trm_fast.tasks.tool_calling.text.tokenizer import END, FIRST_BYTE, UNKNOWN
 from trm_fast.training import apply_settings, make_config, read_preset
 
 from ..rows import DATA, needs_data
@@ -57,6 +59,43 @@ def test_rows_are_read_anew_each_time_and_the_same_for_the_same_numbers(tmp_path
     assert (one.inputs != other.inputs).any()
     assert (one.labels != rows.labels).any()
     np.testing.assert_array_equal(one.extra["row"], rows.extra["row"])
+
+
+def test_token_dropout_hides_pieces_and_a_model_may_reply(tmp_path: Path) -> None:
+    swift = [
+        {"tools": json.dumps([TOOL.to_json()]), "messages": [
+            {"role": "user", "content": f"Mail to {name} now"}, {"role": "assistant", "content": "I can't"},
+        ]} for name in ("Ann Lee", "Bob Ray", "Cleo Fox")
+    ]  # fmt: skip
+    write(tmp_path / "mails.json", swift)
+    keys = {"tokenizer_kind": "char", "vocab_size": 96, "seq_len": 128, "tools": 4, "arguments": 16, "exchanged": 0.0,
+            "distractors": 0.0, "token_dropout": 0.5, "replies": True}  # fmt: skip
+    task = ToolGenerate(ToolGenerateConfig.model_validate(keys))
+    rows = task.dataset(DataConfig(source=str(tmp_path / "mails.json")), 0).train
+    changed = task.augment(rows, np.random.default_rng(0)).inputs
+    pieces = rows.inputs >= FIRST_BYTE
+    assert 0.3 < (changed == UNKNOWN)[pieces].mean() < 0.7
+    np.testing.assert_array_equal(changed[~pieces], rows.inputs[~pieces])
+
+    class Replies:
+        """A model that replies with the end at once."""
+
+        steps = 1
+
+        def incremental(self) -> Any:
+            self.written = 0
+            return self
+
+        def extend(self, inputs: Any, extra: Any) -> Any:
+            self.written += 1
+            scores = np.full(task.vocab_size + task.seq_len, -9.0, dtype=np.float32)
+            scores[[REPLY, FIRST_BYTE, END][min(self.written, 3) - 1]] = 0.0
+            return scores
+
+    conversation = Conversation((TOOL,), (Turn("user", "Mail to Ann"),))
+    prediction, decoded = task.decode(Replies(), conversation)
+    assert (prediction.decision, prediction.reply) == ("direct_answer", task.tokenizer.decode([FIRST_BYTE]).strip())
+    assert decoded.tokens == [REPLY, FIRST_BYTE, END]
 
 
 @needs_data

@@ -17,6 +17,7 @@ from trm_fast.inference import Solver
 from trm_fast.tasks.base import IGNORE, DataConfig
 from trm_fast.tasks.tool_calling.data.conversation import Call
 from trm_fast.tasks.tool_calling.select.task import ToolSelect, ToolSelectConfig
+from trm_fast.tasks.tool_calling.text.tokenizer import UNKNOWN
 from trm_fast.training import make_config, read_preset
 
 from ..weather import PING, WEATHER, said
@@ -91,3 +92,15 @@ def test_the_task_end_to_end(tmp_path: Path) -> None:
         task.known_tools()
     with pytest.raises(UserError, match="trm-fast call --tools"):
         task.parse("just words")
+
+
+def test_token_dropout_makes_tokens_unknown_but_the_beginning(tmp_path: Path) -> None:
+    written(tmp_path)
+    task = ToolSelect(small_task().config.model_copy(update={"token_dropout": 0.5}))
+    rows = task.dataset(DataConfig(source=str(tmp_path)), seed=0).train
+    changed = task.augment(rows, np.random.default_rng(0)).inputs
+    words = rows.inputs > UNKNOWN
+    assert 0.3 < (changed == UNKNOWN)[words].mean() < 0.6
+    np.testing.assert_array_equal(changed[:, 0], rows.inputs[:, 0])
+    whole = ToolSelect(task.config.model_copy(update={"token_dropout": 0.0}))
+    assert whole.augment(rows, np.random.default_rng(0)) is rows

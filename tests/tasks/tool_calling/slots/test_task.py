@@ -137,6 +137,16 @@ def test_cut_rows_are_counted_and_unusable_data_explained(tmp_path: Path) -> Non
         ToolSlots().dataset(DataConfig(source=str(tmp_path / "bad.jsonl")), 0)
 
 
+def test_results_are_read_in_part(tmp_path: Path) -> None:
+    result = {"role": "tool_response", "content": "sunny all day long"}
+    conversation = read_slots(row(0, "Rome", history=[{"role": "user", "content": "weather in Rome now"}, result]))
+    lengths = []
+    for tokens in (5, 0):
+        task, _ = made(tmp_path, response_tokens=tokens)
+        lengths.append(int(task.ask(conversation).extra["mask"].sum()))
+    assert lengths[0] - lengths[1] == 5
+
+
 def test_word_dropout_leaves_values_alone(tmp_path: Path) -> None:
     task, data = made(tmp_path, word_dropout=0.9)
     changed = task.augment(data.train, np.random.default_rng(0))

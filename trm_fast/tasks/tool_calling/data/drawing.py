@@ -20,10 +20,10 @@ def draw_conversation(conversation: Conversation, longest: int = LONGEST) -> Ren
     for turn in conversation.turns:
         lines.append(Text.assemble((f"{turn.role}: ", STYLES[turn.role]), _cut(turn.text, longest)))
     if conversation.decision:
-        said = conversation.call.text() if conversation.call else conversation.reply
-        lines.append(Text.assemble((f"-> {conversation.decision}: ", "bold yellow"), _cut(said, longest)))
-        given = {name: value for name, value in (conversation.slots or {}).items() if value}
-        lines.append(Text(f"slots: {json.dumps(given, ensure_ascii=False)}", "yellow"))
+        following = conversation.call.text() if conversation.call else conversation.reply
+        lines.append(Text.assemble((f"-> {conversation.decision}: ", "bold yellow"), _cut(following, longest)))
+        filled = {name: value for name, value in (conversation.slots or {}).items() if value}
+        lines.append(Text(f"slots: {json.dumps(filled, ensure_ascii=False)}", "yellow"))
     if conversation.accepted is not None:
         answers = json.dumps(list(conversation.accepted), ensure_ascii=False)
         lines.append(Text(f"accepted: {_cut(answers, longest)}", "bold yellow"))

@@ -66,10 +66,10 @@ def load(source: str | Path, kind: str | None = None, split: str = "train") -> L
         try:
             if isinstance(row, Refused):
                 raise row
-            known = get_format(kind) if kind else format_of(row)
-            if known.name not in readers:
-                readers[known.name] = known.reader(str(source))
-            loaded.conversations.append(checked(readers[known.name](row, where)))
+            form = get_format(kind) if kind else format_of(row)
+            if form.name not in readers:
+                readers[form.name] = form.reader(str(source))
+            loaded.conversations.append(checked(readers[form.name](row, where)))
         except Refused as error:
             loaded.refused.append(Refusal(where, error.field, error.reason))
     if not rows:
@@ -157,13 +157,13 @@ def read_sets(
         source, held = find(data.source, part)
         loaded = load_sound(source)
         notes += refusal_note(loaded, source)
-        mine = loaded.conversations
+        rows = loaded.conversations
         if data.test is None and held is None:
-            mine, other = split_rows(mine, data.holdout, seed)
-            test += other
+            rows, held_out = split_rows(rows, data.holdout, seed)
+            test += held_out
         elif data.test is None and held is not None:
             test += load_sound(held).conversations
-        train += mine
+        train += rows
     if data.test is not None:
         test = read_folder(data.test, sets)
     return train, test, notes

@@ -35,8 +35,8 @@ def normalised_parameters(value: Any) -> dict[str, Any]:
         required = [n for n, p in value.items() if isinstance(p, Mapping) and _required(p)]
     if not isinstance(properties, Mapping):
         raise ValueError(f"properties must be an object, not {properties!r:.60}")
-    made = {name: _property(name, schema) for name, schema in properties.items()}
-    return {"type": "object", "properties": made, "required": [name for name in required if name in made]}
+    schemas = {name: _property(name, schema) for name, schema in properties.items()}
+    return {"type": "object", "properties": schemas, "required": [name for name in required if name in schemas]}
 
 
 def _required(schema: Mapping[str, Any]) -> bool:
@@ -48,14 +48,14 @@ def _property(name: str, schema: Any) -> dict[str, Any]:
         schema = {"type": schema} if schema.lower() in _TYPES else {"description": schema}
     if not isinstance(schema, Mapping):
         raise ValueError(f"{name} must be an object, not {schema!r:.60}")
-    made = {key: value for key, value in schema.items() if key != "type"}
+    normalised = {key: value for key, value in schema.items() if key != "type"}
     if (kind := schema.get("type")) is not None:
-        made = _typed(kind) | made
+        normalised = _typed(kind) | normalised
     if isinstance(schema.get("items"), Mapping):
-        made["items"] = _property(f"{name}.items", schema["items"])
+        normalised["items"] = _property(f"{name}.items", schema["items"])
     if isinstance(schema.get("properties"), Mapping):
-        made["properties"] = {n: _property(f"{name}.{n}", p) for n, p in schema["properties"].items()}
-    return made
+        normalised["properties"] = {n: _property(f"{name}.{n}", p) for n, p in schema["properties"].items()}
+    return normalised
 
 
 def _typed(kind: Any) -> dict[str, Any]:

@@ -120,8 +120,8 @@ class Grammar:
         return (self.text if len(symbols) < LONGEST_VALUE else []), True
 
     def _number(self, symbols: list[int], schema: Mapping[str, Any]) -> tuple[list[int], bool]:
-        known = self._remembered(kind_of(schema), lambda: self.codec.numbers({"type": kind_of(schema)}))
-        following, complete = self._choice(symbols, known)
+        numbers = self._remembered(kind_of(schema), lambda: self.codec.numbers({"type": kind_of(schema)}))
+        following, complete = self._choice(symbols, numbers)
         if symbols and symbols[0] >= self.transcript.limits.first_own:
             return following, complete
         whole, so_far = (_INTEGER, _INTEGER_SO_FAR) if kind_of(schema) == "integer" else (_NUMBER, _NUMBER_SO_FAR)
@@ -151,9 +151,9 @@ class Grammar:
         return [own + self.transcript.first[part] if isinstance(part, str) else part for part in symbols]
 
     def _choice(self, symbols: Sequence[int], choices: Sequence[Sequence[int]]) -> tuple[list[int], bool]:
-        n, given = len(symbols), tuple(symbols)
-        begun = [tuple(c) for c in choices if tuple(c[:n]) == given]
-        return list(dict.fromkeys(c[n] for c in begun if len(c) > n)), given in begun
+        n, start = len(symbols), tuple(symbols)
+        begun = [tuple(c) for c in choices if tuple(c[:n]) == start]
+        return list(dict.fromkeys(c[n] for c in begun if len(c) > n)), start in begun
 
     def _decoded(self, tokens: list[int]) -> str:
         return self.tokenizer.decode(tokens).strip()
@@ -180,15 +180,16 @@ class Grammar:
 
     def calls(self, symbols: Sequence[int]) -> list[Call]:
         """The calls that symbols write, each once; one that was cut short loses its last, unfinished argument."""
-        made, calls = [], self._calls(symbols)
-        for i, call in enumerate(calls):
-            tool, fields = self._fields(call)
-            finished = i + 1 < len(calls) or symbols[-1] == END
-            given = fields if finished else fields[:-1]
-            call_made = Call(tool.name, {key: self._read(tool, key, value) for key, value in given})
-            if call_made not in made:
-                made.append(call_made)
-        return made
+        calls: list[Call] = []
+        parts = self._calls(symbols)
+        for i, part in enumerate(parts):
+            tool, fields = self._fields(part)
+            finished = i + 1 < len(parts) or symbols[-1] == END
+            whole = fields if finished else fields[:-1]
+            call = Call(tool.name, {key: self._read(tool, key, value) for key, value in whole})
+            if call not in calls:
+                calls.append(call)
+        return calls
 
     def _read(self, tool: Tool, key: str, symbols: list[int]) -> Any:
         schema = tool.parameters["properties"][key]

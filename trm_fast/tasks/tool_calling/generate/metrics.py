@@ -26,7 +26,7 @@ def measure_calls(rows: Sequence[Conversation], calls: Calls, lexicon: Lexicon) 
     add_share(metrics, "decision_accuracy", calls_expected == calls_made, calls_expected)
     add_f1(metrics, "decision_f1", calls_expected, calls_made)
     right, nearest = (
-        flags({call.name for call in made} == row_names for made, row_names in zip(part, names, strict=True))
+        flags({call.name for call in row_calls} == n for row_calls, n in zip(part, names, strict=True))
         for part in (calls, copied)
     )
     single = flags(len(row_calls) == 1 and len(row.tools) > 1 for row_calls, row in zip(expected, rows, strict=True))
@@ -35,8 +35,8 @@ def measure_calls(rows: Sequence[Conversation], calls: Calls, lexicon: Lexicon) 
     add_share(metrics, "tool_set_exact_open", right[choice], nearest[choice])
     offered = [
         any(tool.name == call.name for tool in row.tools)
-        for made, row in zip(calls, rows, strict=True)
-        for call in made
+        for row_calls, row in zip(calls, rows, strict=True)
+        for call in row_calls
     ]
     add_share(metrics, "offered", flags(offered))
     add_call_measures(metrics, rows, expected, calls, copied)

@@ -85,15 +85,15 @@ class EncodedRequest:
         before = -1
         for i, (begin, end) in enumerate(request.words.spans):
             text = request.query[begin:end]
-            at, known = self._add(WORD, encode(text)), stem(text.lower())
+            at, word = self._add(WORD, encode(text)), stem(text.lower())
             clause = bisect(relevance.clauses, begin) - 1
             self.features[at, TOOL_FEATURES : TOOL_FEATURES + len(WORD_FEATURES)] = (
                 text[0].isdigit(), text[0].isupper(), not text[0].isalnum(), quoted[begin],
-                text.lower() in NUMBER_WORDS, lexicon.weight(known) / 5, known in of_tools, known in of_arguments,
+                text.lower() in NUMBER_WORDS, lexicon.weight(word) / 5, word in of_tools, word in of_arguments,
                 text.isupper() and len(text) > 1, not text.isalpha() and not text.isdigit() and text[0].isalnum(),
                 text.lower()[:3] in MONTHS, clause != before,
             )  # fmt: skip
-            ids = _stem_ids([known], lexicon) if text[0].isalnum() else []
+            ids = _stem_ids([word], lexicon) if text[0].isalnum() else []
             self.stems[at, : len(ids)] = ids
             self.shares[: len(request.tools), i] = relevance.shares[:, clause]
             before = clause
@@ -118,17 +118,17 @@ class EncodedRequest:
                     kind in ("integer", "number"), kind == "array",
                     lexicon.overlap(of_request, argument), lexicon.overlap(of_request, description),
                 )  # fmt: skip
-                for first, found in ((0, stems(argument)), (half, stems(description))):
-                    ids = _stem_ids(found, lexicon)[:half]
+                for first, words in ((0, stems(argument)), (half, stems(description))):
+                    ids = _stem_ids(words, lexicon)[:half]
                     self.stems[at, first : first + len(ids)] = ids
                 positions.append(at)
                 number += 1
             self.features[positions, :TOOL_FEATURES] = relevance.measures[t]
 
 
-def _stem_ids(found: Sequence[str], lexicon: Lexicon) -> list[int]:
+def _stem_ids(words: Sequence[str], lexicon: Lexicon) -> list[int]:
     """Numbers above 0 of the stems that are not too common, the rarest first."""
-    rare = sorted({s for s in found if lexicon.weight(s) >= COMMON}, key=lambda s: (-lexicon.weight(s), s))
+    rare = sorted({s for s in words if lexicon.weight(s) >= COMMON}, key=lambda s: (-lexicon.weight(s), s))
     return [(crc32(s.encode()) & 0x7FFFFFFF) or 1 for s in rare]
 
 

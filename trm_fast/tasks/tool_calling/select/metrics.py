@@ -44,7 +44,7 @@ def measure(
     for name, cases in (("tool_accuracy", single), ("tool_set_exact", choice)):
         for suffix, part in (("", cases), ("_seen", cases & seen), ("_unseen", cases & ~seen)):
             add_share(metrics, name + suffix, counted[part], nearest[part])
-    uncounted = flags({call.name for call in made} == n for made, n in zip(calls, names, strict=True))
+    uncounted = flags({call.name for call in row_calls} == n for row_calls, n in zip(calls, names, strict=True))
     add_share(metrics, "tool_set_exact_open", uncounted[choice])
     add_call_measures(metrics, rows, expected, calls, copied)
     return {name: value for name, value in metrics.items() if value == value}

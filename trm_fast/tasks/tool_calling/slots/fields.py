@@ -123,19 +123,19 @@ class Fields:
     def _kind(
         self, field: int, value: str, row: Row, tokenizer: Tokenizer, argument: bool
     ) -> tuple[int, tuple[int, int] | None]:
-        """What was said comes first. A slot may be in any case; an argument must come out as it is called with. A known
-        value comes before what an argument has in common with a mere result."""
+        """What stands in the dialogue comes first. A slot may be in any case; an argument must come out as it is called
+        with. A known value comes before what an argument has in common with a mere result."""
         if value in ("", DONTCARE):
             return (SlotKind.DONTCARE if value else SlotKind.NONE), None
-        known = self.values[field].index(value) + KNOWN if value in self.values[field] else SlotKind.OTHER
+        kind = self.values[field].index(value) + KNOWN if value in self.values[field] else SlotKind.OTHER
         for roles in (SPEAKING, ACTING):
-            if known != SlotKind.OTHER and argument and roles == ACTING:
+            if kind != SlotKind.OTHER and argument and roles == ACTING:
                 break
             for span in find_spans(row, value, roles, exact=False):
                 text = span_text(row.ids, span, tokenizer)
                 if (self._written(field, text) == value) if argument else (text.casefold() == value.casefold()):
                     return SlotKind.SPAN, span
-        return known, None
+        return kind, None
 
     def value(self, field: int, answer: IntArray, ids: IntArray, tokenizer: Tokenizer) -> str | None:
         """The value that an answer (2 + 3 F,) gives to a field: "" for none, None for one out of reach."""
@@ -152,7 +152,7 @@ class Fields:
         return DONTCARE if kind == SlotKind.DONTCARE else ""
 
     def _written(self, field: int, text: str) -> str:
-        """What was said as a call writes it: plain numbers, known values in their own case."""
+        """A text of the dialogue as a call writes it: plain numbers, known values in their own case."""
         plain = plain_number(text)
         return next((known for known in self.values[field] if known.casefold() == plain.casefold()), plain)
 

@@ -64,7 +64,7 @@ class ToolSlots(ToolTask):
         try:
             fields = self._fields or _fields_of(_training_file(data, self.config.set))
         except UserError:
-            return keys  # said when the data is asked for
+            return keys  # the dataset says so
         sizes = {"num_tools": len(fields.tools), "num_fields": fields.count, "num_values": fields.most_values}
         return keys | sizes
 

@@ -19,9 +19,9 @@ def value_bank(conversations: Sequence[Conversation], slots: Mapping[str, bool])
     """For each slot the values that may stand in for each other, in order; a closed slot (True) has none."""
     bank: dict[str, dict[str, None]] = {name: {} for name, closed in slots.items() if not closed}
     for conversation in conversations:
-        said = "\n".join(turn.text for turn in conversation.turns)
+        dialogue = "\n".join(turn.text for turn in conversation.turns)
         for name, value in (conversation.slots or {}).items():
-            if name in bank and len(value) >= SHORTEST and value != DONTCARE and value in said:
+            if name in bank and len(value) >= SHORTEST and value != DONTCARE and value in dialogue:
                 bank[name][value] = None
     return {name: list(values) for name, values in bank.items()}
 
@@ -64,7 +64,7 @@ def variant(conversation: Conversation, bank: Mapping[str, list[str]], rng: np.r
 
 
 def _alike(conversation: Conversation, name: str, value: str) -> bool:
-    """Whether every call of the dialogue writes the slot as it was said, and no date hides in it."""
+    """Whether every call of the dialogue writes the slot as the user wrote it, and no date hides in it."""
     calls = [*conversation.calls, *([conversation.call] if conversation.call else [])]
     written = [str(call.arguments[name]) for call in calls if name in call.arguments]
     dated = re.fullmatch(r"\d{4}-\d\d-\d\d", written[-1]) if written else None

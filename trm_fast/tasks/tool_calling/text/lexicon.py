@@ -56,12 +56,12 @@ def tool_text(tool: Tool) -> str:
 
 
 def arguments_text(tool: Tool) -> str:
-    """What is said of a tool's arguments."""
+    """The descriptions of a tool's arguments."""
     return " ".join(str(schema.get("description", "")) for schema in tool.parameters["properties"].values())
 
 
 def whole_text(tool: Tool) -> str:
-    """All that is known of a tool."""
+    """The whole text of a tool."""
     return f"{tool_text(tool)} {arguments_text(tool)}"
 
 
@@ -75,19 +75,19 @@ class Lexicon:
 
     @classmethod
     def of(cls, tools: Iterable[Tool]) -> Lexicon:
-        found: Counter[str] = Counter()
+        tools_with: Counter[str] = Counter()
         texts = [whole_text(tool) for tool in tools]
         for text in texts:
-            found.update(set(stems(text)))
-        return cls(len(texts), dict(found))
+            tools_with.update(set(stems(text)))
+        return cls(len(texts), dict(tools_with))
 
     def weight(self, word: str) -> float:
         """Inverse document frequency: 0 for a stem of every tool."""
         return math.log((self.count + 1) / (self.tools_with.get(word, 0) + 1))
 
-    def total(self, found: Iterable[str]) -> float:
+    def total(self, words: Iterable[str]) -> float:
         """Exact, so that the order of a set does not count."""
-        return math.fsum(map(self.weight, found))
+        return math.fsum(map(self.weight, words))
 
     def root(self, text: str) -> float:
         """The root of a text's whole weight, which long texts have more of; not below a small number."""
@@ -105,8 +105,8 @@ class Lexicon:
 
     def scores(self, request: str, tools: Sequence[Tool]) -> list[float]:
         """Word overlap of each tool with a request: the nearest tool has the largest."""
-        asked = set(stems(request))
-        return [self.overlap(asked, tool_text(tool)) for tool in tools]
+        of_request = set(stems(request))
+        return [self.overlap(of_request, tool_text(tool)) for tool in tools]
 
     def to_json(self) -> dict[str, Any]:
         return {"count": self.count, "tools_with": dict(sorted(self.tools_with.items()))}

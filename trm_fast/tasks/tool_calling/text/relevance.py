@@ -56,23 +56,27 @@ class Relevance:
         if not tools:
             none = np.zeros((0, len(MEASURES)), dtype=np.float32)
             return cls(none, begins, np.zeros((0, len(clauses)), dtype=np.float32))
-        found = [set(stems(request[begin:end])) for begin, end in clauses]
-        asked = set(stems(request))
+        of_clauses = [set(stems(request[begin:end])) for begin, end in clauses]
+        of_request = set(stems(request))
         names = [tool.name for tool in tools]
         texts, whole = [tool_text(tool) for tool in tools], [whole_text(tool) for tool in tools]
         parts = (names, [tool.description for tool in tools], [" ".join(t.parameters["properties"]) for t in tools],
                  [arguments_text(tool) for tool in tools], texts)  # fmt: skip
-        overlaps = [_compared([lexicon.overlap(asked, text) for text in part]) for part in parts]
+        overlaps = [_compared([lexicon.overlap(of_request, text) for text in part]) for part in parts]
         groups = letters(request)
-        named = [letters(name) for name in names]
-        shared = _compared([len(mine & groups) / max(1, len(mine)) ** 0.5 for mine in named])
-        covered = [_compared([lexicon.covered(asked, text) for text in part]) for part in (names, texts)]
-        by_name, _, _ = _by_clause(found, names, lexicon)
-        by_text, won, shares = _by_clause(found, whole, lexicon)
-        columns = [*overlaps, shared, *covered, _own(asked, whole, lexicon), _taken(asked, whole, lexicon)]
+        spelt_names = [letters(name) for name in names]
+        shared = _compared([len(name & groups) / max(1, len(name)) ** 0.5 for name in spelt_names])
+        covered = [_compared([lexicon.covered(of_request, text) for text in part]) for part in (names, texts)]
+        by_name, _, _ = _by_clause(of_clauses, names, lexicon)
+        by_text, won, shares = _by_clause(of_clauses, whole, lexicon)
+        columns = [*overlaps, shared, *covered, _own(of_request, whole, lexicon), _taken(of_request, whole, lexicon)]
         spelt = [letters(request[begin:end]) for begin, end in clauses]
-        alike = _best_clause(np.array([[len(mine & clause) / max(1, len(mine)) for clause in spelt] for mine in named]))
-        return cls(np.concatenate([*columns, by_name, by_text, alike, won], 1).astype(np.float32), begins, shares)
+        alike = [[len(name & clause) / max(1, len(name)) for clause in spelt] for name in spelt_names]
+        return cls(
+            np.concatenate([*columns, by_name, by_text, _best_clause(np.array(alike)), won], 1).astype(np.float32),
+            begins,
+            shares,
+        )
 
 
 def nearest_first(request: str, tools: Sequence[Tool], lexicon: Lexicon) -> list[Tool]:
@@ -103,23 +107,23 @@ def _best_other(values: Array) -> Array:
     return np.where(values == order[-1], order[-2], order[-1])
 
 
-def _own(asked: set[str], texts: Sequence[str], lexicon: Lexicon) -> Array:
-    made = []
+def _own(of_request: set[str], texts: Sequence[str], lexicon: Lexicon) -> Array:
+    rows = []
     for i, text in enumerate(texts):
         others = set().union(*(stems(other) for j, other in enumerate(texts) if j != i))
-        own = lexicon.total((set(stems(text)) & asked) - others)
-        made.append((own / 5, own / lexicon.root(text)))
-    return np.array(made).reshape(len(texts), 2)
+        own = lexicon.total((set(stems(text)) & of_request) - others)
+        rows.append((own / 5, own / lexicon.root(text)))
+    return np.array(rows).reshape(len(texts), 2)
 
 
-def _taken(asked: set[str], texts: Sequence[str], lexicon: Lexicon) -> Array:
-    left, rest, made = set(asked), list(range(len(texts))), np.zeros((len(texts), 2))
+def _taken(of_request: set[str], texts: Sequence[str], lexicon: Lexicon) -> Array:
+    left, rest, gained = set(of_request), list(range(len(texts))), np.zeros((len(texts), 2))
     while rest:
         gains = [lexicon.overlap(left, texts[i]) for i in rest]
         best = int(np.argmax(gains))
-        made[rest[best]] = gains[best], (len(texts) - len(rest)) / 4
+        gained[rest[best]] = gains[best], (len(texts) - len(rest)) / 4
         left -= set(stems(texts[rest.pop(best)]))
-    return made
+    return gained
 
 
 def _by_clause(clauses: Sequence[set[str]], texts: Sequence[str], lexicon: Lexicon) -> tuple[Array, Array, Array]:

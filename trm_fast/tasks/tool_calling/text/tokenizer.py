@@ -148,8 +148,8 @@ class Characters(Tokenizer):
         return Encoded(self.ids(text), [(i, i + 1) for i in range(len(text))])
 
     def decode(self, ids: Iterable[int]) -> str:
-        known = {i: c for c, i in self.numbers.items()} | {UNKNOWN: "\ufffd"}
-        return "".join(known.get(int(i), "") for i in ids)
+        characters = {i: c for c, i in self.numbers.items()} | {UNKNOWN: "\ufffd"}
+        return "".join(characters.get(int(i), "") for i in ids)
 
     def save(self, folder: Path) -> None:
         text = json.dumps({"kind": "char", "characters": self.characters}, ensure_ascii=False)

@@ -90,10 +90,10 @@ def literal_list(text: str) -> list[Any] | None:
     if not (text.startswith("[") and text.endswith("]")) or len(text) > LONGEST_LITERAL:
         return None
     try:
-        made = ast.literal_eval(re.sub(r"\b(true|false|null)\b", lambda m: _JSON[m[0]], text))
+        value = ast.literal_eval(re.sub(r"\b(true|false|null)\b", lambda m: _JSON[m[0]], text))
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return None
-    return made if isinstance(made, list) else None
+    return value if isinstance(value, list) else None
 
 
 def kind_of(schema: Mapping[str, Any]) -> str:

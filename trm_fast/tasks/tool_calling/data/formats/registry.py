@@ -43,13 +43,13 @@ class Format:
 _FORMATS: dict[str, Format] = {}
 
 
-def register(made: Format) -> Format:
+def register(new: Format) -> Format:
     """Adds a format; its name and its key must be new."""
     for other in _FORMATS.values():
-        if other.name == made.name or other.key == made.key:
-            raise ValueError(f"format {made.name} (key {made.key}) is already known as {other.name}")
-    _FORMATS[made.name] = made
-    return made
+        if new.name == other.name or new.key == other.key:
+            raise ValueError(f"format {new.name} (key {new.key}) is already known as {other.name}")
+    _FORMATS[new.name] = new
+    return new
 
 
 def formats() -> tuple[Format, ...]:
@@ -66,10 +66,10 @@ def get_format(name: str) -> Format:
 def format_of(row: Any) -> Format:
     """The format that a row's columns tell, a benchmark's last; Refused where they tell none."""
     columns = as_object(row)
-    by_use = sorted(_FORMATS.values(), key=lambda known: known.write is None)
-    for known in by_use:
-        if known.key in columns:
-            return known
-    keys = [known.key for known in by_use]
+    by_use = sorted(_FORMATS.values(), key=lambda one: one.write is None)
+    for one in by_use:
+        if one.key in columns:
+            return one
+    keys = [one.key for one in by_use]
     expected = f"{', '.join(keys[:-1])} or {keys[-1]}"
     raise Refused("row", f"has none of {expected}, but {', '.join(map(str, columns)) or 'nothing'}")
