@@ -16,25 +16,6 @@ from trm_fast.tasks.base import IGNORE, Examples
 from .echo import Echo, L, V
 
 
-@pytest.mark.parametrize(
-    ("successes", "count", "low", "high"),
-    [  # Newcombe, Statistics in Medicine 17 (1998), table I
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-        (20, 20, 0.8389, 1.0),
-    ],
-)
-def test_wilson_interval(successes: int, count: int, low: float, high: float) -> None:
-    assert wilson_interval(successes, count) == pytest.approx((low, high), abs=6e-5)
-
-
-def test_wilson_interval_of_another_level() -> None:
-    low, high = wilson_interval(50, 100, z=1.0)
-    assert (low, high) == pytest.approx((0.5 - 0.5 / 101**0.5, 0.5 + 0.5 / 101**0.5))
-
-
 class Canned:
     """A solver that gives prepared answers, of a task with a measure of its own."""
 

@@ -74,8 +74,16 @@ def _fits(call: Call, accepted: Mapping[str, Sequence[Any]]) -> bool:
 
 def ast_match(calls: Sequence[Call], accepted: Sequence[Mapping[str, Any]]) -> bool:
     """The AST match of the Berkeley Function-Calling Leaderboard, as strict as its checker about types and as lenient
-    about punctuation: each call fits its own accepted answer, in any order, and none is left over; [] accepts no call
-    at all."""
+    about punctuation.
+
+    Args:
+        calls: what a model calls.
+        accepted: ``{tool: {argument: [accepted values]}}`` for each call that is due; "" among the values lets the
+            argument be left out. [] accepts no call at all.
+
+    Returns:
+        Whether each call fits an accepted answer of its own, in any order, and none is left over.
+    """
     if len(calls) != len(accepted):
         return False
     if not calls:

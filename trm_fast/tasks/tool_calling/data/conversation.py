@@ -10,7 +10,7 @@ from typing import Any
 from trm_fast.tasks.tool_calling.data.schema import normalised_parameters
 
 ROLES = ("user", "system", "assistant", "tool_call", "tool_response")
-"""The roles of a turn; a role's place here is its id (user 0, system 1 and so on)."""
+"""The roles of a turn; a role's index here is its id (user 0, system 1 and so on)."""
 
 DONTCARE = "dontcare"
 """A slot's value where the user said that any will do."""
@@ -144,7 +144,15 @@ def checked(conversation: Conversation) -> Conversation:
 
 
 def read_tools(value: Any, field: str = "tools") -> tuple[Tool, ...]:
-    """The tools of a row: a list of tools, or that list as JSON text; none where the field is missing."""
+    """The tools of a row: a list of tools, or that list as JSON text; none where there is none.
+
+    Args:
+        value: tools in any dialect (``Tool.of``), or their JSON text.
+        field: what messages call it.
+
+    Raises:
+        Refused: what of it is no tool, by field, and why.
+    """
     if value is None or value == "":
         return ()
     if isinstance(value, str):

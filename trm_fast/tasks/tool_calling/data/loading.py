@@ -55,9 +55,15 @@ class Loaded:
 
 
 def load(source: str | Path, kind: str | None = None, split: str = "train") -> Loaded:
-    """Every conversation of a file or ``hf:NAME`` in order; ``kind``: a format's name, or None for what each row says.
+    """Every conversation of a file or of a data set, in order. A row that is no conversation is refused, not fatal.
 
-    A row that is no conversation is refused, not fatal; a source that can't be read, or holds no row, is a UserError.
+    Args:
+        source: a JSON list or JSON Lines, ``.gz`` too, or ``hf:NAME``.
+        kind: a format's name; by default each row tells its own.
+        split: of ``hf:NAME``.
+
+    Raises:
+        UserError: the source can't be read, or holds no row.
     """
     loaded, rows = Loaded(), 0
     readers: dict[str, Reader] = {}

@@ -42,7 +42,7 @@ def _problems(value: Any, schema: Mapping[str, Any]) -> Iterator[str]:
     nothing else is said."""
     closed: list[Path] = []
     seen: set[tuple[Path, str]] = set()
-    for error in sorted(_errors(value, schema), key=lambda error: _place(error, value)):
+    for error in sorted(_errors(value, schema), key=lambda error: _indices(error, value)):
         path, keyword = tuple(error.absolute_path), str(error.validator)
         # A list of missing names comes once for each of them.
         if any(path[: len(done)] == done for done in closed) or (path, keyword) in seen:
@@ -53,12 +53,12 @@ def _problems(value: Any, schema: Mapping[str, Any]) -> Iterator[str]:
         yield from _sentences(error, path)
 
 
-def _place(error: ValidationError, value: Any) -> list[int]:
-    place = []
+def _indices(error: ValidationError, value: Any) -> list[int]:
+    indices = []
     for step in error.absolute_path:
-        place.append(list(value).index(step) if isinstance(value, Mapping) else int(step))
+        indices.append(list(value).index(step) if isinstance(value, Mapping) else int(step))
         value = value[step]
-    return place
+    return indices
 
 
 def _sentences(error: ValidationError, path: Path) -> Iterable[str]:

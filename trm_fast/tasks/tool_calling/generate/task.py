@@ -149,7 +149,7 @@ class ToolGenerate(ToolTask):
         return Transcript(arranged(conversation, self._lexicon), self.tokenizer, self._lexicon, self.limits, most)
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
-        """The rows anew, with other tools and values and with tokens made unknown."""
+        """The rows encoded again, with other tools and values and with tokens made unknown."""
         if self._variants is not None and (self.config.distractors or self.config.exchanged):
             numbers = examples.extra["row"]
             rows = [self._variants.of(examples.sources[i], rng) for i in numbers]

@@ -35,7 +35,7 @@ ARRAYS = ("roles", "features", "stems", "tool_places", "tool_ids", "field_places
 
 class ToolSelectConfig(ToolConfig):
     """``sets``: which sets of a folder to learn, ``SET_train`` and ``SET_val`` each. ``words``, ``tools``,
-    ``arguments`` and ``seq_len``: most of a row; ``bag``: tokens of a place. ``variants``: copies of each training
+    ``arguments`` and ``seq_len``: most of a row; ``bag``: tokens of a position. ``variants``: copies of each training
     row; ``distractors`` is the chance that a copy's tools that are not called come from other rows, ``exchanged`` that
     a value which stands in the request is another row's. ``uncalled``: copies, as a share of the rows, without the
     called tools, so that a model learns to call none. ``token_dropout``: share of tokens made unknown in training.
@@ -210,6 +210,6 @@ class ToolSelect(ToolTask):
         return replace(prediction, problems=prediction.problems + warnings)
 
     def format(self, question: Question, answer: Array) -> str:
-        """Scores of the tools by their place; ``prediction`` makes calls of them."""
+        """Scores of the tools in order; ``prediction`` makes calls of them."""
         tools = np.flatnonzero(question.extra["tool_places"])
         return json.dumps({"tools": [round(float(answer[i]) / SCORE_SCALE, 3) for i in tools]})

@@ -18,7 +18,7 @@ NUM_ROLES = 1 + RECENCY * len(ROLES)
 
 @dataclass(frozen=True)
 class Segment:
-    """The tokens of one turn within a row: their first place, the turn's text, and each token's characters."""
+    """The tokens of one turn within a row: their first position, the turn's text, and each token's characters."""
 
     role: str
     first: int
@@ -35,10 +35,10 @@ class Row:
 
 
 def encode(conversation: Conversation, tokenizer: Tokenizer, seq_len: int, response_tokens: int) -> Row:
-    """Begin, the turns, end; the last ``seq_len`` places of it. Results of tools are cut to their first
+    """Begin, the turns, end; the last ``seq_len`` positions of it. Results of tools are cut to their first
     ``response_tokens``; of what is too long the oldest turns go first. ``cut`` says that turns are gone or shortened.
 
-    The tools are not among the places, so no cut can take them.
+    The tools are not among the positions, so no cut can take them.
     """
     room, parts, cut = seq_len - 2, [], False
     for age, turn in enumerate(reversed(conversation.turns)):
@@ -83,12 +83,12 @@ def _plain(value: Any) -> str:
 
 
 def find_spans(row: Row, value: str, roles: tuple[str, ...], *, exact: bool) -> Iterator[tuple[int, int]]:
-    """Places (first, last) where a value stands between word boundaries in turns of some roles, latest first."""
+    """Positions (first, last) where a value stands between word boundaries in turns of some roles, latest first."""
     pattern = value_pattern(value, exact=exact)
     for segment in reversed(row.segments):
         if segment.role in roles:
             for match in reversed(list(pattern.finditer(segment.text))):
-                if (span := _places(segment, *match.span())) is not None:
+                if (span := _positions(segment, *match.span())) is not None:
                     yield span
 
 
@@ -106,7 +106,7 @@ def plain_number(text: str) -> str:
     return re.sub(r"[$,]", "", text) if re.fullmatch(r"\$?\d{1,3}(,\d{3})*(\.\d+)?|\$\d+(\.\d+)?", text) else text
 
 
-def _places(segment: Segment, begin: int, end: int) -> tuple[int, int] | None:
+def _positions(segment: Segment, begin: int, end: int) -> tuple[int, int] | None:
     """The tokens that are exactly the characters begin..end, a leading space aside; None where there are none."""
     first = last = None
     for i, (b, e) in enumerate(segment.offsets):
