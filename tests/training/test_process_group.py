@@ -232,13 +232,13 @@ def test_one_process_costs_nothing() -> None:
     tensor: Any = torch.arange(3.0)
     assert ALONE.gather(tensor) is tensor
     assert ALONE.sum_(tensor) is tensor
-    assert ALONE.objects(tensor) == [tensor]
-    assert ALONE.share(7) == slice(0, 7)
+    assert ALONE.gather_objects(tensor) == [tensor]
+    assert ALONE.slice_of_batch(7) == slice(0, 7)
 
 
 def test_shares_are_equal_and_parts_nearly() -> None:
-    worlds = [ProcessGroup(rank, 3) for rank in range(3)]
-    assert [range(9)[w.share(9)] for w in worlds] == [range(3), range(3, 6), range(6, 9)]
-    assert [len(range(8)[w.part(8)]) for w in worlds] == [2, 3, 3]
+    groups = [ProcessGroup(rank, 3) for rank in range(3)]
+    assert [range(9)[g.slice_of_batch(9)] for g in groups] == [range(3), range(3, 6), range(6, 9)]
+    assert [len(range(8)[g.slice_of(8)]) for g in groups] == [2, 3, 3]
     with pytest.raises(UserError, match="batch_size = 8 can't be shared by 3 processes"):
-        worlds[0].share(8)
+        groups[0].slice_of_batch(8)
