@@ -102,6 +102,7 @@ class Transcript:
         self.tools = nearest_first(conversation.query, request.tools, lexicon)
         self._add_tools(request)
         self._add_turns(with_next(conversation), request, L if most is None else most)
+        del self._encoded  # as large as the row itself, and needed no more
 
     def _add(self, role: int, bag: Sequence[int] | Array) -> int:
         """One position more, with some tokens."""
