@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from trm_fast.api import TRM
+from trm_fast.errors import UserError
+from trm_fast.models.format_v1 import upgrade_model_section, upgrade_sections
 from trm_fast.training import Trainer
 from trm_fast.training.folder import read_metrics
 
@@ -65,3 +67,29 @@ def test_a_run_resumes_as_it_did(name: str, tmp_path: Path, monkeypatch: pytest.
             assert got.get(key) == (value if value is None else pytest.approx(value, rel=1e-3, abs=1e-6)), (key, got)
     for key, value in wanted["evaluation"].items():
         assert summary["evaluation"][key] == pytest.approx(value, abs=1e-3)
+
+
+def test_flat_keys_of_a_file_stand_with_their_head() -> None:
+    flat = {"state_widths": "own", "reasoning_dim": 6, "action_dim": 5, "hidden_size": 8}
+    widths = {"hidden_size": 8, "latent_width": 6, "answer_width": 5}
+    assert upgrade_model_section(flat, "selection") == widths | {"head": {"tool_width": 6, "value_width": 5}}
+    assert upgrade_model_section(flat, "text") == widths | {"head": {"pointer_width": 5}}
+    assert upgrade_model_section(flat | {"state": "single"}) == {"state": "single", "hidden_size": 8, "latent_width": 6}
+    values = {"outputs": "values", "output_width": 3, "num_tools": 2}
+    assert upgrade_model_section(values) == {"head": {"kind": "values", "width": 3}}
+    assert upgrade_model_section({"head": {"kind": "values"}}) == {"head": {"kind": "values"}}
+
+
+def test_the_steps_that_learn_arguments_stand_with_their_head() -> None:
+    old = {"model": {"hidden_size": 8}, "training": {"steps": 3, "arguments": "last"}}
+    new = upgrade_sections(old, "slots")
+    assert new == {"model": {"hidden_size": 8, "head": {"arguments": "last"}}, "training": {"steps": 3}}
+    assert upgrade_sections({"training": {"arguments": "every"}}) == {"training": {}}
+
+
+def test_what_is_no_more_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(FIXTURES / "models" / "tokens", tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    path.write_text(path.read_text().replace('"norm": "rms"', '"norm": "layer"'))
+    with pytest.raises(UserError, match=r"config\.json: model\.norm: layer is no more"):
+        TRM.from_pretrained(tmp_path / "model")

@@ -26,7 +26,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "mixer": TOKENS,
     "attention": {**TOKENS, "mixing": "attention", "positions": "rope", "state": "single"},
     "prefix": {**TOKENS, "prefix_tokens": 2, "puzzle_embedding_size": 12, "num_puzzles": 4},
-    "values": {"inputs": "values", "outputs": "values", "input_width": 2, "output_width": 3, "seq_len": 6},
+    "values": {"inputs": "values", "input_width": 2, "head": {"kind": "values", "width": 3}, "seq_len": 6},
     "mask": {**TOKENS, "mixing": "attention"},
 }
 

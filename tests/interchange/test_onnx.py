@@ -30,7 +30,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "single": {"state": "single"},
     "pre": {"norm_position": "pre", "positions": "learned"},
     "prefix": {"prefix_tokens": 2, "puzzle_embedding_size": 12, "num_puzzles": 3},
-    "values": {"inputs": "values", "outputs": "values", "input_width": 2, "output_width": 3},
+    "values": {"inputs": "values", "input_width": 2, "head": {"kind": "values", "width": 3}},
     "causal": {"mixing": "attention", "causal": True},
 }
 

@@ -9,13 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trm_fast.models import QHead, TokenHead
-from trm_fast.models.embedding import InputEmbedding
 from trm_fast.nn.block import Sublayer
 from trm_fast.nn.config import NetworkConfig
 from trm_fast.nn.layers import Attention, ChannelMLP, Norm, TokenMixer
 
-from .small import config as whole
+from ..models.small import config as whole
 
 
 def config(**changes: Any) -> NetworkConfig:
@@ -138,45 +136,3 @@ def test_dropout_is_of_the_part_alone_and_off_in_evaluation(x: Tensor, position:
 def _first_dropout(sublayer: Sublayer, x: Tensor) -> Tensor:
     torch.manual_seed(0)
     return sublayer.dropout(sublayer.part(sublayer.norm(x), None))  # type: ignore[no-any-return]
-
-
-def test_embedding_of_tokens_and_prefix() -> None:
-    c = whole(prefix_tokens=2, puzzle_embedding_size=11, num_puzzles=1)
-    part = InputEmbedding(c)
-    tokens, rows = torch.tensor([[0, 1, 2, 3, 4, 5]], dtype=torch.int32), torch.randn(1, 11)
-    x = part(tokens, rows, torch.float32) / math.sqrt(D)
-    torch.testing.assert_close(x[:, 2:], part.tokens.weight[tokens.long()])
-    torch.testing.assert_close(x[:, :2].flatten(1)[:, :11], rows)
-    assert not x[:, :2].flatten(1)[:, 11:].any()
-    with pytest.raises(ValueError, match="puzzle_rows"):
-        part(tokens, None, torch.float32)
-
-
-@pytest.mark.parametrize("prefix", [0, 1])
-def test_grid_positions_are_a_row_and_a_column(prefix: int) -> None:
-    c = whole(positions="grid", grid_shape=(2, 3), prefix_tokens=prefix, puzzle_embedding_size=8)
-    part = InputEmbedding(c)
-    assert part.rows is not None
-    assert part.columns is not None
-    tokens, puzzle = torch.zeros(1, 6, dtype=torch.int32), torch.randn(1, 8) if prefix else None
-    x = part(tokens, puzzle, torch.float32)[0] / math.sqrt(D)
-    for cell in range(6):
-        position = (part.rows.weight[cell // 3] + part.columns.weight[cell % 3]) / math.sqrt(2)
-        torch.testing.assert_close(x[prefix + cell], (part.tokens.weight[0] + position) / math.sqrt(2))
-    if puzzle is not None:  # the prefix has no place on the grid
-        torch.testing.assert_close(x[0], puzzle[0] / math.sqrt(2))
-
-
-def test_learned_positions() -> None:
-    part = InputEmbedding(whole(positions="learned"))
-    assert part.positions is not None
-    x = part(torch.zeros(1, 6, dtype=torch.int32), None, torch.float32)[0] / math.sqrt(D)
-    torch.testing.assert_close(x, (part.tokens.weight[0] + part.positions.weight) / math.sqrt(2))
-
-
-def test_heads_read_the_first_token_and_those_behind_the_prefix() -> None:
-    c = whole(prefix_tokens=2, puzzle_embedding_size=16)
-    answer, q, tokens = torch.randn(3, 8, D), QHead(c), TokenHead(c)
-    nn.init.normal_(q.weight)
-    torch.testing.assert_close(q(answer), answer[:, 0] @ q.weight[0] + q.bias)
-    torch.testing.assert_close(tokens(answer), answer[:, 2:] @ tokens.linear.weight.T)

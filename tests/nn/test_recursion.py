@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trm_fast.api import TRM
 
-from .small import VARIANTS, model, tokens
+from ..models.small import VARIANTS, model, tokens
 
 B = 3
 Gradients = dict[str, Tensor]
@@ -23,10 +23,10 @@ def loop(
     c = made.config
 
     def read(name: str, state: Tensor) -> Tensor:
-        return state if c.state_widths == "hidden" else state @ made.get_parameter(f"net.{name}.reads.weight").mT
+        return state if c.latent_width is None else state @ made.get_parameter(f"net.{name}.reads.weight").mT
 
     def written(name: str, h: Tensor) -> Tensor:
-        if c.state_widths == "hidden":
+        if c.latent_width is None:
             return h
         state = h @ made.get_parameter(f"net.{name}.writes.weight").mT
         return state / (state.square().mean(-1, keepdim=True) + c.norm_eps).sqrt()

@@ -265,11 +265,11 @@ def test_embeddings_may_have_a_rate_of_their_own() -> None:
 
 
 def test_arguments_at_the_last_step_need_one() -> None:
-    slots = {"outputs": "slots", "mixing": "attention"}
-    run_config(slots, supervision="unrolled", arguments="last")
+    slots = {"head": {"kind": "slots", "arguments": "last"}, "mixing": "attention"}
+    run_config(slots, supervision="unrolled")
     for model, supervision, message in (
-        (slots, "carry", "needs supervision"), ({}, "unrolled", "chooses tools"),
+        (slots, "carry", "needs training.supervision"), ({"head": {"arguments": "last"}}, "unrolled", "unknown key"),
         (slots | {"halting": "batch"}, "unrolled", "needs model.halting"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=message):
-            run_config(model, supervision=supervision, arguments="last")
+            run_config(model, supervision=supervision)

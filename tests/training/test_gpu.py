@@ -24,7 +24,7 @@ from .small import Source, Values, make_model, run_config, training_config
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
 B = 8
-VALUES = {"inputs": "values", "outputs": "values", "input_width": 2}
+VALUES = {"inputs": "values", "input_width": 2, "head": {"kind": "values"}}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "mixer": ({}, {}),
     "attention": ({"mixing": "attention", "positions": "rope"}, {"clip_norm": 0.5}),

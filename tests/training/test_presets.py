@@ -25,7 +25,7 @@ from .test_step import same
 
 SMALL = {
     "hidden_size": 16, "num_heads": 2, "num_layers": 1, "inner_multiple": 8, "T_cycles": 2, "n_latent_steps": 1,
-    "puzzle_embedding_size": 16, "reasoning_dim": 8, "action_dim": 8,
+    "puzzle_embedding_size": 16,
 }  # fmt: skip
 CITIES = ["Rome", "Paris", "Oslo", "Lima", "Bonn", "Graz", "Hue", "Nice"]
 ARC = {"training": {"a": mirrored(1), "b": mirrored(2)}, "evaluation": {"c": mirrored(3), "d": mirrored(4)}}
@@ -85,6 +85,9 @@ def shrunk(preset: str, folder: Path) -> RunConfig:
         "learning_rate": 0.01,
     }
     model = {**sections["model"], **SMALL}
+    model |= {name: 8 for name in ("latent_width", "answer_width") if name in model}
+    if "head" in model:
+        model["head"] = dict.fromkeys(model["head"], 8)
     return make_config({"task": task, "data": data, "model": model, "training": training}, preset)
 
 
@@ -111,7 +114,7 @@ def test_a_recording_of_it_is_the_run(preset: str, tmp_path: Path, monkeypatch: 
         model.eval()
         run = think(model, inputs, 2, halt=False, puzzle_ids=ids, extra=asked, runner=runner)
         # What is said behind the end of a row, or where nothing counts, is nobody's business.
-        beside = ~asked["mask"] | (asked["weights"] == 0) if config.model.outputs == "text" else torch.tensor(False)
+        beside = ~asked["mask"] | (asked["weights"] == 0) if config.model.head.kind == "text" else torch.tensor(False)
         thoughts.append([now.answers.masked_fill(beside, 0) for now in run])
     assert same(states[:1], states[1:])
     assert len(thoughts[0]) == 2

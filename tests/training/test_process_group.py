@@ -94,7 +94,7 @@ from trm_fast.training.process_group import ALONE, join, leave
 MODELS = [
     {"prefix_tokens": 2, "puzzle_embedding_size": 12, "num_puzzles": 4},
     {"mixing": "attention", "positions": "rope", "state": "single"},
-    {"outputs": "tokens", "norm_position": "pre"},
+    {"norm_position": "pre"},
 ]
 group, device = join("cpu")
 for changes in MODELS:

@@ -24,7 +24,7 @@ from .small import Source, Values, make_model, run_config, training_config
 B, STEPS = 7, 8
 PREFIX = {"prefix_tokens": 2, "puzzle_embedding_size": 12, "num_puzzles": 4}
 
-VALUES = {"inputs": "values", "outputs": "values", "input_width": 2, "output_width": 1, "tolerance": 0.4}
+VALUES = {"inputs": "values", "input_width": 2, "head": {"kind": "values", "tolerance": 0.4}}
 
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
     "dual": ({}, {}, 1),

@@ -26,8 +26,8 @@ class Incremental:
     """
 
     def __init__(self, model: TRMModel) -> None:
-        if model.config.outputs != "text":
-            raise ValueError("one token at a time needs a model whose outputs are text")
+        if model.config.head.kind != "text":
+            raise ValueError("one token at a time needs a model with a head of text")
         if not model.config.causal or model.config.prefix_tokens or model.config.positions not in ("none", "rope"):
             raise ValueError("one token at a time needs a causal model without a prefix, its positions rope or none")
         self.model, self.length = model, 0
@@ -74,7 +74,7 @@ class Incremental:
         self.given = {
             name: torch.cat((self.given[name], part), 1) if name in self.given else part for name, part in new.items()
         }
-        said = self.model.head(self.answer, last=True, **self.given)
+        said = self.model.head(self.answer, last_only=True, **self.given)
         logits: npt.NDArray[np.float32] = said.scores[0, -1].float().cpu().numpy()
         return logits
 

@@ -143,6 +143,6 @@ def _expansion(tensors: Mapping[str, Tensor], known: Mapping[str, Any]) -> float
     candidates = [*told, EXPANSION, *(1.5 * inner / width for width, inner in widths.items())]
     for expansion in candidates:
         config = TRMConfig(expansion=expansion, inner_multiple=MULTIPLE)
-        if all(config.inner_size(width) == inner for width, inner in widths.items()):
+        if all(config.network.inner_size(width) == inner for width, inner in widths.items()):
             return expansion
     return EXPANSION  # from_published says what does not fit

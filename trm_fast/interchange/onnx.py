@@ -14,6 +14,7 @@ from trm_fast import ops
 from trm_fast.errors import UserError
 from trm_fast.models import ForwardOptions, TRMModel
 from trm_fast.models.halting import RowHalting, halting_rule
+from trm_fast.models.heads.values import ValuesConfig
 from trm_fast.nn import State
 
 OPSET = 17
@@ -31,7 +32,7 @@ class _Step(nn.Module):
         """Names of what goes in and of what comes out."""
         states = ["z", "y"] if self.dual else ["z"]
         into = ["inputs", *states, *(["puzzle_ids"] if self.model.config.prefix_tokens else [])]
-        answer = "answers" if self.answers else "logits" if self.model.config.outputs == "tokens" else "values"
+        answer = "answers" if self.answers else "logits" if self.model.config.head.kind == "tokens" else "values"
         return into + ["mask"] * self.masked, [f"next_{name}" for name in states] + [answer, "q"]
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -78,8 +79,8 @@ def _exported(model: TRMModel, masked: bool, answers: bool) -> Any:
     """The ONNX model of a step, through the reference ops: the kernels are no ONNX operators."""
     onnx = _onnx()
     config = model.config
-    if config.outputs not in ("tokens", "values"):
-        raise UserError(f"ONNX export knows answers of tokens and of values, not {config.outputs}")
+    if config.head.kind not in ("tokens", "values"):
+        raise UserError(f"ONNX export knows answers of tokens and of values, not {config.head.kind}")
     model = model.cpu().eval()
     step = _Step(model, masked, answers)
     names, results = step.names()
@@ -114,9 +115,10 @@ def _looped(step: Any, model: TRMModel, max_steps: int) -> Any:
     rule = halting_rule(config.halting, config.q_threshold)
     if not isinstance(rule, RowHalting):
         raise UserError(f"the ONNX loop halts row by row, not by model.halting: {config.halting}; export one step")
-    states = {"z": config.latent_width} | ({"y": config.answer_width} if config.answer_width else {})
-    tokens = config.outputs == "tokens"
-    width = [] if tokens else [config.output_width]
+    states = {name: t.shape[-1] for name, t in (("z", model.z_init), ("y", model.y_init)) if t is not None}
+    head = config.head
+    width = [head.width] if isinstance(head, ValuesConfig) else []
+    tokens = not width
     kinds: dict[str, tuple[int, list[Any]]] = {
         **{name: (T.FLOAT, ["B", config.total_tokens, width]) for name, width in states.items()},
         "solution": (T.INT64 if tokens else T.FLOAT, ["B", config.seq_len, *width]),

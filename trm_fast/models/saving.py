@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from trm_fast.errors import UserError
 from trm_fast.models.config import TRMConfig
+from trm_fast.models.format_v1 import upgrade_sections
 from trm_fast.models.trm import TRMModel
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 M = TypeVar("M", bound=TRMModel)
 
@@ -56,11 +57,14 @@ def read_model_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} can't be read: {error}") from None
     if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
         raise UserError(f"{path} has no section 'model'")
-    if config.get("format_version") != FORMAT_VERSION:
+    if config.get("format_version") not in (1, FORMAT_VERSION):
         raise UserError(
-            f"{path} has format_version {config.get('format_version')!r}; this version reads {FORMAT_VERSION}"
+            f"{path} has format_version {config.get('format_version')!r}; this version reads 1 to {FORMAT_VERSION}"
         )
-    return config
+    try:
+        return upgrade_sections(config)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from trm_fast.models.config import Depth, TRMConfig
 from trm_fast.models.embedding import InputEmbedding
-from trm_fast.models.heads import HEADS, QHead
+from trm_fast.models.heads import HEADS, Head
 from trm_fast.models.loss import Loss
+from trm_fast.models.q_head import QHead
 from trm_fast.nn import fp8
 from trm_fast.nn.block import Network
 from trm_fast.nn.layers import Linear, truncated_normal_
@@ -65,16 +66,22 @@ class TRMModel(nn.Module):
         self.config, self.compute_dtype = config, compute_dtype
         self.embedding = InputEmbedding(config)
         self.net = Network(config.network)
-        self.head = HEADS[config.outputs](config)
-        self.q_head = QHead(config)
+        self.head: Head = HEADS[config.head.kind](config.head, config.head_inputs)
+        self.q_head = QHead(config.head_inputs)
         # Not parameters: the start of recursion is never trained, and puzzle rows have an optimizer of their own.
         # States of their own widths start at zero, where nothing drowns the question.
-        z, y = torch.empty(config.latent_width), torch.empty(config.answer_width)
-        start = nn.init.zeros_ if config.state_widths == "own" else partial(truncated_normal_, std=1.0)
-        self.register_buffer("z_init", start(z))
-        self.register_buffer("y_init", start(y) if config.answer_width else None)
+        start = partial(truncated_normal_, std=1.0) if config.latent_width is None else nn.init.zeros_
+        self.register_buffer("z_init", start(torch.empty(config.latent_width or config.hidden_size)))
+        y = None if config.state == "single" else start(torch.empty(config.answer_width or config.hidden_size))
+        self.register_buffer("y_init", y)
         rows = torch.zeros(config.num_puzzles, config.puzzle_embedding_size) if config.prefix_tokens else None
         self.register_buffer("puzzle_embedding", rows)
+
+    @classmethod
+    def count_parameters(cls, config: TRMConfig) -> int:
+        """Trained numbers of a model of this configuration, which is not built in memory."""
+        with torch.device("meta"):
+            return cls(config).num_parameters()
 
     def num_parameters(self) -> int:
         """Trained numbers, the puzzle embedding included."""

@@ -43,11 +43,9 @@ class Copy(Task):
     def model_keys(self, data: DataConfig) -> dict[str, Any]:
         return {
             "inputs": "values",
-            "outputs": "values",
             "input_width": 1,
-            "output_width": 1,
             "seq_len": self.seq_len,
-            "tolerance": self.config.tolerance,
+            "head": {"kind": "values", "width": 1, "tolerance": self.config.tolerance},
         }
 
     def dataset(self, data: DataConfig, seed: int) -> Dataset:

@@ -59,7 +59,7 @@ class MultiConfig(TaskConfig):
             except UserError as error:
                 raise ValueError(str(error)) from None
             keys = task.model_keys(data)
-            if keys.get("inputs", "tokens") != "tokens" or keys.get("outputs", "tokens") != "tokens":
+            if keys.get("inputs", "tokens") != "tokens" or "head" in keys:
                 raise ValueError(f"{label}: only tasks of tokens can be joined")
             parts[label] = task, data
         return parts

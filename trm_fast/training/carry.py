@@ -38,11 +38,11 @@ class Carry:
         self.steps.masked_fill_(self.halted, 0)
 
     def supervise(
-        self, model: TRMModel, part: slice, options: ForwardOptions = DEFAULT_OPTIONS, *, arguments: bool = True
+        self, model: TRMModel, part: slice, options: ForwardOptions = DEFAULT_OPTIONS, *, last: bool = True
     ) -> tuple[Output, Loss, Tensor | None]:
         """One supervision step of a part of the slots: forward and loss; the new state is kept.
 
-        Without ``arguments`` a head that chooses tools leaves their arguments out of its loss.
+        ``last``: it is the last one that is learned together with others before.
 
         The third value is the leaf of the puzzle rows (B, E), whose ``grad`` the sparse update reads.
         """
@@ -57,7 +57,7 @@ class Carry:
         self.state.z[part].copy_(out.state.z)
         if self.state.y is not None and out.state.y is not None:
             self.state.y[part].copy_(out.state.y)
-        return out, model.loss(out, batch.labels, arguments=arguments, **batch.extra), leaf
+        return out, model.loss(out, batch.labels, last=last, **batch.extra), leaf
 
     def count_and_halt(self, q: Tensor, min_steps: Tensor, part: slice) -> None:
         """Behind a supervision step of a part: ``min_steps`` (B,) are those before which no slot halts."""

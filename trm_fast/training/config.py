@@ -48,9 +48,6 @@ class TrainingConfig(BaseModel):
         description="carry: an optimizer step after each supervision step, as published; unrolled: all supervision "
         "steps of fresh examples, their mean loss, one optimizer step",
     )
-    arguments: Literal["every", "last"] = Field(
-        "every", description="supervision steps that learn the arguments of calls; last needs supervision: unrolled"
-    )
     batch_size: int = Field(768, ge=1)
     gradient_accumulation: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto", description="parts a batch is computed in; auto takes as few as memory allows"
@@ -157,12 +154,10 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.training.arguments == "last" and (
-            self.training.supervision != "unrolled" or self.model.outputs not in ("slots", "selection")
-        ):
-            raise ValueError("training.arguments: last needs supervision: unrolled and a model that chooses tools")
-        if self.training.arguments == "last" and RULES[self.model.halting].whole_batch:
-            raise ValueError("training.arguments: last needs model.halting: row; a batch that stops early has no last")
+        if self.model.head.learns_from_last_step and self.training.supervision != "unrolled":
+            raise ValueError("model.head.arguments: last needs training.supervision: unrolled")
+        if self.model.head.learns_from_last_step and RULES[self.model.halting].whole_batch:
+            raise ValueError("model.head.arguments: last needs model.halting: row; a batch that ends early has no last")
         if self.training.recompute != "none" and self.model.dropout:
             raise ValueError("training.recompute needs model.dropout: 0, or it would compute with other random numbers")
         for stage in self.training.depth:

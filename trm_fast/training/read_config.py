@@ -13,6 +13,7 @@ from ruamel.yaml.error import YAMLError
 
 from trm_fast.errors import UserError
 from trm_fast.models import TRMConfig
+from trm_fast.models.format_v1 import upgrade_sections
 from trm_fast.tasks import get_task
 from trm_fast.tasks.base import DataConfig
 from trm_fast.training.config import RunConfig, TrainingConfig
@@ -75,22 +76,32 @@ def make_config(sections: Mapping[str, Any], where: str) -> RunConfig:
     task_type = get_task(task_section["name"])
     task_config = validated(task_type.Config, task_section, "task", where)
     task = task_type(task_config)
+    data = validated(DataConfig, sections.get("data") or {}, "data", where)
+    given = task.model_keys(data)
+    sections = upgrade_sections(sections, given.get("head", {}).get("kind"))
     model = sections.get("model") or {}
     if not isinstance(model, Mapping):
         raise UserError(f"{where}: model must be a section of keys, not {model!r}", wrong_use=True)
-    data = validated(DataConfig, sections.get("data") or {}, "data", where)
-    given = task.model_keys(data)
-    for key, value in given.items():
-        mine = model.get(key)
-        if mine is not None and mine != value and (not isinstance(mine, list) or tuple(mine) != value):
-            raise UserError(
-                f"{where}: model.{key} is {mine}, but task {task.name} has {value}; leave it out", wrong_use=True
-            )
     parts: dict[str, Any] = {**sections, "task": task_config}
-    parts["model"] = validated(TRMConfig, {**model, **given}, "model", where)
+    parts["model"] = validated(TRMConfig, _joined(model, given, "model", task.name, where), "model", where)
     parts["data"] = data
     parts["training"] = validated(TrainingConfig, sections.get("training") or {}, "training", where)
     return validated(RunConfig, parts, "", where)
+
+
+def _joined(asked: Mapping[str, Any], given: Mapping[str, Any], name: str, task: str, where: str) -> dict[str, Any]:
+    """A section's keys and those that the task decides, those of its own sections included; they must agree."""
+    joined = dict(asked)
+    for key, value in given.items():
+        own = asked.get(key)
+        if isinstance(value, Mapping) and isinstance(own, Mapping):
+            value = _joined(own, value, f"{name}.{key}", task, where)
+        elif own is not None and own != value and (not isinstance(own, list) or tuple(own) != value):
+            raise UserError(
+                f"{where}: {name}.{key} is {own}, but task {task} has {value}; leave it out", wrong_use=True
+            )
+        joined[key] = value
+    return joined
 
 
 def _parse_yaml(text: str, where: str) -> dict[str, Any]:

@@ -123,8 +123,8 @@ class TrainStep:
         for part in self.parts:
             counts = torch.ones((), device=self.device)
             for step in range(self.unrolled):
-                known = self.config.arguments == "every" or step + 1 == self.unrolled
-                out, loss, puzzle_rows = carry.supervise(model, part, self.options, arguments=known)
+                last = step + 1 == self.unrolled
+                out, loss, puzzle_rows = carry.supervise(model, part, self.options, last=last)
                 total = loss.total * counts if whole_batch else loss.total
                 (total / (batch * self.unrolled)).backward()
                 carry.count_and_halt(out.q, self.minimum_steps, part)

@@ -1,18 +1,24 @@
-"""The head of a model that chooses among a row's own tools: it points at places, so that any tool will do."""
+"""The head of a model that chooses among a row's own tools: it points at positions, so that any tool will do."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from trm_fast.labels import IGNORE
-from trm_fast.models.config import FIELD_KINDS, NEAR, REACH, RUN_KINDS, TAGS, TRMConfig
+from trm_fast.labels import IGNORE, ArgumentKind, Tag
+from trm_fast.models.heads.base import Head, HeadConfig, HeadInputs, register
 from trm_fast.models.loss import Loss
 from trm_fast.nn.layers import Linear
 
+KINDS, TAGS = len(ArgumentKind), len(Tag)
+RUN_KINDS = int(ArgumentKind.SPANS)
+"""Kinds up to this one have a single run of words."""
+NEAR, REACH = 2, 6
+"""How many words on either side tell what one is, and how far from a word of an argument its value may stand."""
 SCALE = 1000
 """Answers are whole numbers: a tool's logit in thousandths, so that its sign and its order are kept."""
 ARGUMENTS = 2.0
@@ -21,7 +27,7 @@ GAIN = 10.0
 """Of the measures that count directly: an optimizer that moves all weights alike finds their size in a few steps."""
 STEEP = 4.0
 """Of kinds and tags, for the same reason."""
-QUIET = 0.1
+STATE_INIT_SCALE = 0.1
 """Of weights that read the network's state, at first."""
 UNREACHABLE = -1e4
 OUTSIDE = 3.0
@@ -32,13 +38,40 @@ class Selection(NamedTuple):
     """Logits, float32, of B rows with T tools, P arguments of them and W words."""
 
     tools: Tensor  # (B, T): called or not; a place without a tool is out of reach
-    kinds: Tensor  # (B, P, FIELD_KINDS)
+    kinds: Tensor  # (B, P, KINDS)
     tags: Tensor  # (B, P, W, TAGS)
     known: Tensor | None = None  # (B, T): the tools' logits by their features alone
     owners: Tensor | None = None  # (B, P): each argument's tool
 
 
-class SelectionHead(nn.Module):
+class SelectionConfig(HeadConfig):
+    """Most of what a row may have, and the widths in which its parts meet."""
+
+    kind: Literal["selection"] = "selection"
+    num_tools: int = Field(1, ge=1, description="tools of a row")
+    num_fields: int = Field(1, ge=1, description="arguments of all tools of a row")
+    num_words: int = Field(1, ge=1, description="positions behind the first that a value may stand in")
+    stems: int = Field(0, ge=0, description="numbers of stems by which words and arguments meet; 0 for none")
+    known_tools: int = Field(
+        0, ge=0, description="a fixed classifier over so many tools; 0 to point at any tool's position"
+    )
+    tool_width: int = Field(64, ge=1, description="in which the request meets the tools")
+    value_width: int = Field(32, ge=1, description="in which words meet the arguments")
+    arguments: Literal["every", "last"] = Field(
+        "every", description="supervision steps that learn the arguments; last needs training.supervision: unrolled"
+    )
+
+    def check(self, inputs: HeadInputs) -> None:
+        if self.num_words >= inputs.seq_len:
+            raise ValueError(f"num_words {self.num_words} must be less than seq_len {inputs.seq_len}")
+
+    @property
+    def learns_from_last_step(self) -> bool:
+        return self.arguments == "last"
+
+
+@register("selection")
+class SelectionHead(Head):
     """Which tools are called (``Pointer`` or ``Classifier``), and what their arguments are (``Values``).
 
     ``extra``: ``tool_places`` int (B, T) and ``field_places`` int (B, P), places in the sequence, 0 for none; ``mask``
@@ -48,14 +81,16 @@ class SelectionHead(nn.Module):
     words at most, the answer is the likeliest run, and no two arguments of a tool have the same words.
     """
 
-    def __init__(self, config: TRMConfig) -> None:
-        super().__init__()
-        D = config.hidden_size
-        self.prefix_tokens, self.words, self.fields = config.prefix_tokens, config.num_words, config.num_fields
+    Config: ClassVar[type[HeadConfig]] = SelectionConfig
+
+    def __init__(self, config: SelectionConfig, inputs: HeadInputs) -> None:
+        super().__init__(config, inputs)
+        self.prefix_tokens, self.words, self.fields = inputs.prefix_tokens, config.num_words, config.num_fields
+        self.last_alone = config.arguments == "last"
         self.sizes = (config.num_tools, config.num_fields, config.num_fields * config.num_words)
         choice = Classifier if config.known_tools else Pointer
-        self.choice = choice(config)
-        self.values = Values(D, config.features, config.action_dim, config.stems)
+        self.choice = choice(config, inputs)
+        self.values = Values(inputs.hidden_size, inputs.features, config.value_width, config.stems)
 
     def forward(
         self, answer: Tensor, *, tool_places: Tensor, field_places: Tensor, mask: Tensor | None = None,
@@ -85,9 +120,7 @@ class SelectionHead(nn.Module):
         tags = _tags(prediction.tags, kinds, prediction.owners)
         return torch.cat([tools, kinds, tags.flatten(1)], 1)
 
-    def loss(
-        self, prediction: Selection, q: Tensor, labels: Tensor, *, arguments: bool = True, **extra: Tensor
-    ) -> Loss:
+    def loss(self, prediction: Selection, q: Tensor, labels: Tensor, *, last: bool = True, **extra: Tensor) -> Loss:
         """Binary cross-entropy of the tools, and ``ARGUMENTS`` times the means over the called tools' arguments of the
         kinds' cross-entropy and of the words': of an argument with one run of words against all other runs, of one with
         several the sum over its tags. A row is exactly right when all of them are."""
@@ -104,7 +137,8 @@ class SelectionHead(nn.Module):
         one = told & (kinds > 0) & (kinds < RUN_KINDS)
         word_cost = torch.where(one, _run_cost(prediction.tags, tags).to(several.dtype), several)
         word_cost = (word_cost * told).sum(-1) / told.sum(-1).clamp_min(1)
-        answer = (answer + ARGUMENTS * arguments * (kind_cost + word_cost)).sum()
+        arguments = ARGUMENTS * (last or not self.last_alone)
+        answer = (answer + arguments * (kind_cost + word_cost)).sum()
         said = self.answers(prediction)
         said[:, : self.sizes[0]] = (said[:, : self.sizes[0]] > 0).long()
         valid = labels != IGNORE
@@ -117,16 +151,16 @@ class SelectionHead(nn.Module):
 class Pointer(nn.Module):
     """Any tool: its place and the request's agree, or what is known of it (``features``) speaks for it."""
 
-    def __init__(self, config: TRMConfig) -> None:
+    def __init__(self, config: SelectionConfig, inputs: HeadInputs) -> None:
         super().__init__()
-        D, R = config.hidden_size, config.reasoning_dim
+        D, R = inputs.hidden_size, config.tool_width
         self.request, self.tool, self.tool_bias = Linear(D, R), Linear(D, R), Linear(D, 1)
-        self.shortcut = nn.Parameter(torch.zeros(config.features)) if config.features else None
-        if config.features:
+        self.shortcut = nn.Parameter(torch.zeros(inputs.features)) if inputs.features else None
+        if inputs.features:
             # What is known says more at first than a network that has learnt nothing, and must not be drowned by it.
             with torch.no_grad():
                 for layer in (self.tool, self.tool_bias):
-                    layer.weight.mul_(QUIET)
+                    layer.weight.mul_(STATE_INIT_SCALE)
 
     def forward(self, places: Tensor, tool_places: Tensor, **extra: Any) -> tuple[Tensor, Tensor | None]:
         """Logits (B, T), and those by features alone where there are any."""
@@ -143,9 +177,9 @@ class Pointer(nn.Module):
 class Classifier(nn.Module):
     """Tools known from training, each by its number ``tool_ids`` int (B, T), 0 for one that is not: never called."""
 
-    def __init__(self, config: TRMConfig) -> None:
+    def __init__(self, config: SelectionConfig, inputs: HeadInputs) -> None:
         super().__init__()
-        self.known = Linear(config.hidden_size, config.known_tools + 1)
+        self.known = Linear(inputs.hidden_size, config.known_tools + 1)
 
     def forward(
         self, places: Tensor, tool_places: Tensor, *, tool_ids: Tensor, **extra: Any
@@ -169,15 +203,15 @@ class Values(nn.Module):
         self.field = nn.Linear(width, hidden)
         self.met = nn.Conv1d(3, hidden, 2 * REACH + 1, padding=REACH, bias=False) if stems else None
         self.mix = nn.Conv1d(hidden, hidden, 2 * NEAR + 1, padding=NEAR)
-        self.tag, self.kind = nn.Linear(hidden, TAGS), nn.Linear(hidden + width, FIELD_KINDS)
+        self.tag, self.kind = nn.Linear(hidden, TAGS), nn.Linear(hidden + width, KINDS)
         with torch.no_grad():
             if features:
                 for weight in (self.words.weight, self.field.weight, self.kind.weight[:, hidden:]):
-                    weight[:, :places].mul_(QUIET)
+                    weight[:, :places].mul_(STATE_INIT_SCALE)
             self.tag.bias.copy_(torch.tensor([OUTSIDE / STEEP, 0.0, 0.0]))
 
     def forward(self, places: Tensor, field_places: Tensor, known_words: Tensor, **extra: Any) -> tuple[Tensor, Tensor]:
-        """Logits of kinds (B, P, FIELD_KINDS) and tags (B, P, W, TAGS); ``known_words`` bool (B, W)."""
+        """Logits of kinds (B, P, KINDS) and tags (B, P, W, TAGS); ``known_words`` bool (B, W)."""
         W, real = known_words.shape[1], known_words[:, None, :, None]
         words = places[:, 1 : W + 1] * known_words[..., None]
         fields = _at(places, field_places)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 
-from trm_fast.labels import IGNORE
-from trm_fast.models.config import FIXED_KINDS, TRMConfig
+from trm_fast.labels import IGNORE, SlotKind
+from trm_fast.models.heads.base import Head, HeadConfig, HeadInputs, register
 from trm_fast.models.loss import Loss
 from trm_fast.nn.layers import Linear
 
@@ -22,7 +23,7 @@ DECISION, TOOL, FIELDS = 0, 1, 2
 
 
 class SlotPrediction(NamedTuple):
-    """Logits, float32, of B rows, T tools, F fields of K kinds, L places."""
+    """Logits, float32, of B rows, T tools, F fields of K kinds, L positions."""
 
     decision: Tensor  # (B, 2): answer directly, call a tool
     tool: Tensor  # (B, T); those not offered are out of reach
@@ -31,29 +32,49 @@ class SlotPrediction(NamedTuple):
     end: Tensor  # (B, F, L)
 
 
-class SlotHead(nn.Module):
-    """Decision, tool and kinds read the first place, spans every place.
+class SlotsConfig(HeadConfig):
+    """A fixed set of tools, with their arguments and slots together as fields."""
+
+    kind: Literal["slots"] = "slots"
+    num_tools: int = Field(1, ge=1, description="tools to choose from")
+    num_fields: int = Field(1, ge=1, description="arguments and slots that may have a value")
+    num_values: int = Field(0, ge=0, description="values of a field known beside those that stand in the text")
+    arguments: Literal["every", "last"] = Field(
+        "every", description="supervision steps that learn the fields; last needs training.supervision: unrolled"
+    )
+
+    @property
+    def learns_from_last_step(self) -> bool:
+        return self.arguments == "last"
+
+
+@register("slots")
+class SlotHead(Head):
+    """Decision, tool and kinds read the first position, spans every position.
 
     Labels and answers are int (B, 2 + 3 F): the decision, the tool, F kinds, F starts, F ends (inclusive), ``IGNORE``
     where there is nothing to learn. ``extra``: ``mask`` (B, L), ``offered`` bool (B, T), tools that a row offers.
     """
 
-    def __init__(self, config: TRMConfig) -> None:
-        super().__init__()
-        D = config.hidden_size
-        self.prefix_tokens, self.fields = config.prefix_tokens, config.num_fields
+    Config: ClassVar[type[HeadConfig]] = SlotsConfig
+
+    def __init__(self, config: SlotsConfig, inputs: HeadInputs) -> None:
+        super().__init__(config, inputs)
+        D = inputs.hidden_size
+        self.prefix_tokens, self.fields = inputs.prefix_tokens, config.num_fields
+        self.last_alone = config.arguments == "last"
         self.decision, self.tool = Linear(D, 2), Linear(D, config.num_tools)
-        self.kind = Linear(D, config.num_fields * (FIXED_KINDS + config.num_values))
+        self.kind = Linear(D, config.num_fields * (len(SlotKind) + config.num_values))
         self.span = Linear(D, 2 * config.num_fields)
 
     def forward(
         self, answer: Tensor, mask: Tensor | None = None, offered: Tensor | None = None, **extra: Any
     ) -> SlotPrediction:
-        first, places = answer[:, 0].float(), answer[:, self.prefix_tokens :].float()
+        first, positions = answer[:, 0].float(), answer[:, self.prefix_tokens :].float()
         tool = self.tool(first)
         if offered is not None:
             tool = tool.masked_fill(~offered, torch.finfo(tool.dtype).min)
-        span = self.span(places).transpose(1, 2)
+        span = self.span(positions).transpose(1, 2)
         if mask is not None:
             span = span.masked_fill(~mask[:, None], torch.finfo(span.dtype).min)
         start, end = span.chunk(2, 1)
@@ -61,13 +82,13 @@ class SlotHead(nn.Module):
         return SlotPrediction(self.decision(first), tool, kind, start, end)
 
     def answers(self, prediction: SlotPrediction) -> Tensor:
-        """The likeliest of each; a span is the likeliest pair of start and end, ``LONGEST_SPAN`` places at most."""
+        """The likeliest of each; a span is the likeliest pair of start and end, ``LONGEST_SPAN`` positions at most."""
         start, end = best_spans(prediction.start, prediction.end)
         ones = [logits.argmax(-1)[:, None] for logits in (prediction.decision, prediction.tool)]
         return torch.cat([*ones, prediction.kind.argmax(-1), start, end], 1)
 
     def loss(
-        self, prediction: SlotPrediction, q: Tensor, labels: Tensor, *, arguments: bool = True, **extra: Tensor
+        self, prediction: SlotPrediction, q: Tensor, labels: Tensor, *, last: bool = True, **extra: Tensor
     ) -> Loss:
         """Focal loss of the decision, cross-entropy of the tool, half the means over a row's labelled kinds and spans.
         A row is exactly right when decision, tool, kinds and spans all are."""
@@ -75,7 +96,7 @@ class SlotHead(nn.Module):
         decision = _cross_entropy(prediction.decision, labels[:, DECISION])
         cost = (1 - (-decision).exp()) ** FOCUS * decision + _cross_entropy(prediction.tool, labels[:, TOOL])
         spans = _cross_entropy(prediction.start, start) + _cross_entropy(prediction.end, end)
-        cost = cost + FIELD_WEIGHT * arguments * (
+        cost = cost + FIELD_WEIGHT * (last or not self.last_alone) * (
             _mean(_cross_entropy(prediction.kind, kind), kind) + _mean(spans, start)
         )
         valid = labels != IGNORE
@@ -87,7 +108,7 @@ class SlotHead(nn.Module):
 
 
 def best_spans(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    """Places (B, F) of the start and the end with the largest sum of logits (B, F, L), the end not before the start."""
+    """Positions (B, F) of start and end with the largest sum of logits (B, F, L), the end not before the start."""
     L = start.shape[-1]
     width = min(LONGEST_SPAN, L)
     low = torch.finfo(end.dtype).min

@@ -14,6 +14,7 @@ import torch
 from trm_fast.api import TRM
 from trm_fast.errors import UserError
 from trm_fast.inference import Solver
+from trm_fast.models import TRMModel
 from trm_fast.tasks.base import IGNORE, DataConfig
 from trm_fast.tasks.tool_calling.data.conversation import Call
 from trm_fast.tasks.tool_calling.select.task import ToolSelect, ToolSelectConfig
@@ -42,7 +43,7 @@ def small_task() -> ToolSelect:
 @pytest.mark.parametrize(("size", "millions"), [("tiny", 2.0), ("small", 32.0), ("base", 99.0), ("large", 329.0)])
 def test_presets_have_the_documented_sizes(size: str, millions: float) -> None:
     config = make_config(read_preset(f"tool-select-{size}"), size)
-    assert config.model.num_parameters() / 1e6 == pytest.approx(millions, rel=0.005)
+    assert TRMModel.count_parameters(config.model) / 1e6 == pytest.approx(millions, rel=0.005)
 
 
 def test_a_classifier_knows_the_tools_called_in_training_and_says_so(tmp_path: Path) -> None:
@@ -50,7 +51,7 @@ def test_a_classifier_knows_the_tools_called_in_training_and_says_so(tmp_path: P
     task = ToolSelect(small_task().config.model_copy(update={"tool_choice": "classifier", "known_tools": 2}))
     made = task.dataset(DataConfig(source=str(tmp_path)), seed=0)
     assert made.test.extra["tool_ids"].tolist() == [[1, 0, 0]] * 2  # the weather alone is called; no one ever pings
-    assert task.model_keys(DataConfig())["known_tools"] == 2
+    assert task.model_keys(DataConfig())["head"]["known_tools"] == 2
     answers = np.zeros_like(made.test.labels)
     assert task.metrics(made.test, answers)["known"] == 0.5
     prediction = task.prediction(task.ask(said("Hi", (PING,))), answers[0], (PING,))

@@ -69,5 +69,6 @@ def test_a_model_needs_its_data_no_more_once_it_is_trained(tmp_path: Path) -> No
 def test_presets_fit_the_data(tmp_path: Path) -> None:
     write(tmp_path / "sgd_train.jsonl", ROWS)
     config = make_config(read_preset("tool-slots") | {"data": {"source": str(tmp_path)}}, "tool-slots")
-    assert (config.model.outputs, config.model.num_tools, config.model.num_fields) == ("slots", 1, 4)
+    head = config.model.head.model_dump()
+    assert (head["kind"], head["num_tools"], head["num_fields"]) == ("slots", 1, 4)
     assert isinstance(TRM(TRMConfig(**config.model.model_dump())), TRM)

@@ -99,10 +99,10 @@ class ToolGenerate(ToolTask):
         return Search(c.most_tokens, c.beams, c.temperature, c.top_p)
 
     def model_keys(self, data: DataConfig) -> dict[str, Any]:
+        head = {"kind": "text", "row_symbols": self.seq_len, "stems": NUM_STEMS}
         return super().model_keys(data) | {
-            "inputs": "bags", "outputs": "text", "causal": True, "mixing": "attention",
-            "row_symbols": self.seq_len, "roles": NUM_ROLES,
-            "features": NUM_FEATURES, "stems": NUM_STEMS,
+            "inputs": "bags", "causal": True, "mixing": "attention", "roles": NUM_ROLES, "features": NUM_FEATURES,
+            "head": head,
         }  # fmt: skip
 
     def save_assets(self, folder: Path) -> None:

@@ -90,11 +90,12 @@ class ToolSelect(ToolTask):
 
     def model_keys(self, data: DataConfig) -> dict[str, Any]:
         limits = self.limits
-        return super().model_keys(data) | {
-            "inputs": "bags", "outputs": "selection", "roles": encoding.NUM_ROLES, "features": encoding.NUM_FEATURES,
+        head = {
+            "kind": "selection", "num_tools": limits.tools, "num_fields": limits.arguments, "num_words": limits.words,
             "stems": encoding.NUM_STEMS, "known_tools": self.config.known_tools if self._classifies else 0,
-            "num_tools": limits.tools, "num_fields": limits.arguments, "num_words": limits.words,
         }  # fmt: skip
+        keys = {"inputs": "bags", "roles": encoding.NUM_ROLES, "features": encoding.NUM_FEATURES, "head": head}
+        return super().model_keys(data) | keys
 
     def save_assets(self, folder: Path) -> None:
         lexicon = self.lexicon.to_json() | {"called": sorted(self._called)}

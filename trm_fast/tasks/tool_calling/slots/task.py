@@ -60,13 +60,13 @@ class ToolSlots(ToolTask):
 
     def model_keys(self, data: DataConfig) -> dict[str, Any]:
         """Sizes of tools and fields come from the training file; a run whose file has gone keeps those it has."""
-        keys = super().model_keys(data) | {"outputs": "slots", "roles": NUM_ROLES}
+        head: dict[str, Any] = {"kind": "slots"}
         try:
             fields = self._fields or _fields_of(_training_file(data, self.config.set))
+            head |= {"num_tools": len(fields.tools), "num_fields": fields.count, "num_values": fields.most_values}
         except UserError:
-            return keys  # the dataset says so
-        sizes = {"num_tools": len(fields.tools), "num_fields": fields.count, "num_values": fields.most_values}
-        return keys | sizes
+            pass  # the dataset says so
+        return super().model_keys(data) | {"roles": NUM_ROLES, "head": head}
 
     def save_assets(self, folder: Path) -> None:
         text = json.dumps(self.fields.to_json(), ensure_ascii=False, indent=1)

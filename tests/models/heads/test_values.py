@@ -12,10 +12,10 @@ from trm_fast.api import TRM
 from trm_fast.models.loss import value_loss
 from trm_fast.nn import State
 
-from .small import model
+from ..small import model
 
 NAN = float("nan")
-VALUES = {"inputs": "values", "outputs": "values", "input_width": 3, "output_width": 2, "tolerance": 0.5}
+VALUES = {"inputs": "values", "input_width": 3, "head": {"kind": "values", "width": 2, "tolerance": 0.5}}
 
 
 def rows(count: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -122,7 +122,7 @@ def test_a_model_that_learns_solves_and_is_saved(tmp_path: Path) -> None:
 
 def test_counted_parameters() -> None:
     net = model(**VALUES)
-    assert net.num_parameters() == net.config.num_parameters()
+    assert net.num_parameters() == TRM.count_parameters(net.config)
 
 
 def test_bfloat16_state_gives_float32_values() -> None:

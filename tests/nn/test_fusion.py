@@ -15,7 +15,7 @@ from trm_fast.nn.recursion import Fusion, fusion
 from trm_fast.ops._core import registry, selection
 from trm_fast.ops._core.selection import Choice
 
-from .small import model, tokens
+from ..models.small import model, tokens
 
 FLOAT = ("latent_recursion", "cpu", torch.float32)
 

@@ -12,21 +12,21 @@ from trm_fast import ops
 from trm_fast.api import TRM
 from trm_fast.labels import IGNORE
 from trm_fast.models import TRMConfig
-from trm_fast.models.config import NEAR, REACH, TEXT_NEAR
-from trm_fast.models.heads.text import STEEP, Next, _at
+from trm_fast.models.heads.text import NEAR, REACH, STEEP, STEM_SCORES, Next, _at
 
-from .small import kernels_agree
+from ..small import kernels_agree
 
 L, V = 12, 15
 
 
 def config(**changes: object) -> TRMConfig:
     keys = {
-        "outputs": "text", "causal": True, "mixing": "attention", "positions": "rope", "state": "single",
-        "vocab_size": V, "seq_len": L, "hidden_size": 16, "num_heads": 2, "inner_multiple": 8, "action_dim": 4,
+        "causal": True, "mixing": "attention", "positions": "rope", "state": "single",
+        "vocab_size": V, "seq_len": L, "hidden_size": 16, "num_heads": 2, "inner_multiple": 8,
         "T_cycles": 2, "n_latent_steps": 1, "max_supervision_steps": 2,
     }  # fmt: skip
-    return TRMConfig.model_validate(keys | changes)
+    head = {"kind": "text", "pointer_width": 4} | {n: changes.pop(n) for n in ("row_symbols", "stems") if n in changes}
+    return TRMConfig.model_validate(keys | changes | {"head": head})
 
 
 def model(**changes: object) -> TRM:
@@ -43,7 +43,7 @@ def whole(net: TRM, ids: torch.Tensor) -> torch.Tensor:
     return out.logits.scores
 
 
-OWN_WIDTHS = {"state_widths": "own", "reasoning_dim": 6, "action_dim": 4}
+OWN_WIDTHS = {"latent_width": 6, "answer_width": 4}
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ OWN_WIDTHS = {"state_widths": "own", "reasoning_dim": 6, "action_dim": 4}
         {"norm_position": "pre"},
         {"positions": "none"},
         OWN_WIDTHS | {"state": "dual"},
-        OWN_WIDTHS,
+        {"latent_width": 6},
     ],
 )
 def test_a_growing_row_is_the_whole_row_anew(changes: dict[str, object]) -> None:
@@ -166,7 +166,7 @@ def test_what_speaks_for_a_place_is_as_defined() -> None:
     for b in range(2):
         for k, i in enumerate(asked[b].tolist()):
             for j in range(L):
-                met = [0.0] * TEXT_NEAR
+                met = [0.0] * STEM_SCORES
                 for tap in range(2 * REACH + 1):
                     at = j + tap - REACH
                     if 0 <= at <= i and free[b, at] and stems[b][at][0] > 0:
@@ -260,4 +260,4 @@ def test_text_needs_a_causal_model() -> None:
     with pytest.raises(ValueError, match="causal"):
         config(causal=False)
     for changes in ({}, ROW):
-        assert model(**changes).num_parameters() == config(**changes).num_parameters()
+        assert model(**changes).num_parameters() == TRM.count_parameters(config(**changes))

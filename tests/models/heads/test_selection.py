@@ -11,15 +11,15 @@ from trm_fast import ops
 from trm_fast.api import TRM
 from trm_fast.labels import IGNORE
 from trm_fast.models import TRMConfig
-from trm_fast.models.heads.selection import ARGUMENTS, RUN_KINDS, SCALE, Selection, _run_cost, _tags
+from trm_fast.models.heads.selection import ARGUMENTS, RUN_KINDS, SCALE, Selection, SelectionConfig, _run_cost, _tags
 from trm_fast.nn.precision import CAST_AT_USE
 
-from .small import kernels_agree
+from ..small import kernels_agree
 
 CONFIG = TRMConfig(
-    inputs="bags", outputs="selection", vocab_size=20, seq_len=12, roles=6, features=3, num_tools=3, num_fields=2,
-    num_words=4, reasoning_dim=6, action_dim=5, hidden_size=16, num_heads=2, inner_multiple=8, mixing="attention",
-    positions="rope", T_cycles=2, n_latent_steps=2,
+    inputs="bags", vocab_size=20, seq_len=12, roles=6, features=3, hidden_size=16, num_heads=2, inner_multiple=8,
+    mixing="attention", positions="rope", T_cycles=2, n_latent_steps=2,
+    head=SelectionConfig(num_tools=3, num_fields=2, num_words=4, tool_width=6, value_width=5),
 )  # fmt: skip
 T, P, W, B, L = 3, 2, 4, 3, CONFIG.seq_len
 
@@ -53,7 +53,10 @@ def test_the_loss_is_the_sum_of_its_parts() -> None:
     assert loss.answer.item() == pytest.approx(
         tool + ARGUMENTS * (kind + math.log(10)), rel=1e-5
     )  # of ten runs of four words, all alike
-    bare = model().head.loss(Selection(tools, kinds, tags), torch.tensor([0.3]), LABELS[:1], arguments=False)
+    at_last = TRM(CONFIG.model_copy(update={"head": CONFIG.head.model_copy(update={"arguments": "last"})})).head
+    again = at_last.loss(Selection(tools, kinds, tags), torch.tensor([0.3]), LABELS[:1])
+    assert again.answer == loss.answer
+    bare = at_last.loss(Selection(tools, kinds, tags), torch.tensor([0.3]), LABELS[:1], last=False)
     assert bare.answer.item() == pytest.approx(tool, rel=1e-5)
     assert (bare.exact, bare.cells) == (loss.exact, loss.cells)  # what counts as right stays
     # The first tool, both kinds (ties go to the first, 0) and one tag are right (the run of equal words is the first);
@@ -185,13 +188,13 @@ def test_a_bag_is_the_sum_of_its_tokens_in_any_order() -> None:
 
 
 def test_parameters_are_counted_before_they_exist() -> None:
-    assert model().num_parameters() == CONFIG.num_parameters()
+    assert model().num_parameters() == TRM.count_parameters(CONFIG)
 
 
 def test_a_classifier_scores_known_tools_wherever_they_stand_and_never_calls_another() -> None:
     torch.manual_seed(0)
-    net = TRM(CONFIG.model_copy(update={"known_tools": 7}))
-    assert net.num_parameters() == net.config.num_parameters()
+    net = TRM(CONFIG.model_copy(update={"head": CONFIG.head.model_copy(update={"known_tools": 7})}))
+    assert net.num_parameters() == TRM.count_parameters(net.config)
     given = rows()
     inputs = given.pop("inputs")
     ids = torch.tensor([[3, 0, 0], [5, 3, 0], [0, 5, 0]])

@@ -37,8 +37,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "grid": {"positions": "grid", "grid_shape": (2, 3)},
     "single": {"state": "single"},
     "single-published": {"state": "single", "inject_last": False, "mixing": "attention"},
-    "own-widths": {"state_widths": "own", "reasoning_dim": 6, "action_dim": 4},
-    "own-width-single": {"state_widths": "own", "reasoning_dim": 10, "state": "single", "mixing": "attention"},
+    "own-widths": {"latent_width": 6, "answer_width": 4},
+    "own-width-single": {"latent_width": 10, "state": "single", "mixing": "attention"},
     "no-latent-steps": {"n_latent_steps": 0, "state": "single"},
     "prefix": {"prefix_tokens": 2, "puzzle_embedding_size": 12, "num_puzzles": 3},
     "prefix-grid": {

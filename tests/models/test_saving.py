@@ -85,7 +85,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a folder": (lambda f: ((f / "config.json").unlink(), (f / "config.json").mkdir()), "config.json can't be read"),
     "a list": (lambda f: (f / "config.json").write_text("[]"), "has no section 'model'"),
     "no section": (edit(lambda c: c.pop("model")), "has no section 'model'"),
-    "other version": (edit(lambda c: c.update(format_version=2)), "format_version 2; this version reads 1"),
+    "other version": (edit(lambda c: c.update(format_version=3)), "format_version 3; this version reads 1 to 2"),
     "unknown key": (edit(lambda c: c["model"].update(depth=3)), r"model\.depth"),
     "wrong type": (edit(lambda c: c["model"].update(hidden_size="8")), r"model\.hidden_size"),
     "inconsistent": (edit(lambda c: c["model"].update(causal=True)), "causal needs mixing"),

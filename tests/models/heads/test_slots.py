@@ -10,15 +10,14 @@ import torch
 
 from trm_fast import ops
 from trm_fast.api import TRM
-from trm_fast.labels import IGNORE
+from trm_fast.labels import IGNORE, SlotKind
 from trm_fast.models import TRMConfig
-from trm_fast.models.config import FIXED_KINDS
-from trm_fast.models.heads.slots import LONGEST_SPAN, SlotPrediction, best_spans
+from trm_fast.models.heads.slots import LONGEST_SPAN, SlotPrediction, SlotsConfig, best_spans
 
-from .small import kernels_agree
+from ..small import kernels_agree
 
 CONFIG = TRMConfig(
-    outputs="slots", vocab_size=20, seq_len=12, roles=5, num_tools=3, num_fields=2, num_values=2, hidden_size=16,
+    vocab_size=20, seq_len=12, roles=5, head=SlotsConfig(num_tools=3, num_fields=2, num_values=2), hidden_size=16,
     num_heads=2, inner_multiple=8, mixing="attention", positions="rope", T_cycles=2, n_latent_steps=2,
 )  # fmt: skip
 B, L = 3, CONFIG.seq_len
@@ -64,7 +63,7 @@ def test_the_loss_is_the_sum_of_its_parts() -> None:
     prediction = SlotPrediction(
         decision=torch.tensor([[0.0, 1.0]]),
         tool=torch.tensor([[0.5, 0.0, -1.0]]),
-        kind=torch.zeros(1, 2, FIXED_KINDS + 2),
+        kind=torch.zeros(1, 2, len(SlotKind) + 2),
         start=torch.zeros(1, 2, L),
         end=torch.zeros(1, 2, L),
     )
@@ -73,7 +72,7 @@ def test_the_loss_is_the_sum_of_its_parts() -> None:
     loss = model().head.loss(prediction, q, labels)
     p = math.e / (1 + math.e)
     tool = math.log(math.exp(0.5) + 1 + math.exp(-1)) - 0.5
-    by_hand = (1 - p) ** 2 * -math.log(p) + tool + 0.5 * (math.log(FIXED_KINDS + 2) + 2 * math.log(L))
+    by_hand = (1 - p) ** 2 * -math.log(p) + tool + 0.5 * (math.log(len(SlotKind) + 2) + 2 * math.log(L))
     assert loss.answer.item() == pytest.approx(by_hand, rel=1e-5)
     # Ties go to the first: decision, tool and the first kind are right, the second kind and its span are not.
     assert loss.cells.tolist() == pytest.approx([3 / 6])
@@ -153,4 +152,4 @@ def test_what_padding_holds_does_not_matter() -> None:
 
 
 def test_parameters_are_counted_before_they_exist() -> None:
-    assert model().num_parameters() == CONFIG.num_parameters()
+    assert model().num_parameters() == TRM.count_parameters(CONFIG)

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from trm_fast import ops
-from trm_fast.models import TRMConfig
+from trm_fast.models import TRMConfig, TRMModel
 
 from .small import TINY, VARIANTS, config, model, tokens
 
@@ -42,6 +42,15 @@ from .small import TINY, VARIANTS, config, model, tokens
         ({"n_latent_steps": 0}, "question never enters"),
         ({"n_latent_steps": 0, "state": "single", "inject_last": False}, "question never enters"),
         ({"prefix_tokens": 2, "puzzle_embedding_size": 17}, "prefix_tokens x hidden_size = 16"),
+        ({"latent_width": 4}, "go together"),
+        ({"latent_width": 4, "answer_width": 4, "state": "single"}, "needs state: dual"),
+        ({"head": {"kind": "sounds"}}, "no such kind of head; there are: selection, slots, text, tokens, values"),
+        ({"head": "values"}, "section of keys"),
+        ({"head": {"num_tools": 2}}, "unknown key num_tools; a head of tokens has: none"),
+        ({"head": {"kind": "values", "breadth": 2}}, "unknown key breadth; a head of values has: width, tolerance"),
+        ({"head": {"kind": "values", "width": 0}}, "width = 0: "),
+        ({"head": {"kind": "text"}}, "needs causal: true"),
+        ({"head": {"kind": "selection", "num_words": 6}}, "num_words 6 must be less"),
     ],
 )
 def test_what_does_not_fit_is_named(changes: dict[str, Any], words: str) -> None:
@@ -64,9 +73,9 @@ def test_published_numbers() -> None:
     """Depth and parameters that the paper states, inner widths that the published code has."""
     mixer, attention = TRMConfig.for_sudoku(), TRMConfig.for_maze()
     assert mixer.effective_depth == 42
-    assert round(mixer.num_parameters() / 1e6) == 5
-    assert round((attention.num_parameters() - 512) / 1e6) == 7
-    assert [mixer.inner_size(width) for width in (512, 97, 81)] == [1536, 512, 256]
+    assert round(TRMModel.count_parameters(mixer) / 1e6) == 5
+    assert round((TRMModel.count_parameters(attention) - 512) / 1e6) == 7
+    assert [mixer.network.inner_size(width) for width in (512, 97, 81)] == [1536, 512, 256]
     assert attention.effective_depth == 3 * 5 * 2
     assert attention.total_tokens == TRMConfig.for_arc_agi(num_puzzles=3).total_tokens == 916
 
@@ -75,7 +84,11 @@ def test_published_numbers() -> None:
 def test_parameters_are_counted(name: str) -> None:
     made = model(**VARIANTS[name])
     rows = 0 if made.puzzle_embedding is None else made.puzzle_embedding.numel()
-    assert made.config.num_parameters() == sum(p.numel() for p in made.parameters()) + rows == made.num_parameters()
+    assert (
+        TRMModel.count_parameters(made.config)
+        == sum(p.numel() for p in made.parameters()) + rows
+        == made.num_parameters()
+    )
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -13,7 +13,7 @@ from trm_fast.inference.steps import think
 from trm_fast.models import supervision_loss
 from trm_fast.training.optimizers import AdamATan2
 
-from .small import VARIANTS, config, model, tokens
+from .models.small import VARIANTS, config, model, tokens
 
 B = 9
 

@@ -1,0 +1,66 @@
+"""Configurations of format version 1, whose model section was flat: the keys of every head stood in it side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trm_fast.errors import UserError
+
+HEAD_KEYS = {
+    "tokens": {},
+    "values": {"output_width": "width", "tolerance": "tolerance"},
+    "text": {"row_symbols": "row_symbols", "stems": "stems", "action_dim": "pointer_width"},
+    "slots": {"num_tools": "num_tools", "num_fields": "num_fields", "num_values": "num_values"},
+    "selection": {
+        "num_tools": "num_tools",
+        "num_fields": "num_fields",
+        "num_words": "num_words",
+        "stems": "stems",
+        "known_tools": "known_tools",
+        "reasoning_dim": "tool_width",
+        "action_dim": "value_width",
+    },
+}
+"""The keys of each kind of head, and what they are called now."""
+
+GONE = {"outputs", "norm", "state_widths", "reasoning_dim", "action_dim"}.union(*HEAD_KEYS.values())
+
+
+def upgrade_model_section(section: Mapping[str, Any], kind: str | None = None) -> dict[str, Any]:
+    """The keys of ``TRMConfig`` for a model section of format version 1, or of a file that was written for it; what is
+    up to date stays as it is. ``kind``: of the head, where the section does not say (a task decides it).
+
+    Raises:
+        UserError: the section asks for what there is no more.
+    """
+    if not GONE & section.keys():
+        return dict(section)
+    if (norm := section.get("norm", "rms")) != "rms":
+        raise UserError(f"model.norm: {norm} is no more: all norms are RMSNorm, as published", wrong_use=True)
+    new = {key: value for key, value in section.items() if key not in GONE}
+    if not isinstance(new.get("head", {}), Mapping):
+        return new  # refused when it is validated
+    kind = section.get("outputs") or kind or "tokens"
+    head = {"kind": kind} if "outputs" in section else {}
+    head |= {now: section[key] for key, now in HEAD_KEYS.get(kind, {}).items() if key in section}
+    head |= new.get("head", {})
+    if section.get("state_widths", "hidden") == "own":
+        new.setdefault("latent_width", section.get("reasoning_dim", 64))
+        if section.get("state", "dual") == "dual":
+            new.setdefault("answer_width", section.get("action_dim", 32))
+    return new | ({"head": head} if head else {})
+
+
+def upgrade_sections(sections: Mapping[str, Any], kind: str | None = None) -> dict[str, Any]:
+    """The sections of a run's configuration, with those keys that moved from one to another."""
+    new = dict(sections)
+    if isinstance(model := sections.get("model"), Mapping):
+        new["model"] = upgrade_model_section(model, kind)
+    training = sections.get("training")
+    if isinstance(training, Mapping) and "arguments" in training:
+        new["training"] = {key: value for key, value in training.items() if key != "arguments"}
+        model = new.get("model") or {}
+        if training["arguments"] != "every" and isinstance(model, Mapping):
+            new["model"] = {**model, "head": {"arguments": training["arguments"], **(model.get("head") or {})}}
+    return new

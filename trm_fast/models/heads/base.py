@@ -1,0 +1,77 @@
+"""What every answer head is: a module with a configuration of its own, registered under the name that asks for it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from trm_fast.models.loss import Loss
+
+HEADS: dict[str, type[Head]] = {}
+H = TypeVar("H", bound="type[Head]")
+
+
+def register(kind: str) -> Callable[[H], H]:
+    """Makes a class the head that ``model.head.kind: kind`` stands for."""
+
+    def add(head: H) -> H:
+        HEADS[kind] = head
+        return head
+
+    return add
+
+
+class HeadInputs(NamedTuple):
+    """What a head may know of the model that it reads: the answer state has ``prefix_tokens + seq_len`` positions of
+    ``hidden_size`` channels."""
+
+    hidden_size: int
+    prefix_tokens: int
+    seq_len: int
+    vocab_size: int
+    features: int
+    causal: bool
+
+
+class HeadConfig(BaseModel):
+    """The keys of ``model.head``; a subclass adds those of its head."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    kind: str
+
+    def check(self, inputs: HeadInputs) -> None:
+        """ValueError where the head does not go together with its model."""
+
+    @property
+    def learns_from_last_step(self) -> bool:
+        """Whether the loss differs at the last of several supervision steps, so that training must say which it is."""
+        return False
+
+
+class Head(nn.Module, ABC):
+    """Maps the answer state to a prediction, a prediction to the answer that a solver returns, and has the loss that
+    teaches it.
+
+    ``forward(answer, **extra)`` makes the prediction of the answer state (B, P + L, D). ``extra`` are ``inputs``,
+    ``mask`` (or None) and the examples' further arrays, of which a head takes what it knows; ``precision`` for products
+    in the state's dtype; and ``static_shapes``: whether no shape may depend on what an array holds.
+    """
+
+    Config: ClassVar[type[HeadConfig]]
+
+    @abstractmethod
+    def __init__(self, config: Any, inputs: HeadInputs) -> None:
+        super().__init__()
+
+    @abstractmethod
+    def answers(self, prediction: Any) -> Tensor:
+        """The likeliest answer to each row, (B, ...)."""
+
+    @abstractmethod
+    def loss(self, prediction: Any, q: Tensor, labels: Tensor, *, last: bool = True, **extra: Tensor) -> Loss:
+        """Against the labels of the rows; ``last``: at the last of the supervision steps that are learned together."""

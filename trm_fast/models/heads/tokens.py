@@ -1,0 +1,39 @@
+"""The head of a model that answers a token at every position."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from trm_fast.models.heads.base import Head, HeadConfig, HeadInputs, register
+from trm_fast.models.loss import Loss, supervision_loss
+from trm_fast.nn.layers import Linear
+from trm_fast.nn.precision import CAST_AT_USE, Precision
+
+
+class TokensConfig(HeadConfig):
+    """Nothing but the model's vocabulary."""
+
+    kind: Literal["tokens"] = "tokens"
+
+
+@register("tokens")
+class TokenHead(Head):
+    """Logits (B, L, V) for every token behind the prefix; the answer is the likeliest token of each, int64 (B, L)."""
+
+    Config: ClassVar[type[HeadConfig]] = TokensConfig
+
+    def __init__(self, config: TokensConfig, inputs: HeadInputs) -> None:
+        super().__init__(config, inputs)
+        self.prefix_tokens = inputs.prefix_tokens
+        self.linear = Linear(inputs.hidden_size, inputs.vocab_size)
+
+    def forward(self, answer: Tensor, *, precision: Precision = CAST_AT_USE, **extra: Any) -> Tensor:
+        return self.linear(answer, precision)[:, self.prefix_tokens :]
+
+    def answers(self, prediction: Tensor) -> Tensor:
+        return prediction.argmax(-1)
+
+    def loss(self, prediction: Tensor, q: Tensor, labels: Tensor, *, last: bool = True, **extra: Tensor) -> Loss:
+        return supervision_loss(prediction, q, labels)

@@ -1,0 +1,31 @@
+"""The halting head, which every model has beside its answer head."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trm_fast.models.heads.base import HeadInputs
+
+Q_BIAS = -5.0
+"""Initial halting logit: nothing is taken for solved before it was learned."""
+
+
+class QHead(nn.Module):
+    """Halting logit (B,), float32: how sure the model is that its answer is right; reads the first token, or in a
+    causal model, whose first token sees nothing else, the last one that ``mask`` (B, L) has."""
+
+    def __init__(self, inputs: HeadInputs) -> None:
+        super().__init__()
+        self.causal, self.prefix_tokens = inputs.causal, inputs.prefix_tokens
+        self.weight = nn.Parameter(torch.zeros(1, inputs.hidden_size))
+        self.bias = nn.Parameter(torch.full((1,), Q_BIAS))
+
+    def forward(self, answer: Tensor, mask: Tensor | None = None) -> Tensor:
+        first = answer[:, -1 if self.causal else 0]
+        if self.causal and mask is not None:
+            positions = torch.arange(mask.shape[1], device=mask.device)
+            last = self.prefix_tokens + (mask * positions).amax(-1)
+            first = answer.gather(1, last[:, None, None].expand(-1, 1, answer.shape[2])).squeeze(1)
+        return F.linear(first, self.weight.to(first.dtype), self.bias.to(first.dtype)).float().squeeze(-1)
