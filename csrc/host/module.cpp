@@ -9,7 +9,7 @@ void bind(pybind11::module_& m);
 }
 
 PYBIND11_MODULE(_host, m) {
-    m.doc() = "Puzzle generators, solvers and canonical forms on numpy arrays.";
+    m.doc() = "Puzzle generators and solvers on numpy arrays.";
     auto maze = m.def_submodule("maze", "See trm_fast.tasks.maze.engine, which documents and picks it.");
     trm_fast::maze::bind(maze);
     auto sudoku = m.def_submodule("sudoku", "See trm_fast.tasks.sudoku.engine, which documents and picks it.");

@@ -9,17 +9,6 @@
 namespace trm_fast::sudoku {
 namespace {
 
-template <class G>
-bool obeys_rules(const std::uint8_t* answer) {
-    for (const auto& unit : kGeometry<G>.units) {
-        Mask seen = 0;
-        for (int cell : unit)
-            if (answer[cell] >= 1 && answer[cell] <= G::kSize) seen |= static_cast<Mask>(1 << (answer[cell] - 1));
-        if (seen != G::kAll) return false;
-    }
-    return true;
-}
-
 template <class F>
 void for_size(int size, F&& f) {
     switch (size) {
@@ -50,19 +39,6 @@ void solve(int size, std::int64_t count, const std::uint8_t* questions, std::uin
         for (std::int64_t i = 0; i < count; ++i)
             counts[i] = static_cast<std::uint8_t>(
                 solve_one<G>(questions + i * G::kCells, solutions + i * G::kCells, ratings[i]));
-    });
-}
-
-void canonical(Canonizer& canonizer, std::int64_t count, const std::uint8_t* questions, const std::uint8_t* answers,
-               std::uint8_t* forms) {
-    for_size(canonizer.size(), [&](const auto& g) {
-        using G = std::decay_t<decltype(g)>;
-        for (std::int64_t i = 0; i < count; ++i) {
-            const std::uint8_t* answer = answers + i * G::kCells;
-            if (!obeys_rules<G>(answer))
-                throw std::invalid_argument("answer " + std::to_string(i) + " breaks the rules");
-            canonizer.write(questions + i * G::kCells, answer, forms + 2 * i * G::kCells);
-        }
     });
 }
 

@@ -1,12 +1,10 @@
-// Sudoku puzzles on plain arrays: a generator, a solver and canonical forms, for 4x4, 6x6 and 9x9.
+// Sudoku puzzles on plain arrays: a generator and a solver, for 4x4, 6x6 and 9x9.
 //
 // A grid is size * size bytes, row by row, 0 for a blank. Every function is a pure function of its arguments, and
 // trm_fast/tasks/sudoku/reference.py computes the same bytes in Python.
 #pragma once
 
 #include <cstdint>
-
-#include "sudoku_canonical.h"
 
 namespace trm_fast::sudoku {
 
@@ -24,10 +22,5 @@ void generate(int size, std::int64_t first, std::int64_t count, const Limits& li
 // the second was found. A solution is all zero where counts is 0.
 void solve(int size, std::int64_t count, const std::uint8_t* questions, std::uint8_t* solutions, std::uint8_t* counts,
            std::int32_t* ratings);
-
-// forms: per pair 2 * size * size bytes, the question's image and then the answer's; equal for two pairs just when
-// one of the symmetries maps one to the other. Throws std::invalid_argument where an answer breaks the rules.
-void canonical(Canonizer& canonizer, std::int64_t count, const std::uint8_t* questions, const std::uint8_t* answers,
-               std::uint8_t* forms);
 
 }  // namespace trm_fast::sudoku

@@ -2,11 +2,7 @@
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
-#include <mutex>
 #include <stdexcept>
-#include <string>
-#include <tuple>
-#include <vector>
 
 #include "sudoku.h"
 
@@ -58,52 +54,6 @@ py::tuple py_solve(const Grids& questions, int size) {
     return py::make_tuple(solutions, counts, ratings);
 }
 
-// Rows of a table, each a permutation of 0 .. width - 1: they index arrays in C++.
-template <class Row>
-std::vector<Row> permutations(const Grids& table, int width, const char* name) {
-    const std::string what = name;
-    if (width > static_cast<int>(std::tuple_size<Row>::value)) throw std::invalid_argument("size must be 4, 6 or 9");
-    if (table.ndim() != 2 || table.shape(0) == 0 || table.shape(1) != width)
-        throw std::invalid_argument(what + " must have the shape (1 or more, " + std::to_string(width) + ")");
-    std::vector<Row> rows(static_cast<std::size_t>(table.shape(0)));
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-        const std::uint8_t* row = table.data(static_cast<py::ssize_t>(i), 0);
-        std::copy_n(row, width, rows[i].begin());
-        Row sorted = rows[i];
-        std::sort(sorted.begin(), sorted.begin() + width);
-        for (int place = 0; place < width; ++place)
-            if (sorted[place] != place) throw std::invalid_argument(what + " must hold permutations");
-    }
-    return rows;
-}
-
-// A Canonizer fills its tables as it goes, so calls from several threads take turns.
-class PyCanonizer {
-   public:
-    PyCanonizer(const Grids& turns, const Grids& rows, const Grids& columns, int size)
-        : canonizer_({size, permutations<Cells>(turns, size * size, "turns"), permutations<Line>(rows, size, "rows"),
-                      permutations<Line>(columns, size, "columns")}) {}
-
-    Grids forms(const Grids& questions, const Grids& answers) {
-        check(questions, canonizer_.size(), "questions");
-        check(answers, canonizer_.size(), "answers");
-        const py::ssize_t count = questions.shape(0);
-        if (answers.shape(0) != count)
-            throw std::invalid_argument("questions and answers must have the same length");
-        Grids forms({count, 2 * questions.shape(1)});
-        const auto *q = questions.data(), *a = answers.data();
-        auto* f = forms.mutable_data();
-        py::gil_scoped_release release;
-        const std::lock_guard<std::mutex> turn(mutex_);
-        canonical(canonizer_, count, q, a, f);
-        return forms;
-    }
-
-   private:
-    Canonizer canonizer_;
-    std::mutex mutex_;
-};
-
 }  // namespace
 
 void bind(py::module_& m) {
@@ -111,9 +61,6 @@ void bind(py::module_& m) {
     m.def("generate", &py_generate, "size"_a, "count"_a, "min_givens"_a, "max_givens"_a, "seed"_a, "first"_a = 0,
           "min_rating"_a = 0, "max_rating"_a = INT32_MAX);
     m.def("solve", &py_solve, "questions"_a, "size"_a);
-    py::class_<PyCanonizer>(m, "Canonizer")
-        .def(py::init<const Grids&, const Grids&, const Grids&, int>(), "turns"_a, "rows"_a, "columns"_a, "size"_a)
-        .def("forms", &PyCanonizer::forms, "questions"_a, "answers"_a);
 }
 
 }  // namespace trm_fast::sudoku

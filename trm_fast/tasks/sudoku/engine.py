@@ -1,4 +1,4 @@
-"""Generator, solver and canonical forms: C++ where ``trm_fast._host`` was built, else the same bytes from Python.
+"""Generator and solver: C++ where ``trm_fast._host`` was built, else the same bytes from Python.
 
 This is the one place that chooses. ``reason`` says why the C++ module is missing, None where it is there.
 """
@@ -6,14 +6,13 @@ This is the one place that chooses. ``reason`` says why the C++ module is missin
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from trm_fast.tasks.sudoku import reference
 from trm_fast.tasks.sudoku.rules import Grids
-from trm_fast.tasks.sudoku.symmetry import group
 
 Ratings = npt.NDArray[np.int32]
 ANY_RATING = reference.ANY_RATING
@@ -52,36 +51,10 @@ class Engine(Protocol):
         """
         ...
 
-    def canonical(self, questions: Grids, answers: Grids, size: int) -> Grids:
-        """A form of each pair, uint8 (N, 2 * size * size), equal for two pairs just when they are equivalent.
-
-        Equivalent: under the symmetries of ``symmetry.group``. An answer that breaks the rules is a ValueError.
-        """
-        ...
-
-
-class Native:
-    """The C++ module, which is told what the symmetries are."""
-
-    def __init__(self, module: Any) -> None:
-        self.generate, self.solve = module.generate, module.solve
-        self._canonizers: dict[int, Any] = {}  # each keeps what it has found out
-        self._module = module
-
-    def canonical(self, questions: Grids, answers: Grids, size: int) -> Grids:
-        if hasattr(self._module, "canonical"):  # an extension built from older sources
-            older: Grids = self._module.canonical(questions, answers, size)
-            return older
-        if size not in self._canonizers:
-            known = group(size)
-            self._canonizers[size] = self._module.Canonizer(known.turn_tables(), known.rows, known.columns, size)
-        forms: Grids = self._canonizers[size].forms(questions, answers)
-        return forms
-
 
 engine: Engine = reference
 reason: str | None = None
 try:
-    engine = Native(import_module("trm_fast._host").sudoku)
+    engine = import_module("trm_fast._host").sudoku
 except ImportError as error:
     reason = str(error)

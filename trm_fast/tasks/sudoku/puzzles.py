@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trm_fast.errors import UserError
+from trm_fast.tasks.sudoku.canonical import canonical
 from trm_fast.tasks.sudoku.engine import ANY_RATING, Ratings, engine
 from trm_fast.tasks.sudoku.rules import BOXES, FEWEST_GIVENS, Grids
 from trm_fast.tasks.sudoku.symmetry import random_images
@@ -40,8 +41,7 @@ class Puzzles:
 
     def classes(self) -> list[bytes]:
         """For each puzzle its equivalence class under the symmetries, equal bytes for the same class."""
-        forms = engine.canonical(self.questions, self.answers, self.size)
-        return [form.tobytes() for form in forms]
+        return [form.tobytes() for form in canonical(self.questions, self.answers, self.size)]
 
 
 def join(parts: Iterable[Puzzles]) -> Puzzles:

@@ -1,4 +1,4 @@
-"""Generator, solver and canonical forms in plain Python: the truth that csrc/host/sudoku.cpp is tested against.
+"""Generator and solver in plain Python: the truth that csrc/host/sudoku.cpp is tested against.
 
 The functions and their results are those described in ``engine.Engine``.
 """
@@ -10,8 +10,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from trm_fast.tasks.sudoku.rules import Grids, obeys, units
-from trm_fast.tasks.sudoku.symmetry import Group, Lines, group
+from trm_fast.tasks.sudoku.rules import Grids, units
 
 ANY_RATING = 2**31 - 1
 PATIENCE, ATTEMPTS = 100, 20000
@@ -219,57 +218,3 @@ def generate(
         else:
             raise RuntimeError(f"no puzzle within the limits in {ATTEMPTS} attempts")
     return questions, answers, ratings
-
-
-def _smallest_images(grid: npt.NDArray[np.intp], symmetries: Group) -> tuple[list[int], list[tuple[Lines, Lines]]]:
-    """The smallest image of a complete grid (size, size) without turns, and the (rows, columns) that give it.
-
-    All orders of columns under all pairs of first and second row are tried; the other rows follow by sorting, since
-    any relabelling makes the first row 1, 2, 3...
-    """
-    size, orders = symmetries.size, symmetries.columns
-    places = np.argsort(orders, axis=1)
-    powers = size ** np.arange(size)[::-1]
-    keys: dict[tuple[int, int], npt.NDArray[np.intp]] = {}
-    for first, second in np.unique(symmetries.rows[:, :2], axis=0).tolist():
-        above = np.argsort(grid[first])[grid[second] - 1]
-        keys[first, second] = np.take_along_axis(places, above[orders], axis=1) @ powers
-    least = min(key.min() for key in keys.values())
-    best: list[int] = []
-    ties: list[tuple[Lines, Lines]] = []
-    for start, key in keys.items():
-        below = symmetries.rows[(symmetries.rows[:, :2] == start).all(axis=1)]
-        for columns in orders[key == least]:
-            label = np.argsort(grid[start[0], columns]) + 1
-            labelled = label[grid[:, columns] - 1]
-            heads = labelled[:, 0][below]
-            rows = below[np.lexsort(heads.T[::-1])[0]]
-            image = labelled[rows].ravel().tolist()
-            if not best or image < best:
-                best, ties = image, []
-            if image == best:
-                ties.append((rows, columns))
-    return best, ties
-
-
-def canonical(questions: Grids, answers: Grids, size: int) -> Grids:
-    for i, fine in enumerate(obeys(answers, size)):
-        if not fine:
-            raise ValueError(f"answer {i} breaks the rules")
-    symmetries = group(size)
-    back = np.argsort(symmetries.turn_tables(), axis=1)  # in a group, turning back first gives the same images
-    forms = np.zeros((len(questions), 2 * size * size), dtype=np.uint8)
-    for i in range(len(questions)):
-        candidates = []
-        for turned in back:
-            question = questions[i][turned].reshape(size, size)
-            answer = answers[i][turned].reshape(size, size).astype(np.intp)
-            image, ties = _smallest_images(answer, symmetries)
-            for tie in ties:
-                cells = np.ix_(*tie)
-                label = np.zeros(size + 1, dtype=np.uint8)
-                label[answer[cells].ravel()] = image
-                candidates.append((image, label[question[cells]].ravel().tolist()))
-        least = min(candidates)
-        forms[i] = least[1] + least[0]
-    return forms

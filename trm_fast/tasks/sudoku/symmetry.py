@@ -1,7 +1,7 @@
 """The symmetries of the rules, which are stated in ``group`` and nowhere else.
 
-Augmentation and voting draw from a group; canonical forms, in Python and in C++, search it. So puzzles that a symmetry
-turns into each other are one class for the split into training and test puzzles, whatever the group becomes.
+Augmentation and voting draw from a group, and canonical forms search it. So puzzles that a symmetry turns into each
+other are one class for the split into training and test puzzles, whatever the group becomes.
 """
 
 from __future__ import annotations
