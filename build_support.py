@@ -23,8 +23,8 @@ CUDA_ARCHS = "80;90a;90+PTX"  # PTX of a plain architecture serves every newer c
 
 # Vectorised by the compiler: no trapping, no errno, but NaN, infinity and signed zero stay what they are.
 CXX_FLAGS = "-O3 -std=c++17 -fPIC -fvisibility=hidden -Wall -fno-math-errno -fno-trapping-math -fopenmp-simd"
-# Every file of csrc/ops/cpu is compiled once for each of these; csrc/ops/isa.cpp chooses at run time. Of
-# avx512bf16 only the products differ from avx512's.
+# Every op's cpu.cpp and every file of csrc/core/cpu is compiled once for each of these; csrc/core/isa.cpp chooses at
+# run time. Of avx512bf16 only the products differ from avx512's.
 ISA_FLAGS = {
     "portable": "",
     "avx2": "-mavx2 -mfma",
@@ -32,7 +32,7 @@ ISA_FLAGS = {
 }
 # The warning is about g++'s own headers.
 ISA_FLAGS["avx512bf16"] = f"{ISA_FLAGS['avx512']} -mavx512bf16 -DTRM_FAST_PAIRS -Wno-maybe-uninitialized"
-ISA_SOURCES = {"avx512bf16": "gemm.cpp"}
+ISA_SOURCES = {"avx512bf16": ("core/cpu/gemm.cpp",)}
 
 NINJA_RULES = """\
 rule cxx
@@ -96,7 +96,7 @@ class Plan:
 
     def _ninja(self, folder: Path, part: str, verbose: bool) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "build.ninja").write_text(self.ninja_file())
+        (folder / "build.ninja").write_text(self.ninja_file(folder))
         target = {"cuda": "cuda", "ops": "_C.so", "host": "_host.so"}[part]
         command = [self.ninja or "ninja", "-C", str(folder), *(["-v"] if verbose else []), *self.jobs.split(), target]
         result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -106,8 +106,10 @@ class Plan:
             raise BuildError(f"compilation failed: {failed[0].strip()}")
         return folder / target
 
-    def ninja_file(self) -> str:
-        csrc = self.root / "csrc"
+    def ninja_file(self, folder: Path) -> str:
+        """Paths are relative to ``folder``: a copy of the tree with what was built there builds what is new alone."""
+        root = self.root / "csrc"
+        csrc = Path(os.path.relpath(root, folder))
         lines = [NINJA_RULES.format(cxx=self.cxx, nvcc=self.cuda and self.cuda / "bin" / "nvcc")]
 
         def edge(rule: str, target: str, sources: list[str], flags: str) -> str:
@@ -116,6 +118,14 @@ class Plan:
             return target
 
         include = f"-I{csrc}"
+
+        def sources(*patterns: str) -> list[Path]:
+            """An op is a folder: its files are found, and none is named here."""
+            return sorted(csrc / path.relative_to(root) for pattern in patterns for path in root.glob(pattern))
+
+        def name(path: Path) -> str:
+            return ".".join(path.relative_to(csrc).with_suffix("").parts)
+
         if "ops" not in self.reasons:
             python = sysconfig.get_paths()["include"]
             binding = (
@@ -131,27 +141,24 @@ class Plan:
                 link += f" -L{self.cuda}/lib64 -l:libcudart_static.a -lrt -lpthread -ldl"
                 code = " ".join(gencode(arch) for arch in self.archs)
                 flags = f"-O3 -std=c++17 -Xcompiler=-fPIC,-fvisibility=hidden {include} {code}"
-                for source in sorted((csrc / "ops" / "cuda").glob("*.cu")):
-                    cuda_objects.append(edge("nvcc", f"cuda.{source.stem}.o", [str(source)], flags))
+                for source in sources("ops/*/*.cu"):
+                    cuda_objects.append(edge("nvcc", f"cuda.{name(source)}.o", [str(source)], flags))
                 lines.append(f"build cuda: phony {' '.join(cuda_objects)}\n")
             objects = [
-                edge("cxx", f"ops.{source.stem}.o", [str(source)], binding)
-                for source in sorted((csrc / "ops").glob("*.cpp"))
+                edge("cxx", f"torch.{name(source)}.o", [str(source)], binding)
+                for source in sources("core/*.cpp", "ops/*/binding.cpp")
             ]
             for isa in self.isas:
                 flags = f"{CXX_FLAGS} {include} {ISA_FLAGS[isa]} -DTRM_FAST_ISA={isa}"
-                for source in sorted((csrc / "ops" / "cpu").glob(ISA_SOURCES.get(isa, "*.cpp"))):
-                    objects.append(edge("cxx", f"{isa}.{source.stem}.o", [str(source)], flags))
+                for source in sources(*ISA_SOURCES.get(isa, ("core/cpu/*.cpp", "ops/*/cpu.cpp"))):
+                    objects.append(edge("cxx", f"{isa}.{name(source)}.o", [str(source)], flags))
             edge("link", "_C.so", objects + cuda_objects, link)
         if "host" not in self.reasons:
             import pybind11
 
             python = sysconfig.get_paths()["include"]
             flags = f"{CXX_FLAGS} {include} -isystem {pybind11.get_include()} -isystem {python}"
-            objects = [
-                edge("cxx", f"host.{source.stem}.o", [str(source)], flags)
-                for source in sorted((csrc / "host").glob("*.cpp"))
-            ]
+            objects = [edge("cxx", f"host.{source.stem}.o", [str(source)], flags) for source in sources("host/*.cpp")]
             edge("link", "_host.so", objects, "-pthread")
         return "\n".join(lines)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,8 +14,6 @@ from trm_fast import ops
 from trm_fast.ops import reference
 from trm_fast.ops._core import registry, validation
 
-from .cuda_launchers import Launchers, compile_kernels
-
 ISAS = ("portable", "avx2", "avx512", "avx512bf16")
 
 
@@ -25,14 +22,6 @@ def native() -> Any:
     if registry.EXTENSION_MISSING:
         pytest.skip(registry.EXTENSION_MISSING)
     return importlib.import_module("trm_fast._C")
-
-
-@pytest.fixture(scope="session")
-def device(tmp_path_factory: pytest.TempPathFactory) -> Launchers:
-    """The CUDA kernels, played on the CPU."""
-    if not (compiler := shutil.which("g++")):
-        pytest.skip("no g++")
-    return compile_kernels(compiler, tmp_path_factory.mktemp("cuda_on_cpu") / "kernels.so")
 
 
 @pytest.fixture

@@ -6,40 +6,24 @@ Usable by other projects: needs torch alone. ``use_backend`` or ``TRM_FAST_BACKE
 
 from __future__ import annotations
 
-from trm_fast.ops._core.registry import build_record, reference
-from trm_fast.ops._core.selection import BackendUnavailable, cpu_path, request, use_backend
-from trm_fast.ops.adam_atan2_ import adam_atan2_
-from trm_fast.ops.attention import attention
-from trm_fast.ops.latent_recursion import latent_recursion
-from trm_fast.ops.latent_step import latent_step
-from trm_fast.ops.mlp import mlp
-from trm_fast.ops.packing import pack_weights
-from trm_fast.ops.report import table
-from trm_fast.ops.rms_norm import rms_norm
-from trm_fast.ops.sign_sgd_rows_ import sign_sgd_rows_
-from trm_fast.ops.stablemax import stablemax, stablemax_cross_entropy
-from trm_fast.ops.swiglu import swiglu
-from trm_fast.ops.token_mixer import token_mixer
-
-__all__ = [
-    "BackendUnavailable",
-    "adam_atan2_",
-    "attention",
-    "build_record",
-    "cpu_path",
-    "latent_recursion",
-    "latent_step",
-    "mlp",
-    "pack_weights",
-    "reference",
-    "rms_norm",
-    "sign_sgd_rows_",
-    "stablemax",
-    "stablemax_cross_entropy",
-    "swiglu",
-    "table",
-    "token_mixer",
-    "use_backend",
-]
+from trm_fast.ops._core.registry import build_record as build_record
+from trm_fast.ops._core.registry import reference as reference
+from trm_fast.ops._core.selection import BackendUnavailable as BackendUnavailable
+from trm_fast.ops._core.selection import cpu_path as cpu_path
+from trm_fast.ops._core.selection import request
+from trm_fast.ops._core.selection import use_backend as use_backend
+from trm_fast.ops.adam_atan2_ import adam_atan2_ as adam_atan2_
+from trm_fast.ops.attention import attention as attention
+from trm_fast.ops.latent_recursion import latent_recursion as latent_recursion
+from trm_fast.ops.latent_step import latent_step as latent_step
+from trm_fast.ops.mlp import mlp as mlp
+from trm_fast.ops.packing import pack_weights as pack_weights
+from trm_fast.ops.report import table as table
+from trm_fast.ops.rms_norm import rms_norm as rms_norm
+from trm_fast.ops.sign_sgd_rows_ import sign_sgd_rows_ as sign_sgd_rows_
+from trm_fast.ops.stablemax import stablemax as stablemax
+from trm_fast.ops.stablemax import stablemax_cross_entropy as stablemax_cross_entropy
+from trm_fast.ops.swiglu import swiglu as swiglu
+from trm_fast.ops.token_mixer import token_mixer as token_mixer
 
 request({})

@@ -1,8 +1,8 @@
 """``latent_step`` on the fused CUDA kernels, which read packed weights.
 
 The backward keeps the states between the layers and computes the hidden units again: one kernel a layer for the
-gradient that reaches its input (csrc/ops/token_mixer/bwd.cu, csrc/ops/mlp/cuda.cu), one for the mixer's weights; of the
-mlp three plain products are left, the vendor's.
+gradient that reaches its input (csrc/ops/token_mixer/cuda_bwd.cu, csrc/ops/mlp/cuda.cu), one for the mixer's weights;
+of the mlp three plain products are left, the vendor's.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _mixer_bwd_fake(
     dy: Tensor, h: Tensor, injection: Tensor | None, y: Tensor, rstd: Tensor, w_in: Tensor, w_out: Tensor
 ) -> tuple[Tensor, Tensor]:
     (B, _, D), (tokens, inner) = h.shape, w_out.shape
-    slabs = min(B * (D // 32), max(1, 264 * 64 // inner))  # token_mixer_slabs of csrc/core/cuda/launch.h
+    slabs = min(B * (D // 32), max(1, 264 * 64 // inner))  # token_mixer_slabs of csrc/ops/token_mixer/cuda.h
     return h.new_empty(h.shape), h.new_empty(slabs, 3, inner, tokens, dtype=torch.float32)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import statistics
 import time
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from trm_fast.ops._core import dispatch, selection, validation
-from trm_fast.ops._core.registry import OPS, Case, Op, dtype_name
+from trm_fast.ops._core.registry import EXTENSION_MISSING, OPS, Case, Op, dtype_name
 
 BATCHES = {"cpu": {"small": 2, "large": 24}, "cuda": {"small": 8, "large": 256}}  # that stand for the inputs when timed
 WARM_UP, TIMED = {"cpu": 1, "cuda": 3}, {"cpu": 5, "cuda": 11}
@@ -72,9 +73,32 @@ def _taken(op: str, device: str, dtype: torch.dtype, reasons: dict[str, str]) ->
 
 
 def check_all(device: str) -> Iterator[tuple[str, str, str, str]]:
-    """Checks every kernel of ``device``, whatever is known of it: op, backend, dtype and "passed" or what is wrong."""
-    for op, backend, dtype in kernels_on(device):
-        yield op, backend, dtype_name(dtype), validation.verdict(op, backend, dtype, device, again=True)
+    """Checks every kernel of ``device``, on a CPU with every instruction set that it runs, whatever is known of it: op,
+    backend, dtype and "passed" or what is wrong."""
+    for path in cpu_paths() if device == "cpu" else [""]:
+        with _running_as(path):
+            for op, backend, dtype in kernels_on(device):
+                result = validation.verdict(op, backend, dtype, device, again=True)
+                yield op, f"{backend} {path}".strip(), dtype_name(dtype), result
+
+
+def cpu_paths() -> list[str]:
+    """The instruction sets that the C++ kernels can run with here, the least first."""
+    names = ("portable", "avx2", "avx512", selection.BFLOAT16_PATH)
+    return [] if EXTENSION_MISSING else list(names[: names.index(selection.cpu_path()) + 1])
+
+
+@contextlib.contextmanager
+def _running_as(path: str) -> Iterator[None]:
+    if not path:
+        yield
+        return
+    extension, before = importlib.import_module("trm_fast._C"), selection.cpu_path()
+    extension.set_cpu_path(path)
+    try:
+        yield
+    finally:
+        extension.set_cpu_path(before)
 
 
 def kernels_on(device: str) -> list[tuple[str, str, torch.dtype]]:

@@ -1,0 +1,102 @@
+// Matrix products on packed right factors: see register_block.h for the inside, pack.h for the layouts.
+#include "core/cpu/pack.h"
+#include "core/cpu/swiglu_product.h"
+#include "core/products.h"
+
+namespace trm_fast {
+namespace TRM_FAST_ISA {
+namespace {
+
+void pack_right(const Strided& b, int64_t k, int64_t n, float* to, int64_t stride) {
+  for (int64_t first = 0; first < n; first += kWidth, to += stride) {
+    for (int64_t half = 0; half < kWidth; half += kLanes) {
+      pack_half(columns_from(b, first + half), k, lanes_of(n, first + half), to + half);
+    }
+  }
+}
+
+void pack_gate_up(const Strided& gate, const Strided& up, int64_t k, int64_t inner, int64_t padded, float* to) {
+  for (int64_t first = 0; first < padded; first += kLanes, to += slots(k) * kWidth) {
+    pack_half(columns_from(gate, first), k, lanes_of(inner, first), to);
+    pack_half(columns_from(up, first), k, lanes_of(inner, first), to + kLanes);
+  }
+}
+
+void pack_left(const Strided& a, int64_t m, int64_t k, float* to) {
+  const int64_t blocks = row_blocks(m);
+  for (int64_t b = 0; b < blocks; ++b) {
+    const int64_t first = block_start(m, blocks, b), end = block_start(m, blocks, b + 1);
+    pack_rows({a.at + first * a.row, a.row, a.column}, end - first, m - end, k, end - first, to + first * slots(k));
+  }
+}
+
+void pack_gate_up_left(const Strided& gate, const Strided& up, int64_t inner, int64_t k, float* to) {
+  const int64_t blocks = row_blocks(inner, kRows / 2);
+  for (int64_t b = 0; b < blocks; ++b) {
+    const int64_t first = block_start(inner, blocks, b), rows = block_start(inner, blocks, b + 1) - first;
+    float* block = to + 2 * first * slots(k);
+    pack_rows({gate.at + first * gate.row, gate.row, gate.column}, rows, 0, k, 2 * rows, block);
+    pack_rows({up.at + first * up.row, up.row, up.column}, rows, 0, k, 2 * rows, block + rows);
+  }
+}
+
+// In place: slot i takes the place of a step that has been read.
+void pack_panels(float* to, int64_t k, int64_t count) {
+#if defined(TRM_FAST_PAIRS)
+  alignas(64) const float zeros[kLanes] = {};
+  for (int64_t panel = 0; panel < count; ++panel, to += k * kWidth) {
+    for (int64_t i = 0; i < k; i += 2) {
+      for (int64_t half = 0; half < kWidth; half += kLanes) {
+        const float* even = to + i * kWidth + half;
+        store_pairs(even, i + 1 < k ? even + kWidth : zeros, to + i / 2 * kWidth + half);
+      }
+    }
+  }
+#else
+  (void)to, (void)k, (void)count;
+#endif
+}
+
+// A block at the right edge, whose last vector C has not all of.
+void edge_block(const Left& left, int64_t first, int64_t height, int64_t k0, int64_t depth, const float* panel,
+                int64_t columns, bool add, float* c, int64_t ldc) {
+  alignas(64) float block[kRows * kWidth];
+  if (add) {
+    for (int64_t i = 0; i < height; ++i) std::copy_n(c + i * ldc, columns, block + i * kWidth);
+  }
+  compute_block(left, first, height, k0, depth, panel, columns > kLanes, add, block, kWidth);
+  for (int64_t i = 0; i < height; ++i) std::copy_n(block + i * kWidth, columns, c + i * ldc);
+}
+
+void multiply(const Left& factor, const Right& right, int64_t m, int64_t n, int64_t k, bool add, float* c,
+              int64_t ldc) {
+  const LeftSlots slotted(factor, m, k);
+  const Left& left = slotted.left;
+  const int64_t blocks = row_blocks(m);
+  for (int64_t k0 = 0; k0 < slots(k); k0 += kDepth) {
+    const int64_t depth = std::min(kDepth, slots(k) - k0);
+    const float* panel = right.at;
+    for (int64_t column = 0; column < n; column += kWidth, panel += right.stride) {
+      const int64_t columns = std::min<int64_t>(kWidth, n - column);
+      for (int64_t b = 0; b < blocks; ++b) {
+        const int64_t first = block_start(m, blocks, b), height = block_start(m, blocks, b + 1) - first;
+        float* to = c + first * ldc + column;
+        if (columns % kLanes) {
+          edge_block(left, first, height, k0, depth, panel, columns, add || k0, to, ldc);
+        } else {
+          compute_block(left, first, height, k0, depth, panel, columns > kLanes, add || k0, to, ldc);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+template <>
+const GemmKernels Table<GemmKernels>::kernels = {
+    kRows,       kWidth,   kSteps, pack_right, pack_gate_up, pack_left, pack_gate_up_left,
+    pack_panels, multiply, swiglu, swiglu_bwd, swiglu_left,  swiglu_left_bwd};
+
+}  // namespace TRM_FAST_ISA
+}  // namespace trm_fast

@@ -1,0 +1,128 @@
+// The innermost part of every matrix product: a block of C stays in registers while the depth runs through. Written
+// with g++'s vector types, so that one text serves every instruction set; rows and vectors are constants, which keeps
+// the accumulators out of memory.
+#pragma once
+
+#include <utility>
+
+#if defined(TRM_FAST_PAIRS)
+#include <immintrin.h>
+#endif
+
+#include "core/cpu/simd.h"
+
+namespace trm_fast {
+namespace TRM_FAST_ISA {
+
+// kRows x 2 accumulators, two vectors of the right factor and a broadcast fill the registers. 14 rows on AVX-512 divide
+// 97 and 81 rows with hardly a rest.
+#if defined(__AVX512F__)
+constexpr int kLanes = 16, kRows = 14;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8, kRows = 6;
+#else
+constexpr int kLanes = 4, kRows = 6;
+#endif
+constexpr int kWidth = 2 * kLanes;  // columns of a block, and of a panel of the right factor
+
+typedef float Vector __attribute__((vector_size(kLanes * sizeof(float)), aligned(4), may_alias));
+
+inline Vector load_vector(const float* from) { return *reinterpret_cast<const Vector*>(from); }
+inline void store_vector(float* to, Vector x) { *reinterpret_cast<Vector*>(to) = x; }
+
+// Steps of the depth that a float of either factor holds: see pairs.h.
+#if defined(TRM_FAST_PAIRS)
+constexpr int64_t kSteps = 2;
+inline Vector multiply_add(Vector sum, float a, Vector b) {
+  return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)b, (__m512bh)_mm512_set1_ps(a));
+}
+#else
+constexpr int64_t kSteps = 1;
+inline Vector multiply_add(Vector sum, float a, Vector b) { return sum + a * b; }
+#endif
+
+// Some rows of the left factor: element (i, k) lies at a[i * row + k], but after each `chunk` of the depth the rows go
+// on `jump` further; or packed, at a[k * rows + i].
+struct Rows {
+  const float* a;
+  int64_t row, chunk, jump;
+};
+
+// c (kHeight, kVectors * kLanes) = rows * b, or added to it; b is a panel (depth, kWidth).
+template <int kHeight, int kVectors, bool kPacked>
+void register_block(const Rows& rows, int64_t depth, const float* b, bool add, float* c, int64_t ldc) {
+  Vector sum[kHeight][kVectors];
+#pragma GCC unroll 16
+  for (int i = 0; i < kHeight; ++i) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) sum[i][v] = Vector{};
+  }
+  if constexpr (kPacked) {
+    const float* a = rows.a;
+#pragma GCC unroll 2
+    for (int64_t k = 0; k < depth; ++k, a += kHeight, b += kWidth) {
+      Vector right[kVectors];
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) right[v] = load_vector(b + v * kLanes);
+#pragma GCC unroll 16
+      for (int i = 0; i < kHeight; ++i) {
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v) sum[i][v] = multiply_add(sum[i][v], a[i], right[v]);
+      }
+    }
+  } else {
+    // A pointer for every three rows: the others are one addressing mode away.
+    constexpr int kPointers = (kHeight + 2) / 3;
+    const int64_t row = rows.row;
+    const float* p[kPointers];
+#pragma GCC unroll 8
+    for (int g = 0; g < kPointers; ++g) p[g] = rows.a + 3 * g * row;
+    for (int64_t left = depth; left > 0; left -= rows.chunk) {
+      const int64_t steps = left < rows.chunk ? left : rows.chunk;
+      for (int64_t k = 0; k < steps; ++k, b += kWidth) {
+        Vector right[kVectors];
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v) right[v] = load_vector(b + v * kLanes);
+#pragma GCC unroll 16
+        for (int i = 0; i < kHeight; ++i) {
+          const float x = p[i / 3][i % 3 * row];
+#pragma GCC unroll 2
+          for (int v = 0; v < kVectors; ++v) sum[i][v] = multiply_add(sum[i][v], x, right[v]);
+        }
+#pragma GCC unroll 8
+        for (int g = 0; g < kPointers; ++g) {
+          ++p[g];
+          __asm__("" : "+r"(p[g]));  // else g++ makes one index of them all, and then adds for every row
+        }
+      }
+#pragma GCC unroll 8
+      for (int g = 0; g < kPointers; ++g) p[g] += rows.jump - rows.chunk;
+    }
+  }
+  // Added at the end: a sum that began with a large C would round every term to its size.
+#pragma GCC unroll 16
+  for (int i = 0; i < kHeight; ++i) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      float* to = c + i * ldc + v * kLanes;
+      store_vector(to, add ? load_vector(to) + sum[i][v] : sum[i][v]);
+    }
+  }
+}
+
+using BlockFunction = void (*)(const Rows&, int64_t depth, const float* b, bool add, float* c, int64_t ldc);
+
+template <int kVectors, bool kPacked, int... kHeight>
+constexpr BlockFunction block_of_height(int64_t height, std::integer_sequence<int, kHeight...>) {
+  constexpr BlockFunction functions[] = {register_block<kHeight + 1, kVectors, kPacked>...};
+  return functions[height - 1];
+}
+
+template <bool kPacked>
+inline BlockFunction block_function(int64_t height, bool wide) {
+  constexpr std::make_integer_sequence<int, kRows> heights;
+  return wide ? block_of_height<2, kPacked>(height, heights) : block_of_height<1, kPacked>(height, heights);
+}
+
+}  // namespace TRM_FAST_ISA
+}  // namespace trm_fast

@@ -1,0 +1,107 @@
+// Scalar functions that g++ turns into vector code: no branches, no calls. Everything lives in the namespace of the
+// instruction set that the including file is compiled for: an inline function shared between sets would be merged by
+// the linker, and the survivor may need instructions that the machine lacks.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "core/kernels.h"
+
+namespace trm_fast {
+namespace TRM_FAST_ISA {
+
+template <class To, class From>
+inline To bits_as(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &from, sizeof(to));
+  return to;
+}
+
+// Storage to arithmetic type and back.
+inline float load(float x) { return x; }
+inline double load(double x) { return x; }
+inline float load(BFloat16 x) { return bits_as<float>(uint32_t(x.bits) << 16); }
+
+inline void store(float* to, float x) { *to = x; }
+inline void store(double* to, double x) { *to = x; }
+inline void store(BFloat16* to, float x) {
+  const uint32_t u = bits_as<uint32_t>(x);
+  const uint32_t nearest_even = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
+  to->bits = uint16_t((u & 0x7fffffff) > 0x7f800000 ? 0x7fc0u : nearest_even);
+}
+inline void store(float* to, double x) { *to = float(x); }
+inline void store(BFloat16* to, double x) { store(to, float(x)); }
+
+// e^x with at most 1 ulp of error over the whole range, denormal results included. e^r = 1 + r + r^2 P(r) on
+// |r| <= ln(2)/2; P is a minimax fit (relative error 3e-9).
+inline float exp(float x) {
+  x = x > 89.0f ? 89.0f : x;  // beyond: infinity; a NaN passes both comparisons
+  x = x < -104.0f ? -104.0f : x;
+  const float shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the integer lands in the low bits
+  const float n = shifted - 12582912.0f;
+  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  float p = 0.0013813144760206342f;
+  p = p * r + 0.008369418792426586f;
+  p = p * r + 0.04166845604777336f;
+  p = p * r + 0.16666515171527863f;
+  p = p * r + 0.4999999403953552f;
+  const float e = 1.0f + (r + r * r * p);
+  // Two factors, for 2^n itself may lie outside float's range.
+  const int32_t i = int32_t(bits_as<uint32_t>(shifted) - 0x4b400000u);
+  const int32_t half = i >> 1;
+  return e * bits_as<float>(uint32_t(half + 127) << 23) * bits_as<float>(uint32_t(i - half + 127) << 23);
+}
+inline double exp(double x) { return std::exp(x); }
+
+// 1 / (1 + e^-x); zero below -88.4. Beside the 1 the exponential's denormal results are nothing, which spares the
+// second factor: 8 % of a small model's forward.
+inline float sigmoid(float x) {
+  float t = -x;
+  t = t > 89.0f ? 89.0f : t;  // 2^128, infinity; a NaN passes both comparisons
+  t = t < -87.0f ? -87.0f : t;
+  const float shifted = t * 1.44269504f + 12582912.0f;  // as in exp
+  const float n = shifted - 12582912.0f;
+  const float r = (t - n * 0.693359375f) + n * 2.12194440e-4f;
+  float p = 0.0013813144760206342f;
+  p = p * r + 0.008369418792426586f;
+  p = p * r + 0.04166845604777336f;
+  p = p * r + 0.16666515171527863f;
+  p = p * r + 0.4999999403953552f;
+  const float e = 1.0f + (r + r * r * p);
+  return 1 / (1 + e * bits_as<float>((bits_as<uint32_t>(shifted) << 23) + 0x3f800000u));
+}
+inline double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+
+// atan2(y, x) for x >= 0, all that Adam-atan2 needs, with at most 2 ulp of error. atan(q) = q + q^3 P(q^2) on [0, 1];
+// P is a minimax fit (relative error 2e-8).
+inline float atan2_right(float y, float x) {
+  const float a = std::fabs(y);
+  const bool steep = a > x;
+  const float low = steep ? x : a;
+  const float high = steep ? a : x;
+  float q = low / high;
+  q = low == high ? 1.0f : q;   // infinity over infinity
+  q = high == 0.0f ? 0.0f : q;  // zero over zero
+  const float t = q * q;
+  float p = 0.0029206890612840652f;
+  p = p * t - 0.016367916017770767f;
+  p = p * t + 0.04321184381842613f;
+  p = p * t - 0.07552212476730347f;
+  p = p * t + 0.10666003823280334f;
+  p = p * t - 0.14211055636405945f;
+  p = p * t + 0.19993773102760315f;
+  p = p * t - 0.33333152532577515f;
+  const float angle = q + q * t * p;
+  const float folded = steep ? 1.57079632679f - angle : angle;
+  return std::copysign(folded, y);
+}
+inline double atan2_right(double y, double x) { return std::atan2(y, x); }
+
+inline float sqrt(float x) { return std::sqrt(x); }
+inline double sqrt(double x) { return std::sqrt(x); }
+
+}  // namespace TRM_FAST_ISA
+}  // namespace trm_fast

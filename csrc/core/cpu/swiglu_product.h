@@ -1,0 +1,88 @@
+// Products with SwiGLU, or its gradient, on each block while it is in cache.
+#pragma once
+
+#include "core/cpu/blocks.h"
+
+namespace trm_fast {
+namespace TRM_FAST_ISA {
+namespace {
+
+// silu(gate) * up for some rows of kColumns columns.
+template <int kColumns>
+inline void swiglu_rows(int64_t rows, const float* gate, const float* up, int64_t ld, float* out, int64_t ldo) {
+  for (int64_t i = 0; i < rows; ++i, gate += ld, up += ld, out += ldo) {
+#pragma omp simd
+    for (int c = 0; c < kColumns; ++c) out[c] = gate[c] * sigmoid(gate[c]) * up[c];
+  }
+}
+
+// The output, and the gradients of gate and up.
+template <int kColumns>
+inline void swiglu_rows_bwd(int64_t rows, const float* dout, int64_t ldd, const float* gate, const float* up,
+                            int64_t ld, float* out, int64_t ldo, float* dgate, float* dup, int64_t ldg) {
+  for (int64_t i = 0; i < rows; ++i) {
+#pragma omp simd
+    for (int c = 0; c < kColumns; ++c) {
+      const float g = gate[c], u = up[c], d = dout[c], s = sigmoid(g);
+      out[c] = g * s * u;
+      dgate[c] = d * u * s * (1 + g * (1 - s));
+      dup[c] = d * g * s;
+    }
+    dout += ldd, gate += ld, up += ld, out += ldo, dgate += ldg, dup += ldg;
+  }
+}
+
+void swiglu(const Left& left, const Right& right, int64_t m, int64_t inner, int64_t k, float* kept, int64_t ldk,
+            float* out, int64_t ldo) {
+  for_blocks(
+      left, right, m, inner / kLanes, k, kRows, 1,
+      [&](int64_t first, int64_t panel) { return kept ? kept + first * ldk + panel * kWidth : nullptr; }, ldk,
+      [&](int64_t first, int64_t rows, int64_t panel, const float* block, int64_t ld) {
+        swiglu_rows<kLanes>(rows, block, block + kLanes, ld, out + first * ldo + panel * kLanes, ldo);
+      });
+}
+
+void swiglu_bwd(const Left& left, const Right& right, int64_t m, int64_t inner, int64_t k, const float* kept,
+                int64_t ldk, float* out, float* dgate_up) {
+  for_blocks(
+      left, right, m, divided(inner, kWidth), k, kRows, 1, [](int64_t, int64_t) { return nullptr; }, 0,
+      [&](int64_t first, int64_t rows, int64_t panel, const float* block, int64_t ld) {
+        for (int64_t half = 0; half < 2 && panel * kWidth + half * kLanes < inner; ++half) {
+          const int64_t both = 2 * panel + half;  // the panel that holds gate and up of these columns
+          const float* gate = kept + first * ldk + both * kWidth;
+          float* dgate = dgate_up + (both * m + first) * kWidth;
+          swiglu_rows_bwd<kLanes>(rows, block + half * kLanes, ld, gate, gate + kLanes, ldk,
+                                  out + (panel * m + first) * kWidth + half * kLanes, kWidth, dgate, dgate + kLanes,
+                                  kWidth);
+        }
+      });
+}
+
+void swiglu_left(const float* left, const Right& right, int64_t inner, int64_t panels, int64_t k, float* kept,
+                 float* out) {
+  for_blocks(
+      Left{left, 0, 0, k}, right, inner, panels, k, kRows / 2, 2, [](int64_t, int64_t) { return nullptr; }, 0,
+      [&](int64_t first, int64_t rows, int64_t panel, const float* block, int64_t) {
+        const float* up = block + rows * kWidth;
+        swiglu_rows<kWidth>(rows, block, up, kWidth, out + (panel * inner + first) * kWidth, kWidth);
+        if (!kept) return;
+        float* to = kept + (panel * 2 * inner + first) * kWidth;
+        std::copy_n(block, rows * kWidth, to);
+        std::copy_n(up, rows * kWidth, to + inner * kWidth);
+      });
+}
+
+void swiglu_left_bwd(const Left& left, const Right& right, int64_t inner, int64_t panels, int64_t k, const float* kept,
+                     float* out, float* dgate_up) {
+  for_blocks(
+      left, right, inner, panels, k, kRows, 1, [](int64_t, int64_t) { return nullptr; }, 0,
+      [&](int64_t first, int64_t rows, int64_t panel, const float* block, int64_t) {
+        const int64_t gate = (panel * 2 * inner + first) * kWidth, up = gate + inner * kWidth;
+        swiglu_rows_bwd<kWidth>(rows, block, kWidth, kept + gate, kept + up, kWidth,
+                                out + (panel * inner + first) * kWidth, kWidth, dgate_up + gate, dgate_up + up, kWidth);
+      });
+}
+
+}  // namespace
+}  // namespace TRM_FAST_ISA
+}  // namespace trm_fast

@@ -1,0 +1,154 @@
+// Matrix products of one warp on tensor cores (sm_80 and up): 16 x 8 x 16, T in, float32 sums. A is 16 x 16 by
+// rows, B 16 x 8 by columns. Lane l holds, with g = l / 4 and t = l % 4, two neighbours a word:
+//   A  (g, 2t) (g + 8, 2t) (g, 2t + 8) (g + 8, 2t + 8);   B  (2t, g) (2t + 8, g);   sums  (g, 2t) (g + 8, 2t)
+// so what a lane has of two neighbouring tiles of sums is what it needs of an A of the next product.
+#pragma once
+
+#include <type_traits>
+
+#include "core/cuda/device.cuh"
+
+#ifdef __CUDACC__
+
+namespace trm_fast {
+namespace cuda {
+
+#define TRM_FAST_MMA(type)                                                                                       \
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." type "." type                                            \
+               ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                            \
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                                  \
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
+
+template <class T>
+__device__ inline void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  if constexpr (std::is_same_v<T, __half>) {
+    TRM_FAST_MMA("f16");
+  } else {
+    TRM_FAST_MMA("bf16");
+  }
+}
+#undef TRM_FAST_MMA
+
+// Four 8 x 8 matrices from shared memory; lane l names row l % 8 of matrix l / 8, 16 bytes, aligned. Lane l gets
+// (l / 4, 2 (l % 4)) and its right neighbour, or with kTransposed (2 (l % 4), l / 4) and the one below.
+template <bool kTransposed>
+__device__ inline void load_matrices(uint32_t (&r)[4], const void* row) {
+  const uint32_t address = uint32_t(__cvta_generic_to_shared(row));
+  if constexpr (kTransposed) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
+  } else {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
+  }
+}
+
+// 16 bytes to shared memory on the way while the thread goes on. A wait<N> returns when all but the last N commits of
+// this thread are there.
+__device__ inline void copy_async(void* shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(uint32_t(__cvta_generic_to_shared(shared))),
+               "l"(global)
+               : "memory");
+}
+__device__ inline void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int N>
+__device__ inline void wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+}  // namespace cuda
+}  // namespace trm_fast
+
+#else
+#include "mma_on_cpu.h"
+#endif
+
+namespace trm_fast {
+namespace cuda {
+
+template <class T>
+__device__ inline uint32_t pair(float low, float high) {
+  Pack<T, 2> both;
+  store(&both.at[0], low), store(&both.at[1], high);
+  return *reinterpret_cast<const uint32_t*>(&both);
+}
+
+template <class T>
+__device__ inline void store_two(T* to, float first, float second) {
+  *reinterpret_cast<uint32_t*>(to) = pair<T>(first, second);
+}
+
+// B of two neighbouring tiles, 16 columns of the product: r[0], r[1] for the first tile, r[2], r[3] for the second;
+// from a matrix that holds B's columns as rows of `stride`, and from one that holds its rows as rows. `apart`: from a
+// group of 8 rows of the matrix to the next, more than 8 where gate and up take turns.
+template <class T>
+__device__ inline void load_b(uint32_t (&r)[4], const T* columns, int stride, int lane) {
+  load_matrices<false>(r, columns + (lane / 16 * 8 + lane % 8) * stride + lane / 8 % 2 * 8);
+}
+template <class T>
+__device__ inline void load_b_of_rows(uint32_t (&r)[4], const T* rows, int stride, int lane, int apart = 8) {
+  load_matrices<true>(r, rows + (lane / 8 % 2 * apart + lane % 8) * stride + lane / 16 * 8);
+}
+
+// A from a matrix that holds its rows as rows, and as columns.
+template <class T>
+__device__ inline void load_a(uint32_t (&r)[4], const T* rows, int stride, int lane, int apart = 8) {
+  load_matrices<false>(r, rows + (lane / 8 % 2 * apart + lane % 8) * stride + lane / 16 * 8);
+}
+template <class T>
+__device__ inline void load_a_of_columns(uint32_t (&r)[4], const T* columns, int stride, int lane) {
+  load_matrices<true>(r, columns + (lane / 16 * 8 + lane % 8) * stride + lane / 8 % 2 * 8);
+}
+
+__device__ inline float silu(float x) { return x / (1.0f + __expf(-x)); }
+
+// What silu(gate) up makes of the gradient of its result.
+struct GateUpGradient {
+  float active, dgate, dup;
+  __device__ GateUpGradient(float gate, float up, float d) {
+    const float half = 1.0f / (1.0f + __expf(-gate)), open = gate * half;
+    active = open * up, dup = d * open, dgate = d * up * (half + open * (1.0f - half));
+  }
+};
+
+// A kRows x kColumns part of a matrix on its way to shared memory, all threads of the block at work. `last` is the last
+// row that exists: those beyond repeat it, and their products are not used.
+template <int kRows, int kColumns, int kThreads, class T>
+__device__ inline void copy_tile(T* to, int to_stride, const T* from, int64_t from_stride, int64_t last) {
+  constexpr int kPacks = kColumns / 8;
+#pragma unroll 1  // addresses of several would take registers from the products
+  for (int i = int(threadIdx.x); i < kRows * kPacks; i += kThreads) {
+    const int row = i / kPacks, column = i % kPacks * 8;
+    copy_async(to + row * to_stride + column, from + min(int64_t(row), last) * from_stride + column);
+  }
+}
+
+// Calls body(T{}) with a type that the tensor cores multiply here: float32 has no kernels.
+template <class Body>
+cudaError_t with_half_type(Type type, const Body& body) {
+  switch (type) {
+    case Type::bfloat16: return body(__nv_bfloat16{});
+    case Type::float16: return body(__half{});
+    default: return cudaErrorInvalidValue;
+  }
+}
+
+// Calls body(std::integral_constant<int, size>{}) with the padded size of the tokens.
+template <class Body>
+cudaError_t with_tokens(int64_t tokens, const Body& body) {
+  switch (padded_tokens(tokens)) {
+    case 32: return body(std::integral_constant<int, 32>{});
+    case 64: return body(std::integral_constant<int, 64>{});
+    case 96: return body(std::integral_constant<int, 96>{});
+    case 112: return body(std::integral_constant<int, 112>{});
+    case 128: return body(std::integral_constant<int, 128>{});
+    default: return cudaErrorInvalidValue;
+  }
+}
+
+}  // namespace cuda
+}  // namespace trm_fast

@@ -1,0 +1,44 @@
+// The Python module. Importing it registers the ops with torch's dispatcher; torch must be imported first.
+#include <Python.h>
+
+#include <exception>
+
+#include "core/isa.h"
+
+namespace {
+
+PyObject* cpu_path(PyObject*, PyObject*) {
+  return PyUnicode_FromString(trm_fast::isa_name(trm_fast::current_isa()));
+}
+
+PyObject* set_cpu_path(PyObject*, PyObject* args) {
+  const char* name = nullptr;
+  if (!PyArg_ParseTuple(args, "s", &name)) return nullptr;
+  try {
+    trm_fast::set_isa(name);
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
+    return nullptr;
+  }
+  Py_RETURN_NONE;
+}
+
+PyMethodDef methods[] = {
+    {"cpu_path", cpu_path, METH_NOARGS, "The instruction set of the CPU kernels: portable, avx2, avx512 or avx512bf16."},
+    {"set_cpu_path", set_cpu_path, METH_VARARGS, "Chooses the instruction set (for tests)."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_C", "Compiled ops.", -1, methods, nullptr, nullptr, nullptr, nullptr};
+
+}  // namespace
+
+extern "C" __attribute__((visibility("default"))) PyObject* PyInit__C(void) {
+  try {
+    trm_fast::current_isa();  // chosen now, not inside the first call
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_ImportError, error.what());
+    return nullptr;
+  }
+  return PyModule_Create(&definition);
+}

@@ -1,0 +1,72 @@
+#include "core/network.h"
+
+#include <algorithm>
+
+namespace trm_fast {
+
+Network::Network(const char* op, const Tensor& state, double eps, const MaybeTensor& mask) : op(op) {
+  const bool half = state.scalar_type() == ScalarType::BFloat16;
+  STD_TORCH_CHECK(state.dim() == 3 && (half || state.scalar_type() == ScalarType::Float), op,
+                  ": the state must be (B, L, D) in float32 or bfloat16");
+  batch = state.size(0), dtype = state.scalar_type();
+  sizes = {state.size(1), state.size(2), eps, half ? bfloat16_products() : &kernels<GemmKernels>()};
+  STD_TORCH_CHECK(sizes.products, op, ": bfloat16 needs avx512_bf16, and the kernels run as ",
+                  isa_name(current_isa()));
+  STD_TORCH_CHECK(sizes.tokens > 0 && sizes.channels > 0, op, ": no tokens or no channels");
+  if (!mask) return;
+  STD_TORCH_CHECK(mask->scalar_type() == ScalarType::Bool && mask->dim() == 2 && mask->size(0) == batch &&
+                      mask->size(1) == sizes.tokens && mask->is_cpu(),
+                  op, ": the mask must be bool and (B, L)");
+  held_.push_back(dense(*mask));
+  there = read<bool>(held_.back());
+}
+
+const float* Network::hold(const Tensor& tensor, std::initializer_list<int64_t> shape, bool table) {
+  const auto have = tensor.sizes();
+  const bool fits = tensor.scalar_type() == dtype || (table && tensor.scalar_type() == ScalarType::Float);
+  STD_TORCH_CHECK(fits, op, ": weights must have the state's dtype");
+  STD_TORCH_CHECK(have.size() == shape.size() && std::equal(shape.begin(), shape.end(), have.begin()), op,
+                  ": a weight's shape does not fit");
+  held_.push_back(floats(tensor));
+  return read<float>(held_.back());
+}
+
+void Network::add_mlp(const Tensor& gate_up, const Tensor& down) {
+  const int64_t inner = down.size(-1), D = sizes.channels;
+  layers.push_back(make_mlp(sizes, hold(gate_up, {2 * inner, D}), hold(down, {D, inner}), inner));
+  weights.insert(weights.end(), {gate_up, down});
+}
+
+void Network::add_token_mixer(const Tensor& gate_up, const Tensor& down) {
+  const int64_t inner = down.size(-1), L = sizes.tokens;
+  layers.push_back(make_token_mixer(sizes, hold(gate_up, {2 * inner, L}), hold(down, {L, inner}), inner));
+  weights.insert(weights.end(), {gate_up, down});
+}
+
+void Network::add_attention(const Tensor& qkv, const Tensor& out, int64_t heads, const MaybeTensor& cos,
+                            const MaybeTensor& sin, bool causal) {
+  const int64_t L = sizes.tokens, D = sizes.channels;
+  STD_TORCH_CHECK(heads > 0 && D % heads == 0, op, ": the channels do not divide among the heads");
+  STD_TORCH_CHECK(!cos == !sin && (!cos || D / heads % 2 == 0), op,
+                  ": rotary positions need cos and sin and an even number of channels a head");
+  const float* cosines = cos ? hold(*cos, {L, D / heads}, true) : nullptr;
+  const float* sines = sin ? hold(*sin, {L, D / heads}, true) : nullptr;
+  layers.push_back(make_attention(sizes, hold(qkv, {3 * D, D}), hold(out, {D, D}), heads, cosines, sines, causal));
+  weights.insert(weights.end(), {qkv, out});
+}
+
+void Network::add_blocks(const std::vector<Tensor>& list, int64_t heads, const MaybeTensor& cos,
+                         const MaybeTensor& sin, bool causal) {
+  STD_TORCH_CHECK(heads || !causal, op, ": a token mixer has no causal order");
+  STD_TORCH_CHECK(list.size() % 4 == 0 && !list.empty(), op, ": a block has four weights");
+  for (size_t i = 0; i < list.size(); i += 4) {
+    if (heads) {
+      add_attention(list[i], list[i + 1], heads, cos, sin, causal);
+    } else {
+      add_token_mixer(list[i], list[i + 1]);
+    }
+    add_mlp(list[i + 2], list[i + 3]);
+  }
+}
+
+}  // namespace trm_fast

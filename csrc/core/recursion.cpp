@@ -1,0 +1,181 @@
+// Threads take whole samples through the whole recursion, without barriers; where there are fewer samples than threads,
+// they share the units of each layer instead. Memory is laid out sample by sample and results do not depend on timing:
+// the same number of threads gives the same bits.
+#include "core/recursion.h"
+
+#include <cstring>
+
+#include "core/memory.h"
+#include "core/recursion_group.h"
+
+namespace trm_fast {
+namespace {
+
+// A group of samples goes through the recursion together. In the backward a group is also the depth of the products
+// that make the weights' gradients, whose cost of reading and writing the gradient it spreads.
+constexpr int64_t kBackwardRows = 384;
+// Floats from which on memory is pooled; below, malloc reuses it, too.
+constexpr int64_t kPooled = int64_t(1) << 18;
+
+// Samples a group for about `rows` rows, in groups of about equal size.
+int64_t group_size(const Sizes& sizes, int64_t samples, int64_t rows) {
+  const int64_t wanted = std::max<int64_t>(1, (rows + sizes.tokens / 2) / sizes.tokens);
+  return divided(samples, divided(samples, wanted));
+}
+
+Tensor new_floats(const Tensor& like, int64_t count) { return torch::stable::new_empty(like, {count}); }
+
+Tensor new_saved(const Tensor& like, int64_t count) {
+  if (count < kPooled) return new_floats(like, count);
+  return torch::stable::from_blob(take_memory(count), {count}, {1}, like.device(), ScalarType::Float, give_memory);
+}
+
+// Where each layer's share begins in memory for all of them; the whole size comes last.
+std::vector<int64_t> offsets(const Network& net, int64_t (Layer::*size)() const) {
+  std::vector<int64_t> at{0};
+  for (const auto& layer : net.layers) at.push_back(at.back() + aligned((*layer.*size)()));
+  return at;
+}
+
+// The addresses of the layers' shares of `memory`.
+template <class Float>
+std::vector<Float*> addresses(Float* memory, const std::vector<int64_t>& at) {
+  std::vector<Float*> shares;
+  for (size_t i = 0; i + 1 < at.size(); ++i) shares.push_back(memory + at[i]);
+  return shares;
+}
+
+// Calls body(layer) for all layers, shared out among the threads.
+template <class Body>
+void for_layers(const Network& net, const Body& body) {
+  const int64_t layers = int64_t(net.layers.size());
+  const int64_t workers = std::min<int64_t>(torch::stable::get_num_threads(), layers);
+  among(workers, [&](int64_t worker) {
+    for (int64_t i = layers * worker / workers; i < layers * (worker + 1) / workers; ++i) body(i);
+  });
+}
+
+const float* maybe_read(const MaybeTensor& tensor) { return tensor ? read<float>(*tensor) : nullptr; }
+
+MaybeTensor maybe_floats(const MaybeTensor& tensor) { return tensor ? MaybeTensor(floats(*tensor)) : tensor; }
+
+Tensor new_state(const Tensor& z, bool wanted) {
+  return wanted ? torch::stable::new_empty(z, z.sizes()) : new_floats(z, 0);
+}
+
+// A gradient to work on in place: a copy of the incoming one, or zeros.
+Tensor new_gradient(const Tensor& z, const MaybeTensor& incoming, bool wanted) {
+  if (!wanted) return new_floats(z, 0);
+  if (!incoming) return torch::stable::new_zeros(z, z.sizes());
+  Tensor gradient = torch::stable::new_empty(z, z.sizes());
+  const Tensor from = dense(*incoming);
+  if (gradient.numel()) std::memcpy(gradient.mutable_data_ptr(), from.const_data_ptr(), gradient.numel() * 4);
+  return gradient;
+}
+
+// On float32 states, whatever the products' type.
+States floats_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, const Tensor& z, const MaybeTensor& x,
+                  int64_t cycles, bool keep) {
+  const Saved layout(net, cycle);
+  States states{new_state(z, cycle.dual), new_state(z, true), keep ? new_saved(z, layout.size()) : new_floats(z, 0)};
+  if (!net.batch) return states;
+
+  const MaybeTensor y_in = maybe_floats(y), x_in = maybe_floats(x);
+  const Tensor z_in = dense(z);
+  const auto packed_at = offsets(net, &Layer::packed_size);
+  const Memory packed(packed_at.back());
+  for_layers(net, [&](int64_t i) { net.layers[i]->pack(packed.get() + packed_at[i]); });
+  const Group::Memory memory{maybe_read(y_in), read<float>(z_in), maybe_read(x_in), write<float>(states.y),
+                             write<float>(states.z), write<float>(states.saved),
+                             addresses<const float>(packed.get(), packed_at)};
+  const int64_t threads = torch::stable::get_num_threads(), L = net.sizes.tokens;
+  const bool alone = net.batch >= threads;  // each thread has samples of its own
+  const int64_t workers = alone ? threads : 1, team = alone ? 1 : threads;
+  const int64_t size = alone ? group_size(net.sizes, divided(net.batch, workers), kTileRows) : net.batch;
+  const int64_t rows = size * L, tiles = std::max((rows + kTileRows / 2) / kTileRows, team);
+  const int64_t tile_rows = divided(rows, tiles);
+  const int64_t scratch_size = Group::scratch_size(net, size, tile_rows, team);
+  const Memory scratch(workers * scratch_size);
+  among(workers, [&](int64_t worker) {
+    const int64_t end = net.batch * (worker + 1) / workers;
+    for (int64_t first = net.batch * worker / workers; first < end; first += size) {
+      Group(net, cycle, layout, memory, keep, first, std::min(size, end - first), tile_rows, team,
+            scratch.get() + worker * scratch_size)
+          .run(cycles);
+    }
+  });
+  return states;
+}
+
+}  // namespace
+
+States recursion_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, const Tensor& z, const MaybeTensor& x,
+                     int64_t cycles, bool keep) {
+  STD_TORCH_CHECK(y.has_value() == cycle.dual, net.op, ": y belongs to dual state");
+  STD_TORCH_CHECK(x || (!cycle.dual && !cycle.n && !cycle.inject_last), net.op, ": x is missing");
+  STD_TORCH_CHECK(cycles == 1 || (cycles > 1 && !keep), net.op, ": gradients need exactly one cycle");
+  if (y) check_like(net.op, *y, z);
+  if (x) check_like(net.op, *x, z);
+  if (net.dtype == ScalarType::BFloat16) {
+    STD_TORCH_CHECK(!keep, net.op, ": bfloat16 has no gradient");
+    const States wide = floats_fwd(net, cycle, maybe_floats(y), floats(z), maybe_floats(x), cycles, false);
+    return {torch::stable::to(wide.y, net.dtype), torch::stable::to(wide.z, net.dtype), new_floats(z, 0)};
+  }
+  return floats_fwd(net, cycle, y, z, x, cycles, keep);
+}
+
+Gradients recursion_bwd(Network& net, const Cycle& cycle, const MaybeTensor& dy, const MaybeTensor& dz,
+                        const Tensor& z, const Tensor& saved) {
+  STD_TORCH_CHECK(net.dtype == ScalarType::Float, net.op, ": gradients need float32");
+  const Saved layout(net, cycle);
+  STD_TORCH_CHECK(saved.numel() == layout.size(), net.op, ": what the forward saved does not fit");
+  if (dy) check_like(net.op, *dy, z);
+  if (dz) check_like(net.op, *dz, z);
+  const bool injects = cycle.n || cycle.injects(cycle.n);
+  Gradients gradients{new_gradient(z, dy, cycle.dual), new_gradient(z, dz, true),
+                      new_gradient(z, std::nullopt, injects), {}};
+  for (const Tensor& weight : net.weights) {
+    gradients.dweights.push_back(net.batch ? torch::stable::new_empty(weight, weight.sizes())
+                                           : torch::stable::new_zeros(weight, weight.sizes()));
+  }
+  if (!net.batch) return gradients;
+
+  const Tensor z_in = dense(z);
+  const int64_t workers = std::min<int64_t>(torch::stable::get_num_threads(), net.batch);
+  const int64_t size = group_size(net.sizes, divided(net.batch, workers), kBackwardRows);
+  const auto packed_at = offsets(net, &Layer::packed_backward_size), at = offsets(net, &Layer::gradient_size);
+  const Memory packed(packed_at.back()), gathered(workers * at.back());
+  for_layers(net, [&](int64_t i) { net.layers[i]->pack_backward(packed.get() + packed_at[i]); });
+  const int64_t scratch_size = GroupBackward::scratch_size(net, size);
+  const Memory scratch(workers * scratch_size);
+  among(workers, [&](int64_t worker) {
+    float* slab = gathered.get() + worker * at.back();
+    std::memset(slab, 0, at.back() * sizeof(float));
+    const GroupBackward::Memory memory{read<float>(z_in),
+                                       read<float>(saved),
+                                       write<float>(gradients.dy),
+                                       write<float>(gradients.dz),
+                                       write<float>(gradients.dx),
+                                       addresses<const float>(packed.get(), packed_at),
+                                       addresses(slab, at)};
+    const int64_t end = net.batch * (worker + 1) / workers;
+    for (int64_t first = net.batch * worker / workers; first < end; first += size) {
+      GroupBackward(net, cycle, layout, memory, first, std::min(size, end - first),
+                    scratch.get() + worker * scratch_size)
+          .run();
+    }
+  });
+  parallel(at.back(), workers - 1, [&](int64_t begin, int64_t end) {
+    for (int64_t worker = 1; worker < workers; ++worker) {
+      float* to = gathered.get() + begin;
+      add(to, to + worker * at.back(), to, end - begin);
+    }
+  });
+  for_layers(net, [&](int64_t i) {
+    net.layers[i]->unpack_gradient(gathered.get() + at[i], write<float>(gradients.dweights[2 * i]),
+                                   write<float>(gradients.dweights[2 * i + 1]));
+  });
+  return gradients;
+}
+
+}  // namespace trm_fast

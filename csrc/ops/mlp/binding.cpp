@@ -1,0 +1,145 @@
+#include "core/recursion.h"
+#include "ops/rms_norm/kernels.h"
+
+namespace trm_fast {
+namespace {
+
+// Hidden channels that are taken at a time: with their gate, up and gradients they stay in L2.
+constexpr int64_t kForwardChunk = 512, kBackwardChunk = 128;
+
+class Mlp final : public Layer {
+ public:
+  Mlp(const Sizes& sizes, const float* w_in, const float* w_out, int64_t inner)
+      : Layer(sizes, w_in, w_out, inner), padded_(rounded(inner, kPanel / 2)), D(sizes.channels) {}
+
+  int64_t packed_size() const override { return gate_up_size() + inner_ * panels(D); }
+  void pack(float* to) const override {
+    gemm_.pack_gate_up({w_in_, 1, D}, {w_in_ + inner_ * D, 1, D}, D, inner_, padded_, to);
+    pack_right({w_out_, 1, inner_}, inner_, D, to + gate_up_size());
+  }
+
+  int64_t packed_backward_size() const override {
+    return D * panels(padded_) + 2 * padded_ * panels(D);
+  }
+  void pack_backward(float* to) const override {
+    if (padded_ != inner_) std::fill_n(to, D * panels(padded_) + 2 * padded_ * panels(D), 0.0f);
+    pack_right({w_out_, inner_, 1}, D, inner_, to);
+    to += D * panels(padded_);
+    const int64_t lanes = gemm_.width / 2, stride = 2 * padded_ * gemm_.width;
+    for (int64_t channel = 0; channel < inner_; channel += lanes) {
+      const int64_t count = std::min(lanes, inner_ - channel);
+      float* strip = to + 2 * channel * gemm_.width;
+      gemm_.pack_right({w_in_ + channel * D, D, 1}, count, D, strip, stride);
+      gemm_.pack_right({w_in_ + (inner_ + channel) * D, D, 1}, count, D, strip + lanes * gemm_.width, stride);
+    }
+  }
+
+  // That of w_in transposed, with gate and up in turn.
+  int64_t gradient_size() const override { return 3 * D * padded_; }
+  void unpack_gradient(const float* gradient, float* dw_in, float* dw_out) const override {
+    const int64_t lanes = gemm_.width / 2;
+    for (int64_t channel = 0; channel < inner_; ++channel) {
+      const float* gate = gradient + 2 * (channel / lanes * lanes) + channel % lanes;
+      for (int64_t i = 0; i < D; ++i) {
+        dw_in[channel * D + i] = gate[i * 2 * padded_];
+        dw_in[(inner_ + channel) * D + i] = gate[i * 2 * padded_ + lanes];
+      }
+    }
+    gradient += 2 * D * padded_;
+    for (int64_t i = 0; i < D; ++i) std::copy_n(gradient + i * padded_, inner_, dw_out + i * inner_);
+  }
+
+  int64_t kept_size() const override { return 2 * padded_ * sizes_.tokens; }
+  int64_t rstd_size() const override { return sizes_.tokens; }
+  int64_t forward_scratch(int64_t tile_rows) const override { return std::min(kForwardChunk, padded_) * tile_rows; }
+  int64_t backward_scratch(int64_t samples) const override {
+    return rows(samples) * 3 * (D + chunk());
+  }
+  int64_t units(int64_t, const Forward& f) const override { return row_tiles(f); }
+
+  void forward(const Forward& f, int64_t, int64_t begin, int64_t end, float* scratch) const override {
+    for (int64_t tile = begin; tile < end; ++tile) {
+      const int64_t first = tile * f.tile_rows, count = std::min(f.tile_rows, rows(f.samples) - first);
+      const float* h = f.h + first * D;
+      float* y = f.y + first * D;
+      for (int64_t channel = 0; channel < padded_; channel += kForwardChunk) {
+        const int64_t channels = std::min(kForwardChunk, padded_ - channel);
+        float* kept = f.keep ? f.kept + first * 2 * padded_ + 2 * channel : nullptr;
+        const Right gate_up = right(f.packed + channel / (gemm_.width / 2) * panel(D), D);
+        gemm_.swiglu({h, D, 0, 0}, gate_up, count, channels, D, kept, 2 * padded_, scratch, channels);
+        const Right down{f.packed + gate_up_size() + panel(channel), panel(inner_)};
+        gemm_.multiply({scratch, channels, 0, 0}, down, count, D, std::min(channels, inner_ - channel), channel > 0, y,
+                       D);
+      }
+      kernels<RmsNormKernels<float>>().fwd(y, h, y, f.rstd + first, {count, D, 1}, sizes_.eps, 0, count);
+    }
+  }
+
+  void backward(const Backward& b, float* scratch) const override {
+    const int64_t count = rows(b.samples), width = gemm_.width, chunk = this->chunk();
+    float *d_left = scratch, *h_left = d_left + count * D, *dh = h_left + count * D, *out = dh + count * D;
+    float *dgate_up = out + count * chunk;
+    kernels<RmsNormKernels<float>>().bwd(b.d, b.y, b.rstd, b.d, {count, D, 1}, 0, count);
+    gemm_.pack_left({b.d, 1, D}, D, count, d_left);
+    gemm_.pack_left({b.h, 1, D}, D, count, h_left);
+    std::copy_n(b.d, count * D, dh);
+    const float* in = b.packed + D * panels(padded_);
+    float* dw_out = b.gradient + 2 * D * padded_;
+    for (int64_t channel = 0; channel < padded_; channel += chunk) {
+      const int64_t channels = std::min(chunk, padded_ - channel);
+      gemm_.swiglu_bwd({b.d, D, 0, 0}, right(b.packed + channel * D, D), count, channels, D, b.kept + 2 * channel,
+                       2 * padded_, out, dgate_up);
+      const Left d{d_left, 0, 0, count}, h{h_left, 0, 0, count}, dgu{dgate_up, width, width, count * width};
+      gemm_.multiply(d, right(out, count), D, channels, count, true, dw_out + channel, padded_);
+      gemm_.multiply(h, right(dgate_up, count), D, 2 * channels, count, true, b.gradient + 2 * channel, 2 * padded_);
+      gemm_.multiply(dgu, {in + 2 * channel * width, 2 * padded_ * width}, count, D, 2 * channels, true, dh, D);
+    }
+    std::copy_n(dh, count * D, b.d);
+  }
+
+ private:
+  int64_t chunk() const { return std::min(kBackwardChunk, rounded(padded_, kPanel)); }
+  int64_t gate_up_size() const { return 2 * padded_ * D; }
+
+  int64_t padded_, D;
+};
+
+}  // namespace
+
+std::unique_ptr<Layer> make_mlp(const Sizes& sizes, const float* w_in, const float* w_out, int64_t inner) {
+  return std::make_unique<Mlp>(sizes, w_in, w_out, inner);
+}
+
+namespace {
+
+std::tuple<Tensor, Tensor> fwd_cpu(const Tensor& h, const Tensor& gate_up, const Tensor& down, double eps,
+                                   bool keep) {
+  Network net("mlp", h, eps);
+  net.add_mlp(gate_up, down);
+  const States states = recursion_fwd(net, kOnce, std::nullopt, h, std::nullopt, 1, keep);
+  return {states.z, states.saved};
+}
+
+std::tuple<Tensor, Tensor, Tensor> bwd_cpu(const Tensor& dy, const Tensor& h, const Tensor& saved,
+                                           const Tensor& gate_up, const Tensor& down, double eps) {
+  Network net("mlp", h, eps);
+  net.add_mlp(gate_up, down);
+  const Gradients g = recursion_bwd(net, kOnce, std::nullopt, dy, h, saved);
+  return {g.dz, g.dweights[0], g.dweights[1]};
+}
+
+}  // namespace
+}  // namespace trm_fast
+
+STABLE_TORCH_LIBRARY_FRAGMENT(trm_fast, m) {
+  m.def(
+      "mlp_fwd(Tensor h, Tensor gate_up, Tensor down, float eps, bool keep) -> "
+      "(Tensor y, Tensor saved)");
+  m.def(
+      "mlp_bwd(Tensor dy, Tensor h, Tensor saved, Tensor gate_up, Tensor down, float eps) -> "
+      "(Tensor dh, Tensor dgate_up, Tensor ddown)");
+}
+STABLE_TORCH_LIBRARY_IMPL(trm_fast, CPU, m) {
+  m.impl("mlp_fwd", TORCH_BOX(&trm_fast::fwd_cpu));
+  m.impl("mlp_bwd", TORCH_BOX(&trm_fast::bwd_cpu));
+}

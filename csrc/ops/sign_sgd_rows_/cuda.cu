@@ -1,0 +1,73 @@
+// SignSGD for the rows that a batch touched. The first sample of an id owns its row: the block of any other sample
+// leaves at once. The owner's block lists the samples of its id, adds their gradients in a fixed order (so the result
+// is the same from run to run) and takes the step. No `unique`, no atomics, no host. Floor: 4 bytes a gradient and 8 a
+// touched weight; the ids are compared batch^2 times, from L2.
+#include "core/cuda/scalar.cuh"
+#include "ops/sign_sgd_rows_/cuda.h"
+
+namespace trm_fast {
+namespace cuda {
+namespace {
+
+constexpr int kColumns = 32;
+constexpr int kSlices = 8;  // shares of the samples, added up side by side: in Sudoku all samples have one id
+constexpr int kThreads = kColumns * kSlices;
+
+__global__ void __launch_bounds__(kThreads)
+    row_kernel(float* __restrict__ weight, const float* __restrict__ row_grads, const int64_t* __restrict__ ids,
+               Scalar lr, double weight_decay, int64_t rows, int64_t columns, int64_t batch, int64_t stripes) {
+  __shared__ int32_t matches[kThreads], counts[kThreads / kWarp];
+  __shared__ float partial[kSlices][kColumns];
+  const int64_t owner = blockIdx.x / stripes, id = ids[owner];
+  const int thread = int(threadIdx.x), lane = thread % kWarp, warp = thread / kWarp;
+  bool earlier = false;
+  for (int64_t i = thread; i < owner; i += kThreads) earlier |= ids[i] == id;
+  if (__syncthreads_or(earlier) || id < 0 || id >= rows) return;
+
+  const int slice = thread / kColumns;
+  const int64_t column = blockIdx.x % stripes * kColumns + thread % kColumns;
+  const bool inside = column < columns;
+  float sum = 0;
+  int64_t seen = 0;  // so that the shares do not depend on where the tiles lie
+  for (int64_t tile = owner; tile < batch; tile += kThreads) {
+    const bool match = tile + thread < batch && ids[tile + thread] == id;
+    const unsigned mask = __ballot_sync(~0u, match);
+    if (lane == 0) counts[warp] = __popc(mask);
+    __syncthreads();
+    int before = 0, total = 0;
+    for (int w = 0; w < kThreads / kWarp; ++w) {
+      before += w < warp ? counts[w] : 0;
+      total += counts[w];
+    }
+    if (match) matches[before + __popc(mask & ((1u << lane) - 1))] = thread;
+    __syncthreads();
+    if (inside) {
+#pragma unroll 4
+      for (int k = int((slice - seen % kSlices + kSlices) % kSlices); k < total; k += kSlices) {
+        sum += row_grads[(tile + matches[k]) * columns + column];
+      }
+    }
+    seen += total;
+    __syncthreads();  // before the next tile writes `matches`
+  }
+  partial[slice][thread % kColumns] = sum;
+  __syncthreads();
+  if (slice != 0 || !inside) return;
+  for (int s = 1; s < kSlices; ++s) sum += partial[s][thread];
+  const double rate = value_of(lr);
+  float* w = weight + id * columns + column;
+  *w = *w * float(1 - rate * weight_decay) - float(rate) * (float(0 < sum) - float(sum < 0));
+}
+
+}  // namespace
+
+cudaError_t sign_sgd_rows_(float* weight, const float* row_grads, const int64_t* ids, Scalar lr, double weight_decay,
+                           int64_t rows, int64_t columns, int64_t batch, cudaStream_t stream) {
+  if (columns == 0 || batch == 0) return cudaSuccess;
+  const int64_t stripes = (columns + kColumns - 1) / kColumns;
+  return launch(row_kernel, batch * stripes, kThreads, 0, stream, weight, row_grads, ids, lr, weight_decay, rows,
+                columns, batch, stripes);
+}
+
+}  // namespace cuda
+}  // namespace trm_fast

@@ -1,0 +1,169 @@
+// Stable-max and its cross-entropy: s(x) = x + 1 for x >= 0, 1 / (1 - x) below, all in double; kLanes lanes a line,
+// so that a puzzle's dozen classes do not leave most of a warp idle. The cross-entropy's floor: a row reads its classes
+// and its label and writes 16 bytes, backward it reads and writes its classes: nothing beside the rest of the step.
+#include "core/cuda/device.cuh"
+#include "ops/stablemax/cuda.h"
+
+namespace trm_fast {
+namespace cuda {
+namespace {
+
+constexpr int kThreads = 128;
+
+__device__ inline double score(double x) { return x < 0 ? 1 / (1 - x) : x + 1; }
+
+// s'(x), given s(x).
+__device__ inline double slope(double x, double s) { return x < 0 ? s * s : 1.0; }
+
+template <int kLanes, class T>
+__device__ inline double sum_of_scores(const T* x, int64_t size, int64_t stride, int lane) {
+  double sum = 0;
+  for (int64_t i = lane; i < size; i += kLanes) sum += score(double(load(x[i * stride])));
+  return lanes_sum<kLanes>(sum);
+}
+
+// The line that this thread works on. Lanes beyond the last one see an empty line, as all of a warp must take part.
+template <int kLanes>
+struct Line {
+  int64_t index, size;
+  int lane;
+
+  __device__ Line(int64_t lines, int64_t size)
+      : index((int64_t(blockIdx.x) * kThreads + threadIdx.x) / kLanes),
+        size(index < lines ? size : 0),
+        lane(int(threadIdx.x) % kLanes) {}
+  __device__ int64_t start(const Axis& axis) const {
+    if constexpr (kLanes > 1) return index * axis.size;  // neighbours: by_lanes
+    return index / axis.inner * axis.size * axis.inner + index % axis.inner;
+  }
+};
+
+template <class T, int kLanes>
+__global__ void __launch_bounds__(kThreads)
+    fwd_kernel(const T* __restrict__ logits, double* __restrict__ probabilities, Axis axis) {
+  const Line<kLanes> line(axis.outer * axis.inner, axis.size);
+  const int64_t at = line.start(axis);
+  const double total = sum_of_scores<kLanes>(logits + at, line.size, axis.inner, line.lane);
+  for (int64_t i = line.lane; i < line.size; i += kLanes) {
+    probabilities[at + i * axis.inner] = score(double(load(logits[at + i * axis.inner]))) / total;
+  }
+}
+
+template <class T, int kLanes>
+__global__ void __launch_bounds__(kThreads)
+    bwd_kernel(const double* __restrict__ dprobabilities, const T* __restrict__ logits, T* __restrict__ dlogits,
+               Axis axis) {
+  const Line<kLanes> line(axis.outer * axis.inner, axis.size);
+  const int64_t at = line.start(axis), stride = axis.inner;
+  const double total = sum_of_scores<kLanes>(logits + at, line.size, stride, line.lane);
+  double dot = 0;  // sum of dp * p: what the sum's share takes from every score
+  for (int64_t i = line.lane; i < line.size; i += kLanes) {
+    dot += dprobabilities[at + i * stride] * (score(double(load(logits[at + i * stride]))) / total);
+  }
+  dot = lanes_sum<kLanes>(dot);
+  for (int64_t i = line.lane; i < line.size; i += kLanes) {
+    const double x = load(logits[at + i * stride]);
+    store(dlogits + at + i * stride, float((dprobabilities[at + i * stride] - dot) / total * slope(x, score(x))));
+  }
+}
+
+__device__ inline double not_a_number() { return __longlong_as_double(0x7ff8000000000000LL); }
+
+template <class T, int kLanes>
+__global__ void __launch_bounds__(kThreads)
+    cross_entropy_fwd_kernel(const T* __restrict__ logits, const int64_t* __restrict__ labels,
+                             double* __restrict__ loss, double* __restrict__ total, int64_t rows, int64_t classes,
+                             int64_t ignore) {
+  const Line<kLanes> line(rows, classes);
+  const T* x = logits + line.index * classes;
+  const double sum = sum_of_scores<kLanes>(x, line.size, 1, line.lane);
+  if (line.index >= rows || line.lane != 0) return;
+  const int64_t label = labels[line.index];
+  const bool ignored = label == ignore, wrong = label < 0 || label >= classes;
+  total[line.index] = ignored ? 1 : sum;
+  loss[line.index] = ignored ? 0 : wrong ? not_a_number() : log(sum) - log(score(double(load(x[label]))));
+}
+
+// d loss / d x_j = s'(x_j) * (1 / total - [j == label] / s(x_label)).
+template <class T, int kLanes>
+__global__ void __launch_bounds__(kThreads)
+    cross_entropy_bwd_kernel(const double* __restrict__ dloss, const T* __restrict__ logits,
+                             const int64_t* __restrict__ labels, const double* __restrict__ total,
+                             T* __restrict__ dlogits, int64_t rows, int64_t classes, int64_t ignore) {
+  const Line<kLanes> line(rows, classes);
+  if (line.index >= rows) return;
+  const int64_t label = labels[line.index], at = line.index * classes;
+  const bool ignored = label == ignore, wrong = label < 0 || label >= classes;
+  const double d = wrong ? not_a_number() : dloss[line.index], share = d / total[line.index];
+  const double own = wrong ? d : share - d / score(double(load(logits[at + label])));
+  for (int64_t i = line.lane; i < classes; i += kLanes) {
+    const double x = load(logits[at + i]);
+    const double gradient = (i == label ? own : share) * slope(x, score(x));
+    store(dlogits + at + i, ignored ? 0.0f : float(gradient));
+  }
+}
+
+// Calls run(integral lanes) for lines of `size` neighbours, or of a strided axis: there a warp reads 32 lines at once.
+template <class Run>
+cudaError_t by_lanes(int64_t size, int64_t stride, const Run& run) {
+  if (stride > 1) return run(std::integral_constant<int, 1>{});
+  return size <= 64 ? run(std::integral_constant<int, 8>{}) : run(std::integral_constant<int, 32>{});
+}
+
+int64_t blocks_for(int64_t lines, int lanes) { return (lines * lanes + kThreads - 1) / kThreads; }
+
+}  // namespace
+
+cudaError_t stablemax_fwd(Type type, const void* logits, double* probabilities, Axis axis, cudaStream_t stream) {
+  const int64_t lines = axis.outer * axis.inner;
+  if (lines * axis.size == 0) return cudaSuccess;
+  return with_type(type, [&](auto zero) {
+    using T = decltype(zero);
+    return by_lanes(axis.size, axis.inner, [&](auto lanes) {
+      return launch(fwd_kernel<T, lanes()>, blocks_for(lines, lanes()), kThreads, 0, stream,
+                    static_cast<const T*>(logits), probabilities, axis);
+    });
+  });
+}
+
+cudaError_t stablemax_bwd(Type type, const double* dprobabilities, const void* logits, void* dlogits, Axis axis,
+                          cudaStream_t stream) {
+  const int64_t lines = axis.outer * axis.inner;
+  if (lines * axis.size == 0) return cudaSuccess;
+  return with_type(type, [&](auto zero) {
+    using T = decltype(zero);
+    return by_lanes(axis.size, axis.inner, [&](auto lanes) {
+      return launch(bwd_kernel<T, lanes()>, blocks_for(lines, lanes()), kThreads, 0, stream, dprobabilities,
+                    static_cast<const T*>(logits), static_cast<T*>(dlogits), axis);
+    });
+  });
+}
+
+cudaError_t stablemax_cross_entropy_fwd(Type type, const void* logits, const int64_t* labels, double* loss,
+                                        double* total, int64_t rows, int64_t classes, int64_t ignore,
+                                        cudaStream_t stream) {
+  if (rows == 0) return cudaSuccess;
+  return with_type(type, [&](auto zero) {
+    using T = decltype(zero);
+    return by_lanes(classes, 1, [&](auto lanes) {
+      return launch(cross_entropy_fwd_kernel<T, lanes()>, blocks_for(rows, lanes()), kThreads, 0, stream,
+                    static_cast<const T*>(logits), labels, loss, total, rows, classes, ignore);
+    });
+  });
+}
+
+cudaError_t stablemax_cross_entropy_bwd(Type type, const double* dloss, const void* logits, const int64_t* labels,
+                                        const double* total, void* dlogits, int64_t rows, int64_t classes,
+                                        int64_t ignore, cudaStream_t stream) {
+  if (rows == 0) return cudaSuccess;
+  return with_type(type, [&](auto zero) {
+    using T = decltype(zero);
+    return by_lanes(classes, 1, [&](auto lanes) {
+      return launch(cross_entropy_bwd_kernel<T, lanes()>, blocks_for(rows, lanes()), kThreads, 0, stream, dloss,
+                    static_cast<const T*>(logits), labels, total, static_cast<T*>(dlogits), rows, classes, ignore);
+    });
+  });
+}
+
+}  // namespace cuda
+}  // namespace trm_fast

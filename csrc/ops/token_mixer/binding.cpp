@@ -1,0 +1,134 @@
+#include "core/recursion.h"
+#include "ops/rms_norm/kernels.h"
+
+namespace trm_fast {
+namespace {
+
+// Works on tiles of whole columns, packed as the right factor of the first product; its hidden tokens come out as that
+// of the second, and a tile's norm needs nothing beyond it. The weights are the left factors.
+constexpr int64_t kForwardTile = 64, kBackwardTile = 128;  // columns; multiples of kPanel and of the norm's blocks
+
+class TokenMixer final : public Layer {
+ public:
+  TokenMixer(const Sizes& sizes, const float* w_in, const float* w_out, int64_t inner)
+      : Layer(sizes, w_in, w_out, inner), L(sizes.tokens), D(sizes.channels), tiles_(divided(D, kForwardTile)),
+        padded_(rounded(L, kPanel)) {}
+
+  int64_t packed_size() const override { return 2 * inner_ * L; }
+  void pack(float* to) const override {
+    gemm_.pack_gate_up_left({w_in_, L, 1}, {w_in_ + inner_ * L, L, 1}, inner_, L, to);
+  }
+
+  int64_t packed_backward_size() const override { return 3 * inner_ * L; }
+  void pack_backward(float* to) const override {
+    gemm_.pack_left({w_out_, 1, inner_}, inner_, L, to);
+    gemm_.pack_left({w_in_, 1, L}, L, 2 * inner_, to + inner_ * L);
+  }
+
+  // That of w_out transposed.
+  int64_t gradient_size() const override { return 3 * inner_ * padded_; }
+  void unpack_gradient(const float* gradient, float* dw_in, float* dw_out) const override {
+    for (int64_t i = 0; i < 2 * inner_; ++i) std::copy_n(gradient + i * padded_, L, dw_in + i * L);
+    gradient += 2 * inner_ * padded_;
+    for (int64_t token = 0; token < L; ++token) {
+      for (int64_t i = 0; i < inner_; ++i) dw_out[token * inner_ + i] = gradient[i * padded_ + token];
+    }
+  }
+
+  bool zero_padding() const override { return true; }
+  int64_t kept_size() const override { return 2 * inner_ * rounded(D, kPanel); }
+  int64_t rstd_size() const override { return D; }
+  int64_t forward_scratch(int64_t) const override { return (L + inner_) * kForwardTile; }
+  int64_t backward_scratch(int64_t) const override {
+    return (L + 3 * inner_ + 2 * padded_) * kBackwardTile;
+  }
+  int64_t units(int64_t, const Forward& f) const override { return f.samples * tiles_; }
+
+  void forward(const Forward& f, int64_t, int64_t begin, int64_t end, float* scratch) const override {
+    float* out = scratch + L * kForwardTile;
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const int64_t sample = unit / tiles_, column = unit % tiles_ * kForwardTile;
+      const int64_t width = std::min(kForwardTile, D - column);
+      const float* h = f.h + sample * L * D;
+      float* y = f.y + sample * L * D;
+      float* kept = f.keep ? f.kept + sample * kept_size() + 2 * inner_ * column : nullptr;
+      const Right columns = pack_right({h + column, D, 1}, L, width, scratch);
+      gemm_.swiglu_left(f.packed, columns, inner_, divided(width, gemm_.width), L, kept, out);
+      gemm_.pack_panels(out, inner_, divided(width, gemm_.width));
+      gemm_.multiply({w_out_, inner_, 0, 0}, {out, inner_ * gemm_.width}, L, width, inner_, false, y + column, D);
+      kernels<RmsNormKernels<float>>().fwd(y, h, y, f.rstd + sample * D, {1, L, D}, sizes_.eps, column / kColumns,
+                                           divided(column + width, kColumns));
+    }
+  }
+
+  void backward(const Backward& b, float* scratch) const override {
+    float *out = scratch + L * kBackwardTile, *dgate_up = out + inner_ * kBackwardTile;
+    float *d_right = dgate_up + 2 * inner_ * kBackwardTile, *h_right = d_right + padded_ * kBackwardTile;
+    const float *w_out = b.packed, *w_in = w_out + inner_ * L;
+    const int64_t panel = gemm_.width, lanes = panel / 2, columns_of_w = rounded(L, lanes);
+    for (int64_t sample = 0; sample < b.samples; ++sample) {
+      const float* h = b.h + sample * L * D;
+      const Axis axis{1, L, D};
+      float* d = b.d + sample * L * D;
+      kernels<RmsNormKernels<float>>().bwd(d, b.y + sample * L * D, b.rstd + sample * D, d, axis, 0,
+                                           reduction_units(axis));
+      for (int64_t column = 0; column < D; column += kBackwardTile) {
+        const int64_t width = std::min(kBackwardTile, D - column), panels = divided(width, panel);
+        const float* kept = b.kept + sample * kept_size() + 2 * inner_ * column;
+        const Right columns = pack_right({d + column, D, 1}, L, width, scratch);
+        gemm_.swiglu_left_bwd({w_out, 0, 0, L}, columns, inner_, panels, L, kept, out, dgate_up);
+        const Right dt = pack_right({d + column, 1, D}, width, L, d_right);
+        const Right ht = pack_right({h + column, 1, D}, width, L, h_right);
+        gemm_.multiply({dgate_up, panel, panel, 2 * inner_ * panel}, ht, 2 * inner_, columns_of_w, width, true,
+                       b.gradient, padded_);
+        gemm_.multiply({out, panel, panel, inner_ * panel}, dt, inner_, columns_of_w, width, true,
+                       b.gradient + 2 * inner_ * padded_, padded_);
+        gemm_.multiply({w_in, 0, 0, 2 * inner_}, right(dgate_up, 2 * inner_), L, width, 2 * inner_, true, d + column,
+                       D);
+      }
+    }
+  }
+
+ private:
+  int64_t L, D, tiles_, padded_;
+};
+
+}  // namespace
+
+std::unique_ptr<Layer> make_token_mixer(const Sizes& sizes, const float* w_in, const float* w_out, int64_t inner) {
+  return std::make_unique<TokenMixer>(sizes, w_in, w_out, inner);
+}
+
+namespace {
+
+std::tuple<Tensor, Tensor> fwd_cpu(const Tensor& h, const Tensor& gate_up, const Tensor& down, double eps,
+                                   bool keep) {
+  Network net("token_mixer", h, eps);
+  net.add_token_mixer(gate_up, down);
+  const States states = recursion_fwd(net, kOnce, std::nullopt, h, std::nullopt, 1, keep);
+  return {states.z, states.saved};
+}
+
+std::tuple<Tensor, Tensor, Tensor> bwd_cpu(const Tensor& dy, const Tensor& h, const Tensor& saved,
+                                           const Tensor& gate_up, const Tensor& down, double eps) {
+  Network net("token_mixer", h, eps);
+  net.add_token_mixer(gate_up, down);
+  const Gradients g = recursion_bwd(net, kOnce, std::nullopt, dy, h, saved);
+  return {g.dz, g.dweights[0], g.dweights[1]};
+}
+
+}  // namespace
+}  // namespace trm_fast
+
+STABLE_TORCH_LIBRARY_FRAGMENT(trm_fast, m) {
+  m.def(
+      "token_mixer_fwd(Tensor h, Tensor gate_up, Tensor down, float eps, bool keep) -> "
+      "(Tensor y, Tensor saved)");
+  m.def(
+      "token_mixer_bwd(Tensor dy, Tensor h, Tensor saved, Tensor gate_up, Tensor down, float eps) -> "
+      "(Tensor dh, Tensor dgate_up, Tensor ddown)");
+}
+STABLE_TORCH_LIBRARY_IMPL(trm_fast, CPU, m) {
+  m.impl("token_mixer_fwd", TORCH_BOX(&trm_fast::fwd_cpu));
+  m.impl("token_mixer_bwd", TORCH_BOX(&trm_fast::bwd_cpu));
+}
