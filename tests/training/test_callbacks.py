@@ -171,6 +171,7 @@ def test_wandb_is_told_what_was_logged(tmp_path: Path, monkeypatch: pytest.Monke
     assert any("eval/exact_accuracy" in values for _, values in logged)
 
 
+@pytest.mark.slow  # its service takes a while to start
 @pytest.mark.usefixtures("not_imported")
 def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb", reason="W&B is not installed: the extra wandb")

@@ -31,6 +31,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "single recomputed": ({"state": "single"}, {"recompute": "latent"}),
     "puzzles": ({"prefix_tokens": 2, "puzzle_embedding_size": 12, "num_puzzles": 4}, {}),
     "values": (VALUES, {}),
+    "muon": ({}, {"optimizer": "muon", "clip_norm": 0.5}),
+    "sgd": ({}, {"optimizer": "sgd"}),
 }
 
 
@@ -38,9 +40,8 @@ def make(case: str, runner: Runner) -> TrainStep:
     changes, training = CASES[case]
     model = make_model(dtype=torch.bfloat16, **changes).to("cuda")
     config = training_config(batch_size=B, **training)
-    optimizer = AdamATan2(model.parameters(), 0.0, weight_decay=0.1, ema_decay=0.9)
     source = Values() if changes == VALUES else Source()
-    return TrainStep(model, optimizer, config, source, parts=2, runner=runner)
+    return TrainStep(model, config.make_optimizer(model), config, source, parts=2, runner=runner)
 
 
 def advance(step: TrainStep, count: int) -> None:
@@ -78,17 +79,17 @@ def test_a_step_never_waits_and_is_one_launch() -> None:
     assert not seen["cudaLaunchKernel"], "everything is in the graph"
 
 
-@pytest.mark.parametrize("case", ["mixer", "single recomputed"])
+@pytest.mark.parametrize("case", ["mixer", "single recomputed", "muon"])
 def test_copies_of_the_weights_and_another_depth(case: str) -> None:
-    """Replays keep the copies up to date, and a step that was captured anew goes on as calls would."""
+    """Replays keep the copies up to date, and a step that was captured again does what calls would."""
     states = []
     for runner in (Eager(), CudaGraph(torch.device("cuda"))):
         step = make(case, runner)
         for T in (1, 2):
-            step.set_depth(step.model.config.model_copy(update={"T_cycles": T}))
+            step.set_depth(step.model.config.depth._replace(T_cycles=T))
             advance(step, 5)
             assert step.copies.made
-            for key, fresh in step.copies._anew().items():
+            for key, fresh in step.copies._rounded().items():
                 assert torch.equal(step.copies.made[key], fresh)
         states.append([t.nan_to_num().clone() for t in step.tensors()])
     for a, b in zip(*states, strict=True):
