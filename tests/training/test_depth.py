@@ -88,7 +88,7 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(stop: int, tmp_path: Path
     assert straight.__dict__["seen"] == [(1, 1, 2)] * 9 + [(2, 2, 4)] * 8 + [(3, 2, 4)] * 7
     Trainer(config(steps=stop, schedule_steps=24), tmp_path / "stopped").train()
     resumed = Depths.resume(tmp_path / "stopped", config=config(steps=24, schedule_steps=24))
-    assert resumed.step_function.depth == resumed.config.model_at(stop + 1).depth
+    assert resumed.step_function.depth == resumed.config.model_at(stop + 1).depth == resumed.config.depth_at(stop + 1)
     resumed.train()
     assert same([straight.step_function.tensors()], [resumed.step_function.tensors()])  # type: ignore[attr-defined]
     losses = [

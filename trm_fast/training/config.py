@@ -22,7 +22,7 @@ from pydantic import (
 from ruamel.yaml import YAML
 from typing_extensions import Self
 
-from trm_fast.models import TRMConfig, TRMModel
+from trm_fast.models import Depth, TRMConfig, TRMModel
 from trm_fast.models.halting import RULES
 from trm_fast.nn.layers import Embedding
 from trm_fast.tasks import Task, get_task
@@ -178,6 +178,11 @@ class RunConfig(BaseModel):
         """The model that step 1, 2, ... trains: the whole one but for the depth of its stage."""
         stage = stage_at(self.training.depth, step)
         return self._with(stage.depth() if stage else {})
+
+    def depth_at(self, step: int) -> Depth:
+        """The depth of ``model_at``, without making a configuration each step."""
+        stage = stage_at(self.training.depth, step)
+        return self.model.depth._replace(**stage.depth()) if stage else self.model.depth
 
     def flop(self) -> int:
         """Matrix FLOP of the whole run's training steps, for each row of the batch."""

@@ -104,7 +104,7 @@ class Trainer:
         try:
             self.step_function = TrainStep(
                 self.model, self.optimizer, training, self.feed, parts=parts, runner=runner, group=group,
-                depth=config.model_at(step + 1).depth,
+                depth=config.depth_at(step + 1),
             )  # fmt: skip
         except torch.OutOfMemoryError as error:
             raise UserError(
@@ -223,7 +223,7 @@ class Trainer:
 
     def _one_step(self) -> None:
         training, number = self.config.training, self.step + 1
-        if training.depth and (depth := self.config.model_at(number).depth) != self.step_function.depth:
+        if training.depth and (depth := self.config.depth_at(number)) != self.step_function.depth:
             self.step_function.set_depth(depth)
             self.evaluator.depth_changed()
             self._say_reason()
