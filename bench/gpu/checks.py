@@ -13,15 +13,16 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from common import DTYPES, Part, available, kernels, usable, verdict
 from plan import SHALLOW
 
-MOST = 14  # processes
 CHECK, WARM = "check", "warm"
-GPU_TESTS = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", "tests/training", "tests/nn"]
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+TESTS = Path(__file__).parents[2] / "tests"
 
 
 def check(device: str, cases: list[str]) -> None:
@@ -39,6 +40,7 @@ def warm(device: str, case: str, baseline: str) -> None:
     Of a model with fewer cycles: the same kernels, and many processes have the memory."""
     import sides
 
+    os.nice(5)  # behind the checks
     name = case.split(":")[1]
     sides.MODELS[name] = {**sides.MODELS[name], **SHALLOW}
     problem = sides.Problem(case, None, device)
@@ -75,15 +77,15 @@ def warmed(part: Part, case: str, baseline: str) -> None:
     print(*lines([WARM, part.device, case, baseline], part.left()), end="")
 
 
-def tested(part: Part, lock: threading.Lock) -> None:
+def tested(part: Part, lock: threading.Lock, file: Path) -> None:
     try:
-        done = subprocess.run(GPU_TESTS, capture_output=True, text=True, timeout=max(1.0, part.left()), check=False)
+        done = subprocess.run([*PYTEST, str(file)], capture_output=True, text=True, timeout=max(1.0, part.left()))
         row: dict[str, Any] = {"exit": done.returncode, "output": done.stdout[-2000:]}
         row |= {"error": "tests failed"} if done.returncode else {}
     except subprocess.TimeoutExpired:
         row = {"skipped": "no time was left"}
     with lock:
-        part.keep({"case": "tests on the device", **row})
+        part.keep({"case": file.stem, **row})
 
 
 def main() -> None:
@@ -94,18 +96,15 @@ def main() -> None:
         for op, name in kernels(part.device)
     ]
     groups = [[case for case in group if case not in part.rows] for group in groups]
-    workers = max(1, min((os.cpu_count() or 2) - 2, MOST))
     if not on_gpu:  # nothing is compiled: one process will do
         groups = [[case for group in groups for case in group]]
-    jobs: list[Callable[[], None]] = []
-    if on_gpu:  # the long ones first
-        jobs += [partial(warmed, part, case, "ours") for case in part.sizes.steps]
-        jobs += [partial(tested, part, lock)]
-    jobs += [partial(checked, part, lock, group) for group in groups]
+    jobs: list[Callable[[], None]] = [partial(checked, part, lock, group) for group in groups]
     if on_gpu:
-        compiled = [baseline for baseline in part.sizes.baselines if baseline != "eager"]
-        jobs += [partial(warmed, part, case, baseline) for baseline in compiled for case in part.sizes.steps]
-    with ThreadPoolExecutor(workers) as pool:
+        files = [path for path in TESTS.rglob("test_*.py") if "mark.gpu" in path.read_text()]
+        jobs += [partial(tested, part, lock, path) for path in [*files, *TESTS.rglob("test_*_device.py")]]
+        sides = ["ours", *(baseline for baseline in part.sizes.baselines if baseline != "eager")]
+        jobs += [partial(warmed, part, case, side) for side in sides for case in part.sizes.steps]
+    with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
         for future in [pool.submit(job) for job in jobs]:
             future.result()
     part.finish()
