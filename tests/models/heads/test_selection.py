@@ -9,9 +9,9 @@ import torch
 
 from trm_fast import ops
 from trm_fast.api import TRM
-from trm_fast.labels import IGNORE
+from trm_fast.labels import IGNORE, SCORE_SCALE
 from trm_fast.models import TRMConfig
-from trm_fast.models.heads.selection import ARGUMENTS, RUN_KINDS, SCALE, Selection, SelectionConfig, _run_cost, _tags
+from trm_fast.models.heads.selection import ARGUMENTS, RUN_KINDS, Selection, SelectionConfig, _run_cost, _tags
 from trm_fast.nn.precision import CAST_AT_USE
 
 from ..small import kernels_agree
@@ -70,7 +70,7 @@ def test_answers_keep_the_sign_and_the_order_of_the_tools() -> None:
     out = net(given.pop("inputs"), net.initial_state(B), **given)
     answers = net.head.answers(out.logits)
     assert answers.shape == (B, T + P + P * W)
-    torch.testing.assert_close(answers[:, :2].float(), out.logits.tools[:, :2] * SCALE, atol=0.5, rtol=0)
+    torch.testing.assert_close(answers[:, :2].float(), out.logits.tools[:, :2] * SCORE_SCALE, atol=0.5, rtol=0)
     assert bool((answers[:, 2] < -1_000_000).all())  # there is no third tool
 
 

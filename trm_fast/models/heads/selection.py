@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from trm_fast.labels import IGNORE, ArgumentKind, Tag
+from trm_fast.labels import IGNORE, SCORE_SCALE, ArgumentKind, Tag
 from trm_fast.models.heads.base import Head, HeadConfig, HeadInputs, register
 from trm_fast.models.loss import Loss
 from trm_fast.nn.layers import Linear
@@ -19,8 +19,6 @@ RUN_KINDS = int(ArgumentKind.SPANS)
 """Kinds up to this one have a single run of words."""
 NEAR, REACH = 2, 6
 """How many words on either side tell what one is, and how far from a word of an argument its value may stand."""
-SCALE = 1000
-"""Answers are whole numbers: a tool's logit in thousandths, so that its sign and its order are kept."""
 ARGUMENTS = 2.0
 """Weight of the arguments' loss beside that of the tools."""
 GAIN = 10.0
@@ -115,7 +113,7 @@ class SelectionHead(Head):
         return Selection(logits, kinds.masked_fill(~there, 0.0), tags, by_features, extra.get("field_tools"))
 
     def answers(self, prediction: Selection) -> Tensor:
-        tools = (prediction.tools * SCALE).round().long()
+        tools = (prediction.tools * SCORE_SCALE).round().long()
         kinds = prediction.kinds.argmax(-1)
         tags = _tags(prediction.tags, kinds, prediction.owners)
         return torch.cat([tools, kinds, tags.flatten(1)], 1)
