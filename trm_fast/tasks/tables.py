@@ -7,7 +7,7 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from trm_fast.errors import UserError
+
+Grids = npt.NDArray[np.uint8]
 
 
 @dataclass
@@ -88,6 +90,39 @@ def decode_ratings(table: Table) -> npt.NDArray[np.int32] | None:
         if not (value.isdecimal() and len(value) < 10):
             raise UserError(f"{table.where(row)}: the rating {value!r} is not a whole number below a thousand million")
     return np.array([int(value) for value in table.ratings], dtype=np.int32) if table.ratings else None
+
+
+def decode_grids(
+    table: Table,
+    characters: Grids,
+    cells: int,
+    wrong: Callable[[Grids, Grids], npt.NDArray[np.bool_]],
+    fault: Callable[[str, str], str],
+    at_once: int,
+) -> tuple[Grids, Grids]:
+    """Questions and answers of ``cells`` characters as grids, uint8 (N, cells), ``at_once`` rows at a time.
+
+    ``characters`` (256,): the number that each stands for. ``wrong`` marks the pairs that are none; the first one, or a
+    row of another length, is a UserError that names it and says what ``fault(question, answer)`` does.
+    """
+    parts = []
+    for start in range(0, len(table), at_once):
+        q, a = table.questions[start : start + at_once], table.answers[start : start + at_once]
+        fits = [len(x) == len(y) == cells for x, y in zip(q, a, strict=True)]
+        sound = fits.index(False) if False in fits else len(fits)
+        questions, answers = (read_cells(lines[:sound], characters, cells) for lines in (q, a))
+        bad = wrong(questions, answers)
+        row = int(bad.argmax()) if bad.any() else sound
+        if row < len(fits):
+            raise UserError(f"{table.where(start + row)}: {fault(q[row], a[row])}")
+        parts.append((questions, answers))
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+
+def read_cells(lines: Sequence[str], characters: Grids, cells: int) -> Grids:
+    """Lines of ``cells`` characters as the numbers that these stand for (N, cells); beyond Latin-1 as ``?`` does."""
+    codes = np.frombuffer("".join(lines).encode("latin-1", "replace"), dtype=np.uint8)
+    return characters[codes].reshape(-1, cells)
 
 
 @contextmanager

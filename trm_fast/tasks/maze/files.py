@@ -6,10 +6,12 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Question
@@ -20,10 +22,14 @@ from trm_fast.tasks.maze.pictures import tokens_of_picture
 from trm_fast.tasks.maze.rules import judge
 from trm_fast.tasks.maze.text import ALLOWED, TOKENS, Shape, load_json, parse, question, rows_of_json
 from trm_fast.tasks.pictures import PNG, read_png
-from trm_fast.tasks.tables import Table, open_text, read_table, write_table
+from trm_fast.tasks.tables import Table, decode_grids, open_text, read_cells, read_table, write_table
 
 CHUNK = 1 << 14
 """Rows checked at a time, which bounds the memory of the checks."""
+
+
+_TOKENS = np.zeros(256, dtype=np.uint8)
+_TOKENS[[ord(character) for character in TOKENS]] = list(TOKENS.values())
 
 
 def read(path: str | Path, shape: Shape) -> Mazes:
@@ -36,21 +42,13 @@ def read(path: str | Path, shape: Shape) -> Mazes:
 
 def decode_table(table: Table, shape: Shape) -> Mazes:
     """A table as checked mazes."""
-    questions, answers = [], []
+
+    def wrong(mazes: Grids, paths: Grids) -> npt.NDArray[np.bool_]:
+        return (mazes == 0).any(axis=1) | ~judge(mazes, paths, shape)[1]
+
     cells = shape[0] * shape[1]
-    for start in range(0, len(table), CHUNK):
-        q, a = table.questions[start : start + CHUNK], table.answers[start : start + CHUNK]
-        fits = [len(x) == len(y) == cells for x, y in zip(q, a, strict=True)]
-        sound = fits.index(False) if False in fits else len(fits)
-        mazes, paths = _tokens(q[:sound], cells), _tokens(a[:sound], cells)
-        wrong = (mazes == 0).any(axis=1) | ~judge(mazes, paths, shape)[1]
-        row = int(wrong.argmax()) if wrong.any() else sound
-        if row < len(fits):
-            raise UserError(f"{table.where(start + row)}: {_fault(q[row], a[row], shape)}")
-        questions.append(mazes)
-        answers.append(paths)
-    mazes = np.concatenate(questions)
-    return Mazes(shape, mazes, np.concatenate(answers), engine.distances(mazes, *shape))
+    mazes, paths = decode_grids(table, _TOKENS, cells, wrong, partial(_fault, shape=shape), CHUNK)
+    return Mazes(shape, mazes, paths, engine.distances(mazes, *shape))
 
 
 def write(path: str | Path, mazes: Mazes, source: str = "trm_fast") -> None:
@@ -155,15 +153,6 @@ def _is_json(line: str) -> bool:
         return False
 
 
-def _tokens(lines: Any, cells: int) -> Grids:
-    """Lines of characters as tokens, 0 for what is none."""
-    table = np.zeros(256, dtype=np.uint8)
-    for character, token in TOKENS.items():
-        table[ord(character)] = token
-    characters = np.frombuffer("".join(lines).encode("latin-1", "replace"), dtype=np.uint8)
-    return table[characters].reshape(-1, cells)
-
-
 def _fault(question_text: str, answer_text: str, shape: Shape) -> str:
     """What is wrong with a row that did not pass."""
     cells = shape[0] * shape[1]
@@ -178,7 +167,7 @@ def _fault(question_text: str, answer_text: str, shape: Shape) -> str:
         for cell, character in enumerate(text):
             if character not in TOKENS:
                 return f"{character!r} in the {name} ({place(cell, shape[1])}) is not a cell of a maze: {ALLOWED}"
-    maze, answer = _tokens([question_text, answer_text], cells)
+    maze, answer = read_cells([question_text, answer_text], _TOKENS, cells)
     for token in (START, GOAL):
         if (maze == token).sum() != 1:
             return f"the question has {(maze == token).sum()} cells {CHARACTERS[token - 1]}, one wanted"

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Question
 from trm_fast.tasks.sudoku.puzzles import Puzzles
 from trm_fast.tasks.sudoku.rules import Grids, conflict, obeys, place
 from trm_fast.tasks.sudoku.text import BLANKS, allowed, cell_positions, other_size, parse
-from trm_fast.tasks.tables import Table, decode_ratings, open_text, read_table, write_table
+from trm_fast.tasks.tables import Table, decode_grids, decode_ratings, open_text, read_cells, read_table, write_table
 
 BAD = 255
 CHUNK = 1 << 16
@@ -32,25 +34,14 @@ def read(path: str | Path, size: int) -> Puzzles:
 
 def decode_table(table: Table, size: int) -> Puzzles:
     """A table as checked puzzles."""
-    return Puzzles(size, *decode(table.questions, table.answers, size, table.where), decode_ratings(table))
 
+    def wrong(grids: Grids, solved: Grids) -> npt.NDArray[np.bool_]:
+        broken = (grids == BAD).any(axis=1) | ~obeys(solved, size)
+        return broken | ((grids > 0) & (grids != solved)).any(axis=1)
 
-def decode(
-    questions: Sequence[str], answers: Sequence[str], size: int, where: Callable[[int], str]
-) -> tuple[Grids, Grids]:
-    """Two columns of text as checked grids; the first bad row is a UserError that starts with ``where(row)``."""
-    parts = []
-    for start in range(0, len(questions), CHUNK):
-        q, a = questions[start : start + CHUNK], answers[start : start + CHUNK]
-        fits = [len(x) == len(y) == size * size for x, y in zip(q, a, strict=True)]
-        sound = fits.index(False) if False in fits else len(fits)
-        grids, solved = _digits(q[:sound], size), _digits(a[:sound], size)
-        wrong = (grids == BAD).any(axis=1) | ~obeys(solved, size) | ((grids > 0) & (grids != solved)).any(axis=1)
-        row = int(wrong.argmax()) if wrong.any() else sound
-        if row < len(fits):
-            raise UserError(f"{where(start + row)}: {_fault(q[row], a[row], size)}")
-        parts.append((grids, solved))
-    return np.concatenate([grids for grids, _ in parts]), np.concatenate([solved for _, solved in parts])
+    fault = partial(_fault, size=size)
+    grids, solved = decode_grids(table, _characters(size), size * size, wrong, fault, CHUNK)
+    return Puzzles(size, grids, solved, decode_ratings(table))
 
 
 def questions(path: str | Path, size: int) -> Iterator[Question]:
@@ -97,13 +88,12 @@ def as_lines(grids: Grids) -> list[str]:
     return [row.tobytes().decode() for row in characters]
 
 
-def _digits(lines: Sequence[str], size: int) -> Grids:
-    """Lines of size * size characters as digits, ``BAD`` for what is neither a digit of this size nor a blank."""
+def _characters(size: int) -> Grids:
+    """What each character stands for: ``BAD`` where it is neither a digit of this size nor a blank."""
     table = np.full(256, BAD, dtype=np.uint8)
     table[[ord(c) for c in BLANKS]] = 0
     table[ord("1") : ord("1") + size] = np.arange(1, size + 1)
-    characters = np.frombuffer("".join(lines).encode("latin-1", "replace"), dtype=np.uint8)
-    return table[characters].reshape(-1, size * size)
+    return table
 
 
 def _fault(question: str, answer: str, size: int) -> str:
@@ -113,7 +103,7 @@ def _fault(question: str, answer: str, size: int) -> str:
             return f"the {name} is missing"
         if len(cells) != size * size:
             return f"the {name} has {len(cells)} characters, {size * size} wanted{other_size(len(cells), size)}"
-    given, solved = _digits([question, answer], size)
+    given, solved = read_cells([question, answer], _characters(size), size * size)
     for name, cells, digits in (("question", question, given), ("answer", answer, solved)):
         if (digits == BAD).any():
             cell = int((digits == BAD).argmax())
