@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 ROOMS := api ops nn models tasks training inference interchange agent
 # What the installed package is made of.
-SOURCES := setup.py build_support.py pyproject.toml MANIFEST.in $(shell find trm_fast csrc triton_kernels configs \
+SOURCES := $(wildcard setup.py build_*.py) pyproject.toml MANIFEST.in $(shell find trm_fast csrc triton_kernels configs \
 	-type f -not -name '*.so' -not -name '*.py[co]' -not -name _build.json)
 
 .PHONY: help demo test build train eval lint format bench docs clean
