@@ -30,7 +30,7 @@ demo: $(VENV)/.package ## install, train on 4x4 sudoku (or go on with that run),
 	$(BIN)/trm-fast solve runs/demo 3.......4.3...42
 
 test: $(VENV)/.test ## install what the tests need, run them (all of them: ARGS=--slow)
-	$(BIN)/pytest -n logical --maxprocesses 8 --dist worksteal $(ARGS)
+	$(BIN)/pytest $(ARGS)
 
 build: $(VENV)/.package ## compile the kernels and install the package into VENV
 	$(BIN)/trm-fast info

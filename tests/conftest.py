@@ -11,6 +11,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
+MOST_PROCESSES = 8  # each has torch in memory and collects all tests
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,6 +24,16 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--benchmark"):
         config.args[:] = [str(ROOT / "bench")]
         config.option.benchmark_only = True
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """The whole suite takes every core where pytest-xdist is installed; ``-n 0`` keeps it in one process."""
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    alone = "PYTEST_XDIST_WORKER" in os.environ or config.option.usepdb or config.getoption("--benchmark")
+    if whole and not alone and config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None:
+        config.option.numprocesses = min(MOST_PROCESSES, os.cpu_count() or 1)
+        config.option.dist = "worksteal"
 
 
 def leaves_out_slow(config: pytest.Config) -> bool:
