@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trm_fast.api import TRM
-from trm_fast.inference.steps import think
+from trm_fast.inference.steps import run_steps
 from trm_fast.models import supervision_loss
 from trm_fast.training.optimizers import AdamATan2
 
@@ -151,7 +151,7 @@ def test_rows_computed_together_halt_together_when_their_mean_is_sure() -> None:
     assert set(got["steps"].tolist()) == {expected}
     assert bool(got["converged"].all())
     # Two at a time: nobody enters a batch on its way, so that all of a batch have taken as many steps.
-    for now in think(made, tokens(B), 4, batch_size=2):
+    for now in run_steps(made, tokens(B), 4, batch_size=2):
         assert len(now.rows) <= 2
         assert len(set(now.steps.tolist())) == 1
         assert len(set(now.halted.tolist())) == 1

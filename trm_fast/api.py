@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trm_fast.inference.capture import graphs_on
 from trm_fast.inference.incremental import Incremental
-from trm_fast.inference.steps import think
+from trm_fast.inference.steps import run_steps
 from trm_fast.models import TRMConfig, TRMModel
 from trm_fast.models.halting import halting_rule
 from trm_fast.models.saving import load_model, save_model
@@ -91,22 +91,26 @@ class TRM(TRMModel):
         agrees = None if accept is None else lambda rows, answers: accept(inputs[rows], answers)
         training = self.training
         self.eval()
-        for now in think(
+        for result in run_steps(
             self, inputs, most, min_steps=min_steps, halt=halt, accept=agrees, puzzle_ids=puzzle_ids, extra=extra,
             runner=graphs_on(device) if device.type == "cuda" else None,
         ):  # fmt: skip
             if solution is None:
-                solution = now.answers.new_zeros(B, *now.answers.shape[1:])
-            solution[now.rows], confidence[now.rows], steps[now.rows] = now.answers, now.confidence, now.steps
-            converged[now.rows] = now.halted
+                solution = result.answers.new_zeros(B, *result.answers.shape[1:])
+            solution[result.rows], confidence[result.rows], steps[result.rows] = (
+                result.answers,
+                result.confidence,
+                result.steps,
+            )
+            converged[result.rows] = result.halted
             if return_trajectory:
                 step = len(trajectory) + 1
                 trajectory.append({"step": step, "solution": solution.clone(), "confidence": confidence.clone()})
         self.train(training)
         if solution is None:  # no rows, or no steps
             solution = self.head.answers(self.head(read_answer(self.net, self.initial_state(B))))
-        result = {"solution": solution, "confidence": confidence, "steps": steps, "converged": converged}
-        return result | ({"trajectory": trajectory} if return_trajectory else {})
+        found = {"solution": solution, "confidence": confidence, "steps": steps, "converged": converged}
+        return found | ({"trajectory": trajectory} if return_trajectory else {})
 
     def incremental(self) -> Incremental:
         """A row that grows token by token, in a causal text model."""

@@ -11,7 +11,7 @@ import torch
 from trm_fast.api import TRM
 from trm_fast.errors import UserError
 from trm_fast.inference import Solver, Step
-from trm_fast.inference.steps import Thought, think
+from trm_fast.inference.steps import StepResult, run_steps
 from trm_fast.inference.tries import Tries
 from trm_fast.models import TRMConfig
 from trm_fast.tasks import get_task
@@ -32,7 +32,7 @@ def test_the_batch_stays_full() -> None:
     """As long as rows wait, every step runs with as many rows as fit; each row is taken up once."""
     seen: dict[int, list[int]] = {}
     waiting = 40
-    for now in think(MODEL, torch.from_numpy(INPUTS), 9, batch_size=7):
+    for now in run_steps(MODEL, torch.from_numpy(INPUTS), 9, batch_size=7):
         waiting -= int((now.steps == 1).sum())
         assert len(now.rows) == 7 or waiting == 0
         for row, step in zip(now.rows.tolist(), now.steps.tolist(), strict=True):
@@ -63,9 +63,9 @@ def test_noise_depends_on_the_seed_and_spares_the_first_try() -> None:
     np.testing.assert_array_equal(one.solution, plain.solution)
 
 
-def thought(rows: list[int], answers: list[list[int]], confidence: list[float], halted: bool = True) -> Thought:
+def result(rows: list[int], answers: list[list[int]], confidence: list[float], halted: bool = True) -> StepResult:
     steps, flags = torch.ones(len(rows), dtype=torch.int64), torch.full((len(rows),), halted)
-    return Thought(torch.tensor(rows), steps, torch.tensor(answers), torch.tensor(confidence), flags)
+    return StepResult(torch.tensor(rows), steps, torch.tensor(answers), torch.tensor(confidence), flags)
 
 
 EVEN, ODD, OTHER = [2, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 3, 0, 0, 0]
@@ -78,7 +78,7 @@ EVEN, ODD, OTHER = [2, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 3, 0, 0, 0]
 )
 def test_which_try_counts(select: Any, want: list[int]) -> None:
     tries = Tries(Echo(), Examples.asked(INPUTS[:1]), rollouts=5, symmetries=1, rng=np.random.default_rng(0))
-    tries.note(thought([0, 1, 2, 3], [ODD, OTHER, EVEN, ODD], [0.4, 0.9, 0.1, 0.3]))  # the fifth was never made
+    tries.note(result([0, 1, 2, 3], [ODD, OTHER, EVEN, ODD], [0.4, 0.9, 0.1, 0.3]))  # the fifth was never made
     best = tries.best(select)
     assert best.solution.tolist() == [want]
     assert best.steps.tolist() == [4]
@@ -88,7 +88,7 @@ def test_which_try_counts(select: Any, want: list[int]) -> None:
 
 def test_candidates_are_ranked_by_votes_and_then_by_mean_confidence() -> None:
     tries = Tries(Echo(), Examples.asked(INPUTS[:1]), rollouts=6, symmetries=1, rng=np.random.default_rng(0))
-    tries.note(thought([0, 1, 2, 3, 4], [ODD, OTHER, EVEN, ODD, OTHER], [0.4, 0.9, 0.99, 0.3, 0.1]))
+    tries.note(result([0, 1, 2, 3, 4], [ODD, OTHER, EVEN, ODD, OTHER], [0.4, 0.9, 0.99, 0.3, 0.1]))
     solved = tries.best("majority")
     (ranked,) = solved.ranked
     assert ranked.answers.tolist() == [OTHER, ODD, EVEN]  # 0.5 on average beats 0.35
@@ -127,7 +127,7 @@ def test_symmetries_try_the_same_sudoku() -> None:
     assert tries.rows.inputs.shape == (36, 16)
     np.testing.assert_array_equal(tries.rows.inputs[:6], inputs)
     tries.note(
-        Thought(
+        StepResult(
             torch.arange(36),
             torch.ones(36, dtype=torch.int64),
             torch.from_numpy(tries.rows.inputs.astype(np.int64)),

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from trm_fast.api import TRM
-from trm_fast.inference.steps import think
+from trm_fast.inference.steps import run_steps
 from trm_fast.models import ForwardOptions
 from trm_fast.training import RunConfig, TrainStep, make_config, preset_names, read_preset
 from trm_fast.training import step as step_module
@@ -112,7 +112,7 @@ def test_a_recording_of_it_is_the_run(preset: str, tmp_path: Path, monkeypatch: 
         asked = {name: torch.from_numpy(array) for name, array in data.test.take(slice(3)).arrays().items()}
         inputs, _, ids = (asked.pop(name) for name in ("inputs", "labels", "puzzle_ids"))
         model.eval()
-        run = think(model, inputs, 2, halt=False, puzzle_ids=ids, extra=asked, runner=runner)
+        run = run_steps(model, inputs, 2, halt=False, puzzle_ids=ids, extra=asked, runner=runner)
         # What is said behind the end of a row, or where nothing counts, is nobody's business.
         beside = ~asked["mask"] | (asked["weights"] == 0) if config.model.head.kind == "text" else torch.tensor(False)
         thoughts.append([now.answers.masked_fill(beside, 0) for now in run])

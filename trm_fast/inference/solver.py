@@ -1,4 +1,4 @@
-"""The solver: questions in, answers out. Each row thinks until its halting logit says it is done."""
+"""The solver: questions in, answers out. Each row runs until its halting logit says that it is done."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from trm_fast.errors import UserError
 from trm_fast.inference.capture import Runner, graphs_on
 from trm_fast.inference.incremental import Incremental
-from trm_fast.inference.steps import Thought, think
+from trm_fast.inference.steps import Accept, StepResult, run_steps
 from trm_fast.inference.tries import Select, Solved, Tries
 from trm_fast.models import TRMModel
 from trm_fast.tasks.base import Array, Candidates, Examples, Question, Task
@@ -67,13 +67,13 @@ class Solver:
     """A model and a task joined for inference.
 
     A row halts when its halting logit says that the answer is right, and, in a task with rules, the answer obeys them:
-    a model that is sure of an impossible answer thinks on.
+    a row with an impossible answer goes on, however confident the model is.
 
     Args:
         max_steps: supervision steps at most; by default 16, or as many as in training if those are more.
         min_steps: steps before a row may halt.
         halt: False always runs all steps, as published.
-        batch_size: rows that think at a time; who is done makes place for the next.
+        batch_size: rows computed at a time; finished rows are replaced by queued ones.
         rollouts: tries at each question. The first is undisturbed, the others get Gaussian ``noise`` (a standard
             deviation) on the latent state before every step (arXiv 2605.19943).
         symmetries: images of each question under the task's symmetries that are tried, the question itself included.
@@ -135,7 +135,7 @@ class Solver:
         examples: Examples,
         *,
         progress: Progress | None = None,
-        watch: Callable[[Thought], None] | None = None,
+        watch: Callable[[StepResult], None] | None = None,
     ) -> Solved:
         """Answers encoded rows. ``watch`` sees the batch after each of its steps."""
         N, device = len(examples), self.model.z_init.device
@@ -147,56 +147,26 @@ class Solver:
         def accept(rows: Tensor, answers: Tensor) -> Tensor:
             return torch.from_numpy(tries.obeys(rows.cpu().numpy(), answers.cpu().numpy())).to(device)
 
-        rows = _tensors(tries.rows, device)
-        inputs, puzzle_ids = rows.pop("inputs"), rows.pop("puzzle_ids")
-        for now in think(
-            self.model,
-            inputs,
-            self._most_steps,
-            min_steps=self.min_steps,
-            halt=self.halt,
-            accept=accept,
-            puzzle_ids=puzzle_ids,
-            extra=rows,
+        for result in self._run_steps(
+            tries.rows,
+            accept,
             batch_size=self.batch_size,
             noise=torch.from_numpy(self.noise * tries.disturbed).to(device) if self.noise else None,
-            seed=self.seed,
             groups=owner if select == "rules" and len(owner) > N else None,
-            runner=self._runner,
         ):
-            tries.note(now)
+            tries.note(result)
             if watch is not None:
-                watch(now)
+                watch(result)
             if progress is not None:
-                ended = now.rows[now.halted | (now.steps >= self._most_steps)]
+                ended = result.rows[result.halted | (result.steps >= self._most_steps)]
                 finished[tries.owner[ended.cpu().numpy()]] = True
                 progress(int(finished.sum()), N)
         return tries.best(select)
 
-    def solve(
-        self,
-        question: str | Question,
-        *,
-        return_trajectory: bool = False,
-        callback: Callable[[Step], None] | None = None,
-    ) -> Answer:
-        """One question; text is parsed by the task. ``callback`` sees each step of the first try while it thinks."""
-        parsed = self.task.parse(question) if isinstance(question, str) else question
-        if return_trajectory:
-            self._check_one_try()
-        return next(self._answer([parsed], return_trajectory, callback))
-
-    def stream(self, question: str | Question, callback: Callable[[Step], None] | None = None) -> Iterator[Step]:
-        """One question, undisturbed and as it is: yields (and reports) each step's answer while the model thinks."""
-        parsed = self.task.parse(question) if isinstance(question, str) else question
-        asked = Question.rows([parsed])
-        rows = _tensors(asked, self.model.z_init.device)
-
-        def accept(_: Tensor, answers: Tensor) -> Tensor:
-            valid = not self.task.has_rules or self.task.verify(asked, answers.cpu().numpy())[0]
-            return torch.tensor([bool(valid)], device=answers.device)
-
-        for now in think(
+    def _run_steps(self, examples: Examples, accept: Accept, **queue: Any) -> Iterator[StepResult]:
+        """The rows step by step, as this solver halts; ``queue``: what else ``run_steps`` takes."""
+        rows = _tensors(examples, self.model.z_init.device)
+        return run_steps(
             self.model,
             rows.pop("inputs"),
             self._most_steps,
@@ -205,9 +175,35 @@ class Solver:
             accept=accept,
             puzzle_ids=rows.pop("puzzle_ids"),
             extra=rows,
+            seed=self.seed,
             runner=self._runner,
-        ):
-            step = self._step(parsed, now, 0)
+            **queue,
+        )
+
+    def solve(
+        self,
+        question: str | Question,
+        *,
+        return_trajectory: bool = False,
+        callback: Callable[[Step], None] | None = None,
+    ) -> Answer:
+        """One question; text is parsed by the task. ``callback`` sees each step of the first try step by step."""
+        parsed = self.task.parse(question) if isinstance(question, str) else question
+        if return_trajectory:
+            self._check_one_try()
+        return next(self._answer([parsed], return_trajectory, callback))
+
+    def stream(self, question: str | Question, callback: Callable[[Step], None] | None = None) -> Iterator[Step]:
+        """One question, undisturbed and as it is: yields (and reports) each step's answer as it is made."""
+        parsed = self.task.parse(question) if isinstance(question, str) else question
+        asked = Question.rows([parsed])
+
+        def accept(_: Tensor, answers: Tensor) -> Tensor:
+            valid = not self.task.has_rules or self.task.verify(asked, answers.cpu().numpy())[0]
+            return torch.tensor([bool(valid)], device=answers.device)
+
+        for result in self._run_steps(asked, accept):
+            step = self._step(parsed, result, 0)
             if callback is not None:
                 callback(step)
             yield step
@@ -235,10 +231,10 @@ class Solver:
     ) -> Iterator[Answer]:
         trajectories: list[list[Step]] = [[] for _ in questions]
 
-        def watch(now: Thought) -> None:
-            for i, row in enumerate(now.rows.tolist()):
+        def watch(result: StepResult) -> None:
+            for i, row in enumerate(result.rows.tolist()):
                 if row < len(questions):  # later rows are further tries
-                    trajectories[row].append(self._step(questions[row], now, i))
+                    trajectories[row].append(self._step(questions[row], result, i))
                     if callback is not None:
                         callback(trajectories[row][-1])
 
@@ -256,9 +252,9 @@ class Solver:
                 candidates=solved.candidates(row),
             )
 
-    def _step(self, question: Question, now: Thought, i: int) -> Step:
-        raw = now.answers[i].cpu().numpy()
-        return Step(int(now.steps[i]), self.task.format(question, raw), float(now.confidence[i]), raw)
+    def _step(self, question: Question, result: StepResult, i: int) -> Step:
+        raw = result.answers[i].cpu().numpy()
+        return Step(int(result.steps[i]), self.task.format(question, raw), float(result.confidence[i]), raw)
 
 
 def _tensors(asked: Examples, device: torch.device) -> dict[str, Tensor]:

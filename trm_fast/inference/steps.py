@@ -1,4 +1,4 @@
-"""Inference on many rows: a batch thinks step by step; who is done leaves, who waits enters."""
+"""Inference on many rows: a batch runs step by step; finished rows are replaced by queued ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trm_fast.inference.capture import Runner
-from trm_fast.inference.captured_step import fixed_step, given_of
+from trm_fast.inference.captured_step import captured_step, step_inputs
 from trm_fast.models.halting import halting_rule
 from trm_fast.models.trm import TRMModel
 from trm_fast.nn.recursion import State
@@ -19,18 +19,18 @@ Accept = Callable[[Tensor, Tensor], Tensor]
 """(row numbers (A,), answers (A, ...)) -> bool (A,): which answers there is nothing against."""
 
 
-class Thought(NamedTuple):
-    """The rows of a batch behind one supervision step; A of them."""
+class StepResult(NamedTuple):
+    """The A rows that are in the batch, after one supervision step."""
 
     rows: Tensor  # int64 (A,): which
-    steps: Tensor  # int64 (A,): how many each has behind it
+    steps: Tensor  # int64 (A,): how many each has taken
     answers: Tensor  # (A, ...): tokens int64 (A, L), say
     confidence: Tensor  # float32 (A,)
     halted: Tensor  # bool (A,): halts by itself, now
 
 
 @torch.no_grad()
-def think(
+def run_steps(
     model: TRMModel,
     inputs: Tensor,
     max_steps: int,
@@ -45,14 +45,14 @@ def think(
     seed: int = 0,
     groups: Tensor | None = None,
     runner: Callable[[], Runner] | None = None,
-) -> Iterator[Thought]:
+) -> Iterator[StepResult]:
     """Yields after each supervision step of the batch, until all N rows have halted or used their steps.
 
-    A row halts when its halting logit says so, or with ``halting: batch`` the mean of all that think, after
-    ``min_steps`` and if ``accept`` agrees. ``noise`` (N,) is the
-    standard deviation of what is added to a row's latent state before each step, drawn from (seed, row, step) alone, so
-    that no answer depends on who else is in the batch. Rows of one of ``groups`` (N,) try the same problem: when one
-    halts, the others leave, or never enter. ``runner``: steps are captured at fixed shapes by what it makes.
+    A row halts when the model's halting rule says so, after ``min_steps`` and if ``accept`` agrees. ``noise`` (N,) is
+    the standard deviation of what is added to a row's latent state before each step, drawn from (seed, row, step)
+    alone, so that no answer depends on which other rows are in the batch. Rows of one of ``groups`` (N,) try the same
+    problem: when one halts, the others leave, or never enter. ``runner``: steps are captured at fixed shapes by what it
+    makes.
     """
     N, device = len(inputs), inputs.device
     capacity = batch_size or max(1, N)
@@ -78,14 +78,14 @@ def think(
             state, prediction, q = model(inputs[rows], state, puzzle_rows, **more)
             answers = model.head.answers(prediction)
         else:
-            given = given_of(inputs[rows], state, puzzle_rows, more)
-            made = fixed_step(model, given, capacity, runner)
+            given = step_inputs(inputs[rows], state, puzzle_rows, more)
+            made = captured_step(model, given, capacity, runner)
             state, q, answers = State(made.get("y"), made["z"]), made["q"], made["answers"]
         steps = steps + 1
         halted = rule.should_halt(q, steps) & (steps >= min_steps) & halt
         if accept is not None and bool(halted.any()):
             halted &= accept(rows, answers)
-        yield Thought(rows, steps, answers, q.sigmoid(), halted)
+        yield StepResult(rows, steps, answers, q.sigmoid(), halted)
         staying = ~halted & (steps < max_steps)
         if groups is not None:
             solved[groups[rows[halted]]] = True

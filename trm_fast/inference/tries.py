@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from trm_fast.inference.steps import Thought
+from trm_fast.inference.steps import StepResult
 from trm_fast.tasks.base import Array, Candidates, Examples, Task
 
 Select = Literal["rules", "confidence", "majority"]
@@ -91,13 +91,13 @@ class Tries:
             return np.ones(len(rows), dtype=np.bool_)
         return self.task.verify(self.rows.take(rows), answers)
 
-    def note(self, now: Thought) -> None:
+    def note(self, result: StepResult) -> None:
         """What the batch thinks after a step."""
-        at, answers = now.rows.cpu().numpy(), now.answers.cpu().numpy()
+        at, answers = result.rows.cpu().numpy(), result.answers.cpu().numpy()
         if self.solution is None:
             self.solution = np.zeros((len(self.rows), *answers.shape[1:]), dtype=answers.dtype)
-        self.solution[at], self.confidence[at] = answers, now.confidence.cpu().numpy()
-        self.steps[at], self.converged[at] = now.steps.cpu().numpy(), now.halted.cpu().numpy()
+        self.solution[at], self.confidence[at] = answers, result.confidence.cpu().numpy()
+        self.steps[at], self.converged[at] = result.steps.cpu().numpy(), result.halted.cpu().numpy()
 
     def best(self, select: Select) -> Solved:
         """The try that counts of each question."""

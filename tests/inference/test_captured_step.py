@@ -15,7 +15,7 @@ from trm_fast import ops
 from trm_fast.api import TRM
 from trm_fast.inference.capture import Eager, Fallback
 from trm_fast.inference.captured_step import _steps
-from trm_fast.inference.steps import hashed_normal, think
+from trm_fast.inference.steps import hashed_normal, run_steps
 from trm_fast.models import TRMConfig
 
 from ..training.recorder import Recorder
@@ -55,7 +55,7 @@ def asked(name: str) -> tuple[torch.Tensor, dict[str, Any]]:
 def answers(model: TRM, name: str, runner: Any, batch_size: int) -> list[dict[str, list[Any]]]:
     inputs, options = asked(name)
     noise = torch.full((N,), 0.2)
-    thoughts = think(model, inputs, 6, batch_size=batch_size, runner=runner, noise=noise, **options)
+    thoughts = run_steps(model, inputs, 6, batch_size=batch_size, runner=runner, noise=noise, **options)
     return [
         {"rows": now.rows.tolist(), "steps": now.steps.tolist(), "answers": now.answers, "confidence": now.confidence}
         for now in thoughts
@@ -138,8 +138,8 @@ def test_who_thinks_with_a_model_in_turns_is_not_disturbed(runner: Any) -> None:
     """A web page that shows two people's steps, say: both use one recording, at fixed places."""
     model, (inputs, _) = make("mixer"), asked("mixer")
     halves = inputs[:3], inputs[3:6]
-    want = [[now.answers for now in think(model, half, 6, halt=False)] for half in halves]
-    running = [think(model, half, 6, halt=False, runner=runner) for half in halves]
+    want = [[now.answers for now in run_steps(model, half, 6, halt=False)] for half in halves]
+    running = [run_steps(model, half, 6, halt=False, runner=runner) for half in halves]
     for step, (first, second) in enumerate(zip_longest(*running)):
         assert torch.equal(first.answers, want[0][step])
         assert torch.equal(second.answers, want[1][step])
@@ -150,7 +150,7 @@ def test_who_thinks_with_a_model_in_threads_is_not_disturbed() -> None:
     model, (inputs, _) = make("mixer"), asked("mixer")
 
     def confidences(row: int) -> list[float]:
-        thoughts = think(model, inputs[row : row + 1], 30, halt=False, runner=Eager)
+        thoughts = run_steps(model, inputs[row : row + 1], 30, halt=False, runner=Eager)
         return [float(now.confidence) for now in thoughts]
 
     want = [confidences(row) for row in range(N)]
