@@ -10,7 +10,7 @@ from torch import Tensor
 from trm_fast.ops._core import dispatch
 from trm_fast.ops._core.registry import Case, Op, kernels, register
 from trm_fast.ops.packing import interleaved_rows
-from trm_fast.ops.precision import accumulate
+from trm_fast.ops.tensors import accumulate, mark_written
 
 VARIANTS = ("adam_atan2", "adamw")
 
@@ -124,7 +124,7 @@ def adam_atan2_(
                 eps,
                 variant == "adamw",
             )
-            dispatch.mark_written([*params, *exp_avgs, *exp_avg_sqs, *(ema or ()), *low])
+            mark_written([*params, *exp_avgs, *exp_avg_sqs, *(ema or ()), *low])
 
 
 def adam_atan2_reference(

@@ -12,8 +12,8 @@ from torch.autograd.function import once_differentiable
 from trm_fast.ops._core import dispatch
 from trm_fast.ops._core.registry import GPU_FLOATS, Case, Op, kernels, register, triton_kernels
 from trm_fast.ops.mlp import saved_floats
-from trm_fast.ops.precision import accumulate
 from trm_fast.ops.rms_norm import rms_norm_reference
+from trm_fast.ops.tensors import accumulate
 
 
 def attention(

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from trm_fast.ops._core import dispatch
 from trm_fast.ops._core.registry import CPU_FLOATS, GPU_FLOATS, Case, Op, kernels, register
-from trm_fast.ops.precision import accumulate
+from trm_fast.ops.tensors import accumulate
 
 
 def rms_norm(x: Tensor, residual: Tensor | None = None, dim: int = -1, eps: float = 1e-5) -> Tensor:

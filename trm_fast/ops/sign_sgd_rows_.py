@@ -9,6 +9,7 @@ from torch import Tensor
 
 from trm_fast.ops._core import dispatch
 from trm_fast.ops._core.registry import Case, Op, kernels, register
+from trm_fast.ops.tensors import mark_written
 
 
 def sign_sgd_rows_(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, weight_decay: float) -> None:
@@ -49,7 +50,7 @@ def sign_sgd_rows_(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, w
             sign_sgd_rows_reference(weight, row_grads, ids.long(), lr, weight_decay)
         else:
             kernels(chosen).sign_sgd_rows_.default(weight, row_grads, ids.long(), lr, weight_decay)
-            dispatch.mark_written([weight])
+            mark_written([weight])
 
 
 def sign_sgd_rows_reference(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, weight_decay: float) -> None:

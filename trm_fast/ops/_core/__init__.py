@@ -1,1 +1,1 @@
-"""What every op stands on, one way: registry <- selection <- validation <- timings <- dispatch; beside them packing."""
+"""What every op stands on, one way: registry <- selection <- validation <- dispatch."""

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -33,15 +33,13 @@ def select(op: str, tensor: Tensor, *others: Tensor | None) -> str:
     return fallback(op, name, "its bfloat16 has no gradient") if graded else name
 
 
-def select_masked(op: str, mask: Tensor | None, causal: bool, heads: int, *tensors: Tensor | None) -> str:
-    """``select`` for an op with a mask (bool, (B, L) of the first tensor's) or causal order, which not all know, or
+def select_masked(op: str, mask: Tensor | None, causal: bool, heads: int, first: Tensor, *others: Tensor | None) -> str:
+    """``select`` for an op with a mask (bool, (B, L) of the first tensor) or causal order, which not all know, or
     with heads (0: none) that are wider than some can take."""
-    first = tensors[0]
-    assert first is not None
     if mask is not None and (mask.shape, mask.dtype, mask.device) != (first.shape[:2], torch.bool, first.device):
         wanted, got = (f"{tuple(first.shape[:2])}, on {first.device}", f"{tuple(mask.shape)}, on {mask.device}")
         raise ValueError(f"{op}: the mask must be bool, {wanted}, but is {mask.dtype}, {got}")
-    chosen = select(op, first, *tensors[1:])
+    chosen = select(op, first, *others)
     if chosen == "triton" and heads and (width := first.shape[2] // heads) > WIDEST_HEAD:
         return fallback(op, chosen, f"its kernels take heads up to {WIDEST_HEAD} wide, not {width}")
     if chosen == "reference" or (mask is None and not causal) or chosen in OPS[op].general:
@@ -91,11 +89,8 @@ def _resolve(op: str, device: str, dtype: torch.dtype) -> Choice:
         return REFERENCE
     capturing = device == "cuda" and torch.cuda.is_current_stream_capturing()
     look_up = validation.known if capturing else validation.verdict
-    verdicts = {
-        name: look_up(op, name, dtype, device)
-        for name in OPS[op].kernels
-        if selection.unavailable(op, name, device, dtype) is None
-    }
+    there = [name for name in OPS[op].kernels if not selection.unavailable(op, name, device, dtype)]
+    verdicts = {name: look_up(op, name, dtype, device) for name in there}
     choice = choose(op, device, dtype, [name for name, found in verdicts.items() if found == validation.PASSED])
     if None not in verdicts.values():  # else asked again after the capture
         choices[op, device, dtype] = choice
@@ -127,9 +122,3 @@ def timings(device: str) -> dict[str, dict[str, str]]:
     with contextlib.suppress(OSError, ValueError):
         table |= json.loads((validation.cache_folder(device) / "measured.json").read_text())
     return table
-
-
-def mark_written(tensors: Iterable[Tensor]) -> None:
-    """Tells autograd of an in-place write, which it does not see in an op without an autograd kernel."""
-    if not torch.compiler.is_compiling():  # the compiler knows from the schema
-        torch.autograd.graph.increment_version([tensor for tensor in tensors if not tensor.is_inference()])

@@ -110,7 +110,8 @@ def register(op: Op) -> None:
     setattr(reference, op.name, op.reference)
     for schema in op.triton:
         name = schema.partition("(")[0]
-        _define_triton(op.function.__module__.rpartition(".")[2], schema, op.triton_fakes.get(name) or op.fakes[name])
+        file = op.function.__module__.rpartition(".")[2]
+        _define_triton(file, name, schema, op.triton_fakes.get(name) or op.fakes[name])
     for name, fake in op.fakes.items() if not EXTENSION_MISSING else ():
         torch.library.register_fake(f"trm_fast::{name}", fake)
 
@@ -129,14 +130,9 @@ def triton_kernels(file: str) -> Any:
     return importlib.import_module(f"trm_fast.triton_kernels.{file}")
 
 
-def _define_triton(file: str, schema: str, fake: Callable[..., Any]) -> None:
+def _define_triton(file: str, name: str, schema: str, fake: Callable[..., Any]) -> None:
     """A dispatcher op whose launcher, of the same name, is imported from ``file`` when it is first called."""
-    name = schema.partition("(")[0]
-
-    @functools.cache
-    def launcher() -> Callable[..., Any]:
-        found: Callable[..., Any] = getattr(triton_kernels(file), name)
-        return found
+    launcher = functools.cache(lambda: getattr(triton_kernels(file), name))
 
     def launch(*arguments: Any) -> Any:
         device = next(a.device for a in arguments if isinstance(a, Tensor))

@@ -21,7 +21,9 @@ from trm_fast.ops._core import selection
 from trm_fast.ops._core.registry import OPS, Case, Op, Results, dtype_name
 
 PASSED = "passed"
-UNFINISHED = "its check did not finish; trm-fast info --check repeats it"  # it took the process with it
+STARTED = "its check did not finish"  # the process was ended meanwhile: another try
+UNFINISHED = "its check did not finish twice; trm-fast info --check repeats it"  # it takes the process with it
+_verdicts: dict[Path, str] = {}
 
 
 def disagreement(kernel: Tensor, plain: Tensor, truth: Tensor, factor: float, scale: Tensor) -> str | None:
@@ -95,10 +97,9 @@ def beside_reference(op: Op, case: Case, inputs: Sequence[Tensor], kernel: Resul
 def known(op: str, backend: str, dtype: torch.dtype, device: str) -> str | None:
     """What was found earlier, "passed" or what is wrong; None if the kernel was not checked on this device."""
     file = _file(op, backend, dtype, device)
-    if file not in _verdicts:
-        with contextlib.suppress(OSError):
-            if found := file.read_text():
-                _verdicts[file] = found
+    with contextlib.suppress(OSError):
+        if file not in _verdicts and (found := file.read_text()):
+            _verdicts[file] = found
     return _verdicts.get(file)
 
 
@@ -109,11 +110,11 @@ def verdict(op: str, backend: str, dtype: torch.dtype, device: str, *, again: bo
         with contextlib.suppress(OSError, NotImplementedError):  # where no lock can be made, each process checks
             file.parent.mkdir(parents=True, exist_ok=True)
             held.enter_context(FileLock(file.with_suffix(".lock")))
-        if not again and (found := known(op, backend, dtype, device)):
-            return found
+        if (found := known(op, backend, dtype, device)) not in (None, STARTED) and not again:
+            return str(found)
         if device == "cuda":
             torch.cuda.synchronize()  # raises where an earlier kernel has taken the device with it
-        keep(op, backend, dtype, device, UNFINISHED)
+        keep(op, backend, dtype, device, UNFINISHED if found == STARTED else STARTED)
         try:
             wrong = check(op, backend, dtype, device)
         except BaseException:  # interrupted, say: another time
@@ -122,9 +123,6 @@ def verdict(op: str, backend: str, dtype: torch.dtype, device: str, *, again: bo
                 file.unlink(missing_ok=True)
             raise
         return keep(op, backend, dtype, device, wrong)
-
-
-_verdicts: dict[Path, str] = {}
 
 
 def keep(op: str, backend: str, dtype: torch.dtype, device: str, wrong: str | None) -> str:
@@ -138,19 +136,18 @@ def keep(op: str, backend: str, dtype: torch.dtype, device: str, wrong: str | No
 
 
 def device_name(device: str) -> str:
-    if device == "cuda":
-        return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return f"{device} {platform.machine()} {selection.cpu_path()}"
+    if device != "cuda":
+        return f"{device} {platform.machine()} {selection.cpu_path()}"
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
 
 
 @functools.cache
 def _build_hash() -> str:
     """Of all that decides what the kernels compute: the binary, the Triton sources, torch's and Triton's versions."""
     package = Path(__file__).parents[2]
-    sources = [*package.glob("_C*.so"), *package.glob("triton_kernels/*"), *package.parent.glob("triton_kernels/*")]
-    triton = next((d.version for d in importlib.metadata.distributions(name="triton")), "none")
+    triton = [found.version for found in importlib.metadata.distributions(name="triton")]
     digest = hashlib.sha256(f"{torch.__version__} {triton}".encode())
-    for path in sorted(path for path in sources if path.is_file()):
+    for path in sorted([*package.glob("_C*.so"), *package.glob("triton_kernels/*.*")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
