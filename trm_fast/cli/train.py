@@ -51,7 +51,7 @@ Trains a model, evaluates it on unseen puzzles and saves it.
 
   torchrun --nproc-per-node 4 -m trm_fast.cli train --preset sudoku
 
-Ctrl-C saves a checkpoint and ends; --resume goes on exactly where it was.
+Ctrl-C saves a checkpoint and ends; --resume continues bit for bit.
 """
 
 
