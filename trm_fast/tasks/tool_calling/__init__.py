@@ -6,31 +6,22 @@ files), ``text`` (tokenizers, words, values), and one for each model: ``slots``,
 
 from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Refused, Tool, Turn, checked, read_tools
 from trm_fast.tasks.tool_calling.data.drawing import draw_conversation
-from trm_fast.tasks.tool_calling.data.formats import Format, formats, get_format, register
+from trm_fast.tasks.tool_calling.data.formats import formats
 from trm_fast.tasks.tool_calling.data.io import read_text, write
-from trm_fast.tasks.tool_calling.data.loading import (
-    Loaded,
-    Refusal,
-    load,
-    load_sound,
-    refusal_note,
-    split_rows,
-)
+from trm_fast.tasks.tool_calling.data.loading import Loaded, Refusal, load, load_sound, refusal_note, split_rows
 from trm_fast.tasks.tool_calling.data.validation import problems
 from trm_fast.tasks.tool_calling.matching import ast_match
 from trm_fast.tasks.tool_calling.task import Prediction, ToolTask
 from trm_fast.tasks.tool_calling.text.corpus import texts
-from trm_fast.tasks.tool_calling.text.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from trm_fast.tasks.tool_calling.text.tokenizer import train_tokenizer
 
 __all__ = [
     "Call",
     "Conversation",
-    "Format",
     "Loaded",
     "Prediction",
     "Refusal",
     "Refused",
-    "Tokenizer",
     "Tool",
     "ToolTask",
     "Turn",
@@ -38,15 +29,12 @@ __all__ = [
     "checked",
     "draw_conversation",
     "formats",
-    "get_format",
     "load",
     "load_sound",
-    "load_tokenizer",
     "problems",
     "read_text",
     "read_tools",
     "refusal_note",
-    "register",
     "split_rows",
     "texts",
     "train_tokenizer",
