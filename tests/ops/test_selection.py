@@ -100,7 +100,7 @@ def test_table_gives_a_reason_for_every_backend():
 
 
 def test_what_triton_needs_to_launch_a_kernel_is_said(monkeypatch, tmp_path):
-    """Not found out by its self-check, which would keep that for a wrong kernel."""
+    """Not found out by its check, which would keep that for a wrong kernel."""
     monkeypatch.setattr(selection.importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(selection, "INTERPRETED", False)
     monkeypatch.setattr(selection.sys, "platform", "linux")

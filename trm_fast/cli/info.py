@@ -15,7 +15,7 @@ from rich.table import Table
 from trm_fast.cli.console import Json, err, out, print_json
 from trm_fast.version import __version__
 
-Check = Annotated[bool, typer.Option("--check", help="Run every kernel's self-check again, and say what it found.")]
+Check = Annotated[bool, typer.Option("--check", help="Check every kernel again, with each instruction set of the CPU.")]
 Measure = Annotated[
     bool, typer.Option("--measure", help="Time the kernels here; on a GPU auto then takes the fastest.")
 ]
@@ -53,7 +53,7 @@ def info(check: Check = False, measure: Measure = False, json_output: Json = Fal
     out.print(table)
     out.print(_implementations(facts["ops"]))
     if check:
-        out.print(_plain("Self-check", checks))
+        out.print(_plain("Checks of the kernels", checks))
     if measure:
         out.print(_plain("Milliseconds, forward and backward (forward where a kernel has no gradient)", times))
 
