@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from trm_fast.models import HEADS
 from trm_fast.models.halting import RULES
 from trm_fast.training import Trainer
 from trm_fast.training.optimizers import OPTIMIZERS
@@ -21,14 +22,20 @@ TEXT = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
 def test_its_examples_train_a_run(tmp_path: Path) -> None:
     names: dict[str, Any] = {}
     blocks = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     try:
         for block in blocks:
             exec(block, names)
-        config = run_config({"halting": "patient"}, optimizer="lion", schedule="linear", learning_rate=1e-3, steps=16)
+        model = {"halting": "patient", "head": {"kind": "softmax", "smoothing": 0.1}}
+        config = run_config(model, optimizer="lion", schedule="linear", learning_rate=1e-3, steps=16)
         watching = names["StopWatching"]()
         summary = Trainer(config, tmp_path / "run", callbacks=[watching]).train()
         assert watching.best == max(0.0, summary["evaluation"]["exact_accuracy"], summary["best"]["exact_accuracy"])
         assert config.training.learning_rate_at(16) == pytest.approx(1e-4)
     finally:
-        OPTIMIZERS.pop("lion", None), SCHEDULES.pop("linear", None), RULES.pop("patient", None)
+        (
+            OPTIMIZERS.pop("lion", None),
+            SCHEDULES.pop("linear", None),
+            RULES.pop("patient", None),
+            HEADS.pop("softmax", None),
+        )
