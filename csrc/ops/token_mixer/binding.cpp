@@ -54,6 +54,10 @@ class TokenMixer final : public Layer {
       float* kept = f.keep ? f.kept + sample * kept_size() + 2 * inner_ * column : nullptr;
       const Right columns = pack_right({h + column, D, 1}, L, width, scratch);
       gemm_.swiglu_left(f.packed, columns, inner_, divided(width, gemm_.width), L, kept, out);
+      if (kept != nullptr) {  // panels beyond a narrow register block's: saved tensors hold no stray memory
+        const int64_t written = rounded(width, gemm_.width);
+        std::fill_n(kept + 2 * inner_ * written, 2 * inner_ * (rounded(width, kPanel) - written), 0.0f);
+      }
       gemm_.pack_panels(out, inner_, divided(width, gemm_.width));
       gemm_.multiply({w_out_, inner_, 0, 0}, {out, inner_ * gemm_.width}, L, width, inner_, false, y + column, D);
       kernels<RmsNormKernels<float>>().fwd(y, h, y, f.rstd + sample * D, {1, L, D}, sizes_.eps, column / kColumns,
