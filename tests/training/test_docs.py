@@ -25,7 +25,7 @@ def test_its_examples_train_a_run(tmp_path: Path) -> None:
     assert len(blocks) == 5
     try:
         for block in blocks:
-            exec(block, names)
+            exec(compile(block, "training.md", "exec", dont_inherit=True), names)
         model = {"halting": "patient", "head": {"kind": "softmax", "smoothing": 0.1}}
         config = run_config(model, optimizer="lion", schedule="linear", learning_rate=1e-3, steps=16)
         watching = names["StopWatching"]()
@@ -33,9 +33,5 @@ def test_its_examples_train_a_run(tmp_path: Path) -> None:
         assert watching.best == max(0.0, summary["evaluation"]["exact_accuracy"], summary["best"]["exact_accuracy"])
         assert config.training.learning_rate_at(16) == pytest.approx(1e-4)
     finally:
-        (
-            OPTIMIZERS.pop("lion", None),
-            SCHEDULES.pop("linear", None),
-            RULES.pop("patient", None),
-            HEADS.pop("softmax", None),
-        )
+        for registry, name in ((OPTIMIZERS, "lion"), (SCHEDULES, "linear"), (RULES, "patient"), (HEADS, "softmax")):
+            registry.pop(name, None)  # type: ignore[attr-defined]
