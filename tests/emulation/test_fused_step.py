@@ -16,6 +16,8 @@ from trm_fast.ops.packing import interleaved_rows
 
 from .cuda_launchers import Axis
 
+pytestmark = pytest.mark.slow  # the kernels, compiled for the CPU and emulated
+
 
 def network(random, blocks=2, L=19, D=128, mixer=20, mlp=60, dtype=torch.bfloat16) -> list[Tensor]:
     shapes = [(2 * mixer, L), (L, mixer), (2 * mlp, D), (D, mlp)] * blocks

@@ -202,6 +202,7 @@ print(json.dumps([known, made]))
 """
 
 
+@pytest.mark.slow
 def test_several_processes_check_each_kernel_once(tmp_path):
     """As those that torchrun starts at once: one in the middle of a check has not died of it."""
     environ = os.environ | {"PYTHONPATH": str(Path(ops.__file__).parents[2]), "XDG_CACHE_HOME": str(tmp_path)}

@@ -193,6 +193,7 @@ def test_statistics_are_those_of_plain_rejection() -> None:
     assert homogeneity((shifted.questions == 1).sum(axis=1), (slow == 1).sum(axis=1), 12) > 4, "the test sees nothing"
 
 
+@pytest.mark.slow
 def test_statistics_are_those_of_the_published_mazes() -> None:
     native()
     questions, _, ratings = published("train")

@@ -56,7 +56,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-@pytest.mark.parametrize("counts", [(2, 1), pytest.param((1, 2), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("counts", [(2, 1), (1, 2)])
 def test_two_processes_are_one(counts: tuple[int, int], alone: Path, tmp_path: Path) -> None:
     """20 steps, and 20 more by another number of processes, against 40 by one."""
     run = tmp_path / "run"
@@ -173,6 +174,7 @@ leave()
 """
 
 
+@pytest.mark.slow
 def test_a_shared_step_replays_bit_for_bit(tmp_path: Path) -> None:
     """Its messages are part of the recording, as NCCL's are of a graph."""
     (tmp_path / "replays.py").write_text(REPLAYS)

@@ -22,6 +22,7 @@ print(json.dumps({name: kernels[name].cache_key for name in sorted(kernels)[::st
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(registry.INTERPRETED, reason="the interpreter compiles nothing")
 def test_keys_do_not_depend_on_the_order():
     found = []
