@@ -27,8 +27,8 @@ _verdicts: dict[Path, str] = {}
 
 
 def disagreement(kernel: Tensor, plain: Tensor, truth: Tensor, factor: float, scale: Tensor) -> str | None:
-    """The tolerance policy: a kernel may err ``factor`` times as much as PyTorch does in its dtype, in norm, and half as
-    much again at the worst element, which fluctuates more. On top comes rounding at the size of ``scale``: what the
+    """The tolerance policy: a kernel may err ``factor`` times as much as PyTorch does in its dtype, in norm, and half
+    as much again at the worst element, which fluctuates more. On top comes rounding at the size of ``scale``: what the
     result is a difference of, where it nearly cancels. None if it keeps to that, else what is wrong."""
     if kernel.shape != truth.shape or kernel.dtype != plain.dtype:
         return f"{tuple(kernel.shape)} {kernel.dtype} instead of {tuple(truth.shape)} {plain.dtype}"
@@ -38,8 +38,8 @@ def disagreement(kernel: Tensor, plain: Tensor, truth: Tensor, factor: float, sc
         return None
     # In float64 the truth is itself rounded, so there it is the floor that counts.
     floor = (16 if kernel.dtype == torch.float64 else 2) * torch.finfo(kernel.dtype).eps
-    for measure, slack in ((torch.linalg.vector_norm, 1.0), (lambda t: t.abs().max(), 1.5)):
-        allowed = slack * factor * measure(plain.double() - truth) + floor * torch.maximum(measure(truth), measure(scale))
+    for measure, times in ((torch.linalg.vector_norm, factor), (lambda t: t.abs().max(), 1.5 * factor)):
+        allowed = times * measure(plain.double() - truth) + floor * torch.maximum(measure(truth), measure(scale))
         error = measure(kernel.double() - truth)
         if not error <= allowed:
             return f"error {error:.2e}, allowed {allowed:.2e}"
