@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,6 +46,7 @@ class TRM(TRMModel):
         if optimizer is None:
             optimizer = self._optimizer = self._optimizer or AdamATan2(self.parameters())
         rule = halting_rule(self.config.halting, self.config.q_threshold)
+        memory = rule.memory(len(inputs), inputs.device)
         state, rows = self.initial_state(len(inputs)), self.puzzle_rows(puzzle_ids, len(inputs))
         for steps in range(1, self.config.max_supervision_steps + 1):
             optimizer.zero_grad()
@@ -52,7 +54,8 @@ class TRM(TRMModel):
             state, loss = out.state, self.loss(out, labels)
             (loss.total / len(inputs)).backward()
             optimizer.step()
-            if bool(rule.should_halt(out.q, torch.full_like(out.q, steps, dtype=torch.int32)).all()):
+            behind = torch.full_like(out.q, steps, dtype=torch.int32)
+            if bool(rule.should_halt(out.q.detach(), behind, partial(self.head.answers, out.logits), memory).all()):
                 break
         return {
             "loss": loss.total.item() / len(inputs),

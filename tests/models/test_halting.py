@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -11,13 +11,24 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from trm_fast.api import TRM
+from trm_fast.inference.steps import run_steps
 from trm_fast.models import TRMConfig
 from trm_fast.models.halting import RULES, HaltingRule, halting_rule, register
 from trm_fast.training import TrainingConfig, TrainStep
 from trm_fast.training.halting import halts
 from trm_fast.training.optimizers import AdamATan2
+from trm_fast.training.optimizers.sgd import SGD
 
 STEPS = torch.tensor([1, 2, 3], dtype=torch.int32)
+
+
+def says(rule: HaltingRule, q: Tensor) -> Tensor:
+    """What a rule that looks at logits and steps alone says."""
+
+    def answers() -> Tensor:
+        raise AssertionError("nobody needs the answers")
+
+    return rule.should_halt(q, STEPS[: len(q)], answers, rule.memory(len(q), q.device))
 
 
 def test_the_halting_logit() -> None:
@@ -27,21 +38,21 @@ def test_the_halting_logit() -> None:
 
 def test_each_row_by_its_own_logit() -> None:
     q = torch.tensor([-0.1, 0.0, 0.1])
-    assert halting_rule("row", 0.5).should_halt(q, STEPS).tolist() == [False, False, True]
-    assert halting_rule("row", 0.4).should_halt(q, STEPS).tolist() == [True, True, True]
+    assert says(halting_rule("row", 0.5), q).tolist() == [False, False, True]
+    assert says(halting_rule("row", 0.4), q).tolist() == [True, True, True]
 
 
 def test_all_rows_by_their_mean_probability() -> None:
     rule, q = halting_rule("batch", 0.6), torch.tensor([-9.0, 9.0, 9.0])
-    assert rule.should_halt(q, STEPS).tolist() == [True] * 3
-    assert rule.should_halt(q[:2], STEPS[:2]).tolist() == [False] * 2
+    assert says(rule, q).tolist() == [True] * 3
+    assert says(rule, q[:2]).tolist() == [False] * 2
 
 
 def test_training_halts_between_the_least_and_the_most_steps() -> None:
     sure = torch.full((3,), 9.0)
     rule, least = halting_rule("row", 0.5), torch.tensor([0.0, 3.0, 0.0])
-    assert halts(rule, sure, STEPS, least, 3).tolist() == [True, False, True]
-    assert halts(rule, -sure, STEPS, least, 3).tolist() == [False, False, True]
+    assert halts(says(rule, sure), STEPS, least, 3).tolist() == [True, False, True]
+    assert halts(says(rule, -sure), STEPS, least, 3).tolist() == [False, False, True]
 
 
 @pytest.fixture
@@ -50,7 +61,7 @@ def patient() -> Iterator[None]:
 
     @register("patient")
     class Patient(HaltingRule):
-        def should_halt(self, q: Tensor, steps: Tensor) -> Tensor:
+        def should_halt(self, q: Tensor, steps: Tensor, answers: Callable[[], Tensor], memory: Tensor) -> Tensor:
             return steps >= 2
 
     yield
@@ -81,6 +92,45 @@ def test_a_rule_of_your_own_halts_in_training_and_in_solving() -> None:
     step = TrainStep(model, AdamATan2(model.parameters()), TrainingConfig(batch_size=5), Source())  # type: ignore[arg-type]
     for halted in (False, True):
         step.run(1e-3, np.zeros(5, dtype=np.int32))
+        assert step.carry.halted.tolist() == [halted] * 5
+
+
+@pytest.fixture
+def twice() -> Iterator[None]:
+    """A rule that remembers: it halts at the second answer that is the one before."""
+
+    @register("twice")
+    class Twice(HaltingRule):
+        memory_size = 2
+
+        def should_halt(self, q: Tensor, steps: Tensor, answers: Callable[[], Tensor], memory: Tensor) -> Tensor:
+            total = answers().sum(1).double() + 1
+            memory[:, 1] = torch.where(total == memory[:, 0], memory[:, 1] + 1, 0)
+            memory[:, 0] = total
+            return memory[:, 1] >= 2
+
+    yield
+    del RULES["twice"]
+
+
+@pytest.mark.usefixtures("twice")
+def test_a_rule_with_a_memory() -> None:
+    """Of a model whose answers never change, rows halt at their third step: in training, where slots are refilled, and
+    in solving, where rows enter a batch that is under way."""
+    config = TRMConfig(
+        vocab_size=6, seq_len=6, hidden_size=8, num_layers=1, inner_multiple=8, T_cycles=1, n_latent_steps=1,
+        max_supervision_steps=5, halting="twice",
+    )  # fmt: skip
+    model, tokens = TRM(config), torch.randint(1, 6, (7, 6))
+    model.head.linear.weight.data.zero_()
+    now = [(r.rows.tolist(), r.halted.tolist()) for r in run_steps(model, tokens, 5, batch_size=3)]
+    assert [rows for rows, _ in now] == [[0, 1, 2]] * 3 + [[3, 4, 5]] * 3 + [[6]] * 3
+    assert [all(halted) for _, halted in now] == [False, False, True] * 3
+    assert model.solve(tokens)["steps"].tolist() == [3] * 7
+    step = TrainStep(model, SGD(model.parameters(), lr=0.0), TrainingConfig(batch_size=5), Source())  # type: ignore[arg-type]
+    assert step.carry.tensors()["halting_memory"].shape == (5, 2)
+    for halted in (False, False, True, False, False, True):
+        step.run(0.0, np.zeros(5, dtype=np.int32))
         assert step.carry.halted.tolist() == [halted] * 5
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from trm_fast.api import TRM
 from trm_fast.interchange import from_published, published_names
 from trm_fast.tasks.base import Examples
+from trm_fast.training.batch import Batch
 from trm_fast.training.carry import Carry
 
 FOLDER = Path(os.environ.get("TRM_FAST_FIXTURES") or Path(__file__).parent / "fixtures")
@@ -75,11 +76,11 @@ def run(fixture: Any, dtype: torch.dtype, *, recorded_carry: bool = False) -> It
             if carry.state.y is not None:
                 carry.state.y.copy_(torch.from_numpy(fixture[f"step{step - 1}/z_H"]))
         want = {k: v for k, v in want.items() if not k.startswith("batch/")}
-        carry.refill({k: torch.from_numpy(v) for k, v in examples_of(fixture, step).arrays().items()})
+        carry.refill(Batch.of_examples(examples_of(fixture, step)))
         model.zero_grad()
         out, loss, rows = carry.supervise(model, slice(None))
         (loss.total / batch_size).backward()
-        carry.count_and_halt(out.q, torch.zeros(batch_size, dtype=torch.int32), slice(None))
+        carry.count_and_halt(model, out, torch.zeros(batch_size, dtype=torch.int32), slice(None))
 
         finished = carry.halted & loss.labelled
         got: Numbers = {

@@ -13,6 +13,8 @@ import pytest
 from trm_fast.tasks.sudoku import engine as engines
 from trm_fast.tasks.sudoku import generate, reference
 from trm_fast.tasks.sudoku.canonical import canonical
+from trm_fast.tasks.sudoku.data import invariants
+from trm_fast.tasks.sudoku.puzzles import Puzzles
 from trm_fast.tasks.sudoku.rules import Grids, obeys
 from trm_fast.tasks.sudoku.symmetry import Group, Symmetries, group, random_images, random_symmetries
 
@@ -109,6 +111,8 @@ def test_no_symmetry_changes_the_canonical_form(size: int) -> None:
     images = [np.concatenate([image(symmetry, grids) for symmetry in symmetries]) for grids in (questions, answers)]
     forms = canonical(images[0], images[1], size)
     np.testing.assert_array_equal(forms, np.broadcast_to(canonical(questions, answers, size), forms.shape))
+    # The number that the search for leaked test puzzles compares first.
+    assert set(invariants(Puzzles(size, *images))) == set(invariants(Puzzles(size, questions, answers)))
 
 
 def test_all_grids_of_4_by_4_are_of_two_classes() -> None:

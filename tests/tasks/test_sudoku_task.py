@@ -16,7 +16,7 @@ from rich.console import Console
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import DataConfig, Examples
 from trm_fast.tasks.sudoku import Puzzles, Sudoku, files, generate, write
-from trm_fast.tasks.sudoku.data import _invariants
+from trm_fast.tasks.sudoku.data import invariants
 from trm_fast.tasks.sudoku.task import SudokuConfig
 
 QUESTION = "1..." + "..1." + ".1.." + "4.21"
@@ -87,8 +87,8 @@ def test_file_is_split_by_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("size", "givens"), [(4, (5, 8)), (6, (12, 18)), (9, (34, 40))])
 def test_equivalent_puzzles_share_the_cheap_invariant_and_few_others_do(size: int, givens: tuple[int, int]) -> None:
     puzzles, rng = generate(size, 40, givens, seed=3), np.random.default_rng(0)
-    numbers = _invariants(puzzles)
-    assert all(_invariants(puzzles.images(rng)) == numbers for _ in range(5))
+    numbers = invariants(puzzles)
+    assert all(invariants(puzzles.images(rng)) == numbers for _ in range(5))
     assert len(set(numbers)) >= len(set(puzzles.classes())) * 0.8
 
 

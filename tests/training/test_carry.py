@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from trm_fast.models import Output
 from trm_fast.training import Carry, TrainStep
 from trm_fast.training.optimizers import AdamATan2
 
@@ -65,7 +66,8 @@ def test_refilled_slots_start_afresh_and_the_others_go_on(state: str) -> None:
 @pytest.mark.parametrize("slices", [[slice(0, B)], [slice(0, 4), slice(4, B)]])
 def test_when_a_slot_halts(threshold: float, slices: list[slice]) -> None:
     """Against the rule in plain Python: Q over the threshold or the last step, but not before the minimum."""
-    carry = Carry(make_model(q_threshold=threshold, max_supervision_steps=5), B, SPEC)
+    model = make_model(q_threshold=threshold, max_supervision_steps=5)
+    carry = Carry(model, B, SPEC)
     rng = np.random.default_rng(0)
     steps, halted = [0] * B, [True] * B
     early = late = 0
@@ -75,7 +77,8 @@ def test_when_a_slot_halts(threshold: float, slices: list[slice]) -> None:
         q = torch.from_numpy(rng.normal(-1, 2, B)).float()
         minimum = rng.choice([0, 0, 2, 4, 5], B).astype(np.int32)
         for rows in slices:
-            carry.count_and_halt(q[rows], torch.from_numpy(minimum), rows)
+            out = Output(carry.state, None, q[rows])
+            carry.count_and_halt(model, out, torch.from_numpy(minimum), rows)
         for i in range(B):
             steps[i] = 1 if halted[i] else steps[i] + 1
             sure = 1 / (1 + np.exp(-q[i].item())) > threshold

@@ -22,16 +22,19 @@ TEXT = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
 def test_its_examples_train_a_run(tmp_path: Path) -> None:
     names: dict[str, Any] = {}
     blocks = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     try:
         for block in blocks:
             exec(compile(block, "training.md", "exec", dont_inherit=True), names)
-        model = {"halting": "patient", "head": {"kind": "softmax", "smoothing": 0.1}}
+        model = {"halting": "steady", "head": {"kind": "softmax", "smoothing": 0.1}}
         config = run_config(model, optimizer="lion", schedule="linear", learning_rate=1e-3, steps=16)
         watching = names["StopWatching"]()
         summary = Trainer(config, tmp_path / "run", callbacks=[watching]).train()
+        resumed = Trainer.resume(tmp_path / "run")  # what the halting rule remembers is part of a checkpoint
+        assert resumed.step_function.carry.halting_memory[:, 0].any()
         assert watching.best == max(0.0, summary["evaluation"]["exact_accuracy"], summary["best"]["exact_accuracy"])
         assert config.training.learning_rate_at(16) == pytest.approx(1e-4)
     finally:
-        for registry, name in ((OPTIMIZERS, "lion"), (SCHEDULES, "linear"), (RULES, "patient"), (HEADS, "softmax")):
+        added = ((OPTIMIZERS, "lion"), (SCHEDULES, "linear"), (RULES, "patient"), (RULES, "steady"), (HEADS, "softmax"))
+        for registry, name in added:
             registry.pop(name, None)  # type: ignore[attr-defined]

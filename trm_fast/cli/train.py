@@ -90,7 +90,7 @@ def train(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Log to tensorboard or wandb as well, each with the extra of its name; repeatable. "
+            help="Log elsewhere as well: tensorboard, wandb or another callback by its name; repeatable. "
             "The console and metrics.jsonl always have it.",
         ),
     ] = None,

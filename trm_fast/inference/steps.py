@@ -59,7 +59,7 @@ def run_steps(
     solved = torch.zeros(0 if groups is None else int(groups.max()) + 1, dtype=torch.bool, device=device)
     waiting = torch.arange(N, device=device)
     rule = halting_rule(model.config.halting, model.config.q_threshold)
-    rows, steps, state = waiting[:0], waiting[:0], model.initial_state(0)
+    rows, steps, state, memory = waiting[:0], waiting[:0], model.initial_state(0), rule.memory(0, device)
     while len(rows) or len(waiting):
         if groups is not None:
             waiting = waiting[~solved[groups[waiting]]]
@@ -70,6 +70,7 @@ def run_steps(
         if len(entering):
             rows, steps = torch.cat((rows, entering)), torch.cat((steps, torch.zeros_like(entering)))
             state = _joined(state, model.initial_state(len(entering)))
+            memory = torch.cat((memory, rule.memory(len(entering), device)))
         if noise is not None:
             state = State(state.y, state.z + _noise(state.z, noise, rows, steps, seed))
         puzzle_rows = model.puzzle_rows(None if puzzle_ids is None else puzzle_ids[rows], len(rows))
@@ -82,7 +83,7 @@ def run_steps(
             made = captured_step(model, given, capacity, runner)
             state, q, answers = State(made.get("y"), made["z"]), made["q"], made["answers"]
         steps = steps + 1
-        halted = rule.should_halt(q, steps) & (steps >= min_steps) & halt
+        halted = rule.should_halt(q, steps, answers.clone, memory) & (steps >= min_steps) & halt
         if accept is not None and bool(halted.any()):
             halted &= accept(rows, answers)
         yield StepResult(rows, steps, answers, q.sigmoid(), halted)
@@ -91,7 +92,7 @@ def run_steps(
             solved[groups[rows[halted]]] = True
             staying &= ~solved[groups[rows]]
         if not bool(staying.all()):
-            rows, steps, state = rows[staying], steps[staying], state.rows(staying)
+            rows, steps, state, memory = rows[staying], steps[staying], state.rows(staying), memory[staying]
 
 
 def _joined(state: State, more: State) -> State:

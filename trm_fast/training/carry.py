@@ -31,11 +31,14 @@ class Carry:
         self.batch = Batch.zeros(example_spec, batch_size, device)
         self.max_steps = config.max_supervision_steps
         self.halting = halting_rule(config.halting, config.q_threshold)
+        self.halting_memory = self.halting.memory(batch_size, device)
 
     def refill(self, fresh: Batch) -> None:
         """Gives halted slots the examples at their places in a fresh batch."""
         self.batch.replace_(self.halted, fresh)
         self.steps.masked_fill_(self.halted, 0)
+        if self.halting.memory_size:
+            self.halting_memory.masked_fill_(self.halted[:, None], 0)
 
     def supervise(
         self, model: TRMModel, part: slice, options: ForwardOptions = DEFAULT_OPTIONS, *, last: bool = True
@@ -59,13 +62,22 @@ class Carry:
             self.state.y[part].copy_(out.state.y)
         return out, model.loss(out, batch.labels, last=last, **batch.extra), leaf
 
-    def count_and_halt(self, q: Tensor, min_steps: Tensor, part: slice) -> None:
-        """Behind a supervision step of a part: ``min_steps`` (B,) are those before which no slot halts."""
+    @torch.no_grad()
+    def count_and_halt(self, model: TRMModel, out: Output, min_steps: Tensor, part: slice) -> Tensor:
+        """Behind a supervision step of a part: ``min_steps`` (B,) are those before which no slot halts.
+
+        Returns what the halting rule alone says of the part's slots."""
         steps = self.steps[part]
         steps += 1
-        self.halted[part].copy_(halts(self.halting, q.detach(), steps, min_steps[part], self.max_steps))
+        should_halt = self.halting.should_halt(
+            out.q, steps, lambda: model.head.answers(out.logits), self.halting_memory[part]
+        )
+        self.halted[part].copy_(halts(should_halt, steps, min_steps[part], self.max_steps))
+        return should_halt
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything a checkpoint keeps."""
         kept = {"z": self.state.z, "steps": self.steps, "halted": self.halted} | self.batch.tensors()
+        if self.halting.memory_size:
+            kept["halting_memory"] = self.halting_memory
         return kept if self.state.y is None else kept | {"y": self.state.y}

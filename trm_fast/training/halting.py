@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from trm_fast.models.halting import HaltingRule
 from trm_fast.tasks.base import IntArray
 
 
@@ -15,8 +14,7 @@ def exploration_steps(rng: np.random.Generator, batch_size: int, share: float, m
     return (explores * rng.integers(min(2, max_steps), max_steps + 1, batch_size)).astype(np.int32)
 
 
-def halts(rule: HaltingRule, q: Tensor, steps: Tensor, min_steps: Tensor, max_steps: int) -> Tensor:
-    """bool (B,): which slots halt after ``steps`` int (B,): at ``max_steps`` or where the rule says so by the halting
-    logits q (B,), but never before ``min_steps`` (B,)."""
-    done = (steps >= max_steps) | rule.should_halt(q, steps)
-    return done & (steps >= min_steps)
+def halts(should_halt: Tensor, steps: Tensor, min_steps: Tensor, max_steps: int) -> Tensor:
+    """bool (B,): which slots halt after ``steps`` int (B,): at ``max_steps`` or where the rule says so, bool (B,), but
+    never before ``min_steps`` (B,)."""
+    return ((steps >= max_steps) | should_halt) & (steps >= min_steps)

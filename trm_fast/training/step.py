@@ -127,9 +127,9 @@ class TrainStep:
                 out, loss, puzzle_rows = carry.supervise(model, part, self.options, last=last)
                 total = loss.total * counts if whole_batch else loss.total
                 (total / (batch * self.unrolled)).backward()
-                carry.count_and_halt(out.q, self.minimum_steps, part)
+                should_halt = carry.count_and_halt(model, out, self.minimum_steps, part)
                 if whole_batch:  # as if the loop ended where the batch halts: nothing more counts
-                    counts = counts * ~carry.halting.should_halt(out.q.detach(), carry.steps[part])[0]
+                    counts = counts * ~should_halt[0]
                 if puzzle_rows is not None and puzzle_rows.grad is not None and self.row_gradients is not None:
                     self.row_gradients[part].add_(puzzle_rows.grad)
                 self._count(out, loss, part)

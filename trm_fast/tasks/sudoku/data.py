@@ -48,7 +48,7 @@ def without_equivalents(test: Puzzles, train: Puzzles, source: str) -> tuple[Puz
 
     Only puzzles of either set that share a cheap invariant need canonical forms.
     """
-    asked, learned = _invariants(test), _invariants(train)
+    asked, learned = invariants(test), invariants(train)
     shared = set(asked) & set(learned)
     suspects, models = (
         np.array([row for row, value in enumerate(values) if value in shared], dtype=np.intp)
@@ -61,7 +61,7 @@ def without_equivalents(test: Puzzles, train: Puzzles, source: str) -> tuple[Puz
     return splits.without(test, leaked, source)
 
 
-def _invariants(puzzles: Puzzles) -> list[int]:
+def invariants(puzzles: Puzzles) -> list[int]:
     """A number of each puzzle that no symmetry changes, and that few others share: the hash of how many givens there
     are in each given's row and column (in either order), in its box and of its digit, sorted."""
     size, boxes = puzzles.size, units(puzzles.size)[2 * puzzles.size :]
