@@ -1,7 +1,6 @@
 """Generator and shortest paths in Python: the truth that csrc/host/maze.cpp is tested against.
 
-The functions and their results are those described in ``engine.Engine``. A row-by-row field is one whole number, so
-that a step of breadth-first search moves all cells at once.
+A row-by-row field is one whole number, so that a step of breadth-first search moves all cells at once.
 """
 
 from __future__ import annotations
@@ -33,6 +32,14 @@ def generate(
     *,
     attempts: int,
 ) -> tuple[Grids, Grids, npt.NDArray[np.int32]]:
+    """Mazes and answers, uint8 (count, height * width), and the steps from start to goal, int32 (count,).
+
+    Maze ``i`` is number ``first + i`` of the sequence named by ``seed`` (unsigned, 64 bits) and depends on nothing
+    else. A draw takes a wall density uniformly from the bounds (65536ths, 65535 at most), makes each cell a wall
+    with that probability, and puts start and goal uniformly on two free cells; it is kept where the goal is at
+    least ``min_distance`` steps away. This is plain rejection, without a shortcut that could shift its statistics.
+    After ``attempts`` draws of one maze it is a RuntimeError.
+    """
     _check_shape(height, width)
     if count < 0 or not 0 <= min_density <= max_density < UNIT or min_distance < 1:
         raise ValueError("wanted: count >= 0, 0 <= min_density <= max_density < 65536, min_distance >= 1")
@@ -50,6 +57,12 @@ def generate(
 
 
 def solve(mazes: Grids, height: int, width: int) -> tuple[Grids, npt.NDArray[np.int32]]:
+    """Answers by the published rule, and steps from start to goal, -1 (and the maze as it is) without a path.
+
+    The rule: breadth-first search from the start with the neighbours in the order down, left, right, up, each
+    cell keeping its first discoverer, then back from the goal. A maze without exactly one start and one goal is a
+    ValueError.
+    """
     _check(mazes, height, width)
     answers = mazes.copy()
     steps = np.full(len(mazes), -1, dtype=np.int32)
@@ -77,6 +90,7 @@ def solve(mazes: Grids, height: int, width: int) -> tuple[Grids, npt.NDArray[np.
 
 
 def distances(mazes: Grids, height: int, width: int) -> npt.NDArray[np.int32]:
+    """The steps that ``solve`` gives, without the paths, which is several times faster."""
     _check(mazes, height, width)
     result = np.empty(len(mazes), dtype=np.int32)
     for i, maze in enumerate(mazes):

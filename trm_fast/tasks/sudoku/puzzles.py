@@ -80,8 +80,8 @@ def generate(
 ) -> Puzzles:
     """Puzzles ``first`` to ``first + count - 1`` of the sequence that ``seed`` names, each with exactly one solution.
 
-    The number of givens is drawn uniformly from the two bounds where it can be reached; ``engine.Engine`` says what
-    happens where that is rare, and what the rating (a search count) is. ``progress`` gets the number made so far.
+    The number of givens is drawn uniformly from the two bounds where it can be reached; ``reference.generate`` says
+    what happens where that is rare, and what the rating (a search count) is. ``progress`` gets the number made so far.
     Limits that no puzzle, or next to none, can meet are a UserError.
     """
     if size not in BOXES:

@@ -1,7 +1,4 @@
-"""Generator and solver in plain Python: the truth that csrc/host/sudoku.cpp is tested against.
-
-The functions and their results are those described in ``engine.Engine``.
-"""
+"""Generator and solver in plain Python: the truth that csrc/host/sudoku.cpp is tested against."""
 
 from __future__ import annotations
 
@@ -135,6 +132,13 @@ def _solve(question: list[int], size: int) -> tuple[list[list[int]], int]:
 
 
 def solve(questions: Grids, size: int) -> tuple[Grids, Grids, npt.NDArray[np.int32]]:
+    """Solutions, uint8 (N, size * size); counts, uint8 (N,): 0, 1 or 2 for several; ratings, int32 (N,).
+
+    The rating is a search count: the number of values tried at branching cells by a solver that takes naked and
+    hidden singles and branches on a cell with the fewest candidates (lowest index first), until the whole tree
+    is exhausted; 0 where singles suffice. It is that of the one orientation given. With several solutions the
+    search ends at the second and the first is returned; with none the solution is all zero.
+    """
     solutions = np.zeros_like(questions)
     counts = np.zeros(len(questions), dtype=np.uint8)
     ratings = np.zeros(len(questions), dtype=np.int32)
@@ -197,6 +201,15 @@ def generate(
     min_rating: int = 0,
     max_rating: int = ANY_RATING,
 ) -> tuple[Grids, Grids, npt.NDArray[np.int32]]:
+    """Questions and answers, uint8 (count, size * size), and ratings (see ``solve``), int32 (count,).
+
+    Puzzle ``i`` is number ``first + i`` of the sequence named by ``seed`` (unsigned, 64 bits) and depends on
+    nothing else. It has exactly one solution. Its number of givens is drawn uniformly from the bounds; an
+    attempt is a random grid whose digits are taken out in random order, and fails where it gets stuck above that
+    number or the rating is out of bounds. After 100 failed attempts the number is drawn anew for each one, so
+    where few givens or high ratings are rare the numbers lean to the more common ones; after 20,000 it is a
+    RuntimeError. Random grids come from a random search, not from a uniform draw over all grids.
+    """
     questions = np.zeros((count, size * size), dtype=np.uint8)
     answers = np.zeros_like(questions)
     ratings = np.zeros(count, dtype=np.int32)
