@@ -246,13 +246,7 @@ class Multi(Task):
             ((index, questions),) = whole
             yield from (self._asked(index, question) for question in questions)
             return
-        try:
-            lines = Path(source).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{source} can't be read: {error}") from None
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield self.parse(line, f"{source}:{number}")
+        yield from super().questions(source)
 
     def format(self, question: Question, answer: Array) -> str:
         task, own = self._owned(question)

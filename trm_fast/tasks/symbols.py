@@ -112,15 +112,11 @@ class Symbols(Task):
         return Question(text, np.array([1 + self.letters.index(c) for c in text], dtype=np.int32), where)
 
     def questions(self, source: str | Path) -> Iterator[Question]:
-        try:
-            lines = Path(source).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{source} can't be read: {error}") from None
-        if not any(line.strip() for line in lines):
+        question = None
+        for question in super().questions(source):
+            yield question
+        if question is None:
             raise UserError(f"{source} has no strings")
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield self.parse(line, f"{source}:{number}")
 
     def format(self, question: Question, answer: Array) -> str:
         return "".join(self.letters[t - 1] if 1 <= t < self.vocab_size else "?" for t in answer.tolist())
