@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 from rich.table import Table
 
 from trm_fast.errors import UserError
-from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, Question, Task, TaskConfig
-from trm_fast.tasks.numbers import Numbers, held_out, lines_of, read_numbers, write_numbers
+from trm_fast.tasks.base import Array, Dataset, Examples, Question, TaskConfig
+from trm_fast.tasks.numbers import Numbers, NumbersTask, lines_of, read_numbers, write_numbers
 
 
 class CopyConfig(TaskConfig):
@@ -29,7 +26,7 @@ class CopyConfig(TaskConfig):
     symmetries: bool = True
 
 
-class Copy(Task):
+class Copy(NumbersTask):
     """Inputs and labels are values (N, length, 1): a place a number."""
 
     name: ClassVar[str] = "copy"
@@ -40,27 +37,12 @@ class Copy(Task):
         self.config = config or CopyConfig()
         self.seq_len = self.config.length
 
-    def model_keys(self, data: DataConfig) -> dict[str, Any]:
-        return {
-            "inputs": "values",
-            "input_width": 1,
-            "seq_len": self.seq_len,
-            "head": {"kind": "values", "width": 1, "tolerance": self.config.tolerance},
-        }
-
-    def dataset(self, data: DataConfig, seed: int) -> Dataset:
+    def generated(self, seed: int) -> Dataset:
         config = self.config
         rng = np.random.default_rng(seed)
         test = _encode(rng.uniform(-1, 1, (config.test_count, config.length)))
-        if data.test is not None:
-            test = self.read(data.test)
-        if data.source is None:
-            train = _encode(rng.uniform(-1, 1, (config.train_count, config.length)))
-            return Dataset(train, test, f"uniform in [-1, 1]^{config.length}, seed {seed}")
-        train = self.read(data.source)
-        if data.test is None:
-            train, test = held_out(train, data, seed)
-        return Dataset(train, test, data.source)
+        train = _encode(rng.uniform(-1, 1, (config.train_count, config.length)))
+        return Dataset(train, test, f"uniform in [-1, 1]^{config.length}, seed {seed}")
 
     def read(self, source: str) -> Examples:
         return _encode(np.stack([self._vector(text, where) for text, where in lines_of(source)]))
@@ -85,19 +67,11 @@ class Copy(Task):
 
         return Examples.asked(images, repeated.puzzle_ids), undo
 
-    def right(self, labels: Array, answers: Array) -> npt.NDArray[np.bool_]:
-        close: npt.NDArray[np.bool_] = np.abs(labels - answers) <= self.config.tolerance
-        return close
-
     def metrics(self, examples: Examples, answers: Array) -> dict[str, float]:
         return {"mean_absolute_error": float(np.nanmean(np.abs(examples.labels - answers)))}
 
     def parse(self, text: str, where: str = "") -> Question:
         return Question(text.strip(), self._vector(text, where).astype(np.float32)[:, None], where)
-
-    def questions(self, source: str | Path) -> Iterator[Question]:
-        for text, where in lines_of(source):
-            yield self.parse(text, where)
 
     def format(self, question: Question, answer: Array) -> str:
         return write_numbers(answer[:, 0], question.text)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import math
 import re
+from abc import abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from trm_fast.errors import UserError
-from trm_fast.tasks.base import DataConfig, Examples
+from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, Question, Task
 
 Numbers = npt.NDArray[np.float64]
 
@@ -90,6 +93,41 @@ def _json_lists(text: str, path: Path) -> Iterator[tuple[str, str]]:
         if not isinstance(row, list):
             raise UserError(f"{path}, row {number}: a list of numbers is wanted, not {row!r}")
         yield json.dumps(row), f"{path}, row {number}"
+
+
+class NumbersTask(Task):
+    """A task whose inputs and labels are real numbers, in files of lists. ``tolerance``: how far off one may be."""
+
+    config: Any
+    input_width = 1
+
+    def model_keys(self, data: DataConfig) -> dict[str, Any]:
+        return {
+            "inputs": "values",
+            "input_width": self.input_width,
+            "seq_len": self.seq_len,
+            "head": {"kind": "values", "width": 1, "tolerance": self.config.tolerance},
+        }
+
+    @abstractmethod
+    def generated(self, seed: int) -> Dataset:
+        """Examples for a seed."""
+
+    def dataset(self, data: DataConfig, seed: int) -> Dataset:
+        if data.source is None:
+            made = self.generated(seed)
+            return made if data.test is None else replace(made, test=self.read(data.test))
+        given = self.read(data.source)
+        train, test = held_out(given, data, seed) if data.test is None else (given, self.read(data.test))
+        return Dataset(train, test, data.source)
+
+    def right(self, labels: Array, answers: Array) -> npt.NDArray[np.bool_]:
+        close: npt.NDArray[np.bool_] = np.abs(labels - answers) <= self.config.tolerance
+        return close
+
+    def questions(self, source: str | Path) -> Iterator[Question]:
+        for text, where in lines_of(source):
+            yield self.parse(text, where)
 
 
 def held_out(given: Examples, data: DataConfig, seed: int) -> tuple[Examples, Examples]:

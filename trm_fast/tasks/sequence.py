@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +10,8 @@ from pydantic import Field, model_validator
 from rich.text import Text
 
 from trm_fast.errors import UserError
-from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, Question, Task, TaskConfig
-from trm_fast.tasks.numbers import Numbers, held_out, lines_of, read_numbers, write_numbers
+from trm_fast.tasks.base import Array, Dataset, Examples, Question, TaskConfig
+from trm_fast.tasks.numbers import Numbers, NumbersTask, lines_of, read_numbers, write_numbers
 
 Kind = Literal["arithmetic", "geometric", "periodic"]
 KINDS: tuple[Kind, ...] = ("arithmetic", "geometric", "periodic")
@@ -43,7 +41,7 @@ class SequenceConfig(TaskConfig):
         return self
 
 
-class Sequence(Task):
+class Sequence(NumbersTask):
     """A place a number to predict, and each place sees all that is known: inputs (N, horizon, length), the numbers over
     their sequence's scale; labels (N, horizon, 1). ``extra["kind"]`` (N,): index into ``KINDS``, or -1."""
 
@@ -53,28 +51,15 @@ class Sequence(Task):
 
     def __init__(self, config: SequenceConfig | None = None) -> None:
         self.config = config or SequenceConfig()
-        self.length, self.seq_len = self.config.length, self.config.horizon
+        self.length = self.input_width = self.config.length
+        self.seq_len = self.config.horizon
 
-    def model_keys(self, data: DataConfig) -> dict[str, Any]:
-        return {
-            "inputs": "values",
-            "input_width": self.length,
-            "seq_len": self.seq_len,
-            "head": {"kind": "values", "width": 1, "tolerance": self.config.tolerance},
-        }
-
-    def dataset(self, data: DataConfig, seed: int) -> Dataset:
+    def generated(self, seed: int) -> Dataset:
         config = self.config
-        test = self._generated(config.test_count, (seed, 1)) if data.test is None else self.read(data.test)
-        if data.source is None:
-            train = self._generated(config.train_count, (seed, 0))
-            return Dataset(train, test, f"generated ({', '.join(config.kinds)}, seed {seed})")
-        train = self.read(data.source)
-        if data.test is None:
-            train, test = held_out(train, data, seed)
-        return Dataset(train, test, data.source)
+        train, test = (self._drawn(n, (seed, i)) for i, n in enumerate((config.train_count, config.test_count)))
+        return Dataset(train, test, f"generated ({', '.join(config.kinds)}, seed {seed})")
 
-    def _generated(self, count: int, seed: tuple[int, int]) -> Examples:
+    def _drawn(self, count: int, seed: tuple[int, int]) -> Examples:
         rng = np.random.default_rng(seed)
         kinds = np.array([KINDS.index(k) for k in self.config.kinds], dtype=np.int32)[
             np.arange(count) % len(self.config.kinds)
@@ -101,10 +86,6 @@ class Sequence(Task):
         sign = rng.integers(0, 2, (len(examples), 1, 1)).astype(np.float32) * 2 - 1
         return Examples(examples.inputs * sign, examples.labels * sign, examples.puzzle_ids, examples.extra)
 
-    def right(self, labels: Array, answers: Array) -> npt.NDArray[np.bool_]:
-        close: npt.NDArray[np.bool_] = np.abs(labels - answers) <= self.config.tolerance
-        return close
-
     def metrics(self, examples: Examples, answers: Array) -> dict[str, float]:
         """The error as a share of the scale, and the exact accuracy of each kind that was generated."""
         exact = np.asarray(self.right(examples.labels, answers).reshape(len(answers), -1).all(axis=1))
@@ -119,10 +100,6 @@ class Sequence(Task):
         numbers = self._numbers(text, where, (self.length, self.length + self.seq_len))[None, : self.length]
         scaled = (numbers / scale_of(numbers)).astype(np.float32)
         return Question(text.strip(), self._asked(scaled)[0], where, extra={"kind": np.array(-1, dtype=np.int32)})
-
-    def questions(self, source: str | Path) -> Iterator[Question]:
-        for text, where in lines_of(source):
-            yield self.parse(text, where)
 
     def format(self, question: Question, answer: Array) -> str:
         return write_numbers(self._next(question, answer), question.text)
