@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from trm_fast.errors import UserError
-from trm_fast.tasks import splits
 from trm_fast.tasks.maze.mazes import Mazes, generate
 from trm_fast.tasks.sets import Sets, distinct
 
@@ -44,9 +43,3 @@ def generated(
     )
     name = f"generator ({shape[0]}x{shape[1]}, at least {distance} steps, seed {seed})"
     return Sets(pool.take(slice(test_count, wanted)), pool.take(slice(test_count)), name)
-
-
-def without_equivalents(test: Mazes, train: Mazes, source: str) -> tuple[Mazes, list[str]]:
-    """The test mazes that are no rotation or reflection of a training one, and a note that counts the others."""
-    known = set(train.classes())
-    return splits.without(test, [row for row, form in enumerate(test.classes()) if form in known], source)

@@ -13,11 +13,10 @@ from pydantic import Field, Strict, StrictInt, model_validator
 from rich.console import RenderableType
 
 from trm_fast.errors import UserError
-from trm_fast.tasks import hub
-from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, Question, Split, Task, TaskConfig
+from trm_fast.tasks.base import Array, Examples, Question, TaskConfig
 from trm_fast.tasks.maze import files
 from trm_fast.tasks.maze.cells import PATH, as_lines, overlaid
-from trm_fast.tasks.maze.data import generated, without_equivalents
+from trm_fast.tasks.maze.data import generated
 from trm_fast.tasks.maze.drawing import Drawing
 from trm_fast.tasks.maze.engine import engine
 from trm_fast.tasks.maze.mazes import DENSITIES, Mazes, check_limits, default_distance, generate
@@ -26,7 +25,8 @@ from trm_fast.tasks.maze.rules import judge
 from trm_fast.tasks.maze.symmetry import symmetries
 from trm_fast.tasks.maze.text import fill_in, parse
 from trm_fast.tasks.pictures import Picture
-from trm_fast.tasks.sets import Origin, Sets
+from trm_fast.tasks.sets import PuzzleTask, Sets
+from trm_fast.tasks.tables import Table
 
 TRAIN_COUNT, TEST_COUNT = 1000, 500
 
@@ -61,11 +61,12 @@ class MazeConfig(TaskConfig):
         return self
 
 
-class Maze(Task):
+class Maze(PuzzleTask[Mazes]):
     name: ClassVar[str] = "maze"
     Config: ClassVar[type[MazeConfig]] = MazeConfig
     noun: ClassVar[str] = "mazes"
     has_rules: ClassVar[bool] = True
+    stand_in: ClassVar[str] = "generated mazes stand in"
 
     vocab_size = PATH + 1
 
@@ -74,31 +75,18 @@ class Maze(Task):
         self.shape = self.grid_shape = self.config.shape
         self.seq_len = self.shape[0] * self.shape[1]
 
-    def dataset(self, data: DataConfig, seed: int) -> Dataset:
-        """Training and test examples (see ``Origin.sets``); no test maze is a rotation or reflection of a training
-        one."""
-        config = self.config
-        origin = Origin(
-            self._generated, self._load, without_equivalents, "generated mazes stand in", config.train_count,
-            config.test_count,
-        )  # fmt: skip
-        sets = origin.sets(data, seed)
-        return Dataset(_encode(sets.train), _encode(sets.test), sets.source, sets.notes)
-
-    def _generated(self, seed: int) -> Sets[Mazes]:
+    def generated(self, seed: int) -> Sets[Mazes]:
         config = self.config
         counts = config.train_count or TRAIN_COUNT, config.test_count or TEST_COUNT
         distance = config.distance or default_distance(self.shape)
         return generated(self.shape, config.densities, distance, *counts, seed)
 
-    def _load(self, source: str, split: Split) -> Mazes:
-        if source.startswith(hub.PREFIX):
-            return files.decode_table(hub.load(source, split), self.shape)
-        return files.read(source, self.shape)
+    def decode(self, table: Table) -> Mazes:
+        return files.decode_table(table, self.shape)
 
-    def read(self, source: str) -> Examples:
-        """Every example of a CSV file, or of the test split of ``hf:NAME``, in order."""
-        return _encode(self._load(source, "test"))
+    def encode(self, puzzles: Mazes) -> Examples:
+        ids = np.zeros(len(puzzles), dtype=np.int32)
+        return Examples(puzzles.questions.astype(np.int32), puzzles.answers.astype(np.int32), ids)
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
         if not self.config.augment:
@@ -161,8 +149,3 @@ class Maze(Task):
 
     def picture(self, question: Question, answer: Array | None = None) -> Picture:
         return paint(overlaid(question.inputs, answer), self.shape)
-
-
-def _encode(mazes: Mazes) -> Examples:
-    ids = np.zeros(len(mazes), dtype=np.int32)
-    return Examples(mazes.questions.astype(np.int32), mazes.answers.astype(np.int32), ids)

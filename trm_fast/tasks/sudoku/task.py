@@ -11,9 +11,8 @@ import numpy.typing as npt
 from pydantic import Field, StrictInt, model_validator
 from rich.console import RenderableType
 
-from trm_fast.tasks import hub
-from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, IntArray, Question, Split, Task, TaskConfig
-from trm_fast.tasks.sets import Origin, Sets
+from trm_fast.tasks.base import Array, Examples, IntArray, Question, TaskConfig
+from trm_fast.tasks.sets import PuzzleTask, Sets
 from trm_fast.tasks.sudoku import files
 from trm_fast.tasks.sudoku.data import generated, without_equivalents
 from trm_fast.tasks.sudoku.drawing import Drawing
@@ -21,6 +20,7 @@ from trm_fast.tasks.sudoku.puzzles import Puzzles, check_givens, generate
 from trm_fast.tasks.sudoku.rules import Grids, obeys
 from trm_fast.tasks.sudoku.symmetry import random_images, random_symmetries
 from trm_fast.tasks.sudoku.text import fill_in, parse
+from trm_fast.tasks.tables import Table
 
 BLANK = 1
 GIVENS = {4: (4, 7), 6: (12, 18), 9: (28, 32)}
@@ -49,10 +49,11 @@ class SudokuConfig(TaskConfig):
         return self
 
 
-class Sudoku(Task):
+class Sudoku(PuzzleTask[Puzzles]):
     name: ClassVar[str] = "sudoku"
     Config: ClassVar[type[SudokuConfig]] = SudokuConfig
     has_rules: ClassVar[bool] = True
+    stand_in: ClassVar[str] = "generated puzzles stand in: accuracy is not comparable with published numbers"
 
     def __init__(self, config: SudokuConfig | None = None) -> None:
         self.config = config or SudokuConfig()
@@ -61,27 +62,19 @@ class Sudoku(Task):
         self.seq_len = self.size * self.size
         self.grid_shape = (self.size, self.size)
 
-    def dataset(self, data: DataConfig, seed: int) -> Dataset:
-        """Training and test examples (see ``Origin.sets``); no test puzzle is equivalent to a training one."""
-        said = "generated puzzles stand in: accuracy is not comparable with published numbers"
-        config = self.config
-        origin = Origin(self._generated, self._load, without_equivalents, said, config.train_count, config.test_count)
-        sets = origin.sets(data, seed)
-        return Dataset(_encode(sets.train), _encode(sets.test), sets.source, sets.notes)
-
-    def _generated(self, seed: int) -> Sets[Puzzles]:
+    def generated(self, seed: int) -> Sets[Puzzles]:
         config = self.config
         counts = config.train_count or TRAIN_COUNT, config.test_count or TEST_COUNT
         return generated(self.size, config.givens or GIVENS[self.size], *counts, seed)
 
-    def _load(self, source: str, split: Split) -> Puzzles:
-        if source.startswith(hub.PREFIX):
-            return files.decode_table(hub.load(source, split), self.size)
-        return files.read(source, self.size)
+    def decode(self, table: Table) -> Puzzles:
+        return files.decode_table(table, self.size)
 
-    def read(self, source: str) -> Examples:
-        """Every example of a CSV file, or of the test split of ``hf:NAME``, in order."""
-        return _encode(self._load(source, "test"))
+    def encode(self, puzzles: Puzzles) -> Examples:
+        return Examples(_tokens(puzzles.questions), _tokens(puzzles.answers), np.zeros(len(puzzles), dtype=np.int32))
+
+    def without_equivalents(self, test: Puzzles, train: Puzzles, source: str) -> tuple[Puzzles, list[str]]:
+        return without_equivalents(test, train, source)
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
         questions, answers = _digits(examples.inputs), _digits(examples.labels)
@@ -132,10 +125,6 @@ class Sudoku(Task):
 
     def draw(self, question: Question, answer: Array | None = None) -> RenderableType:
         return Drawing(question.inputs, answer, self.size)
-
-
-def _encode(puzzles: Puzzles) -> Examples:
-    return Examples(_tokens(puzzles.questions), _tokens(puzzles.answers), np.zeros(len(puzzles), dtype=np.int32))
 
 
 def _tokens(grids: Grids) -> IntArray:
