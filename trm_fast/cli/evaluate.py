@@ -10,30 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from trm_fast.cli.console import (
-    BatchSize,
-    Device,
-    FromStep,
-    Halt,
-    Json,
-    MaxSteps,
-    MinSteps,
-    Model,
-    Noise,
-    Rollouts,
-    Select,
-    SolverSeed,
-    Submission,
-    Symmetries,
-    counting,
-    err,
-    out,
-    pick_device,
-    print_json,
-    share,
-    step_number,
-    write_lines,
-)
+from trm_fast.cli import console
+from trm_fast.cli.console import counting, err, out, pick_device, print_json, share, step_number, write_lines
 from trm_fast.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,7 +22,7 @@ SWEEPS = {"steps": "max_steps", "rollouts": "rollouts", "symmetries": "symmetrie
 
 
 def evaluate(
-    model: Model,
+    model: console.Model,
     data: Annotated[
         str | None, typer.Option(help="A file or hf:NAME, every row of it; by default the run's own unseen puzzles.")
     ] = None,
@@ -52,24 +30,24 @@ def evaluate(
         Literal["train", "test"] | None, typer.Option(help="Part of the run's data, or of --data.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many rows.")] = None,
-    max_steps: MaxSteps = None,
-    min_steps: MinSteps = 1,
-    halt: Halt = True,
-    rollouts: Rollouts = 1,
-    noise: Noise = 0.0,
-    symmetries: Symmetries = 1,
-    select: Select = "auto",
-    seed: SolverSeed = 0,
+    max_steps: console.MaxSteps = None,
+    min_steps: console.MinSteps = 1,
+    halt: console.Halt = True,
+    rollouts: console.Rollouts = 1,
+    noise: console.Noise = 0.0,
+    symmetries: console.Symmetries = 1,
+    select: console.Select = "auto",
+    seed: console.SolverSeed = 0,
     sweep: Annotated[
         str | None,
         typer.Option(metavar="NAME=A,B,...", help=f"Measure at several values of {', '.join(SWEEPS)}; draws a plot."),
     ] = None,
-    submission: Submission = None,
+    submission: console.Submission = None,
     plot: Annotated[Path, typer.Option(help="Where --sweep draws.")] = Path("sweep.png"),
-    batch_size: BatchSize = 64,
-    from_step: FromStep = None,
-    device: Device = "auto",
-    json_output: Json = False,
+    batch_size: console.BatchSize = 64,
+    from_step: console.FromStep = None,
+    device: console.Device = "auto",
+    json_output: console.Json = False,
     output: Annotated[Path | None, typer.Option(help="Write the JSON to a file, too.")] = None,
 ) -> None:
     """

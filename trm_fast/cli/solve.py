@@ -11,27 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from trm_fast.cli.console import (
-    BatchSize,
-    Device,
-    FromStep,
-    Halt,
-    Json,
-    MaxSteps,
-    MinSteps,
-    Noise,
-    Rollouts,
-    Select,
-    SolverSeed,
-    Submission,
-    Symmetries,
-    counting,
-    out,
-    pick_device,
-    share,
-    step_number,
-    write_lines,
-)
+from trm_fast.cli import console
+from trm_fast.cli.console import counting, out, pick_device, share, step_number, write_lines
 from trm_fast.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,9 +22,7 @@ if TYPE_CHECKING:
 
 
 def solve(
-    model: Annotated[
-        str, typer.Argument(metavar="RUN|MODEL", help="A run folder, a model folder, or a model that ships.")
-    ],
+    model: console.Model,
     puzzle: Annotated[
         str | None,
         typer.Argument(metavar="PUZZLE|FILE|-", help="A puzzle as text, a file of puzzles, or - for standard input."),
@@ -53,19 +32,19 @@ def solve(
         typer.Option(help="What the puzzle is, such as sudoku or maze; takes a model that ships where none is named."),
     ] = None,
     trajectory: Annotated[bool, typer.Option("--trajectory", help="Show each supervision step.")] = False,
-    max_steps: MaxSteps = None,
-    min_steps: MinSteps = 1,
-    halt: Halt = True,
-    rollouts: Rollouts = 1,
-    noise: Noise = 0.0,
-    symmetries: Symmetries = 1,
-    select: Select = "auto",
-    seed: SolverSeed = 0,
-    submission: Submission = None,
-    batch_size: BatchSize = 64,
-    from_step: FromStep = None,
-    device: Device = "auto",
-    json_output: Json = False,
+    max_steps: console.MaxSteps = None,
+    min_steps: console.MinSteps = 1,
+    halt: console.Halt = True,
+    rollouts: console.Rollouts = 1,
+    noise: console.Noise = 0.0,
+    symmetries: console.Symmetries = 1,
+    select: console.Select = "auto",
+    seed: console.SolverSeed = 0,
+    submission: console.Submission = None,
+    batch_size: console.BatchSize = 64,
+    from_step: console.FromStep = None,
+    device: console.Device = "auto",
+    json_output: console.Json = False,
     output: Annotated[Path | None, typer.Option(help="Write one JSON object a puzzle to a file.")] = None,
     png: Annotated[
         Path | None, typer.Option(help="Draw the answer as a picture; of several puzzles FILE-1.png, FILE-2.png...")

@@ -9,17 +9,8 @@ import typer
 from rich.filesize import decimal
 from rich.table import Table
 
-from trm_fast.cli.console import (
-    Device,
-    FromStep,
-    Json,
-    err,
-    measures,
-    out,
-    pick_device,
-    print_json,
-    step_number,
-)
+from trm_fast.cli import console
+from trm_fast.cli.console import err, measures, out, pick_device, print_json, step_number
 from trm_fast.cli.run_config import configured, free_folder, resumed
 from trm_fast.cli.view import print_summary
 from trm_fast.errors import UserError
@@ -74,9 +65,9 @@ def train(
     ] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes of this call.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, data and order.")] = None,
-    device: Device = "auto",
+    device: console.Device = "auto",
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run.")] = None,
-    from_step: FromStep = None,
+    from_step: console.FromStep = None,
     init_from: Annotated[
         str | None, typer.Option(metavar="RUN|MODEL", help="Fine-tune: start from a run, a model folder or a name.")
     ] = None,
@@ -97,7 +88,7 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what the run will need in memory and time, and end.")
     ] = False,
-    json_output: Json = False,
+    json_output: console.Json = False,
 ) -> None:
     from trm_fast.interchange import locate
     from trm_fast.training import Trainer
