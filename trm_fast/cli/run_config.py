@@ -12,24 +12,15 @@ if TYPE_CHECKING:
 
 
 def configured(
-    preset: str | None,
-    config: Path | None,
-    data: str | None,
-    settings: list[str],
-    steps: int | None,
-    epochs: float | None,
-    seed: int | None,
-    tuning: bool,
+    preset: str | None, config: Path | None, settings: list[str], epochs: float | None, tuning: bool
 ) -> RunConfig:
     """``tuning``: with the schedule for a model that is trained already, where ``settings`` say nothing else."""
-    from trm_fast.training import fine_tuning, make_config, preset_names
+    from trm_fast.training import apply_settings, fine_tuning, make_config, preset_names
 
     if (preset is None) == (config is None):
         raise UserError(f"give --preset NAME or --config FILE; presets: {', '.join(preset_names())}", wrong_use=True)
-    if steps is not None and epochs is not None:
-        raise UserError("give --steps or --epochs, not both", wrong_use=True)
     sections = fine_tuning(_sections(preset, config)) if tuning else _sections(preset, config)
-    made = make_config(_changed(sections, settings, steps, seed, data), preset or str(config))
+    made = make_config(apply_settings(sections, settings), preset or str(config))
     if epochs is None:
         return made
     if epochs <= 0:
@@ -39,21 +30,13 @@ def configured(
     return made.model_copy(update={"training": made.training.model_copy(update={"steps": total})})
 
 
-def resumed(
-    run: Path,
-    preset: str | None,
-    config: Path | None,
-    data: str | None,
-    settings: list[str],
-    steps: int | None,
-    seed: int | None,
-) -> RunConfig:
+def resumed(run: Path, preset: str | None, config: Path | None, settings: list[str]) -> RunConfig:
     """The run's own configuration with changes to how it trains; its problem, model and random numbers stay."""
-    from trm_fast.training import make_config
+    from trm_fast.training import apply_settings, make_config
     from trm_fast.training.folder import read_run_config
 
     own = read_run_config(run)
-    made = make_config(_changed(own.model_dump(mode="json"), settings, steps, seed, data), str(run))
+    made = make_config(apply_settings(own.model_dump(mode="json"), settings), str(run))
     fixed: list[tuple[str, Any, Any]] = [
         ("task", made.task, own.task),
         ("model", made.model, own.model),
@@ -73,19 +56,6 @@ def _sections(preset: str | None, config: Path | None) -> dict[str, Any]:
     from trm_fast.training import read_preset, read_yaml
 
     return read_preset(preset) if preset is not None else read_yaml(config or Path())
-
-
-def _changed(
-    sections: dict[str, Any], settings: list[str], steps: int | None, seed: int | None, data: str | None
-) -> dict[str, Any]:
-    """``sections`` with ``--set`` and the options that are short for one key."""
-    from trm_fast.training import apply_settings
-
-    result = apply_settings(sections, settings)
-    for section, key, value in (("training", "steps", steps), ("training", "seed", seed), ("data", "source", data)):
-        if value is not None:
-            result.setdefault(section, {})[key] = value
-    return result
 
 
 def free_folder(base: Path) -> Path:

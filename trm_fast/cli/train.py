@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.filesize import decimal
 from rich.table import Table
 
 from trm_fast.cli import console
-from trm_fast.cli.console import err, measures, out, pick_device, print_json, step_number
+from trm_fast.cli.console import err, measures, out, pick_device, print_json, share, step_number
 from trm_fast.cli.run_config import configured, free_folder, resumed
-from trm_fast.cli.view import print_summary
 from trm_fast.errors import UserError
 
 if TYPE_CHECKING:
@@ -98,9 +99,12 @@ def train(
 
     if minutes is not None and minutes <= 0:
         raise UserError("--minutes must be more than 0", wrong_use=True)
-    settings = [*([] if val_split is None else [f"data.holdout={val_split}"]), *(settings or [])]
+    if steps is not None and epochs is not None:
+        raise UserError("give --steps or --epochs, not both", wrong_use=True)
+    settings = [*_settings({"data.holdout": val_split}), *(settings or [])]
+    settings += _settings({"training.steps": steps, "training.seed": seed, "data.source": data})
     if dry_run and resume is None:
-        planned = configured(preset, config, data, settings, steps, epochs, seed, init_from is not None)
+        planned = configured(preset, config, settings, epochs, init_from is not None)
         _dry_run(planned, pick_device(device), json_output)
         return
     if dry_run:
@@ -111,7 +115,7 @@ def train(
         raise UserError(f"--log {unknown[0]}: there are {', '.join(more)}", wrong_use=True)
     callbacks = [Console(quiet=json_output, terminal=err), *map(make_callback, log or ())]
     if not graph:
-        settings = [*settings, "training.graph=off"]
+        settings.append("training.graph=off")
     if resume is not None:
         if init_from is not None:
             raise UserError("--resume goes on with its own weights: leave out --init-from", wrong_use=True)
@@ -119,7 +123,7 @@ def train(
             raise UserError("--resume takes --steps, the run's new total, not --epochs", wrong_use=True)
         if out_folder is not None and out_folder.resolve() != resume.resolve():
             raise UserError(f"--resume goes on in its own folder: leave out --out {out_folder}", wrong_use=True)
-        run_config = resumed(resume, preset, config, data, settings, steps, seed)
+        run_config = resumed(resume, preset, config, settings)
         trainer = Trainer.resume(
             resume, from_step=step_number(from_step), config=run_config, device=device, callbacks=callbacks, group=group
         )
@@ -130,7 +134,7 @@ def train(
     else:
         if from_step is not None and init_from is None:
             raise UserError("--from goes with --resume or --init-from", wrong_use=True)
-        run_config = configured(preset, config, data, settings, steps, epochs, seed, init_from is not None)
+        run_config = configured(preset, config, settings, epochs, init_from is not None)
         init = None if init_from is None else locate(init_from, from_step=step_number(from_step), device=device).model
         folder = out_folder or free_folder(Path("runs") / (preset or (config.stem if config else "run")))
         folder = group.gather_objects(folder)[0]
@@ -144,13 +148,18 @@ def train(
         print_json(summary | {"run": str(trainer.out)})
     else:
         evaluation = summary["evaluation"]
-        print_summary(summary, trainer.out, trainer.task.report(measures(evaluation)) if evaluation else [])
+        _print_summary(summary, trainer.out, trainer.task.report(measures(evaluation)) if evaluation else [])
     if summary["interrupted"]:
         err.print(f"stopped at step {summary['steps']}; go on with: trm-fast train --resume {trainer.out}")
         raise typer.Exit(130)
 
 
 train.__doc__ = EXAMPLES
+
+
+def _settings(options: Mapping[str, Any]) -> list[str]:
+    """Options that are short for one key, as ``--set`` takes them."""
+    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items() if value is not None]
 
 
 def _announce(config: RunConfig, device: str, preset: str | None) -> None:
@@ -204,4 +213,25 @@ def _dry_run(config: RunConfig, device: str, json_output: bool) -> None:
     table.add_row("a step", f"{made.flop_per_step / 1e12:.3f} TFLOP for {made.batch_size} rows{parts}")
     table.add_row("measured rate", f"{made.flop_per_second / 1e9:,.0f} GFLOP/s of matrix products")
     table.add_row("time, about", f"{duration(made.seconds)} for {made.steps:,} steps of {made.seconds_per_step:.3g} s")
+    out.print(table)
+
+
+def _print_summary(summary: dict[str, Any], folder: Path, report: list[Any]) -> None:
+    for part in report:  # the task's own tables of its measures
+        out.print(part)
+    table = Table(title=summary["task"], show_header=False, title_justify="left")
+    table.add_row("data", summary["data"])
+    table.add_row("steps", f"{summary['steps']:,}  ({summary['sample_steps']:,} sample-steps)")
+    table.add_row(
+        "time", f"{summary['seconds']:.1f} s  ({summary['sample_steps_per_second'] or 0:,.0f} sample-steps/s)"
+    )
+    table.add_row("parameters", f"{summary['parameters']:,}")
+    if evaluation := summary["evaluation"]:
+        low, high = evaluation["interval"]
+        table.add_row("exact accuracy", f"{share(evaluation['exact_accuracy'])}  (95 %: {share(low)} to {share(high)})")
+        table.add_row("cell accuracy", share(evaluation["cell_accuracy"]))
+        for name, value in measures(evaluation).items() if not report else ():
+            table.add_row(name.replace("_", " "), f"{value:.4f}")
+        table.add_row("unseen", f"{evaluation['count']:,}, {evaluation['mean_steps']:.2f} supervision steps each")
+    table.add_row("run", str(folder))
     out.print(table)
