@@ -1,18 +1,18 @@
-"""What measures of calls have in common, however the calls were made: the baseline of copying, and the tables."""
+"""What calls get right, however they were made, with intervals and the baseline of copying beside them; as tables."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
-from trm_fast.tasks.statistics import Flags, add_share
+from trm_fast.tasks.statistics import Flags, add_f1, add_share
 from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Tool
 from trm_fast.tasks.tool_calling.data.validation import problems
-from trm_fast.tasks.tool_calling.matching import accepts, argument_f1, same_calls
+from trm_fast.tasks.tool_calling.matching import accepts, argument_f1, expected_calls, same_calls
 from trm_fast.tasks.tool_calling.text.lexicon import Lexicon
 from trm_fast.tasks.tool_calling.text.values import cast, kind_of
 
@@ -37,24 +37,61 @@ Calls = Sequence[Sequence[Call]]
 """The calls of each row."""
 
 
-def add_call_measures(
-    metrics: dict[str, float], rows: Sequence[Conversation], expected: Calls, calls: Calls, baseline: Calls
-) -> None:
-    """``call_exact`` and ``argument_f1`` of rows that expect calls, ``schema_valid`` of calls, and ``ast_match`` of a
-    benchmark's rows."""
+def measure_calls(
+    rows: Sequence[Conversation], calls: Calls, lexicon: Lexicon, counted: Calls | None = None,
+    called: frozenset[str] = frozenset(),
+) -> dict[str, float]:  # fmt: skip
+    """``NAME``, ``NAME_low`` and ``NAME_high`` (95 %), ``NAME_baseline``; a measure without a case is not there.
+
+    ``tool_accuracy``: rows with one call and two or more tools, whether that tool alone is called;
+    ``tool_set_exact_open``: rows that leave some tool out. ``call_exact`` and ``argument_f1``: rows that expect calls,
+    all of them right in any order; ``schema_valid``: calls; ``ast_match``: a benchmark's rows. Baselines: the nearest
+    tools by word overlap, their number given, with quoted strings and numbers copied in order.
+
+    Args:
+        counted: the calls of a model that is told how many tools are called. ``tool_accuracy`` is then theirs, as is
+            ``tool_set_exact``, both again as ``_seen`` and ``_unseen``.
+        called: tools called in training: a row is seen where they are all that it calls.
+    """
+    expected = [expected_calls(row) for row in rows]
+    names = [_names(row_calls) for row_calls in expected]
+    copied = [copied_calls(row, lexicon, len(row_names)) for row, row_names in zip(rows, names, strict=True)]
+    metrics: dict[str, float] = {}
+    calls_expected, calls_made = flags(map(bool, expected)), flags(map(bool, calls))
+    add_share(metrics, "decision_accuracy", calls_expected == calls_made, calls_expected)
+    add_f1(metrics, "decision_f1", calls_expected, calls_made)
+    single = flags(len(row_calls) == 1 and len(row.tools) > 1 for row_calls, row in zip(expected, rows, strict=True))
+    choice = calls_expected & flags(len(n) < len(row.tools) for n, row in zip(names, rows, strict=True))
+    named, nearest, told = (
+        flags(_names(row_calls) == n for row_calls, n in zip(part, names, strict=True))
+        for part in (calls, copied, calls if counted is None else counted)
+    )
+    if counted is None:
+        add_share(metrics, "tool_accuracy", told[single], nearest[single])
+    else:
+        seen = flags(bool(row_names) and row_names <= called for row_names in names)
+        for name, cases in (("tool_accuracy", single), ("tool_set_exact", choice)):
+            for suffix, part in (("", cases), ("_seen", cases & seen), ("_unseen", cases & ~seen)):
+                add_share(metrics, name + suffix, told[part], nearest[part])
+    add_share(metrics, "tool_set_exact_open", named[choice], nearest[choice] if counted is None else None)
     scored = [i for i, row in enumerate(rows) if row.accepted is None and expected[i]]
-    exact, baseline_exact = (flags(same_calls(expected[i], part[i]) for i in scored) for part in (calls, baseline))
+    exact, baseline_exact = (flags(same_calls(expected[i], part[i]) for i in scored) for part in (calls, copied))
     add_share(metrics, "call_exact", exact, baseline_exact)
     metrics["argument_f1"], metrics["argument_f1_baseline"] = (
-        argument_f1([expected[i] for i in scored], [part[i] for i in scored]) for part in (calls, baseline)
+        argument_f1([expected[i] for i in scored], [part[i] for i in scored]) for part in (calls, copied)
     )
     every = [(call, row.tools) for row_calls, row in zip(calls, rows, strict=True) for call in row_calls]
     add_share(metrics, "schema_valid", flags(not problems(call, tools) for call, tools in every))
     judged = [i for i, row in enumerate(rows) if row.accepted is not None]
     match, baseline_match = (
-        flags(accepts(part[i], rows[i].accepted or []) for i in judged) for part in (calls, baseline)
+        flags(accepts(part[i], rows[i].accepted or []) for i in judged) for part in (calls, copied)
     )
     add_share(metrics, "ast_match", match, baseline_match)
+    return {name: value for name, value in metrics.items() if value == value}
+
+
+def _names(calls: Iterable[Call]) -> set[str]:
+    return {call.name for call in calls}
 
 
 def copied_calls(row: Conversation, lexicon: Lexicon, count: int) -> list[Call]:
@@ -62,7 +99,8 @@ def copied_calls(row: Conversation, lexicon: Lexicon, count: int) -> list[Call]:
     for the required arguments that they fit."""
     numbers = [m.group(0) for m in NUMBERS.finditer(row.query)]
     quoted = [next(g for g in m.groups() if g) for m in QUOTED.finditer(row.query)]
-    nearest = nearest_tools(row, lexicon, count)
+    order = np.argsort(-np.array(lexicon.scores(row.query, row.tools)), kind="stable")
+    nearest = {row.tools[i].name for i in order[:count]}
     return [Call(tool.name, _copied(tool, numbers, quoted)) for tool in row.tools if tool.name in nearest]
 
 
@@ -79,23 +117,23 @@ def _copied(tool: Tool, numbers: list[str], quoted: list[str]) -> dict[str, Any]
     return values
 
 
-def nearest_tools(row: Conversation, lexicon: Lexicon, count: int) -> set[str]:
-    """The names of the tools that share most words with a request."""
-    order = np.argsort(-np.array(lexicon.scores(row.query, row.tools)), kind="stable")
-    return {row.tools[i].name for i in order[:count]}
-
-
 def flags(values: Iterable[bool]) -> Flags:
     return np.array(list(values), dtype=np.bool_)
 
 
 def tables(metrics: dict[str, float]) -> list[Any]:
-    results = Table("Metric", "Value", "95 %", "Baseline", title="Evaluation Results")
-    for name, title in NAMES.items():
-        for suffix in ("", "_seen", "_unseen"):
-            if (key := name + suffix) in metrics:
-                low, high, base = (metrics.get(f"{key}_{part}") for part in ("low", "high", "baseline"))
-                interval = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
-                label = title + {"": "", "_seen": ", tools called in training", "_unseen": ", others"}[suffix]
-                results.add_row(label, f"{metrics[key]:.4f}", interval, "" if base is None else f"{base:.4f}")
-    return [results]
+    suffixes = {"": "", "_seen": ", tools called in training", "_unseen": ", others"}
+    return [results_table(metrics, {n + s: title + more for n, title in NAMES.items() for s, more in suffixes.items()})]
+
+
+def results_table(
+    metrics: Mapping[str, float], titles: Mapping[str, str], show: Callable[[float], Any] = "{:.4f}".format
+) -> Table:
+    """A row for each measure that there is."""
+    table = Table("Metric", "Value", "95 %", "Baseline", title="Evaluation Results")
+    for name, title in titles.items():
+        if name in metrics:
+            low, high, base = (metrics.get(f"{name}_{part}") for part in ("low", "high", "baseline"))
+            interval = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
+            table.add_row(title, show(metrics[name]), interval, "" if base is None else f"{base:.4f}")
+    return table

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation
 from trm_fast.tasks.tool_calling.text.values import same
 
+T, U = TypeVar("T"), TypeVar("U")
 _IGNORED = re.compile(r"[ ,./\-_*^()]")
 
 
@@ -26,45 +27,44 @@ def expected_calls(conversation: Conversation) -> list[Call]:
     return calls or ([conversation.call] if conversation.call else [])
 
 
+def _paired(ours: Iterable[T], theirs: Iterable[U], fits: Callable[[T, U], bool]) -> int:
+    """How many of ours find a fitting one of theirs that no other has taken."""
+    rest, count = list(theirs), 0
+    for one in ours:
+        at = next((i for i, other in enumerate(rest) if fits(one, other)), None)
+        if at is not None:
+            rest.pop(at)
+            count += 1
+    return count
+
+
 def same_calls(expected: Sequence[Call], calls: Sequence[Call]) -> bool:
     """The same calls in any order."""
-    rest = list(calls)
-    for call in expected:
-        at = next(
-            (i for i, o in enumerate(rest) if o.name == call.name and same(dict(o.arguments), dict(call.arguments))),
-            None,
-        )
-        if at is None:
-            return False
-        rest.pop(at)
-    return not rest
+
+    def alike(a: Call, b: Call) -> bool:
+        return a.name == b.name and same(dict(b.arguments), dict(a.arguments))
+
+    return len(expected) == len(calls) == _paired(expected, calls, alike)
 
 
 def argument_f1(expected: Sequence[Sequence[Call]], calls: Sequence[Sequence[Call]]) -> float:
     """F1 over (tool, argument, value) of all rows."""
-    hits = needed = total = 0
-    for row_expected, row_calls in zip(expected, calls, strict=True):
-        required = [(c.name, k, v) for c in row_expected for k, v in c.arguments.items()]
-        rest = [(c.name, k, v) for c in row_calls for k, v in c.arguments.items()]
-        needed, total = needed + len(required), total + len(rest)
-        for name, key, value in required:
-            at = next((i for i, (n, k, v) in enumerate(rest) if n == name and k == key and same(v, value)), None)
-            if at is not None:
-                rest.pop(at)
-                hits += 1
-    return 2 * hits / (needed + total) if needed + total else float("nan")
+
+    def alike(a: tuple[str, str, Any], b: tuple[str, str, Any]) -> bool:
+        return a[:2] == b[:2] and same(b[2], a[2])
+
+    hits = total = 0
+    for pair in zip(expected, calls, strict=True):
+        needed, given = ([(c.name, k, v) for c in part for k, v in c.arguments.items()] for part in pair)
+        hits, total = hits + _paired(needed, given, alike), total + len(needed) + len(given)
+    return 2 * hits / total if total else float("nan")
 
 
 def accepts(calls: Sequence[Call], accepted: Sequence[Mapping[str, Any]]) -> bool:
     """``ast_match`` as evaluations measure it: values are compared as in every other measure, text without regard to
     case and outer space, numbers by value also where they are written as text."""
-    rest = [(name, arguments) for answer in accepted for name, arguments in answer.items()]
-    for call in calls:
-        at = next((i for i, (name, values) in enumerate(rest) if name == call.name and _fits(call, values)), None)
-        if at is None:
-            return False
-        rest.pop(at)
-    return not rest
+    answers = [answer for by_name in accepted for answer in by_name.items()]
+    return len(calls) == len(answers) == _paired(calls, answers, lambda c, a: c.name == a[0] and _fits(c, a[1]))
 
 
 def _fits(call: Call, accepted: Mapping[str, Sequence[Any]]) -> bool:

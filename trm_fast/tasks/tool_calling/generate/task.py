@@ -25,13 +25,13 @@ from trm_fast.tasks.base import (
     Solution,
     Solving,
 )
-from trm_fast.tasks.tool_calling.call_metrics import tables
+from trm_fast.tasks.statistics import add_share
+from trm_fast.tasks.tool_calling.call_metrics import flags, measure_calls, tables
 from trm_fast.tasks.tool_calling.data.conversation import Conversation, Tool
 from trm_fast.tasks.tool_calling.data.loading import read_folder, read_sets
 from trm_fast.tasks.tool_calling.data.variants import Variants
 from trm_fast.tasks.tool_calling.generate.decoding import Decoded, Search, generate
 from trm_fast.tasks.tool_calling.generate.grammar import Grammar
-from trm_fast.tasks.tool_calling.generate.metrics import measure_calls
 from trm_fast.tasks.tool_calling.generate.transcript import ARRAYS, NUM_ROLES, RowLimits, Transcript
 from trm_fast.tasks.tool_calling.generate.turns import arranged, prompt_of
 from trm_fast.tasks.tool_calling.select.encoding import NUM_FEATURES, NUM_STEMS
@@ -166,12 +166,18 @@ class ToolGenerate(ToolTask):
         return self._examples([self._transcript(row) for row in rows], rows)
 
     def measures(self, solver: Solving, examples: Examples, answers: Array) -> dict[str, float]:
-        """Of ``generate_count`` rows spread over all, what the model generates behind the last user turn."""
+        """Of ``generate_count`` rows spread over all, what the model generates behind the last user turn. ``offered``:
+        calls that name an offered tool."""
         count = min(self.config.generate_count, len(examples))
         chosen = np.linspace(0, len(examples), count, endpoint=False).astype(np.intp)
         rows = [examples.sources[i] for i in examples.extra["row"][chosen]]
         calls = [self.decode(solver, prompt_of(row))[0].calls for row in rows]
-        return measure_calls(rows, calls, self._lexicon) if rows else {}
+        if not rows:
+            return {}
+        metrics = {"generated": float(count)} | measure_calls(rows, calls, self._lexicon)
+        offered = [c.name in {t.name for t in row.tools} for row, made in zip(rows, calls, strict=True) for c in made]
+        add_share(metrics, "offered", flags(offered))
+        return metrics
 
     def report(self, metrics: dict[str, float]) -> list[Any]:
         return tables(metrics)

@@ -16,7 +16,7 @@ from pydantic import Field
 from trm_fast.errors import UserError
 from trm_fast.labels import SCORE_SCALE
 from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, Question
-from trm_fast.tasks.tool_calling.call_metrics import tables
+from trm_fast.tasks.tool_calling.call_metrics import measure_calls, tables
 from trm_fast.tasks.tool_calling.data.conversation import Conversation, Tool
 from trm_fast.tasks.tool_calling.data.loading import read_folder, read_sets
 from trm_fast.tasks.tool_calling.data.variants import Variants
@@ -24,7 +24,6 @@ from trm_fast.tasks.tool_calling.matching import expected_calls
 from trm_fast.tasks.tool_calling.select import encoding
 from trm_fast.tasks.tool_calling.select.calls import calls_of, labels_of
 from trm_fast.tasks.tool_calling.select.encoding import EncodedRequest
-from trm_fast.tasks.tool_calling.select.metrics import measure
 from trm_fast.tasks.tool_calling.select.request import Request, RequestLimits
 from trm_fast.tasks.tool_calling.task import Prediction, ToolConfig, ToolTask, read_asset
 from trm_fast.tasks.tool_calling.text.lexicon import LEXICON_FILE, Lexicon
@@ -181,8 +180,13 @@ class ToolSelect(ToolTask):
 
     def metrics(self, examples: Examples, answers: Array) -> dict[str, float]:
         rows = [examples.sources[i] for i in examples.extra["row"]]
-        requests = [self._request(row) for row in rows]
-        metrics = measure(rows, requests, np.asarray(answers), self.limits, self.lexicon, self._called)
+        requests, answers = [self._request(row) for row in rows], np.asarray(answers)
+        calls = [calls_of(*pair, self.limits) for pair in zip(requests, answers, strict=True)]
+        counted = [
+            calls_of(request, answer, self.limits, count=len({call.name for call in expected_calls(row)}))
+            for row, request, answer in zip(rows, requests, answers, strict=True)
+        ]
+        metrics = measure_calls(rows, calls, self.lexicon, counted, self._called)
         if self._classifies:
             offered = [tool.name in self._called for row in rows for tool in row.tools]
             metrics["known"] = sum(offered) / max(1, len(offered))

@@ -11,6 +11,7 @@ from rich.text import Text
 from trm_fast.labels import SlotKind
 from trm_fast.tasks.base import Array, Examples
 from trm_fast.tasks.statistics import add_f1, add_share, f1
+from trm_fast.tasks.tool_calling.call_metrics import results_table
 from trm_fast.tasks.tool_calling.data.validation import problems
 from trm_fast.tasks.tool_calling.slots.fields import Fields, SlotLabels
 from trm_fast.tasks.tool_calling.text.tokenizer import Tokenizer
@@ -113,13 +114,7 @@ def tables(metrics: dict[str, float], fields: Fields) -> list[Table]:
     counts = [int(metrics[name]) for name in ("true_calls", "missed_calls", "false_calls", "true_answers")]
     matrix.add_row("tool_call", Text(f"{counts[0]} (TP)", "green"), Text(f"{counts[1]} (FN)", "red"))
     matrix.add_row("direct_answer", Text(f"{counts[2]} (FP)", "red"), Text(f"{counts[3]} (TN)", "green"))
-    results = Table("Metric", "Value", "95 %", "Baseline", title="Evaluation Results")
-    for name, title in NAMES.items():
-        if name in metrics:
-            low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
-            interval = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
-            baseline = metrics.get(f"{name}_baseline")
-            results.add_row(title, _coloured(metrics[name]), interval, "" if baseline is None else f"{baseline:.4f}")
+    results = results_table(metrics, NAMES, _coloured)
     slots = Table("Slot Field", "Accuracy", title="Per-Slot Presence Accuracy")
     for slot in fields.slots:
         if (value := metrics.get(f"slot_presence_accuracy.{slot}")) is not None:
