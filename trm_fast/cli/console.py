@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -127,15 +126,19 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value))
 
 
+def say(text: str, facts: dict[str, Any], as_json: bool) -> None:
+    """What a command made, in words or as JSON."""
+    if as_json:
+        print_json(facts)
+    else:
+        out.print(text, soft_wrap=True)
+
+
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Writes a text file whole or not at all."""
-    handle, name = -1, ""
+    from trm_fast.tasks.tables import replace_file
+
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent or Path(), prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.writelines(line + "\n" for line in lines)
-        os.replace(name, path)
+        replace_file(path, "".join(f"{line}\n" for line in lines).encode())
     except OSError as error:
-        if name:
-            Path(name).unlink(missing_ok=True)
         raise UserError(f"{path} can't be written: {error}") from None

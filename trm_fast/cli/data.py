@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from trm_fast.cli import tool_data
-from trm_fast.cli.console import Json, counting, out, print_json
+from trm_fast.cli.console import Json, counting, say
 
 app = typer.Typer(cls=tool_data.WithFormats, help="Make data sets.", no_args_is_help=True)
 
@@ -59,10 +59,8 @@ def sudoku(
     with counting("generating") as progress:
         puzzles = generate(size, count, (few, many), seed, **ratings, progress=lambda done: progress(done, count))
     write(output, puzzles)
-    if json_output:
-        print_json({"out": str(output), "count": count, "size": size, "givens": [few, many], "seed": seed})
-    else:
-        out.print(f"{count:,} puzzles in {output}", soft_wrap=True)
+    facts = {"out": str(output), "count": count, "size": size, "givens": [few, many], "seed": seed}
+    say(f"{count:,} puzzles in {output}", facts, json_output)
 
 
 @app.command()
@@ -104,13 +102,11 @@ def maze(
             progress=lambda done: progress(done, count),
         )  # fmt: skip
     write(output, mazes)
-    if json_output:
-        print_json(
-            {"out": str(output), "count": count, "size": shape, "densities": [min_density, max_density],
-             "min_distance": distance, "seed": seed}
-        )  # fmt: skip
-    else:
-        out.print(f"{count:,} mazes in {output}", soft_wrap=True)
+    facts = {
+        "out": str(output), "count": count, "size": shape, "densities": [min_density, max_density],
+        "min_distance": distance, "seed": seed,
+    }  # fmt: skip
+    say(f"{count:,} mazes in {output}", facts, json_output)
 
 
 def _check_folder(output: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from trm_fast.cli.console import FromStep, Json, MaxSteps, Model, out, print_json, step_number
+from trm_fast.cli.console import FromStep, Json, MaxSteps, Model, say, step_number
 from trm_fast.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,14 +59,12 @@ def import_(
     model = model_of(read_published(checkpoint, weights), arch, made, puzzles)
     model.save_pretrained(out_folder, task=section)
     made.save_assets(out_folder)
-    if json_output:
-        print_json({"model": str(out_folder), "parameters": model.num_parameters()} | model.config.model_dump())
-        return
     c = model.config
-    out.print(
+    say(
         f"{out_folder}: {made.name}, {model.num_parameters():,} parameters, {c.num_layers} layers of {c.mixing} at "
         f"{c.hidden_size}, T {c.T_cycles}, n {c.n_latent_steps}, {c.max_supervision_steps} supervision steps",
-        soft_wrap=True,
+        {"model": str(out_folder), "parameters": model.num_parameters()} | c.model_dump(),
+        json_output,
     )
 
 
@@ -122,7 +120,4 @@ def export(
         else:
             most = max_steps or max(DEFAULT_STEPS, found.model.config.max_supervision_steps)
             export_solve(found.model, target, most, masked=found.task.masked)
-    if json_output:
-        print_json({"path": str(target), "format": format_})
-    else:
-        out.print(str(target), soft_wrap=True)
+    say(str(target), {"path": str(target), "format": format_}, json_output)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from trm_fast.cli.console import Json, err, out, print_json
+from trm_fast.cli.console import Json, err, say
 from trm_fast.errors import UserError
 
 app = typer.Typer(help="Learn tokenizers.", no_args_is_help=True)
@@ -49,8 +49,8 @@ def train(
         raise UserError(f"--out {output} can't be written: {error}") from None
     sample = [text for text in texts(conversations[:200]) if text]
     length = sum(map(len, sample)) / max(1, sum(len(tokenizer.ids(text)) for text in sample))
-    facts = {"out": str(output), "kind": kind, "vocab_size": tokenizer.size, "characters_per_token": round(length, 2)}
-    if json_output:
-        print_json(facts | {"conversations": len(conversations)})
-    else:
-        out.print(f"{tokenizer.size:,} pieces in {output}; {length:.2f} characters a token", soft_wrap=True)
+    facts = {
+        "out": str(output), "kind": kind, "vocab_size": tokenizer.size, "characters_per_token": round(length, 2),
+        "conversations": len(conversations),
+    }  # fmt: skip
+    say(f"{tokenizer.size:,} pieces in {output}; {length:.2f} characters a token", facts, json_output)

@@ -79,7 +79,7 @@ def write_table(path: str | Path, columns: Mapping[str, Sequence[Any]]) -> None:
     if path.suffix == ".gz":
         content = gzip.compress(content, mtime=0)
     try:
-        _replace(path, content)
+        replace_file(path, content)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -142,7 +142,8 @@ def open_text(path: str | Path) -> Iterator[TextIO]:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(temporary, "wb") as stream:

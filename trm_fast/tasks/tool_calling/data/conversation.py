@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trm_fast.tasks.tool_calling.data.schema import normalised_parameters
@@ -124,6 +124,26 @@ class Conversation:
     def query(self) -> str:
         """What the user said last."""
         return next((turn.text for turn in reversed(self.turns) if turn.role == "user"), "")
+
+    @property
+    def all_calls(self) -> list[Call]:
+        """Those of the turns, and the one that comes next."""
+        return [*self.calls, *([self.call] if self.call else [])]
+
+    @property
+    def all_turns(self) -> list[Turn]:
+        """The turns, and what is known to come next."""
+        if self.call is not None:
+            return [*self.turns, Turn.calling(self.call)]
+        return [*self.turns, *([Turn("assistant", self.reply)] if self.reply else [])]
+
+    def rewritten(self, text: Callable[[str], str], call: Callable[[Call], Call]) -> Conversation:
+        """With the texts and calls of its turns, and the call that comes next, changed."""
+        turns = (
+            Turn(turn.role, text(turn.text)) if turn.call is None else Turn.calling(call(turn.call))
+            for turn in self.turns
+        )
+        return replace(self, turns=tuple(turns), call=self.call and call(self.call))
 
     def tool(self, name: str) -> Tool | None:
         return next((tool for tool in self.tools if tool.name == name), None)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
-import zlib
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from trm_fast.errors import UserError
+from trm_fast.tasks.tables import open_text, replace_file
 from trm_fast.tasks.tool_calling.data.conversation import Refused
 
 HUB = "hf:"
@@ -38,17 +38,8 @@ def records(source: str | Path, split: str = "train") -> Iterator[tuple[str, Any
 
 def read_text(path: Path) -> str:
     """A text file, gzip where the name ends in ``.gz``; whatever stops it being read is a UserError with the path."""
-    try:
-        if path.suffix == ".gz":
-            with gzip.open(path, "rt", encoding="utf-8-sig") as stream:
-                return stream.read()
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text") from None
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{path} is not a gzip file, or a damaged one: {error}") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    with open_text(path) as stream:
+        return stream.read()
 
 
 def write(path: Path, rows: Iterable[Any]) -> None:
@@ -56,14 +47,10 @@ def write(path: Path, rows: Iterable[Any]) -> None:
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     jsonl = ".jsonl" in path.suffixes
     text = "".join(f"{line}\n" for line in lines) if jsonl else "[\n" + ",\n".join(lines) + "\n]\n"
-    new = path.with_name(f".{path.name}.new")
     try:
-        new.write_bytes(gzip.compress(text.encode(), mtime=0) if path.suffix == ".gz" else text.encode())
-        new.replace(path)
+        replace_file(path, gzip.compress(text.encode(), mtime=0) if path.suffix == ".gz" else text.encode())
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def _list_of(text: str, source: str | Path) -> Iterator[tuple[str, Any]]:

@@ -40,7 +40,7 @@ class Loaded:
     def counts(self) -> dict[str, Any]:
         """Figures a person wants to see of a set."""
         all_of = self.conversations
-        calls = [call for c in all_of for call in [*c.calls, *([c.call] if c.call else [])]]
+        calls = [call for c in all_of for call in c.all_calls]
         decisions = Counter(c.decision for c in all_of if c.decision)
         return {
             "rows": len(all_of),

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Tool, Turn
+from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Tool
 
 SHORTEST = 4
 """Values of fewer characters ("1", "LA") stand in too many other places."""
@@ -27,7 +27,7 @@ class Variants:
         self.tools = list({tool.name: tool for row in rows for tool in row.tools}.values())
         by_name: dict[str, dict[str, None]] = {}
         for row in rows:
-            for call in _calls(row):
+            for call in row.all_calls:
                 for name, value in call.arguments.items():
                     if _stands(value, row.query):
                         for key in (name.casefold(), _shape(value)):
@@ -46,7 +46,7 @@ class Variants:
         return replace(row, tools=self._strange(row, rng), turns=row.turns[: last + 1], call=None)
 
     def _other_tools(self, row: Conversation, rng: np.random.Generator) -> Conversation:
-        called = {call.name for call in _calls(row)}
+        called = {call.name for call in row.all_calls}
         kept = [tool for tool in row.tools if tool.name in called]
         return replace(row, tools=(*kept, *self._strange(row, rng)))
 
@@ -59,7 +59,7 @@ class Variants:
         return tuple({tool.name: tool for tool in drawn if tool.name not in names}.values())
 
     def _other_values(self, row: Conversation, rng: np.random.Generator) -> Conversation:
-        query, calls = row.query, _calls(row)
+        query, calls = row.query, row.all_calls
         names = {v: n for call in calls for n, v in call.arguments.items() if _stands(v, query)}
         changes: dict[str, str] = {}
         for value, name in names.items():
@@ -81,16 +81,7 @@ class Variants:
             arguments = {n: changes.get(v, v) if isinstance(v, str) else v for n, v in call.arguments.items()}
             return Call(call.name, arguments)
 
-        turns = tuple(
-            Turn(turn.role, changed(turn.text)) if turn.call is None else Turn.calling(called(turn.call))
-            for turn in row.turns
-        )
-        return replace(row, turns=turns, call=row.call and called(row.call), reply=changed(row.reply))
-
-
-def _calls(row: Conversation) -> tuple[Call, ...]:
-    """Of the turns, and the one that comes next."""
-    return (*row.calls, *([row.call] if row.call else []))
+        return replace(row.rewritten(changed, called), reply=changed(row.reply))
 
 
 def _stands(value: object, text: str) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from trm_fast.tasks.base import IGNORE, Array
 from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Turn
 from trm_fast.tasks.tool_calling.generate.symbols import MARKS, Symbol, ValueCodec, flattened
-from trm_fast.tasks.tool_calling.generate.turns import with_next, words_of
+from trm_fast.tasks.tool_calling.generate.turns import words_of
 from trm_fast.tasks.tool_calling.select import encoding
 from trm_fast.tasks.tool_calling.select.encoding import (
     ARGUMENT,
@@ -101,7 +101,7 @@ class Transcript:
         self._add_encoded(START, 0)
         self.tools = nearest_first(conversation.query, request.tools, lexicon)
         self._add_tools(request)
-        self._add_turns(with_next(conversation), request, L if most is None else most)
+        self._add_turns(conversation.all_turns, request, L if most is None else most)
         del self._encoded  # as large as the row itself, and needed no more
 
     def _add(self, role: int, bag: Sequence[int] | Array) -> int:

@@ -22,16 +22,6 @@ def words_of(turn: Turn) -> TurnWords | None:
     return replace(words, spans=words.spans[:RESPONSE_WORDS]) if turn.role == "tool_response" else words
 
 
-def with_next(conversation: Conversation) -> list[Turn]:
-    """The turns, and what is known to come next."""
-    turns = list(conversation.turns)
-    if conversation.call is not None:
-        turns.append(Turn.calling(conversation.call))
-    elif conversation.reply:
-        turns.append(Turn("assistant", conversation.reply))
-    return turns
-
-
 def arranged(conversation: Conversation, lexicon: Lexicon) -> Conversation:
     """Tools as they are near to the last request, which says more than the order in which they are offered; calls made
     together in the order of their tools."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from trm_fast.tasks.tool_calling.data.conversation import DONTCARE, Call, Conversation, Turn
+from trm_fast.tasks.tool_calling.data.conversation import DONTCARE, Call, Conversation
 from trm_fast.tasks.tool_calling.slots.encoding import plain_number, value_pattern
 
 SHORTEST = 4
@@ -50,22 +50,15 @@ def variant(conversation: Conversation, bank: Mapping[str, list[str]], rng: np.r
 
     plain = {plain_number(old): plain_number(new) for old, new in changes.items()}
 
-    def call_of(call: Call | None) -> Call | None:
-        if call is None:
-            return None
+    def called(call: Call) -> Call:
         return Call(call.name, {n: plain.get(str(v), v) for n, v in call.arguments.items()})
 
-    turns = []
-    for turn in conversation.turns:
-        call = call_of(turn.call)
-        turns.append(Turn(turn.role, changed(turn.text)) if call is None else Turn.calling(call))
     slots = {name: changes.get(value, value) for name, value in slots.items()}
-    return replace(conversation, turns=tuple(turns), slots=slots, call=call_of(conversation.call))
+    return replace(conversation.rewritten(changed, called), slots=slots)
 
 
 def _alike(conversation: Conversation, name: str, value: str) -> bool:
     """Whether every call of the dialogue writes the slot as the user wrote it, and no date hides in it."""
-    calls = [*conversation.calls, *([conversation.call] if conversation.call else [])]
-    written = [str(call.arguments[name]) for call in calls if name in call.arguments]
+    written = [str(call.arguments[name]) for call in conversation.all_calls if name in call.arguments]
     dated = re.fullmatch(r"\d{4}-\d\d-\d\d", written[-1]) if written else None
     return not dated and all(v == plain_number(value) or v == value for v in written[-1:])

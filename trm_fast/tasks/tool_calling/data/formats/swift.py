@@ -20,11 +20,7 @@ def read_swift(row: Any, where: str = "") -> Conversation:
 def write_swift(conversation: Conversation) -> dict[str, Any]:
     """What comes next is the last message where it is known."""
     tools = json.dumps([tool.to_json() for tool in conversation.tools], ensure_ascii=False)
-    messages = [{"role": turn.role, "content": turn.text} for turn in conversation.turns]
-    if conversation.call is not None:
-        messages.append({"role": "tool_call", "content": conversation.call.text()})
-    elif conversation.reply:
-        messages.append({"role": "assistant", "content": conversation.reply})
+    messages = [{"role": turn.role, "content": turn.text} for turn in conversation.all_turns]
     return id_column(conversation) | {"tools": tools, "messages": messages}
 
 
