@@ -12,10 +12,20 @@ from typing import Any, ClassVar, Literal, TypeVar
 from pydantic import Field, model_validator
 
 from trm_fast.errors import UserError
-from trm_fast.tasks.base import Array, Question, Solution, Solving, Task, TaskConfig
+from trm_fast.tasks.base import (
+    Array,
+    DataConfig,
+    Dataset,
+    Examples,
+    Question,
+    Solution,
+    Solving,
+    Task,
+    TaskConfig,
+)
 from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Tool, Turn
 from trm_fast.tasks.tool_calling.data.drawing import draw_conversation
-from trm_fast.tasks.tool_calling.data.loading import load_sound, read_one
+from trm_fast.tasks.tool_calling.data.loading import load_sound, read_folder, read_one, read_sets
 from trm_fast.tasks.tool_calling.data.validation import problems
 from trm_fast.tasks.tool_calling.text.corpus import texts
 from trm_fast.tasks.tool_calling.text.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -125,6 +135,49 @@ class ToolTask(Task):
     def draw(self, question: Question, answer: Array | None = None) -> Any:
         shown = Conversation((), (Turn("user", question.text),), question.where)
         return draw_conversation(shown) if answer is None else self.format(question, answer)
+
+
+class RequestTask(ToolTask):
+    """A task that learns from sets of conversations, each of which becomes a row that may be too long."""
+
+    left_out: ClassVar[str]
+    """Which part of a row that does not fit."""
+
+    @abstractmethod
+    def learn(self, train: list[Conversation], seed: int) -> list[Conversation]:
+        """Takes what the task needs from training conversations, unless it is loaded; those to train on."""
+
+    @abstractmethod
+    def row_of(self, conversation: Conversation) -> Any:
+        """The row of a conversation: ``cut`` says whether something is left out."""
+
+    @abstractmethod
+    def examples(self, rows: Sequence[Any], sources: Sequence[Conversation]) -> Examples:
+        """Rows, and the conversations that they are of."""
+
+    def dataset(self, data: DataConfig, seed: int) -> Dataset:
+        """Conversations of the training files, and those of ``data.test``, of the folder's validation files, or held
+        out by request."""
+        train, test, notes = read_sets(self.name, data, self.config.sets, seed)
+        train = self.learn(train, seed)
+        conversations = (*train, *test)
+        rows = [self.row_of(conversation) for conversation in conversations]
+        training, testing = slice(len(train)), slice(len(train), None)
+        for part, name in ((training, "training"), (testing, "test")):
+            if cut := sum(row.cut for row in rows[part]):
+                notes.append(f"{cut} of {len(rows[part])} {name} rows do not fit: {self.left_out} are left out")
+        both = self.examples(rows, conversations)
+        return Dataset(both.take(training), both.take(testing), str(data.source), notes)
+
+    def read(self, source: str) -> Examples:
+        """Every row of a file, or of the validation files of a folder."""
+        conversations = tuple(read_folder(source, self.config.sets))
+        return self.examples([self.row_of(conversation) for conversation in conversations], conversations)
+
+    def check(self, conversation: Conversation) -> None:
+        """UserError where nothing is asked."""
+        if not conversation.query.strip():
+            raise UserError(f"{conversation.where or 'the conversation'} has no user turn: there is nothing to answer")
 
 
 def read_asset(path: Path, decode: Callable[[Any], T]) -> T:

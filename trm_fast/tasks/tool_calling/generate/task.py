@@ -14,28 +14,17 @@ import numpy.typing as npt
 from pydantic import Field
 
 from trm_fast.errors import UserError
-from trm_fast.tasks.base import (
-    Array,
-    DataConfig,
-    Dataset,
-    Decoder,
-    Examples,
-    GrowingRow,
-    Question,
-    Solution,
-    Solving,
-)
+from trm_fast.tasks.base import Array, DataConfig, Decoder, Examples, GrowingRow, Question, Solution, Solving
 from trm_fast.tasks.statistics import add_share
 from trm_fast.tasks.tool_calling.call_metrics import flags, measure_calls, tables
 from trm_fast.tasks.tool_calling.data.conversation import Conversation, Tool
-from trm_fast.tasks.tool_calling.data.loading import read_folder, read_sets
 from trm_fast.tasks.tool_calling.data.variants import Variants
 from trm_fast.tasks.tool_calling.generate.decoding import Decoded, Search, generate
 from trm_fast.tasks.tool_calling.generate.grammar import Grammar
 from trm_fast.tasks.tool_calling.generate.transcript import ARRAYS, NUM_ROLES, RowLimits, Transcript
 from trm_fast.tasks.tool_calling.generate.turns import arranged, prompt_of
 from trm_fast.tasks.tool_calling.select.encoding import NUM_FEATURES, NUM_STEMS
-from trm_fast.tasks.tool_calling.task import Prediction, ToolConfig, ToolTask, read_asset
+from trm_fast.tasks.tool_calling.task import Prediction, RequestTask, ToolConfig, read_asset
 from trm_fast.tasks.tool_calling.text.lexicon import LEXICON_FILE, Lexicon
 from trm_fast.tasks.tool_calling.text.tokenizer import FIRST_BYTE, UNKNOWN, load_tokenizer
 
@@ -78,10 +67,11 @@ class Generated:
     steps: int
 
 
-class ToolGenerate(ToolTask):
+class ToolGenerate(RequestTask):
     name: ClassVar[str] = "tool-generate"
     Config: ClassVar[type[ToolGenerateConfig]] = ToolGenerateConfig
     more_steps_help: ClassVar[bool] = False
+    left_out: ClassVar[str] = "first turns or last arguments"
 
     def __init__(self, config: ToolGenerateConfig | None = None) -> None:
         self.config = config or ToolGenerateConfig()
@@ -113,57 +103,37 @@ class ToolGenerate(ToolTask):
         self._lexicon = read_asset(folder / LEXICON_FILE, Lexicon.from_json)
         self.tokenizer = load_tokenizer(folder)
 
-    def dataset(self, data: DataConfig, seed: int) -> Dataset:
-        """Conversations of the training files, and those of ``data.test``, of the folder's validation files, or held
-        out. A task that is loaded keeps its tokenizer."""
-        train, test, notes = read_sets(self.name, data, self.config.sets, seed)
+    def learn(self, train: list[Conversation], seed: int) -> list[Conversation]:
         if self._tokenizer is None:
             self.learn_tokenizer(train)
             self._lexicon = Lexicon.of(tool for c in train for tool in c.tools)
         self._variants = Variants(train, self.config.distractors, self.config.exchanged)
-        conversations = (*train, *test)
-        transcripts = [self._transcript(conversation) for conversation in conversations]
-        for part, name in ((slice(len(train)), "training"), (slice(len(train), None), "test")):
-            cut = [transcript.cut for transcript in transcripts[part]]
-            if any(cut):
-                notes.append(
-                    f"{sum(cut)} of {len(cut)} {name} rows do not fit: first turns or last arguments are left out"
-                )
-        both = self._examples(transcripts, conversations)
-        parts = both.take(slice(len(train))), both.take(slice(len(train), None))
-        return Dataset(*parts, str(data.source), notes)
+        return train
 
-    def _examples(
-        self, transcripts: Sequence[Transcript], sources: Sequence[Conversation], numbers: Array | None = None
-    ) -> Examples:
-        """Rows, of the sources in order unless ``numbers`` says of which."""
-        labels, weights = zip(*(row.labels() for row in transcripts), strict=True)
-        lengths = np.array([[row.length] for row in transcripts])
-        extra = {name: np.stack([getattr(row, name) for row in transcripts]) for name in ARRAYS}
+    def examples(self, rows: Sequence[Transcript], sources: Sequence[Conversation]) -> Examples:
+        labels, weights = zip(*(row.labels() for row in rows), strict=True)
+        lengths = np.array([[row.length] for row in rows])
+        extra = {name: np.stack([getattr(row, name) for row in rows]) for name in ARRAYS}
         inputs = extra.pop("inputs")
         extra |= {"weights": np.stack(weights), "mask": np.arange(self.seq_len) < lengths}
-        extra["row"] = np.arange(len(transcripts), dtype=np.int32) if numbers is None else numbers
-        return Examples(inputs, np.stack(labels), np.zeros(len(transcripts), dtype=np.int32), extra, sources)
+        extra["row"] = np.arange(len(rows), dtype=np.int32)
+        return Examples(inputs, np.stack(labels), np.zeros(len(rows), dtype=np.int32), extra, sources)
 
-    def _transcript(self, conversation: Conversation, most: int | None = None) -> Transcript:
+    def row_of(self, conversation: Conversation, most: int | None = None) -> Transcript:
         return Transcript(arranged(conversation, self._lexicon), self.tokenizer, self._lexicon, self.limits, most)
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
         """The rows encoded again, with other tools and values and with tokens made unknown."""
         if self._variants is not None and (self.config.distractors or self.config.exchanged):
             numbers = examples.extra["row"]
-            rows = [self._variants.of(examples.sources[i], rng) for i in numbers]
-            examples = self._examples([self._transcript(row) for row in rows], examples.sources, numbers)
+            rows = [self.row_of(self._variants.of(examples.sources[i], rng)) for i in numbers]
+            examples = self.examples(rows, examples.sources)
+            examples.extra["row"] = numbers
         if not self.config.token_dropout:
             return examples
         drawn = rng.random(examples.inputs.shape, dtype=np.float32) < self.config.token_dropout
         hidden = drawn & (examples.inputs >= FIRST_BYTE)
         return replace(examples, inputs=np.where(hidden, np.int32(UNKNOWN), examples.inputs))
-
-    def read(self, source: str) -> Examples:
-        """Every row of a file, or of the validation files of a folder."""
-        rows = tuple(read_folder(source, self.config.sets))
-        return self._examples([self._transcript(row) for row in rows], rows)
 
     def measures(self, solver: Solving, examples: Examples, answers: Array) -> dict[str, float]:
         """Of ``generate_count`` rows spread over all, what the model generates behind the last user turn. ``offered``:
@@ -187,14 +157,14 @@ class ToolGenerate(ToolTask):
     ) -> tuple[Prediction, Decoded]:
         """What a model of this task writes next; the calls always parse and name offered tools."""
         search = search or self.search
-        transcript = self._transcript(conversation, self.seq_len - min(search.most_tokens, self.seq_len // 2))
+        transcript = self.row_of(conversation, self.seq_len - min(search.most_tokens, self.seq_len // 2))
         grammar = Grammar(transcript, replies=self.config.replies)
         decoded = generate(DecodingRow(model.incremental(), transcript), [], grammar.allowed, search)
         reply, calls = grammar.reply(decoded.tokens), grammar.calls(decoded.tokens)
         return Prediction.of_calls(calls, conversation.tools, reply=reply), decoded
 
     def predict(self, solver: Solving, conversation: Conversation) -> tuple[Prediction, Solution]:
-        self._check(conversation)
+        self.check(conversation)
         prediction, decoded = self.decode(solver, prompt_of(conversation))
         raw = np.array(decoded.tokens, dtype=np.int32)
         return prediction, Generated(raw, math.exp(decoded.mean), solver.incremental().steps)
@@ -202,13 +172,9 @@ class ToolGenerate(ToolTask):
     def known_tools(self) -> tuple[Tool, ...]:
         raise UserError("this model calls the tools it is given: give --tools FILE or JSON", wrong_use=True)
 
-    def _check(self, conversation: Conversation) -> None:
-        if not conversation.query.strip():
-            raise UserError(f"{conversation.where or 'the conversation'} has no user turn: there is nothing to answer")
-
     def ask(self, conversation: Conversation) -> Question:
-        self._check(conversation)
-        examples = self._examples([self._transcript(prompt_of(conversation))], [conversation])
+        self.check(conversation)
+        examples = self.examples([self.row_of(prompt_of(conversation))], [conversation])
         extra = {name: array[0] for name, array in examples.extra.items()}
         return Question(conversation.query, examples.inputs[0], conversation.where, extra=extra)
 

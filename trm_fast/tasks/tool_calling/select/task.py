@@ -15,17 +15,16 @@ from pydantic import Field
 
 from trm_fast.errors import UserError
 from trm_fast.labels import SCORE_SCALE
-from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, Question
+from trm_fast.tasks.base import Array, DataConfig, Examples, Question
 from trm_fast.tasks.tool_calling.call_metrics import measure_calls, tables
 from trm_fast.tasks.tool_calling.data.conversation import Conversation, Tool
-from trm_fast.tasks.tool_calling.data.loading import read_folder, read_sets
 from trm_fast.tasks.tool_calling.data.variants import Variants
 from trm_fast.tasks.tool_calling.matching import expected_calls
 from trm_fast.tasks.tool_calling.select import encoding
 from trm_fast.tasks.tool_calling.select.calls import calls_of, labels_of
 from trm_fast.tasks.tool_calling.select.encoding import EncodedRequest
 from trm_fast.tasks.tool_calling.select.request import Request, RequestLimits
-from trm_fast.tasks.tool_calling.task import Prediction, ToolConfig, ToolTask, read_asset
+from trm_fast.tasks.tool_calling.task import Prediction, RequestTask, ToolConfig, read_asset
 from trm_fast.tasks.tool_calling.text.lexicon import LEXICON_FILE, Lexicon
 from trm_fast.tasks.tool_calling.text.tokenizer import UNKNOWN, load_tokenizer
 
@@ -58,10 +57,11 @@ class ToolSelectConfig(ToolConfig):
     known_tools: int = Field(default=4096, ge=1)
 
 
-class ToolSelect(ToolTask):
+class ToolSelect(RequestTask):
     name: ClassVar[str] = "tool-select"
     Config: ClassVar[type[ToolSelectConfig]] = ToolSelectConfig
     more_steps_help: ClassVar[bool] = False
+    left_out: ClassVar[str] = "first words or last arguments"
 
     def __init__(self, config: ToolSelectConfig | None = None) -> None:
         c = self.config = config or ToolSelectConfig()
@@ -107,23 +107,16 @@ class ToolSelect(ToolTask):
         )
         self.tokenizer = load_tokenizer(folder)
 
-    def dataset(self, data: DataConfig, seed: int) -> Dataset:
-        """Rows of the training files with their variants, and those of ``data.test``, of the folder's validation
-        files, or held out by request. A task that is loaded keeps its tokenizer and makes no variants."""
-        train, test, notes = read_sets(self.name, data, self.config.sets, seed)
-        if self._lexicon is None:
-            self._lexicon = Lexicon.of(tool for c in train for tool in c.tools)
-            self._called = frozenset(call.name for c in train for call in expected_calls(c))
-            if self._classifies and len(self._called) > self.config.known_tools:
-                raise UserError(f"{len(self._called)} tools are called: set task.known_tools to that")
-            self.learn_tokenizer(train)
-            train = [*train, *self._copies(train, seed)]
-        for rows, name in ((train, "training"), (test, "test")):
-            if cut := sum(self._request(row).cut for row in rows):
-                notes.append(f"{cut} of {len(rows)} {name} rows do not fit: first words or last arguments are left out")
-        both = self._examples([*train, *test])
-        parts = both.take(slice(len(train))), both.take(slice(len(train), None))
-        return Dataset(*parts, str(data.source), notes)
+    def learn(self, train: list[Conversation], seed: int) -> list[Conversation]:
+        """Variants are made in training alone."""
+        if self._lexicon is not None:
+            return train
+        self._lexicon = Lexicon.of(tool for c in train for tool in c.tools)
+        self._called = frozenset(call.name for c in train for call in expected_calls(c))
+        if self._classifies and len(self._called) > self.config.known_tools:
+            raise UserError(f"{len(self._called)} tools are called: set task.known_tools to that")
+        self.learn_tokenizer(train)
+        return [*train, *self._copies(train, seed)]
 
     def _copies(self, train: Sequence[Conversation], seed: int) -> list[Conversation]:
         c, rng = self.config, np.random.default_rng(seed)
@@ -145,20 +138,11 @@ class ToolSelect(ToolTask):
         extra["mask"] = np.arange(self.seq_len) < np.array([[row.length] for row in rows])
         return np.stack([row.bags for row in rows]), extra
 
-    def _examples(self, conversations: Sequence[Conversation]) -> Examples:
-        requests = [self._request(conversation) for conversation in conversations]
-        inputs, extra = self._encoded(requests)
-        extra["row"] = np.arange(len(requests), dtype=np.int32)
-        labels = [
-            labels_of(request, expected_calls(conversation), self.limits)
-            for request, conversation in zip(requests, conversations, strict=True)
-        ]
-        ids = np.zeros(len(requests), dtype=np.int32)
-        return Examples(inputs, np.stack(labels), ids, extra, tuple(conversations))
-
-    def read(self, source: str) -> Examples:
-        """Every row of a file, or of the validation files of a folder."""
-        return self._examples(read_folder(source, self.config.sets))
+    def examples(self, rows: Sequence[Request], sources: Sequence[Conversation]) -> Examples:
+        inputs, extra = self._encoded(rows)
+        extra["row"] = np.arange(len(rows), dtype=np.int32)
+        labels = [labels_of(row, expected_calls(c), self.limits) for row, c in zip(rows, sources, strict=True)]
+        return Examples(inputs, np.stack(labels), np.zeros(len(rows), dtype=np.int32), extra, tuple(sources))
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
         """Tokens made unknown at random."""
@@ -175,12 +159,12 @@ class ToolSelect(ToolTask):
         decided[:, : self.limits.tools] = decided[:, : self.limits.tools] > 0
         return labels == decided
 
-    def _request(self, conversation: Conversation) -> Request:
+    def row_of(self, conversation: Conversation) -> Request:
         return Request.of(conversation.query, conversation.tools, self.limits, self.lexicon)
 
     def metrics(self, examples: Examples, answers: Array) -> dict[str, float]:
         rows = [examples.sources[i] for i in examples.extra["row"]]
-        requests, answers = [self._request(row) for row in rows], np.asarray(answers)
+        requests, answers = [self.row_of(row) for row in rows], np.asarray(answers)
         calls = [calls_of(*pair, self.limits) for pair in zip(requests, answers, strict=True)]
         counted = [
             calls_of(request, answer, self.limits, count=len({call.name for call in expected_calls(row)}))
@@ -199,11 +183,10 @@ class ToolSelect(ToolTask):
         raise UserError("this model chooses among the tools it is given: give --tools FILE or JSON", wrong_use=True)
 
     def ask(self, conversation: Conversation) -> Question:
-        if not conversation.query.strip():
-            raise UserError(f"{conversation.where or 'the conversation'} has no user turn: there is nothing to answer")
+        self.check(conversation)
         if not conversation.tools:
             raise UserError(f"{conversation.where or 'the conversation'} offers no tools to choose from")
-        inputs, extra = self._encoded([self._request(conversation)])
+        inputs, extra = self._encoded([self.row_of(conversation)])
         arrays = {name: array[0] for name, array in extra.items()}
         return Question(conversation.query, inputs[0], conversation.where, extra=arrays)
 
