@@ -106,19 +106,12 @@ def measures(evaluation: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in evaluation.items() if name not in COMMON}
 
 
-def progress(label: str) -> Progress:
-    """A bar with count and time left on stderr."""
-    return Progress(
-        TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[what]}"),
-        console=err, transient=True, disable=not err.is_terminal,
-    )  # fmt: skip
-
-
 @contextmanager
 def counting(label: str) -> Iterator[Any]:
-    """A callback (done, all) that drives a bar."""
-    with progress(label) as bar:
-        task = bar.add_task("", total=None, what="")
+    """A callback (done, all) that drives a bar with count and time left on stderr."""
+    columns = TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task("", total=None)
         yield lambda done, count: bar.update(task, completed=done, total=count)
 
 

@@ -13,11 +13,6 @@ from trm_fast.cli.console import Json, counting, say
 app = typer.Typer(cls=tool_data.WithFormats, help="Make data sets.", no_args_is_help=True)
 
 
-@app.callback()
-def group() -> None:
-    """Make data sets."""
-
-
 @app.command()
 def sudoku(
     output: Annotated[Path, typer.Option("--out", help="The CSV to write; .csv.gz compresses.")],

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation
 from trm_fast.tasks.tool_calling.text.values import same
 
-T, U = TypeVar("T"), TypeVar("U")
+T = TypeVar("T")
+U = TypeVar("U")
 _IGNORED = re.compile(r"[ ,./\-_*^()]")
 
 

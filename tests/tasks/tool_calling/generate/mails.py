@@ -7,8 +7,7 @@ import json
 import numpy as np
 
 from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Tool, Turn
-from trm_fast.tasks.tool_calling.generate.transcript import RowLimits, Transcript
-from trm_fast.tasks.tool_calling.generate.turns import arranged
+from trm_fast.tasks.tool_calling.generate.transcript import RowLimits, Transcript, arranged
 from trm_fast.tasks.tool_calling.text.lexicon import Lexicon
 from trm_fast.tasks.tool_calling.text.tokenizer import Characters
 

@@ -17,8 +17,7 @@ from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Tu
 from trm_fast.tasks.tool_calling.data.formats.swift import write_swift
 from trm_fast.tasks.tool_calling.data.variants import Variants
 from trm_fast.tasks.tool_calling.generate.task import ToolGenerate, ToolGenerateConfig
-from trm_fast.tasks.tool_calling.generate.transcript import REPLY
-from trm_fast.tasks.tool_calling.generate.turns import prompt_of
+from trm_fast.tasks.tool_calling.generate.transcript import REPLY, prompt_of
 from trm_fast.tasks.tool_calling.text.tokenizer import END, FIRST_BYTE, UNKNOWN
 from trm_fast.training import apply_settings, make_config, read_preset
 

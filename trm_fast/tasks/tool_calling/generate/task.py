@@ -21,8 +21,14 @@ from trm_fast.tasks.tool_calling.data.conversation import Conversation, Tool
 from trm_fast.tasks.tool_calling.data.variants import Variants
 from trm_fast.tasks.tool_calling.generate.decoding import Decoded, Search, generate
 from trm_fast.tasks.tool_calling.generate.grammar import Grammar
-from trm_fast.tasks.tool_calling.generate.transcript import ARRAYS, NUM_ROLES, RowLimits, Transcript
-from trm_fast.tasks.tool_calling.generate.turns import arranged, prompt_of
+from trm_fast.tasks.tool_calling.generate.transcript import (
+    ARRAYS,
+    NUM_ROLES,
+    RowLimits,
+    Transcript,
+    arranged,
+    prompt_of,
+)
 from trm_fast.tasks.tool_calling.select.encoding import NUM_FEATURES, NUM_STEMS
 from trm_fast.tasks.tool_calling.task import Prediction, RequestTask, ToolConfig, read_asset
 from trm_fast.tasks.tool_calling.text.lexicon import LEXICON_FILE, Lexicon

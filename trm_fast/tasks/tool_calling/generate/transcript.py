@@ -8,24 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 
 from trm_fast.tasks.base import IGNORE, Array
-from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Turn
+from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Tool, Turn
 from trm_fast.tasks.tool_calling.generate.symbols import MARKS, Symbol, ValueCodec, flattened
-from trm_fast.tasks.tool_calling.generate.turns import words_of
 from trm_fast.tasks.tool_calling.select import encoding
-from trm_fast.tasks.tool_calling.select.encoding import (
-    ARGUMENT,
-    DESCRIPTION,
-    NUM_FEATURES,
-    NUM_STEMS,
-    START,
-    TOOL,
-    WORD,
-    EncodedRequest,
-)
 from trm_fast.tasks.tool_calling.select.request import Request, RequestLimits
 from trm_fast.tasks.tool_calling.text.finding import TurnWords
 from trm_fast.tasks.tool_calling.text.lexicon import Lexicon
@@ -41,6 +31,8 @@ EARLIER, MARK, WRITTEN_TOOL, WRITTEN_ARGUMENT, WRITTEN_WORD, PIECE = range(encod
 """What further positions are: a word before the request; in what is written a mark, a tool, an argument, a word and a
 piece of the vocabulary."""
 NUM_ROLES = encoding.NUM_ROLES + 6
+RESPONSE_WORDS = 48
+"""Of a tool's result that are read."""
 ARRAYS = ("inputs", "roles", "features", "stems", "links", "symbols", "sources", "calls")
 
 
@@ -83,8 +75,8 @@ class Transcript:
         L = limits.positions
         self.limits, self.length, self.cut = limits, 0, False
         self.inputs, self.roles = np.zeros((L, limits.bag), dtype=np.int32), np.zeros(L, dtype=np.int32)
-        self.features = np.zeros((L, NUM_FEATURES), dtype=np.float32)
-        self.stems, self.links = np.zeros((L, NUM_STEMS), np.int32), np.zeros((L, limits.tools), np.float32)
+        self.features = np.zeros((L, encoding.NUM_FEATURES), dtype=np.float32)
+        self.stems, self.links = np.zeros((L, encoding.NUM_STEMS), np.int32), np.zeros((L, limits.tools), np.float32)
         self.symbols, self.sources = np.zeros(L, dtype=np.int32), np.zeros(L, dtype=np.bool_)
         self.calls, self.weights = np.zeros(L, dtype=np.int32), np.zeros(L, dtype=np.float32)
         self.codec = ValueCodec([], tokenizer, limits.vocab_size)
@@ -96,9 +88,9 @@ class Transcript:
         self._tool, self._argument, self._call = -1, -1, 0  # that are being written
         self._calls = 0
         request = Request.of(conversation.query, conversation.tools, limits.request, lexicon)
-        self._encoded = EncodedRequest.of(request, limits.request, lexicon, self.codec.pieces)
+        self._encoded = encoding.EncodedRequest.of(request, limits.request, lexicon, self.codec.pieces)
         self.cut = request.cut
-        self._add_encoded(START, 0)
+        self._add_encoded(encoding.START, 0)
         self.tools = nearest_first(conversation.query, request.tools, lexicon)
         self._add_tools(request)
         self._add_turns(conversation.all_turns, request, L if most is None else most)
@@ -122,13 +114,13 @@ class Transcript:
         for tool in self.tools:
             t = number[tool.name]
             position = int(encoded.tool_places[t])
-            named = self.tool_positions[tool.name] = self._add_encoded(TOOL, position)
+            named = self.tool_positions[tool.name] = self._add_encoded(encoding.TOOL, position)
             sources = [named]
             if tool.description:
-                self.links[self._add_encoded(DESCRIPTION, position + 1), t] = 1.0
+                self.links[self._add_encoded(encoding.DESCRIPTION, position + 1), t] = 1.0
             for i, (owner, name) in enumerate(request.arguments):
                 if owner == t:
-                    sources.append(self._add_encoded(ARGUMENT, int(encoded.field_places[i])))
+                    sources.append(self._add_encoded(encoding.ARGUMENT, int(encoded.field_places[i])))
                     self.argument_positions[tool.name, name] = sources[-1]
             self.links[sources, t], self.sources[sources] = 1.0, True
             self.symbols[sources] = [self.limits.first_own + at for at in sources]
@@ -173,7 +165,7 @@ class Transcript:
                 self.cut = True
                 return
             if skipped + i >= 0:
-                at = self._add_encoded(WORD, 1 + skipped + i)
+                at = self._add_encoded(encoding.WORD, 1 + skipped + i)
                 self.links[at] = self._encoded.shares[:, skipped + i]
             else:
                 at = self._add(EARLIER, self.codec.pieces(words.cut(i, i)))
@@ -222,7 +214,8 @@ class Transcript:
             is_mark = number in (CALL, END, ITEM, REPLY) or number >= self.limits.vocab_size
             at = self._add(MARK if is_mark else PIECE, [number])
         else:
-            role = {TOOL: WRITTEN_TOOL, ARGUMENT: WRITTEN_ARGUMENT}.get(int(self.roles[copied]), WRITTEN_WORD)
+            written = {encoding.TOOL: WRITTEN_TOOL, encoding.ARGUMENT: WRITTEN_ARGUMENT}
+            role = written.get(int(self.roles[copied]), WRITTEN_WORD)
             at = self._add(role, self.inputs[copied])
             self.features[at] = self.features[copied]
             if role == WRITTEN_TOOL:
@@ -258,3 +251,31 @@ class Transcript:
         for name in (*ARRAYS, "weights"):
             setattr(other, name, getattr(self, name).copy())
         return other
+
+
+def words_of(turn: Turn) -> TurnWords | None:
+    """The words of a turn that are read one by one, None for one of the assistant's."""
+    if turn.call is not None or turn.role == "assistant":
+        return None
+    words = TurnWords.of(turn.text)
+    return replace(words, spans=words.spans[:RESPONSE_WORDS]) if turn.role == "tool_response" else words
+
+
+def arranged(conversation: Conversation, lexicon: Lexicon) -> Conversation:
+    """Tools as they are near to the last request, which says more than the order in which they are offered; calls made
+    together in the order of their tools."""
+    tools: list[Tool] = nearest_first(conversation.query, conversation.tools, lexicon)
+    order = {tool.name: i for i, tool in enumerate(tools)}
+    turns: list[Turn] = []
+    for _, group in groupby(conversation.turns, key=lambda turn: turn.call is not None):
+        turns += sorted(group, key=lambda turn: order.get(turn.call.name, 0) if turn.call else 0)
+    return replace(conversation, tools=tuple(tools), turns=tuple(turns))
+
+
+def prompt_of(conversation: Conversation) -> Conversation:
+    """The conversation up to its last user turn or result, without what comes next."""
+    turns = conversation.turns
+    if conversation.decision is not None:
+        return replace(conversation, decision=None, call=None, reply="")
+    last = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=len(turns) - 1)
+    return replace(conversation, turns=turns[: last + 1])
