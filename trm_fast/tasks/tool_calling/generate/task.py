@@ -133,8 +133,8 @@ class ToolGenerate(RequestTask):
         if self._variants is not None and (self.config.distractors or self.config.exchanged):
             numbers = examples.extra["row"]
             rows = [self.row_of(self._variants.of(examples.sources[i], rng)) for i in numbers]
-            examples = self.examples(rows, examples.sources)
-            examples.extra["row"] = numbers
+            made = self.examples(rows, examples.sources)
+            examples = replace(made, extra={**made.extra, "row": numbers})
         if not self.config.token_dropout:
             return examples
         drawn = rng.random(examples.inputs.shape, dtype=np.float32) < self.config.token_dropout
