@@ -12,8 +12,7 @@ from trm_fast.tasks.tool_calling.data.loading import Loaded, Refusal, load, load
 from trm_fast.tasks.tool_calling.data.validation import problems
 from trm_fast.tasks.tool_calling.matching import ast_match
 from trm_fast.tasks.tool_calling.task import Prediction, ToolTask
-from trm_fast.tasks.tool_calling.text.corpus import texts
-from trm_fast.tasks.tool_calling.text.tokenizer import train_tokenizer
+from trm_fast.tasks.tool_calling.text.tokenizer import texts, train_tokenizer
 
 __all__ = [
     "Call",

@@ -27,8 +27,7 @@ from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, To
 from trm_fast.tasks.tool_calling.data.drawing import draw_conversation
 from trm_fast.tasks.tool_calling.data.loading import load_sound, read_folder, read_one, read_sets
 from trm_fast.tasks.tool_calling.data.validation import problems
-from trm_fast.tasks.tool_calling.text.corpus import texts
-from trm_fast.tasks.tool_calling.text.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from trm_fast.tasks.tool_calling.text.tokenizer import Tokenizer, load_tokenizer, texts, train_tokenizer
 
 T = TypeVar("T")
 

@@ -6,12 +6,13 @@ import io
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from trm_fast.errors import UserError
+from trm_fast.tasks.tool_calling.data.conversation import Conversation
 
 PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3
 CONTROL = (
@@ -154,6 +155,21 @@ class Characters(Tokenizer):
     def save(self, folder: Path) -> None:
         text = json.dumps({"kind": "char", "characters": self.characters}, ensure_ascii=False)
         (folder / CHARACTER_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def texts(conversations: Iterable[Conversation]) -> Iterator[str]:
+    """What a tokenizer learns from: every turn, the reply, the call, and each tool that was not met before, as JSON."""
+    met: set[str] = set()
+    for conversation in conversations:
+        yield from (turn.text for turn in conversation.turns)
+        yield conversation.reply
+        if conversation.call is not None:
+            yield conversation.call.text()
+        for tool in conversation.tools:
+            text = json.dumps(tool.to_json()["function"], ensure_ascii=False)
+            if text not in met:
+                met.add(text)
+                yield text
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, kind: Kind) -> Tokenizer:
