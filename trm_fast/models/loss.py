@@ -44,9 +44,20 @@ def value_loss(values: Tensor, q: Tensor, labels: Tensor, tolerance: float) -> L
 
 def row_loss(cost: Tensor, right: Tensor, valid: Tensor, q: Tensor) -> Loss:
     """The loss of rows whose cells cost ``cost`` (B, N), 0 where not ``valid``, and are ``right`` or not."""
+    return joint_loss((cost.sum(-1) / valid.sum(-1).clamp_min(1)).sum(), right, valid, q)
+
+
+def joint_loss(answer: Tensor, right: Tensor, valid: Tensor, q: Tensor) -> Loss:
+    """The loss of answers that cost ``answer`` () together, and of which what is ``valid`` (B, N) is ``right`` or not:
+    with the halting loss of q (B,)."""
     count = valid.sum(-1)
     found = (valid & right).sum(-1)
     exact = found == count
-    answer = (cost.sum(-1) / count.clamp_min(1)).sum()
     halting = F.binary_cross_entropy_with_logits(q, exact.to(q.dtype), reduction="sum")
     return Loss(answer + 0.5 * halting, answer, halting, exact, found / count.clamp_min(1), count > 0)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Per label, 0 where it is ``IGNORE``; logits (..., C), labels (...)."""
+    flat = F.cross_entropy(logits.flatten(0, -2), labels.long().flatten(), ignore_index=IGNORE, reduction="none")
+    return flat.view(labels.shape)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trm_fast.labels import IGNORE, SCORE_SCALE, ArgumentKind, Tag
 from trm_fast.models.heads.base import Head, HeadConfig, HeadInputs, register
-from trm_fast.models.loss import Loss
+from trm_fast.models.loss import Loss, cross_entropy, joint_loss
 from trm_fast.nn.layers import Linear
 
 KINDS, TAGS = len(ArgumentKind), len(Tag)
@@ -128,10 +128,10 @@ class SelectionHead(Head):
         if prediction.known is not None:  # what is known counts also where the network has learnt the row by heart
             cost = cost + F.binary_cross_entropy_with_logits(prediction.known, (tools == 1).float(), reduction="none")
         answer = (cost * known).sum(-1) / known.sum(-1).clamp_min(1)
-        kind_cost = _cross_entropy(prediction.kinds, kinds).sum(-1) / (kinds != IGNORE).sum(-1).clamp_min(1)
+        kind_cost = cross_entropy(prediction.kinds, kinds).sum(-1) / (kinds != IGNORE).sum(-1).clamp_min(1)
         tags = tags.view(*kinds.shape, -1)
         told = (tags != IGNORE).any(-1)
-        several = _cross_entropy(prediction.tags.flatten(1, 2), tags.flatten(1)).view(tags.shape).sum(-1)
+        several = cross_entropy(prediction.tags.flatten(1, 2), tags.flatten(1)).view(tags.shape).sum(-1)
         one = told & (kinds > 0) & (kinds < RUN_KINDS)
         word_cost = torch.where(one, _run_cost(prediction.tags, tags).to(several.dtype), several)
         word_cost = (word_cost * told).sum(-1) / told.sum(-1).clamp_min(1)
@@ -139,11 +139,7 @@ class SelectionHead(Head):
         answer = (answer + arguments * (kind_cost + word_cost)).sum()
         said = self.answers(prediction)
         said[:, : self.sizes[0]] = (said[:, : self.sizes[0]] > 0).long()
-        valid = labels != IGNORE
-        found, count = (valid & (said == labels)).sum(-1), valid.sum(-1)
-        exact = found == count
-        halting = F.binary_cross_entropy_with_logits(q, exact.to(q.dtype), reduction="sum")
-        return Loss(answer + 0.5 * halting, answer, halting, exact, found / count.clamp_min(1), count > 0)
+        return joint_loss(answer, said == labels, labels != IGNORE, q)
 
 
 class Pointer(nn.Module):
@@ -293,9 +289,3 @@ def _widened(kinds: Tensor, tags: Tensor, fields: int, words: int) -> tuple[Tens
 def _at(places: Tensor, index: Tensor) -> Tensor:
     """Rows (B, K, D) of places (B, L, D) at index (B, K)."""
     return places.gather(1, index.long()[..., None].expand(-1, -1, places.shape[-1]))
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Per label (B, N), 0 where it is ``IGNORE``; logits (B, N, C)."""
-    flat = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="none")
-    return flat.view(labels.shape)

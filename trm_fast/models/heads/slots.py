@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trm_fast.labels import IGNORE, SlotKind
 from trm_fast.models.heads.base import Head, HeadConfig, HeadInputs, register
-from trm_fast.models.loss import Loss
+from trm_fast.models.loss import Loss, cross_entropy, joint_loss
 from trm_fast.nn.layers import Linear
 
 FOCUS = 2.0
@@ -93,18 +93,13 @@ class SlotHead(Head):
         """Focal loss of the decision, cross-entropy of the tool, half the means over a row's labelled kinds and spans.
         A row is exactly right when decision, tool, kinds and spans all are."""
         kind, start, end = labels[:, FIELDS:].long().chunk(3, 1)
-        decision = _cross_entropy(prediction.decision, labels[:, DECISION])
-        cost = (1 - (-decision).exp()) ** FOCUS * decision + _cross_entropy(prediction.tool, labels[:, TOOL])
-        spans = _cross_entropy(prediction.start, start) + _cross_entropy(prediction.end, end)
+        decision = cross_entropy(prediction.decision, labels[:, DECISION])
+        cost = (1 - (-decision).exp()) ** FOCUS * decision + cross_entropy(prediction.tool, labels[:, TOOL])
+        spans = cross_entropy(prediction.start, start) + cross_entropy(prediction.end, end)
         cost = cost + FIELD_WEIGHT * (last or not self.last_alone) * (
-            _mean(_cross_entropy(prediction.kind, kind), kind) + _mean(spans, start)
+            _mean(cross_entropy(prediction.kind, kind), kind) + _mean(spans, start)
         )
-        valid = labels != IGNORE
-        found = (valid & (self.answers(prediction) == labels)).sum(-1)
-        count = valid.sum(-1)
-        exact = found == count
-        answer, halting = cost.sum(), F.binary_cross_entropy_with_logits(q, exact.to(q.dtype), reduction="sum")
-        return Loss(answer + 0.5 * halting, answer, halting, exact, found / count.clamp_min(1), count > 0)
+        return joint_loss(cost.sum(), self.answers(prediction) == labels, labels != IGNORE, q)
 
 
 def best_spans(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,12 +111,6 @@ def best_spans(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
     best, offset = ends.max(-1)
     first = (start.double() + best.double()).argmax(-1)  # double: two of the lowest don't overflow
     return first, first + offset.gather(-1, first[..., None])[..., 0]
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Per label, 0 where it is ``IGNORE``; logits (..., C), labels (...)."""
-    flat = F.cross_entropy(logits.flatten(0, -2), labels.long().flatten(), ignore_index=IGNORE, reduction="none")
-    return flat.view(labels.shape)
 
 
 def _mean(cost: Tensor, labels: Tensor) -> Tensor:
