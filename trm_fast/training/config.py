@@ -29,7 +29,7 @@ from trm_fast.tasks import Task, get_task
 from trm_fast.tasks.base import DataConfig, TaskConfig
 from trm_fast.training.curriculum import Stages, stage_at
 from trm_fast.training.optimizers import OPTIMIZERS, Optimizer
-from trm_fast.training.schedule import SCHEDULES, rate_at
+from trm_fast.training.schedule import SCHEDULES
 from trm_fast.training.validation import explain, registered
 
 # YAML 1.1 reads a bare off as false.
@@ -130,16 +130,13 @@ class TrainingConfig(BaseModel):
         )
 
     def learning_rate_at(self, step: int) -> float:
-        """The rate of step 1, 2, ...: 0, linear warm-up, then the schedule down to ``final_learning_rate``."""
-        return rate_at(
-            step,
-            self.learning_rate,
-            SCHEDULES[self.schedule],
-            hold_steps=self.hold_steps,
-            warmup_steps=self.warmup_steps,
-            last_step=self.schedule_steps or self.steps,
-            final=self.final_learning_rate,
-        )
+        """The rate of step 1, 2, ...: 0 for ``hold_steps``, linear over ``warmup_steps``, then the schedule down to
+        ``final_learning_rate`` at its last step, where it stays."""
+        warm = self.hold_steps + self.warmup_steps
+        if step < warm or step <= self.hold_steps:
+            return self.learning_rate * max(0, step - self.hold_steps) / max(1, self.warmup_steps)
+        progress = min(1.0, (step - warm) / max(1, (self.schedule_steps or self.steps) - warm))
+        return self.learning_rate * SCHEDULES[self.schedule](progress, self.final_learning_rate)
 
 
 class RunConfig(BaseModel):
