@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,15 +22,11 @@ class FusedAdam(Optimizer):
     def __init__(
         self,
         params: Iterable[nn.Parameter],
-        lr: float = 1e-4,
-        betas: tuple[float, float] = (0.9, 0.95),
-        weight_decay: float = 1.0,
-        ema_decay: float | None = None,
-        *,
-        rates: Sequence[float] | None = None,
+        *arguments: Any,
         indices: Sequence[int] | None = None,
+        **keywords: Any,
     ) -> None:
-        super().__init__(params, lr, betas, weight_decay, ema_decay, rates=rates)
+        super().__init__(params, *arguments, **keywords)
         weights = self.weights
         fused = range(len(weights)) if indices is None else indices
         rates_used = dict.fromkeys(self.rates[i] for i in fused)

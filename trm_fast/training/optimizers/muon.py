@@ -6,7 +6,7 @@ update of "Muon is scalable for LLM training" (arXiv 2502.16982), so that one le
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -47,22 +47,20 @@ class Muon(FusedAdam):
         self,
         params: Iterable[nn.Parameter],
         lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.95),
-        weight_decay: float = 0.1,
-        ema_decay: float | None = None,
         *,
-        rates: Sequence[float] | None = None,
+        weight_decay: float = 0.1,
         hidden: Iterable[Tensor] | None = None,
         momentum: float = 0.95,
         nesterov: bool = True,
         iterations: int = 5,
         others: Literal["adamw", "adam_atan2"] = "adamw",
+        **keywords: Any,
     ) -> None:
         parameters = list(params)
         chosen = {id(w) for w in (parameters if hidden is None else hidden)}
         matrices = [i for i, p in enumerate(parameters) if p.ndim == 2 and id(p) in chosen]
         fused = [i for i in range(len(parameters)) if i not in matrices]
-        super().__init__(parameters, lr, betas, weight_decay, ema_decay, rates=rates, indices=fused)
+        super().__init__(parameters, lr, weight_decay=weight_decay, indices=fused, **keywords)
         self.variant = others
         self.momentum, self.nesterov, self.iterations = momentum, nesterov, iterations
         weights = self.weights

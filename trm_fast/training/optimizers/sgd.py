@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,14 +30,12 @@ class SGD(Optimizer):
         self,
         params: Iterable[nn.Parameter],
         lr: float = 1e-2,
-        betas: tuple[float, float] = (0.9, 0.95),
-        weight_decay: float = 0.0,
-        ema_decay: float | None = None,
         *,
-        rates: Sequence[float] | None = None,
+        weight_decay: float = 0.0,
         nesterov: bool = False,
+        **keywords: Any,
     ) -> None:
-        super().__init__(params, lr, betas, weight_decay, ema_decay, rates=rates)
+        super().__init__(params, lr, weight_decay=weight_decay, **keywords)
         self.nesterov = nesterov
         self.momentum = [torch.zeros_like(w) for w in self.weights]
         self.slots["momentum"] = [*self.momentum]
