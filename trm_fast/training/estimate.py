@@ -10,10 +10,11 @@ import torch
 
 from trm_fast.models import TRMModel
 from trm_fast.tasks.base import Examples
+from trm_fast.training.batch import Batch
 from trm_fast.training.carry import Carry
 from trm_fast.training.config import RunConfig
 from trm_fast.training.memory import bytes_per_row, free_bytes, parts_that_fit
-from trm_fast.training.pool import Pool
+from trm_fast.training.pool import sizes
 from trm_fast.training.read_config import make_config, preset_names, read_preset
 
 EFFICIENCY = 0.6
@@ -59,16 +60,6 @@ class Estimate:
         return asdict(self)
 
 
-class _None:
-    """A source of no examples, for the memory of those that will come."""
-
-    def __init__(self, example_spec: Examples) -> None:
-        self.example_spec = example_spec
-
-    def chunk(self, number: int, size: int) -> Examples:
-        raise NotImplementedError
-
-
 def estimate(config: RunConfig, example_spec: Examples, device: torch.device) -> Estimate:
     """What a run on ``device`` will need, by a supervision step of one and two rows and a few large products.
 
@@ -79,7 +70,7 @@ def estimate(config: RunConfig, example_spec: Examples, device: torch.device) ->
     parts = min(asked, batch_size) if asked != "auto" else 0
     parts = parts or parts_that_fit(model, batch_size, example_spec, recompute=recompute)
     kept = [*Carry(model, training.batch_size, example_spec).tensors().values()]
-    kept += Pool(_None(example_spec), training.batch_size, device).ring.tensors().values()
+    kept += Batch.zeros(example_spec, sizes(training.batch_size, device)[1], device).tensors().values()
     with torch.device("meta"):
         shadow = TRMModel(config.model, dtype)
     held = [*training.make_optimizer(shadow).tensors(), *shadow.parameters(), *model.buffers()]  # and the gradients

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from trm_fast.tasks.base import Examples
 from trm_fast.training.batch import Batch
+from trm_fast.training.feed import Feed
 from trm_fast.training.process_group import ALONE, ProcessGroup
 
 SMALLEST_CHUNK = 64
@@ -25,15 +25,6 @@ SMALLEST_CHUNK = 64
 
 LAG = 8
 """Steps that the host may be ahead of a GPU."""
-
-
-class Source(Protocol):
-    """An endless sequence of examples in chunks, and the ``example_spec``: none of them, in their shapes and dtypes."""
-
-    @property
-    def example_spec(self) -> Examples: ...
-
-    def chunk(self, number: int, size: int) -> Examples: ...
 
 
 class Direct:
@@ -77,6 +68,12 @@ class Delayed:
         self.under_way[0][0].synchronize()
 
 
+def sizes(slots: int, device: torch.device) -> tuple[int, int]:
+    """Examples of a chunk and of the ring for a batch of ``slots``."""
+    chunk, ahead = max(SMALLEST_CHUNK, slots), LAG if device.type == "cuda" else 0
+    return chunk, chunk * (1 + -(-(ahead + 1) * slots // chunk))
+
+
 class Pool:
     """Examples for a batch of ``slots`` (all processes' together) on ``device``.
 
@@ -84,11 +81,9 @@ class Pool:
     takes the examples of its own slots from it.
     """
 
-    def __init__(self, source: Source, slots: int, device: torch.device, group: ProcessGroup = ALONE) -> None:
+    def __init__(self, source: Feed, slots: int, device: torch.device, group: ProcessGroup = ALONE) -> None:
         self.source, self.slots, self.group = source, slots, group
-        self.chunk = max(SMALLEST_CHUNK, slots)
-        ahead = LAG if device.type == "cuda" else 0
-        self.size = self.chunk * (1 + -(-(ahead + 1) * slots // self.chunk))
+        self.chunk, self.size = sizes(slots, device)
         self.ring = Batch.zeros(source.example_spec, self.size, device)
         self.taken = torch.zeros((), dtype=torch.int64, device=device)
         self.worker = ThreadPoolExecutor(1, "examples") if device.type == "cuda" else None

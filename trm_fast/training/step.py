@@ -13,8 +13,9 @@ from trm_fast.tasks.base import IntArray
 from trm_fast.training.batch import host_tensor
 from trm_fast.training.carry import Carry
 from trm_fast.training.config import TrainingConfig
+from trm_fast.training.feed import Feed
 from trm_fast.training.optimizers import Optimizer
-from trm_fast.training.pool import Pool, Source
+from trm_fast.training.pool import Pool
 from trm_fast.training.process_group import ALONE, ProcessGroup
 
 TOTALS = ("rows", "loss", "answer_loss", "halting_loss", "finished", "exact", "cells", "q_right", "steps")
@@ -33,7 +34,7 @@ class TrainStep:
         model: TRMModel,
         optimizer: Optimizer,
         config: TrainingConfig,
-        source: Source,
+        source: Feed,
         *,
         parts: int = 1,
         runner: Runner | None = None,
