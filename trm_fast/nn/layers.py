@@ -60,7 +60,24 @@ class Norm(nn.Module):
         return ops.rms_norm(x, residual, dim=self.dim, eps=self.eps)
 
 
-class ChannelMLP(nn.Module):
+class SwiGLU(nn.Module):
+    """What SwiGLU over channels and over tokens share: maps of ``width`` numbers to the gated ones and back."""
+
+    def __init__(self, width: int, config: NetworkConfig) -> None:
+        super().__init__()
+        inner = config.inner_size(width)
+        self.gate_up = Linear(width, 2 * inner)
+        self.down = Linear(inner, width)
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        return self.gate_up.weight, self.down.weight
+
+    def masked(self, mask: Tensor | None) -> bool:
+        """Whether the op must know of a mask, ``mask`` or the causal one; padding in a token mixer's input is zero."""
+        return False
+
+
+class ChannelMLP(SwiGLU):
     """SwiGLU over the channels of x (B, L, D)."""
 
     norm_dim: ClassVar[int] = -1
@@ -69,17 +86,7 @@ class ChannelMLP(nn.Module):
     over_channels: ClassVar[bool] = True
 
     def __init__(self, config: NetworkConfig) -> None:
-        super().__init__()
-        inner = config.inner_size(config.hidden_size)
-        self.gate_up = Linear(config.hidden_size, 2 * inner)
-        self.down = Linear(inner, config.hidden_size)
-
-    def weights(self) -> tuple[Tensor, Tensor]:
-        return self.gate_up.weight, self.down.weight
-
-    def masked(self, mask: Tensor | None) -> bool:
-        """Whether the op must know of a mask, ``mask`` or the causal one."""
-        return False
+        super().__init__(config.hidden_size, config)
 
     def forward(self, x: Tensor, mask: Tensor | None, precision: Precision = CAST_AT_USE) -> Tensor:
         return self.down(ops.swiglu(self.gate_up(x, precision)), precision)
@@ -90,7 +97,7 @@ class ChannelMLP(nn.Module):
         return ops.mlp(h, gate_up, down, eps)
 
 
-class TokenMixer(nn.Module):
+class TokenMixer(SwiGLU):
     """SwiGLU over the tokens of x (B, L, D), each channel alike; its norm runs over tokens, too.
 
     Masked tokens are read as zeros, so what padding holds never reaches the others.
@@ -101,16 +108,7 @@ class TokenMixer(nn.Module):
     over_channels: ClassVar[bool] = False
 
     def __init__(self, config: NetworkConfig) -> None:
-        super().__init__()
-        inner = config.inner_size(config.tokens)
-        self.gate_up = Linear(config.tokens, 2 * inner)
-        self.down = Linear(inner, config.tokens)
-
-    def weights(self) -> tuple[Tensor, Tensor]:
-        return self.gate_up.weight, self.down.weight
-
-    def masked(self, mask: Tensor | None) -> bool:
-        return False  # padding in its input is zero already
+        super().__init__(config.tokens, config)
 
     def forward(self, x: Tensor, mask: Tensor | None, precision: Precision = CAST_AT_USE) -> Tensor:
         if mask is not None:
