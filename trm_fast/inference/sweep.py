@@ -10,12 +10,10 @@ from trm_fast.inference.evaluate import Evaluation
 
 def plot_sweep(name: str, results: list[tuple[int, Evaluation]], path: Path, title: str) -> None:
     """Draws exact accuracy with its interval over the supervision steps that a puzzle took, a point a value."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axis = figure.subplots()
     compute = [r.mean_steps for _, r in results]
     accuracy = [100 * r.exact_accuracy for _, r in results]
     low = [a - 100 * r.interval[0] for a, (_, r) in zip(accuracy, results, strict=True)]
@@ -29,5 +27,3 @@ def plot_sweep(name: str, results: list[tuple[int, Evaluation]], path: Path, tit
         figure.savefig(path, dpi=120)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} can't be written: {error}") from None
-    finally:
-        pyplot.close(figure)

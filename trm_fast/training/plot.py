@@ -20,12 +20,10 @@ def plot_run(run: Path, target: Path | None = None) -> Path:
     if not logged:
         raise UserError(f"{run} has no metrics yet: nothing to plot")
 
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(2, 2, figsize=(10, 6.5), layout="constrained")
+    figure = Figure(figsize=(10, 6.5), layout="constrained")
+    axes = figure.subplots(2, 2)
     steps = [r["step"] for r in logged]
 
     def values(name: str) -> list[float]:
@@ -52,6 +50,4 @@ def plot_run(run: Path, target: Path | None = None) -> Path:
         figure.savefig(path, dpi=120)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} can't be written: {error}") from None
-    finally:
-        pyplot.close(figure)
     return path
