@@ -47,8 +47,9 @@ class Muon(FusedAdam):
         self,
         params: Iterable[nn.Parameter],
         lr: float = 1e-3,
-        *,
+        betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.1,
+        *arguments: Any,
         hidden: Iterable[Tensor] | None = None,
         momentum: float = 0.95,
         nesterov: bool = True,
@@ -60,7 +61,7 @@ class Muon(FusedAdam):
         chosen = {id(w) for w in (parameters if hidden is None else hidden)}
         matrices = [i for i, p in enumerate(parameters) if p.ndim == 2 and id(p) in chosen]
         fused = [i for i in range(len(parameters)) if i not in matrices]
-        super().__init__(parameters, lr, weight_decay=weight_decay, indices=fused, **keywords)
+        super().__init__(parameters, lr, betas, weight_decay, *arguments, indices=fused, **keywords)
         self.variant = others
         self.momentum, self.nesterov, self.iterations = momentum, nesterov, iterations
         weights = self.weights

@@ -30,12 +30,13 @@ class SGD(Optimizer):
         self,
         params: Iterable[nn.Parameter],
         lr: float = 1e-2,
-        *,
+        betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.0,
+        *arguments: Any,
         nesterov: bool = False,
         **keywords: Any,
     ) -> None:
-        super().__init__(params, lr, weight_decay=weight_decay, **keywords)
+        super().__init__(params, lr, betas, weight_decay, *arguments, **keywords)
         self.nesterov = nesterov
         self.momentum = [torch.zeros_like(w) for w in self.weights]
         self.slots["momentum"] = [*self.momentum]
