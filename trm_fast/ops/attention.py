@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from trm_fast.ops._core import dispatch
 from trm_fast.ops._core.registry import GPU_FLOATS, Case, Op, kernels, register, triton_kernels
-from trm_fast.ops.mlp import saved_floats
+from trm_fast.ops.mlp import layer_bwd_fake, saved_floats
 from trm_fast.ops.rms_norm import rms_norm_reference
 from trm_fast.ops.tensors import accumulate
 
@@ -58,7 +58,7 @@ def attention(
         return attention_reference(h, qkv, out, heads, rotary, eps, mask, causal)
     cos, sin = rotary or (None, None)
     if torch.is_grad_enabled() and (h.requires_grad or qkv.requires_grad or out.requires_grad):
-        y: Tensor = AttentionFunction.apply(h, qkv, out, heads, cos, sin, eps, chosen, mask, causal)
+        y: Tensor = AttentionFunction.apply(chosen, heads, eps, causal, h, qkv, out, cos, sin, mask)
         return y
     result, _ = kernels(chosen).attention_fwd.default(h, qkv, out, heads, cos, sin, eps, False, mask, causal)
     return result
@@ -100,80 +100,35 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 class AttentionFunction(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        h: Tensor,
-        qkv: Tensor,
-        out: Tensor,
-        heads: int,
-        cos: Tensor | None,
-        sin: Tensor | None,
-        eps: float,
-        chosen: str,
-        mask: Tensor | None,
-        causal: bool,
-    ) -> Tensor:
-        y, saved = kernels(chosen).attention_fwd.default(h, qkv, out, heads, cos, sin, eps, True, mask, causal)
-        ctx.save_for_backward(h, saved, qkv, out, cos, sin, mask)
-        ctx.heads, ctx.eps, ctx.backend, ctx.causal = heads, eps, chosen, causal
+    def forward(ctx: Any, chosen: str, heads: int, eps: float, causal: bool, *tensors: Tensor | None) -> Tensor:
+        h, qkv, out, cos, sin, mask = tensors
+        result: tuple[Tensor, Tensor] = kernels(chosen).attention_fwd.default(
+            h, qkv, out, heads, cos, sin, eps, True, mask, causal
+        )
+        y, saved = result
+        ctx.save_for_backward(saved, *tensors)
+        ctx.options = chosen, heads, eps, causal
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        h, saved, qkv, out, cos, sin, mask = ctx.saved_tensors
-        gradients = kernels(ctx.backend).attention_bwd.default(
-            dy, h, saved, qkv, out, ctx.heads, cos, sin, ctx.eps, mask, ctx.causal
-        )
-        return (*gradients, None, None, None, None, None, None, None)
+        saved, h, qkv, out, cos, sin, mask = ctx.saved_tensors
+        chosen, heads, eps, causal = ctx.options
+        gradients = kernels(chosen).attention_bwd.default(dy, h, saved, qkv, out, heads, cos, sin, eps, mask, causal)
+        return (None, None, None, None, *gradients, None, None, None)
 
 
-def _triton_fwd_fake(
-    h: Tensor,
-    qkv: Tensor,
-    out: Tensor,
-    heads: int,
-    cos: Tensor | None,
-    sin: Tensor | None,
-    eps: float,
-    keep: bool,
-    mask: Tensor | None,
-    causal: bool,
-) -> tuple[Tensor, Tensor]:
+def _triton_fwd_fake(h: Tensor, qkv: Tensor, out: Tensor, heads: int, *options: Any) -> tuple[Tensor, Tensor]:
+    cos, sin, eps, keep, _, _ = options
     layer = triton_kernels("attention").Attention(qkv, out, heads, cos, sin, eps)
     return h.new_empty(h.shape), triton_kernels("layer").saved_like(layer, h, keep)
 
 
-def _fwd_fake(
-    h: Tensor,
-    qkv: Tensor,
-    out: Tensor,
-    heads: int,
-    cos: Tensor | None,
-    sin: Tensor | None,
-    eps: float,
-    keep: bool,
-    mask: Tensor | None,
-    causal: bool,
-) -> tuple[Tensor, Tensor]:
+def _fwd_fake(h: Tensor, qkv: Tensor, out: Tensor, heads: int, *options: Any) -> tuple[Tensor, Tensor]:
     L, D = h.shape[1:]
+    _, _, _, keep, _, _ = options
     return h.new_empty(h.shape), h.new_empty(saved_floats(h, 4 * L * D, L) if keep else 0)
-
-
-def _bwd_fake(
-    dy: Tensor,
-    h: Tensor,
-    saved: Tensor,
-    qkv: Tensor,
-    out: Tensor,
-    heads: int,
-    cos: Tensor | None,
-    sin: Tensor | None,
-    eps: float,
-    mask: Tensor | None,
-    causal: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return h.new_empty(h.shape), qkv.new_empty(qkv.shape), out.new_empty(out.shape)
 
 
 _MATRICES = [(2, 19, 128), (384, 128), (128, 128)]
@@ -183,7 +138,7 @@ register(
         attention_reference,
         kernels={"cpp": (torch.float32, torch.bfloat16), "triton": GPU_FLOATS},
         inference_only={"cpp": (torch.bfloat16,)},
-        fakes={"attention_fwd": _fwd_fake, "attention_bwd": _bwd_fake},
+        fakes={"attention_fwd": _fwd_fake, "attention_bwd": layer_bwd_fake},
         triton=[
             "attention_fwd(Tensor h, Tensor qkv, Tensor out, int heads, Tensor? cos, Tensor? sin, float eps, "
             "bool keep, Tensor? mask, bool causal) -> (Tensor y, Tensor saved)",

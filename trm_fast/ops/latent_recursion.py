@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -70,19 +70,8 @@ def latent_recursion(
             raise ValueError(
                 f"latent_recursion: {name} is {tuple(state.shape)} {state.dtype}, z is {tuple(z.shape)} {z.dtype}"
             )
-    chosen = dispatch.select_masked("latent_recursion", mask, causal, heads, z, y, x, *weights)
-    if chosen == "cuda":
-        if not (reason := unsupported_reason(z, weights, heads)):
-            return _fused_recursion(y, z, x, weights, n, packed, inject_last, cycles, eps)
-        chosen = dispatch.fallback("latent_recursion", chosen, reason, z, heads)
-    weights = in_dtype_of_states(weights, z)
-    if chosen == "reference":
-        return latent_recursion_reference(
-            y, z, x, weights, n, heads=heads, rotary=rotary, inject_last=inject_last, cycles=cycles, eps=eps,
-            mask=mask, causal=causal,
-        )  # fmt: skip
-    y_out, z_out = recur(y, z, x, weights, n, heads, rotary, inject_last, cycles, eps, chosen, mask, causal)
-    return None if y is None else y_out, z_out
+    network = Network(weights, heads, rotary, eps, mask, causal)
+    return recur("latent_recursion", y, z, x, network, n, inject_last, cycles, packed)
 
 
 def latent_recursion_reference(
@@ -92,127 +81,105 @@ def latent_recursion_reference(
     weights: Sequence[Tensor],
     n: int,
     *,
-    heads: int = 0,
-    rotary: Rotary | None = None,
     inject_last: bool = True,
     cycles: int = 1,
-    eps: float = 1e-5,
     packed: Sequence[Tensor] | None = None,
-    mask: Tensor | None = None,
-    causal: bool = False,
+    **options: Any,
 ) -> tuple[Tensor | None, Tensor]:
-    def net(h: Tensor) -> Tensor:
-        return network_reference(h, weights, heads, rotary, eps, mask, causal)
-
-    for _ in range(cycles):
-        injection = x if y is None else y + x
-        for _ in range(n):
-            z = net(z + injection)
-        if y is None:
-            z = net(z + x if inject_last else z)
-        else:
-            y = net(y + z)
-    return y, z
+    return _in_cycles(Network(weights, **options).reference, y, z, x, n, inject_last, cycles)
 
 
-def network_reference(
-    h: Tensor,
-    weights: Sequence[Tensor],
-    heads: int,
-    rotary: Rotary | None,
-    eps: float,
-    mask: Tensor | None,
-    causal: bool,
-) -> Tensor:
-    for i in range(0, len(weights), 4):
-        w_in, w_out, gate_up, down = weights[i : i + 4]
-        if heads:
-            h = attention_reference(h, w_in, w_out, heads, rotary, eps, mask, causal)
-        else:
-            h = token_mixer_reference(h if mask is None else h * mask.unsqueeze(-1), w_in, w_out, eps)
-        h = mlp_reference(h, gate_up, down, eps)
-    return h
+class Network(NamedTuple):
+    """The blocks that are applied, and how."""
+
+    weights: Sequence[Tensor]
+    heads: int = 0
+    rotary: Rotary | None = None
+    eps: float = 1e-5
+    mask: Tensor | None = None
+    causal: bool = False
+
+    def reference(self, h: Tensor, injection: Tensor | None) -> Tensor:
+        h = h if injection is None else h + injection
+        for i in range(0, len(self.weights), 4):
+            w_in, w_out, gate_up, down = self.weights[i : i + 4]
+            if self.heads:
+                h = attention_reference(h, w_in, w_out, self.heads, self.rotary, self.eps, self.mask, self.causal)
+            else:
+                h = token_mixer_reference(
+                    h if self.mask is None else h * self.mask.unsqueeze(-1), w_in, w_out, self.eps
+                )
+            h = mlp_reference(h, gate_up, down, self.eps)
+        return h
 
 
-def _fused_recursion(
+def _in_cycles(
+    step: Callable[[Tensor, Tensor | None], Tensor],
     y: Tensor | None,
     z: Tensor,
     x: Tensor,
-    weights: Sequence[Tensor],
     n: int,
-    packed: Sequence[Tensor] | None,
     inject_last: bool,
     cycles: int,
-    eps: float,
 ) -> tuple[Tensor | None, Tensor]:
-    """The recursion on the fused CUDA kernels."""
-    packed = packed_for(z, weights, packed)
+    """The recursion, application by application: ``step`` applies the network to a state and what is injected."""
     for _ in range(cycles):
         injection = x if y is None else y + x
         for _ in range(n):
-            z = fused_step(z, injection, weights, packed, eps)
+            z = step(z, injection)
         if y is None:
-            z = fused_step(z, x if inject_last else None, weights, packed, eps)
+            z = step(z, x if inject_last else None)
         else:
-            y = fused_step(y, z, weights, packed, eps)
+            y = step(y, z)
     return y, z
-
-
-def in_dtype_of_states(weights: Sequence[Tensor], z: Tensor) -> list[Tensor]:
-    """Each application's products then read the low precision, and its gradients are summed before they are cast."""
-    return [w.to(z.dtype) for w in weights]
 
 
 def recur(
+    op: str,
     y: Tensor | None,
     z: Tensor,
     x: Tensor,
-    weights: Sequence[Tensor],
+    network: Network,
     n: int,
-    heads: int,
-    rotary: Rotary | None,
-    inject_last: bool,
-    cycles: int,
-    eps: float,
-    chosen: str,
-    mask: Tensor | None,
-    causal: bool,
-) -> tuple[Tensor, Tensor]:
-    """The chosen backend's kernels, with or without gradient; y is empty in single state."""
+    inject_last: bool = True,
+    cycles: int = 1,
+    packed: Sequence[Tensor] | None = None,
+) -> tuple[Tensor | None, Tensor]:
+    """``latent_recursion`` by the backend that ``op`` takes, with or without gradient."""
+    weights, heads, rotary, eps, mask, causal = network
+    chosen = dispatch.select_masked(op, mask, causal, heads, z, y, x, *weights)
+    if chosen == "cuda":
+        if not (reason := unsupported_reason(z, weights, heads)):
+            matrices = packed_for(z, weights, packed)
+            fused = lambda h, injection: fused_step(h, injection, weights, matrices, eps)  # noqa: E731
+            return _in_cycles(fused, y, z, x, n, inject_last, cycles)
+        chosen = dispatch.fallback(op, chosen, reason, z, heads)
+    # Each application's products then read the low precision, and its gradients are summed before they are cast.
+    weights = [w.to(z.dtype) for w in weights]
+    if chosen == "reference":
+        return _in_cycles(Network(weights, *network[1:]).reference, y, z, x, n, inject_last, cycles)
     cos, sin = rotary or (None, None)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (y, z, x, *weights)):
         if cycles != 1:
             raise ValueError(f"latent_recursion: gradients need cycles=1, not {cycles}; run the others under no_grad")
-        y_out, z_out = LatentRecursionFunction.apply(
-            y, z, x, cos, sin, heads, n, inject_last, eps, chosen, mask, causal, *weights
-        )
+        options = heads, n, inject_last, eps, causal
+        y_out, z_out = LatentRecursionFunction.apply(chosen, options, y, z, x, cos, sin, mask, *weights)
     else:
         y_out, z_out, _ = kernels(chosen).latent_recursion_fwd.default(
-            y, z, x, list(weights), cos, sin, heads, n, cycles, inject_last, eps, False, mask, causal
+            y, z, x, weights, cos, sin, heads, n, cycles, inject_last, eps, False, mask, causal
         )
-    return y_out, z_out
+    return None if y is None else y_out, z_out
 
 
 class LatentRecursionFunction(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        y: Tensor | None,
-        z: Tensor,
-        x: Tensor | None,
-        cos: Tensor | None,
-        sin: Tensor | None,
-        heads: int,
-        n: int,
-        inject_last: bool,
-        eps: float,
-        chosen: str,
-        mask: Tensor | None,
-        causal: bool,
-        *weights: Tensor,
+        ctx: Any, chosen: str, options: tuple[int, int, bool, float, bool], *tensors: Tensor | None
     ) -> tuple[Tensor, Tensor]:
+        y, z, x, cos, sin, mask, *weights = tensors
+        heads, n, inject_last, eps, causal = options
         y_out, z_out, saved = kernels(chosen).latent_recursion_fwd.default(
-            y, z, x, list(weights), cos, sin, heads, n, 1, inject_last, eps, True, mask, causal
+            y, z, x, weights, cos, sin, heads, n, 1, inject_last, eps, True, mask, causal
         )
         ctx.save_for_backward(z, saved, cos, sin, mask, *weights)
         ctx.options, ctx.causal, ctx.backend = (heads, n, y is not None, inject_last, eps), causal, chosen
@@ -229,84 +196,50 @@ class LatentRecursionFunction(torch.autograd.Function):
         dy_in, dz_in, dx, dweights = kernels(ctx.backend).latent_recursion_bwd.default(
             dy if dual else None, dz, z, saved, weights, cos, sin, *ctx.options, mask, ctx.causal
         )
-        return (dy_in if dual else None, dz_in, dx, *[None] * 9, *dweights)
+        return (None, None, dy_in if dual else None, dz_in, dx, None, None, None, *dweights)
 
 
 def _fwd_fake(
-    y: Tensor | None,
-    z: Tensor,
-    x: Tensor | None,
-    weights: list[Tensor],
-    cos: Tensor | None,
-    sin: Tensor | None,
-    heads: int,
-    n: int,
-    cycles: int,
-    inject_last: bool,
-    eps: float,
-    keep: bool,
-    mask: Tensor | None,
-    causal: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    y_out = z.new_empty(0) if y is None else z.new_empty(z.shape)
-    injections = n + (y is not None or inject_last)
-    kept = recursion_floats(z, weights, heads, n + 1, injections) if keep else 0
-    return y_out, z.new_empty(z.shape), z.new_empty(kept)
+    kept: Callable[[Tensor, Sequence[Tensor], int, int, bool, bool], Tensor],
+) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """``kept`` is what a forward that keeps something keeps."""
+
+    def fake(
+        y: Tensor | None, z: Tensor, x: Tensor | None, weights: list[Tensor], *options: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        _, _, heads, n, _, inject_last, _, keep, _, _ = options
+        saved = kept(z, weights, heads, n, y is not None, inject_last)
+        y_out = z.new_empty(0 if y is None else z.shape)
+        return y_out, z.new_empty(z.shape), saved if keep else saved.new_empty(0)
+
+    return fake
 
 
 def _bwd_fake(
-    dy: Tensor | None,
-    dz: Tensor | None,
-    z: Tensor,
-    saved: Tensor,
-    weights: list[Tensor],
-    cos: Tensor | None,
-    sin: Tensor | None,
-    heads: int,
-    n: int,
-    dual: bool,
-    inject_last: bool,
-    eps: float,
-    mask: Tensor | None,
-    causal: bool,
+    dy: Tensor | None, dz: Tensor | None, z: Tensor, saved: Tensor, weights: list[Tensor], *options: Any
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-    dy_in = z.new_empty(z.shape) if dual else z.new_empty(0)
-    dx = z.new_empty(z.shape) if n or dual or inject_last else z.new_empty(0)
+    _, _, _, n, dual, inject_last, _, _, _ = options
+    dy_in = z.new_empty(z.shape if dual else 0)
+    dx = z.new_empty(z.shape if n or dual or inject_last else 0)
     return dy_in, z.new_empty(z.shape), dx, [w.new_empty(w.shape) for w in weights]
 
 
-def recursion_floats(z: Tensor, weights: Sequence[Tensor], heads: int, applications: int, injections: int) -> int:
-    """The size of what the C++ forward keeps: for each application its layers' share, and the inputs of those that
-    have one of their own."""
+def _kept(z: Tensor, weights: Sequence[Tensor], heads: int, n: int, dual: bool, inject_last: bool) -> Tensor:
+    """What the C++ forward keeps: for each application its layers' share, and the inputs of those that have one of
+    their own."""
     B, L, D = z.shape
     layers = 0
     for i in range(0, len(weights), 4):
         layers += saved_floats(z, 4 * L * D, L) if heads else saved_floats(z, hidden_floats(weights[i], D), D)
         layers += saved_floats(z, gate_up_floats(weights[i + 2], L), L)
-    return applications * layers + injections * B * L * D
+    return z.new_empty((n + 1) * layers + (n + (dual or inject_last)) * B * L * D)
 
 
-def _triton_fwd_fake(
-    y: Tensor | None,
-    z: Tensor,
-    x: Tensor | None,
-    weights: list[Tensor],
-    cos: Tensor | None,
-    sin: Tensor | None,
-    heads: int,
-    n: int,
-    cycles: int,
-    inject_last: bool,
-    eps: float,
-    keep: bool,
-    mask: Tensor | None,
-    causal: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _kept_by_triton(z: Tensor, weights: Sequence[Tensor], heads: int, n: int, dual: bool, inject_last: bool) -> Tensor:
     module = triton_kernels("latent_recursion")
-    layers = module.network(weights, heads, cos, sin, eps, mask, causal)
-    kept = triton_kernels("layer").size(module.saved_specs(layers, z, n, y is not None, inject_last)) if keep else 0
-    y_out = z.new_empty(0) if y is None else z.new_empty(z.shape)
-    return y_out, z.new_empty(z.shape), z.new_empty(kept, dtype=torch.uint8)
+    layers = module.network(weights, heads, None, None, 0.0, None, False)
+    specs = module.saved_specs(layers, z, n, dual, inject_last)
+    return z.new_empty(triton_kernels("layer").size(specs), dtype=torch.uint8)
 
 
 def _supervision_step(op: Callable[..., Any], y: Tensor, z: Tensor, x: Tensor, *weights: Tensor) -> Tensor:
@@ -327,7 +260,7 @@ register(
             "cuda": (torch.bfloat16, torch.float16),  # tensor cores round float32
         },
         inference_only={"cpp": (torch.bfloat16,)},
-        fakes={"latent_recursion_fwd": _fwd_fake, "latent_recursion_bwd": _bwd_fake},
+        fakes={"latent_recursion_fwd": _fwd_fake(_kept), "latent_recursion_bwd": _bwd_fake},
         triton=[
             "latent_recursion_fwd(Tensor? y, Tensor z, Tensor? x, Tensor[] weights, Tensor? cos, Tensor? sin, "
             "int heads, int n, int cycles, bool inject_last, float eps, bool keep, Tensor? mask, bool causal) "
@@ -336,7 +269,7 @@ register(
             "Tensor? sin, int heads, int n, bool dual, bool inject_last, float eps, Tensor? mask, bool causal) "
             "-> (Tensor dy_in, Tensor dz_in, Tensor dx, Tensor[] dweights)",
         ],
-        triton_fakes={"latent_recursion_fwd": _triton_fwd_fake},
+        triton_fakes={"latent_recursion_fwd": _fwd_fake(_kept_by_triton)},
         # What training takes, at the published number of tokens: Triton's mixer has them in several pieces. D = 128 is
         # the narrowest that the fused CUDA layers take.
         cases=[

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from trm_fast.ops._core import dispatch
 from trm_fast.ops._core.registry import GPU_FLOATS, Case, Op, register
-from trm_fast.ops.fused_step import FAKES, fused_step
-from trm_fast.ops.latent_recursion import Rotary, in_dtype_of_states, network_reference, recur
-from trm_fast.ops.packing import pack_weights, unsupported_reason
+from trm_fast.ops.fused_step import FAKES
+from trm_fast.ops.latent_recursion import Network, Rotary, latent_recursion_reference, recur
+from trm_fast.ops.packing import pack_weights
 
 
 def latent_step(
@@ -44,30 +44,12 @@ def latent_step(
         raise ValueError(
             f"latent_step: injection is {tuple(injection.shape)} {injection.dtype}, z is {tuple(z.shape)} {z.dtype}"
         )
-    chosen = dispatch.select_masked("latent_step", mask, causal, heads, z, injection, *weights)
-    if chosen == "cuda":
-        if not (reason := unsupported_reason(z, weights, heads)):
-            return fused_step(z, injection, weights, packed, eps)
-        chosen = dispatch.fallback("latent_step", chosen, reason, z, heads)
-    weights = in_dtype_of_states(weights, z)
-    if chosen == "reference":
-        return network_reference(z + injection, weights, heads, rotary, eps, mask, causal)
-    return recur(None, z, injection, weights, 0, heads, rotary, True, 1, eps, chosen, mask, causal)[1]
+    network = Network(weights, heads, rotary, eps, mask, causal)
+    return recur("latent_step", None, z, injection, network, 0, packed=packed)[1]
 
 
-def latent_step_reference(
-    z: Tensor,
-    injection: Tensor,
-    weights: Sequence[Tensor],
-    *,
-    heads: int = 0,
-    rotary: Rotary | None = None,
-    eps: float = 1e-5,
-    packed: Sequence[Tensor] | None = None,
-    mask: Tensor | None = None,
-    causal: bool = False,
-) -> Tensor:
-    return network_reference(z + injection, weights, heads, rotary, eps, mask, causal)
+def latent_step_reference(z: Tensor, injection: Tensor, weights: Sequence[Tensor], **options: Any) -> Tensor:
+    return latent_recursion_reference(None, z, injection, weights, 0, **options)[1]
 
 
 def _plain(op: Callable[..., Tensor], z: Tensor, x: Tensor, *weights: Tensor) -> Tensor:

@@ -95,15 +95,10 @@ def gated_kernels(op: str, triton_layer: str, saved_size: Callable[[Tensor, Tens
     def fwd(h: Tensor, gate_up: Tensor, down: Tensor, eps: float, keep: bool) -> tuple[Tensor, Tensor]:
         return h.new_empty(h.shape), h.new_empty(saved_size(h, gate_up) if keep else 0)
 
-    def bwd(
-        dy: Tensor, h: Tensor, saved: Tensor, gate_up: Tensor, down: Tensor, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return h.new_empty(h.shape), gate_up.new_empty(gate_up.shape), down.new_empty(down.shape)
-
     return {
         "kernels": {"cpp": (torch.float32, torch.bfloat16), "triton": GPU_FLOATS},
         "inference_only": {"cpp": (torch.bfloat16,)},
-        "fakes": {f"{op}_fwd": fwd, f"{op}_bwd": bwd},
+        "fakes": {f"{op}_fwd": fwd, f"{op}_bwd": layer_bwd_fake},
         "triton": [
             f"{op}_fwd(Tensor h, Tensor gate_up, Tensor down, float eps, bool keep) -> (Tensor y, Tensor saved)",
             f"{op}_bwd(Tensor dy, Tensor h, Tensor saved, Tensor gate_up, Tensor down, float eps) "
@@ -112,6 +107,13 @@ def gated_kernels(op: str, triton_layer: str, saved_size: Callable[[Tensor, Tens
         "triton_fakes": {f"{op}_fwd": triton_fwd},
         "matrix": True,
     }
+
+
+def layer_bwd_fake(
+    dy: Tensor, h: Tensor, saved: Tensor, w_in: Tensor, w_out: Tensor, *_: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of a layer's input and weights."""
+    return h.new_empty(h.shape), w_in.new_empty(w_in.shape), w_out.new_empty(w_out.shape)
 
 
 def rounded(count: int, unit: int) -> int:
