@@ -6,7 +6,7 @@ A benchmark first asserts that the implementation is right, then reports GB/s of
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -46,5 +46,30 @@ def measure(benchmark: Any, impl: str) -> Callable[..., None]:
             omp_num_threads=os.environ.get("OMP_NUM_THREADS", "unset"),
             gb_per_s=round(moved / benchmark.stats.stats.median / 1e9, 2),
         )
+
+    return measured
+
+
+@pytest.fixture
+def beside_reference(measure: Callable[..., None]) -> Callable[..., None]:
+    """Asserts that an op gives what its reference does, and times it. ``call`` calls either; with ``leaves``, their
+    gradients are the result, under a random one."""
+
+    def measured(
+        name: str,
+        label: str,
+        moved: int,
+        call: Callable[[Callable[..., Any]], torch.Tensor],
+        leaves: Sequence[torch.Tensor] = (),
+        tolerance: float | None = None,
+    ) -> None:
+        op = getattr(ops, name)
+        dy = torch.randn_like(call(getattr(reference, name))) if leaves else None
+
+        def run(op: Callable[..., Any] = op) -> Any:
+            return torch.autograd.grad(call(op), leaves, dy) if leaves else call(op)
+
+        torch.testing.assert_close(run(), run(getattr(reference, name)), rtol=tolerance, atol=tolerance)
+        measure(f"{name}_grad" if leaves else name, label, moved, run)
 
     return measured

@@ -3,9 +3,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trm_fast import ops
-from trm_fast.ops import reference
-
 CASES = [
     pytest.param(16, 97, 512, 8, False, id="paper"),
     pytest.param(64, 81, 128, 4, False, id="sudoku-cpu"),
@@ -30,23 +27,11 @@ def masking(B, L, causal):
     return {"mask": mask, "causal": True} if causal else {}
 
 
+@pytest.mark.parametrize("backward", [False, True])
 @pytest.mark.parametrize(("B", "L", "D", "heads", "causal"), CASES)
-def test_forward(measure, B, L, D, heads, causal):
-    made, rotary, seen = inputs(B, L, D), tables(L, D // heads), masking(B, L, causal)
-    want = reference.attention(*made, heads, rotary, **seen)
-    torch.testing.assert_close(ops.attention(*made, heads, rotary, **seen), want, rtol=1e-4, atol=1e-4)
-    moved, label = 4 * (2 * made[0].numel() + 4 * D * D), f"{(B, L, D, heads)}{',causal' * causal},float32"
-    measure("attention", label, moved, lambda: ops.attention(*made, heads, rotary, **seen))
-
-
-@pytest.mark.parametrize(("B", "L", "D", "heads", "causal"), CASES)
-def test_forward_backward(measure, B, L, D, heads, causal):
-    made, rotary, seen = [t.requires_grad_() for t in inputs(B, L, D)], tables(L, D // heads), masking(B, L, causal)
-    dy = torch.randn(B, L, D)
-
-    def run(op=ops.attention):
-        return torch.autograd.grad(op(*made, heads, rotary, **seen), made, dy)
-
-    torch.testing.assert_close(run(), run(reference.attention), rtol=1e-3, atol=1e-3)
-    label = f"{(B, L, D, heads)}{',causal' * causal},float32"
-    measure("attention_grad", label, 12 * (2 * B * L * D + 4 * D * D), run)
+def test_attention(beside_reference, B, L, D, heads, causal, backward):
+    made = [t.requires_grad_(backward) for t in inputs(B, L, D)]
+    rotary, seen = tables(L, D // heads), masking(B, L, causal)
+    moved, label = 4 * (2 * B * L * D + 4 * D * D), f"{(B, L, D, heads)}{',causal' * causal},float32"
+    moved, leaves, tolerance = (3 * moved, made, 1e-3) if backward else (moved, (), 1e-4)
+    beside_reference("attention", label, moved, lambda op: op(*made, heads, rotary, **seen), leaves, tolerance)

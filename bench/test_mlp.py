@@ -3,9 +3,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trm_fast import ops
-from trm_fast.ops import reference
-
 CASES = [
     pytest.param(16, 97, 512, 1536, id="paper"),
     pytest.param(64, 81, 128, 512, id="sudoku-cpu"),
@@ -13,28 +10,12 @@ CASES = [
 ]
 
 
-def inputs(B, L, D, inner):
-    return torch.randn(B, L, D), torch.randn(2 * inner, D) * D**-0.5, torch.randn(D, inner) * inner**-0.5
-
-
-def moved(made):
-    return 4 * (2 * made[0].numel() + made[1].numel() + made[2].numel())
-
-
+@pytest.mark.parametrize("backward", [False, True])
 @pytest.mark.parametrize(("B", "L", "D", "inner"), CASES)
-def test_forward(measure, B, L, D, inner):
-    made = inputs(B, L, D, inner)
-    torch.testing.assert_close(ops.mlp(*made), reference.mlp(*made), rtol=1e-4, atol=1e-4)
-    measure("mlp", f"{(B, L, D, inner)},float32", moved(made), lambda: ops.mlp(*made))
-
-
-@pytest.mark.parametrize(("B", "L", "D", "inner"), CASES)
-def test_forward_backward(measure, B, L, D, inner):
-    made = [t.requires_grad_() for t in inputs(B, L, D, inner)]
-    dy = torch.randn(B, L, D)
-
-    def run(op=ops.mlp):
-        return torch.autograd.grad(op(*made), made, dy)
-
-    torch.testing.assert_close(run(), run(reference.mlp), rtol=1e-3, atol=1e-3)
-    measure("mlp_grad", f"{(B, L, D, inner)},float32", 3 * moved(made), run)
+def test_mlp(beside_reference, B, L, D, inner, backward):
+    shapes = (B, L, D), (2 * inner, D), (D, inner)
+    h, *weights = [torch.randn(shape) for shape in shapes]
+    made = [t.requires_grad_(backward) for t in (h, *(w * w.shape[1] ** -0.5 for w in weights))]
+    moved = 4 * (2 * h.numel() + sum(w.numel() for w in weights)) * (3 if backward else 1)
+    leaves, tolerance = (made, 1e-3) if backward else ((), 1e-4)
+    beside_reference("mlp", f"{(B, L, D, inner)},float32", moved, lambda op: op(*made), leaves, tolerance)

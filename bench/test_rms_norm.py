@@ -3,9 +3,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trm_fast import ops
-from trm_fast.ops import reference
-
 CASES = [
     pytest.param((16, 97, 512), -1, torch.float32, id="channels"),
     pytest.param((16, 97, 512), 1, torch.float32, id="tokens"),
@@ -14,22 +11,10 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize("backward", [False, True])
 @pytest.mark.parametrize(("shape", "dim", "dtype"), CASES)
-def test_forward(measure, shape, dim, dtype):
-    x, residual = torch.randn(shape).to(dtype), torch.randn(shape).to(dtype)
-    torch.testing.assert_close(ops.rms_norm(x, residual, dim), reference.rms_norm(x, residual, dim))
-    moved = 3 * x.numel() * x.element_size()
-    measure("rms_norm", f"{shape} dim {dim},{dtype}", moved, lambda: ops.rms_norm(x, residual, dim))
-
-
-@pytest.mark.parametrize(("shape", "dim", "dtype"), CASES)
-def test_forward_backward(measure, shape, dim, dtype):
-    x, residual = (torch.randn(shape).to(dtype).requires_grad_() for _ in range(2))
-    dy = torch.randn(shape).to(dtype)
-
-    def run(op=ops.rms_norm):
-        return torch.autograd.grad(op(x, residual, dim), (x, residual), dy)
-
-    tolerance = 3e-2 if dtype == torch.bfloat16 else 1e-5
-    torch.testing.assert_close(run(), run(reference.rms_norm), rtol=tolerance, atol=tolerance)
-    measure("rms_norm_grad", f"{shape} dim {dim},{dtype}", 6 * x.numel() * x.element_size(), run)
+def test_rms_norm(beside_reference, shape, dim, dtype, backward):
+    made = [torch.randn(shape).to(dtype).requires_grad_(backward) for _ in range(2)]
+    leaves, tolerance = (made, 3e-2 if dtype == torch.bfloat16 else 1e-5) if backward else ((), None)
+    moved = (6 if backward else 3) * made[0].numel() * made[0].element_size()
+    beside_reference("rms_norm", f"{shape} dim {dim},{dtype}", moved, lambda op: op(*made, dim), leaves, tolerance)
