@@ -102,10 +102,7 @@ class AttentionFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, chosen: str, heads: int, eps: float, causal: bool, *tensors: Tensor | None) -> Tensor:
         h, qkv, out, cos, sin, mask = tensors
-        result: tuple[Tensor, Tensor] = kernels(chosen).attention_fwd.default(
-            h, qkv, out, heads, cos, sin, eps, True, mask, causal
-        )
-        y, saved = result
+        y, saved = kernels(chosen).attention_fwd.default(h, qkv, out, heads, cos, sin, eps, True, mask, causal)
         ctx.save_for_backward(saved, *tensors)
         ctx.options = chosen, heads, eps, causal
         return y

@@ -250,16 +250,20 @@ def _supervision_step(op: Callable[..., Any], y: Tensor, z: Tensor, x: Tensor, *
     return torch.cat(op(y, z, x, weights[:half], 2, packed=weights[half:]))
 
 
+BACKENDS: dict[str, Any] = {  # what holds for one application as well
+    "kernels": {
+        "cpp": (torch.float32, torch.bfloat16),
+        "triton": GPU_FLOATS,
+        "cuda": (torch.bfloat16, torch.float16),  # tensor cores round float32
+    },
+    "inference_only": {"cpp": (torch.bfloat16,)},
+    "matrix": True,
+    "general": ("cpp", "triton"),
+}
 register(
     Op(
         latent_recursion,
         latent_recursion_reference,
-        kernels={
-            "cpp": (torch.float32, torch.bfloat16),
-            "triton": GPU_FLOATS,
-            "cuda": (torch.bfloat16, torch.float16),  # tensor cores round float32
-        },
-        inference_only={"cpp": (torch.bfloat16,)},
         fakes={"latent_recursion_fwd": _fwd_fake(_kept), "latent_recursion_bwd": _bwd_fake},
         triton=[
             "latent_recursion_fwd(Tensor? y, Tensor z, Tensor? x, Tensor[] weights, Tensor? cos, Tensor? sin, "
@@ -285,7 +289,6 @@ register(
             _supervision_step,
             lambda inputs: pack_weights(inputs[3:], 97, inputs[0].dtype),
         ),
-        matrix=True,
-        general=("cpp", "triton"),
+        **BACKENDS,
     )
 )

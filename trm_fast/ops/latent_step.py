@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trm_fast.ops._core.registry import GPU_FLOATS, Case, Op, register
+from trm_fast.ops._core.registry import Case, Op, register
 from trm_fast.ops.fused_step import FAKES
-from trm_fast.ops.latent_recursion import Network, Rotary, latent_recursion_reference, recur
+from trm_fast.ops.latent_recursion import BACKENDS, Network, Rotary, latent_recursion_reference, recur
 from trm_fast.ops.packing import pack_weights
 
 
@@ -76,12 +76,6 @@ register(
     Op(
         latent_step,
         latent_step_reference,
-        kernels={
-            "cpp": (torch.float32, torch.bfloat16),
-            "triton": GPU_FLOATS,
-            "cuda": (torch.bfloat16, torch.float16),  # tensor cores round float32
-        },
-        inference_only={"cpp": (torch.bfloat16,)},
         fakes=FAKES,
         cases=[
             Case([*_STATES, *_MIXER, *_MLP], 6, _plain),
@@ -101,7 +95,6 @@ register(
             ),
         ],
         timed=_timed,
-        matrix=True,
-        general=("cpp", "triton"),
+        **BACKENDS,
     )
 )
