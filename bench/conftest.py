@@ -44,8 +44,9 @@ def measure(benchmark: Any, impl: str) -> Callable[..., None]:
             cpu_path=ops.cpu_path() if impl == "cpp" else "torch",
             threads=torch.get_num_threads(),
             omp_num_threads=os.environ.get("OMP_NUM_THREADS", "unset"),
-            gb_per_s=round(moved / benchmark.stats.stats.median / 1e9, 2),
         )
+        if benchmark.stats is not None:  # None where nothing is timed: --benchmark-disable, or a worker of pytest-xdist
+            benchmark.extra_info["gb_per_s"] = round(moved / benchmark.stats.stats.median / 1e9, 2)
 
     return measured
 

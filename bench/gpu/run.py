@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import shutil
@@ -29,6 +30,12 @@ def lay_out(site: Path) -> None:
     shutil.rmtree(site, ignore_errors=True)
     ignored = shutil.ignore_patterns("__pycache__", "triton_kernels", "configs")
     shutil.copytree(ROOT / "trm_fast", site / "trm_fast", ignore=ignored)
+    installed = importlib.util.find_spec("trm_fast")
+    if not list((site / "trm_fast").glob("_C*.so")) and installed and installed.origin:
+        # A checkout that was not built in place has the kernels of the package that was installed from it.
+        for file in (*Path(installed.origin).parent.glob("_*.so"), Path(installed.origin).with_name("_build.json")):
+            if file.exists():
+                shutil.copy2(file, site / "trm_fast" / file.name)
     for folder in ("triton_kernels", "configs"):
         shutil.copytree(ROOT / folder, site / "trm_fast" / folder, ignore=ignored)
     for wheel in sorted(HERE.glob("wheels/*.whl")):
