@@ -134,6 +134,40 @@ def test_a_rule_with_a_memory() -> None:
         assert step.carry.halted.tolist() == [halted] * 5
 
 
+@pytest.fixture
+def own_number() -> Iterator[None]:
+    """A rule by which a row halts after as many steps as its first token says, counted in the row's memory."""
+
+    @register("own number")
+    class OwnNumber(HaltingRule):
+        memory_size = 1
+
+        def should_halt(self, q: Tensor, steps: Tensor, answers: Callable[[], Tensor], memory: Tensor) -> Tensor:
+            memory += answers()[:, :1]
+            return memory[:, 0] >= 12
+
+    yield
+    del RULES["own number"]
+
+
+@pytest.mark.usefixtures("own_number")
+def test_a_memory_follows_its_row() -> None:
+    """Rows leave a batch at different steps, and others take their places: each halts as it does alone."""
+    config = TRMConfig(
+        vocab_size=6, seq_len=6, hidden_size=8, num_layers=1, inner_multiple=8, T_cycles=1, n_latent_steps=1,
+        max_supervision_steps=12, halting="own number",
+    )  # fmt: skip
+    model = TRM(config)
+    numbers = torch.tensor([2, 5, 1, 4, 3, 5, 2, 1])
+    model.head.answers = lambda prediction: prediction  # the head's output is the answer
+    model.head.forward = lambda answer, *, inputs, **extra: inputs
+    tokens = numbers[:, None].repeat(1, 6)
+    last: dict[int, int] = {}
+    for now in run_steps(model, tokens, 12, batch_size=3):
+        last |= zip(now.rows.tolist(), now.steps.tolist(), strict=True)
+    assert [last[row] for row in range(8)] == [-(-12 // n) for n in numbers.tolist()]
+
+
 def test_an_unknown_rule_is_refused_with_those_there_are() -> None:
     with pytest.raises(ValidationError, match="no such halting rule; there are: row, batch"):
         TRMConfig(halting="never")

@@ -218,3 +218,21 @@ def test_several_processes_check_each_kernel_once(tmp_path):
     results = [json.loads(process.communicate(timeout=120)[0].splitlines()[-1]) for process in processes]
     assert [known for known, _ in results] == [["passed"] * 3] * 3
     assert sorted(op for _, made in results for op in made) == ["rms_norm", "stablemax", "swiglu"]
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_a_kernel_may_err_so_much_and_no_more(factor: int) -> None:
+    """In norm ``factor`` times the error of the reference in the kernel's dtype, half as much again at the worst
+    element."""
+    truth = torch.ones(64, dtype=torch.float64)
+    plain = (truth + 1e-3).float()
+
+    def judged(error: torch.Tensor) -> str | None:
+        return validation.disagreement((truth + error).float(), plain, truth, factor, torch.zeros_like(truth))
+
+    everywhere, once = torch.full_like(truth, 1e-3), torch.zeros_like(truth)
+    once[5] = 1e-3
+    assert judged(0.98 * factor * everywhere) is None
+    assert "error" in (judged(1.02 * factor * everywhere) or "")
+    assert judged(1.47 * factor * once) is None
+    assert "error" in (judged(1.53 * factor * once) or "")
