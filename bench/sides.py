@@ -98,20 +98,6 @@ def baseline_side(problem: Problem, baseline: str) -> Callable[[], float]:
     return train if problem.kind == "train" else solve
 
 
-class Again:
-    """The same examples for ever."""
-
-    def __init__(self, examples: Any) -> None:
-        self.examples = examples
-
-    @property
-    def example_spec(self) -> Any:
-        return self.examples.take(slice(0))
-
-    def chunk(self, number: int, size: int) -> Any:
-        return self.examples.take([i % len(self.examples) for i in range(number * size, (number + 1) * size)])
-
-
 def our_side(problem: Problem) -> Callable[[], float]:
     import numpy as np
 
@@ -119,6 +105,7 @@ def our_side(problem: Problem) -> Callable[[], float]:
     from trm_fast.interchange import from_published
     from trm_fast.tasks.base import Examples
     from trm_fast.training import TrainingConfig, TrainStep
+    from trm_fast.training.feed import Feed
     from trm_fast.training.optimizers import AdamATan2
 
     model, B = from_published(problem.model.state_dict(), problem.config), problem.batch_size
@@ -130,8 +117,18 @@ def our_side(problem: Problem) -> Callable[[], float]:
     config = TrainingConfig(batch_size=B, gradient_accumulation=1)
     arrays = {name: tensor.int().cpu().numpy() for name, tensor in problem.batch.items()}
     examples = Examples(arrays["inputs"], arrays["labels"], arrays["puzzle_identifiers"])
+
+    class SameExamples(Feed):
+        """The same examples at every step, in the same order."""
+
+        def __init__(self) -> None:
+            self.examples = examples
+
+        def chunk(self, number: int, size: int) -> Examples:
+            return examples.take(np.arange(number * size, (number + 1) * size) % len(examples))
+
     optimizer, anywhen = AdamATan2(model.parameters(), ema_decay=0.999), np.zeros(B, np.int32)
-    step = TrainStep(model, optimizer, config, Again(examples), runner=(runner := runner_for(problem.device)))
+    step = TrainStep(model, optimizer, config, SameExamples(), runner=(runner := runner_for(problem.device)))
     if reason := getattr(runner, "reason", None):
         print(f"the step runs without a graph: {reason}", file=sys.stderr, flush=True)
 
