@@ -169,5 +169,5 @@ def test_a_memory_follows_its_row() -> None:
 
 
 def test_an_unknown_rule_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ValidationError, match="no such halting rule; there are: row, batch"):
+    with pytest.raises(ValidationError, match="no such halting rule; there are: batch, row"):
         TRMConfig(halting="never")

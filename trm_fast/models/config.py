@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -13,7 +14,6 @@ from pydantic import (
     SerializeAsAny,
     Strict,
     ValidationError,
-    field_validator,
     model_validator,
 )
 from typing_extensions import Self
@@ -21,6 +21,7 @@ from typing_extensions import Self
 from trm_fast.models.halting import RULES
 from trm_fast.models.heads import HEADS, HeadConfig, HeadInputs, TokensConfig
 from trm_fast.nn.config import NetworkConfig
+from trm_fast.validation import explain
 
 GridShape = Annotated[tuple[int, int], Strict(False)]  # YAML and JSON have lists only
 
@@ -31,18 +32,11 @@ def _head(section: Any) -> HeadConfig:
         return section
     if not isinstance(section, Mapping):
         raise ValueError("a head is a section of keys")
-    kind = section.get("kind", "tokens")
-    if kind not in HEADS:
-        raise ValueError(f"there is no such kind of head; there are: {', '.join(sorted(HEADS))}")
+    config = HEADS[HEADS.known(section.get("kind", "tokens"))].Config
     try:
-        return HEADS[kind].Config.model_validate(section)
+        return config.model_validate(section)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(name for name in HEADS[kind].Config.model_fields if name != "kind")
-            raise ValueError(f"unknown key {key}; a head of {kind} has: {known or 'none'}") from None
-        raise ValueError(f"{key} = {first['input']!r}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise ValueError(explain(error, config, "")) from None
 
 
 AnyHead = Annotated[SerializeAsAny[HeadConfig], BeforeValidator(_head)]
@@ -106,7 +100,7 @@ class TRMConfig(BaseModel):
     max_supervision_steps: int = Field(16, ge=1)
     q_threshold: float = Field(0.5, gt=0, lt=1, description="halt when sigmoid(q) exceeds this")
 
-    halting: str = Field(
+    halting: Annotated[str, AfterValidator(RULES.known)] = Field(
         "row",
         description="who halts (trm_fast.models.halting): each row by its own logit, as published, or with batch all "
         "rows that are computed together, when the mean of their probabilities exceeds q_threshold",
@@ -115,13 +109,6 @@ class TRMConfig(BaseModel):
     prefix_tokens: int = Field(0, ge=0, description="tokens of puzzle embedding put in front of the sequence")
     puzzle_embedding_size: int = Field(512, ge=1, description="numbers a puzzle row; the rest of the prefix is zero")
     num_puzzles: int = Field(1, ge=1, description="rows of the puzzle embedding")
-
-    @field_validator("halting")
-    @classmethod
-    def _known_rule(cls, name: str) -> str:
-        if name not in RULES:
-            raise ValueError(f"there is no such halting rule; there are: {', '.join(RULES)}")
-        return name
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

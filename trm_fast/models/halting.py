@@ -8,23 +8,15 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-RULES: dict[str, type[HaltingRule]] = {}
-R = TypeVar("R", bound="type[HaltingRule]")
+from trm_fast.registry import Registry
 
-
-def register(name: str) -> Callable[[R], R]:
-    """Makes a class the rule that ``model.halting: name`` stands for."""
-
-    def add(rule: R) -> R:
-        RULES[name] = rule
-        return rule
-
-    return add
+RULES: Registry[type[HaltingRule]] = Registry("halting rule")
+register = RULES.register
 
 
 class HaltingRule(ABC):

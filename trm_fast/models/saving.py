@@ -17,6 +17,7 @@ from trm_fast.errors import UserError
 from trm_fast.models.config import TRMConfig
 from trm_fast.models.format_v1 import upgrade_sections
 from trm_fast.models.trm import TRMModel
+from trm_fast.validation import explain
 
 FORMAT_VERSION = 2
 
@@ -38,9 +39,7 @@ def load_model(cls: type[M], folder: str | os.PathLike[str], compute_dtype: torc
     try:
         config = TRMConfig.model_validate(read_model_config(path)["model"])
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path / 'config.json'}: model.{key}: {first['msg']}") from None
+        raise UserError(f"{path / 'config.json'}: {explain(error, TRMConfig, 'model')}") from None
     model = cls(config, compute_dtype)
     load_weights(model, path / "model.safetensors")
     return model.eval()

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -30,7 +31,7 @@ from trm_fast.tasks.base import DataConfig, TaskConfig
 from trm_fast.training.curriculum import Stages, stage_at
 from trm_fast.training.optimizers import OPTIMIZERS, Optimizer
 from trm_fast.training.schedule import SCHEDULES
-from trm_fast.training.validation import explain, registered
+from trm_fast.validation import explain
 
 # YAML 1.1 reads a bare off as false.
 Switch = Annotated[Literal["auto", "off"], BeforeValidator(lambda value: "off" if value is False else value)]
@@ -52,7 +53,9 @@ class TrainingConfig(BaseModel):
     gradient_accumulation: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto", description="parts a batch is computed in; auto takes as few as memory allows"
     )
-    optimizer: str = Field("adam_atan2", description="a name of trm_fast.training.optimizers")
+    optimizer: Annotated[str, AfterValidator(OPTIMIZERS.known)] = Field(
+        "adam_atan2", description="a name of trm_fast.training.optimizers"
+    )
     optimizer_options: dict[str, Any] = Field({}, description="what this optimizer alone has, such as nesterov")
     learning_rate: float = Field(1e-4, gt=0)
     embedding_learning_rate: float | None = Field(
@@ -64,7 +67,9 @@ class TrainingConfig(BaseModel):
     weight_decay: float = Field(1.0, ge=0)
     hold_steps: int = Field(0, ge=0, description="first steps at rate 0, which fill the moments and the carry")
     warmup_steps: int = Field(2000, ge=0)
-    schedule: str = Field("constant", description="a name of trm_fast.training.schedule")
+    schedule: Annotated[str, AfterValidator(SCHEDULES.known)] = Field(
+        "constant", description="a name of trm_fast.training.schedule"
+    )
     schedule_steps: int | None = Field(None, ge=1, description="step at which the schedule ends; null for the last")
     final_learning_rate: float = Field(0.1, ge=0, le=1, description="the schedule's last rate, as a share of the first")
     depth: Stages = Field(
@@ -93,16 +98,6 @@ class TrainingConfig(BaseModel):
     eval_count: int = Field(1000, ge=1, description="test examples an evaluation takes at most")
     checkpoint_every: int = Field(1000, ge=1)
     keep_checkpoints: int = Field(3, ge=1, description="newest checkpoints kept, besides the best")
-
-    @field_validator("optimizer")
-    @classmethod
-    def _known_optimizer(cls, name: str) -> str:
-        return registered(name, OPTIMIZERS, "optimizer")
-
-    @field_validator("schedule")
-    @classmethod
-    def _known_schedule(cls, name: str) -> str:
-        return registered(name, SCHEDULES, "schedule")
 
     @field_validator("optimizer_options")
     @classmethod

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from trm_fast.training.validation import explain
+from trm_fast.validation import explain
 
 
 class Stage(BaseModel):

@@ -14,10 +14,11 @@ from ruamel.yaml.error import YAMLError
 from trm_fast.errors import UserError
 from trm_fast.models import TRMConfig
 from trm_fast.models.format_v1 import upgrade_sections
+from trm_fast.registry import suggest
 from trm_fast.tasks import get_task
 from trm_fast.tasks.base import DataConfig
 from trm_fast.training.config import RunConfig, TrainingConfig
-from trm_fast.training.validation import suggest, validated
+from trm_fast.validation import validated
 
 
 def preset_names() -> list[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from trm_fast.registry import Registry
+
 Schedule = Callable[[float, float], float]
 """(progress from the end of the warm-up, 0, to the last step, 1; the last rate) -> the rate there. Rates are shares of
 ``training.learning_rate``."""
 
-SCHEDULES: dict[str, Schedule] = {}
+SCHEDULES: Registry[Schedule] = Registry("schedule")
 
 
 def register(schedule: Schedule) -> Schedule:

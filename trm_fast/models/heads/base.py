@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from trm_fast.models.loss import Loss
+from trm_fast.registry import Registry
 
-HEADS: dict[str, type[Head]] = {}
-H = TypeVar("H", bound="type[Head]")
-
-
-def register(kind: str) -> Callable[[H], H]:
-    """Makes a class the head that ``model.head.kind: kind`` stands for."""
-
-    def add(head: H) -> H:
-        HEADS[kind] = head
-        return head
-
-    return add
+HEADS: Registry[type[Head]] = Registry("kind of head")
+register = HEADS.register
 
 
 class HeadInputs(NamedTuple):

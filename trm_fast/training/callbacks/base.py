@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from trm_fast.registry import Registry
 from trm_fast.training.config import RunConfig
 from trm_fast.training.folder import Record
 
-CALLBACKS: dict[str, type[Callback]] = {}
-C = TypeVar("C", bound="type[Callback]")
+CALLBACKS: Registry[type[Callback]] = Registry("callback")
+"""Each under the name of its file; they are made without arguments."""
 
-
-def register(name: str) -> Callable[[C], C]:
-    """Makes a class the callback of a name, that of its file; it is made without arguments."""
-
-    def add(callback: C) -> C:
-        CALLBACKS[name] = callback
-        return callback
-
-    return add
+register = CALLBACKS.register
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -13,19 +13,10 @@ from typing_extensions import Self
 
 from trm_fast.models import TRMModel
 from trm_fast.ops.packing import interleaved_rows
+from trm_fast.registry import Registry
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {}
-O = TypeVar("O", bound="type[Optimizer]")
-
-
-def register(name: str) -> Callable[[O], O]:
-    """Makes a class the optimizer that ``training.optimizer: name`` stands for."""
-
-    def add(optimizer: O) -> O:
-        OPTIMIZERS[name] = optimizer
-        return optimizer
-
-    return add
+OPTIMIZERS: Registry[type[Optimizer]] = Registry("optimizer")
+register = OPTIMIZERS.register
 
 
 class Options(BaseModel):

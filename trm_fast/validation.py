@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from trm_fast.errors import UserError
+from trm_fast.registry import suggest
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -67,17 +67,3 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for part in get_args(annotation) for model in _models_in(part)]
-
-
-def suggest(name: str, choices: Iterable[str]) -> str:
-    """What may have been meant."""
-    names = list(choices)
-    close = difflib.get_close_matches(name, names, 1)
-    return f"did you mean {close[0]}?" if close else "there are: " + ", ".join(names)
-
-
-def registered(name: str, registry: Iterable[str], what: str) -> str:
-    """``name``, if it is one of those registered; a ValueError says which there are."""
-    if name not in registry:
-        raise ValueError(f"there is no such {what}; {suggest(name, registry)}")
-    return name
