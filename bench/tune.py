@@ -28,10 +28,11 @@ from triton.runtime.jit import JITFunction
 
 sys.path.insert(0, str(Path(__file__).parent / "gpu"))
 from common import dtype_of, interleaved, write
-from op_cases import Case, cases
+from op_cases import OpCase, cases
 from plan import FULL, TINY
 
 from trm_fast import ops
+from trm_fast.ops._core.registry import OPS
 from trm_fast.triton_kernels import configs
 
 Options = dict[str, int]
@@ -44,13 +45,11 @@ def neighbours(options: Options) -> Iterator[Options]:
         yield from ({**options, name: new} for new in steps if new >= 1)
 
 
-def run(case: Case) -> list[Tensor]:
+def run(row: OpCase, leaves: list[Tensor]) -> list[Tensor]:
     """The result and the gradients; of an op in place nothing."""
-    with ops.use_backend("triton", [case.op]):
-        out = case.call(ops)
-        if out is None:
-            return []
-        return [out.detach(), *torch.autograd.grad(out, case.leaves, torch.ones_like(out))]
+    with ops.use_backend("triton", [row.op]):
+        out, count = row.case.call(OPS[row.op].function, *leaves), row.case.differentiable
+        return [out.detach(), *torch.autograd.grad(out, leaves[:count], torch.ones_like(out))] if count else []
 
 
 def same(results: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
@@ -89,7 +88,7 @@ def compile_together(work: Callable[[], Any], put: Callable[[Options], None], tr
         JITFunction.run = plain
 
 
-def decide(case: Case, kernel: str, name: str, present: Options, device: str, end: float) -> None:
+def decide(work: Callable[[], list[Tensor]], kernel: str, name: str, present: Options, device: str, end: float) -> None:
     """Leaves the best row found until ``end`` in the table."""
     arch = "default" if device == "cpu" else "sm_{}{}".format(*torch.cuda.get_device_capability())
     put = partial(configs.put, arch, kernel, name)
@@ -98,7 +97,7 @@ def decide(case: Case, kernel: str, name: str, present: Options, device: str, en
         put(known[text])
         return nullcontext()
 
-    work, best, known = partial(run, case), str(present), {str(present): present}
+    best, known = str(present), {str(present): present}
     expected = work()
     while time.monotonic() < end:
         tried = [*neighbours(known[best]), *[{"ROWS": 0}] * (kernel == "project_fwd")]  # 0: the vendor's product
@@ -134,14 +133,16 @@ def main() -> None:
     end, decided = time.monotonic() + asked.seconds, set[tuple[str, str]]()
     for batch in sorted(sizes.op_batches):  # a row of a shape stands before that of all small inputs
         short = replace(sizes, tokens=81, token_inner=256)  # without a prefix: other rows for the mixer alone
-        for case in [case for size in (sizes, short) for case in cases(batch, size, dtype_of(device), device)]:
-            if asked.only and case.op not in asked.only:
+        for row in [row for size in (sizes, short) for row in cases(batch, size, dtype_of(device))]:
+            if asked.only and row.op not in asked.only:
                 continue
+            dtype = dtype_of(device) if row.case.differentiable else torch.float32
+            work = partial(run, row, row.case.leaves(row.case.inputs(dtype, torch.device(device))))
             with rows_asked_for() as rows:
-                run(case)
+                work()
             for (kernel, name), present in rows.items():
                 if (kernel, name) not in decided and time.monotonic() < end:
-                    decide(case, kernel, name, present, device, end)
+                    decide(work, kernel, name, present, device, end)
                     decided.add((kernel, name))
                     write(asked.table, configs.table())
 

@@ -9,28 +9,33 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import DTYPES, Part, available, kernels, usable, verdict
+from common import Part, usable
 from plan import SHALLOW
 
+from trm_fast.ops import report
+from trm_fast.ops._core import validation
+from trm_fast.ops._core.registry import dtype_name
+
 CHECK, WARM = "check", "warm"
-PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+DTYPES = (torch.bfloat16, torch.float32)  # what the other parts run
+PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
 TESTS = Path(__file__).parents[2] / "tests"
 
 
 def check(device: str, cases: list[str]) -> None:
-    """In a process of its own: a line of JSON for each OP/BACKEND/DTYPE."""
+    """In a process of its own: a line of JSON for each OP/BACKEND/DTYPE. Verdicts are kept: no later process
+    checks these kernels again."""
     for case in cases:
         op, name, dtype = case.split("/")
-        wrong = verdict(op, name, device, getattr(torch, dtype))
-        print(json.dumps({"case": case, **({"error": wrong} if wrong else {"result": "passed"})}), flush=True)
+        found = validation.verdict(op, name, getattr(torch, dtype), device)
+        print(json.dumps({"case": case, "result" if found == validation.PASSED else "error": found}), flush=True)
         if not usable(device):
             os._exit(1)
 
@@ -47,73 +52,60 @@ def warm(device: str, case: str, baseline: str) -> None:
     (sides.our_side(problem) if baseline == "ours" else sides.baseline_side(problem, baseline))()
 
 
-def lines(command: list[str], seconds: float) -> Iterator[str]:
-    """What a process prints, until it ends or is ended."""
-    with subprocess.Popen([sys.executable, __file__, *command], stdout=subprocess.PIPE, text=True) as process:
-        late = threading.Timer(max(1.0, seconds), process.kill)
-        late.start()
-        assert process.stdout is not None
-        yield from process.stdout
-        process.wait()
-        late.cancel()
+def ran(part: Part, *command: str) -> tuple[int | None, str]:
+    """The exit status of a process, None where it had to be stopped, and what it printed until then."""
+    try:
+        done = subprocess.run(
+            [sys.executable, *command], stdout=subprocess.PIPE, text=True, timeout=max(1.0, part.left())
+        )
+        return done.returncode, done.stdout
+    except subprocess.TimeoutExpired as late:
+        return None, (late.stdout or b"").decode(errors="replace")
 
 
-def checked(part: Part, lock: threading.Lock, pending: list[str]) -> None:
+def checked(part: Part, pending: list[str]) -> None:
     """Rows of some kernels; who ends the process has an error, and another process takes the ones behind it."""
     while pending and part.left() > 0:
-        for line in lines([CHECK, part.device, *pending], part.left()):
-            if line.startswith("{"):
-                row = json.loads(line)
-                pending.remove(row["case"])
-                with lock:
-                    part.keep(row)
-        if pending:
-            lost = {"skipped": "no time was left"} if part.left() <= 0 else {"error": "it ended the process"}
-            with lock:
-                part.keep({"case": pending.pop(0), **lost})
+        code, output = ran(part, __file__, CHECK, part.device, *pending)
+        rows = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+        if len(rows) < len(pending):
+            lost = {"skipped": "no time was left"} if code is None else {"error": "it ended the process"}
+            rows.append({"case": pending[len(rows)], **lost})
+        for row in rows:
+            part.keep(row)
+        del pending[: len(rows)]
 
 
 def warmed(part: Part, case: str, baseline: str) -> None:
-    print(*lines([WARM, part.device, case, baseline], part.left()), end="")
+    print(ran(part, __file__, WARM, part.device, case, baseline)[1], end="")
 
 
-def tested(part: Part, lock: threading.Lock, file: Path) -> None:
-    try:
-        done = subprocess.run([*PYTEST, str(file)], capture_output=True, text=True, timeout=max(1.0, part.left()))
-        row: dict[str, Any] = {"exit": done.returncode, "output": done.stdout[-2000:]}
-        row |= {"error": "tests failed"} if done.returncode else {}
-    except subprocess.TimeoutExpired:
-        row = {"skipped": "no time was left"}
-    with lock:
-        part.keep({"case": file.stem, **row})
+def tested(part: Part, file: Path) -> None:
+    code, output = ran(part, *PYTEST, str(file))
+    row: dict[str, Any] = {"skipped": "no time was left"} if code is None else {"exit": code, "output": output[-2000:]}
+    part.keep({"case": file.stem, **row} | ({"error": "tests failed"} if code else {}))
 
 
-def main() -> None:
-    part, lock = Part("checks", __doc__), threading.Lock()
-    on_gpu = torch.device(part.device).type == "cuda"
-    groups = [
-        [f"{op}/{name}/{str(t).removeprefix('torch.')}" for t in DTYPES if available(op, name, part.device, t)]
-        for op, name in kernels(part.device)
-    ]
-    groups = [[case for case in group if case not in part.rows] for group in groups]
-    if not on_gpu:  # nothing is compiled: one process will do
-        groups = [[case for group in groups for case in group]]
-    jobs: list[Callable[[], None]] = [partial(checked, part, lock, group) for group in groups]
-    if on_gpu:
+def measure(part: Part) -> None:
+    groups: dict[tuple[str, str], list[str]] = {}
+    for op, backend, dtype in report.kernels_on(part.device):
+        case = f"{op}/{backend}/{dtype_name(dtype)}"
+        if dtype in DTYPES and case not in part.rows:
+            # On a CPU nothing is compiled: one process will do.
+            groups.setdefault((op, backend) if part.device == "cuda" else ("", ""), []).append(case)
+    jobs: list[Callable[[], None]] = [partial(checked, part, group) for group in groups.values()]
+    if part.device == "cuda":
         files = [path for path in TESTS.rglob("test_*.py") if "mark.gpu" in path.read_text()]
-        jobs += [partial(tested, part, lock, path) for path in [*files, *TESTS.rglob("test_*_device.py")]]
+        jobs += [partial(tested, part, path) for path in [*files, *TESTS.rglob("test_*_device.py")]]
         sides = ["ours", *(baseline for baseline in part.sizes.baselines if baseline != "eager")]
         jobs += [partial(warmed, part, case, side) for side in sides for case in part.sizes.steps]
     with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
         for future in [pool.submit(job) for job in jobs]:
             future.result()
-    part.finish()
 
 
 if __name__ == "__main__":
     if sys.argv[1] == CHECK:
         check(sys.argv[2], sys.argv[3:])
-    elif sys.argv[1] == WARM:
-        warm(*sys.argv[2:5])
     else:
-        main()
+        warm(*sys.argv[2:5])

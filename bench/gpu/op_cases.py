@@ -1,117 +1,82 @@
-"""The ops at the sizes of the published model: inputs, calls, and the bytes and FLOP that each must take."""
+"""The ops at the sizes of the published model: one call of each, and the bytes and FLOP that it must take."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from plan import Sizes
 from torch import Tensor
 
-from trm_fast import ops
+from trm_fast.ops._core.registry import Case
 
 
-@dataclass
-class Case:
-    """``call(module)``: the op of ``trm_fast.ops`` or of its reference; ``leaves``: what gradients are wanted of.
-
-    Each tensor is read or written once, no more; the backward, which takes twice the FLOP, may compute again what the
-    forward could have kept.
-    """
+class OpCase(NamedTuple):
+    """A call of an op. Each tensor is read or written once, no more; the backward, which takes twice the FLOP, may
+    compute again what the forward could have kept."""
 
     op: str
     label: str
-    call: Callable[[Any], Tensor | None]
-    leaves: list[Tensor]
+    case: Case
     bytes: int
-    backward_bytes: int
+    backward_bytes: int = 0
     flop: int = 0
-    backward: bool = True
 
 
-def alone(case: Case) -> None:
-    with torch.no_grad():
-        case.call(ops)
+def cases(batch: int, sizes: Sizes, dtype: torch.dtype) -> list[OpCase]:
+    L, D, V, I, T = sizes.tokens, sizes.channels, 11, sizes.inner, sizes.token_inner
+    size, M = torch.finfo(dtype).bits // 8, batch * L
+    x, logits, state = (batch, L, D), (batch, L, V), M * D * size
+    over_tokens, over_channels = [(2 * T, L), (L, T)], [(2 * I, D), (D, I)]
+    token_flop, channel_flop = 6 * M * D * T, 6 * M * D * I
+    labels = torch.arange(M, dtype=torch.int32).view(batch, L) % V
+    norm, loss = Case([x, x], 2, plain), Case([logits], 1, plain, lambda _: [labels])
+    norm_over_tokens = Case([x, x], 2, lambda op, h, r: op(h, r, dim=1))
+    attention = Case([x, (3 * D, D), (D, D)], 3, lambda op, *inputs: op(*inputs, sizes.heads))
+    step = Case([x, x, *over_tokens, *over_channels], 6, lambda op, h, r, *weights: op(h, r, weights))
+    return [  # what a training step is mostly made of comes first
+        OpCase("mlp", "", Case([x, *over_channels], 3, plain), 2 * state, 3 * state, channel_flop),
+        OpCase("token_mixer", "", Case([x, *over_tokens], 3, plain), 2 * state, 3 * state, token_flop),
+        OpCase("attention", "", attention, 2 * state, 3 * state, 8 * M * D * D + 4 * M * L * D),
+        OpCase("latent_step", "mixer", step, 3 * state, 4 * state, token_flop + channel_flop),
+        OpCase("rms_norm", "channels", norm, 3 * state, 3 * state),
+        OpCase("rms_norm", "tokens", norm_over_tokens, 3 * state, 3 * state),
+        OpCase("swiglu", "channels", Case([(batch, L, 2 * I)], 1, plain), 3 * M * I * size, 5 * M * I * size),
+        OpCase("stablemax_cross_entropy", "", loss, M * (V * size + 4 + 8), M * (2 * V * size + 4 + 8)),
+        OpCase("stablemax", "", Case([logits], 1, plain), M * V * (size + 8), M * V * (2 * size + 8)),
+        _optimizer([*over_channels, *over_tokens] * 2 + [(V, D)] * 2),
+        _rows(batch, sizes),
+    ]
 
 
-def with_gradients(case: Case, direction: Tensor) -> None:
-    torch.autograd.grad(output(case), case.leaves, direction)
+def plain(op: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    return op(*inputs)
 
 
-def output(case: Case) -> Tensor:
-    out = case.call(ops)
-    assert out is not None
-    return out
-
-
-def cases(batch: int, sizes: Sizes, dtype: torch.dtype, device: str) -> list[Case]:
-    L, D, V, heads = sizes.tokens, sizes.channels, 11, sizes.heads
-    I, T = sizes.inner, sizes.token_inner
-    size = torch.finfo(dtype).bits // 8
-
-    def rand(*shape: int, scale: float = 1.0, kind: torch.dtype = dtype) -> Tensor:
-        return (scale * torch.randn(*shape, device=device)).to(kind).requires_grad_()
-
-    h, r = rand(batch, L, D), rand(batch, L, D)
-    gated = rand(batch, L, 2 * I)
-    channels, down = rand(2 * I, D, scale=D**-0.5), rand(D, I, scale=I**-0.5)
-    tokens, back = rand(2 * T, L, scale=L**-0.5), rand(L, T, scale=T**-0.5)
-    qkv, out = rand(3 * D, D, scale=D**-0.5), rand(D, D, scale=D**-0.5)
-    logits = rand(batch, L, V)
-    labels = torch.randint(1, V, (batch, L), device=device, dtype=torch.int32)
-    state, M = batch * L * D * size, batch * L
-    mixer = [tokens, back, channels, down]
-    per_layer = 6 * M * D * T + 6 * M * D * I
-    found = [  # what a training step is mostly made of comes first
-        Case("mlp", "", lambda m: m.mlp(h, channels, down), [h, channels, down], 2 * state, 3 * state, 6 * M * D * I),
-        Case(
-            "token_mixer", "", lambda m: m.token_mixer(h, tokens, back), [h, tokens, back], 2 * state, 3 * state,
-            6 * M * D * T,
-        ),
-        Case(
-            "attention", "", lambda m: m.attention(h, qkv, out, heads), [h, qkv, out], 2 * state, 3 * state,
-            8 * M * D * D + 4 * M * L * D,
-        ),
-        Case(
-            "latent_step", "mixer", lambda m: m.latent_step(h, r, mixer), [h, r, *mixer], 3 * state, 4 * state,
-            per_layer,
-        ),
-        Case("rms_norm", "channels", lambda m: m.rms_norm(h, r), [h, r], 3 * state, 3 * state),
-        Case("rms_norm", "tokens", lambda m: m.rms_norm(h, r, dim=1), [h, r], 3 * state, 3 * state),
-        Case("swiglu", "channels", lambda m: m.swiglu(gated), [gated], 3 * M * I * size, 5 * M * I * size),
-        Case(
-            "stablemax_cross_entropy", "", lambda m: m.stablemax_cross_entropy(logits, labels), [logits],
-            M * (V * size + 4 + 8), M * (2 * V * size + 4 + 8),
-        ),
-        Case(
-            "stablemax", "", lambda m: m.stablemax(logits), [logits], M * V * (size + 8), M * V * (2 * size + 8),
-        ),
-    ]  # fmt: skip
-    return [*found, _optimizer(sizes, device), _rows(batch, sizes, device)]
-
-
-def _optimizer(sizes: Sizes, device: str) -> Case:
+def _optimizer(weights: list[tuple[int, int]]) -> OpCase:
     """All weights of the published model: weight, gradient, two moments and the average, read, and four written."""
-    L, D, I, T = sizes.tokens, sizes.channels, sizes.inner, sizes.token_inner
-    shapes = [(2 * I, D), (D, I), (2 * T, L), (L, T)] * 2 + [(11, D)] * 2
-    lists = [[torch.randn(shape, device=device) for shape in shapes] for _ in range(5)]
-    lr, step = torch.tensor(1e-4, device=device), torch.tensor(1.0, device=device)
-    params, grads, m, v, ema = lists
-    v = [t.abs() for t in v]
+    count = len(weights)
 
-    def call(module: Any) -> None:
-        module.adam_atan2_(params, grads, m, v, lr, step, ema=ema)
+    def call(op: Callable[..., None], *inputs: Tensor) -> Tensor:
+        params, grads, m, ema, v = (inputs[i * count : (i + 1) * count] for i in range(5))
+        op(params, grads, m, v, *inputs[5 * count :], ema=ema)
+        return params[0]
 
-    return Case("adam_atan2_", "", call, [], 9 * 4 * sum(p.numel() for p in params), 0, backward=False)
+    def further(inputs: list[Tensor]) -> list[Tensor]:
+        return [*(t.square() for t in inputs[:count]), torch.tensor(1e-4), torch.tensor(1.0)]
+
+    moved = 9 * 4 * sum(rows * columns for rows, columns in weights)
+    return OpCase("adam_atan2_", "", Case(weights * 4, 0, call, further), moved)
 
 
-def _rows(batch: int, sizes: Sizes, device: str) -> Case:
+def _rows(batch: int, sizes: Sizes) -> OpCase:
     count, width = sizes.embeddings, sizes.channels
-    table, grads = torch.randn(count, width, device=device), torch.randn(batch, width, device=device)
-    ids, lr = torch.randint(0, count, (batch,), device=device), torch.tensor(1e-4, device=device)
-    return Case(
-        "sign_sgd_rows_", "", lambda m: m.sign_sgd_rows_(table, grads, ids, lr, 0.1), [], 3 * 4 * batch * width, 0,
-        backward=False,
-    )  # fmt: skip
+
+    def call(op: Callable[..., None], table: Tensor, grads: Tensor, ids: Tensor, lr: Tensor) -> Tensor:
+        op(table, grads, ids, lr, 0.1)
+        return table
+
+    ids = torch.randint(0, count, (batch,))
+    case = Case([(count, width), (batch, width)], 0, call, lambda _: [ids, torch.tensor(1e-4)])
+    return OpCase("sign_sgd_rows_", "", case, 3 * 4 * batch * width)

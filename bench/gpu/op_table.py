@@ -12,12 +12,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from common import Part, available, dtype_of, interleaved, kernels, synchronize
-from op_cases import Case, alone, cases, output, with_gradients
+from common import Part, dtype_of, interleaved, synchronize
+from op_cases import OpCase, cases
 from plan import Sizes
 from torch import Tensor
 
 from trm_fast import ops
+from trm_fast.ops import report
+from trm_fast.ops._core.registry import OPS
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 4e-2}  # relative L2 against float32
 
@@ -33,54 +35,44 @@ def ceilings(device: str, sizes: Sizes) -> dict[str, float]:
     return {"gemm_tflops": 2e-9 * size**3 / ms["gemm"], "copy_tbps": 1e-9 * moved / ms["copy"]}
 
 
-def error_of(case: Case) -> float:
+def error_of(row: OpCase, inputs: list[Tensor]) -> float:
     """Relative L2 of the result, against the reference on float32 copies of the same inputs."""
+    wide = [t.float() if t.is_floating_point() else t for t in inputs]
     with torch.no_grad():
-        got = case.call(ops)
-        if not isinstance(got, Tensor):
-            return 0.0
-        saved = [leaf.data for leaf in case.leaves]
-        try:
-            for leaf in case.leaves:
-                leaf.data = leaf.data.float()
-            with ops.use_backend("reference", [case.op]):
-                want = output(case)
-        finally:
-            for leaf, data in zip(case.leaves, saved, strict=True):
-                leaf.data = data
-    return float((got.double() - want.double()).norm() / want.double().norm())
+        got = row.case.call(OPS[row.op].function, *row.case.leaves(inputs)).double()
+        want = row.case.call(OPS[row.op].reference, *row.case.leaves(wide)).double()
+    return float((got - want).norm() / want.norm())
 
 
-def backends(case: Case, device: str) -> list[str]:
-    dtype = dtype_of(device) if case.leaves else torch.float32  # the optimizer's weights
-    found = [name for op, name in kernels(device) if op == case.op and available(op, name, device, dtype)]
-    return ["reference", *found]
+def backends(op: str, dtype: torch.dtype, device: str) -> list[str]:
+    return ["reference", *(name for other, name, kind in report.kernels_on(device) if (other, kind) == (op, dtype))]
 
 
-def measured(case: Case, device: str, backward: bool, top: dict[str, float]) -> dict[str, Any]:
-    good: dict[str, Callable[[], Any]] = {}
+def measured(row: OpCase, device: str, backward: bool, top: dict[str, float]) -> dict[str, Any]:
+    good: dict[str, Callable[[], None]] = {}
     bad: dict[str, str] = {}
     errors: dict[str, float] = {}
+    dtype = dtype_of(device) if row.case.differentiable else torch.float32  # the optimizer's weights
+    inputs = row.case.inputs(dtype, torch.device(device))
+    case = row.case if backward else row.case._replace(differentiable=0)
 
     def around(name: str) -> AbstractContextManager[Any]:
-        return ops.use_backend(name, [case.op])
+        return ops.use_backend(name, [row.op])
 
-    for name in backends(case, device):
+    for name in backends(row.op, dtype, device):
         try:
             with around(name):
-                errors[name] = error_of(case)
-                if not errors[name] < TOLERANCE[dtype_of(device)]:
+                errors[name] = error_of(row, inputs)
+                if not errors[name] < TOLERANCE[dtype]:
                     raise ArithmeticError(f"relative error {errors[name]:.2e}")
-                timed = partial(alone, case)
-                if backward:
-                    timed = partial(with_gradients, case, torch.randn_like(output(case)))
-                    timed()
-                    synchronize(device)
+                timed = report.work(OPS[row.op], case, inputs)
+                timed()
+                synchronize(device)
         except Exception as problem:  # one implementation must not cost the others
             bad[name] = f"{type(problem).__name__}: {problem}"[:300]
             continue
         good[name] = timed
-    moved, flop = (case.bytes + case.backward_bytes, 3 * case.flop) if backward else (case.bytes, case.flop)
+    moved, flop = (row.bytes + row.backward_bytes, 3 * row.flop) if backward else (row.bytes, row.flop)
     rows = {}
     for name, ms in interleaved(good, device, 5, around=around).items():
         gbps, tflops = 1e-6 * moved / ms, 1e-9 * flop / ms
@@ -93,21 +85,15 @@ def measured(case: Case, device: str, backward: bool, top: dict[str, float]) -> 
     return {"bytes": moved, "flop": flop, "backends": rows, **failed}
 
 
-def main() -> None:
-    part = Part("op_table", __doc__)
-    if torch.device(part.device).type == "cuda":
+def measure(part: Part) -> None:
+    if part.device == "cuda":
         part.about["l2_bytes"] = torch.cuda.get_device_properties(part.device).L2_cache_size
     top = part.attempt("ceilings", lambda: ceilings(part.device, part.sizes))
     if "error" in top:
         top = {"copy_tbps": float("nan"), "gemm_tflops": float("nan")}
     for batch in part.sizes.op_batches:
-        for case in cases(batch, part.sizes, dtype_of(part.device), part.device):
-            for backward in (True, False) if case.backward else (False,):
-                words = (case.op, case.label, str(batch), "forward+backward" if backward else "forward")
-                work = partial(measured, case, part.device, backward, top)
+        for row in cases(batch, part.sizes, dtype_of(part.device)):
+            for backward in (True, False) if row.case.differentiable else (False,):
+                words = (row.op, row.label, str(batch), "forward+backward" if backward else "forward")
+                work = partial(measured, row, part.device, backward, top)
                 part.attempt(":".join(filter(None, words)), work, least=2.0)
-    part.finish()
-
-
-if __name__ == "__main__":
-    main()

@@ -10,6 +10,7 @@ SECONDS = {"checks": 90, "step": 150, "op_table": 60, "solver": 40, "training": 
 """The parts, the most valuable first, and what each may take; the last gets what the others leave of the minutes."""
 LEAST = 10  # seconds: a part that would get less is not begun
 TESTING = 60  # seconds of the training part that are kept for the test
+DEVICE_LOST = 75  # the exit status of a part that a failed kernel left without its device
 RESTARTS = 2  # of a part whose process a kernel ended; it goes on behind the row that did
 
 SHALLOW = {"H_cycles": 2, "L_cycles": 1}  # for what is only compiled: cycles with gradient and without

@@ -17,11 +17,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from plan import LEAST, MINUTES, RESTARTS, SECONDS
+from plan import DEVICE_LOST, LEAST, MINUTES, RESTARTS, SECONDS
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-DEVICE_LOST = 75  # the exit status of a part that a failed kernel left without its device
 
 
 def lay_out(site: Path) -> None:
@@ -64,28 +63,24 @@ def environment(out: Path, site: Path) -> dict[str, str]:
     return made
 
 
-def run_part(name: str, seconds: float, asked: argparse.Namespace, variables: dict[str, str]) -> bool:
+def run_part(name: str, seconds: float, options: dict[str, Any], variables: dict[str, str]) -> bool:
     """Whether it went well; its output is in NAME.log, and NAME.error.json says what went wrong."""
-    log, error, start = asked.out / f"{name}.log", asked.out / f"{name}.error.json", time.monotonic()
+    out, end = Path(options["out"]), time.monotonic() + seconds
+    log, error = out / f"{name}.log", out / f"{name}.error.json"
     error.unlink(missing_ok=True)
     log.unlink(missing_ok=True)
     code: int | None = None
     for attempt in range(RESTARTS + 1):
-        left = seconds - (time.monotonic() - start)
-        command = [sys.executable, str(HERE / f"{name}.py"), "--out", str(asked.out), "--seconds", f"{left:.0f}"]
-        command += ["--device", asked.device, "--preset", asked.preset]
-        command += ["--data", str(asked.data.resolve())] if asked.data else []
-        command += ["--tiny"] * asked.self_test + ["--go-on"] * (attempt > 0)
-        code = ended(command, left, log, variables)
-        if code is None or (code >= 0 and code != DEVICE_LOST) or seconds - (time.monotonic() - start) < LEAST:
+        left = end - time.monotonic()
+        asked = json.dumps(options | {"seconds": left, "go_on": attempt > 0})
+        code = ended([sys.executable, str(HERE / "part.py"), name, asked], left, log, variables)
+        if code is None or (code >= 0 and code != DEVICE_LOST) or end - time.monotonic() < LEAST:
             break
-    took = time.monotonic() - start
-    print(f"{name}: {'cut short' if code is None else f'exit {code}'} after {took:.0f} s", flush=True)
-    if code:
-        fail(error, exit=code, seconds=round(took), output=log.read_text(errors="replace")[-3000:])
-    elif code is None:
-        rows = asked.out / f"{name}.json"
-        fail(error, timed_out=True, seconds=round(took), rows_kept=rows.exists(), output=log.read_text()[-3000:])
+    took = round(seconds - (end - time.monotonic()))
+    print(f"{name}: {'cut short' if code is None else f'exit {code}'} after {took} s", flush=True)
+    if code != 0:
+        how = {"exit": code} if code else {"timed_out": True, "rows_kept": (out / f"{name}.json").exists()}
+        fail(error, **how, seconds=took, output=log.read_text(errors="replace")[-3000:])
     return code == 0
 
 
@@ -122,21 +117,24 @@ def main() -> int:
     parser.add_argument("--self-test", action="store_true", help="small, on the CPU")
     asked = parser.parse_args()
     end = time.monotonic() + 60 * asked.minutes
-    asked.out = asked.out.resolve()
-    asked.device = "cpu" if asked.self_test else "cuda"
-    site = asked.out / ".site"
+    out = asked.out.resolve()
+    site = out / ".site"
     lay_out(site)
-    variables = environment(asked.out, site)
+    variables = environment(out, site)
+    options = {
+        "out": str(out), "device": "cpu" if asked.self_test else "cuda", "preset": asked.preset,
+        "data": str(asked.data.resolve()) if asked.data else None, "tiny": asked.self_test,
+    }  # fmt: skip
     failed = []
     for name in (part for part in SECONDS if part in asked.parts):
         seconds = min(SECONDS[name], end - time.monotonic() - 2)
         if seconds < LEAST:
-            fail(asked.out / f"{name}.error.json", timed_out=True, seconds=0, output="no time was left")
+            fail(out / f"{name}.error.json", timed_out=True, seconds=0, output="no time was left")
             print(f"{name}: no time left", flush=True)
-        elif run_part(name, seconds, asked, variables):
+        elif run_part(name, seconds, options, variables):
             continue
         failed.append(name)
-    print(f"results in {asked.out}" + (f"; failed: {', '.join(failed)}" if failed else ""))
+    print(f"results in {out}" + (f"; failed: {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0
 
 

@@ -38,15 +38,9 @@ def measured(part: Part, name: str, batch: int, graph: bool) -> dict[str, Any]:
     return {"ms": ms, "puzzles_per_second": 1e3 * batch / ms, "tflops": 1e-9 * flop / ms}
 
 
-def main() -> None:
-    part = Part("solver", __doc__)
+def measure(part: Part) -> None:
     for graph in (True, False):
         for batch in part.sizes.solver_batches:
             for name in MODELS:
                 case = f"solve:{name}:{batch}:{'graph' if graph else 'calls'}"
                 part.attempt(case, partial(measured, part, name, batch, graph), least=2.0)
-    part.finish()
-
-
-if __name__ == "__main__":
-    main()

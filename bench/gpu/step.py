@@ -20,13 +20,7 @@ def measured(part: Part, case: str, baseline: str) -> dict[str, Any]:
     return row
 
 
-def main() -> None:
-    part = Part("step", __doc__)
+def measure(part: Part) -> None:
     for baseline in part.sizes.baselines:
         for case in part.sizes.steps:
             part.attempt(f"{case} against {baseline}", partial(measured, part, case, baseline), least=10.0)
-    part.finish()
-
-
-if __name__ == "__main__":
-    main()

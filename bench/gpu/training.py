@@ -64,15 +64,9 @@ def tested(part: Part, run: Path, choices: dict[str, Any]) -> dict[str, Any]:
     return {"choices": choices, **evaluate(solver, examples).to_json()}
 
 
-def main() -> None:
-    part = Part("training", __doc__)
+def measure(part: Part) -> None:
     run = part.out / f"run_{part.preset}"
     part.attempt("train", partial(trained, part, run))
     for choices in part.sizes.tries:
         name = ", ".join(f"{key} {value}" for key, value in choices.items()) or "one try"
         part.attempt(f"test, {name}", partial(tested, part, run, choices), least=5.0)
-    part.finish()
-
-
-if __name__ == "__main__":
-    main()

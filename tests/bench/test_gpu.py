@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+import math
 import os
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -62,11 +61,10 @@ def test_a_part_that_fails_costs_no_other(tmp_path):
 def parts(monkeypatch, tmp_path):
     """Runs a script as a part."""
     monkeypatch.setattr(run, "HERE", tmp_path)
-    asked = argparse.Namespace(out=tmp_path, device="cpu", data=None, preset="sudoku", self_test=True)
 
     def call(script: str, seconds: float = 30.0) -> tuple[bool, dict]:
         (tmp_path / "part.py").write_text(script)
-        good = run.run_part("part", seconds, asked, dict(os.environ))
+        good = run.run_part("part", seconds, {"out": str(tmp_path)}, dict(os.environ))
         error = tmp_path / "part.error.json"
         return good, json.loads(error.read_text()) if error.exists() else {}
 
@@ -91,21 +89,21 @@ def test_a_part_that_takes_too_long_is_ended_with_all_that_it_started(parts, tmp
 
 @pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", f"os._exit({run.DEVICE_LOST})"])
 def test_a_part_goes_on_behind_what_ended_its_process(parts, tmp_path, end):
-    script = f"import os, sys\nprint('begun')\nsys.stdout.flush()\nif '--go-on' not in sys.argv: {end}\n"
+    first = "if not json.loads(sys.argv[2])['go_on']: "
+    script = f"import json, os, sys\nprint('begun')\nsys.stdout.flush()\n{first}{end}\n"
     assert parts(script) == (True, {})
     assert (tmp_path / "part.log").read_text() == "begun\n" * 2
-    good, error = parts(script.replace("if '--go-on' not in sys.argv: ", ""))
+    good, error = parts(script.replace(first, ""))
     assert not good
     assert error["output"] == "begun\n" * (1 + plan.RESTARTS)
 
 
-def part(monkeypatch, out: Path, *more: str, seconds: int = 60) -> common.Part:
-    monkeypatch.setattr(sys, "argv", ["part", "--out", str(out), "--seconds", str(seconds), "--device", "cpu", *more])
-    return common.Part("part", None)
+def part(out: Path, **options) -> common.Part:
+    return common.Part("part", out=str(out), seconds=60, device="cpu", **options)
 
 
-def test_rows_are_written_at_once_and_an_error_fails_the_part(monkeypatch, tmp_path):
-    made = part(monkeypatch, tmp_path)
+def test_rows_are_written_at_once_and_an_error_fails_the_part(tmp_path):
+    made = part(tmp_path)
     made.attempt("good", lambda: {"ms": 1.0})
     made.finish()
     made.attempt("bad", lambda: 1 / 0)
@@ -118,38 +116,34 @@ def test_rows_are_written_at_once_and_an_error_fails_the_part(monkeypatch, tmp_p
         made.finish()
     with pytest.raises(KeyboardInterrupt):
         made.attempt("ended", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
-    again = part(monkeypatch, tmp_path, "--go-on")
+    again = part(tmp_path, go_on=True)
     assert again.attempt("ended", lambda: {"ms": 2.0})["error"] == "it ended the process"
-    assert part(monkeypatch, tmp_path).rows == {}
+    assert part(tmp_path).rows == {}
 
 
 def test_a_kernel_that_ends_its_process_costs_its_own_row(monkeypatch, tmp_path):
-    made = part(monkeypatch, tmp_path)
+    made = part(tmp_path)
     cases = ["mlp/triton/float32", "swiglu/triton/float32", "attention/triton/float32"]
 
-    def lines(command, seconds):
-        asked = command[2:]
+    def ran(part, file, command, device, *asked):
         if "swiglu" in asked[0]:
-            return  # it crashed
-        yield "a warning\n"
+            return -11, ""  # it crashed
         wrong = {"error": "not finite"} if "attention" in asked[0] else {"result": "passed"}
-        yield json.dumps({"case": asked[0], **wrong}) + "\n"
+        return 0, "a warning\n" + json.dumps({"case": asked[0], **wrong}) + "\n"
 
-    monkeypatch.setattr(checks, "lines", lines)
-    monkeypatch.setattr(made, "end", time.monotonic() + 60)
-    lock = threading.Lock()
-    checks.checked(made, lock, cases[:1])
-    checks.checked(made, lock, cases[1:])
+    monkeypatch.setattr(checks, "ran", ran)
+    checks.checked(made, cases[:1])
+    checks.checked(made, cases[1:])
     assert made.rows[cases[0]]["result"] == "passed"
     assert made.rows[cases[1]]["error"] == "it ended the process"
     assert made.rows[cases[2]]["error"] == "not finite"
     monkeypatch.setattr(made, "end", 0.0)
-    checks.checked(made, lock, ["rms_norm/triton/float32"])
+    checks.checked(made, ["rms_norm/triton/float32"])
     assert "rms_norm/triton/float32" not in made.rows
 
 
 def test_a_check_says_what_is_wrong(monkeypatch, capsys):
-    monkeypatch.setattr(checks, "verdict", lambda op, name, device, dtype: "off" if op == "mlp" else None)
+    monkeypatch.setattr(checks.validation, "verdict", lambda op, *_: "off" if op == "mlp" else "passed")
     checks.check("cpu", ["mlp/cpp/float32", "swiglu/cpp/bfloat16"])
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert rows == [{"case": "mlp/cpp/float32", "error": "off"}, {"case": "swiglu/cpp/bfloat16", "result": "passed"}]
@@ -157,21 +151,20 @@ def test_a_check_says_what_is_wrong(monkeypatch, capsys):
 
 @pytest.fixture
 def cases():
-    torch.manual_seed(0)
-    return op_cases.cases(2, plan.TINY, torch.float32, "cpu")
+    return op_cases.cases(2, plan.TINY, torch.float32)
 
 
 def test_a_backward_that_fails_costs_its_own_time_alone(cases, monkeypatch):
     case = next(case for case in cases if case.op == "swiglu")
-    plain, names = op_table.with_gradients, iter(["reference", "cpp"])
+    plain, names = op_table.report.work, iter(["reference", "cpp"])
 
-    def broken(case, direction):
+    def broken(*given):
         if next(names, "") == "cpp":
             raise RuntimeError("out of resources")
-        plain(case, direction)
+        return plain(*given)
 
     monkeypatch.setattr(op_table, "backends", lambda *_: ["reference", "cpp"])
-    monkeypatch.setattr(op_table, "with_gradients", broken)
+    monkeypatch.setattr(op_table.report, "work", broken)
     row = op_table.measured(case, "cpu", True, TOP)
     assert "out of resources" in row["failed"]["cpp"]
     assert row["error"] == "failed: cpp"
@@ -182,7 +175,7 @@ def test_a_backward_that_fails_costs_its_own_time_alone(cases, monkeypatch):
 def test_bytes_are_those_of_both_passes(cases):
     (norm,) = (case for case in cases if (case.op, case.label) == ("rms_norm", "channels"))
     forward, both = (op_table.measured(norm, "cpu", backward, TOP) for backward in (False, True))
-    size = norm.leaves[0].numel() * 4
+    size = math.prod(norm.case.shapes[0]) * 4
     assert (forward["bytes"], both["bytes"]) == (3 * size, 6 * size)  # x, residual, y; dy, y, dx
     for row in (forward, both):
         found = row["backends"]["reference"]

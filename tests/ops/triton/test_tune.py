@@ -50,7 +50,7 @@ def decided(tune, monkeypatch):
     def run(present: int, milliseconds: dict[int, float | None], right=lambda block: True) -> int:
         at = lambda: configs.table()["default"]["swiglu_fwd"]["16"]["BLOCK"]  # noqa: E731
 
-        def work(case):
+        def work():
             if milliseconds.get(at()) is None:
                 raise RuntimeError("out of resources")
             return [torch.ones(3) if right(at()) else torch.zeros(3)]
@@ -62,11 +62,10 @@ def decided(tune, monkeypatch):
                     times[text] = milliseconds[at()]
             return times
 
-        monkeypatch.setattr(tune, "run", work)
         monkeypatch.setattr(tune, "interleaved", interleaved)
         options = {"BLOCK": present}
         configs.put("default", "swiglu_fwd", "16", options)
-        tune.decide(None, "swiglu_fwd", "16", options, "cpu", tune.time.monotonic() + 60)
+        tune.decide(work, "swiglu_fwd", "16", options, "cpu", tune.time.monotonic() + 60)
         return at()
 
     return run
