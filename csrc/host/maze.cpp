@@ -1,222 +1,106 @@
-#include "maze.h"
+// trm_fast._host.maze: a generator and shortest paths for mazes on numpy arrays.
+//
+// Every function is a pure function of its arguments, and trm_fast/tasks/maze/reference.py computes the same bytes.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
 
-#include <algorithm>
-#include <array>
-#include <stdexcept>
-#include <string>
-#include <vector>
+#include "maze_search.h"
 
-#include "random.h"
+namespace py = pybind11;
 
 namespace trm_fast::maze {
 namespace {
 
-int size_of(std::uint64_t bits) { return __builtin_popcountll(bits); }
+using Mazes = py::array_t<std::uint8_t, py::array::c_style>;
+using Distances = py::array_t<std::int32_t>;
 
-// The place of the n-th set bit, counted from 0.
-int select(std::uint64_t bits, int n) {
-    for (; n > 0; --n) bits &= bits - 1;
-    return __builtin_ctzll(bits);
+Shape shape_of(int height, int width) {
+    if (std::min(height, width) < 1 || std::max(height, width) > kLargest)
+        throw std::invalid_argument("height and width must be 1 to " + std::to_string(kLargest));
+    return {height, width};
 }
 
-// ---------------------------------------------------------------------------------------------------------------
-// A field: the cells that can be walked on, a word a row. All cells of a row move at once, so a step of breadth-first
-// search costs a few operations a row: a draw of 30 x 30 takes about a microsecond, and plain rejection, whose
-// statistics need no argument, is fast enough.
-
-template <class Row>
-struct Field {
-    std::array<Row, kLargest + 2> open{};  // a row of walls above and below
-
-    bool at(int row, int col) const { return open[row + 1] >> col & 1; }
-};
-
-struct Place {
-    int row, col;
-};
-
-// Steps from start to goal through open cells, -1 where there is no path. Only rows that the search can have reached
-// are visited. Takes the field apart.
-template <class Row>
-int distance(Field<Row>& field, int height, Place start, Place goal) {
-    if (start.row == goal.row && start.col == goal.col) return 0;
-    std::array<std::array<Row, kLargest + 2>, 2> fronts{};
-    auto* open = field.open.data();
-    int top = start.row + 1, bottom = top, now = 0;
-    fronts[0][top] = Row(1) << start.col;
-    open[top] &= ~fronts[0][top];
-    for (int steps = 1;; ++steps, now ^= 1) {
-        const Row* front = fronts[now].data();
-        Row* next = fronts[now ^ 1].data();
-        const int first = std::max(top - 1, 1), last = std::min(bottom + 1, height);
-        Row any = 0;
-        for (int r = first; r <= last; ++r) {
-            const Row reached = (front[r - 1] | front[r + 1] | front[r] << 1 | front[r] >> 1) & open[r];
-            next[r] = reached;
-            open[r] &= ~reached;
-            any |= reached;
-        }
-        if (!any) return -1;
-        if (next[goal.row + 1] >> goal.col & 1) return steps;
-        if (next[first]) top = first;
-        if (next[last]) bottom = last;
+// The searches start and end at the one start and goal, so there must be such.
+void check(const Mazes& mazes, Shape shape) {
+    if (mazes.ndim() != 2 || mazes.shape(1) != shape.cells())
+        throw std::invalid_argument("mazes must have the shape (N, " + std::to_string(shape.cells()) + ")");
+    for (py::ssize_t i = 0; i < mazes.shape(0); ++i) {
+        const auto *from = mazes.data(i, 0), *to = from + shape.cells();
+        if (std::count(from, to, kStart) != 1 || std::count(from, to, kGoal) != 1)
+            throw std::invalid_argument("maze " + std::to_string(i) + " must have one start and one goal");
     }
 }
 
-// ---------------------------------------------------------------------------------------------------------------
-// The published answer: breadth-first search from the start with the neighbours taken in the order down, left, right,
-// up, each cell keeping its first discoverer, then back from the goal.
-
-int mark_path(Shape shape, const std::uint8_t* maze, std::uint8_t* answer, std::vector<int>& parent,
-              std::vector<int>& queue) {
-    const int cells = shape.cells(), width = shape.width;
-    std::copy_n(maze, cells, answer);
-    const int start = static_cast<int>(std::find(maze, maze + cells, kStart) - maze);
-    const int goal = static_cast<int>(std::find(maze, maze + cells, kGoal) - maze);
-    parent.assign(cells, -1);
-    queue.assign(1, start);
-    parent[start] = start;
-    for (std::size_t head = 0; head < queue.size() && parent[goal] < 0; ++head) {
-        const int cell = queue[head], col = cell % width;
-        const auto reach = [&](bool inside, int other) {
-            if (!inside || maze[other] == kWall || parent[other] >= 0) return;
-            parent[other] = cell;
-            queue.push_back(other);
-        };
-        reach(cell + width < cells, cell + width);
-        reach(col > 0, cell - 1);
-        reach(col + 1 < width, cell + 1);
-        reach(cell >= width, cell - width);
-    }
-    if (parent[goal] < 0) return -1;
-    int steps = 1;
-    for (int cell = parent[goal]; cell != start; cell = parent[cell], ++steps) answer[cell] = kPath;
-    return steps;
+// Calls f with a number as wide as a row of cells needs.
+template <class F>
+void for_width(int width, F&& f) {
+    if (width <= 32) f(std::uint32_t());
+    else f(std::uint64_t());
 }
 
-// ---------------------------------------------------------------------------------------------------------------
-// Generator. A draw takes a fixed number of random words, so that the Python reference can make many at once.
-
-constexpr int kDigits = 16;  // binary digits of a wall density
-
-template <class Row>
-class Generator {
-   public:
-    Generator(Shape shape, const Limits& limits) : shape_(shape), limits_(limits) {}
-
-    std::int32_t generate(Rng& rng, std::int64_t attempts, std::uint8_t* question) {
-        Field<Row> field;
-        for (std::int64_t attempt = 0; attempt < attempts; ++attempt) {
-            const int free = draw(rng);
-            const std::uint64_t s = rng.word() >> 32, g = rng.word() >> 32;
-            if (free < 2) continue;
-            const int start = static_cast<int>(s * static_cast<std::uint64_t>(free) >> 32);
-            int goal = static_cast<int>(g * static_cast<std::uint64_t>(free - 1) >> 32);
-            goal += goal >= start;
-            const Place from = nth_free(start), to = nth_free(goal);
-            field = field_;
-            const int steps = distance(field, shape_.height, from, to);
-            if (steps < limits_.min_distance) continue;
-            write(question, from, to);
-            return steps;
+// Mazes first .. first + count - 1 of the sequence that `seed` names; each depends on (seed, index) alone.
+// Throws std::runtime_error where `attempts` draws of one of them are not enough.
+py::tuple generate(int height, int width, std::int64_t count, int min_density, int max_density, int min_distance,
+                   std::uint64_t seed, std::int64_t first, std::int64_t attempts) {
+    const Shape shape = shape_of(height, width);
+    if (count < 0 || min_density < 0 || min_density > max_density || max_density >= kUnit || min_distance < 1)
+        throw std::invalid_argument("wanted: count >= 0, 0 <= min_density <= max_density < 65536, min_distance >= 1");
+    const py::ssize_t cells = shape.cells();
+    Mazes questions({count, cells}), answers({count, cells});
+    Distances distances(count);
+    auto *q = questions.mutable_data(), *a = answers.mutable_data();
+    auto* d = distances.mutable_data();
+    for_width(width, [&](auto row) {
+        py::gil_scoped_release release;
+        Generator<decltype(row)> generator(shape, {min_density, max_density, min_distance});
+        for (std::int64_t i = 0; i < count; ++i) {
+            Rng rng(seed, static_cast<std::uint64_t>(first + i));
+            d[i] = generator.generate(rng, attempts, q + i * cells);
+            mark_path(shape, q + i * cells, a + i * cells);
         }
-        throw std::runtime_error("no maze with the distance asked for in " + std::to_string(attempts) + " draws");
-    }
+    });
+    return py::make_tuple(questions, answers, distances);
+}
 
-   private:
-    // A new field, each cell a wall with one probability drawn from the range; the number of free cells.
-    int draw(Rng& rng) {
-        const unsigned density = limits_.min_density + rng.below(limits_.max_density - limits_.min_density + 1);
-        std::array<std::uint64_t, kLargest * kLargest / 64 + 1> walls;
-        const int words = (shape_.cells() + 63) / 64;
-        for (int w = 0; w < words; ++w) {
-            // Compares 64 random numbers with the density, digit by digit from the lowest: a one lets a cell that was
-            // no wall become one, a zero the other way round.
-            std::uint64_t bits = 0;
-            for (int digit = 0; digit < kDigits; ++digit) {
-                const std::uint64_t random = rng.word();
-                bits = density >> digit & 1 ? bits | random : bits & random;
-            }
-            walls[w] = bits;
-        }
-        walls[words] = 0;
-        int free = 0;
-        const std::uint64_t all = shape_.width == 64 ? ~std::uint64_t(0) : (std::uint64_t(1) << shape_.width) - 1;
-        for (int r = 0, bit = 0; r < shape_.height; ++r, bit += shape_.width) {
-            const int shift = bit % 64;
-            std::uint64_t row = walls[bit / 64] >> shift;
-            if (shift) row |= walls[bit / 64 + 1] << (64 - shift);
-            row = ~row & all;
-            field_.open[r + 1] = static_cast<Row>(row);
-            free += size_of(row);
-        }
-        return free;
+// The mazes with the paths of the published rule, and the steps from start to goal.
+py::tuple solve(const Mazes& mazes, int height, int width) {
+    const Shape shape = shape_of(height, width);
+    check(mazes, shape);
+    const py::ssize_t count = mazes.shape(0), cells = mazes.shape(1);
+    Mazes answers({count, cells});
+    Distances distances(count);
+    const auto* m = mazes.data();
+    auto* a = answers.mutable_data();
+    auto* d = distances.mutable_data();
+    {
+        py::gil_scoped_release release;
+        for (py::ssize_t i = 0; i < count; ++i) d[i] = mark_path(shape, m + i * cells, a + i * cells);
     }
+    return py::make_tuple(answers, distances);
+}
 
-    Place nth_free(int n) const {
-        for (int r = 0;; ++r) {
-            const int here = size_of(field_.open[r + 1]);
-            if (n < here) return {r, select(field_.open[r + 1], n)};
-            n -= here;
-        }
-    }
-
-    void write(std::uint8_t* maze, Place start, Place goal) const {
-        for (int r = 0; r < shape_.height; ++r)
-            for (int c = 0; c < shape_.width; ++c) maze[r * shape_.width + c] = field_.at(r, c) ? kFree : kWall;
-        maze[start.row * shape_.width + start.col] = kStart;
-        maze[goal.row * shape_.width + goal.col] = kGoal;
-    }
-
-    Shape shape_;
-    Limits limits_;
-    Field<Row> field_;
-};
-
-template <class Row>
-std::int32_t distance_in(Shape shape, const std::uint8_t* maze) {
-    Field<Row> field;
-    Place start{}, goal{};
-    for (int r = 0; r < shape.height; ++r) {
-        for (int c = 0; c < shape.width; ++c) {
-            const std::uint8_t cell = maze[r * shape.width + c];
-            field.open[r + 1] |= Row(cell != kWall) << c;
-            if (cell == kStart) start = {r, c};
-            if (cell == kGoal) goal = {r, c};
-        }
-    }
-    return distance(field, shape.height, start, goal);
+Distances distances(const Mazes& mazes, int height, int width) {
+    const Shape shape = shape_of(height, width);
+    check(mazes, shape);
+    const py::ssize_t count = mazes.shape(0);
+    Distances result(count);
+    const auto* m = mazes.data();
+    auto* d = result.mutable_data();
+    for_width(width, [&](auto row) {
+        py::gil_scoped_release release;
+        for (py::ssize_t i = 0; i < count; ++i) d[i] = distance_in<decltype(row)>(shape, m + i * shape.cells());
+    });
+    return result;
 }
 
 }  // namespace
 
-void generate(Shape shape, std::int64_t first, std::int64_t count, const Limits& limits, std::uint64_t seed,
-              std::int64_t attempts, std::uint8_t* questions, std::uint8_t* answers, std::int32_t* distances) {
-    std::vector<int> parent, queue;
-    const auto run = [&](auto generator) {
-        for (std::int64_t i = 0; i < count; ++i) {
-            Rng rng(seed, static_cast<std::uint64_t>(first + i));
-            distances[i] = generator.generate(rng, attempts, questions + i * shape.cells());
-            mark_path(shape, questions + i * shape.cells(), answers + i * shape.cells(), parent, queue);
-        }
-    };
-    if (shape.width <= 32) run(Generator<std::uint32_t>(shape, limits));
-    else run(Generator<std::uint64_t>(shape, limits));
-}
-
-void solve(Shape shape, std::int64_t count, const std::uint8_t* mazes, std::uint8_t* answers,
-           std::int32_t* distances) {
-    std::vector<int> parent, queue;
-    for (std::int64_t i = 0; i < count; ++i)
-        distances[i] = mark_path(shape, mazes + i * shape.cells(), answers + i * shape.cells(), parent, queue);
-}
-
-void distances(Shape shape, std::int64_t count, const std::uint8_t* mazes, std::int32_t* distances) {
-    for (std::int64_t i = 0; i < count; ++i) {
-        const std::uint8_t* maze = mazes + i * shape.cells();
-        distances[i] = shape.width <= 32 ? distance_in<std::uint32_t>(shape, maze)
-                                         : distance_in<std::uint64_t>(shape, maze);
-    }
+void bind(py::module_& m) {
+    using namespace py::literals;
+    m.def("generate", &generate, "height"_a, "width"_a, "count"_a, "min_density"_a, "max_density"_a,
+          "min_distance"_a, "seed"_a, "first"_a = 0, "attempts"_a);
+    m.def("solve", &solve, "mazes"_a, "height"_a, "width"_a);
+    m.def("distances", &distances, "mazes"_a, "height"_a, "width"_a);
 }
 
 }  // namespace trm_fast::maze

@@ -1,13 +1,23 @@
-#include "sudoku.h"
+// trm_fast._host.sudoku: a generator and a solver for 4x4, 6x6 and 9x9 sudokus on numpy arrays.
+//
+// A grid is size * size bytes, row by row, 0 for a blank. Every function is a pure function of its arguments, and
+// trm_fast/tasks/sudoku/reference.py computes the same bytes in Python.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
 
 #include "sudoku_generator.h"
 
+namespace py = pybind11;
+
 namespace trm_fast::sudoku {
 namespace {
+
+using Grids = py::array_t<std::uint8_t, py::array::c_style>;
 
 template <class F>
 void for_size(int size, F&& f) {
@@ -19,27 +29,59 @@ void for_size(int size, F&& f) {
     }
 }
 
-}  // namespace
-
-void generate(int size, std::int64_t first, std::int64_t count, const Limits& limits, std::uint64_t seed,
-              std::uint8_t* questions, std::uint8_t* answers, std::int32_t* ratings) {
-    for_size(size, [&](const auto& g) {
-        using G = std::decay_t<decltype(g)>;
+// Puzzles first .. first + count - 1 of the sequence that `seed` names; each depends on (seed, index) alone.
+// Throws std::runtime_error where a bounded number of attempts finds none within the limits.
+py::tuple generate(int size, std::int64_t count, int min_givens, int max_givens, std::uint64_t seed,
+                   std::int64_t first, std::int32_t min_rating, std::int32_t max_rating) {
+    const py::ssize_t cells = static_cast<py::ssize_t>(size) * size;
+    if (count < 0 || min_givens < 0 || min_givens > max_givens || max_givens > cells)
+        throw std::invalid_argument("wanted: count >= 0 and 0 <= min_givens <= max_givens <= size * size");
+    const Limits limits{min_givens, max_givens, min_rating, max_rating};
+    Grids questions({count, cells}), answers({count, cells});
+    py::array_t<std::int32_t> ratings(count);
+    auto *q = questions.mutable_data(), *a = answers.mutable_data();
+    auto* r = ratings.mutable_data();
+    for_size(size, [&](const auto& geometry) {
+        using G = std::decay_t<decltype(geometry)>;
+        py::gil_scoped_release release;
         for (std::int64_t i = 0; i < count; ++i) {
             Rng rng(seed, static_cast<std::uint64_t>(first + i));
-            ratings[i] = generate_one<G>(limits, rng, questions + i * G::kCells, answers + i * G::kCells);
+            r[i] = generate_one<G>(limits, rng, q + i * G::kCells, a + i * G::kCells);
         }
     });
+    return py::make_tuple(questions, answers, ratings);
 }
 
-void solve(int size, std::int64_t count, const std::uint8_t* questions, std::uint8_t* solutions, std::uint8_t* counts,
-           std::int32_t* ratings) {
-    for_size(size, [&](const auto& g) {
-        using G = std::decay_t<decltype(g)>;
+// Solutions, all zero where there is none; counts: 0, 1 or 2 (several); ratings: values tried at branching cells, where
+// there are several solutions until the second was found.
+py::tuple solve(const Grids& questions, int size) {
+    if (questions.ndim() != 2 || questions.shape(1) != static_cast<py::ssize_t>(size) * size)
+        throw std::invalid_argument("questions must have the shape (N, " + std::to_string(size * size) + ")");
+    const py::ssize_t count = questions.shape(0);
+    const auto* q = questions.data();
+    // Digits index tables, so nothing above `size` may come through.
+    if (std::any_of(q, q + questions.size(), [size](std::uint8_t digit) { return digit > size; }))
+        throw std::invalid_argument("questions must hold 0 to " + std::to_string(size));
+    Grids solutions({count, questions.shape(1)}), counts(count);
+    py::array_t<std::int32_t> ratings(count);
+    auto *s = solutions.mutable_data(), *n = counts.mutable_data();
+    auto* r = ratings.mutable_data();
+    for_size(size, [&](const auto& geometry) {
+        using G = std::decay_t<decltype(geometry)>;
+        py::gil_scoped_release release;
         for (std::int64_t i = 0; i < count; ++i)
-            counts[i] = static_cast<std::uint8_t>(
-                solve_one<G>(questions + i * G::kCells, solutions + i * G::kCells, ratings[i]));
+            n[i] = static_cast<std::uint8_t>(solve_one<G>(q + i * G::kCells, s + i * G::kCells, r[i]));
     });
+    return py::make_tuple(solutions, counts, ratings);
+}
+
+}  // namespace
+
+void bind(py::module_& m) {
+    using namespace py::literals;
+    m.def("generate", &generate, "size"_a, "count"_a, "min_givens"_a, "max_givens"_a, "seed"_a, "first"_a = 0,
+          "min_rating"_a = 0, "max_rating"_a = INT32_MAX);
+    m.def("solve", &solve, "questions"_a, "size"_a);
 }
 
 }  // namespace trm_fast::sudoku

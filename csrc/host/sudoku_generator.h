@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "random.h"
-#include "sudoku.h"
 #include "sudoku_board.h"
 
 namespace trm_fast::sudoku {
@@ -95,6 +94,11 @@ class Digger {
 
 // After kPatience attempts at the number of givens drawn first, every attempt draws its own.
 constexpr int kPatience = 100, kAttempts = 20000;
+
+struct Limits {
+    int min_givens, max_givens;
+    std::int32_t min_rating, max_rating;
+};
 
 template <class G>
 std::int32_t generate_one(const Limits& limits, Rng& rng, std::uint8_t* question, std::uint8_t* answer) {

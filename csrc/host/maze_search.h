@@ -1,0 +1,209 @@
+// Mazes on plain arrays: the generator's draws and shortest paths, for any size up to 64 x 64.
+//
+// A maze is height * width bytes, row by row, in the published token ids: 1 wall, 2 free, 3 start, 4 goal, 5 path.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "random.h"
+
+namespace trm_fast::maze {
+
+constexpr int kLargest = 64;  // rows and columns: a row is one word
+constexpr int kUnit = 65536;  // wall densities are whole numbers of 65536ths
+
+enum Cell : std::uint8_t { kWall = 1, kFree, kStart, kGoal, kPath };
+
+struct Shape {
+    int height, width;
+    int cells() const { return height * width; }
+};
+
+struct Limits {
+    int min_density, max_density;  // in 65536ths
+    int min_distance;
+};
+
+inline int size_of(std::uint64_t bits) { return __builtin_popcountll(bits); }
+
+// The place of the n-th set bit, counted from 0.
+inline int select(std::uint64_t bits, int n) {
+    for (; n > 0; --n) bits &= bits - 1;
+    return __builtin_ctzll(bits);
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// A field: the cells that can be walked on, a word a row. All cells of a row move at once, so a step of breadth-first
+// search costs a few operations a row: a draw of 30 x 30 takes about a microsecond, and plain rejection, whose
+// statistics need no argument, is fast enough.
+
+template <class Row>
+struct Field {
+    std::array<Row, kLargest + 2> open{};  // a row of walls above and below
+};
+
+struct Place {
+    int row, col;
+};
+
+// Steps from start to goal through open cells, -1 where there is no path. Only rows that the search can have reached
+// are visited. Takes the field apart.
+template <class Row>
+int distance(Field<Row>& field, int height, Place start, Place goal) {
+    if (start.row == goal.row && start.col == goal.col) return 0;
+    std::array<std::array<Row, kLargest + 2>, 2> fronts{};
+    auto* open = field.open.data();
+    int top = start.row + 1, bottom = top, now = 0;
+    fronts[0][top] = Row(1) << start.col;
+    open[top] &= ~fronts[0][top];
+    for (int steps = 1;; ++steps, now ^= 1) {
+        const Row* front = fronts[now].data();
+        Row* next = fronts[now ^ 1].data();
+        const int first = std::max(top - 1, 1), last = std::min(bottom + 1, height);
+        Row any = 0;
+        for (int r = first; r <= last; ++r) {
+            const Row reached = (front[r - 1] | front[r + 1] | front[r] << 1 | front[r] >> 1) & open[r];
+            next[r] = reached;
+            open[r] &= ~reached;
+            any |= reached;
+        }
+        if (!any) return -1;
+        if (next[goal.row + 1] >> goal.col & 1) return steps;
+        if (next[first]) top = first;
+        if (next[last]) bottom = last;
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// The published answer: breadth-first search from the start with the neighbours taken in the order down, left, right,
+// up, each cell keeping its first discoverer, then back from the goal.
+
+// Writes the maze with its path; the steps from start to goal, -1 (and the maze as it is) without a path. A maze has one
+// start and one goal; whatever is not a wall can be walked on.
+inline int mark_path(Shape shape, const std::uint8_t* maze, std::uint8_t* answer) {
+    std::array<int, kLargest * kLargest> parent, queue;
+    const int cells = shape.cells(), width = shape.width;
+    std::copy_n(maze, cells, answer);
+    const int start = static_cast<int>(std::find(maze, maze + cells, kStart) - maze);
+    const int goal = static_cast<int>(std::find(maze, maze + cells, kGoal) - maze);
+    std::fill_n(parent.begin(), cells, -1);
+    queue[0] = parent[start] = start;
+    for (int head = 0, tail = 1; head < tail && parent[goal] < 0; ++head) {
+        const int cell = queue[head], col = cell % width;
+        const auto reach = [&](bool inside, int other) {
+            if (!inside || maze[other] == kWall || parent[other] >= 0) return;
+            parent[other] = cell;
+            queue[tail++] = other;
+        };
+        reach(cell + width < cells, cell + width);
+        reach(col > 0, cell - 1);
+        reach(col + 1 < width, cell + 1);
+        reach(cell >= width, cell - width);
+    }
+    if (parent[goal] < 0) return -1;
+    int steps = 1;
+    for (int cell = parent[goal]; cell != start; cell = parent[cell], ++steps) answer[cell] = kPath;
+    return steps;
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Generator. A draw takes a fixed number of random words, so that the Python reference can make many at once.
+
+constexpr int kDigits = 16;  // binary digits of a wall density
+
+template <class Row>
+class Generator {
+   public:
+    Generator(Shape shape, const Limits& limits) : shape_(shape), limits_(limits) {}
+
+    std::int32_t generate(Rng& rng, std::int64_t attempts, std::uint8_t* question) {
+        Field<Row> field;
+        for (std::int64_t attempt = 0; attempt < attempts; ++attempt) {
+            const int free = draw(rng);
+            const std::uint64_t s = rng.word() >> 32, g = rng.word() >> 32;
+            if (free < 2) continue;
+            const int start = static_cast<int>(s * static_cast<std::uint64_t>(free) >> 32);
+            int goal = static_cast<int>(g * static_cast<std::uint64_t>(free - 1) >> 32);
+            goal += goal >= start;
+            const Place from = nth_free(start), to = nth_free(goal);
+            field = field_;
+            const int steps = distance(field, shape_.height, from, to);
+            if (steps < limits_.min_distance) continue;
+            write(question, from, to);
+            return steps;
+        }
+        throw std::runtime_error("no maze with the distance asked for in " + std::to_string(attempts) + " draws");
+    }
+
+   private:
+    // A new field, each cell a wall with one probability drawn from the range; the number of free cells.
+    int draw(Rng& rng) {
+        const unsigned density = limits_.min_density + rng.below(limits_.max_density - limits_.min_density + 1);
+        std::array<std::uint64_t, kLargest * kLargest / 64 + 1> walls;
+        const int words = (shape_.cells() + 63) / 64;
+        for (int w = 0; w < words; ++w) {
+            // Compares 64 random numbers with the density, digit by digit from the lowest: a one lets a cell that was
+            // no wall become one, a zero the other way round.
+            std::uint64_t bits = 0;
+            for (int digit = 0; digit < kDigits; ++digit) {
+                const std::uint64_t random = rng.word();
+                bits = density >> digit & 1 ? bits | random : bits & random;
+            }
+            walls[w] = bits;
+        }
+        walls[words] = 0;
+        int free = 0;
+        const std::uint64_t all = shape_.width == 64 ? ~std::uint64_t(0) : (std::uint64_t(1) << shape_.width) - 1;
+        for (int r = 0, bit = 0; r < shape_.height; ++r, bit += shape_.width) {
+            const int shift = bit % 64;
+            std::uint64_t row = walls[bit / 64] >> shift;
+            if (shift) row |= walls[bit / 64 + 1] << (64 - shift);
+            row = ~row & all;
+            field_.open[r + 1] = static_cast<Row>(row);
+            free += size_of(row);
+        }
+        return free;
+    }
+
+    Place nth_free(int n) const {
+        for (int r = 0;; ++r) {
+            const int here = size_of(field_.open[r + 1]);
+            if (n < here) return {r, select(field_.open[r + 1], n)};
+            n -= here;
+        }
+    }
+
+    void write(std::uint8_t* maze, Place start, Place goal) const {
+        for (int r = 0; r < shape_.height; ++r)
+            for (int c = 0; c < shape_.width; ++c)
+                maze[r * shape_.width + c] = field_.open[r + 1] >> c & 1 ? kFree : kWall;
+        maze[start.row * shape_.width + start.col] = kStart;
+        maze[goal.row * shape_.width + goal.col] = kGoal;
+    }
+
+    Shape shape_;
+    Limits limits_;
+    Field<Row> field_;
+};
+
+// The steps that `mark_path` counts, without the path, which is faster.
+template <class Row>
+std::int32_t distance_in(Shape shape, const std::uint8_t* maze) {
+    Field<Row> field;
+    Place start{}, goal{};
+    for (int r = 0; r < shape.height; ++r) {
+        for (int c = 0; c < shape.width; ++c) {
+            const std::uint8_t cell = maze[r * shape.width + c];
+            field.open[r + 1] |= Row(cell != kWall) << c;
+            if (cell == kStart) start = {r, c};
+            if (cell == kGoal) goal = {r, c};
+        }
+    }
+    return distance(field, shape.height, start, goal);
+}
+
+}  // namespace trm_fast::maze
