@@ -228,7 +228,7 @@ def test_tables_keep_their_spaces(tmp_path: Path) -> None:
         back = read(tmp_path / name, (4, 5))
         np.testing.assert_array_equal(back.questions, made.questions)
         np.testing.assert_array_equal(back.answers, made.answers)
-        np.testing.assert_array_equal(back.distances, made.distances)
+        np.testing.assert_array_equal(back.ratings, made.ratings)
     assert b"\n" in (tmp_path / "m.csv").read_bytes()
     assert len(task_of(4, 5).read(str(tmp_path / "m.csv"))) == 200
 

@@ -69,11 +69,11 @@ def test_a_file_is_held_out_by_classes_and_leaks_are_left_out(tmp_path: Path) ->
         (8, 8),
         np.concatenate([made.questions, turned]),
         np.concatenate([made.answers, turned_answers]),
-        np.concatenate([made.distances, made.distances[:40]]),
+        np.concatenate([made.ratings, made.ratings[:40]]),
     )
     write(tmp_path / "m.csv.gz", both)
     back = read(tmp_path / "m.csv.gz", (8, 8))
-    for name in ("questions", "answers", "distances"):
+    for name in ("questions", "answers", "ratings"):
         np.testing.assert_array_equal(getattr(back, name), getattr(both, name))
     data = task.dataset(DataConfig(source=str(tmp_path / "m.csv.gz"), holdout=0.25), 0)
     assert len(data.train) + len(data.test) == 120

@@ -29,8 +29,8 @@ def engine(request: pytest.FixtureRequest) -> ModuleType:
 
 
 def native() -> ModuleType:
-    if engines.reason:
-        pytest.skip(f"trm_fast._host is not built: {engines.reason}")
+    if engines.engine is reference:
+        pytest.skip("trm_fast._host is not built")
     return engines.engine
 
 
@@ -116,7 +116,7 @@ def test_ratings_keep_their_bounds(engine: ModuleType) -> None:
 
 def test_limits_that_cannot_be_met_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reference, "ATTEMPTS", 5)
-    for each in [reference, *([] if engines.reason else [engines.engine])]:
+    for each in [reference, *([] if engines.engine is reference else [engines.engine])]:
         with pytest.raises(RuntimeError, match="no puzzle within the limits"):
             each.generate(4, 1, 16, 16, seed=0, min_rating=1)
     with pytest.raises(UserError, match="no puzzle within the limits"):

@@ -126,8 +126,8 @@ def test_all_grids_of_4_by_4_are_of_two_classes() -> None:
 
 def test_grids_of_6_by_6_are_of_49_classes() -> None:
     """The known number of them; 20,000 random grids miss only the rarest, if any."""
-    if engines.reason:
-        pytest.skip(f"trm_fast._host is not built: {engines.reason}")
+    if engines.engine is reference:
+        pytest.skip("trm_fast._host is not built")
     _, grids, _ = engines.engine.generate(6, 20_000, 36, 36, seed=0)
     assert 45 <= len(np.unique(canonical(grids, grids, 6), axis=0)) <= 49
 

@@ -38,7 +38,7 @@ def sudoku(
     """
     from trm_fast.errors import UserError
     from trm_fast.tasks.sudoku import generate, write
-    from trm_fast.tasks.sudoku.engine import ANY_RATING
+    from trm_fast.tasks.sudoku.puzzles import ANY_RATING
     from trm_fast.tasks.sudoku.task import GIVENS
 
     if size not in GIVENS:

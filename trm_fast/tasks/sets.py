@@ -1,28 +1,53 @@
-"""Training and test sets of puzzles that are generated, or come from files or the hub; no test puzzle is equivalent to
-a training one."""
+"""Puzzles with their answers as arrays, and training and test sets of them: no test puzzle is equivalent to a training
+one."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+import numpy.typing as npt
+from typing_extensions import Self
 
-from trm_fast.tasks import hub, splits
-from trm_fast.tasks.base import DataConfig, Dataset, Examples, Split, Task
-from trm_fast.tasks.tables import Table, read_table
+from trm_fast.errors import UserError
 
-
-class Puzzles(splits.Items, Protocol):
-    """Puzzles with their answers."""
-
-    def classes(self) -> Sequence[bytes]:
-        """Of each, what is equal for equivalent ones alone."""
+Grids = npt.NDArray[np.uint8]
+Rows = npt.NDArray[np.intp]
+Size = TypeVar("Size")
 
 
-T = TypeVar("T", bound=Puzzles)
+@dataclass(frozen=True)
+class PuzzleSet(ABC, Generic[Size]):
+    """N puzzles of one size: ``questions`` and ``answers``, uint8 (N, cells), and how hard each is, int32 (N,), if
+    known."""
+
+    size: Size
+    questions: Grids
+    answers: Grids
+    ratings: npt.NDArray[np.int32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    def take(self, rows: Rows | slice) -> Self:
+        ratings = None if self.ratings is None else self.ratings[rows]
+        return replace(self, questions=self.questions[rows], answers=self.answers[rows], ratings=ratings)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Puzzles of one size, which all have ratings, one after the other."""
+        columns = zip(*((part.questions, part.answers, part.ratings) for part in parts), strict=True)
+        return cls(parts[0].size, *(np.concatenate(column) for column in columns))
+
+    @abstractmethod
+    def classes(self) -> list[bytes]:
+        """For each puzzle its equivalence class under the symmetries, equal bytes for the same class."""
+
+
+T = TypeVar("T", bound=PuzzleSet[Any])
 
 
 @dataclass(frozen=True)
@@ -33,81 +58,9 @@ class Sets(Generic[T]):
     notes: list[str] = field(default_factory=list)
 
 
-class PuzzleTask(Task, Generic[T]):
-    """A task of puzzles that are generated, or come from files or the hub. Its configuration has ``train_count`` and
-    ``test_count``: how many of a file or hub data set are drawn, None for all.
-
-    ``stand_in``: what is said of generated puzzles that stand in for the hub's.
-    """
-
-    config: Any
-    stand_in: ClassVar[str]
-
-    @abstractmethod
-    def generated(self, seed: int) -> Sets[T]:
-        """Sets for a seed."""
-
-    @abstractmethod
-    def decode(self, table: Table) -> T:
-        """A table as checked puzzles."""
-
-    @abstractmethod
-    def encode(self, puzzles: T) -> Examples:
-        """Puzzles as rows."""
-
-    def without_equivalents(self, test: T, train: T, source: str) -> tuple[T, list[str]]:
-        """The test puzzles that are not equivalent to a training one, and a note that counts the others."""
-        known = set(train.classes())
-        return splits.without(test, [row for row, form in enumerate(test.classes()) if form in known], source)
-
-    def dataset(self, data: DataConfig, seed: int) -> Dataset:
-        """Training and test examples, no test puzzle equivalent to a training one.
-
-        Without ``data.source`` they are generated. Where ``data.test`` is not given, a file keeps ``data.holdout``
-        of its equivalence classes for testing, and ``hf:NAME`` has a test split of its own. Where the hub cannot be
-        reached or the ``datasets`` package is missing, the generator stands in, and a note says so."""
-        try:
-            sets = self._sets(data, seed)
-        except hub.Unavailable as problem:
-            test = None if data.test is None or data.test.startswith(hub.PREFIX) else data.test
-            made = self._sets(data.model_copy(update={"source": None, "test": test}), seed)
-            sets = replace(made, notes=[f"{problem}; {self.stand_in}", *made.notes])
-        return Dataset(self.encode(sets.train), self.encode(sets.test), sets.source, sets.notes)
-
-    def read(self, source: str) -> Examples:
-        """Every example of a CSV file, or of the test split of ``hf:NAME``, in order."""
-        return self.encode(self._load(source, "test"))
-
-    def _load(self, source: str, split: Split) -> T:
-        return self.decode(hub.load(source, split) if source.startswith(hub.PREFIX) else read_table(source))
-
-    def _sets(self, data: DataConfig, seed: int) -> Sets[T]:
-        source, test_source = data.source, data.test
-        if source is None:
-            made = self.generated(seed)
-            if test_source is None:
-                return made
-            train, source = made.train, made.source
-        else:
-            train = self._load(source, "train")
-            if test_source is None and source.startswith(hub.PREFIX):
-                test_source = source
-        if test_source is None:
-            train, test = splits.hold_out(train, train.classes(), data.holdout, seed, source)
-        else:
-            test = self._load(test_source, "test")
-        train, notes = splits.sample(train, self.config.train_count, seed, "training")
-        test, test_notes = splits.sample(test, self.config.test_count, seed, "test")
-        notes += test_notes
-        if test_source is not None:
-            test, leak_notes = self.without_equivalents(test, train, test_source)
-            notes += leak_notes
-        return Sets(train, test, source, notes)
-
-
-def distinct(draw: Callable[[int, int], T], wanted: int, least_new: float) -> list[T]:
-    """Parts of a sequence, of which no two puzzles are equivalent, ``wanted`` in all; fewer where a part has less than
-    ``least_new`` new ones. ``draw(missing, first)`` gives some from number ``first`` on."""
+def distinct(draw: Callable[[int, int], T], wanted: int, least_new: float) -> T:
+    """Puzzles of a sequence of which no two are equivalent, at least ``wanted``; fewer where a part of it has less than
+    the share ``least_new`` of new ones. ``draw(missing, first)`` gives some from number ``first`` on."""
     seen: set[bytes] = set()
     parts: list[T] = []
     drawn = 0
@@ -122,4 +75,40 @@ def distinct(draw: Callable[[int, int], T], wanted: int, least_new: float) -> li
         parts.append(chunk.take(np.array(fresh, dtype=np.intp)))
         if len(fresh) < int(len(chunk) * least_new):
             break
-    return parts
+    return parts[0].joined(parts)
+
+
+def hold_out(items: T, classes: Sequence[bytes], share: float, seed: int, source: str) -> tuple[T, T]:
+    """One set in two: ``share`` of its equivalence classes, with all their rows, held out for testing."""
+    index: dict[bytes, int] = {}
+    numbers = np.array([index.setdefault(form, len(index)) for form in classes])
+    _, test_classes = deal(len(index), share, np.random.default_rng(seed % 2**64), source)
+    test = np.isin(numbers, test_classes)
+    return items.take(np.flatnonzero(~test)), items.take(np.flatnonzero(test))
+
+
+def without(test: T, leaked: Sequence[int] | Rows, source: str) -> tuple[T, list[str]]:
+    """The test set without the rows that are equivalent to training ones, and a note that counts them."""
+    if not len(leaked):
+        return test, []
+    if len(leaked) == len(test):
+        raise UserError(f"{source}: every test puzzle is equivalent to a training puzzle")
+    note = f"{len(leaked)} of {len(test)} test puzzles are equivalent to a training puzzle and were left out"
+    return test.take(np.delete(np.arange(len(test)), leaked)), [note]
+
+
+def sample(items: T, count: int | None, seed: int, what: str) -> tuple[T, list[str]]:
+    """A random ``count`` of the items in their order (all where there are no more, or None), and a note."""
+    if count is None or count >= len(items):
+        return items, []
+    rows = np.random.default_rng(seed % 2**64).choice(len(items), count, replace=False)
+    return items.take(np.sort(rows)), [f"a random {count} of {len(items)} {what} puzzles"]
+
+
+def deal(classes: int, share: float, rng: np.random.Generator, source: str) -> tuple[Rows, Rows]:
+    """Class numbers for training and for testing, at least one each."""
+    if classes < 2:
+        raise UserError(f"{source}: all puzzles are equivalent, so none can be held out for testing")
+    order = rng.permutation(classes)
+    held = min(max(1, round(share * classes)), classes - 1)
+    return order[held:], order[:held]

@@ -7,7 +7,7 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,11 +65,24 @@ def read_table(path: str | Path) -> Table:
     return Table(questions, answers, ratings, names)
 
 
-def write_table(path: str | Path, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Writes columns of equal length under their names.
+def write_table(
+    path: str | Path,
+    questions: Sequence[str],
+    answers: Sequence[str],
+    ratings: npt.NDArray[np.int32] | None,
+    source: str,
+) -> None:
+    """Writes the columns source, question, answer and, where known, rating; gzip where the name ends in ``.gz``.
 
-    The file appears under its name only when it is complete. The same columns give the same bytes.
+    The file appears under its name only when it is complete. The same puzzles give the same bytes.
     """
+    columns: dict[str, Sequence[Any]] = {
+        "source": [source] * len(questions),
+        "question": questions,
+        "answer": answers,
+    }
+    if ratings is not None:
+        columns["rating"] = ratings.tolist()
     path = Path(path)
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")

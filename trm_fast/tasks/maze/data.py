@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from trm_fast.errors import UserError
 from trm_fast.tasks.maze.mazes import Mazes, generate
 from trm_fast.tasks.sets import Sets, distinct
@@ -30,16 +28,11 @@ def generated(
         count = min(1 << 14, missing)
         return generate(shape, count, seed ^ SEQUENCE, densities=densities, distance=distance, first=first)
 
-    parts = distinct(draw, wanted, 1 / 16)
-    found = sum(map(len, parts))
-    if found < wanted:
+    pool = distinct(draw, wanted, 1 / 16)
+    if len(pool) < wanted:
         raise UserError(
             f"task: {wanted} different mazes of {shape[0]}x{shape[1]} with at least {distance} steps are not to be "
-            f"found, {found} were: lower train_count and test_count, or ask for larger mazes"
+            f"found, {len(pool)} were: lower train_count and test_count, or ask for larger mazes"
         )
-    pool = Mazes(
-        shape,
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("questions", "answers", "distances")),
-    )
     name = f"generator ({shape[0]}x{shape[1]}, at least {distance} steps, seed {seed})"
     return Sets(pool.take(slice(test_count, wanted)), pool.take(slice(test_count)), name)

@@ -53,13 +53,7 @@ def decode_table(table: Table, shape: Shape) -> Mazes:
 
 def write(path: str | Path, mazes: Mazes, source: str = "trm_fast") -> None:
     """Writes the columns source, question, answer and rating (steps); gzip where the name ends in ``.gz``."""
-    columns: dict[str, list[Any]] = {
-        "source": [source] * len(mazes),
-        "question": as_lines(mazes.questions),
-        "answer": as_lines(mazes.answers),
-        "rating": mazes.distances.tolist(),
-    }
-    write_table(path, columns)
+    write_table(path, as_lines(mazes.questions), as_lines(mazes.answers), mazes.ratings, source)
 
 
 def questions(path: str | Path, shape: Shape) -> Iterator[Question]:

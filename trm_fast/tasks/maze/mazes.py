@@ -5,40 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-import numpy.typing as npt
-
 from trm_fast.errors import UserError
-from trm_fast.tasks.maze.cells import LARGEST, Grids
-from trm_fast.tasks.maze.engine import UNIT, Distances, engine
+from trm_fast.tasks.maze.cells import LARGEST
+from trm_fast.tasks.maze.engine import engine
+from trm_fast.tasks.maze.reference import UNIT
 from trm_fast.tasks.maze.symmetry import all_images
+from trm_fast.tasks.sets import PuzzleSet
 
 DENSITIES = (0.3, 0.5)
 ATTEMPTS = 10_000_000
 """Draws for one maze before its limits count as unreachable: 30 x 30 at 109 steps takes about 50,000."""
 
 
-@dataclass(frozen=True)
-class Mazes:
-    """``questions`` and ``answers``, tokens uint8 (N, height * width), and ``distances``, int32 (N,)."""
-
-    shape: tuple[int, int]
-    questions: Grids
-    answers: Grids
-    distances: Distances
-
-    def __len__(self) -> int:
-        return len(self.questions)
-
-    def take(self, rows: npt.NDArray[np.intp] | slice) -> Mazes:
-        return Mazes(self.shape, self.questions[rows], self.answers[rows], self.distances[rows])
+class Mazes(PuzzleSet[tuple[int, int]]):
+    """Mazes of height x width cells as tokens; a rating is the steps from start to goal."""
 
     def classes(self) -> list[bytes]:
-        """For each maze its equivalence class under rotation and reflection, equal bytes for the same class."""
-        return [min(image.tobytes() for image in images) for images in all_images(self.questions, self.shape)]
+        return [min(image.tobytes() for image in images) for images in all_images(self.questions, self.size)]
 
 
 def default_distance(shape: tuple[int, int]) -> int:
@@ -95,7 +80,7 @@ def generate(
         ]
         try:
             for start, job in zip(starts, jobs, strict=True):
-                parts.append(job.result())
+                parts.append(Mazes(shape, *job.result()))
                 if progress:
                     progress(min(count, start + chunk))
         except RuntimeError as error:
@@ -104,5 +89,4 @@ def generate(
             ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-    questions, answers, distances = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Mazes(shape, questions, answers, distances)
+    return Mazes.joined(parts)

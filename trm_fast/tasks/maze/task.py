@@ -25,7 +25,8 @@ from trm_fast.tasks.maze.rules import judge
 from trm_fast.tasks.maze.symmetry import symmetries
 from trm_fast.tasks.maze.text import fill_in, parse
 from trm_fast.tasks.pictures import Picture
-from trm_fast.tasks.sets import PuzzleTask, Sets
+from trm_fast.tasks.puzzle_task import PuzzleTask
+from trm_fast.tasks.sets import Sets
 from trm_fast.tasks.tables import Table
 
 TRAIN_COUNT, TEST_COUNT = 1000, 500

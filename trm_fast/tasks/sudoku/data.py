@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from trm_fast.tasks import splits
-from trm_fast.tasks.sets import Sets, distinct
+from trm_fast.tasks import sets
+from trm_fast.tasks.sets import Sets
 from trm_fast.tasks.sudoku.files import CHUNK
-from trm_fast.tasks.sudoku.puzzles import Puzzles, generate, join
+from trm_fast.tasks.sudoku.puzzles import Puzzles, generate
 from trm_fast.tasks.sudoku.rules import units
 
 SEQUENCE = 0x5472_61696E
@@ -27,13 +27,12 @@ def generated(size: int, givens: tuple[int, int], train_count: int, test_count: 
     def draw(missing: int, first: int) -> Puzzles:
         return generate(size, min(4096, max(256, missing)), givens, seed ^ SEQUENCE, first=first)
 
-    parts = distinct(draw, wanted, 1 / 4)
-    pool = join(parts)
+    pool = sets.distinct(draw, wanted, 1 / 4)
     if len(pool) >= wanted:
         return Sets(pool.take(slice(test_count, wanted)), pool.take(slice(test_count)), source)
 
     rng = np.random.default_rng(seed % 2**64)
-    train_classes, test_classes = splits.deal(len(pool), 0.2, rng, source)
+    train_classes, test_classes = sets.deal(len(pool), 0.2, rng, source)
     note = f"only {len(pool)} classes of such puzzles: {len(test_classes)} held out, examples are symmetric images"
     return Sets(
         pool.take(rng.choice(train_classes, train_count)).images(rng),
@@ -58,7 +57,7 @@ def without_equivalents(test: Puzzles, train: Puzzles, source: str) -> tuple[Puz
     if len(suspects):
         known = set(train.take(models).classes())
         leaked = [row for row, form in zip(suspects, test.take(suspects).classes(), strict=True) if form in known]
-    return splits.without(test, leaked, source)
+    return sets.without(test, leaked, source)
 
 
 def invariants(puzzles: Puzzles) -> list[int]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,14 +71,7 @@ def questions(path: str | Path, size: int) -> Iterator[Question]:
 
 def write(path: str | Path, puzzles: Puzzles, source: str = "trm_fast") -> None:
     """Writes the columns source, question, answer and, where known, rating; gzip where the name ends in ``.gz``."""
-    columns: dict[str, list[Any]] = {
-        "source": [source] * len(puzzles),
-        "question": as_lines(puzzles.questions),
-        "answer": as_lines(puzzles.answers),
-    }
-    if puzzles.ratings is not None:
-        columns["rating"] = puzzles.ratings.tolist()
-    write_table(path, columns)
+    write_table(path, as_lines(puzzles.questions), as_lines(puzzles.answers), puzzles.ratings, source)
 
 
 def as_lines(grids: Grids) -> list[str]:

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from trm_fast.errors import UserError
+from trm_fast.tasks.sets import PuzzleSet
 from trm_fast.tasks.sudoku.canonical import canonical
-from trm_fast.tasks.sudoku.engine import ANY_RATING, Ratings, engine
-from trm_fast.tasks.sudoku.rules import BOXES, FEWEST_GIVENS, Grids
+from trm_fast.tasks.sudoku.engine import engine
+from trm_fast.tasks.sudoku.reference import ANY_RATING
+from trm_fast.tasks.sudoku.rules import BOXES, FEWEST_GIVENS
 from trm_fast.tasks.sudoku.symmetry import random_images
 
 CHUNK = 64
 """Puzzles between two reports of progress (and two chances to interrupt)."""
 
 
-@dataclass(frozen=True)
-class Puzzles:
-    """``questions`` (0 for a blank) and ``answers``, uint8 (N, size * size), and ``ratings``, int32 (N,), if known."""
-
-    size: int
-    questions: Grids
-    answers: Grids
-    ratings: Ratings | None = None
-
-    def __len__(self) -> int:
-        return len(self.questions)
-
-    def take(self, rows: npt.NDArray[np.intp] | slice) -> Puzzles:
-        ratings = None if self.ratings is None else self.ratings[rows]
-        return replace(self, questions=self.questions[rows], answers=self.answers[rows], ratings=ratings)
+class Puzzles(PuzzleSet[int]):
+    """Sudokus of size x size cells, 0 for a blank; a rating is a search count."""
 
     def images(self, rng: np.random.Generator) -> Puzzles:
         """Each puzzle under a random symmetry; a rating holds for one orientation and is dropped."""
@@ -40,20 +27,7 @@ class Puzzles:
         return Puzzles(self.size, questions, answers)
 
     def classes(self) -> list[bytes]:
-        """For each puzzle its equivalence class under the symmetries, equal bytes for the same class."""
         return [form.tobytes() for form in canonical(self.questions, self.answers, self.size)]
-
-
-def join(parts: Iterable[Puzzles]) -> Puzzles:
-    """Puzzles of one size, which all have ratings, one after the other."""
-    parts = list(parts)
-    ratings = [part.ratings for part in parts if part.ratings is not None]
-    return Puzzles(
-        parts[0].size,
-        np.concatenate([part.questions for part in parts]),
-        np.concatenate([part.answers for part in parts]),
-        np.concatenate(ratings),
-    )
 
 
 def check_givens(size: int, givens: tuple[int, int]) -> None:
@@ -101,4 +75,4 @@ def generate(
         parts.append(Puzzles(size, *made))
         if progress:
             progress(start + n)
-    return join(parts)
+    return Puzzles.joined(parts)

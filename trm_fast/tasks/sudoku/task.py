@@ -12,7 +12,8 @@ from pydantic import Field, StrictInt, model_validator
 from rich.console import RenderableType
 
 from trm_fast.tasks.base import Array, Examples, IntArray, Question, TaskConfig
-from trm_fast.tasks.sets import PuzzleTask, Sets
+from trm_fast.tasks.puzzle_task import PuzzleTask
+from trm_fast.tasks.sets import Sets
 from trm_fast.tasks.sudoku import files
 from trm_fast.tasks.sudoku.data import generated, without_equivalents
 from trm_fast.tasks.sudoku.drawing import Drawing
