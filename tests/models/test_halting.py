@@ -15,7 +15,7 @@ from trm_fast.inference.steps import run_steps
 from trm_fast.models import TRMConfig
 from trm_fast.models.halting import RULES, HaltingRule, halting_rule, register
 from trm_fast.training import TrainingConfig, TrainStep
-from trm_fast.training.halting import halts
+from trm_fast.training.carry import halts
 from trm_fast.training.optimizers import AdamATan2
 from trm_fast.training.optimizers.sgd import SGD
 

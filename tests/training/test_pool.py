@@ -12,7 +12,7 @@ import torch
 from trm_fast.tasks.base import Examples
 from trm_fast.training import pool as pool_module
 from trm_fast.training.batch import Batch
-from trm_fast.training.pool import Delayed, Pool
+from trm_fast.training.pool import DeviceCounter, Pool
 
 CPU = torch.device("cpu")
 
@@ -92,7 +92,7 @@ def test_a_late_count_changes_nothing(lag: int, slots: int, monkeypatch: pytest.
     pool.ring = Batch.zeros(Numbers.example_spec, pool.size, CPU)
     device = Device(lag)
     pool.restart()
-    pool.reader = Delayed(pool.taken, device.event)
+    pool.counter = DeviceCounter(pool.taken, device.event)
     rows, count = taken_rows(pool, 200, seed=lag)
     assert rows == list(range(count))
     assert count > 3 * pool.size, "the ring went round"

@@ -11,7 +11,6 @@ from trm_fast.models.trm import DEFAULT_OPTIONS
 from trm_fast.nn import State
 from trm_fast.tasks.base import Examples
 from trm_fast.training.batch import Batch
-from trm_fast.training.halting import halts
 
 
 class Carry:
@@ -81,3 +80,9 @@ class Carry:
         if self.halting.memory_size:
             kept["halting_memory"] = self.halting_memory
         return kept if self.state.y is None else kept | {"y": self.state.y}
+
+
+def halts(should_halt: Tensor, steps: Tensor, min_steps: Tensor, max_steps: int) -> Tensor:
+    """Which slots halt, bool (B,), after ``steps`` int (B,) supervision steps: those that the halting rule stops,
+    ``should_halt`` bool (B,), and those at ``max_steps``, but none before its ``min_steps`` (B,)."""
+    return ((steps >= max_steps) | should_halt) & (steps >= min_steps)

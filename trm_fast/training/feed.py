@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 
 from trm_fast.tasks.base import Examples, IntArray, Task
-from trm_fast.training.halting import exploration_steps
 
 ORDER, AUGMENTATION, EXPLORATION = range(3)
 """What a random number is drawn for: each has a sequence of its own."""
@@ -51,6 +50,8 @@ class Feed:
         return self._orders[epoch]
 
     def minimum_steps(self, step: int, batch_size: int, exploration: float, max_steps: int) -> IntArray:
-        """``exploration_steps`` of a training step."""
+        """For each slot the supervision steps before which it may not halt in training step ``step``, int32
+        (batch_size,): 0 for most, 2..max_steps for a share ``exploration`` of them."""
         rng = np.random.default_rng((self.seed, EXPLORATION, step))
-        return exploration_steps(rng, batch_size, exploration, max_steps)
+        explores = rng.random(batch_size) < exploration
+        return (explores * rng.integers(min(2, max_steps), max_steps + 1, batch_size)).astype(np.int32)

@@ -27,44 +27,34 @@ LAG = 8
 """Steps that the host may be ahead of a GPU."""
 
 
-class Direct:
-    """A counter that can be read at any time, as on a CPU."""
+class DeviceCounter:
+    """The value of a tensor () that steps change. On a GPU it is copied to the host after every step, and only copies
+    that have arrived are read: nothing waits for the device. On a CPU, where ``event`` is None, it is read at once."""
 
-    def __init__(self, counter: Tensor) -> None:
-        self.counter = counter
-
-    def sent(self) -> None:
-        """A step that changes the counter was sent to the device."""
-
-    def latest(self) -> tuple[int, int]:
-        """A value, and how many steps were sent since it was taken."""
-        return int(self.counter), 0
-
-    def wait(self) -> None:
-        """Until the oldest step that is still under way is done."""
-
-
-class Delayed:
-    """A counter on a GPU, copied out behind every step; only values whose copy has ended are looked at."""
-
-    def __init__(self, counter: Tensor, event: Callable[[], Any] = torch.cuda.Event) -> None:
-        self.counter, self.event = counter, event
-        self.last_value = int(counter)
+    def __init__(self, tensor: Tensor, event: Callable[[], Any] | None) -> None:
+        self.tensor, self.event = tensor, event
+        self.last_value = int(tensor)
         self.under_way: deque[tuple[Any, Tensor]] = deque()
 
     def sent(self) -> None:
-        value = torch.empty_like(self.counter, device="cpu", pin_memory=self.counter.is_cuda)
-        value.copy_(self.counter, non_blocking=True)
+        """Call it after each step that was sent to the device."""
+        if self.event is None:
+            self.last_value = int(self.tensor)
+            return
+        value = torch.empty_like(self.tensor, device="cpu", pin_memory=self.tensor.is_cuda)
+        value.copy_(self.tensor, non_blocking=True)
         event = self.event()
         event.record()
         self.under_way.append((event, value))
 
     def latest(self) -> tuple[int, int]:
+        """The newest value that has arrived, and how many steps were sent after it."""
         while self.under_way and self.under_way[0][0].query():
             self.last_value = int(self.under_way.popleft()[1])
         return self.last_value, len(self.under_way)
 
     def wait(self) -> None:
+        """Until the oldest copy under way has arrived."""
         self.under_way[0][0].synchronize()
 
 
@@ -92,8 +82,8 @@ class Pool:
 
     def restart(self) -> None:
         """Goes on at ``taken``, which someone has set."""
-        self.reader: Direct | Delayed = Delayed(self.taken) if self.taken.is_cuda else Direct(self.taken)
-        self.next = self.reader.latest()[0] // self.chunk  # the first chunk that is not in the ring
+        self.counter = DeviceCounter(self.taken, torch.cuda.Event if self.taken.is_cuda else None)
+        self.next = self.counter.latest()[0] // self.chunk  # the first chunk that is not in the ring
         self._coming.clear()
 
     def next_examples(self, halted: Tensor) -> Batch:
@@ -108,17 +98,17 @@ class Pool:
         """Before a step is sent: puts chunks where examples are no longer needed. Waits only where the host is
         ``LAG`` steps ahead."""
         while True:
-            taken, under_way = self.reader.latest()
+            taken, under_way = self.counter.latest()
             while (self.next + 1) * self.chunk <= taken + self.size:
                 self._put(self.next)
                 self.next += 1
             if self.next * self.chunk >= taken + (under_way + 1) * self.slots:
                 return
-            self.reader.wait()
+            self.counter.wait()
 
     def sent(self) -> None:
         """After a step was sent."""
-        self.reader.sent()
+        self.counter.sent()
 
     def _put(self, number: int) -> None:
         start = number * self.chunk % self.size
