@@ -84,9 +84,10 @@ def test_measuring_leaves_no_graph_behind(monkeypatch: pytest.MonkeyPatch, chang
 )
 def test_parts_that_fit(rows: float, parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model()
-    free = int(rows * bytes_per_row(model, SPEC) / memory.SHARE) + 1
+    row_bytes = bytes_per_row(model, SPEC)
+    free = int(rows * row_bytes / memory.SHARE) + 1
     monkeypatch.setattr(memory, "free_bytes", lambda device: free)
-    assert parts_that_fit(model, 10, SPEC) == parts
+    assert parts_that_fit(10, row_bytes, torch.device("cpu")) == parts
 
 
 def test_free_memory_is_what_the_machine_has() -> None:

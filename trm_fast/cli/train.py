@@ -199,20 +199,22 @@ def _dry_run(config: RunConfig, device: str, json_output: bool) -> None:
         err.print(note, style="yellow")
     made = estimate(config, dataset.train.take(slice(0)), torch.device(device))
     if json_output:
-        print_json(made.to_json())
+        print_json(made)
         return
-    table = Table(title=f"{config.task.name} on {device} ({made.dtype}), not started", show_header=False)
-    size = {name: decimal(getattr(made, name)) for name in made.to_json() if name.endswith("_bytes")}
-    parts = f", in {made.parts} parts" if made.parts > 1 else ""
+    table = Table(title=f"{config.task.name} on {device} ({made['dtype']}), not started", show_header=False)
+    size = {name: decimal(value) for name, value in made.items() if name.endswith("_bytes")}
+    parts = f", in {made['parts']} parts" if made["parts"] > 1 else ""
     table.add_row("data", f"{len(dataset.train):,} {dataset.source}")
-    table.add_row("parameters", f"{made.parameters:,}")
+    table.add_row("parameters", f"{made['parameters']:,}")
     table.add_row("weights, gradients, optimizer, average", size["weights_bytes"])
     table.add_row("carry and examples", size["carry_bytes"])
-    table.add_row(f"activations (recompute: {made.recompute})", size["activation_bytes"])
+    table.add_row(f"activations (recompute: {made['recompute']})", size["activation_bytes"])
     table.add_row("memory, about", f"{size['memory_bytes']} of {size['free_bytes']} free")
-    table.add_row("a step", f"{made.flop_per_step / 1e12:.3f} TFLOP for {made.batch_size} rows{parts}")
-    table.add_row("measured rate", f"{made.flop_per_second / 1e9:,.0f} GFLOP/s of matrix products")
-    table.add_row("time, about", f"{duration(made.seconds)} for {made.steps:,} steps of {made.seconds_per_step:.3g} s")
+    table.add_row("a step", f"{made['flop_per_step'] / 1e12:.3f} TFLOP for {made['batch_size']} rows{parts}")
+    table.add_row("measured rate", f"{made['flop_per_second'] / 1e9:,.0f} GFLOP/s of matrix products")
+    table.add_row(
+        "time, about", f"{duration(made['seconds'])} for {made['steps']:,} steps of {made['seconds_per_step']:.3g} s"
+    )
     out.print(table)
 
 

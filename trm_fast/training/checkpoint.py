@@ -24,6 +24,8 @@ from trm_fast.errors import UserError
 FORMAT_VERSION = 1
 STATE = "state.json"
 _UNFINISHED = ".writing-"
+Groups = dict[str, dict[str, Tensor]]
+"""Tensors by file and name."""
 
 
 def path_of(run: Path, step: int) -> Path:
@@ -66,7 +68,7 @@ def save(run: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], state
     return target
 
 
-def load(run: Path, step: int | None = None) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+def load(run: Path, step: int | None = None) -> tuple[Groups, dict[str, Any]]:
     """The tensors by group and the state of a checkpoint, the newest by default; UserError unless it is whole."""
     steps = steps_of(run)
     if not steps:

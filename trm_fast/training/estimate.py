@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -33,72 +32,46 @@ def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> flo
     return best
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Bytes on the device, matrix FLOP and seconds. ``weights``: with gradients, moments, average and low-precision
-    copies; ``carry``: the state and the examples that wait; ``activations``: what the backward of one part needs.
-    """
-
-    device: str
-    dtype: str
-    parameters: int
-    batch_size: int
-    parts: int
-    recompute: str
-    weights_bytes: int
-    carry_bytes: int
-    activation_bytes: int
-    memory_bytes: int
-    free_bytes: int
-    flop_per_step: int
-    flop_per_second: float
-    seconds_per_step: float
-    steps: int
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def estimate(config: RunConfig, example_spec: Examples, device: torch.device) -> Estimate:
+def estimate(config: RunConfig, example_spec: Examples, device: torch.device) -> dict[str, Any]:
     """What a run on ``device`` will need, by a supervision step of one and two rows and a few large products.
 
-    ``example_spec``: examples of the shapes and dtypes that will come."""
+    ``example_spec``: examples of the shapes and dtypes that will come. Returns bytes on the device, matrix FLOP and
+    seconds by name. ``weights_bytes``: with gradients, moments, average and low-precision copies; ``carry_bytes``: the
+    state and the examples that wait; ``activation_bytes``: what the backward of one part needs."""
     training, dtype = config.training, config.compute_dtype(device)
     model = TRMModel(config.model, dtype).to(device)
-    batch_size, asked, recompute = training.batch_size, training.gradient_accumulation, training.recompute == "latent"
-    parts = min(asked, batch_size) if asked != "auto" else 0
-    parts = parts or parts_that_fit(model, batch_size, example_spec, recompute=recompute)
-    kept = [*Carry(model, training.batch_size, example_spec).tensors().values()]
-    kept += Batch.zeros(example_spec, sizes(training.batch_size, device)[1], device).tensors().values()
+    batch_size, asked = training.batch_size, training.gradient_accumulation
+    row_bytes = bytes_per_row(model, example_spec, recompute=training.recompute == "latent")
+    parts = parts_that_fit(batch_size, row_bytes, device) if asked == "auto" else min(asked, batch_size)
+    kept = [*Carry(model, batch_size, example_spec).tensors().values()]
+    kept += Batch.zeros(example_spec, sizes(batch_size, device)[1], device).tensors().values()
     with torch.device("meta"):
         shadow = TRMModel(config.model, dtype)
     held = [*training.make_optimizer(shadow).tensors(), *shadow.parameters(), *model.buffers()]  # and the gradients
-    weights = sum(t.numel() * t.element_size() for t in held)
+    weights, carry = (sum(tensor.nbytes for tensor in tensors) for tensors in (held, kept))
     if dtype != torch.float32:
         weights += sum(w.numel() for w in model.linear_weights()) * dtype.itemsize
-    carry = sum(t.numel() * t.element_size() for t in kept)
-    activations = bytes_per_row(model, example_spec, recompute=recompute) * -(-training.batch_size // parts)
+    activations = row_bytes * -(-batch_size // parts)
     rate = matrix_rate(device, dtype)
     seconds = seconds_of(config, rate)
-    return Estimate(
-        device=str(device),
-        dtype=str(dtype).removeprefix("torch."),
-        parameters=model.num_parameters(),
-        batch_size=training.batch_size,
-        parts=parts,
-        recompute=training.recompute,
-        weights_bytes=weights,
-        carry_bytes=carry,
-        activation_bytes=activations,
-        memory_bytes=weights + carry + activations,
-        free_bytes=free_bytes(device),
-        flop_per_step=training.batch_size * config.step_flop(config.model),
-        flop_per_second=rate,
-        seconds_per_step=seconds / training.steps,
-        steps=training.steps,
-        seconds=seconds,
-    )
+    return {
+        "device": str(device),
+        "dtype": str(dtype).removeprefix("torch."),
+        "parameters": model.num_parameters(),
+        "batch_size": batch_size,
+        "parts": parts,
+        "recompute": training.recompute,
+        "weights_bytes": weights,
+        "carry_bytes": carry,
+        "activation_bytes": activations,
+        "memory_bytes": weights + carry + activations,
+        "free_bytes": free_bytes(device),
+        "flop_per_step": batch_size * config.step_flop(config.model),
+        "flop_per_second": rate,
+        "seconds_per_step": seconds / training.steps,
+        "steps": training.steps,
+        "seconds": seconds,
+    }
 
 
 def seconds_of(config: RunConfig, rate: float) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,48 +15,28 @@ CONFIG, METRICS, SUMMARY, MODEL = "config.yaml", "metrics.jsonl", "summary.json"
 Record = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class RunFolder:
-    """Where a run is kept. Only one of several processes ``writes``; for the others nothing happens."""
+def write_text(path: Path, text: str) -> None:
+    """Replaces a file as a whole."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_name(path.name + ".new")
+        new.write_text(text, encoding="utf-8")
+        os.replace(new, path)
+    except OSError as error:
+        raise UserError(f"{path} can't be written: {error}") from None
 
-    path: Path
-    writes: bool = True
 
-    def write(self, name: str, text: str) -> None:
-        """Replaces a file as a whole."""
-        if not self.writes:
-            return
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            new = self.path / (name + ".new")
-            new.write_text(text, encoding="utf-8")
-            os.replace(new, self.path / name)
-        except OSError as error:
-            raise UserError(f"{self.path / name} can't be written: {error}") from None
+def cut_metrics(run: Path, last: int, training: TrainingConfig) -> None:
+    """Keeps what a run that was never stopped would have logged by step ``last``: nothing from behind it, no
+    half-written last line, and no evaluation that was made only because a call ended there."""
 
-    def record(self, record: Record) -> None:
-        """Adds a line to the metrics."""
-        if not self.writes:
-            return
-        try:
-            with (self.path / METRICS).open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(record) + "\n")
-        except OSError as error:
-            raise UserError(f"{self.path / METRICS} can't be written: {error}") from None
+    def regular(record: Record) -> bool:
+        step = record["step"]
+        due = training.eval_every and step % training.eval_every == 0 and step < training.steps
+        return step <= last and ("loss" in record or bool(due))
 
-    def cut_metrics(self, last: int, training: TrainingConfig) -> None:
-        """Keeps what a run that was never stopped would have logged by step ``last``: nothing from behind it, no
-        half-written last line, and no evaluation that was made only because a call ended there."""
-        if not self.writes:
-            return
-
-        def regular(record: Record) -> bool:
-            step = record["step"]
-            due = training.eval_every and step % training.eval_every == 0 and step < training.steps
-            return step <= last and ("loss" in record or bool(due))
-
-        kept = [json.dumps(record) for record in read_metrics(self.path) if regular(record)]
-        self.write(METRICS, "".join(line + "\n" for line in kept))
+    kept = [json.dumps(record) for record in read_metrics(run) if regular(record)]
+    write_text(run / METRICS, "".join(line + "\n" for line in kept))
 
 
 def read_run_config(run: Path) -> RunConfig:

@@ -78,8 +78,8 @@ def _bytes_kept(model: TRMModel, example_spec: Examples, count: int, recompute: 
         return sum(kept.values())
 
 
-def parts_that_fit(model: TRMModel, batch_size: int, example_spec: Examples, *, recompute: bool = False) -> int:
-    """The fewest parts of a batch whose activations fit into the free memory; at most one part a row."""
-    budget = SHARE * free_bytes(model.z_init.device)
-    rows = max(1, int(budget // max(1, bytes_per_row(model, example_spec, recompute=recompute))))
+def parts_that_fit(batch_size: int, row_bytes: int, device: torch.device) -> int:
+    """The fewest parts of a batch whose activations, ``row_bytes`` a row, fit into the free memory; at most one part
+    a row."""
+    rows = max(1, int(SHARE * free_bytes(device) // max(1, row_bytes)))
     return -(-batch_size // min(rows, batch_size))

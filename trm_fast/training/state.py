@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from trm_fast.training.checkpoint import Groups
 from trm_fast.training.process_group import ProcessGroup
 from trm_fast.training.rng import random_state, set_random_state
 from trm_fast.training.step import TrainStep
-
-Groups = dict[str, dict[str, Tensor]]
 
 
 def averaged_tensors(step: TrainStep) -> dict[str, Tensor]:

@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -24,7 +23,7 @@ from trm_fast.training.callbacks import Callback, Callbacks, Run, make_callback
 from trm_fast.training.config import RunConfig
 from trm_fast.training.evaluation import Evaluator, averaged_model
 from trm_fast.training.feed import Feed
-from trm_fast.training.folder import CONFIG, MODEL, SUMMARY, Record, RunFolder, read_run_config
+from trm_fast.training.folder import CONFIG, MODEL, SUMMARY, Record, cut_metrics, read_run_config, write_text
 from trm_fast.training.memory import bytes_per_row, parts_that_fit
 from trm_fast.training.process_group import ALONE, ProcessGroup
 from trm_fast.training.signals import stop_on_signal
@@ -52,33 +51,17 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         group: ProcessGroup = ALONE,
         init: TRMModel | None = None,
+        resumed: tuple[checkpoint.Groups, Record] | None = None,
     ) -> None:
-        """``init``: a model whose weights the run starts from, where they fit (``transfer`` says which do)."""
-        self.out = Path(out)
-        if any(group.gather_objects((self.out / CONFIG).exists() or bool(checkpoint.steps_of(self.out)))):
+        """``init``: a model whose weights the run starts from, where they fit (``transfer`` says which do).
+        ``resumed``: what ``resume`` has read."""
+        self.out, self.config, self.group = Path(out), config, group
+        if resumed is None and any(group.gather_objects(_holds_run(self.out))):
             raise UserError(
                 f"{self.out} holds a run already: continue with --resume {self.out}, or choose another --out"
             )
-        self._build(config, device, callbacks, group, init=init)
-        self.folder.write(CONFIG, config.to_yaml())
-        if group.writes:
-            self.task.save_assets(self.out)
-        if init is not None:
-            self.save()  # a run that is killed before its first checkpoint must not resume from random weights
-
-    def _build(
-        self,
-        config: RunConfig,
-        device: str,
-        callbacks: Sequence[Callback],
-        group: ProcessGroup,
-        parts: int = 1,
-        init: TRMModel | None = None,
-        step: int = 0,
-    ) -> None:
-        self.config, self.group = config, group
+        groups, state = resumed or ({}, {})
         self.callbacks = Callbacks([make_callback("json_lines"), *callbacks] if group.writes else [])
-        self.folder = RunFolder(self.out, group.writes)
         training, seed = config.training, config.training.seed
         self.task = config.make_task()
         self.dataset: Dataset = self.task.dataset(config.data, seed)
@@ -100,11 +83,11 @@ class Trainer:
         if group.rank:
             torch.manual_seed(seed ^ group.rank << 32)  # and other dropout
         runner = runner_for(torch.device(device), training.graph == "auto")
-        parts = self._parts(parts)  # of the whole model
+        parts = self._parts(state.get("parts", 1))  # of the whole model
         try:
             self.step_function = TrainStep(
                 self.model, self.optimizer, training, self.feed, parts=parts, runner=runner, group=group,
-                depth=config.depth_at(step + 1),
+                depth=config.depth_at(state.get("step", 0) + 1),
             )  # fmt: skip
         except torch.OutOfMemoryError as error:
             raise UserError(
@@ -115,6 +98,17 @@ class Trainer:
         self.step, self.seconds, self.best = 0, 0.0, None
         self.evaluator = Evaluator(self.step_function, self.task, self.dataset.test, group)
         self._saved: int | None = None  # the step whose checkpoint this object wrote or read
+        if state:
+            self._restore(groups, state)
+        group.gather_objects(None)  # nothing is written before all have read
+        if group.writes:
+            if resumed is not None:
+                cut_metrics(self.out, self.step, training)
+            write_text(self.out / CONFIG, config.to_yaml())
+            if resumed is None:
+                self.task.save_assets(self.out)
+        if init is not None:
+            self.save()  # a run that is killed before its first checkpoint must not resume from random weights
 
     def _say_reason(self) -> None:
         runner = self.step_function.runner
@@ -130,13 +124,13 @@ class Trainer:
         if asked != "auto":
             return min(asked, batch)
         recompute = self.config.training.recompute == "latent"
-        fit = parts_that_fit(self.model, batch, self.feed.example_spec, recompute=recompute)
+        row_bytes = bytes_per_row(self.model, self.feed.example_spec, recompute=recompute)
+        fit = parts_that_fit(batch, row_bytes, self.model.z_init.device)
         parts = max(self.group.gather_objects(max(before, fit)))
         if parts > 1:
-            need = bytes_per_row(self.model, self.feed.example_spec, recompute=recompute) * batch / 2**30
             self.callbacks.on_note(
-                f"a batch of {batch} needs about {need:.0f} GiB at once: it is computed in {parts} parts of "
-                f"{-(-batch // parts)} rows, with the same result up to rounding"
+                f"a batch of {batch} needs about {row_bytes * batch / 2**30:.0f} GiB at once: it is computed in "
+                f"{parts} parts of {-(-batch // parts)} rows, with the same result up to rounding"
             )
         return parts
 
@@ -155,16 +149,8 @@ class Trainer:
         run = Path(out)
         config = config or read_run_config(run)
         fresh = from_step is None and not checkpoint.steps_of(run)  # stopped before its first checkpoint
-        groups, state = ({}, {}) if fresh else checkpoint.load(run, from_step)
-        self = cls.__new__(cls)
-        self.out = run
-        self._build(config, device, callbacks, group, state.get("parts", 1), step=state.get("step", 0))
-        if not fresh:
-            self._restore(groups, state)
-        group.gather_objects(None)  # nothing is written before all have read
-        self.folder.cut_metrics(self.step, config.training)
-        self.folder.write(CONFIG, config.to_yaml())
-        return self
+        resumed = ({}, {}) if fresh else checkpoint.load(run, from_step)
+        return cls(config, run, device=device, callbacks=callbacks, group=group, resumed=resumed)
 
     def train(self, *, minutes: float | None = None) -> Record:
         """Trains to ``training.steps`` in all, or until ``minutes`` are over; evaluates, saves, returns the summary.
@@ -299,7 +285,7 @@ class Trainer:
             checkpoint.prune(self.out, self.step, self.config.training.keep_checkpoints, best)
         return checkpoint.path_of(self.out, self.step)
 
-    def _restore(self, groups: dict[str, dict[str, torch.Tensor]], state: dict[str, Any]) -> None:
+    def _restore(self, groups: checkpoint.Groups, state: Record) -> None:
         try:
             restore(self.step_function, groups, self.group)
             self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
@@ -322,5 +308,10 @@ class Trainer:
             "evaluation": evaluation.to_json() if evaluation else None,
             "best": self.best,
         }
-        self.folder.write(SUMMARY, json.dumps(summary, indent=2) + "\n")
+        if self.group.writes:
+            write_text(self.out / SUMMARY, json.dumps(summary, indent=2) + "\n")
         return summary
+
+
+def _holds_run(folder: Path) -> bool:
+    return (folder / CONFIG).exists() or bool(checkpoint.steps_of(folder))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
+from trm_fast.errors import UserError
 from trm_fast.training.callbacks.base import Callback, Run, register
-from trm_fast.training.folder import Record, RunFolder
+from trm_fast.training.folder import METRICS, Record
 
 
 @register("json_lines")
@@ -11,7 +14,11 @@ class JsonLines(Callback):
     """Appends; what a resumed run had logged behind its checkpoint is cut before."""
 
     def on_start(self, run: Run) -> None:
-        self.folder = RunFolder(run.folder)
+        self.path = run.folder / METRICS
 
     def on_log(self, record: Record) -> None:
-        self.folder.record(record)
+        try:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise UserError(f"{self.path} can't be written: {error}") from None

@@ -8,7 +8,7 @@ from typing import Any
 import wandb
 
 from trm_fast.training.callbacks.base import Callback, Run, register, scalars
-from trm_fast.training.folder import Record, RunFolder
+from trm_fast.training.folder import Record, write_text
 
 ID = "wandb_id.txt"
 """File of a run's folder with its id there: a resumed run continues the same curves."""
@@ -26,7 +26,7 @@ class WandB(Callback):
             project=project, name=run.folder.name, dir=run.folder, id=run_id, resume="allow",
             config=run.config.model_dump(mode="json"),
         )  # fmt: skip
-        RunFolder(run.folder).write(ID, f"{self.run.id}\n")
+        write_text(path, f"{self.run.id}\n")
 
     def on_log(self, record: Record) -> None:
         self.run.log(scalars(record), step=record["step"])
