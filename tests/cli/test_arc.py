@@ -105,7 +105,7 @@ def test_mistakes(run: Run, arc_run: tuple[Path, Path], trained: Path, tmp_path:
     cases = [
         (("solve", folder, new), 1, "new: the model was not trained on this task"),
         (("solve", folder, ragged), 1, "train[0].input: row 1 has 2 cells, row 0 has 1"),
-        (("eval", folder, "--data", tmp_path / "gone.json"), 1, "there is no file or folder"),
+        (("eval", folder, "--data", tmp_path / "gone.json"), 1, "cannot read"),
         (("train", "--preset", "arc-small", "--out", tmp_path / "run"), 2, "the task arc needs data: --data FILE"),
         (("train", "--preset", "arc-small", "--data", data), 1, "task.tasks: the data has no"),
         (("eval", trained, "--submission", tmp_path / "s.json"), 2, "the task sudoku has no submission format"),

@@ -131,7 +131,7 @@ def test_files(tmp_path: Path) -> None:
     for bad in (str(path), f"maze:{path}"):
         with pytest.raises(UserError, match="sudoku:FILE or copy:FILE or back:FILE"):
             task.read(bad)
-    with pytest.raises(UserError, match="can't be read"):
+    with pytest.raises(UserError, match="cannot read"):
         list(task.questions(tmp_path / "none"))
     with pytest.raises(UserError, match="takes its data from its parts"):
         task.dataset(DataConfig(source="x.csv"), 0)

@@ -80,8 +80,8 @@ def test_files(tmp_path: Path) -> None:
         ("a.json", "{}", "a list of lists"),
         ("a.json", "[]", "a list of lists"),
         ("a.json", "[[1], 2]", "row 2: a list of numbers is wanted, not 2"),
-        ("a.txt", None, "can't be read"),
-        ("a.txt", b"\xff\xfe\x00", "can't be read"),
+        ("a.txt", None, "No such file"),
+        ("a.txt", b"\xff\xfe\x00", "is not UTF-8 text"),
     ],
 )
 def test_bad_files(name: str, content: str | bytes | None, words: str, tmp_path: Path) -> None:

@@ -129,9 +129,6 @@ def say(text: str, facts: dict[str, Any], as_json: bool) -> None:
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Writes a text file whole or not at all."""
-    from trm_fast.tasks.tables import replace_file
+    from trm_fast.tasks.files import write_text
 
-    try:
-        replace_file(path, "".join(f"{line}\n" for line in lines).encode())
-    except OSError as error:
-        raise UserError(f"{path} can't be written: {error}") from None
+    write_text(path, "".join(f"{line}\n" for line in lines))

@@ -19,6 +19,7 @@ from typing_extensions import Self
 
 from trm_fast.errors import UserError
 from trm_fast.labels import IGNORE as IGNORE
+from trm_fast.tasks.files import read_text
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int32]
@@ -272,13 +273,11 @@ class Task(ABC):
 
     def questions(self, source: str | Path) -> Iterator[Question]:
         """The questions of a file, one a line where a task has no format of its own; ``where`` is file and line."""
-        try:
-            lines = Path(source).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{source} can't be read: {error}") from None
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield self.parse(line, f"{source}:{number}")
+        lines = [(number, line) for number, line in enumerate(read_text(source).splitlines(), 1) if line.strip()]
+        if not lines:
+            raise UserError(f"{source} has no {self.noun}")
+        for number, line in lines:
+            yield self.parse(line, f"{source}:{number}")
 
     @abstractmethod
     def format(self, question: Question, answer: Array) -> str:

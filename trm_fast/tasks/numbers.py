@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from trm_fast.errors import UserError
-from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, Question, Task
+from trm_fast.tasks.base import Array, DataConfig, Dataset, Question, Task
+from trm_fast.tasks.files import parse_json, read_text
+from trm_fast.tasks.sets import deal
 
 Numbers = npt.NDArray[np.float64]
 
@@ -26,10 +28,7 @@ def read_numbers(text: str, where: str = "") -> Numbers:
     """The numbers of a line, or of a JSON list; anything else is a UserError that names the item."""
     at = f"{where}: " if where else ""
     if text.lstrip().startswith(("[", "{")):
-        try:
-            items = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{at}not valid JSON: {error}") from None
+        items = parse_json(text, at)
         if not isinstance(items, list):
             raise UserError(f"{at}a list of numbers is wanted, not an object")
     else:
@@ -63,10 +62,7 @@ def lines_of(source: str | Path) -> Iterator[tuple[str, str]]:
     """(text, where) of each list in a file: a JSON list of lists (``.json``), or one list a line (text, CSV, JSON
     Lines); empty lines and a first line without any number (a header) are passed over."""
     path = Path(source)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} can't be read: {error}") from None
+    text = read_text(path)
     if path.suffix == ".json":
         yield from _json_lists(text, path)
         return
@@ -81,10 +77,7 @@ def lines_of(source: str | Path) -> Iterator[tuple[str, str]]:
 
 
 def _json_lists(text: str, path: Path) -> Iterator[tuple[str, str]]:
-    try:
-        rows = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON: {error}") from None
+    rows = parse_json(text, f"{path}: ")
     if not isinstance(rows, list) or not rows:
         raise UserError(f"{path}: a list of lists of numbers is wanted")
     if not isinstance(rows[0], list):
@@ -117,9 +110,13 @@ class NumbersTask(Task):
         if data.source is None:
             made = self.generated(seed)
             return made if data.test is None else replace(made, test=self.read(data.test))
-        given = self.read(data.source)
-        train, test = held_out(given, data, seed) if data.test is None else (given, self.read(data.test))
-        return Dataset(train, test, data.source)
+        rows = self.read(data.source)
+        if data.test is not None:
+            return Dataset(rows, self.read(data.test), data.source)
+        train, test = deal(
+            len(rows), data.holdout, np.random.default_rng(seed), f"{data.source}: there is only one row"
+        )
+        return Dataset(rows.take(np.sort(train)), rows.take(np.sort(test)), data.source)
 
     def right(self, labels: Array, answers: Array) -> npt.NDArray[np.bool_]:
         close: npt.NDArray[np.bool_] = np.abs(labels - answers) <= self.config.tolerance
@@ -128,12 +125,3 @@ class NumbersTask(Task):
     def questions(self, source: str | Path) -> Iterator[Question]:
         for text, where in lines_of(source):
             yield self.parse(text, where)
-
-
-def held_out(given: Examples, data: DataConfig, seed: int) -> tuple[Examples, Examples]:
-    """Rows of a file for training, and a random ``data.holdout`` of them for testing, at least one each."""
-    if len(given) < 2:
-        raise UserError(f"{data.source} has one row: none is left for testing")
-    order = np.random.default_rng(seed).permutation(len(given))
-    held = min(max(1, round(data.holdout * len(given))), len(given) - 1)
-    return given.take(np.sort(order[held:])), given.take(np.sort(order[:held]))

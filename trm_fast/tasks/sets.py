@@ -82,7 +82,8 @@ def hold_out(items: T, classes: Sequence[bytes], share: float, seed: int, source
     """One set in two: ``share`` of its equivalence classes, with all their rows, held out for testing."""
     index: dict[bytes, int] = {}
     numbers = np.array([index.setdefault(form, len(index)) for form in classes])
-    _, test_classes = deal(len(index), share, np.random.default_rng(seed % 2**64), source)
+    rng, problem = np.random.default_rng(seed % 2**64), f"{source}: all puzzles are equivalent"
+    _, test_classes = deal(len(index), share, rng, problem)
     test = np.isin(numbers, test_classes)
     return items.take(np.flatnonzero(~test)), items.take(np.flatnonzero(test))
 
@@ -105,10 +106,11 @@ def sample(items: T, count: int | None, seed: int, what: str) -> tuple[T, list[s
     return items.take(np.sort(rows)), [f"a random {count} of {len(items)} {what} puzzles"]
 
 
-def deal(classes: int, share: float, rng: np.random.Generator, source: str) -> tuple[Rows, Rows]:
-    """Class numbers for training and for testing, at least one each."""
-    if classes < 2:
-        raise UserError(f"{source}: all puzzles are equivalent, so none can be held out for testing")
-    order = rng.permutation(classes)
-    held = min(max(1, round(share * classes)), classes - 1)
-    return order[held:], order[:held]
+def deal(count: int, share: float, rng: np.random.Generator, problem: str) -> tuple[Rows, Rows]:
+    """Numbers below ``count`` in a random order: those for training, and a ``share`` for testing, at least one each.
+    ``problem`` is why there are not two."""
+    if count < 2:
+        raise UserError(f"{problem}: none can be held out for testing")
+    order = rng.permutation(count)
+    held_out = min(max(1, round(share * count)), count - 1)
+    return order[held_out:], order[:held_out]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -13,6 +11,7 @@ from rich.text import Text
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, IntArray, Question, Task, TaskConfig
+from trm_fast.tasks.sets import deal
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -47,20 +46,20 @@ class Symbols(Task):
         config = self.config
         source = f"random strings of {config.length}, seed {seed}"
         if data.source is None:
-            drawn = self._drawn(np.random.default_rng((seed, 0)), config.train_count + config.test_count)
+            strings = self._drawn(np.random.default_rng((seed, 0)), config.train_count + config.test_count)
             share = config.test_count / (config.train_count + config.test_count)
         else:
-            drawn, source, share = np.unique(self.read(data.source).inputs, axis=0), data.source, data.holdout
-        if len(drawn) < 2 and data.test is None:
-            raise UserError(f"{source}: there is one string only, and none is left for testing")
-        drawn = drawn[np.random.default_rng((seed, 1)).permutation(len(drawn))]
-        held = min(max(1, round(share * len(drawn))), len(drawn) - 1)
-        test, train = drawn[:held], drawn[held:]
+            strings, source, share = np.unique(self.read(data.source).inputs, axis=0), data.source, data.holdout
+        rng = np.random.default_rng((seed, 1))
+        if data.source is not None and data.test is not None:
+            train = strings[rng.permutation(len(strings))]
+        else:
+            train_rows, test_rows = deal(len(strings), share, rng, f"{source}: there is only one string")
+            train, test = strings[train_rows], strings[test_rows]
         if data.test is not None:
             test = self.read(data.test).inputs
-            train = drawn if data.source is not None else train
-            known = {row.tobytes() for row in test}
-            train = train[[row.tobytes() not in known for row in train]]
+            test_strings = {row.tobytes() for row in test}
+            train = train[[row.tobytes() not in test_strings for row in train]]
         return Dataset(self._encode(train), self._encode(test), source)
 
     def _drawn(self, rng: np.random.Generator, count: int) -> IntArray:
@@ -110,13 +109,6 @@ class Symbols(Task):
         if len(text) != self.seq_len:
             raise UserError(f"{at}found {len(text)} letters, {self.seq_len} wanted (task.length)")
         return Question(text, np.array([1 + self.letters.index(c) for c in text], dtype=np.int32), where)
-
-    def questions(self, source: str | Path) -> Iterator[Question]:
-        question = None
-        for question in super().questions(source):
-            yield question
-        if question is None:
-            raise UserError(f"{source} has no strings")
 
     def format(self, question: Question, answer: Array) -> str:
         return "".join(self.letters[t - 1] if 1 <= t < self.vocab_size else "?" for t in answer.tolist())

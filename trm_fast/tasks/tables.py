@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
-import os
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from trm_fast.errors import UserError
+from trm_fast.tasks.files import open_text, write_text
 
 Grids = npt.NDArray[np.uint8]
 
@@ -83,18 +80,11 @@ def write_table(
     }
     if ratings is not None:
         columns["rating"] = ratings.tolist()
-    path = Path(path)
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
-    content = text.getvalue().encode()
-    if path.suffix == ".gz":
-        content = gzip.compress(content, mtime=0)
-    try:
-        replace_file(path, content)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    write_text(Path(path), text.getvalue())
 
 
 def decode_ratings(table: Table) -> npt.NDArray[np.int32] | None:
@@ -138,33 +128,22 @@ def read_cells(lines: Sequence[str], characters: Grids, cells: int) -> Grids:
     return characters[codes].reshape(-1, cells)
 
 
-@contextmanager
-def open_text(path: str | Path) -> Iterator[TextIO]:
-    """A text file, gzip where the name ends in ``.gz``; whatever stops it being read is a UserError with the path."""
-    opener = gzip.open if str(path).endswith(".gz") else open
-    try:
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as stream:
-            yield stream
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text") from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{path} is not a gzip file, or a damaged one: {error}") from error
-    except csv.Error as error:
-        raise UserError(f"{path} is not a CSV file: {error}") from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+def question_column(lines: Iterable[str], path: str | Path) -> Iterator[tuple[str, str]] | None:
+    """(question, where it stands) of each row of a CSV file; None where no column of its header is called question."""
+    reader = csv.reader(lines)
+    header = next((row for row in reader if row), [])
+    if "question" not in header:
+        return None
+    column = header.index("question")
 
+    def questions() -> Iterator[tuple[str, str]]:
+        for row in reader:
+            if row and len(row) <= column:
+                raise UserError(f"{path}:{reader.line_num}: the question is missing")
+            if row:
+                yield row[column], f"{path}:{reader.line_num}"
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as stream:
-            stream.write(content)
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return questions()
 
 
 def _column(header: list[str], name: str, path: str | Path) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import zlib
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ import numpy as np
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.arc.grids import COLORS, Grid
+from trm_fast.tasks.files import parse_json, read_text
 
 LARGEST = 30
 KNOWN = set(range(COLORS))
@@ -74,9 +74,9 @@ def read(source: str) -> list[ARCTask]:
     return list(tasks.values())
 
 
-def read_text(text: str, where: str) -> ARCTask:
+def parse_task(text: str, where: str) -> ARCTask:
     """One task without a name, from JSON."""
-    return _task(_json(text, where), "", "", where)
+    return _task(parse_json(text, f"{where}: "), "", "", where)
 
 
 def _folder(folder: Path) -> Iterable[ARCTask]:
@@ -84,11 +84,11 @@ def _folder(folder: Path) -> Iterable[ARCTask]:
     if not files:
         raise UserError(f"{folder} has no task files (.json)")
     for file in files:
-        yield _task(_json(_text(file), str(file)), _stem(file), folder.resolve().name, str(file))
+        yield _task(_json(file), _stem(file), folder.resolve().name, str(file))
 
 
 def _file(path: Path) -> Iterable[ARCTask]:
-    content = _json(_text(path), str(path))
+    content = _json(path)
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path}: expected an object of tasks or of subsets of tasks")
     if any(isinstance(content.get(part), list) for part in ("train", "test")):  # tasks may be in subsets of these names
@@ -113,7 +113,7 @@ def _solutions(path: Path) -> dict[str, Any]:
     beside = path.with_name(path.name.replace("challenges", "solutions"))
     if beside == path or not beside.is_file():
         return {}
-    content = _json(_text(beside), str(beside))
+    content = _json(beside)
     if not isinstance(content, dict):
         raise UserError(f"{beside}: expected an object with a list of grids for each task")
     return content
@@ -178,20 +178,5 @@ def _stem(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".json")
 
 
-def _text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-        return (gzip.decompress(data) if path.name.endswith(".gz") else data).decode("utf-8")
-    except FileNotFoundError:
-        raise UserError(f"there is no file or folder {path}") from None
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise UserError(f"{path} can't be read: {error}") from None
-
-
-def _json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        place = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        raise UserError(f"{where}{place}: not valid JSON: {reason}") from None
+def _json(path: Path) -> Any:
+    return parse_json(read_text(path), f"{path}: ")

@@ -206,7 +206,7 @@ class ARC(Task):
         return result
 
     def parse(self, text: str, where: str = "") -> Question:
-        questions = list(self._asked(files.read_text(text, where or "the task"), where))
+        questions = list(self._asked(files.parse_task(text, where or "the task"), where))
         if len(questions) > 1:
             raise UserError(f"the task has {len(questions)} test inputs: put it into a file to have all answered")
         return questions[0]

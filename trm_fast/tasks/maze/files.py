@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Iterator
@@ -15,14 +14,15 @@ import numpy.typing as npt
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Question
+from trm_fast.tasks.files import parse_json, read_text
 from trm_fast.tasks.maze.cells import CHARACTERS, FREE, GOAL, START, Grids, as_lines, place
 from trm_fast.tasks.maze.engine import engine
 from trm_fast.tasks.maze.mazes import Mazes
 from trm_fast.tasks.maze.pictures import tokens_of_picture
 from trm_fast.tasks.maze.rules import judge
-from trm_fast.tasks.maze.text import ALLOWED, TOKENS, Shape, load_json, parse, question, rows_of_json
+from trm_fast.tasks.maze.text import ALLOWED, TOKENS, Shape, parse, question, rows_of_json
 from trm_fast.tasks.pictures import PNG, read_png
-from trm_fast.tasks.tables import Table, decode_grids, open_text, read_cells, read_table, write_table
+from trm_fast.tasks.tables import Table, decode_grids, question_column, read_cells, read_table, write_table
 
 CHUNK = 1 << 14
 """Rows checked at a time, which bounds the memory of the checks."""
@@ -67,12 +67,11 @@ def questions(path: str | Path, shape: Shape) -> Iterator[Question]:
     if head == PNG or str(path).lower().endswith(".png"):
         yield _of_picture(path, shape)
         return
-    with open_text(path) as stream:
-        text = stream.read()
+    text = read_text(path)
     if text.lstrip().startswith(("[", "{")):
         yield from _of_json(text, path, shape)
-    elif "question" in next(csv.reader(text.splitlines()[:1]), []):
-        yield from _of_csv(text, path, shape)
+    elif column := question_column(io.StringIO(text, newline=""), path):
+        yield from (parse(maze, shape, where) for maze, where in column)
     else:
         yield from _of_text(text, path, shape)
 
@@ -89,7 +88,7 @@ def _of_json(text: str, path: str | Path, shape: Shape) -> Iterator[Question]:
         for number, line in lines:
             yield parse(line, shape, f"{path}:{number}")
         return
-    value = load_json(text, f"{path}: ")
+    value = parse_json(text, f"{path}: ")
     many = _mazes_of(value)
     if many is None:
         yield parse(text, shape, str(path))
@@ -106,18 +105,6 @@ def _mazes_of(value: Any) -> list[Any] | None:
     first = value[0] if isinstance(value, list) and value else None
     several = isinstance(first, dict) or (isinstance(first, list) and bool(first) and isinstance(first[0], (list, str)))
     return value if several else None
-
-
-def _of_csv(text: str, path: str | Path, shape: Shape) -> Iterator[Question]:
-    reader = csv.reader(io.StringIO(text, newline=""))
-    column = next(reader).index("question")
-    for row in reader:
-        if not row:
-            continue
-        where = f"{path}:{reader.line_num}"
-        if len(row) <= column:
-            raise UserError(f"{where}: the question is missing")
-        yield parse(row[column], shape, where)
 
 
 def _of_text(text: str, path: str | Path, shape: Shape) -> Iterator[Question]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Question
+from trm_fast.tasks.files import parse_json
 from trm_fast.tasks.maze.cells import CHARACTERS, FREE, GOAL, PATH, START, WALL, place
 from trm_fast.tasks.maze.engine import engine
 
@@ -27,7 +28,7 @@ def parse(text: str, shape: Shape, where: str = "") -> Question:
     at = f"{where}: " if where else ""
     text = text.strip("\r\n")
     if text.lstrip().startswith(("[", "{")):
-        return question(rows_of_json(load_json(text, at), at), shape, text, where)
+        return question(rows_of_json(parse_json(text, at), at), shape, text, where)
     rows = [line.rstrip("\r") for line in text.split("\n")]
     if len(rows) == 1 and len(rows[0]) == shape[0] * shape[1]:
         rows = [rows[0][i : i + shape[1]] for i in range(0, len(rows[0]), shape[1])]
@@ -83,13 +84,6 @@ def tokens_of(row: str, number: int, at: str) -> list[int]:
                 f"{at}{character!r} (row {number + 1}, character {column + 1}) is not a cell of a maze: {ALLOWED}"
             )
     return [TOKENS[character] for character in row]
-
-
-def load_json(text: str, at: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:  # also of numbers with thousands of digits
-        raise UserError(f"{at}not valid JSON: {error}") from None
 
 
 def rows_of_json(value: Any, at: str, *, keep: bool = False) -> list[Any]:

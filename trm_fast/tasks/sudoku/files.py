@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from functools import partial
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +11,19 @@ import numpy.typing as npt
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Question
+from trm_fast.tasks.files import read_text
 from trm_fast.tasks.sudoku.puzzles import Puzzles
 from trm_fast.tasks.sudoku.rules import Grids, conflict, obeys, place
 from trm_fast.tasks.sudoku.text import BLANKS, allowed, cell_positions, other_size, parse
-from trm_fast.tasks.tables import Table, decode_grids, decode_ratings, open_text, read_cells, read_table, write_table
+from trm_fast.tasks.tables import (
+    Table,
+    decode_grids,
+    decode_ratings,
+    question_column,
+    read_cells,
+    read_table,
+    write_table,
+)
 
 BAD = 255
 CHUNK = 1 << 16
@@ -48,25 +55,17 @@ def questions(path: str | Path, size: int) -> Iterator[Question]:
 
     In plain text blank lines and lines that start with ``#`` are skipped. UserError as from ``text.parse``.
     """
-    with open_text(path) as stream:
-        numbered = enumerate(stream, 1)
-        lines = ((number, line) for number, line in numbered if line.strip() and not line.lstrip().startswith("#"))
-        start, first = next(lines, (0, ""))
-        if not start:
-            raise UserError(f"{path} has no puzzles")
-        header = next(csv.reader([first]))
-        if "question" in header:
-            column = header.index("question")
-            for number, line in lines:
-                row = next(csv.reader([line]))
-                if len(row) <= column:
-                    raise UserError(f"{path}:{number}: the question is missing")
-                yield parse(row[column], size, f"{path}:{number}")
-        elif len(cell_positions(first)) > size:
-            for number, line in chain([(start, first)], lines):
-                yield parse(line, size, f"{path}:{number}")
-        else:
-            yield parse(first + "".join(line for _, line in lines), size, f"{path}:{start}")
+    lines = ["" if line.lstrip().startswith("#") else line for line in read_text(path).splitlines(keepends=True)]
+    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not numbered:
+        raise UserError(f"{path} has no puzzles")
+    start, first = numbered[0]
+    if column := question_column(lines, path):
+        yield from (parse(text, size, where) for text, where in column)
+    elif len(cell_positions(first)) > size:
+        yield from (parse(line, size, f"{path}:{number}") for number, line in numbered)
+    else:
+        yield parse("".join(line for _, line in numbered), size, f"{path}:{start}")
 
 
 def write(path: str | Path, puzzles: Puzzles, source: str = "trm_fast") -> None:

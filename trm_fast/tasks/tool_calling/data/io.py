@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Iterable, Iterator
 from importlib import import_module
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trm_fast.errors import UserError
-from trm_fast.tasks.tables import open_text, replace_file
+from trm_fast.tasks.files import read_text, write_text
 from trm_fast.tasks.tool_calling.data.conversation import Refused
 
 HUB = "hf:"
@@ -21,7 +20,7 @@ def records(source: str | Path, split: str = "train") -> Iterator[tuple[str, Any
     if str(source).startswith(HUB):
         yield from _hub(str(source), split)
         return
-    text = read_text(Path(source))
+    text = read_text(source)
     if text.lstrip()[:1] == "[":
         yield from _list_of(text, source)
         return
@@ -36,21 +35,12 @@ def records(source: str | Path, split: str = "train") -> Iterator[tuple[str, Any
                 yield f"{source}:{number}", Refused("row", f"not valid JSON ({error})")
 
 
-def read_text(path: Path) -> str:
-    """A text file, gzip where the name ends in ``.gz``; whatever stops it being read is a UserError with the path."""
-    with open_text(path) as stream:
-        return stream.read()
-
-
 def write(path: Path, rows: Iterable[Any]) -> None:
     """JSONL where the name says so, a JSON list otherwise; gzip for ``.gz``; whole or not at all."""
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     jsonl = ".jsonl" in path.suffixes
     text = "".join(f"{line}\n" for line in lines) if jsonl else "[\n" + ",\n".join(lines) + "\n]\n"
-    try:
-        replace_file(path, gzip.compress(text.encode(), mtime=0) if path.suffix == ".gz" else text.encode())
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    write_text(path, text)
 
 
 def _list_of(text: str, source: str | Path) -> Iterator[tuple[str, Any]]:
