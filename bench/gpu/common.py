@@ -21,7 +21,7 @@ from plan import DEVICE_LOST, FULL, TINY
 
 from trm_fast.inference.capture import runner_for
 from trm_fast.ops._core import validation
-from trm_fast.tasks.tables import replace_file
+from trm_fast.tasks.files import write_text
 
 
 class Part:
@@ -94,7 +94,7 @@ class Part:
 
 def write(path: Path, content: Any) -> None:
     """At once or not at all: a process that is stopped meanwhile leaves the file as it was."""
-    replace_file(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def usable(device: str) -> bool:
