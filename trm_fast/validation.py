@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trm_fast.errors import UserError
 from trm_fast.registry import suggest
 
 M = TypeVar("M", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """A section of a configuration: no unknown keys, no conversions (``"3"`` is not 3), finite numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def validated(kind: type[M], section: Any, name: str, where: str) -> M:

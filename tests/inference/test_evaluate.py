@@ -74,7 +74,7 @@ def test_counts(rules: bool) -> None:
     assert solver.ids == list(range(50))
     assert result.metrics == {"first": (examples.labels[:, 0] == solutions[:, 0]).mean()}
     flat = json.loads(json.dumps(result.to_json()))
-    assert flat.keys() == (Evaluation.__dataclass_fields__.keys() | {"first"}) - {"metrics", "ranked"}
+    assert flat.keys() == (Evaluation.__dataclass_fields__.keys() | {"first"}) - {"metrics", "solved"}
 
 
 def test_nothing_to_evaluate() -> None:

@@ -96,10 +96,7 @@ def test_candidates_are_ranked_by_votes_and_then_by_mean_confidence() -> None:
     np.testing.assert_allclose(ranked.confidence, [0.5, 0.35, 0.99], rtol=1e-6)
     assert solved.solution.tolist() == [OTHER]
     assert solved.confidence.tolist() == pytest.approx([0.9])
-    assert len(solved.ranked) == 1
-    assert solved.ranked[-1].votes.tolist() == [2, 2, 1]
-    with pytest.raises(IndexError):
-        solved.ranked[1]
+    assert solved.candidates(0).votes.tolist() == [2, 2, 1]
 
 
 def test_what_the_rules_settle_is_not_tried_again() -> None:

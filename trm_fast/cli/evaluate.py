@@ -95,7 +95,7 @@ def evaluate(
         if not json_output:
             _print(result, f"{found.label} on {source}", found.task.report(result.metrics))
         if submission is not None:
-            write_lines(submission, [json.dumps(found.task.submission(examples, result.ranked))])
+            write_lines(submission, [json.dumps(found.task.submission(examples, result.solved.ranked))])
     else:
         from trm_fast.inference.sweep import plot_sweep
 

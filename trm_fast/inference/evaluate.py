@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -12,14 +11,14 @@ import numpy as np
 from trm_fast.errors import UserError
 from trm_fast.inference.solver import Progress, Solver
 from trm_fast.inference.tries import Solved
-from trm_fast.tasks.base import IGNORE, Candidates, Examples
+from trm_fast.tasks.base import IGNORE, Examples
 from trm_fast.tasks.statistics import wilson_interval
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """``interval``: 95 % Wilson interval of the exact accuracy; ``valid``: share that obeys the task's rules;
-    ``metrics``: what else the task measures; ``ranked``: all that was answered to each example."""
+    ``metrics``: what else the task measures; ``solved``: all that was answered to each example."""
 
     exact_accuracy: float
     cell_accuracy: float
@@ -30,12 +29,12 @@ class Evaluation:
     interval: tuple[float, float]
     seconds: float
     puzzles_per_second: float
-    metrics: dict[str, float] = field(default_factory=dict)
-    ranked: Sequence[Candidates] = field(default=(), repr=False, compare=False)
+    metrics: dict[str, float]
+    solved: Solved = field(repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """Flat: the task's own measures stand beside the others."""
-        flat = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("metrics", "ranked")}
+        flat = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("metrics", "solved")}
         return flat | self.metrics
 
 
@@ -67,5 +66,5 @@ def score(solver: Solver, examples: Examples, solved: Solved, seconds: float) ->
         seconds=seconds,
         puzzles_per_second=n / seconds,
         metrics=task.measures(solver, examples, solved.solution) | task.ranked_metrics(examples, solved.ranked),
-        ranked=solved.ranked,
+        solved=solved,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -37,27 +37,14 @@ class Solved:
         return cls(**joined)
 
     @property
-    def ranked(self) -> Sequence[Candidates]:
+    def ranked(self) -> Iterator[Candidates]:
         """All distinct answers to each question, ranked when they are looked at."""
-        return _Ranking(self)
+        return map(self.candidates, range(len(self.sure)))
 
     def candidates(self, row: int) -> Candidates:
         made = np.flatnonzero(self.sure[row] >= 0)
         first, _, votes, mean = _ranked(self.tries[row, made], self.sure[row, made])
         return Candidates(self.tries[row, made[first]], votes, mean)
-
-
-class _Ranking(Sequence[Candidates]):
-    def __init__(self, solved: Solved) -> None:
-        self.solved = solved
-
-    def __len__(self) -> int:
-        return len(self.solved.sure)
-
-    def __getitem__(self, row: Any) -> Any:
-        if isinstance(row, slice):
-            return [self.solved.candidates(r) for r in range(*row.indices(len(self)))]
-        return self.solved.candidates(range(len(self))[row])
 
 
 class Tries:

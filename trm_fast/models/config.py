@@ -7,9 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SerializeAsAny,
     Strict,
@@ -21,7 +19,7 @@ from typing_extensions import Self
 from trm_fast.models.halting import RULES
 from trm_fast.models.heads import HEADS, HeadConfig, HeadInputs, TokensConfig
 from trm_fast.nn.config import NetworkConfig
-from trm_fast.validation import explain
+from trm_fast.validation import Section, explain
 
 GridShape = Annotated[tuple[int, int], Strict(False)]  # YAML and JSON have lists only
 
@@ -50,14 +48,12 @@ class Depth(NamedTuple):
     max_supervision_steps: int
 
 
-class TRMConfig(BaseModel):
+class TRMConfig(Section):
     """Everything that shapes a Tiny Recursive Model (arXiv 2510.04871, section 4).
 
     A supervision step runs ``T_cycles`` cycles, all but the last without gradient. A cycle is ``n_latent_steps``
     latent steps and one answer step, each an application of the same ``num_layers`` blocks.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     inputs: Literal["tokens", "values", "bags"] = Field(
         "tokens", description="what an example's positions hold; bags are several tokens each, in no order"

@@ -7,19 +7,20 @@ module here that defines a ``Task``, registered in ``trm_fast.tasks``, one YAML 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from typing_extensions import Self
 
 from trm_fast.errors import UserError
 from trm_fast.labels import IGNORE as IGNORE
 from trm_fast.tasks.files import read_text
+from trm_fast.validation import Section
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int32]
@@ -118,22 +119,18 @@ class Candidates:
     confidence: npt.NDArray[np.float32]
 
 
-class TaskConfig(BaseModel):
+class TaskConfig(Section):
     """The ``task:`` section of a configuration; tasks extend it with keys of their own."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     name: str
 
 
-class DataConfig(BaseModel):
+class DataConfig(Section):
     """The ``data:`` section of a configuration.
 
     ``source``: None for the task's generator, a path, or ``hf:NAME``. ``test``: a separate test set of the same
     kinds; without it a set's own test split, or ``holdout`` (the share of equivalence classes kept for testing).
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     source: str | None = None
     test: str | None = None
@@ -247,11 +244,11 @@ class Task(ABC):
         """Further measures of the answers (N, ...) to examples, by name."""
         return {}
 
-    def ranked_metrics(self, examples: Examples, ranked: Sequence[Candidates]) -> dict[str, float]:
+    def ranked_metrics(self, examples: Examples, ranked: Iterable[Candidates]) -> dict[str, float]:
         """Measures of all that was answered to each example, by name."""
         return {}
 
-    def submission(self, questions: Examples, ranked: Sequence[Candidates]) -> Any:
+    def submission(self, questions: Examples, ranked: Iterable[Candidates]) -> Any:
         """JSON that a competition takes; UserError in a task without one."""
         raise UserError(f"the task {self.name} has no submission format", wrong_use=True)
 

@@ -9,9 +9,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SerializeAsAny,
     Strict,
@@ -31,17 +29,15 @@ from trm_fast.tasks.base import DataConfig, TaskConfig
 from trm_fast.training.curriculum import Stages, stage_at
 from trm_fast.training.optimizers import OPTIMIZERS, Optimizer
 from trm_fast.training.schedule import SCHEDULES
-from trm_fast.validation import explain
+from trm_fast.validation import Section, explain
 
 # YAML 1.1 reads a bare off as false.
 Switch = Annotated[Literal["auto", "off"], BeforeValidator(lambda value: "off" if value is False else value)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class TrainingConfig(BaseModel):
+class TrainingConfig(Section):
     """The ``training:`` section. Defaults are the published recipe for sudoku (arXiv 2510.04871, section 5)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     steps: int = Field(65_104, ge=1, description="optimizer steps of the whole run")
     supervision: Literal["carry", "unrolled"] = Field(
@@ -134,10 +130,8 @@ class TrainingConfig(BaseModel):
         return self.learning_rate * SCHEDULES[self.schedule](progress, self.final_learning_rate)
 
 
-class RunConfig(BaseModel):
+class RunConfig(Section):
     """All of a run. ``task`` is the task's own section; ``model`` takes its vocabulary and length from the task."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     task: SerializeAsAny[TaskConfig]
     data: DataConfig = DataConfig()

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
-from trm_fast.validation import explain
+from trm_fast.validation import Section, explain
 
 
-class Stage(BaseModel):
+class Stage(Section):
     """``until`` a step (the last of the stage) recursion is no deeper than this."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     until: int = Field(ge=1)
     T_cycles: int | None = Field(None, ge=1)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from trm_fast.models.loss import Loss
 from trm_fast.registry import Registry
+from trm_fast.validation import Section
 
 HEADS: Registry[type[Head]] = Registry("kind of head")
 register = HEADS.register
@@ -27,10 +27,8 @@ class HeadInputs(NamedTuple):
     causal: bool
 
 
-class HeadConfig(BaseModel):
+class HeadConfig(Section):
     """The keys of ``model.head``; a subclass adds those of its head."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     kind: str
 

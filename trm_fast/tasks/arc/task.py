@@ -9,7 +9,7 @@ last rows unused.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -181,7 +181,7 @@ class ARC(Task):
         """What lies outside of the border means nothing."""
         return images(answers, self.canvas).astype(answers.dtype)
 
-    def ranked_metrics(self, examples: Examples, ranked: Sequence[Candidates]) -> dict[str, float]:
+    def ranked_metrics(self, examples: Examples, ranked: Iterable[Candidates]) -> dict[str, float]:
         """pass@k as published: a test input is solved when one of the k best candidates is its answer, a task to the
         share of its test inputs that are; the mean over tasks."""
         right = images(tokens_of(examples.labels), self.canvas)
@@ -194,7 +194,7 @@ class ARC(Task):
         }
         return measures | {"tasks": float(len(tasks))}
 
-    def submission(self, questions: Examples, ranked: Sequence[Candidates]) -> dict[str, list[dict[str, Any]]]:
+    def submission(self, questions: Examples, ranked: Iterable[Candidates]) -> dict[str, list[dict[str, Any]]]:
         """Two guesses for each test input of each task, as Kaggle takes them; a lone candidate is both."""
         result: dict[str, list[dict[str, Any]]] = {}
         for row, candidates in zip(questions.puzzle_ids, ranked, strict=True):

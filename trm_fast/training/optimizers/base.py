@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from typing_extensions import Self
 
 from trm_fast.models import TRMModel
 from trm_fast.ops.packing import interleaved_rows
 from trm_fast.registry import Registry
+from trm_fast.validation import Section
 
 OPTIMIZERS: Registry[type[Optimizer]] = Registry("optimizer")
 register = OPTIMIZERS.register
 
 
-class Options(BaseModel):
+class Options(Section):
     """``training.optimizer_options``: keywords of one optimizer beside those that all have. A subclass adds them."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Optimizer(torch.optim.Optimizer, ABC):
@@ -121,12 +120,10 @@ class Optimizer(torch.optim.Optimizer, ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """All of the state, ``ema`` included; ``load_state_dict`` copies it into an optimizer of the same weights."""
-        state = {"lr": self.lr, "step_count": self.step_count, **self.slots, "ema": self.ema}
-        return {name: _copied(value) for name, value in state.items()}
+        return copy.deepcopy(self._state())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        state = {"lr": self.lr, "step_count": self.step_count, **self.slots, "ema": self.ema}
-        for name, value in state.items():
+        for name, value in self._state().items():
             theirs = state_dict[name]
             if (value is None) != (theirs is None):
                 raise ValueError("one of the optimizers averages weights and the other does not")
@@ -134,6 +131,9 @@ class Optimizer(torch.optim.Optimizer, ABC):
             for tensor, saved in pairs:
                 if tensor is not None:
                     tensor.copy_(saved)
+
+    def _state(self) -> dict[str, Any]:
+        return {"lr": self.lr, "step_count": self.step_count, **self.slots, "ema": self.ema}
 
     def named_tensors(self, names: Iterable[str]) -> dict[str, Tensor]:
         """Everything that a checkpoint must keep but the average, under the parameters' names."""
@@ -148,9 +148,3 @@ class Optimizer(torch.optim.Optimizer, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__.copy()  # torch's own would leave all of the above out of a copied model
-
-
-def _copied(value: Tensor | list[Tensor | None] | list[Tensor] | None) -> Any:
-    if isinstance(value, Tensor):
-        return value.clone()
-    return value and [tensor if tensor is None else tensor.clone() for tensor in value]
