@@ -29,7 +29,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import torch
 from sides import MODELS, flop, product_size, side
+
+from trm_fast import ops
+from trm_fast.tasks.tables import replace_file
 
 FOLDER = Path(__file__).parent
 CASES = [
@@ -90,7 +94,7 @@ def measure(
         "gemm_ceiling_gflops": round(ceiling / 1e9, 1),
         "gemm_share": round(rate / ceiling, 3),
         "peak_rss_ratio": round(growth[0] / max(1, growth[1]), 3),
-        "cpu_path": cpu_path(),
+        "cpu_path": ops.cpu_path(),  # ``TRM_FAST_CPU`` caps it
         "repeats": repeats,
         "memory_bytes": growth[0],
         "baseline_memory_bytes": growth[1],
@@ -133,14 +137,12 @@ def _take_turns(
     for pipe in pipes:
         with contextlib.suppress(OSError):
             pipe.send("launches")
+            pipe.send("end")
     for pipe in pipes:
         try:
             launches.append(answer(pipe, "launches"))
         except (EOFError, OSError):
             launches.append(None)
-    for pipe in pipes:
-        with contextlib.suppress(OSError):
-            pipe.send("end")
     return times, products, growth, launches
 
 
@@ -148,18 +150,9 @@ def _differ(ours: float, theirs: float, device: str) -> bool:
     return not abs(ours - theirs) <= TOLERANCE[device.split(":")[0]] * abs(theirs)
 
 
-def cpu_path() -> str:
-    """The instruction set that our side takes (``TRM_FAST_CPU`` caps it)."""
-    from trm_fast import ops
-
-    return ops.cpu_path()
-
-
 def device_name(device: str = "cpu") -> str:
     """The processor, or the GPU, as a folder name."""
     if device != "cpu":
-        import torch
-
         return re.sub(r"[^a-z0-9.]+", "-", torch.cuda.get_device_name(device).lower().replace("nvidia ", ""))
     try:
         text = Path("/proc/cpuinfo").read_text()
@@ -184,9 +177,7 @@ def write(results: list[dict[str, Any]], path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     known = json.loads(path.read_text()) if path.exists() else []
     merged = {(r["case"], r["threads"], r["baseline"]): r for r in [*known, *results]}
-    new = path.with_name(f".{path.name}.{os.getpid()}")  # whoever is stopped meanwhile loses no row
-    new.write_text(json.dumps(list(merged.values()), indent=1) + "\n")
-    new.replace(path)
+    replace_file(path, (json.dumps(list(merged.values()), indent=1) + "\n").encode())
     return path
 
 
@@ -202,7 +193,6 @@ def main() -> None:
     parser.add_argument("--data", default=os.environ.get("TRM_FAST_DATA"), help="a CSV of 9x9 sudokus")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--out", type=Path, help="the file to merge into; bench/results/DEVICE/end_to_end.json")
-    parser.add_argument("--also", type=Path, help="a second file to merge into")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--no-write", action="store_true", help="leave bench/results alone")
     options = parser.parse_args()
@@ -231,8 +221,7 @@ def main() -> None:
             line += "{gflops:.1f} GFLOP/s = {gemm_share:.0%} of GEMM; memory x {peak_rss_ratio:.2f}"
             print(line.format(**result), flush=True)
         if not options.no_write:  # at once: a long list may be cut short
-            for file in filter(None, (path, options.also)):
-                write(results, file)
+            write(results, path)
     if not options.no_write:
         print(f"written to {path}", file=sys.stderr)
     if failed:

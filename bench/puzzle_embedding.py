@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import statistics
 import tempfile
 import time
+import timeit
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,13 +29,8 @@ from trm_fast.tasks.base import Examples
 from trm_fast.training import checkpoint
 
 
-def median(work: Callable[[], object], rounds: int) -> float:
-    seconds = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds))
+def milliseconds(work: Callable[[], object], rounds: int) -> float:
+    return 1e3 * statistics.median(timeit.repeat(work, number=1, repeat=rounds))
 
 
 def resident() -> float:
@@ -81,8 +78,8 @@ def main() -> None:
             ops.sign_sgd_rows_(table, gradients, ids % len(table), lr, 0.1)
 
         update()
-        report[name] = 1e3 * median(update, args.rounds)
-    report["gather_ms"] = 1e3 * median(lambda: weight[batches[0][0]], args.rounds)
+        report[name] = milliseconds(update, args.rounds)
+    report["gather_ms"] = milliseconds(lambda: weight[batches[0][0]], args.rounds)
 
     canvas = 30
     grids = rng.integers(2, 12, (args.batch, canvas, canvas)).astype(np.int32)
@@ -91,7 +88,7 @@ def main() -> None:
     tokens = np.where(inside, grids, 0).reshape(args.batch, -1).astype(np.int32)
     ids = (rng.integers(args.tasks, size=args.batch) * (args.augmentations + 1)).astype(np.int32)
     examples = Examples(tokens, tokens, ids)
-    report["augment_batch_ms"] = 1e3 * median(lambda: task.augment(examples, rng), args.rounds)
+    report["augment_batch_ms"] = milliseconds(lambda: task.augment(examples, rng), args.rounds)
 
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         start = time.perf_counter()

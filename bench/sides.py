@@ -3,15 +3,27 @@ PyTorch (``baseline``) and ours, from the same weights and data."""
 
 from __future__ import annotations
 
+import importlib
 import resource
 import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parent
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from trm_fast.inference.capture import runner_for
+from trm_fast.interchange import from_published, published_config
+from trm_fast.tasks import get_task
+from trm_fast.tasks.base import Examples
+from trm_fast.training import TrainingConfig, TrainStep
+from trm_fast.training.feed import Feed
+from trm_fast.training.optimizers import AdamATan2
+
+eager_trm: Any = importlib.import_module("baseline.eager_trm")
 NO_PREFIX = {"tokens": 81, "puzzle_emb_ndim": 0}
 SMALL = {**NO_PREFIX, "H_cycles": 2, "L_cycles": 2, "num_heads": 4}
 MODELS: dict[str, dict[str, Any]] = {  # published configuration keys
@@ -29,12 +41,6 @@ class Problem:
     """What both sides compute: the case, its data and the published model's first weights."""
 
     def __init__(self, case: str, data: str | None, device: str) -> None:
-        import torch
-
-        sys.path.insert(0, str(FOLDER / "baseline"))
-        import eager_trm
-
-        self.eager = eager_trm
         self.kind, name, batch = case.split(":")
         self.batch_size = int(batch)
         self.config = eager_trm.sudoku_config(**MODELS[name])
@@ -58,56 +64,41 @@ class Problem:
 def _rows(data: str | None, count: int) -> tuple[Any, Any] | None:
     if data is None:
         return None
-    import torch
-
-    from trm_fast.tasks import get_task
-
     sudoku = get_task("sudoku")
     examples = sudoku(sudoku.Config(name="sudoku")).read(data).take(slice(count))
     return torch.from_numpy(examples.inputs), torch.from_numpy(examples.labels)
 
 
 def baseline_side(problem: Problem, baseline: str) -> Callable[[], float]:
-    import torch
-
-    eager, model, batch = problem.eager, problem.model, problem.batch
+    model, batch = problem.model, problem.batch
     if baseline == "compiled":
         model.forward = torch.compile(model.forward, dynamic=False)
     elif baseline == "compiled-net":  # one application of the network: compiled in seconds, not minutes
         model.L_level.forward = torch.compile(model.L_level.forward, dynamic=False)
     with problem.device:
-        carry = eager.Carry(model, batch)
-    optimizer: Any = eager.AdamATan2(model.parameters())
+        carry = eager_trm.Carry(model, batch)
+    optimizer: Any = eager_trm.AdamATan2(model.parameters())
     if problem.device.type == "cuda":  # the published code has a fused kernel: stock PyTorch's stands in for it
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=1.0, fused=True)
     average = {name: p.detach().clone() for name, p in model.named_parameters()}
 
     # A device as context would cost every call into torch a detour through Python: a third of a small step.
     def train() -> float:
-        return eager.train_step(model, carry, batch, optimizer, average).item()
+        return eager_trm.train_step(model, carry, batch, optimizer, average).item()
 
     def solve() -> float:
         total = 0.0
         with torch.inference_mode():
             with problem.device:
-                fresh = eager.Carry(model, batch)
+                fresh = eager_trm.Carry(model, batch)
             for _ in range(SOLVER_STEPS):
-                total = float(eager.supervise(model, fresh, batch)[1][0].sum())
+                total = float(eager_trm.supervise(model, fresh, batch)[1][0].sum())
         return total
 
     return train if problem.kind == "train" else solve
 
 
 def our_side(problem: Problem) -> Callable[[], float]:
-    import numpy as np
-
-    from trm_fast.inference.capture import runner_for
-    from trm_fast.interchange import from_published
-    from trm_fast.tasks.base import Examples
-    from trm_fast.training import TrainingConfig, TrainStep
-    from trm_fast.training.feed import Feed
-    from trm_fast.training.optimizers import AdamATan2
-
     model, B = from_published(problem.model.state_dict(), problem.config), problem.batch_size
     model.compute_dtype = problem.dtype
     model.to(problem.device)
@@ -141,17 +132,12 @@ def our_side(problem: Problem) -> Callable[[], float]:
 
 def side(pipe: Connection, ours: bool, case: str, threads: int, baseline: str, data: str | None, device: str) -> None:
     """A child process: one step a message, answered with its seconds and what it computed, or memory, or launches."""
-    import torch
-
-    import trm_fast.interchange
-    import trm_fast.training  # noqa: F401 (both sides have the same libraries loaded before memory is counted)
-
     torch.set_num_threads(threads)
     problem = Problem(case, data, device)
     before = _peak(problem.device)
     run = our_side(problem) if ours else baseline_side(problem, baseline)
     most, latest = before, float("inf")
-    while (what := pipe.recv()) != "end":
+    for what in iter(pipe.recv, "end"):
         if what == "memory":
             pipe.send(most - before)
             continue
@@ -175,8 +161,6 @@ def side(pipe: Connection, ours: bool, case: str, threads: int, baseline: str, d
 
 def _peak(device: Any) -> int:
     """The most memory so far, in bytes: of the process, or allocated on a GPU."""
-    import torch
-
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -184,8 +168,6 @@ def _peak(device: Any) -> int:
 
 def _launches(run: Callable[[], float]) -> int:
     """Kernels, graphs and copies that the host sends in one step."""
-    from torch.profiler import ProfilerActivity, profile
-
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
         run()
     starts = ("cudaLaunch", "cuLaunch", "cudaGraphLaunch", "cudaMemcpy", "cudaMemset")
@@ -194,8 +176,6 @@ def _launches(run: Callable[[], float]) -> int:
 
 def _product(problem: Problem) -> Callable[[], float]:
     """A large product, whose rate is the ceiling."""
-    import torch
-
     size = product_size(problem.device.type)
     a, b = torch.randn(2, size, size, device=problem.device, dtype=problem.dtype)
     float((a @ b)[0, 0])
@@ -208,12 +188,7 @@ def product_size(device: str) -> int:
 
 def flop(case: str) -> int:
     """Matrix FLOP of one step of a case."""
-    from trm_fast.interchange import published_config
-
     kind, name, batch = case.split(":")
-    sys.path.insert(0, str(FOLDER / "baseline"))
-    import eager_trm
-
     config = published_config(eager_trm.sudoku_config(**MODELS[name]), single=False)
     steps = 1 if kind == "train" else SOLVER_STEPS
     return steps * int(batch) * config.gemm_flop(training=kind == "train")
