@@ -17,6 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from trm_fast.inference.capture import runner_for
 from trm_fast.interchange import from_published, published_config
+from trm_fast.models import TRMConfig
 from trm_fast.tasks import get_task
 from trm_fast.tasks.base import Examples
 from trm_fast.training import TrainingConfig, TrainStep
@@ -186,9 +187,12 @@ def product_size(device: str) -> int:
     return 8192 if device.startswith("cuda") else 1536
 
 
+def configuration(name: str) -> TRMConfig:
+    return published_config(eager_trm.sudoku_config(**MODELS[name]), single=False)
+
+
 def flop(case: str) -> int:
     """Matrix FLOP of one step of a case."""
     kind, name, batch = case.split(":")
-    config = published_config(eager_trm.sudoku_config(**MODELS[name]), single=False)
     steps = 1 if kind == "train" else SOLVER_STEPS
-    return steps * int(batch) * config.gemm_flop(training=kind == "train")
+    return steps * int(batch) * configuration(name).gemm_flop(training=kind == "train")

@@ -15,12 +15,6 @@ RESTARTS = 2  # of a part whose process a kernel ended; it goes on behind the ro
 
 SHALLOW = {"H_cycles": 2, "L_cycles": 1}  # for what is only compiled: cycles with gradient and without
 
-MODELS: dict[str, dict[str, Any]] = {  # changes of the published sudoku model
-    "mixer97": {"prefix_tokens": 16},
-    "mixer81": {},
-    "attention97": {"prefix_tokens": 16, "mixing": "attention", "positions": "rope"},
-}
-_SMALL_MODEL = {"hidden_size": 32, "num_heads": 2, "T_cycles": 1, "n_latent_steps": 1, "puzzle_embedding_size": 32}
 _SMALL_RUN = {
     "model.hidden_size": 32, "model.num_heads": 2, "model.T_cycles": 1, "model.n_latent_steps": 1,
     "model.max_supervision_steps": 2, "training.batch_size": 16, "training.eval_every": 20, "training.steps": 40,
@@ -47,9 +41,9 @@ class Sizes:
     product: int = 8192
     copied: int = 2**29
     # solver
+    solver_models: tuple[str, ...] = ("mixer97", "mixer81", "attention97")
     solver_batches: tuple[int, ...] = (768, 1, 64)
     calls: int = 8
-    model: dict[str, Any] = field(default_factory=dict)
     # training: settings besides the preset's, puzzles to test on, and ways to solve them
     settings: dict[str, Any] = field(default_factory=lambda: {"training.eval_every": 1000, "training.eval_count": 512})
     puzzles: int = 1000
@@ -59,6 +53,7 @@ class Sizes:
 FULL = Sizes()
 TINY = Sizes(
     steps=("train:sudoku-4x4:8",), baselines=("eager",), repeats=1, op_batches=(2,), tokens=9, channels=32, heads=2,
-    inner=48, token_inner=32, embeddings=10, product=256, copied=2**20, solver_batches=(2,), calls=2,
-    model=_SMALL_MODEL, settings=_SMALL_RUN, puzzles=8, tries=({}, {"symmetries": 2}, {"rollouts": 2, "noise": 0.3}),
+    inner=48, token_inner=32, embeddings=10, product=256, copied=2**20, solver_models=("sudoku-cpu",),
+    solver_batches=(2,), calls=2, settings=_SMALL_RUN, puzzles=8,
+    tries=({}, {"symmetries": 2}, {"rollouts": 2, "noise": 0.3}),
 )  # fmt: skip

@@ -12,18 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 from common import Part, dtype_of, synchronize
-from plan import MODELS
+from sides import configuration
 
 from trm_fast.api import TRM
 from trm_fast.inference import Solver
-from trm_fast.models import TRMConfig
 from trm_fast.tasks import get_task
 from trm_fast.tasks.base import Examples
 
 
 def measured(part: Part, name: str, batch: int, graph: bool) -> dict[str, Any]:
     torch.manual_seed(0)
-    config = TRMConfig.for_sudoku(**{**part.sizes.model, **MODELS[name]})
+    config = configuration(name)
     model = TRM(config, dtype_of(part.device)).to(part.device).requires_grad_(False).eval()
     solver = Solver(model, get_task("sudoku")(None), halt=False, batch_size=batch, graph=graph)
     questions = Examples.asked(np.random.default_rng(0).integers(1, 11, (batch, 81), dtype=np.int32))
@@ -41,6 +40,6 @@ def measured(part: Part, name: str, batch: int, graph: bool) -> dict[str, Any]:
 def measure(part: Part) -> None:
     for graph in (True, False):
         for batch in part.sizes.solver_batches:
-            for name in MODELS:
+            for name in part.sizes.solver_models:
                 case = f"solve:{name}:{batch}:{'graph' if graph else 'calls'}"
                 part.attempt(case, partial(measured, part, name, batch, graph), least=2.0)

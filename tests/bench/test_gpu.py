@@ -51,7 +51,7 @@ def test_a_part_that_fails_costs_no_other(tmp_path):
     assert done.returncode == 1
     assert "failed: training" in done.stdout
     assert not (tmp_path / "solver.error.json").exists()
-    assert len(json.loads((tmp_path / "solver.json").read_text())["rows"]) == 6
+    assert len(json.loads((tmp_path / "solver.json").read_text())["rows"]) == 2
     wrong = json.loads((tmp_path / "training.error.json").read_text())
     assert wrong["exit"] == 1
     assert "hard_test.csv.gz" in wrong["output"]

@@ -106,6 +106,17 @@ def measures(evaluation: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in evaluation.items() if name not in COMMON}
 
 
+def accuracy(evaluation: dict[str, Any], *, own_tables: bool) -> list[tuple[str, str]]:
+    """Rows of a table about an evaluation's JSON; with the task's measures, where no table of its own has them."""
+    low, high = evaluation["interval"]
+    own = {} if own_tables else measures(evaluation)
+    return [
+        ("exact accuracy", f"{share(evaluation['exact_accuracy'])}  (95 %: {share(low)} to {share(high)})"),
+        ("cell accuracy", share(evaluation["cell_accuracy"])),
+        *((name.replace("_", " "), f"{value:.4f}") for name, value in own.items()),
+    ]
+
+
 @contextmanager
 def counting(label: str) -> Iterator[Any]:
     """A callback (done, all) that drives a bar with count and time left on stderr."""
@@ -125,6 +136,11 @@ def say(text: str, facts: dict[str, Any], as_json: bool) -> None:
         print_json(facts)
     else:
         out.print(text, soft_wrap=True)
+
+
+def check_folder(output: Path) -> None:
+    if not output.parent.is_dir():
+        raise UserError(f"--out {output}: there is no folder {output.parent}", wrong_use=True)
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from trm_fast.cli import tool_data
-from trm_fast.cli.console import Json, counting, say
+from trm_fast.cli.console import Json, check_folder, counting, say
+from trm_fast.errors import UserError
 
 app = typer.Typer(cls=tool_data.WithFormats, help="Make data sets.", no_args_is_help=True)
 
@@ -36,14 +37,13 @@ def sudoku(
 
       trm-fast data sudoku --size 6 --count 500 --seed 7 --out six.csv
     """
-    from trm_fast.errors import UserError
     from trm_fast.tasks.sudoku import generate, write
     from trm_fast.tasks.sudoku.puzzles import ANY_RATING
     from trm_fast.tasks.sudoku.task import GIVENS
 
     if size not in GIVENS:
         raise UserError(f"--size must be 4, 6 or 9, not {size}", wrong_use=True)
-    _check_folder(output)
+    check_folder(output)
     few, many = GIVENS[size]
     few = min(few, max_givens or few) if min_givens is None else min_givens
     many = max(many, few) if max_givens is None else max_givens
@@ -81,7 +81,6 @@ def maze(
 
       trm-fast data maze --size 9 --count 5000 --min-distance 12 --seed 7 --out small.csv
     """
-    from trm_fast.errors import UserError
     from trm_fast.tasks.maze import generate, write
     from trm_fast.tasks.maze.mazes import default_distance
 
@@ -89,7 +88,7 @@ def maze(
     if len(parts) > 2 or not all(part.isdecimal() for part in parts):
         raise UserError(f"--size takes a number or ROWSxCOLUMNS, such as 30 or 20x40, not {size!r}", wrong_use=True)
     shape = int(parts[0]), int(parts[-1])
-    _check_folder(output)
+    check_folder(output)
     distance = default_distance(shape) if min_distance is None else min_distance
     with counting("generating") as progress:
         mazes = generate(
@@ -102,10 +101,3 @@ def maze(
         "min_distance": distance, "seed": seed,
     }  # fmt: skip
     say(f"{count:,} mazes in {output}", facts, json_output)
-
-
-def _check_folder(output: Path) -> None:
-    from trm_fast.errors import UserError
-
-    if not output.parent.is_dir():
-        raise UserError(f"--out {output}: there is no folder {output.parent}", wrong_use=True)

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from trm_fast.cli import console
-from trm_fast.cli.console import counting, err, out, pick_device, print_json, share, step_number, write_lines
+from trm_fast.cli.console import accuracy, counting, err, out, pick_device, print_json, share, step_number, write_lines
 from trm_fast.errors import UserError
 
 if TYPE_CHECKING:
@@ -100,9 +100,10 @@ def evaluate(
         from trm_fast.inference.sweep import plot_sweep
 
         name, values = _sweep(sweep)
-        results = [
-            (value, _measure(_with(solver, SWEEPS[name], value), examples, f"{name} {value}")) for value in values
-        ]
+        results = []
+        for value in values:
+            option: dict[str, Any] = {SWEEPS[name]: value}
+            results.append((value, _measure(replace(solver, **option), examples, f"{name} {value}")))
         reports += [{name: value} | result.to_json() | about for value, result in results]
         plot_sweep(name, results, plot, found.label)
         if not json_output:
@@ -122,11 +123,6 @@ def _measure(solver: Solver, examples: Examples, label: str) -> Evaluation:
         return measure(solver, examples, progress)
 
 
-def _with(solver: Solver, option: str, value: int) -> Solver:
-    changed: dict[str, Any] = {option: value}
-    return replace(solver, **changed)
-
-
 def _sweep(text: str) -> tuple[str, list[int]]:
     name, _, values = text.partition("=")
     numbers = [v.strip() for v in values.split(",")]
@@ -138,14 +134,11 @@ def _sweep(text: str) -> tuple[str, list[int]]:
 
 
 def _print(result: Evaluation, title: str, report: list[Any]) -> None:
-    low, high = result.interval
     table = Table(title=title, show_header=False, title_justify="left")
-    table.add_row("exact accuracy", f"{share(result.exact_accuracy)}  (95 %: {share(low)} to {share(high)})")
-    table.add_row("cell accuracy", share(result.cell_accuracy))
+    for row in accuracy(result.to_json(), own_tables=bool(report)):
+        table.add_row(*row)
     if result.valid is not None:
         table.add_row("answers that obey the rules", share(result.valid))
-    for name, value in result.metrics.items() if not report else ():
-        table.add_row(name.replace("_", " "), f"{value:.4f}")
     table.add_row("count", f"{result.count:,}")
     table.add_row("supervision steps", f"{result.mean_steps:.2f} each; {share(result.converged)} halted by themselves")
     table.add_row("speed", f"{result.puzzles_per_second:,.1f} puzzles/s")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import platform
 import warnings
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
+from itertools import groupby
+from operator import itemgetter
 from typing import Annotated, Any
 
 import psutil
@@ -96,8 +98,8 @@ def _times() -> list[dict[str, Any]]:
 
 
 def _plain(title: str, rows: list[dict[str, Any]]) -> Table:
-    columns = list(dict.fromkeys(name for row in rows for name in row if name != "fastest"))
-    columns += ["fastest"] if rows and "fastest" in rows[0] else []
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns.sort(key="fastest".__eq__)  # the last
     table = Table(*columns, title=title, title_justify="left")
     for row in rows:
         table.add_row(*(str(row.get(name, "")) for name in columns))
@@ -106,11 +108,10 @@ def _plain(title: str, rows: list[dict[str, Any]]) -> Table:
 
 def _implementations(rows: list[dict[str, Any]]) -> Table:
     """A row an op, a column a device and dtype; why an op is left to the reference stands below the backend."""
-    columns = list(dict.fromkeys((row["device"], row["dtype"]) for row in rows))
-    table = Table("op", *(" ".join(column) for column in columns), title="Implementations", title_justify="left")
-    for op in dict.fromkeys(row["op"] for row in rows):
-        cells = {(row["device"], row["dtype"]): row for row in rows if row["op"] == op}
-        table.add_row(op, *(_cell(cells[column]) for column in columns))
+    columns = dict.fromkeys(f"{row['device']} {row['dtype']}" for row in rows)
+    table = Table("op", *columns, title="Implementations", title_justify="left")
+    for op, cells in groupby(rows, key=itemgetter("op")):
+        table.add_row(op, *map(_cell, cells))
     return table
 
 
@@ -137,10 +138,7 @@ def _facts() -> dict[str, Any]:
     from trm_fast.training import preset_names
 
     versions = {"trm-fast": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
-    try:
-        versions["triton"] = version("triton")
-    except PackageNotFoundError:
-        versions["triton"] = "not installed"
+    versions["triton"] = next((found.version for found in distributions(name="triton")), "not installed")
     device: dict[str, Any] = {
         "cpu": f"{platform.machine()}, {psutil.cpu_count(logical=False)} cores, kernels: {ops.cpu_path()}",
         "threads": torch.get_num_threads(),

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from trm_fast.cli.console import FromStep, Json, MaxSteps, Model, say, step_number
 from trm_fast.errors import UserError
-
-if TYPE_CHECKING:
-    from trm_fast.tasks.base import Task
 
 
 def import_(
@@ -43,10 +40,12 @@ def import_(
     """
     from trm_fast.interchange import read_published
     from trm_fast.interchange.inferring import model_of, read_arch
+    from trm_fast.training import make_config, parse_section
 
     if (out_folder / "config.json").exists():
         raise UserError(f"{out_folder} holds a model already: choose another --out", wrong_use=True)
-    made, section = _task(task)
+    run_config = make_config({"task": parse_section(task)}, "--task")
+    made = run_config.make_task()
     given = {
         "num_heads": heads,
         "H_cycles": cycles,
@@ -57,7 +56,7 @@ def import_(
     arch = read_arch(config) if config is not None else {}
     arch |= {key: value for key, value in given.items() if value is not None}
     model = model_of(read_published(checkpoint, weights), arch, made, puzzles)
-    model.save_pretrained(out_folder, task=section)
+    model.save_pretrained(out_folder, task=run_config.task.model_dump(mode="json"))
     made.save_assets(out_folder)
     c = model.config
     say(
@@ -66,14 +65,6 @@ def import_(
         {"model": str(out_folder), "parameters": model.num_parameters()} | c.model_dump(),
         json_output,
     )
-
-
-def _task(text: str) -> tuple[Task, dict[str, Any]]:
-    """The task of ``--task`` and its section."""
-    from trm_fast.training import make_config, parse_section
-
-    config = make_config({"task": parse_section(text)}, "--task")
-    return config.make_task(), config.task.model_dump(mode="json")
 
 
 def export(

@@ -16,7 +16,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from trm_fast.cli.console import Json, out, print_json, write_lines
+from trm_fast.cli.console import Json, check_folder, out, print_json, write_lines
 from trm_fast.errors import UserError
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ def _converting(name: str, kind: str, writes: str) -> Callable[..., None]:
     ) -> None:  # fmt: skip
         if val_split and output is None:
             raise UserError("--val-split needs --out: it says where the two parts go", wrong_use=True)
-        if output is not None and not output.parent.is_dir():
-            raise UserError(f"--out {output}: there is no folder {output.parent}", wrong_use=True)
+        if output is not None:
+            check_folder(output)
         write_row = _writer(to)
         loaded = _load(source, kind, limit, hub_split)
         written = {} if output is None else _write(loaded, output, write_row, val_split, seed)
@@ -136,27 +136,21 @@ def _write(
 def _report(
     name: str, source: str, loaded: Loaded, preview: int, refused: Path | None, written: dict[str, int], as_json: bool
 ) -> None:
-    if refused is not None:
-        write_lines(refused, (json.dumps(row.to_json(), ensure_ascii=False) for row in loaded.refused))
-    report = {"source": source, "format": name} | loaded.counts()
-    if as_json:
-        print_json(report | {"written": written, "refusals": [row.to_json() for row in loaded.refused]})
-    else:
-        _print(report, loaded, preview, written)
-
-
-def _print(report: dict[str, Any], loaded: Loaded, preview: int, written: dict[str, int]) -> None:
     from trm_fast.tasks.tool_calling import draw_conversation
 
+    refusals, counts = [row.to_json() for row in loaded.refused], loaded.counts()
+    if refused is not None:
+        write_lines(refused, (json.dumps(row, ensure_ascii=False) for row in refusals))
+    if as_json:
+        print_json({"source": source, "format": name} | counts | {"written": written, "refusals": refusals})
+        return
     for conversation in loaded.conversations[:preview]:
         out.print(draw_conversation(conversation))
-    out.print(f"{report['format']}: {report['source']}", soft_wrap=True)
+    out.print(f"{name}: {source}", soft_wrap=True)
     table = Table(show_header=False)
-    for name, value in report.items():
-        if name not in ("source", "format", "decisions"):
-            table.add_row(name.replace("_", " "), f"{value:,}")
-    for decision, count in report.get("decisions", {}).items():
-        table.add_row(decision, f"{count:,}")
+    decisions = counts.pop("decisions", {})
+    for label, count in [*((key.replace("_", " "), n) for key, n in counts.items()), *decisions.items()]:
+        table.add_row(label, f"{count:,}")
     for path, count in written.items():
         table.add_row("written", f"{count:,} rows in {path}")
     out.print(table)

@@ -12,7 +12,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from trm_fast.cli import console
-from trm_fast.cli.console import err, measures, out, pick_device, print_json, share, step_number
+from trm_fast.cli.console import accuracy, err, measures, out, pick_device, print_json, step_number
 from trm_fast.cli.run_config import configured, free_folder, resumed
 from trm_fast.errors import UserError
 
@@ -23,28 +23,6 @@ LONG_SECONDS = 3600.0
 """A run that takes longer is announced with its time and what suits a CPU instead."""
 
 UNMEASURED = "the kernels were not timed on this {} yet: trm-fast info --measure, once, lets auto take the fastest"
-
-EXAMPLES = """
-Trains a model, evaluates it on unseen puzzles and saves it.
-
-[bold]Examples[/bold]
-
-  trm-fast train --preset sudoku-4x4
-
-  trm-fast train --preset sudoku-cpu --minutes 10 --out runs/mine
-
-  trm-fast train --preset sudoku --data puzzles.csv.gz --set training.batch_size=64
-
-  trm-fast train --preset sudoku-6x6 --log tensorboard --log wandb
-
-  trm-fast train --resume runs/mine --steps 2000
-
-  trm-fast train --preset sudoku-6x6 --init-from sudoku-6x6 --steps 300
-
-  torchrun --nproc-per-node 4 -m trm_fast.cli train --preset sudoku
-
-Ctrl-C saves a checkpoint and ends; --resume continues bit for bit.
-"""
 
 
 def train(
@@ -91,6 +69,27 @@ def train(
     ] = False,
     json_output: console.Json = False,
 ) -> None:
+    """
+    Trains a model, evaluates it on unseen puzzles and saves it.
+
+    [bold]Examples[/bold]
+
+      trm-fast train --preset sudoku-4x4
+
+      trm-fast train --preset sudoku-cpu --minutes 10 --out runs/mine
+
+      trm-fast train --preset sudoku --data puzzles.csv.gz --set training.batch_size=64
+
+      trm-fast train --preset sudoku-6x6 --log tensorboard --log wandb
+
+      trm-fast train --resume runs/mine --steps 2000
+
+      trm-fast train --preset sudoku-6x6 --init-from sudoku-6x6 --steps 300
+
+      torchrun --nproc-per-node 4 -m trm_fast.cli train --preset sudoku
+
+    Ctrl-C saves a checkpoint and ends; --resume continues bit for bit.
+    """
     from trm_fast.interchange import locate
     from trm_fast.training import Trainer
     from trm_fast.training.callbacks import ALWAYS, callback_names, make_callback
@@ -103,12 +102,12 @@ def train(
         raise UserError("give --steps or --epochs, not both", wrong_use=True)
     settings = [*_settings({"data.holdout": val_split}), *(settings or [])]
     settings += _settings({"training.steps": steps, "training.seed": seed, "data.source": data})
-    if dry_run and resume is None:
+    if dry_run:
+        if resume is not None:
+            raise UserError("--dry-run is for a new run, not for --resume", wrong_use=True)
         planned = configured(preset, config, settings, epochs, init_from is not None)
         _dry_run(planned, pick_device(device), json_output)
         return
-    if dry_run:
-        raise UserError("--dry-run is for a new run, not for --resume", wrong_use=True)
     group, device = join(pick_device(device))
     more = [name for name in callback_names() if name not in ALWAYS]
     if unknown := [name for name in log or () if name not in more]:
@@ -152,9 +151,6 @@ def train(
     if summary["interrupted"]:
         err.print(f"stopped at step {summary['steps']}; go on with: trm-fast train --resume {trainer.out}")
         raise typer.Exit(130)
-
-
-train.__doc__ = EXAMPLES
 
 
 def _settings(options: Mapping[str, Any]) -> list[str]:
@@ -229,11 +225,8 @@ def _print_summary(summary: dict[str, Any], folder: Path, report: list[Any]) -> 
     )
     table.add_row("parameters", f"{summary['parameters']:,}")
     if evaluation := summary["evaluation"]:
-        low, high = evaluation["interval"]
-        table.add_row("exact accuracy", f"{share(evaluation['exact_accuracy'])}  (95 %: {share(low)} to {share(high)})")
-        table.add_row("cell accuracy", share(evaluation["cell_accuracy"]))
-        for name, value in measures(evaluation).items() if not report else ():
-            table.add_row(name.replace("_", " "), f"{value:.4f}")
+        for row in accuracy(evaluation, own_tables=bool(report)):
+            table.add_row(*row)
         table.add_row("unseen", f"{evaluation['count']:,}, {evaluation['mean_steps']:.2f} supervision steps each")
     table.add_row("run", str(folder))
     out.print(table)
