@@ -33,7 +33,7 @@ import torch
 from sides import MODELS, flop, product_size, side
 
 from trm_fast import ops
-from trm_fast.tasks.tables import replace_file
+from trm_fast.tasks.files import write_text
 
 FOLDER = Path(__file__).parent
 CASES = [
@@ -177,7 +177,7 @@ def write(results: list[dict[str, Any]], path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     known = json.loads(path.read_text()) if path.exists() else []
     merged = {(r["case"], r["threads"], r["baseline"]): r for r in [*known, *results]}
-    replace_file(path, (json.dumps(list(merged.values()), indent=1) + "\n").encode())
+    write_text(path, json.dumps(list(merged.values()), indent=1) + "\n")
     return path
 
 
