@@ -31,13 +31,6 @@ void check(const Mazes& mazes, Shape shape) {
     }
 }
 
-// Calls f with a number as wide as a row of cells needs.
-template <class F>
-void for_width(int width, F&& f) {
-    if (width <= 32) f(std::uint32_t());
-    else f(std::uint64_t());
-}
-
 // Mazes first .. first + count - 1 of the sequence that `seed` names; each depends on (seed, index) alone.
 // Throws std::runtime_error where `attempts` draws of one of them are not enough.
 py::tuple generate(int height, int width, std::int64_t count, int min_density, int max_density, int min_distance,
@@ -50,15 +43,17 @@ py::tuple generate(int height, int width, std::int64_t count, int min_density, i
     Distances distances(count);
     auto *q = questions.mutable_data(), *a = answers.mutable_data();
     auto* d = distances.mutable_data();
-    for_width(width, [&](auto row) {
+    const auto run = [&](auto generator) {
         py::gil_scoped_release release;
-        Generator<decltype(row)> generator(shape, {min_density, max_density, min_distance});
         for (std::int64_t i = 0; i < count; ++i) {
             Rng rng(seed, static_cast<std::uint64_t>(first + i));
             d[i] = generator.generate(rng, attempts, q + i * cells);
             mark_path(shape, q + i * cells, a + i * cells);
         }
-    });
+    };
+    const Limits limits{min_density, max_density, min_distance};
+    if (width <= 32) run(Generator<std::uint32_t>(shape, limits));
+    else run(Generator<std::uint64_t>(shape, limits));
     return py::make_tuple(questions, answers, distances);
 }
 
@@ -79,20 +74,6 @@ py::tuple solve(const Mazes& mazes, int height, int width) {
     return py::make_tuple(answers, distances);
 }
 
-Distances distances(const Mazes& mazes, int height, int width) {
-    const Shape shape = shape_of(height, width);
-    check(mazes, shape);
-    const py::ssize_t count = mazes.shape(0);
-    Distances result(count);
-    const auto* m = mazes.data();
-    auto* d = result.mutable_data();
-    for_width(width, [&](auto row) {
-        py::gil_scoped_release release;
-        for (py::ssize_t i = 0; i < count; ++i) d[i] = distance_in<decltype(row)>(shape, m + i * shape.cells());
-    });
-    return result;
-}
-
 }  // namespace
 
 void bind(py::module_& m) {
@@ -100,7 +81,6 @@ void bind(py::module_& m) {
     m.def("generate", &generate, "height"_a, "width"_a, "count"_a, "min_density"_a, "max_density"_a,
           "min_distance"_a, "seed"_a, "first"_a = 0, "attempts"_a);
     m.def("solve", &solve, "mazes"_a, "height"_a, "width"_a);
-    m.def("distances", &distances, "mazes"_a, "height"_a, "width"_a);
 }
 
 }  // namespace trm_fast::maze

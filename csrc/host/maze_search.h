@@ -190,20 +190,4 @@ class Generator {
     Field<Row> field_;
 };
 
-// The steps that `mark_path` counts, without the path, which is faster.
-template <class Row>
-std::int32_t distance_in(Shape shape, const std::uint8_t* maze) {
-    Field<Row> field;
-    Place start{}, goal{};
-    for (int r = 0; r < shape.height; ++r) {
-        for (int c = 0; c < shape.width; ++c) {
-            const std::uint8_t cell = maze[r * shape.width + c];
-            field.open[r + 1] |= Row(cell != kWall) << c;
-            if (cell == kStart) start = {r, c};
-            if (cell == kGoal) goal = {r, c};
-        }
-    }
-    return distance(field, shape.height, start, goal);
-}
-
 }  // namespace trm_fast::maze

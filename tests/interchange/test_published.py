@@ -106,10 +106,10 @@ def test_a_misshapen_tensor_is_named(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"hidden_size": "8"}, "hidden_size: "),
-        ({"L_layers": 2.5}, "num_layers: "),
+        ({"hidden_size": "8"}, "hidden_size = "),
+        ({"L_layers": 2.5}, "num_layers = "),
         ({"num_heads": 3}, "num_heads 3"),
-        ({"pos_encodings": "alibi"}, "positions: "),
+        ({"pos_encodings": "alibi"}, "positions = "),
     ],
 )  # fmt: skip
 def test_a_wrong_configuration_is_a_user_error(changes: dict[str, Any], words: str) -> None:

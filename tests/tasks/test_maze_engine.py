@@ -98,7 +98,6 @@ def test_paths_are_those_of_plain_breadth_first_search(engine: ModuleType, shape
     answers, steps = engine.solve(mazes, *shape)
     assert as_lines(answers) == [answer for answer, _ in wanted]
     assert steps.tolist() == [distance for _, distance in wanted]
-    assert engine.distances(mazes, *shape).tolist() == steps.tolist()
     assert (steps.dtype, answers.dtype) == (np.int32, np.uint8)
     if min(shape) > 2:
         assert -1 in steps
@@ -111,7 +110,6 @@ def test_published_answers_follow_the_rule(engine: ModuleType, name: str) -> Non
     found, steps = engine.solve(encode(questions[rows]), 30, 30)
     assert as_lines(found) == answers[rows]
     assert steps.tolist() == ratings[rows]
-    assert engine.distances(encode(questions[rows]), 30, 30).tolist() == ratings[rows]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -184,7 +182,7 @@ def test_statistics_are_those_of_plain_rejection() -> None:
     size, distance = 8, 9
     ours = generate((size, size), 20_000, 1, distance=distance)
     slow = encode(plain_rejection(size, distance, 1500, seed=2))
-    steps = engines.engine.distances(slow, size, size)
+    steps = engines.engine.solve(slow, size, size)[1]
     assert abs(homogeneity(ours.ratings, steps, 8)) < 4
     assert abs(homogeneity((ours.questions == 1).sum(axis=1), (slow == 1).sum(axis=1), 12)) < 4
     for token in (3, 4):  # where start and goal lie, as the distance from the middle
@@ -237,13 +235,12 @@ def test_limits_that_cannot_be_met_are_refused(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("lines", [["SG" * 2], ["S   "], ["   G"], ["    "]])
 def test_engines_refuse_mazes_without_one_start_and_goal(engine: ModuleType, lines: list[str]) -> None:
-    for function in (engine.solve, engine.distances):
-        with pytest.raises(ValueError, match="maze 1 must have one start and one goal"):
-            function(encode(["S  G", *lines]), 2, 2)
-        with pytest.raises(ValueError, match="shape"):
-            function(encode(["S  G"]), 2, 3)
-        with pytest.raises(ValueError, match="1 to 64"):
-            function(encode(["S  G" * 17]), 1, 68)
+    with pytest.raises(ValueError, match="maze 1 must have one start and one goal"):
+        engine.solve(encode(["S  G", *lines]), 2, 2)
+    with pytest.raises(ValueError, match="shape"):
+        engine.solve(encode(["S  G"]), 2, 3)
+    with pytest.raises(ValueError, match="1 to 64"):
+        engine.solve(encode(["S  G" * 17]), 1, 68)
 
 
 def test_classes_are_those_of_rotation_and_reflection() -> None:

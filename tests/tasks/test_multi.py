@@ -146,7 +146,7 @@ def test_files(tmp_path: Path) -> None:
         ([{"name": "multi"}], "names no task"),
         ([{"size": 4}], "names no task"),
         ([{"name": "sodoku"}], "did you mean 'sudoku'"),
-        ([{"name": "sudoku", "size": 5}], "sudoku: size: "),
+        ([{"name": "sudoku", "size": 5}], "sudoku: size = 5"),
         ([{"name": "sudoku"}, {"name": "sudoku", "size": 4}], "two tasks are called sudoku"),
         ([{"name": "copy"}], "copy: only tasks of tokens"),
     ],

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from trm_fast.api import TRM
 from trm_fast.errors import UserError
 from trm_fast.models import TRMConfig
+from trm_fast.validation import validated
 
 _WRAPPERS = ("_orig_mod.", "module.", "model.", "inner.")
 _COMPUTED = ("rotary_emb.", "puzzle_emb.local_")
@@ -29,32 +29,29 @@ def published_config(config: Mapping[str, Any], *, single: bool) -> TRMConfig:
     try:
         hidden, rows = config["hidden_size"], config.get("puzzle_emb_ndim", 0)
         prefix = config.get("puzzle_emb_len", 16) or -(-rows // hidden)  # 0 stands for: as many as a row fills
-        return TRMConfig(
-            vocab_size=config["vocab_size"],
-            seq_len=config["seq_len"],
-            hidden_size=hidden,
-            num_layers=config["L_layers"],
-            num_heads=config["num_heads"],
-            expansion=float(config["expansion"]),
-            mixing="mlp" if config.get("mlp_t", False) else "attention",
-            positions=config.get("pos_encodings", "none"),
-            rope_theta=float(config.get("rope_theta", 1e4)),
-            norm_eps=float(config.get("rms_norm_eps", 1e-5)),
-            state="single" if single else "dual",
-            inject_last=not single,  # the published single-z code applies the network to z alone at last
-            T_cycles=config["H_cycles"],
-            n_latent_steps=config["L_cycles"],
-            max_supervision_steps=config["halt_max_steps"],
-            prefix_tokens=prefix if rows else 0,
-            puzzle_embedding_size=rows or 1,
-            num_puzzles=config.get("num_puzzle_identifiers", 1),
-        )
+        keys = {
+            "vocab_size": config["vocab_size"],
+            "seq_len": config["seq_len"],
+            "hidden_size": hidden,
+            "num_layers": config["L_layers"],
+            "num_heads": config["num_heads"],
+            "expansion": float(config["expansion"]),
+            "mixing": "mlp" if config.get("mlp_t", False) else "attention",
+            "positions": config.get("pos_encodings", "none"),
+            "rope_theta": float(config.get("rope_theta", 1e4)),
+            "norm_eps": float(config.get("rms_norm_eps", 1e-5)),
+            "state": "single" if single else "dual",
+            "inject_last": not single,  # the published single-z code applies the network to z alone at last
+            "T_cycles": config["H_cycles"],
+            "n_latent_steps": config["L_cycles"],
+            "max_supervision_steps": config["halt_max_steps"],
+            "prefix_tokens": prefix if rows else 0,
+            "puzzle_embedding_size": rows or 1,
+            "num_puzzles": config.get("num_puzzle_identifiers", 1),
+        }
     except KeyError as error:
         raise UserError(f"the published configuration has no key {error}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = "".join(f"{key}: " for key in first["loc"][:1])
-        raise UserError(f"the published configuration does not work: {where}{first['msg']}") from None
+    return validated(TRMConfig, keys, "", "the published configuration does not work")
 
 
 def published_names(config: TRMConfig) -> dict[str, str]:

@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import IGNORE, Array, DataConfig, Dataset, Examples, Question, Task, TaskConfig
+from trm_fast.validation import validated
 
 PADDING = 0
 
@@ -49,15 +50,9 @@ class MultiConfig(TaskConfig):
                 raise ValueError(f"label {label!r} must be a word: letters, digits and _")
             if label in parts:
                 raise ValueError(f"two tasks are called {label}: give one a label of its own")
-            try:
-                kind = get_task(own["name"])
-                data = DataConfig.model_validate(section.get("data") or {})
-                task = kind(kind.Config.model_validate(own))
-            except ValidationError as error:
-                first = error.errors()[0]
-                raise ValueError(f"{label}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-            except UserError as error:
-                raise ValueError(str(error)) from None
+            kind = get_task(own["name"])
+            data = validated(DataConfig, section.get("data") or {}, "data", label)
+            task = kind(validated(kind.Config, own, "", label))
             keys = task.model_keys(data)
             if keys.get("inputs", "tokens") != "tokens" or "head" in keys:
                 raise ValueError(f"{label}: only tasks of tokens can be joined")
@@ -88,17 +83,14 @@ class Multi(Task):
         return {"vocab_size": self.vocab_size, "seq_len": self.seq_len, "num_puzzles": int(self.first_ids[-1])}
 
     def save_assets(self, folder: Path) -> None:
-        for label, task in self._with_assets():
-            (folder / label).mkdir(parents=True, exist_ok=True)
-            task.save_assets(folder / label)
+        for label, task in zip(self.labels, self.tasks, strict=True):
+            if type(task).save_assets is not Task.save_assets:
+                (folder / label).mkdir(parents=True, exist_ok=True)
+                task.save_assets(folder / label)
 
     def load_assets(self, folder: Path) -> None:
-        for label, task in self._with_assets():
+        for label, task in zip(self.labels, self.tasks, strict=True):
             task.load_assets(folder / label)
-
-    def _with_assets(self) -> list[tuple[str, Task]]:
-        pairs = zip(self.labels, self.tasks, strict=True)
-        return [(label, task) for label, task in pairs if type(task).save_assets is not Task.save_assets]
 
     def dataset(self, data: DataConfig, seed: int) -> Dataset:
         """The tasks' own data, one after the other for training and mixed for testing, so that a few test examples are
@@ -155,8 +147,7 @@ class Multi(Task):
                 yield index, rows, self._narrowed(index, examples.take(rows))
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
-        result = examples.take(slice(None))
-        arrays = {name: array.copy() for name, array in result.arrays().items()}
+        arrays = {name: array.copy() for name, array in examples.arrays().items()}
         for index, rows, own in self._by_task(examples):
             for name, array in self._widened(index, self.tasks[index].augment(own, rng)).arrays().items():
                 arrays[name][rows] = array
@@ -229,10 +220,12 @@ class Multi(Task):
         extra = {name: array[0] for name, array in row.extra.items()}
         return replace(question, inputs=row.inputs[0], puzzle_id=int(row.puzzle_ids[0]), extra=extra)
 
-    def _owned(self, question: Question) -> tuple[Task, Question]:
+    def _owned(self, question: Question, answer: Array | None = None) -> tuple[Task, Question, Any]:
+        """The task of a question, and the question and an answer as that task knows them."""
         index = int(np.searchsorted(self.first_ids, question.puzzle_id, side="right")) - 1
-        task, own_id = self.tasks[index], question.puzzle_id - int(self.first_ids[index])
-        return task, replace(question, inputs=question.inputs[: task.seq_len], puzzle_id=own_id, extra={})
+        task, puzzle_id = self.tasks[index], question.puzzle_id - int(self.first_ids[index])
+        narrowed = replace(question, inputs=question.inputs[: task.seq_len], puzzle_id=puzzle_id, extra={})
+        return task, narrowed, None if answer is None else answer[: task.seq_len]
 
     def questions(self, source: str | Path) -> Iterator[Question]:
         """A file of one of the tasks, or a text file with a question a line."""
@@ -249,13 +242,13 @@ class Multi(Task):
         yield from super().questions(source)
 
     def format(self, question: Question, answer: Array) -> str:
-        task, own = self._owned(question)
-        return task.format(own, answer[: task.seq_len])
+        task, *pair = self._owned(question, answer)
+        return task.format(*pair)
 
     def draw(self, question: Question, answer: Array | None = None) -> Any:
-        task, own = self._owned(question)
-        return task.draw(own, None if answer is None else answer[: task.seq_len])
+        task, *pair = self._owned(question, answer)
+        return task.draw(*pair)
 
     def picture(self, question: Question, answer: Array | None = None) -> npt.NDArray[np.uint8]:
-        task, own = self._owned(question)
-        return task.picture(own, None if answer is None else answer[: task.seq_len])
+        task, *pair = self._owned(question, answer)
+        return task.picture(*pair)

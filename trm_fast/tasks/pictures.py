@@ -75,12 +75,11 @@ def read_png(path: str | Path) -> Picture:
     scale = 1.0 if pixels.dtype.kind == "f" else 255.0 if pixels.dtype == np.uint8 else 65535.0
     values = pixels.astype(np.float64) / scale
     if values.ndim == 2:
-        values = np.repeat(values[:, :, None], 3, axis=2)
-    if values.shape[2] == 2:
-        values = np.concatenate([np.repeat(values[:, :, :1], 3, axis=2), values[:, :, 1:]], axis=2)
-    if values.shape[2] == 4:
-        values = values[:, :, :3] * values[:, :, 3:] + (1 - values[:, :, 3:])
-    return np.rint(values * 255).astype(np.uint8)
+        values = values[:, :, None]
+    if values.shape[2] in (2, 4):
+        alpha = values[:, :, -1:]
+        values = values[:, :, :-1] * alpha + (1 - alpha)
+    return np.rint(np.broadcast_to(values, (*values.shape[:2], 3)) * 255).astype(np.uint8)
 
 
 def write_png(path: str | Path, picture: Picture) -> None:

@@ -45,6 +45,10 @@ class Symmetries:
     def take(self, rows: Any) -> Symmetries:
         return Symmetries(self.dihedral[rows], self.colors[rows])
 
+    @classmethod
+    def joined(cls, *parts: Symmetries) -> Symmetries:
+        return cls(np.concatenate([p.dihedral for p in parts]), np.concatenate([p.colors for p in parts]))
+
     def inverse(self) -> Symmetries:
         back = np.argsort(self.colors, axis=1).astype(np.uint8)
         return Symmetries(INVERSE[self.dihedral].astype(np.uint8), back)

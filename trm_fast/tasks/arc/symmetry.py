@@ -83,21 +83,20 @@ def augmentations(
     without repetition. ``by_color``: whether augmentations that differ in colours alone are different.
     """
     rows = count + 1
-    plain = np.arange(COLORS, dtype=np.uint8)
-    elements = np.zeros((len(names), rows), dtype=np.uint8)
-    mapping = np.tile(plain, (len(names), rows, 1))
+    identities = Symmetries(np.zeros(rows, dtype=np.uint8), np.tile(np.arange(COLORS, dtype=np.uint8), (rows, 1)))
+    symmetries = []
     kept = np.ones(len(names), dtype=np.int32)
     for index, (name, look) in enumerate(zip(names, looks, strict=True)):
         rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
-        found = Symmetries(elements[index, :1], mapping[index, :1])
+        found = identities.take(slice(1))
         for drawn in _draws(count, rng, colors, dihedral):
-            both = Symmetries(*map(np.concatenate, zip(_arrays(found), _arrays(drawn), strict=True)))
+            both = Symmetries.joined(found, drawn)
             found = both.take(look.distinct(both, by_color)[:rows])
             if len(found.dihedral) == rows:
                 break
-        kept[index] = n = len(found.dihedral)
-        elements[index, :n], mapping[index, :n] = _arrays(found)
-    return Symmetries(elements.ravel(), mapping.reshape(-1, COLORS)), kept
+        kept[index] = len(found.dihedral)
+        symmetries += [found, identities.take(slice(kept[index], None))]
+    return Symmetries.joined(*symmetries), kept
 
 
 def _draws(count: int, rng: np.random.Generator, colors: bool, dihedral: bool) -> Iterator[Symmetries]:
@@ -108,7 +107,3 @@ def _draws(count: int, rng: np.random.Generator, colors: bool, dihedral: bool) -
     elif dihedral:
         elements = 1 + rng.permutation(ELEMENTS - 1)
         yield Symmetries(elements.astype(np.uint8), np.tile(np.arange(COLORS, dtype=np.uint8), (len(elements), 1)))
-
-
-def _arrays(symmetries: Symmetries) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    return symmetries.dihedral, symmetries.colors

@@ -48,7 +48,7 @@ def decode_table(table: Table, shape: Shape) -> Mazes:
 
     cells = shape[0] * shape[1]
     mazes, paths = decode_grids(table, _TOKENS, cells, wrong, partial(_fault, shape=shape), CHUNK)
-    return Mazes(shape, mazes, paths, engine.distances(mazes, *shape))
+    return Mazes(shape, mazes, paths, engine.solve(mazes, *shape)[1])
 
 
 def write(path: str | Path, mazes: Mazes, source: str = "trm_fast") -> None:
@@ -156,7 +156,7 @@ def _fault(question_text: str, answer_text: str, shape: Shape) -> str:
     if len(changed):
         cell = int(changed[0])
         return f"the answer has {answer_text[cell]!r} at {place(cell, shape[1])}, the question {question_text[cell]!r}"
-    if engine.distances(maze[None], *shape)[0] < 0:
+    if engine.solve(maze[None], *shape)[1][0] < 0:
         return "the maze has no path from S to G: walls part them"
     valid = judge(maze[None], answer[None], shape)[0][0]
     return f"the answer is {'a path, but not a shortest one' if valid else 'not a path from S to G'}"

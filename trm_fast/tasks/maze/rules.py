@@ -29,6 +29,6 @@ def judge(questions: npt.NDArray[Any], answers: npt.NDArray[Any], shape: tuple[i
         mazes = questions[rows].astype(np.uint8)
         walled = np.where((mazes == FREE) & ~marked[rows], np.uint8(WALL), mazes)
         length = marked[rows].sum(axis=1) + 1
-        valid[rows] = engine.distances(walled, *shape) == length
-        shortest[rows] = valid[rows] & (engine.distances(mazes, *shape) == length)
+        valid[rows] = engine.solve(walled, *shape)[1] == length
+        shortest[rows] = valid[rows] & (engine.solve(mazes, *shape)[1] == length)
     return valid, shortest

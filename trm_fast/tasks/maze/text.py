@@ -48,7 +48,7 @@ def question(rows: list[list[int]], shape: Shape, text: str, where: str) -> Ques
         if len(cells) > 1:
             spots = " and ".join(place(int(cell), shape[1]) for cell in cells[:2])
             raise UserError(f"{at}the maze has {len(cells)} cells marked as {name}, one wanted: {spots}")
-    if engine.distances(maze, *shape)[0] < 0:
+    if engine.solve(maze, *shape)[1][0] < 0:
         raise UserError(f"{at}the maze has no path from S to G: walls part them")
     return Question(text, maze[0].astype(np.int32), where)
 
