@@ -100,12 +100,9 @@ class TRM(TRMModel):
         ):  # fmt: skip
             if solution is None:
                 solution = result.answers.new_zeros(B, *result.answers.shape[1:])
-            solution[result.rows], confidence[result.rows], steps[result.rows] = (
-                result.answers,
-                result.confidence,
-                result.steps,
-            )
-            converged[result.rows] = result.halted
+            rows = result.rows
+            solution[rows], confidence[rows] = result.answers, result.confidence
+            steps[rows], converged[rows] = result.steps, result.halted
             if return_trajectory:
                 step = len(trajectory) + 1
                 trajectory.append({"step": step, "solution": solution.clone(), "confidence": confidence.clone()})

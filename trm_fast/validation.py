@@ -56,12 +56,8 @@ def _located(loc: tuple[int | str, ...], kind: type[BaseModel]) -> tuple[list[st
     names: list[str] = []
     for part in loc:
         fields = {name: field for model in models for name, field in model.model_fields.items()}
-        tagged = [m for m in models if part in get_args(getattr(m.model_fields.get("kind"), "annotation", None))]
         if part in fields:
             models = _models_in(fields[str(part)].annotation)
-        elif tagged:
-            models = tagged
-            continue
         elif part != loc[-1] or not isinstance(part, str) or not models:
             break
         keys.append(str(part))

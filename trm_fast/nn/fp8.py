@@ -23,8 +23,6 @@ def unsupported_reason(device: torch.device) -> str | None:
     """Why FP8 products can't run on a device; None if they can."""
     if device.type != "cuda":
         return f"FP8 products need a CUDA device, not {device.type}"
-    if not hasattr(torch, "_scaled_mm"):
-        return f"torch {torch.__version__} has no FP8 products"
     if torch.cuda.get_device_capability(device) < (8, 9):
         return f"{torch.cuda.get_device_name(device)} has no FP8 products (they need compute capability 8.9)"
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from io import StringIO
 from typing import Annotated, Any, Literal
 
@@ -26,7 +25,7 @@ from trm_fast.models.halting import RULES
 from trm_fast.nn.layers import Embedding
 from trm_fast.tasks import Task, get_task
 from trm_fast.tasks.base import DataConfig, TaskConfig
-from trm_fast.training.curriculum import Stages, stage_at
+from trm_fast.training.curriculum import Stages
 from trm_fast.training.optimizers import OPTIMIZERS, Optimizer
 from trm_fast.training.schedule import SCHEDULES
 from trm_fast.validation import Section, explain
@@ -151,23 +150,19 @@ class RunConfig(Section):
                 if value > (own := getattr(self.model, name)):
                     raise ValueError(f"training.depth: {name} {value} is deeper than the model's own, {own}")
             try:
-                self._with(stage.depth())
+                TRMConfig.model_validate(self.model.model_dump() | stage.depth())
             except ValidationError as error:
                 text = error.errors()[0]["msg"].removeprefix("Value error, ")
                 raise ValueError(f"training.depth: until step {stage.until}: {text}") from None
         return self
 
-    def _with(self, depth: Mapping[str, int]) -> TRMConfig:
-        return TRMConfig.model_validate(self.model.model_dump() | {**depth}) if depth else self.model
-
     def model_at(self, step: int) -> TRMConfig:
         """The model that step 1, 2, ... trains: the whole one but for the depth of its stage."""
-        stage = stage_at(self.training.depth, step)
-        return self._with(stage.depth() if stage else {})
+        return self.model.model_copy(update=self.depth_at(step)._asdict())
 
     def depth_at(self, step: int) -> Depth:
-        """The depth of ``model_at``, without making a configuration each step."""
-        stage = stage_at(self.training.depth, step)
+        """The depth of ``model_at``: that of the first stage that ``step`` is not behind, or the model's own."""
+        stage = next((stage for stage in self.training.depth if step <= stage.until), None)
         return self.model.depth._replace(**stage.depth()) if stage else self.model.depth
 
     def flop(self) -> int:

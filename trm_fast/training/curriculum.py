@@ -40,8 +40,3 @@ def _stages(value: Any) -> Any:
 
 
 Stages = Annotated[tuple[Stage, ...], BeforeValidator(_stages)]
-
-
-def stage_at(stages: tuple[Stage, ...], step: int) -> Stage | None:
-    """The stage of step 1, 2, ...; None behind the last: the model's own depth."""
-    return next((stage for stage in stages if step <= stage.until), None)
