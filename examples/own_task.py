@@ -9,7 +9,7 @@ Run both in this folder: the task is named by its module and class.
 import numpy as np
 
 from trm_fast.errors import UserError
-from trm_fast.tasks.base import Dataset, Examples, Question, Task, TaskConfig
+from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, Question, Task, TaskConfig
 
 
 class ReverseConfig(TaskConfig):
@@ -27,19 +27,19 @@ class Reverse(Task):
         self.config = config
         self.vocab_size, self.seq_len = 9, config.length  # token 0 is padding
 
-    def dataset(self, data, seed):
+    def dataset(self, data: DataConfig, seed: int) -> Dataset:
         words = np.random.default_rng(seed).integers(1, 9, (2500, self.seq_len), dtype=np.int32)
         words = np.unique(words, axis=0)
         examples = Examples(words, words[:, ::-1].copy(), np.zeros(len(words), np.int32))
         return Dataset(examples.take(slice(500, None)), examples.take(slice(500)), "random words")
 
-    def parse(self, text, where=""):
+    def parse(self, text: str, where: str = "") -> Question:
         if len(text) != self.seq_len or not set(text) <= set("abcdefgh"):
             raise UserError(f"{where or text}: a word has {self.seq_len} letters a to h")
         return Question(text, np.array([ord(c) - 96 for c in text], np.int32), where)
 
-    def format(self, question, answer):
+    def format(self, question: Question, answer: Array) -> str:
         return "".join(chr(96 + token) for token in answer)
 
-    def verify(self, examples, answers):
+    def verify(self, examples: Examples, answers: Array) -> Array:
         return (answers == examples.inputs[:, ::-1]).all(-1)

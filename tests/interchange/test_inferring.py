@@ -30,7 +30,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "wide": {"expansion": 6},
     "deep": {"L_layers": 3},
 }
-UNSEEN = {
+UNSEEN: dict[str, dict[str, Any]] = {
     "attention": {"num_heads": 2, "H_cycles": 2, "L_cycles": 1, "pos_encodings": "rope", "puzzle_emb_len": 3},
     "mixer": {"H_cycles": 2, "L_cycles": 1},
     "learned": {"num_heads": 2, "H_cycles": 2, "L_cycles": 1},

@@ -89,7 +89,7 @@ def test_a_rule_of_your_own_halts_in_training_and_in_solving() -> None:
     model, tokens = TRM(config), torch.randint(1, 6, (5, 6))
     assert model.solve(tokens)["steps"].tolist() == [2] * 5
     assert model.train_step(tokens, tokens)["steps"] == 2
-    step = TrainStep(model, AdamATan2(model.parameters()), TrainingConfig(batch_size=5), Source())  # type: ignore[arg-type]
+    step = TrainStep(model, AdamATan2(model.parameters()), TrainingConfig(batch_size=5), Source())
     for halted in (False, True):
         step.run(1e-3, np.zeros(5, dtype=np.int32))
         assert step.carry.halted.tolist() == [halted] * 5
@@ -127,7 +127,7 @@ def test_a_rule_with_a_memory() -> None:
     assert [rows for rows, _ in now] == [[0, 1, 2]] * 3 + [[3, 4, 5]] * 3 + [[6]] * 3
     assert [all(halted) for _, halted in now] == [False, False, True] * 3
     assert model.solve(tokens)["steps"].tolist() == [3] * 7
-    step = TrainStep(model, SGD(model.parameters(), lr=0.0), TrainingConfig(batch_size=5), Source())  # type: ignore[arg-type]
+    step = TrainStep(model, SGD(model.parameters(), lr=0.0), TrainingConfig(batch_size=5), Source())
     assert step.carry.tensors()["halting_memory"].shape == (5, 2)
     for halted in (False, False, True, False, False, True):
         step.run(0.0, np.zeros(5, dtype=np.int32))

@@ -63,10 +63,10 @@ def test_initial_states_are_fixed_vectors_of_unit_spread() -> None:
         assert vector is not None
         assert_truncated_normal(vector, 1.0)
         assert not isinstance(vector, nn.Parameter)
-    assert not torch.equal(model.z_init, model.y_init)  # type: ignore[arg-type]
+    assert not torch.equal(model.z_init, model.y_init)
     state = model.initial_state(3)
     assert torch.equal(state.z, model.z_init.expand(3, 2, 4096))
-    assert torch.equal(state.answer, model.y_init.expand(3, 2, 4096))  # type: ignore[union-attr]
+    assert torch.equal(state.answer, model.y_init.expand(3, 2, 4096))
 
 
 def test_puzzle_rows_start_at_zero() -> None:

@@ -32,9 +32,9 @@ MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0], [0, 1, 0, 1, 1, 1]]
 
 
 def swiglu(x: Tensor, gate_up: nn.Module, down: nn.Module) -> Tensor:
-    w: Tensor = gate_up.weight  # type: ignore[assignment]
+    w: Tensor = gate_up.weight
     gate, up = x @ w[: len(w) // 2].T, x @ w[len(w) // 2 :].T
-    return (gate * torch.sigmoid(gate) * up) @ down.weight.T  # type: ignore[operator]
+    return (gate * torch.sigmoid(gate) * up) @ down.weight.T
 
 
 def test_channel_mlp(x: Tensor) -> None:
@@ -78,7 +78,7 @@ def test_attention_one_query_at_a_time(x: Tensor, positions: str, causal: bool, 
                 query = turned((q @ x[b, i])[part_of], i)
                 scores = torch.stack([query @ turned((k @ x[b, j])[part_of], j) for j in keys]) / math.sqrt(width)
                 heads.append(sum(s * (v @ x[b, j])[part_of] for s, j in zip(scores.softmax(0), keys, strict=True)))
-            want[b, i] = part.out.weight @ torch.cat(heads)  # type: ignore[arg-type]
+            want[b, i] = part.out.weight @ torch.cat(heads)
     # The rotary tables are float32, as published.
     tolerance = 1e-6 if positions == "rope" else 1e-12
     torch.testing.assert_close(part(x, mask), want, rtol=tolerance, atol=tolerance)
@@ -135,4 +135,4 @@ def test_dropout_is_of_the_part_alone_and_off_in_evaluation(x: Tensor, position:
 
 def _first_dropout(sublayer: Sublayer, x: Tensor) -> Tensor:
     torch.manual_seed(0)
-    return sublayer.dropout(sublayer.part(sublayer.norm(x), None))  # type: ignore[no-any-return]
+    return sublayer.dropout(sublayer.part(sublayer.norm(x), None))

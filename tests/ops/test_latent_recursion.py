@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from trm_fast import ops
+from trm_fast import ops as plain_ops
 from trm_fast.ops import reference
+
+ops: Any = plain_ops  # with flat_recursion, which the fixture below adds
 
 # B, L, D, inner, heads (0: token mixer), n: kept and recomputed gate and up, several groups, odd sizes.
 SHAPES = [(2, 97, 72, 24, 0, 2), (3, 7, 20, 12, 0, 2), (40, 16, 64, 32, 0, 1), (3, 81, 24, 12, 2, 2)]

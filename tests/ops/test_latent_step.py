@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from trm_fast import ops
+from trm_fast import ops as plain_ops
 from trm_fast.ops import reference
+
+ops: Any = plain_ops  # with flat_step, which the fixture below adds
 
 
 @pytest.fixture(autouse=True)

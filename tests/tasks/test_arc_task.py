@@ -326,7 +326,7 @@ def drawn(renderable: Any, width: int = 80, color: bool = False) -> str:
         file=io.StringIO(), width=width, force_terminal=color, color_system="truecolor" if color else None
     )
     console.print(renderable)
-    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+    return console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_drawings(data: DataConfig) -> None:

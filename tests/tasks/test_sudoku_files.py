@@ -19,7 +19,7 @@ HEADER = "question,answer\n"
 
 
 def sudoku(size: int = 4) -> Sudoku:
-    return Sudoku(SudokuConfig(size=size))  # type: ignore[arg-type]
+    return Sudoku(SudokuConfig(size=size))
 
 
 def solved(answer: str) -> np.ndarray:

@@ -24,7 +24,7 @@ ANSWER = "1234" + "3412" + "2143" + "4321"
 
 
 def sudoku(size: int = 4, **keys: Any) -> Sudoku:
-    return Sudoku(SudokuConfig(size=size, **keys))  # type: ignore[arg-type]
+    return Sudoku(SudokuConfig(size=size, **keys))
 
 
 def puzzles_of(examples: Examples, size: int) -> Puzzles:

@@ -47,10 +47,10 @@ class Recorder:
     def replay(self) -> None:
         with torch.no_grad():
             for operation, args, kwargs, made in self.tape:
-                results = tree_leaves(operation(*args, **kwargs))
+                results: list[Any] = tree_leaves(operation(*args, **kwargs))
                 for message in results:
                     if isinstance(message, torch.ScriptObject):  # to other processes: on a GPU the stream waits for it
-                        message.wait()
+                        message.wait()  # type: ignore[attr-defined]
                 for place, tensor in made:
                     tensor.copy_(results[place])
 

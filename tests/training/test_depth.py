@@ -90,7 +90,7 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(stop: int, tmp_path: Path
     resumed = Depths.resume(tmp_path / "stopped", config=config(steps=24, schedule_steps=24))
     assert resumed.step_function.depth == resumed.config.model_at(stop + 1).depth == resumed.config.depth_at(stop + 1)
     resumed.train()
-    assert same([straight.step_function.tensors()], [resumed.step_function.tensors()])  # type: ignore[attr-defined]
+    assert same([straight.step_function.tensors()], [resumed.step_function.tensors()])
     losses = [
         [(r["step"], r["loss"], r["depth"]) for r in read_metrics(run) if "loss" in r]
         for run in (straight.out, resumed.out)

@@ -37,4 +37,4 @@ def test_its_examples_train_a_run(tmp_path: Path) -> None:
     finally:
         added = ((OPTIMIZERS, "lion"), (SCHEDULES, "linear"), (RULES, "patient"), (RULES, "steady"), (HEADS, "softmax"))
         for registry, name in added:
-            registry.pop(name, None)  # type: ignore[attr-defined]
+            registry.pop(name, None)

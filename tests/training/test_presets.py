@@ -106,7 +106,7 @@ def test_a_recording_of_it_is_the_run(preset: str, tmp_path: Path, monkeypatch: 
         optimizer = OPTIMIZERS[training.optimizer](model.parameters(), 0.0, ema_decay=0.9)
         step = TrainStep(model, optimizer, training, Feed(task, data.train, 0, 4), parts=2, runner=runner and runner())
         for number in (1, 2, 3):
-            minimum = step.pool.source.minimum_steps(number, 4, 0.3, 2)  # type: ignore[attr-defined]
+            minimum = step.pool.source.minimum_steps(number, 4, 0.3, 2)
             step.run(training.learning_rate_at(number), minimum)
         states.append([t.clone() for t in step.tensors()])
         asked = {name: torch.from_numpy(array) for name, array in data.test.take(slice(3)).arrays().items()}

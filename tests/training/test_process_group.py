@@ -215,7 +215,7 @@ def test_graphs_go_before_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
     """NCCL's communicator is not let go while a graph holds a message of its."""
     done: list[str] = []
     runner = CudaGraph(torch.device("cuda"))
-    runner.graph = SimpleNamespace(reset=lambda: done.append("graph"))  # type: ignore[assignment]
+    runner.graph = SimpleNamespace(reset=lambda: done.append("graph"))
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: done.append("group"))
     leave()

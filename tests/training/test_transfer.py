@@ -50,7 +50,7 @@ def test_the_rest_is_listed() -> None:
         "embedding.positions.weight: starts fresh, old has none",
         "head.linear.weight: starts fresh, its shape is 9x8 and not 6x8",
     ]
-    assert torch.equal(ours.net.blocks[0].mlp.part.down.weight, theirs.net.blocks[0].mlp.part.down.weight)  # type: ignore[union-attr,index]
+    assert torch.equal(ours.net.blocks[0].mlp.part.down.weight, theirs.net.blocks[0].mlp.part.down.weight)
     assert transfer(ours, theirs, "new")[-2:] == [
         "y_init: the run has no such tensor",
         "embedding.positions.weight: the run has no such tensor",
