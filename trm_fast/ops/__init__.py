@@ -6,6 +6,7 @@ Usable by other projects: needs torch alone. ``use_backend`` or ``TRM_FAST_BACKE
 
 from __future__ import annotations
 
+from trm_fast.ops._core.registry import OPS
 from trm_fast.ops._core.registry import build_record as build_record
 from trm_fast.ops._core.registry import reference as reference
 from trm_fast.ops._core.selection import BackendUnavailable as BackendUnavailable
@@ -25,5 +26,10 @@ from trm_fast.ops.stablemax import stablemax as stablemax
 from trm_fast.ops.stablemax import stablemax_cross_entropy as stablemax_cross_entropy
 from trm_fast.ops.swiglu import swiglu as swiglu
 from trm_fast.ops.token_mixer import token_mixer as token_mixer
+
+__all__ = [
+    "BackendUnavailable", "build_record", "cpu_path", "pack_weights", "reference", "table", "use_backend",
+    *OPS,
+]  # fmt: skip
 
 request({})
