@@ -13,17 +13,9 @@ using Mask = std::uint16_t;  // a set of digits: bit d - 1 stands for digit d
 
 constexpr bool single(Mask m) { return (m & (m - 1)) == 0; }
 
-inline int size_of(Mask m) {
-    int n = 0;
-    for (; m; m &= static_cast<Mask>(m - 1)) ++n;
-    return n;
-}
+inline int size_of(Mask m) { return __builtin_popcount(m); }
 
-inline int digit_of(Mask m) {
-    int digit = 1;
-    while (m >>= 1) ++digit;
-    return digit;
-}
+inline int digit_of(Mask m) { return 32 - __builtin_clz(m); }
 
 template <int Rows, int Cols>
 struct Geometry {

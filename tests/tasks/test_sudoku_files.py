@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from trm_fast.errors import UserError
+from trm_fast.tasks import tables
 from trm_fast.tasks.sudoku import Sudoku, files, generate, read, write
 from trm_fast.tasks.sudoku.task import SudokuConfig
 
@@ -55,7 +56,7 @@ def test_malformed_row_is_named(tmp_path: Path, line: str, fault: str) -> None:
 
 
 def test_the_first_of_many_bad_rows_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "CHUNK", 4)
+    monkeypatch.setattr(tables, "CHUNK", 4)
     good, short, broken = f"{QUESTION},{ANSWER}\n", f"1,{ANSWER}\n", f"2{QUESTION[1:]},{ANSWER}\n"
     (tmp_path / "a.csv").write_text(HEADER + good * 10)
     assert len(read(tmp_path / "a.csv", 4)) == 10

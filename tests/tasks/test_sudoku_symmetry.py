@@ -27,17 +27,21 @@ def factors(symmetries: Group) -> Iterator[Symmetries]:
     size = symmetries.size
     plain = np.arange(size + 1, dtype=np.uint8)
 
-    def one(rows: Grids, columns: Grids, turn: int, digits: Grids) -> Symmetries:
-        return Symmetries(symmetries, rows[None], columns[None], np.array([turn]), digits[None])
+    def one(rows: Grids, columns: Grids, transposed: bool, digits: Grids) -> Symmetries:
+        return Symmetries(symmetries, rows[None], columns[None], np.array([transposed]), digits[None])
 
     lines = plain[:size]
-    yield from (one(rows, lines, 0, plain) for rows in symmetries.rows)
-    yield from (one(lines, columns, 0, plain) for columns in symmetries.columns)
-    yield from (one(lines, lines, turn, plain) for turn in range(len(symmetries.turns)))
+    yield from (one(rows, lines, False, plain) for rows in symmetries.rows)
+    yield from (one(lines, columns, False, plain) for columns in symmetries.columns)
+    yield from (one(lines, lines, turn, plain) for turn in turns(symmetries))
     for digit in range(1, size):
         swapped = plain.copy()
         swapped[[digit, digit + 1]] = swapped[[digit + 1, digit]]
-        yield one(lines, lines, 0, swapped)
+        yield one(lines, lines, False, swapped)
+
+
+def turns(symmetries: Group) -> list[bool]:
+    return [False, True] if symmetries.transposes else [False]
 
 
 def image(symmetry: Symmetries, grids: Grids) -> Grids:
@@ -50,8 +54,10 @@ def smallest_image(question: Grids, answer: Grids, size: int) -> Grids:
     images = []
     for rows, columns in itertools.product(symmetries.rows, symmetries.columns):
         cells = np.ix_(rows, columns)
-        for turn in symmetries.turns:
-            q, a = (turn(grid.reshape(size, size)[cells]) for grid in (question, answer))
+        for turn in turns(symmetries):
+            q, a = (grid.reshape(size, size)[cells] for grid in (question, answer))
+            if turn:
+                q, a = q.T, a.T
             label = np.zeros(size + 1, dtype=np.uint8)
             label[a[0]] = np.arange(1, size + 1)  # no other labels can give the least image
             images.append((label[a].ravel().tolist(), label[q].ravel().tolist()))
@@ -67,8 +73,8 @@ def test_the_group_has_the_known_order(size: int, order: int) -> None:
     symmetries = group(size)
     assert len(symmetries) == order
     cells = np.arange(size * size).reshape(size, size)
-    some = itertools.product(symmetries.rows[:50], symmetries.columns[:50], symmetries.turns)
-    moved = [turn(cells[np.ix_(rows, columns)]).tobytes() for rows, columns, turn in some]
+    some = itertools.product(symmetries.rows[:50], symmetries.columns[:50], turns(symmetries))
+    moved = [(cells.T if turn else cells)[np.ix_(rows, columns)].tobytes() for rows, columns, turn in some]
     assert len(set(moved)) == len(moved)
 
 
@@ -82,11 +88,12 @@ def test_orders_of_lines_and_turns_are_groups(size: int) -> None:
         some = orders[np.random.default_rng(0).permutation(len(orders))[:40]]
         assert {one[other].tobytes() for one in some for other in orders} == listed
     cells = np.arange(size * size).reshape(size, size)
-    # Every turn after orders is some orders after a turn.
+    # A transposition after orders is some orders after a transposition.
     rows, columns = symmetries.rows[-1], symmetries.columns[-1]
-    for turn in symmetries.turns:
-        moved = turn(cells[np.ix_(rows, columns)])
-        assert any(_is_reordered(turned(cells), moved, symmetries) for turned in symmetries.turns)
+    for turn in turns(symmetries):
+        moved = cells[np.ix_(rows, columns)]
+        pair = (cells.T, moved.T) if turn else (cells, moved)
+        assert _is_reordered(*pair, symmetries)
 
 
 def _is_reordered(grid: Grids, image: Grids, symmetries: Group) -> bool:

@@ -16,6 +16,8 @@ from trm_fast.errors import UserError
 from trm_fast.tasks.files import open_text, write_text
 
 Grids = npt.NDArray[np.uint8]
+CHUNK = 1 << 14
+"""Rows checked at a time, which bounds the memory of the checks."""
 
 
 @dataclass
@@ -29,9 +31,6 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.questions)
-
-    def where(self, row: int) -> str:
-        return self.names[row]
 
 
 def read_table(path: str | Path) -> Table:
@@ -91,7 +90,7 @@ def decode_ratings(table: Table) -> npt.NDArray[np.int32] | None:
     """The ratings, int32 (N,), None where there are none."""
     for row, value in enumerate(table.ratings):
         if not (value.isdecimal() and len(value) < 10):
-            raise UserError(f"{table.where(row)}: the rating {value!r} is not a whole number below a thousand million")
+            raise UserError(f"{table.names[row]}: the rating {value!r} is not a whole number below a thousand million")
     return np.array([int(value) for value in table.ratings], dtype=np.int32) if table.ratings else None
 
 
@@ -101,23 +100,22 @@ def decode_grids(
     cells: int,
     wrong: Callable[[Grids, Grids], npt.NDArray[np.bool_]],
     fault: Callable[[str, str], str],
-    at_once: int,
 ) -> tuple[Grids, Grids]:
-    """Questions and answers of ``cells`` characters as grids, uint8 (N, cells), ``at_once`` rows at a time.
+    """Questions and answers of ``cells`` characters as grids, uint8 (N, cells).
 
     ``characters`` (256,): the number that each stands for. ``wrong`` marks the pairs that are none; the first one, or a
     row of another length, is a UserError that names it and says what ``fault(question, answer)`` does.
     """
     parts = []
-    for start in range(0, len(table), at_once):
-        q, a = table.questions[start : start + at_once], table.answers[start : start + at_once]
+    for start in range(0, len(table), CHUNK):
+        q, a = table.questions[start : start + CHUNK], table.answers[start : start + CHUNK]
         fits = [len(x) == len(y) == cells for x, y in zip(q, a, strict=True)]
         sound = fits.index(False) if False in fits else len(fits)
         questions, answers = (read_cells(lines[:sound], characters, cells) for lines in (q, a))
         bad = wrong(questions, answers)
         row = int(bad.argmax()) if bad.any() else sound
         if row < len(fits):
-            raise UserError(f"{table.where(start + row)}: {fault(q[row], a[row])}")
+            raise UserError(f"{table.names[start + row]}: {fault(q[row], a[row])}")
         parts.append((questions, answers))
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
@@ -153,3 +151,8 @@ def _column(header: list[str], name: str, path: str | Path) -> int:
             "with a header line such as source,question,answer,rating"
         )
     return header.index(name)
+
+
+def cell_name(cell: int, width: int) -> str:
+    """Where a cell of a grid is, for people."""
+    return f"row {cell // width + 1}, column {cell % width + 1}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.columns import Columns
 from rich.text import Text
 
 from trm_fast.tasks.arc.files import Pair
@@ -43,47 +43,37 @@ def panels(text: str, answer: Array | None) -> Panels:
     return shown
 
 
-class Drawing:
+def drawing(shown: Panels) -> Columns:
     """Two columns a cell; where the terminal has no colours, the numbers themselves. A wrong prediction says so."""
-
-    def __init__(self, shown: Panels) -> None:
-        self.shown = shown
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        plain = console.color_system is None or console.no_color
-        parts = {_title(name, self.shown): grid for name, grid in self.shown.items()}
-        widths = {title: max(len(title), 2 * grid.shape[1]) for title, grid in parts.items()}
-        if sum(widths.values()) + 3 * len(widths) > options.max_width:  # too wide: one below the other
-            for title, grid in parts.items():
-                yield Text(title, "bold")
-                yield from (_line(grid, row, plain) for row in range(len(grid)))
-            return
-        yield Text("   ").join(Text(title.ljust(widths[title]), "bold") for title in parts)
-        for row in range(max(len(grid) for grid in parts.values())):
-            cells = []
-            for title, grid in parts.items():
-                line = _line(grid, row, plain)
-                line.pad_right(widths[title] - line.cell_len)
-                cells.append(line)
-            yield Text("   ").join(cells)
-
-
-def _line(grid: Array, row: int, plain: bool) -> Text:
-    line = Text()
-    for color in grid[row] if row < len(grid) else ():
-        line.append(f"{color} ", "" if plain else "{0} on {0}".format("rgb({},{},{})".format(*COLORS[color])))
-    return line
+    parts = []
+    for name, grid in shown.items():
+        part = Text(_title(name, shown), "bold")
+        for row in grid:
+            part.append("\n")
+            for color in row:
+                part.append(f"{color} ", "not bold {0} on {0}".format("rgb({},{},{})".format(*COLORS[color])))
+        parts.append(part)
+    return Columns(parts, padding=(0, 3))
 
 
 def _title(name: str, shown: Panels) -> str:
-    if name != "prediction" or "target" not in shown:
+    right = _is_right(name, shown)
+    if right is None:
         return name if shown[name].size else f"{name}: no grid"
-    return f"{name}: {'right' if np.array_equal(shown['target'], shown[name]) else 'wrong'}"
+    return f"{name}: {'right' if right else 'wrong'}"
+
+
+def _is_right(name: str, shown: Panels) -> bool | None:
+    """Of a prediction whose target is known."""
+    if name != "prediction" or "target" not in shown:
+        return None
+    return np.array_equal(shown["target"], shown[name])
 
 
 def picture(shown: Panels) -> npt.NDArray[np.uint8]:
     """RGB (H, W, 3); the frame of a prediction is green where it is the target and red where it is not."""
-    drawn = [_panel(grid, _frame(name, shown)) for name, grid in shown.items()]
+    frames = {None: LINE, True: RIGHT, False: WRONG}
+    drawn = [_panel(grid, frames[_is_right(name, shown)]) for name, grid in shown.items()]
     height = max(len(panel) for panel in drawn) + 2 * GAP
     width = sum(panel.shape[1] + GAP for panel in drawn) + GAP
     image = np.full((height, width, 3), BACKGROUND, dtype=np.uint8)
@@ -92,12 +82,6 @@ def picture(shown: Panels) -> npt.NDArray[np.uint8]:
         image[GAP : GAP + len(panel), left : left + panel.shape[1]] = panel
         left += panel.shape[1] + GAP
     return image
-
-
-def _frame(name: str, shown: Panels) -> tuple[int, int, int]:
-    if name != "prediction" or "target" not in shown:
-        return LINE
-    return RIGHT if np.array_equal(shown["target"], shown[name]) else WRONG
 
 
 def _panel(grid: Array, frame: tuple[int, int, int]) -> npt.NDArray[np.uint8]:

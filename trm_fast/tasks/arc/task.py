@@ -229,7 +229,7 @@ class ARC(Task):
         return json.dumps(decode(answer, self.canvas).tolist())
 
     def draw(self, question: Question, answer: Array | None = None) -> RenderableType:
-        return drawing.Drawing(drawing.panels(question.text, self._grid(answer)))
+        return drawing.drawing(drawing.panels(question.text, self._grid(answer)))
 
     def picture(self, question: Question, answer: Array | None = None) -> npt.NDArray[np.uint8]:
         return drawing.picture(drawing.panels(question.text, self._grid(answer)))

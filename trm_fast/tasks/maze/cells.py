@@ -19,10 +19,6 @@ MOVES = ((1, 0), (0, -1), (0, 1), (-1, 0))
 """Down, left, right, up: the order in which the published answers try a cell's neighbours."""
 
 
-def place(cell: int, width: int) -> str:
-    return f"row {cell // width + 1}, column {cell % width + 1}"
-
-
 def as_lines(grids: npt.NDArray[Any]) -> list[str]:
     """Each grid as one line of characters; a token that is none becomes ``?``."""
     table = np.frombuffer(("?" + CHARACTERS).encode(), dtype=np.uint8)

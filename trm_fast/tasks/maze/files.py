@@ -15,18 +15,14 @@ import numpy.typing as npt
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Question
 from trm_fast.tasks.files import parse_json, read_text
-from trm_fast.tasks.maze.cells import CHARACTERS, FREE, GOAL, START, Grids, as_lines, place
+from trm_fast.tasks.maze.cells import CHARACTERS, FREE, GOAL, START, Grids, as_lines
 from trm_fast.tasks.maze.engine import engine
 from trm_fast.tasks.maze.mazes import Mazes
 from trm_fast.tasks.maze.pictures import tokens_of_picture
 from trm_fast.tasks.maze.rules import judge
 from trm_fast.tasks.maze.text import ALLOWED, TOKENS, Shape, parse, question, rows_of_json
 from trm_fast.tasks.pictures import PNG, read_png
-from trm_fast.tasks.tables import Table, decode_grids, question_column, read_cells, read_table, write_table
-
-CHUNK = 1 << 14
-"""Rows checked at a time, which bounds the memory of the checks."""
-
+from trm_fast.tasks.tables import Table, cell_name, decode_grids, question_column, read_cells, read_table, write_table
 
 _TOKENS = np.zeros(256, dtype=np.uint8)
 _TOKENS[[ord(character) for character in TOKENS]] = list(TOKENS.values())
@@ -47,7 +43,7 @@ def decode_table(table: Table, shape: Shape) -> Mazes:
         return (mazes == 0).any(axis=1) | ~judge(mazes, paths, shape)[1]
 
     cells = shape[0] * shape[1]
-    mazes, paths = decode_grids(table, _TOKENS, cells, wrong, partial(_fault, shape=shape), CHUNK)
+    mazes, paths = decode_grids(table, _TOKENS, cells, wrong, partial(_fault, shape=shape))
     return Mazes(shape, mazes, paths, engine.solve(mazes, *shape)[1])
 
 
@@ -147,7 +143,7 @@ def _fault(question_text: str, answer_text: str, shape: Shape) -> str:
             )
         for cell, character in enumerate(text):
             if character not in TOKENS:
-                return f"{character!r} in the {name} ({place(cell, shape[1])}) is not a cell of a maze: {ALLOWED}"
+                return f"{character!r} in the {name} ({cell_name(cell, shape[1])}) is not a cell of a maze: {ALLOWED}"
     maze, answer = read_cells([question_text, answer_text], _TOKENS, cells)
     for token in (START, GOAL):
         if (maze == token).sum() != 1:
@@ -155,7 +151,9 @@ def _fault(question_text: str, answer_text: str, shape: Shape) -> str:
     changed = np.flatnonzero((maze != answer) & (maze != FREE))
     if len(changed):
         cell = int(changed[0])
-        return f"the answer has {answer_text[cell]!r} at {place(cell, shape[1])}, the question {question_text[cell]!r}"
+        return (
+            f"the answer has {answer_text[cell]!r} at {cell_name(cell, shape[1])}, the question {question_text[cell]!r}"
+        )
     if engine.solve(maze[None], *shape)[1][0] < 0:
         return "the maze has no path from S to G: walls part them"
     valid = judge(maze[None], answer[None], shape)[0][0]

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Question
 from trm_fast.tasks.files import parse_json
-from trm_fast.tasks.maze.cells import CHARACTERS, FREE, GOAL, PATH, START, WALL, place
+from trm_fast.tasks.maze.cells import CHARACTERS, FREE, GOAL, PATH, START, WALL
 from trm_fast.tasks.maze.engine import engine
+from trm_fast.tasks.tables import cell_name
 
 Shape = tuple[int, int]
 
@@ -46,7 +47,7 @@ def question(rows: list[list[int]], shape: Shape, text: str, where: str) -> Ques
         if not len(cells):
             raise UserError(f"{at}the maze has no {name}")
         if len(cells) > 1:
-            spots = " and ".join(place(int(cell), shape[1]) for cell in cells[:2])
+            spots = " and ".join(cell_name(int(cell), shape[1]) for cell in cells[:2])
             raise UserError(f"{at}the maze has {len(cells)} cells marked as {name}, one wanted: {spots}")
     if engine.solve(maze, *shape)[1][0] < 0:
         raise UserError(f"{at}the maze has no path from S to G: walls part them")

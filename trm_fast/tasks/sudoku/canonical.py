@@ -39,15 +39,15 @@ def canonical(questions: Grids, answers: Grids, size: int) -> Grids:
 
 def _forms(questions: Grids, answers: Grids, size: int) -> Grids:
     search, N, cells = _search(size), len(questions), size * size
-    back, pairs = search.back, search.pairs
-    turned = answers[:, back].reshape(-1, size)
-    where = np.argsort(turned, axis=1).reshape(N, len(back), size, size)
+    turns, pairs = search.turns, search.pairs
+    turned = answers[:, turns].reshape(-1, size)
+    where = np.argsort(turned, axis=1).reshape(N, len(turns), size, size)
     digits = turned.reshape(where.shape)
     above = np.take_along_axis(where[:, :, pairs[:, 0]], digits[:, :, pairs[:, 1]] - np.intp(1), axis=3)
     puzzle, start, columns = search.candidates(_keys(above).reshape(N, -1))
     turn, pair = np.divmod(start, len(pairs))
 
-    grid: Array = (puzzle * len(back) + turn) * cells
+    grid: Array = (puzzle * len(turns) + turn) * cells
     labels: Array = np.zeros((len(puzzle), size + 1), dtype=np.uint8)  # by digit; a blank stays 0
     here = (size + 1) * np.arange(len(puzzle))
     top = turned.ravel().take((grid + size * pairs[pair, 0])[:, None] + columns)
@@ -59,7 +59,7 @@ def _forms(questions: Grids, answers: Grids, size: int) -> Grids:
         chosen = np.flatnonzero(pair == number)
         rows[chosen] = orders[(heads[chosen] @ place_values).argmin(axis=1)]
 
-    asked = questions[:, back].ravel()
+    asked = questions[:, turns].ravel()
     for grids, after in ((turned.ravel(), 2), (asked, 0)):  # the first two rows of the answers are the same already
         for place in range(after, size):
             line = grids.take((grid + size * rows[:, place])[:, None] + columns)
@@ -90,8 +90,9 @@ class Search:
 
     def __init__(self, size: int) -> None:
         symmetries = group(size)
-        # In a group, a turn taken back before some orders gives the same images as the turn after some.
-        self.back = np.argsort(symmetries.turn_tables(), axis=1)
+        # In a group, a transposition before some orders gives the same images as one after some.
+        cells = np.arange(size * size).reshape(size, size)
+        self.turns = np.stack([cells.ravel(), *([cells.T.ravel()] if symmetries.transposes else [])])
         self.pairs = np.unique(symmetries.rows[:, :2], axis=0)
         begun = [symmetries.rows[(symmetries.rows[:, :2] == pair).all(axis=1)] for pair in self.pairs]
         self.rows = [(orders, 16.0 ** (size - 1 - np.argsort(orders, axis=1).T)) for orders in begun]

@@ -6,9 +6,9 @@ import numpy as np
 
 from trm_fast.tasks import sets
 from trm_fast.tasks.sets import Sets
-from trm_fast.tasks.sudoku.files import CHUNK
 from trm_fast.tasks.sudoku.puzzles import Puzzles, generate
 from trm_fast.tasks.sudoku.rules import units
+from trm_fast.tasks.tables import CHUNK
 
 SEQUENCE = 0x5472_61696E
 

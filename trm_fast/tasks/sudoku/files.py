@@ -13,10 +13,11 @@ from trm_fast.errors import UserError
 from trm_fast.tasks.base import Question
 from trm_fast.tasks.files import read_text
 from trm_fast.tasks.sudoku.puzzles import Puzzles
-from trm_fast.tasks.sudoku.rules import Grids, conflict, obeys, place
+from trm_fast.tasks.sudoku.rules import Grids, conflict, obeys
 from trm_fast.tasks.sudoku.text import BLANKS, allowed, cell_positions, other_size, parse
 from trm_fast.tasks.tables import (
     Table,
+    cell_name,
     decode_grids,
     decode_ratings,
     question_column,
@@ -26,8 +27,6 @@ from trm_fast.tasks.tables import (
 )
 
 BAD = 255
-CHUNK = 1 << 16
-"""Rows checked at a time, which bounds the memory of the checks."""
 
 
 def read(path: str | Path, size: int) -> Puzzles:
@@ -46,7 +45,7 @@ def decode_table(table: Table, size: int) -> Puzzles:
         return broken | ((grids > 0) & (grids != solved)).any(axis=1)
 
     fault = partial(_fault, size=size)
-    grids, solved = decode_grids(table, _characters(size), size * size, wrong, fault, CHUNK)
+    grids, solved = decode_grids(table, _characters(size), size * size, wrong, fault)
     return Puzzles(size, grids, solved, decode_ratings(table))
 
 
@@ -98,11 +97,11 @@ def _fault(question: str, answer: str, size: int) -> str:
     for name, cells, digits in (("question", question, given), ("answer", answer, solved)):
         if (digits == BAD).any():
             cell = int((digits == BAD).argmax())
-            return f"{cells[cell]!r} in the {name} ({place(cell, size)}) is not a cell: {allowed(size)}"
+            return f"{cells[cell]!r} in the {name} ({cell_name(cell, size)}) is not a cell: {allowed(size)}"
     if (solved == 0).any():
-        return f"the answer leaves {place(int((solved == 0).argmax()), size)} blank"
+        return f"the answer leaves {cell_name(int((solved == 0).argmax()), size)} blank"
     clash = conflict(solved, size)
     if clash:
         return f"the answer breaks the rules: {clash}"
     cell = int(((given > 0) & (given != solved)).argmax())
-    return f"the answer has {solved[cell]} at {place(cell, size)}, where the question has {given[cell]}"
+    return f"the answer has {solved[cell]} at {cell_name(cell, size)}, where the question has {given[cell]}"

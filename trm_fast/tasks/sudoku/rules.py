@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trm_fast.tasks.tables import cell_name
+
 BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
 """Rows and columns of a box, by size."""
 
@@ -56,10 +58,6 @@ def conflict(grid: npt.NDArray[Any], size: int) -> str | None:
         for cell in unit.tolist():
             digit = int(grid[cell])
             if digit and digit in first:
-                return f"{digit} stands twice in {name}: at {place(first[digit], size)} and {place(cell, size)}"
+                return f"{digit} stands twice in {name}: at {cell_name(first[digit], size)} and {cell_name(cell, size)}"
             first[digit] = cell
     return None
-
-
-def place(cell: int, size: int) -> str:
-    return f"row {cell // size + 1}, column {cell % size + 1}"

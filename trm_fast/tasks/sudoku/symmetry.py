@@ -6,7 +6,6 @@ other are one class for the split into training and test puzzles, whatever the g
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations, product
@@ -20,30 +19,24 @@ from trm_fast.tasks.sudoku.rules import BOXES, Grids
 
 GIVEN = np.uint8(16)
 Lines = npt.NDArray[np.uint8]
-Turn = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Group:
-    """Every symmetry is an order of the rows and one of the columns, then a turn, and any relabelling of the digits.
+    """Every symmetry is an order of the rows and one of the columns, then a transposition or none, and any relabelling
+    of the digits.
 
-    ``rows``, ``columns``: (orders, size), which line comes to each place; each list is closed under composition.
-    ``turns``: what those leave out, as functions of grids (..., size, size), the identity first; a turn after orders
-    is some orders after a turn.
+    ``rows``, ``columns``: (orders, size), which line comes to each position; each list is closed under composition.
+    ``transposes``: whether transposed grids belong to the group; the orders of both are the same then.
     """
 
     size: int
     rows: Lines
     columns: Lines
-    turns: tuple[Turn, ...]
+    transposes: bool
 
     def __len__(self) -> int:
-        return len(self.rows) * len(self.columns) * len(self.turns) * factorial(self.size)
-
-    def turn_tables(self) -> npt.NDArray[np.uint8]:
-        """(turns, size * size): which cell comes to each place."""
-        cells = np.arange(self.size**2, dtype=np.uint8).reshape(self.size, self.size)
-        return np.stack([turn(cells).ravel() for turn in self.turns])
+        return len(self.rows) * len(self.columns) * (1 + self.transposes) * factorial(self.size)
 
 
 @lru_cache
@@ -51,8 +44,8 @@ def group(size: int) -> Group:
     """All symmetries of a size: bands, rows in a band, stacks and columns in a stack change places, and where boxes are
     square, rows and columns do."""
     box_rows, box_columns = BOXES[size]
-    turns = (_upright, _transposed) if box_rows == box_columns else (_upright,)
-    return Group(size, _line_orders(size, box_rows), _line_orders(size, box_columns), turns)
+    orders = (_line_orders(size, lines) for lines in (box_rows, box_columns))
+    return Group(size, *orders, transposes=box_rows == box_columns)
 
 
 @lru_cache
@@ -63,23 +56,15 @@ def _line_orders(size: int, together: int) -> Lines:
     return np.array(orders, dtype=np.uint8)
 
 
-def _upright(grids: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return grids
-
-
-def _transposed(grids: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return grids.swapaxes(-1, -2)
-
-
 @dataclass(frozen=True)
 class Symmetries:
-    """N of a group: ``rows`` and ``columns`` (N, size), which turn (N,), and what each digit becomes (N, size + 1), a
-    blank staying one."""
+    """N of a group: ``rows`` and ``columns`` (N, size), which are transposed (N,), and what each digit becomes
+    (N, size + 1), a blank staying one."""
 
     group: Group
     rows: Lines
     columns: Lines
-    turns: npt.NDArray[np.intp]
+    transposed: npt.NDArray[np.bool_]
     digits: Lines
 
     @classmethod
@@ -87,20 +72,19 @@ class Symmetries:
         """Drawn uniformly and independently."""
         all_ = group(size)
         rows, columns = (orders[rng.integers(len(orders), size=count)] for orders in (all_.rows, all_.columns))
-        turns = np.zeros(count, dtype=np.intp)
-        if len(all_.turns) > 1:
-            turns = len(all_.turns) - 1 - (rng.random(count) * len(all_.turns)).astype(np.intp)
+        transposed = rng.random(count) < 0.5 if all_.transposes else np.zeros(count, dtype=np.bool_)
         digits = np.zeros((count, size + 1), dtype=np.uint8)
         digits[:, 1:] = rng.permuted(np.tile(np.arange(1, size + 1, dtype=np.uint8), (count, 1)), axis=1)
-        return cls(all_, rows, columns, turns, digits)
+        return cls(all_, rows, columns, transposed, digits)
 
     def moved(self, grids: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The cells (N, size * size) in their new places."""
         count, size = len(grids), self.group.size
         by_columns = _reorder(grids.reshape(count, size, size), self.rows).swapaxes(1, 2)
-        upright = image = _reorder(by_columns, self.columns).swapaxes(1, 2)
-        for number, turn in enumerate(self.group.turns[1:], 1):
-            image = np.where((self.turns == number)[:, None, None], turn(upright), image)
+        flipped = _reorder(by_columns, self.columns)
+        image = flipped.swapaxes(1, 2)
+        if self.group.transposes:
+            image = np.where(self.transposed[:, None, None], flipped, image)
         return image.reshape(count, size * size)
 
 
