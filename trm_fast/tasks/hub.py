@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -18,11 +19,11 @@ class Unavailable(UserError):
     """The hub cannot be used here and now; no fault of the name asked for."""
 
 
-def load(source: str, split: Split) -> Table:
-    """One split of the hub data set ``hf:NAME``, which has the columns question and answer.
+def load_split(source: str, split: str) -> Any:
+    """One split of the hub data set ``hf:NAME``, a sequence of rows.
 
     Unavailable without the ``datasets`` package or a connection (a cached copy serves where HF_HUB_OFFLINE=1 is
-    set); UserError where the data set, the split or a row is not what it should be.
+    set); UserError where the data set has no such split.
     """
     try:
         datasets, constants = import_module("datasets"), import_module("huggingface_hub.constants")
@@ -31,10 +32,15 @@ def load(source: str, split: Split) -> Table:
     if not constants.HF_HUB_OFFLINE and not _reachable(constants.ENDPOINT):
         raise Unavailable(f"{source}: the hub cannot be reached (HF_HUB_OFFLINE=1 uses a cached copy)")
     try:
-        table = datasets.load_dataset(source.removeprefix(PREFIX), split=split)
+        return datasets.load_dataset(source.removeprefix(PREFIX), split=split)
     except Exception as error:  # three packages' errors, without a common base
         kind = Unavailable if constants.HF_HUB_OFFLINE else UserError
         raise kind(f"{source}: no split {split!r} could be loaded: {error}") from error
+
+
+def load(source: str, split: Split) -> Table:
+    """One split of a hub data set of puzzles, which has the columns question and answer."""
+    table = load_split(source, split)
     for name in ("question", "answer"):
         if name not in table.column_names:
             raise UserError(f"{source} has no column {name!r} but {', '.join(table.column_names)}")

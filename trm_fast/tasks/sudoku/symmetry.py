@@ -44,8 +44,7 @@ def group(size: int) -> Group:
     """All symmetries of a size: bands, rows in a band, stacks and columns in a stack change places, and where boxes are
     square, rows and columns do."""
     box_rows, box_columns = BOXES[size]
-    orders = (_line_orders(size, lines) for lines in (box_rows, box_columns))
-    return Group(size, *orders, transposes=box_rows == box_columns)
+    return Group(size, _line_orders(size, box_rows), _line_orders(size, box_columns), box_rows == box_columns)
 
 
 @lru_cache

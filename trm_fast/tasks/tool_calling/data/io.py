@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.files import read_text, write_text
+from trm_fast.tasks.hub import PREFIX, load_split
 from trm_fast.tasks.tool_calling.data.conversation import Refused
-
-HUB = "hf:"
 
 
 def records(source: str | Path, split: str = "train") -> Iterator[tuple[str, Any]]:
     """Where and what each row is; a line that is no JSON comes as ``Refused``."""
-    if str(source).startswith(HUB):
-        yield from _hub(str(source), split)
+    if str(source).startswith(PREFIX):
+        for number, row in enumerate(load_split(str(source), split), 1):
+            yield f"{source} ({split}), row {number}", dict(row)
         return
     text = read_text(source)
     if text.lstrip()[:1] == "[":
@@ -68,17 +67,3 @@ def _one_object(text: str) -> Any:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def _hub(source: str, split: str) -> Iterator[tuple[str, Any]]:
-    try:
-        datasets = import_module("datasets")
-    except ImportError:
-        raise UserError(f'{source} needs the datasets package: pip install "trm-fast[data]"') from None
-    try:
-        table = datasets.load_dataset(source.removeprefix(HUB), split=split)
-    except Exception as error:  # several packages' errors, without a common base
-        text = " ".join(str(error).split())[:300]
-        raise UserError(f"{source}: no split {split!r} could be loaded: {text}") from None
-    for number, row in enumerate(table, 1):
-        yield f"{source} ({split}), row {number}", dict(row)

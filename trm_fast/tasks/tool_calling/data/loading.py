@@ -13,9 +13,10 @@ import numpy as np
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import DataConfig
+from trm_fast.tasks.hub import PREFIX
 from trm_fast.tasks.tool_calling.data.conversation import Conversation, Refused, checked
 from trm_fast.tasks.tool_calling.data.formats import Reader, format_of, get_format
-from trm_fast.tasks.tool_calling.data.io import HUB, records
+from trm_fast.tasks.tool_calling.data.io import records
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def split_rows(
 def find(source: str, name: str) -> tuple[str, str | None]:
     """Training and validation files of a set in a folder, ``name_train.*`` and ``name_val.*``; a file is itself."""
     folder = Path(source)
-    if source.startswith(HUB) or not folder.is_dir():
+    if source.startswith(PREFIX) or not folder.is_dir():
         return source, None
     train, held = (
         next((str(p) for p in sorted(folder.glob(f"{name}_{part}.json*"))), None) for part in ("train", "val")
