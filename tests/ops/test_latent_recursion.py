@@ -212,7 +212,14 @@ def test_gradcheck(random):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shape", [(2, 7, 20, 12, 0, 2), (2, 70, 12, 4, 0, 1), (2, 5, 70, 4, 2, 1)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (2, 7, 20, 12, 0, 2),
+        pytest.param((2, 70, 12, 4, 0, 1), marks=pytest.mark.slow),
+        pytest.param((2, 5, 70, 4, 2, 1), marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("masked", [False, True])
 def test_opcheck(cpp, random, shape, kind, masked):
     y, z, x, *weights = inputs(random, shape)

@@ -119,7 +119,12 @@ def test_what_triton_needs_to_launch_a_kernel_is_said(monkeypatch, tmp_path):
     assert missing() is None
 
 
-@pytest.mark.parametrize("cap", ["portable", "avx2", "avx512", "avx512bf16"])
+SLOW = pytest.mark.slow  # a fresh interpreter each
+
+
+@pytest.mark.parametrize(
+    "cap", ["portable", *(pytest.param(isa, marks=SLOW) for isa in ("avx2", "avx512", "avx512bf16"))]
+)
 def test_cpu_path_is_capped_by_the_environment(native, cap):
     best = python("from trm_fast import ops; print(ops.cpu_path())", TRM_FAST_CPU="").stdout.strip()
     order = ["portable", "avx2", "avx512", "avx512bf16"]

@@ -126,7 +126,8 @@ Trainer(make_config(read_yaml(config), str(config)), out, callbacks=[Reporter()]
 """
 
 
-@pytest.mark.parametrize("moment", [pytest.param("training", marks=pytest.mark.slow), "writing"])
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["training", "writing"])
 def test_killed_and_resumed(moment: str, tmp_path: Path, straight: dict[str, dict[str, Any]]) -> None:
     config, out = tmp_path / "config.yaml", tmp_path / "run"
     config.write_text(KINDS["float32"].to_yaml())
