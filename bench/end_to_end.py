@@ -189,7 +189,6 @@ def main() -> None:
     parser.add_argument(
         "--repeats", type=int, help=f"steps of each side; {REPEATS} by default, {FEW_REPEATS} of the longest cases"
     )
-    parser.add_argument("--patience", type=float, help="seconds that a step of a side may take; none by default")
     parser.add_argument("--data", default=os.environ.get("TRM_FAST_DATA"), help="a CSV of 9x9 sudokus")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--out", type=Path, help="the file to merge into; bench/results/DEVICE/end_to_end.json")
@@ -208,7 +207,7 @@ def main() -> None:
     failed = []
     for case, threads in product(cases, options.threads or ([1, 2] if options.device == "cpu" else [1])):
         try:
-            result = measure(case, threads, options.baseline, options.repeats, data, options.device, options.patience)
+            result = measure(case, threads, options.baseline, options.repeats, data, options.device)
         except (ArithmeticError, EOFError, OSError) as error:  # a side ended; what it said stands above
             failed.append(f"{case}, {threads} threads: {error or type(error).__name__}")
             print(failed[-1], file=sys.stderr, flush=True)

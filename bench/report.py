@@ -12,9 +12,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 FOLDER = Path(__file__).parent
 README = FOLDER.parent / "README.md"
 START, END = "<!-- end_to_end -->", "<!-- /end_to_end -->"
+ROW = (
+    "| `{case}` | {threads} | {baseline} | {baseline_ms:,.1f} | {ms:,.1f} | **{ratio:.2f} x** | {gflops:.0f} "
+    "| {gemm_share:.0%} | {peak_rss_ratio:.2f} x |"
+)
 COLUMNS = ("case", "threads", "baseline", "baseline ms", "trm_fast ms", "ratio", "GFLOP/s", "share of GEMM", "memory")
 
 
@@ -29,14 +35,7 @@ def table(device: str, results: list[dict[str, Any]]) -> str:
     lines = [f"On `{device}`, {dtypes}, by `python bench/end_to_end.py` (median of interleaved steps):", ""]
     lines += ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
     for r in results:
-        cells = [f"`{r['case']}`", r["threads"], r["baseline"], f"{r['baseline_ms']:,.1f}", f"{r['ms']:,.1f}"]
-        cells += [
-            f"**{r['ratio']:.2f} x**",
-            f"{r['gflops']:.0f}",
-            f"{r['gemm_share']:.0%}",
-            f"{r['peak_rss_ratio']:.2f} x",
-        ]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
+        lines.append(ROW.format(**r))
     return "\n".join(lines)
 
 
@@ -45,20 +44,15 @@ def label(r: dict[str, Any]) -> str:
 
 
 def plot(device: str, results: list[dict[str, Any]]) -> Path:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     labels = [label(r) for r in results]
-    figure, axis = pyplot.subplots(figsize=(8, 0.35 * len(results) + 1.2), layout="constrained")
+    figure = Figure(figsize=(8, 0.35 * len(results) + 1.2), layout="constrained")
+    axis = figure.subplots()
     bars = axis.barh(labels[::-1], [r["ratio"] for r in results][::-1])
     axis.bar_label(bars, fmt="%.2f x", padding=3)
     axis.axvline(1.0, color="black", linewidth=0.8)
     axis.set(xlabel="times as fast as PyTorch", title=device)
     path = FOLDER / "results" / device / "end_to_end.png"
     figure.savefig(path, dpi=100)
-    pyplot.close(figure)
     return path
 
 
