@@ -1,4 +1,4 @@
-"""Runs commands as a shell would, in this process: what they print and the exit code."""
+"""Fixtures: commands that run in this process and return their output and exit status, and a small trained run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a few steps of a tiny model: enough for everything but accuracy."""
+    """The folder of a run of six steps with a tiny sudoku model, which is enough for everything but accuracy."""
     from trm_fast.training import Trainer, apply_settings, make_config, read_preset
 
     small = ["model.hidden_size=16", "training.steps=6", "training.batch_size=8", "training.log_every=2"]

@@ -1,4 +1,4 @@
-"""The ARC task through the commands: train, eval with votes and a submission, solve, and what goes wrong."""
+"""ARC from the command line: training, evaluation with votes, submissions, solving, and mistakes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TASKS = {"one": task(1, 2), "two": task(2, 1)}
 
 @pytest.fixture(scope="module")
 def arc_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A run of a few steps on two tiny tasks, and their file."""
+    """The folder of a run of six steps on two tiny tasks, and the file of the tasks."""
     from trm_fast.training import Trainer, apply_settings, make_config, read_preset
 
     folder = tmp_path_factory.mktemp("arc")
@@ -96,7 +96,7 @@ def test_solve(run: Run, arc_run: tuple[Path, Path], tmp_path: Path) -> None:
     assert "prediction" in shown.out
 
 
-def test_mistakes(run: Run, arc_run: tuple[Path, Path], trained: Path, tmp_path: Path) -> None:
+def test_mistakes_are_reported(run: Run, arc_run: tuple[Path, Path], trained: Path, tmp_path: Path) -> None:
     folder, data = arc_run
     new = tmp_path / "new.json"
     new.write_text(json.dumps(task(9, 1)))

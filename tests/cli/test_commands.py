@@ -1,4 +1,4 @@
-"""The commands from end to end: what programs rely on, and what people get to see when something is wrong."""
+"""The commands from end to end: their JSON, their files, and their error messages."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def test_train_resume_eval_solve_plot(run, tmp_path: Path) -> None:
     assert run("eval", out / "model", "--json", "--limit", 5).code == 0
 
 
-def test_a_dry_run_says_what_a_run_takes_and_starts_none(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_estimates_a_run_and_starts_none(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    made = {}
+    estimates = {}
     for name, changes in {
         "plain": [],
         "recomputed": ["--set", "training.recompute=latent"],
@@ -63,15 +63,15 @@ def test_a_dry_run_says_what_a_run_takes_and_starts_none(run, tmp_path: Path, mo
     }.items():
         result = run("train", "--preset", "sudoku-4x4", *TINY, *changes, "--dry-run", "--device", "cpu", "--json")
         assert result.code == 0, result.err
-        made[name] = json.loads(result.out)
-    plain = made["plain"]
+        estimates[name] = json.loads(result.out)
+    plain = estimates["plain"]
     assert plain["memory_bytes"] == plain["weights_bytes"] + plain["carry_bytes"] + plain["activation_bytes"]
     assert plain["seconds"] == pytest.approx(plain["steps"] * plain["seconds_per_step"])
-    assert made["recomputed"]["weights_bytes"] == plain["weights_bytes"]
-    assert made["longer"]["steps"] == 2 * plain["steps"] == 1200
-    assert made["larger"]["flop_per_step"] == 8 * plain["flop_per_step"]
-    assert made["larger"]["activation_bytes"] == 8 * plain["activation_bytes"]
-    assert made["deeper"]["activation_bytes"] > 2 * plain["activation_bytes"]
+    assert estimates["recomputed"]["weights_bytes"] == plain["weights_bytes"]
+    assert estimates["longer"]["steps"] == 2 * plain["steps"] == 1200
+    assert estimates["larger"]["flop_per_step"] == 8 * plain["flop_per_step"]
+    assert estimates["larger"]["activation_bytes"] == 8 * plain["activation_bytes"]
+    assert estimates["deeper"]["activation_bytes"] > 2 * plain["activation_bytes"]
     table = run("train", "--preset", "sudoku-4x4", *TINY, "--dry-run", "--device", "cpu")
     assert table.code == 0
     assert "not started" in table.out
@@ -80,7 +80,7 @@ def test_a_dry_run_says_what_a_run_takes_and_starts_none(run, tmp_path: Path, mo
     assert run("train", "--resume", "x", "--dry-run", "--device", "cpu").code == 2
 
 
-def test_only_a_gpu_without_measured_kernels_is_pointed_out(
+def test_only_a_gpu_without_timings_gives_a_warning(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from trm_fast.cli.train import _announce
@@ -88,11 +88,11 @@ def test_only_a_gpu_without_measured_kernels_is_pointed_out(
     from trm_fast.training import make_config, read_preset
 
     monkeypatch.setattr("torch.cuda.get_device_name", {"cuda:1": "A card"}.__getitem__)
-    for device, known, told in (("cuda:1", False, True), ("cuda:1", True, False), ("mps", False, False)):
-        monkeypatch.setattr(dispatch, "timings", lambda kind, known=known: {"mlp/bfloat16": {}} if known else {})
+    for device, timed, expected in (("cuda:1", False, True), ("cuda:1", True, False), ("mps", False, False)):
+        monkeypatch.setattr(dispatch, "timings", lambda kind, timed=timed: {"mlp/bfloat16": {}} if timed else {})
         _announce(make_config(read_preset("sudoku-4x4"), "sudoku-4x4"), device, "sudoku-4x4")
-        said = capsys.readouterr().err
-        assert ("info --measure" in said and "A card" in said) is told, (device, known, said)
+        message = capsys.readouterr().err
+        assert ("info --measure" in message and "A card" in message) is expected, (device, timed, message)
 
 
 def test_a_gpu_becomes_the_current_one_and_is_announced_once(
@@ -101,29 +101,27 @@ def test_a_gpu_becomes_the_current_one_and_is_announced_once(
     from trm_fast.cli.console import pick_device
     from trm_fast.ops._core import validation
 
-    made: list[str] = []
+    touched: list[str] = []
     current: list[str] = []
     cache = tmp_path / "card.json"
     monkeypatch.setattr(validation, "cache_folder", lambda device: cache)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "A card")
     monkeypatch.setattr("torch.cuda.set_device", lambda device: current.append(str(device)))
-    monkeypatch.setattr("torch.empty", lambda size, device: made.append(str(device)))
-    assert (pick_device("cuda:1"), made, current) == ("cuda:1", ["cuda:1"], ["cuda:1"])
+    monkeypatch.setattr("torch.empty", lambda size, device: touched.append(str(device)))
+    assert (pick_device("cuda:1"), touched, current) == ("cuda:1", ["cuda:1"], ["cuda:1"])
     assert "first use of this A card" in capsys.readouterr().err
-    # One of several processes: it has yet to find its own.
+    # Under torchrun a process chooses its GPU later, so pick_device touches none.
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("RANK", "1")
-    assert (pick_device("cuda"), pick_device("auto"), len(made), len(current)) == ("cuda", "cuda", 1, 1)
+    assert (pick_device("cuda"), pick_device("auto"), len(touched), len(current)) == ("cuda", "cuda", 1, 1)
     monkeypatch.setenv("RANK", "0")
     cache.touch()
     pick_device("cuda")
     assert not capsys.readouterr().err
 
 
-def test_a_device_without_enough_memory_is_no_mistake_of_the_program(
-    run, trained: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_running_out_of_memory_is_not_reported_as_a_bug(run, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.\nMore.")
 
@@ -134,8 +132,8 @@ def test_a_device_without_enough_memory_is_no_mistake_of_the_program(
     assert "--batch-size" in result.err
 
 
-def test_no_graph_is_kept_with_the_run(run, tmp_path: Path) -> None:
-    for name, options in {"plain": [], "called": ["--no-graph"]}.items():
+def test_no_graph_is_saved_in_the_configuration(run, tmp_path: Path) -> None:
+    for name, options in {"plain": [], "without": ["--no-graph"]}.items():
         out = tmp_path / name
         result = run("train", "--preset", "sudoku-4x4", *TINY, "--steps", 1, "--out", out, *options, "--json")
         assert result.code == 0, result.err
@@ -149,10 +147,10 @@ def test_recomputation_refuses_dropout(run, tmp_path: Path) -> None:
     assert "training.recompute needs model.dropout: 0" in result.err
 
 
-def test_a_finished_run_resumes_to_nothing(run, trained: Path) -> None:
-    before = (trained / "metrics.jsonl").read_text()
+def test_resuming_a_finished_run_changes_nothing(run, trained: Path) -> None:
+    previous = (trained / "metrics.jsonl").read_text()
     result = run("train", "--resume", trained, "--json")
-    assert (trained / "metrics.jsonl").read_text() == before
+    assert (trained / "metrics.jsonl").read_text() == previous
     assert result.code == 0
     assert json.loads(result.out)["steps"] == 6
     assert "has all of its 6 steps" in result.err
@@ -170,7 +168,7 @@ def test_configuration_file(run, tmp_path: Path) -> None:
     assert run("train", "--config", file, *small).code == 0
 
 
-def test_the_default_folder_is_never_taken_twice(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_folder_is_new_for_each_run(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
         assert run("train", "--preset", "sudoku-4x4", *TINY, "--steps", 1).code == 0
@@ -195,7 +193,7 @@ def test_eval_reads_every_row_of_a_file(run, trained: Path, tmp_path: Path) -> N
     assert json.loads((tmp_path / "o.json").read_text())["mean_steps"] <= 2
 
 
-def test_solve_answers_in_the_schema(run, trained: Path) -> None:
+def test_solve_returns_the_documented_keys(run, trained: Path) -> None:
     result = run("solve", trained, PUZZLE, "--json", "--trajectory", "--max-steps", 3)
     assert result.code == 0, result.err
     answer = json.loads(result.out)
@@ -255,14 +253,16 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "code", "said"), BAD, ids=lambda v: " ".join(v) if isinstance(v, list) else None)
-def test_what_is_wrong_is_said_in_a_few_lines(
-    run, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, said: str
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"), BAD, ids=lambda v: " ".join(v) if isinstance(v, list) else None
+)
+def test_mistakes_are_reported_in_a_few_lines(
+    run, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = run(*(a.replace("{run}", str(trained)) for a in arguments))
     assert result.code == code, result.err
-    assert said in result.err
+    assert message in result.err
     assert 1 <= len(result.err.strip().splitlines()) <= 10
     assert "Traceback" not in result.err
     assert not result.out
@@ -270,13 +270,13 @@ def test_what_is_wrong_is_said_in_a_few_lines(
 
 
 def test_an_existing_run_is_not_overwritten(run, trained: Path) -> None:
-    before = (trained / "metrics.jsonl").read_bytes()
+    previous = (trained / "metrics.jsonl").read_bytes()
     result = run("train", "--preset", "sudoku-4x4", "--out", trained)
-    assert (result.code, (trained / "metrics.jsonl").read_bytes()) == (1, before)
+    assert (result.code, (trained / "metrics.jsonl").read_bytes()) == (1, previous)
     assert "--resume" in result.err
 
 
-def test_a_resumed_run_keeps_its_problem(run, trained: Path) -> None:
+def test_a_resumed_run_refuses_another_task_model_or_seed(run, trained: Path) -> None:
     for change in (
         ["--seed", "9"],
         ["--set", "model.hidden_size=8"],
@@ -313,7 +313,7 @@ def test_malformed_rows_are_refused_with_their_line(run, trained: Path, tmp_path
         assert not result.out
 
 
-def test_a_program_error_is_one_line_unless_asked_for(run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_reported_in_one_line_unless_debugging(run, monkeypatch: pytest.MonkeyPatch) -> None:
     from trm_fast.training import plot
 
     def broken(*_: object) -> None:

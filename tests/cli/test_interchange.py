@@ -1,4 +1,4 @@
-"""Models in and out, and fine-tuning, through the commands."""
+"""Importing, exporting and fine-tuning models from the command line."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from trm_fast.interchange import locate, published_names
 
 
 def published(path: Path, reference: str) -> None:
-    """A model as the published code saves it, compiled."""
+    """Writes a model in the form in which the published code saves a compiled one."""
     model = locate(reference).model
-    ours = model.state_dict()
-    state = {f"_orig_mod.model.inner.{name}": ours[mine] for mine, name in published_names(model.config).items()}
+    tensors, names = model.state_dict(), published_names(model.config)
+    state = {f"_orig_mod.model.inner.{published_name}": tensors[name] for name, published_name in names.items()}
     torch.save(state, path)
 
 
-def test_import_solves_as_before(run, tmp_path: Path) -> None:
-    """Published widths are multiples of 256: a model of such a size, trained a step."""
+def test_an_imported_model_gives_the_same_answers(run, tmp_path: Path) -> None:
+    """A model trained for one step; its inner width is a multiple of 256, as in published models."""
     small = ["--set", "model.hidden_size=96", "--set", "model.inner_multiple=256", "--set", "model.expansion=4.0"]
     small += ["--set", "task.train_count=20", "--set", "task.test_count=5", "--set", "training.batch_size=4"]
-    made = tmp_path / "run"
-    assert run("train", "--preset", "sudoku-4x4", *small, "--steps", 1, "--out", made, "--json").code == 0
-    published(tmp_path / "step_1", str(made))
+    folder = tmp_path / "run"
+    assert run("train", "--preset", "sudoku-4x4", *small, "--steps", 1, "--out", folder, "--json").code == 0
+    published(tmp_path / "step_1", str(folder))
     task = "{name: sudoku, size: 4}"
-    asked = run("import", tmp_path / "step_1", "--task", task, "--out", tmp_path / "model")
-    assert asked.code == 2
-    assert "give --config or --cycles" in asked.err
-    said = ["--cycles", 1, "--latent-steps", 1, "--out", tmp_path / "model"]
-    wrong = run("import", tmp_path / "step_1", "--task", "sudoku", *said)
+    unspecified = run("import", tmp_path / "step_1", "--task", task, "--out", tmp_path / "model")
+    assert unspecified.code == 2
+    assert "give --config or --cycles" in unspecified.err
+    options = ["--cycles", 1, "--latent-steps", 1, "--out", tmp_path / "model"]
+    wrong = run("import", tmp_path / "step_1", "--task", "sudoku", *options)
     assert "is it another --task?" in wrong.err
-    result = run("import", tmp_path / "step_1", "--task", task, *said)
+    result = run("import", tmp_path / "step_1", "--task", task, *options)
     assert result.code == 0, result.err
     assert "sudoku" in result.out
     puzzle = "3.......4.3...42"
-    ours, theirs = (run("solve", m, puzzle, "--max-steps", 3, "--json").out for m in (made, tmp_path / "model"))
+    ours, theirs = (run("solve", m, puzzle, "--max-steps", 3, "--json").out for m in (folder, tmp_path / "model"))
     assert json.loads(ours) == json.loads(theirs)
-    again = run("import", tmp_path / "step_1", "--task", task, *said)
-    assert "holds a model already" in again.err
+    again = run("import", tmp_path / "step_1", "--task", task, *options)
+    assert "already contains a model" in again.err
 
 
 def test_export(run, tmp_path: Path, trained: Path) -> None:

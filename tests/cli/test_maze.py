@@ -1,4 +1,4 @@
-"""Mazes through the commands: made, trained on, solved from text, JSON and PNG, drawn."""
+"""Mazes from the command line: generation, training, solving from text, JSON and PNG, and drawing."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ def test_training_learns_something_and_reports_the_paths(run, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("compressed", ["", ".gz"])
-def test_data_makes_a_table_that_train_and_eval_read(run, trained: Path, tmp_path: Path, compressed: str) -> None:
+def test_data_writes_a_table_that_eval_reads(run, trained: Path, tmp_path: Path, compressed: str) -> None:
     path = tmp_path / f"m.csv{compressed}"
-    asked = ["--count", 12, "--size", "5", "--min-density", 0.2, "--max-density", 0.4, "--min-distance", 4]
-    result = run("data", "maze", *asked, "--seed", 3, "--out", path, "--json")
+    options = ["--count", 12, "--size", "5", "--min-density", 0.2, "--max-density", 0.4, "--min-distance", 4]
+    result = run("data", "maze", *options, "--seed", 3, "--out", path, "--json")
     assert result.code == 0, result.err
     assert json.loads(result.out) == {
         "out": str(path), "count": 12, "size": [5, 5], "densities": [0.2, 0.4], "min_distance": 4, "seed": 3,
     }  # fmt: skip
     again = tmp_path / f"again.csv{compressed}"
-    assert "12 mazes" in run("data", "maze", *asked, "--seed", 3, "--out", again).out
+    assert "12 mazes" in run("data", "maze", *options, "--seed", 3, "--out", again).out
     assert path.read_bytes() == again.read_bytes()
     assert json.loads(run("eval", trained, "--data", path, "--json").out)["count"] == 12
     if not compressed:
@@ -100,8 +100,8 @@ def test_pictures_of_answers(run, trained: Path, tmp_path: Path) -> None:
     assert read_png(tmp_path / "out-1.png").shape[2] == 3
     single = run("solve", trained, "\n".join(MAZE), "--json", "--max-steps", 1, "--png", tmp_path / "one.png")
     assert single.code == 0, single.err
-    np_shape = read_png(tmp_path / "one.png").shape
-    assert np_shape[0] == np_shape[1] >= 100
+    height, width, _ = read_png(tmp_path / "one.png").shape
+    assert height == width >= 100
     lost = run("solve", trained, "\n".join(MAZE), "--png", "/nowhere/one.png")
     assert (lost.code, "Traceback" in lost.err) == (1, False)
     assert "/nowhere/one.png" in lost.err
@@ -110,10 +110,10 @@ def test_pictures_of_answers(run, trained: Path, tmp_path: Path) -> None:
     assert read_png(tmp_path / "s.png").shape[2] == 3
 
 
-def test_the_task_finds_a_model_that_ships(run, trained: Path, tmp_path: Path) -> None:
+def test_solve_by_task_uses_a_model_that_ships(run, trained: Path, tmp_path: Path) -> None:
     named = run("solve", "sudoku-4x4", "1.3.....4...2..1", "--json")
-    found = run("solve", "--task", "sudoku", "1.3.....4...2..1", "--json")
-    assert found.out == named.out
+    by_task = run("solve", "--task", "sudoku", "1.3.....4...2..1", "--json")
+    assert by_task.out == named.out
     (tmp_path / "six.txt").write_text("1....." * 6)
     refused = run("solve", "--task", "sudoku", tmp_path / "six.txt")
     assert refused.code == 1
@@ -121,9 +121,9 @@ def test_the_task_finds_a_model_that_ships(run, trained: Path, tmp_path: Path) -
     assert run("solve", "--task", "maze", trained, "\n".join(MAZE), "--json", "--max-steps", 1).code == 0
 
 
-def test_the_model_that_ships_solves_mazes_it_has_not_seen(run, tmp_path: Path) -> None:
-    asked = ["--count", 200, "--size", 9, "--min-distance", 4, "--seed", 5]
-    assert run("data", "maze", *asked, "--out", tmp_path / "m.csv").code == 0
+def test_the_model_that_ships_solves_unseen_mazes(run, tmp_path: Path) -> None:
+    options = ["--count", 200, "--size", 9, "--min-distance", 4, "--seed", 5]
+    assert run("data", "maze", *options, "--out", tmp_path / "m.csv").code == 0
     result = run("eval", "maze-small", "--data", tmp_path / "m.csv", "--json")
     assert result.code == 0, result.err
     assert json.loads(result.out)["shortest_path"] > 0.85
@@ -146,19 +146,21 @@ BAD = [
     (["train", "--preset", "maze-small", "--set", "task.size=90"], 2, "1 to 64"),
     (["train", "--preset", "maze-small", "--set", "task.densities=[0.9, 0.1]"], 2, "densities"),
     (["solve", "{run}", "S#\n.G"], 1, "5x5"),
-    (["solve", "{run}", "{tmp}/missing.png"], 1, "there is no file"),
+    (["solve", "{run}", "{tmp}/missing.png"], 1, "does not exist"),
     (["solve", "{run}", "\n".join(["S#...", "##..."] + ["....G"] * 1 + ["....."] * 2)], 1, "no path"),
     (["solve", "{run}", "[[1, 2], [3"], 1, "not valid JSON"),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "code", "said"), BAD, ids=lambda v: " ".join(v) if isinstance(v, list) else None)
-def test_what_is_wrong_is_said(
-    run, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, said: str
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"), BAD, ids=lambda v: " ".join(v) if isinstance(v, list) else None
+)
+def test_mistakes_are_reported(
+    run, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = run(*(a.replace("{run}", str(trained)).replace("{tmp}", str(tmp_path)) for a in arguments))
     assert result.code == code, result.err
-    assert said in result.err
+    assert message in result.err
     assert "Traceback" not in result.err
     assert not list(tmp_path.iterdir())

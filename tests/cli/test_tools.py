@@ -1,4 +1,4 @@
-"""Tool calling from the command line: data, tokenizer, training, evaluation, calls."""
+"""Tool calling from the command line: data, tokenizers, evaluation and calls."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def jsonl(path: Path, rows: list[Any]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a few steps on twenty rows."""
+def slots_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of four steps on twenty rows, with the slots head."""
     from trm_fast.training import Trainer, apply_settings, make_config, read_preset
 
     folder = tmp_path_factory.mktemp("tools")
@@ -50,7 +50,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def test_data_converts_counts_and_says_what_it_refused(run: Any, tmp_path: Path) -> None:
+def test_data_converts_counts_and_reports_refused_rows(run: Any, tmp_path: Path) -> None:
     source = jsonl(tmp_path / "chats.jsonl", [CHAT, CHAT | {"id": "2"}, {"conversations": [{"from": "x"}]}])
     swift = tmp_path / "swift.json"
     result = run("data", "hermes", source, "--out", swift, "--refused", tmp_path / "refused.jsonl", "--json")
@@ -82,14 +82,14 @@ def test_data_splits_by_dialogue(run: Any, tmp_path: Path) -> None:
     [
         (["data", "hermes", "none.json"], "cannot read none.json"),
         (["data", "hermes", "none.json", "--val-split", "0.1"], "--val-split needs --out"),
-        (["data", "hermes", "none.json", "--out", "no/where.json"], "there is no folder no"),
+        (["data", "hermes", "none.json", "--out", "no/where.json"], "the folder no does not exist"),
         (["train", "--preset", "tool-slots"], "give --data FOLDER or FILE"),
         (["train", "--preset", "tool-slots", "--data", "none.jsonl"], "cannot read none.jsonl"),
-        (["call", "sudoku-4x4", "--query", "hi"], "it calls no tools"),
+        (["call", "sudoku-4x4", "--query", "hi"], "which calls no tools"),
         (["call", "sudoku-4x4"], "give one of --query TEXT"),
     ],
 )
-def test_mistakes_are_named(
+def test_mistakes_are_reported(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -98,68 +98,68 @@ def test_mistakes_are_named(
     assert message in " ".join(result.err.split())
 
 
-def test_a_tokenizer_is_learnt_and_saved(run: Any, tmp_path: Path) -> None:
+def test_a_tokenizer_is_trained_and_saved(run: Any, tmp_path: Path) -> None:
     source = jsonl(tmp_path / "rows.jsonl", [slots(i, "Rome") for i in range(10)])
     result = run("tokenizer", "train", "--data", source, "--kind", "char", "--out", tmp_path / "made", "--json")
     assert json.loads(result.out)["characters_per_token"] == 1
     assert (tmp_path / "made" / "tokenizer.json").is_file()
 
 
-def test_eval_has_the_documented_keys(run: Any, learnt: Path) -> None:
-    report = json.loads(run("eval", learnt, "--json").out)
+def test_eval_has_the_documented_keys(run: Any, slots_run: Path) -> None:
+    report = json.loads(run("eval", slots_run, "--json").out)
     keys = {
         "decision_f1", "decision_accuracy", "slot_presence_accuracy", "slot_span_exact", "tool_accuracy", "call_exact",
         "count",
     }  # fmt: skip
     assert keys <= report.keys()
-    drawn = run("eval", learnt).out
+    drawn = run("eval", slots_run).out
     for title in ("Decision Confusion Matrix", "Evaluation Results", "Per-Slot"):
         assert title in drawn
 
 
-def test_call_answers_in_json_and_in_words(run: Any, learnt: Path, tmp_path: Path) -> None:
-    asked = ["call", learnt, "--query", "weather in Rome 😀", "--tools", json.dumps([TOOL])]
-    report = json.loads(run(*asked, "--json").out)
+def test_call_answers_in_json_and_in_words(run: Any, slots_run: Path, tmp_path: Path) -> None:
+    command = ["call", slots_run, "--query", "weather in Rome 😀", "--tools", json.dumps([TOOL])]
+    report = json.loads(run(*command, "--json").out)
     assert {"decision", "calls", "slots", "problems", "confidence", "steps"} <= report.keys()
     assert all(call["name"] == "get_weather" for call in report["calls"])
     tools = tmp_path / "tools.json"
     tools.write_text(json.dumps([TOOL]))
-    assert run("call", learnt / "model", "--query", "hello", "--tools", tools).code == 0
+    assert run("call", slots_run / "model", "--query", "hello", "--tools", tools).code == 0
     rows = jsonl(tmp_path / "rows.jsonl", [slots(i, "Rome") for i in range(3)])
-    assert len(run("call", learnt, "--data", rows).out.splitlines()) == 3
+    assert len(run("call", slots_run, "--data", rows).out.splitlines()) == 3
 
 
 @pytest.mark.parametrize(
     ("tools", "message"),
     [
         ("[", "not valid JSON"),
-        ("[]", "there is no tool"),
+        ("[]", "it contains no tool"),
         ("missing.json", "cannot read"),
         (json.dumps([{"name": "other"}]), "knows the tools get_weather alone, not other"),
     ],
 )
-def test_tools_that_cannot_be_offered(run: Any, learnt: Path, tools: str, message: str) -> None:
-    result = run("call", learnt, "--query", "hi", "--tools", tools)
+def test_unusable_tools_are_reported(run: Any, slots_run: Path, tools: str, message: str) -> None:
+    result = run("call", slots_run, "--query", "hi", "--tools", tools)
     assert result.code in (1, 2)
     assert message in " ".join(result.err.split())
 
 
-def test_interactive_keeps_the_conversation(run: Any, learnt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interactive_keeps_the_conversation(run: Any, slots_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import io
     import sys
 
     monkeypatch.setattr(sys, "stdin", io.StringIO("weather in Rome\nsunny\nIt is sunny.\n\n"))
-    result = run("call", learnt, "--interactive", "--json")
+    result = run("call", slots_run, "--interactive", "--json")
     assert result.code == 0, result.err
     assert json.loads(result.out.splitlines()[0])["decision"] in ("tool_call", "direct_answer")
 
 
 @pytest.fixture(scope="module", params=["tool-select-tiny", "tool-generate"])
-def choosing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that is given its tools with each request, hardly trained."""
+def offered_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of two steps whose model is offered its tools with each request."""
     from trm_fast.training import Trainer, apply_settings, make_config, read_preset
 
-    folder = tmp_path_factory.mktemp("choosing")
+    folder = tmp_path_factory.mktemp("offered")
     source = jsonl(folder / "rows.jsonl", [swift(f"Weather in Rome {i}") for i in range(6)])
     small = ["training.steps=2", "training.batch_size=2", "training.gradient_accumulation=1", f"data.source={source}"]
     small += ["model.hidden_size=16", "model.num_heads=2", "model.inner_multiple=8"]
@@ -178,13 +178,13 @@ def swift(text: str, tools: Any = (TOOL,)) -> dict[str, Any]:
 BARE = {"type": "function", "function": {"name": "ping", "description": "Pings"}}
 
 
-def test_strange_requests_are_answered(run: Any, choosing: Path, tmp_path: Path) -> None:
+def test_strange_requests_are_answered(run: Any, offered_run: Path, tmp_path: Path) -> None:
     rows = [swift("天気は東京で🌧️? مرحبا"), swift("weather " * 10_000), swift("ping", [BARE]), swift("\u0000\u200b")]
     source = jsonl(tmp_path / "rows.jsonl", rows)
-    said = [json.loads(line) for line in run("call", choosing, "--data", source).out.splitlines()]
-    assert len(said) == len(rows)
-    assert all(call["name"] in ("get_weather", "ping") for row in said for call in row["calls"])
-    assert json.loads(run("eval", choosing, "--data", source, "--json").out)["count"] == len(rows)
+    answers = [json.loads(line) for line in run("call", offered_run, "--data", source).out.splitlines()]
+    assert len(answers) == len(rows)
+    assert all(call["name"] in ("get_weather", "ping") for row in answers for call in row["calls"])
+    assert json.loads(run("eval", offered_run, "--data", source, "--json").out)["count"] == len(rows)
 
 
 @pytest.mark.parametrize(
@@ -197,25 +197,25 @@ def test_strange_requests_are_answered(run: Any, choosing: Path, tmp_path: Path)
         ("[" * 5000 + "]" * 5000, "is not valid JSON"), ("", "has no rows"),
     ],
 )  # fmt: skip
-def test_rows_that_are_no_conversations_are_named(
-    run: Any, choosing: Path, tmp_path: Path, text: str, message: str
+def test_rows_that_are_no_conversations_are_reported(
+    run: Any, offered_run: Path, tmp_path: Path, text: str, message: str
 ) -> None:
     source = tmp_path / "bad.jsonl"
     source.write_text(text)
     for command in ("call", "eval"):
-        result = run(command, choosing, "--data", source)
+        result = run(command, offered_run, "--data", source)
         assert result.code in (1, 2)
         assert message in " ".join(result.err.split())
         assert str(source) in "".join(result.err.split())
 
 
-def test_tools_come_with_a_request_or_with_a_file_of_them(run: Any, choosing: Path, tmp_path: Path) -> None:
+def test_tools_come_from_the_option_or_from_the_data_file(run: Any, offered_run: Path, tmp_path: Path) -> None:
     source = jsonl(tmp_path / "rows.jsonl", [swift("Hi")])
     for arguments, message in (
         (["--data", source, "--tools", "[]"], "leave out --tools"), (["--query", "hi"], "give --tools"),
         (["--query", "caf\udcff", "--tools", json.dumps([TOOL])], "half character"),
         (["--query", "hi", "--tools", "[5]"], "a tool is an object"),
     ):  # fmt: skip
-        result = run("call", choosing, *arguments)
+        result = run("call", offered_run, *arguments)
         assert result.code == 2
         assert message in " ".join(result.err.split())

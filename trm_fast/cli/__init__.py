@@ -1,1 +1,1 @@
-"""The command line. No logic lives here: each command reads its options, calls a room below and draws the result."""
+"""The command line, without logic of its own: a command reads its options, calls other rooms and prints the result."""

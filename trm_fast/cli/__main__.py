@@ -1,4 +1,4 @@
-"""``python -m trm_fast.cli`` is ``trm-fast``: what ``torchrun -m`` can start."""
+"""Makes ``python -m trm_fast.cli`` the same as ``trm-fast``, because ``torchrun -m`` starts modules, not scripts."""
 
 from trm_fast.cli.main import main
 

@@ -1,4 +1,4 @@
-"""``trm-fast agent`` and ``trm-fast mcp``: the solver for people at a prompt, and for other agents."""
+"""``trm-fast agent`` and ``trm-fast mcp``: the solver for people at a prompt, and for other programs' agents."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trm_fast.cli.console import Device, MaxSteps, Noise, Rollouts, Symmetries, 
 
 Reference = Annotated[
     str | None,
-    typer.Argument(metavar="[RUN|MODEL]", help="A run or a model; by default the first that ships and reads a puzzle."),
+    typer.Argument(metavar="[RUN|MODEL]", help="A run or a model; by default a model that ships and reads the puzzle."),
 ]
 
 
@@ -38,17 +38,18 @@ def agent(
 
     options = {"max_steps": max_steps, "rollouts": rollouts, "noise": noise, "symmetries": symmetries}
     tool = ReasoningTool(model, device=pick_device(device), **options)
-    tool.types()  # a model that is not there is said at once
+    tool.types()  # reports a missing model now, not at the first puzzle
     run(tool, out)
 
 
 def mcp(
     model: Reference = None,
     transport: Annotated[
-        Literal["stdio", "http"], typer.Option(help="stdio for a client that starts it, http for many clients.")
+        Literal["stdio", "http"],
+        typer.Option(help="stdio for a client that starts this command, http for many."),
     ] = "stdio",
-    host: Annotated[str, typer.Option(help="Address that http listens on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of http.")] = 8765,
+    host: Annotated[str, typer.Option(help="Address that the HTTP server listens on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the HTTP server.")] = 8765,
     max_steps: MaxSteps = None,
     rollouts: Rollouts = 1,
     noise: Noise = 0.0,

@@ -1,4 +1,4 @@
-"""``trm-fast call``."""
+"""``trm-fast call``: what a tool-calling model does next in a conversation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from rich.prompt import Prompt
 from rich.text import Text
 
-from trm_fast.cli.console import Device, FromStep, Json, Model, err, out, pick_device, print_json, share, step_number
+from trm_fast.cli.console import Device, FromStep, Json, Model, err, out, percent, pick_device, print_json, step_number
 from trm_fast.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,19 +22,20 @@ if TYPE_CHECKING:
 def call(
     model: Model,
     tools: Annotated[
-        str | None, typer.Option(metavar="FILE|JSON", help="Tools on offer; by default those the model knows.")
+        str | None,
+        typer.Option(metavar="FILE|JSON", help="Tools to offer; by default those of the training data."),
     ] = None,
-    query: Annotated[str | None, typer.Option(help="What the user says.")] = None,
+    query: Annotated[str | None, typer.Option(help="The user's message.")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="A file of conversations: what comes next in each, one JSON object a line.")
+        Path | None, typer.Option(help="A file of conversations; prints one JSON object per conversation.")
     ] = None,
-    interactive: Annotated[bool, typer.Option("--interactive", help="A conversation at a prompt.")] = False,
+    interactive: Annotated[bool, typer.Option("--interactive", help="Hold a conversation at a prompt.")] = False,
     from_step: FromStep = None,
     device: Device = "auto",
     json_output: Json = False,
 ) -> None:
     """
-    Says what a tool-calling model would do next: answer, or call a tool with arguments.
+    Shows what a tool-calling model does next: it answers, or calls a tool with arguments.
 
     [bold]Examples[/bold]
 
@@ -52,14 +53,14 @@ def call(
         raise UserError("give one of --query TEXT, --data FILE, --interactive", wrong_use=True)
     if query is not None and not query.strip():
         raise UserError("--query is empty", wrong_use=True)
-    found = locate(model, from_step=step_number(from_step), device=pick_device(device))
-    task = found.task
+    located = locate(model, from_step=step_number(from_step), device=pick_device(device))
+    task = located.task
     if not isinstance(task, ToolTask):
-        raise UserError(f"{found.label} is a model of the task {task.name}: it calls no tools", wrong_use=True)
+        raise UserError(f"{located.label} is a model for the task {task.name}, which calls no tools", wrong_use=True)
     if data is not None and tools is not None:
-        raise UserError("conversations of --data bring their own tools: leave out --tools", wrong_use=True)
+        raise UserError("the conversations in --data contain their own tools: leave out --tools", wrong_use=True)
     offered = () if data is not None else task.known_tools() if tools is None else _tools(tools)
-    solver = Solver(found.model, task)
+    solver = Solver(located.model, task)
     if interactive:
         _converse(solver, task, offered, json_output)
         return
@@ -72,7 +73,7 @@ def call(
 
 
 def _tools(text: str) -> tuple[Tool, ...]:
-    """Tools from JSON text or from a file of it."""
+    """The tools in JSON text, or in a JSON file."""
     from trm_fast.tasks.tool_calling import Refused, read_text, read_tools
 
     inline = text.lstrip()[:1] in ("[", "{")
@@ -81,7 +82,7 @@ def _tools(text: str) -> tuple[Tool, ...]:
     except Refused as error:
         raise UserError(f"--tools: {error}", wrong_use=True) from None
     if not tools:
-        raise UserError("--tools: there is no tool in it", wrong_use=True)
+        raise UserError("--tools: it contains no tool", wrong_use=True)
     return tools
 
 
@@ -106,27 +107,28 @@ def _show(prediction: Prediction, answer: Solution, as_json: bool) -> None:
         out.print(Text(f"slots {json.dumps(prediction.slots, ensure_ascii=False)}", "cyan"))
     for problem in prediction.problems:
         out.print(Text(f"not valid: {problem}", "red"))
-    out.print(f"{share(answer.confidence)} sure; {answer.steps} supervision step{'s' * (answer.steps != 1)}")
+    out.print(f"{percent(answer.confidence)} sure; {answer.steps} supervision step{'s' * (answer.steps != 1)}")
 
 
 def _converse(solver: Solver, task: ToolTask, offered: tuple[Tool, ...], json_output: bool) -> None:
-    """User turns at a prompt until an empty line. What a call gives back, or an answer says, is typed in, too."""
+    """Reads the user's turns at a prompt until an empty line. The user also types the result of each call, and the
+    assistant's reply where the model writes none."""
     from trm_fast.tasks.tool_calling import Conversation, Turn
 
     turns: list[Turn] = []
-    while text := _typed("you"):
+    while text := _ask("you"):
         turns.append(Turn("user", text))
         prediction, answer = _predict(solver, task, Conversation(offered, tuple(turns), "prompt"))
         _show(prediction, answer, json_output)
         turns += [Turn.calling(called) for called in prediction.calls]
-        if prediction.calls and (result := _typed("result of the call (empty: none)")):
+        if prediction.calls and (result := _ask("result of the call (empty: none)")):
             turns.append(Turn("tool_response", result))
-        if reply := prediction.reply or _typed("reply of the assistant (empty: none)"):
+        if reply := prediction.reply or _ask("reply of the assistant (empty: none)"):
             turns.append(Turn("assistant", reply))
 
 
-def _typed(what: str) -> str:
+def _ask(label: str) -> str:
     try:
-        return Prompt.ask(what, console=err, default="", show_default=False).strip()
+        return Prompt.ask(label, console=err, default="", show_default=False).strip()
     except EOFError:
         return ""

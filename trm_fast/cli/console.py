@@ -1,10 +1,10 @@
-"""What the commands share: consoles, devices, numbers in words, options that mean the same everywhere."""
+"""What the commands share: consoles, common options, the choice of a device, and output as text or JSON."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,57 +18,63 @@ from trm_fast.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-# No markup: file names and messages may hold square brackets.
+# Markup is off because file names and messages may contain square brackets.
 out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False)
 
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 and so on; auto uses a GPU if there is one.")]
 FromStep = Annotated[
-    str | None, typer.Option("--from", metavar="step_N", help="The run's checkpoint to use, not the newest.")
+    str | None, typer.Option("--from", metavar="step_N", help="Checkpoint of the run to use instead of the newest.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Puzzles that think at a time.")]
-Halt = Annotated[bool, typer.Option("--halt/--no-halt", help="--no-halt runs all steps, as published.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Number of puzzles that are solved together.")]
+Halt = Annotated[bool, typer.Option("--halt/--no-halt", help="--no-halt runs all steps, as the published code does.")]
 MaxSteps = Annotated[
-    int | None, typer.Option(min=1, help="Supervision steps at most; by default 16, or as in training.")
+    int | None,
+    typer.Option(min=1, help="Limit of supervision steps; by default 16, or the training's if larger."),
 ]
-MinSteps = Annotated[int, typer.Option(min=1, help="Supervision steps before a puzzle may halt.")]
+MinSteps = Annotated[int, typer.Option(min=1, help="Supervision steps that every puzzle takes before it may halt.")]
 Noise = Annotated[float, typer.Option(min=0, help="Standard deviation of the rollouts' noise, such as 0.3.")]
-Rollouts = Annotated[int, typer.Option(min=1, help="Tries at each puzzle, all but the first with --noise.")]
+Rollouts = Annotated[int, typer.Option(min=1, help="Tries for each puzzle; all but the first add --noise.")]
 Select = Annotated[
     Literal["auto", "rules", "confidence", "majority"],
-    typer.Option(help="The try that counts: one that obeys the rules, the surest, or the most frequent."),
+    typer.Option(help="Which try to return: a valid one, the most confident, or the most frequent answer."),
 ]
-SolverSeed = Annotated[int, typer.Option("--seed", min=0, help="Of noise and symmetries.")]
+SolverSeed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise and the symmetries.")]
 Submission = Annotated[
-    Path | None, typer.Option(help="Write the guesses in the format of the task's competition (arc: submission.json).")
+    Path | None,
+    typer.Option(help="File for the guesses, in the form of the task's competition (arc: submission.json)."),
 ]
 Symmetries = Annotated[int, typer.Option(min=1, help="Symmetric images of each puzzle to try.")]
 Model = Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run folder, a model folder, or a model that ships.")]
 
 
 def pick_device(name: str) -> str:
-    """``auto`` resolved, anything else checked."""
+    """The name of the device to use: ``auto`` becomes ``cuda`` or ``cpu``, every other name is checked.
+
+    Raises:
+        UserError: the device does not exist or cannot be used here.
+    """
     import torch
 
-    known = name == "auto"
-    if known:
+    automatic = name == "auto"
+    if automatic:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        # One of several processes has yet to find its GPU: to touch the first one would take memory there.
-        if not known and not (device.type == "cuda" and "LOCAL_RANK" in os.environ):
+        # Under torchrun each process chooses its GPU later; a tensor made here would take memory on the first one.
+        if not automatic and not (device.type == "cuda" and "LOCAL_RANK" in os.environ):
             torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"--device {name} can't be used here: {reason}", wrong_use=True) from None
     if device.type == "cuda" and torch.cuda.is_available():
-        _met(device)
+        _use_gpu(device)
     return name
 
 
-def _met(device: torch.device) -> None:
-    """Makes a GPU the current one, so that nothing is done on another; says so where its kernels are not known yet."""
+def _use_gpu(device: torch.device) -> None:
+    """Makes the GPU the current one, so that nothing runs on another. Announces the first use of a kind of GPU."""
     import torch
 
     from trm_fast.ops._core import validation
@@ -77,11 +83,15 @@ def _met(device: torch.device) -> None:
         torch.cuda.set_device(device)
     if os.environ.get("RANK", "0") == "0" and not validation.cache_folder("cuda").exists():
         name = torch.cuda.get_device_name(device)
-        err.print(f"first use of this {name}: its kernels are compiled and checked, once; that takes a while")
+        err.print(f"first use of this {name}: the kernels are compiled and checked for it, which takes a while")
 
 
 def step_number(text: str | None) -> int | None:
-    """N of ``step_N`` (or of N)."""
+    """The number N in ``step_N`` or ``N``.
+
+    Raises:
+        UserError: the text is neither.
+    """
     if text is None:
         return None
     number = text.removeprefix("step_")
@@ -90,7 +100,8 @@ def step_number(text: str | None) -> int | None:
     return int(number)
 
 
-def share(value: float) -> str:
+def percent(value: float) -> str:
+    """A fraction as a percentage, such as ``98.40 %``."""
     return f"{100 * value:.2f} %"
 
 
@@ -98,7 +109,7 @@ COMMON = (
     "exact_accuracy", "cell_accuracy", "count", "mean_steps", "converged", "valid", "interval", "seconds",
     "puzzles_per_second",
 )  # fmt: skip
-"""What every evaluation has; the rest of its JSON are measures of its task."""
+"""What the JSON of every evaluation contains; its other entries are the task's own measures."""
 
 
 def measures(evaluation: dict[str, Any]) -> dict[str, float]:
@@ -106,20 +117,23 @@ def measures(evaluation: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in evaluation.items() if name not in COMMON}
 
 
-def accuracy(evaluation: dict[str, Any], *, own_tables: bool) -> list[tuple[str, str]]:
-    """Rows of a table about an evaluation's JSON; with the task's measures, where no table of its own has them."""
-    low, high = evaluation["interval"]
-    own = {} if own_tables else measures(evaluation)
-    return [
-        ("exact accuracy", f"{share(evaluation['exact_accuracy'])}  (95 %: {share(low)} to {share(high)})"),
-        ("cell accuracy", share(evaluation["cell_accuracy"])),
-        *((name.replace("_", " "), f"{value:.4f}") for name, value in own.items()),
-    ]
+def accuracy_rows(evaluation: dict[str, Any], *, with_measures: bool) -> list[tuple[str, str]]:
+    """The accuracies in an evaluation's JSON as rows of a table, followed by the task's own measures if wanted."""
+    exact = f"{percent(evaluation['exact_accuracy'])}  (95 %: {interval(evaluation['interval'])})"
+    rows = [("exact accuracy", exact), ("cell accuracy", percent(evaluation["cell_accuracy"]))]
+    if with_measures:
+        rows += [(name.replace("_", " "), f"{value:.4f}") for name, value in measures(evaluation).items()]
+    return rows
+
+
+def interval(bounds: Sequence[float]) -> str:
+    """The two ends of an interval of fractions as percentages."""
+    return " to ".join(map(percent, bounds))
 
 
 @contextmanager
 def counting(label: str) -> Iterator[Any]:
-    """A callback (done, all) that drives a bar with count and time left on stderr."""
+    """Shows a progress bar on stderr; yields the callback ``(done, total)`` that moves it."""
     columns = TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("", total=None)
@@ -127,11 +141,12 @@ def counting(label: str) -> Iterator[Any]:
 
 
 def print_json(value: Any) -> None:
+    """Prints a value as one line of JSON."""
     typer.echo(json.dumps(value))
 
 
-def say(text: str, facts: dict[str, Any], as_json: bool) -> None:
-    """What a command made, in words or as JSON."""
+def print_result(text: str, facts: dict[str, Any], as_json: bool) -> None:
+    """Prints what a command produced: ``text`` for people, ``facts`` as JSON."""
     if as_json:
         print_json(facts)
     else:
@@ -139,12 +154,21 @@ def say(text: str, facts: dict[str, Any], as_json: bool) -> None:
 
 
 def check_folder(output: Path) -> None:
+    """Checks that the folder of an output file exists.
+
+    Raises:
+        UserError: it does not.
+    """
     if not output.parent.is_dir():
-        raise UserError(f"--out {output}: there is no folder {output.parent}", wrong_use=True)
+        raise UserError(f"--out {output}: the folder {output.parent} does not exist", wrong_use=True)
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Writes a text file whole or not at all."""
+    """Writes a text file completely or not at all.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     from trm_fast.tasks.files import write_text
 
     write_text(path, "".join(f"{line}\n" for line in lines))

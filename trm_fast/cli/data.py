@@ -1,4 +1,4 @@
-"""``trm-fast data``: makes data sets."""
+"""``trm-fast data``: generates puzzles, and reads and converts conversations (``tool_data``)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from trm_fast.cli import tool_data
-from trm_fast.cli.console import Json, check_folder, counting, say
+from trm_fast.cli.console import Json, check_folder, counting, print_result
 from trm_fast.errors import UserError
 
 app = typer.Typer(cls=tool_data.WithFormats, help="Make data sets.", no_args_is_help=True)
@@ -16,20 +16,20 @@ app = typer.Typer(cls=tool_data.WithFormats, help="Make data sets.", no_args_is_
 
 @app.command()
 def sudoku(
-    output: Annotated[Path, typer.Option("--out", help="The CSV to write; .csv.gz compresses.")],
-    count: Annotated[int, typer.Option(min=1, help="How many puzzles.")] = 1000,
+    output: Annotated[Path, typer.Option("--out", help="CSV file to write; .csv.gz is compressed.")],
+    count: Annotated[int, typer.Option(min=1, help="Number of puzzles.")] = 1000,
     size: Annotated[int, typer.Option(help="4, 6 or 9.")] = 9,
     min_givens: Annotated[
-        int | None, typer.Option(help="Fewest givens; a medium range for the size by default.")
+        int | None, typer.Option(help="Fewest givens; by default a medium range for the size.")
     ] = None,
     max_givens: Annotated[int | None, typer.Option(help="Most givens.")] = None,
-    min_rating: Annotated[int | None, typer.Option(help="Least search count: 0 needs singles alone.")] = None,
+    min_rating: Annotated[int | None, typer.Option(help="Smallest search count; 0: singles are enough.")] = None,
     max_rating: Annotated[int | None, typer.Option(help="Largest search count.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same puzzles.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same puzzles.")] = 0,
     json_output: Json = False,
 ) -> None:
     """
-    Generates sudokus, each with exactly one solution, as CSV (source, question, answer, rating).
+    Generates sudokus with exactly one solution each, as CSV (source, question, answer, rating).
 
     [bold]Examples[/bold]
 
@@ -55,25 +55,28 @@ def sudoku(
         puzzles = generate(size, count, (few, many), seed, **ratings, progress=lambda done: progress(done, count))
     write(output, puzzles)
     facts = {"out": str(output), "count": count, "size": size, "givens": [few, many], "seed": seed}
-    say(f"{count:,} puzzles in {output}", facts, json_output)
+    print_result(f"{count:,} puzzles in {output}", facts, json_output)
 
 
 @app.command()
 def maze(
-    output: Annotated[Path, typer.Option("--out", help="The CSV to write; .csv.gz compresses.")],
-    count: Annotated[int, typer.Option(min=1, help="How many mazes.")] = 1000,
-    size: Annotated[str, typer.Option(help="Rows and columns, such as 30 or 20x40; 64 at most.")] = "30",
-    min_density: Annotated[float, typer.Option(help="Least probability of a wall.")] = 0.3,
+    output: Annotated[Path, typer.Option("--out", help="CSV file to write; .csv.gz is compressed.")],
+    count: Annotated[int, typer.Option(min=1, help="Number of mazes.")] = 1000,
+    size: Annotated[str, typer.Option(help="Rows and columns, such as 30 or 20x40; at most 64.")] = "30",
+    min_density: Annotated[float, typer.Option(help="Smallest probability of a wall.")] = 0.3,
     max_density: Annotated[float, typer.Option(help="Largest probability of a wall, below 1.")] = 0.5,
     min_distance: Annotated[
         int | None,
-        typer.Option(min=1, help="Fewest steps from S to G; the published 109 at 30x30, in proportion for others."),
+        typer.Option(
+            min=1,
+            help="Fewest steps from S to G; by default the published 109 at 30x30, in proportion elsewhere.",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same mazes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same mazes.")] = 0,
     json_output: Json = False,
 ) -> None:
     """
-    Generates mazes with a shortest path each, as CSV (source, question, answer, rating: steps from S to G).
+    Generates mazes and their shortest paths, as CSV (source, question, answer, rating: steps from S to G).
 
     [bold]Examples[/bold]
 
@@ -100,4 +103,4 @@ def maze(
         "out": str(output), "count": count, "size": shape, "densities": [min_density, max_density],
         "min_distance": distance, "seed": seed,
     }  # fmt: skip
-    say(f"{count:,} mazes in {output}", facts, json_output)
+    print_result(f"{count:,} mazes in {output}", facts, json_output)

@@ -1,4 +1,4 @@
-"""``trm-fast eval``."""
+"""``trm-fast eval``: the accuracy of a model on puzzles with known answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from trm_fast.cli import console
-from trm_fast.cli.console import accuracy, counting, err, out, pick_device, print_json, share, step_number, write_lines
+from trm_fast.cli.console import counting, err, out, percent, pick_device, print_json, step_number, write_lines
 from trm_fast.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,12 +24,13 @@ SWEEPS = {"steps": "max_steps", "rollouts": "rollouts", "symmetries": "symmetrie
 def evaluate(
     model: console.Model,
     data: Annotated[
-        str | None, typer.Option(help="A file or hf:NAME, every row of it; by default the run's own unseen puzzles.")
+        str | None,
+        typer.Option(help="A file or hf:NAME, with all its rows; by default the run's unseen puzzles."),
     ] = None,
     split: Annotated[
-        Literal["train", "test"] | None, typer.Option(help="Part of the run's data, or of --data.")
+        Literal["train", "test"] | None, typer.Option(help="Which part of the run's data, or of --data, to use.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many rows.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first so many rows.")] = None,
     max_steps: console.MaxSteps = None,
     min_steps: console.MinSteps = 1,
     halt: console.Halt = True,
@@ -43,15 +44,15 @@ def evaluate(
         typer.Option(metavar="NAME=A,B,...", help=f"Measure at several values of {', '.join(SWEEPS)}; draws a plot."),
     ] = None,
     submission: console.Submission = None,
-    plot: Annotated[Path, typer.Option(help="Where --sweep draws.")] = Path("sweep.png"),
+    plot: Annotated[Path, typer.Option(help="File for the plot of --sweep.")] = Path("sweep.png"),
     batch_size: console.BatchSize = 64,
     from_step: console.FromStep = None,
     device: console.Device = "auto",
     json_output: console.Json = False,
-    output: Annotated[Path | None, typer.Option(help="Write the JSON to a file, too.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Also write the JSON to a file.")] = None,
 ) -> None:
     """
-    Measures a model on puzzles whose answers are known.
+    Measures the accuracy of a model on puzzles with known answers.
 
     [bold]Examples[/bold]
 
@@ -69,33 +70,33 @@ def evaluate(
     from trm_fast.interchange import locate
 
     if sweep is not None and submission is not None:
-        raise UserError("--submission is made of one measurement: leave out --sweep", wrong_use=True)
-    found = locate(model, from_step=step_number(from_step), device=pick_device(device))
+        raise UserError("--submission needs a single measurement: leave out --sweep", wrong_use=True)
+    located = locate(model, from_step=step_number(from_step), device=pick_device(device))
     if data is not None and split is None:
-        examples, source = found.task.read(data), data
+        examples, source = located.task.read(data), data
     else:
-        section = found.data if data is None else found.data.model_copy(update={"source": data, "test": None})
-        dataset = found.task.dataset(section, found.seed)
+        section = located.data if data is None else located.data.model_copy(update={"source": data, "test": None})
+        dataset = located.task.dataset(section, located.seed)
         for note in dataset.notes:
             err.print(note, style="yellow")
         examples = dataset.train if split == "train" else dataset.test
         source = f"{split or 'test'} split of {dataset.source}"
     examples = examples.take(slice(limit))
     solver = Solver(
-        found.model, found.task, max_steps=max_steps, min_steps=min_steps, halt=halt, batch_size=batch_size,
+        located.model, located.task, max_steps=max_steps, min_steps=min_steps, halt=halt, batch_size=batch_size,
         rollouts=rollouts, noise=noise, symmetries=symmetries, select=select, seed=seed,
     )  # fmt: skip
-    about = {"model": found.label, "data": source}
+    about = {"model": located.label, "data": source}
     reports: list[dict[str, Any]] = []
     if sweep is None:
         if submission is not None:
-            found.task.submission(examples.take(slice(0)), [])  # whether there is such a thing, before the work
+            located.task.submission(examples.take(slice(0)), [])  # fails now if the task has no submissions
         result = _measure(solver, examples, "evaluating")
         reports.append(result.to_json() | about)
         if not json_output:
-            _print(result, f"{found.label} on {source}", found.task.report(result.metrics))
+            _print(result, f"{located.label} on {source}", located.task.report(result.metrics))
         if submission is not None:
-            write_lines(submission, [json.dumps(found.task.submission(examples, result.solved.ranked))])
+            write_lines(submission, [json.dumps(located.task.submission(examples, result.solved.ranked))])
     else:
         from trm_fast.inference.sweep import plot_sweep
 
@@ -105,9 +106,9 @@ def evaluate(
             option: dict[str, Any] = {SWEEPS[name]: value}
             results.append((value, _measure(replace(solver, **option), examples, f"{name} {value}")))
         reports += [{name: value} | result.to_json() | about for value, result in results]
-        plot_sweep(name, results, plot, found.label)
+        plot_sweep(name, results, plot, located.label)
         if not json_output:
-            _print_sweep(name, results, f"{found.label} on {source}")
+            _print_sweep(name, results, f"{located.label} on {source}")
             out.print(str(plot), soft_wrap=True)
     if output is not None:
         write_lines(output, [json.dumps(report) for report in reports])
@@ -135,22 +136,20 @@ def _sweep(text: str) -> tuple[str, list[int]]:
 
 def _print(result: Evaluation, title: str, report: list[Any]) -> None:
     table = Table(title=title, show_header=False, title_justify="left")
-    for row in accuracy(result.to_json(), own_tables=bool(report)):
+    for row in console.accuracy_rows(result.to_json(), with_measures=not report):
         table.add_row(*row)
     if result.valid is not None:
-        table.add_row("answers that obey the rules", share(result.valid))
+        table.add_row("valid answers", percent(result.valid))
     table.add_row("count", f"{result.count:,}")
-    table.add_row("supervision steps", f"{result.mean_steps:.2f} each; {share(result.converged)} halted by themselves")
+    table.add_row("supervision steps", f"{result.mean_steps:.2f} on average; {percent(result.converged)} converged")
     table.add_row("speed", f"{result.puzzles_per_second:,.1f} puzzles/s")
     for part in (*report, table):
         out.print(part)
 
 
 def _print_sweep(name: str, results: list[tuple[int, Evaluation]], title: str) -> None:
-    table = Table(name, "exact accuracy", "95 %", "cell accuracy", "steps each", "puzzles/s", title=title)
+    table = Table(name, "exact accuracy", "95 %", "cell accuracy", "mean steps", "puzzles/s", title=title)
     for value, r in results:
-        low, high = r.interval
-        interval = f"{share(low)} to {share(high)}"
-        row = (share(r.exact_accuracy), interval, share(r.cell_accuracy), f"{r.mean_steps:.2f}")
-        table.add_row(str(value), *row, f"{r.puzzles_per_second:,.1f}")
+        accuracies = percent(r.exact_accuracy), console.interval(r.interval), percent(r.cell_accuracy)
+        table.add_row(str(value), *accuracies, f"{r.mean_steps:.2f}", f"{r.puzzles_per_second:,.1f}")
     out.print(table)

@@ -1,4 +1,4 @@
-"""``trm-fast info``."""
+"""``trm-fast info``: versions, the device, the build, and which kernels the ops use here."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from trm_fast.version import __version__
 
 Check = Annotated[bool, typer.Option("--check", help="Check every kernel again, with each instruction set of the CPU.")]
 Measure = Annotated[
-    bool, typer.Option("--measure", help="Time the kernels here; on a GPU auto then takes the fastest.")
+    bool, typer.Option("--measure", help="Time the kernels on this device; on a GPU auto then uses the fastest.")
 ]
 
 PADDING = (
-    "the C++ and Triton kernels take masks and causal order, those in CUDA C++ do not: auto then takes Triton's. "
-    "On a CPU attention models leave out the padding behind a batch's longest row"
+    "the C++ and Triton kernels support masks and causal order, the CUDA C++ kernels do not: auto then uses Triton. "
+    "On a CPU attention models skip the padding after a batch's longest row"
 )
 
 
 def info(check: Check = False, measure: Measure = False, json_output: Json = False) -> None:
     """
-    Shows versions, the device, what was built and why not, presets, and which implementation each op takes.
+    Shows versions, the device, what was built and what was not, the presets, and which implementation each op uses.
 
     [bold]Example[/bold]
 
@@ -57,7 +57,7 @@ def info(check: Check = False, measure: Measure = False, json_output: Json = Fal
     if check:
         out.print(_plain("Checks of the kernels", checks))
     if measure:
-        out.print(_plain("Milliseconds, forward and backward (forward where a kernel has no gradient)", times))
+        out.print(_plain("Milliseconds, forward and backward (forward alone where a kernel has no gradient)", times))
 
 
 def _devices() -> tuple[str, ...]:
@@ -70,12 +70,12 @@ def _checks() -> list[dict[str, Any]]:
     from trm_fast.ops import report
 
     with warnings.catch_warnings(), Progress(console=err, transient=True) as bar:
-        warnings.simplefilter("ignore")  # the table says it
+        warnings.simplefilter("ignore")  # the table shows the same
         rows = ((device, row) for device in _devices() for row in report.check_all(device))
-        found = list(bar.track(rows, total=None, description="checking"))
+        results = list(bar.track(rows, total=None, description="checking"))
     return [
         {"op": op, "device": device, "dtype": dtype, "backend": name, "result": result}
-        for device, (op, name, dtype, result) in found
+        for device, (op, name, dtype, result) in results
     ]
 
 
@@ -86,20 +86,20 @@ def _times() -> list[dict[str, Any]]:
     from trm_fast.ops import report
 
     with Progress(console=err, transient=True) as bar:
-        places = ((device, recorded(torch.device(device))) for device in _devices())
-        rows = ((device, row) for device, how in places for row in report.measure(device, how))
-        found = list(bar.track(rows, total=None, description="timing"))
+        recorders = {device: recorded(torch.device(device)) for device in _devices()}
+        rows = ((device, row) for device, record in recorders.items() for row in report.measure(device, record))
+        results = list(bar.track(rows, total=None, description="timing"))
     return [
         {"op": op, "device": device, "dtype": dtype, "inputs": size}
         | {name: round(times[name], 3) for name in times}
         | {"fastest": min(times, key=lambda name: times[name])}
-        for device, (op, dtype, size, times) in found
+        for device, (op, dtype, size, times) in results
     ]
 
 
 def _plain(title: str, rows: list[dict[str, Any]]) -> Table:
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    columns.sort(key="fastest".__eq__)  # the last
+    columns.sort(key="fastest".__eq__)  # to the end
     table = Table(*columns, title=title, title_justify="left")
     for row in rows:
         table.add_row(*(str(row.get(name, "")) for name in columns))
@@ -107,7 +107,7 @@ def _plain(title: str, rows: list[dict[str, Any]]) -> Table:
 
 
 def _implementations(rows: list[dict[str, Any]]) -> Table:
-    """A row an op, a column a device and dtype; why an op is left to the reference stands below the backend."""
+    """One row per op, one column per device and dtype. Where an op uses the reference, the cell also says why."""
     columns = dict.fromkeys(f"{row['device']} {row['dtype']}" for row in rows)
     table = Table("op", *columns, title="Implementations", title_justify="left")
     for op, cells in groupby(rows, key=itemgetter("op")):
@@ -118,16 +118,16 @@ def _implementations(rows: list[dict[str, Any]]) -> Table:
 def _cell(row: dict[str, Any]) -> str:
     if row["backend"] != "reference":
         return str(row["backend"])
-    mine = {"cpu": ("cpp",), "cuda": ("triton", "cuda")}[row["device"]]
-    return "\n".join(["reference", *(row["reasons"][name] for name in mine)])
+    backends = {"cpu": ("cpp",), "cuda": ("triton", "cuda")}[row["device"]]
+    return "\n".join(["reference", *(row["reasons"][name] for name in backends)])
 
 
 def _built(record: Any) -> str:
     if not isinstance(record, dict):
         return str(record)
-    said = "yes" if record.get("built") else f"no: {record.get('reason')}"
+    status = "yes" if record.get("built") else f"no: {record.get('reason')}"
     more = ", ".join(f"{key} {value}" for key, value in record.items() if key not in ("built", "reason") and value)
-    return f"{said}  {more}" if more else said
+    return f"{status}  {more}" if more else status
 
 
 def _facts() -> dict[str, Any]:
@@ -138,7 +138,7 @@ def _facts() -> dict[str, Any]:
     from trm_fast.training import preset_names
 
     versions = {"trm-fast": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
-    versions["triton"] = next((found.version for found in distributions(name="triton")), "not installed")
+    versions["triton"] = next((package.version for package in distributions(name="triton")), "not installed")
     device: dict[str, Any] = {
         "cpu": f"{platform.machine()}, {psutil.cpu_count(logical=False)} cores, kernels: {ops.cpu_path()}",
         "threads": torch.get_num_threads(),
@@ -148,7 +148,7 @@ def _facts() -> dict[str, Any]:
     return {
         "versions": versions,
         "device": device,
-        "build": ops.build_record() or {"native": {"built": False, "reason": "run from a bare checkout"}},
+        "build": ops.build_record() or {"native": {"built": False, "reason": "this is a checkout that was not built"}},
         "padding": PADDING,
         "presets": preset_names(),
         "models": bundled_names(),

@@ -1,4 +1,4 @@
-"""``trm-fast import`` and ``trm-fast export``."""
+"""``trm-fast import`` and ``trm-fast export``: models from and for other programs."""
 
 from __future__ import annotations
 
@@ -7,30 +7,31 @@ from typing import Annotated, Literal
 
 import typer
 
-from trm_fast.cli.console import FromStep, Json, MaxSteps, Model, say, step_number
+from trm_fast.cli.console import FromStep, Json, MaxSteps, Model, print_result, step_number
 from trm_fast.errors import UserError
 
 
 def import_(
-    checkpoint: Annotated[Path, typer.Argument(help="A step_N file of the published code, or .safetensors.")],
-    out_folder: Annotated[Path, typer.Option("--out", metavar="MODEL", help="Folder of the model.")],
+    checkpoint: Annotated[Path, typer.Argument(help="A step_N file of the published code, or a .safetensors file.")],
+    out_folder: Annotated[Path, typer.Option("--out", metavar="MODEL", help="Folder to write the model to.")],
     task: Annotated[
-        str, typer.Option(help="What it solves: a task's name, or its section, such as '{name: sudoku, size: 9}'.")
+        str, typer.Option(help="The model's task: its name, or its section, such as '{name: sudoku, size: 9}'.")
     ],
-    config: Annotated[Path | None, typer.Option(help="Its all_config.yaml, or the arch YAML.")] = None,
+    config: Annotated[Path | None, typer.Option(help="The run's all_config.yaml, or the YAML of its arch.")] = None,
     heads: Annotated[int | None, typer.Option(min=1, help="Attention heads.")] = None,
     cycles: Annotated[int | None, typer.Option(min=1, help="T, published as H_cycles.")] = None,
     latent_steps: Annotated[int | None, typer.Option(min=0, help="n, published as L_cycles.")] = None,
-    positions: Annotated[Literal["rope", "none"] | None, typer.Option(help="Positions of attention.")] = None,
-    prefix_tokens: Annotated[int | None, typer.Option(min=1, help="Places of the puzzle embedding.")] = None,
+    positions: Annotated[Literal["rope", "none"] | None, typer.Option(help="Position encoding.")] = None,
+    prefix_tokens: Annotated[int | None, typer.Option(min=1, help="Length of the prefix.")] = None,
     puzzles: Annotated[
-        int | None, typer.Option(min=0, help="Resize the puzzle embedding to so many mean rows; 0 drops it.")
+        int | None,
+        typer.Option(min=0, help="Resize the puzzle embedding to so many mean rows; 0 removes it."),
     ] = None,
-    weights: Annotated[Literal["ema", "raw"], typer.Option(help="Which, in a file that keeps both.")] = "ema",
+    weights: Annotated[Literal["ema", "raw"], typer.Option(help="Which weights of a file that has both.")] = "ema",
     json_output: Json = False,
 ) -> None:
     """
-    Turns a checkpoint of the published code into a model to use here.
+    Converts a checkpoint of the published code into a model folder.
 
     [bold]Examples[/bold]
 
@@ -43,10 +44,10 @@ def import_(
     from trm_fast.training import make_config, parse_section
 
     if (out_folder / "config.json").exists():
-        raise UserError(f"{out_folder} holds a model already: choose another --out", wrong_use=True)
+        raise UserError(f"{out_folder} already contains a model: choose another --out", wrong_use=True)
     run_config = make_config({"task": parse_section(task)}, "--task")
-    made = run_config.make_task()
-    given = {
+    solved_task = run_config.make_task()
+    options = {
         "num_heads": heads,
         "H_cycles": cycles,
         "L_cycles": latent_steps,
@@ -54,27 +55,27 @@ def import_(
         "puzzle_emb_len": prefix_tokens,
     }
     arch = read_arch(config) if config is not None else {}
-    arch |= {key: value for key, value in given.items() if value is not None}
-    model = model_of(read_published(checkpoint, weights), arch, made, puzzles)
+    arch |= {key: value for key, value in options.items() if value is not None}
+    model = model_of(read_published(checkpoint, weights), arch, solved_task, puzzles)
     model.save_pretrained(out_folder, task=run_config.task.model_dump(mode="json"))
-    made.save_assets(out_folder)
-    c = model.config
-    say(
-        f"{out_folder}: {made.name}, {model.num_parameters():,} parameters, {c.num_layers} layers of {c.mixing} at "
+    solved_task.save_assets(out_folder)
+    c, count = model.config, model.num_parameters()
+    print_result(
+        f"{out_folder}: {solved_task.name}, {count:,} parameters, {c.num_layers} layers of {c.mixing} at "
         f"{c.hidden_size}, T {c.T_cycles}, n {c.n_latent_steps}, {c.max_supervision_steps} supervision steps",
-        {"model": str(out_folder), "parameters": model.num_parameters()} | c.model_dump(),
+        {"model": str(out_folder), "parameters": count} | c.model_dump(),
         json_output,
     )
 
 
 def export(
     model: Model,
-    format_: Annotated[Literal["safetensors", "onnx"], typer.Option("--format", help="What to write.")],
+    format_: Annotated[Literal["safetensors", "onnx"], typer.Option("--format", help="The format to write.")],
     out_path: Annotated[
-        Path | None, typer.Option("--out", metavar="PATH", help="The model folder or .onnx file to write.")
+        Path | None, typer.Option("--out", metavar="PATH", help="Model folder or .onnx file to write.")
     ] = None,
     part: Annotated[
-        Literal["solve", "step"], typer.Option(help="onnx: the whole halting loop, or one supervision step.")
+        Literal["solve", "step"], typer.Option(help="For onnx: the whole halting loop, or one supervision step.")
     ] = "solve",
     max_steps: MaxSteps = None,
     from_step: FromStep = None,
@@ -94,21 +95,21 @@ def export(
 
     if format_ == "safetensors" and (part != "solve" or max_steps is not None):
         raise UserError("--part and --max-steps go with --format onnx", wrong_use=True)
-    found = locate(model, from_step=step_number(from_step))
+    located = locate(model, from_step=step_number(from_step))
     name = Path(model).name
     if format_ == "safetensors":
         target = out_path or Path(f"{name}-model")
         if (target / "config.json").exists():
-            raise UserError(f"{target} holds a model already: choose another --out", wrong_use=True)
-        found.model.save_pretrained(target, task=found.section)
-        found.task.save_assets(target)
+            raise UserError(f"{target} already contains a model: choose another --out", wrong_use=True)
+        located.model.save_pretrained(target, task=located.section)
+        located.task.save_assets(target)
     else:
         from trm_fast.interchange.onnx import export_solve, export_step
 
         target = out_path or Path(f"{name}.onnx")
         if part == "step":
-            export_step(found.model, target, masked=found.task.masked)
+            export_step(located.model, target, masked=located.task.masked)
         else:
-            most = max_steps or max(DEFAULT_STEPS, found.model.config.max_supervision_steps)
-            export_solve(found.model, target, most, masked=found.task.masked)
-    say(str(target), {"path": str(target), "format": format_}, json_output)
+            limit = max_steps or max(DEFAULT_STEPS, located.model.config.max_supervision_steps)
+            export_solve(located.model, target, limit, masked=located.task.masked)
+    print_result(str(target), {"path": str(target), "format": format_}, json_output)

@@ -1,4 +1,4 @@
-"""``trm-fast``: the commands, and what becomes of an error (exit 0, 1 for a failed job, 2 for wrong use)."""
+"""The program ``trm-fast``: its commands, and its exit status (0, 1 for a failed job, 2 for wrong use)."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ app.command(rich_help_panel="Tools")(interchange.export)
 app.command(rich_help_panel="Tools")(info.info)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(show: bool) -> None:
+    if show:
         typer.echo(f"trm-fast {__version__}")
         raise typer.Exit
 
@@ -50,8 +50,9 @@ def common(
 
 def main() -> None:
     """Entry point of the console script."""
-    # Before torch loads OpenMP. Its threads spin between two kernels by default: with one other busy process on two
-    # cores a training step of sudoku-4x4 then takes 290 ms instead of 30 (and 11 on an idle machine, either way).
+    # OpenMP's threads spin between two kernels by default. With one other busy process on two cores a training step of
+    # sudoku-4x4 then takes 290 ms instead of 30 (on an idle machine 11 ms, either way). OpenMP reads this when torch
+    # loads it.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     try:
@@ -60,7 +61,7 @@ def main() -> None:
         _fail(str(error), 2 if error.wrong_use else 1)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
-    except BrokenPipeError:  # the reader of our output has gone, as in `trm-fast solve ... | head`
+    except BrokenPipeError:  # the reader of our output has ended, as in `trm-fast solve ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except (OSError, MemoryError) as error:
@@ -69,9 +70,12 @@ def main() -> None:
         if os.environ.get("TRM_FAST_DEBUG"):
             raise
         text = (str(error) or type(error).__name__).splitlines()[0]
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, of a device
-            _fail(f"{text}\nA smaller --batch-size needs less, in training --set training.recompute=latent.", 1)
-        _fail(f"a mistake of the program ({type(error).__name__}): {text}\nTRM_FAST_DEBUG=1 shows where.", 1)
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, for a device
+            _fail(
+                f"{text}\nLess memory: a smaller --batch-size; in training --set training.recompute=latent.",
+                1,
+            )
+        _fail(f"a bug in trm-fast ({type(error).__name__}): {text}\nTRM_FAST_DEBUG=1 shows where.", 1)
 
 
 def _fail(message: str, code: int) -> None:

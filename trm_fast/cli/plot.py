@@ -1,4 +1,4 @@
-"""``trm-fast plot``."""
+"""``trm-fast plot``: draws the curves of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def plot(
     ] = None,
 ) -> None:
     """
-    Draws a run's curves as a PNG.
+    Draws the loss and accuracy curves of a run as a PNG.
 
     [bold]Example[/bold]
 

@@ -1,4 +1,4 @@
-"""The configuration of a run, from a preset or a file and the options of the command line."""
+"""The configuration of a run, merged from a preset or a file and the options of ``trm-fast train``."""
 
 from __future__ import annotations
 
@@ -14,42 +14,56 @@ if TYPE_CHECKING:
 def configured(
     preset: str | None, config: Path | None, settings: list[str], epochs: float | None, tuning: bool
 ) -> RunConfig:
-    """``tuning``: with the schedule for a model that is trained already, where ``settings`` say nothing else."""
+    """The configuration of a new run.
+
+    Args:
+        preset, config: a preset's name or a YAML file; exactly one of them.
+        settings: changes, each ``key=value``.
+        epochs: the length of the run in passes over the data, or None for ``training.steps``.
+        tuning: take the schedule for fine-tuning a trained model, except where ``settings`` change it.
+
+    Raises:
+        UserError: not exactly one of preset and config, or settings that are not valid.
+    """
     from trm_fast.training import apply_settings, fine_tuning, make_config, preset_names
 
     if (preset is None) == (config is None):
         raise UserError(f"give --preset NAME or --config FILE; presets: {', '.join(preset_names())}", wrong_use=True)
     sections = fine_tuning(_sections(preset, config)) if tuning else _sections(preset, config)
-    made = make_config(apply_settings(sections, settings), preset or str(config))
+    merged = make_config(apply_settings(sections, settings), preset or str(config))
     if epochs is None:
-        return made
+        return merged
     if epochs <= 0:
         raise UserError("--epochs must be more than 0", wrong_use=True)
-    examples = len(made.make_task().dataset(made.data, made.training.seed).train)
-    total = max(1, -(-int(examples * epochs) // made.training.batch_size))
-    return made.model_copy(update={"training": made.training.model_copy(update={"steps": total})})
+    examples = len(merged.make_task().dataset(merged.data, merged.training.seed).train)
+    total = max(1, -(-int(examples * epochs) // merged.training.batch_size))
+    return merged.model_copy(update={"training": merged.training.model_copy(update={"steps": total})})
 
 
 def resumed(run: Path, preset: str | None, config: Path | None, settings: list[str]) -> RunConfig:
-    """The run's own configuration with changes to how it trains; its problem, model and random numbers stay."""
+    """The configuration to resume ``run`` with: its own, with ``settings`` applied.
+
+    Raises:
+        UserError: the settings, preset or file change the task, model, data, seed or batch size of the run.
+    """
     from trm_fast.training import apply_settings, make_config
     from trm_fast.training.folder import read_run_config
 
-    own = read_run_config(run)
-    made = make_config(apply_settings(own.model_dump(mode="json"), settings), str(run))
+    original = read_run_config(run)
+    merged = make_config(apply_settings(original.model_dump(mode="json"), settings), str(run))
     fixed: list[tuple[str, Any, Any]] = [
-        ("task", made.task, own.task),
-        ("model", made.model, own.model),
-        ("data", made.data, own.data),
-        ("training.seed", made.training.seed, own.training.seed),
-        ("training.batch_size", made.training.batch_size, own.training.batch_size),
+        ("task", merged.task, original.task),
+        ("model", merged.model, original.model),
+        ("data", merged.data, original.data),
+        ("training.seed", merged.training.seed, original.training.seed),
+        ("training.batch_size", merged.training.batch_size, original.training.batch_size),
     ]
     if preset is not None or config is not None:
         named = make_config(_sections(preset, config), preset or str(config))
-        fixed += [("task", named.task, own.task), ("model", named.model, own.model)]
+        fixed += [("task", named.task, original.task), ("model", named.model, original.model)]
     if changed := [name for name, new, old in fixed if new != old]:
         raise UserError(f"{run} was started with another {changed[0]}: a resumed run keeps it", wrong_use=True)
-    return made
+    return merged
 
 
 def _sections(preset: str | None, config: Path | None) -> dict[str, Any]:
@@ -59,7 +73,7 @@ def _sections(preset: str | None, config: Path | None) -> dict[str, Any]:
 
 
 def free_folder(base: Path) -> Path:
-    """``base``, or the first of ``base-2``, ``base-3``, ... that is not there."""
+    """``base``, or the first of ``base-2``, ``base-3``, ... that does not exist."""
     number, folder = 1, base
     while folder.exists():
         number += 1

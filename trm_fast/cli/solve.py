@@ -1,4 +1,4 @@
-"""``trm-fast solve``."""
+"""``trm-fast solve``: answers to puzzles, as drawings, JSON, pictures or a competition's file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from rich.text import Text
 
 from trm_fast.cli import console
-from trm_fast.cli.console import counting, out, pick_device, share, step_number, write_lines
+from trm_fast.cli.console import counting, out, percent, pick_device, step_number, write_lines
 from trm_fast.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def solve(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(help="What the puzzle is, such as sudoku or maze; takes a model that ships where none is named."),
+        typer.Option(help="The puzzle's task, such as sudoku or maze; without a model, one that ships is used."),
     ] = None,
     trajectory: Annotated[bool, typer.Option("--trajectory", help="Show each supervision step.")] = False,
     max_steps: console.MaxSteps = None,
@@ -45,9 +45,10 @@ def solve(
     from_step: console.FromStep = None,
     device: console.Device = "auto",
     json_output: console.Json = False,
-    output: Annotated[Path | None, typer.Option(help="Write one JSON object a puzzle to a file.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write one JSON object per puzzle to a file.")] = None,
     png: Annotated[
-        Path | None, typer.Option(help="Draw the answer as a picture; of several puzzles FILE-1.png, FILE-2.png...")
+        Path | None,
+        typer.Option(help="Draw the answer as a picture; several puzzles give FILE-1.png, FILE-2.png..."),
     ] = None,
 ) -> None:
     """
@@ -75,20 +76,20 @@ def solve(
 
     if puzzle is None:
         if task is None:
-            raise UserError("solve takes a model and a puzzle, or --task NAME and a puzzle", wrong_use=True)
+            raise UserError("solve needs a model and a puzzle, or --task NAME and a puzzle", wrong_use=True)
         puzzle = model
-        found, questions = _shipped(task, puzzle, pick_device(device))
+        located, questions = _shipped(task, puzzle, pick_device(device))
     else:
-        found = locate(model, from_step=step_number(from_step), device=pick_device(device))
-        if task not in (None, found.task.name):
-            raise UserError(f"--task {task}: {model} is a model for {found.task.name}", wrong_use=True)
-        questions = _questions(found.task, puzzle)
+        located = locate(model, from_step=step_number(from_step), device=pick_device(device))
+        if task not in (None, located.task.name):
+            raise UserError(f"--task {task}: {model} is a model for {located.task.name}", wrong_use=True)
+        questions = _questions(located.task, puzzle)
     if not questions:
-        raise UserError(f"{puzzle}: there is no puzzle in it")
+        raise UserError(f"{puzzle} contains no puzzle")
     if submission is not None:
-        found.task.submission(Question.rows(questions[:1]).take(slice(0)), [])  # whether there is one, before the work
+        located.task.submission(Question.rows(questions[:1]).take(slice(0)), [])  # fails now if the task has none
     solver = Solver(
-        found.model, found.task, max_steps=max_steps, min_steps=min_steps, halt=halt, batch_size=batch_size,
+        located.model, located.task, max_steps=max_steps, min_steps=min_steps, halt=halt, batch_size=batch_size,
         rollouts=rollouts, noise=noise, symmetries=symmetries, select=select, seed=seed,
     )  # fmt: skip
     answers: list[Answer] = []
@@ -97,12 +98,12 @@ def solve(
             answers.append(answer)
             progress(len(answers), len(questions))
             if not json_output and output is None:
-                _show(found.task, question, answer, numbered=len(questions) > 1)
+                _show(located.task, question, answer, numbered=len(questions) > 1)
     if png is not None:
-        _write_pictures(found.task, png, questions, answers)
+        _write_pictures(located.task, png, questions, answers)
     if submission is not None:
         ranked = [answer.candidates for answer in answers]
-        write_lines(submission, [json.dumps(found.task.submission(Question.rows(questions), ranked))])
+        write_lines(submission, [json.dumps(located.task.submission(Question.rows(questions), ranked))])
     lines = [json.dumps(answer.to_json()) for answer in answers]
     if output is not None:
         write_lines(output, lines)
@@ -114,27 +115,28 @@ def solve(
 
 
 def _shipped(kind: str, puzzle: str, device: str) -> tuple[Located, list[Question]]:
-    """The first model that ships for a task and reads the puzzle, and what it reads."""
+    """The first model that ships for the task and can read the puzzle, and the questions that it reads."""
     from trm_fast.interchange import bundled_names, locate
     from trm_fast.interchange.locate import task_of_bundled
     from trm_fast.tasks import get_task
 
-    get_task(kind)  # an unknown name is said to be one
+    get_task(kind)  # reports an unknown name
     names = [name for name in bundled_names() if task_of_bundled(name) == kind]
     if not names:
-        raise UserError(f"no model for the task {kind} ships; train one and name its run", wrong_use=True)
+        raise UserError(f"no model for the task {kind} ships; train one and give its run", wrong_use=True)
     problems = []
     for name in names:
-        found = locate(name, device=device)
+        located = locate(name, device=device)
         try:
-            return found, _questions(found.task, puzzle)
+            return located, _questions(located.task, puzzle)
         except UserError as error:
             problems.append(f"{name}: {error}")
-    raise UserError("\n  ".join([f"no model that ships for the task {kind} reads this:", *problems]))
+    raise UserError("\n  ".join([f"no model that ships for the task {kind} can read this:", *problems]))
 
 
 def _questions(task: Task, puzzle: str) -> list[Question]:
-    """All of them, read before anything is solved: a bad row means an error and no output, not half of it."""
+    """All questions of a text, a file or standard input. They are read before any is solved, so that a malformed row
+    gives an error and no partial output."""
     if puzzle == "-":
         with tempfile.NamedTemporaryFile(suffix=".txt") as copy:
             copy.write(sys.stdin.buffer.read())
@@ -146,7 +148,7 @@ def _questions(task: Task, puzzle: str) -> list[Question]:
     path = Path(puzzle)
     try:
         is_file = bool(puzzle) and path.exists()
-    except OSError:  # a puzzle is no file name: too long, say
+    except OSError:  # the puzzle cannot be a file name; it is too long, for example
         is_file = False
     if is_file:
         return list(task.questions(path))
@@ -154,7 +156,7 @@ def _questions(task: Task, puzzle: str) -> list[Question]:
         return [task.parse(puzzle)]
     except UserError as error:
         hint = (
-            f" (and there is no file {puzzle})"
+            f" (and the file {puzzle} does not exist)"
             if path.suffix in (".csv", ".gz", ".txt", ".json", ".jsonl", ".png") or "/" in puzzle
             else ""
         )
@@ -174,12 +176,12 @@ def _show(task: Task, question: Question, answer: Answer, *, numbered: bool) -> 
     if numbered:
         out.print(question.where, style="bold")
     for step in answer.trajectory or []:
-        out.print(f"step {step.step}: {share(step.confidence)} sure")
+        out.print(f"step {step.step}: {percent(step.confidence)} sure")
         out.print(task.draw(question, step.raw))
     if not answer.trajectory:
         out.print(task.draw(question, answer.raw))
-    ended = "halted by itself" if answer.converged else "not sure, stopped"
-    line = Text(f"{share(answer.confidence)} sure; {ended} after {answer.steps} step{'s' * (answer.steps != 1)}")
+    ending = "halted by itself" if answer.converged else "not sure, stopped"
+    line = Text(f"{percent(answer.confidence)} sure; {ending} after {answer.steps} step{'s' * (answer.steps != 1)}")
     if answer.valid is not None:
         line.append("; ")
         line.append(*(("the rules hold", "green") if answer.valid else ("breaks the rules", "red")))

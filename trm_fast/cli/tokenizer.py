@@ -1,4 +1,4 @@
-"""``trm-fast tokenizer``: learns tokenizers."""
+"""``trm-fast tokenizer``: trains tokenizers on conversations."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import Annotated, Literal
 
 import typer
 
-from trm_fast.cli.console import Json, err, say
+from trm_fast.cli.console import Json, err, print_result
 from trm_fast.errors import UserError
 
-app = typer.Typer(help="Learn tokenizers.", no_args_is_help=True)
+app = typer.Typer(help="Train tokenizers.", no_args_is_help=True)
 
 
 @app.callback()
 def group() -> None:
-    """Learn tokenizers."""
+    """Train tokenizers."""
 
 
 @app.command()
 def train(
     data: Annotated[list[str], typer.Option("--data", help="A file of conversations or hf:NAME; repeatable.")],
-    output: Annotated[Path, typer.Option("--out", help="The folder that gets the tokenizer.")],
-    vocab_size: Annotated[int, typer.Option(min=8, help="Pieces, special tokens and bytes included.")] = 2048,
+    output: Annotated[Path, typer.Option("--out", help="Folder to write the tokenizer to.")],
+    vocab_size: Annotated[int, typer.Option(min=8, help="Number of pieces, special tokens and bytes included.")] = 2048,
     kind: Annotated[Literal["bpe", "unigram", "char"], typer.Option(help="char is for tests.")] = "bpe",
     json_output: Json = False,
 ) -> None:
     """
-    Learns a SentencePiece tokenizer from conversations: turns and tools. The same data give the same tokenizer.
+    Trains a SentencePiece tokenizer on the turns and tools of conversations. The same data give the same tokenizer.
 
     [bold]Example[/bold]
 
@@ -53,4 +53,4 @@ def train(
         "out": str(output), "kind": kind, "vocab_size": tokenizer.size, "characters_per_token": round(length, 2),
         "conversations": len(conversations),
     }  # fmt: skip
-    say(f"{tokenizer.size:,} pieces in {output}; {length:.2f} characters a token", facts, json_output)
+    print_result(f"{tokenizer.size:,} pieces in {output}; {length:.2f} characters per token", facts, json_output)

@@ -1,6 +1,6 @@
-"""``trm-fast data hermes|xlam|swift|sgd|bfcl``: reads conversations with tools, says what is in them, converts them.
+"""``trm-fast data hermes|xlam|swift|sgd|bfcl``: reads conversations with tools, summarises and converts them.
 
-The commands are those that the formats of conversations register.
+There is a command for each name that a format of conversations registers.
 """
 
 from __future__ import annotations
@@ -23,28 +23,32 @@ if TYPE_CHECKING:
     from trm_fast.tasks.tool_calling import Loaded
 
 SHOWN = 20
-"""Refused rows that are printed."""
+"""The largest number of refused rows that is printed."""
 
-Source = Annotated[str, typer.Argument(metavar="FILE|hf:NAME", help="JSON or JSONL, .gz too, or a hub data set.")]
-Preview = Annotated[int, typer.Option(min=0, help="Draw the first so many conversations.")]
-Refused = Annotated[Path | None, typer.Option(help="Write the refused rows' places and reasons as JSONL.")]
-HubSplit = Annotated[str, typer.Option("--hub-split", help="hf:NAME: the split to read.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many conversations.")]
-To = Annotated[str, typer.Option("--to", metavar="FORMAT", help="The format that --out has.")]
-Out = Annotated[Path | None, typer.Option("--out", help="The .json or .jsonl to write, .gz too.")]
-ValSplit = Annotated[
-    float, typer.Option(min=0, max=0.9, help="Share held out: --out NAME.json becomes NAME_train.json, NAME_val.json.")
+Source = Annotated[
+    str,
+    typer.Argument(metavar="FILE|hf:NAME", help="JSON or JSONL, also .gz, or a hub data set."),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of the split.")]
+Preview = Annotated[int, typer.Option(min=0, help="Print the first so many conversations.")]
+Refused = Annotated[Path | None, typer.Option(help="Write where each refused row is, and the reason, to a JSONL file.")]
+HubSplit = Annotated[str, typer.Option("--hub-split", help="The split of hf:NAME to read.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Use only the first so many conversations.")]
+To = Annotated[str, typer.Option("--to", metavar="FORMAT", help="The format to write --out in.")]
+Out = Annotated[Path | None, typer.Option("--out", help="The .json or .jsonl file to write, also .gz.")]
+ValSplit = Annotated[
+    float,
+    typer.Option(min=0, max=0.9, help="Share to hold out; --out NAME.json writes NAME_train.json and NAME_val.json."),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the split.")]
 
 
 @cache
 def format_commands() -> dict[str, Any]:
-    """The command of each name that a format registers."""
+    """The commands that the formats register, by name."""
     from trm_fast.tasks.tool_calling import formats
 
     app = typer.Typer()
-    app.callback()(lambda: None)  # a group, however many commands there are
+    app.callback()(lambda: None)  # makes it a group even with a single command
     for form in formats():
         for name, about in form.commands.items():
             make = _converting if about.writes else _reading
@@ -57,7 +61,8 @@ def format_commands() -> dict[str, Any]:
 
 
 class WithFormats(TyperGroup):
-    """A group with a command for each format, which are looked up only when the group is used."""
+    """A group that also has a command for each format. Formats are imported only when the group is used, because that
+    takes longer than all other commands need to start."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [*format_commands(), *super().list_commands(ctx)]
@@ -73,7 +78,7 @@ def _converting(name: str, kind: str, writes: str) -> Callable[..., None]:
         json_output: Json = False,
     ) -> None:  # fmt: skip
         if val_split and output is None:
-            raise UserError("--val-split needs --out: it says where the two parts go", wrong_use=True)
+            raise UserError("--val-split needs --out, the name for the files of the two parts", wrong_use=True)
         if output is not None:
             check_folder(output)
         write_row = _writer(to)
@@ -98,7 +103,7 @@ def _writer(name: str) -> Callable[[Any], dict[str, Any]]:
 
     writers = {form.name: form.write for form in formats() if form.write is not None}
     if name not in writers:
-        raise UserError(f"--to {name}: no such format can be written; known: {', '.join(writers)}", wrong_use=True)
+        raise UserError(f"--to {name}: this format cannot be written; choose from {', '.join(writers)}", wrong_use=True)
     return writers[name]
 
 
@@ -159,4 +164,4 @@ def _report(
     for row in loaded.refused[:SHOWN]:
         out.print(f"{row.where}: {row.field}: {row.reason}", soft_wrap=True)
     if len(loaded.refused) > SHOWN:
-        out.print(f"... and {len(loaded.refused) - SHOWN} more: --refused FILE writes all")
+        out.print(f"... and {len(loaded.refused) - SHOWN} more; --refused FILE writes all of them")

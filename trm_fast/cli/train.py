@@ -1,4 +1,4 @@
-"""``trm-fast train``."""
+"""``trm-fast train``: starts, resumes and fine-tunes runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from trm_fast.cli import console
-from trm_fast.cli.console import accuracy, err, measures, out, pick_device, print_json, step_number
+from trm_fast.cli.console import accuracy_rows, err, measures, out, pick_device, print_json, step_number
 from trm_fast.cli.run_config import configured, free_folder, resumed
 from trm_fast.errors import UserError
 
@@ -20,52 +20,60 @@ if TYPE_CHECKING:
     from trm_fast.training import RunConfig
 
 LONG_SECONDS = 3600.0
-"""A run that takes longer is announced with its time and what suits a CPU instead."""
+"""A run expected to take longer is announced with its time, and with a preset that suits a CPU."""
 
-UNMEASURED = "the kernels were not timed on this {} yet: trm-fast info --measure, once, lets auto take the fastest"
+UNMEASURED = "the kernels were not timed on this {} yet: run trm-fast info --measure once, and auto uses the fastest"
 
 
 def train(
     preset: Annotated[str | None, typer.Option(help="A recipe that ships: see [bold]trm-fast info[/bold].")] = None,
-    config: Annotated[Path | None, typer.Option(help="A YAML file of your own.")] = None,
-    data: Annotated[str | None, typer.Option(help="A file, or hf:NAME; the task's generator by default.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Your own YAML file.")] = None,
+    data: Annotated[str | None, typer.Option(help="A file or hf:NAME; by default the task's generator.")] = None,
     val_split: Annotated[
-        float | None, typer.Option(help="Share of the data held out, where it has no test set: data.holdout.")
+        float | None, typer.Option(help="Share of the data to hold out where it has no test set; sets data.holdout.")
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Such as training.batch_size=16; repeatable.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Optimizer steps of the whole run, those before a resume included.")
+        int | None, typer.Option(min=1, help="Optimizer steps of the whole run, including those before a resume.")
     ] = None,
     epochs: Annotated[
         float | None,
-        typer.Option(help="Length in passes: training examples x epochs / batch size steps, as published."),
+        typer.Option(help="Length in passes over the data: examples x epochs / batch size steps, as published."),
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes of this call.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of weights, data and order.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop this call after so many minutes.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the weights, the data and its order.")] = None,
     device: console.Device = "auto",
-    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue a run.")] = None,
     from_step: console.FromStep = None,
     init_from: Annotated[
-        str | None, typer.Option(metavar="RUN|MODEL", help="Fine-tune: start from a run, a model folder or a name.")
+        str | None,
+        typer.Option(
+            metavar="RUN|MODEL",
+            help="Fine-tune: start with the weights of a run or a model.",
+        ),
     ] = None,
     out_folder: Annotated[
         Path | None, typer.Option("--out", metavar="RUN", help="Folder of the run; runs/PRESET by default.")
     ] = None,
     graph: Annotated[
-        bool, typer.Option("--graph/--no-graph", help="On a GPU the step is one CUDA graph; --no-graph calls it.")
+        bool,
+        typer.Option(
+            "--graph/--no-graph",
+            help="On a GPU each step is one CUDA graph; --no-graph turns that off.",
+        ),
     ] = True,
     log: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Log elsewhere as well: tensorboard, wandb or another callback by its name; repeatable. "
-            "The console and metrics.jsonl always have it.",
+            help="Also log to tensorboard, wandb or another callback, by its name; repeatable. "
+            "The console and metrics.jsonl always log.",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what the run will need in memory and time, and end.")
+        bool, typer.Option("--dry-run", help="Show how much memory and time the run would take, and end.")
     ] = False,
     json_output: console.Json = False,
 ) -> None:
@@ -88,7 +96,7 @@ def train(
 
       torchrun --nproc-per-node 4 -m trm_fast.cli train --preset sudoku
 
-    Ctrl-C saves a checkpoint and ends; --resume continues bit for bit.
+    Ctrl-C saves a checkpoint and ends; --resume then continues bit for bit.
     """
     from trm_fast.interchange import locate
     from trm_fast.training import Trainer
@@ -111,24 +119,24 @@ def train(
     group, device = join(pick_device(device))
     more = [name for name in callback_names() if name not in ALWAYS]
     if unknown := [name for name in log or () if name not in more]:
-        raise UserError(f"--log {unknown[0]}: there are {', '.join(more)}", wrong_use=True)
+        raise UserError(f"--log {unknown[0]}: choose of {', '.join(more)}", wrong_use=True)
     callbacks = [Console(quiet=json_output, terminal=err), *map(make_callback, log or ())]
     if not graph:
         settings.append("training.graph=off")
     if resume is not None:
         if init_from is not None:
-            raise UserError("--resume goes on with its own weights: leave out --init-from", wrong_use=True)
+            raise UserError("--resume continues with the run's own weights: leave out --init-from", wrong_use=True)
         if epochs is not None:
             raise UserError("--resume takes --steps, the run's new total, not --epochs", wrong_use=True)
         if out_folder is not None and out_folder.resolve() != resume.resolve():
-            raise UserError(f"--resume goes on in its own folder: leave out --out {out_folder}", wrong_use=True)
+            raise UserError(f"--resume continues in the run's own folder: leave out --out {out_folder}", wrong_use=True)
         run_config = resumed(resume, preset, config, settings)
         trainer = Trainer.resume(
             resume, from_step=step_number(from_step), config=run_config, device=device, callbacks=callbacks, group=group
         )
         if trainer.step >= trainer.config.training.steps:
             trainer.callbacks.on_note(
-                f"{resume} has all of its {trainer.step} steps; --steps N with a larger N goes on"
+                f"{resume} has all of its {trainer.step} steps; --steps N with a larger N continues it"
             )
     else:
         if from_step is not None and init_from is None:
@@ -149,17 +157,17 @@ def train(
         evaluation = summary["evaluation"]
         _print_summary(summary, trainer.out, trainer.task.report(measures(evaluation)) if evaluation else [])
     if summary["interrupted"]:
-        err.print(f"stopped at step {summary['steps']}; go on with: trm-fast train --resume {trainer.out}")
+        err.print(f"stopped at step {summary['steps']}; continue with: trm-fast train --resume {trainer.out}")
         raise typer.Exit(130)
 
 
 def _settings(options: Mapping[str, Any]) -> list[str]:
-    """Options that are short for one key, as ``--set`` takes them."""
+    """Options that stand for one key each, in the form that ``--set`` takes."""
     return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items() if value is not None]
 
 
 def _announce(config: RunConfig, device: str, preset: str | None) -> None:
-    """What to expect, said at once where it is long."""
+    """Warns before a run on a GPU without timings, and before a long run on a CPU."""
     import torch
 
     from trm_fast.ops._core import dispatch
@@ -193,29 +201,30 @@ def _dry_run(config: RunConfig, device: str, json_output: bool) -> None:
     dataset = config.make_task().dataset(config.data, config.training.seed)
     for note in dataset.notes:
         err.print(note, style="yellow")
-    made = estimate(config, dataset.train.take(slice(0)), torch.device(device))
+    costs = estimate(config, dataset.train.take(slice(0)), torch.device(device))
     if json_output:
-        print_json(made)
+        print_json(costs)
         return
-    table = Table(title=f"{config.task.name} on {device} ({made['dtype']}), not started", show_header=False)
-    size = {name: decimal(value) for name, value in made.items() if name.endswith("_bytes")}
-    parts = f", in {made['parts']} parts" if made["parts"] > 1 else ""
+    table = Table(title=f"{config.task.name} on {device} ({costs['dtype']}), not started", show_header=False)
+    size = {name: decimal(value) for name, value in costs.items() if name.endswith("_bytes")}
+    parts = f", in {costs['parts']} parts" if costs["parts"] > 1 else ""
     table.add_row("data", f"{len(dataset.train):,} {dataset.source}")
-    table.add_row("parameters", f"{made['parameters']:,}")
+    table.add_row("parameters", f"{costs['parameters']:,}")
     table.add_row("weights, gradients, optimizer, average", size["weights_bytes"])
     table.add_row("carry and examples", size["carry_bytes"])
-    table.add_row(f"activations (recompute: {made['recompute']})", size["activation_bytes"])
+    table.add_row(f"activations (recompute: {costs['recompute']})", size["activation_bytes"])
     table.add_row("memory, about", f"{size['memory_bytes']} of {size['free_bytes']} free")
-    table.add_row("a step", f"{made['flop_per_step'] / 1e12:.3f} TFLOP for {made['batch_size']} rows{parts}")
-    table.add_row("measured rate", f"{made['flop_per_second'] / 1e9:,.0f} GFLOP/s of matrix products")
+    table.add_row("a step", f"{costs['flop_per_step'] / 1e12:.3f} TFLOP for {costs['batch_size']} rows{parts}")
+    table.add_row("measured rate", f"{costs['flop_per_second'] / 1e9:,.0f} GFLOP/s of matrix products")
     table.add_row(
-        "time, about", f"{duration(made['seconds'])} for {made['steps']:,} steps of {made['seconds_per_step']:.3g} s"
+        "time, about",
+        f"{duration(costs['seconds'])} for {costs['steps']:,} steps of {costs['seconds_per_step']:.3g} s",
     )
     out.print(table)
 
 
 def _print_summary(summary: dict[str, Any], folder: Path, report: list[Any]) -> None:
-    for part in report:  # the task's own tables of its measures
+    for part in report:  # the task's own tables
         out.print(part)
     table = Table(title=summary["task"], show_header=False, title_justify="left")
     table.add_row("data", summary["data"])
@@ -225,7 +234,7 @@ def _print_summary(summary: dict[str, Any], folder: Path, report: list[Any]) -> 
     )
     table.add_row("parameters", f"{summary['parameters']:,}")
     if evaluation := summary["evaluation"]:
-        for row in accuracy(evaluation, own_tables=bool(report)):
+        for row in accuracy_rows(evaluation, with_measures=not report):
             table.add_row(*row)
         table.add_row("unseen", f"{evaluation['count']:,}, {evaluation['mean_steps']:.2f} supervision steps each")
     table.add_row("run", str(folder))
