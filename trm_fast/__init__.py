@@ -1,6 +1,6 @@
-"""Tiny Recursive Models: train, solve and serve them, fast.
+"""Trains, solves with and serves Tiny Recursive Models, fast.
 
-``trm_fast.ops`` stands alone (torch is all it needs); the names below load their modules on first use.
+``trm_fast.ops`` needs nothing but torch. The names below load their modules on first use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``trm_fast.TRM``: the network with what people do with it: solve, train a step, save, load."""
+"""``trm_fast.TRM``: the model with methods to solve, train a step, save and load."""
 
 from __future__ import annotations
 
@@ -23,12 +23,22 @@ from trm_fast.training.optimizers import AdamATan2
 class TRM(TRMModel):
     """A Tiny Recursive Model (arXiv 2510.04871).
 
-    Weights are float32; ``compute_dtype`` (float32 or bfloat16) is what the state and all activations have.
+    Args:
+        config: shapes and depth of the model.
+        compute_dtype: dtype of the state and all activations, float32 or bfloat16. Weights are float32.
+
+    Example:
+        >>> import torch
+        >>> from trm_fast import TRM, TRMConfig
+        >>> model = TRM(TRMConfig(vocab_size=5, seq_len=4, hidden_size=8, inner_multiple=8))
+        >>> result = model.solve(torch.randint(1, 5, (2, 4)), max_steps=1)
+        >>> result["solution"].shape
+        torch.Size([2, 4])
     """
 
     def __init__(self, config: TRMConfig, compute_dtype: torch.dtype = torch.float32) -> None:
         super().__init__(config, compute_dtype)
-        self._optimizer: AdamATan2 | None = None  # of train_step, when it is given none
+        self._optimizer: AdamATan2 | None = None  # for train_step without an optimizer
 
     def train_step(
         self,
@@ -37,11 +47,20 @@ class TRM(TRMModel):
         optimizer: torch.optim.Optimizer | None = None,
         puzzle_ids: Tensor | None = None,
     ) -> dict[str, float]:
-        """Deep supervision on one batch (B rows): up to ``max_supervision_steps`` optimizer steps.
+        """Trains on one batch with deep supervision: up to ``max_supervision_steps`` optimizer steps.
 
-        Stops when every row halts. Without an optimizer the model keeps an ``AdamATan2`` of its own. Returns the
-        last ``loss`` (a row), ``accuracy`` (cells), ``exact_accuracy`` and the ``steps`` taken. It is the small way to
-        train; ``trm_fast.Trainer`` refills halted rows, averages weights, schedules and saves.
+        It stops when the halting rule stops every row. ``trm_fast.Trainer`` does more: it refills halted slots,
+        averages weights, follows schedules and saves checkpoints.
+
+        Args:
+            inputs: tokens int (B, L), or values (B, L, F).
+            labels: (B, L) or whatever the model's head takes.
+            optimizer: without one, the model creates an ``AdamATan2`` and keeps it.
+            puzzle_ids: int (B,), rows of the puzzle embedding; row 0 by default.
+
+        Returns:
+            ``loss`` per row, ``accuracy`` of cells and ``exact_accuracy``, all at the last step, and the number of
+            ``steps`` taken.
         """
         if optimizer is None:
             optimizer = self._optimizer = self._optimizer or AdamATan2(self.parameters())
@@ -54,8 +73,8 @@ class TRM(TRMModel):
             state, loss = out.state, self.loss(out, labels)
             (loss.total / len(inputs)).backward()
             optimizer.step()
-            behind = torch.full_like(out.q, steps, dtype=torch.int32)
-            if bool(rule.should_halt(out.q.detach(), behind, partial(self.head.answers, out.logits), memory).all()):
+            taken = torch.full_like(out.q, steps, dtype=torch.int32)
+            if bool(rule.should_halt(out.q.detach(), taken, partial(self.head.answers, out.logits), memory).all()):
                 break
         return {
             "loss": loss.total.item() / len(inputs),
@@ -76,13 +95,25 @@ class TRM(TRMModel):
         extra: Mapping[str, Tensor] | None = None,
         return_trajectory: bool = False,
     ) -> dict[str, Any]:
-        """Answers a batch of B rows. A row that halts leaves it; the rest goes on, ``max_steps`` at most.
+        """Answers a batch of B rows. Rows that halt leave the batch; the others continue.
 
-        A row halts when its halting logit says so and ``accept(inputs, answers)``, bool (rows,), agrees.
-        Returns ``solution`` (tokens int64 (B, L), or values (B, L, F)), ``confidence`` (B,), ``steps`` (B,),
-        ``converged`` (B,), and with ``return_trajectory`` a ``trajectory``: for each step the answers and confidences
-        of all rows at that time.
-        ``trm_fast.Solver`` does more: tasks and their rules, rollouts, queues longer than a batch.
+        ``trm_fast.Solver`` does more: it knows tasks and their rules, makes several tries, and takes queues longer
+        than a batch.
+
+        Args:
+            inputs: tokens int (B, L), or values (B, L, F).
+            max_steps: largest number of supervision steps; by default that of the configuration.
+            halt: False runs all steps for every row.
+            min_steps: supervision steps before a row may halt.
+            accept: a row that the halting rule stops halts only if ``accept(inputs, answers)``, bool (rows,), is true.
+            puzzle_ids: int (B,), rows of the puzzle embedding; row 0 by default.
+            extra: further arrays (B, ...) that the model takes, such as ``mask`` bool (B, L).
+            return_trajectory: also return the answers of every step.
+
+        Returns:
+            ``solution``, tokens int64 (B, L) or values (B, L, F); ``confidence`` float32 (B,); ``steps`` int64 (B,);
+            ``converged`` bool (B,); with ``return_trajectory`` also ``trajectory``, a list of the ``solution`` and
+            ``confidence`` of all rows after each step.
         """
         B, device = len(inputs), inputs.device
         solution: Tensor | None = None
@@ -90,37 +121,45 @@ class TRM(TRMModel):
         steps = torch.zeros(B, dtype=torch.int64, device=device)
         converged = torch.zeros(B, dtype=torch.bool, device=device)
         trajectory: list[dict[str, Any]] = []
-        most = self.config.max_supervision_steps if max_steps is None else max_steps
-        agrees = None if accept is None else lambda rows, answers: accept(inputs[rows], answers)
+        limit = self.config.max_supervision_steps if max_steps is None else max_steps
+        accept_rows = None if accept is None else lambda rows, answers: accept(inputs[rows], answers)
         training = self.training
         self.eval()
-        for result in run_steps(
-            self, inputs, most, min_steps=min_steps, halt=halt, accept=agrees, puzzle_ids=puzzle_ids, extra=extra,
+        for step_result in run_steps(
+            self, inputs, limit, min_steps=min_steps, halt=halt, accept=accept_rows, puzzle_ids=puzzle_ids, extra=extra,
             runner=graphs_on(device) if device.type == "cuda" else None,
         ):  # fmt: skip
             if solution is None:
-                solution = result.answers.new_zeros(B, *result.answers.shape[1:])
-            rows = result.rows
-            solution[rows], confidence[rows] = result.answers, result.confidence
-            steps[rows], converged[rows] = result.steps, result.halted
+                solution = step_result.answers.new_zeros(B, *step_result.answers.shape[1:])
+            rows = step_result.rows
+            solution[rows], confidence[rows] = step_result.answers, step_result.confidence
+            steps[rows], converged[rows] = step_result.steps, step_result.halted
             if return_trajectory:
                 step = len(trajectory) + 1
                 trajectory.append({"step": step, "solution": solution.clone(), "confidence": confidence.clone()})
         self.train(training)
         if solution is None:  # no rows, or no steps
             solution = self.head.answers(self.head(read_answer(self.net, self.initial_state(B))))
-        found = {"solution": solution, "confidence": confidence, "steps": steps, "converged": converged}
-        return found | ({"trajectory": trajectory} if return_trajectory else {})
+        result = {"solution": solution, "confidence": confidence, "steps": steps, "converged": converged}
+        return result | ({"trajectory": trajectory} if return_trajectory else {})
 
     def incremental(self) -> Incremental:
-        """A row that grows token by token, in a causal text model."""
+        """Decodes one row token by token with a causal text model.
+
+        Raises:
+            ValueError: the model is not causal, has no text head, or has a prefix or learned positions.
+        """
         return Incremental(self)
 
     def save_pretrained(self, folder: str | os.PathLike[str], **sections: Any) -> None:
-        """Writes ``config.json`` (configuration and further JSON ``sections``) and ``model.safetensors``."""
+        """Writes ``config.json`` (the configuration and further JSON ``sections``) and ``model.safetensors``."""
         save_model(self, folder, **sections)
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str], compute_dtype: torch.dtype = torch.float32) -> TRM:
-        """The model of a folder that ``save_pretrained`` wrote; UserError where it is not one."""
+        """Loads the model of a folder that ``save_pretrained`` wrote.
+
+        Raises:
+            UserError: the folder holds no model, or a damaged one.
+        """
         return load_model(cls, folder, compute_dtype)

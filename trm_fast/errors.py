@@ -1,4 +1,4 @@
-"""The one exception for what a person can mend; the command line prints it without a traceback."""
+"""The exception for mistakes that a user can correct. The command line prints it without a traceback."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from __future__ import annotations
 class UserError(ValueError):
     """Something outside the program is wrong: a file, a row, a key, a puzzle.
 
-    The message says what is wrong, where (file, line, key) and what to do about it.
-    ``wrong_use`` marks a wrong command line or configuration (exit code 2 instead of 1).
+    Args:
+        message: what is wrong, where (file, line, key) and what to do about it.
+        wrong_use: whether the command line or the configuration is wrong: exit code 2 instead of 1.
     """
 
     def __init__(self, message: str, *, wrong_use: bool = False) -> None:

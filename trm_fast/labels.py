@@ -1,53 +1,52 @@
-"""The numbers that tasks write as labels and that heads of models read: one definition for both."""
+"""Label values that tasks write and model heads read."""
 
 from __future__ import annotations
 
 from enum import IntEnum
 
 IGNORE = -100
-"""Label of a position that carries no loss and does not count for accuracy; NaN among real-valued labels."""
-
+"""Label of a position that has no loss and does not count for accuracy. Real-valued labels use NaN instead."""
 
 SCORE_SCALE = 1000
-"""Answers are whole numbers: where one holds logits they are in thousandths, so that sign and order are kept."""
+"""Answers are integers. An answer that holds logits holds them in thousandths, which keeps sign and order."""
 
 
 class SlotKind(IntEnum):
-    """What an argument or a slot of a fixed set of tools holds. The numbers from ``len(SlotKind)`` on are the values
-    that are known beside those in the text."""
+    """What an argument or a slot of a fixed set of tools holds. Numbers from ``len(SlotKind)`` on stand for the values
+    of a fixed list, which need not occur in the text."""
 
     NONE = 0
-    """Not given."""
+    """No value."""
     SPAN = 1
     """A span of the text."""
     DONTCARE = 2
-    """Any value will do."""
+    """Any value is acceptable."""
     OTHER = 3
-    """Given, but neither in the text nor known."""
+    """A value that is neither in the text nor in the fixed list."""
 
 
 class ArgumentKind(IntEnum):
-    """How an argument of one of the row's own tools gets its value."""
+    """How an argument of a tool that the request offers gets its value."""
 
     ABSENT = 0
     SPAN = 1
-    """A run of words, as it stands."""
+    """A span of words, copied unchanged."""
     DATE = 2
-    """A run of words read as an ISO date."""
+    """A span of words, converted to an ISO date."""
     SINGULAR = 3
-    """A run of words without its plural."""
+    """A span of words, in the singular."""
     SPANS = 4
-    """Several runs of words, a value each. The kinds before this one have a single run."""
+    """Several spans, a value each. The kinds before this one have one span."""
     DEFAULT = 5
-    """The default of its schema."""
+    """The default value of its schema."""
     TRUE = 6
     FALSE = 7
     OTHER = 8
-    """A value that cannot be told from the request."""
+    """A value that the request does not determine."""
 
 
 class Tag(IntEnum):
-    """Where a word stands towards the values of an argument."""
+    """Whether a word lies outside the values of an argument, begins one, or continues one."""
 
     OUTSIDE = 0
     BEGINS = 1

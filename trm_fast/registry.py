@@ -1,4 +1,4 @@
-"""Classes by the names that a configuration or an option calls them, and a hint where a name is unknown."""
+"""Registries of optimizers, heads, halting rules and the like by name, and hints for unknown names."""
 
 from __future__ import annotations
 
@@ -11,14 +11,25 @@ C = TypeVar("C", bound=Any)
 
 
 class Registry(dict[str, T], Generic[T]):
-    """Classes by name, each added by the file that defines it. ``noun``: what messages call one of them."""
+    """Entries by name. The file that defines an entry registers it. ``noun`` is the word for an entry in messages.
+
+    Example:
+        >>> colors: Registry[type] = Registry("color")
+        >>> @colors.register("red")
+        ... class Red: ...
+        >>> colors["red"] is Red
+        True
+        >>> colors.require("rad")
+        Traceback (most recent call last):
+        ValueError: there is no such color; did you mean red?
+    """
 
     def __init__(self, noun: str) -> None:
         super().__init__()
         self.noun = noun
 
     def register(self, name: str) -> Callable[[C], C]:
-        """A decorator that adds a class under ``name``."""
+        """Returns a decorator that registers a class under ``name``."""
 
         def add(entry: C) -> C:
             self[name] = entry
@@ -26,15 +37,26 @@ class Registry(dict[str, T], Generic[T]):
 
         return add
 
-    def known(self, name: str) -> str:
-        """``name``, if a class is registered under it; a ValueError says which names there are."""
+    def require(self, name: str) -> str:
+        """Returns ``name`` if it is registered.
+
+        Raises:
+            ValueError: it is not; the message suggests a registered name.
+        """
         if name not in self:
             raise ValueError(f"there is no such {self.noun}; {suggest(name, sorted(self))}")
         return name
 
 
 def suggest(name: str, choices: Iterable[str]) -> str:
-    """The name that was probably meant, or all there are."""
+    """A hint for an unknown name: the most similar choice, or all choices.
+
+    Example:
+        >>> suggest("stps", ["steps", "seed"])
+        'did you mean steps?'
+        >>> suggest("x", ["steps", "seed"])
+        'there are: steps, seed'
+    """
     names = list(choices)
     close = difflib.get_close_matches(name, names, 1)
     return f"did you mean {close[0]}?" if close else "there are: " + ", ".join(names)

@@ -1,4 +1,4 @@
-"""Errors of a configuration in words a person can act on: which key, what is wrong, and the name that was meant."""
+"""Validates configurations with pydantic and words its errors: the key, what is wrong, and the probable name."""
 
 from __future__ import annotations
 
@@ -14,13 +14,24 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Section(BaseModel):
-    """A section of a configuration: no unknown keys, no conversions (``"3"`` is not 3), finite numbers."""
+    """A section of a configuration. It accepts no unknown keys, converts nothing (``"3"`` is not 3) and takes finite
+    numbers only."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def validated(kind: type[M], section: Any, name: str, where: str) -> M:
-    """A section of a configuration as its model; a UserError says ``where`` which key is wrong."""
+    """Validates a section against its class ``kind``.
+
+    Args:
+        kind: the class of the section.
+        section: its keys and values, as read from a file.
+        name: the section's name, such as ``training``; empty for the whole configuration.
+        where: the file or preset that the section comes from, for messages.
+
+    Raises:
+        UserError: it is not a section, or a key is unknown, missing or has a wrong value.
+    """
     if not isinstance(section, Mapping):
         raise UserError(f"{where}: {name} must be a section of keys, not {section!r}", wrong_use=True)
     try:
@@ -30,12 +41,12 @@ def validated(kind: type[M], section: Any, name: str, where: str) -> M:
 
 
 def explain(error: ValidationError, kind: type[BaseModel], section: str) -> str:
-    """The first few of pydantic's errors, one after the other."""
+    """Words pydantic's first three errors in one line. ``section`` prefixes the keys."""
     return "; ".join(_explain(e, kind, section) for e in error.errors()[:3])
 
 
 def _explain(error: Any, kind: type[BaseModel], section: str) -> str:
-    """One line for one of pydantic's errors: the key, what is wrong, and the name that was meant."""
+    """Words one of pydantic's errors."""
     keys, fields = _located(error["loc"], kind)
     key = ".".join((section, *keys)).strip(".")
     if error["type"] == "extra_forbidden":
@@ -49,8 +60,8 @@ def _explain(error: Any, kind: type[BaseModel], section: str) -> str:
 
 
 def _located(loc: tuple[int | str, ...], kind: type[BaseModel]) -> tuple[list[str], list[str]]:
-    """The keys that lead to an error, and the names that its last key could have. What pydantic adds to a place, such
-    as the member of a union or the index in a list, is no key."""
+    """The keys that lead to an error, and the valid names for the last key. Pydantic's location also holds members of
+    unions and list indices; those are left out."""
     keys: list[str] = []
     models: list[type[BaseModel]] = [kind]
     names: list[str] = []

@@ -71,7 +71,7 @@ def changed(section: str, **keys: Any) -> dict[str, Any]:
         (changed("training", schedule="linear"), ["training.schedule = 'linear'", "there are: constant, cosine"]),
         (changed("training", seed=-1), ["training.seed = -1"]),
         (changed("training", seed=2**64), ["training.seed", "less than 18446744073709551616"]),
-        (changed("training", depth=3), ["training.depth = 3", "it is a list of stages"]),
+        (changed("training", depth=3), ["training.depth = 3", "must be a list of stages"]),
         (changed("training", depth=[5]), ["training.depth", "stage 1"]),
         (changed("training", depth=[{"until": 0, "T_cycles": 1}]), ["stage 1", "until = 0", "greater than or equal"]),
         (changed("training", depth=[{"T_cycles": 1}]), ["stage 1", "until is missing"]),
@@ -79,7 +79,7 @@ def changed(section: str, **keys: Any) -> dict[str, Any]:
         (changed("training", depth=[{"until": 5, "T_cycle": 1}]), ["unknown key T_cycle", "did you mean T_cycles?"]),
         (
             changed("training", depth=[{"until": 5, "T_cycles": 1}, {"until": 5, "T_cycles": 2}]),
-            ["stage 2 ends at step 5, not behind step 5"],
+            ["stage 2 ends at step 5, not after step 5"],
         ),
         (changed("training", depth=[{"until": 5, "T_cycles": 9}]), ["T_cycles 9 is deeper than the model's own, 2"]),
         (changed("training", depth=[{"until": 5, "n_latent_steps": 0}]), ["until step 5", "n_latent_steps: 0 needs"]),

@@ -68,7 +68,7 @@ def taken_rows(pool: Pool, steps: int, seed: int = 0) -> tuple[list[int], int]:
         fresh = pool.next_examples(halted).inputs[:, 0]
         rows += fresh[halted].tolist()
         count += int(halted.sum())
-        pool.sent()
+        pool.step_sent()
     return rows, count
 
 

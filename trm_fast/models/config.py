@@ -30,7 +30,7 @@ def _head(section: Any) -> HeadConfig:
         return section
     if not isinstance(section, Mapping):
         raise ValueError("a head is a section of keys")
-    config = HEADS[HEADS.known(section.get("kind", "tokens"))].Config
+    config = HEADS[HEADS.require(section.get("kind", "tokens"))].Config
     try:
         return config.model_validate(section)
     except ValidationError as error:
@@ -96,7 +96,7 @@ class TRMConfig(Section):
     max_supervision_steps: int = Field(16, ge=1)
     q_threshold: float = Field(0.5, gt=0, lt=1, description="halt when sigmoid(q) exceeds this")
 
-    halting: Annotated[str, AfterValidator(RULES.known)] = Field(
+    halting: Annotated[str, AfterValidator(RULES.require)] = Field(
         "row",
         description="who halts (trm_fast.models.halting): each row by its own logit, as published, or with batch all "
         "rows that are computed together, when the mean of their probabilities exceeds q_threshold",

@@ -1,1 +1,1 @@
-"""Small trained models that ship with the package: a folder each, with the command that made it."""
+"""Small trained models that ship with the package, one folder each, with the command that trained them."""

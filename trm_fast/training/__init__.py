@@ -1,8 +1,8 @@
-"""Training: deep supervision with a carry, one optimizer step a supervision step, exact resume.
+"""Training: deep supervision with a carry, one optimizer step per supervision step, exact resume.
 
-``trainer`` runs ``step``, which works on a ``carry`` that a ``pool`` refills with ``batch``es of a ``feed``. What
-people change has a file of its own that registers it by name: ``optimizers/``, ``callbacks/``, ``schedule``, and the
-halting rules in ``trm_fast.models.halting``.
+``trainer`` runs ``step``. The step trains the examples in the ``carry``; the ``pool`` refills halted slots with
+examples of the ``feed``. Optimizers, callbacks, schedules and halting rules (``trm_fast.models.halting``) register
+themselves by name, one file or function each.
 """
 
 from trm_fast.training.batch import Batch

@@ -1,4 +1,4 @@
-"""A batch: examples as tensors, whether fresh from the data, waiting on the device or under way in the carry."""
+"""A batch: examples as tensors. The feed, the pool and the carry all hold examples in this form."""
 
 from __future__ import annotations
 
@@ -15,8 +15,14 @@ from trm_fast.tasks.base import Array, Examples
 
 @dataclass(frozen=True)
 class Batch:
-    """B examples, as ``tasks.base.Examples`` has them in arrays: ``inputs`` (B, L) or (B, L, F), ``labels`` (B, ...),
-    ``puzzle_ids`` (B,), and ``extra`` (B, ...), what the model's embedding and head take by name, such as ``mask``."""
+    """B examples as tensors; ``tasks.base.Examples`` holds the same as NumPy arrays.
+
+    Attributes:
+        inputs: tokens int (B, L), or values (B, L, F).
+        labels: (B, ...), as the model's head takes them.
+        puzzle_ids: int (B,), rows of the puzzle embedding.
+        extra: further tensors (B, ...) that the model's embedding and head take by name, such as ``mask``.
+    """
 
     inputs: Tensor
     labels: Tensor
@@ -25,18 +31,19 @@ class Batch:
 
     @classmethod
     def of_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
-        """What ``tensors`` gave."""
+        """The batch whose ``tensors()`` are these."""
         extra = {name: t for name, t in tensors.items() if name not in ("inputs", "labels", "puzzle_ids")}
         return cls(tensors["inputs"], tensors["labels"], tensors["puzzle_ids"], extra)
 
     @classmethod
     def of_examples(cls, examples: Examples, *, pin: bool = False) -> Self:
-        """On the host, and with ``pin`` where a GPU can copy it from in the background."""
+        """Examples as tensors on the host. ``pin`` puts them into pinned memory, from which a GPU copies in the
+        background."""
         return cls.of_tensors({name: host_tensor(array, pin=pin) for name, array in examples.arrays().items()})
 
     @classmethod
     def zeros(cls, spec: Examples, count: int, device: torch.device) -> Self:
-        """Memory for ``count`` examples of the shapes and dtypes of ``spec``."""
+        """Zeros for ``count`` examples with the shapes and dtypes of ``spec``."""
         return cls.of_tensors({
             name: torch.zeros((count, *array.shape[1:]), dtype=torch.from_numpy(array).dtype, device=device)
             for name, array in spec.arrays().items()
@@ -46,37 +53,37 @@ class Batch:
         return len(self.inputs)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor by its name."""
+        """All tensors by name."""
         return {"inputs": self.inputs, "labels": self.labels, "puzzle_ids": self.puzzle_ids, **self.extra}
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        """The batch of what a function makes of each tensor."""
+        """Applies a function to each tensor."""
         return self.of_tensors({name: function(tensor) for name, tensor in self.tensors().items()})
 
     def take(self, part: slice) -> Self:
-        """Examples next to each other, as views."""
+        """Consecutive examples, as views."""
         return self.map(lambda tensor: tensor[part])
 
     def index(self, positions: Tensor) -> Self:
-        """The examples at ``positions`` (N,), copied."""
+        """Copies of the examples at ``positions`` int (N,)."""
         return self.map(lambda tensor: tensor.index_select(0, positions))
 
     def copy_(self, other: Batch) -> None:
-        """Overwrites all examples, in the background where ``other`` is pinned on the host."""
-        theirs = other.tensors()
+        """Overwrites all examples. A copy from pinned memory runs in the background."""
+        sources = other.tensors()
         for name, tensor in self.tensors().items():
-            tensor.copy_(theirs[name], non_blocking=True)
+            tensor.copy_(sources[name], non_blocking=True)
 
     def replace_(self, where: Tensor, other: Batch) -> None:
-        """Overwrites the examples where ``where`` bool (B,) is set by those of another batch at the same positions."""
-        theirs = other.tensors()
+        """Overwrites the examples where ``where`` bool (B,) is true with those at the same positions in ``other``."""
+        sources = other.tensors()
         for name, tensor in self.tensors().items():
-            chosen = where.view(-1, *(1,) * (tensor.dim() - 1))
-            tensor.copy_(torch.where(chosen, theirs[name], tensor))
+            replaced = where.view(-1, *(1,) * (tensor.dim() - 1))
+            tensor.copy_(torch.where(replaced, sources[name], tensor))
 
 
 def host_tensor(array: Array, *, pin: bool) -> Tensor:
-    """An array as a tensor, pinned if a GPU is to copy it in the background: torch keeps its memory until that is
-    done."""
+    """An array as a tensor on the host. ``pin`` copies it to pinned memory, which torch keeps until a background copy
+    to the GPU has ended."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     return tensor.pin_memory() if pin else tensor

@@ -1,4 +1,4 @@
-"""The carry of deep supervision: what each slot of the batch works on, how far it is, and when it takes new data."""
+"""The carry of deep supervision: the state, the example and the number of steps of each slot of the batch."""
 
 from __future__ import annotations
 
@@ -14,11 +14,19 @@ from trm_fast.training.batch import Batch
 
 
 class Carry:
-    """Slots of a training batch. All tensors are allocated once and changed in place, so that a step can be captured.
+    """The slots of a training batch. All tensors are allocated here and then changed in place, so that a step can be
+    captured. All slots start halted.
 
-    ``state``, its parts (B, P + L, D or a width of its own); ``steps`` int32 (B,) supervision steps on the current
-    example; ``halted`` bool (B,); ``batch``: the examples under way. All slots start halted.
-    ``example_spec``: examples of the shapes and dtypes that will come; their number does not matter.
+    Args:
+        model: gives the shapes and the halting rule.
+        batch_size: number of slots B.
+        example_spec: examples with the shapes and dtypes of the data; their number does not matter.
+
+    Attributes:
+        state: y and z, each (B, L, D) or with a width of its own.
+        steps: int32 (B,), supervision steps on the current example.
+        halted: bool (B,), whether a slot takes a new example in the next step.
+        batch: the current examples.
     """
 
     def __init__(self, model: TRMModel, batch_size: int, example_spec: Examples) -> None:
@@ -33,7 +41,7 @@ class Carry:
         self.halting_memory = self.halting.memory(batch_size, device)
 
     def refill(self, fresh: Batch) -> None:
-        """Gives halted slots the examples at their places in a fresh batch."""
+        """Puts examples into halted slots: each takes the one at its position in ``fresh``."""
         self.batch.replace_(self.halted, fresh)
         self.steps.masked_fill_(self.halted, 0)
         if self.halting.memory_size:
@@ -42,11 +50,17 @@ class Carry:
     def supervise(
         self, model: TRMModel, part: slice, options: ForwardOptions = DEFAULT_OPTIONS, *, last: bool = True
     ) -> tuple[Output, Loss, Tensor | None]:
-        """One supervision step of a part of the slots: forward and loss; the new state is kept.
+        """Runs one supervision step, forward and loss, for a part of the slots and stores their new state.
 
-        ``last``: it is the last one that is learned together with others before.
+        Args:
+            model: the model.
+            part: the slots.
+            options: how the forward is computed.
+            last: whether it is the last of several supervision steps that share one optimizer step.
 
-        The third value is the leaf of the puzzle rows (B, E), whose ``grad`` the sparse update reads.
+        Returns:
+            The output, the loss, and the leaf tensor of the puzzle rows (B, E), whose ``grad`` the sparse update
+            reads; None in a model without a prefix.
         """
         fresh = model.initial_state(1)
         halted = self.halted[part, None, None]
@@ -63,9 +77,17 @@ class Carry:
 
     @torch.no_grad()
     def count_and_halt(self, model: TRMModel, out: Output, min_steps: Tensor, part: slice) -> Tensor:
-        """Behind a supervision step of a part: ``min_steps`` (B,) are those before which no slot halts.
+        """Counts a supervision step of a part of the slots and decides which of them halt.
 
-        Returns what the halting rule alone says of the part's slots."""
+        Args:
+            model: its head makes the answers that a halting rule may ask for.
+            out: the output of the supervision step.
+            min_steps: int (B,), supervision steps before which a slot does not halt.
+            part: the slots.
+
+        Returns:
+            bool, the decision of the halting rule alone for each slot of the part.
+        """
         steps = self.steps[part]
         steps += 1
         should_halt = self.halting.should_halt(
@@ -75,7 +97,7 @@ class Carry:
         return should_halt
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything a checkpoint keeps."""
+        """The tensors that a checkpoint stores, by name."""
         kept = {"z": self.state.z, "steps": self.steps, "halted": self.halted} | self.batch.tensors()
         if self.halting.memory_size:
             kept["halting_memory"] = self.halting_memory
@@ -83,6 +105,14 @@ class Carry:
 
 
 def halts(should_halt: Tensor, steps: Tensor, min_steps: Tensor, max_steps: int) -> Tensor:
-    """Which slots halt, bool (B,), after ``steps`` int (B,) supervision steps: those that the halting rule stops,
-    ``should_halt`` bool (B,), and those at ``max_steps``, but none before its ``min_steps`` (B,)."""
+    """Which slots halt after a supervision step, bool (B,).
+
+    A slot halts if the halting rule stops it, ``should_halt`` bool (B,), or if its ``steps`` int (B,) have reached
+    ``max_steps``, but not before its ``min_steps`` int (B,).
+
+    Example:
+        >>> rule, steps, minimum = torch.tensor([True, True, False]), torch.tensor([1, 1, 4]), torch.tensor([0, 2, 0])
+        >>> halts(rule, steps, minimum, max_steps=4).tolist()
+        [True, False, True]
+    """
     return ((steps >= max_steps) | should_halt) & (steps >= min_steps)

@@ -1,7 +1,7 @@
-"""Checkpoints: a folder ``step_N`` that is either whole or not there.
+"""Checkpoints: folders ``step_N`` that are complete or absent.
 
-Written under another name, synced and renamed; ``state.json`` holds size and SHA-256 of every other file, so that a
-truncated or edited one is found before anything is loaded.
+A checkpoint is written under a temporary name, synced and renamed. ``state.json`` holds the size and SHA-256 of every
+other file, so that a truncated or edited file is found before anything is loaded.
 """
 
 from __future__ import annotations
@@ -29,35 +29,40 @@ Groups = dict[str, dict[str, Tensor]]
 
 
 def path_of(run: Path, step: int) -> Path:
+    """The folder of a step's checkpoint, whether it exists or not."""
     return run / "checkpoints" / f"step_{step}"
 
 
 def steps_of(run: Path) -> list[int]:
-    """Steps of a run that have a checkpoint, ascending."""
+    """The steps of a run that have a checkpoint, ascending."""
     folder = run / "checkpoints"
     names = (re.fullmatch(r"step_(\d+)", p.name) for p in folder.iterdir()) if folder.is_dir() else ()
     return sorted(int(m[1]) for m in names if m)
 
 
 def save(run: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path:
-    """Writes ``step_N`` with one safetensors file a group and ``state.json``; UserError when it can't be written."""
+    """Writes the checkpoint ``step_N``: one safetensors file per group, and ``state.json``.
+
+    Raises:
+        UserError: it can't be written. Existing checkpoints stay as they are.
+    """
     target = path_of(run, step)
     new = target.with_name(_UNFINISHED + target.name)
     try:
         clean(run)
         new.mkdir(parents=True)
-        recorded = {}
+        files = {}
         for name, tensors in groups.items():
             file = new / f"{name}.safetensors"
             save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, file)
-            recorded[file.name] = {"size": file.stat().st_size, "sha256": _sha256(file)}
-        content = {"format_version": FORMAT_VERSION, "step": step, **state, "files": recorded}
+            files[file.name] = {"size": file.stat().st_size, "sha256": _sha256(file)}
+        content = {"format_version": FORMAT_VERSION, "step": step, **state, "files": files}
         content["sha256"] = _sha256_of_state(content)
         (new / STATE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         for file in new.iterdir():
             _sync(file)
         if target.exists():
-            shutil.rmtree(target)  # the same step of an earlier run that was resumed from before it
+            shutil.rmtree(target)  # from an earlier run that was resumed from an earlier step
         os.rename(new, target)
         _sync(target.parent)
     except (OSError, SafetensorError) as error:
@@ -69,15 +74,19 @@ def save(run: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], state
 
 
 def load(run: Path, step: int | None = None) -> tuple[Groups, dict[str, Any]]:
-    """The tensors by group and the state of a checkpoint, the newest by default; UserError unless it is whole."""
+    """Loads the tensors by group and the state of a checkpoint, by default the newest.
+
+    Raises:
+        UserError: there is no such checkpoint, or it is damaged.
+    """
     steps = steps_of(run)
     if not steps:
         raise UserError(f"{run} has no checkpoint")
     if step is not None and step not in steps:
         raise UserError(f"{run} has no checkpoint step_{step}; there are: " + ", ".join(f"step_{s}" for s in steps))
-    chosen = steps[-1] if step is None else step
-    folder = path_of(run, chosen)
-    others = [s for s in steps if s != chosen]
+    step = steps[-1] if step is None else step
+    folder = path_of(run, step)
+    others = [s for s in steps if s != step]
     try:
         state = read_state(folder)
         groups = {}
@@ -93,7 +102,12 @@ def load(run: Path, step: int | None = None) -> tuple[Groups, dict[str, Any]]:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """``state.json`` of a checkpoint; ValueError if it is not one."""
+    """Reads and verifies ``state.json`` of a checkpoint.
+
+    Raises:
+        ValueError: it has another format version, or was changed.
+        OSError: it can't be read.
+    """
     state = json.loads((folder / STATE).read_text(encoding="utf-8"))
     if not isinstance(state, dict) or state.get("format_version") != FORMAT_VERSION:
         raise ValueError(f"{STATE} is not of format version {FORMAT_VERSION}")
@@ -103,22 +117,23 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def prune(run: Path, last: int, newest: int, best: int | None) -> None:
-    """Removes all checkpoints but the newest few up to ``last`` and the best.
+    """Removes all checkpoints but the ``newest`` ones up to step ``last`` and that of step ``best``.
 
-    Later ones are of a run that was resumed from before them: left there, they would be taken for the newest.
+    Checkpoints after ``last`` are left over from before a resume at an earlier step. They would be mistaken for the
+    newest.
     """
     steps = steps_of(run)
     kept = {*[step for step in steps if step <= last][-newest:], best}
     for step in steps:
         if step not in kept:
             old = path_of(run, step)
-            gone = old.with_name(_UNFINISHED + old.name)
-            os.rename(old, gone)  # never a half-removed folder under a checkpoint's name
-            shutil.rmtree(gone, ignore_errors=True)
+            renamed = old.with_name(_UNFINISHED + old.name)
+            os.rename(old, renamed)  # no half-removed folder has a checkpoint's name
+            shutil.rmtree(renamed, ignore_errors=True)
 
 
 def clean(run: Path) -> None:
-    """Removes what an interrupted write or removal left."""
+    """Removes the leftovers of interrupted writes and removals."""
     for left in (run / "checkpoints").glob(_UNFINISHED + "*"):
         shutil.rmtree(left, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""The depth curriculum: stages of a run in which recursion is shallower than the model's own (arXiv 2511.08653)."""
+"""The depth curriculum: stages of a run with shallower recursion than the model's (arXiv 2511.08653)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trm_fast.validation import Section, explain
 
 
 class Stage(Section):
-    """``until`` a step (the last of the stage) recursion is no deeper than this."""
+    """The depth of recursion up to and including step ``until``; None keeps the model's value."""
 
     until: int = Field(ge=1)
     T_cycles: int | None = Field(None, ge=1)
@@ -18,14 +18,18 @@ class Stage(Section):
     max_supervision_steps: int | None = Field(None, ge=1)
 
     def depth(self) -> dict[str, int]:
-        """What it changes of the model."""
+        """The values of the model that this stage replaces."""
         return self.model_dump(exclude={"until"}, exclude_none=True)
 
 
 def _stages(value: Any) -> Any:
-    """The entries of ``training.depth`` as stages; a ValueError says which of them is wrong."""
+    """Validates ``training.depth``.
+
+    Raises:
+        ValueError: an entry is no stage, changes nothing, or does not end after the previous one.
+    """
     if not isinstance(value, list | tuple):
-        raise ValueError("it is a list of stages, such as [{until: 2000, T_cycles: 1}]")
+        raise ValueError("it must be a list of stages, such as [{until: 2000, T_cycles: 1}]")
     stages: list[Stage] = []
     for number, entry in enumerate(value, 1):
         try:
@@ -35,7 +39,7 @@ def _stages(value: Any) -> Any:
         if not stages[-1].depth():
             raise ValueError(f"stage {number} changes nothing: it has {', '.join(list(Stage.model_fields)[1:])}")
         if number > 1 and stages[-1].until <= stages[-2].until:
-            raise ValueError(f"stage {number} ends at step {stages[-1].until}, not behind step {stages[-2].until}")
+            raise ValueError(f"stage {number} ends at step {stages[-1].until}, not after step {stages[-2].until}")
     return tuple(stages)
 
 

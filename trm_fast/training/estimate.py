@@ -1,4 +1,4 @@
-"""What a run will take, before it starts: memory by what it keeps, time by its matrix FLOP and this machine's rate."""
+"""Estimates a run's memory and time before it starts: memory from its tensors, time from its matrix FLOP."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from trm_fast.training.pool import sizes
 from trm_fast.training.read_config import make_config, preset_names, read_preset
 
 EFFICIENCY = 0.6
-"""Share of the matrix rate that a whole training step reaches, roughly."""
+"""Share of the measured matrix rate that a training step reaches, roughly."""
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
-    """FLOP/s of a large product on ``device``; takes about a tenth of a second on a CPU."""
+    """Measures the FLOP/s of a large matrix product on ``device``, in about a tenth of a second on a CPU."""
     size = 8192 if device.type == "cuda" else 1024
     a = torch.randn(size, size, device=device, dtype=dtype)
     best = 0.0
@@ -33,22 +33,31 @@ def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> flo
 
 
 def estimate(config: RunConfig, example_spec: Examples, device: torch.device) -> dict[str, Any]:
-    """What a run on ``device`` will need, by a supervision step of one and two rows and a few large products.
+    """Estimates what a run on ``device`` needs. It runs a supervision step of one and of two rows and a few large
+    matrix products.
 
-    ``example_spec``: examples of the shapes and dtypes that will come. Returns bytes on the device, matrix FLOP and
-    seconds by name. ``weights_bytes``: with gradients, moments, average and low-precision copies; ``carry_bytes``: the
-    state and the examples that wait; ``activation_bytes``: what the backward of one part needs."""
+    Args:
+        config: the run.
+        example_spec: examples with the shapes and dtypes of the data; their number does not matter.
+        device: where the run would train.
+
+    Returns:
+        Sizes in bytes, matrix FLOP and seconds by name. ``weights_bytes`` includes gradients, moments, average and
+        low-precision copies; ``carry_bytes`` the state and the pool; ``activation_bytes`` is what the backward of one
+        part of the batch keeps.
+    """
     training, dtype = config.training, config.compute_dtype(device)
     model = TRMModel(config.model, dtype).to(device)
-    batch_size, asked = training.batch_size, training.gradient_accumulation
+    batch_size, accumulation = training.batch_size, training.gradient_accumulation
     row_bytes = bytes_per_row(model, example_spec, recompute=training.recompute == "latent")
-    parts = parts_that_fit(batch_size, row_bytes, device) if asked == "auto" else min(asked, batch_size)
-    kept = [*Carry(model, batch_size, example_spec).tensors().values()]
-    kept += Batch.zeros(example_spec, sizes(batch_size, device)[1], device).tensors().values()
+    parts = parts_that_fit(batch_size, row_bytes, device) if accumulation == "auto" else min(accumulation, batch_size)
+    examples = [*Carry(model, batch_size, example_spec).tensors().values()]
+    examples += Batch.zeros(example_spec, sizes(batch_size, device)[1], device).tensors().values()
     with torch.device("meta"):
         shadow = TRMModel(config.model, dtype)
-    held = [*training.make_optimizer(shadow).tensors(), *shadow.parameters(), *model.buffers()]  # and the gradients
-    weights, carry = (sum(tensor.nbytes for tensor in tensors) for tensors in (held, kept))
+    # The optimizer's tensors include the parameters; the second list stands for the gradients.
+    weight_tensors = [*training.make_optimizer(shadow).tensors(), *shadow.parameters(), *model.buffers()]
+    weights, carry = (sum(tensor.nbytes for tensor in tensors) for tensors in (weight_tensors, examples))
     if dtype != torch.float32:
         weights += sum(w.numel() for w in model.linear_weights()) * dtype.itemsize
     activations = row_bytes * -(-batch_size // parts)
@@ -75,16 +84,17 @@ def estimate(config: RunConfig, example_spec: Examples, device: torch.device) ->
 
 
 def seconds_of(config: RunConfig, rate: float) -> float:
-    """Seconds of training at ``rate`` FLOP/s of matrix products."""
+    """Estimated seconds of a whole run at ``rate`` FLOP/s of matrix products."""
     flop = config.flop()
-    if config.training.recompute == "latent":  # the forward of the last cycle, once more
+    if config.training.recompute == "latent":  # the forward of the last cycle is computed twice
         whole, forward = (config.model.gemm_flop(training=training) for training in (True, False))
         flop = flop * (3 * whole - forward) // (2 * whole)
     return config.training.batch_size * flop / (EFFICIENCY * rate)
 
 
 def nearest_quick_preset(config: RunConfig, rate: float, limit: float) -> str | None:
-    """The preset of the same task that is done within ``limit`` seconds and comes nearest to this size of problem."""
+    """The preset of the same task that takes less than ``limit`` seconds and has the most similar sequence length;
+    None if there is none."""
     candidates = []
     for name in preset_names():
         other = make_config(read_preset(name), name)
@@ -94,7 +104,12 @@ def nearest_quick_preset(config: RunConfig, rate: float, limit: float) -> str | 
 
 
 def duration(seconds: float) -> str:
-    """A length of time as people say it."""
+    """A length of time in the largest fitting unit.
+
+    Example:
+        >>> duration(90), duration(7200)
+        ('90 seconds', '2 hours')
+    """
     for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"

@@ -1,4 +1,4 @@
-"""Where training examples come from: shuffled passes over the data, each example under a random symmetry."""
+"""The feed of training examples: shuffled passes over the data, each example under a random symmetry."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy.typing as npt
 from trm_fast.tasks.base import Examples, IntArray, Task
 
 ORDER, AUGMENTATION, EXPLORATION = range(3)
-"""What a random number is drawn for: each has a sequence of its own."""
+"""What random numbers are drawn for; each purpose has its own sequence."""
 
 
 class Feed:
-    """An endless sequence of examples, cut into chunks that can be made in any order and at any time.
+    """An endless sequence of examples in chunks, which can be prepared in any order.
 
-    All randomness is a function of (``seed``, what for, number), so the position in the sequence is all there is to
-    keep, and a chunk may be made ahead, by another thread, or twice. Examples with a ``mask`` come sorted by length
-    within each ``batch_size``: a batch that is computed in parts has rows of like length side by side.
+    All random numbers are functions of (``seed``, purpose, number). So a checkpoint stores only the position in the
+    sequence, and another thread may prepare a chunk ahead. Examples with a ``mask`` are sorted by length within each
+    ``batch_size``, so that each part of a batch has rows of similar length.
     """
 
     def __init__(self, task: Task, examples: Examples, seed: int, batch_size: int = 1) -> None:
@@ -25,15 +25,15 @@ class Feed:
 
     @property
     def example_spec(self) -> Examples:
-        """No examples, of the shapes and dtypes that will come."""
+        """Zero examples, with the shapes and dtypes of the data."""
         return self.examples.take(slice(0))
 
     def chunk(self, number: int, size: int) -> Examples:
-        """Examples ``number * size`` to ``(number + 1) * size`` of the sequence, augmented."""
+        """The examples from ``number * size`` to ``(number + 1) * size`` of the sequence, augmented."""
         count, start, parts = len(self.examples), number * size, []
         while start < (number + 1) * size:
-            epoch, place = divmod(start, count)
-            parts.append(self._order(epoch)[place : place + (number + 1) * size - start])
+            epoch, position = divmod(start, count)
+            parts.append(self._order(epoch)[position : position + (number + 1) * size - start])
             start += len(parts[-1])
         rng = np.random.default_rng((self.seed, AUGMENTATION, number))
         examples = self.task.augment(self.examples.take(np.concatenate(parts)), rng)
@@ -50,8 +50,9 @@ class Feed:
         return self._orders[epoch]
 
     def minimum_steps(self, step: int, batch_size: int, exploration: float, max_steps: int) -> IntArray:
-        """For each slot the supervision steps before which it may not halt in training step ``step``, int32
-        (batch_size,): 0 for most, 2..max_steps for a share ``exploration`` of them."""
+        """The exploration of training step ``step``: supervision steps before which each slot does not halt, int32
+        (batch_size,). It is 0 for most slots and 2..max_steps for a share ``exploration`` of them, as
+        published."""
         rng = np.random.default_rng((self.seed, EXPLORATION, step))
         explores = rng.random(batch_size) < exploration
         return (explores * rng.integers(min(2, max_steps), max_steps + 1, batch_size)).astype(np.int32)

@@ -1,4 +1,4 @@
-"""The folder of a run: its configuration, metrics and summary."""
+"""The files of a run folder: configuration, metrics and summary."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ Record = dict[str, Any]
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces a file as a whole."""
+    """Writes a text file under a temporary name and renames it.
+
+    Raises:
+        UserError: it can't be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_name(path.name + ".new")
@@ -27,8 +31,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def cut_metrics(run: Path, last: int, training: TrainingConfig) -> None:
-    """Keeps what a run that was never stopped would have logged by step ``last``: nothing from behind it, no
-    half-written last line, and no evaluation that was made only because a call ended there."""
+    """Cuts ``metrics.jsonl`` back to what an uninterrupted run would have logged up to step ``last``. Later records, a
+    half-written last line and evaluations that only the end of an earlier call caused are removed."""
 
     def regular(record: Record) -> bool:
         step = record["step"]
@@ -40,7 +44,11 @@ def cut_metrics(run: Path, last: int, training: TrainingConfig) -> None:
 
 
 def read_run_config(run: Path) -> RunConfig:
-    """The configuration of a run folder."""
+    """Reads the configuration of a run folder.
+
+    Raises:
+        UserError: the folder holds no run, or its configuration is invalid.
+    """
     path = run / CONFIG
     if not path.is_file():
         raise UserError(f"{run} is not a run: it has no {CONFIG}")
@@ -48,7 +56,11 @@ def read_run_config(run: Path) -> RunConfig:
 
 
 def read_metrics(run: Path) -> list[Record]:
-    """The records of ``metrics.jsonl``; a last line cut short by a kill is left out, other damage a UserError."""
+    """Reads the records of ``metrics.jsonl``. A last line that a kill cut short is left out.
+
+    Raises:
+        UserError: a line is no record of metrics, or the file can't be read.
+    """
     path = run / METRICS
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)

@@ -1,4 +1,4 @@
-"""How much of a batch fits: the memory a row's backward needs, measured on one row, against what is free."""
+"""Splits a batch into parts that fit into memory: measures what the backward of a row keeps."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from trm_fast.tasks.base import Examples
 from trm_fast.training.batch import Batch
 
 SHARE = 0.6
-"""Of the free memory, what activations may take: the rest is for temporaries, the data and other programs."""
+"""Share of the free memory that activations may take. The rest is for temporaries, data and other programs."""
 
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes that can be allocated on ``device`` now, the limit of a container included."""
+    """Bytes that can be allocated on ``device`` now. On a CPU, the limit of a container counts."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = psutil.virtual_memory().available
@@ -37,8 +37,10 @@ def free_bytes(device: torch.device) -> int:
 
 
 def bytes_per_row(model: TRMModel, example_spec: Examples, *, recompute: bool = False) -> int:
-    """Bytes that autograd keeps for one row of a supervision step: what two rows need beyond what one needs. With
-    ``recompute`` one application of the network is kept in the backward, besides the inputs of all."""
+    """Bytes that autograd keeps for one row of a supervision step: the difference between two rows and one.
+
+    With ``recompute`` autograd keeps the inputs of all applications of the network, and one whole application at a
+    time in the backward."""
     kept = _bytes_kept(model, example_spec, 2, recompute) - _bytes_kept(model, example_spec, 1, recompute)
     if recompute:
         kept += _bytes_of_application(model, 2) - _bytes_of_application(model, 1)
@@ -54,23 +56,24 @@ def _bytes_of_application(model: TRMModel, count: int) -> int:
 
 @contextmanager
 def _counting(device: torch.device) -> Iterator[dict[int, int]]:
-    """Bytes that autograd keeps, by storage; random numbers that are drawn meanwhile are drawn again."""
+    """Yields the bytes that autograd keeps, by storage. Restores the random state at the end."""
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        # Not the tensor itself: where it is an operation's own result, that would hold itself for ever, and with it the
-        # parameters' place in the graph, which belongs to the stream of now. No step on another could be captured.
+        # Not the tensor itself: an operation's own result would form a cycle with the graph and never be freed. The
+        # graph also holds the parameters' gradient accumulators, which belong to the current stream; a step on another
+        # stream could not be captured.
         return tensor.detach()
 
-    drawn = torch.random.fork_rng([device] if device.type == "cuda" else [])
-    with drawn, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    random_state = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with random_state, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield kept
 
 
 def _bytes_kept(model: TRMModel, example_spec: Examples, count: int, recompute: bool) -> int:
     batch = Batch.zeros(example_spec, count, model.z_init.device)
-    options = ForwardOptions(recompute=recompute, static_shapes=True)  # of full length: all is padding here
+    options = ForwardOptions(recompute=recompute, static_shapes=True)  # full length: these rows hold padding only
     with _counting(batch.inputs.device) as kept:
         puzzle_rows = model.puzzle_rows(batch.puzzle_ids, count)
         out = model(batch.inputs, model.initial_state(count), puzzle_rows, options=options, **batch.extra)
@@ -79,7 +82,7 @@ def _bytes_kept(model: TRMModel, example_spec: Examples, count: int, recompute: 
 
 
 def parts_that_fit(batch_size: int, row_bytes: int, device: torch.device) -> int:
-    """The fewest parts of a batch whose activations, ``row_bytes`` a row, fit into the free memory; at most one part
-    a row."""
+    """The smallest number of parts of a batch such that the activations of a part, ``row_bytes`` per row, fit into the
+    free memory. It is at most ``batch_size``."""
     rows = max(1, int(SHARE * free_bytes(device) // max(1, row_bytes)))
     return -(-batch_size // min(rows, batch_size))

@@ -1,4 +1,4 @@
-"""A run's curves as a PNG."""
+"""Draws a run's curves as a PNG."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ CURVES = "curves.png"
 
 
 def plot_run(run: Path, target: Path | None = None) -> Path:
-    """Draws loss, accuracy, supervision steps and learning rate of a run; returns the PNG's path."""
+    """Draws loss, accuracy, supervision steps and learning rate of a run.
+
+    Args:
+        run: the run folder.
+        target: path of the PNG; by default ``curves.png`` in the run folder.
+
+    Returns:
+        The path of the PNG.
+
+    Raises:
+        UserError: the folder holds no run or no metrics yet, or the PNG can't be written.
+    """
     read_run_config(run)
     records = read_metrics(run)
     logged = [r for r in records if "loss" in r]
@@ -27,7 +38,7 @@ def plot_run(run: Path, target: Path | None = None) -> Path:
     steps = [r["step"] for r in logged]
 
     def values(name: str) -> list[float]:
-        return [nan if r[name] is None else r[name] for r in logged]  # None: no puzzle was finished since the last
+        return [nan if r[name] is None else r[name] for r in logged]  # None: no example finished in between
 
     axes[0, 0].plot(steps, values("loss"))
     axes[0, 0].set(title="Loss", yscale="log")

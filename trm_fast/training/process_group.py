@@ -1,4 +1,4 @@
-"""The processes that train one model together, each on its share of every batch (``torch.distributed``)."""
+"""The processes that train one model together, each with a share of every batch (``torch.distributed``)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from trm_fast.inference.capture import drop_graphs
 
 
 class ProcessGroup:
-    """``rank`` of ``size`` processes. Alone, every operation is that of one process and costs nothing.
+    """Process ``rank`` of ``size``. With one process, no method communicates.
 
-    All processes call each method alike. Sums and gathers are those of the default process group: they stay on the
-    device and can be captured where the backend is NCCL.
+    All processes must call the same methods in the same order. Sums and gathers use the default process group. They
+    stay on the device, and NCCL's can be captured.
     """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
@@ -27,11 +27,15 @@ class ProcessGroup:
 
     @property
     def writes(self) -> bool:
-        """Whether this is the process that writes files and talks to a person."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def slice_of_batch(self, batch_size: int) -> slice:
-        """The slots of a batch that are this process's."""
+        """The slots of a batch that belong to this process.
+
+        Raises:
+            UserError: ``batch_size`` is not a multiple of the number of processes.
+        """
         if batch_size % self.size:
             raise UserError(
                 f"training.batch_size = {batch_size} can't be shared by {self.size} processes: "
@@ -42,7 +46,7 @@ class ProcessGroup:
         return slice(self.rank * each, (self.rank + 1) * each)
 
     def exclusive_sum(self, count: Tensor) -> tuple[Tensor, Tensor]:
-        """For a number () of each process: the sum of those of lower rank, and of all."""
+        """The sum of a number () over the processes of lower rank, and over all processes."""
         if self.size == 1:
             return torch.zeros_like(count), count
         counts = count.new_zeros(self.size)
@@ -51,13 +55,13 @@ class ProcessGroup:
         return counts[: self.rank].sum(), counts.sum()
 
     def sum_(self, tensor: Tensor) -> Tensor:
-        """Adds the tensors of all processes, in place."""
+        """Sums a tensor over all processes, in place."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def sum_gradients_(self, gradients: list[Tensor]) -> None:
-        """Sums gradients of shares of one loss, in place, as one message."""
+        """Sums gradients over all processes, in place and in one message."""
         if self.size == 1:
             return
         flat = self.sum_(torch.cat([g.flatten() for g in gradients]))
@@ -65,20 +69,20 @@ class ProcessGroup:
             gradient.copy_(part.view_as(gradient))
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """The rows (B, ...) of all processes in order of rank; equally many each."""
+        """Concatenates the rows (B, ...) of all processes in order of rank. All have the same number of rows."""
         if self.size == 1:
             return tensor
-        plain = tensor.contiguous().view(torch.uint8)  # not every backend knows every dtype
+        plain = tensor.contiguous().view(torch.uint8)  # some backends lack some dtypes
         parts = [torch.empty_like(plain) for _ in range(self.size)]
         dist.all_gather(parts, plain)
         return torch.cat(parts).view(tensor.dtype)
 
     def slice_of(self, count: int) -> slice:
-        """This process's share of ``count`` things, in order; sizes differ by one at most."""
+        """This process's share of ``count`` items. The shares are consecutive; their sizes differ by one at most."""
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
     def gather_objects(self, value: Any) -> list[Any]:
-        """What each process has, by rank; by way of the host."""
+        """The values of all processes in order of rank. They are pickled and pass through the host."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -90,7 +94,14 @@ ALONE = ProcessGroup()
 
 
 def join(device: str) -> tuple[ProcessGroup, str]:
-    """The processes that ``torchrun`` started, or this one alone, and the device of this process."""
+    """Joins the processes that ``torchrun`` started; without ``torchrun``, this process trains alone.
+
+    Returns:
+        The process group, and the device of this process.
+
+    Raises:
+        UserError: there are more processes than GPUs.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return ALONE, device
@@ -102,15 +113,15 @@ def join(device: str) -> tuple[ProcessGroup, str]:
         device = f"cuda:{local_rank}"
         torch.cuda.set_device(device)  # before the first message
     if not dist.is_initialized():
-        # Its functions keep the group of the time of their import as a default, for ever; torch's compiler imports it.
+        # Its functions take the group at the time of their import as a default. torch's compiler would import it later.
         importlib.import_module("torch.distributed.nn.functional")
         dist.init_process_group("nccl" if cuda else "gloo")
-        atexit.register(leave)  # gloo's threads hold tensors of Python: those that outlive it abort the process
+        atexit.register(leave)  # gloo threads that hold tensors and outlive Python abort the process
     return ProcessGroup(dist.get_rank(), size), device
 
 
 def leave() -> None:
-    """Ends what ``join`` began, if nobody has yet."""
+    """Leaves the process group, if this process is in one."""
     if dist.is_initialized():
-        drop_graphs()  # NCCL waits for those with its messages, for ever
+        drop_graphs()  # NCCL would wait without end for graphs that hold its messages
         dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Configurations from presets, YAML files and ``--set``."""
+"""Reads configurations from presets, YAML files and ``--set``."""
 
 from __future__ import annotations
 
@@ -22,18 +22,27 @@ from trm_fast.validation import validated
 
 
 def preset_names() -> list[str]:
+    """The names of the presets that ship, sorted."""
     return sorted(Path(f.name).stem for f in files("trm_fast.configs").iterdir() if f.name.endswith(".yaml"))
 
 
 def read_preset(name: str) -> dict[str, Any]:
-    """The sections of a preset, not validated yet."""
+    """Reads the sections of a preset without validating them.
+
+    Raises:
+        UserError: there is no such preset.
+    """
     if name not in preset_names():
         raise UserError(f"there is no preset {name!r}; {suggest(name, preset_names())}", wrong_use=True)
     return _parse_yaml((files("trm_fast.configs") / f"{name}.yaml").read_text(encoding="utf-8"), name)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The sections of a configuration file, not validated yet."""
+    """Reads the sections of a configuration file without validating them.
+
+    Raises:
+        UserError: the file can't be read, or is not YAML with sections.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -42,14 +51,27 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_section(text: str) -> dict[str, Any]:
-    """A task's name, or its section as YAML on one line, as the sections of a ``task:``."""
+    """Parses the section ``task:`` from a task's name, or from YAML on one line.
+
+    Example:
+        >>> parse_section("sudoku"), parse_section("{name: sudoku, size: 4}")
+        ({'name': 'sudoku'}, {'name': 'sudoku', 'size': 4})
+    """
     value = _parse_value(text, f"task={text}")
     return value if isinstance(value, dict) else {"name": str(value)}
 
 
 def apply_settings(sections: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
-    """The sections with ``section.key=value`` settings applied, a key of a key as ``section.key.key=value``; values are
-    YAML. The sections given stay as they are."""
+    """Applies settings of the form ``section.key=value`` or ``section.key.key=value`` to a copy of the sections. Values
+    are YAML.
+
+    Raises:
+        UserError: a setting has another form, or its path leads through a value that is no section.
+
+    Example:
+        >>> apply_settings({"training": {"steps": 5}}, ["training.batch_size=16"])
+        {'training': {'steps': 5, 'batch_size': 16}}
+    """
     result = copy.deepcopy(dict(sections))
     for setting in settings:
         path, equals, value = setting.partition("=")
@@ -70,7 +92,15 @@ def apply_settings(sections: Mapping[str, Any], settings: Iterable[str]) -> dict
 
 
 def make_config(sections: Mapping[str, Any], where: str) -> RunConfig:
-    """Validates sections; an unknown, missing or ill-typed key is a UserError that names it and ``where`` it stands."""
+    """Validates sections and joins the model's with the keys that the task decides.
+
+    Args:
+        sections: ``task``, ``data``, ``model`` and ``training``, as read from a file.
+        where: the file or preset, for messages.
+
+    Raises:
+        UserError: a key is unknown, missing or has a wrong value, or contradicts the task.
+    """
     task_section = sections.get("task")
     if not isinstance(task_section, Mapping) or not isinstance(task_section.get("name"), str):
         raise UserError(f"{where}: task.name is missing: it says which task to train", wrong_use=True)
@@ -78,28 +108,34 @@ def make_config(sections: Mapping[str, Any], where: str) -> RunConfig:
     task_config = validated(task_type.Config, task_section, "task", where)
     task = task_type(task_config)
     data = validated(DataConfig, sections.get("data") or {}, "data", where)
-    given = task.model_keys(data)
-    sections = upgrade_sections(sections, given.get("head", {}).get("kind"))
+    task_keys = task.model_keys(data)
+    sections = upgrade_sections(sections, task_keys.get("head", {}).get("kind"))
     model = sections.get("model") or {}
     if not isinstance(model, Mapping):
         raise UserError(f"{where}: model must be a section of keys, not {model!r}", wrong_use=True)
     parts: dict[str, Any] = {**sections, "task": task_config}
-    parts["model"] = validated(TRMConfig, _joined(model, given, "model", task.name, where), "model", where)
+    parts["model"] = validated(TRMConfig, _joined(model, task_keys, "model", task.name, where), "model", where)
     parts["data"] = data
     parts["training"] = validated(TrainingConfig, sections.get("training") or {}, "training", where)
     return validated(RunConfig, parts, "", where)
 
 
-def _joined(asked: Mapping[str, Any], given: Mapping[str, Any], name: str, task: str, where: str) -> dict[str, Any]:
-    """A section's keys and those that the task decides, those of its own sections included; they must agree."""
-    joined = dict(asked)
-    for key, value in given.items():
-        own = asked.get(key)
-        if isinstance(value, Mapping) and isinstance(own, Mapping):
-            value = _joined(own, value, f"{name}.{key}", task, where)
-        elif own is not None and own != value and (not isinstance(own, list) or tuple(own) != value):
+def _joined(
+    section: Mapping[str, Any], task_keys: Mapping[str, Any], name: str, task: str, where: str
+) -> dict[str, Any]:
+    """A section's keys together with those that the task decides, also in nested sections. They must agree."""
+    joined = dict(section)
+    for key, value in task_keys.items():
+        configured = section.get(key)
+        if isinstance(value, Mapping) and isinstance(configured, Mapping):
+            value = _joined(configured, value, f"{name}.{key}", task, where)
+        elif (
+            configured is not None
+            and configured != value
+            and (not isinstance(configured, list) or tuple(configured) != value)
+        ):
             raise UserError(
-                f"{where}: {name}.{key} is {own}, but task {task} has {value}; leave it out", wrong_use=True
+                f"{where}: {name}.{key} is {configured}, but task {task} has {value}; leave it out", wrong_use=True
             )
         joined[key] = value
     return joined

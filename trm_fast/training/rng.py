@@ -1,4 +1,4 @@
-"""The generator that dropout draws from, in a checkpoint: that of the device a run is on."""
+"""Saves and restores the random generator that dropout uses, that of the run's device."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 def random_state(device: torch.device) -> Tensor:
-    """Bytes (N,) on the host. On a GPU the captured step draws from the same generator, and its replays move it."""
+    """The generator's state, uint8 (N,) on the host. Replays of a captured step advance the GPU's generator, too."""
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
 def set_random_state(device: torch.device, state: Tensor) -> None:
-    """Goes on where ``random_state`` was read; a state that another kind of device wrote is left alone."""
+    """Restores a state that ``random_state`` returned. A state from another kind of device is ignored."""
     if len(state) != len(random_state(device)):
         return
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""Learning-rate schedules. A new one is one function here, registered by its name."""
+"""Learning-rate schedules: functions that are registered under their names."""
 
 from __future__ import annotations
 
@@ -8,25 +8,30 @@ from collections.abc import Callable
 from trm_fast.registry import Registry
 
 Schedule = Callable[[float, float], float]
-"""(progress from the end of the warm-up, 0, to the last step, 1; the last rate) -> the rate there. Rates are shares of
-``training.learning_rate``."""
+"""(progress, final) -> rate. Progress runs from 0 at the end of the warm-up to 1 at the last step, where the rate is
+``final``. Rates are shares of ``training.learning_rate``."""
 
 SCHEDULES: Registry[Schedule] = Registry("schedule")
 
 
 def register(schedule: Schedule) -> Schedule:
-    """Makes a function the schedule that ``training.schedule`` calls by the function's name."""
+    """Registers a function as the ``training.schedule`` of the function's name."""
     SCHEDULES[schedule.__name__] = schedule
     return schedule
 
 
 @register
 def constant(progress: float, final: float) -> float:
-    """The same rate to the end, whatever ``final`` is: the published recipe."""
+    """The full rate to the end, as published. ``final`` is ignored."""
     return 1.0
 
 
 @register
 def cosine(progress: float, final: float) -> float:
-    """Half a cosine from the full rate to ``final``."""
+    """Half a cosine from the full rate to ``final``.
+
+    Example:
+        >>> [round(cosine(progress, 0.0), 2) for progress in (0.0, 0.5, 1.0)]
+        [1.0, 0.5, 0.0]
+    """
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))

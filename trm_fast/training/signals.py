@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to end a run well."""
+"""Turns Ctrl-C and SIGTERM into a request to end a run after the current step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 
 @contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C interrupts at once."""
+    """Yields an event that Ctrl-C or SIGTERM sets. A second signal raises KeyboardInterrupt. Outside the main thread
+    Python delivers no signals, and the event is never set."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop

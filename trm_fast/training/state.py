@@ -1,4 +1,4 @@
-"""A run's state by tensor, as a checkpoint holds it."""
+"""Converts a run's state to the tensors of a checkpoint and back."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from trm_fast.training.step import TrainStep
 
 
 def averaged_tensors(step: TrainStep) -> dict[str, Tensor]:
-    """The model's tensors, its weights averaged where the optimizer averages them."""
+    """The model's tensors by name, with averaged weights if the optimizer averages them."""
     names = [name for name, _ in step.model.named_parameters()]
     tensors = {name: tensor.detach() for name, tensor in step.model.state_dict().items()}
     return tensors | dict(zip(names, step.optimizer.averaged, strict=True))
 
 
 def tensor_groups(step: TrainStep, totals: dict[str, float], group: ProcessGroup) -> Groups:
-    """All of the state, a group a file; all processes call it alike."""
+    """The whole state, one group of tensors per file. All processes must call it."""
     device = step.device
     names = [name for name, _ in step.model.named_parameters()]
     return {
         "model": step.model.state_dict(),
-        # Puzzle rows have no average, and they may be gigabytes: they are written once.
+        # The puzzle embedding has no average and may take gigabytes, so only "model" holds it.
         "ema": {name: t for name, t in averaged_tensors(step).items() if name != "puzzle_embedding"},
         "optimizer": step.optimizer.named_tensors(names),
         "carry": {
@@ -37,12 +37,16 @@ def tensor_groups(step: TrainStep, totals: dict[str, float], group: ProcessGroup
 
 
 def restore(step: TrainStep, groups: Groups, group: ProcessGroup) -> None:
-    """Puts a checkpoint's tensors in their places; KeyError, ValueError or RuntimeError where they do not fit."""
+    """Copies a checkpoint's tensors into a training step. All processes must call it.
+
+    Raises:
+        KeyError, ValueError, RuntimeError: the checkpoint belongs to another configuration.
+    """
     names = [name for name, _ in step.model.named_parameters()]
     step.model.load_state_dict(groups["model"])
     optimizer, saved = step.optimizer, groups["carry"]
     if len(saved["steps"]) != step.config.batch_size:
-        raise ValueError(f"it is of batch_size {len(saved['steps'])}")
+        raise ValueError(f"its batch_size is {len(saved['steps'])}")
     share = {name: saved[name][step.share] for name in step.carry.tensors()}
     pairs = [(step.carry.tensors(), share), (optimizer.named_tensors(names), groups["optimizer"])]
     pairs.append(({"taken": step.pool.taken}, saved))
@@ -50,11 +54,11 @@ def restore(step: TrainStep, groups: Groups, group: ProcessGroup) -> None:
         pairs.append(({"totals": step.totals}, saved))
     if optimizer.ema is not None:
         pairs.append((dict(zip(names, optimizer.ema, strict=True)), groups["ema"]))
-    for ours, theirs in pairs:
-        for name, tensor in ours.items():
-            if theirs[name].shape != tensor.shape:
-                raise ValueError(f"{name} has shape {tuple(theirs[name].shape)}, not {tuple(tensor.shape)}")
-            tensor.copy_(theirs[name])
-    if f"rng_{group.rank}" in saved:  # not where more processes resume than there were
+    for targets, sources in pairs:
+        for name, tensor in targets.items():
+            if sources[name].shape != tensor.shape:
+                raise ValueError(f"{name} has shape {tuple(sources[name].shape)}, not {tuple(tensor.shape)}")
+            tensor.copy_(sources[name])
+    if f"rng_{group.rank}" in saved:  # false if more processes resume than saved
         set_random_state(step.device, saved[f"rng_{group.rank}"])
     step.pool.restart()

@@ -1,4 +1,5 @@
-"""One training step on static buffers: refill, supervise in parts, backward, update. The host only fills and reads."""
+"""A training step in static buffers: refill, forward and backward in parts, update. It needs no host-device
+synchronisation."""
 
 from __future__ import annotations
 
@@ -22,11 +23,20 @@ TOTALS = ("rows", "loss", "answer_loss", "halting_loss", "finished", "exact", "c
 
 
 class TrainStep:
-    """A step to be called again and again: ``run``, and ``read_totals`` now and then.
+    """The training step: ``run`` runs one step, ``read_totals`` returns the sums for the metrics.
 
-    ``source``: where fresh examples come from. Everything that changes lives in tensors (``tensors``); ``run`` brings a
-    few numbers to the device and replays what was captured. In a ``group`` of several processes the slots of the batch
-    are shared out, and the step is that of the whole batch.
+    All changing values live in tensors (``tensors``). ``run`` copies a few numbers to the device and replays the
+    captured step.
+
+    Args:
+        model: the model to train.
+        optimizer: of its parameters.
+        config: the ``training`` section.
+        source: the feed of fresh examples.
+        parts: number of parts that a batch is computed in (gradient accumulation).
+        runner: captures and replays the step; by default it is called.
+        group: the processes that train together; each computes its share of the batch.
+        depth: depth of recursion, by default the model's.
     """
 
     def __init__(
@@ -53,7 +63,7 @@ class TrainStep:
         self.copies = model.weight_copies(self.carry.state.z[self.parts[0]])
         if self.copies.made:
             optimizer.write_copies(*self.copies.of_parameters(model.parameters()))
-        # What the host brings to each step, in one copy: two rates, and each slot's minimum of steps (exploration).
+        # One copy to the device per step: two learning rates, and the minimum of steps of each slot (exploration).
         self.host_scalars = torch.zeros(2 + B, device=device)
         self.lr, self.puzzle_lr, self.minimum_steps = (
             self.host_scalars[0], self.host_scalars[1], self.host_scalars[2:]
@@ -66,10 +76,10 @@ class TrainStep:
         self.set_depth(depth or model.config.depth)
 
     unrolled: int
-    """Supervision steps in one step of the optimizer."""
+    """Number of supervision steps in one optimizer step."""
 
     def set_depth(self, depth: Depth) -> None:
-        """Trains at another depth of recursion from now on: the step is captured again."""
+        """Changes the depth of recursion and captures the step again."""
         fp8 = None if self.config.no_grad_dtype == "same" else self.config.no_grad_dtype
         self.depth, self.carry.max_steps = depth, depth.max_supervision_steps
         self.options = ForwardOptions(depth, self.copies, fp8, recompute=self.config.recompute == "latent")
@@ -81,34 +91,39 @@ class TrainStep:
             tensor.copy_(value)
 
     def tensors(self) -> list[Tensor]:
-        """Everything a step changes."""
-        kept = [*self.carry.tensors().values(), self.totals, self.pool.taken, *self.optimizer.tensors()]
-        return kept if self.model.puzzle_embedding is None else [*kept, self.model.puzzle_embedding]
+        """All tensors that a step changes."""
+        tensors = [*self.carry.tensors().values(), self.totals, self.pool.taken, *self.optimizer.tensors()]
+        return tensors if self.model.puzzle_embedding is None else [*tensors, self.model.puzzle_embedding]
 
     def run(self, learning_rate: float, minimum_steps: IntArray) -> None:
-        """One step; ``minimum_steps`` (B,) are those of the whole batch. Does not wait for the device."""
-        # One schedule for both rates, as published.
+        """Runs one step without waiting for the device.
+
+        Args:
+            learning_rate: of this step; the rate of the puzzle embedding follows the same schedule, as published.
+            minimum_steps: int (B,), supervision steps before which a slot of the whole batch does not halt.
+        """
         puzzle_rate = self.config.puzzle_learning_rate * learning_rate / self.config.learning_rate
-        if self.unrolled > 1:  # nobody halts before the last step
+        if self.unrolled > 1:  # no slot halts before the last step
             minimum_steps = np.full_like(minimum_steps, self.unrolled)
         scalars = np.concatenate(([learning_rate, puzzle_rate], minimum_steps[self.share])).astype(np.float32)
         self.pool.refill()
         self.copies.refresh()
         self.host_scalars.copy_(host_tensor(scalars, pin=self.host_scalars.is_cuda), non_blocking=True)
         self.runner.replay()
-        self.pool.sent()
+        self.pool.step_sent()
 
     def wait(self) -> None:
-        """Until the device has done all steps."""
+        """Waits until the device has finished all steps."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def peek_totals(self) -> dict[str, float]:
-        """Sums over all rows of all steps, and over the rows that finished, since the last ``read_totals``."""
+        """Sums since the last ``read_totals``, by the names in ``TOTALS``: the first four over all rows of all steps,
+        the others over the rows that finished."""
         return dict(zip(TOTALS, self.group.sum_(self.totals.clone()).tolist(), strict=True))
 
     def read_totals(self) -> dict[str, float]:
-        """The same, and sets them to zero."""
+        """Returns the sums and sets them to zero."""
         totals = self.peek_totals()
         self.totals.zero_()
         return totals
@@ -129,7 +144,7 @@ class TrainStep:
                 total = loss.total * counts if whole_batch else loss.total
                 (total / (batch * self.unrolled)).backward()
                 should_halt = carry.count_and_halt(model, out, self.minimum_steps, part)
-                if whole_batch:  # as if the loop ended where the batch halts: nothing more counts
+                if whole_batch:  # steps after the batch has halted have no loss
                     counts = counts * ~should_halt[0]
                 if puzzle_rows is not None and puzzle_rows.grad is not None and self.row_gradients is not None:
                     self.row_gradients[part].add_(puzzle_rows.grad)
@@ -152,7 +167,7 @@ class TrainStep:
 
     @torch.no_grad()
     def _count(self, out: Output, loss: Loss, part: slice) -> None:
-        """Accuracies are those of finished rows, as published: an answer counts when the slot lets go of it."""
+        """Adds to the totals. Accuracies are those of finished rows, as published."""
         finished = self.carry.halted[part] & loss.labelled
         q_right = (out.q > self.carry.halting.logit) == loss.exact
         counts = [

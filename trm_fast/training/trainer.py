@@ -1,4 +1,4 @@
-"""The trainer: builds a run from its configuration, steps it, logs, evaluates, saves, and takes it up again exactly."""
+"""The trainer: builds a run from its configuration, trains, logs, evaluates, saves, and resumes exactly."""
 
 from __future__ import annotations
 
@@ -33,13 +33,23 @@ from trm_fast.training.transfer import transfer
 
 
 class Trainer:
-    """One run in one folder. ``Trainer(config, out).train()`` starts it, ``Trainer.resume(out).train()`` continues it.
+    """A run in its folder. ``Trainer(config, out).train()`` starts it, ``Trainer.resume(out).train()`` continues it.
 
-    A resumed run is bitwise the run that was never stopped (on a CPU): weights, average, optimizer, carry, random
-    numbers and metrics. ``train`` returns the summary that it also writes to ``summary.json``.
+    On a CPU a resumed run equals the uninterrupted run bit for bit: weights, average, optimizer, carry, random numbers
+    and metrics.
 
-    ``callbacks`` hear of the run as it goes (``trm_fast.training.callbacks``), besides ``metrics.jsonl``. The processes
-    of a ``group`` each make a trainer of the same run and call it alike; one of them writes, and has the callbacks.
+    Args:
+        config: task, data, model and training.
+        out: the run folder, which must not hold a run yet.
+        device: such as ``cpu`` or ``cuda:0``.
+        callbacks: are called during the run (``trm_fast.training.callbacks``). ``metrics.jsonl`` is always written.
+        group: the processes that train together. Each makes a trainer of the same run and makes the same calls; only
+            the first one writes files and calls the callbacks.
+        init: a model to copy weights from where they fit (``transfer`` notes which do).
+        resumed: for ``resume``: the contents of a checkpoint.
+
+    Raises:
+        UserError: the folder holds a run, there is no training data, or a step needs more memory than there is.
     """
 
     def __init__(
@@ -53,8 +63,6 @@ class Trainer:
         init: TRMModel | None = None,
         resumed: tuple[checkpoint.Groups, Record] | None = None,
     ) -> None:
-        """``init``: a model whose weights the run starts from, where they fit (``transfer`` says which do).
-        ``resumed``: what ``resume`` has read."""
         self.out, self.config, self.group = Path(out), config, group
         if resumed is None and any(group.gather_objects(_holds_run(self.out))):
             raise UserError(
@@ -69,9 +77,9 @@ class Trainer:
             raise UserError(f"there is nothing to train on: {self.dataset.source} has no training rows")
         for line in self.dataset.notes:
             self.callbacks.on_note(line)
-        if (place := torch.device(device)).type == "cuda" and place.index is not None:
-            torch.cuda.set_device(place)  # streams and events are those of the current device
-        torch.manual_seed(seed)  # the same weights everywhere
+        if (target := torch.device(device)).type == "cuda" and target.index is not None:
+            torch.cuda.set_device(target)  # streams and events belong to the current device
+        torch.manual_seed(seed)  # the same weights in all processes
         self.model = TRMModel(config.model, config.compute_dtype(torch.device(device))).to(device)
         if training.no_grad_dtype == "fp8" and (why := fp8.unsupported_reason(torch.device(device))):
             raise UserError(f"training.no_grad_dtype = fp8: {why}", wrong_use=True)
@@ -81,9 +89,9 @@ class Trainer:
         self.optimizer = training.make_optimizer(self.model)
         self.feed = Feed(self.task, self.dataset.train, seed, training.batch_size)
         if group.rank:
-            torch.manual_seed(seed ^ group.rank << 32)  # and other dropout
+            torch.manual_seed(seed ^ group.rank << 32)  # different dropout in each process
         runner = runner_for(torch.device(device), training.graph == "auto")
-        parts = self._parts(state.get("parts", 1))  # of the whole model
+        parts = self._parts(state.get("parts", 1))  # measured at the model's full depth
         try:
             self.step_function = TrainStep(
                 self.model, self.optimizer, training, self.feed, parts=parts, runner=runner, group=group,
@@ -94,13 +102,13 @@ class Trainer:
                 f"a step needs more memory than {device} has ({str(error).splitlines()[0]}): try --set "
                 "training.recompute=latent, or a larger training.gradient_accumulation"
             ) from None
-        self._say_reason()
+        self._note_fallback()
         self.step, self.seconds, self.best = 0, 0.0, None
         self.evaluator = Evaluator(self.step_function, self.task, self.dataset.test, group)
-        self._saved: int | None = None  # the step whose checkpoint this object wrote or read
+        self._saved: int | None = None  # step of the last checkpoint written or read
         if state:
             self._restore(groups, state)
-        group.gather_objects(None)  # nothing is written before all have read
+        group.gather_objects(None)  # all processes read the checkpoint before any writes
         if group.writes:
             if resumed is not None:
                 cut_metrics(self.out, self.step, training)
@@ -108,25 +116,26 @@ class Trainer:
             if resumed is None:
                 self.task.save_assets(self.out)
         if init is not None:
-            self.save()  # a run that is killed before its first checkpoint must not resume from random weights
+            self.save()  # a run killed before its first checkpoint would resume from random weights
 
-    def _say_reason(self) -> None:
+    def _note_fallback(self) -> None:
         runner = self.step_function.runner
         if isinstance(runner, Fallback) and runner.reason:
             self.callbacks.on_note(f"the step runs without a CUDA graph, which could not be captured: {runner.reason}")
 
     best: Record | None
-    """Step and accuracy of the best evaluation so far."""
+    """The best evaluation so far: ``step``, ``exact_accuracy`` and ``at_least``, the lower end of its interval."""
 
-    def _parts(self, before: int) -> int:
-        """``before``: parts of a run that is resumed. Fewer would change its rounding, so it keeps them."""
-        asked, batch = self.config.training.gradient_accumulation, self.config.training.batch_size // self.group.size
-        if asked != "auto":
-            return min(asked, batch)
-        recompute = self.config.training.recompute == "latent"
-        row_bytes = bytes_per_row(self.model, self.feed.example_spec, recompute=recompute)
+    def _parts(self, previous: int) -> int:
+        """The number of parts of a batch. A resumed run keeps at least its ``previous`` number: fewer would round
+        differently."""
+        training = self.config.training
+        accumulation, batch = training.gradient_accumulation, training.batch_size // self.group.size
+        if accumulation != "auto":
+            return min(accumulation, batch)
+        row_bytes = bytes_per_row(self.model, self.feed.example_spec, recompute=training.recompute == "latent")
         fit = parts_that_fit(batch, row_bytes, self.model.z_init.device)
-        parts = max(self.group.gather_objects(max(before, fit)))
+        parts = max(self.group.gather_objects(max(previous, fit)))
         if parts > 1:
             self.callbacks.on_note(
                 f"a batch of {batch} needs about {row_bytes * batch / 2**30:.0f} GiB at once: it is computed in "
@@ -145,7 +154,17 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         group: ProcessGroup = ALONE,
     ) -> Trainer:
-        """The run of a folder at its newest checkpoint, or at ``from_step``; ``config`` replaces the run's own."""
+        """Continues the run of a folder at its newest checkpoint.
+
+        Args:
+            out: the run folder.
+            from_step: continue at the checkpoint of this step instead.
+            config: replaces the run's configuration.
+            device, callbacks, group: as in ``Trainer``.
+
+        Raises:
+            UserError: the folder holds no run or no such checkpoint, or the checkpoint is damaged or does not fit.
+        """
         run = Path(out)
         config = config or read_run_config(run)
         fresh = from_step is None and not checkpoint.steps_of(run)  # stopped before its first checkpoint
@@ -153,19 +172,25 @@ class Trainer:
         return cls(config, run, device=device, callbacks=callbacks, group=group, resumed=resumed)
 
     def train(self, *, minutes: float | None = None) -> Record:
-        """Trains to ``training.steps`` in all, or until ``minutes`` are over; evaluates, saves, returns the summary.
+        """Trains up to step ``training.steps`` or for ``minutes``, then evaluates and saves.
 
-        Ctrl-C and SIGTERM end the run after the step it is in, with a checkpoint.
+        Ctrl-C and SIGTERM end the run after the current step, with a checkpoint.
+
+        Returns:
+            The summary, which is also written to ``summary.json``.
+
+        Raises:
+            UserError: the loss is not finite, or a file can't be written.
         """
         summary: Record | None = None
         try:
-            self.callbacks.on_start(self._described())
+            self.callbacks.on_start(self._description())
             summary = self._train(minutes)
         finally:
             self.callbacks.on_end(summary)
         return summary
 
-    def _described(self) -> Run:
+    def _description(self) -> Run:
         data, noun = self.dataset, self.task.noun
         counts = self.model.num_parameters(), len(data.train), len(data.test)
         return Run(self.out, self.config, self.step, self.seconds, *counts, source=data.source, noun=noun)
@@ -183,7 +208,7 @@ class Trainer:
                 due = training.eval_every and self.step % training.eval_every == 0
                 tests = len(self.dataset.test) and (last or due)
                 if tests or saves:
-                    self.step_function.wait()  # a GPU is some steps behind: their time is training's
+                    self.step_function.wait()  # a GPU is some steps behind; their time belongs to training
                 now = time.perf_counter()
                 self.seconds, clock = self.seconds + now - clock, now
                 if last or self.step % training.log_every == 0:
@@ -194,7 +219,7 @@ class Trainer:
                 if saves:
                     self.save()
                 if tests or saves:
-                    clock = time.perf_counter()  # the rate is that of training alone
+                    clock = time.perf_counter()  # evaluating and saving does not count as training time
             self.step_function.wait()
             self.seconds += time.perf_counter() - clock
             interrupted = any(self.group.gather_objects(stopped.is_set())) and self.step < training.steps
@@ -212,14 +237,15 @@ class Trainer:
         if training.depth and (depth := self.config.depth_at(number)) != self.step_function.depth:
             self.step_function.set_depth(depth)
             self.evaluator.depth_changed()
-            self._say_reason()
-        most = self.step_function.depth.max_supervision_steps
-        minimum = self.feed.minimum_steps(number, training.batch_size, training.exploration, most)
+            self._note_fallback()
+        max_steps = self.step_function.depth.max_supervision_steps
+        minimum = self.feed.minimum_steps(number, training.batch_size, training.exploration, max_steps)
         self.step_function.run(training.learning_rate_at(number), minimum)
         self.step = number
 
     def _over(self, stopped: bool, deadline: float) -> bool:
-        """Whether to end before the next step. Several processes ask each other only where they wait anyway."""
+        """Whether to end before the next step. Several processes agree on it only at log steps, where they wait for
+        each other anyway."""
         if self.group.size > 1 and self.step % self.config.training.log_every:
             return False
         return any(self.group.gather_objects(stopped or time.monotonic() >= deadline))
@@ -249,19 +275,19 @@ class Trainer:
         })  # fmt: skip
 
     def _check_loss(self, totals: dict[str, float]) -> None:
-        """A run that has broken down ends here, before its weights push good checkpoints out."""
+        """Ends a run whose loss is not finite, before its checkpoints replace good ones."""
         if not all(math.isfinite(total) for total in totals.values()):
-            kept = checkpoint.steps_of(self.out)
-            back = f"; step_{kept[-1]} is from before" if kept else ""
-            raise UserError(f"the loss is not finite after step {self.step}: the learning rate is too large?{back}")
+            steps = checkpoint.steps_of(self.out)
+            hint = f"; --resume {self.out} continues from step_{steps[-1]}" if steps else ""
+            raise UserError(f"the loss is not finite after step {self.step}: try a smaller learning rate{hint}")
 
     def evaluate(self) -> Evaluation:
-        """The averaged weights on test examples, halting as the solver does."""
+        """Evaluates the averaged weights on test examples, with the solver's halting."""
         return self.evaluator(self.step, self.callbacks.on_evaluation)
 
     def _evaluate_and_log(self) -> Evaluation:
         result = self.evaluate()
-        # Early evaluations are small: the lower end of the interval keeps a lucky few from being the best for good.
+        # Early evaluations have few examples. Comparing lower ends of intervals keeps a lucky one from staying best.
         if self.best is None or result.interval[0] >= self.best["at_least"]:
             self.best = {"step": self.step, "exact_accuracy": result.exact_accuracy, "at_least": result.interval[0]}
         named = {f"eval_{k}": v for k, v in result.to_json().items() if k not in ("seconds", "puzzles_per_second")}
@@ -269,11 +295,18 @@ class Trainer:
         return result
 
     def averaged_model(self) -> TRMModel:
-        """A model that shares the averaged weights (or the weights, without an average) and all buffers."""
+        """A model that shares the averaged weights (or the weights if there is no average) and all buffers."""
         return averaged_model(self.step_function)
 
     def save(self) -> Path:
-        """Writes a checkpoint of this step and removes those no longer kept."""
+        """Writes a checkpoint of the current step and removes old ones.
+
+        Returns:
+            The checkpoint's folder.
+
+        Raises:
+            UserError: the loss is not finite, or the checkpoint can't be written.
+        """
         totals = self.step_function.peek_totals()
         self._check_loss(totals)
         groups = tensor_groups(self.step_function, totals, self.group)

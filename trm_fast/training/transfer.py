@@ -1,4 +1,4 @@
-"""Starting from a trained model: its weights where they fit, and a schedule that does not wreck them."""
+"""Fine-tuning: copies a trained model's weights into a new run and slows the schedule to preserve them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,25 @@ from trm_fast.errors import UserError
 from trm_fast.models import TRMModel
 
 RATE, HOLD_STEPS, WARMUP_STEPS = 0.2, 32, 100
-"""Fine-tuning: the share of a recipe's learning rate, the steps at rate 0, the steps up to the full rate."""
+"""The fine-tuning schedule: share of the recipe's learning rate, steps at rate 0, steps of warm-up."""
 
 
 def transfer(source: TRMModel, target: TRMModel, name: str) -> list[str]:
-    """Copies every tensor of ``source`` that ``target`` has in the same shape; the rest keeps its fresh values.
+    """Copies every tensor of ``source`` that ``target`` has in the same shape. Other tensors keep their initial values.
 
-    Returns a line for each tensor of either model that was left. UserError where nothing of the network fits:
-    ``name`` is what the source is called then.
+    Args:
+        source: the trained model.
+        target: the new model.
+        name: the source's name in messages.
+
+    Returns:
+        A line for each tensor of either model that was not copied.
+
+    Raises:
+        UserError: no tensor of the network fits.
     """
-    theirs, ours = source.state_dict(), target.state_dict()
-    fits = [key for key, tensor in ours.items() if key in theirs and theirs[key].shape == tensor.shape]
+    old, new = source.state_dict(), target.state_dict()
+    fits = [key for key, tensor in new.items() if key in old and old[key].shape == tensor.shape]
     if not any(key.startswith("net.") for key in fits):
         a, b = source.config, target.config
         raise UserError(
@@ -27,27 +35,27 @@ def transfer(source: TRMModel, target: TRMModel, name: str) -> list[str]:
             f"{a.mixing}, the run {b.hidden_size}, {b.total_tokens} and {b.mixing}",
             wrong_use=True,
         )
-    target.load_state_dict({key: theirs[key].detach().to(ours[key]) for key in fits}, strict=False)
-    left = []
-    for key in [*ours, *(k for k in theirs if k not in ours)]:
-        if key not in ours:
-            left.append(f"{key}: the run has no such tensor")
-        elif key not in theirs:
-            left.append(f"{key}: starts fresh, {name} has none")
+    target.load_state_dict({key: old[key].detach().to(new[key]) for key in fits}, strict=False)
+    notes = []
+    for key in [*new, *(k for k in old if k not in new)]:
+        if key not in new:
+            notes.append(f"{key}: the run has no such tensor")
+        elif key not in old:
+            notes.append(f"{key}: starts fresh, {name} has none")
         elif key not in fits:
-            left.append(f"{key}: starts fresh, its shape is {_shape(ours[key])} and not {_shape(theirs[key])}")
-    return left
+            notes.append(f"{key}: starts fresh, its shape is {_shape(new[key])} and not {_shape(old[key])}")
+    return notes
 
 
 def fine_tuning(sections: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's sections with the schedule for a model that can do something already.
+    """A recipe's sections with the schedule for a trained model.
 
-    The first steps have rate 0: they fill the optimizer's moments and bring the carry to its usual mix of fresh and
-    half-solved examples before any weight moves. Then the rate rises slowly to a part of the recipe's.
+    The first steps have rate 0. They fill the optimizer's moments and bring the carry to its usual mix of fresh and
+    half-solved examples before any weight changes. Then the rate rises slowly to a share of the recipe's.
     """
     training = dict(sections.get("training") or {})
     rate = training.get("learning_rate", 1e-4)
-    if isinstance(rate, int | float):  # anything else is refused with the section
+    if isinstance(rate, int | float):  # validation rejects anything else
         training["learning_rate"] = rate * RATE
     return {**sections, "training": training | {"hold_steps": HOLD_STEPS, "warmup_steps": WARMUP_STEPS}}
 

@@ -1,6 +1,6 @@
-"""Callbacks, one file each. A file in this folder that registers a class by its own name is all that a new one takes.
+"""Callbacks, one file each. A new one is a file in this folder that registers a class under the file's name.
 
-They are imported when they are asked for: TensorBoard, W&B and rich cost nothing where they are not used.
+A callback's file is imported at first use, so that TensorBoard, W&B and rich cost nothing without it.
 """
 
 from importlib import import_module
@@ -13,16 +13,20 @@ __all__ = ["Callback", "Callbacks", "Run", "callback_names", "make_callback"]
 
 
 ALWAYS = ("console", "json_lines")
-"""What ``trm-fast train`` has anyway."""
+"""The callbacks that ``trm-fast train`` always has."""
 
 
 def callback_names() -> list[str]:
-    """Names of the callbacks that ship, those whose packages are not installed included."""
+    """The names of the callbacks that ship, also of those whose packages are not installed."""
     return sorted(module.name for module in iter_modules(__path__) if module.name != "base")
 
 
 def make_callback(name: str) -> Callback:
-    """The callback of a name; UserError where there is none, or where it lacks its package."""
+    """Makes the callback of a name.
+
+    Raises:
+        UserError: there is no such callback, or its package is not installed.
+    """
     if name not in callback_names():
         raise UserError(f"there is no callback {name!r}; there are: {', '.join(callback_names())}", wrong_use=True)
     try:

@@ -1,4 +1,4 @@
-"""What a run tells as it goes: a base to build on, and the names that ``trm-fast train --log`` takes."""
+"""The base class of callbacks, and the registry of the names that ``trm-fast train --log`` takes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,24 @@ from trm_fast.training.config import RunConfig
 from trm_fast.training.folder import Record
 
 CALLBACKS: Registry[type[Callback]] = Registry("callback")
-"""Each under the name of its file; they are made without arguments."""
+"""Callback classes under the names of their files. They are constructed without arguments."""
 
 register = CALLBACKS.register
 
 
 @dataclass(frozen=True)
 class Run:
-    """The run that callbacks hear of. ``step``, ``seconds``: where it is already, in a run that was resumed;
-    ``noun``: what its examples are called; ``source``: where they come from."""
+    """A run, as callbacks see it at its start.
+
+    Attributes:
+        folder: the run folder.
+        config: the run's configuration.
+        step, seconds: steps done and seconds trained so far; above 0 in a resumed run.
+        parameters: number of trained parameters.
+        train_count, test_count: numbers of examples.
+        source: where the examples come from.
+        noun: what the task calls its examples, such as ``puzzles``.
+    """
 
     folder: Path
     config: RunConfig
@@ -34,30 +43,30 @@ class Run:
 
 
 class Callback:
-    """Called by the process that writes, between the steps. Override what you need; nothing here does anything."""
+    """The base class: its methods do nothing. The trainer calls them between steps, in one process only."""
 
     def on_note(self, text: str) -> None:
-        """Something that a person should know, also before the run starts."""
+        """The user should know ``text``. It may come before the run starts."""
 
     def on_start(self, run: Run) -> None:
-        """Training begins, or continues after a resume."""
+        """Training starts, or continues after a resume."""
 
     def on_step(self, step: int) -> None:
         """A step was sent to the device; a GPU may be some steps behind."""
 
     def on_log(self, record: Record) -> None:
-        """A record of ``metrics.jsonl``: of training every ``log_every`` steps (``loss``, ...), or of an evaluation
-        (``eval_exact_accuracy``, ...)."""
+        """A record was added to ``metrics.jsonl``: of training every ``log_every`` steps (``loss``, ...), or of an
+        evaluation (``eval_exact_accuracy``, ...)."""
 
     def on_evaluation(self, done: int, count: int) -> None:
         """An evaluation has answered ``done`` of ``count`` examples."""
 
     def on_end(self, summary: Record | None) -> None:
-        """Training has ended: its summary, None where it was broken off by an error."""
+        """Training has ended. ``summary`` is None if an error ended it."""
 
 
 class Callbacks(Callback):
-    """Several as one; where one fails to start, those before it are still ended."""
+    """Several callbacks as one. ``on_end`` reaches only those that have started."""
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         self.callbacks = callbacks
@@ -90,6 +99,11 @@ class Callbacks(Callback):
 
 
 def scalars(record: Record) -> dict[str, Any]:
-    """The numbers of a record under the names that curves have: ``train/loss``, ``eval/exact_accuracy``, ..."""
+    """The numbers of a record under the names of their curves.
+
+    Example:
+        >>> scalars({"step": 5, "loss": 0.5}), scalars({"step": 5, "eval_count": 100})
+        ({'train/loss': 0.5}, {'eval/count': 100})
+    """
     numbers = {k: v for k, v in record.items() if isinstance(v, int | float) and k not in ("step", "seconds")}
     return {f"eval/{k[5:]}" if k.startswith("eval_") else f"train/{k}": v for k, v in numbers.items()}

@@ -1,4 +1,4 @@
-"""A run on stderr: a bar with loss, accuracy, rate and time left; without a terminal a line for each record."""
+"""Shows a run on stderr: a bar with loss, accuracy, rate and time left, or a line per record without a terminal."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from trm_fast.training.folder import Record
 
 @register("console")
 class Console(Callback):
-    """``quiet``: notes and the bar alone."""
+    """Prints notes, progress and evaluations. ``quiet`` leaves only notes and the bar."""
 
     def __init__(self, *, quiet: bool = False, terminal: Terminal | None = None) -> None:
         self.quiet = quiet
-        # No markup: file names and messages may hold square brackets.
+        # No markup, because file names and messages may hold square brackets.
         self.terminal = terminal or Terminal(stderr=True, highlight=False, markup=False)
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[numbers]}"),

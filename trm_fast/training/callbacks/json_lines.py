@@ -1,4 +1,4 @@
-"""``metrics.jsonl`` in the run's folder: a JSON object for each record. Every run has it."""
+"""Writes ``metrics.jsonl`` in the run folder: a JSON object per record. Every run has it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trm_fast.training.folder import METRICS, Record
 
 @register("json_lines")
 class JsonLines(Callback):
-    """Appends; what a resumed run had logged behind its checkpoint is cut before."""
+    """Appends records. A resume has removed the records after its checkpoint."""
 
     def on_start(self, run: Run) -> None:
         self.path = run.folder / METRICS

@@ -1,4 +1,4 @@
-"""TensorBoard: event files in the run's folder, for ``tensorboard --logdir runs``."""
+"""Writes TensorBoard's event files into the run folder, for ``tensorboard --logdir runs``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from trm_fast.training.folder import Record
 
 @register("tensorboard")
 class TensorBoard(Callback):
-    """Scalars by optimizer step, and the configuration as text."""
+    """Writes scalars by optimizer step, and the configuration as text."""
 
     def on_start(self, run: Run) -> None:
-        # What was logged behind the checkpoint that a run was resumed from is not drawn twice.
+        # purge_step hides what was logged after the checkpoint that the run resumed from.
         self.writer = SummaryWriter(str(run.folder / "tensorboard"), purge_step=run.step + 1 if run.step else None)
         if not run.step:
             self.writer.add_text("config", f"```\n{run.config.to_yaml()}```")

@@ -1,4 +1,4 @@
-"""Weights & Biases. ``WANDB_PROJECT``, ``WANDB_MODE=offline`` and its other variables work as everywhere."""
+"""Logs to Weights & Biases. ``WANDB_PROJECT``, ``WANDB_MODE=offline`` and its other variables have their effect."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from trm_fast.training.callbacks.base import Callback, Run, register, scalars
 from trm_fast.training.folder import Record, write_text
 
 ID = "wandb_id.txt"
-"""File of a run's folder with its id there: a resumed run continues the same curves."""
+"""A file in the run folder with the run's id at W&B, so that a resumed run continues the same curves."""
 
 
 @register("wandb")
 class WandB(Callback):
-    """Scalars by optimizer step, the configuration, and the summary's evaluation."""
+    """Logs scalars by optimizer step, the configuration, and the final evaluation."""
 
     def on_start(self, run: Run) -> None:
         path = run.folder / ID

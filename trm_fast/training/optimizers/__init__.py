@@ -1,4 +1,4 @@
-"""Optimizers, one file each. A file in this folder that registers a class is all that a new one takes."""
+"""Optimizers, one file each. A new one is a file in this folder that registers a class."""
 
 from importlib import import_module
 from pkgutil import iter_modules

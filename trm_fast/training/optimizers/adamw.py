@@ -1,4 +1,4 @@
-"""AdamW."""
+"""AdamW, in one fused pass."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from trm_fast.training.optimizers.fused_adam import FusedAdam
 
 @register("adamw")
 class AdamW(FusedAdam):
-    """Adam with decoupled weight decay (arXiv 1711.05101), in the same single pass as AdamATan2."""
+    """Adam with decoupled weight decay (arXiv 1711.05101), in the same fused pass as AdamATan2."""
 
     variant = "adamw"

@@ -1,4 +1,4 @@
-"""What the training step asks of an optimizer, and the names that ``training.optimizer`` may have."""
+"""The base class of optimizers, and the registry of the names that ``training.optimizer`` takes."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ register = OPTIMIZERS.register
 
 
 class Options(Section):
-    """``training.optimizer_options``: keywords of one optimizer beside those that all have. A subclass adds them."""
+    """``training.optimizer_options``. A subclass adds the keywords that only its optimizer has."""
 
 
 class Optimizer(torch.optim.Optimizer, ABC):
-    """A ``torch.optim.Optimizer`` whose step is one pass that a CUDA graph can hold: no value goes to the host.
+    """A ``torch.optim.Optimizer`` whose step can be captured in a CUDA graph: no value goes to the host.
 
-    A subclass fills ``slots`` and writes ``_update``, with ``_finish`` at its end where no fused op does that work.
+    A subclass fills ``slots`` and implements ``_update``, which ends with ``_finish`` unless a fused op does that work.
 
     Args:
-        params: the parameters; all are updated together.
+        params: the parameters; all are updated in one group.
         lr: learning rate.
-        betas: decay of the averages of gradients and of their squares; who has no squares takes the first alone.
+        betas: decay of the averages of gradients and of their squares. Optimizers without squares use only the first.
         weight_decay: decoupled, multiplied by the learning rate (arXiv 1711.05101).
-        ema_decay: of an average of the weights, or None for none.
-        rates: what each parameter's learning rate is times ``lr``; 1 where it is not given.
+        ema_decay: decay of the averaged weights; None: no average.
+        rates: factor of each parameter's learning rate, by default 1.
 
     Attributes:
-        lr, step_count: 0-dim float32 tensors, so that a captured step reads their current values: write
+        lr, step_count: float32 tensors (), so that a captured step reads their current values. Set the rate with
             ``optimizer.lr.fill_(...)``.
-        slots: the state of each parameter by its name in a checkpoint, in the order of the parameters; None where a
-            parameter has none.
+        slots: state tensors by their name in a checkpoint, each a list in the order of the parameters, with None for
+            parameters without that state.
         ema: the averaged weights in the order of the parameters, or None.
     """
 
@@ -73,27 +73,28 @@ class Optimizer(torch.optim.Optimizer, ABC):
 
     @classmethod
     def for_model(cls, model: TRMModel, lr: float, **keywords: Any) -> Self:
-        """An optimizer of a model's parameters; one that treats some of them apart overrides it."""
+        """An optimizer of a model's parameters. A subclass that treats some of them differently overrides it."""
         return cls(model.parameters(), lr, **keywords)
 
     @property
     def weights(self) -> list[Tensor]:
-        """Views of the parameters, to be written where autograd does not look."""
+        """Detached views of the parameters, which can be written in place."""
         return [p.detach() for p in self.param_groups[0]["params"]]
 
     @property
     def averaged(self) -> list[Tensor]:
-        """What evaluation uses: the averaged weights, or the weights where none are averaged."""
+        """The weights that evaluation uses: the averaged ones, or the weights if there is no average."""
         return self.weights if self.ema is None else self.ema
 
     def write_copies(self, copies: list[Tensor | None], interleave: list[int]) -> None:
-        """From now on each step leaves the new weights in ``copies``, too: matrices in low precision, or None, in the
-        order of the parameters, laid out as ``ops.adam_atan2_`` says of its arguments of these names."""
+        """Makes each step also write the new weights to ``copies``: matrices in low precision, or None, in the order of
+        the parameters. ``ops.adam_atan2_`` documents the layouts of both arguments."""
         self.copies, self.interleave = copies, interleave
 
     @torch.no_grad()
     def step(self, closure: None = None, *, grad_scale: Tensor | None = None) -> None:  # type: ignore[override]
-        """Updates every weight from its ``grad`` (none counts as zero), scaled by ``grad_scale`` () where given."""
+        """Updates every weight from its ``grad``, multiplied by ``grad_scale`` () if given. A missing ``grad`` counts
+        as zero."""
         params = self.param_groups[0]["params"]
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
         self.step_count += 1
@@ -101,14 +102,14 @@ class Optimizer(torch.optim.Optimizer, ABC):
 
     @abstractmethod
     def _update(self, weights: list[Tensor], grads: list[Tensor], grad_scale: Tensor | None) -> None:
-        """Writes weights, slots, average and copies, in place."""
+        """Updates weights, slots, average and copies in place."""
 
     def _rate(self, index: int) -> Tensor:
         """The learning rate () of one parameter."""
         return self.lr if self.rates[index] == 1 else self.lr * self.rates[index]
 
     def _finish(self, weights: list[Tensor], indices: Iterable[int]) -> None:
-        """Average and copies of some parameters behind their update."""
+        """Updates average and copies of some parameters after their weights."""
         for i in indices:
             weight = weights[i]
             if self.ema is not None and self.ema_decay is not None:
@@ -119,15 +120,15 @@ class Optimizer(torch.optim.Optimizer, ABC):
                 copy[rows, : weight.shape[1]] = weight.to(copy.dtype)
 
     def state_dict(self) -> dict[str, Any]:
-        """All of the state, ``ema`` included; ``load_state_dict`` copies it into an optimizer of the same weights."""
+        """A copy of the state, ``ema`` included, for ``load_state_dict`` of an optimizer of the same weights."""
         return copy.deepcopy(self._state())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for name, value in self._state().items():
-            theirs = state_dict[name]
-            if (value is None) != (theirs is None):
+            source = state_dict[name]
+            if (value is None) != (source is None):
                 raise ValueError("one of the optimizers averages weights and the other does not")
-            pairs = [(value, theirs)] if isinstance(value, Tensor) else zip(value or (), theirs or (), strict=True)
+            pairs = [(value, source)] if isinstance(value, Tensor) else zip(value or (), source or (), strict=True)
             for tensor, saved in pairs:
                 if tensor is not None:
                     tensor.copy_(saved)
@@ -136,15 +137,15 @@ class Optimizer(torch.optim.Optimizer, ABC):
         return {"lr": self.lr, "step_count": self.step_count, **self.slots, "ema": self.ema}
 
     def named_tensors(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """Everything that a checkpoint must keep but the average, under the parameters' names."""
-        kept, names = {"step": self.step_count}, list(names)
+        """The tensors of a checkpoint except the average, under the parameters' ``names``."""
+        tensors, names = {"step": self.step_count}, list(names)
         pairs = [(i, name, slot) for i, name in enumerate(names) for slot in self.slots]
-        return kept | {f"{s}/{name}": t for i, name, s in pairs if (t := self.slots[s][i]) is not None}
+        return tensors | {f"{s}/{name}": t for i, name, s in pairs if (t := self.slots[s][i]) is not None}
 
     def tensors(self) -> list[Tensor]:
-        """Everything that a step changes."""
+        """All tensors that a step changes."""
         lists = [self.weights, self.copies or (), *self.slots.values(), self.ema or ()]
         return [t for tensors in lists for t in tensors if t is not None] + [self.step_count]
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__.copy()  # torch's own would leave all of the above out of a copied model
+        return self.__dict__.copy()  # torch's method would drop our attributes from a copy

@@ -1,4 +1,4 @@
-"""What AdamATan2 and AdamW share: their whole update is one fused op."""
+"""The base class of AdamATan2 and AdamW, whose whole update is one fused op."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class FusedAdam(Optimizer):
-    """``ops.adam_atan2_`` of all parameters, or of those at ``indices`` alone: one pass over memory for each rate."""
+    """Updates all parameters, or those at ``indices``, with ``ops.adam_atan2_``: one pass over memory per rate."""
 
     variant: Literal["adam_atan2", "adamw"]
 

@@ -1,7 +1,7 @@
-"""Muon: momentum whose matrices are made orthogonal; everything that is no hidden matrix has AdamW or AdamATan2.
+"""Muon: updates hidden matrices by their orthogonalized momentum, and all other weights by AdamW or AdamATan2.
 
-Keller Jordan, "Muon: An optimizer for hidden layers in neural networks" (2024), with the weight decay and the size of
-update of "Muon is scalable for LLM training" (arXiv 2502.16982), so that one learning rate suits both kinds of weights.
+Keller Jordan, "Muon: An optimizer for hidden layers in neural networks" (2024), with the weight decay and the update
+size of "Muon is scalable for LLM training" (arXiv 2502.16982), so that one learning rate suits both kinds of weights.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from trm_fast.training.optimizers.base import register
 from trm_fast.training.optimizers.fused_adam import FusedAdam
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Jordan's quintic: steep at 0, so that a few iterations bring all singular values to about 1."""
+"""Jordan's quintic polynomial. It is steep at 0, so that a few iterations bring all singular values close to 1."""
 
 RMS = 0.2
-"""Root mean square of an update before the learning rate, about that of AdamW's (arXiv 2502.16982, section 2.2)."""
+"""Root mean square of an update without the learning rate, about the same as AdamW's (arXiv 2502.16982, 2.2)."""
 
 
 class Options(base.Options):
-    """``momentum``, ``nesterov``: of matrices; ``iterations`` of Newton and Schulz; ``others``: the optimizer of all
-    other weights, with ``training.betas``."""
+    """Options of Muon: ``momentum`` and ``nesterov`` for matrices, the number of Newton-Schulz ``iterations``, and
+    ``others``, the optimizer of all other weights, which uses ``training.betas``."""
 
     momentum: float = Field(0.95, ge=0, lt=1)
     nesterov: bool = True
@@ -38,8 +38,11 @@ class Options(base.Options):
 
 @register("muon")
 class Muon(FusedAdam):
-    """``hidden``: the matrices that Muon updates; by default every parameter of two dimensions, for a TRM those of
-    its network alone, as embedding and heads learn better with the other optimizer."""
+    """Momentum orthogonalized by Newton-Schulz iterations.
+
+    ``hidden`` are the matrices that Muon updates, by default all two-dimensional parameters. ``for_model`` takes those
+    of the network; embedding and heads learn better with the other optimizer.
+    """
 
     options_type: ClassVar[type[base.Options]] = Options
 
@@ -58,8 +61,8 @@ class Muon(FusedAdam):
         **keywords: Any,
     ) -> None:
         parameters = list(params)
-        chosen = {id(w) for w in (parameters if hidden is None else hidden)}
-        matrices = [i for i, p in enumerate(parameters) if p.ndim == 2 and id(p) in chosen]
+        hidden_ids = {id(w) for w in (parameters if hidden is None else hidden)}
+        matrices = [i for i, p in enumerate(parameters) if p.ndim == 2 and id(p) in hidden_ids]
         fused = [i for i in range(len(parameters)) if i not in matrices]
         super().__init__(parameters, lr, betas, weight_decay, *arguments, indices=fused, **keywords)
         self.variant = others
@@ -76,7 +79,7 @@ class Muon(FusedAdam):
 
     def _update(self, weights: list[Tensor], grads: list[Tensor], grad_scale: Tensor | None) -> None:
         super()._update(weights, grads, grad_scale)
-        for indices in self.groups:  # matrices of one shape together
+        for indices in self.groups:  # matrices of one shape in one batch
             grad = torch.stack([grads[i] for i in indices])
             if grad_scale is not None:
                 grad = grad * grad_scale
@@ -93,7 +96,14 @@ class Muon(FusedAdam):
 
 
 def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
-    """Matrices (N, rows, columns) of the same singular vectors, all singular values about 1 but those near 0."""
+    """Matrices (N, rows, columns) with the same singular vectors and singular values close to 1; tiny ones stay
+    small.
+
+    Example:
+        >>> values = torch.linalg.svdvals(orthogonal(torch.diag(torch.tensor([3.0, 1.0]))[None]))
+        >>> bool((values - 1).abs().max() < 0.4)
+        True
+    """
     a, b, c = COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices

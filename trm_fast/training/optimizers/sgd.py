@@ -13,7 +13,7 @@ from trm_fast.training.optimizers.base import Optimizer, register
 
 
 class Options(base.Options):
-    """``nesterov``: looks ahead along the momentum."""
+    """Options of SGD: ``nesterov`` momentum."""
 
     nesterov: bool = False
 
