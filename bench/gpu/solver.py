@@ -25,7 +25,7 @@ def measured(part: Part, name: str, batch: int, graph: bool) -> dict[str, Any]:
     config = configuration(name)
     model = TRM(config, dtype_of(part.device)).to(part.device).requires_grad_(False).eval()
     solver = Solver(model, get_task("sudoku")(None), halt=False, batch_size=batch, graph=graph)
-    questions = Examples.asked(np.random.default_rng(0).integers(1, 11, (batch, 81), dtype=np.int32))
+    questions = Examples.of_questions(np.random.default_rng(0).integers(1, 11, (batch, 81), dtype=np.int32))
     taken = []
     for _ in range(2 + part.sizes.calls):
         start = time.perf_counter()

@@ -45,21 +45,21 @@ def test_the_batch_stays_full() -> None:
 @pytest.mark.parametrize("noise", [0.0, 0.5])
 def test_no_answer_depends_on_the_company(noise: float) -> None:
     options: dict[str, Any] = {"rollouts": 5, "noise": noise} if noise else {}
-    alone = solver(rules=False, batch_size=1, **options).run(Examples.asked(INPUTS))
+    alone = solver(rules=False, batch_size=1, **options).run(Examples.of_questions(INPUTS))
     for batch_size in (6, 64):
-        together = solver(rules=False, batch_size=batch_size, **options).run(Examples.asked(INPUTS))
+        together = solver(rules=False, batch_size=batch_size, **options).run(Examples.of_questions(INPUTS))
         np.testing.assert_array_equal(together.solution, alone.solution)
         np.testing.assert_array_equal(together.steps, alone.steps)
 
 
 def test_noise_depends_on_the_seed_and_spares_the_first_try() -> None:
-    plain = solver(rules=False, select="confidence").run(Examples.asked(INPUTS))
+    plain = solver(rules=False, select="confidence").run(Examples.of_questions(INPUTS))
     tries = {seed: solver(rules=False, rollouts=4, noise=0.7, seed=seed, halt=False) for seed in (1, 2)}
     states: dict[int, list[torch.Tensor]] = {1: [], 2: []}
     for seed, made in tries.items():
-        made.run(Examples.asked(INPUTS), watch=lambda now, seed=seed: states[seed].append(now.confidence))
+        made.run(Examples.of_questions(INPUTS), watch=lambda now, seed=seed: states[seed].append(now.confidence))
     assert not torch.equal(states[1][-1], states[2][-1])
-    one = solver(rules=False, rollouts=1).run(Examples.asked(INPUTS))
+    one = solver(rules=False, rollouts=1).run(Examples.of_questions(INPUTS))
     np.testing.assert_array_equal(one.solution, plain.solution)
 
 
@@ -77,7 +77,7 @@ EVEN, ODD, OTHER = [2, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 3, 0, 0, 0]
     ids=["rules", "confidence", "majority"],
 )
 def test_which_try_counts(select: Any, want: list[int]) -> None:
-    tries = Tries(Echo(), Examples.asked(INPUTS[:1]), rollouts=5, symmetries=1, rng=np.random.default_rng(0))
+    tries = Tries(Echo(), Examples.of_questions(INPUTS[:1]), rollouts=5, symmetries=1, rng=np.random.default_rng(0))
     tries.note(result([0, 1, 2, 3], [ODD, OTHER, EVEN, ODD], [0.4, 0.9, 0.1, 0.3]))  # the fifth was never made
     best = tries.best(select)
     assert best.solution.tolist() == [want]
@@ -87,7 +87,7 @@ def test_which_try_counts(select: Any, want: list[int]) -> None:
 
 
 def test_candidates_are_ranked_by_votes_and_then_by_mean_confidence() -> None:
-    tries = Tries(Echo(), Examples.asked(INPUTS[:1]), rollouts=6, symmetries=1, rng=np.random.default_rng(0))
+    tries = Tries(Echo(), Examples.of_questions(INPUTS[:1]), rollouts=6, symmetries=1, rng=np.random.default_rng(0))
     tries.note(result([0, 1, 2, 3, 4], [ODD, OTHER, EVEN, ODD, OTHER], [0.4, 0.9, 0.99, 0.3, 0.1]))
     solved = tries.best("majority")
     (ranked,) = solved.ranked
@@ -101,8 +101,8 @@ def test_candidates_are_ranked_by_votes_and_then_by_mean_confidence() -> None:
 
 def test_what_the_rules_settle_is_not_tried_again() -> None:
     """Fewer steps than all tries would take, and never fewer right answers than the first try alone."""
-    first = solver(max_steps=1).run(Examples.asked(INPUTS))
-    many = solver(max_steps=1, rollouts=8, noise=0.5).run(Examples.asked(INPUTS))
+    first = solver(max_steps=1).run(Examples.of_questions(INPUTS))
+    many = solver(max_steps=1, rollouts=8, noise=0.5).run(Examples.of_questions(INPUTS))
     assert first.valid is not None
     assert many.valid is not None
     assert many.valid.sum() > first.valid.sum()
@@ -110,7 +110,7 @@ def test_what_the_rules_settle_is_not_tried_again() -> None:
     settled = first.converged & first.valid
     assert settled.any()
     np.testing.assert_array_equal(many.solution[settled], first.solution[settled])
-    every = solver(max_steps=1, rollouts=8, noise=0.5, select="confidence").run(Examples.asked(INPUTS))
+    every = solver(max_steps=1, rollouts=8, noise=0.5, select="confidence").run(Examples.of_questions(INPUTS))
     assert many.steps.sum() < every.steps.sum()
 
 
@@ -120,7 +120,7 @@ def test_symmetries_try_the_same_sudoku() -> None:
     task = kind(kind.Config(name="sudoku", size=4))
     puzzles = generate(4, 6, (4, 7), seed=1)
     inputs = puzzles.questions.astype(np.int32) + 1
-    tries = Tries(task, Examples.asked(inputs), 2, 3, np.random.default_rng(0))
+    tries = Tries(task, Examples.of_questions(inputs), 2, 3, np.random.default_rng(0))
     assert tries.rows.inputs.shape == (36, 16)
     np.testing.assert_array_equal(tries.rows.inputs[:6], inputs)
     tries.note(
@@ -161,7 +161,7 @@ def test_streaming() -> None:
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_rows(count: int) -> None:
-    solved = solver(rollouts=2, noise=0.1).run(Examples.asked(INPUTS[:count]))
+    solved = solver(rollouts=2, noise=0.1).run(Examples.of_questions(INPUTS[:count]))
     assert solved.solution.shape == (count, L)
 
 
@@ -180,7 +180,7 @@ def test_options_that_make_no_sense(options: dict[str, Any], said: str) -> None:
 
 def test_symmetries_need_a_task_that_has_some() -> None:
     with pytest.raises(UserError, match="no symmetries"):
-        solver(symmetries=2).run(Examples.asked(INPUTS))
+        solver(symmetries=2).run(Examples.of_questions(INPUTS))
 
 
 def test_a_trajectory_is_that_of_one_try() -> None:

@@ -143,8 +143,8 @@ def test_augmentation_turns_mazes_and_makes_or_turns_answers(shape: tuple[int, i
 def test_images_are_the_same_maze_and_come_back(shape: tuple[int, int], group: int) -> None:
     task, made = maze(shape), generate(shape, 9, 5, distance=6)
     inputs, labels = made.questions.astype(np.int32), made.answers.astype(np.int32)
-    images, undo = task.images(Examples.asked(inputs), group, np.random.default_rng(0))
-    answers, _ = task.images(Examples.asked(labels), group, np.random.default_rng(0))
+    images, undo = task.images(Examples.of_questions(inputs), group, np.random.default_rng(0))
+    answers, _ = task.images(Examples.of_questions(labels), group, np.random.default_rng(0))
     seen = images.inputs.reshape(9, group, -1)
     np.testing.assert_array_equal(seen[:, 0], inputs)
     assert len({row.tobytes() for row in seen[0]}) == group
@@ -152,7 +152,7 @@ def test_images_are_the_same_maze_and_come_back(shape: tuple[int, int], group: i
     back = undo(answers.inputs.reshape(9, group, -1))
     np.testing.assert_array_equal(back, np.repeat(labels[:, None], group, axis=1))
     with pytest.raises(UserError, match=f"has {group} symmetric images"):
-        task.images(Examples.asked(inputs), group + 1, np.random.default_rng(0))
+        task.images(Examples.of_questions(inputs), group + 1, np.random.default_rng(0))
 
 
 JUDGED = {
@@ -170,7 +170,7 @@ JUDGED = {
 
 @pytest.mark.parametrize(("answer", "valid", "shortest"), JUDGED.values(), ids=JUDGED.keys())
 def test_answers_are_judged(answer: list[str], valid: bool, shortest: bool) -> None:
-    task, asked = maze(), Examples.asked(encoded(MAZE, MAZE))
+    task, asked = maze(), Examples.of_questions(encoded(MAZE, MAZE))
     answers = encoded(answer, SHORTEST).astype(np.int64)
     assert task.metrics(asked, answers) == {"valid_path": (valid + 1) / 2, "shortest_path": (shortest + 1) / 2}
     assert task.verify(asked, answers).tolist() == [shortest, True]
@@ -178,7 +178,7 @@ def test_answers_are_judged(answer: list[str], valid: bool, shortest: bool) -> N
 
 def test_a_detour_is_valid_but_not_shortest() -> None:
     task = maze((3, 3))
-    asked = Examples.asked(encoded(["S.G", "...", "..."]))
+    asked = Examples.of_questions(encoded(["S.G", "...", "..."]))
     detour = encoded(["S.G", "o.o", "ooo"])
     assert task.metrics(asked, detour) == {"valid_path": 1.0, "shortest_path": 0.0}
     winding = encoded(["SoG", "oo.", "..."])  # touches itself
@@ -187,13 +187,13 @@ def test_a_detour_is_valid_but_not_shortest() -> None:
 
 def test_foreign_tokens_are_no_answer_and_no_question() -> None:
     task = maze()
-    asked = Examples.asked(encoded(MAZE))
+    asked = Examples.of_questions(encoded(MAZE))
     for token in (0, 6, -1, 300):
         answer = encoded(SHORTEST).astype(np.int64)
         answer[0, 3] = token
         assert not task.verify(asked, answer).any()
     for empty in (np.ones((2, 12), dtype=np.int32), np.zeros((2, 12), dtype=np.int32)):
-        assert not task.verify(Examples.asked(empty), np.tile(encoded(SHORTEST), (2, 1))).any()
+        assert not task.verify(Examples.of_questions(empty), np.tile(encoded(SHORTEST), (2, 1))).any()
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,7 @@ def test_verify_sees_every_kind_of_fault(size: int) -> None:
     relabelled = (answers - 1) % size + 2  # obeys the rules but changes the givens
     for bad in (blank, padded, wrong, foreign, -answers, relabelled):
         assert not task.verify(examples, bad).any()
-    assert task.verify(Examples.asked(np.ones_like(inputs)), relabelled).all()
+    assert task.verify(Examples.of_questions(np.ones_like(inputs)), relabelled).all()
 
 
 def drawn(colour: bool, answer: str | None) -> str:
@@ -244,8 +244,8 @@ def test_images_are_the_same_puzzle(size: int) -> None:
     task = Sudoku(Sudoku.Config(size=size))
     puzzles = generate(size, 12, {4: (4, 7), 6: (12, 18), 9: (28, 32)}[size], seed=5)
     inputs, labels = puzzles.questions.astype(np.int32) + 1, puzzles.answers.astype(np.int64) + 1
-    images, undo = task.images(Examples.asked(inputs), 7, np.random.default_rng(0))
-    answers = task.images(Examples.asked(labels.astype(np.int32)), 7, np.random.default_rng(0))[0].inputs
+    images, undo = task.images(Examples.of_questions(inputs), 7, np.random.default_rng(0))
+    answers = task.images(Examples.of_questions(labels.astype(np.int32)), 7, np.random.default_rng(0))[0].inputs
     seen = images.inputs.reshape(12, 7, -1)
     np.testing.assert_array_equal(seen[:, 0], inputs)
     assert (seen[:, 1:] != inputs[:, None]).any(-1).mean() > 0.9  # at 4x4 some are the puzzle itself

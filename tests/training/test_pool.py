@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 class Numbers:
     """Examples that are the numbers of their places in the sequence."""
 
-    example_spec = Examples.asked(np.zeros((0, 1), dtype=np.int64))
+    example_spec = Examples.of_questions(np.zeros((0, 1), dtype=np.int64))
     made: list[int]
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Numbers:
 
     def chunk(self, number: int, size: int) -> Examples:
         self.made.append(number)
-        return Examples.asked(np.arange(number * size, (number + 1) * size)[:, None])
+        return Examples.of_questions(np.arange(number * size, (number + 1) * size)[:, None])
 
 
 class Device:

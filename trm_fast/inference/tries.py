@@ -92,7 +92,7 @@ class Tries:
         given = np.zeros(self.asked.inputs.shape, dtype=np.int64) if self.solution is None else self.solution
         by_rollout = given.reshape(rollouts, symmetries, N, *given.shape[1:]).swapaxes(1, 2)
         tried: Array = np.concatenate([self.undo(answers) for answers in by_rollout], axis=1)  # (N, tries, L)
-        tried = self.task.tidy(tried.reshape(len(self.rows), *given.shape[1:])).reshape(tried.shape)
+        tried = self.task.normalized(tried.reshape(len(self.rows), *given.shape[1:])).reshape(tried.shape)
         sure, steps, converged = (
             a.reshape(rollouts * symmetries, N).T for a in (self.confidence, self.steps, self.converged)
         )

@@ -1,7 +1,8 @@
-"""What a task is: where examples come from, how text becomes numbers, how an answer is judged and drawn.
+"""The interface of a task: its examples, its encoding, and how answers are scored and drawn.
 
-The trainer, the solver and the command line know tasks through this file alone. A new task is one
-module here that defines a ``Task``, registered in ``trm_fast.tasks``, one YAML file in ``configs/`` and one test.
+The trainer, the solver and the command line use tasks only through this interface. A new task is one module in this
+folder that defines a subclass of ``Task`` and is registered in ``trm_fast.tasks``, one YAML file in ``configs/`` and
+one test.
 """
 
 from __future__ import annotations
@@ -28,13 +29,25 @@ IntArray = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Examples:
-    """N encoded examples, or questions whose answers are not known (``labels`` of width 0).
+    """N encoded examples, or N questions without answers (``labels`` of width 0).
 
-    ``inputs``: tokens int32 (N, L), or values float32 (N, L, F). ``labels``: what the model's head is taught, int32
-    or float32 (N, ...), for tokens of the shape of the inputs. ``puzzle_ids`` int32 (N,) picks each example's row of
-    the puzzle embedding; zeros where a task has none. ``extra``: further arrays (N, ...) that the model's embedding
-    and head take by name, such as ``mask`` (N, L), False on padding. ``sources``: what the examples were made of, for
-    tasks whose measures or symmetries need more than arrays; ``extra["row"]`` tells which of them each example is.
+    Attributes:
+        inputs: tokens, int32 (N, L), or values, float32 (N, L, F).
+        labels: the targets of the model's head, int32 or float32 (N, ...). For token answers they have the shape of
+            ``inputs``.
+        puzzle_ids: the row of the puzzle embedding that each example uses, int32 (N,). Zeros where a task has no
+            puzzle embedding.
+        extra: further arrays (N, ...) that the model's embedding and head take by name, such as ``mask`` (N, L),
+            which is False on padding.
+        sources: the objects that the examples were encoded from, for tasks whose metrics or symmetries need more
+            than arrays. ``extra["row"]`` is the index of each example's source.
+
+    Example:
+        >>> questions = Examples.of_questions(np.ones((3, 4), dtype=np.int32))
+        >>> len(questions), questions.labels.shape
+        (3, (3, 0))
+        >>> len(questions.repeat(2))
+        6
     """
 
     inputs: Array
@@ -44,22 +57,22 @@ class Examples:
     sources: Sequence[Any] = ()
 
     @classmethod
-    def asked(
+    def of_questions(
         cls, inputs: Array, puzzle_ids: IntArray | None = None, extra: Mapping[str, Array] | None = None
     ) -> Examples:
-        """Questions alone."""
+        """Questions without answers; ``puzzle_ids`` are zeros by default."""
         ids = np.zeros(len(inputs), dtype=np.int32) if puzzle_ids is None else puzzle_ids
         return cls(inputs, np.zeros((len(inputs), 0), dtype=np.int32), ids, extra or {})
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, Array], sources: Sequence[Any] = ()) -> Examples:
-        """What ``arrays`` gave."""
+        """The inverse of ``arrays``."""
         extra = {name: a for name, a in arrays.items() if name not in ("inputs", "labels", "puzzle_ids")}
         return cls(arrays["inputs"], arrays["labels"], arrays["puzzle_ids"], extra, sources)
 
     @classmethod
     def joined(cls, parts: Sequence[Examples]) -> Examples:
-        """All rows of some examples of one kind, in order."""
+        """The rows of several ``Examples`` with the same arrays, in order."""
         arrays = [part.arrays() for part in parts]
         return cls.of_arrays({name: np.concatenate([a[name] for a in arrays]) for name in arrays[0]})
 
@@ -67,22 +80,23 @@ class Examples:
         return len(self.inputs)
 
     def arrays(self) -> dict[str, Array]:
-        """Every array by its name."""
+        """All arrays by name: ``inputs``, ``labels``, ``puzzle_ids`` and those of ``extra``."""
         return {"inputs": self.inputs, "labels": self.labels, "puzzle_ids": self.puzzle_ids, **self.extra}
 
     def take(self, rows: npt.NDArray[np.intp] | slice) -> Examples:
+        """The examples at some indices."""
         return Examples.of_arrays({name: array[rows] for name, array in self.arrays().items()}, self.sources)
 
     def repeat(self, count: int) -> Examples:
-        """Each row ``count`` times in a row."""
+        """Each example ``count`` times in succession."""
         return self.take(np.repeat(np.arange(len(self)), count))
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training and test examples with no test example equivalent to a training one.
+    """Training and test examples. No test example is equivalent to a training example.
 
-    ``source`` names the origin in a few words; ``notes`` are lines a person should see before training.
+    ``source`` describes the origin in a few words. ``notes`` are messages for the user, shown before training.
     """
 
     train: Examples
@@ -93,7 +107,11 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Question:
-    """One thing to solve: the text as given, its row of ``Examples`` (inputs (L,) or (L, F)), and where it stood."""
+    """One puzzle, parsed into tokens.
+
+    ``text`` is the puzzle as the user wrote it and ``where`` its file and line. ``inputs`` (L,) or (L, F),
+    ``puzzle_id`` and ``extra`` are one row of ``Examples``.
+    """
 
     text: str
     inputs: Array
@@ -103,16 +121,19 @@ class Question:
 
     @staticmethod
     def rows(questions: Sequence[Question]) -> Examples:
-        """Questions as rows."""
+        """Questions as ``Examples`` without answers."""
         ids = np.array([q.puzzle_id for q in questions], dtype=np.int32)
         extra = {name: np.stack([q.extra[name] for q in questions]) for name in questions[0].extra}
-        return Examples.asked(np.stack([q.inputs for q in questions]), ids, extra)
+        return Examples.of_questions(np.stack([q.inputs for q in questions]), ids, extra)
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The distinct answers (K, ...) of several tries at one question, best first: by ``votes`` int (K,), the tries that
-    gave it, and then by ``confidence`` float32 (K,), their mean confidence."""
+    """The K distinct answers of several tries at one question, best first.
+
+    ``answers`` (K, ...) are ordered by ``votes`` int64 (K,), the number of tries that returned each answer, and then by
+    ``confidence`` float32 (K,), the mean confidence of these tries.
+    """
 
     answers: Array
     votes: npt.NDArray[np.int64]
@@ -120,7 +141,7 @@ class Candidates:
 
 
 class TaskConfig(Section):
-    """The ``task:`` section of a configuration; tasks extend it with keys of their own."""
+    """The ``task:`` section of a configuration. Each task adds its own keys in a subclass."""
 
     name: str
 
@@ -128,8 +149,11 @@ class TaskConfig(Section):
 class DataConfig(Section):
     """The ``data:`` section of a configuration.
 
-    ``source``: None for the task's generator, a path, or ``hf:NAME``. ``test``: a separate test set of the same
-    kinds; without it a set's own test split, or ``holdout`` (the share of equivalence classes kept for testing).
+    Attributes:
+        source: a path, ``hf:NAME`` for a data set of the Hugging Face hub, or None for the task's generator.
+        test: a separate test set: a path or ``hf:NAME``. By default the data set's own test split or, for a file, a
+            random part of its examples.
+        holdout: the size of that part, as a share of the equivalence classes.
     """
 
     source: str | None = None
@@ -137,29 +161,29 @@ class DataConfig(Section):
     holdout: float = Field(0.1, gt=0, lt=1)
 
 
-class GrowingRow(Protocol):
-    """A causal model's row of symbols, to which more are appended."""
+class DecodingRow(Protocol):
+    """A sequence of symbols in a causal model, to which more symbols are appended."""
 
     @property
     def steps(self) -> int:
-        """Supervision steps that each symbol takes."""
+        """The number of supervision steps for each symbol."""
 
     def extend(self, inputs: Array, extra: Mapping[str, Array] | None = None) -> npt.NDArray[np.float32]:
-        """Log probabilities (V,) of the symbol behind the new ones: ``inputs`` (n, ...) and further arrays by name."""
+        """Appends n symbols, ``inputs`` (n, ...) and further arrays by name; log probabilities (V,) of the next one."""
 
     def fork(self) -> Self:
-        """A copy that can go on otherwise."""
+        """A copy that can be extended independently."""
 
 
 class Decoder(Protocol):
-    """What writes symbol by symbol: a solver, or a model alone."""
+    """A solver or a model that decodes symbol by symbol."""
 
-    def incremental(self) -> GrowingRow:
-        """An empty row."""
+    def incremental(self) -> DecodingRow:
+        """An empty sequence."""
 
 
 class Solution(Protocol):
-    """What a task reads of a solver's answer."""
+    """The part of a solver's answer that tasks use."""
 
     @property
     def raw(self) -> Array: ...
@@ -172,18 +196,25 @@ class Solution(Protocol):
 
 
 class Solving(Decoder, Protocol):
-    """What a task may ask of the solver that it is given; ``trm_fast.inference.Solver`` is one."""
+    """The part of ``trm_fast.inference.Solver`` that tasks use."""
 
     def solve(self, question: Question) -> Solution: ...
 
 
 class Task(ABC):
-    """One kind of problem. Instances are cheap, hold no examples and are made from a validated configuration.
+    """One kind of problem. Instances hold no examples and are cheap to create from a validated configuration.
 
-    ``noun``: what its examples are called in messages. ``has_rules``: whether ``verify`` can tell a right answer
-    without knowing it. ``majority``: whether the most frequent of several tries is the one that counts, unless asked.
-    ``masked``: whether its examples have ``extra["mask"]``. ``more_steps_help``: whether a model may take more
-    supervision steps than in training.
+    Attributes:
+        name: the name in configurations and commands.
+        Config: the class of the ``task:`` section.
+        noun: the plural that messages use for examples.
+        has_rules: whether ``verify`` can recognize a right answer without a label.
+        majority: whether the most frequent answer of several tries wins by default.
+        more_steps_help: whether a model may take more supervision steps than in training.
+        masked: whether examples have ``extra["mask"]``.
+        vocab_size: the number of tokens, V.
+        seq_len: the number of positions, without the prefix.
+        grid_shape: rows and columns of the grid, None where the positions form no grid.
     """
 
     name: ClassVar[str]
@@ -203,73 +234,105 @@ class Task(ABC):
         """``config``: an instance of ``Config``."""
 
     def model_keys(self, data: DataConfig) -> dict[str, Any]:
-        """The keys of ``TRMConfig`` that this task decides, such as its vocabulary, its length and its head."""
+        """The keys of ``TRMConfig`` that follow from the task, such as vocabulary size, length and head."""
         return {"vocab_size": self.vocab_size, "seq_len": self.seq_len, "grid_shape": self.grid_shape}
 
     def save_assets(self, folder: Path) -> None:  # noqa: B027 (most tasks have none)
-        """Writes what a model of this task needs beside its weights and configuration, such as a tokenizer."""
+        """Writes files that a model of this task needs besides weights and configuration, such as a tokenizer."""
 
     def load_assets(self, folder: Path) -> None:  # noqa: B027
-        """Reads what ``save_assets`` wrote."""
+        """Reads the files of ``save_assets``."""
 
     @abstractmethod
     def dataset(self, data: DataConfig, seed: int) -> Dataset:
-        """Training and test examples; deterministic in ``data`` and ``seed``."""
+        """Training and test examples, the same for the same ``data`` and ``seed``.
+
+        Raises:
+            UserError: the source cannot be read, or one of its rows is malformed.
+        """
 
     def read(self, source: str) -> Examples:
-        """Every example of a file (or ``hf:NAME``), in order; a malformed row is a UserError naming file and line."""
+        """All examples of a file or of ``hf:NAME``, in order.
+
+        Raises:
+            UserError: a row is malformed (the message names file and line), or the task reads no files.
+        """
         raise UserError(f"the task {self.name} reads no files of examples", wrong_use=True)
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
-        """The same examples, each under a random symmetry of the task; vectorised over rows."""
+        """The examples, each under a random symmetry of the task."""
         return examples
 
     def images(
         self, examples: Examples, count: int, rng: np.random.Generator
     ) -> tuple[Examples, Callable[[Array], Array]]:
-        """For N questions ``count`` images each under symmetries, as N * count rows, a question's first one unchanged,
-        and what turns answers to the images (N, count, L) into answers to the questions. UserError in a task without
-        symmetries."""
+        """Symmetric images of N questions, for voting.
+
+        Returns:
+            ``count`` images of each question as N * count rows, the first image of a question being the question
+            itself, and a function that maps answers to the images (N, count, L) back to answers to the questions, of
+            the same shape.
+
+        Raises:
+            UserError: the task has no symmetries, or fewer than ``count``.
+        """
         raise UserError(f"the task {self.name} has no symmetries to vote over", wrong_use=True)
 
-    def tidy(self, answers: Array) -> Array:
-        """Answers (N, ...) without what means nothing, so that equal answers are equal arrays."""
+    def normalized(self, answers: Array) -> Array:
+        """Answers (N, ...) without the tokens that have no meaning, so that equal answers are equal arrays."""
         return answers
 
     def right(self, labels: Array, answers: Array) -> npt.NDArray[np.bool_]:
-        """Which numbers of the answers (N, ...) are right; labels that don't count are left out by who asks."""
+        """Which numbers of the answers (N, ...) are right. The caller excludes labels that are ``IGNORE``."""
         return labels == answers
 
     def metrics(self, examples: Examples, answers: Array) -> dict[str, float]:
-        """Further measures of the answers (N, ...) to examples, by name."""
+        """Further metrics of answers (N, ...) to examples, by name."""
         return {}
 
     def ranked_metrics(self, examples: Examples, ranked: Iterable[Candidates]) -> dict[str, float]:
-        """Measures of all that was answered to each example, by name."""
+        """Metrics of all candidate answers to each example, by name."""
         return {}
 
     def submission(self, questions: Examples, ranked: Iterable[Candidates]) -> Any:
-        """JSON that a competition takes; UserError in a task without one."""
+        """The answers as a JSON value in the format of a competition.
+
+        Raises:
+            UserError: the task has no such format.
+        """
         raise UserError(f"the task {self.name} has no submission format", wrong_use=True)
 
     def measures(self, solver: Solving, examples: Examples, answers: Array) -> dict[str, float]:
-        """What an evaluation reports: ``metrics``, or what takes the solver itself, such as generated text."""
+        """The metrics that an evaluation reports: ``metrics``, or metrics that need the solver, such as those of
+        generated text."""
         return self.metrics(examples, answers)
 
     def report(self, metrics: dict[str, float]) -> list[Any]:
-        """Rich renderables of ``metrics``; nothing where a plain list of them is enough."""
+        """Rich renderables that show ``metrics``; empty where a plain list of them is enough."""
         return []
 
     @abstractmethod
     def parse(self, text: str, where: str = "") -> Question:
-        """A question from text; a malformed or contradictory one is a UserError that says what is wrong."""
+        """The question in a text; ``where``, its file and line, starts error messages.
+
+        Raises:
+            UserError: the text is malformed or contradicts the rules.
+        """
 
     def generate(self, seed: int) -> Question:
-        """A fresh question; UserError in a task that has no generator."""
+        """A generated question, the same for the same seed.
+
+        Raises:
+            UserError: the task has no generator.
+        """
         raise UserError(f"the task {self.name} has no generator of questions", wrong_use=True)
 
     def questions(self, source: str | Path) -> Iterator[Question]:
-        """The questions of a file, one a line where a task has no format of its own; ``where`` is file and line."""
+        """The questions of a file: one on each line, unless the task has its own format.
+
+        Raises:
+            UserError: the file cannot be read, has no questions, or a question is malformed.
+        """
         lines = [(number, line) for number, line in enumerate(read_text(source).splitlines(), 1) if line.strip()]
         if not lines:
             raise UserError(f"{source} has no {self.noun}")
@@ -278,18 +341,19 @@ class Task(ABC):
 
     @abstractmethod
     def format(self, question: Question, answer: Array) -> str:
-        """The answer (L,) written in the format of the question."""
+        """The solution: the answer (L,) in the format of the question's text."""
 
     def verify(self, examples: Examples, answers: Array) -> npt.NDArray[np.bool_]:
-        """Whether each answer (N, L) obeys the rules and keeps its question; asked only where there are rules."""
+        """Whether each answer (N, L) obeys the rules and agrees with its question, bool (N,). Only tasks with
+        ``has_rules`` implement this."""
         raise NotImplementedError
 
     def draw(self, question: Question, answer: Array | None = None) -> Any:
-        """A rich renderable of the question, or of the answer with what was given kept apart from what was found."""
+        """A rich renderable of the question, or of the answer, in which the question's cells can be told apart."""
         return question.text if answer is None else self.format(question, answer)
 
     def picture(self, question: Question, answer: Array | None = None) -> npt.NDArray[np.uint8]:
-        """The question, or the answer, as pixels, uint8 (height, width, 3); by default what ``draw`` shows."""
+        """The question, or the answer, as RGB pixels, uint8 (height, width, 3); by default an image of ``draw``."""
         from trm_fast.tasks.pictures import picture_of
 
         return picture_of(self.draw(question, answer))

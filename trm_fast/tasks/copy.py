@@ -65,7 +65,7 @@ class Copy(NumbersTask):
             upright = answers.reshape(N * count, L, 1) * signs
             return np.take_along_axis(upright, np.argsort(order, axis=1), axis=1).reshape(N, count, L, 1)
 
-        return Examples.asked(images, repeated.puzzle_ids), undo
+        return Examples.of_questions(images, repeated.puzzle_ids), undo
 
     def metrics(self, examples: Examples, answers: Array) -> dict[str, float]:
         return {"mean_absolute_error": float(np.nanmean(np.abs(examples.labels - answers)))}

@@ -99,7 +99,7 @@ class Symbols(Task):
                 N, count, L
             )
 
-        return Examples.asked(self._renamed(repeated.inputs, to), repeated.puzzle_ids), undo
+        return Examples.of_questions(self._renamed(repeated.inputs, to), repeated.puzzle_ids), undo
 
     def parse(self, text: str, where: str = "") -> Question:
         at = f"{where}: " if where else ""

@@ -175,9 +175,9 @@ class ARC(Task):
         def undo(answers: Array) -> Array:
             return images(answers.reshape(N * count, -1), S, back).astype(answers.dtype).reshape(answers.shape)
 
-        return Examples.asked(asked.astype(np.int32), rows), undo
+        return Examples.of_questions(asked.astype(np.int32), rows), undo
 
-    def tidy(self, answers: Array) -> Array:
+    def normalized(self, answers: Array) -> Array:
         """What lies outside of the border means nothing."""
         return images(answers, self.canvas).astype(answers.dtype)
 

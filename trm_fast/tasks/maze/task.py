@@ -119,7 +119,7 @@ class Maze(PuzzleTask[Mazes]):
             result: Array = np.take_along_axis(answers.reshape(N, count, L), origins[None], axis=2)
             return result
 
-        return Examples.asked(images, examples.repeat(count).puzzle_ids), undo
+        return Examples.of_questions(images, examples.repeat(count).puzzle_ids), undo
 
     def metrics(self, examples: Examples, answers: Array) -> dict[str, float]:
         """Shares of answers that are a path from S to G, and a shortest one (of which exact match wants the rule's)."""

@@ -104,7 +104,7 @@ class Sudoku(PuzzleTask[Puzzles]):
             relabelled = np.take_along_axis(back, answers.reshape(N * count, L), axis=1)
             return np.take_along_axis(relabelled, origins, axis=1).reshape(N, count, L)
 
-        return Examples.asked(images, repeated.puzzle_ids), undo
+        return Examples.of_questions(images, repeated.puzzle_ids), undo
 
     def parse(self, text: str, where: str = "") -> Question:
         return parse(text, self.size, where)
