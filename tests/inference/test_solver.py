@@ -149,7 +149,9 @@ def test_puzzle_ids_reach_the_model() -> None:
     model.puzzle_embedding.normal_()
     made = Solver(model, Echo(rules=False), max_steps=2, halt=False)
     inputs = np.tile(questions(1)[0].inputs, (3, 1))
-    first, other, again = made.run(Examples.of_questions(inputs, np.array([0, 2, 0], dtype=np.int32))).confidence.tolist()
+    first, other, again = made.run(
+        Examples.of_questions(inputs, np.array([0, 2, 0], dtype=np.int32))
+    ).confidence.tolist()
     assert first == pytest.approx(again)
     assert first != pytest.approx(other)
     assert made.run(Examples.of_questions(inputs)).confidence.tolist() == pytest.approx([first] * 3)

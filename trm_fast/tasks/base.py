@@ -161,7 +161,7 @@ class DataConfig(Section):
     holdout: float = Field(0.1, gt=0, lt=1)
 
 
-class DecodingRow(Protocol):
+class IncrementalRow(Protocol):
     """A sequence of symbols in a causal model, to which more symbols are appended."""
 
     @property
@@ -178,7 +178,7 @@ class DecodingRow(Protocol):
 class Decoder(Protocol):
     """A solver or a model that decodes symbol by symbol."""
 
-    def incremental(self) -> DecodingRow:
+    def incremental(self) -> IncrementalRow:
         """An empty sequence."""
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from trm_fast.errors import UserError
-from trm_fast.tasks.base import Array, DataConfig, Decoder, Examples, DecodingRow, Question, Solution, Solving
+from trm_fast.tasks.base import Array, DataConfig, Decoder, Examples, IncrementalRow, Question, Solution, Solving
 from trm_fast.tasks.statistics import add_share
 from trm_fast.tasks.tool_calling.call_metrics import flags, measure_calls, tables
 from trm_fast.tasks.tool_calling.data.conversation import Conversation, Tool
@@ -196,7 +196,7 @@ class ToolGenerate(RequestTask):
 class DecodingRow:
     """A model's row, and the transcript that tells what each symbol's position holds."""
 
-    def __init__(self, row: DecodingRow, transcript: Transcript, read: int = 0) -> None:
+    def __init__(self, row: IncrementalRow, transcript: Transcript, read: int = 0) -> None:
         self.row, self.transcript, self.read = row, transcript, read
 
     @property
