@@ -68,9 +68,9 @@ def test_right_is_within_the_tolerance() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("0.1 0.2 0.3 0.4", "found 4 numbers, 5 wanted"),
+        ("0.1 0.2 0.3 0.4", "found 4 numbers, expected 5"),
         ("0.1 0.2 0.3 0.4 0.5 0.6", "found 6 numbers"),
-        ("0 0 0 0 1.5", "1.5 is outside of -1 to 1"),
+        ("0 0 0 0 1.5", "1.5 is out of range"),
         ("0 0 0 0 x", "item 5 is 'x'"),
     ],
 )

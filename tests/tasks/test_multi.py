@@ -103,7 +103,7 @@ def test_a_question_finds_its_task() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("abc", r"no task of this model can read it \(sudoku: .*; copy: found 3 letters, 5 wanted"),
+        ("abc", r"no task of this model can parse this \(sudoku: .*; copy: found 3 letters, expected 5"),
         ("copy: abcdefg", "'e' is not one of the letters abcd"),
         ("", "no task of this model"),
     ],
@@ -115,7 +115,7 @@ def test_a_question_that_nobody_reads(text: str, words: str) -> None:
 
 def test_a_question_for_two_tasks() -> None:
     twins = [{**SECTIONS[1], "label": "a"}, {**SECTIONS[1], "label": "b"}]
-    with pytest.raises(UserError, match="it could be for 'a' or 'b': put the name"):
+    with pytest.raises(UserError, match="this could be for 'a' or 'b': start it with the name"):
         Multi(MultiConfig(tasks=twins)).parse("abcda")
 
 
@@ -133,7 +133,7 @@ def test_files(tmp_path: Path) -> None:
             task.read(bad)
     with pytest.raises(UserError, match="cannot read"):
         list(task.questions(tmp_path / "none"))
-    with pytest.raises(UserError, match="takes its data from its parts"):
+    with pytest.raises(UserError, match="has no data of its own"):
         task.dataset(DataConfig(source="x.csv"), 0)
     own = [SECTIONS[0], SECTIONS[1] | {"data": {"source": str(path)}}]
     assert "q.txt" in Multi(MultiConfig(tasks=own)).dataset(DataConfig(), 0).source
@@ -143,12 +143,12 @@ def test_files(tmp_path: Path) -> None:
     ("sections", "words"),
     [
         ([], "at least 1 item"),
-        ([{"name": "multi"}], "names no task"),
-        ([{"size": 4}], "names no task"),
+        ([{"name": "multi"}], "has no name of a task"),
+        ([{"size": 4}], "has no name of a task"),
         ([{"name": "sodoku"}], "did you mean 'sudoku'"),
         ([{"name": "sudoku", "size": 5}], "sudoku: size = 5"),
         ([{"name": "sudoku"}, {"name": "sudoku", "size": 4}], "two tasks are called sudoku"),
-        ([{"name": "copy"}], "copy: only tasks of tokens"),
+        ([{"name": "copy"}], "copy: only tasks with token"),
     ],
 )
 def test_sections_that_do_not_work(sections: list[dict[str, Any]], words: str) -> None:

@@ -37,8 +37,8 @@ def test_the_example_task_trains_and_solves(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("no_such_module:Task", "can't be loaded: No module named"),
-        ("pathlib:Maze", "can't be loaded: module 'pathlib' has no attribute"),
+        ("no_such_module:Task", "cannot be imported: No module named"),
+        ("pathlib:Maze", "cannot be imported: module 'pathlib' has no attribute"),
         ("pathlib:Path", "not a subclass"),
     ],
 )

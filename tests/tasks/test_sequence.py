@@ -97,7 +97,7 @@ def test_files(tmp_path: Path) -> None:
     assert (len(data.train), len(data.test)) == (2, 2)
     path.write_text("1 2 3\n")
     for read in (lambda: task.read(str(path)), lambda: list(task.questions(path))):
-        with pytest.raises(UserError, match=r"s.csv:1: found 3 numbers, .*11 wanted"):
+        with pytest.raises(UserError, match=r"s.csv:1: found 3 numbers, expected .*11"):
             read()
 
 
@@ -106,7 +106,7 @@ def test_files(tmp_path: Path) -> None:
     [
         ({"kinds": []}, "task.kinds"),
         ({"kinds": ["cubic"]}, "task.kinds"),
-        ({"kinds": ["periodic", "periodic"]}, "a kind stands twice"),
+        ({"kinds": ["periodic", "periodic"]}, "kinds has duplicates"),
         ({"length": 3}, "task.length"),
         ({"ratio": 1.0}, "task.ratio"),
     ],

@@ -1,7 +1,8 @@
-"""The tasks by name. A module is imported when its task is asked for, so that one task's extras burden no other.
+"""The registry of tasks. A task's module is imported when the task is first used, so that no task needs the optional
+packages of another.
 
-A task that is not one of these has the name ``module:Class``; the module is found where Python finds modules, and in
-the current folder.
+A task outside this package has the name ``module:Class``. The module is searched for on Python's path and in the
+current folder.
 """
 
 from __future__ import annotations
@@ -29,11 +30,20 @@ _CLASSES = {
 
 
 def task_names() -> list[str]:
+    """The names of the tasks of this package, sorted."""
     return sorted(_CLASSES)
 
 
 def get_task(name: str) -> type[Task]:
-    """The class of the task called ``name``; an unknown name is a UserError (wrong use) with the nearest known one."""
+    """The class of the task called ``name``.
+
+    Raises:
+        UserError: no task has this name (the message suggests a similar one), or its module cannot be imported.
+
+    Example:
+        >>> get_task("sudoku").noun
+        'puzzles'
+    """
     if ":" in name:
         return _from_elsewhere(name)
     if name not in _CLASSES:
@@ -48,12 +58,12 @@ def get_task(name: str) -> type[Task]:
 def _from_elsewhere(name: str) -> type[Task]:
     module, _, cls = name.partition(":")
     here = str(Path.cwd())
-    if here not in sys.path:  # a console script does not look there
+    if here not in sys.path:  # console scripts do not search the current folder
         sys.path.append(here)
     try:
         task = getattr(import_module(module), cls)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"task {name!r} can't be loaded: {error}", wrong_use=True) from None
+        raise UserError(f"the task {name!r} cannot be imported: {error}", wrong_use=True) from None
     if not (isinstance(task, type) and issubclass(task, Task)):
         raise UserError(f"task {name!r} is not a subclass of trm_fast.tasks.base.Task", wrong_use=True)
     return task

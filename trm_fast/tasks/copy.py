@@ -1,4 +1,4 @@
-"""Copying real vectors: the smallest task there is, and a check that a model can hold on to what it reads."""
+"""Copying vectors of real numbers: the smallest task, and a check that a model keeps what it reads."""
 
 from __future__ import annotations
 
@@ -14,9 +14,15 @@ from trm_fast.tasks.numbers import Numbers, NumbersTask, lines_of, read_numbers,
 
 
 class CopyConfig(TaskConfig):
-    """``length``: numbers of a vector. ``train_count``, ``test_count``: vectors drawn uniformly from [-1, 1]^length.
-    ``tolerance``: how far off a number may be. ``symmetries``: whether training sees random reflections and
-    permutations of its vectors."""
+    """The ``task:`` section.
+
+    Attributes:
+        length: the number of values in a vector.
+        train_count: how many training vectors to draw, uniformly from [-1, 1]^length.
+        test_count: how many test vectors to draw.
+        tolerance: the largest absolute error of a right value.
+        symmetries: whether training vectors are reflected and permuted at random.
+    """
 
     name: str = "copy"
     length: int = Field(5, ge=1)
@@ -27,7 +33,7 @@ class CopyConfig(TaskConfig):
 
 
 class Copy(NumbersTask):
-    """Inputs and labels are values (N, length, 1): a place a number."""
+    """Inputs and labels are values, float32 (N, length, 1): one position for each number."""
 
     name: ClassVar[str] = "copy"
     Config: ClassVar[type[CopyConfig]] = CopyConfig
@@ -89,9 +95,9 @@ class Copy(NumbersTask):
         values = read_numbers(text, where)
         at = f"{where}: " if where else ""
         if len(values) != self.seq_len:
-            raise UserError(f"{at}found {len(values)} numbers, {self.seq_len} wanted (task.length)")
+            raise UserError(f"{at}found {len(values)} numbers, expected {self.seq_len} (task.length)")
         if len(outside := values[np.abs(values) > 1]):
-            raise UserError(f"{at}{outside[0]:g} is outside of -1 to 1, where the task's vectors lie")
+            raise UserError(f"{at}{outside[0]:g} is out of range: the values of this task lie between -1 and 1")
         return values
 
 
@@ -101,7 +107,8 @@ def _encode(vectors: Numbers) -> Examples:
 
 
 def _random_symmetries(count: int, length: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """A permutation (count, length, 1) and signs (count, length, 1), float32, for each row."""
+    """For each of ``count`` vectors a random permutation, int64 (count, length, 1), and random signs, float32 of the
+    same shape."""
     order = np.argsort(rng.random((count, length, 1)), axis=1)
     signs = rng.integers(0, 2, (count, length, 1)).astype(np.float32) * 2 - 1
     return order, signs

@@ -1,4 +1,7 @@
-"""Text files, gzip where the name ends in ``.gz``: whatever goes wrong is a UserError that names the file."""
+"""Reads and writes text files. Names that end in ``.gz`` are compressed with gzip.
+
+Every failure is a UserError that names the file.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,11 @@ from trm_fast.errors import UserError
 
 @contextmanager
 def open_text(path: str | Path) -> Iterator[TextIO]:
-    """A UTF-8 file, open for reading. Errors of decompression, decoding and CSV are UserErrors, too."""
+    """Opens a UTF-8 file for reading. Errors of gzip, UTF-8 and CSV inside the ``with`` block become UserErrors too.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     opener = gzip.open if str(path).endswith(".gz") else open
     try:
         with opener(path, "rt", encoding="utf-8-sig", newline="") as stream:
@@ -33,21 +40,37 @@ def open_text(path: str | Path) -> Iterator[TextIO]:
 
 
 def read_text(path: str | Path) -> str:
-    """The whole of a file."""
+    """The text of a file.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     with open_text(path) as stream:
         return stream.read()
 
 
 def parse_json(text: str, prefix: str) -> Any:
-    """The value of a JSON text; ``prefix`` starts the message where it is malformed."""
+    """The value of a JSON text.
+
+    Raises:
+        UserError: the text is not JSON. ``prefix`` starts the message.
+
+    Example:
+        >>> parse_json("[1, 2]", "file.json: ")
+        [1, 2]
+    """
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:  # ValueError also for numbers with thousands of digits
+    except (ValueError, RecursionError) as error:  # json raises a plain ValueError for numbers with thousands of digits
         raise UserError(f"{prefix}not valid JSON: {error}") from None
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all; the same text gives the same bytes."""
+    """Writes a file completely or not at all. The same text gives the same bytes.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     content = text.encode()
     if path.suffix == ".gz":
         content = gzip.compress(content, mtime=0)

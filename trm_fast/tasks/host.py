@@ -1,4 +1,4 @@
-"""The C++ module of puzzle generators and solvers; where it was not built, the same bytes come from Python."""
+"""Chooses between the C++ module of puzzle generators and solvers and the same functions in Python."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from types import ModuleType
 
 
 def engine_for(task: str, reference: ModuleType) -> ModuleType:
-    """The part of ``trm_fast._host`` for a task, or the Python module that it is tested against."""
+    """The submodule of ``trm_fast._host`` for a task, or ``reference`` where the C++ module was not built.
+
+    Both compute the same bytes; tests compare them.
+    """
     try:
         engine: ModuleType = getattr(import_module("trm_fast._host"), task)
     except ImportError:

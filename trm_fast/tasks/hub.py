@@ -1,4 +1,4 @@
-"""Puzzles from the Hugging Face hub, through the ``datasets`` package (an optional extra)."""
+"""Data sets of the Hugging Face hub, loaded with the optional ``datasets`` package."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ PATIENCE_SECONDS = 3.0
 
 
 class Unavailable(UserError):
-    """The hub cannot be used here and now; no fault of the name asked for."""
+    """The hub cannot be used: the ``datasets`` package or the network connection is missing."""
 
 
 def load_split(source: str, split: str) -> Any:
-    """One split of the hub data set ``hf:NAME``, a sequence of rows.
+    """One split of the hub data set ``hf:NAME``: a sequence of rows.
 
-    Unavailable without the ``datasets`` package or a connection (a cached copy serves where HF_HUB_OFFLINE=1 is
-    set); UserError where the data set has no such split.
+    Raises:
+        Unavailable: the ``datasets`` package is not installed, or the hub cannot be reached. With HF_HUB_OFFLINE=1 a
+            cached copy is used.
+        UserError: there is no such data set or split.
     """
     try:
         datasets, constants = import_module("datasets"), import_module("huggingface_hub.constants")
@@ -33,13 +35,18 @@ def load_split(source: str, split: str) -> Any:
         raise Unavailable(f"{source}: the hub cannot be reached (HF_HUB_OFFLINE=1 uses a cached copy)")
     try:
         return datasets.load_dataset(source.removeprefix(PREFIX), split=split)
-    except Exception as error:  # three packages' errors, without a common base
+    except Exception as error:  # the errors come from three packages and share no base class
         kind = Unavailable if constants.HF_HUB_OFFLINE else UserError
         raise kind(f"{source}: no split {split!r} could be loaded: {error}") from error
 
 
 def load(source: str, split: Split) -> Table:
-    """One split of a hub data set of puzzles, which has the columns question and answer."""
+    """One split of a hub data set of puzzles.
+
+    Raises:
+        Unavailable: as in ``load_split``.
+        UserError: there is no such split, or it has no columns question and answer.
+    """
     table = load_split(source, split)
     for name in ("question", "answer"):
         if name not in table.column_names:
@@ -54,11 +61,11 @@ def load(source: str, split: Split) -> Table:
 
 
 def _reachable(endpoint: str) -> bool:
-    """One quick look, since the packages' own retries take minutes where there is no network."""
+    """Whether the hub responds. Without this check the packages retry for minutes where there is no network."""
     try:
         with urlopen(Request(endpoint, method="HEAD"), timeout=PATIENCE_SECONDS):
             return True
     except HTTPError:
-        return True  # an answer all the same
+        return True  # an error page is a response too
     except OSError:
         return False

@@ -1,4 +1,4 @@
-"""Several token tasks in one model: a row of the puzzle embedding tells it which one an example belongs to."""
+"""Several token tasks in one model. The puzzle embedding tells the model which task an example belongs to."""
 
 from __future__ import annotations
 
@@ -20,9 +20,13 @@ PADDING = 0
 
 
 class MultiConfig(TaskConfig):
-    """``tasks``: one section a task, as it would stand in its own YAML file, and in it optionally ``label`` (its name
-    here, by default the task's) and ``data``. ``mask``: whether the model leaves the padding out of its mixing; it
-    learns faster where it does not."""
+    """The ``task:`` section.
+
+    Attributes:
+        tasks: the ``task:`` section of each task, with two optional keys: ``label``, the name of the task within the
+            model (by default the task's own name), and ``data``, its ``data:`` section.
+        mask: whether padding is excluded from mixing. Models learn faster without a mask.
+    """
 
     name: str = "multi"
     tasks: tuple[dict[str, Any], ...] = Field(
@@ -31,38 +35,41 @@ class MultiConfig(TaskConfig):
     mask: bool = False
 
     @model_validator(mode="after")
-    def _known(self) -> MultiConfig:
-        self.parts  # noqa: B018 (an unusable section is found here)
+    def _valid(self) -> MultiConfig:
+        self.parts  # noqa: B018 (raises where a section is wrong)
         return self
 
     @cached_property
     def parts(self) -> dict[str, tuple[Task, DataConfig]]:
-        """Each task and where its data comes from, by label."""
+        """Each task and its data section, by label."""
         from trm_fast.tasks import get_task
 
         parts: dict[str, tuple[Task, DataConfig]] = {}
         for section in self.tasks:
-            own = {key: value for key, value in section.items() if key not in ("label", "data")}
-            if not isinstance(own.get("name"), str) or own["name"] == "multi":
-                raise ValueError(f"a section of tasks names no task to join: {section}")
-            label = section.get("label", own["name"].rpartition(":")[2])
+            config = {key: value for key, value in section.items() if key not in ("label", "data")}
+            if not isinstance(config.get("name"), str) or config["name"] == "multi":
+                raise ValueError(f"a section of tasks has no name of a task: {section}")
+            label = section.get("label", config["name"].rpartition(":")[2])
             if not isinstance(label, str) or not label.isidentifier():
                 raise ValueError(f"label {label!r} must be a word: letters, digits and _")
             if label in parts:
-                raise ValueError(f"two tasks are called {label}: give one a label of its own")
-            kind = get_task(own["name"])
+                raise ValueError(f"two tasks are called {label}: give one of them another label")
+            kind = get_task(config["name"])
             data = validated(DataConfig, section.get("data") or {}, "data", label)
-            task = kind(validated(kind.Config, own, "", label))
+            task = kind(validated(kind.Config, config, "", label))
             keys = task.model_keys(data)
             if keys.get("inputs", "tokens") != "tokens" or "head" in keys:
-                raise ValueError(f"{label}: only tasks of tokens can be joined")
+                raise ValueError(f"{label}: only tasks with token inputs and outputs can be combined")
             parts[label] = task, data
         return parts
 
 
 class Multi(Task):
-    """Tokens (N, L) of the longest task, padded with 0; labels of padding are ignored. ``puzzle_ids``: the task's own,
-    behind those of the tasks before it. ``extra["mask"]`` (N, L), where the configuration asks for it."""
+    """Examples of all tasks, padded with token 0 to the longest task's length L.
+
+    Labels of padding are ``IGNORE``. ``puzzle_ids`` are the task's own, offset by the number of puzzle ids of the tasks
+    before it. ``extra["mask"]`` bool (N, L) exists with ``task.mask``.
+    """
 
     name: ClassVar[str] = "multi"
     Config: ClassVar[type[MultiConfig]] = MultiConfig
@@ -93,11 +100,10 @@ class Multi(Task):
             task.load_assets(folder / label)
 
     def dataset(self, data: DataConfig, seed: int) -> Dataset:
-        """The tasks' own data, one after the other for training and mixed for testing, so that a few test examples are
-        some of each."""
+        """The data of all tasks. Test examples are shuffled, so that the first few come from all tasks."""
         if data.source is not None or data.test is not None:
-            raise UserError("multi takes its data from its parts: give a section of task.tasks a data: {source: ...}")
-        sets = [task.dataset(own, seed) for task, own in self.config.parts.values()]
+            raise UserError("multi has no data of its own: give a section of task.tasks a data: {source: ...}")
+        sets = [task.dataset(task_data, seed) for task, task_data in self.config.parts.values()]
         train = Examples.joined([self._widened(i, s.train) for i, s in enumerate(sets)])
         test = Examples.joined([self._widened(i, s.test) for i, s in enumerate(sets)])
         named = list(zip(self.labels, sets, strict=True))
@@ -109,7 +115,7 @@ class Multi(Task):
         )
 
     def read(self, source: str) -> Examples:
-        """A file of one of the tasks, named as ``LABEL:FILE``."""
+        """All examples of one task's file, which is named as ``LABEL:FILE``."""
         label, colon, file = source.partition(":")
         if not colon or label not in self.labels:
             raise UserError(f"write {' or '.join(f'{name}:FILE' for name in self.labels)}, not {source}")
@@ -117,20 +123,20 @@ class Multi(Task):
         return self._widened(index, self.tasks[index].read(file))
 
     def _widened(self, index: int, examples: Examples) -> Examples:
-        """A task's examples as rows of all tasks' shape."""
+        """A task's examples, padded to the length of the longest task and with the model's puzzle ids."""
         N, L = examples.inputs.shape
         if other := examples.extra.keys() - {"mask"}:
-            raise UserError(f"{self.labels[index]} can't be joined: its model reads {', '.join(sorted(other))}")
-        beyond = ((0, 0), (0, self.seq_len - L))
+            raise UserError(f"{self.labels[index]} cannot be combined: its model reads {', '.join(sorted(other))}")
+        padding = ((0, 0), (0, self.seq_len - L))
         labels = examples.labels
         if labels.shape[1]:
-            labels = np.pad(labels, beyond, constant_values=IGNORE)
-        own_mask = examples.extra.get("mask", np.ones((N, L), dtype=np.bool_))
+            labels = np.pad(labels, padding, constant_values=IGNORE)
+        task_mask = examples.extra.get("mask", np.ones((N, L), dtype=np.bool_))
         return Examples(
-            np.pad(examples.inputs, beyond, constant_values=PADDING),
+            np.pad(examples.inputs, padding, constant_values=PADDING),
             labels,
             (examples.puzzle_ids + self.first_ids[index]).astype(np.int32),
-            {"mask": np.pad(own_mask, beyond)} if self.config.mask else {},
+            {"mask": np.pad(task_mask, padding)} if self.config.mask else {},
         )
 
     def _narrowed(self, index: int, examples: Examples) -> Examples:
@@ -140,7 +146,7 @@ class Multi(Task):
         return Examples(examples.inputs[:, :L], examples.labels[:, :L], ids)
 
     def _by_task(self, examples: Examples) -> Iterator[tuple[int, npt.NDArray[np.intp], Examples]]:
-        """(task, its rows, its examples as it knows them), for each task that has any."""
+        """For each task that has examples: its index, its rows, and its examples in the task's own form."""
         owner = np.searchsorted(self.first_ids, examples.puzzle_ids, side="right") - 1
         for index in range(len(self.tasks)):
             if len(rows := np.flatnonzero(owner == index)):
@@ -148,8 +154,8 @@ class Multi(Task):
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
         arrays = {name: array.copy() for name, array in examples.arrays().items()}
-        for index, rows, own in self._by_task(examples):
-            for name, array in self._widened(index, self.tasks[index].augment(own, rng)).arrays().items():
+        for index, rows, part in self._by_task(examples):
+            for name, array in self._widened(index, self.tasks[index].augment(part, rng)).arrays().items():
                 arrays[name][rows] = array
         return Examples.of_arrays(arrays)
 
@@ -158,12 +164,12 @@ class Multi(Task):
     ) -> tuple[Examples, Callable[[Array], Array]]:
         arrays = {name: array.copy() for name, array in examples.repeat(count).arrays().items()}
         undoing: list[tuple[npt.NDArray[np.intp], int, Callable[[Array], Array]]] = []
-        for index, rows, own in self._by_task(examples):
-            images, undo = self.tasks[index].images(own, count, rng)
-            places = (rows[:, None] * count + np.arange(count)).ravel()
+        for index, rows, part in self._by_task(examples):
+            images, undo = self.tasks[index].images(part, count, rng)
+            positions = (rows[:, None] * count + np.arange(count)).ravel()
             for name, array in self._widened(index, images).arrays().items():
                 if name != "labels":
-                    arrays[name][places] = array
+                    arrays[name][positions] = array
             undoing.append((rows, self.tasks[index].seq_len, undo))
 
         def undo_all(answers: Array) -> Array:
@@ -175,60 +181,60 @@ class Multi(Task):
         return Examples.of_arrays(arrays), undo_all
 
     def metrics(self, examples: Examples, answers: Array) -> dict[str, float]:
-        """``exact_accuracy_LABEL`` of each task, and its own measures behind its label."""
+        """``exact_accuracy_LABEL`` for each task, and the task's own metrics as ``LABEL_NAME``."""
         measured: dict[str, float] = {}
-        for index, rows, own in self._by_task(examples):
-            label, given = self.labels[index], answers[rows, : own.inputs.shape[1]]
-            exact = (self.tasks[index].right(own.labels, given) | (own.labels == IGNORE)).all(axis=-1)
+        for index, rows, part in self._by_task(examples):
+            label, own_answers = self.labels[index], answers[rows, : part.inputs.shape[1]]
+            exact = (self.tasks[index].right(part.labels, own_answers) | (part.labels == IGNORE)).all(axis=-1)
             measured[f"exact_accuracy_{label}"] = float(exact.mean())
-            measured |= {f"{label}_{k}": v for k, v in self.tasks[index].metrics(own, given).items()}
+            measured |= {f"{label}_{k}": v for k, v in self.tasks[index].metrics(part, own_answers).items()}
         return measured
 
     def verify(self, examples: Examples, answers: Array) -> npt.NDArray[np.bool_]:
         result = np.zeros(len(examples), dtype=np.bool_)
-        for index, rows, own in self._by_task(examples):
-            result[rows] = self.tasks[index].verify(own, answers[rows, : own.inputs.shape[1]])
+        for index, rows, part in self._by_task(examples):
+            result[rows] = self.tasks[index].verify(part, answers[rows, : part.inputs.shape[1]])
         return result
 
     def parse(self, text: str, where: str = "") -> Question:
-        """``LABEL: question``, or a question that only one of the tasks can read."""
+        """A question in the form ``LABEL: question``, or one that exactly one of the tasks can parse."""
         label, colon, rest = text.lstrip().partition(":")
         if colon and label in self.labels:
             index = self.labels.index(label)
-            return self._asked(index, self.tasks[index].parse(rest.lstrip(" "), where))
+            return self._question(index, self.tasks[index].parse(rest.lstrip(" "), where))
         return self._sole(text, where)
 
     def _sole(self, text: str, where: str) -> Question:
-        """The question that one task alone can read."""
-        found, reasons = {}, []
+        """A question that exactly one task can parse."""
+        questions, reasons = {}, []
         for index, task in enumerate(self.tasks):
             try:
-                found[index] = task.parse(text, where)
+                questions[index] = task.parse(text, where)
             except UserError as error:
                 reasons.append(f"{self.labels[index]}: {str(error).removeprefix(where + ': ')}")
         at = f"{where}: " if where else ""
-        if not found:
-            raise UserError(f"{at}no task of this model can read it ({'; '.join(reasons)})")
-        if len(found) > 1:
-            names = " or ".join(f"{self.labels[i]!r}" for i in found)
-            raise UserError(f"{at}it could be for {names}: put the name and a colon in front")
-        ((index, question),) = found.items()
-        return self._asked(index, question)
+        if not questions:
+            raise UserError(f"{at}no task of this model can parse this ({'; '.join(reasons)})")
+        if len(questions) > 1:
+            names = " or ".join(f"{self.labels[i]!r}" for i in questions)
+            raise UserError(f"{at}this could be for {names}: start it with the name and a colon")
+        ((index, question),) = questions.items()
+        return self._question(index, question)
 
-    def _asked(self, index: int, question: Question) -> Question:
+    def _question(self, index: int, question: Question) -> Question:
         row = self._widened(index, Question.rows([question]))
         extra = {name: array[0] for name, array in row.extra.items()}
         return replace(question, inputs=row.inputs[0], puzzle_id=int(row.puzzle_ids[0]), extra=extra)
 
-    def _owned(self, question: Question, answer: Array | None = None) -> tuple[Task, Question, Any]:
-        """The task of a question, and the question and an answer as that task knows them."""
+    def _split(self, question: Question, answer: Array | None = None) -> tuple[Task, Question, Any]:
+        """The task of a question, and the question and answer in the task's own form."""
         index = int(np.searchsorted(self.first_ids, question.puzzle_id, side="right")) - 1
         task, puzzle_id = self.tasks[index], question.puzzle_id - int(self.first_ids[index])
         narrowed = replace(question, inputs=question.inputs[: task.seq_len], puzzle_id=puzzle_id, extra={})
         return task, narrowed, None if answer is None else answer[: task.seq_len]
 
     def questions(self, source: str | Path) -> Iterator[Question]:
-        """A file of one of the tasks, or a text file with a question a line."""
+        """The questions of a file in the format of exactly one task, or of a text file with one on each line."""
         whole: list[tuple[int, list[Question]]] = []
         for index, task in enumerate(self.tasks):
             try:
@@ -237,18 +243,18 @@ class Multi(Task):
                 continue
         if len(whole) == 1:
             ((index, questions),) = whole
-            yield from (self._asked(index, question) for question in questions)
+            yield from (self._question(index, question) for question in questions)
             return
         yield from super().questions(source)
 
     def format(self, question: Question, answer: Array) -> str:
-        task, *pair = self._owned(question, answer)
+        task, *pair = self._split(question, answer)
         return task.format(*pair)
 
     def draw(self, question: Question, answer: Array | None = None) -> Any:
-        task, *pair = self._owned(question, answer)
+        task, *pair = self._split(question, answer)
         return task.draw(*pair)
 
     def picture(self, question: Question, answer: Array | None = None) -> npt.NDArray[np.uint8]:
-        task, *pair = self._owned(question, answer)
+        task, *pair = self._split(question, answer)
         return task.picture(*pair)

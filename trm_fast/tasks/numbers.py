@@ -1,4 +1,4 @@
-"""Lists of real numbers as people write them: a line with spaces or commas, JSON, or a file of such lines."""
+"""Lists of real numbers: reading and writing them, and the base class of the tasks that use them."""
 
 from __future__ import annotations
 
@@ -25,71 +25,90 @@ _SEPARATORS = re.compile(r"[,;\s]+")
 
 
 def read_numbers(text: str, where: str = "") -> Numbers:
-    """The numbers of a line, or of a JSON list; anything else is a UserError that names the item."""
+    """The numbers of a line, separated by spaces, commas or semicolons, or of a JSON list; float64 (count,).
+
+    Raises:
+        UserError: an item is not a finite number, or there are none. ``where`` starts the message.
+
+    Example:
+        >>> read_numbers("1, 2.5 -3").tolist()
+        [1.0, 2.5, -3.0]
+    """
     at = f"{where}: " if where else ""
     if text.lstrip().startswith(("[", "{")):
         items = parse_json(text, at)
         if not isinstance(items, list):
-            raise UserError(f"{at}a list of numbers is wanted, not an object")
+            raise UserError(f"{at}expected a list of numbers, not an object")
     else:
         items = [item for item in _SEPARATORS.split(text.strip()) if item]
     if not items:
         raise UserError(f"{at}there are no numbers")
-    return np.array([_number(item, place, at) for place, item in enumerate(items, 1)])
+    return np.array([_number(item, position, at) for position, item in enumerate(items, 1)])
 
 
-def _number(item: object, place: int, at: str) -> float:
+def _number(item: object, position: int, at: str) -> float:
     try:
         if isinstance(item, bool) or not isinstance(item, int | float | str):
             raise ValueError
         value = float(item)
     except (ValueError, OverflowError):
-        raise UserError(f"{at}item {place} is {item!r}, not a number") from None
+        raise UserError(f"{at}item {position} is {item!r}, not a number") from None
     if not math.isfinite(value):
-        raise UserError(f"{at}item {place} is {item!r}: numbers must be finite")
+        raise UserError(f"{at}item {position} is {item!r}: numbers must be finite")
     return value
 
 
 def write_numbers(values: Numbers, like: str) -> str:
-    """Numbers in the format of the text ``like``: a JSON list, or separated by commas or by spaces."""
-    written = [f"{float(v) + 0.0:.5g}" for v in values]  # + 0.0: no negative zero
+    """Numbers in the format of the text ``like``: a JSON list, or separated by commas, semicolons or spaces.
+
+    Example:
+        >>> write_numbers(np.array([1.0, -0.25]), "3, 4")
+        '1, -0.25'
+    """
+    written = [f"{float(v) + 0.0:.5g}" for v in values]  # + 0.0 turns -0.0 into 0.0
     if like.lstrip().startswith("["):
         return "[" + ", ".join(written) + "]"
     return (", " if "," in like else "; " if ";" in like else " ").join(written)
 
 
 def lines_of(source: str | Path) -> Iterator[tuple[str, str]]:
-    """(text, where) of each list in a file: a JSON list of lists (``.json``), or one list a line (text, CSV, JSON
-    Lines); empty lines and a first line without any number (a header) are passed over."""
+    """The text of each list in a file, with its file and line.
+
+    A ``.json`` file contains a list of lists. Any other file has one list on each line: text, CSV or JSON Lines. Empty
+    lines and a header (a first line without digits) are skipped.
+
+    Raises:
+        UserError: the file cannot be read, or has no numbers.
+    """
     path = Path(source)
     text = read_text(path)
     if path.suffix == ".json":
         yield from _json_lists(text, path)
         return
-    found = False
+    has_lists = False
     for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or (not found and number == 1 and not re.search(r"\d", line) and "[" not in line):
+        if not line.strip() or (number == 1 and not re.search(r"\d", line) and "[" not in line):
             continue
-        found = True
+        has_lists = True
         yield line.strip(), f"{path}:{number}"
-    if not found:
+    if not has_lists:
         raise UserError(f"{path} has no numbers")
 
 
 def _json_lists(text: str, path: Path) -> Iterator[tuple[str, str]]:
     rows = parse_json(text, f"{path}: ")
     if not isinstance(rows, list) or not rows:
-        raise UserError(f"{path}: a list of lists of numbers is wanted")
+        raise UserError(f"{path}: expected a list of lists of numbers")
     if not isinstance(rows[0], list):
         rows = [rows]
     for number, row in enumerate(rows, 1):
         if not isinstance(row, list):
-            raise UserError(f"{path}, row {number}: a list of numbers is wanted, not {row!r}")
+            raise UserError(f"{path}, row {number}: expected a list of numbers, not {row!r}")
         yield json.dumps(row), f"{path}, row {number}"
 
 
 class NumbersTask(Task):
-    """A task whose inputs and labels are real numbers, in files of lists. ``tolerance``: how far off one may be."""
+    """A task whose inputs and labels are real numbers. A number is right within ``config.tolerance`` of its label."""
 
     config: Any
     input_width = 1
@@ -104,12 +123,12 @@ class NumbersTask(Task):
 
     @abstractmethod
     def generated(self, seed: int) -> Dataset:
-        """Examples for a seed."""
+        """Generated training and test examples."""
 
     def dataset(self, data: DataConfig, seed: int) -> Dataset:
         if data.source is None:
-            made = self.generated(seed)
-            return made if data.test is None else replace(made, test=self.read(data.test))
+            dataset = self.generated(seed)
+            return dataset if data.test is None else replace(dataset, test=self.read(data.test))
         rows = self.read(data.source)
         if data.test is not None:
             return Dataset(rows, self.read(data.test), data.source)

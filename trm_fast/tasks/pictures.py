@@ -1,4 +1,4 @@
-"""Pictures: what a terminal shows as pixels, and PNG files, through matplotlib."""
+"""Images as arrays: rendered from terminal output, and read from and written to PNG files with matplotlib."""
 
 from __future__ import annotations
 
@@ -14,21 +14,26 @@ from rich.cells import cell_len
 from trm_fast.errors import UserError
 
 Picture = npt.NDArray[np.uint8]
-"""Red, green and blue, (height, width, 3)."""
+"""RGB pixels, (height, width, 3)."""
 
 PNG = b"\x89PNG\r\n"
 LARGEST_SIDE = 4096
-"""Pixels. A file of a few bytes may claim any size, and decoding takes memory for all of it."""
+"""The largest width or height of a PNG file in pixels. A file of a few bytes can declare any size, and decoding
+allocates memory for all of it."""
 
 COLUMNS, CHARACTER = 100, (10, 19)
-"""The widest line, and the width and height of a character in pixels."""
+"""The width of the terminal in characters, and the width and height of a character in pixels."""
 
-FONT = "DejaVu Sans Mono"  # comes with matplotlib and has the characters that frames are drawn with
-ADVANCE = 1233 / 2048  # of a character in it, for a size of 1
+FONT = "DejaVu Sans Mono"  # ships with matplotlib and contains the box-drawing characters
+ADVANCE = 1233 / 2048  # the width of its characters at font size 1
 
 
 def picture_of(drawing: Any) -> Picture:
-    """What the terminal shows of a rich renderable: dark on white, in its colours."""
+    """An image of what a terminal shows of a rich renderable: in its colours, on white.
+
+    Returns:
+        RGB pixels, uint8 (height, width, 3).
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from rich.console import Console
@@ -58,8 +63,11 @@ def picture_of(drawing: Any) -> Picture:
 
 
 def read_png(path: str | Path) -> Picture:
-    """A PNG file; greyscale becomes RGB, and what is transparent white. UserError where it is damaged, too large or no
-    PNG."""
+    """The RGB pixels of a PNG file, uint8 (height, width, 3). Transparent pixels become white.
+
+    Raises:
+        UserError: the file is damaged, too large or not a PNG file.
+    """
     from matplotlib.image import imread
 
     try:
@@ -68,10 +76,10 @@ def read_png(path: str | Path) -> Picture:
         sides = struct.unpack(">16x2I", head) if head.startswith(PNG) else (0,)
         fits = max(sides) <= LARGEST_SIDE
         pixels = np.asarray(imread(str(path), format="png") if fits else 0)
-    except Exception as error:  # the decoder raises OSError, SyntaxError, struct.error...
-        raise UserError(f"{path} is not a PNG picture, or a damaged one: {error}") from None
+    except Exception as error:  # the decoder raises OSError, SyntaxError, struct.error and others
+        raise UserError(f"{path} is not a PNG file, or it is damaged: {error}") from None
     if not fits:
-        raise UserError(f"{path} is {max(sides):,} pixels wide or high: {LARGEST_SIDE:,} are the most that is read")
+        raise UserError(f"{path} is {max(sides):,} pixels wide or high; the largest size is {LARGEST_SIDE:,}")
     scale = 1.0 if pixels.dtype.kind == "f" else 255.0 if pixels.dtype == np.uint8 else 65535.0
     values = pixels.astype(np.float64) / scale
     if values.ndim == 2:
@@ -83,7 +91,11 @@ def read_png(path: str | Path) -> Picture:
 
 
 def write_png(path: str | Path, picture: Picture) -> None:
-    """Writes a picture, uint8 (height, width, 3); UserError where the file can't be written."""
+    """Writes RGB pixels, uint8 (height, width, 3), as a PNG file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     from matplotlib.image import imsave
 
     try:

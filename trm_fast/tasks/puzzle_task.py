@@ -1,4 +1,4 @@
-"""A task of puzzles that are generated, or come from files or the hub."""
+"""The base class of tasks whose puzzles are generated, or come from a file or the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from trm_fast.tasks.tables import Table, read_table
 
 
 class PuzzleTask(Task, Generic[T]):
-    """A task of puzzles that are generated, or come from files or the hub. Its configuration has ``train_count`` and
-    ``test_count``: how many of a file or hub data set are drawn, None for all.
+    """A task of puzzles that are generated, or come from a file or the hub.
 
-    ``stand_in``: what is said of generated puzzles that stand in for the hub's.
+    Its configuration has ``train_count`` and ``test_count``: how many puzzles are drawn from a file or hub data set,
+    None for all.
+
+    Attributes:
+        stand_in: a note for the user, shown where generated puzzles replace those of an unreachable hub.
     """
 
     config: Any
@@ -24,37 +27,43 @@ class PuzzleTask(Task, Generic[T]):
 
     @abstractmethod
     def generated(self, seed: int) -> Sets[T]:
-        """Sets for a seed."""
+        """Generated training and test sets."""
 
     @abstractmethod
     def decode(self, table: Table) -> T:
-        """A table as checked puzzles."""
+        """The puzzles of a table.
+
+        Raises:
+            UserError: a row is malformed, or its answer is wrong.
+        """
 
     @abstractmethod
     def encode(self, puzzles: T) -> Examples:
-        """Puzzles as rows."""
+        """Puzzles as ``Examples``."""
 
     def without_equivalents(self, test: T, train: T, source: str) -> tuple[T, list[str]]:
-        """The test puzzles that are not equivalent to a training one, and a note that counts the others."""
-        known = set(train.classes())
-        return sets.without(test, [row for row, form in enumerate(test.classes()) if form in known], source)
+        """The test puzzles that are not equivalent to a training puzzle, and a note with the number of the others."""
+        train_classes = set(train.classes())
+        leaked = [row for row, form in enumerate(test.classes()) if form in train_classes]
+        return sets.without(test, leaked, source)
 
     def dataset(self, data: DataConfig, seed: int) -> Dataset:
-        """Training and test examples, no test puzzle equivalent to a training one.
+        """Training and test examples. No test puzzle is equivalent to a training puzzle.
 
-        Without ``data.source`` they are generated. Where ``data.test`` is not given, a file keeps ``data.holdout``
-        of its equivalence classes for testing, and ``hf:NAME`` has a test split of its own. Where the hub cannot be
-        reached or the ``datasets`` package is missing, the generator stands in, and a note says so."""
+        Without ``data.source`` the puzzles are generated. Without ``data.test``, the test set is the test split of
+        ``hf:NAME``, or ``data.holdout`` of a file's equivalence classes. If the hub cannot be reached or the
+        ``datasets`` package is missing, generated puzzles are used instead, and a note says so.
+        """
         try:
-            found = self._sets(data, seed)
+            pair = self._sets(data, seed)
         except hub.Unavailable as problem:
             test = None if data.test is None or data.test.startswith(hub.PREFIX) else data.test
-            made = self._sets(data.model_copy(update={"source": None, "test": test}), seed)
-            found = replace(made, notes=[f"{problem}; {self.stand_in}", *made.notes])
-        return Dataset(self.encode(found.train), self.encode(found.test), found.source, found.notes)
+            pair = self._sets(data.model_copy(update={"source": None, "test": test}), seed)
+            pair = replace(pair, notes=[f"{problem}; {self.stand_in}", *pair.notes])
+        return Dataset(self.encode(pair.train), self.encode(pair.test), pair.source, pair.notes)
 
     def read(self, source: str) -> Examples:
-        """Every example of a CSV file, or of the test split of ``hf:NAME``, in order."""
+        """All examples of a CSV file, or of the test split of ``hf:NAME``, in order."""
         return self.encode(self._load(source, "test"))
 
     def _load(self, source: str, split: Split) -> T:
@@ -63,10 +72,10 @@ class PuzzleTask(Task, Generic[T]):
     def _sets(self, data: DataConfig, seed: int) -> Sets[T]:
         source, test_source = data.source, data.test
         if source is None:
-            made = self.generated(seed)
+            pair = self.generated(seed)
             if test_source is None:
-                return made
-            train, source = made.train, made.source
+                return pair
+            train, source = pair.train, pair.source
         else:
             train = self._load(source, "train")
             if test_source is None and source.startswith(hub.PREFIX):

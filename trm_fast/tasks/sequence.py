@@ -1,4 +1,4 @@
-"""Predicting the next numbers of a sequence: arithmetic, geometric or periodic, which one is never said."""
+"""Predicting the next numbers of a sequence. It is arithmetic, geometric or periodic; the model is not told which."""
 
 from __future__ import annotations
 
@@ -18,11 +18,18 @@ KINDS: tuple[Kind, ...] = ("arithmetic", "geometric", "periodic")
 
 
 class SequenceConfig(TaskConfig):
-    """``length`` numbers are seen, the next ``horizon`` are asked for. ``kinds``: what is generated, in equal parts.
+    """The ``task:`` section.
 
-    ``ratio``: the largest quotient of a geometric sequence, its inverse the smallest; half of them alternate in sign.
-    A period is at most half of ``length``, so that it is seen twice. ``tolerance``: how far off an answer may be, as a
-    share of the sequence's scale, the largest magnitude among the numbers seen.
+    Attributes:
+        length: how many numbers the model sees. A period is at most half as long, so that it is seen twice.
+        horizon: how many numbers the model predicts.
+        kinds: the kinds of generated sequences, in equal parts.
+        ratio: the largest quotient of a geometric sequence; the smallest is its inverse. Half of the quotients are
+            negative.
+        train_count: how many training sequences to generate.
+        test_count: how many test sequences to generate.
+        tolerance: the largest error of a right number, as a share of the sequence's scale: the largest magnitude
+            among the numbers seen.
     """
 
     name: str = "sequence"
@@ -37,13 +44,16 @@ class SequenceConfig(TaskConfig):
     @model_validator(mode="after")
     def _distinct(self) -> SequenceConfig:
         if len(set(self.kinds)) < len(self.kinds):
-            raise ValueError("a kind stands twice among kinds")
+            raise ValueError("kinds has duplicates")
         return self
 
 
 class Sequence(NumbersTask):
-    """A place a number to predict, and each place sees all that is known: inputs (N, horizon, length), the numbers over
-    their sequence's scale; labels (N, horizon, 1). ``extra["kind"]`` (N,): index into ``KINDS``, or -1."""
+    """One position for each predicted number. Every position has all numbers seen as its input.
+
+    ``inputs`` float32 (N, horizon, length) and ``labels`` float32 (N, horizon, 1) are divided by the sequence's scale.
+    ``extra["kind"]`` int32 (N,) is an index into ``KINDS``, -1 where the kind is unknown.
+    """
 
     name: ClassVar[str] = "sequence"
     Config: ClassVar[type[SequenceConfig]] = SequenceConfig
@@ -69,12 +79,12 @@ class Sequence(NumbersTask):
         )
 
     def _encode(self, numbers: Numbers, kinds: npt.NDArray[np.int32]) -> Examples:
-        """Whole sequences (N, length + horizon) as examples."""
+        """Sequences (N, length + horizon) as examples."""
         scaled = (numbers / scale_of(numbers[:, : self.length])).astype(np.float32)
         ids = np.zeros(len(numbers), dtype=np.int32)
-        return Examples(self._asked(scaled), scaled[:, self.length :, None], ids, {"kind": kinds})
+        return Examples(self._inputs(scaled), scaled[:, self.length :, None], ids, {"kind": kinds})
 
-    def _asked(self, scaled: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def _inputs(self, scaled: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         return np.repeat(scaled[:, None, : self.length], self.seq_len, axis=1)
 
     def read(self, source: str) -> Examples:
@@ -82,12 +92,12 @@ class Sequence(NumbersTask):
         return self._encode(np.stack(rows), np.full(len(rows), -1, dtype=np.int32))
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
-        """The negative of a sequence is one, too."""
+        """Negates sequences at random."""
         sign = rng.integers(0, 2, (len(examples), 1, 1)).astype(np.float32) * 2 - 1
         return Examples(examples.inputs * sign, examples.labels * sign, examples.puzzle_ids, examples.extra)
 
     def metrics(self, examples: Examples, answers: Array) -> dict[str, float]:
-        """The error as a share of the scale, and the exact accuracy of each kind that was generated."""
+        """The mean error as a share of the scale, and the exact accuracy for each kind."""
         exact = np.asarray(self.right(examples.labels, answers).reshape(len(answers), -1).all(axis=1))
         measured = {"mean_absolute_error": float(np.abs(examples.labels - answers).mean())}
         for index, kind in enumerate(KINDS):
@@ -96,24 +106,24 @@ class Sequence(NumbersTask):
         return measured
 
     def parse(self, text: str, where: str = "") -> Question:
-        """``length`` numbers; where ``horizon`` more follow (a data file's row), those are left out."""
+        """A question of ``length`` numbers. The last ``horizon`` numbers of a data file's row are ignored."""
         numbers = self._numbers(text, where, (self.length, self.length + self.seq_len))[None, : self.length]
         scaled = (numbers / scale_of(numbers)).astype(np.float32)
-        return Question(text.strip(), self._asked(scaled)[0], where, extra={"kind": np.array(-1, dtype=np.int32)})
+        return Question(text.strip(), self._inputs(scaled)[0], where, extra={"kind": np.array(-1, dtype=np.int32)})
 
     def format(self, question: Question, answer: Array) -> str:
-        return write_numbers(self._next(question, answer), question.text)
+        return write_numbers(self._predicted(question, answer), question.text)
 
     def draw(self, question: Question, answer: Array | None = None) -> Text:
         seen = read_numbers(question.text)[: self.length]
         text = Text(" ".join(f"{v:.6g}" for v in seen))
         if answer is not None:
             text.append(" ")
-            text.append(write_numbers(self._next(question, answer), ""), "bold green")
+            text.append(write_numbers(self._predicted(question, answer), ""), "bold green")
         return text
 
-    def _next(self, question: Question, answer: Array) -> Numbers:
-        """The answer to a question in the sequence's own scale."""
+    def _predicted(self, question: Question, answer: Array) -> Numbers:
+        """The predicted numbers, multiplied by the sequence's scale."""
         scale = scale_of(read_numbers(question.text)[None, : self.length])[0]
         return answer[:, 0].astype(np.float64) * scale
 
@@ -121,25 +131,29 @@ class Sequence(NumbersTask):
         values = read_numbers(text, where)
         if len(values) not in lengths:
             at = f"{where}: " if where else ""
-            wanted = " or ".join(map(str, lengths))
-            raise UserError(f"{at}found {len(values)} numbers, {wanted} wanted (task.length {self.length})")
+            expected = " or ".join(map(str, lengths))
+            raise UserError(f"{at}found {len(values)} numbers, expected {expected} (task.length {self.length})")
         return values
 
 
 def sequences(
     kinds: npt.NDArray[np.int32], count: int, longest_period: int, ratio: float, rng: np.random.Generator
 ) -> Numbers:
-    """One sequence of ``count`` numbers a row, of the kind (index into ``KINDS``) that stands there."""
-    N, places = len(kinds), np.arange(count)
+    """Random sequences (N, count), one of each of the kinds (N,), which are indices into ``KINDS``."""
+    N, positions = len(kinds), np.arange(count)
     first, step = rng.uniform(-1, 1, (2, N, 1))
     quotient = np.exp(rng.uniform(-np.log(ratio), np.log(ratio), (N, 1))) * rng.choice([-1.0, 1.0], (N, 1))
     pattern = rng.uniform(-1, 1, (N, longest_period))
     period = rng.integers(2, longest_period + 1, (N, 1))
-    each = [first + step * places, first * quotient**places, np.take_along_axis(pattern, places % period, axis=1)]
+    each = [
+        first + step * positions,
+        first * quotient**positions,
+        np.take_along_axis(pattern, positions % period, axis=1),
+    ]
     return np.stack(each)[kinds, np.arange(N)]
 
 
 def scale_of(seen: Numbers) -> Numbers:
-    """The largest magnitude of each row (N, 1); 1 for a row of zeros."""
+    """The largest magnitude in each row of ``seen`` (N, length), (N, 1); 1 for a row of zeros."""
     largest = np.abs(seen).max(axis=1, keepdims=True)
     return np.where(largest > 0, largest, 1.0)

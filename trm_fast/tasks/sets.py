@@ -1,5 +1,7 @@
-"""Puzzles with their answers as arrays, and training and test sets of them: no test puzzle is equivalent to a training
-one."""
+"""Puzzles and their answers as arrays, and their division into training and test sets.
+
+No test puzzle is equivalent to a training puzzle: a symmetry class belongs to one of the sets as a whole.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,11 @@ Size = TypeVar("Size")
 
 @dataclass(frozen=True)
 class PuzzleSet(ABC, Generic[Size]):
-    """N puzzles of one size: ``questions`` and ``answers``, uint8 (N, cells), and how hard each is, int32 (N,), if
-    known."""
+    """N puzzles of one size.
+
+    ``questions`` and ``answers`` are uint8 (N, cells). ``ratings``, int32 (N,), measure how hard the puzzles are; None
+    where that is unknown.
+    """
 
     size: Size
     questions: Grids
@@ -33,18 +38,19 @@ class PuzzleSet(ABC, Generic[Size]):
         return len(self.questions)
 
     def take(self, rows: Rows | slice) -> Self:
+        """The puzzles at some indices."""
         ratings = None if self.ratings is None else self.ratings[rows]
         return replace(self, questions=self.questions[rows], answers=self.answers[rows], ratings=ratings)
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
-        """Puzzles of one size, which all have ratings, one after the other."""
+        """The puzzles of several sets of one size. All of them must have ratings."""
         columns = zip(*((part.questions, part.answers, part.ratings) for part in parts), strict=True)
         return cls(parts[0].size, *(np.concatenate(column) for column in columns))
 
     @abstractmethod
     def classes(self) -> list[bytes]:
-        """For each puzzle its equivalence class under the symmetries, equal bytes for the same class."""
+        """The symmetry class of each puzzle, as bytes that are equal for puzzles of the same class."""
 
 
 T = TypeVar("T", bound=PuzzleSet[Any])
@@ -52,20 +58,25 @@ T = TypeVar("T", bound=PuzzleSet[Any])
 
 @dataclass(frozen=True)
 class Sets(Generic[T]):
+    """Training and test puzzles; ``source`` and ``notes`` as in ``trm_fast.tasks.base.Dataset``."""
+
     train: T
     test: T
     source: str
     notes: list[str] = field(default_factory=list)
 
 
-def distinct(draw: Callable[[int, int], T], wanted: int, least_new: float) -> T:
-    """Puzzles of a sequence of which no two are equivalent, at least ``wanted``; fewer where a part of it has less than
-    the share ``least_new`` of new ones. ``draw(missing, first)`` gives some from number ``first`` on."""
+def distinct(draw: Callable[[int, int], T], count: int, least_new: float) -> T:
+    """At least ``count`` puzzles of a sequence, no two of them equivalent.
+
+    ``draw(missing, first)`` returns puzzles of the sequence from number ``first``. The search ends early, with fewer
+    puzzles, when less than the share ``least_new`` of a draw is new.
+    """
     seen: set[bytes] = set()
     parts: list[T] = []
     drawn = 0
-    while len(seen) < wanted:
-        chunk = draw(wanted - len(seen), drawn)
+    while len(seen) < count:
+        chunk = draw(count - len(seen), drawn)
         drawn += len(chunk)
         fresh = []
         for row, form in enumerate(chunk.classes()):
@@ -79,7 +90,11 @@ def distinct(draw: Callable[[int, int], T], wanted: int, least_new: float) -> T:
 
 
 def hold_out(items: T, classes: Sequence[bytes], share: float, seed: int, source: str) -> tuple[T, T]:
-    """One set in two: ``share`` of its equivalence classes, with all their rows, held out for testing."""
+    """Splits a set: ``share`` of its symmetry classes, with all their puzzles, are held out for testing.
+
+    Raises:
+        UserError: there is only one class.
+    """
     index: dict[bytes, int] = {}
     numbers = np.array([index.setdefault(form, len(index)) for form in classes])
     rng, problem = np.random.default_rng(seed % 2**64), f"{source}: all puzzles are equivalent"
@@ -89,7 +104,11 @@ def hold_out(items: T, classes: Sequence[bytes], share: float, seed: int, source
 
 
 def without(test: T, leaked: Sequence[int] | Rows, source: str) -> tuple[T, list[str]]:
-    """The test set without the rows that are equivalent to training ones, and a note that counts them."""
+    """The test set without the rows ``leaked``, which are equivalent to training puzzles, and a note with their number.
+
+    Raises:
+        UserError: no test puzzle is left.
+    """
     if not len(leaked):
         return test, []
     if len(leaked) == len(test):
@@ -99,7 +118,8 @@ def without(test: T, leaked: Sequence[int] | Rows, source: str) -> tuple[T, list
 
 
 def sample(items: T, count: int | None, seed: int, what: str) -> tuple[T, list[str]]:
-    """A random ``count`` of the items in their order (all where there are no more, or None), and a note."""
+    """A random sample of ``count`` puzzles in their original order, and a note; all puzzles where ``count`` is None or
+    there are not more. ``what`` names the set in the note."""
     if count is None or count >= len(items):
         return items, []
     rows = np.random.default_rng(seed % 2**64).choice(len(items), count, replace=False)
@@ -107,8 +127,15 @@ def sample(items: T, count: int | None, seed: int, what: str) -> tuple[T, list[s
 
 
 def deal(count: int, share: float, rng: np.random.Generator, problem: str) -> tuple[Rows, Rows]:
-    """Numbers below ``count`` in a random order: those for training, and a ``share`` for testing, at least one each.
-    ``problem`` is why there are not two."""
+    """Divides the numbers below ``count`` at random: a ``share`` of them for testing, the others for training, at least
+    one each.
+
+    Returns:
+        The training numbers and the test numbers, in random order.
+
+    Raises:
+        UserError: ``count`` is below 2. ``problem``, the reason for that, starts the message.
+    """
     if count < 2:
         raise UserError(f"{problem}: none can be held out for testing")
     order = rng.permutation(count)

@@ -1,4 +1,4 @@
-"""Shares and F1 scores with their 95 % intervals."""
+"""Shares and F1 scores with 95 % confidence intervals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ Flags = npt.NDArray[np.bool_]
 
 
 def wilson_interval(successes: int, count: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Wilson's score interval of a share; 95 % by default. Unlike the normal one it stays inside 0..1."""
+    """Wilson's score interval of a share, 95 % by default. Unlike the normal interval it stays between 0 and 1.
+
+    Example:
+        >>> low, high = wilson_interval(90, 100)
+        >>> f"{low:.3f} {high:.3f}"
+        '0.826 0.945'
+    """
     p = successes / count
     middle = (p + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
@@ -19,13 +25,14 @@ def wilson_interval(successes: int, count: int, z: float = 1.959963984540054) ->
 
 
 def f1(actual: Flags, predicted: Flags) -> float:
-    """Harmonic mean of precision and recall; 0 where nothing is right."""
+    """The harmonic mean of precision and recall of flags, bool (N,); NaN where no flag is set in either array."""
     total = int(actual.sum()) + int(predicted.sum())
     return 2 * int((actual & predicted).sum()) / total if total else math.nan
 
 
 def add_f1(metrics: dict[str, float], name: str, actual: Flags, predicted: Flags) -> None:
-    """``NAME``, F1, with its bootstrap interval as ``NAME_low`` and ``NAME_high``: 1,000 drawings of as many rows."""
+    """Adds the F1 score as ``name`` and its bootstrap interval, from 1,000 samples of N rows, as ``name_low`` and
+    ``name_high``."""
     hit, miss, false = (int(flags.sum()) for flags in (actual & predicted, actual & ~predicted, ~actual & predicted))
     metrics[name], n = f1(actual, predicted), len(actual)
     drawn = np.random.default_rng(0).multinomial(n, [hit / n, miss / n, false / n, (n - hit - miss - false) / n], 1000)
@@ -36,8 +43,8 @@ def add_f1(metrics: dict[str, float], name: str, actual: Flags, predicted: Flags
 def add_share(
     metrics: dict[str, float], name: str, right: Flags, baseline: Flags | None = None, *, interval: bool = True
 ) -> None:
-    """``NAME``, the share of cases that are right, its interval as ``NAME_low`` and ``NAME_high``, and
-    ``NAME_baseline``; nothing where there is no case."""
+    """Adds the share of right cases as ``name``, its interval as ``name_low`` and ``name_high``, and the share of
+    ``baseline`` as ``name_baseline``. Adds nothing where there are no cases."""
     if not len(right):
         return
     metrics[name] = float(right.mean())

@@ -1,4 +1,4 @@
-"""Copying strings of symbols, forwards or backwards: the token counterpart of ``copy``."""
+"""Copying strings of letters, forwards or backwards: the counterpart of ``copy`` with tokens."""
 
 from __future__ import annotations
 
@@ -17,8 +17,15 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 class SymbolsConfig(TaskConfig):
-    """Strings of ``length`` out of the first ``symbols`` letters; the answer is the string in the ``order`` asked for,
-    as it is or reversed."""
+    """The ``task:`` section.
+
+    Attributes:
+        length: the number of letters in a string.
+        symbols: how many letters of the alphabet are used.
+        order: whether the answer is the string itself or the string reversed.
+        train_count: how many different training strings to draw.
+        test_count: how many different test strings to draw.
+    """
 
     name: str = "symbols"
     length: int = Field(16, ge=1)
@@ -29,7 +36,7 @@ class SymbolsConfig(TaskConfig):
 
 
 class Symbols(Task):
-    """Tokens: 0 is padding, 1 + k the k-th letter."""
+    """Token 0 is padding, token 1 + k is letter k of the alphabet."""
 
     name: ClassVar[str] = "symbols"
     Config: ClassVar[type[SymbolsConfig]] = SymbolsConfig
@@ -63,7 +70,7 @@ class Symbols(Task):
         return Dataset(self._encode(train), self._encode(test), source)
 
     def _drawn(self, rng: np.random.Generator, count: int) -> IntArray:
-        """Different strings, ``count`` of them where there are so many."""
+        """Different random strings: ``count`` of them, or fewer where there are not so many."""
         strings = rng.integers(1, self.vocab_size, (count + 16, self.seq_len), dtype=np.int32)
         unique: IntArray = np.unique(strings, axis=0)
         return unique[rng.permutation(len(unique))[:count]]
@@ -78,7 +85,7 @@ class Symbols(Task):
         return self._encode(np.stack([question.inputs for question in self.questions(source)]))
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
-        """Every string with its letters exchanged by a random permutation."""
+        """Each string with its letters replaced according to a random permutation of the alphabet."""
         return self._encode(self._renamed(examples.inputs, self._permutations(len(examples), rng)))
 
     def _permutations(self, count: int, rng: np.random.Generator) -> Array:
@@ -107,7 +114,7 @@ class Symbols(Task):
         if unknown := [c for c in text if c not in self.letters]:
             raise UserError(f"{at}{unknown[0]!r} is not one of the letters {self.letters}")
         if len(text) != self.seq_len:
-            raise UserError(f"{at}found {len(text)} letters, {self.seq_len} wanted (task.length)")
+            raise UserError(f"{at}found {len(text)} letters, expected {self.seq_len} (task.length)")
         return Question(text, np.array([1 + self.letters.index(c) for c in text], dtype=np.int32), where)
 
     def format(self, question: Question, answer: Array) -> str:

@@ -1,4 +1,7 @@
-"""Puzzle tables: CSV with the columns question and answer (source and rating optional), gzip where named ``.gz``."""
+"""Tables of puzzles in CSV files.
+
+They have the columns question and answer, and optionally source and rating. Names that end in ``.gz`` are compressed.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,13 @@ from trm_fast.tasks.files import open_text, write_text
 
 Grids = npt.NDArray[np.uint8]
 CHUNK = 1 << 14
-"""Rows checked at a time, which bounds the memory of the checks."""
+"""How many rows are checked at a time, to limit memory."""
 
 
 @dataclass
 class Table:
-    """Columns of text. ``ratings`` is empty where there is no such column; ``names`` says where each row stood."""
+    """The columns of a table as text. ``names`` is the file and line of each row; ``ratings`` is empty where there is
+    no such column."""
 
     questions: Sequence[str] = field(default_factory=list)
     answers: Sequence[str] = field(default_factory=list)
@@ -34,7 +38,12 @@ class Table:
 
 
 def read_table(path: str | Path) -> Table:
-    """Every row of a CSV file, fields as they stand: spaces matter. UserError with file and line where one is cut."""
+    """The rows of a CSV file. Fields are not stripped, because a space can be a cell of a maze.
+
+    Raises:
+        UserError: the file cannot be read, has no such columns or no rows, or a row is incomplete. The message names
+            file and line.
+    """
     questions: list[str] = []
     answers: list[str] = []
     ratings: list[str] = []
@@ -68,9 +77,12 @@ def write_table(
     ratings: npt.NDArray[np.int32] | None,
     source: str,
 ) -> None:
-    """Writes the columns source, question, answer and, where known, rating; gzip where the name ends in ``.gz``.
+    """Writes the columns source, question, answer and, where known, rating, completely or not at all.
 
-    The file appears under its name only when it is complete. The same puzzles give the same bytes.
+    The same puzzles give the same bytes.
+
+    Raises:
+        UserError: the file cannot be written.
     """
     columns: dict[str, Sequence[Any]] = {
         "source": [source] * len(questions),
@@ -87,10 +99,14 @@ def write_table(
 
 
 def decode_ratings(table: Table) -> npt.NDArray[np.int32] | None:
-    """The ratings, int32 (N,), None where there are none."""
+    """The ratings of a table, int32 (N,); None where it has no such column.
+
+    Raises:
+        UserError: a rating is not a whole number below 10^9.
+    """
     for row, value in enumerate(table.ratings):
         if not (value.isdecimal() and len(value) < 10):
-            raise UserError(f"{table.names[row]}: the rating {value!r} is not a whole number below a thousand million")
+            raise UserError(f"{table.names[row]}: the rating {value!r} is not a whole number below 1,000,000,000")
     return np.array([int(value) for value in table.ratings], dtype=np.int32) if table.ratings else None
 
 
@@ -101,19 +117,26 @@ def decode_grids(
     wrong: Callable[[Grids, Grids], npt.NDArray[np.bool_]],
     fault: Callable[[str, str], str],
 ) -> tuple[Grids, Grids]:
-    """Questions and answers of ``cells`` characters as grids, uint8 (N, cells).
+    """The questions and answers of a table as grids, uint8 (N, cells) each.
 
-    ``characters`` (256,): the number that each stands for. ``wrong`` marks the pairs that are none; the first one, or a
-    row of another length, is a UserError that names it and says what ``fault(question, answer)`` does.
+    Args:
+        table: N rows whose fields have one character for each cell.
+        characters: the number that each Latin-1 character stands for, (256,).
+        cells: the number of cells in a grid.
+        wrong: marks the wrong rows among n question grids and answer grids, bool (n,).
+        fault: describes what is wrong with a row, from the texts of its question and answer.
+
+    Raises:
+        UserError: a row is wrong, or has another length. The message names the first such row.
     """
     parts = []
     for start in range(0, len(table), CHUNK):
         q, a = table.questions[start : start + CHUNK], table.answers[start : start + CHUNK]
         fits = [len(x) == len(y) == cells for x, y in zip(q, a, strict=True)]
-        sound = fits.index(False) if False in fits else len(fits)
-        questions, answers = (read_cells(lines[:sound], characters, cells) for lines in (q, a))
+        complete = fits.index(False) if False in fits else len(fits)
+        questions, answers = (read_cells(lines[:complete], characters, cells) for lines in (q, a))
         bad = wrong(questions, answers)
-        row = int(bad.argmax()) if bad.any() else sound
+        row = int(bad.argmax()) if bad.any() else complete
         if row < len(fits):
             raise UserError(f"{table.names[start + row]}: {fault(q[row], a[row])}")
         parts.append((questions, answers))
@@ -121,13 +144,18 @@ def decode_grids(
 
 
 def read_cells(lines: Sequence[str], characters: Grids, cells: int) -> Grids:
-    """Lines of ``cells`` characters as the numbers that these stand for (N, cells); beyond Latin-1 as ``?`` does."""
+    """The numbers that the characters of N lines stand for, uint8 (N, cells). A character beyond Latin-1 counts as
+    ``?``."""
     codes = np.frombuffer("".join(lines).encode("latin-1", "replace"), dtype=np.uint8)
     return characters[codes].reshape(-1, cells)
 
 
 def question_column(lines: Iterable[str], path: str | Path) -> Iterator[tuple[str, str]] | None:
-    """(question, where it stands) of each row of a CSV file; None where no column of its header is called question."""
+    """The column question of a CSV file, each question with its file and line; None where there is no such column.
+
+    Raises:
+        UserError: a row has no question.
+    """
     reader = csv.reader(lines)
     header = next((row for row in reader if row), [])
     if "question" not in header:
@@ -154,5 +182,10 @@ def _column(header: list[str], name: str, path: str | Path) -> int:
 
 
 def cell_name(cell: int, width: int) -> str:
-    """Where a cell of a grid is, for people."""
+    """The row and column of a cell, counted from 1.
+
+    Example:
+        >>> cell_name(10, 9)
+        'row 2, column 2'
+    """
     return f"row {cell // width + 1}, column {cell % width + 1}"

@@ -1,4 +1,4 @@
-"""Generator and solver: C++ where ``trm_fast._host`` was built, else the same bytes from Python."""
+"""The generator and solver: in C++ where ``trm_fast._host`` was built, otherwise in Python."""
 
 from __future__ import annotations
 
