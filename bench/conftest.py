@@ -1,6 +1,6 @@
-"""Benchmarks of single ops: ``pytest bench --benchmark-only``, in groups ``op[shape,dtype,device]``.
+"""Fixtures of the benchmarks of single ops: ``pytest bench --benchmark-only``, in groups ``op[shape,dtype,device]``.
 
-A benchmark first asserts that the implementation is right, then reports GB/s of the bytes that must move.
+A benchmark first checks the result, then reports the time and the GB/s of the bytes that must move.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OPS = list(registry.OPS)
 
 @pytest.fixture(params=["reference", "compiled", "cpp"])
 def impl(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The reference, the same through ``torch.compile``, and the C++ kernels."""
+    """The implementations that are compared: the reference, the compiled reference, and the C++ kernels."""
     if request.param == "cpp" and registry.EXTENSION_MISSING:
         pytest.skip(registry.EXTENSION_MISSING)
     if request.param == "compiled":
@@ -34,7 +34,7 @@ def impl(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 @pytest.fixture
 def measure(benchmark: Any, impl: str) -> Callable[..., None]:
-    """Times ``run()``, which moves at least ``moved`` bytes; ``label`` goes into the group's name."""
+    """A function that times ``run()``, which moves at least ``moved`` bytes; ``label`` is part of the group's name."""
 
     def measured(op: str, label: str, moved: int, run: Callable[[], Any]) -> None:
         benchmark.group = f"{op}[{label},cpu]"
@@ -45,7 +45,7 @@ def measure(benchmark: Any, impl: str) -> Callable[..., None]:
             threads=torch.get_num_threads(),
             omp_num_threads=os.environ.get("OMP_NUM_THREADS", "unset"),
         )
-        if benchmark.stats is not None:  # None where nothing is timed: --benchmark-disable, or a worker of pytest-xdist
+        if benchmark.stats is not None:  # None where nothing is timed: --benchmark-disable, workers of pytest-xdist
             benchmark.extra_info["gb_per_s"] = round(moved / benchmark.stats.stats.median / 1e9, 2)
 
     return measured
@@ -53,8 +53,8 @@ def measure(benchmark: Any, impl: str) -> Callable[..., None]:
 
 @pytest.fixture
 def beside_reference(measure: Callable[..., None]) -> Callable[..., None]:
-    """Asserts that an op gives what its reference does, and times it. ``call`` calls either; with ``leaves``, their
-    gradients are the result, under a random one."""
+    """A function that compares an op with its reference and times it. ``call`` calls either of them. With ``leaves``,
+    the results are their gradients, from a random gradient of the output."""
 
     def measured(
         name: str,

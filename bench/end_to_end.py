@@ -1,15 +1,16 @@
-"""The whole training step and the solver against the published computation in stock PyTorch (``baseline``).
+"""Compares the training step and the solver with the published computation in stock PyTorch (the ``baseline``).
 
     python bench/end_to_end.py                                        every case, as a table
     python bench/end_to_end.py --only train:mixer97:16 --threads 2 --json
-    python bench/end_to_end.py --baseline compiled --only train       against torch.compile (compiled-net: the layers)
+    python bench/end_to_end.py --baseline compiled --only train       with torch.compile (compiled-net: layers only)
     python bench/end_to_end.py --device cuda --baseline compiled      on a GPU, in bfloat16
 
-A case is KIND:MODEL:BATCH. Both sides start from the same weights and data, each in a process of its own, and take
-turns step by step, so that what else the machine does hits both alike; the first losses must agree before a time
-counts. ``gemm_share`` is the step's matrix FLOP over its time, as a share of the rate of a large product that is
-measured between the steps; ``peak_rss_ratio`` compares what the two sides' memory grows by (on a GPU: their peaks of
-allocated device memory). ``launches``: kernels and graphs that the host sends to a GPU in a step.
+A case is KIND:MODEL:BATCH. Both sides start with the same weights and data, each in its own process. They take turns
+step by step, so that other load on the machine affects both. Their first losses must agree, or the case fails.
+
+``gemm_share`` is the step's matrix FLOP per second, as a share of the rate of a large product that is measured between
+the steps. ``peak_rss_ratio`` is the growth of our memory over the growth of the baseline's (on a GPU: of the peaks of
+allocated device memory). ``launches`` counts the kernels and graphs that the host sends to a GPU in a step.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ CASES = [
     *(f"solve:{name}:64" for name in ("sudoku-cpu", "sudoku-4x4")),
 ]
 GPU_CASES = [f"train:{name}:{batch}" for batch in (768, 8, 64) for name in ("mixer97", "mixer81", "attention97")]
-REPEATS, FEW_REPEATS, LONG = 7, 2, 2e12  # a case of more FLOP than LONG takes minutes: fewer repeats by default
-TOLERANCE = {"cpu": 1e-3, "cuda": 2e-2}  # relative, of the first loss: recursion multiplies rounding
+REPEATS, FEW_REPEATS, LONG = 7, 2, 2e12  # a case of more FLOP than LONG takes minutes, so fewer steps are timed
+TOLERANCE = {"cpu": 1e-3, "cuda": 2e-2}  # relative, of the first loss: the recursion amplifies rounding errors
 
 
 def measure(
@@ -56,7 +57,25 @@ def measure(
     device: str = "cpu",
     patience: float | None = None,
 ) -> dict[str, Any]:
-    """A row. ``patience``: seconds that a side may take to answer; TimeoutError then."""
+    """Compares the two sides on one case.
+
+    Args:
+        case: KIND:MODEL:BATCH.
+        threads: of each side, on a CPU.
+        baseline: eager, compiled or compiled-net.
+        repeats: timed steps of each side; None for the default of the case.
+        data: a CSV of 9x9 sudokus, or None for random tokens.
+        device: cpu, cuda, cuda:1 and so on.
+        patience: seconds that a side may take to answer, or None.
+
+    Returns:
+        A row of results/DEVICE/end_to_end.json.
+
+    Raises:
+        ArithmeticError: the losses of the first step differ.
+        TimeoutError: a side took longer than ``patience``.
+        EOFError: the process of a side ended.
+    """
     if repeats is None:
         repeats = FEW_REPEATS if device == "cpu" and flop(case) > LONG else REPEATS
     context = multiprocessing.get_context("spawn")
@@ -65,17 +84,17 @@ def measure(
         pipe, theirs = context.Pipe()
         process = context.Process(target=side, args=(theirs, ours, case, threads, baseline, data, device), daemon=True)
         process.start()
-        theirs.close()  # or a side that failed would be waited for
+        theirs.close()  # otherwise a side that failed would never end the pipe
         pipes.append(pipe)
         processes.append(process)
     try:
-        found = _take_turns(case, pipes, repeats, device, patience)
+        measurements = _take_turns(case, pipes, repeats, device, patience)
         for process in processes:
             process.join(10)
     finally:
         for process in processes:
             process.kill()
-    times, products, growth, launches = found
+    times, products, growth, launches = measurements
     ours, theirs = (statistics.median(t[1:]) for t in times)
     where = "" if device == "cpu" else f" --device {device}"
     rate, ceiling = flop(case) / ours, 2 * product_size(device) ** 3 / min(products)
@@ -94,7 +113,7 @@ def measure(
         "gemm_ceiling_gflops": round(ceiling / 1e9, 1),
         "gemm_share": round(rate / ceiling, 3),
         "peak_rss_ratio": round(growth[0] / max(1, growth[1]), 3),
-        "cpu_path": ops.cpu_path(),  # ``TRM_FAST_CPU`` caps it
+        "cpu_path": ops.cpu_path(),  # of our side; TRM_FAST_CPU limits it
         "repeats": repeats,
         "memory_bytes": growth[0],
         "baseline_memory_bytes": growth[1],
@@ -108,7 +127,7 @@ def measure(
 def _take_turns(
     case: str, pipes: list[Connection], repeats: int, device: str, patience: float | None
 ) -> tuple[Any, ...]:
-    """Seconds of each side's steps and of the products between them, memory, launches; or an ArithmeticError."""
+    """The seconds of each side's steps and of the products between them, and both sides' memory and launches."""
 
     def answer(pipe: Connection, what: str) -> Any:
         if not pipe.poll(patience):
@@ -123,16 +142,16 @@ def _take_turns(
 
     times: tuple[list[float], list[float]] = ([], [])
     products = []
-    for repeat in range(repeats + 1):  # the first warms up
+    for repeat in range(repeats + 1):  # the first step warms up
         (seconds, ours), (baseline_seconds, theirs) = (ask(pipe, "step") for pipe in pipes)
         times[0].append(seconds)
         times[1].append(baseline_seconds)
-        # By both in turn: whose process had the GPU last finds it as it left it.
+        # The sides take turns here as well: the process that used the GPU last finds its caches warm.
         products.append(ask(pipes[repeat % 2], "product")[0])
         if repeat == 0 and case.startswith("train") and _differ(ours, theirs, device):
             raise ArithmeticError(f"{case}: the losses of the first step differ: ours {ours}, baseline {theirs}")
     growth = [ask(pipe, "memory") for pipe in pipes]
-    # Last: where a machine does not let its GPU be profiled, the times still count. At once: it takes seconds.
+    # Last, because profiling a GPU may be forbidden, and the times count even then. Both sides profile together.
     launches: list[int | None] = []
     for pipe in pipes:
         with contextlib.suppress(OSError):
@@ -151,56 +170,59 @@ def _differ(ours: float, theirs: float, device: str) -> bool:
 
 
 def device_name(device: str = "cpu") -> str:
-    """The processor, or the GPU, as a folder name."""
+    """The name of the processor or the GPU, as a folder name."""
     if device != "cpu":
         return re.sub(r"[^a-z0-9.]+", "-", torch.cuda.get_device_name(device).lower().replace("nvidia ", ""))
     try:
         text = Path("/proc/cpuinfo").read_text()
         name = re.search(r"^model name\s*:\s*(.*)$", text, re.M)
-        found = name[1] if name else platform.machine()
+        processor = name[1] if name else platform.machine()
         isa = next((i for i in ("amx_bf16", "avx512f", "avx2") if f" {i}" in text), "")
     except OSError:
-        found, isa = platform.processor() or platform.machine(), ""
-    return re.sub(r"[^a-z0-9.]+", "-", f"{found} {isa} {os.cpu_count()} cpus".lower()).strip("-")
+        processor, isa = platform.processor() or platform.machine(), ""
+    return re.sub(r"[^a-z0-9.]+", "-", f"{processor} {isa} {os.cpu_count()} cpus".lower()).strip("-")
 
 
 def commit() -> str:
+    """The commit of the checkout, as ``git describe`` names it."""
     command = ["git", "-C", str(FOLDER), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):  # a copy without its history
+    except (OSError, subprocess.CalledProcessError):  # a copy without git history
         return os.environ.get("TRM_FAST_COMMIT", "unknown")
 
 
 def write(results: list[dict[str, Any]], path: Path) -> Path:
-    """Merges results into a file: the newest of each case, threads and baseline."""
+    """Merges results into a file, which keeps the newest of each case, number of threads and baseline."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    known = json.loads(path.read_text()) if path.exists() else []
-    merged = {(r["case"], r["threads"], r["baseline"]): r for r in [*known, *results]}
+    earlier = json.loads(path.read_text()) if path.exists() else []
+    merged = {(r["case"], r["threads"], r["baseline"]): r for r in [*earlier, *results]}
     write_text(path, json.dumps(list(merged.values()), indent=1) + "\n")
     return path
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", metavar="CASE", help="a case, or the start of some; repeatable")
+    parser.add_argument("--only", action="append", metavar="CASE", help="a case, or the start of a case; repeatable")
     parser.add_argument("--threads", type=int, action="append", help="repeatable; 1 and 2 by default")
     parser.add_argument("--baseline", choices=("eager", "compiled", "compiled-net"), default="eager")
     parser.add_argument(
-        "--repeats", type=int, help=f"steps of each side; {REPEATS} by default, {FEW_REPEATS} of the longest cases"
+        "--repeats",
+        type=int,
+        help=f"timed steps of each side; {REPEATS} by default, {FEW_REPEATS} in long cases",
     )
     parser.add_argument("--data", default=os.environ.get("TRM_FAST_DATA"), help="a CSV of 9x9 sudokus")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
-    parser.add_argument("--out", type=Path, help="the file to merge into; bench/results/DEVICE/end_to_end.json")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 and so on")
+    parser.add_argument("--out", type=Path, help="file to merge into; by default bench/results/DEVICE/end_to_end.json")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--no-write", action="store_true", help="leave bench/results alone")
+    parser.add_argument("--no-write", action="store_true", help="write no file")
     options = parser.parse_args()
-    wanted = options.only or [""]
-    known = CASES if options.device == "cpu" else GPU_CASES
-    cases = [c for c in known if any(c.startswith(w) for w in wanted)]
-    cases += [w for w in wanted if w.count(":") == 2 and w not in cases and w.split(":")[1] in MODELS]
+    starts = options.only or [""]
+    listed = CASES if options.device == "cpu" else GPU_CASES
+    cases = [c for c in listed if any(c.startswith(start) for start in starts)]
+    cases += [s for s in starts if s.count(":") == 2 and s not in cases and s.split(":")[1] in MODELS]
     if not cases:
-        parser.error(f"no such case; there are: {', '.join(known)}")
+        parser.error(f"no such case; choose from: {', '.join(listed)}")
     data = options.data if options.data and Path(options.data).is_file() else None
     results = []
     path = options.out or FOLDER / "results" / device_name(options.device) / "end_to_end.json"
@@ -208,7 +230,7 @@ def main() -> None:
     for case, threads in product(cases, options.threads or ([1, 2] if options.device == "cpu" else [1])):
         try:
             result = measure(case, threads, options.baseline, options.repeats, data, options.device)
-        except (ArithmeticError, EOFError, OSError) as error:  # a side ended; what it said stands above
+        except (ArithmeticError, EOFError, OSError) as error:  # a side ended; its own messages are above
             failed.append(f"{case}, {threads} threads: {error or type(error).__name__}")
             print(failed[-1], file=sys.stderr, flush=True)
             continue
@@ -219,7 +241,7 @@ def main() -> None:
             line = "{case:22} {threads} threads {ms:9.1f} ms, {baseline} {baseline_ms:9.1f} ms: x {ratio:.2f}; "
             line += "{gflops:.1f} GFLOP/s = {gemm_share:.0%} of GEMM; memory x {peak_rss_ratio:.2f}"
             print(line.format(**result), flush=True)
-        if not options.no_write:  # at once: a long list may be cut short
+        if not options.no_write:  # after each case, because a long list may be interrupted
             write(results, path)
     if not options.no_write:
         print(f"written to {path}", file=sys.stderr)

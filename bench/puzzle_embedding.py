@@ -1,4 +1,4 @@
-"""The puzzle embedding of ARC at its published size: memory, time of an update, time and size of a checkpoint.
+"""Measures ARC's puzzle embedding at its published size: memory, the time of an update, time and size of a checkpoint.
 
 python bench/puzzle_embedding.py --tasks 960 --augmentations 1000
 """
@@ -30,10 +30,12 @@ from trm_fast.training import checkpoint
 
 
 def milliseconds(work: Callable[[], object], rounds: int) -> float:
+    """The median of some calls."""
     return 1e3 * statistics.median(timeit.repeat(work, number=1, repeat=rounds))
 
 
 def resident() -> float:
+    """The memory of this process in GiB."""
     return psutil.Process().memory_info().rss / 2**30
 
 
@@ -44,7 +46,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--batch", type=int, default=768)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--folder", type=Path, default=None, help="where the checkpoint is written, and removed")
+    parser.add_argument("--folder", type=Path, default=None, help="where a checkpoint is written, then removed")
     args = parser.parse_args()
     rows = args.tasks * (args.augmentations + 1)
     report: dict[str, float | int | str] = {
@@ -55,14 +57,14 @@ def main() -> None:
     start = time.perf_counter()
     task = ARC(ARCConfig(augmentations=args.augmentations))
     names = [f"task {i}" for i in range(args.tasks)]
-    unlike = Look(list(range(ELEMENTS)), [list(range(1, COLORS))] * ELEMENTS)  # no two augmentations are equal
-    task.learn(TaskIndex(names, names, [unlike] * args.tasks))
+    distinct = Look(list(range(ELEMENTS)), [list(range(1, COLORS))] * ELEMENTS)  # no two augmentations are equal
+    task.learn(TaskIndex(names, names, [distinct] * args.tasks))
     report["augmentation_tables_s"] = time.perf_counter() - start
 
-    before = resident()
+    start_memory = resident()
     weight = torch.zeros(rows, args.width)
     report["embedding_gib"] = weight.numel() * 4 / 2**30
-    report["resident_gib"] = resident() - before
+    report["resident_gib"] = resident() - start_memory
     rng = np.random.default_rng(0)
     lr = torch.tensor(1e-2)
     batches = [

@@ -1,7 +1,7 @@
-"""Turns ``results/<device>/end_to_end.json`` into the README's tables (between its markers) and a plot a device.
+"""Turns ``results/<device>/end_to_end.json`` into the README's tables (between its markers) and a plot per device.
 
 python bench/report.py            prints the tables
-python bench/report.py --write    puts them into README.md and draws results/<device>/end_to_end.png
+python bench/report.py --write    writes them into README.md and draws results/<device>/end_to_end.png
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ COLUMNS = ("case", "threads", "baseline", "baseline ms", "trm_fast ms", "ratio",
 
 
 def read() -> dict[str, list[dict[str, Any]]]:
+    """The results by device."""
     files = sorted((FOLDER / "results").glob("*/end_to_end.json"))
     return {file.parent.name: json.loads(file.read_text()) for file in files}
 
 
 def table(device: str, results: list[dict[str, Any]]) -> str:
-    """Markdown; each table names its device and command."""
+    """A table in Markdown, after a line with the device, the dtypes and the command."""
     dtypes = " and ".join(dict.fromkeys(r["dtype"] for r in results))
     lines = [f"On `{device}`, {dtypes}, by `python bench/end_to_end.py` (median of interleaved steps):", ""]
     lines += ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
@@ -40,10 +41,12 @@ def table(device: str, results: list[dict[str, Any]]) -> str:
 
 
 def label(r: dict[str, Any]) -> str:
+    """The label of a bar."""
     return f"{r['case']}  {r['threads']} thr" + ("" if r["baseline"] == "eager" else f"  {r['baseline']}")
 
 
 def plot(device: str, results: list[dict[str, Any]]) -> Path:
+    """Draws a bar per result; returns the file."""
     labels = [label(r) for r in results]
     figure = Figure(figsize=(8, 0.35 * len(results) + 1.2), layout="constrained")
     axis = figure.subplots()
@@ -60,10 +63,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
-    found = read()
-    if not found:
+    by_device = read()
+    if not by_device:
         raise SystemExit("bench/results has no end_to_end.json: run python bench/end_to_end.py first")
-    text = "\n\n".join(table(device, results) for device, results in found.items())
+    text = "\n\n".join(table(device, results) for device, results in by_device.items())
     if not options.write:
         print(text)
         return
@@ -72,7 +75,7 @@ def main() -> None:
     if not pattern.search(readme):
         raise SystemExit(f"README.md has no markers {START} ... {END}")
     README.write_text(pattern.sub(lambda _: f"{START}\n{text}\n{END}", readme))
-    for device, results in found.items():
+    for device, results in by_device.items():
         print(plot(device, results))
 
 

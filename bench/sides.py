@@ -1,5 +1,5 @@
-"""What the two sides of bench/end_to_end.py compute, each in a process of its own: the published computation in stock
-PyTorch (``baseline``) and ours, from the same weights and data."""
+"""The two sides that bench/end_to_end.py compares, each in its own process: the published computation in stock PyTorch
+(``baseline``) and ours, from the same weights and data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from trm_fast.training.optimizers import AdamATan2
 eager_trm: Any = importlib.import_module("baseline.eager_trm")
 NO_PREFIX = {"tokens": 81, "puzzle_emb_ndim": 0}
 SMALL = {**NO_PREFIX, "H_cycles": 2, "L_cycles": 2, "num_heads": 4}
-MODELS: dict[str, dict[str, Any]] = {  # published configuration keys
+MODELS: dict[str, dict[str, Any]] = {  # with the configuration keys of the published code
     "mixer97": {"tokens": 97},
     "mixer81": NO_PREFIX,
     "attention97": {"tokens": 97, "mixer": False},
@@ -35,11 +35,11 @@ MODELS: dict[str, dict[str, Any]] = {  # published configuration keys
     "sudoku-4x4": {**SMALL, "hidden_size": 64, "seq_len": 16, "vocab_size": 6},
 }
 SOLVER_STEPS = 16
-QUICK = 1.0  # seconds: a step that takes less is timed behind another one
+QUICK = 1.0  # seconds: a shorter step is timed after an untimed one
 
 
 class Problem:
-    """What both sides compute: the case, its data and the published model's first weights."""
+    """What both sides share: the case, its data, and the initial weights in the published model."""
 
     def __init__(self, case: str, data: str | None, device: str) -> None:
         self.kind, name, batch = case.split(":")
@@ -71,19 +71,20 @@ def _rows(data: str | None, count: int) -> tuple[Any, Any] | None:
 
 
 def baseline_side(problem: Problem, baseline: str) -> Callable[[], float]:
+    """A function that runs one step of the published computation and returns its loss, or a sum of confidences."""
     model, batch = problem.model, problem.batch
     if baseline == "compiled":
         model.forward = torch.compile(model.forward, dynamic=False)
-    elif baseline == "compiled-net":  # one application of the network: compiled in seconds, not minutes
+    elif baseline == "compiled-net":  # compiles one application of the network: seconds, not minutes
         model.L_level.forward = torch.compile(model.L_level.forward, dynamic=False)
     with problem.device:
         carry = eager_trm.Carry(model, batch)
     optimizer: Any = eager_trm.AdamATan2(model.parameters())
-    if problem.device.type == "cuda":  # the published code has a fused kernel: stock PyTorch's stands in for it
+    if problem.device.type == "cuda":  # the published code uses a fused kernel, which stock PyTorch has for AdamW
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=1.0, fused=True)
     average = {name: p.detach().clone() for name, p in model.named_parameters()}
 
-    # A device as context would cost every call into torch a detour through Python: a third of a small step.
+    # With a device as context every call of torch goes through Python, which costs a third of a small step.
     def train() -> float:
         return eager_trm.train_step(model, carry, batch, optimizer, average).item()
 
@@ -100,6 +101,7 @@ def baseline_side(problem: Problem, baseline: str) -> Callable[[], float]:
 
 
 def our_side(problem: Problem) -> Callable[[], float]:
+    """A function that runs one of our steps and returns what ``baseline_side`` does."""
     model, B = from_published(problem.model.state_dict(), problem.config), problem.batch_size
     model.compute_dtype = problem.dtype
     model.to(problem.device)
@@ -111,7 +113,7 @@ def our_side(problem: Problem) -> Callable[[], float]:
     examples = Examples(arrays["inputs"], arrays["labels"], arrays["puzzle_identifiers"])
 
     class SameExamples(Feed):
-        """The same examples at every step, in the same order."""
+        """A feed of the same examples in the same order, without end."""
 
         def __init__(self) -> None:
             self.examples = examples
@@ -119,56 +121,57 @@ def our_side(problem: Problem) -> Callable[[], float]:
         def chunk(self, number: int, size: int) -> Examples:
             return examples.take(np.arange(number * size, (number + 1) * size) % len(examples))
 
-    optimizer, anywhen = AdamATan2(model.parameters(), ema_decay=0.999), np.zeros(B, np.int32)
+    optimizer, min_steps = AdamATan2(model.parameters(), ema_decay=0.999), np.zeros(B, np.int32)
     step = TrainStep(model, optimizer, config, SameExamples(), runner=(runner := runner_for(problem.device)))
     if reason := getattr(runner, "reason", None):
         print(f"the step runs without a graph: {reason}", file=sys.stderr, flush=True)
 
     def train() -> float:
-        step.run(1e-4, anywhen)
+        step.run(1e-4, min_steps)
         return step.read_totals()["loss"]
 
     return train
 
 
 def side(pipe: Connection, ours: bool, case: str, threads: int, baseline: str, data: str | None, device: str) -> None:
-    """A child process: one step a message, answered with its seconds and what it computed, or memory, or launches."""
+    """The process of a side. It answers each message until ``end``: ``step`` and ``product`` with the seconds and the
+    result, ``memory`` with the growth in bytes, ``launches`` with their number (None on a CPU)."""
     torch.set_num_threads(threads)
     problem = Problem(case, data, device)
-    before = _peak(problem.device)
+    start_memory = _peak(problem.device)
     run = our_side(problem) if ours else baseline_side(problem, baseline)
-    most, latest = before, float("inf")
+    peak, latest = start_memory, float("inf")
     for what in iter(pipe.recv, "end"):
         if what == "memory":
-            pipe.send(most - before)
+            pipe.send(peak - start_memory)
             continue
         if what == "launches":
             pipe.send(_launches(run) if problem.device.type == "cuda" else None)
             continue
         work = run if what == "step" else _product(problem)
         if what == "step" and latest < QUICK:
-            run()  # as in training, where a step follows a step: who waited finds caches and threads cold
+            run()  # in training a step follows a step; after a pause caches and threads are cold
         start = time.perf_counter()
         value = work()
         seconds = time.perf_counter() - start
         pipe.send((seconds, value))
         if what == "step":
             latest = seconds
-            most = max(most, _peak(problem.device))
-        elif problem.device.type == "cuda":  # the product is no part of a step
-            del work  # and its matrices
+            peak = max(peak, _peak(problem.device))
+        elif problem.device.type == "cuda":  # the product is not part of a step
+            del work  # frees its matrices
             torch.cuda.reset_peak_memory_stats(problem.device)
 
 
 def _peak(device: Any) -> int:
-    """The most memory so far, in bytes: of the process, or allocated on a GPU."""
+    """The peak of memory so far, in bytes: of the process, or of what it allocated on a GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _launches(run: Callable[[], float]) -> int:
-    """Kernels, graphs and copies that the host sends in one step."""
+    """The number of kernels, graphs and copies that the host launches in one step."""
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
         run()
     starts = ("cudaLaunch", "cuLaunch", "cudaGraphLaunch", "cudaMemcpy", "cudaMemset")
@@ -176,7 +179,7 @@ def _launches(run: Callable[[], float]) -> int:
 
 
 def _product(problem: Problem) -> Callable[[], float]:
-    """A large product, whose rate is the ceiling."""
+    """A function that computes a large matrix product, whose rate is the ceiling for a step."""
     size = product_size(problem.device.type)
     a, b = torch.randn(2, size, size, device=problem.device, dtype=problem.dtype)
     float((a @ b)[0, 0])
@@ -184,10 +187,12 @@ def _product(problem: Problem) -> Callable[[], float]:
 
 
 def product_size(device: str) -> int:
+    """Rows and columns of the matrices of the large product."""
     return 8192 if device.startswith("cuda") else 1536
 
 
 def configuration(name: str) -> TRMConfig:
+    """The configuration of a model of ``MODELS``."""
     return published_config(eager_trm.sudoku_config(**MODELS[name]), single=False)
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Collects what bench/gpu.sh needs on a machine that has Python 3.12, torch and Triton and can fetch nothing: wheels of
-# the package's light dependencies and the name of the commit, into bench/gpu/wheels. The kernels (trm_fast/_C*.so) that
-# were built here run on any Python; what trm_fast/_host*.so does is done in Python where there is none for that version.
+# Prepares bench/gpu.sh for a machine without a network that has Python 3.12, torch and Triton: downloads wheels of the
+# package's small dependencies, and writes the name of the commit, into bench/gpu/wheels. The kernels (trm_fast/_C*.so)
+# built here run on any Python version. The functions of trm_fast/_host*.so run in Python where that file is missing.
 #
 #   bash bench/gpu/collect.sh [PYTHON_VERSION]     3.12 by default
 set -euo pipefail
@@ -11,7 +11,7 @@ folder=bench/gpu/wheels
 mkdir -p "$folder"
 platforms=()
 for number in 2_17 2_27 2_28 2_34; do platforms+=(--platform "manylinux_${number}_x86_64"); done
-# With what they need themselves: none of that is large.
+# Their own dependencies are downloaded as well; none is large.
 python3 -m pip download --quiet --only-binary=:all: --python-version "$version" --implementation cp \
     "${platforms[@]}" --platform manylinux2014_x86_64 -d "$folder" \
     numpy psutil pydantic pytest rich ruamel.yaml safetensors typer typing-extensions

@@ -1,4 +1,4 @@
-"""What the parts of bench/gpu.sh share: rows that are written at once, and timing."""
+"""What the parts of bench/gpu.sh share: a file of results that is written row by row, and timing in turns."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from trm_fast.tasks.files import write_text
 
 
 class Part:
-    """One part: what it was asked, and ``OUT/NAME.json``, a row a case, each kept the moment it is there.
+    """A part's options, and its results ``OUT/NAME.json``: one row per case, written as soon as the case ends.
 
-    A case that fails is a row with its error. One that takes the process with it has a row, too, and the next process
-    (``go_on``) goes on behind it.
+    A case that fails gets a row with its error. So does a case that ends the process: its row says so beforehand, and
+    the next process (``resume``) continues after it.
     """
 
     def __init__(
@@ -41,15 +41,15 @@ class Part:
         preset: str = "sudoku",
         data: str | None = None,
         tiny: bool = False,
-        go_on: bool = False,
+        resume: bool = False,
     ) -> None:
         self.out, self.device, self.preset, self.tiny = Path(out), device, preset, tiny
         self.data = Path(data) if data else None
         self.sizes = TINY if tiny else FULL
         self.end = time.monotonic() + seconds - min(5.0, 0.1 * seconds)
         self.path = self.out / f"{name}.json"
-        known = json.loads(self.path.read_text())["rows"] if go_on and self.path.exists() else []
-        self.rows: dict[str, dict[str, Any]] = {row["case"]: row for row in known}
+        earlier = json.loads(self.path.read_text())["rows"] if resume and self.path.exists() else []
+        self.rows: dict[str, dict[str, Any]] = {row["case"]: row for row in earlier}
         self.about: dict[str, Any] = {
             "torch": torch.__version__,
             "python": platform.python_version(),
@@ -58,10 +58,11 @@ class Part:
         self._lock = threading.Lock()
 
     def left(self) -> float:
+        """Seconds until the part must end."""
         return self.end - time.monotonic()
 
     def attempt(self, case: str, work: Callable[[], dict[str, Any]], least: float = 0.0) -> dict[str, Any]:
-        """The row of a case, which is not begun with less than ``least`` seconds left."""
+        """Runs a case and returns its row; the case is skipped if less than ``least`` seconds are left."""
         if case in self.rows:
             return self.rows[case]
         if self.left() < least:
@@ -75,30 +76,31 @@ class Part:
             row = {"case": case, "error": f"{type(error).__name__}: {error}"[:500], "where": where[:500]}
         self.keep(row | {"took": round(time.monotonic() - start, 2)})
         print(json.dumps(self.rows[case]), flush=True)
-        if "error" in row and not usable(self.device):  # after an illegal access nothing works in this process
+        if "error" in row and not usable(self.device):  # after an illegal memory access nothing works in this process
             os._exit(DEVICE_LOST)
         return row
 
     def keep(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Adds or replaces the row of a case and writes the file; any thread may call it."""
         with self._lock:
             self.rows[row["case"]] = row
             write(self.path, {"about": self.about, "rows": list(self.rows.values())})
         return row
 
     def finish(self) -> None:
-        """Ends the process: with 1 where a row has an error."""
+        """Exits with status 1 if a row has an error."""
         wrong = [row["case"] for row in self.rows.values() if "error" in row]
         if wrong:
             sys.exit(f"{len(wrong)} of {len(self.rows)} rows failed: {', '.join(wrong)}")
 
 
 def write(path: Path, content: Any) -> None:
-    """At once or not at all: a process that is stopped meanwhile leaves the file as it was."""
+    """Writes a JSON file completely or not at all, so that a process which is stopped leaves the previous one."""
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def usable(device: str) -> bool:
-    """Whether the device still does anything for this process."""
+    """Whether this process can still use the device."""
     try:
         synchronize(device)
     except RuntimeError:
@@ -107,6 +109,7 @@ def usable(device: str) -> bool:
 
 
 def dtype_of(device: str) -> torch.dtype:
+    """The dtype of activations on a device."""
     return torch.bfloat16 if device == "cuda" else torch.float32
 
 
@@ -122,16 +125,26 @@ def interleaved(
     seconds: float = 0.02,
     around: Callable[[str], AbstractContextManager[Any]] = nullcontext,
 ) -> dict[str, float]:
-    """Median milliseconds of each function, called in turn; each round repeats it for about ``seconds``.
+    """Times functions in turns, so that other load on the machine affects all of them.
 
-    On a GPU these are replays of a graph of some calls, recorded inside ``around(name)``: the host's share, which a
-    captured step has not, would be most of a small op's time. What cannot be recorded is called, and said to be.
+    On a GPU each function is captured into a graph of several calls, and replays are timed: calls one by one would
+    mostly measure the host's work, which a captured training step does not have. Where the capture fails, the calls are
+    timed and a note is printed.
+
+    Args:
+        runs: the functions, by name.
+        rounds: how often each function has its turn.
+        seconds: about how long a turn lasts.
+        around: makes the context in which the function of that name is captured and called.
+
+    Returns:
+        The median milliseconds of a call, by name.
     """
     replays = {}
     for name, run in runs.items():
         with around(name):
             run()
-            # Several: one small kernel is over before the host has sent the next replay.
+            # A graph of one small kernel would end before the host has sent the next replay.
             inside = max(1, min(20, int(1e-2 / _seconds(run, 1, device)))) if device == "cuda" else 1
             runner = runner_for(torch.device(device))
             runner.capture(partial(_again, run, inside))

@@ -1,4 +1,4 @@
-"""The ops at the sizes of the published model: one call of each, and the bytes and FLOP that it must take."""
+"""The calls of ops that ``op_table`` and bench/tune.py time: the sizes of the published model, with bytes and FLOP."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from trm_fast.ops._core.registry import Case
 
 
 class OpCase(NamedTuple):
-    """A call of an op. Each tensor is read or written once, no more; the backward, which takes twice the FLOP, may
-    compute again what the forward could have kept."""
+    """A call of an op, and the least memory traffic and arithmetic that it needs.
+
+    ``bytes`` counts each tensor once, as read or as written. ``flop`` is the forward's; the backward needs twice as
+    much, and recomputing what the forward did not keep is not counted.
+    """
 
     op: str
     label: str
@@ -25,6 +28,7 @@ class OpCase(NamedTuple):
 
 
 def cases(batch: int, sizes: Sizes, dtype: torch.dtype) -> list[OpCase]:
+    """The cases for a batch size; ``dtype`` is the activations', from which the bytes follow."""
     L, D, V, I, T = sizes.tokens, sizes.channels, 11, sizes.inner, sizes.token_inner
     size, M = torch.finfo(dtype).bits // 8, batch * L
     x, logits, state = (batch, L, D), (batch, L, V), M * D * size
@@ -35,7 +39,7 @@ def cases(batch: int, sizes: Sizes, dtype: torch.dtype) -> list[OpCase]:
     norm_over_tokens = Case([x, x], 2, lambda op, h, r: op(h, r, dim=1))
     attention = Case([x, (3 * D, D), (D, D)], 3, lambda op, *inputs: op(*inputs, sizes.heads))
     step = Case([x, x, *over_tokens, *over_channels], 6, lambda op, h, r, *weights: op(h, r, weights))
-    return [  # what a training step is mostly made of comes first
+    return [  # the ops that take most of a training step come first
         OpCase("mlp", "", Case([x, *over_channels], 3, plain), 2 * state, 3 * state, channel_flop),
         OpCase("token_mixer", "", Case([x, *over_tokens], 3, plain), 2 * state, 3 * state, token_flop),
         OpCase("attention", "", attention, 2 * state, 3 * state, 8 * M * D * D + 4 * M * L * D),
@@ -55,7 +59,8 @@ def plain(op: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
 
 
 def _optimizer(weights: list[tuple[int, int]]) -> OpCase:
-    """All weights of the published model: weight, gradient, two moments and the average, read, and four written."""
+    """One step on all weights of the published model: it reads weights, gradients, two moments and the average, and
+    writes all but the gradients."""
     count = len(weights)
 
     def call(op: Callable[..., None], *inputs: Tensor) -> Tensor:
@@ -71,6 +76,7 @@ def _optimizer(weights: list[tuple[int, int]]) -> OpCase:
 
 
 def _rows(batch: int, sizes: Sizes) -> OpCase:
+    """An update of the rows of the puzzle embedding that a batch used."""
     count, width = sizes.embeddings, sizes.channels
 
     def call(op: Callable[..., None], table: Tensor, grads: Tensor, ids: Tensor, lr: Tensor) -> Tensor:

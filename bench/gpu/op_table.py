@@ -1,8 +1,8 @@
-"""Part op_table: every op by backend, at the sizes of the published model.
+"""Part ``op_table``: the time of every op by backend, at the sizes of the published model.
 
-Milliseconds, GB/s of the bytes that must move, TFLOP/s, and both as shares of what a copy and a large product reach in
-the same run. An implementation that is wrong has an error and no time. Bytes that fit the cache (``l2_bytes``) are read
-there again and again, as in a training step: their share may be more than all of a copy's."""
+A row has milliseconds, GB/s of the bytes that must move, TFLOP/s, and both as shares of the rates that a copy and a
+large product reach in the same run. A kernel with a wrong result gets an error and no time. Inputs that fit in the
+cache (``l2_bytes``) stay there between calls, as in a training step, so their share of a copy's rate may exceed 1."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def ceilings(device: str, sizes: Sizes) -> dict[str, float]:
 
 
 def error_of(row: OpCase, inputs: list[Tensor]) -> float:
-    """Relative L2 of the result, against the reference on float32 copies of the same inputs."""
+    """Relative L2 error of the result, beside the reference on the same inputs in float32."""
     wide = [t.float() if t.is_floating_point() else t for t in inputs]
     with torch.no_grad():
         got = row.case.call(OPS[row.op].function, *row.case.leaves(inputs)).double()
@@ -45,14 +45,16 @@ def error_of(row: OpCase, inputs: list[Tensor]) -> float:
 
 
 def backends(op: str, dtype: torch.dtype, device: str) -> list[str]:
+    """The reference and the backends that have a kernel of the op."""
     return ["reference", *(name for other, name, kind in report.kernels_on(device) if (other, kind) == (op, dtype))]
 
 
-def measured(row: OpCase, device: str, backward: bool, top: dict[str, float]) -> dict[str, Any]:
+def measure_case(row: OpCase, device: str, backward: bool, top: dict[str, float]) -> dict[str, Any]:
+    """Times and rates of one case by every backend; ``top`` holds the rates of a copy and a large product."""
     good: dict[str, Callable[[], None]] = {}
     bad: dict[str, str] = {}
     errors: dict[str, float] = {}
-    dtype = dtype_of(device) if row.case.differentiable else torch.float32  # the optimizer's weights
+    dtype = dtype_of(device) if row.case.differentiable else torch.float32  # as the optimizer's weights are
     inputs = row.case.inputs(dtype, torch.device(device))
     case = row.case if backward else row.case._replace(differentiable=0)
 
@@ -68,7 +70,7 @@ def measured(row: OpCase, device: str, backward: bool, top: dict[str, float]) ->
                 timed = report.work(OPS[row.op], case, inputs)
                 timed()
                 synchronize(device)
-        except Exception as problem:  # one implementation must not cost the others
+        except Exception as problem:  # the other backends are still measure_case
             bad[name] = f"{type(problem).__name__}: {problem}"[:300]
             continue
         good[name] = timed
@@ -95,5 +97,5 @@ def measure(part: Part) -> None:
         for row in cases(batch, part.sizes, dtype_of(part.device)):
             for backward in (True, False) if row.case.differentiable else (False,):
                 words = (row.op, row.label, str(batch), "forward+backward" if backward else "forward")
-                work = partial(measured, row, part.device, backward, top)
+                work = partial(measure_case, row, part.device, backward, top)
                 part.attempt(":".join(filter(None, words)), work, least=2.0)

@@ -1,4 +1,4 @@
-"""Runs a part of bench/gpu.sh: python part.py NAME OPTIONS, in JSON as run.py makes them."""
+"""Runs one part of bench/gpu.sh: ``python part.py NAME OPTIONS``, with the options as JSON (run.py starts it)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 from common import Part
 
-if __name__ == "__main__":  # the sides of the part step are processes that import this file again
+if __name__ == "__main__":  # the part step starts processes that import this file
     part = Part(sys.argv[1], **json.loads(sys.argv[2]))
     importlib.import_module(sys.argv[1]).measure(part)
     part.finish()

@@ -1,4 +1,4 @@
-"""Every time limit and size of bench/gpu.sh, in one place. ``TINY`` is what --self-test runs on a CPU."""
+"""The time limits and sizes of bench/gpu.sh. ``TINY`` holds the sizes of --self-test, which runs on a CPU."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 MINUTES = 9.0
 SECONDS = {"checks": 90, "step": 150, "op_table": 60, "solver": 40, "training": 480}
-"""The parts, the most valuable first, and what each may take; the last gets what the others leave of the minutes."""
-LEAST = 10  # seconds: a part that would get less is not begun
-TESTING = 60  # seconds of the training part that are kept for the test
-DEVICE_LOST = 75  # the exit status of a part that a failed kernel left without its device
-RESTARTS = 2  # of a part whose process a kernel ended; it goes on behind the row that did
+"""The parts, the most valuable first, with their limits. The last part also ends when the minutes of all parts do."""
+LEAST = 10  # seconds: a part that would get less does not start
+TESTING = 60  # seconds of the training part that are reserved for its tests
+DEVICE_LOST = 75  # exit status of a part that cannot use its device any more, after a kernel failed
+RESTARTS = 2  # of a part whose process a kernel ended; it continues after the row that ended it
 
-SHALLOW = {"H_cycles": 2, "L_cycles": 1}  # for what is only compiled: cycles with gradient and without
+SHALLOW = {"H_cycles": 2, "L_cycles": 1}  # enough to compile: a cycle without gradients and one with
 
 _SMALL_RUN = {
     "model.hidden_size": 32, "model.num_heads": 2, "model.T_cycles": 1, "model.n_latent_steps": 1,
@@ -24,9 +24,9 @@ _SMALL_RUN = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """What each part measures."""
+    """The sizes of all parts."""
 
-    # step: cases of bench/end_to_end.py, each against every baseline, eager first
+    # step: cases of bench/end_to_end.py; all are measured against the first baseline, then against the next
     steps: tuple[str, ...] = tuple(f"train:{model}:768" for model in ("mixer97", "attention97", "mixer81"))
     baselines: tuple[str, ...] = ("eager", "compiled-net")
     repeats: int = 9
@@ -44,7 +44,7 @@ class Sizes:
     solver_models: tuple[str, ...] = ("mixer97", "mixer81", "attention97")
     solver_batches: tuple[int, ...] = (768, 1, 64)
     calls: int = 8
-    # training: settings besides the preset's, puzzles to test on, and ways to solve them
+    # training: settings that change the preset, number of test puzzles, and options of the solver for each test
     settings: dict[str, Any] = field(default_factory=lambda: {"training.eval_every": 1000, "training.eval_count": 512})
     puzzles: int = 1000
     tries: tuple[dict[str, Any], ...] = ({}, {"symmetries": 8}, {"rollouts": 8, "noise": 0.3})

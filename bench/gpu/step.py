@@ -1,7 +1,8 @@
-"""Part step: the training step against the published computation in stock PyTorch, eager and compiled, in turns.
+"""Part ``step``: the training step and the published computation in stock PyTorch, eager and compiled, timed in turns.
 
-Rows are those of bench/end_to_end.py: milliseconds, ratio, TFLOP/s and their share of a large product's, memory. The
-compiled peer compiles the network of two layers, which a step applies 21 times; the whole step takes minutes."""
+The rows are those of bench/end_to_end.py: milliseconds, ratio, TFLOP/s as a share of a large product's, and memory. The
+compiled baseline compiles the network of two layers, which a step applies 21 times: compiling a whole step takes
+minutes."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import end_to_end
 from common import Part
 
 
-def measured(part: Part, case: str, baseline: str) -> dict[str, Any]:
+def measure_case(part: Part, case: str, baseline: str) -> dict[str, Any]:
     row = end_to_end.measure(case, 1, baseline, part.sizes.repeats, None, part.device, max(1.0, part.left()))
     if not part.tiny:
         end_to_end.write([row], end_to_end.FOLDER / "results" / end_to_end.device_name(part.device) / "end_to_end.json")
@@ -23,4 +24,4 @@ def measured(part: Part, case: str, baseline: str) -> dict[str, Any]:
 def measure(part: Part) -> None:
     for baseline in part.sizes.baselines:
         for case in part.sizes.steps:
-            part.attempt(f"{case} against {baseline}", partial(measured, part, case, baseline), least=10.0)
+            part.attempt(f"{case} against {baseline}", partial(measure_case, part, case, baseline), least=10.0)

@@ -1,8 +1,8 @@
-"""Part training: a run of ``--preset`` on Sudoku-Extreme's 1,000 puzzles for what is left of the minutes; with the same
---out, another call resumes it. Then a test, without further tries and with some.
+"""Part ``training``: trains ``--preset`` on Sudoku-Extreme's 1,000 puzzles in the time that is left, and tests it.
 
-Tested on DATA/hard_test.csv.gz, whose puzzles (17 clues, the hardest of the forums) are harder than Sudoku-Extreme's
-own test set: the accuracy is not comparable with published ones."""
+Another call with the same ``--out`` resumes the run. The tests use one try per puzzle, then symmetries, then rollouts.
+Their puzzles (DATA/hard_test.csv.gz: 17 givens, and the hardest that forums collected) are harder than Sudoku-Extreme's
+own test set, so the accuracies cannot be compared with published ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TRAIN, TEST = "extreme_train_1k.csv.gz", "hard_test.csv.gz"
 
 
 def data(part: Part) -> Path | None:
-    """The folder with both files; None where the puzzles are generated, which only --self-test does."""
+    """The folder with both files, or None if the puzzles are generated, which only --self-test allows."""
     if part.data is None and part.tiny:
         return None
     for folder in (part.data, part.data / "sudoku") if part.data else ():
@@ -34,7 +34,7 @@ def data(part: Part) -> Path | None:
     raise FileNotFoundError(f"no {TEST} in {part.data}: give its folder with --data")
 
 
-def trained(part: Part, run: Path) -> dict[str, Any]:
+def train(part: Part, run: Path) -> dict[str, Any]:
     minutes = max(LEAST, part.left() - TESTING) / 60
     command = [sys.executable, "-m", "trm_fast.cli", "train", "--json", "--device", part.device]
     command += ["--minutes", f"{minutes:.3f}"]
@@ -55,18 +55,18 @@ def trained(part: Part, run: Path) -> dict[str, Any]:
     return {"preset": part.preset, "minutes": minutes, **summary}
 
 
-def tested(part: Part, run: Path, choices: dict[str, Any]) -> dict[str, Any]:
-    found = locate(str(run), device=part.device)
+def test(part: Part, run: Path, choices: dict[str, Any]) -> dict[str, Any]:
+    located = locate(str(run), device=part.device)
     folder = data(part)
-    examples = found.task.read(str(folder / TEST)) if folder else found.task.dataset(DataConfig(), 0).test
+    examples = located.task.read(str(folder / TEST)) if folder else located.task.dataset(DataConfig(), 0).test
     examples = examples.take(slice(part.sizes.puzzles))
-    solver = Solver(found.model, found.task, batch_size=768, **choices)
+    solver = Solver(located.model, located.task, batch_size=768, **choices)
     return {"choices": choices, **evaluate(solver, examples).to_json()}
 
 
 def measure(part: Part) -> None:
     run = part.out / f"run_{part.preset}"
-    part.attempt("train", partial(trained, part, run))
+    part.attempt("train", partial(train, part, run))
     for choices in part.sizes.tries:
         name = ", ".join(f"{key} {value}" for key, value in choices.items()) or "one try"
-        part.attempt(f"test, {name}", partial(tested, part, run, choices), least=5.0)
+        part.attempt(f"test, {name}", partial(test, part, run, choices), least=5.0)

@@ -1,4 +1,4 @@
-"""The benchmark of whole steps: what it asks its two processes, and what it makes of their answers."""
+"""The benchmark of whole steps: its messages to the two processes, its results and its tables."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ import sides  # noqa: E402
 
 
 class Pipe:
-    """One end, with the messages that come and those that were sent."""
+    """One end of a pipe, with the messages to receive and those that were sent."""
 
-    def __init__(self, *coming):
-        self.coming, self.sent = list(coming), []
+    def __init__(self, *messages):
+        self.messages, self.sent = list(messages), []
 
     def recv(self):
-        return self.coming.pop(0)
+        return self.messages.pop(0)
 
-    def send(self, what):
-        self.sent.append(what)
+    def send(self, message):
+        self.sent.append(message)
 
 
-def test_the_product_is_no_part_of_a_steps_memory(monkeypatch):
-    """A card, 100 bytes of which a step needs, and a product 5,000."""
+def test_the_product_does_not_count_as_memory_of_a_step(monkeypatch):
+    """On this GPU a step needs 100 bytes and a product 5,000."""
     peak = [0]
     card = SimpleNamespace(type="cuda")
 
@@ -53,7 +53,7 @@ def test_the_product_is_no_part_of_a_steps_memory(monkeypatch):
     assert pipe.sent[-1] == 100
 
 
-def test_a_side_that_says_nothing_is_given_up():
+def test_a_side_that_does_not_answer_is_a_timeout():
     ours, other = multiprocessing.Pipe()
     with pytest.raises(TimeoutError, match="ours took more than 0 s: step"):
         end_to_end._take_turns("train:mixer97:8", [ours, ours], 1, "cuda", 0.1)
@@ -66,7 +66,7 @@ def row(**changes):
     return row | changes
 
 
-def test_rows_are_merged_and_written_whole(tmp_path):
+def test_rows_are_merged_and_written_completely(tmp_path):
     path = tmp_path / "h200" / "end_to_end.json"
     end_to_end.write([row(), row(baseline="compiled")], path)
     with pytest.raises(TypeError):
@@ -75,7 +75,7 @@ def test_rows_are_merged_and_written_whole(tmp_path):
     assert [(r["baseline"], r["ms"]) for r in json.loads(path.read_text())] == [("eager", 3.0), ("compiled", 4.0)]
 
 
-def test_a_gpus_table_says_its_dtype_and_what_was_compiled():
+def test_the_table_of_a_gpu_names_its_dtype_and_baseline():
     text = report.table("h200", [row(), row(baseline="compiled-net", ratio=2.0)])
     assert "On `h200`, bfloat16," in text
     assert "float32" not in text

@@ -1,4 +1,4 @@
-"""bench/gpu.sh on the CPU: parts that go well, fail, take too long or lose their process."""
+"""bench/gpu.sh on the CPU: parts that succeed, fail, take too long or lose their process."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_every_part_runs_on_a_cpu(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_part_that_fails_costs_no_other(tmp_path):
+def test_the_other_parts_run_when_one_fails(tmp_path):
     done = gpu_sh("--parts", "solver", "training", "--data", tmp_path / "nothing", "--out", tmp_path)
     assert done.returncode == 1
     assert "failed: training" in done.stdout
@@ -59,7 +59,7 @@ def test_a_part_that_fails_costs_no_other(tmp_path):
 
 @pytest.fixture
 def parts(monkeypatch, tmp_path):
-    """Runs a script as a part."""
+    """Runs a script as the part ``part``; returns whether it succeeded, and its error file."""
     monkeypatch.setattr(run, "HERE", tmp_path)
 
     def call(script: str, seconds: float = 30.0) -> tuple[bool, dict]:
@@ -71,12 +71,12 @@ def parts(monkeypatch, tmp_path):
     return call
 
 
-def test_the_exit_status_of_a_part_counts(parts):
+def test_a_part_succeeds_with_exit_status_0_alone(parts):
     assert parts("raise SystemExit('three rows failed')")[1]["output"] == "three rows failed\n"
     assert parts("print('good')") == (True, {})
 
 
-def test_a_part_that_takes_too_long_is_ended_with_all_that_it_started(parts, tmp_path):
+def test_a_part_that_takes_too_long_is_ended_with_its_processes(parts, tmp_path):
     child = f"import pathlib, time; time.sleep(4); pathlib.Path({str(tmp_path / 'late')!r}).touch()"
     script = f"import subprocess, sys; print('here', flush=True); subprocess.run([sys.executable, '-c', {child!r}])"
     good, error = parts(script, 2.0)
@@ -88,8 +88,8 @@ def test_a_part_that_takes_too_long_is_ended_with_all_that_it_started(parts, tmp
 
 
 @pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", f"os._exit({run.DEVICE_LOST})"])
-def test_a_part_goes_on_behind_what_ended_its_process(parts, tmp_path, end):
-    first = "if not json.loads(sys.argv[2])['go_on']: "
+def test_a_part_continues_after_the_case_that_ended_its_process(parts, tmp_path, end):
+    first = "if not json.loads(sys.argv[2])['resume']: "
     script = f"import json, os, sys\nprint('begun')\nsys.stdout.flush()\n{first}{end}\n"
     assert parts(script) == (True, {})
     assert (tmp_path / "part.log").read_text() == "begun\n" * 2
@@ -103,46 +103,46 @@ def part(out: Path, **options) -> common.Part:
 
 
 def test_rows_are_written_at_once_and_an_error_fails_the_part(tmp_path):
-    made = part(tmp_path)
-    made.attempt("good", lambda: {"ms": 1.0})
-    made.finish()
-    made.attempt("bad", lambda: 1 / 0)
-    made.attempt("late", lambda: {}, least=1e9)
+    results = part(tmp_path)
+    results.attempt("good", lambda: {"ms": 1.0})
+    results.finish()
+    results.attempt("bad", lambda: 1 / 0)
+    results.attempt("late", lambda: {}, least=1e9)
     rows = json.loads((tmp_path / "part.json").read_text())["rows"]
     assert [row["case"] for row in rows] == ["good", "bad", "late"]
     assert rows[1]["error"].startswith("ZeroDivisionError")
     assert rows[2]["skipped"]
     with pytest.raises(SystemExit, match="1 of 3 rows failed: bad"):
-        made.finish()
+        results.finish()
     with pytest.raises(KeyboardInterrupt):
-        made.attempt("ended", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
-    again = part(tmp_path, go_on=True)
+        results.attempt("ended", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    again = part(tmp_path, resume=True)
     assert again.attempt("ended", lambda: {"ms": 2.0})["error"] == "it ended the process"
     assert part(tmp_path).rows == {}
 
 
-def test_a_kernel_that_ends_its_process_costs_its_own_row(monkeypatch, tmp_path):
-    made = part(tmp_path)
+def test_a_kernel_that_ends_its_process_loses_only_its_own_row(monkeypatch, tmp_path):
+    results = part(tmp_path)
     cases = ["mlp/triton/float32", "swiglu/triton/float32", "attention/triton/float32"]
 
-    def ran(part, file, command, device, *asked):
-        if "swiglu" in asked[0]:
-            return -11, ""  # it crashed
-        wrong = {"error": "not finite"} if "attention" in asked[0] else {"result": "passed"}
-        return 0, "a warning\n" + json.dumps({"case": asked[0], **wrong}) + "\n"
+    def run_process(part, file, command, device, *pending):
+        if "swiglu" in pending[0]:
+            return -11, ""  # the process crashed
+        verdict = {"error": "not finite"} if "attention" in pending[0] else {"result": "passed"}
+        return 0, "a warning\n" + json.dumps({"case": pending[0], **verdict}) + "\n"
 
-    monkeypatch.setattr(checks, "ran", ran)
-    checks.checked(made, cases[:1])
-    checks.checked(made, cases[1:])
-    assert made.rows[cases[0]]["result"] == "passed"
-    assert made.rows[cases[1]]["error"] == "it ended the process"
-    assert made.rows[cases[2]]["error"] == "not finite"
-    monkeypatch.setattr(made, "end", 0.0)
-    checks.checked(made, ["rms_norm/triton/float32"])
-    assert "rms_norm/triton/float32" not in made.rows
+    monkeypatch.setattr(checks, "run_process", run_process)
+    checks.check_kernels(results, cases[:1])
+    checks.check_kernels(results, cases[1:])
+    assert results.rows[cases[0]]["result"] == "passed"
+    assert results.rows[cases[1]]["error"] == "it ended the process"
+    assert results.rows[cases[2]]["error"] == "not finite"
+    monkeypatch.setattr(results, "end", 0.0)
+    checks.check_kernels(results, ["rms_norm/triton/float32"])
+    assert "rms_norm/triton/float32" not in results.rows
 
 
-def test_a_check_says_what_is_wrong(monkeypatch, capsys):
+def test_a_check_prints_what_is_wrong(monkeypatch, capsys):
     monkeypatch.setattr(checks.validation, "verdict", lambda op, *_: "off" if op == "mlp" else "passed")
     checks.check("cpu", ["mlp/cpp/float32", "swiglu/cpp/bfloat16"])
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -154,29 +154,29 @@ def cases():
     return op_cases.cases(2, plan.TINY, torch.float32)
 
 
-def test_a_backward_that_fails_costs_its_own_time_alone(cases, monkeypatch):
+def test_a_backward_that_fails_loses_only_its_own_time(cases, monkeypatch):
     case = next(case for case in cases if case.op == "swiglu")
     plain, names = op_table.report.work, iter(["reference", "cpp"])
 
-    def broken(*given):
+    def broken(*arguments):
         if next(names, "") == "cpp":
             raise RuntimeError("out of resources")
-        return plain(*given)
+        return plain(*arguments)
 
     monkeypatch.setattr(op_table, "backends", lambda *_: ["reference", "cpp"])
     monkeypatch.setattr(op_table.report, "work", broken)
-    row = op_table.measured(case, "cpu", True, TOP)
+    row = op_table.measure_case(case, "cpu", True, TOP)
     assert "out of resources" in row["failed"]["cpp"]
     assert row["error"] == "failed: cpp"
     assert list(row["backends"]) == ["reference"]
-    assert list(op_table.measured(case, "cpu", False, TOP)["backends"]) == ["reference", "cpp"]
+    assert list(op_table.measure_case(case, "cpu", False, TOP)["backends"]) == ["reference", "cpp"]
 
 
 def test_bytes_are_those_of_both_passes(cases):
     (norm,) = (case for case in cases if (case.op, case.label) == ("rms_norm", "channels"))
-    forward, both = (op_table.measured(norm, "cpu", backward, TOP) for backward in (False, True))
+    forward, both = (op_table.measure_case(norm, "cpu", backward, TOP) for backward in (False, True))
     size = math.prod(norm.case.shapes[0]) * 4
     assert (forward["bytes"], both["bytes"]) == (3 * size, 6 * size)  # x, residual, y; dy, y, dx
     for row in (forward, both):
-        found = row["backends"]["reference"]
-        assert found["gb_per_s"] == pytest.approx(1e-6 * row["bytes"] / found["ms"], rel=0.01, abs=0.06)
+        timed = row["backends"]["reference"]
+        assert timed["gb_per_s"] == pytest.approx(1e-6 * row["bytes"] / timed["ms"], rel=0.01, abs=0.06)

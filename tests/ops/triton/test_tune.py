@@ -115,7 +115,7 @@ def test_every_row_asked_for_is_seen(tune, monkeypatch):
     from trm_fast.triton_kernels import configs
 
     small, large = torch.empty(4), torch.empty(1, dtype=torch.bfloat16).expand(2**21)
-    with tune.rows_asked_for() as rows:
+    with tune.rows_used() as rows:
         configs.lookup("swiglu_fwd", small)
         options = configs.lookup("gate_up_fwd", large, 1536, 512)
     assert list(rows) == [("swiglu_fwd", "32:small"), ("gate_up_fwd", "16:1536x512")]
