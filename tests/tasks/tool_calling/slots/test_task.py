@@ -12,7 +12,7 @@ import pytest
 
 from trm_fast.errors import UserError
 from trm_fast.labels import SlotKind
-from trm_fast.tasks.base import IGNORE, DataConfig
+from trm_fast.tasks.base import IGNORE, DataConfig, Examples
 from trm_fast.tasks.tool_calling import Call, Conversation, write
 from trm_fast.tasks.tool_calling.data.formats.slots import read_slots
 from trm_fast.tasks.tool_calling.slots.fields import KNOWN
@@ -29,6 +29,11 @@ def made(tmp_path: Path, rows: list[dict[str, Any]] = ROWS, **config: Any) -> tu
     return task, task.dataset(DataConfig(source=str(path), holdout=0.2), 0)
 
 
+def encoded(task: ToolSlots, *rows: dict[str, Any]) -> Examples:
+    conversations = [read_slots(each) for each in rows]
+    return task.examples([task.row_of(conversation) for conversation in conversations], conversations)
+
+
 def test_labels_by_hand(tmp_path: Path) -> None:
     task, data = made(tmp_path)
     fields = task.fields
@@ -36,7 +41,7 @@ def test_labels_by_hand(tmp_path: Path) -> None:
     assert fields.slots == ("city", "unit")
     assert fields.values[1] == ("C", "F")
     text = "weather in Rome now"
-    rows, _ = task._examples([read_slots(row(0, "Rome"))])
+    rows = encoded(task, row(0, "Rome"))
     begin = 2 + text.index("Rome")  # behind <begin> and <user>
     kinds, starts, ends = rows.labels[0, 2:].reshape(3, 4).tolist()
     assert rows.labels[0, :2].tolist() == [1, 0]
@@ -48,14 +53,14 @@ def test_labels_by_hand(tmp_path: Path) -> None:
 
 def test_dontcare_and_values_that_stand_nowhere(tmp_path: Path) -> None:
     task, _ = made(tmp_path)
-    rows, _ = task._examples([read_slots(row(0, "Rome", slots={"city": "dontcare", "unit": "kelvin"}))])
+    rows = encoded(task, row(0, "Rome", slots={"city": "dontcare", "unit": "kelvin"}))
     assert rows.labels[0, 2:].reshape(3, 4)[0, 2:].tolist() == [SlotKind.DONTCARE, SlotKind.OTHER]
 
 
 def test_an_argument_is_written_as_the_tool_wants_it(tmp_path: Path) -> None:
     task, _ = made(tmp_path)
     said = row(0, "Rome", history=[{"role": "user", "content": "rome in c"}], slots={"city": "rome", "unit": "c"})
-    rows, _ = task._examples([read_slots(said)])
+    rows = encoded(task, said)
     kinds = rows.labels[0, 2:].reshape(3, 4)[0].tolist()
     spans = [SlotKind.SPAN] * 3
     assert kinds == [SlotKind.OTHER, *spans]  # "c" is the enum's C; "rome" is no known value, and Rome is not said
@@ -67,7 +72,7 @@ def test_an_argument_is_written_as_the_tool_wants_it(tmp_path: Path) -> None:
 def test_answers_become_the_call_and_the_slots(tmp_path: Path) -> None:
     task, _ = made(tmp_path)
     conversation = read_slots(row(0, "Đà Nẵng"))
-    rows, _ = task._examples([conversation])
+    rows = encoded(task, row(0, "Đà Nẵng"))
     question = task.ask(conversation)
     prediction = task.prediction(question, rows.labels[0], conversation.tools)
     assert prediction.calls == (Call("get_weather", {"city": "Đà Nẵng", "unit": "C"}),)
@@ -79,10 +84,9 @@ def test_answers_become_the_call_and_the_slots(tmp_path: Path) -> None:
 
 def test_measures_of_answers_made_by_hand(tmp_path: Path) -> None:
     task, _ = made(tmp_path)
-    examples, _ = task._examples([
-        read_slots(row(0, "Rome")), read_slots(row(1, "Oslo")), read_slots(row(2, "Hue", "direct_answer")),
-        read_slots(row(3, "Paris", "direct_answer")),
-    ])  # fmt: skip
+    examples = encoded(
+        task, row(0, "Rome"), row(1, "Oslo"), row(2, "Hue", "direct_answer"), row(3, "Paris", "direct_answer")
+    )
     perfect = task.metrics(examples, examples.labels)
     for name in ("decision_f1", "decision_accuracy", "tool_accuracy", "slot_presence_accuracy", "slot_span_exact"):
         assert perfect[name] == 1

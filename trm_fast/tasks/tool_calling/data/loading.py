@@ -160,24 +160,32 @@ def read_sets(
     train: list[Conversation] = []
     test: list[Conversation] = []
     notes: list[str] = []
+
+    def sound(source: str) -> list[Conversation]:
+        loaded = load_sound(source)
+        notes.extend(refusal_note(loaded, source))
+        return loaded.conversations
+
     for part in sets if Path(data.source).is_dir() else [""]:
         source, held = find(data.source, part)
-        loaded = load_sound(source)
-        notes += refusal_note(loaded, source)
-        rows = loaded.conversations
+        rows = sound(source)
         if data.test is None and held is None:
             rows, held_out = split_rows(rows, data.holdout, seed)
             test += held_out
         elif data.test is None and held is not None:
-            test += load_sound(held).conversations
+            test += sound(held)
         train += rows
     if data.test is not None:
-        test = read_folder(data.test, sets)
+        test = [c for source in _test_files(data.test, sets) for c in sound(source)]
     return train, test, notes
 
 
 def read_folder(source: str, sets: Sequence[str]) -> list[Conversation]:
+    """Conversations of a file, or of the validation files of a folder's sets."""
+    return [c for path in _test_files(source, sets) for c in load_sound(path).conversations]
+
+
+def _test_files(source: str, sets: Sequence[str]) -> list[str]:
     if not Path(source).is_dir():
-        return load_sound(source).conversations
-    pairs = [find(source, name) for name in sets]
-    return [c for train, held in pairs for c in load_sound(held or train).conversations]
+        return [source]
+    return [held or train for train, held in (find(source, name) for name in sets)]

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Array, DataConfig, Decoder, Examples, IncrementalRow, Question, Solution, Solving
 from trm_fast.tasks.statistics import add_share
-from trm_fast.tasks.tool_calling.call_metrics import flags, measure_calls, tables
+from trm_fast.tasks.tool_calling.call_metrics import flags, measure_calls
 from trm_fast.tasks.tool_calling.data.conversation import Conversation, Tool
 from trm_fast.tasks.tool_calling.data.variants import Variants
 from trm_fast.tasks.tool_calling.generate.decoding import Decoded, Search, generate
@@ -30,37 +28,37 @@ from trm_fast.tasks.tool_calling.generate.transcript import (
     prompt_of,
 )
 from trm_fast.tasks.tool_calling.select.encoding import NUM_FEATURES, NUM_STEMS
-from trm_fast.tasks.tool_calling.task import Prediction, RequestTask, ToolConfig, read_asset
+from trm_fast.tasks.tool_calling.task import Prediction, RequestConfig, ToolTask
 from trm_fast.tasks.tool_calling.text.lexicon import LEXICON_FILE, Lexicon
-from trm_fast.tasks.tool_calling.text.tokenizer import FIRST_BYTE, UNKNOWN, load_tokenizer
+from trm_fast.tasks.tool_calling.text.tokenizer import FIRST_BYTE, UNKNOWN
 
 
-class ToolGenerateConfig(ToolConfig):
-    """``sets``: which sets of a folder to learn, ``SET_train`` and ``SET_val`` each. ``tools``, ``arguments``,
-    ``seq_len``: most of a row; ``bag``: tokens of a position. ``replies``: whether it may answer in words instead of
-    calling. ``beams``, ``temperature``, ``top_p``, ``most_tokens``: how symbols are searched for. In training, each
-    time a row is read: ``distractors`` is the chance that its tools that are not called come from other rows,
-    ``exchanged`` that a value that stands in the request is another row's, ``token_dropout`` the share of tokens made
-    unknown. ``generate_count``: rows of an evaluation that are answered by generating, which takes a while each."""
-
-    retired: ClassVar[Mapping[str, Any]] = {"penalty": 0.0}
+class ToolGenerateConfig(RequestConfig):
+    """Rows are changed each time they are read in training. ``replies``: whether it may answer in words instead of
+    calling. ``beams``, ``temperature``, ``top_p``, ``most_tokens``: how symbols are searched for. ``generate_count``:
+    rows of an evaluation that are answered by generating, which takes a while each."""
 
     name: str = "tool-generate"
-    sets: list[str] = Field(default=["xlam_swift", "sealtools_swift"], min_length=1)
     vocab_size: int = Field(default=4096, ge=32)
     seq_len: int = Field(default=384, ge=16)
     tools: int = Field(default=16, ge=1)
     arguments: int = Field(default=96, ge=1)
-    bag: int = Field(default=16, ge=1)
-    distractors: float = Field(default=0.3, ge=0, le=1)
-    exchanged: float = Field(default=0.5, ge=0, le=1)
-    token_dropout: float = Field(default=0.1, ge=0, lt=1)
     replies: bool = False
     beams: int = Field(default=1, ge=1)
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     most_tokens: int = Field(default=160, ge=1)
     generate_count: int = Field(default=100, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_penalty(cls, keys: Any) -> Any:
+        """Earlier versions wrote the option ``penalty``, which went; 0 meant what is done now."""
+        if not isinstance(keys, Mapping):
+            return keys
+        if keys.get("penalty"):
+            raise ValueError("penalty is no longer there: leave it out")
+        return {name: value for name, value in keys.items() if name != "penalty"}
 
 
 @dataclass(frozen=True)
@@ -73,18 +71,19 @@ class Generated:
     steps: int
 
 
-class ToolGenerate(RequestTask):
+class ToolGenerate(ToolTask):
     name: ClassVar[str] = "tool-generate"
     Config: ClassVar[type[ToolGenerateConfig]] = ToolGenerateConfig
     more_steps_help: ClassVar[bool] = False
-    left_out: ClassVar[str] = "first turns or last arguments"
+    asset_file = LEXICON_FILE
+    cut_note = "do not fit: first turns or last arguments are left out"
 
     def __init__(self, config: ToolGenerateConfig | None = None) -> None:
         self.config = config or ToolGenerateConfig()
-        self._lexicon = Lexicon(0, {})
+        self.lexicon = Lexicon(0, {})
         c = self.config
         self.limits = RowLimits(c.seq_len, c.tools, c.arguments, c.bag, c.vocab_size)
-        self.vocab_size, self.seq_len = self.limits.first_own, c.seq_len
+        self.sets, self.vocab_size, self.seq_len = c.sets, self.limits.first_own, c.seq_len
         if self.seq_len < 2 * (1 + 2 * c.tools + c.arguments):
             raise UserError(f"task.seq_len {c.seq_len} is too small for {c.tools} tools and {c.arguments} arguments")
         self._variants: Variants | None = None
@@ -101,18 +100,16 @@ class ToolGenerate(RequestTask):
             "head": head,
         }  # fmt: skip
 
-    def save_assets(self, folder: Path) -> None:
-        (folder / LEXICON_FILE).write_text(json.dumps(self._lexicon.to_json()) + "\n", encoding="utf-8")
-        self.tokenizer.save(folder)
+    def to_json(self) -> dict[str, Any]:
+        return self.lexicon.to_json()
 
-    def load_assets(self, folder: Path) -> None:
-        self._lexicon = read_asset(folder / LEXICON_FILE, Lexicon.from_json)
-        self.tokenizer = load_tokenizer(folder)
+    def restore(self, saved: Any) -> None:
+        self.lexicon = Lexicon.from_json(saved)
 
-    def learn(self, train: list[Conversation], seed: int) -> list[Conversation]:
+    def learn(self, train: list[Conversation], data: DataConfig, seed: int) -> list[Conversation]:
         if self._tokenizer is None:
             self.learn_tokenizer(train)
-            self._lexicon = Lexicon.of(tool for c in train for tool in c.tools)
+            self.lexicon = Lexicon.of(tool for c in train for tool in c.tools)
         self._variants = Variants(train, self.config.distractors, self.config.exchanged)
         return train
 
@@ -126,7 +123,7 @@ class ToolGenerate(RequestTask):
         return Examples(inputs, np.stack(labels), np.zeros(len(rows), dtype=np.int32), extra, sources)
 
     def row_of(self, conversation: Conversation, most: int | None = None) -> Transcript:
-        return Transcript(arranged(conversation, self._lexicon), self.tokenizer, self._lexicon, self.limits, most)
+        return Transcript(arranged(conversation, self.lexicon), self.tokenizer, self.lexicon, self.limits, most)
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
         """The rows encoded again, with other tools and values and with tokens made unknown."""
@@ -150,13 +147,10 @@ class ToolGenerate(RequestTask):
         calls = [self.decode(solver, prompt_of(row))[0].calls for row in rows]
         if not rows:
             return {}
-        metrics = {"generated": float(count)} | measure_calls(rows, calls, self._lexicon)
+        metrics = {"generated": float(count)} | measure_calls(rows, calls, self.lexicon)
         offered = [c.name in {t.name for t in row.tools} for row, made in zip(rows, calls, strict=True) for c in made]
         add_share(metrics, "offered", flags(offered))
         return metrics
-
-    def report(self, metrics: dict[str, float]) -> list[Any]:
-        return tables(metrics)
 
     def decode(
         self, model: Decoder, conversation: Conversation, search: Search | None = None
@@ -175,14 +169,8 @@ class ToolGenerate(RequestTask):
         raw = np.array(decoded.tokens, dtype=np.int32)
         return prediction, Generated(raw, math.exp(decoded.mean), solver.incremental().steps)
 
-    def known_tools(self) -> tuple[Tool, ...]:
-        raise UserError("this model calls the tools it is given: give --tools FILE or JSON", wrong_use=True)
-
     def ask(self, conversation: Conversation) -> Question:
-        self.check(conversation)
-        examples = self.examples([self.row_of(prompt_of(conversation))], [conversation])
-        extra = {name: array[0] for name, array in examples.extra.items()}
-        return Question(conversation.query, examples.inputs[0], conversation.where, extra=extra)
+        return super().ask(prompt_of(conversation))
 
     def prediction(self, question: Question, answer: Array, tools: Sequence[Tool]) -> Prediction:
         raise UserError("a tool-generate model answers by generating: use trm-fast call", wrong_use=True)

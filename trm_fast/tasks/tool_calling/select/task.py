@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -16,7 +15,7 @@ from pydantic import Field
 from trm_fast.errors import UserError
 from trm_fast.labels import SCORE_SCALE
 from trm_fast.tasks.base import Array, DataConfig, Examples, Question
-from trm_fast.tasks.tool_calling.call_metrics import measure_calls, tables
+from trm_fast.tasks.tool_calling.call_metrics import measure_calls
 from trm_fast.tasks.tool_calling.data.conversation import Conversation, Tool
 from trm_fast.tasks.tool_calling.data.variants import Variants
 from trm_fast.tasks.tool_calling.matching import expected_calls
@@ -24,52 +23,41 @@ from trm_fast.tasks.tool_calling.select import encoding
 from trm_fast.tasks.tool_calling.select.calls import calls_of, labels_of
 from trm_fast.tasks.tool_calling.select.encoding import EncodedRequest
 from trm_fast.tasks.tool_calling.select.request import Request, RequestLimits
-from trm_fast.tasks.tool_calling.task import Prediction, RequestTask, ToolConfig, read_asset
+from trm_fast.tasks.tool_calling.task import Prediction, RequestConfig, ToolTask
 from trm_fast.tasks.tool_calling.text.lexicon import LEXICON_FILE, Lexicon
-from trm_fast.tasks.tool_calling.text.tokenizer import UNKNOWN, load_tokenizer
+from trm_fast.tasks.tool_calling.text.tokenizer import UNKNOWN
 
 ARRAYS = ("roles", "features", "stems", "tool_places", "tool_ids", "field_places", "field_tools", "shares")
 
 
-class ToolSelectConfig(ToolConfig):
-    """``sets``: which sets of a folder to learn, ``SET_train`` and ``SET_val`` each. ``words``, ``tools``,
-    ``arguments`` and ``seq_len``: most of a row; ``bag``: tokens of a position. ``variants``: copies of each training
-    row; ``distractors`` is the chance that a copy's tools that are not called come from other rows, ``exchanged`` that
-    a value which stands in the request is another row's. ``uncalled``: copies, as a share of the rows, without the
-    called tools, so that a model learns to call none. ``token_dropout``: share of tokens made unknown in training.
-    ``tool_choice``: a pointer to any tool that is offered, or a classifier over the tools called in training, at most
-    ``known_tools``: it never calls another one."""
+class ToolSelectConfig(RequestConfig):
+    """``words``: most of a request. ``variants``: changed copies of each training row. ``uncalled``: copies, as a share
+    of the rows, without the called tools, so that a model learns to call none. ``tool_choice``: a pointer to any tool
+    that is offered, or a classifier over the tools called in training, at most ``known_tools``: it never calls another
+    one."""
 
     name: str = "tool-select"
-    sets: list[str] = Field(default=["xlam_swift", "sealtools_swift"], min_length=1)
-    vocab_size: int = Field(default=8192, ge=32)
-    seq_len: int = Field(default=256, ge=16)
     words: int = Field(default=160, ge=4)
-    tools: int = Field(default=8, ge=1)
-    arguments: int = Field(default=40, ge=1)
-    bag: int = Field(default=16, ge=1)
     variants: int = Field(default=3, ge=0)
-    distractors: float = Field(default=0.3, ge=0, le=1)
-    exchanged: float = Field(default=0.5, ge=0, le=1)
     uncalled: float = Field(default=0.1, ge=0)
-    token_dropout: float = Field(default=0.1, ge=0, lt=1)
     tool_choice: Literal["pointer", "classifier"] = "pointer"
     known_tools: int = Field(default=4096, ge=1)
 
 
-class ToolSelect(RequestTask):
+class ToolSelect(ToolTask):
     name: ClassVar[str] = "tool-select"
     Config: ClassVar[type[ToolSelectConfig]] = ToolSelectConfig
     more_steps_help: ClassVar[bool] = False
-    left_out: ClassVar[str] = "first words or last arguments"
+    asset_file = LEXICON_FILE
+    cut_note = "do not fit: first words or last arguments are left out"
 
     def __init__(self, config: ToolSelectConfig | None = None) -> None:
         c = self.config = config or ToolSelectConfig()
         if c.seq_len < 1 + c.words + 2 * c.tools:
             raise UserError(f"task.seq_len {c.seq_len} is too small for {c.words} words and {c.tools} tools")
-        self.vocab_size, self.seq_len = c.vocab_size, c.seq_len
+        self.sets, self.vocab_size, self.seq_len = c.sets, c.vocab_size, c.seq_len
         self.limits = RequestLimits(c.seq_len, c.words, c.tools, c.arguments, c.bag)
-        self._lexicon: Lexicon | None = None
+        self.lexicon = Lexicon(0, {})
         self._called: frozenset[str] = frozenset()
 
     @property
@@ -81,12 +69,6 @@ class ToolSelect(RequestTask):
         """Of the tools that a classifier knows, from 1."""
         return {name: i for i, name in enumerate(sorted(self._called), 1)} if self._classifies else {}
 
-    @property
-    def lexicon(self) -> Lexicon:
-        if self._lexicon is None:
-            raise UserError("this model has no lexicon: it was neither trained nor loaded")
-        return self._lexicon
-
     def model_keys(self, data: DataConfig) -> dict[str, Any]:
         limits = self.limits
         head = {
@@ -96,22 +78,17 @@ class ToolSelect(RequestTask):
         keys = {"inputs": "bags", "roles": encoding.NUM_ROLES, "features": encoding.NUM_FEATURES, "head": head}
         return super().model_keys(data) | keys
 
-    def save_assets(self, folder: Path) -> None:
-        lexicon = self.lexicon.to_json() | {"called": sorted(self._called)}
-        (folder / LEXICON_FILE).write_text(json.dumps(lexicon, ensure_ascii=False) + "\n", encoding="utf-8")
-        self.tokenizer.save(folder)
+    def to_json(self) -> dict[str, Any]:
+        return self.lexicon.to_json() | {"called": sorted(self._called)}
 
-    def load_assets(self, folder: Path) -> None:
-        self._lexicon, self._called = read_asset(
-            folder / LEXICON_FILE, lambda saved: (Lexicon.from_json(saved), frozenset(saved["called"]))
-        )
-        self.tokenizer = load_tokenizer(folder)
+    def restore(self, saved: Any) -> None:
+        self.lexicon, self._called = Lexicon.from_json(saved), frozenset(saved["called"])
 
-    def learn(self, train: list[Conversation], seed: int) -> list[Conversation]:
+    def learn(self, train: list[Conversation], data: DataConfig, seed: int) -> list[Conversation]:
         """Variants are made in training alone."""
-        if self._lexicon is not None:
+        if self._tokenizer is not None:
             return train
-        self._lexicon = Lexicon.of(tool for c in train for tool in c.tools)
+        self.lexicon = Lexicon.of(tool for c in train for tool in c.tools)
         self._called = frozenset(call.name for c in train for call in expected_calls(c))
         if self._classifies and len(self._called) > self.config.known_tools:
             raise UserError(f"{len(self._called)} tools are called: set task.known_tools to that")
@@ -126,21 +103,17 @@ class ToolSelect(RequestTask):
             copies.append(variants.uncalled(train[i], rng))
         return [row for row in copies if row.tools]
 
-    def _encoded(self, requests: Sequence[Request]) -> tuple[Array, dict[str, Array]]:
-        """The inputs of requests, and the arrays beside them."""
+    def examples(self, rows: Sequence[Request], sources: Sequence[Conversation]) -> Examples:
         numbers = self._numbers
         encode = lru_cache(maxsize=None)(lambda text: self.tokenizer.ids(text))
-        rows = []
-        for request in requests:
-            rows.append(EncodedRequest.of(request, self.limits, self.lexicon, encode))
-            rows[-1].tool_ids[: len(request.tools)] = [numbers.get(tool.name, 0) for tool in request.tools]
-        extra = {name: np.stack([getattr(row, name) for row in rows]) for name in ARRAYS}
-        extra["mask"] = np.arange(self.seq_len) < np.array([[row.length] for row in rows])
-        return np.stack([row.bags for row in rows]), extra
-
-    def examples(self, rows: Sequence[Request], sources: Sequence[Conversation]) -> Examples:
-        inputs, extra = self._encoded(rows)
+        encoded = []
+        for row in rows:
+            encoded.append(EncodedRequest.of(row, self.limits, self.lexicon, encode))
+            encoded[-1].tool_ids[: len(row.tools)] = [numbers.get(tool.name, 0) for tool in row.tools]
+        extra = {name: np.stack([getattr(row, name) for row in encoded]) for name in ARRAYS}
+        extra["mask"] = np.arange(self.seq_len) < np.array([[row.length] for row in encoded])
         extra["row"] = np.arange(len(rows), dtype=np.int32)
+        inputs = np.stack([row.bags for row in encoded])
         labels = [labels_of(row, expected_calls(c), self.limits) for row, c in zip(rows, sources, strict=True)]
         return Examples(inputs, np.stack(labels), np.zeros(len(rows), dtype=np.int32), extra, tuple(sources))
 
@@ -176,19 +149,10 @@ class ToolSelect(RequestTask):
             metrics["known"] = sum(offered) / max(1, len(offered))
         return metrics
 
-    def report(self, metrics: dict[str, float]) -> list[Any]:
-        return tables(metrics)
-
-    def known_tools(self) -> tuple[Tool, ...]:
-        raise UserError("this model chooses among the tools it is given: give --tools FILE or JSON", wrong_use=True)
-
-    def ask(self, conversation: Conversation) -> Question:
-        self.check(conversation)
+    def check(self, conversation: Conversation) -> None:
+        super().check(conversation)
         if not conversation.tools:
             raise UserError(f"{conversation.where or 'the conversation'} offers no tools to choose from")
-        inputs, extra = self._encoded([self.row_of(conversation)])
-        arrays = {name: array[0] for name, array in extra.items()}
-        return Question(conversation.query, inputs[0], conversation.where, extra=arrays)
 
     def prediction(self, question: Question, answer: Array, tools: Sequence[Tool]) -> Prediction:
         request = Request.of(question.text, tools, self.limits, self.lexicon)
