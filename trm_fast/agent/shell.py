@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import cmd
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from glob import glob
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from rich.console import Console
@@ -59,8 +58,8 @@ class Agent(cmd.Cmd):
         """solve PUZZLE | solve FILE | solve: a puzzle's text, every puzzle of a file, or what generate made."""
         if not argument and self.current is None:
             raise UserError("solve what? Give a puzzle or a file, or generate one first")
-        path = Path(argument).expanduser()
-        if argument and _is_file(path):
+        path = os.path.expanduser(argument)
+        if os.path.isfile(path):
             if self.tool.model is None:
                 raise UserError("which model for the file? Say model NAME first")
             found = self._found("")
@@ -95,7 +94,7 @@ class Agent(cmd.Cmd):
         names = [argument or self.tool.model] if argument or self.tool.model else bundled_names()
         table = Table("model", "task", "parameters", "effective depth", "reads", "channels")
         for name in names:
-            found = self.tool._located(str(name))
+            found = self.tool.located(str(name))
             config = found.model.config
             table.add_row(
                 found.label, found.task.name, f"{found.model.num_parameters():,}", str(config.effective_depth),
@@ -136,13 +135,10 @@ class Agent(cmd.Cmd):
         return [word for word in ("on", "off") if word.startswith(text)]
 
     def _found(self, name: str) -> Located:
-        return self.tool._located(name or self.tool.model or bundled_names()[0])
+        return self.tool.located(name or self.tool.model or bundled_names()[0])
 
     def _solve(self, found: Located, question: Question) -> None:
-        last: list[Step] = []
-
         def watch(step: Step) -> None:
-            last[:] = [step]
             if self.trajectory:
                 self.console.print(f"step {step.step}: {100 * step.confidence:.2f} % sure")
                 self.console.print(found.task.draw(question, step.raw))
@@ -158,44 +154,34 @@ class Agent(cmd.Cmd):
         )
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a puzzle is no file name: too long, say
-        return False
-
-
 def run(tool: ReasoningTool, console: Console) -> None:
     """The loop, with a history that outlives it where there is a terminal."""
     agent = Agent(tool, console)
-    if not os.isatty(0):
+    if os.isatty(0):
+        _keep_history()
+    else:
         agent.intro = agent.prompt = ""
-    with _history():
-        try:
-            agent.cmdloop()
-        except (EOFError, KeyboardInterrupt):
-            console.print()
+    try:
+        agent.cmdloop()
+    except (EOFError, KeyboardInterrupt):
+        console.print()
 
 
-@contextmanager
-def _history() -> Iterator[None]:
-    readline: ModuleType | None
+def _keep_history() -> None:
+    """Reads the lines of earlier times, and writes them with those of this time when the program ends."""
     try:
         import readline
     except ImportError:  # Windows
-        readline = None
-    if readline is None or not os.isatty(0):
-        yield
         return
     readline.set_completer_delims(" \t\n")
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "trm-fast"
-    path = state / "history"
-    with suppress(OSError):
-        readline.read_history_file(path)
-    try:
-        yield
-    finally:
+
+    def write() -> None:
         with suppress(OSError):  # a read-only home keeps no history
             state.mkdir(parents=True, exist_ok=True)
             readline.set_history_length(HISTORY)
-            readline.write_history_file(path)
+            readline.write_history_file(state / "history")
+
+    with suppress(OSError):
+        readline.read_history_file(state / "history")
+    atexit.register(write)

@@ -19,8 +19,6 @@ from trm_fast.tasks.base import Question
 ANY_TYPE = "reasoning"
 """The task type that leaves the choice of the task to the puzzle."""
 
-Callback = Callable[[Step], None]
-
 
 class ReasoningTool:
     """Solves puzzles for an agent: ``tool({"puzzle": "3...", "type": "sudoku"})``.
@@ -70,10 +68,11 @@ class ReasoningTool:
 
     def types(self) -> list[str]:
         """The tasks that this tool can solve."""
-        names = [self.model] if self.model is not None else bundled_names()
-        return sorted({task_of_bundled(n) if self.model is None else self._located(n).task.name for n in names})
+        if self.model is not None:
+            return [self.located(self.model).task.name]
+        return sorted({task_of_bundled(name) for name in bundled_names()})
 
-    def __call__(self, problem: Mapping[str, Any], callback: Callback | None = None) -> dict[str, Any]:
+    def __call__(self, problem: Mapping[str, Any], callback: Callable[[Step], None] | None = None) -> dict[str, Any]:
         """The answer to ``{"puzzle": ..., "type": ...}``; ``callback`` sees each step's answer while the model thinks.
 
         UserError where the puzzle is malformed or no model reads it.
@@ -96,11 +95,10 @@ class ReasoningTool:
             raise UserError(
                 f"there is no model for puzzles of type {kind!r}; there is: {', '.join(self.types())}", wrong_use=True
             )
-        candidates = [self.model] if self.model is not None else bundled_names()
-        wanted = [n for n in candidates if self.model or kind in (ANY_TYPE, task_of_bundled(n))]
+        bundled = [name for name in bundled_names() if kind in (ANY_TYPE, task_of_bundled(name))]
         problems: list[str] = []
-        for name in wanted:
-            found = self._located(name)
+        for name in bundled if self.model is None else [self.model]:
+            found = self.located(name)
             try:
                 return found, found.task.parse(text)
             except UserError as error:
@@ -110,7 +108,8 @@ class ReasoningTool:
     def solver(self, found: Located) -> Solver:
         return Solver(found.model, found.task, **self.options)
 
-    def _located(self, name: str) -> Located:
+    def located(self, name: str) -> Located:
+        """A model and its task, loaded once."""
         if name not in self._loaded:
             self._loaded[name] = locate(name, device=self.device)
         return self._loaded[name]

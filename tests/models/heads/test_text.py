@@ -12,7 +12,8 @@ from trm_fast import ops
 from trm_fast.api import TRM
 from trm_fast.labels import IGNORE
 from trm_fast.models import TRMConfig
-from trm_fast.models.heads.text import NEAR, REACH, STEEP, STEM_SCORES, Next, _at
+from trm_fast.models.heads.base import rows_at
+from trm_fast.models.heads.text import NEAR, REACH, STEEP, STEM_SCORES, Next
 
 from ..small import kernels_agree
 
@@ -158,9 +159,9 @@ def test_what_speaks_for_a_place_is_as_defined() -> None:
     asked = torch.tensor([[4, 9, 11], [2, 6, 10]])
     known = torch.randn(2, L, 19)
     with torch.no_grad():
-        got = meeting(_at(known, asked), asked, given["symbols"], free, given["features"],
+        got = meeting(rows_at(known, asked), asked, given["symbols"], free, given["features"],
                       **{n: given[n] for n in ("stems", "links", "calls")})  # fmt: skip
-        gates = STEEP * meeting.gates(_at(known, asked))
+        gates = STEEP * meeting.gates(rows_at(known, asked))
         kernel, worth = meeting.near.weight.detach(), meeting.worth(given["features"])
     symbols, stems, calls = (given[name].tolist() for name in ("symbols", "stems", "calls"))
     for b in range(2):

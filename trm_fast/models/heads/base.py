@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from trm_fast.models.loss import Loss
@@ -41,6 +42,18 @@ class HeadConfig(Section):
         return False
 
 
+class ArgumentsConfig(HeadConfig):
+    """The keys of heads that choose a tool and its arguments."""
+
+    arguments: Literal["every", "last"] = Field(
+        "every", description="supervision steps that learn the arguments; last needs training.supervision: unrolled"
+    )
+
+    @property
+    def learns_from_last_step(self) -> bool:
+        return self.arguments == "last"
+
+
 class Head(nn.Module, ABC):
     """Maps the answer state to a prediction, a prediction to the answer that a solver returns, and has the loss that
     teaches it.
@@ -55,6 +68,7 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def __init__(self, config: Any, inputs: HeadInputs) -> None:
         super().__init__()
+        self.prefix_tokens = inputs.prefix_tokens
 
     @abstractmethod
     def answers(self, prediction: Any) -> Tensor:
@@ -63,3 +77,8 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def loss(self, prediction: Any, q: Tensor, labels: Tensor, *, last: bool = True, **extra: Tensor) -> Loss:
         """Against the labels of the rows; ``last``: at the last of the supervision steps that are learned together."""
+
+
+def rows_at(values: Tensor, index: Tensor) -> Tensor:
+    """Rows (B, K, D) of values (B, L, D) at index (B, K)."""
+    return values.gather(1, index.long()[..., None].expand(-1, -1, values.shape[-1]))

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trm_fast.labels import IGNORE, SCORE_SCALE, ArgumentKind, Tag
-from trm_fast.models.heads.base import Head, HeadConfig, HeadInputs, register
+from trm_fast.models.heads.base import ArgumentsConfig, Head, HeadConfig, HeadInputs, register, rows_at
 from trm_fast.models.loss import Loss, cross_entropy, joint_loss
 from trm_fast.nn.layers import Linear
 
@@ -42,7 +42,7 @@ class Selection(NamedTuple):
     owners: Tensor | None = None  # (B, P): each argument's tool
 
 
-class SelectionConfig(HeadConfig):
+class SelectionConfig(ArgumentsConfig):
     """Most of what a row may have, and the widths in which its parts meet."""
 
     kind: Literal["selection"] = "selection"
@@ -55,17 +55,10 @@ class SelectionConfig(HeadConfig):
     )
     tool_width: int = Field(64, ge=1, description="in which the request meets the tools")
     value_width: int = Field(32, ge=1, description="in which words meet the arguments")
-    arguments: Literal["every", "last"] = Field(
-        "every", description="supervision steps that learn the arguments; last needs training.supervision: unrolled"
-    )
 
     def check(self, inputs: HeadInputs) -> None:
         if self.num_words >= inputs.seq_len:
             raise ValueError(f"num_words {self.num_words} must be less than seq_len {inputs.seq_len}")
-
-    @property
-    def learns_from_last_step(self) -> bool:
-        return self.arguments == "last"
 
 
 @register("selection")
@@ -83,8 +76,8 @@ class SelectionHead(Head):
 
     def __init__(self, config: SelectionConfig, inputs: HeadInputs) -> None:
         super().__init__(config, inputs)
-        self.prefix_tokens, self.words, self.fields = inputs.prefix_tokens, config.num_words, config.num_fields
-        self.last_alone = config.arguments == "last"
+        self.words, self.fields = config.num_words, config.num_fields
+        self.last_alone = config.learns_from_last_step
         self.sizes = (config.num_tools, config.num_fields, config.num_fields * config.num_words)
         choice = Classifier if config.known_tools else Pointer
         self.choice = choice(config, inputs)
@@ -105,7 +98,9 @@ class SelectionHead(Head):
             W = min(W, max(1, int(tool_places[:, 0].max()) - 1))
         known_words = torch.arange(self.words, device=places.device) < tool_places[:, :1] - 1
         kinds, tags = self.values(places, field_places[:, :P], known_words[:, :W], **extra)
-        kinds, tags = _widened(kinds, tags, self.fields, self.words)
+        # Up to all arguments and words that the model has; those not there are left out and outside.
+        more = (0, self.fields - kinds.shape[1])
+        kinds, tags = F.pad(kinds, (0, 0, *more)), F.pad(tags, (0, 0, 0, self.words - tags.shape[2], *more))
         # Of an argument or a word that is not there nothing is said, whatever else is in the batch.
         there = (field_places > 0)[..., None]
         nothing = UNREACHABLE * (torch.arange(TAGS, device=tags.device) > 0)
@@ -158,12 +153,12 @@ class Pointer(nn.Module):
 
     def forward(self, places: Tensor, tool_places: Tensor, **extra: Any) -> tuple[Tensor, Tensor | None]:
         """Logits (B, T), and those by features alone where there are any."""
-        tools = _at(places, tool_places)
+        tools = rows_at(places, tool_places)
         agreement = torch.einsum("bd,btd->bt", self.request(places[:, 0]), self.tool(tools))
         logits = agreement * self.tool.weight.shape[0] ** -0.5 + self.tool_bias(tools).squeeze(-1)
         by_features = None
         if self.shortcut is not None:
-            by_features = GAIN * (_at(extra["features"].float(), tool_places) @ self.shortcut)
+            by_features = GAIN * (rows_at(extra["features"].float(), tool_places) @ self.shortcut)
             logits = logits + by_features
         return logits.masked_fill(tool_places == 0, UNREACHABLE), by_features
 
@@ -208,7 +203,7 @@ class Values(nn.Module):
         """Logits of kinds (B, P, KINDS) and tags (B, P, W, TAGS); ``known_words`` bool (B, W)."""
         W, real = known_words.shape[1], known_words[:, None, :, None]
         words = places[:, 1 : W + 1] * known_words[..., None]
-        fields = _at(places, field_places)
+        fields = rows_at(places, field_places)
         seen = self.words(words.transpose(1, 2)).transpose(1, 2)[:, None] + self.field(fields)[:, :, None]
         if self.met is not None:
             seen = seen + _over_words(self.met, _meeting(field_places, W, **extra))
@@ -226,9 +221,9 @@ def _meeting(
     field_places: Tensor, words: int, *, stems: Tensor, field_tools: Tensor, shares: Tensor, **rest: Any
 ) -> Tensor:
     """(B, P, W, 3): is the word in the argument's name, in its description, how much of its clause is the tool's."""
-    mine, theirs = stems[:, 1 : words + 1, :1], _at(stems, field_places)
+    mine, theirs = stems[:, 1 : words + 1, :1], rows_at(stems, field_places)
     met = (mine[:, None] == theirs[:, :, None]) & (mine[:, None] > 0)
-    share = _at(shares, field_tools[:, : field_places.shape[1]])[..., :words]
+    share = rows_at(shares, field_tools[:, : field_places.shape[1]])[..., :words]
     return torch.stack([*(part.any(-1).float() for part in met.chunk(2, -1)), share], -1)
 
 
@@ -277,15 +272,3 @@ def _runs(begins: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     best, at = (begins - total).cummax(-1)
     score, last = (best + total).max(-1, keepdim=True)
     return at.gather(-1, last), last, score
-
-
-def _widened(kinds: Tensor, tags: Tensor, fields: int, words: int) -> tuple[Tensor, Tensor]:
-    """Up to all arguments and words that the model has; those not there are left out and outside."""
-    more = fields - kinds.shape[1]
-    tags = F.pad(tags, (0, 0, 0, words - tags.shape[2], 0, more))
-    return F.pad(kinds, (0, 0, 0, more)), tags
-
-
-def _at(places: Tensor, index: Tensor) -> Tensor:
-    """Rows (B, K, D) of places (B, L, D) at index (B, K)."""
-    return places.gather(1, index.long()[..., None].expand(-1, -1, places.shape[-1]))

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from trm_fast.labels import IGNORE, SlotKind
-from trm_fast.models.heads.base import Head, HeadConfig, HeadInputs, register
+from trm_fast.models.heads.base import ArgumentsConfig, Head, HeadConfig, HeadInputs, register
 from trm_fast.models.loss import Loss, cross_entropy, joint_loss
 from trm_fast.nn.layers import Linear
 
@@ -32,20 +32,13 @@ class SlotPrediction(NamedTuple):
     end: Tensor  # (B, F, L)
 
 
-class SlotsConfig(HeadConfig):
+class SlotsConfig(ArgumentsConfig):
     """A fixed set of tools, with their arguments and slots together as fields."""
 
     kind: Literal["slots"] = "slots"
     num_tools: int = Field(1, ge=1, description="tools to choose from")
     num_fields: int = Field(1, ge=1, description="arguments and slots that may have a value")
     num_values: int = Field(0, ge=0, description="values of a field known beside those that stand in the text")
-    arguments: Literal["every", "last"] = Field(
-        "every", description="supervision steps that learn the fields; last needs training.supervision: unrolled"
-    )
-
-    @property
-    def learns_from_last_step(self) -> bool:
-        return self.arguments == "last"
 
 
 @register("slots")
@@ -61,8 +54,8 @@ class SlotHead(Head):
     def __init__(self, config: SlotsConfig, inputs: HeadInputs) -> None:
         super().__init__(config, inputs)
         D = inputs.hidden_size
-        self.prefix_tokens, self.fields = inputs.prefix_tokens, config.num_fields
-        self.last_alone = config.arguments == "last"
+        self.fields = config.num_fields
+        self.last_alone = config.learns_from_last_step
         self.decision, self.tool = Linear(D, 2), Linear(D, config.num_tools)
         self.kind = Linear(D, config.num_fields * (len(SlotKind) + config.num_values))
         self.span = Linear(D, 2 * config.num_fields)

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trm_fast.labels import IGNORE
-from trm_fast.models.heads.base import Head, HeadConfig, HeadInputs, register
+from trm_fast.models.heads.base import Head, HeadConfig, HeadInputs, register, rows_at
 from trm_fast.models.loss import Loss, row_loss
 from trm_fast.nn.layers import Linear
 
@@ -72,7 +72,7 @@ class TextHead(Head):
         super().__init__(config, inputs)
         D, A = inputs.hidden_size, config.pointer_width
         width = D + inputs.features
-        self.prefix_tokens, self.seq_len, self.row_symbols = inputs.prefix_tokens, inputs.seq_len, config.row_symbols
+        self.seq_len, self.row_symbols = inputs.seq_len, config.row_symbols
         self.linear = Linear(D, inputs.vocab_size)
         self.wanted, self.anew = Linear(width, A), nn.Linear(width, 1)  # of queries, and the gate that generates
         self.near = nn.Conv1d(width, A, 2 * NEAR + 1, padding=NEAR, bias=False)  # of keys
@@ -100,7 +100,7 @@ class TextHead(Head):
             order = counts.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
             positions = order[:, : int(counts.sum(1).max())]
         known = states if features is None else torch.cat((states, features[:, :L].float()), -1)
-        queries, keys = _at(known, positions), self.near(known.transpose(1, 2))
+        queries, keys = rows_at(known, positions), self.near(known.transpose(1, 2))
         scores = self.wanted(queries) @ keys * keys.shape[1] ** -0.5
         symbols = (inputs if symbols is None else symbols)[:, :L].long()
         sources = (symbols > 0) if sources is None else sources[:, :L]
@@ -155,10 +155,10 @@ class CopyScorer(nn.Module):
         (B, K), L = positions.shape, symbols.shape[1]
         source_stems = (stems[:, :L, 0] * sources)[:, None, :, None]
         past = torch.arange(L, device=symbols.device) <= positions[..., None]
-        met = (_at(stems, positions)[:, :, None] == source_stems) & (source_stems > 0) & past[..., None]
+        met = (rows_at(stems, positions)[:, :, None] == source_stems) & (source_stems > 0) & past[..., None]
         names = torch.stack([part.any(-1) for part in met.chunk(2, -1)], 2).to(queries.dtype)
         near = self.near(names.flatten(0, 1)).view(B, K, STEM_SCORES, L)
-        linked = _at(links, positions) @ links[:, :L].transpose(1, 2)
+        linked = rows_at(links, positions) @ links[:, :L].transpose(1, 2)
         now, before = symbols.gather(1, positions), symbols.gather(1, (positions - 1).clamp_min(0))
         one = now[..., None] == F.pad(symbols, (1, 0))[:, None, :L]
         two = one & (before[..., None] == F.pad(symbols, (2, 0))[:, None, :L])
@@ -171,8 +171,3 @@ class CopyScorer(nn.Module):
         worth = self.worth(features).transpose(1, 2)[:, None].expand(-1, K, -1, -1)
         gates = STEEP * self.gates(queries)
         return (gates[:, :, None] @ torch.cat((near, plain, worth), 2)).squeeze(2)
-
-
-def _at(values: Tensor, index: Tensor) -> Tensor:
-    """Rows (B, K, D) of values (B, L, D) at index (B, K)."""
-    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))

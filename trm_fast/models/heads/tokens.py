@@ -26,7 +26,6 @@ class TokenHead(Head):
 
     def __init__(self, config: TokensConfig, inputs: HeadInputs) -> None:
         super().__init__(config, inputs)
-        self.prefix_tokens = inputs.prefix_tokens
         self.linear = Linear(inputs.hidden_size, inputs.vocab_size)
 
     def forward(self, answer: Tensor, *, precision: Precision = CAST_AT_USE, **extra: Any) -> Tensor:

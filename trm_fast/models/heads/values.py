@@ -29,7 +29,7 @@ class ValueHead(Head):
 
     def __init__(self, config: ValuesConfig, inputs: HeadInputs) -> None:
         super().__init__(config, inputs)
-        self.prefix_tokens, self.tolerance = inputs.prefix_tokens, config.tolerance
+        self.tolerance = config.tolerance
         self.linear = Linear(inputs.hidden_size, config.width)
 
     def forward(self, answer: Tensor, **extra: Any) -> Tensor:

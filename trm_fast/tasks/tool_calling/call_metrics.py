@@ -99,8 +99,7 @@ def copied_calls(row: Conversation, lexicon: Lexicon, count: int) -> list[Call]:
     for the required arguments that they fit."""
     numbers = [m.group(0) for m in NUMBERS.finditer(row.query)]
     quoted = [next(g for g in m.groups() if g) for m in QUOTED.finditer(row.query)]
-    order = np.argsort(-np.array(lexicon.scores(row.query, row.tools)), kind="stable")
-    nearest = {row.tools[i].name for i in order[:count]}
+    nearest = {tool.name for tool in lexicon.nearest(row.query, row.tools, count)}
     return [Call(tool.name, _copied(tool, numbers, quoted)) for tool in row.tools if tool.name in nearest]
 
 

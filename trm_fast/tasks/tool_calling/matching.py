@@ -64,13 +64,20 @@ def argument_f1(expected: Sequence[Sequence[Call]], calls: Sequence[Sequence[Cal
 def accepts(calls: Sequence[Call], accepted: Sequence[Mapping[str, Any]]) -> bool:
     """``ast_match`` as evaluations measure it: values are compared as in every other measure, text without regard to
     case and outer space, numbers by value also where they are written as text."""
+
+    def fits(call: Call, answer: tuple[str, Mapping[str, Sequence[Any]]]) -> bool:
+        return call.name == answer[0] and _fits(call.arguments, answer[1], same)
+
     answers = [answer for by_name in accepted for answer in by_name.items()]
-    return len(calls) == len(answers) == _paired(calls, answers, lambda c, a: c.name == a[0] and _fits(c, a[1]))
+    return len(calls) == len(answers) == _paired(calls, answers, fits)
 
 
-def _fits(call: Call, accepted: Mapping[str, Sequence[Any]]) -> bool:
-    named = all(any(same(value, v) for v in accepted.get(name, [])) for name, value in call.arguments.items())
-    return named and all(name in call.arguments or "" in values for name, values in accepted.items())
+def _fits(
+    arguments: Mapping[str, Any], accepted: Mapping[str, Sequence[Any]], equal: Callable[[Any, Any], bool]
+) -> bool:
+    """Whether each argument has an accepted value; "" among the values lets it be left out."""
+    named = all(any(equal(value, v) for v in accepted.get(name, [])) for name, value in arguments.items())
+    return named and all(name in arguments or "" in values for name, values in accepted.items())
 
 
 def ast_match(calls: Sequence[Call], accepted: Sequence[Mapping[str, Any]]) -> bool:
@@ -90,26 +97,11 @@ def ast_match(calls: Sequence[Call], accepted: Sequence[Mapping[str, Any]]) -> b
     if not calls:
         return True
     return any(
-        _answers(calls[0], answer) and ast_match(calls[1:], [*accepted[:i], *accepted[i + 1 :]])
+        list(answer) == [calls[0].name]
+        and _fits(calls[0].arguments, answer[calls[0].name], _equal)
+        and ast_match(calls[1:], [*accepted[:i], *accepted[i + 1 :]])
         for i, answer in enumerate(accepted)
     )
-
-
-def _answers(call: Call, answer: Mapping[str, Any]) -> bool:
-    """``answer``: ``{tool: {argument: [accepted values]}}``; "" among the values lets the argument be left out."""
-    if len(answer) != 1 or call.name not in answer:
-        return False
-    values = answer[call.name]
-    if any(name not in values for name in call.arguments):
-        return False
-    return all(
-        _among(call.arguments[name], choices) if name in call.arguments else "" in choices
-        for name, choices in values.items()
-    )
-
-
-def _among(value: Any, choices: Sequence[Any]) -> bool:
-    return any(_equal(value, choice) for choice in choices)
 
 
 def _equal(value: Any, choice: Any) -> bool:
@@ -120,16 +112,10 @@ def _equal(value: Any, choice: Any) -> bool:
     if isinstance(value, int | float) and isinstance(choice, int | float):
         return float(value) == float(choice)
     if isinstance(value, Mapping) and isinstance(choice, Mapping):  # an object's values are lists of accepted ones
-        return all(name in choice for name in value) and all(
-            _among(value[n], _listed(c)) if n in value else "" in _listed(c) for n, c in choice.items()
-        )
+        return _fits(value, {name: c if isinstance(c, list) else [c] for name, c in choice.items()}, _equal)
     if isinstance(value, list) and isinstance(choice, list):
         return len(value) == len(choice) and all(_equal(v, c) for v, c in zip(value, choice, strict=True))
     return bool(value == choice)
-
-
-def _listed(choices: Any) -> Sequence[Any]:
-    return choices if isinstance(choices, list) else [choices]
 
 
 def _bare(text: str) -> str:

@@ -115,7 +115,7 @@ def test_an_untrained_model_makes_valid_calls_of_offered_tools(name: str, tmp_pa
     model = TRM(config.model).eval()
     for row in rows[::4]:
         prediction, decoded = task.decode(model, prompt_of(row))
-        assert all(row.tool(call.name) is not None for call in prediction.calls)
+        assert {call.name for call in prediction.calls} <= {tool.name for tool in row.tools}
         json.dumps(prediction.to_json())
         if decoded.tokens[-1] == END:
             assert prediction.calls

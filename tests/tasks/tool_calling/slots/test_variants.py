@@ -16,7 +16,7 @@ from .cities import CITIES, row
 def test_variants_change_a_value_everywhere() -> None:
     first = read_slots(row(0, "Paris"))
     first = replace(first, turns=(*first.turns, Turn("assistant", "Paris, right?"), Turn("user", "Parisian? Paris")))
-    bank = value_bank([read_slots(row(i, c)) for i, c in enumerate(CITIES)], {"city": False, "unit": True})
+    bank = value_bank([read_slots(row(i, c)) for i, c in enumerate(CITIES)], ["city"])
     assert bank == {"city": ["Rome", "Paris", "Oslo", "Đà Nẵng"]}  # shorter ones stand in too many places
     seen = set()
     for seed in range(20):

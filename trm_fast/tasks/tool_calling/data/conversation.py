@@ -145,9 +145,6 @@ class Conversation:
         )
         return replace(self, turns=tuple(turns), call=self.call and call(self.call))
 
-    def tool(self, name: str) -> Tool | None:
-        return next((tool for tool in self.tools if tool.name == name), None)
-
 
 def checked(conversation: Conversation) -> Conversation:
     """The conversation; Refused where a text can't be written as UTF-8, as JSON's ``"\\ud800"`` alone can't."""

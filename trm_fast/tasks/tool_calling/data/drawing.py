@@ -14,21 +14,21 @@ STYLES = {"system": "dim", "user": "bold", "assistant": "green", "tool_call": "y
 LONGEST = 600
 
 
-def draw_conversation(conversation: Conversation, longest: int = LONGEST) -> RenderableType:
-    """The tools' names, the turns (each cut to ``longest`` characters), and what comes next where it is known."""
+def draw_conversation(conversation: Conversation) -> RenderableType:
+    """The tools' names, the turns (each cut to ``LONGEST`` characters), and what comes next where it is known."""
     lines = [Text("tools: " + (", ".join(tool.name for tool in conversation.tools) or "none"), "magenta")]
     for turn in conversation.turns:
-        lines.append(Text.assemble((f"{turn.role}: ", STYLES[turn.role]), _cut(turn.text, longest)))
+        lines.append(Text.assemble((f"{turn.role}: ", STYLES[turn.role]), _cut(turn.text)))
     if conversation.decision:
         following = conversation.call.text() if conversation.call else conversation.reply
-        lines.append(Text.assemble((f"-> {conversation.decision}: ", "bold yellow"), _cut(following, longest)))
+        lines.append(Text.assemble((f"-> {conversation.decision}: ", "bold yellow"), _cut(following)))
         filled = {name: value for name, value in (conversation.slots or {}).items() if value}
         lines.append(Text(f"slots: {json.dumps(filled, ensure_ascii=False)}", "yellow"))
     if conversation.accepted is not None:
         answers = json.dumps(list(conversation.accepted), ensure_ascii=False)
-        lines.append(Text(f"accepted: {_cut(answers, longest)}", "bold yellow"))
+        lines.append(Text(f"accepted: {_cut(answers)}", "bold yellow"))
     return Panel(Group(*lines), title=Text(conversation.where), title_align="left")
 
 
-def _cut(text: str, longest: int) -> str:
-    return text if len(text) <= longest else f"{text[:longest]}... ({len(text):,} characters)"
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text):,} characters)"

@@ -60,8 +60,6 @@ def _list_of(text: str, source: str | Path) -> Iterator[tuple[str, Any]]:
 
 
 def _one_object(text: str) -> Any:
-    if text.count("\n", 0, text.rfind("}") + 1) == 0:
-        return None  # one line is read as a line
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

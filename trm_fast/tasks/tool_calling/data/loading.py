@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from trm_fast.errors import UserError
 from trm_fast.tasks.base import DataConfig
 from trm_fast.tasks.hub import PREFIX
 from trm_fast.tasks.tool_calling.data.conversation import Conversation, Refused, checked
-from trm_fast.tasks.tool_calling.data.formats import Reader, format_of, get_format
+from trm_fast.tasks.tool_calling.data.formats import format_of, get_format
 from trm_fast.tasks.tool_calling.data.io import records
 
 
@@ -27,8 +27,11 @@ class Refusal:
     field: str
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.where}: {self.field}: {self.reason}"
+
     def to_json(self) -> dict[str, str]:
-        return {"where": self.where, "field": self.field, "reason": self.reason}
+        return asdict(self)
 
 
 @dataclass
@@ -67,16 +70,13 @@ def load(source: str | Path, kind: str | None = None, split: str = "train") -> L
         UserError: the source can't be read, or holds no row.
     """
     loaded, rows = Loaded(), 0
-    readers: dict[str, Reader] = {}
     for where, row in records(source, split):
         rows += 1
         try:
             if isinstance(row, Refused):
                 raise row
             form = get_format(kind) if kind else format_of(row)
-            if form.name not in readers:
-                readers[form.name] = form.reader(str(source))
-            loaded.conversations.append(checked(readers[form.name](row, where)))
+            loaded.conversations.append(checked(form.reader(str(source))(row, where)))
         except Refused as error:
             loaded.refused.append(Refusal(where, error.field, error.reason))
     if not rows:
@@ -88,10 +88,7 @@ def load_sound(source: str | Path, kind: str | None = None, split: str = "train"
     """``load`` for a purpose: a UserError with the first refusals where no row can be used."""
     loaded = load(source, kind, split)
     if not loaded.conversations:
-        first = loaded.refused[0]
-        raise UserError(
-            f"{first.where}: {first.field}: {first.reason} (none of {len(loaded.refused)} rows can be read)"
-        )
+        raise UserError(f"{loaded.refused[0]} (none of {len(loaded.refused)} rows can be read)")
     return loaded
 
 
@@ -99,11 +96,9 @@ def refusal_note(loaded: Loaded, source: str | Path) -> list[str]:
     """A line that says how many rows were left out, and the first reason."""
     if not loaded.refused:
         return []
-    first = loaded.refused[0]
     rows = len(loaded.refused) + len(loaded.conversations)
     return [
-        f"{source}: {len(loaded.refused)} of {rows} rows can't be read and are left out; "
-        f"the first: {first.where}: {first.field}: {first.reason}"
+        f"{source}: {len(loaded.refused)} of {rows} rows can't be read and are left out; the first: {loaded.refused[0]}"
     ]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from trm_fast.tasks.tool_calling.data.conversation import Call, Tool
@@ -24,33 +25,29 @@ def problems(call: Call, tools: Sequence[Tool]) -> list[str]:
         tools: those on offer.
 
     Returns:
-        A sentence for each problem, none for a valid call.
+        A sentence for each problem, in the order of the call's parts, what is missing or unknown before what is inside.
+        Of a part of the wrong type nothing else is said. None for a valid call.
     """
     tool = next((tool for tool in tools if tool.name == call.name), None)
     if tool is None:
         return [f"the tool {call.name!r} is not offered"]
-    return list(_problems(dict(call.arguments), tool.parameters))
+    found: list[str] = []
+    closed: list[Path] = []
+    arguments = dict(call.arguments)
+    errors = sorted(_errors(arguments, tool.parameters), key=lambda error: _indices(error, arguments))
+    # A list of missing names comes once for each of them.
+    for (path, keyword), group in groupby(errors, lambda error: (tuple(error.absolute_path), error.validator)):
+        if any(path[: len(done)] == done for done in closed):
+            continue
+        if keyword in ("type", "enum"):
+            closed.append(path)
+        found += _sentences(next(group), path)
+    return found
 
 
 def fits(value: Any, schema: Mapping[str, Any]) -> bool:
     """Whether a value is valid."""
     return not _errors(value, schema)
-
-
-def _problems(value: Any, schema: Mapping[str, Any]) -> Iterator[str]:
-    """In the order of the value's parts, what is missing or unknown before what is inside. Of a part of the wrong type
-    nothing else is said."""
-    closed: list[Path] = []
-    seen: set[tuple[Path, str]] = set()
-    for error in sorted(_errors(value, schema), key=lambda error: _indices(error, value)):
-        path, keyword = tuple(error.absolute_path), str(error.validator)
-        # A list of missing names comes once for each of them.
-        if any(path[: len(done)] == done for done in closed) or (path, keyword) in seen:
-            continue
-        seen.add((path, keyword))
-        if keyword in ("type", "enum"):
-            closed.append(path)
-        yield from _sentences(error, path)
 
 
 def _indices(error: ValidationError, value: Any) -> list[int]:
@@ -61,7 +58,7 @@ def _indices(error: ValidationError, value: Any) -> list[int]:
     return indices
 
 
-def _sentences(error: ValidationError, path: Path) -> Iterable[str]:
+def _sentences(error: ValidationError, path: Path) -> list[str]:
     where = _written(path)
     dot = f"{where}." if where else ""
     part: Any = error.instance

@@ -37,18 +37,15 @@ class Variants:
     def of(self, row: Conversation, rng: np.random.Generator) -> Conversation:
         """A row again, changed at random."""
         if rng.random() < self.others:
-            row = self._other_tools(row, rng)
+            called = {call.name for call in row.all_calls}
+            kept = [tool for tool in row.tools if tool.name in called]
+            row = replace(row, tools=(*kept, *self._strange(row, rng)))
         return self._other_values(row, rng) if self.exchanged else row
 
     def uncalled(self, row: Conversation, rng: np.random.Generator) -> Conversation:
         """A row up to its last user turn, offered none of its own tools."""
         last = max((i for i, turn in enumerate(row.turns) if turn.role == "user"), default=len(row.turns) - 1)
         return replace(row, tools=self._strange(row, rng), turns=row.turns[: last + 1], call=None)
-
-    def _other_tools(self, row: Conversation, rng: np.random.Generator) -> Conversation:
-        called = {call.name for call in row.all_calls}
-        kept = [tool for tool in row.tools if tool.name in called]
-        return replace(row, tools=(*kept, *self._strange(row, rng)))
 
     def _strange(self, row: Conversation, rng: np.random.Generator) -> tuple[Tool, ...]:
         """One to four tools that the row does not have."""

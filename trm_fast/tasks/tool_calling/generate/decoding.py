@@ -4,26 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from trm_fast.tasks.base import IncrementalRow
+from trm_fast.tasks.tool_calling.generate.transcript import Transcript
 
 Allowed = Callable[[Sequence[int]], list[int]]
 """Ids that may follow those written so far; [] ends it."""
 Scores = npt.NDArray[np.float64]
 
 
-class Row(Protocol):
-    """A model's row of tokens that grows."""
+class DecodingRow:
+    """A model's row, and the transcript that tells what each symbol's position holds."""
+
+    def __init__(self, row: IncrementalRow, transcript: Transcript, read: int = 0) -> None:
+        self.row, self.transcript, self.read = row, transcript, read
 
     @property
-    def room(self) -> int: ...
+    def room(self) -> int:
+        """Symbols that may still come."""
+        return self.transcript.limits.positions - self.transcript.length
 
-    def extend(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
-        """Logits (V,) for the token behind the new ones."""
+    def extend(self, symbols: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Log probabilities of the symbol behind the transcript and some symbols more."""
+        for symbol in symbols:
+            self.transcript.write(symbol)
+        new = self.transcript.arrays(self.read)
+        self.read = self.transcript.length
+        return self.row.extend(new.pop("inputs"), new)
 
-    def fork(self) -> Row: ...
+    def fork(self) -> DecodingRow:
+        return DecodingRow(self.row.fork(), self.transcript.fork(), self.read)
 
 
 @dataclass(frozen=True)
@@ -45,7 +58,7 @@ class Decoded:
 
     tokens: list[int]
     score: float
-    row: Row
+    row: DecodingRow
     logits: npt.NDArray[np.float32]
     ended: bool = False
 
@@ -54,7 +67,7 @@ class Decoded:
         return self.score / max(1, len(self.tokens))
 
 
-def generate(row: Row, prompt: Sequence[int], allowed: Allowed, search: Search) -> Decoded:
+def generate(row: DecodingRow, prompt: Sequence[int], allowed: Allowed, search: Search) -> Decoded:
     """Goes on behind a prompt until the grammar ends, ``most_tokens`` are written or the row is full."""
     drawing = np.random.default_rng(search.seed)
     beams = [Decoded([], 0.0, row, row.extend(prompt))]

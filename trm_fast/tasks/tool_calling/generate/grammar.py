@@ -47,42 +47,32 @@ class Grammar:
             return []
         if symbols[0] == REPLY:
             return [*self.text, END]
-        calls = self._calls(symbols)
+        calls, every = self._parsed(symbols), list(self.tools)
         if not calls:
-            return list(self.tools)
-        tool, fields = self._fields(calls[-1])
-        used = [key for key, _ in fields]
-        every = list(self.tools)
+            return every
+        tool, fields = calls[-1]
         # Calls come in the order of the tools.
-        further = every[every.index(calls[-1][0]) :] if len(calls) < MOST_CALLS else []
+        further = every[self.transcript.tools.index(tool) :] if len(calls) < MOST_CALLS else []
         ends = [*further, END]
         if not fields:
-            return self._behind(tool, [], ends)
-        return self._in_value(tool, used, fields[-1][1], ends)
+            return self._behind(tool, None, ends)
+        return self._in_value(tool, *fields[-1], ends)
 
-    def _calls(self, symbols: Sequence[int]) -> list[list[int]]:
-        """The symbols of each call, its tool first."""
-        calls: list[list[int]] = []
+    def _parsed(self, symbols: Sequence[int]) -> list[tuple[Tool, list[tuple[str, list[int]]]]]:
+        """The tool of each call, and its arguments with their symbols."""
+        calls: list[tuple[Tool, list[tuple[str, list[int]]]]] = []
         for symbol in symbols:
             if symbol in self.tools:
-                calls.append([])
-            if calls and symbol != END:
-                calls[-1].append(symbol)
+                calls.append((self.tools[symbol], []))
+            elif calls and symbol in self.keys:
+                calls[-1][1].append((self.keys[symbol], []))
+            elif calls and symbol != END:
+                calls[-1][1][-1][1].append(symbol)
         return calls
 
-    def _fields(self, call: Sequence[int]) -> tuple[Tool, list[tuple[str, list[int]]]]:
-        """The tool of a call, and each argument with its symbols."""
-        fields: list[tuple[str, list[int]]] = []
-        for symbol in call[1:]:
-            if symbol in self.keys:
-                fields.append((self.keys[symbol], []))
-            else:
-                fields[-1][1].append(symbol)
-        return self.tools[call[0]], fields
-
-    def _in_value(self, tool: Tool, used: Sequence[str], symbols: list[int], ends: list[int]) -> list[int]:
-        schema = tool.parameters["properties"][used[-1]]
-        behind = self._behind(tool, used, ends)
+    def _in_value(self, tool: Tool, key: str, symbols: list[int], ends: list[int]) -> list[int]:
+        schema = tool.parameters["properties"][key]
+        behind = self._behind(tool, key, ends)
         default = self.codec.marks[DEFAULT]
         if symbols[:1] == [default]:
             return behind
@@ -90,7 +80,7 @@ class Grammar:
         inner = {**(schema.get("items") or {"type": "string"}), "default": None} if is_list else schema
         following, complete = self._value(items[-1], inner)
         if is_list and len(items) == 1:
-            more, whole = self._choice(symbols, self._literals(tool, used[-1], schema))
+            more, whole = self._choice(symbols, self._literals(tool, key, schema))
             following, complete = list(dict.fromkeys(following + more)), complete or whole
             if whole:
                 return following + behind
@@ -106,7 +96,7 @@ class Grammar:
         if isinstance(choices, list) and choices:
             return self._choice(symbols, [self._symbols(self.codec.encode(c, schema)[0]) for c in choices])
         if kind in _CLOSED:
-            return self._choice(symbols, [self.codec.pieces(text) for text in _CLOSED[kind]])
+            return self._choice(symbols, [self.tokenizer.ids(text) for text in _CLOSED[kind]])
         if kind in ("integer", "number"):
             return self._number(symbols, schema)
         marks = {self.codec.marks[name]: name for name in (DATE, SINGULAR)}
@@ -158,21 +148,15 @@ class Grammar:
     def _decoded(self, tokens: list[int]) -> str:
         return self.tokenizer.decode(tokens).strip()
 
-    def _open(self, tool: Tool, used: Sequence[str]) -> list[str]:
-        """Arguments that may come next: those behind the last one, up to the first that is required."""
-        keys = [
-            name for name in tool.parameters["properties"] if (tool.name, name) in self.transcript.argument_positions
-        ]
-        rest = keys[keys.index(used[-1]) + 1 :] if used else keys
-        first = next((i for i, key in enumerate(rest) if key in tool.parameters["required"]), len(rest))
-        return rest[: first + 1]
-
-    def _behind(self, tool: Tool, used: Sequence[str], ends: list[int]) -> list[int]:
-        """Arguments that may follow, and what ends a call where no further one is required."""
-        rest = self._open(tool, used)
-        needed = any(key in tool.parameters["required"] for key in rest)
-        own, positions = self.transcript.limits.first_own, self.transcript.argument_positions
-        return [own + positions[tool.name, key] for key in rest] + ([] if needed else ends)
+    def _behind(self, tool: Tool, key: str | None, ends: list[int]) -> list[int]:
+        """Arguments that may follow one, up to the first that is required, and what ends a call where none is."""
+        positions = self.transcript.argument_positions
+        names = [name for name in tool.parameters["properties"] if (tool.name, name) in positions]
+        rest = names if key is None else names[names.index(key) + 1 :]
+        required = next((i for i, name in enumerate(rest) if name in tool.parameters["required"]), None)
+        following = rest if required is None else rest[: required + 1]
+        symbols = [self.transcript.limits.first_own + positions[tool.name, name] for name in following]
+        return symbols + (ends if required is None else [])
 
     def reply(self, symbols: Sequence[int]) -> str:
         """The text of the symbols, where they are a reply."""
@@ -181,10 +165,9 @@ class Grammar:
     def calls(self, symbols: Sequence[int]) -> list[Call]:
         """The calls that symbols write, each once; one that was cut short loses its last, unfinished argument."""
         calls: list[Call] = []
-        parts = self._calls(symbols)
-        for i, part in enumerate(parts):
-            tool, fields = self._fields(part)
-            finished = i + 1 < len(parts) or symbols[-1] == END
+        parsed = self._parsed(symbols)
+        for i, (tool, fields) in enumerate(parsed):
+            finished = i + 1 < len(parsed) or symbols[-1] == END
             whole = fields if finished else fields[:-1]
             call = Call(tool.name, {key: self._read(tool, key, value) for key, value in whole})
             if call not in calls:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from trm_fast.labels import ArgumentKind
@@ -13,6 +13,7 @@ from trm_fast.tasks.tool_calling.text.finding import (
     LONGEST_NUMBER,
     LONGEST_READING,
     READINGS,
+    Span,
     TurnWords,
     literal_span,
     occurrences,
@@ -37,14 +38,10 @@ class ValueCodec:
         self.turns, self.tokenizer = list(turns), tokenizer
         self.marks = {name: vocab_size + i for i, name in enumerate(MARKS)}
 
-    def pieces(self, text: str) -> list[int]:
-        """A text spelt in pieces of the vocabulary."""
-        return self.tokenizer.ids(text)
-
     def encode(self, value: Any, schema: Mapping[str, Any]) -> list[list[Symbol]]:
         """A value as items, one but for a list that is not written out: words as they stand in the latest turn, else
         its default, else words that are to be read as it, else pieces of the vocabulary."""
-        if isinstance(value, list) and (literal := self._written_out(value)) is not None:
+        if isinstance(value, list) and (literal := self._latest(partial(literal_span, value=value))) is not None:
             return [literal]
         if (default := default_of(schema)) is not None and same(default, value) and not self._stands(value, schema):
             return [[self.marks[DEFAULT]]]
@@ -52,9 +49,10 @@ class ValueCodec:
             return [self._item(part, schema.get("items") or {}) for part in value]
         return [self._item(value, schema)]
 
-    def _written_out(self, value: list[Any]) -> list[Symbol] | None:
+    def _latest(self, find: Callable[[TurnWords], Span | None]) -> list[Symbol] | None:
+        """The words that are found in the latest turn that has any."""
         for turn in reversed(self.turns):
-            if (span := literal_span(turn, value)) is not None:
+            if (span := find(turn)) is not None:
                 return list(turn.folded[span[0] : span[1] + 1])
         return None
 
@@ -69,20 +67,18 @@ class ValueCodec:
             return words
         if isinstance(value, str) and kind_of(schema) == "string" and not schema.get("enum"):
             for mark, read in _READ.items():
-                for turn in reversed(self.turns):
-                    if (span := reading_span(turn, value, read)) is not None:
-                        return [self.marks[mark], *turn.folded[span[0] : span[1] + 1]]
-        return list(self.pieces(written(value)))
+                if (words := self._latest(partial(reading_span, value=value, read=read))) is not None:
+                    return [self.marks[mark], *words]
+        return list(self.tokenizer.ids(written(value)))
 
     def _words(self, value: Any, schema: Mapping[str, Any]) -> list[Symbol] | None:
         if isinstance(value, bool | list | Mapping) or value is None:
             return None
-        for turn in reversed(self.turns):
-            spans = occurrences(turn, value, schema)
-            if spans:
-                first, last = min(spans, key=lambda s: s[1] - s[0])
-                return list(turn.folded[first : last + 1])
-        return None
+
+        def shortest(turn: TurnWords) -> Span | None:
+            return min(occurrences(turn, value, schema), key=lambda span: span[1] - span[0], default=None)
+
+        return self._latest(shortest)
 
     def text(self, symbols: Sequence[Symbol]) -> str:
         """The text of symbols: words as they stand in the conversation, pieces as the tokenizer has them."""
@@ -117,29 +113,29 @@ class ValueCodec:
 
     def numbers(self, schema: Mapping[str, Any]) -> list[tuple[str, ...]]:
         """Words that can be read as a number of a schema."""
-        return self._runs(LONGEST_NUMBER, lambda text: cast(text, schema) is not None)
+        return self._runs(lambda turn: turn.runs(LONGEST_NUMBER), lambda text: cast(text, schema) is not None)
 
     def readable(self, mark: str) -> list[tuple[str, ...]]:
         """Words that can be read as a mark says."""
-        return self._runs(LONGEST_READING, lambda text: _READ[mark](text) is not None)
-
-    def _runs(self, longest: int, fitting: Callable[[str], bool]) -> list[tuple[str, ...]]:
-        """Each run of words whose text fits, once."""
-        runs: dict[tuple[str, ...], None] = {}
-        for turn in self.turns:
-            for first in range(len(turn)):
-                for last in range(first, min(first + longest, len(turn))):
-                    if fitting(turn.cut(first, last)):
-                        runs[tuple(turn.folded[first : last + 1])] = None
-        return list(runs)
+        return self._runs(lambda turn: turn.runs(LONGEST_READING), lambda text: _READ[mark](text) is not None)
 
     def literals(self, schema: Mapping[str, Any]) -> list[tuple[str, ...]]:
         """Words that are a list of a schema, written out."""
+
+        def fitting(text: str) -> bool:
+            literal = literal_list(text)
+            return literal is not None and fits(literal, schema)
+
+        return self._runs(lambda turn: bracketed(turn.folded), fitting)
+
+    def _runs(
+        self, spans: Callable[[TurnWords], Iterable[Span]], fitting: Callable[[str], bool]
+    ) -> list[tuple[str, ...]]:
+        """The runs of words whose text fits, each once."""
         runs: dict[tuple[str, ...], None] = {}
         for turn in self.turns:
-            for first, last in bracketed(turn.folded):
-                literal = literal_list(turn.cut(first, last))
-                if literal is not None and fits(literal, schema):
+            for first, last in spans(turn):
+                if fitting(turn.cut(first, last)):
                     runs[tuple(turn.folded[first : last + 1])] = None
         return list(runs)
 

@@ -8,16 +8,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from trm_fast.errors import UserError
-from trm_fast.tasks.base import Array, DataConfig, Decoder, Examples, IncrementalRow, Question, Solution, Solving
+from trm_fast.tasks.base import Array, DataConfig, Decoder, Examples, Question, Solution, Solving
 from trm_fast.tasks.statistics import add_share
 from trm_fast.tasks.tool_calling.call_metrics import flags, measure_calls
 from trm_fast.tasks.tool_calling.data.conversation import Conversation, Tool
 from trm_fast.tasks.tool_calling.data.variants import Variants
-from trm_fast.tasks.tool_calling.generate.decoding import Decoded, Search, generate
+from trm_fast.tasks.tool_calling.generate.decoding import Decoded, DecodingRow, Search, generate
 from trm_fast.tasks.tool_calling.generate.grammar import Grammar
 from trm_fast.tasks.tool_calling.generate.transcript import (
     ARRAYS,
@@ -88,11 +87,6 @@ class ToolGenerate(ToolTask):
             raise UserError(f"task.seq_len {c.seq_len} is too small for {c.tools} tools and {c.arguments} arguments")
         self._variants: Variants | None = None
 
-    @property
-    def search(self) -> Search:
-        c = self.config
-        return Search(c.most_tokens, c.beams, c.temperature, c.top_p)
-
     def model_keys(self, data: DataConfig) -> dict[str, Any]:
         head = {"kind": "text", "row_symbols": self.seq_len, "stems": NUM_STEMS}
         return super().model_keys(data) | {
@@ -152,13 +146,12 @@ class ToolGenerate(ToolTask):
         add_share(metrics, "offered", flags(offered))
         return metrics
 
-    def decode(
-        self, model: Decoder, conversation: Conversation, search: Search | None = None
-    ) -> tuple[Prediction, Decoded]:
+    def decode(self, model: Decoder, conversation: Conversation) -> tuple[Prediction, Decoded]:
         """What a model of this task writes next; the calls always parse and name offered tools."""
-        search = search or self.search
+        c = self.config
+        search = Search(c.most_tokens, c.beams, c.temperature, c.top_p)
         transcript = self.row_of(conversation, self.seq_len - min(search.most_tokens, self.seq_len // 2))
-        grammar = Grammar(transcript, replies=self.config.replies)
+        grammar = Grammar(transcript, replies=c.replies)
         decoded = generate(DecodingRow(model.incremental(), transcript), [], grammar.allowed, search)
         reply, calls = grammar.reply(decoded.tokens), grammar.calls(decoded.tokens)
         return Prediction.of_calls(calls, conversation.tools, reply=reply), decoded
@@ -179,26 +172,3 @@ class ToolGenerate(ToolTask):
         """The likeliest pieces behind the positions, as text; ``decode`` generates."""
         symbols = np.asarray(answer)[question.extra["mask"]]
         return self.tokenizer.decode(symbols[symbols < self.tokenizer.size].tolist())
-
-
-class DecodingRow:
-    """A model's row, and the transcript that tells what each symbol's position holds."""
-
-    def __init__(self, row: IncrementalRow, transcript: Transcript, read: int = 0) -> None:
-        self.row, self.transcript, self.read = row, transcript, read
-
-    @property
-    def room(self) -> int:
-        """Symbols that may still come."""
-        return self.transcript.limits.positions - self.transcript.length
-
-    def extend(self, symbols: Sequence[int]) -> npt.NDArray[np.float32]:
-        """Log probabilities of the symbol behind the transcript and some symbols more."""
-        for symbol in symbols:
-            self.transcript.write(symbol)
-        new = self.transcript.arrays(self.read)
-        self.read = self.transcript.length
-        return self.row.extend(new.pop("inputs"), new)
-
-    def fork(self) -> DecodingRow:
-        return DecodingRow(self.row.fork(), self.transcript.fork(), self.read)

@@ -7,6 +7,7 @@ whose symbol is the size of the vocabulary plus the first position that holds it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -84,13 +85,12 @@ class Transcript:
         self.argument_positions: dict[tuple[str, str], int] = {}
         self.first: dict[str, int] = {}  # position of each word
         self._words: dict[int, str] = {}
-        self._numbers: dict[int, int] = {}  # of the tool at a position
-        self._tool, self._argument, self._call = -1, -1, 0  # that are being written
+        self._tool, self._argument, self._call = -1, -1, 0  # positions and number of those that are being written
         self._calls = 0
         request = Request.of(conversation.query, conversation.tools, limits.request, lexicon)
-        self._encoded = encoding.EncodedRequest.of(request, limits.request, lexicon, self.codec.pieces)
+        self._encoded = encoding.EncodedRequest(request, limits.request, lexicon, tokenizer.ids)
         self.cut = request.cut
-        self._add_encoded(encoding.START, 0)
+        self._add_encoded(0)
         self.tools = nearest_first(conversation.query, request.tools, lexicon)
         self._add_tools(request)
         self._add_turns(conversation.all_turns, request, L if most is None else most)
@@ -103,9 +103,9 @@ class Transcript:
         self.length += 1
         return at
 
-    def _add_encoded(self, role: int, position: int) -> int:
+    def _add_encoded(self, position: int) -> int:
         """One position more, which is one of the request's arrays."""
-        at = self._add(role, self._encoded.bags[position])
+        at = self._add(int(self._encoded.roles[position]), self._encoded.bags[position])
         self.features[at], self.stems[at] = self._encoded.features[position], self._encoded.stems[position]
         return at
 
@@ -114,17 +114,16 @@ class Transcript:
         for tool in self.tools:
             t = number[tool.name]
             position = int(encoded.tool_places[t])
-            named = self.tool_positions[tool.name] = self._add_encoded(encoding.TOOL, position)
-            sources = [named]
+            self.tool_positions[tool.name] = self._add_encoded(position)
+            sources = [self.tool_positions[tool.name]]
             if tool.description:
-                self.links[self._add_encoded(encoding.DESCRIPTION, position + 1), t] = 1.0
+                self.links[self._add_encoded(position + 1), t] = 1.0
             for i, (owner, name) in enumerate(request.arguments):
                 if owner == t:
-                    sources.append(self._add_encoded(encoding.ARGUMENT, int(encoded.field_places[i])))
+                    sources.append(self._add_encoded(int(encoded.field_places[i])))
                     self.argument_positions[tool.name, name] = sources[-1]
             self.links[sources, t], self.sources[sources] = 1.0, True
             self.symbols[sources] = [self.limits.first_own + at for at in sources]
-            self._numbers[named] = t
 
     def _add_turns(self, turns: Sequence[Turn], request: Request, most: int) -> None:
         """Of what is too long the oldest turns go first, of the oldest one that stays its first words."""
@@ -165,10 +164,10 @@ class Transcript:
                 self.cut = True
                 return
             if skipped + i >= 0:
-                at = self._add_encoded(encoding.WORD, 1 + skipped + i)
+                at = self._add_encoded(1 + skipped + i)
                 self.links[at] = self._encoded.shares[:, skipped + i]
             else:
-                at = self._add(EARLIER, self.codec.pieces(words.cut(i, i)))
+                at = self._add(EARLIER, self.codec.tokenizer.ids(words.cut(i, i)))
             self.sources[at] = True
             self.symbols[at] = self.limits.first_own + self.first.setdefault(word, at)
             self._words.setdefault(int(self.symbols[at]), word)
@@ -180,14 +179,14 @@ class Transcript:
             first = i == 0 or turns[i - 1].call is None
             more = i + 1 < len(turns) and turns[i + 1].call is not None
             return [*([CALL] if first else []), *self._symbols_of_call(turn.call, codec), *([] if more else [END])]
-        return [REPLY, *codec.pieces(turn.text), END] if turn.role == "assistant" else []
+        return [REPLY, *codec.tokenizer.ids(turn.text), END] if turn.role == "assistant" else []
 
     def _symbols_of_call(self, call: Call, codec: ValueCodec) -> list[Symbol]:
         """``TOOL (ARGUMENT ITEM...)*``; arguments in the schema's order. A tool that is not offered is spelt in pieces,
         which no grammar allows."""
         own = self.limits.first_own
         if call.name not in self.tool_positions:
-            return list(codec.pieces(call.name))
+            return list(codec.tokenizer.ids(call.name))
         symbols: list[Symbol] = [own + self.tool_positions[call.name]]
         tool = next(tool for tool in self.tools if tool.name == call.name)
         for name, schema in tool.parameters["properties"].items():
@@ -198,7 +197,7 @@ class Transcript:
     def write(self, symbol: Symbol, weight: float = 0.0) -> None:
         """Appends one symbol."""
         if isinstance(symbol, str) and symbol not in self.first:  # cut off, with its turn
-            pieces = self.codec.pieces(symbol)
+            pieces = self.codec.tokenizer.ids(symbol)
             for piece in pieces[:-1]:
                 self.write(piece, weight)
             symbol = pieces[-1]
@@ -219,7 +218,7 @@ class Transcript:
             at = self._add(role, self.inputs[copied])
             self.features[at] = self.features[copied]
             if role == WRITTEN_TOOL:
-                self._tool, self._argument = self._numbers[copied], -1
+                self._tool, self._argument = copied, -1
                 self._calls += 1
                 self._call = self._calls
             elif role == WRITTEN_ARGUMENT:
@@ -228,7 +227,7 @@ class Transcript:
         if self._argument >= 0:
             self.stems[at] = self.stems[self._argument]
         if self._tool >= 0:
-            self.links[at, self._tool] = 1.0
+            self.links[at] = self.links[self._tool]
         self.calls[at] = self._call
 
     def arrays(self, first: int = 0) -> dict[str, Array]:
@@ -246,8 +245,7 @@ class Transcript:
 
     def fork(self) -> Transcript:
         """A copy that can go on otherwise."""
-        other = object.__new__(Transcript)
-        other.__dict__ = dict(self.__dict__)
+        other = copy(self)
         for name in (*ARRAYS, "weights"):
             setattr(other, name, getattr(self, name).copy())
         return other

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from bisect import bisect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
 
-from trm_fast.tasks.base import Array, IntArray
+from trm_fast.tasks.base import Array
 from trm_fast.tasks.tool_calling.select.request import Request, RequestLimits
 from trm_fast.tasks.tool_calling.text.lexicon import Lexicon, stem, stems
 from trm_fast.tasks.tool_calling.text.relevance import MEASURES, Relevance
@@ -37,55 +36,39 @@ COMMON = 1.5
 """Stems of less weight stand in too many tools to say anything."""
 
 
-@dataclass
 class EncodedRequest:
     """A request's arrays, of the sizes that the model has: position 0 is the beginning, the words follow, then each
     tool with its description and arguments. ``shares``: how much the clause of a word is a tool's."""
 
-    bags: IntArray
-    roles: IntArray
-    features: Array
-    stems: IntArray
-    tool_places: IntArray
-    tool_ids: IntArray
-    field_places: IntArray
-    field_tools: IntArray
-    shares: Array
-    length: int = 1
-
-    @classmethod
-    def of(cls, request: Request, limits: RequestLimits, lexicon: Lexicon, encode: Encode) -> EncodedRequest:
-        def zeros(*shape: int) -> IntArray:
-            return np.zeros(shape, dtype=np.int32)
-
-        row = cls(
-            bags=zeros(limits.positions, limits.bag), roles=zeros(limits.positions),
-            stems=zeros(limits.positions, NUM_STEMS),
-            features=np.zeros((limits.positions, NUM_FEATURES), dtype=np.float32),
-            tool_places=zeros(limits.tools), tool_ids=zeros(limits.tools),
-            field_places=zeros(limits.arguments), field_tools=zeros(limits.arguments),
-            shares=np.zeros((limits.tools, limits.words), dtype=np.float32),
-        )  # fmt: skip
-        row.bags[0, 0], row.roles[0] = BEGIN, START
+    def __init__(self, request: Request, limits: RequestLimits, lexicon: Lexicon, encode: Encode) -> None:
+        L, T, P = limits.positions, limits.tools, limits.arguments
+        self.request, self.lexicon, self.encode, self.length = request, lexicon, encode, 1
+        self.bags, self.roles = np.zeros((L, limits.bag), dtype=np.int32), np.zeros(L, dtype=np.int32)
+        self.features = np.zeros((L, NUM_FEATURES), dtype=np.float32)
+        self.stems = np.zeros((L, NUM_STEMS), dtype=np.int32)
+        self.tool_places, self.tool_ids = np.zeros(T, dtype=np.int32), np.zeros(T, dtype=np.int32)
+        self.field_places, self.field_tools = np.zeros(P, dtype=np.int32), np.zeros(P, dtype=np.int32)
+        self.shares = np.zeros((T, limits.words), dtype=np.float32)
+        self.bags[0, 0], self.roles[0] = BEGIN, START
         relevance = Relevance.of(request.query, request.tools, lexicon)
-        row._add_words(request, relevance, lexicon, encode)
-        row._add_tools(request, relevance, lexicon, encode)
-        return row
+        self._add_words(relevance)
+        self._add_tools(relevance)
 
-    def _add(self, role: int, ids: Sequence[int]) -> int:
-        at, kept = self.length, list(dict.fromkeys(ids))[: self.bags.shape[1]]
+    def _add(self, role: int, text: str) -> int:
+        at, kept = self.length, list(dict.fromkeys(self.encode(text)))[: self.bags.shape[1]]
         self.bags[at, : len(kept)], self.roles[at] = kept, role
         self.length += 1
         return at
 
-    def _add_words(self, request: Request, relevance: Relevance, lexicon: Lexicon, encode: Encode) -> None:
+    def _add_words(self, relevance: Relevance) -> None:
+        request, lexicon = self.request, self.lexicon
         of_tools = {s for tool in request.tools for s in stems(f"{tool.name} {tool.description}")}
         of_arguments = {s for _, name in request.arguments for s in stems(name)}
         quoted = _quoted(request.query)
         before = -1
         for i, (begin, end) in enumerate(request.words.spans):
             text = request.query[begin:end]
-            at, word = self._add(WORD, encode(text)), stem(text.lower())
+            at, word = self._add(WORD, text), stem(text.lower())
             clause = bisect(relevance.clauses, begin) - 1
             self.features[at, TOOL_FEATURES : TOOL_FEATURES + len(WORD_FEATURES)] = (
                 text[0].isdigit(), text[0].isupper(), not text[0].isalnum(), quoted[begin],
@@ -98,19 +81,18 @@ class EncodedRequest:
             self.shares[: len(request.tools), i] = relevance.shares[:, clause]
             before = clause
 
-    def _add_tools(self, request: Request, relevance: Relevance, lexicon: Lexicon, encode: Encode) -> None:
+    def _add_tools(self, relevance: Relevance) -> None:
+        request, lexicon = self.request, self.lexicon
         of_request = set(stems(request.query))
         number, half = 0, NUM_STEMS // 2
         for t, tool in enumerate(request.tools):
-            name = " ".join(name_words(tool.name))
-            positions = [self._add(TOOL, encode(name))]
+            positions = [self._add(TOOL, " ".join(name_words(tool.name)))]
             self.tool_places[t] = positions[0]
-            positions.append(self._add(DESCRIPTION, encode(tool.description)))
+            positions.append(self._add(DESCRIPTION, tool.description))
             while number < len(request.arguments) and request.arguments[number][0] == t:
                 argument, schema = request.arguments[number][1], request.schema(number)
                 description = str(schema.get("description", ""))
-                text = f"{' '.join(name_words(argument))} {description}"
-                at = self._add(ARGUMENT, encode(text))
+                at = self._add(ARGUMENT, f"{' '.join(name_words(argument))} {description}")
                 self.field_places[number], self.field_tools[number] = at, t
                 kind = kind_of(schema)
                 self.features[at, -len(FIELD_FEATURES) :] = (

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from trm_fast.tasks.tool_calling.data.conversation import Tool
 from trm_fast.tasks.tool_calling.text.finding import TurnWords
 from trm_fast.tasks.tool_calling.text.lexicon import Lexicon
@@ -37,11 +35,9 @@ class Request:
     @classmethod
     def of(cls, query: str, tools: Sequence[Tool], limits: RequestLimits, lexicon: Lexicon) -> Request:
         """Of too many tools those stay that share most words with the request, of a long request its last words."""
-        every_word, kept = TurnWords.of(query), list(tools)
-        if len(kept) > limits.tools:
-            order = np.argsort(-np.array(lexicon.scores(query, kept)), kind="stable")
-            kept = [kept[i] for i in order[: limits.tools]]
-        kept = sorted(kept, key=lambda tool: tool.name)
+        every_word = TurnWords.of(query)
+        near = tools if len(tools) <= limits.tools else lexicon.nearest(query, tools, limits.tools)
+        kept = sorted(near, key=lambda tool: tool.name)
         arguments = [(t, name) for t, tool in enumerate(kept) for name in tool.parameters["properties"]]
         words = TurnWords(query, every_word.spans[-limits.words :])
         room = min(limits.arguments, limits.positions - 1 - len(words) - 2 * len(kept))

@@ -108,7 +108,7 @@ class ToolSelect(ToolTask):
         encode = lru_cache(maxsize=None)(lambda text: self.tokenizer.ids(text))
         encoded = []
         for row in rows:
-            encoded.append(EncodedRequest.of(row, self.limits, self.lexicon, encode))
+            encoded.append(EncodedRequest(row, self.limits, self.lexicon, encode))
             encoded[-1].tool_ids[: len(row.tools)] = [numbers.get(tool.name, 0) for tool in row.tools]
         extra = {name: np.stack([getattr(row, name) for row in encoded]) for name in ARRAYS}
         extra["mask"] = np.arange(self.seq_len) < np.array([[row.length] for row in encoded])

@@ -82,9 +82,10 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def find_spans(row: Row, value: str, roles: tuple[str, ...], *, exact: bool) -> Iterator[tuple[int, int]]:
-    """Positions (first, last) where a value stands between word boundaries in turns of some roles, latest first."""
-    pattern = value_pattern(value, exact=exact)
+def find_spans(row: Row, value: str, roles: tuple[str, ...]) -> Iterator[tuple[int, int]]:
+    """Positions (first, last) where a value stands between word boundaries, in whatever case, in turns of some roles;
+    the latest first."""
+    pattern = value_pattern(value, exact=False)
     for segment in reversed(row.segments):
         if segment.role in roles:
             for match in reversed(list(pattern.finditer(segment.text))):

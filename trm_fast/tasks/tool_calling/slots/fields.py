@@ -131,7 +131,7 @@ class Fields:
         for roles in (SPEAKING, ACTING):
             if kind != SlotKind.OTHER and argument and roles == ACTING:
                 break
-            for span in find_spans(row, value, roles, exact=False):
+            for span in find_spans(row, value, roles):
                 text = span_text(row.ids, span, tokenizer)
                 if (self._written(field, text) == value) if argument else (text.casefold() == value.casefold()):
                     return SlotKind.SPAN, span

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import IGNORE, Array, DataConfig, Examples, Question
-from trm_fast.tasks.tool_calling.data.conversation import Conversation, Refused, Tool, Turn
+from trm_fast.tasks.tool_calling.data.conversation import Conversation, Tool, Turn
 from trm_fast.tasks.tool_calling.data.formats.slots import read_slots
 from trm_fast.tasks.tool_calling.data.loading import find, load_sound
 from trm_fast.tasks.tool_calling.slots.encoding import NUM_ROLES, Row, encode
@@ -85,11 +85,8 @@ class ToolSlots(ToolTask):
 
     def _variants(self, train: Sequence[Conversation], seed: int) -> list[Conversation]:
         rng = np.random.default_rng(seed)
-        closed = {
-            name: any("enum" in t.parameters["properties"].get(name, {}) for t in self.fields.tools)
-            for name in self.fields.slots
-        }
-        bank = value_bank(train, closed)
+        closed = {n for t in self.fields.tools for n, schema in t.parameters["properties"].items() if "enum" in schema}
+        bank = value_bank(train, [name for name in self.fields.slots if name not in closed])
         return [variant(c, bank, rng) for _ in range(self.config.variants) for c in train]
 
     def row_of(self, conversation: Conversation) -> Row:
@@ -112,8 +109,7 @@ class ToolSlots(ToolTask):
         train, held = find(source, self.config.set)
         loaded = load_sound(held or train)
         if loaded.refused:
-            first = loaded.refused[0]
-            raise UserError(f"{first.where}: {first.field}: {first.reason}")
+            raise UserError(str(loaded.refused[0]))
         if missing := next((c for c in loaded.conversations if c.decision is None), None):
             raise UserError(f"{missing.where}: decision: is missing: this model is measured on decisions")
         return self.examples([self.row_of(c) for c in loaded.conversations], loaded.conversations)
@@ -157,17 +153,15 @@ class ToolSlots(ToolTask):
 
     def parse(self, text: str, where: str = "") -> Question:
         """A row as JSON, or what a user says, with all tools on offer."""
-        return self.ask(self._conversation(text, where))
-
-    def _conversation(self, text: str, where: str) -> Conversation:
+        conversation = Conversation(self.fields.tools, (Turn("user", text.strip()),), where)
         if text.lstrip().startswith("{"):
             try:
-                return read_slots(json.loads(text) | {"decision": "direct_answer"}, where)
-            except (ValueError, Refused) as error:
+                conversation = read_slots(json.loads(text) | {"decision": "direct_answer"}, where)
+            except ValueError as error:
                 raise UserError(f"{where or 'the row'}: {error}") from None
-        if not text.strip():
+        elif not text.strip():
             raise UserError(f"{where or 'the question'} is empty")
-        return Conversation(self.fields.tools, (Turn("user", text.strip()),), where)
+        return self.ask(conversation)
 
     def format(self, question: Question, answer: Array) -> str:
         tools = [t for t, on in zip(self.fields.tools, question.extra["offered"], strict=True) if on]

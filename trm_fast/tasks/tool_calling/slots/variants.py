@@ -9,15 +9,13 @@ from dataclasses import replace
 import numpy as np
 
 from trm_fast.tasks.tool_calling.data.conversation import DONTCARE, Call, Conversation
+from trm_fast.tasks.tool_calling.data.variants import SHORTEST
 from trm_fast.tasks.tool_calling.slots.encoding import plain_number, value_pattern
 
-SHORTEST = 4
-"""Values of fewer characters ("1", "LA") stand in too many other places."""
 
-
-def value_bank(conversations: Sequence[Conversation], slots: Mapping[str, bool]) -> dict[str, list[str]]:
-    """For each slot the values that may stand in for each other, in order; a closed slot (True) has none."""
-    bank: dict[str, dict[str, None]] = {name: {} for name, closed in slots.items() if not closed}
+def value_bank(conversations: Sequence[Conversation], slots: Sequence[str]) -> dict[str, list[str]]:
+    """For each slot the values that may stand in for each other, in order."""
+    bank: dict[str, dict[str, None]] = {name: {} for name in slots}
     for conversation in conversations:
         dialogue = "\n".join(turn.text for turn in conversation.turns)
         for name, value in (conversation.slots or {}).items():

@@ -53,6 +53,12 @@ class TurnWords:
         """The text from one word to another, both included."""
         return self.text[self.spans[first][0] : self.spans[last][1]]
 
+    def runs(self, longest: int) -> Iterator[Span]:
+        """Every run of words, of ``longest`` words at most."""
+        for first in range(len(self)):
+            for last in range(first, min(first + longest, len(self))):
+                yield first, last
+
     def positions(self, sequence: Sequence[str]) -> Iterator[int]:
         """Where some words stand one behind another, as they are compared."""
         n = len(sequence)
@@ -63,7 +69,7 @@ class TurnWords:
 
 def literal_span(turn: TurnWords, value: list[Any]) -> Span | None:
     """Where a list stands as one would write it in a program."""
-    for first, last in bracketed([turn.cut(i, i) for i in range(len(turn))]):
+    for first, last in bracketed(turn.folded):
         if (literal := literal_list(turn.cut(first, last))) is not None and same(literal, value):
             return first, last
     return None

@@ -103,10 +103,10 @@ class Lexicon:
         """Share of a text's weight that a request has."""
         return self.total(request.intersection(stems(text))) / self.root(text) ** 2
 
-    def scores(self, request: str, tools: Sequence[Tool]) -> list[float]:
-        """Word overlap of each tool with a request: the nearest tool has the largest."""
+    def nearest(self, request: str, tools: Sequence[Tool], count: int) -> list[Tool]:
+        """The ``count`` tools with the largest word overlap with a request, the nearest first."""
         of_request = set(stems(request))
-        return [self.overlap(of_request, tool_text(tool)) for tool in tools]
+        return sorted(tools, key=lambda tool: -self.overlap(of_request, tool_text(tool)))[:count]
 
     def to_json(self) -> dict[str, Any]:
         return {"count": self.count, "tools_with": dict(sorted(self.tools_with.items()))}

@@ -40,7 +40,6 @@ class Encoded(NamedTuple):
 class Tokenizer(ABC):
     """Text to token ids and back, without loss. Ids 0 to 3 are padding, unknown, begin and end; ``CONTROL`` follow."""
 
-    kind: Kind
     size: int
 
     @abstractmethod
@@ -105,12 +104,6 @@ class SentencePiece(Tokenizer):
             raise UserError(f"no tokenizer of {vocab_size} pieces can be learnt from this text: {reason}") from None
         return cls(out.getvalue())
 
-    @property
-    def kind(self) -> Kind:  # type: ignore[override]
-        # The proto's trainer_spec.model_type; unigram's scores are log-probabilities, those of BPE are ranks.
-        last = self.processor.get_score(self.size - 1)
-        return "bpe" if last == round(last) else "unigram"
-
     def ids(self, text: str) -> list[int]:
         return [int(i) for i in self.processor.encode(text)]
 
@@ -127,8 +120,6 @@ class SentencePiece(Tokenizer):
 
 class Characters(Tokenizer):
     """A token for each character that was seen, one for all others. Small and plain: for tests."""
-
-    kind = "char"
 
     def __init__(self, characters: str) -> None:
         self.characters = characters

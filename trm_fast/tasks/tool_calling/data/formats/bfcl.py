@@ -56,18 +56,9 @@ def _answers(path: Path) -> dict[Any, Any]:
     return {row.get("id"): row.get("ground_truth") for row in rows}
 
 
-register(
-    Format(
-        "bfcl",
-        key="question",
-        read=read_bfcl,
-        reader_of=reader_with_answers,
-        commands={
-            "bfcl": Command(
-                "Reads questions of the Berkeley Function-Calling Leaderboard and the answers beside them. A benchmark:"
-                " it measures, so there is nothing to write.",
-                "trm-fast data bfcl bfcl_simple.jsonl.gz --preview 2",
-            )
-        },
-    )
+about = Command(
+    "Reads questions of the Berkeley Function-Calling Leaderboard and the answers beside them. A benchmark: it"
+    " measures, so there is nothing to write.",
+    "trm-fast data bfcl bfcl_simple.jsonl.gz --preview 2",
 )
+register(Format("bfcl", "question", read_bfcl, commands={"bfcl": about}, reader_of=reader_with_answers))

@@ -88,18 +88,9 @@ def _loads(text: str, field: str) -> Any:
             return parse_json(text, field)
 
 
-register(
-    Format(
-        "hermes",
-        key="conversations",
-        read=read_hermes,
-        write=write_hermes,
-        commands={
-            "hermes": Command(
-                "Reads ShareGPT/Hermes conversations (human/gpt or user/assistant) and writes the SWIFT agent format.",
-                "trm-fast data hermes chats.json --preview 2 --val-split 0.1 --out swift.json",
-                writes="swift",
-            )
-        },
-    )
+about = Command(
+    "Reads ShareGPT/Hermes conversations (human/gpt or user/assistant) and writes the SWIFT agent format.",
+    "trm-fast data hermes chats.json --preview 2 --val-split 0.1 --out swift.json",
+    writes="swift",
 )
+register(Format("hermes", "conversations", read_hermes, write_hermes, {"hermes": about}))

@@ -84,18 +84,9 @@ def _content(turn: Turn) -> Any:
         return turn.text
 
 
-register(
-    Format(
-        "slots",
-        key="history",
-        read=read_slots,
-        write=write_slots,
-        commands={
-            "sgd": Command(
-                "Reads rows of history, decision, tool and slots, as the preset tool-slots learns from.",
-                "trm-fast data sgd rows.jsonl --val-split 0.1 --out rows.jsonl",
-                writes="slots",
-            )
-        },
-    )
+about = Command(
+    "Reads rows of history, decision, tool and slots, as the preset tool-slots learns from.",
+    "trm-fast data sgd rows.jsonl --val-split 0.1 --out rows.jsonl",
+    writes="slots",
 )
+register(Format("slots", "history", read_slots, write_slots, {"sgd": about}))

@@ -24,23 +24,14 @@ def write_swift(conversation: Conversation) -> dict[str, Any]:
     return id_column(conversation) | {"tools": tools, "messages": messages}
 
 
-register(
-    Format(
-        "swift",
-        key="messages",
-        read=read_swift,
-        write=write_swift,
-        commands={
-            "xlam": Command(
-                'Reads xLAM rows in SWIFT JSON; parameters without "properties" become JSON schema.',
-                "trm-fast data xlam xlam_swift_train.json.gz --preview 1",
-                writes="swift",
-            ),
-            "swift": Command(
-                "Reads the SWIFT agent format and writes ShareGPT/Hermes.",
-                "trm-fast data swift swift.json --out hermes.json",
-                writes="hermes",
-            ),
-        },
-    )
+about_xlam = Command(
+    'Reads xLAM rows in SWIFT JSON; parameters without "properties" become JSON schema.',
+    "trm-fast data xlam xlam_swift_train.json.gz --preview 1",
+    writes="swift",
 )
+about_swift = Command(
+    "Reads the SWIFT agent format and writes ShareGPT/Hermes.",
+    "trm-fast data swift swift.json --out hermes.json",
+    writes="hermes",
+)
+register(Format("swift", "messages", read_swift, write_swift, {"xlam": about_xlam, "swift": about_swift}))
