@@ -1,4 +1,4 @@
-"""Trained models as tools of other programs and agents."""
+"""Trained models as tools for other programs and for LLM agents."""
 
 from trm_fast.agent.tool import ReasoningTool, run_task
 

@@ -1,4 +1,4 @@
-"""An MCP server that offers the reasoning tool to any LLM agent."""
+"""An MCP server that offers the reasoning tool to LLM agents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ Transport = Literal["stdio", "http"]
 
 
 def make_server(tool: ReasoningTool) -> Any:
-    """An ``mcp.server.MCPServer`` with one tool; UserError without the extra ``mcp``."""
+    """An ``mcp.server.MCPServer`` with one tool.
+
+    Raises:
+        UserError: the extra ``mcp`` is not installed.
+    """
     try:
         from mcp.server import MCPServer
         from mcp.server.mcpserver.exceptions import ToolError
@@ -32,7 +36,17 @@ def make_server(tool: ReasoningTool) -> Any:
 
 
 def serve(tool: ReasoningTool, transport: Transport = "stdio", host: str = "127.0.0.1", port: int = 8765) -> None:
-    """Serves until the client leaves (stdio) or the process is stopped (http)."""
+    """Serves until the client disconnects (stdio) or the process is stopped (http).
+
+    Args:
+        tool: the tool to offer.
+        transport: ``stdio`` for a client that starts this process, ``http`` for many clients.
+        host: the address to listen on, for ``http``.
+        port: the port to listen on, for ``http``.
+
+    Raises:
+        UserError: the extra ``mcp`` is not installed.
+    """
     server = make_server(tool)
     if transport == "stdio":
         server.run("stdio")

@@ -1,4 +1,4 @@
-"""The interactive agent: a prompt that solves, generates and explains."""
+"""The interactive agent: a prompt with commands that solve and generate puzzles and describe models."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ HISTORY = 1000
 
 
 class Agent(cmd.Cmd):
-    """Reads commands from the terminal (or a pipe) until ``quit``; a mistake is said in a line and changes nothing."""
+    """Reads commands from the terminal or a pipe until ``quit``.
+
+    A user's mistake prints one line and changes nothing.
+
+    Args:
+        tool: holds the model and the options of the solver.
+        console: where everything is printed.
+    """
 
     prompt = "agent> "
     intro = "Type a puzzle's text after solve, or help for the commands."
@@ -49,61 +56,61 @@ class Agent(cmd.Cmd):
     def default(self, line: str) -> None:
         if line == "EOF":
             raise EOFError
-        raise UserError(f"unknown command {line.split()[0]!r}; help lists them")
+        raise UserError(f"unknown command {line.split()[0]!r}; type help for the list")
 
     def emptyline(self) -> bool:
         return False
 
     def do_solve(self, argument: str) -> None:
-        """solve PUZZLE | solve FILE | solve: a puzzle's text, every puzzle of a file, or what generate made."""
+        """solve PUZZLE | solve FILE | solve: a puzzle, every puzzle of a file, or the generated puzzle."""
         if not argument and self.current is None:
-            raise UserError("solve what? Give a puzzle or a file, or generate one first")
+            raise UserError("there is no puzzle yet: give one, give a file, or generate one first")
         path = os.path.expanduser(argument)
         if os.path.isfile(path):
             if self.tool.model is None:
-                raise UserError("which model for the file? Say model NAME first")
-            found = self._found("")
-            for question in found.task.questions(path):
+                raise UserError("choose a model for the file first: model NAME")
+            located = self._located("")
+            for question in located.task.questions(path):
                 self.console.print(question.where)
-                self._solve(found, question)
+                self._solve(located, question)
             return
         try:
-            found, question = self.tool.read(argument or self.current.text)  # type: ignore[union-attr]
+            located, question = self.tool.read(argument or self.current.text)  # type: ignore[union-attr]
         except UserError as error:
             raise UserError(f"{error} (and there is no file {argument})" if "/" in argument else str(error)) from None
-        self._solve(found, question)
+        self._solve(located, question)
 
     def do_generate(self, argument: str) -> None:
-        """generate [MODEL]: makes a puzzle for a model (the current one by default); solve then solves it."""
-        found = self._found(argument)
+        """generate [MODEL]: makes a puzzle for a model, by default the current one; solve then solves it."""
+        located = self._located(argument)
         self.seed += 1
-        self.current = found.task.generate(self.seed)
-        self.console.print(found.task.draw(self.current))
+        self.current = located.task.generate(self.seed)
+        self.console.print(located.task.draw(self.current))
         self.console.print(self.current.text, soft_wrap=True)
 
     def do_model(self, argument: str) -> None:
-        """model NAME: takes a run, a model folder or a model that ships; model any: takes what reads the puzzle."""
+        """model NAME | model any: chooses a run, a folder or a model that ships; any picks by puzzle."""
         if not argument:
-            raise UserError(f"which one? Models that ship: {', '.join(bundled_names())}; or any")
+            raise UserError(f"name a model: {', '.join(bundled_names())}, a run or folder, or any")
         tool = ReasoningTool(None if argument == "any" else argument, device=self.tool.device, **self.tool.options)
-        tool.types()  # loads it, or says why not
+        tool.types()  # raises UserError if the model cannot be loaded
         self.tool = tool
 
     def do_info(self, argument: str) -> None:
-        """info [MODEL]: what is known about a model."""
+        """info [MODEL]: task, size and input of a model, by default of the current one or of all that ship."""
         names = [argument or self.tool.model] if argument or self.tool.model else bundled_names()
         table = Table("model", "task", "parameters", "effective depth", "reads", "channels")
         for name in names:
-            found = self.tool.located(str(name))
-            config = found.model.config
+            located = self.tool.located(str(name))
+            config = located.model.config
             table.add_row(
-                found.label, found.task.name, f"{found.model.num_parameters():,}", str(config.effective_depth),
+                located.label, located.task.name, f"{located.model.num_parameters():,}", str(config.effective_depth),
                 f"{config.seq_len} {config.inputs}", str(config.hidden_size),
             )  # fmt: skip
         self.console.print(table)
 
     def do_trajectory(self, argument: str) -> None:
-        """trajectory [on|off]: show each supervision step while the model thinks."""
+        """trajectory [on|off]: shows the answer after each supervision step."""
         if argument not in ("", "on", "off"):
             raise UserError("trajectory takes on or off")
         self.trajectory = argument == "on" or (not argument and not self.trajectory)
@@ -116,7 +123,7 @@ class Agent(cmd.Cmd):
     do_exit = do_quit
 
     def do_help(self, argument: str) -> None:
-        """help: the commands."""
+        """help: lists the commands."""
         table = Table(show_header=False, box=None)
         for name in ("solve", "generate", "model", "info", "trajectory", "help", "quit"):
             usage, _, text = str(getattr(self, f"do_{name}").__doc__).partition(": ")
@@ -134,28 +141,28 @@ class Agent(cmd.Cmd):
     def complete_trajectory(self, text: str, *_: Any) -> list[str]:
         return [word for word in ("on", "off") if word.startswith(text)]
 
-    def _found(self, name: str) -> Located:
+    def _located(self, name: str) -> Located:
         return self.tool.located(name or self.tool.model or bundled_names()[0])
 
-    def _solve(self, found: Located, question: Question) -> None:
+    def _solve(self, located: Located, question: Question) -> None:
         def watch(step: Step) -> None:
             if self.trajectory:
-                self.console.print(f"step {step.step}: {100 * step.confidence:.2f} % sure")
-                self.console.print(found.task.draw(question, step.raw))
+                self.console.print(f"step {step.step}: confidence {100 * step.confidence:.2f} %")
+                self.console.print(located.task.draw(question, step.raw))
 
-        answer = self.tool.solver(found).solve(question, callback=watch)
+        answer = self.tool.solver(located).solve(question, callback=watch)
         if not self.trajectory:
-            self.console.print(found.task.draw(question, answer.raw))
+            self.console.print(located.task.draw(question, answer.raw))
         rules = {True: "; the rules hold", False: "; breaks the rules", None: ""}[answer.valid]
-        ended = "halted by itself" if answer.converged else "not sure, stopped"
+        ended = "halted by itself" if answer.converged else "stopped at the limit"
         self.console.print(
-            f"{found.label}: {100 * answer.confidence:.2f} % sure; {ended} after {answer.steps} "
+            f"{located.label}: confidence {100 * answer.confidence:.2f} %; {ended} after {answer.steps} "
             f"step{'s' * (answer.steps != 1)}{rules}"
         )
 
 
 def run(tool: ReasoningTool, console: Console) -> None:
-    """The loop, with a history that outlives it where there is a terminal."""
+    """Runs the agent. In a terminal it has a prompt, completion, and a history that is kept between sessions."""
     agent = Agent(tool, console)
     if os.isatty(0):
         _keep_history()
@@ -168,7 +175,7 @@ def run(tool: ReasoningTool, console: Console) -> None:
 
 
 def _keep_history() -> None:
-    """Reads the lines of earlier times, and writes them with those of this time when the program ends."""
+    """Reads the history of earlier sessions, and writes it back with this session's lines when the program ends."""
     try:
         import readline
     except ImportError:  # Windows
@@ -177,7 +184,7 @@ def _keep_history() -> None:
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "trm-fast"
 
     def write() -> None:
-        with suppress(OSError):  # a read-only home keeps no history
+        with suppress(OSError):  # a read-only home directory keeps no history
             state.mkdir(parents=True, exist_ok=True)
             readline.set_history_length(HISTORY)
             readline.write_history_file(state / "history")

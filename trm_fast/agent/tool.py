@@ -1,7 +1,4 @@
-"""The solver as a tool that an LLM agent calls: a name, a description, a JSON schema and a call.
-
-Code repair and planning, which the same interface would suit, are not built: no model here is trained for them.
-"""
+"""The solver as a tool for LLM agents: a name, a description, a JSON schema and a call."""
 
 from __future__ import annotations
 
@@ -17,19 +14,24 @@ from trm_fast.interchange.locate import Located, task_of_bundled
 from trm_fast.tasks.base import Question
 
 ANY_TYPE = "reasoning"
-"""The task type that leaves the choice of the task to the puzzle."""
+"""The ``type`` of a problem whose task is unknown: the first model that reads the puzzle solves it."""
 
 
 class ReasoningTool:
-    """Solves puzzles for an agent: ``tool({"puzzle": "3...", "type": "sudoku"})``.
+    """Solves puzzles for an agent. Models are loaded when they are first needed.
 
-    ``puzzle`` is the text that ``trm-fast solve`` takes, or a list of rows; the solution comes in the same form.
-    ``type`` names the task. Without ``model`` (a run, a model folder or a model that ships) the first model that ships
-    and reads the puzzle is taken. ``options`` are those of ``Solver``. Models are loaded when they are first needed.
+    Args:
+        model: a run, a model folder or the name of a bundled model. By default the first bundled model that reads the
+            puzzle solves it.
+        device: the torch device of the models.
+        options: the options of ``trm_fast.inference.Solver``, such as ``max_steps`` and ``rollouts``.
 
-    The result is ``{"solution", "confidence", "steps", "converged", "valid"}``. ``confidence``, between 0 and 1, is the
-    model's own estimate that its answer is right: a learned reward, where a program wants one; ``valid`` says whether
-    the task's rules hold, and is null where it has none.
+    Example:
+        >>> from trm_fast import ReasoningTool
+        >>> tool = ReasoningTool()
+        >>> answer = tool({"puzzle": "3.......4.3...42", "type": "sudoku"})
+        >>> answer["solution"], answer["valid"]
+        ('3124241342311342', True)
     """
 
     name = "recursive_reasoning"
@@ -40,16 +42,17 @@ class ReasoningTool:
 
     @property
     def description(self) -> str:
+        """What the tool does, in words for an LLM."""
         kinds = ", ".join(self.types())
         return (
-            f"Solves a puzzle ({kinds}) with a small recursive neural network that thinks in steps and knows how sure "
-            "it is. Give the puzzle as text or as a list of rows; the answer has the solution in the same form, a "
-            "confidence from 0 to 1, the steps it took, and whether the solution obeys the rules."
+            f"Solves a puzzle ({kinds}) with a small recursive neural network that refines its answer step by step. "
+            "Give the puzzle as text or as a list of rows. The result has the solution in the same form, a confidence "
+            "from 0 to 1, the number of steps, and whether the solution obeys the rules."
         )
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """JSON schema of the one argument."""
+        """The JSON schema of a problem, the argument of a call."""
         return {
             "type": "object",
             "properties": {
@@ -60,22 +63,33 @@ class ReasoningTool:
                 "type": {
                     "type": "string",
                     "enum": [ANY_TYPE, *self.types()],
-                    "description": f"the kind of puzzle; {ANY_TYPE} finds out",
+                    "description": f"the task of the puzzle; {ANY_TYPE} tries all of them",
                 },
             },
             "required": ["puzzle"],
         }
 
     def types(self) -> list[str]:
-        """The tasks that this tool can solve."""
+        """The names of the tasks that this tool can solve, sorted."""
         if self.model is not None:
             return [self.located(self.model).task.name]
         return sorted({task_of_bundled(name) for name in bundled_names()})
 
     def __call__(self, problem: Mapping[str, Any], callback: Callable[[Step], None] | None = None) -> dict[str, Any]:
-        """The answer to ``{"puzzle": ..., "type": ...}``; ``callback`` sees each step's answer while the model thinks.
+        """Solves one problem.
 
-        UserError where the puzzle is malformed or no model reads it.
+        Args:
+            problem: ``{"puzzle": ..., "type": ...}``. ``puzzle`` is the text that ``trm-fast solve`` takes, or a list
+                of rows. ``type`` names the task; it may be left out.
+            callback: receives each supervision step's answer.
+
+        Returns:
+            ``{"solution", "confidence", "steps", "converged", "valid"}``. The solution has the form of the puzzle.
+            ``confidence``, between 0 and 1, is the model's estimate that its answer is right. ``valid`` says whether
+            the answer obeys the task's rules; it is None for a task without rules.
+
+        Raises:
+            UserError: the puzzle is malformed, or no model reads it.
         """
         if not isinstance(problem, Mapping) or "puzzle" not in problem:
             raise UserError('the problem must be an object with a key "puzzle"', wrong_use=True)
@@ -85,12 +99,23 @@ class ReasoningTool:
         if not isinstance(puzzle, str | list):
             raise UserError(f"the puzzle must be text or a list of rows, not {type(puzzle).__name__}", wrong_use=True)
         text = puzzle if isinstance(puzzle, str) else json.dumps(puzzle)
-        found, question = self.read(text, problem.get("type", ANY_TYPE))
-        answer = self.solver(found).solve(question, callback=callback).to_json()
+        located, question = self.read(text, problem.get("type", ANY_TYPE))
+        answer = self.solver(located).solve(question, callback=callback).to_json()
         return answer if isinstance(puzzle, str) else answer | {"solution": json.loads(answer["solution"])}
 
     def read(self, text: str, kind: str = ANY_TYPE) -> tuple[Located, Question]:
-        """The model for a puzzle, and the puzzle as it reads it."""
+        """Finds the model for a puzzle and parses the puzzle.
+
+        Args:
+            text: the puzzle as text.
+            kind: the name of its task, or ``"reasoning"`` to try the models one by one.
+
+        Returns:
+            The model with its task, and the question that the task parsed.
+
+        Raises:
+            UserError: no model reads the puzzle; the message has every model's reason.
+        """
         if kind != ANY_TYPE and kind not in self.types():
             raise UserError(
                 f"there is no model for puzzles of type {kind!r}; there is: {', '.join(self.types())}", wrong_use=True
@@ -98,18 +123,19 @@ class ReasoningTool:
         bundled = [name for name in bundled_names() if kind in (ANY_TYPE, task_of_bundled(name))]
         problems: list[str] = []
         for name in bundled if self.model is None else [self.model]:
-            found = self.located(name)
+            located = self.located(name)
             try:
-                return found, found.task.parse(text)
+                return located, located.task.parse(text)
             except UserError as error:
-                problems.append(f"{found.label}: {error}")
+                problems.append(f"{located.label}: {error}")
         raise UserError(problems[0] if len(problems) == 1 else "\n  ".join(["no model reads this puzzle:", *problems]))
 
-    def solver(self, found: Located) -> Solver:
-        return Solver(found.model, found.task, **self.options)
+    def solver(self, located: Located) -> Solver:
+        """A solver for a model, with this tool's options."""
+        return Solver(located.model, located.task, **self.options)
 
     def located(self, name: str) -> Located:
-        """A model and its task, loaded once."""
+        """The model of a run, a folder or a bundled name, with its task; loaded at the first call."""
         if name not in self._loaded:
             self._loaded[name] = locate(name, device=self.device)
         return self._loaded[name]
@@ -118,10 +144,25 @@ class ReasoningTool:
 def run_task(
     task_type: str, input_data: Any, model: str | None = None, preset: str | None = None, **options: Any
 ) -> dict[str, Any]:
-    """Solves one problem: ``run_task("sudoku", {"puzzle": grid})``.
+    """Solves one problem with a new ``ReasoningTool``.
 
-    ``task_type`` is a task or ``"reasoning"``; ``input_data`` a puzzle, or ``{"puzzle": puzzle}``. ``preset`` takes the
-    model that ships under a preset's name, or the run ``runs/PRESET``. Returns what ``ReasoningTool`` returns.
+    Args:
+        task_type: the name of a task, or ``"reasoning"`` to try the models one by one.
+        input_data: a puzzle, or ``{"puzzle": puzzle}``.
+        model: a run, a model folder or the name of a bundled model.
+        preset: the name of a preset: takes the bundled model of that name, or the run ``runs/PRESET``.
+        options: the options of ``ReasoningTool``.
+
+    Returns:
+        What a call of ``ReasoningTool`` returns.
+
+    Raises:
+        UserError: the puzzle is malformed, no model reads it, or the preset has no trained model.
+
+    Example:
+        >>> from trm_fast import run_task
+        >>> run_task("sudoku", {"puzzle": "3.......4.3...42"})["solution"]
+        '3124241342311342'
     """
     if model is None and preset is not None:
         model = preset if preset in bundled_names() else str(Path("runs") / preset)

@@ -1,4 +1,4 @@
-"""Answer heads, one file each. A file in this folder that registers a class is all that a new one takes."""
+"""Answer heads, one file each. To add a head, add a file to this folder that registers a class."""
 
 from importlib import import_module
 from pkgutil import iter_modules

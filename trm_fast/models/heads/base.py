@@ -1,4 +1,4 @@
-"""What every answer head is: a module with a configuration of its own, registered under the name that asks for it."""
+"""The interface of answer heads: each is a module with its own configuration, registered under its kind."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ register = HEADS.register
 
 
 class HeadInputs(NamedTuple):
-    """What a head may know of the model that it reads: the answer state has ``prefix_tokens + seq_len`` positions of
-    ``hidden_size`` channels."""
+    """What a head knows about its model. The answer state has ``prefix_tokens + seq_len`` positions of ``hidden_size``
+    channels; ``features`` is the number of features of a position, 0 for none."""
 
     hidden_size: int
     prefix_tokens: int
@@ -29,21 +29,25 @@ class HeadInputs(NamedTuple):
 
 
 class HeadConfig(Section):
-    """The keys of ``model.head``; a subclass adds those of its head."""
+    """The keys of ``model.head``. Each head has a subclass that adds its own keys."""
 
     kind: str
 
     def check(self, inputs: HeadInputs) -> None:
-        """ValueError where the head does not go together with its model."""
+        """Checks that the head fits its model.
+
+        Raises:
+            ValueError: it does not; the message says why.
+        """
 
     @property
     def learns_from_last_step(self) -> bool:
-        """Whether the loss differs at the last of several supervision steps, so that training must say which it is."""
+        """Whether the loss is different at the last of several supervision steps; training then passes ``last``."""
         return False
 
 
 class ArgumentsConfig(HeadConfig):
-    """The keys of heads that choose a tool and its arguments."""
+    """The keys shared by the heads that choose a tool and its arguments."""
 
     arguments: Literal["every", "last"] = Field(
         "every", description="supervision steps that learn the arguments; last needs training.supervision: unrolled"
@@ -55,12 +59,12 @@ class ArgumentsConfig(HeadConfig):
 
 
 class Head(nn.Module, ABC):
-    """Maps the answer state to a prediction, a prediction to the answer that a solver returns, and has the loss that
-    teaches it.
+    """Turns the answer state into a prediction, turns the prediction into an answer, and computes the loss.
 
-    ``forward(answer, **extra)`` makes the prediction of the answer state (B, P + L, D). ``extra`` are ``inputs``,
-    ``mask`` (or None) and the examples' further arrays, of which a head takes what it knows; ``precision`` for products
-    in the state's dtype; and ``static_shapes``: whether no shape may depend on what an array holds.
+    ``forward(answer, **extra)`` computes the prediction from the answer state (B, P + L, D), where P is the number of
+    prefix positions. ``extra`` holds ``inputs``, ``mask`` (or None), and further arrays of the examples by name; a head
+    uses those that it needs. It also holds ``precision``, the dtypes of products, and ``static_shapes``: if True, no
+    shape may depend on the values in an array.
     """
 
     Config: ClassVar[type[HeadConfig]]
@@ -72,13 +76,21 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def answers(self, prediction: Any) -> Tensor:
-        """The likeliest answer to each row, (B, ...)."""
+        """The most likely answer of each example, shape (B, ...)."""
 
     @abstractmethod
     def loss(self, prediction: Any, q: Tensor, labels: Tensor, *, last: bool = True, **extra: Tensor) -> Loss:
-        """Against the labels of the rows; ``last``: at the last of the supervision steps that are learned together."""
+        """The loss of a prediction.
+
+        Args:
+            prediction: what ``forward`` returned.
+            q: the halting logits, shape (B,).
+            labels: the labels of the examples, shape (B, ...).
+            last: whether this is the last of the supervision steps that one optimizer step learns from.
+            extra: further arrays of the examples, by name.
+        """
 
 
 def rows_at(values: Tensor, index: Tensor) -> Tensor:
-    """Rows (B, K, D) of values (B, L, D) at index (B, K)."""
+    """Picks positions: from ``values`` (B, L, D) those at ``index`` (B, K), shape (B, K, D)."""
     return values.gather(1, index.long()[..., None].expand(-1, -1, values.shape[-1]))

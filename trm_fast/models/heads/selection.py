@@ -1,4 +1,5 @@
-"""The head of a model that chooses among a row's own tools: it points at positions, so that any tool will do."""
+"""The head of ``tool-select``: it chooses among the tools that come with a request by pointing at their positions, so
+it can choose tools that it never saw in training."""
 
 from __future__ import annotations
 
@@ -15,46 +16,50 @@ from trm_fast.models.loss import Loss, cross_entropy, joint_loss
 from trm_fast.nn.layers import Linear
 
 KINDS, TAGS = len(ArgumentKind), len(Tag)
-RUN_KINDS = int(ArgumentKind.SPANS)
-"""Kinds up to this one have a single run of words."""
+SPANS = int(ArgumentKind.SPANS)
+"""The kinds between ``ABSENT`` and this one have a single span of words."""
 NEAR, REACH = 2, 6
-"""How many words on either side tell what one is, and how far from a word of an argument its value may stand."""
+"""Words on either side that the convolutions over words see, and that the convolution over shared stems sees."""
 ARGUMENTS = 2.0
-"""Weight of the arguments' loss beside that of the tools."""
+"""Weight of the arguments in the loss; the tools have weight 1."""
 GAIN = 10.0
-"""Of the measures that count directly: an optimizer that moves all weights alike finds their size in a few steps."""
+"""Factor of the logits that are read from the features alone. AdamATan2 moves all weights by similar amounts, so a
+factor lets these logits grow to a useful size in a few steps."""
 STEEP = 4.0
-"""Of kinds and tags, for the same reason."""
+"""Factor of the logits of kinds and tags, for the same reason."""
 STATE_INIT_SCALE = 0.1
-"""Of weights that read the network's state, at first."""
+"""Initial factor of the weights that read the network's state: an untrained network must not drown the features."""
 UNREACHABLE = -1e4
+"""Logit of a choice that does not exist."""
 OUTSIDE = 3.0
-"""Initial logit of a word that belongs to no value: most do not."""
+"""Initial logit of a word that belongs to no value, as most words do."""
 
 
 class Selection(NamedTuple):
-    """Logits, float32, of B rows with T tools, P arguments of them and W words."""
+    """Logits, float32, for B examples with T tools, P arguments of these tools and W words."""
 
-    tools: Tensor  # (B, T): called or not; a place without a tool is out of reach
+    tools: Tensor  # (B, T): above 0, the tool is called; UNREACHABLE where there is no tool
     kinds: Tensor  # (B, P, KINDS)
     tags: Tensor  # (B, P, W, TAGS)
-    known: Tensor | None = None  # (B, T): the tools' logits by their features alone
-    owners: Tensor | None = None  # (B, P): each argument's tool
+    by_features: Tensor | None = None  # (B, T): the tools' logits from their features alone
+    owners: Tensor | None = None  # (B, P): the number of each argument's tool
 
 
 class SelectionConfig(ArgumentsConfig):
-    """Most of what a row may have, and the widths in which its parts meet."""
+    """The largest numbers of tools, arguments and words of an example, and the widths of the products between them."""
 
     kind: Literal["selection"] = "selection"
-    num_tools: int = Field(1, ge=1, description="tools of a row")
-    num_fields: int = Field(1, ge=1, description="arguments of all tools of a row")
-    num_words: int = Field(1, ge=1, description="positions behind the first that a value may stand in")
-    stems: int = Field(0, ge=0, description="numbers of stems by which words and arguments meet; 0 for none")
-    known_tools: int = Field(
-        0, ge=0, description="a fixed classifier over so many tools; 0 to point at any tool's position"
+    num_tools: int = Field(1, ge=1, description="most tools of an example")
+    num_fields: int = Field(1, ge=1, description="most arguments of an example, those of all tools together")
+    num_words: int = Field(1, ge=1, description="most words of a request; they stand behind the first position")
+    stems: int = Field(
+        0, ge=0, description="stems of a position, by which words and arguments are compared; 0 for none"
     )
-    tool_width: int = Field(64, ge=1, description="in which the request meets the tools")
-    value_width: int = Field(32, ge=1, description="in which words meet the arguments")
+    known_tools: int = Field(
+        0, ge=0, description="size of a fixed classifier over tools; 0 to point at the position of any tool"
+    )
+    tool_width: int = Field(64, ge=1, description="width in which the request is compared with the tools")
+    value_width: int = Field(32, ge=1, description="width in which words are compared with the arguments")
 
     def check(self, inputs: HeadInputs) -> None:
         if self.num_words >= inputs.seq_len:
@@ -63,13 +68,16 @@ class SelectionConfig(ArgumentsConfig):
 
 @register("selection")
 class SelectionHead(Head):
-    """Which tools are called (``Pointer`` or ``Classifier``), and what their arguments are (``Values``).
+    """Chooses which tools are called (``Pointer`` or ``Classifier``) and what their arguments are (``Values``).
 
-    ``extra``: ``tool_places`` int (B, T) and ``field_places`` int (B, P), places in the sequence, 0 for none; ``mask``
-    (B, L); in a model with features ``features`` (B, L, F); in one with stems what ``Values`` takes. Words are the
-    places from 1 to the first tool. Labels are int (B, T + P + P W), tools 0 or 1, kinds, tags, ``IGNORE`` where there
-    is nothing to learn; answers are the same with tools as logits in thousandths. Of an argument that has one run of
-    words at most, the answer is the likeliest run, and no two arguments of a tool have the same words.
+    ``extra`` holds ``tool_places`` int (B, T) and ``field_places`` int (B, P), the positions of tools and arguments, 0
+    for none; ``mask`` bool (B, L); ``features`` float (B, L, F) if the model has features; and what ``Values`` takes if
+    it has stems. The words are the positions from 1 to the first tool.
+
+    Labels are integers (B, T + P + P W): each tool called (1) or not (0), the kind of each argument, and the tag of
+    each word for each argument; ``IGNORE`` where there is nothing to learn. Answers have the same layout, with the
+    tools' logits in thousandths. The answer for an argument with a single span is the most likely span. Two arguments
+    of a tool never have words in common.
     """
 
     Config: ClassVar[type[HeadConfig]] = SelectionConfig
@@ -87,25 +95,25 @@ class SelectionHead(Head):
         self, answer: Tensor, *, tool_places: Tensor, field_places: Tensor, mask: Tensor | None = None,
         static_shapes: bool = False, **extra: Any,
     ) -> Selection:  # fmt: skip
-        places = answer[:, self.prefix_tokens :].float()
-        logits, by_features = self.choice(places, tool_places, **extra)
+        states = answer[:, self.prefix_tokens :].float()
+        logits, by_features = self.choice(states, tool_places, **extra)
         if "features" in extra:
-            places = torch.cat((places, extra["features"].float()), -1)
+            states = torch.cat((states, extra["features"].float()), -1)
         P, W = self.fields, self.words
-        # What no row of the batch has need not be computed.
+        # Arguments and words that no example of the batch has need not be computed.
         if tool_places.device.type == "cpu" and not static_shapes:
             P = max(1, int((field_places > 0).sum(1).max()))
             W = min(W, max(1, int(tool_places[:, 0].max()) - 1))
-        known_words = torch.arange(self.words, device=places.device) < tool_places[:, :1] - 1
-        kinds, tags = self.values(places, field_places[:, :P], known_words[:, :W], **extra)
-        # Up to all arguments and words that the model has; those not there are left out and outside.
+        is_word = torch.arange(self.words, device=states.device) < tool_places[:, :1] - 1
+        kinds, tags = self.values(states, field_places[:, :P], is_word[:, :W], **extra)
+        # The prediction has all P arguments and W words of the configuration, whatever the batch has.
         more = (0, self.fields - kinds.shape[1])
         kinds, tags = F.pad(kinds, (0, 0, *more)), F.pad(tags, (0, 0, 0, self.words - tags.shape[2], *more))
-        # Of an argument or a word that is not there nothing is said, whatever else is in the batch.
-        there = (field_places > 0)[..., None]
-        nothing = UNREACHABLE * (torch.arange(TAGS, device=tags.device) > 0)
-        tags = torch.where((there & known_words[:, None])[..., None], tags, nothing)
-        return Selection(logits, kinds.masked_fill(~there, 0.0), tags, by_features, extra.get("field_tools"))
+        # Missing arguments and words get fixed logits, so that they do not depend on the other examples of the batch.
+        present = (field_places > 0)[..., None]
+        outside = UNREACHABLE * (torch.arange(TAGS, device=tags.device) > 0)
+        tags = torch.where((present & is_word[:, None])[..., None], tags, outside)
+        return Selection(logits, kinds.masked_fill(~present, 0.0), tags, by_features, extra.get("field_tools"))
 
     def answers(self, prediction: Selection) -> Tensor:
         tools = (prediction.tools * SCORE_SCALE).round().long()
@@ -114,31 +122,34 @@ class SelectionHead(Head):
         return torch.cat([tools, kinds, tags.flatten(1)], 1)
 
     def loss(self, prediction: Selection, q: Tensor, labels: Tensor, *, last: bool = True, **extra: Tensor) -> Loss:
-        """Binary cross-entropy of the tools, and ``ARGUMENTS`` times the means over the called tools' arguments of the
-        kinds' cross-entropy and of the words': of an argument with one run of words against all other runs, of one with
-        several the sum over its tags. A row is exactly right when all of them are."""
+        """Binary cross-entropy of the tools, and ``ARGUMENTS`` times the mean cross-entropies of the kinds and the
+        words of the called tools' arguments. For an argument with a single span the words' cost is the cross-entropy of
+        the span among all spans; for one with several spans it is the sum over its words' tags. An example is exactly
+        right when all its tools, kinds and tags are."""
         tools, kinds, tags = (part.long() for part in labels.split(self.sizes, 1))
-        known = tools != IGNORE
+        labelled = tools != IGNORE
         cost = F.binary_cross_entropy_with_logits(prediction.tools, (tools == 1).float(), reduction="none")
-        if prediction.known is not None:  # what is known counts also where the network has learnt the row by heart
-            cost = cost + F.binary_cross_entropy_with_logits(prediction.known, (tools == 1).float(), reduction="none")
-        answer = (cost * known).sum(-1) / known.sum(-1).clamp_min(1)
+        if prediction.by_features is not None:  # the features keep learning when the network has memorized the example
+            cost = cost + F.binary_cross_entropy_with_logits(
+                prediction.by_features, (tools == 1).float(), reduction="none"
+            )
+        answer = (cost * labelled).sum(-1) / labelled.sum(-1).clamp_min(1)
         kind_cost = cross_entropy(prediction.kinds, kinds).sum(-1) / (kinds != IGNORE).sum(-1).clamp_min(1)
         tags = tags.view(*kinds.shape, -1)
-        told = (tags != IGNORE).any(-1)
+        has_tags = (tags != IGNORE).any(-1)
         several = cross_entropy(prediction.tags.flatten(1, 2), tags.flatten(1)).view(tags.shape).sum(-1)
-        one = told & (kinds > 0) & (kinds < RUN_KINDS)
-        word_cost = torch.where(one, _run_cost(prediction.tags, tags).to(several.dtype), several)
-        word_cost = (word_cost * told).sum(-1) / told.sum(-1).clamp_min(1)
+        one = has_tags & (kinds > 0) & (kinds < SPANS)
+        word_cost = torch.where(one, _span_cost(prediction.tags, tags).to(several.dtype), several)
+        word_cost = (word_cost * has_tags).sum(-1) / has_tags.sum(-1).clamp_min(1)
         arguments = ARGUMENTS * (last or not self.last_alone)
         answer = (answer + arguments * (kind_cost + word_cost)).sum()
-        said = self.answers(prediction)
-        said[:, : self.sizes[0]] = (said[:, : self.sizes[0]] > 0).long()
-        return joint_loss(answer, said == labels, labels != IGNORE, q)
+        answers = self.answers(prediction)
+        answers[:, : self.sizes[0]] = (answers[:, : self.sizes[0]] > 0).long()
+        return joint_loss(answer, answers == labels, labels != IGNORE, q)
 
 
 class Pointer(nn.Module):
-    """Any tool: its place and the request's agree, or what is known of it (``features``) speaks for it."""
+    """Scores any tool: by the product of its state with the request's state, and by its features."""
 
     def __init__(self, config: SelectionConfig, inputs: HeadInputs) -> None:
         super().__init__()
@@ -146,15 +157,15 @@ class Pointer(nn.Module):
         self.request, self.tool, self.tool_bias = Linear(D, R), Linear(D, R), Linear(D, 1)
         self.shortcut = nn.Parameter(torch.zeros(inputs.features)) if inputs.features else None
         if inputs.features:
-            # What is known says more at first than a network that has learnt nothing, and must not be drowned by it.
+            # At first the features say more than the untrained network, which must not drown them.
             with torch.no_grad():
                 for layer in (self.tool, self.tool_bias):
                     layer.weight.mul_(STATE_INIT_SCALE)
 
-    def forward(self, places: Tensor, tool_places: Tensor, **extra: Any) -> tuple[Tensor, Tensor | None]:
-        """Logits (B, T), and those by features alone where there are any."""
-        tools = rows_at(places, tool_places)
-        agreement = torch.einsum("bd,btd->bt", self.request(places[:, 0]), self.tool(tools))
+    def forward(self, states: Tensor, tool_places: Tensor, **extra: Any) -> tuple[Tensor, Tensor | None]:
+        """Logits (B, T), and the logits from the features alone (B, T), None without features."""
+        tools = rows_at(states, tool_places)
+        agreement = torch.einsum("bd,btd->bt", self.request(states[:, 0]), self.tool(tools))
         logits = agreement * self.tool.weight.shape[0] ** -0.5 + self.tool_bias(tools).squeeze(-1)
         by_features = None
         if self.shortcut is not None:
@@ -164,30 +175,32 @@ class Pointer(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Tools known from training, each by its number ``tool_ids`` int (B, T), 0 for one that is not: never called."""
+    """Scores the tools known from training by their numbers ``tool_ids`` int (B, T). Tools with number 0 are unknown
+    and never called."""
 
     def __init__(self, config: SelectionConfig, inputs: HeadInputs) -> None:
         super().__init__()
         self.known = Linear(inputs.hidden_size, config.known_tools + 1)
 
     def forward(
-        self, places: Tensor, tool_places: Tensor, *, tool_ids: Tensor, **extra: Any
+        self, states: Tensor, tool_places: Tensor, *, tool_ids: Tensor, **extra: Any
     ) -> tuple[Tensor, Tensor | None]:
-        logits = self.known(places[:, 0]).gather(1, tool_ids.long())
+        logits = self.known(states[:, 0]).gather(1, tool_ids.long())
         return logits.masked_fill(tool_ids == 0, UNREACHABLE), None
 
 
 class Values(nn.Module):
-    """Which words are an argument's: two convolutions over the words, an argument at a time.
+    """Scores which words are the value of an argument: two convolutions over the words, for each argument.
 
-    The first one sees the words (B, L, E are their places and all others), the argument, and with ``stems`` int
-    (B, L, S) where a word is one of the argument's name (the first half of its stems) or description, and how much of a
-    word's clause is its tool's: ``field_tools`` int (B, P), ``shares`` (B, T, most words).
+    The first convolution sees the states of the words and of the argument. With ``stems`` int (B, L, S) it also sees
+    which words occur in the argument's name (the first half of its stems) or in its description (the second half), and
+    the share of each word's clause that belongs to the argument's tool: ``field_tools`` int (B, P) and ``shares``
+    float (B, T, W).
     """
 
-    def __init__(self, places: int, features: int, hidden: int, stems: int) -> None:
+    def __init__(self, hidden_size: int, features: int, hidden: int, stems: int) -> None:
         super().__init__()
-        width = places + features
+        width = hidden_size + features
         self.words = nn.Conv1d(width, hidden, 2 * NEAR + 1, padding=NEAR, bias=False)
         self.field = nn.Linear(width, hidden)
         self.met = nn.Conv1d(3, hidden, 2 * REACH + 1, padding=REACH, bias=False) if stems else None
@@ -196,61 +209,64 @@ class Values(nn.Module):
         with torch.no_grad():
             if features:
                 for weight in (self.words.weight, self.field.weight, self.kind.weight[:, hidden:]):
-                    weight[:, :places].mul_(STATE_INIT_SCALE)
+                    weight[:, :hidden_size].mul_(STATE_INIT_SCALE)
             self.tag.bias.copy_(torch.tensor([OUTSIDE / STEEP, 0.0, 0.0]))
 
-    def forward(self, places: Tensor, field_places: Tensor, known_words: Tensor, **extra: Any) -> tuple[Tensor, Tensor]:
-        """Logits of kinds (B, P, KINDS) and tags (B, P, W, TAGS); ``known_words`` bool (B, W)."""
-        W, real = known_words.shape[1], known_words[:, None, :, None]
-        words = places[:, 1 : W + 1] * known_words[..., None]
-        fields = rows_at(places, field_places)
+    def forward(self, states: Tensor, field_places: Tensor, is_word: Tensor, **extra: Any) -> tuple[Tensor, Tensor]:
+        """Logits of kinds (B, P, KINDS) and tags (B, P, W, TAGS), from states (B, L, E), features included, and
+        ``is_word`` bool (B, W)."""
+        W, real = is_word.shape[1], is_word[:, None, :, None]
+        words = states[:, 1 : W + 1] * is_word[..., None]
+        fields = rows_at(states, field_places)
         seen = self.words(words.transpose(1, 2)).transpose(1, 2)[:, None] + self.field(fields)[:, :, None]
         if self.met is not None:
-            seen = seen + _over_words(self.met, _meeting(field_places, W, **extra))
+            seen = seen + _over_words(self.met, _shared_stems(field_places, W, **extra))
         seen = F.gelu(_over_words(self.mix, F.gelu(seen) * real)) * real
         return STEEP * self.kind(torch.cat((seen.amax(2), fields), -1)), STEEP * self.tag(seen)
 
 
 def _over_words(conv: nn.Conv1d, x: Tensor) -> Tensor:
     """A convolution over dimension 2 of (B, P, W, C)."""
-    made = conv(x.flatten(0, 1).transpose(1, 2))
-    return made.transpose(1, 2).unflatten(0, x.shape[:2])
+    convolved = conv(x.flatten(0, 1).transpose(1, 2))
+    return convolved.transpose(1, 2).unflatten(0, x.shape[:2])
 
 
-def _meeting(
+def _shared_stems(
     field_places: Tensor, words: int, *, stems: Tensor, field_tools: Tensor, shares: Tensor, **rest: Any
 ) -> Tensor:
-    """(B, P, W, 3): is the word in the argument's name, in its description, how much of its clause is the tool's."""
-    mine, theirs = stems[:, 1 : words + 1, :1], rows_at(stems, field_places)
-    met = (mine[:, None] == theirs[:, :, None]) & (mine[:, None] > 0)
+    """(B, P, W, 3): whether the word is in the argument's name, whether it is in its description, and the tool's share
+    of the word's clause."""
+    of_words, of_fields = stems[:, 1 : words + 1, :1], rows_at(stems, field_places)
+    met = (of_words[:, None] == of_fields[:, :, None]) & (of_words[:, None] > 0)
     share = rows_at(shares, field_tools[:, : field_places.shape[1]])[..., :words]
     return torch.stack([*(part.any(-1).float() for part in met.chunk(2, -1)), share], -1)
 
 
 def _tags(logits: Tensor, kinds: Tensor, owners: Tensor | None) -> Tensor:
-    """Tags (B, P, W): of arguments with one run of words the likeliest run, of those with several values the likeliest
-    of each word; of the others none. Where two arguments of a tool want the same words, the likelier run has them."""
+    """Tags (B, P, W). An argument with a single span gets the most likely span, one with several spans the most likely
+    tag of each word, the others get none. If the spans of two arguments of a tool overlap, the more likely one keeps
+    its words, and the other takes its most likely span among the remaining words."""
     begins, inside = _odds(logits)
-    first, last, score = _runs(begins, inside)
+    first, last, score = _likeliest_span(begins, inside)
     words = torch.arange(logits.shape[2], device=logits.device)
     if owners is not None:
-        wanted = (kinds > 0) & (kinds < RUN_KINDS)
-        place = torch.arange(kinds.shape[1], device=kinds.device)
-        loses = (score.mT > score) | ((score.mT == score) & (place < place[:, None]))
-        rivals = loses & (owners[:, :, None] == owners[:, None]) & wanted[:, :, None] & wanted[:, None]
+        single = (kinds > 0) & (kinds < SPANS)
+        order = torch.arange(kinds.shape[1], device=kinds.device)
+        loses = (score.mT > score) | ((score.mT == score) & (order < order[:, None]))
+        rivals = loses & (owners[:, :, None] == owners[:, None]) & single[:, :, None] & single[:, None]
         taken = rivals.double() @ ((words >= first) & (words <= last)).double() > 0
-        again = _runs(begins.masked_fill(taken, UNREACHABLE), inside.masked_fill(taken, UNREACHABLE))
-        elsewhere = again[2] > UNREACHABLE / 2
-        first, last = torch.where(elsewhere, again[0], first), torch.where(elsewhere, again[1], last)
-    run = (words >= first) & (words <= last) & (score > UNREACHABLE / 2)
-    one = torch.where(run, torch.where(words == first, 1, 2), 0)
-    several = logits.argmax(-1) * (kinds == RUN_KINDS)[..., None]
-    return torch.where((kinds < RUN_KINDS)[..., None], one, several)
+        other = _likeliest_span(begins.masked_fill(taken, UNREACHABLE), inside.masked_fill(taken, UNREACHABLE))
+        elsewhere = other[2] > UNREACHABLE / 2
+        first, last = torch.where(elsewhere, other[0], first), torch.where(elsewhere, other[1], last)
+    in_span = (words >= first) & (words <= last) & (score > UNREACHABLE / 2)
+    one = torch.where(in_span, torch.where(words == first, 1, 2), 0)
+    several = logits.argmax(-1) * (kinds == SPANS)[..., None]
+    return torch.where((kinds < SPANS)[..., None], one, several)
 
 
-def _run_cost(logits: Tensor, tags: Tensor) -> Tensor:
-    """Cross-entropy (B, P), float64, of each argument's run of words among all runs; tags (B, P, W) with one run each,
-    those without any cost something that means nothing."""
+def _span_cost(logits: Tensor, tags: Tensor) -> Tensor:
+    """Cross-entropy (B, P), float64, of each argument's span among all spans. Tags (B, P, W) must have a single span
+    for each argument; the cost of arguments without one is meaningless."""
     begins, inside = _odds(logits)
     total = inside.cumsum(-1)
     every = (total + (begins - total).logcumsumexp(-1)).logsumexp(-1)
@@ -259,15 +275,15 @@ def _run_cost(logits: Tensor, tags: Tensor) -> Tensor:
 
 
 def _odds(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Log odds of beginning and of going on against being outside, (B, P, W) each. In float64: they are summed up over
-    words, of which those that are not there are out of reach."""
+    """Log odds of each word to begin a value, and to continue one, against being outside, (B, P, W) each. In float64,
+    since they are summed over words, some of which are ``UNREACHABLE``."""
     begins, inside = (logits[..., 1:] - logits[..., :1]).double().unbind(-1)
     return begins, inside
 
 
-def _runs(begins: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The likeliest run of words: its first, its last and its log odds against no run, (B, P, 1) each. ``begins`` and
-    ``inside`` (B, P, W): log odds of the words' tags against being outside."""
+def _likeliest_span(begins: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The most likely span: its first word, its last word, and its log odds against no span, (B, P, 1) each. ``begins``
+    and ``inside`` (B, P, W) are the log odds of the words' tags against being outside."""
     total = inside.cumsum(-1)
     best, at = (begins - total).cummax(-1)
     score, last = (best + total).max(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""The head of a tool-calling model: a decision, a tool, and for each argument and slot a kind and a span of text."""
+"""The head of ``tool-slots``: a decision, a tool, and for each argument and slot a kind and a span of the text."""
 
 from __future__ import annotations
 
@@ -15,38 +15,40 @@ from trm_fast.models.loss import Loss, cross_entropy, joint_loss
 from trm_fast.nn.layers import Linear
 
 FOCUS = 2.0
-"""Exponent of the decision's focal loss (arXiv 1708.02002): rows decided well count little."""
+"""Exponent of the decision's focal loss (arXiv 1708.02002): well-decided examples count little."""
 FIELD_WEIGHT = 0.5
-"""Of fields in the loss, beside 1 for the decision and for the tool."""
+"""Weight of the fields in the loss; the decision and the tool each have weight 1."""
 LONGEST_SPAN = 16
+"""Positions of the longest span that the head answers."""
 DECISION, TOOL, FIELDS = 0, 1, 2
 
 
 class SlotPrediction(NamedTuple):
-    """Logits, float32, of B rows, T tools, F fields of K kinds, L positions."""
+    """Logits, float32, for B examples, T tools, F fields, K kinds and L positions."""
 
-    decision: Tensor  # (B, 2): answer directly, call a tool
-    tool: Tensor  # (B, T); those not offered are out of reach
+    decision: Tensor  # (B, 2): answer directly or call a tool
+    tool: Tensor  # (B, T); the lowest float for tools that the example does not offer
     kind: Tensor  # (B, F, K)
-    start: Tensor  # (B, F, L): padding is out of reach
+    start: Tensor  # (B, F, L); the lowest float for padding
     end: Tensor  # (B, F, L)
 
 
 class SlotsConfig(ArgumentsConfig):
-    """A fixed set of tools, with their arguments and slots together as fields."""
+    """A fixed set of tools. Their arguments and the slots of the dialogue together are the fields."""
 
     kind: Literal["slots"] = "slots"
     num_tools: int = Field(1, ge=1, description="tools to choose from")
-    num_fields: int = Field(1, ge=1, description="arguments and slots that may have a value")
-    num_values: int = Field(0, ge=0, description="values of a field known beside those that stand in the text")
+    num_fields: int = Field(1, ge=1, description="arguments and slots")
+    num_values: int = Field(0, ge=0, description="most known values of a field, beside the spans of the text")
 
 
 @register("slots")
 class SlotHead(Head):
-    """Decision, tool and kinds read the first position, spans every position.
+    """Reads decision, tool and kinds from the first position, and spans from all positions.
 
-    Labels and answers are int (B, 2 + 3 F): the decision, the tool, F kinds, F starts, F ends (inclusive), ``IGNORE``
-    where there is nothing to learn. ``extra``: ``mask`` (B, L), ``offered`` bool (B, T), tools that a row offers.
+    Labels and answers are integers (B, 2 + 3 F): the decision, the tool, F kinds, F starts and F ends (inclusive).
+    A label is ``IGNORE`` where there is nothing to learn. ``extra`` holds ``mask`` bool (B, L) and ``offered`` bool
+    (B, T), the tools that each example offers.
     """
 
     Config: ClassVar[type[HeadConfig]] = SlotsConfig
@@ -75,7 +77,8 @@ class SlotHead(Head):
         return SlotPrediction(self.decision(first), tool, kind, start, end)
 
     def answers(self, prediction: SlotPrediction) -> Tensor:
-        """The likeliest of each; a span is the likeliest pair of start and end, ``LONGEST_SPAN`` positions at most."""
+        """The most likely of each part. A span is the most likely pair of start and end within ``LONGEST_SPAN``
+        positions."""
         start, end = best_spans(prediction.start, prediction.end)
         ones = [logits.argmax(-1)[:, None] for logits in (prediction.decision, prediction.tool)]
         return torch.cat([*ones, prediction.kind.argmax(-1), start, end], 1)
@@ -83,8 +86,8 @@ class SlotHead(Head):
     def loss(
         self, prediction: SlotPrediction, q: Tensor, labels: Tensor, *, last: bool = True, **extra: Tensor
     ) -> Loss:
-        """Focal loss of the decision, cross-entropy of the tool, half the means over a row's labelled kinds and spans.
-        A row is exactly right when decision, tool, kinds and spans all are."""
+        """Focal loss of the decision, cross-entropy of the tool, and half the mean cross-entropies of the labelled
+        kinds and spans. An example is exactly right when its decision, tool, kinds and spans all are."""
         kind, start, end = labels[:, FIELDS:].long().chunk(3, 1)
         decision = cross_entropy(prediction.decision, labels[:, DECISION])
         cost = (1 - (-decision).exp()) ** FOCUS * decision + cross_entropy(prediction.tool, labels[:, TOOL])
@@ -96,16 +99,17 @@ class SlotHead(Head):
 
 
 def best_spans(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions (B, F) of start and end with the largest sum of logits (B, F, L), the end not before the start."""
+    """The first and last positions, (B, F) each, with the largest sum of logits (B, F, L); no end precedes its
+    start."""
     L = start.shape[-1]
     width = min(LONGEST_SPAN, L)
-    low = torch.finfo(end.dtype).min
-    ends = F.pad(end, (0, width - 1), value=low).unfold(-1, width, 1)  # (B, F, L, width): each start's ends
+    lowest = torch.finfo(end.dtype).min
+    ends = F.pad(end, (0, width - 1), value=lowest).unfold(-1, width, 1)  # (B, F, L, width): each start's ends
     best, offset = ends.max(-1)
-    first = (start.double() + best.double()).argmax(-1)  # double: two of the lowest don't overflow
+    first = (start.double() + best.double()).argmax(-1)  # in float64, the sum of two lowest floats does not overflow
     return first, first + offset.gather(-1, first[..., None])[..., 0]
 
 
 def _mean(cost: Tensor, labels: Tensor) -> Tensor:
-    """Over the labelled of each row (B, N)."""
+    """The mean of ``cost`` (B, N) over the labelled entries of each example, shape (B,)."""
     return cost.sum(-1) / (labels != IGNORE).sum(-1).clamp_min(1)

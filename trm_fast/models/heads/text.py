@@ -1,4 +1,5 @@
-"""The head of a causal text model: the symbol that comes next, generated or copied from a position before."""
+"""The head of a causal text model: the next symbol, generated from the vocabulary or copied from an earlier
+position."""
 
 from __future__ import annotations
 
@@ -15,36 +16,42 @@ from trm_fast.models.loss import Loss, row_loss
 from trm_fast.nn.layers import Linear
 
 NEAR, REACH = 2, 6
-"""How many neighbours on either side tell what a position is, and how far from it the stems that speak for it stand."""
+"""Positions on either side that the key of a position sees, and that the convolution over shared stems sees."""
 STEM_SCORES = 4
-"""Ways in which the stems near a position may speak for it."""
+"""Scores that the shared stems near a position give it."""
 FEATURE_SCORES = 4
-"""Ways in which a position's own features may speak for it."""
+"""Scores that the features of a position give it."""
 PLAIN_SCORES = 5
-"""What else is known of two positions: linked, follows by one and by two, was said in the row, and in the call."""
+"""Further scores of a position to copy: it shares a link, it continues the last one or the last two copied symbols, its
+symbol was already written in the conversation, or in this call."""
 STEEP = 4.0
-"""Of gates: an optimizer that moves all weights alike finds their size in a few steps."""
+"""Factor of the gates. AdamATan2 moves all weights by similar amounts, so a factor lets the gates grow to a useful size
+in a few steps."""
 STATE_INIT_SCALE = 0.1
-"""Of weights that read the network's state beside features, at first: a network that has learnt nothing must not drown
-what is known."""
+"""Initial factor of the weights that read the network's state beside features: an untrained network must not drown the
+features."""
 
 
 class Next(NamedTuple):
-    """Log probabilities of the symbol behind some positions."""
+    """Log probabilities of the symbol that follows each of K positions."""
 
-    scores: Tensor  # float32 (B, K, V), with the row's own symbols behind the vocabulary
+    scores: Tensor  # float32 (B, K, V + row_symbols)
     positions: Tensor  # int64 (B, K)
 
 
 class TextConfig(HeadConfig):
-    """What a row has beside its symbols."""
+    """The symbols and stems of an example, and the width of the pointer."""
 
     kind: Literal["text"] = "text"
     row_symbols: int = Field(
-        0, ge=0, description="symbols behind the vocabulary that only a row has, which can be copied alone"
+        0, ge=0, description="symbols of an example behind the vocabulary, which can only be copied"
     )
-    stems: int = Field(0, ge=0, description="numbers of stems by which words and arguments meet; 0 for none")
-    pointer_width: int = Field(32, ge=1, description="in which a position meets those that it may copy")
+    stems: int = Field(
+        0, ge=0, description="stems of a position, by which words and arguments are compared; 0 for none"
+    )
+    pointer_width: int = Field(
+        32, ge=1, description="width in which a position is compared with those that it may copy"
+    )
 
     def check(self, inputs: HeadInputs) -> None:
         if not inputs.causal:
@@ -55,15 +62,16 @@ class TextConfig(HeadConfig):
 
 @register("text")
 class TextHead(Head):
-    """The symbol behind each position.
+    """Predicts the symbol that follows each position.
 
-    A pointer (arXiv 1704.04368) mixes a distribution over the vocabulary with one over the positions before, whose
-    symbols it copies; a gate beside the pointers generates one instead. A position is found by its own state and those
-    of its neighbours, so the last ones can't be copied yet.
+    A pointer network (arXiv 1704.04368) mixes a distribution over the vocabulary with one over earlier positions, whose
+    symbols it copies. The gate that generates from the vocabulary is one more entry in the softmax over positions. The
+    key of a position comes from its state and its neighbours', so the last ``NEAR`` positions cannot be copied yet.
 
-    ``inputs`` int (B, L) are the symbols, or ``symbols`` (B, L) where a row has its own (``row_symbols``), of which
-    ``sources`` bool (B, L) can be copied; ``weights`` float32 (B, L) say how much a position's loss counts. In a model
-    with features ``features`` (B, L, F); in one with stems what ``CopyScorer`` takes.
+    ``extra`` holds ``inputs`` int (B, L), the symbols, or ``symbols`` int (B, L) if examples have symbols of their own
+    (``row_symbols``); ``sources`` bool (B, L), the positions that can be copied; ``weights`` float32 (B, L), the weight
+    of each position in the loss; ``features`` (B, L, F) if the model has features; and what ``CopyScorer`` takes if it
+    has stems.
     """
 
     Config: ClassVar[type[HeadConfig]] = TextConfig
@@ -74,8 +82,8 @@ class TextHead(Head):
         width = D + inputs.features
         self.seq_len, self.row_symbols = inputs.seq_len, config.row_symbols
         self.linear = Linear(D, inputs.vocab_size)
-        self.wanted, self.anew = Linear(width, A), nn.Linear(width, 1)  # of queries, and the gate that generates
-        self.near = nn.Conv1d(width, A, 2 * NEAR + 1, padding=NEAR, bias=False)  # of keys
+        self.wanted, self.anew = Linear(width, A), nn.Linear(width, 1)  # queries, and the gate that generates
+        self.near = nn.Conv1d(width, A, 2 * NEAR + 1, padding=NEAR, bias=False)  # keys
         self.meeting = CopyScorer(width, inputs.features) if config.stems else None
         if inputs.features:
             with torch.no_grad():
@@ -87,8 +95,11 @@ class TextHead(Head):
         last_only: bool = False, symbols: Tensor | None = None, sources: Tensor | None = None,
         features: Tensor | None = None, static_shapes: bool = False, **extra: Any,
     ) -> Next:  # fmt: skip
-        """With ``last_only`` for the last position alone. On a CPU the positions behind the longest row's and those
-        without weight are left out: a vocabulary's worth of numbers each is most of the work."""
+        """The prediction for all positions, or with ``last_only`` for the last one.
+
+        On a CPU, positions without a weight and padding behind the longest example are left out: the softmax over the
+        vocabulary is most of the work.
+        """
         states = answer[:, self.prefix_tokens :].float()
         trims = answer.device.type == "cpu" and not static_shapes
         if mask is not None and trims:
@@ -99,13 +110,13 @@ class TextHead(Head):
         if weights is not None and trims and bool((counts := weights[:, :L] > 0).any()):
             order = counts.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
             positions = order[:, : int(counts.sum(1).max())]
-        known = states if features is None else torch.cat((states, features[:, :L].float()), -1)
-        queries, keys = rows_at(known, positions), self.near(known.transpose(1, 2))
+        context = states if features is None else torch.cat((states, features[:, :L].float()), -1)
+        queries, keys = rows_at(context, positions), self.near(context.transpose(1, 2))
         scores = self.wanted(queries) @ keys * keys.shape[1] ** -0.5
         symbols = (inputs if symbols is None else symbols)[:, :L].long()
         sources = (symbols > 0) if sources is None else sources[:, :L]
         if self.meeting is not None:
-            scores = scores + self.meeting(queries, positions, symbols, sources, known[..., D:], **extra)
+            scores = scores + self.meeting(queries, positions, symbols, sources, context[..., D:], **extra)
         within = sources[:, None] & (every + NEAR <= positions[..., None])
         scores = scores.masked_fill(~within, torch.finfo(scores.dtype).min)
         mixture = torch.cat((self.anew(queries), scores), -1).softmax(-1)
@@ -114,13 +125,13 @@ class TextHead(Head):
         return Next(generated.scatter_add(2, copied, mixture[..., 1:]).clamp_min(1e-9).log(), positions)
 
     def answers(self, prediction: Next) -> Tensor:
-        """The likeliest symbol behind each position (B, L), 0 where none was computed."""
+        """The most likely symbol behind each position, int64 (B, L), 0 where none was computed."""
         likeliest = prediction.scores.argmax(-1)
         blank = likeliest.new_zeros(len(likeliest), self.seq_len)
         return blank.scatter(1, prediction.positions, likeliest)
 
     def loss(self, prediction: Next, q: Tensor, labels: Tensor, *, last: bool = True, **extra: Tensor) -> Loss:
-        """Cross-entropy, the mean of a row weighted by ``weights``."""
+        """Cross-entropy, averaged over each example's positions with ``weights``."""
         labels, weights = (t.gather(1, prediction.positions) for t in (labels, extra["weights"]))
         valid = labels != IGNORE
         cost = F.nll_loss(
@@ -131,12 +142,12 @@ class TextHead(Head):
 
 
 class CopyScorer(nn.Module):
-    """What speaks for copying one position behind another, whatever the network makes of them: scores (B, K, L).
+    """Scores (B, K, L) for copying position ``l`` behind position ``k``, independent of the network's state of ``l``.
 
-    Stems of what is spoken of that stand near the position (``stems`` int (B, L, S), the first half a name's), links
-    that both have (``links`` (B, L, T)), that it goes on with what was just copied, that its symbol was said already
-    (``calls`` int (B, L): the number of the call that a position is in, 0 for none), and its own features.
-    How much each counts depends on the position that is continued.
+    A position scores by the stems near it that it shares with the current argument (``stems`` int (B, L, S), the first
+    half from the argument's name), by links that both positions have (``links`` float (B, L, T)), by continuing the
+    symbols copied last, by having been written already (``calls`` int (B, L), the number of the call that a position
+    belongs to, 0 for none), and by its features. Gates that depend on position ``k`` weight these scores.
     """
 
     def __init__(self, width: int, features: int) -> None:
@@ -151,7 +162,8 @@ class CopyScorer(nn.Module):
         self, queries: Tensor, positions: Tensor, symbols: Tensor, sources: Tensor, features: Tensor, *, stems: Tensor,
         links: Tensor, calls: Tensor, **extra: Any,
     ) -> Tensor:  # fmt: skip
-        """queries (B, K, E) are those of ``positions`` (B, K); ``symbols``, ``sources`` (B, L)."""
+        """Scores for the ``positions`` int (B, K), whose states and features are ``queries`` (B, K, E); ``symbols`` int
+        and ``sources`` bool are (B, L)."""
         (B, K), L = positions.shape, symbols.shape[1]
         source_stems = (stems[:, :L, 0] * sources)[:, None, :, None]
         past = torch.arange(L, device=symbols.device) <= positions[..., None]
@@ -159,9 +171,9 @@ class CopyScorer(nn.Module):
         names = torch.stack([part.any(-1) for part in met.chunk(2, -1)], 2).to(queries.dtype)
         near = self.near(names.flatten(0, 1)).view(B, K, STEM_SCORES, L)
         linked = rows_at(links, positions) @ links[:, :L].transpose(1, 2)
-        now, before = symbols.gather(1, positions), symbols.gather(1, (positions - 1).clamp_min(0))
-        one = now[..., None] == F.pad(symbols, (1, 0))[:, None, :L]
-        two = one & (before[..., None] == F.pad(symbols, (2, 0))[:, None, :L])
+        current, previous = symbols.gather(1, positions), symbols.gather(1, (positions - 1).clamp_min(0))
+        one = current[..., None] == F.pad(symbols, (1, 0))[:, None, :L]
+        two = one & (previous[..., None] == F.pad(symbols, (2, 0))[:, None, :L])
         calls = calls[:, :L]
         in_row = (calls[:, None] > 0) & past
         in_call = in_row & (calls[:, None] == calls.gather(1, positions)[..., None])

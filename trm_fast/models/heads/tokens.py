@@ -1,4 +1,4 @@
-"""The head of a model that answers a token at every position."""
+"""The head that answers with one token at each position."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from trm_fast.nn.precision import CAST_AT_USE, Precision
 
 
 class TokensConfig(HeadConfig):
-    """Nothing but the model's vocabulary."""
+    """No keys of its own: the number of classes is the size of the model's vocabulary."""
 
     kind: Literal["tokens"] = "tokens"
 
 
 @register("tokens")
 class TokenHead(Head):
-    """Logits (B, L, V) for every token behind the prefix; the answer is the likeliest token of each, int64 (B, L)."""
+    """Logits (B, L, V) for each position behind the prefix; the answer is the most likely token of each, int64 (B,
+    L)."""
 
     Config: ClassVar[type[HeadConfig]] = TokensConfig
 

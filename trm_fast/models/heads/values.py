@@ -1,4 +1,4 @@
-"""The head of a model that answers real numbers at every position."""
+"""The head that answers with real numbers at each position."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from trm_fast.nn.layers import Linear
 
 
 class ValuesConfig(HeadConfig):
-    """How many numbers, and how near is right."""
+    """How many numbers a position has, and the error at which they still count as right."""
 
     kind: Literal["values"] = "values"
-    width: int = Field(1, ge=1, description="real numbers a position")
-    tolerance: float = Field(0.1, gt=0, description="an answer this far off still counts as right")
+    width: int = Field(1, ge=1, description="real numbers of a position")
+    tolerance: float = Field(0.1, gt=0, description="largest absolute error that still counts as right")
 
 
 @register("values")
 class ValueHead(Head):
-    """Real numbers (B, L, F), float32 or better, for every position behind the prefix."""
+    """Real numbers (B, L, F) for each position behind the prefix, in float32, or float64 for a float64 model."""
 
     Config: ClassVar[type[HeadConfig]] = ValuesConfig
 

@@ -19,8 +19,8 @@ from ..rows import WEATHER
         (Call("get_weather", {"city": "Rome", "unit": "C"}), []),
         (Call("get_wether", {"city": "Rome"}), ["the tool 'get_wether' is not offered"]),
         (Call("get_weather", {}), ["city is missing"]),
-        (Call("get_weather", {"city": 5}), ["city: 5 is no string"]),
-        (Call("get_weather", {"city": "Rome", "unit": "K"}), ["unit: 'K' is none of C, F"]),
+        (Call("get_weather", {"city": 5}), ["city: 5 is not of type string"]),
+        (Call("get_weather", {"city": "Rome", "unit": "K"}), ["unit: 'K' is not one of C, F"]),
         (Call("get_weather", {"city": "Rome", "day": 1}), ["day is not a parameter"]),
     ],
 )
@@ -37,7 +37,7 @@ def test_problems_reach_into_lists_and_objects() -> None:
         },
     })  # fmt: skip
     assert problems(Call("f", {"a": [1, 2.0], "o": {"k": True}}), [tool]) == []
-    assert problems(Call("f", {"a": [1, True], "o": {}}), [tool]) == ["a[1]: True is no integer", "o.k is missing"]
+    assert problems(Call("f", {"a": [1, True], "o": {}}), [tool]) == ["a[1]: True is not of type integer", "o.k is missing"]
 
 
 def test_every_keyword_of_a_schema_counts_and_one_that_is_none_does_not() -> None:
@@ -47,7 +47,7 @@ def test_every_keyword_of_a_schema_counts_and_one_that_is_none_does_not() -> Non
     assert faults(5, type="integer", maximum=3) == ["x: 5 is greater than the maximum of 3"]
     assert faults("ab", type="string", pattern="^b") == ["x: 'ab' does not match '^b'"]
     assert faults("ab", type="string", pattern="(") == []
-    assert faults(5, type="string", pattern="(") == ["x: 5 is no string"]
+    assert faults(5, type="string", pattern="(") == ["x: 5 is not of type string"]
     assert faults("any", enum=["a", "b"], default="any") == []
     assert faults({}, type="object", anyOf=[{"type": "dict"}]) == []
 

@@ -1,4 +1,4 @@
-"""A conversation with tools, as every reader makes it and every model takes it."""
+"""Conversations with tools: what every reader of a file returns and every model takes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from trm_fast.tasks.tool_calling.data.schema import normalised_parameters
 
 ROLES = ("user", "system", "assistant", "tool_call", "tool_response")
-"""The roles of a turn; a role's index here is its id (user 0, system 1 and so on)."""
+"""The roles of a turn. The index of a role is its id: user 0, system 1 and so on."""
 
 DONTCARE = "dontcare"
-"""A slot's value where the user said that any will do."""
+"""The value of a slot for which the user accepts any value."""
 
 
 class Refused(ValueError):
-    """A row that is no conversation: ``field`` says where in the row, ``reason`` what is wrong with it."""
+    """A row is not a conversation: ``field`` names the part of the row, ``reason`` says what is wrong with it."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
@@ -26,7 +26,11 @@ class Refused(ValueError):
 
 @dataclass(frozen=True)
 class Tool:
-    """``parameters``: a JSON schema of type object with ``properties`` and ``required``, whatever the source had."""
+    """A function that a model may call.
+
+    ``parameters`` is a JSON schema of type object with ``properties`` and ``required``, whatever dialect the source
+    had.
+    """
 
     name: str
     description: str
@@ -34,7 +38,15 @@ class Tool:
 
     @classmethod
     def of(cls, value: Any, field: str = "tools") -> Tool:
-        """From ``{"type": "function", "function": {...}}`` or the inner object alone; Refused where it is neither."""
+        """Reads a tool from ``{"type": "function", "function": {...}}`` or from the inner object.
+
+        Args:
+            value: the parsed JSON.
+            field: what error messages call it.
+
+        Raises:
+            Refused: ``value`` is neither.
+        """
         if isinstance(value, Mapping) and isinstance(value.get("function"), Mapping):
             value = value["function"]
         if not isinstance(value, Mapping):
@@ -52,18 +64,29 @@ class Tool:
         return cls(name, description, parameters)
 
     def to_json(self) -> dict[str, Any]:
+        """The tool as ``{"type": "function", "function": {...}}``."""
         function = {"name": self.name, "description": self.description, "parameters": self.parameters}
         return {"type": "function", "function": function}
 
 
 @dataclass(frozen=True)
 class Call:
+    """A call of a tool: its name and its arguments."""
+
     name: str
     arguments: Mapping[str, Any]
 
     @classmethod
     def of(cls, value: Any, field: str) -> Call:
-        """From ``{"name", "arguments"}``, arguments as an object or as its JSON; Refused where it is none."""
+        """Reads a call from ``{"name": ..., "arguments": ...}``; the arguments may be an object or its JSON text.
+
+        Args:
+            value: the parsed JSON.
+            field: what error messages call it.
+
+        Raises:
+            Refused: ``value`` is not a call.
+        """
         if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
             raise Refused(field, f"a call is an object with a name, not {_short(value)}")
         arguments = value.get("arguments", value.get("parameters", {}))
@@ -76,16 +99,17 @@ class Call:
         return cls(value["name"], dict(arguments))
 
     def to_json(self) -> dict[str, Any]:
+        """The call as ``{"name": ..., "arguments": ...}``."""
         return {"name": self.name, "arguments": dict(self.arguments)}
 
     def text(self) -> str:
-        """The call as compact JSON; non-English text as it is."""
+        """The call as JSON text; characters outside ASCII are not escaped."""
         return json.dumps(self.to_json(), ensure_ascii=False)
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn; ``call`` stands in those of role ``tool_call``, whose text is the call as JSON."""
+    """One message of a conversation. A turn of role ``tool_call`` has a ``call``; its text is the call's JSON."""
 
     role: str
     text: str
@@ -93,16 +117,18 @@ class Turn:
 
     @classmethod
     def calling(cls, call: Call) -> Turn:
+        """The turn that makes a call."""
         return cls("tool_call", call.text(), call)
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """Tools, the turns, and where known what comes next.
+    """The offered tools, the turns, and the next turn if it is known.
 
-    ``decision``: ``tool_call`` or ``direct_answer`` for the turn behind the last one, with its ``call`` and the
-    ``slots`` known by then (empty text for one not given). ``accepted``: a benchmark's answers, a list of
-    ``{tool: {argument: [accepted values]}}``, empty where no call is right. ``where``: file, line and row.
+    ``where`` is the file, line and row that the conversation comes from. ``decision`` is ``tool_call`` or
+    ``direct_answer`` for the next turn, which is the ``call`` or the ``reply``; ``slots`` are the slots filled by then,
+    with an empty text for one without a value. ``accepted`` holds a benchmark's answers, a list of
+    ``{tool: {argument: [accepted values]}}``; it is empty if no call is right.
     """
 
     tools: tuple[Tool, ...]
@@ -117,28 +143,28 @@ class Conversation:
 
     @property
     def calls(self) -> list[Call]:
-        """Every call in the turns, in order."""
+        """The calls of the turns, in order."""
         return [turn.call for turn in self.turns if turn.call is not None]
 
     @property
     def query(self) -> str:
-        """What the user said last."""
+        """The text of the last user turn, or "" without one."""
         return next((turn.text for turn in reversed(self.turns) if turn.role == "user"), "")
 
     @property
     def all_calls(self) -> list[Call]:
-        """Those of the turns, and the one that comes next."""
+        """The calls of the turns, and the next call if it is known."""
         return [*self.calls, *([self.call] if self.call else [])]
 
     @property
     def all_turns(self) -> list[Turn]:
-        """The turns, and what is known to come next."""
+        """The turns, and the next one if it is known."""
         if self.call is not None:
             return [*self.turns, Turn.calling(self.call)]
         return [*self.turns, *([Turn("assistant", self.reply)] if self.reply else [])]
 
     def rewritten(self, text: Callable[[str], str], call: Callable[[Call], Call]) -> Conversation:
-        """With the texts and calls of its turns, and the call that comes next, changed."""
+        """A copy in which ``text`` and ``call`` replace the texts and calls of all turns, and the next call."""
         turns = (
             Turn(turn.role, text(turn.text)) if turn.call is None else Turn.calling(call(turn.call))
             for turn in self.turns
@@ -147,7 +173,11 @@ class Conversation:
 
 
 def checked(conversation: Conversation) -> Conversation:
-    """The conversation; Refused where a text can't be written as UTF-8, as JSON's ``"\\ud800"`` alone can't."""
+    """The same conversation, after a check that its texts can be written as UTF-8.
+
+    Raises:
+        Refused: a text has half of a surrogate pair, such as JSON's ``"\\ud800"``.
+    """
     parts: dict[str, Any] = {"tools": [tool.to_json() for tool in conversation.tools]}
     parts |= {f"turn {i + 1}": turn.text for i, turn in enumerate(conversation.turns)}
     parts |= {"slots": dict(conversation.slots or {}), "content": conversation.reply, "id": conversation.id}
@@ -156,19 +186,28 @@ def checked(conversation: Conversation) -> Conversation:
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            raise Refused(field, f"has the half character {error.object[error.start]!a}, which is no text") from None
+            raise Refused(
+                field, f"has the half character {error.object[error.start]!a}, which cannot be written as UTF-8"
+            ) from None
     return conversation
 
 
 def read_tools(value: Any, field: str = "tools") -> tuple[Tool, ...]:
-    """The tools of a row: a list of tools, or that list as JSON text; none where there is none.
+    """Reads the tools of a row.
 
     Args:
-        value: tools in any dialect (``Tool.of``), or their JSON text.
-        field: what messages call it.
+        value: a list of tools in any dialect that ``Tool.of`` reads, one tool, or their JSON text. None and "" mean
+            that there are no tools.
+        field: what error messages call it.
 
     Raises:
-        Refused: what of it is no tool, by field, and why.
+        Refused: a part of ``value`` is not a tool.
+
+    Example:
+        >>> from trm_fast.tasks.tool_calling import read_tools
+        >>> (tool,) = read_tools('[{"name": "get_weather", "parameters": {"city": {"type": "string"}}}]')
+        >>> tool.parameters
+        {'type': 'object', 'properties': {'city': {'type': 'string'}}, 'required': ['city']}
     """
     if value is None or value == "":
         return ()
@@ -180,7 +219,7 @@ def read_tools(value: Any, field: str = "tools") -> tuple[Tool, ...]:
         raise Refused(field, f"must be a list of tools, not {_short(value)}")
     tools = tuple(Tool.of(tool, f"{field}[{i}]") for i, tool in enumerate(value))
     by_name: dict[str, Tool] = {}
-    for tool in tools:  # xLAM offers some tools twice, described in other words; the first of them stands for both
+    for tool in tools:  # xLAM offers some tools twice with different descriptions; the first one stays
         first = by_name.setdefault(tool.name, tool)
         if first.parameters["properties"].keys() != tool.parameters["properties"].keys():
             raise Refused(field, f"two tools with different parameters are called {tool.name!r}")
@@ -188,6 +227,7 @@ def read_tools(value: Any, field: str = "tools") -> tuple[Tool, ...]:
 
 
 def parse_json(text: str, field: str) -> Any:
+    """The value of a JSON text; Refused, with ``field``, if it is malformed."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -195,7 +235,7 @@ def parse_json(text: str, field: str) -> Any:
 
 
 def text_of(value: Any, field: str) -> str:
-    """A turn's text; an object or a list (a tool's result) as compact JSON."""
+    """The text of a turn. An object or a list, such as a tool's result, becomes JSON text."""
     if isinstance(value, str):
         return value
     if isinstance(value, Mapping | list):

@@ -1,4 +1,4 @@
-"""Conversations and calls drawn for the terminal."""
+"""Conversations as drawings for the terminal."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from trm_fast.tasks.tool_calling.data.conversation import Conversation
 
 STYLES = {"system": "dim", "user": "bold", "assistant": "green", "tool_call": "yellow", "tool_response": "cyan"}
 LONGEST = 600
+"""Characters of a turn that are shown."""
 
 
 def draw_conversation(conversation: Conversation) -> RenderableType:
-    """The tools' names, the turns (each cut to ``LONGEST`` characters), and what comes next where it is known."""
+    """The names of the tools, the turns, each cut to ``LONGEST`` characters, and the next turn if it is known."""
     lines = [Text("tools: " + (", ".join(tool.name for tool in conversation.tools) or "none"), "magenta")]
     for turn in conversation.turns:
         lines.append(Text.assemble((f"{turn.role}: ", STYLES[turn.role]), _cut(turn.text)))

@@ -1,4 +1,4 @@
-"""Rows of JSON in files: lists and lines, ``.gz`` too, and ``hf:NAME``; each with where it stands."""
+"""Reads and writes rows of JSON: lists, JSON Lines, gzip files, and data sets of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trm_fast.tasks.tool_calling.data.conversation import Refused
 
 
 def records(source: str | Path, split: str = "train") -> Iterator[tuple[str, Any]]:
-    """Where and what each row is; a line that is no JSON comes as ``Refused``."""
+    """Each row of a source with its file and line. A line that is not JSON comes as a ``Refused``."""
     if str(source).startswith(PREFIX):
         for number, row in enumerate(load_split(str(source), split), 1):
             yield f"{source} ({split}), row {number}", dict(row)
@@ -23,7 +23,7 @@ def records(source: str | Path, split: str = "train") -> Iterator[tuple[str, Any
     if text.lstrip()[:1] == "[":
         yield from _list_of(text, source)
         return
-    if (whole := _one_object(text)) is not None:  # one pretty-printed object is a file of one row
+    if (whole := _one_object(text)) is not None:  # a file with one JSON object on several lines
         yield f"{source}:1", whole
         return
     for number, line in enumerate(text.splitlines(), 1):
@@ -35,7 +35,10 @@ def records(source: str | Path, split: str = "train") -> Iterator[tuple[str, Any
 
 
 def write(path: Path, rows: Iterable[Any]) -> None:
-    """JSONL where the name says so, a JSON list otherwise; gzip for ``.gz``; whole or not at all."""
+    """Writes rows to a file: JSON Lines if its name has ``.jsonl``, else a JSON list; gzip if it ends in ``.gz``.
+
+    The file is complete or does not appear. The same rows give the same bytes.
+    """
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     jsonl = ".jsonl" in path.suffixes
     text = "".join(f"{line}\n" for line in lines) if jsonl else "[\n" + ",\n".join(lines) + "\n]\n"

@@ -1,4 +1,4 @@
-"""Conversations of files and sets of files: what was read, what was refused and why, and which parts are for tests."""
+"""Loads conversations from files and folders, reports refused rows, and splits training from test conversations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trm_fast.tasks.tool_calling.data.io import records
 
 @dataclass(frozen=True)
 class Refusal:
-    """A row that could not be read: where it stands, which field is wrong and why."""
+    """A row that could not be read: file and line, the field that is wrong, and the reason."""
 
     where: str
     field: str
@@ -31,18 +31,19 @@ class Refusal:
         return f"{self.where}: {self.field}: {self.reason}"
 
     def to_json(self) -> dict[str, str]:
+        """``where``, ``field`` and ``reason``."""
         return asdict(self)
 
 
 @dataclass
 class Loaded:
-    """What a source held, and the rows refused."""
+    """The conversations of a source, and the rows that were refused."""
 
     conversations: list[Conversation] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
 
     def counts(self) -> dict[str, Any]:
-        """Figures a person wants to see of a set."""
+        """Counts of conversations, turns, tools and calls, by name."""
         all_of = self.conversations
         calls = [call for c in all_of for call in c.all_calls]
         decisions = Counter(c.decision for c in all_of if c.decision)
@@ -59,15 +60,16 @@ class Loaded:
 
 
 def load(source: str | Path, kind: str | None = None, split: str = "train") -> Loaded:
-    """Every conversation of a file or of a data set, in order. A row that is no conversation is refused, not fatal.
+    """Loads all conversations of a file or a data set, in order. Rows that are not conversations are refused.
 
     Args:
-        source: a JSON list or JSON Lines, ``.gz`` too, or ``hf:NAME``.
-        kind: a format's name; by default each row tells its own.
-        split: of ``hf:NAME``.
+        source: a file with a JSON list or JSON Lines, gzip if it ends in ``.gz``, or ``hf:NAME`` for a data set of the
+            Hugging Face hub.
+        kind: the name of a format; by default the format of each row is recognized by its columns.
+        split: the split of ``hf:NAME``.
 
     Raises:
-        UserError: the source can't be read, or holds no row.
+        UserError: the source cannot be read, or has no rows.
     """
     loaded, rows = Loaded(), 0
     for where, row in records(source, split):
@@ -85,7 +87,11 @@ def load(source: str | Path, kind: str | None = None, split: str = "train") -> L
 
 
 def load_sound(source: str | Path, kind: str | None = None, split: str = "train") -> Loaded:
-    """``load`` for a purpose: a UserError with the first refusals where no row can be used."""
+    """``load``, with an error if every row is refused.
+
+    Raises:
+        UserError: the source cannot be read, or has no row that is a conversation.
+    """
     loaded = load(source, kind, split)
     if not loaded.conversations:
         raise UserError(f"{loaded.refused[0]} (none of {len(loaded.refused)} rows can be read)")
@@ -93,23 +99,33 @@ def load_sound(source: str | Path, kind: str | None = None, split: str = "train"
 
 
 def refusal_note(loaded: Loaded, source: str | Path) -> list[str]:
-    """A line that says how many rows were left out, and the first reason."""
+    """A list with one line that says how many rows were left out and why the first one was; empty if there were
+    none."""
     if not loaded.refused:
         return []
     rows = len(loaded.refused) + len(loaded.conversations)
     return [
-        f"{source}: {len(loaded.refused)} of {rows} rows can't be read and are left out; the first: {loaded.refused[0]}"
+        f"{source}: {len(loaded.refused)} of {rows} rows cannot be read and are left out; "
+        f"the first: {loaded.refused[0]}"
     ]
 
 
 def read_one(text: str, where: str) -> Conversation:
-    """A conversation from its JSON in any known format; UserError where it is none."""
+    """A conversation from JSON text in any known format.
+
+    Args:
+        text: one row.
+        where: what error messages call it.
+
+    Raises:
+        UserError: the text is not a conversation.
+    """
     try:
         row = json.loads(text)
         return checked(format_of(row).read(row, where))
     except (ValueError, RecursionError) as error:
         raise UserError(
-            f"{where or 'the question'}: {error} (a request needs its tools: give a conversation as JSON, or use "
+            f"{where or 'the question'}: {error} (give a conversation as JSON, with its tools, or use "
             "trm-fast call --tools)",
             wrong_use=True,
         ) from None
@@ -118,7 +134,18 @@ def read_one(text: str, where: str) -> Conversation:
 def split_rows(
     conversations: Sequence[Conversation], share: float, seed: int
 ) -> tuple[list[Conversation], list[Conversation]]:
-    """Training and validation parts; rows of one dialogue (ids alike up to a colon) or one query stay together."""
+    """Splits conversations into a training and a validation part.
+
+    Conversations of one dialogue (equal ids up to a colon), or with the same last user turn, stay together.
+
+    Args:
+        conversations: the conversations to split.
+        share: the share of dialogues that goes to validation, between 0 and 1.
+        seed: of the random choice.
+
+    Raises:
+        UserError: all conversations belong to one dialogue.
+    """
     groups: dict[str, list[int]] = {}
     for i, conversation in enumerate(conversations):
         dialogue, colon, _ = conversation.id.partition(":")
@@ -134,7 +161,13 @@ def split_rows(
 
 
 def find(source: str, name: str) -> tuple[str, str | None]:
-    """Training and validation files of a set in a folder, ``name_train.*`` and ``name_val.*``; a file is itself."""
+    """The training and validation files of a set in a folder: ``name_train.*``, and ``name_val.*`` or None.
+
+    A file, or ``hf:NAME``, is its own training file.
+
+    Raises:
+        UserError: the folder has no training file of the set.
+    """
     folder = Path(source)
     if source.startswith(PREFIX) or not folder.is_dir():
         return source, None
@@ -142,14 +175,17 @@ def find(source: str, name: str) -> tuple[str, str | None]:
         next((str(p) for p in sorted(folder.glob(f"{name}_{part}.json*"))), None) for part in ("train", "val")
     )
     if train is None:
-        raise UserError(f"{source} has no {name}_train.jsonl, .json or .gz of it")
+        raise UserError(f"{source} has no {name}_train.jsonl or {name}_train.json (.gz too)")
     return train, held
 
 
 def read_sets(
     name: str, data: DataConfig, sets: Sequence[str], seed: int
 ) -> tuple[list[Conversation], list[Conversation], list[str]]:
-    """Training and test conversations of a file, or of sets of a folder, and notes of rows that could not be read."""
+    """The training and test conversations of a file or of the sets of a folder, and notes about refused rows.
+
+    Test conversations come from ``data.test``, from the folder's validation files, or are held out of training files.
+    """
     if data.source is None:
         raise UserError(f"{name} learns from files: give --data FOLDER or FILE", wrong_use=True)
     train: list[Conversation] = []

@@ -1,4 +1,4 @@
-"""Parameters of tools as JSON schema, from the dialects in use."""
+"""Parameters of tools, from the dialects in use to JSON schema."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ _TYPES = {
 
 
 def normalised_parameters(value: Any) -> dict[str, Any]:
-    """A tool's parameters as a schema of type object with ``properties`` and ``required``.
+    """The parameters of a tool as a JSON schema of type object with ``properties`` and ``required``.
 
-    Takes JSON schema, BFCL's ``"type": "dict"``, Python type names (``List[int]``, ``str, optional``), and xLAM's map
-    of parameter names without ``properties``, where those without default and without ``optional`` are required. None
-    or an empty map is a tool without parameters. ValueError where it is none of these.
+    Args:
+        value: JSON schema, also with BFCL's ``"type": "dict"`` and with Python's type names (``List[int]``,
+            ``str, optional``); or xLAM's map from names to schemas, without ``properties``, in which parameters without
+            a default and without ``optional`` are required. None and an empty value mean no parameters.
+
+    Raises:
+        ValueError: ``value`` is none of these.
     """
     if value is None or value == "" or value == []:
         value = {}
@@ -44,7 +48,7 @@ def _required(schema: Mapping[str, Any]) -> bool:
 
 
 def _property(name: str, schema: Any) -> dict[str, Any]:
-    if isinstance(schema, str):  # a description alone, or a type alone
+    if isinstance(schema, str):  # only a description, or only a type
         schema = {"type": schema} if schema.lower() in _TYPES else {"description": schema}
     if not isinstance(schema, Mapping):
         raise ValueError(f"{name} must be an object, not {schema!r:.60}")
@@ -59,7 +63,7 @@ def _property(name: str, schema: Any) -> dict[str, Any]:
 
 
 def _typed(kind: Any) -> dict[str, Any]:
-    """``type`` (and ``items``) of a type's name; nothing for one that says nothing, such as ``any``."""
+    """``type`` and ``items`` from the name of a type; nothing for a name without a JSON type, such as ``any``."""
     if isinstance(kind, list):
         kinds = [_typed(k).get("type") for k in kind]
         return {"type": [k for k in kinds if isinstance(k, str)]} if all(kinds) else {}

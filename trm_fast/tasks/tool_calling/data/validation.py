@@ -1,4 +1,4 @@
-"""What is wrong with a call's arguments by its tool's JSON schema; only declared arguments are allowed."""
+"""Checks of calls against the JSON schemas of their tools. Only declared arguments are allowed."""
 
 from __future__ import annotations
 
@@ -12,41 +12,48 @@ if TYPE_CHECKING:
     from jsonschema import ValidationError
 
 PLAIN = ("type", "enum", "required", "properties", "items")
-"""All that is judged by where a schema as a whole is none: files hold patterns and types of many dialects."""
+"""The keywords that are checked if a schema is not valid as a whole: files have patterns and types of many dialects."""
 LONGEST = 40
+"""Characters of a value that messages show."""
 Path = tuple[str | int, ...]
 
 
 def problems(call: Call, tools: Sequence[Tool]) -> list[str]:
-    """What keeps a call from being valid: a tool not offered, arguments missing, unknown, ill-typed or not allowed.
+    """What is wrong with a call: a tool that is not offered, or arguments that are missing, unknown or invalid.
 
     Args:
-        call: a tool's name and its arguments.
-        tools: those on offer.
+        call: the call to check.
+        tools: the offered tools.
 
     Returns:
-        A sentence for each problem, in the order of the call's parts, what is missing or unknown before what is inside.
-        Of a part of the wrong type nothing else is said. None for a valid call.
+        One message for each problem, in the order of the call's arguments; an empty list for a valid call. Missing and
+        unknown names come before problems inside the values. A value of a wrong type has one message.
+
+    Example:
+        >>> from trm_fast.tasks.tool_calling import Call, problems, read_tools
+        >>> tools = read_tools('[{"name": "get_weather", "parameters": {"city": {"type": "string"}}}]')
+        >>> problems(Call("get_weather", {"city": 5}), tools)
+        ['city: 5 is not of type string']
     """
     tool = next((tool for tool in tools if tool.name == call.name), None)
     if tool is None:
         return [f"the tool {call.name!r} is not offered"]
-    found: list[str] = []
+    messages: list[str] = []
     closed: list[Path] = []
     arguments = dict(call.arguments)
     errors = sorted(_errors(arguments, tool.parameters), key=lambda error: _indices(error, arguments))
-    # A list of missing names comes once for each of them.
+    # jsonschema reports a list of missing names once for each name.
     for (path, keyword), group in groupby(errors, lambda error: (tuple(error.absolute_path), error.validator)):
         if any(path[: len(done)] == done for done in closed):
             continue
         if keyword in ("type", "enum"):
             closed.append(path)
-        found += _sentences(next(group), path)
-    return found
+        messages += _sentences(next(group), path)
+    return messages
 
 
 def fits(value: Any, schema: Mapping[str, Any]) -> bool:
-    """Whether a value is valid."""
+    """Whether a value is valid against a schema."""
     return not _errors(value, schema)
 
 
@@ -66,9 +73,9 @@ def _sentences(error: ValidationError, path: Path) -> list[str]:
     value, expected = f"{part!r:.{LONGEST}}", schema[error.validator]
     if error.validator == "type":
         kinds = [expected] if isinstance(expected, str) else expected
-        return [f"{where or 'arguments'}: {value} is no {' or '.join(kinds)}"]
+        return [f"{where or 'arguments'}: {value} is not of type {' or '.join(kinds)}"]
     if error.validator == "enum":
-        return [f"{where}: {value} is none of {', '.join(map(str, expected))}"]
+        return [f"{where}: {value} is not one of {', '.join(map(str, expected))}"]
     if error.validator == "required":
         return [f"{dot}{name} is missing" for name in expected if name not in part]
     if error.validator == "additionalProperties":
@@ -77,7 +84,7 @@ def _sentences(error: ValidationError, path: Path) -> list[str]:
 
 
 def _written(path: Path) -> str:
-    """``a.b[0]``."""
+    """A path as ``a.b[0]``."""
     text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
     return text.removeprefix(".")
 
@@ -87,13 +94,13 @@ def _errors(value: Any, schema: Mapping[str, Any]) -> list[ValidationError]:
 
     try:
         return list(Draft202012Validator(_strict(schema)).iter_errors(value))
-    except Exception:  # no schema: a type or a pattern of another dialect, whatever comes of it
+    except Exception:  # not a valid schema: a type or a pattern of another dialect
         return list(Draft202012Validator(_strict(schema, PLAIN)).iter_errors(value))
 
 
 def _strict(schema: Mapping[str, Any], keys: Sequence[str] = ()) -> dict[str, Any]:
-    """The schema without parts that are none, or with some ``keys`` alone; objects have their properties only, and a
-    default is always a choice."""
+    """The schema without malformed keywords, or with ``keys`` only. Objects allow no further properties, and a default
+    is always a valid choice."""
     strict = {key: value for key, value in schema.items() if not keys or key in keys}
     properties, choices = schema.get("properties"), schema.get("enum")
     for key, kind in (("enum", list), ("required", list), ("properties", Mapping), ("items", Mapping)):

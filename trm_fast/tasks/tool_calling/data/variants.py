@@ -1,4 +1,4 @@
-"""Variants of conversations: other tools beside the called ones, other values in request and calls alike."""
+"""Changed copies of conversations: other tools beside the called ones, and other values in requests and calls."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ import numpy as np
 from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Tool
 
 SHORTEST = 4
-"""Values of fewer characters ("1", "LA") stand in too many other places."""
+"""Characters of the shortest value that is exchanged: shorter ones, such as "1" and "LA", occur by chance too often."""
 
 
 class Variants:
-    """Further rows of the same kind, one at a time: tools that are not called come from other rows, and values that
-    stand word for word in the request are those of the same argument in other rows. What an argument's value is then
-    has to be found in the request.
+    """Makes changed copies of conversations. Tools that are not called come from other conversations. Values that occur
+    word for word in the request are replaced by values of the same argument in other conversations, so that a model has
+    to find an argument's value in the request.
 
-    ``others``: the chance that a row has other tools; ``exchanged``: the chance of each value.
+    Args:
+        rows: the conversations that tools and values are taken from.
+        others: the probability that a copy gets other tools.
+        exchanged: the probability that a value is replaced.
     """
 
     def __init__(self, rows: Sequence[Conversation], others: float, exchanged: float) -> None:
@@ -29,26 +32,26 @@ class Variants:
         for row in rows:
             for call in row.all_calls:
                 for name, value in call.arguments.items():
-                    if _stands(value, row.query):
+                    if _occurs(value, row.query):
                         for key in (name.casefold(), _shape(value)):
                             by_name.setdefault(key, {})[value] = None
         self.values = {name: list(values) for name, values in by_name.items()}
 
     def of(self, row: Conversation, rng: np.random.Generator) -> Conversation:
-        """A row again, changed at random."""
+        """A copy of a conversation, changed at random."""
         if rng.random() < self.others:
             called = {call.name for call in row.all_calls}
             kept = [tool for tool in row.tools if tool.name in called]
-            row = replace(row, tools=(*kept, *self._strange(row, rng)))
+            row = replace(row, tools=(*kept, *self._foreign_tools(row, rng)))
         return self._other_values(row, rng) if self.exchanged else row
 
     def uncalled(self, row: Conversation, rng: np.random.Generator) -> Conversation:
-        """A row up to its last user turn, offered none of its own tools."""
+        """A copy up to the last user turn that offers none of the conversation's tools, so that no call is right."""
         last = max((i for i, turn in enumerate(row.turns) if turn.role == "user"), default=len(row.turns) - 1)
-        return replace(row, tools=self._strange(row, rng), turns=row.turns[: last + 1], call=None)
+        return replace(row, tools=self._foreign_tools(row, rng), turns=row.turns[: last + 1], call=None)
 
-    def _strange(self, row: Conversation, rng: np.random.Generator) -> tuple[Tool, ...]:
-        """One to four tools that the row does not have."""
+    def _foreign_tools(self, row: Conversation, rng: np.random.Generator) -> tuple[Tool, ...]:
+        """Up to four tools that the conversation does not offer."""
         if not self.tools:
             return ()
         names = {tool.name for tool in row.tools}
@@ -57,10 +60,10 @@ class Variants:
 
     def _other_values(self, row: Conversation, rng: np.random.Generator) -> Conversation:
         query, calls = row.query, row.all_calls
-        names = {v: n for call in calls for n, v in call.arguments.items() if _stands(v, query)}
+        names = {v: n for call in calls for n, v in call.arguments.items() if _occurs(v, query)}
         changes: dict[str, str] = {}
         for value, name in names.items():
-            # A value within another one, or that has another one within it, would change that, too.
+            # If one value contains another, replacing it would change both.
             others = [v for call in calls for v in call.arguments.values() if isinstance(v, str) and v and v != value]
             apart = not any(value in other or other in value for other in others)
             if apart and rng.random() < self.exchanged:
@@ -81,8 +84,8 @@ class Variants:
         return replace(row.rewritten(changed, called), reply=changed(row.reply))
 
 
-def _stands(value: object, text: str) -> bool:
-    """Word for word, not within a word."""
+def _occurs(value: object, text: str) -> bool:
+    """Whether a value occurs in a text word for word, not within a word."""
     return isinstance(value, str) and len(value) >= SHORTEST and re.search(_pattern(value), text) is not None
 
 
@@ -91,6 +94,6 @@ def _pattern(value: str) -> str:
 
 
 def _shape(value: str) -> str:
-    """Values of one shape look alike: how many words, digits or not, a capital or not."""
+    """A key that values which look alike share: the number of words, and whether there are digits, a capital, signs."""
     words = min(3, len(value.split()))
     return f"\x00{words}{any(c.isdigit() for c in value):d}{value[0].isupper():d}{value.isalnum():d}"

@@ -1,6 +1,6 @@
-"""The formats of conversations on disk, a file each: one row of JSON in, a ``Conversation`` out, and back.
+"""The formats of conversations on disk, one file each: they turn a row of JSON into a ``Conversation`` and back.
 
-A new format is one file here that calls ``register``; every file of this folder is loaded, so nothing else names it.
+To add a format, add a file to this folder that calls ``register``. All files of this folder are imported.
 """
 
 from __future__ import annotations

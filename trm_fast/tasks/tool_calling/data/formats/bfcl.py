@@ -1,5 +1,5 @@
-"""``bfcl``: questions of the Berkeley Function-Calling Leaderboard, which measure and never train. Their answers are in
-a file of their own beside them."""
+"""The format ``bfcl``: questions of the Berkeley Function-Calling Leaderboard. Their answers are in a second file. The
+leaderboard is a benchmark: no model trains on it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from trm_fast.tasks.tool_calling.data.formats.rows import as_object, list_in, tu
 from trm_fast.tasks.tool_calling.data.io import records
 
 ANSWERS = "_possible_answer"
+"""What the names of files with answers have behind the name of their file with questions."""
 NO_CALL = "irrelevance"
-"""In the names of files whose questions no tool answers: those need no answers."""
+"""Part of the names of files whose questions need no call; these files have no answers."""
 
 
 def read_bfcl(row: Any, where: str = "", accepted: Any = None) -> Conversation:
-    """A question line; ``accepted``: ``ground_truth`` of the answer line of its id, [] where no call is right."""
+    """Reads a question. ``accepted`` is the ``ground_truth`` of its answer, [] if no call is right."""
     row = as_object(row)
     question = list_in(row, "question")
     messages = question[0] if isinstance(question[0], list) else question
@@ -33,7 +34,7 @@ def read_bfcl(row: Any, where: str = "", accepted: Any = None) -> Conversation:
 
 
 def reader_with_answers(source: str) -> Reader:
-    """Reads questions, each with the answers of its id."""
+    """A reader for the questions of a file, which adds the answer with the same id."""
 
     def read(row: Any, where: str) -> Conversation:
         answers = _answers(Path(source))
@@ -45,7 +46,7 @@ def reader_with_answers(source: str) -> Reader:
 
 @lru_cache(maxsize=8)
 def _answers(path: Path) -> dict[Any, Any]:
-    """The answers of a question file by id; under None what holds for a question without one."""
+    """The answers of a file with questions by id; under None the answer of all questions without one of their own."""
     name, dot, ending = path.name.partition(".")
     beside = path.with_name(f"{name}{ANSWERS}{dot}{ending}")
     if NO_CALL in name:
@@ -57,8 +58,8 @@ def _answers(path: Path) -> dict[Any, Any]:
 
 
 about = Command(
-    "Reads questions of the Berkeley Function-Calling Leaderboard and the answers beside them. A benchmark: it"
-    " measures, so there is nothing to write.",
+    "Reads questions of the Berkeley Function-Calling Leaderboard and the answers beside them. Nothing is written:"
+    " the leaderboard is a benchmark.",
     "trm-fast data bfcl bfcl_simple.jsonl.gz --preview 2",
 )
 register(Format("bfcl", "question", read_bfcl, commands={"bfcl": about}, reader_of=reader_with_answers))

@@ -1,4 +1,4 @@
-"""``hermes``: ShareGPT turns with tools, calls and results between tags in the text."""
+"""The format ``hermes``: ShareGPT turns whose text has tools, calls and results between tags."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ _RESPONSE = re.compile(r"<tool_response>(.*?)(?:</tool_response>|$)", re.DOTALL)
 
 
 def read_hermes(row: Any, where: str = "") -> Conversation:
-    """ShareGPT turns ``{"conversations": [{"from", "value"}]}``, ``human`` and ``gpt`` or ``user`` and ``assistant``;
-    tools may also stand in a column ``tools``."""
+    """Reads ``{"conversations": [{"from": ..., "value": ...}]}``.
+
+    Roles are ``human`` and ``gpt`` or ``user`` and ``assistant``. Tools are in the system turn or in a column
+    ``tools``.
+    """
     row = as_object(row)
     tools = read_tools(row.get("tools"))
     turns: list[Turn] = []
@@ -42,7 +45,8 @@ def read_hermes(row: Any, where: str = "") -> Conversation:
 
 
 def write_hermes(conversation: Conversation) -> dict[str, Any]:
-    """Tools go into the system turn; text and the calls behind it become one assistant turn, results in a row one."""
+    """Writes the tools into the system turn. A text and the calls behind it become one assistant turn, and consecutive
+    results become one turn."""
     turns: list[dict[str, str]] = []
     system = "\n".join(t.text for t in conversation.turns if t.role == "system")
     if conversation.tools:
@@ -50,24 +54,24 @@ def write_hermes(conversation: Conversation) -> dict[str, Any]:
         system = f"{system}\n<tools>\n{offered}\n</tools>".lstrip("\n")
     if system:
         turns.append({"from": "system", "value": system})
-    before = ""
+    previous = ""
     for turn in conversation.turns:
         if turn.role == "system":
             continue
         role = {"tool_call": "assistant", "tool_response": "tool"}.get(turn.role, turn.role)
         tag = {"tool_call": "tool_call", "tool_response": "tool_response"}.get(turn.role)
         text = f"<{tag}>\n{turn.text}\n</{tag}>" if tag else turn.text
-        joins = tag is not None and (turn.role == before or (tag == "tool_call" and before == "assistant"))
+        joins = tag is not None and (turn.role == previous or (tag == "tool_call" and previous == "assistant"))
         if joins:
             turns[-1]["value"] += f"\n{text}"
         else:
             turns.append({"from": role, "value": text})
-        before = turn.role
+        previous = turn.role
     return id_column(conversation) | {"conversations": turns}
 
 
 def _assistant(text: str, field: str) -> list[Turn]:
-    """An assistant turn with calls between tags: its text, if there is any, then each call."""
+    """The turns of an assistant's text: the text outside the tags, if there is any, and each call."""
     calls = [Call.of(_loads(part, f"{field}.value <tool_call>"), field) for part in _blocks(_CALL, text)]
     rest = _CALL.sub("", text).strip() if calls else text
     return [*([Turn("assistant", rest)] if rest else []), *(Turn.calling(call) for call in calls)]
@@ -78,7 +82,7 @@ def _blocks(pattern: re.Pattern[str], text: str) -> list[str]:
 
 
 def _loads(text: str, field: str) -> Any:
-    """JSON, or the Python literals that some Hermes rows hold instead."""
+    """The value of JSON text, or of the Python literals that some Hermes rows have."""
     try:
         return json.loads(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a format of conversations is, and which there are."""
+"""The interface of a format of conversations, and the registry of all formats."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from trm_fast.tasks.tool_calling.data.conversation import Conversation, Refused
 from trm_fast.tasks.tool_calling.data.formats.rows import as_object
 
 Reader = Callable[[Any, str], Conversation]
-"""From a row and where it stands; ``Refused`` where the row is no conversation."""
+"""Reads a conversation from a row and its file and line; raises ``Refused`` if the row is not a conversation."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """``trm-fast data NAME``: its help, and the format that it writes unless told otherwise."""
+    """The command ``trm-fast data NAME`` of a format: its help, an example, and the format that it writes by
+    default."""
 
     about: str
     example: str
@@ -25,8 +26,12 @@ class Command:
 
 @dataclass(frozen=True)
 class Format:
-    """``key``: the column by which its rows are told from those of other formats. ``write``: None in a format that is
-    only read. ``reader_of``: where rows need more than themselves, makes the reader for the file of that name."""
+    """A format of conversations on disk.
+
+    ``key`` is the column that only this format's rows have. ``read`` and ``write`` turn a row into a conversation and
+    back; ``write`` is None if the format can only be read. ``commands`` are the commands of ``trm-fast data`` by name.
+    ``reader_of`` makes the reader for a file, for formats whose rows need data from beside the file.
+    """
 
     name: str
     key: str
@@ -36,7 +41,7 @@ class Format:
     reader_of: Callable[[str], Reader] | None = None
 
     def reader(self, source: str) -> Reader:
-        """What reads the rows of a file."""
+        """The reader for the rows of a file."""
         return self.read if self.reader_of is None else self.reader_of(source)
 
 
@@ -44,7 +49,11 @@ _FORMATS: dict[str, Format] = {}
 
 
 def register(new: Format) -> Format:
-    """Adds a format; its name and its key must be new."""
+    """Adds a format and returns it.
+
+    Raises:
+        ValueError: another format has the same name or key.
+    """
     for other in _FORMATS.values():
         if new.name == other.name or new.key == other.key:
             raise ValueError(f"format {new.name} (key {new.key}) is already known as {other.name}")
@@ -53,18 +62,23 @@ def register(new: Format) -> Format:
 
 
 def formats() -> tuple[Format, ...]:
+    """All registered formats."""
     return tuple(_FORMATS.values())
 
 
 def get_format(name: str) -> Format:
-    """The format of a name; an unknown one is a UserError (wrong use)."""
+    """The format with a name; UserError if there is none."""
     if name not in _FORMATS:
         raise UserError(f"unknown format {name!r}; known: {', '.join(_FORMATS)}", wrong_use=True)
     return _FORMATS[name]
 
 
 def format_of(row: Any) -> Format:
-    """The format that a row's columns tell, a benchmark's last; Refused where they tell none."""
+    """The format whose ``key`` is a column of the row. Formats that can only be read are tried last.
+
+    Raises:
+        Refused: no format has such a column.
+    """
     columns = as_object(row)
     by_use = sorted(_FORMATS.values(), key=lambda one: one.write is None)
     for one in by_use:

@@ -1,4 +1,4 @@
-"""What rows of several formats have in common: objects, lists, roles and messages, each checked by name."""
+"""Checks that several formats share: objects, lists, roles and messages. Errors name the field."""
 
 from __future__ import annotations
 
@@ -13,39 +13,40 @@ ROLES = {
     "observation": "tool_response", "function_response": "tool_response", "function_call": "tool_call",
     "tool_call": "tool_call",
 }  # fmt: skip
-"""Our role for each name that files have for it."""
+"""The role of a turn for each name that files use."""
 
 
 def as_object(row: Any) -> Mapping[str, Any]:
+    """The row, if it is an object; Refused otherwise."""
     if not isinstance(row, Mapping):
         raise Refused("row", f"must be an object, not {row!r:.60}")
     return row
 
 
 def list_in(row: Mapping[str, Any], field: str) -> list[Any]:
-    """The list under a field, also where it is written as JSON text; it must not be empty."""
+    """The list in a field, which may be JSON text; Refused if it is missing, empty or not a list."""
     value = row.get(field)
     if isinstance(value, str):
         value = parse_json(value, field)
     if not isinstance(value, list):
         raise Refused(field, "is missing" if value is None else f"must be a list, not {value!r:.60}")
     if not value:
-        raise Refused(field, "is empty: there is no turn")
+        raise Refused(field, "is empty: a conversation needs a turn")
     return value
 
 
 def role_of(turn: Any, key: str, field: str) -> str:
-    """Our role of a turn that names its own under ``key``."""
+    """The role of a turn, from its name under ``key``; Refused if the name is unknown."""
     if not isinstance(turn, Mapping):
         raise Refused(field, f"a turn is an object, not {turn!r:.60}")
     role = turn.get(key)
     if role not in ROLES:
-        raise Refused(f"{field}.{key}", f"is {role!r}; known are {', '.join(ROLES)}")
+        raise Refused(f"{field}.{key}", f"is {role!r}; the known roles are {', '.join(ROLES)}")
     return ROLES[role]
 
 
 def turn_of(message: Any, field: str) -> Turn:
-    """From ``{"role", "content"}``."""
+    """A turn from ``{"role": ..., "content": ...}``."""
     role, content = role_of(message, "role", field), message.get("content")
     if role == "tool_call":
         value = parse_json(content, f"{field}.content") if isinstance(content, str) else content
@@ -54,5 +55,5 @@ def turn_of(message: Any, field: str) -> Turn:
 
 
 def id_column(conversation: Conversation) -> dict[str, str]:
-    """``{"id": ...}`` where the conversation has an id."""
+    """``{"id": ...}``, or {} for a conversation without an id."""
     return {"id": conversation.id} if conversation.id else {}

@@ -1,4 +1,4 @@
-"""``slots``: a history, the decision behind it, the call and the slots known by then."""
+"""The format ``slots``: a history, the decision that follows it, its call, and the slots filled by then."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DECISIONS = ("direct_answer", "tool_call")
 
 
 def read_slots(row: Any, where: str = "") -> Conversation:
-    """``{"tools", "history", "decision", "tool", "slots", "content"}``; ``tool`` is empty for a direct answer."""
+    """Reads ``{"tools", "history", "decision", "tool", "slots", "content"}``; ``tool`` is empty for a direct answer."""
     row = as_object(row)
     tools = read_tools(row.get("tools"))
     turns = tuple(turn_of(m, f"history[{i}]") for i, m in enumerate(list_in(row, "history")))
@@ -35,7 +35,7 @@ def read_slots(row: Any, where: str = "") -> Conversation:
 
 
 def write_slots(conversation: Conversation) -> dict[str, Any]:
-    """A conversation whose decision is not given is split behind its last user turn or result."""
+    """Writes a conversation. Without a decision, its last turn by the model becomes the decision."""
     head = conversation if conversation.decision else next_step(conversation)
     history = [{"role": turn.role, "content": _content(turn)} for turn in head.turns]
     return id_column(head) | {
@@ -49,13 +49,17 @@ def write_slots(conversation: Conversation) -> dict[str, Any]:
 
 
 def next_step(conversation: Conversation) -> Conversation:
-    """The same conversation up to its last turn by the model, which becomes the decision, call and reply."""
+    """A copy that ends before its last turn by the model, which becomes the decision, the call and the reply.
+
+    Raises:
+        Refused: the model has no turn.
+    """
     turns = conversation.turns
     at = next((i for i in reversed(range(len(turns))) if turns[i].role in ("assistant", "tool_call")), None)
     if at is None:
         raise Refused("messages", "the assistant never answers: there is no decision")
     while at and turns[at].role == "tool_call" and turns[at - 1].role == "tool_call":
-        at -= 1  # several calls at once: the first is the decision
+        at -= 1  # of several calls in a row the first one is the decision
     last, call = turns[at], turns[at].call
     decision = "tool_call" if call else "direct_answer"
     return Conversation(
@@ -73,7 +77,7 @@ def _slot(name: Any, value: Any) -> str:
 
 
 def _content(turn: Turn) -> Any:
-    """Calls and results as JSON values, everything else as text."""
+    """The value of a call or a result; the text of any other turn."""
     if turn.call is not None:
         return turn.call.to_json()
     if turn.role != "tool_response":

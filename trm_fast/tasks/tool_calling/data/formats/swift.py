@@ -1,4 +1,5 @@
-"""``swift``: the SWIFT agent format, tools as JSON text and a message for each call; xLAM and Seal-Tools come in it."""
+"""The format ``swift`` of the SWIFT agent: tools as JSON text, and a message for each call. xLAM and Seal-Tools use
+it."""
 
 from __future__ import annotations
 
@@ -11,14 +12,14 @@ from trm_fast.tasks.tool_calling.data.formats.rows import as_object, id_column, 
 
 
 def read_swift(row: Any, where: str = "") -> Conversation:
-    """``{"tools": JSON text, "messages": [{"role", "content"}]}``."""
+    """Reads ``{"tools": JSON text, "messages": [{"role": ..., "content": ...}]}``."""
     row = as_object(row)
     turns = [turn_of(m, f"messages[{i}]") for i, m in enumerate(list_in(row, "messages"))]
     return Conversation(read_tools(row.get("tools")), tuple(turns), where, str(row.get("id", "")))
 
 
 def write_swift(conversation: Conversation) -> dict[str, Any]:
-    """What comes next is the last message where it is known."""
+    """Writes a conversation. If the next turn is known, it is the last message."""
     tools = json.dumps([tool.to_json() for tool in conversation.tools], ensure_ascii=False)
     messages = [{"role": turn.role, "content": turn.text} for turn in conversation.all_turns]
     return id_column(conversation) | {"tools": tools, "messages": messages}
