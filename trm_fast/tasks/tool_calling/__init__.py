@@ -1,7 +1,7 @@
-"""Tool calling: conversations with tools, their formats on disk, and the models that choose or write a call.
+"""Tool calling: conversations with tools, their formats on disk, and the tasks whose models choose or write calls.
 
-Everything outside this package needs only what stands here. Inside, five rooms: ``data`` (conversations and their
-files), ``text`` (tokenizers, words, values), and one for each model: ``slots``, ``select`` and ``generate``.
+Other packages import only the names below. The subpackages are ``data`` (conversations and their files), ``text``
+(tokenizers, words, values), and one for each task: ``slots``, ``select`` and ``generate``.
 """
 
 from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Refused, Tool, Turn, checked, read_tools

@@ -1,4 +1,4 @@
-"""What calls get right, however they were made, with intervals and the baseline of copying beside them; as tables."""
+"""Metrics of calls, with their 95 % intervals and a baseline that copies from the request, and their tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trm_fast.tasks.tool_calling.text.values import cast, kind_of
 
 QUOTED = re.compile(r"\"([^\"]+)\"|“([^”]+)”|(?<!\w)'([^']+)'(?!\w)|`([^`]+)`")
 NUMBERS = re.compile(r"(?<!\w)-?\d+(?:[.,]\d+)*(?!\w)")
-NAMES = {
+TITLES = {
     "tool_accuracy": "Tool Accuracy (one call)",
     "tool_set_exact": "Tool Set Exact (number given)",
     "tool_set_exact_open": "Tool Set Exact (number not given)",
@@ -34,24 +34,36 @@ NAMES = {
 
 
 Calls = Sequence[Sequence[Call]]
-"""The calls of each row."""
+"""The calls of each conversation."""
 
 
 def measure_calls(
     rows: Sequence[Conversation], calls: Calls, lexicon: Lexicon, counted: Calls | None = None,
     called: frozenset[str] = frozenset(),
 ) -> dict[str, float]:  # fmt: skip
-    """``NAME``, ``NAME_low`` and ``NAME_high`` (95 %), ``NAME_baseline``; a measure without a case is not there.
+    """Metrics of the calls to conversations.
 
-    ``tool_accuracy``: rows with one call and two or more tools, whether that tool alone is called;
-    ``tool_set_exact_open``: rows that leave some tool out. ``call_exact`` and ``argument_f1``: rows that expect calls,
-    all of them right in any order; ``schema_valid``: calls; ``ast_match``: a benchmark's rows. Baselines: the nearest
-    tools by word overlap, their number given, with quoted strings and numbers copied in order.
+    - ``decision_accuracy``, ``decision_f1``: whether any tool is called. - ``tool_accuracy``: of conversations with one
+    expected call and several tools, whether only that tool is called. - ``tool_set_exact_open``: of conversations that
+    expect calls but not to all tools, whether the called tools are the expected ones. - ``call_exact``,
+    ``argument_f1``: of conversations that expect calls, whether all calls are right, in any order, and the F1 score of
+    their arguments. - ``schema_valid``: of all calls, whether they fit their tools' schemas. - ``ast_match``: of a
+    benchmark's questions, whether their accepted answers match.
+
+    The baseline calls the nearest tools by word overlap, as many as are expected, and copies quoted strings and numbers
+    from the request in order.
 
     Args:
-        counted: the calls of a model that is told how many tools are called. ``tool_accuracy`` is then theirs, as is
-            ``tool_set_exact``, both again as ``_seen`` and ``_unseen``.
-        called: tools called in training: a row is seen where they are all that it calls.
+        rows: the conversations.
+        calls: the model's calls to each of them.
+        lexicon: measures word overlap for the baseline.
+        counted: the model's calls when it is told the number of tools to call. Adds ``tool_set_exact``, which is of
+            these calls, as is ``tool_accuracy``; both also as ``_seen`` and ``_unseen``.
+        called: the tools called in training; a conversation counts as seen if it expects no other tool.
+
+    Returns:
+        ``NAME``, ``NAME_low`` and ``NAME_high`` (95 % interval) and ``NAME_baseline``. Metrics without a case are left
+        out.
     """
     expected = [expected_calls(row) for row in rows]
     names = [_names(row_calls) for row_calls in expected]
@@ -95,8 +107,8 @@ def _names(calls: Iterable[Call]) -> set[str]:
 
 
 def copied_calls(row: Conversation, lexicon: Lexicon, count: int) -> list[Call]:
-    """The baseline: the ``count`` nearest tools by word overlap; numbers and quoted strings of the request, in order,
-    for the required arguments that they fit."""
+    """The calls of the baseline: the ``count`` nearest tools by word overlap, with the request's numbers and quoted
+    strings, in order, as the arguments that they fit."""
     numbers = [m.group(0) for m in NUMBERS.finditer(row.query)]
     quoted = [next(g for g in m.groups() if g) for m in QUOTED.finditer(row.query)]
     nearest = {tool.name for tool in lexicon.nearest(row.query, row.tools, count)}
@@ -104,7 +116,7 @@ def copied_calls(row: Conversation, lexicon: Lexicon, count: int) -> list[Call]:
 
 
 def _copied(tool: Tool, numbers: list[str], quoted: list[str]) -> dict[str, Any]:
-    """Takes what it uses from ``numbers`` and ``quoted``."""
+    """The arguments of a call; removes the copied texts from ``numbers`` and ``quoted``."""
     values = {}
     for name, schema in tool.parameters["properties"].items():
         if name not in tool.parameters["required"] and "default" in schema and not quoted and not numbers:
@@ -117,22 +129,26 @@ def _copied(tool: Tool, numbers: list[str], quoted: list[str]) -> dict[str, Any]
 
 
 def flags(values: Iterable[bool]) -> Flags:
+    """An array of booleans."""
     return np.array(list(values), dtype=np.bool_)
 
 
 def tables(metrics: dict[str, float]) -> list[Any]:
+    """The metrics of ``measure_calls`` as a table to print."""
     suffixes = {"": "", "_seen": ", tools called in training", "_unseen": ", others"}
-    return [results_table(metrics, {n + s: title + more for n, title in NAMES.items() for s, more in suffixes.items()})]
+    return [
+        results_table(metrics, {n + s: title + more for n, title in TITLES.items() for s, more in suffixes.items()})
+    ]
 
 
 def results_table(
     metrics: Mapping[str, float], titles: Mapping[str, str], show: Callable[[float], Any] = "{:.4f}".format
 ) -> Table:
-    """A row for each measure that there is."""
+    """A table with a row for each of ``titles`` that ``metrics`` has."""
     table = Table("Metric", "Value", "95 %", "Baseline", title="Evaluation Results")
     for name, title in titles.items():
         if name in metrics:
-            low, high, base = (metrics.get(f"{name}_{part}") for part in ("low", "high", "baseline"))
-            interval = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
-            table.add_row(title, show(metrics[name]), interval, "" if base is None else f"{base:.4f}")
+            lower, upper, baseline = (metrics.get(f"{name}_{part}") for part in ("low", "high", "baseline"))
+            interval = "" if lower is None or upper is None else f"{lower:.4f} to {upper:.4f}"
+            table.add_row(title, show(metrics[name]), interval, "" if baseline is None else f"{baseline:.4f}")
     return table

@@ -1,4 +1,4 @@
-"""When calls are right: the calls that a conversation asks for, and the ways to compare them with others."""
+"""The calls that a conversation expects, and the ways to compare them with a model's calls."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ _IGNORED = re.compile(r"[ ,./\-_*^()]")
 
 
 def expected_calls(conversation: Conversation) -> list[Call]:
-    """The calls behind the last user turn, or the one that is known to come next; of a benchmark those with the first
-    accepted value of each argument."""
+    """The calls that follow the last user turn, or else the conversation's next call.
+
+    For a benchmark's question these are the calls with the first accepted value of each argument.
+    """
     if conversation.accepted is not None:
         return [
             Call(name, {k: v[0] for k, v in arguments.items() if v and v[0] != ""})
@@ -29,7 +31,7 @@ def expected_calls(conversation: Conversation) -> list[Call]:
 
 
 def _paired(ours: Iterable[T], theirs: Iterable[U], fits: Callable[[T, U], bool]) -> int:
-    """How many of ours find a fitting one of theirs that no other has taken."""
+    """The number of pairs, when each of ``ours`` takes the first free one of ``theirs`` that fits."""
     rest, count = list(theirs), 0
     for one in ours:
         at = next((i for i, other in enumerate(rest) if fits(one, other)), None)
@@ -40,7 +42,7 @@ def _paired(ours: Iterable[T], theirs: Iterable[U], fits: Callable[[T, U], bool]
 
 
 def same_calls(expected: Sequence[Call], calls: Sequence[Call]) -> bool:
-    """The same calls in any order."""
+    """Whether two lists have the same calls, in any order."""
 
     def alike(a: Call, b: Call) -> bool:
         return a.name == b.name and same(dict(b.arguments), dict(a.arguments))
@@ -49,21 +51,23 @@ def same_calls(expected: Sequence[Call], calls: Sequence[Call]) -> bool:
 
 
 def argument_f1(expected: Sequence[Sequence[Call]], calls: Sequence[Sequence[Call]]) -> float:
-    """F1 over (tool, argument, value) of all rows."""
+    """F1 score over the triples (tool, argument, value) of all rows; NaN if there are none."""
 
     def alike(a: tuple[str, str, Any], b: tuple[str, str, Any]) -> bool:
         return a[:2] == b[:2] and same(b[2], a[2])
 
     hits = total = 0
     for pair in zip(expected, calls, strict=True):
-        needed, given = ([(c.name, k, v) for c in part for k, v in c.arguments.items()] for part in pair)
-        hits, total = hits + _paired(needed, given, alike), total + len(needed) + len(given)
+        needed, predicted = ([(c.name, k, v) for c in part for k, v in c.arguments.items()] for part in pair)
+        hits, total = hits + _paired(needed, predicted, alike), total + len(needed) + len(predicted)
     return 2 * hits / total if total else float("nan")
 
 
 def accepts(calls: Sequence[Call], accepted: Sequence[Mapping[str, Any]]) -> bool:
-    """``ast_match`` as evaluations measure it: values are compared as in every other measure, text without regard to
-    case and outer space, numbers by value also where they are written as text."""
+    """Whether calls match a benchmark's answers, with the comparison of values that all metrics use (``same``).
+
+    ``ast_match`` compares values as the leaderboard's checker does.
+    """
 
     def fits(call: Call, answer: tuple[str, Mapping[str, Sequence[Any]]]) -> bool:
         return call.name == answer[0] and _fits(call.arguments, answer[1], same)
@@ -75,22 +79,26 @@ def accepts(calls: Sequence[Call], accepted: Sequence[Mapping[str, Any]]) -> boo
 def _fits(
     arguments: Mapping[str, Any], accepted: Mapping[str, Sequence[Any]], equal: Callable[[Any, Any], bool]
 ) -> bool:
-    """Whether each argument has an accepted value; "" among the values lets it be left out."""
+    """Whether each argument has an accepted value, and none is missing that has no "" among its accepted values."""
     named = all(any(equal(value, v) for v in accepted.get(name, [])) for name, value in arguments.items())
     return named and all(name in arguments or "" in values for name, values in accepted.items())
 
 
 def ast_match(calls: Sequence[Call], accepted: Sequence[Mapping[str, Any]]) -> bool:
-    """The AST match of the Berkeley Function-Calling Leaderboard, as strict as its checker about types and as lenient
-    about punctuation.
+    """The AST match of the Berkeley Function-Calling Leaderboard: strict about types, lenient about punctuation.
 
     Args:
-        calls: what a model calls.
-        accepted: ``{tool: {argument: [accepted values]}}`` for each call that is due; "" among the values lets the
-            argument be left out. [] accepts no call at all.
+        calls: the calls of a model.
+        accepted: ``{tool: {argument: [accepted values]}}`` for each expected call. An argument with "" among its values
+            may be left out. An empty list accepts no call.
 
     Returns:
-        Whether each call fits an accepted answer of its own, in any order, and none is left over.
+        Whether calls and accepted answers can be paired, in any order, with none left over.
+
+    Example:
+        >>> from trm_fast.tasks.tool_calling import Call, ast_match
+        >>> ast_match([Call("get_weather", {"city": "rome"})], [{"get_weather": {"city": ["Rome"], "days": ["", 3]}}])
+        True
     """
     if len(calls) != len(accepted):
         return False
@@ -119,5 +127,5 @@ def _equal(value: Any, choice: Any) -> bool:
 
 
 def _bare(text: str) -> str:
-    """Case, spaces and punctuation don't count, as in the leaderboard's checker."""
+    """A text without case, spaces and punctuation, as the leaderboard's checker compares it."""
     return _IGNORED.sub("", text).lower().replace("'", '"')

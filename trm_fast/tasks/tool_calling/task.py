@@ -1,4 +1,4 @@
-"""What the tasks of tool-calling models have in common, whatever kind of model it is."""
+"""The base of the three tool-calling tasks: their configuration, their data sets and their predictions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ from trm_fast.tasks.tool_calling.text.tokenizer import Tokenizer, load_tokenizer
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model would do next. ``problems``: what keeps its calls from being valid against the offered tools."""
+    """The next step that a model predicts: a decision, calls, slots and a reply.
+
+    ``problems`` lists what is wrong with the calls, by the schemas of the offered tools.
+    """
 
     decision: str
     calls: tuple[Call, ...] = ()
@@ -43,10 +46,12 @@ class Prediction:
 
     @classmethod
     def of_calls(cls, calls: Sequence[Call], tools: Sequence[Tool], **more: Any) -> Prediction:
+        """The prediction that makes ``calls``, checked against ``tools``; without calls, a direct answer."""
         wrong = tuple(problem for call in calls for problem in problems(call, tools))
         return cls("tool_call" if calls else "direct_answer", tuple(calls), problems=wrong, **more)
 
     def to_json(self) -> dict[str, Any]:
+        """The prediction as JSON."""
         return {
             "decision": self.decision,
             "calls": [call.to_json() for call in self.calls],
@@ -57,8 +62,11 @@ class Prediction:
 
 
 class ToolConfig(TaskConfig):
-    """``tokenizer``: a folder; without one a tokenizer of ``tokenizer_kind`` with ``vocab_size`` pieces is learnt from
-    the training rows."""
+    """The keys of all tool-calling tasks.
+
+    ``tokenizer`` is the folder of a tokenizer. By default one of ``tokenizer_kind``, with up to ``vocab_size`` pieces,
+    is learned from the training conversations.
+    """
 
     tokenizer: str | None = None
     tokenizer_kind: Literal["bpe", "unigram", "char"] = "bpe"
@@ -66,10 +74,14 @@ class ToolConfig(TaskConfig):
 
 
 class RequestConfig(ToolConfig):
-    """``sets``: which sets of a folder to learn, ``SET_train`` and ``SET_val`` each. ``tools``, ``arguments`` and
-    ``seq_len``: most of a row; ``bag``: tokens of a position. Of a row that is changed for training ``distractors`` is
-    the chance that its tools that are not called come from other rows, ``exchanged`` that a value which stands in the
-    request is another row's. ``token_dropout``: share of tokens made unknown in training."""
+    """The keys of the tasks whose tools come with each request.
+
+    ``sets`` names the sets of a folder to learn, each with files ``SET_train`` and ``SET_val``. ``seq_len``, ``tools``
+    and ``arguments`` are the most positions, tools and arguments of an example, ``bag`` the most tokens of a position.
+    ``distractors`` and ``exchanged`` belong to the changed copies that training uses: the probability that the tools
+    which are not called are replaced by other conversations' tools, and the probability that a value in the request is
+    replaced by another conversation's. ``token_dropout`` is the share of tokens replaced by "unknown" in training.
+    """
 
     sets: list[str] = Field(default=["xlam_swift", "sealtools_swift"], min_length=1)
     seq_len: int = Field(default=256, ge=16)
@@ -82,28 +94,34 @@ class RequestConfig(ToolConfig):
 
 
 class ToolTask(Task):
-    """A task whose questions are conversations, each of which becomes a row that may be too long.
+    """A task whose questions are conversations.
 
-    ``noun`` and the rest are those of ``Task``. ``asset_file``: what holds ``to_json`` beside a model's weights.
+    Each conversation is encoded as a row, whose ``cut`` says whether it was too long. ``asset_file`` is the file beside
+    a model's weights that has the JSON of ``to_json``.
     """
 
     noun = "conversations"
     asset_file: ClassVar[str]
     config: Any  # a ToolConfig
     sets: Sequence[str]
-    """The sets of a folder that it learns, ``SET_train`` and ``SET_val`` each."""
+    """The sets of a folder to learn."""
     cut_note: str
-    """What is wrong with rows that are cut."""
+    """The end of the note about rows that are cut."""
     _tokenizer: Tokenizer | None = None
 
     @property
     def tokenizer(self) -> Tokenizer:
+        """The tokenizer; UserError before it is learned or loaded."""
         if self._tokenizer is None:
-            raise UserError("this model has no tokenizer: it was neither trained nor loaded")
+            raise UserError("this task has no tokenizer yet: load a trained model, or read a data set first")
         return self._tokenizer
 
     def learn_tokenizer(self, train: Sequence[Conversation]) -> None:
-        """Of the configuration's folder, or from training rows."""
+        """Loads the configured tokenizer, or learns one from training conversations.
+
+        Raises:
+            UserError: the tokenizer cannot be loaded or learned, or is larger than ``vocab_size``.
+        """
         c = self.config
         if c.tokenizer:
             self._tokenizer = load_tokenizer(Path(c.tokenizer))
@@ -114,23 +132,27 @@ class ToolTask(Task):
 
     @abstractmethod
     def learn(self, train: list[Conversation], data: DataConfig, seed: int) -> list[Conversation]:
-        """Takes what the task needs from training conversations, unless it is loaded; those to train on."""
+        """Learns what the task needs from training conversations, unless it was loaded from a model.
+
+        Returns:
+            The conversations to train on, with changed copies if the task makes them beforehand.
+        """
 
     @abstractmethod
     def row_of(self, conversation: Conversation) -> Any:
-        """The row of a conversation: ``cut`` says whether something is left out."""
+        """The row that encodes a conversation; its ``cut`` says whether a part was left out."""
 
     @abstractmethod
     def examples(self, rows: Sequence[Any], sources: Sequence[Conversation]) -> Examples:
-        """Rows, and the conversations that they are of."""
+        """The examples of rows and of the conversations (``sources``) that these encode, labels included."""
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """What was learnt beside the tokenizer."""
+        """What the task learned beside the tokenizer, as JSON."""
 
     @abstractmethod
     def restore(self, saved: Any) -> None:
-        """Takes what ``to_json`` gave."""
+        """Restores what ``to_json`` returned."""
 
     def save_assets(self, folder: Path) -> None:
         text = json.dumps(self.to_json(), ensure_ascii=False, indent=1)
@@ -146,8 +168,8 @@ class ToolTask(Task):
         self._tokenizer = load_tokenizer(folder)
 
     def dataset(self, data: DataConfig, seed: int) -> Dataset:
-        """Conversations of the training files, and those of ``data.test``, of the folder's validation files, or held
-        out by dialogue or request."""
+        """The examples of the training files; test examples come from ``data.test``, from the folder's validation
+        files, or are held out of the training files by dialogue and request."""
         train, test, notes = read_sets(self.name, data, self.sets, seed)
         train = self.learn(train, data, seed)
         conversations = (*train, *test)
@@ -160,38 +182,61 @@ class ToolTask(Task):
         return Dataset(both.take(training), both.take(testing), str(data.source), notes)
 
     def read(self, source: str) -> Examples:
-        """Every row of a file, or of the validation files of a folder."""
+        """The examples of a file, or of the validation files of a folder."""
         conversations = tuple(read_folder(source, self.sets))
         return self.examples([self.row_of(conversation) for conversation in conversations], conversations)
 
     def known_tools(self) -> tuple[Tool, ...]:
-        """Tools to offer where none are named; UserError in a model that knows none by itself."""
-        raise UserError("this model chooses among the tools it is given: give --tools FILE or JSON", wrong_use=True)
+        """The tools of a model that was trained with a fixed set of tools.
+
+        Raises:
+            UserError: the model takes its tools from each request.
+        """
+        raise UserError("this model has no tools of its own: give --tools FILE or JSON", wrong_use=True)
 
     def check(self, conversation: Conversation) -> None:
-        """UserError where nothing is asked, or the model can't serve it."""
+        """Checks that the model can continue a conversation.
+
+        Raises:
+            UserError: it cannot; the message says why.
+        """
         if not conversation.query.strip():
             raise UserError(f"{conversation.where or 'the conversation'} has no user turn: there is nothing to answer")
 
     def ask(self, conversation: Conversation) -> Question:
-        """The question what comes next; UserError where the model can't serve it."""
+        """The question for the next turn of a conversation.
+
+        Raises:
+            UserError: the model cannot continue this conversation.
+        """
         self.check(conversation)
         examples = self.examples([self.row_of(conversation)], [conversation])
         extra = {name: array[0] for name, array in examples.extra.items() if name != "row"}
         return Question(conversation.query, examples.inputs[0], conversation.where, extra=extra)
 
     def predict(self, solver: Solving, conversation: Conversation) -> tuple[Prediction, Solution]:
-        """What a solver of this task's model says comes next, and its answer, with ``confidence`` and ``steps``."""
+        """Predicts the next turn of a conversation.
+
+        Args:
+            solver: solves questions of this task.
+            conversation: the conversation so far.
+
+        Returns:
+            The prediction, and the solver's answer with its confidence and steps.
+
+        Raises:
+            UserError: the model cannot continue this conversation.
+        """
         question = self.ask(conversation)
         answer = solver.solve(question)
         return self.prediction(question, answer.raw, conversation.tools), answer
 
     @abstractmethod
     def prediction(self, question: Question, answer: Array, tools: Sequence[Tool]) -> Prediction:
-        """What an answer of the model means."""
+        """The prediction that an answer of the model stands for."""
 
     def parse(self, text: str, where: str = "") -> Question:
-        """A conversation as JSON in any known format, its tools with it."""
+        """The question of a conversation, from its JSON in any known format, with its tools."""
         return self.ask(read_one(text, where))
 
     def questions(self, source: str | Path) -> Iterator[Question]:

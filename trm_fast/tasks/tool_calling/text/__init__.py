@@ -1,1 +1,1 @@
-"""Text of requests and tools: tokenizers, words and how rare they are, and the values that stand in them."""
+"""The text of requests and tools: tokenizers, words and their rarity, and values."""

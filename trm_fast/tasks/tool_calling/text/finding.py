@@ -1,4 +1,4 @@
-"""Where values stand in the words of a turn."""
+"""Finds the spans of a turn's words that stand for a value."""
 
 from __future__ import annotations
 
@@ -22,45 +22,47 @@ from trm_fast.tasks.tool_calling.text.values import (
 )
 
 Span = tuple[int, int]
-"""The first and the last word."""
+"""The indices of the first and the last word."""
 READINGS: dict[int, Callable[[str], str | None]] = {ArgumentKind.DATE: date_of, ArgumentKind.SINGULAR: singular}
-"""How words that are not a value themselves are read as one."""
+"""The functions that read a value from words which do not spell it, by kind; None for words that they cannot read."""
 LONGEST_READING = 7
+"""Words of the longest span that is read as a value."""
 LONGEST_NUMBER = 4
-"""Words: ``- $ 3 million``."""
+"""Words of the longest span that is read as a number, such as ``- $ 3 million``."""
 
 
 @dataclass(frozen=True)
 class TurnWords:
-    """The words of a turn: ``spans``, where each stands in the text, (begin, end) characters."""
+    """The words of a turn. ``spans`` has the first character of each word in the text, and the one behind it."""
 
     text: str
     spans: list[tuple[int, int]]
 
     @classmethod
     def of(cls, text: str) -> TurnWords:
+        """All words of a text."""
         return cls(text, words(text))
 
     @cached_property
     def folded(self) -> list[str]:
-        """The words as they are compared."""
+        """The words without case, as they are compared."""
         return [self.text[begin:end].casefold() for begin, end in self.spans]
 
     def __len__(self) -> int:
         return len(self.spans)
 
     def cut(self, first: int, last: int) -> str:
-        """The text from one word to another, both included."""
+        """The text from the first to the last word of a span."""
         return self.text[self.spans[first][0] : self.spans[last][1]]
 
     def runs(self, longest: int) -> Iterator[Span]:
-        """Every run of words, of ``longest`` words at most."""
+        """All spans of up to ``longest`` words."""
         for first in range(len(self)):
             for last in range(first, min(first + longest, len(self))):
                 yield first, last
 
     def positions(self, sequence: Sequence[str]) -> Iterator[int]:
-        """Where some words stand one behind another, as they are compared."""
+        """The index of each occurrence of consecutive words, given without case."""
         n = len(sequence)
         for i, word in enumerate(self.folded):
             if word == sequence[0] and self.folded[i : i + n] == list(sequence):
@@ -68,7 +70,7 @@ class TurnWords:
 
 
 def literal_span(turn: TurnWords, value: list[Any]) -> Span | None:
-    """Where a list stands as one would write it in a program."""
+    """The span that writes a list in JSON or Python; None if there is none."""
     for first, last in bracketed(turn.folded):
         if (literal := literal_list(turn.cut(first, last))) is not None and same(literal, value):
             return first, last
@@ -76,7 +78,7 @@ def literal_span(turn: TurnWords, value: list[Any]) -> Span | None:
 
 
 def reading_span(turn: TurnWords, value: str, read: Callable[[str], str | None]) -> Span | None:
-    """The longest words that can be read as a value."""
+    """The first span that ``read`` turns into a value, the longest one from its first word; None if there is none."""
     for first in range(len(turn)):
         for last in range(min(first + LONGEST_READING, len(turn)) - 1, first - 1, -1):
             reading = read(turn.cut(first, last))
@@ -86,7 +88,7 @@ def reading_span(turn: TurnWords, value: str, read: Callable[[str], str | None])
 
 
 def occurrences(turn: TurnWords, value: Any, schema: Mapping[str, Any]) -> list[Span]:
-    """Spans of words that stand for a value, the exact ones first."""
+    """The spans that stand for a value; those that match text exactly, with case, come first."""
     if isinstance(value, str) and kind_of(schema) not in ("integer", "number"):
         begins = {begin: i for i, (begin, _) in enumerate(turn.spans)}
         ends = {end: i for i, (_, end) in enumerate(turn.spans)}

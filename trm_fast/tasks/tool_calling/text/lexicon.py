@@ -1,5 +1,5 @@
-"""Words of requests and tools, how rare they are, and how much of a tool's text a request shares: the baseline of tool
-choice, and features of the model that is to beat it."""
+"""Words of requests and tools, their rarity, and the overlap between a request and a tool: the baseline of tool choice,
+and features of the models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any
 
 from trm_fast.tasks.tool_calling.data.conversation import Tool
 
-# Numbers with their points and commas, also before a short unit; words, signs; scripts without spaces by character.
+# A word is a number with its points and commas, also in front of a short unit; letters and digits; a sign; or one
+# character of a script without spaces.
 _UNIT = r"(?=[^\W\d_]{1,2}(?![^\W_]))"
 _WORD = re.compile(
     rf"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\d+(?:[.,]\d+)*(?:(?![^\W\d])|{_UNIT})|[^\W_]+|[^\w\s]|_"
@@ -21,23 +22,29 @@ _WORD = re.compile(
 _CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _ENDINGS = ("ations", "ation", "ings", "ing", "ions", "ion", "ies", "ers", "er", "es", "ed", "s", "e", "y")
 SHORTEST_STEM = 3
+"""Letters that are left of a word at least."""
 LEXICON_FILE = "lexicon.json"
 
 
 def words(text: str) -> list[tuple[int, int]]:
-    """Where each word, number or sign stands: (begin, end) characters."""
+    """The (begin, end) characters of each word, number and sign in a text."""
     return [match.span() for match in _WORD.finditer(text)]
 
 
 @lru_cache(maxsize=1 << 16)
 def stems(text: str) -> tuple[str, ...]:
-    """Words without case and ending; ``camelCase`` and ``snake_case`` come apart."""
+    """The stems of a text's words; ``camelCase`` and ``snake_case`` are split.
+
+    Example:
+        >>> stems("getCities near_me")
+        ('get', 'cit', 'near', 'me')
+    """
     return tuple(stem(w.lower()) for w in re.findall(r"[^\W_]+", _CASE.sub(" ", text)))
 
 
 @lru_cache(maxsize=1 << 16)
 def stem(word: str) -> str:
-    """A word without one common English ending, so that ``cities`` meets ``city``."""
+    """A word without a common English ending, so that ``cities`` and ``city`` are equal."""
     for ending in _ENDINGS:
         if word.endswith(ending) and len(word) - len(ending) >= SHORTEST_STEM:
             return word[: -len(ending)]
@@ -45,13 +52,13 @@ def stem(word: str) -> str:
 
 
 def letters(text: str) -> set[str]:
-    """Groups of four letters, within words and across their borders."""
+    """All groups of four characters of a text, within words and across their borders."""
     joined = " ".join(re.findall(r"[^\W_]+", _CASE.sub(" ", text).lower()))
     return {joined[i : i + 4] for i in range(len(joined) - 3)}
 
 
 def tool_text(tool: Tool) -> str:
-    """A tool's name, description and the names of its arguments."""
+    """A tool's name, its description and the names of its arguments."""
     return " ".join([tool.name, tool.description, *tool.parameters["properties"]])
 
 
@@ -61,13 +68,13 @@ def arguments_text(tool: Tool) -> str:
 
 
 def whole_text(tool: Tool) -> str:
-    """The whole text of a tool."""
+    """``tool_text`` and ``arguments_text`` together."""
     return f"{tool_text(tool)} {arguments_text(tool)}"
 
 
 @dataclass(frozen=True)
 class Lexicon:
-    """In how many of ``count`` tools' texts each stem stands."""
+    """The rarity of stems: in how many of ``count`` tools each stem occurs."""
 
     count: int
     tools_with: Mapping[str, int] = field(repr=False)
@@ -75,6 +82,7 @@ class Lexicon:
 
     @classmethod
     def of(cls, tools: Iterable[Tool]) -> Lexicon:
+        """Counts the stems in the whole texts of tools."""
         tools_with: Counter[str] = Counter()
         texts = [whole_text(tool) for tool in tools]
         for text in texts:
@@ -82,25 +90,25 @@ class Lexicon:
         return cls(len(texts), dict(tools_with))
 
     def weight(self, word: str) -> float:
-        """Inverse document frequency: 0 for a stem of every tool."""
+        """The inverse document frequency of a stem: 0 for one that all tools have."""
         return math.log((self.count + 1) / (self.tools_with.get(word, 0) + 1))
 
     def total(self, words: Iterable[str]) -> float:
-        """Exact, so that the order of a set does not count."""
+        """The sum of weights. It is exact, so that it does not depend on the order of a set."""
         return math.fsum(map(self.weight, words))
 
     def root(self, text: str) -> float:
-        """The root of a text's whole weight, which long texts have more of; not below a small number."""
+        """The square root of a text's total weight, by which the overlap with long texts is scaled down."""
         if text not in self._roots:
             self._roots[text] = max(math.sqrt(self.total(set(stems(text)))), 1e-3)
         return self._roots[text]
 
     def overlap(self, request: set[str], text: str) -> float:
-        """Weight of the stems that a text shares with a request, over the root of the text's whole weight."""
+        """The weight of the stems that a text shares with a request, divided by the text's ``root``."""
         return self.total(request.intersection(stems(text))) / self.root(text)
 
     def covered(self, request: set[str], text: str) -> float:
-        """Share of a text's weight that a request has."""
+        """The share of a text's weight that occurs in a request."""
         return self.total(request.intersection(stems(text))) / self.root(text) ** 2
 
     def nearest(self, request: str, tools: Sequence[Tool], count: int) -> list[Tool]:
@@ -109,8 +117,10 @@ class Lexicon:
         return sorted(tools, key=lambda tool: -self.overlap(of_request, tool_text(tool)))[:count]
 
     def to_json(self) -> dict[str, Any]:
+        """The lexicon as JSON."""
         return {"count": self.count, "tools_with": dict(sorted(self.tools_with.items()))}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Lexicon:
+        """Restores what ``to_json`` returned."""
         return cls(int(value["count"]), {str(k): int(v) for k, v in value["tools_with"].items()})

@@ -1,4 +1,4 @@
-"""Values of arguments: text as a value of a schema's type, and when two values are the same."""
+"""Values of arguments: how text is read as a value of a schema's type, and when two values are the same."""
 
 from __future__ import annotations
 
@@ -20,10 +20,16 @@ MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", 
 NUMBER_WORDS = frozenset([*_ONES, *_ORDINALS, *_TENS, *_FACTORS])
 _JSON = {"true": "True", "false": "False", "null": "None"}
 LONGEST_LITERAL = 1000
+"""Characters of the longest text that is read as a list."""
 
 
 def number_of(text: str) -> float | int | None:
-    """``$1,200.50``, ``5th``, ``20%``, ``3 million``, ``twenty-five``; None for what is no number."""
+    """The number that a text stands for; None if it is not a number.
+
+    Example:
+        >>> [number_of(text) for text in ("$1,200.50", "5th", "20%", "3 million", "twenty-five", "many")]
+        [1200.5, 5, 20, 3000000, 25, None]
+    """
     rest = text.strip().lower().lstrip("$€£¥").replace("- ", "-").strip()
     rest = re.sub(r"(?<=\d)\s*(?:st|nd|rd|th|%|°|percent)$", "", rest)
     plain, _, factor = rest.rpartition(" ")
@@ -55,7 +61,12 @@ _DATES = [
 
 
 def date_of(text: str) -> str | None:
-    """``August 1st, 2022``, ``1 Aug 2022``, ``2022/8/1`` as ``2022-08-01``; None for what is no date."""
+    """The ISO date that a text stands for; None if it is not a date.
+
+    Example:
+        >>> [date_of(text) for text in ("August 1st, 2022", "1 Aug 2022", "2022/8/1", "soon")]
+        ['2022-08-01', '2022-08-01', '2022-08-01', None]
+    """
     for pattern in _DATES:
         if match := pattern.fullmatch(text.strip()):
             month = match["month"].lower()
@@ -68,15 +79,15 @@ def date_of(text: str) -> str | None:
 
 
 def singular(text: str) -> str | None:
-    """A word or words without an English plural's ending; None where there is none."""
-    for ending, instead in (("ies", "y"), ("sses", "ss"), ("s", "")):
+    """Words without the ending of an English plural; None if they do not end in one."""
+    for ending, replacement in (("ies", "y"), ("sses", "ss"), ("s", "")):
         if text.endswith(ending) and len(text) > len(ending) + 1 and not text.endswith("ss"):
-            return text[: -len(ending)] + instead
+            return text[: -len(ending)] + replacement
     return None
 
 
 def bracketed(words: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Where a bracket opens and where the same one closes."""
+    """The indices of each "[" and its closing "]" among words."""
     opened: list[int] = []
     for i, word in enumerate(words):
         if word == "[":
@@ -86,7 +97,7 @@ def bracketed(words: Sequence[str]) -> Iterator[tuple[int, int]]:
 
 
 def literal_list(text: str) -> list[Any] | None:
-    """A list as JSON or Python writes it; None for any other text."""
+    """The list that a text writes in JSON or Python; None for any other text."""
     if not (text.startswith("[") and text.endswith("]")) or len(text) > LONGEST_LITERAL:
         return None
     try:
@@ -97,13 +108,18 @@ def literal_list(text: str) -> list[Any] | None:
 
 
 def kind_of(schema: Mapping[str, Any]) -> str:
-    """The type a value should have; string where a schema says nothing."""
+    """The JSON type that a schema asks for; ``string`` if it has none."""
     kind = schema.get("type", "string")
     return kind if isinstance(kind, str) else next((k for k in kind if k != "null"), "string")
 
 
 def cast(text: str, schema: Mapping[str, Any]) -> Any:
-    """The value that a text stands for; None where it is none of the schema's type or none of its choices."""
+    """The value of a schema's type that a text stands for; None if there is no such value.
+
+    Example:
+        >>> cast("five", {"type": "integer"}), cast("yes", {"type": "boolean"}), cast("c", {"enum": ["C", "F"]})
+        (5, True, 'C')
+    """
     kind = kind_of(schema)
     if kind in ("integer", "number"):
         number = number_of(text)
@@ -121,8 +137,8 @@ def cast(text: str, schema: Mapping[str, Any]) -> Any:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equal numbers, also where one is written as text; text without regard to case and outer space; lists and objects
-    part by part."""
+    """Whether two values are the same: numbers by value, also if one is text; text without case and outer spaces; lists
+    and objects element by element."""
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b or str(a).casefold() == str(b).casefold()
     if isinstance(a, list) and isinstance(b, list):
