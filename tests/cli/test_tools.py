@@ -135,7 +135,7 @@ def test_call_answers_in_json_and_in_words(run: Any, slots_run: Path, tmp_path: 
         ("[", "not valid JSON"),
         ("[]", "it contains no tool"),
         ("missing.json", "cannot read"),
-        (json.dumps([{"name": "other"}]), "knows the tools get_weather alone, not other"),
+        (json.dumps([{"name": "other"}]), "trained with, get_weather, not other"),
     ],
 )
 def test_unusable_tools_are_reported(run: Any, slots_run: Path, tools: str, message: str) -> None:

@@ -11,7 +11,7 @@ from trm_fast import ops
 from trm_fast.api import TRM
 from trm_fast.labels import IGNORE, SCORE_SCALE
 from trm_fast.models import TRMConfig
-from trm_fast.models.heads.selection import ARGUMENTS, RUN_KINDS, Selection, SelectionConfig, _run_cost, _tags
+from trm_fast.models.heads.selection import ARGUMENTS, SPANS, Selection, SelectionConfig, _span_cost, _tags
 from trm_fast.nn.precision import CAST_AT_USE
 
 from ..small import kernels_agree
@@ -112,7 +112,7 @@ def test_a_run_s_cost_is_its_cross_entropy_among_all_runs() -> None:
     scores = torch.stack([begins[b] + inside[b + 1 : e + 1].sum() for b, e in runs])
     for i, (b, e) in enumerate(runs):
         tags = torch.tensor([[[1 if w == b else 2 if b < w <= e else 0 for w in range(W)]]])
-        got, want = _run_cost(logits, tags).sum(), -scores.log_softmax(0)[i]
+        got, want = _span_cost(logits, tags).sum(), -scores.log_softmax(0)[i]
         torch.testing.assert_close(got.float(), want)
         torch.testing.assert_close(*(torch.autograd.grad(cost, logits, retain_graph=True)[0] for cost in (got, want)))
 
@@ -120,7 +120,7 @@ def test_a_run_s_cost_is_its_cross_entropy_among_all_runs() -> None:
 def test_several_values_cost_what_their_tags_do() -> None:
     head, tools = model().head, torch.tensor([[2.0, 1.0, -1e4]])
     labels = LABELS[:1].clone()
-    labels[0, T] = RUN_KINDS
+    labels[0, T] = SPANS
     alone = head.loss(Selection(tools, torch.zeros(1, P, 9), torch.zeros(1, P, W, 3)), torch.zeros(1), labels)
     told = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(1))) / 2 + ARGUMENTS * (math.log(9) + 4 * math.log(3))
     assert alone.answer.item() == pytest.approx(told, rel=1e-5)
@@ -138,9 +138,9 @@ def test_several_values_are_tagged_word_by_word_and_words_that_are_not_there_nev
         assert not net.head.answers(out)[:, T + P :].view(B, P, W)[:, :, 3:].any()
     logits = torch.zeros(1, 1, 4, 3)
     logits[0, 0, :, 1] = 1.0
-    assert _tags(logits, torch.tensor([[RUN_KINDS]]), None).tolist() == [[[1, 1, 1, 1]]]
+    assert _tags(logits, torch.tensor([[SPANS]]), None).tolist() == [[[1, 1, 1, 1]]]
     assert int((_tags(logits, torch.tensor([[1]]), None) > 0).sum()) == 1
-    assert not _tags(logits, torch.tensor([[RUN_KINDS + 1]]), None).any()
+    assert not _tags(logits, torch.tensor([[SPANS + 1]]), None).any()
 
 
 def test_gradients_reach_every_parameter_and_every_application() -> None:

@@ -79,7 +79,7 @@ def accepts(calls: Sequence[Call], accepted: Sequence[Mapping[str, Any]]) -> boo
 def _fits(
     arguments: Mapping[str, Any], accepted: Mapping[str, Sequence[Any]], equal: Callable[[Any, Any], bool]
 ) -> bool:
-    """Whether each argument has an accepted value, and none is missing that has no "" among its accepted values."""
+    """Whether each argument has an accepted value, and "" is among the accepted values of each missing one."""
     named = all(any(equal(value, v) for v in accepted.get(name, [])) for name, value in arguments.items())
     return named and all(name in arguments or "" in values for name, values in accepted.items())
 

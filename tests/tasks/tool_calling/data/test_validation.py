@@ -37,7 +37,10 @@ def test_problems_reach_into_lists_and_objects() -> None:
         },
     })  # fmt: skip
     assert problems(Call("f", {"a": [1, 2.0], "o": {"k": True}}), [tool]) == []
-    assert problems(Call("f", {"a": [1, True], "o": {}}), [tool]) == ["a[1]: True is not of type integer", "o.k is missing"]
+    assert problems(Call("f", {"a": [1, True], "o": {}}), [tool]) == [
+        "a[1]: True is not of type integer",
+        "o.k is missing",
+    ]
 
 
 def test_every_keyword_of_a_schema_counts_and_one_that_is_none_does_not() -> None:

@@ -14,7 +14,7 @@ from trm_fast.tasks.tool_calling.generate.decoding import Search, generate
 class Fixed:
     """A model of two tokens, 0 and 1, whose first choice is the worse one in the long run."""
 
-    room = 2
+    free = 2
 
     def __init__(self, said: tuple[int, ...] = ()) -> None:
         self.said = said
@@ -32,9 +32,9 @@ def test_beams_find_what_the_greedy_search_misses() -> None:
     def both(said: Sequence[int]) -> list[int]:
         return [0, 1]
 
-    assert generate(Fixed(), [9], both, Search()).tokens == [0, 0]
+    assert generate(Fixed(), [9], both, Search()).symbols == [0, 0]
     found = generate(Fixed(), [9], both, Search(beams=2))
-    assert found.tokens == [1, 0]
+    assert found.symbols == [1, 0]
     assert found.score == pytest.approx(np.log(0.4 * 0.99), rel=1e-4)
 
 
@@ -42,7 +42,9 @@ def test_sampling_follows_the_shares_and_top_p_cuts_the_rest() -> None:
     def both(said: Sequence[int]) -> list[int]:
         return [0, 1]
 
-    drawn = [generate(Fixed(), [9], both, Search(most_tokens=1, temperature=1.0, seed=s)).tokens[0] for s in range(400)]
+    drawn = [
+        generate(Fixed(), [9], both, Search(most_symbols=1, temperature=1.0, seed=s)).symbols[0] for s in range(400)
+    ]
     assert 0.3 < np.mean(drawn) < 0.5
-    cut = [generate(Fixed(), [9], both, Search(1, temperature=1.0, top_p=0.5, seed=s)).tokens[0] for s in range(50)]
+    cut = [generate(Fixed(), [9], both, Search(1, temperature=1.0, top_p=0.5, seed=s)).symbols[0] for s in range(50)]
     assert set(cut) == {0}

@@ -24,12 +24,12 @@ class Drawn:
     """A model that says anything: random logits, another at every length."""
 
     def __init__(self, seed: int, said: tuple[int, ...] = ()) -> None:
-        self.seed, self.said, self.room = seed, said, 500
+        self.seed, self.said, self.free = seed, said, 500
 
     def extend(self, tokens: Sequence[int]) -> Any:
         self.said += tuple(tokens)
         rng = np.random.default_rng((self.seed, *self.said[-3:], len(self.said)))
-        return rng.normal(size=LIMITS.first_own + LIMITS.positions).astype(np.float32) * 3
+        return rng.normal(size=LIMITS.first_position + LIMITS.positions).astype(np.float32) * 3
 
     def fork(self) -> Drawn:
         return Drawn(self.seed, self.said)
@@ -47,7 +47,7 @@ def test_calls_go_to_symbols_and_back_and_each_symbol_is_allowed() -> None:
 
 def test_what_stands_in_the_request_is_copied_word_by_word() -> None:
     row = transcript(conversation(Turn("user", TEXT), Turn.calling(CALLS[-2])))
-    own = [row.word_of(symbol) for symbol in said_of(row) if symbol >= LIMITS.first_own]
+    own = [row.word_of(symbol) for symbol in said_of(row) if symbol >= LIMITS.first_position]
     words = [word for word in own if isinstance(word, str)]
     assert words == ["a", '"', "b", '"', "{", "c", "}", "x", "北", "京", "1,200.50"]
     marks = {row.codec.marks[name]: name for name in MARKS}
@@ -70,7 +70,7 @@ def test_a_wrong_call_is_nowhere_allowed(call: Call) -> None:
 
 def test_values_stand_one_word_behind_another() -> None:
     row = transcript(conversation(Turn("user", "Mail Ann Lee and Ann Ray")))
-    grammar, own = Grammar(row), LIMITS.first_own
+    grammar, own = Grammar(row), LIMITS.first_position
     begun = [CALL, own + row.tool_positions["send"], own + row.argument_positions["send", "to"]]
 
     def words(said: list[str]) -> set[object]:
@@ -87,7 +87,7 @@ def test_a_list_written_out_is_one_run_of_words_if_it_fits() -> None:
         "values": {"type": "array", "items": {"type": "number"}}}})  # fmt: skip
     given = conversation(Turn("user", "Sort [1, 2.5, -3], not ['a', 'b']"), tools=(sort,))
     row = transcript(given)
-    grammar, own = Grammar(row), LIMITS.first_own
+    grammar, own = Grammar(row), LIMITS.first_position
     said = [CALL, own + row.tool_positions["sort"], own + row.argument_positions["sort", "values"]]
     for word in ("[", "1", ",", "2.5", ",", "-", "3", "]"):
         assert own + row.first[word] in grammar.allowed(said)
@@ -111,7 +111,7 @@ def test_a_default_is_said_only_where_it_is_a_value(schema: dict[str, Any], defa
     assert default_of(schema) == default
     tool = Tool("get", "Gets", {"type": "object", "required": [], "properties": {"it": schema}})
     row = transcript(conversation(Turn("user", "get"), tools=(tool,)))
-    grammar, own = Grammar(row), LIMITS.first_own
+    grammar, own = Grammar(row), LIMITS.first_position
     said = [CALL, own + row.tool_positions["get"], own + row.argument_positions["get", "it"]]
     mark = row.codec.marks["default"]
     assert (mark in grammar.allowed(said)) == (default is not None)
@@ -125,7 +125,7 @@ def test_a_default_is_said_only_where_it_is_a_value(schema: dict[str, Any], defa
 def test_nothing_is_allowed_twice_and_an_item_has_no_default(schema: dict[str, Any]) -> None:
     tool = Tool("get", "Gets", {"type": "object", "required": [], "properties": {"it": schema}})
     row = transcript(conversation(Turn("user", "get"), tools=(tool,)))
-    grammar, own = Grammar(row), LIMITS.first_own
+    grammar, own = Grammar(row), LIMITS.first_position
     allowed = grammar.allowed([CALL, own + row.tool_positions["get"], own + row.argument_positions["get", "it"]])
     assert len(allowed) == len(set(allowed))
     assert (row.codec.marks["default"] in allowed) == ("enum" in schema)
@@ -134,14 +134,18 @@ def test_nothing_is_allowed_twice_and_an_item_has_no_default(schema: dict[str, A
 def test_an_empty_choice_is_said_with_nothing() -> None:
     tool = Tool("get", "Gets", {"type": "object", "required": ["it"], "properties": {"it": {"enum": [""]}}})
     row = transcript(conversation(Turn("user", "get"), tools=(tool,)))
-    said = [CALL, LIMITS.first_own + row.tool_positions["get"], LIMITS.first_own + row.argument_positions["get", "it"]]
+    said = [
+        CALL,
+        LIMITS.first_position + row.tool_positions["get"],
+        LIMITS.first_position + row.argument_positions["get", "it"],
+    ]
     assert END in Grammar(row).allowed(said)
     assert Grammar(row).calls([*said, END]) == [Call("get", {"it": ""})]
 
 
 def test_a_call_that_is_said_twice_is_one_call() -> None:
     row = transcript(conversation(Turn("user", "list, list")))
-    tool = LIMITS.first_own + row.tool_positions["list"]
+    tool = LIMITS.first_position + row.tool_positions["list"]
     assert Grammar(row).calls([CALL, tool, tool, END]) == [Call("list", {})]
 
 
@@ -151,10 +155,10 @@ def test_whatever_a_model_says_its_calls_are_valid(search: Search) -> None:
     finished = 0
     for seed in range(6):
         said = generate(Drawn(seed), [BEGIN], grammar.allowed, search)
-        calls = grammar.calls(said.tokens)
+        calls = grammar.calls(said.symbols)
         assert json.loads(json.dumps([call.to_json() for call in calls])) is not None
         assert all(call.name in ("send", "list", "more") for call in calls)
-        if said.tokens[-1] == END:
+        if said.symbols[-1] == END:
             finished += 1
             assert calls
             assert [p for call in calls for p in problems(call, TOOLS)] == []

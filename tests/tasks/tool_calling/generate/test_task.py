@@ -94,7 +94,7 @@ def test_token_dropout_hides_pieces_and_a_model_may_reply(tmp_path: Path) -> Non
     conversation = Conversation((TOOL,), (Turn("user", "Mail to Ann"),))
     prediction, decoded = task.decode(Replies(), conversation)
     assert (prediction.decision, prediction.reply) == ("direct_answer", task.tokenizer.decode([FIRST_BYTE]).strip())
-    assert decoded.tokens == [REPLY, FIRST_BYTE, END]
+    assert decoded.symbols == [REPLY, FIRST_BYTE, END]
 
 
 @needs_data
@@ -117,11 +117,11 @@ def test_an_untrained_model_makes_valid_calls_of_offered_tools(name: str, tmp_pa
         prediction, decoded = task.decode(model, prompt_of(row))
         assert {call.name for call in prediction.calls} <= {tool.name for tool in row.tools}
         json.dumps(prediction.to_json())
-        if decoded.tokens[-1] == END:
+        if decoded.symbols[-1] == END:
             assert prediction.calls
 
 
 def test_an_option_that_went_is_refused_unless_it_meant_nothing() -> None:
     assert ToolGenerateConfig.model_validate({"penalty": 0.0}) == ToolGenerateConfig()
-    with pytest.raises(ValueError, match="penalty is no longer there"):
+    with pytest.raises(ValueError, match="penalty was removed"):
         ToolGenerateConfig.model_validate({"penalty": 0.5})

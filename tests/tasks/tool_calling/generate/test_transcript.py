@@ -34,7 +34,7 @@ def test_only_what_the_assistant_says_is_learnt_and_calls_count_double() -> None
     row = transcript(conversation(*turns, tools=(BARE,)))
     labels, weights = row.labels()
     learnt = [(int(label), float(weight)) for label, weight in zip(labels, weights, strict=True) if weight]
-    said, tool = TOKENS.special("<assistant>"), LIMITS.first_own + row.tool_positions["list"]
+    said, tool = TOKENS.special("<assistant>"), LIMITS.first_position + row.tool_positions["list"]
     expected = [(said, 1.0), (TOKENS.numbers["x"], 1.0), (END, 1.0), (CALL, 2.0), (tool, 2.0), (END, 2.0),
                 (said, 1.0), (TOKENS.numbers["y"], 1.0), (END, 1.0)]  # fmt: skip
     assert learnt == expected

@@ -15,7 +15,7 @@ from trm_fast.labels import SlotKind
 from trm_fast.tasks.base import IGNORE, DataConfig, Examples
 from trm_fast.tasks.tool_calling import Call, Conversation, write
 from trm_fast.tasks.tool_calling.data.formats.slots import read_slots
-from trm_fast.tasks.tool_calling.slots.fields import KNOWN
+from trm_fast.tasks.tool_calling.slots.fields import FIRST_VALUE
 from trm_fast.tasks.tool_calling.slots.task import ToolSlots, ToolSlotsConfig
 
 from ..rows import DATA, SLOTS, needs_data
@@ -45,7 +45,7 @@ def test_labels_by_hand(tmp_path: Path) -> None:
     begin = 2 + text.index("Rome")  # behind <begin> and <user>
     kinds, starts, ends = rows.labels[0, 2:].reshape(3, 4).tolist()
     assert rows.labels[0, :2].tolist() == [1, 0]
-    assert kinds == [SlotKind.SPAN, KNOWN, SlotKind.SPAN, SlotKind.NONE]
+    assert kinds == [SlotKind.SPAN, FIRST_VALUE, SlotKind.SPAN, SlotKind.NONE]
     assert starts == [begin, IGNORE, begin, IGNORE]
     assert ends == [begin + 3, IGNORE, begin + 3, IGNORE]
     assert len(data.train) + len(data.test) == len(ROWS)

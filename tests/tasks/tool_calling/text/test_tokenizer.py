@@ -91,7 +91,7 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no tokenizer"):
         load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("[]")
-    with pytest.raises(UserError, match="is no tokenizer"):
+    with pytest.raises(UserError, match="is not a tokenizer"):
         load_tokenizer(tmp_path)
     pytest.importorskip("sentencepiece")
     (tmp_path / "tokenizer.model").write_bytes(b"junk")

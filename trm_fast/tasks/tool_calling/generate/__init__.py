@@ -1,1 +1,1 @@
-"""The model tool-generate: calls written symbol by symbol, within a grammar."""
+"""The task ``tool-generate``: calls written symbol by symbol, within a grammar."""

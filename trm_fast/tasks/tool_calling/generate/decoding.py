@@ -1,4 +1,4 @@
-"""Search for what a causal model writes next, within what a grammar allows: greedy, sampled or by beams."""
+"""Searches for the symbols that a causal model writes within a grammar: greedily, by sampling or with beams."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from trm_fast.tasks.base import IncrementalRow
 from trm_fast.tasks.tool_calling.generate.transcript import Transcript
 
 Allowed = Callable[[Sequence[int]], list[int]]
-"""Ids that may follow those written so far; [] ends it."""
+"""Returns the symbols that may follow those written so far; an empty list ends the search."""
 Scores = npt.NDArray[np.float64]
 
 
 class DecodingRow:
-    """A model's row, and the transcript that tells what each symbol's position holds."""
+    """A row of symbols that a model decodes, with its transcript. ``read`` positions of it are in the model already."""
 
     def __init__(self, row: IncrementalRow, transcript: Transcript, read: int = 0) -> None:
         self.row, self.transcript, self.read = row, transcript, read
 
     @property
-    def room(self) -> int:
-        """Symbols that may still come."""
+    def free(self) -> int:
+        """The number of symbols that can still be written."""
         return self.transcript.limits.positions - self.transcript.length
 
     def extend(self, symbols: Sequence[int]) -> npt.NDArray[np.float32]:
-        """Log probabilities of the symbol behind the transcript and some symbols more."""
+        """Writes symbols, and returns the log probabilities of the next one, float32 (V,)."""
         for symbol in symbols:
             self.transcript.write(symbol)
         new = self.transcript.arrays(self.read)
@@ -36,16 +36,20 @@ class DecodingRow:
         return self.row.extend(new.pop("inputs"), new)
 
     def fork(self) -> DecodingRow:
+        """A copy that can continue with other symbols."""
         return DecodingRow(self.row.fork(), self.transcript.fork(), self.read)
 
 
 @dataclass(frozen=True)
 class Search:
-    """``beams`` 1: the likeliest token each time, or with a ``temperature`` above 0 a drawn one, among the fewest
-    tokens that have ``top_p`` of the probability. More beams keep as many beginnings, compared by their mean log
-    probability a token."""
+    """How to search.
 
-    most_tokens: int = 200
+    With one beam the most likely symbol is written each time, or with a ``temperature`` above 0 a random one, out of
+    the smallest set of symbols whose probabilities sum to ``top_p``. More ``beams`` keep that many sequences with the
+    highest mean log probability of a symbol. At most ``most_symbols`` are written.
+    """
+
+    most_symbols: int = 200
     beams: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
@@ -54,9 +58,10 @@ class Search:
 
 @dataclass
 class Decoded:
-    """Tokens, and the sum of their log probabilities among what was allowed."""
+    """A sequence of symbols. ``score`` is the sum of their log probabilities among the allowed ones, ``logits`` the log
+    probabilities of the next symbol; ``ended`` says whether the grammar allows no further one."""
 
-    tokens: list[int]
+    symbols: list[int]
     score: float
     row: DecodingRow
     logits: npt.NDArray[np.float32]
@@ -64,31 +69,42 @@ class Decoded:
 
     @property
     def mean(self) -> float:
-        return self.score / max(1, len(self.tokens))
+        """The mean log probability of a symbol."""
+        return self.score / max(1, len(self.symbols))
 
 
 def generate(row: DecodingRow, prompt: Sequence[int], allowed: Allowed, search: Search) -> Decoded:
-    """Goes on behind a prompt until the grammar ends, ``most_tokens`` are written or the row is full."""
-    drawing = np.random.default_rng(search.seed)
+    """Writes symbols until the grammar ends, ``search.most_symbols`` are written or the row is full.
+
+    Args:
+        row: the row to continue.
+        prompt: symbols to write first.
+        allowed: the grammar.
+        search: how to search.
+
+    Returns:
+        The sequence with the highest mean log probability of a symbol, without the prompt.
+    """
+    rng = np.random.default_rng(search.seed)
     beams = [Decoded([], 0.0, row, row.extend(prompt))]
-    for _ in range(min(search.most_tokens, row.room)):
+    for _ in range(min(search.most_symbols, row.free)):
         candidates: list[tuple[Decoded, int | None, float]] = []
         for beam in beams:
-            choices = [] if beam.ended else allowed(beam.tokens)
+            choices = [] if beam.ended else allowed(beam.symbols)
             beam.ended = not choices
             if beam.ended:
                 candidates.append((beam, None, 0.0))
                 continue
             scores = _log_softmax(beam.logits[choices].astype(np.float64))
-            candidates += [(beam, choices[i], float(scores[i])) for i in _picked(scores, search, drawing)]
+            candidates += [(beam, choices[i], float(scores[i])) for i in _picked(scores, search, rng)]
         if all(beam.ended for beam in beams):
             break
-        candidates.sort(key=lambda item: -(item[0].score + item[2]) / (len(item[0].tokens) + (item[1] is not None)))
+        candidates.sort(key=lambda item: -(item[0].score + item[2]) / (len(item[0].symbols) + (item[1] is not None)))
         beams = [_extended(*item, fork=search.beams > 1) for item in candidates[: search.beams]]
     return max(beams, key=lambda beam: beam.mean)
 
 
-def _picked(scores: Scores, search: Search, drawing: np.random.Generator) -> list[int]:
+def _picked(scores: Scores, search: Search, rng: np.random.Generator) -> list[int]:
     if search.beams > 1:
         return [int(i) for i in np.argsort(-scores, kind="stable")[: search.beams]]
     if not search.temperature:
@@ -96,15 +112,15 @@ def _picked(scores: Scores, search: Search, drawing: np.random.Generator) -> lis
     shares = np.exp(_log_softmax(scores / search.temperature))
     order = np.argsort(-shares, kind="stable")
     kept = order[np.cumsum(shares[order]) - shares[order] < search.top_p]
-    return [int(drawing.choice(kept, p=shares[kept] / shares[kept].sum()))]
+    return [int(rng.choice(kept, p=shares[kept] / shares[kept].sum()))]
 
 
-def _extended(beam: Decoded, token: int | None, score: float, *, fork: bool) -> Decoded:
-    if token is None:
+def _extended(beam: Decoded, symbol: int | None, score: float, *, fork: bool) -> Decoded:
+    if symbol is None:
         return beam
     row = beam.row.fork() if fork else beam.row
-    logits = row.extend([token]) if row.room else beam.logits
-    return Decoded([*beam.tokens, token], beam.score + score, row, logits)
+    logits = row.extend([symbol]) if row.free else beam.logits
+    return Decoded([*beam.symbols, symbol], beam.score + score, row, logits)
 
 
 def _log_softmax(scores: Scores) -> Scores:

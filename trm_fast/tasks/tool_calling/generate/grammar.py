@@ -1,7 +1,7 @@
-"""Which symbol may come next: what is generated names offered tools and their arguments, with values of their types.
+"""The grammar of calls: which symbols may follow, so that every output names offered tools with valid values.
 
-Calls are ``<tool_call> (TOOL (ARGUMENT VALUE (<sep> FURTHER ITEM)*)*)+`` and an end: tools, arguments and words of the
-conversation are symbols of their own, so that any text can be a value and JSON is written from the parts.
+A sequence of calls is ``<tool_call> (TOOL (ARGUMENT VALUE (<sep> ITEM)*)*)+ END``. Tools, arguments and words of the
+conversation are symbols themselves, so no quotes or brackets are written, and any text can be a value.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from trm_fast.tasks.tool_calling.text.tokenizer import END, FIRST_BYTE, Tokenize
 from trm_fast.tasks.tool_calling.text.values import kind_of, literal_list
 
 MOST_CALLS = 6
+"""Calls of a sequence."""
 LONGEST_VALUE = 40
+"""Symbols of a text, and items of a list."""
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,17})(?:\.\d{1,17})?")
 _NUMBER_SO_FAR = re.compile(r"-?(?:(?:0|[1-9]\d{0,17})(?:\.\d{0,17})?)?")
 _INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,17})")
@@ -26,21 +28,23 @@ _CLOSED = {"boolean": ["true", "false"], "null": ["null"], "object": ["{}"], "ar
 
 
 class Grammar:
-    """What may follow a beginning of calls to the tools of a transcript, or of a reply where ``replies`` are allowed;
-    stateless, so that any search can use it."""
+    """The grammar of calls to the tools of a transcript, and of replies in words if ``replies`` are allowed.
+
+    It keeps no state of the sequence, so that any search can use it.
+    """
 
     def __init__(self, transcript: Transcript, *, replies: bool = False) -> None:
         self.transcript, self.replies, self.codec = transcript, replies, transcript.codec
         self.tokenizer: Tokenizer = transcript.codec.tokenizer
-        own = transcript.limits.first_own
-        self.tools: dict[int, Tool] = {own + transcript.tool_positions[t.name]: t for t in transcript.tools}
-        self.keys = {own + position: name for (_, name), position in transcript.argument_positions.items()}
+        first = transcript.limits.first_position
+        self.tools: dict[int, Tool] = {first + transcript.tool_positions[t.name]: t for t in transcript.tools}
+        self.keys = {first + position: name for (_, name), position in transcript.argument_positions.items()}
         self.text = list(range(FIRST_BYTE, self.tokenizer.size))
         self.numeric = [i for i in self.text if re.fullmatch(r"[▁ ]?[-.\d]*", piece_of(self.tokenizer, i))]
         self._numbers: dict[str, list[tuple[int, ...]]] = {}
 
     def allowed(self, symbols: Sequence[int]) -> list[int]:
-        """Symbols that may follow; [] behind the end."""
+        """The symbols that may follow ``symbols``; an empty list behind the end."""
         if not symbols:
             return ([CALL] if self.tools else []) + ([REPLY] if self.replies else []) or [END]
         if symbols[-1] == END:
@@ -51,7 +55,7 @@ class Grammar:
         if not calls:
             return every
         tool, fields = calls[-1]
-        # Calls come in the order of the tools.
+        # Calls are in the order of the tools.
         further = every[self.transcript.tools.index(tool) :] if len(calls) < MOST_CALLS else []
         ends = [*further, END]
         if not fields:
@@ -59,7 +63,7 @@ class Grammar:
         return self._in_value(tool, *fields[-1], ends)
 
     def _parsed(self, symbols: Sequence[int]) -> list[tuple[Tool, list[tuple[str, list[int]]]]]:
-        """The tool of each call, and its arguments with their symbols."""
+        """The tool of each call, with its arguments and the symbols of their values."""
         calls: list[tuple[Tool, list[tuple[str, list[int]]]]] = []
         for symbol in symbols:
             if symbol in self.tools:
@@ -91,7 +95,7 @@ class Grammar:
         return following + (behind + more if complete else [])
 
     def _value(self, symbols: list[int], schema: Mapping[str, Any]) -> tuple[list[int], bool]:
-        """Symbols that go on with a value, and whether it may end here."""
+        """The symbols that may continue a value, and whether it may end here."""
         kind, choices = kind_of(schema), schema.get("enum")
         if isinstance(choices, list) and choices:
             return self._choice(symbols, [self._symbols(self.codec.encode(c, schema)[0]) for c in choices])
@@ -105,20 +109,20 @@ class Grammar:
             return begun + self._following([]) + self.text, False
         if symbols[0] in marks:
             return self._choice(symbols[1:], self._readable(marks[symbols[0]]))
-        if symbols[0] >= self.transcript.limits.first_own:
+        if symbols[0] >= self.transcript.limits.first_position:
             return self._following(symbols), True
         return (self.text if len(symbols) < LONGEST_VALUE else []), True
 
     def _number(self, symbols: list[int], schema: Mapping[str, Any]) -> tuple[list[int], bool]:
         numbers = self._remembered(kind_of(schema), lambda: self.codec.numbers({"type": kind_of(schema)}))
         following, complete = self._choice(symbols, numbers)
-        if symbols and symbols[0] >= self.transcript.limits.first_own:
+        if symbols and symbols[0] >= self.transcript.limits.first_position:
             return following, complete
         whole, so_far = (_INTEGER, _INTEGER_SO_FAR) if kind_of(schema) == "integer" else (_NUMBER, _NUMBER_SO_FAR)
-        before = self._decoded(symbols)
-        pieces = [i for i in self.numeric if so_far.fullmatch(after := self._decoded([*symbols, i])) and
-                  (len(after) > len(before) or not symbols)]  # fmt: skip
-        return following + pieces, bool(whole.fullmatch(before))
+        written = self._decoded(symbols)
+        pieces = [i for i in self.numeric if so_far.fullmatch(longer := self._decoded([*symbols, i])) and
+                  (len(longer) > len(written) or not symbols)]  # fmt: skip
+        return following + pieces, bool(whole.fullmatch(written))
 
     def _readable(self, mark: str) -> list[tuple[int, ...]]:
         return self._remembered(mark, lambda: self.codec.readable(mark))
@@ -132,13 +136,13 @@ class Grammar:
         return self._numbers[name]
 
     def _following(self, symbols: Sequence[int]) -> list[int]:
-        """Words of the conversation that go on with those written."""
+        """The words of the conversation that continue those of ``symbols``."""
         words = [word for i in symbols if isinstance(word := self.transcript.word_of(i), str)]
         return self._symbols(self.codec.following(words))
 
     def _symbols(self, symbols: Iterable[Symbol]) -> list[int]:
-        own = self.transcript.limits.first_own
-        return [own + self.transcript.first[part] if isinstance(part, str) else part for part in symbols]
+        first = self.transcript.limits.first_position
+        return [first + self.transcript.first[part] if isinstance(part, str) else part for part in symbols]
 
     def _choice(self, symbols: Sequence[int], choices: Sequence[Sequence[int]]) -> tuple[list[int], bool]:
         n, start = len(symbols), tuple(symbols)
@@ -149,21 +153,22 @@ class Grammar:
         return self.tokenizer.decode(tokens).strip()
 
     def _behind(self, tool: Tool, key: str | None, ends: list[int]) -> list[int]:
-        """Arguments that may follow one, up to the first that is required, and what ends a call where none is."""
+        """The arguments that may follow ``key``: those up to the first required one. If none is required, also
+        ``ends``."""
         positions = self.transcript.argument_positions
         names = [name for name in tool.parameters["properties"] if (tool.name, name) in positions]
         rest = names if key is None else names[names.index(key) + 1 :]
         required = next((i for i, name in enumerate(rest) if name in tool.parameters["required"]), None)
         following = rest if required is None else rest[: required + 1]
-        symbols = [self.transcript.limits.first_own + positions[tool.name, name] for name in following]
+        symbols = [self.transcript.limits.first_position + positions[tool.name, name] for name in following]
         return symbols + (ends if required is None else [])
 
     def reply(self, symbols: Sequence[int]) -> str:
-        """The text of the symbols, where they are a reply."""
+        """The text of a reply; "" if the symbols are calls."""
         return self._decoded([i for i in symbols[1:] if i != END]) if symbols and symbols[0] == REPLY else ""
 
     def calls(self, symbols: Sequence[int]) -> list[Call]:
-        """The calls that symbols write, each once; one that was cut short loses its last, unfinished argument."""
+        """The distinct calls that symbols write. A call that is cut short loses its last, unfinished argument."""
         calls: list[Call] = []
         parsed = self._parsed(symbols)
         for i, (tool, fields) in enumerate(parsed):
@@ -187,7 +192,7 @@ class Grammar:
 
 
 def piece_of(tokenizer: Tokenizer, token: int) -> str:
-    """The text of one token, its leading space shown as ``▁`` where the tokenizer has one."""
+    """The text of one token. A SentencePiece token shows its leading space as ``▁``."""
     pieces = getattr(tokenizer, "pieces", None)
     return pieces[token] if pieces is not None else tokenizer.decode([token])
 

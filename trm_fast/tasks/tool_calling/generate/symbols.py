@@ -1,4 +1,4 @@
-"""Values as the symbols that a causal model writes: words of the conversation, pieces of the vocabulary, and marks."""
+"""Values as the symbols that a model writes: words of the conversation, pieces of the vocabulary, and marks."""
 
 from __future__ import annotations
 
@@ -23,24 +23,27 @@ from trm_fast.tasks.tool_calling.text.tokenizer import Tokenizer
 from trm_fast.tasks.tool_calling.text.values import bracketed, cast, kind_of, literal_list, same
 
 MARKS = (DEFAULT, DATE, SINGULAR) = ("default", "date", "singular")
-"""What may be written beside text: the schema's default; that the words behind it are to be read as an ISO date, or
-without their plural."""
+"""Marks stand for the schema's default, or say that the next words are read as an ISO date or without their plural."""
 _READ = {DATE: READINGS[ArgumentKind.DATE], SINGULAR: READINGS[ArgumentKind.SINGULAR]}
 
 Symbol = str | int
-"""A word of the conversation, folded; or the id of a piece or mark."""
+"""A word of the conversation without case, or the id of a piece or a mark."""
 
 
 class ValueCodec:
-    """Values as symbols and symbols as values. ``turns``: what stands in the conversation, in order."""
+    """Turns values into symbols and symbols into values. ``turns`` are the words of the conversation, in order."""
 
     def __init__(self, turns: Sequence[TurnWords], tokenizer: Tokenizer, vocab_size: int) -> None:
         self.turns, self.tokenizer = list(turns), tokenizer
         self.marks = {name: vocab_size + i for i, name in enumerate(MARKS)}
 
     def encode(self, value: Any, schema: Mapping[str, Any]) -> list[list[Symbol]]:
-        """A value as items, one but for a list that is not written out: words as they stand in the latest turn, else
-        its default, else words that are to be read as it, else pieces of the vocabulary."""
+        """The symbols of a value, as items: one item, or one for each element of a list that the conversation does not
+        write out.
+
+        An item is the words of the latest turn that has the value, else the mark of the default, else words that are
+        read as the value, else pieces of the vocabulary.
+        """
         if isinstance(value, list) and (literal := self._latest(partial(literal_span, value=value))) is not None:
             return [literal]
         if (default := default_of(schema)) is not None and same(default, value) and not self._stands(value, schema):
@@ -50,7 +53,7 @@ class ValueCodec:
         return [self._item(value, schema)]
 
     def _latest(self, find: Callable[[TurnWords], Span | None]) -> list[Symbol] | None:
-        """The words that are found in the latest turn that has any."""
+        """The words of the span that ``find`` returns for the latest turn in which it finds one."""
         for turn in reversed(self.turns):
             if (span := find(turn)) is not None:
                 return list(turn.folded[span[0] : span[1] + 1])
@@ -81,7 +84,7 @@ class ValueCodec:
         return self._latest(shortest)
 
     def text(self, symbols: Sequence[Symbol]) -> str:
-        """The text of symbols: words as they stand in the conversation, pieces as the tokenizer has them."""
+        """The text of symbols: words as the conversation writes them, pieces as the tokenizer decodes them."""
         words = [symbol for symbol in symbols if isinstance(symbol, str)]
         if not words:
             marks = self.marks.values()
@@ -92,7 +95,7 @@ class ValueCodec:
         return " ".join(words)
 
     def decode(self, symbols: Sequence[Symbol], schema: Mapping[str, Any]) -> Any:
-        """The value that an item stands for."""
+        """The value of one item."""
         if symbols[:1] == [self.marks[DEFAULT]]:
             return default_of(schema)
         text = self.text(symbols)
@@ -102,46 +105,50 @@ class ValueCodec:
         return value_of(text, schema)
 
     def following(self, words: Sequence[str]) -> list[str]:
-        """Words that stand behind some words; all of them behind none."""
+        """The words that follow ``words`` in the conversation; all its words if ``words`` is empty."""
         if not words:
             return list(dict.fromkeys(word for turn in self.turns for word in turn.folded))
-        behind = [
+        next_words = [
             turn.folded[first + len(words)]
             for turn in self.turns for first in turn.positions(words) if first + len(words) < len(turn)
         ]  # fmt: skip
-        return list(dict.fromkeys(behind))
+        return list(dict.fromkeys(next_words))
 
     def numbers(self, schema: Mapping[str, Any]) -> list[tuple[str, ...]]:
-        """Words that can be read as a number of a schema."""
-        return self._runs(lambda turn: turn.runs(LONGEST_NUMBER), lambda text: cast(text, schema) is not None)
+        """The spans that can be read as a number of a schema's type."""
+        return self._fitting_spans(
+            lambda turn: turn.short_spans(LONGEST_NUMBER), lambda text: cast(text, schema) is not None
+        )
 
     def readable(self, mark: str) -> list[tuple[str, ...]]:
-        """Words that can be read as a mark says."""
-        return self._runs(lambda turn: turn.runs(LONGEST_READING), lambda text: _READ[mark](text) is not None)
+        """The spans that can be read as a mark says."""
+        return self._fitting_spans(
+            lambda turn: turn.short_spans(LONGEST_READING), lambda text: _READ[mark](text) is not None
+        )
 
     def literals(self, schema: Mapping[str, Any]) -> list[tuple[str, ...]]:
-        """Words that are a list of a schema, written out."""
+        """The spans that write a list which is valid against a schema."""
 
         def fitting(text: str) -> bool:
             literal = literal_list(text)
             return literal is not None and fits(literal, schema)
 
-        return self._runs(lambda turn: bracketed(turn.folded), fitting)
+        return self._fitting_spans(lambda turn: bracketed(turn.folded), fitting)
 
-    def _runs(
+    def _fitting_spans(
         self, spans: Callable[[TurnWords], Iterable[Span]], fitting: Callable[[str], bool]
     ) -> list[tuple[str, ...]]:
-        """The runs of words whose text fits, each once."""
-        runs: dict[tuple[str, ...], None] = {}
+        """The distinct spans whose text fits."""
+        found_spans: dict[tuple[str, ...], None] = {}
         for turn in self.turns:
             for first, last in spans(turn):
                 if fitting(turn.cut(first, last)):
-                    runs[tuple(turn.folded[first : last + 1])] = None
-        return list(runs)
+                    found_spans[tuple(turn.folded[first : last + 1])] = None
+        return list(found_spans)
 
 
 def default_of(schema: Mapping[str, Any]) -> Any:
-    """A schema's default as a value of its type, also where it is written as text; None where it is none."""
+    """The default of a schema as a value of its type, also if it is written as text; None if there is no valid one."""
     if schema.get("default") is None:
         return None
     default = _default_of(json.dumps(schema))
@@ -150,7 +157,7 @@ def default_of(schema: Mapping[str, Any]) -> Any:
 
 @lru_cache(maxsize=1 << 14)
 def _default_of(text: str) -> str | None:
-    """From and to JSON: a row asks for the same few defaults again and again."""
+    """``default_of`` from and to JSON text, so that it can be cached: the same few defaults are needed often."""
     schema = json.loads(text)
     for default in (schema["default"], cast(str(schema["default"]), schema)):
         if default is not None and fits(default, schema):
@@ -159,11 +166,13 @@ def _default_of(text: str) -> str | None:
 
 
 def written(value: Any) -> str:
+    """A value as the text that pieces spell: a string itself, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def value_of(text: str, schema: Mapping[str, Any]) -> Any:
-    """The value that is written as ``text``: a choice as it stands, a string as it is, a number, all else from JSON."""
+    """The value that ``text`` writes: one of the schema's choices, a string, a number, or the value of the JSON
+    text."""
     for choice in schema.get("enum") or []:
         if written(choice).casefold() == text.casefold():
             return choice
@@ -178,7 +187,7 @@ def value_of(text: str, schema: Mapping[str, Any]) -> Any:
 
 
 def flattened(items: Iterable[Sequence[Symbol]], between: int) -> list[Symbol]:
-    """Items with a mark between them."""
+    """The symbols of items, with a mark between them."""
     symbols: list[Symbol] = []
     for i, item in enumerate(items):
         symbols += [between, *item] if i else item

@@ -1,4 +1,4 @@
-"""The task tool-generate: what comes next in a conversation with tools, symbol by symbol, within a grammar of calls."""
+"""The task ``tool-generate``: writes the next turn of a conversation symbol by symbol, within a grammar of calls."""
 
 from __future__ import annotations
 
@@ -33,9 +33,12 @@ from trm_fast.tasks.tool_calling.text.tokenizer import FIRST_BYTE, UNKNOWN
 
 
 class ToolGenerateConfig(RequestConfig):
-    """Rows are changed each time they are read in training. ``replies``: whether it may answer in words instead of
-    calling. ``beams``, ``temperature``, ``top_p``, ``most_tokens``: how symbols are searched for. ``generate_count``:
-    rows of an evaluation that are answered by generating, which takes a while each."""
+    """The keys of ``tool-generate``, beside those of ``RequestConfig``.
+
+    Training changes the conversations each time it reads them. With ``replies`` the model may also answer in words.
+    ``beams``, ``temperature``, ``top_p`` and ``most_tokens`` (symbols, in fact) configure the search.
+    ``generate_count`` is the number of conversations that an evaluation answers by generating.
+    """
 
     name: str = "tool-generate"
     vocab_size: int = Field(default=4096, ge=32)
@@ -52,18 +55,17 @@ class ToolGenerateConfig(RequestConfig):
     @model_validator(mode="before")
     @classmethod
     def _without_penalty(cls, keys: Any) -> Any:
-        """Earlier versions wrote the option ``penalty``, which went; 0 meant what is done now."""
+        """Earlier versions wrote the option ``penalty``. It was removed; 0 is what is done now."""
         if not isinstance(keys, Mapping):
             return keys
         if keys.get("penalty"):
-            raise ValueError("penalty is no longer there: leave it out")
+            raise ValueError("penalty was removed: leave it out")
         return {name: value for name, value in keys.items() if name != "penalty"}
 
 
 @dataclass(frozen=True)
 class Generated:
-    """A solver's answer, as far as ``Solution`` goes: the symbols, how likely they were, and the supervision steps of
-    each."""
+    """A solver's answer (``Solution``): the symbols, their mean probability, and the supervision steps of each."""
 
     raw: Array = field(repr=False)
     confidence: float
@@ -71,6 +73,8 @@ class Generated:
 
 
 class ToolGenerate(ToolTask):
+    """Writes calls to the tools that come with a request."""
+
     name: ClassVar[str] = "tool-generate"
     Config: ClassVar[type[ToolGenerateConfig]] = ToolGenerateConfig
     more_steps_help: ClassVar[bool] = False
@@ -82,7 +86,7 @@ class ToolGenerate(ToolTask):
         self.lexicon = Lexicon(0, {})
         c = self.config
         self.limits = RowLimits(c.seq_len, c.tools, c.arguments, c.bag, c.vocab_size)
-        self.sets, self.vocab_size, self.seq_len = c.sets, self.limits.first_own, c.seq_len
+        self.sets, self.vocab_size, self.seq_len = c.sets, self.limits.first_position, c.seq_len
         if self.seq_len < 2 * (1 + 2 * c.tools + c.arguments):
             raise UserError(f"task.seq_len {c.seq_len} is too small for {c.tools} tools and {c.arguments} arguments")
         self._variants: Variants | None = None
@@ -120,12 +124,12 @@ class ToolGenerate(ToolTask):
         return Transcript(arranged(conversation, self.lexicon), self.tokenizer, self.lexicon, self.limits, most)
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
-        """The rows encoded again, with other tools and values and with tokens made unknown."""
+        """Encodes the conversations again with other tools and values, and replaces random tokens by "unknown"."""
         if self._variants is not None and (self.config.distractors or self.config.exchanged):
             numbers = examples.extra["row"]
             rows = [self.row_of(self._variants.of(examples.sources[i], rng)) for i in numbers]
-            made = self.examples(rows, examples.sources)
-            examples = replace(made, extra={**made.extra, "row": numbers})
+            changed = self.examples(rows, examples.sources)
+            examples = replace(changed, extra={**changed.extra, "row": numbers})
         if not self.config.token_dropout:
             return examples
         drawn = rng.random(examples.inputs.shape, dtype=np.float32) < self.config.token_dropout
@@ -133,8 +137,10 @@ class ToolGenerate(ToolTask):
         return replace(examples, inputs=np.where(hidden, np.int32(UNKNOWN), examples.inputs))
 
     def measures(self, solver: Solving, examples: Examples, answers: Array) -> dict[str, float]:
-        """Of ``generate_count`` rows spread over all, what the model generates behind the last user turn. ``offered``:
-        calls that name an offered tool."""
+        """Metrics of what the model generates behind the last user turn of ``generate_count`` evenly spaced examples.
+
+        ``offered`` is the share of calls that name an offered tool, ``generated`` the number of examples.
+        """
         count = min(self.config.generate_count, len(examples))
         chosen = np.linspace(0, len(examples), count, endpoint=False).astype(np.intp)
         rows = [examples.sources[i] for i in examples.extra["row"][chosen]]
@@ -142,33 +148,43 @@ class ToolGenerate(ToolTask):
         if not rows:
             return {}
         metrics = {"generated": float(count)} | measure_calls(rows, calls, self.lexicon)
-        offered = [c.name in {t.name for t in row.tools} for row, made in zip(rows, calls, strict=True) for c in made]
+        offered = [
+            c.name in {t.name for t in row.tools} for row, written in zip(rows, calls, strict=True) for c in written
+        ]
         add_share(metrics, "offered", flags(offered))
         return metrics
 
     def decode(self, model: Decoder, conversation: Conversation) -> tuple[Prediction, Decoded]:
-        """What a model of this task writes next; the calls always parse and name offered tools."""
+        """Generates the next turn of a conversation. Its calls always name offered tools, with values of their types.
+
+        Args:
+            model: a model of this task, or a solver.
+            conversation: the conversation up to the turn to generate.
+
+        Returns:
+            The prediction, and the symbols that write it.
+        """
         c = self.config
         search = Search(c.most_tokens, c.beams, c.temperature, c.top_p)
-        transcript = self.row_of(conversation, self.seq_len - min(search.most_tokens, self.seq_len // 2))
+        transcript = self.row_of(conversation, self.seq_len - min(search.most_symbols, self.seq_len // 2))
         grammar = Grammar(transcript, replies=c.replies)
         decoded = generate(DecodingRow(model.incremental(), transcript), [], grammar.allowed, search)
-        reply, calls = grammar.reply(decoded.tokens), grammar.calls(decoded.tokens)
+        reply, calls = grammar.reply(decoded.symbols), grammar.calls(decoded.symbols)
         return Prediction.of_calls(calls, conversation.tools, reply=reply), decoded
 
     def predict(self, solver: Solving, conversation: Conversation) -> tuple[Prediction, Solution]:
         self.check(conversation)
         prediction, decoded = self.decode(solver, prompt_of(conversation))
-        raw = np.array(decoded.tokens, dtype=np.int32)
+        raw = np.array(decoded.symbols, dtype=np.int32)
         return prediction, Generated(raw, math.exp(decoded.mean), solver.incremental().steps)
 
     def ask(self, conversation: Conversation) -> Question:
         return super().ask(prompt_of(conversation))
 
     def prediction(self, question: Question, answer: Array, tools: Sequence[Tool]) -> Prediction:
-        raise UserError("a tool-generate model answers by generating: use trm-fast call", wrong_use=True)
+        raise UserError("a tool-generate model generates its answers: use trm-fast call", wrong_use=True)
 
     def format(self, question: Question, answer: Array) -> str:
-        """The likeliest pieces behind the positions, as text; ``decode`` generates."""
+        """The text of the most likely piece behind each position. Generated text comes from ``decode``."""
         symbols = np.asarray(answer)[question.extra["mask"]]
         return self.tokenizer.decode(symbols[symbols < self.tokenizer.size].tolist())

@@ -1,7 +1,7 @@
-"""A conversation as positions of a causal model: its tools, its turns word by word, and the symbols that are written.
+"""Encodes a conversation for a causal model: its tools, its turns word by word, and the symbols that are written.
 
-A symbol is a piece of the vocabulary, a mark, or what a position of this row holds: a word, a tool or an argument,
-whose symbol is the size of the vocabulary plus the first position that holds it.
+A symbol is a piece of the vocabulary, a mark, or a word, a tool or an argument of this conversation. The symbol of one
+of these is ``first_position`` plus the first position that holds it.
 """
 
 from __future__ import annotations
@@ -26,20 +26,21 @@ from trm_fast.tasks.tool_calling.text.tokenizer import END, ROLE_TOKENS, Tokeniz
 WEIGHTS: Mapping[str, float] = {
     "system": 0.0, "user": 0.0, "tool_response": 0.0, "assistant": 1.0, "tool_call": 2.0,
 }  # fmt: skip
-"""How much of a turn's loss counts."""
+"""Weights of the loss, by the role of a turn."""
 CALL, ITEM, REPLY = (Tokenizer.special(name) for name in ("<tool_call>", "<sep>", "<assistant>"))
 EARLIER, MARK, WRITTEN_TOOL, WRITTEN_ARGUMENT, WRITTEN_WORD, PIECE = range(encoding.NUM_ROLES, encoding.NUM_ROLES + 6)
-"""What further positions are: a word before the request; in what is written a mark, a tool, an argument, a word and a
-piece of the vocabulary."""
+"""Further roles of a position: a word of a turn other than the request; and, written by the model, a mark, a tool, an
+argument, a word and a piece of the vocabulary."""
 NUM_ROLES = encoding.NUM_ROLES + 6
 RESPONSE_WORDS = 48
-"""Of a tool's result that are read."""
+"""Words of a tool's result that are read."""
 ARRAYS = ("inputs", "roles", "features", "stems", "links", "symbols", "sources", "calls")
 
 
 @dataclass(frozen=True)
 class RowLimits:
-    """Most of a row: positions, tools, their arguments, tokens of a position; ``vocab_size``: the tokenizer's part."""
+    """The most positions, tools and arguments of a row, and tokens of a position (``bag``). ``vocab_size`` is the
+    number of the vocabulary's symbols."""
 
     positions: int
     tools: int
@@ -48,25 +49,33 @@ class RowLimits:
     vocab_size: int
 
     @property
-    def first_own(self) -> int:
-        """The symbol of position 0."""
+    def first_position(self) -> int:
+        """The symbol that stands for what position 0 holds."""
         return self.vocab_size + len(MARKS)
 
     @property
     def request(self) -> RequestLimits:
-        """Of the request's own arrays: as many words as a row has positions."""
+        """The limits of the request alone: it may have as many words as a row has positions."""
         words = self.positions
         return RequestLimits(1 + words + 2 * self.tools + self.arguments, words, self.tools, self.arguments, self.bag)
 
 
 class Transcript:
-    """Arrays of ``limits.positions`` positions, ``length`` of them used. ``write`` appends symbols.
+    """The arrays of a conversation, L = ``limits.positions`` positions, of which ``length`` are used.
 
-    ``inputs`` int32 (L, bag); ``roles`` (L,); ``features`` float32 (L, F); ``stems`` (L, S): of a word or an argument
-    its own, of a position in a call those of the argument that is written; ``links`` float32 (L, T): how much of a
-    word's clause is a tool's, or which tool is called; ``symbols`` (L,): the symbol of a position, 0 for none;
-    ``sources`` bool (L,): what can be copied; ``calls`` (L,): the number of the call that a position is in, 0 for none;
-    ``weights`` (L,): how much writing this position counts.
+    ``inputs`` int32 (L, bag): the tokens of a position; ``roles`` int32 (L,); ``features`` float32 (L, F); ``stems``
+    int32 (L, S): the stems of a word or an argument, and in a call those of the current argument; ``links`` float32 (L,
+    T): each tool's share of a word's clause, or 1 for the tool that a position belongs to; ``symbols`` int32 (L,): the
+    symbol of a position, 0 for none; ``sources`` bool (L,): which positions can be copied; ``calls`` int32 (L,): the
+    number of a position's call, 0 outside calls; ``weights`` float32 (L,): the weight of a position's symbol in the
+    loss.
+
+    Args:
+        conversation: what to encode.
+        tokenizer: spells words and texts.
+        lexicon: measures how tools fit the request.
+        limits: the sizes of the arrays.
+        most: the most positions to use; by default all.
     """
 
     def __init__(
@@ -83,9 +92,9 @@ class Transcript:
         self.codec = ValueCodec([], tokenizer, limits.vocab_size)
         self.tool_positions: dict[str, int] = {}
         self.argument_positions: dict[tuple[str, str], int] = {}
-        self.first: dict[str, int] = {}  # position of each word
+        self.first: dict[str, int] = {}  # the first position of each word
         self._words: dict[int, str] = {}
-        self._tool, self._argument, self._call = -1, -1, 0  # positions and number of those that are being written
+        self._tool, self._argument, self._call = -1, -1, 0  # positions, and the number of the call
         self._calls = 0
         request = Request.of(conversation.query, conversation.tools, limits.request, lexicon)
         self._encoded = encoding.EncodedRequest(request, limits.request, lexicon, tokenizer.ids)
@@ -94,17 +103,17 @@ class Transcript:
         self.tools = nearest_first(conversation.query, request.tools, lexicon)
         self._add_tools(request)
         self._add_turns(conversation.all_turns, request, L if most is None else most)
-        del self._encoded  # as large as the row itself, and needed no more
+        del self._encoded  # it is as large as the transcript, which needs it no longer
 
     def _add(self, role: int, bag: Sequence[int] | Array) -> int:
-        """One position more, with some tokens."""
+        """Appends a position with the tokens of ``bag``; returns its index."""
         at, kept = self.length, bag[: self.limits.bag]
         self.inputs[at, : len(kept)], self.roles[at] = kept, role
         self.length += 1
         return at
 
     def _add_encoded(self, position: int) -> int:
-        """One position more, which is one of the request's arrays."""
+        """Appends a copy of a position of the encoded request; returns its index."""
         at = self._add(int(self._encoded.roles[position]), self._encoded.bags[position])
         self.features[at], self.stems[at] = self._encoded.features[position], self._encoded.stems[position]
         return at
@@ -123,10 +132,11 @@ class Transcript:
                     sources.append(self._add_encoded(int(encoded.field_places[i])))
                     self.argument_positions[tool.name, name] = sources[-1]
             self.links[sources, t], self.sources[sources] = 1.0, True
-            self.symbols[sources] = [self.limits.first_own + at for at in sources]
+            self.symbols[sources] = [self.limits.first_position + at for at in sources]
 
     def _add_turns(self, turns: Sequence[Turn], request: Request, most: int) -> None:
-        """Of what is too long the oldest turns go first, of the oldest one that stays its first words."""
+        """Appends the turns. If they are too long, the oldest ones and the first words of the oldest remaining one are
+        left out."""
         read = [words_of(turn) for turn in turns]
         last_user = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=-1)
         every = ValueCodec([words for words in read if words is not None], self.codec.tokenizer, self.limits.vocab_size)
@@ -146,18 +156,20 @@ class Transcript:
         for i in range(first, len(turns)):
             words = read[i]
             if words is None:
-                symbols = self._symbols_of(turns, i, self.codec) if self.cut else written[i]  # what was cut is spelt
+                symbols = (
+                    self._symbols_of(turns, i, self.codec) if self.cut else written[i]
+                )  # words that were cut are spelled
                 for symbol in symbols[: most - self.length]:
                     self.write(symbol, WEIGHTS[turns[i].role])
                 continue
-            if self.length >= self.limits.positions:  # what was to be copied from turns that are cut takes more pieces
+            if self.length >= self.limits.positions:  # spelling the words that were cut took more positions
                 self.cut = True
                 return
             self._add(MARK, [Tokenizer.special(ROLE_TOKENS[turns[i].role])])
             self._add_words(words, len(request.words) if i == last_user else 0)
 
     def _add_words(self, words: TurnWords, encoded: int) -> None:
-        """The words of a turn, of which the last ``encoded`` are those of the request's arrays."""
+        """Appends the words of a turn. The last ``encoded`` of them are copied from the encoded request."""
         skipped = encoded - len(words)
         for i, word in enumerate(words.folded):
             if self.length >= self.limits.positions:
@@ -169,11 +181,11 @@ class Transcript:
             else:
                 at = self._add(EARLIER, self.codec.tokenizer.ids(words.cut(i, i)))
             self.sources[at] = True
-            self.symbols[at] = self.limits.first_own + self.first.setdefault(word, at)
+            self.symbols[at] = self.limits.first_position + self.first.setdefault(word, at)
             self._words.setdefault(int(self.symbols[at]), word)
 
     def _symbols_of(self, turns: Sequence[Turn], i: int, codec: ValueCodec) -> list[Symbol]:
-        """The symbols of a turn of the assistant's; calls in a row end with one end together."""
+        """The symbols that write turn ``i``, none unless the model wrote it. Consecutive calls share one end."""
         turn = turns[i]
         if turn.call is not None:
             first = i == 0 or turns[i - 1].call is None
@@ -182,31 +194,31 @@ class Transcript:
         return [REPLY, *codec.tokenizer.ids(turn.text), END] if turn.role == "assistant" else []
 
     def _symbols_of_call(self, call: Call, codec: ValueCodec) -> list[Symbol]:
-        """``TOOL (ARGUMENT ITEM...)*``; arguments in the schema's order. A tool that is not offered is spelt in pieces,
-        which no grammar allows."""
-        own = self.limits.first_own
+        """``TOOL (ARGUMENT ITEM...)*``, with the arguments in the schema's order. A tool that is not offered is spelled
+        in pieces, which the grammar never allows."""
+        first = self.limits.first_position
         if call.name not in self.tool_positions:
             return list(codec.tokenizer.ids(call.name))
-        symbols: list[Symbol] = [own + self.tool_positions[call.name]]
+        symbols: list[Symbol] = [first + self.tool_positions[call.name]]
         tool = next(tool for tool in self.tools if tool.name == call.name)
         for name, schema in tool.parameters["properties"].items():
             if name in call.arguments and (position := self.argument_positions.get((call.name, name))) is not None:
-                symbols += [own + position, *flattened(codec.encode(call.arguments[name], schema), ITEM)]
+                symbols += [first + position, *flattened(codec.encode(call.arguments[name], schema), ITEM)]
         return symbols
 
     def write(self, symbol: Symbol, weight: float = 0.0) -> None:
-        """Appends one symbol."""
-        if isinstance(symbol, str) and symbol not in self.first:  # cut off, with its turn
+        """Appends a symbol, whose weight in the loss is ``weight``."""
+        if isinstance(symbol, str) and symbol not in self.first:  # its turn was cut
             pieces = self.codec.tokenizer.ids(symbol)
             for piece in pieces[:-1]:
                 self.write(piece, weight)
             symbol = pieces[-1]
-        own = self.limits.first_own
-        number = own + self.first[symbol] if isinstance(symbol, str) else symbol
+        first = self.limits.first_position
+        number = first + self.first[symbol] if isinstance(symbol, str) else symbol
         if self.length >= self.limits.positions:
             self.cut = True
             return
-        copied = number - own
+        copied = number - first
         if number in (CALL, END):
             self._tool, self._argument, self._call = -1, -1, 0
         if copied < 0:
@@ -231,20 +243,20 @@ class Transcript:
         self.calls[at] = self._call
 
     def arrays(self, first: int = 0) -> dict[str, Array]:
-        """The used positions from one on."""
+        """The arrays' used positions, from ``first`` on."""
         return {name: getattr(self, name)[first : self.length] for name in ARRAYS}
 
     def labels(self) -> tuple[Array, Array]:
-        """(L,) each: the symbol that is written behind each position, where that counts, and how much it does."""
+        """The labels int32 (L,), the symbol behind each position or ``IGNORE`` without a weight, and their weights."""
         weights = np.append(self.weights[1:], np.float32(0))
         return np.where(weights > 0, np.append(self.symbols[1:], np.int32(0)), np.int32(IGNORE)), weights
 
     def word_of(self, symbol: int) -> Symbol:
-        """The word that a symbol's position holds, or the symbol itself."""
+        """The word that a symbol stands for; the symbol itself if it stands for no word."""
         return self._words.get(symbol, symbol)
 
     def fork(self) -> Transcript:
-        """A copy that can go on otherwise."""
+        """A copy that can continue with other symbols."""
         other = copy(self)
         for name in (*ARRAYS, "weights"):
             setattr(other, name, getattr(self, name).copy())
@@ -252,7 +264,7 @@ class Transcript:
 
 
 def words_of(turn: Turn) -> TurnWords | None:
-    """The words of a turn that are read one by one, None for one of the assistant's."""
+    """The words of a turn; None for a turn that the model writes."""
     if turn.call is not None or turn.role == "assistant":
         return None
     words = TurnWords.of(turn.text)
@@ -260,8 +272,7 @@ def words_of(turn: Turn) -> TurnWords | None:
 
 
 def arranged(conversation: Conversation, lexicon: Lexicon) -> Conversation:
-    """Tools as they are near to the last request, which says more than the order in which they are offered; calls made
-    together in the order of their tools."""
+    """A copy with the tools ordered by ``nearest_first``, and consecutive calls in the order of their tools."""
     tools: list[Tool] = nearest_first(conversation.query, conversation.tools, lexicon)
     order = {tool.name: i for i, tool in enumerate(tools)}
     turns: list[Turn] = []
@@ -271,7 +282,7 @@ def arranged(conversation: Conversation, lexicon: Lexicon) -> Conversation:
 
 
 def prompt_of(conversation: Conversation) -> Conversation:
-    """The conversation up to its last user turn or result, without what comes next."""
+    """A copy without the next turn: it ends with the last user turn, or with the history of a decision."""
     turns = conversation.turns
     if conversation.decision is not None:
         return replace(conversation, decision=None, call=None, reply="")

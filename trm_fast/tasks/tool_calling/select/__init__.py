@@ -1,1 +1,1 @@
-"""The model tool-select: which of a request's own tools are called, and with which of its words."""
+"""The task ``tool-select``: which of the tools that come with a request are called, and with which of its words."""

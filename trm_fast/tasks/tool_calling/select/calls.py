@@ -1,4 +1,4 @@
-"""Calls as labels of a request's arguments and words, and a model's answer as calls."""
+"""Turns calls into labels for a request's tools, arguments and words, and a model's answer into calls."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ from trm_fast.tasks.tool_calling.text.values import cast, kind_of, literal_list,
 
 
 class RowLabels(NamedTuple):
-    """One row's labels, or its answer, as views of the flat array (T + P + P W,) that the head reads and writes."""
+    """The labels of one example, or an answer to it, as views of the head's flat array (T + P + P W,)."""
 
-    tools: IntArray  # (T,): called or not; in an answer a logit
+    tools: IntArray  # (T,): 1 for a called tool, else 0; in an answer a logit in thousandths
     kinds: IntArray  # (P,): an ArgumentKind each
     tags: IntArray  # (P, W): a Tag each
 
     @classmethod
     def of(cls, flat: IntArray, limits: RequestLimits) -> RowLabels:
+        """Splits a flat array into its parts."""
         tools, kinds, tags = np.split(flat, (limits.tools, limits.tools + limits.arguments))
         return cls(tools, kinds, tags.reshape(limits.arguments, limits.words))
 
 
 def labels_of(request: Request, calls: Sequence[Call], limits: RequestLimits) -> IntArray:
-    """(T + P + P W,): tools called, kinds and tags of the called tools' arguments; IGNORE elsewhere."""
+    """The labels of a request, int32 (T + P + P W,): which tools are called, and the kinds and tags of their arguments;
+    ``IGNORE`` elsewhere."""
     flat = np.full(limits.tools + limits.arguments + limits.arguments * limits.words, IGNORE, dtype=np.int32)
     labels = RowLabels.of(flat, limits)
     called = {call.name for call in calls}
@@ -49,16 +51,17 @@ def labels_of(request: Request, calls: Sequence[Call], limits: RequestLimits) ->
 
 
 def _kind_and_spans(words: TurnWords, values: Sequence[Any], schema: dict[str, Any]) -> tuple[int, list[Span]]:
-    """How an argument got its values, one of each call that has it, and the words that they were read from."""
+    """The kind of an argument, and the spans of its values; ``values`` has one value for each call with the
+    argument."""
     if not values:
         return ArgumentKind.ABSENT, []
     if isinstance(values[0], bool):
         return (ArgumentKind.TRUE if values[0] else ArgumentKind.FALSE), []
     literals = [literal_span(words, value) for value in values if isinstance(value, list)]
     if literals and len(literals) == len(values) and None not in literals:
-        return _runs(sorted({span for span in literals if span is not None}))
+        return _single_or_several(sorted({span for span in literals if span is not None}))
     if (spans := _spans(words, values, schema)) is not None:
-        return _runs(spans)
+        return _single_or_several(spans)
     if kind_of(schema) == "string" and isinstance(values[0], str) and all(same(value, values[0]) for value in values):
         for kind, read in READINGS.items():
             if (span := reading_span(words, values[0], read)) is not None:
@@ -67,12 +70,13 @@ def _kind_and_spans(words: TurnWords, values: Sequence[Any], schema: dict[str, A
     return (ArgumentKind.DEFAULT if by_default else ArgumentKind.OTHER), []
 
 
-def _runs(spans: list[Span]) -> tuple[int, list[Span]]:
+def _single_or_several(spans: list[Span]) -> tuple[int, list[Span]]:
     return (ArgumentKind.SPAN if len(spans) == 1 else ArgumentKind.SPANS), spans
 
 
 def _spans(words: TurnWords, values: Sequence[Any], schema: dict[str, Any]) -> list[Span] | None:
-    """Where the values stand, in order; None where one of them does not. Calls alike in a value share its words."""
+    """The spans of values, in the order of the request; None if one has none. Equal values of several calls share a
+    span."""
     parts: list[Any] = []
     for value in values:
         for part in value if isinstance(value, list) else [value]:
@@ -81,8 +85,8 @@ def _spans(words: TurnWords, values: Sequence[Any], schema: dict[str, Any]) -> l
     inner = schema.get("items", {}) if kind_of(schema) == "array" else schema
     spans: list[Span] = []
     for part in parts:
-        behind = spans[-1][1] if spans else -1
-        span = next((s for s in occurrences(words, part, inner) if s[0] > behind), None)
+        end = spans[-1][1] if spans else -1
+        span = next((s for s in occurrences(words, part, inner) if s[0] > end), None)
         if span is None:
             return None
         spans.append(span)
@@ -90,7 +94,14 @@ def _spans(words: TurnWords, values: Sequence[Any], schema: dict[str, Any]) -> l
 
 
 def calls_of(request: Request, answer: IntArray, limits: RequestLimits, *, count: int | None = None) -> list[Call]:
-    """The calls of an answer: the tools above one half, or the ``count`` best, each with its arguments."""
+    """The calls of an answer.
+
+    Args:
+        request: the request.
+        answer: the head's answer, int (T + P + P W,).
+        limits: the sizes of the example.
+        count: call the ``count`` best tools; by default all tools with a positive logit.
+    """
     labels = RowLabels.of(answer, limits)
     scores = labels.tools[: len(request.tools)]
     order = np.argsort(-scores, kind="stable")
@@ -99,7 +110,8 @@ def calls_of(request: Request, answer: IntArray, limits: RequestLimits, *, count
 
 
 def _tool_calls(request: Request, labels: RowLabels, number: int) -> list[Call]:
-    """One call, or as many as an argument that is no list has values: the others are shared, or go along in order."""
+    """The calls of one tool: one, or one for each value of the argument with the most values. Arguments with one value
+    are the same in all calls, others with fewer values repeat their last one."""
     tool = request.tools[number]
     shared: dict[str, Any] = {}
     several: dict[str, list[Any]] = {}
@@ -119,7 +131,7 @@ def _tool_calls(request: Request, labels: RowLabels, number: int) -> list[Call]:
 
 
 def _values(words: TurnWords, kind: int, tags: IntArray, schema: dict[str, Any]) -> list[Any]:
-    """An argument's values by its kind."""
+    """The values of an argument of some kind."""
     if kind in (ArgumentKind.SPAN, ArgumentKind.SPANS):
         return _tagged(words, tags, schema)
     if kind in READINGS:
@@ -132,7 +144,7 @@ def _values(words: TurnWords, kind: int, tags: IntArray, schema: dict[str, Any])
 
 
 def _tagged(words: TurnWords, tags: IntArray, schema: dict[str, Any]) -> list[Any]:
-    """Values of the tagged words that fit the schema; of a list one value, the list."""
+    """The values of the tagged words that fit the schema. For a schema of lists this is one value, a list."""
     texts = [words.cut(*span) for span in spans_of(tags)]
     is_list = kind_of(schema) == "array"
     inner = schema.get("items", {}) if is_list else schema
@@ -147,13 +159,13 @@ def _tagged(words: TurnWords, tags: IntArray, schema: dict[str, Any]) -> list[An
 
 
 def spans_of(tags: IntArray) -> list[Span]:
-    """First and last word of each value; one that begins nowhere begins with its first word."""
+    """The first and last word of each value. A value without a ``BEGINS`` tag begins at its first ``INSIDE`` tag."""
     spans: list[Span] = []
-    before = Tag.OUTSIDE
+    previous = Tag.OUTSIDE
     for i, tag in enumerate(tags.tolist()):
-        if tag == Tag.BEGINS or (tag == Tag.INSIDE and before == Tag.OUTSIDE):
+        if tag == Tag.BEGINS or (tag == Tag.INSIDE and previous == Tag.OUTSIDE):
             spans.append((i, i))
         elif tag == Tag.INSIDE:
             spans[-1] = (spans[-1][0], i)
-        before = tag
+        previous = tag
     return spans

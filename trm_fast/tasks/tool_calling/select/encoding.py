@@ -1,4 +1,4 @@
-"""A request and its tools as positions of a model that points: words, tools, their descriptions and arguments."""
+"""Encodes a request and its tools as positions: words, tools, their descriptions and arguments."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from trm_fast.tasks.tool_calling.text.tokenizer import BEGIN
 from trm_fast.tasks.tool_calling.text.values import MONTHS, NUMBER_WORDS, kind_of
 
 Encode = Callable[[str], Sequence[int]]
-"""Text to token ids."""
+"""Turns text into token ids."""
 
 START, WORD, TOOL, DESCRIPTION, ARGUMENT = range(1, 6)
 NUM_ROLES = 6
-"""What a position is; 0 is padding."""
+"""The roles of a position; 0 is padding."""
 TOOL_FEATURES = len(MEASURES)
 WORD_FEATURES = (
     "digit", "capital", "sign", "quoted", "number word", "weight", "in a tool", "in an argument's name",
@@ -30,15 +30,24 @@ WORD_FEATURES = (
 FIELD_FEATURES = ("required", "default", "choices", "boolean", "number", "list", "name shared", "description shared")
 NUM_FEATURES = TOOL_FEATURES + len(WORD_FEATURES) + len(FIELD_FEATURES)
 NUM_STEMS = 12
-"""Stems of a position by which words and arguments meet: of an argument the first half its name's, then the rarest of
-its description; a word has one."""
+"""Stems of a position, by which words and arguments are compared. An argument has those of its name in the first half,
+and the rarest of its description in the second; a word has one."""
 COMMON = 1.5
-"""Stems of less weight stand in too many tools to say anything."""
+"""The least weight of a stem that is compared: stems below it occur in too many tools."""
 
 
 class EncodedRequest:
-    """A request's arrays, of the sizes that the model has: position 0 is the beginning, the words follow, then each
-    tool with its description and arguments. ``shares``: how much the clause of a word is a tool's."""
+    """The arrays of a request, padded to the sizes of ``limits`` (L positions, T tools, P arguments, W words).
+
+    Position 0 is the beginning; behind it come the words, then each tool with its description and its arguments.
+    ``length`` positions are used.
+
+    ``bags`` int32 (L, bag): the tokens of a position; ``roles`` int32 (L,); ``features`` float32 (L, NUM_FEATURES);
+    ``stems`` int32 (L, NUM_STEMS); ``tool_places`` int32 (T,) and ``field_places`` int32 (P,): the positions of tools
+    and arguments, 0 for none; ``tool_ids`` int32 (T,): the numbers of tools in a classifier, 0 for unknown ones;
+    ``field_tools`` int32 (P,): the number of each argument's tool; ``shares`` float32 (T, W): each tool's share of each
+    word's clause.
+    """
 
     def __init__(self, request: Request, limits: RequestLimits, lexicon: Lexicon, encode: Encode) -> None:
         L, T, P = limits.positions, limits.tools, limits.arguments
@@ -65,7 +74,7 @@ class EncodedRequest:
         of_tools = {s for tool in request.tools for s in stems(f"{tool.name} {tool.description}")}
         of_arguments = {s for _, name in request.arguments for s in stems(name)}
         quoted = _quoted(request.query)
-        before = -1
+        previous = -1
         for i, (begin, end) in enumerate(request.words.spans):
             text = request.query[begin:end]
             at, word = self._add(WORD, text), stem(text.lower())
@@ -74,12 +83,12 @@ class EncodedRequest:
                 text[0].isdigit(), text[0].isupper(), not text[0].isalnum(), quoted[begin],
                 text.lower() in NUMBER_WORDS, lexicon.weight(word) / 5, word in of_tools, word in of_arguments,
                 text.isupper() and len(text) > 1, not text.isalpha() and not text.isdigit() and text[0].isalnum(),
-                text.lower()[:3] in MONTHS, clause != before,
+                text.lower()[:3] in MONTHS, clause != previous,
             )  # fmt: skip
             ids = _stem_ids([word], lexicon) if text[0].isalnum() else []
             self.stems[at, : len(ids)] = ids
             self.shares[: len(request.tools), i] = relevance.shares[:, clause]
-            before = clause
+            previous = clause
 
     def _add_tools(self, relevance: Relevance) -> None:
         request, lexicon = self.request, self.lexicon
@@ -109,7 +118,7 @@ class EncodedRequest:
 
 
 def _stem_ids(words: Sequence[str], lexicon: Lexicon) -> list[int]:
-    """Numbers above 0 of the stems that are not too common, the rarest first."""
+    """Hash codes above 0 of the stems that are not too common, the rarest first."""
     rare = sorted({s for s in words if lexicon.weight(s) >= COMMON}, key=lambda s: (-lexicon.weight(s), s))
     return [(crc32(s.encode()) & 0x7FFFFFFF) or 1 for s in rare]
 
@@ -120,7 +129,7 @@ def name_words(name: str) -> list[str]:
 
 
 def _quoted(text: str) -> Array:
-    """Which characters stand between quotation marks."""
+    """Which characters of a text are between quotation marks, bool (characters + 1,)."""
     inside = np.zeros(len(text) + 1, dtype=np.bool_)
     for match in re.finditer(r"\"[^\"]+\"|“[^”]+”|(?<!\w)'[^']+'(?!\w)|`[^`]+`", text):
         inside[match.start() + 1 : match.end() - 1] = True

@@ -1,4 +1,4 @@
-"""A request with the tools that fit beside it."""
+"""A request with its tools, cut to what fits into an example."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trm_fast.tasks.tool_calling.text.lexicon import Lexicon
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """Most positions, words, tools and arguments of a row, and tokens of a position."""
+    """The most positions, words, tools and arguments of an example, and the most tokens of a position (``bag``)."""
 
     positions: int
     words: int
@@ -24,8 +24,9 @@ class RequestLimits:
 
 @dataclass(frozen=True)
 class Request:
-    """A request with its tools in the order of their names: the order in which they are offered says nothing.
-    ``arguments``: (tool's number, argument's name). ``cut``: words, tools or arguments are left out."""
+    """A request and its tools, sorted by name: in the training files the order in which tools are offered reveals the
+    answer. ``arguments`` has the number of the tool and the name of each argument. ``cut`` says whether words, tools or
+    arguments were left out."""
 
     words: TurnWords
     tools: list[Tool]
@@ -34,22 +35,23 @@ class Request:
 
     @classmethod
     def of(cls, query: str, tools: Sequence[Tool], limits: RequestLimits, lexicon: Lexicon) -> Request:
-        """Of too many tools those stay that share most words with the request, of a long request its last words."""
+        """Cuts a request to its last words, and its tools to the nearest ones by word overlap."""
         every_word = TurnWords.of(query)
         near = tools if len(tools) <= limits.tools else lexicon.nearest(query, tools, limits.tools)
         kept = sorted(near, key=lambda tool: tool.name)
         arguments = [(t, name) for t, tool in enumerate(kept) for name in tool.parameters["properties"]]
         words = TurnWords(query, every_word.spans[-limits.words :])
-        room = min(limits.arguments, limits.positions - 1 - len(words) - 2 * len(kept))
-        cut = len(words) < len(every_word) or len(kept) < len(tools) or len(arguments) > room
-        return cls(words, kept, arguments[:room], cut)
+        limit = min(limits.arguments, limits.positions - 1 - len(words) - 2 * len(kept))
+        cut = len(words) < len(every_word) or len(kept) < len(tools) or len(arguments) > limit
+        return cls(words, kept, arguments[:limit], cut)
 
     @property
     def query(self) -> str:
+        """The text of the request, uncut."""
         return self.words.text
 
     def schema(self, argument: int) -> dict[str, Any]:
-        """The schema of an argument, by its number."""
+        """The schema of an argument, by its index in ``arguments``."""
         tool, name = self.arguments[argument]
         schema: dict[str, Any] = self.tools[tool].parameters["properties"][name]
         return schema

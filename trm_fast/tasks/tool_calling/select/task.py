@@ -1,4 +1,4 @@
-"""The task tool-select: which of a row's own tools a request calls, and with which arguments."""
+"""The task ``tool-select``: which of the tools that come with a request are called, and with which arguments."""
 
 from __future__ import annotations
 
@@ -31,10 +31,13 @@ ARRAYS = ("roles", "features", "stems", "tool_places", "tool_ids", "field_places
 
 
 class ToolSelectConfig(RequestConfig):
-    """``words``: most of a request. ``variants``: changed copies of each training row. ``uncalled``: copies, as a share
-    of the rows, without the called tools, so that a model learns to call none. ``tool_choice``: a pointer to any tool
-    that is offered, or a classifier over the tools called in training, at most ``known_tools``: it never calls another
-    one."""
+    """The keys of ``tool-select``, beside those of ``RequestConfig``.
+
+    ``words`` is the most words of a request, ``variants`` the number of changed copies of each training conversation.
+    ``uncalled`` is the number of copies without the called tools, as a share of the training conversations; they teach
+    a model to call none. ``tool_choice`` is a pointer to any offered tool, or a classifier over the tools called in
+    training, ``known_tools`` at most, which never calls another one.
+    """
 
     name: str = "tool-select"
     words: int = Field(default=160, ge=4)
@@ -45,6 +48,8 @@ class ToolSelectConfig(RequestConfig):
 
 
 class ToolSelect(ToolTask):
+    """Chooses among the tools that come with a request, and copies their arguments from its words."""
+
     name: ClassVar[str] = "tool-select"
     Config: ClassVar[type[ToolSelectConfig]] = ToolSelectConfig
     more_steps_help: ClassVar[bool] = False
@@ -54,7 +59,7 @@ class ToolSelect(ToolTask):
     def __init__(self, config: ToolSelectConfig | None = None) -> None:
         c = self.config = config or ToolSelectConfig()
         if c.seq_len < 1 + c.words + 2 * c.tools:
-            raise UserError(f"task.seq_len {c.seq_len} is too small for {c.words} words and {c.tools} tools")
+            raise UserError(f"task.seq_len {c.seq_len} is too small for task.words {c.words} and task.tools {c.tools}")
         self.sets, self.vocab_size, self.seq_len = c.sets, c.vocab_size, c.seq_len
         self.limits = RequestLimits(c.seq_len, c.words, c.tools, c.arguments, c.bag)
         self.lexicon = Lexicon(0, {})
@@ -66,7 +71,7 @@ class ToolSelect(ToolTask):
 
     @property
     def _numbers(self) -> dict[str, int]:
-        """Of the tools that a classifier knows, from 1."""
+        """The numbers of the tools that a classifier knows, from 1; empty for a pointer."""
         return {name: i for i, name in enumerate(sorted(self._called), 1)} if self._classifies else {}
 
     def model_keys(self, data: DataConfig) -> dict[str, Any]:
@@ -85,7 +90,7 @@ class ToolSelect(ToolTask):
         self.lexicon, self._called = Lexicon.from_json(saved), frozenset(saved["called"])
 
     def learn(self, train: list[Conversation], data: DataConfig, seed: int) -> list[Conversation]:
-        """Variants are made in training alone."""
+        """Learns lexicon and tokenizer. A loaded task keeps both and makes no copies."""
         if self._tokenizer is not None:
             return train
         self.lexicon = Lexicon.of(tool for c in train for tool in c.tools)
@@ -118,7 +123,7 @@ class ToolSelect(ToolTask):
         return Examples(inputs, np.stack(labels), np.zeros(len(rows), dtype=np.int32), extra, tuple(sources))
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
-        """Tokens made unknown at random."""
+        """Replaces random tokens by "unknown"."""
         if not self.config.token_dropout:
             return examples
         bags = examples.inputs
@@ -127,7 +132,7 @@ class ToolSelect(ToolTask):
         return replace(examples, inputs=np.where(hidden, np.int32(UNKNOWN), bags))
 
     def right(self, labels: Array, answers: Array) -> npt.NDArray[np.bool_]:
-        """A tool's answer is a logit: above zero it is called."""
+        """Compares answers with labels. A tool whose logit is above 0 is called."""
         decided = np.array(answers)
         decided[:, : self.limits.tools] = decided[:, : self.limits.tools] > 0
         return labels == decided
@@ -152,7 +157,9 @@ class ToolSelect(ToolTask):
     def check(self, conversation: Conversation) -> None:
         super().check(conversation)
         if not conversation.tools:
-            raise UserError(f"{conversation.where or 'the conversation'} offers no tools to choose from")
+            raise UserError(
+                f"{conversation.where or 'the conversation'} offers no tools: there is nothing to choose from"
+            )
 
     def prediction(self, question: Question, answer: Array, tools: Sequence[Tool]) -> Prediction:
         request = Request.of(question.text, tools, self.limits, self.lexicon)
@@ -162,6 +169,6 @@ class ToolSelect(ToolTask):
         return replace(prediction, problems=prediction.problems + warnings)
 
     def format(self, question: Question, answer: Array) -> str:
-        """Scores of the tools in order; ``prediction`` makes calls of them."""
+        """The logits of the tools, in the order of their names, as JSON."""
         tools = np.flatnonzero(question.extra["tool_places"])
         return json.dumps({"tools": [round(float(answer[i]) / SCORE_SCALE, 3) for i in tools]})

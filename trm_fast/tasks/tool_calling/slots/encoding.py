@@ -1,4 +1,4 @@
-"""A conversation as token ids with roles; where a value stands in it."""
+"""Encodes a conversation as token ids with roles, and finds the spans of values in them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from trm_fast.tasks.tool_calling.text.tokenizer import BEGIN, END, ROLE_TOKENS, 
 
 RECENCY = 4
 NUM_ROLES = 1 + RECENCY * len(ROLES)
-"""0 for begin, end and padding; else the turn's role and whether it is the last, one of the two before, or older."""
+"""0 for begin, end and padding. The others combine the turn's role with its age: the last turn, the two turns in front
+of it, or older."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """The tokens of one turn within a row: their first position, the turn's text, and each token's characters."""
+    """One turn within a row: its role, the position of its first token, its text, and the characters of each token."""
 
     role: str
     first: int
@@ -28,6 +29,8 @@ class Segment:
 
 @dataclass(frozen=True)
 class Row:
+    """A conversation as token ids and roles; ``cut`` says whether turns are missing or shortened."""
+
     ids: list[int]
     roles: list[int]
     segments: list[Segment]
@@ -35,25 +38,28 @@ class Row:
 
 
 def encode(conversation: Conversation, tokenizer: Tokenizer, seq_len: int, response_tokens: int) -> Row:
-    """Begin, the turns, end; the last ``seq_len`` positions of it. Results of tools are cut to their first
-    ``response_tokens``; of what is too long the oldest turns go first. ``cut`` says that turns are gone or shortened.
+    """Encodes a conversation: a begin token, the turns, an end token.
 
-    The tools are not among the positions, so no cut can take them.
+    Args:
+        conversation: its tools are not part of the row.
+        tokenizer: splits the turns into tokens.
+        seq_len: the most positions. If the turns are too long, the oldest ones are left out.
+        response_tokens: of a tool's result only these first tokens are kept.
     """
-    room, parts, cut = seq_len - 2, [], False
+    free, parts, cut = seq_len - 2, [], False
     for age, turn in enumerate(reversed(conversation.turns)):
-        if room < 2:
+        if free < 2:
             cut = True
             break
         text = turn_text(turn)
         ids, offsets = tokenizer.encode(text)
         if turn.role == "tool_response":
             ids, offsets = ids[:response_tokens], offsets[:response_tokens]
-        if len(ids) > room - 1:
-            ids, offsets, cut = ids[-(room - 1) :], offsets[-(room - 1) :], True
+        if len(ids) > free - 1:
+            ids, offsets, cut = ids[-(free - 1) :], offsets[-(free - 1) :], True
         role = 1 + min(age, RECENCY - 1) * len(ROLES) + ROLES.index(turn.role)
         parts.append((turn.role, role, text, [tokenizer.special(ROLE_TOKENS[turn.role]), *ids], offsets))
-        room -= 1 + len(ids)
+        free -= 1 + len(ids)
     row_ids, roles, segments = [BEGIN], [0], []
     for name, role, text, ids, offsets in reversed(parts):
         segments.append(Segment(name, len(row_ids) + 1, text, offsets))
@@ -63,7 +69,7 @@ def encode(conversation: Conversation, tokenizer: Tokenizer, seq_len: int, respo
 
 
 def turn_text(turn: Turn) -> str:
-    """What a model reads of a turn: calls and results without the brackets and quotes of JSON."""
+    """The text of a turn as the model reads it: calls and results without the brackets and quotes of JSON."""
     if turn.call is not None:
         return f"{turn.call.name} {_plain(dict(turn.call.arguments))}"
     if turn.role != "tool_response":
@@ -83,8 +89,7 @@ def _plain(value: Any) -> str:
 
 
 def find_spans(row: Row, value: str, roles: tuple[str, ...]) -> Iterator[tuple[int, int]]:
-    """Positions (first, last) where a value stands between word boundaries, in whatever case, in turns of some roles;
-    the latest first."""
+    """The positions (first, last) of a value in turns of some ``roles``, in any case; the latest come first."""
     pattern = value_pattern(value, exact=False)
     for segment in reversed(row.segments):
         if segment.role in roles:
@@ -94,7 +99,7 @@ def find_spans(row: Row, value: str, roles: tuple[str, ...]) -> Iterator[tuple[i
 
 
 def value_pattern(value: str, *, exact: bool) -> re.Pattern[str]:
-    """A value between word boundaries; a plain number also with a dollar sign and thousands' commas."""
+    """A pattern for a value between word boundaries. A number also matches with a dollar sign and with commas."""
     inner = re.escape(value)
     if value.isdecimal() and len(value) > 3:
         grouped = f"{int(value):,}"
@@ -103,12 +108,13 @@ def value_pattern(value: str, *, exact: bool) -> re.Pattern[str]:
 
 
 def plain_number(text: str) -> str:
-    """``$1,720`` as ``1720``; any other text as it is."""
+    """A number without dollar sign and commas (``$1,720`` as ``1720``); any other text unchanged."""
     return re.sub(r"[$,]", "", text) if re.fullmatch(r"\$?\d{1,3}(,\d{3})*(\.\d+)?|\$\d+(\.\d+)?", text) else text
 
 
 def _positions(segment: Segment, begin: int, end: int) -> tuple[int, int] | None:
-    """The tokens that are exactly the characters begin..end, a leading space aside; None where there are none."""
+    """The first and last token of the characters from ``begin`` to ``end``, a leading space aside; None if no tokens
+    cover exactly these."""
     first = last = None
     for i, (b, e) in enumerate(segment.offsets):
         at = b + len(segment.text[b:e]) - len(segment.text[b:e].lstrip())

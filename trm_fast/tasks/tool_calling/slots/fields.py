@@ -1,4 +1,4 @@
-"""What a tool-slots model can answer: tools, arguments, slots and their known values; conversations as its labels."""
+"""The tools, arguments, slots and known values of a ``tool-slots`` model, its labels, and its answers as values."""
 
 from __future__ import annotations
 
@@ -15,34 +15,41 @@ from trm_fast.tasks.tool_calling.data.conversation import DONTCARE, Call, Conver
 from trm_fast.tasks.tool_calling.slots.encoding import Row, find_spans, plain_number
 from trm_fast.tasks.tool_calling.text.tokenizer import Tokenizer
 
-KNOWN = len(SlotKind)
-"""The kind of a field's first known value."""
+FIRST_VALUE = len(SlotKind)
+"""The kind that stands for a field's first known value; the following kinds stand for the next ones."""
 
 SPEAKING = ("user", "assistant")
+"""Roles of the dialogue's turns."""
 ACTING = ("tool_call", "tool_response")
+"""Roles of calls and their results."""
 MOST_VALUES = 40
+"""Known values that a field takes from training conversations at most."""
 
 
 class SlotLabels(NamedTuple):
-    """Labels or answers (..., 2 + 3 F), as the head has them, in parts: views of the same numbers."""
+    """The parts of labels or answers (..., 2 + 3 F) of the head, as views of one array."""
 
     decision: IntArray  # (...,): 1 for a call
     tool: IntArray  # (...,)
-    kinds: IntArray  # (..., F): a SlotKind, or KNOWN and more
+    kinds: IntArray  # (..., F): a SlotKind, or FIRST_VALUE and above
     starts: IntArray  # (..., F)
     ends: IntArray  # (..., F), inclusive
 
     @classmethod
     def of(cls, flat: IntArray) -> SlotLabels:
+        """Splits a flat array into its parts."""
         kinds, starts, ends = np.split(flat[..., 2:], 3, axis=-1)
         return cls(flat[..., 0], flat[..., 1], kinds, starts, ends)
 
 
 @dataclass(frozen=True)
 class Fields:
-    """``arguments`` and ``slots`` together are the fields, in this order. ``values``: for each field those known beside
-    what stands in the text: a parameter's enum, and values met in training that stood nowhere. ``frequent``: what the
-    training rows had most often, for baselines: the decision, the tool, and each slot's value."""
+    """What a model can answer. Its fields are ``arguments`` and ``slots``, in this order.
+
+    ``values`` has the known values of each field: a parameter's enum, and values of the training conversations that no
+    turn contained. ``frequent`` has the most frequent decision, tool and slot values of the training conversations, for
+    baselines.
+    """
 
     tools: tuple[Tool, ...]
     arguments: tuple[str, ...]
@@ -52,7 +59,7 @@ class Fields:
 
     @classmethod
     def of(cls, conversations: Sequence[Conversation]) -> Fields:
-        """From training rows."""
+        """Collects the fields of training conversations."""
         tools = {tool.name: tool for c in conversations for tool in c.tools}
         arguments = list(dict.fromkeys(n for tool in tools.values() for n in tool.parameters["properties"]))
         slots = list(dict.fromkeys(name for c in conversations for name in c.slots or {}))
@@ -84,22 +91,26 @@ class Fields:
 
     @property
     def count(self) -> int:
+        """The number of fields, F."""
         return len(self.arguments) + len(self.slots)
 
     @property
     def most_values(self) -> int:
+        """The largest number of known values of a field."""
         return max((len(v) for v in self.values), default=0)
 
     def tool_number(self, name: str) -> int:
-        """The tool's number; -1 for one that was not met in training."""
+        """The number of a tool; -1 for one that is not among ``tools``."""
         return next((i for i, tool in enumerate(self.tools) if tool.name == name), -1)
 
     def offered(self, conversation: Conversation) -> list[bool]:
+        """Which of ``tools`` a conversation offers."""
         names = {tool.name for tool in conversation.tools}
         return [tool.name in names for tool in self.tools]
 
     def labels(self, conversation: Conversation, row: Row, tokenizer: Tokenizer) -> IntArray:
-        """(2 + 3 F,): decision, tool, kinds, starts, ends; IGNORE where a row says nothing."""
+        """The labels of a conversation, int32 (2 + 3 F,): decision, tool, kinds, starts and ends. ``IGNORE`` where
+        there is nothing to learn."""
         flat = np.full(2 + 3 * self.count, IGNORE, dtype=np.int32)
         labels = SlotLabels.of(flat)
         labels.decision[...] = conversation.decision == "tool_call"
@@ -123,11 +134,11 @@ class Fields:
     def _kind(
         self, field: int, value: str, row: Row, tokenizer: Tokenizer, argument: bool
     ) -> tuple[int, tuple[int, int] | None]:
-        """What stands in the dialogue comes first. A slot may be in any case; an argument must come out as it is called
-        with. A known value comes before what an argument has in common with a mere result."""
+        """The kind of a value and its span, None without one. Spans of the dialogue come first, then known values, then
+        spans of calls and results. A slot's span may differ in case; an argument's must give the exact value."""
         if value in ("", DONTCARE):
             return (SlotKind.DONTCARE if value else SlotKind.NONE), None
-        kind = self.values[field].index(value) + KNOWN if value in self.values[field] else SlotKind.OTHER
+        kind = self.values[field].index(value) + FIRST_VALUE if value in self.values[field] else SlotKind.OTHER
         for roles in (SPEAKING, ACTING):
             if kind != SlotKind.OTHER and argument and roles == ACTING:
                 break
@@ -138,26 +149,27 @@ class Fields:
         return kind, None
 
     def value(self, field: int, answer: IntArray, ids: IntArray, tokenizer: Tokenizer) -> str | None:
-        """The value that an answer (2 + 3 F,) gives to a field: "" for none, None for one out of reach."""
+        """The value of a field in an answer (2 + 3 F,) to the tokens ``ids``: "" for no value, None for an unknown
+        one."""
         labels = SlotLabels.of(answer)
         kind = int(labels.kinds[field])
         if kind == SlotKind.SPAN:
             text = span_text(ids.tolist(), (int(labels.starts[field]), int(labels.ends[field])), tokenizer)
             return self._written(field, text) if field < len(self.arguments) else text
-        known = self.values[field]
-        if kind >= KNOWN:
-            return known[kind - KNOWN] if kind - KNOWN < len(known) else None
+        values = self.values[field]
+        if kind >= FIRST_VALUE:
+            return values[kind - FIRST_VALUE] if kind - FIRST_VALUE < len(values) else None
         if kind == SlotKind.OTHER:
             return None
         return DONTCARE if kind == SlotKind.DONTCARE else ""
 
     def _written(self, field: int, text: str) -> str:
-        """A text of the dialogue as a call writes it: plain numbers, known values in their own case."""
+        """A text of the dialogue as a call writes it: numbers without signs and commas, known values in their case."""
         plain = plain_number(text)
-        return next((known for known in self.values[field] if known.casefold() == plain.casefold()), plain)
+        return next((value for value in self.values[field] if value.casefold() == plain.casefold()), plain)
 
     def call(self, answer: IntArray, ids: IntArray, tokenizer: Tokenizer) -> Call | None:
-        """The call of an answer, with the tool's own arguments; None for a direct answer."""
+        """The call of an answer, with the arguments that the tool declares; None for a direct answer."""
         labels = SlotLabels.of(answer)
         if labels.decision != 1 or not 0 <= labels.tool < len(self.tools):
             return None
@@ -168,11 +180,12 @@ class Fields:
         return Call(tool.name, arguments)
 
     def slot_values(self, answer: IntArray, ids: IntArray, tokenizer: Tokenizer) -> dict[str, str | None]:
-        """Each slot's value."""
+        """The value of each slot, as ``value`` gives it."""
         first = len(self.arguments)
         return {name: self.value(first + i, answer, ids, tokenizer) for i, name in enumerate(self.slots)}
 
     def to_json(self) -> dict[str, Any]:
+        """The fields as JSON."""
         return {
             "tools": [tool.to_json() for tool in self.tools],
             "arguments": self.arguments, "slots": self.slots, "values": self.values, "frequent": self.frequent,
@@ -180,12 +193,14 @@ class Fields:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Fields:
+        """Restores what ``to_json`` returned."""
         tools = tuple(Tool.of(tool) for tool in value["tools"])
         values = tuple(tuple(v) for v in value["values"])
         return cls(tools, tuple(value["arguments"]), tuple(value["slots"]), values, value["frequent"])
 
 
 def span_text(ids: Sequence[int], span: tuple[int, int], tokenizer: Tokenizer) -> str:
+    """The text of a span of tokens, first and last position included."""
     return tokenizer.decode(ids[span[0] : span[1] + 1]).strip()
 
 

@@ -1,4 +1,4 @@
-"""What a tool-slots model gets right, each measure with its interval and a baseline beside it; drawn as tables."""
+"""Metrics of ``tool-slots`` models, with intervals and baselines, and their tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trm_fast.tasks.tool_calling.data.validation import problems
 from trm_fast.tasks.tool_calling.slots.fields import Fields, SlotLabels
 from trm_fast.tasks.tool_calling.text.tokenizer import Tokenizer
 
-NAMES = {
+TITLES = {
     "decision_accuracy": "Decision Accuracy",
     "decision_precision": "Decision Precision",
     "decision_recall": "Decision Recall",
@@ -32,12 +32,16 @@ NAMES = {
 
 
 def measure(examples: Examples, answers: Array, fields: Fields, tokenizer: Tokenizer) -> dict[str, float]:
-    """``NAME``, ``NAME_low`` and ``NAME_high`` (95 %), ``NAME_baseline`` where there is one, counts of the confusion
-    matrix, and ``slot_presence_accuracy.SLOT``. NaN is left out: a measure without a case is not there.
+    """Metrics of answers (N, 2 + 3 F) to examples.
 
-    Tool, call and argument measures are over rows whose right answer is a call, ``schema_valid`` over calls made.
-    ``slot_span_exact``: over slots that stand in the dialogue, whether the right text is given, in whatever case;
-    ``slot_value_exact``: over all given slots. Baselines are what the training rows have most often.
+    Metrics of tools, calls and arguments are over examples whose right answer is a call, ``schema_valid`` over the
+    predicted calls. ``slot_span_exact`` is the share of slots with a span in the dialogue whose text is right, in any
+    case; ``slot_value_exact`` the same for all slots that have a value. Baselines answer what is most frequent in
+    training.
+
+    Returns:
+        ``NAME``, ``NAME_low`` and ``NAME_high`` (95 % interval), some with ``NAME_baseline``; the counts of the
+        confusion matrix; and ``slot_presence_accuracy.SLOT``. Metrics without a case are left out.
     """
     labels, answers = SlotLabels.of(np.asarray(examples.labels)), np.asarray(answers)
     expected, predicted = labels.decision == 1, answers[:, 0] == 1
@@ -52,8 +56,8 @@ def measure(examples: Examples, answers: Array, fields: Fields, tokenizer: Token
     add_f1(metrics, "decision_f1", expected, predicted)
     metrics["decision_f1_baseline"] = f1(expected, np.ones(len(expected), dtype=np.bool_))
     usual = fields.tool_number(fields.frequent["tool"])
-    known = expected & (labels.tool >= 0)
-    add_share(metrics, "tool_accuracy", labels.tool[known] == answers[known, 1], labels.tool[known] == usual)
+    labelled = expected & (labels.tool >= 0)
+    add_share(metrics, "tool_accuracy", labels.tool[labelled] == answers[labelled, 1], labels.tool[labelled] == usual)
     _add_slots(metrics, examples, answers, fields, tokenizer)
     _add_calls(metrics, examples, answers, fields, tokenizer)
     return {name: value for name, value in metrics.items() if not math.isnan(value)}
@@ -109,12 +113,15 @@ def _add_calls(
 
 
 def tables(metrics: dict[str, float], fields: Fields) -> list[Table]:
-    """The decision's confusion matrix, the measures, and each slot's presence; coloured from 0.9 and from 0.7."""
+    """The confusion matrix of the decision, the metrics, and the accuracy of each slot's presence.
+
+    Values from 0.9 are green, from 0.7 yellow, lower ones red.
+    """
     matrix = Table("Actual \\ Predicted", "tool_call", "direct_answer", title="Decision Confusion Matrix")
     counts = [int(metrics[name]) for name in ("true_calls", "missed_calls", "false_calls", "true_answers")]
     matrix.add_row("tool_call", Text(f"{counts[0]} (TP)", "green"), Text(f"{counts[1]} (FN)", "red"))
     matrix.add_row("direct_answer", Text(f"{counts[2]} (FP)", "red"), Text(f"{counts[3]} (TN)", "green"))
-    results = results_table(metrics, NAMES, _coloured)
+    results = results_table(metrics, TITLES, _coloured)
     slots = Table("Slot Field", "Accuracy", title="Per-Slot Presence Accuracy")
     for slot in fields.slots:
         if (value := metrics.get(f"slot_presence_accuracy.{slot}")) is not None:

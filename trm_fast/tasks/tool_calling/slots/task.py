@@ -1,4 +1,4 @@
-"""The task tool-slots: from a history, whether to call a tool, which one, with which arguments, and the slots."""
+"""The task ``tool-slots``: from a history, whether to call a tool, which one, its arguments, and the slots."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ from trm_fast.tasks.tool_calling.text.tokenizer import PAD, UNKNOWN
 
 
 class ToolSlotsConfig(ToolConfig):
-    """``set``: which set of a folder to learn, ``SET_train`` and ``SET_val``. ``tokenizer``: a folder or file of one
-    made before; by default one of ``vocab_size`` pieces is learnt from the training rows. ``response_tokens``: how many
-    tokens of a tool's result are read. ``variants``: copies of each training row with other slot values.
-    ``word_dropout``: share of tokens that training makes unknown."""
+    """The keys of ``tool-slots``, beside those of ``ToolConfig``.
+
+    ``set`` names the set of a folder to learn, with files ``SET_train`` and ``SET_val``. ``response_tokens`` is the
+    number of tokens of a tool's result that are read, ``variants`` the number of copies of each training conversation
+    with other slot values, ``word_dropout`` the share of tokens replaced by "unknown" in training.
+    """
 
     name: str = "tool-slots"
     set: str = "sgd"
@@ -41,6 +43,8 @@ class ToolSlotsConfig(ToolConfig):
 
 
 class ToolSlots(ToolTask):
+    """Chooses among a fixed set of tools, and fills arguments and slots with spans or known values."""
+
     name: ClassVar[str] = "tool-slots"
     Config: ClassVar[type[ToolSlotsConfig]] = ToolSlotsConfig
     more_steps_help: ClassVar[bool] = False
@@ -53,13 +57,14 @@ class ToolSlots(ToolTask):
         self.fields = Fields((), (), (), (), {})
 
     def model_keys(self, data: DataConfig) -> dict[str, Any]:
-        """Sizes of tools and fields come from the training file; a run whose file has gone keeps those it has."""
+        """The numbers of tools, fields and values come from the training file. If it is missing, the configuration
+        keeps the numbers that it has."""
         head: dict[str, Any] = {"kind": "slots"}
         try:
             fields = self.fields if self.fields.tools else self._fields_of(data)
             head |= {"num_tools": len(fields.tools), "num_fields": fields.count, "num_values": fields.most_values}
         except UserError:
-            pass  # the dataset says so
+            pass  # ``dataset`` raises it for who needs the file
         return super().model_keys(data) | {"roles": NUM_ROLES, "head": head}
 
     def to_json(self) -> dict[str, Any]:
@@ -69,7 +74,7 @@ class ToolSlots(ToolTask):
         self.fields = Fields.from_json(saved)
 
     def learn(self, train: list[Conversation], data: DataConfig, seed: int) -> list[Conversation]:
-        """A task that is loaded keeps its tokenizer and makes no variants."""
+        """Learns fields and tokenizer. A loaded task keeps both and makes no copies."""
         if self._tokenizer is not None:
             return train
         self.fields = self._fields_of(data)
@@ -77,7 +82,7 @@ class ToolSlots(ToolTask):
         return [*train, *self._variants(train, seed)]
 
     def _fields_of(self, data: DataConfig) -> Fields:
-        """Of the whole training file, rows that are held out included."""
+        """The fields of the whole training file, held-out conversations included."""
         if data.source is None:
             raise UserError("tool-slots learns from files: give --data FOLDER or FILE", wrong_use=True)
         source = Path(find(data.source, self.config.set)[0])
@@ -105,17 +110,17 @@ class ToolSlots(ToolTask):
         return Examples(inputs, labels, np.zeros(N, dtype=np.int32), {"roles": roles, "mask": mask, "offered": offered})
 
     def read(self, source: str) -> Examples:
-        """Every row of a file, or of a folder's validation set."""
+        """The examples of a file, or of a folder's validation file. No row may be unreadable or lack a decision."""
         train, held = find(source, self.config.set)
         loaded = load_sound(held or train)
         if loaded.refused:
             raise UserError(str(loaded.refused[0]))
         if missing := next((c for c in loaded.conversations if c.decision is None), None):
-            raise UserError(f"{missing.where}: decision: is missing: this model is measured on decisions")
+            raise UserError(f"{missing.where}: decision: is missing; an evaluation needs it")
         return self.examples([self.row_of(c) for c in loaded.conversations], loaded.conversations)
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
-        """Tokens made unknown at random, those of values aside."""
+        """Replaces random tokens by "unknown", except those of values."""
         if not self.config.word_dropout:
             return examples
         inputs, roles = examples.inputs, examples.extra["roles"]
@@ -138,11 +143,11 @@ class ToolSlots(ToolTask):
     def check(self, conversation: Conversation) -> None:
         if not conversation.turns:
             raise UserError(f"{conversation.where or 'the conversation'} has no turns: there is nothing to answer")
-        known = [tool.name for tool in self.fields.tools]
-        if unknown := [tool.name for tool in conversation.tools if tool.name not in known]:
+        names = [tool.name for tool in self.fields.tools]
+        if unknown := [tool.name for tool in conversation.tools if tool.name not in names]:
             raise UserError(
-                f"this model knows the tools {', '.join(known)} alone, not {', '.join(unknown)}: "
-                "it chooses among those it was trained with"
+                f"this model only knows the tools that it was trained with, {', '.join(names)}, "
+                f"not {', '.join(unknown)}"
             )
 
     def prediction(self, question: Question, answer: Array, tools: Sequence[Tool]) -> Prediction:
@@ -152,7 +157,7 @@ class ToolSlots(ToolTask):
         return Prediction.of_calls([call] if call else [], tools, slots=filled)
 
     def parse(self, text: str, where: str = "") -> Question:
-        """A row as JSON, or what a user says, with all tools on offer."""
+        """The question of a row as JSON, or of a user's text, with all tools offered."""
         conversation = Conversation(self.fields.tools, (Turn("user", text.strip()),), where)
         if text.lstrip().startswith("{"):
             try:
@@ -170,7 +175,7 @@ class ToolSlots(ToolTask):
 
 @lru_cache(maxsize=4)
 def _read_fields(source: Path, changed: int) -> Fields:
-    """Of a file as it was when it was ``changed``."""
+    """The fields of a file; ``changed``, its modification time, makes the cache read a changed file again."""
     rows = [c for c in load_sound(source).conversations if c.decision is not None]
     if not rows:
         raise UserError(f"{source} has no rows with a decision")

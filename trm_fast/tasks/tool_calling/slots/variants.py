@@ -1,4 +1,4 @@
-"""Variants of conversations: slot values replaced by other values of the same slot, wherever they stand."""
+"""Changed copies of conversations, in which other values of the same slot replace slot values in all texts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trm_fast.tasks.tool_calling.slots.encoding import plain_number, value_patte
 
 
 def value_bank(conversations: Sequence[Conversation], slots: Sequence[str]) -> dict[str, list[str]]:
-    """For each slot the values that may stand in for each other, in order."""
+    """The values of each of ``slots`` that may replace each other, in order of their first occurrence."""
     bank: dict[str, dict[str, None]] = {name: {} for name in slots}
     for conversation in conversations:
         dialogue = "\n".join(turn.text for turn in conversation.turns)
@@ -25,8 +25,8 @@ def value_bank(conversations: Sequence[Conversation], slots: Sequence[str]) -> d
 
 
 def variant(conversation: Conversation, bank: Mapping[str, list[str]], rng: np.random.Generator) -> Conversation:
-    """The conversation with its open slots' values exchanged. A value whose argument is written in another way (a date,
-    a nickname) stays, since the argument would not follow."""
+    """A copy of a conversation with other slot values, drawn from ``bank``. A value stays if a call writes it in
+    another way (a date, a nickname), since the argument could not be changed alike."""
     slots = dict(conversation.slots or {})
     changes: dict[str, str] = {}
     for name, value in slots.items():
@@ -56,7 +56,7 @@ def variant(conversation: Conversation, bank: Mapping[str, list[str]], rng: np.r
 
 
 def _alike(conversation: Conversation, name: str, value: str) -> bool:
-    """Whether every call of the dialogue writes the slot as the user wrote it, and no date hides in it."""
+    """Whether the last call with the argument writes the value as the user did, and the value is not a date."""
     written = [str(call.arguments[name]) for call in conversation.all_calls if name in call.arguments]
     dated = re.fullmatch(r"\d{4}-\d\d-\d\d", written[-1]) if written else None
     return not dated and all(v == plain_number(value) or v == value for v in written[-1:])

@@ -55,7 +55,7 @@ class TurnWords:
         """The text from the first to the last word of a span."""
         return self.text[self.spans[first][0] : self.spans[last][1]]
 
-    def runs(self, longest: int) -> Iterator[Span]:
+    def short_spans(self, longest: int) -> Iterator[Span]:
         """All spans of up to ``longest`` words."""
         for first in range(len(self)):
             for last in range(first, min(first + longest, len(self))):

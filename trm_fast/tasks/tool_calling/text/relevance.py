@@ -1,7 +1,7 @@
-"""How much of each tool a request asks for: numbers that a model is given beside the words.
+"""How well each offered tool fits a request: features for the models, beside the words.
 
-Tools that are offered together look alike, so most of it is comparison: what one tool has and the others lack, and
-which tool a single clause of the request is nearest to.
+Tools that are offered together are similar, so most features compare them: what one tool has and the others lack, and
+which tool each clause of the request is nearest to.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ MEASURES = (
     "clause", "clause above others", "clauses' share",
     "clause, letters", "clause, letters above others", "clauses won",
 )  # fmt: skip
-"""What is measured of each tool. Overlap is the weight of the shared stems over the root of the text's whole weight;
-covered is the share of the text's weight that the request has; own words are the request's that no other tool has;
-gain and rank come from taking the nearest tool and its words away again and again; a clause counts for the tool that
-it is nearest to. Own words, gain, rank and clauses compare all that is known of a tool, also what is said of its
-arguments."""
+"""The features of a tool. The first ones are overlaps (``Lexicon.overlap``) of the request with parts of the tool's
+text; "covered" is ``Lexicon.covered``; "letters" counts shared groups of four letters; "above others" is the difference
+to the best other tool. "Own words" are words of the request that no other tool has. "Gain" and "rank" come from
+repeatedly taking the nearest tool and removing its words from the request. The "clause" features are those of the
+tool's best clause, "clauses' share" is its share of all clauses, and "clauses won" counts the clauses that are nearest
+to it. Own words, gain, rank and clauses use the whole text of a tool, with the descriptions of its arguments."""
 
 _BORDER = re.compile(
     r"(?<=[.!?;])\s+|[\u3002\uff01\uff1f\uff1b\n]+"
@@ -38,12 +39,16 @@ _BORDER = re.compile(
     re.IGNORECASE,
 )
 _SHARPNESS = 2.0
+"""Of the softmax that divides a clause among the tools."""
 
 
 @dataclass(frozen=True)
 class Relevance:
-    """``measures`` float32 (T, len(MEASURES)); ``clauses``: where each begins; ``shares`` float32 (T, clauses): how
-    much of a clause's overlap is a tool's."""
+    """The features of T tools for a request with C clauses.
+
+    ``measures`` float32 (T, len(MEASURES)); ``clauses``: the first character of each clause; ``shares`` float32 (T, C):
+    each tool's share of each clause.
+    """
 
     measures: Array
     clauses: list[int]
@@ -51,6 +56,7 @@ class Relevance:
 
     @classmethod
     def of(cls, request: str, tools: Sequence[Tool], lexicon: Lexicon) -> Relevance:
+        """Measures the tools that are offered with a request."""
         clauses = clauses_of(request)
         begins = [begin for begin, _ in clauses]
         if not tools:
@@ -69,7 +75,13 @@ class Relevance:
         covered = [_compared([lexicon.covered(of_request, text) for text in part]) for part in (names, texts)]
         by_name, _, _ = _by_clause(of_clauses, names, lexicon)
         by_text, won, shares = _by_clause(of_clauses, whole, lexicon)
-        columns = [*overlaps, shared, *covered, _own(of_request, whole, lexicon), _taken(of_request, whole, lexicon)]
+        columns = [
+            *overlaps,
+            shared,
+            *covered,
+            _own_words(of_request, whole, lexicon),
+            _taken(of_request, whole, lexicon),
+        ]
         spelt = [letters(request[begin:end]) for begin, end in clauses]
         alike = [[len(name & clause) / max(1, len(name)) for clause in spelt] for name in spelt_names]
         return cls(
@@ -80,43 +92,45 @@ class Relevance:
 
 
 def nearest_first(request: str, tools: Sequence[Tool], lexicon: Lexicon) -> list[Tool]:
-    """Tools in the order in which they are nearest to what those before them leave of a request."""
+    """Orders tools: repeatedly takes the nearest one and removes its words from the request."""
     named = sorted(tools, key=lambda tool: tool.name)
     taken = _taken(set(stems(request)), [tool_text(tool) for tool in named], lexicon)
     return [named[i] for i in np.argsort(taken[:, 1], kind="stable")]
 
 
 def clauses_of(text: str) -> list[tuple[int, int]]:
-    """(begin, end) characters of sentences and what "and", "then" and the like join."""
+    """The (begin, end) characters of each clause: a sentence, or a part of one that "and", "then" and the like join."""
     borders = [m.span() for m in _BORDER.finditer(text)]
     begins, ends = [0, *(end for _, end in borders)], [*(begin for begin, _ in borders), len(text)]
     return [(b, e) for b, e in zip(begins, ends, strict=True) if e > b] or [(0, len(text))]
 
 
 def _compared(values: Sequence[float]) -> Array:
-    """(T, 2): each value and how far it is above the best of the others."""
+    """(T, 2): each value, and its difference to the best of the others."""
     column = np.array(values, dtype=np.float64)
     return np.stack([column, column - _best_other(column[:, None])[:, 0]], 1)
 
 
 def _best_other(values: Array) -> Array:
-    """(T, C): the best value of another row, 0 where there is none."""
+    """(T, C): the best value in another row of each column, 0 if there is only one row."""
     if len(values) < 2:
         return np.zeros_like(values)
     order = np.sort(values, 0)
     return np.where(values == order[-1], order[-2], order[-1])
 
 
-def _own(of_request: set[str], texts: Sequence[str], lexicon: Lexicon) -> Array:
+def _own_words(of_request: set[str], texts: Sequence[str], lexicon: Lexicon) -> Array:
+    """(T, 2): the weight of the request's words that only this text has, and the same divided by the text's root."""
     rows = []
     for i, text in enumerate(texts):
         others = set().union(*(stems(other) for j, other in enumerate(texts) if j != i))
-        own = lexicon.total((set(stems(text)) & of_request) - others)
-        rows.append((own / 5, own / lexicon.root(text)))
+        weight = lexicon.total((set(stems(text)) & of_request) - others)
+        rows.append((weight / 5, weight / lexicon.root(text)))
     return np.array(rows).reshape(len(texts), 2)
 
 
 def _taken(of_request: set[str], texts: Sequence[str], lexicon: Lexicon) -> Array:
+    """(T, 2): gain and rank (divided by 4) of each text, when the nearest ones are taken one by one."""
     left, rest, gained = set(of_request), list(range(len(texts))), np.zeros((len(texts), 2))
     while rest:
         gains = [lexicon.overlap(left, texts[i]) for i in rest]
@@ -127,8 +141,8 @@ def _taken(of_request: set[str], texts: Sequence[str], lexicon: Lexicon) -> Arra
 
 
 def _by_clause(clauses: Sequence[set[str]], texts: Sequence[str], lexicon: Lexicon) -> tuple[Array, Array, Array]:
-    """(T, 3): the best clause's overlap, how far it is above other tools' there, the share of all clauses; (T, 1): how
-    many clauses are nearest to the tool; and the share of each clause (T, C)."""
+    """Overlaps by clause: (T, 3), the best clause's overlap, its largest difference to the other tools, and the share
+    of all clauses; (T, 1), half the number of clauses nearest to each tool; and (T, C), its share of each clause."""
     scores = np.array([[lexicon.overlap(clause, text) for clause in clauses] for text in texts])
     shares = np.exp(_SHARPNESS * (scores - scores.max(0)))
     shares /= shares.sum(0)
@@ -139,5 +153,6 @@ def _by_clause(clauses: Sequence[set[str]], texts: Sequence[str], lexicon: Lexic
 
 
 def _best_clause(scores: Array) -> Array:
-    """(T, 2) of scores (T, C): the best clause's, and how far a clause is above other tools' at best."""
+    """(T, 2) of scores (T, C): the best clause's score, and the largest difference to the best other tool in a
+    clause."""
     return np.stack([scores.max(1), (scores - _best_other(scores)).max(1)], 1)

@@ -1,4 +1,4 @@
-"""Tokenizers: SentencePiece BPE and unigram, and characters for tests. All keep the offsets of tokens in the text."""
+"""Tokenizers: SentencePiece BPE and unigram, and one of characters for tests. All give the offsets of their tokens."""
 
 from __future__ import annotations
 
@@ -19,26 +19,32 @@ CONTROL = (
     "<sys>", "<user>", "<assistant>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<tools>",
     "</tools>", "<think>", "</think>", "<sep>", "<mask>",
 )  # fmt: skip
-"""Further special tokens. No text contains them: what a user types as ``<tool_call>`` is text."""
+"""Further special tokens. Text never becomes one of them, even if a user types ``<tool_call>``."""
 
 ROLE_TOKENS = {
     "user": "<user>", "system": "<sys>", "assistant": "<assistant>", "tool_call": "<tool_call>",
     "tool_response": "<tool_response>",
 }  # fmt: skip
 FIRST_BYTE = 4 + len(CONTROL)
+"""The id of byte 0 in a SentencePiece model, and of the first character in a tokenizer of characters."""
 MODEL_FILE, CHARACTER_FILE = "tokenizer.model", "tokenizer.json"
 Kind = Literal["bpe", "unigram", "char"]
 
 
 class Encoded(NamedTuple):
-    """Token ids of a text and for each the characters (begin, end) it stands for; empty for bytes within one."""
+    """The token ids of a text, and the (begin, end) characters of each token. Of a character that is spelled in bytes,
+    only the last byte has a span that is not empty."""
 
     ids: list[int]
     offsets: list[tuple[int, int]]
 
 
 class Tokenizer(ABC):
-    """Text to token ids and back, without loss. Ids 0 to 3 are padding, unknown, begin and end; ``CONTROL`` follow."""
+    """Turns text into token ids and back. Ids 0 to 3 are padding, unknown, begin and end; then come those of
+    ``CONTROL``.
+
+    ``size`` is the number of ids.
+    """
 
     size: int
 
@@ -48,11 +54,11 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode(self, text: str) -> Encoded:
-        """The token ids of a text, and where each stands in it."""
+        """The token ids of a text, with their offsets."""
 
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids; special tokens are left out."""
+        """The text of token ids, without the special tokens."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -65,7 +71,7 @@ class Tokenizer(ABC):
 
 
 class SentencePiece(Tokenizer):
-    """A SentencePiece model with byte fallback: nothing is unknown, emoji neither."""
+    """A SentencePiece model with byte fallback, so that no character is unknown."""
 
     def __init__(self, model: bytes) -> None:
         self.model = model
@@ -81,11 +87,21 @@ class SentencePiece(Tokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, kind: Literal["bpe", "unigram"] = "bpe") -> SentencePiece:
-        """Learns pieces; the same texts give the same bytes. ``vocab_size`` counts special tokens and bytes, too."""
+        """Learns a tokenizer. The same texts give the same model, byte for byte.
+
+        Args:
+            texts: what to learn from.
+            vocab_size: the most pieces, special tokens and bytes included.
+            kind: the algorithm.
+
+        Raises:
+            UserError: ``vocab_size`` is too small, or too large for the texts, or there is no text.
+        """
         lowest = FIRST_BYTE + 256 + 1
         if vocab_size <= lowest:
             raise UserError(
-                f"vocab_size {vocab_size} is too small: special tokens and bytes take {lowest - 1}", wrong_use=True
+                f"vocab_size {vocab_size} is too small: special tokens and bytes alone are {lowest - 1} pieces",
+                wrong_use=True,
             )
         lines = [line for text in texts for line in text.splitlines() if line.strip()]
         if not lines:
@@ -101,7 +117,7 @@ class SentencePiece(Tokenizer):
             )  # fmt: skip
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].split("] ")[-1].strip()
-            raise UserError(f"no tokenizer of {vocab_size} pieces can be learnt from this text: {reason}") from None
+            raise UserError(f"no tokenizer of {vocab_size} pieces can be learned from this text: {reason}") from None
         return cls(out.getvalue())
 
     def ids(self, text: str) -> list[int]:
@@ -119,7 +135,7 @@ class SentencePiece(Tokenizer):
 
 
 class Characters(Tokenizer):
-    """A token for each character that was seen, one for all others. Small and plain: for tests."""
+    """A token for each known character, and one for all others; for tests."""
 
     def __init__(self, characters: str) -> None:
         self.characters = characters
@@ -128,7 +144,7 @@ class Characters(Tokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> Characters:
-        """The most frequent characters that fit into ``vocab_size``."""
+        """A tokenizer of the most frequent characters, up to ``vocab_size`` tokens with the special ones."""
         counts = Counter(c for text in texts for c in text)
         kept = sorted(counts, key=lambda c: (-counts[c], c))[: max(0, vocab_size - FIRST_BYTE)]
         return cls("".join(sorted(kept)))
@@ -149,8 +165,8 @@ class Characters(Tokenizer):
 
 
 def texts(conversations: Iterable[Conversation]) -> Iterator[str]:
-    """What a tokenizer learns from: every turn, the reply, the call, and each tool that was not met before, as JSON."""
-    met: set[str] = set()
+    """The texts that a tokenizer learns from: turns, replies, calls, and the JSON of each distinct tool."""
+    seen: set[str] = set()
     for conversation in conversations:
         yield from (turn.text for turn in conversation.turns)
         yield conversation.reply
@@ -158,19 +174,33 @@ def texts(conversations: Iterable[Conversation]) -> Iterator[str]:
             yield conversation.call.text()
         for tool in conversation.tools:
             text = json.dumps(tool.to_json()["function"], ensure_ascii=False)
-            if text not in met:
-                met.add(text)
+            if text not in seen:
+                seen.add(text)
                 yield text
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, kind: Kind) -> Tokenizer:
+    """Learns a tokenizer from texts.
+
+    Args:
+        texts: what to learn from, such as ``texts(conversations)``.
+        vocab_size: the most tokens, special tokens and bytes included.
+        kind: ``bpe``, ``unigram`` or ``char``.
+
+    Raises:
+        UserError: no tokenizer can be learned, or the extra ``data`` is not installed.
+    """
     if kind == "char":
         return Characters.train(texts, vocab_size)
     return SentencePiece.train(texts, vocab_size, kind)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer of a folder, or of its file."""
+    """Loads the tokenizer in a folder, or the tokenizer's file itself.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
     folder, names = (path, (MODEL_FILE, CHARACTER_FILE)) if path.is_dir() else (path.parent, (path.name,))
     file = next((folder / name for name in names if (folder / name).is_file()), None)
     if file is None:
@@ -180,7 +210,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
             return SentencePiece(file.read_bytes())
         characters = json.loads(file.read_text(encoding="utf-8"))["characters"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is no tokenizer: {error}") from None
+        raise UserError(f"{file} is not a tokenizer: {error}") from None
     return Characters(characters)
 
 
