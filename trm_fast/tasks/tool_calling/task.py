@@ -23,7 +23,6 @@ from trm_fast.tasks.base import (
     Task,
     TaskConfig,
 )
-from trm_fast.tasks.tool_calling.call_metrics import tables
 from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Tool, Turn
 from trm_fast.tasks.tool_calling.data.drawing import draw_conversation
 from trm_fast.tasks.tool_calling.data.loading import load_sound, read_folder, read_one, read_sets
@@ -242,9 +241,6 @@ class ToolTask(Task):
     def questions(self, source: str | Path) -> Iterator[Question]:
         for conversation in load_sound(source).conversations:
             yield self.ask(conversation)
-
-    def report(self, metrics: dict[str, float]) -> list[Any]:
-        return tables(metrics)
 
     def draw(self, question: Question, answer: Array | None = None) -> Any:
         shown = Conversation((), (Turn("user", question.text),), question.where)

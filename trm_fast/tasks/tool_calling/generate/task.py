@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Array, DataConfig, Decoder, Examples, Question, Solution, Solving
 from trm_fast.tasks.statistics import add_share
-from trm_fast.tasks.tool_calling.call_metrics import flags, measure_calls
+from trm_fast.tasks.tool_calling.call_metrics import flags, measure_calls, tables
 from trm_fast.tasks.tool_calling.data.conversation import Conversation, Tool
 from trm_fast.tasks.tool_calling.data.variants import Variants
 from trm_fast.tasks.tool_calling.generate.decoding import Decoded, DecodingRow, Search, generate
@@ -153,6 +153,9 @@ class ToolGenerate(ToolTask):
         ]
         add_share(metrics, "offered", flags(offered))
         return metrics
+
+    def report(self, metrics: dict[str, float]) -> list[Any]:
+        return tables(metrics)
 
     def decode(self, model: Decoder, conversation: Conversation) -> tuple[Prediction, Decoded]:
         """Generates the next turn of a conversation. Its calls always name offered tools, with values of their types.

@@ -15,7 +15,7 @@ from pydantic import Field
 from trm_fast.errors import UserError
 from trm_fast.labels import SCORE_SCALE
 from trm_fast.tasks.base import Array, DataConfig, Examples, Question
-from trm_fast.tasks.tool_calling.call_metrics import measure_calls
+from trm_fast.tasks.tool_calling.call_metrics import measure_calls, tables
 from trm_fast.tasks.tool_calling.data.conversation import Conversation, Tool
 from trm_fast.tasks.tool_calling.data.variants import Variants
 from trm_fast.tasks.tool_calling.matching import expected_calls
@@ -153,6 +153,9 @@ class ToolSelect(ToolTask):
             offered = [tool.name in self._called for row in rows for tool in row.tools]
             metrics["known"] = sum(offered) / max(1, len(offered))
         return metrics
+
+    def report(self, metrics: dict[str, float]) -> list[Any]:
+        return tables(metrics)
 
     def check(self, conversation: Conversation) -> None:
         super().check(conversation)
