@@ -91,5 +91,5 @@ def test_what_is_no_more_is_refused(tmp_path: Path) -> None:
     shutil.copytree(FIXTURES / "models" / "tokens", tmp_path / "model")
     path = tmp_path / "model" / "config.json"
     path.write_text(path.read_text().replace('"norm": "rms"', '"norm": "layer"'))
-    with pytest.raises(UserError, match=r"config\.json: model\.norm: layer is no more"):
+    with pytest.raises(UserError, match=r"config\.json: model\.norm: layer was removed"):
         TRM.from_pretrained(tmp_path / "model")

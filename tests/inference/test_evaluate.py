@@ -33,7 +33,7 @@ class Canned:
             converged=rng.random(len(solutions)) < 0.6,
             valid=solutions.sum(1) % 2 == 0 if rules else None,
             tries=solutions[:, None],
-            sure=np.full((len(solutions), 1), 0.5, dtype=np.float32),
+            try_confidence=np.full((len(solutions), 1), 0.5, dtype=np.float32),
         )
 
     def run(self, examples: Examples, *, progress: Any) -> Solved:

@@ -78,7 +78,7 @@ EVEN, ODD, OTHER = [2, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 3, 0, 0, 0]
 )
 def test_which_try_counts(select: Any, want: list[int]) -> None:
     tries = Tries(Echo(), Examples.of_questions(INPUTS[:1]), rollouts=5, symmetries=1, rng=np.random.default_rng(0))
-    tries.note(result([0, 1, 2, 3], [ODD, OTHER, EVEN, ODD], [0.4, 0.9, 0.1, 0.3]))  # the fifth was never made
+    tries.record(result([0, 1, 2, 3], [ODD, OTHER, EVEN, ODD], [0.4, 0.9, 0.1, 0.3]))  # the fifth was never made
     best = tries.best(select)
     assert best.solution.tolist() == [want]
     assert best.steps.tolist() == [4]
@@ -88,7 +88,7 @@ def test_which_try_counts(select: Any, want: list[int]) -> None:
 
 def test_candidates_are_ranked_by_votes_and_then_by_mean_confidence() -> None:
     tries = Tries(Echo(), Examples.of_questions(INPUTS[:1]), rollouts=6, symmetries=1, rng=np.random.default_rng(0))
-    tries.note(result([0, 1, 2, 3, 4], [ODD, OTHER, EVEN, ODD, OTHER], [0.4, 0.9, 0.99, 0.3, 0.1]))
+    tries.record(result([0, 1, 2, 3, 4], [ODD, OTHER, EVEN, ODD, OTHER], [0.4, 0.9, 0.99, 0.3, 0.1]))
     solved = tries.best("majority")
     (ranked,) = solved.ranked
     assert ranked.answers.tolist() == [OTHER, ODD, EVEN]  # 0.5 on average beats 0.35
@@ -123,7 +123,7 @@ def test_symmetries_try_the_same_sudoku() -> None:
     tries = Tries(task, Examples.of_questions(inputs), 2, 3, np.random.default_rng(0))
     assert tries.rows.inputs.shape == (36, 16)
     np.testing.assert_array_equal(tries.rows.inputs[:6], inputs)
-    tries.note(
+    tries.record(
         StepResult(
             torch.arange(36),
             torch.ones(36, dtype=torch.int64),

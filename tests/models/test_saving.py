@@ -90,14 +90,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "wrong type": (edit(lambda c: c["model"].update(hidden_size="8")), r"model\.hidden_size"),
     "inconsistent": (edit(lambda c: c["model"].update(causal=True)), "causal needs mixing"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "model.safetensors is missing"),
-    "cut weights": (cut, "damaged or no safetensors"),
-    "garbage": (lambda f: (f / "model.safetensors").write_bytes(b"garbage" * 9), "damaged or no safetensors"),
-    "empty weights": (lambda f: (f / "model.safetensors").write_bytes(b""), "damaged or no safetensors"),
+    "cut weights": (cut, "damaged or not a safetensors"),
+    "garbage": (lambda f: (f / "model.safetensors").write_bytes(b"garbage" * 9), "damaged or not a safetensors"),
+    "empty weights": (lambda f: (f / "model.safetensors").write_bytes(b""), "damaged or not a safetensors"),
     "missing tensor": (change_tensors(lambda t: t.pop("z_init")), "z_init is missing"),
     "unknown tensor": (change_tensors(lambda t: t.update(other=torch.ones(1))), "other is unknown"),
     "wrong shape": (
         change_tensors(lambda t: t.update(z_init=torch.ones(9))),
-        r"z_init has shape \(9,\), the model wants \(8,\)",
+        r"z_init has shape \(9,\), the model has \(8,\)",
     ),
 }
 

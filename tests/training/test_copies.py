@@ -28,9 +28,9 @@ NAMES = ["parts", "single", "clipped adamw", "attention", "puzzles", "dropout", 
 
 def check(step: TrainStep) -> None:
     """The copies are what rounding and packing the weights anew gives."""
-    assert step.copies.made
+    assert step.copies.all_copies
     for key, fresh in step.copies._rounded().items():
-        assert torch.equal(step.copies.made[key], fresh)
+        assert torch.equal(step.copies.all_copies[key], fresh)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -51,7 +51,7 @@ def test_every_step_writes_them(captured: bool) -> None:
     for _ in range(4):
         host()
         check(step)
-        seen.append(next(iter(step.copies.made.values())).clone())
+        seen.append(next(iter(step.copies.all_copies.values())).clone())
     assert not torch.equal(seen[0], seen[-1])
 
 
@@ -82,7 +82,7 @@ def test_kernels_without_a_gradient_asked_for_by_name() -> None:
 
 def test_float32_has_none() -> None:
     step = make({}, {}, 1)
-    assert not step.copies.made
+    assert not step.copies.all_copies
     assert step.optimizer.copies is None
 
 
@@ -164,7 +164,7 @@ SIZES = {"hidden_size": 128, "inner_multiple": 8}
 def test_packed_weights_are_kept_by_the_optimizer(ready_weights: list[Any], recompute: str) -> None:
     step = make(SIZES, LOW | {"recompute": recompute}, 2)
     assert len(step.copies.network) == 4
-    assert step.copies.made[id(step.copies.network[0])].shape[1] == packing.TOKENS[0]
+    assert step.copies.all_copies[id(step.copies.network[0])].shape[1] == packing.TOKENS[0]
     host = Host(step)
     before = [w.detach().clone() for w in step.copies.network]
     for _ in range(3):

@@ -88,9 +88,9 @@ def test_copies_of_the_weights_and_another_depth(case: str) -> None:
         for T in (1, 2):
             step.set_depth(step.model.config.depth._replace(T_cycles=T))
             advance(step, 5)
-            assert step.copies.made
+            assert step.copies.all_copies
             for key, fresh in step.copies._rounded().items():
-                assert torch.equal(step.copies.made[key], fresh)
+                assert torch.equal(step.copies.all_copies[key], fresh)
         states.append([t.nan_to_num().clone() for t in step.tensors()])
     for a, b in zip(*states, strict=True):
         assert torch.equal(a, b)

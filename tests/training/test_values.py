@@ -83,4 +83,4 @@ def test_answers_that_are_close_vote_together(tmp_path: Path) -> None:
 
     tries = Tries(found.task, test.take(slice(1)), 1, 1, np.random.default_rng(0))
     tried = np.array([[0.0, 0.05, 0.9, 0.02]])[..., None, None] + np.zeros((1, 4, 5, 1))
-    assert tries._alike(tried).sum(-1).tolist() == [[3, 3, 1, 3]]
+    assert tries._agreement(tried).sum(-1).tolist() == [[3, 3, 1, 3]]

@@ -1,4 +1,4 @@
-"""Solving with trained models."""
+"""Inference: solving with trained models, and evaluation."""
 
 from trm_fast.inference.evaluate import Evaluation, evaluate, score, wilson_interval
 from trm_fast.inference.solver import Answer, Solver, Step

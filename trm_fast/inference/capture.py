@@ -1,7 +1,8 @@
-"""How a function that works on tensors at fixed places is run: called each time, or recorded once and replayed.
+"""Runs a function on static buffers: calls it each time, or captures it once as a CUDA graph and replays it.
 
-Such a function touches the same memory every time, reads nothing back to the host and bakes no changing number in. So
-it can be called (``Eager``) or become one CUDA graph (``CudaGraph``); a recorder on the CPU proves it in the tests.
+Such a function uses the same memory in every call, reads nothing back to the host and contains no number that changes.
+So it can be called (``Eager``) or become one CUDA graph (``CudaGraph``). The tests verify this with a recorder on the
+CPU.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from weakref import WeakSet
 import torch
 
 WARM_UP = 3
-"""Calls before a capture: libraries set themselves up and kernels are loaded in the first ones."""
+"""Number of calls before a capture. Libraries initialize and kernels load in the first ones."""
 
 
 class Runner(Protocol):
-    """``capture`` may run the function (its caller restores the state behind it); ``replay`` runs it once."""
+    """``capture`` may run the function, after which the caller restores the state; ``replay`` runs it once."""
 
     def capture(self, function: Callable[[], None]) -> None: ...
 
@@ -28,7 +29,7 @@ class Runner(Protocol):
 
 
 class Eager:
-    """No recording: every replay is a call."""
+    """Captures nothing: every replay is a call."""
 
     def capture(self, function: Callable[[], None]) -> None:
         self.function = function
@@ -38,18 +39,18 @@ class Eager:
 
 
 class CudaGraph:
-    """One graph launch a replay. Random numbers of the default generator are new ones in every replay."""
+    """Replays by launching one CUDA graph. Each replay draws new random numbers from the default generator."""
 
     graph: torch.cuda.CUDAGraph | None = None
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        _made.add(self)
+        _runners.add(self)
 
     def capture(self, function: Callable[[], None]) -> None:
         with torch.cuda.device(self.device):
-            self.graph = torch.cuda.CUDAGraph()  # of an earlier one the memory is free now
-            # One side stream for both: gradients are accumulated on the stream where they were first.
+            self.graph = torch.cuda.CUDAGraph()  # frees the memory of an earlier one
+            # One side stream for calls and capture: gradients accumulate on the stream of their first accumulation.
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
@@ -60,9 +61,9 @@ class CudaGraph:
                 with _capturing(self.graph, stream):
                     function()
             except BaseException:
-                # torch (2.11) leaves its generator in a capture that was broken off, and no call could draw from it.
-                # One that ends well takes it out; where none does, a copy that earlier graphs do not know stands in.
-                # Its allocator goes on asking the graph what belongs to it.
+                # After a failed capture, torch 2.11 leaves its generator in capture mode, so that no call can draw from
+                # it. A capture that succeeds ends that mode; if none does, a copy replaces the generator's state, which
+                # earlier graphs do not share. The graph must stay alive, because the allocator keeps asking it.
                 _broken.append(self.graph)
                 try:
                     with _capturing(torch.cuda.CUDAGraph(), stream):
@@ -77,22 +78,22 @@ class CudaGraph:
         self.graph.replay()
 
 
-_made: WeakSet[CudaGraph] = WeakSet()
+_runners: WeakSet[CudaGraph] = WeakSet()
 _broken: list[torch.cuda.CUDAGraph] = []
 
 
 def drop_graphs() -> None:
-    """Destroys all graphs, whoever still holds them: none can be replayed again."""
-    for runner in list(_made):
+    """Destroys all graphs, even those still in use. None can be replayed after it."""
+    for runner in list(_runners):
         if runner.graph is not None:
             runner.graph.reset()
 
 
 @contextmanager
 def _capturing(graph: Any, stream: Any) -> Iterator[None]:
-    """What is done inside becomes the graph. Other threads (data, collectives) may talk to the device meanwhile."""
-    # A capture that fails would leave its stream the current one; one in which Python's collector finds an older graph
-    # (in a cycle: a trainer of before) would fail, for destroying that is not allowed.
+    """Captures the work inside as the graph. Other threads (data, collectives) may use the device meanwhile."""
+    # The outer stream context restores the current stream after a failed capture. Garbage collection is off, because
+    # destroying an older graph (of an unreachable trainer) would make the capture fail.
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -107,7 +108,8 @@ def _capturing(graph: Any, stream: Any) -> Iterator[None]:
 
 
 class Fallback:
-    """A graph where it can be captured, else calls; ``reason`` says why, None while the graph is taken."""
+    """Replays a graph if it can be captured, and calls the function otherwise. ``reason`` is the error of the capture,
+    or None."""
 
     def __init__(self, graph: Runner) -> None:
         self.runner, self.reason = graph, None
@@ -118,11 +120,11 @@ class Fallback:
         try:
             self.runner.capture(function)
         except RuntimeError as error:
-            cause: BaseException = error  # where a capture is broken off, its end fails, too, and says less
+            cause: BaseException = error  # the end of a failed capture raises a second, less useful error
             while isinstance(cause.__context__, RuntimeError):
                 cause = cause.__context__
             if isinstance(cause, torch.OutOfMemoryError):
-                raise cause from None  # calling would need as much
+                raise cause from None  # calls would need the same memory
             self.reason = (str(cause) or type(cause).__name__).strip().splitlines()[0]
             self.runner = Eager()
             self.runner.capture(function)
@@ -132,12 +134,12 @@ class Fallback:
 
 
 def runner_for(device: torch.device, graph: bool = True) -> Runner:
-    """What fits a device: a graph with calls to fall back on where there are graphs, else calls."""
+    """The runner for a device: on CUDA a graph with calls as fallback, else calls. ``graph=False`` always calls."""
     return Fallback(CudaGraph(device)) if graph and device.type == "cuda" else Eager()
 
 
 def recorded(device: torch.device) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """What makes of a function its replay on a device, as ``ops.report.measure`` takes it."""
+    """Returns a function that captures a function on a device and returns its replay, for ``ops.report.measure``."""
 
     def record(function: Callable[[], None]) -> Callable[[], None]:
         runner = runner_for(device)
@@ -149,5 +151,5 @@ def recorded(device: torch.device) -> Callable[[Callable[[], None]], Callable[[]
 
 @cache
 def graphs_on(device: torch.device) -> Callable[[], Runner]:
-    """What makes graphs on a CUDA device, with calls to fall back on; always the same for the same device."""
+    """Returns the factory of graphs (with calls as fallback) on a CUDA device, the same object for the same device."""
     return lambda: Fallback(CudaGraph(device))

@@ -1,4 +1,4 @@
-"""A supervision step of the solver at fixed shapes, so that it can be captured and replayed."""
+"""Captured steps: supervision steps of the solver at fixed shapes, captured once and replayed."""
 
 from __future__ import annotations
 
@@ -16,31 +16,38 @@ from trm_fast.nn.recursion import State
 from trm_fast.ops._core import selection
 
 Arrays = dict[str, Tensor]
-"""By name, each (A, ...): inputs, z, y, puzzle_rows and what else the model takes; or what a step makes of them."""
+"""The arguments or the results of a step by name, each (A, ...)."""
 
 
 class CapturedStep:
-    """A step without gradient of up to ``rows`` rows; what is computed for rows that are not there is thrown away."""
+    """A supervision step without gradient for up to ``rows`` rows. Results of unused rows are dropped.
 
-    def __init__(self, model: TRMModel, given: Arrays, rows: int, runner: Runner) -> None:
+    Args:
+        model: the model; it is not kept alive.
+        arguments: tensors of the names, shapes and dtypes of the arguments, as ``step_inputs`` returns them.
+        rows: the largest number of rows.
+        runner: captures and replays the step.
+    """
+
+    def __init__(self, model: TRMModel, arguments: Arrays, rows: int, runner: Runner) -> None:
         self.runner = runner
-        self.given = {name: t.new_zeros(rows, *t.shape[1:]) for name, t in given.items()}
-        self.made: Arrays = {}
-        kept = ref(model)  # a model that is forgotten takes its steps along
+        self.arguments = {name: t.new_zeros(rows, *t.shape[1:]) for name, t in arguments.items()}
+        self.results: Arrays = {}
+        model_ref = ref(model)  # _steps must not keep its keys alive
 
         def step() -> None:
-            model = kept()
+            model = model_ref()
             assert model is not None
-            more = dict(self.given)
-            state = State(more.pop("y", None), more.pop("z"))
+            extra = dict(self.arguments)
+            state = State(extra.pop("y", None), extra.pop("z"))
             options = ForwardOptions(static_shapes=True)
-            out = model(more.pop("inputs"), state, more.pop("puzzle_rows", None), options=options, **more)
-            made = {"z": out.state.z, "y": out.state.y, "answers": model.head.answers(out.logits), "q": out.q}
-            # Always in the same memory, also where the step is called and not replayed.
-            if not self.made:
-                self.made = {name: torch.empty_like(t) for name, t in made.items() if t is not None}
-            for name, tensor in self.made.items():
-                tensor.copy_(made[name])
+            out = model(extra.pop("inputs"), state, extra.pop("puzzle_rows", None), options=options, **extra)
+            results = {"z": out.state.z, "y": out.state.y, "answers": model.head.answers(out.logits), "q": out.q}
+            # Results stay in the same memory, even if the step is called instead of replayed.
+            if not self.results:
+                self.results = {name: torch.empty_like(t) for name, t in results.items() if t is not None}
+            for name, tensor in self.results.items():
+                tensor.copy_(results[name])
 
         with torch.no_grad():
             step()
@@ -50,47 +57,47 @@ class CapturedStep:
                 f"the solver runs without a CUDA graph: it could not be captured ({runner.reason})", stacklevel=2
             )
 
-    def __call__(self, given: Arrays) -> Arrays:
-        """State, answers and halting logits of the A rows given."""
-        count = len(given["inputs"])
-        for name, tensor in given.items():
-            self.given[name][:count].copy_(tensor)
+    def __call__(self, arguments: Arrays) -> Arrays:
+        """Runs the step for A rows and returns copies of their state, answers and halting logits."""
+        count = len(arguments["inputs"])
+        for name, tensor in arguments.items():
+            self.arguments[name][:count].copy_(tensor)
         self.runner.replay()
-        return {name: tensor[:count].clone() for name, tensor in self.made.items()}
+        return {name: tensor[:count].clone() for name, tensor in self.results.items()}
 
 
 _steps: WeakKeyDictionary[TRMModel, dict[Hashable, CapturedStep]] = WeakKeyDictionary()
 _one_at_a_time = threading.RLock()
 
 
-def captured_step(model: TRMModel, given: Arrays, capacity: int, runner: Callable[[], Runner]) -> Arrays:
-    """State, answers and halting logits of the A rows given, by a step made once for 1, 4, 16, ... rows, ``capacity``
-    at most: where few rows are left, few are computed.
+def captured_step(model: TRMModel, arguments: Arrays, capacity: int, runner: Callable[[], Runner]) -> Arrays:
+    """Runs a captured step for A rows and returns their state, answers and halting logits.
 
-    A graph holds the weights' places, the depth of recursion and the kernels that were taken: where these are others,
-    so is the graph. Several may think with one model in turns, or in threads: no result is a step's own memory.
+    There are steps for 1, 4, 16, ... rows up to ``capacity``, each captured at first use, so that few rows cost little.
+    A graph contains the addresses of the weights, the depth of recursion and the kernels; if one of them changes, the
+    step is captured again. Callers may alternate or use threads, because results are copies.
     """
     with _one_at_a_time:
-        return _made_for(model, given, capacity, runner)(given)
+        return _step_for(model, arguments, capacity, runner)(arguments)
 
 
-def _made_for(model: TRMModel, given: Arrays, capacity: int, runner: Callable[[], Runner]) -> CapturedStep:
+def _step_for(model: TRMModel, arguments: Arrays, capacity: int, runner: Callable[[], Runner]) -> CapturedStep:
     rows = 1
-    while rows < len(given["inputs"]):
+    while rows < len(arguments["inputs"]):
         rows *= 4
     rows = min(rows, capacity)
-    shapes = tuple((name, t.shape[1:], t.dtype) for name, t in given.items())
-    places = tuple(t.data_ptr() for t in (*model.parameters(), *model.buffers()))
-    known = _steps.setdefault(model, {})
-    if known and next(iter(known))[0] != places:  # type: ignore[index]
-        known.clear()
-    key = (places, rows, shapes, runner, model.config, model.training, selection.requested())
-    if key not in known:
-        known[key] = CapturedStep(model, given, rows, runner())
-    return known[key]
+    shapes = tuple((name, t.shape[1:], t.dtype) for name, t in arguments.items())
+    addresses = tuple(t.data_ptr() for t in (*model.parameters(), *model.buffers()))
+    steps = _steps.setdefault(model, {})
+    if steps and next(iter(steps))[0] != addresses:  # type: ignore[index]
+        steps.clear()
+    key = (addresses, rows, shapes, runner, model.config, model.training, selection.requested())
+    if key not in steps:
+        steps[key] = CapturedStep(model, arguments, rows, runner())
+    return steps[key]
 
 
 def step_inputs(inputs: Tensor, state: State, puzzle_rows: Tensor | None, extra: Mapping[str, Tensor]) -> Arrays:
-    """What a step reads, by name, without what there is not."""
-    given = {"inputs": inputs, "z": state.z, "y": state.y, "puzzle_rows": puzzle_rows, **extra}
-    return {name: tensor for name, tensor in given.items() if tensor is not None}
+    """The arguments of a step by name, without those that are None."""
+    arguments = {"inputs": inputs, "z": state.z, "y": state.y, "puzzle_rows": puzzle_rows, **extra}
+    return {name: tensor for name, tensor in arguments.items() if tensor is not None}

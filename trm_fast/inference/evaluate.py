@@ -1,4 +1,4 @@
-"""Accuracy of a solver on examples whose answers are known."""
+"""Evaluates a solver on examples with known answers."""
 
 from __future__ import annotations
 
@@ -17,8 +17,18 @@ from trm_fast.tasks.statistics import wilson_interval
 
 @dataclass(frozen=True)
 class Evaluation:
-    """``interval``: 95 % Wilson interval of the exact accuracy; ``valid``: share that obeys the task's rules;
-    ``metrics``: what else the task measures; ``solved``: all that was answered to each example."""
+    """The result of an evaluation. Accuracies and shares are from 0 to 1.
+
+    Attributes:
+        exact_accuracy: share of examples with every labelled cell right.
+        cell_accuracy: share of right cells, averaged over examples.
+        mean_steps: supervision steps per example, over all its tries.
+        converged: share of examples that the halting rule stopped.
+        valid: share of answers that obey the task's rules; None for a task without rules.
+        interval: 95 % Wilson interval of the exact accuracy.
+        metrics: the task's further measures by name.
+        solved: the answers.
+    """
 
     exact_accuracy: float
     cell_accuracy: float
@@ -33,13 +43,17 @@ class Evaluation:
     solved: Solved = field(repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Flat: the task's own measures stand beside the others."""
+        """One flat dictionary, with the task's measures among the others."""
         flat = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("metrics", "solved")}
         return flat | self.metrics
 
 
 def evaluate(solver: Solver, examples: Examples, progress: Progress | None = None) -> Evaluation:
-    """Solves every example; exact means that every labelled cell is right."""
+    """Solves all examples and scores the answers.
+
+    Raises:
+        UserError: there are no examples.
+    """
     if not len(examples):
         raise UserError("there is nothing to evaluate: the data has no rows")
     start = time.perf_counter()
@@ -48,16 +62,16 @@ def evaluate(solver: Solver, examples: Examples, progress: Progress | None = Non
 
 
 def score(solver: Solver, examples: Examples, solved: Solved, seconds: float) -> Evaluation:
-    """What answers are worth that took ``seconds``."""
+    """Scores the answers to examples, which took ``seconds``."""
     labels, task = examples.labels, solver.task
     labelled = ~np.isnan(labels) if labels.dtype.kind == "f" else labels != IGNORE
-    right, wanted = (
+    right, total = (
         cells.reshape(len(labels), -1).sum(-1) for cells in (labelled & task.right(labels, solved.solution), labelled)
     )
-    exact, n = int((right == wanted).sum()), len(examples)
+    exact, n = int((right == total).sum()), len(examples)
     return Evaluation(
         exact_accuracy=exact / n,
-        cell_accuracy=float((right / np.maximum(1, wanted)).mean()),
+        cell_accuracy=float((right / np.maximum(1, total)).mean()),
         count=n,
         mean_steps=float(solved.steps.mean()),
         converged=float(solved.converged.mean()),

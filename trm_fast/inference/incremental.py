@@ -1,4 +1,4 @@
-"""A causal model one token at a time: what a place holds never changes when tokens follow, so it is computed once."""
+"""Incremental decoding: a causal model computes each position once, because later tokens do not change it."""
 
 from __future__ import annotations
 
@@ -19,44 +19,55 @@ from trm_fast.nn.recursion import cycle, read_answer
 
 
 class Incremental:
-    """The logits of a causal text model behind a growing row, exactly those of the whole row anew.
+    """Computes the logits of a causal text model after a row that grows. They equal those of the whole row.
 
-    ``extend`` runs every application of every supervision step for the new places alone; keys and values of each
-    application and layer stay. It always takes all supervision steps. ``fork`` is a copy for another continuation.
+    ``extend`` computes every application of the network for the new positions only and keeps the keys and values of
+    each application and layer. It always takes all supervision steps. ``fork`` returns a copy for another continuation.
+
+    Raises:
+        ValueError: the model is not causal, has no text head, or has a prefix or learned positions.
     """
 
     def __init__(self, model: TRMModel) -> None:
         if model.config.head.kind != "text":
-            raise ValueError("one token at a time needs a model with a head of text")
+            raise ValueError("incremental decoding needs a model with a text head")
         if not model.config.causal or model.config.prefix_tokens or model.config.positions not in ("none", "rope"):
-            raise ValueError("one token at a time needs a causal model without a prefix, its positions rope or none")
+            raise ValueError("incremental decoding needs a causal model without prefix, with positions rope or none")
         self.model, self.length = model, 0
         self.kept: list[tuple[Tensor, Tensor]] = []
-        self.given: dict[str, Tensor] = {}
+        self.inputs: dict[str, Tensor] = {}
         self.answer: Tensor | None = None
 
     def fork(self) -> Incremental:
+        """A copy that can be extended independently."""
         other = Incremental(self.model)
         other.length, other.kept = self.length, list(self.kept)
-        other.given, other.answer = dict(self.given), self.answer
+        other.inputs, other.answer = dict(self.inputs), self.answer
         return other
 
     @property
-    def room(self) -> int:
-        """Tokens that may still come."""
+    def free(self) -> int:
+        """Number of tokens that can still be added."""
         return self.model.config.seq_len - self.length
 
     @property
     def steps(self) -> int:
-        """Supervision steps that each token takes."""
+        """Number of supervision steps for each token."""
         return self.model.config.max_supervision_steps
 
     @torch.no_grad()
     def extend(
         self, inputs: Sequence[int] | npt.NDArray[Any], extra: Mapping[str, npt.NDArray[Any]] | None = None
     ) -> npt.NDArray[np.float32]:
-        """Logits (V,) for the symbol behind the new places. ``inputs`` (n,), or (n, W) where they are bags; ``extra``:
-        their further arrays (n, ...) by name."""
+        """Adds tokens and returns the logits float32 (V,) of the symbol after them.
+
+        Args:
+            inputs: tokens int (n,), or bags of tokens int (n, W).
+            extra: further arrays (n, ...) of the new positions by name.
+
+        Raises:
+            ValueError: the row would be longer than the model's ``seq_len``.
+        """
         config, device = self.model.config, self.model.z_init.device
         ids = torch.as_tensor(np.asarray(inputs, dtype=np.int64), device=device)
         if self.length + len(ids) > config.seq_len:
@@ -71,11 +82,11 @@ class Incremental:
         self.length += len(ids)
         answer = read_answer(net, state)
         self.answer = answer if self.answer is None else torch.cat((self.answer, answer), 1)
-        self.given = {
-            name: torch.cat((self.given[name], part), 1) if name in self.given else part for name, part in new.items()
+        self.inputs = {
+            name: torch.cat((self.inputs[name], part), 1) if name in self.inputs else part for name, part in new.items()
         }
-        said = self.model.head(self.answer, last_only=True, **self.given)
-        logits: npt.NDArray[np.float32] = said.scores[0, -1].float().cpu().numpy()
+        prediction = self.model.head(self.answer, last_only=True, **self.inputs)
+        logits: npt.NDArray[np.float32] = prediction.scores[0, -1].float().cpu().numpy()
         return logits
 
     def _apply(self, h: Tensor) -> Tensor:
@@ -84,8 +95,8 @@ class Incremental:
             part = cast(Attention, mix.part)
             h = h + self._attend(part, mix.norm(h)) if mix.pre else mix.norm(self._attend(part, h), residual=h)
             h = mlp(h, None)
-        made: Tensor = self.model.net.last_norm(h)
-        return made
+        result: Tensor = self.model.net.last_norm(h)
+        return result
 
     def _attend(self, part: Attention, x: Tensor) -> Tensor:
         _, K, D = x.shape
@@ -93,8 +104,8 @@ class Incremental:
         if part.rotary is not None:
             q, k = part.rotary(q, self.length), part.rotary(k, self.length)
         if self._next < len(self.kept):
-            before = self.kept[self._next]
-            k, v = torch.cat((before[0], k), 1), torch.cat((before[1], v), 1)
+            previous = self.kept[self._next]
+            k, v = torch.cat((previous[0], k), 1), torch.cat((previous[1], v), 1)
             self.kept[self._next] = (k, v)
         else:
             self.kept.append((k, v))

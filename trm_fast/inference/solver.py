@@ -1,4 +1,4 @@
-"""The solver: questions in, answers out. Each row runs until its halting logit says that it is done."""
+"""The solver: answers questions with a trained model, each for as many supervision steps as it needs."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from trm_fast.models import TRMModel
 from trm_fast.tasks.base import Array, Candidates, Examples, Question, Task
 
 DEFAULT_STEPS = 16
-"""Supervision steps at most, as published, also for models trained with fewer: hard rows profit, the others halt."""
+"""Largest number of supervision steps, as published, also for models trained with fewer: hard questions profit, and
+the others halt."""
 
 CHUNK = 16
-"""Batches of questions that ``answers`` reads at a time: rows of one chunk share a queue."""
+"""Number of batches of questions that ``answers`` reads at a time; their rows share a queue."""
 
 Progress = Callable[[int, int], None]
-"""Called with (done, all) now and then."""
+"""Called after each step with (finished questions, all questions)."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One supervision step of a trajectory: the answer so far (text; ``raw`` as the model gives it), how sure it is."""
+    """The answer after one supervision step: as text, its confidence, and ``raw`` as the model makes it."""
 
     step: int
     solution: str
@@ -39,13 +40,24 @@ class Step:
     raw: Array = field(repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
+        """The step as JSON values."""
         return {"step": self.step, "solution": self.solution, "confidence": self.confidence}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What every interface returns. ``converged``: halted by itself; ``valid``: the task's rules, None without any;
-    ``candidates``: all distinct answers of several tries, as the model gives them."""
+    """The answer to a question, the same in Python, JSON and every other interface.
+
+    Attributes:
+        solution: the answer as text.
+        confidence: sigmoid of the halting logit, 0 to 1.
+        steps: supervision steps over all tries.
+        converged: whether the halting rule stopped it, before the largest number of steps.
+        valid: whether the solution obeys the task's rules; None for a task without rules.
+        raw: the answer as the model makes it, such as tokens int64 (L,).
+        candidates: the distinct answers of all tries.
+        trajectory: the answer after each step, if requested.
+    """
 
     solution: str
     confidence: float
@@ -57,6 +69,7 @@ class Answer:
     trajectory: list[Step] | None = None
 
     def to_json(self) -> dict[str, Any]:
+        """The answer as JSON values, without ``raw`` and ``candidates``."""
         names = ("solution", "confidence", "steps", "converged", "valid")
         result = {name: getattr(self, name) for name in names}
         return result if self.trajectory is None else result | {"trajectory": [s.to_json() for s in self.trajectory]}
@@ -64,24 +77,30 @@ class Answer:
 
 @dataclass(frozen=True)
 class Solver:
-    """A model and a task joined for inference.
+    """Answers a task's questions with a model.
 
-    A row halts when its halting logit says that the answer is right, and, in a task with rules, the answer obeys them:
-    a row with an impossible answer goes on, however confident the model is.
+    A row halts if the halting rule stops it and its answer obeys the task's rules, if there are any. A row with an
+    invalid answer continues, whatever its confidence.
 
     Args:
-        max_steps: supervision steps at most; by default 16, or as many as in training if those are more.
-        min_steps: steps before a row may halt.
+        model: the trained model.
+        task: the task that it was trained on.
+        max_steps: largest number of supervision steps; by default 16, or that of training if it is larger.
+        min_steps: supervision steps before a row may halt.
         halt: False always runs all steps, as published.
-        batch_size: rows computed at a time; finished rows are replaced by queued ones.
-        rollouts: tries at each question. The first is undisturbed, the others get Gaussian ``noise`` (a standard
-            deviation) on the latent state before every step (arXiv 2605.19943).
-        symmetries: images of each question under the task's symmetries that are tried, the question itself included.
-        select: which try counts: one that obeys the task's ``rules`` (then no further one is made), the largest
-            ``confidence``, or the ``majority`` of equal answers. ``auto`` is rules where the task has them, majority
-            where it votes.
+        batch_size: number of rows computed at a time; queued rows take the places of finished ones.
+        rollouts: tries at each question. The first has no noise; the others add Gaussian noise to the latent state
+            before every step (arXiv 2605.19943).
+        noise: standard deviation of that noise.
+        symmetries: number of symmetric images of each question that are tried, the question itself included.
+        select: the answer that is chosen: ``rules``: the first that obeys the task's rules, after which no further try
+            is made; ``confidence``: the most confident; ``majority``: the most frequent. ``auto`` is rules if the task
+            has them, majority if the task votes, and otherwise confidence.
         seed: of noise and symmetries.
-        graph: on a GPU, steps are captured once and replayed.
+        graph: on a GPU, capture steps once and replay them.
+
+    Raises:
+        UserError: the model does not fit the task, or options contradict each other.
     """
 
     model: TRMModel
@@ -126,7 +145,7 @@ class Solver:
         return graphs_on(device) if self.graph and device.type == "cuda" else None
 
     @property
-    def _most_steps(self) -> int:
+    def _max_steps(self) -> int:
         trained = self.model.config.max_supervision_steps
         return self.max_steps or (max(DEFAULT_STEPS, trained) if self.task.more_steps_help else trained)
 
@@ -137,7 +156,13 @@ class Solver:
         progress: Progress | None = None,
         watch: Callable[[StepResult], None] | None = None,
     ) -> Solved:
-        """Answers encoded rows. ``watch`` sees the batch after each of its steps."""
+        """Answers encoded questions.
+
+        Args:
+            examples: the questions; labels are ignored.
+            progress: called after each step of the batch.
+            watch: called with the result of each step of the batch.
+        """
         N, device = len(examples), self.model.z_init.device
         tries = Tries(self.task, examples, self.rollouts, self.symmetries, np.random.default_rng(self.seed))
         owner = torch.from_numpy(tries.owner).to(device)
@@ -151,25 +176,25 @@ class Solver:
             tries.rows,
             accept,
             batch_size=self.batch_size,
-            noise=torch.from_numpy(self.noise * tries.disturbed).to(device) if self.noise else None,
+            noise=torch.from_numpy(self.noise * tries.noisy).to(device) if self.noise else None,
             groups=owner if select == "rules" and len(owner) > N else None,
         ):
-            tries.note(result)
+            tries.record(result)
             if watch is not None:
                 watch(result)
             if progress is not None:
-                ended = result.rows[result.halted | (result.steps >= self._most_steps)]
+                ended = result.rows[result.halted | (result.steps >= self._max_steps)]
                 finished[tries.owner[ended.cpu().numpy()]] = True
                 progress(int(finished.sum()), N)
         return tries.best(select)
 
     def _run_steps(self, examples: Examples, accept: Accept, **queue: Any) -> Iterator[StepResult]:
-        """The rows step by step, as this solver halts; ``queue``: what else ``run_steps`` takes."""
+        """``run_steps`` with this solver's model and halting; ``queue`` are its further arguments."""
         rows = _tensors(examples, self.model.z_init.device)
         return run_steps(
             self.model,
             rows.pop("inputs"),
-            self._most_steps,
+            self._max_steps,
             min_steps=self.min_steps,
             halt=self.halt,
             accept=accept,
@@ -187,35 +212,56 @@ class Solver:
         return_trajectory: bool = False,
         callback: Callable[[Step], None] | None = None,
     ) -> Answer:
-        """One question; text is parsed by the task. ``callback`` sees each step of the first try step by step."""
+        """Answers one question.
+
+        Args:
+            question: a question, or text that the task parses.
+            return_trajectory: also return the answer after each step.
+            callback: called with each step of the first try.
+
+        Raises:
+            UserError: the text is no question, or a trajectory of several tries was requested.
+        """
         parsed = self.task.parse(question) if isinstance(question, str) else question
         if return_trajectory:
             self._check_one_try()
         return next(self._answer([parsed], return_trajectory, callback))
 
     def stream(self, question: str | Question, callback: Callable[[Step], None] | None = None) -> Iterator[Step]:
-        """One question, undisturbed and as it is: yields (and reports) each step's answer as it is made."""
+        """Yields the answer to one question after each step, in one plain try. ``callback`` is called with it first.
+
+        Raises:
+            UserError: the text is no question.
+        """
         parsed = self.task.parse(question) if isinstance(question, str) else question
-        asked = Question.rows([parsed])
+        encoded = Question.rows([parsed])
 
         def accept(_: Tensor, answers: Tensor) -> Tensor:
-            valid = not self.task.has_rules or self.task.verify(asked, answers.cpu().numpy())[0]
+            valid = not self.task.has_rules or self.task.verify(encoded, answers.cpu().numpy())[0]
             return torch.tensor([bool(valid)], device=answers.device)
 
-        for result in self._run_steps(asked, accept):
+        for result in self._run_steps(encoded, accept):
             step = self._step(parsed, result, 0)
             if callback is not None:
                 callback(step)
             yield step
 
     def incremental(self) -> Incremental:
-        """A row that grows token by token, in a causal text model."""
+        """Decodes one row token by token with a causal text model.
+
+        Raises:
+            ValueError: the model is not causal, has no text head, or has a prefix or learned positions.
+        """
         return Incremental(self.model)
 
     def answers(
         self, questions: Iterable[Question], *, return_trajectory: bool = False
     ) -> Iterator[tuple[Question, Answer]]:
-        """Each question with its answer, in order; reads a few batches ahead, so that the queue keeps them full."""
+        """Yields each question with its answer, in order. It reads ``CHUNK`` batches ahead to keep batches full.
+
+        Raises:
+            UserError: trajectories of several tries were requested.
+        """
         if return_trajectory:
             self._check_one_try()
         stream = iter(questions)
@@ -224,7 +270,7 @@ class Solver:
 
     def _check_one_try(self) -> None:
         if self.rollouts * self.symmetries > 1:
-            raise UserError("a trajectory is that of one try: leave out rollouts and symmetries", wrong_use=True)
+            raise UserError("a trajectory shows one try: leave out rollouts and symmetries", wrong_use=True)
 
     def _answer(
         self, questions: Sequence[Question], return_trajectory: bool, callback: Callable[[Step], None] | None = None
@@ -238,8 +284,8 @@ class Solver:
                     if callback is not None:
                         callback(trajectories[row][-1])
 
-        seen = return_trajectory or callback is not None
-        solved = self.run(Question.rows(questions), watch=watch if seen else None)
+        watched = return_trajectory or callback is not None
+        solved = self.run(Question.rows(questions), watch=watch if watched else None)
         for row, question in enumerate(questions):
             yield Answer(
                 solution=self.task.format(question, solved.solution[row]),
@@ -257,6 +303,6 @@ class Solver:
         return Step(int(result.steps[i]), self.task.format(question, raw), float(result.confidence[i]), raw)
 
 
-def _tensors(asked: Examples, device: torch.device) -> dict[str, Tensor]:
-    """What a model reads, by name: everything but the labels."""
-    return {name: torch.from_numpy(a).to(device) for name, a in asked.arrays().items() if name != "labels"}
+def _tensors(examples: Examples, device: torch.device) -> dict[str, Tensor]:
+    """The arrays that a model reads, by name: all but the labels."""
+    return {name: torch.from_numpy(a).to(device) for name, a in examples.arrays().items() if name != "labels"}

@@ -1,4 +1,4 @@
-"""Inference on many rows: a batch runs step by step; finished rows are replaced by queued ones."""
+"""Runs supervision steps on many rows. Rows that finish leave the batch, and queued rows take their places."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from trm_fast.models.trm import TRMModel
 from trm_fast.nn.recursion import State
 
 Accept = Callable[[Tensor, Tensor], Tensor]
-"""(row numbers (A,), answers (A, ...)) -> bool (A,): which answers there is nothing against."""
+"""(row numbers int64 (A,), answers (A, ...)) -> bool (A,), true for answers that are acceptable."""
 
 
 class StepResult(NamedTuple):
-    """The A rows that are in the batch, after one supervision step."""
+    """The A rows of the batch after a supervision step."""
 
-    rows: Tensor  # int64 (A,): which
-    steps: Tensor  # int64 (A,): how many each has taken
-    answers: Tensor  # (A, ...): tokens int64 (A, L), say
+    rows: Tensor  # int64 (A,): their numbers
+    steps: Tensor  # int64 (A,): supervision steps that each has taken
+    answers: Tensor  # (A, ...): such as tokens int64 (A, L)
     confidence: Tensor  # float32 (A,)
-    halted: Tensor  # bool (A,): halts by itself, now
+    halted: Tensor  # bool (A,): the halting rule stops it at this step
 
 
 @torch.no_grad()
@@ -46,13 +46,24 @@ def run_steps(
     groups: Tensor | None = None,
     runner: Callable[[], Runner] | None = None,
 ) -> Iterator[StepResult]:
-    """Yields after each supervision step of the batch, until all N rows have halted or used their steps.
+    """Yields the batch after each supervision step, until all N rows have halted or taken ``max_steps``.
 
-    A row halts when the model's halting rule says so, after ``min_steps`` and if ``accept`` agrees. ``noise`` (N,) is
-    the standard deviation of what is added to a row's latent state before each step, drawn from (seed, row, step)
-    alone, so that no answer depends on which other rows are in the batch. Rows of one of ``groups`` (N,) try the same
-    problem: when one halts, the others leave, or never enter. ``runner``: steps are captured at fixed shapes by what it
-    makes.
+    Args:
+        model: the model.
+        inputs: tokens int (N, L), or values (N, L, F).
+        max_steps: largest number of supervision steps of a row.
+        min_steps: supervision steps before which no row halts.
+        halt: False runs all steps for every row.
+        accept: a row that the halting rule stops halts only if ``accept`` is true for its answer.
+        puzzle_ids: int (N,), rows of the puzzle embedding; row 0 by default.
+        extra: further arrays (N, ...) that the model takes.
+        batch_size: largest number of rows in the batch; by default all N.
+        noise: (N,), standard deviation of Gaussian noise that is added to a row's latent state before each step. It
+            depends only on (seed, row, step), so that no answer depends on the other rows of the batch.
+        seed: of the noise.
+        groups: int (N,), rows with equal numbers are tries at the same problem: when one halts, the others leave the
+            batch or never enter it.
+        runner: makes runners, with which steps are captured at fixed shapes; None calls the model.
     """
     N, device = len(inputs), inputs.device
     capacity = batch_size or max(1, N)
@@ -63,8 +74,8 @@ def run_steps(
     while len(rows) or len(waiting):
         if groups is not None:
             waiting = waiting[~solved[groups[waiting]]]
-        room = 0 if rule.whole_batch and len(rows) else max(0, capacity - len(rows))
-        entering, waiting = waiting[:room], waiting[room:]
+        free = 0 if rule.whole_batch and len(rows) else max(0, capacity - len(rows))
+        entering, waiting = waiting[:free], waiting[free:]
         if not len(rows) and not len(entering):
             return
         if len(entering):
@@ -74,14 +85,14 @@ def run_steps(
         if noise is not None:
             state = State(state.y, state.z + _noise(state.z, noise, rows, steps, seed))
         puzzle_rows = model.puzzle_rows(None if puzzle_ids is None else puzzle_ids[rows], len(rows))
-        more = {name: tensor[rows] for name, tensor in (extra or {}).items()}
+        row_extra = {name: tensor[rows] for name, tensor in (extra or {}).items()}
         if runner is None:
-            state, prediction, q = model(inputs[rows], state, puzzle_rows, **more)
+            state, prediction, q = model(inputs[rows], state, puzzle_rows, **row_extra)
             answers = model.head.answers(prediction)
         else:
-            given = step_inputs(inputs[rows], state, puzzle_rows, more)
-            made = captured_step(model, given, capacity, runner)
-            state, q, answers = State(made.get("y"), made["z"]), made["q"], made["answers"]
+            arguments = step_inputs(inputs[rows], state, puzzle_rows, row_extra)
+            results = captured_step(model, arguments, capacity, runner)
+            state, q, answers = State(results.get("y"), results["z"]), results["q"], results["answers"]
         steps = steps + 1
         halted = rule.should_halt(q, steps, answers.clone, memory) & (steps >= min_steps) & halt
         if accept is not None and bool(halted.any()):
@@ -95,13 +106,13 @@ def run_steps(
             rows, steps, state, memory = rows[staying], steps[staying], state.rows(staying), memory[staying]
 
 
-def _joined(state: State, more: State) -> State:
-    y = None if state.y is None or more.y is None else torch.cat((state.y, more.y))
-    return State(y, torch.cat((state.z, more.z)))
+def _joined(first: State, second: State) -> State:
+    y = None if first.y is None or second.y is None else torch.cat((first.y, second.y))
+    return State(y, torch.cat((first.z, second.z)))
 
 
 def _noise(z: Tensor, scale: Tensor, rows: Tensor, steps: Tensor, seed: int) -> Tensor:
-    """Gaussian noise of the shape of z (A, P + L, D), each row's a function of its number and step."""
+    """Gaussian noise of the shape of z (A, P + L, D). Each row's noise is a function of (seed, row, step)."""
     numbers = zip(rows.tolist(), steps.tolist(), strict=True)
     keys = [hash((seed, row, step)) % 2**63 for row, step in numbers]
     if z.is_cuda:
@@ -117,8 +128,10 @@ def _noise(z: Tensor, scale: Tensor, rows: Tensor, steps: Tensor, seed: int) -> 
 
 
 def hashed_normal(keys: Tensor, count: int) -> Tensor:
-    """``count`` standard normal numbers for each key int64 (A,), float32 (A, count), on the keys' device: a hash of key
-    and place (splitmix64's finalizer), then Box and Muller's transform."""
+    """``count`` standard normal numbers for each key int64 (A,), float32 (A, count), on the keys' device.
+
+    It hashes key and position with the finalizer of splitmix64 and applies the Box-Muller transform.
+    """
     x = keys.unsqueeze(1) + torch.arange(1, count + 1, device=keys.device) * -7046029254386353131
     for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685), (31, 1)):
         x = (x ^ (x >> shift & (1 << 64 - shift) - 1)) * factor

@@ -1,4 +1,4 @@
-"""The network of a Tiny Recursive Model, its configuration and its heads. Nothing here knows a task or a loop."""
+"""The Tiny Recursive Model, its configuration and its heads, independent of tasks and training."""
 
 from trm_fast.models.config import Depth, TRMConfig
 from trm_fast.models.heads import HEADS, Head, HeadConfig

@@ -1,4 +1,4 @@
-"""The model's configuration: typed, validated, and counted before any weight exists."""
+"""The model's configuration."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ GridShape = Annotated[tuple[int, int], Strict(False)]  # YAML and JSON have list
 
 
 def _head(section: Any) -> HeadConfig:
-    """The configuration of the head that ``kind`` names, tokens where it names none."""
+    """Validates ``model.head`` against the class that its ``kind`` names; ``tokens`` by default."""
     if isinstance(section, HeadConfig):
         return section
     if not isinstance(section, Mapping):
-        raise ValueError("a head is a section of keys")
+        raise ValueError("a head must be a section of keys")
     config = HEADS[HEADS.require(section.get("kind", "tokens"))].Config
     try:
         return config.model_validate(section)
@@ -41,7 +41,7 @@ AnyHead = Annotated[SerializeAsAny[HeadConfig], BeforeValidator(_head)]
 
 
 class Depth(NamedTuple):
-    """How far a model recurs; its weights do not depend on it."""
+    """The depth of recursion. The model's weights do not depend on it."""
 
     T_cycles: int
     n_latent_steps: int
@@ -49,35 +49,43 @@ class Depth(NamedTuple):
 
 
 class TRMConfig(Section):
-    """Everything that shapes a Tiny Recursive Model (arXiv 2510.04871, section 4).
+    """The configuration of a Tiny Recursive Model (arXiv 2510.04871, section 4).
 
     A supervision step runs ``T_cycles`` cycles, all but the last without gradient. A cycle is ``n_latent_steps``
-    latent steps and one answer step, each an application of the same ``num_layers`` blocks.
+    latent steps and one answer step. Each step applies the same ``num_layers`` layers once.
+
+    Raises:
+        ValueError: a value is invalid, or values contradict each other.
+
+    Example:
+        >>> TRMConfig.for_sudoku().effective_depth
+        42
     """
 
     inputs: Literal["tokens", "values", "bags"] = Field(
-        "tokens", description="what an example's positions hold; bags are several tokens each, in no order"
+        "tokens", description="what each position holds: a token, numbers, or an unordered bag of tokens"
     )
     head: AnyHead = Field(
-        default_factory=TokensConfig, description="what is predicted: its kind (trm_fast.models.heads) and its keys"
+        default_factory=TokensConfig,
+        description="what is predicted: a kind (trm_fast.models.heads) and its keys",
     )
-    vocab_size: int = Field(11, ge=2, description="tokens, padding included")
-    input_width: int = Field(1, ge=1, description="real numbers a position, where the inputs are values")
-    seq_len: int = Field(81, ge=1, description="positions of one example, without the puzzle prefix")
+    vocab_size: int = Field(11, ge=2, description="number of tokens, padding included")
+    input_width: int = Field(1, ge=1, description="numbers per position, for inputs: values")
+    seq_len: int = Field(81, ge=1, description="positions of one example, without the prefix")
     roles: int = Field(
-        0, ge=0, description="kinds of roles a position may have, embedded beside what it holds; 0 for none"
+        0, ge=0, description="number of roles that a position may have, which are embedded, too; 0: none"
     )
-    features: int = Field(0, ge=0, description="real numbers a position has beside what it holds; 0 for none")
+    features: int = Field(0, ge=0, description="further numbers per position, which are embedded, too; 0: none")
 
     hidden_size: int = Field(512, ge=1)
     num_layers: int = Field(2, ge=1)
-    num_heads: int = Field(8, ge=1, description="attention heads; unused by the token mixer")
-    expansion: float = Field(4.0, gt=0, description="SwiGLU inner width is about 2/3 of this times the width")
-    inner_multiple: int = Field(256, ge=1, description="SwiGLU inner width is rounded up to a multiple of this")
+    num_heads: int = Field(8, ge=1, description="attention heads; the token mixer has none")
+    expansion: float = Field(4.0, gt=0, description="a SwiGLU's inner width is about 2/3 of this times its width")
+    inner_multiple: int = Field(256, ge=1, description="a SwiGLU's inner width is rounded up to a multiple of this")
 
     mixing: Literal["mlp", "attention"] = "mlp"
     positions: Literal["none", "rope", "learned", "grid"] = "none"
-    grid_shape: GridShape | None = Field(None, description="rows and columns; needed by grid positions")
+    grid_shape: GridShape | None = Field(None, description="rows and columns, for positions: grid")
     rope_theta: float = Field(1e4, gt=0)
     causal: bool = False
 
@@ -87,10 +95,10 @@ class TRMConfig(Section):
 
     state: Literal["dual", "single"] = "dual"
     latent_width: int | None = Field(
-        None, ge=1, description="channels of the latent state, which linear maps bring to the network's; null: the same"
+        None, ge=1, description="channels of the latent state if linear maps convert it; null: hidden_size"
     )
-    answer_width: int | None = Field(None, ge=1, description="the same of the answer state, in dual state")
-    inject_last: bool = Field(True, description="single state: whether the last application of a cycle adds x, too")
+    answer_width: int | None = Field(None, ge=1, description="the same for the answer state, with state: dual")
+    inject_last: bool = Field(True, description="state: single: whether a cycle's last application adds x, too")
     T_cycles: int = Field(3, ge=1)
     n_latent_steps: int = Field(6, ge=0)
     max_supervision_steps: int = Field(16, ge=1)
@@ -98,17 +106,17 @@ class TRMConfig(Section):
 
     halting: Annotated[str, AfterValidator(RULES.require)] = Field(
         "row",
-        description="who halts (trm_fast.models.halting): each row by its own logit, as published, or with batch all "
-        "rows that are computed together, when the mean of their probabilities exceeds q_threshold",
+        description="halting rule (trm_fast.models.halting); row: each row by its own logit, as published; batch: all "
+        "rows of a batch when the mean of their confidences exceeds q_threshold",
     )
 
-    prefix_tokens: int = Field(0, ge=0, description="tokens of puzzle embedding put in front of the sequence")
-    puzzle_embedding_size: int = Field(512, ge=1, description="numbers a puzzle row; the rest of the prefix is zero")
+    prefix_tokens: int = Field(0, ge=0, description="positions before the sequence that hold the puzzle embedding")
+    puzzle_embedding_size: int = Field(512, ge=1, description="numbers per puzzle; the rest of the prefix is zero")
     num_puzzles: int = Field(1, ge=1, description="rows of the puzzle embedding")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        self.network  # noqa: B018 (raises ValueError where its parts do not go together)
+        self.network  # noqa: B018 (raises ValueError if its values contradict each other)
         if self.positions == "grid" and (
             self.grid_shape is None or self.grid_shape[0] * self.grid_shape[1] != self.seq_len
         ):
@@ -129,12 +137,12 @@ class TRMConfig(Section):
 
     @property
     def total_tokens(self) -> int:
-        """Tokens the blocks see: prefix and sequence."""
+        """Positions that the layers process: prefix and sequence."""
         return self.prefix_tokens + self.seq_len
 
     @property
     def network(self) -> NetworkConfig:
-        """What shapes the network alone."""
+        """The configuration of the network."""
         return NetworkConfig(
             tokens=self.total_tokens, hidden_size=self.hidden_size, num_layers=self.num_layers,
             num_heads=self.num_heads, expansion=self.expansion, inner_multiple=self.inner_multiple, mixing=self.mixing,
@@ -146,22 +154,24 @@ class TRMConfig(Section):
 
     @property
     def head_inputs(self) -> HeadInputs:
-        """What a head may know of the model."""
+        """What a head knows of the model."""
         return HeadInputs(
             self.hidden_size, self.prefix_tokens, self.seq_len, self.vocab_size, self.features, self.causal
         )
 
     @property
     def depth(self) -> Depth:
+        """The depth of recursion."""
         return Depth(self.T_cycles, self.n_latent_steps, self.max_supervision_steps)
 
     @property
     def effective_depth(self) -> int:
-        """Layers applied in one supervision step: T (n + 1) layers, 42 as published."""
+        """Number of layers applied in one supervision step: layers x T x (n + 1), 42 as published."""
         return self.T_cycles * (self.n_latent_steps + 1) * self.num_layers
 
     def gemm_flop(self, *, training: bool) -> int:
-        """Matrix FLOP of one supervision step for one sample; in training the last cycle's backward counts twice."""
+        """Matrix FLOP of one supervision step of one example, without embedding and head. In training, the backward of
+        the last cycle takes twice its forward."""
         L, D = self.total_tokens, self.hidden_size
         inner_size = self.network.inner_size
         layer = 6 * L * D * inner_size(D)
@@ -175,19 +185,19 @@ class TRMConfig(Section):
         return applications * self.num_layers * layer + self._port_flop(training=training)
 
     def _port_flop(self, *, training: bool) -> int:
-        """What reading and writing states of their own widths adds."""
+        """Matrix FLOP of the linear maps that convert states of other widths."""
         if self.latent_width is None:
             return 0
         n, z, y = self.n_latent_steps, self.latent_width, self.answer_width or 0
         cycle = (2 * n + 1) * z + 2 * y if y else (2 * n + 2) * z
-        numbers = self.T_cycles * cycle + (y or z)  # the heads read, too
-        if training:  # no gradient flows into the states that the last cycle reads first
+        numbers = self.T_cycles * cycle + (y or z)  # the heads read a state, too
+        if training:  # no gradient flows into the states at the start of the last cycle
             numbers += 2 * (cycle + (y or z)) - (z + y)
         return 2 * self.total_tokens * self.hidden_size * numbers
 
     @classmethod
     def for_sudoku(cls, **changes: Any) -> TRMConfig:
-        """The published mixer for 9x9 sudoku, without the puzzle prefix that sudoku does not need (81 tokens)."""
+        """The published token mixer for 9x9 sudoku (81 tokens), without the prefix, which sudoku does not need."""
         return cls(**{"vocab_size": 11, "seq_len": 81, "grid_shape": (9, 9), **changes})
 
     @classmethod
@@ -197,7 +207,7 @@ class TRMConfig(Section):
 
     @classmethod
     def for_arc_agi(cls, **changes: Any) -> TRMConfig:
-        """The published attention model for ARC-AGI; set ``num_puzzles`` to the rows your data needs."""
+        """The published attention model for ARC-AGI. Set ``num_puzzles`` to the number of puzzles in your data."""
         return cls(**(_LARGE_GRID | {"vocab_size": 12} | changes))
 
 

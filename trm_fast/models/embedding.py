@@ -1,4 +1,4 @@
-"""What goes in: tokens, values or bags of tokens, with positions, roles and features, and the puzzle rows in front."""
+"""The input embedding: tokens, values or bags of tokens with positions, roles and features, after the prefix."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from trm_fast.nn.precision import CAST_AT_USE, Precision
 
 
 class InputEmbedding(nn.Module):
-    """Tokens (B, L), values (B, L, F) or bags of tokens (B, L, W), 0 for none, and the puzzle rows where there is a
-    prefix, as x (B, P + L, D) of variance 1.
+    """Embeds inputs and the prefix as x (B, P + L, D) of variance 1, P being the length of the prefix.
 
-    ``extra`` are the examples' further arrays, for embeddings that add some of them.
+    ``forward`` takes tokens int (B, L), values (B, L, F), or bags of tokens int (B, L, W), padded with 0; the puzzles'
+    rows (B, E) in a model with a prefix; and the examples' further arrays as ``extra``, of which it reads ``roles`` int
+    (B, L) and ``features`` (B, L, F).
+
+    Raises:
+        ValueError: the model has a prefix and ``puzzle_rows`` is missing.
     """
 
     def __init__(self, config: TRMConfig) -> None:
@@ -55,11 +59,11 @@ class InputEmbedding(nn.Module):
             x = torch.cat((prefix.view(-1, P, D), x), dim=1)
         position = self._position()
         if position is not None:
-            x = math.sqrt(0.5) * (x + position.to(dtype))  # the sum of two has the variance of one
+            x = math.sqrt(0.5) * (x + position.to(dtype))  # keeps the variance of a sum of two
         return math.sqrt(D) * x
 
     def _embedded(self, inputs: Tensor, dtype: torch.dtype, precision: Precision) -> Tensor:
-        """(B, L, D), of variance 1/D like every row here: all are scaled up together."""
+        """The inputs (B, L, D) with variance 1/D, which ``forward`` scales up to 1."""
         if self.tokens is not None and self.bags:
             counts = (inputs != 0).sum(-1, keepdim=True)
             sums = F.embedding_bag(inputs.flatten(0, 1), self.tokens.weight, mode="sum", padding_idx=0)
@@ -75,4 +79,4 @@ class InputEmbedding(nn.Module):
         if self.rows is None or self.columns is None:
             return None
         grid = (self.rows.weight[:, None] + self.columns.weight[None]) * math.sqrt(0.5)
-        return F.pad(grid.flatten(0, 1), (0, 0, self.prefix_tokens, 0))  # the prefix is not on the grid
+        return F.pad(grid.flatten(0, 1), (0, 0, self.prefix_tokens, 0))  # the prefix has no place on the grid

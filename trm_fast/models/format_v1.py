@@ -1,4 +1,4 @@
-"""Configurations of format version 1, whose model section was flat: the keys of every head stood in it side by side."""
+"""Reads configurations of format version 1, whose flat model section held the keys of all heads."""
 
 from __future__ import annotations
 
@@ -22,25 +22,28 @@ HEAD_KEYS = {
         "action_dim": "value_width",
     },
 }
-"""The keys of each kind of head, and what they are called now."""
+"""For each kind of head: its keys in version 1 and their present names."""
 
-GONE = {"outputs", "norm", "state_widths", "reasoning_dim", "action_dim"}.union(*HEAD_KEYS.values())
+REMOVED = {"outputs", "norm", "state_widths", "reasoning_dim", "action_dim"}.union(*HEAD_KEYS.values())
 
 
 def upgrade_model_section(section: Mapping[str, Any], kind: str | None = None) -> dict[str, Any]:
-    """The keys of ``TRMConfig`` for a model section of format version 1, or of a file that was written for it; what is
-    up to date stays as it is. ``kind``: of the head, where the section does not say (a task decides it).
+    """Converts a model section of format version 1 to the keys of ``TRMConfig``. Other sections stay the same.
+
+    Args:
+        section: the keys of ``model``.
+        kind: the kind of head, if the task decides it and the section does not name it.
 
     Raises:
-        UserError: the section asks for what there is no more.
+        UserError: the section asks for a feature that was removed.
     """
-    if not GONE & section.keys():
+    if not REMOVED & section.keys():
         return dict(section)
     if (norm := section.get("norm", "rms")) != "rms":
-        raise UserError(f"model.norm: {norm} is no more: all norms are RMSNorm, as published", wrong_use=True)
-    new = {key: value for key, value in section.items() if key not in GONE}
+        raise UserError(f"model.norm: {norm} was removed: all norms are RMSNorm, as published", wrong_use=True)
+    new = {key: value for key, value in section.items() if key not in REMOVED}
     if not isinstance(new.get("head", {}), Mapping):
-        return new  # refused when it is validated
+        return new  # validation rejects it
     kind = section.get("outputs") or kind or "tokens"
     head = {"kind": kind} if "outputs" in section else {}
     head |= {now: section[key] for key, now in HEAD_KEYS.get(kind, {}).items() if key in section}
@@ -53,7 +56,7 @@ def upgrade_model_section(section: Mapping[str, Any], kind: str | None = None) -
 
 
 def upgrade_sections(sections: Mapping[str, Any], kind: str | None = None) -> dict[str, Any]:
-    """The sections of a run's configuration, with those keys that moved from one to another."""
+    """Converts the sections of a run of format version 1, of which some keys have moved to another section."""
     new = dict(sections)
     if isinstance(model := sections.get("model"), Mapping):
         new["model"] = upgrade_model_section(model, kind)

@@ -1,6 +1,6 @@
-"""Halting rules: which rows stop after a supervision step. A new rule is one class here, registered by its name.
+"""Halting rules: they decide which rows stop after a supervision step. Each is a class registered by name.
 
-Training, ``TRM.train_step`` and the solver ask the same rule; ``model.halting`` names it.
+``model.halting`` names the rule. Training, ``TRM.train_step`` and the solver apply it.
 """
 
 from __future__ import annotations
@@ -20,40 +20,48 @@ register = RULES.register
 
 
 class HaltingRule(ABC):
-    """``threshold``: the probability of being right, in (0, 1), above which a row halts; ``logit``: the same as a
-    halting logit, exactly 0 for one half."""
+    """The base class of halting rules.
+
+    Attributes:
+        threshold: confidence in (0, 1) above which a row halts.
+        logit: the threshold as a halting logit, exactly 0 for 0.5.
+    """
 
     memory_size: ClassVar[int] = 0
-    """Numbers that the rule keeps for each row from one supervision step to the next."""
+    """How many numbers the rule keeps for each row between supervision steps."""
 
     whole_batch: ClassVar[bool] = False
-    """Whether rows that are computed together halt together: none leaves or enters a batch before."""
+    """Whether all rows of a batch halt at the same step, so that no row leaves or enters it earlier."""
 
     def __init__(self, threshold: float = 0.5) -> None:
         self.threshold = threshold
         self.logit = math.log(threshold / (1 - threshold))
 
     def memory(self, rows: int, device: torch.device) -> Tensor:
-        """What rows remember before their first step: zeros, float64 (rows, memory_size)."""
+        """The memory of rows before their first step: zeros, float64 (rows, memory_size)."""
         return torch.zeros(rows, self.memory_size, dtype=torch.float64, device=device)
 
     @abstractmethod
     def should_halt(self, q: Tensor, steps: Tensor, answers: Callable[[], Tensor], memory: Tensor) -> Tensor:
-        """bool (B,): which of the rows halt after a supervision step, asked once a step.
+        """Decides which rows halt. It is called once after each supervision step.
 
-        It is part of a captured step: no value may go to the host, and ``memory`` is changed in place.
+        It is part of a captured step, so no value may go to the host, and ``memory`` must be changed in place.
 
         Args:
-            q: halting logits (B,).
-            steps: supervision steps behind each row, int (B,).
-            answers: gives the rows' answers as the head gives them, such as tokens (B, L); made only if asked for.
-            memory: what the rule keeps of each row, float64 (B, memory_size).
+            q: halting logits float32 (B,).
+            steps: supervision steps that each row has taken, int (B,).
+            answers: returns the rows' answers as the head makes them, such as tokens (B, L); costs nothing until
+                called.
+            memory: the numbers that the rule keeps for each row, float64 (B, memory_size).
+
+        Returns:
+            bool (B,), true for rows that halt.
         """
 
 
 @register("row")
 class RowHalting(HaltingRule):
-    """Each row by its own logit, as published."""
+    """Stops each row whose confidence exceeds the threshold, as published."""
 
     def should_halt(self, q: Tensor, steps: Tensor, answers: Callable[[], Tensor], memory: Tensor) -> Tensor:
         return q > self.logit
@@ -61,7 +69,7 @@ class RowHalting(HaltingRule):
 
 @register("batch")
 class BatchHalting(HaltingRule):
-    """All rows that are computed together, when the mean of their probabilities exceeds the threshold."""
+    """Stops all rows of a batch when the mean of their confidences exceeds the threshold."""
 
     whole_batch = True
 
@@ -70,5 +78,12 @@ class BatchHalting(HaltingRule):
 
 
 def halting_rule(name: str, threshold: float) -> HaltingRule:
-    """The rule registered under a name."""
+    """Makes the rule that is registered under a name.
+
+    Example:
+        >>> q = torch.tensor([-1.0, 2.0])
+        >>> rule = halting_rule("row", 0.5)
+        >>> rule.should_halt(q, torch.ones(2), lambda: q, rule.memory(2, q.device)).tolist()
+        [False, True]
+    """
     return RULES[name](threshold)

@@ -1,4 +1,4 @@
-"""The loss of one supervision step, and the counts that metrics are made of."""
+"""The loss of a supervision step, and the counts for its metrics."""
 
 from __future__ import annotations
 
@@ -13,28 +13,30 @@ from trm_fast.labels import IGNORE
 
 
 class Loss(NamedTuple):
-    """Sums over the rows of a batch, and what each row got right. ``total`` = ``answer`` + ``halting`` / 2."""
+    """Sums over the rows of a batch, and which cells each row got right. ``total`` = ``answer`` + ``halting`` / 2."""
 
     total: Tensor  # ()
     answer: Tensor  # (): mean over a row's labelled cells, summed over rows
-    halting: Tensor  # float32, (): binary cross-entropy of q against "this row is exactly right"
+    halting: Tensor  # float32, (): binary cross-entropy of q against ``exact``
     exact: Tensor  # bool, (B,): every labelled cell is right
     cells: Tensor  # float32, (B,): share of the labelled cells that are right
     labelled: Tensor  # bool, (B,): the row has labelled cells at all
 
 
 def supervision_loss(logits: Tensor, q: Tensor, labels: Tensor) -> Loss:
-    """Stable-max cross-entropy (float64) of logits (B, L, V) against labels (B, L), ``IGNORE`` where there is none, and
-    the halting loss of q (B,) (paper, section 4)."""
+    """Stable-max cross-entropy (float64) of logits (B, L, V) against labels int (B, L), plus the halting loss of q (B,)
+    (paper, section 4). ``IGNORE`` marks unlabelled cells."""
     nll = ops.stablemax_cross_entropy(logits, labels, IGNORE)
     return row_loss(nll, logits.argmax(-1) == labels, labels != IGNORE, q)
 
 
 def value_loss(values: Tensor, q: Tensor, labels: Tensor, tolerance: float) -> Loss:
-    """Squared error of values (B, L, F) against labels (B, L, F), NaN where there is none; right within a tolerance.
+    """Squared error of values (B, L, F) against labels (B, L, F), NaN for unlabelled cells, plus the halting loss. A
+    value is right if its error is at most ``tolerance``.
 
-    Errors are counted in tolerances: where answers start to be right, both losses weigh alike. In units of the labels
-    the halting loss would be far the larger one, and the network would learn to judge answers instead of giving them.
+    Errors are divided by the tolerance, so that both losses have the same weight where answers become right. In units
+    of the labels the halting loss would be far larger, and the network would learn to judge answers but not to make
+    them.
     """
     valid = ~labels.isnan()
     error = torch.where(valid, values - labels, 0.0)
@@ -43,21 +45,28 @@ def value_loss(values: Tensor, q: Tensor, labels: Tensor, tolerance: float) -> L
 
 
 def row_loss(cost: Tensor, right: Tensor, valid: Tensor, q: Tensor) -> Loss:
-    """The loss of rows whose cells cost ``cost`` (B, N), 0 where not ``valid``, and are ``right`` or not."""
+    """The loss of rows from the losses of their cells.
+
+    Args:
+        cost: loss of each cell (B, N), 0 for unlabelled cells.
+        right: whether each cell is right, bool (B, N).
+        valid: whether each cell is labelled, bool (B, N).
+        q: halting logits (B,).
+    """
     return joint_loss((cost.sum(-1) / valid.sum(-1).clamp_min(1)).sum(), right, valid, q)
 
 
 def joint_loss(answer: Tensor, right: Tensor, valid: Tensor, q: Tensor) -> Loss:
-    """The loss of answers that cost ``answer`` () together, and of which what is ``valid`` (B, N) is ``right`` or not:
-    with the halting loss of q (B,)."""
+    """The loss of rows whose answer losses sum to ``answer`` (), plus the halting loss; other arguments as in
+    ``row_loss``."""
     count = valid.sum(-1)
-    found = (valid & right).sum(-1)
-    exact = found == count
+    correct = (valid & right).sum(-1)
+    exact = correct == count
     halting = F.binary_cross_entropy_with_logits(q, exact.to(q.dtype), reduction="sum")
-    return Loss(answer + 0.5 * halting, answer, halting, exact, found / count.clamp_min(1), count > 0)
+    return Loss(answer + 0.5 * halting, answer, halting, exact, correct / count.clamp_min(1), count > 0)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Per label, 0 where it is ``IGNORE``; logits (..., C), labels (...)."""
+    """The cross-entropy of each label, 0 for ``IGNORE``; logits (..., C), labels int (...)."""
     flat = F.cross_entropy(logits.flatten(0, -2), labels.long().flatten(), ignore_index=IGNORE, reduction="none")
     return flat.view(labels.shape)

@@ -1,4 +1,4 @@
-"""The halting head, which every model has beside its answer head."""
+"""The Q head, which predicts whether the answer is right. Every model has one."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from torch import Tensor, nn
 from trm_fast.models.heads.base import HeadInputs
 
 Q_BIAS = -5.0
-"""Initial halting logit: nothing is taken for solved before it was learned."""
+"""Initial halting logit: an untrained model does not halt."""
 
 
 class QHead(nn.Module):
-    """Halting logit (B,), float32: how sure the model is that its answer is right; reads the first token, or in a
-    causal model, whose first token sees nothing else, the last one that ``mask`` (B, L) has."""
+    """Maps the answer state (B, P + L, D) to halting logits float32 (B,).
+
+    It reads the first position. In a causal model the first position sees no others, so it reads the last one that
+    ``mask`` bool (B, L) marks as valid.
+    """
 
     def __init__(self, inputs: HeadInputs) -> None:
         super().__init__()

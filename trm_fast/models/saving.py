@@ -1,4 +1,4 @@
-"""Model folders: ``config.json`` and ``model.safetensors``."""
+"""Saves and loads model folders: ``config.json`` and ``model.safetensors``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ M = TypeVar("M", bound=TRMModel)
 
 
 def save_model(model: TRMModel, folder: str | os.PathLike[str], **sections: Any) -> None:
-    """Writes ``config.json`` (configuration and further JSON ``sections``) and ``model.safetensors``."""
+    """Writes ``config.json`` (the configuration and further JSON ``sections``) and ``model.safetensors``."""
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     config = {"format_version": FORMAT_VERSION, "model": model.config.model_dump(mode="json"), **sections}
@@ -34,7 +34,11 @@ def save_model(model: TRMModel, folder: str | os.PathLike[str], **sections: Any)
 
 
 def load_model(cls: type[M], folder: str | os.PathLike[str], compute_dtype: torch.dtype = torch.float32) -> M:
-    """The model of a folder that ``save_model`` wrote; UserError where it is not one."""
+    """Loads the model of a folder that ``save_model`` wrote, in evaluation mode.
+
+    Raises:
+        UserError: the folder holds no model, or a damaged one.
+    """
     path = Path(folder)
     try:
         config = TRMConfig.model_validate(read_model_config(path)["model"])
@@ -46,7 +50,11 @@ def load_model(cls: type[M], folder: str | os.PathLike[str], compute_dtype: torc
 
 
 def read_model_config(folder: Path) -> dict[str, Any]:
-    """The ``config.json`` of a model folder: ``model`` and the sections it was saved with."""
+    """Reads ``config.json`` of a model folder: the section ``model`` and those it was saved with.
+
+    Raises:
+        UserError: the file is missing, damaged, or of an unknown format version.
+    """
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -67,22 +75,26 @@ def read_model_config(folder: Path) -> dict[str, Any]:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Loads a safetensors file into a module; names and shapes must agree."""
+    """Loads a safetensors file into a module.
+
+    Raises:
+        UserError: the file is missing or damaged, or its names or shapes are not those of the module.
+    """
     try:
         tensors = load_file(path)
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged or no safetensors file: {error}") from None
-    wanted = _tensors(model)
-    if problems := [f"{n} is missing" for n in wanted if n not in tensors] + [
-        f"{n} is unknown" for n in tensors if n not in wanted
+        raise UserError(f"{path} is damaged or not a safetensors file: {error}") from None
+    expected = _tensors(model)
+    if problems := [f"{n} is missing" for n in expected if n not in tensors] + [
+        f"{n} is unknown" for n in tensors if n not in expected
     ]:
         raise UserError(f"{path} does not fit the model: {'; '.join(problems[:3])}")
-    for name, tensor in wanted.items():
+    for name, tensor in expected.items():
         if tensors[name].shape != tensor.shape:
             raise UserError(
-                f"{path}: {name} has shape {tuple(tensors[name].shape)}, the model wants {tuple(tensor.shape)}"
+                f"{path}: {name} has shape {tuple(tensors[name].shape)}, the model has {tuple(tensor.shape)}"
             )
     model.load_state_dict(tensors)
 
@@ -92,7 +104,7 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _replace(path: Path, write: Any) -> None:
-    """Writes under a temporary name and renames, so that a reader never sees half a file."""
+    """Writes a file under a temporary name and renames it, so that nobody reads half a file."""
     new = path.with_name(path.name + ".new")
     try:
         write(new)

@@ -1,4 +1,4 @@
-"""The Tiny Recursive Model: embedding, recursion and heads joined; one supervision step is one call."""
+"""The Tiny Recursive Model: embedding, recursion and heads. Calling it runs one supervision step."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ from trm_fast.nn.recursion import Fusion, Recursion, State, fusion, read_answer
 
 @dataclass(frozen=True)
 class ForwardOptions:
-    """How a supervision step is computed: nothing here changes what it means.
+    """How a supervision step is computed.
 
-    ``depth``: that of the configuration where it is None. ``precision``: with the copies of weights that there are.
-    ``no_grad_products``: FP8 in training's cycles without gradient. ``recompute``: latent steps are computed again in
-    the backward, which takes less memory and a third more time. ``static_shapes``: no shape may depend on what a mask
-    holds, for the step is recorded or exported.
+    Attributes:
+        depth: depth of recursion; None: that of the configuration.
+        precision: how products read the weights, with copies in low precision if there are any.
+        no_grad_products: FP8 products in the cycles without gradient while training.
+        recompute: recompute latent steps in the backward, which takes less memory and a third more time.
+        static_shapes: no shape may depend on the values of a mask, because the step is captured or exported.
     """
 
     depth: Depth | None = None
@@ -43,8 +45,8 @@ DEFAULT_OPTIONS = ForwardOptions()
 
 
 class Output(NamedTuple):
-    """One supervision step: the state behind it (detached), the answer head's prediction, such as logits (B, L, V), and
-    halting logits q (B,) float32."""
+    """The result of a supervision step: the new state (detached), the head's prediction, such as logits (B, L, V), and
+    the halting logits q float32 (B,)."""
 
     state: State
     logits: Any
@@ -52,9 +54,11 @@ class Output(NamedTuple):
 
 
 class TRMModel(nn.Module):
-    """The network of a Tiny Recursive Model (arXiv 2510.04871): embedding, recursion and heads.
+    """A Tiny Recursive Model (arXiv 2510.04871): embedding, recursion and heads.
 
-    Weights are float32; ``compute_dtype`` (float32 or bfloat16) is what the state and all activations have.
+    Args:
+        config: shapes and depth of the model.
+        compute_dtype: dtype of the state and all activations, float32 or bfloat16. Weights are float32.
     """
 
     puzzle_embedding: Tensor | None
@@ -68,8 +72,8 @@ class TRMModel(nn.Module):
         self.net = Network(config.network)
         self.head: Head = HEADS[config.head.kind](config.head, config.head_inputs)
         self.q_head = QHead(config.head_inputs)
-        # Not parameters: the start of recursion is never trained, and puzzle rows have an optimizer of their own.
-        # States of their own widths start at zero, where nothing drowns the question.
+        # Buffers, not parameters: the initial state is not trained, and the puzzle embedding has its own optimizer.
+        # States with widths of their own start at zero: random ones would drown the question.
         start = partial(truncated_normal_, std=1.0) if config.latent_width is None else nn.init.zeros_
         self.register_buffer("z_init", start(torch.empty(config.latent_width or config.hidden_size)))
         y = None if config.state == "single" else start(torch.empty(config.answer_width or config.hidden_size))
@@ -79,33 +83,38 @@ class TRMModel(nn.Module):
 
     @classmethod
     def count_parameters(cls, config: TRMConfig) -> int:
-        """Trained numbers of a model of this configuration, which is not built in memory."""
+        """Number of trained parameters of a model of this configuration. It allocates no weights.
+
+        Example:
+            >>> TRMModel.count_parameters(TRMConfig(vocab_size=5, seq_len=4, hidden_size=8, inner_multiple=8))
+            1625
+        """
         with torch.device("meta"):
             return cls(config).num_parameters()
 
     def num_parameters(self) -> int:
-        """Trained numbers, the puzzle embedding included."""
+        """Number of trained parameters, including the puzzle embedding."""
         rows = 0 if self.puzzle_embedding is None else self.puzzle_embedding.numel()
         return rows + sum(p.numel() for p in self.parameters())
 
     def linear_weights(self) -> list[Tensor]:
-        """Of every linear map: what products round to the activations' dtype."""
+        """The weights of all linear maps, which products round to the activations' dtype."""
         return [part.weight for part in self.modules() if isinstance(part, Linear)]
 
     def weight_copies(self, z: Tensor) -> WeightCopies:
-        """Copies of the linear maps' weights in the dtype of ``z``, a state as the network will see it, for an
-        optimizer that keeps them up to date."""
+        """Copies of the linear maps' weights in the dtype of ``z``, for an optimizer that keeps them up to date. ``z``
+        is a latent state of the shape that the network will process."""
         packs = fusion(self.net, z) is Fusion.PACKED
         return WeightCopies(self.linear_weights(), z, self.net.weights() if packs else ())
 
     def initial_state(self, batch: int) -> State:
-        """The state (B, P + L, D) every example starts from; its parts may have widths of their own."""
+        """The state (B, P + L, D) that every example starts from. y and z may have widths of their own."""
         shape = (batch, self.config.total_tokens, -1)
         y, z = (t if t is None else t.to(self.compute_dtype).expand(shape) for t in (self.y_init, self.z_init))
         return State(y, z)  # type: ignore[arg-type]
 
     def puzzle_rows(self, puzzle_ids: Tensor | None, batch: int) -> Tensor | None:
-        """Each example's row of the puzzle embedding (B, E), row 0 by default; None in a model without a prefix."""
+        """Each example's row of the puzzle embedding (B, E), by default row 0. None in a model without a prefix."""
         if self.puzzle_embedding is None:
             return None
         if puzzle_ids is None:
@@ -122,10 +131,15 @@ class TRMModel(nn.Module):
         options: ForwardOptions = DEFAULT_OPTIONS,
         **extra: Tensor,
     ) -> Output:
-        """One supervision step: T - 1 cycles without gradient, one with.
+        """Runs one supervision step: T - 1 cycles without gradient and one with gradient.
 
-        inputs (B, L) int, or (B, L, F) values; puzzle_rows (B, E) in a model with a prefix; mask (B, L) bool, False on
-        padding; ``extra``: what else the embedding and the head of this model take.
+        Args:
+            inputs: tokens int (B, L), values (B, L, F), or bags of tokens int (B, L, W).
+            state: from ``initial_state`` or the previous step.
+            puzzle_rows: (B, E), in a model with a prefix.
+            mask: bool (B, L), false on padding.
+            options: how the step is computed.
+            extra: further arrays that this model's embedding and head take.
         """
         depth, precision = options.depth or self.config.depth, options.precision
         x = self.embedding(inputs, puzzle_rows, self.compute_dtype, precision, **extra)
@@ -137,11 +151,12 @@ class TRMModel(nn.Module):
         recursion = Recursion(self.net, x, seen, depth.n_latent_steps, precision)
         if torch.is_grad_enabled():
             if depth.T_cycles > 1:
-                low = options.no_grad_products and fp8.Fp8Precision(options.no_grad_products, recursion.precision)
+                mode = options.no_grad_products
+                fp8_precision = mode and fp8.Fp8Precision(mode, recursion.precision)
                 with torch.no_grad():
-                    state = recursion.without_gradient(low).run(state, x, depth.T_cycles - 1)
+                    state = recursion.without_gradient(fp8_precision).run(state, x, depth.T_cycles - 1)
             state = recursion.run_recomputed(state, x) if options.recompute else recursion.run(state, x)
-        else:  # all cycles are alike, and one call
+        else:  # all cycles in one call
             state = recursion.run(state, x, depth.T_cycles)
         state = state.extended(whole)
         answer = read_answer(self.net, state, precision)
@@ -151,9 +166,9 @@ class TRMModel(nn.Module):
         return Output(state.detach(), logits, self.q_head(answer, mask))
 
     def _without_padding(self, x: Tensor, state: State, seen: Tensor) -> tuple[Tensor, State, Tensor | None]:
-        """The positions up to the longest row's last one, and no mask where that leaves no padding: a batch of rows of
-        like length costs what it holds. A token mixer has a weight for every position, and a GPU's graph a fixed shape:
-        they keep the padding."""
+        """Cuts off the padding after the longest row, and drops the mask if no padding is left, so that short rows cost
+        less. Padding stays in a token mixer, which has a weight for every position, and on a GPU, whose captured steps
+        have fixed shapes."""
         if self.config.mixing != "attention" or x.device.type != "cpu":
             return x, state, seen
         count = max(1, int((seen.any(0) * torch.arange(1, seen.shape[1] + 1)).max()))
@@ -161,6 +176,6 @@ class TRMModel(nn.Module):
         return x[:, :count], state.positions(count), None if bool(seen.all()) else seen
 
     def loss(self, out: Output, labels: Tensor, **extra: Any) -> Loss:
-        """The loss of a supervision step against the labels of its rows."""
+        """The loss of a supervision step's output against labels (B, ...)."""
         loss: Loss = self.head.loss(out.logits, out.q, labels, **extra)
         return loss

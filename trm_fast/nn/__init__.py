@@ -1,4 +1,4 @@
-"""Layers, blocks and the recursion of the Tiny Recursive Model, built on ``trm_fast.ops``."""
+"""Layers, the network and the recursion of the Tiny Recursive Model, built on ``trm_fast.ops``."""
 
 from trm_fast.nn.recursion import State
 

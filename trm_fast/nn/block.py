@@ -1,4 +1,4 @@
-"""A block, and the stack of blocks that is the network."""
+"""The layers of the network, and the network: a stack of layers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from trm_fast.ops._core import dispatch
 
 
 class Sublayer(nn.Module):
-    """h = norm(h + part(h)), as published, or h + part(norm(h)) with ``norm_position: pre``."""
+    """A token mixer, attention or channel MLP with residual and norm: norm(h + part(h)), as published, or h +
+    part(norm(h)) with ``norm_position: pre``. h is (B, L, D)."""
 
     def __init__(self, part: TokenMixer | Attention | ChannelMLP, config: NetworkConfig) -> None:
         super().__init__()
@@ -32,14 +33,14 @@ class Sublayer(nn.Module):
         return self.norm(self.dropout(self.part(h, mask, precision)), residual=h)
 
     def _fused(self, h: Tensor, mask: Tensor | None, precision: Precision) -> bool:
-        """Whether one op does all of it."""
+        """Whether one op computes the whole sublayer."""
         if (self.drops and self.training) or (self.part.over_channels and not precision.fuses_channels):
             return False
         return dispatch.has_kernel(self.part.op, h, self.part.masked(mask))
 
 
 class Block(nn.Module):
-    """One layer: mix over tokens, then over channels."""
+    """One layer: mixes over tokens, then over channels; h is (B, L, D), mask bool (B, L) or None."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -52,7 +53,7 @@ class Block(nn.Module):
 
 
 class Port(nn.Module):
-    """A state of another width than the network's: read into it, and written from it, of unit variance."""
+    """Converts between the network's width and the width of a state. Both sides have unit variance."""
 
     def __init__(self, width: int, config: NetworkConfig) -> None:
         super().__init__()
@@ -60,17 +61,18 @@ class Port(nn.Module):
         self.eps = config.norm_eps
 
     def read(self, state: Tensor, precision: Precision) -> Tensor:
-        """(B, L, width) as (B, L, D)."""
-        made: Tensor = self.reads(state, precision)
-        return made
+        """Maps a state (B, L, width) to (B, L, D)."""
+        h: Tensor = self.reads(state, precision)
+        return h
 
     def write(self, h: Tensor, precision: Precision) -> Tensor:
-        """(B, L, D) as (B, L, width)."""
+        """Maps h (B, L, D) to a state (B, L, width)."""
         return ops.rms_norm(self.writes(h, precision), eps=self.eps)
 
 
 class Network(nn.Module):
-    """``net``: the blocks in turn. Pre-norm needs a norm at the end, or the state would grow with every application."""
+    """The network: applies its layers in order to h (B, L, D). With pre-norm it ends with a norm, without which the
+    state would grow with every application."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -82,12 +84,12 @@ class Network(nn.Module):
         self.answer = None if config.answer_width is None else Port(config.answer_width, config)
 
     def weights(self) -> list[Tensor]:
-        """Four a block, as ``ops.latent_recursion`` takes them."""
+        """The weights that ``ops.latent_recursion`` takes, four per layer."""
         blocks = cast(Iterable[Block], self.blocks)
         return [weight for block in blocks for part in (block.mix.part, block.mlp.part) for weight in part.weights()]
 
     def op_options(self, tokens: int) -> dict[str, Any]:
-        """What else ``ops.latent_recursion`` must know of it, for a state of so many tokens."""
+        """The further arguments of ``ops.latent_recursion``, for a state of ``tokens`` positions."""
         mix, config = cast(Block, self.blocks[0]).mix.part, self.config
         if not isinstance(mix, Attention):
             return {"eps": config.norm_eps}
@@ -97,6 +99,6 @@ class Network(nn.Module):
     def forward(self, h: Tensor, mask: Tensor | None, precision: Precision = CAST_AT_USE) -> Tensor:
         for block in self.blocks:
             if mask is not None and self.over_tokens:
-                h = h * mask.unsqueeze(-1)  # padding stays zero: it must not enter a norm over tokens
+                h = h * mask.unsqueeze(-1)  # padding must not enter a norm over tokens
             h = block(h, mask, precision)
         return self.last_norm(h)

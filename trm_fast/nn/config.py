@@ -1,4 +1,4 @@
-"""What shapes a network: nothing of what goes in, how often it is applied, or what is read from it."""
+"""The network's configuration."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Blocks on states of ``tokens`` places and ``hidden_size`` channels, and how they are applied.
+    """Layers on states of ``tokens`` positions and ``hidden_size`` channels, and how they are applied.
 
-    ``inner_multiple``: a SwiGLU's inner width, about 2/3 ``expansion`` times the width, is rounded up to a multiple of
-    it. ``rope_theta``: of rotary positions, None without. ``single_state``: there is a latent state and no answer
-    state; then ``inject_last`` says whether the last application of a cycle adds the question, too. ``latent_width``
-    and ``answer_width``: of states that are not as wide as the network, None where they are.
+    Attributes:
+        inner_multiple: a SwiGLU's inner width, about 2/3 ``expansion`` times its width, is rounded up to a multiple.
+        rope_theta: base of the rotary positions; None: no positions.
+        single_state: there is a latent state and no answer state.
+        inject_last: in single state, whether the last application of a cycle adds the input embedding, too.
+        latent_width, answer_width: channels of the states; None: ``hidden_size``.
 
     Raises:
-        ValueError: the parts do not go together.
+        ValueError: the values contradict each other.
     """
 
     tokens: int
@@ -47,6 +49,11 @@ class NetworkConfig:
             raise ValueError("positions: rope needs mixing: attention")
 
     def inner_size(self, width: int) -> int:
-        """Inner width of a SwiGLU over ``width`` numbers, rounded up as published."""
+        """The inner width of a SwiGLU over ``width`` numbers, rounded up as published.
+
+        Example:
+            >>> NetworkConfig(tokens=81, hidden_size=512, num_layers=2).inner_size(512)
+            1536
+        """
         multiple = self.inner_multiple
         return -(-max(1, round(self.expansion * width * 2 / 3)) // multiple) * multiple

@@ -1,7 +1,7 @@
-"""Linear maps over channels in FP8 (e4m3), for cycles that no gradient goes through.
+"""Linear maps over channels in FP8 (e4m3), for cycles without gradient.
 
-One scale a tensor, from its largest magnitude, on the device. Weights are rounded once a supervision step. Maps over
-tokens stay as they are: their lengths (81, 97) do not fit the hardware's tiles.
+Each tensor has one scale, computed from its largest magnitude on the device. Weights are rounded once per supervision
+step. Maps over tokens are not in FP8: their lengths (81, 97) do not fit the hardware's tiles.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from trm_fast.nn.precision import CAST_AT_USE, Precision
 
 Mode = Literal["fp8", "fp8-emulated"]
 LARGEST = 448.0
-"""Of e4m3."""
+"""The largest number of e4m3."""
 
 
 def unsupported_reason(device: torch.device) -> str | None:
-    """Why FP8 products can't run on a device; None if they can."""
+    """Why a device has no FP8 products; None if it has them."""
     if device.type != "cuda":
         return f"FP8 products need a CUDA device, not {device.type}"
     if torch.cuda.get_device_capability(device) < (8, 9):
@@ -29,7 +29,8 @@ def unsupported_reason(device: torch.device) -> str | None:
 
 
 class Fp8Precision(Precision):
-    """The products of one supervision step, with the weights that it has rounded; ``base`` for maps over tokens."""
+    """Products of one supervision step in FP8, with its rounded weights. Maps over tokens use the copies of
+    ``base``."""
 
     fuses_channels: ClassVar[bool] = False
 
@@ -54,6 +55,6 @@ class Fp8Precision(Precision):
 
 
 def quantized(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x rounded to e4m3, and the scale (), float32, that it must be multiplied with."""
+    """x rounded to e4m3, and the scale float32 () to multiply it by."""
     scale = x.abs().amax().float().clamp_min(1e-12) / LARGEST
     return (x / scale).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn), scale

@@ -1,7 +1,7 @@
-"""The parts of a block: linear maps, SwiGLU over channels and over tokens, attention, rotary positions, norms.
+"""The parts of a layer: linear maps, SwiGLU over channels and over tokens, attention, rotary positions, norms.
 
-Weights are float32; activations may be lower (``Precision``). Nothing has a bias or a learned norm weight (paper,
-section 4).
+Weights are float32; activations may have lower precision (``Precision``). There are no biases and no learned norm
+weights (paper, section 4).
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from trm_fast import ops
 from trm_fast.nn.config import NetworkConfig
 from trm_fast.nn.precision import CAST_AT_USE, Precision
 
-# A normal variable cut at two standard deviations has 0.8796 of its spread left.
+# Standard deviation of a standard normal variable truncated at two.
 _TRUNCATED_STD = 0.8796256610342398
 
 
 def truncated_normal_(tensor: Tensor, std: float) -> Tensor:
-    """Fills with a normal cut at two (uncut) deviations, widened so that the result has exactly ``std``."""
-    wide = std / _TRUNCATED_STD
-    return nn.init.trunc_normal_(tensor, std=wide, a=-2 * wide, b=2 * wide)
+    """Fills a tensor with a normal distribution, truncated at two standard deviations and scaled so that the truncated
+    one has standard deviation ``std``."""
+    untruncated = std / _TRUNCATED_STD
+    return nn.init.trunc_normal_(tensor, std=untruncated, a=-2 * untruncated, b=2 * untruncated)
 
 
 class Linear(nn.Module):
-    """y = x W^T with W (n_out, n_in), cast to the activations' dtype; initial std 1/sqrt(n_in)."""
+    """y = x W^T with W (n_out, n_in), cast to the dtype of x (..., n_in). Initial standard deviation: 1/sqrt(n_in)."""
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
@@ -37,12 +38,12 @@ class Linear(nn.Module):
         return precision.linear(x, self.weight)
 
     def over_tokens(self, x: Tensor, precision: Precision = CAST_AT_USE) -> Tensor:
-        """The same map over dimension 1 of x (B, n_in, D), in that layout: no transposed copies."""
+        """The same map over dimension 1 of x (B, n_in, D), without transposed copies."""
         return torch.bmm(precision.cached_cast(self.weight, x.dtype).expand(x.shape[0], -1, -1), x)
 
 
 class Embedding(nn.Module):
-    """A table (count, D) of initial std 1/sqrt(D)."""
+    """A table (count, D). Initial standard deviation: 1/sqrt(D)."""
 
     def __init__(self, count: int, hidden_size: int) -> None:
         super().__init__()
@@ -50,7 +51,7 @@ class Embedding(nn.Module):
 
 
 class Norm(nn.Module):
-    """RMSNorm without weights, of ``x`` or of ``x + residual``, over dimension ``dim``."""
+    """RMSNorm without weights of ``x`` or of ``x + residual`` over dimension ``dim``."""
 
     def __init__(self, config: NetworkConfig, dim: int) -> None:
         super().__init__()
@@ -61,7 +62,7 @@ class Norm(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """What SwiGLU over channels and over tokens share: maps of ``width`` numbers to the gated ones and back."""
+    """The base class of SwiGLU over channels and over tokens: maps of ``width`` numbers to the inner ones and back."""
 
     def __init__(self, width: int, config: NetworkConfig) -> None:
         super().__init__()
@@ -70,10 +71,11 @@ class SwiGLU(nn.Module):
         self.down = Linear(inner, width)
 
     def weights(self) -> tuple[Tensor, Tensor]:
+        """The two weights, as the fused ops take them."""
         return self.gate_up.weight, self.down.weight
 
     def masked(self, mask: Tensor | None) -> bool:
-        """Whether the op must know of a mask, ``mask`` or the causal one; padding in a token mixer's input is zero."""
+        """Whether the fused op needs a mask. It does not: padding in a token mixer's input is zero."""
         return False
 
 
@@ -82,7 +84,7 @@ class ChannelMLP(SwiGLU):
 
     norm_dim: ClassVar[int] = -1
     op: ClassVar[str] = "mlp"
-    """Of its sublayer: what ``fused`` calls."""
+    """The op that ``fused`` calls."""
     over_channels: ClassVar[bool] = True
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -92,15 +94,15 @@ class ChannelMLP(SwiGLU):
         return self.down(ops.swiglu(self.gate_up(x, precision)), precision)
 
     def fused(self, h: Tensor, mask: Tensor | None, eps: float, precision: Precision) -> Tensor:
-        """norm(h + forward(h)) in one call."""
+        """norm(h + forward(h)) in one call of an op."""
         gate_up, down = (precision.cached_cast(weight, h.dtype) for weight in self.weights())
         return ops.mlp(h, gate_up, down, eps)
 
 
 class TokenMixer(SwiGLU):
-    """SwiGLU over the tokens of x (B, L, D), each channel alike; its norm runs over tokens, too.
+    """SwiGLU over the tokens of x (B, L, D), the same for each channel. Its norm is over tokens, too.
 
-    Masked tokens are read as zeros, so what padding holds never reaches the others.
+    Masked tokens are read as zeros, so that padding does not affect the others.
     """
 
     norm_dim: ClassVar[int] = 1
@@ -121,7 +123,7 @@ class TokenMixer(SwiGLU):
 
 
 class Attention(nn.Module):
-    """Multi-head attention over x (B, L, D), with rotary positions where the configuration asks for them."""
+    """Multi-head attention over x (B, L, D), with rotary positions if ``rope_theta`` is set."""
 
     norm_dim: ClassVar[int] = -1
     op: ClassVar[str] = "attention"
@@ -139,6 +141,7 @@ class Attention(nn.Module):
         return self.qkv.weight, self.out.weight
 
     def masked(self, mask: Tensor | None) -> bool:
+        """Whether the fused op needs a mask, for padding or for causality."""
         return mask is not None or self.causal
 
     def forward(self, x: Tensor, mask: Tensor | None, precision: Precision = CAST_AT_USE) -> Tensor:
@@ -158,18 +161,18 @@ class Attention(nn.Module):
         return ops.attention(h, qkv, out, self.heads, rotary, eps, mask, self.causal)
 
     def _seen(self, mask: Tensor | None, L: int) -> Tensor | None:
-        """Which key each query may see, (B, 1, L, L); a token always sees itself, so no row is empty."""
+        """Which keys each query sees, bool (B, 1, L, L). A token always sees itself, so that no row is empty."""
         if mask is None:
             return None
         seen = mask[:, None, None, :].expand(-1, 1, L, -1)
-        place = torch.arange(L, device=mask.device)  # compared, not eye and tril: ONNX runtimes lack those for bool
+        position = torch.arange(L, device=mask.device)  # ONNX runtimes lack eye and tril for bool
         if self.causal:
-            seen = seen & (place[:, None] >= place)
-        return seen | (place[:, None] == place)
+            seen = seen & (position[:, None] >= position)
+        return seen | (position[:, None] == position)
 
 
 class Rotary(nn.Module):
-    """Rotary positions, halves rotated against each other, computed in float32."""
+    """Rotary positions: rotates the two halves of each head's channels, in float32 or higher."""
 
     cos: Tensor
     sin: Tensor
@@ -183,11 +186,11 @@ class Rotary(nn.Module):
         self.register_buffer("sin", angles.sin().unsqueeze(1), persistent=False)
 
     def tables(self, tokens: int) -> tuple[Tensor, Tensor]:
-        """cos and sin, (tokens, width) each."""
+        """cos and sin of the first positions, (tokens, width) each."""
         return self.cos[:tokens].squeeze(1), self.sin[:tokens].squeeze(1)
 
     def forward(self, x: Tensor, first: int = 0) -> Tensor:
-        """x (B, L, heads, width), its positions from ``first`` on; L may be less than the model has."""
+        """Rotates x (B, L, heads, width), whose first position is ``first``."""
         at = slice(first, first + x.shape[1])
         f = x.to(torch.promote_types(x.dtype, torch.float32))
         a, b = f.chunk(2, dim=-1)

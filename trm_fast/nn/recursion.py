@@ -1,4 +1,4 @@
-"""The recursion that applies a network again and again, by the fused op where that does the same."""
+"""The recursion: applies the network repeatedly, with the fused op where one is available."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from trm_fast.ops._core import dispatch
 
 
 class State(NamedTuple):
-    """What recursion carries: the answer ``y`` and the latent ``z``, each (B, L, D) or of a width of its own; y is
-    None in single state."""
+    """The answer state ``y`` and the latent state ``z``, each (B, L, D) or with a width of its own. y is None in single
+    state."""
 
     y: Tensor | None
     z: Tensor
 
     @property
     def answer(self) -> Tensor:
-        """What is read in the end."""
+        """The state that the heads read."""
         return self.z if self.y is None else self.y
 
     def detach(self) -> State:
+        """The state without gradients."""
         return State(None if self.y is None else self.y.detach(), self.z.detach())
 
     def positions(self, count: int) -> State:
@@ -37,7 +38,7 @@ class State(NamedTuple):
         return State(None if self.y is None else self.y[:, :count], self.z[:, :count])
 
     def extended(self, whole: State) -> State:
-        """With the further positions of ``whole``, of which this state is the beginning."""
+        """This state followed by the remaining positions of ``whole``."""
         count = self.z.shape[1]
         if count == whole.z.shape[1]:
             return self
@@ -50,7 +51,7 @@ class State(NamedTuple):
 
 
 class Fusion(Enum):
-    """How ``ops.latent_recursion`` stands for a network's modules."""
+    """Whether and how ``ops.latent_recursion`` replaces a network's modules."""
 
     NONE = "not at all"
     PLAIN = "with the weights in the states' dtype"
@@ -58,8 +59,8 @@ class Fusion(Enum):
 
 
 def fusion(net: Network, z: Tensor, masked: bool = False) -> Fusion:
-    """What ``ops.latent_recursion`` has a kernel for, at states like ``z`` with or without padding, with or without
-    gradient as it is now."""
+    """How ``ops.latent_recursion`` can compute the network on states like ``z``, with gradients as they are enabled
+    now. ``masked``: whether there is padding."""
     config, op = net.config, "latent_recursion"
     if config.norm_position == "pre" or (config.dropout and net.training):
         return Fusion.NONE
@@ -73,9 +74,14 @@ def fusion(net: Network, z: Tensor, masked: bool = False) -> Fusion:
 
 
 class Recursion:
-    """Cycles of a network on states like ``z``, float or lower, with ``mask`` bool (B, L) or None.
+    """Runs cycles of a network. The constructor decides how, for gradients as they are enabled at that time.
 
-    How they are computed is decided here, once, for gradients as they are on or off now.
+    Args:
+        net: the network.
+        z: a state of the shape, dtype and device to compute on.
+        mask: bool (B, L), false on padding; or None.
+        latent_steps: latent steps per cycle.
+        precision: how products read the weights.
     """
 
     def __init__(
@@ -91,12 +97,13 @@ class Recursion:
             self._options = net.op_options(z.shape[1])
 
     def without_gradient(self, precision: Precision | None = None) -> Recursion:
-        """The same for cycles without gradient, where further kernels may do; in another precision, if one is given."""
+        """The recursion for cycles without gradient, for which there are more kernels; by default in the same
+        precision."""
         with torch.no_grad():
             return Recursion(self.net, self.z, self.mask, self.latent_steps, precision or self.precision)
 
     def run(self, state: State, x: Tensor, count: int = 1) -> State:
-        """``count`` cycles in a row; x (B, L, D) is the embedded question. One call where the network is fused."""
+        """Runs ``count`` cycles, in one call if the network is fused; x (B, L, D) is the input embedding."""
         if not count or self.fusion is Fusion.NONE or self.net.latent is not None:
             for _ in range(count):
                 state = self._cycle(self.apply, state, x)
@@ -109,7 +116,8 @@ class Recursion:
         return State(y, z)
 
     def run_recomputed(self, state: State, x: Tensor) -> State:
-        """One cycle that keeps the inputs of its applications alone, which are computed once more in the backward."""
+        """Runs one cycle that keeps only the input of each application of the network. The backward computes the
+        applications again."""
         weights, first = list(self.net.parameters()), self.without_gradient()
 
         def applied(h: Tensor) -> Tensor:
@@ -119,18 +127,18 @@ class Recursion:
         return self._cycle(applied, state, x)
 
     def apply(self, h: Tensor) -> Tensor:
-        """``net(h)``, by the fused op where there is one."""
+        """Applies the network once to h (B, L, D), with the fused op if there is one."""
         if self.fusion is Fusion.NONE:
             result: Tensor = self.net(h, self.mask, self.precision)
             return result
-        # The last application of a single state, without anything injected.
+        # One application is the last one of a cycle in single state that injects nothing.
         weights, ready = self._operands(h.dtype)
         return ops.latent_recursion(
             None, h, h.detach(), weights, 0, inject_last=False, packed=ready, mask=self.mask, **self._options
         )[1]
 
     def _operands(self, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor] | None]:
-        """The weights as the op takes them, and packed ones where it reads those and they are there."""
+        """The weights as the op takes them, and the packed ones if the op reads those and there are copies."""
         weights = self.net.weights()
         if self.fusion is Fusion.PACKED:
             return weights, self.precision.packed
@@ -143,10 +151,10 @@ class Recursion:
 def cycle(
     apply: Callable[[Tensor], Tensor], net: Network, state: State, x: Tensor, latent_steps: int, precision: Precision
 ) -> State:
-    """One cycle (paper, figure 3): n times z = net(z + y + x), then y = net(y + z), where ``apply`` is net.
+    """Runs one cycle (paper, figure 3): n times z = net(z + y + x), then y = net(y + z). ``apply`` computes net.
 
-    In single state n times z = net(z + x) and once more, with x or without (``inject_last``). States of their own
-    widths enter and leave the network through ports.
+    In single state: n times z = net(z + x), then once more, with or without x (``inject_last``). Ports convert states
+    with widths of their own.
     """
     latent, answer = net.latent, net.answer
     y = None if state.y is None else _read(answer, state.y, precision)
@@ -160,7 +168,7 @@ def cycle(
 
 
 def read_answer(net: Network, state: State, precision: Precision = CAST_AT_USE) -> Tensor:
-    """What heads read of a state, (B, L, D)."""
+    """The answer state (B, L, D) that the heads read, converted to the network's width."""
     return _read(net.latent if state.y is None else net.answer, state.answer, precision)
 
 
@@ -173,10 +181,10 @@ def _write(port: Port | None, h: Tensor, precision: Precision) -> Tensor:
 
 
 class Recomputed(torch.autograd.Function):
-    """An application of a network that keeps its input alone, and is computed once more in the backward.
+    """Applies a network, keeps only its input, and computes the application again in the backward.
 
-    Unlike ``torch.utils.checkpoint`` it neither looks at the random state nor packs closures, so it can be captured.
-    The network must not draw random numbers.
+    Unlike ``torch.utils.checkpoint`` it does not read the random state, so it can be captured. The network must not
+    draw random numbers.
     """
 
     @staticmethod

@@ -61,7 +61,7 @@ class TrainStep:
         self.pool = Pool(source, config.batch_size, device, group)
         self.carry = Carry(model, B, source.example_spec)
         self.copies = model.weight_copies(self.carry.state.z[self.parts[0]])
-        if self.copies.made:
+        if self.copies.all_copies:
             optimizer.write_copies(*self.copies.of_parameters(model.parameters()))
         # One copy to the device per step: two learning rates, and the minimum of steps of each slot (exploration).
         self.host_scalars = torch.zeros(2 + B, device=device)

@@ -65,7 +65,7 @@ def test_a_growing_row_is_the_whole_row_anew(changes: dict[str, object]) -> None
     row, tokens = net.incremental(), ids[0].tolist()
     got = [row.extend(tokens[:5])] + [row.extend([token]) for token in tokens[5:]]
     np.testing.assert_allclose(np.stack(got), said[4:], atol=1e-4)
-    assert row.room == 0
+    assert row.free == 0
     with pytest.raises(ValueError, match="13 tokens"):
         row.extend([1])
 
