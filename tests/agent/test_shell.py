@@ -42,7 +42,7 @@ def test_a_conversation_through_a_pipe(tmp_path: Path) -> None:
 
 
 def test_the_end_of_input_ends_it() -> None:
-    assert "3 stands twice" in say("solve 33......4.3...42")
+    assert "3 occurs twice" in say("solve 33......4.3...42")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")

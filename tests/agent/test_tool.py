@@ -80,7 +80,7 @@ def test_a_callback_sees_every_step(tool: ReasoningTool) -> None:
 
 
 def test_one_model_reads_its_own_puzzles_alone(tool: ReasoningTool) -> None:
-    with pytest.raises(UserError, match="found 16 cells, 36 wanted"):
+    with pytest.raises(UserError, match="found 16 cells, expected 36"):
         ReasoningTool("sudoku-6x6")({"puzzle": PUZZLE})
     with pytest.raises(UserError, match="no run or model"):
         ReasoningTool("sudoku-5x5")({"puzzle": PUZZLE})

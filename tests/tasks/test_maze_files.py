@@ -235,7 +235,7 @@ def test_tables_keep_their_spaces(tmp_path: Path) -> None:
 
 GOOD = "".join(ROWS), "".join(ANSWER)
 BAD_ROWS = {
-    "short": ((GOOD[0].rstrip(), GOOD[1]), "the question has 8 characters, 12 wanted for 3x4 cells"),
+    "short": ((GOOD[0].rstrip(), GOOD[1]), "the question has 8 characters, expected 12 for 3x4 cells"),
     "empty": ((GOOD[0], ""), "the answer is missing"),
     "unknown": ((GOOD[0], GOOD[1].replace("S", "s")), "'s' in the answer (row 1, column 1) is not a cell"),
     "no start": ((GOOD[0].replace("S", " "), GOOD[1].replace("S", " ")), "the question has 0 cells S, one wanted"),

@@ -30,8 +30,8 @@ def solved(answer: str) -> np.ndarray:
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        (f"{QUESTION[:-1]},{ANSWER}", "question has 15 characters, 16 wanted"),
-        (f"{QUESTION},{ANSWER}1", "answer has 17 characters, 16 wanted"),
+        (f"{QUESTION[:-1]},{ANSWER}", "question has 15 characters, expected 16"),
+        (f"{QUESTION},{ANSWER}1", "answer has 17 characters, expected 16"),
         (f"{'.' * 81},{'1' * 81}", r"81 characters.*9x9 puzzle.*size 4"),
         (f"{QUESTION[:-1]}x,{ANSWER}", r"'x' in the question \(row 4, column 4\)"),
         (f"{QUESTION[:-1]}٣,{ANSWER}", r"'٣' in the question"),
@@ -43,7 +43,7 @@ def solved(answer: str) -> np.ndarray:
         (f"{QUESTION},{ANSWER[:-1]}.", "answer leaves row 4, column 4 blank"),
         (
             f"{QUESTION},{'1' + ANSWER[1:-1]}2",
-            "breaks the rules: 2 stands twice in row 4: at row 4, column 3 and row 4, column 4",
+            "breaks the rules: 2 occurs twice in row 4: at row 4, column 3 and row 4, column 4",
         ),
         (f"2...{QUESTION[4:]},{ANSWER}", "answer has 1 at row 1, column 1, where the question has 2"),
     ],
@@ -146,19 +146,19 @@ def test_answer_is_written_like_the_question(text: str, written: str) -> None:
 @pytest.mark.parametrize(
     ("size", "text", "fault"),
     [
-        (4, "1" * 15, "f: found 15 cells, 16 wanted$"),
-        (4, "." * 36, "found 36 cells, 16 wanted.*6x6 puzzle.*task.size to 6"),
+        (4, "1" * 15, "f: found 15 cells, expected 16$"),
+        (4, "." * 36, "found 36 cells, expected 16.*6x6 puzzle.*task.size to 6"),
         (4, "", "found 0 cells"),
         (4, "5...............", r"'5' \(character 1\) is not a cell of a 4x4 puzzle: write 1 to 4"),
         (4, "1...\n..x.\n....\n....", r"'x' \(line 2, character 3\)"),
         (
             4,
             "1..1............",
-            "contradict each other: 1 stands twice in row 1: at row 1, column 1 and row 1, column 4",
+            "contradict each other: 1 occurs twice in row 1: at row 1, column 1 and row 1, column 4",
         ),
-        (4, "1...........1...", "1 stands twice in column 1: at row 1, column 1 and row 4, column 1"),
-        (6, "1......1" + "." * 28, "1 stands twice in box 1: at row 1, column 1 and row 2, column 2"),
-        (4, "12....3.3...4...", "f: the givens break the rules: no solution"),
+        (4, "1...........1...", "1 occurs twice in column 1: at row 1, column 1 and row 4, column 1"),
+        (6, "1......1" + "." * 28, "1 occurs twice in box 1: at row 1, column 1 and row 2, column 2"),
+        (4, "12....3.3...4...", "f: the givens break the rules: there is no solution"),
     ],
 )
 def test_malformed_question_is_explained(size: int, text: str, fault: str) -> None:

@@ -155,7 +155,7 @@ def test_hub_data_set_is_loaded_with_its_own_splits(hub: SimpleNamespace) -> Non
     np.testing.assert_array_equal(data.test.inputs, pools["test"].questions + 1)
     np.testing.assert_array_equal(sudoku().read("hf:someone/sudoku").inputs, pools["test"].questions + 1)
     with pytest.raises(
-        UserError, match=r"hf:someone/sudoku \(test\), row 0: .*16 characters, 81 wanted.*task\.size to 4"
+        UserError, match=r"hf:someone/sudoku \(test\), row 0: .*16 characters, expected 81.*task\.size to 4"
     ):
         sudoku(9).read("hf:someone/sudoku")
     del hub.datasets.load_dataset

@@ -1,4 +1,4 @@
-"""Sudoku of sizes 4, 6 and 9: data, symmetries, scoring and drawing."""
+"""The task sudoku, for sizes 4, 6 and 9."""
 
 from __future__ import annotations
 

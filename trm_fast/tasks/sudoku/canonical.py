@@ -1,10 +1,12 @@
-"""Canonical form of a sudoku: the smallest image of the answer, read row by row, and among the symmetries that give it
-the smallest image of the question.
+"""The canonical form of a sudoku: one array for all its symmetric images.
 
-Relabelling makes the first row 1, 2, 3... whatever the order of columns is, and the second row then depends on one
-permutation alone: of each column, in which one the first row has the digit that the second has there. So the best
-orders of columns are looked up by it, and once the first two rows and the order of columns are known, the other rows
-follow by sorting. What is left of the candidates is compared row by row.
+It is the smallest image of the answer, compared row by row, and among the symmetries that lead to this image the
+smallest image of the question.
+
+Search: relabelling turns the first row into 1, 2, 3... for every order of the columns. The second row then depends on
+a single permutation: it maps each column to the column whose digit in the first row equals this column's digit in the
+second row. The best orders of columns are looked up by this permutation. With the first two rows and the order of
+columns fixed, sorting determines the order of the other rows. The remaining candidates are compared row by row.
 """
 
 from __future__ import annotations
@@ -19,15 +21,27 @@ from trm_fast.tasks.sudoku.rules import Grids, obeys
 from trm_fast.tasks.sudoku.symmetry import group
 
 CHUNK = 2048
-"""Puzzles at a time, which bounds the memory for their candidates."""
+"""How many puzzles are searched at a time, to limit the memory of their candidates."""
 
 Array = npt.NDArray[Any]
 Keys = npt.NDArray[np.int64]
 
 
 def canonical(questions: Grids, answers: Grids, size: int) -> Grids:
-    """A form of each pair, uint8 (N, 2 * size * size), question first, equal for two pairs just when one of the
-    symmetries of ``group(size)`` turns one into the other. An answer that breaks the rules is a ValueError."""
+    """The canonical forms of N puzzles.
+
+    Args:
+        questions: uint8 (N, size * size), 0 for a blank.
+        answers: uint8 (N, size * size).
+        size: 4, 6 or 9.
+
+    Returns:
+        uint8 (N, 2 * size * size), the question first. Two forms are equal if and only if a symmetry of
+        ``group(size)`` maps one puzzle to the other.
+
+    Raises:
+        ValueError: an answer breaks the rules.
+    """
     if len(broken := np.flatnonzero(~obeys(answers, size))):
         raise ValueError(f"answer {broken[0]} breaks the rules")
     forms = np.zeros((len(questions), 2 * size * size), dtype=np.uint8)
@@ -41,14 +55,14 @@ def _forms(questions: Grids, answers: Grids, size: int) -> Grids:
     search, N, cells = _search(size), len(questions), size * size
     turns, pairs = search.turns, search.pairs
     turned = answers[:, turns].reshape(-1, size)
-    where = np.argsort(turned, axis=1).reshape(N, len(turns), size, size)
-    digits = turned.reshape(where.shape)
-    above = np.take_along_axis(where[:, :, pairs[:, 0]], digits[:, :, pairs[:, 1]] - np.intp(1), axis=3)
-    puzzle, start, columns = search.candidates(_keys(above).reshape(N, -1))
+    columns_of = np.argsort(turned, axis=1).reshape(N, len(turns), size, size)
+    digits = turned.reshape(columns_of.shape)
+    permutations = np.take_along_axis(columns_of[:, :, pairs[:, 0]], digits[:, :, pairs[:, 1]] - np.intp(1), axis=3)
+    puzzle, start, columns = search.candidates(_keys(permutations).reshape(N, -1))
     turn, pair = np.divmod(start, len(pairs))
 
     grid: Array = (puzzle * len(turns) + turn) * cells
-    labels: Array = np.zeros((len(puzzle), size + 1), dtype=np.uint8)  # by digit; a blank stays 0
+    labels: Array = np.zeros((len(puzzle), size + 1), dtype=np.uint8)  # indexed by digit; a blank stays 0
     here = (size + 1) * np.arange(len(puzzle))
     top = turned.ravel().take((grid + size * pairs[pair, 0])[:, None] + columns)
     labels.ravel()[here[:, None] + top] = np.arange(1, size + 1)
@@ -59,10 +73,10 @@ def _forms(questions: Grids, answers: Grids, size: int) -> Grids:
         chosen = np.flatnonzero(pair == number)
         rows[chosen] = orders[(heads[chosen] @ place_values).argmin(axis=1)]
 
-    asked = questions[:, turns].ravel()
-    for grids, after in ((turned.ravel(), 2), (asked, 0)):  # the first two rows of the answers are the same already
-        for place in range(after, size):
-            line = grids.take((grid + size * rows[:, place])[:, None] + columns)
+    turned_questions = questions[:, turns].ravel()
+    for grids, first_row in ((turned.ravel(), 2), (turned_questions, 0)):  # two rows of the answers are already equal
+        for row in range(first_row, size):
+            line = grids.take((grid + size * rows[:, row])[:, None] + columns)
             keys = _keys(np.take_along_axis(labels, line, axis=1))
             first = np.flatnonzero(np.diff(puzzle, prepend=-1))
             kept = np.flatnonzero(keys == np.minimum.reduceat(keys, first)[puzzle])
@@ -71,45 +85,53 @@ def _forms(questions: Grids, answers: Grids, size: int) -> Grids:
     first = np.flatnonzero(np.diff(puzzle, prepend=-1))
     grid, columns, labels, rows = (a[first] for a in (grid, columns, labels, rows))
     moved = (grid[:, None, None] + size * rows[:, :, None] + columns[:, None, :]).reshape(N, cells)
-    images = [np.take_along_axis(labels, grids.take(moved), axis=1) for grids in (asked, turned.ravel())]
+    images = [np.take_along_axis(labels, grids.take(moved), axis=1) for grids in (turned_questions, turned.ravel())]
     return np.concatenate(images, axis=1)
 
 
 def _keys(lines: Array) -> Keys:
-    """Each line (..., size) as a number that is ordered as lines are."""
+    """Each line (..., size) as a whole number. The numbers have the order of the lines."""
     place_values = 16.0 ** np.arange(lines.shape[-1] - 1, -1, -1)
     return (lines @ place_values).astype(np.int64)
 
 
 class Search:
-    """What the search for canonical forms of a size knows beforehand, and has found out about second rows.
+    """Tables for the search for canonical forms of one size, and a cache of smallest second rows.
 
-    ``pairs``: what the first two rows may be; ``rows``: for each pair the orders that begin so, and the weights by
-    which a number's digits come in the order, so that the least number is of the order that sorts them.
+    Attributes:
+        turns: the cells of the upright grid and, where the group has it, of the transposed grid (1 or 2, cells).
+        pairs: all pairs of rows that can become the first two rows.
+        rows: for each pair, the orders of rows that start with it, and weights. The weighted sum of the rows' first
+            digits is smallest for the order that sorts the rows.
+        columns: all orders of columns.
     """
 
     def __init__(self, size: int) -> None:
         symmetries = group(size)
-        # In a group, a transposition before some orders gives the same images as one after some.
+        # A transposition before reordering gives the same set of images as one after reordering.
         cells = np.arange(size * size).reshape(size, size)
         self.turns = np.stack([cells.ravel(), *([cells.T.ravel()] if symmetries.transposes else [])])
         self.pairs = np.unique(symmetries.rows[:, :2], axis=0)
-        begun = [symmetries.rows[(symmetries.rows[:, :2] == pair).all(axis=1)] for pair in self.pairs]
-        self.rows = [(orders, 16.0 ** (size - 1 - np.argsort(orders, axis=1).T)) for orders in begun]
+        orders_by_pair = [symmetries.rows[(symmetries.rows[:, :2] == pair).all(axis=1)] for pair in self.pairs]
+        self.rows = [(orders, 16.0 ** (size - 1 - np.argsort(orders, axis=1).T)) for orders in orders_by_pair]
         self.columns = symmetries.columns.astype(np.intp)
-        # By permutation the smallest second row below 1, 2, 3... and the orders of columns that give it. An order makes
-        # of a permutation a conjugate, which has the same smallest row: what one costs is saved for its conjugates.
-        self.known = self.least = np.zeros(0, dtype=np.int64)  # permutations, sorted; and their smallest rows
-        self.spans = np.zeros((0, 2), dtype=np.intp)  # of ``best``: start and length
+        # For each permutation: the smallest second row below 1, 2, 3... and the orders of columns that lead to it.
+        # Reordering columns turns a permutation into a conjugate, which has the same smallest row. So one search
+        # serves all conjugates.
+        self.permutations = self.least = np.zeros(0, dtype=np.int64)  # sorted permutations, and their smallest rows
+        self.spans = np.zeros((0, 2), dtype=np.intp)  # start and length in ``best``
         self.best = np.zeros((0, size), dtype=np.intp)
         self._add(int(_keys(np.arange(size))))
 
     def candidates(self, keys: Keys) -> tuple[Array, Array, Array]:
-        """Of the permutations (N, starts) of N puzzles those with a puzzle's smallest second row, once for each order:
-        the puzzle, which start, and the order."""
+        """The candidates with the smallest second row of each puzzle.
+
+        ``keys`` (N, starts) are the permutations of N puzzles for each start: a turn and a pair of rows. Returns for
+        each candidate its puzzle, its start and its order of columns.
+        """
         while True:
-            entries = np.searchsorted(self.known, keys)
-            new = keys[self.known.take(entries, mode="clip") != keys]
+            entries = np.searchsorted(self.permutations, keys)
+            new = keys[self.permutations.take(entries, mode="clip") != keys]
             if not len(new):
                 break
             self._add(int(new[0]))
@@ -122,19 +144,19 @@ class Search:
 
     def _add(self, key: int) -> None:
         size = self.columns.shape[1]
-        above = np.array([key >> 4 * place & 15 for place in range(size - 1, -1, -1)])
-        places = np.argsort(self.columns, axis=1)
-        keys = _keys(np.take_along_axis(places, above[self.columns], axis=1))
-        conjugates, makers = np.unique(keys, return_index=True)
-        best = places[makers][:, self.columns[keys == keys.min()]]  # (conjugates, orders, size)
+        permutation = np.array([key >> 4 * digit & 15 for digit in range(size - 1, -1, -1)])
+        inverses = np.argsort(self.columns, axis=1)
+        keys = _keys(np.take_along_axis(inverses, permutation[self.columns], axis=1))
+        conjugates, first = np.unique(keys, return_index=True)
+        best = inverses[first][:, self.columns[keys == keys.min()]]  # (conjugates, orders, size)
         starts = len(self.best) + best.shape[1] * np.arange(len(best))
         self.best = np.concatenate([self.best, best.reshape(-1, size)])
-        known = np.concatenate([self.known, conjugates])
-        sorted_ = np.argsort(known)
-        self.known = known[sorted_]
-        self.least = np.concatenate([self.least, np.full(len(best), keys.min())])[sorted_]
+        permutations = np.concatenate([self.permutations, conjugates])
+        order = np.argsort(permutations)
+        self.permutations = permutations[order]
+        self.least = np.concatenate([self.least, np.full(len(best), keys.min())])[order]
         spans = np.stack([starts, np.full(len(best), best.shape[1])], axis=1)
-        self.spans = np.concatenate([self.spans, spans])[sorted_]
+        self.spans = np.concatenate([self.spans, spans])[order]
 
 
 _search = lru_cache(Search)

@@ -1,4 +1,4 @@
-"""A puzzle drawn for the terminal."""
+"""Draws a sudoku in the terminal."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from rich.text import Text
 
 from trm_fast.tasks.sudoku.rules import BOXES, breaking
 
-GIVEN, FOUND, WRONG = "bold", "green", "bold red"
+GIVEN_STYLE, ANSWER_STYLE, WRONG_STYLE = "bold", "green", "bold red"
 
 
 class Drawing:
-    """A grid with the givens set apart from what was found, and a mark at found cells that break the rules.
+    """A grid in which givens differ from answered cells, and answered cells that break the rules are marked.
 
-    Givens are bold where there is colour, and stand in brackets where there is none.
-    ``question`` and ``answer`` are tokens (size * size,); cells without a digit are drawn as ``.``.
+    Givens are bold in a terminal with colours and in brackets without. Cells without a digit are drawn as ``.``.
+    ``question`` and ``answer`` are tokens, int (size * size,).
     """
 
     def __init__(self, question: npt.NDArray[Any], answer: npt.NDArray[Any] | None, size: int) -> None:
         self.size = size
-        self.given = question > 1
-        found = question if answer is None else np.where(self.given, question, answer)
-        self.grid = np.where((found >= 2) & (found <= size + 1), found - 1, 0)
+        self.is_given = question > 1
+        tokens = question if answer is None else np.where(self.is_given, question, answer)
+        self.grid = np.where((tokens >= 2) & (tokens <= size + 1), tokens - 1, 0)
         self.answered = answer is not None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -37,7 +37,7 @@ class Drawing:
         def rule(corners: str) -> Text:
             return Text(corners[0] + corners[1].join([line * 3 * cols] * (self.size // cols)) + corners[2])
 
-        wrong = breaking(self.grid, self.size) & ~self.given
+        wrong = breaking(self.grid, self.size) & ~self.is_given
         for row in range(self.size):
             if row % rows == 0:
                 yield rule(middle if row else top)
@@ -46,10 +46,10 @@ class Drawing:
                 if col % cols == 0:
                     drawn.append(wall)
                 cell = row * self.size + col
-                if self.given[cell]:
-                    style, frame = GIVEN, "[{}]" if plain and self.answered else " {} "
+                if self.is_given[cell]:
+                    style, frame = GIVEN_STYLE, "[{}]" if plain and self.answered else " {} "
                 else:
-                    style, frame = (WRONG, " {}!") if wrong[cell] else (FOUND, " {} ")
+                    style, frame = (WRONG_STYLE, " {}!") if wrong[cell] else (ANSWER_STYLE, " {} ")
                 drawn.append(frame.format(self.grid[cell]) if self.grid[cell] else " . ", style)
             yield drawn.append(wall)
         yield rule(bottom)

@@ -1,4 +1,4 @@
-"""Puzzle files: CSV with the columns question and answer (source and rating optional), and plain text to solve."""
+"""Files of sudokus: CSV with questions and answers, and text with questions."""
 
 from __future__ import annotations
 
@@ -30,15 +30,17 @@ BAD = 255
 
 
 def read(path: str | Path, size: int) -> Puzzles:
-    """Every puzzle of a CSV file (``.gz`` too), in order.
+    """The puzzles of a CSV file, in order.
 
-    UserError with file and line for a row that is malformed, whose answer breaks the rules or does not keep the givens.
+    Raises:
+        UserError: a row is malformed, or its answer breaks the rules or differs from a given. The message names file
+            and line.
     """
     return decode_table(read_table(path), size)
 
 
 def decode_table(table: Table, size: int) -> Puzzles:
-    """A table as checked puzzles."""
+    """The puzzles of a table; a wrong row is a UserError as in ``read``."""
 
     def wrong(grids: Grids, solved: Grids) -> npt.NDArray[np.bool_]:
         broken = (grids == BAD).any(axis=1) | ~obeys(solved, size)
@@ -50,9 +52,12 @@ def decode_table(table: Table, size: int) -> Puzzles:
 
 
 def questions(path: str | Path, size: int) -> Iterator[Question]:
-    """The puzzles of a CSV file with a column ``question``, or of plain text: one a line, or one grid over many lines.
+    """The puzzles of a CSV file with a column question, or of a text: one on each line, or one grid on several lines.
 
-    In plain text blank lines and lines that start with ``#`` are skipped. UserError as from ``text.parse``.
+    Empty lines and lines that start with ``#`` are skipped.
+
+    Raises:
+        UserError: the file cannot be read or has no puzzles, or a puzzle is malformed.
     """
     lines = ["" if line.lstrip().startswith("#") else line for line in read_text(path).splitlines(keepends=True)]
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
@@ -68,18 +73,19 @@ def questions(path: str | Path, size: int) -> Iterator[Question]:
 
 
 def write(path: str | Path, puzzles: Puzzles, source: str = "trm_fast") -> None:
-    """Writes the columns source, question, answer and, where known, rating; gzip where the name ends in ``.gz``."""
+    """Writes puzzles as a CSV file that ``read`` reads; the columns are source, question, answer and, where known,
+    rating."""
     write_table(path, as_lines(puzzles.questions), as_lines(puzzles.answers), puzzles.ratings, source)
 
 
 def as_lines(grids: Grids) -> list[str]:
-    """Each grid as a line of digits with ``.`` for a blank."""
+    """Each grid (N, size * size) as a line of digits, with ``.`` for a blank."""
     characters = np.frombuffer(b".123456789", dtype=np.uint8)[grids]
     return [row.tobytes().decode() for row in characters]
 
 
 def _characters(size: int) -> Grids:
-    """What each character stands for: ``BAD`` where it is neither a digit of this size nor a blank."""
+    """The digit that each Latin-1 character stands for, 0 for a blank and ``BAD`` for any other character, (256,)."""
     table = np.full(256, BAD, dtype=np.uint8)
     table[[ord(c) for c in BLANKS]] = 0
     table[ord("1") : ord("1") + size] = np.arange(1, size + 1)
@@ -87,14 +93,14 @@ def _characters(size: int) -> Grids:
 
 
 def _fault(question: str, answer: str, size: int) -> str:
-    """What is wrong with a row that did not pass."""
+    """What is wrong with a row, in words."""
     for name, cells in (("question", question), ("answer", answer)):
         if not cells.strip():
             return f"the {name} is missing"
         if len(cells) != size * size:
-            return f"the {name} has {len(cells)} characters, {size * size} wanted{other_size(len(cells), size)}"
-    given, solved = read_cells([question, answer], _characters(size), size * size)
-    for name, cells, digits in (("question", question, given), ("answer", answer, solved)):
+            return f"the {name} has {len(cells)} characters, expected {size * size}{other_size(len(cells), size)}"
+    givens, solved = read_cells([question, answer], _characters(size), size * size)
+    for name, cells, digits in (("question", question, givens), ("answer", answer, solved)):
         if (digits == BAD).any():
             cell = int((digits == BAD).argmax())
             return f"{cells[cell]!r} in the {name} ({cell_name(cell, size)}) is not a cell: {allowed(size)}"
@@ -103,5 +109,5 @@ def _fault(question: str, answer: str, size: int) -> str:
     clash = conflict(solved, size)
     if clash:
         return f"the answer breaks the rules: {clash}"
-    cell = int(((given > 0) & (given != solved)).argmax())
-    return f"the answer has {solved[cell]} at {cell_name(cell, size)}, where the question has {given[cell]}"
+    cell = int(((givens > 0) & (givens != solved)).argmax())
+    return f"the answer has {solved[cell]} at {cell_name(cell, size)}, where the question has {givens[cell]}"

@@ -1,4 +1,4 @@
-"""Puzzles as arrays, the generator's front door, and equivalence classes."""
+"""Sudokus as arrays, and their generator."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from trm_fast.tasks.sudoku.rules import BOXES, FEWEST_GIVENS
 from trm_fast.tasks.sudoku.symmetry import random_images
 
 CHUNK = 64
-"""Puzzles between two reports of progress (and two chances to interrupt)."""
+"""How many puzzles are generated between two progress reports, and between two chances to interrupt."""
 
 
 class Puzzles(PuzzleSet[int]):
-    """Sudokus of size x size cells, 0 for a blank; a rating is a search count."""
+    """Sudokus with size x size cells, 0 for a blank. Ratings are search counts, as ``reference.solve`` defines them."""
 
     def images(self, rng: np.random.Generator) -> Puzzles:
-        """Each puzzle under a random symmetry; a rating holds for one orientation and is dropped."""
+        """A random symmetric image of each puzzle, without ratings: a rating is valid for one orientation only."""
         questions, answers = random_images(self.questions, self.answers, self.size, rng)
         return Puzzles(self.size, questions, answers)
 
@@ -31,7 +31,11 @@ class Puzzles(PuzzleSet[int]):
 
 
 def check_givens(size: int, givens: tuple[int, int]) -> None:
-    """UserError where no puzzle of this size can have such numbers of givens."""
+    """Checks bounds on the number of givens.
+
+    Raises:
+        UserError: no puzzle of this size has such a number of givens.
+    """
     few, many = givens
     if not FEWEST_GIVENS[size] <= few <= many <= size * size:
         raise UserError(
@@ -52,11 +56,25 @@ def generate(
     max_rating: int = ANY_RATING,
     progress: Callable[[int], object] | None = None,
 ) -> Puzzles:
-    """Puzzles ``first`` to ``first + count - 1`` of the sequence that ``seed`` names, each with exactly one solution.
+    """Puzzles with exactly one solution each, the same for the same seed.
 
-    The number of givens is drawn uniformly from the two bounds where it can be reached; ``reference.generate`` says
-    what happens where that is rare, and what the rating (a search count) is. ``progress`` gets the number made so far.
-    Limits that no puzzle, or next to none, can meet are a UserError.
+    Args:
+        size: 4, 6 or 9.
+        count: how many puzzles to generate.
+        givens: the smallest and largest number of givens. ``reference.generate`` describes the distribution.
+        seed: selects a sequence of puzzles.
+        first: the number of the first puzzle in the sequence. Each puzzle depends on seed and number alone.
+        min_rating: the smallest search count.
+        max_rating: the largest search count.
+        progress: called with the number of puzzles generated so far.
+
+    Raises:
+        UserError: hardly any puzzle meets the limits, or none.
+
+    Example:
+        >>> puzzles = generate(4, 3, (5, 6), seed=0)
+        >>> puzzles.questions.shape
+        (3, 16)
     """
     if size not in BOXES:
         raise UserError(f"size must be 4, 6 or 9, not {size}", wrong_use=True)
@@ -69,10 +87,10 @@ def generate(
     for start in range(0, count, CHUNK):
         n = min(CHUNK, count - start)
         try:
-            made = engine.generate(size, n, *givens, seed % 2**64, first + start, min_rating, max_rating)
+            arrays = engine.generate(size, n, *givens, seed % 2**64, first + start, min_rating, max_rating)
         except RuntimeError as error:
             raise UserError(f"{error}: allow more givens or other ratings") from error
-        parts.append(Puzzles(size, *made))
+        parts.append(Puzzles(size, *arrays))
         if progress:
             progress(start + n)
     return Puzzles.joined(parts)

@@ -1,4 +1,4 @@
-"""Generator and solver in plain Python: the truth that csrc/host/sudoku.cpp is tested against."""
+"""Generator and solver in Python. csrc/host/sudoku.cpp computes the same bytes; tests compare them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ ANY_RATING = 2**31 - 1
 PATIENCE, ATTEMPTS = 100, 20000
 
 Board = list[int]
-"""The digits still possible in each cell, as a set of bits: bit d - 1 stands for digit d."""
+"""The digits that are still possible in each cell, as a bit set: bit d - 1 is digit d."""
 
 
 class Rng:
-    """splitmix64, a stream of its own for each (seed, index)."""
+    """splitmix64, with an independent stream for each pair of seed and index."""
 
     def __init__(self, seed: int, stream: int) -> None:
         self.state = self.mix(self.mix(seed) + stream)
@@ -51,10 +51,10 @@ def _bits(m: int) -> list[int]:
     return [1 << i for i in range(m.bit_length()) if m >> i & 1]
 
 
-def _settle(board: Board, todo: list[int], size: int) -> bool:
-    """Takes naked and hidden singles until there are none; False on a contradiction.
+def _propagate(board: Board, todo: list[int], size: int) -> bool:
+    """Fills in naked and hidden singles until there are none; False on a contradiction.
 
-    ``todo`` are the decided cells whose peers do not know yet.
+    ``todo`` are the decided cells whose digits have not been removed from their peers.
     """
     groups, peers = _neighbours(size)
     while todo:
@@ -71,16 +71,16 @@ def _settle(board: Board, todo: list[int], size: int) -> bool:
                     if not left & (left - 1):
                         todo.append(peer)
         for unit in groups:
-            once = more = decided = 0
+            seen_digits = repeated = decided = 0
             for cell in unit:
                 m = board[cell]
-                more |= once & m
-                once |= m
+                repeated |= seen_digits & m
+                seen_digits |= m
                 if not m & (m - 1):
                     decided |= m
-            if once != (1 << size) - 1:
+            if seen_digits != (1 << size) - 1:
                 return False
-            hidden = once & ~(more | decided)
+            hidden = seen_digits & ~(repeated | decided)
             if hidden:
                 for cell in unit:
                     digit = board[cell] & hidden
@@ -93,7 +93,7 @@ def _settle(board: Board, todo: list[int], size: int) -> bool:
 
 
 def _board(question: list[int], size: int) -> tuple[Board, list[int]]:
-    """The board before any deduction, and the givens as cells to settle."""
+    """The board before any deduction, and the cells of the givens, for ``_propagate``."""
     board = [1 << (digit - 1) if digit else (1 << size) - 1 for digit in question]
     return board, [cell for cell, digit in enumerate(question) if digit]
 
@@ -104,54 +104,57 @@ def _branching_cell(board: Board) -> int:
 
 
 def _search(board: Board, size: int, limit: int) -> tuple[list[Board], int]:
-    """Up to ``limit`` solutions below a settled board, and the number of values tried."""
+    """Up to ``limit`` solutions of a board without singles, and the number of values tried."""
     cell = _branching_cell(board)
     if cell < 0:
         return [board], 0
-    found: list[Board] = []
+    solutions_found: list[Board] = []
     tried = 0
     for digit in _bits(board[cell]):
-        if len(found) == limit:
+        if len(solutions_found) == limit:
             break
         tried += 1
         below = board.copy()
         below[cell] = digit
-        if _settle(below, [cell], size):
-            solutions, values = _search(below, size, limit - len(found))
-            found += solutions
+        if _propagate(below, [cell], size):
+            solutions, values = _search(below, size, limit - len(solutions_found))
+            solutions_found += solutions
             tried += values
-    return found, tried
+    return solutions_found, tried
 
 
 def _solve(question: list[int], size: int) -> tuple[list[list[int]], int]:
     board, todo = _board(question, size)
-    if not _settle(board, todo, size):
+    if not _propagate(board, todo, size):
         return [], 0
     solutions, tried = _search(board, size, limit=2)
     return [[m.bit_length() for m in solution] for solution in solutions], tried
 
 
 def solve(questions: Grids, size: int) -> tuple[Grids, Grids, npt.NDArray[np.int32]]:
-    """Solutions, uint8 (N, size * size); counts, uint8 (N,): 0, 1 or 2 for several; ratings, int32 (N,).
+    """Solves puzzles, uint8 (N, size * size).
 
-    The rating is a search count: the number of values tried at branching cells by a solver that takes naked and
-    hidden singles and branches on a cell with the fewest candidates (lowest index first), until the whole tree
-    is exhausted; 0 where singles suffice. It is that of the one orientation given. With several solutions the
-    search ends at the second and the first is returned; with none the solution is all zero.
+    A rating is a search count: the number of values tried at branching cells by a solver that fills in naked and
+    hidden singles and branches on the first cell with the fewest possible digits, until the whole tree is searched. It
+    is 0 where singles suffice. Symmetric images of a puzzle can have different ratings.
+
+    Returns:
+        Solutions, uint8 (N, size * size): the first of several, all zero where there is none. Counts, uint8 (N,): 0,
+        1, or 2 for several; the search ends at the second solution. Ratings, int32 (N,).
     """
     solutions = np.zeros_like(questions)
     counts = np.zeros(len(questions), dtype=np.uint8)
     ratings = np.zeros(len(questions), dtype=np.int32)
     for i, question in enumerate(questions.tolist()):
-        found, ratings[i] = _solve(question, size)
-        counts[i] = len(found)
-        if found:
-            solutions[i] = found[0]
+        solutions_found, ratings[i] = _solve(question, size)
+        counts[i] = len(solutions_found)
+        if solutions_found:
+            solutions[i] = solutions_found[0]
     return solutions, counts, ratings
 
 
 def _fill(board: Board, todo: list[int], size: int, rng: Rng) -> Board | None:
-    if not _settle(board, todo, size):
+    if not _propagate(board, todo, size):
         return None
     cell = _branching_cell(board)
     if cell < 0:
@@ -168,7 +171,7 @@ def _fill(board: Board, todo: list[int], size: int, rng: Rng) -> Board | None:
 
 
 def _dig(answer: list[int], givens: int, size: int, rng: Rng) -> list[int]:
-    """Takes digits out in random order, as long as the solution stays unique, until ``givens`` are left."""
+    """Removes digits in random order, keeping the solution unique, until ``givens`` are left."""
     _, peers = _neighbours(size)
     question = answer.copy()
     order = list(range(size * size))
@@ -184,7 +187,7 @@ def _dig(answer: list[int], givens: int, size: int, rng: Rng) -> list[int]:
             board[cell] ^= 1 << (answer[cell] - 1)
             if not board[cell] & (board[cell] - 1):
                 todo.append(cell)
-            if _settle(board, todo, size) and _search(board, size, limit=1)[0]:
+            if _propagate(board, todo, size) and _search(board, size, limit=1)[0]:
                 question[cell] = answer[cell]
                 continue
         left -= 1
@@ -201,14 +204,19 @@ def generate(
     min_rating: int = 0,
     max_rating: int = ANY_RATING,
 ) -> tuple[Grids, Grids, npt.NDArray[np.int32]]:
-    """Questions and answers, uint8 (count, size * size), and ratings (see ``solve``), int32 (count,).
+    """Generates puzzles with exactly one solution.
 
-    Puzzle ``i`` is number ``first + i`` of the sequence named by ``seed`` (unsigned, 64 bits) and depends on
-    nothing else. It has exactly one solution. Its number of givens is drawn uniformly from the bounds; an
-    attempt is a random grid whose digits are taken out in random order, and fails where it gets stuck above that
-    number or the rating is out of bounds. After 100 failed attempts the number is drawn anew for each one, so
-    where few givens or high ratings are rare the numbers lean to the more common ones; after 20,000 it is a
-    RuntimeError. Random grids come from a random search, not from a uniform draw over all grids.
+    Puzzle ``i`` is number ``first + i`` of the sequence that ``seed`` (unsigned, 64 bits) selects, and depends on
+    nothing else. An attempt removes digits from a random grid in random order. It fails when the number of givens
+    cannot be reached or the rating is out of bounds. The number of givens is drawn uniformly from the bounds; after 100
+    failed attempts it is drawn again for each attempt. So where few givens or high ratings are rare, the distribution
+    shifts to the more common ones. Random grids come from a random search and are not uniform over all grids.
+
+    Returns:
+        Questions and answers, uint8 (count, size * size), and ratings as in ``solve``, int32 (count,).
+
+    Raises:
+        RuntimeError: 20,000 attempts failed.
     """
     questions = np.zeros((count, size * size), dtype=np.uint8)
     answers = np.zeros_like(questions)

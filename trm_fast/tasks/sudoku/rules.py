@@ -1,4 +1,4 @@
-"""The rules: which cells form a unit, and whether a grid obeys. A grid is its digits row by row, 0 for a blank."""
+"""The rules of sudoku. A grid is an array of digits, row by row, 0 for a blank."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy.typing as npt
 from trm_fast.tasks.tables import cell_name
 
 BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
-"""Rows and columns of a box, by size."""
+"""Rows and columns of a box for each size."""
 
 FEWEST_GIVENS = {4: 4, 6: 8, 9: 17}
-"""The fewest givens with which a puzzle can have one solution."""
+"""The fewest givens of a puzzle with one solution, for each size."""
 
 Grids = npt.NDArray[np.uint8]
 
 
 @lru_cache
 def units(size: int) -> npt.NDArray[np.intp]:
-    """The cells of each row, column and box, in that order: (3 * size, size)."""
+    """The cells of each unit, int64 (3 * size, size): rows, then columns, then boxes."""
     rows, cols = BOXES[size]
     cells = np.arange(size * size).reshape(size, size)
     boxes = cells.reshape(size // rows, rows, size // cols, cols).swapaxes(1, 2).reshape(size, size)
@@ -29,20 +29,20 @@ def units(size: int) -> npt.NDArray[np.intp]:
 
 
 def obeys(grids: npt.NDArray[Any], size: int) -> npt.NDArray[np.bool_]:
-    """Whether each complete grid (N, size * size) has every digit once in every unit; blanks and strangers fail."""
+    """Whether each grid (N, size * size) is complete and has every digit once in each unit, bool (N,)."""
     rows, cols = BOXES[size]
-    known = (grids >= 1) & (grids <= size)
-    bits = np.where(known, np.left_shift(1, np.where(known, grids, 0), dtype=np.uint16, casting="unsafe"), np.uint16(0))
+    valid = (grids >= 1) & (grids <= size)
+    bits = np.where(valid, np.left_shift(1, np.where(valid, grids, 0), dtype=np.uint16, casting="unsafe"), np.uint16(0))
     bits = bits.reshape(-1, size // rows, rows, size // cols, cols)
-    wanted = (1 << (size + 1)) - 2
+    all_digits = (1 << (size + 1)) - 2
     full = np.ones(len(bits), dtype=bool)
-    for across in ((3, 4), (1, 2), (2, 4)):  # the two axes that a row, a column and a box run over
-        full &= (np.bitwise_or.reduce(np.bitwise_or.reduce(bits, across[1]), across[0]) == wanted).all(axis=(1, 2))
+    for across in ((3, 4), (1, 2), (2, 4)):  # the two axes of a row, a column and a box
+        full &= (np.bitwise_or.reduce(np.bitwise_or.reduce(bits, across[1]), across[0]) == all_digits).all(axis=(1, 2))
     return full
 
 
 def breaking(grid: npt.NDArray[Any], size: int) -> npt.NDArray[np.bool_]:
-    """The cells of one grid (size * size,) whose digit stands in another cell of a unit too."""
+    """The cells of a grid (size * size,) whose digit occurs twice in a unit, bool (size * size,)."""
     marked = np.zeros(size * size, dtype=bool)
     for unit in units(size):
         digits = grid[unit]
@@ -51,13 +51,13 @@ def breaking(grid: npt.NDArray[Any], size: int) -> npt.NDArray[np.bool_]:
 
 
 def conflict(grid: npt.NDArray[Any], size: int) -> str | None:
-    """The first two cells of one grid that contradict each other, in words with 1-based rows and columns."""
+    """The first two cells of a grid (size * size,) that contradict each other, in words; None where there are none."""
     names = [f"{kind} {i + 1}" for kind in ("row", "column", "box") for i in range(size)]
     for name, unit in zip(names, units(size), strict=True):
         first: dict[int, int] = {}
         for cell in unit.tolist():
             digit = int(grid[cell])
             if digit and digit in first:
-                return f"{digit} stands twice in {name}: at {cell_name(first[digit], size)} and {cell_name(cell, size)}"
+                return f"{digit} occurs twice in {name}: at {cell_name(first[digit], size)} and {cell_name(cell, size)}"
             first[digit] = cell
     return None

@@ -1,7 +1,7 @@
-"""The symmetries of the rules, which are stated in ``group`` and nowhere else.
+"""The symmetries of sudoku: ``group`` defines them, and nothing else does.
 
-Augmentation and voting draw from a group, and canonical forms search it. So puzzles that a symmetry turns into each
-other are one class for the split into training and test puzzles, whatever the group becomes.
+Augmentation and voting draw symmetries from the group, and canonical forms are minimal over it. So the division into
+training and test puzzles always respects the same symmetries.
 """
 
 from __future__ import annotations
@@ -17,17 +17,21 @@ import numpy.typing as npt
 
 from trm_fast.tasks.sudoku.rules import BOXES, Grids
 
-GIVEN = np.uint8(16)
+GIVEN_BIT = np.uint8(16)
 Lines = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Group:
-    """Every symmetry is an order of the rows and one of the columns, then a transposition or none, and any relabelling
+    """All symmetries of one size: an order of rows, an order of columns, a transposition or none, and any relabelling
     of the digits.
 
-    ``rows``, ``columns``: (orders, size), which line comes to each position; each list is closed under composition.
-    ``transposes``: whether transposed grids belong to the group; the orders of both are the same then.
+    Attributes:
+        size: digits, rows and columns.
+        rows: all orders of rows, uint8 (orders, size): the row that moves to each position. They are closed under
+            composition.
+        columns: all orders of columns, likewise.
+        transposes: whether the group contains the transposition. The orders of rows and columns are then equal.
     """
 
     size: int
@@ -41,24 +45,27 @@ class Group:
 
 @lru_cache
 def group(size: int) -> Group:
-    """All symmetries of a size: bands, rows in a band, stacks and columns in a stack change places, and where boxes are
-    square, rows and columns do."""
+    """The symmetries of a size: permutations of the bands, of the rows in a band, of the stacks and of the columns in a
+    stack, and with square boxes the transposition."""
     box_rows, box_columns = BOXES[size]
     return Group(size, _line_orders(size, box_rows), _line_orders(size, box_columns), box_rows == box_columns)
 
 
 @lru_cache
-def _line_orders(size: int, together: int) -> Lines:
-    """Every order of ``size`` lines in which each ``together`` of them stay side by side."""
-    inside = product(*(permutations(range(start, start + together)) for start in range(0, size, together)))
+def _line_orders(size: int, group_size: int) -> Lines:
+    """Every order of ``size`` lines that keeps each group of ``group_size`` lines adjacent."""
+    inside = product(*(permutations(range(start, start + group_size)) for start in range(0, size, group_size)))
     orders = [[line for lines in order for line in lines] for parts in inside for order in permutations(parts)]
     return np.array(orders, dtype=np.uint8)
 
 
 @dataclass(frozen=True)
 class Symmetries:
-    """N of a group: ``rows`` and ``columns`` (N, size), which are transposed (N,), and what each digit becomes
-    (N, size + 1), a blank staying one."""
+    """N symmetries of a group.
+
+    ``rows`` and ``columns`` are orders, uint8 (N, size). ``transposed`` is bool (N,). ``digits`` is the new digit for
+    each digit, uint8 (N, size + 1); a blank stays a blank.
+    """
 
     group: Group
     rows: Lines
@@ -68,7 +75,7 @@ class Symmetries:
 
     @classmethod
     def draw(cls, count: int, size: int, rng: np.random.Generator) -> Symmetries:
-        """Drawn uniformly and independently."""
+        """Symmetries drawn uniformly and independently."""
         all_ = group(size)
         rows, columns = (orders[rng.integers(len(orders), size=count)] for orders in (all_.rows, all_.columns))
         transposed = rng.random(count) < 0.5 if all_.transposes else np.zeros(count, dtype=np.bool_)
@@ -77,7 +84,7 @@ class Symmetries:
         return cls(all_, rows, columns, transposed, digits)
 
     def moved(self, grids: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The cells (N, size * size) in their new places."""
+        """The cells of N grids (N, size * size) at their new positions; digits are not relabelled."""
         count, size = len(grids), self.group.size
         by_columns = _reorder(grids.reshape(count, size, size), self.rows).swapaxes(1, 2)
         flipped = _reorder(by_columns, self.columns)
@@ -88,33 +95,35 @@ class Symmetries:
 
 
 def _reorder(grids: npt.NDArray[Any], orders: Lines) -> npt.NDArray[Any]:
-    """The rows of each grid (N, size, size) in an order (N, size) of its own."""
+    """The rows of each grid (N, size, size), each in its own order (N, size)."""
     count, size, _ = grids.shape
     rows = orders + size * np.arange(count)[:, None]
     return grids.reshape(count * size, size).take(rows, axis=0)
 
 
 def random_images(questions: Grids, answers: Grids, size: int, rng: np.random.Generator) -> tuple[Grids, Grids]:
-    """Each question and its answer, uint8 (N, size * size), under a random symmetry of their own.
+    """A random symmetric image of each puzzle: questions and answers, uint8 (N, size * size) each.
 
     The answers must be complete and agree with the questions.
     """
     drawn = Symmetries.draw(len(questions), size, rng)
-    # A question is its answer and a mask, so one byte a cell travels for both.
-    cells = drawn.moved(answers | np.where(questions > 0, GIVEN, np.uint8(0)))
-    labels = np.zeros((len(cells), 2 * GIVEN), dtype=np.uint8)  # by byte of a cell: first the blanks, then the givens
-    labels[:, : size + 1] = labels[:, GIVEN : GIVEN + size + 1] = drawn.digits
+    # A question is its answer and a mask of givens, so one byte for each cell encodes both.
+    cells = drawn.moved(answers | np.where(questions > 0, GIVEN_BIT, np.uint8(0)))
+    labels = np.zeros(
+        (len(cells), 2 * GIVEN_BIT), dtype=np.uint8
+    )  # indexed by a cell's byte: blanks first, then givens
+    labels[:, : size + 1] = labels[:, GIVEN_BIT : GIVEN_BIT + size + 1] = drawn.digits
     images = labels.ravel().take(cells + labels.shape[1] * np.arange(len(cells))[:, None])
-    return images * (cells >= GIVEN), images
+    return images * (cells >= GIVEN_BIT), images
 
 
 def random_symmetries(
     count: int, size: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Symmetries as tables: ``places`` (N, size * size) and ``digits`` (N, size + 1), blanks staying blank.
+    """Random symmetries as tables: ``positions`` int64 (N, size * size) and ``digits`` int64 (N, size + 1).
 
-    The image of a grid g has ``digits[g[places[c]]]`` in its cell c.
+    Cell c of a grid's image has the digit ``digits[grid[positions[c]]]``.
     """
     drawn = Symmetries.draw(count, size, rng)
-    places = drawn.moved(np.broadcast_to(np.arange(size * size), (count, size * size)))
-    return places, drawn.digits.astype(np.intp)
+    positions = drawn.moved(np.broadcast_to(np.arange(size * size), (count, size * size)))
+    return positions, drawn.digits.astype(np.intp)

@@ -1,4 +1,4 @@
-"""One puzzle as people write it: a line of cells, or a grid with separators."""
+"""Parses a sudoku from text, and writes its solution in the same format."""
 
 from __future__ import annotations
 
@@ -16,33 +16,41 @@ BLANKS = ".0_"
 
 
 def parse(text: str, size: int, where: str = "") -> Question:
-    """A puzzle of size * size cells: digits, or ``.``, ``0``, ``_`` for a blank; spaces, ``|-+``, line breaks and
-    box-drawing characters only separate, and so does what makes a JSON list of rows. UserError where it is malformed
-    or has no solution."""
+    """A question from the text of a sudoku.
+
+    A cell is a digit, or ``.``, ``0`` or ``_`` for a blank. Spaces, line breaks, ``|``, ``-``, ``+``, box-drawing
+    characters and the punctuation of a JSON list of rows are ignored.
+
+    Returns:
+        The question with inputs int32 (size * size,): 1 for a blank, digit + 1 for a digit.
+
+    Raises:
+        UserError: the text is malformed, or the puzzle has no solution.
+    """
     at = f"{where}: " if where else ""
     text = text.strip("\r\n")
     cells = cell_positions(text)
     for position in cells:
         if text[position] not in BLANKS + "123456789"[:size]:
-            before = text[:position]
-            spot = f"character {position - before.rfind(chr(10))}"
+            prefix = text[:position]
+            spot = f"character {position - prefix.rfind(chr(10))}"
             if "\n" in text:
-                spot = f"line {before.count(chr(10)) + 1}, {spot}"
+                spot = f"line {prefix.count(chr(10)) + 1}, {spot}"
             raise UserError(f"{at}{text[position]!r} ({spot}) is not a cell of a {size}x{size} puzzle: {allowed(size)}")
     if len(cells) != size * size:
-        raise UserError(f"{at}found {len(cells)} cells, {size * size} wanted{other_size(len(cells), size)}")
+        raise UserError(f"{at}found {len(cells)} cells, expected {size * size}{other_size(len(cells), size)}")
     grid: Grids = np.array([0 if text[i] in BLANKS else int(text[i]) for i in cells], dtype=np.uint8)
     clash = conflict(grid, size)
     if clash:
         raise UserError(f"{at}the givens contradict each other: {clash}")
     if not engine.solve(grid[None], size)[1][0]:
-        raise UserError(f"{at}the givens break the rules: no solution has them all")
+        raise UserError(f"{at}the givens break the rules: there is no solution")
     return Question(text, grid.astype(np.int32) + 1, where)
 
 
 def fill_in(text: str, answer: npt.NDArray[Any], size: int) -> str:
-    """The text of a question with its cells replaced by the answer's tokens (size * size,); no digit becomes ``.``, or
-    0 in a JSON list."""
+    """The text of a question with its cells replaced by the answer's tokens (size * size,). A token that is no digit
+    becomes ``.``, or 0 in a JSON list."""
     characters, blank = list(text), "0" if _is_json(text) else "."
     for position, token in zip(cell_positions(text), answer.tolist(), strict=True):
         characters[position] = str(token - 1) if 2 <= token <= size + 1 else blank
@@ -50,6 +58,7 @@ def fill_in(text: str, answer: npt.NDArray[Any], size: int) -> str:
 
 
 def cell_positions(text: str) -> list[int]:
+    """The positions of the cells in a text: of all characters that are not separators."""
     separators = '[],"' if _is_json(text) else "|-+"
     return [i for i, c in enumerate(text) if not (c.isspace() or c in separators or "\u2500" <= c <= "\u257f")]
 
@@ -59,11 +68,12 @@ def _is_json(text: str) -> bool:
 
 
 def allowed(size: int) -> str:
+    """Which characters a cell can have, in words."""
     return f"write 1 to {size}, and . or 0 for a blank"
 
 
 def other_size(cells: int, size: int) -> str:
-    """What to say where the number of cells is that of a puzzle of another size."""
+    """A hint where the number of cells is that of another size; an empty string otherwise."""
     other = {16: 4, 36: 6, 81: 9}.get(cells)
     if other in (None, size):
         return ""
