@@ -126,8 +126,6 @@ def adam_atan2_(
     for i, p in enumerate(params):
         copy, group = (copies[i], interleave[i]) if copies else (p, 0)
         copied = bool(copies) and copy.numel() > 0
-        if copied:
-            _check_copy(i, p, copy, group)
         if not p.numel():
             continue
         written = [p, exp_avgs[i], exp_avg_sqs[i], *([ema[i]] if ema else [])]
@@ -144,18 +142,6 @@ def adam_atan2_(
         for tensor, result in zip(written, work, strict=True):
             if result is not tensor:
                 tensor.copy_(result)
-
-
-def _check_copy(i: int, p: Tensor, copy: Tensor, group: int) -> None:
-    if copy.dim() != 2 or copy.stride(1) != 1:
-        raise RuntimeError(f"adam_atan2_: copy {i} must be a matrix with neighbouring columns")
-    columns = p.shape[-1] if p.dim() else 0
-    rows = p.numel() // max(1, columns)
-    if not columns or group < 0 or (group and rows % 2):
-        raise RuntimeError(f"adam_atan2_: parameter {i} cannot be copied that way")
-    needed = triton.cdiv(rows // 2, group) * 2 * group if group else rows
-    if copy.shape[0] < needed or copy.shape[1] < columns:
-        raise RuntimeError(f"adam_atan2_: copy {i} is too small")
 
 
 settle(globals())

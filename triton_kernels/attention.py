@@ -62,25 +62,25 @@ def qkv_fwd_kernel(
 class Attention:
     """The layer (``layer.Layer``); qkv (3 D, D), out (D, D), cos and sin (L, D / heads) or neither.
 
-    ``mask``, uint8 (B, L): keys where it is 0 are seen by their own queries alone.
+    ``mask``, bool (B, L): keys where it is false are seen by their own queries alone.
     """
 
     def __init__(
         self,
         qkv: Tensor,
         out: Tensor,
-        heads: int,
         cos: Tensor | None,
         sin: Tensor | None,
+        mask: Tensor | None,
+        heads: int,
         eps: float,
-        mask: Tensor | None = None,
-        causal: bool = False,
+        causal: bool,
     ) -> None:
         self.qkv, self.out, self.heads, self.eps = qkv.contiguous(), out.contiguous(), heads, eps
         self.rotate = cos is not None
         self.cos = self.out if cos is None else cos.contiguous()  # any pointer will do where none is read
         self.sin = self.out if sin is None else sin.contiguous()
-        self.masked, self.mask, self.causal = mask is not None, self.out if mask is None else mask, causal
+        self.masked, self.mask, self.causal = mask is not None, self.out if mask is None else as_bytes(mask), causal
         self.sums: list[Tensor] | None = None
 
     def kept(self, h: Tensor) -> list[Spec]:
@@ -171,37 +171,14 @@ class Attention:
         return in_dtype_of(self.sums, (self.qkv, self.out))
 
 
-def attention_fwd(
-    h: Tensor,
-    qkv: Tensor,
-    out: Tensor,
-    heads: int,
-    cos: Tensor | None,
-    sin: Tensor | None,
-    eps: float,
-    keep: bool,
-    mask: Tensor | None,
-    causal: bool,
-) -> tuple[Tensor, Tensor]:
-    """(y, saved); saved is empty unless ``keep``."""
-    return single_fwd(Attention(qkv, out, heads, cos, sin, eps, as_bytes(mask), causal), h, keep)
+def attention_fwd(h: Tensor, keep: bool, *layer: Any) -> tuple[Tensor, Tensor]:
+    """(y, saved) of ``Attention(*layer)``; saved is empty unless ``keep``."""
+    return single_fwd(Attention(*layer), h, keep)
 
 
-def attention_bwd(
-    dy: Tensor,
-    h: Tensor,
-    saved: Tensor,
-    qkv: Tensor,
-    out: Tensor,
-    heads: int,
-    cos: Tensor | None,
-    sin: Tensor | None,
-    eps: float,
-    mask: Tensor | None,
-    causal: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def attention_bwd(dy: Tensor, h: Tensor, saved: Tensor, *layer: Any) -> tuple[Tensor, Tensor, Tensor]:
     """(dh, dqkv, dout)."""
-    return single_bwd(Attention(qkv, out, heads, cos, sin, eps, as_bytes(mask), causal), dy, h, saved)
+    return single_bwd(Attention(*layer), dy, h, saved)
 
 
 settle(globals())

@@ -7,32 +7,32 @@ reads a tensor or depends on one, so the whole of it can be one part of a CUDA g
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from trm_fast.triton_kernels.attention import Attention
-from trm_fast.triton_kernels.layer import Layer, Spec, as_bytes, size, split
+from trm_fast.triton_kernels.layer import Layer, Spec, size, split
 from trm_fast.triton_kernels.mlp import MLP
 from trm_fast.triton_kernels.token_mixer import TokenMixer
 
 
 def network(
     weights: Sequence[Tensor],
-    heads: int,
     cos: Tensor | None,
     sin: Tensor | None,
-    eps: float,
     mask: Tensor | None,
+    heads: int,
+    eps: float,
     causal: bool,
 ) -> list[Layer]:
     """Four weights a block."""
     layers: list[Layer] = []
-    mask = as_bytes(mask)
     for i in range(0, len(weights), 4):
         w_in, w_out, gate_up, down = weights[i : i + 4]
         if heads:
-            layers.append(Attention(w_in, w_out, heads, cos, sin, eps, mask, causal))
+            layers.append(Attention(w_in, w_out, cos, sin, mask, heads, eps, causal))
         else:
             layers.append(TokenMixer(w_in, w_out, eps, mask))
         layers.append(MLP(gate_up, down, eps))
@@ -64,20 +64,15 @@ def latent_recursion_fwd(
     y: Tensor | None,
     z: Tensor,
     x: Tensor | None,
-    weights: Sequence[Tensor],
-    cos: Tensor | None,
-    sin: Tensor | None,
-    heads: int,
     n: int,
-    cycles: int,
     inject_last: bool,
-    eps: float,
+    cycles: int,
     keep: bool,
-    mask: Tensor | None,
-    causal: bool,
+    *blocks: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(y, z, saved) after the cycles; y is empty in single state, saved unless ``keep``, which is for one cycle."""
-    layers = network(weights, heads, cos, sin, eps, mask, causal)
+    """(y, z, saved) after the cycles of ``network(*blocks)``; y is empty in single state, saved unless ``keep``, which
+    is for one cycle."""
+    layers = network(*blocks)
     y, z, x = (None if t is None else t.contiguous() for t in (y, z, x))
     assert z is not None
     if keep:
@@ -132,22 +127,16 @@ def latent_recursion_bwd(
     dz: Tensor | None,
     z: Tensor,
     saved: Tensor,
-    weights: Sequence[Tensor],
-    cos: Tensor | None,
-    sin: Tensor | None,
-    heads: int,
     n: int,
     dual: bool,
     inject_last: bool,
-    eps: float,
-    mask: Tensor | None,
-    causal: bool,
+    *blocks: Any,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     """(dy, dz, dx, the weights' gradients) of one cycle; dy is empty in single state, dx where nothing is injected.
 
     Gradients that meet from several applications are added up in float32.
     """
-    layers = network(weights, heads, cos, sin, eps, mask, causal)
+    layers = network(*blocks)
     z = z.contiguous()
     specs = saved_specs(layers, z, n, dual, inject_last)
     slots = split(saved, specs)

@@ -53,9 +53,9 @@ class Layer(Protocol):
         """Of the weights, summed over every ``backward``, in their dtype."""
 
 
-def as_bytes(mask: Tensor | None) -> Tensor | None:
+def as_bytes(mask: Tensor) -> Tensor:
     """A mask (B, L) of booleans as kernels read it."""
-    return None if mask is None else mask.contiguous().view(torch.uint8)
+    return mask.contiguous().view(torch.uint8)
 
 
 def size(specs: Sequence[Spec]) -> int:

@@ -246,16 +246,14 @@ def in_dtype_of(sums: list[Tensor] | None, weights: Sequence[Tensor]) -> list[Te
     return [total.to(w.dtype) for total, w in zip(sums, weights, strict=True)]
 
 
-def mlp_fwd(h: Tensor, gate_up: Tensor, down: Tensor, eps: float, keep: bool) -> tuple[Tensor, Tensor]:
-    """(y, saved); saved is empty unless ``keep``."""
-    return single_fwd(MLP(gate_up, down, eps), h, keep)
+def mlp_fwd(h: Tensor, keep: bool, *layer: Any) -> tuple[Tensor, Tensor]:
+    """(y, saved) of ``MLP(*layer)``; saved is empty unless ``keep``."""
+    return single_fwd(MLP(*layer), h, keep)
 
 
-def mlp_bwd(
-    dy: Tensor, h: Tensor, saved: Tensor, gate_up: Tensor, down: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def mlp_bwd(dy: Tensor, h: Tensor, saved: Tensor, *layer: Any) -> tuple[Tensor, Tensor, Tensor]:
     """(dh, dgate_up, ddown)."""
-    return single_bwd(MLP(gate_up, down, eps), dy, h, saved)
+    return single_bwd(MLP(*layer), dy, h, saved)
 
 
 settle(globals())

@@ -12,7 +12,7 @@ import triton
 from torch import Tensor
 
 from trm_fast.triton_kernels import configs
-from trm_fast.triton_kernels.layer import FEWEST, Spec, pieces, single_bwd, single_fwd
+from trm_fast.triton_kernels.layer import FEWEST, Spec, as_bytes, pieces, single_bwd, single_fwd
 from trm_fast.triton_kernels.mix import token_mixer_fwd_kernel
 from trm_fast.triton_kernels.mix_bwd import token_mixer_bwd_kernel, token_mixer_bwd_weights_kernel
 from trm_fast.triton_kernels.mlp import in_dtype_of
@@ -39,11 +39,12 @@ class TokenMixer:
     """The layer (``layer.Layer``); gate_up (2 I, L), down (L, I).
 
     Weights are packed once a call, not once a launch.
-    ``mask``, uint8 (B, L): tokens where it is 0 are read as zeros.
+    ``mask``, bool (B, L): tokens where it is false are read as zeros.
     """
 
     def __init__(self, gate_up: Tensor, down: Tensor, eps: float, mask: Tensor | None = None) -> None:
-        self.gate_up, self.down, self.eps, self.mask = gate_up.contiguous(), down.contiguous(), eps, mask
+        self.gate_up, self.down, self.eps = gate_up.contiguous(), down.contiguous(), eps
+        self.mask = None if mask is None else as_bytes(mask)
         self.fused = down.shape[0] <= MOST_TOKENS
         self._packed: Tensor | None = None
         self.sums: list[Tensor] | None = None
@@ -135,13 +136,11 @@ def _over_tokens(w: Tensor, x: Tensor) -> Tensor:
     return torch.bmm(w.expand(len(x), -1, -1), x)
 
 
-def token_mixer_fwd(h: Tensor, gate_up: Tensor, down: Tensor, eps: float, keep: bool) -> tuple[Tensor, Tensor]:
-    """(y, saved); saved is empty unless ``keep``."""
-    return single_fwd(TokenMixer(gate_up, down, eps), h, keep)
+def token_mixer_fwd(h: Tensor, keep: bool, *layer: Any) -> tuple[Tensor, Tensor]:
+    """(y, saved) of ``TokenMixer(*layer)``; saved is empty unless ``keep``."""
+    return single_fwd(TokenMixer(*layer), h, keep)
 
 
-def token_mixer_bwd(
-    dy: Tensor, h: Tensor, saved: Tensor, gate_up: Tensor, down: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def token_mixer_bwd(dy: Tensor, h: Tensor, saved: Tensor, *layer: Any) -> tuple[Tensor, Tensor, Tensor]:
     """(dh, dgate_up, ddown)."""
-    return single_bwd(TokenMixer(gate_up, down, eps), dy, h, saved)
+    return single_bwd(TokenMixer(*layer), dy, h, saved)

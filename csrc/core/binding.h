@@ -13,13 +13,12 @@
 #include <tuple>
 #include <vector>
 
+#include "core/cuda/launch.h"
 #include "core/isa.h"
+#include "core/scalar.h"
 
 #ifdef TRM_FAST_CUDA
-#include <cuda_runtime.h>
 #include <torch/csrc/stable/accelerator.h>
-
-#include "core/cuda/launch.h"
 
 // Weak: under a torch without CUDA the symbol is missing, and nothing calls it.
 extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device, void** stream);
@@ -39,13 +38,17 @@ struct Type {
 };
 
 // Calls body(Type<T>{}) with the storage type of the tensor.
-template <class Body>
+template <bool kBFloat16 = true, class Body>
 void with_type(const char* op, const Tensor& tensor, const Body& body) {
   switch (tensor.scalar_type()) {
     case ScalarType::Float: return body(Type<float>{});
     case ScalarType::Double: return body(Type<double>{});
-    case ScalarType::BFloat16: return body(Type<BFloat16>{});
-    default: STD_TORCH_CHECK(false, op, ": only float32, float64 and bfloat16 have a C++ kernel");
+    case ScalarType::BFloat16:
+      if constexpr (kBFloat16) return body(Type<BFloat16>{});
+      [[fallthrough]];
+    default:
+      STD_TORCH_CHECK(false, op, ": only float32", kBFloat16 ? ", float64 and bfloat16" : " and float64",
+                      " have a C++ kernel");
   }
 }
 
@@ -104,28 +107,16 @@ inline void check_like(const char* op, const Tensor& a, const Tensor& b) {
   STD_TORCH_CHECK(std::equal(x.begin(), x.end(), y.begin(), y.end()), op, ": the tensors' shapes differ");
 }
 
-// The number in a 0-dim CPU tensor.
-inline double scalar(const char* op, const Tensor& tensor) {
-  STD_TORCH_CHECK(tensor.numel() == 1 && tensor.is_cpu(), op, ": scalars must be 0-dim CPU tensors");
-  switch (tensor.scalar_type()) {
-    case ScalarType::Float: return *read<float>(tensor);
-    case ScalarType::Double: return *read<double>(tensor);
-    case ScalarType::Int: return *read<int32_t>(tensor);
-    case ScalarType::Long: return double(*read<int64_t>(tensor));
-    default: STD_TORCH_CHECK(false, op, ": scalars must be float32, float64, int32 or int64");
-  }
-}
-
-// Shares `units` of `cost` elements each out among torch's threads.
-template <class Body>
-void parallel(int64_t units, int64_t cost, const Body& body) {
+// Shares `units` of `cost` elements each out among torch's threads, which call kernel(arguments..., begin, end).
+template <class Kernel, class... Arguments>
+void parallel(int64_t units, int64_t cost, const Kernel& kernel, const Arguments&... arguments) {
   if (units == 0 || cost == 0) return;
   const int64_t grain = std::max<int64_t>(1, kGrain / cost);
-  if (units <= grain) return body(0, units);  // spares the call into torch
-  torch::stable::parallel_for(0, units, grain, body);
+  if (units <= grain) return kernel(arguments..., int64_t(0), units);  // spares the call into torch
+  torch::stable::parallel_for(0, units, grain,
+                              [&](int64_t begin, int64_t end) { kernel(arguments..., begin, end); });
 }
 
-#ifdef TRM_FAST_CUDA
 inline cuda::Type cuda_type(const char* op, const Tensor& tensor) {
   switch (tensor.scalar_type()) {
     case ScalarType::Float: return cuda::Type::float32;
@@ -135,19 +126,21 @@ inline cuda::Type cuda_type(const char* op, const Tensor& tensor) {
   }
 }
 
-// A 0-dim tensor that the kernel reads: the host does not wait for it.
-inline cuda::Scalar cuda_scalar(const char* op, const Tensor& tensor) {
-  STD_TORCH_CHECK(tensor.numel() == 1 && tensor.is_cuda(), op, ": scalars must be 0-dim tensors on the GPU");
+// The number in a 0-dim tensor on the device of `like`, whose kernel reads it: the host does not wait for it.
+inline Scalar scalar_of(const char* op, const Tensor& tensor, const Tensor& like) {
+  STD_TORCH_CHECK(tensor.numel() == 1 && tensor.device() == like.device(), op,
+                  ": scalars must be 0-dim tensors on the same device");
   const void* data = tensor.const_data_ptr();
   switch (tensor.scalar_type()) {
-    case ScalarType::Float: return {data, cuda::Scalar::Kind::float32};
-    case ScalarType::Double: return {data, cuda::Scalar::Kind::float64};
-    case ScalarType::Int: return {data, cuda::Scalar::Kind::int32};
-    case ScalarType::Long: return {data, cuda::Scalar::Kind::int64};
+    case ScalarType::Float: return {data, Scalar::Kind::float32};
+    case ScalarType::Double: return {data, Scalar::Kind::float64};
+    case ScalarType::Int: return {data, Scalar::Kind::int32};
+    case ScalarType::Long: return {data, Scalar::Kind::int64};
     default: STD_TORCH_CHECK(false, op, ": scalars must be float32, float64, int32 or int64");
   }
 }
 
+#ifdef TRM_FAST_CUDA
 // Makes a tensor's device current and holds its stream.
 class CudaLaunch {
  public:
@@ -167,5 +160,19 @@ class CudaLaunch {
   cudaStream_t stream_ = nullptr;
 };
 #endif
+
+// Runs an op on the tensor's device: cpu(Type<T>{}) with its storage type, or cuda(type, stream), which launches.
+template <bool kBFloat16 = true, class Cpu, class Cuda>
+void on_device(const char* op, const Tensor& tensor, const Cpu& cpu, const Cuda& cuda) {
+#ifdef TRM_FAST_CUDA
+  if (tensor.is_cuda()) {
+    const CudaLaunch launch(op, tensor);
+    return launch.check(cuda(cuda_type(op, tensor), launch.stream()));
+  }
+#endif
+  (void)cuda;
+  STD_TORCH_CHECK(tensor.is_cpu(), op, ": no kernel was built for this device");
+  with_type<kBFloat16>(op, tensor, cpu);
+}
 
 }  // namespace trm_fast

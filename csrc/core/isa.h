@@ -20,18 +20,13 @@ const char* isa_name(Isa);
 const GemmKernels* bfloat16_products();
 
 template <class Kernels>
-const Kernels& kernels(Isa isa) {
+const Kernels& kernels() {
 #if defined(__x86_64__)
+  const Isa isa = current_isa();
   if (isa >= Isa::avx512) return avx512::Table<Kernels>::kernels;
   if (isa == Isa::avx2) return avx2::Table<Kernels>::kernels;
 #endif
-  (void)isa;
   return portable::Table<Kernels>::kernels;
-}
-
-template <class Kernels>
-const Kernels& kernels() {
-  return kernels<Kernels>(current_isa());
 }
 
 }  // namespace trm_fast

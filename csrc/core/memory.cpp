@@ -89,8 +89,6 @@ Pool& pool() {
 
 float* take_memory(size_t count) { return static_cast<float*>(pool().take(count * sizeof(float))); }
 
-void give_memory(void* memory) {
-  if (memory) pool().give(memory);
-}
+void give_memory(void* memory) { pool().give(memory); }
 
 }  // namespace trm_fast

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 
 namespace trm_fast {
 
@@ -10,26 +11,11 @@ namespace trm_fast {
 float* take_memory(size_t count);
 void give_memory(void* memory);
 
-// Working memory for as long as it lives.
-class Memory {
- public:
-  Memory() = default;
-  explicit Memory(size_t count) : floats_(take_memory(count)) {}
-  Memory(Memory&& other) noexcept : floats_(other.floats_) { other.floats_ = nullptr; }
-  Memory& operator=(Memory&& other) noexcept {
-    if (this != &other) {
-      give_memory(floats_);
-      floats_ = other.floats_;
-      other.floats_ = nullptr;
-    }
-    return *this;
-  }
-  ~Memory() { give_memory(floats_); }
-
-  float* get() const { return floats_; }
-
- private:
-  float* floats_ = nullptr;
+struct GiveMemory {
+  void operator()(float* memory) const { give_memory(memory); }
 };
+
+// Working memory for as long as it lives: `const Memory floats(take_memory(count))`.
+using Memory = std::unique_ptr<float[], GiveMemory>;
 
 }  // namespace trm_fast

@@ -83,7 +83,7 @@ States floats_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, const 
   const MaybeTensor y_in = maybe_floats(y), x_in = maybe_floats(x);
   const Tensor z_in = dense(z);
   const auto packed_at = offsets(net, &Layer::packed_size);
-  const Memory packed(packed_at.back());
+  const Memory packed(take_memory(packed_at.back()));
   for_layers(net, [&](int64_t i) { net.layers[i]->pack(packed.get() + packed_at[i]); });
   const Group::Memory memory{maybe_read(y_in), read<float>(z_in), maybe_read(x_in), write<float>(states.y),
                              write<float>(states.z), write<float>(states.saved),
@@ -95,7 +95,7 @@ States floats_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, const 
   const int64_t rows = size * L, tiles = std::max((rows + kTileRows / 2) / kTileRows, team);
   const int64_t tile_rows = divided(rows, tiles);
   const int64_t scratch_size = Group::scratch_size(net, size, tile_rows, team);
-  const Memory scratch(workers * scratch_size);
+  const Memory scratch(take_memory(workers * scratch_size));
   among(workers, [&](int64_t worker) {
     const int64_t end = net.batch * (worker + 1) / workers;
     for (int64_t first = net.batch * worker / workers; first < end; first += size) {
@@ -144,10 +144,10 @@ Gradients recursion_bwd(Network& net, const Cycle& cycle, const MaybeTensor& dy,
   const int64_t workers = std::min<int64_t>(torch::stable::get_num_threads(), net.batch);
   const int64_t size = group_size(net.sizes, divided(net.batch, workers), kBackwardRows);
   const auto packed_at = offsets(net, &Layer::packed_backward_size), at = offsets(net, &Layer::gradient_size);
-  const Memory packed(packed_at.back()), gathered(workers * at.back());
+  const Memory packed(take_memory(packed_at.back())), gathered(take_memory(workers * at.back()));
   for_layers(net, [&](int64_t i) { net.layers[i]->pack_backward(packed.get() + packed_at[i]); });
   const int64_t scratch_size = GroupBackward::scratch_size(net, size);
-  const Memory scratch(workers * scratch_size);
+  const Memory scratch(take_memory(workers * scratch_size));
   among(workers, [&](int64_t worker) {
     float* slab = gathered.get() + worker * at.back();
     std::memset(slab, 0, at.back() * sizeof(float));
@@ -176,6 +176,19 @@ Gradients recursion_bwd(Network& net, const Cycle& cycle, const MaybeTensor& dy,
                                    write<float>(gradients.dweights[2 * i + 1]));
   });
   return gradients;
+}
+
+// The network once, on the state alone.
+constexpr Cycle kOnce{0, false, false};
+
+std::tuple<Tensor, Tensor> layer_fwd(Network& net, const Tensor& h, bool keep) {
+  const States states = recursion_fwd(net, kOnce, std::nullopt, h, std::nullopt, 1, keep);
+  return {states.z, states.saved};
+}
+
+std::tuple<Tensor, Tensor, Tensor> layer_bwd(Network& net, const Tensor& dy, const Tensor& h, const Tensor& saved) {
+  const Gradients g = recursion_bwd(net, kOnce, std::nullopt, dy, h, saved);
+  return {g.dz, g.dweights[0], g.dweights[1]};
 }
 
 }  // namespace trm_fast

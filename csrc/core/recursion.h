@@ -18,9 +18,6 @@ struct Cycle {
   bool injects(int64_t application) const { return dual || application < n || inject_last; }
 };
 
-// The network once, on the state alone: a single layer as an op.
-constexpr Cycle kOnce{0, false, false};
-
 struct States {
   Tensor y, z;   // y is empty in single state
   Tensor saved;  // for the backward; empty unless asked for
@@ -37,5 +34,30 @@ States recursion_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, con
 // `dy` and `dz`: gradients of the new states, missing where they are zero; `z` as it entered.
 Gradients recursion_bwd(Network& net, const Cycle& cycle, const MaybeTensor& dy, const MaybeTensor& dz,
                         const Tensor& z, const Tensor& saved);
+
+// A network of one layer as an op of its own: (y, saved), and the gradients of h and of both weights.
+std::tuple<Tensor, Tensor> layer_fwd(Network& net, const Tensor& h, bool keep);
+std::tuple<Tensor, Tensor, Tensor> layer_bwd(Network& net, const Tensor& dy, const Tensor& h, const Tensor& saved);
+
+struct GatedOp {
+  const char* name;
+  void (Network::*add)(const Tensor& gate_up, const Tensor& down);
+};
+
+template <const GatedOp& kOp>
+std::tuple<Tensor, Tensor> gated_fwd(const Tensor& h, bool keep, const Tensor& gate_up, const Tensor& down,
+                                     double eps) {
+  Network net(kOp.name, h, eps);
+  (net.*kOp.add)(gate_up, down);
+  return layer_fwd(net, h, keep);
+}
+
+template <const GatedOp& kOp>
+std::tuple<Tensor, Tensor, Tensor> gated_bwd(const Tensor& dy, const Tensor& h, const Tensor& saved,
+                                             const Tensor& gate_up, const Tensor& down, double eps) {
+  Network net(kOp.name, h, eps);
+  (net.*kOp.add)(gate_up, down);
+  return layer_bwd(net, dy, h, saved);
+}
 
 }  // namespace trm_fast

@@ -125,7 +125,6 @@ class AdamOptions(ctypes.Structure):
         *((name, Scalar) for name in ("lr", "step", "grad_scale")),
         *((name, ctypes.c_double) for name in ("beta1", "beta2", "weight_decay", "ema_decay", "eps")),
         ("adamw", ctypes.c_bool),
-        ("copy", ctypes.c_int),
     )
 
 
@@ -154,8 +153,8 @@ def test_adam_atan2_(device, random, variant, copy_dtype, ema, scale, repeat):
             *pointers, e.data_ptr() if ema else None, c.data_ptr(), p.numel(), columns, c.stride(0), 0, 0, 0
         )
     scalars = map(Scalar.of, (lr, step, grad_scale if scale else None))
-    options = AdamOptions(*scalars, 0.9, 0.95, 0.1, 0.9, 1e-8, variant == "adamw", TYPES[copy_dtype])
-    device.adam_atan2_(table, len(shapes), ctypes.byref(options))
+    options = AdamOptions(*scalars, 0.9, 0.95, 0.1, 0.9, 1e-8, variant == "adamw")
+    device.adam_atan2_(table, len(shapes), ctypes.byref(options), copy_dtype)
     got = [params, first, second, average] if ema else [params, first, second]
     for mine, theirs in zip(got, want, strict=False):
         for a, b in zip(mine, theirs, strict=True):
@@ -172,8 +171,8 @@ def test_the_copy_interleaves_gate_and_up(device, random):
     zeros, copy = torch.zeros(3, 20, 3), torch.zeros(24, 8, dtype=torch.bfloat16)
     pointers = [t.data_ptr() for t in (p, *zeros)]
     table = (AdamTensor * 1)(AdamTensor(*pointers, None, copy.data_ptr(), 60, 3, 8, 10, 4, 0))
-    options = AdamOptions(*map(Scalar.of, (lr, step, None)), 0.9, 0.95, 0.0, 0.9, 1e-8, False, TYPES[copy.dtype])
-    device.adam_atan2_(table, 1, ctypes.byref(options))
+    options = AdamOptions(*map(Scalar.of, (lr, step, None)), 0.9, 0.95, 0.0, 0.9, 1e-8, False)
+    device.adam_atan2_(table, 1, ctypes.byref(options), copy.dtype)
     low, empty = p.bfloat16(), torch.zeros(2, 3, dtype=torch.bfloat16)
     want = [low[0:4], low[10:14], low[4:8], low[14:18], low[8:10], empty, low[18:20], empty]
     assert torch.equal(copy[:, :3], torch.cat(want))

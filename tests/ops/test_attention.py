@@ -77,11 +77,12 @@ def test_gradcheck(random):
 @pytest.mark.parametrize("masking", [(None, False), (mask_of("holes", 2, 9), True)])
 def test_opcheck(cpp, random, rotary, masking):
     h, qkv, out = inputs(random, 2, 9, 20)
+    layer = (qkv, out, *rotary, masking[0], 2, 1e-5, masking[1])
     fwd, bwd = torch.ops.trm_fast.attention_fwd.default, torch.ops.trm_fast.attention_bwd.default
     for keep in (False, True):
-        torch.library.opcheck(fwd, (h, qkv, out, 2, *rotary, 1e-5, keep, *masking))
-    saved = fwd(h, qkv, out, 2, *rotary, 1e-5, True, *masking)[1]
-    torch.library.opcheck(bwd, (h, h, saved, qkv, out, 2, *rotary, 1e-5, *masking))
+        torch.library.opcheck(fwd, (h, keep, *layer))
+    saved = fwd(h, True, *layer)[1]
+    torch.library.opcheck(bwd, (h, h, saved, *layer))
 
 
 @pytest.mark.parametrize("mask", [None, mask_of("holes", 2, 9)])
@@ -132,7 +133,7 @@ def test_masks_are_checked(cpp, random):
     with pytest.raises(ValueError, match=r"the mask must be bool, \(2, 9\)"):
         ops.attention(h, qkv, out, 2, mask=torch.ones(2, 9))
     with pytest.raises(RuntimeError, match=r"the mask must be bool and \(B, L\)"):
-        torch.ops.trm_fast.attention_fwd(h, qkv, out, 2, None, None, 1e-5, False, torch.ones(2, 9), False)
+        torch.ops.trm_fast.attention_fwd(h, False, qkv, out, None, None, torch.ones(2, 9), 2, 1e-5, False)
 
 
 def test_gradcheck_with_padding(random):

@@ -102,7 +102,7 @@ def test_opcheck_and_strided_states(bfloat16, random):
     weights = made(random, 7, 20, 12, 0)
     within_policy("latent_step", z, x, weights)
     fwd = torch.ops.trm_fast.latent_recursion_fwd.default
-    torch.library.opcheck(fwd, (None, z, x, weights, None, None, 0, 1, 1, True, 1e-5, False, None, False))
+    torch.library.opcheck(fwd, (None, z, x, 1, True, 1, False, weights, None, None, None, 0, 1e-5, False))
 
 
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf])
@@ -140,7 +140,7 @@ def test_a_lesser_path_refuses_it(bfloat16, native, random):
     native.set_cpu_path("avx512")
     try:
         with pytest.raises(RuntimeError, match="bfloat16 needs avx512_bf16, and the kernels run as avx512"):
-            torch.ops.trm_fast.mlp_fwd.default(h, *weights, 1e-5, False)
+            torch.ops.trm_fast.mlp_fwd.default(h, False, *weights, 1e-5)
         assert "needs a CPU with avx512_bf16" in str(selection.unavailable("mlp", "cpp", "cpu", torch.bfloat16))
     finally:
         native.set_cpu_path(selection.BFLOAT16_PATH)

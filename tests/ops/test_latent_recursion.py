@@ -227,10 +227,12 @@ def test_opcheck(cpp, random, shape, kind, masked):
     heads, n = shape[-2:]
     last, masking = kind != KINDS[2], (masks(*shape[:2], heads)[1] if masked else None, masked and heads > 0)
     fwd, bwd = torch.ops.trm_fast.latent_recursion_fwd.default, torch.ops.trm_fast.latent_recursion_bwd.default
+    mask, causal = masking
+    layers = (weights, None, None, mask, heads, 1e-5, causal)
     for keep in (False, True):
-        torch.library.opcheck(fwd, (y, z, x, weights, None, None, heads, n, 1, last, 1e-5, keep, *masking))
-    saved = fwd(y, z, x, weights, None, None, heads, n, 1, last, 1e-5, True, *masking)[2]
-    arguments = (z, saved, weights, None, None, heads, n, y is not None, last, 1e-5, *masking)
+        torch.library.opcheck(fwd, (y, z, x, n, last, 1, keep, *layers))
+    saved = fwd(y, z, x, n, last, 1, True, *layers)[2]
+    arguments = (z, saved, n, y is not None, last, *layers)
     torch.library.opcheck(bwd, (y, z, *arguments))
     torch.library.opcheck(bwd, (y, None, *arguments))
 

@@ -41,8 +41,8 @@ def test_gradcheck(random):
 def test_opcheck(cpp, random, shape):
     h, gate_up, down = inputs(random, *shape)
     for keep in (False, True):
-        torch.library.opcheck(torch.ops.trm_fast.token_mixer_fwd.default, (h, gate_up, down, 1e-5, keep))
-    saved = torch.ops.trm_fast.token_mixer_fwd(h, gate_up, down, 1e-5, True)[1]
+        torch.library.opcheck(torch.ops.trm_fast.token_mixer_fwd.default, (h, keep, gate_up, down, 1e-5))
+    saved = torch.ops.trm_fast.token_mixer_fwd(h, True, gate_up, down, 1e-5)[1]
     torch.library.opcheck(torch.ops.trm_fast.token_mixer_bwd.default, (h, h, saved, gate_up, down, 1e-5))
 
 

@@ -49,7 +49,7 @@ def adam_atan2_(
         grad_scale: 0-dim tensor that multiplies every gradient (clipping), or None.
         eps: of AdamW alone; atan2 needs none.
         copies: for each param (rows, columns), a matrix in low precision of at least that size that receives the new
-            weights, or None; what lies beyond is left alone. On a GPU float16, too, else bfloat16.
+            weights, or None; what lies beyond is left alone. All bfloat16, or all float16.
         interleave: for each param 0, or a number g: then its copy takes turns between g rows of the first half (the
             gate) and g of the second (up), as ``pack_weights`` lays them out for the kernels.
 
@@ -81,6 +81,9 @@ def adam_atan2_(
         raise ValueError(
             f"adam_atan2_: {len(params)} params but {len(low)} copies and {len(interleave)} numbers to interleave by"
         )
+    for i, (p, copy, group) in enumerate(zip(params, low, interleave, strict=False)):
+        if copy.numel():
+            _check_copy(i, p, copy, group)
     if any(p.dtype != params[0].dtype or p.device != params[0].device for p in params):
         raise ValueError("adam_atan2_: params must share one dtype and one device; call it once for each")
     for name, scalar in (("lr", lr), ("step", step), ("grad_scale", grad_scale)):
@@ -113,8 +116,7 @@ def adam_atan2_(
                 exp_avgs,
                 exp_avg_sqs,
                 [] if ema is None else ema,
-                low,
-                interleave,
+                *([[], []] if chosen == "cpp" else [low, interleave]),
                 lr,
                 step,
                 grad_scale,
@@ -125,6 +127,8 @@ def adam_atan2_(
                 variant == "adamw",
             )
             mark_written([*params, *exp_avgs, *exp_avg_sqs, *(ema or ()), *low])
+            if chosen == "cpp":  # there they serve tests and export
+                _write_copies(params, low, interleave)
 
 
 def adam_atan2_reference(
@@ -160,14 +164,26 @@ def adam_atan2_reference(
         p.copy_(accumulate(p) * keep - size * update)  # bfloat16 would round keep to 1
         if ema is not None:
             ema[i].lerp_(p, 1 - ema_decay)
+    _write_copies(params, copies, interleave)
+
+
+def _write_copies(params: Sequence[Tensor], copies: Sequence[Tensor], interleave: Sequence[int]) -> None:
     for p, copy, group in zip(params, copies, interleave, strict=False):
         if copy.numel() and p.numel():
             rows = p.reshape(-1, p.shape[-1])
             copy[interleaved_rows(len(rows), group, p.device), : p.shape[-1]] = rows.to(copy.dtype)
 
 
-def _fake(*_: object) -> None:
-    return None
+def _check_copy(i: int, p: Tensor, copy: Tensor, group: int) -> None:
+    if copy.dim() != 2 or copy.stride(1) != 1:
+        raise RuntimeError(f"adam_atan2_: copy {i} must be a matrix with neighbouring columns")
+    columns = p.shape[-1] if p.dim() else 0
+    rows = p.numel() // max(1, columns)
+    if not columns or group < 0 or (group and rows % 2):
+        raise RuntimeError(f"adam_atan2_: parameter {i} cannot be copied that way")
+    needed = -(-rows // 2 // group) * 2 * group if group else rows
+    if copy.shape[0] < needed or copy.shape[1] < columns:
+        raise RuntimeError(f"adam_atan2_: copy {i} is too small")
 
 
 def _updated(op: Callable[..., None], p: Tensor, g: Tensor, m: Tensor, v: Tensor, ema: Tensor) -> Tensor:
@@ -183,12 +199,13 @@ register(
         adam_atan2_,
         adam_atan2_reference,
         kernels={"cpp": (torch.float32, torch.float64), "triton": (torch.float32,), "cuda": (torch.float32,)},
-        fakes={"adam_atan2_": _fake},
-        triton=[
+        schemas={
             "adam_atan2_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs, Tensor(c!)[] exp_avg_sqs, "
             "Tensor(d!)[] ema, Tensor(e!)[] copies, int[] interleave, Tensor lr, Tensor step, Tensor? grad_scale, "
-            "float beta1, float beta2, float weight_decay, float ema_decay, float eps, bool adamw) -> ()"
-        ],
+            "float beta1, float beta2, float weight_decay, float ema_decay, float eps, bool adamw) -> ()": (
+                lambda *_: None
+            )
+        },
         cases=[Case([(3, 7, 5)] * 5, 0, _updated)],
         timed=lambda batch: Case([(3, 16 * batch, 512)] * 5, 0, _updated),
     )

@@ -7,11 +7,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from trm_fast.ops._core import dispatch
-from trm_fast.ops._core.registry import GPU_FLOATS, Case, Op, kernels, register, triton_kernels
-from trm_fast.ops.mlp import layer_bwd_fake, saved_floats
+from trm_fast.ops._core.registry import Case, Op, register
+from trm_fast.ops.layer import layer_kernels, run_layer, saved_floats
 from trm_fast.ops.rms_norm import rms_norm_reference
 from trm_fast.ops.tensors import accumulate
 
@@ -57,11 +56,7 @@ def attention(
     if chosen == "reference":
         return attention_reference(h, qkv, out, heads, rotary, eps, mask, causal)
     cos, sin = rotary or (None, None)
-    if torch.is_grad_enabled() and (h.requires_grad or qkv.requires_grad or out.requires_grad):
-        y: Tensor = AttentionFunction.apply(chosen, heads, eps, causal, h, qkv, out, cos, sin, mask)
-        return y
-    result, _ = kernels(chosen).attention_fwd.default(h, qkv, out, heads, cos, sin, eps, False, mask, causal)
-    return result
+    return run_layer("attention", chosen, h, qkv, out, cos, sin, mask, heads, eps, causal)
 
 
 def attention_reference(
@@ -98,51 +93,18 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (torch.cat((a, b), -1) * cos + torch.cat((-b, a), -1) * sin).to(x.dtype)
 
 
-class AttentionFunction(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, chosen: str, heads: int, eps: float, causal: bool, *tensors: Tensor | None) -> Tensor:
-        h, qkv, out, cos, sin, mask = tensors
-        y, saved = kernels(chosen).attention_fwd.default(h, qkv, out, heads, cos, sin, eps, True, mask, causal)
-        ctx.save_for_backward(saved, *tensors)
-        ctx.options = chosen, heads, eps, causal
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        saved, h, qkv, out, cos, sin, mask = ctx.saved_tensors
-        chosen, heads, eps, causal = ctx.options
-        gradients = kernels(chosen).attention_bwd.default(dy, h, saved, qkv, out, heads, cos, sin, eps, mask, causal)
-        return (None, None, None, None, *gradients, None, None, None)
-
-
-def _triton_fwd_fake(h: Tensor, qkv: Tensor, out: Tensor, heads: int, *options: Any) -> tuple[Tensor, Tensor]:
-    cos, sin, eps, keep, _, _ = options
-    layer = triton_kernels("attention").Attention(qkv, out, heads, cos, sin, eps)
-    return h.new_empty(h.shape), triton_kernels("layer").saved_like(layer, h, keep)
-
-
-def _fwd_fake(h: Tensor, qkv: Tensor, out: Tensor, heads: int, *options: Any) -> tuple[Tensor, Tensor]:
+def attention_saved(h: Tensor, *_: Any) -> int:
     L, D = h.shape[1:]
-    _, _, _, keep, _, _ = options
-    return h.new_empty(h.shape), h.new_empty(saved_floats(h, 4 * L * D, L) if keep else 0)
+    return saved_floats(h, 4 * L * D, L)
 
 
+_LAYER = "Tensor qkv, Tensor out, Tensor? cos, Tensor? sin, Tensor? mask, int heads, float eps, bool causal"
 _MATRICES = [(2, 19, 128), (384, 128), (128, 128)]
 register(
     Op(
         attention,
         attention_reference,
-        kernels={"cpp": (torch.float32, torch.bfloat16), "triton": GPU_FLOATS},
-        inference_only={"cpp": (torch.bfloat16,)},
-        fakes={"attention_fwd": _fwd_fake, "attention_bwd": layer_bwd_fake},
-        triton=[
-            "attention_fwd(Tensor h, Tensor qkv, Tensor out, int heads, Tensor? cos, Tensor? sin, float eps, "
-            "bool keep, Tensor? mask, bool causal) -> (Tensor y, Tensor saved)",
-            "attention_bwd(Tensor dy, Tensor h, Tensor saved, Tensor qkv, Tensor out, int heads, Tensor? cos, "
-            "Tensor? sin, float eps, Tensor? mask, bool causal) -> (Tensor dh, Tensor dqkv, Tensor dout)",
-        ],
-        triton_fakes={"attention_fwd": _triton_fwd_fake},
+        **layer_kernels("attention", "Attention", _LAYER, attention_saved),
         cases=[
             Case(_MATRICES, 3, lambda op, *inputs: op(*inputs, heads=2)),
             Case(
@@ -155,6 +117,5 @@ register(
         timed=lambda batch: Case(
             [(batch, 97, 512), (1536, 512), (512, 512)], 3, lambda op, *inputs: op(*inputs, heads=8)
         ),
-        matrix=True,
     )
 )

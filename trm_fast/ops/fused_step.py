@@ -7,13 +7,14 @@ of the mlp three plain products are left, the vendor's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from trm_fast.ops._core.registry import define
 from trm_fast.ops.packing import GROUP, pack_weights
 
 
@@ -99,8 +100,13 @@ def _mlp_bwd_fake(d: Tensor, h: Tensor, w_in: Tensor, w_out: Tensor) -> tuple[Te
     return h.new_empty(rows, inner), h.new_empty(rows, 2 * inner)
 
 
-FAKES: dict[str, Callable[..., Any]] = {
-    "latent_step_packed_fwd": _fwd_fake,
-    "token_mixer_packed_bwd": _mixer_bwd_fake,
-    "mlp_packed_bwd": _mlp_bwd_fake,
-}
+define(
+    {
+        "latent_step_packed_fwd(Tensor z, Tensor? injection, Tensor[] packed, float eps, bool keep) "
+        "-> (Tensor y, Tensor[] kept)": _fwd_fake,
+        "token_mixer_packed_bwd(Tensor dy, Tensor h, Tensor? injection, Tensor y, Tensor rstd, Tensor w_in, "
+        "Tensor w_out) -> (Tensor dh, Tensor sums)": _mixer_bwd_fake,
+        "mlp_packed_bwd(Tensor d, Tensor h, Tensor w_in, Tensor w_out) "
+        "-> (Tensor active, Tensor dgate_up)": _mlp_bwd_fake,
+    }
+)

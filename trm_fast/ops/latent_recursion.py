@@ -11,11 +11,11 @@ from torch.autograd.function import once_differentiable
 
 from trm_fast.ops._core import dispatch
 from trm_fast.ops._core.registry import GPU_FLOATS, Case, Op, kernels, register, triton_kernels
-from trm_fast.ops.attention import attention_reference
+from trm_fast.ops.attention import attention_reference, attention_saved
 from trm_fast.ops.fused_step import fused_step, packed_for
-from trm_fast.ops.mlp import gate_up_floats, mlp_reference, saved_floats
+from trm_fast.ops.mlp import mlp_reference, mlp_saved
 from trm_fast.ops.packing import pack_weights, unsupported_reason
-from trm_fast.ops.token_mixer import hidden_floats, token_mixer_reference
+from trm_fast.ops.token_mixer import token_mixer_reference, token_mixer_saved
 
 Rotary = tuple[Tensor, Tensor]
 """cos and sin of the positions, (L, D / heads) each."""
@@ -162,27 +162,26 @@ def recur(
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (y, z, x, *weights)):
         if cycles != 1:
             raise ValueError(f"latent_recursion: gradients need cycles=1, not {cycles}; run the others under no_grad")
-        options = heads, n, inject_last, eps, causal
+        options = n, inject_last, heads, eps, causal
         y_out, z_out = LatentRecursionFunction.apply(chosen, options, y, z, x, cos, sin, mask, *weights)
     else:
-        y_out, z_out, _ = kernels(chosen).latent_recursion_fwd.default(
-            y, z, x, weights, cos, sin, heads, n, cycles, inject_last, eps, False, mask, causal
-        )
+        layers = weights, cos, sin, mask, heads, eps, causal
+        y_out, z_out, _ = kernels(chosen).latent_recursion_fwd.default(y, z, x, n, inject_last, cycles, False, *layers)
     return None if y is None else y_out, z_out
 
 
 class LatentRecursionFunction(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, chosen: str, options: tuple[int, int, bool, float, bool], *tensors: Tensor | None
+        ctx: Any, chosen: str, options: tuple[int, bool, int, float, bool], *tensors: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         y, z, x, cos, sin, mask, *weights = tensors
-        heads, n, inject_last, eps, causal = options
+        n, inject_last, *rest = options
         y_out, z_out, saved = kernels(chosen).latent_recursion_fwd.default(
-            y, z, x, weights, cos, sin, heads, n, 1, inject_last, eps, True, mask, causal
+            y, z, x, n, inject_last, 1, True, weights, cos, sin, mask, *rest
         )
         ctx.save_for_backward(z, saved, cos, sin, mask, *weights)
-        ctx.options, ctx.causal, ctx.backend = (heads, n, y is not None, inject_last, eps), causal, chosen
+        ctx.options, ctx.rest, ctx.backend = (n, y is not None, inject_last), rest, chosen
         ctx.set_materialize_grads(False)
         if y is None:
             ctx.mark_non_differentiable(y_out)
@@ -192,9 +191,9 @@ class LatentRecursionFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor | None, dz: Tensor | None) -> tuple[Tensor | None, ...]:
         z, saved, cos, sin, mask, *weights = ctx.saved_tensors
-        dual = ctx.options[2]
+        dual = ctx.options[1]
         dy_in, dz_in, dx, dweights = kernels(ctx.backend).latent_recursion_bwd.default(
-            dy if dual else None, dz, z, saved, weights, cos, sin, *ctx.options, mask, ctx.causal
+            dy if dual else None, dz, z, saved, *ctx.options, weights, cos, sin, mask, *ctx.rest
         )
         return (None, None, dy_in if dual else None, dz_in, dx, None, None, None, *dweights)
 
@@ -205,9 +204,9 @@ def _fwd_fake(
     """``kept`` is what a forward that keeps something keeps."""
 
     def fake(
-        y: Tensor | None, z: Tensor, x: Tensor | None, weights: list[Tensor], *options: Any
+        y: Tensor | None, z: Tensor, x: Tensor | None, n: int, inject_last: bool, cycles: int, keep: bool, *layers: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        _, _, heads, n, _, inject_last, _, keep, _, _ = options
+        weights, _, _, _, heads, _, _ = layers
         saved = kept(z, weights, heads, n, y is not None, inject_last)
         y_out = z.new_empty(0 if y is None else z.shape)
         return y_out, z.new_empty(z.shape), saved if keep else saved.new_empty(0)
@@ -216,9 +215,9 @@ def _fwd_fake(
 
 
 def _bwd_fake(
-    dy: Tensor | None, dz: Tensor | None, z: Tensor, saved: Tensor, weights: list[Tensor], *options: Any
+    dy: Tensor | None, dz: Tensor | None, z: Tensor, saved: Tensor, n: int, dual: bool, inject_last: bool, *layers: Any
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-    _, _, _, n, dual, inject_last, _, _, _ = options
+    weights, *_ = layers
     dy_in = z.new_empty(z.shape if dual else 0)
     dx = z.new_empty(z.shape if n or dual or inject_last else 0)
     return dy_in, z.new_empty(z.shape), dx, [w.new_empty(w.shape) for w in weights]
@@ -227,17 +226,16 @@ def _bwd_fake(
 def _kept(z: Tensor, weights: Sequence[Tensor], heads: int, n: int, dual: bool, inject_last: bool) -> Tensor:
     """What the C++ forward keeps: for each application its layers' share, and the inputs of those that have one of
     their own."""
-    B, L, D = z.shape
     layers = 0
     for i in range(0, len(weights), 4):
-        layers += saved_floats(z, 4 * L * D, L) if heads else saved_floats(z, hidden_floats(weights[i], D), D)
-        layers += saved_floats(z, gate_up_floats(weights[i + 2], L), L)
-    return z.new_empty((n + 1) * layers + (n + (dual or inject_last)) * B * L * D)
+        layers += (attention_saved if heads else token_mixer_saved)(z, weights[i])
+        layers += mlp_saved(z, weights[i + 2])
+    return z.new_empty((n + 1) * layers + (n + (dual or inject_last)) * z.numel())
 
 
 def _kept_by_triton(z: Tensor, weights: Sequence[Tensor], heads: int, n: int, dual: bool, inject_last: bool) -> Tensor:
     module = triton_kernels("latent_recursion")
-    layers = module.network(weights, heads, None, None, 0.0, None, False)
+    layers = module.network(weights, None, None, None, heads, 0.0, False)
     specs = module.saved_specs(layers, z, n, dual, inject_last)
     return z.new_empty(triton_kernels("layer").size(specs), dtype=torch.uint8)
 
@@ -260,19 +258,17 @@ BACKENDS: dict[str, Any] = {  # what holds for one application as well
     "matrix": True,
     "general": ("cpp", "triton"),
 }
+_LAYERS = "Tensor[] weights, Tensor? cos, Tensor? sin, Tensor? mask, int heads, float eps, bool causal"
 register(
     Op(
         latent_recursion,
         latent_recursion_reference,
-        fakes={"latent_recursion_fwd": _fwd_fake(_kept), "latent_recursion_bwd": _bwd_fake},
-        triton=[
-            "latent_recursion_fwd(Tensor? y, Tensor z, Tensor? x, Tensor[] weights, Tensor? cos, Tensor? sin, "
-            "int heads, int n, int cycles, bool inject_last, float eps, bool keep, Tensor? mask, bool causal) "
-            "-> (Tensor y_out, Tensor z_out, Tensor saved)",
-            "latent_recursion_bwd(Tensor? dy, Tensor? dz, Tensor z, Tensor saved, Tensor[] weights, Tensor? cos, "
-            "Tensor? sin, int heads, int n, bool dual, bool inject_last, float eps, Tensor? mask, bool causal) "
-            "-> (Tensor dy_in, Tensor dz_in, Tensor dx, Tensor[] dweights)",
-        ],
+        schemas={
+            f"latent_recursion_fwd(Tensor? y, Tensor z, Tensor? x, int n, bool inject_last, int cycles, bool keep, "
+            f"{_LAYERS}) -> (Tensor y_out, Tensor z_out, Tensor saved)": _fwd_fake(_kept),
+            f"latent_recursion_bwd(Tensor? dy, Tensor? dz, Tensor z, Tensor saved, int n, bool dual, bool inject_last, "
+            f"{_LAYERS}) -> (Tensor dy_in, Tensor dz_in, Tensor dx, Tensor[] dweights)": _bwd_fake,
+        },
         triton_fakes={"latent_recursion_fwd": _fwd_fake(_kept_by_triton)},
         # What training takes, at the published number of tokens: Triton's mixer has them in several pieces. D = 128 is
         # the narrowest that the fused CUDA layers take.

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from trm_fast.ops._core.registry import Case, Op, register
-from trm_fast.ops.fused_step import FAKES
 from trm_fast.ops.latent_recursion import BACKENDS, Network, Rotary, latent_recursion_reference, recur
 from trm_fast.ops.packing import pack_weights
 
@@ -76,7 +75,7 @@ register(
     Op(
         latent_step,
         latent_step_reference,
-        fakes=FAKES,
+        schemas={},  # Triton has those of latent_recursion, CUDA those of fused_step
         cases=[
             Case([*_STATES, *_MIXER, *_MLP], 6, _plain),
             # The published number of tokens, two blocks, inner widths that are padded.

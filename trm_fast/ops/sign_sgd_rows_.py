@@ -66,10 +66,6 @@ def sign_sgd_rows_reference(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: 
     weight.index_put_((ids,), rows)
 
 
-def _fake(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, weight_decay: float) -> None:
-    return None
-
-
 def _updated(op: Callable[..., None], weight: Tensor, grads: Tensor, ids: Tensor) -> Tensor:
     table = weight.clone()
     with torch.no_grad():
@@ -82,8 +78,11 @@ register(
         sign_sgd_rows_,
         sign_sgd_rows_reference,
         kernels={"cpp": (torch.float32, torch.float64), "triton": (torch.float32,), "cuda": (torch.float32,)},
-        fakes={"sign_sgd_rows_": _fake},
-        triton=["sign_sgd_rows_(Tensor(a!) weight, Tensor row_grads, Tensor ids, Tensor lr, float weight_decay) -> ()"],
+        schemas={
+            "sign_sgd_rows_(Tensor(a!) weight, Tensor row_grads, Tensor ids, Tensor lr, float weight_decay) -> ()": (
+                lambda *_: None
+            )
+        },
         cases=[Case([(9, 33), (6, 33)], 0, _updated, lambda _: [torch.tensor([4, 1, 4, 4, 8, 1])])],
         timed=lambda batch: Case([(1000, 512), (batch, 512)], 0, _updated, lambda _: [torch.arange(batch) % 7]),
     )

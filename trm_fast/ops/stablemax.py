@@ -123,20 +123,11 @@ class StablemaxCrossEntropyFunction(torch.autograd.Function):
         return dlogits, None, None, None
 
 
-def _fwd_fake(logits: Tensor, dim: int) -> Tensor:
+def _in_float64(logits: Tensor, *_: Any) -> Tensor:
     return logits.new_empty(logits.shape, dtype=torch.float64)
 
 
-def _bwd_fake(dprobabilities: Tensor, logits: Tensor, dim: int) -> Tensor:
-    return logits.new_empty(logits.shape)
-
-
-def _cross_entropy_fwd_fake(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    loss = logits.new_empty(labels.shape, dtype=torch.float64)
-    return loss, torch.empty_like(loss)
-
-
-def _cross_entropy_bwd_fake(dloss: Tensor, logits: Tensor, labels: Tensor, total: Tensor, ignore_index: int) -> Tensor:
+def _like_logits(gradient: Tensor, logits: Tensor, *_: Any) -> Tensor:
     return logits.new_empty(logits.shape)
 
 
@@ -145,11 +136,10 @@ register(
         stablemax,
         stablemax_reference,
         kernels={"cpp": CPU_FLOATS, "triton": GPU_FLOATS, "cuda": GPU_FLOATS},
-        fakes={"stablemax_fwd": _fwd_fake, "stablemax_bwd": _bwd_fake},
-        triton=[
-            "stablemax_fwd(Tensor logits, int dim) -> Tensor",
-            "stablemax_bwd(Tensor dprobabilities, Tensor logits, int dim) -> Tensor",
-        ],
+        schemas={
+            "stablemax_fwd(Tensor logits, int dim) -> Tensor": _in_float64,
+            "stablemax_bwd(Tensor dprobabilities, Tensor logits, int dim) -> Tensor": _like_logits,
+        },
         cases=[
             Case([(4, 5, 11)], 1, lambda op, x: op(8 * x)),
             Case([(2, 70, 3)], 1, lambda op, x: op(8 * x, dim=1)),
@@ -162,16 +152,12 @@ register(
         stablemax_cross_entropy,
         stablemax_cross_entropy_reference,
         kernels={"cpp": CPU_FLOATS, "triton": GPU_FLOATS, "cuda": GPU_FLOATS},
-        fakes={
-            "stablemax_cross_entropy_fwd": _cross_entropy_fwd_fake,
-            "stablemax_cross_entropy_bwd": _cross_entropy_bwd_fake,
-        },
-        triton=[
+        schemas={
             "stablemax_cross_entropy_fwd(Tensor logits, Tensor labels, int ignore_index) "
-            "-> (Tensor loss, Tensor total)",
+            "-> (Tensor loss, Tensor total)": lambda logits, labels, _: (_in_float64(labels), _in_float64(labels)),
             "stablemax_cross_entropy_bwd(Tensor dloss, Tensor logits, Tensor labels, Tensor total, int ignore_index) "
-            "-> Tensor",
-        ],
+            "-> Tensor": _like_logits,
+        },
         cases=[
             Case(
                 [(2, 5, 11)],

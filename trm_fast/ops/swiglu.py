@@ -67,20 +67,15 @@ def _fwd_fake(gate_up: Tensor, dim: int) -> Tensor:
     return gate_up.new_empty(shape)
 
 
-def _bwd_fake(dout: Tensor, gate_up: Tensor, dim: int) -> Tensor:
-    return gate_up.new_empty(gate_up.shape)
-
-
 register(
     Op(
         swiglu,
         swiglu_reference,
         kernels={"cpp": CPU_FLOATS, "triton": GPU_FLOATS, "cuda": GPU_FLOATS},
-        fakes={"swiglu_fwd": _fwd_fake, "swiglu_bwd": _bwd_fake},
-        triton=[
-            "swiglu_fwd(Tensor gate_up, int dim) -> Tensor",
-            "swiglu_bwd(Tensor dout, Tensor gate_up, int dim) -> Tensor",
-        ],
+        schemas={
+            "swiglu_fwd(Tensor gate_up, int dim) -> Tensor": _fwd_fake,
+            "swiglu_bwd(Tensor dout, Tensor gate_up, int dim) -> Tensor": lambda dout, x, dim: x.new_empty(x.shape),
+        },
         cases=[
             Case([(3, 5, 64)], 1, lambda op, x: op(x)),
             Case([(3, 6, 33)], 1, lambda op, x: op(x, dim=1)),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from trm_fast.ops._core.registry import Case, Op, register
-from trm_fast.ops.mlp import PANEL, gated_kernels, gated_layer, mlp_reference, rounded, saved_floats
+from trm_fast.ops.layer import PANEL, layer_kernels, rounded, saved_floats
+from trm_fast.ops.mlp import GATED, gated_layer, mlp_reference
 
 
 def token_mixer(h: Tensor, gate_up: Tensor, down: Tensor, eps: float = 1e-5) -> Tensor:
@@ -32,13 +35,10 @@ def token_mixer_reference(h: Tensor, gate_up: Tensor, down: Tensor, eps: float =
     return mlp_reference(h.transpose(1, 2), gate_up, down, eps).transpose(1, 2)
 
 
-def hidden_floats(gate_up: Tensor, D: int) -> int:
-    """What a sample keeps of gate and up, as ``gate_up_floats`` of the mlp."""
-    return gate_up.shape[0] * rounded(D, PANEL)
-
-
-def _saved_size(h: Tensor, gate_up: Tensor) -> int:
-    return saved_floats(h, hidden_floats(gate_up, h.shape[2]), h.shape[2])
+def token_mixer_saved(h: Tensor, gate_up: Tensor, *_: Any) -> int:
+    """The channels of gate and up are padded to whole panels."""
+    D = h.shape[2]
+    return saved_floats(h, gate_up.shape[0] * rounded(D, PANEL), D)
 
 
 register(
@@ -47,6 +47,6 @@ register(
         token_mixer_reference,
         cases=[Case([(2, 19, 128), (64, 19), (19, 32)], 3, lambda op, *inputs: op(*inputs))],
         timed=lambda batch: Case([(batch, 97, 512), (1024, 97), (97, 512)], 3, lambda op, *inputs: op(*inputs)),
-        **gated_kernels("token_mixer", "TokenMixer", _saved_size),
+        **layer_kernels("token_mixer", "TokenMixer", GATED, token_mixer_saved),
     )
 )

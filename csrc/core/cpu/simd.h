@@ -35,12 +35,10 @@ inline void store(BFloat16* to, float x) {
 inline void store(float* to, double x) { *to = float(x); }
 inline void store(BFloat16* to, double x) { store(to, float(x)); }
 
-// e^x with at most 1 ulp of error over the whole range, denormal results included. e^r = 1 + r + r^2 P(r) on
+// e^x is 2^n times what this returns; n is the integer in the low bits of `shifted`. e^r = 1 + r + r^2 P(r) on
 // |r| <= ln(2)/2; P is a minimax fit (relative error 3e-9).
-inline float exp(float x) {
-  x = x > 89.0f ? 89.0f : x;  // beyond: infinity; a NaN passes both comparisons
-  x = x < -104.0f ? -104.0f : x;
-  const float shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the integer lands in the low bits
+inline float exp_without_power(float x, float& shifted) {
+  shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the integer lands in the low bits
   const float n = shifted - 12582912.0f;
   const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
   float p = 0.0013813144760206342f;
@@ -48,13 +46,20 @@ inline float exp(float x) {
   p = p * r + 0.04166845604777336f;
   p = p * r + 0.16666515171527863f;
   p = p * r + 0.4999999403953552f;
-  const float e = 1.0f + (r + r * r * p);
+  return 1.0f + (r + r * r * p);
+}
+
+// e^x with at most 1 ulp of error over the whole range, denormal results included.
+inline float exp(float x) {
+  x = x > 89.0f ? 89.0f : x;  // beyond: infinity; a NaN passes both comparisons
+  x = x < -104.0f ? -104.0f : x;
+  float shifted;
+  const float e = exp_without_power(x, shifted);
   // Two factors, for 2^n itself may lie outside float's range.
   const int32_t i = int32_t(bits_as<uint32_t>(shifted) - 0x4b400000u);
   const int32_t half = i >> 1;
   return e * bits_as<float>(uint32_t(half + 127) << 23) * bits_as<float>(uint32_t(i - half + 127) << 23);
 }
-inline double exp(double x) { return std::exp(x); }
 
 // 1 / (1 + e^-x); zero below -88.4. Beside the 1 the exponential's denormal results are nothing, which spares the
 // second factor: 8 % of a small model's forward.
@@ -62,15 +67,8 @@ inline float sigmoid(float x) {
   float t = -x;
   t = t > 89.0f ? 89.0f : t;  // 2^128, infinity; a NaN passes both comparisons
   t = t < -87.0f ? -87.0f : t;
-  const float shifted = t * 1.44269504f + 12582912.0f;  // as in exp
-  const float n = shifted - 12582912.0f;
-  const float r = (t - n * 0.693359375f) + n * 2.12194440e-4f;
-  float p = 0.0013813144760206342f;
-  p = p * r + 0.008369418792426586f;
-  p = p * r + 0.04166845604777336f;
-  p = p * r + 0.16666515171527863f;
-  p = p * r + 0.4999999403953552f;
-  const float e = 1.0f + (r + r * r * p);
+  float shifted;
+  const float e = exp_without_power(t, shifted);
   return 1 / (1 + e * bits_as<float>((bits_as<uint32_t>(shifted) << 23) + 0x3f800000u));
 }
 inline double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }

@@ -2,24 +2,22 @@
 // torch. Outputs are contiguous.
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include <cstdint>
 #include <initializer_list>
 
 #include "core/kernels.h"
 
+#if __has_include(<cuda_runtime.h>)
+#include <cuda_runtime.h>
+#else  // a build without CUDA reads the interface and calls nothing of it
+using cudaStream_t = void*;
+enum cudaError_t { cudaSuccess };
+#endif
+
 namespace trm_fast {
 namespace cuda {
 
 enum class Type { float32, bfloat16, float16 };
-
-// A number that lives on the device: a graph's replay reads its value of that moment. `data` may be null where said.
-struct Scalar {
-  enum class Kind : int32_t { float32, float64, int32, int64 };
-  const void* data;
-  Kind kind;
-};
 
 // The layers of the fused network, bfloat16 or float16. Weights are packed (trm_fast/ops/packing.py): padded with zeros,
 // 16 bytes aligned, the rows of gate and up in turns of 8. `inner` is the padded one. No kernel for a token count whose

@@ -1,9 +1,8 @@
 // The optimizer step of all parameters in one launch: the table of pointers travels in the kernel's parameters, so no
 // copy to the device precedes it and a graph keeps it. Floor: 28 bytes a weight (p, g, m, v read; p, m, v written), 36
 // with the average and 38 with the copy; some 40 FLOP, most of them in atan2.
-#include "core/cuda/scalar.cuh"
+#include "core/cuda/device.cuh"
 #include "ops/adam_atan2_/cuda.h"
-#include "ops/adam_atan2_/kernels.h"
 
 namespace trm_fast {
 namespace cuda {
@@ -25,18 +24,6 @@ struct Table {
 };
 static_assert(sizeof(Table<kSmallTable>) + sizeof(AdamOptions) <= 4096 - 64, "the parameters of a kernel");
 static_assert(sizeof(Table<kLargeTable>) + sizeof(AdamOptions) <= 32764 - 64, "the parameters of a kernel");
-
-__device__ inline AdamNumbers<float> numbers(const AdamOptions& o) {
-  const double rate = value_of(o.lr), time = value_of(o.step);
-  return {float(1 - o.beta1),
-          float(1 - o.beta2),
-          float(1 - rate * o.weight_decay),
-          float(rate / (1 - pow(o.beta1, time))),
-          float(1 / sqrt(1 - pow(o.beta2, time))),
-          float(1 - o.ema_decay),
-          o.grad_scale.data ? float(value_of(o.grad_scale)) : 1.0f,
-          float(o.eps)};
-}
 
 // Up to kWidth values from `from`; the others are zero.
 __device__ inline void load_some(const float* from, int width, bool whole, float (&to)[kWidth]) {
@@ -73,7 +60,7 @@ template <class Copy, int kTensors>
 __global__ void __launch_bounds__(kThreads)
     step_kernel(const __grid_constant__ Table<kTensors> table, const __grid_constant__ AdamOptions options) {
   __shared__ AdamNumbers<float> shared;
-  if (threadIdx.x == 0) shared = numbers(options);
+  if (threadIdx.x == 0) shared = adam_numbers<float>(options);
   __syncthreads();
   const AdamNumbers<float> n = shared;
   for (int64_t chunk = blockIdx.x; chunk < table.first[table.count]; chunk += gridDim.x) {
@@ -116,7 +103,8 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <int kTensors>
-cudaError_t step(const AdamTensor* tensors, int64_t count, const AdamOptions& options, cudaStream_t stream) {
+cudaError_t step(const AdamTensor* tensors, int64_t count, const AdamOptions& options, Type copy,
+                 cudaStream_t stream) {
   Table<kTensors> table{};
   int64_t chunks = 0;
   for (int64_t i = 0; i < count; ++i) {
@@ -128,7 +116,7 @@ cudaError_t step(const AdamTensor* tensors, int64_t count, const AdamOptions& op
   table.first[count] = chunks;
   table.count = int32_t(count);
   if (chunks == 0) return cudaSuccess;
-  return with_type(options.copy, [&](auto zero) {
+  return with_type(copy, [&](auto zero) {
     return launch(step_kernel<decltype(zero), kTensors>, std::min(chunks, kFullCard), kThreads, 0, stream, table,
                   options);
   });
@@ -136,11 +124,12 @@ cudaError_t step(const AdamTensor* tensors, int64_t count, const AdamOptions& op
 
 }  // namespace
 
-cudaError_t adam_atan2_(const AdamTensor* tensors, int64_t count, const AdamOptions& options, cudaStream_t stream) {
+cudaError_t adam_atan2_(const AdamTensor* tensors, int64_t count, const AdamOptions& options, Type copy,
+                        cudaStream_t stream) {
   for (int64_t at = 0; at < count; at += kLargeTable) {
     const int64_t here = std::min<int64_t>(count - at, kLargeTable);
     const auto run = here <= kSmallTable ? step<kSmallTable> : step<kLargeTable>;
-    if (const cudaError_t error = run(tensors + at, here, options, stream)) return error;
+    if (const cudaError_t error = run(tensors + at, here, options, copy, stream)) return error;
   }
   return cudaSuccess;
 }

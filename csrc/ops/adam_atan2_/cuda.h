@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/cuda/launch.h"
+#include "ops/adam_atan2_/kernels.h"
 
 namespace trm_fast {
 namespace cuda {
@@ -18,15 +19,8 @@ struct AdamTensor {
   int32_t group, aligned;  // aligned: set by adam_atan2_
 };
 
-struct AdamOptions {
-  Scalar lr, step, grad_scale;  // grad_scale.data may be null
-  double beta1, beta2, weight_decay, ema_decay, eps;
-  bool adamw;
-  Type copy;
-};
-
 // One launch for up to 256 tensors, another for each 256 more.
-cudaError_t adam_atan2_(const AdamTensor* tensors, int64_t count, const AdamOptions&, cudaStream_t);
+cudaError_t adam_atan2_(const AdamTensor* tensors, int64_t count, const AdamOptions&, Type copy, cudaStream_t);
 
 }  // namespace cuda
 }  // namespace trm_fast

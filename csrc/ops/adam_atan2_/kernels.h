@@ -1,9 +1,17 @@
-// The optimizer's step on a CPU.
+// The optimizer's step on a CPU, and what it is given on any device.
 #pragma once
 
-#include "core/kernels.h"
+#include <cmath>
+
+#include "core/scalar.h"
 
 namespace trm_fast {
+
+struct AdamOptions {
+  Scalar lr, step, grad_scale;  // grad_scale.data may be null
+  double beta1, beta2, weight_decay, ema_decay, eps;
+  bool adamw;
+};
 
 template <class T>
 struct AdamNumbers {
@@ -13,6 +21,19 @@ struct AdamNumbers {
   T root;              // 1 / sqrt(1 - beta2^t)
   T ema, scale, eps;   // ema: the weight of the new value
 };
+
+template <class T>
+TRM_FAST_ANYWHERE AdamNumbers<T> adam_numbers(const AdamOptions& o) {
+  const double rate = value_of(o.lr), time = value_of(o.step);
+  return {T(1 - o.beta1),
+          T(1 - o.beta2),
+          T(1 - rate * o.weight_decay),
+          T(rate / (1 - std::pow(o.beta1, time))),
+          T(1 / std::sqrt(1 - std::pow(o.beta2, time))),
+          T(1 - o.ema_decay),
+          T(o.grad_scale.data ? value_of(o.grad_scale) : 1.0),
+          T(o.eps)};
+}
 
 // Units: elements. `ema` may be null.
 template <class T>

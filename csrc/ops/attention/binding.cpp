@@ -244,37 +244,26 @@ std::unique_ptr<Layer> make_attention(const Sizes& sizes, const float* w_in, con
 
 namespace {
 
-std::tuple<Tensor, Tensor> fwd_cpu(const Tensor& h, const Tensor& qkv, const Tensor& out, int64_t heads,
-                                   const MaybeTensor& cos, const MaybeTensor& sin, double eps, bool keep,
-                                   const MaybeTensor& mask, bool causal) {
+std::tuple<Tensor, Tensor> fwd(const Tensor& h, bool keep, const Tensor& qkv, const Tensor& out, const MaybeTensor& cos,
+                               const MaybeTensor& sin, const MaybeTensor& mask, int64_t heads, double eps,
+                               bool causal) {
   Network net("attention", h, eps, mask);
   net.add_attention(qkv, out, heads, cos, sin, causal);
-  const States states = recursion_fwd(net, kOnce, std::nullopt, h, std::nullopt, 1, keep);
-  return {states.z, states.saved};
+  return layer_fwd(net, h, keep);
 }
 
-std::tuple<Tensor, Tensor, Tensor> bwd_cpu(const Tensor& dy, const Tensor& h, const Tensor& saved,
-                                           const Tensor& qkv, const Tensor& out, int64_t heads,
-                                           const MaybeTensor& cos, const MaybeTensor& sin, double eps,
-                                           const MaybeTensor& mask, bool causal) {
+std::tuple<Tensor, Tensor, Tensor> bwd(const Tensor& dy, const Tensor& h, const Tensor& saved, const Tensor& qkv,
+                                       const Tensor& out, const MaybeTensor& cos, const MaybeTensor& sin,
+                                       const MaybeTensor& mask, int64_t heads, double eps, bool causal) {
   Network net("attention", h, eps, mask);
   net.add_attention(qkv, out, heads, cos, sin, causal);
-  const Gradients g = recursion_bwd(net, kOnce, std::nullopt, dy, h, saved);
-  return {g.dz, g.dweights[0], g.dweights[1]};
+  return layer_bwd(net, dy, h, saved);
 }
 
 }  // namespace
 }  // namespace trm_fast
 
-STABLE_TORCH_LIBRARY_FRAGMENT(trm_fast, m) {
-  m.def(
-      "attention_fwd(Tensor h, Tensor qkv, Tensor out, int heads, Tensor? cos, Tensor? sin, float eps, bool keep, "
-      "Tensor? mask, bool causal) -> (Tensor y, Tensor saved)");
-  m.def(
-      "attention_bwd(Tensor dy, Tensor h, Tensor saved, Tensor qkv, Tensor out, int heads, Tensor? cos, Tensor? sin, "
-      "float eps, Tensor? mask, bool causal) -> (Tensor dh, Tensor dqkv, Tensor dout)");
-}
 STABLE_TORCH_LIBRARY_IMPL(trm_fast, CPU, m) {
-  m.impl("attention_fwd", TORCH_BOX(&trm_fast::fwd_cpu));
-  m.impl("attention_bwd", TORCH_BOX(&trm_fast::bwd_cpu));
+  m.impl("attention_fwd", TORCH_BOX(&trm_fast::fwd));
+  m.impl("attention_bwd", TORCH_BOX(&trm_fast::bwd));
 }

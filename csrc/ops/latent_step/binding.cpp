@@ -3,14 +3,11 @@
 
 #ifdef TRM_FAST_CUDA
 #include "ops/mlp/cuda.h"
-#include "ops/rms_norm/cuda.h"
 #include "ops/token_mixer/cuda.h"
-#endif
 
 namespace trm_fast {
 namespace {
 
-#ifdef TRM_FAST_CUDA
 bool wide_loads(const Tensor& tensor) { return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 16 == 0; }
 
 void check_matrix(const Tensor& like, const Tensor& matrix, int64_t rows, int64_t columns) {
@@ -38,17 +35,6 @@ struct State {
   }
 
   // Checks a layer's weights and returns its padded inner width.
-  int64_t mixer(const Tensor& z, const Tensor& w_in, const Tensor& w_out) const {
-    return inner(z, w_in, w_out, padded);
-  }
-  int64_t mlp(const Tensor& z, const Tensor& w_in, const Tensor& w_out) const {
-    return inner(z, w_in, w_out, channels);
-  }
-
-  cuda::Type type;
-  int64_t batch, tokens, channels, rows, padded;
-
- private:
   static int64_t inner(const Tensor& z, const Tensor& w_in, const Tensor& w_out, int64_t width) {
     STD_TORCH_CHECK(w_out.dim() == 2, "latent_step: packed weights must be matrices");
     const int64_t inner = w_out.size(1);
@@ -57,6 +43,9 @@ struct State {
     check_matrix(z, w_out, width, inner);
     return inner;
   }
+
+  cuda::Type type;
+  int64_t batch, tokens, channels, rows, padded;
 };
 
 const void* data(const std::optional<Tensor>& tensor) { return tensor ? tensor->const_data_ptr() : nullptr; }
@@ -77,7 +66,8 @@ std::tuple<Tensor, std::vector<Tensor>> fwd_cuda(const Tensor& z, const std::opt
   std::vector<Tensor> kept;
   Tensor h = dense_state(z);
   for (size_t i = 0; i < packed.size(); i += 4) {
-    const int64_t mixer = s.mixer(z, packed[i], packed[i + 1]), inner = s.mlp(z, packed[i + 2], packed[i + 3]);
+    const int64_t mixer = State::inner(z, packed[i], packed[i + 1], s.padded);
+    const int64_t inner = State::inner(z, packed[i + 2], packed[i + 3], s.channels);
     const Tensor mixed = torch::stable::new_empty(z, z.sizes()), y = torch::stable::new_empty(z, z.sizes());
     const Tensor active = torch::stable::new_empty(z, std::vector<int64_t>{s.rows, inner});
     std::optional<Tensor> over_tokens, over_channels;
@@ -105,7 +95,7 @@ std::tuple<Tensor, Tensor> mixer_bwd_cuda(const Tensor& dy, const Tensor& h, con
                                           const Tensor& w_out) {
   const CudaLaunch launch("latent_step", h);
   const State s(h);
-  const int64_t inner = s.mixer(h, w_in, w_out);
+  const int64_t inner = State::inner(h, w_in, w_out, s.padded);
   check_like("latent_step", h, dy);
   check_like("latent_step", h, y);
   if (injection) check_like("latent_step", h, *injection);
@@ -133,7 +123,7 @@ std::tuple<Tensor, Tensor> mixer_bwd_cuda(const Tensor& dy, const Tensor& h, con
 std::tuple<Tensor, Tensor> mlp_bwd_cuda(const Tensor& d, const Tensor& h, const Tensor& w_in, const Tensor& w_out) {
   const CudaLaunch launch("latent_step", h);
   const State s(h);
-  const int64_t inner = s.mlp(h, w_in, w_out);
+  const int64_t inner = State::inner(h, w_in, w_out, s.channels);
   check_like("latent_step", h, d);
   const Tensor gradient = dense_state(d), state = dense_state(h);
   const Tensor active = torch::stable::new_empty(h, std::vector<int64_t>{s.rows, inner});
@@ -143,22 +133,10 @@ std::tuple<Tensor, Tensor> mlp_bwd_cuda(const Tensor& d, const Tensor& h, const 
                                 s.channels, inner, launch.stream()));
   return {active, dgate_up};
 }
-#endif
 
 }  // namespace
 }  // namespace trm_fast
 
-// trm_fast/ops/packing.py says what they are.
-STABLE_TORCH_LIBRARY_FRAGMENT(trm_fast, m) {
-  m.def(
-      "latent_step_packed_fwd(Tensor z, Tensor? injection, Tensor[] packed, float eps, bool keep) "
-      "-> (Tensor y, Tensor[] kept)");
-  m.def(
-      "token_mixer_packed_bwd(Tensor dy, Tensor h, Tensor? injection, Tensor y, Tensor rstd, Tensor w_in, "
-      "Tensor w_out) -> (Tensor dh, Tensor sums)");
-  m.def("mlp_packed_bwd(Tensor d, Tensor h, Tensor w_in, Tensor w_out) -> (Tensor active, Tensor dgate_up)");
-}
-#ifdef TRM_FAST_CUDA
 STABLE_TORCH_LIBRARY_IMPL(trm_fast, CUDA, m) {
   m.impl("latent_step_packed_fwd", TORCH_BOX(&trm_fast::fwd_cuda));
   m.impl("token_mixer_packed_bwd", TORCH_BOX(&trm_fast::mixer_bwd_cuda));

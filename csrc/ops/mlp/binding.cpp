@@ -110,36 +110,11 @@ std::unique_ptr<Layer> make_mlp(const Sizes& sizes, const float* w_in, const flo
   return std::make_unique<Mlp>(sizes, w_in, w_out, inner);
 }
 
-namespace {
+constexpr GatedOp kMlp{"mlp", &Network::add_mlp};
 
-std::tuple<Tensor, Tensor> fwd_cpu(const Tensor& h, const Tensor& gate_up, const Tensor& down, double eps,
-                                   bool keep) {
-  Network net("mlp", h, eps);
-  net.add_mlp(gate_up, down);
-  const States states = recursion_fwd(net, kOnce, std::nullopt, h, std::nullopt, 1, keep);
-  return {states.z, states.saved};
-}
-
-std::tuple<Tensor, Tensor, Tensor> bwd_cpu(const Tensor& dy, const Tensor& h, const Tensor& saved,
-                                           const Tensor& gate_up, const Tensor& down, double eps) {
-  Network net("mlp", h, eps);
-  net.add_mlp(gate_up, down);
-  const Gradients g = recursion_bwd(net, kOnce, std::nullopt, dy, h, saved);
-  return {g.dz, g.dweights[0], g.dweights[1]};
-}
-
-}  // namespace
 }  // namespace trm_fast
 
-STABLE_TORCH_LIBRARY_FRAGMENT(trm_fast, m) {
-  m.def(
-      "mlp_fwd(Tensor h, Tensor gate_up, Tensor down, float eps, bool keep) -> "
-      "(Tensor y, Tensor saved)");
-  m.def(
-      "mlp_bwd(Tensor dy, Tensor h, Tensor saved, Tensor gate_up, Tensor down, float eps) -> "
-      "(Tensor dh, Tensor dgate_up, Tensor ddown)");
-}
 STABLE_TORCH_LIBRARY_IMPL(trm_fast, CPU, m) {
-  m.impl("mlp_fwd", TORCH_BOX(&trm_fast::fwd_cpu));
-  m.impl("mlp_bwd", TORCH_BOX(&trm_fast::bwd_cpu));
+  m.impl("mlp_fwd", TORCH_BOX(&trm_fast::gated_fwd<trm_fast::kMlp>));
+  m.impl("mlp_bwd", TORCH_BOX(&trm_fast::gated_bwd<trm_fast::kMlp>));
 }

@@ -2,7 +2,7 @@
 // leaves at once. The owner's block lists the samples of its id, adds their gradients in a fixed order (so the result
 // is the same from run to run) and takes the step. No `unique`, no atomics, no host. Floor: 4 bytes a gradient and 8 a
 // touched weight; the ids are compared batch^2 times, from L2.
-#include "core/cuda/scalar.cuh"
+#include "core/cuda/device.cuh"
 #include "ops/sign_sgd_rows_/cuda.h"
 
 namespace trm_fast {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/cuda/launch.h"
+#include "core/scalar.h"
 
 namespace trm_fast {
 namespace cuda {

@@ -19,9 +19,8 @@ void fwd_stretch(const T* gate, const T* up, T* out, int64_t count) {
   }
 }
 
-// `out`, unless null, may be `dout`.
-template <bool kOut, class T>
-void bwd_stretch(const T* dout, const T* gate, const T* up, T* dgate, T* dup, T* out, int64_t count) {
+template <class T>
+void bwd_stretch(const T* dout, const T* gate, const T* up, T* dgate, T* dup, int64_t count) {
   using A = Accumulate<T>;
 #pragma omp simd
   for (int64_t i = 0; i < count; ++i) {
@@ -29,7 +28,6 @@ void bwd_stretch(const T* dout, const T* gate, const T* up, T* dgate, T* dup, T*
     const A s = sigmoid(g);
     store(dgate + i, d * u * s * (1 + g * (1 - s)));
     store(dup + i, d * g * s);
-    if constexpr (kOut) store(out + i, g * s * u);
   }
 }
 
@@ -53,28 +51,18 @@ void fwd(const T* gate_up, T* out, int64_t half, int64_t begin, int64_t end) {
 template <class T>
 void bwd(const T* dout, const T* gate_up, T* dgate_up, int64_t half, int64_t begin, int64_t end) {
   for_stretches(half, begin, end, [&](int64_t to, int64_t from, int64_t count) {
-    bwd_stretch<false, T>(dout + to, gate_up + from, gate_up + from + half, dgate_up + from, dgate_up + from + half,
-                          nullptr, count);
-  });
-}
-
-template <class T>
-void bwd_recompute(T* dout, const T* gate_up, T* dgate_up, int64_t half, int64_t begin, int64_t end) {
-  for_stretches(half, begin, end, [&](int64_t to, int64_t from, int64_t count) {
-    bwd_stretch<true, T>(dout + to, gate_up + from, gate_up + from + half, dgate_up + from, dgate_up + from + half,
-                         dout + to, count);
+    bwd_stretch(dout + to, gate_up + from, gate_up + from + half, dgate_up + from, dgate_up + from + half, count);
   });
 }
 
 }  // namespace
 
 template <>
-const SwiGluKernels<float> Table<SwiGluKernels<float>>::kernels = {fwd<float>, bwd<float>, bwd_recompute<float>};
+const SwiGluKernels<float> Table<SwiGluKernels<float>>::kernels = {fwd<float>, bwd<float>};
 template <>
-const SwiGluKernels<double> Table<SwiGluKernels<double>>::kernels = {fwd<double>, bwd<double>, bwd_recompute<double>};
+const SwiGluKernels<double> Table<SwiGluKernels<double>>::kernels = {fwd<double>, bwd<double>};
 template <>
-const SwiGluKernels<BFloat16> Table<SwiGluKernels<BFloat16>>::kernels = {fwd<BFloat16>, bwd<BFloat16>,
-                                                                         bwd_recompute<BFloat16>};
+const SwiGluKernels<BFloat16> Table<SwiGluKernels<BFloat16>>::kernels = {fwd<BFloat16>, bwd<BFloat16>};
 
 }  // namespace TRM_FAST_ISA
 }  // namespace trm_fast

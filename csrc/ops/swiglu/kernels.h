@@ -10,8 +10,6 @@ template <class T>
 struct SwiGluKernels {
   void (*fwd)(const T* gate_up, T* out, int64_t half, int64_t begin, int64_t end);
   void (*bwd)(const T* dout, const T* gate_up, T* dgate_up, int64_t half, int64_t begin, int64_t end);
-  // Also makes the output again, in the place of its gradient.
-  void (*bwd_recompute)(T* dout, const T* gate_up, T* dgate_up, int64_t half, int64_t begin, int64_t end);
 };
 
 }  // namespace trm_fast

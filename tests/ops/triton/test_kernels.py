@@ -321,17 +321,16 @@ def test_opcheck(triton, random, device):
         (KERNELS.mlp_fwd, KERNELS.mlp_bwd, mlp),
         (KERNELS.token_mixer_fwd, KERNELS.token_mixer_bwd, mix),
     ):
-        opcheck(fwd, z, *weights, eps, False)
-        opcheck(bwd, dy, z, opcheck(fwd, z, *weights, eps, True)[1], *weights, eps)
+        opcheck(fwd, z, False, *weights, eps)
+        opcheck(bwd, dy, z, opcheck(fwd, z, True, *weights, eps)[1], *weights, eps)
     for cos, sin in ((None, None), rotary_tables(random, L, 6, device)):
-        saved = opcheck(KERNELS.attention_fwd, z, *project, 2, cos, sin, eps, True, None, False)[1]
-        opcheck(KERNELS.attention_bwd, dy, z, saved, *project, 2, cos, sin, eps, None, False)
+        layer = (*project, cos, sin, None, 2, eps, False)
+        opcheck(KERNELS.attention_bwd, dy, z, opcheck(KERNELS.attention_fwd, z, True, *layer)[1], *layer)
     for y in (z.clone(), None):
-        weights, mask = [*mix, *mlp], torch.ones(2, L, dtype=torch.bool, device=device)
-        saved = opcheck(
-            KERNELS.latent_recursion_fwd, y, z, dy, weights, None, None, 0, 1, 1, True, eps, True, mask, False
-        )[2]
-        arguments = (dy, z, saved, weights, None, None, 0, 1, y is not None, True, eps, mask, False)
+        mask = torch.ones(2, L, dtype=torch.bool, device=device)
+        layers = ([*mix, *mlp], None, None, mask, 0, eps, False)
+        saved = opcheck(KERNELS.latent_recursion_fwd, y, z, dy, 1, True, 1, True, *layers)[2]
+        arguments = (dy, z, saved, 1, y is not None, True, *layers)
         opcheck(KERNELS.latent_recursion_bwd, None if y is None else dy, *arguments)
 
 

@@ -31,7 +31,7 @@ def layer(name: str, D: int = D, inner: int = 64):
     if name == "token_mixer":
         return TokenMixer(weight(128, L), weight(L, 64), 1e-5)
     tables = torch.zeros(2, L, D // 2)
-    return Attention(weight(3 * D, D), weight(D, D), 2, *tables, 1e-5)
+    return Attention(weight(3 * D, D), weight(D, D), *tables, None, 2, 1e-5, False)
 
 
 @pytest.mark.parametrize(

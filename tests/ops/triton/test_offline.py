@@ -30,8 +30,8 @@ def mlp(D: int, inner: int):
     weights = torch.zeros(2 * inner, D, dtype=BF16), torch.zeros(D, inner, dtype=BF16)
     for batch in BATCHES:
         h = torch.zeros(batch, 97, D, dtype=BF16)
-        mlp_fwd(h, *weights, 1e-5, False)
-        _, saved = mlp_fwd(h, *weights, 1e-5, True)
+        mlp_fwd(h, False, *weights, 1e-5)
+        _, saved = mlp_fwd(h, True, *weights, 1e-5)
         mlp_bwd(h, h, saved, *weights, 1e-5)
 
 
@@ -41,7 +41,7 @@ def token_mixer(L: int, inner: int):
     weights = torch.zeros(2 * inner, L, dtype=BF16), torch.zeros(L, inner, dtype=BF16)
     for batch, masked in itertools.product(BATCHES, (False, True)):
         h = torch.zeros(batch, L, D, dtype=BF16)
-        layer = TokenMixer(*weights, 1e-5, torch.ones(batch, L, dtype=torch.uint8) if masked else None)
+        layer = TokenMixer(*weights, 1e-5, torch.ones(batch, L, dtype=torch.bool) if masked else None)
         kept = [h.new_zeros(shape, dtype=dtype) for shape, dtype in layer.kept(h)]
         for injection in (None, h):  # the second backward adds to the sums of the first
             layer.forward(h, injection, torch.empty_like(h), kept)
@@ -55,10 +55,11 @@ def attention(L: int):
     tables = torch.zeros(L, D // HEADS), torch.zeros(L, D // HEADS)
     for batch, (masked, causal) in itertools.product(BATCHES, ((False, False), (True, True), (True, False))):
         h = torch.zeros(batch, L, D, dtype=BF16)
-        more = torch.ones(batch, L, dtype=torch.bool) if masked else None, causal
-        _, saved = attention_fwd(h, *weights, HEADS, *tables, 1e-5, True, *more)
-        attention_bwd(h, h, saved, *weights, HEADS, *tables, 1e-5, *more)
-        Attention(*weights, HEADS, *tables, 1e-5).forward(h, h, torch.empty_like(h), ())
+        mask = torch.ones(batch, L, dtype=torch.bool) if masked else None
+        layer = (*weights, *tables, mask, HEADS, 1e-5, causal)
+        _, saved = attention_fwd(h, True, *layer)
+        attention_bwd(h, h, saved, *layer)
+        Attention(*weights, *tables, None, HEADS, 1e-5, False).forward(h, h, torch.empty_like(h), ())
 
 
 def elementwise():
@@ -97,11 +98,11 @@ def ones():
     from trm_fast.triton_kernels import adam_atan2_, attention, mlp, rms_norm, sign_sgd_rows_, stablemax, token_mixer
 
     h, w, lr = torch.zeros(1, 1, 1), torch.zeros(1, 1), torch.tensor(1e-3)
-    pair, qkv, mask = torch.zeros(2, 1), torch.zeros(3, 1), torch.ones(1, 1, dtype=torch.uint8)
+    pair, qkv, mask = torch.zeros(2, 1), torch.zeros(3, 1), torch.ones(1, 1, dtype=torch.bool)
     for layer in (
         mlp.MLP(pair, w, 1e-5),
         token_mixer.TokenMixer(pair, w, 1e-5, mask),
-        attention.Attention(qkv, w, 1, w, w, 1e-5, mask, True),
+        attention.Attention(qkv, w, w, w, mask, 1, 1e-5, True),
     ):
         kept = [h.new_zeros(shape, dtype=dtype) for shape, dtype in layer.kept(h)]
         layer.forward(h, h, torch.empty_like(h), kept)

@@ -26,6 +26,9 @@ GPU_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 Results = dict[str, Tensor]
 Dtypes = Mapping[str, tuple[torch.dtype, ...]]  # by backend
+Fakes = Mapping[str, Callable[..., Any]]
+Schemas = Fakes
+""""name(arguments) -> results" of a kernel -> its fake: what it returns, without values, for ``torch.compile``."""
 
 
 class Case(NamedTuple):
@@ -69,9 +72,8 @@ class Op:
     kernels: Dtypes
     cases: Sequence[Case]  # small inputs that kernels are checked on
     timed: Callable[[int], Case]  # batch size -> the op as the published model calls it: 97 tokens, 512 channels
-    fakes: Mapping[str, Callable[..., Any]]  # kernel -> what it returns, without values, for torch.compile
-    triton: Sequence[str] = ()  # schemas of its Triton kernels, "name(arguments) -> results"
-    triton_fakes: Mapping[str, Callable[..., Any]] = field(default_factory=dict)  # where they return something else
+    schemas: Schemas  # of its kernels, in every backend the same
+    triton_fakes: Fakes = field(default_factory=dict)  # name -> fake, where Triton's kernel returns something else
     # A kernel may err so many times as much as PyTorch does in its dtype: the output, and gradients.
     tolerance: tuple[float, float] = (2, 3)
     inference_only: Dtypes = field(default_factory=dict)  # kernels without a gradient
@@ -101,19 +103,24 @@ try:
     importlib.import_module("trm_fast._C")
 except ImportError as error:
     EXTENSION_MISSING = f"the C++ extension did not load: {build_record().get('ops', {}).get('reason') or error}"
-_TRITON = torch.library.Library("trm_fast_triton", "FRAGMENT")
+_CPP, _TRITON = (torch.library.Library(name, "FRAGMENT") for name in ("trm_fast", "trm_fast_triton"))
 
 
 def register(op: Op) -> None:
     """Makes an op known to selection, checks and benchmarks, and its kernels to the dispatcher and torch.compile."""
     OPS[op.name] = op
     setattr(reference, op.name, op.reference)
-    for schema in op.triton:
+    define(op.schemas)
+    for schema, fake in op.schemas.items() if "triton" in op.kernels else ():
         name = schema.partition("(")[0]
-        file = op.function.__module__.rpartition(".")[2]
-        _define_triton(file, name, schema, op.triton_fakes.get(name) or op.fakes[name])
-    for name, fake in op.fakes.items() if not EXTENSION_MISSING else ():
-        torch.library.register_fake(f"trm_fast::{name}", fake)
+        _define_triton(op.function.__module__.rpartition(".")[2], name, schema, op.triton_fakes.get(name, fake))
+
+
+def define(schemas: Schemas) -> None:
+    """Dispatcher ops for kernels in C++ and CUDA C++: csrc/ops/<op>/binding.cpp implements them."""
+    for schema, fake in schemas.items():
+        _CPP.define(schema)
+        torch.library.register_fake(f"trm_fast::{schema.partition('(')[0]}", fake, lib=_CPP)
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -1,0 +1,31 @@
+// Numbers that change from step to step stay in memory, so that a CUDA graph's replay sees their new values.
+#pragma once
+
+#include "core/kernels.h"
+
+#ifdef __CUDACC__
+#define TRM_FAST_ANYWHERE __host__ __device__ inline
+#else
+#define TRM_FAST_ANYWHERE inline
+#endif
+
+namespace trm_fast {
+
+// A number in the memory of the device that reads it. `data` may be null where said.
+struct Scalar {
+  enum class Kind : int32_t { float32, float64, int32, int64 };
+  const void* data;
+  Kind kind;
+};
+
+TRM_FAST_ANYWHERE double value_of(const Scalar& scalar) {
+  switch (scalar.kind) {
+    case Scalar::Kind::float32: return *static_cast<const float*>(scalar.data);
+    case Scalar::Kind::float64: return *static_cast<const double*>(scalar.data);
+    case Scalar::Kind::int32: return *static_cast<const int32_t*>(scalar.data);
+    case Scalar::Kind::int64: return double(*static_cast<const int64_t*>(scalar.data));
+  }
+  return 0;
+}
+
+}  // namespace trm_fast
