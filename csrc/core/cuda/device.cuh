@@ -87,7 +87,7 @@ __device__ inline T* dynamic_shared() {
 #endif
 }
 
-// Calls kernel<<<grid, block, shared, stream>>>(arguments...).
+// Calls kernel<<<grid, block, shared, stream>>>(arguments...); pointers to void take the type that the kernel has them in.
 template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, dim3 block, size_t shared, cudaStream_t stream,
                    Arguments... arguments) {
@@ -97,10 +97,10 @@ cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, dim3 block, si
     const auto attribute = cudaFuncAttributeMaxDynamicSharedMemorySize;
     if (const cudaError_t error = cudaFuncSetAttribute(kernel, attribute, int(shared))) return error;
   }
-  kernel<<<unsigned(blocks), block, shared, stream>>>(arguments...);
+  kernel<<<unsigned(blocks), block, shared, stream>>>(static_cast<Parameters>(arguments)...);
   return cudaGetLastError();
 #else
-  return cuda_on_cpu::launch(unsigned(blocks), block, shared, [&] { kernel(arguments...); });
+  return cuda_on_cpu::launch(unsigned(blocks), block, shared, [&] { kernel(static_cast<Parameters>(arguments)...); });
 #endif
 }
 

@@ -127,6 +127,18 @@ __device__ inline void copy_tile(T* to, int to_stride, const T* from, int64_t fr
   }
 }
 
+// Calls fetch(next) if there is a next step, then waits for the step that was fetched before it.
+template <class Fetch>
+__device__ inline void fetch_ahead(bool more, int64_t next, const Fetch& fetch) {
+  if (more) {
+    fetch(next);
+    wait<1>();
+  } else {
+    wait<0>();
+  }
+  __syncthreads();
+}
+
 // Calls body(T{}) with a type that the tensor cores multiply here: float32 has no kernels.
 template <class Body>
 cudaError_t with_half_type(Type type, const Body& body) {
@@ -137,17 +149,19 @@ cudaError_t with_half_type(Type type, const Body& body) {
   }
 }
 
-// Calls body(std::integral_constant<int, size>{}) with the padded size of the tokens.
+// Calls body(T{}, std::integral_constant<int, size>{}) with such a type and the padded size of the tokens.
 template <class Body>
-cudaError_t with_tokens(int64_t tokens, const Body& body) {
-  switch (padded_tokens(tokens)) {
-    case 32: return body(std::integral_constant<int, 32>{});
-    case 64: return body(std::integral_constant<int, 64>{});
-    case 96: return body(std::integral_constant<int, 96>{});
-    case 112: return body(std::integral_constant<int, 112>{});
-    case 128: return body(std::integral_constant<int, 128>{});
-    default: return cudaErrorInvalidValue;
-  }
+cudaError_t with_tokens(Type type, int64_t tokens, const Body& body) {
+  return with_half_type(type, [&](auto value) {
+    switch (padded_tokens(tokens)) {
+      case 32: return body(value, std::integral_constant<int, 32>{});
+      case 64: return body(value, std::integral_constant<int, 64>{});
+      case 96: return body(value, std::integral_constant<int, 96>{});
+      case 112: return body(value, std::integral_constant<int, 112>{});
+      case 128: return body(value, std::integral_constant<int, 128>{});
+      default: return cudaErrorInvalidValue;
+    }
+  });
 }
 
 }  // namespace cuda

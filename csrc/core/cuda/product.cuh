@@ -41,13 +41,7 @@ struct Product {
     };
     fetch(0);
     for (int64_t at = 0; at < depth; at += kDepth) {
-      if (at + kDepth < depth) {
-        fetch(at + kDepth);
-        wait<1>();
-      } else {
-        wait<0>();
-      }
-      __syncthreads();
+      fetch_ahead(at + kDepth < depth, at + kDepth, fetch);
       const auto& step = shared.step[at / kDepth % 2];
 #pragma unroll
       for (int k = 0; k < kDepth; k += 16) {

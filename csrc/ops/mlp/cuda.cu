@@ -144,8 +144,8 @@ cudaError_t mlp_in(Type type, const void* h, const void* w_in, void* active, int
     using T = decltype(value);
     using P = In<T>;
     const int64_t blocks = (rows + P::kRows - 1) / P::kRows * (2 * inner / P::kColumns);
-    return launch(in_kernel<T>, blocks, P::kThreads, sizeof(typename P::Shared), stream, static_cast<const T*>(h),
-                  static_cast<const T*>(w_in), static_cast<T*>(active), rows, channels, inner);
+    return launch(in_kernel<T>, blocks, P::kThreads, sizeof(typename P::Shared), stream, h, w_in, active, rows,
+                  channels, inner);
   });
 }
 
@@ -158,8 +158,7 @@ cudaError_t mlp_out(Type type, const void* active, const void* w_out, const void
     const auto run = [&](auto wide) {
       using P = Out<T, wide()>;
       return launch(out_kernel<T, wide()>, (rows + P::kRows - 1) / P::kRows, P::kThreads, sizeof(typename P::Shared),
-                    stream, static_cast<const T*>(active), static_cast<const T*>(w_out), static_cast<const T*>(h),
-                    static_cast<T*>(y), rstd, rows, inner, eps);
+                    stream, active, w_out, h, y, rstd, rows, inner, eps);
     };
     switch (channels) {
       case 128: return run(std::integral_constant<int, 2>{});
@@ -180,9 +179,8 @@ cudaError_t mlp_in_bwd(Type type, const void* d, const void* h, const void* w_in
     using P = In<T>;
     constexpr size_t kShared = std::max(sizeof(typename P::Shared), sizeof(typename Back<T>::Shared));
     const int64_t blocks = (rows + P::kRows - 1) / P::kRows * (inner / Back<T>::kColumns);
-    return launch(in_bwd_kernel<T>, blocks, P::kThreads, kShared, stream, static_cast<const T*>(d),
-                  static_cast<const T*>(h), static_cast<const T*>(w_in), static_cast<const T*>(w_out),
-                  static_cast<T*>(active), static_cast<T*>(dgate_up), rows, channels, inner);
+    return launch(in_bwd_kernel<T>, blocks, P::kThreads, kShared, stream, d, h, w_in, w_out, active, dgate_up, rows,
+                  channels, inner);
   });
 }
 

@@ -56,23 +56,33 @@ void fwd_columns(const T* x, const T* residual, T* y, Accumulate<T>* rstd, int64
   }
 }
 
-template <class T, bool kResidual>
-void fwd_range(const T* x, const T* residual, T* y, Accumulate<T>* rstd, Axis axis, Accumulate<T> eps, int64_t begin,
-               int64_t end) {
+// Calls row(place, its statistic's place) or columns(place, their statistics' place, width) for every unit of the range.
+template <class Row, class Columns>
+void for_units(const Axis& axis, int64_t begin, int64_t end, const Row& row, const Columns& columns) {
   if (axis.inner == 1) {
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t at = row * axis.size;
-      fwd_row<T, kResidual>(x + at, residual + at, y + at, rstd + row, axis.size, eps);
-    }
+    for (int64_t unit = begin; unit < end; ++unit) row(unit * axis.size, unit);
     return;
   }
   const int64_t blocks = (axis.inner + kColumns - 1) / kColumns;
   for (int64_t unit = begin; unit < end; ++unit) {
-    const int64_t o = unit / blocks, column = unit % blocks * kColumns;
-    const int64_t at = o * axis.size * axis.inner + column, width = std::min(kColumns, axis.inner - column);
-    const auto columns = width == kColumns ? fwd_columns<T, kResidual, true> : fwd_columns<T, kResidual, false>;
-    columns(x + at, residual + at, y + at, rstd + o * axis.inner + column, axis.size, axis.inner, width, eps);
+    const int64_t outer = unit / blocks, column = unit % blocks * kColumns;
+    columns(outer * axis.size * axis.inner + column, outer * axis.inner + column,
+            std::min(kColumns, axis.inner - column));
   }
+}
+
+template <class T, bool kResidual>
+void fwd_range(const T* x, const T* residual, T* y, Accumulate<T>* rstd, Axis axis, Accumulate<T> eps, int64_t begin,
+               int64_t end) {
+  for_units(
+      axis, begin, end,
+      [&](int64_t at, int64_t row) {
+        fwd_row<T, kResidual>(x + at, residual + at, y + at, rstd + row, axis.size, eps);
+      },
+      [&](int64_t at, int64_t first, int64_t width) {
+        const auto run = width == kColumns ? fwd_columns<T, kResidual, true> : fwd_columns<T, kResidual, false>;
+        run(x + at, residual + at, y + at, rstd + first, axis.size, axis.inner, width, eps);
+      });
 }
 
 template <class T>
@@ -116,20 +126,12 @@ void bwd_columns(const T* dy, const T* y, const Accumulate<T>* rstd, T* dx, int6
 
 template <class T>
 void bwd(const T* dy, const T* y, const Accumulate<T>* rstd, T* dx, Axis axis, int64_t begin, int64_t end) {
-  if (axis.inner == 1) {
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t at = row * axis.size;
-      bwd_row(dy + at, y + at, rstd[row], dx + at, axis.size);
-    }
-    return;
-  }
-  const int64_t blocks = (axis.inner + kColumns - 1) / kColumns;
-  for (int64_t unit = begin; unit < end; ++unit) {
-    const int64_t o = unit / blocks, column = unit % blocks * kColumns;
-    const int64_t at = o * axis.size * axis.inner + column, width = std::min(kColumns, axis.inner - column);
-    const auto columns = width == kColumns ? bwd_columns<T, true> : bwd_columns<T, false>;
-    columns(dy + at, y + at, rstd + o * axis.inner + column, dx + at, axis.size, axis.inner, width);
-  }
+  for_units(
+      axis, begin, end, [&](int64_t at, int64_t row) { bwd_row(dy + at, y + at, rstd[row], dx + at, axis.size); },
+      [&](int64_t at, int64_t first, int64_t width) {
+        const auto run = width == kColumns ? bwd_columns<T, true> : bwd_columns<T, false>;
+        run(dy + at, y + at, rstd + first, dx + at, axis.size, axis.inner, width);
+      });
 }
 
 }  // namespace

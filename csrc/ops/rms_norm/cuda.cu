@@ -34,7 +34,7 @@ __device__ inline float dot(const float (&a)[V], const float (&b)[V]) {
 template <class T, int V, int kBlock>
 __global__ void __launch_bounds__(kRowThreads)
     fwd_rows_kernel(const T* __restrict__ x, const T* __restrict__ residual, T* __restrict__ y,
-                    float* __restrict__ rstd, int64_t rows, int64_t size, float eps) {
+                    float* __restrict__ rstd, float eps, int64_t rows, int64_t size) {
   const int64_t row = int64_t(blockIdx.x) * blockDim.y + threadIdx.y, at = row * size;
   if (row >= rows) return;
   float squares = 0, t[V];
@@ -104,7 +104,7 @@ struct Stripe {
 template <class T, int V>
 __global__ void __launch_bounds__(kThreads)
     fwd_columns_kernel(const T* __restrict__ x, const T* __restrict__ residual, T* __restrict__ y,
-                       float* __restrict__ rstd, int64_t size, int64_t inner, int64_t stripes, float eps) {
+                       float* __restrict__ rstd, float eps, int64_t size, int64_t inner, int64_t stripes) {
   using S = Stripe<T, V>;
   const int64_t outer = blockIdx.x / stripes, column = blockIdx.x % stripes * S::kColumns + threadIdx.x * V;
   const bool inside = column < inner;
@@ -163,67 +163,55 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <class T, int V>
-cudaError_t fwd(const T* x, const T* residual, T* y, float* rstd, Axis axis, float eps, cudaStream_t stream) {
+// Launches the kernel for a strided axis, or for rows that of a warp or of a block each. `first`: what the kernels take
+// before the sizes.
+template <class T, int V, class Columns, class Rows, class... First>
+cudaError_t along(const Axis& axis, cudaStream_t stream, Columns columns, Rows warps, Rows blocks, First... first) {
   if (axis.inner > 1) {
     using S = Stripe<T, V>;
     const int64_t stripes = (axis.inner + S::kColumns - 1) / S::kColumns;
-    return launch(fwd_columns_kernel<T, V>, axis.outer * stripes, dim3(S::kAcross, S::kDeep), 0, stream, x, residual, y,
-                  rstd, axis.size, axis.inner, stripes, eps);
+    return launch(columns, axis.outer * stripes, dim3(S::kAcross, S::kDeep), 0, stream, first..., axis.size,
+                  axis.inner, stripes);
   }
-  const auto run = [&](auto kernel, int block) {
-    const int deep = kRowThreads / block;
-    return launch(kernel, (axis.outer + deep - 1) / deep, dim3(block, deep), 0, stream, x, residual, y, rstd,
-                  axis.outer, axis.size, eps);
-  };
-  return axis.size <= 256 * V ? run(fwd_rows_kernel<T, V, 32>, 32) : run(fwd_rows_kernel<T, V, kRowThreads>, kRowThreads);
+  const bool narrow = axis.size <= 256 * V;
+  const int block = narrow ? kWarp : kRowThreads, deep = kRowThreads / block;
+  return launch(narrow ? warps : blocks, (axis.outer + deep - 1) / deep, dim3(block, deep), 0, stream, first...,
+                axis.outer, axis.size);
 }
 
-template <class T, int V>
-cudaError_t bwd(const T* dy, const T* y, const float* rstd, T* dx, Axis axis, cudaStream_t stream) {
-  if (axis.inner > 1) {
-    using S = Stripe<T, V>;
-    const int64_t stripes = (axis.inner + S::kColumns - 1) / S::kColumns;
-    return launch(bwd_columns_kernel<T, V>, axis.outer * stripes, dim3(S::kAcross, S::kDeep), 0, stream, dy, y, rstd,
-                  dx, axis.size, axis.inner, stripes);
-  }
-  const auto run = [&](auto kernel, int block) {
-    const int deep = kRowThreads / block;
-    return launch(kernel, (axis.outer + deep - 1) / deep, dim3(block, deep), 0, stream, dy, y, rstd, dx, axis.outer,
-                  axis.size);
-  };
-  return axis.size <= 256 * V ? run(bwd_rows_kernel<T, V, 32>, 32) : run(bwd_rows_kernel<T, V, kRowThreads>, kRowThreads);
-}
-
-bool empty(const Axis& axis) { return axis.outer == 0 || axis.size == 0 || axis.inner == 0; }
-
-// Whether every line of neighbours is made of whole packs.
-template <class T>
-bool wide(const Axis& axis) {
-  return (axis.inner == 1 ? axis.size : axis.inner) % kWide<T> == 0;
+// Calls body(T{}, V) with how many values may move at once: every line of neighbours must be made of whole packs.
+template <class Body>
+cudaError_t with_packs(Type type, const Axis& axis, std::initializer_list<const void*> pointers, const Body& body) {
+  if (axis.outer == 0 || axis.size == 0 || axis.inner == 0) return cudaSuccess;
+  return with_type(type, [&](auto zero) {
+    constexpr int kPack = kWide<decltype(zero)>;
+    const bool whole = (axis.inner == 1 ? axis.size : axis.inner) % kPack == 0;
+    if (whole && std::all_of(pointers.begin(), pointers.end(), aligned)) {
+      return body(zero, std::integral_constant<int, kPack>{});
+    }
+    return body(zero, std::integral_constant<int, 1>{});
+  });
 }
 
 }  // namespace
 
 cudaError_t rms_norm_fwd(Type type, const void* x, const void* residual, void* y, float* rstd, Axis axis, float eps,
                          cudaStream_t stream) {
-  if (empty(axis)) return cudaSuccess;
-  return with_type(type, [&](auto zero) {
+  return with_packs(type, axis, {x, residual, y}, [&](auto zero, auto values) {
     using T = decltype(zero);
-    const bool pack = wide<T>(axis) && aligned(x) && aligned(residual) && aligned(y);
-    return (pack ? fwd<T, kWide<T>> : fwd<T, 1>)(static_cast<const T*>(x), static_cast<const T*>(residual),
-                                                 static_cast<T*>(y), rstd, axis, eps, stream);
+    constexpr int V = values();
+    return along<T, V>(axis, stream, fwd_columns_kernel<T, V>, fwd_rows_kernel<T, V, kWarp>,
+                       fwd_rows_kernel<T, V, kRowThreads>, x, residual, y, rstd, eps);
   });
 }
 
 cudaError_t rms_norm_bwd(Type type, const void* dy, const void* y, const float* rstd, void* dx, Axis axis,
                          cudaStream_t stream) {
-  if (empty(axis)) return cudaSuccess;
-  return with_type(type, [&](auto zero) {
+  return with_packs(type, axis, {dy, y, dx}, [&](auto zero, auto values) {
     using T = decltype(zero);
-    const bool pack = wide<T>(axis) && aligned(dy) && aligned(y) && aligned(dx);
-    return (pack ? bwd<T, kWide<T>> : bwd<T, 1>)(static_cast<const T*>(dy), static_cast<const T*>(y), rstd,
-                                                 static_cast<T*>(dx), axis, stream);
+    constexpr int V = values();
+    return along<T, V>(axis, stream, bwd_columns_kernel<T, V>, bwd_rows_kernel<T, V, kWarp>,
+                       bwd_rows_kernel<T, V, kRowThreads>, dy, y, rstd, dx);
   });
 }
 

@@ -49,29 +49,30 @@ inline void bwd_line(const double* dprobabilities, const T* logits, T* dlogits, 
   }
 }
 
-template <class T>
-void fwd(const T* logits, double* probabilities, Axis axis, int64_t begin, int64_t end) {
+// Calls body(place, stride) for the lines of the range.
+template <class Body>
+void for_lines(const Axis& axis, int64_t begin, int64_t end, const Body& body) {
   for (int64_t line = begin; line < end; ++line) {
     if (axis.inner == 1) {
-      fwd_line(logits + line * axis.size, probabilities + line * axis.size, axis.size, 1);
+      body(line * axis.size, std::integral_constant<int64_t, 1>{});
     } else {
-      const int64_t at = line / axis.inner * axis.size * axis.inner + line % axis.inner;
-      fwd_line(logits + at, probabilities + at, axis.size, axis.inner);
+      body(line / axis.inner * axis.size * axis.inner + line % axis.inner, axis.inner);
     }
   }
 }
 
 template <class T>
+void fwd(const T* logits, double* probabilities, Axis axis, int64_t begin, int64_t end) {
+  for_lines(axis, begin, end, [&](int64_t at, auto stride) {
+    fwd_line(logits + at, probabilities + at, axis.size, stride);
+  });
+}
+
+template <class T>
 void bwd(const double* dprobabilities, const T* logits, T* dlogits, Axis axis, int64_t begin, int64_t end) {
-  for (int64_t line = begin; line < end; ++line) {
-    if (axis.inner == 1) {
-      const int64_t at = line * axis.size;
-      bwd_line(dprobabilities + at, logits + at, dlogits + at, axis.size, 1);
-    } else {
-      const int64_t at = line / axis.inner * axis.size * axis.inner + line % axis.inner;
-      bwd_line(dprobabilities + at, logits + at, dlogits + at, axis.size, axis.inner);
-    }
-  }
+  for_lines(axis, begin, end, [&](int64_t at, auto stride) {
+    bwd_line(dprobabilities + at, logits + at, dlogits + at, axis.size, stride);
+  });
 }
 
 template <class T>

@@ -103,65 +103,49 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Calls run(integral lanes) for lines of `size` neighbours, or of a strided axis: there a warp reads 32 lines at once.
+// Calls run(T{}, lanes, blocks) for lines of `size` neighbours, or of a strided axis: there a warp reads 32 lines at
+// once. `lanes` is an integral constant.
 template <class Run>
-cudaError_t by_lanes(int64_t size, int64_t stride, const Run& run) {
-  if (stride > 1) return run(std::integral_constant<int, 1>{});
-  return size <= 64 ? run(std::integral_constant<int, 8>{}) : run(std::integral_constant<int, 32>{});
+cudaError_t for_lines(Type type, int64_t lines, int64_t size, int64_t stride, const Run& run) {
+  if (lines == 0) return cudaSuccess;
+  return with_type(type, [&](auto zero) {
+    const auto with = [&](auto lanes) { return run(zero, lanes, (lines * lanes() + kThreads - 1) / kThreads); };
+    if (stride > 1) return with(std::integral_constant<int, 1>{});
+    return size <= 64 ? with(std::integral_constant<int, 8>{}) : with(std::integral_constant<int, 32>{});
+  });
 }
-
-int64_t blocks_for(int64_t lines, int lanes) { return (lines * lanes + kThreads - 1) / kThreads; }
 
 }  // namespace
 
 cudaError_t stablemax_fwd(Type type, const void* logits, double* probabilities, Axis axis, cudaStream_t stream) {
-  const int64_t lines = axis.outer * axis.inner;
-  if (lines * axis.size == 0) return cudaSuccess;
-  return with_type(type, [&](auto zero) {
-    using T = decltype(zero);
-    return by_lanes(axis.size, axis.inner, [&](auto lanes) {
-      return launch(fwd_kernel<T, lanes()>, blocks_for(lines, lanes()), kThreads, 0, stream,
-                    static_cast<const T*>(logits), probabilities, axis);
-    });
+  return for_lines(type, axis.outer * axis.inner, axis.size, axis.inner, [&](auto zero, auto lanes, int64_t blocks) {
+    return launch(fwd_kernel<decltype(zero), lanes()>, blocks, kThreads, 0, stream, logits, probabilities, axis);
   });
 }
 
 cudaError_t stablemax_bwd(Type type, const double* dprobabilities, const void* logits, void* dlogits, Axis axis,
                           cudaStream_t stream) {
-  const int64_t lines = axis.outer * axis.inner;
-  if (lines * axis.size == 0) return cudaSuccess;
-  return with_type(type, [&](auto zero) {
-    using T = decltype(zero);
-    return by_lanes(axis.size, axis.inner, [&](auto lanes) {
-      return launch(bwd_kernel<T, lanes()>, blocks_for(lines, lanes()), kThreads, 0, stream, dprobabilities,
-                    static_cast<const T*>(logits), static_cast<T*>(dlogits), axis);
-    });
+  return for_lines(type, axis.outer * axis.inner, axis.size, axis.inner, [&](auto zero, auto lanes, int64_t blocks) {
+    return launch(bwd_kernel<decltype(zero), lanes()>, blocks, kThreads, 0, stream, dprobabilities, logits, dlogits,
+                  axis);
   });
 }
 
 cudaError_t stablemax_cross_entropy_fwd(Type type, const void* logits, const int64_t* labels, double* loss,
                                         double* total, int64_t rows, int64_t classes, int64_t ignore,
                                         cudaStream_t stream) {
-  if (rows == 0) return cudaSuccess;
-  return with_type(type, [&](auto zero) {
-    using T = decltype(zero);
-    return by_lanes(classes, 1, [&](auto lanes) {
-      return launch(cross_entropy_fwd_kernel<T, lanes()>, blocks_for(rows, lanes()), kThreads, 0, stream,
-                    static_cast<const T*>(logits), labels, loss, total, rows, classes, ignore);
-    });
+  return for_lines(type, rows, classes, 1, [&](auto zero, auto lanes, int64_t blocks) {
+    return launch(cross_entropy_fwd_kernel<decltype(zero), lanes()>, blocks, kThreads, 0, stream, logits, labels, loss,
+                  total, rows, classes, ignore);
   });
 }
 
 cudaError_t stablemax_cross_entropy_bwd(Type type, const double* dloss, const void* logits, const int64_t* labels,
                                         const double* total, void* dlogits, int64_t rows, int64_t classes,
                                         int64_t ignore, cudaStream_t stream) {
-  if (rows == 0) return cudaSuccess;
-  return with_type(type, [&](auto zero) {
-    using T = decltype(zero);
-    return by_lanes(classes, 1, [&](auto lanes) {
-      return launch(cross_entropy_bwd_kernel<T, lanes()>, blocks_for(rows, lanes()), kThreads, 0, stream, dloss,
-                    static_cast<const T*>(logits), labels, total, static_cast<T*>(dlogits), rows, classes, ignore);
-    });
+  return for_lines(type, rows, classes, 1, [&](auto zero, auto lanes, int64_t blocks) {
+    return launch(cross_entropy_bwd_kernel<decltype(zero), lanes()>, blocks, kThreads, 0, stream, dloss, logits, labels,
+                  total, dlogits, rows, classes, ignore);
   });
 }
 

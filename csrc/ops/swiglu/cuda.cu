@@ -67,7 +67,15 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-int64_t blocks_for(int64_t packs) { return std::min((packs + kThreads - 1) / kThreads, kFullCard); }
+// Launches the kernel that moves kPack elements at a time where the halves and the pointers allow it, else the single one.
+template <int kPack, class... Parameters, class... Pointers>
+cudaError_t walk(void (*packs)(Parameters...), void (*singles)(Parameters...), int64_t half, int64_t count,
+                 cudaStream_t stream, Pointers... pointers) {
+  const bool pack = half % kPack == 0 && (aligned(pointers) && ...);
+  const int64_t step = int64_t(kThreads) * (pack ? kPack : 1);
+  const int64_t blocks = std::min((count + step - 1) / step, kFullCard);
+  return launch(pack ? packs : singles, blocks, kThreads, 0, stream, pointers..., half, blocks * step % half, count);
+}
 
 }  // namespace
 
@@ -75,13 +83,7 @@ cudaError_t swiglu_fwd(Type type, const void* gate_up, void* out, int64_t half, 
   if (count == 0) return cudaSuccess;
   return with_type(type, [&](auto zero) {
     using T = decltype(zero);
-    const auto run = [&](auto kernel, int v) {
-      const int64_t blocks = blocks_for(count / v);
-      return launch(kernel, blocks, kThreads, 0, stream, static_cast<const T*>(gate_up), static_cast<T*>(out), half,
-                    blocks * kThreads * v % half, count);
-    };
-    const bool pack = half % kWide<T> == 0 && aligned(gate_up) && aligned(out);
-    return pack ? run(fwd_kernel<T, kWide<T>>, kWide<T>) : run(fwd_kernel<T, 1>, 1);
+    return walk<kWide<T>>(fwd_kernel<T, kWide<T>>, fwd_kernel<T, 1>, half, count, stream, gate_up, out);
   });
 }
 
@@ -90,13 +92,7 @@ cudaError_t swiglu_bwd(Type type, const void* dout, const void* gate_up, void* d
   if (count == 0) return cudaSuccess;
   return with_type(type, [&](auto zero) {
     using T = decltype(zero);
-    const auto run = [&](auto kernel, int v) {
-      const int64_t blocks = blocks_for(count / v);
-      return launch(kernel, blocks, kThreads, 0, stream, static_cast<const T*>(dout), static_cast<const T*>(gate_up),
-                    static_cast<T*>(dgate_up), half, blocks * kThreads * v % half, count);
-    };
-    const bool pack = half % kWide<T> == 0 && aligned(gate_up) && aligned(dout) && aligned(dgate_up);
-    return pack ? run(bwd_kernel<T, kWide<T>>, kWide<T>) : run(bwd_kernel<T, 1>, 1);
+    return walk<kWide<T>>(bwd_kernel<T, kWide<T>>, bwd_kernel<T, 1>, half, count, stream, dout, gate_up, dgate_up);
   });
 }
 

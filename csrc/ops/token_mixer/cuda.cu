@@ -82,13 +82,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 
   for (int64_t unit = 0; unit < inner; unit += kInner) {
-    if (unit + kInner < inner) {
-      fetch(unit + kInner);
-      wait<1>();
-    } else {
-      wait<0>();
-    }
-    __syncthreads();
+    fetch_ahead(unit + kInner < inner, unit + kInner, fetch);
     const auto& weights = shared.weights[unit / kInner % 2];
 #pragma unroll 1  // registers are short
     for (int part = 0; part < kInner; part += 16) {
@@ -175,15 +169,11 @@ cudaError_t token_mixer(Type type, const void* z, const void* injection, const v
                         cudaStream_t stream) {
   if (batch == 0) return cudaSuccess;
   if (channels % kChannels || inner % kInner || tokens < 1) return cudaErrorInvalidValue;
-  return with_half_type(type, [&](auto value) {
+  return with_tokens(type, tokens, [&](auto value, auto padded) {
     using T = decltype(value);
-    return with_tokens(tokens, [&](auto padded) {
-      constexpr int kTokens = padded();
-      return launch(token_mixer_kernel<T, kTokens>, batch * (channels / kChannels), kThreads,
-                    sizeof(Shared<T, kTokens>), stream, static_cast<const T*>(z), static_cast<const T*>(injection),
-                    static_cast<const T*>(w_in), static_cast<const T*>(w_out), static_cast<T*>(y), rstd, tokens,
-                    channels, inner, eps);
-    });
+    constexpr int kTokens = padded();
+    return launch(token_mixer_kernel<T, kTokens>, batch * (channels / kChannels), kThreads, sizeof(Shared<T, kTokens>),
+                  stream, z, injection, w_in, w_out, y, rstd, tokens, channels, inner, eps);
   });
 }
 

@@ -137,13 +137,7 @@ __global__ void __launch_bounds__(kThreads, kTokens <= 96 ? 3 : 2)
   }
 
   for (int unit = 0; unit < inner; unit += kInner) {
-    if (unit + kInner < inner) {
-      fetch(unit + kInner);
-      wait<1>();
-    } else {
-      wait<0>();
-    }
-    __syncthreads();
+    fetch_ahead(unit + kInner < inner, unit + kInner, fetch);
     const auto& weights = shared.weights[unit / kInner % 2];
     float gate_up[4][4] = {}, dactive[2][4] = {};  // gate, up, gate, up: 8 inner units each
 #pragma unroll
@@ -204,16 +198,12 @@ cudaError_t token_mixer_bwd(Type type, const void* dy, const void* z, const void
                             int64_t batch, int64_t tokens, int64_t channels, int64_t inner, cudaStream_t stream) {
   if (batch == 0) return cudaSuccess;
   if (channels % kChannels || inner % kInner || tokens < 1) return cudaErrorInvalidValue;
-  return with_half_type(type, [&](auto value) {
+  return with_tokens(type, tokens, [&](auto value, auto padded) {
     using T = decltype(value);
-    return with_tokens(tokens, [&](auto padded) {
-      constexpr int kTokens = padded();
-      return launch(token_mixer_bwd_kernel<T, kTokens>, batch * (channels / kChannels), kThreads,
-                    sizeof(Shared<T, kTokens>), stream, static_cast<const T*>(dy), static_cast<const T*>(z),
-                    static_cast<const T*>(injection), static_cast<const T*>(y), rstd, static_cast<const T*>(w_in),
-                    static_cast<const T*>(w_out), static_cast<T*>(dh), static_cast<T*>(d), static_cast<T*>(x),
-                    int(tokens), int(channels), int(inner));
-    });
+    constexpr int kTokens = padded();
+    return launch(token_mixer_bwd_kernel<T, kTokens>, batch * (channels / kChannels), kThreads,
+                  sizeof(Shared<T, kTokens>), stream, dy, z, injection, y, rstd, w_in, w_out, dh, d, x, tokens,
+                  channels, inner);
   });
 }
 

@@ -51,13 +51,7 @@ __global__ void __launch_bounds__(kThreads)
 
   float sum[3][2 * kSteps][4] = {};  // gate, up, down
   for (int64_t tile = begin; tile < end; ++tile) {
-    if (tile + 1 < end) {
-      fetch(tile + 1);
-      wait<1>();
-    } else {
-      wait<0>();
-    }
-    __syncthreads();
+    fetch_ahead(tile + 1 < end, tile + 1, fetch);
     const auto& states = shared.states[tile % 2];
 #pragma unroll 1  // registers are short
     for (int channel = 0; channel < kChannels; channel += 16) {
@@ -126,15 +120,11 @@ cudaError_t token_mixer_bwd_weights(Type type, const void* d, const void* x, con
   if (batch == 0) return cudaSuccess;
   const int64_t tiles = batch * (channels / kChannels);
   if (channels % kChannels || inner % kInner || tokens < 1 || slabs > tiles) return cudaErrorInvalidValue;
-  return with_half_type(type, [&](auto value) {
+  return with_tokens(type, tokens, [&](auto value, auto padded) {
     using T = decltype(value);
-    return with_tokens(tokens, [&](auto padded) {
-      constexpr int kTokens = padded();
-      return launch(token_mixer_bwd_weights_kernel<T, kTokens>, inner / kInner * slabs, kThreads,
-                    sizeof(Shared<T, kTokens>), stream, static_cast<const T*>(d), static_cast<const T*>(x),
-                    static_cast<const T*>(w_in), static_cast<const T*>(w_out), sums, tiles, slabs, tokens, channels,
-                    inner);
-    });
+    constexpr int kTokens = padded();
+    return launch(token_mixer_bwd_weights_kernel<T, kTokens>, inner / kInner * slabs, kThreads,
+                  sizeof(Shared<T, kTokens>), stream, d, x, w_in, w_out, sums, tiles, slabs, tokens, channels, inner);
   });
 }
 
