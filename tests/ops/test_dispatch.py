@@ -37,15 +37,15 @@ def test_what_auto_settled_stays_while_another_op_is_checked():
 
 
 def test_no_check_inside_a_capture(monkeypatch):
-    """What is known is taken, and the rest asked again after the capture."""
-    known = {"cuda": "passed"}
+    """A capture takes the verdicts that exist; the next call after it checks the rest."""
+    verdicts = {"cuda": "passed"}
     monkeypatch.setattr(selection, "unavailable", lambda op, name, *_: None if name in ("cuda", "triton") else "no")
-    monkeypatch.setattr(validation, "known", lambda op, name, *_: known.get(name))
+    monkeypatch.setattr(validation, "known_verdict", lambda op, name, *_: verdicts.get(name))
     monkeypatch.setattr(validation, "verdict", lambda *_: pytest.fail("a check inside a capture"))
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     assert dispatch._resolve("rms_norm", "cuda", torch.float32).small == "cuda"
     assert ("rms_norm", "cuda", torch.float32) not in selection.choices
-    known["triton"] = "not finite"
+    verdicts["triton"] = "not finite"
     with pytest.warns(UserWarning, match="triton kernel of rms_norm for torch.float32 is switched off: not finite"):
         assert dispatch._resolve("rms_norm", "cuda", torch.float32).small == "cuda"
     assert ("rms_norm", "cuda", torch.float32) in selection.choices

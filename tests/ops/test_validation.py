@@ -151,7 +151,7 @@ def test_a_verdict_that_was_cut_off_is_none(fresh):
     folder = validation.cache_folder("cpu")
     folder.mkdir(parents=True)
     (folder / "swiglu-cpp-float32.txt").write_text("")
-    assert validation.known("swiglu", "cpp", torch.float32, "cpu") is None
+    assert validation.known_verdict("swiglu", "cpp", torch.float32, "cpu") is None
 
 
 def test_what_other_processes_found_is_kept(fresh, monkeypatch):
@@ -169,7 +169,7 @@ def test_a_device_that_is_gone_is_no_kernels_fault(fresh, monkeypatch):
     monkeypatch.setattr(torch.cuda, "synchronize", gone)
     with pytest.raises(RuntimeError, match="illegal memory access"):
         validation.verdict("swiglu", "cuda", torch.float32, "cuda")
-    assert validation.known("swiglu", "cuda", torch.float32, "cuda") is None
+    assert validation.known_verdict("swiglu", "cuda", torch.float32, "cuda") is None
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, torch.OutOfMemoryError])
@@ -183,7 +183,7 @@ def test_a_check_that_was_broken_off_is_no_verdict(fresh, native, monkeypatch, e
         stand_in(broken, "swiglu", launch)
         with pytest.raises(error):
             verdict("swiglu")
-    assert validation.known("swiglu", "cpp", torch.float32, "cpu") is None
+    assert validation.known_verdict("swiglu", "cpp", torch.float32, "cpu") is None
     assert verdict("swiglu") == validation.PASSED
 
 

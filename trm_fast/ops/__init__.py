@@ -1,7 +1,7 @@
-"""Functional ops, each with a reference in plain PyTorch, kernels where they pay, and one name everywhere.
+"""The ops: functions on tensors, each with a reference in plain PyTorch and kernels for CPUs and GPUs.
 
-Usable by other projects: needs torch alone. ``use_backend`` or ``TRM_FAST_BACKEND`` choose the implementation;
-``reference.<op>`` is the op in plain PyTorch.
+Other projects can use them: importing this package loads torch and nothing above it. ``use_backend`` or the environment
+variable ``TRM_FAST_BACKEND`` choose the backend; ``reference.<op>`` is an op in plain PyTorch.
 """
 
 from __future__ import annotations

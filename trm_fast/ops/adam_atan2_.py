@@ -1,4 +1,4 @@
-"""The whole optimizer step in one pass over memory: moments, decay, update and EMA."""
+"""The op ``adam_atan2_``: a whole optimizer step in one pass over memory, for Adam-atan2 and AdamW."""
 
 from __future__ import annotations
 
@@ -33,30 +33,41 @@ def adam_atan2_(
     copies: Sequence[Tensor | None] | None = None,
     interleave: Sequence[int] | None = None,
 ) -> None:
-    """Updates params, both moments, the EMA and the low-precision copies in place.
+    """Updates the parameters, both moments, the EMA and the weight copies in place.
 
     ``p *= 1 - lr wd;  p -= lr / (1 - b1^t) * atan2(m, sqrt(v) / sqrt(1 - b2^t))`` (arXiv 2407.05872), or with
     ``variant="adamw"`` the decoupled AdamW step ``m / (sqrt(v) / sqrt(1 - b2^t) + eps)`` (arXiv 1711.05101).
-    Then ``ema += (1 - ema_decay) (p - ema)`` with the new p. Every number that changes between steps is a tensor, so
-    nothing is baked into a graph and the caller never waits for the device.
+    Then ``ema += (1 - ema_decay) (p - ema)`` with the new p. Numbers that change between steps are tensors, so a CUDA
+    graph reads their new values, and there is no host-device synchronisation.
 
     Args:
-        params, grads, exp_avgs, exp_avg_sqs: lists of equal length; the i-th of each agree in shape, dtype and device.
-        lr: learning rate, 0-dim tensor on the params' device.
-        step: 0-dim tensor, already counted up: 1 in the first call.
+        params, grads, exp_avgs, exp_avg_sqs: lists of equal length: parameters, gradients, first and second moments.
+            The i-th tensors agree in shape, dtype and device; all parameters share one dtype and one device.
+        lr: learning rate, 0-dim tensor on the parameters' device.
+        step: number of this step, 0-dim tensor on the same device: 1 in the first call.
+        betas: decay of the first and of the second moment.
         weight_decay: decoupled, multiplied by lr.
-        ema: list of averages to update with the new params, or None.
-        grad_scale: 0-dim tensor that multiplies every gradient (clipping), or None.
-        eps: of AdamW alone; atan2 needs none.
-        copies: for each param (rows, columns), a matrix in low precision of at least that size that receives the new
-            weights, or None; what lies beyond is left alone. All bfloat16, or all float16.
-        interleave: for each param 0, or a number g: then its copy takes turns between g rows of the first half (the
-            gate) and g of the second (up), as ``pack_weights`` lays them out for the kernels.
+        ema: averages to update with the new parameters, or None.
+        ema_decay: decay of the averages.
+        grad_scale: 0-dim tensor that multiplies every gradient (for clipping), or None.
+        variant: "adam_atan2" or "adamw".
+        eps: of AdamW only.
+        copies: for each parameter (rows, columns) None, or a matrix of at least that size that receives the new weights
+            in a lower precision; the rest of the matrix stays as it is. All bfloat16, or all float16.
+        interleave: for each parameter 0, or a number g: its copy then alternates g rows of the first half (the gate)
+            and g rows of the second (up), the layout of ``pack_weights``.
 
     Raises:
-        TypeError: lr, step or grad_scale that are not 0-dim tensors.
-        ValueError: lists that do not fit together, or an unknown variant.
-        RuntimeError: a copy that is too small.
+        TypeError: lr, step or grad_scale is no 0-dim tensor.
+        ValueError: the lists do not fit together, or the variant is unknown.
+        RuntimeError: a copy does not fit its parameter.
+
+    Example:
+        >>> weight, gradient = torch.ones(2, 3), torch.ones(2, 3)
+        >>> moments = torch.zeros(2, 3), torch.zeros(2, 3)
+        >>> adam_atan2_([weight], [gradient], [moments[0]], [moments[1]], torch.tensor(0.1), torch.tensor(1))
+        >>> bool((weight < 1).all())
+        True
     """
     if variant not in VARIANTS:
         raise ValueError(f"adam_atan2_: no variant {variant!r}: choose one of {', '.join(VARIANTS)}")
@@ -75,13 +86,13 @@ def adam_atan2_(
                 )
     if not params:
         return
-    low = [params[0].new_empty(0) if c is None else c for c in copies or ()]
-    interleave = list(interleave) if interleave is not None else [0] * len(low)
-    if len(low) not in (0, len(params)) or len(interleave) != len(low):
+    targets = [params[0].new_empty(0) if c is None else c for c in copies or ()]
+    interleave = list(interleave) if interleave is not None else [0] * len(targets)
+    if len(targets) not in (0, len(params)) or len(interleave) != len(targets):
         raise ValueError(
-            f"adam_atan2_: {len(params)} params but {len(low)} copies and {len(interleave)} numbers to interleave by"
+            f"adam_atan2_: {len(params)} params but {len(targets)} copies and {len(interleave)} group sizes"
         )
-    for i, (p, copy, group) in enumerate(zip(params, low, interleave, strict=False)):
+    for i, (p, copy, group) in enumerate(zip(params, targets, interleave, strict=False)):
         if copy.numel():
             _check_copy(i, p, copy, group)
     if any(p.dtype != params[0].dtype or p.device != params[0].device for p in params):
@@ -106,7 +117,7 @@ def adam_atan2_(
                 grad_scale=grad_scale,
                 variant=variant,
                 eps=eps,
-                copies=low,
+                copies=targets,
                 interleave=interleave,
             )
         else:
@@ -116,7 +127,7 @@ def adam_atan2_(
                 exp_avgs,
                 exp_avg_sqs,
                 [] if ema is None else ema,
-                *([[], []] if chosen == "cpp" else [low, interleave]),
+                *([[], []] if chosen == "cpp" else [targets, interleave]),
                 lr,
                 step,
                 grad_scale,
@@ -126,9 +137,9 @@ def adam_atan2_(
                 eps,
                 variant == "adamw",
             )
-            mark_written([*params, *exp_avgs, *exp_avg_sqs, *(ema or ()), *low])
-            if chosen == "cpp":  # there they serve tests and export
-                _write_copies(params, low, interleave)
+            mark_written([*params, *exp_avgs, *exp_avg_sqs, *(ema or ()), *targets])
+            if chosen == "cpp":  # on a CPU, copies serve only tests and export
+                _write_copies(params, targets, interleave)
 
 
 def adam_atan2_reference(
@@ -161,7 +172,7 @@ def adam_atan2_reference(
         v.lerp_(g.square(), 1 - beta2)
         numerator, denominator = accumulate(m), accumulate(v).sqrt() / root
         update = torch.atan2(numerator, denominator) if variant == "adam_atan2" else numerator / (denominator + eps)
-        p.copy_(accumulate(p) * keep - size * update)  # bfloat16 would round keep to 1
+        p.copy_(accumulate(p) * keep - size * update)  # in float32, because bfloat16 would round keep to 1
         if ema is not None:
             ema[i].lerp_(p, 1 - ema_decay)
     _write_copies(params, copies, interleave)
@@ -176,19 +187,21 @@ def _write_copies(params: Sequence[Tensor], copies: Sequence[Tensor], interleave
 
 def _check_copy(i: int, p: Tensor, copy: Tensor, group: int) -> None:
     if copy.dim() != 2 or copy.stride(1) != 1:
-        raise RuntimeError(f"adam_atan2_: copy {i} must be a matrix with neighbouring columns")
+        raise RuntimeError(f"adam_atan2_: copy {i} must be a matrix with contiguous rows")
     columns = p.shape[-1] if p.dim() else 0
     rows = p.numel() // max(1, columns)
     if not columns or group < 0 or (group and rows % 2):
-        raise RuntimeError(f"adam_atan2_: parameter {i} cannot be copied that way")
+        raise RuntimeError(f"adam_atan2_: parameter {i}, {tuple(p.shape)}, has no copy with groups of {group} rows")
     needed = -(-rows // 2 // group) * 2 * group if group else rows
     if copy.shape[0] < needed or copy.shape[1] < columns:
-        raise RuntimeError(f"adam_atan2_: copy {i} is too small")
+        raise RuntimeError(
+            f"adam_atan2_: copy {i} is too small: {tuple(copy.shape)}, not ({needed}, {columns}) or more"
+        )
 
 
 def _updated(op: Callable[..., None], p: Tensor, g: Tensor, m: Tensor, v: Tensor, ema: Tensor) -> Tensor:
     lists = [list(t.unbind()) for t in (p.clone(), g, m.clone(), v.square(), ema.clone())]
-    lr, step, scale = (torch.full((), x, device=p.device) for x in (1e-2, 3.0, 0.5))  # made there: no copy to wait for
+    lr, step, scale = (torch.full((), x, device=p.device) for x in (1e-2, 3.0, 0.5))  # no copy to the device
     with torch.no_grad():
         op(*lists[:4], lr, step, ema=lists[4], ema_decay=0.9, weight_decay=0.1, grad_scale=scale)
     return torch.stack([t for i in (0, 2, 3, 4) for t in lists[i]])

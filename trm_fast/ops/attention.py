@@ -1,4 +1,4 @@
-"""A whole attention layer: queries, keys and values, rotary positions, attention, output, residual and norm."""
+"""The op ``attention``: a whole attention layer, with rotary positions, output projection, residual and norm."""
 
 from __future__ import annotations
 
@@ -25,24 +25,28 @@ def attention(
     mask: Tensor | None = None,
     causal: bool = False,
 ) -> Tensor:
-    """``rms_norm(h + out @ attention(qkv @ h))``: every token sees every token, or all that a mask leaves.
+    """``rms_norm(h + out @ attention(qkv @ h))``. Without ``mask`` and ``causal`` every token attends to every token.
 
     Args:
-        h: (B, L, D).
-        qkv: (3 D, D), queries above keys above values, each head by head.
-        out: (D, D).
+        h: (B, L, D), float32, bfloat16 or float16 for kernels; any floating dtype for the reference.
+        qkv: (3 D, D), the weights of queries, keys and values, each head by head. Same dtype as ``h``.
+        out: (D, D), the output projection.
         heads: a divisor of D.
-        rotary: cos and sin, (L, D / heads) each, for rotary positions (halves rotated against each other; arXiv
-            2104.09864); they get no gradient.
-        eps: of the norm.
-        mask: bool (B, L), which tokens are there; padding is seen by itself alone.
-        causal: no token sees later ones.
+        rotary: cos and sin, (L, D / heads) each, for rotary positions (the two halves of a head are rotated against
+            each other; arXiv 2104.09864). They get no gradient.
+        eps: added to the mean square in the norm.
+        mask: bool (B, L), False for padding. A padded position attends to itself, and no other attends to it.
+        causal: whether a token attends only to itself and earlier ones.
 
     Returns:
-        (B, L, D).
+        (B, L, D), the dtype of ``h``.
 
     Raises:
         ValueError: weights, tables, heads or a mask that do not fit ``h``.
+
+    Example:
+        >>> attention(torch.ones(2, 5, 8), torch.zeros(24, 8), torch.zeros(8, 8), heads=2).shape
+        torch.Size([2, 5, 8])
     """
     L, D = h.shape[1:]
     if qkv.shape != (3 * D, D) or out.shape != (D, D) or D % heads:
@@ -78,7 +82,7 @@ def attention_reference(
 
 
 def _visible(mask: Tensor | None, L: int, causal: bool) -> Tensor | None:
-    """Which key each query sees, (B, 1, L, L); a token always sees itself, so no row is empty."""
+    """Which keys each query attends to, bool (B, 1, L, L). Every token attends to itself, so no row is empty."""
     if mask is None:
         return None
     position = torch.arange(L, device=mask.device)

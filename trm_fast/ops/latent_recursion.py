@@ -1,4 +1,4 @@
-"""Cycles of TRM's recursion in one call: latent steps and the answer step, through the whole network."""
+"""The op ``latent_recursion``: whole cycles of latent steps and answer steps in one call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trm_fast.ops.packing import pack_weights, unsupported_reason
 from trm_fast.ops.token_mixer import token_mixer_reference, token_mixer_saved
 
 Rotary = tuple[Tensor, Tensor]
-"""cos and sin of the positions, (L, D / heads) each."""
+"""cos and sin of the rotary positions, (L, D / heads) each."""
 
 
 def latent_recursion(
@@ -37,33 +37,41 @@ def latent_recursion(
     mask: Tensor | None = None,
     causal: bool = False,
 ) -> tuple[Tensor | None, Tensor]:
-    """``n`` times ``z = net(z + y + x)``, then ``y = net(y + z)`` (arXiv 2510.04871, figure 3); ``cycles`` in a row.
+    """Runs ``cycles`` cycles: ``n`` latent steps ``z = net(z + y + x)`` and one answer step ``y = net(y + z)``.
 
-    In single state (``y`` is None) ``n`` times ``z = net(z + x)``, and once more, with x or without (``inject_last``).
-    The network is a stack of post-norm blocks: token mixer or attention, then mlp. Its weights' gradients are summed
-    over the n + 1 applications inside the call.
+    In single state (``y`` is None) a cycle is ``n`` steps ``z = net(z + x)`` and a last one, with x or without
+    (``inject_last``). The network is a stack of post-norm layers: token mixer or attention, then MLP. The call sums the
+    gradients of the weights over the n + 1 applications of the network. Source: arXiv 2510.04871, figure 3.
 
     Args:
-        y, z, x: answer, latent and embedded question, each (B, L, D), of one dtype.
-        weights: four matrices a block: those of ``token_mixer`` (``heads`` 0) or ``attention``, then those of ``mlp``.
-            Where their dtype is not the states' (float32 weights, bfloat16 states), they are cast once a call.
-        n: latent steps a cycle.
-        heads: of attention; 0 for the token mixer.
+        y, z, x: answer state, latent state and input embedding, each (B, L, D), of one dtype; ``y`` may be None.
+        weights: four matrices a layer: the two of ``token_mixer`` (``heads`` 0) or ``attention``, then the two of
+            ``mlp``. Weights in another dtype than the states are cast once a call.
+        n: latent steps in a cycle.
+        heads: attention heads; 0 for the token mixer.
         rotary: cos and sin, (L, D / heads) each, for rotary positions; they get no gradient.
-        inject_last: in single state, whether the last application adds x, too.
-        cycles: more than one only where no gradient is wanted.
-        eps: added to the mean square of every norm.
-        packed: ``pack_weights(weights, L)``, kept up to date; spares the CUDA kernels packing them in every call.
-        mask: bool (B, L), which tokens are there: a mixer reads the others as zeros, attention lets them be seen by
-            themselves alone.
-        causal: of attention: no token sees later ones.
+        inject_last: in single state, whether the last application adds x.
+        cycles: more than 1 only without gradients.
+        eps: added to the mean square in every norm.
+        packed: ``pack_weights(weights, L)`` if the caller keeps them up to date; else the CUDA kernels pack the weights
+            in every call.
+        mask: bool (B, L), False for padding. The token mixer reads padding as zeros; in attention, a padded position
+            attends to itself, and no other attends to it.
+        causal: whether in attention a token attends only to itself and earlier ones.
 
     Returns:
-        The new (y, z); y is None in single state.
+        The new (y, z), in the states' shape and dtype; y is None in single state.
 
     Raises:
-        ValueError: the states' shapes or dtypes differ, a mask does not fit them, or gradients are wanted of more than
-            one cycle.
+        ValueError: the states differ in shape or dtype, the mask does not fit them, or a gradient is required and
+            ``cycles`` is not 1.
+
+    Example:
+        >>> state = torch.ones(2, 4, 8)
+        >>> weights = [torch.ones(6, 4), torch.ones(4, 3), torch.ones(6, 8), torch.ones(8, 3)]
+        >>> y, z = latent_recursion(state, state, state, weights, n=2)
+        >>> z.shape
+        torch.Size([2, 4, 8])
     """
     for name, state in (("y", y), ("x", x)):
         if state is not None and (state.shape, state.dtype) != (z.shape, z.dtype):
@@ -90,7 +98,7 @@ def latent_recursion_reference(
 
 
 class Network(NamedTuple):
-    """The blocks that are applied, and how."""
+    """The weights of a network and the options of its layers."""
 
     weights: Sequence[Tensor]
     heads: int = 0
@@ -100,6 +108,7 @@ class Network(NamedTuple):
     causal: bool = False
 
     def reference(self, h: Tensor, injection: Tensor | None) -> Tensor:
+        """One application of the network to ``h + injection``, (B, L, D), in plain PyTorch."""
         h = h if injection is None else h + injection
         for i in range(0, len(self.weights), 4):
             w_in, w_out, gate_up, down = self.weights[i : i + 4]
@@ -122,7 +131,7 @@ def _in_cycles(
     inject_last: bool,
     cycles: int,
 ) -> tuple[Tensor | None, Tensor]:
-    """The recursion, application by application: ``step`` applies the network to a state and what is injected."""
+    """The recursion as single applications: ``step`` applies the network to a state plus an injection."""
     for _ in range(cycles):
         injection = x if y is None else y + x
         for _ in range(n):
@@ -145,7 +154,7 @@ def recur(
     cycles: int = 1,
     packed: Sequence[Tensor] | None = None,
 ) -> tuple[Tensor | None, Tensor]:
-    """``latent_recursion`` by the backend that ``op`` takes, with or without gradient."""
+    """``latent_recursion`` on the backend that ``op`` takes; ``latent_step`` is a case of it."""
     weights, heads, rotary, eps, mask, causal = network
     chosen = dispatch.select_masked(op, mask, causal, heads, z, y, x, *weights)
     if chosen == "cuda":
@@ -154,7 +163,7 @@ def recur(
             fused = lambda h, injection: fused_step(h, injection, weights, matrices, eps)  # noqa: E731
             return _in_cycles(fused, y, z, x, n, inject_last, cycles)
         chosen = dispatch.fallback(op, chosen, reason, z, heads)
-    # Each application's products then read the low precision, and its gradients are summed before they are cast.
+    # One cast before all applications: their gradients are summed before the cast back.
     weights = [w.to(z.dtype) for w in weights]
     if chosen == "reference":
         return _in_cycles(Network(weights, *network[1:]).reference, y, z, x, n, inject_last, cycles)
@@ -201,7 +210,7 @@ class LatentRecursionFunction(torch.autograd.Function):
 def _fwd_fake(
     kept: Callable[[Tensor, Sequence[Tensor], int, int, bool, bool], Tensor],
 ) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    """``kept`` is what a forward that keeps something keeps."""
+    """The fake of the forward; ``kept`` returns the tensor that it keeps for the backward."""
 
     def fake(
         y: Tensor | None, z: Tensor, x: Tensor | None, n: int, inject_last: bool, cycles: int, keep: bool, *layers: Any
@@ -224,8 +233,8 @@ def _bwd_fake(
 
 
 def _kept(z: Tensor, weights: Sequence[Tensor], heads: int, n: int, dual: bool, inject_last: bool) -> Tensor:
-    """What the C++ forward keeps: for each application its layers' share, and the inputs of those that have one of
-    their own."""
+    """The tensor that the C++ forward keeps: for each application the tensors of its layers, and its input where no
+    layer made it."""
     layers = 0
     for i in range(0, len(weights), 4):
         layers += (attention_saved if heads else token_mixer_saved)(z, weights[i])
@@ -241,14 +250,14 @@ def _kept_by_triton(z: Tensor, weights: Sequence[Tensor], heads: int, n: int, du
 
 
 def _supervision_step(op: Callable[..., Any], y: Tensor, z: Tensor, x: Tensor, *weights: Tensor) -> Tensor:
-    """As training has it: two cycles without gradient, and one with; the weights, then packed ones."""
+    """A supervision step of training: two cycles without gradients and one with. ``weights``: plain, then packed."""
     half = len(weights) // 2
     with torch.no_grad():
         op(y, z, x, weights[:half], 2, cycles=2, packed=weights[half:])
     return torch.cat(op(y, z, x, weights[:half], 2, packed=weights[half:]))
 
 
-BACKENDS: dict[str, Any] = {  # what holds for one application as well
+BACKENDS: dict[str, Any] = {  # the same for latent_step
     "kernels": {
         "cpp": (torch.float32, torch.bfloat16),
         "triton": GPU_FLOATS,
@@ -270,8 +279,8 @@ register(
             f"{_LAYERS}) -> (Tensor dy_in, Tensor dz_in, Tensor dx, Tensor[] dweights)": _bwd_fake,
         },
         triton_fakes={"latent_recursion_fwd": _fwd_fake(_kept_by_triton)},
-        # What training takes, at the published number of tokens: Triton's mixer has them in several pieces. D = 128 is
-        # the narrowest that the fused CUDA layers take.
+        # The published number of tokens, which Triton's token mixer splits into several pieces. D = 128 is the smallest
+        # width of the fused CUDA layers.
         cases=[
             Case(
                 [(2, 97, 128)] * 3 + [(64, 97), (97, 32), (128, 128), (128, 64)],

@@ -1,4 +1,4 @@
-"""One application of the network to the latent, in one call."""
+"""The op ``latent_step``: one application of the network to the latent state."""
 
 from __future__ import annotations
 
@@ -26,18 +26,23 @@ def latent_step(
     mask: Tensor | None = None,
     causal: bool = False,
 ) -> Tensor:
-    """``net(z + injection)``: a ``latent_recursion`` in single state that is nothing but its last application.
+    """``net(z + injection)``: the last application of a ``latent_recursion`` in single state.
 
     Args:
-        z, injection: (B, L, D).
-        weights, heads, rotary, eps: as in ``latent_recursion``.
-        packed, mask, causal: as in ``latent_recursion``.
+        z, injection: (B, L, D), of one dtype.
+        weights, heads, rotary, eps, packed, mask, causal: as in ``latent_recursion``.
 
     Returns:
         The new z, (B, L, D).
 
     Raises:
-        ValueError: the shapes or dtypes of z and injection differ, or a mask that does not fit them.
+        ValueError: z and injection differ in shape or dtype, or the mask does not fit them.
+
+    Example:
+        >>> state = torch.ones(2, 4, 8)
+        >>> weights = [torch.ones(6, 4), torch.ones(4, 3), torch.ones(6, 8), torch.ones(8, 3)]
+        >>> latent_step(state, state, weights).shape
+        torch.Size([2, 4, 8])
     """
     if (injection.shape, injection.dtype) != (z.shape, z.dtype):
         raise ValueError(
@@ -68,7 +73,7 @@ def _timed(batch: int) -> Case:
     return Case(shapes, 6, call, lambda inputs: pack_weights(inputs[2:], 97, inputs[0].dtype))
 
 
-# 19 tokens and odd widths take every path with a rest; D = 128 is the narrowest that the fused CUDA layers take.
+# 19 tokens and odd widths leave a remainder in every loop; D = 128 is the smallest width of the fused CUDA layers.
 _STATES, _MLP = [(2, 19, 128)] * 2, [(128, 128), (128, 64)]
 _MIXER, _ATTENTION = [(64, 19), (19, 32)], [(384, 128), (128, 128)]
 register(
@@ -78,7 +83,7 @@ register(
         schemas={},  # Triton has those of latent_recursion, CUDA those of fused_step
         cases=[
             Case([*_STATES, *_MIXER, *_MLP], 6, _plain),
-            # The published number of tokens, two blocks, inner widths that are padded.
+            # The published number of tokens, two layers, inner widths that need padding.
             Case(
                 [(2, 97, 128)] * 2 + [(144, 97), (97, 72), (200, 128), (128, 100)] * 2, 10, _plain, backends=("cuda",)
             ),

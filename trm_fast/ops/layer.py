@@ -1,4 +1,4 @@
-"""A layer of the network as an op of its own: what ``mlp``, ``token_mixer`` and ``attention`` have in common."""
+"""What the ops ``mlp``, ``token_mixer`` and ``attention`` share: calls, gradients and schemas of a single layer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PANEL = 32  # kPanel of csrc/core/layer.h
 
 
 def run_layer(op: str, chosen: str, h: Tensor, w_in: Tensor, w_out: Tensor, *more: Any) -> Tensor:
-    """The layer of ``h`` (B, L, D) by the kernels of a backend. Tensors come first in ``more`` and get no gradient."""
+    """Applies a layer to ``h`` (B, L, D) by a backend's kernels. Tensors in ``more`` come first and get no gradient."""
     if torch.is_grad_enabled() and (h.requires_grad or w_in.requires_grad or w_out.requires_grad):
         y: Tensor = LayerFunction.apply(op, chosen, h, w_in, w_out, *more)
         return y
@@ -42,20 +42,20 @@ class LayerFunction(torch.autograd.Function):
 
 
 def layer_kernels(op: str, triton_layer: str, arguments: str, saved_size: Callable[..., int]) -> Mapping[str, Any]:
-    """The kernels of such an op, as ``Op`` takes them.
+    """The part of ``Op`` that describes the kernels of a layer.
 
     Args:
-        triton_layer: the class in ``triton_kernels/<op>.py``, made of the same arguments.
-        arguments: those of the layer in the kernels' schemas, weights first.
-        saved_size: the floats that the C++ forward of ``h`` with these arguments keeps.
+        triton_layer: the class in ``triton_kernels/<op>.py`` that takes ``arguments``.
+        arguments: of the layer in the schemas, weights first.
+        saved_size: (h, *arguments) -> how many floats the C++ forward keeps for the backward.
     """
 
     def fwd(h: Tensor, keep: bool, *layer: Any) -> tuple[Tensor, Tensor]:
         return h.new_empty(h.shape), h.new_empty(saved_size(h, *layer) if keep else 0)
 
     def triton_fwd(h: Tensor, keep: bool, *layer: Any) -> tuple[Tensor, Tensor]:
-        made = getattr(triton_kernels(op), triton_layer)(*layer)
-        return h.new_empty(h.shape), triton_kernels("layer").saved_like(made, h, keep)
+        instance = getattr(triton_kernels(op), triton_layer)(*layer)
+        return h.new_empty(h.shape), triton_kernels("layer").saved_like(instance, h, keep)
 
     def bwd(dy: Tensor, h: Tensor, saved: Tensor, w_in: Tensor, w_out: Tensor, *_: Any) -> tuple[Tensor, ...]:
         return h.new_empty(h.shape), w_in.new_empty(w_in.shape), w_out.new_empty(w_out.shape)
@@ -73,10 +73,11 @@ def layer_kernels(op: str, triton_layer: str, arguments: str, saved_size: Callab
 
 
 def rounded(count: int, unit: int) -> int:
+    """``count``, rounded up to a multiple of ``unit``."""
     return -(-count // unit) * unit
 
 
 def saved_floats(h: Tensor, kept: int, rstd: int) -> int:
-    """The size of what the forward of a layer keeps (csrc/core/recursion.cpp); ``kept`` and ``rstd`` a sample."""
+    """How many floats the forward of a layer keeps (csrc/core/recursion.cpp); ``kept`` and ``rstd`` are per example."""
     B, L, D = h.shape
     return B * (kept + L * D + rstd)

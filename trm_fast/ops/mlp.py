@@ -1,4 +1,4 @@
-"""A whole SwiGLU layer over channels: products, activation, residual and norm; what ``token_mixer`` shares with it."""
+"""The op ``mlp``: a whole SwiGLU layer over channels. ``gated_layer`` serves ``token_mixer``, too."""
 
 from __future__ import annotations
 
@@ -14,23 +14,28 @@ from trm_fast.ops.layer import PANEL, layer_kernels, rounded, run_layer, saved_f
 from trm_fast.ops.rms_norm import rms_norm_reference
 from trm_fast.ops.swiglu import swiglu_reference
 
-GATED = "Tensor gate_up, Tensor down, float eps"  # the layer in its kernels' schemas
+GATED = "Tensor gate_up, Tensor down, float eps"  # arguments of the layer in the schemas
 
 
 def mlp(h: Tensor, gate_up: Tensor, down: Tensor, eps: float = 1e-5) -> Tensor:
-    """``rms_norm(h + down @ swiglu(gate_up @ h))`` over channels; TRM's second layer (arXiv 2510.04871).
+    """``rms_norm(h + down @ swiglu(gate_up @ h))`` over channels: the channel MLP of TRM (arXiv 2510.04871).
 
     Args:
-        h: (B, L, D).
-        gate_up: (2 I, D), the gate above up.
+        h: (B, L, D), floating point.
+        gate_up: (2 I, D), the rows of the gate above those of up. Same dtype as ``h``.
         down: (D, I).
-        eps: of the norm.
+        eps: added to the mean square in the norm.
 
     Returns:
-        (B, L, D).
+        (B, L, D), the dtype of ``h``.
 
     Raises:
         ValueError: weights that do not fit ``h`` or each other.
+
+    Example:
+        >>> import torch
+        >>> mlp(torch.ones(2, 3, 8), torch.zeros(32, 8), torch.zeros(8, 16)).shape
+        torch.Size([2, 3, 8])
     """
     return gated_layer("mlp", h, gate_up, down, eps, axis=2, reference=mlp_reference)
 
@@ -42,7 +47,7 @@ def mlp_reference(h: Tensor, gate_up: Tensor, down: Tensor, eps: float = 1e-5) -
 def gated_layer(
     op: str, h: Tensor, gate_up: Tensor, down: Tensor, eps: float, *, axis: int, reference: Callable[..., Tensor]
 ) -> Tensor:
-    """The layer of ``h`` (B, L, D) over its ``axis`` by the chosen backend.
+    """Applies a SwiGLU layer over one ``axis`` of ``h`` (B, L, D) by the chosen backend.
 
     Raises:
         ValueError: weights that do not fit ``h`` or each other.
@@ -59,7 +64,7 @@ def gated_layer(
 
 
 def mlp_saved(h: Tensor, gate_up: Tensor, *_: Any) -> int:
-    """Gate and up are padded to whole panels."""
+    """How many floats the C++ forward keeps; the inner channels are padded to whole panels."""
     L = h.shape[1]
     return saved_floats(h, 2 * rounded(gate_up.shape[0] // 2, PANEL // 2) * L, L)
 

@@ -1,5 +1,7 @@
-"""The weights as the fused CUDA layers read them: in the states' dtype (bfloat16 or float16), padded, gate and up in
-turns of 8 rows."""
+"""Packed weights, as the fused CUDA layers read them.
+
+They have the states' dtype (bfloat16 or float16), are padded with zeros, and alternate 8 rows of the gate and 8 of up.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-GROUP = 8  # the columns of a tensor core's tile: gate and up of one unit end in one lane
-TOKENS = (32, 64, 96, 112, 128)  # padded sizes that there are kernels for (padded_tokens of csrc/core/cuda/launch.h)
+GROUP = 8  # columns of a tensor core's tile, so that one lane gets gate and up of the same inner unit
+TOKENS = (32, 64, 96, 112, 128)  # padded token counts with kernels (padded_tokens in csrc/core/cuda/launch.h)
 CHANNELS = (128, 256, 384, 512)
 
 
 class Layout(NamedTuple):
-    """Of one packed matrix: its size, and by how many rows its halves take turns (0: they don't)."""
+    """The layout of one packed matrix: its size, and how many rows of each half alternate (0: the order stays)."""
 
     rows: int
     columns: int
@@ -23,10 +25,10 @@ class Layout(NamedTuple):
 
 
 def unsupported_reason(z: Tensor, weights: Sequence[Tensor], heads: int) -> str | None:
-    """Why the fused kernels cannot take these states and weights; None if they can."""
+    """Why the fused kernels cannot run on states ``z`` (B, L, D) with these weights; None if they can."""
     L, D = z.shape[1:]
     if heads:
-        return "its kernels are for the token mixer, not for attention"
+        return "its kernels have the token mixer, not attention"
     if TOKENS[-1] < L:
         return f"its kernels take up to {TOKENS[-1]} tokens, not {L}"
     if D not in CHANNELS:
@@ -37,7 +39,7 @@ def unsupported_reason(z: Tensor, weights: Sequence[Tensor], heads: int) -> str 
 
 
 def layouts(weights: Sequence[Tensor], tokens: int) -> list[Layout]:
-    """One for each of ``weights`` (four a block), for states of so many tokens."""
+    """The packed layout of each of ``weights`` (four a layer) for states with ``tokens`` tokens."""
     padded = next(size for size in TOKENS if tokens <= size)
     result = []
     for i in range(0, len(weights), 4):
@@ -49,15 +51,20 @@ def layouts(weights: Sequence[Tensor], tokens: int) -> list[Layout]:
 
 
 def pack_weights(weights: Sequence[Tensor], tokens: int, dtype: torch.dtype = torch.bfloat16) -> list[Tensor]:
-    """Copies of ``weights`` in ``layouts``: what ``adam_atan2_`` keeps up to date, given them as ``copies``.
+    """Packs weights for the fused CUDA kernels. ``adam_atan2_`` updates the result, given as its ``copies``.
 
     Args:
-        weights: as ``latent_recursion`` takes them, the mixer's and the mlp's of each block.
-        tokens: L.
-        dtype: of the states.
+        weights: as ``latent_recursion`` takes them: those of the token mixer and the MLP of each layer.
+        tokens: L, up to 128.
+        dtype: of the states, bfloat16 or float16.
 
     Returns:
-        As many matrices of that dtype, zero where they are padded.
+        One matrix for each weight, in that dtype, padded with zeros.
+
+    Example:
+        >>> weights = [torch.ones(6, 4), torch.ones(4, 3), torch.ones(6, 128), torch.ones(128, 3)]
+        >>> [tuple(matrix.shape) for matrix in pack_weights(weights, tokens=4)]
+        [(128, 32), (32, 64), (128, 128), (128, 64)]
     """
     packed = []
     for weight, layout in zip(weights, layouts(weights, tokens), strict=True):
@@ -69,7 +76,7 @@ def pack_weights(weights: Sequence[Tensor], tokens: int, dtype: torch.dtype = to
 
 
 def interleaved_rows(rows: int, group: int, device: torch.device) -> Tensor:
-    """Where each row goes when ``group`` rows of the first half and of the second take turns; 0 leaves the order."""
+    """The position of each row when ``group`` rows of the first half and of the second alternate; 0 keeps the order."""
     row = torch.arange(rows, device=device)
     if group == 0:
         return row

@@ -1,4 +1,4 @@
-"""What each op takes here and why, and how long it takes: what ``trm-fast info`` shows."""
+"""The tables of ``trm-fast info``: which backend each op takes here and why, the checks, and the timings."""
 
 from __future__ import annotations
 
@@ -16,31 +16,36 @@ import torch
 from trm_fast.ops._core import dispatch, selection, validation
 from trm_fast.ops._core.registry import EXTENSION_MISSING, OPS, Case, Op, dtype_name
 
-BATCHES = {"cpu": {"small": 2, "large": 24}, "cuda": {"small": 8, "large": 256}}  # that stand for the inputs when timed
+BATCHES = {"cpu": {"small": 2, "large": 24}, "cuda": {"small": 8, "large": 256}}  # for small and large inputs
 WARM_UP, TIMED = {"cpu": 1, "cuda": 3}, {"cpu": 5, "cuda": 11}
-REPEATS = {"cpu": 1, "cuda": 10}  # calls a time, at most: a wait for the device costs as much as a small kernel
-ENOUGH = 0.02  # seconds of calls a time: float32 products of a large batch take a tenth of a second each
+REPEATS = {"cpu": 1, "cuda": 10}  # most calls in one timing: a synchronisation costs as much as a small kernel
+ENOUGH = 0.02  # seconds of calls in one timing: a float32 product of a large batch takes a tenth of a second
 
 Recorder = Callable[[Callable[[], None]], Callable[[], None]]
-"""Wraps a function for replay: in a graph, say."""
+"""Wraps a function for replay, for example in a CUDA graph."""
 
 
 class Row(NamedTuple):
-    """A row of the table that ``trm-fast info`` prints."""
+    """One row of the table: an op on one device type and in one dtype."""
 
     op: str
     device: str
     dtype: str
     backend: str
-    reasons: dict[str, str]  # backend -> "available", or why it is not taken
+    reasons: dict[str, str]  # backend -> "available", or why it is not available
 
 
 def table(
     devices: Iterable[str] = ("cpu", "cuda"), dtypes: Iterable[torch.dtype] = (torch.float32, torch.bfloat16)
 ) -> list[Row]:
-    """For each op, device type and dtype: the backend taken, and for every backend "available" or why it is not.
+    """For each op, device type and dtype: the backend that it takes, and why the others are not available.
 
-    Kernels that are not checked yet are not checked now.
+    This checks no kernels: one that was not checked yet is reported as such.
+
+    Example:
+        >>> rows = table(["cpu"], [torch.float32])
+        >>> "rms_norm" in {row.op for row in rows}
+        True
     """
     rows = []
     for op in OPS:
@@ -56,7 +61,7 @@ def _reason(op: str, backend: str, device: str, dtype: torch.dtype) -> str:
         return reason
     if device not in selection.CHECKED or backend == "reference":
         return "available"
-    verdict = validation.known(op, backend, dtype, device)
+    verdict = validation.known_verdict(op, backend, dtype, device)
     if verdict is None:
         return "not checked on this device yet (trm-fast info --check)"
     return "available" if verdict == validation.PASSED else f"failed its check on this device: {verdict}"
@@ -73,8 +78,11 @@ def _taken(op: str, device: str, dtype: torch.dtype, reasons: dict[str, str]) ->
 
 
 def check_all(device: str) -> Iterator[tuple[str, str, str, str]]:
-    """Checks every kernel of ``device``, on a CPU with every instruction set that it runs, whatever is known of it: op,
-    backend, dtype and "passed" or what is wrong."""
+    """Checks every kernel of a device, also those with a verdict; on a CPU with every instruction set that it has.
+
+    Yields:
+        op, backend (with the instruction set), dtype, and "passed" or what is wrong.
+    """
     for path in cpu_paths() if device == "cpu" else [""]:
         with _running_as(path):
             for op, backend, dtype in kernels_on(device):
@@ -83,7 +91,7 @@ def check_all(device: str) -> Iterator[tuple[str, str, str, str]]:
 
 
 def cpu_paths() -> list[str]:
-    """The instruction sets that the C++ kernels can run with here, the least first."""
+    """The instruction sets that the C++ kernels can use here, the smallest first."""
     names = ("portable", "avx2", "avx512", selection.BFLOAT16_PATH)
     return [] if EXTENSION_MISSING else list(names[: names.index(selection.cpu_path()) + 1])
 
@@ -93,16 +101,16 @@ def _running_as(path: str) -> Iterator[None]:
     if not path:
         yield
         return
-    extension, before = importlib.import_module("trm_fast._C"), selection.cpu_path()
+    extension, previous = importlib.import_module("trm_fast._C"), selection.cpu_path()
     extension.set_cpu_path(path)
     try:
         yield
     finally:
-        extension.set_cpu_path(before)
+        extension.set_cpu_path(previous)
 
 
 def kernels_on(device: str) -> list[tuple[str, str, torch.dtype]]:
-    """Every kernel that can run there: op, backend and dtype."""
+    """Every kernel that can run on a device type: op, backend and dtype."""
     return [
         (op, backend, dtype)
         for op, stated in OPS.items()
@@ -115,18 +123,23 @@ def kernels_on(device: str) -> list[tuple[str, str, torch.dtype]]:
 def measure(
     device: str, recorder: Recorder = lambda work: work, dtypes: Sequence[torch.dtype] | None = None
 ) -> Iterator[tuple[str, str, str, dict[str, float]]]:
-    """Times every kernel that passes its check beside the reference, and keeps which is the fastest.
+    """Times the reference and every kernel that passes its check, and keeps the fastest for later processes.
 
-    Forward and backward, but for kernels without a gradient: their forward against the reference's. Yields op, dtype,
-    "small" or "large" inputs and backend -> milliseconds (the median).
+    It times forward and backward together; for ops with a kernel that has no gradient, the forward alone.
 
-    Training and the solver replay graphs on a GPU: ``recorder`` should, too, or the host's share decides about small
-    inputs. ``dtypes``: those alone.
+    Args:
+        device: "cpu" or "cuda".
+        recorder: wraps the timed function. On a GPU it should record a CUDA graph, because training and the solver
+            replay graphs; else the time of the host decides about small inputs.
+        dtypes: only these; None for all.
+
+    Yields:
+        op, dtype, "small" or "large" inputs, and backend -> milliseconds (the median).
     """
     fastest = dispatch.timings(device)
-    there = [row for row in kernels_on(device) if dtypes is None or row[2] in dtypes]
-    for op, dtype in dict.fromkeys((op, dtype) for op, _, dtype in there):
-        names = [name for other, name, kind in there if (other, kind) == (op, dtype)]
+    available = [row for row in kernels_on(device) if dtypes is None or row[2] in dtypes]
+    for op, dtype in dict.fromkeys((op, dtype) for op, _, dtype in available):
+        names = [name for other, name, kind in available if (other, kind) == (op, dtype)]
         names = [name for name in names if validation.verdict(op, name, dtype, device) == validation.PASSED]
         for size, batch in BATCHES[device].items() if names else ():
             case = OPS[op].timed(batch)
@@ -135,7 +148,7 @@ def measure(
             times = _times(OPS[op], ["reference", *names], dtype, torch.device(device), case, recorder)
             if times:
                 fastest.setdefault(f"{op}/{dtype_name(dtype)}", {})[size] = min(times, key=lambda name: times[name])
-                with contextlib.suppress(OSError):  # at once: a later one may take the process with it
+                with contextlib.suppress(OSError):  # now, because a later kernel may crash the process
                     (validation.cache_folder(device) / "measured.json").write_text(json.dumps(fastest, indent=1))
                 yield op, dtype_name(dtype), size, times
 
@@ -143,7 +156,7 @@ def measure(
 def _times(
     op: Op, names: Sequence[str], dtype: torch.dtype, device: torch.device, case: Case, recorder: Recorder
 ) -> dict[str, float]:
-    """Milliseconds of those that can run the case: one may lack memory for it, or a block's resources."""
+    """Milliseconds of the backends that can run the case: some may lack memory, or registers for a block."""
     times = {}
     for name in names:
         try:
@@ -157,7 +170,7 @@ def _times(
 
 
 def work(op: Op, case: Case, inputs: Sequence[torch.Tensor]) -> Callable[[], None]:
-    """The call and its gradients again and again, on the same tensors: all that is timed."""
+    """The function that is timed: the call and its gradients, on the same tensors every time."""
     leaves, count = case.leaves(inputs), case.differentiable
     with torch.no_grad():
         grad = torch.randn_like(case.call(op.function, *leaves)) if count else None
@@ -171,7 +184,7 @@ def work(op: Op, case: Case, inputs: Sequence[torch.Tensor]) -> Callable[[], Non
 
 
 def _median(run: Callable[[], None], device: torch.device) -> float:
-    """Milliseconds of a call."""
+    """Milliseconds of a call, the median."""
     times, repeats = [], 1
     for _ in range(WARM_UP[device.type] + TIMED[device.type]):
         _wait(device)

@@ -1,4 +1,4 @@
-"""Residual addition and RMSNorm in one pass."""
+"""The op ``rms_norm``: residual addition and RMSNorm in one pass."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from trm_fast.ops.tensors import accumulate
 def rms_norm(x: Tensor, residual: Tensor | None = None, dim: int = -1, eps: float = 1e-5) -> Tensor:
     """``t * rsqrt(mean(t^2 over dim) + eps)`` with ``t = x + residual``; no weight, float32 statistics.
 
-    Any axis runs in its natural layout: ``dim=1`` of (B, L, D) normalises over tokens without a transpose.
-    The post-norm of TRM's blocks (arXiv 2510.04871, published code).
+    Kernels normalise over any axis without a transposed copy: ``dim=1`` of (B, L, D) normalises over tokens.
+    This is the norm behind every layer of TRM (arXiv 2510.04871, published code).
 
     Args:
         x: any shape, floating point.
@@ -26,11 +26,15 @@ def rms_norm(x: Tensor, residual: Tensor | None = None, dim: int = -1, eps: floa
         eps: added to the mean square.
 
     Returns:
-        Same shape and dtype as ``x``. Statistics are float32 (float64 for float64).
+        Same shape and dtype as ``x``. The mean is computed in float32 (in float64 for float64).
 
     Raises:
-        ValueError: shape, dtype or device of ``residual`` differ from those of ``x``.
-        IndexError: no such axis.
+        ValueError: ``residual`` differs from ``x`` in shape, dtype or device.
+        IndexError: ``x`` has no axis ``dim``.
+
+    Example:
+        >>> rms_norm(torch.tensor([3.0, 4.0]), eps=0.0)
+        tensor([0.8485, 1.1314])
     """
     if residual is not None and (residual.shape, residual.dtype, residual.device) != (x.shape, x.dtype, x.device):
         raise ValueError(

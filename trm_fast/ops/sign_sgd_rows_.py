@@ -1,4 +1,4 @@
-"""SignSGD for the few rows of an embedding table that a batch touched."""
+"""The op ``sign_sgd_rows_``: SignSGD on the rows of an embedding table that a batch used."""
 
 from __future__ import annotations
 
@@ -13,22 +13,28 @@ from trm_fast.ops.tensors import mark_written
 
 
 def sign_sgd_rows_(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, weight_decay: float) -> None:
-    """``w = w (1 - lr wd) - lr sign(sum of w's gradients)``, once for every distinct row in ``ids``, in place.
+    """Updates every row that ``ids`` names, in place: ``w = w (1 - lr wd) - lr sign(sum of the gradients of w)``.
 
-    The update of TRM's puzzle embedding (published code), without ``unique`` and its wait for the device. Gradients
-    of equal ids are added in batch order: the result is the same from run to run.
+    This is the update of TRM's puzzle embedding (published code), without ``unique`` and its host-device
+    synchronisation. Gradients of equal ids are added in batch order, so every run gives the same result.
 
     Args:
         weight: (N, D).
-        row_grads: (B, D), same dtype and device; the gradient of the row that each sample used.
+        row_grads: (B, D), same dtype and device; for each example the gradient of its row.
         ids: (B,), any integer dtype, in [0, N).
         lr: learning rate, 0-dim tensor on the same device.
         weight_decay: decoupled, multiplied by lr.
 
     Raises:
-        TypeError: ids that are not integers, or an lr that is not a 0-dim tensor.
-        ValueError: shapes, dtypes or devices that do not fit.
-        RuntimeError, IndexError: an id outside [0, N) (found on a CPU).
+        TypeError: ids are no integers, or lr is no 0-dim tensor.
+        ValueError: shapes, dtypes or devices do not fit.
+        RuntimeError, IndexError: an id outside [0, N), on a CPU. GPU kernels ignore such an id.
+
+    Example:
+        >>> table = torch.zeros(3, 2)
+        >>> sign_sgd_rows_(table, torch.ones(2, 2), torch.tensor([1, 1]), torch.tensor(0.5), weight_decay=0.0)
+        >>> table.tolist()
+        [[0.0, 0.0], [-0.5, -0.5], [0.0, 0.0]]
     """
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise TypeError(f"sign_sgd_rows_: ids must be integers, not {ids.dtype}")
@@ -54,7 +60,7 @@ def sign_sgd_rows_(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, w
 
 
 def sign_sgd_rows_reference(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, weight_decay: float) -> None:
-    # Rows of equal id all add into the first of them, and all write the same new row: `unique`, without its host sync.
+    # All rows of one id add into the first of them, and all write the same new row: no `unique`, which synchronises.
     count = len(ids)
     if count == 0:
         return

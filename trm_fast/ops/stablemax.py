@@ -1,4 +1,4 @@
-"""Stable-max and its cross-entropy, accurate to float64."""
+"""The ops ``stablemax`` and ``stablemax_cross_entropy``, in float64 as in the published code."""
 
 from __future__ import annotations
 
@@ -16,17 +16,21 @@ from trm_fast.ops._core.registry import CPU_FLOATS, GPU_FLOATS, Case, Op, kernel
 def stablemax(logits: Tensor, dim: int = -1) -> Tensor:
     """``s(x) / sum(s(x))`` with ``s(x) = x + 1`` for x >= 0 and ``1 / (1 - x)`` below.
 
-    Grows linearly where softmax grows exponentially. Source: arXiv 2501.04697.
+    A softmax that grows linearly instead of exponentially. Source: arXiv 2501.04697.
 
     Args:
         logits: any shape, floating point.
         dim: the axis that sums to one.
 
     Returns:
-        Probabilities, same shape, float64. The gradient comes in the logits' dtype.
+        Probabilities, same shape, float64. The gradient of ``logits`` has their dtype.
 
     Raises:
-        IndexError: no such axis.
+        IndexError: ``logits`` has no axis ``dim``.
+
+    Example:
+        >>> stablemax(torch.tensor([0.0, 1.0, -1.0])).tolist()
+        [0.2857142857142857, 0.5714285714285714, 0.14285714285714285]
     """
     chosen = dispatch.select("stablemax", logits)
     if chosen == "reference":
@@ -44,15 +48,19 @@ def stablemax_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 
     Args:
         logits: (..., V), floating point.
         labels: (...), any integer dtype, in [0, V) or ``ignore_index``.
-        ignore_index: the label without a loss and without a gradient.
+        ignore_index: the label of positions without loss and gradient.
 
     Returns:
-        Losses in nats, (...), float64. The gradient comes in the logits' dtype.
+        Losses in nats, (...), float64. The gradient of ``logits`` has their dtype.
 
     Raises:
-        TypeError: labels that are not integers.
-        ValueError: shapes or devices that do not fit.
-        RuntimeError: a label outside [0, V) (found on a CPU; Triton's kernel gives it a loss of NaN).
+        TypeError: labels are no integers.
+        ValueError: shapes or devices do not fit.
+        RuntimeError: a label outside [0, V), on a CPU. GPU kernels return a loss of NaN there.
+
+    Example:
+        >>> stablemax_cross_entropy(torch.zeros(2, 4), torch.tensor([3, -100]))
+        tensor([1.3863, 0.0000], dtype=torch.float64)
     """
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(f"stablemax_cross_entropy: labels must be integers, not {labels.dtype}")

@@ -1,4 +1,4 @@
-"""The gated activation of SwiGLU."""
+"""The op ``swiglu``: the gated activation of a SwiGLU layer."""
 
 from __future__ import annotations
 
@@ -14,20 +14,24 @@ from trm_fast.ops._core.registry import CPU_FLOATS, GPU_FLOATS, Case, Op, kernel
 
 
 def swiglu(gate_up: Tensor, dim: int = -1) -> Tensor:
-    """``silu(gate) * up``, where ``gate_up`` holds the gate in the first half of ``dim`` and up in the second.
+    """``silu(gate) * up``; the first half of ``gate_up`` along ``dim`` is the gate, the second is up.
 
-    The backward recomputes from ``gate_up``, so nothing else is kept for it. Source: arXiv 2002.05202.
+    The backward needs ``gate_up`` only; it recomputes the activation. Source: arXiv 2002.05202.
 
     Args:
         gate_up: any shape, floating point, even along ``dim``.
-        dim: the axis that is halved.
+        dim: the axis that holds both halves.
 
     Returns:
         ``gate_up``'s shape with ``dim`` halved, same dtype.
 
     Raises:
-        ValueError: an odd size along ``dim``.
-        IndexError: no such axis.
+        ValueError: the size along ``dim`` is odd.
+        IndexError: ``gate_up`` has no axis ``dim``.
+
+    Example:
+        >>> swiglu(torch.tensor([0.0, 1.0, 5.0, 2.0]))
+        tensor([0.0000, 1.4621])
     """
     if gate_up.shape[dim] % 2:
         raise ValueError(f"swiglu: axis {dim} of {tuple(gate_up.shape)} holds gate and up, its size must be even")

@@ -1,4 +1,4 @@
-"""What ops have in common in how they treat tensors."""
+"""Helpers of several ops: the dtype of statistics, and telling autograd of in-place writes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 def accumulate(x: Tensor) -> Tensor:
-    """In the dtype of statistics: float32; float64 stays what it is."""
+    """``x`` in the dtype of statistics: float64 stays float64, every other dtype becomes float32."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def mark_written(tensors: Iterable[Tensor]) -> None:
-    """Tells autograd of an in-place write, which it does not see in an op without an autograd kernel."""
-    if not torch.compiler.is_compiling():  # the compiler knows from the schema
+    """Tells autograd that ``tensors`` were written in place; it cannot see this in an op without an autograd kernel."""
+    if not torch.compiler.is_compiling():  # the compiler reads it in the schema
         torch.autograd.graph.increment_version([tensor for tensor in tensors if not tensor.is_inference()])

@@ -1,4 +1,4 @@
-"""A whole SwiGLU layer over tokens, in the natural (B, L, D) layout."""
+"""The op ``token_mixer``: a whole SwiGLU layer over tokens, in the (B, L, D) layout."""
 
 from __future__ import annotations
 
@@ -12,21 +12,26 @@ from trm_fast.ops.mlp import GATED, gated_layer, mlp_reference
 
 
 def token_mixer(h: Tensor, gate_up: Tensor, down: Tensor, eps: float = 1e-5) -> Tensor:
-    """``mlp`` over tokens, each channel alike, its norm over tokens, too; no transposed copies.
+    """``mlp`` over tokens instead of channels, its norm included; no kernel copies ``h`` to transpose it.
 
-    TRM's attention-free first layer (arXiv 2510.04871, section 4.5).
+    TRM mixes tokens by this layer where it has no attention (arXiv 2510.04871, section 4.5).
 
     Args:
-        h: (B, L, D).
-        gate_up: (2 I, L), the gate above up.
+        h: (B, L, D), floating point.
+        gate_up: (2 I, L), the rows of the gate above those of up. Same dtype as ``h``.
         down: (L, I).
-        eps: of the norm.
+        eps: added to the mean square in the norm.
 
     Returns:
-        (B, L, D).
+        (B, L, D), the dtype of ``h``.
 
     Raises:
         ValueError: weights that do not fit ``h`` or each other.
+
+    Example:
+        >>> import torch
+        >>> token_mixer(torch.ones(2, 3, 8), torch.zeros(32, 3), torch.zeros(3, 16)).shape
+        torch.Size([2, 3, 8])
     """
     return gated_layer("token_mixer", h, gate_up, down, eps, axis=1, reference=token_mixer_reference)
 
@@ -36,7 +41,7 @@ def token_mixer_reference(h: Tensor, gate_up: Tensor, down: Tensor, eps: float =
 
 
 def token_mixer_saved(h: Tensor, gate_up: Tensor, *_: Any) -> int:
-    """The channels of gate and up are padded to whole panels."""
+    """How many floats the C++ forward keeps; the channels are padded to whole panels."""
     D = h.shape[2]
     return saved_floats(h, gate_up.shape[0] * rounded(D, PANEL), D)
 

@@ -1,1 +1,1 @@
-"""What every op stands on, one way: registry <- selection <- validation <- dispatch."""
+"""What all ops share. Imports go one way: registry <- selection <- validation <- dispatch."""

@@ -1,5 +1,7 @@
-"""What each op states of itself, and its kernels as dispatcher ops: ``torch.ops.trm_fast.<kernel>`` in C++ and CUDA C++
-(the dispatcher tells them apart by the device), ``torch.ops.trm_fast_triton.<kernel>`` in Triton.
+"""The table of ops, and their kernels as ops of torch's dispatcher.
+
+C++ and CUDA C++ kernels are ``torch.ops.trm_fast.<kernel>`` (the dispatcher chooses by the tensors' device), Triton
+kernels are ``torch.ops.trm_fast_triton.<kernel>``.
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-# Triton reads this when it is imported: its kernels then run in Python on a CPU, slowly, for tests.
+# Triton reads this variable at import. Its kernels then run in Python on a CPU: slow, and only for tests.
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = {"cpp": "cpu", "triton": "cpu" if INTERPRETED else "cuda", "cuda": "cuda"}  # backend -> where its kernels run
+DEVICE = {"cpp": "cpu", "triton": "cpu" if INTERPRETED else "cuda", "cuda": "cuda"}  # backend -> device of its kernels
 CPU_FLOATS = (torch.float32, torch.float64, torch.bfloat16)
 GPU_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -32,24 +34,26 @@ Schemas = Fakes
 
 
 class Case(NamedTuple):
-    """One call of an op: random inputs of these shapes, the first ``differentiable`` of them with gradients."""
+    """One call of an op on random inputs, to check or time a kernel; the first ``differentiable`` get gradients."""
 
     shapes: Sequence[tuple[int, ...]]
     differentiable: int
     call: Callable[..., Tensor]  # (op, *inputs) -> the output
-    further: Callable[[list[Tensor]], list[Tensor]] = lambda inputs: []  # inputs that are made of the random ones
-    backends: Sequence[str] = ("cpp", "cuda", "triton")  # those whose kernels take such a call
+    further: Callable[[list[Tensor]], list[Tensor]] = lambda inputs: []  # random inputs -> the inputs behind them
+    backends: Sequence[str] = ("cpp", "cuda", "triton")  # whose kernels accept this call
 
     def inputs(self, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+        """The same random inputs in every call."""
         generator = torch.Generator(device).manual_seed(0)
         floats = [_random(shape, generator).to(dtype) for shape in self.shapes]
         return [*floats, *(t.to(device) for t in self.further(floats))]
 
     def leaves(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Copies of ``inputs``, those to differentiate with ``requires_grad``."""
         return [t.detach().clone().requires_grad_(i < self.differentiable) for i, t in enumerate(inputs)]
 
     def run(self, op: Callable[..., Any], inputs: Sequence[Tensor]) -> Results:
-        """The output, and the gradients under a random one."""
+        """The output, and the gradients of the inputs for a random gradient of the output."""
         leaves, count = self.leaves(inputs), self.differentiable
         out = self.call(op, *leaves)
         grad = _random(out.shape, torch.Generator(out.device).manual_seed(1), weight=False).to(out.dtype)
@@ -58,27 +62,27 @@ class Case(NamedTuple):
 
 
 def _random(shape: Sequence[int], generator: torch.Generator, weight: bool = True) -> Tensor:
-    """Normal numbers; a matrix is a weight, whose products keep their input's size."""
+    """Normal numbers. A matrix is scaled like a weight, so that a product has about the size of its input."""
     values = torch.randn(tuple(shape), generator=generator, dtype=torch.float64, device=generator.device)
     return values / shape[-1] ** 0.5 if weight and len(shape) == 2 else values
 
 
 @dataclass(frozen=True)
 class Op:
-    """An op as its file states it."""
+    """All that the package knows of an op, as the op's own file states it."""
 
-    function: Callable[..., Any]  # the public function, whose name is the op's
-    reference: Callable[..., Any]  # the same in plain PyTorch, any dtype and device: the oracle, and the fallback
+    function: Callable[..., Any]  # the public function; its name is the name of the op
+    reference: Callable[..., Any]  # in plain PyTorch, for any dtype and device: oracle and fallback
     kernels: Dtypes
-    cases: Sequence[Case]  # small inputs that kernels are checked on
-    timed: Callable[[int], Case]  # batch size -> the op as the published model calls it: 97 tokens, 512 channels
-    schemas: Schemas  # of its kernels, in every backend the same
-    triton_fakes: Fakes = field(default_factory=dict)  # name -> fake, where Triton's kernel returns something else
-    # A kernel may err so many times as much as PyTorch does in its dtype: the output, and gradients.
+    cases: Sequence[Case]  # check cases: small inputs
+    timed: Callable[[int], Case]  # batch size -> a call as in the published model: 97 tokens, 512 channels
+    schemas: Schemas  # of its kernels, the same for every backend
+    triton_fakes: Fakes = field(default_factory=dict)  # name -> fake, where the Triton kernel returns another size
+    # The error of a kernel may be this many times that of PyTorch in the same dtype: of the output, of gradients.
     tolerance: tuple[float, float] = (2, 3)
-    inference_only: Dtypes = field(default_factory=dict)  # kernels without a gradient
-    matrix: bool = False  # most of its time goes to matrix products
-    general: Sequence[str] = ("cpp", "cuda", "triton")  # backends that know every kind of layer, masks included
+    inference_only: Dtypes = field(default_factory=dict)  # dtypes whose kernels have no gradient
+    matrix: bool = False  # whether matrix products take most of its time
+    general: Sequence[str] = ("cpp", "cuda", "triton")  # backends for every kind of layer, masks included
 
     @property
     def name(self) -> str:
@@ -86,11 +90,11 @@ class Op:
 
 
 OPS: dict[str, Op] = {}
-reference = SimpleNamespace()  # the references by the ops' names
+reference = SimpleNamespace()  # op name -> its reference
 
 
 def build_record() -> dict[str, Any]:
-    """What the build step wrote about itself; empty when nothing was built (a bare checkout)."""
+    """The record that the build wrote (``_build.json``); empty where nothing was built."""
     try:
         record: dict[str, Any] = json.loads((Path(__file__).parents[2] / "_build.json").read_text())
     except (OSError, ValueError):
@@ -107,7 +111,7 @@ _CPP, _TRITON = (torch.library.Library(name, "FRAGMENT") for name in ("trm_fast"
 
 
 def register(op: Op) -> None:
-    """Makes an op known to selection, checks and benchmarks, and its kernels to the dispatcher and torch.compile."""
+    """Adds an op to the table, and its kernels to the dispatcher."""
     OPS[op.name] = op
     setattr(reference, op.name, op.reference)
     define(op.schemas)
@@ -117,35 +121,41 @@ def register(op: Op) -> None:
 
 
 def define(schemas: Schemas) -> None:
-    """Dispatcher ops for kernels in C++ and CUDA C++: csrc/ops/<op>/binding.cpp implements them."""
+    """Declares C++ and CUDA C++ kernels to the dispatcher; csrc/ops/<op>/binding.cpp implements them."""
     for schema, fake in schemas.items():
         _CPP.define(schema)
         torch.library.register_fake(f"trm_fast::{schema.partition('(')[0]}", fake, lib=_CPP)
 
 
 def dtype_name(dtype: torch.dtype) -> str:
+    """The name without the prefix.
+
+    Example:
+        >>> dtype_name(torch.bfloat16)
+        'bfloat16'
+    """
     return str(dtype).removeprefix("torch.")
 
 
 def kernels(backend: str) -> Any:
-    """The namespace of dispatcher ops that holds a backend's kernels."""
+    """The dispatcher's namespace with a backend's kernels."""
     return torch.ops.trm_fast_triton if backend == "triton" else torch.ops.trm_fast
 
 
 def triton_kernels(file: str) -> Any:
-    """A module of Triton kernels; Triton is imported with it."""
+    """A module of Triton kernels. The first call imports Triton."""
     return importlib.import_module(f"trm_fast.triton_kernels.{file}")
 
 
 def _define_triton(file: str, name: str, schema: str, fake: Callable[..., Any]) -> None:
-    """A dispatcher op whose launcher, of the same name, is imported from ``file`` when it is first called."""
+    """Declares a Triton kernel to the dispatcher; the first call imports its launcher from ``triton_kernels``."""
     launcher = functools.cache(lambda: getattr(triton_kernels(file), name))
 
     def launch(*arguments: Any) -> Any:
         device = next(a.device for a in arguments if isinstance(a, Tensor))
         autocast = torch.is_autocast_enabled(device.type)
-        # Gradients are the caller's (autograd Functions): the products in here record none, and are made in the dtype
-        # of their tensors, also under autocast.
+        # The ops' autograd Functions make the gradients, so products inside a launcher record none. Under autocast they
+        # keep the dtype of their tensors.
         with torch.no_grad(), torch.autocast(device.type, enabled=False) if autocast else nullcontext():
             if device.type == "cpu" or device.index == torch.cuda.current_device():
                 return launcher()(*arguments)
