@@ -1,4 +1,4 @@
-"""The MCP server, spoken to by the SDK's own client, in this process and over a pipe."""
+"""The MCP server with the SDK's client, in one process and over a pipe."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def ask(server: Any) -> None:
     anyio.run(talk)
 
 
-def test_in_this_process() -> None:
+def test_in_one_process() -> None:
     ask(make_server(ReasoningTool()))
 
 

@@ -1,4 +1,4 @@
-"""The interactive agent, driven through a pipe and through a terminal."""
+"""The interactive agent, through a pipe and in a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 COMMAND = [sys.executable, "-m", "trm_fast.cli", "agent"]
 
 
-def say(text: str, *arguments: str) -> str:
+def run_agent(text: str, *arguments: str) -> str:
     done = subprocess.run([*COMMAND, *arguments], cwd="/", input=text, capture_output=True, text=True, check=True)
     assert "Traceback" not in done.stdout + done.stderr
     return done.stdout
@@ -23,26 +23,26 @@ def say(text: str, *arguments: str) -> str:
 def test_a_conversation_through_a_pipe(tmp_path: Path) -> None:
     puzzles = tmp_path / "two.txt"
     puzzles.write_text("3.......4.3...42\n1...........2.43\n")
-    said = say(
+    output = run_agent(
         f"info\ngenerate\nsolve\ntrajectory on\nsolve 3.......4.3...42\nsolve {puzzles}\nsolve 33......4.3...42\n"
         '\nchess\nmodel nobody\ngenerate "x\nsolve /no/puzzle.txt\nhelp\nquit\nsolve never\n',
         "sudoku-4x4",
     )
-    assert "80,705" in said
-    assert said.count("the rules hold") == 4
-    assert "step 1: " in said
-    assert "error: sudoku-4x4: the givens contradict each other" in said
-    assert "error: unknown command 'chess'" in said
-    assert "error: there is no run or model 'nobody'" in said
-    assert "error: there is no run or model '\"x'" in said
-    assert "(and there is no file /no/puzzle.txt)" in said
+    assert "80,705" in output
+    assert output.count("the rules hold") == 4
+    assert "step 1: " in output
+    assert "error: sudoku-4x4: the givens contradict each other" in output
+    assert "error: unknown command 'chess'" in output
+    assert "error: there is no run or model 'nobody'" in output
+    assert "error: there is no run or model '\"x'" in output
+    assert "(and there is no file /no/puzzle.txt)" in output
     for name in ("solve", "generate", "model", "info", "trajectory", "quit"):
-        assert re.search(rf"^ *{name}", said, re.M)
-    assert "never" not in said
+        assert re.search(rf"^ *{name}", output, re.M)
+    assert "never" not in output
 
 
 def test_the_end_of_input_ends_it() -> None:
-    assert "3 occurs twice" in say("solve 33......4.3...42")
+    assert "3 occurs twice" in run_agent("solve 33......4.3...42")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
@@ -56,10 +56,10 @@ def test_a_terminal_has_a_prompt_history_and_completion(tmp_path: Path) -> None:
         os.execve(sys.executable, [*COMMAND, "sudoku-4x4"], environment)
     seen = b""
 
-    def read_until(wanted: bytes) -> None:
+    def read_until(expected: bytes) -> None:
         nonlocal seen
-        while wanted not in seen:
-            assert select.select([terminal], [], [], 120)[0], f"{wanted!r} never came, only {seen!r}"
+        while expected not in seen:
+            assert select.select([terminal], [], [], 120)[0], f"{expected!r} did not appear in {seen!r}"
             seen += os.read(terminal, 4096)
 
     read_until(b"agent> ")

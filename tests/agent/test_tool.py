@@ -1,4 +1,4 @@
-"""The tool that agents call: its schema, its answers in the form of the question, and what it says of bad input."""
+"""The tool for agents: its schema, solutions in the form of the puzzle, and messages for malformed problems."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_puzzle_chooses_the_model(tool: ReasoningTool) -> None:
     assert tool.read("." * 81, "sudoku")[0].label == "sudoku-cpu"
 
 
-def test_the_schema_says_what_is_taken(tool: ReasoningTool) -> None:
+def test_the_schema_describes_a_problem(tool: ReasoningTool) -> None:
     schema = json.loads(json.dumps(tool.parameters))
     assert schema["required"] == ["puzzle"]
     assert {"reasoning", "sudoku"} <= set(schema["properties"]["type"]["enum"])
@@ -56,7 +56,7 @@ def test_the_schema_says_what_is_taken(tool: ReasoningTool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("problem", "said"),
+    ("problem", "message"),
     [
         ({}, 'key "puzzle"'),
         ([], "must be an object"),
@@ -67,8 +67,8 @@ def test_the_schema_says_what_is_taken(tool: ReasoningTool) -> None:
         ({"puzzle": []}, "no model reads this puzzle"),
     ],
 )
-def test_bad_problems(tool: ReasoningTool, problem: Any, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_bad_problems(tool: ReasoningTool, problem: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         tool(problem)
 
 
@@ -79,7 +79,7 @@ def test_a_callback_sees_every_step(tool: ReasoningTool) -> None:
     assert (steps[-1].solution, steps[-1].confidence) == (answer["solution"], answer["confidence"])
 
 
-def test_one_model_reads_its_own_puzzles_alone(tool: ReasoningTool) -> None:
+def test_a_single_model_reads_only_its_own_puzzles(tool: ReasoningTool) -> None:
     with pytest.raises(UserError, match="found 16 cells, expected 36"):
         ReasoningTool("sudoku-6x6")({"puzzle": PUZZLE})
     with pytest.raises(UserError, match="no run or model"):

@@ -1,4 +1,4 @@
-"""A new head is one class that registers itself; the configuration, the model and its folder know it then."""
+"""A new head is one class that registers itself; configuration, model and model folder then work with it."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def parity() -> Iterator[None]:
             self.linear = Linear(inputs.hidden_size, config.bits)
 
         def forward(self, answer: Tensor, **extra: Any) -> Tensor:
-            made: Tensor = self.linear(answer.mean(1))
-            return made
+            prediction: Tensor = self.linear(answer.mean(1))
+            return prediction
 
         def answers(self, prediction: Tensor) -> Tensor:
             return (prediction > 0).long()
@@ -52,7 +52,7 @@ def parity() -> Iterator[None]:
     del HEADS["parity"]
 
 
-def test_a_model_with_it_trains_solves_and_is_saved(tmp_path: Path) -> None:
+def test_a_model_with_a_new_head_trains_solves_and_is_saved(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = TRM(config(head={"kind": "parity", "bits": 2}))
     inputs = tokens(3)
@@ -65,9 +65,9 @@ def test_a_model_with_it_trains_solves_and_is_saved(tmp_path: Path) -> None:
     assert again.solve(inputs)["solution"].shape == (3, 2)
 
 
-def test_its_keys_survive_json_and_hashing() -> None:
-    made = config(head=ParityConfig(bits=3))
-    again = TRMConfig.model_validate(made.model_dump(mode="json"))
-    assert again == made
-    assert hash(again) == hash(made)
-    assert config(head={"kind": "parity"}) != made
+def test_keys_of_a_new_head_survive_json_and_hashing() -> None:
+    prediction = config(head=ParityConfig(bits=3))
+    again = TRMConfig.model_validate(prediction.model_dump(mode="json"))
+    assert again == prediction
+    assert hash(again) == hash(prediction)
+    assert config(head={"kind": "parity"}) != prediction

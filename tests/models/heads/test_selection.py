@@ -1,4 +1,4 @@
-"""The selection head: its loss by hand, tools out of reach, padding, and no gradient left out."""
+"""The selection head: losses and spans computed by hand, missing tools, padding, and gradients of every parameter."""
 
 from __future__ import annotations
 
@@ -52,22 +52,22 @@ def test_the_loss_is_the_sum_of_its_parts() -> None:
     kind = (math.log(math.e + 5) - 1 + math.log(6)) / 2
     assert loss.answer.item() == pytest.approx(
         tool + ARGUMENTS * (kind + math.log(10)), rel=1e-5
-    )  # of ten runs of four words, all alike
+    )  # four words have ten spans, all equally likely
     at_last = TRM(CONFIG.model_copy(update={"head": CONFIG.head.model_copy(update={"arguments": "last"})})).head
     again = at_last.loss(Selection(tools, kinds, tags), torch.tensor([0.3]), LABELS[:1])
     assert again.answer == loss.answer
     bare = at_last.loss(Selection(tools, kinds, tags), torch.tensor([0.3]), LABELS[:1], last=False)
     assert bare.answer.item() == pytest.approx(tool, rel=1e-5)
-    assert (bare.exact, bare.cells) == (loss.exact, loss.cells)  # what counts as right stays
-    # The first tool, both kinds (ties go to the first, 0) and one tag are right (the run of equal words is the first);
-    # the second tool is not called.
+    assert (bare.exact, bare.cells) == (loss.exact, loss.cells)  # the same entries are right
+    # The first tool, both kinds (ties go to the first, 0) and one tag are right (among equal spans the first one is
+    # chosen); the second tool is not called.
     assert loss.cells.tolist() == pytest.approx([(1 + 2 + 1) / 8])
     assert not loss.exact.item()
 
 
 def test_answers_keep_the_sign_and_the_order_of_the_tools() -> None:
-    given, net = rows(), model()
-    out = net(given.pop("inputs"), net.initial_state(B), **given)
+    arrays, net = rows(), model()
+    out = net(arrays.pop("inputs"), net.initial_state(B), **arrays)
     answers = net.head.answers(out.logits)
     assert answers.shape == (B, T + P + P * W)
     torch.testing.assert_close(answers[:, :2].float(), out.logits.tools[:, :2] * SCORE_SCALE, atol=0.5, rtol=0)
@@ -75,20 +75,20 @@ def test_answers_keep_the_sign_and_the_order_of_the_tools() -> None:
 
 
 def by_hand(logits: list[list[float]], forbidden: set[int]) -> tuple[float, list[int]]:
-    """The likeliest run of one argument and its log odds, of all runs."""
-    found = []
+    """The most likely span of one argument and its log odds, by comparing all spans."""
+    spans = []
     for first in range(len(logits)):
         for last in range(first, len(logits)):
             if forbidden.isdisjoint(range(first, last + 1)):
                 words = logits[first : last + 1]
                 score = words[0][1] - words[0][0] + sum(word[2] - word[0] for word in words[1:])
                 tags = [1 if w == first else 2 if first < w <= last else 0 for w in range(len(logits))]
-                found.append((score, tags))
-    return max(found, default=(-math.inf, []), key=lambda item: item[0])
+                spans.append((score, tags))
+    return max(spans, default=(-math.inf, []), key=lambda item: item[0])
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_run_is_the_likeliest_and_a_tool_uses_words_once(seed: int) -> None:
+def test_the_most_likely_span_is_chosen_and_a_tool_uses_words_once(seed: int) -> None:
     torch.manual_seed(seed)
     logits, W = torch.randn(1, 4, 7, 3) * 3, 7
     kinds, owners = torch.tensor([[1, 2, 1, 1]]), torch.tensor([[0, 0, 0, 1]])
@@ -99,11 +99,11 @@ def test_a_run_is_the_likeliest_and_a_tool_uses_words_once(seed: int) -> None:
             w for o in range(4) if owners[0, o] == owners[0, p] and runs[o][0] > runs[p][0]
             for w in range(W) if runs[o][1][w]
         }  # fmt: skip
-        _, wanted = by_hand(logits[0, p].tolist(), taken)
-        assert tags[p] == (wanted or runs[p][1])
+        _, remaining = by_hand(logits[0, p].tolist(), taken)
+        assert tags[p] == (remaining or runs[p][1])
 
 
-def test_a_run_s_cost_is_its_cross_entropy_among_all_runs() -> None:
+def test_the_cost_of_a_span_is_its_cross_entropy_among_all_spans() -> None:
     torch.manual_seed(0)
     W = 6
     logits = (torch.randn(1, 1, W, 3) * 2).requires_grad_()
@@ -117,20 +117,22 @@ def test_a_run_s_cost_is_its_cross_entropy_among_all_runs() -> None:
         torch.testing.assert_close(*(torch.autograd.grad(cost, logits, retain_graph=True)[0] for cost in (got, want)))
 
 
-def test_several_values_cost_what_their_tags_do() -> None:
+def test_the_cost_of_several_values_is_that_of_their_tags() -> None:
     head, tools = model().head, torch.tensor([[2.0, 1.0, -1e4]])
     labels = LABELS[:1].clone()
     labels[0, T] = SPANS
     alone = head.loss(Selection(tools, torch.zeros(1, P, 9), torch.zeros(1, P, W, 3)), torch.zeros(1), labels)
-    told = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(1))) / 2 + ARGUMENTS * (math.log(9) + 4 * math.log(3))
-    assert alone.answer.item() == pytest.approx(told, rel=1e-5)
+    expected = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(1))) / 2 + ARGUMENTS * (
+        math.log(9) + 4 * math.log(3)
+    )
+    assert alone.answer.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_several_values_are_tagged_word_by_word_and_words_that_are_not_there_never() -> None:
-    net, given = model().eval(), rows()
+def test_several_values_are_tagged_word_by_word_and_missing_words_never() -> None:
+    net, arrays = model().eval(), rows()
     with torch.no_grad():
-        out = net(given.pop("inputs"), net.initial_state(B), **given).logits
-        out.tags[:, :, :4] += torch.tensor([-9.0, 5.0, 6.0])  # every word wants to be in a value
+        out = net(arrays.pop("inputs"), net.initial_state(B), **arrays).logits
+        out.tags[:, :, :4] += torch.tensor([-9.0, 5.0, 6.0])  # every word is likely to be in a value
         tags = net.head.answers(out._replace(kinds=torch.full_like(out.kinds, 0.0)))[:, T + P :].view(B, P, W)
         assert bool((tags > 0).all())
         shorter = rows() | {"tool_places": torch.tensor([[4, 7, 0]] * B)}
@@ -144,7 +146,7 @@ def test_several_values_are_tagged_word_by_word_and_words_that_are_not_there_nev
 
 
 def test_gradients_reach_every_parameter_and_every_application() -> None:
-    net, given = model(), rows()
+    net, arrays = model(), rows()
     calls: list[torch.Tensor] = []
 
     def keep(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
@@ -154,7 +156,7 @@ def test_gradients_reach_every_parameter_and_every_application() -> None:
 
     net.net.register_forward_hook(keep)
     with ops.use_backend("reference"):  # the fused recursion calls no modules
-        out = net(given.pop("inputs"), net.initial_state(B), **given)
+        out = net(arrays.pop("inputs"), net.initial_state(B), **arrays)
     net.loss(out, LABELS).total.backward()
     assert len(calls) == CONFIG.n_latent_steps + 1
     assert all(call.grad is not None and bool(call.grad.abs().sum() > 0) for call in calls)
@@ -163,18 +165,18 @@ def test_gradients_reach_every_parameter_and_every_application() -> None:
 
 
 def test_kernels_agree() -> None:
-    net, given = model(), rows()
-    inputs = given.pop("inputs")
-    kernels_agree(net, lambda: net.loss(net(inputs, net.initial_state(B), **given), LABELS).total)
+    net, arrays = model(), rows()
+    inputs = arrays.pop("inputs")
+    kernels_agree(net, lambda: net.loss(net(inputs, net.initial_state(B), **arrays), LABELS).total)
 
 
-def test_a_row_answers_alike_alone_and_among_longer_ones() -> None:
-    net, given = model().eval(), rows()
-    inputs = given.pop("inputs")
+def test_an_example_has_the_same_answer_alone_and_in_a_batch() -> None:
+    net, arrays = model().eval(), rows()
+    inputs = arrays.pop("inputs")
     with torch.no_grad():
-        together = net(inputs, net.initial_state(B), **given).logits
-        alone = net(inputs[2:], net.initial_state(1), **{k: v[2:] for k, v in given.items()}).logits
-    for a, b in zip(together[:4], alone[:4], strict=True):
+        batched = net(inputs, net.initial_state(B), **arrays).logits
+        alone = net(inputs[2:], net.initial_state(1), **{k: v[2:] for k, v in arrays.items()}).logits
+    for a, b in zip(batched[:4], alone[:4], strict=True):
         torch.testing.assert_close(a[2:], b, rtol=1e-4, atol=1e-4)
 
 
@@ -182,24 +184,26 @@ def test_a_bag_is_the_sum_of_its_tokens_in_any_order() -> None:
     net = model()
     weight = net.embedding.tokens.weight
     bag = torch.tensor([[[3, 5, 0, 0]], [[0, 5, 3, 0]]]).expand(2, L, 4)
-    made = net.embedding._embedded(bag, torch.float32, CAST_AT_USE)
-    torch.testing.assert_close(made[0], made[1])
-    torch.testing.assert_close(made[0, 0], (weight[3] + weight[5]) / math.sqrt(2))
+    embedded = net.embedding._embedded(bag, torch.float32, CAST_AT_USE)
+    torch.testing.assert_close(embedded[0], embedded[1])
+    torch.testing.assert_close(embedded[0, 0], (weight[3] + weight[5]) / math.sqrt(2))
 
 
 def test_parameters_are_counted_before_they_exist() -> None:
     assert model().num_parameters() == TRM.count_parameters(CONFIG)
 
 
-def test_a_classifier_scores_known_tools_wherever_they_stand_and_never_calls_another() -> None:
+def test_a_classifier_scores_known_tools_at_any_position_and_never_calls_others() -> None:
     torch.manual_seed(0)
     net = TRM(CONFIG.model_copy(update={"head": CONFIG.head.model_copy(update={"known_tools": 7})}))
     assert net.num_parameters() == TRM.count_parameters(net.config)
-    given = rows()
-    inputs = given.pop("inputs")
+    arrays = rows()
+    inputs = arrays.pop("inputs")
     ids = torch.tensor([[3, 0, 0], [5, 3, 0], [0, 5, 0]])
     with torch.no_grad():
-        said, other = (net(inputs, net.initial_state(B), tool_ids=i, **given).logits.tools for i in (ids, ids.flip(1)))
-    assert bool((said[ids == 0] == -1e4).all())
-    torch.testing.assert_close(said, other.flip(1))
-    assert bool((said[ids > 0] > -1e3).all())
+        logits, other = (
+            net(inputs, net.initial_state(B), tool_ids=i, **arrays).logits.tools for i in (ids, ids.flip(1))
+        )
+    assert bool((logits[ids == 0] == -1e4).all())
+    torch.testing.assert_close(logits, other.flip(1))
+    assert bool((logits[ids > 0] > -1e3).all())

@@ -1,4 +1,5 @@
-"""The slots head: best spans by search, its loss by hand, offered tools, no gradient left out."""
+"""The slots head: spans against a search, the loss computed by hand, offered tools, and gradients of every
+parameter."""
 
 from __future__ import annotations
 
@@ -37,21 +38,21 @@ def rows(lengths: tuple[int, ...] = (12, 7, 4)) -> dict[str, torch.Tensor]:
     return {"inputs": inputs, "roles": torch.randint(0, 5, (N, L)), "mask": mask, "offered": offered}
 
 
-def test_best_spans_are_those_that_a_search_finds() -> None:
+def test_best_spans_equal_an_exhaustive_search() -> None:
     torch.manual_seed(0)
     start, end = torch.randn(2, 3, 30), torch.randn(2, 3, 30)
-    found = best_spans(start, end)
+    best = best_spans(start, end)
     for b, f in itertools.product(range(2), range(3)):
         pairs = [(s, e) for s in range(30) for e in range(s, min(30, s + LONGEST_SPAN))]
         s, e = max(pairs, key=lambda p: float(start[b, f, p[0]]) + float(end[b, f, p[1]]))
-        assert (int(found[0][b, f]), int(found[1][b, f])) == (s, e)
+        assert (int(best[0][b, f]), int(best[1][b, f])) == (s, e)
 
 
 def test_spans_stay_in_the_text_and_tools_among_those_offered() -> None:
-    given, net = rows(), model()
-    out = net(given.pop("inputs"), net.initial_state(B), **given)
+    arrays, net = rows(), model()
+    out = net(arrays.pop("inputs"), net.initial_state(B), **arrays)
     answers = net.head.answers(out.logits)
-    lengths = given["mask"].sum(1)
+    lengths = arrays["mask"].sum(1)
     assert answers.shape == (B, 2 + 3 * 2)
     starts, ends = answers[:, 4:6], answers[:, 6:8]
     assert bool((starts <= ends).all())
@@ -81,10 +82,10 @@ def test_the_loss_is_the_sum_of_its_parts() -> None:
 
 
 def test_a_direct_answer_teaches_no_tool_and_no_argument() -> None:
-    net, given = model(), rows()
+    net, arrays = model(), rows()
     labels = torch.full((B, 8), IGNORE)
     labels[:, 0] = 0
-    out = net(given.pop("inputs"), net.initial_state(B), **given)
+    out = net(arrays.pop("inputs"), net.initial_state(B), **arrays)
     net.loss(out, labels).answer.backward()
     assert net.head.tool.weight.grad.abs().sum() == 0
     assert net.head.span.weight.grad.abs().sum() == 0
@@ -92,7 +93,7 @@ def test_a_direct_answer_teaches_no_tool_and_no_argument() -> None:
 
 
 def test_gradients_reach_every_parameter_and_every_application() -> None:
-    net, given = model(), rows()
+    net, arrays = model(), rows()
     calls: list[torch.Tensor] = []
 
     def keep(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
@@ -103,7 +104,7 @@ def test_gradients_reach_every_parameter_and_every_application() -> None:
     net.net.register_forward_hook(keep)
     labels = torch.tensor([[1, 0, 1, 1, 2, 1, 3, 1]] * B)
     with ops.use_backend("reference"):  # the fused recursion calls no modules
-        out = net(given.pop("inputs"), net.initial_state(B), **given)
+        out = net(arrays.pop("inputs"), net.initial_state(B), **arrays)
     net.loss(out, labels).total.backward()
     assert len(calls) == CONFIG.n_latent_steps + 1
     assert all(call.grad is not None and bool(call.grad.abs().sum() > 0) for call in calls)
@@ -112,41 +113,41 @@ def test_gradients_reach_every_parameter_and_every_application() -> None:
 
 
 def test_kernels_agree() -> None:
-    net, given = model(), rows()
-    inputs = given.pop("inputs")
+    net, arrays = model(), rows()
+    inputs = arrays.pop("inputs")
     kernels_agree(
         net,
         lambda: (
-            net.loss(net(inputs, net.initial_state(B), **given), torch.tensor([[1, 0, 1, 1, 2, 1, 3, 1]] * B)).total
+            net.loss(net(inputs, net.initial_state(B), **arrays), torch.tensor([[1, 0, 1, 1, 2, 1, 3, 1]] * B)).total
         ),
     )
 
 
 @pytest.mark.parametrize("positions", ["rope", "learned"])
-def test_a_row_answers_alike_alone_and_among_longer_ones(positions: str) -> None:
+def test_an_example_has_the_same_answer_alone_and_in_a_batch(positions: str) -> None:
     torch.manual_seed(0)
-    net, given = TRM(CONFIG.model_copy(update={"positions": positions})).eval(), rows()
-    inputs = given.pop("inputs")
+    net, arrays = TRM(CONFIG.model_copy(update={"positions": positions})).eval(), rows()
+    inputs = arrays.pop("inputs")
     with torch.no_grad():
-        together = net(inputs, net.initial_state(B), **given)
+        batched = net(inputs, net.initial_state(B), **arrays)
         for row in range(B):
-            alone = net(inputs[row : row + 1], net.initial_state(1), **{k: v[row : row + 1] for k, v in given.items()})
-            short = int(given["mask"][row].sum())
-            for a, b in zip(together.logits, alone.logits, strict=True):
-                mine = a[row : row + 1]
-                if mine.shape[-1] == L:
-                    mine, b = mine[..., :short], b[..., :short]
-                torch.testing.assert_close(mine, b, rtol=1e-4, atol=1e-5)
-            torch.testing.assert_close(together.q[row], alone.q[0], rtol=1e-4, atol=1e-5)
+            alone = net(inputs[row : row + 1], net.initial_state(1), **{k: v[row : row + 1] for k, v in arrays.items()})
+            short = int(arrays["mask"][row].sum())
+            for a, b in zip(batched.logits, alone.logits, strict=True):
+                part = a[row : row + 1]
+                if part.shape[-1] == L:
+                    part, b = part[..., :short], b[..., :short]
+                torch.testing.assert_close(part, b, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(batched.q[row], alone.q[0], rtol=1e-4, atol=1e-5)
 
 
-def test_what_padding_holds_does_not_matter() -> None:
-    net, given = model().eval(), rows((7, 7, 4))
-    inputs = given.pop("inputs")
-    other = torch.where(given["mask"], inputs, 19)
+def test_tokens_in_the_padding_change_nothing() -> None:
+    net, arrays = model().eval(), rows((7, 7, 4))
+    inputs = arrays.pop("inputs")
+    other = torch.where(arrays["mask"], inputs, 19)
     with torch.no_grad():
-        first = net(inputs, net.initial_state(B), **given)
-        second = net(other, net.initial_state(B), **given)
+        first = net(inputs, net.initial_state(B), **arrays)
+        second = net(other, net.initial_state(B), **arrays)
     for a, b in zip(first.logits, second.logits, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 

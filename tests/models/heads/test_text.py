@@ -1,4 +1,5 @@
-"""The text head: its distribution and loss by hand; a growing row is the whole row anew; what follows stays unseen."""
+"""The text head: distribution, copy scores and loss computed by hand; decoding step by step equals the whole
+sequence."""
 
 from __future__ import annotations
 
@@ -58,19 +59,19 @@ OWN_WIDTHS = {"latent_width": 6, "answer_width": 4}
         {"latent_width": 6},
     ],
 )
-def test_a_growing_row_is_the_whole_row_anew(changes: dict[str, object]) -> None:
+def test_decoding_step_by_step_equals_the_whole_sequence(changes: dict[str, object]) -> None:
     net = model(**changes)
     ids = torch.randint(1, V, (1, L))
-    said = whole(net, ids)[0].numpy()
+    scores = whole(net, ids)[0].numpy()
     row, tokens = net.incremental(), ids[0].tolist()
     got = [row.extend(tokens[:5])] + [row.extend([token]) for token in tokens[5:]]
-    np.testing.assert_allclose(np.stack(got), said[4:], atol=1e-4)
+    np.testing.assert_allclose(np.stack(got), scores[4:], atol=1e-4)
     assert row.free == 0
     with pytest.raises(ValueError, match="13 tokens"):
         row.extend([1])
 
 
-def test_a_fork_goes_its_own_way() -> None:
+def test_a_fork_is_independent() -> None:
     net = model()
     row = net.incremental()
     row.extend([1, 2, 3])
@@ -81,7 +82,7 @@ def test_a_fork_goes_its_own_way() -> None:
     np.testing.assert_allclose(row.extend([5]), again.extend([5]), atol=1e-5)
 
 
-def test_a_place_sees_nothing_behind_it() -> None:
+def test_a_position_does_not_see_later_ones() -> None:
     net = model()
     ids = torch.randint(1, V, (1, L))
     other = ids.clone()
@@ -89,7 +90,7 @@ def test_a_place_sees_nothing_behind_it() -> None:
     torch.testing.assert_close(whole(net, ids)[:, :6], whole(net, other)[:, :6])
 
 
-def test_every_place_has_a_distribution_that_can_copy() -> None:
+def test_every_position_has_a_distribution_that_can_copy() -> None:
     net = model()
     ids = torch.full((1, L), 7)
     torch.testing.assert_close(whole(net, ids).exp().sum(-1), torch.ones(1, L), atol=1e-4, rtol=0)
@@ -98,19 +99,19 @@ def test_every_place_has_a_distribution_that_can_copy() -> None:
         net.head.anew.weight.mul_(0)
         net.head.anew.bias.fill_(math.log(3))
         answer = torch.randn(1, L, 16)
-        said = net.head(answer, inputs=ids).scores.exp()
+        scores = net.head(answer, inputs=ids).scores.exp()
         plain = net.head.linear(answer).softmax(-1)
-    for place in range(L):  # saying it anew weighs as much as three places, all of which say 7
-        copied = max(0, place + 1 - NEAR)
-        expected = (copied + 3 * plain[0, place, 7]) / (copied + 3)
-        torch.testing.assert_close(said[0, place, 7], expected)
+    for position in range(L):  # generating weighs as much as three positions; all positions have symbol 7
+        copied = max(0, position + 1 - NEAR)
+        expected = (copied + 3 * plain[0, position, 7]) / (copied + 3)
+        torch.testing.assert_close(scores[0, position, 7], expected)
 
 
 ROW = {"inputs": "bags", "row_symbols": L, "features": 3, "stems": 4, "seq_len": L}
 
 
 def rows(count: int = 2) -> dict[str, torch.Tensor]:
-    """What bags of tokens, symbols of a row's own, features, stems and links may look like."""
+    """Random bags of tokens, symbols of an example's own, features, stems and links."""
     drawn = torch.Generator().manual_seed(0)
 
     def numbers(most: int, *shape: int) -> torch.Tensor:
@@ -123,49 +124,50 @@ def rows(count: int = 2) -> dict[str, torch.Tensor]:
     }  # fmt: skip
 
 
-def test_symbols_that_only_a_row_has_can_be_copied_alone() -> None:
-    net, given = model(**ROW), rows()
+def test_symbols_of_an_example_can_only_be_copied() -> None:
+    net, extra = model(**ROW), rows()
     with torch.no_grad():
-        said = net(given.pop("inputs"), net.initial_state(2), **given).logits.scores
-    assert said.shape == (2, L, V + L)
-    torch.testing.assert_close(said.exp().sum(-1), torch.ones(2, L), atol=1e-4, rtol=0)
+        scores = net(extra.pop("inputs"), net.initial_state(2), **extra).logits.scores
+    assert scores.shape == (2, L, V + L)
+    torch.testing.assert_close(scores.exp().sum(-1), torch.ones(2, L), atol=1e-4, rtol=0)
     for row in range(2):
-        for place in range(L):
-            free = given["sources"][row, : max(0, place + 1 - NEAR)]
-            known = set(given["symbols"][row, : len(free)][free].tolist())
-            likely = {V + i for i in torch.nonzero(said[row, place, V:] > math.log(2e-9)).flatten().tolist()}
-            assert likely <= known
-            assert {symbol for symbol in known if symbol >= V} - likely == set()
+        for position in range(L):
+            free = extra["sources"][row, : max(0, position + 1 - NEAR)]
+            states = set(extra["symbols"][row, : len(free)][free].tolist())
+            likely = {V + i for i in torch.nonzero(scores[row, position, V:] > math.log(2e-9)).flatten().tolist()}
+            assert likely <= states
+            assert {symbol for symbol in states if symbol >= V} - likely == set()
 
 
-def test_a_growing_row_with_features_is_the_whole_row_anew() -> None:
-    net, given = model(**ROW), rows(1)
-    inputs = given.pop("inputs")
+def test_decoding_step_by_step_with_features_equals_the_whole_sequence() -> None:
+    net, extra = model(**ROW), rows(1)
+    inputs = extra.pop("inputs")
     state = net.initial_state(1)
     with torch.no_grad():
         for _ in range(net.config.max_supervision_steps):
-            out = net(inputs, state, **given)
+            out = net(inputs, state, **extra)
             state = out.state
-    row, arrays = net.incremental(), {name: tensor[0].numpy() for name, tensor in given.items()}
+    row, arrays = net.incremental(), {name: tensor[0].numpy() for name, tensor in extra.items()}
     parts = [slice(0, 5), *(slice(i, i + 1) for i in range(5, L))]
     got = [row.extend(inputs[0, part].numpy(), {n: a[part] for n, a in arrays.items()}) for part in parts]
     np.testing.assert_allclose(np.stack(got), out.logits.scores[0, 4:].numpy(), atol=1e-4)
 
 
-def test_what_speaks_for_a_place_is_as_defined() -> None:
-    """Against loops: stems met near a place, links, what goes on, what was said, and the place's own features."""
-    net, given = model(**ROW), rows()
-    meeting, free = net.head.meeting, given["sources"]
-    asked = torch.tensor([[4, 9, 11], [2, 6, 10]])
-    known = torch.randn(2, L, 19)
+def test_copy_scores_are_as_defined() -> None:
+    """Against loops: shared stems near a position, links, continued copies, written symbols, and the position's
+    features."""
+    net, extra = model(**ROW), rows()
+    meeting, free = net.head.meeting, extra["sources"]
+    positions = torch.tensor([[4, 9, 11], [2, 6, 10]])
+    states = torch.randn(2, L, 19)
     with torch.no_grad():
-        got = meeting(rows_at(known, asked), asked, given["symbols"], free, given["features"],
-                      **{n: given[n] for n in ("stems", "links", "calls")})  # fmt: skip
-        gates = STEEP * meeting.gates(rows_at(known, asked))
-        kernel, worth = meeting.near.weight.detach(), meeting.worth(given["features"])
-    symbols, stems, calls = (given[name].tolist() for name in ("symbols", "stems", "calls"))
+        got = meeting(rows_at(states, positions), positions, extra["symbols"], free, extra["features"],
+                      **{n: extra[n] for n in ("stems", "links", "calls")})  # fmt: skip
+        gates = STEEP * meeting.gates(rows_at(states, positions))
+        kernel, worth = meeting.near.weight.detach(), meeting.worth(extra["features"])
+    symbols, stems, calls = (extra[name].tolist() for name in ("symbols", "stems", "calls"))
     for b in range(2):
-        for k, i in enumerate(asked[b].tolist()):
+        for k, i in enumerate(positions[b].tolist()):
             for j in range(L):
                 met = [0.0] * STEM_SCORES
                 for tap in range(2 * REACH + 1):
@@ -176,10 +178,10 @@ def test_what_speaks_for_a_place_is_as_defined() -> None:
                                 met = [m + float(kernel[c, half, tap]) for c, m in enumerate(met)]
                 one = j >= 1 and symbols[b][i] == symbols[b][j - 1]
                 two = one and j >= 2 and symbols[b][i - 1] == symbols[b][j - 2]
-                said = [n for n in range(i + 1) if calls[b][n] and symbols[b][n] == symbols[b][j]]
-                here = [n for n in said if calls[b][n] == calls[b][i]]
-                linked = float(given["links"][b, i] @ given["links"][b, j])
-                plain = [linked, float(one), float(two), float(bool(said)), float(bool(here))]
+                scores = [n for n in range(i + 1) if calls[b][n] and symbols[b][n] == symbols[b][j]]
+                here = [n for n in scores if calls[b][n] == calls[b][i]]
+                linked = float(extra["links"][b, i] @ extra["links"][b, j])
+                plain = [linked, float(one), float(two), float(bool(scores)), float(bool(here))]
                 expected = float(gates[b, k] @ torch.tensor([*met, *plain, *worth[b, j].tolist()]))
                 assert float(got[b, k, j]) == pytest.approx(expected, abs=1e-4), (b, i, j)
 
@@ -189,13 +191,13 @@ def test_the_loss_is_a_mean_weighted_by_role() -> None:
     prediction[0, 1] = -20.0
     prediction[0, 1, 4] = -0.5
     labels, weights = torch.tensor([[IGNORE, 4, 2]]), torch.tensor([[0.0, 2.0, 1.0]])
-    said = Next(prediction, torch.arange(3)[None])
-    loss = model().head.loss(said, torch.tensor([0.0]), labels, weights=weights)
+    scores = Next(prediction, torch.arange(3)[None])
+    loss = model().head.loss(scores, torch.tensor([0.0]), labels, weights=weights)
     assert loss.answer.item() == pytest.approx((2 * 0.5 + math.log(V)) / 3, rel=1e-5)
     assert loss.cells.tolist() == [0.5]
 
 
-def test_places_without_weight_are_left_out_and_change_nothing() -> None:
+def test_positions_without_weight_are_left_out_and_change_nothing() -> None:
     net, ids = model(), torch.randint(1, V, (2, L))
     mask = torch.arange(L) < torch.tensor([[L - 1], [8]])
     weights = torch.zeros(2, L)

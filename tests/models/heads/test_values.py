@@ -1,4 +1,4 @@
-"""Models that read and answer real numbers, against a reference in float64."""
+"""The values head: models that read and answer real numbers, against a reference in float64."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ def rows(count: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor
 
 
 def plain_loss(values: list, q: list, labels: list, tolerance: float) -> tuple[float, float, list[bool], list[float]]:
-    """The loss row by row and number by number."""
+    """The loss computed example by example and number by number."""
     answer = halting = 0.0
     exact, shares = [], []
-    for row, logit, wanted in zip(values, q, labels, strict=True):
-        pairs = [(v, w) for vs, ws in zip(row, wanted, strict=True) for v, w in zip(vs, ws, strict=True) if w == w]
+    for row, logit, targets in zip(values, q, labels, strict=True):
+        pairs = [(v, w) for vs, ws in zip(row, targets, strict=True) for v, w in zip(vs, ws, strict=True) if w == w]
         answer += sum(((v - w) / tolerance) ** 2 for v, w in pairs) / max(1, len(pairs))
         right = [abs(v - w) <= tolerance for v, w in pairs]
         exact.append(all(right))
         shares.append(sum(right) / max(1, len(pairs)))
-        sure = 1 / (1 + torch.tensor(-logit).double().exp().item())
-        halting -= torch.tensor(sure if all(right) else 1 - sure).log().item()
+        confidence = 1 / (1 + torch.tensor(-logit).double().exp().item())
+        halting -= torch.tensor(confidence if all(right) else 1 - confidence).log().item()
     return answer, halting, exact, shares
 
 
-def test_the_loss_is_the_plain_one() -> None:
+def test_the_loss_equals_a_plain_computation() -> None:
     generator = torch.Generator().manual_seed(1)
     values, q = torch.randn(7, 4, 2, generator=generator).double(), torch.randn(7, generator=generator).double()
     labels = values + 0.7 * torch.randn(7, 4, 2, generator=generator)
     labels[0] = values[0] + 0.1  # right
     labels[torch.rand(7, 4, 2, generator=generator) < 0.3] = NAN
-    labels[1] = NAN  # nothing asked
+    labels[1] = NAN  # no label
     loss = value_loss(values, q, labels, 0.5)
     answer, halting, exact, shares = plain_loss(values.tolist(), q.tolist(), labels.tolist(), 0.5)
     assert loss.answer.item() == pytest.approx(answer, rel=1e-12)
@@ -59,7 +59,7 @@ def test_the_loss_is_the_plain_one() -> None:
     assert loss.labelled.tolist() == [True, False, *[True] * 5]
 
 
-def test_its_gradient() -> None:
+def test_the_gradient_of_the_loss() -> None:
     _, labels = rows(3, torch.float64)
     values = torch.randn(3, 6, 2, dtype=torch.float64, requires_grad=True)
     q = torch.randn(3, dtype=torch.float64, requires_grad=True)
@@ -68,7 +68,7 @@ def test_its_gradient() -> None:
     assert (values.grad[labels.isnan()] == 0).all()
 
 
-def test_what_stands_where_nothing_is_asked_does_no_harm() -> None:
+def test_values_without_a_label_change_nothing() -> None:
     _, labels = rows(2)
     values = torch.randn(2, 6, 2)
     want = value_loss(values, torch.zeros(2), labels, 0.1)

@@ -1,4 +1,4 @@
-"""Rows written by hand, one of each format, and where the real data lies."""
+"""One row of each format, written by hand, and the folder of the real data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The baseline of copying, and when calls are right."""
+"""The baseline that copies, and the comparison of calls."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from trm_fast.tasks.tool_calling.call_metrics import copied_calls
 from trm_fast.tasks.tool_calling.data.conversation import Call
 from trm_fast.tasks.tool_calling.matching import accepts, argument_f1, expected_calls, same_calls
 
-from .weather import LEXICON, said
+from .weather import LEXICON, request
 
 
 def test_copying_baseline_and_scores() -> None:
-    copied = copied_calls(said('Weather in "Rome" for 4 days'), LEXICON, 1)
+    copied = copied_calls(request('Weather in "Rome" for 4 days'), LEXICON, 1)
     assert copied == [Call("get_weather", {"city": "Rome", "days": 4})]
     gold = [[Call("a", {"x": 1, "y": 2})]]
     assert argument_f1(gold, [[Call("a", {"x": 1})]]) == pytest.approx(2 / 3)
@@ -27,7 +27,9 @@ def test_copying_baseline_and_scores() -> None:
     assert accepts([], [])
 
 
-def test_a_benchmark_is_labelled_with_its_first_accepted_values() -> None:
-    asked = replace(said("Weather in Rome"), accepted=[{"get_weather": {"city": ["Rome", "Roma"], "days": ["", 2]}}])
-    assert expected_calls(asked) == [Call("get_weather", {"city": "Rome"})]
-    assert expected_calls(replace(asked, accepted=[])) == []
+def test_a_benchmark_expects_its_first_accepted_values() -> None:
+    question = replace(
+        request("Weather in Rome"), accepted=[{"get_weather": {"city": ["Rome", "Roma"], "days": ["", 2]}}]
+    )
+    assert expected_calls(question) == [Call("get_weather", {"city": "Rome"})]
+    assert expected_calls(replace(question, accepted=[])) == []

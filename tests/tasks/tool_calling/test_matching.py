@@ -1,4 +1,4 @@
-"""The leaderboard's match, and the comparison of calls."""
+"""The AST match of the leaderboard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The three presets made small: gradients reach all weights through all applications; a stopped run goes on exactly."""
+"""The presets made small: gradients reach all parameters through all applications; a stopped run resumes exactly."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ CITIES = ("Rome", "Oslo", "New York", "Hue", "Lima", "Kyiv", "Bonn", "Cairo", "N
 
 
 def small(preset: str, folder: Path, *settings: str) -> RunConfig:
-    """The preset on ten short conversations, of which the last ones are for evaluation."""
+    """The preset with ten short conversations, of which the last three are for evaluation."""
     calls = [{"name": "get_weather", "arguments": {"city": city}} for city in CITIES]
     swift = [
         {"tools": json.dumps([WEATHER, PING]), "messages": [
@@ -64,8 +64,8 @@ def small(preset: str, folder: Path, *settings: str) -> RunConfig:
     for name, rows in (("own", swift), ("sgd", slots)):
         for part, some in (("train", rows[:7]), ("val", rows[7:])):
             write(folder / (f"{name}_{part}.jsonl" if name == "sgd" else f"{name}_{part}.json"), some)
-    given = [f"data.source={folder}", *SMALL, *PRESETS[preset], *settings]
-    return make_config(apply_settings(read_preset(preset), given), preset)
+    extra = [f"data.source={folder}", *SMALL, *PRESETS[preset], *settings]
+    return make_config(apply_settings(read_preset(preset), extra), preset)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -80,15 +80,15 @@ def test_gradients_reach_every_parameter_and_every_application(preset: str, tmp_
 
     model.net.register_forward_hook(keep)
     arrays = trainer.dataset.train.arrays()
-    given: dict[str, Any] = {n: torch.from_numpy(a) for n, a in arrays.items() if n not in ("puzzle_ids", "row")}
-    inputs, labels = given.pop("inputs"), given.pop("labels")
+    extra: dict[str, Any] = {n: torch.from_numpy(a) for n, a in arrays.items() if n not in ("puzzle_ids", "row")}
+    inputs, labels = extra.pop("inputs"), extra.pop("labels")
     gradients = []
     for backend in ("reference", "auto"):
         model.zero_grad()
         torch.manual_seed(0)  # dropout
         with ops.use_backend(backend):
-            out = model(inputs, model.initial_state(len(inputs)), **given)
-        model.loss(out, labels, **given).total.backward()
+            out = model(inputs, model.initial_state(len(inputs)), **extra)
+        model.loss(out, labels, **extra).total.backward()
         without = [n for n, p in model.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)]
         assert without == []
         gradients.append({n: p.grad for n, p in model.named_parameters()})
@@ -100,21 +100,21 @@ def test_gradients_reach_every_parameter_and_every_application(preset: str, tmp_
 
 
 @pytest.mark.parametrize("preset", ["tool-select-tiny", "tool-select-small", "tool-generate"])
-def test_requests_are_told_apart_by_the_first_state(preset: str, tmp_path: Path) -> None:
-    """Where they are not, training soon makes the state the same everywhere, and no gradient brings it back."""
+def test_the_first_state_differs_between_requests(preset: str, tmp_path: Path) -> None:
+    """Otherwise training soon makes the state the same everywhere, and no gradient changes it again."""
     settings = ["model.hidden_size=128", "model.num_heads=4", "model.inner_multiple=64"]
     trainer = Trainer(small(preset, tmp_path, *settings), tmp_path / "run")
     arrays = trainer.dataset.train.take(slice(6)).arrays()
     skipped = ("puzzle_ids", "row", "labels")
-    given: dict[str, Any] = {n: torch.from_numpy(a) for n, a in arrays.items() if n not in skipped}
+    extra: dict[str, Any] = {n: torch.from_numpy(a) for n, a in arrays.items() if n not in skipped}
     with torch.no_grad():
-        answer = trainer.model(given.pop("inputs"), trainer.model.initial_state(6), **given).state.answer
-    places = answer[:, 1 : int(given["mask"].sum(1).min())]
-    assert float(places.std(0).mean()) > 0.15  # of a state whose mean square is 1
+        answer = trainer.model(extra.pop("inputs"), trainer.model.initial_state(6), **extra).state.answer
+    states = answer[:, 1 : int(extra["mask"].sum(1).min())]
+    assert float(states.std(0).mean()) > 0.15  # of a state whose mean square is 1
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_run_stopped_within_an_epoch_goes_on_exactly(preset: str, tmp_path: Path) -> None:
+def test_a_run_stopped_within_an_epoch_resumes_exactly(preset: str, tmp_path: Path) -> None:
     whole = Trainer(small(preset, tmp_path, "training.steps=9"), tmp_path / "whole")
     whole.train()
     Trainer(small(preset, tmp_path, "training.steps=5"), tmp_path / "parts").train()

@@ -24,5 +24,5 @@ PING = tool("ping", "Pings the server")
 LEXICON = Lexicon.of([WEATHER, SUM, PING])
 
 
-def said(query: str, tools: tuple[Tool, ...] = (WEATHER, SUM, PING), *calls: Call) -> Conversation:
+def request(query: str, tools: tuple[Tool, ...] = (WEATHER, SUM, PING), *calls: Call) -> Conversation:
     return Conversation(tools, (Turn("user", query), *map(Turn.calling, calls)), "here")

@@ -180,7 +180,7 @@ class Classifier(nn.Module):
 
     def __init__(self, config: SelectionConfig, inputs: HeadInputs) -> None:
         super().__init__()
-        self.known = Linear(inputs.hidden_size, config.known_tools + 1)
+        self.known = Linear(inputs.hidden_size, config.known_tools + 1)  # name in state_dict
 
     def forward(
         self, states: Tensor, tool_places: Tensor, *, tool_ids: Tensor, **extra: Any

@@ -82,8 +82,9 @@ class TextHead(Head):
         width = D + inputs.features
         self.seq_len, self.row_symbols = inputs.seq_len, config.row_symbols
         self.linear = Linear(D, inputs.vocab_size)
-        self.wanted, self.anew = Linear(width, A), nn.Linear(width, 1)  # queries, and the gate that generates
-        self.near = nn.Conv1d(width, A, 2 * NEAR + 1, padding=NEAR, bias=False)  # keys
+        # The pointer's queries and keys, and the gate that generates from the vocabulary.
+        self.wanted, self.anew = Linear(width, A), nn.Linear(width, 1)  # name in state_dict
+        self.near = nn.Conv1d(width, A, 2 * NEAR + 1, padding=NEAR, bias=False)
         self.meeting = CopyScorer(width, inputs.features) if config.stems else None
         if inputs.features:
             with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Readers and writers against rows written by hand; malformed rows are refused with field and reason."""
+"""Readers and writers with rows written by hand; malformed rows are refused with field and reason."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ from trm_fast.tasks.tool_calling.data.loading import load
 from ..rows import BFCL, DATA, HERMES, SLOTS, WEATHER, XLAM, needs_data
 
 
-def test_a_format_that_registers_is_read_written_and_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registered_format_is_read_and_has_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_FORMATS", dict(registry._FORMATS))
 
     def read(row: Any, where: str) -> Conversation:
         return Conversation((), (Turn("user", row["say"]),), where)
 
-    made = Format("plain", "say", read, commands={"plain": Command("Reads lines.", "trm-fast data plain x.jsonl")})
-    assert register(made) is get_format("plain")
+    changed = Format("plain", "say", read, commands={"plain": Command("Reads lines.", "trm-fast data plain x.jsonl")})
+    assert register(changed) is get_format("plain")
     (tmp_path / "x.jsonl").write_text('{"say": "Hi"}\n')
     assert [c.query for c in load(tmp_path / "x.jsonl").conversations] == ["Hi"]
     assert "plain" in format_commands.__wrapped__()
     with pytest.raises(ValueError, match="already known as plain"):
-        register(replace(made, name="other"))
+        register(replace(changed, name="other"))
     with pytest.raises(UserError, match=r"unknown format 'none'; known: .*plain"):
         load(tmp_path / "x.jsonl", "none")
 
 
 def _without(row: dict[str, Any], *path: Any, value: Any = None) -> dict[str, Any]:
-    """The row with what stands at ``path`` replaced, or removed."""
-    made = copy.deepcopy(row)
-    place = made
+    """The row with the value at ``path`` replaced or removed."""
+    changed = copy.deepcopy(row)
+    parent = changed
     for key in path[:-1]:
-        place = place[key]
+        parent = parent[key]
     if value is None:
-        del place[path[-1]]
+        del parent[path[-1]]
     else:
-        place[path[-1]] = value
-    return made
+        parent[path[-1]] = value
+    return changed
 
 
 def test_hermes_turns_tools_and_calls() -> None:
@@ -85,7 +85,7 @@ def test_both_ways_keep_a_conversation() -> None:
     assert read_hermes(write_hermes(read_swift(write_swift(read)))) == read
 
 
-def test_user_and_assistant_serve_as_human_and_gpt() -> None:
+def test_user_and_assistant_are_the_same_as_human_and_gpt() -> None:
     row = json.loads(json.dumps(HERMES).replace('"human"', '"user"').replace('"gpt"', '"assistant"'))
     assert read_hermes(row) == read_hermes(HERMES)
 
@@ -126,7 +126,7 @@ def test_bfcl_question() -> None:
     assert read.accepted == [{"math.hypot": {"x": [4], "y": [5]}}]
 
 
-def test_formats_are_told_apart() -> None:
+def test_formats_are_recognized() -> None:
     assert [format_of(row).name for row in (HERMES, XLAM, SLOTS, BFCL)] == ["hermes", "swift", "slots", "bfcl"]
 
 
@@ -181,7 +181,7 @@ def test_two_tools_of_one_name() -> None:
         ("bfcl_irrelevance.jsonl.gz", 180, 0),
     ],
 )
-def test_real_files_are_read_whole(name: str, rows: int, calls: int | None) -> None:
+def test_real_files_are_read_completely(name: str, rows: int, calls: int | None) -> None:
     loaded = load(DATA / name)
     assert (len(loaded.conversations), loaded.refused) == (rows, [])
     assert calls is None or loaded.counts()["calls"] == calls
@@ -209,7 +209,7 @@ def test_real_slot_rows_are_written_as_they_were_read() -> None:
 
 
 @needs_data
-def test_bfcl_answers_lie_beside_the_questions() -> None:
+def test_bfcl_answers_are_beside_the_questions() -> None:
     assert all(len(c.accepted or []) == 1 for c in load(DATA / "bfcl_simple.jsonl.gz").conversations)
     assert all(c.accepted == [] for c in load(DATA / "bfcl_irrelevance.jsonl.gz").conversations)
     assert load(DATA / "bfcl_parallel.jsonl.gz").conversations[0].accepted == [

@@ -1,4 +1,4 @@
-"""Files: rows refused with their line, sources that can't be read, parts that share no dialogue."""
+"""Files: rows refused with their line, sources that cannot be read, splits that share no dialogue."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trm_fast.tasks.tool_calling.data.loading import find
 from ..rows import SLOTS, XLAM
 
 
-def test_a_bad_line_is_refused_and_the_others_read(tmp_path: Path) -> None:
+def test_a_bad_line_is_refused_and_the_others_are_read(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join([json.dumps(SLOTS), "{oops", "", json.dumps({"x": 1}), json.dumps(SLOTS)]))
     loaded = load(path)

@@ -1,4 +1,4 @@
-"""Schemas of all dialects."""
+"""Parameters of tools in all dialects."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def test_no_parameters(nothing: Any) -> None:
     assert normalised_parameters(nothing) == {"type": "object", "properties": {}, "required": []}
 
 
-def test_a_parameter_called_type_is_no_type() -> None:
-    made = normalised_parameters({"type": {"type": "str", "description": "kind"}, "id": {"type": "int"}})
-    assert list(made["properties"]) == ["type", "id"]
+def test_a_parameter_may_be_called_type() -> None:
+    schema = normalised_parameters({"type": {"type": "str", "description": "kind"}, "id": {"type": "int"}})
+    assert list(schema["properties"]) == ["type", "id"]
 
 
 @pytest.mark.parametrize("wrong", [5, ["a"], {"p": 5}, {"type": "object", "properties": [1]}])
-def test_no_schema(wrong: Any) -> None:
+def test_malformed_schemas(wrong: Any) -> None:
     with pytest.raises(ValueError, match="must be an object"):
         normalised_parameters(wrong)

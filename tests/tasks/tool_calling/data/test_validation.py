@@ -1,4 +1,4 @@
-"""What is wrong with calls."""
+"""Messages for invalid calls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..rows import WEATHER
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "messages"),
     [
         (Call("get_weather", {"city": "Rome"}), []),
         (Call("get_weather", {"city": "Rome", "unit": "C"}), []),
@@ -24,8 +24,8 @@ from ..rows import WEATHER
         (Call("get_weather", {"city": "Rome", "day": 1}), ["day is not a parameter"]),
     ],
 )
-def test_problems(call: Call, said: list[str]) -> None:
-    assert problems(call, [Tool.of(WEATHER)]) == said
+def test_problems(call: Call, messages: list[str]) -> None:
+    assert problems(call, [Tool.of(WEATHER)]) == messages
 
 
 def test_problems_reach_into_lists_and_objects() -> None:
@@ -43,7 +43,7 @@ def test_problems_reach_into_lists_and_objects() -> None:
     ]
 
 
-def test_every_keyword_of_a_schema_counts_and_one_that_is_none_does_not() -> None:
+def test_every_valid_keyword_of_a_schema_is_checked() -> None:
     def faults(value: Any, **schema: Any) -> list[str]:
         return problems(Call("f", {"x": value}), [Tool.of({"name": "f", "parameters": {"x": schema}})])
 

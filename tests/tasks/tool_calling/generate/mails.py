@@ -1,4 +1,4 @@
-"""Tools that send mails, and conversations as transcripts."""
+"""Tools for mails, conversations about them, and their transcripts."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def conversation(*turns: Turn, tools: tuple[Tool, ...] = TOOLS) -> Conversation:
     return Conversation(tools, turns)
 
 
-def transcript(given: Conversation, most: int | None = None) -> Transcript:
-    return Transcript(arranged(given, LEXICON), TOKENS, LEXICON, LIMITS, most)
+def transcript(source: Conversation, most: int | None = None) -> Transcript:
+    return Transcript(arranged(source, LEXICON), TOKENS, LEXICON, LIMITS, most)
 
 
-def said_of(row: Transcript) -> list[int]:
-    """The symbols that count."""
+def written_symbols(row: Transcript) -> list[int]:
+    """The symbols that the model learns to write."""
     return [int(row.symbols[i]) for i in np.flatnonzero(row.weights)]

@@ -1,4 +1,4 @@
-"""Calls as symbols within a grammar."""
+"""The grammar of calls: symbols that are allowed, and the calls that they write."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from trm_fast.tasks.tool_calling.generate.symbols import MARKS, default_of
 from trm_fast.tasks.tool_calling.generate.transcript import CALL, REPLY
 from trm_fast.tasks.tool_calling.text.tokenizer import BEGIN, END
 
-from .mails import CALLS, LIMITS, TEXT, TOKENS, TOOLS, conversation, said_of, transcript
+from .mails import CALLS, LIMITS, TEXT, TOKENS, TOOLS, conversation, transcript, written_symbols
 
 
 class Drawn:
-    """A model that says anything: random logits, another at every length."""
+    """A model with random logits, different ones at every length."""
 
-    def __init__(self, seed: int, said: tuple[int, ...] = ()) -> None:
-        self.seed, self.said, self.free = seed, said, 500
+    def __init__(self, seed: int, written: tuple[int, ...] = ()) -> None:
+        self.seed, self.written, self.free = seed, written, 500
 
     def extend(self, tokens: Sequence[int]) -> Any:
-        self.said += tuple(tokens)
-        rng = np.random.default_rng((self.seed, *self.said[-3:], len(self.said)))
+        self.written += tuple(tokens)
+        rng = np.random.default_rng((self.seed, *self.written[-3:], len(self.written)))
         return rng.normal(size=LIMITS.first_position + LIMITS.positions).astype(np.float32) * 3
 
     def fork(self) -> Drawn:
-        return Drawn(self.seed, self.said)
+        return Drawn(self.seed, self.written)
 
 
-def test_calls_go_to_symbols_and_back_and_each_symbol_is_allowed() -> None:
+def test_calls_become_symbols_and_back_and_each_symbol_is_allowed() -> None:
     whole = transcript(conversation(Turn("user", TEXT), *map(Turn.calling, CALLS)))
     row = transcript(conversation(Turn("user", TEXT)))
-    grammar, said = Grammar(row), said_of(whole)
-    for i, symbol in enumerate(said):
-        assert symbol in grammar.allowed(said[:i]), (i, grammar.transcript.word_of(symbol))
-    assert sorted(map(repr, grammar.calls(said))) == sorted(map(repr, CALLS))
-    assert grammar.allowed(said) == []
+    grammar, written = Grammar(row), written_symbols(whole)
+    for i, symbol in enumerate(written):
+        assert symbol in grammar.allowed(written[:i]), (i, grammar.transcript.word_of(symbol))
+    assert sorted(map(repr, grammar.calls(written))) == sorted(map(repr, CALLS))
+    assert grammar.allowed(written) == []
 
 
-def test_what_stands_in_the_request_is_copied_word_by_word() -> None:
+def test_values_in_the_request_are_copied_word_by_word() -> None:
     row = transcript(conversation(Turn("user", TEXT), Turn.calling(CALLS[-2])))
-    own = [row.word_of(symbol) for symbol in said_of(row) if symbol >= LIMITS.first_position]
-    words = [word for word in own if isinstance(word, str)]
+    copied = [row.word_of(symbol) for symbol in written_symbols(row) if symbol >= LIMITS.first_position]
+    words = [word for word in copied if isinstance(word, str)]
     assert words == ["a", '"', "b", '"', "{", "c", "}", "x", "北", "京", "1,200.50"]
     marks = {row.codec.marks[name]: name for name in MARKS}
     other = transcript(conversation(Turn("user", TEXT), *map(Turn.calling, CALLS[1:3])))
-    assert [marks[symbol] for symbol in said_of(other) if symbol in marks] == ["date", "singular", "default"]
+    assert [marks[symbol] for symbol in written_symbols(other) if symbol in marks] == ["date", "singular", "default"]
 
 
 @pytest.mark.parametrize(
@@ -62,19 +62,19 @@ def test_what_stands_in_the_request_is_copied_word_by_word() -> None:
         Call("send", {"to": "x", "urgent": "maybe"}), Call("send", {"to": "x", "size": "large"}),
     ],
 )  # fmt: skip
-def test_a_wrong_call_is_nowhere_allowed(call: Call) -> None:
+def test_a_wrong_call_is_not_allowed(call: Call) -> None:
     row = transcript(conversation(Turn("user", TEXT), Turn.calling(call)))
-    grammar, said = Grammar(row), said_of(row)
-    assert [i for i, symbol in enumerate(said) if symbol not in grammar.allowed(said[:i])]
+    grammar, written = Grammar(row), written_symbols(row)
+    assert [i for i, symbol in enumerate(written) if symbol not in grammar.allowed(written[:i])]
 
 
-def test_values_stand_one_word_behind_another() -> None:
+def test_a_value_continues_with_the_next_word() -> None:
     row = transcript(conversation(Turn("user", "Mail Ann Lee and Ann Ray")))
-    grammar, own = Grammar(row), LIMITS.first_position
-    begun = [CALL, own + row.tool_positions["send"], own + row.argument_positions["send", "to"]]
+    grammar, first = Grammar(row), LIMITS.first_position
+    begun = [CALL, first + row.tool_positions["send"], first + row.argument_positions["send", "to"]]
 
-    def words(said: list[str]) -> set[object]:
-        symbols = grammar.allowed([*begun, *(own + row.first[word] for word in said)])
+    def words(written: list[str]) -> set[object]:
+        symbols = grammar.allowed([*begun, *(first + row.first[word] for word in written)])
         return {word for symbol in symbols if isinstance(word := row.word_of(symbol), str)}
 
     assert words([]) == {"mail", "ann", "lee", "and", "ray"}
@@ -82,21 +82,21 @@ def test_values_stand_one_word_behind_another() -> None:
     assert words(["ann", "ray"]) == set()
 
 
-def test_a_list_written_out_is_one_run_of_words_if_it_fits() -> None:
+def test_a_list_in_the_request_is_one_span_if_it_fits() -> None:
     sort = Tool("sort", "Sorts", {"type": "object", "required": ["values"], "properties": {
         "values": {"type": "array", "items": {"type": "number"}}}})  # fmt: skip
-    given = conversation(Turn("user", "Sort [1, 2.5, -3], not ['a', 'b']"), tools=(sort,))
-    row = transcript(given)
-    grammar, own = Grammar(row), LIMITS.first_position
-    said = [CALL, own + row.tool_positions["sort"], own + row.argument_positions["sort", "values"]]
+    source = conversation(Turn("user", "Sort [1, 2.5, -3], not ['a', 'b']"), tools=(sort,))
+    row = transcript(source)
+    grammar, first = Grammar(row), LIMITS.first_position
+    written = [CALL, first + row.tool_positions["sort"], first + row.argument_positions["sort", "values"]]
     for word in ("[", "1", ",", "2.5", ",", "-", "3", "]"):
-        assert own + row.first[word] in grammar.allowed(said)
-        said.append(own + row.first[word])
-    assert END in grammar.allowed(said)
-    assert grammar.calls([*said, END]) == [Call("sort", {"values": [1, 2.5, -3]})]
-    assert own + row.first["'"] not in grammar.allowed(said[:4])
-    whole = transcript(conversation(*given.turns, Turn.calling(Call("sort", {"values": [1, 2.5, -3]})), tools=(sort,)))
-    assert said_of(whole) == [*said, END]
+        assert first + row.first[word] in grammar.allowed(written)
+        written.append(first + row.first[word])
+    assert END in grammar.allowed(written)
+    assert grammar.calls([*written, END]) == [Call("sort", {"values": [1, 2.5, -3]})]
+    assert first + row.first["'"] not in grammar.allowed(written[:4])
+    whole = transcript(conversation(*source.turns, Turn.calling(Call("sort", {"values": [1, 2.5, -3]})), tools=(sort,)))
+    assert written_symbols(whole) == [*written, END]
 
 
 @pytest.mark.parametrize(
@@ -107,16 +107,16 @@ def test_a_list_written_out_is_one_run_of_words_if_it_fits() -> None:
         ({"enum": ["a"], "default": "a"}, "a"), ({"type": "string"}, None), ({"type": "number", "default": None}, None),
     ],
 )  # fmt: skip
-def test_a_default_is_said_only_where_it_is_a_value(schema: dict[str, Any], default: Any) -> None:
+def test_a_default_is_allowed_only_if_it_is_valid(schema: dict[str, Any], default: Any) -> None:
     assert default_of(schema) == default
     tool = Tool("get", "Gets", {"type": "object", "required": [], "properties": {"it": schema}})
     row = transcript(conversation(Turn("user", "get"), tools=(tool,)))
-    grammar, own = Grammar(row), LIMITS.first_position
-    said = [CALL, own + row.tool_positions["get"], own + row.argument_positions["get", "it"]]
+    grammar, first = Grammar(row), LIMITS.first_position
+    written = [CALL, first + row.tool_positions["get"], first + row.argument_positions["get", "it"]]
     mark = row.codec.marks["default"]
-    assert (mark in grammar.allowed(said)) == (default is not None)
+    assert (mark in grammar.allowed(written)) == (default is not None)
     if default is not None:
-        assert grammar.calls([*said, mark, END]) == [Call("get", {"it": default})]
+        assert grammar.calls([*written, mark, END]) == [Call("get", {"it": default})]
 
 
 @pytest.mark.parametrize(
@@ -125,47 +125,47 @@ def test_a_default_is_said_only_where_it_is_a_value(schema: dict[str, Any], defa
 def test_nothing_is_allowed_twice_and_an_item_has_no_default(schema: dict[str, Any]) -> None:
     tool = Tool("get", "Gets", {"type": "object", "required": [], "properties": {"it": schema}})
     row = transcript(conversation(Turn("user", "get"), tools=(tool,)))
-    grammar, own = Grammar(row), LIMITS.first_position
-    allowed = grammar.allowed([CALL, own + row.tool_positions["get"], own + row.argument_positions["get", "it"]])
+    grammar, first = Grammar(row), LIMITS.first_position
+    allowed = grammar.allowed([CALL, first + row.tool_positions["get"], first + row.argument_positions["get", "it"]])
     assert len(allowed) == len(set(allowed))
     assert (row.codec.marks["default"] in allowed) == ("enum" in schema)
 
 
-def test_an_empty_choice_is_said_with_nothing() -> None:
+def test_an_empty_choice_has_no_symbols() -> None:
     tool = Tool("get", "Gets", {"type": "object", "required": ["it"], "properties": {"it": {"enum": [""]}}})
     row = transcript(conversation(Turn("user", "get"), tools=(tool,)))
-    said = [
+    written = [
         CALL,
         LIMITS.first_position + row.tool_positions["get"],
         LIMITS.first_position + row.argument_positions["get", "it"],
     ]
-    assert END in Grammar(row).allowed(said)
-    assert Grammar(row).calls([*said, END]) == [Call("get", {"it": ""})]
+    assert END in Grammar(row).allowed(written)
+    assert Grammar(row).calls([*written, END]) == [Call("get", {"it": ""})]
 
 
-def test_a_call_that_is_said_twice_is_one_call() -> None:
+def test_a_repeated_call_is_one_call() -> None:
     row = transcript(conversation(Turn("user", "list, list")))
     tool = LIMITS.first_position + row.tool_positions["list"]
     assert Grammar(row).calls([CALL, tool, tool, END]) == [Call("list", {})]
 
 
 @pytest.mark.parametrize("search", [Search(400), Search(400, temperature=1.0, top_p=0.9), Search(400, beams=2)])
-def test_whatever_a_model_says_its_calls_are_valid(search: Search) -> None:
+def test_calls_of_any_model_are_valid(search: Search) -> None:
     grammar = Grammar(transcript(conversation(Turn("user", TEXT))))
     finished = 0
     for seed in range(6):
-        said = generate(Drawn(seed), [BEGIN], grammar.allowed, search)
-        calls = grammar.calls(said.symbols)
+        written = generate(Drawn(seed), [BEGIN], grammar.allowed, search)
+        calls = grammar.calls(written.symbols)
         assert json.loads(json.dumps([call.to_json() for call in calls])) is not None
         assert all(call.name in ("send", "list", "more") for call in calls)
-        if said.symbols[-1] == END:
+        if written.symbols[-1] == END:
             finished += 1
             assert calls
             assert [p for call in calls for p in problems(call, TOOLS)] == []
     assert finished
 
 
-def test_a_reply_is_written_in_pieces_where_replies_are_allowed() -> None:
+def test_a_reply_is_written_in_pieces_if_replies_are_allowed() -> None:
     row = transcript(conversation(Turn("user", TEXT)))
     calling, replying = Grammar(row), Grammar(row, replies=True)
     assert (calling.allowed([]), replying.allowed([])) == ([CALL], [CALL, REPLY])

@@ -1,4 +1,4 @@
-"""The task tool-generate: rows made anew each time they are read, and calls of an untrained model."""
+"""The task tool-generate: conversations changed each time they are read, and calls of an untrained model."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from ..rows import DATA, needs_data
 from .mails import BARE, TOOL, conversation
 
 
-def test_a_variant_exchanges_values_in_the_request_and_its_calls_alike() -> None:
+def test_a_variant_exchanges_values_in_the_request_and_its_calls() -> None:
     rows = [
         conversation(Turn("user", f"Mail to {name} now"), Turn.calling(Call("send", {"to": name})))
         for name in ("Ann Lee", "Bob Ray", "Cleo Fox", "Dan Moe", "Eve Poe")
     ]
     variants, rng, seen = Variants(rows, 1.0, 1.0), np.random.default_rng(0), set()
     for _ in range(20):
-        made = variants.of(rows[0], rng)
-        value = made.calls[0].arguments["to"]
+        changed = variants.of(rows[0], rng)
+        value = changed.calls[0].arguments["to"]
         seen.add(value)
-        assert made.query == f"Mail to {value} now"
-        assert made.tools[0].name == "send"
+        assert changed.query == f"Mail to {value} now"
+        assert changed.tools[0].name == "send"
     assert len(seen) > 3
     assert Variants(rows, 0.0, 0.0).of(rows[0], rng) == rows[0]
 
 
-def test_rows_are_read_anew_each_time_and_the_same_for_the_same_numbers(tmp_path: Path) -> None:
+def test_examples_change_each_time_and_are_the_same_for_the_same_seed(tmp_path: Path) -> None:
     swift = [
         {"tools": json.dumps([TOOL.to_json(), BARE.to_json()]), "messages": [
             {"role": "user", "content": f"Mail to {name} now"},
@@ -121,7 +121,7 @@ def test_an_untrained_model_makes_valid_calls_of_offered_tools(name: str, tmp_pa
             assert prediction.calls
 
 
-def test_an_option_that_went_is_refused_unless_it_meant_nothing() -> None:
+def test_a_removed_option_is_refused_unless_it_had_no_effect() -> None:
     assert ToolGenerateConfig.model_validate({"penalty": 0.0}) == ToolGenerateConfig()
     with pytest.raises(ValueError, match="penalty was removed"):
         ToolGenerateConfig.model_validate({"penalty": 0.5})

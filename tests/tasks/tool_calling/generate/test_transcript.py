@@ -1,4 +1,4 @@
-"""Conversations as rows of symbols: weights of roles, what is cut, rows that grow."""
+"""Conversations as transcripts: weights of roles, cuts, and symbols that are appended."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trm_fast.tasks.tool_calling.generate.transcript import ARRAYS, CALL
 from trm_fast.tasks.tool_calling.text.tokenizer import END
 from trm_fast.tasks.tool_calling.text.values import bracketed
 
-from .mails import BARE, CALLS, LIMITS, TEXT, TOKENS, conversation, said_of, transcript
+from .mails import BARE, CALLS, LIMITS, TEXT, TOKENS, conversation, transcript, written_symbols
 
 
 def test_brackets_are_matched_once_each() -> None:
@@ -20,7 +20,7 @@ def test_brackets_are_matched_once_each() -> None:
     assert row.length == LIMITS.positions
 
 
-def test_a_call_whose_words_were_cut_is_spelt_and_the_row_stays_whole() -> None:
+def test_a_call_whose_words_were_cut_is_spelled() -> None:
     turns = [Turn("user", "Send to Guadalajara soon"), Turn.calling(Call("send", {"to": "Guadalajara", "copies": 3}))]
     for words in range(60, 130):
         row = transcript(conversation(*turns, Turn("user", "and " * words)))
@@ -28,38 +28,40 @@ def test_a_call_whose_words_were_cut_is_spelt_and_the_row_stays_whole() -> None:
         assert row.cut == (row.length == LIMITS.positions) or "Guadalajara".casefold() in row.first
 
 
-def test_only_what_the_assistant_says_is_learnt_and_calls_count_double() -> None:
+def test_only_turns_of_the_assistant_are_learned_and_calls_count_double() -> None:
     turns = (Turn("system", "s"), Turn("user", "u"), Turn("assistant", "x"), Turn.calling(CALLS[0]),
              Turn("tool_response", "r"), Turn("assistant", "y"))  # fmt: skip
     row = transcript(conversation(*turns, tools=(BARE,)))
     labels, weights = row.labels()
     learnt = [(int(label), float(weight)) for label, weight in zip(labels, weights, strict=True) if weight]
-    said, tool = TOKENS.special("<assistant>"), LIMITS.first_position + row.tool_positions["list"]
-    expected = [(said, 1.0), (TOKENS.numbers["x"], 1.0), (END, 1.0), (CALL, 2.0), (tool, 2.0), (END, 2.0),
-                (said, 1.0), (TOKENS.numbers["y"], 1.0), (END, 1.0)]  # fmt: skip
+    reply, tool = TOKENS.special("<assistant>"), LIMITS.first_position + row.tool_positions["list"]
+    expected = [(reply, 1.0), (TOKENS.numbers["x"], 1.0), (END, 1.0), (CALL, 2.0), (tool, 2.0), (END, 2.0),
+                (reply, 1.0), (TOKENS.numbers["y"], 1.0), (END, 1.0)]  # fmt: skip
     assert learnt == expected
     assert (labels == IGNORE).sum() == len(labels) - len(learnt)
 
 
 def test_a_long_conversation_keeps_its_tools_and_its_end() -> None:
-    given = conversation(Turn("user", "first " * 10_000), Turn("user", "x " * 10_000 + "to y"), Turn.calling(CALLS[-1]))
-    row = transcript(given)
+    source = conversation(
+        Turn("user", "first " * 10_000), Turn("user", "x " * 10_000 + "to y"), Turn.calling(CALLS[-1])
+    )
+    row = transcript(source)
     assert row.cut
     assert row.length == LIMITS.positions
     assert set(row.tool_positions) == {"send", "list", "more"}
     assert "first" not in row.first
     assert "y" in row.first
-    assert Grammar(row).calls(said_of(row)) == [Call("send", {"to": "x", "copies": 3})]
+    assert Grammar(row).calls(written_symbols(row)) == [Call("send", {"to": "x", "copies": 3})]
     empty = transcript(conversation(Turn("user", ""), tools=()))
     assert empty.length == 2
     assert Grammar(empty).allowed([]) == [END]
 
 
-def test_a_row_that_grows_by_what_is_said_is_the_row_as_a_whole() -> None:
+def test_appending_symbols_gives_the_same_arrays_as_the_whole_conversation() -> None:
     whole = transcript(conversation(Turn("user", TEXT), *map(Turn.calling, CALLS)))
     row = transcript(conversation(Turn("user", TEXT)))
     begun, other = row.length, row.fork()
-    for symbol in said_of(whole):
+    for symbol in written_symbols(whole):
         row.write(symbol)
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(row, name), getattr(whole, name), err_msg=name)

@@ -1,4 +1,4 @@
-"""Requests as labels, labels back as calls."""
+"""Calls as labels, and labels back as calls."""
 
 from __future__ import annotations
 
@@ -50,16 +50,16 @@ def test_labels_by_hand() -> None:
     assert [t.name for t in request.tools] == ["get_weather", "ping"]
     labels = labels_of(request, [Call("get_weather", {"city": "Rome"})], LIMITS)
     assert labels[:3].tolist() == [1, 0, IGNORE]
-    assert labels[3:6].tolist() == [1, 0, 0]  # the city stands in the text, the others are left out
+    assert labels[3:6].tolist() == [1, 0, 0]  # the city is a span of the request, the others are left out
     assert labels[3 + 8 :][:24].tolist() == [0, 0, 1, 0, *[IGNORE] * 20]
 
 
-def test_a_value_out_of_reach_is_said_to_be_so() -> None:
+def test_a_value_without_a_span_is_labelled_other() -> None:
     request = Request.of("Weather there?", (WEATHER,), LIMITS, LEXICON)
     assert labels_of(request, [Call("get_weather", {"city": "Rome"})], LIMITS)[3] == ArgumentKind.OTHER
 
 
-def test_one_value_is_a_run_and_several_are_runs() -> None:
+def test_one_value_is_a_span_and_several_are_spans() -> None:
     request = Request.of("Weather in Rome, then in Oslo", (WEATHER,), LIMITS, LEXICON)
     calls = [Call("get_weather", {"city": city}) for city in ("Rome", "Oslo")]
     assert labels_of(request, calls[:1], LIMITS)[3] == ArgumentKind.SPAN
@@ -68,12 +68,12 @@ def test_one_value_is_a_run_and_several_are_runs() -> None:
         assert calls_of(request, labels_of(request, some, LIMITS), LIMITS) == some
 
 
-def test_the_order_in_which_tools_are_offered_says_nothing() -> None:
+def test_the_order_in_which_tools_are_offered_changes_nothing() -> None:
     one, other = (Request.of("Hi", tools, LIMITS, LEXICON) for tools in ((PING, SUM), (SUM, PING)))
     assert one == other
 
 
-def test_what_does_not_fit_is_cut_but_tools_stay() -> None:
+def test_words_that_do_not_fit_are_cut_but_the_called_tool_stays() -> None:
     tools = (*(tool(f"t{i}", "same") for i in range(9)), WEATHER)
     request = Request.of("weather city " * 5_000, tools, LIMITS, LEXICON)
     assert request.cut

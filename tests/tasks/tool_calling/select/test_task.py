@@ -21,11 +21,11 @@ from trm_fast.tasks.tool_calling.select.task import ToolSelect, ToolSelectConfig
 from trm_fast.tasks.tool_calling.text.tokenizer import UNKNOWN
 from trm_fast.training import make_config, read_preset
 
-from ..weather import PING, WEATHER, said
+from ..weather import PING, WEATHER, request
 
 
 def written(folder: Path) -> None:
-    rows = [said(f"Weather in {c} please", (WEATHER, PING), Call("get_weather", {"city": c})) for c in "ABCDEFGH"]
+    rows = [request(f"Weather in {c} please", (WEATHER, PING), Call("get_weather", {"city": c})) for c in "ABCDEFGH"]
     for part, some in (("train", rows[:6]), ("val", rows[6:])):
         out = [
             {"tools": json.dumps([t.to_json() for t in r.tools]),
@@ -46,15 +46,15 @@ def test_presets_have_the_documented_sizes(size: str, millions: float) -> None:
     assert TRMModel.count_parameters(config.model) / 1e6 == pytest.approx(millions, rel=0.005)
 
 
-def test_a_classifier_knows_the_tools_called_in_training_and_says_so(tmp_path: Path) -> None:
+def test_a_classifier_knows_the_tools_called_in_training_and_reports_others(tmp_path: Path) -> None:
     written(tmp_path)
     task = ToolSelect(small_task().config.model_copy(update={"tool_choice": "classifier", "known_tools": 2}))
-    made = task.dataset(DataConfig(source=str(tmp_path)), seed=0)
-    assert made.test.extra["tool_ids"].tolist() == [[1, 0, 0]] * 2  # the weather alone is called; no one ever pings
+    data_set = task.dataset(DataConfig(source=str(tmp_path)), seed=0)
+    assert data_set.test.extra["tool_ids"].tolist() == [[1, 0, 0]] * 2  # the weather alone is called; no one ever pings
     assert task.model_keys(DataConfig())["head"]["known_tools"] == 2
-    answers = np.zeros_like(made.test.labels)
-    assert task.metrics(made.test, answers)["known"] == 0.5
-    prediction = task.prediction(task.ask(said("Hi", (PING,))), answers[0], (PING,))
+    answers = np.zeros_like(data_set.test.labels)
+    assert task.metrics(data_set.test, answers)["known"] == 0.5
+    prediction = task.prediction(task.ask(request("Hi", (PING,))), answers[0], (PING,))
     assert prediction.problems == ("ping was not called in training: this classifier never calls it",)
     narrow = ToolSelect(task.config.model_copy(update={"known_tools": 0}))
     with pytest.raises(UserError, match=r"set task\.known_tools"):
@@ -64,16 +64,16 @@ def test_a_classifier_knows_the_tools_called_in_training_and_says_so(tmp_path: P
 def test_the_task_end_to_end(tmp_path: Path) -> None:
     written(tmp_path)
     task, data = small_task(), DataConfig(source=str(tmp_path))
-    made = task.dataset(data, seed=0)
-    assert len(made.test) == 2
+    data_set = task.dataset(data, seed=0)
+    assert len(data_set.test) == 2
     again = small_task().dataset(data, seed=0)
-    for name, array in made.train.arrays().items():
+    for name, array in data_set.train.arrays().items():
         np.testing.assert_array_equal(array, again.train.arrays()[name])
-    right = made.test.labels.copy()
+    right = data_set.test.labels.copy()
     right[:, :3] = np.where(right[:, :3] == 1, 900, -900)
-    perfect = task.metrics(made.test, right)
+    perfect = task.metrics(data_set.test, right)
     assert perfect["call_exact"] == perfect["tool_accuracy"] == perfect["argument_f1"] == perfect["schema_valid"] == 1
-    assert bool(task.right(made.test.labels, right)[made.test.labels != IGNORE].all())
+    assert bool(task.right(data_set.test.labels, right)[data_set.test.labels != IGNORE].all())
 
     torch.manual_seed(0)
     config = make_config(
@@ -82,20 +82,20 @@ def test_the_task_end_to_end(tmp_path: Path) -> None:
     )  # fmt: skip
     solver = Solver(TRM(config.model), task)
     task.save_assets(tmp_path)
-    prediction, answer = task.predict(solver, said("Weather in Rome"))
+    prediction, answer = task.predict(solver, request("Weather in Rome"))
     other = small_task()
     other.load_assets(tmp_path)
-    assert other.predict(replace(solver, task=other), said("Weather in Rome"))[0] == prediction
+    assert other.predict(replace(solver, task=other), request("Weather in Rome"))[0] == prediction
     assert 0 <= answer.confidence <= 1
     with pytest.raises(UserError, match="no tools"):
-        task.ask(said("Hi", ()))
+        task.ask(request("Hi", ()))
     with pytest.raises(UserError, match="--tools"):
         task.known_tools()
     with pytest.raises(UserError, match="trm-fast call --tools"):
         task.parse("just words")
 
 
-def test_token_dropout_makes_tokens_unknown_but_the_beginning(tmp_path: Path) -> None:
+def test_token_dropout_makes_tokens_unknown_except_the_first(tmp_path: Path) -> None:
     written(tmp_path)
     task = ToolSelect(small_task().config.model_copy(update={"token_dropout": 0.5}))
     rows = task.dataset(DataConfig(source=str(tmp_path)), seed=0).train

@@ -1,4 +1,4 @@
-"""Rows of tokens: roles, spans that are the text's, cuts that keep the last turns."""
+"""Conversations as tokens: roles, spans of values, and cuts that keep the last turns."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def talk(*turns: tuple[str, str]) -> Conversation:
 def test_a_row_by_hand() -> None:
     row = encode(talk(("user", "hi"), ("assistant", "yes"), ("user", "a")), CHARACTERS, 20, 5)
     user, assistant = CHARACTERS.special("<user>"), CHARACTERS.special("<assistant>")
-    said = [CHARACTERS.ids(text) for text in ("hi", "yes", "a")]
-    assert row.ids == [BEGIN, user, *said[0], assistant, *said[1], user, *said[2], END]
+    texts = [CHARACTERS.ids(text) for text in ("hi", "yes", "a")]
+    assert row.ids == [BEGIN, user, *texts[0], assistant, *texts[1], user, *texts[2], END]
     # Role ids: 1 + 5 * age + role, user 0 and assistant 2; begin and end have none.
     assert row.roles == [0, *[1 + 10] * 3, *[1 + 5 + 2] * 4, *[1] * 2, 0]
     assert not row.cut
 
 
-def test_the_oldest_turns_go_first_and_nothing_is_longer_than_the_row() -> None:
+def test_the_oldest_turns_are_cut_first() -> None:
     turns = [("user", "first " * 10), ("assistant", "second"), ("user", "third")]
     row = encode(talk(*turns), CHARACTERS, 24, 5)
     assert len(row.ids) == len(row.roles) == 24
@@ -51,7 +51,7 @@ def test_calls_and_results_are_read_without_brackets() -> None:
 
 
 @pytest.mark.parametrize("value", ["😀 é", "Rome", "$1,720"])
-def test_spans_are_the_value_latest_first(value: str) -> None:
+def test_spans_of_a_value_come_latest_first(value: str) -> None:
     characters = Characters("".join(sorted(set(f"ina {value}to or"))))
     row = encode(talk(("user", f"in {value} or"), ("assistant", f"{value} to")), characters, 60, 5)
     spans = list(find_spans(row, value, ("user", "assistant")))
@@ -60,7 +60,7 @@ def test_spans_are_the_value_latest_first(value: str) -> None:
     assert len(list(find_spans(row, value, ("user",)))) == 1
 
 
-def test_spans_need_word_boundaries_and_the_case_where_it_counts() -> None:
+def test_spans_need_word_boundaries_and_only_exact_patterns_the_case() -> None:
     row = encode(talk(("user", "saRome Rome rome")), CHARACTERS, 40, 5)
     assert value_pattern("Rome", exact=True).findall(row.segments[0].text) == ["Rome"]
     assert len(list(find_spans(row, "Rome", ("user",)))) == 2

@@ -1,4 +1,4 @@
-"""The task tool-slots: labels by hand, values back from answers, measures of made-up answers."""
+"""The task tool-slots: labels by hand, values from answers, and metrics of answers made up by hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..rows import DATA, SLOTS, needs_data
 from .cities import CHAR, ROWS, row
 
 
-def made(tmp_path: Path, rows: list[dict[str, Any]] = ROWS, **config: Any) -> tuple[ToolSlots, Any]:
+def make_task(tmp_path: Path, rows: list[dict[str, Any]] = ROWS, **config: Any) -> tuple[ToolSlots, Any]:
     path = tmp_path / "sgd_train.jsonl"
     write(path, rows)
     task = ToolSlots(ToolSlotsConfig(**{**CHAR, **config}))
@@ -35,7 +35,7 @@ def encoded(task: ToolSlots, *rows: dict[str, Any]) -> Examples:
 
 
 def test_labels_by_hand(tmp_path: Path) -> None:
-    task, data = made(tmp_path)
+    task, data = make_task(tmp_path)
     fields = task.fields
     assert fields.arguments == ("city", "unit")
     assert fields.slots == ("city", "unit")
@@ -51,26 +51,31 @@ def test_labels_by_hand(tmp_path: Path) -> None:
     assert len(data.train) + len(data.test) == len(ROWS)
 
 
-def test_dontcare_and_values_that_stand_nowhere(tmp_path: Path) -> None:
-    task, _ = made(tmp_path)
+def test_dontcare_and_values_without_a_span(tmp_path: Path) -> None:
+    task, _ = make_task(tmp_path)
     rows = encoded(task, row(0, "Rome", slots={"city": "dontcare", "unit": "kelvin"}))
     assert rows.labels[0, 2:].reshape(3, 4)[0, 2:].tolist() == [SlotKind.DONTCARE, SlotKind.OTHER]
 
 
-def test_an_argument_is_written_as_the_tool_wants_it(tmp_path: Path) -> None:
-    task, _ = made(tmp_path)
-    said = row(0, "Rome", history=[{"role": "user", "content": "rome in c"}], slots={"city": "rome", "unit": "c"})
-    rows = encoded(task, said)
+def test_an_argument_is_written_as_the_tool_expects(tmp_path: Path) -> None:
+    task, _ = make_task(tmp_path)
+    conversation = row(
+        0, "Rome", history=[{"role": "user", "content": "rome in c"}], slots={"city": "rome", "unit": "c"}
+    )
+    rows = encoded(task, conversation)
     kinds = rows.labels[0, 2:].reshape(3, 4)[0].tolist()
     spans = [SlotKind.SPAN] * 3
-    assert kinds == [SlotKind.OTHER, *spans]  # "c" is the enum's C; "rome" is no known value, and Rome is not said
+    assert kinds == [
+        SlotKind.OTHER,
+        *spans,
+    ]  # "c" is the enum's C; "rome" is not a known value, and Rome is not in the dialogue
     call = task.fields.call(rows.labels[0], rows.inputs[0], task.tokenizer)
     assert call == Call("get_weather", {"city": None, "unit": "C"})
     assert task.fields.slot_values(rows.labels[0], rows.inputs[0], task.tokenizer) == {"city": "rome", "unit": "c"}
 
 
 def test_answers_become_the_call_and_the_slots(tmp_path: Path) -> None:
-    task, _ = made(tmp_path)
+    task, _ = make_task(tmp_path)
     conversation = read_slots(row(0, "Đà Nẵng"))
     rows = encoded(task, row(0, "Đà Nẵng"))
     question = task.ask(conversation)
@@ -82,8 +87,8 @@ def test_answers_become_the_call_and_the_slots(tmp_path: Path) -> None:
     assert json.loads(task.format(question, rows.labels[0])) == prediction.to_json()
 
 
-def test_measures_of_answers_made_by_hand(tmp_path: Path) -> None:
-    task, _ = made(tmp_path)
+def test_metrics_of_answers_made_by_hand(tmp_path: Path) -> None:
+    task, _ = make_task(tmp_path)
     examples = encoded(
         task, row(0, "Rome"), row(1, "Oslo"), row(2, "Hue", "direct_answer"), row(3, "Paris", "direct_answer")
     )
@@ -95,23 +100,23 @@ def test_measures_of_answers_made_by_hand(tmp_path: Path) -> None:
     answers = np.where(examples.labels == IGNORE, 0, examples.labels)
     answers[0, 0] = 0  # a call missed
     answers[2, 0], answers[2, 2] = 1, SlotKind.NONE  # a call too many, without its required city
-    answers[3, 4] = SlotKind.NONE  # a slot not seen
+    answers[3, 4] = SlotKind.NONE  # a missed slot
     answers[1, 2 + 4] += 1  # the argument's span begins late: "slo"
-    found = task.metrics(examples, answers)
-    assert [found[n] for n in ("true_calls", "missed_calls", "false_calls", "true_answers")] == [1, 1, 1, 1]
-    assert (found["decision_accuracy"], found["decision_f1"]) == (0.5, 0.5)
-    assert found["decision_f1_baseline"] == pytest.approx(2 / 3)  # always a call: precision 1/2, recall 1
-    assert found["slot_presence_accuracy"] == 7 / 8
-    assert found["slot_span_exact"] == 3 / 4
-    assert found["call_exact"] == 0
-    assert found["schema_valid"] == 0.5
-    assert found["argument_f1"] == pytest.approx(2 * 1 / (2 + 4))  # unit of the second; its city is not
-    assert found["decision_f1_low"] <= found["decision_f1"] <= found["decision_f1_high"]
-    assert len(task.report(found)) == 3
+    metrics = task.metrics(examples, answers)
+    assert [metrics[n] for n in ("true_calls", "missed_calls", "false_calls", "true_answers")] == [1, 1, 1, 1]
+    assert (metrics["decision_accuracy"], metrics["decision_f1"]) == (0.5, 0.5)
+    assert metrics["decision_f1_baseline"] == pytest.approx(2 / 3)  # always a call: precision 1/2, recall 1
+    assert metrics["slot_presence_accuracy"] == 7 / 8
+    assert metrics["slot_span_exact"] == 3 / 4
+    assert metrics["call_exact"] == 0
+    assert metrics["schema_valid"] == 0.5
+    assert metrics["argument_f1"] == pytest.approx(2 * 1 / (2 + 4))  # unit of the second; its city is not
+    assert metrics["decision_f1_low"] <= metrics["decision_f1"] <= metrics["decision_f1_high"]
+    assert len(task.report(metrics)) == 3
 
 
-def test_a_tool_that_is_not_known_is_named(tmp_path: Path) -> None:
-    task, _ = made(tmp_path)
+def test_an_unknown_tool_is_named(tmp_path: Path) -> None:
+    task, _ = make_task(tmp_path)
     other = read_slots(SLOTS)
     other = replace(other, tools=(replace(other.tools[0], name="get_rain"),), call=None)
     with pytest.raises(UserError, match="get_rain"):
@@ -123,14 +128,14 @@ def test_a_tool_that_is_not_known_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"), [("", "is empty"), ('{"history": []}', "history: is empty"), ("{", "the row")]
 )
-def test_questions_that_are_none(tmp_path: Path, text: str, message: str) -> None:
-    task, _ = made(tmp_path)
+def test_malformed_questions(tmp_path: Path, text: str, message: str) -> None:
+    task, _ = make_task(tmp_path)
     with pytest.raises(UserError, match=message):
         task.parse(text)
 
 
 def test_cut_rows_are_counted_and_unusable_data_explained(tmp_path: Path) -> None:
-    _, data = made(tmp_path, [*ROWS, row(99, "Rome", history=[{"role": "user", "content": "x " * 10_000}])])
+    _, data = make_task(tmp_path, [*ROWS, row(99, "Rome", history=[{"role": "user", "content": "x " * 10_000}])])
     assert any("1 of" in note and "longer than 40 tokens" in note for note in data.notes)
     with pytest.raises(UserError, match="give --data"):
         ToolSlots().dataset(DataConfig(), 0)
@@ -146,13 +151,13 @@ def test_results_are_read_in_part(tmp_path: Path) -> None:
     conversation = read_slots(row(0, "Rome", history=[{"role": "user", "content": "weather in Rome now"}, result]))
     lengths = []
     for tokens in (5, 0):
-        task, _ = made(tmp_path, response_tokens=tokens)
+        task, _ = make_task(tmp_path, response_tokens=tokens)
         lengths.append(int(task.ask(conversation).extra["mask"].sum()))
     assert lengths[0] - lengths[1] == 5
 
 
 def test_word_dropout_leaves_values_alone(tmp_path: Path) -> None:
-    task, data = made(tmp_path, word_dropout=0.9)
+    task, data = make_task(tmp_path, word_dropout=0.9)
     changed = task.augment(data.train, np.random.default_rng(0))
     kinds, starts, ends = data.train.labels[:, 2:].reshape(len(data.train), 3, -1).transpose(1, 0, 2)
     assert (changed.inputs != data.train.inputs).mean() > 0.1
@@ -163,15 +168,15 @@ def test_word_dropout_leaves_values_alone(tmp_path: Path) -> None:
 
 @needs_data
 @pytest.mark.slow
-def test_labels_of_the_real_rows_give_their_values_back() -> None:
+def test_labels_of_real_rows_give_their_values() -> None:
     task = ToolSlots(ToolSlotsConfig(variants=0))
     pytest.importorskip("sentencepiece")
     data = task.dataset(DataConfig(source=str(DATA)), 0)
     assert (len(data.train), len(data.test)) == (3000, 500)
-    found = task.metrics(data.test, data.test.labels)
-    assert (found["decision_f1"], found["tool_accuracy"], found["slot_span_exact"]) == (1, 1, 1)
-    # What no span and no known value can say: the ceiling of this model on these rows.
-    assert found["slot_value_exact"] > 0.95
-    assert found["call_exact"] > 0.95
-    for name, value in found.items():
+    metrics = task.metrics(data.test, data.test.labels)
+    assert (metrics["decision_f1"], metrics["tool_accuracy"], metrics["slot_span_exact"]) == (1, 1, 1)
+    # Values that are neither spans nor known values limit this model on these rows.
+    assert metrics["slot_value_exact"] > 0.95
+    assert metrics["call_exact"] > 0.95
+    for name, value in metrics.items():
         assert value >= 0, name

@@ -1,4 +1,4 @@
-"""Runs of tool-slots: they learn, resume exactly, and need their data no more."""
+"""Runs of tool-slots: they learn, resume exactly, and do not need their data afterwards."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ def small(tmp_path: Path, steps: int, checkpoint_every: int = 7) -> Any:
 
 
 @pytest.mark.slow
-def test_it_learns_is_saved_and_answers(tmp_path: Path) -> None:
+def test_a_model_learns_is_saved_and_answers(tmp_path: Path) -> None:
     trainer = Trainer(small(tmp_path, 120, checkpoint_every=120), tmp_path / "run")
     summary = trainer.train()
     assert summary["evaluation"]["decision_f1"] == 1
     assert summary["evaluation"]["slot_span_exact"] > 0.6
-    for place in (tmp_path / "run", tmp_path / "run" / "model"):
-        found = locate(str(place))
-        assert isinstance(found.task, ToolSlots)
-        asked = Conversation(found.task.known_tools(), (Turn("user", "weather in Oslo now"),))
-        question = found.task.ask(asked)
-        answer = Solver(found.model, found.task).solve(question)
-        assert found.task.prediction(question, answer.raw, asked.tools).decision == "tool_call"
+    for folder in (tmp_path / "run", tmp_path / "run" / "model"):
+        located = locate(str(folder))
+        assert isinstance(located.task, ToolSlots)
+        request = Conversation(located.task.known_tools(), (Turn("user", "weather in Oslo now"),))
+        question = located.task.ask(request)
+        answer = Solver(located.model, located.task).solve(question)
+        assert located.task.prediction(question, answer.raw, request.tools).decision == "tool_call"
 
 
-def test_a_run_stopped_within_an_epoch_goes_on_exactly(tmp_path: Path) -> None:
+def test_a_run_stopped_within_an_epoch_resumes_exactly(tmp_path: Path) -> None:
     whole = Trainer(small(tmp_path, 11), tmp_path / "whole")
     whole.train()
     Trainer(small(tmp_path, 7), tmp_path / "parts").train()
@@ -60,7 +60,7 @@ def test_a_run_stopped_within_an_epoch_goes_on_exactly(tmp_path: Path) -> None:
         assert bool((tensor == again.model.state_dict()[name]).all()), name
 
 
-def test_a_model_needs_its_data_no_more_once_it_is_trained(tmp_path: Path) -> None:
+def test_a_trained_model_does_not_need_its_data(tmp_path: Path) -> None:
     Trainer(small(tmp_path, 2), tmp_path / "run").train()
     (tmp_path / "sgd_train.jsonl").unlink()
     assert locate(str(tmp_path / "run")).task.vocab_size == CHAR["vocab_size"]

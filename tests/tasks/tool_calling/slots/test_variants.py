@@ -1,4 +1,4 @@
-"""Variants of dialogues: a slot's value is another one wherever it stands."""
+"""Changed copies of dialogues, in which another value replaces a slot's value everywhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_variants_change_a_value_everywhere() -> None:
     first = read_slots(row(0, "Paris"))
     first = replace(first, turns=(*first.turns, Turn("assistant", "Paris, right?"), Turn("user", "Parisian? Paris")))
     bank = value_bank([read_slots(row(i, c)) for i, c in enumerate(CITIES)], ["city"])
-    assert bank == {"city": ["Rome", "Paris", "Oslo", "Đà Nẵng"]}  # shorter ones stand in too many places
+    assert bank == {"city": ["Rome", "Paris", "Oslo", "Đà Nẵng"]}  # shorter ones occur by chance too often
     seen = set()
     for seed in range(20):
         made_up = variant(first, bank, np.random.default_rng(seed))

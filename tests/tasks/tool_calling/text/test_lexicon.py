@@ -1,4 +1,4 @@
-"""Words, their stems, and how much of a tool a request shares."""
+"""Words, their stems, and the overlap of requests with tools."""
 
 from __future__ import annotations
 

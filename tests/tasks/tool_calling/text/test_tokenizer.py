@@ -1,4 +1,4 @@
-"""Tokenizers: no loss, offsets that are those of the text, special tokens that no text makes, equal bytes."""
+"""Tokenizers: no loss, offsets into the text, special tokens that text never becomes, and reproducible files."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def test_nothing_is_lost(tokenizer: Tokenizer, text: str) -> None:
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
 def test_unseen_characters_are_bytes(kind: Kind) -> None:
     pytest.importorskip("sentencepiece")
-    made = train_tokenizer(TEXTS, 340, kind)
-    ids, offsets = made.encode("ü😀")
+    tokenizer = train_tokenizer(TEXTS, 340, kind)
+    ids, offsets = tokenizer.encode("ü😀")
     assert ids[1:] == [FIRST_BYTE + byte for byte in "ü😀".encode()]
     assert offsets == [(0, 0), (0, 0), (0, 1), (1, 1), (1, 1), (1, 1), (1, 2)]
-    assert made.decode(ids) == "ü😀"
+    assert tokenizer.decode(ids) == "ü😀"
 
 
-def test_text_makes_no_special_token(tokenizer: Tokenizer) -> None:
+def test_text_never_becomes_a_special_token(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode(" ".join(CONTROL) + "<s></s><pad>").ids
     assert not {0, 2, 3, *map(tokenizer.special, CONTROL)} & set(ids)
     assert tokenizer.decode([BEGIN, tokenizer.special("<user>")]) == ""
@@ -80,14 +80,14 @@ def test_the_same_text_gives_the_same_tokenizer(kind: Kind, tmp_path: Path) -> N
     assert load_tokenizer(first).size == again.size
 
 
-def test_digits_stand_alone() -> None:
+def test_each_digit_is_a_token() -> None:
     pytest.importorskip("sentencepiece")
     text = "pay 1110 now"
-    made = train_tokenizer([text] * 100, 300, "bpe")
-    assert [text[b:e] for b, e in made.encode(text).offsets if text[b:e].isdigit()] == list("1110")
+    tokenizer = train_tokenizer([text] * 100, 300, "bpe")
+    assert [text[b:e] for b, e in tokenizer.encode(text).offsets if text[b:e].isdigit()] == list("1110")
 
 
-def test_what_is_wrong_is_said(tmp_path: Path) -> None:
+def test_messages_of_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no tokenizer"):
         load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("[]")
@@ -104,6 +104,6 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
 
 
 def test_characters_keep_the_most_frequent() -> None:
-    made = Characters.train(["aab"], FIRST_BYTE + 1)
-    assert made.characters == "a"
-    assert made.decode(made.encode("ab").ids) == "a\ufffd"
+    tokenizer = Characters.train(["aab"], FIRST_BYTE + 1)
+    assert tokenizer.characters == "a"
+    assert tokenizer.decode(tokenizer.encode("ab").ids) == "a\ufffd"

@@ -1,4 +1,4 @@
-"""Text as values, and when two values are the same."""
+"""Text read as values, and when two values are the same."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def test_numbers_as_people_write_them(text: str, value: Any) -> None:
         ("1, 2", {"type": "array"}, None), ("5", {"type": ["null", "integer"]}, 5),
     ],
 )  # fmt: skip
-def test_a_text_is_a_value_of_its_type_or_none(text: str, schema: dict[str, Any], value: Any) -> None:
-    made = cast(text, schema)
-    assert made == value
-    assert type(made) is type(value)
+def test_text_becomes_a_value_of_its_type_or_none(text: str, schema: dict[str, Any], value: Any) -> None:
+    value = cast(text, schema)
+    assert value == value
+    assert type(value) is type(value)
 
 
-def test_values_are_the_same_in_what_they_say() -> None:
+def test_values_are_compared_by_meaning() -> None:
     assert same("Paris ", "paris")
     assert same(5, "5.0")
     assert same([1, "A"], [1.0, "a"])
