@@ -1,5 +1,5 @@
-# Everything runs in a virtual environment of its own, which the first command makes. VENV=FOLDER takes another one,
-# PYTHON=python3.12 the Python that it is made of, ARGS="..." is passed on.
+# Everything runs in a virtual environment, which the first command makes. VENV=FOLDER chooses its folder,
+# PYTHON=python3.12 the Python for it. ARGS="..." is passed to the command.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 unexport PYTHONPATH PYTHONHOME
@@ -14,7 +14,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 ROOMS := api ops nn models tasks training inference interchange agent
-# What the installed package is made of.
+# The files that the installed package is built from.
 SOURCES := $(wildcard setup.py build_*.py) pyproject.toml MANIFEST.in $(shell find trm_fast csrc triton_kernels configs \
 	-type f -not -name '*.so' -not -name '*.py[co]' -not -name _build.json)
 
@@ -23,23 +23,23 @@ SOURCES := $(wildcard setup.py build_*.py) pyproject.toml MANIFEST.in $(shell fi
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.package ## install, train on 4x4 sudoku (or go on with that run), solve a puzzle
+demo: $(VENV)/.package ## install, train on 4x4 sudoku (or continue that run), solve a puzzle
 	@if [ -e runs/demo/config.yaml ]; then set -- --resume runs/demo; \
 	else set -- --preset sudoku-4x4 --out runs/demo; fi; \
 	echo "trm-fast train $$*"; $(BIN)/trm-fast train "$$@"
 	$(BIN)/trm-fast solve runs/demo 3.......4.3...42
 
-test: $(VENV)/.test ## install what the tests need, run them (all of them: ARGS=--slow)
+test: $(VENV)/.test ## install what the tests need and run them (the slow ones too: ARGS=--slow)
 	$(BIN)/pytest $(ARGS)
 
 build: $(VENV)/.package ## compile the kernels and install the package into VENV
 	$(BIN)/trm-fast info
 
-train: $(VENV)/.package ## train PRESET into RUN (ARGS="--minutes 5"); goes on with a run that is there
+train: $(VENV)/.package ## train PRESET into RUN (ARGS="--minutes 5"), or continue RUN
 	@if [ -e $(RUN)/config.yaml ]; then set -- --resume $(RUN); else set -- --preset $(PRESET) --out $(RUN); fi; \
 	echo "trm-fast train $$* $(ARGS)"; $(BIN)/trm-fast train "$$@" $(ARGS)
 
-eval: $(VENV)/.package ## measure RUN, or a model by name, on unseen puzzles
+eval: $(VENV)/.package ## measure RUN, or a model that ships, on unseen puzzles
 	$(BIN)/trm-fast eval $(RUN) $(ARGS)
 
 lint: $(VENV)/.dev ## style, types, and which room may import which
@@ -48,17 +48,17 @@ lint: $(VENV)/.dev ## style, types, and which room may import which
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(VENV)/.dev ## put the code into its format
+format: $(VENV)/.dev ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.test ## time the ops beside their references (whole steps: python bench/end_to_end.py)
+bench: $(VENV)/.test ## time the ops and their references (whole steps: python bench/end_to_end.py)
 	$(BIN)/pytest bench --benchmark-only $(ARGS)
 
-docs: $(VENV)/.docs ## the reference of the Python interface, from its docstrings: build/docs/index.html
+docs: $(VENV)/.docs ## make the reference of the Python interface: build/docs/index.html
 	PYTHONWARNINGS=ignore $(BIN)/pdoc --docformat google -o build/docs $(addprefix trm_fast.,$(ROOMS))
 
-clean: ## remove what building and testing leave; VENV and runs stay
+clean: ## remove the files that builds and tests leave, but not VENV and runs
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks .import_linter_cache
 	find trm_fast tests bench triton_kernels -type d -name __pycache__ -prune -exec rm -rf {} +
 
@@ -67,7 +67,7 @@ $(BIN)/python:
 	sys.exit(sys.version_info < (3, 10) and f"Python 3.10 or later is needed, this is {v}: make PYTHON=... says which")'
 	$(PYTHON) -m venv $(VENV)
 
-# torch first: what follows then takes the one that is there, and the kernels are built against it.
+# torch first, so that later installations keep this version, and the kernels are built against it.
 $(VENV)/.requirements: requirements.txt | $(BIN)/python
 	@echo "installing torch and the build tools into $(VENV)"
 	@$(PIP) -r requirements.txt
@@ -78,7 +78,7 @@ $(VENV)/.package: $(VENV)/.requirements $(SOURCES)
 	@$(PIP) --no-build-isolation .
 	@touch $@
 
-# The extras come with the package itself, so it needs no installation of its own behind them.
+# Installing an extra also installs the package, so it is not installed again.
 $(VENV)/.test: $(VENV)/.requirements $(SOURCES)
 	@echo "compiling the kernels and installing trm-fast and what its tests need into $(VENV)"
 	@$(PIP) --no-build-isolation ".[test]"

@@ -1,4 +1,4 @@
-"""Settings for the whole suite, and which tests wait for ``--slow``."""
+"""Options for all tests: ``--slow``, ``--benchmark``, and the number of processes."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from pathlib import Path
 
 import pytest
 
-# Two tests at a time must not fight over cores: OpenMP spins, and a 30 us op would take milliseconds.
+# Tests that run at the same time must not compete for cores: OpenMP spins, and an op of 30 us would take milliseconds.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
-MOST_PROCESSES = 8  # each has torch in memory and collects all tests
+MOST_PROCESSES = 8  # each loads torch and collects all tests
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the slow tests as well")
-    parser.addoption("--benchmark", action="store_true", help="run the ops' benchmarks, checks included, not the tests")
+    parser.addoption(
+        "--benchmark",
+        action="store_true",
+        help="run the ops' benchmarks instead of the tests",
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -28,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """The whole suite takes every core where pytest-xdist is installed; ``-n 0`` keeps it in one process."""
+    """Runs the whole suite on all cores if pytest-xdist is installed; ``-n 0`` keeps it in one process."""
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     alone = "PYTEST_XDIST_WORKER" in os.environ or config.option.usepdb or config.getoption("--benchmark")
     if whole and not alone and config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None:
@@ -37,7 +41,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def leaves_out_slow(config: pytest.Config) -> bool:
-    """Slow tests run when they are asked for: by ``--slow``, by a marker (``-m slow``) or by name."""
+    """Whether to leave out slow tests. They run with ``--slow``, with a marker (``-m slow``) or when named."""
     named = any("::" in argument for argument in config.args)
     return not (config.getoption("--slow") or config.option.markexpr or named)
 

@@ -1,4 +1,4 @@
-"""The arrows between the rooms, and what each import may load."""
+"""The rules between packages: which may import which, what an import loads, and how long a file may be."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ LONGEST = 400
 
 @cache
 def graph() -> grimp.ImportGraph:
-    """Every import of every module, those inside functions and under TYPE_CHECKING included."""
+    """The imports of all modules, including those inside functions and under TYPE_CHECKING."""
     return grimp.build_graph("trm_fast", cache_dir=None)
 
 
 def circles(imports: dict[str, set[str]]) -> list[set[str]]:
-    """Groups of modules that import each other, directly or not."""
+    """Groups of modules that import each other, directly or through others."""
 
     def reached(start: str) -> set[str]:
         seen: set[str] = set()
@@ -43,11 +43,11 @@ def circles(imports: dict[str, set[str]]) -> list[set[str]]:
 
 
 def sources(*suffixes: str) -> list[Path]:
-    found = [path for folder in SOURCES for path in (ROOT / folder).rglob("*") if path.suffix in suffixes]
-    return [path for path in found if not path.is_symlink() and "build" not in path.relative_to(ROOT).parts]
+    paths = [path for folder in SOURCES for path in (ROOT / folder).rglob("*") if path.suffix in suffixes]
+    return [path for path in paths if not path.is_symlink() and "build" not in path.relative_to(ROOT).parts]
 
 
-def test_contracts_of_the_rooms_are_kept() -> None:
+def test_the_import_contracts_hold() -> None:
     assert lint_imports(str(ROOT / "pyproject.toml"), no_cache=True, no_logo=True) == 0
 
 
@@ -60,14 +60,14 @@ def test_circles_are_found() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [{"b", "c"}]
 
 
-def test_lazy_and_type_checking_imports_are_seen() -> None:
-    """``TRM.solve`` imports the solver inside the function, the package names its exports for type checkers alone."""
+def test_lazy_and_type_checking_imports_are_found() -> None:
+    """``trm-fast solve`` imports the solver inside a function; the package imports its exports for type checkers."""
     assert graph().direct_import_exists(importer="trm_fast.cli.solve", imported="trm_fast.inference")
     assert graph().direct_import_exists(importer="trm_fast", imported="trm_fast.api")
 
 
-def test_the_package_itself_is_imported_from_nowhere_inside() -> None:
-    """``trm_fast`` re-exports the highest rooms, so importing it from a room would close a circle."""
+def test_no_module_imports_the_package_itself() -> None:
+    """``trm_fast`` exports names of the highest packages, so a package that imports it would close a circle."""
     assert graph().find_modules_that_directly_import("trm_fast") == set()
 
 
@@ -85,7 +85,7 @@ print(*(name for name in sys.modules if name.split(".")[0] in {watched}))
 
 
 @pytest.mark.parametrize(
-    ("module", "own"),
+    ("module", "allowed"),
     [
         ("trm_fast", ("trm_fast.version",)),
         (
@@ -94,13 +94,13 @@ print(*(name for name in sys.modules if name.split(".")[0] in {watched}))
         ),
     ],
 )
-def test_an_import_loads_no_room_above(module: str, own: tuple[str, ...]) -> None:
+def test_an_import_loads_no_higher_package(module: str, allowed: tuple[str, ...]) -> None:
     watched = ["trm_fast", "typer", "rich", "matplotlib", "pydantic", "ruamel", "psutil"]
     watched += ["torch"] * (module == "trm_fast")
     code = LOADS.format(module=module, watched=watched)
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert [
-        name for name in loaded if name != "trm_fast" and not f"{name}.".startswith(tuple(f"{o}." for o in own))
+        name for name in loaded if name != "trm_fast" and not f"{name}.".startswith(tuple(f"{o}." for o in allowed))
     ] == []
 
 
@@ -112,7 +112,7 @@ def test_no_file_is_long() -> None:
     assert {name: count for name, count in lines.items() if count > LONGEST} == {}
 
 
-def test_no_private_name_crosses_a_file() -> None:
+def test_no_file_imports_a_private_name() -> None:
     crossing = []
     for path in sources(".py"):
         name = str(path.relative_to(ROOT))

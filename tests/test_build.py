@@ -1,4 +1,4 @@
-"""What the build does where something is missing: it says so, and goes on."""
+"""The build where something is missing: it reports what, and builds the rest."""
 
 from __future__ import annotations
 

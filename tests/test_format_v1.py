@@ -1,4 +1,4 @@
-"""What format version 1 wrote still loads, solves and resumes; the expectations are those of the code that wrote it."""
+"""Models and runs of format version 1 still load, solve and resume. The expected results come from the code of then."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RUNS = ["sudoku-4x4", "tool-select", "tool-slots"]
 
 
 def expected(name: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """A model's inputs by name, and what came out."""
+    """A model's inputs by name, and its results when the files were written."""
     with np.load(FIXTURES / "models" / name / "expected.npz") as arrays:
         tensors = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
     inputs = {key.removeprefix("input/"): tensors.pop(key) for key in list(tensors) if key.startswith("input/")}
@@ -31,45 +31,45 @@ def expected(name: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_answers_as_it_did(name: str, tmp_path: Path) -> None:
-    extra, wanted = expected(name)
+def test_a_model_gives_the_same_answers(name: str, tmp_path: Path) -> None:
+    extra, want = expected(name)
     inputs, ids = extra.pop("inputs"), extra.pop("puzzle_ids", None)
     model = TRM.from_pretrained(FIXTURES / "models" / name)
     model.save_pretrained(tmp_path / "again")
     for one in (model, TRM.from_pretrained(tmp_path / "again")):
         with torch.no_grad():
             out = one(inputs, one.initial_state(3), one.puzzle_rows(ids, 3), **extra)
-        made: Any = (out.logits,) if isinstance(out.logits, torch.Tensor) else out.logits
-        for i, part in enumerate(part for part in made if part is not None):
-            torch.testing.assert_close(part, wanted[f"logits/{i}"], rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(out.q, wanted["q"], rtol=1e-4, atol=1e-4)
+        parts: Any = (out.logits,) if isinstance(out.logits, torch.Tensor) else out.logits
+        for i, part in enumerate(part for part in parts if part is not None):
+            torch.testing.assert_close(part, want[f"logits/{i}"], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(out.q, want["q"], rtol=1e-4, atol=1e-4)
         solved = one.solve(inputs, 2, halt=False, puzzle_ids=ids, extra=extra)
-        torch.testing.assert_close(solved["confidence"], wanted["confidence"], rtol=1e-4, atol=1e-4)
-        logits = 3 if name in ("selection", "classifier") else 0  # their answers begin with logits in thousandths
+        torch.testing.assert_close(solved["confidence"], want["confidence"], rtol=1e-4, atol=1e-4)
+        logits = 3 if name in ("selection", "classifier") else 0  # their answers begin with logits, in thousandths
         for part, most in ((np.s_[:, :logits], 1.0), (np.s_[:, logits:], 1e-4)):
-            torch.testing.assert_close(solved["solution"][part], wanted["solution"][part], rtol=1e-4, atol=most)
-        assert one.num_parameters() == int(wanted["parameters"])
+            torch.testing.assert_close(solved["solution"][part], want["solution"][part], rtol=1e-4, atol=most)
+        assert one.num_parameters() == int(want["parameters"])
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_run_resumes_as_it_did(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_resumes_with_the_same_metrics(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(FIXTURES / "runs", tmp_path / "runs")
     monkeypatch.chdir(tmp_path / "runs")
     run = tmp_path / "runs" / name
-    wanted = json.loads((run / "expected.json").read_text())
+    want = json.loads((run / "expected.json").read_text())
     trainer = Trainer.resume(run)
     assert trainer.step == 4
     summary = trainer.train()
     metrics = [line for line in read_metrics(run) if "loss" in line]
-    assert [line["step"] for line in metrics] == list(range(1, wanted["after"] + 1))
-    for got, line in zip(metrics, wanted["metrics"], strict=True):
+    assert [line["step"] for line in metrics] == list(range(1, want["after"] + 1))
+    for got, line in zip(metrics, want["metrics"], strict=True):
         for key, value in line.items():
             assert got.get(key) == (value if value is None else pytest.approx(value, rel=1e-3, abs=1e-6)), (key, got)
-    for key, value in wanted["evaluation"].items():
+    for key, value in want["evaluation"].items():
         assert summary["evaluation"][key] == pytest.approx(value, abs=1e-3)
 
 
-def test_flat_keys_of_a_file_stand_with_their_head() -> None:
+def test_flat_keys_move_to_the_section_of_their_head() -> None:
     flat = {"state_widths": "own", "reasoning_dim": 6, "action_dim": 5, "hidden_size": 8}
     widths = {"hidden_size": 8, "latent_width": 6, "answer_width": 5}
     assert upgrade_model_section(flat, "selection") == widths | {"head": {"tool_width": 6, "value_width": 5}}
@@ -80,14 +80,14 @@ def test_flat_keys_of_a_file_stand_with_their_head() -> None:
     assert upgrade_model_section({"head": {"kind": "values"}}) == {"head": {"kind": "values"}}
 
 
-def test_the_steps_that_learn_arguments_stand_with_their_head() -> None:
+def test_the_arguments_option_moves_to_the_section_of_the_head() -> None:
     old = {"model": {"hidden_size": 8}, "training": {"steps": 3, "arguments": "last"}}
     new = upgrade_sections(old, "slots")
     assert new == {"model": {"hidden_size": 8, "head": {"arguments": "last"}}, "training": {"steps": 3}}
     assert upgrade_sections({"training": {"arguments": "every"}}) == {"training": {}}
 
 
-def test_what_is_no_more_is_refused(tmp_path: Path) -> None:
+def test_removed_options_are_refused(tmp_path: Path) -> None:
     shutil.copytree(FIXTURES / "models" / "tokens", tmp_path / "model")
     path = tmp_path / "model" / "config.json"
     path.write_text(path.read_text().replace('"norm": "rms"', '"norm": "layer"'))

@@ -1,4 +1,4 @@
-"""The quick start is two commands, and every target of the Makefile is one that make help lists."""
+"""The Makefile: make help lists every target, and the README's quick start is two commands."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_help_lists_every_target() -> None:
 def test_every_target_does_something(target: str, tmp_path: Path) -> None:
     commands = make("-n", target, f"VENV={tmp_path / 'venv'}")
     if target != "clean":
-        assert f"-m venv {tmp_path / 'venv'}" in commands  # what it needs comes first
+        assert f"-m venv {tmp_path / 'venv'}" in commands  # the environment comes first
     assert commands.splitlines()[-1].strip()
 
 

@@ -1,4 +1,4 @@
-"""The wheel is whole: installed into an empty folder, it trains and solves far from the source tree."""
+"""The wheel is complete: installed into an empty folder, it trains and solves without the source tree."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 NEEDED = {"pip", "setuptools", "wheel", "ninja", "pybind11"}
-MISSING = NEEDED - {d.metadata["Name"].lower() for d in distributions()}  # importing pip would swap distutils
+MISSING = NEEDED - {
+    d.metadata["Name"].lower() for d in distributions()
+}  # not by import: importing pip replaces distutils
 
 
 @pytest.mark.slow
@@ -36,7 +38,7 @@ def test_wheel(tmp_path: Path) -> None:
         done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         where, output = done.stdout.split("\n", 1)
-        assert where.startswith(str(site)), f"not the wheel but {where} was used"
+        assert where.startswith(str(site)), f"{where} was used, not the wheel"
         return output
 
     summary = json.loads(run("train", "--preset", "sudoku-4x4", "--steps", "3", "--out", "run", "--json"))
