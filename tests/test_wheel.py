@@ -13,9 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 NEEDED = {"pip", "setuptools", "wheel", "ninja", "pybind11"}
-MISSING = NEEDED - {
-    d.metadata["Name"].lower() for d in distributions()
-}  # not by import: importing pip replaces distutils
+# From the metadata, because importing pip replaces distutils.
+MISSING = NEEDED - {d.metadata["Name"].lower() for d in distributions()}
 
 
 @pytest.mark.slow
