@@ -73,7 +73,7 @@ def test_eval_votes_and_writes_a_submission(run: Run, arc_run: tuple[Path, Path]
                 assert all(0 <= c <= 9 for grid in guesses.values() for row in grid for c in row)
     too_many = run("eval", folder, "--data", data, "--symmetries", 9)
     assert too_many.code == 2
-    assert "9 symmetries: this model knows 8 augmentations" in too_many.err
+    assert "9 symmetries: this model has only 8 augmentations" in too_many.err
 
 
 def test_solve(run: Run, arc_run: tuple[Path, Path], tmp_path: Path) -> None:

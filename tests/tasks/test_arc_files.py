@@ -52,10 +52,10 @@ def test_kaggle_pair(tmp_path: Path) -> None:
     for task in found:
         answers = [pair.output.tolist() for pair in task.test if pair.output is not None]
         assert answers == [pair["output"] for pair in tasks[task.name]["test"]]
-    with pytest.raises(UserError, match="give the challenges file"):
+    with pytest.raises(UserError, match="use the challenges file"):
         read(str(solutions))
     write(solutions, {"one": [[[1]]]})
-    with pytest.raises(UserError, match=r"challenges\.json: one: its solutions are not one grid for each"):
+    with pytest.raises(UserError, match=r"challenges\.json: one: its solutions must have one grid for each"):
         read(str(challenges))
 
 
@@ -63,7 +63,7 @@ def test_several_sources(tmp_path: Path) -> None:
     first = write(tmp_path / "one.json", mirrored(1))
     second = write(tmp_path / "more.json", {"extra": {"two": raised(2)}})
     assert [task.name for task in read(f"{first}, {second}")] == ["one", "two"]
-    with pytest.raises(UserError, match=r"one\.json: the task one is in the data already"):
+    with pytest.raises(UserError, match=r"one\.json: the data already has a task one"):
         read(f"{first},{first}")
 
 
@@ -83,20 +83,20 @@ def changed(*path: Any, to: Any) -> dict[str, Any]:
     ("task", "message"),
     [
         (changed("train", 1, "input", to=[[1, 2], [3]]), r"t\.json: train\[1\]\.input: row 1 has 1 cells, row 0 has 2"),
-        (changed("test", 0, "output", to=[[1, 10]]), r"test\[0\]\.output: row 0: 10 is no colour: they are 0 to 9"),
-        (changed("test", 0, "output", to=[[1, -1]]), r"-1 is no colour"),
-        (changed("test", 0, "input", to=[[1, "2"]]), r"'2' is no colour"),
-        (changed("test", 0, "input", to=[[True]]), r"True is no colour"),
-        (changed("test", 0, "input", to=[[1.0]]), r"1\.0 is no colour"),
-        (changed("test", 0, "input", to=[[[1]]]), r"\[1\] is no colour"),
+        (changed("test", 0, "output", to=[[1, 10]]), r"test\[0\]\.output: row 0: 10 is not a colour from 0 to 9"),
+        (changed("test", 0, "output", to=[[1, -1]]), r"-1 is not a colour"),
+        (changed("test", 0, "input", to=[[1, "2"]]), r"'2' is not a colour"),
+        (changed("test", 0, "input", to=[[True]]), r"True is not a colour"),
+        (changed("test", 0, "input", to=[[1.0]]), r"1\.0 is not a colour"),
+        (changed("test", 0, "input", to=[[[1]]]), r"\[1\] is not a colour"),
         (changed("train", 0, "input", to=[[0] * 31]), r"train\[0\]\.input: 1 x 31 cells; a grid has at most 30 x 30"),
         (changed("train", 0, "input", to=[]), "a grid is a list of rows"),
         (changed("train", 0, "input", to=[[]]), "a grid is a list of rows"),
         (changed("train", 0, "input", to="3"), "a grid is a list of rows"),
         (changed("train", 0, "output", to=None), r'train\[0\]: a demonstration pair needs an "output"'),
         (changed("train", 0, "input", to=None), r'a pair is an object with an "input"'),
-        (changed("train", to=[]), '"train" must be a list of pairs'),
-        (changed("test", to={"input": 1}), '"test" must be a list of pairs'),
+        (changed("train", to=[]), '"train" must be a list of one or more pairs'),
+        (changed("test", to={"input": 1}), '"test" must be a list of one or more pairs'),
         ({"a": 1}, 'a task is an object with "train" and "test"'),
         ({"train": mirrored(1)["train"]}, 'json: a task is an object with "train" and "test"'),
         ({"training": {"x": {"train": []}}}, 'training: x: a task is an object with "train" and "test"'),
@@ -148,5 +148,5 @@ def test_real_data() -> None:
         count[1] += len(task.test)
     assert counts == {"training": [400, 416], "evaluation": [400, 419], "concept": [160, 480]}
     assert len({task.fingerprint() for task in read(real("arc2.json.gz"))}) == 1120
-    with pytest.raises(UserError, match="is in the data already"):
+    with pytest.raises(UserError, match="the data already has a task"):
         read(f"{real('arc1.json.gz')},{real('arc2.json.gz')}")

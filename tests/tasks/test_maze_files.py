@@ -67,14 +67,14 @@ BAD = {
     "ragged": ("S #.\n  #G\n   ", "row 1 has 4 cells, row 3 has 3; write . for free cells"),
     "no start": ("  #.\n  #G\n    ", "the maze has no start (S)"),
     "no goal": ("S #.\n  # \n    ", "the maze has no goal (G)"),
-    "two starts": ("S #.\n  #G\n   S", "2 cells marked as start (S), one wanted: row 1, column 1 and row 3, column 4"),
+    "two starts": ("S #.\n  #G\n   S", "2 cells marked as start (S), expected 1: row 1, column 1 and row 3, column 4"),
     "two goals": ("S #G\n  #G\n    ", "2 cells marked as goal"),
-    "no path": ("S #.\n  #G\n  # ", "the maze has no path from S to G: walls part them"),
+    "no path": ("S #.\n  #G\n  # ", "the maze has no path from S to G"),
     "another size": ("S#\n G", "this maze has 2x2 cells, but the model takes 3x4 (task.size)"),
     "one line of another size": ("S#  G", "this maze has 1x5 cells, but the model takes 3x4"),
     "nothing": ("", "this maze has 1x0 cells"),
     "ill-formed JSON": ('["S #.",', "not valid JSON"),
-    "JSON of something else": ('{"grid": 3}', "has a key question or maze, this has: grid"),
+    "JSON of something else": ('{"grid": 3}', "needs a key question or maze; this one has: grid"),
     "JSON row of something else": ("[3, 4]", "row 1 is 3: a row is a string or a list of numbers"),
     "empty JSON": ("[]", "a maze in JSON is a list of rows"),
     "unknown number": ("[[3, 0, 1, 2]]", "0 (row 1, column 2) is not a cell of a maze: write 1 for a wall"),
@@ -131,8 +131,8 @@ def test_files_of_mazes(tmp_path: Path, name: str) -> None:
         ("bad.json", json.dumps([ROWS, ["S"]]), "bad.json, maze 2: this maze has 1x1"),
         ("bad.csv", "note,question\nx\n", "bad.csv:2: the question is missing"),
         ("bytes.txt", b"\xff\xfe\x00", "is not UTF-8 text"),
-        ("bad.png", "no picture", "bad.png is not a PNG picture"),
-        ("cut.png", b"\x89PNG\r\n\x1a\n\x00\x00", "cut.png is not a PNG picture"),
+        ("bad.png", "no picture", "bad.png is not a PNG file"),
+        ("cut.png", b"\x89PNG\r\n\x1a\n\x00\x00", "cut.png is not a PNG file"),
         (
             "huge.png",
             b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\xea\x60\0\0\xea\x60",
@@ -212,7 +212,7 @@ def test_what_is_wrong_with_a_picture_is_said(tmp_path: Path) -> None:
     good = paint(ROWS, PLAIN, 4)
     yellow = good.copy()
     yellow[5, 2] = (255, 255, 0)
-    assert "the colour #ffff00 (pixel row 6, column 3) is none of a maze's" in refused(yellow)
+    assert "the colour #ffff00 (pixel row 6, column 3) has no meaning in a maze" in refused(yellow)
     assert "shows 6x8 cells of 2 pixels, but the model takes 3x4" in refused(
         paint(["S" + " " * 7] + ["# # #  G"] * 5, PLAIN, 2)
     )
@@ -238,11 +238,11 @@ BAD_ROWS = {
     "short": ((GOOD[0].rstrip(), GOOD[1]), "the question has 8 characters, expected 12 for 3x4 cells"),
     "empty": ((GOOD[0], ""), "the answer is missing"),
     "unknown": ((GOOD[0], GOOD[1].replace("S", "s")), "'s' in the answer (row 1, column 1) is not a cell"),
-    "no start": ((GOOD[0].replace("S", " "), GOOD[1].replace("S", " ")), "the question has 0 cells S, one wanted"),
+    "no start": ((GOOD[0].replace("S", " "), GOOD[1].replace("S", " ")), "the question has 0 cells S, expected 1"),
     "moved wall": ((GOOD[0], "S  .o #Goooo"), "the answer has ' ' at row 1, column 3, the question '#'"),
     "no answer": ((GOOD[0], GOOD[0]), "the answer is not a path from S to G"),
     "a detour": (("S G" + " " * 9, "S GooooooooX"[:3] + "o o ooo  "), "is not a path from S to G"),
-    "long way": (("S  G" + " " * 8, "S  Go  ooooo"), "the answer is a path, but not a shortest one"),
+    "long way": (("S  G" + " " * 8, "S  Go  ooooo"), "the answer is a path, but not a shortest path"),
     "walled in": (("S # ## G    ", "S # ## G    "), "the maze has no path from S to G"),
 }
 

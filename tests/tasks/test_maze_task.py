@@ -57,7 +57,7 @@ def test_dataset_is_generated_split_and_deterministic() -> None:
 
 
 def test_too_few_different_mazes_are_said() -> None:
-    with pytest.raises(UserError, match=r"1000 different mazes of 2x2 .* lower train_count"):
+    with pytest.raises(UserError, match=r"of 1000 different mazes of 2x2 .* lower train_count"):
         maze(2, train_count=900, test_count=100).dataset(DataConfig(), 0)
 
 
@@ -109,7 +109,7 @@ def test_hub_rows_are_not_stripped_and_a_missing_hub_falls_back(monkeypatch: pyt
 
     monkeypatch.setattr(hub, "load", unreachable)
     data = maze(6, train_count=12, test_count=4).dataset(DataConfig(source="hf:somebody/mazes"), 0)
-    assert data.notes == ["no hub here; generated mazes stand in"]
+    assert data.notes == ["no hub here; generated mazes are used instead"]
     assert len(data.train) == 12
 
 

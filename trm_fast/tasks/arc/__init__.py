@@ -1,4 +1,4 @@
-"""ARC-AGI: tasks of a few example grids, learned with a row of the puzzle embedding for each augmented task."""
+"""The task arc, for ARC-AGI: each augmentation of each ARC task has its own row of the puzzle embedding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tasks of the data are used, and whose test pairs are held out."""
+"""Chooses the ARC tasks to use, and those whose test pairs are held out."""
 
 from __future__ import annotations
 
@@ -14,14 +14,21 @@ from trm_fast.tasks.base import DataConfig, TaskConfig
 
 
 class ARCConfig(TaskConfig):
-    """``canvas``: side of the square that grids are put on; tasks with larger grids are left out, with a note.
+    """The ``task:`` section.
 
-    ``subsets``: parts of the data to use, by default all. ``tasks``: only these. ``held_out``: the subsets whose test
-    pairs are not trained on but asked, by default all; their demonstration pairs are trained on, as published.
-    ``augmentations``: augmented copies of each task besides itself, by permuted ``colors`` (but black) and ``dihedral``
-    elements; ``augmentation_seed`` draws them. ``colors: shared`` gives every training pair colours of its own and
-    rows to dihedral elements alone: for tasks whose rule is the same whatever the colours are (black aside).
-    ``translation``: training pairs are moved about on the canvas.
+    Attributes:
+        canvas: the side of the square that contains a grid. Tasks with larger grids are left out, with a note.
+        subsets: the parts of the data to use; by default all.
+        tasks: the names of the tasks to use; by default all.
+        held_out: the subsets whose test pairs are kept for testing; by default all. Their demonstration pairs are
+            trained on, as published.
+        augmentations: how many augmented copies of each task to use, besides the task itself.
+        colors: whether augmentations permute the colours except black. With ``shared`` each training pair gets random
+            colours, and only dihedral elements have their own rows of the puzzle embedding: for tasks whose rule does
+            not depend on the colours other than black.
+        dihedral: whether augmentations rotate and reflect.
+        translation: whether training pairs are moved to random positions on the canvas.
+        augmentation_seed: selects the augmentations.
     """
 
     name: str = "arc"
@@ -39,14 +46,17 @@ class ARCConfig(TaskConfig):
     def _enough(self) -> ARCConfig:
         most = None if self.colors is True else ELEMENTS - 1 if self.dihedral else 0
         if most is not None and self.augmentations > most:
-            raise ValueError(f"without colors: true there are {most} augmentations at most, not {self.augmentations}")
+            raise ValueError(f"without colors: true there are at most {most} augmentations, not {self.augmentations}")
         return self
 
 
 def choose(config: ARCConfig, data: DataConfig) -> tuple[list[ARCTask], set[str], list[str]]:
-    """The tasks in use, the names of those whose test pairs are held out, and notes.
+    """The tasks to use, the names of those whose test pairs are held out, and notes for the user.
 
     With ``data.test`` the tasks of that source are added, and only their test pairs are held out.
+
+    Raises:
+        UserError: the data cannot be read, lacks what the configuration names, or leaves no task.
     """
     if data.source is None:
         raise UserError(
@@ -56,14 +66,14 @@ def choose(config: ARCConfig, data: DataConfig) -> tuple[list[ARCTask], set[str]
         )
     tasks = files.read(data.source if data.test is None else f"{data.source},{data.test}")
     subsets = {task.subset for task in tasks}
-    for key, wanted, there in (
+    for key, names, available in (
         ("subsets", config.subsets, subsets),
         ("held_out", config.held_out, subsets),
         ("tasks", config.tasks, {task.name for task in tasks}),
     ):
-        if missing := sorted(set(wanted or ()) - there):
-            known = f"; it has {', '.join(sorted(there))}" if len(there) < 20 else ""
-            raise UserError(f"task.{key}: the data has no {', '.join(missing[:5])}{known}")
+        if missing := sorted(set(names or ()) - available):
+            hint = f"; it has {', '.join(sorted(available))}" if len(available) < 20 else ""
+            raise UserError(f"task.{key}: the data has no {', '.join(missing[:5])}{hint}")
     if data.test is not None:
         held = {task.name for task in files.read(data.test)}
     else:
@@ -75,10 +85,10 @@ def choose(config: ARCConfig, data: DataConfig) -> tuple[list[ARCTask], set[str]
     fitting = [task for task in tasks if task.largest <= config.canvas]
     side = f"{config.canvas} x {config.canvas}"
     if not fitting:
-        raise UserError(f"{data.source}: no task is left: all have grids over {side}")
+        raise UserError(f"{data.source}: no task is left: all of them have grids larger than {side}")
     left_out = len(tasks) - len(fitting)
     return (
         fitting,
         held,
-        [f"{left_out} of {len(tasks)} tasks have grids over {side}: they are left out"] * bool(left_out),
+        [f"{left_out} of {len(tasks)} tasks have grids larger than {side} and are left out"] * bool(left_out),
     )

@@ -1,4 +1,4 @@
-"""Grids side by side, in the terminal and as an image: the input, the target where it is known, the prediction."""
+"""Draws an ARC pair in the terminal and as an image: the input, the target if it is known, and the prediction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLORS = np.array(
     ],
     dtype=np.uint8,
 )  # fmt: skip
-"""What the puzzles' own site shows, by number."""
+"""RGB of each colour, as on the ARC website."""
 
 BACKGROUND, LINE, RIGHT, WRONG = (238, 238, 238), (85, 85, 85), (0, 150, 60), (210, 0, 40)
 CELL, GAP, FRAME = 16, 16, 3
@@ -28,12 +28,13 @@ Panels = dict[str, Array]
 
 
 def jsonable(pair: Pair) -> dict[str, Any]:
-    known = {} if pair.output is None else {"output": pair.output.tolist()}
-    return {"input": pair.input.tolist(), **known}
+    """A pair as a JSON object, without a key ``output`` where the output is unknown."""
+    output = {} if pair.output is None else {"output": pair.output.tolist()}
+    return {"input": pair.input.tolist(), **output}
 
 
 def panels(text: str, answer: Array | None) -> Panels:
-    """What to show of a question, the JSON of its pair, and of the answer to it."""
+    """The grids to draw, by title, for a question (the JSON text of its pair) and an answer (a grid)."""
     pair = json.loads(text)
     shown = {"input": np.array(pair["input"])}
     if "output" in pair:
@@ -44,7 +45,7 @@ def panels(text: str, answer: Array | None) -> Panels:
 
 
 def drawing(shown: Panels) -> Columns:
-    """Two columns a cell; where the terminal has no colours, the numbers themselves. A wrong prediction says so."""
+    """The grids side by side. A cell is two characters wide; a terminal without colours shows the numbers."""
     parts = []
     for name, grid in shown.items():
         part = Text(_title(name, shown), "bold")
@@ -64,14 +65,15 @@ def _title(name: str, shown: Panels) -> str:
 
 
 def _is_right(name: str, shown: Panels) -> bool | None:
-    """Of a prediction whose target is known."""
+    """Whether a prediction equals its target; None for other grids and where the target is unknown."""
     if name != "prediction" or "target" not in shown:
         return None
     return np.array_equal(shown["target"], shown[name])
 
 
 def picture(shown: Panels) -> npt.NDArray[np.uint8]:
-    """RGB (H, W, 3); the frame of a prediction is green where it is the target and red where it is not."""
+    """The grids as RGB pixels, uint8 (height, width, 3). A prediction has a green frame if it is right and a red one if
+    it is wrong."""
     frames = {None: LINE, True: RIGHT, False: WRONG}
     drawn = [_panel(grid, frames[_is_right(name, shown)]) for name, grid in shown.items()]
     height = max(len(panel) for panel in drawn) + 2 * GAP

@@ -1,4 +1,4 @@
-"""ARC tasks in files: one task a file, a folder of them, the Kaggle pair, or subsets of tasks in one object."""
+"""Reads ARC tasks from files with one task, folders of them, the two Kaggle files, or files with subsets of tasks."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from trm_fast.tasks.arc.grids import COLORS, Grid
 from trm_fast.tasks.files import parse_json, read_text
 
 LARGEST = 30
-KNOWN = set(range(COLORS))
+VALID_COLORS = set(range(COLORS))
 SUFFIXES = (".json", ".json.gz")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A grid and what becomes of it, None where that is not known."""
+    """An input grid and its output grid, None where the output is unknown."""
 
     input: Grid
     output: Grid | None
 
     @property
     def largest(self) -> int:
-        """The longest side of both grids."""
+        """The longest side of the grids."""
         return max(*self.input.shape, *(() if self.output is None else self.output.shape))
 
 
 @dataclass(frozen=True)
 class ARCTask:
-    """Demonstration pairs and test pairs; ``subset`` is the part of a data set it belongs to."""
+    """An ARC task: demonstration pairs ``train`` and test pairs ``test``. ``subset`` names a part of the data set."""
 
     name: str
     subset: str
@@ -44,38 +44,42 @@ class ARCTask:
 
     @property
     def largest(self) -> int:
+        """The longest side of all grids."""
         return max(pair.largest for pair in self.train + self.test)
 
     def grids_shown(self) -> list[Grid]:
-        """All grids but the test outputs, which may be held out."""
+        """All grids except the test outputs, which may be held out."""
         pairs = [grid for pair in self.train for grid in (pair.input, pair.output) if grid is not None]
         return [*pairs, *(pair.input for pair in self.test)]
 
     def fingerprint(self) -> str:
-        """Tells tasks by their demonstration pairs, in whatever order these stand."""
+        """A checksum of the demonstration pairs, independent of their order. It identifies the task."""
         pairs = sorted(json.dumps([_rows(p.input), _rows(p.output)]) for p in self.train)
         return f"{zlib.crc32(''.join(pairs).encode()):08x}"
 
 
 def read(source: str) -> list[ARCTask]:
-    """The tasks of a file, of a folder of task files, or of several of these, separated by commas.
+    """The tasks of a file, of a folder of task files, or of several of them, separated by commas.
 
-    A file (``.gz``, too) holds a task {"train": [{"input", "output"}], "test": [...]}, or tasks by id (a Kaggle
-    ``..._challenges.json`` finds its ``..._solutions.json`` beside it), or subsets of tasks by id. UserError with file
-    and place for what is malformed, and for a task that comes twice.
+    A file contains one task ``{"train": [{"input", "output"}], "test": [...]}``, tasks by name, or subsets of tasks by
+    name. The solutions of a Kaggle file ``..._challenges.json`` come from ``..._solutions.json`` in the same folder.
+
+    Raises:
+        UserError: a file cannot be read or is malformed (the message names file and position), or two tasks have the
+            same name.
     """
     tasks: dict[str, ARCTask] = {}
     for part in source.split(","):
         path = Path(part.strip())
         for task in _folder(path) if path.is_dir() else _file(path):
             if task.name in tasks:
-                raise UserError(f"{path}: the task {task.name} is in the data already ({tasks[task.name].subset})")
+                raise UserError(f"{path}: the data already has a task {task.name} ({tasks[task.name].subset})")
             tasks[task.name] = task
     return list(tasks.values())
 
 
 def parse_task(text: str, where: str) -> ARCTask:
-    """One task without a name, from JSON."""
+    """A task without a name, from its JSON text; ``where`` starts error messages."""
     return _task(parse_json(text, f"{where}: "), "", "", where)
 
 
@@ -91,7 +95,7 @@ def _file(path: Path) -> Iterable[ARCTask]:
     content = _json(path)
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path}: expected an object of tasks or of subsets of tasks")
-    if any(isinstance(content.get(part), list) for part in ("train", "test")):  # tasks may be in subsets of these names
+    if any(isinstance(content.get(part), list) for part in ("train", "test")):  # subsets may have these names too
         yield _task(content, _stem(path), path.resolve().parent.name, str(path))
         return
     if all(isinstance(value, dict) and value and not _is_task(value) for value in content.values()):
@@ -100,7 +104,7 @@ def _file(path: Path) -> Iterable[ARCTask]:
                 yield _task(task, name, subset, f"{path}: {subset}: {name}")
         return
     if all(isinstance(value, list) for value in content.values()):
-        raise UserError(f"{path} has lists of grids alone: give the challenges file, it finds its solutions beside it")
+        raise UserError(f"{path} has only lists of grids: use the challenges file, its solutions are found beside it")
     answers = _solutions(path)
     for name, task in content.items():
         where = f"{path}: {name}"
@@ -121,7 +125,7 @@ def _solutions(path: Path) -> dict[str, Any]:
 
 def _joined(questions: Any, answers: Any, where: str) -> list[Any]:
     if not isinstance(questions, list) or not isinstance(answers, list) or len(questions) != len(answers):
-        raise UserError(f"{where}: its solutions are not one grid for each of its test inputs")
+        raise UserError(f"{where}: its solutions must have one grid for each test input")
     return [{**_pair(q, where), "output": a} for q, a in zip(questions, answers, strict=True)]
 
 
@@ -135,7 +139,7 @@ def _task(value: Any, name: str, subset: str, where: str) -> ARCTask:
     parts: dict[str, list[Pair]] = {}
     for part in ("train", "test"):
         if not isinstance(value[part], list) or not value[part]:
-            raise UserError(f'{where}: "{part}" must be a list of pairs, and not an empty one')
+            raise UserError(f'{where}: "{part}" must be a list of one or more pairs')
         parts[part] = []
         for index, raw in enumerate(value[part]):
             at = f"{where}: {part}[{index}]"
@@ -155,16 +159,16 @@ def _pair(value: Any, where: str) -> dict[str, Any]:
 
 
 def _grid(value: Any, where: str) -> Grid:
-    """Checks one grid and says which row is wrong."""
+    """A grid from JSON; a malformed one is a UserError."""
     if not isinstance(value, list) or not value or not all(isinstance(row, list) and row for row in value):
         raise UserError(f"{where}: a grid is a list of rows, each a list of colours 0 to {COLORS - 1}")
     width = len(value[0])
     for number, row in enumerate(value):
         if len(row) != width:
             raise UserError(f"{where}: row {number} has {len(row)} cells, row 0 has {width}")
-        if set(map(type, row)) != {int} or not set(row) <= KNOWN:
-            wrong = next(cell for cell in row if type(cell) is not int or cell not in KNOWN)
-            raise UserError(f"{where}: row {number}: {wrong!r} is no colour: they are 0 to {COLORS - 1}")
+        if set(map(type, row)) != {int} or not set(row) <= VALID_COLORS:
+            wrong = next(cell for cell in row if type(cell) is not int or cell not in VALID_COLORS)
+            raise UserError(f"{where}: row {number}: {wrong!r} is not a colour from 0 to {COLORS - 1}")
     if max(len(value), width) > LARGEST:
         raise UserError(f"{where}: {len(value)} x {width} cells; a grid has at most {LARGEST} x {LARGEST}")
     return np.array(value, dtype=np.uint8)

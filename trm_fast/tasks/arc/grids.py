@@ -1,8 +1,8 @@
-"""Grids as tokens on a square canvas, and their symmetries, for many grids at once.
+"""Grids as tokens on a square canvas, and their symmetries, for many grids at a time.
 
-The published encoding: 0 is padding, 1 the border below and right of a grid (where the canvas has room for it), a
-colour is 2 more than its number. A label does not count on padding, so what a model puts there is free; reading a grid
-back looks at the border alone.
+This is the published encoding: token 0 is padding, 1 is the border below and to the right of a grid (unless the grid
+reaches the edge of the canvas), and colour c is token c + 2. Labels of padding are ignored, so a model may predict any
+token there; decoding relies on the border alone.
 """
 
 from __future__ import annotations
@@ -20,42 +20,45 @@ PADDING, BORDER, BLACK = 0, 1, 2
 COLORS = 10
 VOCABULARY = COLORS + BLACK
 Grid = npt.NDArray[np.uint8]
-"""Colours 0..9, (height, width)."""
+"""Colours 0 to 9, (height, width)."""
 
 Tokens = npt.NDArray[np.uint8]
 
 TRANSPOSE, FLIP_ROWS, FLIP_COLUMNS = 4, 2, 1
-"""Bits of a dihedral element: the grid is read by columns; its rows backwards; its columns backwards."""
+"""Bits of a dihedral element: the grid is transposed, its rows are reversed, its columns are reversed."""
 
 INVERSE = np.array([0, 1, 2, 3, 4, 6, 5, 7])
-"""Without a transposition an element is its own inverse; with one, the flips change places."""
+"""The inverse of each element. Without transposition it is the element itself; with it, the two flips are exchanged."""
 
 
 AT_ONCE = 4096
-"""Grids that are turned at a time: the tables of places are ten times as large as the grids."""
+"""How many grids are transformed at a time: the tables of positions take ten times the memory of the grids."""
 
 
 @dataclass(frozen=True)
 class Symmetries:
-    """N of them: dihedral elements (N,) in 0..7 and what each colour becomes, (N, 10)."""
+    """N symmetries: dihedral elements 0 to 7, uint8 (N,), and the new colour for each colour, uint8 (N, 10)."""
 
     dihedral: npt.NDArray[np.uint8]
     colors: npt.NDArray[np.uint8]
 
     def take(self, rows: Any) -> Symmetries:
+        """The symmetries at some indices."""
         return Symmetries(self.dihedral[rows], self.colors[rows])
 
     @classmethod
     def joined(cls, *parts: Symmetries) -> Symmetries:
+        """The symmetries of several parts, in order."""
         return cls(np.concatenate([p.dihedral for p in parts]), np.concatenate([p.colors for p in parts]))
 
     def inverse(self) -> Symmetries:
+        """The inverse of each symmetry."""
         back = np.argsort(self.colors, axis=1).astype(np.uint8)
         return Symmetries(INVERSE[self.dihedral].astype(np.uint8), back)
 
 
 def encode(grids: Sequence[Grid | None], canvas: int) -> Tokens:
-    """Tokens (N, canvas * canvas) of grids in the upper left corner; nothing but padding for None."""
+    """Tokens, uint8 (N, canvas * canvas), of N grids in the upper left corner; only padding for None."""
     tokens = np.zeros((len(grids), canvas, canvas), dtype=np.uint8)
     for token, grid in zip(tokens, grids, strict=True):
         if grid is not None:
@@ -67,10 +70,10 @@ def encode(grids: Sequence[Grid | None], canvas: int) -> Tokens:
 
 
 def sizes_of(tokens: Array, canvas: int) -> npt.NDArray[np.intp]:
-    """Height and width (N, 2) of the grid in the upper left corner, 0 and 0 where there is none.
+    """Height and width, int64 (N, 2), of the grid in the upper left corner of tokens (N, canvas * canvas); 0 and 0
+    where there is none.
 
-    The grid is the largest rectangle of colours, as in the published evaluation: a border cell ends it, and so does
-    anything else that is no colour.
+    As in the published evaluation, the grid is the largest rectangle of colours from this corner.
     """
     colors = (tokens >= BLACK).reshape(-1, canvas, canvas)
     widths = np.minimum.accumulate(np.logical_and.accumulate(colors, axis=2).sum(axis=2), axis=1)
@@ -82,7 +85,7 @@ def sizes_of(tokens: Array, canvas: int) -> npt.NDArray[np.intp]:
 
 
 def decode(tokens: Array, canvas: int) -> Grid:
-    """The grid of one canvas (canvas * canvas,); of no rows where there is none."""
+    """The grid in tokens (canvas * canvas,); it has no rows where there is none."""
     height, width = sizes_of(tokens[None], canvas)[0]
     grid: Grid = (tokens.reshape(canvas, canvas)[:height, :width] - BLACK).astype(np.uint8)
     return grid
@@ -95,8 +98,18 @@ def images(
     sizes: npt.NDArray[np.intp] | None = None,
     offsets: npt.NDArray[np.intp] | None = None,
 ) -> Tokens:
-    """Each grid, read from the upper left corner of tokens (N, canvas * canvas), under a symmetry of its own and moved
-    down and right by ``offsets`` (N, 2), with its border and nothing else."""
+    """Transforms and moves grids.
+
+    Args:
+        tokens: N grids in the upper left corner, (N, canvas * canvas).
+        canvas: the side of the canvas.
+        symmetries: one for each grid; by default the identity.
+        sizes: height and width of each grid, (N, 2), where they are known.
+        offsets: how far each grid moves down and to the right, (N, 2); by default 0.
+
+    Returns:
+        The grids with their borders and padding, uint8 (N, canvas * canvas).
+    """
     if len(tokens) > AT_ONCE:
         slices = [slice(start, start + AT_ONCE) for start in range(0, len(tokens), AT_ONCE)]
         chosen = [None if symmetries is None else symmetries.take(rows) for rows in slices]
@@ -109,15 +122,15 @@ def images(
     height, width = np.where(turned, sizes.T[::-1], sizes.T)[:, :, None]
     row, column = np.broadcast_to(np.arange(S), (2, N, S)) - (0 if offsets is None else offsets.T[:, :, None])
     in_rows, in_columns = (row >= 0) & (row < height), (column >= 0) & (column < width)
-    # The flips are those of the grid, whose rows lie along the image's columns when it is transposed.
+    # The flips apply to the grid. If it is transposed, its rows become the image's columns.
     flipped = INVERSE[element][:, None]
     row_from = np.where(flipped & FLIP_ROWS, height - 1 - row, row)
     column_from = np.where(flipped & FLIP_COLUMNS, width - 1 - column, column)
     row_step, column_step = np.where(turned, 1, S)[:, None], np.where(turned, S, 1)[:, None]
     start = (S * S * np.arange(N))[:, None]
-    places = (np.where(in_rows, row_from * row_step, 0) + start)[:, :, None]
-    places = places + np.where(in_columns, column_from * column_step, 0)[:, None, :]
-    cells = np.ascontiguousarray(tokens, dtype=np.uint8).ravel().take(places)
+    positions = (np.where(in_rows, row_from * row_step, 0) + start)[:, :, None]
+    positions = positions + np.where(in_columns, column_from * column_step, 0)[:, None, :]
+    cells = np.ascontiguousarray(tokens, dtype=np.uint8).ravel().take(positions)
     if symmetries is not None:
         table = np.zeros((N, VOCABULARY), dtype=np.uint8)
         table[:, BLACK:] = symmetries.colors + BLACK
@@ -129,10 +142,10 @@ def images(
 
 
 def labels_of(tokens: Tokens) -> IntArray:
-    """Labels: padding does not count."""
+    """Tokens as labels, int32: ``IGNORE`` on padding."""
     return np.where(tokens == PADDING, IGNORE, tokens.astype(np.int32))
 
 
 def tokens_of(labels: Array) -> Tokens:
-    """What ``labels_of`` was given."""
+    """The inverse of ``labels_of``."""
     return np.maximum(labels, PADDING).astype(np.uint8)

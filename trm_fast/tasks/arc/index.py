@@ -1,4 +1,4 @@
-"""Which task has which rows of a model's puzzle embedding, kept beside the model."""
+"""Which rows of a model's puzzle embedding belong to which ARC task; saved in the model's folder."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ FILE = "tasks.json"
 
 @dataclass(frozen=True)
 class TaskIndex:
-    """Tasks by name in the order of their rows, each with a fingerprint of its demonstration pairs and the look that
-    tells its augmentations apart."""
+    """The tasks of a model in the order of their rows: names, fingerprints of the demonstration pairs, and looks."""
 
     names: list[str]
     fingerprints: list[str]
@@ -27,31 +26,38 @@ class TaskIndex:
 
     @classmethod
     def of(cls, tasks: Sequence[ARCTask]) -> TaskIndex:
+        """The index of tasks in this order."""
         looks = [Look.of(task.grids_shown()) for task in tasks]
         return cls([task.name for task in tasks], [task.fingerprint() for task in tasks], looks)
 
     def knows(self, task: ARCTask) -> bool:
-        return task.fingerprint() in self._places
+        """Whether the model was trained on a task with these demonstration pairs."""
+        return task.fingerprint() in self._positions
 
     def row(self, task: ARCTask, where: str = "") -> int:
-        """The place of a task, found by its demonstration pairs; UserError where a model does not know it."""
+        """The position of the task with these demonstration pairs.
+
+        Raises:
+            UserError: the model was not trained on it.
+        """
         try:
-            return self._places[task.fingerprint()]
+            return self._positions[task.fingerprint()]
         except KeyError:
             pass
         at = f"{where or task.name}: " if where or task.name else ""
         if task.name in self.names:
-            raise UserError(f"{at}the model knows a task of this name, but with other demonstration pairs")
+            raise UserError(f"{at}the model knows a task of this name, but with different demonstration pairs")
         raise UserError(
-            f"{at}the model was not trained on this task. ARC models know a task by its demonstration pairs, which are "
-            f"part of the training data: train one with --data that has the task"
+            f"{at}the model was not trained on this task. An ARC model solves only tasks whose demonstration pairs "
+            f"it was trained on: train a model with this task in --data"
         )
 
     @cached_property
-    def _places(self) -> dict[str, int]:
-        return {fingerprint: place for place, fingerprint in enumerate(self.fingerprints)}
+    def _positions(self) -> dict[str, int]:
+        return {fingerprint: position for position, fingerprint in enumerate(self.fingerprints)}
 
     def save(self, folder: Path) -> None:
+        """Writes ``tasks.json`` into a folder."""
         content = [
             {"name": n, "demonstrations": f, "shapes": look.shapes, "colors": look.colors}
             for n, f, look in zip(self.names, self.fingerprints, self.looks, strict=True)
@@ -60,19 +66,24 @@ class TaskIndex:
 
     @classmethod
     def load(cls, folder: Path) -> TaskIndex:
+        """Reads ``tasks.json`` from a folder.
+
+        Raises:
+            UserError: the file cannot be read, or was written by another version.
+        """
         path = folder / FILE
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             names, prints = ([str(t[key]) for t in content] for key in ("name", "demonstrations"))
             return cls(names, prints, [_look(t) for t in content])
         except KeyError as error:
-            raise UserError(f"{path}, the model's list of tasks, has no {error}: it is of another version") from None
+            raise UserError(f"{path}, the model's list of tasks, has no {error}: another version wrote it") from None
         except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"{path}, the model's list of tasks, can't be read: {error}") from None
+            raise UserError(f"{path}, the model's list of tasks, cannot be read: {error}") from None
 
 
 def _look(content: dict[str, Any]) -> Look:
     shapes, colors = [int(e) for e in content["shapes"]], [[int(c) for c in row] for row in content["colors"]]
     if {len(shapes), len(colors)} != {ELEMENTS}:
-        raise ValueError(f"shapes and colors of {content['name']} have {ELEMENTS} entries each")
+        raise ValueError(f"shapes and colors of {content['name']} must have {ELEMENTS} entries each")
     return Look(shapes, colors)

@@ -1,4 +1,4 @@
-"""The augmentations of tasks: random, but always the same for a task's name and a seed, so none is ever stored."""
+"""The augmentations of ARC tasks. They follow from a task's name and a seed, so they are not stored."""
 
 from __future__ import annotations
 
@@ -13,43 +13,49 @@ from trm_fast.tasks.arc.grids import BLACK, COLORS, Grid, Symmetries, encode, im
 
 ELEMENTS = 8
 TRIES = 5
-"""Times the augmentations wanted that are drawn at most to find so many different ones, as published."""
+"""How many times the number of augmentations is drawn at most, to find so many different ones; as published."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What tells a task's augmentations apart. ``shapes``: for each dihedral element, the first one under which the
-    task's grids look the same but for their colours. ``colors``: for each element, the colours other than black in the
-    order in which the turned grids show them. So two augmentations are equal where their elements' shapes are, and the
-    colours in that order become the same."""
+    """The appearance of a task's grids under the dihedral elements, which shows whether augmentations are equal.
+
+    Two augmentations are equal if their elements have the same shape, and the colours of their elements, in order, are
+    mapped to the same colours.
+
+    Attributes:
+        shapes: for each element, the first element under which the grids look the same except for colours.
+        colors: for each element, the colours other than black, in the order in which the transformed grids show them.
+    """
 
     shapes: list[int]
     colors: list[list[int]]
 
     @classmethod
     def of(cls, grids: Sequence[Grid]) -> Look:
+        """The look of a task with these grids."""
         side = max(max(grid.shape) for grid in grids)
         tokens = encode(grids, side)
         plain = np.arange(COLORS, dtype=np.uint8)
-        known: dict[bytes, int] = {}
+        first_elements: dict[bytes, int] = {}
         shapes, colors = [], []
         for element in range(ELEMENTS):
             turned = np.full(len(grids), element, dtype=np.uint8), np.tile(plain, (len(grids), 1))
             cells = images(tokens, side, Symmetries(*turned)).ravel()
-            found, first = np.unique(cells, return_index=True)
-            shown = [t for _, t in sorted(zip(first.tolist(), found.tolist(), strict=True)) if t > BLACK]
+            tokens_shown, first = np.unique(cells, return_index=True)
+            shown = [t for _, t in sorted(zip(first.tolist(), tokens_shown.tolist(), strict=True)) if t > BLACK]
             order = np.arange(COLORS + BLACK, dtype=np.uint8)
             order[shown] = BLACK + 1 + np.arange(len(shown))
-            shapes.append(known.setdefault(order[cells].tobytes(), element))
+            shapes.append(first_elements.setdefault(order[cells].tobytes(), element))
             colors.append([t - BLACK for t in shown])
         return cls(shapes, colors)
 
     def distinct(self, drawn: Symmetries, by_color: bool) -> npt.NDArray[np.intp]:
-        """The first of each kind among the augmentations drawn, in order; ``by_color``: whether colours tell them
-        apart."""
+        """The indices of the different augmentations in ``drawn``, in order. ``by_color``: whether augmentations that
+        differ only in colours are different."""
         keys = np.array(self.shapes, dtype=np.uint8)[drawn.dihedral][:, None]
         if by_color:
-            table = np.zeros((ELEMENTS, COLORS), dtype=np.uint8)  # black, which stays, behind the last colour
+            table = np.zeros((ELEMENTS, COLORS), dtype=np.uint8)  # black, which never changes, fills the end
             for element, colors in enumerate(self.colors):
                 table[element, : len(colors)] = colors
             keys = np.hstack([keys, np.take_along_axis(drawn.colors, table[drawn.dihedral], axis=1)])
@@ -59,7 +65,7 @@ class Look:
 
 
 def random_colors(count: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Permutations of the colours (count, 10) that leave black as it is."""
+    """Random permutations of the colours that keep black, uint8 (count, 10)."""
     colors = np.zeros((count, COLORS), dtype=np.uint8)
     colors[:, 1:] = 1 + rng.random((count, COLORS - 1)).argsort(axis=1)
     return colors
@@ -75,12 +81,20 @@ def augmentations(
     dihedral: bool,
     by_color: bool = True,
 ) -> tuple[Symmetries, npt.NDArray[np.int32]]:
-    """``count`` augmentations a task after the identity, for all tasks in a row: len(names) * (count + 1) symmetries,
-    and how many of them count, int32 (len(names),): those of a task are different, and where there are fewer, the
-    identity fills its rows.
+    """The augmentations of tasks, as published: black stays black, and the other colours are permuted.
 
-    Black stays black, the other colours are permuted, as published. Without colours the dihedral elements are dealt
-    without repetition. ``by_color``: whether augmentations that differ in colours alone are different.
+    Args:
+        names: the tasks' names; each name seeds the task's own generator.
+        looks: the tasks' looks.
+        count: how many augmentations each task gets besides the identity.
+        seed: seeds the generators too.
+        colors: whether colours are permuted.
+        dihedral: whether grids are rotated and reflected. Without ``colors`` no element is repeated.
+        by_color: whether augmentations that differ only in colours are different.
+
+    Returns:
+        ``count + 1`` symmetries for each task, one task after the other, each task's first being the identity; and the
+        number of different ones for each task, int32 (tasks,). The identity fills the rows of a task with fewer.
     """
     rows = count + 1
     identities = Symmetries(np.zeros(rows, dtype=np.uint8), np.tile(np.arange(COLORS, dtype=np.uint8), (rows, 1)))
@@ -88,14 +102,14 @@ def augmentations(
     kept = np.ones(len(names), dtype=np.int32)
     for index, (name, look) in enumerate(zip(names, looks, strict=True)):
         rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
-        found = identities.take(slice(1))
+        distinct = identities.take(slice(1))
         for drawn in _draws(count, rng, colors, dihedral):
-            both = Symmetries.joined(found, drawn)
-            found = both.take(look.distinct(both, by_color)[:rows])
-            if len(found.dihedral) == rows:
+            both = Symmetries.joined(distinct, drawn)
+            distinct = both.take(look.distinct(both, by_color)[:rows])
+            if len(distinct.dihedral) == rows:
                 break
-        kept[index] = len(found.dihedral)
-        symmetries += [found, identities.take(slice(kept[index], None))]
+        kept[index] = len(distinct.dihedral)
+        symmetries += [distinct, identities.take(slice(kept[index], None))]
     return Symmetries.joined(*symmetries), kept
 
 

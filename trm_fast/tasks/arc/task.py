@@ -1,9 +1,8 @@
-"""The ARC task: which pairs are learned, which are asked, and how the votes over augmentations become two guesses.
+"""The task arc: training and test pairs, and two guesses from votes over augmentations.
 
-Every augmentation of every task has its own row of the puzzle embedding: row = task x (augmentations + 1) +
-augmentation, the first of each task being the task as it is. The rows are all that a model knows of a task, so it
-answers only for tasks whose demonstration pairs it was trained on. A task with fewer different augmentations leaves its
-last rows unused.
+Each augmentation of each ARC task has its own row of the puzzle embedding: row = task x (augmentations + 1) +
+augmentation. Augmentation 0 is the task itself. A model knows a task only through these rows, so it solves only tasks
+whose demonstration pairs it was trained on. A task with fewer different augmentations does not use its last rows.
 """
 
 from __future__ import annotations
@@ -38,10 +37,13 @@ from trm_fast.tasks.base import Array, Candidates, DataConfig, Dataset, Examples
 PASS_AT = (1, 2, 100)
 GUESSES = 2
 UNMOVED = 0.3
-"""Share of the training examples that stay in the corner, where questions are; as published, one pair a task."""
+"""The share of training examples that stay in the corner, where questions are. The published code keeps one pair of
+each task there."""
 
 
 class ARC(Task):
+    """Tokens of a canvas, int32 (N, canvas * canvas)."""
+
     name: ClassVar[str] = "arc"
     Config: ClassVar[type[ARCConfig]] = ARCConfig
     noun: ClassVar[str] = "pairs"
@@ -59,7 +61,7 @@ class ARC(Task):
         self._kept = np.zeros(0, dtype=np.int32)
 
     def model_keys(self, data: DataConfig) -> dict[str, Any]:
-        """A row of the embedding for each augmentation of each task in the data; data that is gone says nothing."""
+        """Adds ``num_puzzles``, a row for each augmentation of each task, unless the data no longer exists."""
         keys = super().model_keys(data)
         sources = [s for s in (data.source, data.test) if s is not None]
         if sources and all(Path(p.strip()).exists() for s in sources for p in s.split(",")):
@@ -67,13 +69,13 @@ class ARC(Task):
         return keys
 
     def save_assets(self, folder: Path) -> None:
-        self._known.save(folder)
+        self._tasks.save(folder)
 
     def load_assets(self, folder: Path) -> None:
         self.learn(TaskIndex.load(folder))
 
     def dataset(self, data: DataConfig, seed: int) -> Dataset:
-        """Demonstration pairs of all tasks and the test pairs of subsets that are not held out, and the others.
+        """Trains on the demonstration pairs of all tasks and on test pairs that are not held out; tests on the others.
 
         With ``data.test`` the tasks of that source are added, and only their test pairs are held out.
         """
@@ -81,16 +83,16 @@ class ARC(Task):
         if self.index is None:
             self.learn(TaskIndex.of(tasks))
         shown = [(t, p) for t in tasks for p in [*t.train, *(() if t.name in held else t.test)]]
-        learned = [pair for pair in shown if pair[1].output is not None]
-        asked = [(t, p) for t in tasks if t.name in held for p in t.test]
+        train = [pair for pair in shown if pair[1].output is not None]
+        held_out = [(t, p) for t in tasks if t.name in held for p in t.test]
         source = f"{data.source}{f', {data.test}' if data.test else ''}: {len(tasks)} tasks"
-        known = [pair for pair in asked if pair[1].output is not None]
-        if len(known) < len(asked):
-            notes = [*notes, f"{len(asked) - len(known)} of {len(asked)} test inputs have no answer and are not scored"]
-        return Dataset(self._encoded(learned), self._encoded(known), source, notes)
+        test = [pair for pair in held_out if pair[1].output is not None]
+        if unknown := len(held_out) - len(test):
+            notes = [*notes, f"{unknown} of {len(held_out)} test inputs have no answer and are not scored"]
+        return Dataset(self._encoded(train), self._encoded(test), source, notes)
 
     def learn(self, index: TaskIndex) -> None:
-        """Takes up a list of tasks: draws their augmentations, in the order of the rows of the embedding."""
+        """Adopts the tasks of an index and draws their augmentations, in the order of the rows of the embedding."""
         self.index, config = index, self.config
         self._symmetries, self._kept = augmentations(
             index.names,
@@ -103,39 +105,43 @@ class ARC(Task):
         )
 
     def _different(self, puzzle_ids: IntArray) -> IntArray:
-        """How many different augmentations, itself included, the task of each row of the embedding has."""
+        """The number of different augmentations, the identity included, of the task of each row, int32 (N,)."""
         return self._kept[puzzle_ids // self.rows_each]
 
     @property
-    def _known(self) -> TaskIndex:
+    def _tasks(self) -> TaskIndex:
         if self.index is None:
-            raise UserError("this model has lost its list of ARC tasks (tasks.json): it can't be used")
+            raise UserError("this model has no list of ARC tasks (tasks.json) and cannot be used")
         return self.index
 
     def _encoded(self, pairs: Sequence[tuple[ARCTask, Pair]]) -> Examples:
         inputs = encode([pair.input for _, pair in pairs], self.canvas)
         labels = encode([pair.output for _, pair in pairs], self.canvas)
-        ids = np.array([self._known.row(task) * self.rows_each for task, _ in pairs], dtype=np.int32)
+        ids = np.array([self._tasks.row(task) * self.rows_each for task, _ in pairs], dtype=np.int32)
         return Examples(inputs.astype(np.int32), labels_of(labels), ids)
 
     def read(self, source: str) -> Examples:
-        """The test pairs of the tasks of a file that were learned; UserError where none was, or one has no answers."""
+        """The test pairs in a file, of the tasks that the model was trained on.
+
+        Raises:
+            UserError: the model was trained on none of the tasks, or a test pair has no output.
+        """
         tasks = files.read(source)
-        learned = [task for task in tasks if self._known.knows(task)] or tasks
+        learned = [task for task in tasks if self._tasks.knows(task)] or tasks
         pairs = [(task, pair) for task in learned for pair in task.test]
         for task, pair in pairs:
             self._check(task, pair, f"{source}: {task.name}")
             if pair.output is None:
-                raise UserError(f"{source}: {task.name} has no test outputs to compare with; solve takes it")
+                raise UserError(f"{source}: {task.name} has no test outputs to compare with: use solve")
         return self._encoded(pairs)
 
     def _check(self, task: ARCTask, pair: Pair, where: str) -> None:
-        self._known.row(task, where)
+        self._tasks.row(task, where)
         if pair.largest > self.canvas:
-            raise UserError(f"{where}: a grid is over {self.canvas} x {self.canvas}, which is all this model reads")
+            raise UserError(f"{where}: a grid is larger than {self.canvas} x {self.canvas}, the canvas of this model")
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
-        """Each pair under one of its task's augmentations, with that one's row, and somewhere on the canvas."""
+        """Each pair under a random augmentation of its task, with this augmentation's row, at a random position."""
         assert self._symmetries is not None
         N, S = len(examples), self.canvas
         rows = examples.puzzle_ids + rng.integers(self._different(examples.puzzle_ids), dtype=np.int32)
@@ -147,9 +153,9 @@ class ARC(Task):
         offsets = None
         if self.config.translation:
             turned = (chosen.dihedral >= ELEMENTS // 2)[:, None]
-            room = S - np.where(turned, sizes[..., ::-1], sizes).max(axis=0)
+            free = S - np.where(turned, sizes[..., ::-1], sizes).max(axis=0)
             moves = rng.random((N, 1)) >= UNMOVED
-            offsets = (rng.random((N, 2)) * (room + 1) * moves).astype(np.intp)
+            offsets = (rng.random((N, 2)) * (free + 1) * moves).astype(np.intp)
         questions, answers = (
             images(tokens, S, chosen, size, offsets) for tokens, size in zip((questions, answers), sizes, strict=True)
         )
@@ -158,66 +164,65 @@ class ARC(Task):
     def images(
         self, examples: Examples, count: int, rng: np.random.Generator
     ) -> tuple[Examples, Callable[[Array], Array]]:
-        """The first ``count`` augmentations of each question's task, over again where it has fewer: rows of the
-        embedding that were trained."""
+        """The first ``count`` augmentations of each question's task, repeated where it has fewer."""
         if count > self.rows_each:
             raise UserError(
-                f"{count} symmetries: this model knows {self.rows_each} augmentations of each task", wrong_use=True
+                f"{count} symmetries: this model has only {self.rows_each} augmentations of each task", wrong_use=True
             )
         assert self._symmetries is not None
         N, S = len(examples), self.canvas
         ids = examples.puzzle_ids[:, None]
         rows = (ids + np.arange(count) % self._different(ids)).ravel().astype(np.int32)
         chosen = self._symmetries.take(rows)
-        asked = images(examples.repeat(count).inputs, S, chosen)
+        inputs = images(examples.repeat(count).inputs, S, chosen)
         back = chosen.inverse()
 
         def undo(answers: Array) -> Array:
             return images(answers.reshape(N * count, -1), S, back).astype(answers.dtype).reshape(answers.shape)
 
-        return Examples.of_questions(asked.astype(np.int32), rows), undo
+        return Examples.of_questions(inputs.astype(np.int32), rows), undo
 
     def normalized(self, answers: Array) -> Array:
-        """What lies outside of the border means nothing."""
+        """Answers without the tokens outside the border."""
         return images(answers, self.canvas).astype(answers.dtype)
 
     def ranked_metrics(self, examples: Examples, ranked: Iterable[Candidates]) -> dict[str, float]:
-        """pass@k as published: a test input is solved when one of the k best candidates is its answer, a task to the
-        share of its test inputs that are; the mean over tasks."""
+        """pass@k, as published: the mean over tasks of the share of test inputs with the right answer among the k best
+        candidates."""
         right = images(tokens_of(examples.labels), self.canvas)
         tasks, inverse = np.unique(examples.puzzle_ids // self.rows_each, return_inverse=True)
-        place = np.array([_place(c.answers, answer) for c, answer in zip(ranked, right, strict=True)])
-        asked = np.bincount(inverse, minlength=len(tasks))
+        rank = np.array([_rank(c.answers, answer) for c, answer in zip(ranked, right, strict=True)])
+        questions = np.bincount(inverse, minlength=len(tasks))
         measures = {
-            f"pass@{k}": float((np.bincount(inverse, weights=place < k, minlength=len(tasks)) / asked).mean())
+            f"pass@{k}": float((np.bincount(inverse, weights=rank < k, minlength=len(tasks)) / questions).mean())
             for k in PASS_AT
         }
         return measures | {"tasks": float(len(tasks))}
 
     def submission(self, questions: Examples, ranked: Iterable[Candidates]) -> dict[str, list[dict[str, Any]]]:
-        """Two guesses for each test input of each task, as Kaggle takes them; a lone candidate is both."""
+        """Two guesses for each test input, in Kaggle's format. A single candidate is used for both."""
         result: dict[str, list[dict[str, Any]]] = {}
         for row, candidates in zip(questions.puzzle_ids, ranked, strict=True):
             grids = [decode(answer, self.canvas).tolist() for answer in candidates.answers]
             grids = [grid for grid in grids if grid] or [[[0]]]
             guesses = (grids + grids[:1] * GUESSES)[:GUESSES]
-            name = self._known.names[row // self.rows_each]
+            name = self._tasks.names[row // self.rows_each]
             result.setdefault(name, []).append({f"attempt_{i}": grid for i, grid in enumerate(guesses, 1)})
         return result
 
     def parse(self, text: str, where: str = "") -> Question:
-        questions = list(self._asked(files.parse_task(text, where or "the task"), where))
+        questions = list(self._questions(files.parse_task(text, where or "the task"), where))
         if len(questions) > 1:
-            raise UserError(f"the task has {len(questions)} test inputs: put it into a file to have all answered")
+            raise UserError(f"the task has {len(questions)} test inputs: write it to a file to solve all of them")
         return questions[0]
 
     def questions(self, source: str | Path) -> Iterator[Question]:
-        """The test inputs of all tasks of a file, a folder or several, as for training."""
+        """The test inputs of all tasks in a file or folder, or in several of them, as for training."""
         for task in files.read(str(source)):
-            yield from self._asked(task, task.name)
+            yield from self._questions(task, task.name)
 
-    def _asked(self, task: ARCTask, where: str) -> Iterator[Question]:
-        row = self._known.row(task, where) * self.rows_each
+    def _questions(self, task: ARCTask, where: str) -> Iterator[Question]:
+        row = self._tasks.row(task, where) * self.rows_each
         for number, pair in enumerate(task.test, 1):
             self._check(task, pair, where)
             text = json.dumps(drawing.jsonable(pair))
@@ -225,7 +230,7 @@ class ARC(Task):
             yield Question(text, inputs, f"{where} test {number}".strip(), row)
 
     def format(self, question: Question, answer: Array) -> str:
-        """The grid as JSON rows."""
+        """The grid as a JSON list of rows."""
         return json.dumps(decode(answer, self.canvas).tolist())
 
     def draw(self, question: Question, answer: Array | None = None) -> RenderableType:
@@ -238,7 +243,7 @@ class ARC(Task):
         return None if answer is None else decode(answer, self.canvas)
 
 
-def _place(candidates: Array, answer: Array) -> float:
-    """Where in the candidates (K, L) the answer (L,) stands; infinite where it does not."""
+def _rank(candidates: Array, answer: Array) -> float:
+    """The index of the answer (L,) in the candidates (K, L); infinite where it is missing."""
     same = np.flatnonzero((candidates == answer).all(axis=1))
     return float(same[0]) if len(same) else np.inf

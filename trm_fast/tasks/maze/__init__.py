@@ -1,4 +1,4 @@
-"""Mazes up to 64 x 64: data, shortest paths, symmetries, scoring and drawing."""
+"""The task maze, for mazes of up to 64 x 64 cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a cell holds: the published token ids, character i of ``CHARACTERS`` being i + 1 and 0 padding."""
+"""The tokens of a maze, as in the published data set: character i of ``CHARACTERS`` is token i + 1, padding is 0."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import numpy as np
 import numpy.typing as npt
 
 Grids = npt.NDArray[np.uint8]
-"""Mazes or answers, tokens (N, height * width)."""
+"""Tokens of mazes or answers, uint8 (N, height * width)."""
 
 CHARACTERS = "# SGo"
 WALL, FREE, START, GOAL, PATH = range(1, 6)
 LARGEST = 64
-"""Rows and columns of the largest maze."""
+"""The largest number of rows or columns."""
 
 MOVES = ((1, 0), (0, -1), (0, 1), (-1, 0))
-"""Down, left, right, up: the order in which the published answers try a cell's neighbours."""
+"""Down, left, right, up: the order in which the published search visits the neighbours of a cell."""
 
 
 def as_lines(grids: npt.NDArray[Any]) -> list[str]:
-    """Each grid as one line of characters; a token that is none becomes ``?``."""
+    """Each grid (N, cells) as one line of characters, with ``?`` for an unknown token."""
     table = np.frombuffer(("?" + CHARACTERS).encode(), dtype=np.uint8)
     characters = table[np.where((grids < 0) | (grids > PATH), 0, grids)]
     return [row.tobytes().decode() for row in characters]
 
 
 def overlaid(question: npt.NDArray[Any], answer: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
-    """The maze of the question with the path of the answer, tokens (cells,); 0 where the answer changed the maze."""
+    """The question with the answer's path, tokens (cells,). Cells in which the answer changes the maze are 0."""
     if answer is None:
         return question
     drawn = (question == FREE) & ((answer == FREE) | (answer == PATH))

@@ -1,4 +1,4 @@
-"""Training and test mazes with no test maze a rotation or reflection of a training one."""
+"""Training and test mazes, no test maze being a rotation or reflection of a training maze."""
 
 from __future__ import annotations
 
@@ -17,22 +17,26 @@ def generated(
     test_count: int,
     seed: int,
 ) -> Sets[Mazes]:
-    """Generated mazes, all different under symmetry: the first ``test_count`` of a sequence for testing, then training.
+    """Generated mazes, no two of them symmetric: the first ``test_count`` of a sequence for testing, the next for
+    training.
 
-    The sequence is not the one that ``generate`` gives for the same seed, so a file made with it is no training data
-    in disguise. The test set stays the same when more training mazes are asked for.
+    The sequence differs from that of ``generate`` with the same seed, so that a file written with this seed contains no
+    training data. The test set does not depend on the number of training mazes.
+
+    Raises:
+        UserError: there are not so many different mazes.
     """
-    wanted = train_count + test_count
+    total = train_count + test_count
 
     def draw(missing: int, first: int) -> Mazes:
         count = min(1 << 14, missing)
         return generate(shape, count, seed ^ SEQUENCE, densities=densities, distance=distance, first=first)
 
-    pool = distinct(draw, wanted, 1 / 16)
-    if len(pool) < wanted:
+    pool = distinct(draw, total, 1 / 16)
+    if len(pool) < total:
         raise UserError(
-            f"task: {wanted} different mazes of {shape[0]}x{shape[1]} with at least {distance} steps are not to be "
-            f"found, {len(pool)} were: lower train_count and test_count, or ask for larger mazes"
+            f"task: found only {len(pool)} of {total} different mazes of {shape[0]}x{shape[1]} with at least {distance}"
+            " steps: lower train_count and test_count, or use larger mazes"
         )
     name = f"generator ({shape[0]}x{shape[1]}, at least {distance} steps, seed {seed})"
-    return Sets(pool.take(slice(test_count, wanted)), pool.take(slice(test_count)), name)
+    return Sets(pool.take(slice(test_count, total)), pool.take(slice(test_count)), name)

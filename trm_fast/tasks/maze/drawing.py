@@ -1,4 +1,4 @@
-"""A maze drawn for the terminal."""
+"""Draws a maze in the terminal."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from trm_fast.tasks.maze.pictures import COLOURS
 
 
 class Drawing:
-    """Two rows of cells a line, in the colours of the pictures; without colour (or Unicode) a character a cell.
+    """The question with the answer's path. A cell in which the answer changes the maze is magenta, or ``x``.
 
-    The maze is the question's, the path the answer's. Where the answer has changed the maze, the cell is magenta, or
-    ``x`` without colour. ``question`` and ``answer`` are tokens (height * width,).
+    Each line of text shows two rows of cells in the colours of the pictures. A terminal without colours or Unicode
+    shows one character for each cell. ``question`` and ``answer`` are tokens, int (height * width,).
     """
 
     def __init__(self, question: npt.NDArray[Any], answer: npt.NDArray[Any] | None, shape: tuple[int, int]) -> None:

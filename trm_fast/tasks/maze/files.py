@@ -1,4 +1,4 @@
-"""Maze files: CSV with the columns question and answer, and mazes to solve as text, JSON or PNG."""
+"""Files of mazes: CSV with questions and answers, and text, JSON, CSV or PNG files with questions."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ _TOKENS[[ord(character) for character in TOKENS]] = list(TOKENS.values())
 
 
 def read(path: str | Path, shape: Shape) -> Mazes:
-    """Every maze of a CSV file (``.gz`` too), in order; fields are 30 x 30 characters, say, and never stripped.
+    """The mazes of a CSV file, in order. A field has one character for each cell and is not stripped.
 
-    UserError with file and line for a row that is malformed or whose answer is no shortest path.
+    Raises:
+        UserError: a row is malformed, or its answer is not a shortest path. The message names file and line.
     """
     return decode_table(read_table(path), shape)
 
 
 def decode_table(table: Table, shape: Shape) -> Mazes:
-    """A table as checked mazes."""
+    """The mazes of a table; a wrong row is a UserError as in ``read``."""
 
     def wrong(mazes: Grids, paths: Grids) -> npt.NDArray[np.bool_]:
         return (mazes == 0).any(axis=1) | ~judge(mazes, paths, shape)[1]
@@ -48,13 +49,20 @@ def decode_table(table: Table, shape: Shape) -> Mazes:
 
 
 def write(path: str | Path, mazes: Mazes, source: str = "trm_fast") -> None:
-    """Writes the columns source, question, answer and rating (steps); gzip where the name ends in ``.gz``."""
+    """Writes mazes as a CSV file that ``read`` reads; the columns are source, question, answer and rating, the number
+    of steps."""
     write_table(path, as_lines(mazes.questions), as_lines(mazes.answers), mazes.ratings, source)
 
 
 def questions(path: str | Path, shape: Shape) -> Iterator[Question]:
-    """The mazes of a file: a PNG picture, JSON (a maze, a list of mazes, or JSON Lines), CSV with a column
-    ``question``, or text: grids with empty lines between them, or a maze a line. UserError as from ``text.parse``."""
+    """The mazes of a file.
+
+    The file is a PNG picture, JSON (a maze, a list of mazes or JSON Lines), CSV with a column question, or text: grids
+    with empty lines between them, or one maze on each line.
+
+    Raises:
+        UserError: the file cannot be read or has no mazes, or a maze is malformed.
+    """
     try:
         with open(path, "rb") as stream:
             head = stream.read(len(PNG))
@@ -95,7 +103,7 @@ def _of_json(text: str, path: str | Path, shape: Shape) -> Iterator[Question]:
 
 
 def _mazes_of(value: Any) -> list[Any] | None:
-    """The mazes where the value is a list of them; None where it is one."""
+    """The mazes in a JSON value; None where the value is a single maze."""
     if isinstance(value, dict):
         return value["mazes"] if isinstance(value.get("mazes"), list) else None
     first = value[0] if isinstance(value, list) and value else None
@@ -106,20 +114,20 @@ def _mazes_of(value: Any) -> list[Any] | None:
 def _of_text(text: str, path: str | Path, shape: Shape) -> Iterator[Question]:
     cells = shape[0] * shape[1]
     grid: list[str] = []
-    found = False
-    # A row of free cells is a line of spaces; only a line without anything ends a grid.
+    has_mazes = False
+    # A line of spaces is a row of free cells. Only an empty line ends a grid.
     for number, line in enumerate([*(line.rstrip("\r") for line in text.split("\n")), ""], 1):
         if line and not (len(line) == cells and shape[0] > 1):
             grid.append(line)
             continue
         if grid:
-            found = True
+            has_mazes = True
             yield parse("\n".join(grid), shape, f"{path}:{number - len(grid)}")
             grid = []
         if line:
-            found = True
+            has_mazes = True
             yield parse(line, shape, f"{path}:{number}")
-    if not found:
+    if not has_mazes:
         raise UserError(f"{path} has no mazes")
 
 
@@ -131,15 +139,15 @@ def _is_json(line: str) -> bool:
 
 
 def _fault(question_text: str, answer_text: str, shape: Shape) -> str:
-    """What is wrong with a row that did not pass."""
+    """What is wrong with a row, in words."""
     cells = shape[0] * shape[1]
     for name, text in (("question", question_text), ("answer", answer_text)):
         if not text:
             return f"the {name} is missing"
         if len(text) != cells:
             return (
-                f"the {name} has {len(text)} characters, {cells} wanted for {shape[0]}x{shape[1]} cells (task.size); "
-                "spaces at both ends matter"
+                f"the {name} has {len(text)} characters, expected {cells} for {shape[0]}x{shape[1]} cells (task.size); "
+                "spaces at both ends count"
             )
         for cell, character in enumerate(text):
             if character not in TOKENS:
@@ -147,7 +155,7 @@ def _fault(question_text: str, answer_text: str, shape: Shape) -> str:
     maze, answer = read_cells([question_text, answer_text], _TOKENS, cells)
     for token in (START, GOAL):
         if (maze == token).sum() != 1:
-            return f"the question has {(maze == token).sum()} cells {CHARACTERS[token - 1]}, one wanted"
+            return f"the question has {(maze == token).sum()} cells {CHARACTERS[token - 1]}, expected 1"
     changed = np.flatnonzero((maze != answer) & (maze != FREE))
     if len(changed):
         cell = int(changed[0])
@@ -155,6 +163,6 @@ def _fault(question_text: str, answer_text: str, shape: Shape) -> str:
             f"the answer has {answer_text[cell]!r} at {cell_name(cell, shape[1])}, the question {question_text[cell]!r}"
         )
     if engine.solve(maze[None], *shape)[1][0] < 0:
-        return "the maze has no path from S to G: walls part them"
+        return "the maze has no path from S to G"
     valid = judge(maze[None], answer[None], shape)[0][0]
-    return f"the answer is {'a path, but not a shortest one' if valid else 'not a path from S to G'}"
+    return f"the answer is {'a path, but not a shortest path' if valid else 'not a path from S to G'}"

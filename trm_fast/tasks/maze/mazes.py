@@ -1,4 +1,4 @@
-"""Mazes as arrays, the generator's front door, and equivalence classes."""
+"""Mazes as arrays, and their generator."""
 
 from __future__ import annotations
 
@@ -16,30 +16,36 @@ from trm_fast.tasks.sets import PuzzleSet
 
 DENSITIES = (0.3, 0.5)
 ATTEMPTS = 10_000_000
-"""Draws for one maze before its limits count as unreachable: 30 x 30 at 109 steps takes about 50,000."""
+"""How many draws of one maze may fail before the limits count as unreachable. 30 x 30 cells with 109 steps need about
+50,000."""
 
 
 class Mazes(PuzzleSet[tuple[int, int]]):
-    """Mazes of height x width cells as tokens; a rating is the steps from start to goal."""
+    """Mazes of height x width cells, as tokens. A rating is the number of steps from start to goal."""
 
     def classes(self) -> list[bytes]:
         return [min(image.tobytes() for image in images) for images in all_images(self.questions, self.size)]
 
 
 def default_distance(shape: tuple[int, int]) -> int:
-    """The least distance of hard mazes of a size: the published 109 at 30 x 30, in proportion for others."""
+    """The smallest number of steps in hard mazes of a size: the published 109 for 30 x 30, in proportion for other
+    sizes."""
     height, width = shape
     return max(1, min(height * width // 8, 109 * (height + width) // 60))
 
 
 def check_limits(shape: tuple[int, int], densities: tuple[float, float], distance: int) -> None:
-    """UserError where no maze can be so."""
+    """Checks the limits of the generator.
+
+    Raises:
+        UserError: no maze meets them.
+    """
     height, width = shape
     if not 1 <= min(shape) <= max(shape) <= LARGEST or height * width < 2:
         raise UserError(f"a maze of {height}x{width}: rows and columns must be 1 to {LARGEST}", wrong_use=True)
     if not 0 <= densities[0] <= densities[1] < 1:
         raise UserError(
-            f"densities {list(densities)} must be the least and the largest share of walls, from 0 to below 1",
+            f"densities {list(densities)} must be the smallest and largest share of walls, from 0 to below 1",
             wrong_use=True,
         )
     if not 1 <= distance < height * width:
@@ -57,19 +63,35 @@ def generate(
     threads: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Mazes:
-    """Mazes ``first`` to ``first + count - 1`` of the sequence that ``seed`` names, with their published answers.
+    """Mazes with the answers of the published search, the same for the same seed.
 
-    ``densities``: the range of the probability of a wall; ``distance``: the fewest steps from start to goal. Both
-    default to the published kind. ``threads`` (by default one a core) change nothing but the time. ``progress`` gets
-    the number made so far. Limits that next to no maze meets are a UserError.
+    Args:
+        shape: rows and columns.
+        count: how many mazes to generate.
+        seed: selects a sequence of mazes.
+        densities: the smallest and largest probability of a wall; by default those of the published data set.
+        distance: the smallest number of steps from start to goal; by default that of hard mazes of this size.
+        first: the number of the first maze in the sequence. Each maze depends on seed and number alone.
+        threads: how many threads generate mazes, by default one for each core. The mazes do not depend on it.
+        progress: called with the number of mazes generated so far.
+
+    Raises:
+        UserError: hardly any maze meets the limits, or none.
+
+    Example:
+        >>> mazes = generate((5, 5), 3, seed=0)
+        >>> mazes.questions.shape
+        (3, 25)
     """
     distance = default_distance(shape) if distance is None else distance
     check_limits(shape, densities, distance)
     if count < 1:
         raise UserError(f"the number of mazes must be 1 or more, not {count}", wrong_use=True)
-    low, high = (min(UNIT - 1, round(share * UNIT)) for share in densities)
-    make = partial(engine.generate, *shape, min_density=low, max_density=high, min_distance=distance, seed=seed % 2**64)
-    # Hard mazes take long each, easy ones are cheap by the thousand.
+    smallest, largest = (min(UNIT - 1, round(share * UNIT)) for share in densities)
+    make = partial(
+        engine.generate, *shape, min_density=smallest, max_density=largest, min_distance=distance, seed=seed % 2**64
+    )
+    # A hard maze takes long to generate, an easy one does not.
     chunk = 4 if distance > 40 else 1024
     starts = range(0, count, chunk)
     parts = []

@@ -1,6 +1,7 @@
-"""Generator and shortest paths in Python: the truth that csrc/host/maze.cpp is tested against.
+"""Generator and shortest paths in Python. csrc/host/maze.cpp computes the same bytes; tests compare them.
 
-A row-by-row field is one whole number, so that a step of breadth-first search moves all cells at once.
+A field, the set of open cells, is one integer with a bit for each cell, row by row. So a step of breadth-first search
+moves all cells at once.
 """
 
 from __future__ import annotations
@@ -32,17 +33,23 @@ def generate(
     *,
     attempts: int,
 ) -> tuple[Grids, Grids, npt.NDArray[np.int32]]:
-    """Mazes and answers, uint8 (count, height * width), and the steps from start to goal, int32 (count,).
+    """Generates mazes with their answers.
 
-    Maze ``i`` is number ``first + i`` of the sequence named by ``seed`` (unsigned, 64 bits) and depends on nothing
-    else. A draw takes a wall density uniformly from the bounds (65536ths, 65535 at most), makes each cell a wall
-    with that probability, and puts start and goal uniformly on two free cells; it is kept where the goal is at
-    least ``min_distance`` steps away. This is plain rejection, without a shortcut that could shift its statistics.
-    After ``attempts`` draws of one maze it is a RuntimeError.
+    Maze ``i`` is number ``first + i`` of the sequence that ``seed`` (unsigned, 64 bits) selects, and depends on nothing
+    else. A draw takes a wall density uniformly from the bounds (in 65536ths, at most 65535), makes each cell a wall
+    with this probability, and puts start and goal on two random free cells. It is accepted if the goal is at least
+    ``min_distance`` steps away. This is plain rejection sampling, which keeps the distribution of the published set.
+
+    Returns:
+        Mazes and answers, uint8 (count, height * width), and steps from start to goal, int32 (count,).
+
+    Raises:
+        RuntimeError: ``attempts`` draws of one maze were rejected.
+        ValueError: an argument is out of range.
     """
     _check_shape(height, width)
     if count < 0 or not 0 <= min_density <= max_density < UNIT or min_distance < 1:
-        raise ValueError("wanted: count >= 0, 0 <= min_density <= max_density < 65536, min_distance >= 1")
+        raise ValueError("expected count >= 0, 0 <= min_density <= max_density < 65536, min_distance >= 1")
     mazes = np.empty((count, height * width), dtype=np.uint8)
     for i in range(count):
         draws = _draws(_stream(seed, first + i), height * width, (min_density, max_density), attempts)
@@ -57,11 +64,17 @@ def generate(
 
 
 def solve(mazes: Grids, height: int, width: int) -> tuple[Grids, npt.NDArray[np.int32]]:
-    """Answers by the published rule, and steps from start to goal, -1 (and the maze as it is) without a path.
+    """Solves mazes, uint8 (N, height * width), by the published search.
 
-    The rule: breadth-first search from the start with the neighbours in the order down, left, right, up, each
-    cell keeping its first discoverer, then back from the goal. A maze without exactly one start and one goal is a
-    ValueError.
+    It is a breadth-first search from the start that visits neighbours in the order down, left, right, up. Each cell
+    remembers the cell from which it was first reached, and the path is traced back from the goal.
+
+    Returns:
+        Answers, uint8 (N, height * width): the mazes with the path marked, unchanged where there is no path. Steps from
+        start to goal, int32 (N,): -1 where there is no path.
+
+    Raises:
+        ValueError: a maze does not have exactly one start and one goal.
     """
     _check(mazes, height, width)
     answers = mazes.copy()
@@ -90,7 +103,7 @@ def solve(mazes: Grids, height: int, width: int) -> tuple[Grids, npt.NDArray[np.
 
 
 def _distance(field: int, height: int, width: int, start: int, goal: int) -> int:
-    """Steps from cell to cell through the set bits of a field, -1 where there is no path."""
+    """Steps from ``start`` to ``goal`` through the open cells of a field; -1 where there is no path."""
     first_column = sum(1 << row * width for row in range(height))
     not_first = ~first_column
     not_last = ~(first_column << (width - 1))
@@ -107,9 +120,9 @@ def _distance(field: int, height: int, width: int, start: int, goal: int) -> int
 
 
 def _draws(state: int, cells: int, densities: tuple[int, int], attempts: int) -> Iterator[tuple[int, int, int]]:
-    """Draw after draw of (field, start, goal); those with fewer than two free cells are left out."""
+    """Draws of a field, a start and a goal. Draws with fewer than two free cells are skipped."""
     words = -(-cells // 64)
-    each = 1 + DIGITS * words + 2  # random numbers a draw: density, walls, start and goal
+    each = 1 + DIGITS * words + 2  # random numbers in a draw: density, walls, start and goal
     for done in range(0, attempts, CHUNK):
         count = min(CHUNK, attempts - done)
         numbers = _random(state, done * each, count * each).reshape(count, each)
@@ -122,13 +135,13 @@ def _draws(state: int, cells: int, densities: tuple[int, int], attempts: int) ->
         bits = np.unpackbits(walls.astype("<u8").view(np.uint8), axis=1, bitorder="little")[:, :cells]
         free = np.uint64(cells) - bits.sum(axis=1, dtype=np.uint64)
         starts = _below(numbers[:, -2], free)
-        goals = _below(numbers[:, -1], free - np.uint64(1))  # wraps where nothing is free: such a draw is left out
+        goals = _below(numbers[:, -1], free - np.uint64(1))  # wraps where no cell is free; such a draw is skipped
         packed = np.packbits(1 - bits, axis=1, bitorder="little")
         for row in np.flatnonzero(free >= 2):
-            places = np.flatnonzero(bits[row] == 0)
+            free_cells = np.flatnonzero(bits[row] == 0)
             start, goal = int(starts[row]), int(goals[row])
             goal += goal >= start
-            yield int.from_bytes(packed[row].tobytes(), "little"), int(places[start]), int(places[goal])
+            yield int.from_bytes(packed[row].tobytes(), "little"), int(free_cells[start]), int(free_cells[goal])
 
 
 def _stream(seed: int, index: int) -> int:
@@ -136,7 +149,7 @@ def _stream(seed: int, index: int) -> int:
 
 
 def _random(state: int, first: int, count: int) -> Words:
-    """Numbers ``first`` to ``first + count - 1`` of a splitmix64 stream."""
+    """Numbers ``first`` to ``first + count - 1`` of a splitmix64 stream, uint64 (count,)."""
     steps = np.arange(first + 1, first + count + 1, dtype=np.uint64)
     return _mix(np.uint64(state) + steps * np.uint64(0x9E3779B97F4A7C15))
 

@@ -1,4 +1,4 @@
-"""What makes an answer right, without knowing it."""
+"""Checks answers by the rules, without labels."""
 
 from __future__ import annotations
 
@@ -14,16 +14,23 @@ Flags = npt.NDArray[np.bool_]
 
 
 def judge(questions: npt.NDArray[Any], answers: npt.NDArray[Any], shape: tuple[int, int]) -> tuple[Flags, Flags]:
-    """Whether each answer (N, cells) is a valid path of its maze, and whether it is a shortest one.
+    """Whether each answer is a path through its maze, and whether it is a shortest path.
 
-    Valid: walls, start and goal are kept, and the cells marked as path are one way from start to goal: nothing else is
-    marked, and the way nowhere touches itself (a path that does has a shortcut, and is not told apart from marks
-    beside it).
+    A path keeps walls, start and goal, marks a connection from start to goal and no other cell, and never touches
+    itself. A path that touches itself has a shortcut and looks the same as a path with extra marks beside it.
+
+    Args:
+        questions: tokens of N mazes (N, cells).
+        answers: tokens (N, cells).
+        shape: rows and columns.
+
+    Returns:
+        Two arrays, bool (N,).
     """
-    sound = ((questions == START).sum(axis=1) == 1) & ((questions == GOAL).sum(axis=1) == 1)
+    complete = ((questions == START).sum(axis=1) == 1) & ((questions == GOAL).sum(axis=1) == 1)
     marked = (questions == FREE) & (answers == PATH)
     kept = (marked | (questions == answers)).all(axis=1)
-    rows = np.flatnonzero(sound & kept)
+    rows = np.flatnonzero(complete & kept)
     valid, shortest = np.zeros((2, len(questions)), dtype=np.bool_)
     if len(rows):
         mazes = questions[rows].astype(np.uint8)

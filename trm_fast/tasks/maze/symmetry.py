@@ -1,4 +1,4 @@
-"""Rotations and reflections of a grid: eight where it is square, else the four that keep its shape."""
+"""Rotations and reflections of a grid: eight if it is square, otherwise the four that keep its shape."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trm_fast.tasks.base import Array
 
 @lru_cache
 def symmetries(shape: tuple[int, int]) -> npt.NDArray[np.intp]:
-    """Tables (count, cells), the identity first: the image of a grid g has g[table[c]] in its cell c."""
+    """Tables of positions, int64 (count, cells), the identity first. Cell c of a grid's image is ``grid[table[c]]``."""
     height, width = shape
     cells = np.arange(height * width).reshape(shape)
     turns = [np.rot90(cells, k) for k in range(0, 4, 1 if height == width else 2)]
@@ -20,5 +20,5 @@ def symmetries(shape: tuple[int, int]) -> npt.NDArray[np.intp]:
 
 
 def all_images(grids: Array, shape: tuple[int, int]) -> Array:
-    """Every image of each grid (N, cells), as (N, count, cells)."""
+    """All images of each grid (N, cells): (N, count, cells)."""
     return grids[:, symmetries(shape)]

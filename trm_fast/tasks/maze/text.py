@@ -1,4 +1,4 @@
-"""One maze as people write it: a grid of characters, the same in one line, or JSON."""
+"""Parses a maze from text or JSON, and writes its solution in the same format."""
 
 from __future__ import annotations
 
@@ -23,9 +23,18 @@ ALLOWED_NUMBERS = "write 1 for a wall, 2 for a free cell, 3 for the start and 4 
 
 
 def parse(text: str, shape: Shape, where: str = "") -> Question:
-    """A maze from text: rows of characters, all of them in one line (``# SG``, ``.`` for free too), or JSON, a list of
-    rows (strings, or lists of numbers). A path drawn in is taken out. UserError where it is malformed, is of another
-    size, has not one start and one goal, or no way between them."""
+    """A question from the text of a maze.
+
+    The text has rows of characters, or all of them in one line: ``#`` for a wall, a space or ``.`` for a free cell,
+    ``S`` and ``G``. Or it is JSON: a list of rows, which are strings or lists of tokens. A path in the text is removed.
+
+    Returns:
+        The question with inputs int32 (height * width,).
+
+    Raises:
+        UserError: the text is malformed, or the maze has another size, not exactly one start and one goal, or no path
+            between them.
+    """
     at = f"{where}: " if where else ""
     text = text.strip("\r\n")
     if text.lstrip().startswith(("[", "{")):
@@ -37,7 +46,7 @@ def parse(text: str, shape: Shape, where: str = "") -> Question:
 
 
 def question(rows: list[list[int]], shape: Shape, text: str, where: str) -> Question:
-    """A checked question from rows of tokens."""
+    """A question from rows of tokens; a wrong maze is a UserError as in ``parse``."""
     at = f"{where}: " if where else ""
     _check_shape(rows, shape, at)
     maze = np.array(rows, dtype=np.uint8).reshape(1, -1)
@@ -48,15 +57,18 @@ def question(rows: list[list[int]], shape: Shape, text: str, where: str) -> Ques
             raise UserError(f"{at}the maze has no {name}")
         if len(cells) > 1:
             spots = " and ".join(cell_name(int(cell), shape[1]) for cell in cells[:2])
-            raise UserError(f"{at}the maze has {len(cells)} cells marked as {name}, one wanted: {spots}")
+            raise UserError(f"{at}the maze has {len(cells)} cells marked as {name}, expected 1: {spots}")
     if engine.solve(maze, *shape)[1][0] < 0:
-        raise UserError(f"{at}the maze has no path from S to G: walls part them")
+        raise UserError(f"{at}the maze has no path from S to G")
     return Question(text, maze[0].astype(np.int32), where)
 
 
-def fill_in(text: str, given: npt.NDArray[Any], answer: npt.NDArray[Any]) -> str:
-    """The text of a question with its cells replaced by the answer's tokens; a cell left as it was keeps its
-    character, and a token that is none becomes ``?`` (0 in JSON of numbers)."""
+def fill_in(text: str, inputs: npt.NDArray[Any], answer: npt.NDArray[Any]) -> str:
+    """The text of a question with its cells replaced by the answer's tokens (cells,).
+
+    A cell that the answer does not change keeps its character. An unknown token becomes ``?``, or 0 in lists of
+    numbers.
+    """
     written = np.where((answer >= WALL) & (answer <= PATH), answer, 0).tolist()
     if text.lstrip().startswith(("[", "{")):
         rows = rows_of_json(json.loads(text), "", keep=True)
@@ -65,7 +77,7 @@ def fill_in(text: str, given: npt.NDArray[Any], answer: npt.NDArray[Any]) -> str
         if isinstance(rows[0], list):
             return json.dumps(numbers)
         return json.dumps(["".join(_character(n) for n in row) for row in numbers])
-    kept = given == answer
+    kept = inputs == answer
     result, cell = [], 0
     for character in text:
         if character in "\r\n":
@@ -78,7 +90,7 @@ def fill_in(text: str, given: npt.NDArray[Any], answer: npt.NDArray[Any]) -> str
 
 
 def tokens_of(row: str, number: int, at: str) -> list[int]:
-    """A row of characters as tokens."""
+    """The tokens of a row of characters."""
     for column, character in enumerate(row):
         if character not in TOKENS:
             raise UserError(
@@ -88,11 +100,13 @@ def tokens_of(row: str, number: int, at: str) -> list[int]:
 
 
 def rows_of_json(value: Any, at: str, *, keep: bool = False) -> list[Any]:
-    """The rows of a maze in JSON as tokens, or with ``keep`` as they stand."""
+    """The rows of a maze in JSON as tokens, or unchanged with ``keep``."""
     if isinstance(value, dict):
         named = [value[key] for key in ("question", "maze", "puzzle") if key in value]
         if not named:
-            raise UserError(f"{at}a maze as a JSON object has a key question or maze, this has: {', '.join(value)}")
+            raise UserError(
+                f"{at}a maze as a JSON object needs a key question or maze; this one has: {', '.join(value)}"
+            )
         value = named[0]
     if isinstance(value, str):
         value = value.strip("\r\n").split("\n")
@@ -118,16 +132,16 @@ def _row_of_json(row: Any, number: int, at: str) -> list[int]:
 
 
 def _check_shape(rows: list[list[int]], shape: Shape, at: str) -> None:
-    wanted = f"the model takes {shape[0]}x{shape[1]} (task.size)"
+    expected = f"the model takes {shape[0]}x{shape[1]} (task.size)"
     for number, row in enumerate(rows):
         if len(row) != len(rows[0]):
-            hint = "; write . for free cells where spaces get lost" if len(row) < len(rows[0]) else ""
+            hint = "; write . for free cells if spaces get lost" if len(row) < len(rows[0]) else ""
             raise UserError(
                 f"{at}the rows have different lengths: row 1 has {len(rows[0])} cells, row {number + 1} has "
                 f"{len(row)}{hint}"
             )
     if (len(rows), len(rows[0])) != shape:
-        raise UserError(f"{at}this maze has {len(rows)}x{len(rows[0])} cells, but {wanted}")
+        raise UserError(f"{at}this maze has {len(rows)}x{len(rows[0])} cells, but {expected}")
 
 
 def _character(token: int) -> str:
