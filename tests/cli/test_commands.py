@@ -213,6 +213,11 @@ def test_solve_file_and_standard_input(run, trained: Path, tmp_path: Path, monke
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((tmp_path / "p.csv").read_bytes())))
     piped = [json.loads(line) for line in run("solve", trained, "-", "--json").out.splitlines()]
     assert piped == answers
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{PUZZLE}\n{PUZZLE}\n".encode())))
+    assert "standard input:2" in run("solve", trained, "-").out
+    # Every model that ships for the task may read it, not only the first.
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b".36.45.1...61.34..52.6...5.2...42.13\n")))
+    assert json.loads(run("solve", "--task", "sudoku", "-", "--json").out)["valid"]
 
 
 def test_info(run) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from trm_fast.inference import Answer
     from trm_fast.interchange.locate import Located
     from trm_fast.tasks.base import Question, Task
+
+STDIN = "standard input"
 
 
 def solve(
@@ -74,18 +79,20 @@ def solve(
     from trm_fast.interchange import locate
     from trm_fast.tasks.base import Question
 
-    if puzzle is None:
-        if task is None:
-            raise UserError("solve needs a model and a puzzle, or --task NAME and a puzzle", wrong_use=True)
-        puzzle = model
-        located, questions = _shipped(task, puzzle, pick_device(device))
-    else:
-        located = locate(model, from_step=step_number(from_step), device=pick_device(device))
-        if task not in (None, located.task.name):
-            raise UserError(f"--task {task}: {model} is a model for {located.task.name}", wrong_use=True)
-        questions = _questions(located.task, puzzle)
+    if puzzle is None and task is None:
+        raise UserError("solve needs a model and a puzzle, or --task NAME and a puzzle", wrong_use=True)
+    with _readable(model if puzzle is None else puzzle) as source:
+        if puzzle is None:
+            located, questions = _shipped(str(task), source, pick_device(device))
+        else:
+            located = locate(model, from_step=step_number(from_step), device=pick_device(device))
+            if task not in (None, located.task.name):
+                raise UserError(f"--task {task}: {model} is a model for {located.task.name}", wrong_use=True)
+            questions = _questions(located.task, source)
+    if "-" in (puzzle, model):
+        questions = [replace(q, where=q.where.replace(source, STDIN)) for q in questions]
     if not questions:
-        raise UserError(f"{puzzle} contains no puzzle")
+        raise UserError(f"{puzzle or model} contains no puzzle")
     if submission is not None:
         located.task.submission(Question.rows(questions[:1]).take(slice(0)), [])  # fails now if the task has none
     solver = Solver(
@@ -114,6 +121,22 @@ def solve(
         typer.echo("\n".join(lines))
 
 
+@contextmanager
+def _readable(puzzle: str) -> Iterator[str]:
+    """The text or the file of the puzzle. Standard input (``-``) becomes a temporary file, because several models may
+    have to read it."""
+    if puzzle != "-":
+        yield puzzle
+        return
+    with tempfile.NamedTemporaryFile(suffix=".txt") as copy:
+        copy.write(sys.stdin.buffer.read())
+        copy.flush()
+        try:
+            yield copy.name
+        except UserError as error:
+            raise UserError(str(error).replace(copy.name, STDIN)) from None
+
+
 def _shipped(kind: str, puzzle: str, device: str) -> tuple[Located, list[Question]]:
     """The first model that ships for the task and can read the puzzle, and the questions that it reads."""
     from trm_fast.interchange import bundled_names, locate
@@ -135,16 +158,8 @@ def _shipped(kind: str, puzzle: str, device: str) -> tuple[Located, list[Questio
 
 
 def _questions(task: Task, puzzle: str) -> list[Question]:
-    """All questions of a text, a file or standard input. They are read before any is solved, so that a malformed row
-    gives an error and no partial output."""
-    if puzzle == "-":
-        with tempfile.NamedTemporaryFile(suffix=".txt") as copy:
-            copy.write(sys.stdin.buffer.read())
-            copy.flush()
-            try:
-                return list(task.questions(copy.name))
-            except UserError as error:
-                raise UserError(str(error).replace(copy.name, "standard input")) from None
+    """All questions of a text or a file. They are read before any is solved, so that a malformed row gives an error and
+    no partial output."""
     path = Path(puzzle)
     try:
         is_file = bool(puzzle) and path.exists()

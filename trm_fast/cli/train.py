@@ -26,14 +26,17 @@ UNMEASURED = "the kernels were not timed on this {} yet: run trm-fast info --mea
 
 
 def train(
-    preset: Annotated[str | None, typer.Option(help="A recipe that ships: see [bold]trm-fast info[/bold].")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="A configuration that ships; [bold]trm-fast info[/bold] lists them.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="Your own YAML file.")] = None,
     data: Annotated[str | None, typer.Option(help="A file or hf:NAME; by default the task's generator.")] = None,
     val_split: Annotated[
         float | None, typer.Option(help="Share of the data to hold out where it has no test set; sets data.holdout.")
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Such as training.batch_size=16; repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as training.batch_size=16; repeatable."),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimizer steps of the whole run, including those before a resume.")
