@@ -1,4 +1,4 @@
-"""A task small enough to see through: questions are digits, the answer has to be even wherever the question is 0."""
+"""A tiny task for the tests: questions are digits, and an answer is valid if its sum is even."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ L, V = 5, 6
 
 
 class Echo(Task):
-    """``rules``: whether there are any."""
+    """``rules``: whether the task has rules."""
 
     name = "echo"
     seq_len, vocab_size, grid_shape = L, V, None
@@ -73,7 +73,7 @@ def make_model(max_steps: int = 4, **changes: Any) -> TRM:
         model.q_head.weight.normal_()
         inputs = torch.from_numpy(np.stack([q.inputs for q in questions(40)]))
         steps = model.solve(inputs, 6, halt=False, return_trajectory=True)["trajectory"]
-        said = torch.cat([s["confidence"].logit() for s in steps]).sort().values[60:-60]
-        widest = said.diff().argmax()
-        model.q_head.bias -= (said[widest] + said[widest + 1]) / 2
+        logits = torch.cat([s["confidence"].logit() for s in steps]).sort().values[60:-60]
+        gap = logits.diff().argmax()
+        model.q_head.bias -= (logits[gap] + logits[gap + 1]) / 2
     return model

@@ -1,4 +1,4 @@
-"""Around the capture of a CUDA graph, on a device that the tests play: it does nothing, but fails as torch does."""
+"""The capture of a CUDA graph on an emulated device, which computes nothing but fails like torch."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ END = "operation failed due to a previous error during capture"
 
 
 class Device:
-    """``current``: the stream; ``well`` and ``badly``: captures that ended so; ``graphs``: those that are there."""
+    """Counts captures that succeeded and failed, and existing graphs. ``current`` is the current stream."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.current, self.well, self.badly, self.graphs = "default", 0, 0, 0
+        self.current, self.succeeded, self.failed, self.graphs = "default", 0, 0, 0
         device, zeros = self, torch.zeros
 
         class Graph:
@@ -38,20 +38,20 @@ class Device:
                 self.stream = stream
 
             def __enter__(self) -> None:
-                self.before, device.current = device.current, self.stream
+                self.previous, device.current = device.current, self.stream
 
             def __exit__(self, *_: object) -> None:
-                device.current = self.before
+                device.current = self.previous
 
         class Capture(On):
-            """As ``torch.cuda.graph``: where its end fails, its stream stays the current one."""
+            """Like ``torch.cuda.graph``: if its end fails, its stream stays the current one."""
 
             def __init__(self, graph: Graph, *, stream: str, capture_error_mode: str) -> None:
                 assert capture_error_mode == "thread_local"
                 super().__init__(stream)
 
             def __exit__(self, kind: Any = None, *_: object) -> None:
-                device.well, device.badly = device.well + (kind is None), device.badly + (kind is not None)
+                device.succeeded, device.failed = device.succeeded + (kind is None), device.failed + (kind is not None)
                 if kind is not None:
                     raise RuntimeError(END)
                 super().__exit__()
@@ -71,7 +71,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
 
 
 def failing(error: BaseException) -> Callable[[], None]:
-    """Fails inside the capture, behind the warm-up."""
+    """A function that fails inside the capture, after the warm-up."""
     calls = []
 
     def function() -> None:
@@ -82,7 +82,7 @@ def failing(error: BaseException) -> Callable[[], None]:
     return function
 
 
-def test_the_reason_is_what_failed_first(device: Device) -> None:
+def test_the_reason_is_the_first_error(device: Device) -> None:
     runner = Fallback(CudaGraph(CUDA))
     runner.capture(failing(RuntimeError("cannot copy from the host\nand more")))
     assert runner.reason == "cannot copy from the host"
@@ -92,21 +92,21 @@ def test_the_reason_is_what_failed_first(device: Device) -> None:
     assert runner.reason == END
 
 
-def test_memory_that_is_short_is_said_whatever_the_end_of_the_capture_says(device: Device) -> None:
+def test_a_lack_of_memory_is_reported_whatever_the_second_error(device: Device) -> None:
     with pytest.raises(torch.OutOfMemoryError, match="12 GB"):
         Fallback(CudaGraph(CUDA)).capture(failing(torch.OutOfMemoryError("12 GB wanted")))
 
 
-def test_behind_a_capture_that_failed_stands_one_that_ended_well(device: Device) -> None:
-    """Else torch's generator, which dropout draws from, would think that it is inside a capture for ever."""
+def test_a_successful_capture_follows_a_failed_one(device: Device) -> None:
+    """Otherwise torch's generator, which dropout uses, would stay in capture mode."""
     Fallback(CudaGraph(CUDA)).capture(failing(RuntimeError("cannot")))
-    assert (device.badly, device.well) == (1, 1)
+    assert (device.failed, device.succeeded) == (1, 1)
     CudaGraph(CUDA).capture(lambda: None)
-    assert (device.badly, device.well) == (1, 2)
+    assert (device.failed, device.succeeded) == (1, 2)
 
 
 def test_nothing_is_collected_during_a_capture(device: Device) -> None:
-    """An older graph, in a cycle with its trainer, would be destroyed then, and the capture fail."""
+    """Collecting an older graph, in a cycle with its trainer, would make the capture fail."""
     seen: list[bool] = []
     CudaGraph(CUDA).capture(lambda: seen.append(gc.isenabled()))
     assert seen == [True] * WARM_UP + [False]
@@ -114,9 +114,9 @@ def test_nothing_is_collected_during_a_capture(device: Device) -> None:
     assert gc.isenabled()
 
 
-def test_all_graphs_can_be_dropped_whoever_holds_them(device: Device) -> None:
+def test_all_graphs_can_be_destroyed_while_in_use(device: Device) -> None:
     runners = [CudaGraph(CUDA) for _ in range(3)]
-    for runner in runners[:2]:  # one has captured nothing yet
+    for runner in runners[:2]:  # the third has captured nothing
         runner.capture(lambda: None)
     assert device.graphs == 2
     drop_graphs()

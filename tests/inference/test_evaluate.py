@@ -1,4 +1,4 @@
-"""Accuracy: counts against brute force, and the interval against published values."""
+"""Evaluation: accuracies against a loop over cells."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .echo import Echo, L, V
 
 
 class Canned:
-    """A solver that gives prepared answers, of a task with a measure of its own."""
+    """A solver with prepared answers, for a task with its own measure."""
 
     class task(Echo):
         def metrics(self, examples: Examples, answers: np.ndarray) -> dict[str, float]:
@@ -42,7 +42,7 @@ class Canned:
 
 
 def make(count: int) -> tuple[Examples, np.ndarray]:
-    """Examples with ignored cells, some rows with nothing else, and answers that are mostly right."""
+    """Examples with ignored cells, some with no other cells, and answers that are mostly right."""
     rng = np.random.default_rng(1)
     labels = rng.integers(0, V, (count, L)).astype(np.int32)
     solutions = np.where(rng.random((count, L)) < 0.9, labels, (labels + 1) % V).astype(np.int64)
@@ -52,7 +52,7 @@ def make(count: int) -> tuple[Examples, np.ndarray]:
 
 
 @pytest.mark.parametrize("rules", [True, False])
-def test_counts(rules: bool) -> None:
+def test_an_evaluation_counts_rows_and_cells(rules: bool) -> None:
     examples, solutions = make(50)
     solver: Any = Canned(solutions, rules)
     result = evaluate(solver, examples)
@@ -77,7 +77,7 @@ def test_counts(rules: bool) -> None:
     assert flat.keys() == (Evaluation.__dataclass_fields__.keys() | {"first"}) - {"metrics", "solved"}
 
 
-def test_nothing_to_evaluate() -> None:
+def test_no_examples_are_an_error() -> None:
     examples, solutions = make(3)
     solver: Any = Canned(solutions)
     with pytest.raises(UserError, match="nothing to evaluate"):

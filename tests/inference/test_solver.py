@@ -1,4 +1,4 @@
-"""The solver: the same answers however they are batched, in order, halting as it was told."""
+"""The solver: equal answers for any batch size, in order, with the configured halting."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def solver(rules: bool = True, **options: Any) -> Solver:
     return Solver(MODEL, Echo(rules), **options)
 
 
-def answers(made: Solver, count: int = 40, **options: Any) -> list[Answer]:
-    pairs = list(made.answers(questions(count), **options))
+def answers(instance: Solver, count: int = 40, **options: Any) -> list[Answer]:
+    pairs = list(instance.answers(questions(count), **options))
     assert [q.where for q, _ in pairs] == [f"line {i}" for i in range(count)]
     return [a for _, a in pairs]
 
 
-def test_batching_changes_no_answer() -> None:
+def test_the_batch_size_changes_no_answer() -> None:
     want = answers(solver(batch_size=1))
     assert len({a.steps for a in want}) > 3
     for batch_size in (3, 64):
@@ -57,39 +57,39 @@ def test_answers_come_as_questions_are_read(batch_size: int) -> None:
     assert list(solver().answers([])) == []
 
 
-def test_an_answer_is_what_the_model_said() -> None:
-    made = solver(rules=False, halt=False, max_steps=3)
+def test_an_answer_is_the_models_answer() -> None:
+    instance = solver(rules=False, halt=False, max_steps=3)
     inputs = torch.from_numpy(np.stack([q.inputs for q in questions(40)]))
     state = MODEL.initial_state(40)
     with torch.no_grad():
         for _ in range(3):
             state, logits, q = MODEL(inputs, state)
-    for i, (answer, question) in enumerate(zip(answers(made), questions(40), strict=True)):
+    for i, (answer, question) in enumerate(zip(answers(instance), questions(40), strict=True)):
         assert answer.raw.tolist() == logits[i].argmax(-1).tolist()
         assert answer.solution == question.text + ">" + "".join(map(str, answer.raw))
         assert answer.confidence == pytest.approx(q[i].sigmoid().item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("rules", [True, False])
-def test_who_halts(rules: bool) -> None:
+def test_rows_halt_by_logit_and_rules(rules: bool) -> None:
     for answer in answers(solver(rules), return_trajectory=True):
         assert answer.trajectory is not None
         stops = [s.confidence > 0.5 and (not rules or s.raw.sum() % 2 == 0) for s in answer.trajectory]
-        assert stops[:-1] == [False] * (answer.steps - 1), "it should have halted earlier"
+        assert stops[:-1] == [False] * (answer.steps - 1), "no earlier step meets the conditions"
         assert answer.converged == stops[-1]
         assert answer.converged or answer.steps == 16
         assert answer.valid == (bool(answer.raw.sum() % 2 == 0) if rules else None)
 
 
-def test_rules_keep_a_model_from_halting_on_a_wrong_answer() -> None:
-    sure = [a.steps for a in answers(solver(rules=False))]
+def test_rules_prevent_halting_on_an_invalid_answer() -> None:
+    unruled = [a.steps for a in answers(solver(rules=False))]
     ruled = [a.steps for a in answers(solver(rules=True))]
-    assert all(r >= s for r, s in zip(ruled, sure, strict=True))
-    assert sum(ruled) > sum(sure)
+    assert all(r >= s for r, s in zip(ruled, unruled, strict=True))
+    assert sum(ruled) > sum(unruled)
 
 
 @pytest.mark.parametrize("min_steps", [1, 3, 16])
-def test_min_steps(min_steps: int) -> None:
+def test_no_row_halts_before_min_steps(min_steps: int) -> None:
     free = answers(solver())
     for answer, other in zip(answers(solver(min_steps=min_steps)), free, strict=True):
         assert answer.steps >= min_steps
@@ -100,12 +100,12 @@ def test_min_steps(min_steps: int) -> None:
     ("max_steps", "trained", "want"), [(1, 4, 1), (3, 4, 3), (21, 4, 21), (None, 4, 16), (None, 20, 20)]
 )
 def test_without_halting_all_steps_are_run(max_steps: int | None, trained: int, want: int) -> None:
-    made = Solver(make_model(trained), Echo(), max_steps=max_steps, halt=False)
-    for answer in answers(made, 5):
+    instance = Solver(make_model(trained), Echo(), max_steps=max_steps, halt=False)
+    for answer in answers(instance, 5):
         assert (answer.steps, answer.converged) == (want, False)
 
 
-def test_trajectories() -> None:
+def test_trajectories_hold_every_step() -> None:
     for answer in answers(solver(batch_size=7), return_trajectory=True):
         assert answer.trajectory is not None
         assert [s.step for s in answer.trajectory] == list(range(1, answer.steps + 1))
@@ -117,10 +117,10 @@ def test_trajectories() -> None:
 
 
 @pytest.mark.parametrize("rules", [True, False])
-def test_json(rules: bool) -> None:
-    """One schema for every interface, of plain JSON types."""
-    made = solver(rules)
-    plain = json.loads(json.dumps(made.solve("01234").to_json()))
+def test_an_answer_as_json_has_one_schema(rules: bool) -> None:
+    """Every interface has this schema of plain JSON types."""
+    instance = solver(rules)
+    plain = json.loads(json.dumps(instance.solve("01234").to_json()))
     types = {k: type(v) for k, v in plain.items()}
     assert types == {
         "solution": str,
@@ -129,7 +129,7 @@ def test_json(rules: bool) -> None:
         "converged": bool,
         "valid": bool if rules else type(None),
     }
-    full = json.loads(json.dumps(made.solve("01234", return_trajectory=True).to_json()))
+    full = json.loads(json.dumps(instance.solve("01234", return_trajectory=True).to_json()))
     trajectory = full.pop("trajectory")
     assert full == plain
     assert [s["step"] for s in trajectory] == list(range(1, plain["steps"] + 1))
@@ -138,27 +138,27 @@ def test_json(rules: bool) -> None:
     )
 
 
-def test_text_and_questions_are_alike() -> None:
-    made = solver()
-    assert made.solve("01234").to_json() == made.solve(Echo().parse("01234")).to_json()
+def test_text_and_questions_give_the_same_answer() -> None:
+    instance = solver()
+    assert instance.solve("01234").to_json() == instance.solve(Echo().parse("01234")).to_json()
 
 
 def test_puzzle_ids_reach_the_model() -> None:
     model = make_model(prefix_tokens=1, puzzle_embedding_size=8, num_puzzles=3)
     assert model.puzzle_embedding is not None
     model.puzzle_embedding.normal_()
-    made = Solver(model, Echo(rules=False), max_steps=2, halt=False)
+    instance = Solver(model, Echo(rules=False), max_steps=2, halt=False)
     inputs = np.tile(questions(1)[0].inputs, (3, 1))
-    first, other, again = made.run(
+    first, other, again = instance.run(
         Examples.of_questions(inputs, np.array([0, 2, 0], dtype=np.int32))
     ).confidence.tolist()
     assert first == pytest.approx(again)
     assert first != pytest.approx(other)
-    assert made.run(Examples.of_questions(inputs)).confidence.tolist() == pytest.approx([first] * 3)
+    assert instance.run(Examples.of_questions(inputs)).confidence.tolist() == pytest.approx([first] * 3)
 
 
 @pytest.mark.parametrize("changes", [{"seq_len": 4}, {"vocab_size": 7}])
-def test_a_model_of_another_size_is_refused(changes: dict[str, int]) -> None:
+def test_a_model_of_another_size_is_rejected(changes: dict[str, int]) -> None:
     task = Echo()
     for name, value in changes.items():
         setattr(task, name, value)

@@ -1,4 +1,4 @@
-"""Rollouts, symmetries and the queue: tries that differ only as they should, and the right one chosen."""
+"""Rollouts, symmetries and the queue: how tries differ, and which answer is chosen."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def solver(rules: bool = True, **options: Any) -> Solver:
 
 
 def test_the_batch_stays_full() -> None:
-    """As long as rows wait, every step runs with as many rows as fit; each row is taken up once."""
+    """As long as rows wait, every step runs a full batch. Each row enters once."""
     seen: dict[int, list[int]] = {}
     waiting = 40
-    for now in run_steps(MODEL, torch.from_numpy(INPUTS), 9, batch_size=7):
-        waiting -= int((now.steps == 1).sum())
-        assert len(now.rows) == 7 or waiting == 0
-        for row, step in zip(now.rows.tolist(), now.steps.tolist(), strict=True):
+    for result in run_steps(MODEL, torch.from_numpy(INPUTS), 9, batch_size=7):
+        waiting -= int((result.steps == 1).sum())
+        assert len(result.rows) == 7 or waiting == 0
+        for row, step in zip(result.rows.tolist(), result.steps.tolist(), strict=True):
             seen.setdefault(row, []).append(step)
     assert sorted(seen) == list(range(40))
     assert all(steps == list(range(1, len(steps) + 1)) for steps in seen.values())
@@ -43,21 +43,23 @@ def test_the_batch_stays_full() -> None:
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.5])
-def test_no_answer_depends_on_the_company(noise: float) -> None:
+def test_no_answer_depends_on_the_other_rows(noise: float) -> None:
     options: dict[str, Any] = {"rollouts": 5, "noise": noise} if noise else {}
     alone = solver(rules=False, batch_size=1, **options).run(Examples.of_questions(INPUTS))
     for batch_size in (6, 64):
-        together = solver(rules=False, batch_size=batch_size, **options).run(Examples.of_questions(INPUTS))
-        np.testing.assert_array_equal(together.solution, alone.solution)
-        np.testing.assert_array_equal(together.steps, alone.steps)
+        batched = solver(rules=False, batch_size=batch_size, **options).run(Examples.of_questions(INPUTS))
+        np.testing.assert_array_equal(batched.solution, alone.solution)
+        np.testing.assert_array_equal(batched.steps, alone.steps)
 
 
-def test_noise_depends_on_the_seed_and_spares_the_first_try() -> None:
+def test_noise_depends_on_the_seed_and_the_first_try_has_none() -> None:
     plain = solver(rules=False, select="confidence").run(Examples.of_questions(INPUTS))
     tries = {seed: solver(rules=False, rollouts=4, noise=0.7, seed=seed, halt=False) for seed in (1, 2)}
     states: dict[int, list[torch.Tensor]] = {1: [], 2: []}
-    for seed, made in tries.items():
-        made.run(Examples.of_questions(INPUTS), watch=lambda now, seed=seed: states[seed].append(now.confidence))
+    for seed, instance in tries.items():
+        instance.run(
+            Examples.of_questions(INPUTS), watch=lambda result, seed=seed: states[seed].append(result.confidence)
+        )
     assert not torch.equal(states[1][-1], states[2][-1])
     one = solver(rules=False, rollouts=1).run(Examples.of_questions(INPUTS))
     np.testing.assert_array_equal(one.solution, plain.solution)
@@ -76,9 +78,9 @@ EVEN, ODD, OTHER = [2, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 3, 0, 0, 0]
     [("rules", EVEN), ("confidence", OTHER), ("majority", ODD)],
     ids=["rules", "confidence", "majority"],
 )
-def test_which_try_counts(select: Any, want: list[int]) -> None:
+def test_the_selection_chooses_a_try(select: Any, want: list[int]) -> None:
     tries = Tries(Echo(), Examples.of_questions(INPUTS[:1]), rollouts=5, symmetries=1, rng=np.random.default_rng(0))
-    tries.record(result([0, 1, 2, 3], [ODD, OTHER, EVEN, ODD], [0.4, 0.9, 0.1, 0.3]))  # the fifth was never made
+    tries.record(result([0, 1, 2, 3], [ODD, OTHER, EVEN, ODD], [0.4, 0.9, 0.1, 0.3]))  # the fifth was not instance
     best = tries.best(select)
     assert best.solution.tolist() == [want]
     assert best.steps.tolist() == [4]
@@ -99,23 +101,23 @@ def test_candidates_are_ranked_by_votes_and_then_by_mean_confidence() -> None:
     assert solved.candidates(0).votes.tolist() == [2, 2, 1]
 
 
-def test_what_the_rules_settle_is_not_tried_again() -> None:
-    """Fewer steps than all tries would take, and never fewer right answers than the first try alone."""
+def test_a_question_with_a_valid_answer_is_not_tried_again() -> None:
+    """This takes fewer steps than all tries, and gives at least as many valid answers as the first try."""
     first = solver(max_steps=1).run(Examples.of_questions(INPUTS))
     many = solver(max_steps=1, rollouts=8, noise=0.5).run(Examples.of_questions(INPUTS))
     assert first.valid is not None
     assert many.valid is not None
     assert many.valid.sum() > first.valid.sum()
     assert (many.valid >= first.valid).all()
-    settled = first.converged & first.valid
-    assert settled.any()
-    np.testing.assert_array_equal(many.solution[settled], first.solution[settled])
+    solved = first.converged & first.valid
+    assert solved.any()
+    np.testing.assert_array_equal(many.solution[solved], first.solution[solved])
     every = solver(max_steps=1, rollouts=8, noise=0.5, select="confidence").run(Examples.of_questions(INPUTS))
     assert many.steps.sum() < every.steps.sum()
 
 
 def test_symmetries_try_the_same_sudoku() -> None:
-    """A model that copies what is given answers every image with its givens; undone, they are the question's."""
+    """A model copies every image of the question. Without the symmetry, each copy is the question."""
     kind = get_task("sudoku")
     task = kind(kind.Config(name="sudoku", size=4))
     puzzles = generate(4, 6, (4, 7), seed=1)
@@ -128,7 +130,7 @@ def test_symmetries_try_the_same_sudoku() -> None:
             torch.arange(36),
             torch.ones(36, dtype=torch.int64),
             torch.from_numpy(tries.rows.inputs.astype(np.int64)),
-            torch.linspace(0, 1, 36),  # the surest is the last image
+            torch.linspace(0, 1, 36),  # the last image has the highest confidence
             torch.ones(36, dtype=torch.bool),
         )
     )
@@ -141,40 +143,40 @@ def test_sudoku_answers_keep_their_format_with_every_kind_of_try() -> None:
     task = kind(kind.Config(name="sudoku", size=4))
     torch.manual_seed(0)
     model = TRM(TRMConfig(vocab_size=6, seq_len=16, hidden_size=16, inner_multiple=16, T_cycles=1, n_latent_steps=1))
-    made = Solver(model, task, max_steps=2, rollouts=2, noise=0.3, symmetries=2)
-    answer = made.solve("1...........2.43")
+    instance = Solver(model, task, max_steps=2, rollouts=2, noise=0.3, symmetries=2)
+    answer = instance.solve("1...........2.43")
     assert len(answer.solution) == 16
     assert answer.steps == 8
 
 
-def test_streaming() -> None:
-    made = solver()
-    heard: list[Step] = []
-    streamed = list(made.stream(questions(1)[0], heard.append))
-    whole = made.solve(questions(1)[0], return_trajectory=True)
+def test_a_stream_yields_every_step() -> None:
+    instance = solver()
+    reported: list[Step] = []
+    streamed = list(instance.stream(questions(1)[0], reported.append))
+    whole = instance.solve(questions(1)[0], return_trajectory=True)
     assert whole.trajectory is not None
-    assert streamed == heard == whole.trajectory
+    assert streamed == reported == whole.trajectory
     assert [s.raw.tolist() for s in streamed] == [s.raw.tolist() for s in whole.trajectory]
-    early = made.stream(questions(1)[0])
-    assert next(early).step == 1, "a partial answer comes while the model still thinks"
+    early = instance.stream(questions(1)[0])
+    assert next(early).step == 1, "the first answer comes before the last step"
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_few_rows(count: int) -> None:
+def test_the_solver_takes_few_rows(count: int) -> None:
     solved = solver(rollouts=2, noise=0.1).run(Examples.of_questions(INPUTS[:count]))
     assert solved.solution.shape == (count, L)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "words"),
     [
         ({"rollouts": 3}, "noise"),
         ({"noise": 0.3}, "rollouts"),
         ({"rules": False, "select": "rules"}, "has none"),
     ],
 )
-def test_options_that_make_no_sense(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_contradicting_options_are_rejected(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
         solver(**options)
 
 
@@ -183,6 +185,6 @@ def test_symmetries_need_a_task_that_has_some() -> None:
         solver(symmetries=2).run(Examples.of_questions(INPUTS))
 
 
-def test_a_trajectory_is_that_of_one_try() -> None:
+def test_a_trajectory_of_several_tries_is_rejected() -> None:
     with pytest.raises(UserError, match="one try"):
         list(solver(rollouts=2, noise=0.3).answers(questions(2), return_trajectory=True))

@@ -1,4 +1,4 @@
-"""Tiny models for the tests."""
+"""Tiny models of all kinds for the tests, and a comparison of kernels with the reference."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TINY: dict[str, Any] = {
     "max_supervision_steps": 4,
 }
 
-# One of everything that shapes a model; tests that hold for any model run over all of these.
+# A model for each option that changes its shape. Tests that hold for any model run over all of them.
 VARIANTS: dict[str, dict[str, Any]] = {
     "mixer": {},
     "deep": {"num_layers": 3, "T_cycles": 3, "n_latent_steps": 1},
@@ -57,17 +57,17 @@ def config(**changes: Any) -> TRMConfig:
 
 
 def model(seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any) -> TRM:
-    """A tiny model with nothing left at zero: puzzle rows and a Q head that speaks differently of each row."""
+    """A tiny model with a random puzzle embedding and a random Q head, so that rows differ."""
     torch.manual_seed(seed)
-    made = TRM(config(**changes), dtype)
+    trm = TRM(config(**changes), dtype)
     if dtype == torch.float64:
-        made = made.to(dtype)
+        trm = trm.to(dtype)
     with torch.no_grad():
-        made.q_head.weight.normal_()
-        made.q_head.bias.zero_()
-        if made.puzzle_embedding is not None:
-            made.puzzle_embedding.normal_()
-    return made
+        trm.q_head.weight.normal_()
+        trm.q_head.bias.zero_()
+        if trm.puzzle_embedding is not None:
+            trm.puzzle_embedding.normal_()
+    return trm
 
 
 def tokens(rows: int, seed: int = 0) -> Tensor:
@@ -75,7 +75,7 @@ def tokens(rows: int, seed: int = 0) -> Tensor:
 
 
 def kernels_agree(net: TRM, loss: Callable[[], Tensor]) -> None:
-    """The fused recursion is taken where the model has one, and gives the loss and gradients of plain PyTorch."""
+    """Asserts that the fused recursion runs if the model can use it, and gives the reference's loss and gradients."""
     if registry.EXTENSION_MISSING:
         pytest.skip(registry.EXTENSION_MISSING)
     results, layers = [], []
@@ -89,7 +89,5 @@ def kernels_agree(net: TRM, loss: Callable[[], Tensor]) -> None:
     fused = net.config.norm_position == "post"
     assert set(layers) == ({"reference"} if fused else {"cpp", "reference"})
     assert results[0].keys() == results[1].keys()
-    for name, found in results[0].items():
-        torch.testing.assert_close(
-            found, results[1][name], rtol=1e-3, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}"
-        )
+    for name, got in results[0].items():
+        torch.testing.assert_close(got, results[1][name], rtol=1e-3, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}")

@@ -1,4 +1,4 @@
-"""The configuration: what it refuses, and what it counts before a weight exists."""
+"""The model's configuration: errors, counts of parameters and FLOP."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ from .small import TINY, VARIANTS, config, model, tokens
         ({"head": {"kind": "selection", "num_words": 6}}, "num_words 6 must be less"),
     ],
 )
-def test_what_does_not_fit_is_named(changes: dict[str, Any], words: str) -> None:
+def test_an_invalid_value_is_named(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         config(**changes)
 
@@ -65,12 +65,12 @@ def test_a_configuration_is_frozen() -> None:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_json_round_trip(name: str) -> None:
-    made = config(**VARIANTS[name])
-    assert TRMConfig.model_validate(made.model_dump(mode="json")) == made
+    original = config(**VARIANTS[name])
+    assert TRMConfig.model_validate(original.model_dump(mode="json")) == original
 
 
-def test_published_numbers() -> None:
-    """Depth and parameters that the paper states, inner widths that the published code has."""
+def test_sizes_equal_the_published_ones() -> None:
+    """Depth and parameters as in the paper, inner widths as in the published code."""
     mixer, attention = TRMConfig.for_sudoku(), TRMConfig.for_maze()
     assert mixer.effective_depth == 42
     assert round(TRMModel.count_parameters(mixer) / 1e6) == 5
@@ -81,13 +81,11 @@ def test_published_numbers() -> None:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_parameters_are_counted(name: str) -> None:
-    made = model(**VARIANTS[name])
-    rows = 0 if made.puzzle_embedding is None else made.puzzle_embedding.numel()
+def test_parameters_are_counted_without_weights(name: str) -> None:
+    trm = model(**VARIANTS[name])
+    rows = 0 if trm.puzzle_embedding is None else trm.puzzle_embedding.numel()
     assert (
-        TRMModel.count_parameters(made.config)
-        == sum(p.numel() for p in made.parameters()) + rows
-        == made.num_parameters()
+        TRMModel.count_parameters(trm.config) == sum(p.numel() for p in trm.parameters()) + rows == trm.num_parameters()
     )
 
 
@@ -95,15 +93,15 @@ def test_parameters_are_counted(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["mixer", "deep", "attention", "single", "no-latent-steps", "prefix", "own-widths", "own-width-single"]
 )
-def test_matrix_flop_are_counted(name: str, training: bool) -> None:
-    rows, made = 3, model(**VARIANTS[name])
+def test_matrix_flop_equal_torchs_count(name: str, training: bool) -> None:
+    rows, trm = 3, model(**VARIANTS[name])
     counter = FlopCounterMode(display=False)
-    # Torch's table has neither our kernels nor its own fused attention for a CPU.
+    # Torch's counter knows neither our kernels nor torch's fused attention on a CPU.
     with counter, ops.use_backend("reference"), sdpa_kernel(SDPBackend.MATH):
-        out = made(tokens(rows), made.initial_state(rows), made.puzzle_rows(None, rows))
+        out = trm(tokens(rows), trm.initial_state(rows), trm.puzzle_rows(None, rows))
         if training:
             (out.logits.sum() + out.q.sum()).backward()
-    c = made.config
+    c = trm.config
     heads = 2 * c.total_tokens * c.hidden_size * TINY["vocab_size"] + 2 * c.hidden_size
     counted = counter.get_total_flops() // rows - heads * (3 if training else 1)
     assert counted == c.gemm_flop(training=training)

@@ -1,4 +1,4 @@
-"""What goes in and the plain heads, against the same mathematics written another way."""
+"""The input embedding and the simplest heads, against the same formulas written differently."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_learned_positions() -> None:
     torch.testing.assert_close(x, (part.tokens.weight[0] + part.positions.weight) / math.sqrt(2))
 
 
-def test_heads_read_the_first_token_and_those_behind_the_prefix() -> None:
+def test_heads_read_the_first_position_and_those_after_the_prefix() -> None:
     c = config(prefix_tokens=2, puzzle_embedding_size=16)
     answer, q, tokens = torch.randn(3, 8, D), QHead(c.head_inputs), TokenHead(TokensConfig(), c.head_inputs)
     nn.init.normal_(q.weight)

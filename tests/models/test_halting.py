@@ -1,4 +1,4 @@
-"""Halting rules: what the two that ship do, and that one more is a class with a name."""
+"""Halting rules: the two that ship, and new ones with and without memory."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from trm_fast.training.optimizers.sgd import SGD
 STEPS = torch.tensor([1, 2, 3], dtype=torch.int32)
 
 
-def says(rule: HaltingRule, q: Tensor) -> Tensor:
-    """What a rule that looks at logits and steps alone says."""
+def decision(rule: HaltingRule, q: Tensor) -> Tensor:
+    """The decision of a rule that reads only logits and steps."""
 
     def answers() -> Tensor:
-        raise AssertionError("nobody needs the answers")
+        raise AssertionError("this rule needs no answers")
 
     return rule.should_halt(q, STEPS[: len(q)], answers, rule.memory(len(q), q.device))
 
@@ -36,28 +36,28 @@ def test_the_halting_logit() -> None:
     assert torch.tensor(halting_rule("row", 0.8).logit).sigmoid().item() == pytest.approx(0.8)
 
 
-def test_each_row_by_its_own_logit() -> None:
+def test_row_halting_decides_by_each_rows_logit() -> None:
     q = torch.tensor([-0.1, 0.0, 0.1])
-    assert says(halting_rule("row", 0.5), q).tolist() == [False, False, True]
-    assert says(halting_rule("row", 0.4), q).tolist() == [True, True, True]
+    assert decision(halting_rule("row", 0.5), q).tolist() == [False, False, True]
+    assert decision(halting_rule("row", 0.4), q).tolist() == [True, True, True]
 
 
-def test_all_rows_by_their_mean_probability() -> None:
+def test_batch_halting_decides_by_the_mean_confidence() -> None:
     rule, q = halting_rule("batch", 0.6), torch.tensor([-9.0, 9.0, 9.0])
-    assert says(rule, q).tolist() == [True] * 3
-    assert says(rule, q[:2]).tolist() == [False] * 2
+    assert decision(rule, q).tolist() == [True] * 3
+    assert decision(rule, q[:2]).tolist() == [False] * 2
 
 
-def test_training_halts_between_the_least_and_the_most_steps() -> None:
-    sure = torch.full((3,), 9.0)
-    rule, least = halting_rule("row", 0.5), torch.tensor([0.0, 3.0, 0.0])
-    assert halts(says(rule, sure), STEPS, least, 3).tolist() == [True, False, True]
-    assert halts(says(rule, -sure), STEPS, least, 3).tolist() == [False, False, True]
+def test_training_halts_between_the_minimum_and_the_maximum_of_steps() -> None:
+    confident = torch.full((3,), 9.0)
+    rule, minimum = halting_rule("row", 0.5), torch.tensor([0.0, 3.0, 0.0])
+    assert halts(decision(rule, confident), STEPS, minimum, 3).tolist() == [True, False, True]
+    assert halts(decision(rule, -confident), STEPS, minimum, 3).tolist() == [False, False, True]
 
 
 @pytest.fixture
 def patient() -> Iterator[None]:
-    """A rule that waits for the second step, whatever the logits say."""
+    """A rule that halts at the second step, whatever the logits."""
 
     @register("patient")
     class Patient(HaltingRule):
@@ -81,7 +81,7 @@ class Source:
 
 
 @pytest.mark.usefixtures("patient")
-def test_a_rule_of_your_own_halts_in_training_and_in_solving() -> None:
+def test_a_new_rule_halts_in_training_and_in_solving() -> None:
     config = TRMConfig(
         vocab_size=6, seq_len=6, hidden_size=8, num_layers=1, inner_multiple=8, T_cycles=1, n_latent_steps=1,
         max_supervision_steps=4, halting="patient",
@@ -97,7 +97,7 @@ def test_a_rule_of_your_own_halts_in_training_and_in_solving() -> None:
 
 @pytest.fixture
 def twice() -> Iterator[None]:
-    """A rule that remembers: it halts at the second answer that is the one before."""
+    """A rule with memory: it halts when the answer has been the same three times."""
 
     @register("twice")
     class Twice(HaltingRule):
@@ -114,18 +114,18 @@ def twice() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("twice")
-def test_a_rule_with_a_memory() -> None:
-    """Of a model whose answers never change, rows halt at their third step: in training, where slots are refilled, and
-    in solving, where rows enter a batch that is under way."""
+def test_a_rule_with_a_memory_halts_in_training_and_in_solving() -> None:
+    """A model's answers never change, so its rows halt at their third step: in training, where slots are refilled, and
+    in solving, where rows enter a running batch."""
     config = TRMConfig(
         vocab_size=6, seq_len=6, hidden_size=8, num_layers=1, inner_multiple=8, T_cycles=1, n_latent_steps=1,
         max_supervision_steps=5, halting="twice",
     )  # fmt: skip
     model, tokens = TRM(config), torch.randint(1, 6, (7, 6))
     model.head.linear.weight.data.zero_()
-    now = [(r.rows.tolist(), r.halted.tolist()) for r in run_steps(model, tokens, 5, batch_size=3)]
-    assert [rows for rows, _ in now] == [[0, 1, 2]] * 3 + [[3, 4, 5]] * 3 + [[6]] * 3
-    assert [all(halted) for _, halted in now] == [False, False, True] * 3
+    steps = [(r.rows.tolist(), r.halted.tolist()) for r in run_steps(model, tokens, 5, batch_size=3)]
+    assert [rows for rows, _ in steps] == [[0, 1, 2]] * 3 + [[3, 4, 5]] * 3 + [[6]] * 3
+    assert [all(halted) for _, halted in steps] == [False, False, True] * 3
     assert model.solve(tokens)["steps"].tolist() == [3] * 7
     step = TrainStep(model, SGD(model.parameters(), lr=0.0), TrainingConfig(batch_size=5), Source())
     assert step.carry.tensors()["halting_memory"].shape == (5, 2)
@@ -135,11 +135,11 @@ def test_a_rule_with_a_memory() -> None:
 
 
 @pytest.fixture
-def own_number() -> Iterator[None]:
-    """A rule by which a row halts after as many steps as its first token says, counted in the row's memory."""
+def sum_rule() -> Iterator[None]:
+    """A rule that adds the row's first token to its memory at each step and halts at 12."""
 
-    @register("own number")
-    class OwnNumber(HaltingRule):
+    @register("sum")
+    class SumRule(HaltingRule):
         memory_size = 1
 
         def should_halt(self, q: Tensor, steps: Tensor, answers: Callable[[], Tensor], memory: Tensor) -> Tensor:
@@ -147,15 +147,15 @@ def own_number() -> Iterator[None]:
             return memory[:, 0] >= 12
 
     yield
-    del RULES["own number"]
+    del RULES["sum"]
 
 
-@pytest.mark.usefixtures("own_number")
+@pytest.mark.usefixtures("sum_rule")
 def test_a_memory_follows_its_row() -> None:
-    """Rows leave a batch at different steps, and others take their places: each halts as it does alone."""
+    """Rows leave a batch at different steps, and others take their places. Each halts as it would alone."""
     config = TRMConfig(
         vocab_size=6, seq_len=6, hidden_size=8, num_layers=1, inner_multiple=8, T_cycles=1, n_latent_steps=1,
-        max_supervision_steps=12, halting="own number",
+        max_supervision_steps=12, halting="sum",
     )  # fmt: skip
     model = TRM(config)
     numbers = torch.tensor([2, 5, 1, 4, 3, 5, 2, 1])
@@ -163,11 +163,11 @@ def test_a_memory_follows_its_row() -> None:
     model.head.forward = lambda answer, *, inputs, **extra: inputs
     tokens = numbers[:, None].repeat(1, 6)
     last: dict[int, int] = {}
-    for now in run_steps(model, tokens, 12, batch_size=3):
-        last |= zip(now.rows.tolist(), now.steps.tolist(), strict=True)
+    for result in run_steps(model, tokens, 12, batch_size=3):
+        last |= zip(result.rows.tolist(), result.steps.tolist(), strict=True)
     assert [last[row] for row in range(8)] == [-(-12 // n) for n in numbers.tolist()]
 
 
-def test_an_unknown_rule_is_refused_with_those_there_are() -> None:
+def test_an_unknown_rule_is_rejected_with_the_known_ones() -> None:
     with pytest.raises(ValidationError, match="no such halting rule; there are: batch, row"):
         TRMConfig(halting="never")

@@ -1,4 +1,4 @@
-"""The loss against the formula of the paper, a cell at a time in Python's own floats."""
+"""The loss against the paper's formula, computed cell by cell in Python floats."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def make_logits(scale: float) -> Tensor:
 
 @pytest.mark.parametrize("scale", [0.1, 3.0, 1e4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_loss(scale: float, dtype: torch.dtype) -> None:
+def test_the_loss_equals_the_papers_formula(scale: float, dtype: torch.dtype) -> None:
     logits = make_logits(scale).to(dtype)
     q = torch.tensor([2.0, -1.0, 0.5, -30.0, 40.0])
     loss = supervision_loss(logits, q, LABELS)
@@ -54,9 +54,9 @@ def test_loss(scale: float, dtype: torch.dtype) -> None:
     assert loss.total.item() == pytest.approx(answer + halting / 2, rel=1e-6)
 
 
-def test_gradient_stays_away_from_ignored_cells_and_from_the_target() -> None:
+def test_ignored_cells_have_no_gradient_and_the_halting_target_is_constant() -> None:
     logits = make_logits(1.0)
-    logits[2], logits[1, 1] = float("nan"), float("inf")  # nobody looks there
+    logits[2], logits[1, 1] = float("nan"), float("inf")  # ignored cells
     logits, q = logits.requires_grad_(), torch.zeros(5, requires_grad=True)
     supervision_loss(logits, q, LABELS).total.backward()
     assert logits.grad is not None

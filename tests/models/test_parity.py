@@ -1,11 +1,11 @@
-"""The model reproduces numbers of the published implementation: four training steps in a row with the carry kept.
+"""The model reproduces the numbers of the published implementation in four consecutive training steps.
 
-``TRM_FAST_FIXTURES=DIR`` points at another folder of ``*.npz`` files of the same kind.
+``TRM_FAST_FIXTURES=DIR`` is another folder of ``*.npz`` files of the same kind.
 
-Recursion multiplies rounding: in the mixer fixtures one float32 rounding grows about a hundredfold a supervision step,
-so after four free-running steps two correct float32 programs differ by percents (and so do two CPUs running the same
-program). Each step is therefore compared, to 1e-4, from the recorded carry before it; the free run, in which nothing is
-put right, has to stay as near to the fixture as exact arithmetic (the same model in float64) does.
+Recursion amplifies rounding: in the mixer fixtures a float32 rounding error grows about a hundredfold per supervision
+step. After four steps two correct float32 programs differ by percents, and so do two CPUs with the same program. So
+each step is compared from the recorded carry, to 1e-4. The uninterrupted run must stay as close to the fixture as exact
+arithmetic, that is, the same model in float64.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ TOLERANCE = 1e-4
 Numbers = dict[str, Any]
 
 
-def test_fixtures_are_there() -> None:
+def test_there_are_fixtures() -> None:
     assert FILES, f"no fixtures in {FOLDER}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
-def test_each_step_from_the_recorded_carry(path: Path) -> None:
+def test_each_step_equals_the_fixture_from_the_recorded_carry(path: Path) -> None:
     fixture = np.load(path)
     for step, (got, want) in enumerate(run(fixture, torch.float32, recorded_carry=True)):
         errors = {k: relative_error(got[k], want[k]) for k in want}
@@ -49,7 +49,7 @@ def test_each_step_from_the_recorded_carry(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
-def test_four_steps_in_a_row(path: Path) -> None:
+def test_four_consecutive_steps_stay_close_to_the_fixture(path: Path) -> None:
     fixture = np.load(path)
     runs = zip(run(fixture, torch.float32), run(fixture, torch.float64), strict=True)
     for step, ((got, want), (exact, _)) in enumerate(runs):
@@ -65,7 +65,7 @@ def examples_of(fixture: Any, step: int) -> Examples:
 
 
 def run(fixture: Any, dtype: torch.dtype, *, recorded_carry: bool = False) -> Iterator[tuple[Numbers, Numbers]]:
-    """For each step all numbers that the fixture has of it: ours, and the fixture's."""
+    """Yields for each step the model's numbers and the fixture's."""
     model, batch_size = load(fixture, dtype), len(fixture["step0/batch/inputs"])
     names = published_names(model.config)
     carry = Carry(model, batch_size, examples_of(fixture, 0))
@@ -102,10 +102,12 @@ def run(fixture: Any, dtype: torch.dtype, *, recorded_carry: bool = False) -> It
         }
         for name, parameter in model.named_parameters():
             gradient = parameter.grad
-            if gradient is not None and name.startswith("q_head."):  # their head's second output has no gradient
+            if gradient is not None and name.startswith(
+                "q_head."
+            ):  # the published head has a second output without gradient
                 gradient = torch.cat((gradient, torch.zeros_like(gradient)))
             got[f"grad/{names[name]}"] = gradient
-        assert want.keys() <= got.keys(), f"the fixture has numbers that nothing compares: {want.keys() - got.keys()}"
+        assert want.keys() <= got.keys(), f"the fixture has numbers that are not compared: {want.keys() - got.keys()}"
         yield {k: v.detach().clone() for k, v in got.items() if v is not None}, want
 
 
@@ -117,6 +119,6 @@ def load(fixture: Any, dtype: torch.dtype) -> TRM:
 
 
 def relative_error(got: Tensor, want: np.ndarray) -> float:
-    """Relative L2 distance; for whole numbers and flags this is zero only when all agree."""
+    """Relative L2 distance. For integers and flags it is zero only if all are equal."""
     expected = torch.from_numpy(np.asarray(want)).double()
     return float((got.double() - expected).norm() / expected.norm().clamp_min(1e-30))

@@ -1,4 +1,4 @@
-"""Models in folders: what was saved comes back, and what was damaged is named."""
+"""Model folders: round trips, and errors that name the damage."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from .small import VARIANTS, model, tokens
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_round_trip(name: str, tmp_path: Path) -> None:
-    made = model(**VARIANTS[name])
-    made.save_pretrained(tmp_path / "a" / "b", task={"name": "mine"})
+def test_a_saved_model_is_loaded_unchanged(name: str, tmp_path: Path) -> None:
+    trm = model(**VARIANTS[name])
+    trm.save_pretrained(tmp_path / "a" / "b", task={"name": "other"})
     again = TRM.from_pretrained(tmp_path / "a" / "b")
-    assert again.config == made.config
+    assert again.config == trm.config
     assert not again.training
-    for key, tensor in made.state_dict().items():
+    for key, tensor in trm.state_dict().items():
         assert torch.equal(again.state_dict()[key], tensor), key
-    rows = made.puzzle_rows(None, 2)
-    first, second = (m.eval()(tokens(2), m.initial_state(2), rows).logits for m in (made, again))
+    rows = trm.puzzle_rows(None, 2)
+    first, second = (m.eval()(tokens(2), m.initial_state(2), rows).logits for m in (trm, again))
     assert torch.equal(first, second)
-    assert read_model_config(tmp_path / "a" / "b")["task"] == {"name": "mine"}
+    assert read_model_config(tmp_path / "a" / "b")["task"] == {"name": "other"}
     assert {p.name for p in (tmp_path / "a" / "b").iterdir()} == {"config.json", "model.safetensors"}
 
 
@@ -112,7 +112,7 @@ def test_damage_is_named(name: str, tmp_path: Path) -> None:
     assert str(tmp_path) in str(error.value)
 
 
-def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
+def test_weights_of_another_size_are_rejected(tmp_path: Path) -> None:
     model().save_pretrained(tmp_path)
     edit(lambda c: c.update(model=TRMConfig().model_dump(mode="json")))(tmp_path)
     with pytest.raises(UserError, match="has shape"):

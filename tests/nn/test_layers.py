@@ -1,4 +1,4 @@
-"""Each part of a block against the same mathematics written another way, in float64."""
+"""Each part of a layer against the same formulas written differently, in float64."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def swiglu(x: Tensor, gate_up: nn.Module, down: nn.Module) -> Tensor:
     return (gate * torch.sigmoid(gate) * up) @ down.weight.T
 
 
-def test_channel_mlp(x: Tensor) -> None:
+def test_channel_mlp_is_swiglu_over_channels(x: Tensor) -> None:
     part = ChannelMLP(config()).double()
     torch.testing.assert_close(part(x, None), swiglu(x, part.gate_up, part.down))
 
@@ -53,14 +53,14 @@ def test_token_mixer_is_two_linear_maps_of_the_transposed_state(x: Tensor, mask:
 @pytest.mark.parametrize("mask", [None, MASK])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("positions", ["none", "rope"])
-def test_attention_one_query_at_a_time(x: Tensor, positions: str, causal: bool, mask: Tensor | None) -> None:
+def test_attention_equals_a_loop_over_queries(x: Tensor, positions: str, causal: bool, mask: Tensor | None) -> None:
     c = config(mixing="attention", positions=positions, causal=causal, rope_theta=100.0)
     part = Attention(c).double()
     width = D // c.num_heads
     q, k, v = (part.qkv.weight[i * D : (i + 1) * D] for i in range(3))
 
-    def turned(vector: Tensor, position: int) -> Tensor:
-        """Rotary positions as multiplication by e^(i angle) of the pairs (j, j + width / 2)."""
+    def rotated(vector: Tensor, position: int) -> Tensor:
+        """Multiplies the pairs (j, j + width / 2), as complex numbers, by e^(i angle)."""
         if positions == "none":
             return vector
         angles = position * 100.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
@@ -75,8 +75,8 @@ def test_attention_one_query_at_a_time(x: Tensor, positions: str, causal: bool, 
             heads = []
             for h in range(c.num_heads):
                 part_of = slice(h * width, (h + 1) * width)
-                query = turned((q @ x[b, i])[part_of], i)
-                scores = torch.stack([query @ turned((k @ x[b, j])[part_of], j) for j in keys]) / math.sqrt(width)
+                query = rotated((q @ x[b, i])[part_of], i)
+                scores = torch.stack([query @ rotated((k @ x[b, j])[part_of], j) for j in keys]) / math.sqrt(width)
                 heads.append(sum(s * (v @ x[b, j])[part_of] for s, j in zip(scores.softmax(0), keys, strict=True)))
             want[b, i] = part.out.weight @ torch.cat(heads)
     # The rotary tables are float32, as published.
@@ -85,7 +85,7 @@ def test_attention_one_query_at_a_time(x: Tensor, positions: str, causal: bool, 
 
 
 @pytest.mark.parametrize("dim", [-1, 1])
-def test_norms(x: Tensor, dim: int) -> None:
+def test_norms_divide_by_the_root_mean_square(x: Tensor, dim: int) -> None:
     norm, residual = Norm(config(norm_eps=0.01), dim), torch.randn_like(x)
     for got, h in ((norm(x), x), (norm(x, residual), x + residual)):
         last = h.transpose(dim, -1)
@@ -102,11 +102,11 @@ def test_norms_of_low_precision_keep_float32_statistics() -> None:
 
 @pytest.mark.parametrize("part_type", [TokenMixer, ChannelMLP, Attention])
 @pytest.mark.parametrize("position", ["post", "pre"])
-def test_where_the_norm_stands(x: Tensor, position: str, part_type: Any) -> None:
+def test_the_norm_is_after_or_before_the_part(x: Tensor, position: str, part_type: Any) -> None:
     c = config(norm_position=position, mixing="attention" if part_type is Attention else "mlp")
     part = part_type(c).double()
     sublayer = Sublayer(part, c)
-    axis = 1 if part_type is TokenMixer else 2  # the mixer's norm runs over tokens
+    axis = 1 if part_type is TokenMixer else 2  # the mixer's norm is over tokens
 
     def norm(h: Tensor) -> Tensor:
         return h / (h.square().mean(axis, keepdim=True) + c.norm_eps).sqrt()
@@ -116,7 +116,7 @@ def test_where_the_norm_stands(x: Tensor, position: str, part_type: Any) -> None
 
 
 @pytest.mark.parametrize("position", ["post", "pre"])
-def test_dropout_is_of_the_part_alone_and_off_in_evaluation(x: Tensor, position: str) -> None:
+def test_dropout_applies_to_the_part_and_only_in_training(x: Tensor, position: str) -> None:
     c = config(norm_position=position, dropout=0.4, norm_eps=1e-12)
     part = ChannelMLP(c).double()
     sublayer, plain = Sublayer(part, c), Sublayer(part, config(norm_position=position, norm_eps=1e-12))

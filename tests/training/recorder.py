@@ -1,9 +1,9 @@
-"""A stand-in for a CUDA graph on the CPU, strict where a GPU would be wrong without a word.
+"""Emulates a CUDA graph on the CPU and refuses what a GPU would silently get wrong.
 
-``capture`` runs a function once and writes down every tensor operation it does, with the very tensors it does it on.
-``replay`` does those again, on the same memory, without the function: whatever Python computed in between is frozen at
-its first value. So a number that changes from step to step and does not live in a tensor shows as a difference from
-calling the function, and anything that would wait for the device is refused.
+``capture`` runs a function once and records every tensor operation with its tensors. ``replay`` repeats the operations
+on the same memory without running the function. All values that Python computed keep their first value. So a number
+that changes from step to step but is not in a tensor makes the replay differ from a call. Operations that would wait
+for the device raise ``HostRead``.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ WAITS = {
     "_linalg_check_errors", "_linalg_svd", "_linalg_eigh", "segment_reduce", "pin_memory", "_pin_memory",
 }  # fmt: skip
 READS = ("__array__", "cpu", "numpy", "tolist")
-"""Ways to the host that are no tensor operation on a CPU, and would wait on a GPU."""
+"""Methods that copy to the host. On a CPU they are no tensor operations; on a GPU they would wait."""
 BAKED = ("from_numpy", "frombuffer", "manual_seed")
-"""Functions of torch whose result, or effect, a graph would keep as it was at the capture."""
+"""Functions of torch whose results or effects a graph would freeze at the capture."""
 
 
 class HostRead(RuntimeError):
-    """The captured function looks at a value."""
+    """The captured function reads a value or does something else that a graph cannot replay."""
 
 
 class Recorder:
@@ -40,19 +40,19 @@ class Recorder:
 
     def capture(self, function: Callable[[], None]) -> None:
         self.tape.clear()
-        # A tensor made without a device would be on the host: here it is on one that is told apart.
+        # A tensor without a device would be on the host. The meta device makes it detectable.
         with _no_reads(), torch.device("meta"), _Writer(self.tape):
             function()
 
     def replay(self) -> None:
         with torch.no_grad():
-            for operation, args, kwargs, made in self.tape:
+            for operation, args, kwargs, outputs in self.tape:
                 results: list[Any] = tree_leaves(operation(*args, **kwargs))
                 for message in results:
-                    if isinstance(message, torch.ScriptObject):  # to other processes: on a GPU the stream waits for it
+                    if isinstance(message, torch.ScriptObject):  # a collective; on a GPU the stream waits for it
                         message.wait()  # type: ignore[attr-defined]
-                for place, tensor in made:
-                    tensor.copy_(results[place])
+                for index, tensor in outputs:
+                    tensor.copy_(results[index])
 
 
 class _Writer(TorchDispatchMode):
@@ -65,27 +65,27 @@ class _Writer(TorchDispatchMode):
         if operation.namespace == "profiler":
             return operation(*args, **kwargs)
         if operation._opname == "lift_fresh":
-            raise HostRead("a tensor made of Python's numbers is copied from the host, with a wait")
+            raise HostRead("a tensor of Python numbers is copied from the host, which waits")
         if operation._opname in WAITS or _has_mask(operation, args):
             raise HostRead(f"{operation} waits for the device")
         if any(isinstance(t, Tensor) and t.is_meta for t in tree_leaves((args, kwargs))):
-            raise HostRead(f"{operation}: a tensor was made without saying on what device")
+            raise HostRead(f"{operation}: a tensor was made without a device")
         if kwargs.get("generator") is not None:
-            raise HostRead(f"{operation} draws from a generator that no graph knows")
+            raise HostRead(f"{operation} draws from a generator that is not part of a graph")
         result = operation(*args, **kwargs)
-        known = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
-        # Views and in-place results follow their memory by themselves; new memory must be filled again.
-        made = [
-            (place, tensor)
-            for place, tensor in enumerate(tree_leaves(result))
-            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in known
+        addresses = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        # Views and in-place results share the memory of their arguments. A replay must fill other memory again.
+        outputs = [
+            (index, tensor)
+            for index, tensor in enumerate(tree_leaves(result))
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in addresses
         ]
-        self.tape.append((operation, args, kwargs, made))
+        self.tape.append((operation, args, kwargs, outputs))
         return result
 
 
 def _has_mask(operation: Any, args: tuple[Any, ...]) -> bool:
-    """Indexing with a mask: a shape that depends on values."""
+    """Whether it is indexing with a mask, whose shape depends on values."""
     if operation._opname not in ("index", "index_put", "index_put_", "_index_put_impl_"):
         return False
     return any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
@@ -100,7 +100,7 @@ def _no_reads() -> Iterator[None]:
         return read
 
     reads = {name: refuse(f"Tensor.{name} waits for the device") for name in READS}
-    baked = {name: refuse(f"torch.{name}: a replay would not do it again") for name in BAKED}
+    baked = {name: refuse(f"torch.{name}: a replay would not repeat it") for name in BAKED}
     with _patched(Tensor, reads), _patched(torch, baked):
         yield
 

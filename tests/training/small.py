@@ -1,4 +1,4 @@
-"""Tiny runs for the tests."""
+"""Tiny models, examples and runs for the tests."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def make_examples(count: int, seed: int = 0, puzzles: int = 1) -> Examples:
     rng = np.random.default_rng(seed)
     inputs = rng.integers(1, 6, (count, 6), dtype=np.int32)
     labels = np.where(rng.random((count, 6)) < 0.2, -100, (inputs * 2) % 5 + 1).astype(np.int32)
-    labels[rng.random(count) < 0.15] = -100  # padding rows
+    labels[rng.random(count) < 0.15] = -100  # rows without labels
     return Examples(inputs, labels, rng.integers(0, puzzles, count, dtype=np.int32))
 
 
@@ -83,17 +83,17 @@ SPEC = make_examples(0)
 
 
 class Source:
-    """Where a step's examples come from: other ones in each chunk."""
+    """A feed of random examples, different in each chunk."""
 
-    def __init__(self, kind: Examples = SPEC, puzzles: int = 4) -> None:
-        self.example_spec, self.puzzles = kind, puzzles
+    def __init__(self, example_spec: Examples = SPEC, puzzles: int = 4) -> None:
+        self.example_spec, self.puzzles = example_spec, puzzles
 
     def chunk(self, number: int, size: int) -> Examples:
         return make_examples(size, number, self.puzzles)
 
 
 class Values:
-    """Real numbers in, real numbers out, some of them not asked for."""
+    """A feed of real-valued examples, some of whose numbers are unlabelled."""
 
     def chunk(self, number: int, size: int) -> Examples:
         rng = np.random.default_rng(number)
@@ -107,11 +107,11 @@ class Values:
 
 
 class Killed(BaseException):
-    """Ends a run at once, as a kill would; nothing in the program catches it."""
+    """Ends a run at once, like a kill. The program does not catch it."""
 
 
 class KillAt(Callback):
-    """A callback that ends the run after a step."""
+    """A callback that kills the run after a step."""
 
     def __init__(self, step: int) -> None:
         self.step = step

@@ -1,4 +1,4 @@
-"""The one type of a batch: the same examples whatever is done to them."""
+"""The batch: conversions, views, copies and replacement of examples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .small import make_examples
 EXAMPLES = replace(make_examples(5, puzzles=3), extra={"mask": np.eye(5, 6, dtype=bool)})
 
 
-def test_examples_become_a_batch_and_keep_their_names() -> None:
+def test_a_batch_holds_the_arrays_of_examples_under_their_names() -> None:
     batch = Batch.of_examples(EXAMPLES)
     assert len(batch) == 5
     assert batch.tensors().keys() == EXAMPLES.arrays().keys() == {"inputs", "labels", "puzzle_ids", "mask"}
@@ -24,9 +24,9 @@ def test_examples_become_a_batch_and_keep_their_names() -> None:
 
 
 def test_zeros_have_the_shapes_and_dtypes_of_the_examples() -> None:
-    made = Batch.zeros(EXAMPLES.take(slice(0)), 7, torch.device("cpu"))
+    batch = Batch.zeros(EXAMPLES.take(slice(0)), 7, torch.device("cpu"))
     for name, tensor in Batch.of_examples(EXAMPLES).tensors().items():
-        zeros = made.tensors()[name]
+        zeros = batch.tensors()[name]
         assert (zeros.shape, zeros.dtype) == ((7, *tensor.shape[1:]), tensor.dtype)
         assert not zeros.any()
 
@@ -40,13 +40,13 @@ def test_parts_are_views_and_indexed_examples_are_copies() -> None:
     assert picked.inputs.any()
 
 
-def test_examples_are_replaced_where_they_should_be() -> None:
+def test_only_marked_examples_are_replaced() -> None:
     first, second = Batch.of_examples(EXAMPLES), Batch.of_examples(make_like(1))
-    before = first.map(torch.clone)
+    original = first.map(torch.clone)
     first.replace_(torch.tensor([1, 0, 0, 1, 0]).bool(), second)
     for name, tensor in first.tensors().items():
         for i in range(5):
-            assert torch.equal(tensor[i], (second if i in (0, 3) else before).tensors()[name][i])
+            assert torch.equal(tensor[i], (second if i in (0, 3) else original).tensors()[name][i])
     first.copy_(second)
     assert all(torch.equal(t, second.tensors()[name]) for name, t in first.tensors().items())
 

@@ -1,4 +1,4 @@
-"""Callbacks: what each writes is read back; several hear the same; one that lacks its package says what to install."""
+"""Callbacks: their calls, their files, and the messages for missing packages."""
 
 from __future__ import annotations
 
@@ -27,65 +27,65 @@ STEPS = {"steps": 8, "log_every": 2, "eval_every": 4, "checkpoint_every": 4}
 
 
 class Recording(Callback):
-    """Writes down all that it is told."""
+    """Records all calls."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[str, Any]] = []
+        self.calls: list[tuple[str, Any]] = []
 
     def on_start(self, run: Run) -> None:
-        self.heard.append(("start", (run.step, run.folder.name, run.train_count, run.test_count, run.noun)))
+        self.calls.append(("start", (run.step, run.folder.name, run.train_count, run.test_count, run.noun)))
 
     def on_step(self, step: int) -> None:
-        self.heard.append(("step", step))
+        self.calls.append(("step", step))
 
     def on_log(self, record: dict[str, Any]) -> None:
-        self.heard.append(("log", record))
+        self.calls.append(("log", record))
 
     def on_end(self, summary: dict[str, Any] | None) -> None:
-        self.heard.append(("end", summary and summary["steps"]))
+        self.calls.append(("end", summary and summary["steps"]))
 
 
-def test_several_of_your_own_hear_the_same_in_order(tmp_path: Path) -> None:
+def test_several_callbacks_get_the_same_calls_in_order(tmp_path: Path) -> None:
     one, other = Recording(), Recording()
     Trainer(run_config(**STEPS), tmp_path / "run", callbacks=[one, other]).train()
-    assert one.heard == other.heard
-    assert one.heard[0] == ("start", (0, "run", 30, 6, "puzzles"))
-    assert one.heard[-1] == ("end", 8)
-    assert [step for what, step in one.heard if what == "step"] == list(range(1, 9))
-    assert [json.loads(json.dumps(r)) for what, r in one.heard if what == "log"] == read_metrics(tmp_path / "run")
+    assert one.calls == other.calls
+    assert one.calls[0] == ("start", (0, "run", 30, 6, "puzzles"))
+    assert one.calls[-1] == ("end", 8)
+    assert [step for what, step in one.calls if what == "step"] == list(range(1, 9))
+    assert [json.loads(json.dumps(r)) for what, r in one.calls if what == "log"] == read_metrics(tmp_path / "run")
 
 
-def test_they_are_ended_when_the_run_breaks_off(tmp_path: Path) -> None:
+def test_callbacks_are_ended_when_a_run_fails(tmp_path: Path) -> None:
     class Fails(Callback):
         def on_start(self, run: Run) -> None:
             raise UserError("no such account")
 
-    heard = Recording()
+    recording = Recording()
     with pytest.raises(Killed):
-        Trainer(run_config(**STEPS), tmp_path / "killed", callbacks=[heard, KillAt(3)]).train()
-    assert heard.heard[-1] == ("end", None)
-    heard = Recording()
+        Trainer(run_config(**STEPS), tmp_path / "killed", callbacks=[recording, KillAt(3)]).train()
+    assert recording.calls[-1] == ("end", None)
+    recording = Recording()
     with pytest.raises(UserError, match="no such account"):
-        Trainer(run_config(**STEPS), tmp_path / "failed", callbacks=[heard, Fails()]).train()
-    assert [what for what, _ in heard.heard] == ["start", "end"]
+        Trainer(run_config(**STEPS), tmp_path / "failed", callbacks=[recording, Fails()]).train()
+    assert [what for what, _ in recording.calls] == ["start", "end"]
 
 
-def test_a_resumed_run_says_where_it_is(tmp_path: Path) -> None:
+def test_a_resumed_run_passes_its_step(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         Trainer(run_config(**STEPS), tmp_path / "run", callbacks=[KillAt(6)]).train()
-    heard = Recording()
-    Trainer.resume(tmp_path / "run", callbacks=[heard]).train()
-    assert heard.heard[0][1][0] == 4
+    recording = Recording()
+    Trainer.resume(tmp_path / "run", callbacks=[recording]).train()
+    assert recording.calls[0][1][0] == 4
 
 
-def test_names() -> None:
+def test_callbacks_have_names() -> None:
     assert callback_names() == ["console", "json_lines", "tensorboard", "wandb"]
     with pytest.raises(UserError, match="there is no callback 'tensorbord'; there are: console, json_lines, tensor"):
         make_callback("tensorbord")
     assert isinstance(make_callback("console"), Console)
 
 
-def test_curves_have_the_names_of_the_field() -> None:
+def test_curves_have_conventional_names() -> None:
     record = {"step": 3, "loss": 1.5, "exact_accuracy": None, "seconds": 2.0, "finished": 4}
     assert scalars(record) == {"train/loss": 1.5, "train/finished": 4}
     assert scalars({"step": 3, "eval_exact_accuracy": 0.5, "eval_interval": (0, 1)}) == {"eval/exact_accuracy": 0.5}
@@ -101,16 +101,16 @@ def test_a_missing_package_is_named(name: str, package: str, monkeypatch: pytest
         make_callback(name)
 
 
-def test_nothing_is_imported_before_it_is_asked_for() -> None:
+def test_optional_packages_are_imported_at_first_use() -> None:
     code = (
         "import sys, trm_fast.training; "
         "print(sorted({'typer', 'rich', 'tensorboard', 'wandb', 'matplotlib'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"
 
 
-def test_tensorboard_holds_what_was_logged(tmp_path: Path) -> None:
+def test_tensorboard_files_hold_the_logged_values(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="TensorBoard is not installed: the extra tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -124,13 +124,13 @@ def test_tensorboard_holds_what_was_logged(tmp_path: Path) -> None:
     for name, key in (("train/loss", "loss"), ("eval/exact_accuracy", "eval_exact_accuracy")):
         want = [(r["step"], r[key]) for r in records if key in r]
         got = [(e.step, e.value) for e in events.Scalars(name)]
-        assert [step for step, _ in got] == [step for step, _ in want], "each step once, also where a run was resumed"
+        assert [step for step, _ in got] == [step for step, _ in want], "each step once, also in a resumed run"
         assert [value for _, value in got] == pytest.approx([value for _, value in want])
 
 
 @pytest.fixture
 def not_imported() -> Iterator[None]:
-    """W&B's callback as if nobody had asked for it, before and after."""
+    """Makes W&B's callback unimported, before and after the test."""
 
     def forget() -> None:
         sys.modules.pop("trm_fast.training.callbacks.wandb", None)
@@ -142,8 +142,8 @@ def not_imported() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("not_imported")
-def test_wandb_is_told_what_was_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a stand-in for its package: the curves, the configuration, the same id when a run is resumed."""
+def test_wandb_gets_the_logged_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fakes the package and checks curves, configuration, and the id of a resumed run."""
     inits, logged, finished = [], [], []
 
     def init(**options: Any) -> Any:
@@ -185,7 +185,7 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (out / "wandb_id.txt").read_text().strip()
 
 
-def test_the_console_without_a_terminal_has_a_line_a_record(tmp_path: Path) -> None:
+def test_the_console_without_a_terminal_prints_a_line_per_record(tmp_path: Path) -> None:
     text = io.StringIO()
     console = Console(terminal=Terminal(file=text, width=200))
     Trainer(run_config(**STEPS), tmp_path / "run", callbacks=[console]).train()

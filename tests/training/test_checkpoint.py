@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, damage found before anything is loaded, the right ones kept."""
+"""Checkpoints: complete or absent, verified before loading, the right ones kept."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def loads(run: Path, step: int, from_step: int | None = None) -> bool:
     tensors, state = checkpoint.load(run, from_step)
     same = all(
         torch.equal(tensor, tensors[group][name]) and tensor.dtype == tensors[group][name].dtype
-        for group, wanted in groups(step).items()
-        for name, tensor in wanted.items()
+        for group, expected in groups(step).items()
+        for name, tensor in expected.items()
     )
-    kept = (state["step"], state["seconds"], state["feed"])
-    return same and tensors.keys() == groups(0).keys() and kept == (step, step / 3, {"rng": 2**80})
+    values = (state["step"], state["seconds"], state["feed"])
+    return same and tensors.keys() == groups(0).keys() and values == (step, step / 3, {"rng": 2**80})
 
 
 def test_round_trip(run: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_step_can_be_written_again(run: Path) -> None:
     assert checkpoint.load(run)[0]["model"]["w"][0, 0] == 5
 
 
-def test_what_is_not_there(run: Path, tmp_path: Path) -> None:
+def test_a_missing_checkpoint_is_named(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no checkpoint step_15; there are: step_10, step_20"):
         checkpoint.load(run, 15)
     with pytest.raises(UserError, match="has no checkpoint"):
@@ -110,20 +110,20 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_damage_is_found_and_the_earlier_one_offered(run: Path, name: str) -> None:
+def test_damage_is_found_and_an_earlier_checkpoint_suggested(run: Path, name: str) -> None:
     DAMAGES[name](run / "checkpoints" / "step_20")
     with pytest.raises(UserError, match=r"step_20 is damaged: .*; use an earlier one with --from step_10"):
         checkpoint.load(run)
     assert loads(run, 10, 10)
 
 
-def test_a_renamed_checkpoint_is_not_believed(run: Path) -> None:
+def test_a_renamed_checkpoint_is_rejected(run: Path) -> None:
     os.rename(run / "checkpoints" / "step_20", run / "checkpoints" / "step_30")
     with pytest.raises(UserError, match="step_30 is damaged"):
         checkpoint.load(run)
 
 
-def test_the_only_one_damaged(run: Path) -> None:
+def test_damage_of_the_only_checkpoint_is_found(run: Path) -> None:
     shutil.rmtree(run / "checkpoints" / "step_10")
     cut("model.safetensors")(run / "checkpoints" / "step_20")
     with pytest.raises(UserError, match="step_20 is damaged") as error:
@@ -131,14 +131,14 @@ def test_the_only_one_damaged(run: Path) -> None:
     assert "--from" not in str(error.value)
 
 
-def test_unfinished_folders_are_no_checkpoints_and_go_away(run: Path) -> None:
-    left = run / "checkpoints" / ".writing-step_30"
-    shutil.copytree(run / "checkpoints" / "step_20", left)
+def test_unfinished_folders_are_ignored_and_removed(run: Path) -> None:
+    unfinished = run / "checkpoints" / ".writing-step_30"
+    shutil.copytree(run / "checkpoints" / "step_20", unfinished)
     (run / "checkpoints" / "step_x").mkdir()
     assert checkpoint.steps_of(run) == [10, 20]
     assert loads(run, 20)
     checkpoint.save(run, 30, groups(30), {"seconds": 10.0, "feed": {"rng": 2**80}})
-    assert not left.exists()
+    assert not unfinished.exists()
     assert loads(run, 30)
 
 
@@ -154,7 +154,7 @@ def full_at_second(tensors: dict[str, Tensor], file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "failure"),
+    ("function", "failure"),
     [
         ("trm_fast.training.checkpoint.save_file", full),
         ("trm_fast.training.checkpoint.save_file", full_at_second),
@@ -165,10 +165,10 @@ def full_at_second(tensors: dict[str, Tensor], file: Path) -> None:
 )
 @pytest.mark.parametrize("step", [20, 30])
 def test_a_full_disk(
-    run: Path, place: str, failure: Callable[..., None], step: int, monkeypatch: pytest.MonkeyPatch
+    run: Path, function: str, failure: Callable[..., None], step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(place, failure)
+        patch.setattr(function, failure)
         with pytest.raises(UserError, match=r"could not be written .*No space left") as error:
             checkpoint.save(run, step, groups(step), {})
     steps = checkpoint.steps_of(run)
@@ -186,7 +186,7 @@ def test_a_full_disk_at_the_first_checkpoint(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "checkpoints").write_text("a file stands here")
+    (tmp_path / "checkpoints").write_text("a file")
     with pytest.raises(UserError, match="could not be written"):
         checkpoint.save(tmp_path, 10, groups(1), {})
 
@@ -199,7 +199,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         (60, 2, 20, [20, 50, 60]),
         (60, 2, 60, [50, 60]),
         (60, 9, 10, [10, 20, 30, 40, 50, 60]),
-        (40, 2, 10, [10, 30, 40]),  # 50 and 60 are of a run that was resumed from before them
+        (40, 2, 10, [10, 30, 40]),  # 50 and 60 are from before a resume at an earlier step
         (40, 1, None, [40]),
     ],
 )
@@ -211,7 +211,7 @@ def test_pruning(last: int, newest: int, best: int | None, kept: list[int], tmp_
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == sorted(f"step_{s}" for s in kept)
 
 
-def test_a_run_goes_on_from_before_a_damaged_checkpoint(tmp_path: Path) -> None:
+def test_a_run_resumes_from_an_earlier_checkpoint_than_a_damaged_one(tmp_path: Path) -> None:
     out = tmp_path / "run"
     Trainer(run_config(steps=25), out).train()
     weights = (out / "checkpoints" / "step_25" / "model.safetensors").read_bytes()
@@ -225,8 +225,8 @@ def test_a_run_goes_on_from_before_a_damaged_checkpoint(tmp_path: Path) -> None:
     assert (out / "checkpoints" / "step_25" / "model.safetensors").read_bytes() == weights
 
 
-def test_a_branch_leaves_no_later_checkpoint_behind(tmp_path: Path) -> None:
-    """Else the next resume would take up the abandoned run, and pruning would remove the new one's checkpoints."""
+def test_a_resume_from_an_earlier_step_removes_later_checkpoints(tmp_path: Path) -> None:
+    """Otherwise the next resume would continue the abandoned run, and pruning would remove the new checkpoints."""
     out = tmp_path / "run"
     Trainer(run_config(steps=40, keep_checkpoints=4), out).train()
     trainer = Trainer.resume(out, from_step=20, config=run_config(steps=25, keep_checkpoints=1))
@@ -235,7 +235,7 @@ def test_a_branch_leaves_no_later_checkpoint_behind(tmp_path: Path) -> None:
     assert Trainer.resume(out).step == 25
 
 
-def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_model_is_rejected(tmp_path: Path) -> None:
     out = tmp_path / "run"
     Trainer(run_config(steps=2), out).train()
     for config in (run_config({"hidden_size": 16}), run_config({"num_layers": 2}), run_config(batch_size=3)):

@@ -1,4 +1,4 @@
-"""Configurations: every wrong input is named in one line, every right one survives a round trip."""
+"""Configurations: an error names every wrong input in one line; valid ones survive a round trip."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def changed(section: str, **keys: Any) -> dict[str, Any]:
         (changed("training", steps=0, batch_size=0), ["training.steps", "training.batch_size"]),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named(sections: dict[str, Any], words: list[str]) -> None:
+def test_an_error_names_the_wrong_key(sections: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(UserError) as error:
         make_config(sections, "f.yaml")
     assert error.value.wrong_use
@@ -108,7 +108,7 @@ def test_what_is_wrong_is_named(sections: dict[str, Any], words: list[str]) -> N
         ("", ["a configuration has sections"]),
     ],
 )
-def test_broken_files(text: str, words: list[str], tmp_path: Path) -> None:
+def test_broken_yaml_is_located(text: str, words: list[str], tmp_path: Path) -> None:
     path = tmp_path / "f.yaml"
     path.write_text(text)
     with pytest.raises(UserError) as error:
@@ -118,7 +118,7 @@ def test_broken_files(text: str, words: list[str], tmp_path: Path) -> None:
         assert word in str(error.value)
 
 
-def test_keys_are_strings(tmp_path: Path) -> None:
+def test_keys_must_be_strings(tmp_path: Path) -> None:
     path = tmp_path / "f.yaml"
     path.write_text("task: {name: sudoku, [1]: 2}\n")
     with pytest.raises(UserError, match=r"f\.yaml: task.* keys should be strings"):
@@ -126,7 +126,7 @@ def test_keys_are_strings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
-def test_unreadable_files(content: bytes | None, tmp_path: Path) -> None:
+def test_unreadable_files_are_rejected(content: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / "f.yaml"
     if content is not None:
         path.write_bytes(content)
@@ -141,7 +141,7 @@ def test_unreadable_files(content: bytes | None, tmp_path: Path) -> None:
         ("6E+3", 6e3),
         ("-1.5e2", -150.0),
         (".5", 0.5),
-        (".5e1", ".5e1"),  # which a typed key then refuses
+        (".5e1", ".5e1"),  # validation then rejects it
         ("1_0", 10),
         ("1e", "1e"),
         ("e4", "e4"),
@@ -151,7 +151,7 @@ def test_unreadable_files(content: bytes | None, tmp_path: Path) -> None:
         ("[1e-4, 2]", [1e-4, 2]),
     ],
 )
-def test_numbers_mean_what_they_look_like(text: str, value: Any, tmp_path: Path) -> None:
+def test_numbers_have_their_usual_notation(text: str, value: Any, tmp_path: Path) -> None:
     path = tmp_path / "f.yaml"
     path.write_text(f"training: {{x: {text}}}\n")
     for sections in (read_yaml(path), apply_settings({}, [f"training.x={text}"])):
@@ -160,16 +160,16 @@ def test_numbers_mean_what_they_look_like(text: str, value: Any, tmp_path: Path)
         assert type(got) is type(value)
 
 
-def test_yaml_merges(tmp_path: Path) -> None:
+def test_yaml_merges_keys(tmp_path: Path) -> None:
     path = tmp_path / "f.yaml"
     path.write_text("model: &small {hidden_size: 8, num_heads: 2}\ntraining: {<<: *small, num_heads: 4}\n")
     assert read_yaml(path)["training"] == {"hidden_size": 8, "num_heads": 4}
 
 
-def test_settings() -> None:
-    before = {"training": {"steps": 3, "seed": 1}, "model": None}
+def test_settings_change_a_copy() -> None:
+    original = {"training": {"steps": 3, "seed": 1}, "model": None}
     after = apply_settings(
-        before, ["training.steps=5", " model.hidden_size=8", "data.source=a=b", "task.givens=[4, 7]"]
+        original, ["training.steps=5", " model.hidden_size=8", "data.source=a=b", "task.givens=[4, 7]"]
     )
     assert after == {
         "training": {"steps": 5, "seed": 1},
@@ -177,17 +177,17 @@ def test_settings() -> None:
         "data": {"source": "a=b"},
         "task": {"givens": [4, 7]},
     }
-    assert before == {"training": {"steps": 3, "seed": 1}, "model": None}
+    assert original == {"training": {"steps": 3, "seed": 1}, "model": None}
 
 
 def test_settings_reach_any_depth() -> None:
-    before = {"training": {"optimizer": "muon", "optimizer_options": {"nesterov": False}}}
-    after = apply_settings(before, ["training.optimizer_options.momentum=0.9", "a.b.c.d=[1, {e: 2}]"])
+    original = {"training": {"optimizer": "muon", "optimizer_options": {"nesterov": False}}}
+    after = apply_settings(original, ["training.optimizer_options.momentum=0.9", "a.b.c.d=[1, {e: 2}]"])
     assert after["training"]["optimizer_options"] == {"nesterov": False, "momentum": 0.9}
     assert after["a"] == {"b": {"c": {"d": [1, {"e": 2}]}}}
-    assert before["training"]["optimizer_options"] == {"nesterov": False}
-    made = make_config(apply_settings(SECTIONS | before, ["training.optimizer_options.momentum=0.9"]), "test")
-    assert made.training.optimizer_options == {"nesterov": False, "momentum": 0.9}
+    assert original["training"]["optimizer_options"] == {"nesterov": False}
+    config = make_config(apply_settings(SECTIONS | original, ["training.optimizer_options.momentum=0.9"]), "test")
+    assert config.training.optimizer_options == {"nesterov": False, "momentum": 0.9}
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_settings_reach_any_depth() -> None:
         ("training.steps=[1", "'[1' is not a YAML value"),
     ],
 )
-def test_wrong_settings(setting: str, words: str) -> None:
+def test_wrong_settings_are_named(setting: str, words: str) -> None:
     with pytest.raises(UserError) as error:
         apply_settings({"list": [1], "deep": {"x": 1}}, [setting])
     assert words in str(error.value)
@@ -214,25 +214,25 @@ def test_wrong_settings(setting: str, words: str) -> None:
 @pytest.mark.parametrize(
     "training", [{}, {"learning_rate": 1e-5, "clip_norm": 1e10, "betas": [0.5, 0.25], "seed": 2**64 - 1}]
 )
-def test_round_trip(training: dict[str, Any], tmp_path: Path) -> None:
-    made = run_config({"mixing": "attention", "positions": "grid"}, **training)
+def test_a_configuration_survives_a_round_trip(training: dict[str, Any], tmp_path: Path) -> None:
+    config = run_config({"mixing": "attention", "positions": "grid"}, **training)
     path = tmp_path / "config.yaml"
-    path.write_text(made.to_yaml())
+    path.write_text(config.to_yaml())
     again = make_config(read_yaml(path), str(path))
-    assert again == made
-    assert type(again.task) is type(made.task)
+    assert again == config
+    assert type(again.task) is type(config.task)
     assert again.make_task().seq_len == again.model.seq_len == 16
     assert again.model.grid_shape == (4, 4)
 
 
-def test_a_task_alone_is_a_configuration() -> None:
-    made = make_config({"task": {"name": "sudoku"}, "model": None, "training": {}}, "f")
-    assert isinstance(made, RunConfig)
-    assert (made.model.vocab_size, made.model.seq_len) == (11, 81)
-    assert made.training.learning_rate == 1e-4
+def test_a_task_alone_is_a_valid_configuration() -> None:
+    config = make_config({"task": {"name": "sudoku"}, "model": None, "training": {}}, "f")
+    assert isinstance(config, RunConfig)
+    assert (config.model.vocab_size, config.model.seq_len) == (11, 81)
+    assert config.training.learning_rate == 1e-4
 
 
-def test_unknown_presets() -> None:
+def test_an_unknown_preset_is_named() -> None:
     pytest.importorskip("trm_fast.configs")
     with pytest.raises(UserError, match="there is no preset 'sudoku-4x'; did you mean sudoku-4x4"):
         read_preset("sudoku-4x")
@@ -249,22 +249,22 @@ def test_unknown_presets() -> None:
         ({"schedule": "cosine", "warmup_steps": 200}, {100: 0.5}),
     ],
 )
-def test_schedules(changes: dict[str, Any], rates: dict[int, float]) -> None:
+def test_schedules_give_these_rates(changes: dict[str, Any], rates: dict[int, float]) -> None:
     config = training_config(**{"steps": 100, "warmup_steps": 10, "learning_rate": 1e-3, **changes})
     for step, share in rates.items():
         assert config.learning_rate_at(step) == pytest.approx(share * 1e-3), step
 
 
-def test_embeddings_may_have_a_rate_of_their_own() -> None:
+def test_embeddings_may_have_their_own_rate() -> None:
     model = TRM(TRMConfig(vocab_size=5, seq_len=4, hidden_size=8, num_heads=2, inner_multiple=8, positions="learned"))
     names = [name for name, _ in model.named_parameters()]
     assert set(training_config(learning_rate=1e-4).make_optimizer(model).rates) == {1.0}
     rates = training_config(learning_rate=1e-4, embedding_learning_rate=1e-2).make_optimizer(model).rates
-    apart = {name: rate for name, rate in zip(names, rates, strict=True) if rate != 1}
-    assert apart == pytest.approx({"embedding.tokens.weight": 100, "embedding.positions.weight": 100})
+    changed_rates = {name: rate for name, rate in zip(names, rates, strict=True) if rate != 1}
+    assert changed_rates == pytest.approx({"embedding.tokens.weight": 100, "embedding.positions.weight": 100})
 
 
-def test_arguments_at_the_last_step_need_one() -> None:
+def test_arguments_at_the_last_step_need_a_last_step() -> None:
     slots = {"head": {"kind": "slots", "arguments": "last"}, "mixing": "attention"}
     run_config(slots, supervision="unrolled")
     for model, supervision, message in (

@@ -1,4 +1,4 @@
-"""Low-precision copies of the weights: always those of the weights as they are, and no number differs for them."""
+"""Low-precision copies of the weights are always up to date and change no result."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from .recorder import Recorder
 from .small import batch_of, make_examples, run_config
 from .test_step import CASES, Host, make, run, same
 
-LOW = {"dtype": "bfloat16"}
+BFLOAT16 = {"dtype": "bfloat16"}
 NAMES = ["parts", "single", "clipped adamw", "attention", "puzzles", "dropout", "unrolled", "recomputed"]
 
 
 def check(step: TrainStep) -> None:
-    """The copies are what rounding and packing the weights anew gives."""
+    """Asserts that the copies equal the weights, rounded and packed again."""
     assert step.copies.all_copies
     for key, fresh in step.copies._rounded().items():
         assert torch.equal(step.copies.all_copies[key], fresh)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_step_with_copies_is_a_step_that_rounds_each_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_with_copies_equals_a_step_that_rounds_at_each_use(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, training, parts = CASES[name]
     with ops.use_backend("reference"):
-        kept = make(model, training | LOW, parts)
+        kept = make(model, training | BFLOAT16, parts)
         want = run(kept)
         monkeypatch.setattr(Precision, "cached_cast", lambda self, weight, dtype: weight.to(dtype))
-        assert same(run(make(model, training | LOW, parts)), want)
+        assert same(run(make(model, training | BFLOAT16, parts)), want)
     check(kept)
 
 
 @pytest.mark.parametrize("captured", [False, True])
-def test_every_step_writes_them(captured: bool) -> None:
-    step = make({}, LOW, 1, runner=Recorder() if captured else None)
+def test_every_step_writes_the_copies(captured: bool) -> None:
+    step = make({}, BFLOAT16, 1, runner=Recorder() if captured else None)
     host, seen = Host(step), []
     for _ in range(4):
         host()
@@ -55,13 +55,13 @@ def test_every_step_writes_them(captured: bool) -> None:
     assert not torch.equal(seen[0], seen[-1])
 
 
-def test_weights_that_someone_else_wrote() -> None:
-    """Loaded between two steps, they are the ones that the next step computes with, in a replay as in a call."""
-    other = make({}, LOW, 1)
+def test_weights_loaded_between_steps_are_used() -> None:
+    """The next step computes with weights that were loaded between two steps, in a replay and in a call."""
+    other = make({}, BFLOAT16, 1)
     run(other, 3)
     states = []
     for runner in (None, Recorder()):
-        step = make({}, LOW, 1, runner=runner)
+        step = make({}, BFLOAT16, 1, runner=runner)
         run(step, 2)
         step.model.load_state_dict(other.model.state_dict())
         step.copies.refresh()
@@ -70,23 +70,23 @@ def test_weights_that_someone_else_wrote() -> None:
     assert same(*states)
 
 
-def test_kernels_without_a_gradient_asked_for_by_name() -> None:
-    """In bfloat16 those of a CPU have none: the graded cycle is computed by parts."""
+def test_kernels_without_a_gradient_may_be_requested_by_name() -> None:
+    """CPU kernels have no gradient in bfloat16, so the cycle with gradient is computed without them."""
     if registry.EXTENSION_MISSING:
         pytest.skip(registry.EXTENSION_MISSING)
     with ops.use_backend("cpp"):
-        step = make({}, LOW, 1)
+        step = make({}, BFLOAT16, 1)
         run(step, 2)
         check(step)
 
 
-def test_float32_has_none() -> None:
+def test_float32_has_no_copies() -> None:
     step = make({}, {}, 1)
     assert not step.copies.all_copies
     assert step.optimizer.copies is None
 
 
-def test_a_resumed_run_and_its_evaluation(tmp_path: Path) -> None:
+def test_a_resumed_run_and_its_evaluation_use_current_weights(tmp_path: Path) -> None:
     config = run_config(dtype="bfloat16", steps=20)
     straight = Trainer(config, tmp_path / "straight")
     straight.train()
@@ -96,9 +96,9 @@ def test_a_resumed_run_and_its_evaluation(tmp_path: Path) -> None:
     check(resumed.step_function)
     resumed.train()
     check(resumed.step_function)
-    ours, theirs = (t.step_function.tensors() for t in (resumed, straight))
-    assert same([ours], [theirs])
-    # Evaluation computes with the averaged weights, whatever copies training keeps.
+    resumed_tensors, straight_tensors = (t.step_function.tensors() for t in (resumed, straight))
+    assert same([resumed_tensors], [straight_tensors])
+    # Evaluation uses the averaged weights, not the copies of training.
     fresh = TRM(config.model, torch.bfloat16)
     fresh.load_state_dict({name: tensor.clone() for name, tensor in averaged_tensors(resumed.step_function).items()})
     inputs = torch.from_numpy(resumed.dataset.test.inputs)
@@ -107,84 +107,84 @@ def test_a_resumed_run_and_its_evaluation(tmp_path: Path) -> None:
     assert torch.equal(got, want)
 
 
-def test_a_forward_makes_its_own_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One rounding of each weight of the network, however often it is applied, with gradients in float32."""
-    step = make({}, LOW, 1)
+def test_a_forward_rounds_each_weight_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It rounds each weight of the network once, however often it is applied. Gradients are float32."""
+    step = make({}, BFLOAT16, 1)
     model, batch = step.model, batch_of(make_examples(3))
-    made = []
+    copied = []
 
     init = Precision.__init__
 
     def counted(self: Precision, copies: Any = None, packed: Any = None) -> None:
-        made.extend(copies or ())
+        copied.extend(copies or ())
         init(self, copies, packed)
 
     monkeypatch.setattr(Precision, "__init__", counted)
     with ops.use_backend("reference"):
         out = model(batch.inputs, model.initial_state(3))
         model.loss(out, batch.labels).total.backward()
-    assert sorted(made) == sorted(id(w) for w in model.net.weights())
+    assert sorted(copied) == sorted(id(w) for w in model.net.weights())
     assert all(w.grad is not None and w.grad.dtype == torch.float32 for w in model.net.weights())
 
 
 @pytest.fixture
 def ready_weights(monkeypatch: pytest.MonkeyPatch) -> list[list[Tensor] | None]:
-    """The CUDA kernels' place taken by the reference on unpacked matrices; lists what was given to each call."""
+    """Emulates the CUDA kernels by the reference on unpacked matrices, and lists the packed weights of each call."""
     if registry.EXTENSION_MISSING:
         pytest.skip(registry.EXTENSION_MISSING)
-    given: list[list[Tensor] | None] = []
+    packed_calls: list[list[Tensor] | None] = []
     select = dispatch.select
 
-    def chosen(op: str, tensor: Tensor, *others: Tensor | None) -> str:
+    def selected(op: str, tensor: Tensor, *others: Tensor | None) -> str:
         fused = op == "latent_recursion" and tensor.dtype == torch.bfloat16
         return "cuda" if fused else select(op, tensor, *others)
 
     def step(z: Tensor, injection: Tensor | None, weights: Any, ready: Any, eps: float) -> Tensor:
-        given.append(ready)
+        packed_calls.append(ready)
         matrices = packing.pack_weights(weights, z.shape[1]) if ready is None else ready
         plain = [
             m[packing.interleaved_rows(len(w), layout.interleave, w.device), : w.shape[1]].float()
             for m, w, layout in zip(matrices, weights, packing.layouts(weights, z.shape[1]), strict=True)
         ]
-        # The gradient goes to the weights themselves.
+        # Passes the gradient to the weights.
         plain = [p + (w - w.detach()) for p, w in zip(plain, weights, strict=True)]
         h = z if injection is None else z + injection
         return reference.latent_step(h, torch.zeros_like(h), [p.to(h.dtype) for p in plain], eps=eps)
 
-    monkeypatch.setattr(dispatch, "select", chosen)
-    monkeypatch.setattr(dispatch, "has_kernel", lambda op, z, masked=False: not masked and chosen(op, z) == "cuda")
+    monkeypatch.setattr(dispatch, "select", selected)
+    monkeypatch.setattr(dispatch, "has_kernel", lambda op, z, masked=False: not masked and selected(op, z) == "cuda")
     monkeypatch.setattr(import_module("trm_fast.ops.latent_recursion"), "fused_step", step)
-    return given
+    return packed_calls
 
 
 SIZES = {"hidden_size": 128, "inner_multiple": 8}
 
 
 @pytest.mark.parametrize("recompute", ["none", "latent"])
-def test_packed_weights_are_kept_by_the_optimizer(ready_weights: list[Any], recompute: str) -> None:
-    step = make(SIZES, LOW | {"recompute": recompute}, 2)
+def test_the_optimizer_keeps_packed_weights_up_to_date(ready_weights: list[Any], recompute: str) -> None:
+    step = make(SIZES, BFLOAT16 | {"recompute": recompute}, 2)
     assert len(step.copies.network) == 4
     assert step.copies.all_copies[id(step.copies.network[0])].shape[1] == packing.TOKENS[0]
     host = Host(step)
-    before = [w.detach().clone() for w in step.copies.network]
+    original = [w.detach().clone() for w in step.copies.network]
     for _ in range(3):
         host()
         check(step)
     assert ready_weights
-    assert all(ready is not None for ready in ready_weights), "no call packs the weights by itself"
-    assert not any(torch.equal(w, b) for w, b in zip(step.copies.network, before, strict=True))
+    assert all(ready is not None for ready in ready_weights), "no call packs the weights"
+    assert not any(torch.equal(w, b) for w, b in zip(step.copies.network, original, strict=True))
 
 
-def test_without_a_training_step_the_kernels_pack(ready_weights: list[Any]) -> None:
-    model = make(SIZES, LOW, 1).model
+def test_a_forward_without_a_training_step_packs_the_weights(ready_weights: list[Any]) -> None:
+    model = make(SIZES, BFLOAT16, 1).model
     batch = batch_of(make_examples(3))
     with torch.no_grad():
         model(batch.inputs, model.initial_state(3))
     assert ready_weights
 
 
-def test_what_the_packing_kernels_cannot_take_is_computed_by_parts(ready_weights: list[Any]) -> None:
-    step = make({"mixing": "attention"}, LOW, 1)
+def test_a_network_that_cannot_be_packed_is_computed_without_the_fused_op(ready_weights: list[Any]) -> None:
+    step = make({"mixing": "attention"}, BFLOAT16, 1)
     assert not step.copies.network
     Host(step)()
     check(step)

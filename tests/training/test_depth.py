@@ -1,4 +1,4 @@
-"""The depth curriculum: each stage is a model of its own depth, captured anew, and a resumed run is the same run."""
+"""The depth curriculum: each stage has its depth and its own capture, and a resumed run is the same run."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def config(**training: Any) -> RunConfig:
 
 
 def test_a_stage_lasts_until_its_step() -> None:
-    made = config()
+    run = config()
     for until, T, n, steps in DEPTHS:
-        model = made.model_at(until)
+        model = run.model_at(until)
         assert (model.T_cycles, model.n_latent_steps, model.max_supervision_steps) == (T, n, steps)
-        assert made.model_at(until + 1) != model or until == 40
-    assert made.model_at(99) == made.model
-    flop = [count * made.model_at(step).gemm_flop(training=True) for step, count in ((9, 9), (17, 8), (18, 23))]
-    assert made.flop() == sum(flop)
-    assert seconds_of(made, 1e9) < seconds_of(run_config(MODEL), 1e9)
+        assert run.model_at(until + 1) != model or until == 40
+    assert run.model_at(99) == run.model
+    flop = [count * run.model_at(step).gemm_flop(training=True) for step, count in ((9, 9), (17, 8), (18, 23))]
+    assert run.flop() == sum(flop)
+    assert seconds_of(run, 1e9) < seconds_of(run_config(MODEL), 1e9)
 
 
 def test_unrolled_steps_count_all_their_supervision_steps() -> None:
@@ -48,14 +48,14 @@ def test_unrolled_steps_count_all_their_supervision_steps() -> None:
     assert 5 * unrolled.step_flop(unrolled.model) == unrolled.flop()
 
 
-def test_it_survives_a_round_trip(tmp_path: Path) -> None:
+def test_a_curriculum_survives_a_round_trip_through_yaml(tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_text(config().to_yaml())
     again = run_config(MODEL, **read_yaml(tmp_path / "f.yaml")["training"])
     assert again.training == config().training
 
 
 @pytest.mark.parametrize("name", ["dual", "unrolled", "puzzles"])
-def test_a_change_of_depth_is_captured_anew(name: str) -> None:
+def test_a_change_of_depth_captures_the_step_again(name: str) -> None:
     model, training, parts = CASES[name]
     runs = []
     for runner in (None, Recorder()):
@@ -63,9 +63,9 @@ def test_a_change_of_depth_is_captured_anew(name: str) -> None:
         step = make(model | {"n_latent_steps": 2}, training, parts, runner=runner)
         whole, host, states = step.model.config, Host(step), []
         for changes in ({"T_cycles": 1, "n_latent_steps": 1, "max_supervision_steps": 2}, {}):
-            before = [t.clone() for t in step.tensors()]
+            original = [t.clone() for t in step.tensors()]
             step.set_depth(whole.model_copy(update=changes).depth)
-            assert same([before], [step.tensors()]), "a capture leaves no trace"
+            assert same([original], [step.tensors()]), "a capture changes no tensor"
             for _ in range(3):
                 host()
                 states.append([t.clone() for t in step.tensors()])
@@ -74,7 +74,7 @@ def test_a_change_of_depth_is_captured_anew(name: str) -> None:
 
 
 class Depths(Trainer):
-    """Writes down how deep each step was."""
+    """Records the depth of each step."""
 
     def _one_step(self) -> None:
         super()._one_step()
@@ -99,8 +99,8 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(stop: int, tmp_path: Path
     assert [depth for *_, depth in losses[0]] == [2] * 9 + [6] * 8 + [9] * 7
 
 
-def test_what_stops_early_is_as_deep_as_it_was_trained(tmp_path: Path) -> None:
+def test_a_run_that_stopped_early_has_the_depth_of_its_last_stage(tmp_path: Path) -> None:
     trainer = Trainer(config(steps=12), tmp_path / "run")
     trainer.train()
-    for found in (locate(str(tmp_path / "run")).model, TRM.from_pretrained(tmp_path / "run" / "model")):
-        assert found.config == trainer.config.model_at(12)
+    for model in (locate(str(tmp_path / "run")).model, TRM.from_pretrained(tmp_path / "run" / "model")):
+        assert model.config == trainer.config.model_at(12)

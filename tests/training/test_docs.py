@@ -1,4 +1,4 @@
-"""What docs/training.md shows works as it stands there."""
+"""The code on docs/training.md runs as it is printed there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .small import run_config
 TEXT = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
 
 
-def test_its_examples_train_a_run(tmp_path: Path) -> None:
+def test_the_examples_on_the_page_train_a_run(tmp_path: Path) -> None:
     names: dict[str, Any] = {}
     blocks = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
     assert len(blocks) == 6
@@ -28,11 +28,11 @@ def test_its_examples_train_a_run(tmp_path: Path) -> None:
             exec(compile(block, "training.md", "exec", dont_inherit=True), names)
         model = {"halting": "steady", "head": {"kind": "softmax", "smoothing": 0.1}}
         config = run_config(model, optimizer="lion", schedule="linear", learning_rate=1e-3, steps=16)
-        watching = names["StopWatching"]()
-        summary = Trainer(config, tmp_path / "run", callbacks=[watching]).train()
-        resumed = Trainer.resume(tmp_path / "run")  # what the halting rule remembers is part of a checkpoint
+        callback = names["StopWatching"]()
+        summary = Trainer(config, tmp_path / "run", callbacks=[callback]).train()
+        resumed = Trainer.resume(tmp_path / "run")  # a checkpoint holds the halting rule's memory
         assert resumed.step_function.carry.halting_memory[:, 0].any()
-        assert watching.best == max(0.0, summary["evaluation"]["exact_accuracy"], summary["best"]["exact_accuracy"])
+        assert callback.best == max(0.0, summary["evaluation"]["exact_accuracy"], summary["best"]["exact_accuracy"])
         assert config.training.learning_rate_at(16) == pytest.approx(1e-4)
     finally:
         added = ((OPTIMIZERS, "lion"), (SCHEDULES, "linear"), (RULES, "patient"), (RULES, "steady"), (HEADS, "softmax"))

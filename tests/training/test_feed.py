@@ -1,4 +1,4 @@
-"""The feed: every example once an epoch, the same sequence for the same seed, chunks that can be made at any time."""
+"""The feed: every example once per epoch, the same sequence for the same seed, chunks in any order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COUNT = 11
 
 
 class Counting:
-    """A task whose augmentation leaves a random number beside each example."""
+    """A task whose augmentation writes random labels."""
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
         labels = rng.integers(0, 1000, examples.labels.shape, dtype=np.int32)
@@ -28,7 +28,7 @@ def make(seed: int = 0, count: int = COUNT) -> Feed:
 
 
 def draw(feed: Feed, chunks: list[int], size: int) -> list[tuple[int, int]]:
-    """Number and augmentation of each example of some chunks."""
+    """The number and the random label of each example of some chunks."""
     drawn = []
     for chunk in chunks:
         examples = feed.chunk(chunk, size)
@@ -39,14 +39,14 @@ def draw(feed: Feed, chunks: list[int], size: int) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("size", [1, 4, 11, 22, 44])
-def test_every_example_once_an_epoch(size: int) -> None:
+def test_every_example_comes_once_per_epoch(size: int) -> None:
     numbers = [n for n, _ in draw(make(), list(range(44 // size)), size)]
     epochs = [numbers[i : i + COUNT] for i in range(0, 44, COUNT)]
     assert all(sorted(epoch) == list(range(COUNT)) for epoch in epochs)
-    assert len({tuple(epoch) for epoch in epochs}) == 4, "epochs are shuffled anew"
+    assert len({tuple(epoch) for epoch in epochs}) == 4, "each epoch has its own order"
 
 
-def test_the_seed_decides() -> None:
+def test_the_seed_determines_the_sequence() -> None:
     assert draw(make(3), [0, 1], 7) == draw(make(3), [0, 1], 7)
     assert [n for n, _ in draw(make(3), [0], 11)] != [n for n, _ in draw(make(4), [0], 11)]
 
@@ -56,16 +56,16 @@ def test_chunks_can_be_made_in_any_order() -> None:
     feed = make(7)
     for n in (8, 0, 3, 3, 7, 1):
         assert draw(feed, [n], 5) == want[n]
-    assert len({label for drawn in want.values() for _, label in drawn}) > 30, "each chunk is augmented anew"
+    assert len({label for drawn in want.values() for _, label in drawn}) > 30, "each chunk has its own augmentation"
 
 
-def test_exploration_draws_minima() -> None:
+def test_exploration_draws_minima_uniformly() -> None:
     minima = make().minimum_steps(1, 20_000, 0.1, 16)
     assert minima.dtype == np.int32
     drawn = minima[minima > 0]
     assert len(drawn) / 20_000 == pytest.approx(0.1, abs=0.01)
     assert sorted(set(drawn.tolist())) == list(range(2, 17))
-    assert np.bincount(drawn)[2:].min() > 0.7 * len(drawn) / 15  # evenly
+    assert np.bincount(drawn)[2:].min() > 0.7 * len(drawn) / 15  # uniformly
     assert (minima == make().minimum_steps(1, 20_000, 0.1, 16)).all()
     assert (minima != make().minimum_steps(2, 20_000, 0.1, 16)).any()
     assert not make().minimum_steps(1, 99, 0.0, 16).any()
@@ -78,7 +78,7 @@ class Unchanged:
         return examples
 
 
-def test_rows_with_a_mask_come_by_length_within_each_batch() -> None:
+def test_examples_with_a_mask_are_sorted_by_length_within_each_batch() -> None:
     lengths = np.array([5, 1, 4, 2, 3, 6, 1, 2])
     mask = np.arange(6) < lengths[:, None]
     inputs = np.arange(8, dtype=np.int32)[:, None] * np.ones(6, dtype=np.int32)

@@ -1,4 +1,4 @@
-"""What only a GPU can show of the training step and the solver: graphs, no waiting, exact resume."""
+"""Tests of the training step and the solver that need a GPU: graphs, no waiting, exact resume."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def run(step: TrainStep, count: int) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_graph_computes_what_calls_do_bit_for_bit(case: str) -> None:
+def test_a_graph_computes_the_same_as_calls_bit_for_bit(case: str) -> None:
     called, replayed = run(make(case, Eager()), 30), run(make(case, CudaGraph(torch.device("cuda"))), 30)
     for a, b in zip(called, replayed, strict=True):
         assert torch.equal(a, b)
@@ -76,12 +76,12 @@ def test_a_step_never_waits_and_is_one_launch() -> None:
         torch.cuda.synchronize()
     seen = Counter({event.key: event.count for event in profiler.key_averages()})
     assert seen["cudaGraphLaunch"] == 3
-    assert not seen["cudaLaunchKernel"], "everything is in the graph"
+    assert not seen["cudaLaunchKernel"], "all kernels are in the graph"
 
 
 @pytest.mark.parametrize("case", ["mixer", "single recomputed", "muon"])
 def test_copies_of_the_weights_and_another_depth(case: str) -> None:
-    """Replays keep the copies up to date, and a step that was captured again does what calls would."""
+    """Replays keep the copies up to date, and a step that was captured again computes the same as calls."""
     states = []
     for runner in (Eager(), CudaGraph(torch.device("cuda"))):
         step = make(case, runner)
@@ -96,7 +96,7 @@ def test_copies_of_the_weights_and_another_depth(case: str) -> None:
         assert torch.equal(a, b)
 
 
-def test_dropout_draws_anew_in_every_replay() -> None:
+def test_dropout_draws_new_numbers_in_every_replay() -> None:
     model = make_model(dropout=0.5).to("cuda")
     config = training_config(batch_size=B)
     step = TrainStep(
@@ -112,7 +112,7 @@ def test_dropout_draws_anew_in_every_replay() -> None:
     assert not torch.equal(*states)
 
 
-def test_a_resumed_run_is_the_run_that_was_not_stopped(tmp_path: Path) -> None:
+def test_a_resumed_run_equals_the_uninterrupted_run(tmp_path: Path) -> None:
     runs = tmp_path / "straight", tmp_path / "stopped"
     Trainer(run_config(steps=40), runs[0], device="cuda").train()
     Trainer(run_config(steps=20, schedule_steps=40), runs[1], device="cuda").train()
@@ -121,8 +121,8 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(tmp_path: Path) -> None:
     assert losses[0] == losses[1]
 
 
-def test_evaluating_between_replays_changes_nothing(tmp_path: Path) -> None:
-    """It captures graphs of its own, empties torch's caches, and its weights are those that the replays write."""
+def test_evaluating_between_replays_does_not_change_training(tmp_path: Path) -> None:
+    """Evaluation captures its own graphs, empties torch's caches, and shares weights with the replays."""
     losses = []
     for every in (0, 4):
         out = tmp_path / str(every)
@@ -131,20 +131,20 @@ def test_evaluating_between_replays_changes_nothing(tmp_path: Path) -> None:
     assert losses[0] == losses[1]
 
 
-def test_a_capture_that_fails_says_why_and_leaves_the_device_usable() -> None:
+def test_a_failed_capture_gives_its_reason_and_leaves_the_device_usable() -> None:
     runner, x = Fallback(CudaGraph(torch.device("cuda"))), torch.zeros((), device="cuda")
 
-    def drawn() -> None:
+    def draw() -> None:
         x.copy_(torch.rand((), device="cuda"))
         x.item()  # waits for the device
 
-    runner.capture(drawn)
+    runner.capture(draw)
     assert "capturing" in str(runner.reason)
     seen = set()
     for _ in range(3):
         runner.replay()
         seen.add(x.item())
-    assert len(seen) == 3, "calls draw anew"
+    assert len(seen) == 3, "each call draws a new number"
     other = CudaGraph(torch.device("cuda"))
     other.capture(lambda: fill(x))
     other.replay()
@@ -165,26 +165,26 @@ def test_an_older_graph_in_a_cycle_does_not_break_a_capture() -> None:
 
     def busy() -> None:
         calls["all"] += 1
-        if calls["all"] == WARM_UP + 1:  # inside the capture nobody holds it any more
+        if calls["all"] == WARM_UP + 1:  # inside the capture, nothing refers to the old graph any more
             held.clear()
-        _ = [[] for _ in range(100_000)]  # enough for Python's collector to look for cycles
+        _ = [[] for _ in range(100_000)]  # enough for Python to collect garbage
         fill(x)
 
     graph = CudaGraph(torch.device("cuda"))
     graph.capture(busy)
-    before = x.item()
+    previous = x.item()
     graph.replay()
-    assert x.item() != before
+    assert x.item() != previous
 
 
-def test_threads_that_solve_with_one_model_do_not_meet() -> None:
+def test_threads_can_solve_with_one_model() -> None:
     config = run_config()
     task = config.make_task()
-    asked = task.dataset(config.data, 0).test
+    examples = task.dataset(config.data, 0).test
     model = make_model(vocab_size=task.vocab_size, seq_len=task.seq_len, dtype=torch.bfloat16).to("cuda").eval()
 
     def answer(row: int) -> bytes:
-        solved = Solver(model, task, batch_size=4, halt=False).run(asked.take(slice(row, row + 1)))
+        solved = Solver(model, task, batch_size=4, halt=False).run(examples.take(slice(row, row + 1)))
         return bytes(solved.solution.tobytes())
 
     want = [answer(row) for row in range(4)]
@@ -192,13 +192,15 @@ def test_threads_that_solve_with_one_model_do_not_meet() -> None:
         assert list(threads.map(answer, range(4))) == want
 
 
-def test_a_graph_answers_as_calls_do() -> None:
+def test_a_graph_gives_the_same_answers_as_calls() -> None:
     config = run_config()
     task = config.make_task()
     examples = task.dataset(config.data, 0).test
     model = make_model(vocab_size=task.vocab_size, seq_len=task.seq_len, dtype=torch.bfloat16).to("cuda").eval()
-    for count in (1, 4):  # batches that a graph has no empty places for: products of other sizes may round otherwise
-        asked: Examples = examples.take(slice(count))
-        want, got = (Solver(model, task, batch_size=4, halt=False, graph=graph).run(asked) for graph in (False, True))
+    for count in (1, 4):  # full batches: products of other sizes may round differently
+        questions: Examples = examples.take(slice(count))
+        want, got = (
+            Solver(model, task, batch_size=4, halt=False, graph=graph).run(questions) for graph in (False, True)
+        )
         assert (want.solution == got.solution).all()
         assert (want.steps == got.steps).all()

@@ -1,4 +1,4 @@
-"""Optimizers against plain float64 implementations of their formulas, and what all of them must do alike."""
+"""Optimizers: comparison with their formulas in float64, and tests that apply to all of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHAPES = ((3, 5), (7,), (2, 2))
 
 @pytest.mark.parametrize("variant", ["adam_atan2", "adamw"])
 @pytest.mark.parametrize("ema_decay", [None, 0.9])
-def test_several_steps(variant: str, ema_decay: float | None) -> None:
+def test_adam_variants_against_their_formulas(variant: str, ema_decay: float | None) -> None:
     torch.manual_seed(0)
     parameters = [nn.Parameter(torch.randn(shape)) for shape in SHAPES]
     b1, b2, decay = 0.8, 0.9, 0.5
@@ -37,7 +37,7 @@ def test_several_steps(variant: str, ema_decay: float | None) -> None:
         optimizer.lr.fill_(rate)
         optimizer.zero_grad()
         for i, w in enumerate(parameters):
-            # A missing gradient is a zero one: moments fade and decay goes on.
+            # A missing gradient counts as zero: moments decay and weight decay continues.
             w.grad = None if i == 1 and t in (1, 4) else torch.randn(w.shape)
         optimizer.step(grad_scale=torch.tensor(scale))
         for i, w in enumerate(parameters):
@@ -56,16 +56,16 @@ def test_several_steps(variant: str, ema_decay: float | None) -> None:
     assert optimizer.step_count.item() == 6
 
 
-def test_parameters_may_have_rates_of_their_own() -> None:
+def test_parameters_may_have_their_own_rates() -> None:
     torch.manual_seed(0)
     start = [torch.randn(shape) for shape in SHAPES]
-    together = [nn.Parameter(t.clone()) for t in start]
-    apart = [nn.Parameter(t.clone()) for t in start]
-    one = AdamATan2(together, 0.1, weight_decay=0.5, ema_decay=0.9, rates=[1.0, 0.25, 1.0])
+    joint = [nn.Parameter(t.clone()) for t in start]
+    separate = [nn.Parameter(t.clone()) for t in start]
+    one = AdamATan2(joint, 0.1, weight_decay=0.5, ema_decay=0.9, rates=[1.0, 0.25, 1.0])
     alone = [AdamATan2([p], 0.1 * rate, weight_decay=0.5, ema_decay=0.9)
-             for p, rate in zip(apart, (1.0, 0.25, 1.0), strict=True)]  # fmt: skip
+             for p, rate in zip(separate, (1.0, 0.25, 1.0), strict=True)]  # fmt: skip
     for _ in range(3):
-        for p, q in zip(together, apart, strict=True):
+        for p, q in zip(joint, separate, strict=True):
             p.grad = torch.randn(p.shape)
             q.grad = p.grad.clone()
         one.step(grad_scale=torch.tensor(0.5))
@@ -74,14 +74,14 @@ def test_parameters_may_have_rates_of_their_own() -> None:
     assert one.ema is not None
     for i, optimizer in enumerate(alone):
         assert optimizer.ema is not None
-        torch.testing.assert_close(together[i], apart[i])
+        torch.testing.assert_close(joint[i], separate[i])
         torch.testing.assert_close(one.ema[i], optimizer.ema[0])
     with pytest.raises(ValueError, match="2 rates for 3"):
-        AdamATan2(together, rates=[1.0, 2.0])
+        AdamATan2(joint, rates=[1.0, 2.0])
 
 
-def test_tensors_are_all_that_a_checkpoint_needs() -> None:
-    """Two optimizers, the second given the first's tensors after three steps, go on alike."""
+def test_the_named_tensors_are_the_whole_state() -> None:
+    """A second optimizer that gets the first one's tensors after three steps continues identically."""
 
     def make() -> tuple[nn.Parameter, AdamATan2]:
         parameter = nn.Parameter(torch.ones(4))
@@ -106,19 +106,19 @@ def test_tensors_are_all_that_a_checkpoint_needs() -> None:
     assert torch.equal(first, second)
 
 
-def test_a_copied_model_goes_on_training_by_itself() -> None:
-    made, data = make_model(), torch.randint(1, 6, (2, 6))
-    made.train_step(data, data)
-    twin: Any = copy.deepcopy(made)
-    before = {n: p.detach().clone() for n, p in made.named_parameters()}
-    made.train_step(data, data)
+def test_a_copied_model_trains_independently() -> None:
+    model, data = make_model(), torch.randint(1, 6, (2, 6))
+    model.train_step(data, data)
+    twin: Any = copy.deepcopy(model)
+    original = {n: p.detach().clone() for n, p in model.named_parameters()}
+    model.train_step(data, data)
     twin.train_step(data, data)
-    for (name, p), q in zip(made.named_parameters(), twin.parameters(), strict=True):
+    for (name, p), q in zip(model.named_parameters(), twin.parameters(), strict=True):
         assert torch.equal(p, q), name
-        assert not torch.equal(p, before[name]), name
+        assert not torch.equal(p, original[name]), name
 
 
-def test_state_dict_makes_another_optimizer_go_on_alike() -> None:
+def test_state_dict_makes_another_optimizer_continue_identically() -> None:
     torch.manual_seed(0)
     first = [torch.nn.Parameter(torch.randn(3, 4)), torch.nn.Parameter(torch.randn(5))]
     one = AdamATan2(first, lr=1e-2, ema_decay=0.9)
@@ -145,40 +145,40 @@ def test_state_dict_makes_another_optimizer_go_on_alike() -> None:
         AdamATan2(second).load_state_dict(saved)
 
 
-def test_the_default_one_has_a_short_name() -> None:
+def test_the_default_optimizer_has_a_short_name() -> None:
     assert trm_fast.AdamATan2 is AdamATan2
 
 
-def test_sgd_is_torch_s_with_decoupled_decay() -> None:
+def test_sgd_equals_torch_with_decoupled_decay() -> None:
     for nesterov in (False, True):
         torch.manual_seed(0)
-        ours = [nn.Parameter(torch.randn(shape)) for shape in SHAPES]
-        theirs = [nn.Parameter(p.detach().double()) for p in ours]
-        one = OPTIMIZERS["sgd"](ours, 0.1, (0.8, 0.9), 0.5, **{"nesterov": nesterov})
-        other = torch.optim.SGD(theirs, 0.1, momentum=0.8, nesterov=nesterov)
+        parameters = [nn.Parameter(torch.randn(shape)) for shape in SHAPES]
+        references = [nn.Parameter(p.detach().double()) for p in parameters]
+        one = OPTIMIZERS["sgd"](parameters, 0.1, (0.8, 0.9), 0.5, **{"nesterov": nesterov})
+        other = torch.optim.SGD(references, 0.1, momentum=0.8, nesterov=nesterov)
         for _ in range(4):
-            for p, q in zip(ours, theirs, strict=True):
+            for p, q in zip(parameters, references, strict=True):
                 p.grad = torch.randn(p.shape)
                 q.grad = p.grad.double() * 0.5
                 with torch.no_grad():
                     q.mul_(1 - 0.1 * 0.5)
             one.step(grad_scale=torch.tensor(0.5))
             other.step()
-        for p, q in zip(ours, theirs, strict=True):
+        for p, q in zip(parameters, references, strict=True):
             torch.testing.assert_close(p.detach().double(), q.detach(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(2, 16, 16), (3, 8, 40), (1, 40, 8)])
-def test_newton_and_schulz_make_matrices_orthogonal(shape: tuple[int, ...]) -> None:
+def test_newton_schulz_iterations_orthogonalize_matrices(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     matrices = torch.randn(shape)
-    made = orthogonal(matrices)
-    values = torch.linalg.svdvals(made)
-    assert 0.5 < values.min() < values.max() < 1.3  # the quintic trades exact ones for few iterations
+    result = orthogonal(matrices)
+    values = torch.linalg.svdvals(result)
+    assert 0.5 < values.min() < values.max() < 1.3  # the quintic needs few iterations but is not exact
     left, _, right = torch.linalg.svd(matrices, full_matrices=False)
-    exact = left @ right  # the nearest orthogonal matrix: the same singular vectors
-    for matrix, wanted in zip(made, exact, strict=True):
-        assert torch.nn.functional.cosine_similarity(matrix.flatten(), wanted.flatten(), 0) > 0.98
+    exact = left @ right  # the nearest orthogonal matrix
+    for matrix, nearest in zip(result, exact, strict=True):
+        assert torch.nn.functional.cosine_similarity(matrix.flatten(), nearest.flatten(), 0) > 0.98
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -186,8 +186,8 @@ def test_muon_against_its_formula(nesterov: bool) -> None:
     torch.manual_seed(0)
     shapes = ((4, 6), (7,), (6, 4), (4, 6), (5, 3))
     parameters = [nn.Parameter(torch.randn(shape)) for shape in shapes]
-    apart = parameters[4]  # a table, say
-    hidden = [p for p in parameters if p is not apart]
+    table = parameters[4]
+    hidden = [p for p in parameters if p is not table]
     optimizer = Muon(
         parameters, 0.01, (0.8, 0.9), 0.5, 0.9, rates=[1, 1, 1, 0.5, 2], hidden=hidden,
         nesterov=nesterov, momentum=0.7,
@@ -246,7 +246,7 @@ def test_every_optimizer_learns(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_a_recorded_step_reads_nothing_on_the_host(name: str) -> None:
-    """And its rate, its count and the scale of its gradients are those of now, not those of the recording."""
+    """A replay uses the current rate, step count and gradient scale, not those of the recording."""
     torch.manual_seed(0)
     start = [torch.randn(shape) for shape in SHAPES]
     gradients = [[torch.randn(shape) for shape in SHAPES] for _ in range(3)]
@@ -280,7 +280,7 @@ def test_a_recorded_step_reads_nothing_on_the_host(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-def test_a_resumed_run_is_the_run_that_was_never_stopped(name: str, tmp_path: Path) -> None:
+def test_a_resumed_run_equals_the_uninterrupted_run(name: str, tmp_path: Path) -> None:
     config = run_config(optimizer=name, steps=12, checkpoint_every=6)
     Trainer(config, tmp_path / "whole").train()
     Trainer(run_config(optimizer=name, steps=6, schedule_steps=12), tmp_path / "half").train()
@@ -291,7 +291,7 @@ def test_a_resumed_run_is_the_run_that_was_never_stopped(name: str, tmp_path: Pa
         assert names[0].read_bytes() == names[1].read_bytes(), file
 
 
-def test_the_names_in_a_checkpoint_stay() -> None:
+def test_the_names_in_a_checkpoint_are_fixed() -> None:
     model = make_model()
     names = [name for name, _ in model.named_parameters()]
     for name in ("adam_atan2", "adamw"):

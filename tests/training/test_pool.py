@@ -1,4 +1,4 @@
-"""The pool: halted slots take the sequence's rows in order, however late the host learns how many they took."""
+"""The pool: halted slots take the examples in order, however late the host learns their number."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ CPU = torch.device("cpu")
 
 
 class Numbers:
-    """Examples that are the numbers of their places in the sequence."""
+    """A feed whose examples are their positions in the sequence."""
 
     example_spec = Examples.of_questions(np.zeros((0, 1), dtype=np.int64))
-    made: list[int]
+    chunks: list[int]
 
     def __init__(self) -> None:
-        self.made = []
+        self.chunks = []
 
     def chunk(self, number: int, size: int) -> Examples:
-        self.made.append(number)
+        self.chunks.append(number)
         return Examples.of_questions(np.arange(number * size, (number + 1) * size)[:, None])
 
 
 class Device:
-    """Runs what it is sent some steps late: events and pending copies of a GPU, played by the test."""
+    """Emulates the events of a GPU that is some steps late."""
 
     def __init__(self, lag: int) -> None:
         self.lag, self.queue, self.waits = lag, deque[Any](), 0
@@ -60,7 +60,7 @@ class Device:
 
 
 def taken_rows(pool: Pool, steps: int, seed: int = 0) -> tuple[list[int], int]:
-    """What slots take in some steps in which random ones halt, and how many."""
+    """The examples that halted slots take in some steps, and their number; random slots halt."""
     rng, rows, count = np.random.default_rng(seed), [], 0
     for _ in range(steps):
         halted = torch.from_numpy(rng.random(pool.slots) < rng.choice([0.0, 0.1, 0.5, 1.0]))
@@ -73,19 +73,19 @@ def taken_rows(pool: Pool, steps: int, seed: int = 0) -> tuple[list[int], int]:
 
 
 @pytest.mark.parametrize("slots", [1, 7, 64, 100])
-def test_rows_come_in_order_and_none_twice(slots: int) -> None:
+def test_examples_come_in_order_and_none_twice(slots: int) -> None:
     source = Numbers()
     pool = Pool(source, slots, CPU)
     rows, count = taken_rows(pool, 60)
     assert rows == list(range(count))
     assert int(pool.taken) == count
-    assert source.made == list(range(len(source.made)))
-    assert len(source.made) * pool.chunk <= count + 2 * pool.chunk, "few are made that nobody takes"
+    assert source.chunks == list(range(len(source.chunks)))
+    assert len(source.chunks) * pool.chunk <= count + 2 * pool.chunk, "only few examples are prepared and not taken"
 
 
 @pytest.mark.parametrize("lag", [1, 3, 8, 50])
 @pytest.mark.parametrize("slots", [7, 100])
-def test_a_late_count_changes_nothing(lag: int, slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_late_count_does_not_change_the_examples(lag: int, slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "LAG", 8)
     pool = Pool(Numbers(), slots, CPU)
     pool.size = pool.chunk * (1 + -(-9 * slots // pool.chunk))  # as on a GPU
@@ -96,11 +96,11 @@ def test_a_late_count_changes_nothing(lag: int, slots: int, monkeypatch: pytest.
     rows, count = taken_rows(pool, 200, seed=lag)
     assert rows == list(range(count))
     assert count > 3 * pool.size, "the ring went round"
-    assert (device.waits > 0) == (lag == 50), "the host waits only where it is too far ahead"
+    assert (device.waits > 0) == (lag == 50), "the host waits only if it is too far ahead"
 
 
 @pytest.mark.parametrize("taken", [0, 5, 64, 200, 12_345])
-def test_a_position_is_all_there_is_to_keep(taken: int) -> None:
+def test_the_position_alone_determines_the_next_examples(taken: int) -> None:
     pool = Pool(Numbers(), 7, CPU)
     taken_rows(pool, 9)
     pool.taken.fill_(taken)

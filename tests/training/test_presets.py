@@ -1,4 +1,4 @@
-"""Every preset's step and its evaluation, shrunk, recorded and replayed: what a GPU's graph would compute."""
+"""For each preset, shrunk: a recorded training step and a recorded solver step compute the same as calls."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NESTED = [
     {"name": "sudoku", "size": 4, "givens": [8, 10], "train_count": 9, "test_count": 3},
     {"name": "symbols", "label": "copy", "length": 5, "symbols": 3, "train_count": 9, "test_count": 3},
 ]
-# What a task of each name becomes, and the rows of its data file where it has one.
+# What is changed in the section of each task.
 TASKS: dict[str, dict[str, Any]] = {
     "sudoku": {"givens": [38, 42], "train_count": 9, "test_count": 3},
     "maze": {"size": 5, "distance": 2, "train_count": 9, "test_count": 3},
@@ -92,13 +92,13 @@ def shrunk(preset: str, folder: Path) -> RunConfig:
 
 
 @pytest.mark.parametrize("preset", preset_names())
-def test_a_recording_of_it_is_the_run(preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # As on a GPU: no shape follows from a mask.
+def test_a_recording_computes_the_same_as_calls(preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As on a GPU, no shape depends on a mask.
     monkeypatch.setattr(step_module, "ForwardOptions", partial(ForwardOptions, static_shapes=True))
     config = shrunk(preset, tmp_path)
     task = config.make_task()
     data = task.dataset(config.data, 0)
-    states, thoughts = [], []
+    states, answers = [], []
     for runner in (None, Recorder):
         torch.manual_seed(0)
         model = TRM(config.model)
@@ -109,14 +109,16 @@ def test_a_recording_of_it_is_the_run(preset: str, tmp_path: Path, monkeypatch: 
             minimum = step.pool.source.minimum_steps(number, 4, 0.3, 2)
             step.run(training.learning_rate_at(number), minimum)
         states.append([t.clone() for t in step.tensors()])
-        asked = {name: torch.from_numpy(array) for name, array in data.test.take(slice(3)).arrays().items()}
-        inputs, _, ids = (asked.pop(name) for name in ("inputs", "labels", "puzzle_ids"))
+        arrays = {name: torch.from_numpy(array) for name, array in data.test.take(slice(3)).arrays().items()}
+        inputs, _, ids = (arrays.pop(name) for name in ("inputs", "labels", "puzzle_ids"))
         model.eval()
-        run = run_steps(model, inputs, 2, halt=False, puzzle_ids=ids, extra=asked, runner=runner)
-        # What is said behind the end of a row, or where nothing counts, is nobody's business.
-        beside = ~asked["mask"] | (asked["weights"] == 0) if config.model.head.kind == "text" else torch.tensor(False)
-        thoughts.append([now.answers.masked_fill(beside, 0) for now in run])
+        run = run_steps(model, inputs, 2, halt=False, puzzle_ids=ids, extra=arrays, runner=runner)
+        # Answers after the end of a row, or without weight, have no meaning.
+        ignored = (
+            ~arrays["mask"] | (arrays["weights"] == 0) if config.model.head.kind == "text" else torch.tensor(False)
+        )
+        answers.append([result.answers.masked_fill(ignored, 0) for result in run])
     assert same(states[:1], states[1:])
-    assert len(thoughts[0]) == 2
-    for one, other in zip(*thoughts, strict=True):
+    assert len(answers[0]) == 2
+    for one, other in zip(*answers, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4, equal_nan=True)

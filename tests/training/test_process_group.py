@@ -1,4 +1,4 @@
-"""Several processes train what one would: the same losses, the same files, whoever goes on with them."""
+"""Several processes train the same as one: equal losses and files, also if other processes continue the run."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def torchrun(cwd: Path, count: int, *arguments: str) -> subprocess.CompletedProc
 
 
 def train(run: Path, config: RunConfig, count: int, resume: bool = False) -> None:
-    """``config.training.steps`` steps in ``count`` processes."""
+    """Trains ``config.training.steps`` steps in ``count`` processes."""
     if count == 1:
         (Trainer.resume(run, config=config) if resume else Trainer(config, run)).train()
         return
     file = run.with_suffix(".yaml")
     file.write_text(config.to_yaml())
-    which = ["--resume", str(run), "--steps", str(config.training.steps)] if resume else ["--config", str(file)]
+    source = ["--resume", str(run), "--steps", str(config.training.steps)] if resume else ["--config", str(file)]
     out = [] if resume else ["--out", str(run)]
-    done = torchrun(run.parent, count, "-m", "trm_fast.cli", "train", *which, *out, "--device=cpu", "--json")
+    done = torchrun(run.parent, count, "-m", "trm_fast.cli", "train", *source, *out, "--device=cpu", "--json")
     assert done.returncode == 0, done.stderr
     summaries = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert [s["steps"] for s in summaries] == [config.training.steps], "one process speaks for all"
+    assert [s["steps"] for s in summaries] == [config.training.steps], "one process prints for all"
 
 
 @pytest.fixture(scope="module")
@@ -58,29 +58,29 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("counts", [(2, 1), (1, 2)])
-def test_two_processes_are_one(counts: tuple[int, int], alone: Path, tmp_path: Path) -> None:
-    """20 steps, and 20 more by another number of processes, against 40 by one."""
+def test_two_processes_train_the_same_as_one(counts: tuple[int, int], alone: Path, tmp_path: Path) -> None:
+    """20 steps and 20 more with another number of processes equal 40 steps of one process, up to rounding."""
     run = tmp_path / "run"
     train(run, run_config(MODEL, steps=20, **TRAINING), counts[0])
     train(run, run_config(MODEL, steps=40, **TRAINING), counts[1], resume=True)
     got, want = ([r for r in read_metrics(path) if "loss" in r] for path in (run, alone))
     assert [r["step"] for r in got] == [r["step"] for r in want] == list(range(4, 41, 4))
-    for mine, theirs in zip(got, want, strict=True):
+    for shared, single in zip(got, want, strict=True):
         for name in ("loss", "answer_loss", "halting_loss"):
-            assert mine[name] == pytest.approx(theirs[name], rel=2e-3), (mine["step"], name)
-        # Rounding may decide between two tokens that are as likely: a cell or two.
-        assert mine["cell_accuracy"] == pytest.approx(theirs["cell_accuracy"], abs=0.03), mine["step"]
-        assert mine["finished"] == theirs["finished"]
+            assert shared[name] == pytest.approx(single[name], rel=2e-3), (shared["step"], name)
+        # Rounding may change the choice between equally likely tokens in a cell or two.
+        assert shared["cell_accuracy"] == pytest.approx(single["cell_accuracy"], abs=0.03), shared["step"]
+        assert shared["finished"] == single["finished"]
     (a, state), (b, _) = checkpoint.load(run), checkpoint.load(alone)
     assert state["step"] == 40
     for group in ("model", "ema", "carry"):
         for name in (name for name in b[group] if not name.startswith("rng")):
-            mine, theirs = a[group][name].double(), b[group][name].double()
-            assert torch.allclose(mine, theirs, rtol=1e-2, atol=2e-3), f"{group} {name}"
+            shared_tensor, single_tensor = a[group][name].double(), b[group][name].double()
+            assert torch.allclose(shared_tensor, single_tensor, rtol=1e-2, atol=2e-3), f"{group} {name}"
     evaluations = [[r["eval_cell_accuracy"] for r in read_metrics(p) if "eval_count" in r] for p in (run, alone)]
     assert evaluations[0][-1] == pytest.approx(evaluations[1][-1], abs=0.03)
-    left = [load_file(path / "model" / "model.safetensors") for path in (run, alone)]
-    assert left[0].keys() == left[1].keys()
+    models = [load_file(path / "model" / "model.safetensors") for path in (run, alone)]
+    assert models[0].keys() == models[1].keys()
 
 
 STEPS = """
@@ -100,27 +100,28 @@ MODELS = [
 group, device = join("cpu")
 for changes in MODELS:
     steps = []
-    for mine in (ALONE, group):
+    for step_group in (ALONE, group):
         model = make_model(dtype=torch.float64, **changes)
         config = training_config(batch_size=8, clip_norm=0.5, puzzle_learning_rate=0.02)
         optimizer = AdamATan2(model.parameters(), 0.0, weight_decay=0.1, ema_decay=0.9)
-        steps.append(TrainStep(model, optimizer, config, Source(), parts=2, group=mine))
+        steps.append(TrainStep(model, optimizer, config, Source(), parts=2, group=step_group))
     rng = np.random.default_rng(0)
     for number in range(1, 13):
         minimum = rng.integers(0, 4, 8).astype(np.int32)
         for step in steps:
             step.run(0.01 / number, minimum)
-        one, ours = steps
-        for name, tensor in one.carry.tensors().items():
-            torch.testing.assert_close(group.gather(ours.carry.tensors()[name]), tensor, rtol=1e-7, atol=1e-9)
-        mine, theirs = (list(step.peek_totals().values()) for step in (ours, one))
-        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=0)
-        for a, b in zip(ours.optimizer.weights + ours.optimizer.ema, one.optimizer.weights + one.optimizer.ema):
+        single, shared = steps
+        for name, tensor in single.carry.tensors().items():
+            torch.testing.assert_close(group.gather(shared.carry.tensors()[name]), tensor, rtol=1e-7, atol=1e-9)
+        totals = [list(step.peek_totals().values()) for step in (shared, single)]
+        torch.testing.assert_close(*totals, rtol=1e-6, atol=0)
+        optimizers = shared.optimizer, single.optimizer
+        for a, b in zip(*(optimizer.weights + optimizer.ema for optimizer in optimizers)):
             torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
-        if one.model.puzzle_embedding is not None:
-            torch.testing.assert_close(ours.model.puzzle_embedding, one.model.puzzle_embedding)
-        assert int(ours.pool.taken) == int(one.pool.taken)
-    assert 8 < int(one.pool.taken) < 96
+        if single.model.puzzle_embedding is not None:
+            torch.testing.assert_close(shared.model.puzzle_embedding, single.model.puzzle_embedding)
+        assert int(shared.pool.taken) == int(single.pool.taken)
+    assert 8 < int(single.pool.taken) < 96
 if group.writes:
     print("steps agree in", group.size)
 leave()
@@ -128,8 +129,8 @@ leave()
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_a_shared_step_is_the_step_of_the_whole_batch(count: int, tmp_path: Path) -> None:
-    """In float64: losses, carry, averaged weights and sparse rows, with clipping and parts."""
+def test_a_shared_step_equals_the_step_of_the_whole_batch(count: int, tmp_path: Path) -> None:
+    """Compares losses, carry, averaged weights and puzzle rows in float64, with clipping and parts."""
     (tmp_path / "steps.py").write_text(STEPS)
     done = torchrun(tmp_path, count, "steps.py", str(ROOT))
     assert done.returncode == 0, done.stderr[-3000:]
@@ -176,14 +177,14 @@ leave()
 
 @pytest.mark.slow
 def test_a_shared_step_replays_bit_for_bit(tmp_path: Path) -> None:
-    """Its messages are part of the recording, as NCCL's are of a graph."""
+    """Its collectives are part of the recording, like NCCL's of a graph."""
     (tmp_path / "replays.py").write_text(REPLAYS)
     done = torchrun(tmp_path, 2, "replays.py", str(ROOT))
     assert done.returncode == 0, done.stderr[-3000:]
     assert "replays are steps" in done.stdout
 
 
-LEFT = """
+THREADS = """
 import glob, os
 import torch
 import torch.distributed as dist
@@ -205,14 +206,14 @@ leave()
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
 def test_no_thread_outlives_the_group(tmp_path: Path) -> None:
-    """One that does may need Python after its end, which aborts the process now and then."""
-    (tmp_path / "left.py").write_text(LEFT)
-    done = torchrun(tmp_path, 2, "left.py")
+    """A thread that does may need Python after its end, which sometimes aborts the process."""
+    (tmp_path / "threads.py").write_text(THREADS)
+    done = torchrun(tmp_path, 2, "threads.py")
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_graphs_go_before_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NCCL's communicator is not let go while a graph holds a message of its."""
+def test_graphs_are_destroyed_before_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL's communicator waits for graphs that hold its collectives."""
     done: list[str] = []
     runner = CudaGraph(torch.device("cuda"))
     runner.graph = SimpleNamespace(reset=lambda: done.append("graph"))
@@ -222,7 +223,7 @@ def test_graphs_go_before_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done == ["graph", "group"]
 
 
-def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_processes_than_gpus_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     for name, value in (("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
@@ -230,7 +231,7 @@ def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         join("cuda")
 
 
-def test_one_process_costs_nothing() -> None:
+def test_one_process_copies_nothing() -> None:
     tensor: Any = torch.arange(3.0)
     assert ALONE.gather(tensor) is tensor
     assert ALONE.sum_(tensor) is tensor
@@ -238,7 +239,7 @@ def test_one_process_costs_nothing() -> None:
     assert ALONE.slice_of_batch(7) == slice(0, 7)
 
 
-def test_shares_are_equal_and_parts_nearly() -> None:
+def test_shares_of_a_batch_are_equal_and_other_shares_nearly() -> None:
     groups = [ProcessGroup(rank, 3) for rank in range(3)]
     assert [range(9)[g.slice_of_batch(9)] for g in groups] == [range(3), range(3, 6), range(6, 9)]
     assert [len(range(8)[g.slice_of(8)]) for g in groups] == [2, 3, 3]

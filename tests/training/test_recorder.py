@@ -1,4 +1,4 @@
-"""The recorder itself: what a CUDA graph would get wrong without a word is seen or refused."""
+"""The recorder detects or refuses what a CUDA graph would silently get wrong."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .test_step import make, run, same
 
 
 class RateInPython(TrainStep):
-    """A rate kept in a Python float, as naive code has it."""
+    """Naive code: keeps the rate in a Python float."""
 
     def run(self, learning_rate: float, minimum_steps: np.ndarray) -> None:
         self.rate = learning_rate
@@ -28,7 +28,7 @@ class RateInPython(TrainStep):
 
 
 class CountInPython(TrainStep):
-    """A step count kept in Python, used in a branch."""
+    """Naive code: branches on a step count in Python."""
 
     count = 0
 
@@ -38,7 +38,7 @@ class CountInPython(TrainStep):
 
 
 @pytest.mark.parametrize("step_type", [RateInPython, CountInPython])
-def test_the_recorder_sees_what_python_keeps(step_type: type[TrainStep]) -> None:
+def test_the_recorder_detects_state_in_python(step_type: type[TrainStep]) -> None:
     called = run(make({}, {}, 1, step_type=step_type))
     assert same(called, run(make({}, {}, 1, step_type=step_type)))
     assert not same(called, run(make({}, {}, 1, step_type=step_type, runner=Recorder())))
@@ -65,23 +65,23 @@ READS: dict[str, Any] = {
     "where": lambda: torch.where(X > 1),
     "histogram": lambda: X.histc(3),
     "seed": lambda: torch.manual_seed(0),
-    "generator of its own": lambda: torch.rand(4, device=X.device, generator=torch.Generator()),
+    "private generator": lambda: torch.rand(4, device=X.device, generator=torch.Generator()),
 }
 
 
 @pytest.mark.parametrize("name", READS)
-def test_the_recorder_refuses_to_wait(name: str) -> None:
+def test_the_recorder_refuses_to_wait_for_the_device(name: str) -> None:
     with pytest.raises(HostRead):
         Recorder().capture(READS[name])
-    assert X.tolist() == [0, 1, 2, 3]  # reading is possible again
+    assert X.tolist() == [0, 1, 2, 3]  # reading works again after the capture
 
 
-@pytest.mark.parametrize("forgotten", [True, False])
-def test_the_recorder_sees_a_device_that_was_forgotten(forgotten: bool) -> None:
+@pytest.mark.parametrize("missing", [True, False])
+def test_the_recorder_detects_a_missing_device(missing: bool) -> None:
     total = torch.zeros(4)
 
     def add() -> None:
-        total.add_(torch.ones(4) if forgotten else torch.ones(4, device=total.device))
+        total.add_(torch.ones(4) if missing else torch.ones(4, device=total.device))
 
-    with pytest.raises(HostRead, match="on what device") if forgotten else nullcontext():
+    with pytest.raises(HostRead, match="without a device") if missing else nullcontext():
         Recorder().capture(add)

@@ -1,4 +1,4 @@
-"""A run that was stopped and taken up again is, bit for bit, the run that was never stopped."""
+"""A resumed run equals the uninterrupted run bit for bit."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ KINDS: dict[str, RunConfig] = {
 
 
 def content(out: Path) -> dict[str, Any]:
-    """Everything a run leaves, apart from the seconds it took."""
-    kept: dict[str, Any] = {"steps": checkpoint.steps_of(out)}
-    for step in kept["steps"]:
+    """Everything that a run writes, except its seconds."""
+    written: dict[str, Any] = {"steps": checkpoint.steps_of(out)}
+    for step in written["steps"]:
         groups, state = checkpoint.load(out, step)
-        kept |= {f"{step}/{group}/{name}": t for group, tensors in groups.items() for name, t in tensors.items()}
-        kept |= {f"{step}/{key}": state[key] for key in ("step", "parts", "best")}
-    kept |= {f"model/{n}": t for n, t in load_file(out / "model" / "model.safetensors").items()}
+        written |= {f"{step}/{group}/{name}": t for group, tensors in groups.items() for name, t in tensors.items()}
+        written |= {f"{step}/{key}": state[key] for key in ("step", "parts", "best")}
+    written |= {f"model/{n}": t for n, t in load_file(out / "model" / "model.safetensors").items()}
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    kept["metrics"] = [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
-    kept["config"] = (out / "config.yaml").read_text()
-    return kept
+    written["metrics"] = [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+    written["config"] = (out / "config.yaml").read_text()
+    return written
 
 
 def assert_same(got: dict[str, Any], want: dict[str, Any]) -> None:
@@ -59,11 +59,11 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("stop", [3, 20, 27])
 def test_stopped_and_resumed(kind: str, stop: int, tmp_path: Path, straight: dict[str, dict[str, Any]]) -> None:
-    """After 20 of 40 steps, between checkpoints, and before the first of them."""
+    """At a checkpoint, between checkpoints, and before the first one."""
     out = tmp_path / "run"
     with pytest.raises(Killed):
         Trainer(KINDS[kind], out, callbacks=[KillAt(stop)]).train()
-    torch.rand(5)  # what others do with the random numbers of the process changes nothing
+    torch.rand(5)  # other users of the global generator have no influence
     trainer = Trainer.resume(out)
     assert trainer.step == {3: 0, 20: 10, 27: 20}[stop]
     trainer.train()
@@ -80,7 +80,7 @@ def test_stopped_twice(tmp_path: Path, straight: dict[str, dict[str, Any]]) -> N
     assert_same(content(out), straight["dropout"])
 
 
-def test_the_seed_makes_the_run(tmp_path: Path, straight: dict[str, dict[str, Any]]) -> None:
+def test_the_seed_determines_the_run(tmp_path: Path, straight: dict[str, dict[str, Any]]) -> None:
     for name, seed in (("same", 0), ("other", 1)):
         Trainer(run_config(seed=seed), tmp_path / name).train()
     assert_same(content(tmp_path / "same"), straight["float32"])
@@ -97,7 +97,7 @@ def test_evaluating_does_not_change_training(kind: str, tmp_path: Path, straight
 
 
 def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
-    """With a rate that does not depend on the length, 20 steps and 20 more are 40; the metrics say more at step 20."""
+    """With a rate that does not depend on the length, 20 steps and 20 more equal 40."""
     constant = {"schedule": "constant", "eval_every": 20}
     Trainer(run_config(**constant), tmp_path / "straight").train()
     Trainer(run_config(steps=20, **constant), tmp_path / "longer").train()
@@ -118,7 +118,7 @@ class Reporter(Callback):
     def on_step(self, step):
         if step == 27 and sys.argv[1] == "training":
             die()
-        if step == 30 and sys.argv[1] == "writing":  # all files are there, but not under the name of a checkpoint
+        if step == 30 and sys.argv[1] == "writing":  # all files exist, but not under the checkpoint's name
             os.rename = die
 
 config, out = Path(sys.argv[2]), sys.argv[3]
@@ -132,13 +132,13 @@ def test_killed_and_resumed(moment: str, tmp_path: Path, straight: dict[str, dic
     config, out = tmp_path / "config.yaml", tmp_path / "run"
     config.write_text(KINDS["float32"].to_yaml())
     command = [sys.executable, "-c", KILLED_AT_STEP, moment, str(config), str(out)]
-    # Not from the source tree, which would hide the installed package and its kernels.
+    # Another folder, because the source tree could hide an installed package and its kernels.
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
     assert done.returncode == -9, done.stderr
-    left = list((out / "checkpoints").glob(".writing-*"))
-    assert len(left) == (0 if moment == "training" else 1)
+    unfinished = list((out / "checkpoints").glob(".writing-*"))
+    assert len(unfinished) == (0 if moment == "training" else 1)
     with (out / "metrics.jsonl").open("a") as stream:
-        stream.write('{"step": 28, "lo')  # the kill came while a line was written
+        stream.write('{"step": 28, "lo')  # as if the kill had interrupted a write
     trainer = Trainer.resume(out)
     assert trainer.step == 20
     trainer.train()

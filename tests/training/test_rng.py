@@ -1,4 +1,4 @@
-"""The random state of a checkpoint, on the device of the run: a GPU's generator is played by two functions here."""
+"""The random state in a checkpoint is that of the run's device. Two functions emulate a GPU's generator."""
 
 from __future__ import annotations
 
@@ -17,48 +17,48 @@ GPU, CPU = torch.device("cuda", 1), torch.device("cpu")
 
 
 class Generator:
-    """Seed and offset, as torch keeps them of a CUDA device: 16 bytes."""
+    """Seed and offset, which are the 16 bytes of state that torch keeps for a CUDA device."""
 
     def __init__(self) -> None:
-        self.state, self.asked = torch.tensor([7, 0]), set[torch.device]()
+        self.state, self.devices = torch.tensor([7, 0]), set[torch.device]()
 
     def get(self, device: torch.device) -> Tensor:
-        self.asked.add(device)
+        self.devices.add(device)
         return self.state.view(torch.uint8).clone()
 
     def set(self, state: Tensor, device: torch.device) -> None:
-        self.asked.add(device)
+        self.devices.add(device)
         self.state = state.clone().view(torch.int64)
 
 
 @pytest.fixture
 def generator(monkeypatch: pytest.MonkeyPatch) -> Generator:
-    made = Generator()
-    monkeypatch.setattr(torch.cuda, "get_rng_state", made.get)
-    monkeypatch.setattr(torch.cuda, "set_rng_state", made.set)
-    return made
+    fake = Generator()
+    monkeypatch.setattr(torch.cuda, "get_rng_state", fake.get)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", fake.set)
+    return fake
 
 
-def test_each_device_has_its_own(generator: Generator) -> None:
-    before = random_state(CPU)
+def test_each_device_has_its_own_state(generator: Generator) -> None:
+    cpu_state = random_state(CPU)
     generator.state[1] = 40  # ten replays have drawn
-    kept = random_state(GPU)
+    saved = random_state(GPU)
     generator.state[1] = 0
-    set_random_state(GPU, kept)
+    set_random_state(GPU, saved)
     assert generator.state.tolist() == [7, 40]
-    assert generator.asked == {GPU}
-    assert torch.equal(random_state(CPU), before)
+    assert generator.devices == {GPU}
+    assert torch.equal(random_state(CPU), cpu_state)
 
 
-def test_a_state_of_another_kind_of_device_is_left_alone(generator: Generator) -> None:
-    before = random_state(CPU)
+def test_a_state_of_another_kind_of_device_is_ignored(generator: Generator) -> None:
+    cpu_state = random_state(CPU)
     set_random_state(CPU, random_state(GPU))
-    set_random_state(GPU, before)
-    assert torch.equal(random_state(CPU), before)
+    set_random_state(GPU, cpu_state)
+    assert torch.equal(random_state(CPU), cpu_state)
     assert generator.state.tolist() == [7, 0]
 
 
-def test_a_checkpoint_holds_that_of_the_runs_device(
+def test_a_checkpoint_holds_the_state_of_the_runs_device(
     generator: Generator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     trainer = Trainer(run_config({"dropout": 0.1}, steps=3), tmp_path / "run")
@@ -73,7 +73,7 @@ def test_a_checkpoint_holds_that_of_the_runs_device(
     assert generator.state.tolist() == [7, 12]
 
 
-def test_dropout_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_resumed_run_continues_the_random_numbers_of_dropout(tmp_path: Path) -> None:
     config = run_config({"dropout": 0.3}, steps=12, eval_every=0)
     straight = Trainer(config, tmp_path / "straight")
     straight.train()

@@ -1,4 +1,4 @@
-"""How a step is run: called, as a graph, or called after all where no graph can be captured."""
+"""Runners: a call, a graph, and a graph that falls back on calls."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .test_step import CASES, make, run, same
 
 
 class Unable(Recorder):
-    """A device that fails in the middle of a capture."""
+    """A runner whose capture fails."""
 
     def capture(self, function: Callable[[], None]) -> None:
         super().capture(function)
         raise RuntimeError("operation not permitted when stream is capturing\nsecond line")
 
 
-def test_what_cannot_be_captured_is_called_and_says_why() -> None:
+def test_a_failed_capture_falls_back_on_calls_and_gives_the_reason() -> None:
     runner = Fallback(Unable())
     assert same(run(make(*CASES["puzzles"])), run(make(*CASES["puzzles"], runner=runner)))
     assert runner.reason == "operation not permitted when stream is capturing"
@@ -34,17 +34,17 @@ def test_what_cannot_be_captured_is_called_and_says_why() -> None:
     assert isinstance(graph.runner, Recorder)
 
 
-def test_a_failed_capture_gives_the_generator_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a device that is not there: what torch leaves waiting for the capture's end is replaced."""
+def test_a_failed_capture_restores_the_generator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Emulates a failed capture, after which torch leaves the generator in capture mode. It must be replaced."""
 
     class Generator:
-        waits = "for the end of a capture"
+        state = "capturing"
 
         def clone_state(self) -> str:
-            return "a copy that waits for nothing"
+            return "copy"
 
         def graphsafe_set_state(self, state: str) -> None:
-            self.waits = state
+            self.state = state
 
     class Invalidated(nullcontext[None]):
         def __exit__(self, *_: Any) -> None:
@@ -63,13 +63,13 @@ def test_a_failed_capture_gives_the_generator_back(monkeypatch: pytest.MonkeyPat
     runner = Fallback(CudaGraph(torch.device("cuda")))
     runner.capture(lambda: calls.append(1))
     assert "previous error" in str(runner.reason)
-    assert generator.waits == "a copy that waits for nothing"
+    assert generator.state == "copy"
     calls.clear()
     runner.replay()
     assert calls == [1]
 
 
-def test_memory_that_is_short_is_no_reason_to_call() -> None:
+def test_a_lack_of_memory_is_no_reason_to_fall_back() -> None:
     class Full(Recorder):
         def capture(self, function: Callable[[], None]) -> None:
             raise torch.OutOfMemoryError("12 GB wanted")
@@ -78,14 +78,14 @@ def test_memory_that_is_short_is_no_reason_to_call() -> None:
         make(*CASES["dual"], runner=Fallback(Full()))
 
 
-def test_graphs_are_for_gpus() -> None:
+def test_only_gpus_have_graphs() -> None:
     assert isinstance(runner_for(torch.device("cpu")), Eager)
     assert isinstance(runner_for(torch.device("cuda"), graph=False), Eager)
-    taken = runner_for(torch.device("cuda"))
-    assert isinstance(taken, Fallback)
-    assert isinstance(taken.runner, CudaGraph)
+    runner = runner_for(torch.device("cuda"))
+    assert isinstance(runner, Fallback)
+    assert isinstance(runner.runner, CudaGraph)
 
 
-def test_capturing_leaves_the_state_alone() -> None:
+def test_a_capture_changes_no_tensor() -> None:
     fresh, captured = (make(*CASES["puzzles"], runner=runner) for runner in (None, Recorder()))
     assert same([fresh.tensors()], [captured.tensors()])

@@ -1,4 +1,4 @@
-"""The training step: a recording of it is the step itself, and parts of a batch are the batch."""
+"""The training step: recordings compute the same as calls, and parts of a batch the same as the whole batch."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
 
 
 class Host:
-    """What the trainer does around a step: exploration, and a new rate each time."""
+    """Calls a step like the trainer: with exploration and a new rate each time."""
 
     def __init__(self, step: TrainStep) -> None:
         self.step, self.rng, self.count = step, np.random.default_rng(1), 0
@@ -82,14 +82,14 @@ def make(
     source: Any = None,
 ) -> TrainStep:
     config = training_config(batch_size=B, **training)
-    made = make_model(dtype=torch.bfloat16 if config.dtype == "bfloat16" else dtype, **model)
-    source = source or (Values() if made.config.inputs == "values" else Source())
-    return step_type(made, config.make_optimizer(made), config, source, parts=parts, runner=runner)
+    network = make_model(dtype=torch.bfloat16 if config.dtype == "bfloat16" else dtype, **model)
+    source = source or (Values() if network.config.inputs == "values" else Source())
+    return step_type(network, config.make_optimizer(network), config, source, parts=parts, runner=runner)
 
 
 def run(step: TrainStep, count: int = STEPS) -> list[list[Tensor]]:
-    """All that a step changes, after each step."""
-    torch.manual_seed(0)  # a capture drew dropout, too
+    """Copies of all tensors that a step changes, after each step."""
+    torch.manual_seed(0)  # a capture has drawn random numbers for dropout
     host, states = Host(step), []
     for _ in range(count):
         host()
@@ -104,14 +104,14 @@ def same(a: list[list[Tensor]], b: list[list[Tensor]]) -> bool:
 
 @pytest.fixture(params=["auto", pytest.param("reference", marks=pytest.mark.slow)])
 def backend(request: pytest.FixtureRequest) -> Iterator[None]:
-    """With kernels, and with what a GPU without them would run."""
+    """Runs with kernels and with the reference."""
     with ops.use_backend(request.param):
         yield
 
 
 @pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("case", CASES)
-def test_replays_are_steps_bit_for_bit(case: str) -> None:
+def test_replays_equal_calls_bit_for_bit(case: str) -> None:
     called = make(*CASES[case])
     recorder = Recorder()
     replayed = make(*CASES[case], runner=recorder)
@@ -121,16 +121,17 @@ def test_replays_are_steps_bit_for_bit(case: str) -> None:
     assert 0 < int(called.pool.taken) < STEPS * B + (called.unrolled > 1)
     assert called.read_totals() == replayed.read_totals()
     assert not any(called.totals)
-    # The run is one that halts rows early and late, and moves everything there is to move.
+    # In this run, rows halt early and late, and all tensors change.
     seen = {int(s) for state in want for s in state[list(called.carry.tensors()).index("steps")]}
     assert seen == ({4} if called.unrolled > 1 else {1, 2, 3, 4})
     constant = [i for i, t in enumerate(want[0]) if all(torch.equal(t, later[i]) for later in want[1:])]
-    still = (torch.int32, torch.bool) if called.unrolled > 1 else (torch.int32,)  # unrolled, all have halted each time
-    assert all(want[0][i].dtype in still for i in constant), "puzzle_ids alone may stand still"
+    # Only puzzle_ids may be constant, and in unrolled training halted, too.
+    allowed = (torch.int32, torch.bool) if called.unrolled > 1 else (torch.int32,)
+    assert all(want[0][i].dtype in allowed for i in constant)
 
 
 @pytest.mark.parametrize("case", ["dual", "single", "attention", "puzzles", "values"])
-def test_recomputing_changes_nothing(case: str) -> None:
+def test_recomputing_does_not_change_the_step(case: str) -> None:
     model, training, _ = CASES[case]
     kept, recomputed = (
         make(model, training | {"recompute": how}, 1, dtype=torch.float64) for how in ("none", "latent")
@@ -141,8 +142,8 @@ def test_recomputing_changes_nothing(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", ["dual", "single", "attention"])
-def test_recomputing_with_kernels(case: str) -> None:
-    """The fused application of the network: one step, as later ones multiply rounding."""
+def test_recomputing_with_kernels_gives_the_same_gradients(case: str) -> None:
+    """Compares the fused application of the network after one step, because later steps amplify rounding."""
     model, training, _ = CASES[case]
     kept, recomputed = (make(model, training | {"recompute": how}, 1) for how in ("none", "latent"))
     for step in (kept, recomputed):
@@ -153,7 +154,7 @@ def test_recomputing_with_kernels(case: str) -> None:
 
 @pytest.mark.parametrize("case", ["dual", "single parts clipped", "attention", "puzzles"])
 @pytest.mark.parametrize("parts", [2, 3, 7])
-def test_parts_of_a_batch_are_the_batch(case: str, parts: int) -> None:
+def test_parts_of_a_batch_compute_the_same_as_the_batch(case: str, parts: int) -> None:
     model, training, _ = CASES[case]
     whole, split = (make(model, training, p, dtype=torch.float64) for p in (1, parts))
     assert [s.stop - s.start for s in split.parts] == {2: [4, 3], 3: [3, 3, 1], 7: [1] * 7}[parts]
@@ -162,21 +163,21 @@ def test_parts_of_a_batch_are_the_batch(case: str, parts: int) -> None:
             torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
 
 
-def test_totals() -> None:
-    """Sums over all rows, and over the finished ones, from the carry and a second look at the model."""
+def test_totals_are_sums_over_rows() -> None:
+    """Sums over all rows, and over the finished ones, computed again from the carry and the model."""
     step = make({}, {}, 3)
     host, want = Host(step), dict.fromkeys(TOTALS, 0.0)
     for _ in range(STEPS):
         probe = make({}, {}, 1)
-        for mine, theirs in zip(probe.tensors(), step.tensors(), strict=True):
-            mine.copy_(theirs)
-        before = {k: v.clone() for k, v in step.carry.tensors().items()}
+        for tensor, source in zip(probe.tensors(), step.tensors(), strict=True):
+            tensor.copy_(source)
+        carry = {k: v.clone() for k, v in step.carry.tensors().items()}
         weights = {n: p.detach().clone() for n, p in step.model.named_parameters()}
         probe.pool.refill()
         host()
         probe.model.load_state_dict(weights, strict=False)
         for name, tensor in probe.carry.tensors().items():
-            tensor.copy_(before[name])
+            tensor.copy_(carry[name])
         probe.carry.refill(probe.pool.next_examples(probe.carry.halted))
         out, loss, _ = probe.carry.supervise(probe.model, slice(None))
         finished = [r for r in range(B) if step.carry.halted[r] and (step.carry.batch.labels[r] != -100).any()]
@@ -214,33 +215,33 @@ def test_clipping_bounds_the_gradient_norm() -> None:
 
 
 def test_clipping_reaches_the_optimizer() -> None:
-    step, free = make({}, {"clip_norm": 0.3}, 1), make({}, {}, 1)
-    run(step, 1), run(free, 1)
-    gradients = [p.grad for p in free.model.parameters()]
+    step, unclipped = make({}, {"clip_norm": 0.3}, 1), make({}, {}, 1)
+    run(step, 1), run(unclipped, 1)
+    gradients = [p.grad for p in unclipped.model.parameters()]
     norm = torch.cat([g.flatten() for g in gradients if g is not None]).norm()
     for clipped, g in zip(step.optimizer.slots["exp_avg"], gradients, strict=True):
         want = torch.zeros_like(clipped) if g is None else 0.1 * g * 0.3 / norm
         torch.testing.assert_close(clipped, want, rtol=1e-4, atol=1e-9)
 
 
-def test_puzzle_rows_in_use_move_by_the_scheduled_rate() -> None:
+def test_puzzle_rows_in_the_batch_change_by_the_scheduled_rate() -> None:
     training = {"puzzle_learning_rate": 0.05, "puzzle_weight_decay": 0.5}
     step = make(PREFIX, training, 3, source=Source(puzzles=3))
     table = step.model.puzzle_embedding
     assert table is not None
     for rate in (0.01, 0.004):
-        before = table.clone()
+        original = table.clone()
         step.run(rate, np.full(B, 4, dtype=np.int32))
         used = step.carry.batch.puzzle_ids.unique()
         assert 0 < len(used) < len(table)
-        lr = 0.05 * rate / 0.01  # one schedule for both, as published
-        moved = table - before * (1 - lr * 0.5)
-        torch.testing.assert_close(moved[used].abs(), torch.full_like(moved[used], lr), rtol=1e-4, atol=1e-6)
+        lr = 0.05 * rate / 0.01  # both rates have one schedule, as published
+        change = table - original * (1 - lr * 0.5)
+        torch.testing.assert_close(change[used].abs(), torch.full_like(change[used], lr), rtol=1e-4, atol=1e-6)
         rest = [i for i in range(len(table)) if i not in used.tolist()]
-        assert torch.equal(table[rest], before[rest])
+        assert torch.equal(table[rest], original[rest])
 
 
-def test_no_gradient_is_kept_from_one_step_to_the_next() -> None:
+def test_no_gradient_remains_for_the_next_step() -> None:
     clean, dirty = make({}, {}, 3), make({}, {}, 3)
     for step in (clean, dirty):
         run(step, 1)
@@ -250,7 +251,7 @@ def test_no_gradient_is_kept_from_one_step_to_the_next() -> None:
 
 
 def test_a_task_through_its_feed_replays_bit_for_bit() -> None:
-    """Sudoku from its generator, augmented, with exploration and the schedule, as the trainer runs it."""
+    """Trains on sudoku from its generator, with augmentation, exploration and schedule, like the trainer."""
     config = run_config({"prefix_tokens": 1, "puzzle_embedding_size": 8})
     feed = Feed(task := config.make_task(), task.dataset(config.data, 0).train, 0)
     states = []
@@ -263,7 +264,7 @@ def test_a_task_through_its_feed_replays_bit_for_bit() -> None:
             minimum = feed.minimum_steps(number, B, 0.3, 4)
             step.run(config.training.learning_rate_at(number), minimum)
         states.append([t.clone() for t in step.tensors()])
-        assert 30 < int(step.pool.taken) < 40 * B, "more than one pass over the 30 puzzles"
+        assert 30 < int(step.pool.taken) < 40 * B, "the feed passes over the 30 puzzles more than once"
     assert same(states[:1], states[1:])
 
 
@@ -272,32 +273,32 @@ def test_unrolled_is_one_optimizer_step_on_the_mean_of_all_supervision_steps(par
     step = make({}, {"supervision": "unrolled"}, parts, dtype=torch.float64)
     model, config = make_model(dtype=torch.float64), step.config
     optimizer = AdamATan2(model.parameters(), 0.01, config.betas, weight_decay=0.1, ema_decay=config.ema_decay)
-    most = model.config.max_supervision_steps
+    count = model.config.max_supervision_steps
     for _ in range(2):
         step.run(0.01, np.zeros(B, dtype=np.int32))
-        assert bool(step.carry.halted.all())  # the next step takes fresh examples alone
+        assert bool(step.carry.halted.all())  # the next step takes only fresh examples
         optimizer.zero_grad()
         state, batch = model.initial_state(B), step.carry.batch
-        for _ in range(most):
+        for _ in range(count):
             out = model(batch.inputs, state)
             state = out.state
-            (model.loss(out, batch.labels).total / (B * most)).backward()
+            (model.loss(out, batch.labels).total / (B * count)).backward()
         optimizer.step()
-    for mine, wanted in zip(step.model.parameters(), model.parameters(), strict=True):
-        torch.testing.assert_close(mine, wanted, rtol=1e-6, atol=1e-9)
-    assert step.read_totals()["rows"] == 2 * B * most
+    for got, want in zip(step.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-9)
+    assert step.read_totals()["rows"] == 2 * B * count
 
 
-def test_a_batch_that_is_sure_learns_nothing_more_from_its_later_steps() -> None:
+def test_a_halted_batch_learns_nothing_from_later_steps() -> None:
     step = make({"halting": "batch"}, {"supervision": "unrolled"}, 1, dtype=torch.float64)
     model = make_model(dtype=torch.float64, halting="batch")
-    for made in (step.model, model):  # sure after the first step, whatever the rows
+    for confident in (step.model, model):  # they halt after the first step, whatever the rows
         with torch.no_grad():
-            made.q_head.weight.zero_()
-            made.q_head.bias.fill_(0.1)
+            confident.q_head.weight.zero_()
+            confident.q_head.bias.fill_(0.1)
     step.run(0.0, np.zeros(B, dtype=np.int32))
     batch = step.carry.batch
     out = model(batch.inputs, model.initial_state(B))
     (model.loss(out, batch.labels).total / (B * model.config.max_supervision_steps)).backward()
-    for mine, wanted in zip(step.model.parameters(), model.parameters(), strict=True):
-        torch.testing.assert_close(mine.grad, wanted.grad, rtol=1e-6, atol=1e-9)
+    for got, want in zip(step.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(got.grad, want.grad, rtol=1e-6, atol=1e-9)

@@ -1,4 +1,4 @@
-"""Runs: what they write, what they refuse, how they end."""
+"""Runs: their files, errors and ends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .small import KillAt, Killed, run_config
 
 
 class Recording(Callback):
-    """Remembers what it was told, and does something at a step."""
+    """Records all calls, and calls a function at a step."""
 
     def __init__(self, at: int = 0, act: Any = None) -> None:
         self.at, self.act = at, act
@@ -45,7 +45,7 @@ class Recording(Callback):
         self.evaluated.append((done, count))
 
 
-def test_a_whole_run(tmp_path: Path) -> None:
+def test_a_whole_run_writes_metrics_checkpoints_model_and_summary(tmp_path: Path) -> None:
     recording, out = Recording(), tmp_path / "runs" / "a"
     trainer = Trainer(
         run_config(steps=22, eval_every=10, eval_count=4, keep_checkpoints=1), str(out), callbacks=[recording]
@@ -75,10 +75,10 @@ def test_a_whole_run(tmp_path: Path) -> None:
         "checkpoints", "config.yaml", "metrics.jsonl", "model", "summary.json",
     ]  # fmt: skip
 
-    # The model that is left answers as the evaluation said: averaged weights, not the last ones.
+    # The saved model has the averaged weights, and with them the accuracy of the evaluation.
     test = trainer.dataset.test.take(slice(4))
-    left = evaluate(Solver(TRM.from_pretrained(out / "model"), trainer.task), test)
-    assert left.cell_accuracy == pytest.approx(evaluations[-1]["eval_cell_accuracy"])
+    evaluated = evaluate(Solver(TRM.from_pretrained(out / "model"), trainer.task), test)
+    assert evaluated.cell_accuracy == pytest.approx(evaluations[-1]["eval_cell_accuracy"])
     assert trainer.optimizer.ema is not None
     names = [name for name, _ in trainer.model.named_parameters()]
     averages = dict(zip(names, trainer.optimizer.ema, strict=True))
@@ -88,7 +88,7 @@ def test_a_whole_run(tmp_path: Path) -> None:
 
 def test_only_halted_slots_draw_examples(tmp_path: Path) -> None:
     trainer = Trainer(run_config(exploration=0.0, eval_every=0), tmp_path / "run")
-    for _ in range(4):  # nothing halts by itself before it was learned: each slot keeps its example for 4 steps
+    for _ in range(4):  # an untrained model does not halt: each slot keeps its example for 4 steps
         trainer._one_step()
         assert int(trainer.step_function.pool.taken) == 7
         rate = trainer.config.training.learning_rate_at(trainer.step)
@@ -98,20 +98,20 @@ def test_only_halted_slots_draw_examples(tmp_path: Path) -> None:
     assert trainer.step_function.carry.steps.tolist() == [1] * 7
 
 
-def test_an_existing_run_is_refused(tmp_path: Path) -> None:
+def test_an_existing_run_is_not_overwritten(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(Killed):
         Trainer(run_config(), out, callbacks=[KillAt(12)]).train()
-    before = (out / "metrics.jsonl").read_text()
+    metrics = (out / "metrics.jsonl").read_text()
     with pytest.raises(UserError, match=r"holds a run already: continue with --resume .*run"):
         Trainer(run_config(), out)
     (out / "config.yaml").unlink()
     with pytest.raises(UserError, match="holds a run already"):
         Trainer(run_config(), out)
-    assert (out / "metrics.jsonl").read_text() == before
+    assert (out / "metrics.jsonl").read_text() == metrics
 
 
-def test_resuming_what_is_no_run(tmp_path: Path) -> None:
+def test_resuming_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is not a run: it has no config\.yaml"):
         Trainer.resume(tmp_path)
     (tmp_path / "config.yaml").write_text("task: {name: sudoku, size: 5}\n")
@@ -135,7 +135,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_its_checkpoints(log_ev
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_asked_to_stop(number: int, tmp_path: Path) -> None:
+def test_a_signal_stops_the_run_after_the_step(number: int, tmp_path: Path) -> None:
     handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     out, config = tmp_path / "run", run_config(eval_every=0)
     summary = Trainer(config, out, callbacks=[Recording(13, lambda: os.kill(os.getpid(), number))]).train()
@@ -152,7 +152,7 @@ def test_asked_to_stop(number: int, tmp_path: Path) -> None:
         assert files[0].read_bytes() == files[1].read_bytes(), name
 
 
-def test_asked_twice(tmp_path: Path) -> None:
+def test_a_second_signal_interrupts_at_once(tmp_path: Path) -> None:
     def insist() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
@@ -162,15 +162,15 @@ def test_asked_twice(tmp_path: Path) -> None:
     assert checkpoint.steps_of(tmp_path / "run") == [10]
 
 
-def test_asked_to_stop_in_the_last_evaluation(tmp_path: Path) -> None:
-    """All steps are done: nothing is lost, and there is nothing to go on with."""
+def test_a_signal_in_the_last_evaluation_does_not_interrupt_the_run(tmp_path: Path) -> None:
+    """All steps are done, so the run counts as finished."""
 
     class Impatient(Callback):
-        asked = False
+        signalled = False
 
         def on_evaluation(self, done: int, count: int) -> None:
-            if not self.asked:
-                self.asked = True
+            if not self.signalled:
+                self.signalled = True
                 os.kill(os.getpid(), signal.SIGTERM)
 
     out = tmp_path / "run"
@@ -180,7 +180,7 @@ def test_asked_to_stop_in_the_last_evaluation(tmp_path: Path) -> None:
     assert (out / "model" / "config.json").is_file()
 
 
-def test_stopping_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_stops_when_its_minutes_are_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
@@ -209,7 +209,7 @@ def test_metrics_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["nonsense", "[1]", "{}", '{"step": "4"}', ""])
-def test_damaged_metrics_are_named(line: str, tmp_path: Path) -> None:
+def test_damaged_metrics_are_located(line: str, tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n' + line + '\n{"step": 3}\n')
     with pytest.raises(UserError, match=r"metrics.jsonl:2: not a record of metrics; remove the line"):
         read_metrics(tmp_path)
@@ -232,13 +232,13 @@ def test_a_full_disk_ends_the_run_with_advice(tmp_path: Path, monkeypatch: pytes
     assert checkpoint.steps_of(out)[-1] == 40
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="can't be written"):
         Trainer(run_config(), tmp_path / "file" / "run")
 
 
-def test_no_test_rows(tmp_path: Path) -> None:
+def test_a_run_without_test_examples_has_no_evaluation(tmp_path: Path) -> None:
     trainer = Trainer(run_config(steps=6, eval_every=2), tmp_path / "run")
     trainer.dataset = type(trainer.dataset)(trainer.dataset.train, trainer.dataset.test.take(slice(0)), "none")
     summary = trainer.train()
@@ -254,25 +254,25 @@ def losses(backend: str, out: Path) -> list[float]:
     return [r["loss"] for r in read_metrics(out) if "loss" in r]
 
 
-def test_kernels_learn_as_the_reference_does(tmp_path: Path) -> None:
+def test_kernels_learn_like_the_reference(tmp_path: Path) -> None:
     want, got = (losses(backend, tmp_path / backend) for backend in ("reference", "auto"))
     assert want[-1] < 0.8 * want[0]
     assert np.allclose(got[:2], want[:2], rtol=1e-3)
     assert np.allclose(got, want, rtol=0.05)
 
 
-def test_seconds_are_those_of_training_and_all_of_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """On a device that takes a second a step, and does them when it is waited for."""
-    now, behind = [0.0], [0]
+def test_seconds_count_all_training_and_nothing_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Emulates a device that takes a second per step and computes the steps when the host waits."""
+    now, pending = [0.0], [0]
     run, solve = TrainStep.run, Solver.run
 
     def sent(self: TrainStep, *arguments: Any) -> None:
-        behind[0] += 1
+        pending[0] += 1
         run(self, *arguments)
 
     def wait(self: TrainStep) -> None:
-        now[0] += behind[0]
-        behind[0] = 0
+        now[0] += pending[0]
+        pending[0] = 0
 
     def solved(self: Solver, *arguments: Any, **options: Any) -> Any:
         now[0] += 100
@@ -286,4 +286,4 @@ def test_seconds_are_those_of_training_and_all_of_them(monkeypatch: pytest.Monke
     assert summary["seconds"] == 11
     assert now[0] == 311
     resumed = Trainer.resume(tmp_path / "run", config=run_config(steps=30, eval_every=0, checkpoint_every=100))
-    assert resumed.train(minutes=1e-9)["seconds"] == 11, "over before the first step"
+    assert resumed.train(minutes=1e-9)["seconds"] == 11, "the time is up before the first step"

@@ -1,4 +1,4 @@
-"""Starting from a trained model: what is taken, what is said about the rest, and a schedule that keeps its skill."""
+"""Fine-tuning: which tensors are copied, the notes about the others, and a schedule that preserves accuracy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def source(**changes: Any) -> TRM:
     return TRM(run_config(changes).model)
 
 
-def test_everything_of_an_equal_model_is_taken(tmp_path: Path) -> None:
+def test_all_tensors_of_an_equal_model_are_copied(tmp_path: Path) -> None:
     model, notes = source(), Notes()
     trainer = Trainer(run_config(), tmp_path / "run", init=model, callbacks=[notes])
     assert notes.lines == []
@@ -38,20 +38,19 @@ def test_everything_of_an_equal_model_is_taken(tmp_path: Path) -> None:
     for average, weight in zip(trainer.optimizer.ema or [], model.parameters(), strict=True):
         assert torch.equal(average, weight)
     trainer.train()
-    assert not torch.equal(trainer.model.q_head.bias, model.q_head.bias)  # nothing is shared
+    assert not torch.equal(trainer.model.q_head.bias, model.q_head.bias)  # the models share no memory
 
 
-def test_the_rest_is_listed() -> None:
-    ours, theirs = make_model(1, vocab_size=9, positions="learned"), make_model(2, prefix_tokens=0, state="single")
-    left = transfer(theirs, ours, "old")
-    assert left == [
+def test_tensors_that_are_not_copied_are_listed() -> None:
+    new, old = make_model(1, vocab_size=9, positions="learned"), make_model(2, prefix_tokens=0, state="single")
+    assert transfer(old, new, "old") == [
         "y_init: starts fresh, old has none",
         "embedding.tokens.weight: starts fresh, its shape is 9x8 and not 6x8",
         "embedding.positions.weight: starts fresh, old has none",
         "head.linear.weight: starts fresh, its shape is 9x8 and not 6x8",
     ]
-    assert torch.equal(ours.net.blocks[0].mlp.part.down.weight, theirs.net.blocks[0].mlp.part.down.weight)
-    assert transfer(ours, theirs, "new")[-2:] == [
+    assert torch.equal(new.net.blocks[0].mlp.part.down.weight, old.net.blocks[0].mlp.part.down.weight)
+    assert transfer(new, old, "new")[-2:] == [
         "y_init: the run has no such tensor",
         "embedding.positions.weight: the run has no such tensor",
     ]
@@ -62,7 +61,7 @@ def test_a_model_of_another_size_is_refused() -> None:
         transfer(make_model(hidden_size=16, seq_len=7), make_model(), "old")
 
 
-def test_the_rate_is_held_then_warmed_up() -> None:
+def test_the_rate_is_zero_and_then_warms_up() -> None:
     config = training_config(hold_steps=3, warmup_steps=4, learning_rate=0.4, schedule="constant")
     assert [config.learning_rate_at(s) for s in range(1, 9)] == pytest.approx([0, 0, 0, 0.1, 0.2, 0.3, 0.4, 0.4])
     held = training_config(hold_steps=2, warmup_steps=0, schedule="constant", learning_rate=0.4)
@@ -73,9 +72,9 @@ def test_the_rate_is_held_then_warmed_up() -> None:
     assert cosine.learning_rate_at(10) == pytest.approx(0, abs=1e-9)
 
 
-def test_held_steps_fill_the_moments_and_move_nothing(tmp_path: Path) -> None:
+def test_steps_at_rate_zero_fill_the_moments_and_keep_the_weights(tmp_path: Path) -> None:
     model = source()
-    torch.nn.init.normal_(model.q_head.weight, std=3)  # some rows halt sooner than others
+    torch.nn.init.normal_(model.q_head.weight, std=3)  # rows halt at different steps
     trainer = Trainer(run_config(steps=6, hold_steps=6, eval_every=0), tmp_path / "run", init=model)
     trainer.train()
     for name, tensor in trainer.model.named_parameters():
@@ -84,7 +83,7 @@ def test_held_steps_fill_the_moments_and_move_nothing(tmp_path: Path) -> None:
     assert len(set(trainer.step_function.carry.steps.tolist())) > 1
 
 
-def test_settings_win_over_the_fine_tuning_schedule() -> None:
+def test_settings_override_the_fine_tuning_schedule() -> None:
     tuned = make_config(apply_settings(fine_tuning(read_preset("sudoku-6x6")), ["training.hold_steps=7"]), "x")
     plain = make_config(read_preset("sudoku-6x6"), "x")
     assert tuned.training.hold_steps == 7
@@ -92,7 +91,7 @@ def test_settings_win_over_the_fine_tuning_schedule() -> None:
     assert tuned.model == plain.model
 
 
-def test_a_run_killed_early_goes_on_from_what_it_was_given(tmp_path: Path) -> None:
+def test_a_run_killed_early_resumes_from_the_initial_model(tmp_path: Path) -> None:
     model = source()
     whole = Trainer(run_config(steps=6, eval_every=0), tmp_path / "whole", init=model)
     whole.train()
@@ -108,7 +107,7 @@ def test_a_run_killed_early_goes_on_from_what_it_was_given(tmp_path: Path) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("givens", ["[10,18]", "[8,10]"])
 def test_accuracy_never_falls_by_two_points(givens: str, tmp_path: Path) -> None:
-    """Of the 6x6 model that ships, on its own puzzles and on ones with fewer givens."""
+    """Fine-tunes the 6x6 model that ships, on its own puzzles and on ones with fewer givens."""
     settings = ["training.steps=60", f"task.givens={givens}", "task.train_count=500", "task.test_count=200"]
     config = make_config(apply_settings(fine_tuning(read_preset("sudoku-6x6")), settings), "x")
     seen: list[float] = []

@@ -1,4 +1,4 @@
-"""Runs whose examples are real numbers: resumed bitwise, evaluated, voted on."""
+"""Runs with real-valued examples: exact resume, evaluation, votes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def small(preset: str) -> RunConfig:
 
 
 @pytest.mark.parametrize("preset", ["copy", "sequence"])
-def test_a_killed_run_goes_on_bitwise(preset: str, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_bit_for_bit(preset: str, tmp_path: Path) -> None:
     whole = Trainer(small(preset), tmp_path / "whole")
     summary = whole.train()
     killed = Trainer(small(preset), tmp_path / "killed", callbacks=[KillAt(19)])
@@ -45,19 +45,20 @@ def test_a_killed_run_goes_on_bitwise(preset: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_answers_are_learned_and_not_their_judgement_alone(tmp_path: Path) -> None:
-    """With errors in the labels' units the halting loss was the larger one, and half of these rows stayed wrong."""
+def test_the_model_learns_answers_and_not_only_to_judge_them(tmp_path: Path) -> None:
+    """Errors must be measured in tolerances. In the labels' units the halting loss dominated, and half of these rows
+    stayed wrong."""
     settings = ["model.hidden_size=32", "training.steps=500", "training.batch_size=64", "training.learning_rate=5e-3"]
     settings += ["task.kinds=[arithmetic]", "task.train_count=2000", "task.test_count=200"]
     config = make_config(apply_settings(read_preset("sequence"), settings), "sequence")
     assert Trainer(config, tmp_path / "run").train()["evaluation"]["exact_accuracy"] > 0.95
 
 
-def test_accuracy_is_what_one_counts(tmp_path: Path) -> None:
+def test_accuracy_equals_a_count_of_right_numbers(tmp_path: Path) -> None:
     Trainer(small("copy"), tmp_path / "run").train()
-    found = locate(str(tmp_path / "run"))
-    test = found.task.dataset(found.data, found.seed).test
-    solver = Solver(found.model, found.task)
+    located = locate(str(tmp_path / "run"))
+    test = located.task.dataset(located.data, located.seed).test
+    solver = Solver(located.model, located.task)
     result, solved = evaluate(solver, test), solver.run(test)
     near = np.abs(solved.solution - test.labels) <= 0.1
     assert 0 < near.mean() < 1
@@ -65,7 +66,7 @@ def test_accuracy_is_what_one_counts(tmp_path: Path) -> None:
     assert result.cell_accuracy == pytest.approx(near.mean())
     assert result.valid is None
     labels = test.labels.copy()
-    labels[:, 1:] = np.nan  # asked for the first number alone
+    labels[:, 1:] = np.nan  # only the first number is labelled
     first = evaluate(solver, type(test)(test.inputs, labels, test.puzzle_ids))
     assert first.exact_accuracy == pytest.approx(near[:, 0].mean())
     answer = solver.solve("[0.1, 0.2, 0.3, 0.4, 0.5]", return_trajectory=True)
@@ -75,12 +76,12 @@ def test_accuracy_is_what_one_counts(tmp_path: Path) -> None:
     assert answer.trajectory[-1].solution == answer.solution
 
 
-def test_answers_that_are_close_vote_together(tmp_path: Path) -> None:
+def test_similar_answers_vote_for_each_other(tmp_path: Path) -> None:
     Trainer(small("copy"), tmp_path / "run").train()
-    found = locate(str(tmp_path / "run"))
-    test = found.task.dataset(found.data, found.seed).test
+    located = locate(str(tmp_path / "run"))
+    test = located.task.dataset(located.data, located.seed).test
     from trm_fast.inference.tries import Tries
 
-    tries = Tries(found.task, test.take(slice(1)), 1, 1, np.random.default_rng(0))
-    tried = np.array([[0.0, 0.05, 0.9, 0.02]])[..., None, None] + np.zeros((1, 4, 5, 1))
-    assert tries._agreement(tried).sum(-1).tolist() == [[3, 3, 1, 3]]
+    tries = Tries(located.task, test.take(slice(1)), 1, 1, np.random.default_rng(0))
+    answers = np.array([[0.0, 0.05, 0.9, 0.02]])[..., None, None] + np.zeros((1, 4, 5, 1))
+    assert tries._agreement(answers).sum(-1).tolist() == [[3, 3, 1, 3]]
