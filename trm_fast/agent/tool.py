@@ -53,21 +53,12 @@ class ReasoningTool:
     @property
     def parameters(self) -> dict[str, Any]:
         """The JSON schema of a problem, the argument of a call."""
-        return {
-            "type": "object",
-            "properties": {
-                "puzzle": {
-                    "anyOf": [{"type": "string"}, {"type": "array", "items": {}}],
-                    "description": "the puzzle: text, such as a line of cells, or a list of rows",
-                },
-                "type": {
-                    "type": "string",
-                    "enum": [ANY_TYPE, *self.types()],
-                    "description": f"the task of the puzzle; {ANY_TYPE} tries all of them",
-                },
-            },
-            "required": ["puzzle"],
-        }
+        kinds = [ANY_TYPE, *self.types()]
+        rows = "the puzzle: text, such as a line of cells, or a list of rows"
+        puzzle = {"anyOf": [{"type": "string"}, {"type": "array", "items": {}}], "description": rows}
+        tasks = f"the task of the puzzle; {ANY_TYPE} tries all of them"
+        properties = {"puzzle": puzzle, "type": {"type": "string", "enum": kinds, "description": tasks}}
+        return {"type": "object", "properties": properties, "required": ["puzzle"]}
 
     def types(self) -> list[str]:
         """The names of the tasks that this tool can solve, sorted."""

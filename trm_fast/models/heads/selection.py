@@ -52,9 +52,7 @@ class SelectionConfig(ArgumentsConfig):
     num_tools: int = Field(1, ge=1, description="most tools of an example")
     num_fields: int = Field(1, ge=1, description="most arguments of an example, those of all tools together")
     num_words: int = Field(1, ge=1, description="most words of a request; they stand behind the first position")
-    stems: int = Field(
-        0, ge=0, description="stems of a position, by which words and arguments are compared; 0 for none"
-    )
+    stems: int = Field(0, ge=0, description="stems of a position by which words and arguments match; 0 for none")
     known_tools: int = Field(
         0, ge=0, description="size of a fixed classifier over tools; 0 to point at the position of any tool"
     )
@@ -128,11 +126,10 @@ class SelectionHead(Head):
         right when all its tools, kinds and tags are."""
         tools, kinds, tags = (part.long() for part in labels.split(self.sizes, 1))
         labelled = tools != IGNORE
-        cost = F.binary_cross_entropy_with_logits(prediction.tools, (tools == 1).float(), reduction="none")
+        called = (tools == 1).float()
+        cost = F.binary_cross_entropy_with_logits(prediction.tools, called, reduction="none")
         if prediction.by_features is not None:  # the features keep learning when the network has memorized the example
-            cost = cost + F.binary_cross_entropy_with_logits(
-                prediction.by_features, (tools == 1).float(), reduction="none"
-            )
+            cost = cost + F.binary_cross_entropy_with_logits(prediction.by_features, called, reduction="none")
         answer = (cost * labelled).sum(-1) / labelled.sum(-1).clamp_min(1)
         kind_cost = cross_entropy(prediction.kinds, kinds).sum(-1) / (kinds != IGNORE).sum(-1).clamp_min(1)
         tags = tags.view(*kinds.shape, -1)

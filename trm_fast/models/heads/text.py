@@ -43,15 +43,9 @@ class TextConfig(HeadConfig):
     """The symbols and stems of an example, and the width of the pointer."""
 
     kind: Literal["text"] = "text"
-    row_symbols: int = Field(
-        0, ge=0, description="symbols of an example behind the vocabulary, which can only be copied"
-    )
-    stems: int = Field(
-        0, ge=0, description="stems of a position, by which words and arguments are compared; 0 for none"
-    )
-    pointer_width: int = Field(
-        32, ge=1, description="width in which a position is compared with those that it may copy"
-    )
+    row_symbols: int = Field(0, ge=0, description="an example's own symbols, which can only be copied")
+    stems: int = Field(0, ge=0, description="stems of a position by which words and arguments match; 0 for none")
+    pointer_width: int = Field(32, ge=1, description="width of the queries and keys of the pointer")
 
     def check(self, inputs: HeadInputs) -> None:
         if not inputs.causal:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -51,13 +51,8 @@ class Prediction:
 
     def to_json(self) -> dict[str, Any]:
         """The prediction as JSON."""
-        return {
-            "decision": self.decision,
-            "calls": [call.to_json() for call in self.calls],
-            "slots": self.slots,
-            "reply": self.reply,
-            "problems": list(self.problems),
-        }
+        calls = [call.to_json() for call in self.calls]
+        return asdict(self) | {"calls": calls, "problems": list(self.problems)}
 
 
 class ToolConfig(TaskConfig):

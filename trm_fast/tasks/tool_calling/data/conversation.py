@@ -186,9 +186,7 @@ def checked(conversation: Conversation) -> Conversation:
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            raise Refused(
-                field, f"has the half character {error.object[error.start]!a}, which cannot be written as UTF-8"
-            ) from None
+            raise Refused(field, f"has the half character {error.object[error.start]!a}, not valid UTF-8") from None
     return conversation
 
 

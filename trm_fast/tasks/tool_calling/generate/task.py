@@ -36,7 +36,7 @@ class ToolGenerateConfig(RequestConfig):
     """The keys of ``tool-generate``, beside those of ``RequestConfig``.
 
     Training changes the conversations each time it reads them. With ``replies`` the model may also answer in words.
-    ``beams``, ``temperature``, ``top_p`` and ``most_tokens`` (symbols, in fact) configure the search.
+    ``beams``, ``temperature`` and ``top_p`` configure the search, which writes up to ``most_tokens`` symbols.
     ``generate_count`` is the number of conversations that an evaluation answers by generating.
     """
 

@@ -139,8 +139,8 @@ class Transcript:
         left out."""
         read = [words_of(turn) for turn in turns]
         last_user = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=-1)
-        every = ValueCodec([words for words in read if words is not None], self.codec.tokenizer, self.limits.vocab_size)
-        written = [self._symbols_of(turns, i, every) for i in range(len(turns))]
+        self.codec.turns = [words for words in read if words is not None]
+        written = [self._symbols_of(turns, i) for i in range(len(turns))]
         lengths = [len(s) if w is None else 1 + len(w) for s, w in zip(written, read, strict=True)]
         left, first = most - self.length, len(turns)
         while first > 0 and lengths[first - 1] <= left:
@@ -156,9 +156,8 @@ class Transcript:
         for i in range(first, len(turns)):
             words = read[i]
             if words is None:
-                symbols = (
-                    self._symbols_of(turns, i, self.codec) if self.cut else written[i]
-                )  # words that were cut are spelled
+                # Words that were cut are spelled.
+                symbols = self._symbols_of(turns, i) if self.cut else written[i]
                 for symbol in symbols[: most - self.length]:
                     self.write(symbol, WEIGHTS[turns[i].role])
                 continue
@@ -184,26 +183,26 @@ class Transcript:
             self.symbols[at] = self.limits.first_position + self.first.setdefault(word, at)
             self._words.setdefault(int(self.symbols[at]), word)
 
-    def _symbols_of(self, turns: Sequence[Turn], i: int, codec: ValueCodec) -> list[Symbol]:
+    def _symbols_of(self, turns: Sequence[Turn], i: int) -> list[Symbol]:
         """The symbols that write turn ``i``, none unless the model wrote it. Consecutive calls share one end."""
         turn = turns[i]
         if turn.call is not None:
             first = i == 0 or turns[i - 1].call is None
             more = i + 1 < len(turns) and turns[i + 1].call is not None
-            return [*([CALL] if first else []), *self._symbols_of_call(turn.call, codec), *([] if more else [END])]
-        return [REPLY, *codec.tokenizer.ids(turn.text), END] if turn.role == "assistant" else []
+            return [*([CALL] if first else []), *self._symbols_of_call(turn.call), *([] if more else [END])]
+        return [REPLY, *self.codec.tokenizer.ids(turn.text), END] if turn.role == "assistant" else []
 
-    def _symbols_of_call(self, call: Call, codec: ValueCodec) -> list[Symbol]:
+    def _symbols_of_call(self, call: Call) -> list[Symbol]:
         """``TOOL (ARGUMENT ITEM...)*``, with the arguments in the schema's order. A tool that is not offered is spelled
         in pieces, which the grammar never allows."""
         first = self.limits.first_position
         if call.name not in self.tool_positions:
-            return list(codec.tokenizer.ids(call.name))
+            return list(self.codec.tokenizer.ids(call.name))
         symbols: list[Symbol] = [first + self.tool_positions[call.name]]
         tool = next(tool for tool in self.tools if tool.name == call.name)
         for name, schema in tool.parameters["properties"].items():
             if name in call.arguments and (position := self.argument_positions.get((call.name, name))) is not None:
-                symbols += [first + position, *flattened(codec.encode(call.arguments[name], schema), ITEM)]
+                symbols += [first + position, *flattened(self.codec.encode(call.arguments[name], schema), ITEM)]
         return symbols
 
     def write(self, symbol: Symbol, weight: float = 0.0) -> None:

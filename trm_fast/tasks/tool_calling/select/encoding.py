@@ -93,13 +93,15 @@ class EncodedRequest:
     def _add_tools(self, relevance: Relevance) -> None:
         request, lexicon = self.request, self.lexicon
         of_request = set(stems(request.query))
-        number, half = 0, NUM_STEMS // 2
+        half = NUM_STEMS // 2
         for t, tool in enumerate(request.tools):
             positions = [self._add(TOOL, " ".join(name_words(tool.name)))]
             self.tool_places[t] = positions[0]
             positions.append(self._add(DESCRIPTION, tool.description))
-            while number < len(request.arguments) and request.arguments[number][0] == t:
-                argument, schema = request.arguments[number][1], request.schema(number)
+            for number, (owner, argument) in enumerate(request.arguments):
+                if owner != t:
+                    continue
+                schema = request.schema(number)
                 description = str(schema.get("description", ""))
                 at = self._add(ARGUMENT, f"{' '.join(name_words(argument))} {description}")
                 self.field_places[number], self.field_tools[number] = at, t
@@ -113,7 +115,6 @@ class EncodedRequest:
                     ids = _stem_ids(words, lexicon)[:half]
                     self.stems[at, first : first + len(ids)] = ids
                 positions.append(at)
-                number += 1
             self.features[positions, :TOOL_FEATURES] = relevance.measures[t]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -186,10 +186,7 @@ class Fields:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON."""
-        return {
-            "tools": [tool.to_json() for tool in self.tools],
-            "arguments": self.arguments, "slots": self.slots, "values": self.values, "frequent": self.frequent,
-        }  # fmt: skip
+        return asdict(self) | {"tools": [tool.to_json() for tool in self.tools]}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Fields:

@@ -92,8 +92,7 @@ def occurrences(turn: TurnWords, value: Any, schema: Mapping[str, Any]) -> list[
     if isinstance(value, str) and kind_of(schema) not in ("integer", "number"):
         begins = {begin: i for i, (begin, _) in enumerate(turn.spans)}
         ends = {end: i for i, (_, end) in enumerate(turn.spans)}
-        pattern = re.compile(re.escape(value.strip()), re.IGNORECASE) if value.strip() else None
-        matches = list(pattern.finditer(turn.text)) if pattern else []
+        matches = re.finditer(re.escape(value.strip()), turn.text, re.IGNORECASE) if value.strip() else ()
         spans = [(begins[m.start()], ends[m.end()]) for m in matches if m.start() in begins and m.end() in ends]
         return sorted(spans, key=lambda span: turn.cut(*span) != value)
     numeric = schema if kind_of(schema) in ("integer", "number") else {"type": "number"}

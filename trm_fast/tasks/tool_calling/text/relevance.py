@@ -75,20 +75,11 @@ class Relevance:
         covered = [_compared([lexicon.covered(of_request, text) for text in part]) for part in (names, texts)]
         by_name, _, _ = _by_clause(of_clauses, names, lexicon)
         by_text, won, shares = _by_clause(of_clauses, whole, lexicon)
-        columns = [
-            *overlaps,
-            shared,
-            *covered,
-            _own_words(of_request, whole, lexicon),
-            _taken(of_request, whole, lexicon),
-        ]
+        columns = [*overlaps, shared, *covered, _unique(of_request, whole, lexicon), _taken(of_request, whole, lexicon)]
         spelt = [letters(request[begin:end]) for begin, end in clauses]
         alike = [[len(name & clause) / max(1, len(name)) for clause in spelt] for name in spelt_names]
-        return cls(
-            np.concatenate([*columns, by_name, by_text, _best_clause(np.array(alike)), won], 1).astype(np.float32),
-            begins,
-            shares,
-        )
+        measures = np.concatenate([*columns, by_name, by_text, _best_clause(np.array(alike)), won], 1)
+        return cls(measures.astype(np.float32), begins, shares)
 
 
 def nearest_first(request: str, tools: Sequence[Tool], lexicon: Lexicon) -> list[Tool]:
@@ -119,7 +110,7 @@ def _best_other(values: Array) -> Array:
     return np.where(values == order[-1], order[-2], order[-1])
 
 
-def _own_words(of_request: set[str], texts: Sequence[str], lexicon: Lexicon) -> Array:
+def _unique(of_request: set[str], texts: Sequence[str], lexicon: Lexicon) -> Array:
     """(T, 2): the weight of the request's words that only this text has, and the same divided by the text's root."""
     rows = []
     for i, text in enumerate(texts):
