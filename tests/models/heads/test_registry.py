@@ -29,7 +29,7 @@ class ParityConfig(HeadConfig):
 def parity() -> Iterator[None]:
     @register("parity")
     class ParityHead(Head):
-        """Bits of a whole row."""
+        """Bits that describe a whole example."""
 
         Config: ClassVar[type[HeadConfig]] = ParityConfig
 

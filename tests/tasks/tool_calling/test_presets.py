@@ -110,7 +110,7 @@ def test_the_first_state_differs_between_requests(preset: str, tmp_path: Path) -
     with torch.no_grad():
         answer = trainer.model(extra.pop("inputs"), trainer.model.initial_state(6), **extra).state.answer
     states = answer[:, 1 : int(extra["mask"].sum(1).min())]
-    assert float(states.std(0).mean()) > 0.15  # of a state whose mean square is 1
+    assert float(states.std(0).mean()) > 0.15  # the mean square of a state is 1
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -51,7 +51,7 @@ class SelectionConfig(ArgumentsConfig):
     kind: Literal["selection"] = "selection"
     num_tools: int = Field(1, ge=1, description="most tools of an example")
     num_fields: int = Field(1, ge=1, description="most arguments of an example, those of all tools together")
-    num_words: int = Field(1, ge=1, description="most words of a request; they stand behind the first position")
+    num_words: int = Field(1, ge=1, description="most words of a request")
     stems: int = Field(0, ge=0, description="stems of a position by which words and arguments match; 0 for none")
     known_tools: int = Field(
         0, ge=0, description="size of a fixed classifier over tools; 0 to point at the position of any tool"

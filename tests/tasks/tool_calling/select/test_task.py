@@ -50,7 +50,7 @@ def test_a_classifier_knows_the_tools_called_in_training_and_reports_others(tmp_
     written(tmp_path)
     task = ToolSelect(small_task().config.model_copy(update={"tool_choice": "classifier", "known_tools": 2}))
     data_set = task.dataset(DataConfig(source=str(tmp_path)), seed=0)
-    assert data_set.test.extra["tool_ids"].tolist() == [[1, 0, 0]] * 2  # the weather alone is called; no one ever pings
+    assert data_set.test.extra["tool_ids"].tolist() == [[1, 0, 0]] * 2  # training calls get_weather only
     assert task.model_keys(DataConfig())["head"]["known_tools"] == 2
     answers = np.zeros_like(data_set.test.labels)
     assert task.metrics(data_set.test, answers)["known"] == 0.5

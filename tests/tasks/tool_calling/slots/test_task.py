@@ -110,7 +110,7 @@ def test_metrics_of_answers_made_by_hand(tmp_path: Path) -> None:
     assert metrics["slot_span_exact"] == 3 / 4
     assert metrics["call_exact"] == 0
     assert metrics["schema_valid"] == 0.5
-    assert metrics["argument_f1"] == pytest.approx(2 * 1 / (2 + 4))  # unit of the second; its city is not
+    assert metrics["argument_f1"] == pytest.approx(2 * 1 / (2 + 4))  # only the unit of the second call is right
     assert metrics["decision_f1_low"] <= metrics["decision_f1"] <= metrics["decision_f1_high"]
     assert len(task.report(metrics)) == 3
 

@@ -33,12 +33,12 @@ def column(relevance: Relevance, name: str) -> list[float]:
 
 def test_overlap_and_its_difference_to_other_tools() -> None:
     relevance = Relevance.of("Get me a plane", TOOLS, LEXICON)
-    rare, common = math.log(4 / 2), math.log(4 / 3)  # in one tool of three, in two
+    rare, common = math.log(4 / 2), math.log(4 / 3)  # of a stem in one of three tools, and in two
     name = [common / math.sqrt(common + rare), (common + rare) / math.sqrt(common + rare), 0]
     assert column(relevance, "name") == pytest.approx(name)
     assert column(relevance, "name above others") == pytest.approx([name[0] - name[1], name[1] - name[0], -name[1]])
     assert column(relevance, "name covered") == pytest.approx([common / (common + rare), 1, 0])
-    # "get" is of two tools, "a" of two: the plane alone is the second tool's own.
+    # Two tools have "get", two have "a"; only "plane" is a word that no other tool has.
     assert column(relevance, "own words") == pytest.approx([0, rare / 5, 0])
 
 
@@ -55,19 +55,19 @@ def test_a_tool_can_be_nearest_to_a_clause_though_another_shares_more_words() ->
 
 
 def test_descriptions_of_arguments_distinguish_tools_with_equal_names() -> None:
-    def told(name: str, about: str) -> Tool:
+    def tool_about(name: str, about: str) -> Tool:
         return Tool(name, "Looks up", {"properties": {"x": {"type": "string", "description": about}}, "required": []})
 
-    tools = (told("find_one", "the ship's harbour"), told("find_two", "the train's platform"))
+    tools = (tool_about("find_one", "the ship's harbour"), tool_about("find_two", "the train's platform"))
     lexicon = Lexicon.of(tools)
     relevance = Relevance.of("Which platform has the train? And then tell me of Findtwo", tools, lexicon)
     rare = math.log(3 / 2)
-    weight = 2 * rare / math.sqrt(2 * rare)  # train and platform; "the" and "s" are of both tools and weigh nothing
+    weight = 2 * rare / math.sqrt(2 * rare)  # "train" and "platform"; "the" and "s" of both tools weigh nothing
     assert column(relevance, "arguments' descriptions") == pytest.approx([0, weight])
     assert column(relevance, "arguments' descriptions above others") == pytest.approx([-weight, weight])
     assert column(relevance, "own words") == pytest.approx([0, 2 * rare / 5])
-    assert column(relevance, "clauses won") == pytest.approx([0, 1 / 2])  # of two clauses the second is nobody's
-    # Groups of letters: "Findtwo" has "find" of both names, and no space as "find two" has.
+    assert column(relevance, "clauses won") == pytest.approx([0, 1 / 2])  # no tool wins the second of the two clauses
+    # Groups of letters: "Findtwo" shares "find" with both names; it has no space, as "find two" does.
     alike = [1 / len(letters("find_one")), 1 / len(letters("find_two"))]
     assert column(relevance, "clause, letters") == pytest.approx(alike)
     assert column(relevance, "clause, letters above others") == pytest.approx([0, 0], abs=0.05)

@@ -26,7 +26,7 @@ def value_bank(conversations: Sequence[Conversation], slots: Sequence[str]) -> d
 
 def variant(conversation: Conversation, bank: Mapping[str, list[str]], rng: np.random.Generator) -> Conversation:
     """A copy of a conversation with other slot values, drawn from ``bank``. A value stays if a call writes it in
-    another way (a date, a nickname), since the argument could not be changed alike."""
+    another way (a date, a nickname), because the argument would keep the old value."""
     slots = dict(conversation.slots or {})
     changes: dict[str, str] = {}
     for name, value in slots.items():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from trm_fast.errors import UserError
-from trm_fast.tasks.tool_calling.data.conversation import Conversation
+from trm_fast.tasks.tool_calling.data.conversation import ROLES, Conversation
 
 PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3
 CONTROL = (
@@ -21,10 +21,8 @@ CONTROL = (
 )  # fmt: skip
 """Further special tokens. Text never becomes one of them, even if a user types ``<tool_call>``."""
 
-ROLE_TOKENS = {
-    "user": "<user>", "system": "<sys>", "assistant": "<assistant>", "tool_call": "<tool_call>",
-    "tool_response": "<tool_response>",
-}  # fmt: skip
+ROLE_TOKENS = {role: f"<{role}>" for role in ROLES} | {"system": "<sys>"}
+"""The special token that begins a turn, by its role."""
 FIRST_BYTE = 4 + len(CONTROL)
 """The id of byte 0 in a SentencePiece model, and of the first character in a tokenizer of characters."""
 MODEL_FILE, CHARACTER_FILE = "tokenizer.model", "tokenizer.json"
