@@ -271,7 +271,7 @@ def test_mistakes_are_reported_in_a_few_lines(
     assert 1 <= len(result.err.strip().splitlines()) <= 10
     assert "Traceback" not in result.err
     assert not result.out
-    assert not list(tmp_path.iterdir()), "a refused command left something behind"
+    assert not list(tmp_path.iterdir()), "a command that failed left files behind"
 
 
 def test_an_existing_run_is_not_overwritten(run, trained: Path) -> None:

@@ -87,10 +87,14 @@ def _use_gpu(device: torch.device) -> None:
 
 
 def step_number(text: str | None) -> int | None:
-    """The number N in ``step_N`` or ``N``.
+    """The number N in ``step_N`` or ``N``; None for None.
 
     Raises:
         UserError: the text is neither.
+
+    Example:
+        >>> step_number("step_200")
+        200
     """
     if text is None:
         return None
@@ -101,7 +105,12 @@ def step_number(text: str | None) -> int | None:
 
 
 def percent(value: float) -> str:
-    """A fraction as a percentage, such as ``98.40 %``."""
+    """A fraction as a percentage.
+
+    Example:
+        >>> percent(0.984)
+        '98.40 %'
+    """
     return f"{100 * value:.2f} %"
 
 
@@ -127,7 +136,12 @@ def accuracy_rows(evaluation: dict[str, Any], *, with_measures: bool) -> list[tu
 
 
 def interval(bounds: Sequence[float]) -> str:
-    """The two ends of an interval of fractions as percentages."""
+    """The two ends of an interval of fractions, as percentages.
+
+    Example:
+        >>> interval((0.97, 0.99))
+        '97.00 % to 99.00 %'
+    """
     return " to ".join(map(percent, bounds))
 
 
