@@ -29,7 +29,7 @@ def test_an_imported_model_gives_the_same_answers(run, tmp_path: Path) -> None:
     task = "{name: sudoku, size: 4}"
     unspecified = run("import", tmp_path / "step_1", "--task", task, "--out", tmp_path / "model")
     assert unspecified.code == 2
-    assert "give --config or --cycles" in unspecified.err
+    assert "use --config or --cycles" in unspecified.err
     options = ["--cycles", 1, "--latent-steps", 1, "--out", tmp_path / "model"]
     wrong = run("import", tmp_path / "step_1", "--task", "sudoku", *options)
     assert "is it another --task?" in wrong.err

@@ -89,7 +89,9 @@ def test_what_shapes_don_t_tell_is_asked_for(kind: str) -> None:
                "pos_encodings": "--positions", "puzzle_emb_len": "--prefix-tokens"}  # fmt: skip
     for left_out in UNSEEN[kind]:
         known = {k: v for k, v in UNSEEN[kind].items() if k != left_out}
-        with pytest.raises(UserError, match=f"don't tell {left_out}: give --config or {options[left_out]}") as error:
+        with pytest.raises(
+            UserError, match=f"do not determine {left_out}: use --config or {options[left_out]}"
+        ) as error:
             model_of(theirs, known, TASK)
         assert error.value.wrong_use
 
@@ -104,7 +106,7 @@ def test_puzzle_embeddings_are_resized_or_dropped() -> None:
     assert (dropped.puzzle_embedding, dropped.config.prefix_tokens) == (None, 0)
     for kind in ("mixer", "learned"):
         _, theirs, arch = make(kind)
-        with pytest.raises(UserError, match="can't be dropped"):
+        with pytest.raises(UserError, match="cannot be removed"):
             model_of(theirs, arch, TASK, puzzles=0)
     _, theirs, arch = make("plain")
     assert model_of(theirs, arch, TASK, puzzles=0).puzzle_embedding is None
@@ -112,7 +114,7 @@ def test_puzzle_embeddings_are_resized_or_dropped() -> None:
 
 def test_another_architecture_is_refused_by_its_names() -> None:
     model, theirs, arch = make()
-    with pytest.raises(UserError, match=r"no place for extra\.weight, more\.bias"):
+    with pytest.raises(UserError, match=r"no tensors extra\.weight, more\.bias"):
         model_of(theirs | {"extra.weight": torch.ones(1), "more.bias": torch.ones(1)}, arch, TASK)
     two = {"H" + name[1:]: tensor + 1 for name, tensor in theirs.items() if name.startswith("L_level.")}
     with pytest.raises(UserError, match=r"two networks \(HRM\): H_level\.layers.* and L_level\.layers.* differ"):
@@ -123,7 +125,7 @@ def test_another_architecture_is_refused_by_its_names() -> None:
     assert_same_answers(model_of(only, arch, TASK), model)
     buffers = {"rotary_emb.cos_cached": torch.ones(3), "puzzle_emb.local_ids": torch.ones(2)}
     assert_same_answers(model_of(theirs | buffers, arch, TASK), model)
-    with pytest.raises(UserError, match=r"no published checkpoint: it has no embed_tokens.embedding_weight, but a"):
+    with pytest.raises(UserError, match=r"not a published checkpoint: it has no embed_tokens.embedding_weight, but a"):
         model_of({"a": torch.ones(1)}, arch, TASK)
     del theirs["L_level.layers.1.mlp.down_proj.weight"]
     with pytest.raises(UserError, match=r"no tensor 'L_level\.layers\.1\.mlp\.down_proj\.weight'"):
@@ -132,9 +134,9 @@ def test_another_architecture_is_refused_by_its_names() -> None:
 
 def test_another_task_is_noticed() -> None:
     _, theirs, arch = make("mixer")
-    with pytest.raises(UserError, match="has 6 tokens, the task symbols has 9: is it another --task"):
+    with pytest.raises(UserError, match="has 6 tokens, the task symbols has 9: is it for another --task"):
         model_of(theirs, arch, Symbols(SymbolsConfig(length=5, symbols=8)))
-    with pytest.raises(UserError, match="reads 8 tokens, the task has 9"):
+    with pytest.raises(UserError, match="the model has 8 positions, the task 9"):
         model_of(theirs, arch, Symbols(SymbolsConfig(length=9, symbols=5)))
 
 
@@ -147,7 +149,7 @@ def test_files_that_keep_several_sets(tmp_path: Path) -> None:
     torch.save({"model": theirs}, tmp_path / "one")
     assert torch.equal(read_published(tmp_path / "one")["L_init"], theirs["L_init"])
     torch.save({"ema": theirs}, tmp_path / "averaged")
-    with pytest.raises(UserError, match="has no raw weights; it holds ema"):
+    with pytest.raises(UserError, match="has no raw weights; it contains ema"):
         read_published(tmp_path / "averaged", "raw")
 
 
@@ -155,5 +157,5 @@ def test_files_that_keep_several_sets(tmp_path: Path) -> None:
 def test_bad_configurations(content: str | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "c.yaml").write_text(content)
-    with pytest.raises(UserError, match=r"c\.yaml (can't be read|is no published configuration)"):
+    with pytest.raises(UserError, match=r"c\.yaml (cannot be read|is not a published configuration)"):
         read_arch(tmp_path / "c.yaml")

@@ -155,5 +155,5 @@ def test_the_first_state_is_in_the_step_s_file(tmp_path: Path) -> None:
 
 def test_a_place_that_can_t_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="can't be written"):
+    with pytest.raises(UserError, match="cannot be written"):
         export_step(make("mixer"), tmp_path / "file" / "x.onnx")

@@ -99,7 +99,7 @@ def test_a_missing_tensor_is_named(name: str) -> None:
 def test_a_misshapen_tensor_is_named(name: str) -> None:
     _, theirs, arch = make()
     theirs[name] = torch.ones(7, 7)
-    with pytest.raises(UserError, match=rf"{name} has shape \([17], 7\), the configuration wants"):
+    with pytest.raises(UserError, match=rf"{name} has shape \([17], 7\), the configuration expects"):
         from_published(theirs, arch)
 
 
@@ -149,7 +149,7 @@ class Bomb:
 
 def test_a_pickle_with_code_is_refused(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(1), "x": Bomb(str(tmp_path / "ran"))}, tmp_path / "w.pt")
-    with pytest.raises(UserError, match=r"w\.pt can't be read as weights") as error:
+    with pytest.raises(UserError, match=r"w\.pt cannot be read as weights") as error:
         read_published(tmp_path / "w.pt")
     assert not (tmp_path / "ran").exists()
     assert "\n" not in str(error.value)
@@ -160,13 +160,13 @@ def test_a_pickle_with_code_is_refused(tmp_path: Path) -> None:
 def test_unreadable_files(name: str, content: bytes | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=f"{name} (can't be read as weights: .|does not exist)"):
+    with pytest.raises(UserError, match=f"{name} (cannot be read as weights: .|does not exist)"):
         read_published(tmp_path / name)
 
 
 def test_something_else_in_a_torch_file(tmp_path: Path) -> None:
     torch.save([torch.ones(1)], tmp_path / "w.pt")
-    with pytest.raises(UserError, match="holds a list, not a state dict"):
+    with pytest.raises(UserError, match="contains a list, not a state dict"):
         read_published(tmp_path / "w.pt")
 
 

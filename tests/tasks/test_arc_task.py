@@ -115,7 +115,7 @@ def test_configuration() -> None:
         ({"augmentations": 8, "colors": False}, "without colors: true there are at most 7 augmentations"),
         ({"augmentations": 8, "colors": "shared"}, "at most 7 augmentations"),
         ({"augmentations": 1, "colors": "some"}, "Input should be"),
-        ({"augmentations": 1, "colors": False, "dihedral": False}, "0 augmentations at most"),
+        ({"augmentations": 1, "colors": False, "dihedral": False}, "at most 0 augmentations"),
         ({"canvas": 31}, "less than or equal to 30"),
     ):
         with pytest.raises(ValidationError, match=message):

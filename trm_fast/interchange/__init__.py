@@ -1,4 +1,4 @@
-"""Weights from elsewhere, weights for elsewhere, and models by name."""
+"""Imports published weights, exports to ONNX, and finds models by name."""
 
 from trm_fast.interchange.locate import Located, bundled_names, locate, task_of_bundled
 from trm_fast.interchange.published import from_published, published_config, published_names, read_published

@@ -1,4 +1,4 @@
-"""A trained model by what a person calls it: a run folder, a model folder, or the name of one that ships."""
+"""Finds a trained model: a run folder, a model folder, or the name of a model that ships with the package."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ from trm_fast.training.folder import CONFIG, read_run_config
 
 @dataclass(frozen=True)
 class Located:
-    """A model ready to solve, its task and the section that made it, and the data and seed it was trained with where
-    that is known."""
+    """A model in evaluation mode with its task.
+
+    ``label`` names the model in messages. ``section`` is the ``task:`` section. ``data`` and ``seed`` are those of
+    the training run; defaults for a model folder.
+    """
 
     model: TRM
     task: Task
@@ -33,24 +36,33 @@ class Located:
 
 
 def bundled_names() -> list[str]:
-    """Models that ship with the package."""
+    """The names of the models that ship with the package, sorted."""
     return sorted(
         f.name for f in files("trm_fast.pretrained").iterdir() if f.is_dir() and (f / "config.json").is_file()
     )
 
 
 def task_of_bundled(name: str) -> str:
-    """The task of a model that ships, without loading it."""
+    """The task's name of a model that ships with the package. The weights are not loaded."""
     return str(read_model_config(Path(str(files("trm_fast.pretrained") / name)))["task"]["name"])
 
 
 def locate(reference: str, *, from_step: int | None = None, device: str = "cpu") -> Located:
-    """The model of a run (its averaged weights at the newest checkpoint, or at ``from_step``), a folder, or a name."""
+    """Loads a model onto a device.
+
+    Args:
+        reference: a run folder, a model folder, or the name of a model that ships with the package.
+        from_step: the step of the run's checkpoint, by default the newest. The averaged weights are loaded.
+        device: a torch device.
+
+    Raises:
+        UserError: there is no such model, or it is damaged.
+    """
     path = Path(reference)
     if (path / CONFIG).is_file() or (path / "checkpoints").is_dir():
         return _of_run(path, from_step, device)
     if from_step is not None:
-        raise UserError(f"--from needs a run, and {reference} is none", wrong_use=True)
+        raise UserError(f"--from needs a run folder, and {reference} is not one", wrong_use=True)
     if path.is_dir():
         return _of_folder(path, device)
     if reference in bundled_names():
@@ -79,7 +91,7 @@ def _of_run(run: Path, from_step: int | None, device: str) -> Located:
 def _of_folder(folder: Path, device: str) -> Located:
     section = read_model_config(folder).get("task")
     if not isinstance(section, dict) or not isinstance(section.get("name"), str):
-        raise UserError(f"{folder / 'config.json'} names no task: it can't be used to solve puzzles")
+        raise UserError(f"{folder / 'config.json'} names no task: the model cannot solve puzzles")
     kind = get_task(section["name"])
     try:
         task = kind(kind.Config.model_validate(section))
@@ -91,7 +103,7 @@ def _of_folder(folder: Path, device: str) -> Located:
 
 
 def _placed(model: TRM, device: str) -> TRM:
-    """On a device; computing in bfloat16 on a GPU, as in training there."""
+    """The model on a device. On a GPU it computes in bfloat16, as in training."""
     if torch.device(device).type == "cuda":
         model.compute_dtype = torch.bfloat16
     return model.to(device).eval()

@@ -1,4 +1,4 @@
-"""ONNX of one supervision step, and of the whole halting loop around it."""
+"""Exports one supervision step, or the whole loop with halting, to ONNX."""
 
 from __future__ import annotations
 
@@ -29,29 +29,33 @@ class _Step(nn.Module):
         self.dual, self.masked = model.config.state == "dual", masked
 
     def names(self) -> tuple[list[str], list[str]]:
-        """Names of what goes in and of what comes out."""
+        """The names of the inputs and of the outputs."""
         states = ["z", "y"] if self.dual else ["z"]
-        into = ["inputs", *states, *(["puzzle_ids"] if self.model.config.prefix_tokens else [])]
+        inputs = ["inputs", *states, *(["puzzle_ids"] if self.model.config.prefix_tokens else [])]
         answer = "answers" if self.answers else "logits" if self.model.config.head.kind == "tokens" else "values"
-        return into + ["mask"] * self.masked, [f"next_{name}" for name in states] + [answer, "q"]
+        return inputs + ["mask"] * self.masked, [f"next_{name}" for name in states] + [answer, "q"]
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        given = dict(zip(self.names()[0], tensors, strict=True))
-        puzzle_ids = given.get("puzzle_ids")
+        named = dict(zip(self.names()[0], tensors, strict=True))
+        puzzle_ids = named.get("puzzle_ids")
         rows = None if puzzle_ids is None else self.model.puzzle_rows(puzzle_ids, len(puzzle_ids))
-        state, options = State(given.get("y"), given["z"]), ForwardOptions(static_shapes=True)
-        out = self.model(given["inputs"], state, rows, given.get("mask"), options=options)
-        found = self.model.head.answers(out.logits) if self.answers else out.logits
+        state, options = State(named.get("y"), named["z"]), ForwardOptions(static_shapes=True)
+        out = self.model(named["inputs"], state, rows, named.get("mask"), options=options)
+        answer = self.model.head.answers(out.logits) if self.answers else out.logits
         states = (out.state.z, out.state.y) if self.dual else (out.state.z,)
-        return (*states, found, out.q)
+        return (*states, answer, out.q)
 
 
 def export_step(model: TRMModel, path: Path, *, masked: bool = False) -> None:
-    """Writes one supervision step: ``inputs`` int64 (B, L), or float32 (B, L, F), and the state ``z``, ``y``
-    (B, P + L, D or a width of its own) in; ``next_z``, ``next_y``, ``logits`` (or ``values``) and ``q`` (B,) out.
+    """Writes one supervision step as an ONNX file. The batch size B is free.
 
-    ``puzzle_ids`` int64 (B,) goes in where there is a puzzle embedding, ``mask`` bool (B, L) with ``masked``. B may be
-    anything. The first state is that of ``model.initial_state``, kept in the file's metadata as ``z_init``, ``y_init``.
+    Inputs: ``inputs`` int64 (B, L) or float32 (B, L, F); the states ``z`` and, with two states, ``y``, float32 of shape
+    (B, prefix + L, width of the state); ``puzzle_ids`` int64 (B,) where the model has a puzzle embedding; ``mask`` bool
+    (B, L) with ``masked``. Outputs: ``next_z``, ``next_y``, ``logits`` (or ``values``) and ``q`` (B,). The metadata
+    ``z_init`` and ``y_init`` are the vectors of the initial states.
+
+    Raises:
+        UserError: the model's head cannot be exported, or the file cannot be written.
     """
     graph = _exported(model, masked, answers=False)
     for name in ("z_init", "y_init"):
@@ -61,8 +65,13 @@ def export_step(model: TRMModel, path: Path, *, masked: bool = False) -> None:
 
 
 def export_solve(model: TRMModel, path: Path, max_steps: int, *, masked: bool = False) -> None:
-    """Writes the whole of ``model.solve``: ``inputs`` in; ``solution``, ``confidence`` float32 (B,), ``steps`` int64
-    (B,) and ``converged`` bool (B,) out. A row whose halting logit says so keeps its answer.
+    """Writes the whole loop of ``model.solve`` as an ONNX file. A row keeps its answer when it has halted.
+
+    Inputs are those of ``export_step`` without the states. Outputs: ``solution``, ``confidence`` float32 (B,),
+    ``steps`` int64 (B,) and ``converged`` bool (B,).
+
+    Raises:
+        UserError: the model's head or halting rule cannot be exported, or the file cannot be written.
     """
     _write(_looped(_exported(model, masked, answers=True), model, max_steps), path)
 
@@ -71,22 +80,22 @@ def _onnx() -> Any:
     try:
         import onnx
     except ImportError:
-        raise UserError('ONNX needs further packages: pip install "trm-fast[onnx]"') from None
+        raise UserError('ONNX export needs more packages: pip install "trm-fast[onnx]"') from None
     return onnx
 
 
 def _exported(model: TRMModel, masked: bool, answers: bool) -> Any:
-    """The ONNX model of a step, through the reference ops: the kernels are no ONNX operators."""
+    """The ONNX model of a step. It uses the reference ops, because kernels are not ONNX operators."""
     onnx = _onnx()
     config = model.config
     if config.head.kind not in ("tokens", "values"):
-        raise UserError(f"ONNX export knows answers of tokens and of values, not {config.head.kind}")
+        raise UserError(f"ONNX export supports the heads tokens and values, not {config.head.kind}")
     model = model.cpu().eval()
     step = _Step(model, masked, answers)
     names, results = step.names()
     B, L = 2, config.seq_len
     state = model.initial_state(B)
-    made = {
+    example = {
         "inputs": torch.ones(B, L, dtype=torch.int64)
         if config.inputs == "tokens"
         else torch.ones(B, L, config.input_width),
@@ -97,24 +106,24 @@ def _exported(model: TRMModel, masked: bool, answers: bool) -> Any:
     }
     quiet = warnings.catch_warnings()
     with TemporaryDirectory() as folder, torch.no_grad(), ops.use_backend("reference"), quiet:
-        # The exporter that traces takes a second where the other one takes a minute, and needs no further package.
+        # The tracing exporter takes a second, the other one a minute and another package.
         warnings.simplefilter("ignore")
         file = Path(folder) / "step.onnx"
         torch.onnx.export(
-            step, tuple(made[name] for name in names), str(file), input_names=names, output_names=results,
+            step, tuple(example[name] for name in names), str(file), input_names=names, output_names=results,
             dynamic_axes={name: {0: "B"} for name in names + results}, opset_version=OPSET, dynamo=False,
         )  # fmt: skip
         return onnx.load(file)
 
 
 def _looped(step: Any, model: TRMModel, max_steps: int) -> Any:
-    """The step's graph as the body of a loop over steps, whose rows freeze when they halt."""
+    """A loop over supervision steps, with the graph of a step as its body. Halted rows no longer change."""
     onnx = _onnx()
     h, T = onnx.helper, onnx.TensorProto
     config, graph = model.config, step.graph
     rule = halting_rule(config.halting, config.q_threshold)
     if not isinstance(rule, RowHalting):
-        raise UserError(f"the ONNX loop halts row by row, not by model.halting: {config.halting}; export one step")
+        raise UserError(f"the ONNX loop cannot halt by model.halting: {config.halting}; use --part step")
     states = {name: t.shape[-1] for name, t in (("z", model.z_init), ("y", model.y_init)) if t is not None}
     head = config.head
     width = [head.width] if isinstance(head, ValuesConfig) else []
@@ -125,18 +134,18 @@ def _looped(step: Any, model: TRMModel, max_steps: int) -> Any:
         "confidence": (T.FLOAT, ["B"]),
         "steps": (T.INT64, ["B"]),
         "converged": (T.BOOL, ["B"]),
-        "thinking": (T.BOOL, ["B"]),
+        "running": (T.BOOL, ["B"]),
     }
     constants = {
         **{f"first_{name}": getattr(model, f"{name}_init").reshape(1, 1, -1).numpy() for name in states},
-        "axes_state": _ints(1, 2), "axes_places": _ints(*range(1, len(kinds["solution"][1]))),
+        "axes_state": _ints(1, 2), "axes_positions": _ints(*range(1, len(kinds["solution"][1]))),
         "first": _ints(0), "most_steps": _int(max_steps),
         "true": torch.tensor(True).numpy(), "threshold": torch.tensor(rule.logit).numpy(),
         **{f"tail_{name}": _ints(*shape[1:]) for name, (_, shape) in kinds.items() if len(shape) > 1},
     }  # fmt: skip
 
-    # What the rows start from.
-    before = [
+    # The initial values.
+    initial = [
         h.make_node("Shape", ["inputs"], ["whole_shape"]),
         h.make_node("Gather", ["whole_shape", "first"], ["B1"]),
     ]
@@ -144,33 +153,34 @@ def _looped(step: Any, model: TRMModel, max_steps: int) -> Any:
         sizes = "B1"
         if len(shape) > 1:
             sizes = f"shape_{name}"
-            before.append(h.make_node("Concat", ["B1", f"tail_{name}"], [sizes], axis=0))
+            initial.append(h.make_node("Concat", ["B1", f"tail_{name}"], [sizes], axis=0))
         if name in states:
-            before.append(h.make_node("Expand", [f"first_{name}", sizes], [f"start_{name}"]))
+            initial.append(h.make_node("Expand", [f"first_{name}", sizes], [f"start_{name}"]))
         else:
-            fill = h.make_tensor("value", kind, [1], [int(name == "thinking")])
-            before.append(h.make_node("ConstantOfShape", [sizes], [f"start_{name}"], value=fill))
+            fill = h.make_tensor("value", kind, [1], [int(name == "running")])
+            initial.append(h.make_node("ConstantOfShape", [sizes], [f"start_{name}"], value=fill))
 
-    # One turn: the step, then only rows that still think take what it says.
-    now = {name: name if name in states else f"now_{name}" for name in kinds}  # names outside must not be used again
+    # One turn: the step, whose results replace those of running rows only.
+    # Names of the outer graph cannot be used again.
+    now = {name: name if name in states else f"now_{name}" for name in kinds}
     body = [
         *graph.node,
-        h.make_node("Unsqueeze", ["now_thinking", "axes_state"], ["thinking_state"]),
-        h.make_node("Unsqueeze", ["now_thinking", "axes_places"], ["thinking_places"]),
-        h.make_node("Sigmoid", ["q"], ["sure"]),
-        h.make_node("Greater", ["q", "threshold"], ["says_so"]),
-        h.make_node("And", ["now_thinking", "says_so"], ["halts"]),
-        h.make_node("Cast", ["now_thinking"], ["thinking_count"], to=T.INT64),
-        *(h.make_node("Where", ["thinking_state", f"next_{n}", n], [f"next_kept_{n}"]) for n in states),
-        h.make_node("Where", ["thinking_places", "answers", "now_solution"], ["next_kept_solution"]),
-        h.make_node("Where", ["now_thinking", "sure", "now_confidence"], ["next_kept_confidence"]),
-        h.make_node("Add", ["now_steps", "thinking_count"], ["next_kept_steps"]),
+        h.make_node("Unsqueeze", ["now_running", "axes_state"], ["running_state"]),
+        h.make_node("Unsqueeze", ["now_running", "axes_positions"], ["running_positions"]),
+        h.make_node("Sigmoid", ["q"], ["new_confidence"]),
+        h.make_node("Greater", ["q", "threshold"], ["above_threshold"]),
+        h.make_node("And", ["now_running", "above_threshold"], ["halts"]),
+        h.make_node("Cast", ["now_running"], ["running_count"], to=T.INT64),
+        *(h.make_node("Where", ["running_state", f"next_{n}", n], [f"next_kept_{n}"]) for n in states),
+        h.make_node("Where", ["running_positions", "answers", "now_solution"], ["next_kept_solution"]),
+        h.make_node("Where", ["now_running", "new_confidence", "now_confidence"], ["next_kept_confidence"]),
+        h.make_node("Add", ["now_steps", "running_count"], ["next_kept_steps"]),
         h.make_node("Or", ["now_converged", "halts"], ["next_kept_converged"]),
-        h.make_node("Not", ["says_so"], ["goes_on"]),
-        h.make_node("And", ["now_thinking", "goes_on"], ["next_kept_thinking"]),
-        h.make_node("Cast", ["next_kept_thinking"], ["left"], to=T.INT64),
-        h.make_node("ReduceMax", ["left"], ["any_left"], keepdims=0),
-        h.make_node("Cast", ["any_left"], ["more"], to=T.BOOL),
+        h.make_node("Not", ["above_threshold"], ["below_threshold"]),
+        h.make_node("And", ["now_running", "below_threshold"], ["next_kept_running"]),
+        h.make_node("Cast", ["next_kept_running"], ["running_counts"], to=T.INT64),
+        h.make_node("ReduceMax", ["running_counts"], ["any_running"], keepdims=0),
+        h.make_node("Cast", ["any_running"], ["more"], to=T.BOOL),
     ]
     info = h.make_tensor_value_info
     turn = h.make_graph(
@@ -179,10 +189,10 @@ def _looped(step: Any, model: TRMModel, max_steps: int) -> Any:
         [info("turn", T.INT64, []), info("go", T.BOOL, []), *(info(now[n], *kind) for n, kind in kinds.items())],
         [info("more", T.BOOL, []), *(info(f"next_kept_{n}", *kind) for n, kind in kinds.items())],
     )
-    ends = [f"end_{n}" if n in states or n == "thinking" else n for n in kinds]
+    ends = [f"end_{n}" if n in states or n == "running" else n for n in kinds]
     loop = h.make_node("Loop", ["most_steps", "true", *(f"start_{n}" for n in kinds)], ends, body=turn)
     whole = h.make_graph(
-        [*before, loop],
+        [*initial, loop],
         "solve",
         [value for value in graph.input if value.name not in states],
         [info(n, *kinds[n]) for n in ("solution", "confidence", "steps", "converged")],
@@ -206,4 +216,4 @@ def _write(model: Any, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         onnx.save(model, str(path))
     except OSError as error:
-        raise UserError(f"{path} can't be written: {error}") from None
+        raise UserError(f"{path} cannot be written: {error}") from None

@@ -1,7 +1,7 @@
-"""The published implementation's names, configuration keys and weights, and ours.
+"""Converts checkpoints of the published implementation: names, configuration keys and weights.
 
-Its checkpoints are state dicts whose keys may carry prefixes of wrappers (``_orig_mod.``, ``model.``, ``inner.``).
-No pickle is loaded without ``weights_only``.
+They are state dicts whose keys may start with the names of wrappers (``_orig_mod.``, ``model.``, ``inner.``). Pickles
+are loaded only with ``weights_only``.
 """
 
 from __future__ import annotations
@@ -21,14 +21,18 @@ from trm_fast.validation import validated
 
 _WRAPPERS = ("_orig_mod.", "module.", "model.", "inner.")
 _COMPUTED = ("rotary_emb.", "puzzle_emb.local_")
-"""Starts of names that some checkpoints hold beside the weights: tables and buffers that are made anew."""
+"""Prefixes of tables and buffers that some checkpoints contain. They are computed again, not loaded."""
 
 
 def published_config(config: Mapping[str, Any], *, single: bool) -> TRMConfig:
-    """Our configuration for the published ``arch`` keys; ``single`` for the variant with one latent."""
+    """The configuration for published ``arch`` keys. ``single``: whether the model has one latent state only.
+
+    Raises:
+        UserError: a key is missing or invalid.
+    """
     try:
         hidden, rows = config["hidden_size"], config.get("puzzle_emb_ndim", 0)
-        prefix = config.get("puzzle_emb_len", 16) or -(-rows // hidden)  # 0 stands for: as many as a row fills
+        prefix = config.get("puzzle_emb_len", 16) or -(-rows // hidden)  # 0 means: as many as a row fills
         keys = {
             "vocab_size": config["vocab_size"],
             "seq_len": config["seq_len"],
@@ -41,7 +45,7 @@ def published_config(config: Mapping[str, Any], *, single: bool) -> TRMConfig:
             "rope_theta": float(config.get("rope_theta", 1e4)),
             "norm_eps": float(config.get("rms_norm_eps", 1e-5)),
             "state": "single" if single else "dual",
-            "inject_last": not single,  # the published single-z code applies the network to z alone at last
+            "inject_last": not single,  # the published code ends with the network applied to z alone
             "T_cycles": config["H_cycles"],
             "n_latent_steps": config["L_cycles"],
             "max_supervision_steps": config["halt_max_steps"],
@@ -55,7 +59,7 @@ def published_config(config: Mapping[str, Any], *, single: bool) -> TRMConfig:
 
 
 def published_names(config: TRMConfig) -> dict[str, str]:
-    """Our name of each tensor -> the published one."""
+    """The published name of each tensor, by our name."""
     names = {
         "embedding.tokens.weight": "embed_tokens.embedding_weight",
         "head.linear.weight": "lm_head.weight",
@@ -83,26 +87,26 @@ def published_names(config: TRMConfig) -> dict[str, str]:
 def from_published(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> TRM:
     """A model from a published state dict and its ``arch`` configuration.
 
-    A tensor that is missing, misshapen or not of this architecture is a UserError that names it.
+    Raises:
+        UserError: a tensor is missing, has another shape or does not belong to the architecture.
     """
     tensors = unwrapped(state)
     model = TRM(published_config(config, single="H_init" not in tensors))
-    names, wanted = published_names(model.config), model.state_dict()
-    held = {
-        name for name, tensor in tensors.items() if tensor.numel()
-    }  # without a puzzle embedding theirs has no width
-    if unknown := sorted(held - set(names.values())):
+    names, parameters = published_names(model.config), model.state_dict()
+    # Without a puzzle embedding, the published checkpoint has an empty one.
+    published = {name for name, tensor in tensors.items() if tensor.numel()}
+    if unknown := sorted(published - set(names.values())):
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-        raise UserError(f"this is not the configured architecture: it has no place for {', '.join(unknown[:3])}{more}")
+        raise UserError(f"the configured architecture has no tensors {', '.join(unknown[:3])}{more}")
     loaded = {}
     for ours, theirs in names.items():
         if theirs not in tensors:
             raise UserError(f"the published weights have no tensor {theirs!r}")
-        # Their Q head has a second output, for a "continue" value that is never trained.
+        # The published Q head has a second output, a "continue" value that is never trained.
         tensor = tensors[theirs][:1] if ours.startswith("q_head.") else tensors[theirs]
-        if tensor.shape != wanted[ours].shape:
+        if tensor.shape != parameters[ours].shape:
             raise UserError(
-                f"{theirs} has shape {tuple(tensor.shape)}, the configuration wants {tuple(wanted[ours].shape)}"
+                f"{theirs} has shape {tuple(tensor.shape)}, the configuration expects {tuple(parameters[ours].shape)}"
             )
         loaded[ours] = tensor.float()
     model.load_state_dict(loaded)
@@ -110,9 +114,13 @@ def from_published(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> TR
 
 
 def read_published(weights: Path, kind: Literal["ema", "raw"] = "ema") -> dict[str, Tensor]:
-    """The tensors of a published checkpoint (``.safetensors``, or a torch file of plain tensors).
+    """The tensors of a published checkpoint: ``.safetensors``, or a torch file of plain tensors.
 
-    A file that keeps several sets of weights, a dict each, gives the averaged one, or with ``kind`` raw the other.
+    If the file contains several sets of weights, ``kind`` selects the averaged weights (``ema``) or the others
+    (``raw``).
+
+    Raises:
+        UserError: the file cannot be read, or has no weights of this kind.
     """
     try:
         if weights.suffix == ".safetensors":
@@ -120,20 +128,20 @@ def read_published(weights: Path, kind: Literal["ema", "raw"] = "ema") -> dict[s
         state = torch.load(weights, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{weights} does not exist") from None
-    except Exception as error:  # torch.load raises whatever the damaged bytes lead it to
+    except Exception as error:  # torch.load can raise any exception on damaged bytes
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"{weights} can't be read as weights: {reason}") from None
+        raise UserError(f"{weights} cannot be read as weights: {reason}") from None
     if not isinstance(state, dict):
-        raise UserError(f"{weights} holds a {type(state).__name__}, not a state dict")
+        raise UserError(f"{weights} contains a {type(state).__name__}, not a state dict")
     if plain := _tensors(state):
         return plain
-    sets = {str(name): found for name, inner in state.items() if isinstance(inner, dict) and (found := _tensors(inner))}
+    sets = {str(name): _tensors(inner) for name, inner in state.items() if isinstance(inner, dict) and _tensors(inner)}
     fitting = [name for name in sets if any(word in name.lower() for word in ("ema", "shadow")) == (kind == "ema")]
     if not fitting and len(sets) == 1 and kind == "ema":
-        fitting = list(sets)  # one set of weights only: whatever it is, it is meant
+        fitting = list(sets)  # a single set of weights is used whatever its name
     fitting = [name for name in fitting if any("embed_tokens" in key for key in sets[name])] or fitting
     if len(fitting) != 1:
-        raise UserError(f"{weights} has no {kind} weights; it holds {', '.join(map(str, state)) or 'nothing'}")
+        raise UserError(f"{weights} has no {kind} weights; it contains {', '.join(map(str, state)) or 'nothing'}")
     return sets[fitting[0]]
 
 
@@ -142,15 +150,19 @@ def _tensors(state: Mapping[Any, Any]) -> dict[str, Tensor]:
 
 
 def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under their names without wrappers, and one network where a two-network checkpoint ties them."""
+    """The tensors without the names of wrappers. Two networks with equal weights (HRM layout) become one.
+
+    Raises:
+        UserError: the checkpoint has two different networks.
+    """
     tensors = {_unwrapped(name): tensor for name, tensor in state.items()}
     tensors = {name: t for name, t in tensors.items() if not name.startswith(_COMPUTED)}
     upper = {name: "L" + name[1:] for name in tensors if name.startswith("H_level.")}
     for name, lower in upper.items():
         if lower in tensors and not torch.equal(tensors[name], tensors[lower]):
-            raise UserError(f"two networks (HRM): {name} and {lower} differ, and a TRM has one network for both")
+            raise UserError(f"two networks (HRM): {name} and {lower} differ, but a TRM has a single network")
     if len({*upper.values()} - tensors.keys()) not in (0, len(upper)):
-        raise UserError(f"two networks (HRM): only some of {next(iter(upper))} ... are in L_level, too")
+        raise UserError(f"two networks (HRM): only some tensors such as {next(iter(upper))} are also in L_level")
     return {upper.get(name, name): tensor for name, tensor in tensors.items()}
 
 
