@@ -1,1 +1,1 @@
-"""Presets: one YAML file each."""
+"""The presets, one YAML file each."""
