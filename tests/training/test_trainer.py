@@ -234,7 +234,7 @@ def test_a_full_disk_ends_the_run_with_advice(tmp_path: Path, monkeypatch: pytes
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="can't be written"):
+    with pytest.raises(UserError, match="cannot make"):
         Trainer(run_config(), tmp_path / "file" / "run")
 
 

@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from trm_fast.errors import UserError
+from trm_fast.tasks.files import read_text, write_text
 from trm_fast.training.config import RunConfig, TrainingConfig
 from trm_fast.training.read_config import make_config, read_yaml
 
 CONFIG, METRICS, SUMMARY, MODEL = "config.yaml", "metrics.jsonl", "summary.json", "model"
 Record = dict[str, Any]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file under a temporary name and renames it.
-
-    Raises:
-        UserError: it can't be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_name(path.name + ".new")
-        new.write_text(text, encoding="utf-8")
-        os.replace(new, path)
-    except OSError as error:
-        raise UserError(f"{path} can't be written: {error}") from None
 
 
 def cut_metrics(run: Path, last: int, training: TrainingConfig) -> None:
@@ -62,14 +47,9 @@ def read_metrics(run: Path) -> list[Record]:
         UserError: a line is no record of metrics, or the file can't be read.
     """
     path = run / METRICS
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except FileNotFoundError:
-        return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} can't be read: {error}") from None
+    text = read_text(path) if path.exists() else ""
     records = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
         if not line.endswith("\n"):
             break
         try:

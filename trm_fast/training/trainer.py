@@ -18,12 +18,13 @@ from trm_fast.models import TRMModel
 from trm_fast.models.saving import save_model
 from trm_fast.nn import fp8
 from trm_fast.tasks.base import Dataset
+from trm_fast.tasks.files import write_text
 from trm_fast.training import checkpoint
 from trm_fast.training.callbacks import Callback, Callbacks, Run, make_callback
 from trm_fast.training.config import RunConfig
 from trm_fast.training.evaluation import Evaluator, averaged_model
 from trm_fast.training.feed import Feed
-from trm_fast.training.folder import CONFIG, MODEL, SUMMARY, Record, cut_metrics, read_run_config, write_text
+from trm_fast.training.folder import CONFIG, MODEL, SUMMARY, Record, cut_metrics, read_run_config
 from trm_fast.training.memory import bytes_per_row, parts_that_fit
 from trm_fast.training.process_group import ALONE, ProcessGroup
 from trm_fast.training.signals import stop_on_signal
@@ -110,6 +111,7 @@ class Trainer:
             self._restore(groups, state)
         group.gather_objects(None)  # all processes read the checkpoint before any writes
         if group.writes:
+            self._make_folder()
             if resumed is not None:
                 cut_metrics(self.out, self.step, training)
             write_text(self.out / CONFIG, config.to_yaml())
@@ -117,6 +119,12 @@ class Trainer:
                 self.task.save_assets(self.out)
         if init is not None:
             self.save()  # a run killed before its first checkpoint would resume from random weights
+
+    def _make_folder(self) -> None:
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make {self.out}: {error.strerror}") from None
 
     def _note_fallback(self) -> None:
         runner = self.step_function.runner

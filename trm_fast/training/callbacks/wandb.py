@@ -7,8 +7,9 @@ from typing import Any
 
 import wandb
 
+from trm_fast.tasks.files import write_text
 from trm_fast.training.callbacks.base import Callback, Run, register, scalars
-from trm_fast.training.folder import Record, write_text
+from trm_fast.training.folder import Record
 
 ID = "wandb_id.txt"
 """A file in the run folder with the run's id at W&B, so that a resumed run continues the same curves."""
