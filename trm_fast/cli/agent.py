@@ -45,8 +45,7 @@ def agent(
 def mcp(
     model: Reference = None,
     transport: Annotated[
-        Literal["stdio", "http"],
-        typer.Option(help="stdio for a client that starts this command, http for many."),
+        Literal["stdio", "http"], typer.Option(help="stdio for a client that starts this command, http for many.")
     ] = "stdio",
     host: Annotated[str, typer.Option(help="Address that the HTTP server listens on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the HTTP server.")] = 8765,

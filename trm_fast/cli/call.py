@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 def call(
     model: Model,
     tools: Annotated[
-        str | None,
-        typer.Option(metavar="FILE|JSON", help="Tools to offer; by default those of the training data."),
+        str | None, typer.Option(metavar="FILE|JSON", help="Tools to offer; by default those of the training data.")
     ] = None,
     query: Annotated[str | None, typer.Option(help="The user's message.")] = None,
     data: Annotated[

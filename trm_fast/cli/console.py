@@ -30,8 +30,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Number of puzzles that are solved together.")]
 Halt = Annotated[bool, typer.Option("--halt/--no-halt", help="--no-halt runs all steps, as the published code does.")]
 MaxSteps = Annotated[
-    int | None,
-    typer.Option(min=1, help="Limit of supervision steps; by default 16, or the training's if larger."),
+    int | None, typer.Option(min=1, help="Limit of supervision steps; by default 16, or the training's if larger.")
 ]
 MinSteps = Annotated[int, typer.Option(min=1, help="Supervision steps that every puzzle takes before it may halt.")]
 Noise = Annotated[float, typer.Option(min=0, help="Standard deviation of the rollouts' noise, such as 0.3.")]

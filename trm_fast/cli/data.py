@@ -68,8 +68,7 @@ def maze(
     min_distance: Annotated[
         int | None,
         typer.Option(
-            min=1,
-            help="Fewest steps from S to G; by default the published 109 at 30x30, in proportion elsewhere.",
+            min=1, help="Fewest steps from S to G; by default the published 109 at 30x30, in proportion elsewhere."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same mazes.")] = 0,

@@ -24,8 +24,7 @@ SWEEPS = {"steps": "max_steps", "rollouts": "rollouts", "symmetries": "symmetrie
 def evaluate(
     model: console.Model,
     data: Annotated[
-        str | None,
-        typer.Option(help="A file or hf:NAME, with all its rows; by default the run's unseen puzzles."),
+        str | None, typer.Option(help="A file or hf:NAME, with all its rows; by default the run's unseen puzzles.")
     ] = None,
     split: Annotated[
         Literal["train", "test"] | None, typer.Option(help="Which part of the run's data, or of --data, to use.")

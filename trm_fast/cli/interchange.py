@@ -24,8 +24,7 @@ def import_(
     positions: Annotated[Literal["rope", "none"] | None, typer.Option(help="Position encoding.")] = None,
     prefix_tokens: Annotated[int | None, typer.Option(min=1, help="Length of the prefix.")] = None,
     puzzles: Annotated[
-        int | None,
-        typer.Option(min=0, help="Resize the puzzle embedding to so many mean rows; 0 removes it."),
+        int | None, typer.Option(min=0, help="Resize the puzzle embedding to so many mean rows; 0 removes it.")
     ] = None,
     weights: Annotated[Literal["ema", "raw"], typer.Option(help="Which weights of a file that has both.")] = "ema",
     json_output: Json = False,

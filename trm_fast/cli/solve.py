@@ -52,8 +52,7 @@ def solve(
     json_output: console.Json = False,
     output: Annotated[Path | None, typer.Option(help="Write one JSON object per puzzle to a file.")] = None,
     png: Annotated[
-        Path | None,
-        typer.Option(help="Draw the answer as a picture; several puzzles give FILE-1.png, FILE-2.png..."),
+        Path | None, typer.Option(help="Draw the answer as a picture; several puzzles give FILE-1.png, FILE-2.png...")
     ] = None,
 ) -> None:
     """

@@ -25,10 +25,7 @@ if TYPE_CHECKING:
 SHOWN = 20
 """The largest number of refused rows that is printed."""
 
-Source = Annotated[
-    str,
-    typer.Argument(metavar="FILE|hf:NAME", help="JSON or JSONL, also .gz, or a hub data set."),
-]
+Source = Annotated[str, typer.Argument(metavar="FILE|hf:NAME", help="JSON or JSONL, also .gz, or a hub data set.")]
 Preview = Annotated[int, typer.Option(min=0, help="Print the first so many conversations.")]
 Refused = Annotated[Path | None, typer.Option(help="Write where each refused row is, and the reason, to a JSONL file.")]
 HubSplit = Annotated[str, typer.Option("--hub-split", help="The split of hf:NAME to read.")]

@@ -51,21 +51,14 @@ def train(
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue a run.")] = None,
     from_step: console.FromStep = None,
     init_from: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN|MODEL",
-            help="Fine-tune: start with the weights of a run or a model.",
-        ),
+        str | None, typer.Option(metavar="RUN|MODEL", help="Fine-tune: start with the weights of a run or a model.")
     ] = None,
     out_folder: Annotated[
         Path | None, typer.Option("--out", metavar="RUN", help="Folder of the run; runs/PRESET by default.")
     ] = None,
     graph: Annotated[
         bool,
-        typer.Option(
-            "--graph/--no-graph",
-            help="On a GPU each step is one CUDA graph; --no-graph turns that off.",
-        ),
+        typer.Option("--graph/--no-graph", help="On a GPU each step is one CUDA graph; --no-graph turns that off."),
     ] = True,
     log: Annotated[
         list[str] | None,
