@@ -172,7 +172,7 @@ def test_the_solver_takes_few_rows(count: int) -> None:
     [
         ({"rollouts": 3}, "noise"),
         ({"noise": 0.3}, "rollouts"),
-        ({"rules": False, "select": "rules"}, "has none"),
+        ({"rules": False, "select": "rules"}, "has no rules"),
     ],
 )
 def test_contradicting_options_are_rejected(options: dict[str, Any], words: str) -> None:

@@ -21,11 +21,13 @@ WARM_UP = 3
 
 
 class Runner(Protocol):
-    """``capture`` may run the function, after which the caller restores the state; ``replay`` runs it once."""
+    """Runs a function on static buffers again and again."""
 
-    def capture(self, function: Callable[[], None]) -> None: ...
+    def capture(self, function: Callable[[], None]) -> None:
+        """Prepares replays of a function. It may run the function, so the caller must restore the state afterwards."""
 
-    def replay(self) -> None: ...
+    def replay(self) -> None:
+        """Runs the function once, or what was captured of it."""
 
 
 class Eager:

@@ -125,11 +125,11 @@ class Solver:
                 f"the task {task.name} has {task.seq_len} of {task.vocab_size}"
             )
         if self.rollouts > 1 and not self.noise > 0:
-            raise UserError("rollouts differ by their noise alone: give a noise above 0, such as 0.3", wrong_use=True)
+            raise UserError("rollouts differ only by their noise: give a noise above 0, such as 0.3", wrong_use=True)
         if self.rollouts == 1 and self.noise:
-            raise UserError("noise needs rollouts: the first try is always undisturbed", wrong_use=True)
+            raise UserError("noise needs rollouts, because the first try has none", wrong_use=True)
         if self.select == "rules" and not self.task.has_rules:
-            raise UserError(f"select rules: the task {task.name} has none", wrong_use=True)
+            raise UserError(f"select rules: the task {task.name} has no rules", wrong_use=True)
 
     @property
     def _selection(self) -> Select:

@@ -14,15 +14,7 @@ from trm_fast.nn.precision import CAST_AT_USE, Precision
 
 
 class InputEmbedding(nn.Module):
-    """Embeds inputs and the prefix as x (B, P + L, D) of variance 1, P being the length of the prefix.
-
-    ``forward`` takes tokens int (B, L), values (B, L, F), or bags of tokens int (B, L, W), padded with 0; the puzzles'
-    rows (B, E) in a model with a prefix; and the examples' further arrays as ``extra``, of which it reads ``roles`` int
-    (B, L) and ``features`` (B, L, F).
-
-    Raises:
-        ValueError: the model has a prefix and ``puzzle_rows`` is missing.
-    """
+    """Embeds the inputs, after the prefix, with positions, roles and features where the model has them."""
 
     def __init__(self, config: TRMConfig) -> None:
         super().__init__()
@@ -46,6 +38,18 @@ class InputEmbedding(nn.Module):
         precision: Precision = CAST_AT_USE,
         **extra: Tensor,
     ) -> Tensor:
+        """The input embedding x (B, P + L, D) of variance 1, for a prefix of length P.
+
+        Args:
+            inputs: tokens int (B, L), values (B, L, F), or bags of tokens int (B, L, W), padded with 0.
+            puzzle_rows: (B, E), the puzzles' rows of the puzzle embedding in a model with a prefix.
+            dtype: of the result.
+            precision: how products read the weights.
+            extra: further arrays, of which it reads ``roles`` int (B, L) and ``features`` (B, L, F).
+
+        Raises:
+            ValueError: the model has a prefix and ``puzzle_rows`` is missing.
+        """
         P, D = self.prefix_tokens, self.hidden_size
         x = self._embedded(inputs, dtype, precision)
         if self.roles is not None:

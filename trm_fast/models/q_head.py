@@ -13,7 +13,7 @@ Q_BIAS = -5.0
 
 
 class QHead(nn.Module):
-    """Maps the answer state (B, P + L, D) to halting logits float32 (B,).
+    """Predicts the halting logit of each row.
 
     It reads the first position. In a causal model the first position sees no others, so it reads the last one that
     ``mask`` bool (B, L) marks as valid.
@@ -26,6 +26,7 @@ class QHead(nn.Module):
         self.bias = nn.Parameter(torch.full((1,), Q_BIAS))
 
     def forward(self, answer: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Halting logits float32 (B,) of the answer state (B, P + L, D)."""
         first = answer[:, -1 if self.causal else 0]
         if self.causal and mask is not None:
             positions = torch.arange(mask.shape[1], device=mask.device)

@@ -26,6 +26,7 @@ class Sublayer(nn.Module):
         self.pre, self.eps, self.drops = config.norm_position == "pre", config.norm_eps, config.dropout > 0
 
     def forward(self, h: Tensor, mask: Tensor | None, precision: Precision = CAST_AT_USE) -> Tensor:
+        """The new h (B, L, D); mask bool (B, L) is false on padding."""
         if self.pre:
             return h + self.dropout(self.part(self.norm(h), mask, precision))
         if self._fused(h, mask, precision):
@@ -40,7 +41,7 @@ class Sublayer(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: mixes over tokens, then over channels; h is (B, L, D), mask bool (B, L) or None."""
+    """One layer: mixes over tokens, then over channels."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -49,6 +50,7 @@ class Block(nn.Module):
         self.mlp = Sublayer(ChannelMLP(config), config)
 
     def forward(self, h: Tensor, mask: Tensor | None, precision: Precision = CAST_AT_USE) -> Tensor:
+        """The new h (B, L, D); mask bool (B, L) is false on padding."""
         return self.mlp(self.mix(h, mask, precision), mask, precision)
 
 
@@ -97,6 +99,7 @@ class Network(nn.Module):
         return {"heads": config.num_heads, "rotary": rotary, "eps": config.norm_eps, "causal": config.causal}
 
     def forward(self, h: Tensor, mask: Tensor | None, precision: Precision = CAST_AT_USE) -> Tensor:
+        """The new h (B, L, D); mask bool (B, L) is false on padding."""
         for block in self.blocks:
             if mask is not None and self.over_tokens:
                 h = h * mask.unsqueeze(-1)  # padding must not enter a norm over tokens

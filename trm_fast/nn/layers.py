@@ -35,6 +35,7 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(truncated_normal_(torch.empty(n_out, n_in), n_in**-0.5))
 
     def forward(self, x: Tensor, precision: Precision = CAST_AT_USE) -> Tensor:
+        """y (..., n_out) of x (..., n_in)."""
         return precision.linear(x, self.weight)
 
     def over_tokens(self, x: Tensor, precision: Precision = CAST_AT_USE) -> Tensor:
@@ -58,6 +59,7 @@ class Norm(nn.Module):
         self.eps, self.dim = config.norm_eps, dim
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """The norm, in the shape and dtype of x."""
         return ops.rms_norm(x, residual, dim=self.dim, eps=self.eps)
 
 
@@ -91,6 +93,7 @@ class ChannelMLP(SwiGLU):
         super().__init__(config.hidden_size, config)
 
     def forward(self, x: Tensor, mask: Tensor | None, precision: Precision = CAST_AT_USE) -> Tensor:
+        """y (B, L, D) of x (B, L, D); the mask is not used."""
         return self.down(ops.swiglu(self.gate_up(x, precision)), precision)
 
     def fused(self, h: Tensor, mask: Tensor | None, eps: float, precision: Precision) -> Tensor:
@@ -113,11 +116,13 @@ class TokenMixer(SwiGLU):
         super().__init__(config.tokens, config)
 
     def forward(self, x: Tensor, mask: Tensor | None, precision: Precision = CAST_AT_USE) -> Tensor:
+        """y (B, L, D) of x (B, L, D); mask bool (B, L) is false on padding."""
         if mask is not None:
             x = x * mask.unsqueeze(-1)
         return self.down.over_tokens(ops.swiglu(self.gate_up.over_tokens(x, precision), dim=1), precision)
 
     def fused(self, h: Tensor, mask: Tensor | None, eps: float, precision: Precision) -> Tensor:
+        """norm(h + forward(h)) in one call of an op."""
         gate_up, down = (precision.cached_cast(weight, h.dtype) for weight in self.weights())
         return ops.token_mixer(h, gate_up, down, eps)
 
@@ -138,6 +143,7 @@ class Attention(nn.Module):
         self.rotary = None if config.rope_theta is None else Rotary(config, config.rope_theta)
 
     def weights(self) -> tuple[Tensor, Tensor]:
+        """The two weights, as the fused op takes them."""
         return self.qkv.weight, self.out.weight
 
     def masked(self, mask: Tensor | None) -> bool:
@@ -145,6 +151,7 @@ class Attention(nn.Module):
         return mask is not None or self.causal
 
     def forward(self, x: Tensor, mask: Tensor | None, precision: Precision = CAST_AT_USE) -> Tensor:
+        """y (B, L, D) of x (B, L, D); mask bool (B, L) is false on padding."""
         B, L, D = x.shape
         q, k, v = self.qkv(x, precision).view(B, L, 3, self.heads, D // self.heads).unbind(2)
         if self.rotary is not None:
@@ -156,6 +163,7 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).reshape(B, L, D), precision)
 
     def fused(self, h: Tensor, mask: Tensor | None, eps: float, precision: Precision) -> Tensor:
+        """norm(h + forward(h)) in one call of an op."""
         rotary = None if self.rotary is None else self.rotary.tables(h.shape[1])
         qkv, out = (precision.cached_cast(weight, h.dtype) for weight in self.weights())
         return ops.attention(h, qkv, out, self.heads, rotary, eps, mask, self.causal)

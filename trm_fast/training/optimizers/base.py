@@ -124,6 +124,11 @@ class Optimizer(torch.optim.Optimizer, ABC):
         return copy.deepcopy(self._state())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Copies a state that ``state_dict`` returned.
+
+        Raises:
+            ValueError: only one of the two optimizers averages weights.
+        """
         for name, value in self._state().items():
             source = state_dict[name]
             if (value is None) != (source is None):

@@ -75,6 +75,7 @@ class Muon(FusedAdam):
 
     @classmethod
     def for_model(cls, model: TRMModel, lr: float, **keywords: Any) -> Self:
+        """Muon for the network's matrices, ``others`` for the embedding and the heads."""
         return cls(model.parameters(), lr, hidden=model.net.parameters(), **keywords)
 
     def _update(self, weights: list[Tensor], grads: list[Tensor], grad_scale: Tensor | None) -> None:
