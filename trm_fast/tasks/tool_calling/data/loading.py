@@ -78,7 +78,8 @@ def load(source: str | Path, kind: str | None = None, split: str = "train") -> L
             if isinstance(row, Refused):
                 raise row
             form = get_format(kind) if kind else format_of(row)
-            loaded.conversations.append(checked(form.reader(str(source))(row, where)))
+            read = form.read if form.reader_of is None else form.reader_of(str(source))
+            loaded.conversations.append(checked(read(row, where)))
         except Refused as error:
             loaded.refused.append(Refusal(where, error.field, error.reason))
     if not rows:
@@ -197,8 +198,7 @@ def read_sets(
         notes.extend(refusal_note(loaded, source))
         return loaded.conversations
 
-    for part in sets if Path(data.source).is_dir() else [""]:
-        source, held = find(data.source, part)
+    for source, held in _files(data.source, sets):
         rows = sound(source)
         if data.test is None and held is None:
             rows, held_out = split_rows(rows, data.holdout, seed)
@@ -207,16 +207,15 @@ def read_sets(
             test += sound(held)
         train += rows
     if data.test is not None:
-        test = [c for source in _test_files(data.test, sets) for c in sound(source)]
+        test = [c for source, held in _files(data.test, sets) for c in sound(held or source)]
     return train, test, notes
 
 
 def read_folder(source: str, sets: Sequence[str]) -> list[Conversation]:
     """Conversations of a file, or of the validation files of a folder's sets."""
-    return [c for path in _test_files(source, sets) for c in load_sound(path).conversations]
+    return [c for train, held in _files(source, sets) for c in load_sound(held or train).conversations]
 
 
-def _test_files(source: str, sets: Sequence[str]) -> list[str]:
-    if not Path(source).is_dir():
-        return [source]
-    return [held or train for train, held in (find(source, name) for name in sets)]
+def _files(source: str, sets: Sequence[str]) -> list[tuple[str, str | None]]:
+    """The training and validation files of a folder's sets; a file is the training file of a single set."""
+    return [find(source, name) for name in (sets if Path(source).is_dir() else sets[:1])]

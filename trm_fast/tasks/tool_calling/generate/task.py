@@ -82,9 +82,8 @@ class ToolGenerate(ToolTask):
     cut_note = "do not fit: first turns or last arguments are left out"
 
     def __init__(self, config: ToolGenerateConfig | None = None) -> None:
-        self.config = config or ToolGenerateConfig()
+        c = self.config = config or ToolGenerateConfig()
         self.lexicon = Lexicon(0, {})
-        c = self.config
         self.limits = RowLimits(c.seq_len, c.tools, c.arguments, c.bag, c.vocab_size)
         self.sets, self.vocab_size, self.seq_len = c.sets, self.limits.first_position, c.seq_len
         if self.seq_len < 2 * (1 + 2 * c.tools + c.arguments):
@@ -113,10 +112,10 @@ class ToolGenerate(ToolTask):
 
     def examples(self, rows: Sequence[Transcript], sources: Sequence[Conversation]) -> Examples:
         labels, weights = zip(*(row.labels() for row in rows), strict=True)
-        lengths = np.array([[row.length] for row in rows])
         extra = {name: np.stack([getattr(row, name) for row in rows]) for name in ARRAYS}
         inputs = extra.pop("inputs")
-        extra |= {"weights": np.stack(weights), "mask": np.arange(self.seq_len) < lengths}
+        extra["weights"] = np.stack(weights)
+        extra["mask"] = np.arange(self.seq_len) < np.array([[row.length] for row in rows])
         extra["row"] = np.arange(len(rows), dtype=np.int32)
         return Examples(inputs, np.stack(labels), np.zeros(len(rows), dtype=np.int32), extra, sources)
 

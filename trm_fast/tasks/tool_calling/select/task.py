@@ -62,17 +62,9 @@ class ToolSelect(ToolTask):
             raise UserError(f"task.seq_len {c.seq_len} is too small for task.words {c.words} and task.tools {c.tools}")
         self.sets, self.vocab_size, self.seq_len = c.sets, c.vocab_size, c.seq_len
         self.limits = RequestLimits(c.seq_len, c.words, c.tools, c.arguments, c.bag)
+        self._classifies = c.tool_choice == "classifier"
         self.lexicon = Lexicon(0, {})
         self._called: frozenset[str] = frozenset()
-
-    @property
-    def _classifies(self) -> bool:
-        return self.config.tool_choice == "classifier"
-
-    @property
-    def _numbers(self) -> dict[str, int]:
-        """The numbers of the tools that a classifier knows, from 1; empty for a pointer."""
-        return {name: i for i, name in enumerate(sorted(self._called), 1)} if self._classifies else {}
 
     def model_keys(self, data: DataConfig) -> dict[str, Any]:
         limits = self.limits
@@ -109,7 +101,8 @@ class ToolSelect(ToolTask):
         return [row for row in copies if row.tools]
 
     def examples(self, rows: Sequence[Request], sources: Sequence[Conversation]) -> Examples:
-        numbers = self._numbers
+        # The numbers of a classifier's tools; 0 is an unknown tool.
+        numbers = {name: i for i, name in enumerate(sorted(self._called), 1)} if self._classifies else {}
         encode = lru_cache(maxsize=None)(lambda text: self.tokenizer.ids(text))
         encoded = []
         for row in rows:

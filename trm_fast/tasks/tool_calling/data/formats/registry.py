@@ -40,10 +40,6 @@ class Format:
     commands: Mapping[str, Command] = field(default_factory=dict)
     reader_of: Callable[[str], Reader] | None = None
 
-    def reader(self, source: str) -> Reader:
-        """The reader for the rows of a file."""
-        return self.read if self.reader_of is None else self.reader_of(source)
-
 
 _FORMATS: dict[str, Format] = {}
 
