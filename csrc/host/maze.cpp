@@ -1,6 +1,7 @@
 // trm_fast._host.maze: a generator and shortest paths for mazes on numpy arrays.
 //
-// Every function is a pure function of its arguments, and trm_fast/tasks/maze/reference.py computes the same bytes.
+// The functions depend on their arguments only. trm_fast/tasks/maze/reference.py documents them and computes the same
+// bytes in Python.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
@@ -20,7 +21,7 @@ Shape shape_of(int height, int width) {
     return {height, width};
 }
 
-// The searches start and end at the one start and goal, so there must be such.
+// The searches need exactly one start and one goal.
 void check(const Mazes& mazes, Shape shape) {
     if (mazes.ndim() != 2 || mazes.shape(1) != shape.cells())
         throw std::invalid_argument("mazes must have the shape (N, " + std::to_string(shape.cells()) + ")");
@@ -31,13 +32,13 @@ void check(const Mazes& mazes, Shape shape) {
     }
 }
 
-// Mazes first .. first + count - 1 of the sequence that `seed` names; each depends on (seed, index) alone.
-// Throws std::runtime_error where `attempts` draws of one of them are not enough.
+// Mazes first .. first + count - 1 of the sequence that `seed` selects. Each depends on seed and index alone.
+// Throws std::runtime_error where `attempts` draws of one maze are rejected.
 py::tuple generate(int height, int width, std::int64_t count, int min_density, int max_density, int min_distance,
                    std::uint64_t seed, std::int64_t first, std::int64_t attempts) {
     const Shape shape = shape_of(height, width);
     if (count < 0 || min_density < 0 || min_density > max_density || max_density >= kUnit || min_distance < 1)
-        throw std::invalid_argument("wanted: count >= 0, 0 <= min_density <= max_density < 65536, min_distance >= 1");
+        throw std::invalid_argument("expected count >= 0, 0 <= min_density <= max_density < 65536, min_distance >= 1");
     const py::ssize_t cells = shape.cells();
     Mazes questions({count, cells}), answers({count, cells});
     Distances distances(count);
@@ -57,7 +58,7 @@ py::tuple generate(int height, int width, std::int64_t count, int min_density, i
     return py::make_tuple(questions, answers, distances);
 }
 
-// The mazes with the paths of the published rule, and the steps from start to goal.
+// The mazes with the paths of the published search, and the steps from start to goal.
 py::tuple solve(const Mazes& mazes, int height, int width) {
     const Shape shape = shape_of(height, width);
     check(mazes, shape);

@@ -37,21 +37,21 @@ inline int select(std::uint64_t bits, int n) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------
-// A field: the cells that can be walked on, a word a row. All cells of a row move at once, so a step of breadth-first
-// search costs a few operations a row: a draw of 30 x 30 takes about a microsecond, and plain rejection, whose
-// statistics need no argument, is fast enough.
+// A field is the set of open cells, one word for each row. A step of breadth-first search moves all cells of a row at
+// once and takes a few operations for each row. So a draw of 30 x 30 takes about a microsecond, and plain rejection
+// sampling, whose distribution is that of the published set, is fast enough.
 
 template <class Row>
 struct Field {
-    std::array<Row, kLargest + 2> open{};  // a row of walls above and below
+    std::array<Row, kLargest + 2> open{};  // with a row of walls above and below
 };
 
 struct Place {
     int row, col;
 };
 
-// Steps from start to goal through open cells, -1 where there is no path. Only rows that the search can have reached
-// are visited. Takes the field apart.
+// Steps from start to goal through open cells, -1 where there is no path. Visits only rows that the search can have
+// reached. Clears cells of the field.
 template <class Row>
 int distance(Field<Row>& field, int height, Place start, Place goal) {
     if (start.row == goal.row && start.col == goal.col) return 0;
@@ -79,11 +79,11 @@ int distance(Field<Row>& field, int height, Place start, Place goal) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------
-// The published answer: breadth-first search from the start with the neighbours taken in the order down, left, right,
-// up, each cell keeping its first discoverer, then back from the goal.
+// The published answer: breadth-first search from the start that visits neighbours in the order down, left, right, up.
+// Each cell remembers the cell that first reached it, and the path is traced back from the goal.
 
-// Writes the maze with its path; the steps from start to goal, -1 (and the maze as it is) without a path. A maze has one
-// start and one goal; whatever is not a wall can be walked on.
+// Writes the maze with its path and returns the steps from start to goal; -1, and the unchanged maze, where there is no
+// path. The maze must have one start and one goal. All cells other than walls are open.
 inline int mark_path(Shape shape, const std::uint8_t* maze, std::uint8_t* answer) {
     std::array<int, kLargest * kLargest> parent, queue;
     const int cells = shape.cells(), width = shape.width;
@@ -111,7 +111,7 @@ inline int mark_path(Shape shape, const std::uint8_t* maze, std::uint8_t* answer
 }
 
 // ---------------------------------------------------------------------------------------------------------------
-// Generator. A draw takes a fixed number of random words, so that the Python reference can make many at once.
+// Generator. A draw uses a fixed number of random words, so that the Python reference can compute many draws at once.
 
 constexpr int kDigits = 16;  // binary digits of a wall density
 
@@ -136,18 +136,18 @@ class Generator {
             write(question, from, to);
             return steps;
         }
-        throw std::runtime_error("no maze with the distance asked for in " + std::to_string(attempts) + " draws");
+        throw std::runtime_error("no maze with the required distance in " + std::to_string(attempts) + " draws");
     }
 
    private:
-    // A new field, each cell a wall with one probability drawn from the range; the number of free cells.
+    // Draws a wall probability from the range and a new field. Returns the number of free cells.
     int draw(Rng& rng) {
         const unsigned density = limits_.min_density + rng.below(limits_.max_density - limits_.min_density + 1);
         std::array<std::uint64_t, kLargest * kLargest / 64 + 1> walls;
         const int words = (shape_.cells() + 63) / 64;
         for (int w = 0; w < words; ++w) {
-            // Compares 64 random numbers with the density, digit by digit from the lowest: a one lets a cell that was
-            // no wall become one, a zero the other way round.
+            // Compares 64 random numbers with the density, starting at the lowest binary digit. Where the density has
+            // a one, a random bit can add a wall; where it has a zero, it can remove one.
             std::uint64_t bits = 0;
             for (int digit = 0; digit < kDigits; ++digit) {
                 const std::uint64_t random = rng.word();

@@ -1,4 +1,4 @@
-// trm_fast._host: what tasks need from C++ besides tensors. One submodule a task, bound in <task>_bindings.cpp.
+// trm_fast._host: puzzle generators and solvers, with one submodule for each task, which <task>.cpp binds.
 #include <pybind11/pybind11.h>
 
 namespace trm_fast::maze {
@@ -10,8 +10,8 @@ void bind(pybind11::module_& m);
 
 PYBIND11_MODULE(_host, m) {
     m.doc() = "Puzzle generators and solvers on numpy arrays.";
-    auto maze = m.def_submodule("maze", "See trm_fast.tasks.maze.engine, which documents and picks it.");
+    auto maze = m.def_submodule("maze", "See trm_fast.tasks.maze.reference, which has the same functions.");
     trm_fast::maze::bind(maze);
-    auto sudoku = m.def_submodule("sudoku", "See trm_fast.tasks.sudoku.engine, which documents and picks it.");
+    auto sudoku = m.def_submodule("sudoku", "See trm_fast.tasks.sudoku.reference, which has the same functions.");
     trm_fast::sudoku::bind(sudoku);
 }

@@ -1,5 +1,5 @@
-// Random numbers of the generators: our own, because the distributions of <random> differ from one standard library to
-// the next.
+// Random numbers for the generators. The distributions of <random> differ between standard libraries, so they are not
+// used.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,7 @@
 // trm_fast._host.sudoku: a generator and a solver for 4x4, 6x6 and 9x9 sudokus on numpy arrays.
 //
-// A grid is size * size bytes, row by row, 0 for a blank. Every function is a pure function of its arguments, and
-// trm_fast/tasks/sudoku/reference.py computes the same bytes in Python.
+// A grid is size * size bytes, row by row, 0 for a blank. The functions depend on their arguments only.
+// trm_fast/tasks/sudoku/reference.py documents them and computes the same bytes in Python.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
@@ -29,13 +29,13 @@ void for_size(int size, F&& f) {
     }
 }
 
-// Puzzles first .. first + count - 1 of the sequence that `seed` names; each depends on (seed, index) alone.
-// Throws std::runtime_error where a bounded number of attempts finds none within the limits.
+// Puzzles first .. first + count - 1 of the sequence that `seed` selects. Each depends on seed and index alone.
+// Throws std::runtime_error where a limited number of attempts finds no puzzle within the limits.
 py::tuple generate(int size, std::int64_t count, int min_givens, int max_givens, std::uint64_t seed,
                    std::int64_t first, std::int32_t min_rating, std::int32_t max_rating) {
     const py::ssize_t cells = static_cast<py::ssize_t>(size) * size;
     if (count < 0 || min_givens < 0 || min_givens > max_givens || max_givens > cells)
-        throw std::invalid_argument("wanted: count >= 0 and 0 <= min_givens <= max_givens <= size * size");
+        throw std::invalid_argument("expected count >= 0 and 0 <= min_givens <= max_givens <= size * size");
     const Limits limits{min_givens, max_givens, min_rating, max_rating};
     Grids questions({count, cells}), answers({count, cells});
     py::array_t<std::int32_t> ratings(count);
@@ -52,14 +52,14 @@ py::tuple generate(int size, std::int64_t count, int min_givens, int max_givens,
     return py::make_tuple(questions, answers, ratings);
 }
 
-// Solutions, all zero where there is none; counts: 0, 1 or 2 (several); ratings: values tried at branching cells, where
-// there are several solutions until the second was found.
+// Solutions (all zero where there is none), their numbers (0, 1, or 2 for several), and ratings: the values tried at
+// branching cells. The search ends at the second solution.
 py::tuple solve(const Grids& questions, int size) {
     if (questions.ndim() != 2 || questions.shape(1) != static_cast<py::ssize_t>(size) * size)
         throw std::invalid_argument("questions must have the shape (N, " + std::to_string(size * size) + ")");
     const py::ssize_t count = questions.shape(0);
     const auto* q = questions.data();
-    // Digits index tables, so nothing above `size` may come through.
+    // Digits are indices of tables, so larger ones must not get through.
     if (std::any_of(q, q + questions.size(), [size](std::uint8_t digit) { return digit > size; }))
         throw std::invalid_argument("questions must hold 0 to " + std::to_string(size));
     Grids solutions({count, questions.shape(1)}), counts(count);

@@ -1,4 +1,4 @@
-// Sudoku boards as sets of digits, and the search for solutions: what the solver and the generator share.
+// Sudoku boards as sets of digits, and the search for solutions. The solver and the generator share them.
 //
 // Boxes have `Rows` x `Cols` cells, so there are bands of `Rows` rows and stacks of `Cols` columns.
 #pragma once
@@ -9,7 +9,7 @@
 
 namespace trm_fast::sudoku {
 
-using Mask = std::uint16_t;  // a set of digits: bit d - 1 stands for digit d
+using Mask = std::uint16_t;  // a set of digits: bit d - 1 is digit d
 
 constexpr bool single(Mask m) { return (m & (m - 1)) == 0; }
 
@@ -48,9 +48,9 @@ struct Geometry {
 template <class G>
 inline constexpr G kGeometry{};
 
-// The digits still possible in each cell, and the cells known to hold one digit whose peers were not told yet.
-// Naked and hidden singles only ever shrink the sets, so the state `settle` ends in, and whether it meets a
-// contradiction, does not depend on the order of the steps: that makes search counts comparable between programs.
+// The digits that are still possible in each cell, and a list of decided cells whose digits have not been removed from
+// their peers. Naked and hidden singles only shrink the sets, so the result of `propagate` does not depend on the order
+// of its steps. That makes search counts comparable between programs.
 template <class G>
 class Board {
    public:
@@ -64,7 +64,7 @@ class Board {
     Mask possible(int cell) const { return possible_[cell]; }
 
     void place(int cell, Mask digit) {
-        possible_[cell] &= digit;  // empty where the digit was ruled out: settle sees that
+        possible_[cell] &= digit;  // empty where the digit was excluded: propagate returns false
         todo_[todo_size_++] = static_cast<std::uint8_t>(cell);
     }
 
@@ -74,8 +74,8 @@ class Board {
         possible_[cell] = left;
     }
 
-    // Takes naked and hidden singles until there are none; false on a contradiction.
-    bool settle() {
+    // Fills in naked and hidden singles until there are none; false on a contradiction.
+    bool propagate() {
         do {
             while (todo_size_ > 0) {
                 const int cell = todo_[--todo_size_];
@@ -89,12 +89,12 @@ class Board {
                 }
             }
             for (const auto& unit : kGeometry<G>.units)
-                if (!take_hidden_singles(unit)) return false;
+                if (!fill_hidden_singles(unit)) return false;
         } while (todo_size_ > 0);
         return true;
     }
 
-    // The cell with the fewest digits left, the first of several; -1 where every cell is decided.
+    // The first cell with the fewest possible digits; -1 where every cell is decided.
     int branching_cell() const {
         int best = -1, fewest = G::kSize + 1;
         for (int cell = 0; cell < G::kCells; ++cell) {
@@ -112,16 +112,16 @@ class Board {
 
    private:
     template <class Unit>
-    bool take_hidden_singles(const Unit& unit) {
-        Mask once = 0, more = 0, decided = 0;
+    bool fill_hidden_singles(const Unit& unit) {
+        Mask seen = 0, repeated = 0, decided = 0;
         for (int cell : unit) {
             const Mask m = possible_[cell];
-            more |= once & m;
-            once |= m;
+            repeated |= seen & m;
+            seen |= m;
             decided |= single(m) ? m : Mask(0);
         }
-        if (once != G::kAll) return false;
-        const Mask hidden = once & static_cast<Mask>(~(more | decided));
+        if (seen != G::kAll) return false;
+        const Mask hidden = seen & static_cast<Mask>(~(repeated | decided));
         if (!hidden) return true;
         for (int cell : unit) {
             const Mask digit = possible_[cell] & hidden;
@@ -133,12 +133,12 @@ class Board {
     }
 
     std::array<Mask, G::kCells> possible_;
-    // A cell enters when it comes down to one digit, which happens once: the list cannot overflow.
+    // A cell is added when one digit is left, which happens once, so the list cannot overflow.
     std::array<std::uint8_t, G::kCells> todo_;
     int todo_size_ = 0;
 };
 
-// Counts the solutions below a settled board up to `limit` and keeps the first; adds the values tried to `tried`.
+// Counts up to `limit` solutions of a board without singles and keeps the first. Adds the values tried to `tried`.
 template <class G>
 int count_solutions(const Board<G>& board, int limit, std::int32_t& tried, Board<G>& first) {
     const int cell = board.branching_cell();
@@ -151,7 +151,7 @@ int count_solutions(const Board<G>& board, int limit, std::int32_t& tried, Board
         ++tried;
         Board<G> next = board;
         next.place(cell, left & static_cast<Mask>(-left));
-        if (!next.settle()) continue;
+        if (!next.propagate()) continue;
         Board<G> solution;
         const int below = count_solutions(next, limit - found, tried, solution);
         if (below && !found) first = solution;
@@ -164,7 +164,7 @@ template <class G>
 int solve_one(const std::uint8_t* question, std::uint8_t* solution, std::int32_t& rating) {
     rating = 0;
     Board<G> board(question), first;
-    const int found = board.settle() ? count_solutions(board, 2, rating, first) : 0;
+    const int found = board.propagate() ? count_solutions(board, 2, rating, first) : 0;
     if (found) first.write(solution);
     else std::fill_n(solution, G::kCells, std::uint8_t(0));
     return found;

@@ -1,4 +1,4 @@
-// Sudoku generator: a random complete grid, then digits taken out in random order as long as the solution stays unique.
+// Sudoku generator: removes digits from a random grid in random order while the solution stays unique.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +14,7 @@ namespace trm_fast::sudoku {
 
 template <class G>
 bool fill(Board<G>& board, Rng& rng) {
-    if (!board.settle()) return false;
+    if (!board.propagate()) return false;
     const int cell = board.branching_cell();
     if (cell < 0) return true;
     std::array<Mask, G::kSize> digits;
@@ -41,13 +41,13 @@ class Digger {
         for (int cell = 0; cell < G::kCells; ++cell) flip(cell, bit(cell));
     }
 
-    // Takes digits out until `givens` are left or every cell was tried; the number left.
+    // Removes digits until `givens` are left or every cell was tried. Returns the number left.
     int dig(int givens, Rng& rng) {
         std::array<std::uint8_t, G::kCells> order;
         for (int cell = 0; cell < G::kCells; ++cell) order[cell] = static_cast<std::uint8_t>(cell);
         rng.shuffle(order.data(), G::kCells);
         int left = G::kCells;
-        for (int i = 0; i < G::kCells && left > givens; ++i) left -= take_out(order[i]);
+        for (int i = 0; i < G::kCells && left > givens; ++i) left -= remove(order[i]);
         return left;
     }
 
@@ -62,7 +62,7 @@ class Digger {
 
     Mask seen(int cell) const { return rows_[G::row(cell)] | cols_[G::col(cell)] | boxes_[G::box(cell)]; }
 
-    bool take_out(int cell) {
+    bool remove(int cell) {
         const Mask digit = bit(cell);
         const std::uint8_t given = std::exchange(question_[cell], std::uint8_t(0));
         flip(cell, digit);
@@ -70,13 +70,13 @@ class Digger {
         Board<G> board(question_), unused;
         board.exclude(cell, digit);
         std::int32_t tried = 0;
-        if (!board.settle() || !count_solutions(board, 1, tried, unused)) return true;
+        if (!board.propagate() || !count_solutions(board, 1, tried, unused)) return true;
         question_[cell] = given;
         flip(cell, digit);
         return false;
     }
 
-    // Whether the givens alone leave `digit` as a naked or hidden single: settles most early removals cheaply.
+    // Whether the givens make `digit` a naked or hidden single. This decides most early removals without a search.
     bool forced(int cell, Mask digit) const {
         if ((seen(cell) | digit) == G::kAll) return true;
         for (int unit : {G::row(cell), G::kSize + G::col(cell), 2 * G::kSize + G::box(cell)}) {
@@ -92,7 +92,7 @@ class Digger {
     std::array<Mask, G::kSize> rows_{}, cols_{}, boxes_{};
 };
 
-// After kPatience attempts at the number of givens drawn first, every attempt draws its own.
+// After kPatience attempts with the same number of givens, each attempt draws a new number.
 constexpr int kPatience = 100, kAttempts = 20000;
 
 struct Limits {

@@ -1,4 +1,4 @@
-"""What shapes tell of a published checkpoint, what has to be asked, and what is refused."""
+"""Infers configurations from published checkpoints and options, and refuses wrong ones."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def make(kind: str = "attention", single: bool = False) -> tuple[TRM, dict[str, 
     torch.manual_seed(0)
     model = TRM(published_config(arch, single=single)).eval()
     ours = model.state_dict()
-    theirs = {name: ours[mine].clone() for mine, name in published_names(model.config).items()}
+    theirs = {name: ours[our_name].clone() for our_name, name in published_names(model.config).items()}
     for name in ("q_head.weight", "q_head.bias"):
         theirs[name] = torch.cat((theirs[name], torch.randn_like(theirs[name])))
     return model, theirs, arch
@@ -58,7 +58,7 @@ def assert_same_answers(got: TRM, want: TRM) -> None:
 
 @pytest.mark.parametrize("kind", UNSEEN)
 @pytest.mark.parametrize("single", [False, True])
-def test_little_has_to_be_said(kind: str, single: bool) -> None:
+def test_few_options_are_needed(kind: str, single: bool) -> None:
     model, theirs, _ = make(kind, single)
     got = model_of({"_orig_mod.model.inner." + n: t for n, t in theirs.items()}, UNSEEN[kind], TASK)
     ignored = {"num_heads", "max_supervision_steps"} if kind == "mixer" else {"max_supervision_steps"}
@@ -68,7 +68,7 @@ def test_little_has_to_be_said(kind: str, single: bool) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_published_configuration_says_the_rest(kind: str, tmp_path: Path) -> None:
+def test_published_configuration_is_enough(kind: str, tmp_path: Path) -> None:
     model, theirs, arch = make(kind)
     # As in the published YAML: these come from the data set, or refer to other keys.
     written = {k: v for k, v in arch.items() if k not in ("vocab_size", "seq_len", "num_puzzle_identifiers")}
@@ -83,16 +83,16 @@ def test_the_published_configuration_says_the_rest(kind: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", UNSEEN)
-def test_what_shapes_don_t_tell_is_asked_for(kind: str) -> None:
+def test_missing_option_is_named(kind: str) -> None:
     _, theirs, _ = make(kind)
     options = {"num_heads": "--heads", "H_cycles": "--cycles", "L_cycles": "--latent-steps",
                "pos_encodings": "--positions", "puzzle_emb_len": "--prefix-tokens"}  # fmt: skip
     for left_out in UNSEEN[kind]:
-        known = {k: v for k, v in UNSEEN[kind].items() if k != left_out}
+        options = {k: v for k, v in UNSEEN[kind].items() if k != left_out}
         with pytest.raises(
             UserError, match=f"do not determine {left_out}: use --config or {options[left_out]}"
         ) as error:
-            model_of(theirs, known, TASK)
+            model_of(theirs, options, TASK)
         assert error.value.wrong_use
 
 
@@ -132,7 +132,7 @@ def test_another_architecture_is_refused_by_its_names() -> None:
         model_of(theirs, arch, TASK)
 
 
-def test_another_task_is_noticed() -> None:
+def test_another_task_is_refused() -> None:
     _, theirs, arch = make("mixer")
     with pytest.raises(UserError, match="has 6 tokens, the task symbols has 9: is it for another --task"):
         model_of(theirs, arch, Symbols(SymbolsConfig(length=5, symbols=8)))

@@ -1,4 +1,4 @@
-"""Models by what a person calls them."""
+"""Finds models by run, folder and name."""
 
 from __future__ import annotations
 
@@ -33,37 +33,37 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
 
 @pytest.mark.parametrize("step", [None, 2, 4])
 def test_a_run_is_its_averaged_weights(trained: Trainer, step: int | None) -> None:
-    found = locate(str(trained.out), from_step=step)
+    located = locate(str(trained.out), from_step=step)
     groups, _ = checkpoint.load(trained.out, step)
-    for name, tensor in found.model.state_dict().items():
+    for name, tensor in located.model.state_dict().items():
         assert torch.equal(tensor, groups["ema"][name]), name
-    assert not torch.equal(found.model.q_head.weight, groups["model"]["q_head.weight"])
-    assert not found.model.training
-    assert found.label.endswith(f"run at step {step or 4}")
-    assert (found.seed, found.data.holdout) == (3, 0.25)
-    assert found.task.seq_len == 16
-    assert len(Solver(found.model, found.task).solve("." * 16).solution) == 16
+    assert not torch.equal(located.model.q_head.weight, groups["model"]["q_head.weight"])
+    assert not located.model.training
+    assert located.label.endswith(f"run at step {step or 4}")
+    assert (located.seed, located.data.holdout) == (3, 0.25)
+    assert located.task.seq_len == 16
+    assert len(Solver(located.model, located.task).solve("." * 16).solution) == 16
 
 
 def test_a_model_folder(trained: Trainer) -> None:
-    found, of_run = locate(str(trained.out / "model")), locate(str(trained.out))
-    for name, tensor in found.model.state_dict().items():
+    located, of_run = locate(str(trained.out / "model")), locate(str(trained.out))
+    for name, tensor in located.model.state_dict().items():
         assert torch.equal(tensor, of_run.model.state_dict()[name]), name
-    assert found.label == "model"
-    assert found.task.config == of_run.task.config  # type: ignore[attr-defined]
+    assert located.label == "model"
+    assert located.task.config == of_run.task.config  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="--from needs a run") as error:
         locate(str(trained.out / "model"), from_step=2)
     assert error.value.wrong_use
 
 
-def test_every_model_that_ships_can_be_had() -> None:
+def test_every_model_that_ships_is_found() -> None:
     for name in bundled_names():
-        found = locate(name)
-        assert found.label == name
-        Solver(found.model, found.task)
+        located = locate(name)
+        assert located.label == name
+        Solver(located.model, located.task)
 
 
-def test_what_is_not_there(tmp_path: Path) -> None:
+def test_unknown_model_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no run or model 'nothing'; models that ship with trm_fast: "):
         locate("nothing")
     with pytest.raises(UserError, match=r"is not a model: it has no config\.json"):

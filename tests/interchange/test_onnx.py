@@ -1,4 +1,4 @@
-"""ONNX files compute what the model computes, for any batch, with every kind of input and state."""
+"""ONNX files compute the same as the model, for any batch size and every kind of input and state."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def make(variant: str, **changes: Any) -> TRM:
 
 def rows(model: TRM, count: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(count)
-    given = {"inputs": torch.randint(0, 6, (count, 6), generator=generator)}
+    arrays = {"inputs": torch.randint(0, 6, (count, 6), generator=generator)}
     if model.config.inputs == "values":
-        given["inputs"] = torch.randn(count, 6, 2, generator=generator)
+        arrays["inputs"] = torch.randn(count, 6, 2, generator=generator)
     if model.config.prefix_tokens:
-        given["puzzle_ids"] = torch.randint(0, 3, (count,), generator=generator)
-    return given
+        arrays["puzzle_ids"] = torch.randint(0, 3, (count,), generator=generator)
+    return arrays
 
 
 def session(path: Path) -> Any:
@@ -76,29 +76,29 @@ CASES = [(variant, False) for variant in VARIANTS] + [("mixer", True), ("causal"
 
 
 @pytest.mark.parametrize(("variant", "masked"), CASES)
-def test_a_step_is_the_model_s(variant: str, masked: bool, tmp_path: Path) -> None:
+def test_step_equals_the_model(variant: str, masked: bool, tmp_path: Path) -> None:
     model = make(variant)
     export_step(model, tmp_path / "step.onnx", masked=masked)
     run = session(tmp_path / "step.onnx")
     for count in (1, 5):
-        given = rows(model, count)
+        arrays = rows(model, count)
         if masked:
-            given["mask"] = torch.arange(6) < 1 + torch.arange(count)[:, None]
+            arrays["mask"] = torch.arange(6) < 1 + torch.arange(count)[:, None]
         state = State(*(None if t is None else torch.randn_like(t) for t in model.initial_state(count)))
         with torch.no_grad():
             exact = oracle(model)
-            ids = exact.puzzle_rows(given.get("puzzle_ids"), count)
+            ids = exact.puzzle_rows(arrays.get("puzzle_ids"), count)
             exact_state = State(*map(widened, state))
-            options = ForwardOptions(static_shapes=True)  # what padding holds is compared, too
-            want = exact(widened(given["inputs"]), exact_state, ids, given.get("mask"), options=options)
-        fed = {**given, "z": state.z} | ({} if state.y is None else {"y": state.y})
+            options = ForwardOptions(static_shapes=True)  # padding is compared too
+            want = exact(widened(arrays["inputs"]), exact_state, ids, arrays.get("mask"), options=options)
+        fed = {**arrays, "z": state.z} | ({} if state.y is None else {"y": state.y})
         names = [o.name for o in run.get_outputs()]
         got = dict(zip(names, run.run(None, {k: v.numpy() for k, v in fed.items()}), strict=True))
         answer = "values" if variant == "values" else "logits"
-        wanted = {"next_z": want.state.z, "next_y": want.state.y, answer: want.logits, "q": want.q}
-        assert got.keys() == {name for name, tensor in wanted.items() if tensor is not None}
+        expected = {"next_z": want.state.z, "next_y": want.state.y, answer: want.logits, "q": want.q}
+        assert got.keys() == {name for name, tensor in expected.items() if tensor is not None}
         for name, array in got.items():
-            np.testing.assert_allclose(array, wanted[name].numpy(), rtol=0, atol=1e-4, err_msg=name)
+            np.testing.assert_allclose(array, expected[name].numpy(), rtol=0, atol=1e-4, err_msg=name)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -108,10 +108,10 @@ def test_the_loop_solves_as_the_model_does(variant: str, tmp_path: Path) -> None
     run = session(tmp_path / "solve.onnx")
     ended = set()
     for count in (1, 40):
-        given = rows(model, count)
-        want = oracle(model).solve(widened(given["inputs"]), 5, puzzle_ids=given.get("puzzle_ids"))
+        arrays = rows(model, count)
+        want = oracle(model).solve(widened(arrays["inputs"]), 5, puzzle_ids=arrays.get("puzzle_ids"))
         names = [o.name for o in run.get_outputs()]
-        got = dict(zip(names, run.run(None, {k: v.numpy() for k, v in given.items()}), strict=True))
+        got = dict(zip(names, run.run(None, {k: v.numpy() for k, v in arrays.items()}), strict=True))
         assert names == ["solution", "confidence", "steps", "converged"]
         np.testing.assert_array_equal(got["steps"], want["steps"].numpy())
         np.testing.assert_array_equal(got["converged"], want["converged"].numpy())
@@ -122,12 +122,12 @@ def test_the_loop_solves_as_the_model_does(variant: str, tmp_path: Path) -> None
 
 
 def test_a_trained_model(tmp_path: Path) -> None:
-    found = locate("sudoku-4x4")
-    export_solve(found.model, tmp_path / "solve.onnx", 16)
-    inputs = found.task.dataset(found.data, 5).test.inputs[:100].astype(np.int64)
+    located = locate("sudoku-4x4")
+    export_solve(located.model, tmp_path / "solve.onnx", 16)
+    inputs = located.task.dataset(located.data, 5).test.inputs[:100].astype(np.int64)
     inputs[::2, :4] = 1  # fewer givens than it was trained for: some think on
     got = session(tmp_path / "solve.onnx").run(None, {"inputs": inputs})
-    want = found.model.solve(torch.from_numpy(inputs), 16)
+    want = located.model.solve(torch.from_numpy(inputs), 16)
     assert len(set(want["steps"].tolist())) > 2
     same = got[2] == want["steps"].numpy()
     assert same.mean() > 0.95  # a logit within rounding of the threshold may halt a step sooner or later
@@ -143,7 +143,7 @@ def test_weights_are_in_the_file_once(tmp_path: Path) -> None:
     assert abs(many - few) < 100
 
 
-def test_the_first_state_is_in_the_step_s_file(tmp_path: Path) -> None:
+def test_initial_state_is_in_the_metadata(tmp_path: Path) -> None:
     import onnx
 
     model = make("mixer")
@@ -153,7 +153,7 @@ def test_the_first_state_is_in_the_step_s_file(tmp_path: Path) -> None:
     assert "y_init" in kept
 
 
-def test_a_place_that_can_t_be_written(tmp_path: Path) -> None:
+def test_unwritable_path_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         export_step(make("mixer"), tmp_path / "file" / "x.onnx")

@@ -1,4 +1,4 @@
-"""Published checkpoints: whatever their wrappers called the tensors, or a clear word about what is wrong with them."""
+"""Imports published checkpoints with every wrapper, and explains what is wrong with others."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def make(kind: str = "attention") -> tuple[TRM, dict[str, Tensor], dict[str, Any
     model = TRM(published_config(arch, single=single)).eval()
     ours = {n: torch.randn_like(t) for n, t in model.state_dict().items()}
     model.load_state_dict(ours)
-    theirs = {name: ours[mine].clone() for mine, name in published_names(model.config).items()}
+    theirs = {name: ours[our_name].clone() for our_name, name in published_names(model.config).items()}
     for name in ("q_head.weight", "q_head.bias"):  # a second output, for a "continue" value that is never trained
         theirs[name] = torch.cat((theirs[name], torch.randn_like(theirs[name])))
     return model, theirs, arch

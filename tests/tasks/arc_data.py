@@ -1,4 +1,4 @@
-"""Small ARC tasks made by rules, and where the real ones lie."""
+"""Small generated ARC tasks, and the paths of the real ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def real(name: str) -> str:
 
 
 def mirrored(seed: int, tests: int = 1) -> dict[str, Any]:
-    """A task whose outputs are its inputs read backwards."""
+    """A task whose outputs are the mirrored inputs."""
     rng = np.random.default_rng(seed)
     grids = [rng.integers(0, 10, (rng.integers(2, 4), 3)) for _ in range(3 + tests)]
     pairs = [{"input": g.tolist(), "output": g[:, ::-1].tolist()} for g in grids]
@@ -29,7 +29,7 @@ def mirrored(seed: int, tests: int = 1) -> dict[str, Any]:
 
 
 def raised(seed: int) -> dict[str, Any]:
-    """A task whose outputs have one row more."""
+    """A task whose outputs have one more row than the inputs."""
     rng = np.random.default_rng(seed)
     grids = [rng.integers(0, 10, (2, 2)) for _ in range(3)]
     pairs = [{"input": g.tolist(), "output": [*g.tolist(), [1, 1]]} for g in grids]

@@ -1,4 +1,4 @@
-"""Reading ARC tasks: every layout, and an error that says file and place for everything malformed."""
+"""Reads ARC tasks in every layout. Errors name the file and the position."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def test_kaggle_pair(tmp_path: Path) -> None:
     assert all(pair.output is None for task in read(str(challenges)) for pair in task.test)
     solutions = tmp_path / "arc-agi_evaluation_solutions.json"
     write(solutions, {name: [pair["output"] for pair in task["test"]] for name, task in tasks.items()})
-    found = read(str(challenges))
-    assert described(found) == [("one", "evaluation", 3, 2), ("two", "evaluation", 2, 1)]
-    for task in found:
+    tasks_read = read(str(challenges))
+    assert described(tasks_read) == [("one", "evaluation", 3, 2), ("two", "evaluation", 2, 1)]
+    for task in tasks_read:
         answers = [pair.output.tolist() for pair in task.test if pair.output is not None]
         assert answers == [pair["output"] for pair in tasks[task.name]["test"]]
     with pytest.raises(UserError, match="use the challenges file"):
@@ -104,12 +104,12 @@ def changed(*path: Any, to: Any) -> dict[str, Any]:
         ({}, "expected an object of tasks"),
     ],
 )
-def test_what_is_malformed(tmp_path: Path, task: Any, message: str) -> None:
+def test_malformed_task_is_refused(tmp_path: Path, task: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         read(str(write(tmp_path / "t.json", task)))
 
 
-def test_what_is_no_json(tmp_path: Path) -> None:
+def test_unreadable_file_is_refused(tmp_path: Path) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text('{"train":\n [}')
     with pytest.raises(UserError, match=r"broken\.json: not valid JSON: .* line 2"):
@@ -126,13 +126,13 @@ def test_what_is_no_json(tmp_path: Path) -> None:
         read(str(tmp_path / "empty"))
 
 
-def test_subsets_may_be_called_train_and_test(tmp_path: Path) -> None:
+def test_subsets_can_be_called_train_and_test(tmp_path: Path) -> None:
     content = {"train": {"a": mirrored(1)}, "test": {"b": raised(2)}}
-    found = read(str(write(tmp_path / "t.json", content)))
-    assert [(task.name, task.subset) for task in found] == [("a", "train"), ("b", "test")]
+    tasks_read = read(str(write(tmp_path / "t.json", content)))
+    assert [(task.name, task.subset) for task in tasks_read] == [("a", "train"), ("b", "test")]
 
 
-def test_fingerprints_know_tasks_by_their_demonstrations(tmp_path: Path) -> None:
+def test_fingerprint_identifies_the_demonstrations(tmp_path: Path) -> None:
     task = mirrored(1)
     turned = task | {"train": task["train"][::-1], "test": raised(1)["test"]}
     one, other, third = (read(str(write(tmp_path / "t.json", t)))[0] for t in (task, turned, mirrored(2)))
@@ -140,7 +140,7 @@ def test_fingerprints_know_tasks_by_their_demonstrations(tmp_path: Path) -> None
 
 
 def test_real_data() -> None:
-    """The published counts."""
+    """The number of tasks and test pairs is the published one."""
     counts: dict[str, list[int]] = {}
     for task in read(f"{real('arc1.json.gz')},{real('concept.json.gz')}"):
         count = counts.setdefault(task.subset, [0, 0])

@@ -1,4 +1,4 @@
-"""Encoding, augmentations and their inverses against plain Python on lists."""
+"""Compares the encoding, augmentations and their inverses with plain Python on lists."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def image_of(grid: Rows, element: int, colors: list[int]) -> Rows:
 
 
 UNLIKE = Look(list(range(8)), [list(range(1, 10))] * 8)
-"""Of a task whose augmentations all differ."""
+"""The look of a task whose augmentations are all different."""
 
 
 def random_grids(count: int, side: int, rng: np.random.Generator) -> list[np.ndarray]:
@@ -59,7 +59,7 @@ def random_grids(count: int, side: int, rng: np.random.Generator) -> list[np.nda
 
 
 @pytest.mark.parametrize("side", [1, 4, 30])
-def test_encoding_is_the_published_one(side: int) -> None:
+def test_encoding_equals_the_published_one(side: int) -> None:
     grids = random_grids(40, side, np.random.default_rng(side))
     tokens = encode(grids, side)
     for grid, row in zip(grids, tokens, strict=True):
@@ -69,16 +69,16 @@ def test_encoding_is_the_published_one(side: int) -> None:
 
 
 @pytest.mark.parametrize("side", [1, 5, 30])
-def test_images_are_those_of_plain_python(side: int) -> None:
+def test_images_equal_those_of_plain_python(side: int) -> None:
     rng = np.random.default_rng(side)
     grids = random_grids(64, side, rng)
     elements = (np.arange(64) % 8).astype(np.uint8)
     colors = np.stack([rng.permutation(10) for _ in grids]).astype(np.uint8)
-    wanted = [image_of(g.tolist(), int(e), c.tolist()) for g, e, c in zip(grids, elements, colors, strict=True)]
-    room = [(side - len(w), side - len(w[0])) for w in wanted]
-    offsets = np.array([[rng.integers(r + 1), rng.integers(c + 1)] for r, c in room])
-    found = images(encode(grids, side), side, Symmetries(elements, colors), offsets=offsets)
-    for cells, rows, (down, right) in zip(found, wanted, offsets.tolist(), strict=True):
+    expected = [image_of(g.tolist(), int(e), c.tolist()) for g, e, c in zip(grids, elements, colors, strict=True)]
+    free = [(side - len(w), side - len(w[0])) for w in expected]
+    offsets = np.array([[rng.integers(r + 1), rng.integers(c + 1)] for r, c in free])
+    moved = images(encode(grids, side), side, Symmetries(elements, colors), offsets=offsets)
+    for cells, rows, (down, right) in zip(moved, expected, offsets.tolist(), strict=True):
         assert cells.reshape(side, side).tolist() == canvas_of(rows, side, down, right)
 
 
@@ -92,39 +92,39 @@ def test_an_inverse_undoes_its_symmetry() -> None:
     np.testing.assert_array_equal(images(moved, 9, symmetries.inverse()), tokens)
 
 
-def test_many_images_are_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_images_are_computed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     tokens, offsets = encode(random_grids(50, 4, rng), 5), rng.integers(0, 2, (50, 2))
     symmetries = augmentations(["x"], [UNLIKE], 49, 0, colors=True, dihedral=True)[0]
     cases = [(None, None, None), (symmetries, None, None), (symmetries, sizes_of(tokens, 5), offsets)]
     whole = [images(tokens, 5, *case) for case in cases]
     monkeypatch.setattr("trm_fast.tasks.arc.grids.AT_ONCE", 7)
-    for case, wanted in zip(cases, whole, strict=True):
-        np.testing.assert_array_equal(images(tokens, 5, *case), wanted)
+    for case, expected in zip(cases, whole, strict=True):
+        np.testing.assert_array_equal(images(tokens, 5, *case), expected)
 
 
-def test_augmentations_are_those_of_the_name_and_the_seed() -> None:
-    def made(names: list[str], count: int = 20, seed: int = 3, **options: bool) -> Symmetries:
+def test_augmentations_follow_from_name_and_seed() -> None:
+    def drawn(names: list[str], count: int = 20, seed: int = 3, **options: bool) -> Symmetries:
         looks = [UNLIKE] * len(names)
-        found, kept = augmentations(names, looks, count, seed, **({"colors": True, "dihedral": True} | options))
+        symmetries, kept = augmentations(names, looks, count, seed, **({"colors": True, "dihedral": True} | options))
         assert options or kept.tolist() == [count + 1] * len(names)
-        return found
+        return symmetries
 
-    both, alone = made(["one", "two"]), made(["two"])
+    both, alone = drawn(["one", "two"]), drawn(["two"])
     np.testing.assert_array_equal(both.colors[21:], alone.colors)
     np.testing.assert_array_equal(both.dihedral[21:], alone.dihedral)
-    assert (made(["two"], seed=4).colors != alone.colors).any()
+    assert (drawn(["two"], seed=4).colors != alone.colors).any()
     assert alone.dihedral[0] == 0
     assert alone.colors[0].tolist() == list(range(10))
-    assert (alone.colors[:, 0] == 0).all()  # black stays
+    assert (alone.colors[:, 0] == 0).all()  # black does not change
     assert (np.sort(alone.colors, axis=1) == np.arange(10)).all()
-    assert sorted(made(["x"], 7, colors=False).dihedral.tolist()) == list(range(8))
-    assert not made(["x"], 7, dihedral=False).dihedral.any()
+    assert sorted(drawn(["x"], 7, colors=False).dihedral.tolist()) == list(range(8))
+    assert not drawn(["x"], 7, dihedral=False).dihedral.any()
 
 
-ROUND = [[1, 2, 1], [2, 0, 2], [1, 2, 1]]  # looks the same under all elements
-STRIPES = [[1, 2, 1], [3, 3, 3]]  # under the flip of columns
-ROWS = [[1, 1], [2, 2]]  # a flip of rows is an exchange of colours
+ROUND = [[1, 2, 1], [2, 0, 2], [1, 2, 1]]  # the same under all elements
+STRIPES = [[1, 2, 1], [3, 3, 3]]  # the same with reversed columns
+ROWS = [[1, 1], [2, 2]]  # reversing the rows equals exchanging two colours
 PLAIN = [[1, 2, 3], [0, 4, 0]]
 
 
@@ -134,17 +134,19 @@ def test_equal_augmentations_are_dropped(grids: list[Rows], by_color: bool) -> N
     def image(element: int, colors: list[int]) -> str:
         turned = [image_of(grid, element, colors) for grid in grids]
         names = dict.fromkeys((c for grid in turned for row in grid for c in row if c), 0)
-        names = {c: c if by_color else place for place, c in enumerate(names, 1)} | {0: 0}
+        names = {c: c if by_color else number for number, c in enumerate(names, 1)} | {0: 0}
         return str([[[names[c] for c in row] for row in grid] for grid in turned])
 
     look = Look.of([np.array(grid, dtype=np.uint8) for grid in grids])
     for count, options in ((60, {"colors": by_color}), (7, {"colors": False})):
-        found, (kept,) = augmentations(["x"], [look], count, 5, dihedral=True, by_color=by_color, **options)
-        of = [image(e, c) for e, c in zip(found.dihedral.tolist(), found.colors.tolist(), strict=True)]
-        assert len(of) == count + 1
-        assert len(set(of[:kept])) == kept
-        assert set(of[kept:]) <= {of[0]}
-        if options["colors"]:  # all that was drawn, or as many as were wanted
+        symmetries, (kept,) = augmentations(["x"], [look], count, 5, dihedral=True, by_color=by_color, **options)
+        images_drawn = [
+            image(e, c) for e, c in zip(symmetries.dihedral.tolist(), symmetries.colors.tolist(), strict=True)
+        ]
+        assert len(images_drawn) == count + 1
+        assert len(set(images_drawn[:kept])) == kept
+        assert set(images_drawn[kept:]) <= {images_drawn[0]}
+        if options["colors"]:  # all different ones that were drawn, or as many as requested
             drawn, _ = augmentations(["x"], [UNLIKE], TRIES * count, 5, colors=True, dihedral=True)
             assert kept <= count + 1
             assert kept == count + 1 or kept >= 0.9 * len(
@@ -155,7 +157,7 @@ def test_equal_augmentations_are_dropped(grids: list[Rows], by_color: bool) -> N
 
 
 def test_a_predicted_grid_ends_where_colors_end() -> None:
-    """The largest rectangle from the corner; what is beyond the border is free."""
+    """A grid is the largest rectangle from the corner. Tokens beyond the border are ignored."""
     noise = np.random.default_rng(0).integers(0, 12, (50, 6, 6))
     for rows in noise.reshape(50, 36):
         cells = rows.reshape(6, 6)
@@ -170,7 +172,7 @@ def test_a_predicted_grid_ends_where_colors_end() -> None:
     np.testing.assert_array_equal(images(scribbled.reshape(1, -1), 6), encode([grid], 6))
 
 
-def test_no_grid_at_all() -> None:
+def test_canvas_without_a_grid() -> None:
     nothing = np.zeros((2, 16), dtype=np.uint8)
     nothing[1] = 1
     assert sizes_of(nothing, 4).tolist() == [[0, 0], [0, 0]]

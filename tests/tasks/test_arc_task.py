@@ -1,4 +1,4 @@
-"""The ARC task: what is learned and what is asked, rows of the embedding, votes and guesses, drawings."""
+"""The task arc: training and test data, rows of the embedding, votes, guesses and drawings."""
 
 from __future__ import annotations
 
@@ -52,20 +52,20 @@ def learned(data: DataConfig, **keys: Any) -> tuple[ARC, Examples, Examples]:
 def test_test_pairs_are_held_out(data: DataConfig) -> None:
     task, train, test = learned(data)
     assert task.model_keys(data) == {"vocab_size": 12, "seq_len": 36, "grid_shape": (6, 6), "num_puzzles": 3 * 4}
-    wanted = [p for subset in TASKS.values() for t in subset.values() for p in t["train"]]
-    assert grids_of(train.inputs) == [p["input"] for p in wanted]
-    assert grids_of(train.labels) == [p["output"] for p in wanted]
+    expected = [p for subset in TASKS.values() for t in subset.values() for p in t["train"]]
+    assert grids_of(train.inputs) == [p["input"] for p in expected]
+    assert grids_of(train.labels) == [p["output"] for p in expected]
     assert train.puzzle_ids.tolist() == [0, 0, 0, 4, 4, 8, 8, 8]
     assert test.puzzle_ids.tolist() == [0, 0, 4, 8]
     assert grids_of(test.labels)[2] == TASKS["evaluation"]["raise"]["test"][0]["output"]
 
 
-def test_only_held_out_subsets_are_asked(data: DataConfig) -> None:
+def test_only_held_out_subsets_are_tested(data: DataConfig) -> None:
     _, train, test = learned(data, held_out=["evaluation"])
     assert train.puzzle_ids.tolist() == [0, 0, 0, 0, 0, 4, 4, 8, 8, 8]
     assert test.puzzle_ids.tolist() == [4, 8]
-    asked = {row.tobytes() for row in test.inputs}
-    assert not asked & {row.tobytes() for row in train.inputs}
+    test_inputs = {row.tobytes() for row in test.inputs}
+    assert not test_inputs & {row.tobytes() for row in train.inputs}
 
 
 def test_choosing_subsets_and_tasks(data: DataConfig) -> None:
@@ -129,7 +129,7 @@ def test_augmented_pairs_are_images_with_their_own_row(data: DataConfig) -> None
     again = task.augment(train.take(rows), np.random.default_rng(0))
     symmetries = task._symmetries
     assert symmetries is not None
-    places = set()
+    positions = set()
     for i, row in enumerate(rows):
         of, base = int(drawn.puzzle_ids[i]), int(train.puzzle_ids[row])
         assert base <= of < base + 21
@@ -137,10 +137,10 @@ def test_augmented_pairs_are_images_with_their_own_row(data: DataConfig) -> None
         pair = [image_of(grids_of(a[row : row + 1])[0], element, colors) for a in (train.inputs, train.labels)]
         cells = drawn.inputs[i].reshape(6, 6)
         down, right = (int((cells >= 2).any(axis=axis).argmax()) for axis in (1, 0))
-        places.add((down, right))
-        for grid, found in zip(pair, (drawn.inputs[i], tokens_of(drawn.labels[i])), strict=True):
-            assert found.reshape(6, 6).tolist() == canvas_of(grid, 6, down, right)
-    assert len(places) > 9
+        positions.add((down, right))
+        for grid, tokens in zip(pair, (drawn.inputs[i], tokens_of(drawn.labels[i])), strict=True):
+            assert tokens.reshape(6, 6).tolist() == canvas_of(grid, 6, down, right)
+    assert len(positions) > 9
     np.testing.assert_array_equal(drawn.inputs, again.inputs)
     assert len(set(drawn.puzzle_ids.tolist())) == 3 * 21
 
@@ -155,9 +155,9 @@ def test_rows_of_equal_augmentations_are_not_used(tmp_path: Path) -> None:
     assert set(drawn.puzzle_ids.tolist()) == {*range(9), *range(41, 82)}
     ringed = drawn.take(np.flatnonzero(drawn.puzzle_ids < 9))
     assert len({(json.dumps(g), i) for g, i in zip(grids_of(ringed.inputs), ringed.puzzle_ids, strict=True)}) == 9
-    asked, undo = task.images(test, 41, np.random.default_rng(0))
-    assert asked.puzzle_ids[:41].tolist() == [k % 9 for k in range(41)]
-    back = undo(asked.inputs.reshape(len(test), 41, 36))
+    images, undo = task.images(test, 41, np.random.default_rng(0))
+    assert images.puzzle_ids[:41].tolist() == [k % 9 for k in range(41)]
+    back = undo(images.inputs.reshape(len(test), 41, 36))
     np.testing.assert_array_equal(back, np.repeat(test.inputs[:, None], 41, axis=1))
     task.save_assets(tmp_path)
     again = arc(augmentations=40, translation=False)
@@ -193,9 +193,9 @@ def test_no_translation(data: DataConfig) -> None:
 def test_images_and_back(data: DataConfig, count: int) -> None:
     """Right answers to the images become the right answer to the question, whatever stands beyond the border."""
     task, _, test = learned(data)
-    asked, undo = task.images(test, count, np.random.default_rng(0))
-    assert asked.puzzle_ids.tolist() == [base + k for base in test.puzzle_ids for k in range(count)]
-    np.testing.assert_array_equal(asked.inputs[::count], test.inputs)
+    images, undo = task.images(test, count, np.random.default_rng(0))
+    assert images.puzzle_ids.tolist() == [base + k for base in test.puzzle_ids for k in range(count)]
+    np.testing.assert_array_equal(images.inputs[::count], test.inputs)
     symmetries = task._symmetries
     assert symmetries is not None
     answers = np.zeros((len(test), count, 36), dtype=np.int64)
@@ -204,7 +204,7 @@ def test_images_and_back(data: DataConfig, count: int) -> None:
             of = int(test.puzzle_ids[n]) + k
             element, colors = int(symmetries.dihedral[of]), symmetries.colors[of].tolist()
             shown = canvas_of(image_of(question, element, colors), 6)
-            assert asked.inputs[n * count + k].reshape(6, 6).tolist() == shown
+            assert images.inputs[n * count + k].reshape(6, 6).tolist() == shown
             answers[n, k] = np.array(canvas_of(image_of(label, element, colors), 6)).ravel()
             answers[n, k][-1] = 11 if answers[n, k][-1] == 0 else answers[n, k][-1]
     back = undo(answers)
@@ -255,13 +255,13 @@ def test_a_saved_model_knows_its_tasks(tmp_path: Path, data: DataConfig) -> None
     with pytest.raises(UserError, match="has no list of ARC tasks"):
         other.read(str(data.source))
     other.load_assets(model)
-    found = other.read(str(data.source))
-    np.testing.assert_array_equal(found.inputs, test.inputs)
-    np.testing.assert_array_equal(found.puzzle_ids, test.puzzle_ids)
+    examples = other.read(str(data.source))
+    np.testing.assert_array_equal(examples.inputs, test.inputs)
+    np.testing.assert_array_equal(examples.puzzle_ids, test.puzzle_ids)
     single = write(tmp_path / "renamed.json", TASKS["evaluation"]["mirror2"])
     assert other.read(str(single)).puzzle_ids.tolist() == [8]
     more = write(tmp_path / "more.json", {"all": {"new": mirrored(50), "mirror2": TASKS["evaluation"]["mirror2"]}})
-    assert other.read(str(more)).puzzle_ids.tolist() == [8]  # what the model does not know is not asked
+    assert other.read(str(more)).puzzle_ids.tolist() == [8]  # unknown tasks are skipped
     with pytest.raises(UserError, match="unknown: the model was not trained on this task"):
         other.read(str(write(tmp_path / "unknown.json", mirrored(51))))
     assert other.parse(json.dumps(TASKS["evaluation"]["raise"])).puzzle_id == 4
@@ -304,21 +304,21 @@ def test_questions_and_answers(tmp_path: Path, data: DataConfig) -> None:
     ],
 )
 def test_what_can_not_be_solved(tmp_path: Path, data: DataConfig, task: Any, message: str) -> None:
-    known, _, _ = learned(data)
+    trained, _, _ = learned(data)
     with pytest.raises(UserError, match=message):
-        list(known.questions(write(tmp_path / "new.json", task)))
+        list(trained.questions(write(tmp_path / "new.json", task)))
     with pytest.raises(UserError, match=message):
-        known.parse(json.dumps(task))
+        trained.parse(json.dumps(task))
 
 
 def test_other_mistakes_in_questions(tmp_path: Path, data: DataConfig) -> None:
-    known, _, _ = learned(data)
+    trained, _, _ = learned(data)
     with pytest.raises(UserError, match="knows a task of this name, but with different demonstration pairs"):
-        list(known.questions(write(tmp_path / "mirror.json", mirrored(5))))
+        list(trained.questions(write(tmp_path / "mirror.json", mirrored(5))))
     with pytest.raises(UserError, match="the task has 2 test inputs: write it to a file"):
-        known.parse(json.dumps(TASKS["training"]["mirror"]))
+        trained.parse(json.dumps(TASKS["training"]["mirror"]))
     with pytest.raises(UserError, match="not valid JSON"):
-        known.parse("3....")
+        trained.parse("3....")
 
 
 def drawn(renderable: Any, width: int = 80, color: bool = False) -> str:
@@ -342,9 +342,9 @@ def test_drawings(data: DataConfig) -> None:
     ]
     assert "prediction: wrong" in drawn(task.draw(question, wrong))
     assert "prediction: wrong" in drawn(task.draw(question, np.zeros(36)))
-    asked = task.parse(json.dumps(UNANSWERED))
-    assert drawn(task.draw(asked, np.zeros(36))).split("\n")[0].split() == ["input", "prediction:", "no", "grid"]
-    assert task.picture(asked, np.zeros(36)).shape[2] == 3
+    unanswered = task.parse(json.dumps(UNANSWERED))
+    assert drawn(task.draw(unanswered, np.zeros(36))).split("\n")[0].split() == ["input", "prediction:", "no", "grid"]
+    assert task.picture(unanswered, np.zeros(36)).shape[2] == 3
     assert max(map(len, drawn(task.draw(question, right), width=12).splitlines())) <= 17
     assert "48;2;" in drawn(task.draw(question, right), color=True)
 

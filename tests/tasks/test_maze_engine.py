@@ -16,7 +16,7 @@ import pytest
 from trm_fast.errors import UserError
 from trm_fast.tasks.maze import engine as engines
 from trm_fast.tasks.maze import generate, reference
-from trm_fast.tasks.maze import mazes as front_door
+from trm_fast.tasks.maze import mazes as maze_sets
 from trm_fast.tasks.maze.cells import Grids, as_lines
 from trm_fast.tasks.maze.mazes import default_distance
 from trm_fast.tasks.maze.reference import UNIT
@@ -52,10 +52,11 @@ def published(name: str) -> tuple[list[str], list[str], list[int]]:
 
 
 def breadth_first(maze: str, width: int) -> tuple[str, int]:
-    """The rule as it is worded: each cell keeps its first discoverer, neighbours are tried down, left, right, up."""
+    """The published search in plain Python: a cell remembers the cell that first reached it; neighbours are visited in
+    the order down, left, right, up."""
     cells = {(i // width, i % width): c for i, c in enumerate(maze)}
-    start = next(place for place, c in cells.items() if c == "S")
-    goal = next(place for place, c in cells.items() if c == "G")
+    start = next(cell for cell, c in cells.items() if c == "S")
+    goal = next(cell for cell, c in cells.items() if c == "G")
     discoverer = {start: start}
     layer = [start]
     while layer:
@@ -68,20 +69,20 @@ def breadth_first(maze: str, width: int) -> tuple[str, int]:
         layer = following
     if goal not in discoverer:
         return maze, -1
-    steps, place = 1, discoverer[goal]
-    while place != start:
-        cells[place], place, steps = "o", discoverer[place], steps + 1
+    steps, cell = 1, discoverer[goal]
+    while cell != start:
+        cells[cell], cell, steps = "o", discoverer[cell], steps + 1
     return "".join(cells.values()), steps
 
 
 def random_mazes(shape: tuple[int, int], count: int, seed: int) -> list[str]:
-    """Without any condition: many have no path."""
+    """Random mazes, many of them without a path."""
     rng = random.Random(seed)
     result = []
     for _ in range(count):
         cells = rng.choices("# ", weights=[3, 5], k=shape[0] * shape[1])
-        for mark, place in zip("SG", rng.sample(range(len(cells)), 2), strict=True):
-            cells[place] = mark
+        for mark, cell in zip("SG", rng.sample(range(len(cells)), 2), strict=True):
+            cells[cell] = mark
         result.append("".join(cells))
     return result
 
@@ -91,13 +92,13 @@ def encode(lines: Iterable[str]) -> Grids:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_paths_are_those_of_plain_breadth_first_search(engine: ModuleType, shape: tuple[int, int]) -> None:
+def test_paths_equal_those_of_plain_breadth_first_search(engine: ModuleType, shape: tuple[int, int]) -> None:
     lines = random_mazes(shape, 60, seed=shape[0])
-    wanted = [breadth_first(line, shape[1]) for line in lines]
+    expected_pairs = [breadth_first(line, shape[1]) for line in lines]
     mazes = encode(lines)
     answers, steps = engine.solve(mazes, *shape)
-    assert as_lines(answers) == [answer for answer, _ in wanted]
-    assert steps.tolist() == [distance for _, distance in wanted]
+    assert as_lines(answers) == [answer for answer, _ in expected_pairs]
+    assert steps.tolist() == [distance for _, distance in expected_pairs]
     assert (steps.dtype, answers.dtype) == (np.int32, np.uint8)
     if min(shape) > 2:
         assert -1 in steps
@@ -107,8 +108,8 @@ def test_paths_are_those_of_plain_breadth_first_search(engine: ModuleType, shape
 def test_published_answers_follow_the_rule(engine: ModuleType, name: str) -> None:
     questions, answers, ratings = published(name)
     rows = slice(20 if engine is reference else None)
-    found, steps = engine.solve(encode(questions[rows]), 30, 30)
-    assert as_lines(found) == answers[rows]
+    solved, steps = engine.solve(encode(questions[rows]), 30, 30)
+    assert as_lines(solved) == answers[rows]
     assert steps.tolist() == ratings[rows]
 
 
@@ -123,7 +124,7 @@ def test_cpp_and_python_generate_the_same_bytes(shape: tuple[int, int]) -> None:
         assert np.asarray(ours).dtype == np.asarray(theirs).dtype
 
 
-def test_generated_mazes_are_what_was_asked_for(engine: ModuleType) -> None:
+def test_generated_mazes_meet_their_limits(engine: ModuleType) -> None:
     shape, count = (9, 13), 20
     arguments = {"min_density": UNIT // 4, "max_density": UNIT // 3, "min_distance": 14}
     questions, answers, steps = engine.generate(*shape, count, **arguments, seed=3, attempts=MANY)
@@ -146,12 +147,12 @@ def test_a_maze_depends_on_seed_and_index_alone(engine: ModuleType) -> None:
 def test_the_densest_and_the_emptiest_fields(engine: ModuleType) -> None:
     empty, _, _ = engine.generate(5, 5, 3, 0, 0, 1, seed=0, attempts=MANY)
     assert not (empty == 1).any()
-    with pytest.raises(RuntimeError, match="no maze with the distance asked for in 500 draws"):
+    with pytest.raises(RuntimeError, match="no maze with the required distance in 500 draws"):
         engine.generate(5, 5, 1, UNIT - 1, UNIT - 1, 3, seed=0, attempts=500)
 
 
 def plain_rejection(size: int, distance: int, count: int, seed: int) -> list[str]:
-    """The published sampling in its own words, nothing tested early."""
+    """The published sampling in plain Python."""
     rng = random.Random(seed)
     kept: list[str] = []
     while len(kept) < count:
@@ -160,8 +161,8 @@ def plain_rejection(size: int, distance: int, count: int, seed: int) -> list[str
         free = [i for i, c in enumerate(cells) if c == " "]
         if len(free) < 2:
             continue
-        for mark, place in zip("SG", rng.sample(free, 2), strict=True):
-            cells[place] = mark
+        for mark, cell in zip("SG", rng.sample(free, 2), strict=True):
+            cells[cell] = mark
         if breadth_first("".join(cells), size)[1] >= distance:
             kept.append("".join(cells))
     return kept
@@ -170,30 +171,32 @@ def plain_rejection(size: int, distance: int, count: int, seed: int) -> list[str
 def homogeneity(ours: np.ndarray, theirs: np.ndarray, bins: int) -> float:
     """Pearson's chi-square of two samples over about equally full bins, in standard deviations from its mean."""
     edges = np.unique(np.quantile(np.concatenate([ours, theirs]), np.linspace(0, 1, bins + 1)[1:-1]))
-    places = [np.searchsorted(edges, sample, "left") for sample in (ours, theirs)]
-    counts = np.array([np.bincount(place, minlength=len(edges) + 1) for place in places])
+    bins_of = [np.searchsorted(edges, sample, "left") for sample in (ours, theirs)]
+    counts = np.array([np.bincount(cell, minlength=len(edges) + 1) for cell in bins_of])
     counts = counts[:, counts.any(axis=0)]
     expected = counts.sum(axis=1, keepdims=True) * counts.sum(axis=0) / counts.sum()
     freedom = counts.shape[1] - 1
     return float((((counts - expected) ** 2 / expected).sum() - freedom) / np.sqrt(2 * freedom))
 
 
-def test_statistics_are_those_of_plain_rejection() -> None:
+def test_statistics_equal_those_of_plain_rejection() -> None:
     size, distance = 8, 9
     ours = generate((size, size), 20_000, 1, distance=distance)
     slow = encode(plain_rejection(size, distance, 1500, seed=2))
     steps = engines.engine.solve(slow, size, size)[1]
     assert abs(homogeneity(ours.ratings, steps, 8)) < 4
     assert abs(homogeneity((ours.questions == 1).sum(axis=1), (slow == 1).sum(axis=1), 12)) < 4
-    for token in (3, 4):  # where start and goal lie, as the distance from the middle
+    for token in (3, 4):  # the rows of start and goal, as distances from the middle
         spots = [np.abs((m == token).argmax(axis=1) // size - 3.5) for m in (ours.questions, slow)]
         assert abs(homogeneity(*spots, 4)) < 4
     shifted = generate((size, size), 2000, 1, densities=(0.32, 0.5), distance=distance)
-    assert homogeneity((shifted.questions == 1).sum(axis=1), (slow == 1).sum(axis=1), 12) > 4, "the test sees nothing"
+    assert homogeneity((shifted.questions == 1).sum(axis=1), (slow == 1).sum(axis=1), 12) > 4, (
+        "the test cannot detect a shift"
+    )
 
 
 @pytest.mark.slow
-def test_statistics_are_those_of_the_published_mazes() -> None:
+def test_statistics_equal_those_of_the_published_mazes() -> None:
     native()
     questions, _, ratings = published("train")
     more, _, more_ratings = published("test")
@@ -204,7 +207,7 @@ def test_statistics_are_those_of_the_published_mazes() -> None:
     assert homogeneity((ours.questions == 1).sum(axis=1), walls, 8) < 4
 
 
-def test_front_door_counts_continues_and_ignores_threads() -> None:
+def test_generator_reports_progress_and_ignores_threads() -> None:
     seen: list[int] = []
     whole = generate((9, 9), 2500, -1, progress=seen.append, threads=2)
     assert seen == [1024, 2048, 2500]
@@ -228,7 +231,7 @@ def test_limits_that_cannot_be_met_are_refused(monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(UserError) as caught:
             generate(**{"shape": (5, 5), "count": 1, "seed": 0, **wrong})
         assert caught.value.wrong_use
-    monkeypatch.setattr(front_door, "ATTEMPTS", 300)
+    monkeypatch.setattr(maze_sets, "ATTEMPTS", 300)
     with pytest.raises(UserError, match=r"5x5 cells, at least 20 steps\): ask for a shorter distance"):
         generate((5, 5), 3, 0, distance=20)
 
@@ -243,7 +246,7 @@ def test_engines_refuse_mazes_without_one_start_and_goal(engine: ModuleType, lin
         engine.solve(encode(["S  G" * 17]), 1, 68)
 
 
-def test_classes_are_those_of_rotation_and_reflection() -> None:
+def test_classes_are_equal_under_rotation_and_reflection() -> None:
     for shape, images in (((6, 6), 8), ((4, 9), 4)):
         mazes = generate(shape, 50, 2, distance=5)
         grids = mazes.questions.reshape(-1, *shape)
@@ -251,6 +254,6 @@ def test_classes_are_those_of_rotation_and_reflection() -> None:
         turned = [image for turn in turns for image in (turn, turn[:, ::-1])]
         assert len({image.tobytes() for image in turned}) == images
         for image in turned:
-            copy = front_door.Mazes(shape, np.ascontiguousarray(image).reshape(50, -1), mazes.answers, mazes.ratings)
+            copy = maze_sets.Mazes(shape, np.ascontiguousarray(image).reshape(50, -1), mazes.answers, mazes.ratings)
             assert copy.classes() == mazes.classes()
         assert len(set(mazes.classes())) == 50

@@ -1,4 +1,4 @@
-"""Mazes as people keep them: text, JSON, PNG and CSV, there and back, and what is said when they are wrong."""
+"""Reads and writes mazes as text, JSON, PNG and CSV, and checks the messages for wrong ones."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_spellings_are_read_and_written_back(text: str, answer: str) -> None:
     assert task.format(question, solved(question)) == answer
 
 
-def test_tokens_that_are_none_are_shown() -> None:
+def test_unknown_tokens_are_shown() -> None:
     task = task_of()
     question, spoiled = task.parse("\n".join(ROWS)), np.zeros(12, dtype=np.int64)
     assert task.format(question, spoiled) == "????\n????\n????"
@@ -84,12 +84,12 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("text", "said"), BAD.values(), ids=BAD.keys())
-def test_what_is_wrong_with_a_maze_is_said(text: str, said: str) -> None:
+@pytest.mark.parametrize(("text", "words"), BAD.values(), ids=BAD.keys())
+def test_wrong_maze_is_explained(text: str, words: str) -> None:
     with pytest.raises(UserError) as caught:
         task_of().parse(text, "here")
     assert str(caught.value).startswith("here: ")
-    assert said in str(caught.value)
+    assert words in str(caught.value)
 
 
 FILES: dict[str, tuple[str, list[str]]] = {
@@ -107,23 +107,23 @@ FILES: dict[str, tuple[str, list[str]]] = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_files_of_mazes(tmp_path: Path, name: str) -> None:
-    content, places = FILES[name]
+    content, positions = FILES[name]
     path = tmp_path / name
     path.write_text(content)
-    found = list(task_of().questions(path))
-    wanted = [f"{path}{':' if place.isdigit() else ''}{place}" for place in places]
-    assert [question.where for question in found] == wanted
-    for question in found:
+    questions = list(task_of().questions(path))
+    expected = [f"{path}{':' if position.isdigit() else ''}{position}" for position in positions]
+    assert [question.where for question in questions] == expected
+    for question in questions:
         assert question.inputs.reshape(3, 4).tolist() == NUMBERS
         assert json.dumps(question.text), "the text serves as an answer's format"
         task_of().format(question, solved(question))
     with gzip.open(tmp_path / (name + ".gz"), "wt") as stream:
         stream.write(content)
-    assert len(list(task_of().questions(tmp_path / (name + ".gz")))) == len(found)
+    assert len(list(task_of().questions(tmp_path / (name + ".gz")))) == len(questions)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "words"),
     [
         ("none.txt", "\n\n", "none.txt has no mazes"),
         ("bad.txt", "\n".join(ROWS) + "\n\nS#\n G\n", "bad.txt:5: this maze has 2x2"),
@@ -142,22 +142,22 @@ def test_files_of_mazes(tmp_path: Path, name: str) -> None:
         ("long.json", "[[" + "1" * 5000 + "]]", "long.json: not valid JSON"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, name: str, content: str | bytes, said: str) -> None:
+def test_wrong_file_is_explained(tmp_path: Path, name: str, content: str | bytes, words: str) -> None:
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError) as caught:
         list(task_of().questions(tmp_path / name))
-    assert said in str(caught.value)
+    assert words in str(caught.value)
 
 
-def test_missing_file_is_said(tmp_path: Path) -> None:
+def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot read"):
         list(task_of().questions(tmp_path / "nothing.txt"))
 
 
 @pytest.mark.parametrize("shape", [(9, 9), (5, 12)])
 def test_pictures_come_back(tmp_path: Path, shape: tuple[int, int]) -> None:
-    made, task = generate(shape, 3, 4), task_of(*shape)
-    for maze, answer in zip(made.questions, made.answers, strict=True):
+    mazes, task = generate(shape, 3, 4), task_of(*shape)
+    for maze, answer in zip(mazes.questions, mazes.answers, strict=True):
         question = Question("", maze.astype(np.int32))
         for path_drawn in (None, answer):  # a path drawn in is taken out
             write_png(tmp_path / "m.png", task.picture(question, path_drawn))
@@ -198,11 +198,11 @@ def test_other_kinds_of_png(tmp_path: Path, mode: str) -> None:
         assert read_png(tmp_path / "m.png").tolist() == [[[0, 0, 0], [255, 255, 255]]]
     else:
         imsave(tmp_path / "m.png", pixels)
-        found = read_png(tmp_path / "m.png").tolist()
-        assert found == [[[0, 255, 0], [255, 255, 255]], [[255, 255, 255], [0, 0, 0]]]
+        pixels = read_png(tmp_path / "m.png").tolist()
+        assert pixels == [[[0, 255, 0], [255, 255, 255]], [[255, 255, 255], [0, 0, 0]]]
 
 
-def test_what_is_wrong_with_a_picture_is_said(tmp_path: Path) -> None:
+def test_wrong_picture_is_explained(tmp_path: Path) -> None:
     def refused(picture: np.ndarray) -> str:
         write_png(tmp_path / "m.png", picture)
         with pytest.raises(UserError) as caught:
@@ -222,13 +222,13 @@ def test_what_is_wrong_with_a_picture_is_said(tmp_path: Path) -> None:
 
 
 def test_tables_keep_their_spaces(tmp_path: Path) -> None:
-    made = generate((4, 5), 200, 0, distance=4)
+    mazes = generate((4, 5), 200, 0, distance=4)
     for name in ("m.csv", "m.csv.gz"):
-        write(tmp_path / name, made)
+        write(tmp_path / name, mazes)
         back = read(tmp_path / name, (4, 5))
-        np.testing.assert_array_equal(back.questions, made.questions)
-        np.testing.assert_array_equal(back.answers, made.answers)
-        np.testing.assert_array_equal(back.ratings, made.ratings)
+        np.testing.assert_array_equal(back.questions, mazes.questions)
+        np.testing.assert_array_equal(back.answers, mazes.answers)
+        np.testing.assert_array_equal(back.ratings, mazes.ratings)
     assert b"\n" in (tmp_path / "m.csv").read_bytes()
     assert len(task_of(4, 5).read(str(tmp_path / "m.csv"))) == 200
 
@@ -247,11 +247,11 @@ BAD_ROWS = {
 }
 
 
-@pytest.mark.parametrize(("row", "said"), BAD_ROWS.values(), ids=BAD_ROWS.keys())
-def test_bad_rows_are_refused_with_their_line(tmp_path: Path, row: tuple[str, str], said: str) -> None:
+@pytest.mark.parametrize(("row", "words"), BAD_ROWS.values(), ids=BAD_ROWS.keys())
+def test_bad_rows_are_refused_with_their_line(tmp_path: Path, row: tuple[str, str], words: str) -> None:
     lines = ["question,answer", ",".join(GOOD), ",".join(row), ",".join(GOOD)]
     (tmp_path / "m.csv").write_text("\n".join(lines) + "\n")
     with pytest.raises(UserError) as caught:
         read(tmp_path / "m.csv", (3, 4))
     assert str(caught.value).startswith(f"{tmp_path / 'm.csv'}:3: ")
-    assert said in str(caught.value)
+    assert words in str(caught.value)

@@ -52,24 +52,24 @@ def test_dataset_is_generated_split_and_deterministic() -> None:
         assert task.verify(examples, examples.labels).all()
         assert examples.inputs.dtype == examples.labels.dtype == np.int32
         assert (examples.labels == 5).sum(axis=1).min() >= default_distance((9, 9)) - 1
-    made = generate((9, 9), 60, 7)
-    assert not set(made.classes()) & set(test), "a file made with the same seed must not hold the test set"
+    mazes = generate((9, 9), 60, 7)
+    assert not set(mazes.classes()) & set(test), "a file made with the same seed must not hold the test set"
 
 
-def test_too_few_different_mazes_are_said() -> None:
+def test_too_few_different_mazes_are_an_error() -> None:
     with pytest.raises(UserError, match=r"of 1000 different mazes of 2x2 .* lower train_count"):
         maze(2, train_count=900, test_count=100).dataset(DataConfig(), 0)
 
 
 def test_a_file_is_held_out_by_classes_and_leaks_are_left_out(tmp_path: Path) -> None:
-    task, made = maze(8), generate((8, 8), 80, 1)
-    turned = made.questions.reshape(-1, 8, 8)[:40].swapaxes(1, 2).reshape(40, 64)
-    turned_answers = made.answers.reshape(-1, 8, 8)[:40].swapaxes(1, 2).reshape(40, 64)
+    task, mazes = maze(8), generate((8, 8), 80, 1)
+    turned = mazes.questions.reshape(-1, 8, 8)[:40].swapaxes(1, 2).reshape(40, 64)
+    turned_answers = mazes.answers.reshape(-1, 8, 8)[:40].swapaxes(1, 2).reshape(40, 64)
     both = Mazes(
         (8, 8),
-        np.concatenate([made.questions, turned]),
-        np.concatenate([made.answers, turned_answers]),
-        np.concatenate([made.ratings, made.ratings[:40]]),
+        np.concatenate([mazes.questions, turned]),
+        np.concatenate([mazes.answers, turned_answers]),
+        np.concatenate([mazes.ratings, mazes.ratings[:40]]),
     )
     write(tmp_path / "m.csv.gz", both)
     back = read(tmp_path / "m.csv.gz", (8, 8))
@@ -80,7 +80,7 @@ def test_a_file_is_held_out_by_classes_and_leaks_are_left_out(tmp_path: Path) ->
     train, test = mazes_of(data.train, (8, 8)).classes(), mazes_of(data.test, (8, 8)).classes()
     assert not set(train) & set(test)
     assert len(set(test)) == 20
-    write(tmp_path / "train.csv", made.take(slice(0, 30)))
+    write(tmp_path / "train.csv", mazes.take(slice(0, 30)))
     write(tmp_path / "test.csv", both.take(slice(70, 100)))
     sources = DataConfig(source=str(tmp_path / "train.csv"), test=str(tmp_path / "test.csv"))
     data = task.dataset(sources, 0)
@@ -90,8 +90,10 @@ def test_a_file_is_held_out_by_classes_and_leaks_are_left_out(tmp_path: Path) ->
 
 
 def test_hub_rows_are_not_stripped_and_a_missing_hub_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = generate((6, 6), 20, 3, distance=4)
-    lines = [["".join("?# SGo"[t] for t in row) for row in grids.tolist()] for grids in (made.questions, made.answers)]
+    mazes = generate((6, 6), 20, 3, distance=4)
+    lines = [
+        ["".join("?# SGo"[t] for t in row) for row in grids.tolist()] for grids in (mazes.questions, mazes.answers)
+    ]
     assert any(line != line.strip() for line in lines[0])
     halves = {"train": slice(0, 12), "test": slice(12, 20)}
 
@@ -101,8 +103,8 @@ def test_hub_rows_are_not_stripped_and_a_missing_hub_falls_back(monkeypatch: pyt
 
     monkeypatch.setattr(hub, "load", load)
     data = maze(6).dataset(DataConfig(source="hf:somebody/mazes"), 0)
-    np.testing.assert_array_equal(data.train.inputs, made.questions[:12])
-    np.testing.assert_array_equal(data.test.labels, made.answers[12:])
+    np.testing.assert_array_equal(data.train.inputs, mazes.questions[:12])
+    np.testing.assert_array_equal(data.test.labels, mazes.answers[12:])
 
     def unreachable(source: str, split: str) -> Table:
         raise hub.Unavailable("no hub here")
@@ -115,8 +117,8 @@ def test_hub_rows_are_not_stripped_and_a_missing_hub_falls_back(monkeypatch: pyt
 
 @pytest.mark.parametrize("shape", [(7, 7), (5, 8)])
 def test_augmentation_turns_mazes_and_makes_or_turns_answers(shape: tuple[int, int]) -> None:
-    made = generate(shape, 1, 5, distance=8)
-    one = Examples(made.questions.astype(np.int32), made.answers.astype(np.int32), np.zeros(1, dtype=np.int32))
+    mazes = generate(shape, 1, 5, distance=8)
+    one = Examples(mazes.questions.astype(np.int32), mazes.answers.astype(np.int32), np.zeros(1, dtype=np.int32))
     copies = one.repeat(400)
     same = maze(shape).augment(copies, np.random.default_rng(0))
     assert same is copies
@@ -141,8 +143,8 @@ def test_augmentation_turns_mazes_and_makes_or_turns_answers(shape: tuple[int, i
 
 @pytest.mark.parametrize(("shape", "group"), [((7, 7), 8), ((5, 8), 4)])
 def test_images_are_the_same_maze_and_come_back(shape: tuple[int, int], group: int) -> None:
-    task, made = maze(shape), generate(shape, 9, 5, distance=6)
-    inputs, labels = made.questions.astype(np.int32), made.answers.astype(np.int32)
+    task, mazes = maze(shape), generate(shape, 9, 5, distance=6)
+    inputs, labels = mazes.questions.astype(np.int32), mazes.answers.astype(np.int32)
     images, undo = task.images(Examples.of_questions(inputs), group, np.random.default_rng(0))
     answers, _ = task.images(Examples.of_questions(labels), group, np.random.default_rng(0))
     seen = images.inputs.reshape(9, group, -1)
@@ -170,28 +172,28 @@ JUDGED = {
 
 @pytest.mark.parametrize(("answer", "valid", "shortest"), JUDGED.values(), ids=JUDGED.keys())
 def test_answers_are_judged(answer: list[str], valid: bool, shortest: bool) -> None:
-    task, asked = maze(), Examples.of_questions(encoded(MAZE, MAZE))
+    task, questions = maze(), Examples.of_questions(encoded(MAZE, MAZE))
     answers = encoded(answer, SHORTEST).astype(np.int64)
-    assert task.metrics(asked, answers) == {"valid_path": (valid + 1) / 2, "shortest_path": (shortest + 1) / 2}
-    assert task.verify(asked, answers).tolist() == [shortest, True]
+    assert task.metrics(questions, answers) == {"valid_path": (valid + 1) / 2, "shortest_path": (shortest + 1) / 2}
+    assert task.verify(questions, answers).tolist() == [shortest, True]
 
 
 def test_a_detour_is_valid_but_not_shortest() -> None:
     task = maze((3, 3))
-    asked = Examples.of_questions(encoded(["S.G", "...", "..."]))
+    questions = Examples.of_questions(encoded(["S.G", "...", "..."]))
     detour = encoded(["S.G", "o.o", "ooo"])
-    assert task.metrics(asked, detour) == {"valid_path": 1.0, "shortest_path": 0.0}
+    assert task.metrics(questions, detour) == {"valid_path": 1.0, "shortest_path": 0.0}
     winding = encoded(["SoG", "oo.", "..."])  # touches itself
-    assert task.metrics(asked, winding) == {"valid_path": 0.0, "shortest_path": 0.0}
+    assert task.metrics(questions, winding) == {"valid_path": 0.0, "shortest_path": 0.0}
 
 
 def test_foreign_tokens_are_no_answer_and_no_question() -> None:
     task = maze()
-    asked = Examples.of_questions(encoded(MAZE))
+    questions = Examples.of_questions(encoded(MAZE))
     for token in (0, 6, -1, 300):
         answer = encoded(SHORTEST).astype(np.int64)
         answer[0, 3] = token
-        assert not task.verify(asked, answer).any()
+        assert not task.verify(questions, answer).any()
     for empty in (np.ones((2, 12), dtype=np.int32), np.zeros((2, 12), dtype=np.int32)):
         assert not task.verify(Examples.of_questions(empty), np.tile(encoded(SHORTEST), (2, 1))).any()
 

@@ -85,17 +85,17 @@ def test_images_come_back() -> None:
 
 def test_a_question_finds_its_task() -> None:
     task = make()
-    for text, label, own in [
+    for text, label, task_text in [
         (PUZZLE, "sudoku", PUZZLE),
         ("sudoku: " + PUZZLE, "sudoku", PUZZLE),
         ("abcda", "copy", "abcda"),
         ("back:abcdefg", "back", "abcdefg"),
     ]:
         question = task.parse(text)
-        assert (question.text, question.puzzle_id) == (own, task.labels.index(label))
+        assert (question.text, question.puzzle_id) == (task_text, task.labels.index(label))
         assert question.inputs.shape == question.extra["mask"].shape == (16,)
         answer = np.where(question.inputs == 1, 2, question.inputs)
-        assert len(task.format(question, answer)) == len(own)
+        assert len(task.format(question, answer)) == len(task_text)
     rows = Question.rows([task.parse(PUZZLE), task.parse("abcda")])
     assert rows.extra["mask"].sum(1).tolist() == [16, 5]
 
@@ -108,7 +108,7 @@ def test_a_question_finds_its_task() -> None:
         ("", "no task of this model"),
     ],
 )
-def test_a_question_that_nobody_reads(text: str, words: str) -> None:
+def test_question_that_no_task_can_parse(text: str, words: str) -> None:
     with pytest.raises(UserError, match=f"f:2: {words}"):
         make().parse(text, "f:2")
 
@@ -135,8 +135,8 @@ def test_files(tmp_path: Path) -> None:
         list(task.questions(tmp_path / "none"))
     with pytest.raises(UserError, match="has no data of its own"):
         task.dataset(DataConfig(source="x.csv"), 0)
-    own = [SECTIONS[0], SECTIONS[1] | {"data": {"source": str(path)}}]
-    assert "q.txt" in Multi(MultiConfig(tasks=own)).dataset(DataConfig(), 0).source
+    sections = [SECTIONS[0], SECTIONS[1] | {"data": {"source": str(path)}}]
+    assert "q.txt" in Multi(MultiConfig(tasks=sections)).dataset(DataConfig(), 0).source
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_what_padding_holds_never_reaches_an_answer(mixing: Any) -> None:
 
 
 def test_the_task_embedding_changes_the_answer() -> None:
-    """The same letters, asked as a copy and as a reversal, reach the model as different examples."""
+    """The same letters are different examples for the tasks copy and reverse."""
     torch.manual_seed(0)
     both = Multi(MultiConfig(tasks=({**SECTIONS[1], "label": "a"}, {**SECTIONS[1], "label": "b", "order": "reversed"})))
     a, b = both.parse("a: abcda"), both.parse("b: abcda")

@@ -1,4 +1,4 @@
-"""Lists of numbers: every way to write them, and what is said about a bad one."""
+"""Lists of numbers: all formats, and the messages for wrong lists."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trm_fast.tasks.numbers import lines_of, read_numbers, write_numbers
 @pytest.mark.parametrize(
     "text", ["1 -2.5 3e-1", "1,-2.5,0.3", " 1;\t-2.5 ; .3\n", "[1, -2.5, 0.3]", "[\n1,-2.5,\n0.3]"]
 )
-def test_ways_to_write_them(text: str) -> None:
+def test_formats(text: str) -> None:
     np.testing.assert_array_equal(read_numbers(text), [1, -2.5, 0.3])
 
 
@@ -36,7 +36,7 @@ def test_ways_to_write_them(text: str) -> None:
         ("[" + "9" * 400 + "]", "item 1 is 9+, not a number"),
     ],
 )
-def test_what_is_no_list_of_numbers(text: str, words: str) -> None:
+def test_wrong_list_is_explained(text: str, words: str) -> None:
     with pytest.raises(UserError, match=f"^x.csv:3: {words}"):
         read_numbers(text, "x.csv:3")
 
@@ -63,10 +63,10 @@ def test_files(tmp_path: Path) -> None:
         "a.json": "[[1, 2], [3, 4]]",
     }.items():
         (tmp_path / name).write_text(content)
-        found = list(lines_of(tmp_path / name))
-        assert [read_numbers(text).tolist() for text, _ in found] == [[1, 2], [3, 4]], name
-        assert len({where for _, where in found}) == 2
-        assert all(name in where for _, where in found)
+        lists = list(lines_of(tmp_path / name))
+        assert [read_numbers(text).tolist() for text, _ in lists] == [[1, 2], [3, 4]], name
+        assert len({where for _, where in lists}) == 2
+        assert all(name in where for _, where in lists)
     assert [where for _, where in lines_of(tmp_path / "a.csv")] == [f"{tmp_path}/a.csv:2", f"{tmp_path}/a.csv:4"]
     (tmp_path / "one.json").write_text("[1, 2]")
     assert [text for text, _ in lines_of(tmp_path / "one.json")] == ["[1, 2]"]

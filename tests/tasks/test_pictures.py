@@ -1,4 +1,4 @@
-"""Pictures: every task has one, its own or that of what it draws in a terminal."""
+"""Pictures: every task draws one, by default an image of its terminal output."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEXTS = {
 KEYS = {"maze": {"size": 3}, "sudoku": {"size": 4}}
 
 
-def asked(name: str) -> tuple[Task, Question]:
+def task_and_question(name: str) -> tuple[Task, Question]:
     kind = get_task(name)
     task = kind(kind.Config(name=name, **KEYS.get(name, {})))
     return task, task.parse(TEXTS[name])
@@ -34,7 +34,7 @@ def colours(picture: Picture) -> set[tuple[int, ...]]:
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_every_puzzle_has_a_picture(name: str, tmp_path: Path) -> None:
-    task, question = asked(name)
+    task, question = task_and_question(name)
     values = name in ("copy", "sequence")
     plain = task.picture(question)
     shown = task.picture(question, np.zeros((task.seq_len, 1)) if values else question.inputs)
@@ -46,7 +46,7 @@ def test_every_puzzle_has_a_picture(name: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_png(tmp_path / "a.png"), shown)
 
 
-def test_a_picture_shows_what_a_terminal_does() -> None:
+def test_picture_shows_the_terminal_output() -> None:
     width, height = CHARACTER
     nothing, black = picture_of(Text(" ")), picture_of(Text("│ │"))
     assert colours(nothing) == {(255, 255, 255)}

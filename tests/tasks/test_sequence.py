@@ -1,4 +1,4 @@
-"""Sequences: what is generated obeys its law, scales go away and come back, text in and out."""
+"""Sequences: generated numbers, scaling, and text."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def make(**changes: Any) -> Sequence:
 
 def test_each_kind_obeys_its_law() -> None:
     kinds = np.repeat(np.arange(3, dtype=np.int32), 50)
-    made = sequences(kinds, 12, 4, 1.5, np.random.default_rng(0))
-    arithmetic, geometric, periodic = made[:50], made[50:100], made[100:]
+    numbers = sequences(kinds, 12, 4, 1.5, np.random.default_rng(0))
+    arithmetic, geometric, periodic = numbers[:50], numbers[50:100], numbers[100:]
     np.testing.assert_allclose(np.diff(arithmetic, n=2), 0, atol=1e-12)
     quotients = geometric[:, 1:] / geometric[:, :-1]
     np.testing.assert_allclose(quotients, quotients[:, :1].repeat(11, axis=1))
@@ -32,14 +32,14 @@ def test_each_kind_obeys_its_law() -> None:
     assert set(periods) == {2, 3, 4}
 
 
-def test_examples_hold_the_seen_and_the_asked() -> None:
+def test_examples_contain_seen_and_predicted_numbers() -> None:
     data = make().dataset(DataConfig(), 0)
     assert data.train.inputs.shape == (60, 3, 8)
     assert data.train.labels.shape == (60, 3, 1)
     assert np.bincount(data.train.extra["kind"]).tolist() == [20, 20, 20]
     np.testing.assert_allclose(np.abs(data.train.inputs[:, 0]).max(axis=1), 1, rtol=1e-6)
     np.testing.assert_array_equal(data.train.inputs[:, 0], data.train.inputs[:, 2])
-    rows = data.train.extra["kind"] == 0  # the labels go on where the inputs end
+    rows = data.train.extra["kind"] == 0  # labels continue the inputs
     whole = np.concatenate([data.train.inputs[rows, 0], data.train.labels[rows, :, 0]], axis=1)
     np.testing.assert_allclose(np.diff(whole, n=2), 0, atol=1e-5)
     assert not {r.tobytes() for r in data.train.inputs} & {r.tobytes() for r in data.test.inputs}
@@ -47,7 +47,7 @@ def test_examples_hold_the_seen_and_the_asked() -> None:
     assert set(only.extra["kind"].tolist()) == {KINDS.index("periodic")}
 
 
-def test_a_negative_is_a_sequence_too() -> None:
+def test_augmentation_negates_sequences() -> None:
     task = make()
     train = task.dataset(DataConfig(), 0).train
     moved = task.augment(train, np.random.default_rng(0))
@@ -56,17 +56,17 @@ def test_a_negative_is_a_sequence_too() -> None:
     np.testing.assert_array_equal(moved.labels, train.labels * sign)
 
 
-def test_measures_by_kind() -> None:
+def test_metrics_by_kind() -> None:
     task = make()
     test = task.dataset(DataConfig(), 0).test
     answers = test.labels + np.where(test.extra["kind"] == 1, 0.11, 0.09)[:, None, None]
-    found = task.metrics(test, answers)
-    assert found.pop("mean_absolute_error") == pytest.approx((0.11 + 2 * 0.09) / 3)
-    assert found == {"exact_accuracy_arithmetic": 1, "exact_accuracy_geometric": 0, "exact_accuracy_periodic": 1}
+    metrics = task.metrics(test, answers)
+    assert metrics.pop("mean_absolute_error") == pytest.approx((0.11 + 2 * 0.09) / 3)
+    assert metrics == {"exact_accuracy_arithmetic": 1, "exact_accuracy_geometric": 0, "exact_accuracy_periodic": 1}
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 25.0, 1e7])
-def test_answers_come_in_the_question_s_scale(scale: float) -> None:
+def test_answers_have_the_scale_of_the_question(scale: float) -> None:
     task = make()
     values = scale * np.arange(1, 12)
     text = ", ".join(f"{v:.9g}" for v in values[:8])

@@ -1,4 +1,4 @@
-"""Shares and F1 scores with their intervals."""
+"""Shares and F1 scores with confidence intervals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trm_fast.tasks.statistics import add_f1, add_share, f1, wilson_interval
 
 
 @pytest.mark.parametrize(
-    ("successes", "count", "low", "high"),
+    ("successes", "count", "lower", "upper"),
     [  # Newcombe, Statistics in Medicine 17 (1998), table I
         (81, 263, 0.2553, 0.3662),
         (15, 148, 0.0624, 0.1605),
@@ -20,27 +20,27 @@ from trm_fast.tasks.statistics import add_f1, add_share, f1, wilson_interval
         (20, 20, 0.8389, 1.0),
     ],
 )
-def test_wilson_interval(successes: int, count: int, low: float, high: float) -> None:
-    assert wilson_interval(successes, count) == pytest.approx((low, high), abs=6e-5)
+def test_wilson_interval(successes: int, count: int, lower: float, upper: float) -> None:
+    assert wilson_interval(successes, count) == pytest.approx((lower, upper), abs=6e-5)
 
 
 def test_wilson_interval_of_another_level() -> None:
-    low, high = wilson_interval(50, 100, z=1.0)
-    assert (low, high) == pytest.approx((0.5 - 0.5 / 101**0.5, 0.5 + 0.5 / 101**0.5))
+    lower, upper = wilson_interval(50, 100, z=1.0)
+    assert (lower, upper) == pytest.approx((0.5 - 0.5 / 101**0.5, 0.5 + 0.5 / 101**0.5))
 
 
-def test_a_share_has_an_interval_and_a_baseline_or_is_not_there() -> None:
+def test_share_has_an_interval_and_a_baseline() -> None:
     metrics: dict[str, float] = {}
     right, baseline = np.array([True, True, False, True]), np.array([True, False, False, False])
     add_share(metrics, "exact", right, baseline)
-    low, high = wilson_interval(3, 4)
-    assert metrics == {"exact": 0.75, "exact_low": low, "exact_high": high, "exact_baseline": 0.25}
+    lower, upper = wilson_interval(3, 4)
+    assert metrics == {"exact": 0.75, "exact_low": lower, "exact_high": upper, "exact_baseline": 0.25}
     add_share(metrics, "none", right[:0])
     add_share(metrics, "plain", right, interval=False)
     assert metrics.keys() - {"exact", "exact_low", "exact_high", "exact_baseline"} == {"plain"}
 
 
-def test_f1_by_hand_lies_in_its_interval() -> None:
+def test_f1_is_inside_its_interval() -> None:
     actual, predicted = np.array([True, True, True, False]), np.array([True, True, False, True])
     assert f1(actual, predicted) == 2 * 2 / (3 + 3)
     assert math.isnan(f1(actual[3:], actual[3:]))

@@ -48,7 +48,7 @@ def published(name: str, rows: int) -> tuple[Grids, Grids, np.ndarray]:
 
 
 def brute_force(question: list[int], size: int) -> Iterator[list[int]]:
-    """Every solution, by trying all digits that no cell in sight has, in the cell where these are fewest."""
+    """All solutions. Tries the digits that no peer has, in the cell with the fewest of them."""
     rows, cols = BOXES[size]
     best: tuple[int, list[int]] | None = None
     for cell in (c for c, digit in enumerate(question) if not digit):
@@ -70,11 +70,11 @@ def brute_force(question: list[int], size: int) -> Iterator[list[int]]:
 def test_cpp_and_python_give_the_same_bytes(size: int) -> None:
     cpp, count = native(), {4: 60, 6: 30, 9: 8}[size]
     seed = 2**64 - size
-    made = cpp.generate(size, count, *GIVENS[size], seed)
-    for ours, theirs in zip(made, reference.generate(size, count, *GIVENS[size], seed), strict=True):
+    arrays = cpp.generate(size, count, *GIVENS[size], seed)
+    for ours, theirs in zip(arrays, reference.generate(size, count, *GIVENS[size], seed), strict=True):
         np.testing.assert_array_equal(ours, theirs)
         assert np.asarray(ours).dtype == np.asarray(theirs).dtype
-    questions = made[0]
+    questions = arrays[0]
     spoiled = questions.copy()  # several solutions in some rows, none in others
     spoiled[::2, size:] = 0
     spoiled[1::2, 0] = spoiled[1::2, 0] % size + 1
@@ -85,7 +85,7 @@ def test_cpp_and_python_give_the_same_bytes(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [4, 6, 9])
-def test_generated_puzzles_have_one_solution_and_the_givens_asked_for(engine: ModuleType, size: int) -> None:
+def test_generated_puzzles_have_one_solution_and_the_required_givens(engine: ModuleType, size: int) -> None:
     few, many = GIVENS[size]
     count = 12 if engine is reference and size == 9 else 60
     questions, answers, _ = engine.generate(size, count, few, many, seed=3)
@@ -143,10 +143,10 @@ def test_generate_reports_progress_and_continues_a_sequence() -> None:
     np.testing.assert_array_equal(rest.questions, whole.questions[100:])
 
 
-def test_solver_tells_none_from_one_from_several(engine: ModuleType) -> None:
+def test_solver_distinguishes_no_one_and_several_solutions(engine: ModuleType) -> None:
     question = np.zeros((4, 16), dtype=np.uint8)
     question[1, [0, 1]] = 1  # clashing givens
-    question[2, [0, 1, 6]] = [1, 2, 3]  # sound givens, yet no place for 3 in the top left box
+    question[2, [0, 1, 6]] = [1, 2, 3]  # the givens agree, but 3 fits nowhere in the top left box
     question[2, [8, 12]] = [3, 4]
     question[3] = [1, 2, 3, 4, 3, 4, 1, 2, 2, 1, 4, 3, 4, 3, 2, 0]
     solutions, counts, ratings = engine.solve(question, 4)

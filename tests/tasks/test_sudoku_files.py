@@ -1,4 +1,4 @@
-"""Sudoku files and text: what is read, written and refused."""
+"""Reads and writes sudokus as files and text, and refuses wrong ones."""
 
 from __future__ import annotations
 
@@ -180,13 +180,13 @@ def test_questions_of_a_file(tmp_path: Path, name: str, content: str, wheres: li
     path = tmp_path / name
     path.write_bytes(gzip.compress(content.encode()) if name.endswith("gz") else content.encode())
     task = sudoku()
-    found = list(task.questions(path))
-    assert [question.where for question in found] == [f"{path}:{line}" for line in wheres]
-    for question in found:
+    questions = list(task.questions(path))
+    assert [question.where for question in questions] == [f"{path}:{line}" for line in wheres]
+    for question in questions:
         np.testing.assert_array_equal(question.inputs, task.parse(QUESTION).inputs)
 
 
-def test_questions_come_before_a_later_fault(tmp_path: Path) -> None:
+def test_questions_before_a_wrong_one_are_returned(tmp_path: Path) -> None:
     (tmp_path / "q.txt").write_text(f"{QUESTION}\n11..............\n")
     stream = sudoku().questions(tmp_path / "q.txt")
     assert next(stream).where.endswith("q.txt:1")

@@ -1,4 +1,4 @@
-"""The group of symmetries: what it holds, and that augmentation, voting and canonical forms all stand on it."""
+"""The symmetry group, and augmentation, voting and canonical forms, which use it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIZES = pytest.mark.parametrize("size", [4, 6, 9])
 
 
 def factors(symmetries: Group) -> Iterator[Symmetries]:
-    """Each factor of the group's elements alone: they generate it."""
+    """Symmetries with a single factor: they generate the group."""
     size = symmetries.size
     plain = np.arange(size + 1, dtype=np.uint8)
 
@@ -49,7 +49,7 @@ def image(symmetry: Symmetries, grids: Grids) -> Grids:
 
 
 def smallest_image(question: Grids, answer: Grids, size: int) -> Grids:
-    """The canonical form by its definition: the least (answer, question) over the whole group."""
+    """The canonical form by definition: the smallest (answer, question) over the whole group."""
     symmetries = group(size)
     images = []
     for rows, columns in itertools.product(symmetries.rows, symmetries.columns):
@@ -100,8 +100,8 @@ def _is_reordered(grid: Grids, image: Grids, symmetries: Group) -> bool:
     """Whether some order of rows and one of columns makes the image."""
     rows = [np.flatnonzero((grid == row[0]).any(axis=1))[0] for row in image]
     columns = [np.flatnonzero((grid == column[0]).any(axis=0))[0] for column in image.T]
-    known = (symmetries.rows == rows).all(axis=1).any() and (symmetries.columns == columns).all(axis=1).any()
-    return bool(known) and np.array_equal(grid[np.ix_(rows, columns)], image)
+    is_order = (symmetries.rows == rows).all(axis=1).any() and (symmetries.columns == columns).all(axis=1).any()
+    return bool(is_order) and np.array_equal(grid[np.ix_(rows, columns)], image)
 
 
 @SIZES
@@ -112,7 +112,7 @@ def test_every_symmetry_keeps_the_rules(size: int) -> None:
 
 @SIZES
 def test_no_symmetry_changes_the_canonical_form(size: int) -> None:
-    """Of all factors of the group's elements, which generate it."""
+    """Checks the factors of the elements, which generate the group."""
     questions, answers, _ = reference.generate(size, 1, *GIVENS[size], seed=9)
     symmetries = list(factors(group(size)))
     images = [np.concatenate([image(symmetry, grids) for symmetry in symmetries]) for grids in (questions, answers)]
@@ -122,8 +122,8 @@ def test_no_symmetry_changes_the_canonical_form(size: int) -> None:
     assert set(invariants(Puzzles(size, *images))) == set(invariants(Puzzles(size, questions, answers)))
 
 
-def test_all_grids_of_4_by_4_are_of_two_classes() -> None:
-    """There are 288 grids, and it is known that two of them are different in kind."""
+def test_4x4_grids_form_two_classes() -> None:
+    """There are 288 grids, which form two classes."""
     rows = np.array(list(itertools.permutations(range(1, 5))), dtype=np.uint8)
     grids = rows[np.indices((24,) * 4).reshape(4, -1).T].reshape(-1, 16)
     grids = grids[obeys(grids, 4)]
@@ -131,8 +131,8 @@ def test_all_grids_of_4_by_4_are_of_two_classes() -> None:
     assert sorted(classes.values()) == [96, 192]
 
 
-def test_grids_of_6_by_6_are_of_49_classes() -> None:
-    """The known number of them; 20,000 random grids miss only the rarest, if any."""
+def test_6x6_grids_form_49_classes() -> None:
+    """The published number of classes. 20,000 random grids miss at most a few rare ones."""
     if engines.engine is reference:
         pytest.skip("trm_fast._host is not built")
     _, grids, _ = engines.engine.generate(6, 20_000, 36, 36, seed=0)
@@ -155,9 +155,9 @@ def test_augmented_and_voted_images_stay_in_their_class(size: int) -> None:
     images = random_images(puzzles.questions, puzzles.answers, size, np.random.default_rng(0))
     assert not (images[0] == puzzles.questions).all(axis=1).any()
     np.testing.assert_array_equal(canonical(*images, size), forms)
-    places, digits = random_symmetries(count, size, np.random.default_rng(0))
+    positions, digits = random_symmetries(count, size, np.random.default_rng(0))
     tables = [
-        np.take_along_axis(digits, np.take_along_axis(grids, places, axis=1).astype(np.intp), axis=1)
+        np.take_along_axis(digits, np.take_along_axis(grids, positions, axis=1).astype(np.intp), axis=1)
         for grids in (puzzles.questions, puzzles.answers)
     ]
     np.testing.assert_array_equal(tables, images)  # the same draws
@@ -170,14 +170,14 @@ def test_canonical_form_separates_classes(size: int) -> None:
     forms = canonical(puzzles.questions, puzzles.answers, size)
     if size > 4:
         assert len(np.unique(forms, axis=0)) == count
-    # One given less is another class.
+    # Removing a given changes the class.
     fewer = puzzles.questions.copy()
     fewer[np.arange(count), (fewer > 0).argmax(axis=1)] = 0
     assert (canonical(fewer, puzzles.answers, size) != forms).any(axis=1).all()
 
 
 def test_most_symmetric_grid_has_one_form() -> None:
-    """648 symmetries keep this grid: as many ties to break by the question."""
+    """648 symmetries map this grid to itself, so the question must break as many ties."""
     cell = np.arange(81)
     answer = ((3 * (cell // 9) + cell // 27 + cell % 9) % 9 + 1).astype(np.uint8)[None]
     question = np.where(np.isin(cell, [0, 13, 26, 40]), answer, 0).astype(np.uint8)
@@ -189,7 +189,7 @@ def test_most_symmetric_grid_has_one_form() -> None:
 
 
 @SIZES
-def test_random_images_are_valid_puzzles_of_their_own(size: int) -> None:
+def test_random_images_are_valid_and_different_puzzles(size: int) -> None:
     puzzles = generate(size, 40, GIVENS[size], seed=8)
     copies = puzzles.take(np.zeros(500, dtype=np.intp))
     questions, answers = random_images(copies.questions, copies.answers, size, np.random.default_rng(1))
@@ -206,7 +206,7 @@ def test_random_images_cover_the_orbit_evenly() -> None:
     order = len(group(4))
     question = np.zeros((1, 16), dtype=np.uint8)
     answer = reference.generate(4, 1, 16, 16, seed=0)[1]
-    # Givens without a symmetry of their own: the orbit has as many elements as the group.
+    # No symmetry maps these givens to themselves, so the orbit is as large as the group.
     question[0, [0, 1, 2, 5, 10, 13]] = answer[0, [0, 1, 2, 5, 10, 13]]
     images, _ = random_images(
         np.repeat(question, 20 * order, axis=0), np.repeat(answer, 20 * order, axis=0), 4, np.random.default_rng(2)

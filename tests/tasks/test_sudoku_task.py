@@ -114,7 +114,7 @@ def test_test_rows_equivalent_to_training_rows_are_dropped(tmp_path: Path) -> No
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Stand-ins for the two packages, with nobody at the hub's address."""
+    """Replaces the two packages; the hub's address is not reachable."""
     packages = SimpleNamespace(constants=SimpleNamespace(HF_HUB_OFFLINE=False, ENDPOINT="http://127.0.0.1:9"))
     packages.datasets = SimpleNamespace()
     monkeypatch.setitem(sys.modules, "datasets", packages.datasets)
@@ -182,7 +182,7 @@ def test_bad_configuration_is_refused(keys: dict[str, Any]) -> None:
     assert SudokuConfig.model_validate({"name": "sudoku", "size": 4, "givens": [5, 8]}).givens == (5, 8)
 
 
-def test_augment_keeps_puzzles_valid_and_reveals_the_share_asked_for() -> None:
+def test_augment_keeps_puzzles_valid_and_reveals_the_configured_share() -> None:
     examples = sudoku(6, train_count=400, test_count=1).dataset(DataConfig(), 0).train
     task = sudoku(6)
     plain = task.augment(examples, np.random.default_rng(0))
@@ -240,7 +240,7 @@ def test_drawing_sets_givens_apart_with_and_without_colour() -> None:
 
 @pytest.mark.parametrize("size", [4, 6, 9])
 def test_images_are_the_same_puzzle(size: int) -> None:
-    """Each image is equivalent to its question, and an answer to it comes back as the answer to the question."""
+    """Each image is equivalent to its question, and its answer is mapped back to the answer to the question."""
     task = Sudoku(Sudoku.Config(size=size))
     puzzles = generate(size, 12, {4: (4, 7), 6: (12, 18), 9: (28, 32)}[size], seed=5)
     inputs, labels = puzzles.questions.astype(np.int32) + 1, puzzles.answers.astype(np.int64) + 1

@@ -36,7 +36,14 @@ class SymbolsConfig(TaskConfig):
 
 
 class Symbols(Task):
-    """Token 0 is padding, token 1 + k is letter k of the alphabet."""
+    """Token 0 is padding, token 1 + k is letter k of the alphabet.
+
+    Example:
+        >>> task = Symbols(SymbolsConfig(length=3, order="reversed"))
+        >>> question = task.parse("abc")
+        >>> task.format(question, question.inputs[::-1])
+        'cba'
+    """
 
     name: ClassVar[str] = "symbols"
     Config: ClassVar[type[SymbolsConfig]] = SymbolsConfig

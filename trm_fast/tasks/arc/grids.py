@@ -58,7 +58,12 @@ class Symmetries:
 
 
 def encode(grids: Sequence[Grid | None], canvas: int) -> Tokens:
-    """Tokens, uint8 (N, canvas * canvas), of N grids in the upper left corner; only padding for None."""
+    """Tokens, uint8 (N, canvas * canvas), of N grids in the upper left corner; only padding for None.
+
+    Example:
+        >>> encode([np.array([[5, 0]], dtype=np.uint8)], 3).reshape(3, 3).tolist()
+        [[7, 2, 1], [1, 1, 0], [0, 0, 0]]
+    """
     tokens = np.zeros((len(grids), canvas, canvas), dtype=np.uint8)
     for token, grid in zip(tokens, grids, strict=True):
         if grid is not None:

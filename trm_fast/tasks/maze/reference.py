@@ -57,7 +57,7 @@ def generate(
             if _distance(field, height, width, start, goal) >= min_distance:
                 break
         else:
-            raise RuntimeError(f"no maze with the distance asked for in {attempts} draws")
+            raise RuntimeError(f"no maze with the required distance in {attempts} draws")
         mazes[i] = [FREE if field >> cell & 1 else WALL for cell in range(height * width)]
         mazes[i, start], mazes[i, goal] = START, GOAL
     return mazes, *solve(mazes, height, width)

@@ -69,7 +69,14 @@ class MazeConfig(TaskConfig):
 
 
 class Maze(PuzzleTask[Mazes]):
-    """Tokens, int32 (N, height * width)."""
+    """Tokens, int32 (N, height * width).
+
+    Example:
+        >>> task = Maze(MazeConfig(size=3))
+        >>> question = task.parse("S.#\\n..#\\n..G")
+        >>> question.inputs[:3].tolist()
+        [3, 2, 1]
+    """
 
     name: ClassVar[str] = "maze"
     Config: ClassVar[type[MazeConfig]] = MazeConfig

@@ -56,7 +56,14 @@ class SudokuConfig(TaskConfig):
 
 
 class Sudoku(PuzzleTask[Puzzles]):
-    """Tokens, int32 (N, size * size)."""
+    """Tokens, int32 (N, size * size).
+
+    Example:
+        >>> task = Sudoku(SudokuConfig(size=4))
+        >>> question = task.parse("3.......4.3...42")
+        >>> question.inputs[:4].tolist()
+        [4, 1, 1, 1]
+    """
 
     name: ClassVar[str] = "sudoku"
     Config: ClassVar[type[SudokuConfig]] = SudokuConfig
