@@ -115,7 +115,7 @@ def train(
     group, device = join(pick_device(device))
     more = [name for name in callback_names() if name not in ALWAYS]
     if unknown := [name for name in log or () if name not in more]:
-        raise UserError(f"--log {unknown[0]}: choose of {', '.join(more)}", wrong_use=True)
+        raise UserError(f"--log {unknown[0]}: choose from {', '.join(more)}", wrong_use=True)
     callbacks = [Console(quiet=json_output, terminal=err), *map(make_callback, log or ())]
     if not graph:
         settings.append("training.graph=off")
