@@ -127,15 +127,13 @@ def _joined(
     joined = dict(section)
     for key, value in task_keys.items():
         configured = section.get(key)
+        if isinstance(configured, list):  # YAML has no tuples
+            configured = tuple(configured)
         if isinstance(value, Mapping) and isinstance(configured, Mapping):
             value = _joined(configured, value, f"{name}.{key}", task, where)
-        elif (
-            configured is not None
-            and configured != value
-            and (not isinstance(configured, list) or tuple(configured) != value)
-        ):
+        elif configured not in (None, value):
             raise UserError(
-                f"{where}: {name}.{key} is {configured}, but task {task} has {value}; leave it out", wrong_use=True
+                f"{where}: {name}.{key} is {section[key]}, but task {task} has {value}; leave it out", wrong_use=True
             )
         joined[key] = value
     return joined
