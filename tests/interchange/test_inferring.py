@@ -88,11 +88,11 @@ def test_missing_option_is_named(kind: str) -> None:
     options = {"num_heads": "--heads", "H_cycles": "--cycles", "L_cycles": "--latent-steps",
                "pos_encodings": "--positions", "puzzle_emb_len": "--prefix-tokens"}  # fmt: skip
     for left_out in UNSEEN[kind]:
-        options = {k: v for k, v in UNSEEN[kind].items() if k != left_out}
+        arch = {k: v for k, v in UNSEEN[kind].items() if k != left_out}
         with pytest.raises(
             UserError, match=f"do not determine {left_out}: use --config or {options[left_out]}"
         ) as error:
-            model_of(theirs, options, TASK)
+            model_of(theirs, arch, TASK)
         assert error.value.wrong_use
 
 
