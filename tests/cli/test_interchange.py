@@ -32,7 +32,7 @@ def test_an_imported_model_gives_the_same_answers(run, tmp_path: Path) -> None:
     assert "use --config or --cycles" in unspecified.err
     options = ["--cycles", 1, "--latent-steps", 1, "--out", tmp_path / "model"]
     wrong = run("import", tmp_path / "step_1", "--task", "sudoku", *options)
-    assert "is it another --task?" in wrong.err
+    assert "is it for another --task?" in wrong.err
     result = run("import", tmp_path / "step_1", "--task", task, *options)
     assert result.code == 0, result.err
     assert "sudoku" in result.out
