@@ -66,7 +66,11 @@ def model_of(state: Mapping[str, Tensor], arch: Mapping[str, Any], task: Task, p
     tensors = unwrapped(state)
     arch_keys = {**arch, **shapes(tensors), "seq_len": task.seq_len}
     _resolve_prefix(tensors, arch_keys)
-    _check_task(arch_keys, task)
+    if arch_keys["vocab_size"] != task.vocab_size:
+        raise UserError(
+            f"embed_tokens.embedding_weight has {arch_keys['vocab_size']} tokens, the task {task.name} has "
+            f"{task.vocab_size}: is it for another --task?"
+        )
     for key, option in OPTIONS.items():
         needed = {"puzzle_emb_len": bool(arch_keys["puzzle_emb_ndim"]), "num_heads": not arch_keys["mlp_t"]}
         if arch_keys.get(key) is None and needed.get(key, True):
@@ -126,14 +130,6 @@ def _resolve_prefix(tensors: Mapping[str, Tensor], arch_keys: dict[str, Any]) ->
     if positions is not None and prefix is not None and (prefix < 0 or positions != arch_keys["seq_len"] + prefix):
         raise UserError(
             f"the model has {positions} positions, the task {arch_keys['seq_len']}: is it for another --task?"
-        )
-
-
-def _check_task(arch_keys: Mapping[str, Any], task: Task) -> None:
-    if arch_keys["vocab_size"] != task.vocab_size:
-        raise UserError(
-            f"embed_tokens.embedding_weight has {arch_keys['vocab_size']} tokens, the task {task.name} has "
-            f"{task.vocab_size}: is it for another --task?"
         )
 
 

@@ -139,7 +139,7 @@ def _looped(step: Any, model: TRMModel, max_steps: int) -> Any:
     constants = {
         **{f"first_{name}": getattr(model, f"{name}_init").reshape(1, 1, -1).numpy() for name in states},
         "axes_state": _ints(1, 2), "axes_positions": _ints(*range(1, len(kinds["solution"][1]))),
-        "first": _ints(0), "most_steps": _int(max_steps),
+        "first": _ints(0), "most_steps": torch.tensor(max_steps).numpy(),
         "true": torch.tensor(True).numpy(), "threshold": torch.tensor(rule.logit).numpy(),
         **{f"tail_{name}": _ints(*shape[1:]) for name, (_, shape) in kinds.items() if len(shape) > 1},
     }  # fmt: skip
@@ -203,10 +203,6 @@ def _looped(step: Any, model: TRMModel, max_steps: int) -> Any:
 
 def _ints(*values: int) -> Any:
     return torch.tensor(values, dtype=torch.int64).numpy()
-
-
-def _int(value: int) -> Any:
-    return torch.tensor(value, dtype=torch.int64).numpy()
 
 
 def _write(model: Any, path: Path) -> None:

@@ -11,7 +11,7 @@ from trm_fast.errors import UserError
 from trm_fast.tasks.maze.cells import LARGEST
 from trm_fast.tasks.maze.engine import engine
 from trm_fast.tasks.maze.reference import UNIT
-from trm_fast.tasks.maze.symmetry import all_images
+from trm_fast.tasks.maze.symmetry import symmetries
 from trm_fast.tasks.sets import PuzzleSet
 
 DENSITIES = (0.3, 0.5)
@@ -24,7 +24,7 @@ class Mazes(PuzzleSet[tuple[int, int]]):
     """Mazes of height x width cells, as tokens. A rating is the number of steps from start to goal."""
 
     def classes(self) -> list[bytes]:
-        return [min(image.tobytes() for image in images) for images in all_images(self.questions, self.size)]
+        return [min(image.tobytes() for image in images) for images in self.questions[:, symmetries(self.size)]]
 
 
 def default_distance(shape: tuple[int, int]) -> int:

@@ -7,8 +7,6 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from trm_fast.tasks.base import Array
-
 
 @lru_cache
 def symmetries(shape: tuple[int, int]) -> npt.NDArray[np.intp]:
@@ -17,8 +15,3 @@ def symmetries(shape: tuple[int, int]) -> npt.NDArray[np.intp]:
     cells = np.arange(height * width).reshape(shape)
     turns = [np.rot90(cells, k) for k in range(0, 4, 1 if height == width else 2)]
     return np.stack([image.ravel() for turn in turns for image in (turn, turn[:, ::-1])])
-
-
-def all_images(grids: Array, shape: tuple[int, int]) -> Array:
-    """All images of each grid (N, cells): (N, count, cells)."""
-    return grids[:, symmetries(shape)]
