@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from common import Part, usable
-from plan import SHALLOW
+from plan import DEVICE_LOST, SHALLOW
 
 from trm_fast.ops import report
 from trm_fast.ops._core import validation
@@ -38,7 +38,7 @@ def check(device: str, cases: list[str]) -> None:
         verdict = validation.verdict(op, name, getattr(torch, dtype), device)
         print(json.dumps({"case": case, "result" if verdict == validation.PASSED else "error": verdict}), flush=True)
         if not usable(device):
-            os._exit(1)
+            os._exit(DEVICE_LOST)
 
 
 def warm(device: str, case: str, baseline: str) -> None:
@@ -69,7 +69,7 @@ def check_kernels(part: Part, pending: list[str]) -> None:
     while pending and part.left() > 0:
         code, output = run_process(part, __file__, CHECK, part.device, *pending)
         rows = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
-        if len(rows) < len(pending):
+        if len(rows) < len(pending) and code != DEVICE_LOST:  # there the last row is the one that ended the process
             lost = {"skipped": "no time was left"} if code is None else {"error": "it ended the process"}
             rows.append({"case": pending[len(rows)], **lost})
         for row in rows:

@@ -142,6 +142,19 @@ def test_a_kernel_that_ends_its_process_loses_only_its_own_row(monkeypatch, tmp_
     assert "rms_norm/triton/float32" not in results.rows
 
 
+def test_a_kernel_that_loses_the_device_fails_no_other(monkeypatch, tmp_path):
+    results, cases = part(tmp_path), ["mlp/triton/float32", "mlp/triton/bfloat16"]
+    rows = {cases[0]: {"error": "an illegal memory access"}, cases[1]: {"result": "passed"}}
+
+    def run_process(part, file, command, device, *pending):
+        code = plan.DEVICE_LOST if pending[0] == cases[0] else 0
+        return code, json.dumps({"case": pending[0], **rows[pending[0]]}) + "\n"
+
+    monkeypatch.setattr(checks, "run_process", run_process)
+    checks.check_kernels(results, [*cases])
+    assert results.rows == {case: {"case": case, **row} for case, row in rows.items()}
+
+
 def test_a_check_prints_what_is_wrong(monkeypatch, capsys):
     monkeypatch.setattr(checks.validation, "verdict", lambda op, *_: "off" if op == "mlp" else "passed")
     checks.check("cpu", ["mlp/cpp/float32", "swiglu/cpp/bfloat16"])
