@@ -62,30 +62,34 @@ class TRMConfig(Section):
         42
     """
 
-    inputs: Literal["tokens", "values", "bags"] = Field(
-        "tokens", description="what each position holds: a token, numbers, or an unordered bag of tokens"
-    )
-    head: AnyHead = Field(
-        default_factory=TokensConfig,
-        description="what is predicted: a kind (trm_fast.models.heads) and its keys",
-    )
-    vocab_size: int = Field(11, ge=2, description="number of tokens, padding included")
-    input_width: int = Field(1, ge=1, description="numbers per position, for inputs: values")
-    seq_len: int = Field(81, ge=1, description="positions of one example, without the prefix")
-    roles: int = Field(
-        0, ge=0, description="number of roles that a position may have, which are embedded, too; 0: none"
-    )
-    features: int = Field(0, ge=0, description="further numbers per position, which are embedded, too; 0: none")
+    inputs: Literal["tokens", "values", "bags"] = "tokens"
+    """What each position holds: a token, numbers, or an unordered bag of tokens."""
+    head: AnyHead = Field(default_factory=TokensConfig)
+    """What is predicted: a kind of head (``trm_fast.models.heads``) and its keys."""
+    vocab_size: int = Field(11, ge=2)
+    """Number of tokens, padding included."""
+    input_width: int = Field(1, ge=1)
+    """Numbers per position, for ``inputs: values``."""
+    seq_len: int = Field(81, ge=1)
+    """Positions of one example, without the prefix."""
+    roles: int = Field(0, ge=0)
+    """Number of roles that a position may have; they are embedded, too. 0: none."""
+    features: int = Field(0, ge=0)
+    """Number of further numbers per position; they are embedded, too. 0: none."""
 
     hidden_size: int = Field(512, ge=1)
     num_layers: int = Field(2, ge=1)
-    num_heads: int = Field(8, ge=1, description="attention heads; the token mixer has none")
-    expansion: float = Field(4.0, gt=0, description="a SwiGLU's inner width is about 2/3 of this times its width")
-    inner_multiple: int = Field(256, ge=1, description="a SwiGLU's inner width is rounded up to a multiple of this")
+    num_heads: int = Field(8, ge=1)
+    """Attention heads; the token mixer has none."""
+    expansion: float = Field(4.0, gt=0)
+    """A SwiGLU's inner width is about 2/3 of this times its width."""
+    inner_multiple: int = Field(256, ge=1)
+    """A SwiGLU's inner width is rounded up to a multiple of this."""
 
     mixing: Literal["mlp", "attention"] = "mlp"
     positions: Literal["none", "rope", "learned", "grid"] = "none"
-    grid_shape: GridShape | None = Field(None, description="rows and columns, for positions: grid")
+    grid_shape: GridShape | None = None
+    """Rows and columns, for ``positions: grid``."""
     rope_theta: float = Field(1e4, gt=0)
     causal: bool = False
 
@@ -94,25 +98,28 @@ class TRMConfig(Section):
     dropout: float = Field(0.0, ge=0, lt=1)
 
     state: Literal["dual", "single"] = "dual"
-    latent_width: int | None = Field(
-        None, ge=1, description="channels of the latent state if linear maps convert it; null: hidden_size"
-    )
-    answer_width: int | None = Field(None, ge=1, description="the same for the answer state, with state: dual")
-    inject_last: bool = Field(True, description="state: single: whether a cycle's last application adds x, too")
+    latent_width: int | None = Field(None, ge=1)
+    """Channels of the latent state if linear maps convert it; None: ``hidden_size``."""
+    answer_width: int | None = Field(None, ge=1)
+    """The same for the answer state, with ``state: dual``."""
+    inject_last: bool = True
+    """With ``state: single``, whether a cycle's last application of the network adds x, too."""
     T_cycles: int = Field(3, ge=1)
     n_latent_steps: int = Field(6, ge=0)
     max_supervision_steps: int = Field(16, ge=1)
-    q_threshold: float = Field(0.5, gt=0, lt=1, description="halt when sigmoid(q) exceeds this")
+    q_threshold: float = Field(0.5, gt=0, lt=1)
+    """Confidence, sigmoid(q), above which a row halts."""
 
-    halting: Annotated[str, AfterValidator(RULES.require)] = Field(
-        "row",
-        description="halting rule (trm_fast.models.halting); row: each row by its own logit, as published; batch: all "
-        "rows of a batch when the mean of their confidences exceeds q_threshold",
-    )
+    halting: Annotated[str, AfterValidator(RULES.require)] = "row"
+    """The halting rule (``trm_fast.models.halting``). ``row``: each row by its own logit, as published; ``batch``: all
+    rows of a batch when the mean of their confidences exceeds ``q_threshold``."""
 
-    prefix_tokens: int = Field(0, ge=0, description="positions before the sequence that hold the puzzle embedding")
-    puzzle_embedding_size: int = Field(512, ge=1, description="numbers per puzzle; the rest of the prefix is zero")
-    num_puzzles: int = Field(1, ge=1, description="rows of the puzzle embedding")
+    prefix_tokens: int = Field(0, ge=0)
+    """Positions before the sequence that hold the puzzle embedding."""
+    puzzle_embedding_size: int = Field(512, ge=1)
+    """Numbers per puzzle; the rest of the prefix is zero."""
+    num_puzzles: int = Field(1, ge=1)
+    """Number of rows of the puzzle embedding."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -38,66 +38,60 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class TrainingConfig(Section):
     """The ``training:`` section. The defaults are the published recipe for sudoku (arXiv 2510.04871, section 5)."""
 
-    steps: int = Field(65_104, ge=1, description="optimizer steps of the whole run")
-    supervision: Literal["carry", "unrolled"] = Field(
-        "carry",
-        description="carry: an optimizer step after each supervision step, as published; unrolled: one optimizer step "
-        "on the mean loss of all supervision steps of fresh examples",
-    )
+    steps: int = Field(65_104, ge=1)
+    """Optimizer steps of the whole run."""
+    supervision: Literal["carry", "unrolled"] = "carry"
+    """``carry``: an optimizer step after each supervision step, as published; ``unrolled``: one optimizer step on the
+    mean loss of all supervision steps of fresh examples."""
     batch_size: int = Field(768, ge=1)
-    gradient_accumulation: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        "auto", description="number of parts that a batch is computed in; auto: the fewest that fit into memory"
-    )
-    optimizer: Annotated[str, AfterValidator(OPTIMIZERS.require)] = Field(
-        "adam_atan2", description="a name of trm_fast.training.optimizers"
-    )
-    optimizer_options: dict[str, Any] = Field({}, description="options of this optimizer, such as nesterov")
+    gradient_accumulation: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Number of parts that a batch is computed in; ``auto``: the fewest that fit into memory."""
+    optimizer: Annotated[str, AfterValidator(OPTIMIZERS.require)] = "adam_atan2"
+    """A name that is registered in ``trm_fast.training.optimizers``."""
+    optimizer_options: dict[str, Any] = Field({})
+    """Options of this optimizer, such as nesterov."""
     learning_rate: float = Field(1e-4, gt=0)
-    embedding_learning_rate: float | None = Field(
-        None, gt=0, description="learning rate of embedding tables, on the same schedule; null: learning_rate"
-    )
-    betas: Annotated[tuple[Beta, Beta], Strict(False)] = Field(
-        (0.9, 0.95), description="decay of the averages of gradients and of their squares; sgd uses only the first"
-    )
+    embedding_learning_rate: float | None = Field(None, gt=0)
+    """Learning rate of embedding tables, on the same schedule; None: ``learning_rate``."""
+    betas: Annotated[tuple[Beta, Beta], Strict(False)] = (0.9, 0.95)
+    """Decay of the averages of gradients and of their squares; ``sgd`` uses only the first."""
     weight_decay: float = Field(1.0, ge=0)
-    hold_steps: int = Field(0, ge=0, description="first steps at rate 0; they fill the moments and the carry")
+    hold_steps: int = Field(0, ge=0)
+    """First steps at rate 0; they fill the moments and the carry."""
     warmup_steps: int = Field(2000, ge=0)
-    schedule: Annotated[str, AfterValidator(SCHEDULES.require)] = Field(
-        "constant", description="a name of trm_fast.training.schedule"
-    )
-    schedule_steps: int | None = Field(None, ge=1, description="step at which the schedule ends; null: the last step")
-    final_learning_rate: float = Field(
-        0.1, ge=0, le=1, description="last rate of the schedule, a share of learning_rate"
-    )
-    depth: Stages = Field(
-        (), description="curriculum: stages of shallower recursion, each up to a step; after them the model's depth"
-    )
-    clip_norm: float | None = Field(None, gt=0, description="largest gradient norm; null: no clipping, as published")
+    schedule: Annotated[str, AfterValidator(SCHEDULES.require)] = "constant"
+    """A name that is registered in ``trm_fast.training.schedule``."""
+    schedule_steps: int | None = Field(None, ge=1)
+    """Step at which the schedule ends; None: the last step."""
+    final_learning_rate: float = Field(0.1, ge=0, le=1)
+    """Last rate of the schedule, as a share of ``learning_rate``."""
+    depth: Stages = ()
+    """Curriculum: stages of shallower recursion, each up to a step; after them the model's depth."""
+    clip_norm: float | None = Field(None, gt=0)
+    """Largest gradient norm; None: no clipping, as published."""
     puzzle_learning_rate: float = Field(1e-4, gt=0)
     puzzle_weight_decay: float = Field(1.0, ge=0)
-    ema_decay: float = Field(
-        0.999, ge=0, lt=1, description="decay of the averaged weights that evaluation uses; 0: no average"
-    )
-    exploration: float = Field(
-        0.1, ge=0, le=1, description="share of slots that draw a random minimum of supervision steps in each step"
-    )
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="dtype of activations; auto: bfloat16 on a GPU, as published, and float32 on a CPU"
-    )
-    no_grad_dtype: Literal["same", "fp8", "fp8-emulated"] = Field(
-        "same",
-        description="dtype of products in cycles without gradient; fp8-emulated gives the same on any device, slowly",
-    )
-    graph: Switch = Field("auto", description="auto: on a GPU the step is one CUDA graph; off: it is called")
-    recompute: Literal["none", "latent"] = Field(
-        "none", description="latent: keep only the input of each latent step and recompute the rest in the backward"
-    )
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    """Decay of the averaged weights that evaluation uses; 0: no average."""
+    exploration: float = Field(0.1, ge=0, le=1)
+    """Share of slots that draw a random minimum of supervision steps in each step."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Dtype of activations; ``auto``: bfloat16 on a GPU, as published, and float32 on a CPU."""
+    no_grad_dtype: Literal["same", "fp8", "fp8-emulated"] = "same"
+    """Dtype of products in cycles without gradient; ``fp8-emulated`` gives the same on any device, slowly."""
+    graph: Switch = "auto"
+    """``auto``: on a GPU the step is one CUDA graph; ``off``: it is called."""
+    recompute: Literal["none", "latent"] = "none"
+    """``latent``: keep only the input of each latent step and recompute the rest in the backward."""
     seed: int = Field(0, ge=0, lt=2**64)
     log_every: int = Field(10, ge=1)
-    eval_every: int = Field(0, ge=0, description="steps between evaluations; 0: only one, at the end")
-    eval_count: int = Field(1000, ge=1, description="largest number of test examples in an evaluation")
+    eval_every: int = Field(0, ge=0)
+    """Steps between evaluations; 0: only one, at the end."""
+    eval_count: int = Field(1000, ge=1)
+    """Largest number of test examples in an evaluation."""
     checkpoint_every: int = Field(1000, ge=1)
-    keep_checkpoints: int = Field(3, ge=1, description="number of newest checkpoints that are kept, besides the best")
+    keep_checkpoints: int = Field(3, ge=1)
+    """Number of newest checkpoints that are kept, besides the best."""
 
     @field_validator("optimizer_options")
     @classmethod
