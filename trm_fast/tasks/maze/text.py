@@ -69,24 +69,21 @@ def fill_in(text: str, inputs: npt.NDArray[Any], answer: npt.NDArray[Any]) -> st
     A cell that the answer does not change keeps its character. An unknown token becomes ``?``, or 0 in lists of
     numbers.
     """
-    written = np.where((answer >= WALL) & (answer <= PATH), answer, 0).tolist()
+    tokens = np.where((answer >= WALL) & (answer <= PATH), answer, 0).tolist()
     if text.lstrip().startswith(("[", "{")):
         rows = rows_of_json(json.loads(text), "", keep=True)
-        cells = iter(written)
+        cells = iter(tokens)
         numbers = [[next(cells) for _ in row] for row in rows]
         if isinstance(rows[0], list):
             return json.dumps(numbers)
         return json.dumps(["".join(_character(n) for n in row) for row in numbers])
-    kept = inputs == answer
-    result, cell = [], 0
-    for character in text:
-        if character in "\r\n":
-            result.append(character)
-            continue
-        same = kept[cell] and character != CHARACTERS[PATH - 1]
-        result.append(character if same else _character(written[cell]))
-        cell += 1
-    return "".join(result)
+    changed = inputs != answer
+    characters = list(text)
+    positions = [i for i, character in enumerate(text) if character not in "\r\n"]
+    for cell, position in enumerate(positions):
+        if changed[cell] or text[position] == CHARACTERS[PATH - 1]:
+            characters[position] = _character(tokens[cell])
+    return "".join(characters)
 
 
 def tokens_of(row: str, number: int, at: str) -> list[int]:
