@@ -186,19 +186,23 @@ class Solution(Protocol):
     """The part of a solver's answer that tasks use."""
 
     @property
-    def raw(self) -> Array: ...
+    def raw(self) -> Array:
+        """The answer as tokens or values, (L,)."""
 
     @property
-    def confidence(self) -> float: ...
+    def confidence(self) -> float:
+        """The sigmoid of the halting logit."""
 
     @property
-    def steps(self) -> int: ...
+    def steps(self) -> int:
+        """The number of supervision steps."""
 
 
 class Solving(Decoder, Protocol):
     """The part of ``trm_fast.inference.Solver`` that tasks use."""
 
-    def solve(self, question: Question) -> Solution: ...
+    def solve(self, question: Question) -> Solution:
+        """Solves one question."""
 
 
 class Task(ABC):

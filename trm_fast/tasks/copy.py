@@ -54,6 +54,7 @@ class Copy(NumbersTask):
         return _encode(np.stack([self._vector(text, where) for text, where in lines_of(source)]))
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
+        """Reflects and permutes vectors at random, with ``task.symmetries``."""
         if not self.config.symmetries:
             return examples
         order, signs = _random_symmetries(len(examples), self.seq_len, rng)

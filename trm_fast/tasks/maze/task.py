@@ -60,6 +60,7 @@ class MazeConfig(TaskConfig):
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
         return (self.size, self.size) if isinstance(self.size, int) else self.size
 
     @model_validator(mode="after")
@@ -105,6 +106,7 @@ class Maze(PuzzleTask[Mazes]):
         return Examples(puzzles.questions.astype(np.int32), puzzles.answers.astype(np.int32), ids)
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
+        """Rotates and reflects mazes at random, with ``task.augment``."""
         if not self.config.augment:
             return examples
         tables = symmetries(self.shape)

@@ -24,16 +24,19 @@ class Rng:
 
     @staticmethod
     def mix(z: int) -> int:
+        """The output function of splitmix64."""
         z &= 2**64 - 1
         z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & 2**64 - 1
         z = (z ^ (z >> 27)) * 0x94D049BB133111EB & 2**64 - 1
         return z ^ (z >> 31)
 
     def below(self, n: int) -> int:
+        """A random number from 0 to n - 1."""
         self.state += 0x9E3779B97F4A7C15
         return (self.mix(self.state) >> 32) * n >> 32
 
     def shuffle(self, items: list[int]) -> None:
+        """Shuffles a list in place."""
         for last in range(len(items) - 1, 0, -1):
             other = self.below(last + 1)
             items[last], items[other] = items[other], items[last]

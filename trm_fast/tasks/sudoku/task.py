@@ -92,6 +92,7 @@ class Sudoku(PuzzleTask[Puzzles]):
         return without_equivalents(test, train, source)
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
+        """A random symmetric image of each puzzle; ``task.reveal`` fills in blanks of some."""
         questions, answers = _digits(examples.inputs), _digits(examples.labels)
         questions, answers = random_images(questions, answers, self.size, rng)
         if self.config.reveal:
