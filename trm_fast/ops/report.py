@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from trm_fast.ops._core import dispatch, selection, validation
-from trm_fast.ops._core.registry import EXTENSION_MISSING, OPS, Case, Op, dtype_name
+from trm_fast.ops._core.registry import EXTENSION_MISSING, OPS, Case, Op, build_record, dtype_name
 
 BATCHES = {"cpu": {"small": 2, "large": 24}, "cuda": {"small": 8, "large": 256}}  # for small and large inputs
 WARM_UP, TIMED = {"cpu": 1, "cuda": 3}, {"cpu": 5, "cuda": 11}
@@ -92,8 +92,8 @@ def check_all(device: str) -> Iterator[tuple[str, str, str, str]]:
 
 def cpu_paths() -> list[str]:
     """The instruction sets that the C++ kernels can use here, the smallest first."""
-    names = ("portable", "avx2", "avx512", selection.BFLOAT16_PATH)
-    return [] if EXTENSION_MISSING else list(names[: names.index(selection.cpu_path()) + 1])
+    names = build_record().get("ops", {}).get("cpu", [])
+    return [] if EXTENSION_MISSING else names[: names.index(selection.cpu_path()) + 1]
 
 
 @contextlib.contextmanager

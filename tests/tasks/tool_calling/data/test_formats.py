@@ -29,13 +29,18 @@ def test_a_registered_format_is_read_and_has_a_command(tmp_path: Path, monkeypat
     def read(row: Any, where: str) -> Conversation:
         return Conversation((), (Turn("user", row["say"]),), where)
 
-    changed = Format("plain", "say", read, commands={"plain": Command("Reads lines.", "trm-fast data plain x.jsonl")})
+    changed = Format(
+        "plain", ("say",), read, commands={"plain": Command("Reads lines.", "trm-fast data plain x.jsonl")}
+    )
     assert register(changed) is get_format("plain")
     (tmp_path / "x.jsonl").write_text('{"say": "Hi"}\n')
     assert [c.query for c in load(tmp_path / "x.jsonl").conversations] == ["Hi"]
     assert "plain" in format_commands.__wrapped__()
     with pytest.raises(ValueError, match="already known as plain"):
         register(replace(changed, name="other"))
+    register(replace(changed, name="narrow", columns=("say", "mood")))
+    assert format_of({"say": "Hi", "mood": "good"}).name == "narrow"
+    assert format_of({"say": "Hi"}).name == "plain"
     with pytest.raises(UserError, match=r"unknown format 'none'; known: .*plain"):
         load(tmp_path / "x.jsonl", "none")
 

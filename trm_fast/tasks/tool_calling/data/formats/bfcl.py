@@ -62,4 +62,4 @@ about = Command(
     " the leaderboard is a benchmark.",
     "trm-fast data bfcl bfcl_simple.jsonl.gz --preview 2",
 )
-register(Format("bfcl", "question", read_bfcl, commands={"bfcl": about}, reader_of=reader_with_answers))
+register(Format("bfcl", ("question",), read_bfcl, commands={"bfcl": about}, reader_of=reader_with_answers))

@@ -97,4 +97,4 @@ about = Command(
     "trm-fast data hermes chats.json --preview 2 --val-split 0.1 --out swift.json",
     writes="swift",
 )
-register(Format("hermes", "conversations", read_hermes, write_hermes, {"hermes": about}))
+register(Format("hermes", ("conversations",), read_hermes, write_hermes, {"hermes": about}))

@@ -28,13 +28,13 @@ class Command:
 class Format:
     """A format of conversations on disk.
 
-    ``key`` is the column that only this format's rows have. ``read`` and ``write`` turn a row into a conversation and
-    back; ``write`` is None if the format can only be read. ``commands`` are the commands of ``trm-fast data`` by name.
-    ``reader_of`` makes the reader for a file, for formats whose rows need data from beside the file.
+    ``columns`` are the columns by which its rows are recognized. ``read`` and ``write`` turn a row into a conversation
+    and back; ``write`` is None if the format can only be read. ``commands`` are the commands of ``trm-fast data`` by
+    name. ``reader_of`` makes the reader for a file, for formats whose rows need data from beside the file.
     """
 
     name: str
-    key: str
+    columns: tuple[str, ...]
     read: Reader
     write: Callable[[Conversation], dict[str, Any]] | None = None
     commands: Mapping[str, Command] = field(default_factory=dict)
@@ -48,11 +48,11 @@ def register(new: Format) -> Format:
     """Adds a format and returns it.
 
     Raises:
-        ValueError: another format has the same name or key.
+        ValueError: another format has the same name or columns.
     """
     for other in _FORMATS.values():
-        if new.name == other.name or new.key == other.key:
-            raise ValueError(f"format {new.name} (key {new.key}) is already known as {other.name}")
+        if new.name == other.name or set(new.columns) == set(other.columns):
+            raise ValueError(f"format {new.name} ({', '.join(new.columns)}) is already known as {other.name}")
     _FORMATS[new.name] = new
     return new
 
@@ -70,16 +70,17 @@ def get_format(name: str) -> Format:
 
 
 def format_of(row: Any) -> Format:
-    """The format whose ``key`` is a column of the row. Formats that can only be read are tried last.
+    """The format whose ``columns`` the row has. Of several it is the one with most columns; of two with as many, one
+    that can also be written.
 
     Raises:
-        Refused: no format has such a column.
+        Refused: the row has the columns of no format.
     """
-    columns = as_object(row)
-    by_use = sorted(_FORMATS.values(), key=lambda one: one.write is None)
+    row_columns = as_object(row)
+    by_use = sorted(_FORMATS.values(), key=lambda one: (-len(one.columns), one.write is None))
     for one in by_use:
-        if one.key in columns:
+        if row_columns.keys() >= set(one.columns):
             return one
-    keys = [one.key for one in by_use]
-    expected = f"{', '.join(keys[:-1])} or {keys[-1]}"
-    raise Refused("row", f"has none of {expected}, but {', '.join(map(str, columns)) or 'nothing'}")
+    expected = [" with ".join(one.columns) for one in by_use]
+    choices = f"{', '.join(expected[:-1])} or {expected[-1]}"
+    raise Refused("row", f"has none of {choices}, but {', '.join(map(str, row_columns)) or 'nothing'}")

@@ -93,4 +93,4 @@ about = Command(
     "trm-fast data sgd rows.jsonl --val-split 0.1 --out rows.jsonl",
     writes="slots",
 )
-register(Format("slots", "history", read_slots, write_slots, {"sgd": about}))
+register(Format("slots", ("history",), read_slots, write_slots, {"sgd": about}))

@@ -35,4 +35,4 @@ about_swift = Command(
     "trm-fast data swift swift.json --out hermes.json",
     writes="hermes",
 )
-register(Format("swift", "messages", read_swift, write_swift, {"xlam": about_xlam, "swift": about_swift}))
+register(Format("swift", ("messages",), read_swift, write_swift, {"xlam": about_xlam, "swift": about_swift}))
