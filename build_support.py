@@ -1,4 +1,4 @@
-"""What can be built here, and the ninja file that builds it (setup.py is the caller)."""
+"""Finds out which native parts can be built here, and builds them with ninja; setup.py calls it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from pathlib import Path
 TORCH_MINIMUM = (2, 11)
 TORCH_TARGET = "-DTORCH_TARGET_VERSION=0x020b000000000000"
 PYTHON_TARGET = "-DPy_LIMITED_API=0x030a0000"
-CUDA_ARCHS = "80;90a;90+PTX"  # PTX of a plain architecture serves every newer card
+CUDA_ARCHS = "80;90a;90+PTX"  # PTX of a plain architecture runs on every newer GPU
 
-# Vectorised by the compiler: no trapping, no errno, but NaN, infinity and signed zero stay what they are.
+# So that the compiler vectorises: no trapping, no errno; but NaN, infinity and signed zero keep their meaning.
 CXX_FLAGS = "-O3 -std=c++17 -fPIC -fvisibility=hidden -Wall -fno-math-errno -fno-trapping-math -fopenmp-simd"
-# Every op's cpu.cpp and every file of csrc/core/cpu is compiled once for each of these; csrc/core/isa.cpp chooses at
-# run time. Of avx512bf16 only the products differ from avx512's.
+# Each op's cpu.cpp and each file of csrc/core/cpu is compiled once for each instruction set; csrc/core/isa.cpp chooses
+# one at run time. avx512bf16 differs from avx512 only in the matrix products.
 ISA_FLAGS = {
     "portable": "",
     "avx2": "-mavx2 -mfma",
@@ -54,7 +54,7 @@ class BuildError(RuntimeError):
 
 @dataclass
 class Plan:
-    """What to build, what not and why."""
+    """Which parts to build, and why not the others."""
 
     root: Path
     required: bool
@@ -75,12 +75,16 @@ class Plan:
 
     @functools.cached_property
     def knows_bfloat16(self) -> bool:
-        """Whether the compiler has AVX-512's products of bfloat16 (g++ 10, clang++ 9)."""
+        """Whether the compiler has AVX-512 products in bfloat16 (g++ 10, clang++ 9)."""
         command = [self.cxx or "c++", "-mavx512bf16", "-E", "-x", "c++", os.devnull]
         return subprocess.run(command, capture_output=True).returncode == 0
 
     def compile(self, folder: Path, *, verbose: bool) -> None:
-        """Compiles what the plan holds; a part that fails moves to ``reasons``."""
+        """Compiles the parts of the plan. A part that fails gets an entry in ``reasons``.
+
+        Raises:
+            BuildError: a required part cannot be built.
+        """
         for part, module in (("cuda", None), ("ops", "trm_fast._C"), ("host", "trm_fast._host")):
             if part in self.reasons:
                 continue
@@ -107,7 +111,8 @@ class Plan:
         return folder / target
 
     def ninja_file(self, folder: Path) -> str:
-        """Paths are relative to ``folder``: a copy of the tree with what was built there builds what is new alone."""
+        """The content of build.ninja. Paths are relative to ``folder``, so a copy of the tree builds only what
+        changed."""
         root = self.root / "csrc"
         csrc = Path(os.path.relpath(root, folder))
         lines = [NINJA_RULES.format(cxx=self.cxx, nvcc=self.cuda and self.cuda / "bin" / "nvcc")]
@@ -120,7 +125,7 @@ class Plan:
         include = f"-I{csrc}"
 
         def sources(*patterns: str) -> list[Path]:
-            """An op is a folder: its files are found, and none is named here."""
+            """Source files by pattern, so that a new op needs no entry here."""
             return sorted(csrc / path.relative_to(root) for pattern in patterns for path in root.glob(pattern))
 
         def name(path: Path) -> str:
@@ -163,7 +168,7 @@ class Plan:
         return "\n".join(lines)
 
     def record(self) -> dict[str, object]:
-        """What ``trm-fast info`` shows about the build."""
+        """The record of the build, for ``trm-fast info``."""
         ops: dict[str, object] = {"built": "ops" not in self.reasons}
         if self.cxx:
             ops["compiler"] = compiler_version(self.cxx)
@@ -195,43 +200,43 @@ class Plan:
 
 
 def plan(root: Path, environ: Mapping[str, str]) -> Plan:
-    """Looks around: compiler, ninja, torch, pybind11, nvcc."""
-    made = Plan(root, required=environ.get("TRM_FAST_REQUIRE_NATIVE") == "1")
-    made.jobs = f"-j{environ['MAX_JOBS']}" if environ.get("MAX_JOBS") else ""
-    made.cxx = next(filter(None, map(shutil.which, (environ.get("CXX", ""), "g++", "c++", "clang++"))), None)
-    made.ninja = find_ninja()
+    """Looks for a compiler, ninja, torch, pybind11 and nvcc, and plans the build."""
+    result = Plan(root, required=environ.get("TRM_FAST_REQUIRE_NATIVE") == "1")
+    result.jobs = f"-j{environ['MAX_JOBS']}" if environ.get("MAX_JOBS") else ""
+    result.cxx = next(filter(None, map(shutil.which, (environ.get("CXX", ""), "g++", "c++", "clang++"))), None)
+    result.ninja = find_ninja()
     common = None
     if sys.platform != "linux":
         common = f"native parts are built on Linux so far, not on {sys.platform}"
-    elif made.cxx is None:
+    elif result.cxx is None:
         common = "no C++ compiler (looked for $CXX, g++, c++, clang++)"
-    elif made.ninja is None:
+    elif result.ninja is None:
         common = "ninja is not installed (pip install ninja)"
     if common:
-        made.reasons = dict.fromkeys(("ops", "cuda", "host"), common)
-        return made
+        result.reasons = dict.fromkeys(("ops", "cuda", "host"), common)
+        return result
 
-    made.torch, reason = find_torch()
+    result.torch, reason = find_torch()
     if reason:
-        made.reasons["ops"] = reason
+        result.reasons["ops"] = reason
     if not list((root / "csrc" / "host").glob("*.cpp")):
-        made.reasons["host"] = "no sources"
+        result.reasons["host"] = "no sources"
     elif importlib.util.find_spec("pybind11") is None:
-        made.reasons["host"] = "pybind11 is not installed in the build environment"
+        result.reasons["host"] = "pybind11 is not installed in the build environment"
 
-    made.archs = environ.get("TRM_FAST_CUDA_ARCHS", CUDA_ARCHS).split(";")
-    made.cuda = find_cuda()
+    result.archs = environ.get("TRM_FAST_CUDA_ARCHS", CUDA_ARCHS).split(";")
+    result.cuda = find_cuda()
     if environ.get("TRM_FAST_CUDA") == "0":
-        made.reasons["cuda"] = "turned off by TRM_FAST_CUDA=0"
-    elif "ops" in made.reasons:
-        made.reasons["cuda"] = made.reasons["ops"]
-    elif made.cuda is None:
-        made.reasons["cuda"] = "no nvcc with libcudart_static.a beside it"
-    return made
+        result.reasons["cuda"] = "turned off by TRM_FAST_CUDA=0"
+    elif "ops" in result.reasons:
+        result.reasons["cuda"] = result.reasons["ops"]
+    elif result.cuda is None:
+        result.reasons["cuda"] = "no nvcc with libcudart_static.a beside it"
+    return result
 
 
 def find_ninja() -> str | None:
-    """The ninja beside this Python also when its folder is not on PATH."""
+    """ninja from the Python package, even if its folder is not on PATH, or from PATH."""
     if importlib.util.find_spec("ninja") is not None:
         import ninja
 
@@ -240,7 +245,7 @@ def find_ninja() -> str | None:
 
 
 def find_torch() -> tuple[Path | None, str | None]:
-    """torch's folder, found without the seconds that importing it takes; or why not."""
+    """The folder of torch, without the seconds that an import takes; or why it cannot be used."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return None, "torch is not installed in the build environment (use --no-build-isolation)"
@@ -251,7 +256,7 @@ def find_torch() -> tuple[Path | None, str | None]:
 
 
 def find_cuda() -> Path | None:
-    """The toolkit's folder, as nvcc itself sees it (nvcc may be a link or a wrapper)."""
+    """The folder of the CUDA toolkit, from nvcc itself, because nvcc may be a link or a wrapper."""
     nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
     try:
         dry = subprocess.run([nvcc, "--dryrun", "-c", "-x", "cu", os.devnull], capture_output=True, text=True)
@@ -263,7 +268,7 @@ def find_cuda() -> Path | None:
 
 
 def gencode(arch: str) -> str:
-    """ "90a" is machine code for one card, "90+PTX" is PTX for it and all newer ones."""
+    """The option of nvcc for an architecture: "90a" is machine code for one, "90+PTX" is PTX for it and newer ones."""
     number, _, ptx = arch.partition("+")
     return f"-gencode=arch=compute_{number},code={'compute' if ptx else 'sm'}_{number}"
 

@@ -1,4 +1,4 @@
-"""Builds the native parts with ninja, or says why it cannot and installs pure Python.
+"""Builds the native parts with ninja. Where that is impossible, it reports why, and installs pure Python.
 
 ``trm_fast._C``     ops on LibTorch's stable ABI: CPU always, CUDA when nvcc is found
 ``trm_fast._host``  puzzle generators and solvers, pybind11
@@ -30,7 +30,7 @@ MAPPED = {"trm_fast.triton_kernels": "triton_kernels", "trm_fast.configs": "conf
 
 
 class BuildNative(build_ext):
-    """Runs ninja once for all extensions; what fails is left out and said in ``_build.json``."""
+    """Runs ninja once for all extensions. A part that fails is left out, and ``_build.json`` has the reason."""
 
     plan: Plan
 
@@ -50,13 +50,13 @@ class BuildNative(build_ext):
             shutil.copy2(built, target)
 
     def copy_extensions_to_source(self) -> None:
-        for ext in self.extensions:  # not overwritten: a running process keeps the old file
+        for ext in self.extensions:  # removed, not overwritten, so that running processes keep the old file
             (ROOT / self.get_ext_filename(self.get_ext_fullname(ext.name))).unlink(missing_ok=True)
         super().copy_extensions_to_source()
 
 
 class BuildPython(build_py):
-    """setuptools never removes from build/lib what has left the source tree."""
+    """Empties build/lib first, because setuptools keeps files there that the sources no longer have."""
 
     def run(self) -> None:
         if not self.editable_mode:
@@ -79,7 +79,7 @@ setup(
         "trm_fast.configs": ["*.yaml"],
         "trm_fast.triton_kernels": ["*.json"],
     },
-    # Always declared, so that the wheel's tag does not depend on what could be compiled.
+    # Always declared, so that the tag of the wheel does not depend on which parts were compiled.
     ext_modules=[
         Extension("trm_fast._C", [], py_limited_api=True, optional=True),
         Extension("trm_fast._host", [], optional=True),

@@ -1,6 +1,6 @@
 """The optimizer step of one parameter in one pass: moments, decay, update, average and the low-precision copy.
 
-A launch a parameter, each without a word from the host: a graph replays them with the rates that the device holds then.
+Each parameter has one launch. Rates are read on the device, so a replayed CUDA graph uses their new values.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ import triton.language as tl
 from torch import Tensor
 
 from trm_fast.triton_kernels import configs
-from trm_fast.triton_kernels.keys import settle
+from trm_fast.triton_kernels.keys import fix_cache_keys
 
 HALF_PI = tl.constexpr(math.pi / 2)
 
 
 @triton.jit
 def atan2_of_root(b_y, b_x):
-    """The angle of (x, y) with x >= 0; a polynomial in the square of the smaller ratio, fitted to 1 unit in the last
-    place. 0 at (0, 0), a quarter of pi where both are infinite."""
+    """atan2(y, x) for x >= 0, by a polynomial in the square of the smaller ratio with an error of 1 ulp.
+
+    It returns 0 at (0, 0), and pi / 4 where both are infinite.
+    """
     b_rise = tl.abs(b_y)
     m_steep = b_rise > b_x
     b_small, b_large = tl.where(m_steep, b_x, b_rise), tl.where(m_steep, b_rise, b_x)
@@ -70,7 +72,7 @@ def adam_atan2_kernel(
     ADAMW: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """``fresh``: the weight of the new value, ``1 - beta``."""
+    """``fresh1``, ``fresh2``, ``fresh_ema``: the weight of the new value, ``1 - beta``."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     m = i < count
     rate, time = tl.load(p_lr).to(tl.float64), tl.load(p_step).to(tl.float64)
@@ -95,7 +97,7 @@ def adam_atan2_kernel(
         tl.store(p_ema + i, b_ema + fresh_ema * (b_p - b_ema), mask=m)
     if COPY:
         row, column = i // columns, i % columns
-        if INTERLEAVE:  # `group` rows of the first half and of the second take turns
+        if INTERLEAVE:  # `group` rows of the first half and of the second alternate
             at = row % half
             row = at // group * 2 * group + row // half * group + at % group
         tl.store(p_copy + row * stride + column, b_p.to(p_copy.dtype.element_ty), mask=m)
@@ -119,7 +121,7 @@ def adam_atan2_(
     eps: float,
     adamw: bool,
 ) -> None:
-    """Writes params, both moments, ``ema`` and ``copies`` (empty where there is none); float32, any layout."""
+    """Updates params, both moments, ``ema`` and ``copies`` (both may be empty); float32, any layout."""
     if not params:
         return
     config = configs.lookup("adam_atan2", params[0])
@@ -144,4 +146,4 @@ def adam_atan2_(
                 tensor.copy_(result)
 
 
-settle(globals())
+fix_cache_keys(globals())

@@ -1,38 +1,38 @@
-"""The kernels between attention's products: scores, softmax and the weighted values of one head of one sample.
+"""The forward kernel between attention's products: scores, softmax and the weighted sum of values of one head.
 
-Queries and keys are rotated as they are loaded: a head's two halves are what rotary positions rotate against each
-other, and joining them again moves nothing from thread to thread. Blocks of keys are tuples of ``PIECES``, as in the
-token mixer: 97 keys are 64 + 32 + 16. Where a block holds all keys, the softmax has no running maximum, and only the
-last piece a mask. Every head reads the tables of angles again: other loads pass by the cache that holds them (".cg").
-Backward is in ``attend_bwd``.
-"""
+Queries and keys are rotated when they are loaded. Rotary positions rotate the two halves of a head against each other,
+and joining the halves again moves no value between threads. Blocks of keys are tuples of ``PIECES``, as in the token
+mixer: 97 keys are 64 + 32 + 16. Where one block holds all keys, softmax needs no running maximum, and only the last
+piece needs a mask. Every head reads the tables of angles again, so other loads bypass the cache that holds the tables
+(".cg"). ``attend_bwd`` has the backward."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from trm_fast.triton_kernels.keys import settle
+from trm_fast.triton_kernels.keys import fix_cache_keys
 
 LOG2_E = tl.constexpr(1.4426950408889634)
-UNSEEN = tl.constexpr(-1e30)  # a score that counts for nothing
-# Where the running maximum starts: far above UNSEEN in any scale, for a row's first blocks may hold unseen keys alone.
-# Their own maximum, rounded, would be subtracted from an unrounded product: what is left of 1e30 is an infinite power.
+UNSEEN = tl.constexpr(-1e30)  # the score of a masked key
+# The first value of the running maximum, far above UNSEEN in any scale, because the first blocks of a row may have only
+# masked keys. Their own maximum is rounded and would be subtracted from an unrounded product: the difference of numbers
+# near 1e30 is so large that its power is infinite.
 LOWEST = tl.constexpr(-1e20)
 
 
 @triton.jit
 def in_piece(PIECES: tl.constexpr, i: tl.constexpr):
-    """The places that a piece has."""
+    """The indices of piece ``i``."""
     start = 0
-    for before in tl.static_range(i):
-        start += PIECES[before]
+    for j in tl.static_range(i):
+        start += PIECES[j]
     return start + tl.arange(0, PIECES[i])
 
 
 @triton.jit
 def seen(p_mask, i_query, i_key, L, CAUSAL: tl.constexpr, MASK: tl.constexpr):
-    """Which keys a query sees, the indices as broadcast to each other: it always sees itself."""
+    """Which keys a query attends to, for indices that broadcast to each other. It always attends to itself."""
     m = i_key < L
     if MASK:
         m = m & ((tl.load(p_mask + i_key, mask=i_key < L, other=0) != 0) | (i_key == i_query))
@@ -43,8 +43,10 @@ def seen(p_mask, i_query, i_key, L, CAUSAL: tl.constexpr, MASK: tl.constexpr):
 
 @triton.jit
 def _at(i_row, i_column, L, stride: tl.constexpr, EDGE: tl.constexpr):
-    """Where a block lies. Of rows beyond the last, which there may be where EDGE is set, it is the last's place: loads
-    then need no mask, and no registers of zeros. What such rows add to others is 0, by their probabilities."""
+    """The offsets of a block. With EDGE, rows beyond the last one get the offset of the last.
+
+    So loads need no mask and no registers for zeros. The probabilities of such rows are 0, so they add nothing.
+    """
     if EDGE:
         i_row = tl.minimum(i_row, L - 1)
     return i_row[:, None] * stride + i_column[None, :]
@@ -60,7 +62,7 @@ def _columns(i_column, width: tl.constexpr, WIDTH: tl.constexpr):
 
 @triton.jit
 def load_rows(p, i_row, L, width: tl.constexpr, WIDTH: tl.constexpr, stride: tl.constexpr, EDGE: tl.constexpr):
-    """Some tokens of one head."""
+    """Loads some tokens of one head."""
     i_column = tl.arange(0, WIDTH)
     at, m = _at(i_row, i_column, L, stride, EDGE), _columns(i_column, width, WIDTH)
     return tl.load(p + at, mask=m, other=0, cache_modifier=".cg")
@@ -84,7 +86,7 @@ def _load_halves(
     EDGE: tl.constexpr,
     CACHE: tl.constexpr,
 ):
-    """Both halves of one head of some tokens, in float32."""
+    """Loads both halves of one head of some tokens, in float32."""
     i_column = tl.arange(0, HALF)
     at, m = p + _at(i_row, i_column, L, stride, EDGE), _columns(i_column, half, HALF)
     b_a = tl.load(at, mask=m, other=0, cache_modifier=CACHE)
@@ -114,8 +116,8 @@ def load_rotated(
     c_a, c_b = _load_halves(p_cos, i_row, L, half, HALF, width, EDGE, "")
     s_a, s_b = _load_halves(p_sin, i_row, L, half, HALF, width, EDGE, "")
     b_a, b_b = b_a * c_a - b_b * s_a, b_b * c_b + b_a * s_b
-    # Changes no value that counts, but keeps the compiler from rotating anew in every warp, in a dot operand's layout:
-    # on sm_80 that took thousands of bytes of spilled registers.
+    # Changes no value in use, but keeps the compiler from repeating the rotation in every warp in the layout of a dot
+    # operand: on sm_80 that spilled thousands of bytes of registers.
     m_row = (i_row < L)[:, None]
     b_a, b_b = tl.where(m_row, b_a, 0.0), tl.where(m_row, b_b, 0.0)
     dtype: tl.constexpr = p.dtype.element_ty
@@ -136,14 +138,14 @@ def store_unrotated(
     stride: tl.constexpr,
     ROTATE: tl.constexpr,
 ):
-    """The gradient before the rotation, given that after it."""
+    """Stores the gradient before the rotation, computed from the gradient after it."""
     if ROTATE:
         half: tl.constexpr = width // 2
         HALF: tl.constexpr = WIDTH // 2
         b_a, b_b = tl.split(tl.permute(tl.reshape(b, (ROWS, 2, HALF)), (0, 2, 1)))
         i_column = tl.arange(0, HALF)
-        # Not the addresses that `load_rotated` has, which would stay in registers until here. What is not there is not
-        # stored.
+        # Other addresses than in `load_rotated`, so that those need not stay in registers until here. Rows beyond the
+        # last are not stored.
         at, m = i_row[:, None] * width + i_column[None, :], (i_row < L)[:, None] & _columns(i_column, half, HALF)
         c_a, c_b = tl.load(p_cos + at, mask=m), tl.load(p_cos + half + at, mask=m)
         s_a, s_b = tl.load(p_sin + at, mask=m), tl.load(p_sin + half + at, mask=m)
@@ -154,17 +156,19 @@ def store_unrotated(
 
 
 @triton.jit
-def place(L, heads: tl.constexpr, BLOCK: tl.constexpr):
-    """Which block of which head of which sample this program works on, and that head's number in all; one axis of the
-    grid, as the others end at 65535."""
+def position(L, heads: tl.constexpr, BLOCK: tl.constexpr):
+    """The rows of this program's block, the number of its head among those of all examples, its example and its head.
+
+    The grid has one axis, because the others are limited to 65535.
+    """
     blocks = tl.cdiv(L, BLOCK)
     i_line = (tl.program_id(0) // blocks).to(tl.int64)
     i_row = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     return i_row, i_line, i_line // heads, (i_line % heads).to(tl.int32)
 
 
-# L is no constant, so that batches padded to other lengths do not compile anew; END, where the loop over the keys or
-# queries ends, is one: L rounded up.
+# L is no constant, so that batches of another padded length need no new compilation. END, the end of the loop over keys
+# or queries, is a constant: L rounded up.
 
 
 @triton.jit
@@ -187,10 +191,10 @@ def attend_fwd_kernel(
     KEYS: tl.constexpr,
     PIECES: tl.constexpr,
 ):
-    i_query, i_line, i_sample, i_head = place(L, heads, QUERIES)
+    i_query, i_line, i_example, i_head = position(L, heads, QUERIES)
     width: tl.constexpr = D // heads
     factor: tl.constexpr = LOG2_E * width**-0.5  # scores in units of exp2
-    p_q, p_mask = p_qkv + i_sample * L * 3 * D + i_head * width, p_mask + i_sample * L
+    p_q, p_mask = p_qkv + i_example * L * 3 * D + i_head * width, p_mask + i_example * L
     b_q = load_rotated(p_q, p_cos, p_sin, i_query, L, width, QUERIES, WIDTH, 3 * D, True, ROTATE)
     b_out = tl.zeros((QUERIES, WIDTH), tl.float32)
     b_sum = tl.zeros((QUERIES,), tl.float32)
@@ -218,9 +222,9 @@ def attend_fwd_kernel(
             b_v = load_rows(p_q + 2 * D, i_key, L, width, WIDTH, 3 * D, END > KEYS or i == len(PIECES) - 1)
             b_out = tl.dot(b_p.to(b_v.dtype), b_v, b_out, input_precision="ieee")
         b_max = b_new
-    p_out += i_sample * L * D + i_head * width
+    p_out += i_example * L * D + i_head * width
     store_rows(p_out, b_out * (1 / b_sum)[:, None], i_query, L, width, WIDTH, D)
     tl.store(p_lse + i_line * L + i_query, b_max + tl.log2(b_sum), mask=i_query < L)
 
 
-settle(globals())
+fix_cache_keys(globals())

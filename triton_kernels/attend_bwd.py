@@ -1,7 +1,7 @@
-"""The backward of ``attend``'s kernels. It computes the probabilities again: once where a block holds a head whole,
-else once for the queries' gradient and once for the keys' and values'.
+"""The backward of ``attend``. It recomputes the probabilities: once if a block holds a whole head, else once for the
+gradient of the queries and once for those of keys and values.
 
-Scores' gradients carry the scale of the scores only in the end, on the sums: ``ds = p (dp - dot)``.
+``ds = p (dp - dot)`` leaves out the scale of the scores; the sums are multiplied by it at the end.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from trm_fast.triton_kernels.attend import (
     in_piece,
     load_rotated,
     load_rows,
-    place,
+    position,
     seen,
     store_rows,
     store_unrotated,
 )
-from trm_fast.triton_kernels.keys import settle
+from trm_fast.triton_kernels.keys import fix_cache_keys
 
 
 @triton.jit
@@ -44,7 +44,7 @@ def _load_queries(
 
 @triton.jit
 def _dot(p_out, b_dout, i_query, L, D: tl.constexpr, width: tl.constexpr, WIDTH: tl.constexpr):
-    """``sum(dout out)`` of every query."""
+    """``sum(dout out)`` for every query."""
     b_out = load_rows(p_out, i_query, L, width, WIDTH, D, True)
     return tl.sum(b_dout.to(tl.float32) * b_out.to(tl.float32), 1)
 
@@ -70,17 +70,17 @@ def attend_bwd_kernel(
     KEYS: tl.constexpr,
     PIECES: tl.constexpr,
 ):
-    """dq, dk and dv of a whole head. Keys are columns in every product, as it is their number that comes in pieces, so
-    dk and dv are computed transposed."""
-    i_query, i_line, i_sample, i_head = place(L, heads, QUERIES)
+    """dq, dk and dv of a whole head. Keys come in pieces, so they are columns in every product, and dk and dv are
+    computed transposed."""
+    i_query, i_line, i_example, i_head = position(L, heads, QUERIES)
     width: tl.constexpr = D // heads
     scale: tl.constexpr = width**-0.5
     factor: tl.constexpr = LOG2_E * scale
-    at, at_out = i_sample * L * 3 * D + i_head * width, i_sample * L * D + i_head * width
+    at, at_out = i_example * L * 3 * D + i_head * width, i_example * L * D + i_head * width
     p_q, p_dq, p_mask, p_dout, p_lse = (
         p_qkv + at,
         p_dqkv + at,
-        p_mask + i_sample * L,
+        p_mask + i_example * L,
         p_dout + at_out,
         p_lse + i_line * L,
     )
@@ -129,13 +129,13 @@ def attend_bwd_queries_kernel(
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
 ):
-    """dq, and ``dot``, which the other kernel needs."""
-    i_query, i_line, i_sample, i_head = place(L, heads, QUERIES)
+    """dq, and ``dot`` for the kernel of the keys."""
+    i_query, i_line, i_example, i_head = position(L, heads, QUERIES)
     width: tl.constexpr = D // heads
     scale: tl.constexpr = width**-0.5
     factor: tl.constexpr = LOG2_E * scale
-    at, at_out = i_sample * L * 3 * D + i_head * width, i_sample * L * D + i_head * width
-    p_q, p_mask, p_dout, p_lse = p_qkv + at, p_mask + i_sample * L, p_dout + at_out, p_lse + i_line * L
+    at, at_out = i_example * L * 3 * D + i_head * width, i_example * L * D + i_head * width
+    p_q, p_mask, p_dout, p_lse = p_qkv + at, p_mask + i_example * L, p_dout + at_out, p_lse + i_line * L
     b_q, b_dout, b_lse = _load_queries(p_q, p_cos, p_sin, p_dout, p_lse, i_query, L, D, width, QUERIES, WIDTH, ROTATE)
     b_dot = _dot(p_out + at_out, b_dout, i_query, L, D, width, WIDTH)
     tl.store(p_dot + i_line * L + i_query, b_dot, mask=i_query < L)
@@ -174,12 +174,12 @@ def attend_bwd_keys_kernel(
     KEYS: tl.constexpr,
 ):
     """dk and dv."""
-    i_key, i_line, i_sample, i_head = place(L, heads, KEYS)
+    i_key, i_line, i_example, i_head = position(L, heads, KEYS)
     width: tl.constexpr = D // heads
     scale: tl.constexpr = width**-0.5
     factor: tl.constexpr = LOG2_E * scale
-    at, at_out = i_sample * L * 3 * D + i_head * width, i_sample * L * D + i_head * width
-    p_q, p_dk, p_mask, p_dout = p_qkv + at, p_dqkv + at + D, p_mask + i_sample * L, p_dout + at_out
+    at, at_out = i_example * L * 3 * D + i_head * width, i_example * L * D + i_head * width
+    p_q, p_dk, p_mask, p_dout = p_qkv + at, p_dqkv + at + D, p_mask + i_example * L, p_dout + at_out
     p_lse, p_dot = p_lse + i_line * L, p_dot + i_line * L
     b_k = load_rotated(p_q + D, p_cos, p_sin, i_key, L, width, KEYS, WIDTH, 3 * D, True, ROTATE)
     b_v = load_rows(p_q + 2 * D, i_key, L, width, WIDTH, 3 * D, True)
@@ -191,8 +191,8 @@ def attend_bwd_keys_kernel(
             p_q, p_cos, p_sin, p_dout, p_lse, i_query, L, D, width, QUERIES, WIDTH, ROTATE
         )
         b_dot = tl.load(p_dot + i_query, mask=i_query < L, other=0)
-        # Keys along the rows: the left operands of what follows, without a transposition in registers. Queries that
-        # are not there have an infinite lse, so probability 0; keys that are not there are not stored.
+        # Keys are the rows, so that the next products need no transposition in registers. Queries beyond the last have
+        # an infinite lse, so probability 0; keys beyond the last are not stored.
         b_p = tl.exp2(tl.dot(b_k, tl.trans(b_q), input_precision="ieee") * factor - b_lse[None, :])
         if CAUSAL or MASK:
             b_p = tl.where(seen(p_mask, i_query[None, :], i_key[:, None], L, CAUSAL, MASK), b_p, 0.0)
@@ -204,4 +204,4 @@ def attend_bwd_keys_kernel(
     store_rows(p_dk + D, b_dv, i_key, L, width, WIDTH, 3 * D)
 
 
-settle(globals())
+fix_cache_keys(globals())

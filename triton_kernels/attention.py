@@ -1,7 +1,7 @@
-"""Attention over a few hundred tokens with rotary positions, residual and norm; causal, or with padding, or both.
+"""Attention over a few hundred tokens with rotary positions, residual and norm, with padding and causal order.
 
-The products are torch.mm and ``mlp.project``; what lies between them is in ``attend`` and ``attend_bwd``. Where both
-products would add an injection as they load, ``qkv_fwd_kernel`` takes torch.mm's place; else it is added once, before.
+The products are torch.mm and ``mlp.project``; the kernels between them are in ``attend`` and ``attend_bwd``. If both
+products can add an injection when they load h, ``qkv_fwd_kernel`` replaces torch.mm; else the injection is added first.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from torch import Tensor
 from trm_fast.triton_kernels import configs
 from trm_fast.triton_kernels.attend import attend_fwd_kernel
 from trm_fast.triton_kernels.attend_bwd import attend_bwd_kernel, attend_bwd_keys_kernel, attend_bwd_queries_kernel
-from trm_fast.triton_kernels.keys import settle
+from trm_fast.triton_kernels.keys import fix_cache_keys
 from trm_fast.triton_kernels.layer import FEWEST, Spec, as_bytes, load_state, pieces, single_bwd, single_fwd
 from trm_fast.triton_kernels.mlp import add_products, in_dtype_of, project, row_blocks
 from trm_fast.triton_kernels.rms_norm import rms_norm_bwd
 
-REGISTERS = 65536  # of a multiprocessor
+REGISTERS = 65536  # registers of a multiprocessor
 
 
 def two_blocks(config: dict[str, Any]) -> dict[str, int]:
-    """So few registers that two blocks fit on a multiprocessor: one loads while the other computes."""
+    """Limits the registers so that two blocks fit on a multiprocessor: one loads while the other computes."""
     return {"maxnreg": min(255, REGISTERS // (2 * 32 * config["num_warps"]))}
 
 
@@ -78,7 +78,7 @@ class Attention:
     ) -> None:
         self.qkv, self.out, self.heads, self.eps = qkv.contiguous(), out.contiguous(), heads, eps
         self.rotate = cos is not None
-        self.cos = self.out if cos is None else cos.contiguous()  # any pointer will do where none is read
+        self.cos = self.out if cos is None else cos.contiguous()  # where no table is read, any pointer is right
         self.sin = self.out if sin is None else sin.contiguous()
         self.masked, self.mask, self.causal = mask is not None, self.out if mask is None else as_bytes(mask), causal
         self.sums: list[Tensor] | None = None
@@ -93,14 +93,14 @@ class Attention:
         ]
 
     def _config(self, kernel: str, h: Tensor) -> dict[str, Any]:
-        """Blocks from the table, no longer than need be."""
+        """Block sizes from the table, no larger than the tokens need."""
         L, width = h.shape[1], h.shape[2] // self.heads
         config = configs.lookup(kernel, h, L, width, block=self._padded(h))
         most = max(FEWEST, triton.next_power_of_2(L))
         return config | {name: min(config[name], most) for name in ("QUERIES", "KEYS")}
 
     def _padded(self, h: Tensor) -> int:
-        """A head's width in registers."""
+        """The width of a head in registers."""
         return max(16, triton.next_power_of_2(h.shape[2] // self.heads))
 
     def _attend(self, kernel: triton.JITFunction, h: Tensor, block: int, *tensors: Tensor, **config: Any) -> None:
@@ -115,7 +115,7 @@ class Attention:
     def forward(self, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> None:
         B, L, D = h.shape
         qkv, mixed, lse, rstd = kept if kept else [h.new_empty(shape, dtype=dtype) for shape, dtype in self.kept(h)]
-        if injection is not None and row_blocks(h, D) is None:  # their sum is needed in any case
+        if injection is not None and row_blocks(h, D) is None:  # `project` needs the sum
             h, injection = h + injection, None
         if injection is None:
             torch.mm(h.view(B * L, D), self.qkv.t(), out=qkv.view(B * L, 3 * D))
@@ -127,7 +127,7 @@ class Attention:
         config = self._config("attend_fwd", h)
         along, over = config["QUERIES"], min(config["KEYS"], triton.cdiv(L, FEWEST) * FEWEST)
         config |= {"KEYS": over, "END": triton.cdiv(L, over) * over, "PIECES": pieces(over)}
-        plain = self.causal or not self.masked or over <= 64  # a mask alone would spill
+        plain = self.causal or not self.masked or over <= 64  # a mask without causal order would spill
         if over >= L and plain and h.element_size() == 2 and self._padded(h) <= 64:
             config |= two_blocks(config)
         self._attend(attend_fwd_kernel, h, along, qkv, *tables, mixed, lse, **config)
@@ -145,7 +145,7 @@ class Attention:
         return d.addmm_(wide, self.qkv).view(h.shape)
 
     def _backward_inside(self, dmixed: Tensor, mixed: Tensor, qkv: Tensor, lse: Tensor, dqkv: Tensor) -> None:
-        """Where the table's blocks for the queries hold a head whole, one kernel does all of it."""
+        """The gradient of qkv: by one kernel if the table's blocks for the queries hold a whole head, else by two."""
         L = mixed.shape[1]
         tables = self.cos, self.sin, self.mask
         config = self._config("attend_bwd_queries", mixed)
@@ -153,7 +153,7 @@ class Attention:
         if min(along, over) >= L:
             over = triton.cdiv(L, FEWEST) * FEWEST
             config |= {"KEYS": over, "PIECES": pieces(over, most=64)}
-            # With a mask, with other widths or lengths, that would spill.
+            # With a mask, or with other widths or lengths, this would spill registers.
             plain = not self.causal and not self.masked and 64 < over < 128
             if plain and mixed.element_size() == 2 and self._padded(mixed) == 64:
                 config |= two_blocks(config)
@@ -181,4 +181,4 @@ def attention_bwd(dy: Tensor, h: Tensor, saved: Tensor, *layer: Any) -> tuple[Te
     return single_bwd(Attention(*layer), dy, h, saved)
 
 
-settle(globals())
+fix_cache_keys(globals())

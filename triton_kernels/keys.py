@@ -1,4 +1,4 @@
-"""Kernels' names in Triton's cache, the same in every process."""
+"""Makes the keys of kernels in Triton's cache the same in every process."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import Any
 import triton
 
 
-def settle(module: Mapping[str, Any]) -> None:
-    """Asks for the keys of a module's functions, given its ``globals()``, in the order in which they are defined.
+def fix_cache_keys(module: Mapping[str, Any]) -> None:
+    """Computes the keys of all functions of a module, given its ``globals()``, in the order of their definition.
 
-    Triton (3.6) takes a helper's global constants into its caller's key only where the helper's own key was asked for
-    before. So a kernel would have another key, and be compiled again, in a process that meets the kernels in another
-    order. Every module that defines some ends with this: what it calls is then settled first.
-    """
+    Triton (3.6) includes the global constants of a helper in the key of its caller only if the helper's key was
+    computed before. Without this, a process that uses the kernels in another order gets other keys, and compiles again.
+    Every module with kernels ends with this call, so the keys of imported helpers exist first."""
     for value in module.values():
         if isinstance(value, triton.JITFunction):
             value.cache_key  # noqa: B018

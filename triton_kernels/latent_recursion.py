@@ -1,8 +1,7 @@
-"""Cycles of the recursion as a sequence of the layers' launches; ``latent_step`` is its last application alone.
+"""Cycles of the recursion as a sequence of the layers' launches; ``latent_step`` is the last application of one.
 
-The injection ``y + x`` is added once a cycle; a block's first layer adds it to the state as it loads it. Nothing here
-reads a tensor or depends on one, so the whole of it can be one part of a CUDA graph.
-"""
+``y + x`` is computed once in a cycle; the first layer adds this injection to the state when it loads it. The host reads
+no value of a tensor, so a CUDA graph can hold the whole call."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ def network(
     eps: float,
     causal: bool,
 ) -> list[Layer]:
-    """Four weights a block."""
+    """The layers of a network; ``weights`` has four matrices for each block."""
     layers: list[Layer] = []
     for i in range(0, len(weights), 4):
         w_in, w_out, gate_up, down = weights[i : i + 4]
@@ -51,7 +50,8 @@ def _injects_x(n: int, dual: bool, inject_last: bool) -> bool:
 
 
 def saved_specs(layers: Sequence[Layer], z: Tensor, n: int, dual: bool, inject_last: bool) -> list[Spec]:
-    """What ``keep`` keeps: the injection, the answer that the last application starts from, and every layer's share."""
+    """The tensors that a forward with ``keep`` saves: the injection, the answer state before the last application, and
+    for each application the outputs and saved tensors of the layers."""
     state: Spec = (tuple(z.shape), z.dtype)
     specs = [state] * (_injects_x(n, dual, inject_last) + dual)
     for _ in range(n + 1):
@@ -70,14 +70,14 @@ def latent_recursion_fwd(
     keep: bool,
     *blocks: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(y, z, saved) after the cycles of ``network(*blocks)``; y is empty in single state, saved unless ``keep``, which
-    is for one cycle."""
+    """(y, z, saved) after the cycles of ``network(*blocks)``. y is empty in single state; saved is empty unless
+    ``keep``, which allows only one cycle."""
     layers = network(*blocks)
     y, z, x = (None if t is None else t.contiguous() for t in (y, z, x))
     assert z is not None
     if keep:
         return _fwd_keeping(layers, y, z, x, n, inject_last)
-    # The states go back and forth between two buffers; what is inside a block never leaves its own.
+    # The states alternate between two buffers; the tensors between the layers of a block have one buffer each.
     inside = [torch.empty_like(z) for _ in layers[:-1]]
     for _ in range(cycles):
         injection = x if y is None else y + x
@@ -132,9 +132,9 @@ def latent_recursion_bwd(
     inject_last: bool,
     *blocks: Any,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-    """(dy, dz, dx, the weights' gradients) of one cycle; dy is empty in single state, dx where nothing is injected.
+    """(dy, dz, dx, gradients of the weights) of one cycle; dy is empty in single state, dx if nothing is injected.
 
-    Gradients that meet from several applications are added up in float32.
+    Gradients of several applications are summed in float32.
     """
     layers = network(*blocks)
     z = z.contiguous()
@@ -145,7 +145,7 @@ def latent_recursion_bwd(
     share = [1 + len(layer.kept(z)) for layer in layers]
 
     def pull(application: int, d: Tensor, h: Tensor, injected: Tensor | None) -> Tensor:
-        """The gradient of the application's input."""
+        """The gradient of an application's input, from the gradient ``d`` of its output."""
         at = application * sum(share)
         kept = [slots[at + sum(share[:i]) :][:count] for i, count in enumerate(share)]
         for i in reversed(range(len(layers))):
@@ -154,7 +154,7 @@ def latent_recursion_bwd(
         return d
 
     def state(application: int) -> Tensor:
-        """The latent that an application starts from."""
+        """The latent state before an application."""
         return slots[application * sum(share) - share[-1]] if application else z
 
     dx = z.new_zeros(z.shape, dtype=torch.float32)

@@ -1,6 +1,5 @@
-"""What a network's layers have in common: they write into tensors that are there, and keep what backward needs in one
-buffer, so that a whole recursion is one dispatcher op with one opaque ``saved``.
-"""
+"""What all layers of a network share. They write into tensors of the caller, and keep the tensors for the backward in
+one buffer, so that a whole recursion is one op of the dispatcher with one opaque ``saved``."""
 
 from __future__ import annotations
 
@@ -13,16 +12,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from trm_fast.triton_kernels.keys import settle
+from trm_fast.triton_kernels.keys import fix_cache_keys
 
 Spec = tuple[tuple[int, ...], torch.dtype]
-ALIGNMENT = 128  # bytes: a transaction
-FEWEST = 16  # tokens of a piece: the least depth of a product
+ALIGNMENT = 128  # bytes of a memory transaction
+FEWEST = 16  # tokens of the smallest piece, because a product has at least this depth
 
 
 @triton.jit
 def load_state(p_h, p_injection, at, m, INJECT: tl.constexpr):
-    """A layer's input in its dtype; the injection is added on the way, and rounded as the sum in memory would be."""
+    """Loads the input of a layer, in its dtype. The injection is added, and the sum rounded as in memory."""
     b_x = tl.load(p_h + at, mask=m, other=0)
     if INJECT:
         b_x = (b_x.to(tl.float32) + tl.load(p_injection + at, mask=m, other=0).to(tl.float32)).to(b_x.dtype)
@@ -30,41 +29,48 @@ def load_state(p_h, p_injection, at, m, INJECT: tl.constexpr):
 
 
 def pieces(count: int, most: int = 128) -> tuple[int, ...]:
-    """Powers of two that a number is the sum of, falling; the first may be there several times, as none is larger than
-    ``most``."""
+    """Powers of two up to ``most``, largest first, whose sum is ``count``; only ``most`` may repeat.
+
+    Example:
+        >>> pieces(112)
+        (64, 32, 16)
+        >>> pieces(300)
+        (128, 128, 32, 8, 4)
+    """
     return (most,) * (count // most) + tuple(
         1 << bit for bit in reversed(range(most.bit_length() - 1)) if count >> bit & 1
     )
 
 
 class Layer(Protocol):
-    """``y = norm(h + part(h))`` on states h (B, L, D), contiguous; with an injection ``h = state + injection``."""
+    """A layer ``y = norm(h + part(h))`` on contiguous states h (B, L, D); with an injection, ``h = state +
+    injection``."""
 
     def kept(self, h: Tensor) -> list[Spec]:
-        """Shapes and dtypes of what the forward keeps besides its result y."""
+        """Shapes and dtypes of the tensors that the forward keeps besides its result y."""
 
     def forward(self, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> None:
-        """Writes y, and what backward needs into ``kept`` where it is not empty."""
+        """Writes y; unless ``kept`` is empty, also the tensors for the backward into it."""
 
     def backward(self, dy: Tensor, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> Tensor:
-        """The gradient of h, and so of the injection; those of the weights are added up inside the layer."""
+        """Returns the gradient of h, which is also that of the injection, and adds to the gradients of the weights."""
 
     def gradients(self) -> list[Tensor]:
-        """Of the weights, summed over every ``backward``, in their dtype."""
+        """The gradients of the weights, summed over all calls of ``backward``, in the weights' dtype."""
 
 
 def as_bytes(mask: Tensor) -> Tensor:
-    """A mask (B, L) of booleans as kernels read it."""
+    """A bool mask (B, L) as uint8, as kernels read it."""
     return mask.contiguous().view(torch.uint8)
 
 
 def size(specs: Sequence[Spec]) -> int:
-    """Bytes that ``split`` needs."""
+    """How many bytes ``split`` needs."""
     return sum(_bytes(spec) for spec in specs)
 
 
 def split(buffer: Tensor, specs: Sequence[Spec]) -> list[Tensor]:
-    """Tensors side by side in a buffer of bytes."""
+    """Tensors of these shapes and dtypes, as views of a buffer of bytes."""
     tensors, start = [], 0
     for spec in specs:
         shape, dtype = spec
@@ -79,13 +85,13 @@ def _bytes(spec: Spec) -> int:
 
 
 def saved_like(layer: Layer, h: Tensor, keep: bool) -> Tensor:
-    """The empty buffer of a layer alone: its result first, then what it keeps."""
+    """An uninitialised buffer for a single layer: its result, then the tensors that it keeps; empty unless ``keep``."""
     specs = [(tuple(h.shape), h.dtype), *layer.kept(h)]
     return h.new_empty(size(specs) if keep else 0, dtype=torch.uint8)
 
 
 def single_fwd(layer: Layer, h: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
-    """A layer as an op of its own: (y, saved)."""
+    """The forward of a single layer as an op: (y, saved)."""
     h = h.contiguous()
     saved = saved_like(layer, h, keep)
     if not keep:
@@ -98,7 +104,7 @@ def single_fwd(layer: Layer, h: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
 
 
 def single_bwd(layer: Layer, dy: Tensor, h: Tensor, saved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(dh, and the gradients of both weights)."""
+    """The backward of a single layer as an op: dh, and the gradients of both weights."""
     h = h.contiguous()
     y, *kept = split(saved, [(tuple(h.shape), h.dtype), *layer.kept(h)])
     dh = layer.backward(dy.contiguous(), h, None, y, kept)
@@ -106,4 +112,4 @@ def single_bwd(layer: Layer, dy: Tensor, h: Tensor, saved: Tensor) -> tuple[Tens
     return dh, d_in, d_out
 
 
-settle(globals())
+fix_cache_keys(globals())

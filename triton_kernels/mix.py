@@ -1,34 +1,35 @@
-"""The token mixer's kernels: SwiGLU over tokens, residual and norm over tokens, in the natural (B, L, D) layout.
+"""The forward kernel of the token mixer: SwiGLU, residual and norm over tokens, in the (B, L, D) layout.
 
-A program holds all tokens of some channels of one sample, X^T [C x L], as attention holds its queries: with channels as
-the products' rows, the weights are what streams by, ``G = X^T gate^T``, ``U = X^T up^T``,
-``Y^T = X^T + (silu(G) U) down^T``; the activations never leave the registers, where one product's result is the next
-one's left factor, and a channel's norm is a sum along a row. Nothing but X and Y touches memory; backward computes the
-activations again, once for dX and once for the weights.
+A program holds all tokens of some channels of one example, X^T [C x L]. Channels are the rows of the products, and the
+program streams the weights: ``G = X^T gate^T``, ``U = X^T up^T``, ``Y^T = X^T + (silu(G) U) down^T``. The activations
+stay in registers, where the result of one product is the left factor of the next, and the norm of a channel is a sum
+along a row. Only X, Y and the weights move through memory. The backward recomputes the activations, once for dX and
+once for the weights.
 
-Blocks are powers of two, tokens are not: they come in ``PIECES``, 97 as 64 + 32 + 16, and every block of tokens is a
-tuple of these. Weights are packed (``token_mixer.pack``): gate and up in turns of eight rows, then down^T.
-"""
+Blocks have powers of two, token counts do not: tokens come in ``PIECES`` (97 as 64 + 32 + 16), and a block of tokens is
+a tuple of pieces. Weights are packed (``token_mixer.pack``): eight rows of the gate and eight of up alternate, then
+down^T."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from trm_fast.triton_kernels.keys import settle
+from trm_fast.triton_kernels.keys import fix_cache_keys
 from trm_fast.triton_kernels.layer import load_state
-from trm_fast.triton_kernels.swiglu import apart, silu_mul
+from trm_fast.triton_kernels.swiglu import silu_mul, split_interleaved
 
 
 @triton.jit
 def tokens_of(TOKENS: tl.constexpr, PIECE: tl.constexpr):
-    """Of a piece: pieces are falling powers of two, so those before it are the higher bits."""
+    """The tokens of a piece. Pieces are powers of two, largest first, so the higher bits of TOKENS are the pieces
+    before."""
     return TOKENS // (2 * PIECE) * (2 * PIECE) + tl.arange(0, PIECE)
 
 
 @triton.jit
 def at_piece(i_channel, L, D: tl.constexpr, CHANNELS: tl.constexpr, TOKENS: tl.constexpr, PIECE: tl.constexpr):
-    """Where a piece [T x C] lies in its sample, and what of it exists."""
+    """The offsets of a piece [T x C] in its example, and the mask of the elements that exist."""
     i_token = tokens_of(TOKENS, PIECE)
     m = (i_token < L)[:, None]
     if D % CHANNELS:
@@ -38,7 +39,7 @@ def at_piece(i_channel, L, D: tl.constexpr, CHANNELS: tl.constexpr, TOKENS: tl.c
 
 @triton.jit
 def read_of(p_mask, m, L, MASK: tl.constexpr, TOKENS: tl.constexpr, PIECE: tl.constexpr):
-    """Of what exists, which tokens are read: padding counts as zeros."""
+    """The mask ``m`` without padding, which counts as zeros."""
     if MASK:
         i_token = tokens_of(TOKENS, PIECE)
         m = m & (tl.load(p_mask + i_token, mask=i_token < L, other=0) != 0)[:, None]
@@ -133,20 +134,21 @@ def token_mixer_fwd_kernel(
     CHANNELS: tl.constexpr,
     INNER: tl.constexpr,
 ):
-    i_sample = tl.program_id(0).to(tl.int64)
+    i_example = tl.program_id(0).to(tl.int64)
     i_channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    base = i_sample * L * D
+    base = i_example * L * D
     dtype: tl.constexpr = p_h.dtype.element_ty
-    p_h, p_injection, p_mask = p_h + base, p_injection + base, p_mask + i_sample * L
+    p_h, p_injection, p_mask = p_h + base, p_injection + base, p_mask + i_example * L
     b_x = load_x(p_h, p_injection, p_mask, i_channel, L, D, INJECT, MASK, CHANNELS, TOKENS, PIECES)
     b_x = transposed(b_x, PIECES)
-    # As the sum's start the residual takes no registers of its own; in float32 each term would be rounded to its size.
+    # The sum starts with the residual, which saves registers; not in float32, where each term would be rounded to its
+    # size.
     b_y = ()
     for i in tl.static_range(len(PIECES)):
         b_y += (b_x[i].to(tl.float32) if dtype != tl.float32 else tl.zeros_like(b_x[i]),)
     for first in range(0, inner, INNER):
         b = over_tokens(b_x, p_packed, 2 * first + tl.arange(0, 2 * INNER), TOKENS, PIECES)
-        b_gate, b_up = apart(b, CHANNELS, INNER)
+        b_gate, b_up = split_interleaved(b, CHANNELS, INNER)
         b_hidden = silu_mul(b_gate, b_up, dtype)
         b_y = add_over_rows(b_y, b_hidden, p_packed, 2 * inner + first + tl.arange(0, INNER), TOKENS, PIECES)
     if dtype == tl.float32:
@@ -158,7 +160,7 @@ def token_mixer_fwd_kernel(
     for i in tl.static_range(len(PIECES)):
         at, m = at_piece(i_channel, L, D, CHANNELS, TOKENS, PIECES[i])
         tl.store(p_y + base + at, tl.trans((b_y[i] * rstd[:, None]).to(dtype)), mask=m)
-    tl.store(p_rstd + i_sample * D + i_channel, rstd, mask=i_channel < D)
+    tl.store(p_rstd + i_example * D + i_channel, rstd, mask=i_channel < D)
 
 
-settle(globals())
+fix_cache_keys(globals())

@@ -1,12 +1,12 @@
-"""Backward of the token mixer's kernels (``mix``): the gradient of the input, then those of the weights, each with the
-activations computed again."""
+"""The backward kernels of the token mixer (``mix``): one for the gradient of the input, one for those of the weights.
+Both recompute the activations."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from trm_fast.triton_kernels.keys import settle
+from trm_fast.triton_kernels.keys import fix_cache_keys
 from trm_fast.triton_kernels.mix import (
     add_over_rows,
     at_piece,
@@ -18,7 +18,7 @@ from trm_fast.triton_kernels.mix import (
     transposed,
     weights,
 )
-from trm_fast.triton_kernels.swiglu import TURNS, apart, silu_mul, silu_mul_bwd, together
+from trm_fast.triton_kernels.swiglu import TURNS, join_interleaved, silu_mul, silu_mul_bwd, split_interleaved
 
 
 @triton.jit
@@ -43,11 +43,11 @@ def token_mixer_bwd_kernel(
     CHANNELS: tl.constexpr,
     INNER: tl.constexpr,
 ):
-    """The gradient of the input; and for the weights' kernel, which reads them many times, the gradient before the
-    norm, ``d = rstd (dy - y mean(dy y))`` over tokens, and the input as it was read (x)."""
-    i_sample = tl.program_id(0).to(tl.int64)
+    """The gradient of the input. For the kernel of the weights it also stores ``d = rstd (dy - y mean(dy y))``, the
+    gradient before the norm, and x, the input with injection and mask."""
+    i_example = tl.program_id(0).to(tl.int64)
     i_channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    base = i_sample * L * D
+    base = i_example * L * D
     dtype: tl.constexpr = p_h.dtype.element_ty
     b_dy, b_y = (
         load_pieces(p_dy + base, i_channel, L, D, CHANNELS, TOKENS, PIECES),
@@ -57,7 +57,7 @@ def token_mixer_bwd_kernel(
     for i in tl.static_range(1, len(PIECES)):
         mean += tl.sum(b_dy[i].to(tl.float32) * b_y[i].to(tl.float32), 0)
     mean = mean / L
-    rstd = tl.load(p_rstd + i_sample * D + i_channel, mask=i_channel < D, other=0)
+    rstd = tl.load(p_rstd + i_example * D + i_channel, mask=i_channel < D, other=0)
     b_d, b_dx = (), ()
     for i in tl.static_range(len(PIECES)):
         at, m = at_piece(i_channel, L, D, CHANNELS, TOKENS, PIECES[i])
@@ -66,7 +66,7 @@ def token_mixer_bwd_kernel(
         b = tl.trans(b.to(dtype))
         b_d += (b,)
         b_dx += (b.to(tl.float32),)
-    p_h, p_injection, p_mask = p_h + base, p_injection + base, p_mask + i_sample * L
+    p_h, p_injection, p_mask = p_h + base, p_injection + base, p_mask + i_example * L
     b_x = load_x(p_h, p_injection, p_mask, i_channel, L, D, INJECT, MASK, CHANNELS, TOKENS, PIECES)
     if INJECT or MASK:
         for i in tl.static_range(len(PIECES)):
@@ -75,14 +75,14 @@ def token_mixer_bwd_kernel(
     b_x = transposed(b_x, PIECES)
     for first in range(0, inner, INNER):
         i_in = 2 * first + tl.arange(0, 2 * INNER)
-        b_gate, b_up = apart(over_tokens(b_x, p_packed, i_in, TOKENS, PIECES), CHANNELS, INNER)
+        b_gate, b_up = split_interleaved(over_tokens(b_x, p_packed, i_in, TOKENS, PIECES), CHANNELS, INNER)
         b_dhidden = over_tokens(b_d, p_packed, 2 * inner + first + tl.arange(0, INNER), TOKENS, PIECES)
         b_dgate, b_dup = silu_mul_bwd(b_dhidden, b_gate, b_up, dtype)
-        b_dx = add_over_rows(b_dx, together(b_dgate, b_dup, CHANNELS, INNER), p_packed, i_in, TOKENS, PIECES)
+        b_dx = add_over_rows(b_dx, join_interleaved(b_dgate, b_dup, CHANNELS, INNER), p_packed, i_in, TOKENS, PIECES)
     for i in tl.static_range(len(PIECES)):
         at, m = at_piece(i_channel, L, D, CHANNELS, TOKENS, PIECES[i])
         b = tl.trans(b_dx[i].to(dtype))
-        if MASK:  # two stores: with a choice of values the assembler waits after every product
+        if MASK:  # two stores, because with tl.where the assembler waits after every product
             m_read = read_of(p_mask, m, L, MASK, TOKENS, PIECES[i])
             tl.store(p_dh + base + at, tl.zeros_like(b), mask=m & ~m_read)
             m = m_read
@@ -115,7 +115,7 @@ def _store(p_sums, i_row, b, ADD: tl.constexpr, TOKENS: tl.constexpr, PIECES: tl
     for i in tl.static_range(len(PIECES)):
         at = i_row[:, None] * TOKENS + tokens_of(TOKENS, PIECES[i])[None, :]
         b_sum = b[i]
-        if ADD:  # last: there is no room for them in the loop's registers
+        if ADD:  # at the end, because the loop has no free registers
             b_sum += tl.load(p_sums + at)
         tl.store(p_sums + at, b_sum)
 
@@ -155,8 +155,8 @@ def token_mixer_bwd_weights_kernel(
     CHANNELS: tl.constexpr,
     INNER: tl.constexpr,
 ):
-    """The gradients of gate, up and down^T: a program sums one slab of (sample, channels) tiles for some inner units,
-    which here are the rows."""
+    """The gradients of gate, up and down^T. A program sums one slab of (example, channels) tiles for some inner units,
+    which are the rows here."""
     i_row = tl.program_id(0) * INNER + tl.arange(0, INNER)
     i_gate = i_row // TURNS * 2 * TURNS + i_row % TURNS
     dtype: tl.constexpr = p_x.dtype.element_ty
@@ -164,11 +164,11 @@ def token_mixer_bwd_weights_kernel(
     b_wup = _rows(p_packed, i_gate + TURNS, TOKENS, PIECES)
     b_wdown = _rows(p_packed, i_row + 2 * inner, TOKENS, PIECES)
     b_sgate, b_sup, b_sdown = _sums(INNER, PIECES), _sums(INNER, PIECES), _sums(INNER, PIECES)
-    a_sample = tl.cdiv(D, CHANNELS)
+    a_example = tl.cdiv(D, CHANNELS)
     for i_tile in range(tiles_a_slab):
         tile = tl.program_id(1) * tiles_a_slab + i_tile
-        i_channel = tile % a_sample * CHANNELS + tl.arange(0, CHANNELS)
-        base = (tile // a_sample).to(tl.int64) * L * D
+        i_channel = tile % a_example * CHANNELS + tl.arange(0, CHANNELS)
+        base = (tile // a_example).to(tl.int64) * L * D
         tokens = tl.where(tile < tiles, L, 0)
         b_x = load_pieces(p_x + base, i_channel, tokens, D, CHANNELS, TOKENS, PIECES)
         b_d = load_pieces(p_d + base, i_channel, tokens, D, CHANNELS, TOKENS, PIECES)
@@ -183,4 +183,4 @@ def token_mixer_bwd_weights_kernel(
     _store(p_sums, i_row + 2 * inner, b_sdown, ADD, TOKENS, PIECES)
 
 
-settle(globals())
+fix_cache_keys(globals())

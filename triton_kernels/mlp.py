@@ -1,9 +1,8 @@
-"""SwiGLU over channels with residual and norm: two products forward, each with all that follows in its epilogue; the
-second is the vendor's where rows are too wide for that, or the table prefers it (``row_blocks``).
+"""The channel MLP: SwiGLU over channels with residual and norm, in two products with epilogues.
 
-Products without an epilogue (the weights' gradients, dh) are left to torch.mm: there the vendor's library is hard to
-beat. The gate/up product writes SwiGLU's result, and gate and up only where gradients are wanted: to write and read
-them is less work than to multiply again.
+cuBLAS computes the second product where rows are too wide for an epilogue, or where the table prefers it
+(``row_blocks``), and all products without an epilogue (gradients of the weights, dh). The gate and up product writes
+the result of SwiGLU, and for a backward also gate and up: to write and read them is less work than to multiply again.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ import triton.language as tl
 from torch import Tensor
 
 from trm_fast.triton_kernels import configs
-from trm_fast.triton_kernels.keys import settle
+from trm_fast.triton_kernels.keys import fix_cache_keys
 from trm_fast.triton_kernels.layer import Spec, load_state, single_bwd, single_fwd
 from trm_fast.triton_kernels.rms_norm import normalize, rms_norm_bwd
-from trm_fast.triton_kernels.swiglu import apart, in_turns, silu_mul, silu_mul_bwd
+from trm_fast.triton_kernels.swiglu import interleaved, silu_mul, silu_mul_bwd, split_interleaved
 
-# Channels whose whole row a program's accumulators hold, so that the norm can be the product's epilogue.
+# The widest row that the accumulators of a program hold whole, so that the norm can be the epilogue of the product.
 WIDEST_ROW = 512
 
 
@@ -40,14 +39,14 @@ def gate_up_fwd_kernel(
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    """``hidden = silu(h gate^T) (h up^T)`` for a tile of tokens and inner channels; ``kept`` takes gate and up."""
-    tiles = tl.cdiv(inner, COLUMNS)  # neighbours share their tokens: h is read once from memory, the weights from L2
+    """``hidden = silu(h gate^T) (h up^T)`` for a tile of tokens and inner channels; ``kept`` receives gate and up."""
+    tiles = tl.cdiv(inner, COLUMNS)  # neighbours read the same h, from L2 like the weights
     i_row = (tl.program_id(0) // tiles * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
     start = tl.program_id(0) % tiles * COLUMNS
     i_column, i_depth, i_turn = start + tl.arange(0, COLUMNS), tl.arange(0, DEPTH), tl.arange(0, 2 * COLUMNS)
-    m_row, m_column, m_both = i_row < rows, i_column < inner, start + in_turns(i_turn, 0) < inner
+    m_row, m_column, m_both = i_row < rows, i_column < inner, start + interleaved(i_turn, 0) < inner
     at_h = p_h + i_row * D + i_depth[None, :]
-    at_w = p_gate_up + (start + in_turns(i_turn, inner))[None, :] * D + i_depth[:, None]
+    at_w = p_gate_up + (start + interleaved(i_turn, inner))[None, :] * D + i_depth[:, None]
     b = tl.zeros((ROWS, 2 * COLUMNS), tl.float32)
     for first in range(0, D, DEPTH):
         m_h, m_w = m_row, m_both[None, :]
@@ -55,7 +54,7 @@ def gate_up_fwd_kernel(
             m_h, m_w = m_h & (first + i_depth < D)[None, :], m_w & (first + i_depth < D)[:, None]
         b_h, b_w = tl.load(at_h + first, mask=m_h, other=0), tl.load(at_w + first, mask=m_w, other=0)
         b = tl.dot(b_h, b_w, b, input_precision="ieee")
-    b_gate, b_up = apart(b, ROWS, COLUMNS)
+    b_gate, b_up = split_interleaved(b, ROWS, COLUMNS)
     dtype = p_hidden.dtype.element_ty
     m = m_row & m_column[None, :]
     if KEEP:
@@ -82,14 +81,14 @@ def project_fwd_kernel(
     WIDTH: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    """``y = rms_norm(h + a w^T)``, h with its injection; a program holds whole rows."""
+    """``y = rms_norm(h + injection + a w^T)``; a program holds whole rows."""
     i_row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
     i_column, i_depth = tl.arange(0, WIDTH), tl.arange(0, DEPTH)
     m_row, m_column = (i_row < rows)[:, None], (i_column < D)[None, :]
     at_a = p_a + i_row[:, None] * K + i_depth[None, :]
     at_w = p_w + i_column[None, :] * K + i_depth[:, None]
     at, m = i_row[:, None] * D + i_column[None, :], m_row & m_column
-    # As the sum's start h takes no registers of its own; in float32 each term would be rounded to its size.
+    # The sum starts with h, which saves registers; not in float32, where each term would be rounded to its size.
     if p_h.dtype.element_ty == tl.float32:
         b_y = tl.zeros((ROWS, WIDTH), tl.float32)
     else:
@@ -150,7 +149,7 @@ def down_bwd_kernel(
             m_d, m_w = m_d & (first + i_depth < D)[None, :], m_w & (first + i_depth < D)[:, None]
         b_a = tl.load(at_d + first, mask=m_d, other=0)
         b_d = tl.dot(b_a, tl.load(at_w + first * inner, mask=m_w, other=0), b_d, input_precision="ieee")
-    # A quarter of the columns at a time: gate, up and both results of all of them do not fit the registers.
+    # A quarter of the columns at a time, because gate, up and both results of all columns do not fit in registers.
     i_part = tl.program_id(0) % tiles * COLUMNS + tl.arange(0, COLUMNS // 4)
     b_first, b_second = _halves(b_d, ROWS, COLUMNS)
     b_parts = _halves(b_first, ROWS, COLUMNS // 2) + _halves(b_second, ROWS, COLUMNS // 2)
@@ -160,11 +159,10 @@ def down_bwd_kernel(
 
 
 def row_blocks(h: Tensor, K: int) -> dict[str, Any] | None:
-    """Launch options for ``project`` to h's channels from K, or None for the vendor's product.
+    """Launch options of ``project`` from K to h's channels, or None for cuBLAS.
 
-    A block of whole rows, whose norm is its epilogue, is narrow and reads all weights; the vendor's are broad, and the
-    norm is a pass of its own: ROWS is 0 in the table where that is better.
-    """
+    A block of whole rows has the norm as its epilogue, but is low and reads all weights. The blocks of cuBLAS are
+    larger, but the norm is another pass. ROWS is 0 in the table where cuBLAS is better."""
     D = h.shape[-1]
     config = configs.lookup("project_fwd", h, D, K)
     return config if config["ROWS"] and D <= WIDEST_ROW else None
@@ -176,7 +174,7 @@ def project(a: Tensor, w: Tensor, h: Tensor, injection: Tensor | None, eps: floa
     config = row_blocks(h, K)
     if config is None:
         h = h if injection is None else h + injection
-        torch.mm(a, w.t(), out=y.view(rows, D))  # addmm would copy h first, as cuBLAS adds in place
+        torch.mm(a, w.t(), out=y.view(rows, D))  # addmm copies h first, because cuBLAS adds in place
         normalize(y, h, -1, eps, y, rstd)
     elif rows:
         project_fwd_kernel[(triton.cdiv(rows, config["ROWS"]),)](
@@ -233,7 +231,7 @@ class MLP:
 
 
 def add_products(sums: list[Tensor] | None, *pairs: tuple[Tensor, Tensor]) -> list[Tensor]:
-    """``a^T b`` of every pair, added up in float32 over the applications of a layer."""
+    """``a^T b`` for every pair, summed in float32 over the applications of a layer."""
     products = [torch.mm(a.t(), b) for a, b in pairs]
     if sums is None:
         return [product.float() for product in products]
@@ -241,6 +239,7 @@ def add_products(sums: list[Tensor] | None, *pairs: tuple[Tensor, Tensor]) -> li
 
 
 def in_dtype_of(sums: list[Tensor] | None, weights: Sequence[Tensor]) -> list[Tensor]:
+    """The summed gradients in the dtype of their weights; zeros without a backward."""
     if sums is None:
         return [torch.zeros_like(w) for w in weights]
     return [total.to(w.dtype) for total, w in zip(sums, weights, strict=True)]
@@ -256,4 +255,4 @@ def mlp_bwd(dy: Tensor, h: Tensor, saved: Tensor, *layer: Any) -> tuple[Tensor, 
     return single_bwd(MLP(*layer), dy, h, saved)
 
 
-settle(globals())
+fix_cache_keys(globals())

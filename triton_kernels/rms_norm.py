@@ -1,6 +1,6 @@
-"""Residual addition and RMSNorm over any axis in its natural layout.
+"""Residual addition and RMSNorm over any axis, without transposed copies.
 
-A *line* is what one mean runs over: ``size`` elements, ``inner`` apart.
+A *line* has the elements of one mean: ``size`` elements, ``inner`` apart.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import triton.language as tl
 from torch import Tensor
 
 from trm_fast.triton_kernels import configs
-from trm_fast.triton_kernels.keys import settle
+from trm_fast.triton_kernels.keys import fix_cache_keys
 
-LONGEST = 8192  # elements of a line that a program holds; longer lines are read twice
-MOST_OF_A_WARP = 1024  # elements
+LONGEST = 8192  # elements of the longest line that a program holds; longer lines are read twice
+MOST_OF_A_WARP = 1024  # elements that one warp can hold in registers
 
 
 @triton.jit
 def _offsets(lines, size, inner, DENSE: tl.constexpr, LINES: tl.constexpr):
-    """This program's lines, where they start, and which exist; DENSE: a line is one stretch of memory."""
+    """The lines of this program, their offsets, and the mask of those that exist. DENSE: lines are contiguous."""
     i_line = tl.program_id(0).to(tl.int64) * LINES + tl.arange(0, LINES)
     start = i_line * size if DENSE else i_line // inner * size * inner + i_line % inner
     return i_line, start[None, :], (i_line < lines)[None, :]
@@ -111,26 +111,27 @@ def rms_norm_bwd_kernel(
 
 
 def blocks(size: int, inner: int, elements: int, num_warps: int) -> dict[str, int | bool]:
-    """The block of a program: whole lines where they fit, about ``elements`` in all; and its warps, more for a large
-    block, whose shares would not stay in registers."""
+    """The block of a program: whole lines if they fit, about ``elements`` in total. Large blocks get more warps, so
+    that they stay in registers."""
     length = min(triton.next_power_of_2(size), LONGEST)
     lines = max(1, elements // length)
     if inner > 1:
-        lines = max(lines, 16)  # lines side by side: a transaction's width
+        lines = max(lines, 16)  # neighbouring lines fill a memory transaction
         length = min(length, max(1, LONGEST // lines))
     warps = max(num_warps, length * lines // MOST_OF_A_WARP)
     return {"DENSE": inner == 1, "SIZE": length, "LINES": lines, "num_warps": warps}
 
 
 def axis_of(x: Tensor, dim: int) -> tuple[int, int, int]:
-    """Lines along ``dim``, their size, and how far apart a line's elements lie; x contiguous."""
+    """How many lines a contiguous x has along ``dim``, their size, and the distance between elements of a line."""
     dim = dim % x.dim()
     size, inner = x.shape[dim], math.prod(x.shape[dim + 1 :])
     return x.numel() // max(size, 1), size, inner
 
 
 def rms_norm_fwd(x: Tensor, residual: Tensor | None, dim: int, eps: float) -> tuple[Tensor, Tensor]:
-    """``t rsqrt(mean(t^2) + eps)`` with ``t = x + residual``, and every line's factor (float32, ``dim`` of size 1)."""
+    """``y = t rsqrt(mean(t^2) + eps)`` with ``t = x + residual``, and the factor of every line (float32, ``dim`` of
+    size 1)."""
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     shape = list(x.shape)
     shape[dim] = 1
@@ -140,7 +141,7 @@ def rms_norm_fwd(x: Tensor, residual: Tensor | None, dim: int, eps: float) -> tu
 
 
 def normalize(x: Tensor, residual: Tensor | None, dim: int, eps: float, y: Tensor, rstd: Tensor) -> None:
-    """As ``rms_norm_fwd``, into tensors that are there, and y may be x; everything contiguous."""
+    """As ``rms_norm_fwd``, into y and rstd. All tensors are contiguous; y may be x."""
     lines, size, inner = axis_of(x, dim)
     if not x.numel():
         rstd.fill_(eps**-0.5)
@@ -154,7 +155,7 @@ def normalize(x: Tensor, residual: Tensor | None, dim: int, eps: float, y: Tenso
 
 
 def rms_norm_bwd(dy: Tensor, y: Tensor, rstd: Tensor, dim: int) -> Tensor:
-    """The gradient of ``x``, and of ``residual``; the result y stands for the input."""
+    """The gradient of ``x``, which is also that of ``residual``, computed from the result y."""
     dx = torch.empty_like(y, memory_format=torch.contiguous_format)
     lines, size, inner = axis_of(y, dim)
     if not y.numel():
@@ -167,4 +168,4 @@ def rms_norm_bwd(dy: Tensor, y: Tensor, rstd: Tensor, dim: int) -> Tensor:
     return dx
 
 
-settle(globals())
+fix_cache_keys(globals())

@@ -1,5 +1,5 @@
-"""SignSGD for the rows that a batch touched: the program of an id's first sample adds up all of its gradients, in the
-order of the batch, and takes the step; the programs of the others leave the row alone."""
+"""SignSGD for the rows that a batch used. The program of an id's first example sums all gradients of the id, in the
+order of the batch, and takes the step; the programs of its other examples do nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from trm_fast.triton_kernels import configs
-from trm_fast.triton_kernels.keys import settle
+from trm_fast.triton_kernels.keys import fix_cache_keys
 
 
 @triton.jit
@@ -21,23 +21,23 @@ def sign_sgd_rows_kernel(
     rows,
     columns,
     batch: tl.constexpr,
-    SAMPLES: tl.constexpr,
+    EXAMPLES: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
     owner, i_column = tl.program_id(0), tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     id = tl.load(p_ids + owner)
-    earlier = tl.zeros((SAMPLES,), tl.int32)
-    for first in range(0, batch, SAMPLES):
-        i_sample = first + tl.arange(0, SAMPLES)
-        earlier += (tl.load(p_ids + i_sample, mask=i_sample < owner, other=-1) == id).to(tl.int32)
-    # A row outside the table is passed over, as by the other kernels: nothing here can raise.
+    earlier = tl.zeros((EXAMPLES,), tl.int32)
+    for first in range(0, batch, EXAMPLES):
+        i_example = first + tl.arange(0, EXAMPLES)
+        earlier += (tl.load(p_ids + i_example, mask=i_example < owner, other=-1) == id).to(tl.int32)
+    # Like the CUDA C++ kernel, this one ignores a row outside the table: a kernel cannot raise.
     if (tl.max(earlier, 0) == 0) & (id >= 0) & (id < rows):
         m_column = i_column < columns
         b_sum = tl.zeros((COLUMNS,), tl.float32)
-        for first in range(0, batch, SAMPLES):
-            i_sample = first + tl.arange(0, SAMPLES)
-            m_same = tl.load(p_ids + i_sample, mask=i_sample < batch, other=-1) == id
-            at = i_sample.to(tl.int64)[:, None] * columns + i_column[None, :]
+        for first in range(0, batch, EXAMPLES):
+            i_example = first + tl.arange(0, EXAMPLES)
+            m_same = tl.load(p_ids + i_example, mask=i_example < batch, other=-1) == id
+            at = i_example.to(tl.int64)[:, None] * columns + i_column[None, :]
             b_sum += tl.sum(tl.load(p_grads + at, mask=m_same[:, None] & m_column[None, :], other=0), 0)
         rate = tl.load(p_lr).to(tl.float64)
         keep, step = (1.0 - rate * weight_decay).to(tl.float32), rate.to(tl.float32)
@@ -60,4 +60,4 @@ def sign_sgd_rows_(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, w
         weight.copy_(work)
 
 
-settle(globals())
+fix_cache_keys(globals())

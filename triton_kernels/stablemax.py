@@ -1,6 +1,6 @@
-"""Stable-max and its cross-entropy: scores ``x + 1`` for x >= 0, ``1 / (1 - x)`` below; all in float64, as published.
+"""Stable-max and its cross-entropy, in float64 as published: scores ``x + 1`` for x >= 0, else ``1 / (1 - x)``.
 
-The logits are few beside the states, so a card's slow float64 does not show.
+A model has few logits compared with its states, so the slow float64 of a GPU does not matter.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from trm_fast.triton_kernels import configs
-from trm_fast.triton_kernels.keys import settle
+from trm_fast.triton_kernels.keys import fix_cache_keys
 from trm_fast.triton_kernels.rms_norm import axis_of
 
 
@@ -24,13 +24,13 @@ def _score(x):
 
 @triton.jit
 def _slope(x, b_score):
-    """The score's derivative."""
+    """The derivative of the score."""
     return tl.where(x < 0, b_score * b_score, 1.0)
 
 
 @triton.jit
 def _line_starts(lines, size, inner, LINES: tl.constexpr):
-    """Where this program's lines start, ``size`` elements that lie ``inner`` apart, and which exist."""
+    """The offsets of this program's lines (``size`` elements, ``inner`` apart), and the mask of those that exist."""
     i_line = tl.program_id(0).to(tl.int64) * LINES + tl.arange(0, LINES)
     return (i_line // inner * size * inner + i_line % inner)[:, None], (i_line < lines)[:, None]
 
@@ -90,7 +90,7 @@ def stablemax_cross_entropy_fwd_kernel(
     inside = valid & (label >= 0) & (label < classes)
     target = _score(tl.load(p_logits + i_row * classes + label, mask=inside & m_row, other=0))
     loss = tl.where(valid, tl.log(tl.where(valid, total, 1.0)) - tl.log(target), 0.0)
-    # A kernel cannot raise: a label outside the classes shows as NaN.
+    # A kernel cannot raise, so a label outside the classes gives NaN.
     tl.store(p_loss + i_row, tl.where(valid & (inside == 0), float("nan"), loss), mask=m_row)
     tl.store(p_total + i_row, tl.where(valid, total, 1.0), mask=m_row)
 
@@ -156,7 +156,7 @@ def stablemax_bwd(dprobabilities: Tensor, logits: Tensor, dim: int) -> Tensor:
 
 
 def stablemax_cross_entropy_fwd(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """The losses and the sums of the scores, in the labels' shape, float64; a label outside [0, V) gives NaN."""
+    """The losses and the sums of the scores, in the shape of the labels, float64; a label outside [0, V) gives NaN."""
     loss = logits.new_empty(labels.shape, dtype=torch.float64)
     total = torch.empty_like(loss)
     if loss.numel():
@@ -171,7 +171,7 @@ def stablemax_cross_entropy_fwd(logits: Tensor, labels: Tensor, ignore_index: in
 def stablemax_cross_entropy_bwd(
     dloss: Tensor, logits: Tensor, labels: Tensor, total: Tensor, ignore_index: int
 ) -> Tensor:
-    """The gradient of the logits, in their dtype; zero where the label is ignored or none."""
+    """The gradient of the logits, in their dtype; zero where the label is ignored or outside [0, V)."""
     dlogits = torch.empty_like(logits, memory_format=torch.contiguous_format)
     if dlogits.numel():
         grid, options = _options("stablemax_cross_entropy_bwd", logits, labels.numel(), logits.shape[-1])
@@ -182,4 +182,4 @@ def stablemax_cross_entropy_bwd(
     return dlogits
 
 
-settle(globals())
+fix_cache_keys(globals())

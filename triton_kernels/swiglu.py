@@ -1,8 +1,7 @@
-"""``silu(gate) * up``, forward and backward, element by element; for the products' epilogues, too.
+"""``silu(gate) * up``, forward and backward, as kernels and for the epilogues of products.
 
-Where the result is rounded to bfloat16, the sigmoid is one instruction of the special function unit, ``tanh.approx``
-(relative error 2^-11), not two and their scaling: between products that unit and the instructions around it are what
-the tensor cores wait for.
+Where the result is rounded to bfloat16, the sigmoid takes one instruction of the special function unit, ``tanh.approx``
+(relative error 2^-11), instead of two and their scaling, because between products the tensor cores wait for that unit.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ import triton.language as tl
 from torch import Tensor
 
 from trm_fast.triton_kernels import configs
-from trm_fast.triton_kernels.keys import settle
+from trm_fast.triton_kernels.keys import fix_cache_keys
 
-TURNS = tl.constexpr(8)  # columns of an accumulator that a thread has two of, before it has the next two
-INSTRUCTIONS = tl.constexpr(os.environ.get("TRITON_INTERPRET") != "1")  # the interpreter has none of a card's own
+TURNS = tl.constexpr(8)  # a thread holds two neighbouring columns in every 8 of an accumulator
+INSTRUCTIONS = tl.constexpr(os.environ.get("TRITON_INTERPRET") != "1")  # Triton's interpreter has no inline assembly
 
 
 @triton.jit
@@ -38,34 +37,35 @@ def _sigmoid_and_silu(b_gate, dtype: tl.constexpr):
 
 @triton.jit
 def silu_mul(b_gate, b_up, dtype: tl.constexpr):
-    """float32 in, ``dtype`` out."""
+    """``silu(gate) up`` from float32 blocks, in ``dtype``."""
     _, b_silu = _sigmoid_and_silu(b_gate, dtype)
     return (b_silu * b_up).to(dtype)
 
 
 @triton.jit
 def silu_mul_bwd(b_d, b_gate, b_up, dtype: tl.constexpr):
-    """The gradients of gate and up, given that of their product."""
+    """The gradients of gate and up from ``b_d``, the gradient of ``silu(gate) up``."""
     b_sigmoid, b_silu = _sigmoid_and_silu(b_gate, dtype)
     return (b_d * b_up * (b_sigmoid + b_silu * (1 - b_sigmoid))).to(dtype), (b_d * b_silu).to(dtype)
 
 
 @triton.jit
-def in_turns(i, half):
-    """The rows of gate and up, ``half`` apart, for a product with both: ``TURNS`` of the one, then of the other."""
+def interleaved(i, half):
+    """The rows of gate and up, ``half`` split_interleaved, for a product with both: ``TURNS`` rows of the gate, then of
+    up."""
     return i // (2 * TURNS) * TURNS + i % TURNS + i // TURNS % 2 * half
 
 
 @triton.jit
-def apart(b, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Gate and up, each [ROWS x COLUMNS], of a product with both in turns: no value changes its thread."""
+def split_interleaved(b, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Splits a product of interleaved columns into gate and up, each [ROWS x COLUMNS]; no value changes its thread."""
     b_gate, b_up = tl.split(tl.permute(tl.reshape(b, (ROWS, COLUMNS // TURNS, 2, TURNS)), (0, 1, 3, 2)))
     return tl.reshape(b_gate, (ROWS, COLUMNS)), tl.reshape(b_up, (ROWS, COLUMNS))
 
 
 @triton.jit
-def together(b_gate, b_up, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """The other way round."""
+def join_interleaved(b_gate, b_up, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """The inverse of ``split_interleaved``."""
     b_gate = tl.reshape(b_gate, (ROWS, COLUMNS // TURNS, TURNS))
     b = tl.join(b_gate, tl.reshape(b_up, (ROWS, COLUMNS // TURNS, TURNS)))
     return tl.reshape(tl.permute(b, (0, 1, 3, 2)), (ROWS, 2 * COLUMNS))
@@ -97,7 +97,8 @@ def swiglu_bwd_kernel(p_dout, p_gate_up, p_dgate_up, count, half, BLOCK: tl.cons
 
 
 def swiglu_fwd(gate_up: Tensor, dim: int) -> Tensor:
-    """gate_up with the gate in the first half of ``dim`` and up in the second; the result has half its size there."""
+    """``silu(gate) up``; the gate is the first half of ``dim``, up the second, so the result has half the size
+    there."""
     shape = list(gate_up.shape)
     shape[dim] //= 2
     out = gate_up.new_empty(shape)
@@ -115,9 +116,9 @@ def swiglu_bwd(dout: Tensor, gate_up: Tensor, dim: int) -> Tensor:
 
 
 def _launch(kernel: triton.JITFunction, name: str, out: Tensor, dim: int, *tensors: Tensor) -> None:
-    half = math.prod(out.shape[dim % out.dim() :])  # the stretch of the gate, and of up, under one outer index
+    half = math.prod(out.shape[dim % out.dim() :])  # contiguous elements of the gate, and of up, for one outer index
     config = configs.lookup(name, out)
     kernel[(triton.cdiv(out.numel(), config["BLOCK"]),)](*tensors, out.numel(), half, **config)
 
 
-settle(globals())
+fix_cache_keys(globals())

@@ -1,6 +1,5 @@
-"""SwiGLU over tokens with residual and norm over tokens: up to ``MOST_TOKENS`` fused whole (``mix``); more no longer
-fit, and go through batched products and the ops' single kernels.
-"""
+"""The token mixer: SwiGLU, residual and norm over tokens. Up to ``MOST_TOKENS`` tokens one kernel does all of it
+(``mix``); with more, batched products and the kernels of single ops do."""
 
 from __future__ import annotations
 
@@ -20,25 +19,25 @@ from trm_fast.triton_kernels.rms_norm import normalize, rms_norm_bwd
 from trm_fast.triton_kernels.swiglu import TURNS, swiglu_bwd, swiglu_fwd
 
 MOST_TOKENS = 128
-INNER_MULTIPLE = 64  # the packed inner width's divisor: no kernel masks weights
+INNER_MULTIPLE = 64  # divides the packed inner width, so that kernels need no mask for weights
 
 
 def pack(gate_up: Tensor, down: Tensor) -> Tensor:
-    """(3 I, L) of gate_up (2 I, L) and down (L, I), both sizes rounded up: gate and up in turns of ``TURNS`` rows, then
-    down^T."""
+    """Packs gate_up (2 I, L) and down (L, I) to (3 I, L), with I and L rounded up: ``TURNS`` rows of the gate and of up
+    alternate, then down^T."""
     L, inner = down.shape
     wide, turns = triton.cdiv(inner, INNER_MULTIPLE) * INNER_MULTIPLE, TURNS.value
     packed = down.new_zeros(3, wide, triton.cdiv(L, FEWEST) * FEWEST)
     packed[:2, :inner, :L] = gate_up.view(2, inner, L)
     packed[2, :inner, :L] = down.t()
-    in_turns = packed[:2].view(2, wide // turns, turns, -1).transpose(0, 1).reshape(2 * wide, -1)
-    return torch.cat((in_turns, packed[2]))
+    interleaved = packed[:2].view(2, wide // turns, turns, -1).transpose(0, 1).reshape(2 * wide, -1)
+    return torch.cat((interleaved, packed[2]))
 
 
 class TokenMixer:
     """The layer (``layer.Layer``); gate_up (2 I, L), down (L, I).
 
-    Weights are packed once a call, not once a launch.
+    The weights are packed once in the lifetime of the object, not in every launch.
     ``mask``, bool (B, L): tokens where it is false are read as zeros.
     """
 
@@ -60,7 +59,7 @@ class TokenMixer:
         return self._packed
 
     def _options(self, kernel: str, h: Tensor) -> dict[str, Any]:
-        """What a kernel is compiled for."""
+        """The constants that a kernel is compiled for."""
         L, inner = self.down.shape
         tokens = self.packed().shape[1]
         return {"TOKENS": tokens, "PIECES": pieces(tokens)} | configs.lookup(kernel, h, L, inner, block=tokens)

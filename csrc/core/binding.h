@@ -1,4 +1,5 @@
-// What the bindings share: checks, types, axes, threads. LibTorch's stable ABI only: one binary serves torch 2.11 on.
+// What all bindings share: checks, dtypes, axes, threads, devices. It uses only LibTorch's stable ABI, so one binary
+// serves torch 2.11 and later.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -20,7 +21,7 @@
 #ifdef TRM_FAST_CUDA
 #include <torch/csrc/stable/accelerator.h>
 
-// Weak: under a torch without CUDA the symbol is missing, and nothing calls it.
+// Weak, because a torch without CUDA lacks the symbol. There nothing calls it.
 extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device, void** stream);
 #endif
 
@@ -29,7 +30,7 @@ namespace trm_fast {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// Below this many elements for each thread, waking a thread costs more than it brings.
+// With fewer elements a thread, waking a thread costs more than it saves.
 constexpr int64_t kGrain = 32768;
 
 template <class T>
@@ -37,7 +38,7 @@ struct Type {
   using type = T;
 };
 
-// Calls body(Type<T>{}) with the storage type of the tensor.
+// Calls body(Type<T>{}) with the tensor's storage type.
 template <bool kBFloat16 = true, class Body>
 void with_type(const char* op, const Tensor& tensor, const Body& body) {
   switch (tensor.scalar_type()) {
@@ -62,7 +63,7 @@ T* write(const Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
-// A tensor to be updated in place: contiguous itself, or worked on as a copy that is written back.
+// A tensor to update in place. If it is not contiguous, the kernel works on a copy, and finish() writes the copy back.
 class InPlace {
  public:
   explicit InPlace(const Tensor& tensor)
@@ -76,7 +77,7 @@ class InPlace {
   Tensor tensor_, work_;
 };
 
-// The tensor itself where it is contiguous (no call into torch), else a copy.
+// The tensor itself if it is contiguous (without a call into torch), else a contiguous copy.
 inline Tensor dense(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
@@ -90,7 +91,7 @@ inline Axis axis_of(const char* op, const Tensor& tensor, int64_t dim) {
   return axis;
 }
 
-// The tensor's sizes with another one at `dim`.
+// The tensor's sizes, with `size` at `dim`.
 inline std::vector<int64_t> sizes_with(const Tensor& tensor, int64_t dim, int64_t size) {
   std::vector<int64_t> sizes(tensor.sizes().begin(), tensor.sizes().end());
   sizes[dim < 0 ? dim + tensor.dim() : dim] = size;
@@ -107,14 +108,13 @@ inline void check_like(const char* op, const Tensor& a, const Tensor& b) {
   STD_TORCH_CHECK(std::equal(x.begin(), x.end(), y.begin(), y.end()), op, ": the tensors' shapes differ");
 }
 
-// Shares `units` of `cost` elements each out among torch's threads, which call kernel(arguments..., begin, end).
+// Divides `units`, of `cost` elements each, among torch's threads, which call kernel(arguments..., begin, end).
 template <class Kernel, class... Arguments>
 void parallel(int64_t units, int64_t cost, const Kernel& kernel, const Arguments&... arguments) {
   if (units == 0 || cost == 0) return;
   const int64_t grain = std::max<int64_t>(1, kGrain / cost);
-  if (units <= grain) return kernel(arguments..., int64_t(0), units);  // spares the call into torch
-  torch::stable::parallel_for(0, units, grain,
-                              [&](int64_t begin, int64_t end) { kernel(arguments..., begin, end); });
+  if (units <= grain) return kernel(arguments..., int64_t(0), units);  // without a call into torch
+  torch::stable::parallel_for(0, units, grain, [&](int64_t begin, int64_t end) { kernel(arguments..., begin, end); });
 }
 
 inline cuda::Type cuda_type(const char* op, const Tensor& tensor) {
@@ -126,7 +126,7 @@ inline cuda::Type cuda_type(const char* op, const Tensor& tensor) {
   }
 }
 
-// The number in a 0-dim tensor on the device of `like`, whose kernel reads it: the host does not wait for it.
+// The number in a 0-dim tensor on the device of `like`. The kernel reads it, so the host does not synchronise.
 inline Scalar scalar_of(const char* op, const Tensor& tensor, const Tensor& like) {
   STD_TORCH_CHECK(tensor.numel() == 1 && tensor.device() == like.device(), op,
                   ": scalars must be 0-dim tensors on the same device");
@@ -141,7 +141,7 @@ inline Scalar scalar_of(const char* op, const Tensor& tensor, const Tensor& like
 }
 
 #ifdef TRM_FAST_CUDA
-// Makes a tensor's device current and holds its stream.
+// Makes a tensor's device current for its lifetime, and holds the device's stream.
 class CudaLaunch {
  public:
   CudaLaunch(const char* op, const Tensor& tensor) : op_(op), guard_(tensor.get_device_index()) {
@@ -150,9 +150,7 @@ class CudaLaunch {
     stream_ = static_cast<cudaStream_t>(stream);
   }
   cudaStream_t stream() const { return stream_; }
-  void check(cudaError_t error) const {
-    STD_TORCH_CHECK(error == cudaSuccess, op_, ": ", cudaGetErrorString(error));
-  }
+  void check(cudaError_t error) const { STD_TORCH_CHECK(error == cudaSuccess, op_, ": ", cudaGetErrorString(error)); }
 
  private:
   const char* op_;
@@ -161,7 +159,8 @@ class CudaLaunch {
 };
 #endif
 
-// Runs an op on the tensor's device: cpu(Type<T>{}) with its storage type, or cuda(type, stream), which launches.
+// Runs an op on the tensor's device: calls cpu(Type<T>{}) with its storage type, or cuda(type, stream), which launches
+// a kernel and returns its error.
 template <bool kBFloat16 = true, class Cpu, class Cuda>
 void on_device(const char* op, const Tensor& tensor, const Cpu& cpu, const Cuda& cuda) {
 #ifdef TRM_FAST_CUDA

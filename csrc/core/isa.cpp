@@ -1,3 +1,4 @@
+// Chooses the instruction set: the machine's best, capped by the environment variable TRM_FAST_CPU.
 #include "core/isa.h"
 
 #include <algorithm>
@@ -15,7 +16,8 @@ Isa parse(const std::string& name) {
   for (int i = 0; i < 4; ++i) {
     if (name == kNames[i]) return Isa(i);
   }
-  throw std::invalid_argument("TRM_FAST_CPU: '" + name + "' is none of portable, avx2, avx512, avx512bf16");
+  throw std::invalid_argument("TRM_FAST_CPU: no instruction set '" + name +
+                              "': choose one of portable, avx2, avx512, avx512bf16");
 }
 
 Isa machine_isa() {

@@ -1,22 +1,22 @@
-// The instruction set that the CPU kernels run with.
+// The instruction set of the CPU kernels.
 #pragma once
 
 #include "core/products.h"
 
 namespace trm_fast {
 
-// avx512bf16 is avx512 and has products of bfloat16 besides.
+// avx512bf16 is avx512 plus matrix products in bfloat16.
 enum class Isa { portable, avx2, avx512, avx512bf16 };
 
-// The best that this machine has and TRM_FAST_CPU allows; found once. That its kernels are right is a test's matter, and
-// `trm-fast info --check`'s.
+// The largest instruction set that this machine has and TRM_FAST_CPU allows, determined once. Tests and
+// `trm-fast info --check` check its kernels.
 Isa current_isa();
 
-// For tests: a name as isa_name gives it. Throws std::invalid_argument for a set that cannot be used here.
+// For tests: `name` is a value of isa_name. Throws std::invalid_argument if this machine cannot run the set.
 void set_isa(const char* name);
 const char* isa_name(Isa);
 
-// The matrix products that round their factors to bfloat16; null where the set in use has none.
+// The matrix products that round their factors to bfloat16; null if the set in use has none.
 const GemmKernels* bfloat16_products();
 
 template <class Kernels>

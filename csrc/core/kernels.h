@@ -1,6 +1,6 @@
-// The CPU kernels' interface: raw pointers, no torch. A table of functions for each op and type, which the op declares
-// in its own kernels.h; each instruction set has its own tables, and kernels<...>() gives those of the set in use. Every
-// function works on a range of units, so that the caller can share the units out among threads.
+// The interface of the CPU kernels: raw pointers, no torch. Each op declares in its kernels.h a table of functions for
+// each type. Each instruction set has its own tables; kernels<...>() returns those of the set in use. A function works
+// on a range of units, so that the caller can divide the units among threads.
 #pragma once
 
 #include <cstdint>
@@ -12,16 +12,16 @@ struct BFloat16 {
   uint16_t bits;
 };
 
-// The type that an op computes and keeps statistics in.
+// The type of an op's arithmetic and statistics.
 template <class T>
 using Accumulate = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
-// A contiguous tensor seen from one of its axes: [outer, size, inner].
+// A contiguous tensor from the view of one axis: [outer, size, inner].
 struct Axis {
   int64_t outer, size, inner;
 };
 
-// Columns that one unit of a reduction over a strided axis covers: a few vector registers of partial sums.
+// Columns in one unit of a reduction over a strided axis: their partial sums take a few vector registers.
 constexpr int64_t kColumns = 64;
 
 // Units: rows if inner == 1, otherwise blocks of kColumns columns.
@@ -34,26 +34,26 @@ template <class Kernels>
 struct Table {
   static const Kernels kernels;
 };
-}
+}  // namespace portable
 #if defined(__x86_64__)
 namespace avx2 {
 template <class Kernels>
 struct Table {
   static const Kernels kernels;
 };
-}
+}  // namespace avx2
 namespace avx512 {
 template <class Kernels>
 struct Table {
   static const Kernels kernels;
 };
-}
+}  // namespace avx512
 namespace avx512bf16 {  // GemmKernels only, with products in bfloat16
 template <class Kernels>
 struct Table {
   static const Kernels kernels;
 };
-}
+}  // namespace avx512bf16
 #endif
 
 }  // namespace trm_fast

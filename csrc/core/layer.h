@@ -1,5 +1,5 @@
-// The layers of the fused network: each is y = norm(h + part(h)), forward and backward, on raw float32 memory.
-// A layer works on whole samples that lie one after the other, each (tokens, channels).
+// The layers of the network on a CPU: y = norm(h + part(h)), forward and backward, on raw float32 memory.
+// A layer works on whole examples, contiguous, each (tokens, channels).
 #pragma once
 
 #include <algorithm>
@@ -15,40 +15,40 @@ struct Sizes {
   double eps;
   const GemmKernels* products;
 
-  int64_t sample() const { return tokens * channels; }
+  int64_t example() const { return tokens * channels; }
 };
 
-// Rows of one product with packed weights: few enough for them, the hidden channels and the result to stay in L2.
+// Rows of one product with packed weights: so few that the rows, their hidden channels and the result stay in L2.
 constexpr int64_t kTileRows = 192;
 
 constexpr int64_t divided(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t rounded(int64_t count, int64_t unit) { return divided(count, unit) * unit; }
 
-// The widest panel of any instruction set; what is kept between forward and backward is padded to it, so that its size
-// is the same for all. The hidden channels of an mlp share their panel with the gate: half of it.
+// The widest panel of any instruction set. Tensors that the forward keeps for the backward are padded to it, so that
+// their size is the same for all instruction sets. In an MLP a hidden channel shares its panel with its gate.
 constexpr int64_t kPanel = 32;
 
 struct Forward {
-  int64_t samples, tile_rows;
-  bool keep;            // for a backward: `kept` is filled
+  int64_t examples, tile_rows;
+  bool keep;            // whether to fill `kept` for a backward
   const float* packed;  // the weights, by pack()
-  const bool* there;    // (samples, tokens), false on padding; null: all tokens are there
+  const bool* valid;    // (examples, tokens), false on padding; null without padding
   const float* h;
   float* y;
-  float* kept;          // kept_size() a sample if `keep`, else work_size() a sample
-  float* rstd;          // rstd_size() a sample
+  float* kept;  // kept_size() floats an example if `keep`, else work_size()
+  float* rstd;  // rstd_size() floats an example
 };
 
 struct Backward {
-  int64_t samples;
+  int64_t examples;
   const float* packed;  // the weights, by pack_backward()
-  const bool* there;
+  const bool* valid;
   const float* h;
   const float* y;
   const float* kept;
   const float* rstd;
-  float* d;             // on entry the gradient of y, on exit that of h
-  float* gradient;      // the weights', gradient_size(): added to
+  float* d;         // on entry the gradient of y, on exit that of h
+  float* gradient;  // of the weights, gradient_size(); the backward adds to it
 };
 
 class Layer {
@@ -57,44 +57,44 @@ class Layer {
       : gemm_(*sizes.products), sizes_(sizes), w_in_(w_in), w_out_(w_out), inner_(inner) {}
   virtual ~Layer() = default;
 
-  // The weights as the products of the forward and of the backward read them; sizes in floats.
+  // Packs the weights for the products of the forward and of the backward. Sizes are in floats.
   virtual int64_t packed_size() const = 0;
   virtual void pack(float* to) const = 0;
   virtual int64_t packed_backward_size() const = 0;
   virtual void pack_backward(float* to) const = 0;
-  // The weights' gradients in an order of the layer's own, and in the weights' order.
+  // The gradients of the weights: their size in the layer's own order, and their conversion to the weights' order.
   virtual int64_t gradient_size() const = 0;
   virtual void unpack_gradient(const float* gradient, float* dw_in, float* dw_out) const = 0;
 
-  // Whether padding must be zero in `h`; its gradient then is zero, too.
+  // Whether `h` must be zero at padding. Its gradient is then zero there, too.
   virtual bool zero_padding() const { return false; }
 
-  // Floats a sample.
+  // Floats an example.
   virtual int64_t kept_size() const = 0;
   virtual int64_t rstd_size() const = 0;
   virtual int64_t work_size() const { return 0; }
   // Floats of scratch that one thread needs.
   virtual int64_t forward_scratch(int64_t tile_rows) const = 0;
-  virtual int64_t backward_scratch(int64_t samples) const = 0;
+  virtual int64_t backward_scratch(int64_t examples) const = 0;
 
-  // The forward runs in phases, each of units that do not depend on each other.
+  // The forward runs in phases. The units of a phase do not depend on each other.
   virtual int64_t phases() const { return 1; }
   virtual int64_t units(int64_t phase, const Forward&) const = 0;
   virtual void forward(const Forward&, int64_t phase, int64_t begin, int64_t end, float* scratch) const = 0;
   virtual void backward(const Backward&, float* scratch) const = 0;
 
  protected:
-  // Packs a right factor and returns it.
+  // Packs a right factor into `to`, and returns it.
   Right pack_right(const Strided& b, int64_t k, int64_t n, float* to) const {
     gemm_.pack_right(b, k, n, to, panel(k));
     return right(to, k);
   }
   Right right(const float* packed, int64_t k) const { return {packed, panel(k)}; }
-  // Floats of a packed panel of depth k, which are at most k * width.
+  // Floats of a packed panel of depth k, at most k * width.
   int64_t panel(int64_t k) const { return divided(k, gemm_.steps) * gemm_.width; }
-  int64_t panels(int64_t n) const { return rounded(n, gemm_.width); }  // their columns
-  int64_t rows(int64_t samples) const { return samples * sizes_.tokens; }
-  int64_t row_tiles(const Forward& f) const { return divided(rows(f.samples), f.tile_rows); }
+  int64_t panels(int64_t n) const { return rounded(n, gemm_.width); }  // columns of all panels
+  int64_t rows(int64_t examples) const { return examples * sizes_.tokens; }
+  int64_t row_tiles(const Forward& f) const { return divided(rows(f.examples), f.tile_rows); }
 
   const GemmKernels& gemm_;
   Sizes sizes_;
@@ -103,12 +103,13 @@ class Layer {
   int64_t inner_;
 };
 
-// SwiGLU over channels: w_in (2 inner, D) gate above up, w_out (D, inner).
+// SwiGLU over channels. w_in (2 inner, D): the gate above up; w_out (D, inner).
 std::unique_ptr<Layer> make_mlp(const Sizes&, const float* w_in, const float* w_out, int64_t inner);
-// SwiGLU over tokens: w_in (2 inner, L), w_out (L, inner); the norm runs over tokens, too.
+// SwiGLU and norm over tokens. w_in (2 inner, L), w_out (L, inner).
 std::unique_ptr<Layer> make_token_mixer(const Sizes&, const float* w_in, const float* w_out, int64_t inner);
-// Multi-head attention: w_in (3 D, D) queries, keys, values, w_out (D, D). cos and sin (L, D / heads), or null.
-// `causal`: no token sees later ones. Padding is seen by itself alone.
+// Multi-head attention. w_in (3 D, D): queries, keys, values; w_out (D, D); cos and sin (L, D / heads), or null.
+// `causal`: a token attends only to itself and earlier ones. A padded token attends to itself, and no other attends to
+// it.
 std::unique_ptr<Layer> make_attention(const Sizes&, const float* w_in, const float* w_out, int64_t heads,
                                       const float* cos, const float* sin, bool causal);
 

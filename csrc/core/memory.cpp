@@ -1,3 +1,4 @@
+// The pool behind core/memory.h: huge pages, best fit.
 #include "core/memory.h"
 
 #include <sys/mman.h>
@@ -55,7 +56,7 @@ class Pool {
   }
 
  private:
-  // Unmaps the blocks that were not wanted for longest until at most `limit` bytes are kept.
+  // Unmaps the blocks that are free for longest, until the free ones have at most `limit` bytes.
   void shrink(size_t limit) {
     while (kept_ > limit) {
       munmap(free_.front().address, free_.front().size);
@@ -74,15 +75,15 @@ class Pool {
   }
 
   std::mutex mutex_;
-  std::list<Block> free_;  // in the order in which they came back
+  std::list<Block> free_;  // the block that is free for longest first
   std::unordered_map<void*, size_t> sizes_;
   size_t used_ = 0, kept_ = 0, most_ = 0;
 };
 
-// Never destroyed: tensors may come back while the process ends.
+// Never destroyed, because tensors may return memory while the process ends.
 Pool& pool() {
-  static Pool* const made = new Pool;
-  return *made;
+  static Pool* const instance = new Pool;
+  return *instance;
 }
 
 }  // namespace

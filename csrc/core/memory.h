@@ -1,5 +1,5 @@
-// Large working memory, reused from call to call: a fresh page costs the kernel a clearing (in virtual machines up to
-// 1 ms a megabyte), and what the gradient cycle keeps at paper size would take as long to map as to compute.
+// A pool of large working memory. The operating system must clear every fresh page (up to 1 ms a megabyte in virtual
+// machines): at the paper's size, mapping the tensors that a forward keeps takes as long as computing them.
 #pragma once
 
 #include <cstddef>
@@ -7,7 +7,7 @@
 
 namespace trm_fast {
 
-// At least `count` floats, aligned to a page. Free memory is kept, but never more than was once in use at one time.
+// At least `count` floats, aligned to a page. The pool keeps free memory, but in total no more than was in use at once.
 float* take_memory(size_t count);
 void give_memory(void* memory);
 
@@ -15,7 +15,7 @@ struct GiveMemory {
   void operator()(float* memory) const { give_memory(memory); }
 };
 
-// Working memory for as long as it lives: `const Memory floats(take_memory(count))`.
+// Owns working memory: `const Memory floats(take_memory(count))`.
 using Memory = std::unique_ptr<float[], GiveMemory>;
 
 }  // namespace trm_fast

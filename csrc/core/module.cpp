@@ -1,4 +1,5 @@
-// The Python module. Importing it registers the ops with torch's dispatcher; torch must be imported first.
+// The Python module trm_fast._C. Its import registers the kernels with torch's dispatcher; torch must be imported
+// first.
 #include <Python.h>
 
 #include <exception>
@@ -7,9 +8,7 @@
 
 namespace {
 
-PyObject* cpu_path(PyObject*, PyObject*) {
-  return PyUnicode_FromString(trm_fast::isa_name(trm_fast::current_isa()));
-}
+PyObject* cpu_path(PyObject*, PyObject*) { return PyUnicode_FromString(trm_fast::isa_name(trm_fast::current_isa())); }
 
 PyObject* set_cpu_path(PyObject*, PyObject* args) {
   const char* name = nullptr;
@@ -24,18 +23,19 @@ PyObject* set_cpu_path(PyObject*, PyObject* args) {
 }
 
 PyMethodDef methods[] = {
-    {"cpu_path", cpu_path, METH_NOARGS, "The instruction set of the CPU kernels: portable, avx2, avx512 or avx512bf16."},
-    {"set_cpu_path", set_cpu_path, METH_VARARGS, "Chooses the instruction set (for tests)."},
+    {"cpu_path", cpu_path, METH_NOARGS, "The instruction set of the CPU kernels, by name."},
+    {"set_cpu_path", set_cpu_path, METH_VARARGS, "Sets the instruction set of the CPU kernels (for tests and checks)."},
     {nullptr, nullptr, 0, nullptr},
 };
 
-PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_C", "Compiled ops.", -1, methods, nullptr, nullptr, nullptr, nullptr};
+PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_C", "Compiled ops.", -1, methods, nullptr, nullptr, nullptr, nullptr};
 
 }  // namespace
 
 extern "C" __attribute__((visibility("default"))) PyObject* PyInit__C(void) {
   try {
-    trm_fast::current_isa();  // chosen now, not inside the first call
+    trm_fast::current_isa();  // chosen now, not in the first call
   } catch (const std::exception& error) {
     PyErr_SetString(PyExc_ImportError, error.what());
     return nullptr;

@@ -1,3 +1,4 @@
+// Checks the weights of a network against its states, and makes its layers.
 #include "core/network.h"
 
 #include <algorithm>
@@ -10,22 +11,21 @@ Network::Network(const char* op, const Tensor& state, double eps, const MaybeTen
                   ": the state must be (B, L, D) in float32 or bfloat16");
   batch = state.size(0), dtype = state.scalar_type();
   sizes = {state.size(1), state.size(2), eps, half ? bfloat16_products() : &kernels<GemmKernels>()};
-  STD_TORCH_CHECK(sizes.products, op, ": bfloat16 needs avx512_bf16, and the kernels run as ",
-                  isa_name(current_isa()));
-  STD_TORCH_CHECK(sizes.tokens > 0 && sizes.channels > 0, op, ": no tokens or no channels");
+  STD_TORCH_CHECK(sizes.products, op, ": bfloat16 needs avx512_bf16, and the kernels run as ", isa_name(current_isa()));
+  STD_TORCH_CHECK(sizes.tokens > 0 && sizes.channels > 0, op, ": the state must have tokens and channels");
   if (!mask) return;
   STD_TORCH_CHECK(mask->scalar_type() == ScalarType::Bool && mask->dim() == 2 && mask->size(0) == batch &&
                       mask->size(1) == sizes.tokens && mask->is_cpu(),
                   op, ": the mask must be bool and (B, L)");
   held_.push_back(dense(*mask));
-  there = read<bool>(held_.back());
+  valid = read<bool>(held_.back());
 }
 
 const float* Network::hold(const Tensor& tensor, std::initializer_list<int64_t> shape, bool table) {
-  const auto have = tensor.sizes();
+  const auto sizes = tensor.sizes();
   const bool fits = tensor.scalar_type() == dtype || (table && tensor.scalar_type() == ScalarType::Float);
   STD_TORCH_CHECK(fits, op, ": weights must have the state's dtype");
-  STD_TORCH_CHECK(have.size() == shape.size() && std::equal(shape.begin(), shape.end(), have.begin()), op,
+  STD_TORCH_CHECK(sizes.size() == shape.size() && std::equal(shape.begin(), shape.end(), sizes.begin()), op,
                   ": a weight's shape does not fit");
   held_.push_back(floats(tensor));
   return read<float>(held_.back());
@@ -46,7 +46,7 @@ void Network::add_token_mixer(const Tensor& gate_up, const Tensor& down) {
 void Network::add_attention(const Tensor& qkv, const Tensor& out, int64_t heads, const MaybeTensor& cos,
                             const MaybeTensor& sin, bool causal) {
   const int64_t L = sizes.tokens, D = sizes.channels;
-  STD_TORCH_CHECK(heads > 0 && D % heads == 0, op, ": the channels do not divide among the heads");
+  STD_TORCH_CHECK(heads > 0 && D % heads == 0, op, ": the heads must divide the channels");
   STD_TORCH_CHECK(!cos == !sin && (!cos || D / heads % 2 == 0), op,
                   ": rotary positions need cos and sin and an even number of channels a head");
   const float* cosines = cos ? hold(*cos, {L, D / heads}, true) : nullptr;
@@ -55,10 +55,10 @@ void Network::add_attention(const Tensor& qkv, const Tensor& out, int64_t heads,
   weights.insert(weights.end(), {qkv, out});
 }
 
-void Network::add_blocks(const std::vector<Tensor>& list, int64_t heads, const MaybeTensor& cos,
-                         const MaybeTensor& sin, bool causal) {
-  STD_TORCH_CHECK(heads || !causal, op, ": a token mixer has no causal order");
-  STD_TORCH_CHECK(list.size() % 4 == 0 && !list.empty(), op, ": a block has four weights");
+void Network::add_blocks(const std::vector<Tensor>& list, int64_t heads, const MaybeTensor& cos, const MaybeTensor& sin,
+                         bool causal) {
+  STD_TORCH_CHECK(heads || !causal, op, ": causal order needs attention, not a token mixer");
+  STD_TORCH_CHECK(list.size() % 4 == 0 && !list.empty(), op, ": expected four weights a block");
   for (size_t i = 0; i < list.size(); i += 4) {
     if (heads) {
       add_attention(list[i], list[i + 1], heads, cos, sin, causal);

@@ -1,4 +1,4 @@
-// A network of fused layers on states of one size: float32 on a CPU, or bfloat16 where the CPU has products of it.
+// A network of layers for states of one size, on a CPU: float32, or bfloat16 if the CPU has products in bfloat16.
 #pragma once
 
 #include <memory>
@@ -14,8 +14,8 @@ using MaybeTensor = std::optional<Tensor>;
 
 class Network {
  public:
-  // For states of the size of `state` (B, L, D). `op` names the caller in messages; `mask` bool (B, L) says which
-  // tokens are there.
+  // For states of the size of `state` (B, L, D). `op` names the caller in messages. `mask`: bool (B, L), false on
+  // padding.
   Network(const char* op, const Tensor& state, double eps, const MaybeTensor& mask = std::nullopt);
 
   // (2 inner, D) and (D, inner)
@@ -25,7 +25,7 @@ class Network {
   // (3 D, D) and (D, D); cos and sin (L, D / heads), or neither
   void add_attention(const Tensor& qkv, const Tensor& out, int64_t heads, const MaybeTensor& cos,
                      const MaybeTensor& sin, bool causal);
-  // Four weights a block: token mixer (heads = 0) or attention, then mlp.
+  // Four weights a block: token mixer (heads = 0) or attention, then MLP.
   void add_blocks(const std::vector<Tensor>& weights, int64_t heads, const MaybeTensor& cos, const MaybeTensor& sin,
                   bool causal);
 
@@ -33,7 +33,7 @@ class Network {
   int64_t batch;
   ScalarType dtype;
   Sizes sizes;
-  const bool* there = nullptr;  // (batch, tokens); null: all
+  const bool* valid = nullptr;  // (batch, tokens), false on padding; null without padding
   std::vector<std::unique_ptr<Layer>> layers;
   std::vector<Tensor> weights;  // two a layer
 
@@ -42,7 +42,7 @@ class Network {
   std::vector<Tensor> held_;
 };
 
-// Contiguous float32, in which all but the products is computed.
+// The tensor in contiguous float32, the type of all arithmetic but the products.
 inline Tensor floats(const Tensor& tensor) {
   return dense(tensor.scalar_type() == ScalarType::Float ? tensor : torch::stable::to(tensor, ScalarType::Float));
 }

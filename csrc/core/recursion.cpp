@@ -1,6 +1,6 @@
-// Threads take whole samples through the whole recursion, without barriers; where there are fewer samples than threads,
-// they share the units of each layer instead. Memory is laid out sample by sample and results do not depend on timing:
-// the same number of threads gives the same bits.
+// Each thread takes whole examples through the whole recursion, without barriers. With fewer examples than threads, the
+// threads divide the units of each layer instead. Memory is laid out example by example, and results do not depend on
+// timing: the same number of threads gives the same bits.
 #include "core/recursion.h"
 
 #include <cstring>
@@ -11,16 +11,16 @@
 namespace trm_fast {
 namespace {
 
-// A group of samples goes through the recursion together. In the backward a group is also the depth of the products
-// that make the weights' gradients, whose cost of reading and writing the gradient it spreads.
+// A group of examples goes through the recursion together. In the backward the rows of a group are the depth of the
+// products that make the weights' gradients; a deep product reads and writes the gradient fewer times.
 constexpr int64_t kBackwardRows = 384;
-// Floats from which on memory is pooled; below, malloc reuses it, too.
+// From this many floats on, memory comes from the pool; malloc reuses smaller blocks itself.
 constexpr int64_t kPooled = int64_t(1) << 18;
 
-// Samples a group for about `rows` rows, in groups of about equal size.
-int64_t group_size(const Sizes& sizes, int64_t samples, int64_t rows) {
-  const int64_t wanted = std::max<int64_t>(1, (rows + sizes.tokens / 2) / sizes.tokens);
-  return divided(samples, divided(samples, wanted));
+// How many examples make a group of about `rows` rows, if all groups have about the same size.
+int64_t group_size(const Sizes& sizes, int64_t examples, int64_t rows) {
+  const int64_t ideal = std::max<int64_t>(1, (rows + sizes.tokens / 2) / sizes.tokens);
+  return divided(examples, divided(examples, ideal));
 }
 
 Tensor new_floats(const Tensor& like, int64_t count) { return torch::stable::new_empty(like, {count}); }
@@ -30,7 +30,7 @@ Tensor new_saved(const Tensor& like, int64_t count) {
   return torch::stable::from_blob(take_memory(count), {count}, {1}, like.device(), ScalarType::Float, give_memory);
 }
 
-// Where each layer's share begins in memory for all of them; the whole size comes last.
+// The offset of each layer's share in memory for all layers, and last the whole size.
 std::vector<int64_t> offsets(const Network& net, int64_t (Layer::*size)() const) {
   std::vector<int64_t> at{0};
   for (const auto& layer : net.layers) at.push_back(at.back() + aligned((*layer.*size)()));
@@ -45,7 +45,7 @@ std::vector<Float*> addresses(Float* memory, const std::vector<int64_t>& at) {
   return shares;
 }
 
-// Calls body(layer) for all layers, shared out among the threads.
+// Calls body(layer) for all layers, divided among the threads.
 template <class Body>
 void for_layers(const Network& net, const Body& body) {
   const int64_t layers = int64_t(net.layers.size());
@@ -59,13 +59,13 @@ const float* maybe_read(const MaybeTensor& tensor) { return tensor ? read<float>
 
 MaybeTensor maybe_floats(const MaybeTensor& tensor) { return tensor ? MaybeTensor(floats(*tensor)) : tensor; }
 
-Tensor new_state(const Tensor& z, bool wanted) {
-  return wanted ? torch::stable::new_empty(z, z.sizes()) : new_floats(z, 0);
+Tensor new_state(const Tensor& z, bool needed) {
+  return needed ? torch::stable::new_empty(z, z.sizes()) : new_floats(z, 0);
 }
 
-// A gradient to work on in place: a copy of the incoming one, or zeros.
-Tensor new_gradient(const Tensor& z, const MaybeTensor& incoming, bool wanted) {
-  if (!wanted) return new_floats(z, 0);
+// A gradient to update in place: a copy of the incoming one, or zeros.
+Tensor new_gradient(const Tensor& z, const MaybeTensor& incoming, bool needed) {
+  if (!needed) return new_floats(z, 0);
   if (!incoming) return torch::stable::new_zeros(z, z.sizes());
   Tensor gradient = torch::stable::new_empty(z, z.sizes());
   const Tensor from = dense(*incoming);
@@ -73,7 +73,7 @@ Tensor new_gradient(const Tensor& z, const MaybeTensor& incoming, bool wanted) {
   return gradient;
 }
 
-// On float32 states, whatever the products' type.
+// On float32 states, whatever the type of the products.
 States floats_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, const Tensor& z, const MaybeTensor& x,
                   int64_t cycles, bool keep) {
   const Saved layout(net, cycle);
@@ -85,13 +85,17 @@ States floats_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, const 
   const auto packed_at = offsets(net, &Layer::packed_size);
   const Memory packed(take_memory(packed_at.back()));
   for_layers(net, [&](int64_t i) { net.layers[i]->pack(packed.get() + packed_at[i]); });
-  const Group::Memory memory{maybe_read(y_in), read<float>(z_in), maybe_read(x_in), write<float>(states.y),
-                             write<float>(states.z), write<float>(states.saved),
+  const Group::Memory memory{maybe_read(y_in),
+                             read<float>(z_in),
+                             maybe_read(x_in),
+                             write<float>(states.y),
+                             write<float>(states.z),
+                             write<float>(states.saved),
                              addresses<const float>(packed.get(), packed_at)};
   const int64_t threads = torch::stable::get_num_threads(), L = net.sizes.tokens;
-  const bool alone = net.batch >= threads;  // each thread has samples of its own
-  const int64_t workers = alone ? threads : 1, team = alone ? 1 : threads;
-  const int64_t size = alone ? group_size(net.sizes, divided(net.batch, workers), kTileRows) : net.batch;
+  const bool apart = net.batch >= threads;  // whether each thread has its own examples
+  const int64_t workers = apart ? threads : 1, team = apart ? 1 : threads;
+  const int64_t size = apart ? group_size(net.sizes, divided(net.batch, workers), kTileRows) : net.batch;
   const int64_t rows = size * L, tiles = std::max((rows + kTileRows / 2) / kTileRows, team);
   const int64_t tile_rows = divided(rows, tiles);
   const int64_t scratch_size = Group::scratch_size(net, size, tile_rows, team);
@@ -111,7 +115,7 @@ States floats_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, const 
 
 States recursion_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, const Tensor& z, const MaybeTensor& x,
                      int64_t cycles, bool keep) {
-  STD_TORCH_CHECK(y.has_value() == cycle.dual, net.op, ": y belongs to dual state");
+  STD_TORCH_CHECK(y.has_value() == cycle.dual, net.op, ": y must be given in dual state, and only there");
   STD_TORCH_CHECK(x || (!cycle.dual && !cycle.n && !cycle.inject_last), net.op, ": x is missing");
   STD_TORCH_CHECK(cycles == 1 || (cycles > 1 && !keep), net.op, ": gradients need exactly one cycle");
   if (y) check_like(net.op, *y, z);
@@ -124,16 +128,16 @@ States recursion_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, con
   return floats_fwd(net, cycle, y, z, x, cycles, keep);
 }
 
-Gradients recursion_bwd(Network& net, const Cycle& cycle, const MaybeTensor& dy, const MaybeTensor& dz,
-                        const Tensor& z, const Tensor& saved) {
+Gradients recursion_bwd(Network& net, const Cycle& cycle, const MaybeTensor& dy, const MaybeTensor& dz, const Tensor& z,
+                        const Tensor& saved) {
   STD_TORCH_CHECK(net.dtype == ScalarType::Float, net.op, ": gradients need float32");
   const Saved layout(net, cycle);
-  STD_TORCH_CHECK(saved.numel() == layout.size(), net.op, ": what the forward saved does not fit");
+  STD_TORCH_CHECK(saved.numel() == layout.size(), net.op, ": the tensor that the forward saved has the wrong size");
   if (dy) check_like(net.op, *dy, z);
   if (dz) check_like(net.op, *dz, z);
   const bool injects = cycle.n || cycle.injects(cycle.n);
-  Gradients gradients{new_gradient(z, dy, cycle.dual), new_gradient(z, dz, true),
-                      new_gradient(z, std::nullopt, injects), {}};
+  Gradients gradients{
+      new_gradient(z, dy, cycle.dual), new_gradient(z, dz, true), new_gradient(z, std::nullopt, injects), {}};
   for (const Tensor& weight : net.weights) {
     gradients.dweights.push_back(net.batch ? torch::stable::new_empty(weight, weight.sizes())
                                            : torch::stable::new_zeros(weight, weight.sizes()));
@@ -151,12 +155,9 @@ Gradients recursion_bwd(Network& net, const Cycle& cycle, const MaybeTensor& dy,
   among(workers, [&](int64_t worker) {
     float* slab = gathered.get() + worker * at.back();
     std::memset(slab, 0, at.back() * sizeof(float));
-    const GroupBackward::Memory memory{read<float>(z_in),
-                                       read<float>(saved),
-                                       write<float>(gradients.dy),
-                                       write<float>(gradients.dz),
-                                       write<float>(gradients.dx),
-                                       addresses<const float>(packed.get(), packed_at),
+    const GroupBackward::Memory memory{read<float>(z_in),          read<float>(saved),
+                                       write<float>(gradients.dy), write<float>(gradients.dz),
+                                       write<float>(gradients.dx), addresses<const float>(packed.get(), packed_at),
                                        addresses(slab, at)};
     const int64_t end = net.batch * (worker + 1) / workers;
     for (int64_t first = net.batch * worker / workers; first < end; first += size) {
@@ -178,7 +179,7 @@ Gradients recursion_bwd(Network& net, const Cycle& cycle, const MaybeTensor& dy,
   return gradients;
 }
 
-// The network once, on the state alone.
+// One application of the network, without an injection.
 constexpr Cycle kOnce{0, false, false};
 
 std::tuple<Tensor, Tensor> layer_fwd(Network& net, const Tensor& h, bool keep) {

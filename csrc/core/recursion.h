@@ -1,5 +1,5 @@
-// A network of fused layers, applied again and again: what the ops `latent_recursion`, `latent_step` and those of
-// single layers share. float32 on a CPU; bfloat16 where the CPU has products of it, and without gradients.
+// Applies a network recursively on a CPU, for the ops latent_recursion, latent_step and those of single layers: in
+// float32, or without gradients in bfloat16 if the CPU has products in bfloat16.
 #pragma once
 
 #include <vector>
@@ -8,11 +8,12 @@
 
 namespace trm_fast {
 
-// One cycle: `n` times z = net(z + x) and the last application; with y, z = net(z + y + x) and y = net(y + z).
+// One cycle. Dual state: `n` times z = net(z + y + x), then y = net(y + z). Single state: `n` times z = net(z + x),
+// then a last application.
 struct Cycle {
   int64_t n;
   bool dual;
-  bool inject_last;  // without y: the last application is net(z + x), else net(z)
+  bool inject_last;  // in single state: whether the last application is net(z + x) or net(z)
 
   int64_t applications() const { return n + 1; }
   bool injects(int64_t application) const { return dual || application < n || inject_last; }
@@ -20,25 +21,26 @@ struct Cycle {
 
 struct States {
   Tensor y, z;   // y is empty in single state
-  Tensor saved;  // for the backward; empty unless asked for
+  Tensor saved;  // for the backward; empty unless `keep`
 };
 
 struct Gradients {
-  Tensor dy, dz, dx;  // dy is empty in single state, dx where nothing is injected
+  Tensor dy, dz, dx;  // dy is empty in single state, dx if nothing is injected
   std::vector<Tensor> dweights;
 };
 
-// `cycles` in a row; `keep` (one cycle only) saves what the backward needs.
+// Runs `cycles` cycles. `keep`, for one cycle only, saves the tensors that the backward needs.
 States recursion_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, const Tensor& z, const MaybeTensor& x,
                      int64_t cycles, bool keep);
-// `dy` and `dz`: gradients of the new states, missing where they are zero; `z` as it entered.
-Gradients recursion_bwd(Network& net, const Cycle& cycle, const MaybeTensor& dy, const MaybeTensor& dz,
-                        const Tensor& z, const Tensor& saved);
+// `dy` and `dz`: gradients of the new states, missing if zero. `z`: the state before the cycle.
+Gradients recursion_bwd(Network& net, const Cycle& cycle, const MaybeTensor& dy, const MaybeTensor& dz, const Tensor& z,
+                        const Tensor& saved);
 
-// A network of one layer as an op of its own: (y, saved), and the gradients of h and of both weights.
+// The ops of single layers: (y, saved), and the gradients of h and of both weights. `net` has one layer.
 std::tuple<Tensor, Tensor> layer_fwd(Network& net, const Tensor& h, bool keep);
 std::tuple<Tensor, Tensor, Tensor> layer_bwd(Network& net, const Tensor& dy, const Tensor& h, const Tensor& saved);
 
+// A layer with the arguments gate_up and down as an op.
 struct GatedOp {
   const char* name;
   void (Network::*add)(const Tensor& gate_up, const Tensor& down);

@@ -1,24 +1,25 @@
-// How one group of samples goes through a cycle, forward and back. A group takes every layer in turn, so what one
-// application leaves is still in the cache when the next one reads it.
+// Takes one group of examples through a cycle, forward and backward. A group passes every layer in turn, so the output
+// of one application is still in the cache when the next one reads it.
 #pragma once
 
 #include <algorithm>
 #include <cstring>
 #include <vector>
 
-#include "core/recursion.h"
 #include "core/products.h"
+#include "core/recursion.h"
 
 namespace trm_fast {
 
 inline int64_t aligned(int64_t floats) { return (floats + 15) / 16 * 16; }
 
-// What the forward keeps, each for the whole batch: for each application and layer what the layer wants and its output;
-// then the inputs of the applications that have one of their own; then all statistics, whose odd sizes would spoil the
-// alignment of what comes after them. No gaps: torch compares and copies all of it.
+// The layout of the tensor that the forward keeps. In this order, each for the whole batch: for each application and
+// layer the layer's own tensors and its output; the inputs of the applications that are no layer's output; all
+// statistics, last because their odd sizes break the alignment of what follows. No gaps, because torch compares and
+// copies the whole tensor.
 class Saved {
  public:
-  Saved(const Network& net, const Cycle& cycle) : state_(net.batch * net.sizes.sample()) {
+  Saved(const Network& net, const Cycle& cycle) : state_(net.batch * net.sizes.example()) {
     for (const auto& layer : net.layers) {
       kept_.push_back(application_);
       output_.push_back(kept_.back() + net.batch * layer->kept_size());
@@ -44,26 +45,26 @@ class Saved {
   std::vector<int64_t> kept_, output_, rstd_;
 };
 
-// Which tokens are there from a sample on; null: all.
-inline const bool* there(const Network& net, int64_t first) {
-  return net.there ? net.there + first * net.sizes.tokens : nullptr;
+// The mask of valid tokens from an example on; null without padding.
+inline const bool* valid_from(const Network& net, int64_t first) {
+  return net.valid ? net.valid + first * net.sizes.tokens : nullptr;
 }
 
-inline bool clears_padding(const Network& net, size_t layer) { return net.there && net.layers[layer]->zero_padding(); }
+inline bool clears_padding(const Network& net, size_t layer) { return net.valid && net.layers[layer]->zero_padding(); }
 
 inline void add(const float* a, const float* b, float* to, int64_t count) {
   kernels<AddKernels<float>>().add(a, b, to, count);
 }
 
-// Zeros in the places of x (samples, tokens, channels) that are padding.
-inline void clear_padding(const Network& net, int64_t first, int64_t samples, float* x) {
+// Writes zeros to the padding of x (examples, tokens, channels).
+inline void clear_padding(const Network& net, int64_t first, int64_t examples, float* x) {
   const int64_t L = net.sizes.tokens, D = net.sizes.channels;
-  for (int64_t row = 0; row < samples * L; ++row) {
-    if (!net.there[first * L + row]) std::fill_n(x + row * D, D, 0.0f);
+  for (int64_t row = 0; row < examples * L; ++row) {
+    if (!net.valid[first * L + row]) std::fill_n(x + row * D, D, 0.0f);
   }
 }
 
-// Shares `workers` pieces of work out among torch's threads, one each.
+// Calls body(worker) for each of `workers`, on one of torch's threads each.
 template <class Body>
 void among(int64_t workers, const Body& body) {
   const auto run = [&](int64_t begin, int64_t end) {
@@ -73,7 +74,7 @@ void among(int64_t workers, const Body& body) {
   torch::stable::parallel_for(0, workers, 1, run);
 }
 
-// Takes one group of samples through the cycles.
+// Takes one group of examples through the cycles.
 class Group {
  public:
   struct Memory {
@@ -82,25 +83,25 @@ class Group {
     std::vector<const float*> packed;  // each layer's weights
   };
 
-  // `team`: threads that share the units of each layer.
+  // `team`: how many threads divide the units of each layer.
   Group(const Network& net, const Cycle& cycle, const Saved& layout, const Memory& memory, bool keep, int64_t first,
-        int64_t samples, int64_t tile_rows, int64_t team, float* scratch)
-      : net_(net), cycle_(cycle), layout_(layout), keep_(keep), first_(first), samples_(samples),
-        count_(samples * net.sizes.sample()), tile_rows_(tile_rows), team_(team) {
-    const int64_t at = first * net.sizes.sample();
+        int64_t examples, int64_t tile_rows, int64_t team, float* scratch)
+      : net_(net), cycle_(cycle), layout_(layout), keep_(keep), first_(first), examples_(examples),
+        count_(examples * net.sizes.example()), tile_rows_(tile_rows), team_(team) {
+    const int64_t at = first * net.sizes.example();
     z_ = memory.z_in + at, x_ = memory.x ? memory.x + at : nullptr, y_ = memory.y_in ? memory.y_in + at : nullptr;
     y_out_ = memory.y_out + at, z_out_ = memory.z_out + at, saved_ = memory.saved, packed_ = memory.packed.data();
     const int64_t state = aligned(count_);
     injection_ = scratch, input_ = scratch + state, even_ = scratch + 2 * state, odd_ = scratch + 3 * state;
     rstd_ = scratch + 4 * state;
-    work_ = rstd_ + aligned(samples * most(net, &Layer::rstd_size));
-    thread_scratch_ = work_ + aligned(samples * most(net, &Layer::work_size));
+    work_ = rstd_ + aligned(examples * most(net, &Layer::rstd_size));
+    thread_scratch_ = work_ + aligned(examples * most(net, &Layer::work_size));
     thread_size_ = thread_scratch(net, tile_rows);
   }
 
-  static int64_t scratch_size(const Network& net, int64_t samples, int64_t tile_rows, int64_t team) {
-    return 4 * aligned(samples * net.sizes.sample()) + aligned(samples * most(net, &Layer::rstd_size)) +
-           aligned(samples * most(net, &Layer::work_size)) + team * thread_scratch(net, tile_rows);
+  static int64_t scratch_size(const Network& net, int64_t examples, int64_t tile_rows, int64_t team) {
+    return 4 * aligned(examples * net.sizes.example()) + aligned(examples * most(net, &Layer::rstd_size)) +
+           aligned(examples * most(net, &Layer::work_size)) + team * thread_scratch(net, tile_rows);
   }
 
   void run(int64_t cycles) {
@@ -140,13 +141,14 @@ class Group {
   }
 
   const float* sum(int64_t application, const float* a, const float* b) {
-    float* to = keep_ ? saved_ + layout_.input(application) + first_ * net_.sizes.sample() : input_;
+    float* to = keep_ ? saved_ + layout_.input(application) + first_ * net_.sizes.example() : input_;
     add(a, b, to, count_);
     prepare(to, 0);
     return to;
   }
 
-  // The last layer writes where the state may lie that the first one reads, and a state stays what it is at padding.
+  // A copy of the input where the last layer may overwrite the state that the first one reads, or where padding must
+  // become zero (in the copy only: the state keeps its padding).
   const float* apart(const float* z) {
     if (z != z_out_ && !clears_padding(net_, 0)) return z;
     std::memcpy(input_, z, count_ * sizeof(float));
@@ -155,16 +157,16 @@ class Group {
   }
 
   void prepare(float* h, size_t layer) {
-    if (clears_padding(net_, layer)) clear_padding(net_, first_, samples_, h);
+    if (clears_padding(net_, layer)) clear_padding(net_, first_, examples_, h);
   }
 
   const float* apply(int64_t application, const float* h, float* out) {
     for (size_t i = 0; i < net_.layers.size(); ++i) {
       const Layer& layer = *net_.layers[i];
       float* y = i + 1 == net_.layers.size() ? out : i % 2 ? odd_ : even_;
-      Forward f{samples_, tile_rows_, keep_, packed_[i], there(net_, first_), h, y, work_, rstd_};
+      Forward f{examples_, tile_rows_, keep_, packed_[i], valid_from(net_, first_), h, y, work_, rstd_};
       if (keep_) {
-        f.y = saved_ + layout_.output(application, i) + first_ * net_.sizes.sample();
+        f.y = saved_ + layout_.output(application, i) + first_ * net_.sizes.example();
         f.kept = saved_ + layout_.kept(application, i) + first_ * layer.kept_size();
         f.rstd = saved_ + layout_.rstd(application, i) + first_ * layer.rstd_size();
       }
@@ -189,37 +191,37 @@ class Group {
   const Cycle& cycle_;
   const Saved& layout_;
   bool keep_;
-  int64_t first_, samples_, count_, tile_rows_, team_, thread_size_;
+  int64_t first_, examples_, count_, tile_rows_, team_, thread_size_;
   const float *y_, *z_, *x_;
   float *y_out_, *z_out_, *saved_;
   const float* const* packed_;
   float *injection_, *input_, *even_, *odd_, *rstd_, *work_, *thread_scratch_;
 };
 
-// Takes one group of samples back through a cycle. Its gradients flow in the places where they are wanted: dz holds
-// that of the state, layer by layer, dx gathers that of the injection.
+// Takes one group of examples backward through a cycle. The gradients are computed in place: dz holds that of the
+// state, layer by layer; dx sums that of the injection.
 class GroupBackward {
  public:
   struct Memory {
     const float *z, *saved;
     float *dy, *dz, *dx;
     std::vector<const float*> packed;  // each layer's weights
-    std::vector<float*> gradients;     // and where their gradients gather
+    std::vector<float*> gradients;     // and the sums of their gradients
   };
 
   GroupBackward(const Network& net, const Cycle& cycle, const Saved& layout, const Memory& memory, int64_t first,
-                int64_t samples, float* scratch)
-      : net_(net), cycle_(cycle), layout_(layout), memory_(memory), first_(first), samples_(samples),
-        count_(samples * net.sizes.sample()), scratch_(scratch) {}
+                int64_t examples, float* scratch)
+      : net_(net), cycle_(cycle), layout_(layout), memory_(memory), first_(first), examples_(examples),
+        count_(examples * net.sizes.example()), scratch_(scratch) {}
 
-  static int64_t scratch_size(const Network& net, int64_t samples) {
+  static int64_t scratch_size(const Network& net, int64_t examples) {
     int64_t largest = 0;
-    for (const auto& layer : net.layers) largest = std::max(largest, layer->backward_scratch(samples));
-    return aligned(samples * net.sizes.sample()) + aligned(largest);
+    for (const auto& layer : net.layers) largest = std::max(largest, layer->backward_scratch(examples));
+    return aligned(examples * net.sizes.example()) + aligned(largest);
   }
 
   void run() {
-    const int64_t at = first_ * net_.sizes.sample();
+    const int64_t at = first_ * net_.sizes.example();
     float *dy = memory_.dy + at, *dz = memory_.dz + at, *dx = memory_.dx + at;
     if (cycle_.dual) {
       apply(cycle_.n, dy);
@@ -240,24 +242,25 @@ class GroupBackward {
   void apply(int64_t application, float* d) {
     for (int64_t i = int64_t(net_.layers.size()) - 1; i >= 0; --i) {
       const Layer& layer = *net_.layers[i];
-      const int64_t at = first_ * net_.sizes.sample();
+      const int64_t at = first_ * net_.sizes.example();
       const float* saved = memory_.saved;
       const float* h = i ? saved + layout_.output(application, i - 1) + at : input(application);
-      layer.backward({samples_, memory_.packed[i], there(net_, first_), h, saved + layout_.output(application, i) + at,
-                      saved + layout_.kept(application, i) + first_ * layer.kept_size(),
-                      saved + layout_.rstd(application, i) + first_ * layer.rstd_size(), d, memory_.gradients[i]},
-                     scratch_ + aligned(count_));
-      if (clears_padding(net_, i)) clear_padding(net_, first_, samples_, d);
+      layer.backward(
+          {examples_, memory_.packed[i], valid_from(net_, first_), h, saved + layout_.output(application, i) + at,
+           saved + layout_.kept(application, i) + first_ * layer.kept_size(),
+           saved + layout_.rstd(application, i) + first_ * layer.rstd_size(), d, memory_.gradients[i]},
+          scratch_ + aligned(count_));
+      if (clears_padding(net_, i)) clear_padding(net_, first_, examples_, d);
     }
   }
 
   const float* input(int64_t application) const {
-    const int64_t at = first_ * net_.sizes.sample(), last = int64_t(net_.layers.size()) - 1;
+    const int64_t at = first_ * net_.sizes.example(), last = int64_t(net_.layers.size()) - 1;
     if (cycle_.injects(application)) return memory_.saved + layout_.input(application) + at;
     const float* z = (application ? memory_.saved + layout_.output(application - 1, last) : memory_.z) + at;
     if (!clears_padding(net_, 0)) return z;
     std::memcpy(scratch_, z, count_ * sizeof(float));
-    clear_padding(net_, first_, samples_, scratch_);
+    clear_padding(net_, first_, examples_, scratch_);
     return scratch_;
   }
 
@@ -265,7 +268,7 @@ class GroupBackward {
   const Cycle& cycle_;
   const Saved& layout_;
   const Memory& memory_;
-  int64_t first_, samples_, count_;
+  int64_t first_, examples_, count_;
   float* scratch_;
 };
 

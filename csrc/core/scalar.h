@@ -1,4 +1,4 @@
-// Numbers that change from step to step stay in memory, so that a CUDA graph's replay sees their new values.
+// Numbers that change from step to step stay in memory, so that a replayed CUDA graph reads their new values.
 #pragma once
 
 #include "core/kernels.h"
@@ -11,7 +11,7 @@
 
 namespace trm_fast {
 
-// A number in the memory of the device that reads it. `data` may be null where said.
+// A number in the memory of the device whose kernel reads it. `data` is null only where a comment allows it.
 struct Scalar {
   enum class Kind : int32_t { float32, float64, int32, int64 };
   const void* data;

@@ -1,4 +1,4 @@
-"""CUDA and PTX on a CPU: what shows the kernels' arithmetic, addresses and barriers where no card is."""
+"""CUDA and PTX on a CPU: tests the arithmetic, addresses and barriers of kernels without a GPU."""
 
 from __future__ import annotations
 

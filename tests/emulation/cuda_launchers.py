@@ -1,4 +1,4 @@
-"""The CUDA kernels as functions of this process, compiled by the C++ compiler against ``cuda_on_cpu``."""
+"""The CUDA launchers as functions of this process, compiled by the C++ compiler with the headers of ``cuda_on_cpu``."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def compile_kernels(compiler: str, library: Path) -> Launchers:
 
 
 class Launchers:
-    """The functions of ``csrc/ops/<op>/cuda.h`` by name; called with a dtype, it goes first, and a null stream last.
+    """The functions of ``csrc/ops/<op>/cuda.h`` by name. A call adds the null stream as the last argument.
 
-    Tensors go as pointers, integers as int64, all else as it comes: ctypes knows how C++ takes plain structs.
+    Tensors are passed as pointers, integers as int64, dtypes as ``cuda::Type``, structs of ctypes as they are.
     """
 
     def __init__(self, library: Path) -> None:

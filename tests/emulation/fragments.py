@@ -1,4 +1,4 @@
-"""How numbers lie in registers and in shared memory, as the PTX manual says: pairs, fragments, descriptors."""
+"""Layouts of numbers in registers and shared memory, from the PTX manual: pairs, fragments, descriptors."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import numpy as np
 import torch
 
 WARP = 32
-PACKED = {"bf16": "u2", "bf16x2": "u4", "f16x2": "u4"}  # computed in float32, of one value or of two
+PACKED = {"bf16": "u2", "bf16x2": "u4", "f16x2": "u4"}  # types of one or two values that are computed in float32
 Values = np.ndarray[Any, Any]
 
 
 def unpacked(bits: Values, kind: str) -> Values:
-    """float32: (n,) of bf16, (n, 2) of pairs, the low half first."""
+    """To float32: (n,) from bf16, (n, 2) from pairs, the low half first."""
     if kind == "f16x2":
         return np.ascontiguousarray(bits)[..., None].view(np.float16).astype(np.float32)
     bits = bits.astype(np.uint32)
-    low = (bits << np.uint32(16)).view(np.float32)
-    return low if kind == "bf16" else np.stack((low, (bits & np.uint32(0xFFFF0000)).view(np.float32)), -1)
+    first_half = (bits << np.uint32(16)).view(np.float32)
+    return first_half if kind == "bf16" else np.stack((first_half, (bits & np.uint32(0xFFFF0000)).view(np.float32)), -1)
 
 
 def packed(values: Values, kind: str) -> Values:
-    """The other way round, to the nearest even."""
+    """From float32, rounded to nearest even."""
     dtype = torch.float16 if kind == "f16x2" else torch.bfloat16
-    made = torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(dtype).view(torch.int16).numpy()
-    return made.view(np.uint16) if kind == "bf16" else made.view(np.uint32)[..., 0]
+    nearest = torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(dtype).view(torch.int16).numpy()
+    return nearest.view(np.uint16) if kind == "bf16" else nearest.view(np.uint32)[..., 0]
 
 
 def rounded(values: Values, bits: int) -> Values:
-    """To so many bits of the mantissa: the card's approximations are about that exact."""
+    """Rounded to so many bits of the mantissa, about the precision of the GPU's approximations."""
     fraction, exponent = np.frexp(values)
     return np.ldexp(np.round(fraction * 2**bits) / 2**bits, exponent).astype(np.float32)
 
@@ -51,9 +51,9 @@ def to_accumulators(matrix: Values) -> Values:
 
 
 def from_descriptor(shared: Values, descriptor: int, rows: int, turned: bool, pair: str) -> Values:
-    """A matrix [rows x 16] in shared memory; ``turned``: its rows lie along memory."""
+    """A matrix [rows x 16] in shared memory; ``turned``: its rows are contiguous."""
     start, leading, stride = (((descriptor >> shift) & 0x3FFF) << 4 for shift in (0, 16, 32))
-    span = {0: 16, 1: 128, 2: 64, 3: 32}[descriptor >> 62]  # bytes of a line of the swizzled pattern
+    span = {0: 16, 1: 128, 2: 64, 3: 32}[descriptor >> 62]  # bytes of a line of the swizzle
     row, depth = np.arange(rows)[:, None], np.arange(16)[None, :]
     if turned:
         line = span // 2  # elements

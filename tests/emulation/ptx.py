@@ -1,9 +1,8 @@
-"""Emulates a compiled kernel on the CPU: the PTX that Triton wrote for a card, all threads of a block in step.
+"""Emulates a compiled Triton kernel on the CPU: runs its PTX with all threads of a block in step.
 
-Only what Triton's kernels here are made of is known; anything else raises. Fragments of matrices, descriptors and
-swizzles are as the PTX manual lays them out. What it sees: wrong values, reads of memory that nobody wrote (NaN),
-copies that nobody waited for, accesses outside of tensors. What it does not: races between warps, which never run apart
-here.
+It has only the instructions that this project's kernels use; others raise. Fragments of matrices, descriptors and
+swizzles follow the PTX manual. It detects wrong values, reads of unwritten memory (NaN), copies without a wait, and
+accesses outside tensors. It cannot detect races between warps, because warps run in step.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ import torch
 from .fragments import WARP, Values, from_descriptor, from_fragments, to_accumulators
 from .registers import ARITHMETIC, TYPES, Instruction, Registers
 
-GROUP = 128  # threads that multiply together
-GAP = 512  # bytes between tensors, which nobody may touch
+GROUP = 128  # threads of one matrix product (a warp group)
+GAP = 512  # bytes between tensors, where any access is an error
 
 
 def parse(text: str) -> tuple[list[Instruction], dict[str, int], list[str]]:
-    """The instructions, where each label stands among them, and the names of the parameters."""
+    """The instructions, the index of each label among them, and the names of the parameters."""
     code, labels = [], {}
     body = text[text.index(".visible .entry") :]
     parameters = re.findall(r"\.param [^\n]*?(\w+_param_\d+)", body.split("{")[0])
@@ -33,17 +32,17 @@ def parse(text: str) -> tuple[list[Instruction], dict[str, int], list[str]]:
         line = line.strip()
         if label := re.match(r"(\$\w+):$", line):
             labels[label[1]] = len(code)
-        elif found := re.match(r"(?:@(!?%p\d+)\s+)?([a-z]\w*)((?:[.:]+\w+)*)(?:\s+(.*))?$", line):
-            operands = re.findall(r"\{[^}]*\}|\[[^\]]*\]|[^,\s][^,]*", found[4] or "")
-            suffixes = tuple(re.split(r"[.:]+", found[3])[1:])
-            code.append(Instruction(found[1] or "", found[2], suffixes, tuple(part.strip() for part in operands)))
+        elif match := re.match(r"(?:@(!?%p\d+)\s+)?([a-z]\w*)((?:[.:]+\w+)*)(?:\s+(.*))?$", line):
+            operands = re.findall(r"\{[^}]*\}|\[[^\]]*\]|[^,\s][^,]*", match[4] or "")
+            suffixes = tuple(re.split(r"[.:]+", match[3])[1:])
+            code.append(Instruction(match[1] or "", match[2], suffixes, tuple(part.strip() for part in operands)))
         elif line and line[0] not in ".{}":
             raise NotImplementedError(line)
     return code, labels, parameters
 
 
 class Memory:
-    """Tensors of the CPU side by side in an address space of their own, guards between them."""
+    """An address space that holds CPU tensors, with gaps between them."""
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
         largest = sorted(tensors, key=lambda tensor: tensor.numel() * tensor.element_size())
@@ -65,10 +64,10 @@ class Memory:
             raw[:] = self.bytes[start : start + raw.size]
 
     def indices(self, addresses: Values, size: int) -> Values:
-        found = addresses.astype(np.int64)[:, None] + np.arange(size)
-        if found.size and not (found.min() >= 0 and found.max() < len(self.valid) and self.valid[found].all()):
+        indices = addresses.astype(np.int64)[:, None] + np.arange(size)
+        if indices.size and not (indices.min() >= 0 and indices.max() < len(self.valid) and self.valid[indices].all()):
             raise IndexError("an access outside of every tensor")
-        return found
+        return indices
 
 
 class Block(Registers):
@@ -81,18 +80,18 @@ class Block(Registers):
         shared: int,
         memory: Memory,
         arguments: Sequence[int | float],
-        place: tuple[int, ...],
+        position: tuple[int, ...],
     ) -> None:
-        super().__init__(threads, place)
+        super().__init__(threads, position)
         self.code, self.labels, names = parse(text)
         self.memory = memory
-        # Behind the kernel's own lie scratch pointers: null.
+        # After the kernel's own parameters come scratch pointers, which are null.
         self.parameters = dict(zip(names, arguments, strict=False))
         self.shared = np.full(shared + 1024, 0xFF, np.uint8)  # NaN in every float
-        self.copies: list[list[Callable[[], None]]] = [[]]  # groups of cp.async not waited for; the last is open
+        self.copies: list[list[Callable[[], None]]] = [[]]  # pending groups of cp.async; the last is open
 
     def run(self) -> None:
-        """Threads that part ways go on one instruction at a time, those that are furthest behind first."""
+        """Threads that diverge continue one instruction at a time, the ones that are furthest behind first."""
         next_ = np.zeros(self.threads, np.int64)
         while (at := int(next_.min())) < len(self.code):
             op, here = self.code[at], next_ == at
@@ -115,7 +114,7 @@ class Block(Registers):
         kind = self.kind(op)
         if "param" in op.suffixes:
             value = self.parameters.get(op.operands[1].strip("[]"), 0)
-            wide = kind[0] == "s" and op.operands[0].startswith("%rd")  # a number keeps its sign in a wider register
+            wide = kind[0] == "s" and op.operands[0].startswith("%rd")  # a number is sign-extended to a wider register
             dtype = np.dtype("f4" if isinstance(value, float) else "i8" if wide else TYPES[kind])
             self.put(op.operands[0], np.full(self.threads, value, dtype), active)
             return
@@ -144,7 +143,7 @@ class Block(Registers):
         return at[:, None] + np.arange(size)
 
     def op_cp(self, op: Instruction, active: Values) -> None:
-        """cp.async: nothing arrives before it is waited for."""
+        """cp.async: the data arrives only at the wait."""
         if "commit_group" in op.suffixes:
             self.copies.append([])
         elif "wait_group" in op.suffixes:
@@ -166,7 +165,7 @@ class Block(Registers):
     # Across threads
 
     def op_bar(self, op: Instruction, active: Values) -> None:
-        """All threads are in step."""
+        """A barrier: all threads must be at the same instruction."""
 
     op_fence = op_bar
 
@@ -204,13 +203,17 @@ class Block(Registers):
             self.shared[rows[:, i]] = np.ascontiguousarray(matrices).view(np.uint8).reshape(rows[:, i].shape)
 
     def _rows(self, operand: str, count: int) -> Values:
-        """(warps, matrices, 8, 16): the bytes of each row, whose addresses the lanes hold eight by eight."""
+        """(warps, matrices, 8, 16): the bytes of each row; each group of eight lanes holds the addresses of a
+        matrix."""
         starts = self.address(operand, False).reshape(-1, WARP)[:, : 8 * count].reshape(-1, count, 8)
         return starts[..., None] + np.arange(16)
 
     def op_wgmma(self, op: Instruction, active: Values) -> None:
-        """D += A B of m64nNk16, float32 sums; A in registers or described, B described. At once: the results may not be
-        read before a wait, nor what it reads be written."""
+        """D += A B of m64nNk16 with float32 sums; A is in registers or described, B described.
+
+        It runs immediately, which is right because code may neither read the results nor change the factors before a
+        wait.
+        """
         shape = re.fullmatch(r"m64n(\d+)k16", op.suffixes[3]) if len(op.suffixes) > 3 else None
         if shape is None:
             return  # fence, commit_group, wait_group
@@ -240,7 +243,7 @@ class Block(Registers):
             self.put(name, d[:, i].copy(), active)
 
     def op_mma(self, op: Instruction, active: Values) -> None:
-        """D = A B + C of m16n8k16, a warp at a time."""
+        """D = A B + C of m16n8k16, for each warp."""
         if "m16n8k16" not in op.suffixes or op.suffixes[-1] != "f32":
             raise NotImplementedError(op)
         pair = "bf16x2" if "bf16" in op.suffixes else "f16x2"
@@ -253,11 +256,11 @@ class Block(Registers):
             self.put(name, d[:, i].astype(np.float32), active)
 
 
-def emulate(made: Any, arguments: Sequence[Any], grid: Sequence[int]) -> None:
-    """Runs what ``triton.compile`` made on tensors of the CPU; ``arguments``: those that are no constants."""
+def emulate(binary: Any, arguments: Sequence[Any], grid: Sequence[int]) -> None:
+    """Runs a binary of ``triton.compile`` on CPU tensors. ``arguments``: those that are no constants."""
     memory = Memory([value for value in arguments if isinstance(value, torch.Tensor)])
     values = [memory.at[value.data_ptr()] if isinstance(value, torch.Tensor) else value for value in arguments]
-    threads, shared = made.metadata.num_warps * WARP, made.metadata.shared
-    for place in np.ndindex(*reversed((*grid, 1, 1)[:3])):
-        Block(made.asm["ptx"], threads, shared, memory, values, place[::-1]).run()
+    threads, shared = binary.metadata.num_warps * WARP, binary.metadata.shared
+    for position in np.ndindex(*reversed((*grid, 1, 1)[:3])):
+        Block(binary.asm["ptx"], threads, shared, memory, values, position[::-1]).run()
     memory.give_back()

@@ -1,4 +1,4 @@
-"""The registers of a block's threads, and the instructions that need nothing else (``ptx``)."""
+"""The registers of all threads of a block, and the instructions that use nothing else (for ``ptx``)."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class Instruction(NamedTuple):
 
 
 class Registers:
-    """A register is an array of all threads' values."""
+    """A register is an array with the values of all threads."""
 
-    def __init__(self, threads: int, place: tuple[int, ...]) -> None:
-        self.threads, self.place = threads, place
+    def __init__(self, threads: int, position: tuple[int, ...]) -> None:
+        self.threads, self.position = threads, position
         self.registers: dict[str, Values] = {}
 
     # Operands
 
     def get(self, operand: str, kind: str) -> Values:
-        """All threads' values of a register, a constant or an address, as ``kind`` (a suffix such as s32)."""
+        """The values of a register, a constant or an address in all threads, as ``kind`` (a suffix such as s32)."""
         if kind in PACKED:
             return unpacked(self._bits(operand, np.dtype(PACKED[kind])), kind)
         return self._bits(operand, np.dtype(TYPES[kind]))
@@ -54,7 +54,7 @@ class Registers:
             if operand in SPECIAL:
                 return SPECIAL[operand](self).astype(dtype)
             if operand.startswith("%ctaid"):
-                return np.full(self.threads, self.place["xyz".index(operand[-1])], dtype)
+                return np.full(self.threads, self.position["xyz".index(operand[-1])], dtype)
             value = self.registers[operand]
             return value if dtype.kind == "b" else value.astype(f"u{dtype.itemsize}").view(dtype)
         if operand[:2] in ("0f", "0d"):
@@ -66,7 +66,7 @@ class Registers:
         ).view(dtype)
 
     def put(self, register: str, value: Values, active: Values) -> None:
-        """Keeps the bits, where a thread is active."""
+        """Writes a register, in active threads only."""
         if value.dtype.kind != "b":
             value = np.ascontiguousarray(value).view(f"u{value.dtype.itemsize}")
         if not active.all():
@@ -151,8 +151,8 @@ class Registers:
         if how in ("nan", "num"):
             self.put(op.operands[0], nan ^ (how == "num"), active)
             return
-        found = COMPARISONS[how[:2]](a, b)
-        self.put(op.operands[0], found | nan if how[2:] == "u" else found & ~nan, active)
+        holds = COMPARISONS[how[:2]](a, b)
+        self.put(op.operands[0], holds | nan if how[2:] == "u" else holds & ~nan, active)
 
     def op_selp(self, op: Instruction, active: Values) -> None:
         a, b = (self.get(operand, self.kind(op)) for operand in op.operands[1:3])
@@ -168,7 +168,7 @@ class Registers:
                 self.put(name, part.copy(), active)
         elif op.operands[1].startswith("{"):
             names, size = self.names(op.operands[1]), np.dtype(TYPES[kind]).itemsize
-            unused = np.full(self.threads, -1).astype(f"u{size // len(names)}")  # a part that was never written
+            unused = np.full(self.threads, -1).astype(f"u{size // len(names)}")  # a part that no instruction wrote
             parts = np.stack([self.registers.get(name, unused) for name in names], 1)
             self.put(op.operands[0], parts.view(f"u{size}")[:, 0].copy(), active)
         elif kind == "pred" and not op.operands[1].startswith("%"):
@@ -178,6 +178,6 @@ class Registers:
 
     def op_cvt(self, op: Instruction, active: Values) -> None:
         to, source = [suffix for suffix in op.suffixes if suffix not in ROUNDING]
-        values = [self.get(operand, source) for operand in reversed(op.operands[1:])]  # the high half is named first
+        values = [self.get(operand, source) for operand in reversed(op.operands[1:])]  # PTX names the high half first
         value = np.stack(values, 1) if len(values) > 1 else values[0]
         self.put(op.operands[0], packed(value, to) if to in PACKED else value.astype(TYPES[to]), active)

@@ -1,4 +1,4 @@
-"""The CUDA kernels' arithmetic and indices, without a GPU: compiled by the C++ compiler against ``cuda_on_cpu``."""
+"""Arithmetic and indices of the CUDA kernels without a GPU, compiled with the headers of ``cuda_on_cpu``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow  # the kernels, compiled for the CPU and emulated
 
 
 class Scalar(ctypes.Structure):
-    """As in launch.h; ``of`` a 0-dim float32 tensor, as the recipe has them, or of None."""
+    """As in core/scalar.h."""
 
     _fields_ = (("data", ctypes.c_void_p), ("kind", ctypes.c_int32))
 
@@ -69,7 +69,7 @@ def test_swiglu(device, random, judge, shape, dtype):
 
 
 def test_swiglu_of_more_than_the_grid_takes_at_once(device, random, judge):
-    """Each thread goes on with a later element: its place in the halves must go along."""
+    """Each thread continues with a later element and must update its offset in the halves."""
     gate_up = random(77_300, 2, 7)
     out = nan_like(gate_up[:, :1])
     assert out.numel() > 132 * 16 * 256
@@ -93,7 +93,7 @@ def test_stablemax_cross_entropy(device, random, judge, rows, classes, dtype):
     logits, dloss = 8 * random(rows, classes, dtype=dtype), random(rows, dtype=torch.float64)
     labels = torch.arange(rows) * 7 % classes
     labels[::5] = -100
-    logits[::5] = torch.nan  # what is ignored is not looked at
+    logits[::5] = torch.nan  # kernels must not read ignored rows
     loss, total, dlogits = nan_like(dloss), nan_like(dloss), nan_like(logits)
     device.stablemax_cross_entropy_fwd(dtype, logits, labels, loss, total, rows, classes, -100)
     device.stablemax_cross_entropy_bwd(dtype, dloss, logits, labels, total, dlogits, rows, classes, -100)
@@ -111,7 +111,7 @@ def test_a_wrong_label_cannot_be_missed(device, random):
 
 
 class AdamTensor(ctypes.Structure):
-    """As in launch.h."""
+    """As in ops/adam_atan2_/cuda.h."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("p", "g", "m", "v", "ema", "copy")),
@@ -133,7 +133,7 @@ SHAPES = [(7, 5), (1,), (3, 0), (32, 12), (130, 33)]
 
 @pytest.mark.parametrize("variant", ["adam_atan2", "adamw"])
 @pytest.mark.parametrize(("copy_dtype", "ema", "scale"), [(torch.bfloat16, True, True), (torch.float16, False, False)])
-@pytest.mark.parametrize("repeat", [1, 7, 60])  # one launch with the small table, with the large one, two launches
+@pytest.mark.parametrize("repeat", [1, 7, 60])  # the small table, the large table, two launches
 def test_adam_atan2_(device, random, variant, copy_dtype, ema, scale, repeat):
     shapes = SHAPES[: 5 if repeat == 1 else 4] * repeat + [(4, 3)]
     params, grads, first, second, average = ([random(*shape) for shape in shapes] for _ in range(5))
@@ -156,8 +156,8 @@ def test_adam_atan2_(device, random, variant, copy_dtype, ema, scale, repeat):
     options = AdamOptions(*scalars, 0.9, 0.95, 0.1, 0.9, 1e-8, variant == "adamw")
     device.adam_atan2_(table, len(shapes), ctypes.byref(options), copy_dtype)
     got = [params, first, second, average] if ema else [params, first, second]
-    for mine, theirs in zip(got, want, strict=False):
-        for a, b in zip(mine, theirs, strict=True):
+    for results, expected in zip(got, want, strict=False):
+        for a, b in zip(results, expected, strict=True):
             torch.testing.assert_close(a.double(), b, rtol=2e-6, atol=2e-6)
     for p, c in zip(params, copies, strict=True):
         rows, columns = p.shape[0], p.shape[1] if p.dim() > 1 else 1
@@ -173,8 +173,8 @@ def test_the_copy_interleaves_gate_and_up(device, random):
     table = (AdamTensor * 1)(AdamTensor(*pointers, None, copy.data_ptr(), 60, 3, 8, 10, 4, 0))
     options = AdamOptions(*map(Scalar.of, (lr, step, None)), 0.9, 0.95, 0.0, 0.9, 1e-8, False)
     device.adam_atan2_(table, 1, ctypes.byref(options), copy.dtype)
-    low, empty = p.bfloat16(), torch.zeros(2, 3, dtype=torch.bfloat16)
-    want = [low[0:4], low[10:14], low[4:8], low[14:18], low[8:10], empty, low[18:20], empty]
+    copied, empty = p.bfloat16(), torch.zeros(2, 3, dtype=torch.bfloat16)
+    want = [copied[0:4], copied[10:14], copied[4:8], copied[14:18], copied[8:10], empty, copied[18:20], empty]
     assert torch.equal(copy[:, :3], torch.cat(want))
 
 
@@ -184,7 +184,7 @@ def test_the_copy_interleaves_gate_and_up(device, random):
 def test_sign_sgd_rows_(device, batch, columns, distinct):
     generator = torch.Generator().manual_seed(batch + columns)
     ids = torch.randint(distinct, (batch,), generator=generator) * 2
-    # Quarters: their sums are exact in any order, and often zero, where the sign must be zero, too.
+    # Quarters: sums are exact in any order, and often zero, so that the sign must be zero.
     grads = torch.randint(-2, 3, (batch, columns), generator=generator) / 4
     weight, lr = torch.randn(81, columns, generator=generator), torch.tensor(0.01)
     want = weight.double()
@@ -195,10 +195,10 @@ def test_sign_sgd_rows_(device, batch, columns, distinct):
 
 def test_sign_sgd_rows_passes_over_ids_outside_the_table(device, random):
     weight, ids, lr = random(3, 5), torch.tensor([-1, 3, 1, 1]), torch.tensor(0.5)
-    before = weight.clone()
+    previous = weight.clone()
     device.sign_sgd_rows_(weight, torch.ones(4, 5), ids, Scalar.of(lr), ctypes.c_double(0.0), 3, 5, 4)
-    assert torch.equal(weight[[0, 2]], before[[0, 2]])
-    torch.testing.assert_close(weight[1], before[1] - 0.5)
+    assert torch.equal(weight[[0, 2]], previous[[0, 2]])
+    torch.testing.assert_close(weight[1], previous[1] - 0.5)
 
 
 def sanitized(code: list[str], **environ: str) -> subprocess.CompletedProcess[str]:
@@ -221,7 +221,7 @@ def test_under_address_sanitizer_with_the_warps_in_reverse():
 
 @pytest.mark.skipif(SANITIZE not in os.environ, reason="runs under AddressSanitizer, see above")
 def test_the_sanitizer_sees_an_access_out_of_bounds(device):
-    """In a child of its own, as it ends there."""
+    """In a child process, because the sanitizer ends it."""
     code = f"import ctypes, torch; x = torch.zeros(63); d = ctypes.CDLL({str(device.path)!r}); "
     code += "p = ctypes.c_void_p(x.data_ptr()); n = ctypes.c_int64(32); "
     code += f"d[{device.symbol('swiglu_fwd')!r}](0, p, p, n, n, None)"

@@ -1,4 +1,4 @@
-"""The matrix kernels' arithmetic, fragments, addresses and barriers: ``cuda_on_cpu`` emulates the tensor cores."""
+"""Arithmetic, fragments, addresses and barriers of the matrix kernels; ``cuda_on_cpu`` emulates the tensor cores."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def gradients(op, inputs, dy):
 
 
 def check(kernel, op, inputs, dy):
-    """Output and gradients; the truth is float64's."""
+    """Compares output and gradients with float64."""
     plain, truth = gradients(op, inputs, dy), gradients(op, [t.double() for t in inputs], dy.double())
     for i, (got, p, t) in enumerate(zip(kernel, plain, truth, strict=True)):
         got = got.to(p.dtype)
@@ -63,7 +63,7 @@ def test_token_mixer(device, random, dtype, B, L, D, inner, inject):
     device.token_mixer_bwd(dtype, dy, z, more, y, rstd, w_in, w_out, dh, d, x, B, L, D, padded)
     h = z + injection if inject else z
     assert torch.equal(x, h) if inject else x.isnan().all()
-    slabs = 3  # of two tiles and more
+    slabs = 3  # each of two tiles or more
     sums = nan(slabs, 3, padded, tokens, dtype=torch.float32)
     device.token_mixer_bwd_weights(dtype, d, h, w_in, w_out, sums, slabs, B, L, D, padded)
     total = sums.sum(0)[:, :inner, :L]

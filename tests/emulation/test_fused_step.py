@@ -1,4 +1,4 @@
-"""The Python side of the fused CUDA layers, forward and backward, on the kernels as ``cuda_on_cpu`` emulates them."""
+"""The fused step in Python, forward and backward, on CUDA kernels that ``cuda_on_cpu`` emulates."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_optimizer_keeps_packed_weights_up_to_date(native, random):
 
 @pytest.fixture
 def emulated(native, device, monkeypatch):
-    """The dispatcher ops on the CPU, as csrc/ops/latent_step/binding.cpp makes them of the kernels."""
+    """The kernels of csrc/ops/latent_step/binding.cpp, implemented on the CPU by emulated launchers."""
     library = torch.library.Library("trm_fast", "IMPL")
 
     def fwd(z, injection, matrices, eps, keep):
@@ -96,7 +96,7 @@ def emulated(native, device, monkeypatch):
     library.impl("latent_step_packed_fwd", fwd, "CPU")
     library.impl("token_mixer_packed_bwd", mixer_bwd, "CPU")
     library.impl("mlp_packed_bwd", mlp_bwd, "CPU")
-    with warnings.catch_warnings():  # that there is a C++ kernel; it has no float16
+    with warnings.catch_warnings():  # torch warns that this replaces the C++ kernel, which has no float16
         warnings.simplefilter("ignore")
         library.impl("rms_norm_bwd", norm_bwd, "CPU", allow_override=True)
     monkeypatch.setattr(dispatch, "select", lambda *_: "cuda")
@@ -128,16 +128,16 @@ def graded(op, inputs, dy, **options) -> list[Tensor]:
         (torch.float16, torch.float16, True),
     ],
 )
-def test_latent_step_and_its_gradients(emulated, random, dtype, weight_dtype, given):
-    """Two blocks; packed weights of another dtype than the states' are packed anew."""
+def test_latent_step_and_its_gradients(emulated, random, dtype, weight_dtype, with_packed):
+    """Two blocks; packed weights in another dtype than the states are packed again."""
     z, injection, dy = (random(2, 19, 128, dtype=dtype) for _ in range(3))
     weights = network(random, dtype=weight_dtype)
-    options = {"packed": ops.pack_weights(weights, 19)} if given else {}
+    options = {"packed": ops.pack_weights(weights, 19)} if with_packed else {}
     got = graded(ops.latent_step, [z, injection, *weights], dy, **options)
     assert [g.dtype for g in got] == [dtype] * 3 + [weight_dtype] * 8
-    low = [z, injection, *(w.to(dtype) for w in weights)]
-    truth = graded(reference.latent_step, [t.double() for t in low], dy.double())
-    agree(got, graded(reference.latent_step, low, dy), truth)
+    rounded = [z, injection, *(w.to(dtype) for w in weights)]
+    truth = graded(reference.latent_step, [t.double() for t in rounded], dy.double())
+    agree(got, graded(reference.latent_step, rounded, dy), truth)
 
 
 @pytest.mark.parametrize("dual", [True, False])
@@ -163,7 +163,7 @@ def test_latent_recursion(emulated, random, dual, inject_last):
     [((2, 19, 128), 2, "not for attention"), ((2, 129, 128), 0, "not 129"), ((2, 19, 96), 0, "not 96")],
 )
 def test_what_the_kernels_cannot_take(random, monkeypatch, shape, heads, reason):
-    """Asked for by name they say so; on their own they leave it to the reference."""
+    """A request by name raises; auto takes the reference."""
     z = random(*shape, dtype=torch.bfloat16)
     if heads:
         weights = [random(384, 128), random(128, 128), *network(random, 1)[2:]]

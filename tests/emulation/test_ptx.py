@@ -1,5 +1,7 @@
-"""Kernels as compiled for cards that are not here, emulated on the CPU (``ptx``), against float64: what the interpreter
-cannot show, which knows neither bfloat16 nor the compiler's layouts. With the blocks of the table."""
+"""Triton kernels compiled for GPUs that need not be here, emulated on the CPU (``ptx``), against float64.
+
+This tests what Triton's interpreter cannot: bfloat16, the compiler's layouts, and the block sizes of the table.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ Case = tuple[str, list[torch.Tensor], dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def on_cpu() -> Iterator[None]:
-    """Triton's launchers for tensors of the CPU, too."""
+    """Registers Triton's launchers for CPU tensors, too."""
     library = torch.library.Library("trm_fast_triton", "IMPL")
     gpu = torch._C.DispatchKey.CUDA
     names = {name.partition("::")[2] for name in torch._C._dispatch_get_all_op_names() if "trm_fast_triton::" in name}
@@ -43,7 +45,7 @@ def on_cpu() -> Iterator[None]:
 
 @pytest.fixture
 def emulate(monkeypatch: pytest.MonkeyPatch, on_cpu: None) -> Iterator[Callable[[int], list[str]]]:
-    """Launches emulate on the CPU what is compiled for an architecture; returns the names of what was launched."""
+    """Makes launches emulate the kernel compiled for an architecture; returns the list of launched kernels."""
     from triton.runtime.jit import JITFunction
 
     from trm_fast.triton_kernels import configs
@@ -52,8 +54,8 @@ def emulate(monkeypatch: pytest.MonkeyPatch, on_cpu: None) -> Iterator[Callable[
 
     def run(arch: int, kernel: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> None:
         named = dict(zip(kernel.arg_names, arguments, strict=False)) | options
-        made, given = offline.build(arch, kernel, named)
-        ptx.emulate(made, given, grid)
+        binary, values = offline.build(arch, kernel, named)
+        ptx.emulate(binary, values, grid)
         seen.append(kernel.__name__)
 
     def start(arch: int) -> list[str]:
@@ -62,7 +64,7 @@ def emulate(monkeypatch: pytest.MonkeyPatch, on_cpu: None) -> Iterator[Callable[
         return seen
 
     monkeypatch.setitem(registry.DEVICE, "triton", "cpu")
-    torch.use_deterministic_algorithms(True)  # every torch.empty full of NaN
+    torch.use_deterministic_algorithms(True)  # every torch.empty returns NaN
     with ops.use_backend("triton"):
         yield start
     torch.use_deterministic_algorithms(False)
@@ -101,13 +103,13 @@ def attention(random: Any, tokens: int, masked: bool = False) -> Case:
 
 
 def padded_in_front(random: Any) -> Case:
-    """Whole blocks of keys, the first of them, that no query sees but those that are padding themselves."""
+    """A mask with a whole first block of keys that no query attends to, except padded ones."""
     mask = torch.arange(140)[None] >= 132
     return "attention", [random(1, 140, 64), random(192, 64) / 8, random(64, 64) / 8], {"heads": 1, "mask": mask}
 
 
 def step(random: Any, heads: int, masked: bool = False) -> Case:
-    """With an injection, which the first layer adds as it loads."""
+    """With an injection, which the first layer adds when it loads the state."""
     first = project(random) if heads else gated(random, 33, 64)
     states = [random(1, 33, D), random(1, 33, D)]
     return "latent_step", [*states, *first, *gated(random, D, 64)], {
@@ -126,7 +128,7 @@ CASES: dict[str, Callable[[Any], Case]] = {
     "mixer, 97": partial(mixer, tokens=97),
     "mixer, 81": partial(mixer, tokens=81),
     "mixer, 128": partial(mixer, tokens=128),
-    "mixer, three tiles a sample": lambda random: ("token_mixer", [random(2, 65, 72), *gated(random, 65, 9)], {}),
+    "mixer, three tiles an example": lambda random: ("token_mixer", [random(2, 65, 72), *gated(random, 65, 9)], {}),
     "mixer, more tiles than slabs": lambda random: ("token_mixer", [random(3, 17, D), *gated(random, 17, 64)], {}),
     "mixer, odd": lambda random: ("token_mixer", [random(1, 5, 50), *gated(random, 5, 33)], {}),
     "attention, 97": partial(attention, tokens=97),
@@ -140,7 +142,7 @@ CASES: dict[str, Callable[[Any], Case]] = {
 
 
 BF16, FP16 = torch.bfloat16, torch.float16
-LAYERS = ("mlp", "mixer, 97", "attention, 97")  # which the table has other rows for, where inputs are large
+LAYERS = ("mlp", "mixer, 97", "attention, 97")  # the table has other rows for their large inputs
 RUNS = [
     *((case, BF16, 90, "small") for case in CASES),
     *((case, BF16, 90, "large") for case in (*LAYERS, "mixer, 81")),
@@ -221,10 +223,10 @@ PTX = """.visible .entry k(
     [("cp.async.wait_group 0", 32, None), ("cp.async.wait_group 1", 32, "late"), ("cp.async.wait_group 0", 31, "far")],
 )
 def test_what_the_emulator_sees(wait, length, wrong):
-    """A copy that nobody waited for, an access outside of a tensor."""
+    """A copy without a wait, and an access outside a tensor."""
     x, y = torch.randn(length), torch.zeros(32)
-    made = SimpleNamespace(asm={"ptx": PTX.replace("WAIT", wait)}, metadata=SimpleNamespace(num_warps=1, shared=128))
+    binary = SimpleNamespace(asm={"ptx": PTX.replace("WAIT", wait)}, metadata=SimpleNamespace(num_warps=1, shared=128))
     with pytest.raises(IndexError, match="outside of every tensor") if wrong == "far" else nullcontext():
-        ptx.emulate(made, [x, y], (1,))
+        ptx.emulate(binary, [x, y], (1,))
     assert torch.equal(x, y) == (wrong is None) if length == 32 else not y.any()
     assert y.isnan().all() == (wrong == "late")

@@ -1,4 +1,4 @@
-"""What the op tests share: backends and instruction sets to run on, and the measure of error."""
+"""Fixtures of the op tests: backends, instruction sets, and comparisons with the reference."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def native() -> Any:
 
 @pytest.fixture
 def cpp(native: Any) -> Iterator[None]:
-    """The C++ backend, with every torch.empty full of NaN."""
+    """The C++ backend; every torch.empty returns NaN."""
     torch.use_deterministic_algorithms(True)
     with ops.use_backend("cpp"):
         yield
@@ -35,21 +35,21 @@ def cpp(native: Any) -> Iterator[None]:
 
 @pytest.fixture(params=ISAS)
 def isa(request: pytest.FixtureRequest, native: Any, cpp: None) -> Iterator[str]:
-    """The C++ backend with each instruction set that this machine runs."""
-    before = native.cpu_path()
+    """The C++ backend with each instruction set that this machine has."""
+    previous = native.cpu_path()
     try:
         native.set_cpu_path(request.param)
     except ValueError as error:
         pytest.skip(str(error))
     yield request.param
-    native.set_cpu_path(before)
+    native.set_cpu_path(previous)
 
 
 def _run(op: Callable[..., Tensor], inputs: Sequence[Any], grad: Tensor, kwargs: dict[str, Any]) -> list[Tensor]:
     leaves = [t.detach().requires_grad_() if _is_float(t) else t for t in inputs]
     out = op(*leaves, **kwargs)
-    wanted = [t for t in leaves if _is_float(t)]
-    return [out.detach(), *torch.autograd.grad(out, wanted, grad.to(out.dtype).expand(out.shape))]
+    differentiable = [t for t in leaves if _is_float(t)]
+    return [out.detach(), *torch.autograd.grad(out, differentiable, grad.to(out.dtype).expand(out.shape))]
 
 
 def _is_float(value: Any) -> bool:
@@ -57,13 +57,13 @@ def _is_float(value: Any) -> bool:
 
 
 def error_bound(kernel: Tensor, plain: Tensor, truth: Tensor, factor: float, scale: Tensor) -> None:
-    """The policy that kernels are held to where they run, too."""
+    """Asserts the tolerance that the check of kernels uses, too."""
     assert validation.disagreement(kernel, plain, truth, factor, scale) is None
 
 
 @pytest.fixture
 def check() -> Callable[..., None]:
-    """Forward and gradients of an op against its float64 reference."""
+    """Compares the forward and the gradients of an op with its reference in float64."""
 
     def run(name: str, *inputs: Any, grad: Tensor | None = None, **kwargs: Any) -> None:
         oracle = getattr(reference, name)
@@ -83,7 +83,7 @@ def check() -> Callable[..., None]:
 
 @pytest.fixture
 def judge() -> Callable[..., None]:
-    """An output and its first gradients, made by a kernel, against the float64 reference."""
+    """Compares an output and its first gradients, computed by a kernel, with the reference in float64."""
 
     def run(
         kernel: Sequence[Tensor], op: Callable[..., Tensor], inputs: Sequence[Tensor], grad: Tensor, **options: Any
@@ -98,7 +98,7 @@ def judge() -> Callable[..., None]:
 
 @pytest.fixture
 def same_specials() -> Callable[..., None]:
-    """NaN and infinity appear exactly where the reference has them, and the rest is close."""
+    """Asserts that NaN and infinity appear exactly where the reference has them, and that the rest is close."""
 
     def run(name: str, *inputs: Any, **kwargs: Any) -> None:
         shape = getattr(reference, name)(*inputs, **kwargs).shape
@@ -117,7 +117,7 @@ def same_specials() -> Callable[..., None]:
 
 @pytest.fixture
 def compiled() -> Callable[..., None]:
-    """One graph, forward and backward, with the same numbers as eager."""
+    """Asserts that an op compiles to one graph, forward and backward, with the results of eager mode."""
 
     def run(name: str, *inputs: Any, **kwargs: Any) -> None:
         op = getattr(ops, name)

@@ -48,7 +48,7 @@ def test_agrees_with_reference(isa, random, dtype, variant, ema, grad_scale):
 
 @pytest.mark.parametrize("backend", ["cpp", "reference"])
 def test_the_formula(native, backend):
-    """One parameter, by hand."""
+    """One parameter, computed by hand."""
     p, g, m, v = (torch.tensor([value], dtype=torch.float64) for value in (2.0, 0.5, 0.1, 0.04))
     with ops.use_backend(backend):
         ops.adam_atan2_([p], [g], [m], [v], torch.tensor(0.1, dtype=torch.float64), torch.tensor(2), weight_decay=0.5)
@@ -73,7 +73,7 @@ def test_adamw_is_torchs(native, random, backend):
 
 
 def test_atan2_is_accurate(isa):
-    """From flat to steep: the new moment is half the old, the root stays, and the step is twice the angle."""
+    """All angles: the new moment is half the old one, the root stays, and the step is twice the angle."""
     ratio = torch.logspace(-20, 20, 20001)
     m = torch.cat([ratio, -ratio])
     p, v, beta2 = torch.zeros_like(m), torch.ones_like(m), math.nextafter(1.0, 0.0)
@@ -112,7 +112,7 @@ def test_any_layout(cpp, random):
 
 
 def test_many_threads_same_bits(cpp, random):
-    """Work is shared out by elements, across parameters of every size."""
+    """Threads divide the work by elements, across parameters of every size."""
     start = state(random, shapes=[(300, 401), (3,), (0,), (150, 1000), (77,)])
     results = []
     threads = torch.get_num_threads()
@@ -129,25 +129,25 @@ def test_many_threads_same_bits(cpp, random):
 def test_parameters_that_require_grad(cpp, random):
     lists = state(random)
     lists[0] = [p.requires_grad_() for p in lists[0]]
-    before = [p._version for p in lists[0]]
+    versions = [p._version for p in lists[0]]
     step(ops.adam_atan2_, lists)
-    assert all(p._version > old for p, old in zip(lists[0], before, strict=True))
+    assert all(p._version > old for p, old in zip(lists[0], versions, strict=True))
 
 
 @pytest.mark.parametrize("backend", ["cpp", "reference"])
 def test_low_precision_copies(native, random, backend):
-    """Padded, and with the rows of gate and up in turns of 4 (the last turn is short, its place stays zero)."""
+    """Padded, and with groups of 4 rows of gate and up that alternate; the rest of a short last group stays zero."""
     lists = state(random, shapes=[(5, 7), (20, 3), (6,)])
-    low = [torch.zeros(8, 16).bfloat16(), torch.zeros(24, 8).bfloat16(), None]
+    targets = [torch.zeros(8, 16).bfloat16(), torch.zeros(24, 8).bfloat16(), None]
     with ops.use_backend(backend):
-        step(ops.adam_atan2_, lists, copies=low, interleave=[0, 4, 0])
+        step(ops.adam_atan2_, lists, copies=targets, interleave=[0, 4, 0])
     plain, turns = (p.bfloat16() for p in lists[0][:2])
-    assert torch.equal(low[0][:5, :7], plain)
-    assert not low[0][5:].any()
-    assert not low[0][:, 7:].any()
+    assert torch.equal(targets[0][:5, :7], plain)
+    assert not targets[0][5:].any()
+    assert not targets[0][:, 7:].any()
     empty = torch.zeros(2, 3).bfloat16()
     want = [turns[0:4], turns[10:14], turns[4:8], turns[14:18], turns[8:10], empty, turns[18:20], empty]
-    assert torch.equal(low[1][:, :3], torch.cat(want))
+    assert torch.equal(targets[1][:, :3], torch.cat(want))
 
 
 def test_copies_that_do_not_fit(cpp, random):

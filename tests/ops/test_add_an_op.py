@@ -1,4 +1,4 @@
-"""docs/add_an_op.md, followed word by word in a copy of the sources."""
+"""docs/add_an_op.md, followed literally in a copy of the sources."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SOURCES = ("trm_fast", "csrc", "triton_kernels", "configs", "tests", "bench", "s
 
 
 def blocks() -> dict[str, str]:
-    """Of each file that the page names in front of a block: what is to stand in it."""
+    """Each file that the page names in front of a code block, with the content of the block."""
     page = (ROOT / "docs" / "add_an_op.md").read_text()
     return dict(re.findall(r"^`([\w./]+)`[^\n]*\n\n```\w+\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
 
@@ -34,7 +34,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=unwanted)
         else:
             shutil.copy2(ROOT / name, copy / name)
-    if (ROOT / "build" / "native").is_dir():  # what is built already is not built again
+    if (ROOT / "build" / "native").is_dir():  # so that only the new files are built
         shutil.copytree(ROOT / "build" / "native", copy / "build" / "native")
     for link, folder in (("triton_kernels", "../triton_kernels"), ("configs", "../configs")):
         if not (copy / "trm_fast" / link).exists():

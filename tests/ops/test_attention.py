@@ -5,7 +5,7 @@ import torch
 
 from trm_fast import ops
 
-# B, L, D, heads; 150 tokens are more than a block of queries.
+# B, L, D, heads; 150 tokens need more than one block of queries.
 SHAPES = [(2, 97, 64, 4), (3, 81, 20, 2), (1, 150, 24, 3), (1, 1, 2, 1)]
 KINDS = ["whole", "prefixes", "holes", "nothing", "one row padded"]
 
@@ -20,7 +20,7 @@ def tables(L, width):
 
 
 def mask_of(kind, B, L):
-    """Rows of very different lengths, padding anywhere, rows without a token; None where all are there."""
+    """A mask with rows of very different lengths, with padding in any position, or with empty rows; or None."""
     random = torch.rand(B, L, generator=torch.Generator().manual_seed(2))
     return {
         "whole": None,
@@ -101,9 +101,9 @@ def test_arguments_must_fit(random):
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("L", [7, 150])
 def test_padding_is_as_if_it_were_cut_off(cpp, random, L, causal):
-    """By the rows without it, and whatever it holds, the gradients of what is there as well."""
-    made = [t.requires_grad_() for t in inputs(random, 3, L, 20)]
-    h, qkv, out = made
+    """Compares with the rows without padding, whatever values the padding has; the gradients, too."""
+    tensors = [t.requires_grad_() for t in inputs(random, 3, L, 20)]
+    h, qkv, out = tensors
     lengths = [L, L // 2, 1]
     mask = torch.arange(L) < torch.tensor(lengths).unsqueeze(1)
     cos, sin = tables(L, 10)
@@ -115,9 +115,9 @@ def test_padding_is_as_if_it_were_cut_off(cpp, random, L, causal):
         for row, length in enumerate(lengths)
     ]
     torch.testing.assert_close(y[mask], torch.cat(rows))
-    gradients = (torch.autograd.grad(made_y.sin().sum(), made) for made_y in (y[mask], torch.cat(rows)))
-    for together, apart in zip(*gradients, strict=True):
-        torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-4)
+    gradients = (torch.autograd.grad(output.sin().sum(), tensors) for output in (y[mask], torch.cat(rows)))
+    for in_batch, by_row in zip(*gradients, strict=True):
+        torch.testing.assert_close(in_batch, by_row, rtol=1e-4, atol=1e-4)
 
 
 def test_causal_tokens_do_not_see_later_ones(cpp, random):

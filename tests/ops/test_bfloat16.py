@@ -1,4 +1,4 @@
-"""The fused layers in bfloat16 on a CPU that multiplies it, against the float64 reference."""
+"""The layers in bfloat16 on a CPU that has products in bfloat16, against the reference in float64."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trm_fast.ops import reference
 from trm_fast.ops._core import dispatch, selection
 
 FUSED = {"mlp", "token_mixer", "attention", "latent_step", "latent_recursion"}
-# B, L, D, inner, heads (0: token mixer): odd depths, several groups, more channels than a pass of the mlp takes.
+# B, L, D, inner, heads (0: token mixer): odd depths, several groups, more channels than one pass of the MLP.
 SHAPES = [(2, 97, 72, 24, 0), (3, 7, 20, 12, 0), (40, 16, 64, 33, 0), (3, 81, 24, 12, 2), (2, 35, 39, 555, 3)]
 
 
@@ -22,7 +22,7 @@ def bfloat16(native):
         yield
 
 
-def made(random, L, D, inner, heads, blocks=2):
+def weights_for(random, L, D, inner, heads, blocks=2):
     weights = []
     for _ in range(blocks):
         first = [(3 * D, D), (D, D)] if heads else [(2 * inner, L), (L, inner)]
@@ -31,7 +31,7 @@ def made(random, L, D, inner, heads, blocks=2):
 
 
 def masks(B, L):
-    """Rows of different lengths, and padding anywhere."""
+    """Masks with rows of different lengths, and with padding in any position."""
     prefixes = torch.arange(L) < torch.linspace((3 * L + 3) // 4, L, B).long().unsqueeze(1)
     return prefixes, torch.rand(B, L, generator=torch.Generator().manual_seed(2)) < 0.8
 
@@ -60,7 +60,7 @@ def within_policy(name, *arguments, **options):
 def test_layers(bfloat16, random, shape):
     B, L, D, inner, heads = shape
     h = random(B, L, D).bfloat16()
-    *first, gate_up, down = made(random, L, D, inner, heads, blocks=1)
+    *first, gate_up, down = weights_for(random, L, D, inner, heads, blocks=1)
     within_policy("mlp", h, gate_up, down)
     if heads:
         angles = random(L, D // heads).bfloat16()
@@ -77,7 +77,7 @@ def test_layers(bfloat16, random, shape):
 def test_recursion_and_step(bfloat16, random, shape, dual):
     B, L, D, inner, heads = shape
     y, z, x = (random(B, L, D).bfloat16() for _ in range(3))
-    weights = made(random, L, D, inner, heads)
+    weights = weights_for(random, L, D, inner, heads)
     within_policy("latent_step", z, x, weights, heads=heads)
     for last in (True, False):
         within_policy(
@@ -89,17 +89,17 @@ def test_recursion_and_step(bfloat16, random, shape, dual):
 
 
 def test_products_are_rounded_to_bfloat16(bfloat16, random):
-    """What sets this path apart from float32 on widened tensors."""
+    """This path differs from float32 kernels on widened tensors."""
     h = random(2, 9, 64).bfloat16()
-    gate_up, down = made(random, 9, 64, 40, 0, blocks=1)[2:]
+    gate_up, down = weights_for(random, 9, 64, 40, 0, blocks=1)[2:]
     wide = ops.mlp(h.float(), gate_up.float(), down.float())
-    # The hidden channels of the float32 kernel are not rounded, these are.
+    # The float32 kernel does not round the hidden channels; this one does.
     assert not torch.equal(ops.mlp(h, gate_up, down), wide.bfloat16())
 
 
 def test_opcheck_and_strided_states(bfloat16, random):
     z, x = (random(3, 20, 7).bfloat16().mT for _ in range(2))
-    weights = made(random, 7, 20, 12, 0)
+    weights = weights_for(random, 7, 20, 12, 0)
     within_policy("latent_step", z, x, weights)
     fwd = torch.ops.trm_fast.latent_recursion_fwd.default
     torch.library.opcheck(fwd, (None, z, x, 1, True, 1, False, weights, None, None, None, 0, 1e-5, False))
@@ -109,14 +109,14 @@ def test_opcheck_and_strided_states(bfloat16, random):
 def test_specials_stay_in_their_sample(bfloat16, random, poison):
     z, x = (random(4, 7, 20).bfloat16() for _ in range(2))
     z[1, 2, 3] = poison
-    out = ops.latent_step(z, x, made(random, 7, 20, 12, 0))
+    out = ops.latent_step(z, x, weights_for(random, 7, 20, 12, 0))
     assert not out[1].isfinite().all()
     assert out[torch.arange(4) != 1].isfinite().all()
 
 
 def test_gradients_take_the_reference(bfloat16, random):
     h = random(2, 9, 64).bfloat16()
-    gate_up, down = made(random, 9, 64, 40, 0, blocks=1)[2:]
+    gate_up, down = weights_for(random, 9, 64, 40, 0, blocks=1)[2:]
     with torch.enable_grad():
         with pytest.raises(ops.BackendUnavailable, match="its bfloat16 has no gradient"):
             ops.mlp(h, gate_up.requires_grad_(), down)
@@ -136,7 +136,7 @@ def test_the_table_shows_it_only_where_it_is_on(native):
 
 def test_a_lesser_path_refuses_it(bfloat16, native, random):
     h = random(2, 9, 64).bfloat16()
-    weights = made(random, 9, 64, 40, 0, blocks=1)[2:]
+    weights = weights_for(random, 9, 64, 40, 0, blocks=1)[2:]
     native.set_cpu_path("avx512")
     try:
         with pytest.raises(RuntimeError, match="bfloat16 needs avx512_bf16, and the kernels run as avx512"):

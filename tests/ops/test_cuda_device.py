@@ -1,4 +1,4 @@
-"""Every CUDA kernel on a GPU: numbers against the float64 reference, replay of a captured graph, no synchronisation."""
+"""Every CUDA kernel on a GPU: results against the reference in float64, replay of a CUDA graph, no synchronisation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_published_sizes(op, dtype, batch):
         kernel = case.run(getattr(ops, op), inputs)
         again = case.run(getattr(ops, op), inputs)
     assert validation.beside_reference(registry.OPS[op], case, inputs, kernel) is None
-    assert all(torch.equal(kernel[name], again[name]) for name in kernel)  # the same from run to run
+    assert all(torch.equal(kernel[name], again[name]) for name in kernel)  # every run gives the same result
 
 
 @kernels
@@ -60,7 +60,7 @@ def test_graph_replay_equals_eager(op, dtype):
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             captured = run(case, op, inputs, grads, lr)
-        # Other values in the same places: what a graph baked in would show.
+        # Other values in the same memory, so that a constant in the graph would show.
         for tensor in inputs:
             if tensor.is_floating_point():
                 tensor.mul_(0.5)
@@ -71,7 +71,7 @@ def test_graph_replay_equals_eager(op, dtype):
 
 
 def prepared(case, op, inputs):
-    """The gradient that comes in, made ahead: random numbers on the host are no part of the op."""
+    """The incoming gradient, made before, because random numbers on the host are no part of the op."""
     if not case.differentiable:
         return None
     leaves = [t.detach() for t in inputs]
@@ -81,10 +81,10 @@ def prepared(case, op, inputs):
 def run(case, op, inputs, grad, lr) -> list[torch.Tensor]:
     if op == "adam_atan2_":
         p, g, m, v, ema = (list(t.unbind()) for t in (inputs[0].clone(), inputs[1], *(t.clone() for t in inputs[2:])))
-        low = [torch.zeros(*t.shape, dtype=torch.bfloat16, device=t.device) for t in p]
+        targets = [torch.zeros(*t.shape, dtype=torch.bfloat16, device=t.device) for t in p]
         v = [t.abs() for t in v]
-        ops.adam_atan2_(p, g, m, v, lr, lr * 100, ema=ema, grad_scale=lr, copies=low)
-        return [*p, *m, *v, *ema, *low]
+        ops.adam_atan2_(p, g, m, v, lr, lr * 100, ema=ema, grad_scale=lr, copies=targets)
+        return [*p, *m, *v, *ema, *targets]
     if op == "sign_sgd_rows_":
         table = inputs[0].clone()
         ops.sign_sgd_rows_(table, *inputs[1:], lr, 0.1)

@@ -1,5 +1,5 @@
-"""The matrix kernels compiled for cards that are not here: nothing spills. That their shared memory fits is seen where
-they run (``cuda_on_cpu``)."""
+"""The matrix kernels, compiled for GPUs that need not be here, spill nothing. ``cuda_on_cpu`` tests that their shared
+memory fits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KERNELS = {"token_mixer/cuda": 10, "token_mixer/cuda_bwd": 10, "token_mixer/cuda
 def test_nothing_spills(tmp_path, record_property, file, arch):
     command = [str(NVCC), "-O3", "-std=c++17", f"-I{CSRC}", f"-gencode=arch=compute_{arch},code=sm_{arch}", "-cubin"]
     command += ["-Xptxas", "-v", "-o", str(tmp_path / "out.cubin"), str(CSRC / "ops" / f"{file}.cu")]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    spilled = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", said)
-    record_property("registers", re.findall(r"Used (\d+) registers", said))
+    report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    spilled = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
+    record_property("registers", re.findall(r"Used (\d+) registers", report))
     assert spilled == [("0", "0", "0")] * KERNELS[file]

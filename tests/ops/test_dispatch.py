@@ -1,4 +1,4 @@
-"""Which kernel ``auto`` takes, of those that passed their check on a device."""
+"""Which kernel ``auto`` takes among those that passed their check on a device."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ X = torch.zeros(2, 4)
 @pytest.fixture(autouse=True)
 def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(validation, "device_name", lambda device: "card")
-    before = dict(selection.choices)
+    previous = dict(selection.choices)
     yield
     selection.choices.clear()
-    selection.choices.update(before)
+    selection.choices.update(previous)
 
 
-def test_what_auto_settled_stays_while_another_op_is_checked():
-    """Compiled later, an op that was forgotten would get the reference."""
+def test_choices_stay_while_another_op_is_checked():
+    """Without its choice, an op that is compiled later would get the reference."""
     row = ("mlp", "cuda", torch.bfloat16)
     with ops.use_backend("auto"):
         selection.choices[row] = Choice("triton", "triton", "triton")
         with ops.use_backend("reference", ops=["swiglu"]):
             assert selection.choices[row].small == "triton"
         assert selection.choices[row].small == "triton"
-        with ops.use_backend("reference", ops=["mlp"]):  # its own check, or a measurement
+        with ops.use_backend("reference", ops=["mlp"]):  # as its check and its timing do
             assert row not in selection.choices
         assert row not in selection.choices
 
@@ -75,8 +75,8 @@ def test_small_and_large_inputs(native):
 
 
 def test_a_general_kernel_is_found_with_the_fastest(monkeypatch):
-    there = {"cuda", "triton"}
-    monkeypatch.setattr(selection, "unavailable", lambda op, name, *_: None if name in there else "no")
+    available = {"cuda", "triton"}
+    monkeypatch.setattr(selection, "unavailable", lambda op, name, *_: None if name in available else "no")
     monkeypatch.setattr(validation, "verdict", lambda *_: "passed")
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     timed = {"latent_recursion/bfloat16": {"small": "cuda", "large": "triton"}}
@@ -87,5 +87,5 @@ def test_a_general_kernel_is_found_with_the_fastest(monkeypatch):
     selection.choices["latent_recursion", "cpu", torch.bfloat16] = choice._replace(large="cuda", inference_only=())
     assert dispatch.select_masked("latent_recursion", None, True, 8, z) == "triton"
     assert dispatch.select_masked("latent_recursion", None, True, 2, z) == "reference", "heads are too wide"
-    there.remove("triton")
+    available.remove("triton")
     assert dispatch._resolve("latent_recursion", "cuda", torch.bfloat16).general == "reference"

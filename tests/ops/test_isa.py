@@ -1,4 +1,4 @@
-"""Each instruction set that this machine runs: every kernel of it on every case of its op, beside the reference."""
+"""Every CPU kernel with every instruction set of this machine, on the check cases of its op, against the reference."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def test_every_kernel_agrees(isa, op, dtype):
 def test_all_of_them_are_checked_and_the_one_in_use_stays(native, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(validation, "check", lambda *_: "not finite" if native.cpu_path() == "portable" else None)
-    before = native.cpu_path()
+    previous = native.cpu_path()
     rows = list(report.check_all("cpu"))
-    assert native.cpu_path() == before
-    found = {backend: result for op, backend, dtype, result in rows if (op, dtype) == ("swiglu", "float32")}
-    assert found.pop("cpp portable") == "not finite"
-    assert set(found) == {f"cpp {name}" for name in report.cpu_paths()[1:]}
-    assert set(found.values()) <= {"passed"}
+    assert native.cpu_path() == previous
+    verdicts = {backend: result for op, backend, dtype, result in rows if (op, dtype) == ("swiglu", "float32")}
+    assert verdicts.pop("cpp portable") == "not finite"
+    assert set(verdicts) == {f"cpp {name}" for name in report.cpu_paths()[1:]}
+    assert set(verdicts.values()) <= {"passed"}

@@ -10,22 +10,22 @@ from trm_fast.ops import reference
 
 ops: Any = plain_ops  # with flat_recursion, which the fixture below adds
 
-# B, L, D, inner, heads (0: token mixer), n: kept and recomputed gate and up, several groups, odd sizes.
+# B, L, D, inner, heads (0: token mixer), n: several groups, odd sizes.
 SHAPES = [(2, 97, 72, 24, 0, 2), (3, 7, 20, 12, 0, 2), (40, 16, 64, 32, 0, 1), (3, 81, 24, 12, 2, 2)]
 KINDS = ["dual", "single", "single without x at last"]
 
 
 def weights_of(random, L, D, inner, heads, blocks=2):
-    made = []
+    tensors = []
     for _ in range(blocks):
         width = D if heads else L
         shapes = [(3 * D, D), (D, D)] if heads else [(2 * inner, width), (width, inner)]
-        made += [random(*shape) * shape[1] ** -0.5 for shape in (*shapes, (2 * inner, D), (D, inner))]
-    return made
+        tensors += [random(*shape) * shape[1] ** -0.5 for shape in (*shapes, (2 * inner, D), (D, inner))]
+    return tensors
 
 
 def inputs(random, shape, kind="dual", blocks=2):
-    """(y, if there is one,) z, x and the weights."""
+    """z, x and the weights; in dual state y first."""
     B, L, D, inner, heads, _ = shape
     states = [random(B, L, D) for _ in range(3 if kind == "dual" else 2)]
     return states + weights_of(random, L, D, inner, heads, blocks)
@@ -36,8 +36,8 @@ def flat(monkeypatch):
     """``flat_recursion``: the op and its reference with the weights as arguments, and one tensor as the result."""
 
     def of(recursion):
-        def run(*made, kind="dual", n, **options):
-            y, z, x, *weights = made if kind == "dual" else (None, *made)
+        def run(*tensors, kind="dual", n, **options):
+            y, z, x, *weights = tensors if kind == "dual" else (None, *tensors)
             y, z = recursion(y, z, x, weights, n, inject_last=kind != KINDS[2], **options)
             return z if y is None else torch.cat((y, z))
 
@@ -55,10 +55,10 @@ def test_agrees_with_reference(isa, check, random, shape, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_latent_steps_and_one_block(cpp, check, random, kind):
-    made = inputs(random, SHAPES[1], kind, blocks=1)
+    tensors = inputs(random, SHAPES[1], kind, blocks=1)
     if kind == "single":
-        check("flat_recursion", *made, kind=kind, n=0)
-    check("flat_recursion", *made, kind=kind, n=1)
+        check("flat_recursion", *tensors, kind=kind, n=0)
+    check("flat_recursion", *tensors, kind=kind, n=1)
 
 
 def test_rotary_positions(isa, check, random):
@@ -68,8 +68,8 @@ def test_rotary_positions(isa, check, random):
 
 
 def masks(B, L, heads):
-    """Rows of very different lengths, one of them whole; and padding anywhere. Not much of it for mixers: where few
-    tokens fill few channels, their norms over tokens amplify rounding, the reference's alike."""
+    """Masks with rows of very different lengths, and with padding in any position. Little padding for token mixers:
+    with few tokens and channels, their norms over tokens amplify rounding, also in the reference."""
     prefixes = torch.arange(L) < torch.linspace(1 if heads else (3 * L + 3) // 4, L, B).long().unsqueeze(1)
     holes = torch.rand(B, L, generator=torch.Generator().manual_seed(2)) < (0.6 if heads else 0.8)
     return prefixes, holes
@@ -84,15 +84,15 @@ def test_masks_agree_with_reference(isa, check, random, shape, kind):
             options = {"kind": kind, "n": 1, "heads": heads, "mask": mask, "causal": causal}
             check("flat_recursion", *inputs(random, shape, kind), **options)
             with torch.no_grad():
-                made = inputs(random, shape, kind)
-                want = reference.flat_recursion(*[t.double() for t in made], **options, cycles=2)
-                found = ops.flat_recursion(*made, **options, cycles=2)
-                torch.testing.assert_close(found.double(), want, rtol=1e-4, atol=1e-4)
+                tensors = inputs(random, shape, kind)
+                want = reference.flat_recursion(*[t.double() for t in tensors], **options, cycles=2)
+                got = ops.flat_recursion(*tensors, **options, cycles=2)
+                torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("heads", [0, 2])
 def test_masks_of_a_single_application(isa, random, heads):
-    """Of the state alone: nothing is injected, and the caller's state stays what it is at padding."""
+    """An application without an injection; the caller's state does not change at padding."""
     z, x, *weights = inputs(random, (3, 9, 20, 12, heads, 0), KINDS[2])
     leaves = [t.requires_grad_() for t in (z, *weights)]
     for mask in masks(3, 9, 2):
@@ -100,17 +100,17 @@ def test_masks_of_a_single_application(isa, random, heads):
         for op in (ops.flat_recursion, reference.flat_recursion):
             out = op(z, x, *weights, kind=KINDS[2], n=0, heads=heads, mask=mask)
             results.append((out, *torch.autograd.grad(out.sin().sum(), leaves)))
-        for found, want in zip(*results, strict=True):
-            torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-4)
+        for got, want in zip(*results, strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("heads", [0, 2])
 def test_padding_is_as_if_it_held_something_else(cpp, random, heads, threads):
-    """Bit for bit, and its own gradient is as if it were not there where it is given none."""
+    """The values of padding change no bit elsewhere, and padding gets no gradient unless one comes in there."""
     y, z, x, *weights = inputs(random, (2, 70, 20, 12, heads, 2))
     mask = masks(2, 70, heads)[0]
-    before = torch.get_num_threads()
+    previous = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         results = []
@@ -121,7 +121,7 @@ def test_padding_is_as_if_it_held_something_else(cpp, random, heads, threads):
             assert all((g[~mask] == 0).all() for g in gradients)
             results.append([out[:, mask], *(g[mask] for g in gradients)])
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous)
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
@@ -130,27 +130,27 @@ def test_padding_is_as_if_it_held_something_else(cpp, random, heads, threads):
 def test_without_gradient_and_in_cycles(isa, random, shape, kind):
     with torch.no_grad():
         options = {"kind": kind, "n": shape[-1], "heads": shape[-2], "cycles": 2}
-        made = inputs(random, shape, kind)
-        want = reference.flat_recursion(*[t.double() for t in made], **options)
-        torch.testing.assert_close(ops.flat_recursion(*made, **options).double(), want, rtol=1e-4, atol=1e-4)
+        tensors = inputs(random, shape, kind)
+        want = reference.flat_recursion(*[t.double() for t in tensors], **options)
+        torch.testing.assert_close(ops.flat_recursion(*tensors, **options).double(), want, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 5])
 @pytest.mark.parametrize("shape", [(1, 97, 72, 24, 0, 1), (4, 9, 140, 12, 2, 1)])
 def test_threads_agree_and_repeat(cpp, random, shape, threads):
-    """Fewer samples than threads share the layers; more are taken whole. Twice the same bits."""
-    made = [t.requires_grad_() for t in inputs(random, shape)]
+    """Threads divide the layers of few examples, and take many examples whole; the bits repeat."""
+    tensors = [t.requires_grad_() for t in inputs(random, shape)]
 
     def run(recursion):
-        out = recursion(*made, n=shape[-1], heads=shape[-2])
-        return [out, *torch.autograd.grad(out.square().sum(), made)]
+        out = recursion(*tensors, n=shape[-1], heads=shape[-2])
+        return [out, *torch.autograd.grad(out.square().sum(), tensors)]
 
-    before = torch.get_num_threads()
+    previous = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         first, second = run(ops.flat_recursion), run(ops.flat_recursion)
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous)
     for a, b, want in zip(first, second, run(reference.flat_recursion), strict=True):
         assert torch.equal(a, b)
         torch.testing.assert_close(a, want, rtol=1e-3, atol=1e-3)
@@ -158,45 +158,45 @@ def test_threads_agree_and_repeat(cpp, random, shape, threads):
 
 def test_a_row_alone_is_the_row_in_a_batch(cpp, random):
     y, z, x, *weights = inputs(random, SHAPES[2])
-    together = ops.latent_recursion(y, z, x, weights, 1)
+    in_batch = ops.latent_recursion(y, z, x, weights, 1)
     for row in (0, 13, 39):
         alone = ops.latent_recursion(y[row, None], z[row, None], x[row, None], weights, 1)
-        for a, t in zip(alone, together, strict=True):
+        for a, t in zip(alone, in_batch, strict=True):
             torch.testing.assert_close(a[0], t[row])
 
 
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf])
 @pytest.mark.parametrize("shape", SHAPES[:4])
 def test_specials_stay_in_their_sample(isa, random, shape, poison):
-    made = inputs(random, shape)
-    made[1][1, 2, 3] = poison
-    out = ops.flat_recursion(*made, n=1, heads=shape[-2]).unflatten(0, (2, -1)).transpose(0, 1)
+    tensors = inputs(random, shape)
+    tensors[1][1, 2, 3] = poison
+    out = ops.flat_recursion(*tensors, n=1, heads=shape[-2]).unflatten(0, (2, -1)).transpose(0, 1)
     assert not out[1].isfinite().all()
     assert out[torch.arange(shape[0]) != 1].isfinite().all()
 
 
 def test_no_samples(cpp, random):
-    made = [t.requires_grad_() for t in inputs(random, (0, 5, 8, 4, 0, 1))]
-    out = ops.flat_recursion(*made, n=1)
+    tensors = [t.requires_grad_() for t in inputs(random, (0, 5, 8, 4, 0, 1))]
+    out = ops.flat_recursion(*tensors, n=1)
     assert out.shape == (0, 5, 8)
-    assert all((g == 0).all() for g in torch.autograd.grad(out.sum(), made))
+    assert all((g == 0).all() for g in torch.autograd.grad(out.sum(), tensors))
 
 
 def test_backward_twice(cpp, random):
-    made = [t.requires_grad_() for t in inputs(random, SHAPES[0])]
-    loss = ops.flat_recursion(*made, n=2).square().sum()
-    first = torch.autograd.grad(loss, made, retain_graph=True)
-    for a, b in zip(first, torch.autograd.grad(loss, made), strict=True):
+    tensors = [t.requires_grad_() for t in inputs(random, SHAPES[0])]
+    loss = ops.flat_recursion(*tensors, n=2).square().sum()
+    first = torch.autograd.grad(loss, tensors, retain_graph=True)
+    for a, b in zip(first, torch.autograd.grad(loss, tensors), strict=True):
         assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("part", [0, 1])
 def test_gradient_of_one_of_the_states(cpp, random, part):
-    made = [t.requires_grad_() for t in inputs(random, SHAPES[1])]
+    tensors = [t.requires_grad_() for t in inputs(random, SHAPES[1])]
     for a, b in zip(
         *(
             torch.autograd.grad(
-                run(*made, n=2).chunk(2)[part].square().sum(), made, allow_unused=True, materialize_grads=True
+                run(*tensors, n=2).chunk(2)[part].square().sum(), tensors, allow_unused=True, materialize_grads=True
             )
             for run in (ops.flat_recursion, reference.flat_recursion)
         ),
@@ -206,9 +206,9 @@ def test_gradient_of_one_of_the_states(cpp, random, part):
 
 
 def test_gradcheck(random):
-    made = [t.double().requires_grad_() for t in inputs(random, (2, 3, 4, 2, 0, 1), blocks=1)]
+    tensors = [t.double().requires_grad_() for t in inputs(random, (2, 3, 4, 2, 0, 1), blocks=1)]
     with ops.use_backend("reference"):
-        assert torch.autograd.gradcheck(lambda *t: ops.flat_recursion(*t, n=1), made)
+        assert torch.autograd.gradcheck(lambda *t: ops.flat_recursion(*t, n=1), tensors)
 
 
 @pytest.mark.parametrize("kind", KINDS)

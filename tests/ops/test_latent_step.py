@@ -52,7 +52,7 @@ def test_states_must_agree(random):
 
 
 def test_padding_is_read_as_zeros_by_a_mixer(random):
-    """Each block's, before its mixer; what it holds does not matter."""
+    """In every block, before its token mixer, whatever the values of the padding are."""
     z, x, mask = random(2, 5, 8), random(2, 5, 8), torch.rand(2, 5, generator=torch.Generator().manual_seed(0)) < 0.6
     weights = [random(12, 5), random(5, 6), random(20, 8), random(8, 10)] * 2
     with ops.use_backend("reference"):
@@ -68,5 +68,5 @@ def test_weights_are_cast_to_the_states(random):
     z, x = random(1, 5, 8), random(1, 5, 8)
     weights = [random(12, 5), random(5, 6), random(20, 8), random(8, 10)]
     with ops.use_backend("reference"):
-        low = ops.latent_step(z.bfloat16(), x.bfloat16(), weights)
-        assert torch.equal(low, ops.latent_step(z.bfloat16(), x.bfloat16(), [w.bfloat16() for w in weights]))
+        result = ops.latent_step(z.bfloat16(), x.bfloat16(), weights)
+        assert torch.equal(result, ops.latent_step(z.bfloat16(), x.bfloat16(), [w.bfloat16() for w in weights]))

@@ -5,7 +5,7 @@ import torch
 
 from trm_fast import ops
 
-# B, L, D, inner: the paper's odd lengths, channels that fill no vector, products deep and shallow, more than one tile.
+# B, L, D, inner: the paper's odd lengths, channels that fill no vector, deep and shallow products, several tiles.
 SHAPES = [(2, 97, 72, 48), (3, 81, 20, 12), (1, 16, 64, 256), (5, 120, 96, 40), (2, 9, 21, 13), (1, 1, 1, 1)]
 
 

@@ -1,4 +1,4 @@
-"""How kernels are timed: on a CPU, by a clock that a test may hold."""
+"""Timing kernels on a CPU, with a clock that the test controls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def fresh(native, monkeypatch, tmp_path):
-    """Nothing was timed, and two kernels are there."""
+    """No timings yet, and two kernels."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(validation, "_verdicts", {})
     dispatch.timings.cache_clear()
@@ -51,38 +51,38 @@ def test_measuring_keeps_the_fastest(fresh):
 
 def test_a_table_that_cannot_be_read_is_none(fresh):
     validation.cache_folder("cpu").mkdir(parents=True)
-    (validation.cache_folder("cpu") / "measured.json").write_text("[1, 2")  # cut off, by hand or by a full disk
+    (validation.cache_folder("cpu") / "measured.json").write_text("[1, 2")  # incomplete, for example after a full disk
     assert dispatch.timings("cpu") == {}
 
 
 @pytest.mark.parametrize("op", registry.OPS)
 def test_what_is_timed_asks_the_host_for_nothing(native, op):
-    """Random numbers made on the host, or copied to the device, would take longer than the kernels."""
+    """Random numbers from the host, or a copy to the device, would take longer than the kernels."""
     case = registry.OPS[op].timed(1)
     Recorder().capture(report.work(registry.OPS[op], case, case.inputs(torch.float32, CPU)))
 
 
 @pytest.mark.parametrize(("seconds", "calls"), [(1e-3, 1 + 13 * 10), (0.008, 1 + 13 * 2), (0.5, 14)])
 def test_a_slow_kernel_is_called_less_often(monkeypatch, seconds, calls):
-    clock, made = [0.0], []
+    clock, called = [0.0], []
 
     def run():
         clock[0] += seconds
-        made.append(None)
+        called.append(None)
 
     monkeypatch.setattr(report, "_wait", lambda device: None)
     monkeypatch.setattr(report, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     assert report._median(run, torch.device("cuda")) == pytest.approx(1e3 * seconds)
-    assert len(made) == calls
+    assert len(called) == calls
 
 
 def test_what_cannot_be_timed_is_not_the_fastest_and_loses_no_other(fresh, monkeypatch):
     median = iter([2.0, None, 2.0, None, 2.0, 1.0, 2.0, 1.0])  # swiglu small and large, rms_norm small and large
 
     def milliseconds(*_):
-        if (found := next(median)) is None:
+        if (milliseconds := next(median)) is None:
             raise RuntimeError("out of resource: shared memory\nand more")
-        return found
+        return milliseconds
 
     monkeypatch.setattr(report, "_median", milliseconds)
     with pytest.warns(UserWarning, match=r"swiglu, cpp, torch.float32: not timed \(out of resource: shared memory\)"):
@@ -96,9 +96,11 @@ def test_every_kernel_of_a_device_is_checked_again(native, monkeypatch, tmp_path
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     validation.keep("swiglu", "cpp", torch.float32, "cpu", "off by one")
     monkeypatch.setattr(validation, "check", lambda op, *_: "not finite" if op == "mlp" else None)
-    rows = {(op, dtype): found for op, backend, dtype, found in report.check_all("cpu") if backend.startswith("cpp")}
+    rows = {
+        (op, dtype): verdict for op, backend, dtype, verdict in report.check_all("cpu") if backend.startswith("cpp")
+    }
     assert rows["swiglu", "float32"] == "passed"
     assert rows["mlp", "float32"] == "not finite"
     assert {op for op, _ in rows} == set(registry.OPS)
     assert "not finite" in validation.known_verdict("mlp", "cpp", torch.float32, "cpu")
-    assert ops.table(["cpu"])  # which needs no check of its own
+    assert ops.table(["cpu"])  # it checks nothing

@@ -36,7 +36,7 @@ def test_specials_stay_in_their_line(isa, same_specials, random, dim):
     x = random(2, 33, 40)
     x[0, 3, 5], x[1, 7, 39] = torch.nan, torch.inf
     same_specials("rms_norm", x, dim=dim)
-    assert ops.rms_norm(x, dim=dim).isnan().sum() == x.shape[dim] + 1  # infinity poisons itself alone
+    assert ops.rms_norm(x, dim=dim).isnan().sum() == x.shape[dim] + 1  # an infinite input makes only its own output NaN
 
 
 def test_zero_input_is_zero(isa):

@@ -17,7 +17,7 @@ X = torch.zeros(1, 4)
 
 
 def python(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Runs the package under test, whether it is installed or not, away from the checkout."""
+    """Runs code with the package under test in another folder than the checkout."""
     package = Path(ops.__file__).parents[2]
     return subprocess.run(
         [sys.executable, "-c", code],
@@ -37,11 +37,11 @@ def test_auto_takes_kernels_where_there_are_some(native):
 
 
 def test_plain_call_stays_and_block_restores(native):
-    before = dispatch.select("swiglu", X)
+    previous = dispatch.select("swiglu", X)
     with ops.use_backend("cpp"):
         ops.use_backend("reference")
         assert dispatch.select("swiglu", X) == "reference"
-    assert dispatch.select("swiglu", X) == before
+    assert dispatch.select("swiglu", X) == previous
 
 
 def test_only_some_ops(native):
@@ -68,10 +68,10 @@ def test_asked_for_by_name_it_raises(native):
 @pytest.mark.parametrize("name", ["triton", "cuda"])
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_gpu_backends_say_why_not(name):
-    before = dict(selection.choices)
+    previous = dict(selection.choices)
     with pytest.raises(ops.BackendUnavailable, match=f"backend '{name}' cannot run: .+"):
         ops.use_backend(name)
-    assert selection.choices == before
+    assert selection.choices == previous
 
 
 def test_unknown_names():
@@ -99,8 +99,8 @@ def test_table_gives_a_reason_for_every_backend():
         assert row.reasons[row.backend] == "available"
 
 
-def test_what_triton_needs_to_launch_a_kernel_is_said(monkeypatch, tmp_path):
-    """Not found out by its check, which would keep that for a wrong kernel."""
+def test_missing_parts_of_triton_are_named(monkeypatch, tmp_path):
+    """Before the check, which would take the error for a wrong kernel."""
     monkeypatch.setattr(selection.importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(selection, "INTERPRETED", False)
     monkeypatch.setattr(selection.sys, "platform", "linux")
@@ -119,7 +119,7 @@ def test_what_triton_needs_to_launch_a_kernel_is_said(monkeypatch, tmp_path):
     assert missing() is None
 
 
-SLOW = pytest.mark.slow  # a fresh interpreter each
+SLOW = pytest.mark.slow  # starts an interpreter
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_cpu_path_is_capped_by_the_environment(native, cap):
 
 def test_wrong_cpu_path_names_the_choices(native):
     run = python("from trm_fast import ops; ops.use_backend('cpp')", TRM_FAST_CPU="sse9")
-    assert "'sse9' is none of portable, avx2, avx512, avx512bf16" in run.stderr
+    assert "no instruction set 'sse9': choose one of portable, avx2, avx512, avx512bf16" in run.stderr
 
 
 def test_backend_from_the_environment(native):
@@ -145,7 +145,7 @@ def test_backend_from_the_environment(native):
 
 
 def test_works_without_the_extension():
-    """As in a pure-Python install: everything runs, and asking for C++ says what is missing."""
+    """As in a pure-Python install: everything runs, and a request for C++ says what is missing."""
     code = """
 import sys; sys.modules["trm_fast._C"] = None
 import torch
@@ -161,7 +161,7 @@ except ops.BackendUnavailable as error: print(error)
 
 
 def test_works_without_triton():
-    """Nothing imports it before it is asked for, and asking says what is missing."""
+    """Nothing imports Triton before a request, and a request says what is missing."""
     code = """
 import sys; sys.modules["triton"] = None
 from trm_fast import ops

@@ -10,7 +10,7 @@ LR = torch.tensor(0.1)
 
 
 def published(weight, row_grads, ids, lr, weight_decay):
-    """The update as it was published, with ``unique``."""
+    """The update of the published code, with ``unique``."""
     rows, inverse = ids.unique(return_inverse=True)
     sums = torch.zeros(len(rows), weight.shape[1], dtype=weight.dtype).index_add_(0, inverse, row_grads)
     out = weight.clone()

@@ -32,7 +32,7 @@ def test_cross_entropy_agrees_with_reference(isa, check, random, shape, dtype, l
 
 @pytest.mark.parametrize("op", [ops.stablemax, reference.stablemax])
 def test_definition(op):
-    """Both branches, by hand: s = 1/3, 1, 3."""
+    """Both branches, computed by hand: s = 1/3, 1, 3."""
     p = op(torch.tensor([-2.0, 0.0, 2.0]))
     assert p.dtype == torch.float64
     torch.testing.assert_close(p, torch.tensor([1 / 3, 1, 3], dtype=torch.float64) / (13 / 3))
@@ -40,7 +40,7 @@ def test_definition(op):
 
 @pytest.mark.parametrize("backend", ["cpp", "reference"])
 def test_gradient_at_the_branch(native, backend):
-    """s'(0) = 1 from both sides, and s'(1), where 1 / (1 - x) blows up in the branch not taken, is finite."""
+    """s'(0) = 1 from both sides; s'(1) is finite, although 1 / (1 - x) in the other branch is not."""
     x = torch.tensor([0.0, -0.0, 1.0, 1 + 1e-7]).requires_grad_()
     with ops.use_backend(backend):
         (dx,) = torch.autograd.grad(ops.stablemax_cross_entropy(x, torch.tensor(0)), x)
@@ -64,7 +64,7 @@ def test_specials(isa, same_specials, random):
 
 @pytest.mark.parametrize("backend", ["cpp", "reference"])
 def test_ignored_positions_are_silent(native, backend):
-    """No loss and no gradient there, not even from a NaN."""
+    """Ignored positions have no loss and no gradient, even for a NaN."""
     x = torch.full((2, 3), torch.nan).requires_grad_()
     with ops.use_backend(backend):
         loss = ops.stablemax_cross_entropy(x, torch.tensor([7, 7]), ignore_index=7)

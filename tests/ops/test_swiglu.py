@@ -25,14 +25,15 @@ def test_any_layout(cpp, check, random, dim):
 
 
 def test_every_magnitude(isa, same_specials):
-    """The gate passes through exp's overflow, its denormal results, zeros of both signs and the specials."""
+    """Gates for which exp overflows or is denormal, zeros of both signs, infinity and NaN."""
     gate = torch.cat([torch.linspace(-120, 120, 1001), torch.logspace(-40, 38, 79), -torch.logspace(-40, 38, 79)])
     gate = torch.cat([gate, torch.tensor([0.0, -0.0, torch.inf, -torch.inf, torch.nan])])
     same_specials("swiglu", torch.cat([gate, torch.ones_like(gate)]))
 
 
 def test_exp_within_two_ulp(isa):
-    """silu(-x) / -x is 1 / (1 + e^x): for x > 20 its error is the exponential's, plus the rounding of two divisions."""
+    """silu(-x) / -x is 1 / (1 + e^x); for x > 20 its error is that of the exponential, plus the rounding of two
+    divisions."""
     x = torch.linspace(20, 85, 20001)
     got = ops.swiglu(torch.cat([-x, torch.ones_like(x)])).double() / -x.double()
     want = 1 / (1 + x.double().exp())

@@ -5,7 +5,7 @@ import torch
 
 from trm_fast import ops
 
-# B, L, D, inner: the paper's odd lengths, channels that fill no vector, products deep and shallow, ragged tiles.
+# B, L, D, inner: the paper's odd lengths, channels that fill no vector, deep and shallow products, incomplete tiles.
 SHAPES = [(2, 97, 72, 48), (3, 81, 20, 12), (1, 16, 64, 256), (2, 33, 300, 40), (2, 9, 21, 13), (1, 1, 1, 1)]
 
 

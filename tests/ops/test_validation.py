@@ -1,4 +1,4 @@
-"""The check of kernels on a device not met before, tried on the CPU: there, too, kernels can be wrong."""
+"""The check of kernels on a new device, tested on the CPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trm_fast.ops._core import registry, selection, validation
 
 CPU = torch.device("cpu")
 
-# auto waits for the check on the CPU, as it does on a GPU: what it then takes for two ops, and the warnings.
+# On the CPU, too, auto now takes kernels only after their check. Prints the choice for two ops, and the warnings.
 CHOOSE = """
 import json, sys, warnings, torch
 from trm_fast import ops
@@ -42,7 +42,7 @@ print(json.dumps([chosen, [str(w.message) for w in caught if "kernel of" in str(
 def choose(cache: Path, *words: str) -> tuple[list[str], list[str], dict[str, str]]:
     package = Path(ops.__file__).parents[2]
     environ = os.environ | {"PYTHONPATH": str(package), "XDG_CACHE_HOME": str(cache)}
-    # From elsewhere: a checkout that is not built would hide the package that is installed.
+    # In another folder, because a checkout without a build would hide the installed package.
     run = subprocess.run([sys.executable, "-c", CHOOSE, *words], env=environ, cwd="/", capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     chosen, warned, rows = json.loads(run.stdout)
@@ -50,7 +50,7 @@ def choose(cache: Path, *words: str) -> tuple[list[str], list[str], dict[str, st
 
 
 def test_a_wrong_kernel_is_switched_off_and_named_once(native, tmp_path):
-    for words in (["broken"], []):  # the second process knows, and says so
+    for words in (["broken"], []):  # the second process reads the verdict, and warns again
         chosen, (warned,), rows = choose(tmp_path, *words)
         assert chosen == ["reference", "cpp", "reference"]
         assert "cpp kernel of swiglu for torch.float32 is switched off" in warned
@@ -75,7 +75,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, op: str, function: Callable[..., A
 
 @pytest.mark.parametrize("op", registry.OPS)
 def test_every_op_has_cases_that_see_an_error(native, monkeypatch, op):
-    """The reference stands in for a kernel: right as it is, wrong when its result is a hundredth off."""
+    """With the reference as kernel: right as it is, wrong if its result is off by a hundredth."""
     stand_in(monkeypatch, op, registry.OPS[op].reference)
     assert validation.check(op, "cpp", torch.float32, CPU) is None
 
@@ -113,7 +113,7 @@ def test_a_kernel_that_raises_has_failed(native, monkeypatch):
 
 @pytest.fixture
 def fresh(monkeypatch, tmp_path):
-    """Nothing is known of any kernel."""
+    """No verdicts yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(validation, "_verdicts", {})
 
@@ -122,8 +122,8 @@ def verdict(op: str) -> str:
     return validation.verdict(op, "cpp", torch.float32, "cpu")
 
 
-def test_a_check_that_took_the_process_with_it_has_failed(fresh, monkeypatch):
-    """Once may be a time limit, while a kernel compiles; twice is the kernel."""
+def test_a_check_that_crashed_the_process_twice_has_failed(fresh, monkeypatch):
+    """Once may be a time limit during compilation; twice is the kernel."""
     monkeypatch.setattr(validation, "check", lambda *_: os._exit(3))
     for _ in range(2):
         child = os.fork()
@@ -139,15 +139,15 @@ def test_a_check_that_a_time_limit_ended_has_not_failed(fresh, native):
 
 
 def test_the_cache_belongs_to_one_build(fresh, monkeypatch, tmp_path):
-    before = validation.cache_folder("cpu")
+    previous = validation.cache_folder("cpu")
     monkeypatch.setattr(validation, "_build_hash", lambda: "another")
-    assert before.parent == tmp_path / "trm_fast" / "checked"
-    assert validation.cache_folder("cpu") != before
+    assert previous.parent == tmp_path / "trm_fast" / "checked"
+    assert validation.cache_folder("cpu") != previous
     monkeypatch.undo()
 
 
 def test_a_verdict_that_was_cut_off_is_none(fresh):
-    """By a full disk, or read while another process writes."""
+    """After a full disk, or while another process writes."""
     folder = validation.cache_folder("cpu")
     folder.mkdir(parents=True)
     (folder / "swiglu-cpp-float32.txt").write_text("")
@@ -174,7 +174,7 @@ def test_a_device_that_is_gone_is_no_kernels_fault(fresh, monkeypatch):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, torch.OutOfMemoryError])
 def test_a_check_that_was_broken_off_is_no_verdict(fresh, native, monkeypatch, error):
-    """Ctrl-C while kernels are compiled, or a card that another program fills, must not switch one off for good."""
+    """Ctrl-C during compilation, or a GPU without free memory, must not switch a kernel off."""
 
     def launch(*_):
         raise error
@@ -187,7 +187,7 @@ def test_a_check_that_was_broken_off_is_no_verdict(fresh, native, monkeypatch, e
     assert verdict("swiglu") == validation.PASSED
 
 
-# What one of several processes does: it notes that it checks, takes its time, and keeps what it found.
+# One of several processes: it records its checks, takes some time for them, and keeps the verdicts.
 CHECK = """
 import json, sys, time, torch
 from trm_fast.ops._core import validation
@@ -204,7 +204,7 @@ print(json.dumps([known, made]))
 
 @pytest.mark.slow
 def test_several_processes_check_each_kernel_once(tmp_path):
-    """As those that torchrun starts at once: one in the middle of a check has not died of it."""
+    """Like processes that torchrun starts together: a check that is still running has not failed."""
     environ = os.environ | {"PYTHONPATH": str(Path(ops.__file__).parents[2]), "XDG_CACHE_HOME": str(tmp_path)}
 
     def start() -> subprocess.Popen[str]:
@@ -216,13 +216,13 @@ def test_several_processes_check_each_kernel_once(tmp_path):
     assert first.stdout.readline() == "checking\n"
     processes = [first, start(), start()]
     results = [json.loads(process.communicate(timeout=120)[0].splitlines()[-1]) for process in processes]
-    assert [known for known, _ in results] == [["passed"] * 3] * 3
-    assert sorted(op for _, made in results for op in made) == ["rms_norm", "stablemax", "swiglu"]
+    assert [verdicts for verdicts, _ in results] == [["passed"] * 3] * 3
+    assert sorted(op for _, checked in results for op in checked) == ["rms_norm", "stablemax", "swiglu"]
 
 
 @pytest.mark.parametrize("factor", [2, 3])
 def test_a_kernel_may_err_so_much_and_no_more(factor: int) -> None:
-    """In norm ``factor`` times the error of the reference in the kernel's dtype, half as much again at the worst
+    """In norm ``factor`` times the error of the reference in the kernel's dtype; 1.5 times that at the worst
     element."""
     truth = torch.ones(64, dtype=torch.float64)
     plain = (truth + 1e-3).float()
@@ -230,9 +230,9 @@ def test_a_kernel_may_err_so_much_and_no_more(factor: int) -> None:
     def judged(error: torch.Tensor) -> str | None:
         return validation.disagreement((truth + error).float(), plain, truth, factor, torch.zeros_like(truth))
 
-    everywhere, once = torch.full_like(truth, 1e-3), torch.zeros_like(truth)
-    once[5] = 1e-3
+    everywhere, single = torch.full_like(truth, 1e-3), torch.zeros_like(truth)
+    single[5] = 1e-3
     assert judged(0.98 * factor * everywhere) is None
     assert "error" in (judged(1.02 * factor * everywhere) or "")
-    assert judged(1.47 * factor * once) is None
-    assert "error" in (judged(1.53 * factor * once) or "")
+    assert judged(1.47 * factor * single) is None
+    assert "error" in (judged(1.53 * factor * single) or "")

@@ -1,4 +1,4 @@
-// Sums of states: the injection and the accumulation of its gradient.
+// Adds states: for the injection, and to sum its gradient.
 #include "core/cpu/simd.h"
 #include "core/products.h"
 

@@ -1,4 +1,4 @@
-// Matrix products on packed right factors: see register_block.h for the inside, pack.h for the layouts.
+// The table of matrix products. register_block.h has the innermost loop, pack.h the layouts.
 #include "core/cpu/pack.h"
 #include "core/cpu/swiglu_product.h"
 #include "core/products.h"
@@ -40,7 +40,7 @@ void pack_gate_up_left(const Strided& gate, const Strided& up, int64_t inner, in
   }
 }
 
-// In place: slot i takes the place of a step that has been read.
+// In place: slot i overwrites a step that was read before.
 void pack_panels(float* to, int64_t k, int64_t count) {
 #if defined(TRM_FAST_PAIRS)
   alignas(64) const float zeros[kLanes] = {};
@@ -57,7 +57,7 @@ void pack_panels(float* to, int64_t k, int64_t count) {
 #endif
 }
 
-// A block at the right edge, whose last vector C has not all of.
+// A block at the right edge, where C ends within the last vector.
 void edge_block(const Left& left, int64_t first, int64_t height, int64_t k0, int64_t depth, const float* panel,
                 int64_t columns, bool add, float* c, int64_t ldc) {
   alignas(64) float block[kRows * kWidth];
@@ -95,7 +95,7 @@ void multiply(const Left& factor, const Right& right, int64_t m, int64_t n, int6
 
 template <>
 const GemmKernels Table<GemmKernels>::kernels = {
-    kRows,       kWidth,   kSteps, pack_right, pack_gate_up, pack_left, pack_gate_up_left,
+    kRows,       kWidth,   kSteps, pack_right, pack_gate_up, pack_left,      pack_gate_up_left,
     pack_panels, multiply, swiglu, swiglu_bwd, swiglu_left,  swiglu_left_bwd};
 
 }  // namespace TRM_FAST_ISA

@@ -1,5 +1,5 @@
-// Factors in the order in which the register blocks read them. Packing also takes care of transposition and of what a
-// panel has beyond the matrix.
+// Packs factors in the order in which the register blocks read them. Packing also transposes, and fills a panel beyond
+// the matrix with zeros.
 #pragma once
 
 #include <algorithm>
@@ -17,7 +17,7 @@ typedef int Indices __attribute__((vector_size(kLanes * sizeof(int))));
 #define TRM_FAST_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Indices{__VA_ARGS__})
 #endif
 
-// One of the steps of a transposition: swaps the off-diagonal blocks of size kStep of two rows.
+// One step of a transposition: swaps the off-diagonal blocks of size kStep of two rows.
 template <int kStep, int... kLane>
 inline void swap_blocks(Vector& a, Vector& b, std::integer_sequence<int, kLane...>) {
   const Vector low = TRM_FAST_SHUFFLE(a, b, ((kLane & kStep) ? kLane - kStep + kLanes : kLane)...);
@@ -34,7 +34,7 @@ inline void transpose(Vector (&rows)[kLanes]) {
   if constexpr (kStep > 1) transpose<kStep / 2>(rows);
 }
 
-// Half a panel: columns [0, count) of b, then zeros, to (k, kLanes) with rows kWidth apart.
+// Packs half a panel: columns [0, count) of b, then zeros, to (k, kLanes) with rows kWidth apart.
 inline void pack_half_steps(const Strided& b, int64_t k, int64_t count, float* to) {
   int64_t done = 0;
   if (count == kLanes && b.column == 1) {
@@ -75,12 +75,10 @@ inline void pack_half(const Strided& b, int64_t k, int64_t count, float* to) {
 
 inline Strided columns_from(const Strided& b, int64_t first) { return {b.at + first * b.column, b.row, b.column}; }
 
-inline int64_t lanes_of(int64_t n, int64_t first) {
-  return std::max<int64_t>(0, std::min<int64_t>(kLanes, n - first));
-}
+inline int64_t lanes_of(int64_t n, int64_t first) { return std::max<int64_t>(0, std::min<int64_t>(kLanes, n - first)); }
 
-// Rows [0, count) of a, beside each other for every slot of the depth; `step` floats a slot. More may be written after
-// the end where `spare` rows follow, for whole vectors are faster.
+// Packs rows [0, count) of a, side by side for every slot of the depth, `step` floats a slot. It may write up to
+// `spare` more rows, because whole vectors are faster; the next block overwrites them.
 inline void pack_rows(const Strided& a, int64_t count, int64_t spare, int64_t k, int64_t step, float* to) {
 #if defined(TRM_FAST_PAIRS)
   (void)spare;

@@ -1,6 +1,6 @@
-// Factors in slots of the depth. With float32 products a slot is one step; with bfloat16 products (TRM_FAST_PAIRS) it is
-// two neighbouring steps, rounded to nearest, in the place of one float, and a zero follows an odd last step. All else
-// in a product stays what it is: half the slots, each worth twice the work.
+// Slots of the depth. In float32 products a slot is one step. In bfloat16 products (TRM_FAST_PAIRS) it is two
+// neighbouring steps, rounded to nearest, in the space of one float, with a zero behind an odd last step. The rest of a
+// product is the same code: half the slots, each with twice the work.
 #pragma once
 
 #include "core/cpu/register_block.h"
@@ -15,7 +15,7 @@ constexpr int64_t slots(int64_t k) { return (k + kSteps - 1) / kSteps; }
 #if defined(TRM_FAST_PAIRS)
 inline __m256i rounded_to_bfloat16(const float* from) { return (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from)); }
 
-// A slot for each lane, from its two steps.
+// Stores one slot for each lane, from its two steps.
 inline void store_pairs(const float* even, const float* odd, float* to) {
   const __m512i low = _mm512_cvtepu16_epi32(rounded_to_bfloat16(even));
   const __m512i high = _mm512_slli_epi32(_mm512_cvtepu16_epi32(rounded_to_bfloat16(odd)), 16);
@@ -28,7 +28,7 @@ inline void store_pair(float even, float odd, float* to) {
   std::memcpy(to, steps, sizeof(steps));
 }
 
-// Neighbouring elements of a row, an even number of them unless they are its end.
+// Stores neighbouring elements of a row: an even number, except at the row's end.
 inline void store_row(const float* from, int64_t count, float* to) {
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
@@ -37,7 +37,7 @@ inline void store_row(const float* from, int64_t count, float* to) {
   for (; i < count; i += 2) store_pair(from[i], i + 1 < count ? from[i + 1] : 0, to + i / 2);
 }
 
-// The left factor in slots: one that is read in place is copied, once for all columns.
+// The left factor in slots. A factor that is read in place is copied, once for all columns.
 class LeftSlots {
  public:
   LeftSlots(const Left& from, int64_t m, int64_t k) : left{from.at, 0, 0, slots(from.jump)} {

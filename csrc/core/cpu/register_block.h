@@ -1,6 +1,6 @@
-// The innermost part of every matrix product: a block of C stays in registers while the depth runs through. Written
-// with g++'s vector types, so that one text serves every instruction set; rows and vectors are constants, which keeps
-// the accumulators out of memory.
+// The innermost loop of every matrix product: a block of C stays in registers for the whole depth. It uses g++'s vector
+// types, so that one source serves every instruction set. Rows and vectors are constants, so that the accumulators stay
+// in registers.
 #pragma once
 
 #include <utility>
@@ -14,8 +14,8 @@
 namespace trm_fast {
 namespace TRM_FAST_ISA {
 
-// kRows x 2 accumulators, two vectors of the right factor and a broadcast fill the registers. 14 rows on AVX-512 divide
-// 97 and 81 rows with hardly a rest.
+// kRows x 2 accumulators, two vectors of the right factor and a broadcast value fill the registers. 14 rows on AVX-512
+// divide 97 and 81 rows with little waste.
 #if defined(__AVX512F__)
 constexpr int kLanes = 16, kRows = 14;
 #elif defined(__AVX2__)
@@ -41,8 +41,8 @@ constexpr int64_t kSteps = 1;
 inline Vector multiply_add(Vector sum, float a, Vector b) { return sum + a * b; }
 #endif
 
-// Some rows of the left factor: element (i, k) lies at a[i * row + k], but after each `chunk` of the depth the rows go
-// on `jump` further; or packed, at a[k * rows + i].
+// Rows of the left factor. Element (i, k) is a[i * row + k], but after each `chunk` of the depth a row continues `jump`
+// further on. Packed, it is a[k * rows + i].
 struct Rows {
   const float* a;
   int64_t row, chunk, jump;
@@ -71,7 +71,7 @@ void register_block(const Rows& rows, int64_t depth, const float* b, bool add, f
       }
     }
   } else {
-    // A pointer for every three rows: the others are one addressing mode away.
+    // One pointer for three rows: addressing modes reach the other two.
     constexpr int kPointers = (kHeight + 2) / 3;
     const int64_t row = rows.row;
     const float* p[kPointers];
@@ -92,14 +92,14 @@ void register_block(const Rows& rows, int64_t depth, const float* b, bool add, f
 #pragma GCC unroll 8
         for (int g = 0; g < kPointers; ++g) {
           ++p[g];
-          __asm__("" : "+r"(p[g]));  // else g++ makes one index of them all, and then adds for every row
+          __asm__("" : "+r"(p[g]));  // else g++ merges the indices and adds for every row
         }
       }
 #pragma GCC unroll 8
       for (int g = 0; g < kPointers; ++g) p[g] += rows.jump - rows.chunk;
     }
   }
-  // Added at the end: a sum that began with a large C would round every term to its size.
+  // C is added last: a sum that starts with a large C would round every term to its size.
 #pragma GCC unroll 16
   for (int i = 0; i < kHeight; ++i) {
 #pragma GCC unroll 2

@@ -1,6 +1,6 @@
-// Scalar functions that g++ turns into vector code: no branches, no calls. Everything lives in the namespace of the
-// instruction set that the including file is compiled for: an inline function shared between sets would be merged by
-// the linker, and the survivor may need instructions that the machine lacks.
+// Scalar functions that g++ vectorises: without branches and calls. They are in the namespace of the instruction set of
+// the including file, because the linker would merge an inline function of several sets, and the machine may lack the
+// instructions of the one that it keeps.
 #pragma once
 
 #include <cmath>
@@ -20,7 +20,7 @@ inline To bits_as(From from) {
   return to;
 }
 
-// Storage to arithmetic type and back.
+// Conversions from the storage type to the arithmetic type and back.
 inline float load(float x) { return x; }
 inline double load(double x) { return x; }
 inline float load(BFloat16 x) { return bits_as<float>(uint32_t(x.bits) << 16); }
@@ -35,9 +35,9 @@ inline void store(BFloat16* to, float x) {
 inline void store(float* to, double x) { *to = float(x); }
 inline void store(BFloat16* to, double x) { store(to, float(x)); }
 
-// e^x is 2^n times what this returns; n is the integer in the low bits of `shifted`. e^r = 1 + r + r^2 P(r) on
-// |r| <= ln(2)/2; P is a minimax fit (relative error 3e-9).
-inline float exp_without_power(float x, float& shifted) {
+// Returns e^r for e^x = 2^n e^r; the low bits of `shifted` hold the integer n. e^r = 1 + r + r^2 P(r) on |r| <=
+// ln(2)/2; P is a minimax fit (relative error 3e-9).
+inline float exp_of_remainder(float x, float& shifted) {
   shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the integer lands in the low bits
   const float n = shifted - 12582912.0f;
   const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
@@ -49,32 +49,32 @@ inline float exp_without_power(float x, float& shifted) {
   return 1.0f + (r + r * r * p);
 }
 
-// e^x with at most 1 ulp of error over the whole range, denormal results included.
+// e^x, with an error of at most 1 ulp over the whole range, also for denormal results.
 inline float exp(float x) {
-  x = x > 89.0f ? 89.0f : x;  // beyond: infinity; a NaN passes both comparisons
+  x = x > 89.0f ? 89.0f : x;  // larger x give infinity; a NaN passes both comparisons
   x = x < -104.0f ? -104.0f : x;
   float shifted;
-  const float e = exp_without_power(x, shifted);
-  // Two factors, for 2^n itself may lie outside float's range.
+  const float e = exp_of_remainder(x, shifted);
+  // Two factors, because 2^n may be outside the range of float.
   const int32_t i = int32_t(bits_as<uint32_t>(shifted) - 0x4b400000u);
   const int32_t half = i >> 1;
   return e * bits_as<float>(uint32_t(half + 127) << 23) * bits_as<float>(uint32_t(i - half + 127) << 23);
 }
 
-// 1 / (1 + e^-x); zero below -88.4. Beside the 1 the exponential's denormal results are nothing, which spares the
-// second factor: 8 % of a small model's forward.
+// 1 / (1 + e^-x); zero below -88.4. Added to 1, denormal exponentials vanish, so one factor is enough: that saves 8 %
+// of a small model's forward.
 inline float sigmoid(float x) {
   float t = -x;
   t = t > 89.0f ? 89.0f : t;  // 2^128, infinity; a NaN passes both comparisons
   t = t < -87.0f ? -87.0f : t;
   float shifted;
-  const float e = exp_without_power(t, shifted);
+  const float e = exp_of_remainder(t, shifted);
   return 1 / (1 + e * bits_as<float>((bits_as<uint32_t>(shifted) << 23) + 0x3f800000u));
 }
 inline double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
-// atan2(y, x) for x >= 0, all that Adam-atan2 needs, with at most 2 ulp of error. atan(q) = q + q^3 P(q^2) on [0, 1];
-// P is a minimax fit (relative error 2e-8).
+// atan2(y, x) for x >= 0, which is enough for Adam-atan2, with an error of at most 2 ulp. atan(q) = q + q^3 P(q^2) on
+// [0, 1]; P is a minimax fit (relative error 2e-8).
 inline float atan2_right(float y, float x) {
   const float a = std::fabs(y);
   const bool steep = a > x;

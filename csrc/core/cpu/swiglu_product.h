@@ -1,4 +1,4 @@
-// Products with SwiGLU, or its gradient, on each block while it is in cache.
+// Products that apply SwiGLU, or its gradient, to each block while it is in cache.
 #pragma once
 
 #include "core/cpu/blocks.h"
@@ -7,7 +7,7 @@ namespace trm_fast {
 namespace TRM_FAST_ISA {
 namespace {
 
-// silu(gate) * up for some rows of kColumns columns.
+// out = silu(gate) * up for `rows` rows of kColumns columns.
 template <int kColumns>
 inline void swiglu_rows(int64_t rows, const float* gate, const float* up, int64_t ld, float* out, int64_t ldo) {
   for (int64_t i = 0; i < rows; ++i, gate += ld, up += ld, out += ldo) {
@@ -16,7 +16,7 @@ inline void swiglu_rows(int64_t rows, const float* gate, const float* up, int64_
   }
 }
 
-// The output, and the gradients of gate and up.
+// The output again, and the gradients of gate and up.
 template <int kColumns>
 inline void swiglu_rows_bwd(int64_t rows, const float* dout, int64_t ldd, const float* gate, const float* up,
                             int64_t ld, float* out, int64_t ldo, float* dgate, float* dup, int64_t ldg) {

@@ -1,5 +1,5 @@
-// All that the kernels take from the device, in one place: types, loads, exchange between lanes, launches. A test plays
-// the device on a CPU with headers of the same names (tests/emulation/cuda_on_cpu); only what is not C++ is told apart here.
+// All device functions that the kernels use: types, loads, exchange between lanes, launches. Tests emulate them on a
+// CPU by headers of the same names (tests/emulation/cuda_on_cpu); __CUDACC__ marks the parts that are not C++.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -16,7 +16,7 @@ namespace cuda {
 
 constexpr int kWarp = 32;
 constexpr int64_t kMaxBlocks = 0x7fffffff;
-constexpr int64_t kFullCard = 132 * 16;  // blocks that fill the largest card; a grid-stride loop takes the rest
+constexpr int64_t kFullCard = 132 * 16;  // blocks that fill the largest GPU; grid-stride loops use no more
 
 __device__ inline float load(float x) { return x; }
 __device__ inline float load(__nv_bfloat16 x) { return __bfloat162float(x); }
@@ -25,7 +25,7 @@ __device__ inline void store(float* to, float x) { *to = x; }
 __device__ inline void store(__nv_bfloat16* to, float x) { *to = __float2bfloat16_rn(x); }
 __device__ inline void store(__half* to, float x) { *to = __float2half_rn(x); }
 
-// V neighbours moved as one word: the address is a multiple of V values.
+// V neighbouring values that move as one word. Its address is a multiple of its size.
 template <class T, int V>
 struct alignas(sizeof(T) * V) Pack {
   T at[V];
@@ -46,13 +46,13 @@ __device__ inline void store_pack(T* to, const float (&from)[V]) {
   *reinterpret_cast<Pack<T, V>*>(to) = pack;
 }
 
-// Values in a load of 16 bytes, the widest.
+// Values in a load of 16 bytes, the widest load.
 template <class T>
 constexpr int kWide = 16 / int(sizeof(T));
 
 inline bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
-// The sum over kLanes neighbouring lanes, in each of them. All lanes of the warp take part.
+// The sum over kLanes neighbouring lanes, for each of them. All lanes of the warp must take part.
 template <int kLanes, class Sum>
 __device__ inline Sum lanes_sum(Sum value) {
 #pragma unroll
@@ -60,7 +60,7 @@ __device__ inline Sum lanes_sum(Sum value) {
   return value;
 }
 
-// The sum over all threads of a block, in every thread. kThreads is a multiple of the warp.
+// The sum over all kThreads threads of a block, for each of them. kThreads is a multiple of the warp size.
 template <int kThreads>
 __device__ inline float block_sum(float value) {
   constexpr int kWarps = kThreads / kWarp;
@@ -76,7 +76,7 @@ __device__ inline float block_sum(float value) {
   return sum;
 }
 
-// The memory that a launch asked for.
+// The dynamic shared memory of the launch.
 template <class T>
 __device__ inline T* dynamic_shared() {
 #ifdef __CUDACC__
@@ -87,13 +87,13 @@ __device__ inline T* dynamic_shared() {
 #endif
 }
 
-// Calls kernel<<<grid, block, shared, stream>>>(arguments...); pointers to void take the type that the kernel has them in.
+// Calls kernel<<<blocks, block, shared, stream>>>(arguments...). Pointers to void are cast to the kernel's types.
 template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, dim3 block, size_t shared, cudaStream_t stream,
                    Arguments... arguments) {
   if (blocks > kMaxBlocks) return cudaErrorInvalidValue;
 #ifdef __CUDACC__
-  if (shared > 48 * 1024) {  // what a kernel gets without asking
+  if (shared > 48 * 1024) {  // more than the default limit
     const auto attribute = cudaFuncAttributeMaxDynamicSharedMemorySize;
     if (const cudaError_t error = cudaFuncSetAttribute(kernel, attribute, int(shared))) return error;
   }

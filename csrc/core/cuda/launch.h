@@ -1,5 +1,5 @@
-// The CUDA kernels' interface, which each op declares in its own cuda.h: raw pointers and a stream in, an error out, no
-// torch. Outputs are contiguous.
+// The interface of the CUDA kernels, which each op declares in its cuda.h: they take raw pointers and a stream, return
+// an error, and do not use torch. All tensors are contiguous.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 #if __has_include(<cuda_runtime.h>)
 #include <cuda_runtime.h>
-#else  // a build without CUDA reads the interface and calls nothing of it
+#else  // a build without CUDA only compiles these declarations
 using cudaStream_t = void*;
 enum cudaError_t { cudaSuccess };
 #endif
@@ -19,9 +19,9 @@ namespace cuda {
 
 enum class Type { float32, bfloat16, float16 };
 
-// The layers of the fused network, bfloat16 or float16. Weights are packed (trm_fast/ops/packing.py): padded with zeros,
-// 16 bytes aligned, the rows of gate and up in turns of 8. `inner` is the padded one. No kernel for a token count whose
-// padding is 0, or where the widths are not multiples as said.
+// The padded token count of the fused layers, or 0 if they have no kernel for so many tokens. The fused layers take
+// bfloat16 or float16, and packed weights (trm_fast/ops/packing.py): padded with zeros, 16 bytes aligned, 8 rows of the
+// gate and 8 of up alternate. `inner` is the padded inner width.
 inline int64_t padded_tokens(int64_t tokens) {
   for (const int64_t size : {32, 64, 96, 112, 128}) {
     if (tokens <= size) return size;

@@ -1,7 +1,7 @@
-// Matrix products of one warp on tensor cores (sm_80 and up): 16 x 8 x 16, T in, float32 sums. A is 16 x 16 by
-// rows, B 16 x 8 by columns. Lane l holds, with g = l / 4 and t = l % 4, two neighbours a word:
+// Matrix products of one warp on tensor cores (sm_80 and later): 16 x 8 x 16, factors in T, sums in float32. A is 16 x
+// 16 by rows, B 16 x 8 by columns. Lane l, with g = l / 4 and t = l % 4, holds two neighbours in each word:
 //   A  (g, 2t) (g + 8, 2t) (g, 2t + 8) (g + 8, 2t + 8);   B  (2t, g) (2t + 8, g);   sums  (g, 2t) (g + 8, 2t)
-// so what a lane has of two neighbouring tiles of sums is what it needs of an A of the next product.
+// So the sums of two neighbouring tiles are, in each lane, the A of the next product.
 #pragma once
 
 #include <type_traits>
@@ -13,10 +13,10 @@
 namespace trm_fast {
 namespace cuda {
 
-#define TRM_FAST_MMA(type)                                                                                       \
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." type "." type                                            \
-               ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                            \
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                                  \
+#define TRM_FAST_MMA(type)                                                            \
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." type "." type                 \
+               ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                       \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
 
 template <class T>
@@ -29,8 +29,9 @@ __device__ inline void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, u
 }
 #undef TRM_FAST_MMA
 
-// Four 8 x 8 matrices from shared memory; lane l names row l % 8 of matrix l / 8, 16 bytes, aligned. Lane l gets
-// (l / 4, 2 (l % 4)) and its right neighbour, or with kTransposed (2 (l % 4), l / 4) and the one below.
+// Loads four 8 x 8 matrices from shared memory. Lane l gives the address of row l % 8 of matrix l / 8 (16 bytes,
+// aligned), and gets (l / 4, 2 (l % 4)) and its right neighbour, or with kTransposed (2 (l % 4), l / 4) and the one
+// below.
 template <bool kTransposed>
 __device__ inline void load_matrices(uint32_t (&r)[4], const void* row) {
   const uint32_t address = uint32_t(__cvta_generic_to_shared(row));
@@ -47,8 +48,8 @@ __device__ inline void load_matrices(uint32_t (&r)[4], const void* row) {
   }
 }
 
-// 16 bytes to shared memory on the way while the thread goes on. A wait<N> returns when all but the last N commits of
-// this thread are there.
+// Starts a copy of 16 bytes to shared memory; the thread continues. wait<N> returns when all commits of this thread but
+// the last N are complete.
 __device__ inline void copy_async(void* shared, const void* global) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(uint32_t(__cvta_generic_to_shared(shared))),
                "l"(global)
@@ -82,9 +83,9 @@ __device__ inline void store_two(T* to, float first, float second) {
   *reinterpret_cast<uint32_t*>(to) = pair<T>(first, second);
 }
 
-// B of two neighbouring tiles, 16 columns of the product: r[0], r[1] for the first tile, r[2], r[3] for the second;
-// from a matrix that holds B's columns as rows of `stride`, and from one that holds its rows as rows. `apart`: from a
-// group of 8 rows of the matrix to the next, more than 8 where gate and up take turns.
+// Loads B of two neighbouring tiles (16 columns of the product): r[0], r[1] for the first, r[2], r[3] for the second.
+// load_b reads a matrix whose rows are B's columns, load_b_of_rows one whose rows are B's rows. `apart`: the distance
+// between groups of 8 rows of the matrix, more than 8 where gate and up alternate.
 template <class T>
 __device__ inline void load_b(uint32_t (&r)[4], const T* columns, int stride, int lane) {
   load_matrices<false>(r, columns + (lane / 16 * 8 + lane % 8) * stride + lane / 8 % 2 * 8);
@@ -94,7 +95,7 @@ __device__ inline void load_b_of_rows(uint32_t (&r)[4], const T* rows, int strid
   load_matrices<true>(r, rows + (lane / 8 % 2 * apart + lane % 8) * stride + lane / 16 * 8);
 }
 
-// A from a matrix that holds its rows as rows, and as columns.
+// Loads A from a matrix whose rows are A's rows, or A's columns.
 template <class T>
 __device__ inline void load_a(uint32_t (&r)[4], const T* rows, int stride, int lane, int apart = 8) {
   load_matrices<false>(r, rows + (lane / 8 % 2 * apart + lane % 8) * stride + lane / 16 * 8);
@@ -106,7 +107,7 @@ __device__ inline void load_a_of_columns(uint32_t (&r)[4], const T* columns, int
 
 __device__ inline float silu(float x) { return x / (1.0f + __expf(-x)); }
 
-// What silu(gate) up makes of the gradient of its result.
+// silu(gate) up, and from the gradient d of it the gradients of gate and up.
 struct GateUpGradient {
   float active, dgate, dup;
   __device__ GateUpGradient(float gate, float up, float d) {
@@ -115,19 +116,19 @@ struct GateUpGradient {
   }
 };
 
-// A kRows x kColumns part of a matrix on its way to shared memory, all threads of the block at work. `last` is the last
-// row that exists: those beyond repeat it, and their products are not used.
+// Starts copying a kRows x kColumns part of a matrix to shared memory, by all threads of the block. Rows beyond `last`
+// repeat it; their products are not used.
 template <int kRows, int kColumns, int kThreads, class T>
 __device__ inline void copy_tile(T* to, int to_stride, const T* from, int64_t from_stride, int64_t last) {
   constexpr int kPacks = kColumns / 8;
-#pragma unroll 1  // addresses of several would take registers from the products
+#pragma unroll 1  // more addresses would take registers from the products
   for (int i = int(threadIdx.x); i < kRows * kPacks; i += kThreads) {
     const int row = i / kPacks, column = i % kPacks * 8;
     copy_async(to + row * to_stride + column, from + min(int64_t(row), last) * from_stride + column);
   }
 }
 
-// Calls fetch(next) if there is a next step, then waits for the step that was fetched before it.
+// Calls fetch(next) if there are more steps, then waits for the step before it.
 template <class Fetch>
 __device__ inline void fetch_ahead(bool more, int64_t next, const Fetch& fetch) {
   if (more) {
@@ -139,7 +140,7 @@ __device__ inline void fetch_ahead(bool more, int64_t next, const Fetch& fetch) 
   __syncthreads();
 }
 
-// Calls body(T{}) with a type that the tensor cores multiply here: float32 has no kernels.
+// Calls body(T{}) with bfloat16 or float16; float32 has no kernels.
 template <class Body>
 cudaError_t with_half_type(Type type, const Body& body) {
   switch (type) {
@@ -149,7 +150,7 @@ cudaError_t with_half_type(Type type, const Body& body) {
   }
 }
 
-// Calls body(T{}, std::integral_constant<int, size>{}) with such a type and the padded size of the tokens.
+// Calls body(T{}, std::integral_constant<int, size>{}) with such a type and the padded token count.
 template <class Body>
 cudaError_t with_tokens(Type type, int64_t tokens, const Body& body) {
   return with_half_type(type, [&](auto value) {

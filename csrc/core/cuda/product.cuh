@@ -1,4 +1,4 @@
-// A block's part of a matrix product: kRows x kColumns of it from steps of kDepth, double buffered.
+// One block's kRows x kColumns part of a matrix product, in steps of kDepth, double buffered.
 #pragma once
 
 #include "core/cuda/mma.cuh"
@@ -6,13 +6,13 @@
 namespace trm_fast {
 namespace cuda {
 
-// A warp makes kTall x kWide tiles of 16 x 8; kAcross warps stand side by side, kDown below each other. The right
-// factor lies in memory with its columns as rows (kColumnsAsRows: as torch keeps a weight), or with its rows as rows.
+// A warp makes kTall x kWide tiles of 16 x 8. kAcross warps are side by side, kDown below each other. With
+// kColumnsAsRows the right factor's columns are rows in memory, as in a torch weight.
 template <class T, int kTall, int kWide, int kDown, int kAcross, int kDepth, bool kColumnsAsRows = true>
 struct Product {
   static constexpr int kThreads = kDown * kAcross * kWarp;
   static constexpr int kRows = kDown * kTall * 16, kColumns = kAcross * kWide * 8;
-  // Rows that are 8 values apart from a multiple of 64 (or of 32) spread over all banks.
+  // A stride of 8 values more than a multiple of 64 (or 32) spreads the rows over all banks.
   static constexpr int kLeftStride = kDepth + 8, kRightStride = (kColumnsAsRows ? kDepth : kColumns) + 8;
 
   struct Shared {
@@ -26,7 +26,7 @@ struct Product {
   int row = int(threadIdx.x) / kWarp / kAcross * kTall * 16;  // of this warp in the block
   int column = int(threadIdx.x) / kWarp % kAcross * kWide * 8;
 
-  // sum = left right: left (rows, depth), of which `last_row` is the last row; right with rows of `right_stride`.
+  // sum = left right. left: (rows, depth), the last row is `last_row`; right: rows of `right_stride`.
   __device__ void run(Shared& shared, const T* left, const T* right, int64_t right_stride, int64_t depth,
                       int64_t last_row) {
     const auto fetch = [&](int64_t at) {
@@ -67,7 +67,7 @@ struct Product {
     }
   }
 
-  // Where this lane's sums [y][.][2 half] and [2 half + 1] stand in the block.
+  // The row in the block of this lane's sums [y][.][2 half] and [2 half + 1], and their first column.
   __device__ int row_of(int y, int half) const { return row + y * 16 + half * 8 + lane / 4; }
   __device__ int column_of(int x) const { return column + x * 8 + lane % 4 * 2; }
 };

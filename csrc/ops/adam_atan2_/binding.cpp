@@ -1,3 +1,4 @@
+// The binding of adam_atan2_: checks the lists of tensors, and runs the step on their device.
 #include "core/binding.h"
 #include "ops/adam_atan2_/cuda.h"
 
@@ -8,16 +9,14 @@ using Tensors = std::vector<Tensor>;
 
 constexpr const char* kOp = "adam_atan2_";
 
-// All that belongs to the parameters, checked against each other. `ema` may be empty.
+// The parameters and their gradients, moments and averages, checked against each other. `ema` may be empty.
 struct Lists {
   std::vector<InPlace> p, m, v, ema;
   Tensors g;
 
   Lists(const Tensors& params, const Tensors& grads, const Tensors& exp_avgs, const Tensors& exp_avg_sqs,
         const Tensors& averages)
-      : p(params.begin(), params.end()),
-        m(exp_avgs.begin(), exp_avgs.end()),
-        v(exp_avg_sqs.begin(), exp_avg_sqs.end()),
+      : p(params.begin(), params.end()), m(exp_avgs.begin(), exp_avgs.end()), v(exp_avg_sqs.begin(), exp_avg_sqs.end()),
         ema(averages.begin(), averages.end()) {
     for (const Tensors* list : {&params, &grads, &exp_avgs, &exp_avg_sqs, &averages}) {
       if (list == &averages && averages.empty()) continue;
@@ -38,7 +37,7 @@ struct Lists {
 };
 
 template <class T>
-struct Stretch {  // one parameter; `first` is its place in the concatenation of all
+struct Stretch {  // one parameter; `first` is its offset in the concatenation of all
   int64_t first, count;
   T *p, *m, *v, *ema;
   const T* g;
@@ -58,10 +57,11 @@ void update(const Lists& lists, const AdamOptions& options) {
   }
   const AdamNumbers<T> numbers = adam_numbers<T>(options);
   const auto run = options.adamw ? kernels<AdamKernels<T>>().adamw : kernels<AdamKernels<T>>().atan2;
-  // Shared out by elements, not by parameters: one large matrix must not leave the other threads idle.
+  // Divided by elements, not by parameters, so that one large matrix does not leave the other threads idle.
   parallel(total, 4, [&](int64_t begin, int64_t end) {
     auto at = std::upper_bound(stretches.begin(), stretches.end(), begin,
-                               [](int64_t element, const Stretch<T>& s) { return element < s.first; }) - 1;
+                               [](int64_t element, const Stretch<T>& s) { return element < s.first; }) -
+              1;
     for (; at != stretches.end() && at->first < end; ++at) {
       run(at->p, at->g, at->m, at->v, at->ema, numbers, std::max(begin - at->first, int64_t(0)),
           std::min(end - at->first, at->count));
@@ -75,7 +75,8 @@ std::vector<cuda::AdamTensor> table(const Lists& lists, const Tensors& copies, c
     const Tensor& p = lists.p[i].work();
     if (p.numel() == 0) continue;
     cuda::AdamTensor t{write<float>(p), read<float>(lists.g[i]), write<float>(lists.m[i].work()),
-                       write<float>(lists.v[i].work()), lists.ema.empty() ? nullptr : write<float>(lists.ema[i].work())};
+                       write<float>(lists.v[i].work()),
+                       lists.ema.empty() ? nullptr : write<float>(lists.ema[i].work())};
     t.count = p.numel();
     if (!copies.empty() && copies[i].numel() > 0) {
       t.copy = copies[i].mutable_data_ptr();
@@ -89,7 +90,7 @@ std::vector<cuda::AdamTensor> table(const Lists& lists, const Tensors& copies, c
   return rows;
 }
 
-// On a GPU alone `copies` are written; they were checked by the caller (trm_fast/ops/adam_atan2_.py).
+// Only GPU kernels write `copies`; the caller has checked them (trm_fast/ops/adam_atan2_.py).
 void adam_atan2_(Tensors params, Tensors grads, Tensors exp_avgs, Tensors exp_avg_sqs, Tensors ema, Tensors copies,
                  std::vector<int64_t> interleave, const Tensor& lr, const Tensor& step,
                  const std::optional<Tensor>& grad_scale, double beta1, double beta2, double weight_decay,
@@ -97,8 +98,9 @@ void adam_atan2_(Tensors params, Tensors grads, Tensors exp_avgs, Tensors exp_av
   if (params.empty()) return;
   Lists lists(params, grads, exp_avgs, exp_avg_sqs, ema);
   const auto number = [&](const Tensor& tensor) { return scalar_of(kOp, tensor, params[0]); };
-  const AdamOptions options{number(lr), number(step), grad_scale ? number(*grad_scale) : Scalar{}, beta1, beta2,
-                            weight_decay, ema_decay, eps, adamw};
+  const AdamOptions options{number(lr), number(step), grad_scale ? number(*grad_scale) : Scalar{},
+                            beta1,      beta2,        weight_decay,
+                            ema_decay,  eps,          adamw};
   on_device<false>(
       kOp, params[0],
       [&](auto type) {

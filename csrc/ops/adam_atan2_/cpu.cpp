@@ -1,4 +1,4 @@
-// The optimizer step of one stretch of parameters: every number is read and written once.
+// The optimizer step of a range of parameters on a CPU: reads and writes every number once.
 #include "core/cpu/simd.h"
 #include "ops/adam_atan2_/kernels.h"
 
@@ -9,7 +9,7 @@ namespace {
 template <class T, bool kAtan2, bool kEma>
 void update(T* __restrict p, const T* __restrict g, T* __restrict m, T* __restrict v, T* __restrict ema,
             const AdamNumbers<T>& numbers, int64_t begin, int64_t end) {
-  const AdamNumbers<T> n = numbers;  // a copy: the compiler need not fear that the stores change it
+  const AdamNumbers<T> n = numbers;  // a copy, so that the compiler knows that the stores do not change it
 #pragma omp simd
   for (int64_t i = begin; i < end; ++i) {
     const T gradient = g[i] * n.scale;

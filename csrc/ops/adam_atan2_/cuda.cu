@@ -1,6 +1,6 @@
-// The optimizer step of all parameters in one launch: the table of pointers travels in the kernel's parameters, so no
-// copy to the device precedes it and a graph keeps it. Floor: 28 bytes a weight (p, g, m, v read; p, m, v written), 36
-// with the average and 38 with the copy; some 40 FLOP, most of them in atan2.
+// The optimizer step of all parameters in one launch. The table of pointers is a kernel parameter, so no copy to the
+// device precedes the launch, and a CUDA graph keeps it. Lower bound: 28 bytes a weight (p, g, m, v read; p, m, v
+// written), 36 with the average, 38 with the copy; about 40 FLOP, most of them in atan2.
 #include "core/cuda/device.cuh"
 #include "ops/adam_atan2_/cuda.h"
 
@@ -9,23 +9,24 @@ namespace cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kWidth = 4;  // weights that a thread moves at once: 16 bytes
+constexpr int kWidth = 4;  // weights that a thread loads at once: 16 bytes
 constexpr int64_t kChunk = 4096;
 
-// The parameters of a kernel may be 4 KB, since CUDA 12.1 nearly 32 KB: the small table spares launches the copying.
+// Kernel parameters may take 4 KB, since CUDA 12.1 nearly 32 KB. With few tensors the small table makes launches
+// cheaper.
 constexpr int kSmallTable = 32;
 constexpr int kLargeTable = 256;
 
 template <int kTensors>
 struct Table {
   AdamTensor tensor[kTensors];
-  int64_t first[kTensors + 1];  // chunk that each tensor starts with; at [count] their number
+  int64_t first[kTensors + 1];  // the first chunk of each tensor; at [count] the number of chunks
   int32_t count;
 };
 static_assert(sizeof(Table<kSmallTable>) + sizeof(AdamOptions) <= 4096 - 64, "the parameters of a kernel");
 static_assert(sizeof(Table<kLargeTable>) + sizeof(AdamOptions) <= 32764 - 64, "the parameters of a kernel");
 
-// Up to kWidth values from `from`; the others are zero.
+// Loads `width` values; the rest are zero.
 __device__ inline void load_some(const float* from, int width, bool whole, float (&to)[kWidth]) {
   if (whole) return load_pack<kWidth>(from, to);
 #pragma unroll
@@ -40,7 +41,7 @@ __device__ inline void store_some(float* to, int width, bool whole, const float 
   }
 }
 
-// Where the copy keeps row r.
+// The row of the copy that holds row r.
 __device__ inline int64_t copy_row(const AdamTensor& t, int64_t r) {
   if (t.group == 0) return r;
   const int64_t up = r >= t.half, at = up ? r - t.half : r;
@@ -64,7 +65,7 @@ __global__ void __launch_bounds__(kThreads)
   __syncthreads();
   const AdamNumbers<float> n = shared;
   for (int64_t chunk = blockIdx.x; chunk < table.first[table.count]; chunk += gridDim.x) {
-    int low = 0;  // the last tensor that starts at this chunk or before
+    int low = 0;  // binary search for the last tensor that starts at this chunk or before
     for (int high = table.count; high - low > 1;) {
       const int middle = (low + high) / 2;
       (table.first[middle] <= chunk ? low : high) = middle;
@@ -103,8 +104,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <int kTensors>
-cudaError_t step(const AdamTensor* tensors, int64_t count, const AdamOptions& options, Type copy,
-                 cudaStream_t stream) {
+cudaError_t step(const AdamTensor* tensors, int64_t count, const AdamOptions& options, Type copy, cudaStream_t stream) {
   Table<kTensors> table{};
   int64_t chunks = 0;
   for (int64_t i = 0; i < count; ++i) {

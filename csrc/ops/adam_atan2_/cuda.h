@@ -1,4 +1,4 @@
-// The optimizer's step on a GPU.
+// The optimizer step on a GPU.
 #pragma once
 
 #include "core/cuda/launch.h"
@@ -7,9 +7,9 @@
 namespace trm_fast {
 namespace cuda {
 
-// One parameter (float32) with all that belongs to it. `ema` and `copy` may be null. The copy holds the new weights in
-// low precision: rows of `columns` values, `stride` apart; with group > 0 the first half of the rows (the gate) and the
-// second (up) alternate in groups of so many.
+// One parameter (float32), its gradient, moments and average. `ema` and `copy` may be null. The copy receives the new
+// weights in a lower precision: rows of `columns` values, `stride` apart. With group > 0, groups of so many rows of the
+// first half (the gate) and of the second (up) alternate.
 struct AdamTensor {
   float* p;
   const float* g;
@@ -19,7 +19,7 @@ struct AdamTensor {
   int32_t group, aligned;  // aligned: set by adam_atan2_
 };
 
-// One launch for up to 256 tensors, another for each 256 more.
+// Launches one kernel for every 256 tensors. `copy` is the type of the copies.
 cudaError_t adam_atan2_(const AdamTensor* tensors, int64_t count, const AdamOptions&, Type copy, cudaStream_t);
 
 }  // namespace cuda

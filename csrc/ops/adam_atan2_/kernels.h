@@ -1,4 +1,4 @@
-// The optimizer's step on a CPU, and what it is given on any device.
+// The numbers of an optimizer step, for all devices, and its CPU kernels.
 #pragma once
 
 #include <cmath>
@@ -8,18 +8,18 @@
 namespace trm_fast {
 
 struct AdamOptions {
-  Scalar lr, step, grad_scale;  // grad_scale.data may be null
+  Scalar lr, step, grad_scale;  // grad_scale.data is null without scaling
   double beta1, beta2, weight_decay, ema_decay, eps;
   bool adamw;
 };
 
 template <class T>
 struct AdamNumbers {
-  T beta1, beta2;      // the weights of the new values, 1 - beta
-  T keep;              // 1 - lr * weight_decay
-  T size;              // lr / (1 - beta1^t)
-  T root;              // 1 / sqrt(1 - beta2^t)
-  T ema, scale, eps;   // ema: the weight of the new value
+  T beta1, beta2;     // the weights of the new values, 1 - beta
+  T keep;             // 1 - lr * weight_decay
+  T size;             // lr / (1 - beta1^t)
+  T root;             // 1 / sqrt(1 - beta2^t)
+  T ema, scale, eps;  // ema: the weight of the new value
 };
 
 template <class T>

@@ -1,3 +1,4 @@
+// Attention on a CPU: the layer, made of matrix products and the kernels of cpu.cpp, and the binding of its op.
 #include <cmath>
 #include <limits>
 
@@ -8,15 +9,15 @@
 namespace trm_fast {
 namespace {
 
-// A block of queries' scores: whole rows, so softmax needs no second pass. Smaller in causal order, where a block takes
-// the keys up to its last query and half of those of its own queries for nothing.
+// Queries of a block. A block has whole rows of scores, so softmax needs no second pass. Blocks are smaller in causal
+// order, because each computes scores up to its last query, and half of those of its own queries are masked.
 constexpr int64_t kQueries = 128, kCausalQueries = 64;
 
-// What the queries of one sample have before them.
+// The keys of one example that its queries may attend to.
 struct VisibleKeys {
-  const bool* valid;  // by token; null: all of them
-  int64_t keys;       // up to the last valid one, which are the columns of scores
-  bool holes;         // whether some of these are padding
+  const bool* valid;  // by token; null if all are valid
+  int64_t keys;       // keys up to the last valid one: the columns of the scores
+  bool holes;         // whether some of them are padding
 };
 
 float dot(const float* a, const float* b, int64_t count) {
@@ -31,16 +32,15 @@ void add_scaled(const float* x, float scale, int64_t count, float* to) {
   for (int64_t i = 0; i < count; ++i) to[i] += scale * x[i];
 }
 
-// Padding is seen by itself alone: as a query it has a key of its own, which stands in no column.
-// Keeps queries, keys (both rotated), values and the heads' output side by side: rows of 4 D.
+// A padded token attends to itself, and no other attends to it: its score with itself is in no column of the scores.
+// The layer keeps queries, keys (both rotated), values and the heads' output side by side, in rows of 4 D.
 class Attention final : public Layer {
  public:
   Attention(const Sizes& sizes, const float* w_in, const float* w_out, int64_t heads, const float* cos,
             const float* sin, bool causal)
-      : Layer(sizes, w_in, w_out, sizes.channels), L(sizes.tokens), D(sizes.channels), heads_(heads),
-        width_(D / heads), causal_(causal), queries_(std::min(causal ? kCausalQueries : kQueries, L)),
-        blocks_(divided(L, queries_)), padded_(rounded(L, kPanel)),
-        scale_(float(1 / std::sqrt(double(width_)))), cos_(cos), sin_(sin) {}
+      : Layer(sizes, w_in, w_out, sizes.channels), L(sizes.tokens), D(sizes.channels), heads_(heads), width_(D / heads),
+        causal_(causal), queries_(std::min(causal ? kCausalQueries : kQueries, L)), blocks_(divided(L, queries_)),
+        padded_(rounded(L, kPanel)), scale_(float(1 / std::sqrt(double(width_)))), cos_(cos), sin_(sin) {}
 
   int64_t packed_size() const override { return D * (panels(3 * D) + panels(D)); }
   void pack(float* to) const override {
@@ -60,42 +60,43 @@ class Attention final : public Layer {
     std::copy_n(gradient + 3 * D * D, D * D, dw_out);
   }
 
-  int64_t kept_size() const override { return 4 * sizes_.sample(); }
+  int64_t kept_size() const override { return 4 * sizes_.example(); }
   int64_t rstd_size() const override { return sizes_.tokens; }
   int64_t work_size() const override { return kept_size(); }
   int64_t forward_scratch(int64_t) const override { return block_size() + kQueries + 2 * factor_size(); }
-  int64_t backward_scratch(int64_t samples) const override {
-    const int64_t count = rows(samples);
+  int64_t backward_scratch(int64_t examples) const override {
+    const int64_t count = rows(examples);
     return count * 7 * D + std::max(count * gemm_.width, 3 * block_size() + 2 * kQueries + 5 * factor_size());
   }
 
   int64_t phases() const override { return 3; }
   int64_t units(int64_t phase, const Forward& f) const override {
-    return phase == 1 ? f.samples * heads_ * blocks_ : row_tiles(f);
+    return phase == 1 ? f.examples * heads_ * blocks_ : row_tiles(f);
   }
 
   void forward(const Forward& f, int64_t phase, int64_t begin, int64_t end, float* scratch) const override {
     if (phase == 1) return attend(f, begin, end, scratch);
     for (int64_t unit = begin; unit < end; ++unit) {
-      const int64_t first = unit * f.tile_rows, count = std::min(f.tile_rows, rows(f.samples) - first);
+      const int64_t first = unit * f.tile_rows, count = std::min(f.tile_rows, rows(f.examples) - first);
       phase == 0 ? project(f, first, count) : join(f, first, count);
     }
   }
 
   void backward(const Backward& b, float* scratch) const override {
-    const int64_t count = rows(b.samples);
+    const int64_t count = rows(b.examples);
     float *dout = scratch, *dqkv = dout + count * D, *left = dqkv + count * 3 * D;
     float* work = left + count * 3 * D;
     float* dw_out = b.gradient + 3 * D * D;
     kernels<RmsNormKernels<float>>().bwd(b.d, b.y, b.rstd, b.d, {count, D, 1}, 0, count);
     gemm_.multiply({b.d, D, 0, 0}, right(b.packed + 3 * D * panels(D), D), count, D, D, false, dout, D);
     weight_gradient(b.d, D, D, b.kept + 3 * D, 4 * D, count, left, work, dw_out);
-    if (adds(b.there)) std::fill_n(dqkv, count * 3 * D, 0.0f);
-    for (int64_t sample = 0; sample < b.samples; ++sample) {
-      const VisibleKeys visible = visible_keys(b.there, sample);
+    if (adds(b.valid)) std::fill_n(dqkv, count * 3 * D, 0.0f);
+    for (int64_t example = 0; example < b.examples; ++example) {
+      const VisibleKeys visible = visible_keys(b.valid, example);
       for (int64_t head = 0; head < heads_; ++head) {
-        const int64_t row = sample * L, at = head * width_;
-        attend_bwd(visible, adds(b.there), b.kept + row * 4 * D + at, dout + row * D + at, dqkv + row * 3 * D + at, work);
+        const int64_t row = example * L, at = head * width_;
+        attend_bwd(visible, adds(b.valid), b.kept + row * 4 * D + at, dout + row * D + at, dqkv + row * 3 * D + at,
+                   work);
       }
     }
     if (cos_) {
@@ -108,24 +109,24 @@ class Attention final : public Layer {
 
  private:
   int64_t block_size() const { return queries_ * padded_; }
-  // Keys or values of one head as a right factor.
+  // Floats of the keys or values of one head as a right factor.
   int64_t factor_size() const { return std::max(width_ * padded_, L * panels(width_)); }
 
-  // Whether a block of queries leaves keys out, whose gradients then are sums that begin with zero.
-  bool adds(const bool* there) const { return causal_ || there; }
+  // Whether a block of queries may skip keys; the gradients of the keys are then added to zeros.
+  bool adds(const bool* valid) const { return causal_ || valid; }
 
-  VisibleKeys visible_keys(const bool* there, int64_t sample) const {
-    if (!there) return {nullptr, L, false};
-    there += sample * L;
+  VisibleKeys visible_keys(const bool* valid, int64_t example) const {
+    if (!valid) return {nullptr, L, false};
+    valid += example * L;
     int64_t keys = L;
-    while (keys > 1 && !there[keys - 1]) --keys;
-    const bool holes = std::find(there, there + keys, false) != there + keys;
-    return {holes || keys < L ? there : nullptr, keys, holes};
+    while (keys > 1 && !valid[keys - 1]) --keys;
+    const bool holes = std::find(valid, valid + keys, false) != valid + keys;
+    return {holes || keys < L ? valid : nullptr, keys, holes};
   }
 
   // dw (n, D) += dyT x over `count` rows.
-  void weight_gradient(const float* dy, int64_t n, int64_t ldy, const float* x, int64_t ldx, int64_t count,
-                       float* left, float* work, float* dw) const {
+  void weight_gradient(const float* dy, int64_t n, int64_t ldy, const float* x, int64_t ldx, int64_t count, float* left,
+                       float* work, float* dw) const {
     gemm_.pack_left({dy, 1, ldy}, n, count, left);
     for (int64_t column = 0; column < D; column += gemm_.width) {
       const int64_t columns = std::min(gemm_.width, D - column);
@@ -149,10 +150,10 @@ class Attention final : public Layer {
     Right keys_t{}, right{};
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t query = unit % blocks_ * queries_, count = std::min(queries_, L - query);
-      const int64_t head = unit / blocks_ % heads_, sample = unit / blocks_ / heads_;
-      float* q = f.kept + sample * kept_size() + head * width_;
+      const int64_t head = unit / blocks_ % heads_, example = unit / blocks_ / heads_;
+      float* q = f.kept + example * kept_size() + head * width_;
       if (unit == begin || !query) {
-        visible = visible_keys(f.there, sample);
+        visible = visible_keys(f.valid, example);
         keys_t = pack_right({q + D, 1, 4 * D}, width_, visible.keys, keys);
         right = pack_right({q + 2 * D, 4 * D, 1}, visible.keys, width_, values);
       }
@@ -164,9 +165,10 @@ class Attention final : public Layer {
     }
   }
 
-  // Of some queries; rows `padded_` apart, those of their own keys in `self_scores`. Returns how many columns they have.
-  int64_t probabilities(const VisibleKeys& visible, const float* q, int64_t query, int64_t count, const Right& keys, float* p,
-                        float* self_scores) const {
+  // The attention probabilities of `count` queries, in rows `padded_` apart; those of padded tokens for themselves go
+  // to `self_scores`. Returns the number of columns.
+  int64_t probabilities(const VisibleKeys& visible, const float* q, int64_t query, int64_t count, const Right& keys,
+                        float* p, float* self_scores) const {
     const int64_t columns = causal_ ? std::min(visible.keys, query + count) : visible.keys;
     q += query * 4 * D;
     gemm_.multiply({q, 4 * D, 0, 0}, keys, count, rounded(columns, gemm_.width / 2), width_, false, p, padded_);
@@ -188,7 +190,7 @@ class Attention final : public Layer {
     kernels<RmsNormKernels<float>>().fwd(y, f.h + first * D, y, f.rstd + first, {count, D, 1}, sizes_.eps, 0, count);
   }
 
-  // One head of one sample; the probabilities are computed again. `adds`: dq begins with zeros.
+  // The backward of one head of one example; recomputes the probabilities. `adds`: adds to dq, which starts at zero.
   void attend_bwd(const VisibleKeys& visible, bool adds, const float* q, const float* dout, float* dq, float* p) const {
     const int64_t wide = 4 * D, narrow = 3 * D, keys_count = visible.keys;
     float *dp = p + block_size(), *transposed = dp + block_size(), *self_scores = transposed + block_size();
@@ -212,8 +214,8 @@ class Attention final : public Layer {
       for (int64_t i = 0; visible.valid && i < count; ++i) {
         down[i] = dot(dout_block + i * D, q_block + i * wide + 2 * D, width_);
       }
-      kernels<AttentionKernels<float>>().softmax_bwd(dp, p, count, columns, padded_, scale_, view(visible, query, self_scores),
-                                                     down);
+      kernels<AttentionKernels<float>>().softmax_bwd(dp, p, count, columns, padded_, scale_,
+                                                     view(visible, query, self_scores), down);
       gemm_.multiply({dp, padded_, 0, 0}, keys, count, width_, columns, false, dq_block, narrow);
       gemm_.pack_left({dp, 1, padded_}, columns, count, transposed);
       const Right queries = pack_right({q_block, wide, 1}, count, width_, factor + factor_size());

@@ -1,4 +1,4 @@
-// What attention needs beside matrix products: softmax over rows, its gradient, rotary positions.
+// The CPU kernels of attention besides the matrix products: softmax over rows, its gradient, rotary positions.
 #include <algorithm>
 #include <limits>
 
@@ -9,7 +9,8 @@ namespace trm_fast {
 namespace TRM_FAST_ISA {
 namespace {
 
-void softmax(float* scores, int64_t rows, int64_t columns, int64_t step, float scale, const AttentionMask<float>& mask) {
+void softmax(float* scores, int64_t rows, int64_t columns, int64_t step, float scale,
+             const AttentionMask<float>& mask) {
   const bool* valid = mask.valid;
   for (int64_t row = 0; row < rows; ++row, scores += step) {
     const int64_t visible = std::min(columns, mask.first + row);
@@ -49,10 +50,10 @@ void softmax_bwd(float* dscores, const float* scores, int64_t rows, int64_t colu
   }
 }
 
-// The transpose of a rotation matrix that may carry different angles in its two halves.
+// kBack applies the transposed rotation matrix; the two halves may have different angles.
 template <bool kBack>
-void rotate(float* x, int64_t stride, const float* cos, const float* sin, int64_t tokens, int64_t heads,
-            int64_t width, int64_t begin, int64_t end) {
+void rotate(float* x, int64_t stride, const float* cos, const float* sin, int64_t tokens, int64_t heads, int64_t width,
+            int64_t begin, int64_t end) {
   const int64_t half = width / 2;
   for (int64_t row = begin; row < end; ++row) {
     const float* c = cos + row % tokens * width;

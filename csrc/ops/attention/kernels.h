@@ -1,13 +1,13 @@
-// What attention needs on a CPU beside matrix products.
+// The CPU kernels of attention besides the matrix products.
 #pragma once
 
 #include "core/kernels.h"
 
 namespace trm_fast {
 
-// What rows of scores see. Row i: the first `first + i` columns, or all if that is more; of those the columns that are
-// `valid` (null: all); and, unless `self_score` is null, a key that stands in no column: self_score[i] is its score,
-// -infinity where there is none, and becomes its probability. A row sees at least one column or its own key.
+// Which columns each row of scores includes. Row i includes the first `first + i` columns (or all), of these only the
+// `valid` ones (null: all). Unless `self_score` is null, a row also includes a key that is in no column: self_score[i]
+// is its score, -infinity if there is none, and becomes its probability. Every row includes at least one of the two.
 template <class T>
 struct AttentionMask {
   int64_t first;
@@ -15,10 +15,9 @@ struct AttentionMask {
   T* self_score;
 };
 
-// The parts of attention beside its products. scores (rows, columns), rows `step` apart, become probabilities in place,
-// dprobabilities become dscores; what a row does not see becomes zero. `down` (rows): the gradient of `self_score`, in
-// place.
-// rotate: units are rows of x, `stride` apart, each `heads` x `width`; cos and sin (tokens, width).
+// softmax turns scores (rows, columns), rows `step` apart, into probabilities in place; softmax_bwd turns
+// dprobabilities into dscores. Columns that a row excludes become zero. `down` (rows): the gradient of `self_score`, in
+// place. rotate: units are rows of x, `stride` apart, each `heads` x `width`; cos and sin (tokens, width).
 template <class T>
 struct AttentionKernels {
   void (*softmax)(T* scores, int64_t rows, int64_t columns, int64_t step, T scale, const AttentionMask<T>&);

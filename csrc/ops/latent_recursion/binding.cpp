@@ -1,3 +1,4 @@
+// The binding of latent_recursion on a CPU.
 #include "core/recursion.h"
 
 namespace trm_fast {

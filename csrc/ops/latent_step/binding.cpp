@@ -1,4 +1,5 @@
-// The fused network on packed weights, forward and backward. Only a GPU has them; on a CPU a recursion is one call.
+// The bindings of the fused step, forward and backward, on packed weights (trm_fast/ops/packing.py). Only GPUs have it;
+// on a CPU a whole recursion is one call of latent_recursion.
 #include "core/binding.h"
 
 #ifdef TRM_FAST_CUDA
@@ -17,13 +18,13 @@ void check_matrix(const Tensor& like, const Tensor& matrix, int64_t rows, int64_
                   " in the states' dtype, 16 bytes aligned");
 }
 
-// A contiguous tensor that 16-byte loads may read.
+// The tensor, or a copy of it, so that it is contiguous and 16-byte loads may read it.
 Tensor dense_state(const Tensor& tensor) {
-  const Tensor made = dense(tensor);
-  return wide_loads(made) ? made : torch::stable::clone(made);
+  const Tensor contiguous = dense(tensor);
+  return wide_loads(contiguous) ? contiguous : torch::stable::clone(contiguous);
 }
 
-// A state (batch, tokens, channels), and how the kernels take its sizes.
+// The dtype and sizes of a state (batch, tokens, channels), checked.
 struct State {
   explicit State(const Tensor& z) : type(cuda_type("latent_step", z)) {
     STD_TORCH_CHECK(z.dim() == 3 && type != cuda::Type::float32,
@@ -34,7 +35,7 @@ struct State {
     STD_TORCH_CHECK(channels % 128 == 0 && channels <= 512, "latent_step: no kernel for ", channels, " channels");
   }
 
-  // Checks a layer's weights and returns its padded inner width.
+  // Checks the packed weights of a layer, and returns their inner width.
   static int64_t inner(const Tensor& z, const Tensor& w_in, const Tensor& w_out, int64_t width) {
     STD_TORCH_CHECK(w_out.dim() == 2, "latent_step: packed weights must be matrices");
     const int64_t inner = w_out.size(1);
@@ -99,21 +100,20 @@ std::tuple<Tensor, Tensor> mixer_bwd_cuda(const Tensor& dy, const Tensor& h, con
   check_like("latent_step", h, dy);
   check_like("latent_step", h, y);
   if (injection) check_like("latent_step", h, *injection);
-  STD_TORCH_CHECK(rstd.numel() == s.batch * s.channels && rstd.scalar_type() == ScalarType::Float &&
-                      rstd.is_contiguous(), "latent_step: rstd must be float32, one for each column");
+  STD_TORCH_CHECK(
+      rstd.numel() == s.batch * s.channels && rstd.scalar_type() == ScalarType::Float && rstd.is_contiguous(),
+      "latent_step: rstd must be float32, one for each column");
   const Tensor gradient = dense_state(dy), state = dense_state(h), result = dense_state(y);
   std::optional<Tensor> added;
   if (injection) added = dense_state(*injection);
   const Tensor dh = torch::stable::new_empty(h, h.sizes()), d = torch::stable::new_empty(h, h.sizes());
   const Tensor x = injection ? torch::stable::new_empty(h, h.sizes()) : state;
-  launch.check(cuda::token_mixer_bwd(s.type, gradient.const_data_ptr(), state.const_data_ptr(), data(added),
-                                     result.const_data_ptr(), read<float>(rstd), w_in.const_data_ptr(),
-                                     w_out.const_data_ptr(), dh.mutable_data_ptr(), d.mutable_data_ptr(),
-                                     injection ? x.mutable_data_ptr() : nullptr, s.batch, s.tokens, s.channels, inner,
-                                     launch.stream()));
+  launch.check(cuda::token_mixer_bwd(
+      s.type, gradient.const_data_ptr(), state.const_data_ptr(), data(added), result.const_data_ptr(),
+      read<float>(rstd), w_in.const_data_ptr(), w_out.const_data_ptr(), dh.mutable_data_ptr(), d.mutable_data_ptr(),
+      injection ? x.mutable_data_ptr() : nullptr, s.batch, s.tokens, s.channels, inner, launch.stream()));
   const int64_t slabs = cuda::token_mixer_slabs(s.batch, s.channels, inner);
-  const Tensor sums =
-      torch::stable::new_empty(h, std::vector<int64_t>{slabs, 3, inner, s.padded}, ScalarType::Float);
+  const Tensor sums = torch::stable::new_empty(h, std::vector<int64_t>{slabs, 3, inner, s.padded}, ScalarType::Float);
   launch.check(cuda::token_mixer_bwd_weights(s.type, d.const_data_ptr(), x.const_data_ptr(), w_in.const_data_ptr(),
                                              w_out.const_data_ptr(), write<float>(sums), slabs, s.batch, s.tokens,
                                              s.channels, inner, launch.stream()));

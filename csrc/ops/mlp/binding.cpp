@@ -1,10 +1,11 @@
+// The channel MLP on a CPU: the layer, made of matrix products, and the binding of its op.
 #include "core/recursion.h"
 #include "ops/rms_norm/kernels.h"
 
 namespace trm_fast {
 namespace {
 
-// Hidden channels that are taken at a time: with their gate, up and gradients they stay in L2.
+// Hidden channels of one pass: with their gate, up and gradients they stay in L2.
 constexpr int64_t kForwardChunk = 512, kBackwardChunk = 128;
 
 class Mlp final : public Layer {
@@ -18,9 +19,7 @@ class Mlp final : public Layer {
     pack_right({w_out_, 1, inner_}, inner_, D, to + gate_up_size());
   }
 
-  int64_t packed_backward_size() const override {
-    return D * panels(padded_) + 2 * padded_ * panels(D);
-  }
+  int64_t packed_backward_size() const override { return D * panels(padded_) + 2 * padded_ * panels(D); }
   void pack_backward(float* to) const override {
     if (padded_ != inner_) std::fill_n(to, D * panels(padded_) + 2 * padded_ * panels(D), 0.0f);
     pack_right({w_out_, inner_, 1}, D, inner_, to);
@@ -34,7 +33,7 @@ class Mlp final : public Layer {
     }
   }
 
-  // That of w_in transposed, with gate and up in turn.
+  // The gradient of w_in is transposed, and alternates columns of the gate and of up.
   int64_t gradient_size() const override { return 3 * D * padded_; }
   void unpack_gradient(const float* gradient, float* dw_in, float* dw_out) const override {
     const int64_t lanes = gemm_.width / 2;
@@ -52,14 +51,12 @@ class Mlp final : public Layer {
   int64_t kept_size() const override { return 2 * padded_ * sizes_.tokens; }
   int64_t rstd_size() const override { return sizes_.tokens; }
   int64_t forward_scratch(int64_t tile_rows) const override { return std::min(kForwardChunk, padded_) * tile_rows; }
-  int64_t backward_scratch(int64_t samples) const override {
-    return rows(samples) * 3 * (D + chunk());
-  }
+  int64_t backward_scratch(int64_t examples) const override { return rows(examples) * 3 * (D + chunk()); }
   int64_t units(int64_t, const Forward& f) const override { return row_tiles(f); }
 
   void forward(const Forward& f, int64_t, int64_t begin, int64_t end, float* scratch) const override {
     for (int64_t tile = begin; tile < end; ++tile) {
-      const int64_t first = tile * f.tile_rows, count = std::min(f.tile_rows, rows(f.samples) - first);
+      const int64_t first = tile * f.tile_rows, count = std::min(f.tile_rows, rows(f.examples) - first);
       const float* h = f.h + first * D;
       float* y = f.y + first * D;
       for (int64_t channel = 0; channel < padded_; channel += kForwardChunk) {
@@ -76,9 +73,9 @@ class Mlp final : public Layer {
   }
 
   void backward(const Backward& b, float* scratch) const override {
-    const int64_t count = rows(b.samples), width = gemm_.width, chunk = this->chunk();
+    const int64_t count = rows(b.examples), width = gemm_.width, chunk = this->chunk();
     float *d_left = scratch, *h_left = d_left + count * D, *dh = h_left + count * D, *out = dh + count * D;
-    float *dgate_up = out + count * chunk;
+    float* dgate_up = out + count * chunk;
     kernels<RmsNormKernels<float>>().bwd(b.d, b.y, b.rstd, b.d, {count, D, 1}, 0, count);
     gemm_.pack_left({b.d, 1, D}, D, count, d_left);
     gemm_.pack_left({b.h, 1, D}, D, count, h_left);

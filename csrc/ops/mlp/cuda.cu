@@ -1,9 +1,9 @@
-// The products of the layer over channels. Forward: silu(gate h) (up h) as the first one's end, residual and norm as
-// the second one's, whose blocks hold whole rows, which the norm wants. Backward: the gradients of gate and up, and the
-// hidden units once more; what is left are three plain products, the vendor's.
+// The products of the channel MLP. Forward: the first product ends with silu(gate h) (up h), the second with residual
+// and norm; blocks of the second hold whole rows, because the norm needs them. Backward: the gradients of gate and up,
+// and the hidden units again. Three plain products remain, for cuBLAS.
 //
-// Floor for 768 samples of 97 x 512, inner 1536: forward 234 and 117 GFLOP against 0.3 GB each, backward 351 GFLOP
-// against 0.8 GB (0.7 of them what the plain products read): bound by the tensor cores.
+// Lower bound for 768 examples of 97 x 512, inner 1536: forward 234 and 117 GFLOP against 0.3 GB each, backward 351
+// GFLOP against 0.8 GB (the plain products read 0.7 of them): bound by the tensor cores.
 #include "core/cuda/product.cuh"
 #include "ops/mlp/cuda.h"
 
@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(In<T>::kThreads)
     in_kernel(const T* __restrict__ h, const T* __restrict__ w_in, T* __restrict__ active, int64_t rows,
               int64_t channels, int64_t inner) {
   using P = In<T>;
-  const int64_t stripes = 2 * inner / P::kColumns;  // neighbouring blocks share their rows, which then come from L2
+  const int64_t stripes = 2 * inner / P::kColumns;  // neighbouring blocks read the same rows, from L2
   const int64_t first = int64_t(blockIdx.x) / stripes * P::kRows, column = int64_t(blockIdx.x) % stripes * P::kColumns;
   P product;
   product.run(*dynamic_shared<typename P::Shared>(), h + first * channels, w_in + column * channels, channels, channels,
@@ -32,8 +32,8 @@ __global__ void __launch_bounds__(In<T>::kThreads)
       if (row >= rows) continue;
 #pragma unroll
       for (int x = 0; x < 4; x += 2) {  // gate, up
-        const float(&gate)[4] = product.sum[y][x];
-        const float(&up)[4] = product.sum[y][x + 1];
+        const float (&gate)[4] = product.sum[y][x];
+        const float (&up)[4] = product.sum[y][x + 1];
         const int64_t unit = (column + product.column + x * 8) / 2 + product.lane % 4 * 2;
         store_two(active + row * inner + unit, silu(gate[2 * half]) * up[2 * half],
                   silu(gate[2 * half + 1]) * up[2 * half + 1]);
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(In<T>::kThreads)
   }
 }
 
-// 64 rows of 64 kWide channels: eight warps side by side.
+// 64 rows of 64 kWide channels, by eight warps side by side.
 template <class T, int kWide>
 using Out = Product<T, 4, kWide, 1, 8, 32>;
 
@@ -87,14 +87,14 @@ __global__ void __launch_bounds__(Out<T, kWide>::kThreads, 1)
     if (rstd && product.column_of(0) == 0) rstd[first + row] = scale;
 #pragma unroll
     for (int x = 0; x < kWide; ++x) {
-      const float(&value)[4] = product.sum[tile][x];
+      const float (&value)[4] = product.sum[tile][x];
       store_two(y + (first + row) * P::kColumns + product.column_of(x), value[2 * half] * scale,
                 value[2 * half + 1] * scale);
     }
   }
 }
 
-// As many rows and inner units as In: a lane has the same ones of both.
+// As many rows and inner units as In, so that a lane has the same ones in both products.
 template <class T>
 using Back = Product<T, 4, 2, 2, 4, 64, false>;
 
@@ -120,9 +120,9 @@ __global__ void __launch_bounds__(In<T>::kThreads)
       if (row >= rows) continue;
 #pragma unroll
       for (int x = 0; x < 2; ++x) {
-        const float(&gate)[4] = gate_up.sum[y][2 * x];
-        const float(&up)[4] = gate_up.sum[y][2 * x + 1];
-        const float(&dactive)[4] = back.sum[y][x];
+        const float (&gate)[4] = gate_up.sum[y][2 * x];
+        const float (&up)[4] = gate_up.sum[y][2 * x + 1];
+        const float (&dactive)[4] = back.sum[y][x];
         const int i = 2 * half;
         const GateUpGradient low(gate[i], up[i], dactive[i]), high(gate[i + 1], up[i + 1], dactive[i + 1]);
         store_two(active + row * inner + stripe * Back<T>::kColumns + back.column_of(x), low.active, high.active);

@@ -1,3 +1,4 @@
+// The bindings of rms_norm.
 #include "core/binding.h"
 #include "ops/rms_norm/cuda.h"
 #include "ops/rms_norm/kernels.h"

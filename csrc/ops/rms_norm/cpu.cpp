@@ -1,4 +1,4 @@
-// Residual addition + RMSNorm: two passes over a row (or a block of columns) that the cache holds.
+// Residual addition and RMSNorm on a CPU: two passes over a row, or over a block of columns, in cache.
 #include <algorithm>
 
 #include "core/cpu/simd.h"
@@ -32,8 +32,8 @@ void fwd_row(const T* x, const T* residual, T* y, Accumulate<T>* rstd, int64_t s
   for (int64_t i = 0; i < size; ++i) store(y + i, sum_at<kResidual>(x, residual, i) * scale);
 }
 
-// One block of `width` neighbouring columns, each normalised over `size` rows that lie `stride` apart. kFull makes the
-// width a constant, which is what vectorises the inner loops.
+// A block of `width` neighbouring columns, each normalised over `size` rows `stride` apart. kFull makes the width a
+// constant, so that the compiler vectorises the inner loops.
 template <class T, bool kResidual, bool kFull>
 void fwd_columns(const T* x, const T* residual, T* y, Accumulate<T>* rstd, int64_t size, int64_t stride, int64_t width,
                  Accumulate<T> eps) {
@@ -56,7 +56,8 @@ void fwd_columns(const T* x, const T* residual, T* y, Accumulate<T>* rstd, int64
   }
 }
 
-// Calls row(place, its statistic's place) or columns(place, their statistics' place, width) for every unit of the range.
+// For every unit of the range, calls row(offset, offset of its statistic) or columns(offset, offset of their
+// statistics, width).
 template <class Row, class Columns>
 void for_units(const Axis& axis, int64_t begin, int64_t end, const Row& row, const Columns& columns) {
   if (axis.inner == 1) {
@@ -94,7 +95,7 @@ void fwd(const T* x, const T* residual, T* y, Accumulate<T>* rstd, Axis axis, do
   }
 }
 
-// dx = rstd * (dy - y * mean(dy * y)); exact, eps included.
+// dx = rstd * (dy - y * mean(dy * y)), which is exact also for eps > 0.
 template <class T>
 void bwd_row(const T* dy, const T* y, Accumulate<T> rstd, T* dx, int64_t size) {
   using A = Accumulate<T>;

@@ -1,7 +1,7 @@
-// Residual addition + RMSNorm over rows (a warp or a block a row) or over a strided axis (a block holds a stripe of
-// columns, so that neighbouring threads read neighbouring addresses). The second pass reads from L1 what the first has
-// read, so memory sees the floor: forward 2 elements (3 with a residual) and 4 bytes a row, backward 3; about 3 FLOP
-// each, far below what a card does in that time. V values move as one load where size and addresses allow it, else V=1.
+// Residual addition and RMSNorm on a GPU, over rows (a warp or a block for each row) or over a strided axis (a block
+// for each stripe of columns, so that neighbouring threads read neighbouring addresses). The second pass reads from L1,
+// so memory moves the lower bound: forward 2 elements (3 with a residual) and 4 bytes a row, backward 3. About 3 FLOP
+// an element: bound by memory. A load takes V values where size and addresses allow it, else V = 1.
 #include "core/cuda/device.cuh"
 #include "ops/rms_norm/cuda.h"
 
@@ -9,7 +9,7 @@ namespace trm_fast {
 namespace cuda {
 namespace {
 
-constexpr int kLine = 64;     // bytes of a row that one stripe covers: whole sectors
+constexpr int kLine = 64;  // bytes of a row in one stripe: whole sectors
 constexpr int kThreads = 256, kRowThreads = 128;
 
 template <int V, class T>
@@ -30,7 +30,7 @@ __device__ inline float dot(const float (&a)[V], const float (&b)[V]) {
   return sum;
 }
 
-// kBlock threads a row; rows of one warp stand several in a block.
+// kBlock threads for each row. If that is one warp, a block has several rows.
 template <class T, int V, int kBlock>
 __global__ void __launch_bounds__(kRowThreads)
     fwd_rows_kernel(const T* __restrict__ x, const T* __restrict__ residual, T* __restrict__ y,
@@ -74,13 +74,13 @@ __global__ void __launch_bounds__(kRowThreads)
   }
 }
 
-// A block is kAcross threads of V columns each, and kDeep rows at once.
+// A block has kAcross threads side by side, of V columns each, and works on kDeep rows at once.
 template <class T, int V>
 struct Stripe {
   static constexpr int kColumns = kLine / int(sizeof(T));
   static constexpr int kAcross = kColumns / V, kDeep = kThreads / kAcross;
 
-  // The sum over the depth of a block, for each of its columns, in every thread of the column.
+  // Sums each column over the depth of a block; every thread of the column gets the sum.
   __device__ static void sum(float (&value)[V]) {
     __shared__ float partial[kDeep][kColumns];
 #pragma unroll
@@ -100,7 +100,7 @@ struct Stripe {
   }
 };
 
-// A thread whose columns lie outside still takes part in the barriers.
+// A thread with columns outside the tensor still takes part in the barriers.
 template <class T, int V>
 __global__ void __launch_bounds__(kThreads)
     fwd_columns_kernel(const T* __restrict__ x, const T* __restrict__ residual, T* __restrict__ y,
@@ -163,15 +163,15 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Launches the kernel for a strided axis, or for rows that of a warp or of a block each. `first`: what the kernels take
+// Launches `columns` for a strided axis; for rows `warps` (a warp for each row) or `blocks`. `first`: the arguments
 // before the sizes.
 template <class T, int V, class Columns, class Rows, class... First>
 cudaError_t along(const Axis& axis, cudaStream_t stream, Columns columns, Rows warps, Rows blocks, First... first) {
   if (axis.inner > 1) {
     using S = Stripe<T, V>;
     const int64_t stripes = (axis.inner + S::kColumns - 1) / S::kColumns;
-    return launch(columns, axis.outer * stripes, dim3(S::kAcross, S::kDeep), 0, stream, first..., axis.size,
-                  axis.inner, stripes);
+    return launch(columns, axis.outer * stripes, dim3(S::kAcross, S::kDeep), 0, stream, first..., axis.size, axis.inner,
+                  stripes);
   }
   const bool narrow = axis.size <= 256 * V;
   const int block = narrow ? kWarp : kRowThreads, deep = kRowThreads / block;
@@ -179,7 +179,7 @@ cudaError_t along(const Axis& axis, cudaStream_t stream, Columns columns, Rows w
                 axis.outer, axis.size);
 }
 
-// Calls body(T{}, V) with how many values may move at once: every line of neighbours must be made of whole packs.
+// Calls body(T{}, V). V, an integral constant, is 1 unless contiguous lines consist of whole aligned packs.
 template <class Body>
 cudaError_t with_packs(Type type, const Axis& axis, std::initializer_list<const void*> pointers, const Body& body) {
   if (axis.outer == 0 || axis.size == 0 || axis.inner == 0) return cudaSuccess;

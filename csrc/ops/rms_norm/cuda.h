@@ -1,4 +1,4 @@
-// Residual addition + RMSNorm on a GPU.
+// Residual addition and RMSNorm on a GPU.
 #pragma once
 
 #include "core/cuda/launch.h"
@@ -7,7 +7,8 @@ namespace trm_fast {
 namespace cuda {
 
 // `residual` may be null.
-cudaError_t rms_norm_fwd(Type, const void* x, const void* residual, void* y, float* rstd, Axis, float eps, cudaStream_t);
+cudaError_t rms_norm_fwd(Type, const void* x, const void* residual, void* y, float* rstd, Axis, float eps,
+                         cudaStream_t);
 cudaError_t rms_norm_bwd(Type, const void* dy, const void* y, const float* rstd, void* dx, Axis, cudaStream_t);
 
 }  // namespace cuda

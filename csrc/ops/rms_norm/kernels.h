@@ -1,4 +1,4 @@
-// Residual addition + RMSNorm on a CPU.
+// Residual addition and RMSNorm on a CPU. Units: reduction_units(axis).
 #pragma once
 
 #include "core/kernels.h"

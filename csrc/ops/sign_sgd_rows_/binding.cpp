@@ -1,3 +1,4 @@
+// The binding of sign_sgd_rows_: on a CPU it also sorts the examples by the row that they use.
 #include <numeric>
 
 #include "core/binding.h"
@@ -17,7 +18,7 @@ void update(const Tensor& weight, const Tensor& row_grads, const Tensor& ids, do
                     rows, ")");
   }
 
-  // Samples of equal id side by side, in batch order within: the sums do not depend on the threads.
+  // Examples of equal id side by side, each group in batch order, so that the sums do not depend on the threads.
   std::vector<int64_t> order(batch), starts;
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [id](int64_t a, int64_t b) { return id[a] < id[b]; });
@@ -37,8 +38,7 @@ void update(const Tensor& weight, const Tensor& row_grads, const Tensor& ids, do
   });
 }
 
-void sign_sgd_rows_(Tensor weight, const Tensor& row_grads, const Tensor& ids, const Tensor& lr,
-                    double weight_decay) {
+void sign_sgd_rows_(Tensor weight, const Tensor& row_grads, const Tensor& ids, const Tensor& lr, double weight_decay) {
   STD_TORCH_CHECK(weight.dim() == 2 && row_grads.dim() == 2 && ids.dim() == 1 && ids.size(0) == row_grads.size(0) &&
                       weight.size(1) == row_grads.size(1),
                   "sign_sgd_rows_: expected weight (N, D), row_grads (B, D), ids (B,)");
@@ -56,8 +56,7 @@ void sign_sgd_rows_(Tensor weight, const Tensor& row_grads, const Tensor& ids, c
       [&](cuda::Type type, cudaStream_t stream) {
         STD_TORCH_CHECK(type == cuda::Type::float32, "sign_sgd_rows_: only float32 has a CUDA kernel");
         return cuda::sign_sgd_rows_(write<float>(table.work()), read<float>(gradients), read<int64_t>(dense_ids),
-                                    number, weight_decay, weight.size(0), weight.size(1),
-                                    ids.size(0), stream);
+                                    number, weight_decay, weight.size(0), weight.size(1), ids.size(0), stream);
       });
   table.finish();
 }

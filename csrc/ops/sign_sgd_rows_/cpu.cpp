@@ -1,4 +1,4 @@
-// One touched row of an embedding table: add up its gradients in batch order, then one signed step.
+// SignSGD for one row of an embedding table on a CPU: sums its gradients in batch order, then takes one signed step.
 #include <algorithm>
 
 #include "core/cpu/simd.h"

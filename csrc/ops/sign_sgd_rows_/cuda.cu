@@ -1,7 +1,7 @@
-// SignSGD for the rows that a batch touched. The first sample of an id owns its row: the block of any other sample
-// leaves at once. The owner's block lists the samples of its id, adds their gradients in a fixed order (so the result
-// is the same from run to run) and takes the step. No `unique`, no atomics, no host. Floor: 4 bytes a gradient and 8 a
-// touched weight; the ids are compared batch^2 times, from L2.
+// SignSGD for the rows that a batch used. The first example of an id owns its row; the blocks of the other examples
+// return. The owner's block lists the examples of its id, sums their gradients in a fixed order (so every run gives the
+// same result) and takes the step, without `unique`, atomics or synchronisation. Lower bound: 4 bytes a gradient and 8
+// bytes a weight in use; the ids, compared batch^2 times, come from L2.
 #include "core/cuda/device.cuh"
 #include "ops/sign_sgd_rows_/cuda.h"
 
@@ -10,7 +10,7 @@ namespace cuda {
 namespace {
 
 constexpr int kColumns = 32;
-constexpr int kSlices = 8;  // shares of the samples, added up side by side: in Sudoku all samples have one id
+constexpr int kSlices = 8;  // parts of the examples, summed in parallel: in sudoku all examples have the same id
 constexpr int kThreads = kColumns * kSlices;
 
 __global__ void __launch_bounds__(kThreads)
@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t column = blockIdx.x % stripes * kColumns + thread % kColumns;
   const bool inside = column < columns;
   float sum = 0;
-  int64_t seen = 0;  // so that the shares do not depend on where the tiles lie
+  int64_t seen = 0;  // matches so far, so that the slices do not depend on the tiles
   for (int64_t tile = owner; tile < batch; tile += kThreads) {
     const bool match = tile + thread < batch && ids[tile + thread] == id;
     const unsigned mask = __ballot_sync(~0u, match);

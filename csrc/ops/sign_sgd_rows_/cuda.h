@@ -1,4 +1,4 @@
-// The update of an embedding's rows on a GPU.
+// The update of rows of an embedding table on a GPU.
 #pragma once
 
 #include "core/cuda/launch.h"
@@ -7,7 +7,7 @@
 namespace trm_fast {
 namespace cuda {
 
-// weight (rows, columns), row_grads (batch, columns). Ids outside [0, rows) are passed over.
+// weight (rows, columns), row_grads (batch, columns). Ids outside [0, rows) are ignored.
 cudaError_t sign_sgd_rows_(float* weight, const float* row_grads, const int64_t* ids, Scalar lr, double weight_decay,
                            int64_t rows, int64_t columns, int64_t batch, cudaStream_t);
 

@@ -1,3 +1,4 @@
+// The bindings of stablemax and stablemax_cross_entropy.
 #include <atomic>
 
 #include "core/binding.h"
@@ -49,7 +50,7 @@ Tensor bwd(const Tensor& dprobabilities, const Tensor& logits, int64_t dim) {
 
 constexpr const char* kCrossEntropy = "stablemax_cross_entropy";
 
-// Double divisions and two logarithms a row: a unit costs several times its elements.
+// A row costs several times its elements, for double divisions and two logarithms.
 int64_t row_cost(int64_t classes) { return 4 * classes + 32; }
 
 int64_t classes_of(const Tensor& logits, const Tensor& labels) {
@@ -102,9 +103,9 @@ Tensor cross_entropy_bwd(const Tensor& dloss, const Tensor& logits, const Tensor
                  classes, ignore);
       },
       [&](cuda::Type type, cudaStream_t stream) {
-        return cuda::stablemax_cross_entropy_bwd(type, read<double>(gradient), x.const_data_ptr(),
-                                                 read<int64_t>(label), read<double>(sum), dlogits.mutable_data_ptr(),
-                                                 labels.numel(), classes, ignore, stream);
+        return cuda::stablemax_cross_entropy_bwd(type, read<double>(gradient), x.const_data_ptr(), read<int64_t>(label),
+                                                 read<double>(sum), dlogits.mutable_data_ptr(), labels.numel(), classes,
+                                                 ignore, stream);
       });
   return dlogits;
 }

@@ -1,4 +1,4 @@
-// Stable-max and its cross-entropy: s(x) = x + 1 for x >= 0, 1 / (1 - x) below, all in double.
+// Stable-max and its cross-entropy on a CPU, in double: s(x) = x + 1 for x >= 0, else 1 / (1 - x).
 #include "core/cpu/simd.h"
 #include "ops/stablemax/kernels.h"
 
@@ -11,7 +11,7 @@ inline double score(double x) {
   return x < 0 ? below : x + 1;
 }
 
-// s'(x), given s(x): 1 for x >= 0, 1 / (1 - x)^2 below.
+// s'(x) from s = s(x): 1 for x >= 0, else 1 / (1 - x)^2.
 inline double slope(double x, double s) { return x < 0 ? s * s : 1.0; }
 
 template <class T>
@@ -22,13 +22,13 @@ inline double score_at(const T* logits, int64_t i) {
 template <class T>
 inline double sum_of_scores(const T* logits, int64_t size, int64_t stride) {
   double sum = 0;
-  // Rows are short (the vocabulary of a puzzle): a wider step would leave them all to the scalar tail.
+  // Rows are short (a puzzle's vocabulary): wider vectors would leave whole rows to the scalar remainder.
 #pragma omp simd simdlen(4) reduction(+ : sum)
   for (int64_t i = 0; i < size; ++i) sum += score_at(logits, i * stride);
   return sum;
 }
 
-// A line is the elements along the axis; `stride` is a constant 1 where they are neighbours, which vectorises.
+// A line has the elements along the axis. A constant stride of 1 lets the compiler vectorise.
 template <class T>
 inline void fwd_line(const T* logits, double* probabilities, int64_t size, int64_t stride) {
   const double total = sum_of_scores(logits, size, stride);
@@ -39,7 +39,7 @@ inline void fwd_line(const T* logits, double* probabilities, int64_t size, int64
 template <class T>
 inline void bwd_line(const double* dprobabilities, const T* logits, T* dlogits, int64_t size, int64_t stride) {
   const double total = sum_of_scores(logits, size, stride);
-  double dot = 0;  // sum of dp * p: what the sum's share takes from every score
+  double dot = 0;  // sum of dp * p, the gradient through the total
 #pragma omp simd simdlen(4) reduction(+ : dot)
   for (int64_t i = 0; i < size; ++i) dot += dprobabilities[i * stride] * (score_at(logits, i * stride) / total);
 #pragma omp simd simdlen(4)
@@ -49,7 +49,7 @@ inline void bwd_line(const double* dprobabilities, const T* logits, T* dlogits, 
   }
 }
 
-// Calls body(place, stride) for the lines of the range.
+// Calls body(offset, stride) for the lines of the range; a stride of 1 is an integral constant.
 template <class Body>
 void for_lines(const Axis& axis, int64_t begin, int64_t end, const Body& body) {
   for (int64_t line = begin; line < end; ++line) {
@@ -63,9 +63,8 @@ void for_lines(const Axis& axis, int64_t begin, int64_t end, const Body& body) {
 
 template <class T>
 void fwd(const T* logits, double* probabilities, Axis axis, int64_t begin, int64_t end) {
-  for_lines(axis, begin, end, [&](int64_t at, auto stride) {
-    fwd_line(logits + at, probabilities + at, axis.size, stride);
-  });
+  for_lines(axis, begin, end,
+            [&](int64_t at, auto stride) { fwd_line(logits + at, probabilities + at, axis.size, stride); });
 }
 
 template <class T>
@@ -118,10 +117,10 @@ void cross_entropy_bwd(const double* dloss, const T* logits, const int64_t* labe
 
 }  // namespace
 
-#define TRM_FAST_STABLEMAX(T)                                       \
-  template <>                                                       \
-  const StablemaxKernels<T> Table<StablemaxKernels<T>>::kernels = { \
-      fwd<T>, bwd<T>, cross_entropy_fwd<T>, cross_entropy_bwd<T>}
+#define TRM_FAST_STABLEMAX(T)                                                                            \
+  template <>                                                                                            \
+  const StablemaxKernels<T> Table<StablemaxKernels<T>>::kernels = {fwd<T>, bwd<T>, cross_entropy_fwd<T>, \
+                                                                   cross_entropy_bwd<T>}
 TRM_FAST_STABLEMAX(float);
 TRM_FAST_STABLEMAX(double);
 TRM_FAST_STABLEMAX(BFloat16);

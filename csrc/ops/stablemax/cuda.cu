@@ -1,6 +1,7 @@
-// Stable-max and its cross-entropy: s(x) = x + 1 for x >= 0, 1 / (1 - x) below, all in double; kLanes lanes a line,
-// so that a puzzle's dozen classes do not leave most of a warp idle. The cross-entropy's floor: a row reads its classes
-// and its label and writes 16 bytes, backward it reads and writes its classes: nothing beside the rest of the step.
+// Stable-max and its cross-entropy on a GPU, in double: s(x) = x + 1 for x >= 0, else 1 / (1 - x). A line takes kLanes
+// lanes, so that a puzzle's dozen classes do not leave most of a warp idle. Lower bound of the cross-entropy: a row
+// reads its classes and label and writes 16 bytes; backward reads and writes its classes. That is little in a training
+// step.
 #include "core/cuda/device.cuh"
 #include "ops/stablemax/cuda.h"
 
@@ -12,7 +13,7 @@ constexpr int kThreads = 128;
 
 __device__ inline double score(double x) { return x < 0 ? 1 / (1 - x) : x + 1; }
 
-// s'(x), given s(x).
+// s'(x) from s = s(x).
 __device__ inline double slope(double x, double s) { return x < 0 ? s * s : 1.0; }
 
 template <int kLanes, class T>
@@ -22,18 +23,17 @@ __device__ inline double sum_of_scores(const T* x, int64_t size, int64_t stride,
   return lanes_sum<kLanes>(sum);
 }
 
-// The line that this thread works on. Lanes beyond the last one see an empty line, as all of a warp must take part.
+// The line of this thread. Lanes beyond the last line get an empty one, because all lanes of a warp must take part.
 template <int kLanes>
 struct Line {
   int64_t index, size;
   int lane;
 
   __device__ Line(int64_t lines, int64_t size)
-      : index((int64_t(blockIdx.x) * kThreads + threadIdx.x) / kLanes),
-        size(index < lines ? size : 0),
+      : index((int64_t(blockIdx.x) * kThreads + threadIdx.x) / kLanes), size(index < lines ? size : 0),
         lane(int(threadIdx.x) % kLanes) {}
   __device__ int64_t start(const Axis& axis) const {
-    if constexpr (kLanes > 1) return index * axis.size;  // neighbours: by_lanes
+    if constexpr (kLanes > 1) return index * axis.size;  // contiguous: for_lines
     return index / axis.inner * axis.size * axis.inner + index % axis.inner;
   }
 };
@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(kThreads)
   const Line<kLanes> line(axis.outer * axis.inner, axis.size);
   const int64_t at = line.start(axis), stride = axis.inner;
   const double total = sum_of_scores<kLanes>(logits + at, line.size, stride, line.lane);
-  double dot = 0;  // sum of dp * p: what the sum's share takes from every score
+  double dot = 0;  // sum of dp * p, the gradient through the total
   for (int64_t i = line.lane; i < line.size; i += kLanes) {
     dot += dprobabilities[at + i * stride] * (score(double(load(logits[at + i * stride]))) / total);
   }
@@ -103,8 +103,8 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Calls run(T{}, lanes, blocks) for lines of `size` neighbours, or of a strided axis: there a warp reads 32 lines at
-// once. `lanes` is an integral constant.
+// Calls run(T{}, lanes, blocks) for lines of `size` elements. `lanes`, an integral constant, is 1 on a strided axis,
+// where a warp reads 32 neighbouring lines at once.
 template <class Run>
 cudaError_t for_lines(Type type, int64_t lines, int64_t size, int64_t stride, const Run& run) {
   if (lines == 0) return cudaSuccess;

@@ -5,8 +5,8 @@
 
 namespace trm_fast {
 
-// Units of fwd and bwd: lines along the axis (outer * inner); of the cross-entropy: rows. cross_entropy_fwd returns the
-// first row with a label outside [0, classes), or -1.
+// Units of fwd and bwd are lines along the axis (outer * inner); of the cross-entropy, rows. cross_entropy_fwd returns
+// the first row with a label outside [0, classes), or -1.
 template <class T>
 struct StablemaxKernels {
   void (*fwd)(const T* logits, double* probabilities, Axis, int64_t begin, int64_t end);

@@ -1,3 +1,4 @@
+// The bindings of swiglu.
 #include "core/binding.h"
 #include "ops/swiglu/cuda.h"
 #include "ops/swiglu/kernels.h"
@@ -5,7 +6,7 @@
 namespace trm_fast {
 namespace {
 
-// The contiguous stretch of the gate (and of up) under one outer index.
+// The length of the contiguous range of the gate (and of up) for one outer index.
 int64_t half_of(const Tensor& gate_up, int64_t dim) {
   const Axis axis = axis_of("swiglu", gate_up, dim);
   STD_TORCH_CHECK(axis.size % 2 == 0, "swiglu: the axis of gate and up must be even, not ", axis.size);
@@ -42,8 +43,8 @@ Tensor bwd(const Tensor& dout, const Tensor& gate_up, int64_t dim) {
                  write<T>(dgate_up), half);
       },
       [&](cuda::Type type, cudaStream_t stream) {
-        return cuda::swiglu_bwd(type, gradient.const_data_ptr(), in.const_data_ptr(), dgate_up.mutable_data_ptr(),
-                                half, gradient.numel(), stream);
+        return cuda::swiglu_bwd(type, gradient.const_data_ptr(), in.const_data_ptr(), dgate_up.mutable_data_ptr(), half,
+                                gradient.numel(), stream);
       });
   return dgate_up;
 }

@@ -1,5 +1,5 @@
-// silu(gate) * up. Along a contiguous tensor the gate and up of one outer index are two stretches of `half` elements,
-// whichever the axis, so one loop serves every layout.
+// silu(gate) * up on a CPU. In a contiguous tensor, gate and up of one outer index are two ranges of `half` elements,
+// whatever the axis, so one loop serves every layout.
 #include <algorithm>
 
 #include "core/cpu/simd.h"
@@ -31,7 +31,7 @@ void bwd_stretch(const T* dout, const T* gate, const T* up, T* dgate, T* dup, in
   }
 }
 
-// Calls body(position in the output, position of the gate, count) for every unbroken stretch of the range.
+// Calls body(offset in the output, offset of the gate, count) for every contiguous part of the range.
 template <class Body>
 void for_stretches(int64_t half, int64_t begin, int64_t end, const Body& body) {
   while (begin < end) {

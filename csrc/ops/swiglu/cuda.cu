@@ -1,5 +1,6 @@
-// silu(gate) * up in a grid-stride loop, V output elements at a time where the halves are made of whole packs. Memory
-// sees the floor: forward 3 elements an output element, backward 5; an exponential and a division each, no more.
+// silu(gate) * up on a GPU, in a grid-stride loop, V output elements at a time where the halves consist of whole packs.
+// Memory moves the lower bound: forward 3 elements for each output element, backward 5. An element costs an exponential
+// and a division: bound by memory.
 #include "core/cuda/device.cuh"
 #include "ops/swiglu/cuda.h"
 
@@ -11,26 +12,22 @@ constexpr int kThreads = 256;
 
 __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + __expf(-x)); }
 
-// Walks through the elements V at a time, all threads of the grid together, and knows where the gate of each stands:
-// behind as many halves again as lie before it. One division a thread; another one for every pack would take longer than
-// what is done with it.
+// Walks through the output, V elements at a time for each thread of the grid, and tracks the offset of their gate: as
+// many halves of up precede it as halves of gates. It divides once a thread, because a division for every pack would
+// take longer than the rest of the work.
 template <int V>
 struct Walk {
-  const int64_t half, step, rest;  // rest: of a step, beyond whole halves
-  int64_t i, place, gate;          // place: in its half
+  const int64_t half, step, rest;  // rest: the step modulo the half
+  int64_t i, offset, gate;         // offset: of i in its half
 
   __device__ Walk(int64_t half, int64_t rest)
-      : half(half),
-        step(int64_t(gridDim.x) * kThreads * V),
-        rest(rest),
-        i((int64_t(blockIdx.x) * kThreads + threadIdx.x) * V),
-        place(i % half),
-        gate(2 * i - place) {}
+      : half(half), step(int64_t(gridDim.x) * kThreads * V), rest(rest),
+        i((int64_t(blockIdx.x) * kThreads + threadIdx.x) * V), offset(i % half), gate(2 * i - offset) {}
   __device__ void next() {
     i += step;
-    place += rest;
-    if (place >= half) place -= half;
-    gate = 2 * i - place;
+    offset += rest;
+    if (offset >= half) offset -= half;
+    gate = 2 * i - offset;
   }
 };
 
@@ -67,7 +64,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Launches the kernel that moves kPack elements at a time where the halves and the pointers allow it, else the single one.
+// Launches `packs`, which loads kPack elements at a time, where the halves and the pointers allow it, else `singles`.
 template <int kPack, class... Parameters, class... Pointers>
 cudaError_t walk(void (*packs)(Parameters...), void (*singles)(Parameters...), int64_t half, int64_t count,
                  cudaStream_t stream, Pointers... pointers) {

@@ -1,4 +1,4 @@
-// SwiGLU's activation on a GPU.
+// The activation of SwiGLU on a GPU.
 #pragma once
 
 #include "core/cuda/launch.h"
@@ -6,7 +6,7 @@
 namespace trm_fast {
 namespace cuda {
 
-// `half` as in SwiGluKernels; `count` elements of the output.
+// `half`: as in SwiGluKernels; `count`: elements of the output.
 cudaError_t swiglu_fwd(Type, const void* gate_up, void* out, int64_t half, int64_t count, cudaStream_t);
 cudaError_t swiglu_bwd(Type, const void* dout, const void* gate_up, void* dgate_up, int64_t half, int64_t count,
                        cudaStream_t);

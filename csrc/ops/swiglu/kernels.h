@@ -1,11 +1,11 @@
-// SwiGLU's activation on a CPU.
+// The activation of SwiGLU on a CPU.
 #pragma once
 
 #include "core/kernels.h"
 
 namespace trm_fast {
 
-// Units: elements of the output; `half` is the stretch over which gate and up are each contiguous.
+// Units: elements of the output. `half`: how many contiguous elements gate and up have each for one outer index.
 template <class T>
 struct SwiGluKernels {
   void (*fwd)(const T* gate_up, T* out, int64_t half, int64_t begin, int64_t end);

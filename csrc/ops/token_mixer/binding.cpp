@@ -1,11 +1,12 @@
+// The token mixer on a CPU: the layer, made of matrix products, and the binding of its op.
 #include "core/recursion.h"
 #include "ops/rms_norm/kernels.h"
 
 namespace trm_fast {
 namespace {
 
-// Works on tiles of whole columns, packed as the right factor of the first product; its hidden tokens come out as that
-// of the second, and a tile's norm needs nothing beyond it. The weights are the left factors.
+// Works on tiles of whole columns. A tile is packed as the right factor of the first product, whose output has the
+// layout of the second's right factor; the norm of a tile needs nothing outside it. The weights are the left factors.
 constexpr int64_t kForwardTile = 64, kBackwardTile = 128;  // columns; multiples of kPanel and of the norm's blocks
 
 class TokenMixer final : public Layer {
@@ -25,7 +26,7 @@ class TokenMixer final : public Layer {
     gemm_.pack_left({w_in_, 1, L}, L, 2 * inner_, to + inner_ * L);
   }
 
-  // That of w_out transposed.
+  // The gradient of w_out is transposed.
   int64_t gradient_size() const override { return 3 * inner_ * padded_; }
   void unpack_gradient(const float* gradient, float* dw_in, float* dw_out) const override {
     for (int64_t i = 0; i < 2 * inner_; ++i) std::copy_n(gradient + i * padded_, L, dw_in + i * L);
@@ -39,28 +40,26 @@ class TokenMixer final : public Layer {
   int64_t kept_size() const override { return 2 * inner_ * rounded(D, kPanel); }
   int64_t rstd_size() const override { return D; }
   int64_t forward_scratch(int64_t) const override { return (L + inner_) * kForwardTile; }
-  int64_t backward_scratch(int64_t) const override {
-    return (L + 3 * inner_ + 2 * padded_) * kBackwardTile;
-  }
-  int64_t units(int64_t, const Forward& f) const override { return f.samples * tiles_; }
+  int64_t backward_scratch(int64_t) const override { return (L + 3 * inner_ + 2 * padded_) * kBackwardTile; }
+  int64_t units(int64_t, const Forward& f) const override { return f.examples * tiles_; }
 
   void forward(const Forward& f, int64_t, int64_t begin, int64_t end, float* scratch) const override {
     float* out = scratch + L * kForwardTile;
     for (int64_t unit = begin; unit < end; ++unit) {
-      const int64_t sample = unit / tiles_, column = unit % tiles_ * kForwardTile;
+      const int64_t example = unit / tiles_, column = unit % tiles_ * kForwardTile;
       const int64_t width = std::min(kForwardTile, D - column);
-      const float* h = f.h + sample * L * D;
-      float* y = f.y + sample * L * D;
-      float* kept = f.keep ? f.kept + sample * kept_size() + 2 * inner_ * column : nullptr;
+      const float* h = f.h + example * L * D;
+      float* y = f.y + example * L * D;
+      float* kept = f.keep ? f.kept + example * kept_size() + 2 * inner_ * column : nullptr;
       const Right columns = pack_right({h + column, D, 1}, L, width, scratch);
       gemm_.swiglu_left(f.packed, columns, inner_, divided(width, gemm_.width), L, kept, out);
-      if (kept != nullptr) {  // panels beyond a narrow register block's: saved tensors hold no stray memory
+      if (kept != nullptr) {  // narrow register blocks leave panels unwritten, which the saved tensor holds as zeros
         const int64_t written = rounded(width, gemm_.width);
         std::fill_n(kept + 2 * inner_ * written, 2 * inner_ * (rounded(width, kPanel) - written), 0.0f);
       }
       gemm_.pack_panels(out, inner_, divided(width, gemm_.width));
       gemm_.multiply({w_out_, inner_, 0, 0}, {out, inner_ * gemm_.width}, L, width, inner_, false, y + column, D);
-      kernels<RmsNormKernels<float>>().fwd(y, h, y, f.rstd + sample * D, {1, L, D}, sizes_.eps, column / kColumns,
+      kernels<RmsNormKernels<float>>().fwd(y, h, y, f.rstd + example * D, {1, L, D}, sizes_.eps, column / kColumns,
                                            divided(column + width, kColumns));
     }
   }
@@ -70,15 +69,15 @@ class TokenMixer final : public Layer {
     float *d_right = dgate_up + 2 * inner_ * kBackwardTile, *h_right = d_right + padded_ * kBackwardTile;
     const float *w_out = b.packed, *w_in = w_out + inner_ * L;
     const int64_t panel = gemm_.width, lanes = panel / 2, columns_of_w = rounded(L, lanes);
-    for (int64_t sample = 0; sample < b.samples; ++sample) {
-      const float* h = b.h + sample * L * D;
+    for (int64_t example = 0; example < b.examples; ++example) {
+      const float* h = b.h + example * L * D;
       const Axis axis{1, L, D};
-      float* d = b.d + sample * L * D;
-      kernels<RmsNormKernels<float>>().bwd(d, b.y + sample * L * D, b.rstd + sample * D, d, axis, 0,
+      float* d = b.d + example * L * D;
+      kernels<RmsNormKernels<float>>().bwd(d, b.y + example * L * D, b.rstd + example * D, d, axis, 0,
                                            reduction_units(axis));
       for (int64_t column = 0; column < D; column += kBackwardTile) {
         const int64_t width = std::min(kBackwardTile, D - column), panels = divided(width, panel);
-        const float* kept = b.kept + sample * kept_size() + 2 * inner_ * column;
+        const float* kept = b.kept + example * kept_size() + 2 * inner_ * column;
         const Right columns = pack_right({d + column, D, 1}, L, width, scratch);
         gemm_.swiglu_left_bwd({w_out, 0, 0, L}, columns, inner_, panels, L, kept, out, dgate_up);
         const Right dt = pack_right({d + column, 1, D}, width, L, d_right);

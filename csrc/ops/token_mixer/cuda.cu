@@ -1,10 +1,10 @@
-// y = norm(h + down silu(gate h) (up h)) over tokens, h = z + injection, in one kernel: a block holds 128 channels of
-// one sample, a warp 32 of them. With channels as the products' rows, each warp needs only its own channels all along:
-// h stays in registers as A of the first product, gate and up become A of the second without leaving them, and a
-// channel's norm is a sum over four lanes. Only weights pass through shared memory, 32 inner units at a time.
+// y = norm(h + down silu(gate h) (up h)) over tokens, h = z + injection, in one kernel. A block has 128 channels of one
+// example, a warp 32 of them. Channels are the rows of the products, so a warp needs only its own channels: h stays in
+// registers as A of the first product, gate and up become A of the second without leaving registers, and the norm of a
+// channel is a sum over four lanes. Only weights pass through shared memory, 32 inner units at a time.
 //
-// Floor for 768 samples of 97 x 512, inner 512: 117 GFLOP (135 with 97 padded to 112) against 0.15 GB of states and
-// 1.1 GB of weights from L2: bound by the tensor cores.
+// Lower bound for 768 examples of 97 x 512, inner 512: 117 GFLOP (135 with 97 padded to 112) against 0.15 GB of states
+// and 1.1 GB of weights from L2: bound by the tensor cores.
 #include "core/cuda/mma.cuh"
 #include "ops/token_mixer/cuda.h"
 
@@ -16,7 +16,7 @@ constexpr int kThreads = 128;
 constexpr int kChannels = 128;  // of a block
 constexpr int kBands = 2;       // bands of 16 channels a warp
 constexpr int kInner = 32;      // inner units a step
-// Rows that are 8 values apart from a multiple of 64 spread over all banks.
+// A stride of 8 values more than a multiple of 64 spreads the rows over all banks.
 constexpr int kStateStride = kChannels + 8, kOutStride = kInner + 8;
 
 // kTokens: tokens, padded to 16.
@@ -25,7 +25,7 @@ struct Shared {
   static constexpr int kInStride = kTokens + 8;
   T h[kTokens * kStateStride];
   struct {
-    T in[2 * kInner * kInStride];  // gate and up in turns of 8 rows
+    T in[2 * kInner * kInStride];  // 8 rows of the gate and 8 of up alternate
     T out[kTokens * kOutStride];
   } weights[2];
 };
@@ -52,8 +52,8 @@ __device__ inline void load_state(T* h, const T* z, const T* injection, int64_t 
 template <class T, int kTokens>
 __global__ void __launch_bounds__(kThreads)
     token_mixer_kernel(const T* __restrict__ z, const T* __restrict__ injection, const T* __restrict__ w_in,
-                       const T* __restrict__ w_out, T* __restrict__ y, float* __restrict__ rstd,
-                       int64_t tokens, int64_t channels, int64_t inner, float eps) {
+                       const T* __restrict__ w_out, T* __restrict__ y, float* __restrict__ rstd, int64_t tokens,
+                       int64_t channels, int64_t inner, float eps) {
   constexpr int kSteps = kTokens / 16;
   Shared<T, kTokens>& shared = *dynamic_shared<Shared<T, kTokens>>();
   constexpr int kInStride = Shared<T, kTokens>::kInStride;
@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t unit = 0; unit < inner; unit += kInner) {
     fetch_ahead(unit + kInner < inner, unit + kInner, fetch);
     const auto& weights = shared.weights[unit / kInner % 2];
-#pragma unroll 1  // registers are short
+#pragma unroll 1  // to save registers
     for (int part = 0; part < kInner; part += 16) {
       float product[kBands][4][4] = {};  // gate, up, gate, up: 8 inner units each
 #pragma unroll
@@ -105,8 +105,8 @@ __global__ void __launch_bounds__(kThreads)
       for (int band = 0; band < kBands; ++band) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          const float(&gate)[4] = product[band][i / 2 * 2];
-          const float(&up)[4] = product[band][i / 2 * 2 + 1];
+          const float (&gate)[4] = product[band][i / 2 * 2];
+          const float (&up)[4] = product[band][i / 2 * 2 + 1];
           const int low = i % 2 * 2;
           active[band][i] = pair<T>(silu(gate[low]) * up[low], silu(gate[low + 1]) * up[low + 1]);
         }
@@ -125,7 +125,7 @@ __global__ void __launch_bounds__(kThreads)
     __syncthreads();  // before the next fetch overwrites these weights
   }
 
-  // Each lane has every fourth pair of tokens of its channels; padded tokens are zero and stay it.
+  // Each lane has every fourth pair of tokens of its channels. Padded tokens are zero and stay zero.
 #pragma unroll
   for (int band = 0; band < kBands; ++band) {
 #pragma unroll

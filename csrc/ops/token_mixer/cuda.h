@@ -8,23 +8,23 @@
 namespace trm_fast {
 namespace cuda {
 
-// Weights as core/cuda/launch.h has them.
+// Weights are packed as in core/cuda/launch.h.
 // y = norm(h + down silu(gate h) (up h)) over tokens, h = z + injection (may be null): (batch, tokens, channels).
 // w_in (2 inner, padded tokens), w_out (padded tokens, inner). channels % 128 == 0, inner % 64 == 0. rstd (batch,
 // channels) may be null.
 cudaError_t token_mixer(Type, const void* z, const void* injection, const void* w_in, const void* w_out, void* y,
                         float* rstd, int64_t batch, int64_t tokens, int64_t channels, int64_t inner, float eps,
                         cudaStream_t);
-// From dy: the gradient dh; the gradient d before the norm and the sum x = z + injection, each (batch, tokens,
-// channels). Without an injection x is not written.
+// From dy: the gradient dh, the gradient d before the norm, and x = z + injection, each (batch, tokens, channels).
+// Without an injection x is not written.
 cudaError_t token_mixer_bwd(Type, const void* dy, const void* z, const void* injection, const void* y,
                             const float* rstd, const void* w_in, const void* w_out, void* dh, void* d, void* x,
                             int64_t batch, int64_t tokens, int64_t channels, int64_t inner, cudaStream_t);
-// From d and x: sums (slabs, 3, inner, padded tokens), to be added up over the slabs: the gradients of gate, up and
-// down, the last one transposed. What stands beyond the last token means nothing. At most batch * channels / 32 slabs;
-// how many there best are:
+// From d and x: sums (slabs, 3, inner, padded tokens). Their sum over the slabs is the gradients of gate, up and down,
+// the last one transposed; values beyond the last token are undefined. At most batch * channels / 32 slabs; the best
+// number:
 inline int64_t token_mixer_slabs(int64_t batch, int64_t channels, int64_t inner) {
-  // Two blocks an SM of the largest card, whatever the card: so that sums come out the same on all.
+  // Two blocks for each SM of the largest GPU, on any GPU, so that all GPUs compute the same sums.
   return std::min(batch * (channels / 32), std::max<int64_t>(1, 264 * 64 / inner));
 }
 cudaError_t token_mixer_bwd_weights(Type, const void* d, const void* x, const void* w_in, const void* w_out,

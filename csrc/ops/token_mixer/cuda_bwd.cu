@@ -1,13 +1,13 @@
-// The backward of the token mixer, y = norm(h + down silu(gate h) (up h)) over tokens, in two kernels that compute the
-// hidden units again and never store them: this one makes the gradient of the states, the other those of the weights.
-// As in the forward a block holds all tokens of some channels of one sample, and channels are the products' rows, 16 a
-// warp: h and d, the gradient before the norm, stay in registers as A; the gradients of gate and up become A without
-// leaving them.
+// The backward of the token mixer, y = norm(h + down silu(gate h) (up h)) over tokens, in two kernels that recompute
+// the hidden units and never store them: this one for the gradient of the states, cuda_bwd_weights.cu for the weights.
+// As in the forward, a block has all tokens of some channels of one example, and channels are the rows of the products,
+// 16 for each warp. h and d, the gradient before the norm, stay in registers as A; the gradients of gate and up become
+// A without leaving registers.
 //
-// Floor of both for 768 samples of 97 x 512, inner 512: 78 GFLOP for gate and up, 39 for the hidden units' gradient,
-// 78 for the states', 117 for the weights': 312 GFLOP against 0.31 GB read and 0.08 written. The second kernel computes
-// 117 of them once more, 429 in all (495 with 97 padded to 112), and 0.3 GB pass between the two. Stored instead, the
-// hidden units and their gradients were 1.2 GB to write and to read, which takes about as long as those 117 GFLOP.
+// Lower bound of both for 768 examples of 97 x 512, inner 512: 78 GFLOP for gate and up, 39 for the hidden units'
+// gradient, 78 for the states', 117 for the weights': 312 GFLOP against 0.31 GB read and 0.08 written. The second
+// kernel repeats 117 of them, 429 in all (495 with 97 padded to 112), and 0.3 GB pass between the two. To store the
+// hidden units and their gradients instead would write and read 1.2 GB, which takes about as long as those 117 GFLOP.
 #include "core/cuda/mma.cuh"
 #include "ops/token_mixer/cuda.h"
 
@@ -26,7 +26,7 @@ struct Shared {
   T state[kTokens * kStateStride];
   float dot[kWarps][kChannels];
   struct {
-    T in[2 * kInner * kInStride];  // gate and up in turns of 8 rows
+    T in[2 * kInner * kInStride];  // 8 rows of the gate and 8 of up alternate
     T out[kTokens * kOutStride];
   } weights[2];
 };
@@ -47,17 +47,17 @@ __global__ void __launch_bounds__(kThreads, kTokens <= 96 ? 3 : 2)
   const auto fetch = [&](int unit) {
     auto& to = shared.weights[unit / kInner % 2];
     copy_tile<2 * kInner, kTokens, kThreads>(to.in, Block::kInStride, w_in + int64_t(2 * kTokens) * unit, kTokens,
-                                              2 * kInner);
+                                             2 * kInner);
     copy_tile<kTokens, kInner, kThreads>(to.out, kOutStride, w_out + unit, inner, kTokens);
     commit();
   };
   fetch(0);
 
-  // A thread has every kRows-th token of 8 neighbouring channels; through shared memory they become A.
+  // A thread loads every kRows-th token of 8 neighbouring channels; through shared memory they become A.
   const int channel = int(threadIdx.x) % kPacks * 8, row = int(threadIdx.x) / kPacks;
-  const int mine = row * channels + channel, next = kRows * channels;
+  const int start = row * channels + channel, next = kRows * channels;
   using Channels = Pack<T, 8>;
-  const auto as_a = [&](const Channels(&from)[kLoads], uint32_t(&to)[kSteps][4]) {
+  const auto as_a = [&](const Channels(&from)[kLoads], uint32_t (&to)[kSteps][4]) {
 #pragma unroll
     for (int i = 0; i < kLoads; ++i) {
       *reinterpret_cast<Channels*>(shared.state + (i * kRows + row) * kStateStride + channel) = from[i];
@@ -77,8 +77,8 @@ __global__ void __launch_bounds__(kThreads, kTokens <= 96 ? 3 : 2)
 #pragma unroll
     for (int i = 0; i < kLoads; ++i) {
       if (i * kRows + row >= tokens) break;
-      d[i] = *reinterpret_cast<const Channels*>(dy + at + mine + i * next);
-      result[i] = *reinterpret_cast<const Channels*>(y + at + mine + i * next);
+      d[i] = *reinterpret_cast<const Channels*>(dy + at + start + i * next);
+      result[i] = *reinterpret_cast<const Channels*>(y + at + start + i * next);
     }
 #pragma unroll
     for (int i = 0; i < kLoads; ++i) {
@@ -106,7 +106,7 @@ __global__ void __launch_bounds__(kThreads, kTokens <= 96 ? 3 : 2)
       for (int k = 0; k < 8; ++k) {
         store(&d[i].at[k], scale[k] * (load(d[i].at[k]) - load(result[i].at[k]) * mean[k]));
       }
-      if (i * kRows + row < tokens) *reinterpret_cast<Channels*>(d_out + at + mine + i * next) = d[i];
+      if (i * kRows + row < tokens) *reinterpret_cast<Channels*>(d_out + at + start + i * next) = d[i];
     }
     as_a(d, a_d);
   }
@@ -115,18 +115,18 @@ __global__ void __launch_bounds__(kThreads, kTokens <= 96 ? 3 : 2)
 #pragma unroll
     for (int i = 0; i < kLoads; ++i) {
       if (i * kRows + row >= tokens) break;
-      x[i] = *reinterpret_cast<const Channels*>(z + at + mine + i * next);
+      x[i] = *reinterpret_cast<const Channels*>(z + at + start + i * next);
       if (!injection) continue;
       float more[8];
-      load_pack<8>(injection + at + mine + i * next, more);
+      load_pack<8>(injection + at + start + i * next, more);
 #pragma unroll
       for (int k = 0; k < 8; ++k) store(&x[i].at[k], load(x[i].at[k]) + more[k]);
-      *reinterpret_cast<Channels*>(x_out + at + mine + i * next) = x[i];
+      *reinterpret_cast<Channels*>(x_out + at + start + i * next) = x[i];
     }
     as_a(x, a_x);
   }
 
-  float sum[2 * kSteps][4];  // begins as the residual's gradient
+  float sum[2 * kSteps][4];  // starts with the gradient of the residual
 #pragma unroll
   for (int k = 0; k < kSteps; ++k) {
 #pragma unroll
@@ -157,8 +157,8 @@ __global__ void __launch_bounds__(kThreads, kTokens <= 96 ? 3 : 2)
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int tile = i / 2, low = i % 2 * 2;
-      const float(&gate)[4] = gate_up[2 * tile];
-      const float(&up)[4] = gate_up[2 * tile + 1];
+      const float (&gate)[4] = gate_up[2 * tile];
+      const float (&up)[4] = gate_up[2 * tile + 1];
       const GateUpGradient a(gate[low], up[low], dactive[tile][low]);
       const GateUpGradient b(gate[low + 1], up[low + 1], dactive[tile][low + 1]);
       dgate[i] = pair<T>(a.dgate, b.dgate), dup[i] = pair<T>(a.dup, b.dup);
@@ -186,7 +186,7 @@ __global__ void __launch_bounds__(kThreads, kTokens <= 96 ? 3 : 2)
   }
   __syncthreads();
   for (int i = 0; i * kRows + row < tokens; ++i) {
-    *reinterpret_cast<Channels*>(dh + at + mine + i * next) =
+    *reinterpret_cast<Channels*>(dh + at + start + i * next) =
         *reinterpret_cast<const Channels*>(shared.state + (i * kRows + row) * kStateStride + channel);
   }
 }

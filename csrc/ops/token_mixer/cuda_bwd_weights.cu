@@ -1,7 +1,8 @@
-// The gradients of the token mixer's weights, from what token_mixer_bwd leaves: x, the states as they were read, and d,
-// the gradient before the norm. Inner units are the products' rows, 16 a warp, which holds all gradients of its units
-// (3 x 16 x tokens sums) while its block goes through the tiles of one slab, 32 channels of a sample each; weights stay
-// in shared memory. Each slab has sums of its own: they are added up in the same order on every card, in every run.
+// The gradients of the token mixer's weights, from two outputs of token_mixer_bwd: x, the states as it read them, and
+// d, the gradient before the norm. Inner units are the rows of the products, 16 for each warp. A warp holds all
+// gradients of its units (3 x 16 x tokens sums) while its block goes through the tiles of one slab, each 32 channels of
+// an example; the weights stay in shared memory. Each slab has its own sums, which are added in the same order on every
+// GPU in every run.
 #include "core/cuda/mma.cuh"
 #include "ops/token_mixer/cuda.h"
 
@@ -32,20 +33,19 @@ __global__ void __launch_bounds__(kThreads)
   using Block = Shared<T, kTokens>;
   Block& shared = *dynamic_shared<Block>();
   const int lane = int(threadIdx.x) % kWarp, first = int(threadIdx.x) / kWarp * 16;
-  const int64_t stripes = inner / kInner;  // neighbouring blocks share their states, which then come from L2
+  const int64_t stripes = inner / kInner;  // neighbouring blocks read the same states, from L2
   const int64_t slab = int64_t(blockIdx.x) / stripes, unit = int64_t(blockIdx.x) % stripes * kInner;
   const int64_t begin = slab * tiles / slabs, end = (slab + 1) * tiles / slabs;
 
   const auto fetch = [&](int64_t tile) {
     auto& to = shared.states[tile % 2];
-    const int64_t of_sample = channels / kChannels;
-    const int64_t at = tile / of_sample * tokens * channels + tile % of_sample * kChannels;
+    const int64_t of_example = channels / kChannels;
+    const int64_t at = tile / of_example * tokens * channels + tile % of_example * kChannels;
     copy_tile<kTokens, kChannels, kThreads>(to.x, kStateStride, x + at, channels, tokens - 1);
     copy_tile<kTokens, kChannels, kThreads>(to.d, kStateStride, d + at, channels, tokens - 1);
     commit();
   };
-  copy_tile<2 * kInner, kTokens, kThreads>(shared.in, Block::kInStride, w_in + 2 * unit * kTokens, kTokens,
-                                           2 * kInner);
+  copy_tile<2 * kInner, kTokens, kThreads>(shared.in, Block::kInStride, w_in + 2 * unit * kTokens, kTokens, 2 * kInner);
   copy_tile<kTokens, kInner, kThreads>(shared.out, kOutStride, w_out + unit, inner, kTokens);
   fetch(begin);
 
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t tile = begin; tile < end; ++tile) {
     fetch_ahead(tile + 1 < end, tile + 1, fetch);
     const auto& states = shared.states[tile % 2];
-#pragma unroll 1  // registers are short
+#pragma unroll 1  // to save registers
     for (int channel = 0; channel < kChannels; channel += 16) {
       float product[3][2][4] = {};  // gate, up and the gradient of their product: 8 channels each
 #pragma unroll
@@ -75,9 +75,9 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int side = i / 2, low = i % 2 * 2;
-        const float(&gate)[4] = product[0][side];
-        const float(&up)[4] = product[1][side];
-        const float(&dactive)[4] = product[2][side];
+        const float (&gate)[4] = product[0][side];
+        const float (&up)[4] = product[1][side];
+        const float (&dactive)[4] = product[2][side];
         const GateUpGradient left(gate[low], up[low], dactive[low]);
         const GateUpGradient right(gate[low + 1], up[low + 1], dactive[low + 1]);
         dgate[i] = pair<T>(left.dgate, right.dgate), dup[i] = pair<T>(left.dup, right.dup);

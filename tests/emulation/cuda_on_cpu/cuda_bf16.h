@@ -1,4 +1,4 @@
-// bfloat16 as the device has it: round to nearest even.
+// bfloat16 as on the device: rounds to nearest even.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// float16 as the device has it.
+// float16 as on the device.
 #pragma once
 
 struct __half {

@@ -1,7 +1,7 @@
-// Emulates a CUDA device on the CPU, so that kernels can be tested where there is no GPU. Blocks run one after the other;
-// the threads of a block take turns on one real thread and hand over where they meet: at barriers and when lanes
-// exchange values. It shows wrong indices, wrong sums, missing barriers and waits (run with the warps in both orders) and, under
-// AddressSanitizer, accesses out of bounds on the heap and in shared memory; nothing of speed or of the memory model.
+// Emulates a CUDA device on the CPU, to test kernels without a GPU. Blocks run one after the other. The threads of a
+// block share one real thread, and switch at barriers and where lanes exchange values. This shows wrong indices, wrong
+// sums, missing barriers and waits (with the warps in both orders), and under AddressSanitizer accesses out of bounds
+// on the heap and in shared memory. It does not show speed or errors of the memory model.
 #pragma once
 
 #include <ucontext.h>
@@ -46,10 +46,10 @@ struct Fiber {
   bool done = false;
 };
 
-// Threads that wait for each other; `values` is where lanes leave what others read.
+// Threads that wait for each other. Lanes leave values for the others in `values`.
 struct Meeting {
   int members = 0, arrived = 0, round = 0;
-  int any = 0, found = 0;  // what __syncthreads_or collects, and what it collected
+  int any = 0, collected = 0;  // the flags of __syncthreads_or: of the current call, of the last one
   alignas(16) unsigned char values[kWarp][64];
 };
 
@@ -72,7 +72,7 @@ inline void meet(Meeting& meeting) {
   const int round = meeting.round;
   if (++meeting.arrived == meeting.members) {
     meeting.arrived = 0;
-    meeting.found = meeting.any, meeting.any = 0;
+    meeting.collected = meeting.any, meeting.any = 0;
     ++meeting.round, ++device.progress;
   } else {
     while (round == meeting.round) hand_over();
@@ -84,7 +84,7 @@ inline void run_fiber() {
   device.fibers[device.current]->done = true, ++device.progress;
 }
 
-// Runs one warp as far as it comes; returns how many of its threads are not done.
+// Runs one warp until all its threads wait or end; returns how many have not ended.
 inline int run_warp(int warp, int threads) {
   for (;;) {
     const long before = device.progress;
@@ -115,7 +115,7 @@ inline void run_block(int threads) {
     fiber.context.uc_link = &device.scheduler;
     makecontext(&fiber.context, run_fiber, 0);
   }
-  // A warp goes on alone until it waits for the others: what it must not overtake without a barrier, it does overtake.
+  // A warp runs until it must wait for the others, so it overtakes them wherever a barrier is missing.
   const int warps = int(device.warps.size());
   for (int left = threads; left > 0;) {
     const long before = device.progress;
@@ -129,7 +129,7 @@ inline void run_block(int threads) {
 }
 
 inline cudaError_t launch(unsigned blocks, dim3 block, size_t shared, std::function<void()> body) {
-  if (shared > 99 * 1024) return cudaErrorInvalidValue;  // what a block can have on every card since sm_80
+  if (shared > 99 * 1024) return cudaErrorInvalidValue;  // the limit of a block on every GPU since sm_80
   device.body = std::move(body);
   blockDim = block, gridDim = dim3(blocks);
   for (unsigned b = 0; b < blocks; ++b) {
@@ -146,7 +146,7 @@ inline cudaError_t launch(unsigned blocks, dim3 block, size_t shared, std::funct
 inline Meeting& warp() { return device.warps[device.current / kWarp]; }
 inline int lane() { return device.current % kWarp; }
 
-// Every lane leaves a value; then all read what they want, before any leaves the next one.
+// Every lane leaves a value, then all lanes read, before any leaves the next value.
 template <class Value, class Read>
 auto exchange(const Value& value, const Read& read) {
   static_assert(sizeof(Value) <= sizeof(Meeting::values[0]), "room for a lane's value");
@@ -167,7 +167,7 @@ inline void __syncthreads() { cuda_on_cpu::meet(cuda_on_cpu::device.block); }
 inline int __syncthreads_or(int value) {
   cuda_on_cpu::device.block.any |= value;
   __syncthreads();
-  return cuda_on_cpu::device.block.found;
+  return cuda_on_cpu::device.block.collected;
 }
 inline void __syncwarp() { cuda_on_cpu::meet(cuda_on_cpu::warp()); }
 

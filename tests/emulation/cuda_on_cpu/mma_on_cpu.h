@@ -1,5 +1,6 @@
-// The tensor cores' instructions, lane by lane as the PTX manual lays them out. A copy_async happens as late as it may,
-// when the thread waits for it, so that a missing wait shows; backwards at once, so that a missing barrier before it does.
+// The instructions of tensor cores, with the layouts of the PTX manual. A copy_async happens as late as possible, when
+// the thread waits for it, so that a missing wait shows; with the warps in reverse, at once, so that a missing barrier
+// before it shows.
 #pragma once
 
 namespace trm_fast {
@@ -44,7 +45,7 @@ struct Copies {
   std::vector<Copy> open;
   std::vector<std::vector<Copy>> committed;
 };
-inline std::vector<Copies> copies(1024);  // a block's threads at most
+inline std::vector<Copies> copies(1024);  // one for each thread of the largest block
 
 inline void copy_async(void* shared, const void* global) {
   if ((reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global)) % 16) {

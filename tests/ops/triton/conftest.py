@@ -14,7 +14,7 @@ from torch import Tensor
 from trm_fast import ops
 from trm_fast.ops._core import registry
 
-GUARD = 64  # elements before and after: alignment stays what it was
+GUARD = 64  # elements before and after a tensor; keeps its alignment
 SEEN: list[str] = []  # a kernel keeps the launcher that it was compiled with
 
 
@@ -35,7 +35,7 @@ def device() -> torch.device:
 
 @pytest.fixture
 def triton(device: torch.device) -> Iterator[None]:
-    """The Triton backend, with every torch.empty full of NaN."""
+    """The Triton backend; every torch.empty returns NaN."""
     torch.use_deterministic_algorithms(True)
     with ops.use_backend("triton"):
         yield
@@ -44,9 +44,10 @@ def triton(device: torch.device) -> Iterator[None]:
 
 @pytest.fixture
 def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Puts tensors between bands of NaN: inputs that are passed through it, and everything that a launcher allocates.
+    """Surrounds tensors with bands of NaN: inputs that are passed through it, and all tensors that a launcher
+    allocates.
 
-    A kernel that reads a band computes NaN; one that writes there is seen at the end.
+    A kernel that reads a band computes NaN; a write to a band is detected at the end.
     """
     bands = []
 
@@ -60,7 +61,7 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Tensor], Tens
     plain = torch.Tensor.new_empty
 
     def new_empty(self: Tensor, *shape: object, dtype: torch.dtype | None = None, **options: object) -> Tensor:
-        if options:  # the interpreter's own
+        if options:  # a call by the interpreter
             return plain(self, *shape, dtype=dtype, **options)
         sizes = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
         return allocate(tuple(sizes), dtype or self.dtype, self.device)
@@ -72,15 +73,15 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Tensor], Tens
     monkeypatch.setattr(torch, "empty_like", lambda t, **_: allocate(t.shape, t.dtype, t.device))
     yield guard
     assert len(bands) > 2
-    for whole, before, count in bands:
+    for whole, previous, count in bands:
         for band in (slice(GUARD), slice(GUARD + count, None)):
-            assert torch.equal(whole[band].isnan(), before[band].isnan())
-            assert torch.equal(whole[band].nan_to_num(), before[band].nan_to_num())
+            assert torch.equal(whole[band].isnan(), previous[band].isnan())
+            assert torch.equal(whole[band].nan_to_num(), previous[band].nan_to_num())
 
 
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The kernels whose launch reached the driver of a card that is not there."""
+    """The kernels whose launch reached the driver, for a GPU that need not be here."""
     from triton.backends.compiler import GPUTarget
     from triton.runtime import driver
 

@@ -1,4 +1,4 @@
-"""Compiles what a launcher would launch, for a card that is not there, and reads what the assembler says of it."""
+"""Compiles the kernels of a launcher for a GPU that need not be here, and reads the report of the assembler."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-CANDIDATES_SPILL = 16  # bytes a thread that a candidate of the tuner may
+CANDIDATES_SPILL = 16  # bytes a thread that a candidate of the tuner may spill
 TYPES = {
     torch.bfloat16: "*bf16",
     torch.float16: "*fp16",
@@ -27,14 +27,14 @@ class Compiled(NamedTuple):
     name: str
     options: dict[str, Any]
     shared: int  # bytes
-    registers: int  # a thread
-    stack: int  # bytes a thread: what spills
+    registers: int  # of a thread
+    stack: int  # bytes of a thread: spilled registers
     ptx: str
-    serialized: bool  # the assembler waits after every wgmma: it could not tell that registers are left alone
+    serialized: bool  # the assembler waits after every wgmma, because it cannot prove that no register changes
 
 
 def launches(monkeypatch: pytest.MonkeyPatch, arch: int, run: Callable[[], Any]) -> list[tuple[Any, dict[str, Any]]]:
-    """(kernel, its arguments by name) of every launch in ``run``, on tensors that stay on the CPU; nothing is run."""
+    """The kernel and its arguments by name for every launch in ``run``, with tensors on the CPU; launches nothing."""
     from triton.runtime.jit import JITFunction
 
     from trm_fast.triton_kernels import configs
@@ -52,21 +52,21 @@ def launches(monkeypatch: pytest.MonkeyPatch, arch: int, run: Callable[[], Any])
 
 
 def build(arch: int, kernel: Any, arguments: dict[str, Any]) -> tuple[Any, list[Any]]:
-    """What Triton compiles of a launch, and the arguments that are not compiled in."""
+    """The binary that Triton compiles for a launch, and the arguments that are no constants in it."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     arguments = dict(arguments)
     options = {name: arguments.pop(name) for name in ("num_warps", "num_stages", "maxnreg") if name in arguments}
-    signature, constants, attributes, given = {}, {}, {}, []
+    signature, constants, attributes, values = {}, {}, {}, []
     for parameter in kernel.params:
         value = arguments[parameter.name]
-        # A launch makes a constant of every one.
+        # A launch makes the value 1 a constant.
         if parameter.is_constexpr or (type(value) is int and value == 1):
             signature[parameter.name], constants[parameter.name] = "constexpr", value
             continue
-        given.append(value)
+        values.append(value)
         if isinstance(value, torch.Tensor):
             signature[parameter.name] = TYPES[value.dtype]
         else:
@@ -76,25 +76,25 @@ def build(arch: int, kernel: Any, arguments: dict[str, Any]) -> tuple[Any, list[
         if isinstance(address, int) and address % 16 == 0:
             attributes[(parameter.num,)] = [["tt.divisibility", 16]]
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
-    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options), given
+    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options), values
 
 
 def compile_for(arch: int, kernel: Any, arguments: dict[str, Any], folder: Path) -> Compiled:
     import triton
 
-    made, _ = build(arch, kernel, arguments)
+    binary, _ = build(arch, kernel, arguments)
     options = {name: arguments[name] for name in ("num_warps", "num_stages") if name in arguments}
     cubin = folder / "kernel.cubin"
-    cubin.write_bytes(made.asm["cubin"])
+    cubin.write_bytes(binary.asm["cubin"])
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
     def dump(what: str) -> str:
         return subprocess.run([str(tool), what, str(cubin)], capture_output=True, text=True, check=True).stdout
 
     registers, stack = map(int, re.search(r"REG:(\d+) STACK:(\d+)", dump("-res-usage")).groups())
-    ptx, serialized = made.asm["ptx"], False
+    ptx, serialized = binary.asm["ptx"], False
     if products := ptx.count("wgmma.mma_async"):
         code = dump("-sass")
         a_wait = code.count("HGMMA") / code.count("WARPGROUP.DEPBAR")
         serialized = a_wait < products / ptx.count("wgmma.wait_group")
-    return Compiled(kernel.__name__, options, made.metadata.shared, registers, stack, ptx, serialized)
+    return Compiled(kernel.__name__, options, binary.metadata.shared, registers, stack, ptx, serialized)

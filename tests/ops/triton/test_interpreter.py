@@ -1,4 +1,4 @@
-"""Without a GPU: this folder's tests again, in a process whose Triton interprets (it decides when it is imported)."""
+"""Without a GPU: runs the tests of this folder in a process with Triton's interpreter, which is chosen at import."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 def test_kernels_in_the_interpreter():
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "--slow", "-p", "no:cacheprovider", str(HERE)],
-        cwd="/",  # a checkout that is not built would hide the package that is installed
+        cwd="/",  # a checkout without a build would hide the installed package
         env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""Every op on the Triton backend against its float64 reference: tiny odd shapes, guard bands, one graph."""
+"""Every op on the Triton backend against its reference in float64: small odd shapes, guard bands, compilation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trm_fast.ops import reference
 from trm_fast.ops._core import registry
 
 FLOATS = [torch.float32, torch.float16]
-if not registry.INTERPRETED:  # whose products of bfloat16 are wrong
+if not registry.INTERPRETED:  # the interpreter computes products in bfloat16 wrongly
     FLOATS.append(torch.bfloat16)
 KERNELS = torch.ops.trm_fast_triton
 
@@ -85,7 +85,7 @@ def test_attention(triton, check, random, device, shape, heads, rotary, dtype):
 
 
 def padding(random, B, L, device):
-    """Some tokens of each sample are missing, all of the first half among them: a block of keys that nobody sees."""
+    """Each example has padding, one of them in its whole first half: a block of keys that no query attends to."""
     mask = random(B, L) > -0.5
     mask[:, : L // 2] = False
     return mask.to(device)
@@ -103,7 +103,7 @@ def test_attention_with_padding_and_in_order(triton, check, random, device, shap
 @pytest.mark.parametrize("tokens", [81, 97, 120])
 @pytest.mark.parametrize(("masked", "causal"), [(False, False), (True, True)])
 def test_attention_with_heads_held_whole(triton, check, random, device, monkeypatch, tokens, masked, causal):
-    """With the blocks of an sm_90: one kernel for the whole backward, keys in pieces."""
+    """With the block sizes of an sm_90: one kernel for the whole backward, keys in pieces."""
     from trm_fast.triton_kernels import configs
 
     if device.type == "cpu":
@@ -131,7 +131,8 @@ def test_stablemax(triton, check, random, device, shape, dim, scale, dtype):
 
 
 def test_stablemax_at_the_branch_and_outside(triton, device):
-    """s'(0) = 1 from both sides and s'(1) is finite; an ignored row may hold NaN; no such label is NaN, not memory."""
+    """s'(0) = 1 from both sides; s'(1) is finite; an ignored row may have NaN; a wrong label gives NaN, and no
+    access."""
     x = torch.tensor([[0.0, -0.0, 1.0, 1 + 1e-7], [torch.nan, 1, 2, 3], [0, 1, 2, 3]], device=device).requires_grad_()
     loss = ops.stablemax_cross_entropy(x, torch.tensor([0, -100, 4], device=device))
     (dx,) = torch.autograd.grad(loss[:2].sum(), x)
@@ -150,12 +151,12 @@ def network(random, L, D, heads, blocks=1):
 
 
 def recursion(op, dual, **options):
-    """latent_recursion as a function of tensors, with one result, so that ``check`` can compare it."""
+    """latent_recursion as a function of tensors with one result, for ``check``."""
 
     def run(*tensors, **extra):
         states, weights = tensors[: 2 + dual], tensors[2 + dual :]
         y, z = op(*(states if dual else (None, *states)), weights, **options, **extra)
-        unused = 0 * states[-1]  # x, where n is 0; PyTorch would refuse to name its gradient
+        unused = 0 * states[-1]  # x, where n is 0: else PyTorch has no gradient for it
         return z if y is None else torch.stack((y, z + unused))
 
     return run
@@ -180,14 +181,14 @@ def test_cycles_without_gradient(triton, random, device, heads):
     L, D = 5, 12
     states = move(device, torch.float32, *(random(1, L, D) for _ in range(3)))
     weights = move(device, torch.float32, *network(random, L, D, heads, blocks=2))
-    before = [t.clone() for t in states]
+    previous = [t.clone() for t in states]
     got = ops.latent_recursion(*states, weights, 2, heads=heads, cycles=2)
     want = reference.latent_recursion(
         *(t.double() for t in states), [w.double() for w in weights], 2, heads=heads, cycles=2
     )
     for g, w in zip(got, want, strict=True):
         torch.testing.assert_close(g.double(), w, rtol=1e-4, atol=1e-5)
-    assert all(map(torch.equal, states, before))
+    assert all(map(torch.equal, states, previous))
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -203,7 +204,7 @@ def test_latent_step(triton, check, random, device, monkeypatch, heads, L, maske
 
 
 def test_padding_is_not_read(triton, random, device):
-    """Whatever it holds: the mixer's other tokens, and all gradients but its own, do not change."""
+    """Values of padding change neither the other tokens nor any gradient but their own."""
     L, weights = 9, move(device, torch.float32, *network(random, 9, 12, 0))
     z, mask = random(2, L, 12).to(device), padding(random, 2, L, device)
     results = []
@@ -217,15 +218,15 @@ def test_padding_is_not_read(triton, random, device):
 
 
 def test_weights_in_another_dtype_than_the_states(triton, random, device):
-    """float32 weights under states of low precision: cast once, and their gradients come in float32."""
+    """float32 weights with states in a lower precision: they are cast once, and their gradients are float32."""
     z, x = move(device, torch.float16, random(1, 5, 12), random(1, 5, 12))
     weights = [w.to(device).requires_grad_() for w in network(random, 5, 12, 0)]
     y = ops.latent_recursion(z, x, x, weights, 2)[1]
-    low = [w.detach().half().requires_grad_() for w in weights]
-    assert torch.equal(y, ops.latent_recursion(z, x, x, low, 2)[1])
+    half_weights = [w.detach().half().requires_grad_() for w in weights]
+    assert torch.equal(y, ops.latent_recursion(z, x, x, half_weights, 2)[1])
     for a, b in zip(
         torch.autograd.grad(y.sum(), weights),
-        torch.autograd.grad(ops.latent_recursion(z, x, x, low, 2)[1].sum(), low),
+        torch.autograd.grad(ops.latent_recursion(z, x, x, half_weights, 2)[1].sum(), half_weights),
         strict=True,
     ):
         assert a.dtype == torch.float32
@@ -285,7 +286,7 @@ def test_any_layout(triton, check, random, device):
 
 
 def test_autocast_changes_nothing(triton, random, device):
-    """The products inside keep the dtype of their tensors."""
+    """The products in kernels keep the dtype of their tensors."""
     h, *weights = move(device, torch.float32, random(1, 5, 12), *attention_weights(random, 12))
     results = []
     for enabled in (False, True):

@@ -1,4 +1,4 @@
-"""A kernel that one process has compiled is found by another, in whatever order each of them meets the kernels."""
+"""A process finds the kernels that another compiled, whatever the order in which each uses them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import importlib, json, sys, triton
 step = int(sys.argv[1])
 for name in "adam_atan2_ attention mlp rms_norm sign_sgd_rows_ stablemax swiglu token_mixer".split()[::step]:
     importlib.import_module(f"trm_fast.triton_kernels.{name}")
-settled = [module for name, module in sorted(sys.modules.items()) if name.startswith("trm_fast.triton_kernels.")]
-settled = [vars(module) for module in settled if "settle" in vars(module)]
-kernels = {k.__name__: k for module in settled for k in module.values() if isinstance(k, triton.JITFunction)}
+modules = [vars(module) for name, module in sorted(sys.modules.items()) if name.startswith("trm_fast.triton_kernels.")]
+modules = [module for module in modules if "fix_cache_keys" in module]
+kernels = {k.__name__: k for module in modules for k in module.values() if isinstance(k, triton.JITFunction)}
 print(json.dumps({name: kernels[name].cache_key for name in sorted(kernels)[::step]}))
 """
 
@@ -25,16 +25,16 @@ print(json.dumps({name: kernels[name].cache_key for name in sorted(kernels)[::st
 @pytest.mark.slow
 @pytest.mark.skipif(registry.INTERPRETED, reason="the interpreter compiles nothing")
 def test_keys_do_not_depend_on_the_order():
-    found = []
+    keys = []
     for step in ("1", "-1"):
         run = subprocess.run(
             [sys.executable, "-c", KEYS, step],
-            cwd="/",  # a checkout that is not built would hide the package that is installed
+            cwd="/",  # a checkout without a build would hide the installed package
             capture_output=True,
             text=True,
             check=False,
         )
         assert run.returncode == 0, run.stderr[-2000:]
-        found.append(json.loads(run.stdout))
-    assert found[0] == found[1]
-    assert {"gate_up_fwd_kernel", "down_bwd_kernel", "token_mixer_bwd_kernel", "adam_atan2_kernel"} <= set(found[0])
+        keys.append(json.loads(run.stdout))
+    assert keys[0] == keys[1]
+    assert {"gate_up_fwd_kernel", "down_bwd_kernel", "token_mixer_bwd_kernel", "adam_atan2_kernel"} <= set(keys[0])

@@ -1,4 +1,4 @@
-"""Every layer through Triton's own launcher, up to the driver: arguments are specialised and compiled as on a card."""
+"""Every layer through Triton's own launcher, up to the driver: it specialises and compiles as on a GPU."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def layer(name: str, D: int = D, inner: int = 64):
 def test_a_layer_launches(launched, name, kernels):
     part, h = layer(name), torch.zeros(B, L, D, dtype=torch.bfloat16)
     kept = [h.new_zeros(shape, dtype=dtype) for shape, dtype in part.kept(h)]
-    for _ in range(2):  # compiled, then found
+    for _ in range(2):  # first compiled, then from the cache
         launched.clear()
         part.forward(h, h, torch.empty_like(h), kept)
         part.backward(h, h, h, h, kept)
@@ -53,8 +53,8 @@ def test_a_layer_launches(launched, name, kernels):
 
 
 @pytest.mark.parametrize("name", ["mlp", "attention"])
-def test_nothing_is_copied_to_be_added_to(monkeypatch, name):
-    """What addmm adds to it first copies into its result, on a GPU."""
+def test_addmm_copies_nothing(monkeypatch, name):
+    """On a GPU an addmm that is not in place first copies its input."""
     products = []
 
     class Seen(TorchDispatchMode):
@@ -63,7 +63,7 @@ def test_nothing_is_copied_to_be_added_to(monkeypatch, name):
             return func(*args, **(kwargs or {}))
 
     def run() -> None:
-        part, h = layer(name, D=512, inner=1536), torch.zeros(B, L, 512, dtype=torch.bfloat16)  # the vendor's products
+        part, h = layer(name, D=512, inner=1536), torch.zeros(B, L, 512, dtype=torch.bfloat16)  # products by cuBLAS
         kept = [h.new_zeros(shape, dtype=dtype) for shape, dtype in part.kept(h)]
         with Seen():
             part.forward(h, h, torch.empty_like(h), kept)

@@ -1,5 +1,5 @@
-"""Every kernel as launched at paper size, compiled for cards that are not here: nothing spills, everything fits, and
-no product waits for the one before."""
+"""Every kernel at the paper's size, compiled for GPUs that need not be here: nothing spills, all blocks fit, and no
+product waits for the one before it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from trm_fast.ops._core import registry
 
 from . import offline
 
-SHARED = {80: 163 * 1024, 90: 227 * 1024}  # what a block may ask for
-# Bytes a thread that are known to spill: at 97 tokens three accumulators take 168 of the 255 registers.
+SHARED = {80: 163 * 1024, 90: 227 * 1024}  # bytes of shared memory that a block can get
+# Bytes that a thread may spill: at 97 tokens three accumulators take 168 of the 255 registers.
 SPILLED = {(80, "token_mixer_bwd_weights_kernel"): 144, (90, "token_mixer_bwd_weights_kernel"): 16}
 TABLE = Path(__file__).parents[3] / "triton_kernels" / "configs.json"
 D, HEADS, B = 512, 8, 2
-BATCHES = B, 32  # small, and large
+BATCHES = B, 32  # small and large
 BF16 = torch.bfloat16
 
 pytestmark = pytest.mark.skipif(registry.INTERPRETED, reason="the interpreter does not compile")
@@ -69,7 +69,7 @@ def elementwise():
     for dim in (1, 2):
         y, rstd = rms_norm.rms_norm_fwd(h, h, dim, 1e-5)
         rms_norm.rms_norm_bwd(h, y, rstd, dim)
-    few = torch.zeros(B, 300, 6, dtype=BF16)  # a large block, as so few channels lie side by side
+    few = torch.zeros(B, 300, 6, dtype=BF16)  # a large block, because few channels are contiguous
     rms_norm.rms_norm_bwd(few, *rms_norm.rms_norm_fwd(few, few, 1, 1e-5), 1)
     swiglu.swiglu_bwd(swiglu.swiglu_fwd(h, -1), h, -1)
     for dim in (1, 2):
@@ -94,7 +94,7 @@ def optimizer():
 
 
 def ones():
-    """Sizes of one, which a launch compiles in."""
+    """Sizes of 1, which a launch turns into constants."""
     from trm_fast.triton_kernels import adam_atan2_, attention, mlp, rms_norm, sign_sgd_rows_, stablemax, token_mixer
 
     h, w, lr = torch.zeros(1, 1, 1), torch.zeros(1, 1), torch.tensor(1e-3)
@@ -112,8 +112,8 @@ def ones():
     labels = torch.zeros(1, 1, dtype=torch.int64)
     loss, total = stablemax.stablemax_cross_entropy_fwd(h, labels, -100)
     stablemax.stablemax_cross_entropy_bwd(loss, h, labels, total, -100)
-    low = w.bfloat16()
-    adam_atan2_.adam_atan2_([w], [w], [w], [w], [w], [low], [0], lr, lr, lr, 0.0, 0.95, 0.1, 0.9, 1e-8, False)
+    copy = w.bfloat16()
+    adam_atan2_.adam_atan2_([w], [w], [w], [w], [w], [copy], [0], lr, lr, lr, 0.0, 0.95, 0.1, 0.9, 1e-8, False)
     sign_sgd_rows_.sign_sgd_rows_(w, w, labels[0], lr, 0.1)
 
 
@@ -143,18 +143,19 @@ def test_compiles_without_spills(monkeypatch, tmp_path, record_property, case, a
         constants = {p.name: arguments[p.name] for p in kernel.params if p.is_constexpr}
         seen[kernel.__name__, str(constants)] = (kernel, arguments)
     assert len(seen) >= 3
-    # Where bench/gpu.sh has tuned the table for its card, a candidate's few spilled bytes or small tiles were faster.
+    # A table tuned by bench/gpu.sh may have candidates that are faster in spite of a few spilled bytes or small tiles.
     tuned = configs.TABLE.read_text() != TABLE.read_text()
     for kernel, arguments in seen.values():
-        made = offline.compile_for(arch, kernel, arguments, tmp_path)
+        binary = offline.compile_for(arch, kernel, arguments, tmp_path)
         facts = (
-            f"{made.name} {made.options}: {made.registers} registers, {made.shared} bytes shared, {made.stack} spilled"
+            f"{binary.name} {binary.options}: {binary.registers} registers, {binary.shared} bytes shared, "
+            f"{binary.stack} spilled"
         )
         print(f"sm_{arch} {case} {facts}")
-        record_property(f"sm_{arch} {made.name}", facts)
-        assert made.stack <= SPILLED.get((arch, made.name), offline.CANDIDATES_SPILL if tuned else 0), facts
-        assert made.registers <= 255, facts
-        assert not made.serialized, facts
-        assert made.shared <= SHARED[arch], facts
-        if case not in ("elementwise", "optimizer", "ones") and made.name.split("_")[0] not in ("rms", "swiglu"):
-            assert ("wgmma.mma_async" if arch == 90 and not tuned else "mma") in made.ptx, facts
+        record_property(f"sm_{arch} {binary.name}", facts)
+        assert binary.stack <= SPILLED.get((arch, binary.name), offline.CANDIDATES_SPILL if tuned else 0), facts
+        assert binary.registers <= 255, facts
+        assert not binary.serialized, facts
+        assert binary.shared <= SHARED[arch], facts
+        if case not in ("elementwise", "optimizer", "ones") and binary.name.split("_")[0] not in ("rms", "swiglu"):
+            assert ("wgmma.mma_async" if arch == 90 and not tuned else "mma") in binary.ptx, facts

@@ -1,4 +1,4 @@
-"""The in-place ops on the Triton backend: every number that they write, against the float64 reference."""
+"""The in-place ops on the Triton backend: every number that they write, against the reference in float64."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_adam_atan2_(triton, random, device, variant, ema, scale):
 
 
 def test_atan2_is_accurate(triton, device):
-    """From flat to steep: the new moment is half the old, the root stays, and the step is twice the angle."""
+    """All angles: the new moment is half the old one, the root stays, and the step is twice the angle."""
     ratio = torch.logspace(-20, 20, 20001, device=device)
     m = torch.cat([ratio, -ratio])
     p, v, beta2 = torch.zeros_like(m), torch.ones_like(m), math.nextafter(1.0, 0.0)
@@ -80,17 +80,17 @@ def test_layouts_and_versions(triton, random, device):
 
 def test_copies(triton, random, device):
     """Padded and interleaved, as the fused kernels read them."""
-    dtype = torch.float16 if registry.INTERPRETED else torch.bfloat16  # the interpreter cuts bfloat16 off
+    dtype = torch.float16 if registry.INTERPRETED else torch.bfloat16  # the interpreter truncates to bfloat16
     params = [random(*shape).to(device) for shape in [(40, 19), (19, 20), (96, 128), (128, 48)]]
-    low, want = ([t.to(dtype).zero_() for t in pack_weights(params, 19)] for _ in range(2))
+    targets, want = ([t.to(dtype).zero_() for t in pack_weights(params, 19)] for _ in range(2))
     lr, step = on(device, 1e-2, 1)
-    for op, copies in ((ops.adam_atan2_, low), (reference.adam_atan2_, want)):
+    for op, copies in ((ops.adam_atan2_, targets), (reference.adam_atan2_, want)):
         lists = [[t.clone() for t in params], params, *([torch.zeros_like(t) for t in params] for _ in range(2))]
         op(*lists, lr, step, copies=copies, interleave=[8, 0, 8, 0])
-    for got, expected in zip(low, want, strict=True):
+    for got, expected in zip(targets, want, strict=True):
         torch.testing.assert_close(got, expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
     with pytest.raises(RuntimeError, match="copy 0 is too small"):
-        ops.adam_atan2_(*(tensors[:1] for tensors in lists), lr, step, copies=[low[1]])
+        ops.adam_atan2_(*(tensors[:1] for tensors in lists), lr, step, copies=[targets[1]])
 
 
 @pytest.mark.parametrize(("rows", "columns", "batch"), [(7, 130, 12), (1, 3, 5), (50, 64, 1), (4, 5, 0), (4, 0, 3)])
@@ -104,7 +104,7 @@ def test_sign_sgd_rows_(triton, random, device, rows, columns, batch):
 
 
 def test_sign_sgd_rows_over_several_tiles(triton, random, device):
-    """More samples than a tile, a transposed table, sums that are exactly zero, ids outside the table."""
+    """More examples than a tile, a transposed table, sums that are exactly zero, ids outside the table."""
     weight = random(30, 9).to(device).t()
     grads = torch.randint(-2, 3, (150, 30), generator=torch.Generator().manual_seed(0)).to(device) / 4
     ids, (lr,) = (torch.arange(150, device=device) * 7 % 5).int(), on(device, 0.1)

@@ -1,4 +1,4 @@
-"""A whole training step and a solver's run on the Triton backend, every op of them, beside the reference."""
+"""A whole training step and a run of the solver on the Triton backend, against the reference."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ class Random:
 
 def model(kind: str, device: torch.device) -> TRM:
     torch.manual_seed(0)
-    made = TRM(TRMConfig(**SMALL, **KINDS[kind]), torch.float32)
+    network = TRM(TRMConfig(**SMALL, **KINDS[kind]), torch.float32)
     with torch.no_grad():
-        made.q_head.weight.normal_()
-    return made.to(device)
+        network.q_head.weight.normal_()
+    return network.to(device)
 
 
 def trained(kind: str, device: torch.device) -> tuple[float, list[Tensor]]:
-    """The loss of two steps, and everything that they changed: weights, moments, averages, puzzle rows, the carry."""
-    made = model(kind, device)
+    """The losses of two steps, and all that they change: weights, moments, averages, puzzle embedding, carry."""
+    network = model(kind, device)
     config = TrainingConfig(batch_size=B, gradient_accumulation=1, clip_norm=1.0)
-    step = TrainStep(made, AdamATan2(made.parameters(), weight_decay=0.1, ema_decay=0.9), config, Random())
+    step = TrainStep(network, AdamATan2(network.parameters(), weight_decay=0.1, ema_decay=0.9), config, Random())
     for _ in range(2):
         step.run(1e-2, np.zeros(B, np.int32))
-    gradients = [p.grad for p in made.parameters() if p.grad is not None]
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
     return step.peek_totals()["loss"], [t.clone() for t in (*step.tensors(), *gradients)]
 
 
@@ -70,16 +70,16 @@ def test_training_steps(triton, device, kind):
 
 @pytest.mark.parametrize("kind", ["mixer", "attention"])
 def test_solving_with_padding(triton, device, kind):
-    """All supervision steps of a batch whose rows differ in length."""
-    made = model(kind, device)
+    """All supervision steps of a batch with examples of different lengths."""
+    network = model(kind, device)
     inputs = torch.from_numpy(Random().chunk(0, B).inputs).to(device)
     mask = torch.tensor([[1] * 6, [1] * 4 + [0] * 2, [1] * 5 + [0]], dtype=torch.bool, device=device)
     runs = []
     for name in ("triton", "reference"):
         with ops.use_backend(name), torch.no_grad():
-            state, logits = made.initial_state(B), []
+            state, logits = network.initial_state(B), []
             for _ in range(3):
-                out = made(inputs, state, made.puzzle_rows(None, B), mask)
+                out = network(inputs, state, network.puzzle_rows(None, B), mask)
                 state = out.state
                 logits.append(out.logits)
             runs.append(torch.stack(logits))
@@ -87,11 +87,11 @@ def test_solving_with_padding(triton, device, kind):
 
 
 def test_what_is_fused(triton, device):
-    """The layers' kernels are taken where a model has the form they are for, with padding, too."""
+    """Models with layers that have kernels use them, also with padding."""
     for kind, fused in (("attention", True), ("causal", True), ("pre", False)):
-        made = model(kind, device)
-        state = made.initial_state(1).z
+        network = model(kind, device)
+        state = network.initial_state(1).z
         form = Fusion.PLAIN if fused else Fusion.NONE
-        assert fusion(made.net, state) == fusion(made.net, state, masked=True) == form
-        assert fusion(made.net, state.half()) == form
-        assert fusion(made.net, state.double()) is Fusion.NONE
+        assert fusion(network.net, state) == fusion(network.net, state, masked=True) == form
+        assert fusion(network.net, state.half()) == form
+        assert fusion(network.net, state.double()) is Fusion.NONE

@@ -1,4 +1,4 @@
-"""bench/tune.py: which rows it tries, which it keeps, and that all of it runs, in Triton's interpreter."""
+"""bench/tune.py in Triton's interpreter: which rows it tries, and which it keeps."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def tune(needs_triton, monkeypatch):
     monkeypatch.syspath_prepend(str(BENCH))
     import tune
 
-    before = json.dumps(configs.table())
+    previous = json.dumps(configs.table())
     yield tune
     configs.table().clear()
-    configs.table().update(json.loads(before))
+    configs.table().update(json.loads(previous))
     configs._lookup.cache_clear()
     configs.architecture.cache_clear()
 
 
 def test_neighbours_differ_in_one_option(tune):
-    found = list(tune.neighbours({"ROWS": 64, "num_warps": 1, "num_stages": 1}))
-    assert found == [
+    rows = list(tune.neighbours({"ROWS": 64, "num_warps": 1, "num_stages": 1}))
+    assert rows == [
         {"ROWS": 32, "num_warps": 1, "num_stages": 1},
         {"ROWS": 128, "num_warps": 1, "num_stages": 1},
         {"ROWS": 64, "num_warps": 2, "num_stages": 1},
@@ -44,7 +44,8 @@ def test_neighbours_differ_in_one_option(tune):
 
 @pytest.fixture
 def decided(tune, monkeypatch):
-    """The row that is kept of kernel ``swiglu_fwd``, given milliseconds by block size; what is None cannot run."""
+    """The row that the tuner keeps for ``swiglu_fwd``, from milliseconds by block size; None for one that cannot
+    run."""
     from trm_fast.triton_kernels import configs
 
     def run(present: int, milliseconds: dict[int, float | None], right=lambda block: True) -> int:
@@ -98,7 +99,7 @@ def test_candidates_are_compiled_together_and_not_launched(tune, launched, monke
     def put(options):
         configs.put("default", "swiglu_fwd", "16", options)
 
-    launched.clear()  # of what other tests launched in this process
+    launched.clear()  # launches of other tests in this process
     tune.compile_together(lambda: swiglu_fwd(x, -1), put, tried)
     assert launched == []
     compiled = set(tmp_path.iterdir())
