@@ -121,7 +121,7 @@ def graded(op, inputs, dy, **options) -> list[Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "weight_dtype", "given"),
+    ("dtype", "weight_dtype", "with_packed"),
     [
         (torch.bfloat16, torch.bfloat16, True),
         (torch.float16, torch.float32, False),
@@ -160,7 +160,7 @@ def test_latent_recursion(emulated, random, dual, inject_last):
 
 @pytest.mark.parametrize(
     ("shape", "heads", "reason"),
-    [((2, 19, 128), 2, "not for attention"), ((2, 129, 128), 0, "not 129"), ((2, 19, 96), 0, "not 96")],
+    [((2, 19, 128), 2, "not attention"), ((2, 129, 128), 0, "not 129"), ((2, 19, 96), 0, "not 96")],
 )
 def test_what_the_kernels_cannot_take(random, monkeypatch, shape, heads, reason):
     """A request by name raises; auto takes the reference."""
