@@ -102,9 +102,8 @@ def run(fixture: Any, dtype: torch.dtype, *, recorded_carry: bool = False) -> It
         }
         for name, parameter in model.named_parameters():
             gradient = parameter.grad
-            if gradient is not None and name.startswith(
-                "q_head."
-            ):  # the published head has a second output without gradient
+            # The published Q head has a second output without gradient.
+            if gradient is not None and name.startswith("q_head."):
                 gradient = torch.cat((gradient, torch.zeros_like(gradient)))
             got[f"grad/{names[name]}"] = gradient
         assert want.keys() <= got.keys(), f"the fixture has numbers that are not compared: {want.keys() - got.keys()}"

@@ -78,7 +78,8 @@ class TrainingConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Dtype of activations; ``auto``: bfloat16 on a GPU, as published, and float32 on a CPU."""
     no_grad_dtype: Literal["same", "fp8", "fp8-emulated"] = "same"
-    """Dtype of products in cycles without gradient; ``fp8-emulated`` gives the same on any device, slowly."""
+    """Dtype of products in cycles without gradient; ``fp8-emulated`` gives the same results on any device,
+    slowly."""
     graph: Switch = "auto"
     """``auto``: on a GPU the step is one CUDA graph; ``off``: it is called."""
     recompute: Literal["none", "latent"] = "none"
