@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trm_fast.errors import UserError
-from trm_fast.inference.capture import Runner, graphs_on
+from trm_fast.inference.capture import graphs_on
 from trm_fast.inference.incremental import Incremental
 from trm_fast.inference.steps import Accept, StepResult, run_steps
 from trm_fast.inference.tries import Select, Solved, Tries
@@ -140,11 +140,6 @@ class Solver:
         return "majority" if self.task.majority else "confidence"
 
     @property
-    def _runner(self) -> Callable[[], Runner] | None:
-        device = self.model.z_init.device
-        return graphs_on(device) if self.graph and device.type == "cuda" else None
-
-    @property
     def _max_steps(self) -> int:
         trained = self.model.config.max_supervision_steps
         return self.max_steps or (max(DEFAULT_STEPS, trained) if self.task.more_steps_help else trained)
@@ -190,7 +185,8 @@ class Solver:
 
     def _run_steps(self, examples: Examples, accept: Accept, **queue: Any) -> Iterator[StepResult]:
         """``run_steps`` with this solver's model and halting; ``queue`` are its further arguments."""
-        rows = _tensors(examples, self.model.z_init.device)
+        device = self.model.z_init.device
+        rows = _tensors(examples, device)
         return run_steps(
             self.model,
             rows.pop("inputs"),
@@ -201,7 +197,7 @@ class Solver:
             puzzle_ids=rows.pop("puzzle_ids"),
             extra=rows,
             seed=self.seed,
-            runner=self._runner,
+            runner=graphs_on(device) if self.graph and device.type == "cuda" else None,
             **queue,
         )
 

@@ -80,7 +80,7 @@ def run_steps(
             return
         if len(entering):
             rows, steps = torch.cat((rows, entering)), torch.cat((steps, torch.zeros_like(entering)))
-            state = _joined(state, model.initial_state(len(entering)))
+            state = state.combine(model.initial_state(len(entering)), lambda old, new: torch.cat((old, new)))
             memory = torch.cat((memory, rule.memory(len(entering), device)))
         if noise is not None:
             state = State(state.y, state.z + _noise(state.z, noise, rows, steps, seed))
@@ -104,11 +104,6 @@ def run_steps(
             staying &= ~solved[groups[rows]]
         if not bool(staying.all()):
             rows, steps, state, memory = rows[staying], steps[staying], state.rows(staying), memory[staying]
-
-
-def _joined(first: State, second: State) -> State:
-    y = None if first.y is None or second.y is None else torch.cat((first.y, second.y))
-    return State(y, torch.cat((first.z, second.z)))
 
 
 def _noise(z: Tensor, scale: Tensor, rows: Tensor, steps: Tensor, seed: int) -> Tensor:

@@ -33,6 +33,11 @@ class State(NamedTuple):
         """The state without gradients."""
         return State(None if self.y is None else self.y.detach(), self.z.detach())
 
+    def combine(self, other: State, function: Callable[[Tensor, Tensor], Tensor]) -> State:
+        """The state of ``function(ours, theirs)`` for y and z."""
+        y = None if self.y is None or other.y is None else function(self.y, other.y)
+        return State(y, function(self.z, other.z))
+
     def positions(self, count: int) -> State:
         """The first ``count`` positions."""
         return State(None if self.y is None else self.y[:, :count], self.z[:, :count])
@@ -42,8 +47,7 @@ class State(NamedTuple):
         count = self.z.shape[1]
         if count == whole.z.shape[1]:
             return self
-        y = None if self.y is None or whole.y is None else torch.cat((self.y, whole.y[:, count:]), 1)
-        return State(y, torch.cat((self.z, whole.z[:, count:]), 1))
+        return self.combine(whole, lambda part, all_positions: torch.cat((part, all_positions[:, count:]), 1))
 
     def rows(self, index: Tensor | slice) -> State:
         """The state of some rows of the batch."""

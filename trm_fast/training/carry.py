@@ -64,15 +64,13 @@ class Carry:
         """
         fresh = model.initial_state(1)
         halted = self.halted[part, None, None]
-        z = torch.where(halted, fresh.z, self.state.z[part])
-        y = None if fresh.y is None or self.state.y is None else torch.where(halted, fresh.y, self.state.y[part])
+        kept = self.state.rows(part)  # views
+        state = fresh.combine(kept, lambda new, old: torch.where(halted, new, old))
         batch, leaf = self.batch.take(part), None
         if model.puzzle_embedding is not None:
             leaf = model.puzzle_embedding[batch.puzzle_ids].requires_grad_()
-        out = model(batch.inputs, State(y, z), leaf, options=options, **batch.extra)
-        self.state.z[part].copy_(out.state.z)
-        if self.state.y is not None and out.state.y is not None:
-            self.state.y[part].copy_(out.state.y)
+        out = model(batch.inputs, state, leaf, options=options, **batch.extra)
+        kept.combine(out.state, Tensor.copy_)
         return out, model.loss(out, batch.labels, last=last, **batch.extra), leaf
 
     @torch.no_grad()

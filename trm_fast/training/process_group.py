@@ -42,8 +42,7 @@ class ProcessGroup:
                 "make it a multiple of their number",
                 wrong_use=True,
             )
-        each = batch_size // self.size
-        return slice(self.rank * each, (self.rank + 1) * each)
+        return self.slice_of(batch_size)
 
     def exclusive_sum(self, count: Tensor) -> tuple[Tensor, Tensor]:
         """The sum of a number () over the processes of lower rank, and over all processes."""
