@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -201,7 +202,7 @@ def test_solve_returns_the_documented_keys(run, trained: Path) -> None:
     assert len(answer["solution"]) == 16
     assert len(answer["trajectory"]) == answer["steps"]
     drawn = run("solve", trained, PUZZLE)
-    assert "sure" in drawn.out
+    assert re.search(r"^confidence \d+\.\d\d %; (halted after|did not halt within) \d+ steps?; the ", drawn.out, re.M)
     assert "│" in drawn.out
 
 

@@ -147,18 +147,13 @@ class Agent(cmd.Cmd):
     def _solve(self, located: Located, question: Question) -> None:
         def watch(step: Step) -> None:
             if self.trajectory:
-                self.console.print(f"step {step.step}: {100 * step.confidence:.2f} % sure")
+                self.console.print(f"step {step.step}: confidence {100 * step.confidence:.2f} %")
                 self.console.print(located.task.draw(question, step.raw))
 
         answer = self.tool.solver(located).solve(question, callback=watch)
         if not self.trajectory:
             self.console.print(located.task.draw(question, answer.raw))
-        rules = {True: "; the rules hold", False: "; breaks the rules", None: ""}[answer.valid]
-        ended = "halted by itself" if answer.converged else "not sure, stopped"
-        self.console.print(
-            f"{located.label}: {100 * answer.confidence:.2f} % sure; {ended} after {answer.steps} "
-            f"step{'s' * (answer.steps != 1)}{rules}"
-        )
+        self.console.print(f"{located.label}: {answer.describe()}")
 
 
 def run(tool: ReasoningTool, console: Console) -> None:

@@ -106,7 +106,7 @@ def _show(prediction: Prediction, answer: Solution, as_json: bool) -> None:
         out.print(Text(f"slots {json.dumps(prediction.slots, ensure_ascii=False)}", "cyan"))
     for problem in prediction.problems:
         out.print(Text(f"not valid: {problem}", "red"))
-    out.print(f"{percent(answer.confidence)} sure; {answer.steps} supervision step{'s' * (answer.steps != 1)}")
+    out.print(f"confidence {percent(answer.confidence)}; {answer.steps} supervision step{'s' * (answer.steps != 1)}")
 
 
 def _converse(solver: Solver, task: ToolTask, offered: tuple[Tool, ...], json_output: bool) -> None:

@@ -190,13 +190,11 @@ def _show(task: Task, question: Question, answer: Answer, *, numbered: bool) -> 
     if numbered:
         out.print(question.where, style="bold")
     for step in answer.trajectory or []:
-        out.print(f"step {step.step}: {percent(step.confidence)} sure")
+        out.print(f"step {step.step}: confidence {percent(step.confidence)}")
         out.print(task.draw(question, step.raw))
     if not answer.trajectory:
         out.print(task.draw(question, answer.raw))
-    ending = "halted by itself" if answer.converged else "not sure, stopped"
-    line = Text(f"{percent(answer.confidence)} sure; {ending} after {answer.steps} step{'s' * (answer.steps != 1)}")
-    if answer.valid is not None:
-        line.append("; ")
-        line.append(*(("the rules hold", "green") if answer.valid else ("breaks the rules", "red")))
+    line = Text(answer.describe())
+    line.highlight_words(["the rules hold"], "green")
+    line.highlight_words(["the answer breaks the rules"], "red")
     out.print(line)

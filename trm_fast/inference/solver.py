@@ -74,6 +74,13 @@ class Answer:
         result = {name: getattr(self, name) for name in names}
         return result if self.trajectory is None else result | {"trajectory": [s.to_json() for s in self.trajectory]}
 
+    def describe(self) -> str:
+        """A line for people: the confidence, the steps, and whether the solution obeys the task's rules."""
+        end = "halted after" if self.converged else "did not halt within"
+        steps = f"{self.steps} step{'s' * (self.steps != 1)}"
+        rules = {True: "; the rules hold", False: "; the answer breaks the rules", None: ""}[self.valid]
+        return f"confidence {100 * self.confidence:.2f} %; {end} {steps}{rules}"
+
 
 @dataclass(frozen=True)
 class Solver:
