@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from trm_fast.ops._core import dispatch
 from trm_fast.ops._core.registry import CPU_FLOATS, GPU_FLOATS, Case, Op, kernels, register
+from trm_fast.ops.axis import run_along_axis
 
 
 def stablemax(logits: Tensor, dim: int = -1) -> Tensor:
@@ -35,11 +36,7 @@ def stablemax(logits: Tensor, dim: int = -1) -> Tensor:
     chosen = dispatch.select("stablemax", logits)
     if chosen == "reference":
         return stablemax_reference(logits, dim)
-    if torch.is_grad_enabled() and logits.requires_grad:
-        probabilities: Tensor = StablemaxFunction.apply(logits, dim, chosen)
-        return probabilities
-    result: Tensor = kernels(chosen).stablemax_fwd.default(logits, dim)
-    return result
+    return run_along_axis("stablemax", chosen, logits, dim)
 
 
 def stablemax_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = -100) -> Tensor:
@@ -97,21 +94,6 @@ def stablemax_cross_entropy_reference(logits: Tensor, labels: Tensor, ignore_ind
     scores = _scores(logits.where(valid.unsqueeze(-1), 0))
     target = scores.gather(-1, labels.long().where(valid, 0).unsqueeze(-1)).squeeze(-1)
     return (scores.sum(-1).log() - target.log()).where(valid, 0)
-
-
-class StablemaxFunction(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, dim: int, chosen: str) -> Tensor:
-        ctx.save_for_backward(logits)
-        ctx.dim, ctx.backend = dim, chosen
-        probabilities: Tensor = kernels(chosen).stablemax_fwd.default(logits, dim)
-        return probabilities
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dprobabilities: Tensor) -> tuple[Tensor, None, None]:
-        (logits,) = ctx.saved_tensors
-        return kernels(ctx.backend).stablemax_bwd.default(dprobabilities, logits, ctx.dim), None, None
 
 
 class StablemaxCrossEntropyFunction(torch.autograd.Function):

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from trm_fast.ops._core import dispatch
-from trm_fast.ops._core.registry import CPU_FLOATS, GPU_FLOATS, Case, Op, kernels, register
+from trm_fast.ops._core.registry import CPU_FLOATS, GPU_FLOATS, Case, Op, register
+from trm_fast.ops.axis import run_along_axis
 
 
 def swiglu(gate_up: Tensor, dim: int = -1) -> Tensor:
@@ -30,6 +27,7 @@ def swiglu(gate_up: Tensor, dim: int = -1) -> Tensor:
         IndexError: ``gate_up`` has no axis ``dim``.
 
     Example:
+        >>> import torch
         >>> swiglu(torch.tensor([0.0, 1.0, 5.0, 2.0]))
         tensor([0.0000, 1.4621])
     """
@@ -38,31 +36,12 @@ def swiglu(gate_up: Tensor, dim: int = -1) -> Tensor:
     chosen = dispatch.select("swiglu", gate_up)
     if chosen == "reference":
         return swiglu_reference(gate_up, dim)
-    if torch.is_grad_enabled() and gate_up.requires_grad:
-        out: Tensor = SwiGLUFunction.apply(gate_up, dim, chosen)
-        return out
-    result: Tensor = kernels(chosen).swiglu_fwd.default(gate_up, dim)
-    return result
+    return run_along_axis("swiglu", chosen, gate_up, dim)
 
 
 def swiglu_reference(gate_up: Tensor, dim: int = -1) -> Tensor:
     gate, up = gate_up.chunk(2, dim=dim)
     return F.silu(gate) * up
-
-
-class SwiGLUFunction(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, gate_up: Tensor, dim: int, chosen: str) -> Tensor:
-        ctx.save_for_backward(gate_up)
-        ctx.dim, ctx.backend = dim, chosen
-        out: Tensor = kernels(chosen).swiglu_fwd.default(gate_up, dim)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor, None, None]:
-        (gate_up,) = ctx.saved_tensors
-        return kernels(ctx.backend).swiglu_bwd.default(dout, gate_up, ctx.dim), None, None
 
 
 def _fwd_fake(gate_up: Tensor, dim: int) -> Tensor:

@@ -1,0 +1,35 @@
+"""What ops on one tensor and one axis share: calls with and without gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from trm_fast.ops._core.registry import kernels
+
+
+def run_along_axis(op: str, chosen: str, x: Tensor, dim: int) -> Tensor:
+    """Applies an op along ``dim`` of ``x`` by the kernels of a backend; their backward needs ``x`` only."""
+    if torch.is_grad_enabled() and x.requires_grad:
+        y: Tensor = AxisFunction.apply(op, chosen, x, dim)
+        return y
+    result: Tensor = getattr(kernels(chosen), f"{op}_fwd").default(x, dim)
+    return result
+
+
+class AxisFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, op: str, chosen: str, x: Tensor, dim: int) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.op, ctx.backend, ctx.dim = op, chosen, dim
+        y: Tensor = getattr(kernels(chosen), f"{op}_fwd").default(x, dim)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
+        return None, None, getattr(kernels(ctx.backend), f"{ctx.op}_bwd").default(dy, x, ctx.dim), None
