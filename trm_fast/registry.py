@@ -1,4 +1,4 @@
-"""Registries of optimizers, heads, halting rules and the like by name, and hints for unknown names."""
+"""Registries of optimizers, heads, halting rules and so on by name, and hints for unknown names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Registry(dict[str, T], Generic[T]):
         True
         >>> colors.require("rad")
         Traceback (most recent call last):
-        ValueError: there is no such color; did you mean red?
+        ValueError: unknown color 'rad'; did you mean red?
     """
 
     def __init__(self, noun: str) -> None:
@@ -44,7 +44,7 @@ class Registry(dict[str, T], Generic[T]):
             ValueError: it is not; the message suggests a registered name.
         """
         if name not in self:
-            raise ValueError(f"there is no such {self.noun}; {suggest(name, sorted(self))}")
+            raise ValueError(f"unknown {self.noun} {name!r}; {suggest(name, sorted(self))}")
         return name
 
 
@@ -55,8 +55,8 @@ def suggest(name: str, choices: Iterable[str]) -> str:
         >>> suggest("stps", ["steps", "seed"])
         'did you mean steps?'
         >>> suggest("x", ["steps", "seed"])
-        'there are: steps, seed'
+        'choose one of: steps, seed'
     """
     names = list(choices)
     close = difflib.get_close_matches(name, names, 1)
-    return f"did you mean {close[0]}?" if close else "there are: " + ", ".join(names)
+    return f"did you mean {close[0]}?" if close else "choose one of: " + ", ".join(names)

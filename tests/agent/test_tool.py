@@ -62,7 +62,7 @@ def test_the_schema_describes_a_problem(tool: ReasoningTool) -> None:
         ([], "must be an object"),
         ({"puzzle": 3}, "text or a list of rows, not int"),
         ({"puzzle": PUZZLE, "typ": "sudoku"}, "unknown key 'typ'"),
-        ({"puzzle": PUZZLE, "type": "chess"}, "no model for puzzles of type 'chess'"),
+        ({"puzzle": PUZZLE, "type": "chess"}, "unknown type of puzzle 'chess'"),
         ({"puzzle": "33" + PUZZLE[2:]}, "sudoku-4x4: the givens contradict each other"),
         ({"puzzle": []}, "no model reads this puzzle"),
     ],

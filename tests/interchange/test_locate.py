@@ -77,7 +77,7 @@ def test_runs_without_checkpoints_or_configuration(trained: Trainer, tmp_path: P
     (tmp_path / "a" / "config.yaml").write_text(trained.config.to_yaml())
     with pytest.raises(UserError, match="has no checkpoint"):
         locate(str(tmp_path / "a"))
-    with pytest.raises(UserError, match="no checkpoint step_3; there are: step_2, step_4"):
+    with pytest.raises(UserError, match="no checkpoint step_3; choose one of: step_2, step_4"):
         locate(str(trained.out), from_step=3)
 
 

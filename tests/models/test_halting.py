@@ -169,5 +169,5 @@ def test_a_memory_follows_its_row() -> None:
 
 
 def test_an_unknown_rule_is_rejected_with_the_known_ones() -> None:
-    with pytest.raises(ValidationError, match="no such halting rule; there are: batch, row"):
+    with pytest.raises(ValidationError, match="unknown halting rule 'never'; choose one of: batch, row"):
         TRMConfig(halting="never")

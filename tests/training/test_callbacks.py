@@ -80,7 +80,7 @@ def test_a_resumed_run_passes_its_step(tmp_path: Path) -> None:
 
 def test_callbacks_have_names() -> None:
     assert {"console", "json_lines", "tensorboard", "wandb"} <= set(callback_names())
-    with pytest.raises(UserError, match=r"there is no callback 'tensorbord'; there are: .*console, .*json_lines"):
+    with pytest.raises(UserError, match=r"unknown callback 'tensorbord'; choose one of: .*console, .*json_lines"):
         make_callback("tensorbord")
     assert isinstance(make_callback("console"), Console)
 

@@ -62,7 +62,7 @@ def test_a_step_can_be_written_again(run: Path) -> None:
 
 
 def test_a_missing_checkpoint_is_named(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no checkpoint step_15; there are: step_10, step_20"):
+    with pytest.raises(UserError, match="no checkpoint step_15; choose one of: step_10, step_20"):
         checkpoint.load(run, 15)
     with pytest.raises(UserError, match="has no checkpoint"):
         checkpoint.load(tmp_path / "elsewhere")

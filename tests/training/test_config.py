@@ -30,7 +30,7 @@ def changed(section: str, **keys: Any) -> dict[str, Any]:
         (changed("task", sise=4), ["f.yaml", "unknown key task.sise", "did you mean size?"]),
         (changed("task", size=5), ["task.size = 5", "4, 6 or 9"]),
         (SECTIONS | {"trainin": {}}, ["unknown key trainin", "did you mean training?"]),
-        (SECTIONS | {"zzz": {}}, ["unknown key zzz", "there are: task, data, model, training"]),
+        (SECTIONS | {"zzz": {}}, ["unknown key zzz", "choose one of: task, data, model, training"]),
         (SECTIONS | {"training": [1]}, ["training must be a section of keys, not [1]"]),
         (SECTIONS | {"model": "big"}, ["model must be a section of keys, not 'big'"]),
         (SECTIONS | {"data": 3}, ["data must be a section of keys, not 3"]),
@@ -42,9 +42,9 @@ def changed(section: str, **keys: Any) -> dict[str, Any]:
         (changed("model", mixing="conv"), ["model.mixing = 'conv'", "'mlp' or 'attention'"]),
         (changed("model", mixing="attention", num_heads=3), ["model: hidden_size 8", "num_heads 3"]),
         (changed("model", causal=True), ["model: causal needs mixing: attention"]),
-        (changed("model", vocab_size=9), ["model.vocab_size is 9", "task sudoku has 6", "leave it out"]),
-        (changed("model", seq_len=81), ["model.seq_len is 81", "16"]),
-        (changed("model", grid_shape=[2, 8]), ["model.grid_shape is [2, 8]", "(4, 4)"]),
+        (changed("model", vocab_size=9), ["model.vocab_size = 9 contradicts task sudoku, which needs 6; remove"]),
+        (changed("model", seq_len=81), ["model.seq_len = 81 contradicts", "16"]),
+        (changed("model", grid_shape=[2, 8]), ["model.grid_shape = [2, 8] contradicts", "(4, 4)"]),
         (changed("training", stps=5), ["unknown key training.stps", "did you mean steps?"]),
         (changed("training", steps=True), ["training.steps = True", "integer"]),
         (changed("training", steps=5.0), ["training.steps = 5.0", "integer"]),
@@ -68,7 +68,7 @@ def changed(section: str, **keys: Any) -> dict[str, Any]:
             changed("training", optimizer="muon", optimizer_options={"momentum": 1.5}),
             ["training.optimizer_options", "momentum = 1.5", "less than 1"],
         ),
-        (changed("training", schedule="linear"), ["training.schedule = 'linear'", "there are: constant, cosine"]),
+        (changed("training", schedule="linear"), ["training.schedule = 'linear'", "choose one of: constant, cosine"]),
         (changed("training", seed=-1), ["training.seed = -1"]),
         (changed("training", seed=2**64), ["training.seed", "less than 18446744073709551616"]),
         (changed("training", depth=3), ["training.depth = 3", "must be a list of stages"]),
@@ -201,7 +201,7 @@ def test_settings_reach_any_depth() -> None:
         ("list.x.y=5", "list is not a section"),
         ("deep.x.y=5", "deep.x is not a section"),
         ("deep..y=5", "--set takes section.key=value"),
-        ("training.steps=[1", "'[1' is not a YAML value"),
+        ("training.steps=[1", "'[1' is not valid YAML"),
     ],
 )
 def test_wrong_settings_are_named(setting: str, words: str) -> None:
@@ -234,7 +234,7 @@ def test_a_task_alone_is_a_valid_configuration() -> None:
 
 def test_an_unknown_preset_is_named() -> None:
     pytest.importorskip("trm_fast.configs")
-    with pytest.raises(UserError, match="there is no preset 'sudoku-4x'; did you mean sudoku-4x4"):
+    with pytest.raises(UserError, match="unknown preset 'sudoku-4x'; did you mean sudoku-4x4"):
         read_preset("sudoku-4x")
 
 

@@ -109,7 +109,7 @@ class ReasoningTool:
         """
         if kind != ANY_TYPE and kind not in self.types():
             raise UserError(
-                f"there is no model for puzzles of type {kind!r}; there is: {', '.join(self.types())}", wrong_use=True
+                f"unknown type of puzzle {kind!r}; choose one of: {', '.join(self.types())}", wrong_use=True
             )
         bundled = [name for name in bundled_names() if kind in (ANY_TYPE, task_of_bundled(name))]
         problems: list[str] = []

@@ -24,7 +24,7 @@ def import_(
     positions: Annotated[Literal["rope", "none"] | None, typer.Option(help="Position encoding.")] = None,
     prefix_tokens: Annotated[int | None, typer.Option(min=1, help="Length of the prefix.")] = None,
     puzzles: Annotated[
-        int | None, typer.Option(min=0, help="Resize the puzzle embedding to so many mean rows; 0 removes it.")
+        int | None, typer.Option(min=0, help="Resize the puzzle embedding to N mean rows; 0 removes it.")
     ] = None,
     weights: Annotated[Literal["ema", "raw"], typer.Option(help="Which weights of a file that has both.")] = "ema",
     json_output: Json = False,
@@ -44,7 +44,7 @@ def import_(
 
     if (out_folder / "config.json").exists():
         raise UserError(f"{out_folder} already contains a model: choose another --out", wrong_use=True)
-    run_config = make_config({"task": parse_section(task)}, "--task")
+    run_config = make_config({"task": parse_section(task, "--task")}, "--task")
     solved_task = run_config.make_task()
     options = {
         "num_heads": heads,

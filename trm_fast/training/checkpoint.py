@@ -83,7 +83,7 @@ def load(run: Path, step: int | None = None) -> tuple[Groups, dict[str, Any]]:
     if not steps:
         raise UserError(f"{run} has no checkpoint")
     if step is not None and step not in steps:
-        raise UserError(f"{run} has no checkpoint step_{step}; there are: " + ", ".join(f"step_{s}" for s in steps))
+        raise UserError(f"{run} has no checkpoint step_{step}; choose one of: " + ", ".join(f"step_{s}" for s in steps))
     step = steps[-1] if step is None else step
     folder = path_of(run, step)
     others = [s for s in steps if s != step]

@@ -30,10 +30,10 @@ def read_preset(name: str) -> dict[str, Any]:
     """Reads the sections of a preset without validating them.
 
     Raises:
-        UserError: there is no such preset.
+        UserError: no preset has this name.
     """
     if name not in preset_names():
-        raise UserError(f"there is no preset {name!r}; {suggest(name, preset_names())}", wrong_use=True)
+        raise UserError(f"unknown preset {name!r}; {suggest(name, preset_names())}", wrong_use=True)
     return _parse_yaml((files("trm_fast.configs") / f"{name}.yaml").read_text(encoding="utf-8"), name)
 
 
@@ -50,14 +50,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return _parse_yaml(text, str(path))
 
 
-def parse_section(text: str) -> dict[str, Any]:
+def parse_section(text: str, option: str = "--task") -> dict[str, Any]:
     """Parses the section ``task:`` from a task's name, or from YAML on one line.
+
+    Args:
+        text: the name or the YAML.
+        option: the command-line option that ``text`` comes from, for messages.
+
+    Raises:
+        UserError: the text is not valid YAML.
 
     Example:
         >>> parse_section("sudoku"), parse_section("{name: sudoku, size: 4}")
         ({'name': 'sudoku'}, {'name': 'sudoku', 'size': 4})
     """
-    value = _parse_value(text, f"task={text}")
+    value = _parse_value(text, option)
     return value if isinstance(value, dict) else {"name": str(value)}
 
 
@@ -66,7 +73,7 @@ def apply_settings(sections: Mapping[str, Any], settings: Iterable[str]) -> dict
     are YAML.
 
     Raises:
-        UserError: a setting has another form, or its path leads through a value that is no section.
+        UserError: a setting has another form, its value is not valid YAML, or a key before the last is not a section.
 
     Example:
         >>> apply_settings({"training": {"steps": 5}}, ["training.batch_size=16"])
@@ -87,12 +94,12 @@ def apply_settings(sections: Mapping[str, Any], settings: Iterable[str]) -> dict
             section = section[key]
             if not isinstance(section, dict):
                 raise UserError(f"--set {setting}: {'.'.join(outer[:depth])} is not a section", wrong_use=True)
-        section[name] = _parse_value(value, setting)
+        section[name] = _parse_value(value, f"--set {setting}")
     return result
 
 
 def make_config(sections: Mapping[str, Any], where: str) -> RunConfig:
-    """Validates sections and joins the model's with the keys that the task decides.
+    """Validates sections, and merges in the model settings that the task determines.
 
     Args:
         sections: ``task``, ``data``, ``model`` and ``training``, as read from a file.
@@ -114,29 +121,30 @@ def make_config(sections: Mapping[str, Any], where: str) -> RunConfig:
     if not isinstance(model, Mapping):
         raise UserError(f"{where}: model must be a section of keys, not {model!r}", wrong_use=True)
     parts: dict[str, Any] = {**sections, "task": task_config}
-    parts["model"] = validated(TRMConfig, _joined(model, task_keys, "model", task.name, where), "model", where)
+    parts["model"] = validated(TRMConfig, _merged(model, task_keys, "model", task.name, where), "model", where)
     parts["data"] = data
     parts["training"] = validated(TrainingConfig, sections.get("training") or {}, "training", where)
     return validated(RunConfig, parts, "", where)
 
 
-def _joined(
+def _merged(
     section: Mapping[str, Any], task_keys: Mapping[str, Any], name: str, task: str, where: str
 ) -> dict[str, Any]:
-    """A section's keys together with those that the task decides, also in nested sections. They must agree."""
-    joined = dict(section)
+    """Merges the keys that the task determines into a section and its nested sections. The values must agree."""
+    merged = dict(section)
     for key, value in task_keys.items():
         configured = section.get(key)
         if isinstance(configured, list):  # YAML has no tuples
             configured = tuple(configured)
         if isinstance(value, Mapping) and isinstance(configured, Mapping):
-            value = _joined(configured, value, f"{name}.{key}", task, where)
+            value = _merged(configured, value, f"{name}.{key}", task, where)
         elif configured not in (None, value):
             raise UserError(
-                f"{where}: {name}.{key} is {section[key]}, but task {task} has {value}; leave it out", wrong_use=True
+                f"{where}: {name}.{key} = {section[key]} contradicts task {task}, which needs {value}; remove the key",
+                wrong_use=True,
             )
-        joined[key] = value
-    return joined
+        merged[key] = value
+    return merged
 
 
 def _parse_yaml(text: str, where: str) -> dict[str, Any]:
@@ -153,8 +161,8 @@ def _parse_yaml(text: str, where: str) -> dict[str, Any]:
     return sections
 
 
-def _parse_value(text: str, setting: str) -> Any:
+def _parse_value(text: str, source: str) -> Any:
     try:
         return YAML(typ="safe", pure=True).load(text)
     except YAMLError:
-        raise UserError(f"--set {setting}: {text!r} is not a YAML value", wrong_use=True) from None
+        raise UserError(f"{source}: {text!r} is not valid YAML", wrong_use=True) from None

@@ -20,7 +20,7 @@ from trm_fast.tasks.maze.engine import engine
 from trm_fast.tasks.maze.mazes import Mazes
 from trm_fast.tasks.maze.pictures import tokens_of_picture
 from trm_fast.tasks.maze.rules import judge
-from trm_fast.tasks.maze.text import ALLOWED, TOKENS, Shape, parse, question, rows_of_json
+from trm_fast.tasks.maze.text import ALLOWED, TOKENS, Shape, parse, question_from_rows, rows_of_json
 from trm_fast.tasks.pictures import PNG, read_png
 from trm_fast.tasks.tables import Table, cell_name, decode_grids, question_column, read_cells, read_table, write_table
 
@@ -83,7 +83,7 @@ def questions(path: str | Path, shape: Shape) -> Iterator[Question]:
 def _of_picture(path: str | Path, shape: Shape) -> Question:
     rows = tokens_of_picture(read_png(path), shape, f"{path}: ")
     text = "\n".join("".join(CHARACTERS[token - 1] for token in row) for row in rows)
-    return question(rows, shape, text, str(path))
+    return question_from_rows(rows, shape, text, str(path))
 
 
 def _of_json(text: str, path: str | Path, shape: Shape) -> Iterator[Question]:
@@ -99,7 +99,7 @@ def _of_json(text: str, path: str | Path, shape: Shape) -> Iterator[Question]:
         return
     for number, maze in enumerate(many, 1):
         where = f"{path}, maze {number}"
-        yield question(rows_of_json(maze, f"{where}: "), shape, json.dumps(maze), where)
+        yield question_from_rows(rows_of_json(maze, f"{where}: "), shape, json.dumps(maze), where)
 
 
 def _mazes_of(value: Any) -> list[Any] | None:

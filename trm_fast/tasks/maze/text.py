@@ -33,33 +33,37 @@ def parse(text: str, shape: Shape, where: str = "") -> Question:
 
     Raises:
         UserError: the text is malformed, or the maze has another size, not exactly one start and one goal, or no path
-            between them.
+            between them. ``where`` starts the message.
     """
-    at = f"{where}: " if where else ""
+    prefix = f"{where}: " if where else ""
     text = text.strip("\r\n")
     if text.lstrip().startswith(("[", "{")):
-        return question(rows_of_json(parse_json(text, at), at), shape, text, where)
+        return question_from_rows(rows_of_json(parse_json(text, prefix), prefix), shape, text, where)
     rows = [line.rstrip("\r") for line in text.split("\n")]
     if len(rows) == 1 and len(rows[0]) == shape[0] * shape[1]:
         rows = [rows[0][i : i + shape[1]] for i in range(0, len(rows[0]), shape[1])]
-    return question([tokens_of(row, i, at) for i, row in enumerate(rows)], shape, text, where)
+    return question_from_rows([tokens_of(row, i, prefix) for i, row in enumerate(rows)], shape, text, where)
 
 
-def question(rows: list[list[int]], shape: Shape, text: str, where: str) -> Question:
-    """A question from rows of tokens; a wrong maze is a UserError as in ``parse``."""
-    at = f"{where}: " if where else ""
-    _check_shape(rows, shape, at)
+def question_from_rows(rows: list[list[int]], shape: Shape, text: str, where: str) -> Question:
+    """A question from rows of tokens.
+
+    Raises:
+        UserError: the maze is invalid, as in ``parse``.
+    """
+    prefix = f"{where}: " if where else ""
+    _check_shape(rows, shape, prefix)
     maze = np.array(rows, dtype=np.uint8).reshape(1, -1)
     maze[maze == PATH] = FREE
     for token, name in ((START, "start (S)"), (GOAL, "goal (G)")):
         cells = np.flatnonzero(maze[0] == token)
         if not len(cells):
-            raise UserError(f"{at}the maze has no {name}")
+            raise UserError(f"{prefix}the maze has no {name}")
         if len(cells) > 1:
             spots = " and ".join(cell_name(int(cell), shape[1]) for cell in cells[:2])
-            raise UserError(f"{at}the maze has {len(cells)} cells marked as {name}, expected 1: {spots}")
+            raise UserError(f"{prefix}expected one {name}, found {len(cells)}: {spots}")
     if engine.solve(maze, *shape)[1][0] < 0:
-        raise UserError(f"{at}the maze has no path from S to G")
+        raise UserError(f"{prefix}the maze has no path from S to G")
     return Question(text, maze[0].astype(np.int32), where)
 
 
@@ -86,59 +90,59 @@ def fill_in(text: str, inputs: npt.NDArray[Any], answer: npt.NDArray[Any]) -> st
     return "".join(characters)
 
 
-def tokens_of(row: str, number: int, at: str) -> list[int]:
+def tokens_of(row: str, number: int, prefix: str) -> list[int]:
     """The tokens of a row of characters."""
     for column, character in enumerate(row):
         if character not in TOKENS:
             raise UserError(
-                f"{at}{character!r} (row {number + 1}, character {column + 1}) is not a cell of a maze: {ALLOWED}"
+                f"{prefix}{character!r} (row {number + 1}, character {column + 1}) is not a cell of a maze: {ALLOWED}"
             )
     return [TOKENS[character] for character in row]
 
 
-def rows_of_json(value: Any, at: str, *, keep: bool = False) -> list[Any]:
+def rows_of_json(value: Any, prefix: str, *, keep: bool = False) -> list[Any]:
     """The rows of a maze in JSON as tokens, or unchanged with ``keep``."""
     if isinstance(value, dict):
-        named = [value[key] for key in ("question", "maze", "puzzle") if key in value]
-        if not named:
+        candidates = [value[key] for key in ("question", "maze", "puzzle") if key in value]
+        if not candidates:
             raise UserError(
-                f"{at}a maze as a JSON object needs a key question or maze; this one has: {', '.join(value)}"
+                f"{prefix}a maze as a JSON object needs a key question or maze; this one has: {', '.join(value)}"
             )
-        value = named[0]
+        value = candidates[0]
     if isinstance(value, str):
         value = value.strip("\r\n").split("\n")
     if not isinstance(value, list) or not value:
-        raise UserError(f"{at}a maze in JSON is a list of rows: strings, or lists of numbers")
+        raise UserError(f"{prefix}a maze in JSON is a list of rows: strings, or lists of numbers")
     if keep:
         return value
-    return [_row_of_json(row, number, at) for number, row in enumerate(value)]
+    return [_row_of_json(row, number, prefix) for number, row in enumerate(value)]
 
 
-def _row_of_json(row: Any, number: int, at: str) -> list[int]:
+def _row_of_json(row: Any, number: int, prefix: str) -> list[int]:
     if isinstance(row, str):
-        return tokens_of(row, number, at)
+        return tokens_of(row, number, prefix)
     if not isinstance(row, list):
-        raise UserError(f"{at}row {number + 1} is {json.dumps(row)[:40]}: a row is a string or a list of numbers")
+        raise UserError(f"{prefix}row {number + 1} is {json.dumps(row)[:40]}: a row is a string or a list of numbers")
     for column, cell in enumerate(row):
         if type(cell) is not int or not WALL <= cell <= PATH:
             raise UserError(
-                f"{at}{json.dumps(cell)[:40]} (row {number + 1}, column {column + 1}) is not a cell of a maze: "
+                f"{prefix}{json.dumps(cell)[:40]} (row {number + 1}, column {column + 1}) is not a cell of a maze: "
                 f"{ALLOWED_NUMBERS}"
             )
     return row
 
 
-def _check_shape(rows: list[list[int]], shape: Shape, at: str) -> None:
+def _check_shape(rows: list[list[int]], shape: Shape, prefix: str) -> None:
     expected = f"the model takes {shape[0]}x{shape[1]} (task.size)"
     for number, row in enumerate(rows):
         if len(row) != len(rows[0]):
             hint = "; write . for free cells if spaces get lost" if len(row) < len(rows[0]) else ""
             raise UserError(
-                f"{at}the rows have different lengths: row 1 has {len(rows[0])} cells, row {number + 1} has "
+                f"{prefix}the rows have different lengths: row 1 has {len(rows[0])} cells, row {number + 1} has "
                 f"{len(row)}{hint}"
             )
     if (len(rows), len(rows[0])) != shape:
-        raise UserError(f"{at}this maze has {len(rows)}x{len(rows[0])} cells, but {expected}")
+        raise UserError(f"{prefix}this maze has {len(rows)}x{len(rows[0])} cells, but {expected}")
 
 
 def _character(token: int) -> str:

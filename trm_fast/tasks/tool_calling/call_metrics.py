@@ -1,7 +1,8 @@
-"""Metrics of calls, with their 95 % intervals and a baseline that copies from the request, and their tables."""
+"""Scores predicted tool calls against a copying baseline, and makes tables of the results."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -38,32 +39,38 @@ Calls = Sequence[Sequence[Call]]
 
 
 def measure_calls(
-    rows: Sequence[Conversation], calls: Calls, lexicon: Lexicon, counted: Calls | None = None,
+    rows: Sequence[Conversation], calls: Calls, lexicon: Lexicon, calls_with_count: Calls | None = None,
     called: frozenset[str] = frozenset(),
 ) -> dict[str, float]:  # fmt: skip
-    """Metrics of the calls to conversations.
+    """Scores the calls predicted for conversations.
 
-    - ``decision_accuracy``, ``decision_f1``: whether any tool is called. - ``tool_accuracy``: of conversations with one
-    expected call and several tools, whether only that tool is called. - ``tool_set_exact_open``: of conversations that
-    expect calls but not to all tools, whether the called tools are the expected ones. - ``call_exact``,
-    ``argument_f1``: of conversations that expect calls, whether all calls are right, in any order, and the F1 score of
-    their arguments. - ``schema_valid``: of all calls, whether they fit their tools' schemas. - ``ast_match``: of a
-    benchmark's questions, whether their accepted answers match.
+    - ``decision_accuracy``, ``decision_f1``: whether any tool is called.
+    - ``tool_accuracy``: the share of conversations in which exactly the expected tool is called. Counts conversations
+      with one expected call and several tools.
+    - ``tool_set_exact_open``: the share in which the called tools are the expected ones. Counts conversations that
+      expect calls, but not to all tools.
+    - ``tool_set_exact``: like ``tool_set_exact_open``, if the number of tools is given.
+    - ``call_exact``: the share in which all calls are right, in any order. Counts conversations that expect calls,
+      without a benchmark's questions.
+    - ``argument_f1``: the F1 score of the arguments in these conversations.
+    - ``schema_valid``: the share of predicted calls that are valid against their tools' schemas.
+    - ``ast_match``: the share of a benchmark's questions whose predicted calls match the accepted ones.
 
     The baseline calls the nearest tools by word overlap, as many as are expected, and copies quoted strings and numbers
-    from the request in order.
+    from the request in order. For ``decision_accuracy`` the baseline always calls a tool.
 
     Args:
         rows: the conversations.
-        calls: the model's calls to each of them.
+        calls: the model's calls for each of them.
         lexicon: measures word overlap for the baseline.
-        counted: the model's calls when it is told the number of tools to call. Adds ``tool_set_exact``, which is of
-            these calls, as is ``tool_accuracy``; both also as ``_seen`` and ``_unseen``.
-        called: the tools called in training; a conversation counts as seen if it expects no other tool.
+        calls_with_count: the model's calls if it is told the number of tools to call. If given, ``tool_accuracy`` and
+            ``tool_set_exact`` are computed from these, and also split into ``_seen`` and ``_unseen``.
+        called: the tools called in training. A conversation is seen if it expects calls, and only to these tools.
 
     Returns:
-        ``NAME``, ``NAME_low`` and ``NAME_high`` (95 % interval) and ``NAME_baseline``. Metrics without a case are left
-        out.
+        ``NAME``, the limits of its 95 % interval ``NAME_low`` and ``NAME_high``, and the baseline's ``NAME_baseline``.
+        ``argument_f1`` has no interval. ``decision_f1``, ``schema_valid`` and, if ``calls_with_count`` is given,
+        ``tool_set_exact_open`` have no baseline. Metrics without a case are left out.
     """
     expected = [expected_calls(row) for row in rows]
     names = [_names(row_calls) for row_calls in expected]
@@ -72,34 +79,37 @@ def measure_calls(
     calls_expected, calls_made = flags(map(bool, expected)), flags(map(bool, calls))
     add_share(metrics, "decision_accuracy", calls_expected == calls_made, calls_expected)
     add_f1(metrics, "decision_f1", calls_expected, calls_made)
-    single = flags(len(row_calls) == 1 and len(row.tools) > 1 for row_calls, row in zip(expected, rows, strict=True))
-    choice = calls_expected & flags(len(n) < len(row.tools) for n, row in zip(names, rows, strict=True))
-    named, nearest, told = (
-        flags(_names(row_calls) == n for row_calls, n in zip(part, names, strict=True))
-        for part in (calls, copied, calls if counted is None else counted)
+    one_call = flags(len(row_calls) == 1 and len(row.tools) > 1 for row_calls, row in zip(expected, rows, strict=True))
+    has_choice = calls_expected & flags(len(n) < len(row.tools) for n, row in zip(names, rows, strict=True))
+    names_exact, baseline_names_exact, names_exact_with_count = (
+        flags(_names(row_calls) == row_names for row_calls, row_names in zip(predicted, names, strict=True))
+        for predicted in (calls, copied, calls if calls_with_count is None else calls_with_count)
     )
-    if counted is None:
-        add_share(metrics, "tool_accuracy", told[single], nearest[single])
+    if calls_with_count is None:
+        add_share(metrics, "tool_accuracy", names_exact[one_call], baseline_names_exact[one_call])
     else:
         seen = flags(bool(row_names) and row_names <= called for row_names in names)
-        for name, cases in (("tool_accuracy", single), ("tool_set_exact", choice)):
-            for suffix, part in (("", cases), ("_seen", cases & seen), ("_unseen", cases & ~seen)):
-                add_share(metrics, name + suffix, told[part], nearest[part])
-    add_share(metrics, "tool_set_exact_open", named[choice], nearest[choice] if counted is None else None)
+        for name, cases in (("tool_accuracy", one_call), ("tool_set_exact", has_choice)):
+            for suffix, subset in (("", cases), ("_seen", cases & seen), ("_unseen", cases & ~seen)):
+                add_share(metrics, name + suffix, names_exact_with_count[subset], baseline_names_exact[subset])
+    open_baseline = baseline_names_exact[has_choice] if calls_with_count is None else None
+    add_share(metrics, "tool_set_exact_open", names_exact[has_choice], open_baseline)
     scored = [i for i, row in enumerate(rows) if row.accepted is None and expected[i]]
-    exact, baseline_exact = (flags(same_calls(expected[i], part[i]) for i in scored) for part in (calls, copied))
+    exact, baseline_exact = (
+        flags(same_calls(expected[i], predicted[i]) for i in scored) for predicted in (calls, copied)
+    )
     add_share(metrics, "call_exact", exact, baseline_exact)
     metrics["argument_f1"], metrics["argument_f1_baseline"] = (
-        argument_f1([expected[i] for i in scored], [part[i] for i in scored]) for part in (calls, copied)
+        argument_f1([expected[i] for i in scored], [predicted[i] for i in scored]) for predicted in (calls, copied)
     )
-    every = [(call, row.tools) for row_calls, row in zip(calls, rows, strict=True) for call in row_calls]
-    add_share(metrics, "schema_valid", flags(not problems(call, tools) for call, tools in every))
-    judged = [i for i, row in enumerate(rows) if row.accepted is not None]
+    calls_with_tools = [(call, row.tools) for row_calls, row in zip(calls, rows, strict=True) for call in row_calls]
+    add_share(metrics, "schema_valid", flags(not problems(call, tools) for call, tools in calls_with_tools))
+    benchmark_rows = [i for i, row in enumerate(rows) if row.accepted is not None]
     match, baseline_match = (
-        flags(accepts(part[i], rows[i].accepted or []) for i in judged) for part in (calls, copied)
+        flags(accepts(predicted[i], rows[i].accepted or []) for i in benchmark_rows) for predicted in (calls, copied)
     )
     add_share(metrics, "ast_match", match, baseline_match)
-    return {name: value for name, value in metrics.items() if value == value}
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 
 def _names(calls: Iterable[Call]) -> set[str]:
@@ -107,8 +117,8 @@ def _names(calls: Iterable[Call]) -> set[str]:
 
 
 def copied_calls(row: Conversation, lexicon: Lexicon, count: int) -> list[Call]:
-    """The calls of the baseline: the ``count`` nearest tools by word overlap, with the request's numbers and quoted
-    strings, in order, as the arguments that they fit."""
+    """The baseline's calls of the ``count`` nearest tools by word overlap. Each argument takes the first number or
+    quoted string of the request that its schema accepts and no earlier argument took."""
     numbers = [m.group(0) for m in NUMBERS.finditer(row.query)]
     quoted = [next(g for g in m.groups() if g) for m in QUOTED.finditer(row.query)]
     nearest = {tool.name for tool in lexicon.nearest(row.query, row.tools, count)}
@@ -122,9 +132,9 @@ def _copied(tool: Tool, numbers: list[str], quoted: list[str]) -> dict[str, Any]
         if name not in tool.parameters["required"] and "default" in schema and not quoted and not numbers:
             continue
         source = numbers if kind_of(schema) in ("integer", "number") else quoted
-        at = next((i for i, text in enumerate(source) if cast(text, schema) is not None), None)
-        if at is not None:
-            values[name] = cast(source.pop(at), schema)
+        index = next((i for i, text in enumerate(source) if cast(text, schema) is not None), None)
+        if index is not None:
+            values[name] = cast(source.pop(index), schema)
     return values
 
 

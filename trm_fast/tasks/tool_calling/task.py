@@ -71,7 +71,8 @@ class RequestConfig(ToolConfig):
     """The keys of the tasks whose tools come with each request.
 
     ``sets`` names the sets of a folder to learn, each with files ``SET_train`` and ``SET_val``. ``seq_len``, ``tools``
-    and ``arguments`` are the most positions, tools and arguments of an example, ``bag`` the most tokens of a position.
+    and ``arguments`` are the maximum numbers of positions, tools and arguments per example, ``bag`` of tokens per
+    position.
     ``distractors`` and ``exchanged`` belong to the changed copies that training uses: the probability that the tools
     which are not called are replaced by other conversations' tools, and the probability that a value in the request is
     replaced by another conversation's. ``token_dropout`` is the share of tokens replaced by "unknown" in training.
@@ -105,7 +106,11 @@ class ToolTask(Task):
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer; UserError before it is learned or loaded."""
+        """The tokenizer.
+
+        Raises:
+            UserError: no tokenizer was learned or loaded yet.
+        """
         if self._tokenizer is None:
             raise UserError("this task has no tokenizer yet: load a trained model, or read a data set first")
         return self._tokenizer
@@ -122,7 +127,7 @@ class ToolTask(Task):
         else:
             self._tokenizer = train_tokenizer(texts(train), c.vocab_size, c.tokenizer_kind)
         if self._tokenizer.size > c.vocab_size:
-            raise UserError(f"the tokenizer has {self._tokenizer.size} pieces: set task.vocab_size to that")
+            raise UserError(f"the tokenizer has {self._tokenizer.size} pieces; set task.vocab_size to at least that")
 
     @abstractmethod
     def learn(self, train: list[Conversation], data: DataConfig, seed: int) -> list[Conversation]:
@@ -142,7 +147,7 @@ class ToolTask(Task):
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """What the task learned beside the tokenizer, as JSON."""
+        """Everything that the task learned except the tokenizer, as JSON."""
 
     @abstractmethod
     def restore(self, saved: Any) -> None:

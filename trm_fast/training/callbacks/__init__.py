@@ -25,10 +25,10 @@ def make_callback(name: str) -> Callback:
     """Makes the callback of a name.
 
     Raises:
-        UserError: there is no such callback, or its package is not installed.
+        UserError: no callback has this name, or its package is not installed.
     """
     if name not in callback_names():
-        raise UserError(f"there is no callback {name!r}; there are: {', '.join(callback_names())}", wrong_use=True)
+        raise UserError(f"unknown callback {name!r}; choose one of: {', '.join(callback_names())}", wrong_use=True)
     try:
         import_module(f"{__name__}.{name}")
     except ImportError as error:

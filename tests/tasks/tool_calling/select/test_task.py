@@ -57,7 +57,7 @@ def test_a_classifier_knows_the_tools_called_in_training_and_reports_others(tmp_
     prediction = task.prediction(task.ask(request("Hi", (PING,))), answers[0], (PING,))
     assert prediction.problems == ("ping was not called in training: this classifier never calls it",)
     narrow = ToolSelect(task.config.model_copy(update={"known_tools": 0}))
-    with pytest.raises(UserError, match=r"set task\.known_tools"):
+    with pytest.raises(UserError, match=r"more than task\.known_tools = 0; raise it to at least"):
         narrow.dataset(DataConfig(source=str(tmp_path)), seed=0)
 
 

@@ -39,8 +39,8 @@ ARRAYS = ("inputs", "roles", "features", "stems", "links", "symbols", "sources",
 
 @dataclass(frozen=True)
 class RowLimits:
-    """The most positions, tools and arguments of a row, and tokens of a position (``bag``). ``vocab_size`` is the
-    number of the vocabulary's symbols."""
+    """The maximum numbers of positions, tools and arguments per row, and of tokens per position (``bag``).
+    ``vocab_size`` is the number of the vocabulary's symbols."""
 
     positions: int
     tools: int

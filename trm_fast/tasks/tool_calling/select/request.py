@@ -13,7 +13,7 @@ from trm_fast.tasks.tool_calling.text.lexicon import Lexicon
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """The most positions, words, tools and arguments of an example, and the most tokens of a position (``bag``)."""
+    """Maximum numbers: positions, words, tools and arguments per example, and tokens per position (``bag``)."""
 
     positions: int
     words: int
@@ -36,13 +36,13 @@ class Request:
     @classmethod
     def of(cls, query: str, tools: Sequence[Tool], limits: RequestLimits, lexicon: Lexicon) -> Request:
         """Cuts a request to its last words, and its tools to the nearest ones by word overlap."""
-        every_word = TurnWords.of(query)
+        all_words = TurnWords.of(query)
         near = tools if len(tools) <= limits.tools else lexicon.nearest(query, tools, limits.tools)
         kept = sorted(near, key=lambda tool: tool.name)
         arguments = [(t, name) for t, tool in enumerate(kept) for name in tool.parameters["properties"]]
-        words = TurnWords(query, every_word.spans[-limits.words :])
+        words = TurnWords(query, all_words.spans[-limits.words :])
         limit = min(limits.arguments, limits.positions - 1 - len(words) - 2 * len(kept))
-        cut = len(words) < len(every_word) or len(kept) < len(tools) or len(arguments) > limit
+        cut = len(words) < len(all_words) or len(kept) < len(tools) or len(arguments) > limit
         return cls(words, kept, arguments[:limit], cut)
 
     @property

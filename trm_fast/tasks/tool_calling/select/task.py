@@ -33,10 +33,10 @@ ARRAYS = ("roles", "features", "stems", "tool_places", "tool_ids", "field_places
 class ToolSelectConfig(RequestConfig):
     """The keys of ``tool-select``, beside those of ``RequestConfig``.
 
-    ``words`` is the most words of a request, ``variants`` the number of changed copies of each training conversation.
-    ``uncalled`` is the number of copies without the called tools, as a share of the training conversations; they teach
-    a model to call none. ``tool_choice`` is a pointer to any offered tool, or a classifier over the tools called in
-    training, ``known_tools`` at most, which never calls another one.
+    ``words`` is the maximum number of words in a request, ``variants`` the number of changed copies per training
+    conversation. ``uncalled`` is the number of copies without the called tools, as a share of the training
+    conversations; they teach a model to call none. ``tool_choice`` is a pointer to any offered tool, or a classifier
+    over at most ``known_tools`` tools seen in training; it never calls any other.
     """
 
     name: str = "tool-select"
@@ -85,34 +85,41 @@ class ToolSelect(ToolTask):
         """Learns lexicon and tokenizer. A loaded task keeps both and makes no copies."""
         if self._tokenizer is not None:
             return train
-        self.lexicon = Lexicon.of(tool for c in train for tool in c.tools)
-        self._called = frozenset(call.name for c in train for call in expected_calls(c))
+        self.lexicon = Lexicon.of(tool for conversation in train for tool in conversation.tools)
+        self._called = frozenset(call.name for conversation in train for call in expected_calls(conversation))
         if self._classifies and len(self._called) > self.config.known_tools:
-            raise UserError(f"{len(self._called)} tools are called: set task.known_tools to that")
+            count, limit = len(self._called), self.config.known_tools
+            raise UserError(
+                f"the training data calls {count} tools, more than task.known_tools = {limit}; raise it to at least "
+                f"{count}"
+            )
         self.learn_tokenizer(train)
         return [*train, *self._copies(train, seed)]
 
     def _copies(self, train: Sequence[Conversation], seed: int) -> list[Conversation]:
-        c, rng = self.config, np.random.default_rng(seed)
-        variants = Variants(train, c.distractors, c.exchanged)
-        copies = [variants.of(row, rng) for row in [*train] * c.variants]
-        for i in rng.permutation(len(train))[: round(c.uncalled * len(train))]:
+        config, rng = self.config, np.random.default_rng(seed)
+        variants = Variants(train, config.distractors, config.exchanged)
+        copies = [variants.of(conversation, rng) for conversation in [*train] * config.variants]
+        for i in rng.permutation(len(train))[: round(config.uncalled * len(train))]:
             copies.append(variants.uncalled(train[i], rng))
-        return [row for row in copies if row.tools]
+        return [conversation for conversation in copies if conversation.tools]
 
     def examples(self, rows: Sequence[Request], sources: Sequence[Conversation]) -> Examples:
         # The numbers of a classifier's tools; 0 is an unknown tool.
         numbers = {name: i for i, name in enumerate(sorted(self._called), 1)} if self._classifies else {}
         encode = lru_cache(maxsize=None)(lambda text: self.tokenizer.ids(text))
         encoded = []
-        for row in rows:
-            encoded.append(EncodedRequest(row, self.limits, self.lexicon, encode))
-            encoded[-1].tool_ids[: len(row.tools)] = [numbers.get(tool.name, 0) for tool in row.tools]
-        extra = {name: np.stack([getattr(row, name) for row in encoded]) for name in ARRAYS}
-        extra["mask"] = np.arange(self.seq_len) < np.array([[row.length] for row in encoded])
+        for request in rows:
+            encoded.append(EncodedRequest(request, self.limits, self.lexicon, encode))
+            encoded[-1].tool_ids[: len(request.tools)] = [numbers.get(tool.name, 0) for tool in request.tools]
+        extra = {name: np.stack([getattr(example, name) for example in encoded]) for name in ARRAYS}
+        extra["mask"] = np.arange(self.seq_len) < np.array([[example.length] for example in encoded])
         extra["row"] = np.arange(len(rows), dtype=np.int32)
-        inputs = np.stack([row.bags for row in encoded])
-        labels = [labels_of(row, expected_calls(c), self.limits) for row, c in zip(rows, sources, strict=True)]
+        inputs = np.stack([example.bags for example in encoded])
+        labels = [
+            labels_of(request, expected_calls(conversation), self.limits)
+            for request, conversation in zip(rows, sources, strict=True)
+        ]
         return Examples(inputs, np.stack(labels), np.zeros(len(rows), dtype=np.int32), extra, tuple(sources))
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
@@ -134,17 +141,17 @@ class ToolSelect(ToolTask):
         return Request.of(conversation.query, conversation.tools, self.limits, self.lexicon)
 
     def metrics(self, examples: Examples, answers: Array) -> dict[str, float]:
-        rows = [examples.sources[i] for i in examples.extra["row"]]
-        requests, answers = [self.row_of(row) for row in rows], np.asarray(answers)
+        conversations = [examples.sources[i] for i in examples.extra["row"]]
+        requests, answers = [self.row_of(conversation) for conversation in conversations], np.asarray(answers)
         calls = [calls_of(*pair, self.limits) for pair in zip(requests, answers, strict=True)]
-        counted = [
-            calls_of(request, answer, self.limits, count=len({call.name for call in expected_calls(row)}))
-            for row, request, answer in zip(rows, requests, answers, strict=True)
+        calls_with_count = [
+            calls_of(request, answer, self.limits, count=len({call.name for call in expected_calls(conversation)}))
+            for conversation, request, answer in zip(conversations, requests, answers, strict=True)
         ]
-        metrics = measure_calls(rows, calls, self.lexicon, counted, self._called)
+        metrics = measure_calls(conversations, calls, self.lexicon, calls_with_count, self._called)
         if self._classifies:
-            offered = [tool.name in self._called for row in rows for tool in row.tools]
-            metrics["known"] = sum(offered) / max(1, len(offered))
+            known = [tool.name in self._called for conversation in conversations for tool in conversation.tools]
+            metrics["known"] = sum(known) / max(1, len(known))
         return metrics
 
     def report(self, metrics: dict[str, float]) -> list[Any]:
