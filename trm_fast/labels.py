@@ -12,8 +12,8 @@ SCORE_SCALE = 1000
 
 
 class SlotKind(IntEnum):
-    """What an argument or a slot of a fixed set of tools holds. Numbers from ``len(SlotKind)`` on stand for the values
-    of a fixed list, which need not occur in the text."""
+    """The kind of content of an argument or a slot of a fixed set of tools. Numbers from ``len(SlotKind)``
+    on stand for the values of a fixed list, which need not occur in the text."""
 
     NONE = 0
     """No value."""
@@ -26,7 +26,7 @@ class SlotKind(IntEnum):
 
 
 class ArgumentKind(IntEnum):
-    """How an argument of a tool that the request offers gets its value."""
+    """The way in which an argument of a tool that the request offers gets its value."""
 
     ABSENT = 0
     SPAN = 1
@@ -36,7 +36,7 @@ class ArgumentKind(IntEnum):
     SINGULAR = 3
     """A span of words, in the singular."""
     SPANS = 4
-    """Several spans, a value each. The kinds before this one have one span."""
+    """Several spans, one value per span. The kinds before this one have one span."""
     DEFAULT = 5
     """The default value of its schema."""
     TRUE = 6

@@ -111,7 +111,7 @@ def _show(prediction: Prediction, answer: Solution, as_json: bool) -> None:
 
 def _converse(solver: Solver, task: ToolTask, offered: tuple[Tool, ...], json_output: bool) -> None:
     """Reads the user's turns at a prompt until an empty line. The user also types the result of each call, and the
-    assistant's reply where the model writes none."""
+    assistant's reply if the model writes none."""
     from trm_fast.tasks.tool_calling import Conversation, Turn
 
     turns: list[Turn] = []

@@ -1,4 +1,4 @@
-"""What the commands share: consoles, common options, the choice of a device, and output as text or JSON."""
+"""Shared by the commands: consoles, common options, the choice of a device, and output as text or JSON."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ COMMON = (
     "exact_accuracy", "cell_accuracy", "count", "mean_steps", "converged", "valid", "interval", "seconds",
     "puzzles_per_second",
 )  # fmt: skip
-"""What the JSON of every evaluation contains; its other entries are the task's own measures."""
+"""Keys that the JSON of every evaluation contains; the other entries are the task's own measures."""
 
 
 def measures(evaluation: dict[str, Any]) -> dict[str, float]:

@@ -29,7 +29,7 @@ def evaluate(
     split: Annotated[
         Literal["train", "test"] | None, typer.Option(help="Which part of the run's data, or of --data, to use.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first so many rows.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N rows.")] = None,
     max_steps: console.MaxSteps = None,
     min_steps: console.MinSteps = 1,
     halt: console.Halt = True,

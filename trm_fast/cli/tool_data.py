@@ -26,10 +26,10 @@ SHOWN = 20
 """The largest number of refused rows that is printed."""
 
 Source = Annotated[str, typer.Argument(metavar="FILE|hf:NAME", help="JSON or JSONL, also .gz, or a hub data set.")]
-Preview = Annotated[int, typer.Option(min=0, help="Print the first so many conversations.")]
+Preview = Annotated[int, typer.Option(min=0, help="Print the first N conversations.")]
 Refused = Annotated[Path | None, typer.Option(help="Write where each refused row is, and the reason, to a JSONL file.")]
 HubSplit = Annotated[str, typer.Option("--hub-split", help="The split of hf:NAME to read.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Use only the first so many conversations.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Use only the first N conversations.")]
 To = Annotated[str, typer.Option("--to", metavar="FORMAT", help="The format to write --out in.")]
 Out = Annotated[Path | None, typer.Option("--out", help="The .json or .jsonl file to write, also .gz.")]
 ValSplit = Annotated[

@@ -32,7 +32,7 @@ def train(
     config: Annotated[Path | None, typer.Option(help="Your own YAML file.")] = None,
     data: Annotated[str | None, typer.Option(help="A file or hf:NAME; by default the task's generator.")] = None,
     val_split: Annotated[
-        float | None, typer.Option(help="Share of the data to hold out where it has no test set; sets data.holdout.")
+        float | None, typer.Option(help="Share of the data to hold out if it has no test set; sets data.holdout.")
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -45,7 +45,7 @@ def train(
         float | None,
         typer.Option(help="Length in passes over the data: examples x epochs / batch size steps, as published."),
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="Stop this call after so many minutes.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop this call after this many minutes.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the weights, the data and its order.")] = None,
     device: console.Device = "auto",
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue a run.")] = None,

@@ -223,7 +223,7 @@ class Solver:
             callback: called with each step of the first try.
 
         Raises:
-            UserError: the text is no question, or a trajectory of several tries was requested.
+            UserError: the text is not a valid question, or a trajectory of several tries was requested.
         """
         parsed = self.task.parse(question) if isinstance(question, str) else question
         if return_trajectory:
@@ -234,7 +234,7 @@ class Solver:
         """Yields the answer to one question after each step, in one plain try. ``callback`` is called with it first.
 
         Raises:
-            UserError: the text is no question.
+            UserError: the text is not a valid question.
         """
         parsed = self.task.parse(question) if isinstance(question, str) else question
         encoded = Question.rows([parsed])

@@ -50,7 +50,7 @@ def export_step(model: TRMModel, path: Path, *, masked: bool = False) -> None:
     """Writes one supervision step as an ONNX file. The batch size B is free.
 
     Inputs: ``inputs`` int64 (B, L) or float32 (B, L, F); the states ``z`` and, with two states, ``y``, float32 of shape
-    (B, prefix + L, width of the state); ``puzzle_ids`` int64 (B,) where the model has a puzzle embedding; ``mask`` bool
+    (B, prefix + L, width of the state); ``puzzle_ids`` int64 (B,) if the model has a puzzle embedding; ``mask`` bool
     (B, L) with ``masked``. Outputs: ``next_z``, ``next_y``, ``logits`` (or ``values``) and ``q`` (B,). The metadata
     ``z_init`` and ``y_init`` are the vectors of the initial states.
 

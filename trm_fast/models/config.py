@@ -63,9 +63,9 @@ class TRMConfig(Section):
     """
 
     inputs: Literal["tokens", "values", "bags"] = "tokens"
-    """What each position holds: a token, numbers, or an unordered bag of tokens."""
+    """The content of each position: a token, numbers, or an unordered bag of tokens."""
     head: AnyHead = Field(default_factory=TokensConfig)
-    """What is predicted: a kind of head (``trm_fast.models.heads``) and its keys."""
+    """The prediction: a kind of head (``trm_fast.models.heads``) and its keys."""
     vocab_size: int = Field(11, ge=2)
     """Number of tokens, padding included."""
     input_width: int = Field(1, ge=1)
@@ -101,9 +101,9 @@ class TRMConfig(Section):
     latent_width: int | None = Field(None, ge=1)
     """Channels of the latent state if linear maps convert it; None: ``hidden_size``."""
     answer_width: int | None = Field(None, ge=1)
-    """The same for the answer state, with ``state: dual``."""
+    """Channels of the answer state if linear maps convert it; None: ``hidden_size``. Only with ``state: dual``."""
     inject_last: bool = True
-    """With ``state: single``, whether a cycle's last application of the network adds x, too."""
+    """Whether a cycle's last application of the network also adds x, with ``state: single``."""
     T_cycles: int = Field(3, ge=1)
     n_latent_steps: int = Field(6, ge=0)
     max_supervision_steps: int = Field(16, ge=1)
@@ -161,7 +161,7 @@ class TRMConfig(Section):
 
     @property
     def head_inputs(self) -> HeadInputs:
-        """What a head knows of the model."""
+        """The properties of the model that its head needs."""
         return HeadInputs(
             self.hidden_size, self.prefix_tokens, self.seq_len, self.vocab_size, self.features, self.causal
         )

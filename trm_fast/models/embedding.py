@@ -14,7 +14,7 @@ from trm_fast.nn.precision import CAST_AT_USE, Precision
 
 
 class InputEmbedding(nn.Module):
-    """Embeds the inputs, after the prefix, with positions, roles and features where the model has them."""
+    """Embeds the inputs, after the prefix, with positions, roles and features if the model has them."""
 
     def __init__(self, config: TRMConfig) -> None:
         super().__init__()

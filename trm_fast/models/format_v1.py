@@ -22,7 +22,7 @@ HEAD_KEYS = {
         "action_dim": "value_width",
     },
 }
-"""For each kind of head: its keys in version 1 and their present names."""
+"""The keys in version 1 and their present names, by kind of head."""
 
 REMOVED = {"outputs", "norm", "state_widths", "reasoning_dim", "action_dim"}.union(*HEAD_KEYS.values())
 

@@ -28,7 +28,7 @@ class HaltingRule(ABC):
     """
 
     memory_size: ClassVar[int] = 0
-    """How many numbers the rule keeps for each row between supervision steps."""
+    """Numbers that the rule keeps for each row between supervision steps."""
 
     whole_batch: ClassVar[bool] = False
     """Whether all rows of a batch halt at the same step, so that no row leaves or enters it earlier."""

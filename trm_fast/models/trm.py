@@ -24,7 +24,7 @@ from trm_fast.nn.recursion import Fusion, Recursion, State, fusion, read_answer
 
 @dataclass(frozen=True)
 class ForwardOptions:
-    """How a supervision step is computed.
+    """Options of the computation of a supervision step.
 
     Attributes:
         depth: depth of recursion; None: that of the configuration.

@@ -35,7 +35,7 @@ class Examples:
         inputs: tokens, int32 (N, L), or values, float32 (N, L, F).
         labels: the targets of the model's head, int32 or float32 (N, ...). For token answers they have the shape of
             ``inputs``.
-        puzzle_ids: the row of the puzzle embedding that each example uses, int32 (N,). Zeros where a task has no
+        puzzle_ids: the row of the puzzle embedding that each example uses, int32 (N,). Zeros if a task has no
             puzzle embedding.
         extra: further arrays (N, ...) that the model's embedding and head take by name, such as ``mask`` (N, L),
             which is False on padding.
@@ -218,7 +218,7 @@ class Task(ABC):
         masked: whether examples have ``extra["mask"]``.
         vocab_size: the number of tokens, V.
         seq_len: the number of positions, without the prefix.
-        grid_shape: rows and columns of the grid, None where the positions form no grid.
+        grid_shape: rows and columns of the grid, None if the positions form no grid.
     """
 
     name: ClassVar[str]
@@ -312,7 +312,7 @@ class Task(ABC):
         return self.metrics(examples, answers)
 
     def report(self, metrics: dict[str, float]) -> list[Any]:
-        """Rich renderables that show ``metrics``; empty where a plain list of them is enough."""
+        """Rich renderables that show ``metrics``; empty if a plain list of them is enough."""
         return []
 
     @abstractmethod

@@ -7,7 +7,7 @@ from types import ModuleType
 
 
 def engine_for(task: str, reference: ModuleType) -> ModuleType:
-    """The submodule of ``trm_fast._host`` for a task, or ``reference`` where the C++ module was not built.
+    """The submodule of ``trm_fast._host`` for a task, or ``reference`` if the C++ module was not built.
 
     Both compute the same bytes; tests compare them.
     """

@@ -61,7 +61,7 @@ def load(source: str, split: Split) -> Table:
 
 
 def _reachable(endpoint: str) -> bool:
-    """Whether the hub responds. Without this check the packages retry for minutes where there is no network."""
+    """Whether the hub responds. Without this check the packages retry for minutes if there is no network."""
     try:
         with urlopen(Request(endpoint, method="HEAD"), timeout=PATIENCE_SECONDS):
             return True

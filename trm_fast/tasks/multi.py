@@ -36,7 +36,7 @@ class MultiConfig(TaskConfig):
 
     @model_validator(mode="after")
     def _valid(self) -> MultiConfig:
-        self.parts  # noqa: B018 (raises where a section is wrong)
+        self.parts  # noqa: B018 (raises if a section is wrong)
         return self
 
     @cached_property
@@ -146,7 +146,7 @@ class Multi(Task):
         return Examples(examples.inputs[:, :L], examples.labels[:, :L], ids)
 
     def _by_task(self, examples: Examples) -> Iterator[tuple[int, npt.NDArray[np.intp], Examples]]:
-        """For each task that has examples: its index, its rows, and its examples in the task's own form."""
+        """Yields, for each task that has examples, its index, its rows, and its examples in its own form."""
         owner = np.searchsorted(self.first_ids, examples.puzzle_ids, side="right") - 1
         for index in range(len(self.tasks)):
             if len(rows := np.flatnonzero(owner == index)):

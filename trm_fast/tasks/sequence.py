@@ -52,7 +52,7 @@ class Sequence(NumbersTask):
     """One position for each predicted number. Every position has all numbers seen as its input.
 
     ``inputs`` float32 (N, horizon, length) and ``labels`` float32 (N, horizon, 1) are divided by the sequence's scale.
-    ``extra["kind"]`` int32 (N,) is an index into ``KINDS``, -1 where the kind is unknown.
+    ``extra["kind"]`` int32 (N,) is an index into ``KINDS``, -1 if the kind is unknown.
     """
 
     name: ClassVar[str] = "sequence"

@@ -26,7 +26,7 @@ class PuzzleSet(ABC, Generic[Size]):
     """N puzzles of one size.
 
     ``questions`` and ``answers`` are uint8 (N, cells). ``ratings``, int32 (N,), measure how hard the puzzles are; None
-    where that is unknown.
+    if that is unknown.
     """
 
     size: Size
@@ -118,7 +118,7 @@ def without(test: T, leaked: Sequence[int] | Rows, source: str) -> tuple[T, list
 
 
 def sample(items: T, count: int | None, seed: int, what: str) -> tuple[T, list[str]]:
-    """A random sample of ``count`` puzzles in their original order, and a note; all puzzles where ``count`` is None or
+    """A random sample of ``count`` puzzles in their original order, and a note; all puzzles if ``count`` is None or
     there are not more. ``what`` names the set in the note."""
     if count is None or count >= len(items):
         return items, []

@@ -25,7 +25,7 @@ def wilson_interval(successes: int, count: int, z: float = 1.959963984540054) ->
 
 
 def f1(actual: Flags, predicted: Flags) -> float:
-    """The harmonic mean of precision and recall of flags, bool (N,); NaN where no flag is set in either array."""
+    """The harmonic mean of precision and recall of flags, bool (N,); NaN if no flag is set in either array."""
     total = int(actual.sum()) + int(predicted.sum())
     return 2 * int((actual & predicted).sum()) / total if total else math.nan
 
@@ -44,7 +44,7 @@ def add_share(
     metrics: dict[str, float], name: str, right: Flags, baseline: Flags | None = None, *, interval: bool = True
 ) -> None:
     """Adds the share of right cases as ``name``, its interval as ``name_low`` and ``name_high``, and the share of
-    ``baseline`` as ``name_baseline``. Adds nothing where there are no cases."""
+    ``baseline`` as ``name_baseline``. Adds nothing if there are no cases."""
     if not len(right):
         return
     metrics[name] = float(right.mean())

@@ -77,7 +77,7 @@ class Symbols(Task):
         return Dataset(self._encode(train), self._encode(test), source)
 
     def _drawn(self, rng: np.random.Generator, count: int) -> IntArray:
-        """Different random strings: ``count`` of them, or fewer where there are not so many."""
+        """Draws up to ``count`` different random strings, int32 (N, L). Duplicates among the draws leave fewer."""
         strings = rng.integers(1, self.vocab_size, (count + 16, self.seq_len), dtype=np.int32)
         unique: IntArray = np.unique(strings, axis=0)
         return unique[rng.permutation(len(unique))[:count]]

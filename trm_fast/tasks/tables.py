@@ -20,12 +20,12 @@ from trm_fast.tasks.files import open_text, write_text
 
 Grids = npt.NDArray[np.uint8]
 CHUNK = 1 << 14
-"""How many rows are checked at a time, to limit memory."""
+"""Rows that are checked at a time; limits memory."""
 
 
 @dataclass
 class Table:
-    """The columns of a table as text. ``names`` is the file and line of each row; ``ratings`` is empty where there is
+    """The columns of a table as text. ``names`` is the file and line of each row; ``ratings`` is empty if there is
     no such column."""
 
     questions: Sequence[str] = field(default_factory=list)
@@ -99,7 +99,7 @@ def write_table(
 
 
 def decode_ratings(table: Table) -> npt.NDArray[np.int32] | None:
-    """The ratings of a table, int32 (N,); None where it has no such column.
+    """The ratings of a table, int32 (N,); None if it has no such column.
 
     Raises:
         UserError: a rating is not a whole number below 10^9.
@@ -151,7 +151,7 @@ def read_cells(lines: Sequence[str], characters: Grids, cells: int) -> Grids:
 
 
 def question_column(lines: Iterable[str], path: str | Path) -> Iterator[tuple[str, str]] | None:
-    """The column question of a CSV file, each question with its file and line; None where there is no such column.
+    """The column question of a CSV file, each question with its file and line; None if there is no such column.
 
     Raises:
         UserError: a row has no question.

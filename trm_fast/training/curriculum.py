@@ -26,7 +26,7 @@ def _stages(value: Any) -> Any:
     """Validates ``training.depth``.
 
     Raises:
-        ValueError: an entry is no stage, changes nothing, or does not end after the previous one.
+        ValueError: an entry is not a stage, changes nothing, or does not end after the previous one.
     """
     if not isinstance(value, list | tuple):
         raise ValueError("it must be a list of stages, such as [{until: 2000, T_cycles: 1}]")

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from trm_fast.tasks.base import Examples, IntArray, Task
 
 ORDER, AUGMENTATION, EXPLORATION = range(3)
-"""What random numbers are drawn for; each purpose has its own sequence."""
+"""The purposes of random numbers; each purpose has its own sequence."""
 
 
 class Feed:

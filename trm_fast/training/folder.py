@@ -44,7 +44,7 @@ def read_metrics(run: Path) -> list[Record]:
     """Reads the records of ``metrics.jsonl``. A last line that a kill cut short is left out.
 
     Raises:
-        UserError: a line is no record of metrics, or the file can't be read.
+        UserError: a line is not a record of metrics, or the file can't be read.
     """
     path = run / METRICS
     text = read_text(path) if path.exists() else ""

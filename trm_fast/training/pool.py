@@ -40,7 +40,7 @@ class DeviceCounter:
         self.pending: deque[tuple[Any, Tensor]] = deque()
 
     def step_sent(self) -> None:
-        """To be called after each step that was sent to the device."""
+        """Must be called after each step that was sent to the device."""
         if self.event is None:
             self.last_value = int(self.tensor)
             return
@@ -111,7 +111,7 @@ class Pool:
             self.counter.wait()
 
     def step_sent(self) -> None:
-        """To be called after each step that was sent to the device."""
+        """Must be called after each step that was sent to the device."""
         self.counter.step_sent()
 
     def _put(self, number: int) -> None:

@@ -17,8 +17,8 @@ register = HEADS.register
 
 
 class HeadInputs(NamedTuple):
-    """What a head knows about its model. The answer state has ``prefix_tokens + seq_len`` positions of ``hidden_size``
-    channels; ``features`` is the number of features of a position, 0 for none."""
+    """The properties of a model that its head needs. The answer state has ``prefix_tokens + seq_len`` positions
+    of ``hidden_size`` channels; ``features`` is the number of features per position, 0 for none."""
 
     hidden_size: int
     prefix_tokens: int

@@ -26,7 +26,7 @@ GAIN = 10.0
 """Factor of the logits that are read from the features alone. AdamATan2 moves all weights by similar amounts, so a
 factor lets these logits grow to a useful size in a few steps."""
 STEEP = 4.0
-"""Factor of the logits of kinds and tags, for the same reason."""
+"""Factor of the logits of kinds and tags, which lets them grow quickly, as ``GAIN`` does."""
 STATE_INIT_SCALE = 0.1
 """Initial factor of the weights that read the network's state: an untrained network must not drown the features."""
 UNREACHABLE = -1e4
@@ -38,7 +38,7 @@ OUTSIDE = 3.0
 class Selection(NamedTuple):
     """Logits, float32, for B examples with T tools, P arguments of these tools and W words."""
 
-    tools: Tensor  # (B, T): above 0, the tool is called; UNREACHABLE where there is no tool
+    tools: Tensor  # (B, T): above 0, the tool is called; UNREACHABLE if there is no tool
     kinds: Tensor  # (B, P, KINDS)
     tags: Tensor  # (B, P, W, TAGS)
     by_features: Tensor | None = None  # (B, T): the tools' logits from their features alone
@@ -46,12 +46,12 @@ class Selection(NamedTuple):
 
 
 class SelectionConfig(ArgumentsConfig):
-    """The largest numbers of tools, arguments and words of an example, and the widths of the products between them."""
+    """The maximum numbers of tools, arguments and words per example, and the widths of the products between them."""
 
     kind: Literal["selection"] = "selection"
-    num_tools: int = Field(1, ge=1, description="most tools of an example")
-    num_fields: int = Field(1, ge=1, description="most arguments of an example, those of all tools together")
-    num_words: int = Field(1, ge=1, description="most words of a request")
+    num_tools: int = Field(1, ge=1, description="maximum number of tools per example")
+    num_fields: int = Field(1, ge=1, description="maximum number of arguments per example, of all tools together")
+    num_words: int = Field(1, ge=1, description="maximum number of words per request")
     stems: int = Field(0, ge=0, description="stems of a position by which words and arguments match; 0 for none")
     known_tools: int = Field(
         0, ge=0, description="size of a fixed classifier over tools; 0 to point at the position of any tool"
@@ -282,6 +282,6 @@ def _likeliest_span(begins: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Ten
     """The most likely span: its first word, its last word, and its log odds against no span, (B, P, 1) each. ``begins``
     and ``inside`` (B, P, W) are the log odds of the words' tags against being outside."""
     total = inside.cumsum(-1)
-    best, at = (begins - total).cummax(-1)
+    best, first = (begins - total).cummax(-1)
     score, last = (best + total).max(-1, keepdim=True)
-    return at.gather(-1, last), last, score
+    return first.gather(-1, last), last, score

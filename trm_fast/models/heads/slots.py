@@ -39,7 +39,7 @@ class SlotsConfig(ArgumentsConfig):
     kind: Literal["slots"] = "slots"
     num_tools: int = Field(1, ge=1, description="tools to choose from")
     num_fields: int = Field(1, ge=1, description="arguments and slots")
-    num_values: int = Field(0, ge=0, description="most known values of a field, beside the spans of the text")
+    num_values: int = Field(0, ge=0, description="maximum number of known values per field, beside spans of the text")
 
 
 @register("slots")
@@ -77,7 +77,7 @@ class SlotHead(Head):
         return SlotPrediction(self.decision(first), tool, kind, start, end)
 
     def answers(self, prediction: SlotPrediction) -> Tensor:
-        """The most likely of each part. A span is the most likely pair of start and end within ``LONGEST_SPAN``
+        """The most likely value of each part. A span is the most likely pair of start and end within ``LONGEST_SPAN``
         positions."""
         start, end = best_spans(prediction.start, prediction.end)
         ones = [logits.argmax(-1)[:, None] for logits in (prediction.decision, prediction.tool)]

@@ -14,10 +14,10 @@ from trm_fast.nn.layers import Linear
 
 
 class ValuesConfig(HeadConfig):
-    """How many numbers a position has, and the error at which they still count as right."""
+    """The number of values per position, and the largest error at which a value still counts as right."""
 
     kind: Literal["values"] = "values"
-    width: int = Field(1, ge=1, description="real numbers of a position")
+    width: int = Field(1, ge=1, description="real numbers per position")
     tolerance: float = Field(0.1, gt=0, description="largest absolute error that still counts as right")
 
 

@@ -28,7 +28,7 @@ Panels = dict[str, Array]
 
 
 def jsonable(pair: Pair) -> dict[str, Any]:
-    """A pair as a JSON object, without a key ``output`` where the output is unknown."""
+    """A pair as a JSON object, without a key ``output`` if the output is unknown."""
     output = {} if pair.output is None else {"output": pair.output.tolist()}
     return {"input": pair.input.tolist(), **output}
 
@@ -65,7 +65,7 @@ def _title(name: str, shown: Panels) -> str:
 
 
 def _is_right(name: str, shown: Panels) -> bool | None:
-    """Whether a prediction equals its target; None for other grids and where the target is unknown."""
+    """Whether a prediction equals its target; None for other grids and if the target is unknown."""
     if name != "prediction" or "target" not in shown:
         return None
     return np.array_equal(shown["target"], shown[name])

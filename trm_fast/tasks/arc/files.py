@@ -22,7 +22,7 @@ SUFFIXES = (".json", ".json.gz")
 
 @dataclass(frozen=True)
 class Pair:
-    """An input grid and its output grid, None where the output is unknown."""
+    """An input grid and its output grid, None if the output is unknown."""
 
     input: Grid
     output: Grid | None

@@ -32,7 +32,7 @@ INVERSE = np.array([0, 1, 2, 3, 4, 6, 5, 7])
 
 
 AT_ONCE = 4096
-"""How many grids are transformed at a time: the tables of positions take ten times the memory of the grids."""
+"""Grids that are transformed at a time: the tables of positions take ten times the memory of the grids."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def encode(grids: Sequence[Grid | None], canvas: int) -> Tokens:
 
 def sizes_of(tokens: Array, canvas: int) -> npt.NDArray[np.intp]:
     """Height and width, int64 (N, 2), of the grid in the upper left corner of tokens (N, canvas * canvas); 0 and 0
-    where there is none.
+    if there is none.
 
     As in the published evaluation, the grid is the largest rectangle of colours from this corner.
     """
@@ -90,7 +90,7 @@ def sizes_of(tokens: Array, canvas: int) -> npt.NDArray[np.intp]:
 
 
 def decode(tokens: Array, canvas: int) -> Grid:
-    """The grid in tokens (canvas * canvas,); it has no rows where there is none."""
+    """The grid in tokens (canvas * canvas,); it has no rows if there is none."""
     height, width = sizes_of(tokens[None], canvas)[0]
     grid: Grid = (tokens.reshape(canvas, canvas)[:height, :width] - BLACK).astype(np.uint8)
     return grid
@@ -109,7 +109,7 @@ def images(
         tokens: N grids in the upper left corner, (N, canvas * canvas).
         canvas: the side of the canvas.
         symmetries: one for each grid; by default the identity.
-        sizes: height and width of each grid, (N, 2), where they are known.
+        sizes: height and width of each grid, (N, 2), if they are known.
         offsets: how far each grid moves down and to the right, (N, 2); by default 0.
 
     Returns:

@@ -13,7 +13,7 @@ from trm_fast.tasks.arc.grids import BLACK, COLORS, Grid, Symmetries, encode, im
 
 ELEMENTS = 8
 TRIES = 5
-"""How many times the number of augmentations is drawn at most, to find so many different ones; as published."""
+"""At most this many candidates are drawn per wanted augmentation, as published, because some candidates are equal."""
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ class ARC(Task):
     def images(
         self, examples: Examples, count: int, rng: np.random.Generator
     ) -> tuple[Examples, Callable[[Array], Array]]:
-        """The first ``count`` augmentations of each question's task, repeated where it has fewer."""
+        """The first ``count`` augmentations of each question's task, repeated if it has fewer."""
         if count > self.rows_each:
             raise UserError(
                 f"{count} symmetries: this model has only {self.rows_each} augmentations of each task", wrong_use=True
@@ -244,6 +244,6 @@ class ARC(Task):
 
 
 def _rank(candidates: Array, answer: Array) -> float:
-    """The index of the answer (L,) in the candidates (K, L); infinite where it is missing."""
+    """The index of the answer (L,) in the candidates (K, L); infinite if it is missing."""
     same = np.flatnonzero((candidates == answer).all(axis=1))
     return float(same[0]) if len(same) else np.inf

@@ -24,7 +24,7 @@ def generated(
     training data. The test set does not depend on the number of training mazes.
 
     Raises:
-        UserError: there are not so many different mazes.
+        UserError: the generator finds too few different mazes.
     """
     total = train_count + test_count
 

@@ -103,7 +103,7 @@ def _of_json(text: str, path: str | Path, shape: Shape) -> Iterator[Question]:
 
 
 def _mazes_of(value: Any) -> list[Any] | None:
-    """The mazes in a JSON value; None where the value is a single maze."""
+    """The mazes in a JSON value; None if the value is a single maze."""
     if isinstance(value, dict):
         return value["mazes"] if isinstance(value.get("mazes"), list) else None
     first = value[0] if isinstance(value, list) and value else None
@@ -139,7 +139,7 @@ def _is_json(line: str) -> bool:
 
 
 def _fault(question_text: str, answer_text: str, shape: Shape) -> str:
-    """What is wrong with a row, in words."""
+    """Says in words what is wrong with a row."""
     cells = shape[0] * shape[1]
     for name, text in (("question", question_text), ("answer", answer_text)):
         if not text:

@@ -16,7 +16,7 @@ from trm_fast.tasks.sets import PuzzleSet
 
 DENSITIES = (0.3, 0.5)
 ATTEMPTS = 10_000_000
-"""How many draws of one maze may fail before the limits count as unreachable. 30 x 30 cells with 109 steps need about
+"""Draws of one maze that may fail before the limits count as unreachable. 30 x 30 cells with 109 steps need about
 50,000."""
 
 
@@ -72,7 +72,7 @@ def generate(
         densities: the smallest and largest probability of a wall; by default those of the published data set.
         distance: the smallest number of steps from start to goal; by default that of hard mazes of this size.
         first: the number of the first maze in the sequence. Each maze depends on seed and number alone.
-        threads: how many threads generate mazes, by default one for each core. The mazes do not depend on it.
+        threads: how many threads generate mazes, by default one per core. The mazes do not depend on it.
         progress: called with the number of mazes generated so far.
 
     Raises:

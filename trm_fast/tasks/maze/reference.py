@@ -70,8 +70,8 @@ def solve(mazes: Grids, height: int, width: int) -> tuple[Grids, npt.NDArray[np.
     remembers the cell from which it was first reached, and the path is traced back from the goal.
 
     Returns:
-        Answers, uint8 (N, height * width): the mazes with the path marked, unchanged where there is no path. Steps from
-        start to goal, int32 (N,): -1 where there is no path.
+        Answers, uint8 (N, height * width): the mazes with the path marked, unchanged if there is no path. Steps from
+        start to goal, int32 (N,): -1 if there is no path.
 
     Raises:
         ValueError: a maze does not have exactly one start and one goal.
@@ -103,7 +103,7 @@ def solve(mazes: Grids, height: int, width: int) -> tuple[Grids, npt.NDArray[np.
 
 
 def _distance(field: int, height: int, width: int, start: int, goal: int) -> int:
-    """Steps from ``start`` to ``goal`` through the open cells of a field; -1 where there is no path."""
+    """Steps from ``start`` to ``goal`` through the open cells of a field; -1 if there is no path."""
     first_column = sum(1 << row * width for row in range(height))
     not_first = ~first_column
     not_last = ~(first_column << (width - 1))

@@ -21,7 +21,7 @@ from trm_fast.tasks.sudoku.rules import Grids, obeys
 from trm_fast.tasks.sudoku.symmetry import group
 
 CHUNK = 2048
-"""How many puzzles are searched at a time, to limit the memory of their candidates."""
+"""Puzzles that are searched at a time; limits the memory of their candidates."""
 
 Array = npt.NDArray[Any]
 Keys = npt.NDArray[np.int64]

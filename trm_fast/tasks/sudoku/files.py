@@ -93,7 +93,7 @@ def _characters(size: int) -> Grids:
 
 
 def _fault(question: str, answer: str, size: int) -> str:
-    """What is wrong with a row, in words."""
+    """Says in words what is wrong with a row."""
     for name, cells in (("question", question), ("answer", answer)):
         if not cells.strip():
             return f"the {name} is missing"

@@ -15,7 +15,7 @@ from trm_fast.tasks.sudoku.rules import BOXES, FEWEST_GIVENS
 from trm_fast.tasks.sudoku.symmetry import random_images
 
 CHUNK = 64
-"""How many puzzles are generated between two progress reports, and between two chances to interrupt."""
+"""Puzzles that are generated between two progress reports, and between two chances to interrupt."""
 
 
 class Puzzles(PuzzleSet[int]):

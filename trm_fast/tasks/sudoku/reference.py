@@ -139,10 +139,10 @@ def solve(questions: Grids, size: int) -> tuple[Grids, Grids, npt.NDArray[np.int
 
     A rating is a search count: the number of values tried at branching cells by a solver that fills in naked and
     hidden singles and branches on the first cell with the fewest possible digits, until the whole tree is searched. It
-    is 0 where singles suffice. Symmetric images of a puzzle can have different ratings.
+    is 0 if singles suffice. Symmetric images of a puzzle can have different ratings.
 
     Returns:
-        Solutions, uint8 (N, size * size): the first of several, all zero where there is none. Counts, uint8 (N,): 0,
+        Solutions, uint8 (N, size * size): the first of several, all zero if there is none. Counts, uint8 (N,): 0,
         1, or 2 for several; the search ends at the second solution. Ratings, int32 (N,).
     """
     solutions = np.zeros_like(questions)

@@ -14,7 +14,7 @@ BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
 """Rows and columns of a box for each size."""
 
 FEWEST_GIVENS = {4: 4, 6: 8, 9: 17}
-"""The fewest givens of a puzzle with one solution, for each size."""
+"""The smallest number of givens with which a puzzle can have exactly one solution, by size."""
 
 Grids = npt.NDArray[np.uint8]
 
@@ -51,7 +51,7 @@ def breaking(grid: npt.NDArray[Any], size: int) -> npt.NDArray[np.bool_]:
 
 
 def conflict(grid: npt.NDArray[Any], size: int) -> str | None:
-    """The first two cells of a grid (size * size,) that contradict each other, in words; None where there are none."""
+    """The first two cells of a grid (size * size,) that contradict each other, in words; None if there are none."""
     names = [f"{kind} {i + 1}" for kind in ("row", "column", "box") for i in range(size)]
     for name, unit in zip(names, units(size), strict=True):
         first: dict[int, int] = {}

@@ -49,7 +49,7 @@ def parse(text: str, size: int, where: str = "") -> Question:
 
 
 def fill_in(text: str, answer: npt.NDArray[Any], size: int) -> str:
-    """The text of a question with its cells replaced by the answer's tokens (size * size,). A token that is no digit
+    """The text of a question with its cells replaced by the answer's tokens (size * size,). A token that is not a digit
     becomes ``.``, or 0 in a JSON list."""
     characters, blank = list(text), "0" if _is_json(text) else "."
     for position, token in zip(cell_positions(text), answer.tolist(), strict=True):
@@ -68,12 +68,12 @@ def _is_json(text: str) -> bool:
 
 
 def allowed(size: int) -> str:
-    """Which characters a cell can have, in words."""
+    """Says in words which characters a cell can have."""
     return f"write 1 to {size}, and . or 0 for a blank"
 
 
 def other_size(cells: int, size: int) -> str:
-    """A hint where the number of cells is that of another size; an empty string otherwise."""
+    """A hint if the number of cells is that of another size; an empty string otherwise."""
     other = {16: 4, 36: 6, 81: 9}.get(cells)
     if other in (None, size):
         return ""

@@ -11,12 +11,12 @@ from rich.text import Text
 from trm_fast.tasks.tool_calling.data.conversation import Conversation
 
 STYLES = {"system": "dim", "user": "bold", "assistant": "green", "tool_call": "yellow", "tool_response": "cyan"}
-LONGEST = 600
-"""Characters of a turn that are shown."""
+MAX_SHOWN = 600
+"""Maximum number of characters of a turn that are shown."""
 
 
 def draw_conversation(conversation: Conversation) -> RenderableType:
-    """The names of the tools, the turns, each cut to ``LONGEST`` characters, and the next turn if it is known."""
+    """The names of the tools, the turns, each cut to ``MAX_SHOWN`` characters, and the next turn if it is known."""
     lines = [Text("tools: " + (", ".join(tool.name for tool in conversation.tools) or "none"), "magenta")]
     for turn in conversation.turns:
         lines.append(Text.assemble((f"{turn.role}: ", STYLES[turn.role]), _cut(turn.text)))
@@ -32,4 +32,4 @@ def draw_conversation(conversation: Conversation) -> RenderableType:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text):,} characters)"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}... ({len(text):,} characters)"

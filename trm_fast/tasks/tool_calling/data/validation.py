@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
 PLAIN = ("type", "enum", "required", "properties", "items")
 """The keywords that are checked if a schema is not valid as a whole: files have patterns and types of many dialects."""
-LONGEST = 40
+MAX_SHOWN_CHARACTERS = 40
 """Characters of a value that messages show."""
 Path = tuple[str | int, ...]
 
 
 def problems(call: Call, tools: Sequence[Tool]) -> list[str]:
-    """What is wrong with a call: a tool that is not offered, or arguments that are missing, unknown or invalid.
+    """Lists what is wrong with a call: a tool that is not offered, or arguments that are missing, unknown or invalid.
 
     Args:
         call: the call to check.
         tools: the offered tools.
 
     Returns:
-        One message for each problem, in the order of the call's arguments; an empty list for a valid call. Missing and
+        One message per problem, in the order of the call's arguments; an empty list for a valid call. Missing and
         unknown names come before problems inside the values. A value of a wrong type has one message.
 
     Example:
@@ -70,7 +70,7 @@ def _sentences(error: ValidationError, path: Path) -> list[str]:
     dot = f"{where}." if where else ""
     part: Any = error.instance
     schema: Any = error.schema
-    value, expected = f"{part!r:.{LONGEST}}", schema[error.validator]
+    value, expected = f"{part!r:.{MAX_SHOWN_CHARACTERS}}", schema[error.validator]
     if error.validator == "type":
         kinds = [expected] if isinstance(expected, str) else expected
         return [f"{where or 'arguments'}: {value} is not of type {' or '.join(kinds)}"]

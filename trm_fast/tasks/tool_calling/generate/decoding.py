@@ -42,11 +42,11 @@ class DecodingRow:
 
 @dataclass(frozen=True)
 class Search:
-    """How to search.
+    """The options of a search.
 
     With one beam the most likely symbol is written each time, or with a ``temperature`` above 0 a random one, out of
     the smallest set of symbols whose probabilities sum to ``top_p``. More ``beams`` keep that many sequences with the
-    highest mean log probability of a symbol. At most ``most_symbols`` are written.
+    highest mean log probability per symbol. At most ``most_symbols`` are written.
     """
 
     most_symbols: int = 200
@@ -69,7 +69,7 @@ class Decoded:
 
     @property
     def mean(self) -> float:
-        """The mean log probability of a symbol."""
+        """The mean log probability per symbol."""
         return self.score / max(1, len(self.symbols))
 
 
@@ -83,7 +83,7 @@ def generate(row: DecodingRow, prompt: Sequence[int], allowed: Allowed, search: 
         search: how to search.
 
     Returns:
-        The sequence with the highest mean log probability of a symbol, without the prompt.
+        The sequence with the highest mean log probability per symbol, without the prompt.
     """
     rng = np.random.default_rng(search.seed)
     beams = [Decoded([], 0.0, row, row.extend(prompt))]

@@ -17,9 +17,9 @@ from trm_fast.tasks.tool_calling.text.tokenizer import END, FIRST_BYTE, Tokenize
 from trm_fast.tasks.tool_calling.text.values import kind_of, literal_list
 
 MOST_CALLS = 6
-"""Calls of a sequence."""
+"""Maximum number of calls in a sequence."""
 LONGEST_VALUE = 40
-"""Symbols of a text, and items of a list."""
+"""Maximum number of symbols in a text, and of items in a list."""
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,17})(?:\.\d{1,17})?")
 _NUMBER_SO_FAR = re.compile(r"-?(?:(?:0|[1-9]\d{0,17})(?:\.\d{0,17})?)?")
 _INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,17})")

@@ -33,7 +33,7 @@ NUM_STEMS = 12
 """Stems of a position, by which words and arguments are compared. An argument has those of its name in the first half,
 and the rarest of its description in the second; a word has one."""
 COMMON = 1.5
-"""The least weight of a stem that is compared: stems below it occur in too many tools."""
+"""The smallest weight of a stem that is compared: stems below it occur in too many tools."""
 
 
 class EncodedRequest:

@@ -23,7 +23,7 @@ SPEAKING = ("user", "assistant")
 ACTING = ("tool_call", "tool_response")
 """Roles of calls and their results."""
 MOST_VALUES = 40
-"""Known values that a field takes from training conversations at most."""
+"""Maximum number of known values that a field takes from training conversations."""
 
 
 class SlotLabels(NamedTuple):
@@ -44,7 +44,7 @@ class SlotLabels(NamedTuple):
 
 @dataclass(frozen=True)
 class Fields:
-    """What a model can answer. Its fields are ``arguments`` and ``slots``, in this order.
+    """The possible answers of a model. Its fields are ``arguments`` and ``slots``, in this order.
 
     ``values`` has the known values of each field: a parameter's enum, and values of the training conversations that no
     turn contained. ``frequent`` has the most frequent decision, tool and slot values of the training conversations, for
@@ -104,7 +104,7 @@ class Fields:
         return next((i for i, tool in enumerate(self.tools) if tool.name == name), -1)
 
     def offered(self, conversation: Conversation) -> list[bool]:
-        """Which of ``tools`` a conversation offers."""
+        """One flag per tool of ``tools``: whether a conversation offers it."""
         names = {tool.name for tool in conversation.tools}
         return [tool.name in names for tool in self.tools]
 

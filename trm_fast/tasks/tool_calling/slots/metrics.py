@@ -36,8 +36,8 @@ def measure(examples: Examples, answers: Array, fields: Fields, tokenizer: Token
 
     Metrics of tools, calls and arguments are over examples whose right answer is a call, ``schema_valid`` over the
     predicted calls. ``slot_span_exact`` is the share of slots with a span in the dialogue whose text is right, in any
-    case; ``slot_value_exact`` the same for all slots that have a value. Baselines answer what is most frequent in
-    training.
+    case. ``slot_value_exact`` is the share of all slots with a value whose value is right. Baselines
+    answer the most frequent value of the training conversations.
 
     Returns:
         ``NAME``, ``NAME_low`` and ``NAME_high`` (95 % interval), some with ``NAME_baseline``; the counts of the

@@ -1,4 +1,4 @@
-"""How well each offered tool fits a request: features for the models, beside the words.
+"""Features that measure how well each offered tool fits a request, beside the words.
 
 Tools that are offered together are similar, so most features compare them: what one tool has and the others lack, and
 which tool each clause of the request is nearest to.
@@ -39,7 +39,7 @@ _BORDER = re.compile(
     re.IGNORECASE,
 )
 _SHARPNESS = 2.0
-"""Of the softmax that divides a clause among the tools."""
+"""Sharpness of the softmax that divides a clause among the tools."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from trm_fast.tasks.tool_calling.data.formats.rows import as_object, list_in, tu
 from trm_fast.tasks.tool_calling.data.io import records
 
 ANSWERS = "_possible_answer"
-"""What the names of files with answers have behind the name of their file with questions."""
+"""Suffix of an answer file's name, after the name of its question file."""
 NO_CALL = "irrelevance"
 """Part of the names of files whose questions need no call; these files have no answers."""
 
