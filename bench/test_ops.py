@@ -53,5 +53,5 @@ def test_op(benchmark: Any, name: str, backward: bool, batch: int, implementatio
         threads=torch.get_num_threads(),
         omp_num_threads=os.environ.get("OMP_NUM_THREADS", "unset"),
     )
-    if benchmark.stats is not None:  # None where nothing is timed: --benchmark-disable, or a worker of pytest-xdist
+    if benchmark.stats is not None:  # None if nothing is timed: --benchmark-disable, or a worker of pytest-xdist
         benchmark.extra_info["gb_per_s"] = round(moved / benchmark.stats.stats.median / 1e9, 2)

@@ -1,4 +1,4 @@
-"""What the parts of bench/gpu.sh share: a file of results that is written row by row, and timing in turns."""
+"""What the parts of bench/gpu.sh share: a file of results that is written row by row, and alternating timing."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ class Part:
         """Seconds until the part must end."""
         return self.end - time.monotonic()
 
-    def attempt(self, case: str, work: Callable[[], dict[str, Any]], least: float = 0.0) -> dict[str, Any]:
-        """Runs a case and returns its row; the case is skipped if less than ``least`` seconds are left."""
+    def attempt(self, case: str, work: Callable[[], dict[str, Any]], min_seconds: float = 0.0) -> dict[str, Any]:
+        """Runs a case and returns its row; the case is skipped if less than ``min_seconds`` seconds are left."""
         if case in self.rows:
             return self.rows[case]
-        if self.left() < least:
+        if self.left() < min_seconds:
             return self.keep({"case": case, "skipped": "no time was left"})
         start = time.monotonic()
         self.keep({"case": case, "error": "it ended the process"})
@@ -125,10 +125,10 @@ def interleaved(
     seconds: float = 0.02,
     around: Callable[[str], AbstractContextManager[Any]] = nullcontext,
 ) -> dict[str, float]:
-    """Times functions in turns, so that other load on the machine affects all of them.
+    """Times functions alternately, so that other load on the machine affects all of them.
 
     On a GPU each function is captured into a graph of several calls, and replays are timed: calls one by one would
-    mostly measure the host's work, which a captured training step does not have. Where the capture fails, the calls are
+    mostly measure the host's work, which a captured training step does not have. If the capture fails, the calls are
     timed and a note is printed.
 
     Args:

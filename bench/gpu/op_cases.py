@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from plan import Sizes
 from torch import Tensor
 
-from trm_fast.ops._core.registry import Case
+from trm_fast import ops
+from trm_fast.ops._core.registry import OPS, Case
+
+RELATIVE_TOLERANCE = 0.02  # of the norm of a result; sums in another order are rounded differently to bfloat16
 
 
 class OpCase(NamedTuple):
@@ -86,3 +89,23 @@ def _rows(batch: int, sizes: Sizes) -> OpCase:
     ids = torch.randint(0, count, (batch,))
     case = Case([(count, width), (batch, width)], 0, call, lambda _: [ids, torch.tensor(1e-4)])
     return OpCase("sign_sgd_rows_", "", case, 3 * 4 * batch * width)
+
+
+def run(row: OpCase, leaves: list[Tensor]) -> list[Tensor]:
+    """Runs an op and returns its result and gradients. For an in-place op, the list is empty."""
+    with ops.use_backend("triton", [row.op]):
+        out, count = row.case.call(OPS[row.op].function, *leaves), row.case.differentiable
+        return [out.detach(), *torch.autograd.grad(out, leaves[:count], torch.ones_like(out))] if count else []
+
+
+def outcome(row: OpCase, inputs: list[Tensor]) -> list[Tensor]:
+    """Runs an op on copies and returns its result and gradients. For an in-place op, returns how far it moved each
+    input: one update changes a weight by much less than ``RELATIVE_TOLERANCE``."""
+    leaves = row.case.leaves(inputs)
+    return run(row, leaves) or [leaf - before for leaf, before in zip(leaves, inputs, strict=True)]
+
+
+def same(results: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    """Whether all results agree in the L2 norm."""
+    pairs = [(r.float(), e.float()) for r, e in zip(results, expected, strict=True)]
+    return all(bool((r - e).norm() <= RELATIVE_TOLERANCE * e.norm()) for r, e in pairs)

@@ -26,7 +26,7 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 4e-2}  # relative L2 against f
 
 def ceilings(device: str, sizes: Sizes) -> dict[str, float]:
     """TFLOP/s of a large product and TB/s of a copy (bytes read and written), on random data."""
-    dtype, size, count = dtype_of(device), sizes.product, sizes.copied
+    dtype, size, count = dtype_of(device), sizes.gemm_size, sizes.copy_elements
     a, b = torch.randn(2, size, size, device=device, dtype=dtype)
     source = torch.randn(count, device=device, dtype=dtype)
     target = torch.empty_like(source)
@@ -98,4 +98,4 @@ def measure(part: Part) -> None:
             for backward in (True, False) if row.case.differentiable else (False,):
                 words = (row.op, row.label, str(batch), "forward+backward" if backward else "forward")
                 work = partial(measure_case, row, part.device, backward, top)
-                part.attempt(":".join(filter(None, words)), work, least=2.0)
+                part.attempt(":".join(filter(None, words)), work, min_seconds=2.0)

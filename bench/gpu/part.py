@@ -8,7 +8,7 @@ import sys
 
 from common import Part
 
-if __name__ == "__main__":  # the part step starts processes that import this file
+if __name__ == "__main__":  # guard: part 'step' uses multiprocessing, which re-imports this file
     part = Part(sys.argv[1], **json.loads(sys.argv[2]))
     importlib.import_module(sys.argv[1]).measure(part)
     part.finish()

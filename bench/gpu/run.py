@@ -17,7 +17,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from plan import DEVICE_LOST, LEAST, MINUTES, RESTARTS, SECONDS
+from plan import DEVICE_LOST, MIN_SECONDS, PART_SECONDS, RESTARTS, TOTAL_MINUTES
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -75,7 +75,7 @@ def run_part(name: str, seconds: float, options: dict[str, Any], variables: dict
         left = end - time.monotonic()
         arguments = json.dumps(options | {"seconds": left, "resume": attempt > 0})
         code = run_limited([sys.executable, str(HERE / "part.py"), name, arguments], left, log, variables)
-        if code is None or (code >= 0 and code != DEVICE_LOST) or end - time.monotonic() < LEAST:
+        if code is None or (code >= 0 and code != DEVICE_LOST) or end - time.monotonic() < MIN_SECONDS:
             break
     took = round(seconds - (end - time.monotonic()))
     print(f"{name}: {'cut short' if code is None else f'exit {code}'} after {took} s", flush=True)
@@ -110,8 +110,10 @@ def write_failure(path: Path, **failure: Any) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench/gpu.sh", description="docs/gpu.md explains what the parts measure.")
-    parser.add_argument("--minutes", type=float, default=MINUTES, help=f"limit for all parts; {MINUTES:.0f} by default")
-    parser.add_argument("--parts", nargs="+", choices=SECONDS, default=list(SECONDS), metavar="PART")
+    parser.add_argument(
+        "--minutes", type=float, default=TOTAL_MINUTES, help=f"limit for all parts; {TOTAL_MINUTES:.0f} by default"
+    )
+    parser.add_argument("--parts", nargs="+", choices=PART_SECONDS, default=list(PART_SECONDS), metavar="PART")
     parser.add_argument(
         "--out", type=Path, default=Path("gpu-results"), help="folder of the results; gpu-results by default"
     )
@@ -129,9 +131,9 @@ def main() -> int:
         "data": str(arguments.data.resolve()) if arguments.data else None, "tiny": arguments.self_test,
     }  # fmt: skip
     failed = []
-    for name in (part for part in SECONDS if part in arguments.parts):
-        seconds = min(SECONDS[name], end - time.monotonic() - 2)
-        if seconds < LEAST:
+    for name in (part for part in PART_SECONDS if part in arguments.parts):
+        seconds = min(PART_SECONDS[name], end - time.monotonic() - 2)
+        if seconds < MIN_SECONDS:
             write_failure(out / f"{name}.error.json", timed_out=True, seconds=0, output="no time was left")
             print(f"{name}: no time left", flush=True)
         elif run_part(name, seconds, options, variables):

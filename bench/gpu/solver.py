@@ -27,7 +27,7 @@ def measure_case(part: Part, name: str, batch: int, graph: bool) -> dict[str, An
     solver = Solver(model, get_task("sudoku")(None), halt=False, batch_size=batch, graph=graph)
     questions = Examples.of_questions(np.random.default_rng(0).integers(1, 11, (batch, 81), dtype=np.int32))
     seconds = []
-    for _ in range(2 + part.sizes.calls):
+    for _ in range(2 + part.sizes.timed_calls):
         start = time.perf_counter()
         solver.run(questions)
         synchronize(part.device)
@@ -42,4 +42,4 @@ def measure(part: Part) -> None:
         for batch in part.sizes.solver_batches:
             for name in part.sizes.solver_models:
                 case = f"solve:{name}:{batch}:{'graph' if graph else 'calls'}"
-                part.attempt(case, partial(measure_case, part, name, batch, graph), least=2.0)
+                part.attempt(case, partial(measure_case, part, name, batch, graph), min_seconds=2.0)

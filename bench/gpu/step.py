@@ -1,4 +1,4 @@
-"""Part ``step``: the training step and the published computation in stock PyTorch, eager and compiled, timed in turns.
+"""Part ``step``: the training step and the published one in stock PyTorch, eager and compiled, timed alternately.
 
 The rows are those of bench/end_to_end.py: milliseconds, ratio, TFLOP/s as a share of a large product's, and memory. The
 compiled baseline compiles the network of two layers, which a step applies 21 times: compiling a whole step takes
@@ -14,7 +14,12 @@ from common import Part
 
 
 def measure_case(part: Part, case: str, baseline: str) -> dict[str, Any]:
-    row = end_to_end.measure(case, 1, baseline, part.sizes.repeats, None, part.device, max(1.0, part.left()))
+    """Compares the two sides on one case. Except in the self-test, also merges the row into
+    bench/results/DEVICE/end_to_end.json of the checkout."""
+    row = end_to_end.measure(
+        case, threads=1, baseline=baseline, repeats=part.sizes.repeats, data=None, device=part.device,
+        patience=max(1.0, part.left()),
+    )  # fmt: skip
     if not part.tiny:
         end_to_end.write([row], end_to_end.FOLDER / "results" / end_to_end.device_name(part.device) / "end_to_end.json")
     del row["case"]
@@ -24,4 +29,4 @@ def measure_case(part: Part, case: str, baseline: str) -> dict[str, Any]:
 def measure(part: Part) -> None:
     for baseline in part.sizes.baselines:
         for case in part.sizes.steps:
-            part.attempt(f"{case} against {baseline}", partial(measure_case, part, case, baseline), least=10.0)
+            part.attempt(f"{case} against {baseline}", partial(measure_case, part, case, baseline), min_seconds=10.0)

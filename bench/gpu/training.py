@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from common import Part
-from plan import LEAST, TESTING
+from plan import MIN_SECONDS, TEST_SECONDS
 
 from trm_fast.inference import Solver, evaluate
 from trm_fast.interchange import locate
@@ -35,7 +35,7 @@ def data(part: Part) -> Path | None:
 
 
 def train(part: Part, run: Path) -> dict[str, Any]:
-    minutes = max(LEAST, part.left() - TESTING) / 60
+    minutes = max(MIN_SECONDS, part.left() - TEST_SECONDS) / 60
     command = [sys.executable, "-m", "trm_fast.cli", "train", "--json", "--device", part.device]
     command += ["--minutes", f"{minutes:.3f}"]
     if (run / "config.yaml").exists():
@@ -67,6 +67,6 @@ def test(part: Part, run: Path, choices: dict[str, Any]) -> dict[str, Any]:
 def measure(part: Part) -> None:
     run = part.out / f"run_{part.preset}"
     part.attempt("train", partial(train, part, run))
-    for choices in part.sizes.tries:
+    for choices in part.sizes.solver_variants:
         name = ", ".join(f"{key} {value}" for key, value in choices.items()) or "one try"
-        part.attempt(f"test, {name}", partial(test, part, run, choices), least=5.0)
+        part.attempt(f"test, {name}", partial(test, part, run, choices), min_seconds=5.0)

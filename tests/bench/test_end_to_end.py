@@ -34,7 +34,7 @@ class Pipe:
 def test_the_product_does_not_count_as_memory_of_a_step(monkeypatch):
     """On this GPU a step needs 100 bytes and a product 5,000."""
     peak = [0]
-    card = SimpleNamespace(type="cuda")
+    gpu = SimpleNamespace(type="cuda")
 
     def allocating(size):
         def work():
@@ -45,7 +45,7 @@ def test_the_product_does_not_count_as_memory_of_a_step(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peak[0])
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: peak.__setitem__(0, 30))
-    monkeypatch.setattr(sides, "Problem", lambda *_: peak.__setitem__(0, 30) or SimpleNamespace(device=card))
+    monkeypatch.setattr(sides, "Problem", lambda *_: peak.__setitem__(0, 30) or SimpleNamespace(device=gpu))
     monkeypatch.setattr(sides, "our_side", lambda problem: allocating(130))
     monkeypatch.setattr(sides, "_product", lambda problem: allocating(5000))
     pipe = Pipe("step", "product", "step", "product", "memory", "end")

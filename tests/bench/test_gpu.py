@@ -37,7 +37,7 @@ def gpu_sh(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_every_part_runs_on_a_cpu(tmp_path):
     done = gpu_sh("--out", tmp_path)
     assert done.returncode == 0, done.stdout + "".join(p.read_text() for p in tmp_path.glob("*.error.json"))
-    for part in plan.SECONDS:
+    for part in plan.PART_SECONDS:
         rows = json.loads((tmp_path / f"{part}.json").read_text())["rows"]
         assert rows
         assert not any("error" in row or "skipped" in row for row in rows)
@@ -107,7 +107,7 @@ def test_rows_are_written_at_once_and_an_error_fails_the_part(tmp_path):
     results.attempt("good", lambda: {"ms": 1.0})
     results.finish()
     results.attempt("bad", lambda: 1 / 0)
-    results.attempt("late", lambda: {}, least=1e9)
+    results.attempt("late", lambda: {}, min_seconds=1e9)
     rows = json.loads((tmp_path / "part.json").read_text())["rows"]
     assert [row["case"] for row in rows] == ["good", "bad", "late"]
     assert rows[1]["error"].startswith("ZeroDivisionError")

@@ -6,7 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -32,8 +35,8 @@ def tune(needs_triton, monkeypatch):
     configs.architecture.cache_clear()
 
 
-def test_neighbours_differ_in_one_option(tune):
-    rows = list(tune.neighbours({"ROWS": 64, "num_warps": 1, "num_stages": 1}))
+def test_neighbors_differ_in_one_option(tune):
+    rows = list(tune.neighbors({"ROWS": 64, "num_warps": 1, "num_stages": 1}))
     assert rows == [
         {"ROWS": 32, "num_warps": 1, "num_stages": 1},
         {"ROWS": 128, "num_warps": 1, "num_stages": 1},
@@ -66,7 +69,7 @@ def decided(tune, monkeypatch):
         monkeypatch.setattr(tune, "interleaved", interleaved)
         options = {"BLOCK": present}
         configs.put("default", "swiglu_fwd", "16", options)
-        tune.decide(work, "swiglu_fwd", "16", options, "cpu", tune.time.monotonic() + 60)
+        tune.tune_row(work, work, "swiglu_fwd", "16", options, "cpu", tune.time.monotonic() + 60)
         return at()
 
     return run
@@ -87,6 +90,32 @@ def test_the_fastest_row_is_kept(decided, milliseconds, best):
 
 def test_a_row_with_other_results_is_refused(decided):
     assert decided(1024, {512: 1.5, 1024: 2.0, 2048: 1.0}, right=lambda block: block < 2048) == 512
+
+
+def test_a_row_with_other_results_of_an_in_place_op_is_refused(tune, monkeypatch):
+    import op_cases
+
+    from trm_fast.triton_kernels import configs
+
+    (row,) = (row for row in tune.cases(2, tune.TINY, torch.float32) if row.op == "adam_atan2_")
+    original = op_cases.OPS["adam_atan2_"].function
+
+    def block() -> int:
+        return configs.table()["default"]["adam_atan2_"]["32"]["BLOCK"]
+
+    def wrong_if_large(params, *arguments, **options):
+        if block() < 2048:
+            original(params, *arguments, **options)
+
+    monkeypatch.setattr(op_cases, "OPS", {"adam_atan2_": SimpleNamespace(function=wrong_if_large)})
+    monkeypatch.setattr(op_cases.ops, "use_backend", lambda *_: nullcontext())
+    monkeypatch.setattr(tune, "compile_together", lambda *_: None)
+    monkeypatch.setattr(tune, "interleaved", lambda runs, *_, around: {t: 1 / (around(t), block())[1] for t in runs})
+    inputs, options = row.case.inputs(torch.float32, torch.device("cpu")), {"BLOCK": 512}
+    configs.put("default", "adam_atan2_", "32", options)
+    work, results = partial(op_cases.run, row, row.case.leaves(inputs)), partial(op_cases.outcome, row, inputs)
+    tune.tune_row(work, results, "adam_atan2_", "32", options, "cpu", tune.time.monotonic() + 60)
+    assert block() == 1024
 
 
 def test_candidates_are_compiled_together_and_not_launched(tune, launched, monkeypatch, tmp_path):
