@@ -42,11 +42,13 @@ train: $(VENV)/.package ## train PRESET into RUN (ARGS="--minutes 5"), or contin
 eval: $(VENV)/.package ## measure RUN, or a model that ships, on unseen puzzles
 	$(BIN)/trm-fast eval $(RUN) $(ARGS)
 
-lint: $(VENV)/.dev ## style, types, and which room may import which
+lint: $(VENV)/.dev ## style (Python, C++, CUDA), types, which room may import which, and retired words
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_words.py
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 format: $(VENV)/.dev ## format the code
 	$(BIN)/ruff check --fix .
