@@ -1,6 +1,7 @@
-"""The optimizer step of one parameter in one pass: moments, decay, update, average and the low-precision copy.
+"""The optimizer step of a parameter in one pass: moments, weight decay, update, average and low-precision copy.
 
-Each parameter has one launch. Rates are read on the device, so a replayed CUDA graph uses their new values.
+Each parameter takes one launch. The kernel reads the learning rate and the step number from device memory, so a
+replayed CUDA graph uses their current values.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ HALF_PI = tl.constexpr(math.pi / 2)
 
 @triton.jit
 def atan2_of_root(b_y, b_x):
-    """atan2(y, x) for x >= 0, by a polynomial in the square of the smaller ratio with an error of 1 ulp.
+    """Computes atan2(y, x) for x >= 0, by a polynomial in the square of the ratio that is at most 1.
 
-    It returns 0 at (0, 0), and pi / 4 where both are infinite.
+    The error is 1 ulp. The result is 0 at (0, 0), and pi / 4 with the sign of y if both are infinite.
     """
     b_rise = tl.abs(b_y)
     m_steep = b_rise > b_x
@@ -72,13 +73,16 @@ def adam_atan2_kernel(
     ADAMW: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """``fresh1``, ``fresh2``, ``fresh_ema``: the weight of the new value, ``1 - beta``."""
+    """Each program updates BLOCK elements of one parameter and of its moments, average and copy.
+
+    ``fresh1``, ``fresh2`` and ``fresh_ema`` are the weights of the new values: ``1 - beta`` and ``1 - ema_decay``.
+    """
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     m = i < count
-    rate, time = tl.load(p_lr).to(tl.float64), tl.load(p_step).to(tl.float64)
-    size = (rate / (1.0 - tl.exp(time * log_beta1))).to(tl.float32)
-    root = (1.0 / tl.sqrt(1.0 - tl.exp(time * log_beta2))).to(tl.float32)
-    keep = (1.0 - rate * weight_decay).to(tl.float32)
+    rate, step = tl.load(p_lr).to(tl.float64), tl.load(p_step).to(tl.float64)
+    step_size = (rate / (1.0 - tl.exp(step * log_beta1))).to(tl.float32)
+    root = (1.0 / tl.sqrt(1.0 - tl.exp(step * log_beta2))).to(tl.float32)
+    decay = (1.0 - rate * weight_decay).to(tl.float32)
     b_g = tl.load(p_g + i, mask=m, other=0)
     if SCALE:
         b_g = b_g * tl.load(p_scale).to(tl.float32)
@@ -88,7 +92,7 @@ def adam_atan2_kernel(
     b_v = b_v + fresh2 * (b_g * b_g - b_v)
     b_root = tl.sqrt_rn(b_v) * root
     b_update = tl.math.div_rn(b_m, b_root + eps) if ADAMW else atan2_of_root(b_m, b_root)
-    b_p = tl.load(p_p + i, mask=m, other=0) * keep - size * b_update
+    b_p = tl.load(p_p + i, mask=m, other=0) * decay - step_size * b_update
     tl.store(p_p + i, b_p, mask=m)
     tl.store(p_m + i, b_m, mask=m)
     tl.store(p_v + i, b_v, mask=m)
@@ -97,7 +101,7 @@ def adam_atan2_kernel(
         tl.store(p_ema + i, b_ema + fresh_ema * (b_p - b_ema), mask=m)
     if COPY:
         row, column = i // columns, i % columns
-        if INTERLEAVE:  # `group` rows of the first half and of the second alternate
+        if INTERLEAVE:  # `group` rows of the first half alternate with `group` rows of the second
             at = row % half
             row = at // group * 2 * group + row // half * group + at % group
         tl.store(p_copy + row * stride + column, b_p.to(p_copy.dtype.element_ty), mask=m)
@@ -121,7 +125,13 @@ def adam_atan2_(
     eps: float,
     adamw: bool,
 ) -> None:
-    """Updates params, both moments, ``ema`` and ``copies`` (both may be empty); float32, any layout."""
+    """Updates params, both moments, ``ema`` and ``copies`` in place.
+
+    Params, gradients, moments and ``ema`` are float32 in any layout. A non-contiguous tensor is updated through a
+    contiguous copy. ``ema`` and ``copies`` may be empty lists. An entry of ``copies`` has any floating dtype, a
+    contiguous last axis and the packed layout of ``trm_fast.ops.packing``, with its row group in ``interleave``. It has
+    no elements if the parameter has no copy.
+    """
     if not params:
         return
     config = configs.lookup("adam_atan2", params[0])

@@ -1,10 +1,11 @@
-"""The forward kernel between attention's products: scores, softmax and the weighted sum of values of one head.
+"""The forward kernel between attention's products: scores, softmax and the weighted sum of values, per head.
 
-Queries and keys are rotated when they are loaded. Rotary positions rotate the two halves of a head against each other,
-and joining the halves again moves no value between threads. Blocks of keys are tuples of ``PIECES``, as in the token
-mixer: 97 keys are 64 + 32 + 16. Where one block holds all keys, softmax needs no running maximum, and only the last
-piece needs a mask. Every head reads the tables of angles again, so other loads bypass the cache that holds the tables
-(".cg"). ``attend_bwd`` has the backward."""
+Queries and keys are rotated when they are loaded. A rotation combines each channel of a head's first half with the same
+channel of the second half; joining the halves again moves no value between threads. A block of keys is a tuple of
+pieces with the sizes ``PIECES``, as in the token mixer: 97 keys are 64 + 32 + 16. If one block holds all keys, softmax
+needs no running maximum, and only the last piece needs a mask. Every head reads the tables of angles again, so all
+other loads bypass L1 (".cg"), and the tables stay there. ``attend_bwd`` has the backward.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +16,15 @@ from trm_fast.triton_kernels.keys import fix_cache_keys
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 UNSEEN = tl.constexpr(-1e30)  # the score of a masked key
-# The first value of the running maximum, far above UNSEEN in any scale, because the first blocks of a row may have only
-# masked keys. Their own maximum is rounded and would be subtracted from an unrounded product: the difference of numbers
-# near 1e30 is so large that its power is infinite.
+# The initial running maximum. It is far above UNSEEN in any scale, because the first blocks of a row may have only
+# masked keys. Their own maximum is near -1e30 and rounded. A fused multiply-add would subtract it from an unrounded
+# product, and the difference could be so large that exp2 of it is infinite.
 LOWEST = tl.constexpr(-1e20)
 
 
 @triton.jit
-def in_piece(PIECES: tl.constexpr, i: tl.constexpr):
-    """The indices of piece ``i``."""
+def piece_indices(PIECES: tl.constexpr, i: tl.constexpr):
+    """The indices of the keys in piece ``i`` of a block, counted from the block's first key."""
     start = 0
     for j in tl.static_range(i):
         start += PIECES[j]
@@ -31,8 +32,8 @@ def in_piece(PIECES: tl.constexpr, i: tl.constexpr):
 
 
 @triton.jit
-def seen(p_mask, i_query, i_key, L, CAUSAL: tl.constexpr, MASK: tl.constexpr):
-    """Which keys a query attends to, for indices that broadcast to each other. It always attends to itself."""
+def visible(p_mask, i_query, i_key, L, CAUSAL: tl.constexpr, MASK: tl.constexpr):
+    """The mask of the keys that a query attends to; i_query and i_key broadcast. A query always attends to itself."""
     m = i_key < L
     if MASK:
         m = m & ((tl.load(p_mask + i_key, mask=i_key < L, other=0) != 0) | (i_key == i_query))
@@ -42,10 +43,11 @@ def seen(p_mask, i_query, i_key, L, CAUSAL: tl.constexpr, MASK: tl.constexpr):
 
 
 @triton.jit
-def _at(i_row, i_column, L, stride: tl.constexpr, EDGE: tl.constexpr):
-    """The offsets of a block. With EDGE, rows beyond the last one get the offset of the last.
+def _row_offsets(i_row, i_column, L, stride: tl.constexpr, EDGE: tl.constexpr):
+    """The offsets of a block. With EDGE, rows beyond the last one have the offsets of the last one.
 
-    So loads need no mask and no registers for zeros. The probabilities of such rows are 0, so they add nothing.
+    So loads need no mask for rows and no registers for zeros. The probabilities of such rows are 0, so they add
+    nothing.
     """
     if EDGE:
         i_row = tl.minimum(i_row, L - 1)
@@ -53,7 +55,8 @@ def _at(i_row, i_column, L, stride: tl.constexpr, EDGE: tl.constexpr):
 
 
 @triton.jit
-def _columns(i_column, width: tl.constexpr, WIDTH: tl.constexpr):
+def _column_mask(i_column, width: tl.constexpr, WIDTH: tl.constexpr):
+    """The mask [1 x WIDTH] of the first ``width`` columns; a constant if these are all."""
     if width == WIDTH:
         return tl.full((1, WIDTH), True, tl.int1)
     else:
@@ -62,16 +65,17 @@ def _columns(i_column, width: tl.constexpr, WIDTH: tl.constexpr):
 
 @triton.jit
 def load_rows(p, i_row, L, width: tl.constexpr, WIDTH: tl.constexpr, stride: tl.constexpr, EDGE: tl.constexpr):
-    """Loads some tokens of one head."""
+    """Loads some tokens of one head, [rows x WIDTH], with zeros beyond ``width``."""
     i_column = tl.arange(0, WIDTH)
-    at, m = _at(i_row, i_column, L, stride, EDGE), _columns(i_column, width, WIDTH)
+    at, m = _row_offsets(i_row, i_column, L, stride, EDGE), _column_mask(i_column, width, WIDTH)
     return tl.load(p + at, mask=m, other=0, cache_modifier=".cg")
 
 
 @triton.jit
 def store_rows(p, b, i_row, L, width: tl.constexpr, WIDTH: tl.constexpr, stride: tl.constexpr):
+    """Stores some tokens of one head, but none beyond the last token."""
     i_column = tl.arange(0, WIDTH)
-    m = (i_row < L)[:, None] & _columns(i_column, width, WIDTH)
+    m = (i_row < L)[:, None] & _column_mask(i_column, width, WIDTH)
     tl.store(p + i_row[:, None] * stride + i_column[None, :], b.to(p.dtype.element_ty), mask=m)
 
 
@@ -86,9 +90,9 @@ def _load_halves(
     EDGE: tl.constexpr,
     CACHE: tl.constexpr,
 ):
-    """Loads both halves of one head of some tokens, in float32."""
+    """Loads some tokens of one head as two halves [rows x HALF], in float32."""
     i_column = tl.arange(0, HALF)
-    at, m = p + _at(i_row, i_column, L, stride, EDGE), _columns(i_column, half, HALF)
+    at, m = p + _row_offsets(i_row, i_column, L, stride, EDGE), _column_mask(i_column, half, HALF)
     b_a = tl.load(at, mask=m, other=0, cache_modifier=CACHE)
     b_b = tl.load(at + half, mask=m, other=0, cache_modifier=CACHE)
     return b_a.to(tl.float32), b_b.to(tl.float32)
@@ -108,6 +112,7 @@ def load_rotated(
     EDGE: tl.constexpr,
     ROTATE: tl.constexpr,
 ):
+    """Loads some tokens of one head, [ROWS x WIDTH] in their dtype; ROTATE rotates them in float32."""
     if not ROTATE:
         return load_rows(p, i_row, L, width, WIDTH, stride, EDGE)
     half: tl.constexpr = width // 2
@@ -116,8 +121,8 @@ def load_rotated(
     c_a, c_b = _load_halves(p_cos, i_row, L, half, HALF, width, EDGE, "")
     s_a, s_b = _load_halves(p_sin, i_row, L, half, HALF, width, EDGE, "")
     b_a, b_b = b_a * c_a - b_b * s_a, b_b * c_b + b_a * s_b
-    # Changes no value in use, but keeps the compiler from repeating the rotation in every warp in the layout of a dot
-    # operand: on sm_80 that spilled thousands of bytes of registers.
+    # This zeros only rows beyond the last one. It keeps the compiler from repeating the rotation in every warp, in the
+    # layout of a dot operand; on sm_80 that spilled thousands of bytes of registers.
     m_row = (i_row < L)[:, None]
     b_a, b_b = tl.where(m_row, b_a, 0.0), tl.where(m_row, b_b, 0.0)
     dtype: tl.constexpr = p.dtype.element_ty
@@ -138,15 +143,15 @@ def store_unrotated(
     stride: tl.constexpr,
     ROTATE: tl.constexpr,
 ):
-    """Stores the gradient before the rotation, computed from the gradient after it."""
+    """Stores the gradient before the rotation, computed from b [ROWS x WIDTH], the gradient after it."""
     if ROTATE:
         half: tl.constexpr = width // 2
         HALF: tl.constexpr = WIDTH // 2
         b_a, b_b = tl.split(tl.permute(tl.reshape(b, (ROWS, 2, HALF)), (0, 2, 1)))
         i_column = tl.arange(0, HALF)
-        # Other addresses than in `load_rotated`, so that those need not stay in registers until here. Rows beyond the
-        # last are not stored.
-        at, m = i_row[:, None] * width + i_column[None, :], (i_row < L)[:, None] & _columns(i_column, half, HALF)
+        # These addresses differ from those in `load_rotated`, so the compiler does not keep the latter in registers
+        # until here. Rows beyond the last are not stored.
+        at, m = i_row[:, None] * width + i_column[None, :], (i_row < L)[:, None] & _column_mask(i_column, half, HALF)
         c_a, c_b = tl.load(p_cos + at, mask=m), tl.load(p_cos + half + at, mask=m)
         s_a, s_b = tl.load(p_sin + at, mask=m), tl.load(p_sin + half + at, mask=m)
         store_rows(p, b_a * c_a + b_b * s_b, i_row, L, half, HALF, stride)
@@ -156,10 +161,10 @@ def store_unrotated(
 
 
 @triton.jit
-def position(L, heads: tl.constexpr, BLOCK: tl.constexpr):
-    """The rows of this program's block, the number of its head among those of all examples, its example and its head.
+def block_position(L, heads: tl.constexpr, BLOCK: tl.constexpr):
+    """The position of this program: the tokens of its block, ``example * heads + head``, its example and its head.
 
-    The grid has one axis, because the others are limited to 65535.
+    The grid has one axis, because CUDA limits the others to 65535 programs.
     """
     blocks = tl.cdiv(L, BLOCK)
     i_line = (tl.program_id(0) // blocks).to(tl.int64)
@@ -167,8 +172,8 @@ def position(L, heads: tl.constexpr, BLOCK: tl.constexpr):
     return i_row, i_line, i_line // heads, (i_line % heads).to(tl.int32)
 
 
-# L is no constant, so that batches of another padded length need no new compilation. END, the end of the loop over keys
-# or queries, is a constant: L rounded up.
+# L is not a constant, so padded lengths with the same END share one compiled kernel. END, the end of the loop over keys
+# or queries, is L rounded up to a multiple of the block.
 
 
 @triton.jit
@@ -191,7 +196,12 @@ def attend_fwd_kernel(
     KEYS: tl.constexpr,
     PIECES: tl.constexpr,
 ):
-    i_query, i_line, i_example, i_head = position(L, heads, QUERIES)
+    """Each program computes ``out`` and lse for QUERIES queries of one head.
+
+    lse, float32 (B, heads, L), is the base-2 logarithm of the softmax denominator. qkv is (B, L, 3 D), and out is
+    (B, L, D).
+    """
+    i_query, i_line, i_example, i_head = block_position(L, heads, QUERIES)
     width: tl.constexpr = D // heads
     factor: tl.constexpr = LOG2_E * width**-0.5  # scores in units of exp2
     p_q, p_mask = p_qkv + i_example * L * 3 * D + i_head * width, p_mask + i_example * L
@@ -202,14 +212,14 @@ def attend_fwd_kernel(
     for first in range(0, END, KEYS):
         b_s, b_new = (), b_max
         for i in tl.static_range(len(PIECES)):
-            i_key = first + in_piece(PIECES, i)
+            i_key = first + piece_indices(PIECES, i)
             b_k = load_rotated(
                 p_q + D, p_cos, p_sin, i_key, L, width, PIECES[i], WIDTH, 3 * D,
                 END > KEYS or i == len(PIECES) - 1, ROTATE,
             )  # fmt: skip
             b = tl.dot(b_q, tl.trans(b_k), input_precision="ieee")
             if CAUSAL or MASK or END > KEYS or i == len(PIECES) - 1:
-                b = tl.where(seen(p_mask, i_query[:, None], i_key[None, :], L, CAUSAL, MASK), b, UNSEEN)
+                b = tl.where(visible(p_mask, i_query[:, None], i_key[None, :], L, CAUSAL, MASK), b, UNSEEN)
             b_s += (b,)
             b_new = tl.maximum(b_new, tl.max(b, 1) * factor)
         if END > KEYS:
@@ -218,7 +228,7 @@ def attend_fwd_kernel(
         for i in tl.static_range(len(PIECES)):
             b_p = tl.exp2(b_s[i] * factor - b_new[:, None])
             b_sum += tl.sum(b_p, 1)
-            i_key = first + in_piece(PIECES, i)
+            i_key = first + piece_indices(PIECES, i)
             b_v = load_rows(p_q + 2 * D, i_key, L, width, WIDTH, 3 * D, END > KEYS or i == len(PIECES) - 1)
             b_out = tl.dot(b_p.to(b_v.dtype), b_v, b_out, input_precision="ieee")
         b_max = b_new

@@ -1,7 +1,8 @@
-"""The backward of ``attend``. It recomputes the probabilities: once if a block holds a whole head, else once for the
-gradient of the queries and once for those of keys and values.
+"""The backward of ``attend``.
 
-``ds = p (dp - dot)`` leaves out the scale of the scores; the sums are multiplied by it at the end.
+It recomputes the probabilities p: once if one block holds all tokens of a head, else once for the gradient of the
+queries and once for the gradients of keys and values. ``ds = p (dp - dot)`` omits the scale of the scores; dq and dk
+are multiplied by it at the end.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import triton.language as tl
 
 from trm_fast.triton_kernels.attend import (
     LOG2_E,
-    in_piece,
+    block_position,
     load_rotated,
     load_rows,
-    position,
-    seen,
+    piece_indices,
     store_rows,
     store_unrotated,
+    visible,
 )
 from trm_fast.triton_kernels.keys import fix_cache_keys
 
@@ -37,6 +38,7 @@ def _load_queries(
     WIDTH: tl.constexpr,
     ROTATE: tl.constexpr,
 ):
+    """Loads queries (rotated), their gradients of ``out`` and their lse, infinite beyond the last query."""
     b_q = load_rotated(p_q, p_cos, p_sin, i_query, L, width, QUERIES, WIDTH, 3 * D, True, ROTATE)
     b_dout = load_rows(p_dout, i_query, L, width, WIDTH, D, True)
     return b_q, b_dout, tl.load(p_lse + i_query, mask=i_query < L, other=float("inf"))
@@ -44,7 +46,7 @@ def _load_queries(
 
 @triton.jit
 def _dot(p_out, b_dout, i_query, L, D: tl.constexpr, width: tl.constexpr, WIDTH: tl.constexpr):
-    """``sum(dout out)`` for every query."""
+    """Computes ``sum(dout out)`` over the channels of the head, for every query."""
     b_out = load_rows(p_out, i_query, L, width, WIDTH, D, True)
     return tl.sum(b_dout.to(tl.float32) * b_out.to(tl.float32), 1)
 
@@ -70,9 +72,11 @@ def attend_bwd_kernel(
     KEYS: tl.constexpr,
     PIECES: tl.constexpr,
 ):
-    """dq, dk and dv of a whole head. Keys come in pieces, so they are columns in every product, and dk and dv are
-    computed transposed."""
-    i_query, i_line, i_example, i_head = position(L, heads, QUERIES)
+    """Each program computes dq, dk and dv of one whole head.
+
+    Keys come in pieces, so they are the columns of every product, and dk and dv are computed transposed.
+    """
+    i_query, i_line, i_example, i_head = block_position(L, heads, QUERIES)
     width: tl.constexpr = D // heads
     scale: tl.constexpr = width**-0.5
     factor: tl.constexpr = LOG2_E * scale
@@ -89,13 +93,13 @@ def attend_bwd_kernel(
     b_dot = _dot(p_out + at_out, b_dout, i_query, L, D, width, WIDTH)
     b_dq = tl.zeros((QUERIES, WIDTH), tl.float32)
     for i in tl.static_range(len(PIECES)):
-        i_key = in_piece(PIECES, i)
+        i_key = piece_indices(PIECES, i)
         b_k = load_rotated(
             p_q + D, p_cos, p_sin, i_key, L, width, PIECES[i], WIDTH, 3 * D, i == len(PIECES) - 1, ROTATE
         )
         b_p = tl.exp2(tl.dot(b_q, tl.trans(b_k), input_precision="ieee") * factor - b_lse[:, None])
         if CAUSAL or MASK or i == len(PIECES) - 1:
-            b_p = tl.where(seen(p_mask, i_query[:, None], i_key[None, :], L, CAUSAL, MASK), b_p, 0.0)
+            b_p = tl.where(visible(p_mask, i_query[:, None], i_key[None, :], L, CAUSAL, MASK), b_p, 0.0)
         b_v = load_rows(p_q + 2 * D, i_key, L, width, WIDTH, 3 * D, i == len(PIECES) - 1)
         b_dp = tl.dot(b_dout, tl.trans(b_v), input_precision="ieee")
         b_ds = (b_p * (b_dp - b_dot[:, None])).to(dtype)
@@ -129,8 +133,8 @@ def attend_bwd_queries_kernel(
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
 ):
-    """dq, and ``dot`` for the kernel of the keys."""
-    i_query, i_line, i_example, i_head = position(L, heads, QUERIES)
+    """Each program computes dq for QUERIES queries of one head, and stores ``dot`` for ``attend_bwd_keys_kernel``."""
+    i_query, i_line, i_example, i_head = block_position(L, heads, QUERIES)
     width: tl.constexpr = D // heads
     scale: tl.constexpr = width**-0.5
     factor: tl.constexpr = LOG2_E * scale
@@ -144,7 +148,7 @@ def attend_bwd_queries_kernel(
         i_key = first + tl.arange(0, KEYS)
         b_k = load_rotated(p_q + D, p_cos, p_sin, i_key, L, width, KEYS, WIDTH, 3 * D, True, ROTATE)
         b_p = tl.exp2(tl.dot(b_q, tl.trans(b_k), input_precision="ieee") * factor - b_lse[:, None])
-        b_p = tl.where(seen(p_mask, i_query[:, None], i_key[None, :], L, CAUSAL, MASK), b_p, 0.0)
+        b_p = tl.where(visible(p_mask, i_query[:, None], i_key[None, :], L, CAUSAL, MASK), b_p, 0.0)
         b_v = load_rows(p_q + 2 * D, i_key, L, width, WIDTH, 3 * D, True)
         b_dp = tl.dot(b_dout, tl.trans(b_v), input_precision="ieee")
         b_ds = (b_p * (b_dp - b_dot[:, None])).to(b_k.dtype)
@@ -173,8 +177,8 @@ def attend_bwd_keys_kernel(
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
 ):
-    """dk and dv."""
-    i_key, i_line, i_example, i_head = position(L, heads, KEYS)
+    """Each program computes dk and dv for KEYS keys of one head."""
+    i_key, i_line, i_example, i_head = block_position(L, heads, KEYS)
     width: tl.constexpr = D // heads
     scale: tl.constexpr = width**-0.5
     factor: tl.constexpr = LOG2_E * scale
@@ -195,7 +199,7 @@ def attend_bwd_keys_kernel(
         # an infinite lse, so probability 0; keys beyond the last are not stored.
         b_p = tl.exp2(tl.dot(b_k, tl.trans(b_q), input_precision="ieee") * factor - b_lse[None, :])
         if CAUSAL or MASK:
-            b_p = tl.where(seen(p_mask, i_query[None, :], i_key[:, None], L, CAUSAL, MASK), b_p, 0.0)
+            b_p = tl.where(visible(p_mask, i_query[None, :], i_key[:, None], L, CAUSAL, MASK), b_p, 0.0)
         b_dv = tl.dot(b_p.to(b_v.dtype), b_dout, b_dv, input_precision="ieee")
         b_dp = tl.dot(b_v, tl.trans(b_dout), input_precision="ieee")
         b_ds = (b_p * (b_dp - b_dot[None, :])).to(b_v.dtype)

@@ -1,7 +1,8 @@
-"""Attention over a few hundred tokens with rotary positions, residual and norm, with padding and causal order.
+"""Attention over a few hundred tokens, with rotary positions, residual and norm, padding and causal order.
 
-The products are torch.mm and ``mlp.project``; the kernels between them are in ``attend`` and ``attend_bwd``. If both
-products can add an injection when they load h, ``qkv_fwd_kernel`` replaces torch.mm; else the injection is added first.
+torch.mm and ``mlp.project`` compute the products; the kernels between them are in ``attend`` and ``attend_bwd``. With
+an injection, ``qkv_fwd_kernel`` replaces torch.mm and adds the injection when it loads h. If ``project`` uses cuBLAS,
+the injection is added to h before both products, and torch.mm stays.
 """
 
 from __future__ import annotations
@@ -18,15 +19,23 @@ from trm_fast.triton_kernels import configs
 from trm_fast.triton_kernels.attend import attend_fwd_kernel
 from trm_fast.triton_kernels.attend_bwd import attend_bwd_kernel, attend_bwd_keys_kernel, attend_bwd_queries_kernel
 from trm_fast.triton_kernels.keys import fix_cache_keys
-from trm_fast.triton_kernels.layer import FEWEST, Spec, as_bytes, load_state, pieces, single_bwd, single_fwd
+from trm_fast.triton_kernels.layer import (
+    MIN_PIECE_TOKENS,
+    TensorSpec,
+    as_bytes,
+    layer_bwd,
+    layer_fwd,
+    load_state,
+    pieces,
+)
 from trm_fast.triton_kernels.mlp import add_products, in_dtype_of, project, row_blocks
 from trm_fast.triton_kernels.rms_norm import rms_norm_bwd
 
-REGISTERS = 65536  # registers of a multiprocessor
+REGISTERS = 65536  # per multiprocessor
 
 
-def two_blocks(config: dict[str, Any]) -> dict[str, int]:
-    """Limits the registers so that two blocks fit on a multiprocessor: one loads while the other computes."""
+def fit_two_blocks(config: dict[str, Any]) -> dict[str, int]:
+    """Limits registers per thread so that a multiprocessor holds two blocks: one loads while the other computes."""
     return {"maxnreg": min(255, REGISTERS // (2 * 32 * config["num_warps"]))}
 
 
@@ -42,7 +51,7 @@ def qkv_fwd_kernel(
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    """``qkv = (h + injection) w^T``."""
+    """Each program computes a block of ``qkv = (h + injection) w^T``: ROWS tokens and COLUMNS outputs."""
     tiles = tl.cdiv(3 * D, COLUMNS)
     i_row = (tl.program_id(0) // tiles * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
     i_column = tl.program_id(0) % tiles * COLUMNS + tl.arange(0, COLUMNS)[None, :]
@@ -60,9 +69,10 @@ def qkv_fwd_kernel(
 
 
 class Attention:
-    """The layer (``layer.Layer``); qkv (3 D, D), out (D, D), cos and sin (L, D / heads) or neither.
+    """Attention as a ``layer.Layer``, with the weights qkv (3 D, D) and out (D, D).
 
-    ``mask``, bool (B, L): keys where it is false are seen by their own queries alone.
+    cos and sin are (L, D / heads), or None without rotary positions. ``mask`` is bool (B, L): a key with False is
+    visible only to the query of its own token.
     """
 
     def __init__(
@@ -78,12 +88,12 @@ class Attention:
     ) -> None:
         self.qkv, self.out, self.heads, self.eps = qkv.contiguous(), out.contiguous(), heads, eps
         self.rotate = cos is not None
-        self.cos = self.out if cos is None else cos.contiguous()  # where no table is read, any pointer is right
+        self.cos = self.out if cos is None else cos.contiguous()  # an unused pointer without tables
         self.sin = self.out if sin is None else sin.contiguous()
         self.masked, self.mask, self.causal = mask is not None, self.out if mask is None else as_bytes(mask), causal
         self.sums: list[Tensor] | None = None
 
-    def kept(self, h: Tensor) -> list[Spec]:
+    def saved_specs(self, h: Tensor) -> list[TensorSpec]:
         B, L, D = h.shape
         return [
             ((B, L, 3 * D), h.dtype),
@@ -93,18 +103,18 @@ class Attention:
         ]
 
     def _config(self, kernel: str, h: Tensor) -> dict[str, Any]:
-        """Block sizes from the table, no larger than the tokens need."""
+        """Returns block sizes from the table, no larger than L, rounded up to a power of two, and at least 16."""
         L, width = h.shape[1], h.shape[2] // self.heads
         config = configs.lookup(kernel, h, L, width, block=self._padded(h))
-        most = max(FEWEST, triton.next_power_of_2(L))
-        return config | {name: min(config[name], most) for name in ("QUERIES", "KEYS")}
+        limit = max(MIN_PIECE_TOKENS, triton.next_power_of_2(L))
+        return config | {name: min(config[name], limit) for name in ("QUERIES", "KEYS")}
 
     def _padded(self, h: Tensor) -> int:
-        """The width of a head in registers."""
+        """Returns the width of a head, rounded up to a power of two that tl.dot accepts."""
         return max(16, triton.next_power_of_2(h.shape[2] // self.heads))
 
-    def _attend(self, kernel: triton.JITFunction, h: Tensor, block: int, *tensors: Tensor, **config: Any) -> None:
-        """Launches a program for each block of a head's queries, or keys."""
+    def _launch(self, kernel: triton.JITFunction, h: Tensor, block: int, *tensors: Tensor, **config: Any) -> None:
+        """Launches one program per example, head and block of ``block`` queries (or keys)."""
         B, L, D = h.shape
         if h.numel():
             kernel[(triton.cdiv(L, block) * B * self.heads,)](
@@ -114,7 +124,9 @@ class Attention:
 
     def forward(self, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> None:
         B, L, D = h.shape
-        qkv, mixed, lse, rstd = kept if kept else [h.new_empty(shape, dtype=dtype) for shape, dtype in self.kept(h)]
+        qkv, mixed, lse, rstd = (
+            kept if kept else [h.new_empty(shape, dtype=dtype) for shape, dtype in self.saved_specs(h)]
+        )
         if injection is not None and row_blocks(h, D) is None:  # `project` needs the sum
             h, injection = h + injection, None
         if injection is None:
@@ -125,12 +137,12 @@ class Attention:
             qkv_fwd_kernel[grid](h, injection, self.qkv, qkv, B * L, D, **config)
         tables = self.cos, self.sin, self.mask
         config = self._config("attend_fwd", h)
-        along, over = config["QUERIES"], min(config["KEYS"], triton.cdiv(L, FEWEST) * FEWEST)
-        config |= {"KEYS": over, "END": triton.cdiv(L, over) * over, "PIECES": pieces(over)}
-        plain = self.causal or not self.masked or over <= 64  # a mask without causal order would spill
-        if over >= L and plain and h.element_size() == 2 and self._padded(h) <= 64:
-            config |= two_blocks(config)
-        self._attend(attend_fwd_kernel, h, along, qkv, *tables, mixed, lse, **config)
+        queries, keys = config["QUERIES"], min(config["KEYS"], triton.cdiv(L, MIN_PIECE_TOKENS) * MIN_PIECE_TOKENS)
+        config |= {"KEYS": keys, "END": triton.cdiv(L, keys) * keys, "PIECES": pieces(keys)}
+        fits_registers = self.causal or not self.masked or keys <= 64  # a mask without causal order would spill
+        if keys >= L and fits_registers and h.element_size() == 2 and self._padded(h) <= 64:
+            config |= fit_two_blocks(config)
+        self._launch(attend_fwd_kernel, h, queries, qkv, *tables, mixed, lse, **config)
         project(mixed.view(B * L, D), self.out, h, injection, self.eps, y, rstd)
 
     def backward(self, dy: Tensor, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> Tensor:
@@ -139,46 +151,50 @@ class Attention:
         B, L, D = h.shape
         d = rms_norm_bwd(dy, y, rstd, -1).view(B * L, D)
         dmixed, dqkv = torch.mm(d, self.out), torch.empty_like(qkv)
-        self._backward_inside(dmixed, mixed, qkv, lse, dqkv)
-        wide = dqkv.view(B * L, 3 * D)
-        self.sums = add_products(self.sums, (wide, h.view(B * L, D)), (d, mixed.view(B * L, D)))
-        return d.addmm_(wide, self.qkv).view(h.shape)
+        self._backward_attend(dmixed, mixed, qkv, lse, dqkv)
+        dqkv_rows = dqkv.view(B * L, 3 * D)
+        self.sums = add_products(self.sums, (dqkv_rows, h.view(B * L, D)), (d, mixed.view(B * L, D)))
+        return d.addmm_(dqkv_rows, self.qkv).view(h.shape)
 
-    def _backward_inside(self, dmixed: Tensor, mixed: Tensor, qkv: Tensor, lse: Tensor, dqkv: Tensor) -> None:
-        """The gradient of qkv: by one kernel if the table's blocks for the queries hold a whole head, else by two."""
+    def _backward_attend(self, dmixed: Tensor, mixed: Tensor, qkv: Tensor, lse: Tensor, dqkv: Tensor) -> None:
+        """Writes the gradient of qkv into dqkv.
+
+        One kernel computes it if the blocks of ``attend_bwd_queries`` in the table hold all tokens, else two kernels
+        do.
+        """
         L = mixed.shape[1]
         tables = self.cos, self.sin, self.mask
         config = self._config("attend_bwd_queries", mixed)
-        along, over = config["QUERIES"], config["KEYS"]
-        if min(along, over) >= L:
-            over = triton.cdiv(L, FEWEST) * FEWEST
-            config |= {"KEYS": over, "PIECES": pieces(over, most=64)}
+        queries, keys = config["QUERIES"], config["KEYS"]
+        if min(queries, keys) >= L:
+            keys = triton.cdiv(L, MIN_PIECE_TOKENS) * MIN_PIECE_TOKENS
+            config |= {"KEYS": keys, "PIECES": pieces(keys, max_piece=64)}
             # With a mask, or with other widths or lengths, this would spill registers.
-            plain = not self.causal and not self.masked and 64 < over < 128
-            if plain and mixed.element_size() == 2 and self._padded(mixed) == 64:
-                config |= two_blocks(config)
-            self._attend(attend_bwd_kernel, mixed, along, dmixed, mixed, qkv, *tables, lse, dqkv, **config)
+            fits_registers = not self.causal and not self.masked and 64 < keys < 128
+            if fits_registers and mixed.element_size() == 2 and self._padded(mixed) == 64:
+                config |= fit_two_blocks(config)
+            self._launch(attend_bwd_kernel, mixed, queries, dmixed, mixed, qkv, *tables, lse, dqkv, **config)
             return
         shared = qkv, *tables, lse, torch.empty_like(lse), dqkv
-        end = triton.cdiv(L, over) * over
-        self._attend(attend_bwd_queries_kernel, mixed, along, dmixed, mixed, *shared, END=end, **config)
+        end = triton.cdiv(L, keys) * keys
+        self._launch(attend_bwd_queries_kernel, mixed, queries, dmixed, mixed, *shared, END=end, **config)
         config = self._config("attend_bwd_keys", mixed)
-        along, over = config["KEYS"], config["QUERIES"]
-        end = triton.cdiv(L, over) * over
-        self._attend(attend_bwd_keys_kernel, mixed, along, dmixed, *shared, END=end, **config)
+        queries, keys = config["QUERIES"], config["KEYS"]
+        end = triton.cdiv(L, queries) * queries
+        self._launch(attend_bwd_keys_kernel, mixed, keys, dmixed, *shared, END=end, **config)
 
     def gradients(self) -> list[Tensor]:
         return in_dtype_of(self.sums, (self.qkv, self.out))
 
 
 def attention_fwd(h: Tensor, keep: bool, *layer: Any) -> tuple[Tensor, Tensor]:
-    """(y, saved) of ``Attention(*layer)``; saved is empty unless ``keep``."""
-    return single_fwd(Attention(*layer), h, keep)
+    """Returns (y, saved) of ``Attention(*layer)``; saved is uint8, and empty unless ``keep``. h is (B, L, D)."""
+    return layer_fwd(Attention(*layer), h, keep)
 
 
 def attention_bwd(dy: Tensor, h: Tensor, saved: Tensor, *layer: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """(dh, dqkv, dout)."""
-    return single_bwd(Attention(*layer), dy, h, saved)
+    """Returns (dh, dqkv, dout) in the dtypes of h and the weights."""
+    return layer_bwd(Attention(*layer), dy, h, saved)
 
 
 fix_cache_keys(globals())

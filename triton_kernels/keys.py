@@ -1,4 +1,4 @@
-"""Makes the keys of kernels in Triton's cache the same in every process."""
+"""Makes Triton's cache keys independent of the order in which kernels are first used."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import triton
 
 
 def fix_cache_keys(module: Mapping[str, Any]) -> None:
-    """Computes the keys of all functions of a module, given its ``globals()``, in the order of their definition.
+    """Computes the cache key of every JIT function in a module, given as its ``globals()``.
 
-    Triton (3.6) includes the global constants of a helper in the key of its caller only if the helper's key was
-    computed before. Without this, a process that uses the kernels in another order gets other keys, and compiles again.
-    Every module with kernels ends with this call, so the keys of imported helpers exist first."""
+    In Triton 3.6 a caller's key covers a helper's globals only if the helper's key was computed first, so call this at
+    the end of each kernel module; otherwise the key depends on launch order and kernels recompile.
+    """
     for value in module.values():
         if isinstance(value, triton.JITFunction):
             value.cache_key  # noqa: B018

@@ -1,7 +1,8 @@
-"""Cycles of the recursion as a sequence of the layers' launches; ``latent_step`` is the last application of one.
+"""Cycles of the recursion, as a sequence of the layers' launches; ``latent_step`` is a cycle's last application.
 
-``y + x`` is computed once in a cycle; the first layer adds this injection to the state when it loads it. The host reads
-no value of a tensor, so a CUDA graph can hold the whole call."""
+``y + x`` is computed once per cycle; the first layer adds this injection to the state when it loads the state. The host
+reads no value of a tensor, so a CUDA graph can hold the whole call.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trm_fast.triton_kernels.attention import Attention
-from trm_fast.triton_kernels.layer import Layer, Spec, size, split
+from trm_fast.triton_kernels.layer import Layer, TensorSpec, buffer_bytes, carve
 from trm_fast.triton_kernels.mlp import MLP
 from trm_fast.triton_kernels.token_mixer import TokenMixer
 
@@ -26,7 +27,7 @@ def network(
     eps: float,
     causal: bool,
 ) -> list[Layer]:
-    """The layers of a network; ``weights`` has four matrices for each block."""
+    """Builds the layers of a network; ``weights`` has four matrices per block: two for mixing, two for the MLP."""
     layers: list[Layer] = []
     for i in range(0, len(weights), 4):
         w_in, w_out, gate_up, down = weights[i : i + 4]
@@ -49,14 +50,17 @@ def _injects_x(n: int, dual: bool, inject_last: bool) -> bool:
     return n > 0 or (inject_last and not dual)
 
 
-def saved_specs(layers: Sequence[Layer], z: Tensor, n: int, dual: bool, inject_last: bool) -> list[Spec]:
-    """The tensors that a forward with ``keep`` saves: the injection, the answer state before the last application, and
-    for each application the outputs and saved tensors of the layers."""
-    state: Spec = (tuple(z.shape), z.dtype)
+def saved_specs(layers: Sequence[Layer], z: Tensor, n: int, dual: bool, inject_last: bool) -> list[TensorSpec]:
+    """Shapes and dtypes of the tensors that a forward with ``keep`` saves, in their order in the buffer.
+
+    They are the injection (if there is one), the answer state before the last application (in dual state), and for each
+    application and layer the output and the layer's saved tensors.
+    """
+    state: TensorSpec = (tuple(z.shape), z.dtype)
     specs = [state] * (_injects_x(n, dual, inject_last) + dual)
     for _ in range(n + 1):
         for layer in layers:
-            specs += [state, *layer.kept(z)]
+            specs += [state, *layer.saved_specs(z)]
     return specs
 
 
@@ -70,34 +74,37 @@ def latent_recursion_fwd(
     keep: bool,
     *blocks: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(y, z, saved) after the cycles of ``network(*blocks)``. y is empty in single state; saved is empty unless
-    ``keep``, which allows only one cycle."""
+    """Runs cycles of ``network(*blocks)`` and returns (y, z, saved); no result aliases an input or another result.
+
+    States are (B, L, D) in one dtype. In single state, y is None and the returned y is empty. ``saved`` is uint8, and
+    empty unless ``keep``, which allows only one cycle.
+    """
     layers = network(*blocks)
     y, z, x = (None if t is None else t.contiguous() for t in (y, z, x))
     assert z is not None
     if keep:
-        return _fwd_keeping(layers, y, z, x, n, inject_last)
-    # The states alternate between two buffers; the tensors between the layers of a block have one buffer each.
-    inside = [torch.empty_like(z) for _ in layers[:-1]]
+        return _fwd_saving(layers, y, z, x, n, inject_last)
+    # The states alternate between two buffers. Each layer but the last has one buffer for its output.
+    between = [torch.empty_like(z) for _ in layers[:-1]]
     for _ in range(cycles):
         injection = x if y is None else y + x
         buffers = [torch.empty_like(z), torch.empty_like(z)]
         for i in range(n):
-            z = _apply(layers, z, injection, [*inside, buffers[i % 2]])
+            z = _apply(layers, z, injection, [*between, buffers[i % 2]])
         if y is None:
-            z = _apply(layers, z, x if inject_last else None, [*inside, buffers[n % 2]])
+            z = _apply(layers, z, x if inject_last else None, [*between, buffers[n % 2]])
         else:
-            y = _apply(layers, y, z, [*inside, torch.empty_like(z)])
+            y = _apply(layers, y, z, [*between, torch.empty_like(z)])
     return z.new_empty(0) if y is None else y, z if n or y is None else z.clone(), z.new_empty(0, dtype=torch.uint8)
 
 
-def _fwd_keeping(
+def _fwd_saving(
     layers: Sequence[Layer], y: Tensor | None, z: Tensor, x: Tensor | None, n: int, inject_last: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     dual = y is not None
     specs = saved_specs(layers, z, n, dual, inject_last)
-    saved = z.new_empty(size(specs), dtype=torch.uint8)
-    slots = iter(split(saved, specs))
+    saved = z.new_empty(buffer_bytes(specs), dtype=torch.uint8)
+    slots = iter(carve(saved, specs))
     injection = None
     if _injects_x(n, dual, inject_last):
         injection = next(slots)
@@ -111,7 +118,7 @@ def _fwd_keeping(
     def apply(h: Tensor, injected: Tensor | None) -> Tensor:
         for layer in layers:
             out = next(slots)
-            layer.forward(h, injected, out, [next(slots) for _ in layer.kept(h)])
+            layer.forward(h, injected, out, [next(slots) for _ in layer.saved_specs(h)])
             h, injected = out, None
         return h
 
@@ -132,30 +139,31 @@ def latent_recursion_bwd(
     inject_last: bool,
     *blocks: Any,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-    """(dy, dz, dx, gradients of the weights) of one cycle; dy is empty in single state, dx if nothing is injected.
+    """Returns (dy, dz, dx, gradients of the weights) of one cycle.
 
-    Gradients of several applications are summed in float32.
+    dy is empty in single state; dx is empty in single state without ``inject_last`` if n is 0. Gradients have the
+    dtypes of their tensors and are summed over applications in float32.
     """
     layers = network(*blocks)
     z = z.contiguous()
     specs = saved_specs(layers, z, n, dual, inject_last)
-    slots = split(saved, specs)
+    slots = carve(saved, specs)
     injection = slots.pop(0) if _injects_x(n, dual, inject_last) else None
     y = slots.pop(0) if dual else None
-    share = [1 + len(layer.kept(z)) for layer in layers]
+    tensor_counts = [1 + len(layer.saved_specs(z)) for layer in layers]
 
-    def pull(application: int, d: Tensor, h: Tensor, injected: Tensor | None) -> Tensor:
-        """The gradient of an application's input, from the gradient ``d`` of its output."""
-        at = application * sum(share)
-        kept = [slots[at + sum(share[:i]) :][:count] for i, count in enumerate(share)]
+    def application_bwd(application: int, d: Tensor, h: Tensor, injected: Tensor | None) -> Tensor:
+        """Returns the gradient of an application's input, from the gradient ``d`` of its output."""
+        at = application * sum(tensor_counts)
+        kept = [slots[at + sum(tensor_counts[:i]) :][:count] for i, count in enumerate(tensor_counts)]
         for i in reversed(range(len(layers))):
-            into, extra = (kept[i - 1][0], None) if i else (h, injected)
-            d = layers[i].backward(d, into, extra, kept[i][0], kept[i][1:])
+            layer_input, layer_injection = (kept[i - 1][0], None) if i else (h, injected)
+            d = layers[i].backward(d, layer_input, layer_injection, kept[i][0], kept[i][1:])
         return d
 
     def state(application: int) -> Tensor:
-        """The latent state before an application."""
-        return slots[application * sum(share) - share[-1]] if application else z
+        """Returns the latent state before an application."""
+        return slots[application * sum(tensor_counts) - tensor_counts[-1]] if application else z
 
     dx = z.new_zeros(z.shape, dtype=torch.float32)
     dy_in = z.new_empty(0)
@@ -165,16 +173,16 @@ def latent_recursion_bwd(
             dy_in = z.new_zeros(z.shape)
             dz = z.new_zeros(z.shape) if dz is None else dz
         else:
-            dy_in = pull(n, dy.contiguous(), y, state(n))
+            dy_in = application_bwd(n, dy.contiguous(), y, state(n))
             dz = dy_in if dz is None else dy_in + dz
     else:
-        dz = pull(
+        dz = application_bwd(
             n, z.new_zeros(z.shape) if dz is None else dz.contiguous(), state(n), injection if inject_last else None
         )
         if inject_last:
             dx += dz
     for application in reversed(range(n)):
-        dz = pull(application, dz.contiguous(), state(application), injection)
+        dz = application_bwd(application, dz.contiguous(), state(application), injection)
         dx += dz
     dweights = [gradient for layer in layers for gradient in layer.gradients()]
     if dual:

@@ -1,5 +1,7 @@
-"""What all layers of a network share. They write into tensors of the caller, and keep the tensors for the backward in
-one buffer, so that a whole recursion is one op of the dispatcher with one opaque ``saved``."""
+"""The interface of the fused layers.
+
+Outputs are preallocated and activations for backward share one byte buffer, so a whole recursion can be a single op.
+"""
 
 from __future__ import annotations
 
@@ -14,99 +16,105 @@ from torch import Tensor
 
 from trm_fast.triton_kernels.keys import fix_cache_keys
 
-Spec = tuple[tuple[int, ...], torch.dtype]
-ALIGNMENT = 128  # bytes of a memory transaction
-FEWEST = 16  # tokens of the smallest piece, because a product has at least this depth
+TensorSpec = tuple[tuple[int, ...], torch.dtype]
+ALIGNMENT = 128  # bytes per memory transaction
+MIN_PIECE_TOKENS = 16  # token counts are rounded up to a multiple of this, the smallest depth of tl.dot
 
 
 @triton.jit
 def load_state(p_h, p_injection, at, m, INJECT: tl.constexpr):
-    """Loads the input of a layer, in its dtype. The injection is added, and the sum rounded as in memory."""
+    """Loads a block of a layer's input.
+
+    With INJECT it adds the injection in float32 and rounds to the input's dtype, like a separate addition.
+    """
     b_x = tl.load(p_h + at, mask=m, other=0)
     if INJECT:
         b_x = (b_x.to(tl.float32) + tl.load(p_injection + at, mask=m, other=0).to(tl.float32)).to(b_x.dtype)
     return b_x
 
 
-def pieces(count: int, most: int = 128) -> tuple[int, ...]:
-    """Powers of two up to ``most``, largest first, whose sum is ``count``; only ``most`` may repeat.
+def pieces(count: int, max_piece: int = 128) -> tuple[int, ...]:
+    """Splits ``count`` into descending powers of two, none above ``max_piece``; only ``max_piece`` may repeat.
 
     Example:
-        >>> pieces(112)
-        (64, 32, 16)
+        >>> pieces(97)
+        (64, 32, 1)
         >>> pieces(300)
         (128, 128, 32, 8, 4)
     """
-    return (most,) * (count // most) + tuple(
-        1 << bit for bit in reversed(range(most.bit_length() - 1)) if count >> bit & 1
+    return (max_piece,) * (count // max_piece) + tuple(
+        1 << bit for bit in reversed(range(max_piece.bit_length() - 1)) if count >> bit & 1
     )
 
 
 class Layer(Protocol):
-    """A layer ``y = norm(h + part(h))`` on contiguous states h (B, L, D); with an injection, ``h = state +
-    injection``."""
+    """A layer ``y = norm(t + part(t))`` with ``t = h``, or ``t = h + injection`` if there is an injection.
 
-    def kept(self, h: Tensor) -> list[Spec]:
-        """Shapes and dtypes of the tensors that the forward keeps besides its result y."""
+    All states (h, the injection, y and their gradients) are contiguous, have the shape (B, L, D) and one dtype. y must
+    not alias h or the injection.
+    """
+
+    def saved_specs(self, h: Tensor) -> list[TensorSpec]:
+        """Returns shapes and dtypes of the tensors that the forward saves for the backward, besides y."""
 
     def forward(self, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> None:
-        """Writes y; unless ``kept`` is empty, also the tensors for the backward into it."""
+        """Writes y, and the tensors for the backward into ``kept`` (as in ``saved_specs``) unless it is empty."""
 
     def backward(self, dy: Tensor, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> Tensor:
-        """Returns the gradient of h, which is also that of the injection, and adds to the gradients of the weights."""
+        """Returns the gradient of h, equal to that of the injection, and accumulates the gradients of the weights."""
 
     def gradients(self) -> list[Tensor]:
-        """The gradients of the weights, summed over all calls of ``backward``, in the weights' dtype."""
+        """Returns the gradients of the weights, summed over all calls of ``backward``, in the weights' dtype."""
 
 
 def as_bytes(mask: Tensor) -> Tensor:
-    """A bool mask (B, L) as uint8, as kernels read it."""
+    """Returns a bool mask (B, L) as contiguous uint8, the form that kernels read; it may share the mask's memory."""
     return mask.contiguous().view(torch.uint8)
 
 
-def size(specs: Sequence[Spec]) -> int:
-    """How many bytes ``split`` needs."""
-    return sum(_bytes(spec) for spec in specs)
+def buffer_bytes(specs: Sequence[TensorSpec]) -> int:
+    """Returns the size of the buffer that ``carve`` needs, in bytes."""
+    return sum(_aligned_bytes(spec) for spec in specs)
 
 
-def split(buffer: Tensor, specs: Sequence[Spec]) -> list[Tensor]:
-    """Tensors of these shapes and dtypes, as views of a buffer of bytes."""
+def carve(buffer: Tensor, specs: Sequence[TensorSpec]) -> list[Tensor]:
+    """Returns tensors of these shapes and dtypes as disjoint views of a uint8 buffer, at multiples of ``ALIGNMENT``."""
     tensors, start = [], 0
     for spec in specs:
         shape, dtype = spec
         tensors.append(buffer[start : start + prod(shape) * dtype.itemsize].view(dtype).view(shape))
-        start += _bytes(spec)
+        start += _aligned_bytes(spec)
     return tensors
 
 
-def _bytes(spec: Spec) -> int:
+def _aligned_bytes(spec: TensorSpec) -> int:
     shape, dtype = spec
     return (prod(shape) * dtype.itemsize + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
 
 
-def saved_like(layer: Layer, h: Tensor, keep: bool) -> Tensor:
-    """An uninitialised buffer for a single layer: its result, then the tensors that it keeps; empty unless ``keep``."""
-    specs = [(tuple(h.shape), h.dtype), *layer.kept(h)]
-    return h.new_empty(size(specs) if keep else 0, dtype=torch.uint8)
+def new_saved(layer: Layer, h: Tensor, keep: bool) -> Tensor:
+    """Allocates the buffer ``saved`` of a single layer: y, then the saved tensors. It is empty unless ``keep``."""
+    specs = [(tuple(h.shape), h.dtype), *layer.saved_specs(h)]
+    return h.new_empty(buffer_bytes(specs) if keep else 0, dtype=torch.uint8)
 
 
-def single_fwd(layer: Layer, h: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
-    """The forward of a single layer as an op: (y, saved)."""
+def layer_fwd(layer: Layer, h: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
+    """Runs the forward of a single layer as an op. Returns (y, saved), which share no memory."""
     h = h.contiguous()
-    saved = saved_like(layer, h, keep)
+    saved = new_saved(layer, h, keep)
     if not keep:
         y = torch.empty_like(h)
         layer.forward(h, None, y, ())
         return y, saved
-    y, *kept = split(saved, [(tuple(h.shape), h.dtype), *layer.kept(h)])
+    y, *kept = carve(saved, [(tuple(h.shape), h.dtype), *layer.saved_specs(h)])
     layer.forward(h, None, y, kept)
     return y.clone(), saved
 
 
-def single_bwd(layer: Layer, dy: Tensor, h: Tensor, saved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The backward of a single layer as an op: dh, and the gradients of both weights."""
+def layer_bwd(layer: Layer, dy: Tensor, h: Tensor, saved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Runs the backward of a single layer as an op. Returns dh and the gradients of both weights."""
     h = h.contiguous()
-    y, *kept = split(saved, [(tuple(h.shape), h.dtype), *layer.kept(h)])
+    y, *kept = carve(saved, [(tuple(h.shape), h.dtype), *layer.saved_specs(h)])
     dh = layer.backward(dy.contiguous(), h, None, y, kept)
     d_in, d_out = layer.gradients()
     return dh, d_in, d_out

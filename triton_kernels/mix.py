@@ -2,13 +2,14 @@
 
 A program holds all tokens of some channels of one example, X^T [C x L]. Channels are the rows of the products, and the
 program streams the weights: ``G = X^T gate^T``, ``U = X^T up^T``, ``Y^T = X^T + (silu(G) U) down^T``. The activations
-stay in registers, where the result of one product is the left factor of the next, and the norm of a channel is a sum
+stay in registers, because the result of one product is the left factor of the next, and the norm of a channel is a sum
 along a row. Only X, Y and the weights move through memory. The backward recomputes the activations, once for dX and
-once for the weights.
+once for the gradients of the weights.
 
-Blocks have powers of two, token counts do not: tokens come in ``PIECES`` (97 as 64 + 32 + 16), and a block of tokens is
-a tuple of pieces. Weights are packed (``token_mixer.pack``): eight rows of the gate and eight of up alternate, then
-down^T."""
+Triton's blocks have powers of two as sizes, and token counts do not. So a block of tokens is a tuple of pieces, whose
+sizes are ``PIECES``: 97 tokens, rounded up to TOKENS = 112, are 64 + 32 + 16. The packed weights (``token_mixer.pack``)
+have 3 inner rows of TOKENS: 8 rows of the gate alternate with 8 rows of up, and the rows of down^T follow.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +18,22 @@ import triton.language as tl
 
 from trm_fast.triton_kernels.keys import fix_cache_keys
 from trm_fast.triton_kernels.layer import load_state
-from trm_fast.triton_kernels.swiglu import silu_mul, split_interleaved
+from trm_fast.triton_kernels.swiglu import deinterleave, silu_mul
 
 
 @triton.jit
-def tokens_of(TOKENS: tl.constexpr, PIECE: tl.constexpr):
-    """The tokens of a piece. Pieces are powers of two, largest first, so the higher bits of TOKENS are the pieces
-    before."""
+def piece_tokens(TOKENS: tl.constexpr, PIECE: tl.constexpr):
+    """The indices of a piece's tokens.
+
+    Pieces are distinct powers of two, largest first, so the higher bits of TOKENS are the index of its first token.
+    """
     return TOKENS // (2 * PIECE) * (2 * PIECE) + tl.arange(0, PIECE)
 
 
 @triton.jit
-def at_piece(i_channel, L, D: tl.constexpr, CHANNELS: tl.constexpr, TOKENS: tl.constexpr, PIECE: tl.constexpr):
-    """The offsets of a piece [T x C] in its example, and the mask of the elements that exist."""
-    i_token = tokens_of(TOKENS, PIECE)
+def piece_offsets(i_channel, L, D: tl.constexpr, CHANNELS: tl.constexpr, TOKENS: tl.constexpr, PIECE: tl.constexpr):
+    """The offsets of a piece [T x C] in its example, and the mask of its elements inside (L, D)."""
+    i_token = piece_tokens(TOKENS, PIECE)
     m = (i_token < L)[:, None]
     if D % CHANNELS:
         m = m & (i_channel < D)[None, :]
@@ -38,19 +41,20 @@ def at_piece(i_channel, L, D: tl.constexpr, CHANNELS: tl.constexpr, TOKENS: tl.c
 
 
 @triton.jit
-def read_of(p_mask, m, L, MASK: tl.constexpr, TOKENS: tl.constexpr, PIECE: tl.constexpr):
-    """The mask ``m`` without padding, which counts as zeros."""
+def unmasked(p_mask, m, L, MASK: tl.constexpr, TOKENS: tl.constexpr, PIECE: tl.constexpr):
+    """Removes padded tokens from ``m``, the mask of a piece; a masked load then reads them as zeros."""
     if MASK:
-        i_token = tokens_of(TOKENS, PIECE)
+        i_token = piece_tokens(TOKENS, PIECE)
         m = m & (tl.load(p_mask + i_token, mask=i_token < L, other=0) != 0)[:, None]
     return m
 
 
 @triton.jit
 def load_pieces(p, i_channel, L, D: tl.constexpr, CHANNELS: tl.constexpr, TOKENS: tl.constexpr, PIECES: tl.constexpr):
+    """Loads all tokens of some channels of one example, as pieces [T x C]."""
     b = ()
     for i in tl.static_range(len(PIECES)):
-        at, m = at_piece(i_channel, L, D, CHANNELS, TOKENS, PIECES[i])
+        at, m = piece_offsets(i_channel, L, D, CHANNELS, TOKENS, PIECES[i])
         b += (tl.load(p + at, mask=m, other=0),)
     return b
 
@@ -69,15 +73,17 @@ def load_x(
     TOKENS: tl.constexpr,
     PIECES: tl.constexpr,
 ):
+    """Loads the input of the layer as pieces [T x C], with the injection added and padding as zeros."""
     b = ()
     for i in tl.static_range(len(PIECES)):
-        at, m = at_piece(i_channel, L, D, CHANNELS, TOKENS, PIECES[i])
-        b += (load_state(p_h, p_injection, at, read_of(p_mask, m, L, MASK, TOKENS, PIECES[i]), INJECT),)
+        at, m = piece_offsets(i_channel, L, D, CHANNELS, TOKENS, PIECES[i])
+        b += (load_state(p_h, p_injection, at, unmasked(p_mask, m, L, MASK, TOKENS, PIECES[i]), INJECT),)
     return b
 
 
 @triton.jit
 def transposed(b, PIECES: tl.constexpr):
+    """Transposes each piece."""
     t = ()
     for i in tl.static_range(len(PIECES)):
         t += (tl.trans(b[i]),)
@@ -85,30 +91,32 @@ def transposed(b, PIECES: tl.constexpr):
 
 
 @triton.jit
-def weights(p_w, i_row, TOKENS: tl.constexpr, PIECE: tl.constexpr):
-    return tl.load(p_w + i_row[:, None] * TOKENS + tokens_of(TOKENS, PIECE)[None, :])
+def load_weights(p_w, i_row, TOKENS: tl.constexpr, PIECE: tl.constexpr):
+    """Loads a piece [rows x T] of packed weights."""
+    return tl.load(p_w + i_row[:, None] * TOKENS + piece_tokens(TOKENS, PIECE)[None, :])
 
 
 @triton.jit
 def over_tokens(b_x, p_w, i_row, TOKENS: tl.constexpr, PIECES: tl.constexpr):
-    """X^T [C x L] times rows of the weights, transposed: [C x rows] in float32."""
-    b = tl.dot(b_x[0], tl.trans(weights(p_w, i_row, TOKENS, PIECES[0])), input_precision="ieee")
+    """Multiplies X^T [C x L] by the transpose of some rows of the weights. Returns [C x rows] in float32."""
+    b = tl.dot(b_x[0], tl.trans(load_weights(p_w, i_row, TOKENS, PIECES[0])), input_precision="ieee")
     for i in tl.static_range(1, len(PIECES)):
-        b = tl.dot(b_x[i], tl.trans(weights(p_w, i_row, TOKENS, PIECES[i])), b, input_precision="ieee")
+        b = tl.dot(b_x[i], tl.trans(load_weights(p_w, i_row, TOKENS, PIECES[i])), b, input_precision="ieee")
     return b
 
 
 @triton.jit
 def add_over_rows(b_y, b_a, p_w, i_row, TOKENS: tl.constexpr, PIECES: tl.constexpr):
-    """Y^T [C x L] + b_a [C x rows] times rows of the weights."""
+    """Multiplies b_a [C x rows] by these rows of the weights and adds the product to Y^T [C x L], in float32."""
     b = ()
     for i in tl.static_range(len(PIECES)):
-        b += (tl.dot(b_a, weights(p_w, i_row, TOKENS, PIECES[i]), b_y[i], input_precision="ieee"),)
+        b += (tl.dot(b_a, load_weights(p_w, i_row, TOKENS, PIECES[i]), b_y[i], input_precision="ieee"),)
     return b
 
 
 @triton.jit
-def _added(b_y, b_x, PIECES: tl.constexpr):
+def _add_pieces(b_y, b_x, PIECES: tl.constexpr):
+    """Adds two blocks of tokens piece by piece."""
     b = ()
     for i in tl.static_range(len(PIECES)):
         b += (b_y[i] + b_x[i],)
@@ -134,6 +142,7 @@ def token_mixer_fwd_kernel(
     CHANNELS: tl.constexpr,
     INNER: tl.constexpr,
 ):
+    """Each program computes y (B, L, D) and rstd (B, D) for all tokens of CHANNELS channels of one example."""
     i_example = tl.program_id(0).to(tl.int64)
     i_channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     base = i_example * L * D
@@ -141,24 +150,24 @@ def token_mixer_fwd_kernel(
     p_h, p_injection, p_mask = p_h + base, p_injection + base, p_mask + i_example * L
     b_x = load_x(p_h, p_injection, p_mask, i_channel, L, D, INJECT, MASK, CHANNELS, TOKENS, PIECES)
     b_x = transposed(b_x, PIECES)
-    # The sum starts with the residual, which saves registers; not in float32, where each term would be rounded to its
-    # size.
+    # The sum starts with the residual, which saves registers. In float32 the residual is added last, because each
+    # partial sum would be rounded at the residual's magnitude.
     b_y = ()
     for i in tl.static_range(len(PIECES)):
         b_y += (b_x[i].to(tl.float32) if dtype != tl.float32 else tl.zeros_like(b_x[i]),)
     for first in range(0, inner, INNER):
         b = over_tokens(b_x, p_packed, 2 * first + tl.arange(0, 2 * INNER), TOKENS, PIECES)
-        b_gate, b_up = split_interleaved(b, CHANNELS, INNER)
+        b_gate, b_up = deinterleave(b, CHANNELS, INNER)
         b_hidden = silu_mul(b_gate, b_up, dtype)
         b_y = add_over_rows(b_y, b_hidden, p_packed, 2 * inner + first + tl.arange(0, INNER), TOKENS, PIECES)
     if dtype == tl.float32:
-        b_y = _added(b_y, b_x, PIECES)
+        b_y = _add_pieces(b_y, b_x, PIECES)
     square = tl.sum(b_y[0] * b_y[0], 1)
     for i in tl.static_range(1, len(PIECES)):
         square += tl.sum(b_y[i] * b_y[i], 1)
     rstd = tl.rsqrt(square / L + eps)
     for i in tl.static_range(len(PIECES)):
-        at, m = at_piece(i_channel, L, D, CHANNELS, TOKENS, PIECES[i])
+        at, m = piece_offsets(i_channel, L, D, CHANNELS, TOKENS, PIECES[i])
         tl.store(p_y + base + at, tl.trans((b_y[i] * rstd[:, None]).to(dtype)), mask=m)
     tl.store(p_rstd + i_example * D + i_channel, rstd, mask=i_channel < D)
 

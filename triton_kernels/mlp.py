@@ -1,8 +1,9 @@
 """The channel MLP: SwiGLU over channels with residual and norm, in two products with epilogues.
 
-cuBLAS computes the second product where rows are too wide for an epilogue, or where the table prefers it
-(``row_blocks``), and all products without an epilogue (gradients of the weights, dh). The gate and up product writes
-the result of SwiGLU, and for a backward also gate and up: to write and read them is less work than to multiply again.
+cuBLAS computes all products without an epilogue: the gradients of the weights, and dh. It also computes the second
+product of the forward if the rows are too wide for the norm as an epilogue, or if the table says so (``row_blocks``).
+The first product writes the result of SwiGLU. If there will be a backward, it also writes gate and up, because storing
+and loading them costs less than computing the product again.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from torch import Tensor
 
 from trm_fast.triton_kernels import configs
 from trm_fast.triton_kernels.keys import fix_cache_keys
-from trm_fast.triton_kernels.layer import Spec, load_state, single_bwd, single_fwd
+from trm_fast.triton_kernels.layer import TensorSpec, layer_bwd, layer_fwd, load_state
 from trm_fast.triton_kernels.rms_norm import normalize, rms_norm_bwd
-from trm_fast.triton_kernels.swiglu import interleaved, silu_mul, silu_mul_bwd, split_interleaved
+from trm_fast.triton_kernels.swiglu import deinterleave, interleaved_rows, silu_mul, silu_mul_bwd
 
-# The widest row that the accumulators of a program hold whole, so that the norm can be the epilogue of the product.
-WIDEST_ROW = 512
+# The widest row that one program's accumulators hold whole, so that the norm can be the epilogue of the product.
+MAX_ROW_CHANNELS = 512
 
 
 @triton.jit
@@ -39,14 +40,17 @@ def gate_up_fwd_kernel(
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    """``hidden = silu(h gate^T) (h up^T)`` for a tile of tokens and inner channels; ``kept`` receives gate and up."""
-    tiles = tl.cdiv(inner, COLUMNS)  # neighbours read the same h, from L2 like the weights
+    """Each program computes ``hidden = silu(h gate^T) (h up^T)`` for ROWS tokens and COLUMNS inner channels.
+
+    With KEEP it also stores gate and up in p_kept (rows, 2 inner); p_kept is unused without KEEP.
+    """
+    tiles = tl.cdiv(inner, COLUMNS)  # consecutive programs read the same rows of h, so h comes from L2 like the weights
     i_row = (tl.program_id(0) // tiles * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
     start = tl.program_id(0) % tiles * COLUMNS
-    i_column, i_depth, i_turn = start + tl.arange(0, COLUMNS), tl.arange(0, DEPTH), tl.arange(0, 2 * COLUMNS)
-    m_row, m_column, m_both = i_row < rows, i_column < inner, start + interleaved(i_turn, 0) < inner
+    i_column, i_depth, i_both = start + tl.arange(0, COLUMNS), tl.arange(0, DEPTH), tl.arange(0, 2 * COLUMNS)
+    m_row, m_column, m_both = i_row < rows, i_column < inner, start + interleaved_rows(i_both, 0) < inner
     at_h = p_h + i_row * D + i_depth[None, :]
-    at_w = p_gate_up + (start + interleaved(i_turn, inner))[None, :] * D + i_depth[:, None]
+    at_w = p_gate_up + (start + interleaved_rows(i_both, inner))[None, :] * D + i_depth[:, None]
     b = tl.zeros((ROWS, 2 * COLUMNS), tl.float32)
     for first in range(0, D, DEPTH):
         m_h, m_w = m_row, m_both[None, :]
@@ -54,7 +58,7 @@ def gate_up_fwd_kernel(
             m_h, m_w = m_h & (first + i_depth < D)[None, :], m_w & (first + i_depth < D)[:, None]
         b_h, b_w = tl.load(at_h + first, mask=m_h, other=0), tl.load(at_w + first, mask=m_w, other=0)
         b = tl.dot(b_h, b_w, b, input_precision="ieee")
-    b_gate, b_up = split_interleaved(b, ROWS, COLUMNS)
+    b_gate, b_up = deinterleave(b, ROWS, COLUMNS)
     dtype = p_hidden.dtype.element_ty
     m = m_row & m_column[None, :]
     if KEEP:
@@ -81,14 +85,15 @@ def project_fwd_kernel(
     WIDTH: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    """``y = rms_norm(h + injection + a w^T)``; a program holds whole rows."""
+    """Each program computes ``y = rms_norm(h + injection + a w^T)`` and rstd for ROWS whole rows."""
     i_row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
     i_column, i_depth = tl.arange(0, WIDTH), tl.arange(0, DEPTH)
     m_row, m_column = (i_row < rows)[:, None], (i_column < D)[None, :]
     at_a = p_a + i_row[:, None] * K + i_depth[None, :]
     at_w = p_w + i_column[None, :] * K + i_depth[:, None]
     at, m = i_row[:, None] * D + i_column[None, :], m_row & m_column
-    # The sum starts with h, which saves registers; not in float32, where each term would be rounded to its size.
+    # The sum starts with h, which saves registers. In float32 h is added last, because each partial sum would be
+    # rounded at h's magnitude.
     if p_h.dtype.element_ty == tl.float32:
         b_y = tl.zeros((ROWS, WIDTH), tl.float32)
     else:
@@ -108,11 +113,13 @@ def project_fwd_kernel(
 
 @triton.jit
 def _halves(b, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Splits a block [ROWS x COLUMNS] into its left and right half."""
     return tl.split(tl.permute(tl.reshape(b, (ROWS, 2, COLUMNS // 2)), (0, 2, 1)))
 
 
 @triton.jit
 def _store_swiglu_bwd(b_d, p_kept, p_dgate_up, i_row, i_column, rows, inner):
+    """Stores the gradients of gate and up from b_d, the gradient of ``hidden``, for a block of it."""
     at, m = i_row * 2 * inner + i_column, (i_row < rows) & (i_column < inner)
     b_gate = tl.load(p_kept + at, mask=m, other=0).to(tl.float32)
     b_up = tl.load(p_kept + at + inner, mask=m, other=0).to(tl.float32)
@@ -134,7 +141,10 @@ def down_bwd_kernel(
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    """``dhidden = d down``, then SwiGLU's backward on it."""
+    """Each program computes the gradients of gate and up for ROWS tokens and COLUMNS inner channels.
+
+    Their common factor is ``dhidden = d down``, the gradient of ``hidden``.
+    """
     tiles = tl.cdiv(inner, COLUMNS)
     i_row = (tl.program_id(0) // tiles * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
     i_column = (tl.program_id(0) % tiles * COLUMNS + tl.arange(0, COLUMNS))[None, :]
@@ -159,17 +169,22 @@ def down_bwd_kernel(
 
 
 def row_blocks(h: Tensor, K: int) -> dict[str, Any] | None:
-    """Launch options of ``project`` from K to h's channels, or None for cuBLAS.
+    """Returns the launch options of ``project`` from K to h's channels, or None for cuBLAS.
 
-    A block of whole rows has the norm as its epilogue, but is low and reads all weights. The blocks of cuBLAS are
-    larger, but the norm is another pass. ROWS is 0 in the table where cuBLAS is better."""
+    A block of whole rows has the norm as its epilogue, but it has few rows, and each block reads all weights. cuBLAS's
+    blocks are larger, but then the norm is a separate pass. In the table ROWS is 0 if cuBLAS is better.
+    """
     D = h.shape[-1]
     config = configs.lookup("project_fwd", h, D, K)
-    return config if config["ROWS"] and D <= WIDEST_ROW else None
+    return config if config["ROWS"] and D <= MAX_ROW_CHANNELS else None
 
 
 def project(a: Tensor, w: Tensor, h: Tensor, injection: Tensor | None, eps: float, y: Tensor, rstd: Tensor) -> None:
-    """``y = rms_norm(h + injection + a w^T)`` over channels, into y and rstd; a (rows, K), w (D, K), all contiguous."""
+    """Writes ``y = rms_norm(h + injection + a w^T)`` over channels into preallocated y, and its factors into rstd.
+
+    a is (rows, K), w (D, K), and h, injection and y (B, L, D) with B L = rows, in one dtype; rstd is float32 (B, L).
+    All are contiguous, and y must not alias another tensor.
+    """
     (rows, K), D = a.shape, w.shape[0]
     config = row_blocks(h, K)
     if config is None:
@@ -184,13 +199,13 @@ def project(a: Tensor, w: Tensor, h: Tensor, injection: Tensor | None, eps: floa
 
 
 class MLP:
-    """The layer (``layer.Layer``); gate_up (2 I, D), down (D, I)."""
+    """The channel MLP as a ``layer.Layer``, with the weights gate_up (2 I, D) and down (D, I)."""
 
     def __init__(self, gate_up: Tensor, down: Tensor, eps: float) -> None:
         self.gate_up, self.down, self.eps = gate_up.contiguous(), down.contiguous(), eps
         self.sums: list[Tensor] | None = None
 
-    def kept(self, h: Tensor) -> list[Spec]:
+    def saved_specs(self, h: Tensor) -> list[TensorSpec]:
         B, L, _ = h.shape
         rows, inner = B * L, self.down.shape[1]
         return [((rows, 2 * inner), h.dtype), ((rows, inner), h.dtype), ((B, L), torch.float32)]
@@ -200,29 +215,29 @@ class MLP:
         B, L, D = h.shape
         inner, rows = self.down.shape[1], B * L
         if kept:
-            pre, hidden, rstd = kept
+            gate_up, hidden, rstd = kept
         else:
-            pre = hidden = h.new_empty(rows, inner)
+            gate_up = hidden = h.new_empty(rows, inner)
             rstd = h.new_empty(B, L, dtype=torch.float32)
         if hidden.numel():
             config = configs.lookup("gate_up_fwd", h, inner, D)
             grid = (triton.cdiv(rows, config["ROWS"]) * triton.cdiv(inner, config["COLUMNS"]),)
             gate_up_fwd_kernel[grid](
-                h, self.gate_up, hidden, pre, rows, D, inner,
+                h, self.gate_up, hidden, gate_up, rows, D, inner,
                 KEEP=bool(kept), **config,
             )  # fmt: skip
         project(hidden, self.down, h, None, self.eps, y, rstd)
 
     def backward(self, dy: Tensor, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> Tensor:
         h = h if injection is None else h + injection
-        pre, hidden, rstd = kept
+        gate_up, hidden, rstd = kept
         D, inner = self.down.shape
-        d = rms_norm_bwd(dy, y, rstd, -1).view(len(pre), D)
-        dgate_up = torch.empty_like(pre)
+        d = rms_norm_bwd(dy, y, rstd, -1).view(len(gate_up), D)
+        dgate_up = torch.empty_like(gate_up)
         if dgate_up.numel():
             config = configs.lookup("down_bwd", h, inner, D)
             grid = (triton.cdiv(len(d), config["ROWS"]) * triton.cdiv(inner, config["COLUMNS"]),)
-            down_bwd_kernel[grid](d, self.down, pre, dgate_up, len(d), D, inner, **config)
+            down_bwd_kernel[grid](d, self.down, gate_up, dgate_up, len(d), D, inner, **config)
         self.sums = add_products(self.sums, (dgate_up, h.view(len(d), D)), (d, hidden))
         return d.addmm_(dgate_up, self.gate_up).view(h.shape)
 
@@ -231,7 +246,7 @@ class MLP:
 
 
 def add_products(sums: list[Tensor] | None, *pairs: tuple[Tensor, Tensor]) -> list[Tensor]:
-    """``a^T b`` for every pair, summed in float32 over the applications of a layer."""
+    """Adds ``a^T b`` of every pair (a, b) to ``sums`` in place, and returns them; None creates them, in float32."""
     products = [torch.mm(a.t(), b) for a, b in pairs]
     if sums is None:
         return [product.float() for product in products]
@@ -239,20 +254,20 @@ def add_products(sums: list[Tensor] | None, *pairs: tuple[Tensor, Tensor]) -> li
 
 
 def in_dtype_of(sums: list[Tensor] | None, weights: Sequence[Tensor]) -> list[Tensor]:
-    """The summed gradients in the dtype of their weights; zeros without a backward."""
+    """Returns the summed gradients in the dtype of their weights; zeros if ``sums`` is None."""
     if sums is None:
         return [torch.zeros_like(w) for w in weights]
     return [total.to(w.dtype) for total, w in zip(sums, weights, strict=True)]
 
 
 def mlp_fwd(h: Tensor, keep: bool, *layer: Any) -> tuple[Tensor, Tensor]:
-    """(y, saved) of ``MLP(*layer)``; saved is empty unless ``keep``."""
-    return single_fwd(MLP(*layer), h, keep)
+    """Returns (y, saved) of ``MLP(*layer)``; saved is uint8, and empty unless ``keep``. h is (B, L, D)."""
+    return layer_fwd(MLP(*layer), h, keep)
 
 
 def mlp_bwd(dy: Tensor, h: Tensor, saved: Tensor, *layer: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """(dh, dgate_up, ddown)."""
-    return single_bwd(MLP(*layer), dy, h, saved)
+    """Returns (dh, dgate_up, ddown) in the dtypes of h and the weights."""
+    return layer_bwd(MLP(*layer), dy, h, saved)
 
 
 fix_cache_keys(globals())

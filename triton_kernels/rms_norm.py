@@ -1,6 +1,6 @@
 """Residual addition and RMSNorm over any axis, without transposed copies.
 
-A *line* has the elements of one mean: ``size`` elements, ``inner`` apart.
+A *line* is the elements that share one mean: ``size`` elements with stride ``inner``.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from torch import Tensor
 from trm_fast.triton_kernels import configs
 from trm_fast.triton_kernels.keys import fix_cache_keys
 
-LONGEST = 8192  # elements of the longest line that a program holds; longer lines are read twice
-MOST_OF_A_WARP = 1024  # elements that one warp can hold in registers
+MAX_LINE_ELEMENTS = 8192  # the longest line that one program holds whole; longer lines are read twice
+MAX_ELEMENTS_PER_WARP = 1024  # what one warp can hold in registers
 
 
 @triton.jit
 def _offsets(lines, size, inner, DENSE: tl.constexpr, LINES: tl.constexpr):
-    """The lines of this program, their offsets, and the mask of those that exist. DENSE: lines are contiguous."""
+    """The indices of this program's lines, their first offsets, and the mask of lines inside the tensor.
+
+    DENSE means that ``inner`` is 1, so each line is contiguous.
+    """
     i_line = tl.program_id(0).to(tl.int64) * LINES + tl.arange(0, LINES)
     start = i_line * size if DENSE else i_line // inner * size * inner + i_line % inner
     return i_line, start[None, :], (i_line < lines)[None, :]
@@ -29,6 +32,7 @@ def _offsets(lines, size, inner, DENSE: tl.constexpr, LINES: tl.constexpr):
 
 @triton.jit
 def _load_sum(p_x, p_residual, at, m, RESIDUAL: tl.constexpr):
+    """Loads x, or x + residual, in float32."""
     b_x = tl.load(p_x + at, mask=m, other=0).to(tl.float32)
     if RESIDUAL:
         b_x += tl.load(p_residual + at, mask=m, other=0).to(tl.float32)
@@ -50,6 +54,7 @@ def rms_norm_fwd_kernel(
     SIZE: tl.constexpr,
     LINES: tl.constexpr,
 ):
+    """Each program normalizes LINES lines. A line longer than SIZE is read twice, in blocks of SIZE elements."""
     i_line, start, m_line = _offsets(lines, size, inner, DENSE, LINES)
     i_axis = tl.arange(0, SIZE)[:, None]
     step = 1 if DENSE else inner
@@ -85,7 +90,7 @@ def rms_norm_bwd_kernel(
     SIZE: tl.constexpr,
     LINES: tl.constexpr,
 ):
-    """``dx = rstd (dy - y mean(dy y))``."""
+    """Each program computes ``dx = rstd (dy - y mean(dy y))`` for LINES lines, in blocks of SIZE elements."""
     i_line, start, m_line = _offsets(lines, size, inner, DENSE, LINES)
     i_axis = tl.arange(0, SIZE)[:, None]
     step = 1 if DENSE else inner
@@ -110,28 +115,30 @@ def rms_norm_bwd_kernel(
             tl.store(p_dx + at, (rstd * (b_dy - b_y * mean)).to(p_dx.dtype.element_ty), mask=m)
 
 
-def blocks(size: int, inner: int, elements: int, num_warps: int) -> dict[str, int | bool]:
-    """The block of a program: whole lines if they fit, about ``elements`` in total. Large blocks get more warps, so
-    that they stay in registers."""
-    length = min(triton.next_power_of_2(size), LONGEST)
+def launch_options(size: int, inner: int, elements: int, num_warps: int) -> dict[str, int | bool]:
+    """Chooses block shape and warps: about ``elements`` elements per program, whole lines if they fit; more warps for
+    larger blocks, to avoid register spills."""
+    length = min(triton.next_power_of_2(size), MAX_LINE_ELEMENTS)
     lines = max(1, elements // length)
     if inner > 1:
-        lines = max(lines, 16)  # neighbouring lines fill a memory transaction
-        length = min(length, max(1, LONGEST // lines))
-    warps = max(num_warps, length * lines // MOST_OF_A_WARP)
+        lines = max(lines, 16)  # neighboring lines fill a memory transaction
+        length = min(length, max(1, MAX_LINE_ELEMENTS // lines))
+    warps = max(num_warps, length * lines // MAX_ELEMENTS_PER_WARP)
     return {"DENSE": inner == 1, "SIZE": length, "LINES": lines, "num_warps": warps}
 
 
-def axis_of(x: Tensor, dim: int) -> tuple[int, int, int]:
-    """How many lines a contiguous x has along ``dim``, their size, and the distance between elements of a line."""
+def line_geometry(x: Tensor, dim: int) -> tuple[int, int, int]:
+    """Returns the number of lines of a contiguous x along ``dim``, their size, and the stride within a line."""
     dim = dim % x.dim()
     size, inner = x.shape[dim], math.prod(x.shape[dim + 1 :])
     return x.numel() // max(size, 1), size, inner
 
 
 def rms_norm_fwd(x: Tensor, residual: Tensor | None, dim: int, eps: float) -> tuple[Tensor, Tensor]:
-    """``y = t rsqrt(mean(t^2) + eps)`` with ``t = x + residual``, and the factor of every line (float32, ``dim`` of
-    size 1)."""
+    """Returns ``y = t rstd`` with ``t = x + residual``, and ``rstd = rsqrt(mean(t^2) + eps)``; means are over ``dim``.
+
+    y is contiguous in x's shape and dtype. rstd is float32 in x's shape with size 1 in ``dim``.
+    """
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     shape = list(x.shape)
     shape[dim] = 1
@@ -141,13 +148,13 @@ def rms_norm_fwd(x: Tensor, residual: Tensor | None, dim: int, eps: float) -> tu
 
 
 def normalize(x: Tensor, residual: Tensor | None, dim: int, eps: float, y: Tensor, rstd: Tensor) -> None:
-    """As ``rms_norm_fwd``, into y and rstd. All tensors are contiguous; y may be x."""
-    lines, size, inner = axis_of(x, dim)
+    """Like ``rms_norm_fwd``, but writes into preallocated y and rstd. y may alias x. All tensors must be contiguous."""
+    lines, size, inner = line_geometry(x, dim)
     if not x.numel():
         rstd.fill_(eps**-0.5)
         return
     config = configs.lookup("rms_norm_fwd", x)
-    block = blocks(size, inner, **config)
+    block = launch_options(size, inner, **config)
     rms_norm_fwd_kernel[(triton.cdiv(lines, block["LINES"]),)](
         x, x if residual is None else residual, y, rstd, lines, size, inner, eps,
         RESIDUAL=residual is not None, **block,
@@ -155,13 +162,13 @@ def normalize(x: Tensor, residual: Tensor | None, dim: int, eps: float, y: Tenso
 
 
 def rms_norm_bwd(dy: Tensor, y: Tensor, rstd: Tensor, dim: int) -> Tensor:
-    """The gradient of ``x``, which is also that of ``residual``, computed from the result y."""
+    """Gradient of x (equal to that of residual), computed from the output y; contiguous, in y's shape and dtype."""
     dx = torch.empty_like(y, memory_format=torch.contiguous_format)
-    lines, size, inner = axis_of(y, dim)
+    lines, size, inner = line_geometry(y, dim)
     if not y.numel():
         return dx
     config = configs.lookup("rms_norm_bwd", y)
-    block = blocks(size, inner, **config)
+    block = launch_options(size, inner, **config)
     rms_norm_bwd_kernel[(triton.cdiv(lines, block["LINES"]),)](
         dy.contiguous(), y.contiguous(), rstd.contiguous(), dx, lines, size, inner, **block
     )

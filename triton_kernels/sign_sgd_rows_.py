@@ -1,5 +1,8 @@
-"""SignSGD for the rows that a batch used. The program of an id's first example sums all gradients of the id, in the
-order of the batch, and takes the step; the programs of its other examples do nothing."""
+"""SignSGD for the rows of a table that a batch used.
+
+Several examples may have the same id. The programs of the first of them sum the gradients of all and update the row;
+the programs of the others do nothing.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ def sign_sgd_rows_kernel(
     EXAMPLES: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
+    """Each program updates COLUMNS columns of the row of one example, unless an earlier example has the same id."""
     owner, i_column = tl.program_id(0), tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     id = tl.load(p_ids + owner)
     earlier = tl.zeros((EXAMPLES,), tl.int32)
@@ -40,14 +44,18 @@ def sign_sgd_rows_kernel(
             at = i_example.to(tl.int64)[:, None] * columns + i_column[None, :]
             b_sum += tl.sum(tl.load(p_grads + at, mask=m_same[:, None] & m_column[None, :], other=0), 0)
         rate = tl.load(p_lr).to(tl.float64)
-        keep, step = (1.0 - rate * weight_decay).to(tl.float32), rate.to(tl.float32)
+        decay, step = (1.0 - rate * weight_decay).to(tl.float32), rate.to(tl.float32)
         at_row = p_weight + id.to(tl.int64) * columns + i_column
         b_sign = (b_sum > 0).to(tl.float32) - (b_sum < 0).to(tl.float32)
-        tl.store(at_row, tl.load(at_row, mask=m_column, other=0) * keep - step * b_sign, mask=m_column)
+        tl.store(at_row, tl.load(at_row, mask=m_column, other=0) * decay - step * b_sign, mask=m_column)
 
 
 def sign_sgd_rows_(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, weight_decay: float) -> None:
-    """Updates the rows ``ids`` of weight (N, D) in place, float32; row_grads (B, D), ids int64 (B,)."""
+    """Updates the rows ``ids`` (B,) of weight (N, D) in place, from row_grads (B, D).
+
+    weight and row_grads are float32 in any layout; ids are int64. Ids outside [0, N) are ignored. A non-contiguous
+    weight is updated through a contiguous copy.
+    """
     batch, columns = row_grads.shape
     if not batch or not columns:
         return

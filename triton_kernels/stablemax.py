@@ -1,6 +1,7 @@
-"""Stable-max and its cross-entropy, in float64 as published: scores ``x + 1`` for x >= 0, else ``1 / (1 - x)``.
+"""Stable-max and its cross-entropy, in float64 as published. The score of x is ``x + 1`` for x >= 0, else
+``1 / (1 - x)``; a probability is a score divided by the sum of scores.
 
-A model has few logits compared with its states, so the slow float64 of a GPU does not matter.
+Logits are far smaller than the states, so slow GPU float64 does not matter.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from torch import Tensor
 
 from trm_fast.triton_kernels import configs
 from trm_fast.triton_kernels.keys import fix_cache_keys
-from trm_fast.triton_kernels.rms_norm import axis_of
+from trm_fast.triton_kernels.rms_norm import line_geometry
 
 
 @triton.jit
 def _score(x):
+    """The score of x, in float64."""
     b_x = x.to(tl.float64)
     # The divisor of the branch not taken must not be zero.
     return tl.where(b_x < 0, 1.0 / (1.0 - tl.where(b_x < 0, b_x, 0.0)), b_x + 1.0)
@@ -30,13 +32,17 @@ def _slope(x, b_score):
 
 @triton.jit
 def _line_starts(lines, size, inner, LINES: tl.constexpr):
-    """The offsets of this program's lines (``size`` elements, ``inner`` apart), and the mask of those that exist."""
+    """The first offsets of this program's lines, and the mask of lines inside the tensor.
+
+    A line has ``size`` elements with stride ``inner``.
+    """
     i_line = tl.program_id(0).to(tl.int64) * LINES + tl.arange(0, LINES)
     return (i_line // inner * size * inner + i_line % inner)[:, None], (i_line < lines)[:, None]
 
 
 @triton.jit
 def stablemax_fwd_kernel(p_logits, p_out, lines, size: tl.constexpr, inner, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    """Each program computes the probabilities of ROWS lines, in two passes over blocks of BLOCK logits."""
     start, m_line = _line_starts(lines, size, inner, ROWS)
     total = tl.zeros((ROWS,), tl.float64)
     for first in range(0, size, BLOCK):
@@ -54,7 +60,10 @@ def stablemax_fwd_kernel(p_logits, p_out, lines, size: tl.constexpr, inner, ROWS
 def stablemax_bwd_kernel(
     p_dout, p_logits, p_dlogits, lines, size: tl.constexpr, inner, ROWS: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """``dx = s'(x) / total (dp - sum(dp s) / total)``."""
+    """Each program computes ``dx = s'(x) / total (dp - sum(dp s) / total)`` for ROWS lines, in two passes.
+
+    s is the score, total the sum of scores, and dp the gradient of the probabilities.
+    """
     start, m_line = _line_starts(lines, size, inner, ROWS)
     total = tl.zeros((ROWS,), tl.float64)
     product = tl.zeros((ROWS,), tl.float64)
@@ -77,6 +86,7 @@ def stablemax_bwd_kernel(
 def stablemax_cross_entropy_fwd_kernel(
     p_logits, p_labels, p_loss, p_total, rows, classes: tl.constexpr, ignore, ROWS: tl.constexpr, BLOCK: tl.constexpr
 ):
+    """Each program computes the loss and the sum of scores of ROWS rows of logits."""
     i_row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     m_row = i_row < rows
     label = tl.load(p_labels + i_row, mask=m_row, other=ignore)
@@ -108,7 +118,7 @@ def stablemax_cross_entropy_bwd_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """``dloss s'(x) (1 / total - [x is the label's] / s(x))``."""
+    """Each program computes ``dx = dloss s'(x) (1 / total - [x is the label's logit] / s(x))`` for ROWS rows."""
     i_row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     m_row = i_row < rows
     label = tl.load(p_labels + i_row, mask=m_row, other=ignore)
@@ -127,6 +137,7 @@ def stablemax_cross_entropy_bwd_kernel(
 
 
 def _options(name: str, logits: Tensor, rows: int, classes: int) -> tuple[tuple[int], dict[str, int]]:
+    """Returns the grid and the options of a launch."""
     config = dict(configs.lookup(name, logits))
     block = min(triton.next_power_of_2(classes), 1024)
     per_program = max(1, config.pop("elements") // block)
@@ -134,20 +145,20 @@ def _options(name: str, logits: Tensor, rows: int, classes: int) -> tuple[tuple[
 
 
 def stablemax_fwd(logits: Tensor, dim: int) -> Tensor:
-    """Probabilities over ``dim``, float64."""
+    """Returns the probabilities over ``dim``, contiguous float64 in the shape of the logits."""
     out = logits.new_empty(logits.shape, dtype=torch.float64)
     if out.numel():
-        lines, size, inner = axis_of(logits, dim)
+        lines, size, inner = line_geometry(logits, dim)
         grid, options = _options("stablemax_fwd", logits, lines, size)
         stablemax_fwd_kernel[grid](logits.contiguous(), out, lines, size, inner, **options)
     return out
 
 
 def stablemax_bwd(dprobabilities: Tensor, logits: Tensor, dim: int) -> Tensor:
-    """The gradient of the logits, in their dtype."""
+    """Returns the gradient of the logits, contiguous in their dtype; dprobabilities are float64."""
     dlogits = torch.empty_like(logits, memory_format=torch.contiguous_format)
     if dlogits.numel():
-        lines, size, inner = axis_of(logits, dim)
+        lines, size, inner = line_geometry(logits, dim)
         grid, options = _options("stablemax_bwd", logits, lines, size)
         stablemax_bwd_kernel[grid](
             dprobabilities.contiguous(), logits.contiguous(), dlogits, lines, size, inner, **options
@@ -156,7 +167,10 @@ def stablemax_bwd(dprobabilities: Tensor, logits: Tensor, dim: int) -> Tensor:
 
 
 def stablemax_cross_entropy_fwd(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """The losses and the sums of the scores, in the shape of the labels, float64; a label outside [0, V) gives NaN."""
+    """Returns the losses and the sums of scores, float64 in the shape of the labels, from logits (..., V).
+
+    Where a label is ``ignore_index``, the loss is 0 and the sum 1. Any other label outside [0, V) gives the loss NaN.
+    """
     loss = logits.new_empty(labels.shape, dtype=torch.float64)
     total = torch.empty_like(loss)
     if loss.numel():
@@ -171,7 +185,7 @@ def stablemax_cross_entropy_fwd(logits: Tensor, labels: Tensor, ignore_index: in
 def stablemax_cross_entropy_bwd(
     dloss: Tensor, logits: Tensor, labels: Tensor, total: Tensor, ignore_index: int
 ) -> Tensor:
-    """The gradient of the logits, in their dtype; zero where the label is ignored or outside [0, V)."""
+    """Returns the gradient of the logits, contiguous in their dtype: zero for ignored or out-of-range labels."""
     dlogits = torch.empty_like(logits, memory_format=torch.contiguous_format)
     if dlogits.numel():
         grid, options = _options("stablemax_cross_entropy_bwd", logits, labels.numel(), logits.shape[-1])

@@ -1,5 +1,8 @@
-"""The token mixer: SwiGLU, residual and norm over tokens. Up to ``MOST_TOKENS`` tokens one kernel does all of it
-(``mix``); with more, batched products and the kernels of single ops do."""
+"""The token mixer: SwiGLU, residual and norm over tokens.
+
+Up to ``MAX_TOKENS`` tokens, one kernel computes the forward (``mix``) and two compute the backward (``mix_bwd``). For
+more tokens, torch.bmm and the kernels of single ops compute both.
+"""
 
 from __future__ import annotations
 
@@ -11,55 +14,59 @@ import triton
 from torch import Tensor
 
 from trm_fast.triton_kernels import configs
-from trm_fast.triton_kernels.layer import FEWEST, Spec, as_bytes, pieces, single_bwd, single_fwd
+from trm_fast.triton_kernels.layer import MIN_PIECE_TOKENS, TensorSpec, as_bytes, layer_bwd, layer_fwd, pieces
 from trm_fast.triton_kernels.mix import token_mixer_fwd_kernel
 from trm_fast.triton_kernels.mix_bwd import token_mixer_bwd_kernel, token_mixer_bwd_weights_kernel
 from trm_fast.triton_kernels.mlp import in_dtype_of
 from trm_fast.triton_kernels.rms_norm import normalize, rms_norm_bwd
-from trm_fast.triton_kernels.swiglu import TURNS, swiglu_bwd, swiglu_fwd
+from trm_fast.triton_kernels.swiglu import INTERLEAVE_ROWS, swiglu_bwd, swiglu_fwd
 
-MOST_TOKENS = 128
+MAX_TOKENS = 128
 INNER_MULTIPLE = 64  # divides the packed inner width, so that kernels need no mask for weights
 
 
 def pack(gate_up: Tensor, down: Tensor) -> Tensor:
-    """Packs gate_up (2 I, L) and down (L, I) to (3 I, L), with I and L rounded up: ``TURNS`` rows of the gate and of up
-    alternate, then down^T."""
+    """Packs gate_up (2 I, L) and down (L, I) into one matrix (3 I, L), with zeros up to the rounded I and L.
+
+    I is rounded up to a multiple of ``INNER_MULTIPLE``, and L to one of ``MIN_PIECE_TOKENS``. ``INTERLEAVE_ROWS`` rows
+    of the gate alternate with as many rows of up; the rows of down^T follow.
+    """
     L, inner = down.shape
-    wide, turns = triton.cdiv(inner, INNER_MULTIPLE) * INNER_MULTIPLE, TURNS.value
-    packed = down.new_zeros(3, wide, triton.cdiv(L, FEWEST) * FEWEST)
+    padded_inner, group = triton.cdiv(inner, INNER_MULTIPLE) * INNER_MULTIPLE, INTERLEAVE_ROWS.value
+    packed = down.new_zeros(3, padded_inner, triton.cdiv(L, MIN_PIECE_TOKENS) * MIN_PIECE_TOKENS)
     packed[:2, :inner, :L] = gate_up.view(2, inner, L)
     packed[2, :inner, :L] = down.t()
-    interleaved = packed[:2].view(2, wide // turns, turns, -1).transpose(0, 1).reshape(2 * wide, -1)
+    interleaved = packed[:2].view(2, padded_inner // group, group, -1).transpose(0, 1).reshape(2 * padded_inner, -1)
     return torch.cat((interleaved, packed[2]))
 
 
 class TokenMixer:
-    """The layer (``layer.Layer``); gate_up (2 I, L), down (L, I).
+    """The token mixer as a ``layer.Layer``, with the weights gate_up (2 I, L) and down (L, I).
 
-    The weights are packed once in the lifetime of the object, not in every launch.
-    ``mask``, bool (B, L): tokens where it is false are read as zeros.
+    Weights are packed once per object, not once per launch. ``mask`` is bool (B, L): tokens with False are read as
+    zeros.
     """
 
     def __init__(self, gate_up: Tensor, down: Tensor, eps: float, mask: Tensor | None = None) -> None:
         self.gate_up, self.down, self.eps = gate_up.contiguous(), down.contiguous(), eps
         self.mask = None if mask is None else as_bytes(mask)
-        self.fused = down.shape[0] <= MOST_TOKENS
+        self.fused = down.shape[0] <= MAX_TOKENS
         self._packed: Tensor | None = None
         self.sums: list[Tensor] | None = None
 
-    def kept(self, h: Tensor) -> list[Spec]:
+    def saved_specs(self, h: Tensor) -> list[TensorSpec]:
         B, _, D = h.shape
-        rstd: Spec = ((B, 1, D), torch.float32)
+        rstd: TensorSpec = ((B, 1, D), torch.float32)
         return [rstd] if self.fused else [rstd, ((B, self.gate_up.shape[0], D), h.dtype)]
 
     def packed(self) -> Tensor:
+        """Returns the packed weights."""
         if self._packed is None:
             self._packed = pack(self.gate_up, self.down)
         return self._packed
 
     def _options(self, kernel: str, h: Tensor) -> dict[str, Any]:
-        """The constants that a kernel is compiled for."""
+        """Returns the launch options and constants of a kernel."""
         L, inner = self.down.shape
         tokens = self.packed().shape[1]
         return {"TOKENS": tokens, "PIECES": pieces(tokens)} | configs.lookup(kernel, h, L, inner, block=tokens)
@@ -110,6 +117,7 @@ class TokenMixer:
         return dh
 
     def _backward_in_parts(self, dy: Tensor, h: Tensor, y: Tensor, rstd: Tensor, gate_up: Tensor) -> Tensor:
+        """The backward with more than ``MAX_TOKENS`` tokens; h has injection and mask applied."""
         d = rms_norm_bwd(dy, y, rstd, 1)
         dgate_up = swiglu_bwd(_over_tokens(self.down.t(), d), gate_up, 1)
         pairs = ((dgate_up, h), (d, swiglu_fwd(gate_up, 1)))
@@ -119,6 +127,7 @@ class TokenMixer:
         return dh if self.mask is None else dh * self.mask.unsqueeze(-1)
 
     def _read(self, h: Tensor, injection: Tensor | None) -> Tensor:
+        """Returns the input with injection and mask applied."""
         h = h if injection is None else h + injection
         return h if self.mask is None else h * self.mask.unsqueeze(-1)
 
@@ -136,10 +145,10 @@ def _over_tokens(w: Tensor, x: Tensor) -> Tensor:
 
 
 def token_mixer_fwd(h: Tensor, keep: bool, *layer: Any) -> tuple[Tensor, Tensor]:
-    """(y, saved) of ``TokenMixer(*layer)``; saved is empty unless ``keep``."""
-    return single_fwd(TokenMixer(*layer), h, keep)
+    """Returns (y, saved) of ``TokenMixer(*layer)``; saved is uint8, and empty unless ``keep``. h is (B, L, D)."""
+    return layer_fwd(TokenMixer(*layer), h, keep)
 
 
 def token_mixer_bwd(dy: Tensor, h: Tensor, saved: Tensor, *layer: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """(dh, dgate_up, ddown)."""
-    return single_bwd(TokenMixer(*layer), dy, h, saved)
+    """Returns (dh, dgate_up, ddown) in the dtypes of h and the weights."""
+    return layer_bwd(TokenMixer(*layer), dy, h, saved)

@@ -246,7 +246,7 @@ def _kept_by_triton(z: Tensor, weights: Sequence[Tensor], heads: int, n: int, du
     module = triton_kernels("latent_recursion")
     layers = module.network(weights, None, None, None, heads, 0.0, False)
     specs = module.saved_specs(layers, z, n, dual, inject_last)
-    return z.new_empty(triton_kernels("layer").size(specs), dtype=torch.uint8)
+    return z.new_empty(triton_kernels("layer").buffer_bytes(specs), dtype=torch.uint8)
 
 
 def _supervision_step(op: Callable[..., Any], y: Tensor, z: Tensor, x: Tensor, *weights: Tensor) -> Tensor:

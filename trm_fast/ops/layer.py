@@ -55,7 +55,7 @@ def layer_kernels(op: str, triton_layer: str, arguments: str, saved_size: Callab
 
     def triton_fwd(h: Tensor, keep: bool, *layer: Any) -> tuple[Tensor, Tensor]:
         instance = getattr(triton_kernels(op), triton_layer)(*layer)
-        return h.new_empty(h.shape), triton_kernels("layer").saved_like(instance, h, keep)
+        return h.new_empty(h.shape), triton_kernels("layer").new_saved(instance, h, keep)
 
     def bwd(dy: Tensor, h: Tensor, saved: Tensor, w_in: Tensor, w_out: Tensor, *_: Any) -> tuple[Tensor, ...]:
         return h.new_empty(h.shape), w_in.new_empty(w_in.shape), w_out.new_empty(w_out.shape)

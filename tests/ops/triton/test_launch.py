@@ -44,7 +44,7 @@ def layer(name: str, D: int = D, inner: int = 64):
 )
 def test_a_layer_launches(launched, name, kernels):
     part, h = layer(name), torch.zeros(B, L, D, dtype=torch.bfloat16)
-    kept = [h.new_zeros(shape, dtype=dtype) for shape, dtype in part.kept(h)]
+    kept = [h.new_zeros(shape, dtype=dtype) for shape, dtype in part.saved_specs(h)]
     for _ in range(2):  # first compiled, then from the cache
         launched.clear()
         part.forward(h, h, torch.empty_like(h), kept)
@@ -64,7 +64,7 @@ def test_addmm_copies_nothing(monkeypatch, name):
 
     def run() -> None:
         part, h = layer(name, D=512, inner=1536), torch.zeros(B, L, 512, dtype=torch.bfloat16)  # products by cuBLAS
-        kept = [h.new_zeros(shape, dtype=dtype) for shape, dtype in part.kept(h)]
+        kept = [h.new_zeros(shape, dtype=dtype) for shape, dtype in part.saved_specs(h)]
         with Seen():
             part.forward(h, h, torch.empty_like(h), kept)
             part.backward(h, h, h, h, kept)

@@ -42,7 +42,7 @@ def token_mixer(L: int, inner: int):
     for batch, masked in itertools.product(BATCHES, (False, True)):
         h = torch.zeros(batch, L, D, dtype=BF16)
         layer = TokenMixer(*weights, 1e-5, torch.ones(batch, L, dtype=torch.bool) if masked else None)
-        kept = [h.new_zeros(shape, dtype=dtype) for shape, dtype in layer.kept(h)]
+        kept = [h.new_zeros(shape, dtype=dtype) for shape, dtype in layer.saved_specs(h)]
         for injection in (None, h):  # the second backward adds to the sums of the first
             layer.forward(h, injection, torch.empty_like(h), kept)
             layer.backward(h, h, injection, h, kept)
@@ -104,7 +104,7 @@ def ones():
         token_mixer.TokenMixer(pair, w, 1e-5, mask),
         attention.Attention(qkv, w, w, w, mask, 1, 1e-5, True),
     ):
-        kept = [h.new_zeros(shape, dtype=dtype) for shape, dtype in layer.kept(h)]
+        kept = [h.new_zeros(shape, dtype=dtype) for shape, dtype in layer.saved_specs(h)]
         layer.forward(h, h, torch.empty_like(h), kept)
         layer.backward(h, h, h, h, kept)
     rms_norm.rms_norm_bwd(h, *rms_norm.rms_norm_fwd(h, None, 1, 1e-5), 1)
