@@ -12,7 +12,7 @@ import check_words
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "found"),
+    ("file", "content", "starts"),
     [
         ("a.py", "def think(x): ...\n", ["1: the name think: "]),
         ("a.py", "x = 1\ntidy_rows = x\n", ["2: the name tidy_rows: "]),
@@ -23,9 +23,9 @@ import check_words
         ("a.h", "int determined;  // computed again\n", []),
     ],
 )
-def test_retired_names_and_texts_are_found(tmp_path: Path, file: str, content: str, found: list[str]) -> None:
+def test_retired_names_and_texts_are_found(tmp_path: Path, file: str, content: str, starts: list[str]) -> None:
     path = tmp_path / file
     path.write_text(content)
     faults = list(check_words.faults(path, *check_words.retired()))
-    assert len(faults) == len(found)
-    assert all(fault.startswith(start) for fault, start in zip(faults, found, strict=True))
+    assert len(faults) == len(starts)
+    assert all(fault.startswith(start) for fault, start in zip(faults, starts, strict=True))

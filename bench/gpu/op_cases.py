@@ -102,7 +102,7 @@ def outcome(row: OpCase, inputs: list[Tensor]) -> list[Tensor]:
     """Runs an op on copies and returns its result and gradients. For an in-place op, returns how far it moved each
     input: one update changes a weight by much less than ``RELATIVE_TOLERANCE``."""
     leaves = row.case.leaves(inputs)
-    return run(row, leaves) or [leaf - before for leaf, before in zip(leaves, inputs, strict=True)]
+    return run(row, leaves) or [leaf - start for leaf, start in zip(leaves, inputs, strict=True)]
 
 
 def same(results: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:

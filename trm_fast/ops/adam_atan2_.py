@@ -38,7 +38,7 @@ def adam_atan2_(
     ``p *= 1 - lr wd;  p -= lr / (1 - b1^t) * atan2(m, sqrt(v) / sqrt(1 - b2^t))`` (arXiv 2407.05872), or with
     ``variant="adamw"`` the decoupled AdamW step ``m / (sqrt(v) / sqrt(1 - b2^t) + eps)`` (arXiv 1711.05101).
     Then ``ema += (1 - ema_decay) (p - ema)`` with the new p. Numbers that change between steps are tensors, so a CUDA
-    graph reads their new values, and there is no host-device synchronisation.
+    graph reads their new values, and there is no host-device synchronization.
 
     Args:
         params, grads, exp_avgs, exp_avg_sqs: lists of equal length: parameters, gradients, first and second moments.
@@ -58,7 +58,7 @@ def adam_atan2_(
             and g rows of the second (up), the layout of ``pack_weights``.
 
     Raises:
-        TypeError: lr, step or grad_scale is no 0-dim tensor.
+        TypeError: lr, step or grad_scale is not a 0-dim tensor.
         ValueError: the lists do not fit together, or the variant is unknown.
         RuntimeError: a copy does not fit its parameter.
 

@@ -46,7 +46,7 @@ def latent_recursion(
     Args:
         y, z, x: answer state, latent state and input embedding, each (B, L, D), of one dtype; ``y`` may be None.
         weights: four matrices a layer: the two of ``token_mixer`` (``heads`` 0) or ``attention``, then the two of
-            ``mlp``. Weights in another dtype than the states are cast once a call.
+            ``mlp``. Weights in another dtype than the states are cast once per call.
         n: latent steps in a cycle.
         heads: attention heads; 0 for the token mixer.
         rotary: cos and sin, (L, D / heads) each, for rotary positions; they get no gradient.

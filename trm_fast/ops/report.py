@@ -18,7 +18,7 @@ from trm_fast.ops._core.registry import EXTENSION_MISSING, OPS, Case, Op, build_
 
 BATCHES = {"cpu": {"small": 2, "large": 24}, "cuda": {"small": 8, "large": 256}}  # for small and large inputs
 WARM_UP, TIMED = {"cpu": 1, "cuda": 3}, {"cpu": 5, "cuda": 11}
-REPEATS = {"cpu": 1, "cuda": 10}  # most calls in one timing: a synchronisation costs as much as a small kernel
+REPEATS = {"cpu": 1, "cuda": 10}  # most calls in one timing: a synchronization costs as much as a small kernel
 ENOUGH = 0.02  # seconds of calls in one timing: a float32 product of a large batch takes a tenth of a second
 
 Recorder = Callable[[Callable[[], None]], Callable[[], None]]

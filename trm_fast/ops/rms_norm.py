@@ -16,7 +16,7 @@ from trm_fast.ops.tensors import accumulate
 def rms_norm(x: Tensor, residual: Tensor | None = None, dim: int = -1, eps: float = 1e-5) -> Tensor:
     """``t * rsqrt(mean(t^2 over dim) + eps)`` with ``t = x + residual``; no weight, float32 statistics.
 
-    Kernels normalise over any axis without a transposed copy: ``dim=1`` of (B, L, D) normalises over tokens.
+    Kernels normalize over any axis without a transposed copy: ``dim=1`` of (B, L, D) normalizes over tokens.
     This is the norm behind every layer of TRM (arXiv 2510.04871, published code).
 
     Args:

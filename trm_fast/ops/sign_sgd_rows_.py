@@ -16,7 +16,7 @@ def sign_sgd_rows_(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, w
     """Updates every row that ``ids`` names, in place: ``w = w (1 - lr wd) - lr sign(sum of the gradients of w)``.
 
     This is the update of TRM's puzzle embedding (published code), without ``unique`` and its host-device
-    synchronisation. Gradients of equal ids are added in batch order, so every run gives the same result.
+    synchronization. Gradients of equal ids are added in batch order, so every run gives the same result.
 
     Args:
         weight: (N, D).
@@ -26,7 +26,7 @@ def sign_sgd_rows_(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, w
         weight_decay: decoupled, multiplied by lr.
 
     Raises:
-        TypeError: ids are no integers, or lr is no 0-dim tensor.
+        TypeError: ids are not integers, or lr is not a 0-dim tensor.
         ValueError: shapes, dtypes or devices do not fit.
         RuntimeError, IndexError: an id outside [0, N), on a CPU. GPU kernels ignore such an id.
 

@@ -40,7 +40,7 @@ def stablemax(logits: Tensor, dim: int = -1) -> Tensor:
 
 
 def stablemax_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = -100) -> Tensor:
-    """``-log(stablemax(logits)[label])`` at every position, zero where the label is ``ignore_index``.
+    """``-log(stablemax(logits)[label])`` at every position, zero if the label is ``ignore_index``.
 
     Args:
         logits: (..., V), floating point.

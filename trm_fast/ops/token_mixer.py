@@ -14,7 +14,7 @@ from trm_fast.ops.mlp import GATED, gated_layer, mlp_reference
 def token_mixer(h: Tensor, gate_up: Tensor, down: Tensor, eps: float = 1e-5) -> Tensor:
     """``mlp`` over tokens instead of channels, its norm included; no kernel copies ``h`` to transpose it.
 
-    TRM mixes tokens by this layer where it has no attention (arXiv 2510.04871, section 4.5).
+    TRM mixes tokens by this layer if it has no attention (arXiv 2510.04871, section 4.5).
 
     Args:
         h: (B, L, D), floating point.

@@ -77,7 +77,7 @@ class Op:
     cases: Sequence[Case]  # check cases: small inputs
     timed: Callable[[int], Case]  # batch size -> a call as in the published model: 97 tokens, 512 channels
     schemas: Schemas  # of its kernels, the same for every backend
-    triton_fakes: Fakes = field(default_factory=dict)  # name -> fake, where the Triton kernel returns another size
+    triton_fakes: Fakes = field(default_factory=dict)  # name -> fake, if the Triton kernel returns another size
     # The error of a kernel may be this many times that of PyTorch in the same dtype: of the output, of gradients.
     tolerance: tuple[float, float] = (2, 3)
     inference_only: Dtypes = field(default_factory=dict)  # dtypes whose kernels have no gradient
@@ -94,7 +94,7 @@ reference = SimpleNamespace()  # op name -> its reference
 
 
 def build_record() -> dict[str, Any]:
-    """The record that the build wrote (``_build.json``); empty where nothing was built."""
+    """The record that the build wrote (``_build.json``); empty if nothing was built."""
     try:
         record: dict[str, Any] = json.loads((Path(__file__).parents[2] / "_build.json").read_text())
     except (OSError, ValueError):

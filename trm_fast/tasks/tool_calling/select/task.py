@@ -150,8 +150,8 @@ class ToolSelect(ToolTask):
         ]
         metrics = measure_calls(conversations, calls, self.lexicon, calls_with_count, self._called)
         if self._classifies:
-            known = [tool.name in self._called for conversation in conversations for tool in conversation.tools]
-            metrics["known"] = sum(known) / max(1, len(known))
+            trained = [tool.name in self._called for conversation in conversations for tool in conversation.tools]
+            metrics["known"] = sum(trained) / max(1, len(trained))
         return metrics
 
     def report(self, metrics: dict[str, float]) -> list[Any]:
