@@ -1,5 +1,5 @@
-// What all bindings share: checks, dtypes, axes, threads, devices. It uses only LibTorch's stable ABI, so one binary
-// serves torch 2.11 and later.
+// Functions that all bindings share: checks, dtypes, axes, threads, devices. They use only LibTorch's stable ABI, so
+// one binary serves torch 2.11 and later. Failed checks throw torch's error.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -21,7 +21,7 @@
 #ifdef TRM_FAST_CUDA
 #include <torch/csrc/stable/accelerator.h>
 
-// Weak, because a torch without CUDA lacks the symbol. There nothing calls it.
+// Weak, because a torch without CUDA lacks the symbol. With such a torch nothing calls it.
 extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device, void** stream);
 #endif
 
@@ -30,7 +30,7 @@ namespace trm_fast {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// With fewer elements a thread, waking a thread costs more than it saves.
+// The minimum of elements per thread. With fewer, waking a thread costs more than it saves.
 constexpr int64_t kGrain = 32768;
 
 template <class T>
@@ -77,11 +77,12 @@ class InPlace {
   Tensor tensor_, work_;
 };
 
-// The tensor itself if it is contiguous (without a call into torch), else a contiguous copy.
+// The tensor itself if it is contiguous (without a call into torch), otherwise a contiguous copy.
 inline Tensor dense(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
 
+// The tensor as [outer, size, inner], with `size` at `dim`, which may be negative.
 inline Axis axis_of(const char* op, const Tensor& tensor, int64_t dim) {
   const int64_t rank = tensor.dim();
   STD_TORCH_CHECK(-rank <= dim && dim < rank, op, ": no axis ", dim, " in a tensor of ", rank, " dimensions");
@@ -91,7 +92,7 @@ inline Axis axis_of(const char* op, const Tensor& tensor, int64_t dim) {
   return axis;
 }
 
-// The tensor's sizes, with `size` at `dim`.
+// The tensor's sizes, with `size` at `dim`, which may be negative.
 inline std::vector<int64_t> sizes_with(const Tensor& tensor, int64_t dim, int64_t size) {
   std::vector<int64_t> sizes(tensor.sizes().begin(), tensor.sizes().end());
   sizes[dim < 0 ? dim + tensor.dim() : dim] = size;
@@ -126,7 +127,7 @@ inline cuda::Type cuda_type(const char* op, const Tensor& tensor) {
   }
 }
 
-// The number in a 0-dim tensor on the device of `like`. The kernel reads it, so the host does not synchronise.
+// The number in a 0-dim tensor on the device of `like`. The kernel reads it, so the host does not synchronize.
 inline Scalar scalar_of(const char* op, const Tensor& tensor, const Tensor& like) {
   STD_TORCH_CHECK(tensor.numel() == 1 && tensor.device() == like.device(), op,
                   ": scalars must be 0-dim tensors on the same device");

@@ -8,11 +8,12 @@ namespace trm_fast {
 // avx512bf16 is avx512 plus matrix products in bfloat16.
 enum class Isa { portable, avx2, avx512, avx512bf16 };
 
-// The largest instruction set that this machine has and TRM_FAST_CPU allows, determined once. Tests and
-// `trm-fast info --check` check its kernels.
+// The largest instruction set that this machine has and TRM_FAST_CPU allows. Determined in the first call, which throws
+// std::invalid_argument if TRM_FAST_CPU is not a value of isa_name.
 Isa current_isa();
 
-// For tests: `name` is a value of isa_name. Throws std::invalid_argument if this machine cannot run the set.
+// Sets the instruction set, for tests and checks. Throws std::invalid_argument if `name` is not a value of isa_name or
+// this machine cannot run the set.
 void set_isa(const char* name);
 const char* isa_name(Isa);
 

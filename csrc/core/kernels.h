@@ -1,5 +1,5 @@
-// The interface of the CPU kernels: raw pointers, no torch. Each op declares in its kernels.h a table of functions for
-// each type. Each instruction set has its own tables; kernels<...>() returns those of the set in use. A function works
+// The interface of the CPU kernels: raw pointers, no torch. Each op declares in its kernels.h a table of functions per
+// type. Each instruction set has its own tables; kernels<...>() returns those of the set in use. A function works
 // on a range of units, so that the caller can divide the units among threads.
 #pragma once
 
@@ -16,12 +16,12 @@ struct BFloat16 {
 template <class T>
 using Accumulate = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
-// A contiguous tensor from the view of one axis: [outer, size, inner].
+// A contiguous tensor, viewed as [outer, size, inner]: `size` is the axis that an op works along.
 struct Axis {
   int64_t outer, size, inner;
 };
 
-// Columns in one unit of a reduction over a strided axis: their partial sums take a few vector registers.
+// Columns per unit of a reduction over a strided axis: their partial sums take a few vector registers.
 constexpr int64_t kColumns = 64;
 
 // Units: rows if inner == 1, otherwise blocks of kColumns columns.

@@ -1,5 +1,5 @@
-// The layers of the network on a CPU: y = norm(h + part(h)), forward and backward, on raw float32 memory.
-// A layer works on whole examples, contiguous, each (tokens, channels).
+// The layers of the network on a CPU: y = norm(h + sublayer(h)), forward and backward, on raw float32 memory. A layer
+// works on whole, contiguous examples, each (tokens, channels). All sizes are in floats.
 #pragma once
 
 #include <algorithm>
@@ -18,25 +18,25 @@ struct Sizes {
   int64_t example() const { return tokens * channels; }
 };
 
-// Rows of one product with packed weights: so few that the rows, their hidden channels and the result stay in L2.
+// Rows per product with packed weights: few enough that the rows, their hidden channels and the result stay in L2.
 constexpr int64_t kTileRows = 192;
 
 constexpr int64_t divided(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t rounded(int64_t count, int64_t unit) { return divided(count, unit) * unit; }
 
-// The widest panel of any instruction set. Tensors that the forward keeps for the backward are padded to it, so that
-// their size is the same for all instruction sets. In an MLP a hidden channel shares its panel with its gate.
+// The widest panel of any instruction set. Tensors saved for the backward are padded to it, so that their size is the
+// same for all instruction sets. In an MLP, the up and the gate of a hidden channel share a panel.
 constexpr int64_t kPanel = 32;
 
 struct Forward {
   int64_t examples, tile_rows;
-  bool keep;            // whether to fill `kept` for a backward
+  bool keep;            // whether to fill `kept` for the backward
   const float* packed;  // the weights, by pack()
-  const bool* valid;    // (examples, tokens), false on padding; null without padding
-  const float* h;
-  float* y;
-  float* kept;  // kept_size() floats an example if `keep`, else work_size()
-  float* rstd;  // rstd_size() floats an example
+  const bool* valid;    // (examples, tokens), false at padding; null if all tokens are valid
+  const float* h;       // the input
+  float* y;             // the output; must not alias h
+  float* kept;          // kept_size() floats per example if `keep`, otherwise work_size(), which may be 0
+  float* rstd;          // rstd_size() floats per example
 };
 
 struct Backward {
@@ -48,7 +48,7 @@ struct Backward {
   const float* kept;
   const float* rstd;
   float* d;         // on entry the gradient of y, on exit that of h
-  float* gradient;  // of the weights, gradient_size(); the backward adds to it
+  float* gradient;  // of the weights, gradient_size() floats; the backward adds to it
 };
 
 class Layer {
@@ -57,27 +57,29 @@ class Layer {
       : gemm_(*sizes.products), sizes_(sizes), w_in_(w_in), w_out_(w_out), inner_(inner) {}
   virtual ~Layer() = default;
 
-  // Packs the weights for the products of the forward and of the backward. Sizes are in floats.
+  // Packs the weights for the products of the forward and of the backward.
   virtual int64_t packed_size() const = 0;
   virtual void pack(float* to) const = 0;
   virtual int64_t packed_backward_size() const = 0;
   virtual void pack_backward(float* to) const = 0;
-  // The gradients of the weights: their size in the layer's own order, and their conversion to the weights' order.
+  // The gradients of the weights. The layer computes them in a layout that suits it; unpack_gradient converts them to
+  // the shapes of the weights.
   virtual int64_t gradient_size() const = 0;
   virtual void unpack_gradient(const float* gradient, float* dw_in, float* dw_out) const = 0;
 
-  // Whether `h` must be zero at padding. Its gradient is then zero there, too.
+  // Whether `h` must be zero at padding. The caller then also sets its gradient to zero there.
   virtual bool zero_padding() const { return false; }
 
-  // Floats an example.
+  // Floats per example.
   virtual int64_t kept_size() const = 0;
   virtual int64_t rstd_size() const = 0;
   virtual int64_t work_size() const { return 0; }
-  // Floats of scratch that one thread needs.
+  // Floats of scratch per thread.
   virtual int64_t forward_scratch(int64_t tile_rows) const = 0;
   virtual int64_t backward_scratch(int64_t examples) const = 0;
 
-  // The forward runs in phases. The units of a phase do not depend on each other.
+  // The forward runs in phases, one after the other. The units of a phase do not depend on each other. Each call
+  // computes units [begin, end).
   virtual int64_t phases() const { return 1; }
   virtual int64_t units(int64_t phase, const Forward&) const = 0;
   virtual void forward(const Forward&, int64_t phase, int64_t begin, int64_t end, float* scratch) const = 0;

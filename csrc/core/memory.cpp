@@ -1,4 +1,4 @@
-// The pool behind core/memory.h: huge pages, best fit.
+// The pool of core/memory.h: best fit, in huge pages.
 #include "core/memory.h"
 
 #include <sys/mman.h>
@@ -32,15 +32,15 @@ class Pool {
     Block block{nullptr, size};
     if (best != free_.end()) {
       block = *best;
-      kept_ -= block.size;
+      free_bytes_ -= block.size;
       free_.erase(best);
     } else {
-      most_ = std::max(most_, used_ + size);
-      shrink(most_ - used_ - size);
+      peak_bytes_ = std::max(peak_bytes_, used_bytes_ + size);
+      shrink(peak_bytes_ - used_bytes_ - size);
       block.address = map(size);
     }
-    used_ += block.size;
-    most_ = std::max(most_, used_);
+    used_bytes_ += block.size;
+    peak_bytes_ = std::max(peak_bytes_, used_bytes_);
     sizes_[block.address] = block.size;
     return block.address;
   }
@@ -48,19 +48,19 @@ class Pool {
   void give(void* address) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto found = sizes_.find(address);
-    used_ -= found->second;
-    kept_ += found->second;
+    used_bytes_ -= found->second;
+    free_bytes_ += found->second;
     free_.push_back({address, found->second});
     sizes_.erase(found);
-    shrink(most_ - used_);
+    shrink(peak_bytes_ - used_bytes_);
   }
 
  private:
-  // Unmaps the blocks that are free for longest, until the free ones have at most `limit` bytes.
+  // Unmaps the blocks that were freed first, until the free blocks have at most `limit` bytes.
   void shrink(size_t limit) {
-    while (kept_ > limit) {
+    while (free_bytes_ > limit) {
       munmap(free_.front().address, free_.front().size);
-      kept_ -= free_.front().size;
+      free_bytes_ -= free_.front().size;
       free_.pop_front();
     }
   }
@@ -75,9 +75,9 @@ class Pool {
   }
 
   std::mutex mutex_;
-  std::list<Block> free_;  // the block that is free for longest first
+  std::list<Block> free_;  // in the order in which they were freed
   std::unordered_map<void*, size_t> sizes_;
-  size_t used_ = 0, kept_ = 0, most_ = 0;
+  size_t used_bytes_ = 0, free_bytes_ = 0, peak_bytes_ = 0;
 };
 
 // Never destroyed, because tensors may return memory while the process ends.

@@ -1,5 +1,5 @@
-// A pool of large working memory. The operating system must clear every fresh page (up to 1 ms a megabyte in virtual
-// machines): at the paper's size, mapping the tensors that a forward keeps takes as long as computing them.
+// A pool of large blocks of working memory. The operating system must clear every new page (up to 1 ms per megabyte in
+// virtual machines): at the paper's size, mapping the tensors that a forward saves takes as long as computing them.
 #pragma once
 
 #include <cstddef>
@@ -7,8 +7,10 @@
 
 namespace trm_fast {
 
-// At least `count` floats, aligned to a page. The pool keeps free memory, but in total no more than was in use at once.
+// Returns at least `count` uninitialized floats, aligned to a page. The pool keeps freed blocks for reuse, but in total
+// it never holds more than the peak use. Thread-safe. Throws std::bad_alloc.
 float* take_memory(size_t count);
+// Returns memory of take_memory to the pool.
 void give_memory(void* memory);
 
 struct GiveMemory {

@@ -48,7 +48,7 @@ void Network::add_attention(const Tensor& qkv, const Tensor& out, int64_t heads,
   const int64_t L = sizes.tokens, D = sizes.channels;
   STD_TORCH_CHECK(heads > 0 && D % heads == 0, op, ": the heads must divide the channels");
   STD_TORCH_CHECK(!cos == !sin && (!cos || D / heads % 2 == 0), op,
-                  ": rotary positions need cos and sin and an even number of channels a head");
+                  ": rotary positions need cos and sin and an even number of channels per head");
   const float* cosines = cos ? hold(*cos, {L, D / heads}, true) : nullptr;
   const float* sines = sin ? hold(*sin, {L, D / heads}, true) : nullptr;
   layers.push_back(make_attention(sizes, hold(qkv, {3 * D, D}), hold(out, {D, D}), heads, cosines, sines, causal));
@@ -58,7 +58,7 @@ void Network::add_attention(const Tensor& qkv, const Tensor& out, int64_t heads,
 void Network::add_blocks(const std::vector<Tensor>& list, int64_t heads, const MaybeTensor& cos, const MaybeTensor& sin,
                          bool causal) {
   STD_TORCH_CHECK(heads || !causal, op, ": causal order needs attention, not a token mixer");
-  STD_TORCH_CHECK(list.size() % 4 == 0 && !list.empty(), op, ": expected four weights a block");
+  STD_TORCH_CHECK(list.size() % 4 == 0 && !list.empty(), op, ": expected four weights per block");
   for (size_t i = 0; i < list.size(); i += 4) {
     if (heads) {
       add_attention(list[i], list[i + 1], heads, cos, sin, causal);

@@ -1,4 +1,5 @@
-// A network of layers for states of one size, on a CPU: float32, or bfloat16 if the CPU has products in bfloat16.
+// A network of layers for states of one size, on a CPU, in float32, or in bfloat16 if the CPU has bfloat16 products.
+// Invalid arguments throw torch's error.
 #pragma once
 
 #include <memory>
@@ -14,18 +15,18 @@ using MaybeTensor = std::optional<Tensor>;
 
 class Network {
  public:
-  // For states of the size of `state` (B, L, D). `op` names the caller in messages. `mask`: bool (B, L), false on
-  // padding.
+  // For states of the size and dtype of `state` (B, L, D). `op` names the caller in messages. `mask`: bool (B, L),
+  // false at padding.
   Network(const char* op, const Tensor& state, double eps, const MaybeTensor& mask = std::nullopt);
 
-  // (2 inner, D) and (D, inner)
+  // gate_up (2 inner, D): the gate above up; down (D, inner).
   void add_mlp(const Tensor& gate_up, const Tensor& down);
-  // (2 inner, L) and (L, inner)
+  // gate_up (2 inner, L): the gate above up; down (L, inner).
   void add_token_mixer(const Tensor& gate_up, const Tensor& down);
-  // (3 D, D) and (D, D); cos and sin (L, D / heads), or neither
+  // qkv (3 D, D): queries, keys, values; out (D, D); cos and sin (L, D / heads), or neither.
   void add_attention(const Tensor& qkv, const Tensor& out, int64_t heads, const MaybeTensor& cos,
                      const MaybeTensor& sin, bool causal);
-  // Four weights a block: token mixer (heads = 0) or attention, then MLP.
+  // Four weights per block: two of a token mixer (heads = 0) or attention, then two of an MLP.
   void add_blocks(const std::vector<Tensor>& weights, int64_t heads, const MaybeTensor& cos, const MaybeTensor& sin,
                   bool causal);
 
@@ -33,16 +34,17 @@ class Network {
   int64_t batch;
   ScalarType dtype;
   Sizes sizes;
-  const bool* valid = nullptr;  // (batch, tokens), false on padding; null without padding
+  const bool* valid = nullptr;  // (batch, tokens), false at padding; null if all tokens are valid
   std::vector<std::unique_ptr<Layer>> layers;
-  std::vector<Tensor> weights;  // two a layer
+  std::vector<Tensor> weights;  // two per layer
 
  private:
+  // Checks a weight, keeps it in contiguous float32 and returns its memory. A `table` may be float32 in any network.
   const float* hold(const Tensor& tensor, std::initializer_list<int64_t> shape, bool table = false);
   std::vector<Tensor> held_;
 };
 
-// The tensor in contiguous float32, the type of all arithmetic but the products.
+// The tensor in contiguous float32, the type of all arithmetic except bfloat16 products. A copy only if needed.
 inline Tensor floats(const Tensor& tensor) {
   return dense(tensor.scalar_type() == ScalarType::Float ? tensor : torch::stable::to(tensor, ScalarType::Float));
 }

@@ -1,5 +1,5 @@
-// Each thread takes whole examples through the whole recursion, without barriers. With fewer examples than threads, the
-// threads divide the units of each layer instead. Memory is laid out example by example, and results do not depend on
+// Each thread runs whole examples through the whole recursion, without barriers. If there are fewer examples than
+// threads, the threads divide the units of each layer. Memory is laid out example by example. Results do not depend on
 // timing: the same number of threads gives the same bits.
 #include "core/recursion.h"
 
@@ -11,13 +11,13 @@
 namespace trm_fast {
 namespace {
 
-// A group of examples goes through the recursion together. In the backward the rows of a group are the depth of the
-// products that make the weights' gradients; a deep product reads and writes the gradient fewer times.
+// The rows (examples times tokens) of a group in the backward. They are the depth of the products that compute the
+// weights' gradients. A deeper product reads and writes the gradient fewer times.
 constexpr int64_t kBackwardRows = 384;
-// From this many floats on, memory comes from the pool; malloc reuses smaller blocks itself.
+// Tensors of at least this many floats come from the pool. malloc reuses smaller blocks itself.
 constexpr int64_t kPooled = int64_t(1) << 18;
 
-// How many examples make a group of about `rows` rows, if all groups have about the same size.
+// The number of examples per group, for groups of about `rows` rows and about equal size.
 int64_t group_size(const Sizes& sizes, int64_t examples, int64_t rows) {
   const int64_t ideal = std::max<int64_t>(1, (rows + sizes.tokens / 2) / sizes.tokens);
   return divided(examples, divided(examples, ideal));
@@ -25,19 +25,21 @@ int64_t group_size(const Sizes& sizes, int64_t examples, int64_t rows) {
 
 Tensor new_floats(const Tensor& like, int64_t count) { return torch::stable::new_empty(like, {count}); }
 
+// `count` uninitialized floats. Large tensors return their memory to the pool.
 Tensor new_saved(const Tensor& like, int64_t count) {
   if (count < kPooled) return new_floats(like, count);
   return torch::stable::from_blob(take_memory(count), {count}, {1}, like.device(), ScalarType::Float, give_memory);
 }
 
-// The offset of each layer's share in memory for all layers, and last the whole size.
+// The offsets, in floats, of the layers' parts in one allocation, each aligned to 64 bytes. The last entry is the
+// total.
 std::vector<int64_t> offsets(const Network& net, int64_t (Layer::*size)() const) {
   std::vector<int64_t> at{0};
   for (const auto& layer : net.layers) at.push_back(at.back() + aligned((*layer.*size)()));
   return at;
 }
 
-// The addresses of the layers' shares of `memory`.
+// The addresses of the layers' parts of `memory`.
 template <class Float>
 std::vector<Float*> addresses(Float* memory, const std::vector<int64_t>& at) {
   std::vector<Float*> shares;
@@ -45,12 +47,12 @@ std::vector<Float*> addresses(Float* memory, const std::vector<int64_t>& at) {
   return shares;
 }
 
-// Calls body(layer) for all layers, divided among the threads.
+// Calls body(i) for each layer i. The threads divide the layers.
 template <class Body>
 void for_layers(const Network& net, const Body& body) {
   const int64_t layers = int64_t(net.layers.size());
   const int64_t workers = std::min<int64_t>(torch::stable::get_num_threads(), layers);
-  among(workers, [&](int64_t worker) {
+  parallel_over(workers, [&](int64_t worker) {
     for (int64_t i = layers * worker / workers; i < layers * (worker + 1) / workers; ++i) body(i);
   });
 }
@@ -63,7 +65,7 @@ Tensor new_state(const Tensor& z, bool needed) {
   return needed ? torch::stable::new_empty(z, z.sizes()) : new_floats(z, 0);
 }
 
-// A gradient to update in place: a copy of the incoming one, or zeros.
+// A gradient to update in place: a copy of `incoming`, zeros if it is nullopt, or an empty tensor if not `needed`.
 Tensor new_gradient(const Tensor& z, const MaybeTensor& incoming, bool needed) {
   if (!needed) return new_floats(z, 0);
   if (!incoming) return torch::stable::new_zeros(z, z.sizes());
@@ -73,11 +75,12 @@ Tensor new_gradient(const Tensor& z, const MaybeTensor& incoming, bool needed) {
   return gradient;
 }
 
-// On float32 states, whatever the type of the products.
+// recursion_fwd on float32 states. The products may be in bfloat16.
 States floats_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, const Tensor& z, const MaybeTensor& x,
                   int64_t cycles, bool keep) {
   const Saved layout(net, cycle);
-  States states{new_state(z, cycle.dual), new_state(z, true), keep ? new_saved(z, layout.size()) : new_floats(z, 0)};
+  States states{new_state(z, cycle.has_answer_state), new_state(z, true),
+                keep ? new_saved(z, layout.size()) : new_floats(z, 0)};
   if (!net.batch) return states;
 
   const MaybeTensor y_in = maybe_floats(y), x_in = maybe_floats(x);
@@ -85,25 +88,25 @@ States floats_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, const 
   const auto packed_at = offsets(net, &Layer::packed_size);
   const Memory packed(take_memory(packed_at.back()));
   for_layers(net, [&](int64_t i) { net.layers[i]->pack(packed.get() + packed_at[i]); });
-  const Group::Memory memory{maybe_read(y_in),
-                             read<float>(z_in),
-                             maybe_read(x_in),
-                             write<float>(states.y),
-                             write<float>(states.z),
-                             write<float>(states.saved),
-                             addresses<const float>(packed.get(), packed_at)};
+  const Group::Buffers buffers{maybe_read(y_in),
+                               read<float>(z_in),
+                               maybe_read(x_in),
+                               write<float>(states.y),
+                               write<float>(states.z),
+                               write<float>(states.saved),
+                               addresses<const float>(packed.get(), packed_at)};
   const int64_t threads = torch::stable::get_num_threads(), L = net.sizes.tokens;
-  const bool apart = net.batch >= threads;  // whether each thread has its own examples
-  const int64_t workers = apart ? threads : 1, team = apart ? 1 : threads;
-  const int64_t size = apart ? group_size(net.sizes, divided(net.batch, workers), kTileRows) : net.batch;
+  const bool whole_examples = net.batch >= threads;  // else all threads work on the same group
+  const int64_t workers = whole_examples ? threads : 1, team = whole_examples ? 1 : threads;
+  const int64_t size = whole_examples ? group_size(net.sizes, divided(net.batch, workers), kTileRows) : net.batch;
   const int64_t rows = size * L, tiles = std::max((rows + kTileRows / 2) / kTileRows, team);
   const int64_t tile_rows = divided(rows, tiles);
   const int64_t scratch_size = Group::scratch_size(net, size, tile_rows, team);
   const Memory scratch(take_memory(workers * scratch_size));
-  among(workers, [&](int64_t worker) {
+  parallel_over(workers, [&](int64_t worker) {
     const int64_t end = net.batch * (worker + 1) / workers;
     for (int64_t first = net.batch * worker / workers; first < end; first += size) {
-      Group(net, cycle, layout, memory, keep, first, std::min(size, end - first), tile_rows, team,
+      Group(net, cycle, layout, buffers, keep, first, std::min(size, end - first), tile_rows, team,
             scratch.get() + worker * scratch_size)
           .run(cycles);
     }
@@ -115,8 +118,9 @@ States floats_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, const 
 
 States recursion_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, const Tensor& z, const MaybeTensor& x,
                      int64_t cycles, bool keep) {
-  STD_TORCH_CHECK(y.has_value() == cycle.dual, net.op, ": y must be given in dual state, and only there");
-  STD_TORCH_CHECK(x || (!cycle.dual && !cycle.n && !cycle.inject_last), net.op, ": x is missing");
+  STD_TORCH_CHECK(y.has_value() == cycle.has_answer_state, net.op, ": y must be given in dual state, and only there");
+  STD_TORCH_CHECK(x || (!cycle.has_answer_state && !cycle.latent_steps && !cycle.inject_last), net.op,
+                  ": x is missing");
   STD_TORCH_CHECK(cycles == 1 || (cycles > 1 && !keep), net.op, ": gradients need exactly one cycle");
   if (y) check_like(net.op, *y, z);
   if (x) check_like(net.op, *x, z);
@@ -135,9 +139,11 @@ Gradients recursion_bwd(Network& net, const Cycle& cycle, const MaybeTensor& dy,
   STD_TORCH_CHECK(saved.numel() == layout.size(), net.op, ": the tensor that the forward saved has the wrong size");
   if (dy) check_like(net.op, *dy, z);
   if (dz) check_like(net.op, *dz, z);
-  const bool injects = cycle.n || cycle.injects(cycle.n);
-  Gradients gradients{
-      new_gradient(z, dy, cycle.dual), new_gradient(z, dz, true), new_gradient(z, std::nullopt, injects), {}};
+  const bool injects = cycle.latent_steps || cycle.injects(cycle.latent_steps);
+  Gradients gradients{new_gradient(z, dy, cycle.has_answer_state),
+                      new_gradient(z, dz, true),
+                      new_gradient(z, std::nullopt, injects),
+                      {}};
   for (const Tensor& weight : net.weights) {
     gradients.dweights.push_back(net.batch ? torch::stable::new_empty(weight, weight.sizes())
                                            : torch::stable::new_zeros(weight, weight.sizes()));
@@ -152,16 +158,16 @@ Gradients recursion_bwd(Network& net, const Cycle& cycle, const MaybeTensor& dy,
   for_layers(net, [&](int64_t i) { net.layers[i]->pack_backward(packed.get() + packed_at[i]); });
   const int64_t scratch_size = GroupBackward::scratch_size(net, size);
   const Memory scratch(take_memory(workers * scratch_size));
-  among(workers, [&](int64_t worker) {
+  parallel_over(workers, [&](int64_t worker) {
     float* slab = gathered.get() + worker * at.back();
     std::memset(slab, 0, at.back() * sizeof(float));
-    const GroupBackward::Memory memory{read<float>(z_in),          read<float>(saved),
-                                       write<float>(gradients.dy), write<float>(gradients.dz),
-                                       write<float>(gradients.dx), addresses<const float>(packed.get(), packed_at),
-                                       addresses(slab, at)};
+    const GroupBackward::Buffers buffers{read<float>(z_in),          read<float>(saved),
+                                         write<float>(gradients.dy), write<float>(gradients.dz),
+                                         write<float>(gradients.dx), addresses<const float>(packed.get(), packed_at),
+                                         addresses(slab, at)};
     const int64_t end = net.batch * (worker + 1) / workers;
     for (int64_t first = net.batch * worker / workers; first < end; first += size) {
-      GroupBackward(net, cycle, layout, memory, first, std::min(size, end - first),
+      GroupBackward(net, cycle, layout, buffers, first, std::min(size, end - first),
                     scratch.get() + worker * scratch_size)
           .run();
     }

@@ -1,5 +1,5 @@
-// Applies a network recursively on a CPU, for the ops latent_recursion, latent_step and those of single layers: in
-// float32, or without gradients in bfloat16 if the CPU has products in bfloat16.
+// Applies a network recursively on a CPU. The ops latent_recursion, mlp, token_mixer and attention use it. Dtypes:
+// float32, or bfloat16 without gradients if the CPU has bfloat16 products. Invalid arguments throw torch's error.
 #pragma once
 
 #include <vector>
@@ -8,39 +8,45 @@
 
 namespace trm_fast {
 
-// One cycle. Dual state: `n` times z = net(z + y + x), then y = net(y + z). Single state: `n` times z = net(z + x),
-// then a last application.
+// One cycle, with n = `latent_steps`:
+// Single state: n times z = net(z + x), then once z = net(z + x) if `inject_last`, else z = net(z).
+// Dual state: n times z = net(z + y + x), then once y = net(y + z).
 struct Cycle {
-  int64_t n;
-  bool dual;
-  bool inject_last;  // in single state: whether the last application is net(z + x) or net(z)
+  int64_t latent_steps;
+  bool has_answer_state;  // dual state
+  bool inject_last;       // ignored in dual state
 
-  int64_t applications() const { return n + 1; }
-  bool injects(int64_t application) const { return dual || application < n || inject_last; }
+  int64_t applications() const { return latent_steps + 1; }
+  // Whether the input of this application is a sum.
+  bool injects(int64_t application) const { return has_answer_state || application < latent_steps || inject_last; }
 };
 
 struct States {
   Tensor y, z;   // y is empty in single state
-  Tensor saved;  // for the backward; empty unless `keep`
+  Tensor saved;  // for the backward (class Saved has its layout); empty unless `keep`
 };
 
 struct Gradients {
-  Tensor dy, dz, dx;  // dy is empty in single state, dx if nothing is injected
-  std::vector<Tensor> dweights;
+  Tensor dy, dz, dx;             // dy is empty in single state, dx if nothing is injected
+  std::vector<Tensor> dweights;  // as net.weights
 };
 
-// Runs `cycles` cycles. `keep`, for one cycle only, saves the tensors that the backward needs.
+// Runs `cycles` cycles on states y, z and the injection x, each (batch, tokens, channels). y is nullopt in single
+// state; x may be nullopt if nothing is injected. The results are new tensors. `keep`, for one cycle only, saves what
+// the backward needs.
 States recursion_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, const Tensor& z, const MaybeTensor& x,
                      int64_t cycles, bool keep);
-// `dy` and `dz`: gradients of the new states, missing if zero. `z`: the state before the cycle.
+// The gradients of one cycle. dy, dz: gradients of the output states (nullopt means zero); z: the cycle's input state;
+// saved: from recursion_fwd with `keep`. The arguments are not changed.
 Gradients recursion_bwd(Network& net, const Cycle& cycle, const MaybeTensor& dy, const MaybeTensor& dz, const Tensor& z,
                         const Tensor& saved);
 
-// The ops of single layers: (y, saved), and the gradients of h and of both weights. `net` has one layer.
+// The ops of single layers: `net` has one layer. layer_fwd returns (y, saved); layer_bwd returns the gradients of h and
+// of both weights.
 std::tuple<Tensor, Tensor> layer_fwd(Network& net, const Tensor& h, bool keep);
 std::tuple<Tensor, Tensor, Tensor> layer_bwd(Network& net, const Tensor& dy, const Tensor& h, const Tensor& saved);
 
-// A layer with the arguments gate_up and down as an op.
+// An op of one layer whose weights are gate_up and down. `add` is the method of Network that adds the layer.
 struct GatedOp {
   const char* name;
   void (Network::*add)(const Tensor& gate_up, const Tensor& down);

@@ -1,5 +1,5 @@
-// Takes one group of examples through a cycle, forward and backward. A group passes every layer in turn, so the output
-// of one application is still in the cache when the next one reads it.
+// Runs one group of examples through a cycle, forward and backward. A group runs all layers before the next group
+// starts, so activations stay in the processor's cache between applications. All sizes and offsets are in floats.
 #pragma once
 
 #include <algorithm>
@@ -11,12 +11,13 @@
 
 namespace trm_fast {
 
+// `floats`, rounded up to 64 bytes.
 inline int64_t aligned(int64_t floats) { return (floats + 15) / 16 * 16; }
 
-// The layout of the tensor that the forward keeps. In this order, each for the whole batch: for each application and
-// layer the layer's own tensors and its output; the inputs of the applications that are no layer's output; all
-// statistics, last because their odd sizes break the alignment of what follows. No gaps, because torch compares and
-// copies the whole tensor.
+// Layout of the buffer saved for backward, in floats, for the whole batch: (1) per application and layer, the layer's
+// saved activations and its output; (2) the summed input of each application that injects; (3) all rstd values, last
+// because their sizes would break alignment. No gaps, because torch copies and compares the whole buffer.
+// The methods return offsets into the buffer, those of the first example.
 class Saved {
  public:
   Saved(const Network& net, const Cycle& cycle) : state_(net.batch * net.sizes.example()) {
@@ -28,7 +29,7 @@ class Saved {
       statistics_ += net.batch * layer->rstd_size();
     }
     inputs_ = cycle.applications() * application_;
-    first_rstd_ = inputs_ + state_ * (cycle.n + cycle.injects(cycle.n));
+    first_rstd_ = inputs_ + state_ * (cycle.latent_steps + cycle.injects(cycle.latent_steps));
     size_ = first_rstd_ + cycle.applications() * statistics_;
   }
 
@@ -45,18 +46,21 @@ class Saved {
   std::vector<int64_t> kept_, output_, rstd_;
 };
 
-// The mask of valid tokens from an example on; null without padding.
+// The token mask from example `first` on; null if all tokens are valid.
 inline const bool* valid_from(const Network& net, int64_t first) {
   return net.valid ? net.valid + first * net.sizes.tokens : nullptr;
 }
 
+// Whether the padding of this layer's input must be cleared.
 inline bool clears_padding(const Network& net, size_t layer) { return net.valid && net.layers[layer]->zero_padding(); }
 
+// to = a + b for `count` floats. `to` may be a or b.
 inline void add(const float* a, const float* b, float* to, int64_t count) {
   kernels<AddKernels<float>>().add(a, b, to, count);
 }
 
-// Writes zeros to the padding of x (examples, tokens, channels).
+// Sets the padding rows of x (examples, tokens, channels) to zero. x[0] belongs to example `first` of the batch.
+// There must be a mask.
 inline void clear_padding(const Network& net, int64_t first, int64_t examples, float* x) {
   const int64_t L = net.sizes.tokens, D = net.sizes.channels;
   for (int64_t row = 0; row < examples * L; ++row) {
@@ -64,9 +68,9 @@ inline void clear_padding(const Network& net, int64_t first, int64_t examples, f
   }
 }
 
-// Calls body(worker) for each of `workers`, on one of torch's threads each.
+// Calls body(i) for i in [0, workers) on torch's thread pool. A single call runs on the calling thread.
 template <class Body>
-void among(int64_t workers, const Body& body) {
+void parallel_over(int64_t workers, const Body& body) {
   const auto run = [&](int64_t begin, int64_t end) {
     for (int64_t worker = begin; worker < end; ++worker) body(worker);
   };
@@ -74,45 +78,50 @@ void among(int64_t workers, const Body& body) {
   torch::stable::parallel_for(0, workers, 1, run);
 }
 
-// Takes one group of examples through the cycles.
+// Runs one group of examples through the cycles.
 class Group {
  public:
-  struct Memory {
-    const float *y_in, *z_in, *x;  // of the whole batch
+  struct Buffers {
+    // The states and the injection of the whole batch; y_in and x may be null. Outputs must not alias inputs.
+    const float *y_in, *z_in, *x;
     float *y_out, *z_out, *saved;
-    std::vector<const float*> packed;  // each layer's weights
+    std::vector<const float*> packed;  // the packed weights of each layer
   };
 
-  // `team`: how many threads divide the units of each layer.
-  Group(const Network& net, const Cycle& cycle, const Saved& layout, const Memory& memory, bool keep, int64_t first,
+  // The group is examples [first, first + examples). If `keep`, `saved` is filled for the backward. `tile_rows`: rows
+  // of a product that a layer computes at once. `team`: the number of threads that divide the units of each layer.
+  // `scratch`: scratch_size() floats, aligned to 64 bytes.
+  Group(const Network& net, const Cycle& cycle, const Saved& layout, const Buffers& buffers, bool keep, int64_t first,
         int64_t examples, int64_t tile_rows, int64_t team, float* scratch)
       : net_(net), cycle_(cycle), layout_(layout), keep_(keep), first_(first), examples_(examples),
         count_(examples * net.sizes.example()), tile_rows_(tile_rows), team_(team) {
     const int64_t at = first * net.sizes.example();
-    z_ = memory.z_in + at, x_ = memory.x ? memory.x + at : nullptr, y_ = memory.y_in ? memory.y_in + at : nullptr;
-    y_out_ = memory.y_out + at, z_out_ = memory.z_out + at, saved_ = memory.saved, packed_ = memory.packed.data();
+    z_ = buffers.z_in + at, x_ = buffers.x ? buffers.x + at : nullptr, y_ = buffers.y_in ? buffers.y_in + at : nullptr;
+    y_out_ = buffers.y_out + at, z_out_ = buffers.z_out + at, saved_ = buffers.saved, packed_ = buffers.packed.data();
     const int64_t state = aligned(count_);
     injection_ = scratch, input_ = scratch + state, even_ = scratch + 2 * state, odd_ = scratch + 3 * state;
     rstd_ = scratch + 4 * state;
-    work_ = rstd_ + aligned(examples * most(net, &Layer::rstd_size));
-    thread_scratch_ = work_ + aligned(examples * most(net, &Layer::work_size));
+    work_ = rstd_ + aligned(examples * max_over_layers(net, &Layer::rstd_size));
+    thread_scratch_ = work_ + aligned(examples * max_over_layers(net, &Layer::work_size));
     thread_size_ = thread_scratch(net, tile_rows);
   }
 
   static int64_t scratch_size(const Network& net, int64_t examples, int64_t tile_rows, int64_t team) {
-    return 4 * aligned(examples * net.sizes.example()) + aligned(examples * most(net, &Layer::rstd_size)) +
-           aligned(examples * most(net, &Layer::work_size)) + team * thread_scratch(net, tile_rows);
+    return 4 * aligned(examples * net.sizes.example()) + aligned(examples * max_over_layers(net, &Layer::rstd_size)) +
+           aligned(examples * max_over_layers(net, &Layer::work_size)) + team * thread_scratch(net, tile_rows);
   }
 
+  // Writes the final states to z_out and, in dual state, y_out.
   void run(int64_t cycles) {
     for (int64_t i = 0; i < cycles; ++i) run_cycle();
     if (!keep_) return;
     std::memcpy(z_out_, z_, count_ * sizeof(float));
-    if (cycle_.dual) std::memcpy(y_out_, y_, count_ * sizeof(float));
+    if (cycle_.has_answer_state) std::memcpy(y_out_, y_, count_ * sizeof(float));
   }
 
  private:
-  static int64_t most(const Network& net, int64_t (Layer::*size)() const) {
+  // The largest size that any layer has.
+  static int64_t max_over_layers(const Network& net, int64_t (Layer::*size)() const) {
     int64_t largest = 0;
     for (const auto& layer : net.layers) largest = std::max(largest, (*layer.*size)());
     return largest;
@@ -126,40 +135,44 @@ class Group {
 
   void run_cycle() {
     const float* injection = x_;
-    if (cycle_.dual) {
+    if (cycle_.has_answer_state) {
       add(y_, x_, injection_, count_);
       injection = injection_;
     }
-    for (int64_t i = 0; i < cycle_.n; ++i) z_ = apply(i, sum(i, z_, injection), z_out_);
-    if (cycle_.dual) {
-      y_ = apply(cycle_.n, sum(cycle_.n, y_, z_), y_out_);
+    for (int64_t i = 0; i < cycle_.latent_steps; ++i) z_ = apply(i, add_injection(i, z_, injection), z_out_);
+    if (cycle_.has_answer_state) {
+      y_ = apply(cycle_.latent_steps, add_injection(cycle_.latent_steps, y_, z_), y_out_);
     } else if (cycle_.inject_last) {
-      z_ = apply(cycle_.n, sum(cycle_.n, z_, x_), z_out_);
+      z_ = apply(cycle_.latent_steps, add_injection(cycle_.latent_steps, z_, x_), z_out_);
     } else {
-      z_ = apply(cycle_.n, apart(z_), z_out_);
+      z_ = apply(cycle_.latent_steps, copy_if_needed(z_), z_out_);
     }
   }
 
-  const float* sum(int64_t application, const float* a, const float* b) {
+  // Returns a + b, the input of an application, with its padding cleared if the first layer needs that. The sum is in
+  // `saved` if the backward reads it, otherwise in input_.
+  const float* add_injection(int64_t application, const float* a, const float* b) {
     float* to = keep_ ? saved_ + layout_.input(application) + first_ * net_.sizes.example() : input_;
     add(a, b, to, count_);
-    prepare(to, 0);
+    clear_padding_if_needed(to, 0);
     return to;
   }
 
-  // A copy of the input where the last layer may overwrite the state that the first one reads, or where padding must
-  // become zero (in the copy only: the state keeps its padding).
-  const float* apart(const float* z) {
+  // Returns z, or a copy in input_. The last layer's output may alias z, and clearing padding must not change z, so
+  // copy z in either case.
+  const float* copy_if_needed(const float* z) {
     if (z != z_out_ && !clears_padding(net_, 0)) return z;
     std::memcpy(input_, z, count_ * sizeof(float));
-    prepare(input_, 0);
+    clear_padding_if_needed(input_, 0);
     return input_;
   }
 
-  void prepare(float* h, size_t layer) {
+  // Clears the padding of h, the input of `layer`, if the layer needs that.
+  void clear_padding_if_needed(float* h, size_t layer) {
     if (clears_padding(net_, layer)) clear_padding(net_, first_, examples_, h);
   }
 
+  // Applies the network to h. Returns its output: `out`, or if `keep` its place in `saved`; `out` is then unchanged.
   const float* apply(int64_t application, const float* h, float* out) {
     for (size_t i = 0; i < net_.layers.size(); ++i) {
       const Layer& layer = *net_.layers[i];
@@ -175,13 +188,13 @@ class Group {
         if (team_ == 1) {
           layer.forward(f, phase, 0, units, thread_scratch_);
         } else {
-          among(team_, [&](int64_t member) {
+          parallel_over(team_, [&](int64_t member) {
             layer.forward(f, phase, units * member / team_, units * (member + 1) / team_,
                           thread_scratch_ + member * thread_size_);
           });
         }
       }
-      if (i + 1 < net_.layers.size()) prepare(f.y, i + 1);
+      if (i + 1 < net_.layers.size()) clear_padding_if_needed(f.y, i + 1);
       h = f.y;
     }
     return h;
@@ -198,20 +211,20 @@ class Group {
   float *injection_, *input_, *even_, *odd_, *rstd_, *work_, *thread_scratch_;
 };
 
-// Takes one group of examples backward through a cycle. The gradients are computed in place: dz holds that of the
-// state, layer by layer; dx sums that of the injection.
+// Runs one group of examples backward through a cycle. Works in place: dz holds the gradient with respect to the
+// current state, dx accumulates the injection's. In dual state dy holds the answer state's.
 class GroupBackward {
  public:
-  struct Memory {
+  struct Buffers {
     const float *z, *saved;
     float *dy, *dz, *dx;
-    std::vector<const float*> packed;  // each layer's weights
-    std::vector<float*> gradients;     // and the sums of their gradients
+    std::vector<const float*> packed;  // per layer: the weights, by pack_backward()
+    std::vector<float*> gradients;     // per layer: the weights' gradient, to which the backward adds
   };
 
-  GroupBackward(const Network& net, const Cycle& cycle, const Saved& layout, const Memory& memory, int64_t first,
+  GroupBackward(const Network& net, const Cycle& cycle, const Saved& layout, const Buffers& buffers, int64_t first,
                 int64_t examples, float* scratch)
-      : net_(net), cycle_(cycle), layout_(layout), memory_(memory), first_(first), examples_(examples),
+      : net_(net), cycle_(cycle), layout_(layout), buffers_(buffers), first_(first), examples_(examples),
         count_(examples * net.sizes.example()), scratch_(scratch) {}
 
   static int64_t scratch_size(const Network& net, int64_t examples) {
@@ -222,19 +235,19 @@ class GroupBackward {
 
   void run() {
     const int64_t at = first_ * net_.sizes.example();
-    float *dy = memory_.dy + at, *dz = memory_.dz + at, *dx = memory_.dx + at;
-    if (cycle_.dual) {
-      apply(cycle_.n, dy);
+    float *dy = buffers_.dy + at, *dz = buffers_.dz + at, *dx = buffers_.dx + at;
+    if (cycle_.has_answer_state) {
+      apply(cycle_.latent_steps, dy);
       add(dz, dy, dz, count_);
     } else {
-      apply(cycle_.n, dz);
+      apply(cycle_.latent_steps, dz);
       if (cycle_.inject_last) add(dx, dz, dx, count_);
     }
-    for (int64_t i = cycle_.n - 1; i >= 0; --i) {
+    for (int64_t i = cycle_.latent_steps - 1; i >= 0; --i) {
       apply(i, dz);
       add(dx, dz, dx, count_);
     }
-    if (cycle_.dual) add(dy, dx, dy, count_);
+    if (cycle_.has_answer_state) add(dy, dx, dy, count_);
   }
 
  private:
@@ -243,21 +256,23 @@ class GroupBackward {
     for (int64_t i = int64_t(net_.layers.size()) - 1; i >= 0; --i) {
       const Layer& layer = *net_.layers[i];
       const int64_t at = first_ * net_.sizes.example();
-      const float* saved = memory_.saved;
+      const float* saved = buffers_.saved;
       const float* h = i ? saved + layout_.output(application, i - 1) + at : input(application);
       layer.backward(
-          {examples_, memory_.packed[i], valid_from(net_, first_), h, saved + layout_.output(application, i) + at,
+          {examples_, buffers_.packed[i], valid_from(net_, first_), h, saved + layout_.output(application, i) + at,
            saved + layout_.kept(application, i) + first_ * layer.kept_size(),
-           saved + layout_.rstd(application, i) + first_ * layer.rstd_size(), d, memory_.gradients[i]},
+           saved + layout_.rstd(application, i) + first_ * layer.rstd_size(), d, buffers_.gradients[i]},
           scratch_ + aligned(count_));
       if (clears_padding(net_, i)) clear_padding(net_, first_, examples_, d);
     }
   }
 
+  // The input that the application's first layer read, with its padding cleared if the layer needs that. It may be a
+  // copy in scratch_, which the next call overwrites.
   const float* input(int64_t application) const {
     const int64_t at = first_ * net_.sizes.example(), last = int64_t(net_.layers.size()) - 1;
-    if (cycle_.injects(application)) return memory_.saved + layout_.input(application) + at;
-    const float* z = (application ? memory_.saved + layout_.output(application - 1, last) : memory_.z) + at;
+    if (cycle_.injects(application)) return buffers_.saved + layout_.input(application) + at;
+    const float* z = (application ? buffers_.saved + layout_.output(application - 1, last) : buffers_.z) + at;
     if (!clears_padding(net_, 0)) return z;
     std::memcpy(scratch_, z, count_ * sizeof(float));
     clear_padding(net_, first_, examples_, scratch_);
@@ -267,7 +282,7 @@ class GroupBackward {
   const Network& net_;
   const Cycle& cycle_;
   const Saved& layout_;
-  const Memory& memory_;
+  const Buffers& buffers_;
   int64_t first_, examples_, count_;
   float* scratch_;
 };

@@ -18,6 +18,7 @@ struct Scalar {
   Kind kind;
 };
 
+// `scalar.data` must not be null.
 TRM_FAST_ANYWHERE double value_of(const Scalar& scalar) {
   switch (scalar.kind) {
     case Scalar::Kind::float32: return *static_cast<const float*>(scalar.data);

@@ -16,12 +16,12 @@ using Mazes = py::array_t<std::uint8_t, py::array::c_style>;
 using Distances = py::array_t<std::int32_t>;
 
 Shape shape_of(int height, int width) {
-    if (std::min(height, width) < 1 || std::max(height, width) > kLargest)
-        throw std::invalid_argument("height and width must be 1 to " + std::to_string(kLargest));
+    if (std::min(height, width) < 1 || std::max(height, width) > kMaxSide)
+        throw std::invalid_argument("height and width must be 1 to " + std::to_string(kMaxSide));
     return {height, width};
 }
 
-// The searches need exactly one start and one goal.
+// Throws std::invalid_argument unless each maze has the right size, one start and one goal.
 void check(const Mazes& mazes, Shape shape) {
     if (mazes.ndim() != 2 || mazes.shape(1) != shape.cells())
         throw std::invalid_argument("mazes must have the shape (N, " + std::to_string(shape.cells()) + ")");
@@ -33,7 +33,7 @@ void check(const Mazes& mazes, Shape shape) {
 }
 
 // Mazes first .. first + count - 1 of the sequence that `seed` selects. Each depends on seed and index alone.
-// Throws std::runtime_error where `attempts` draws of one maze are rejected.
+// Throws std::runtime_error if `attempts` draws of one maze are rejected, and std::invalid_argument.
 py::tuple generate(int height, int width, std::int64_t count, int min_density, int max_density, int min_distance,
                    std::uint64_t seed, std::int64_t first, std::int64_t attempts) {
     const Shape shape = shape_of(height, width);
@@ -58,7 +58,8 @@ py::tuple generate(int height, int width, std::int64_t count, int min_density, i
     return py::make_tuple(questions, answers, distances);
 }
 
-// The mazes with the paths of the published search, and the steps from start to goal.
+// Returns the mazes with the paths of the published search, and the steps from start to goal (-1 if there is no path).
+// Throws std::invalid_argument.
 py::tuple solve(const Mazes& mazes, int height, int width) {
     const Shape shape = shape_of(height, width);
     check(mazes, shape);

@@ -13,7 +13,7 @@
 
 namespace trm_fast::maze {
 
-constexpr int kLargest = 64;  // rows and columns: a row is one word
+constexpr int kMaxSide = 64;  // rows and columns: a row is one word
 constexpr int kUnit = 65536;  // wall densities are whole numbers of 65536ths
 
 enum Cell : std::uint8_t { kWall = 1, kFree, kStart, kGoal, kPath };
@@ -30,7 +30,7 @@ struct Limits {
 
 inline int size_of(std::uint64_t bits) { return __builtin_popcountll(bits); }
 
-// The place of the n-th set bit, counted from 0.
+// The index of the n-th set bit; both count from 0. `bits` must have more than n set bits.
 inline int select(std::uint64_t bits, int n) {
     for (; n > 0; --n) bits &= bits - 1;
     return __builtin_ctzll(bits);
@@ -38,24 +38,24 @@ inline int select(std::uint64_t bits, int n) {
 
 // ---------------------------------------------------------------------------------------------------------------
 // A field is the set of open cells, one word for each row. A step of breadth-first search moves all cells of a row at
-// once and takes a few operations for each row. So a draw of 30 x 30 takes about a microsecond, and plain rejection
+// once and takes a few operations per row. So a draw of 30 x 30 takes about a microsecond, and plain rejection
 // sampling, whose distribution is that of the published set, is fast enough.
 
 template <class Row>
 struct Field {
-    std::array<Row, kLargest + 2> open{};  // with a row of walls above and below
+    std::array<Row, kMaxSide + 2> open{};  // with a row of walls above and below
 };
 
 struct Place {
     int row, col;
 };
 
-// Steps from start to goal through open cells, -1 where there is no path. Visits only rows that the search can have
-// reached. Clears cells of the field.
+// The steps from start to goal through open cells; -1 if there is no path. Visits only rows that the search can have
+// reached. Clears the field's cells that it reaches.
 template <class Row>
 int distance(Field<Row>& field, int height, Place start, Place goal) {
     if (start.row == goal.row && start.col == goal.col) return 0;
-    std::array<std::array<Row, kLargest + 2>, 2> fronts{};
+    std::array<std::array<Row, kMaxSide + 2>, 2> fronts{};
     auto* open = field.open.data();
     int top = start.row + 1, bottom = top, now = 0;
     fronts[0][top] = Row(1) << start.col;
@@ -79,13 +79,13 @@ int distance(Field<Row>& field, int height, Place start, Place goal) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------
-// The published answer: breadth-first search from the start that visits neighbours in the order down, left, right, up.
+// The published answer: breadth-first search from the start that visits neighbors in the order down, left, right, up.
 // Each cell remembers the cell that first reached it, and the path is traced back from the goal.
 
-// Writes the maze with its path and returns the steps from start to goal; -1, and the unchanged maze, where there is no
-// path. The maze must have one start and one goal. All cells other than walls are open.
+// Writes the maze with its path to `answer` and returns the steps from start to goal. If there is no path, writes the maze
+// unchanged and returns -1. The maze must have one start and one goal. All cells other than walls are open.
 inline int mark_path(Shape shape, const std::uint8_t* maze, std::uint8_t* answer) {
-    std::array<int, kLargest * kLargest> parent, queue;
+    std::array<int, kMaxSide * kMaxSide> parent, queue;
     const int cells = shape.cells(), width = shape.width;
     std::copy_n(maze, cells, answer);
     const int start = static_cast<int>(std::find(maze, maze + cells, kStart) - maze);
@@ -143,11 +143,11 @@ class Generator {
     // Draws a wall probability from the range and a new field. Returns the number of free cells.
     int draw(Rng& rng) {
         const unsigned density = limits_.min_density + rng.below(limits_.max_density - limits_.min_density + 1);
-        std::array<std::uint64_t, kLargest * kLargest / 64 + 1> walls;
+        std::array<std::uint64_t, kMaxSide * kMaxSide / 64 + 1> walls;
         const int words = (shape_.cells() + 63) / 64;
         for (int w = 0; w < words; ++w) {
-            // Compares 64 random numbers with the density, starting at the lowest binary digit. Where the density has
-            // a one, a random bit can add a wall; where it has a zero, it can remove one.
+            // Compares 64 random numbers with the density, starting at the lowest binary digit. If the density's digit
+            // is a one, a random bit can add a wall; if it is a zero, a random bit can remove one.
             std::uint64_t bits = 0;
             for (int digit = 0; digit < kDigits; ++digit) {
                 const std::uint64_t random = rng.word();

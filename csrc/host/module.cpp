@@ -1,4 +1,4 @@
-// trm_fast._host: puzzle generators and solvers, with one submodule for each task, which <task>.cpp binds.
+// trm_fast._host: puzzle generators and solvers, with one submodule per task, which <task>.cpp binds.
 #include <pybind11/pybind11.h>
 
 namespace trm_fast::maze {

@@ -30,7 +30,7 @@ void for_size(int size, F&& f) {
 }
 
 // Puzzles first .. first + count - 1 of the sequence that `seed` selects. Each depends on seed and index alone.
-// Throws std::runtime_error where a limited number of attempts finds no puzzle within the limits.
+// Throws std::runtime_error if kAttempts attempts find no puzzle within the limits, and std::invalid_argument.
 py::tuple generate(int size, std::int64_t count, int min_givens, int max_givens, std::uint64_t seed,
                    std::int64_t first, std::int32_t min_rating, std::int32_t max_rating) {
     const py::ssize_t cells = static_cast<py::ssize_t>(size) * size;
@@ -52,14 +52,14 @@ py::tuple generate(int size, std::int64_t count, int min_givens, int max_givens,
     return py::make_tuple(questions, answers, ratings);
 }
 
-// Solutions (all zero where there is none), their numbers (0, 1, or 2 for several), and ratings: the values tried at
-// branching cells. The search ends at the second solution.
+// Returns a solution of each puzzle (all zeros if it has none), how many there are (2 means at least 2), and ratings: the
+// number of values tried at branching cells. The search ends at the second solution. Throws std::invalid_argument.
 py::tuple solve(const Grids& questions, int size) {
     if (questions.ndim() != 2 || questions.shape(1) != static_cast<py::ssize_t>(size) * size)
         throw std::invalid_argument("questions must have the shape (N, " + std::to_string(size * size) + ")");
     const py::ssize_t count = questions.shape(0);
     const auto* q = questions.data();
-    // Digits are indices of tables, so larger ones must not get through.
+    // Digits index tables, so reject any above `size`.
     if (std::any_of(q, q + questions.size(), [size](std::uint8_t digit) { return digit > size; }))
         throw std::invalid_argument("questions must hold 0 to " + std::to_string(size));
     Grids solutions({count, questions.shape(1)}), counts(count);

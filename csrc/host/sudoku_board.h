@@ -11,10 +11,12 @@ namespace trm_fast::sudoku {
 
 using Mask = std::uint16_t;  // a set of digits: bit d - 1 is digit d
 
+// Whether the set has at most one digit: true also for the empty set, on which Board::exclude relies.
 constexpr bool single(Mask m) { return (m & (m - 1)) == 0; }
 
 inline int size_of(Mask m) { return __builtin_popcount(m); }
 
+// The largest digit of the set: its only one, if it is single. Undefined for the empty set.
 inline int digit_of(Mask m) { return 32 - __builtin_clz(m); }
 
 template <int Rows, int Cols>
@@ -63,18 +65,22 @@ class Board {
 
     Mask possible(int cell) const { return possible_[cell]; }
 
+    // Decides a cell; `digit` has one digit. If that was excluded, the cell's set becomes empty, and propagate returns
+    // false.
     void place(int cell, Mask digit) {
-        possible_[cell] &= digit;  // empty where the digit was excluded: propagate returns false
+        possible_[cell] &= digit;
         todo_[todo_size_++] = static_cast<std::uint8_t>(cell);
     }
 
+    // Removes a digit from a cell. If at most one digit remains, adds the cell to the list; if none remains, propagate
+    // returns false.
     void exclude(int cell, Mask digit) {
         const Mask left = possible_[cell] & static_cast<Mask>(~digit);
         if (left != possible_[cell] && single(left)) place(cell, left);
         possible_[cell] = left;
     }
 
-    // Fills in naked and hidden singles until there are none; false on a contradiction.
+    // Fills in naked and hidden singles until none is left. Returns false on a contradiction; the board is then invalid.
     bool propagate() {
         do {
             while (todo_size_ > 0) {
@@ -94,7 +100,8 @@ class Board {
         return true;
     }
 
-    // The first cell with the fewest possible digits; -1 where every cell is decided.
+    // The first of the undecided cells with the fewest possible digits; -1 if every cell is decided. The board must be
+    // propagated.
     int branching_cell() const {
         int best = -1, fewest = G::kSize + 1;
         for (int cell = 0; cell < G::kCells; ++cell) {
@@ -106,6 +113,7 @@ class Board {
         return best;
     }
 
+    // Writes the digits of a solved board.
     void write(std::uint8_t* grid) const {
         for (int cell = 0; cell < G::kCells; ++cell) grid[cell] = static_cast<std::uint8_t>(digit_of(possible_[cell]));
     }
@@ -138,7 +146,8 @@ class Board {
     int todo_size_ = 0;
 };
 
-// Counts up to `limit` solutions of a board without singles and keeps the first. Adds the values tried to `tried`.
+// Counts the solutions of a propagated board, up to `limit`, and writes the first one to `first`. Adds the number of values
+// tried to `tried`.
 template <class G>
 int count_solutions(const Board<G>& board, int limit, std::int32_t& tried, Board<G>& first) {
     const int cell = board.branching_cell();
@@ -160,6 +169,8 @@ int count_solutions(const Board<G>& board, int limit, std::int32_t& tried, Board
     return found;
 }
 
+// Writes the first solution, or zeros, and returns the number of solutions (2 means at least 2). The rating is the number
+// of values tried at branching cells. Digits must be at most G::kSize.
 template <class G>
 int solve_one(const std::uint8_t* question, std::uint8_t* solution, std::int32_t& rating) {
     rating = 0;

@@ -12,6 +12,7 @@
 
 namespace trm_fast::sudoku {
 
+// Fills the board with a random solution. Returns false if it has none.
 template <class G>
 bool fill(Board<G>& board, Rng& rng) {
     if (!board.propagate()) return false;
@@ -33,6 +34,7 @@ bool fill(Board<G>& board, Rng& rng) {
     return false;
 }
 
+// Removes digits from a solved grid. `question` receives the puzzle, which always has one solution.
 template <class G>
 class Digger {
    public:
@@ -41,7 +43,7 @@ class Digger {
         for (int cell = 0; cell < G::kCells; ++cell) flip(cell, bit(cell));
     }
 
-    // Removes digits until `givens` are left or every cell was tried. Returns the number left.
+    // Removes digits until `givens` are left or every cell was tried. Returns the number of digits left.
     int dig(int givens, Rng& rng) {
         std::array<std::uint8_t, G::kCells> order;
         for (int cell = 0; cell < G::kCells; ++cell) order[cell] = static_cast<std::uint8_t>(cell);
@@ -100,6 +102,7 @@ struct Limits {
     std::int32_t min_rating, max_rating;
 };
 
+// Writes one puzzle and its solution, and returns its rating. Throws std::runtime_error after kAttempts attempts.
 template <class G>
 std::int32_t generate_one(const Limits& limits, Rng& rng, std::uint8_t* question, std::uint8_t* answer) {
     int givens = 0;

@@ -1,4 +1,4 @@
-// Adds states: for the injection, and to sum its gradient.
+// Adds states or gradients.
 #include "core/cpu/simd.h"
 #include "core/products.h"
 

@@ -10,15 +10,15 @@ namespace {
 void pack_right(const Strided& b, int64_t k, int64_t n, float* to, int64_t stride) {
   for (int64_t first = 0; first < n; first += kWidth, to += stride) {
     for (int64_t half = 0; half < kWidth; half += kLanes) {
-      pack_half(columns_from(b, first + half), k, lanes_of(n, first + half), to + half);
+      pack_half(columns_from(b, first + half), k, lanes_left(n, first + half), to + half);
     }
   }
 }
 
 void pack_gate_up(const Strided& gate, const Strided& up, int64_t k, int64_t inner, int64_t padded, float* to) {
   for (int64_t first = 0; first < padded; first += kLanes, to += slots(k) * kWidth) {
-    pack_half(columns_from(gate, first), k, lanes_of(inner, first), to);
-    pack_half(columns_from(up, first), k, lanes_of(inner, first), to + kLanes);
+    pack_half(columns_from(gate, first), k, lanes_left(inner, first), to);
+    pack_half(columns_from(up, first), k, lanes_left(inner, first), to + kLanes);
   }
 }
 
@@ -26,7 +26,7 @@ void pack_left(const Strided& a, int64_t m, int64_t k, float* to) {
   const int64_t blocks = row_blocks(m);
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t first = block_start(m, blocks, b), end = block_start(m, blocks, b + 1);
-    pack_rows({a.at + first * a.row, a.row, a.column}, end - first, m - end, k, end - first, to + first * slots(k));
+    pack_rows({a.data + first * a.row, a.row, a.column}, end - first, m - end, k, end - first, to + first * slots(k));
   }
 }
 
@@ -35,12 +35,12 @@ void pack_gate_up_left(const Strided& gate, const Strided& up, int64_t inner, in
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t first = block_start(inner, blocks, b), rows = block_start(inner, blocks, b + 1) - first;
     float* block = to + 2 * first * slots(k);
-    pack_rows({gate.at + first * gate.row, gate.row, gate.column}, rows, 0, k, 2 * rows, block);
-    pack_rows({up.at + first * up.row, up.row, up.column}, rows, 0, k, 2 * rows, block + rows);
+    pack_rows({gate.data + first * gate.row, gate.row, gate.column}, rows, 0, k, 2 * rows, block);
+    pack_rows({up.data + first * up.row, up.row, up.column}, rows, 0, k, 2 * rows, block + rows);
   }
 }
 
-// In place: slot i overwrites a step that was read before.
+// Works in place: slot i overwrites a step that was already read.
 void pack_panels(float* to, int64_t k, int64_t count) {
 #if defined(TRM_FAST_PAIRS)
   alignas(64) const float zeros[kLanes] = {};
@@ -57,7 +57,7 @@ void pack_panels(float* to, int64_t k, int64_t count) {
 #endif
 }
 
-// A block at the right edge, where C ends within the last vector.
+// Computes a block whose last vector extends past the right edge of C, in temporary memory.
 void edge_block(const Left& left, int64_t first, int64_t height, int64_t k0, int64_t depth, const float* panel,
                 int64_t columns, bool add, float* c, int64_t ldc) {
   alignas(64) float block[kRows * kWidth];
@@ -75,7 +75,7 @@ void multiply(const Left& factor, const Right& right, int64_t m, int64_t n, int6
   const int64_t blocks = row_blocks(m);
   for (int64_t k0 = 0; k0 < slots(k); k0 += kDepth) {
     const int64_t depth = std::min(kDepth, slots(k) - k0);
-    const float* panel = right.at;
+    const float* panel = right.data;
     for (int64_t column = 0; column < n; column += kWidth, panel += right.stride) {
       const int64_t columns = std::min<int64_t>(kWidth, n - column);
       for (int64_t b = 0; b < blocks; ++b) {

@@ -1,6 +1,6 @@
-// Slots of the depth. In float32 products a slot is one step. In bfloat16 products (TRM_FAST_PAIRS) it is two
-// neighbouring steps, rounded to nearest, in the space of one float, with a zero behind an odd last step. The rest of a
-// product is the same code: half the slots, each with twice the work.
+// Slots: the floats along the depth of a packed factor. In float32 products a slot is one step. In bfloat16 products
+// (TRM_FAST_PAIRS) it is two neighboring steps, rounded to nearest even, in the space of one float; after an odd last
+// step comes a zero. All other code of a product is shared.
 #pragma once
 
 #include "core/cpu/register_block.h"
@@ -10,12 +10,13 @@
 namespace trm_fast {
 namespace TRM_FAST_ISA {
 
+// The number of slots for k steps.
 constexpr int64_t slots(int64_t k) { return (k + kSteps - 1) / kSteps; }
 
 #if defined(TRM_FAST_PAIRS)
 inline __m256i rounded_to_bfloat16(const float* from) { return (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from)); }
 
-// Stores one slot for each lane, from its two steps.
+// Stores kLanes slots, one per lane, from their two steps.
 inline void store_pairs(const float* even, const float* odd, float* to) {
   const __m512i low = _mm512_cvtepu16_epi32(rounded_to_bfloat16(even));
   const __m512i high = _mm512_slli_epi32(_mm512_cvtepu16_epi32(rounded_to_bfloat16(odd)), 16);
@@ -28,7 +29,7 @@ inline void store_pair(float even, float odd, float* to) {
   std::memcpy(to, steps, sizeof(steps));
 }
 
-// Stores neighbouring elements of a row: an even number, except at the row's end.
+// Stores `count` neighboring elements of a row as slots. `count` is even except at the row's end.
 inline void store_row(const float* from, int64_t count, float* to) {
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
@@ -37,18 +38,18 @@ inline void store_row(const float* from, int64_t count, float* to) {
   for (; i < count; i += 2) store_pair(from[i], i + 1 < count ? from[i + 1] : 0, to + i / 2);
 }
 
-// The left factor in slots. A factor that is read in place is copied, once for all columns.
+// The left factor in slots. An unpacked factor is converted into a copy, once for all columns.
 class LeftSlots {
  public:
-  LeftSlots(const Left& from, int64_t m, int64_t k) : left{from.at, 0, 0, slots(from.jump)} {
+  LeftSlots(const Left& from, int64_t m, int64_t k) : left{from.data, 0, 0, slots(from.jump)} {
     if (!from.row) return;
     memory_ = take_memory(size_t(m * slots(k)));
     const int64_t chunk = from.chunk ? from.chunk : k;
     for (int64_t i = 0; i < m; ++i) {
-      const float* row = from.at + i * from.row;
+      const float* row = from.data + i * from.row;
       float* to = memory_ + i * slots(k);
-      for (int64_t done = 0; done < k; done += chunk, row += from.jump) {
-        store_row(row, chunk < k - done ? chunk : k - done, to + done / 2);
+      for (int64_t first = 0; first < k; first += chunk, row += from.jump) {
+        store_row(row, chunk < k - first ? chunk : k - first, to + first / 2);
       }
     }
     left = {memory_, slots(k), 0, 0};

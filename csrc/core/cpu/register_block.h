@@ -1,6 +1,6 @@
-// The innermost loop of every matrix product: a block of C stays in registers for the whole depth. It uses g++'s vector
-// types, so that one source serves every instruction set. Rows and vectors are constants, so that the accumulators stay
-// in registers.
+// The innermost loop of every matrix product: a block of C stays in registers for the whole depth. It uses GCC's vector
+// types, so that one source serves every instruction set. The numbers of rows and vectors are compile-time constants,
+// so that the accumulators stay in registers.
 #pragma once
 
 #include <utility>
@@ -30,7 +30,7 @@ typedef float Vector __attribute__((vector_size(kLanes * sizeof(float)), aligned
 inline Vector load_vector(const float* from) { return *reinterpret_cast<const Vector*>(from); }
 inline void store_vector(float* to, Vector x) { *reinterpret_cast<Vector*>(to) = x; }
 
-// Steps of the depth that a float of either factor holds: see pairs.h.
+// Steps per slot: see pairs.h.
 #if defined(TRM_FAST_PAIRS)
 constexpr int64_t kSteps = 2;
 inline Vector multiply_add(Vector sum, float a, Vector b) {
@@ -41,14 +41,15 @@ constexpr int64_t kSteps = 1;
 inline Vector multiply_add(Vector sum, float a, Vector b) { return sum + a * b; }
 #endif
 
-// Rows of the left factor. Element (i, k) is a[i * row + k], but after each `chunk` of the depth a row continues `jump`
-// further on. Packed, it is a[k * rows + i].
+// Rows of the left factor, with distances in floats. Each row is split into chunks of `chunk` elements, `jump` floats
+// apart; element (i, k) of the first chunk is a[i * row + k]. In a packed factor it is a[k * kHeight + i].
 struct Rows {
   const float* a;
   int64_t row, chunk, jump;
 };
 
-// c (kHeight, kVectors * kLanes) = rows * b, or added to it; b is a panel (depth, kWidth).
+// c (kHeight, kVectors * kLanes) = rows * b, or c += rows * b if `add`. b is a panel (depth, kWidth); `depth` is in
+// slots. Rows of c are `ldc` floats apart.
 template <int kHeight, int kVectors, bool kPacked>
 void register_block(const Rows& rows, int64_t depth, const float* b, bool add, float* c, int64_t ldc) {
   Vector sum[kHeight][kVectors];
@@ -71,7 +72,7 @@ void register_block(const Rows& rows, int64_t depth, const float* b, bool add, f
       }
     }
   } else {
-    // One pointer for three rows: addressing modes reach the other two.
+    // One pointer per three rows: addressing modes reach the other two.
     constexpr int kPointers = (kHeight + 2) / 3;
     const int64_t row = rows.row;
     const float* p[kPointers];
@@ -92,7 +93,7 @@ void register_block(const Rows& rows, int64_t depth, const float* b, bool add, f
 #pragma GCC unroll 8
         for (int g = 0; g < kPointers; ++g) {
           ++p[g];
-          __asm__("" : "+r"(p[g]));  // else g++ merges the indices and adds for every row
+          __asm__("" : "+r"(p[g]));  // otherwise GCC merges the indices and adds for every row
         }
       }
 #pragma GCC unroll 8

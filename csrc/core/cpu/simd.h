@@ -1,4 +1,4 @@
-// Scalar functions that g++ vectorises: without branches and calls. They are in the namespace of the instruction set of
+// Scalar functions that GCC vectorizes: without branches and calls. They are in the namespace of the instruction set of
 // the including file, because the linker would merge an inline function of several sets, and the machine may lack the
 // instructions of the one that it keeps.
 #pragma once

@@ -7,7 +7,7 @@ namespace trm_fast {
 namespace TRM_FAST_ISA {
 namespace {
 
-// out = silu(gate) * up for `rows` rows of kColumns columns.
+// out = silu(gate) * up for `rows` rows of kColumns columns. Rows of the inputs are `ld` floats apart, of `out` `ldo`.
 template <int kColumns>
 inline void swiglu_rows(int64_t rows, const float* gate, const float* up, int64_t ld, float* out, int64_t ldo) {
   for (int64_t i = 0; i < rows; ++i, gate += ld, up += ld, out += ldo) {
@@ -16,7 +16,7 @@ inline void swiglu_rows(int64_t rows, const float* gate, const float* up, int64_
   }
 }
 
-// The output again, and the gradients of gate and up.
+// Computes `out` again, and the gradients of gate and up from dout.
 template <int kColumns>
 inline void swiglu_rows_bwd(int64_t rows, const float* dout, int64_t ldd, const float* gate, const float* up,
                             int64_t ld, float* out, int64_t ldo, float* dgate, float* dup, int64_t ldg) {

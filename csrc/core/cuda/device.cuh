@@ -1,5 +1,5 @@
-// All device functions that the kernels use: types, loads, exchange between lanes, launches. Tests emulate them on a
-// CPU by headers of the same names (tests/emulation/cuda_on_cpu); __CUDACC__ marks the parts that are not C++.
+// All device functions that the kernels use: types, loads, sums over lanes, launches. Tests emulate CUDA on a CPU with
+// headers of the same names (tests/emulation/cuda_on_cpu); __CUDACC__ marks the parts that only nvcc compiles.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -16,7 +16,8 @@ namespace cuda {
 
 constexpr int kWarp = 32;
 constexpr int64_t kMaxBlocks = 0x7fffffff;
-constexpr int64_t kFullCard = 132 * 16;  // blocks that fill the largest GPU; grid-stride loops use no more
+// Enough blocks to fill the largest GPU. Grid-stride loops launch at most these.
+constexpr int64_t kGridStrideBlocks = 132 * 16;
 
 __device__ inline float load(float x) { return x; }
 __device__ inline float load(__nv_bfloat16 x) { return __bfloat162float(x); }
@@ -25,7 +26,7 @@ __device__ inline void store(float* to, float x) { *to = x; }
 __device__ inline void store(__nv_bfloat16* to, float x) { *to = __float2bfloat16_rn(x); }
 __device__ inline void store(__half* to, float x) { *to = __float2half_rn(x); }
 
-// V neighbouring values that move as one word. Its address is a multiple of its size.
+// V neighboring values that are loaded and stored as one word. Its address is a multiple of its size.
 template <class T, int V>
 struct alignas(sizeof(T) * V) Pack {
   T at[V];
@@ -52,7 +53,7 @@ constexpr int kWide = 16 / int(sizeof(T));
 
 inline bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
-// The sum over kLanes neighbouring lanes, for each of them. All lanes of the warp must take part.
+// Returns to each lane the sum over its group of kLanes neighboring lanes. All lanes of the warp must call it.
 template <int kLanes, class Sum>
 __device__ inline Sum lanes_sum(Sum value) {
 #pragma unroll
@@ -60,7 +61,8 @@ __device__ inline Sum lanes_sum(Sum value) {
   return value;
 }
 
-// The sum over all kThreads threads of a block, for each of them. kThreads is a multiple of the warp size.
+// Returns to each thread the sum over all kThreads threads of its block. kThreads is a multiple of the warp size. All
+// threads must call it.
 template <int kThreads>
 __device__ inline float block_sum(float value) {
   constexpr int kWarps = kThreads / kWarp;

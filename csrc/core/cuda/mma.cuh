@@ -1,7 +1,7 @@
 // Matrix products of one warp on tensor cores (sm_80 and later): 16 x 8 x 16, factors in T, sums in float32. A is 16 x
-// 16 by rows, B 16 x 8 by columns. Lane l, with g = l / 4 and t = l % 4, holds two neighbours in each word:
+// 16 by rows, B 16 x 8 by columns. Lane l, with g = l / 4 and t = l % 4, holds two neighbors in each word:
 //   A  (g, 2t) (g + 8, 2t) (g, 2t + 8) (g + 8, 2t + 8);   B  (2t, g) (2t + 8, g);   sums  (g, 2t) (g + 8, 2t)
-// So the sums of two neighbouring tiles are, in each lane, the A of the next product.
+// So the sums of two neighboring tiles are, in each lane, the A of the next product.
 #pragma once
 
 #include <type_traits>
@@ -30,7 +30,7 @@ __device__ inline void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, u
 #undef TRM_FAST_MMA
 
 // Loads four 8 x 8 matrices from shared memory. Lane l gives the address of row l % 8 of matrix l / 8 (16 bytes,
-// aligned), and gets (l / 4, 2 (l % 4)) and its right neighbour, or with kTransposed (2 (l % 4), l / 4) and the one
+// aligned), and gets (l / 4, 2 (l % 4)) and its right neighbor, or with kTransposed (2 (l % 4), l / 4) and the one
 // below.
 template <bool kTransposed>
 __device__ inline void load_matrices(uint32_t (&r)[4], const void* row) {
@@ -83,22 +83,22 @@ __device__ inline void store_two(T* to, float first, float second) {
   *reinterpret_cast<uint32_t*>(to) = pair<T>(first, second);
 }
 
-// Loads B of two neighbouring tiles (16 columns of the product): r[0], r[1] for the first, r[2], r[3] for the second.
-// load_b reads a matrix whose rows are B's columns, load_b_of_rows one whose rows are B's rows. `apart`: the distance
-// between groups of 8 rows of the matrix, more than 8 where gate and up alternate.
+// Loads B of two neighboring tiles (16 columns of the product): r[0], r[1] for the first, r[2], r[3] for the second.
+// load_b reads a matrix whose rows are B's columns, load_b_of_rows one whose rows are B's rows. `group_stride`: the
+// distance, in rows, between groups of 8 rows of the matrix: 16 if gate and up are interleaved.
 template <class T>
 __device__ inline void load_b(uint32_t (&r)[4], const T* columns, int stride, int lane) {
   load_matrices<false>(r, columns + (lane / 16 * 8 + lane % 8) * stride + lane / 8 % 2 * 8);
 }
 template <class T>
-__device__ inline void load_b_of_rows(uint32_t (&r)[4], const T* rows, int stride, int lane, int apart = 8) {
-  load_matrices<true>(r, rows + (lane / 8 % 2 * apart + lane % 8) * stride + lane / 16 * 8);
+__device__ inline void load_b_of_rows(uint32_t (&r)[4], const T* rows, int stride, int lane, int group_stride = 8) {
+  load_matrices<true>(r, rows + (lane / 8 % 2 * group_stride + lane % 8) * stride + lane / 16 * 8);
 }
 
 // Loads A from a matrix whose rows are A's rows, or A's columns.
 template <class T>
-__device__ inline void load_a(uint32_t (&r)[4], const T* rows, int stride, int lane, int apart = 8) {
-  load_matrices<false>(r, rows + (lane / 8 % 2 * apart + lane % 8) * stride + lane / 16 * 8);
+__device__ inline void load_a(uint32_t (&r)[4], const T* rows, int stride, int lane, int group_stride = 8) {
+  load_matrices<false>(r, rows + (lane / 8 % 2 * group_stride + lane % 8) * stride + lane / 16 * 8);
 }
 template <class T>
 __device__ inline void load_a_of_columns(uint32_t (&r)[4], const T* columns, int stride, int lane) {
@@ -107,17 +107,17 @@ __device__ inline void load_a_of_columns(uint32_t (&r)[4], const T* columns, int
 
 __device__ inline float silu(float x) { return x / (1.0f + __expf(-x)); }
 
-// silu(gate) up, and from the gradient d of it the gradients of gate and up.
+// active = silu(gate) up, and the gradients of gate and up from d, the gradient of active.
 struct GateUpGradient {
   float active, dgate, dup;
   __device__ GateUpGradient(float gate, float up, float d) {
-    const float half = 1.0f / (1.0f + __expf(-gate)), open = gate * half;
-    active = open * up, dup = d * open, dgate = d * up * (half + open * (1.0f - half));
+    const float sigmoid = 1.0f / (1.0f + __expf(-gate)), silu = gate * sigmoid;
+    active = silu * up, dup = d * silu, dgate = d * up * (sigmoid + silu * (1.0f - sigmoid));
   }
 };
 
 // Starts copying a kRows x kColumns part of a matrix to shared memory, by all threads of the block. Rows beyond `last`
-// repeat it; their products are not used.
+// are copies of row `last`; their products are not used. Strides are in elements.
 template <int kRows, int kColumns, int kThreads, class T>
 __device__ inline void copy_tile(T* to, int to_stride, const T* from, int64_t from_stride, int64_t last) {
   constexpr int kPacks = kColumns / 8;
@@ -128,7 +128,7 @@ __device__ inline void copy_tile(T* to, int to_stride, const T* from, int64_t fr
   }
 }
 
-// Calls fetch(next) if there are more steps, then waits for the step before it.
+// Starts fetch(next) if `more`, then waits until the previous fetch is complete.
 template <class Fetch>
 __device__ inline void fetch_ahead(bool more, int64_t next, const Fetch& fetch) {
   if (more) {
@@ -150,7 +150,7 @@ cudaError_t with_half_type(Type type, const Body& body) {
   }
 }
 
-// Calls body(T{}, std::integral_constant<int, size>{}) with such a type and the padded token count.
+// Calls body(T{}, std::integral_constant<int, size>{}) with bfloat16 or float16 and the padded token count.
 template <class Body>
 cudaError_t with_tokens(Type type, int64_t tokens, const Body& body) {
   return with_half_type(type, [&](auto value) {

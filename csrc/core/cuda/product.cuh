@@ -6,8 +6,8 @@
 namespace trm_fast {
 namespace cuda {
 
-// A warp makes kTall x kWide tiles of 16 x 8. kAcross warps are side by side, kDown below each other. With
-// kColumnsAsRows the right factor's columns are rows in memory, as in a torch weight.
+// A warp computes kTall x kWide tiles of 16 x 8. A block has kDown rows of kAcross warps. If kColumnsAsRows, the right
+// factor's columns are rows in memory, as in a torch weight.
 template <class T, int kTall, int kWide, int kDown, int kAcross, int kDepth, bool kColumnsAsRows = true>
 struct Product {
   static constexpr int kThreads = kDown * kAcross * kWarp;
@@ -26,7 +26,8 @@ struct Product {
   int row = int(threadIdx.x) / kWarp / kAcross * kTall * 16;  // of this warp in the block
   int column = int(threadIdx.x) / kWarp % kAcross * kWide * 8;
 
-  // sum = left right. left: (rows, depth), the last row is `last_row`; right: rows of `right_stride`.
+  // sum = left right. left: (rows, depth), with `last_row` its last valid row; rows of right are `right_stride` values
+  // apart. `depth` is a multiple of kDepth.
   __device__ void run(Shared& shared, const T* left, const T* right, int64_t right_stride, int64_t depth,
                       int64_t last_row) {
     const auto fetch = [&](int64_t at) {

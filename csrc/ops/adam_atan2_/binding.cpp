@@ -37,7 +37,7 @@ struct Lists {
 };
 
 template <class T>
-struct Stretch {  // one parameter; `first` is its offset in the concatenation of all
+struct Parameter {  // `first`: its offset in the concatenation of all parameters
   int64_t first, count;
   T *p, *m, *v, *ema;
   const T* g;
@@ -45,24 +45,24 @@ struct Stretch {  // one parameter; `first` is its offset in the concatenation o
 
 template <class T>
 void update(const Lists& lists, const AdamOptions& options) {
-  std::vector<Stretch<T>> stretches;
+  std::vector<Parameter<T>> parameters;
   int64_t total = 0;
   for (size_t i = 0; i < lists.p.size(); ++i) {
     const int64_t count = lists.p[i].work().numel();
     if (count == 0) continue;
-    stretches.push_back({total, count, write<T>(lists.p[i].work()), write<T>(lists.m[i].work()),
-                         write<T>(lists.v[i].work()), lists.ema.empty() ? nullptr : write<T>(lists.ema[i].work()),
-                         read<T>(lists.g[i])});
+    parameters.push_back({total, count, write<T>(lists.p[i].work()), write<T>(lists.m[i].work()),
+                          write<T>(lists.v[i].work()), lists.ema.empty() ? nullptr : write<T>(lists.ema[i].work()),
+                          read<T>(lists.g[i])});
     total += count;
   }
   const AdamNumbers<T> numbers = adam_numbers<T>(options);
   const auto run = options.adamw ? kernels<AdamKernels<T>>().adamw : kernels<AdamKernels<T>>().atan2;
-  // Divided by elements, not by parameters, so that one large matrix does not leave the other threads idle.
+  // The threads divide the elements, not the parameters, so that one large matrix does not leave other threads idle.
   parallel(total, 4, [&](int64_t begin, int64_t end) {
-    auto at = std::upper_bound(stretches.begin(), stretches.end(), begin,
-                               [](int64_t element, const Stretch<T>& s) { return element < s.first; }) -
+    auto at = std::upper_bound(parameters.begin(), parameters.end(), begin,
+                               [](int64_t element, const Parameter<T>& s) { return element < s.first; }) -
               1;
-    for (; at != stretches.end() && at->first < end; ++at) {
+    for (; at != parameters.end() && at->first < end; ++at) {
       run(at->p, at->g, at->m, at->v, at->ema, numbers, std::max(begin - at->first, int64_t(0)),
           std::min(end - at->first, at->count));
     }

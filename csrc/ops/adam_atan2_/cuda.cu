@@ -1,5 +1,5 @@
 // The optimizer step of all parameters in one launch. The table of pointers is a kernel parameter, so no copy to the
-// device precedes the launch, and a CUDA graph keeps it. Lower bound: 28 bytes a weight (p, g, m, v read; p, m, v
+// device precedes the launch, and a CUDA graph keeps it. Lower bound: 28 bytes per weight (p, g, m, v read; p, m, v
 // written), 36 with the average, 38 with the copy; about 40 FLOP, most of them in atan2.
 #include "core/cuda/device.cuh"
 #include "ops/adam_atan2_/cuda.h"
@@ -117,8 +117,8 @@ cudaError_t step(const AdamTensor* tensors, int64_t count, const AdamOptions& op
   table.count = int32_t(count);
   if (chunks == 0) return cudaSuccess;
   return with_type(copy, [&](auto zero) {
-    return launch(step_kernel<decltype(zero), kTensors>, std::min(chunks, kFullCard), kThreads, 0, stream, table,
-                  options);
+    return launch(step_kernel<decltype(zero), kTensors>, std::min(chunks, kGridStrideBlocks), kThreads, 0, stream,
+                  table, options);
   });
 }
 

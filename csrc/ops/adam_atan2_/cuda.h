@@ -7,19 +7,20 @@
 namespace trm_fast {
 namespace cuda {
 
-// One parameter (float32), its gradient, moments and average. `ema` and `copy` may be null. The copy receives the new
-// weights in a lower precision: rows of `columns` values, `stride` apart. With group > 0, groups of so many rows of the
-// first half (the gate) and of the second (up) alternate.
+// One float32 parameter, its gradient and its optimizer state: `count` values each. `ema` and `copy` may be null.
+// `copy` receives the new weights in a lower precision, in rows of `columns` values, `stride` values apart. If group >
+// 0, gate and up rows are interleaved in groups of `group` rows in the copy; `half` is the number of gate rows, which
+// equals that of up rows.
 struct AdamTensor {
   float* p;
   const float* g;
   float *m, *v, *ema;
   void* copy;
   int64_t count, columns, stride, half;
-  int32_t group, aligned;  // aligned: set by adam_atan2_
+  int32_t group, aligned;  // aligned: whether 16-byte loads are possible; adam_atan2_ sets it
 };
 
-// Launches one kernel for every 256 tensors. `copy` is the type of the copies.
+// Updates all tensors in place, in one launch per 256 tensors. `copy` is the type of the copies.
 cudaError_t adam_atan2_(const AdamTensor* tensors, int64_t count, const AdamOptions&, Type copy, cudaStream_t);
 
 }  // namespace cuda

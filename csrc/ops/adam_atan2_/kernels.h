@@ -1,4 +1,4 @@
-// The numbers of an optimizer step, for all devices, and its CPU kernels.
+// The scalars of an optimizer step, for all devices, and its CPU kernels.
 #pragma once
 
 #include <cmath>
@@ -35,7 +35,7 @@ TRM_FAST_ANYWHERE AdamNumbers<T> adam_numbers(const AdamOptions& o) {
           T(o.eps)};
 }
 
-// Units: elements. `ema` may be null.
+// Updates elements [begin, end) of p, m, v and ema in place. `ema` may be null.
 template <class T>
 struct AdamKernels {
   void (*atan2)(T* p, const T* g, T* m, T* v, T* ema, const AdamNumbers<T>&, int64_t begin, int64_t end);

@@ -9,7 +9,7 @@
 namespace trm_fast {
 namespace {
 
-// Queries of a block. A block has whole rows of scores, so softmax needs no second pass. Blocks are smaller in causal
+// Queries per block. A block has whole rows of scores, so softmax needs no second pass. Blocks are smaller in causal
 // order, because each computes scores up to its last query, and half of those of its own queries are masked.
 constexpr int64_t kQueries = 128, kCausalQueries = 64;
 
@@ -109,10 +109,10 @@ class Attention final : public Layer {
 
  private:
   int64_t block_size() const { return queries_ * padded_; }
-  // Floats of the keys or values of one head as a right factor.
+  // Floats that the keys or values of one head take as a right factor.
   int64_t factor_size() const { return std::max(width_ * padded_, L * panels(width_)); }
 
-  // Whether a block of queries may skip keys; the gradients of the keys are then added to zeros.
+  // Whether a block of queries may skip keys. The gradients are then added to memory that starts as zeros.
   bool adds(const bool* valid) const { return causal_ || valid; }
 
   VisibleKeys visible_keys(const bool* valid, int64_t example) const {
@@ -124,7 +124,7 @@ class Attention final : public Layer {
     return {holes || keys < L ? valid : nullptr, keys, holes};
   }
 
-  // dw (n, D) += dyT x over `count` rows.
+  // dw (n, D) += transposed(dy) x, over `count` rows. dy is (count, n), x (count, D).
   void weight_gradient(const float* dy, int64_t n, int64_t ldy, const float* x, int64_t ldx, int64_t count, float* left,
                        float* work, float* dw) const {
     gemm_.pack_left({dy, 1, ldy}, n, count, left);
@@ -190,11 +190,11 @@ class Attention final : public Layer {
     kernels<RmsNormKernels<float>>().fwd(y, f.h + first * D, y, f.rstd + first, {count, D, 1}, sizes_.eps, 0, count);
   }
 
-  // The backward of one head of one example; recomputes the probabilities. `adds`: adds to dq, which starts at zero.
+  // The backward of one head of one example; recomputes the probabilities. If `adds`, dq must be zero.
   void attend_bwd(const VisibleKeys& visible, bool adds, const float* q, const float* dout, float* dq, float* p) const {
     const int64_t wide = 4 * D, narrow = 3 * D, keys_count = visible.keys;
     float *dp = p + block_size(), *transposed = dp + block_size(), *self_scores = transposed + block_size();
-    float *down = self_scores + kQueries, *factor = down + kQueries;
+    float *dself_score = self_scores + kQueries, *factor = dself_score + kQueries;
     const Right keys_t = pack_right({q + D, 1, wide}, width_, keys_count, factor);
     const Right keys = pack_right({q + D, wide, 1}, keys_count, width_, factor += factor_size());
     const Right values_t = pack_right({q + 2 * D, 1, wide}, width_, keys_count, factor += factor_size());
@@ -212,17 +212,17 @@ class Attention final : public Layer {
       gemm_.multiply({dout_block, D, 0, 0}, values_t, count, rounded(columns, gemm_.width / 2), width_, false, dp,
                      padded_);
       for (int64_t i = 0; visible.valid && i < count; ++i) {
-        down[i] = dot(dout_block + i * D, q_block + i * wide + 2 * D, width_);
+        dself_score[i] = dot(dout_block + i * D, q_block + i * wide + 2 * D, width_);
       }
       kernels<AttentionKernels<float>>().softmax_bwd(dp, p, count, columns, padded_, scale_,
-                                                     view(visible, query, self_scores), down);
+                                                     view(visible, query, self_scores), dself_score);
       gemm_.multiply({dp, padded_, 0, 0}, keys, count, width_, columns, false, dq_block, narrow);
       gemm_.pack_left({dp, 1, padded_}, columns, count, transposed);
       const Right queries = pack_right({q_block, wide, 1}, count, width_, factor + factor_size());
       gemm_.multiply(left, queries, columns, width_, count, add, dq + D, narrow);
       for (int64_t i = 0; visible.valid && i < count; ++i, q_block += wide, dq_block += narrow) {
-        add_scaled(q_block + D, down[i], width_, dq_block);
-        add_scaled(q_block, down[i], width_, dq_block + D);
+        add_scaled(q_block + D, dself_score[i], width_, dq_block);
+        add_scaled(q_block, dself_score[i], width_, dq_block + D);
         add_scaled(dout_block + i * D, self_scores[i], width_, dq_block + 2 * D);
       }
     }

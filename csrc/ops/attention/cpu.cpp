@@ -37,15 +37,15 @@ void softmax(float* scores, int64_t rows, int64_t columns, int64_t step, float s
 }
 
 void softmax_bwd(float* dscores, const float* scores, int64_t rows, int64_t columns, int64_t step, float scale,
-                 const AttentionMask<float>& mask, float* down) {
+                 const AttentionMask<float>& mask, float* dself_score) {
   for (int64_t row = 0; row < rows; ++row, dscores += step, scores += step) {
     const int64_t visible = std::min(columns, mask.first + row);
-    float dot = mask.self_score ? mask.self_score[row] * down[row] : 0;
+    float dot = mask.self_score ? mask.self_score[row] * dself_score[row] : 0;
 #pragma omp simd reduction(+ : dot)
     for (int64_t i = 0; i < visible; ++i) dot += dscores[i] * scores[i];
 #pragma omp simd
     for (int64_t i = 0; i < visible; ++i) dscores[i] = (dscores[i] - dot) * scores[i] * scale;
-    if (mask.self_score) down[row] = (down[row] - dot) * mask.self_score[row] * scale;
+    if (mask.self_score) dself_score[row] = (dself_score[row] - dot) * mask.self_score[row] * scale;
     std::fill(dscores + visible, dscores + columns, 0.0f);
   }
 }

@@ -18,7 +18,7 @@ void check_matrix(const Tensor& like, const Tensor& matrix, int64_t rows, int64_
                   " in the states' dtype, 16 bytes aligned");
 }
 
-// The tensor, or a copy of it, so that it is contiguous and 16-byte loads may read it.
+// The tensor if it is contiguous and 16 bytes aligned, otherwise a copy that is.
 Tensor dense_state(const Tensor& tensor) {
   const Tensor contiguous = dense(tensor);
   return wide_loads(contiguous) ? contiguous : torch::stable::clone(contiguous);
@@ -55,7 +55,7 @@ std::tuple<Tensor, std::vector<Tensor>> fwd_cuda(const Tensor& z, const std::opt
                                                  std::vector<Tensor> packed, double eps, bool keep) {
   const CudaLaunch launch("latent_step", z);
   const State s(z);
-  STD_TORCH_CHECK(!packed.empty() && packed.size() % 4 == 0, "latent_step: expected four packed weights a block");
+  STD_TORCH_CHECK(!packed.empty() && packed.size() % 4 == 0, "latent_step: expected four packed weights per block");
   std::optional<Tensor> added;
   if (injection) {
     check_like("latent_step", z, *injection);

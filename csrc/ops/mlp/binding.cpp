@@ -5,7 +5,7 @@
 namespace trm_fast {
 namespace {
 
-// Hidden channels of one pass: with their gate, up and gradients they stay in L2.
+// Hidden channels per pass: few enough that they, their gate, up and gradients stay in L2.
 constexpr int64_t kForwardChunk = 512, kBackwardChunk = 128;
 
 class Mlp final : public Layer {
@@ -33,7 +33,7 @@ class Mlp final : public Layer {
     }
   }
 
-  // The gradient of w_in is transposed, and alternates columns of the gate and of up.
+  // The gradient of w_in is transposed, with columns of gate and up interleaved in groups of width / 2.
   int64_t gradient_size() const override { return 3 * D * padded_; }
   void unpack_gradient(const float* gradient, float* dw_in, float* dw_out) const override {
     const int64_t lanes = gemm_.width / 2;

@@ -13,7 +13,8 @@ cudaError_t mlp_in(Type, const void* h, const void* w_in, void* active, int64_t 
 // rstd (rows) may be null.
 cudaError_t mlp_out(Type, const void* active, const void* w_out, const void* h, void* y, float* rstd, int64_t rows,
                     int64_t channels, int64_t inner, float eps, cudaStream_t);
-// From d, the gradient of h + down active: `active` again, and dgate_up (rows, 2 inner) in the order of w_in's rows.
+// From d, the gradient of h + down active, computes `active` again, and dgate_up (rows, 2 inner), its columns in the
+// order of w_in's rows.
 cudaError_t mlp_in_bwd(Type, const void* d, const void* h, const void* w_in, const void* w_out, void* active,
                        void* dgate_up, int64_t rows, int64_t channels, int64_t inner, cudaStream_t);
 

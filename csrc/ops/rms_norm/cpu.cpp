@@ -32,8 +32,8 @@ void fwd_row(const T* x, const T* residual, T* y, Accumulate<T>* rstd, int64_t s
   for (int64_t i = 0; i < size; ++i) store(y + i, sum_at<kResidual>(x, residual, i) * scale);
 }
 
-// A block of `width` neighbouring columns, each normalised over `size` rows `stride` apart. kFull makes the width a
-// constant, so that the compiler vectorises the inner loops.
+// Normalizes `width` neighboring columns, each over `size` rows, `stride` elements apart. kFull makes the width a
+// constant, so that the compiler vectorizes the inner loops.
 template <class T, bool kResidual, bool kFull>
 void fwd_columns(const T* x, const T* residual, T* y, Accumulate<T>* rstd, int64_t size, int64_t stride, int64_t width,
                  Accumulate<T> eps) {

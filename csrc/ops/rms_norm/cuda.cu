@@ -1,7 +1,7 @@
-// Residual addition and RMSNorm on a GPU, over rows (a warp or a block for each row) or over a strided axis (a block
-// for each stripe of columns, so that neighbouring threads read neighbouring addresses). The second pass reads from L1,
-// so memory moves the lower bound: forward 2 elements (3 with a residual) and 4 bytes a row, backward 3. About 3 FLOP
-// an element: bound by memory. A load takes V values where size and addresses allow it, else V = 1.
+// Residual addition and RMSNorm on a GPU, over rows (a warp or a block per row) or over a strided axis (a block
+// per stripe of columns, so that neighboring threads read neighboring addresses). The second pass reads from L1,
+// so memory moves the lower bound: forward 2 elements (3 with a residual) and 4 bytes per row, backward 3. About 3 FLOP
+// per element: bound by memory. A load takes V values if size and addresses allow it, otherwise V = 1.
 #include "core/cuda/device.cuh"
 #include "ops/rms_norm/cuda.h"
 
@@ -100,7 +100,7 @@ struct Stripe {
   }
 };
 
-// A thread with columns outside the tensor still takes part in the barriers.
+// A thread whose columns are outside the tensor must still reach the barriers.
 template <class T, int V>
 __global__ void __launch_bounds__(kThreads)
     fwd_columns_kernel(const T* __restrict__ x, const T* __restrict__ residual, T* __restrict__ y,

@@ -1,4 +1,5 @@
-// Residual addition and RMSNorm on a CPU. Units: reduction_units(axis).
+// Residual addition and RMSNorm on a CPU. Units: reduction_units(axis). In fwd y may be x, in bwd dx may be dy;
+// `residual` may be null.
 #pragma once
 
 #include "core/kernels.h"

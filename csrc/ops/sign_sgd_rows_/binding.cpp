@@ -8,7 +8,7 @@
 namespace trm_fast {
 namespace {
 
-// `row_grads` and `ids` contiguous.
+// `row_grads` and `ids` must be contiguous.
 template <class T>
 void update(const Tensor& weight, const Tensor& row_grads, const Tensor& ids, double rate, double weight_decay) {
   const int64_t rows = weight.size(0), columns = weight.size(1), batch = ids.size(0);
@@ -18,7 +18,7 @@ void update(const Tensor& weight, const Tensor& row_grads, const Tensor& ids, do
                     rows, ")");
   }
 
-  // Examples of equal id side by side, each group in batch order, so that the sums do not depend on the threads.
+  // Sorts the examples by id, and in batch order within an id, so that the sums do not depend on the threads.
   std::vector<int64_t> order(batch), starts;
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [id](int64_t a, int64_t b) { return id[a] < id[b]; });

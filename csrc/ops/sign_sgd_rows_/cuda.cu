@@ -1,7 +1,7 @@
 // SignSGD for the rows that a batch used. The first example of an id owns its row; the blocks of the other examples
 // return. The owner's block lists the examples of its id, sums their gradients in a fixed order (so every run gives the
-// same result) and takes the step, without `unique`, atomics or synchronisation. Lower bound: 4 bytes a gradient and 8
-// bytes a weight in use; the ids, compared batch^2 times, come from L2.
+// same result) and takes the step, without `unique`, atomics or synchronization. Lower bound: 4 bytes per gradient and
+// 8 bytes per weight in use; the ids, compared batch^2 times, come from L2.
 #include "core/cuda/device.cuh"
 #include "ops/sign_sgd_rows_/cuda.h"
 

@@ -5,7 +5,8 @@
 
 namespace trm_fast {
 
-// `grads`: the `count` rows of row_grads that are gradients of this row.
+// Updates one row of `columns` weights in place. `grads`: the indices of the `count` rows of row_grads that are
+// gradients of this row.
 template <class T>
 struct SignSgdKernels {
   void (*row)(T* weight, const T* row_grads, const int64_t* grads, int64_t count, int64_t columns, T keep, T lr);

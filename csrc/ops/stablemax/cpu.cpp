@@ -28,7 +28,7 @@ inline double sum_of_scores(const T* logits, int64_t size, int64_t stride) {
   return sum;
 }
 
-// A line has the elements along the axis. A constant stride of 1 lets the compiler vectorise.
+// A line has the elements along the axis. A constant stride of 1 lets the compiler vectorize.
 template <class T>
 inline void fwd_line(const T* logits, double* probabilities, int64_t size, int64_t stride) {
   const double total = sum_of_scores(logits, size, stride);

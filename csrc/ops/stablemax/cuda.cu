@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // Calls run(T{}, lanes, blocks) for lines of `size` elements. `lanes`, an integral constant, is 1 on a strided axis,
-// where a warp reads 32 neighbouring lines at once.
+// because there a warp reads 32 neighboring lines at once.
 template <class Run>
 cudaError_t for_lines(Type type, int64_t lines, int64_t size, int64_t stride, const Run& run) {
   if (lines == 0) return cudaSuccess;

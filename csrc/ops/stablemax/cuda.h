@@ -6,7 +6,8 @@
 namespace trm_fast {
 namespace cuda {
 
-// As StablemaxKernels, but a label outside [0, classes) that is not ignored gives NaN: there is no synchronisation.
+// Like StablemaxKernels, but a label outside [0, classes) that is not `ignore` gives NaN instead of an error, because
+// the host does not wait for the kernel.
 cudaError_t stablemax_fwd(Type, const void* logits, double* probabilities, Axis, cudaStream_t);
 cudaError_t stablemax_bwd(Type, const double* dprobabilities, const void* logits, void* dlogits, Axis, cudaStream_t);
 cudaError_t stablemax_cross_entropy_fwd(Type, const void* logits, const int64_t* labels, double* loss, double* total,

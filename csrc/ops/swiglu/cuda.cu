@@ -1,4 +1,4 @@
-// silu(gate) * up on a GPU, in a grid-stride loop, V output elements at a time where the halves consist of whole packs.
+// silu(gate) * up on a GPU, in a grid-stride loop, V output elements at a time if the halves consist of whole packs.
 // Memory moves the lower bound: forward 3 elements for each output element, backward 5. An element costs an exponential
 // and a division: bound by memory.
 #include "core/cuda/device.cuh"
@@ -12,9 +12,9 @@ constexpr int kThreads = 256;
 
 __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + __expf(-x)); }
 
-// Walks through the output, V elements at a time for each thread of the grid, and tracks the offset of their gate: as
-// many halves of up precede it as halves of gates. It divides once a thread, because a division for every pack would
-// take longer than the rest of the work.
+// Walks through the output, V elements at a time for each thread of the grid, and tracks the offset of their gate,
+// because halves of gate and up alternate in memory. Each thread divides once: a division per pack would take longer
+// than all other work.
 template <int V>
 struct Walk {
   const int64_t half, step, rest;  // rest: the step modulo the half
@@ -64,13 +64,13 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Launches `packs`, which loads kPack elements at a time, where the halves and the pointers allow it, else `singles`.
+// Launches `packs`, which loads kPack elements at a time, if the halves and the pointers allow it, otherwise `singles`.
 template <int kPack, class... Parameters, class... Pointers>
 cudaError_t walk(void (*packs)(Parameters...), void (*singles)(Parameters...), int64_t half, int64_t count,
                  cudaStream_t stream, Pointers... pointers) {
   const bool pack = half % kPack == 0 && (aligned(pointers) && ...);
   const int64_t step = int64_t(kThreads) * (pack ? kPack : 1);
-  const int64_t blocks = std::min((count + step - 1) / step, kFullCard);
+  const int64_t blocks = std::min((count + step - 1) / step, kGridStrideBlocks);
   return launch(pack ? packs : singles, blocks, kThreads, 0, stream, pointers..., half, blocks * step % half, count);
 }
 

@@ -5,7 +5,7 @@
 
 namespace trm_fast {
 
-// Units: elements of the output. `half`: how many contiguous elements gate and up have each for one outer index.
+// Units: elements of the output. `half`: the number of contiguous elements of the gate, and of up, per outer index.
 template <class T>
 struct SwiGluKernels {
   void (*fwd)(const T* gate_up, T* out, int64_t half, int64_t begin, int64_t end);

@@ -14,8 +14,8 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kChannels = 128;  // of a block
-constexpr int kBands = 2;       // bands of 16 channels a warp
-constexpr int kInner = 32;      // inner units a step
+constexpr int kBands = 2;       // bands of 16 channels per warp
+constexpr int kInner = 32;      // inner units per step
 // A stride of 8 values more than a multiple of 64 spreads the rows over all banks.
 constexpr int kStateStride = kChannels + 8, kOutStride = kInner + 8;
 
@@ -25,7 +25,7 @@ struct Shared {
   static constexpr int kInStride = kTokens + 8;
   T h[kTokens * kStateStride];
   struct {
-    T in[2 * kInner * kInStride];  // 8 rows of the gate and 8 of up alternate
+    T in[2 * kInner * kInStride];  // gate and up, interleaved in groups of 8 rows
     T out[kTokens * kOutStride];
   } weights[2];
 };

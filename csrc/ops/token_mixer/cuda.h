@@ -15,14 +15,14 @@ namespace cuda {
 cudaError_t token_mixer(Type, const void* z, const void* injection, const void* w_in, const void* w_out, void* y,
                         float* rstd, int64_t batch, int64_t tokens, int64_t channels, int64_t inner, float eps,
                         cudaStream_t);
-// From dy: the gradient dh, the gradient d before the norm, and x = z + injection, each (batch, tokens, channels).
-// Without an injection x is not written.
+// From dy, computes dh, the gradient d before the norm, and x = z + injection, each (batch, tokens, channels). x is not
+// written, and may be null, if `injection` is null.
 cudaError_t token_mixer_bwd(Type, const void* dy, const void* z, const void* injection, const void* y,
                             const float* rstd, const void* w_in, const void* w_out, void* dh, void* d, void* x,
                             int64_t batch, int64_t tokens, int64_t channels, int64_t inner, cudaStream_t);
-// From d and x: sums (slabs, 3, inner, padded tokens). Their sum over the slabs is the gradients of gate, up and down,
-// the last one transposed; values beyond the last token are undefined. At most batch * channels / 32 slabs; the best
-// number:
+// From d and x, computes partial sums (slabs, 3, inner, padded tokens). Added over the slabs, they are the gradients of
+// gate, up and down, the last one transposed; values beyond the last token are undefined. There may be at most batch *
+// channels / 32 slabs. token_mixer_slabs returns the number to use.
 inline int64_t token_mixer_slabs(int64_t batch, int64_t channels, int64_t inner) {
   // Two blocks for each SM of the largest GPU, on any GPU, so that all GPUs compute the same sums.
   return std::min(batch * (channels / 32), std::max<int64_t>(1, 264 * 64 / inner));

@@ -16,7 +16,7 @@ namespace cuda {
 namespace {
 
 constexpr int kThreads = 128, kWarps = kThreads / kWarp;
-constexpr int kChannels = 16 * kWarps, kInner = 16;  // of a block; inner units a step
+constexpr int kChannels = 16 * kWarps, kInner = 16;  // of a block; inner units per step
 constexpr int kStateStride = kChannels + 8, kOutStride = kInner + 8;
 constexpr int kPacks = kChannels / 8, kRows = kThreads / kPacks;  // threads side by side, and tokens at once
 
@@ -26,7 +26,7 @@ struct Shared {
   T state[kTokens * kStateStride];
   float dot[kWarps][kChannels];
   struct {
-    T in[2 * kInner * kInStride];  // 8 rows of the gate and 8 of up alternate
+    T in[2 * kInner * kInStride];  // gate and up, interleaved in groups of 8 rows
     T out[kTokens * kOutStride];
   } weights[2];
 };
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kThreads, kTokens <= 96 ? 3 : 2)
   };
   fetch(0);
 
-  // A thread loads every kRows-th token of 8 neighbouring channels; through shared memory they become A.
+  // A thread loads every kRows-th token of 8 neighboring channels; through shared memory they become A.
   const int channel = int(threadIdx.x) % kPacks * 8, row = int(threadIdx.x) / kPacks;
   const int start = row * channels + channel, next = kRows * channels;
   using Channels = Pack<T, 8>;

@@ -11,7 +11,7 @@ namespace cuda {
 namespace {
 
 constexpr int kThreads = 128, kWarps = kThreads / kWarp;
-constexpr int kInner = 16 * kWarps, kChannels = 32;  // of a block; channels a step
+constexpr int kInner = 16 * kWarps, kChannels = 32;  // of a block; channels per step
 constexpr int kStateStride = kChannels + 8, kOutStride = kInner + 8;
 
 template <class T, int kTokens>
@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(kThreads)
   using Block = Shared<T, kTokens>;
   Block& shared = *dynamic_shared<Block>();
   const int lane = int(threadIdx.x) % kWarp, first = int(threadIdx.x) / kWarp * 16;
-  const int64_t stripes = inner / kInner;  // neighbouring blocks read the same states, from L2
+  const int64_t stripes = inner / kInner;  // neighboring blocks read the same states, from L2
   const int64_t slab = int64_t(blockIdx.x) / stripes, unit = int64_t(blockIdx.x) % stripes * kInner;
   const int64_t begin = slab * tiles / slabs, end = (slab + 1) * tiles / slabs;
 
