@@ -19,21 +19,21 @@ constexpr int kUnit = 65536;  // wall densities are whole numbers of 65536ths
 enum Cell : std::uint8_t { kWall = 1, kFree, kStart, kGoal, kPath };
 
 struct Shape {
-    int height, width;
-    int cells() const { return height * width; }
+  int height, width;
+  int cells() const { return height * width; }
 };
 
 struct Limits {
-    int min_density, max_density;  // in 65536ths
-    int min_distance;
+  int min_density, max_density;  // in 65536ths
+  int min_distance;
 };
 
 inline int size_of(std::uint64_t bits) { return __builtin_popcountll(bits); }
 
 // The index of the n-th set bit; both count from 0. `bits` must have more than n set bits.
 inline int select(std::uint64_t bits, int n) {
-    for (; n > 0; --n) bits &= bits - 1;
-    return __builtin_ctzll(bits);
+  for (; n > 0; --n) bits &= bits - 1;
+  return __builtin_ctzll(bits);
 }
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -43,71 +43,71 @@ inline int select(std::uint64_t bits, int n) {
 
 template <class Row>
 struct Field {
-    std::array<Row, kMaxSide + 2> open{};  // with a row of walls above and below
+  std::array<Row, kMaxSide + 2> open{};  // with a row of walls above and below
 };
 
 struct Place {
-    int row, col;
+  int row, col;
 };
 
 // The steps from start to goal through open cells; -1 if there is no path. Visits only rows that the search can have
 // reached. Clears the field's cells that it reaches.
 template <class Row>
 int distance(Field<Row>& field, int height, Place start, Place goal) {
-    if (start.row == goal.row && start.col == goal.col) return 0;
-    std::array<std::array<Row, kMaxSide + 2>, 2> fronts{};
-    auto* open = field.open.data();
-    int top = start.row + 1, bottom = top, now = 0;
-    fronts[0][top] = Row(1) << start.col;
-    open[top] &= ~fronts[0][top];
-    for (int steps = 1;; ++steps, now ^= 1) {
-        const Row* front = fronts[now].data();
-        Row* next = fronts[now ^ 1].data();
-        const int first = std::max(top - 1, 1), last = std::min(bottom + 1, height);
-        Row any = 0;
-        for (int r = first; r <= last; ++r) {
-            const Row reached = (front[r - 1] | front[r + 1] | front[r] << 1 | front[r] >> 1) & open[r];
-            next[r] = reached;
-            open[r] &= ~reached;
-            any |= reached;
-        }
-        if (!any) return -1;
-        if (next[goal.row + 1] >> goal.col & 1) return steps;
-        if (next[first]) top = first;
-        if (next[last]) bottom = last;
+  if (start.row == goal.row && start.col == goal.col) return 0;
+  std::array<std::array<Row, kMaxSide + 2>, 2> fronts{};
+  auto* open = field.open.data();
+  int top = start.row + 1, bottom = top, now = 0;
+  fronts[0][top] = Row(1) << start.col;
+  open[top] &= ~fronts[0][top];
+  for (int steps = 1;; ++steps, now ^= 1) {
+    const Row* front = fronts[now].data();
+    Row* next = fronts[now ^ 1].data();
+    const int first = std::max(top - 1, 1), last = std::min(bottom + 1, height);
+    Row any = 0;
+    for (int r = first; r <= last; ++r) {
+      const Row reached = (front[r - 1] | front[r + 1] | front[r] << 1 | front[r] >> 1) & open[r];
+      next[r] = reached;
+      open[r] &= ~reached;
+      any |= reached;
     }
+    if (!any) return -1;
+    if (next[goal.row + 1] >> goal.col & 1) return steps;
+    if (next[first]) top = first;
+    if (next[last]) bottom = last;
+  }
 }
 
 // ---------------------------------------------------------------------------------------------------------------
 // The published answer: breadth-first search from the start that visits neighbors in the order down, left, right, up.
 // Each cell remembers the cell that first reached it, and the path is traced back from the goal.
 
-// Writes the maze with its path to `answer` and returns the steps from start to goal. If there is no path, writes the maze
-// unchanged and returns -1. The maze must have one start and one goal. All cells other than walls are open.
+// Writes the maze with its path to `answer` and returns the steps from start to goal. If there is no path, writes the
+// maze unchanged and returns -1. The maze must have one start and one goal. All cells other than walls are open.
 inline int mark_path(Shape shape, const std::uint8_t* maze, std::uint8_t* answer) {
-    std::array<int, kMaxSide * kMaxSide> parent, queue;
-    const int cells = shape.cells(), width = shape.width;
-    std::copy_n(maze, cells, answer);
-    const int start = static_cast<int>(std::find(maze, maze + cells, kStart) - maze);
-    const int goal = static_cast<int>(std::find(maze, maze + cells, kGoal) - maze);
-    std::fill_n(parent.begin(), cells, -1);
-    queue[0] = parent[start] = start;
-    for (int head = 0, tail = 1; head < tail && parent[goal] < 0; ++head) {
-        const int cell = queue[head], col = cell % width;
-        const auto reach = [&](bool inside, int other) {
-            if (!inside || maze[other] == kWall || parent[other] >= 0) return;
-            parent[other] = cell;
-            queue[tail++] = other;
-        };
-        reach(cell + width < cells, cell + width);
-        reach(col > 0, cell - 1);
-        reach(col + 1 < width, cell + 1);
-        reach(cell >= width, cell - width);
-    }
-    if (parent[goal] < 0) return -1;
-    int steps = 1;
-    for (int cell = parent[goal]; cell != start; cell = parent[cell], ++steps) answer[cell] = kPath;
-    return steps;
+  std::array<int, kMaxSide * kMaxSide> parent, queue;
+  const int cells = shape.cells(), width = shape.width;
+  std::copy_n(maze, cells, answer);
+  const int start = static_cast<int>(std::find(maze, maze + cells, kStart) - maze);
+  const int goal = static_cast<int>(std::find(maze, maze + cells, kGoal) - maze);
+  std::fill_n(parent.begin(), cells, -1);
+  queue[0] = parent[start] = start;
+  for (int head = 0, tail = 1; head < tail && parent[goal] < 0; ++head) {
+    const int cell = queue[head], col = cell % width;
+    const auto reach = [&](bool inside, int other) {
+      if (!inside || maze[other] == kWall || parent[other] >= 0) return;
+      parent[other] = cell;
+      queue[tail++] = other;
+    };
+    reach(cell + width < cells, cell + width);
+    reach(col > 0, cell - 1);
+    reach(col + 1 < width, cell + 1);
+    reach(cell >= width, cell - width);
+  }
+  if (parent[goal] < 0) return -1;
+  int steps = 1;
+  for (int cell = parent[goal]; cell != start; cell = parent[cell], ++steps) answer[cell] = kPath;
+  return steps;
 }
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -117,77 +117,76 @@ constexpr int kDigits = 16;  // binary digits of a wall density
 
 template <class Row>
 class Generator {
-   public:
-    Generator(Shape shape, const Limits& limits) : shape_(shape), limits_(limits) {}
+ public:
+  Generator(Shape shape, const Limits& limits) : shape_(shape), limits_(limits) {}
 
-    std::int32_t generate(Rng& rng, std::int64_t attempts, std::uint8_t* question) {
-        Field<Row> field;
-        for (std::int64_t attempt = 0; attempt < attempts; ++attempt) {
-            const int free = draw(rng);
-            const std::uint64_t s = rng.word() >> 32, g = rng.word() >> 32;
-            if (free < 2) continue;
-            const int start = static_cast<int>(s * static_cast<std::uint64_t>(free) >> 32);
-            int goal = static_cast<int>(g * static_cast<std::uint64_t>(free - 1) >> 32);
-            goal += goal >= start;
-            const Place from = nth_free(start), to = nth_free(goal);
-            field = field_;
-            const int steps = distance(field, shape_.height, from, to);
-            if (steps < limits_.min_distance) continue;
-            write(question, from, to);
-            return steps;
-        }
-        throw std::runtime_error("no maze with the required distance in " + std::to_string(attempts) + " draws");
+  std::int32_t generate(Rng& rng, std::int64_t attempts, std::uint8_t* question) {
+    Field<Row> field;
+    for (std::int64_t attempt = 0; attempt < attempts; ++attempt) {
+      const int free = draw(rng);
+      const std::uint64_t s = rng.word() >> 32, g = rng.word() >> 32;
+      if (free < 2) continue;
+      const int start = static_cast<int>(s * static_cast<std::uint64_t>(free) >> 32);
+      int goal = static_cast<int>(g * static_cast<std::uint64_t>(free - 1) >> 32);
+      goal += goal >= start;
+      const Place from = nth_free(start), to = nth_free(goal);
+      field = field_;
+      const int steps = distance(field, shape_.height, from, to);
+      if (steps < limits_.min_distance) continue;
+      write(question, from, to);
+      return steps;
     }
+    throw std::runtime_error("no maze with the required distance in " + std::to_string(attempts) + " draws");
+  }
 
-   private:
-    // Draws a wall probability from the range and a new field. Returns the number of free cells.
-    int draw(Rng& rng) {
-        const unsigned density = limits_.min_density + rng.below(limits_.max_density - limits_.min_density + 1);
-        std::array<std::uint64_t, kMaxSide * kMaxSide / 64 + 1> walls;
-        const int words = (shape_.cells() + 63) / 64;
-        for (int w = 0; w < words; ++w) {
-            // Compares 64 random numbers with the density, starting at the lowest binary digit. If the density's digit
-            // is a one, a random bit can add a wall; if it is a zero, a random bit can remove one.
-            std::uint64_t bits = 0;
-            for (int digit = 0; digit < kDigits; ++digit) {
-                const std::uint64_t random = rng.word();
-                bits = density >> digit & 1 ? bits | random : bits & random;
-            }
-            walls[w] = bits;
-        }
-        walls[words] = 0;
-        int free = 0;
-        const std::uint64_t all = shape_.width == 64 ? ~std::uint64_t(0) : (std::uint64_t(1) << shape_.width) - 1;
-        for (int r = 0, bit = 0; r < shape_.height; ++r, bit += shape_.width) {
-            const int shift = bit % 64;
-            std::uint64_t row = walls[bit / 64] >> shift;
-            if (shift) row |= walls[bit / 64 + 1] << (64 - shift);
-            row = ~row & all;
-            field_.open[r + 1] = static_cast<Row>(row);
-            free += size_of(row);
-        }
-        return free;
+ private:
+  // Draws a wall probability from the range and a new field. Returns the number of free cells.
+  int draw(Rng& rng) {
+    const unsigned density = limits_.min_density + rng.below(limits_.max_density - limits_.min_density + 1);
+    std::array<std::uint64_t, kMaxSide * kMaxSide / 64 + 1> walls;
+    const int words = (shape_.cells() + 63) / 64;
+    for (int w = 0; w < words; ++w) {
+      // Compares 64 random numbers with the density, starting at the lowest binary digit. If the density's digit
+      // is a one, a random bit can add a wall; if it is a zero, a random bit can remove one.
+      std::uint64_t bits = 0;
+      for (int digit = 0; digit < kDigits; ++digit) {
+        const std::uint64_t random = rng.word();
+        bits = density >> digit & 1 ? bits | random : bits & random;
+      }
+      walls[w] = bits;
     }
-
-    Place nth_free(int n) const {
-        for (int r = 0;; ++r) {
-            const int here = size_of(field_.open[r + 1]);
-            if (n < here) return {r, select(field_.open[r + 1], n)};
-            n -= here;
-        }
+    walls[words] = 0;
+    int free = 0;
+    const std::uint64_t all = shape_.width == 64 ? ~std::uint64_t(0) : (std::uint64_t(1) << shape_.width) - 1;
+    for (int r = 0, bit = 0; r < shape_.height; ++r, bit += shape_.width) {
+      const int shift = bit % 64;
+      std::uint64_t row = walls[bit / 64] >> shift;
+      if (shift) row |= walls[bit / 64 + 1] << (64 - shift);
+      row = ~row & all;
+      field_.open[r + 1] = static_cast<Row>(row);
+      free += size_of(row);
     }
+    return free;
+  }
 
-    void write(std::uint8_t* maze, Place start, Place goal) const {
-        for (int r = 0; r < shape_.height; ++r)
-            for (int c = 0; c < shape_.width; ++c)
-                maze[r * shape_.width + c] = field_.open[r + 1] >> c & 1 ? kFree : kWall;
-        maze[start.row * shape_.width + start.col] = kStart;
-        maze[goal.row * shape_.width + goal.col] = kGoal;
+  Place nth_free(int n) const {
+    for (int r = 0;; ++r) {
+      const int here = size_of(field_.open[r + 1]);
+      if (n < here) return {r, select(field_.open[r + 1], n)};
+      n -= here;
     }
+  }
 
-    Shape shape_;
-    Limits limits_;
-    Field<Row> field_;
+  void write(std::uint8_t* maze, Place start, Place goal) const {
+    for (int r = 0; r < shape_.height; ++r)
+      for (int c = 0; c < shape_.width; ++c) maze[r * shape_.width + c] = field_.open[r + 1] >> c & 1 ? kFree : kWall;
+    maze[start.row * shape_.width + start.col] = kStart;
+    maze[goal.row * shape_.width + goal.col] = kGoal;
+  }
+
+  Shape shape_;
+  Limits limits_;
+  Field<Row> field_;
 };
 
 }  // namespace trm_fast::maze

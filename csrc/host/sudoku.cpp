@@ -21,67 +21,67 @@ using Grids = py::array_t<std::uint8_t, py::array::c_style>;
 
 template <class F>
 void for_size(int size, F&& f) {
-    switch (size) {
-        case 4: return f(kGeometry<Geometry<2, 2>>);
-        case 6: return f(kGeometry<Geometry<2, 3>>);
-        case 9: return f(kGeometry<Geometry<3, 3>>);
-        default: throw std::invalid_argument("size must be 4, 6 or 9, not " + std::to_string(size));
-    }
+  switch (size) {
+    case 4: return f(kGeometry<Geometry<2, 2>>);
+    case 6: return f(kGeometry<Geometry<2, 3>>);
+    case 9: return f(kGeometry<Geometry<3, 3>>);
+    default: throw std::invalid_argument("size must be 4, 6 or 9, not " + std::to_string(size));
+  }
 }
 
 // Puzzles first .. first + count - 1 of the sequence that `seed` selects. Each depends on seed and index alone.
 // Throws std::runtime_error if kAttempts attempts find no puzzle within the limits, and std::invalid_argument.
-py::tuple generate(int size, std::int64_t count, int min_givens, int max_givens, std::uint64_t seed,
-                   std::int64_t first, std::int32_t min_rating, std::int32_t max_rating) {
-    const py::ssize_t cells = static_cast<py::ssize_t>(size) * size;
-    if (count < 0 || min_givens < 0 || min_givens > max_givens || max_givens > cells)
-        throw std::invalid_argument("expected count >= 0 and 0 <= min_givens <= max_givens <= size * size");
-    const Limits limits{min_givens, max_givens, min_rating, max_rating};
-    Grids questions({count, cells}), answers({count, cells});
-    py::array_t<std::int32_t> ratings(count);
-    auto *q = questions.mutable_data(), *a = answers.mutable_data();
-    auto* r = ratings.mutable_data();
-    for_size(size, [&](const auto& geometry) {
-        using G = std::decay_t<decltype(geometry)>;
-        py::gil_scoped_release release;
-        for (std::int64_t i = 0; i < count; ++i) {
-            Rng rng(seed, static_cast<std::uint64_t>(first + i));
-            r[i] = generate_one<G>(limits, rng, q + i * G::kCells, a + i * G::kCells);
-        }
-    });
-    return py::make_tuple(questions, answers, ratings);
+py::tuple generate(int size, std::int64_t count, int min_givens, int max_givens, std::uint64_t seed, std::int64_t first,
+                   std::int32_t min_rating, std::int32_t max_rating) {
+  const py::ssize_t cells = static_cast<py::ssize_t>(size) * size;
+  if (count < 0 || min_givens < 0 || min_givens > max_givens || max_givens > cells)
+    throw std::invalid_argument("expected count >= 0 and 0 <= min_givens <= max_givens <= size * size");
+  const Limits limits{min_givens, max_givens, min_rating, max_rating};
+  Grids questions({count, cells}), answers({count, cells});
+  py::array_t<std::int32_t> ratings(count);
+  auto *q = questions.mutable_data(), *a = answers.mutable_data();
+  auto* r = ratings.mutable_data();
+  for_size(size, [&](const auto& geometry) {
+    using G = std::decay_t<decltype(geometry)>;
+    py::gil_scoped_release release;
+    for (std::int64_t i = 0; i < count; ++i) {
+      Rng rng(seed, static_cast<std::uint64_t>(first + i));
+      r[i] = generate_one<G>(limits, rng, q + i * G::kCells, a + i * G::kCells);
+    }
+  });
+  return py::make_tuple(questions, answers, ratings);
 }
 
-// Returns a solution of each puzzle (all zeros if it has none), how many there are (2 means at least 2), and ratings: the
-// number of values tried at branching cells. The search ends at the second solution. Throws std::invalid_argument.
+// Returns a solution of each puzzle (all zeros if it has none), how many there are (2 means at least 2), and ratings:
+// the number of values tried at branching cells. The search ends at the second solution. Throws std::invalid_argument.
 py::tuple solve(const Grids& questions, int size) {
-    if (questions.ndim() != 2 || questions.shape(1) != static_cast<py::ssize_t>(size) * size)
-        throw std::invalid_argument("questions must have the shape (N, " + std::to_string(size * size) + ")");
-    const py::ssize_t count = questions.shape(0);
-    const auto* q = questions.data();
-    // Digits index tables, so reject any above `size`.
-    if (std::any_of(q, q + questions.size(), [size](std::uint8_t digit) { return digit > size; }))
-        throw std::invalid_argument("questions must hold 0 to " + std::to_string(size));
-    Grids solutions({count, questions.shape(1)}), counts(count);
-    py::array_t<std::int32_t> ratings(count);
-    auto *s = solutions.mutable_data(), *n = counts.mutable_data();
-    auto* r = ratings.mutable_data();
-    for_size(size, [&](const auto& geometry) {
-        using G = std::decay_t<decltype(geometry)>;
-        py::gil_scoped_release release;
-        for (std::int64_t i = 0; i < count; ++i)
-            n[i] = static_cast<std::uint8_t>(solve_one<G>(q + i * G::kCells, s + i * G::kCells, r[i]));
-    });
-    return py::make_tuple(solutions, counts, ratings);
+  if (questions.ndim() != 2 || questions.shape(1) != static_cast<py::ssize_t>(size) * size)
+    throw std::invalid_argument("questions must have the shape (N, " + std::to_string(size * size) + ")");
+  const py::ssize_t count = questions.shape(0);
+  const auto* q = questions.data();
+  // Digits index tables, so reject any above `size`.
+  if (std::any_of(q, q + questions.size(), [size](std::uint8_t digit) { return digit > size; }))
+    throw std::invalid_argument("questions must hold 0 to " + std::to_string(size));
+  Grids solutions({count, questions.shape(1)}), counts(count);
+  py::array_t<std::int32_t> ratings(count);
+  auto *s = solutions.mutable_data(), *n = counts.mutable_data();
+  auto* r = ratings.mutable_data();
+  for_size(size, [&](const auto& geometry) {
+    using G = std::decay_t<decltype(geometry)>;
+    py::gil_scoped_release release;
+    for (std::int64_t i = 0; i < count; ++i)
+      n[i] = static_cast<std::uint8_t>(solve_one<G>(q + i * G::kCells, s + i * G::kCells, r[i]));
+  });
+  return py::make_tuple(solutions, counts, ratings);
 }
 
 }  // namespace
 
 void bind(py::module_& m) {
-    using namespace py::literals;
-    m.def("generate", &generate, "size"_a, "count"_a, "min_givens"_a, "max_givens"_a, "seed"_a, "first"_a = 0,
-          "min_rating"_a = 0, "max_rating"_a = INT32_MAX);
-    m.def("solve", &solve, "questions"_a, "size"_a);
+  using namespace py::literals;
+  m.def("generate", &generate, "size"_a, "count"_a, "min_givens"_a, "max_givens"_a, "seed"_a, "first"_a = 0,
+        "min_rating"_a = 0, "max_rating"_a = INT32_MAX);
+  m.def("solve", &solve, "questions"_a, "size"_a);
 }
 
 }  // namespace trm_fast::sudoku

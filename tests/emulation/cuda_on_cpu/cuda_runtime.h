@@ -13,9 +13,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <type_traits>
 #include <utility>
-#include <memory>
 #include <vector>
 
 #define __global__

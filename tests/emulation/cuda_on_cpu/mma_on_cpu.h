@@ -7,7 +7,9 @@ namespace trm_fast {
 namespace cuda {
 
 template <class T>
-float half_of_word(uint32_t word, int i) { return load(reinterpret_cast<const T*>(&word)[i]); }
+float half_of_word(uint32_t word, int i) {
+  return load(reinterpret_cast<const T*>(&word)[i]);
+}
 
 template <class T>
 void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
