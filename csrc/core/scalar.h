@@ -11,7 +11,7 @@
 
 namespace trm_fast {
 
-// A number in the memory of the device whose kernel reads it. `data` is null only where a comment allows it.
+// A number in the memory of the device whose kernel reads it. `data` is not null unless a comment allows it.
 struct Scalar {
   enum class Kind : int32_t { float32, float64, int32, int64 };
   const void* data;

@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(In<T>::kThreads)
   }
 }
 
-// 64 rows of 64 kWide channels, by eight warps side by side.
+// 64 rows of 64 * kWide channels, computed by eight warps, each with its own columns.
 template <class T, int kWide>
 using Out = Product<T, 4, kWide, 1, 8, 32>;
 

@@ -56,8 +56,7 @@ void fwd_columns(const T* x, const T* residual, T* y, Accumulate<T>* rstd, int64
   }
 }
 
-// For every unit of the range, calls row(offset, offset of its statistic) or columns(offset, offset of their
-// statistics, width).
+// Calls row(offset, offset of its rstd) or columns(offset, offset of their rstd, width) for each unit of the range.
 template <class Row, class Columns>
 void for_units(const Axis& axis, int64_t begin, int64_t end, const Row& row, const Columns& columns) {
   if (axis.inner == 1) {

@@ -1,7 +1,7 @@
 // Residual addition and RMSNorm on a GPU, over rows (a warp or a block per row) or over a strided axis (a block
-// per stripe of columns, so that neighboring threads read neighboring addresses). The second pass reads from L1,
-// so memory moves the lower bound: forward 2 elements (3 with a residual) and 4 bytes per row, backward 3. About 3 FLOP
-// per element: bound by memory. A load takes V values if size and addresses allow it, otherwise V = 1.
+// per stripe of columns, so that neighboring threads read neighboring addresses). The second pass reads from L1. Lower
+// bound: the forward moves 2 elements (3 with a residual) per element and 4 bytes per row, the backward 3 elements, at
+// about 3 FLOP per element: bound by memory. A load takes V values if size and addresses allow it, otherwise V = 1.
 #include "core/cuda/device.cuh"
 #include "ops/rms_norm/cuda.h"
 
@@ -30,7 +30,7 @@ __device__ inline float dot(const float (&a)[V], const float (&b)[V]) {
   return sum;
 }
 
-// kBlock threads for each row. If that is one warp, a block has several rows.
+// kBlock threads work on a row. If that is one warp, a block has several rows.
 template <class T, int V, int kBlock>
 __global__ void __launch_bounds__(kRowThreads)
     fwd_rows_kernel(const T* __restrict__ x, const T* __restrict__ residual, T* __restrict__ y,

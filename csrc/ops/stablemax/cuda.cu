@@ -1,7 +1,6 @@
 // Stable-max and its cross-entropy on a GPU, in double: s(x) = x + 1 for x >= 0, else 1 / (1 - x). A line takes kLanes
-// lanes, so that a puzzle's dozen classes do not leave most of a warp idle. Lower bound of the cross-entropy: a row
-// reads its classes and label and writes 16 bytes; backward reads and writes its classes. That is little in a training
-// step.
+// lanes, so that a puzzle's dozen classes do not leave most of a warp idle. Lower bound of the cross-entropy: the
+// forward reads the logits and label of each row and writes 16 bytes; the backward reads and writes the logits.
 #include "core/cuda/device.cuh"
 #include "ops/stablemax/cuda.h"
 
@@ -23,7 +22,8 @@ __device__ inline double sum_of_scores(const T* x, int64_t size, int64_t stride,
   return lanes_sum<kLanes>(sum);
 }
 
-// The line of this thread. Lanes beyond the last line get an empty one, because all lanes of a warp must take part.
+// The line of this thread. Lanes beyond the last line get an empty line, because all lanes of a warp must call
+// lanes_sum.
 template <int kLanes>
 struct Line {
   int64_t index, size;

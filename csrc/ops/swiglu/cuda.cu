@@ -1,6 +1,6 @@
 // silu(gate) * up on a GPU, in a grid-stride loop, V output elements at a time if the halves consist of whole packs.
-// Memory moves the lower bound: forward 3 elements for each output element, backward 5. An element costs an exponential
-// and a division: bound by memory.
+// Lower bound: the forward moves 3 elements per output element, the backward 5, at one exponential and one division:
+// bound by memory.
 #include "core/cuda/device.cuh"
 #include "ops/swiglu/cuda.h"
 
@@ -12,12 +12,12 @@ constexpr int kThreads = 256;
 
 __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + __expf(-x)); }
 
-// Walks through the output, V elements at a time for each thread of the grid, and tracks the offset of their gate,
-// because halves of gate and up alternate in memory. Each thread divides once: a division per pack would take longer
+// Iterates over the output, V elements per thread of the grid and step, and tracks the offset of their gate, because
+// halves of gate and up alternate in memory. Each thread divides once: a division per pack would take longer
 // than all other work.
 template <int V>
 struct Walk {
-  const int64_t half, step, rest;  // rest: the step modulo the half
+  const int64_t half, step, rest;  // rest: step % half
   int64_t i, offset, gate;         // offset: of i in its half
 
   __device__ Walk(int64_t half, int64_t rest)

@@ -5,8 +5,9 @@
 namespace trm_fast {
 namespace {
 
-// Works on tiles of whole columns. A tile is packed as the right factor of the first product, whose output has the
-// layout of the second's right factor; the norm of a tile needs nothing outside it. The weights are the left factors.
+// The layer works on tiles of whole columns. A tile is packed as the right factor of the first product, whose output
+// has the layout of the second product's right factor. The norm of a tile needs nothing outside it. The weights are the
+// left factors.
 constexpr int64_t kForwardTile = 64, kBackwardTile = 128;  // columns; multiples of kPanel and of the norm's blocks
 
 class TokenMixer final : public Layer {

@@ -1,13 +1,13 @@
 // The backward of the token mixer, y = norm(h + down silu(gate h) (up h)) over tokens, in two kernels that recompute
 // the hidden units and never store them: this one for the gradient of the states, cuda_bwd_weights.cu for the weights.
-// As in the forward, a block has all tokens of some channels of one example, and channels are the rows of the products,
-// 16 for each warp. h and d, the gradient before the norm, stay in registers as A; the gradients of gate and up become
+// A block has all tokens of some channels of one example, as in the forward. Channels are the rows of the products, 16
+// per warp. h and d, the gradient before the norm, stay in registers as A; the gradients of gate and up become
 // A without leaving registers.
 //
 // Lower bound of both for 768 examples of 97 x 512, inner 512: 78 GFLOP for gate and up, 39 for the hidden units'
 // gradient, 78 for the states', 117 for the weights': 312 GFLOP against 0.31 GB read and 0.08 written. The second
-// kernel repeats 117 of them, 429 in all (495 with 97 padded to 112), and 0.3 GB pass between the two. To store the
-// hidden units and their gradients instead would write and read 1.2 GB, which takes about as long as those 117 GFLOP.
+// kernel repeats 117 of them, 429 in all (495 with 97 padded to 112), and 0.3 GB pass between the two. Storing
+// the hidden units and their gradients would write and read 1.2 GB, which takes about as long as those 117 GFLOP.
 #include "core/cuda/mma.cuh"
 #include "ops/token_mixer/cuda.h"
 
@@ -18,7 +18,7 @@ namespace {
 constexpr int kThreads = 128, kWarps = kThreads / kWarp;
 constexpr int kChannels = 16 * kWarps, kInner = 16;  // of a block; inner units per step
 constexpr int kStateStride = kChannels + 8, kOutStride = kInner + 8;
-constexpr int kPacks = kChannels / 8, kRows = kThreads / kPacks;  // threads side by side, and tokens at once
+constexpr int kPacks = kChannels / 8, kRows = kThreads / kPacks;  // threads per token, and tokens per load
 
 template <class T, int kTokens>
 struct Shared {

@@ -1,5 +1,5 @@
 // The gradients of the token mixer's weights, from two outputs of token_mixer_bwd: x, the states as it read them, and
-// d, the gradient before the norm. Inner units are the rows of the products, 16 for each warp. A warp holds all
+// d, the gradient before the norm. Inner units are the rows of the products, 16 per warp. A warp holds all
 // gradients of its units (3 x 16 x tokens sums) while its block goes through the tiles of one slab, each 32 channels of
 // an example; the weights stay in shared memory. Each slab has its own sums, which are added in the same order on every
 // GPU in every run.
