@@ -8,9 +8,9 @@ class UserError(ValueError):
 
     Args:
         message: what is wrong, where (file, line, key) and what to do about it.
-        wrong_use: whether the command line or the configuration is wrong: exit code 2 instead of 1.
+        usage_error: whether the command line or the configuration is wrong: exit code 2 instead of 1.
     """
 
-    def __init__(self, message: str, *, wrong_use: bool = False) -> None:
+    def __init__(self, message: str, *, usage_error: bool = False) -> None:
         super().__init__(message)
-        self.wrong_use = wrong_use
+        self.usage_error = usage_error

@@ -33,11 +33,11 @@ def validated(kind: type[M], section: Any, name: str, where: str) -> M:
         UserError: it is not a section, or a key is unknown, missing or has a wrong value.
     """
     if not isinstance(section, Mapping):
-        raise UserError(f"{where}: {name} must be a section of keys, not {section!r}", wrong_use=True)
+        raise UserError(f"{where}: {name} must be a section of keys, not {section!r}", usage_error=True)
     try:
         return kind.model_validate(dict(section))
     except ValidationError as error:
-        raise UserError(f"{where}: {explain(error, kind, name)}", wrong_use=True) from None
+        raise UserError(f"{where}: {explain(error, kind, name)}", usage_error=True) from None
 
 
 def explain(error: ValidationError, kind: type[BaseModel], section: str) -> str:

@@ -179,4 +179,4 @@ def test_hashed_noise_is_normal_and_depends_only_on_its_key() -> None:
     inside = torch.stack([(noise.abs() < k).float().mean() for k in (1, 2, 3)])
     torch.testing.assert_close(inside, tails, atol=3e-3, rtol=0)
     mixed = torch.corrcoef(torch.cat([noise[:, :-1], noise[:, 1:]]))
-    assert (mixed - torch.eye(10)).abs().max() < 0.03, "neither rows nor neighbours correlate"
+    assert (mixed - torch.eye(10)).abs().max() < 0.03, "neither rows nor neighbors correlate"

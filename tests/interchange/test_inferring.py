@@ -93,7 +93,7 @@ def test_missing_option_is_named(kind: str) -> None:
             UserError, match=f"do not determine {left_out}: use --config or {options[left_out]}"
         ) as error:
             model_of(theirs, arch, TASK)
-        assert error.value.wrong_use
+        assert error.value.usage_error
 
 
 def test_puzzle_embeddings_are_resized_or_dropped() -> None:

@@ -53,7 +53,7 @@ def test_a_model_folder(trained: Trainer) -> None:
     assert located.task.config == of_run.task.config  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="--from needs a run") as error:
         locate(str(trained.out / "model"), from_step=2)
-    assert error.value.wrong_use
+    assert error.value.usage_error
 
 
 def test_every_model_that_ships_is_found() -> None:

@@ -46,7 +46,7 @@ def test_the_loss_equals_the_papers_formula(scale: float, dtype: torch.dtype) ->
         halting += max(value, 0) - value * target + math.log1p(math.exp(-abs(value)))
         assert loss.exact[row].item() == all(right)
         assert loss.cells[row].item() == pytest.approx(sum(right) / max(1, len(right)))
-        assert loss.labelled[row].item() == bool(right)
+        assert loss.labeled[row].item() == bool(right)
     assert loss.exact.tolist() == [True, False, True, True, False]
     assert loss.answer.dtype == torch.float64
     assert loss.answer.item() == pytest.approx(answer, rel=1e-12)

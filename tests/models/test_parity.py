@@ -82,7 +82,7 @@ def run(fixture: Any, dtype: torch.dtype, *, recorded_carry: bool = False) -> It
         (loss.total / batch_size).backward()
         carry.count_and_halt(model, out, torch.zeros(batch_size, dtype=torch.int32), slice(None))
 
-        finished = carry.halted & loss.labelled
+        finished = carry.halted & loss.labeled
         got: Numbers = {
             "logits": out.logits,
             "q_halt_logits": out.q,

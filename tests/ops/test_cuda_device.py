@@ -1,4 +1,4 @@
-"""Every CUDA kernel on a GPU: results against the reference in float64, replay of a CUDA graph, no synchronisation."""
+"""Every CUDA kernel on a GPU: results against the reference in float64, replay of a CUDA graph, no synchronization."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_published_sizes(op, dtype, batch):
 
 
 @kernels
-def test_no_synchronisation(op, dtype):
+def test_no_synchronization(op, dtype):
     case = registry.OPS[op].cases[0]
     inputs = case.inputs(dtype, CUDA)
     with ops.use_backend("cuda", ops=[op]):

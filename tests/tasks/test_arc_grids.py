@@ -124,7 +124,7 @@ def test_augmentations_follow_from_name_and_seed() -> None:
 
 ROUND = [[1, 2, 1], [2, 0, 2], [1, 2, 1]]  # the same under all elements
 STRIPES = [[1, 2, 1], [3, 3, 3]]  # the same with reversed columns
-ROWS = [[1, 1], [2, 2]]  # reversing the rows equals exchanging two colours
+ROWS = [[1, 1], [2, 2]]  # reversing the rows equals exchanging two colors
 PLAIN = [[1, 2, 3], [0, 4, 0]]
 
 

@@ -146,7 +146,7 @@ def test_augmented_pairs_are_images_with_their_own_row(data: DataConfig) -> None
 
 
 def test_rows_of_equal_augmentations_are_not_used(tmp_path: Path) -> None:
-    """Grids of one colour that all elements leave as they are: 9 augmentations with the task itself, not 41."""
+    """Grids of one color that all elements leave as they are: 9 augmentations with the task itself, not 41."""
     ring = [[4, 4, 4], [4, 0, 4], [4, 4, 4]]
     same = {"train": [{"input": ring, "output": [[4]]}], "test": [{"input": ring, "output": [[4]]}]}
     source = write(tmp_path / "two.json", {"ring": same, "mirror": mirrored(1)})
@@ -178,7 +178,7 @@ def test_shared_colors_leave_the_rows_to_the_dihedral_elements(data: DataConfig)
         became: dict[int, int] = {0: 0}
         for was, now in zip(turned, (questions[i], answers[i]), strict=True):
             for cells in zip(np.ravel(was).tolist(), np.ravel(now).tolist(), strict=True):
-                assert became.setdefault(*cells) == cells[1]  # one colour for one colour, in both grids
+                assert became.setdefault(*cells) == cells[1]  # one color for one color, in both grids
         assert len(set(became.values())) == len(became)
     assert len({json.dumps(grid) for grid in questions}) > len(train) * 8 * 10
 

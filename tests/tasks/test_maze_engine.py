@@ -52,7 +52,7 @@ def published(name: str) -> tuple[list[str], list[str], list[int]]:
 
 
 def breadth_first(maze: str, width: int) -> tuple[str, int]:
-    """The published search in plain Python: a cell remembers the cell that first reached it; neighbours are visited in
+    """The published search in plain Python: a cell remembers the cell that first reached it; neighbors are visited in
     the order down, left, right, up."""
     cells = {(i // width, i % width): c for i, c in enumerate(maze)}
     start = next(cell for cell, c in cells.items() if c == "S")
@@ -230,7 +230,7 @@ def test_limits_that_cannot_be_met_are_refused(monkeypatch: pytest.MonkeyPatch) 
     ):
         with pytest.raises(UserError) as caught:
             generate(**{"shape": (5, 5), "count": 1, "seed": 0, **wrong})
-        assert caught.value.wrong_use
+        assert caught.value.usage_error
     monkeypatch.setattr(maze_sets, "ATTEMPTS", 300)
     with pytest.raises(UserError, match=r"5x5 cells, at least 20 steps\): ask for a shorter distance"):
         generate((5, 5), 3, 0, distance=20)

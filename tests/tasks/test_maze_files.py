@@ -168,8 +168,8 @@ def test_pictures_come_back(tmp_path: Path, shape: tuple[int, int]) -> None:
         assert "".join(grid).count("o") == (answer == 5).sum()
 
 
-def paint(rows: list[str], colours: dict[str, Any], block: int) -> np.ndarray:
-    cells = np.array([[colours[c] for c in row] for row in rows], dtype=np.uint8)
+def paint(rows: list[str], colors: dict[str, Any], block: int) -> np.ndarray:
+    cells = np.array([[colors[c] for c in row] for row in rows], dtype=np.uint8)
     return cells.repeat(block, axis=0).repeat(block, axis=1)
 
 
@@ -178,22 +178,22 @@ DULL = {"#": (30, 28, 33), " ": (230, 228, 240), ".": (210, 210, 210), "S": (20,
 
 
 @pytest.mark.parametrize("block", [1, 2, 7])
-@pytest.mark.parametrize("colours", [PLAIN, DULL], ids=["plain", "dull"])
-@pytest.mark.parametrize("path", [(0, 0, 255), (90, 130, 240), (128, 128, 128)], ids=["blue", "light blue", "grey"])
-def test_pictures_of_others(tmp_path: Path, block: int, colours: dict[str, Any], path: Any) -> None:
-    write_png(tmp_path / "m.png", paint(ANSWER, {**colours, "o": path}, block))
+@pytest.mark.parametrize("colors", [PLAIN, DULL], ids=["plain", "dull"])
+@pytest.mark.parametrize("path", [(0, 0, 255), (90, 130, 240), (128, 128, 128)], ids=["blue", "light blue", "gray"])
+def test_pictures_of_others(tmp_path: Path, block: int, colors: dict[str, Any], path: Any) -> None:
+    write_png(tmp_path / "m.png", paint(ANSWER, {**colors, "o": path}, block))
     (question,) = task_of().questions(tmp_path / "m.png")
     assert question.inputs.reshape(3, 4).tolist() == NUMBERS
 
 
-@pytest.mark.parametrize("mode", ["grey", "transparent"])
+@pytest.mark.parametrize("mode", ["gray", "transparent"])
 def test_other_kinds_of_png(tmp_path: Path, mode: str) -> None:
     from matplotlib.image import imsave
 
     pixels = np.zeros((2, 2, 4), dtype=np.uint8)
     pixels[0, 0] = (0, 255, 0, 255)
     pixels[1, 1, 3] = 255
-    if mode == "grey":
+    if mode == "gray":
         imsave(tmp_path / "m.png", np.array([[0.0, 1.0]]), cmap="gray")
         assert read_png(tmp_path / "m.png").tolist() == [[[0, 0, 0], [255, 255, 255]]]
     else:
@@ -212,7 +212,7 @@ def test_wrong_picture_is_explained(tmp_path: Path) -> None:
     good = paint(ROWS, PLAIN, 4)
     yellow = good.copy()
     yellow[5, 2] = (255, 255, 0)
-    assert "the colour #ffff00 (pixel row 6, column 3) has no meaning in a maze" in refused(yellow)
+    assert "the color #ffff00 (pixel row 6, column 3) has no meaning in a maze" in refused(yellow)
     assert "shows 6x8 cells of 2 pixels, but the model takes 3x4" in refused(
         paint(["S" + " " * 7] + ["# # #  G"] * 5, PLAIN, 2)
     )

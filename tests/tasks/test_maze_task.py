@@ -217,22 +217,22 @@ def test_fresh_questions_depend_on_the_seed() -> None:
     assert task.verify(Question.rows([first]), solution[None]).all()
 
 
-def drawn(colour: bool, answer: list[str] | None) -> list[str]:
+def drawn(color: bool, answer: list[str] | None) -> list[str]:
     task = maze()
-    console = Console(file=io.StringIO(), force_terminal=colour, color_system="truecolor" if colour else None, width=80)
+    console = Console(file=io.StringIO(), force_terminal=color, color_system="truecolor" if color else None, width=80)
     question = task.parse("\n".join(MAZE))
     console.print(task.draw(question, None if answer is None else encoded(answer)[0]))
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
 
 
-def test_drawing_with_and_without_colour() -> None:
+def test_drawing_with_and_without_color() -> None:
     assert drawn(False, None) == [row.replace(".", " ") for row in MAZE]
     assert drawn(False, SHORTEST) == [row.replace(".", " ") for row in SHORTEST]
     assert drawn(False, ["S  .", "o #G", "oooo"])[0] == "S x "
-    coloured = drawn(True, SHORTEST)
-    assert len(coloured) == 2
-    assert all(line.count("▀") == 4 for line in coloured)
-    assert "38;2;30;160;60;48;2;60;120;230" in coloured[0]  # the start over a cell of the path
+    colored = drawn(True, SHORTEST)
+    assert len(colored) == 2
+    assert all(line.count("▀") == 4 for line in colored)
+    assert "38;2;30;160;60;48;2;60;120;230" in colored[0]  # the start over a cell of the path
 
 
 def test_picture_has_the_path_and_marks_a_changed_maze() -> None:

@@ -28,7 +28,7 @@ def task_and_question(name: str) -> tuple[Task, Question]:
     return task, task.parse(TEXTS[name])
 
 
-def colours(picture: Picture) -> set[tuple[int, ...]]:
+def colors(picture: Picture) -> set[tuple[int, ...]]:
     return {tuple(pixel) for pixel in picture.reshape(-1, 3).tolist()}
 
 
@@ -41,7 +41,7 @@ def test_every_puzzle_has_a_picture(name: str, tmp_path: Path) -> None:
     for picture in (plain, shown):
         assert picture.dtype == np.uint8
         assert picture.shape[2] == 3
-        assert len(colours(picture)) > 1
+        assert len(colors(picture)) > 1
     write_png(tmp_path / "a.png", shown)
     np.testing.assert_array_equal(read_png(tmp_path / "a.png"), shown)
 
@@ -49,12 +49,12 @@ def test_every_puzzle_has_a_picture(name: str, tmp_path: Path) -> None:
 def test_picture_shows_the_terminal_output() -> None:
     width, height = CHARACTER
     nothing, black = picture_of(Text(" ")), picture_of(Text("│ │"))
-    assert colours(nothing) == {(255, 255, 255)}
+    assert colors(nothing) == {(255, 255, 255)}
     assert black.shape == (2 * height, 5 * width, 3)
     line = black[height // 2 + 2]  # through both strokes, one character apart
     dark = np.flatnonzero(line[:, 0] < 128)
     assert dark.min() // width == 1
     assert dark.max() // width == 3
     red = picture_of(Text("■", "red"))
-    assert any(r > 100 > max(g, b) for r, g, b in colours(red))
+    assert any(r > 100 > max(g, b) for r, g, b in colors(red))
     assert picture_of(Text("x" * 3 * COLUMNS)).shape[:2] == (4 * height, (COLUMNS + 2) * width)

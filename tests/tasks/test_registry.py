@@ -21,4 +21,4 @@ def test_every_registered_task_is_importable_under_its_name(name: str) -> None:
 def test_unknown_name_is_explained(name: str, hint: str) -> None:
     with pytest.raises(UserError, match=hint) as caught:
         get_task(name)
-    assert caught.value.wrong_use
+    assert caught.value.usage_error

@@ -131,7 +131,7 @@ def test_limits_that_cannot_be_met_are_refused(monkeypatch: pytest.MonkeyPatch) 
     ):
         with pytest.raises(UserError) as caught:
             generate(**{"size": 4, "count": 1, "givens": (4, 9), "seed": 0, **wrong})
-        assert caught.value.wrong_use
+        assert caught.value.usage_error
 
 
 def test_generate_reports_progress_and_continues_a_sequence() -> None:

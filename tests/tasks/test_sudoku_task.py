@@ -212,30 +212,30 @@ def test_verify_sees_every_kind_of_fault(size: int) -> None:
     padded[rows, cell] = 0
     wrong[rows, cell] = (answers[rows, cell] - 1) % size + 2
     foreign[rows, cell] = size + 2
-    relabelled = (answers - 1) % size + 2  # obeys the rules but changes the givens
-    for bad in (blank, padded, wrong, foreign, -answers, relabelled):
+    relabeled = (answers - 1) % size + 2  # obeys the rules but changes the givens
+    for bad in (blank, padded, wrong, foreign, -answers, relabeled):
         assert not task.verify(examples, bad).any()
-    assert task.verify(Examples.of_questions(np.ones_like(inputs)), relabelled).all()
+    assert task.verify(Examples.of_questions(np.ones_like(inputs)), relabeled).all()
 
 
-def drawn(colour: bool, answer: str | None) -> str:
+def drawn(color: bool, answer: str | None) -> str:
     task = sudoku()
-    console = Console(file=io.StringIO(), force_terminal=colour, color_system="standard" if colour else None, width=80)
+    console = Console(file=io.StringIO(), force_terminal=color, color_system="standard" if color else None, width=80)
     console.print(task.draw(task.parse(QUESTION), None if answer is None else solved(task, answer)))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_drawing_sets_givens_apart_with_and_without_colour() -> None:
+def test_drawing_sets_givens_apart_with_and_without_color() -> None:
     assert sudoku().parse(drawn(False, None)).inputs.tolist() == sudoku().parse(QUESTION).inputs.tolist()
     plain = drawn(False, ANSWER)
     assert plain.splitlines()[1] == "│[1] 2 │ 3  4 │"
     assert "!" not in plain
     wrong = "1134" + ANSWER[4:]
     assert drawn(False, wrong).splitlines()[1] == "│[1] 1!│ 3  4 │"
-    coloured = drawn(True, wrong)
-    assert "\x1b[1m 1 " in coloured
-    assert "\x1b[1;31m 1!" in coloured
-    assert "\x1b[32m 3 " in coloured
+    colored = drawn(True, wrong)
+    assert "\x1b[1m 1 " in colored
+    assert "\x1b[1;31m 1!" in colored
+    assert "\x1b[32m 3 " in colored
 
 
 @pytest.mark.parametrize("size", [4, 6, 9])

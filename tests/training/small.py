@@ -93,7 +93,7 @@ class Source:
 
 
 class Values:
-    """A feed of real-valued examples, some of whose numbers are unlabelled."""
+    """A feed of real-valued examples, some of whose numbers are unlabeled."""
 
     def chunk(self, number: int, size: int) -> Examples:
         rng = np.random.default_rng(number)

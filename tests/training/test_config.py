@@ -89,7 +89,7 @@ def changed(section: str, **keys: Any) -> dict[str, Any]:
 def test_an_error_names_the_wrong_key(sections: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(UserError) as error:
         make_config(sections, "f.yaml")
-    assert error.value.wrong_use
+    assert error.value.usage_error
     text = str(error.value)
     assert "\n" not in text
     for word in words:
@@ -113,7 +113,7 @@ def test_broken_yaml_is_located(text: str, words: list[str], tmp_path: Path) -> 
     path.write_text(text)
     with pytest.raises(UserError) as error:
         read_yaml(path)
-    assert error.value.wrong_use
+    assert error.value.usage_error
     for word in [str(path), *words]:
         assert word in str(error.value)
 
@@ -208,7 +208,7 @@ def test_wrong_settings_are_named(setting: str, words: str) -> None:
     with pytest.raises(UserError) as error:
         apply_settings({"list": [1], "deep": {"x": 1}}, [setting])
     assert words in str(error.value)
-    assert error.value.wrong_use
+    assert error.value.usage_error
 
 
 @pytest.mark.parametrize(

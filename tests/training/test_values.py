@@ -66,7 +66,7 @@ def test_accuracy_equals_a_count_of_right_numbers(tmp_path: Path) -> None:
     assert result.cell_accuracy == pytest.approx(near.mean())
     assert result.valid is None
     labels = test.labels.copy()
-    labels[:, 1:] = np.nan  # only the first number is labelled
+    labels[:, 1:] = np.nan  # only the first number is labeled
     first = evaluate(solver, type(test)(test.inputs, labels, test.puzzle_ids))
     assert first.exact_accuracy == pytest.approx(near[:, 0].mean())
     answer = solver.solve("[0.1, 0.2, 0.3, 0.4, 0.5]", return_trajectory=True)

@@ -83,12 +83,12 @@ class ReasoningTool:
             UserError: the puzzle is malformed, or no model reads it.
         """
         if not isinstance(problem, Mapping) or "puzzle" not in problem:
-            raise UserError('the problem must be an object with a key "puzzle"', wrong_use=True)
+            raise UserError('the problem must be an object with a key "puzzle"', usage_error=True)
         if unknown := sorted(set(problem) - {"puzzle", "type"}):
-            raise UserError(f"the problem has an unknown key {unknown[0]!r}; known: puzzle, type", wrong_use=True)
+            raise UserError(f"the problem has an unknown key {unknown[0]!r}; known: puzzle, type", usage_error=True)
         puzzle = problem["puzzle"]
         if not isinstance(puzzle, str | list):
-            raise UserError(f"the puzzle must be text or a list of rows, not {type(puzzle).__name__}", wrong_use=True)
+            raise UserError(f"the puzzle must be text or a list of rows, not {type(puzzle).__name__}", usage_error=True)
         text = puzzle if isinstance(puzzle, str) else json.dumps(puzzle)
         located, question = self.read(text, problem.get("type", ANY_TYPE))
         answer = self.solver(located).solve(question, callback=callback).to_json()
@@ -109,7 +109,7 @@ class ReasoningTool:
         """
         if kind != ANY_TYPE and kind not in self.types():
             raise UserError(
-                f"unknown type of puzzle {kind!r}; choose one of: {', '.join(self.types())}", wrong_use=True
+                f"unknown type of puzzle {kind!r}; choose one of: {', '.join(self.types())}", usage_error=True
             )
         bundled = [name for name in bundled_names() if kind in (ANY_TYPE, task_of_bundled(name))]
         problems: list[str] = []
@@ -161,7 +161,7 @@ def run_task(
             raise UserError(
                 f"there is no trained model of the preset {preset!r} (models that ship: {', '.join(bundled_names())}); "
                 f"train one with: trm-fast train --preset {preset}",
-                wrong_use=True,
+                usage_error=True,
             )
     problem = dict(input_data) if isinstance(input_data, Mapping) else {"puzzle": input_data}
     return ReasoningTool(model, **options)({"type": task_type, **problem})

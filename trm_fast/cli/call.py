@@ -49,15 +49,15 @@ def call(
     from trm_fast.tasks.tool_calling import Conversation, ToolTask, Turn, load_sound
 
     if sum((query is not None, data is not None, interactive)) != 1:
-        raise UserError("give one of --query TEXT, --data FILE, --interactive", wrong_use=True)
+        raise UserError("give one of --query TEXT, --data FILE, --interactive", usage_error=True)
     if query is not None and not query.strip():
-        raise UserError("--query is empty", wrong_use=True)
+        raise UserError("--query is empty", usage_error=True)
     located = locate(model, from_step=step_number(from_step), device=pick_device(device))
     task = located.task
     if not isinstance(task, ToolTask):
-        raise UserError(f"{located.label} is a model for the task {task.name}, which calls no tools", wrong_use=True)
+        raise UserError(f"{located.label} is a model for the task {task.name}, which calls no tools", usage_error=True)
     if data is not None and tools is not None:
-        raise UserError("the conversations in --data contain their own tools: leave out --tools", wrong_use=True)
+        raise UserError("the conversations in --data contain their own tools: leave out --tools", usage_error=True)
     offered = () if data is not None else task.known_tools() if tools is None else _tools(tools)
     solver = Solver(located.model, task)
     if interactive:
@@ -79,9 +79,9 @@ def _tools(text: str) -> tuple[Tool, ...]:
     try:
         tools = read_tools(text if inline else read_text(Path(text)), "tools")
     except Refused as error:
-        raise UserError(f"--tools: {error}", wrong_use=True) from None
+        raise UserError(f"--tools: {error}", usage_error=True) from None
     if not tools:
-        raise UserError("--tools: it contains no tool", wrong_use=True)
+        raise UserError("--tools: it contains no tool", usage_error=True)
     return tools
 
 
@@ -91,7 +91,7 @@ def _predict(solver: Solver, task: ToolTask, conversation: Conversation) -> tupl
     try:
         return task.predict(solver, checked(conversation))
     except Refused as error:
-        raise UserError(f"{conversation.where}: {error}", wrong_use=True) from None
+        raise UserError(f"{conversation.where}: {error}", usage_error=True) from None
 
 
 def _show(prediction: Prediction, answer: Solution, as_json: bool) -> None:

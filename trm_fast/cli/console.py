@@ -66,7 +66,7 @@ def pick_device(name: str) -> str:
             torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"--device {name} can't be used here: {reason}", wrong_use=True) from None
+        raise UserError(f"--device {name} can't be used here: {reason}", usage_error=True) from None
     if device.type == "cuda" and torch.cuda.is_available():
         _use_gpu(device)
     return name
@@ -99,7 +99,7 @@ def step_number(text: str | None) -> int | None:
         return None
     number = text.removeprefix("step_")
     if not number.isdigit():
-        raise UserError(f"--from takes a checkpoint such as step_200, not {text!r}", wrong_use=True)
+        raise UserError(f"--from takes a checkpoint such as step_200, not {text!r}", usage_error=True)
     return int(number)
 
 
@@ -173,7 +173,7 @@ def check_folder(output: Path) -> None:
         UserError: it does not.
     """
     if not output.parent.is_dir():
-        raise UserError(f"--out {output}: the folder {output.parent} does not exist", wrong_use=True)
+        raise UserError(f"--out {output}: the folder {output.parent} does not exist", usage_error=True)
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

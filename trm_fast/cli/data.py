@@ -42,7 +42,7 @@ def sudoku(
     from trm_fast.tasks.sudoku.task import GIVENS
 
     if size not in GIVENS:
-        raise UserError(f"--size must be 4, 6 or 9, not {size}", wrong_use=True)
+        raise UserError(f"--size must be 4, 6 or 9, not {size}", usage_error=True)
     check_folder(output)
     few, many = GIVENS[size]
     few = min(few, max_givens or few) if min_givens is None else min_givens
@@ -88,7 +88,7 @@ def maze(
 
     parts = size.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() for part in parts):
-        raise UserError(f"--size takes a number or ROWSxCOLUMNS, such as 30 or 20x40, not {size!r}", wrong_use=True)
+        raise UserError(f"--size takes a number or ROWSxCOLUMNS, such as 30 or 20x40, not {size!r}", usage_error=True)
     shape = int(parts[0]), int(parts[-1])
     check_folder(output)
     distance = default_distance(shape) if min_distance is None else min_distance

@@ -69,7 +69,7 @@ def evaluate(
     from trm_fast.interchange import locate
 
     if sweep is not None and submission is not None:
-        raise UserError("--submission needs a single measurement: leave out --sweep", wrong_use=True)
+        raise UserError("--submission needs a single measurement: leave out --sweep", usage_error=True)
     located = locate(model, from_step=step_number(from_step), device=pick_device(device))
     if data is not None and split is None:
         examples, source = located.task.read(data), data
@@ -128,7 +128,8 @@ def _sweep(text: str) -> tuple[str, list[int]]:
     numbers = [v.strip() for v in values.split(",")]
     if name not in SWEEPS or not all(v.isdigit() and int(v) > 0 for v in numbers):
         raise UserError(
-            f"--sweep takes one of {', '.join(SWEEPS)} and numbers, such as steps=1,2,4,8, not {text!r}", wrong_use=True
+            f"--sweep takes one of {', '.join(SWEEPS)} and numbers, such as steps=1,2,4,8, not {text!r}",
+            usage_error=True,
         )
     return name, [int(v) for v in numbers]
 

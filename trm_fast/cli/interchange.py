@@ -43,7 +43,7 @@ def import_(
     from trm_fast.training import make_config, parse_section
 
     if (out_folder / "config.json").exists():
-        raise UserError(f"{out_folder} already contains a model: choose another --out", wrong_use=True)
+        raise UserError(f"{out_folder} already contains a model: choose another --out", usage_error=True)
     run_config = make_config({"task": parse_section(task, "--task")}, "--task")
     solved_task = run_config.make_task()
     options = {
@@ -93,13 +93,13 @@ def export(
     from trm_fast.interchange import locate
 
     if format_ == "safetensors" and (part != "solve" or max_steps is not None):
-        raise UserError("--part and --max-steps go with --format onnx", wrong_use=True)
+        raise UserError("--part and --max-steps go with --format onnx", usage_error=True)
     located = locate(model, from_step=step_number(from_step))
     name = Path(model).name
     if format_ == "safetensors":
         target = out_path or Path(f"{name}-model")
         if (target / "config.json").exists():
-            raise UserError(f"{target} already contains a model: choose another --out", wrong_use=True)
+            raise UserError(f"{target} already contains a model: choose another --out", usage_error=True)
         located.model.save_pretrained(target, task=located.section)
         located.task.save_assets(target)
     else:

@@ -58,7 +58,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        _fail(str(error), 2 if error.wrong_use else 1)
+        _fail(str(error), 2 if error.usage_error else 1)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except BrokenPipeError:  # the reader of our output has ended, as in `trm-fast solve ... | head`

@@ -28,13 +28,13 @@ def configured(
     from trm_fast.training import apply_settings, fine_tuning, make_config, preset_names
 
     if (preset is None) == (config is None):
-        raise UserError(f"give --preset NAME or --config FILE; presets: {', '.join(preset_names())}", wrong_use=True)
+        raise UserError(f"give --preset NAME or --config FILE; presets: {', '.join(preset_names())}", usage_error=True)
     sections = fine_tuning(_sections(preset, config)) if tuning else _sections(preset, config)
     merged = make_config(apply_settings(sections, settings), preset or str(config))
     if epochs is None:
         return merged
     if epochs <= 0:
-        raise UserError("--epochs must be more than 0", wrong_use=True)
+        raise UserError("--epochs must be more than 0", usage_error=True)
     examples = len(merged.make_task().dataset(merged.data, merged.training.seed).train)
     total = max(1, -(-int(examples * epochs) // merged.training.batch_size))
     return merged.model_copy(update={"training": merged.training.model_copy(update={"steps": total})})
@@ -62,7 +62,7 @@ def resumed(run: Path, preset: str | None, config: Path | None, settings: list[s
         named = make_config(_sections(preset, config), preset or str(config))
         fixed += [("task", named.task, original.task), ("model", named.model, original.model)]
     if changed := [name for name, new, old in fixed if new != old]:
-        raise UserError(f"{run} was started with another {changed[0]}: a resumed run keeps it", wrong_use=True)
+        raise UserError(f"{run} was started with another {changed[0]}: a resumed run keeps it", usage_error=True)
     return merged
 
 

@@ -79,14 +79,14 @@ def solve(
     from trm_fast.tasks.base import Question
 
     if puzzle is None and task is None:
-        raise UserError("solve needs a model and a puzzle, or --task NAME and a puzzle", wrong_use=True)
+        raise UserError("solve needs a model and a puzzle, or --task NAME and a puzzle", usage_error=True)
     with _readable(model if puzzle is None else puzzle) as source:
         if puzzle is None:
             located, questions = _shipped(str(task), source, pick_device(device))
         else:
             located = locate(model, from_step=step_number(from_step), device=pick_device(device))
             if task not in (None, located.task.name):
-                raise UserError(f"--task {task}: {model} is a model for {located.task.name}", wrong_use=True)
+                raise UserError(f"--task {task}: {model} is a model for {located.task.name}", usage_error=True)
             questions = _questions(located.task, source)
     if "-" in (puzzle, model):
         questions = [replace(q, where=q.where.replace(source, STDIN)) for q in questions]
@@ -145,7 +145,7 @@ def _shipped(kind: str, puzzle: str, device: str) -> tuple[Located, list[Questio
     get_task(kind)  # reports an unknown name
     names = [name for name in bundled_names() if task_of_bundled(name) == kind]
     if not names:
-        raise UserError(f"no model for the task {kind} ships; train one and give its run", wrong_use=True)
+        raise UserError(f"no model for the task {kind} ships; train one and give its run", usage_error=True)
     problems = []
     for name in names:
         located = locate(name, device=device)

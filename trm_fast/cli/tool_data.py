@@ -75,7 +75,7 @@ def _converting(name: str, kind: str, writes: str) -> Callable[..., None]:
         json_output: Json = False,
     ) -> None:  # fmt: skip
         if val_split and output is None:
-            raise UserError("--val-split needs --out, the name for the files of the two parts", wrong_use=True)
+            raise UserError("--val-split needs --out, the name for the files of the two parts", usage_error=True)
         if output is not None:
             check_folder(output)
         write_row = _writer(to)
@@ -100,7 +100,9 @@ def _writer(name: str) -> Callable[[Any], dict[str, Any]]:
 
     writers = {form.name: form.write for form in formats() if form.write is not None}
     if name not in writers:
-        raise UserError(f"--to {name}: this format cannot be written; choose from {', '.join(writers)}", wrong_use=True)
+        raise UserError(
+            f"--to {name}: this format cannot be written; choose from {', '.join(writers)}", usage_error=True
+        )
     return writers[name]
 
 

@@ -101,31 +101,33 @@ def train(
     from trm_fast.training.process_group import join
 
     if minutes is not None and minutes <= 0:
-        raise UserError("--minutes must be more than 0", wrong_use=True)
+        raise UserError("--minutes must be more than 0", usage_error=True)
     if steps is not None and epochs is not None:
-        raise UserError("give --steps or --epochs, not both", wrong_use=True)
+        raise UserError("give --steps or --epochs, not both", usage_error=True)
     settings = [*_settings({"data.holdout": val_split}), *(settings or [])]
     settings += _settings({"training.steps": steps, "training.seed": seed, "data.source": data})
     if dry_run:
         if resume is not None:
-            raise UserError("--dry-run is for a new run, not for --resume", wrong_use=True)
+            raise UserError("--dry-run is for a new run, not for --resume", usage_error=True)
         planned = configured(preset, config, settings, epochs, init_from is not None)
         _dry_run(planned, pick_device(device), json_output)
         return
     group, device = join(pick_device(device))
     more = [name for name in callback_names() if name not in ALWAYS]
     if unknown := [name for name in log or () if name not in more]:
-        raise UserError(f"--log {unknown[0]}: choose from {', '.join(more)}", wrong_use=True)
+        raise UserError(f"--log {unknown[0]}: choose from {', '.join(more)}", usage_error=True)
     callbacks = [Console(quiet=json_output, terminal=err), *map(make_callback, log or ())]
     if not graph:
         settings.append("training.graph=off")
     if resume is not None:
         if init_from is not None:
-            raise UserError("--resume continues with the run's own weights: leave out --init-from", wrong_use=True)
+            raise UserError("--resume continues with the run's own weights: leave out --init-from", usage_error=True)
         if epochs is not None:
-            raise UserError("--resume takes --steps, the run's new total, not --epochs", wrong_use=True)
+            raise UserError("--resume takes --steps, the run's new total, not --epochs", usage_error=True)
         if out_folder is not None and out_folder.resolve() != resume.resolve():
-            raise UserError(f"--resume continues in the run's own folder: leave out --out {out_folder}", wrong_use=True)
+            raise UserError(
+                f"--resume continues in the run's own folder: leave out --out {out_folder}", usage_error=True
+            )
         run_config = resumed(resume, preset, config, settings)
         trainer = Trainer.resume(
             resume, from_step=step_number(from_step), config=run_config, device=device, callbacks=callbacks, group=group
@@ -136,7 +138,7 @@ def train(
             )
     else:
         if from_step is not None and init_from is None:
-            raise UserError("--from goes with --resume or --init-from", wrong_use=True)
+            raise UserError("--from goes with --resume or --init-from", usage_error=True)
         run_config = configured(preset, config, settings, epochs, init_from is not None)
         init = None if init_from is None else locate(init_from, from_step=step_number(from_step), device=device).model
         folder = out_folder or free_folder(Path("runs") / (preset or (config.stem if config else "run")))

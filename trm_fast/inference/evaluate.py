@@ -20,7 +20,7 @@ class Evaluation:
     """The result of an evaluation. Accuracies and shares are from 0 to 1.
 
     Attributes:
-        exact_accuracy: share of examples with every labelled cell right.
+        exact_accuracy: share of examples with every labeled cell right.
         cell_accuracy: share of right cells, averaged over examples.
         mean_steps: supervision steps per example, over all its tries.
         converged: share of examples that the halting rule stopped.
@@ -64,9 +64,9 @@ def evaluate(solver: Solver, examples: Examples, progress: Progress | None = Non
 def score(solver: Solver, examples: Examples, solved: Solved, seconds: float) -> Evaluation:
     """Scores the answers to examples, which took ``seconds``."""
     labels, task = examples.labels, solver.task
-    labelled = ~np.isnan(labels) if labels.dtype.kind == "f" else labels != IGNORE
+    labeled = ~np.isnan(labels) if labels.dtype.kind == "f" else labels != IGNORE
     right, total = (
-        cells.reshape(len(labels), -1).sum(-1) for cells in (labelled & task.right(labels, solved.solution), labelled)
+        cells.reshape(len(labels), -1).sum(-1) for cells in (labeled & task.right(labels, solved.solution), labeled)
     )
     exact, n = int((right == total).sum()), len(examples)
     return Evaluation(

@@ -132,11 +132,11 @@ class Solver:
                 f"the task {task.name} has {task.seq_len} of {task.vocab_size}"
             )
         if self.rollouts > 1 and not self.noise > 0:
-            raise UserError("rollouts differ only by their noise: give a noise above 0, such as 0.3", wrong_use=True)
+            raise UserError("rollouts differ only by their noise: give a noise above 0, such as 0.3", usage_error=True)
         if self.rollouts == 1 and self.noise:
-            raise UserError("noise needs rollouts, because the first try has none", wrong_use=True)
+            raise UserError("noise needs rollouts, because the first try has none", usage_error=True)
         if self.select == "rules" and not self.task.has_rules:
-            raise UserError(f"select rules: the task {task.name} has no rules", wrong_use=True)
+            raise UserError(f"select rules: the task {task.name} has no rules", usage_error=True)
 
     @property
     def _selection(self) -> Select:
@@ -273,7 +273,7 @@ class Solver:
 
     def _check_one_try(self) -> None:
         if self.rollouts * self.symmetries > 1:
-            raise UserError("a trajectory shows one try: leave out rollouts and symmetries", wrong_use=True)
+            raise UserError("a trajectory shows one try: leave out rollouts and symmetries", usage_error=True)
 
     def _answer(
         self, questions: Sequence[Question], return_trajectory: bool, callback: Callable[[Step], None] | None = None

@@ -39,11 +39,11 @@ def read_arch(path: Path) -> dict[str, Any]:
     try:
         content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}", wrong_use=True) from None
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}", usage_error=True) from None
     arch = content.get("arch", content) if isinstance(content, dict) else None
     if not isinstance(arch, dict) or "H_cycles" not in arch:
         raise UserError(
-            f"{path} is not a published configuration: it has no arch section with H_cycles", wrong_use=True
+            f"{path} is not a published configuration: it has no arch section with H_cycles", usage_error=True
         )
     # ${...} refers to another key. The shapes of the weights determine its value.
     return {key: value for key, value in arch.items() if not (isinstance(value, str) and "${" in value)}
@@ -74,7 +74,7 @@ def model_of(state: Mapping[str, Tensor], arch: Mapping[str, Any], task: Task, p
     for key, option in OPTIONS.items():
         needed = {"puzzle_emb_len": bool(arch_keys["puzzle_emb_ndim"]), "num_heads": not arch_keys["mlp_t"]}
         if arch_keys.get(key) is None and needed.get(key, True):
-            raise UserError(f"the weights do not determine {key}: use --config or {option}", wrong_use=True)
+            raise UserError(f"the weights do not determine {key}: use --config or {option}", usage_error=True)
     arch_keys.setdefault("halt_max_steps", 16)
     if arch_keys["mlp_t"]:
         arch_keys["num_heads"] = arch_keys.get("num_heads") or 1  # a token mixer has no heads
@@ -142,7 +142,7 @@ def _resized(tensors: Mapping[str, Tensor], arch_keys: dict[str, Any], puzzles: 
     if _positions(tensors) is not None:
         raise UserError(
             "the puzzle embedding cannot be removed: the token mixer or the learned positions include its prefix",
-            wrong_use=True,
+            usage_error=True,
         )
     arch_keys.update(puzzle_emb_ndim=0, puzzle_emb_len=0, num_puzzle_identifiers=1)
     return result

@@ -62,7 +62,7 @@ def locate(reference: str, *, from_step: int | None = None, device: str = "cpu")
     if (path / CONFIG).is_file() or (path / "checkpoints").is_dir():
         return _of_run(path, from_step, device)
     if from_step is not None:
-        raise UserError(f"--from needs a run folder, and {reference} is not one", wrong_use=True)
+        raise UserError(f"--from needs a run folder, and {reference} is not one", usage_error=True)
     if path.is_dir():
         return _of_folder(path, device)
     if reference in bundled_names():

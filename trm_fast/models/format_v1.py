@@ -40,7 +40,7 @@ def upgrade_model_section(section: Mapping[str, Any], kind: str | None = None) -
     if not REMOVED & section.keys():
         return dict(section)
     if (norm := section.get("norm", "rms")) != "rms":
-        raise UserError(f"model.norm: {norm} was removed: all norms are RMSNorm, as published", wrong_use=True)
+        raise UserError(f"model.norm: {norm} was removed: all norms are RMSNorm, as published", usage_error=True)
     new = {key: value for key, value in section.items() if key not in REMOVED}
     if not isinstance(new.get("head", {}), Mapping):
         return new  # validation rejects it

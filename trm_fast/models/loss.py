@@ -16,22 +16,22 @@ class Loss(NamedTuple):
     """Sums over the rows of a batch, and which cells each row got right. ``total`` = ``answer`` + ``halting`` / 2."""
 
     total: Tensor  # ()
-    answer: Tensor  # (): mean over a row's labelled cells, summed over rows
+    answer: Tensor  # (): mean over a row's labeled cells, summed over rows
     halting: Tensor  # float32, (): binary cross-entropy of q against ``exact``
-    exact: Tensor  # bool, (B,): every labelled cell is right
-    cells: Tensor  # float32, (B,): share of the labelled cells that are right
-    labelled: Tensor  # bool, (B,): the row has labelled cells at all
+    exact: Tensor  # bool, (B,): every labeled cell is right
+    cells: Tensor  # float32, (B,): share of the labeled cells that are right
+    labeled: Tensor  # bool, (B,): the row has labeled cells at all
 
 
 def supervision_loss(logits: Tensor, q: Tensor, labels: Tensor) -> Loss:
     """Stable-max cross-entropy (float64) of logits (B, L, V) against labels int (B, L), plus the halting loss of q (B,)
-    (paper, section 4). ``IGNORE`` marks unlabelled cells."""
+    (paper, section 4). ``IGNORE`` marks unlabeled cells."""
     nll = ops.stablemax_cross_entropy(logits, labels, IGNORE)
     return row_loss(nll, logits.argmax(-1) == labels, labels != IGNORE, q)
 
 
 def value_loss(values: Tensor, q: Tensor, labels: Tensor, tolerance: float) -> Loss:
-    """Squared error of values (B, L, F) against labels (B, L, F), NaN for unlabelled cells, plus the halting loss. A
+    """Squared error of values (B, L, F) against labels (B, L, F), NaN for unlabeled cells, plus the halting loss. A
     value is right if its error is at most ``tolerance``.
 
     Errors are divided by the tolerance, so that both losses have the same weight where answers become right. In units
@@ -48,9 +48,9 @@ def row_loss(cost: Tensor, right: Tensor, valid: Tensor, q: Tensor) -> Loss:
     """The loss of rows from the losses of their cells.
 
     Args:
-        cost: loss of each cell (B, N), 0 for unlabelled cells.
+        cost: loss of each cell (B, N), 0 for unlabeled cells.
         right: whether each cell is right, bool (B, N).
-        valid: whether each cell is labelled, bool (B, N).
+        valid: whether each cell is labeled, bool (B, N).
         q: halting logits (B,).
     """
     return joint_loss((cost.sum(-1) / valid.sum(-1).clamp_min(1)).sum(), right, valid, q)

@@ -60,7 +60,7 @@ def sign_sgd_rows_(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, w
 
 
 def sign_sgd_rows_reference(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, weight_decay: float) -> None:
-    # All rows of one id add into the first of them, and all write the same new row: no `unique`, which synchronises.
+    # All rows of one id add into the first of them, and all write the same new row: no `unique`, which synchronizes.
     count = len(ids)
     if count == 0:
         return

@@ -49,7 +49,7 @@ def get_task(name: str) -> type[Task]:
     if name not in _CLASSES:
         near = get_close_matches(name.lower(), task_names(), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(task_names())}"
-        raise UserError(f"unknown task {name!r}; {hint}", wrong_use=True)
+        raise UserError(f"unknown task {name!r}; {hint}", usage_error=True)
     module, _, cls = _CLASSES[name].partition(":")
     task: type[Task] = getattr(import_module(module), cls)
     return task
@@ -63,7 +63,7 @@ def _from_elsewhere(name: str) -> type[Task]:
     try:
         task = getattr(import_module(module), cls)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"the task {name!r} cannot be imported: {error}", wrong_use=True) from None
+        raise UserError(f"the task {name!r} cannot be imported: {error}", usage_error=True) from None
     if not (isinstance(task, type) and issubclass(task, Task)):
-        raise UserError(f"task {name!r} is not a subclass of trm_fast.tasks.base.Task", wrong_use=True)
+        raise UserError(f"task {name!r} is not a subclass of trm_fast.tasks.base.Task", usage_error=True)
     return task

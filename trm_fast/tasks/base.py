@@ -261,7 +261,7 @@ class Task(ABC):
         Raises:
             UserError: a row is malformed (the message names file and line), or the task reads no files.
         """
-        raise UserError(f"the task {self.name} reads no files of examples", wrong_use=True)
+        raise UserError(f"the task {self.name} reads no files of examples", usage_error=True)
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
         """The examples, each under a random symmetry of the task."""
@@ -280,7 +280,7 @@ class Task(ABC):
         Raises:
             UserError: the task has no symmetries, or fewer than ``count``.
         """
-        raise UserError(f"the task {self.name} has no symmetries to vote over", wrong_use=True)
+        raise UserError(f"the task {self.name} has no symmetries to vote over", usage_error=True)
 
     def normalized(self, answers: Array) -> Array:
         """Answers (N, ...) without the tokens that have no meaning, so that equal answers are equal arrays."""
@@ -304,7 +304,7 @@ class Task(ABC):
         Raises:
             UserError: the task has no such format.
         """
-        raise UserError(f"the task {self.name} has no submission format", wrong_use=True)
+        raise UserError(f"the task {self.name} has no submission format", usage_error=True)
 
     def measures(self, solver: Solving, examples: Examples, answers: Array) -> dict[str, float]:
         """The metrics that an evaluation reports: ``metrics``, or metrics that need the solver, such as those of
@@ -329,7 +329,7 @@ class Task(ABC):
         Raises:
             UserError: the task has no generator.
         """
-        raise UserError(f"the task {self.name} has no generator of questions", wrong_use=True)
+        raise UserError(f"the task {self.name} has no generator of questions", usage_error=True)
 
     def questions(self, source: str | Path) -> Iterator[Question]:
         """The questions of a file: one on each line, unless the task has its own format.

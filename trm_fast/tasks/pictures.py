@@ -29,7 +29,7 @@ ADVANCE = 1233 / 2048  # the width of its characters at font size 1
 
 
 def picture_of(drawing: Any) -> Picture:
-    """An image of what a terminal shows of a rich renderable: in its colours, on white.
+    """An image of what a terminal shows of a rich renderable: in its colors, on white.
 
     Returns:
         RGB pixels, uint8 (height, width, 3).

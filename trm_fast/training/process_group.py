@@ -40,7 +40,7 @@ class ProcessGroup:
             raise UserError(
                 f"training.batch_size = {batch_size} can't be shared by {self.size} processes: "
                 "make it a multiple of their number",
-                wrong_use=True,
+                usage_error=True,
             )
         return self.slice_of(batch_size)
 
@@ -108,7 +108,7 @@ def join(device: str) -> tuple[ProcessGroup, str]:
     if cuda:
         local_rank, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if local_rank >= count:
-            raise UserError(f"each process needs a GPU of its own, and this machine has {count}", wrong_use=True)
+            raise UserError(f"each process needs a GPU of its own, and this machine has {count}", usage_error=True)
         device = f"cuda:{local_rank}"
         torch.cuda.set_device(device)  # before the first message
     if not dist.is_initialized():

@@ -33,7 +33,7 @@ def read_preset(name: str) -> dict[str, Any]:
         UserError: no preset has this name.
     """
     if name not in preset_names():
-        raise UserError(f"unknown preset {name!r}; {suggest(name, preset_names())}", wrong_use=True)
+        raise UserError(f"unknown preset {name!r}; {suggest(name, preset_names())}", usage_error=True)
     return _parse_yaml((files("trm_fast.configs") / f"{name}.yaml").read_text(encoding="utf-8"), name)
 
 
@@ -46,7 +46,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} can't be read: {error}", wrong_use=True) from None
+        raise UserError(f"{path} can't be read: {error}", usage_error=True) from None
     return _parse_yaml(text, str(path))
 
 
@@ -85,7 +85,7 @@ def apply_settings(sections: Mapping[str, Any], settings: Iterable[str]) -> dict
         *outer, name = path.strip().split(".")
         if not equals or not outer or not all((*outer, name)):
             raise UserError(
-                f"--set takes section.key=value, such as training.batch_size=16, not {setting!r}", wrong_use=True
+                f"--set takes section.key=value, such as training.batch_size=16, not {setting!r}", usage_error=True
             )
         section = result
         for depth, key in enumerate(outer, 1):
@@ -93,7 +93,7 @@ def apply_settings(sections: Mapping[str, Any], settings: Iterable[str]) -> dict
                 section[key] = {}
             section = section[key]
             if not isinstance(section, dict):
-                raise UserError(f"--set {setting}: {'.'.join(outer[:depth])} is not a section", wrong_use=True)
+                raise UserError(f"--set {setting}: {'.'.join(outer[:depth])} is not a section", usage_error=True)
         section[name] = _parse_value(value, f"--set {setting}")
     return result
 
@@ -110,7 +110,7 @@ def make_config(sections: Mapping[str, Any], where: str) -> RunConfig:
     """
     task_section = sections.get("task")
     if not isinstance(task_section, Mapping) or not isinstance(task_section.get("name"), str):
-        raise UserError(f"{where}: task.name is missing: it says which task to train", wrong_use=True)
+        raise UserError(f"{where}: task.name is missing: it says which task to train", usage_error=True)
     task_type = get_task(task_section["name"])
     task_config = validated(task_type.Config, task_section, "task", where)
     task = task_type(task_config)
@@ -119,7 +119,7 @@ def make_config(sections: Mapping[str, Any], where: str) -> RunConfig:
     sections = upgrade_sections(sections, task_keys.get("head", {}).get("kind"))
     model = sections.get("model") or {}
     if not isinstance(model, Mapping):
-        raise UserError(f"{where}: model must be a section of keys, not {model!r}", wrong_use=True)
+        raise UserError(f"{where}: model must be a section of keys, not {model!r}", usage_error=True)
     parts: dict[str, Any] = {**sections, "task": task_config}
     parts["model"] = validated(TRMConfig, _merged(model, task_keys, "model", task.name, where), "model", where)
     parts["data"] = data
@@ -141,7 +141,7 @@ def _merged(
         elif configured not in (None, value):
             raise UserError(
                 f"{where}: {name}.{key} = {section[key]} contradicts task {task}, which needs {value}; remove the key",
-                wrong_use=True,
+                usage_error=True,
             )
         merged[key] = value
     return merged
@@ -154,10 +154,10 @@ def _parse_yaml(text: str, where: str) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise UserError(
-            f"{where}{line}: not valid YAML: {getattr(error, 'problem', None) or error}", wrong_use=True
+            f"{where}{line}: not valid YAML: {getattr(error, 'problem', None) or error}", usage_error=True
         ) from None
     if not isinstance(sections, dict):
-        raise UserError(f"{where}: a configuration has sections (task, data, model, training)", wrong_use=True)
+        raise UserError(f"{where}: a configuration has sections (task, data, model, training)", usage_error=True)
     return sections
 
 
@@ -165,4 +165,4 @@ def _parse_value(text: str, source: str) -> Any:
     try:
         return YAML(typ="safe", pure=True).load(text)
     except YAMLError:
-        raise UserError(f"{source}: {text!r} is not valid YAML", wrong_use=True) from None
+        raise UserError(f"{source}: {text!r} is not valid YAML", usage_error=True) from None

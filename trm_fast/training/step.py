@@ -1,5 +1,5 @@
 """A training step in static buffers: refill, forward and backward in parts, update. It needs no host-device
-synchronisation."""
+synchronization."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ class TrainStep:
     @torch.no_grad()
     def _count(self, out: Output, loss: Loss, part: slice) -> None:
         """Adds to the totals. Accuracies are those of finished rows, as published."""
-        finished = self.carry.halted[part] & loss.labelled
+        finished = self.carry.halted[part] & loss.labeled
         q_right = (out.q > self.carry.halting.logit) == loss.exact
         counts = [
             torch.full_like(loss.answer, loss.exact.shape[0]), loss.total, loss.answer, loss.halting, finished.sum(),

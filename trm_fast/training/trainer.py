@@ -83,7 +83,7 @@ class Trainer:
         torch.manual_seed(seed)  # the same weights in all processes
         self.model = TRMModel(config.model, config.compute_dtype(torch.device(device))).to(device)
         if training.no_grad_dtype == "fp8" and (why := fp8.unsupported_reason(torch.device(device))):
-            raise UserError(f"training.no_grad_dtype = fp8: {why}", wrong_use=True)
+            raise UserError(f"training.no_grad_dtype = fp8: {why}", usage_error=True)
         if init is not None:
             for line in transfer(init, self.model, "the model"):
                 self.callbacks.on_note(line)

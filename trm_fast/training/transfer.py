@@ -33,7 +33,7 @@ def transfer(source: TRMModel, target: TRMModel, name: str) -> list[str]:
         raise UserError(
             f"no layer of {name} fits: it has hidden_size {a.hidden_size}, {a.total_tokens} tokens and mixing "
             f"{a.mixing}, the run {b.hidden_size}, {b.total_tokens} and {b.mixing}",
-            wrong_use=True,
+            usage_error=True,
         )
     target.load_state_dict({key: old[key].detach().to(new[key]) for key in fits}, strict=False)
     notes = []

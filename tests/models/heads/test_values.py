@@ -56,7 +56,7 @@ def test_the_loss_equals_a_plain_computation() -> None:
     assert exact[0]
     assert not all(exact)
     assert loss.cells.tolist() == pytest.approx(shares)
-    assert loss.labelled.tolist() == [True, False, *[True] * 5]
+    assert loss.labeled.tolist() == [True, False, *[True] * 5]
 
 
 def test_the_gradient_of_the_loss() -> None:

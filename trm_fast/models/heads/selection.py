@@ -125,12 +125,12 @@ class SelectionHead(Head):
         the span among all spans; for one with several spans it is the sum over its words' tags. An example is exactly
         right when all its tools, kinds and tags are."""
         tools, kinds, tags = (part.long() for part in labels.split(self.sizes, 1))
-        labelled = tools != IGNORE
+        labeled = tools != IGNORE
         called = (tools == 1).float()
         cost = F.binary_cross_entropy_with_logits(prediction.tools, called, reduction="none")
         if prediction.by_features is not None:  # the features keep learning when the network has memorized the example
             cost = cost + F.binary_cross_entropy_with_logits(prediction.by_features, called, reduction="none")
-        answer = (cost * labelled).sum(-1) / labelled.sum(-1).clamp_min(1)
+        answer = (cost * labeled).sum(-1) / labeled.sum(-1).clamp_min(1)
         kind_cost = cross_entropy(prediction.kinds, kinds).sum(-1) / (kinds != IGNORE).sum(-1).clamp_min(1)
         tags = tags.view(*kinds.shape, -1)
         has_tags = (tags != IGNORE).any(-1)

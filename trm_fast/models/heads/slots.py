@@ -86,7 +86,7 @@ class SlotHead(Head):
     def loss(
         self, prediction: SlotPrediction, q: Tensor, labels: Tensor, *, last: bool = True, **extra: Tensor
     ) -> Loss:
-        """Focal loss of the decision, cross-entropy of the tool, and half the mean cross-entropies of the labelled
+        """Focal loss of the decision, cross-entropy of the tool, and half the mean cross-entropies of the labeled
         kinds and spans. An example is exactly right when its decision, tool, kinds and spans all are."""
         kind, start, end = labels[:, FIELDS:].long().chunk(3, 1)
         decision = cross_entropy(prediction.decision, labels[:, DECISION])
@@ -111,5 +111,5 @@ def best_spans(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _mean(cost: Tensor, labels: Tensor) -> Tensor:
-    """The mean of ``cost`` (B, N) over the labelled entries of each example, shape (B,)."""
+    """The mean of ``cost`` (B, N) over the labeled entries of each example, shape (B,)."""
     return cost.sum(-1) / (labels != IGNORE).sum(-1).clamp_min(1)

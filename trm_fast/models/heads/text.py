@@ -60,7 +60,7 @@ class TextHead(Head):
 
     A pointer network (arXiv 1704.04368) mixes a distribution over the vocabulary with one over earlier positions, whose
     symbols it copies. The gate that generates from the vocabulary is one more entry in the softmax over positions. The
-    key of a position comes from its state and its neighbours', so the last ``NEAR`` positions cannot be copied yet.
+    key of a position comes from its state and its neighbors', so the last ``NEAR`` positions cannot be copied yet.
 
     ``extra`` holds ``inputs`` int (B, L), the symbols, or ``symbols`` int (B, L) if examples have symbols of their own
     (``row_symbols``); ``sources`` bool (B, L), the positions that can be copied; ``weights`` float32 (B, L), the weight

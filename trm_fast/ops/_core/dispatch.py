@@ -82,7 +82,9 @@ def fallback(op: str, backend: str, reason: str, tensor: Tensor | None = None, h
         BackendUnavailable: ``backend`` was requested by name.
     """
     if selection.requested_for(op) == backend:
-        raise BackendUnavailable(f"backend {backend!r} was requested for {op} but cannot run: {reason}", wrong_use=True)
+        raise BackendUnavailable(
+            f"backend {backend!r} was requested for {op} but cannot run: {reason}", usage_error=True
+        )
     return "reference" if tensor is None else general_kernel(op, tensor, heads)
 
 
@@ -102,7 +104,7 @@ def _resolve(op: str, device: str, dtype: torch.dtype) -> Choice:
     if requested not in ("auto", "reference"):
         reason = selection.unavailable(op, requested, device, dtype)
         raise BackendUnavailable(
-            f"backend {requested!r} was requested for {op} but cannot run: {reason}", wrong_use=True
+            f"backend {requested!r} was requested for {op} but cannot run: {reason}", usage_error=True
         )
     if requested == "reference" or device not in selection.CHECKED:
         return choices.get((op, device, dtype), REFERENCE)

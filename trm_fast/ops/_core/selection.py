@@ -155,14 +155,14 @@ class use_backend:
     def __init__(self, name: str, ops: Iterable[str] | None = None) -> None:
         chosen = tuple(OPS) if ops is None else tuple(ops)
         if name not in BACKENDS:
-            raise BackendUnavailable(f"no backend {name!r}: choose one of {', '.join(BACKENDS)}", wrong_use=True)
+            raise BackendUnavailable(f"no backend {name!r}: choose one of {', '.join(BACKENDS)}", usage_error=True)
         if unknown := set(chosen) - OPS.keys():
-            raise BackendUnavailable(f"no op {unknown.pop()!r}: choose from {', '.join(OPS)}", wrong_use=True)
+            raise BackendUnavailable(f"no op {unknown.pop()!r}: choose from {', '.join(OPS)}", usage_error=True)
         if name in DEVICE:
             dtypes = {op: OPS[op].kernels.get(name, (torch.float32,))[0] for op in chosen}
             missing = list(filter(None, (unavailable(op, name, DEVICE[name], dtypes[op]) for op in chosen)))
             if len(missing) == len(chosen) or (ops is not None and missing):
-                raise BackendUnavailable(f"backend {name!r} cannot run: {missing[0]}", wrong_use=True)
+                raise BackendUnavailable(f"backend {name!r} cannot run: {missing[0]}", usage_error=True)
         self._previous = dict(_requested)
         request(dict.fromkeys(chosen, name))
 
@@ -176,4 +176,4 @@ class use_backend:
 # A wrong name in the environment fails here. A backend that cannot run fails at the first call of an op.
 _DEFAULT = os.environ.get("TRM_FAST_BACKEND", "auto")
 if _DEFAULT not in BACKENDS:
-    raise BackendUnavailable(f"TRM_FAST_BACKEND={_DEFAULT}: choose one of {', '.join(BACKENDS)}", wrong_use=True)
+    raise BackendUnavailable(f"TRM_FAST_BACKEND={_DEFAULT}: choose one of {', '.join(BACKENDS)}", usage_error=True)

@@ -64,7 +64,7 @@ def check(op: str, backend: str, dtype: torch.dtype, device: str | torch.device)
     device = torch.device(device)
     on_gpu = device.type == "cuda"
     sync_mode = torch.cuda.get_sync_debug_mode() if on_gpu else 0
-    try:  # the caller may have turned gradients off, or use autocast or the debug mode for synchronisations
+    try:  # the caller may have turned gradients off, or use autocast or the debug mode for synchronizations
         if on_gpu:
             torch.cuda.set_sync_debug_mode("default")
         gpu = torch.cuda.device(device) if on_gpu else contextlib.nullcontext()

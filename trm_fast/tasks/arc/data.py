@@ -23,9 +23,9 @@ class ARCConfig(TaskConfig):
         held_out: the subsets whose test pairs are kept for testing; by default all. Their demonstration pairs are
             trained on, as published.
         augmentations: how many augmented copies of each task to use, besides the task itself.
-        colors: whether augmentations permute the colours except black. With ``shared`` each training pair gets random
-            colours, and only dihedral elements have their own rows of the puzzle embedding: for tasks whose rule does
-            not depend on the colours other than black.
+        colors: whether augmentations permute the colors except black. With ``shared`` each training pair gets random
+            colors, and only dihedral elements have their own rows of the puzzle embedding: for tasks whose rule does
+            not depend on the colors other than black.
         dihedral: whether augmentations rotate and reflect.
         translation: whether training pairs are moved to random positions on the canvas.
         augmentation_seed: selects the augmentations.
@@ -62,7 +62,7 @@ def choose(config: ARCConfig, data: DataConfig) -> tuple[list[ARCTask], set[str]
         raise UserError(
             "the task arc needs data: --data FILE, such as a folder of task files, a Kaggle challenges file, or "
             "several of them separated by commas",
-            wrong_use=True,
+            usage_error=True,
         )
     tasks = files.read(data.source if data.test is None else f"{data.source},{data.test}")
     subsets = {task.subset for task in tasks}

@@ -20,7 +20,7 @@ COLORS = np.array(
     ],
     dtype=np.uint8,
 )  # fmt: skip
-"""RGB of each colour, as on the ARC website."""
+"""RGB of each color, as on the ARC website."""
 
 BACKGROUND, LINE, RIGHT, WRONG = (238, 238, 238), (85, 85, 85), (0, 150, 60), (210, 0, 40)
 CELL, GAP, FRAME = 16, 16, 3
@@ -45,7 +45,7 @@ def panels(text: str, answer: Array | None) -> Panels:
 
 
 def drawing(shown: Panels) -> Columns:
-    """The grids side by side. A cell is two characters wide; a terminal without colours shows the numbers."""
+    """The grids side by side. A cell is two characters wide; a terminal without colors shows the numbers."""
     parts = []
     for name, grid in shown.items():
         part = Text(_title(name, shown), "bold")

@@ -161,14 +161,14 @@ def _pair(value: Any, where: str) -> dict[str, Any]:
 def _grid(value: Any, where: str) -> Grid:
     """A grid from JSON; a malformed one is a UserError."""
     if not isinstance(value, list) or not value or not all(isinstance(row, list) and row for row in value):
-        raise UserError(f"{where}: a grid is a list of rows, each a list of colours 0 to {COLORS - 1}")
+        raise UserError(f"{where}: a grid is a list of rows, each a list of colors 0 to {COLORS - 1}")
     width = len(value[0])
     for number, row in enumerate(value):
         if len(row) != width:
             raise UserError(f"{where}: row {number} has {len(row)} cells, row 0 has {width}")
         if set(map(type, row)) != {int} or not set(row) <= VALID_COLORS:
             wrong = next(cell for cell in row if type(cell) is not int or cell not in VALID_COLORS)
-            raise UserError(f"{where}: row {number}: {wrong!r} is not a colour from 0 to {COLORS - 1}")
+            raise UserError(f"{where}: row {number}: {wrong!r} is not a color from 0 to {COLORS - 1}")
     if max(len(value), width) > LARGEST:
         raise UserError(f"{where}: {len(value)} x {width} cells; a grid has at most {LARGEST} x {LARGEST}")
     return np.array(value, dtype=np.uint8)

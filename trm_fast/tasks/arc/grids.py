@@ -1,7 +1,7 @@
 """Grids as tokens on a square canvas, and their symmetries, for many grids at a time.
 
 This is the published encoding: token 0 is padding, 1 is the border below and to the right of a grid (unless the grid
-reaches the edge of the canvas), and colour c is token c + 2. Labels of padding are ignored, so a model may predict any
+reaches the edge of the canvas), and color c is token c + 2. Labels of padding are ignored, so a model may predict any
 token there; decoding relies on the border alone.
 """
 
@@ -20,7 +20,7 @@ PADDING, BORDER, BLACK = 0, 1, 2
 COLORS = 10
 VOCABULARY = COLORS + BLACK
 Grid = npt.NDArray[np.uint8]
-"""Colours 0 to 9, (height, width)."""
+"""Colors 0 to 9, (height, width)."""
 
 Tokens = npt.NDArray[np.uint8]
 
@@ -37,7 +37,7 @@ AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Symmetries:
-    """N symmetries: dihedral elements 0 to 7, uint8 (N,), and the new colour for each colour, uint8 (N, 10)."""
+    """N symmetries: dihedral elements 0 to 7, uint8 (N,), and the new color for each color, uint8 (N, 10)."""
 
     dihedral: npt.NDArray[np.uint8]
     colors: npt.NDArray[np.uint8]
@@ -78,7 +78,7 @@ def sizes_of(tokens: Array, canvas: int) -> npt.NDArray[np.intp]:
     """Height and width, int64 (N, 2), of the grid in the upper left corner of tokens (N, canvas * canvas); 0 and 0
     if there is none.
 
-    As in the published evaluation, the grid is the largest rectangle of colours from this corner.
+    As in the published evaluation, the grid is the largest rectangle of colors from this corner.
     """
     colors = (tokens >= BLACK).reshape(-1, canvas, canvas)
     widths = np.minimum.accumulate(np.logical_and.accumulate(colors, axis=2).sum(axis=2), axis=1)

@@ -20,12 +20,12 @@ TRIES = 5
 class Look:
     """The appearance of a task's grids under the dihedral elements, which shows whether augmentations are equal.
 
-    Two augmentations are equal if their elements have the same shape, and the colours of their elements, in order, are
-    mapped to the same colours.
+    Two augmentations are equal if their elements have the same shape, and the colors of their elements, in order, are
+    mapped to the same colors.
 
     Attributes:
-        shapes: for each element, the first element under which the grids look the same except for colours.
-        colors: for each element, the colours other than black, in the order in which the transformed grids show them.
+        shapes: for each element, the first element under which the grids look the same except for colors.
+        colors: for each element, the colors other than black, in the order in which the transformed grids show them.
     """
 
     shapes: list[int]
@@ -52,7 +52,7 @@ class Look:
 
     def distinct(self, drawn: Symmetries, by_color: bool) -> npt.NDArray[np.intp]:
         """The indices of the different augmentations in ``drawn``, in order. ``by_color``: whether augmentations that
-        differ only in colours are different."""
+        differ only in colors are different."""
         keys = np.array(self.shapes, dtype=np.uint8)[drawn.dihedral][:, None]
         if by_color:
             table = np.zeros((ELEMENTS, COLORS), dtype=np.uint8)  # black, which never changes, fills the end
@@ -65,7 +65,7 @@ class Look:
 
 
 def random_colors(count: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Random permutations of the colours that keep black, uint8 (count, 10)."""
+    """Random permutations of the colors that keep black, uint8 (count, 10)."""
     colors = np.zeros((count, COLORS), dtype=np.uint8)
     colors[:, 1:] = 1 + rng.random((count, COLORS - 1)).argsort(axis=1)
     return colors
@@ -81,16 +81,16 @@ def augmentations(
     dihedral: bool,
     by_color: bool = True,
 ) -> tuple[Symmetries, npt.NDArray[np.int32]]:
-    """The augmentations of tasks, as published: black stays black, and the other colours are permuted.
+    """The augmentations of tasks, as published: black stays black, and the other colors are permuted.
 
     Args:
         names: the tasks' names; each name seeds the task's own generator.
         looks: the tasks' looks.
         count: how many augmentations each task gets besides the identity.
         seed: seeds the generators too.
-        colors: whether colours are permuted.
+        colors: whether colors are permuted.
         dihedral: whether grids are rotated and reflected. Without ``colors`` no element is repeated.
-        by_color: whether augmentations that differ only in colours are different.
+        by_color: whether augmentations that differ only in colors are different.
 
     Returns:
         ``count + 1`` symmetries for each task, one task after the other, each task's first being the identity; and the

@@ -167,7 +167,7 @@ class ARC(Task):
         """The first ``count`` augmentations of each question's task, repeated if it has fewer."""
         if count > self.rows_each:
             raise UserError(
-                f"{count} symmetries: this model has only {self.rows_each} augmentations of each task", wrong_use=True
+                f"{count} symmetries: this model has only {self.rows_each} augmentations of each task", usage_error=True
             )
         assert self._symmetries is not None
         N, S = len(examples), self.canvas

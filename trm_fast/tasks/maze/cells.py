@@ -16,7 +16,7 @@ LARGEST = 64
 """The largest number of rows or columns."""
 
 MOVES = ((1, 0), (0, -1), (0, 1), (-1, 0))
-"""Down, left, right, up: the order in which the published search visits the neighbours of a cell."""
+"""Down, left, right, up: the order in which the published search visits the neighbors of a cell."""
 
 
 def as_lines(grids: npt.NDArray[Any]) -> list[str]:

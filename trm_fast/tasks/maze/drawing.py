@@ -17,7 +17,7 @@ from trm_fast.tasks.maze.pictures import COLOURS
 class Drawing:
     """The question with the answer's path. A cell in which the answer changes the maze is magenta, or ``x``.
 
-    Each line of text shows two rows of cells in the colours of the pictures. A terminal without colours or Unicode
+    Each line of text shows two rows of cells in the colors of the pictures. A terminal without colors or Unicode
     shows one character for each cell. ``question`` and ``answer`` are tokens, int (height * width,).
     """
 
@@ -33,10 +33,10 @@ class Drawing:
         for above, below in zip(rows[::2], [*rows[1::2], *([None] * (len(rows) % 2))], strict=True):
             line = Text()
             for col, token in enumerate(above):
-                lower = None if below is None else _colour(below[col])
-                line.append("▀", Style(color=_colour(token), bgcolor=lower))
+                lower = None if below is None else _color(below[col])
+                line.append("▀", Style(color=_color(token), bgcolor=lower))
             yield line
 
 
-def _colour(token: int) -> Color:
+def _color(token: int) -> Color:
     return Color.from_rgb(*COLOURS[token].tolist())

@@ -42,14 +42,14 @@ def check_limits(shape: tuple[int, int], densities: tuple[float, float], distanc
     """
     height, width = shape
     if not 1 <= min(shape) <= max(shape) <= LARGEST or height * width < 2:
-        raise UserError(f"a maze of {height}x{width}: rows and columns must be 1 to {LARGEST}", wrong_use=True)
+        raise UserError(f"a maze of {height}x{width}: rows and columns must be 1 to {LARGEST}", usage_error=True)
     if not 0 <= densities[0] <= densities[1] < 1:
         raise UserError(
             f"densities {list(densities)} must be the smallest and largest share of walls, from 0 to below 1",
-            wrong_use=True,
+            usage_error=True,
         )
     if not 1 <= distance < height * width:
-        raise UserError(f"a distance of {distance} steps does not fit into {height}x{width} cells", wrong_use=True)
+        raise UserError(f"a distance of {distance} steps does not fit into {height}x{width} cells", usage_error=True)
 
 
 def generate(
@@ -86,7 +86,7 @@ def generate(
     distance = default_distance(shape) if distance is None else distance
     check_limits(shape, densities, distance)
     if count < 1:
-        raise UserError(f"the number of mazes must be 1 or more, not {count}", wrong_use=True)
+        raise UserError(f"the number of mazes must be 1 or more, not {count}", usage_error=True)
     smallest, largest = (min(UNIT - 1, round(share * UNIT)) for share in densities)
     make = partial(
         engine.generate, *shape, min_density=smallest, max_density=largest, min_distance=distance, seed=seed % 2**64

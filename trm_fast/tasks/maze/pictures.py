@@ -14,7 +14,7 @@ from trm_fast.tasks.pictures import Picture
 COLOURS = np.array(
     [[255, 0, 255], [0, 0, 0], [255, 255, 255], [30, 160, 60], [215, 40, 40], [60, 120, 230]], dtype=np.uint8
 )
-"""The colour of each token; magenta stands for an unknown token."""
+"""The color of each token; magenta stands for an unknown token."""
 
 UNCLEAR = 0
 DARK, BRIGHT = 64, 192
@@ -22,29 +22,29 @@ DARK, BRIGHT = 64, 192
 
 def paint(tokens: npt.NDArray[Any], shape: tuple[int, int]) -> Picture:
     """A picture of tokens (cells,), RGB uint8 (height, width, 3), with blocks of at least 4 pixels."""
-    colours = np.where((tokens >= WALL) & (tokens <= PATH), tokens, UNCLEAR)
+    colors = np.where((tokens >= WALL) & (tokens <= PATH), tokens, UNCLEAR)
     block = max(4, 480 // max(shape))
-    return COLOURS[colours.reshape(shape)].repeat(block, axis=0).repeat(block, axis=1)
+    return COLOURS[colors.reshape(shape)].repeat(block, axis=0).repeat(block, axis=1)
 
 
 def tokens_of_picture(picture: Picture, shape: tuple[int, int], at: str) -> list[list[int]]:
-    """The rows of tokens in a picture. Its cells must be square blocks of one or more pixels in clear colours.
+    """The rows of tokens in a picture. Its cells must be square blocks of one or more pixels in clear colors.
 
     A black (or nearly black) block is a wall, a white one free, a green one the start, a red one the goal, and a blue
-    or grey one a cell of a path. ``at`` starts error messages.
+    or gray one a cell of a path. ``at`` starts error messages.
 
     Raises:
-        UserError: the picture has another colour, its blocks form no grid, or the grid has another size.
+        UserError: the picture has another color, its blocks form no grid, or the grid has another size.
     """
     tokens = _classify(picture)
     if (tokens == UNCLEAR).any():
         y, x = (int(i) for i in np.argwhere(tokens == UNCLEAR)[0])
-        colour = "#" + bytes(picture[y, x].tolist()).hex()
+        color = "#" + bytes(picture[y, x].tolist()).hex()
         raise UserError(
-            f"{at}the colour {colour} (pixel row {y + 1}, column {x + 1}) has no meaning in a maze: walls are black, "
-            "free cells white, the start green, the goal red, a path blue or grey"
+            f"{at}the color {color} (pixel row {y + 1}, column {x + 1}) has no meaning in a maze: walls are black, "
+            "free cells white, the start green, the goal red, a path blue or gray"
         )
-    # Colours change only between cells, so the block size divides the position of every change.
+    # Colors change only between cells, so the block size divides the position of every change.
     grid = int(np.gcd.reduce(_changes(tokens) + _changes(tokens.T)))
     rows, cols = tokens.shape
     block = rows // shape[0]
@@ -64,7 +64,7 @@ def _classify(picture: Picture) -> npt.NDArray[np.uint8]:
     clear = (most >= DARK) & (2 * middle < most + most // 4)  # one of red, green and blue dominates
     tokens = np.full(most.shape, UNCLEAR, dtype=np.uint8)
     tokens[clear] = np.array([GOAL, START, PATH], dtype=np.uint8)[values.argmax(axis=2)[clear]]
-    tokens[~clear & (most - least < DARK)] = PATH  # grey; overwritten below where it is nearly black or white
+    tokens[~clear & (most - least < DARK)] = PATH  # gray; overwritten below where it is nearly black or white
     tokens[most < DARK] = WALL
     tokens[least >= BRIGHT] = FREE
     return tokens

@@ -66,7 +66,7 @@ def generate(
 def solve(mazes: Grids, height: int, width: int) -> tuple[Grids, npt.NDArray[np.int32]]:
     """Solves mazes, uint8 (N, height * width), by the published search.
 
-    It is a breadth-first search from the start that visits neighbours in the order down, left, right, up. Each cell
+    It is a breadth-first search from the start that visits neighbors in the order down, left, right, up. Each cell
     remembers the cell from which it was first reached, and the path is traced back from the goal.
 
     Returns:

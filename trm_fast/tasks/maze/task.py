@@ -126,7 +126,7 @@ class Maze(PuzzleTask[Mazes]):
         if count > len(tables):
             raise UserError(
                 f"a maze of {self.shape[0]}x{self.shape[1]} has {len(tables)} symmetric images, not {count}",
-                wrong_use=True,
+                usage_error=True,
             )
         N, L = examples.inputs.shape
         positions, origins = tables[:count], np.argsort(tables[:count], axis=1)

@@ -3,7 +3,7 @@
 It is the smallest image of the answer, compared row by row, and among the symmetries that lead to this image the
 smallest image of the question.
 
-Search: relabelling turns the first row into 1, 2, 3... for every order of the columns. The second row then depends on
+Search: relabeling turns the first row into 1, 2, 3... for every order of the columns. The second row then depends on
 a single permutation: it maps each column to the column whose digit in the first row equals this column's digit in the
 second row. The best orders of columns are looked up by this permutation. With the first two rows and the order of
 columns fixed, sorting determines the order of the other rows. The remaining candidates are compared row by row.

@@ -17,7 +17,7 @@ GIVEN_STYLE, ANSWER_STYLE, WRONG_STYLE = "bold", "green", "bold red"
 class Drawing:
     """A grid in which givens differ from answered cells, and answered cells that break the rules are marked.
 
-    Givens are bold in a terminal with colours and in brackets without. Cells without a digit are drawn as ``.``.
+    Givens are bold in a terminal with colors and in brackets without. Cells without a digit are drawn as ``.``.
     ``question`` and ``answer`` are tokens, int (size * size,).
     """
 

@@ -41,7 +41,7 @@ def check_givens(size: int, givens: tuple[int, int]) -> None:
         raise UserError(
             f"givens [{few}, {many}] must be a minimum and a maximum between {FEWEST_GIVENS[size]} "
             f"(fewer never leave one solution) and {size * size}",
-            wrong_use=True,
+            usage_error=True,
         )
 
 
@@ -77,11 +77,13 @@ def generate(
         (3, 16)
     """
     if size not in BOXES:
-        raise UserError(f"size must be 4, 6 or 9, not {size}", wrong_use=True)
+        raise UserError(f"size must be 4, 6 or 9, not {size}", usage_error=True)
     if count < 1:
-        raise UserError(f"the number of puzzles must be 1 or more, not {count}", wrong_use=True)
+        raise UserError(f"the number of puzzles must be 1 or more, not {count}", usage_error=True)
     if not 0 <= min_rating <= max_rating <= ANY_RATING:
-        raise UserError(f"ratings [{min_rating}, {max_rating}] must be a minimum and a maximum from 0", wrong_use=True)
+        raise UserError(
+            f"ratings [{min_rating}, {max_rating}] must be a minimum and a maximum from 0", usage_error=True
+        )
     check_givens(size, givens)
     parts = []
     for start in range(0, count, CHUNK):

@@ -43,7 +43,7 @@ class Rng:
 
 
 @lru_cache
-def _neighbours(size: int) -> tuple[list[list[int]], list[list[int]]]:
+def _neighbors(size: int) -> tuple[list[list[int]], list[list[int]]]:
     """The cells of each unit, and the peers of each cell."""
     groups = units(size).tolist()
     peers = [sorted({c for unit in groups if cell in unit for c in unit} - {cell}) for cell in range(size * size)]
@@ -59,7 +59,7 @@ def _propagate(board: Board, todo: list[int], size: int) -> bool:
 
     ``todo`` are the decided cells whose digits have not been removed from their peers.
     """
-    groups, peers = _neighbours(size)
+    groups, peers = _neighbors(size)
     while todo:
         while todo:
             cell = todo.pop()
@@ -175,7 +175,7 @@ def _fill(board: Board, todo: list[int], size: int, rng: Rng) -> Board | None:
 
 def _dig(answer: list[int], givens: int, size: int, rng: Rng) -> list[int]:
     """Removes digits in random order, keeping the solution unique, until ``givens`` are left."""
-    _, peers = _neighbours(size)
+    _, peers = _neighbors(size)
     question = answer.copy()
     order = list(range(size * size))
     rng.shuffle(order)

@@ -23,7 +23,7 @@ Lines = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Group:
-    """All symmetries of one size: an order of rows, an order of columns, a transposition or none, and any relabelling
+    """All symmetries of one size: an order of rows, an order of columns, a transposition or none, and any relabeling
     of the digits.
 
     Attributes:
@@ -84,7 +84,7 @@ class Symmetries:
         return cls(all_, rows, columns, transposed, digits)
 
     def moved(self, grids: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The cells of N grids (N, size * size) at their new positions; digits are not relabelled."""
+        """The cells of N grids (N, size * size) at their new positions; digits are not relabeled."""
         count, size = len(grids), self.group.size
         by_columns = _reorder(grids.reshape(count, size, size), self.rows).swapaxes(1, 2)
         flipped = _reorder(by_columns, self.columns)

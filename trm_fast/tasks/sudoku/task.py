@@ -116,8 +116,8 @@ class Sudoku(PuzzleTask[Puzzles]):
         images = np.take_along_axis(tokens, moved, axis=1).astype(np.int32)
 
         def undo(answers: Array) -> Array:
-            relabelled = np.take_along_axis(back, answers.reshape(N * count, L), axis=1)
-            return np.take_along_axis(relabelled, origins, axis=1).reshape(N, count, L)
+            relabeled = np.take_along_axis(back, answers.reshape(N * count, L), axis=1)
+            return np.take_along_axis(relabeled, origins, axis=1).reshape(N, count, L)
 
         return Examples.of_questions(images, repeated.puzzle_ids), undo
 

@@ -191,7 +191,7 @@ class ToolTask(Task):
         Raises:
             UserError: the model takes its tools from each request.
         """
-        raise UserError("this model has no tools of its own: give --tools FILE or JSON", wrong_use=True)
+        raise UserError("this model has no tools of its own: give --tools FILE or JSON", usage_error=True)
 
     def check(self, conversation: Conversation) -> None:
         """Checks that the model can continue a conversation.

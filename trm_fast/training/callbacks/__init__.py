@@ -28,11 +28,11 @@ def make_callback(name: str) -> Callback:
         UserError: no callback has this name, or its package is not installed.
     """
     if name not in callback_names():
-        raise UserError(f"unknown callback {name!r}; choose one of: {', '.join(callback_names())}", wrong_use=True)
+        raise UserError(f"unknown callback {name!r}; choose one of: {', '.join(callback_names())}", usage_error=True)
     try:
         import_module(f"{__name__}.{name}")
     except ImportError as error:
         raise UserError(
-            f'{name} needs a further package ({error}): pip install "trm-fast[{name}]"', wrong_use=True
+            f'{name} needs a further package ({error}): pip install "trm-fast[{name}]"', usage_error=True
         ) from None
     return CALLBACKS[name]()

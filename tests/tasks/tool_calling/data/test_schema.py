@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trm_fast.tasks.tool_calling.data.schema import normalised_parameters
+from trm_fast.tasks.tool_calling.data.schema import normalized_parameters
 
 
 @pytest.mark.parametrize(
@@ -26,22 +26,22 @@ from trm_fast.tasks.tool_calling.data.schema import normalised_parameters
     ],
 )
 def test_types(kind: Any, schema: dict[str, Any]) -> None:
-    assert normalised_parameters({"p": {"type": kind}} if kind != "any" else {"p": {"type": "any"}})["properties"] == {
+    assert normalized_parameters({"p": {"type": kind}} if kind != "any" else {"p": {"type": "any"}})["properties"] == {
         "p": schema
     }
 
 
 @pytest.mark.parametrize("nothing", [None, {}, "", [], {"type": "object"}, {"type": "dict", "properties": {}}])
 def test_no_parameters(nothing: Any) -> None:
-    assert normalised_parameters(nothing) == {"type": "object", "properties": {}, "required": []}
+    assert normalized_parameters(nothing) == {"type": "object", "properties": {}, "required": []}
 
 
 def test_a_parameter_may_be_called_type() -> None:
-    schema = normalised_parameters({"type": {"type": "str", "description": "kind"}, "id": {"type": "int"}})
+    schema = normalized_parameters({"type": {"type": "str", "description": "kind"}, "id": {"type": "int"}})
     assert list(schema["properties"]) == ["type", "id"]
 
 
 @pytest.mark.parametrize("wrong", [5, ["a"], {"p": 5}, {"type": "object", "properties": [1]}])
 def test_malformed_schemas(wrong: Any) -> None:
     with pytest.raises(ValueError, match="must be an object"):
-        normalised_parameters(wrong)
+        normalized_parameters(wrong)

@@ -54,7 +54,7 @@ def test_labels_by_hand() -> None:
     assert labels[3 + 8 :][:24].tolist() == [0, 0, 1, 0, *[IGNORE] * 20]
 
 
-def test_a_value_without_a_span_is_labelled_other() -> None:
+def test_a_value_without_a_span_is_labeled_other() -> None:
     request = Request.of("Weather there?", (WEATHER,), LIMITS, LEXICON)
     assert labels_of(request, [Call("get_weather", {"city": "Rome"})], LIMITS)[3] == ArgumentKind.OTHER
 

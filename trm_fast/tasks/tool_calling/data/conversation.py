@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trm_fast.tasks.tool_calling.data.schema import normalised_parameters
+from trm_fast.tasks.tool_calling.data.schema import normalized_parameters
 
 ROLES = ("user", "system", "assistant", "tool_call", "tool_response")
 """The roles of a turn. The index of a role is its id: user 0, system 1 and so on."""
@@ -58,7 +58,7 @@ class Tool:
         if not isinstance(description, str):
             raise Refused(f"{field}.description", f"must be text, not {_short(description)}")
         try:
-            parameters = normalised_parameters(value.get("parameters"))
+            parameters = normalized_parameters(value.get("parameters"))
         except ValueError as error:
             raise Refused(f"{field}.parameters", f"of {name}: {error}") from None
         return cls(name, description, parameters)

@@ -128,7 +128,7 @@ def read_one(text: str, where: str) -> Conversation:
         raise UserError(
             f"{where or 'the question'}: {error} (give a conversation as JSON, with its tools, or use "
             "trm-fast call --tools)",
-            wrong_use=True,
+            usage_error=True,
         ) from None
 
 
@@ -188,7 +188,7 @@ def read_sets(
     Test conversations come from ``data.test``, from the folder's validation files, or are held out of training files.
     """
     if data.source is None:
-        raise UserError(f"{name} learns from files: give --data FOLDER or FILE", wrong_use=True)
+        raise UserError(f"{name} learns from files: give --data FOLDER or FILE", usage_error=True)
     train: list[Conversation] = []
     test: list[Conversation] = []
     notes: list[str] = []

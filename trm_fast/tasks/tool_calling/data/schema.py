@@ -14,7 +14,7 @@ _TYPES = {
 }  # fmt: skip
 
 
-def normalised_parameters(value: Any) -> dict[str, Any]:
+def normalized_parameters(value: Any) -> dict[str, Any]:
     """The parameters of a tool as a JSON schema of type object with ``properties`` and ``required``.
 
     Args:
@@ -52,14 +52,14 @@ def _property(name: str, schema: Any) -> dict[str, Any]:
         schema = {"type": schema} if schema.lower() in _TYPES else {"description": schema}
     if not isinstance(schema, Mapping):
         raise ValueError(f"{name} must be an object, not {schema!r:.60}")
-    normalised = {key: value for key, value in schema.items() if key != "type"}
+    normalized = {key: value for key, value in schema.items() if key != "type"}
     if (kind := schema.get("type")) is not None:
-        normalised = _typed(kind) | normalised
+        normalized = _typed(kind) | normalized
     if isinstance(schema.get("items"), Mapping):
-        normalised["items"] = _property(f"{name}.items", schema["items"])
+        normalized["items"] = _property(f"{name}.items", schema["items"])
     if isinstance(schema.get("properties"), Mapping):
-        normalised["properties"] = {n: _property(f"{name}.{n}", p) for n, p in schema["properties"].items()}
-    return normalised
+        normalized["properties"] = {n: _property(f"{name}.{n}", p) for n, p in schema["properties"].items()}
+    return normalized
 
 
 def _typed(kind: Any) -> dict[str, Any]:

@@ -184,7 +184,7 @@ class ToolGenerate(ToolTask):
         return super().ask(prompt_of(conversation))
 
     def prediction(self, question: Question, answer: Array, tools: Sequence[Tool]) -> Prediction:
-        raise UserError("a tool-generate model generates its answers: use trm-fast call", wrong_use=True)
+        raise UserError("a tool-generate model generates its answers: use trm-fast call", usage_error=True)
 
     def format(self, question: Question, answer: Array) -> str:
         """The text of the most likely piece behind each position. Generated text comes from ``decode``."""

@@ -56,8 +56,8 @@ def measure(examples: Examples, answers: Array, fields: Fields, tokenizer: Token
     add_f1(metrics, "decision_f1", expected, predicted)
     metrics["decision_f1_baseline"] = f1(expected, np.ones(len(expected), dtype=np.bool_))
     usual = fields.tool_number(fields.frequent["tool"])
-    labelled = expected & (labels.tool >= 0)
-    add_share(metrics, "tool_accuracy", labels.tool[labelled] == answers[labelled, 1], labels.tool[labelled] == usual)
+    labeled = expected & (labels.tool >= 0)
+    add_share(metrics, "tool_accuracy", labels.tool[labeled] == answers[labeled, 1], labels.tool[labeled] == usual)
     _add_slots(metrics, examples, answers, fields, tokenizer)
     _add_calls(metrics, examples, answers, fields, tokenizer)
     return {name: value for name, value in metrics.items() if not math.isnan(value)}
@@ -68,12 +68,12 @@ def _add_slots(
 ) -> None:
     first = len(fields.arguments)
     expected, predicted = (SlotLabels.of(np.asarray(a)).kinds[:, first:] for a in (examples.labels, answers))
-    labelled = expected >= 0
+    labeled = expected >= 0
     right = (expected != SlotKind.NONE) == (predicted != SlotKind.NONE)
     usual = np.array([fields.frequent["slots"].get(name, "") != "" for name in fields.slots])
-    add_share(metrics, "slot_presence_accuracy", right[labelled], ((expected != SlotKind.NONE) == usual)[labelled])
+    add_share(metrics, "slot_presence_accuracy", right[labeled], ((expected != SlotKind.NONE) == usual)[labeled])
     for i, name in enumerate(fields.slots):
-        add_share(metrics, f"slot_presence_accuracy.{name}", right[labelled[:, i], i], interval=False)
+        add_share(metrics, f"slot_presence_accuracy.{name}", right[labeled[:, i], i], interval=False)
     spans, values, usual_spans = [], [], []
     for n, ids in enumerate(examples.inputs):
         for i in np.flatnonzero(expected[n] > SlotKind.NONE).tolist():
@@ -121,13 +121,13 @@ def tables(metrics: dict[str, float], fields: Fields) -> list[Table]:
     counts = [int(metrics[name]) for name in ("true_calls", "missed_calls", "false_calls", "true_answers")]
     matrix.add_row("tool_call", Text(f"{counts[0]} (TP)", "green"), Text(f"{counts[1]} (FN)", "red"))
     matrix.add_row("direct_answer", Text(f"{counts[2]} (FP)", "red"), Text(f"{counts[3]} (TN)", "green"))
-    results = results_table(metrics, TITLES, _coloured)
+    results = results_table(metrics, TITLES, _colored)
     slots = Table("Slot Field", "Accuracy", title="Per-Slot Presence Accuracy")
     for slot in fields.slots:
         if (value := metrics.get(f"slot_presence_accuracy.{slot}")) is not None:
-            slots.add_row(slot, _coloured(value))
+            slots.add_row(slot, _colored(value))
     return [matrix, results, slots]
 
 
-def _coloured(value: float) -> Text:
+def _colored(value: float) -> Text:
     return Text(f"{value:.4f}", "green" if value >= 0.9 else "yellow" if value >= 0.7 else "red")

@@ -84,7 +84,7 @@ class ToolSlots(ToolTask):
     def _fields_of(self, data: DataConfig) -> Fields:
         """The fields of the whole training file, held-out conversations included."""
         if data.source is None:
-            raise UserError("tool-slots learns from files: give --data FOLDER or FILE", wrong_use=True)
+            raise UserError("tool-slots learns from files: give --data FOLDER or FILE", usage_error=True)
         source = Path(find(data.source, self.config.set)[0])
         return _read_fields(source, source.stat().st_mtime_ns if source.is_file() else 0)
 

@@ -99,7 +99,7 @@ class SentencePiece(Tokenizer):
         if vocab_size <= lowest:
             raise UserError(
                 f"vocab_size {vocab_size} is too small: special tokens and bytes alone are {lowest - 1} pieces",
-                wrong_use=True,
+                usage_error=True,
             )
         lines = [line for text in texts for line in text.splitlines() if line.strip()]
         if not lines:

@@ -65,7 +65,7 @@ def formats() -> tuple[Format, ...]:
 def get_format(name: str) -> Format:
     """The format with a name; UserError if there is none."""
     if name not in _FORMATS:
-        raise UserError(f"unknown format {name!r}; known: {', '.join(_FORMATS)}", wrong_use=True)
+        raise UserError(f"unknown format {name!r}; known: {', '.join(_FORMATS)}", usage_error=True)
     return _FORMATS[name]
 
 
