@@ -113,5 +113,5 @@ def test_the_preset_is_a_model_of_values() -> None:
     config = make_config(read_preset("copy"), "copy")
     assert (config.model.inputs, config.model.head.kind, config.model.seq_len) == ("values", "values", 5)
     assert config.task.train_count == 80  # type: ignore[attr-defined]
-    with pytest.raises(UserError, match=r"model.head.tolerance is 0.3, but task copy has 0.1"):
+    with pytest.raises(UserError, match=r"model.head.tolerance = 0.3 contradicts task copy, which needs 0.1"):
         make_config(apply_settings(read_preset("copy"), ["model.tolerance=0.3"]), "copy")
