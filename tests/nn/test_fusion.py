@@ -68,5 +68,5 @@ def test_a_backend_requested_by_name_does_not_fall_back(fused: list[str], monkey
     trm = model(mixing="attention")
     state = trm.initial_state(2)
     weights = [w.detach() for w in trm.net.weights()]
-    with pytest.raises(ops.BackendUnavailable, match="not for attention"):
+    with pytest.raises(ops.BackendUnavailable, match="token mixer, not attention"):
         ops.latent_recursion(state.y, state.z, state.z, weights, 1, heads=2)

@@ -88,7 +88,8 @@ def test_the_kernels_pass_their_tests(followed: Path) -> None:
     assert python(followed, "-c", code).strip() == "['cpp', 'cpp']"
     python(followed, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/ops/test_scale.py")
     python(followed, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/ops/test_isa.py", "-k", "scale")
-    python(followed, "-m", "pytest", "-q", "-p", "no:cacheprovider", "bench/test_ops.py", "-k", "scale and cpp")
+    bench = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "bench/test_ops.py", "-k", "scale and cpp")
+    python(followed, *bench, PYTEST_ADDOPTS="")  # bench has no option --slow
 
 
 @pytest.mark.slow
