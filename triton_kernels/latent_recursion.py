@@ -23,7 +23,9 @@ def network(
     cos: Tensor | None,
     sin: Tensor | None,
     mask: Tensor | None,
+    groups: Tensor | None,
     heads: int,
+    group_scale: float,
     eps: float,
     causal: bool,
 ) -> list[Layer]:

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "core/isa.h"
 
@@ -35,7 +36,8 @@ struct Forward {
   const bool* valid;    // (examples, tokens), false at padding; null if all tokens are valid
   const float* h;       // the input
   float* y;             // the output; must not alias h
-  float* kept;          // kept_size() floats per example if `keep`, otherwise work_size(), which may be 0
+  float* kept;          // kept_size() floats per example if `keep`, otherwise the same as `work`
+  float* work;          // work_size() floats per example, for values that later phases read
   float* rstd;          // rstd_size() floats per example
 };
 
@@ -49,6 +51,17 @@ struct Backward {
   const float* rstd;
   float* d;         // on entry the gradient of y, on exit that of h
   float* gradient;  // of the weights, gradient_size() floats; the backward adds to it
+};
+
+// Partitions of the positions into groups. The groups of all partitions are numbered in one sequence.
+struct Groups {
+  std::vector<int32_t> index;         // (tokens, partitions): the group of each position in each partition
+  std::vector<int32_t> by_partition;  // the same, transposed
+  std::vector<int64_t> first{0};      // the first group of each partition, and the number of all groups
+  std::vector<float> factor;          // of each group: what its sum is multiplied with to give the scaled mean
+
+  int64_t partitions() const { return int64_t(first.size()) - 1; }
+  int64_t count() const { return first.back(); }
 };
 
 class Layer {
@@ -109,6 +122,10 @@ class Layer {
 std::unique_ptr<Layer> make_mlp(const Sizes&, const float* w_in, const float* w_out, int64_t inner);
 // SwiGLU and norm over tokens. w_in (2 inner, L), w_out (L, inner).
 std::unique_ptr<Layer> make_token_mixer(const Sizes&, const float* w_in, const float* w_out, int64_t inner);
+// SwiGLU over channels and over means of groups. w_in (2 inner, (1 + partitions) D), w_out (D, inner). `groups` must
+// outlive the layer.
+std::unique_ptr<Layer> make_group_mixer(const Sizes&, const float* w_in, const float* w_out, int64_t inner,
+                                        const Groups& groups);
 // Multi-head attention. w_in (3 D, D): queries, keys, values; w_out (D, D); cos and sin (L, D / heads), or null.
 // `causal`: a token attends only to itself and earlier ones. A padded token attends to itself, and no other attends to
 // it.

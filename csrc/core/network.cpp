@@ -43,6 +43,37 @@ void Network::add_token_mixer(const Tensor& gate_up, const Tensor& down) {
   weights.insert(weights.end(), {gate_up, down});
 }
 
+void Network::set_groups(const Tensor& groups, double scale) {
+  const int64_t L = sizes.tokens;
+  STD_TORCH_CHECK(
+      groups.dim() == 2 && groups.size(1) == L && groups.scalar_type() == ScalarType::Long && groups.is_cpu(), op,
+      ": the groups must be int64 and (partitions, L)");
+  const Tensor numbers = dense(groups);
+  const int64_t partitions = numbers.size(0);
+  groups_ = {};
+  groups_.index.resize(L * partitions);
+  for (int64_t g = 0; g < partitions; ++g) {
+    const int64_t* number = read<int64_t>(numbers) + g * L;
+    std::vector<int64_t> size;
+    for (int64_t i = 0; i < L; ++i) {
+      STD_TORCH_CHECK(0 <= number[i] && number[i] < L, op, ": the groups must be numbers from 0 to L - 1");
+      if (number[i] >= int64_t(size.size())) size.resize(number[i] + 1);
+      ++size[number[i]];
+      const int32_t group = int32_t(groups_.count() + number[i]);
+      groups_.index[i * partitions + g] = group;
+      groups_.by_partition.push_back(group);
+    }
+    for (const int64_t count : size) groups_.factor.push_back(count ? float(scale / count) : 0.0f);
+    groups_.first.push_back(groups_.count() + int64_t(size.size()));
+  }
+}
+
+void Network::add_group_mixer(const Tensor& gate_up, const Tensor& down) {
+  const int64_t inner = down.size(-1), D = sizes.channels, read = (1 + groups_.partitions()) * D;
+  layers.push_back(make_group_mixer(sizes, hold(gate_up, {2 * inner, read}), hold(down, {D, inner}), inner, groups_));
+  weights.insert(weights.end(), {gate_up, down});
+}
+
 void Network::add_attention(const Tensor& qkv, const Tensor& out, int64_t heads, const MaybeTensor& cos,
                             const MaybeTensor& sin, bool causal) {
   const int64_t L = sizes.tokens, D = sizes.channels;
@@ -58,6 +89,12 @@ void Network::add_attention(const Tensor& qkv, const Tensor& out, int64_t heads,
 void Network::add_blocks(const std::vector<Tensor>& list, int64_t heads, const MaybeTensor& cos, const MaybeTensor& sin,
                          bool causal) {
   STD_TORCH_CHECK(heads || !causal, op, ": causal order needs attention, not a token mixer");
+  if (groups_.partitions()) {
+    STD_TORCH_CHECK(!heads && !causal && !valid, op, ": a group mixer has neither heads, mask nor causal order");
+    STD_TORCH_CHECK(list.size() % 2 == 0 && !list.empty(), op, ": expected two weights per block");
+    for (size_t i = 0; i < list.size(); i += 2) add_group_mixer(list[i], list[i + 1]);
+    return;
+  }
   STD_TORCH_CHECK(list.size() % 4 == 0 && !list.empty(), op, ": expected four weights per block");
   for (size_t i = 0; i < list.size(); i += 4) {
     if (heads) {

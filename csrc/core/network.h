@@ -23,10 +23,15 @@ class Network {
   void add_mlp(const Tensor& gate_up, const Tensor& down);
   // gate_up (2 inner, L): the gate above up; down (L, inner).
   void add_token_mixer(const Tensor& gate_up, const Tensor& down);
+  // Sets the partitions that group mixers read, int64 (partitions, L), and the factor of the means.
+  void set_groups(const Tensor& groups, double scale);
+  // gate_up (2 inner, (1 + partitions) D): the gate above up; down (D, inner).
+  void add_group_mixer(const Tensor& gate_up, const Tensor& down);
   // qkv (3 D, D): queries, keys, values; out (D, D); cos and sin (L, D / heads), or neither.
   void add_attention(const Tensor& qkv, const Tensor& out, int64_t heads, const MaybeTensor& cos,
                      const MaybeTensor& sin, bool causal);
-  // Four weights per block: two of a token mixer (heads = 0) or attention, then two of an MLP.
+  // With groups: two weights per block, those of a group mixer. Otherwise four: two of a token mixer (heads = 0) or
+  // attention, then two of an MLP.
   void add_blocks(const std::vector<Tensor>& weights, int64_t heads, const MaybeTensor& cos, const MaybeTensor& sin,
                   bool causal);
 
@@ -42,6 +47,7 @@ class Network {
   // Checks a weight, keeps it in contiguous float32 and returns its memory. A `table` may be float32 in any network.
   const float* hold(const Tensor& tensor, std::initializer_list<int64_t> shape, bool table = false);
   std::vector<Tensor> held_;
+  Groups groups_;
 };
 
 // The tensor in contiguous float32, the type of all arithmetic except bfloat16 products. A copy only if needed.

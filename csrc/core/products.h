@@ -25,6 +25,15 @@ struct Right {
   int64_t stride;
 };
 
+// Rows to add to a product: to its row i the rows index[i * per_row + j], j in [0, per_row), of `rows`, whose rows are
+// `row` floats apart.
+struct Added {
+  const float* rows = nullptr;
+  int64_t row = 0;
+  const int32_t* index = nullptr;
+  int64_t per_row = 0;
+};
+
 // Matrix products of row-major float32 matrices, on the calling thread. Outputs must not overlap inputs.
 // A packed float holds one step of k, or two bfloat16 steps (accumulated in float32): `steps`. Register blocks are
 // `rows` x `width`; width is a power of two up to 32. Where gate and up share panels, `inner` must be a multiple of
@@ -48,11 +57,11 @@ struct GemmKernels {
   // c (m, n) = left right, or c += left right if `add`. Rows of c are `ldc` floats apart.
   void (*multiply)(const Left&, const Right&, int64_t m, int64_t n, int64_t k, bool add, float* c, int64_t ldc);
 
-  // out (m, inner) = silu(left gate) * (left up), where `right` is gate and up, packed by pack_gate_up. `kept` (m, 2
-  // inner) receives the product left right, with its columns in the order of `right`; it may be null. ldk and ldo are
-  // the distances between the rows of `kept` and `out`.
-  void (*swiglu)(const Left&, const Right&, int64_t m, int64_t inner, int64_t k, float* kept, int64_t ldk, float* out,
-                 int64_t ldo);
+  // out (m, inner) = silu(left gate) * (left up), where `right` is gate and up, packed by pack_gate_up. Before silu,
+  // the `added` rows (2 inner columns in the order of `right`) are added to the product. `kept` (m, 2 inner) receives
+  // the sum; it may be null. ldk and ldo are the distances between the rows of `kept` and `out`.
+  void (*swiglu)(const Left&, const Right&, int64_t m, int64_t inner, int64_t k, const Added&, float* kept, int64_t ldk,
+                 float* out, int64_t ldo);
   // The backward of swiglu, from dout = left right (m, inner) and `kept` of swiglu. Writes `out` again and dgate_up,
   // the gradient of `kept`, both in panels (m, width).
   void (*swiglu_bwd)(const Left&, const Right&, int64_t m, int64_t inner, int64_t k, const float* kept, int64_t ldk,

@@ -177,7 +177,7 @@ class Group {
     for (size_t i = 0; i < net_.layers.size(); ++i) {
       const Layer& layer = *net_.layers[i];
       float* y = i + 1 == net_.layers.size() ? out : i % 2 ? odd_ : even_;
-      Forward f{examples_, tile_rows_, keep_, packed_[i], valid_from(net_, first_), h, y, work_, rstd_};
+      Forward f{examples_, tile_rows_, keep_, packed_[i], valid_from(net_, first_), h, y, work_, work_, rstd_};
       if (keep_) {
         f.y = saved_ + layout_.output(application, i) + first_ * net_.sizes.example();
         f.kept = saved_ + layout_.kept(application, i) + first_ * layer.kept_size();

@@ -102,7 +102,7 @@ def test_opcheck_and_strided_states(bfloat16, random):
     weights = weights_for(random, 7, 20, 12, 0)
     within_policy("latent_step", z, x, weights)
     fwd = torch.ops.trm_fast.latent_recursion_fwd.default
-    torch.library.opcheck(fwd, (None, z, x, 1, True, 1, False, weights, None, None, None, 0, 1e-5, False))
+    torch.library.opcheck(fwd, (None, z, x, 1, True, 1, False, weights, None, None, None, None, 0, 1.0, 1e-5, False))
 
 
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf])

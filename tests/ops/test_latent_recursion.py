@@ -228,7 +228,7 @@ def test_opcheck(cpp, random, shape, kind, masked):
     last, masking = kind != KINDS[2], (masks(*shape[:2], heads)[1] if masked else None, masked and heads > 0)
     fwd, bwd = torch.ops.trm_fast.latent_recursion_fwd.default, torch.ops.trm_fast.latent_recursion_bwd.default
     mask, causal = masking
-    layers = (weights, None, None, mask, heads, 1e-5, causal)
+    layers = (weights, None, None, mask, None, heads, 1.0, 1e-5, causal)
     for keep in (False, True):
         torch.library.opcheck(fwd, (y, z, x, n, last, 1, keep, *layers))
     saved = fwd(y, z, x, n, last, 1, True, *layers)[2]

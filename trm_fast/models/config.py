@@ -19,6 +19,7 @@ from typing_extensions import Self
 from trm_fast.models.halting import RULES
 from trm_fast.models.heads import HEADS, HeadConfig, HeadInputs, TokensConfig
 from trm_fast.nn.config import NetworkConfig
+from trm_fast.nn.groups import PARTITIONS, Grid, partitions
 from trm_fast.validation import Section, explain
 
 GridShape = Annotated[tuple[int, int], Strict(False)]  # YAML and JSON have lists only
@@ -86,10 +87,22 @@ class TRMConfig(Section):
     inner_multiple: int = Field(256, ge=1)
     """A SwiGLU's inner width is rounded up to a multiple of this."""
 
-    mixing: Literal["mlp", "attention"] = "mlp"
+    mixing: Literal["mlp", "attention", "groups"] = "mlp"
+    """Tokens exchange information by a SwiGLU over tokens, by attention, or by means over groups of positions."""
+    groups: Annotated[tuple[Annotated[str, AfterValidator(PARTITIONS.require)], ...], Strict(False)] = ()
+    """Partitions of the positions (``trm_fast.nn.groups``), for ``mixing: groups``; by default those of the task."""
+    group_scale: float = Field(1.5, gt=0)
+    """Factor of the means over groups."""
+    symbols: Literal["plain", "equivariant"] = "plain"
+    """``equivariant``: the state has a vector for each symbol at each position, and the model treats all symbols
+    alike. Only with ``mixing: groups``."""
+    special_tokens: int = Field(0, ge=0)
+    """Number of tokens, the first of the vocabulary, that are no symbols, such as padding."""
     positions: Literal["none", "rope", "learned", "grid"] = "none"
     grid_shape: GridShape | None = None
-    """Rows and columns, for ``positions: grid``."""
+    """Rows and columns, for ``positions: grid`` and ``mixing: groups``."""
+    box_shape: GridShape | None = None
+    """Rows and columns of a box of the grid, for the partitions that are made of boxes."""
     rope_theta: float = Field(1e4, gt=0)
     causal: bool = False
 
@@ -123,11 +136,12 @@ class TRMConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        for name, needed in (("positions: grid", self.positions == "grid"), ("mixing: groups", self.mixing == "groups")):
+            if needed and (self.grid_shape is None or self.grid_shape[0] * self.grid_shape[1] != self.seq_len):
+                raise ValueError(f"{name} needs a grid_shape whose product is seq_len ({self.seq_len})")
+        if self.symbols == "equivariant":
+            self._check_symbols()
         self.network  # noqa: B018 (raises ValueError if its values contradict each other)
-        if self.positions == "grid" and (
-            self.grid_shape is None or self.grid_shape[0] * self.grid_shape[1] != self.seq_len
-        ):
-            raise ValueError(f"positions: grid needs a grid_shape whose product is seq_len ({self.seq_len})")
         if not self.n_latent_steps and not (self.state == "single" and self.inject_last):
             raise ValueError("n_latent_steps: 0 needs state: single and inject_last, or the question never enters")
         if self.state == "single" and self.answer_width:
@@ -142,10 +156,28 @@ class TRMConfig(Section):
             )
         return self
 
+    def _check_symbols(self) -> None:
+        """Checks what an axis of symbols needs.
+
+        Raises:
+            ValueError: the options do not allow it.
+        """
+        if self.inputs != "tokens" or self.head.kind != "tokens":
+            raise ValueError("symbols: equivariant needs inputs: tokens and the tokens head")
+        if self.special_tokens >= self.vocab_size:
+            raise ValueError(f"special_tokens {self.special_tokens} leaves no symbol of {self.vocab_size} tokens")
+        if self.positions != "none" or self.prefix_tokens or self.roles or self.features:
+            raise ValueError("symbols: equivariant has neither positions, prefix_tokens, roles nor features")
+
+    @property
+    def num_symbols(self) -> int:
+        """Symbols at each position of the state; 0 without an axis of symbols."""
+        return self.vocab_size - self.special_tokens if self.symbols == "equivariant" else 0
+
     @property
     def total_tokens(self) -> int:
-        """Positions that the layers process: prefix and sequence."""
-        return self.prefix_tokens + self.seq_len
+        """Positions that the layers process: prefix and sequence, times the symbols if there is an axis of symbols."""
+        return (self.prefix_tokens + self.seq_len) * max(1, self.num_symbols)
 
     @property
     def network(self) -> NetworkConfig:
@@ -156,15 +188,18 @@ class TRMConfig(Section):
             rope_theta=self.rope_theta if self.positions == "rope" else None, causal=self.causal,
             norm_position=self.norm_position, norm_eps=self.norm_eps, dropout=self.dropout,
             single_state=self.state == "single", inject_last=self.inject_last, latent_width=self.latent_width,
-            answer_width=self.answer_width,
+            answer_width=self.answer_width, groups=self.groups, group_scale=self.group_scale,
+            grid=Grid(self.grid_shape or (0, 0), self.box_shape or (0, 0)), prefix=self.prefix_tokens,
+            symbols=self.num_symbols,
         )  # fmt: skip
 
     @property
     def head_inputs(self) -> HeadInputs:
         """The properties of the model that its head needs."""
         return HeadInputs(
-            self.hidden_size, self.prefix_tokens, self.seq_len, self.vocab_size, self.features, self.causal
-        )
+            self.hidden_size, self.prefix_tokens, self.seq_len, self.vocab_size, self.features, self.causal,
+            self.mixing == "groups", self.num_symbols,
+        )  # fmt: skip
 
     @property
     def depth(self) -> Depth:
@@ -184,8 +219,12 @@ class TRMConfig(Section):
         layer = 6 * L * D * inner_size(D)
         if self.mixing == "mlp":
             layer += 6 * L * D * inner_size(L)
-        else:
+        elif self.mixing == "attention":
             layer += 8 * L * D * D + 4 * L * L * D
+        else:  # the products of the groups' means
+            network = self.network
+            groups = partitions(network.groups, network.grid, network.prefix, network.symbols)
+            layer += 4 * D * inner_size(D) * int((groups.amax(1) + 1).sum())
         applications = self.T_cycles * (self.n_latent_steps + 1)
         if training:
             applications += 2 * (self.n_latent_steps + 1)

@@ -20,7 +20,10 @@ class InputEmbedding(nn.Module):
         super().__init__()
         D = config.hidden_size
         self.prefix_tokens, self.hidden_size = config.prefix_tokens, D
-        self.tokens = None if config.inputs == "values" else Embedding(config.vocab_size, D)
+        self.symbols, self.special_tokens = config.num_symbols, config.special_tokens
+        # With an axis of symbols: the special tokens, "the token is this symbol" and "it is another symbol".
+        kinds = config.special_tokens + 2 if self.symbols else config.vocab_size
+        self.tokens = None if config.inputs == "values" else Embedding(kinds, D)
         self.bags = config.inputs == "bags"
         self.features = Linear(config.features, D) if config.features else None
         self.values = Linear(config.input_width, D) if config.inputs == "values" else None
@@ -73,9 +76,19 @@ class InputEmbedding(nn.Module):
             sums = F.embedding_bag(inputs.flatten(0, 1), self.tokens.weight, mode="sum", padding_idx=0)
             return (sums.view(*inputs.shape[:2], -1) * counts.clamp_min(1).rsqrt()).to(dtype)
         if self.tokens is not None:
+            if self.symbols:
+                inputs = self._kinds(inputs)
             return F.embedding(inputs, self.tokens.weight.to(dtype))
         assert self.values is not None
         return self.values(inputs.to(dtype), precision) / math.sqrt(self.hidden_size)
+
+    def _kinds(self, inputs: Tensor) -> Tensor:
+        """The kind of each token (B, L) as each symbol sees it, (B, L * symbols)."""
+        S = self.special_tokens
+        symbol = torch.arange(self.symbols, device=inputs.device) + S
+        token = inputs.unsqueeze(-1)
+        kinds = torch.where(token < S, token, torch.where(token == symbol, S, S + 1))
+        return kinds.flatten(1)
 
     def _position(self) -> Tensor | None:
         if self.positions is not None:

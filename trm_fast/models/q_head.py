@@ -15,19 +15,20 @@ Q_BIAS = -5.0
 class QHead(nn.Module):
     """Predicts the halting logit of each row.
 
-    It reads the first position. In a causal model the first position sees no others, so it reads the last one that
+    It reads the first position. In a model that mixes over groups, which has no first position, it reads the mean of
+    all positions. In a causal model the first position sees no others, so it reads the last one that
     ``mask`` bool (B, L) marks as valid.
     """
 
     def __init__(self, inputs: HeadInputs) -> None:
         super().__init__()
-        self.causal, self.prefix_tokens = inputs.causal, inputs.prefix_tokens
+        self.causal, self.prefix_tokens, self.grouped = inputs.causal, inputs.prefix_tokens, inputs.grouped
         self.weight = nn.Parameter(torch.zeros(1, inputs.hidden_size))
         self.bias = nn.Parameter(torch.full((1,), Q_BIAS))
 
     def forward(self, answer: Tensor, mask: Tensor | None = None) -> Tensor:
         """Halting logits float32 (B,) of the answer state (B, P + L, D)."""
-        first = answer[:, -1 if self.causal else 0]
+        first = answer.mean(1) if self.grouped else answer[:, -1 if self.causal else 0]
         if self.causal and mask is not None:
             positions = torch.arange(mask.shape[1], device=mask.device)
             last = self.prefix_tokens + (mask * positions).amax(-1)

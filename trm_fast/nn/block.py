@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 from trm_fast import ops
 from trm_fast.nn.config import NetworkConfig
-from trm_fast.nn.layers import Attention, ChannelMLP, Linear, Norm, TokenMixer
+from trm_fast.nn.layers import Attention, ChannelMLP, GroupMixer, Linear, Norm, TokenMixer
 from trm_fast.nn.precision import CAST_AT_USE, Precision
 from trm_fast.ops._core import dispatch
 
 
 class Sublayer(nn.Module):
-    """A token mixer, attention or channel MLP with residual and norm: norm(h + part(h)), as published, or h +
+    """A token mixer, attention, group mixer or channel MLP with residual and norm: norm(h + part(h)), as published, or h +
     part(norm(h)) with ``norm_position: pre``. h is (B, L, D)."""
 
-    def __init__(self, part: TokenMixer | Attention | ChannelMLP, config: NetworkConfig) -> None:
+    def __init__(self, part: TokenMixer | Attention | GroupMixer | ChannelMLP, config: NetworkConfig) -> None:
         super().__init__()
         self.part = part
         self.norm = Norm(config, part.norm_dim)
@@ -40,18 +40,30 @@ class Sublayer(nn.Module):
         return dispatch.has_kernel(self.part.op, h, self.part.masked(mask))
 
 
+MIXERS: dict[str, type[TokenMixer | Attention | GroupMixer]] = {
+    "mlp": TokenMixer,
+    "attention": Attention,
+    "groups": GroupMixer,
+}
+
+
 class Block(nn.Module):
-    """One layer: mixes over tokens, then over channels."""
+    """One layer: mixes over tokens, then over channels. A group mixer does both at once."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        mixer = TokenMixer(config) if config.mixing == "mlp" else Attention(config)
-        self.mix = Sublayer(mixer, config)
-        self.mlp = Sublayer(ChannelMLP(config), config)
+        self.mix = Sublayer(MIXERS[config.mixing](config), config)
+        self.mlp = nn.Identity() if config.mixing == "groups" else Sublayer(ChannelMLP(config), config)
+
+    def sublayers(self) -> list[Sublayer]:
+        """The sublayers, in order."""
+        return [part for part in (self.mix, self.mlp) if isinstance(part, Sublayer)]
 
     def forward(self, h: Tensor, mask: Tensor | None, precision: Precision = CAST_AT_USE) -> Tensor:
         """The new h (B, L, D); mask bool (B, L) is false on padding."""
-        return self.mlp(self.mix(h, mask, precision), mask, precision)
+        for sublayer in self.sublayers():
+            h = sublayer(h, mask, precision)
+        return h
 
 
 class Port(nn.Module):
@@ -86,13 +98,15 @@ class Network(nn.Module):
         self.answer = None if config.answer_width is None else Port(config.answer_width, config)
 
     def weights(self) -> list[Tensor]:
-        """The weights that ``ops.latent_recursion`` takes, four per layer."""
+        """The weights that ``ops.latent_recursion`` takes, two per sublayer."""
         blocks = cast(Iterable[Block], self.blocks)
-        return [weight for block in blocks for part in (block.mix.part, block.mlp.part) for weight in part.weights()]
+        return [weight for block in blocks for sublayer in block.sublayers() for weight in sublayer.part.weights()]
 
     def op_options(self, tokens: int) -> dict[str, Any]:
         """The further arguments of ``ops.latent_recursion``, for a state of ``tokens`` positions."""
         mix, config = cast(Block, self.blocks[0]).mix.part, self.config
+        if isinstance(mix, GroupMixer):
+            return {"groups": mix.groups, "group_scale": mix.scale, "eps": config.norm_eps}
         if not isinstance(mix, Attention):
             return {"eps": config.norm_eps}
         rotary = None if mix.rotary is None else mix.rotary.tables(tokens)

@@ -5,14 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from trm_fast.nn.groups import PARTITIONS, Grid
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Layers on states of ``tokens`` positions and ``hidden_size`` channels, and how they are applied.
+    """Layers on states of ``tokens`` positions (with an axis of symbols, one for each symbol of a cell) and ``hidden_size`` channels, and how they are applied.
 
     Attributes:
         inner_multiple: a SwiGLU's inner width, about 2/3 ``expansion`` times its width, is rounded up to a multiple.
         rope_theta: base of the rotary positions; None: no positions.
+        groups: names of the partitions whose groups ``mixing: groups`` takes means over (``nn.groups``).
+        group_scale: factor of these means.
+        grid: the grid that the positions after the prefix form, for ``mixing: groups``.
+        prefix: positions before the grid.
+        symbols: symbols of each cell if the state has an axis of symbols; 0: it has none.
         single_state: there is a latent state and no answer state.
         inject_last: in single state, whether the last application of a cycle adds the input embedding, too.
         latent_width, answer_width: channels of the states; None: ``hidden_size``.
@@ -27,9 +34,14 @@ class NetworkConfig:
     num_heads: int = 1
     expansion: float = 4.0
     inner_multiple: int = 256
-    mixing: Literal["mlp", "attention"] = "mlp"
+    mixing: Literal["mlp", "attention", "groups"] = "mlp"
     rope_theta: float | None = None
     causal: bool = False
+    groups: tuple[str, ...] = ()
+    group_scale: float = 1.0
+    grid: Grid = Grid((0, 0))
+    prefix: int = 0
+    symbols: int = 0
     norm_position: Literal["post", "pre"] = "post"
     norm_eps: float = 1e-5
     dropout: float = 0.0
@@ -43,10 +55,19 @@ class NetworkConfig:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
         if self.mixing == "attention" and self.rope_theta is not None and self.hidden_size // self.num_heads % 2:
             raise ValueError("rope needs an even number of channels a head")
-        if self.mixing == "mlp" and self.causal:
-            raise ValueError("causal needs mixing: attention; a token mixer sees every token")
-        if self.mixing == "mlp" and self.rope_theta is not None:
+        if self.mixing != "attention" and self.causal:
+            raise ValueError("causal needs mixing: attention; the other kinds see every token")
+        if self.mixing != "attention" and self.rope_theta is not None:
             raise ValueError("positions: rope needs mixing: attention")
+        if (self.mixing == "groups") != bool(self.groups):
+            raise ValueError(
+                "mixing: groups and groups go together: name partitions of the positions, such as "
+                f"groups: [rows, columns]; there are {', '.join(sorted(PARTITIONS))}"
+            )
+        if self.symbols and self.mixing != "groups":
+            raise ValueError("symbols: equivariant needs mixing: groups; the other kinds tell the symbols apart")
+        for name in self.groups:
+            PARTITIONS[PARTITIONS.require(name)](self.grid)  # raises ValueError if it needs boxes
 
     def inner_size(self, width: int) -> int:
         """The inner width of a SwiGLU over ``width`` numbers, rounded up as published.

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from trm_fast import ops
 from trm_fast.nn.config import NetworkConfig
+from trm_fast.nn.groups import partitions
 from trm_fast.nn.precision import CAST_AT_USE, Precision
+from trm_fast.ops.group_mixer import group_means
 
 # Standard deviation of a standard normal variable truncated at two.
 _TRUNCATED_STD = 0.8796256610342398
@@ -66,10 +68,11 @@ class Norm(nn.Module):
 class SwiGLU(nn.Module):
     """The base class of SwiGLU over channels and over tokens: maps of ``width`` numbers to the inner ones and back."""
 
-    def __init__(self, width: int, config: NetworkConfig) -> None:
+    def __init__(self, width: int, config: NetworkConfig, parts: int = 1) -> None:
+        """``parts``: how many times ``width`` numbers the first map reads."""
         super().__init__()
         inner = config.inner_size(width)
-        self.gate_up = Linear(width, 2 * inner)
+        self.gate_up = Linear(parts * width, 2 * inner)
         self.down = Linear(inner, width)
 
     def weights(self) -> tuple[Tensor, Tensor]:
@@ -125,6 +128,31 @@ class TokenMixer(SwiGLU):
         """norm(h + forward(h)) in one call of an op."""
         gate_up, down = (precision.cached_cast(weight, h.dtype) for weight in self.weights())
         return ops.token_mixer(h, gate_up, down, eps)
+
+
+class GroupMixer(SwiGLU):
+    """SwiGLU over the channels of x (B, L, D) and of its means over groups of positions. It has no mask."""
+
+    norm_dim: ClassVar[int] = -1
+    op: ClassVar[str] = "group_mixer"
+    over_channels: ClassVar[bool] = True
+    groups: Tensor
+
+    def __init__(self, config: NetworkConfig) -> None:
+        groups = partitions(config.groups, config.grid, config.prefix, config.symbols)
+        super().__init__(config.hidden_size, config, parts=1 + len(groups))
+        self.scale = config.group_scale
+        self.register_buffer("groups", groups, persistent=False)
+
+    def forward(self, x: Tensor, mask: Tensor | None, precision: Precision = CAST_AT_USE) -> Tensor:
+        """y (B, L, D) of x (B, L, D)."""
+        read = torch.cat([x, *(self.scale * group_means(x, group) for group in self.groups)], dim=-1)
+        return self.down(ops.swiglu(self.gate_up(read, precision)), precision)
+
+    def fused(self, h: Tensor, mask: Tensor | None, eps: float, precision: Precision) -> Tensor:
+        """norm(h + forward(h)) in one call of an op."""
+        gate_up, down = (precision.cached_cast(weight, h.dtype) for weight in self.weights())
+        return ops.group_mixer(h, gate_up, down, self.groups, self.scale, eps)
 
 
 class Attention(nn.Module):

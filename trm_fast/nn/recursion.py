@@ -72,7 +72,7 @@ def fusion(net: Network, z: Tensor, masked: bool = False) -> Fusion:
         return Fusion.NONE
     if dispatch.select(op, z) != "cuda":
         return Fusion.PLAIN
-    if packing.unsupported_reason(z, net.weights(), heads=not net.over_tokens) is None:
+    if packing.unsupported_reason(z, net.weights(), token_mixer=net.over_tokens) is None:
         return Fusion.PACKED
     return Fusion.NONE if dispatch.general_kernel(op, z) == "reference" else Fusion.PLAIN
 

@@ -15,6 +15,7 @@ from trm_fast.ops._core.selection import request
 from trm_fast.ops._core.selection import use_backend as use_backend
 from trm_fast.ops.adam_atan2_ import adam_atan2_ as adam_atan2_
 from trm_fast.ops.attention import attention as attention
+from trm_fast.ops.group_mixer import group_mixer as group_mixer
 from trm_fast.ops.latent_recursion import latent_recursion as latent_recursion
 from trm_fast.ops.latent_step import latent_step as latent_step
 from trm_fast.ops.mlp import mlp as mlp

@@ -13,6 +13,7 @@ from trm_fast.ops._core import dispatch
 from trm_fast.ops._core.registry import GPU_FLOATS, Case, Op, kernels, register, triton_kernels
 from trm_fast.ops.attention import attention_reference, attention_saved
 from trm_fast.ops.fused_step import fused_step, packed_for
+from trm_fast.ops.group_mixer import check_groups, group_mixer_reference, group_mixer_saved
 from trm_fast.ops.mlp import mlp_reference, mlp_saved
 from trm_fast.ops.packing import pack_weights, unsupported_reason
 from trm_fast.ops.token_mixer import token_mixer_reference, token_mixer_saved
@@ -36,17 +37,20 @@ def latent_recursion(
     packed: Sequence[Tensor] | None = None,
     mask: Tensor | None = None,
     causal: bool = False,
+    groups: Tensor | None = None,
+    group_scale: float = 1.0,
 ) -> tuple[Tensor | None, Tensor]:
     """Runs ``cycles`` cycles: ``n`` latent steps ``z = net(z + y + x)`` and one answer step ``y = net(y + z)``.
 
     In single state (``y`` is None) a cycle is ``n`` steps ``z = net(z + x)`` and a last one, with x or without
-    (``inject_last``). The network is a stack of post-norm layers: token mixer or attention, then MLP. The call sums the
+    (``inject_last``). The network is a stack of post-norm layers: token mixer or attention, then MLP, or group mixers. The call sums the
     gradients of the weights over the n + 1 applications of the network. Source: arXiv 2510.04871, figure 3.
 
     Args:
         y, z, x: answer state, latent state and input embedding, each (B, L, D), of one dtype; ``y`` may be None.
         weights: four matrices a layer: the two of ``token_mixer`` (``heads`` 0) or ``attention``, then the two of
-            ``mlp``. Weights in another dtype than the states are cast once per call.
+            ``mlp``; with ``groups``, the two of ``group_mixer`` alone. Weights in another dtype than the states are cast
+            once per call.
         n: latent steps in a cycle.
         heads: attention heads; 0 for the token mixer.
         rotary: cos and sin, (L, D / heads) each, for rotary positions; they get no gradient.
@@ -58,13 +62,15 @@ def latent_recursion(
         mask: bool (B, L), False for padding. The token mixer reads padding as zeros; in attention, a padded position
             attends to itself, and no other attends to it.
         causal: whether in attention a token attends only to itself and earlier ones.
+        groups: int64 (G, L), the partitions that the group mixers read; they exclude heads, mask and causal order.
+        group_scale: the ``scale`` of the group mixers.
 
     Returns:
         The new (y, z), in the states' shape and dtype; y is None in single state.
 
     Raises:
-        ValueError: the states differ in shape or dtype, the mask does not fit them, or a gradient is required and
-            ``cycles`` is not 1.
+        ValueError: the states differ in shape or dtype, the mask or the groups do not fit them, or a gradient is
+            required and ``cycles`` is not 1.
 
     Example:
         >>> state = torch.ones(2, 4, 8)
@@ -78,7 +84,7 @@ def latent_recursion(
             raise ValueError(
                 f"latent_recursion: {name} is {tuple(state.shape)} {state.dtype}, z is {tuple(z.shape)} {z.dtype}"
             )
-    network = Network(weights, heads, rotary, eps, mask, causal)
+    network = Network(weights, heads, rotary, eps, mask, causal, groups, group_scale)
     return recur("latent_recursion", y, z, x, network, n, inject_last, cycles, packed)
 
 
@@ -106,10 +112,28 @@ class Network(NamedTuple):
     eps: float = 1e-5
     mask: Tensor | None = None
     causal: bool = False
+    groups: Tensor | None = None
+    group_scale: float = 1.0
+
+    def check(self, op: str, z: Tensor) -> None:
+        """Checks the groups.
+
+        Raises:
+            ValueError: they do not fit ``z`` or the other options.
+        """
+        if self.groups is None:
+            return
+        check_groups(op, z, self.groups)
+        if self.heads or self.mask is not None or self.causal:
+            raise ValueError(f"{op}: a group mixer has neither heads, mask nor causal order")
 
     def reference(self, h: Tensor, injection: Tensor | None) -> Tensor:
         """One application of the network to ``h + injection``, (B, L, D), in plain PyTorch."""
         h = h if injection is None else h + injection
+        if self.groups is not None:
+            for gate_up, down in zip(self.weights[::2], self.weights[1::2], strict=True):
+                h = group_mixer_reference(h, gate_up, down, self.groups, self.group_scale, self.eps)
+            return h
         for i in range(0, len(self.weights), 4):
             w_in, w_out, gate_up, down = self.weights[i : i + 4]
             if self.heads:
@@ -155,10 +179,11 @@ def recur(
     packed: Sequence[Tensor] | None = None,
 ) -> tuple[Tensor | None, Tensor]:
     """``latent_recursion`` on the backend that ``op`` takes; ``latent_step`` is a case of it."""
-    weights, heads, rotary, eps, mask, causal = network
+    network.check(op, z)
+    weights, heads, rotary, eps, mask, causal, groups, group_scale = network
     chosen = dispatch.select_masked(op, mask, causal, heads, z, y, x, *weights)
     if chosen == "cuda":
-        if not (reason := unsupported_reason(z, weights, heads)):
+        if not (reason := unsupported_reason(z, weights, token_mixer=not heads and groups is None)):
             matrices = packed_for(z, weights, packed)
             fused = lambda h, injection: fused_step(h, injection, weights, matrices, eps)  # noqa: E731
             return _in_cycles(fused, y, z, x, n, inject_last, cycles)
@@ -171,10 +196,10 @@ def recur(
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (y, z, x, *weights)):
         if cycles != 1:
             raise ValueError(f"latent_recursion: gradients need cycles=1, not {cycles}; run the others under no_grad")
-        options = n, inject_last, heads, eps, causal
-        y_out, z_out = LatentRecursionFunction.apply(chosen, options, y, z, x, cos, sin, mask, *weights)
+        options = n, inject_last, heads, group_scale, eps, causal
+        y_out, z_out = LatentRecursionFunction.apply(chosen, options, y, z, x, cos, sin, mask, groups, *weights)
     else:
-        layers = weights, cos, sin, mask, heads, eps, causal
+        layers = weights, cos, sin, mask, groups, heads, group_scale, eps, causal
         y_out, z_out, _ = kernels(chosen).latent_recursion_fwd.default(y, z, x, n, inject_last, cycles, False, *layers)
     return None if y is None else y_out, z_out
 
@@ -182,14 +207,14 @@ def recur(
 class LatentRecursionFunction(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, chosen: str, options: tuple[int, bool, int, float, bool], *tensors: Tensor | None
+        ctx: Any, chosen: str, options: tuple[int, bool, int, float, float, bool], *tensors: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        y, z, x, cos, sin, mask, *weights = tensors
+        y, z, x, cos, sin, mask, groups, *weights = tensors
         n, inject_last, *rest = options
         y_out, z_out, saved = kernels(chosen).latent_recursion_fwd.default(
-            y, z, x, n, inject_last, 1, True, weights, cos, sin, mask, *rest
+            y, z, x, n, inject_last, 1, True, weights, cos, sin, mask, groups, *rest
         )
-        ctx.save_for_backward(z, saved, cos, sin, mask, *weights)
+        ctx.save_for_backward(z, saved, cos, sin, mask, groups, *weights)
         ctx.options, ctx.rest, ctx.backend = (n, y is not None, inject_last), rest, chosen
         ctx.set_materialize_grads(False)
         if y is None:
@@ -199,24 +224,24 @@ class LatentRecursionFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor | None, dz: Tensor | None) -> tuple[Tensor | None, ...]:
-        z, saved, cos, sin, mask, *weights = ctx.saved_tensors
+        z, saved, cos, sin, mask, groups, *weights = ctx.saved_tensors
         dual = ctx.options[1]
         dy_in, dz_in, dx, dweights = kernels(ctx.backend).latent_recursion_bwd.default(
-            dy if dual else None, dz, z, saved, *ctx.options, weights, cos, sin, mask, *ctx.rest
+            dy if dual else None, dz, z, saved, *ctx.options, weights, cos, sin, mask, groups, *ctx.rest
         )
-        return (None, None, dy_in if dual else None, dz_in, dx, None, None, None, *dweights)
+        return (None, None, dy_in if dual else None, dz_in, dx, None, None, None, None, *dweights)
 
 
 def _fwd_fake(
-    kept: Callable[[Tensor, Sequence[Tensor], int, int, bool, bool], Tensor],
+    kept: Callable[[Tensor, Sequence[Tensor], int, bool, int, bool, bool], Tensor],
 ) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
     """The fake of the forward; ``kept`` returns the tensor that it keeps for the backward."""
 
     def fake(
         y: Tensor | None, z: Tensor, x: Tensor | None, n: int, inject_last: bool, cycles: int, keep: bool, *layers: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        weights, _, _, _, heads, _, _ = layers
-        saved = kept(z, weights, heads, n, y is not None, inject_last)
+        weights, _, _, _, groups, heads, *_ = layers
+        saved = kept(z, weights, heads, groups is not None, n, y is not None, inject_last)
         y_out = z.new_empty(0 if y is None else z.shape)
         return y_out, z.new_empty(z.shape), saved if keep else saved.new_empty(0)
 
@@ -232,19 +257,23 @@ def _bwd_fake(
     return dy_in, z.new_empty(z.shape), dx, [w.new_empty(w.shape) for w in weights]
 
 
-def _kept(z: Tensor, weights: Sequence[Tensor], heads: int, n: int, dual: bool, inject_last: bool) -> Tensor:
+def _kept(
+    z: Tensor, weights: Sequence[Tensor], heads: int, grouped: bool, n: int, dual: bool, inject_last: bool
+) -> Tensor:
     """The tensor that the C++ forward keeps: for each application the tensors of its layers, and its input where no
     layer made it."""
-    layers = 0
-    for i in range(0, len(weights), 4):
+    layers = sum(group_mixer_saved(z, weight) for weight in weights[::2]) if grouped else 0
+    for i in range(0, 0 if grouped else len(weights), 4):
         layers += (attention_saved if heads else token_mixer_saved)(z, weights[i])
         layers += mlp_saved(z, weights[i + 2])
     return z.new_empty((n + 1) * layers + (n + (dual or inject_last)) * z.numel())
 
 
-def _kept_by_triton(z: Tensor, weights: Sequence[Tensor], heads: int, n: int, dual: bool, inject_last: bool) -> Tensor:
+def _kept_by_triton(
+    z: Tensor, weights: Sequence[Tensor], heads: int, grouped: bool, n: int, dual: bool, inject_last: bool
+) -> Tensor:
     module = triton_kernels("latent_recursion")
-    layers = module.network(weights, None, None, None, heads, 0.0, False)
+    layers = module.network(weights, None, None, None, grouped or None, heads, 1.0, 0.0, False)
     specs = module.saved_specs(layers, z, n, dual, inject_last)
     return z.new_empty(triton_kernels("layer").buffer_bytes(specs), dtype=torch.uint8)
 
@@ -267,7 +296,10 @@ BACKENDS: dict[str, Any] = {  # the same for latent_step
     "matrix": True,
     "general": ("cpp", "triton"),
 }
-_LAYERS = "Tensor[] weights, Tensor? cos, Tensor? sin, Tensor? mask, int heads, float eps, bool causal"
+_LAYERS = (
+    "Tensor[] weights, Tensor? cos, Tensor? sin, Tensor? mask, Tensor? groups, int heads, float group_scale, float eps, "
+    "bool causal"
+)
 register(
     Op(
         latent_recursion,

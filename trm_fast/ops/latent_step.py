@@ -25,12 +25,14 @@ def latent_step(
     packed: Sequence[Tensor] | None = None,
     mask: Tensor | None = None,
     causal: bool = False,
+    groups: Tensor | None = None,
+    group_scale: float = 1.0,
 ) -> Tensor:
     """``net(z + injection)``: the last application of a ``latent_recursion`` in single state.
 
     Args:
         z, injection: (B, L, D), of one dtype.
-        weights, heads, rotary, eps, packed, mask, causal: as in ``latent_recursion``.
+        weights, heads, rotary, eps, packed, mask, causal, groups, group_scale: as in ``latent_recursion``.
 
     Returns:
         The new z, (B, L, D).
@@ -48,7 +50,7 @@ def latent_step(
         raise ValueError(
             f"latent_step: injection is {tuple(injection.shape)} {injection.dtype}, z is {tuple(z.shape)} {z.dtype}"
         )
-    network = Network(weights, heads, rotary, eps, mask, causal)
+    network = Network(weights, heads, rotary, eps, mask, causal, groups, group_scale)
     return recur("latent_step", None, z, injection, network, 0, packed=packed)[1]
 
 

@@ -24,11 +24,11 @@ class Layout(NamedTuple):
     interleave: int
 
 
-def unsupported_reason(z: Tensor, weights: Sequence[Tensor], heads: int) -> str | None:
+def unsupported_reason(z: Tensor, weights: Sequence[Tensor], *, token_mixer: bool) -> str | None:
     """Why the fused kernels cannot run on states ``z`` (B, L, D) with these weights; None if they can."""
     L, D = z.shape[1:]
-    if heads:
-        return "its kernels have the token mixer, not attention"
+    if not token_mixer:
+        return "its kernels have the token mixer, not attention or groups"
     if TOKENS[-1] < L:
         return f"its kernels take up to {TOKENS[-1]} tokens, not {L}"
     if D not in CHANNELS:

@@ -219,6 +219,9 @@ class Task(ABC):
         vocab_size: the number of tokens, V.
         seq_len: the number of positions, without the prefix.
         grid_shape: rows and columns of the grid, None if the positions form no grid.
+        box_shape: rows and columns of the boxes that the grid is divided into, if it is.
+        partitions: names of the partitions of the positions that a model with ``mixing: groups`` reads by default.
+        special_tokens: number of tokens, the first of the vocabulary, that are no symbols, such as padding.
     """
 
     name: ClassVar[str]
@@ -232,10 +235,17 @@ class Task(ABC):
     vocab_size: int = 2
     seq_len: int
     grid_shape: tuple[int, int] | None = None
+    box_shape: tuple[int, int] | None = None
+    partitions: tuple[str, ...] = ("rows", "columns")
+    special_tokens: int = 0
 
     @abstractmethod
     def __init__(self, config: Any) -> None:
         """``config``: an instance of ``Config``."""
+
+    def group_keys(self) -> dict[str, Any]:
+        """The keys of ``TRMConfig`` that a model with ``mixing: groups`` takes from the task unless it sets them."""
+        return {"groups": self.partitions, "box_shape": self.box_shape, "special_tokens": self.special_tokens}
 
     def model_keys(self, data: DataConfig) -> dict[str, Any]:
         """The keys of ``TRMConfig`` that follow from the task, such as vocabulary size, length and head."""

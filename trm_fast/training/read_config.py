@@ -120,6 +120,8 @@ def make_config(sections: Mapping[str, Any], where: str) -> RunConfig:
     model = sections.get("model") or {}
     if not isinstance(model, Mapping):
         raise UserError(f"{where}: model must be a section of keys, not {model!r}", usage_error=True)
+    if model.get("mixing") == "groups":
+        model = task.group_keys() | {key: value for key, value in model.items() if value is not None}
     parts: dict[str, Any] = {**sections, "task": task_config}
     parts["model"] = validated(TRMConfig, _merged(model, task_keys, "model", task.name, where), "model", where)
     parts["data"] = data

@@ -32,12 +32,26 @@ inline void swiglu_rows_bwd(int64_t rows, const float* dout, int64_t ldd, const 
   }
 }
 
-void swiglu(const Left& left, const Right& right, int64_t m, int64_t inner, int64_t k, float* kept, int64_t ldk,
-            float* out, int64_t ldo) {
+// Adds the rows of `added` to rows of kWidth columns, from column `column` on; `first`: the first row's number.
+inline void add_rows(const Added& added, int64_t first, int64_t rows, int64_t column, float* block, int64_t ld) {
+  const int32_t* index = added.index + first * added.per_row;
+  for (int64_t i = 0; i < rows; ++i, block += ld, index += added.per_row) {
+    Vector low = load_vector(block), high = load_vector(block + kLanes);
+    for (int64_t j = 0; j < added.per_row; ++j) {
+      const float* from = added.rows + index[j] * added.row + column;
+      low += load_vector(from), high += load_vector(from + kLanes);
+    }
+    store_vector(block, low), store_vector(block + kLanes, high);
+  }
+}
+
+void swiglu(const Left& left, const Right& right, int64_t m, int64_t inner, int64_t k, const Added& added, float* kept,
+            int64_t ldk, float* out, int64_t ldo) {
   for_blocks(
       left, right, m, inner / kLanes, k, kRows, 1,
       [&](int64_t first, int64_t panel) { return kept ? kept + first * ldk + panel * kWidth : nullptr; }, ldk,
-      [&](int64_t first, int64_t rows, int64_t panel, const float* block, int64_t ld) {
+      [&](int64_t first, int64_t rows, int64_t panel, float* block, int64_t ld) {
+        if (added.per_row) add_rows(added, first, rows, panel * kWidth, block, ld);
         swiglu_rows<kLanes>(rows, block, block + kLanes, ld, out + first * ldo + panel * kLanes, ldo);
       });
 }

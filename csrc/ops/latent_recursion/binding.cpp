@@ -9,8 +9,10 @@ using Tensors = std::vector<Tensor>;
 std::tuple<Tensor, Tensor, Tensor> fwd(const MaybeTensor& y, const Tensor& z, const MaybeTensor& x, int64_t n,
                                        bool inject_last, int64_t cycles, bool keep, const Tensors& weights,
                                        const MaybeTensor& cos, const MaybeTensor& sin, const MaybeTensor& mask,
-                                       int64_t heads, double eps, bool causal) {
+                                       const MaybeTensor& groups, int64_t heads, double group_scale, double eps,
+                                       bool causal) {
   Network net("latent_recursion", z, eps, mask);
+  if (groups) net.set_groups(*groups, group_scale);
   net.add_blocks(weights, heads, cos, sin, causal);
   const States states = recursion_fwd(net, {n, y.has_value(), inject_last}, y, z, x, cycles, keep);
   return {states.y, states.z, states.saved};
@@ -19,8 +21,10 @@ std::tuple<Tensor, Tensor, Tensor> fwd(const MaybeTensor& y, const Tensor& z, co
 std::tuple<Tensor, Tensor, Tensor, Tensors> bwd(const MaybeTensor& dy, const MaybeTensor& dz, const Tensor& z,
                                                 const Tensor& saved, int64_t n, bool dual, bool inject_last,
                                                 const Tensors& weights, const MaybeTensor& cos, const MaybeTensor& sin,
-                                                const MaybeTensor& mask, int64_t heads, double eps, bool causal) {
+                                                const MaybeTensor& mask, const MaybeTensor& groups, int64_t heads,
+                                                double group_scale, double eps, bool causal) {
   Network net("latent_recursion", z, eps, mask);
+  if (groups) net.set_groups(*groups, group_scale);
   net.add_blocks(weights, heads, cos, sin, causal);
   Gradients g = recursion_bwd(net, {n, dual, inject_last}, dy, dz, z, saved);
   return {g.dy, g.dz, g.dx, std::move(g.dweights)};

@@ -63,7 +63,7 @@ class Mlp final : public Layer {
         const int64_t channels = std::min(kForwardChunk, padded_ - channel);
         float* kept = f.keep ? f.kept + first * 2 * padded_ + 2 * channel : nullptr;
         const Right gate_up = right(f.packed + channel / (gemm_.width / 2) * panel(D), D);
-        gemm_.swiglu({h, D, 0, 0}, gate_up, count, channels, D, kept, 2 * padded_, scratch, channels);
+        gemm_.swiglu({h, D, 0, 0}, gate_up, count, channels, D, {}, kept, 2 * padded_, scratch, channels);
         const Right down{f.packed + gate_up_size() + panel(channel), panel(inner_)};
         gemm_.multiply({scratch, channels, 0, 0}, down, count, D, std::min(channels, inner_ - channel), channel > 0, y,
                        D);

@@ -329,7 +329,7 @@ def test_opcheck(triton, random, device):
         opcheck(KERNELS.attention_bwd, dy, z, opcheck(KERNELS.attention_fwd, z, True, *layer)[1], *layer)
     for y in (z.clone(), None):
         mask = torch.ones(2, L, dtype=torch.bool, device=device)
-        layers = ([*mix, *mlp], None, None, mask, 0, eps, False)
+        layers = ([*mix, *mlp], None, None, mask, None, 0, 1.0, eps, False)
         saved = opcheck(KERNELS.latent_recursion_fwd, y, z, dy, 1, True, 1, True, *layers)[2]
         arguments = (dy, z, saved, 1, y is not None, True, *layers)
         opcheck(KERNELS.latent_recursion_bwd, None if y is None else dy, *arguments)

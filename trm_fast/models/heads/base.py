@@ -18,7 +18,9 @@ register = HEADS.register
 
 class HeadInputs(NamedTuple):
     """The properties of a model that its head needs. The answer state has ``prefix_tokens + seq_len`` positions
-    of ``hidden_size`` channels; ``features`` is the number of features per position, 0 for none."""
+    of ``hidden_size`` channels; ``features`` is the number of features per position, 0 for none. ``grouped``: no
+    position differs from the others but by its groups. ``symbols``: if not 0, each position is that many vectors, one
+    for each of the last tokens of the vocabulary."""
 
     hidden_size: int
     prefix_tokens: int
@@ -26,6 +28,8 @@ class HeadInputs(NamedTuple):
     vocab_size: int
     features: int
     causal: bool
+    grouped: bool = False
+    symbols: int = 0
 
 
 class HeadConfig(Section):

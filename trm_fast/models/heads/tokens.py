@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from trm_fast.models.heads.base import Head, HeadConfig, HeadInputs, register
@@ -27,9 +28,14 @@ class TokenHead(Head):
 
     def __init__(self, config: TokensConfig, inputs: HeadInputs) -> None:
         super().__init__(config, inputs)
-        self.linear = Linear(inputs.hidden_size, inputs.vocab_size)
+        self.symbols = inputs.symbols
+        special = inputs.vocab_size - inputs.symbols
+        self.linear = Linear(inputs.hidden_size, special + 1 if inputs.symbols else inputs.vocab_size)
 
     def forward(self, answer: Tensor, *, precision: Precision = CAST_AT_USE, **extra: Any) -> Tensor:
+        if self.symbols:  # one map for all symbols; special tokens are judged by the mean over the symbols
+            scores = self.linear(answer, precision).unflatten(1, (-1, self.symbols))
+            return torch.cat((scores[..., 1:].mean(2), scores[..., 0]), dim=-1)
         return self.linear(answer, precision)[:, self.prefix_tokens :]
 
     def answers(self, prediction: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from trm_fast.tasks.arc import drawing, files
 from trm_fast.tasks.arc.data import ARCConfig, choose
 from trm_fast.tasks.arc.files import ARCTask, Pair
 from trm_fast.tasks.arc.grids import (
+    BLACK,
     VOCABULARY,
     Symmetries,
     decode,
@@ -48,6 +49,8 @@ class ARC(Task):
     Config: ClassVar[type[ARCConfig]] = ARCConfig
     noun: ClassVar[str] = "pairs"
     majority: ClassVar[bool] = True
+    partitions = ("rows", "columns", "all")
+    special_tokens = BLACK + 1
 
     def __init__(self, config: ARCConfig | None = None) -> None:
         self.config = config or ARCConfig()

@@ -86,6 +86,8 @@ class Maze(PuzzleTask[Mazes]):
     stand_in: ClassVar[str] = "generated mazes are used instead"
 
     vocab_size = PATH + 1
+    partitions = ("rows", "columns", "boxes", "shifted_boxes")
+    box_shape = (2, 2)
 
     def __init__(self, config: MazeConfig | None = None) -> None:
         self.config = config or MazeConfig()

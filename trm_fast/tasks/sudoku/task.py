@@ -18,7 +18,7 @@ from trm_fast.tasks.sudoku import files
 from trm_fast.tasks.sudoku.data import generated, without_equivalents
 from trm_fast.tasks.sudoku.drawing import Drawing
 from trm_fast.tasks.sudoku.puzzles import Puzzles, check_givens, generate
-from trm_fast.tasks.sudoku.rules import Grids, obeys
+from trm_fast.tasks.sudoku.rules import BOXES, Grids, obeys
 from trm_fast.tasks.sudoku.symmetry import random_images, random_symmetries
 from trm_fast.tasks.sudoku.text import fill_in, parse
 from trm_fast.tasks.tables import Table
@@ -68,6 +68,8 @@ class Sudoku(PuzzleTask[Puzzles]):
     name: ClassVar[str] = "sudoku"
     Config: ClassVar[type[SudokuConfig]] = SudokuConfig
     has_rules: ClassVar[bool] = True
+    partitions = ("rows", "columns", "boxes")
+    special_tokens = BLANK + 1
     stand_in: ClassVar[str] = "generated puzzles are used instead: accuracy is not comparable with published numbers"
 
     def __init__(self, config: SudokuConfig | None = None) -> None:
@@ -75,7 +77,7 @@ class Sudoku(PuzzleTask[Puzzles]):
         self.size = self.config.size
         self.vocab_size = self.size + 2
         self.seq_len = self.size * self.size
-        self.grid_shape = (self.size, self.size)
+        self.grid_shape, self.box_shape = (self.size, self.size), BOXES[self.size]
 
     def generated(self, seed: int) -> Sets[Puzzles]:
         config = self.config
