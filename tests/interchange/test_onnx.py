@@ -32,7 +32,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "prefix": {"prefix_tokens": 2, "puzzle_embedding_size": 12, "num_puzzles": 3},
     "values": {"inputs": "values", "input_width": 2, "head": {"kind": "values", "width": 3}},
     "causal": {"mixing": "attention", "causal": True},
-}
+    "groups": {"mixing": "groups", "groups": ["rows", "columns"], "grid_shape": (2, 3)},
+    "symbols": {
+        "mixing": "groups", "groups": ["rows", "columns"], "grid_shape": (2, 3), "symbols": "equivariant",
+        "special_tokens": 2,
+    },
+}  # fmt: skip
 
 
 def make(variant: str, **changes: Any) -> TRM:

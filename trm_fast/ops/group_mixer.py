@@ -82,8 +82,9 @@ def group_mixer_reference(
 def group_means(h: Tensor, group: Tensor) -> Tensor:
     """The mean of ``h`` (B, L, D) over each position's group, (B, L, D); ``group`` int64 (L,)."""
     values = accumulate(h)
-    sums = torch.zeros_like(values).index_add(1, group, values)
-    sizes = values.new_zeros(h.shape[1]).index_add(0, group, values.new_ones(h.shape[1]))
+    # scatter_add, because index_add is exported to ONNX as another operation.
+    sums = torch.zeros_like(values).scatter_add(1, group[None, :, None].expand_as(values), values)
+    sizes = values.new_zeros(h.shape[1]).scatter_add(0, group, values.new_ones(h.shape[1]))
     return (sums / sizes.clamp_min(1).unsqueeze(-1)).index_select(1, group).to(h.dtype)
 
 
