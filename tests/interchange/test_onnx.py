@@ -55,6 +55,8 @@ def make(variant: str, **changes: Any) -> TRM:
 def rows(model: TRM, count: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(count)
     arrays = {"inputs": torch.randint(0, 6, (count, 6), generator=generator)}
+    if model.config.num_symbols:  # every symbol once: symbols that do not occur have equal logits
+        arrays["inputs"] = torch.rand(count, 6, generator=generator).argsort(1)
     if model.config.inputs == "values":
         arrays["inputs"] = torch.randn(count, 6, 2, generator=generator)
     if model.config.prefix_tokens:
