@@ -136,7 +136,10 @@ class TRMConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for name, needed in (("positions: grid", self.positions == "grid"), ("mixing: groups", self.mixing == "groups")):
+        for name, needed in (
+            ("positions: grid", self.positions == "grid"),
+            ("mixing: groups", self.mixing == "groups"),
+        ):
             if needed and (self.grid_shape is None or self.grid_shape[0] * self.grid_shape[1] != self.seq_len):
                 raise ValueError(f"{name} needs a grid_shape whose product is seq_len ({self.seq_len})")
         if self.symbols == "equivariant":

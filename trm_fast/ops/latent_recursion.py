@@ -297,8 +297,8 @@ BACKENDS: dict[str, Any] = {  # the same for latent_step
     "general": ("cpp", "triton"),
 }
 _LAYERS = (
-    "Tensor[] weights, Tensor? cos, Tensor? sin, Tensor? mask, Tensor? groups, int heads, float group_scale, float eps, "
-    "bool causal"
+    "Tensor[] weights, Tensor? cos, Tensor? sin, Tensor? mask, Tensor? groups, int heads, float group_scale, "
+    "float eps, bool causal"
 )
 register(
     Op(
