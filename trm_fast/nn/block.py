@@ -15,8 +15,8 @@ from trm_fast.ops._core import dispatch
 
 
 class Sublayer(nn.Module):
-    """A token mixer, attention, group mixer or channel MLP with residual and norm: norm(h + part(h)), as published, or h +
-    part(norm(h)) with ``norm_position: pre``. h is (B, L, D)."""
+    """A token mixer, attention, group mixer or channel MLP with residual and norm: norm(h + part(h)), as published, or
+    h + part(norm(h)) with ``norm_position: pre``. h is (B, L, D)."""
 
     def __init__(self, part: TokenMixer | Attention | GroupMixer | ChannelMLP, config: NetworkConfig) -> None:
         super().__init__()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from trm_fast.nn.groups import PARTITIONS, Grid
+from trm_fast.nn.groups import NO_GRID, PARTITIONS, Grid
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Layers on states of ``tokens`` positions (with an axis of symbols, one for each symbol of a cell) and ``hidden_size`` channels, and how they are applied.
+    """Layers on states of ``tokens`` positions and ``hidden_size`` channels, and how they are applied. With an axis of
+    symbols, each symbol of a cell is a position.
 
     Attributes:
         inner_multiple: a SwiGLU's inner width, about 2/3 ``expansion`` times its width, is rounded up to a multiple.
@@ -39,7 +40,7 @@ class NetworkConfig:
     causal: bool = False
     groups: tuple[str, ...] = ()
     group_scale: float = 1.0
-    grid: Grid = Grid((0, 0))
+    grid: Grid = NO_GRID
     prefix: int = 0
     symbols: int = 0
     norm_position: Literal["post", "pre"] = "post"

@@ -18,6 +18,7 @@ class Grid(NamedTuple):
     box: tuple[int, int] = (0, 0)
 
 
+NO_GRID = Grid((0, 0))
 PARTITIONS: Registry[Callable[[Grid], Tensor]] = Registry("partition")
 """Name -> function: grid -> the number of each cell's group, int64 (height, width). The numbers need not be dense."""
 register = PARTITIONS.register

@@ -43,14 +43,15 @@ def latent_recursion(
     """Runs ``cycles`` cycles: ``n`` latent steps ``z = net(z + y + x)`` and one answer step ``y = net(y + z)``.
 
     In single state (``y`` is None) a cycle is ``n`` steps ``z = net(z + x)`` and a last one, with x or without
-    (``inject_last``). The network is a stack of post-norm layers: token mixer or attention, then MLP, or group mixers. The call sums the
-    gradients of the weights over the n + 1 applications of the network. Source: arXiv 2510.04871, figure 3.
+    (``inject_last``). The network is a stack of post-norm layers: token mixer or attention, then MLP; or group mixers.
+    The call sums the gradients of the weights over the n + 1 applications of the network. Source: arXiv 2510.04871,
+    figure 3.
 
     Args:
         y, z, x: answer state, latent state and input embedding, each (B, L, D), of one dtype; ``y`` may be None.
         weights: four matrices a layer: the two of ``token_mixer`` (``heads`` 0) or ``attention``, then the two of
-            ``mlp``; with ``groups``, the two of ``group_mixer`` alone. Weights in another dtype than the states are cast
-            once per call.
+            ``mlp``; with ``groups``, the two of ``group_mixer`` alone. Weights in another dtype than the states are
+            cast once per call.
         n: latent steps in a cycle.
         heads: attention heads; 0 for the token mixer.
         rotary: cos and sin, (L, D / heads) each, for rotary positions; they get no gradient.
