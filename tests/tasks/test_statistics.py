@@ -1,4 +1,4 @@
-"""Shares and F1 scores with confidence intervals."""
+"""Shares, means and F1 scores with confidence intervals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from trm_fast.tasks.statistics import add_f1, add_share, f1, wilson_interval
+from trm_fast.tasks.statistics import add_f1, add_share, f1, mean_interval, student_t_quantile, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,32 @@ def test_wilson_interval(successes: int, count: int, lower: float, upper: float)
 def test_wilson_interval_of_another_level() -> None:
     lower, upper = wilson_interval(50, 100, z=1.0)
     assert (lower, upper) == pytest.approx((0.5 - 0.5 / 101**0.5, 0.5 + 0.5 / 101**0.5))
+
+
+@pytest.mark.parametrize(
+    ("p", "degrees", "t"),
+    [  # NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.6.7.2
+        (0.975, 1, 12.706),
+        (0.975, 2, 4.303),
+        (0.975, 3, 3.182),
+        (0.975, 4, 2.776),
+        (0.975, 9, 2.262),
+        (0.975, 30, 2.042),
+        (0.975, 99, 1.984),
+        (0.95, 5, 2.015),
+        (0.999, 2, 22.327),
+        (0.5, 7, 0.0),
+    ],
+)
+def test_quantiles_of_student_t(p: float, degrees: int, t: float) -> None:
+    assert student_t_quantile(p, degrees) == pytest.approx(t, abs=6e-4)
+
+
+def test_interval_of_a_mean() -> None:
+    # Student's own data (Biometrika 6, 1908): the mean difference of 1.58 hours has a t of 4.06 with 9 degrees.
+    hours = [1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4]
+    assert mean_interval(hours) == pytest.approx((1.58 - 2.262 * 1.58 / 4.062, 1.58 + 2.262 * 1.58 / 4.062), abs=1e-3)
+    assert mean_interval([0.5, 0.5]) == (0.5, 0.5)
 
 
 def test_share_has_an_interval_and_a_baseline() -> None:

@@ -195,6 +195,30 @@ def test_a_run_stops_when_its_minutes_are_over(tmp_path: Path, monkeypatch: pyte
     assert checkpoint.steps_of(tmp_path / "run") == [5]
 
 
+def test_a_run_stops_when_its_training_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, now, one_step = tmp_path / "run", [0.0], Trainer._one_step
+
+    def slow_step(self: Trainer) -> None:
+        now[0] += 3.0
+        one_step(self)
+
+    class SlowEvaluation(Callback):
+        def on_evaluation(self, done: int, count: int) -> None:
+            now[0] += 100.0
+
+    def clock() -> float:
+        return now[0]
+
+    monkeypatch.setattr(Trainer, "_one_step", slow_step)
+    trainer = Trainer(run_config(eval_every=2), out, callbacks=[SlowEvaluation()])
+    summary = trainer.train(training_seconds=15, clock=clock)
+    assert (summary["steps"], summary["seconds"]) == (5, 15.0)
+    for _ in range(2):  # the time before a resume counts too, so the second resume trains no step
+        resumed = Trainer.resume(out, callbacks=[SlowEvaluation()]).train(training_seconds=21, clock=clock)
+        assert (resumed["steps"], resumed["seconds"], resumed["interrupted"]) == (7, 21.0, False)
+        assert resumed["evaluation"]["count"] > 0
+
+
 def test_metrics_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(Killed):

@@ -1,8 +1,10 @@
-"""Shares and F1 scores with 95 % confidence intervals."""
+"""Shares, means and F1 scores with 95 % confidence intervals."""
 
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +24,43 @@ def wilson_interval(successes: int, count: int, z: float = 1.959963984540054) ->
     middle = (p + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def student_t_quantile(p: float, degrees: int) -> float:
+    """The quantile of Student's t distribution, for 0.5 <= p < 1 and a whole number of degrees of freedom.
+
+    The distribution function has a closed form in the angle atan(t / sqrt(degrees)) (Abramowitz and Stegun, 26.7.3 and
+    26.7.4). Bisection of the angle inverts it.
+
+    Example:
+        >>> f"{student_t_quantile(0.975, 2):.4f}"
+        '4.3027'
+    """
+    below, above = 0.0, math.pi / 2
+    for _ in range(60):
+        angle = (below + above) / 2
+        term = total = math.cos(angle) if degrees % 2 else 1.0
+        for k in range(2 + degrees % 2, degrees, 2):
+            term *= math.cos(angle) ** 2 * (k - 1) / k
+            total += term
+        within = math.sin(angle) * (total if degrees > 1 else 0.0)  # probability of a smaller |t|
+        if degrees % 2:
+            within = 2 / math.pi * (angle + within)
+        below, above = (angle, above) if within < 2 * p - 1 else (below, angle)
+    return math.sqrt(degrees) * math.tan(below)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of the mean of two or more independent values, by Student's t.
+
+    Example:
+        >>> low, high = mean_interval([0.80, 0.82, 0.84])
+        >>> f"{low:.3f} {high:.3f}"
+        '0.770 0.870'
+    """
+    n, mean = len(values), statistics.fmean(values)
+    half = student_t_quantile(0.975, n - 1) * statistics.stdev(values) / math.sqrt(n)
+    return mean - half, mean + half
 
 
 def f1(actual: Flags, predicted: Flags) -> float:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -31,6 +31,10 @@ from trm_fast.training.signals import stop_on_signal
 from trm_fast.training.state import restore, tensor_groups
 from trm_fast.training.step import TrainStep
 from trm_fast.training.transfer import transfer
+
+
+class LossNotFinite(UserError):
+    """Training diverged."""
 
 
 class Trainer:
@@ -179,21 +183,34 @@ class Trainer:
         resumed = ({}, {}) if fresh else checkpoint.load(run, from_step)
         return cls(config, run, device=device, callbacks=callbacks, group=group, resumed=resumed)
 
-    def train(self, *, minutes: float | None = None) -> Record:
-        """Trains up to step ``training.steps`` or for ``minutes``, then evaluates and saves.
+    def train(
+        self,
+        *,
+        minutes: float | None = None,
+        training_seconds: float = math.inf,
+        clock: Callable[[], float] | None = None,
+    ) -> Record:
+        """Trains up to step ``training.steps`` or a limit of time, then evaluates and saves.
 
         Ctrl-C and SIGTERM end the run after the current step, with a checkpoint.
+
+        Args:
+            minutes: limit of this call, evaluations and checkpoints included.
+            training_seconds: limit of the whole run's training time, without evaluations and checkpoints and with the
+                time before a resume.
+            clock: measures the training time in seconds; by default ``time.perf_counter``.
 
         Returns:
             The summary, which is also written to ``summary.json``.
 
         Raises:
-            UserError: the loss is not finite, or a file can't be written.
+            LossNotFinite: training diverged.
+            UserError: a file can't be written.
         """
         summary: Record | None = None
         try:
             self.callbacks.on_start(self._description())
-            summary = self._train(minutes)
+            summary = self._train(minutes, training_seconds, clock or time.perf_counter)
         finally:
             self.callbacks.on_end(summary)
         return summary
@@ -203,13 +220,16 @@ class Trainer:
         counts = self.model.num_parameters(), len(data.train), len(data.test)
         return Run(self.out, self.config, self.step, self.seconds, *counts, source=data.source, noun=noun)
 
-    def _train(self, minutes: float | None) -> Record:
+    def _train(self, minutes: float | None, training_seconds: float, read_clock: Callable[[], float]) -> Record:
         training = self.config.training
         deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
         evaluation: Evaluation | None = None
         with stop_on_signal() as stopped:
-            clock = time.perf_counter()
-            while self.step < training.steps and not self._over(stopped.is_set(), deadline):
+            last_time = read_clock()
+            while self.step < training.steps:
+                over = time.monotonic() >= deadline or self.seconds >= training_seconds
+                if self._any_process(stopped.is_set() or over):
+                    break
                 self._one_step()
                 evaluation = None
                 last, saves = self.step == training.steps, self.step % training.checkpoint_every == 0
@@ -217,8 +237,8 @@ class Trainer:
                 tests = len(self.dataset.test) and (last or due)
                 if tests or saves:
                     self.step_function.wait()  # a GPU is some steps behind; their time belongs to training
-                now = time.perf_counter()
-                self.seconds, clock = self.seconds + now - clock, now
+                now = read_clock()
+                self.seconds, last_time = self.seconds + now - last_time, now
                 if last or self.step % training.log_every == 0:
                     self._log()
                 self.callbacks.on_step(self.step)
@@ -227,9 +247,9 @@ class Trainer:
                 if saves:
                     self.save()
                 if tests or saves:
-                    clock = time.perf_counter()  # evaluating and saving does not count as training time
+                    last_time = read_clock()  # evaluating and saving does not count as training time
             self.step_function.wait()
-            self.seconds += time.perf_counter() - clock
+            self.seconds += read_clock() - last_time
             interrupted = any(self.group.gather_objects(stopped.is_set())) and self.step < training.steps
             if not interrupted and evaluation is None and len(self.dataset.test):
                 evaluation = self._evaluate_and_log()
@@ -251,12 +271,12 @@ class Trainer:
         self.step_function.run(training.learning_rate_at(number), minimum)
         self.step = number
 
-    def _over(self, stopped: bool, deadline: float) -> bool:
-        """Whether to end before the next step. Several processes agree on it only at log steps, where they wait for
-        each other anyway."""
+    def _any_process(self, over: bool) -> bool:
+        """Whether the run is ``over`` for any process before the next step. Several processes agree on it only at log
+        steps, where they wait for each other anyway."""
         if self.group.size > 1 and self.step % self.config.training.log_every:
             return False
-        return any(self.group.gather_objects(stopped or time.monotonic() >= deadline))
+        return any(self.group.gather_objects(over))
 
     def _log(self) -> None:
         totals = self.step_function.read_totals()
@@ -287,7 +307,7 @@ class Trainer:
         if not all(math.isfinite(total) for total in totals.values()):
             steps = checkpoint.steps_of(self.out)
             hint = f"; --resume {self.out} continues from step_{steps[-1]}" if steps else ""
-            raise UserError(f"the loss is not finite after step {self.step}: try a smaller learning rate{hint}")
+            raise LossNotFinite(f"the loss is not finite after step {self.step}: try a smaller learning rate{hint}")
 
     def evaluate(self) -> Evaluation:
         """Evaluates the averaged weights on test examples, with the solver's halting."""
@@ -313,7 +333,8 @@ class Trainer:
             The checkpoint's folder.
 
         Raises:
-            UserError: the loss is not finite, or the checkpoint can't be written.
+            LossNotFinite: training diverged.
+            UserError: the checkpoint can't be written.
         """
         totals = self.step_function.peek_totals()
         self._check_loss(totals)
