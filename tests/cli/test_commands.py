@@ -27,7 +27,7 @@ def make_csv(path: Path, run, count: int = 12) -> list[dict[str, str]]:
 
 def test_version_and_help(run) -> None:
     assert run("--version").out.startswith("trm-fast ")
-    for command in ("train", "eval", "solve", "plot", "info"):
+    for command in ("train", "sweep", "eval", "solve", "plot", "info"):
         result = run(command, "--help")
         assert result.code == 0
         assert "Example" in result.out, f"{command} --help shows no example"

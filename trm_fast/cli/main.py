@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from trm_fast.cli import agent, call, data, evaluate, info, interchange, plot, solve, tokenizer, train
+from trm_fast.cli import agent, call, data, evaluate, info, interchange, plot, solve, sweep, tokenizer, train
 from trm_fast.errors import UserError
 from trm_fast.version import __version__
 
@@ -23,6 +23,7 @@ app.command(rich_help_panel="Main")(train.train)
 app.command(name="eval", rich_help_panel="Main")(evaluate.evaluate)
 app.command(rich_help_panel="Main")(solve.solve)
 app.command(rich_help_panel="Main")(call.call)
+app.command(rich_help_panel="Main")(sweep.sweep)
 app.command(rich_help_panel="Agents")(agent.agent)
 app.command(rich_help_panel="Agents")(agent.mcp)
 app.add_typer(data.app, name="data", rich_help_panel="Tools")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +27,11 @@ def configured(
     Raises:
         UserError: not exactly one of preset and config, or settings that are not valid.
     """
-    from trm_fast.training import apply_settings, fine_tuning, make_config, preset_names
+    from trm_fast.training import apply_settings, fine_tuning, make_config
 
-    if (preset is None) == (config is None):
-        raise UserError(f"give --preset NAME or --config FILE; presets: {', '.join(preset_names())}", usage_error=True)
-    sections = fine_tuning(_sections(preset, config)) if tuning else _sections(preset, config)
+    sections = chosen_sections(preset, config)
+    if tuning:
+        sections = fine_tuning(sections)
     merged = make_config(apply_settings(sections, settings), preset or str(config))
     if epochs is None:
         return merged
@@ -38,6 +40,19 @@ def configured(
     examples = len(merged.make_task().dataset(merged.data, merged.training.seed).train)
     total = max(1, -(-int(examples * epochs) // merged.training.batch_size))
     return merged.model_copy(update={"training": merged.training.model_copy(update={"steps": total})})
+
+
+def chosen_sections(preset: str | None, config: Path | None) -> dict[str, Any]:
+    """The sections of a preset or a YAML file, not validated yet.
+
+    Raises:
+        UserError: not exactly one of preset and config, or it can't be read.
+    """
+    from trm_fast.training import preset_names
+
+    if (preset is None) == (config is None):
+        raise UserError(f"give --preset NAME or --config FILE; presets: {', '.join(preset_names())}", usage_error=True)
+    return _sections(preset, config)
 
 
 def resumed(run: Path, preset: str | None, config: Path | None, settings: list[str]) -> RunConfig:
@@ -70,6 +85,11 @@ def _sections(preset: str | None, config: Path | None) -> dict[str, Any]:
     from trm_fast.training import read_preset, read_yaml
 
     return read_preset(preset) if preset is not None else read_yaml(config or Path())
+
+
+def settings_of(options: Mapping[str, Any]) -> list[str]:
+    """Options that stand for one key each, in the form that ``--set`` takes; None: the option was not used."""
+    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items() if value is not None]
 
 
 def free_folder(base: Path) -> Path:

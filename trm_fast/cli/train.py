@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +11,7 @@ from rich.table import Table
 
 from trm_fast.cli import console
 from trm_fast.cli.console import accuracy_rows, err, measures, out, pick_device, print_json, step_number
-from trm_fast.cli.run_config import configured, free_folder, resumed
+from trm_fast.cli.run_config import configured, free_folder, resumed, settings_of
 from trm_fast.errors import UserError
 
 if TYPE_CHECKING:
@@ -104,8 +102,8 @@ def train(
         raise UserError("--minutes must be more than 0", usage_error=True)
     if steps is not None and epochs is not None:
         raise UserError("give --steps or --epochs, not both", usage_error=True)
-    settings = [*_settings({"data.holdout": val_split}), *(settings or [])]
-    settings += _settings({"training.steps": steps, "training.seed": seed, "data.source": data})
+    settings = [*settings_of({"data.holdout": val_split}), *(settings or [])]
+    settings += settings_of({"training.steps": steps, "training.seed": seed, "data.source": data})
     if dry_run:
         if resume is not None:
             raise UserError("--dry-run is for a new run, not for --resume", usage_error=True)
@@ -157,11 +155,6 @@ def train(
     if summary["interrupted"]:
         err.print(f"stopped at step {summary['steps']}; continue with: trm-fast train --resume {trainer.out}")
         raise typer.Exit(130)
-
-
-def _settings(options: Mapping[str, Any]) -> list[str]:
-    """Options that stand for one key each, in the form that ``--set`` takes."""
-    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items() if value is not None]
 
 
 def _announce(config: RunConfig, device: str, preset: str | None) -> None:

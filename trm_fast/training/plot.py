@@ -1,12 +1,17 @@
-"""Draws a run's curves as a PNG."""
+"""Draws the curves of a run, and the variants of a sweep, as a PNG."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import nan
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trm_fast.errors import UserError
-from trm_fast.training.folder import read_metrics, read_run_config
+from trm_fast.training.folder import Record, read_metrics, read_run_config
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CURVES = "curves.png"
 
@@ -56,7 +61,42 @@ def plot_run(run: Path, target: Path | None = None) -> Path:
     for axis in axes.flat:
         axis.grid(alpha=0.3)
     figure.suptitle(run.name)
-    path = target or run / CURVES
+    return _saved(figure, target or run / CURVES)
+
+
+def plot_variants(rows: Sequence[Record], values: Sequence[Sequence[float]], metric: str, path: Path) -> Path:
+    """Draws the metric of a sweep's variants: the mean with its interval, and a dot for each run.
+
+    Args:
+        rows: the variants' results, as in ``sweep.json``.
+        values: the metric of each variant's runs.
+        metric: its name.
+        path: of the PNG.
+
+    Returns:
+        The path of the PNG.
+
+    Raises:
+        UserError: the PNG can't be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 1.5 + 0.4 * len(rows)), layout="constrained")
+    axis = figure.subplots()
+    for height, (row, numbers) in enumerate(zip(rows, values, strict=True)):
+        axis.plot(numbers, [height] * len(numbers), "o", color="C0", alpha=0.4)
+        if row["mean"] is not None:
+            lower, upper = row["interval"] or (row["mean"], row["mean"])
+            axis.hlines(height, lower, upper, color="C1")
+            axis.plot(row["mean"], height, "D", color="C1")
+    axis.set(xlabel=metric.replace("_", " "), title="mean with its 95 % interval, and single runs")
+    axis.set_yticks(range(len(rows)), [row["variant"] for row in rows])
+    axis.invert_yaxis()
+    axis.grid(alpha=0.3)
+    return _saved(figure, path)
+
+
+def _saved(figure: Figure, path: Path) -> Path:
     try:
         figure.savefig(path, dpi=120)
     except (OSError, ValueError) as error:

@@ -64,7 +64,7 @@ def parse_section(text: str, option: str = "--task") -> dict[str, Any]:
         >>> parse_section("sudoku"), parse_section("{name: sudoku, size: 4}")
         ({'name': 'sudoku'}, {'name': 'sudoku', 'size': 4})
     """
-    value = _parse_value(text, option)
+    value = parse_value(text, option)
     return value if isinstance(value, dict) else {"name": str(value)}
 
 
@@ -94,7 +94,7 @@ def apply_settings(sections: Mapping[str, Any], settings: Iterable[str]) -> dict
             section = section[key]
             if not isinstance(section, dict):
                 raise UserError(f"--set {setting}: {'.'.join(outer[:depth])} is not a section", usage_error=True)
-        section[name] = _parse_value(value, f"--set {setting}")
+        section[name] = parse_value(value, f"--set {setting}")
     return result
 
 
@@ -163,7 +163,12 @@ def _parse_yaml(text: str, where: str) -> dict[str, Any]:
     return sections
 
 
-def _parse_value(text: str, source: str) -> Any:
+def parse_value(text: str, source: str) -> Any:
+    """Parses a value, which is YAML.
+
+    Raises:
+        UserError: the text is not valid YAML; ``source`` starts the message.
+    """
     try:
         return YAML(typ="safe", pure=True).load(text)
     except YAMLError:
