@@ -7,6 +7,8 @@ import pytest
 from trm_fast.ops import report
 from trm_fast.ops._core import registry, selection, validation
 
+from .conftest import ISAS
+
 KERNELS = [(op, dtype) for op, stated in registry.OPS.items() for dtype in stated.kernels["cpp"]]
 
 
@@ -17,13 +19,27 @@ def test_every_kernel_agrees(isa, op, dtype):
     assert validation.check(op, "cpp", dtype, "cpu") is None
 
 
-def test_all_of_them_are_checked_and_the_one_in_use_stays(native, monkeypatch, tmp_path):
+def test_the_listed_instruction_sets_end_with_the_one_in_use(isa):
+    assert report.cpu_paths() == list(ISAS[: ISAS.index(isa) + 1])
+
+
+def test_every_allowed_instruction_set_is_checked(native, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(validation, "check", lambda *_: "not finite" if native.cpu_path() == "portable" else None)
-    previous = native.cpu_path()
-    rows = list(report.check_all("cpu"))
-    assert native.cpu_path() == previous
+    monkeypatch.setattr(validation, "check", lambda *_: f"ran as {native.cpu_path()}")
+    allowed = ISAS[: ISAS.index(native.cpu_path()) + 1]  # TRM_FAST_CPU may forbid those that the machine has above it
+    rows = report.check_all("cpu")
     verdicts = {backend: result for op, backend, dtype, result in rows if (op, dtype) == ("swiglu", "float32")}
-    assert verdicts.pop("cpp portable") == "not finite"
-    assert set(verdicts) == {f"cpp {name}" for name in report.cpu_paths()[1:]}
-    assert set(verdicts.values()) <= {"passed"}
+    assert verdicts == {f"cpp {name}": f"ran as {name}" for name in allowed}
+
+
+def test_the_instruction_set_in_use_stays_when_a_check_is_interrupted(native, monkeypatch, tmp_path):
+    def interrupt(*_):
+        assert native.cpu_path() == "portable"
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(validation, "check", interrupt)
+    previous = native.cpu_path()
+    with pytest.raises(KeyboardInterrupt):
+        list(report.check_all("cpu"))
+    assert native.cpu_path() == previous
