@@ -29,3 +29,24 @@ def test_retired_names_and_texts_are_found(tmp_path: Path, file: str, content: s
     faults = list(check_words.faults(path, *check_words.retired()))
     assert len(faults) == len(starts)
     assert all(fault.startswith(start) for fault, start in zip(faults, starts, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("content", "count", "status"), [("def think(thought): ...\n", 2, 1), ("def step(x): ...\n", 0, 0)]
+)
+def test_the_exit_status_says_whether_a_word_was_found(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    content: str,
+    count: int,
+    status: int,
+) -> None:
+    file, clean = tmp_path / "a.py", tmp_path / "clean.md"
+    file.write_text(content)
+    clean.write_text("The model runs.\n")
+    monkeypatch.setattr(check_words, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["check_words.py", str(file), str(clean)])
+    assert check_words.main() == status
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == ["a.py:1"] * count
