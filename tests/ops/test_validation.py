@@ -236,3 +236,25 @@ def test_a_kernel_may_err_so_much_and_no_more(factor: int) -> None:
     assert "error" in (judged(1.02 * factor * everywhere) or "")
     assert judged(1.47 * factor * single) is None
     assert "error" in (judged(1.53 * factor * single) or "")
+
+
+@pytest.mark.parametrize(("result", "factor"), [("output", 2), ("output", 20), ("gradient 0", 3), ("gradient 0", 30)])
+def test_the_tolerance_is_the_one_that_the_op_states(result: str, factor: int) -> None:
+    swiglu = registry.OPS["swiglu"]
+
+    def rough(*inputs, **options):
+        """In float32 it errs by a thousandth, so that rounding does not matter."""
+        out = swiglu.reference(*inputs, **options)
+        return out if out.dtype == torch.float64 else 1.001 * out
+
+    tolerance = (factor, 1) if result == "output" else (1, factor)
+    op, case = replace(swiglu, reference=rough, tolerance=tolerance), swiglu.cases[0]
+    inputs = case.inputs(torch.float32, CPU)
+    truth = case.run(swiglu.reference, [t.double() for t in inputs])
+
+    def judged(error: float) -> str | None:
+        kernel = truth | {result: (1 + error) * truth[result]}
+        return validation.beside_reference(op, case, inputs, {name: t.float() for name, t in kernel.items()})
+
+    assert judged(0.98e-3 * factor) is None
+    assert (judged(1.02e-3 * factor) or "").startswith(f"{result}: error")
