@@ -10,7 +10,6 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from trm_fast.api import TRM
 from trm_fast.inference.steps import run_steps
 from trm_fast.models import TRMConfig
 from trm_fast.models.halting import RULES, HaltingRule, halting_rule, register
@@ -18,6 +17,8 @@ from trm_fast.training import TrainingConfig, TrainStep
 from trm_fast.training.carry import halts
 from trm_fast.training.optimizers import AdamATan2
 from trm_fast.training.optimizers.sgd import SGD
+
+from .small import model, tokens
 
 STEPS = torch.tensor([1, 2, 3], dtype=torch.int32)
 
@@ -56,16 +57,10 @@ def test_training_halts_between_the_minimum_and_the_maximum_of_steps() -> None:
 
 
 @pytest.fixture
-def patient() -> Iterator[None]:
-    """A rule that halts at the second step, whatever the logits."""
-
-    @register("patient")
-    class Patient(HaltingRule):
-        def should_halt(self, q: Tensor, steps: Tensor, answers: Callable[[], Tensor], memory: Tensor) -> Tensor:
-            return steps >= 2
-
-    yield
-    del RULES["patient"]
+def new_rule() -> Iterator[Callable[[type[HaltingRule]], type[HaltingRule]]]:
+    """A decorator that registers a rule as "new" until the test ends."""
+    yield register("new")
+    RULES.pop("new", None)
 
 
 class Source:
@@ -80,27 +75,27 @@ class Source:
         return self.chunk(0, 0)
 
 
-@pytest.mark.usefixtures("patient")
-def test_a_new_rule_halts_in_training_and_in_solving() -> None:
-    config = TRMConfig(
-        vocab_size=6, seq_len=6, hidden_size=8, num_layers=1, inner_multiple=8, T_cycles=1, n_latent_steps=1,
-        max_supervision_steps=4, halting="patient",
-    )  # fmt: skip
-    model, tokens = TRM(config), torch.randint(1, 6, (5, 6))
-    assert model.solve(tokens)["steps"].tolist() == [2] * 5
-    assert model.train_step(tokens, tokens)["steps"] == 2
-    step = TrainStep(model, AdamATan2(model.parameters()), TrainingConfig(batch_size=5), Source())
+def test_a_new_rule_halts_in_training_and_in_solving(new_rule) -> None:
+    @new_rule
+    class AtTheSecondStep(HaltingRule):
+        def should_halt(self, q: Tensor, steps: Tensor, answers: Callable[[], Tensor], memory: Tensor) -> Tensor:
+            return steps >= 2
+
+    trm, puzzles = model(halting="new"), tokens(5)
+    assert trm.solve(puzzles)["steps"].tolist() == [2] * 5
+    assert trm.train_step(puzzles, puzzles)["steps"] == 2
+    step = TrainStep(trm, AdamATan2(trm.parameters()), TrainingConfig(batch_size=5), Source())
     for halted in (False, True):
         step.run(1e-3, np.zeros(5, dtype=np.int32))
         assert step.carry.halted.tolist() == [halted] * 5
 
 
-@pytest.fixture
-def twice() -> Iterator[None]:
-    """A rule with memory: it halts when the answer has been the same three times."""
+def test_a_rule_with_a_memory_halts_in_training_and_in_solving(new_rule) -> None:
+    """A model's answers never change, so its rows halt at their third step: in training, where slots are refilled, and
+    in solving, where rows enter a running batch."""
 
-    @register("twice")
-    class Twice(HaltingRule):
+    @new_rule
+    class SameAnswerThreeTimes(HaltingRule):
         memory_size = 2
 
         def should_halt(self, q: Tensor, steps: Tensor, answers: Callable[[], Tensor], memory: Tensor) -> Tensor:
@@ -109,61 +104,36 @@ def twice() -> Iterator[None]:
             memory[:, 0] = total
             return memory[:, 1] >= 2
 
-    yield
-    del RULES["twice"]
-
-
-@pytest.mark.usefixtures("twice")
-def test_a_rule_with_a_memory_halts_in_training_and_in_solving() -> None:
-    """A model's answers never change, so its rows halt at their third step: in training, where slots are refilled, and
-    in solving, where rows enter a running batch."""
-    config = TRMConfig(
-        vocab_size=6, seq_len=6, hidden_size=8, num_layers=1, inner_multiple=8, T_cycles=1, n_latent_steps=1,
-        max_supervision_steps=5, halting="twice",
-    )  # fmt: skip
-    model, tokens = TRM(config), torch.randint(1, 6, (7, 6))
-    model.head.linear.weight.data.zero_()
-    steps = [(r.rows.tolist(), r.halted.tolist()) for r in run_steps(model, tokens, 5, batch_size=3)]
+    trm, puzzles = model(halting="new", max_supervision_steps=5), tokens(7)
+    trm.head.linear.weight.data.zero_()
+    steps = [(r.rows.tolist(), r.halted.tolist()) for r in run_steps(trm, puzzles, 5, batch_size=3)]
     assert [rows for rows, _ in steps] == [[0, 1, 2]] * 3 + [[3, 4, 5]] * 3 + [[6]] * 3
     assert [all(halted) for _, halted in steps] == [False, False, True] * 3
-    assert model.solve(tokens)["steps"].tolist() == [3] * 7
-    step = TrainStep(model, SGD(model.parameters(), lr=0.0), TrainingConfig(batch_size=5), Source())
+    assert trm.solve(puzzles)["steps"].tolist() == [3] * 7
+    step = TrainStep(trm, SGD(trm.parameters(), lr=0.0), TrainingConfig(batch_size=5), Source())
     assert step.carry.tensors()["halting_memory"].shape == (5, 2)
     for halted in (False, False, True, False, False, True):
         step.run(0.0, np.zeros(5, dtype=np.int32))
         assert step.carry.halted.tolist() == [halted] * 5
 
 
-@pytest.fixture
-def sum_rule() -> Iterator[None]:
-    """A rule that adds the row's first token to its memory at each step and halts at 12."""
+def test_a_memory_follows_its_row(new_rule) -> None:
+    """Rows leave a batch at different steps, and others take their places. Each halts as it would alone."""
 
-    @register("sum")
-    class SumRule(HaltingRule):
+    @new_rule
+    class SumOfTheFirstToken(HaltingRule):
         memory_size = 1
 
         def should_halt(self, q: Tensor, steps: Tensor, answers: Callable[[], Tensor], memory: Tensor) -> Tensor:
             memory += answers()[:, :1]
             return memory[:, 0] >= 12
 
-    yield
-    del RULES["sum"]
-
-
-@pytest.mark.usefixtures("sum_rule")
-def test_a_memory_follows_its_row() -> None:
-    """Rows leave a batch at different steps, and others take their places. Each halts as it would alone."""
-    config = TRMConfig(
-        vocab_size=6, seq_len=6, hidden_size=8, num_layers=1, inner_multiple=8, T_cycles=1, n_latent_steps=1,
-        max_supervision_steps=12, halting="sum",
-    )  # fmt: skip
-    model = TRM(config)
+    trm = model(halting="new", max_supervision_steps=12)
     numbers = torch.tensor([2, 5, 1, 4, 3, 5, 2, 1])
-    model.head.answers = lambda prediction: prediction  # the head's output is the answer
-    model.head.forward = lambda answer, *, inputs, **extra: inputs
-    tokens = numbers[:, None].repeat(1, 6)
+    trm.head.answers = lambda prediction: prediction  # the head's output is the answer
+    trm.head.forward = lambda answer, *, inputs, **extra: inputs
     last: dict[int, int] = {}
-    for result in run_steps(model, tokens, 12, batch_size=3):
+    for result in run_steps(trm, numbers[:, None].repeat(1, 6), 12, batch_size=3):
         last |= zip(result.rows.tolist(), result.steps.tolist(), strict=True)
     assert [last[row] for row in range(8)] == [-(-12 // n) for n in numbers.tolist()]
 
