@@ -18,13 +18,19 @@ namespace trm_fast::sudoku {
 namespace {
 
 using Grids = py::array_t<std::uint8_t, py::array::c_style>;
+using Ratings = py::array_t<std::int32_t>;
 
+// Calls f(geometry, i) for i = 0 .. count - 1 without the GIL. Throws std::invalid_argument if there is no such size.
 template <class F>
-void for_size(int size, F&& f) {
+void for_each(int size, py::ssize_t count, F&& f) {
+  const auto loop = [&](const auto& geometry) {
+    py::gil_scoped_release release;
+    for (py::ssize_t i = 0; i < count; ++i) f(geometry, i);
+  };
   switch (size) {
-    case 4: return f(kGeometry<Geometry<2, 2>>);
-    case 6: return f(kGeometry<Geometry<2, 3>>);
-    case 9: return f(kGeometry<Geometry<3, 3>>);
+    case 4: return loop(kGeometry<Geometry<2, 2>>);
+    case 6: return loop(kGeometry<Geometry<2, 3>>);
+    case 9: return loop(kGeometry<Geometry<3, 3>>);
     default: throw std::invalid_argument("size must be 4, 6 or 9, not " + std::to_string(size));
   }
 }
@@ -38,16 +44,13 @@ py::tuple generate(int size, std::int64_t count, int min_givens, int max_givens,
     throw std::invalid_argument("expected count >= 0 and 0 <= min_givens <= max_givens <= size * size");
   const Limits limits{min_givens, max_givens, min_rating, max_rating};
   Grids questions({count, cells}), answers({count, cells});
-  py::array_t<std::int32_t> ratings(count);
+  Ratings ratings(count);
   auto *q = questions.mutable_data(), *a = answers.mutable_data();
   auto* r = ratings.mutable_data();
-  for_size(size, [&](const auto& geometry) {
+  for_each(size, count, [&](const auto& geometry, py::ssize_t i) {
     using G = std::decay_t<decltype(geometry)>;
-    py::gil_scoped_release release;
-    for (std::int64_t i = 0; i < count; ++i) {
-      Rng rng(seed, static_cast<std::uint64_t>(first + i));
-      r[i] = generate_one<G>(limits, rng, q + i * G::kCells, a + i * G::kCells);
-    }
+    Rng rng(seed, static_cast<std::uint64_t>(first + i));
+    r[i] = generate_one<G>(limits, rng, q + i * cells, a + i * cells);
   });
   return py::make_tuple(questions, answers, ratings);
 }
@@ -57,20 +60,18 @@ py::tuple generate(int size, std::int64_t count, int min_givens, int max_givens,
 py::tuple solve(const Grids& questions, int size) {
   if (questions.ndim() != 2 || questions.shape(1) != static_cast<py::ssize_t>(size) * size)
     throw std::invalid_argument("questions must have the shape (N, " + std::to_string(size * size) + ")");
-  const py::ssize_t count = questions.shape(0);
+  const py::ssize_t count = questions.shape(0), cells = questions.shape(1);
   const auto* q = questions.data();
   // Digits index tables, so reject any above `size`.
   if (std::any_of(q, q + questions.size(), [size](std::uint8_t digit) { return digit > size; }))
     throw std::invalid_argument("questions must hold 0 to " + std::to_string(size));
-  Grids solutions({count, questions.shape(1)}), counts(count);
-  py::array_t<std::int32_t> ratings(count);
+  Grids solutions({count, cells}), counts(count);
+  Ratings ratings(count);
   auto *s = solutions.mutable_data(), *n = counts.mutable_data();
   auto* r = ratings.mutable_data();
-  for_size(size, [&](const auto& geometry) {
+  for_each(size, count, [&](const auto& geometry, py::ssize_t i) {
     using G = std::decay_t<decltype(geometry)>;
-    py::gil_scoped_release release;
-    for (std::int64_t i = 0; i < count; ++i)
-      n[i] = static_cast<std::uint8_t>(solve_one<G>(q + i * G::kCells, s + i * G::kCells, r[i]));
+    n[i] = static_cast<std::uint8_t>(solve_one<G>(q + i * cells, s + i * cells, r[i]));
   });
   return py::make_tuple(solutions, counts, ratings);
 }
