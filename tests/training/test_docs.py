@@ -1,4 +1,4 @@
-"""The code on docs/training.md runs as it is printed there."""
+"""The code in docs/training.md runs as printed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_examples_on_the_page_train_a_run(tmp_path: Path) -> None:
             exec(compile(block, "training.md", "exec", dont_inherit=True), names)
         model = {"halting": "steady", "head": {"kind": "softmax", "smoothing": 0.1}}
         config = run_config(model, optimizer="lion", schedule="linear", learning_rate=1e-3, steps=16)
-        callback = names["StopWatching"]()
+        callback = names["BestAccuracy"]()
         summary = Trainer(config, tmp_path / "run", callbacks=[callback]).train()
         resumed = Trainer.resume(tmp_path / "run")  # a checkpoint holds the halting rule's memory
         assert resumed.step_function.carry.halting_memory[:, 0].any()
