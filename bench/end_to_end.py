@@ -9,8 +9,9 @@ A case is KIND:MODEL:BATCH. Both sides start with the same weights and data, eac
 step by step, so that other load on the machine affects both. Their first losses must agree, or the case fails.
 
 ``gemm_share`` is the step's matrix FLOP per second, as a share of the rate of a large product that is measured between
-the steps. ``peak_rss_ratio`` is the growth of our memory over the growth of the baseline's (on a GPU: of the peaks of
-allocated device memory). ``launches`` counts the kernels and graphs that the host sends to a GPU in a step.
+the steps. ``peak_rss_ratio`` is the growth of our memory divided by the growth of the baseline's (on a GPU, the ratio
+of the peaks of allocated device memory). ``launches`` counts the kernels and graphs that the host sends to a GPU in a
+step.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ CASES = [
     *(f"solve:{name}:64" for name in ("sudoku-cpu", "sudoku-4x4")),
 ]
 GPU_CASES = [f"train:{name}:{batch}" for batch in (768, 8, 64) for name in ("mixer97", "mixer81", "attention97")]
-REPEATS, FEW_REPEATS, LONG = 7, 2, 2e12  # a case of more FLOP than LONG takes minutes, so fewer steps are timed
+REPEATS, FEW_REPEATS, LONG = 7, 2, 2e12  # a case with more FLOP than LONG takes minutes, so fewer steps are timed
 TOLERANCE = {"cpu": 1e-3, "cuda": 2e-2}  # relative, of the first loss: the recursion amplifies rounding errors
 
 
@@ -84,7 +85,7 @@ def measure(
         pipe, theirs = context.Pipe()
         process = context.Process(target=side, args=(theirs, ours, case, threads, baseline, data, device), daemon=True)
         process.start()
-        theirs.close()  # otherwise a side that failed would never end the pipe
+        theirs.close()  # if this end stayed open, the pipe would not end when the side's process does
         pipes.append(pipe)
         processes.append(process)
     try:
@@ -127,7 +128,8 @@ def measure(
 def _take_turns(
     case: str, pipes: list[Connection], repeats: int, device: str, patience: float | None
 ) -> tuple[Any, ...]:
-    """The seconds of each side's steps and of the products between them, and both sides' memory and launches."""
+    """Returns the seconds of each side's steps, the seconds of the products between them, and each side's memory growth
+    and launches."""
 
     def answer(pipe: Connection, what: str) -> Any:
         if not pipe.poll(patience):
@@ -146,12 +148,12 @@ def _take_turns(
         (seconds, ours), (baseline_seconds, theirs) = (ask(pipe, "step") for pipe in pipes)
         times[0].append(seconds)
         times[1].append(baseline_seconds)
-        # The sides take turns here as well: the process that used the GPU last finds its caches warm.
+        # The sides take turns here as well, because the process that used the GPU last has warm caches.
         products.append(ask(pipes[repeat % 2], "product")[0])
         if repeat == 0 and case.startswith("train") and _differ(ours, theirs, device):
             raise ArithmeticError(f"{case}: the losses of the first step differ: ours {ours}, baseline {theirs}")
     growth = [ask(pipe, "memory") for pipe in pipes]
-    # Last, because profiling a GPU may be forbidden, and the times count even then. Both sides profile together.
+    # Profiling comes last, because a GPU may forbid it, and the times are valid even then. Both sides profile together.
     launches: list[int | None] = []
     for pipe in pipes:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Measures ARC's puzzle embedding at its published size: memory, the time of an update, time and size of a checkpoint.
+"""Measures ARC's puzzle embedding at its published size: its memory, its updates, and its checkpoints.
 
 python bench/puzzle_embedding.py --tasks 960 --augmentations 1000
 """
@@ -33,7 +33,7 @@ BATCH, WIDTH, ROUNDS = 768, 512, 15
 
 
 def milliseconds(work: Callable[[], object]) -> float:
-    """The median of some calls, after one that warms up."""
+    """The median time of ``ROUNDS`` calls, after one that warms up."""
     work()
     return 1e3 * statistics.median(timeit.repeat(work, number=1, repeat=ROUNDS))
 
@@ -58,7 +58,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     lr = torch.tensor(1e-2)
     batches = [(torch.from_numpy(rng.integers(rows, size=BATCH)), torch.randn(BATCH, WIDTH)) for _ in range(ROUNDS + 1)]
-    queue = itertools.cycle(batches)  # other rows in each round: those of the last one are in the cache
+    queue = itertools.cycle(batches)  # different rows in each round, because those of the last one are in the cache
 
     def update(table: torch.Tensor) -> None:
         ids, gradients = next(queue)

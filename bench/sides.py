@@ -35,7 +35,7 @@ MODELS: dict[str, dict[str, Any]] = {  # with the configuration keys of the publ
     "sudoku-4x4": {**SMALL, "hidden_size": 64, "seq_len": 16, "vocab_size": 6},
 }
 SOLVER_STEPS = 16
-QUICK = 1.0  # seconds: a shorter step is timed after an untimed one
+QUICK = 1.0  # seconds; steps shorter than this are timed right after an untimed step
 
 
 class Problem:
@@ -84,7 +84,7 @@ def baseline_side(problem: Problem, baseline: str) -> Callable[[], float]:
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=1.0, fused=True)
     average = {name: p.detach().clone() for name, p in model.named_parameters()}
 
-    # With a device as context every call of torch goes through Python, which costs a third of a small step.
+    # With a device as context, every torch call would go through Python, which would cost a third of a small step.
     def train() -> float:
         return eager_trm.train_step(model, carry, batch, optimizer, average).item()
 
@@ -101,7 +101,7 @@ def baseline_side(problem: Problem, baseline: str) -> Callable[[], float]:
 
 
 def our_side(problem: Problem) -> Callable[[], float]:
-    """A function that runs one of our steps and returns what ``baseline_side`` does."""
+    """A function that runs one of our steps and returns the same number as that of ``baseline_side``."""
     model, B = from_published(problem.model.state_dict(), problem.config), problem.batch_size
     model.compute_dtype = problem.dtype
     model.to(problem.device)
@@ -150,7 +150,7 @@ def side(pipe: Connection, ours: bool, case: str, threads: int, baseline: str, d
             continue
         work = run if what == "step" else _product(problem)
         if what == "step" and latest < QUICK:
-            run()  # in training a step follows a step; after a pause caches and threads are cold
+            run()  # warms caches and threads, which are cold after a pause; in training there is no pause
         start = time.perf_counter()
         value = work()
         seconds = time.perf_counter() - start

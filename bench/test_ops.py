@@ -1,7 +1,7 @@
 """Times every op beside its reference: ``pytest bench --benchmark-only``, or one of them with ``-k rms_norm``.
 
-The inputs are those that the op's own file declares for timing. Each implementation is compared with the reference in
-float64 first; then GB/s of the bytes that must move are reported beside the times.
+The inputs are those that the op's own file declares for timing. Each implementation is first compared with the
+reference in float64. In addition to the times, it reports GB/s, counting the bytes that must be read or written.
 """
 
 from __future__ import annotations

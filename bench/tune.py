@@ -1,4 +1,4 @@
-"""Chooses the Triton kernels' block sizes, warps and stages on the GPU at hand and writes triton_kernels/configs.json.
+"""Chooses the Triton kernels' block sizes, warps and stages for this machine's GPU; writes triton_kernels/configs.json.
 
     python bench/tune.py [--only OP ...] [--seconds 480] [--table configs.json]
 
@@ -6,7 +6,7 @@ Each op runs with its gradients, in bfloat16, at the sizes of the published mode
 row in the table. The neighbors of that row (one option halved or doubled, one stage more or fewer) are compiled on all
 cores. Those with the same results are timed alternately with it, as CUDA-graph replays. The fastest one replaces the
 row, and the search continues from there until no neighbor takes less than 98 % of the current time. The table is
-written after every row, so nothing is lost when the time is over."""
+written after every row, so nothing is lost when the time is up."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def neighbors(options: Options) -> Iterator[Options]:
 
 @contextmanager
 def rows_used() -> Iterator[dict[tuple[str, str], Options]]:
-    """Records the launch options of each kernel launched in the context, by the kernel and its row's name."""
+    """Records the launch options of each kernel launched in the context, under the names of the kernel and its row."""
     original, used = configs.lookup, dict[tuple[str, str], Options]()
 
     def lookup(kernel: str, tensor: Tensor, *shape: int, block: int = 0) -> dict[str, Any]:
@@ -95,11 +95,11 @@ def tune_row(
         tried = [*neighbors(by_text[best])]
         if kernel == "project_fwd":
             tried.append({"ROWS": 0})  # cuBLAS
-        fresh = {text: options for options in tried if (text := str(options)) not in by_text}
-        by_text |= fresh
-        compile_together(work, put, list(fresh.values()))
+        new = {text: options for options in tried if (text := str(options)) not in by_text}
+        by_text |= new
+        compile_together(work, put, list(new.values()))
         passing = [best]
-        for text in fresh:
+        for text in new:
             row(text)
             try:
                 if same(results(), expected):
@@ -126,8 +126,8 @@ def main() -> None:
     if not (arguments.tiny or torch.cuda.is_available()):
         sys.exit("bench/tune.py: torch sees no GPU")
     end, tuned = time.monotonic() + arguments.seconds, set[tuple[str, str]]()
-    for batch in sorted(sizes.op_batches):  # rows of single shapes come before the row for all small inputs
-        no_prefix = replace(sizes, tokens=81, token_inner=256)  # the token mixer has other rows for these sizes
+    for batch in sorted(sizes.op_batches):  # small inputs first
+        no_prefix = replace(sizes, tokens=81, token_inner=256)  # the token mixer has different rows for these sizes
         for row in [row for size in (sizes, no_prefix) for row in cases(batch, size, dtype_of(device))]:
             if arguments.only and row.op not in arguments.only:
                 continue

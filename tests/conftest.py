@@ -1,4 +1,4 @@
-"""Options for all tests: ``--slow``, ``--benchmark``, and the number of processes."""
+"""Options of all tests: ``--slow``, ``--benchmark``, and the number of processes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-# Tests that run at the same time must not compete for cores: OpenMP spins, and an op of 30 us would take milliseconds.
+# Tests that run at the same time must not compete for cores: OpenMP's threads spin while they wait, and an op that takes
+# 30 us would take milliseconds.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
-MOST_PROCESSES = 8  # each loads torch and collects all tests
+MAX_PROCESSES = 8  # each of them loads torch and collects all tests
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,7 +37,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     alone = "PYTEST_XDIST_WORKER" in os.environ or config.option.usepdb or config.getoption("--benchmark")
     if whole and not alone and config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None:
-        config.option.numprocesses = min(MOST_PROCESSES, os.cpu_count() or 1)
+        config.option.numprocesses = min(MAX_PROCESSES, os.cpu_count() or 1)
         config.option.dist = "worksteal"
 
 

@@ -1,4 +1,4 @@
-"""Models and runs of format version 1 still load, solve and resume. The expected results come from the code of then."""
+"""Models and runs of format version 1 still load, solve and resume, with the results of the code that wrote them."""
 
 from __future__ import annotations
 

@@ -69,7 +69,8 @@ def check_kernels(part: Part, pending: list[str]) -> None:
     while pending and part.left() > 0:
         code, output = run_process(part, __file__, CHECK, part.device, *pending)
         rows = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
-        if len(rows) < len(pending) and code != DEVICE_LOST:  # there the last row is the one that ended the process
+        # With DEVICE_LOST, the kernel that broke the device has printed its own row.
+        if len(rows) < len(pending) and code != DEVICE_LOST:
             lost = {"skipped": "no time was left"} if code is None else {"error": "it ended the process"}
             rows.append({"case": pending[len(rows)], **lost})
         for row in rows:

@@ -11,7 +11,7 @@ folder=bench/gpu/wheels
 mkdir -p "$folder"
 platforms=()
 for number in 2_17 2_27 2_28 2_34; do platforms+=(--platform "manylinux_${number}_x86_64"); done
-# Their own dependencies are downloaded as well; none is large.
+# pip also downloads the dependencies of these packages; none is large.
 python3 -m pip download --quiet --only-binary=:all: --python-version "$version" --implementation cp \
     "${platforms[@]}" --platform manylinux2014_x86_64 -d "$folder" \
     numpy psutil pydantic pytest rich ruamel.yaml safetensors typer typing-extensions

@@ -27,8 +27,8 @@ from trm_fast.tasks.files import write_text
 class Part:
     """A part's options, and its results ``OUT/NAME.json``: one row per case, written as soon as the case ends.
 
-    A case that fails gets a row with its error. So does a case that ends the process: its row says so beforehand, and
-    the next process (``resume``) continues after it.
+    A case that fails gets a row with its error. So does a case that ends the process: an error row is written before
+    each case starts, and the next process (``resume``) continues after it.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Part:
             row = {"case": case, "error": f"{type(error).__name__}: {error}"[:500], "where": where[:500]}
         self.keep(row | {"took": round(time.monotonic() - start, 2)})
         print(json.dumps(self.rows[case]), flush=True)
-        if "error" in row and not usable(self.device):  # after an illegal memory access nothing works in this process
+        if "error" in row and not usable(self.device):  # an illegal memory access makes the GPU unusable for a process
             os._exit(DEVICE_LOST)
         return row
 
@@ -95,7 +95,7 @@ class Part:
 
 
 def write(path: Path, content: Any) -> None:
-    """Writes a JSON file completely or not at all, so that a process which is stopped leaves the previous one."""
+    """Writes a JSON file completely or not at all, so that a process that is killed leaves the previous file intact."""
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 

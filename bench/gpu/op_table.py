@@ -36,7 +36,7 @@ def ceilings(device: str, sizes: Sizes) -> dict[str, float]:
 
 
 def error_of(row: OpCase, inputs: list[Tensor]) -> float:
-    """Relative L2 error of the result, beside the reference on the same inputs in float32."""
+    """Relative L2 error of the result, compared with the reference on the same inputs in float32."""
     wide = [t.float() if t.is_floating_point() else t for t in inputs]
     with torch.no_grad():
         got = row.case.call(OPS[row.op].function, *row.case.leaves(inputs)).double()
@@ -70,7 +70,7 @@ def measure_case(row: OpCase, device: str, backward: bool, top: dict[str, float]
                 timed = report.work(OPS[row.op], case, inputs)
                 timed()
                 synchronize(device)
-        except Exception as problem:  # the other backends are still measure_case
+        except Exception as problem:  # the other backends are still measured
             bad[name] = f"{type(problem).__name__}: {problem}"[:300]
             continue
         good[name] = timed

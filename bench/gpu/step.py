@@ -1,8 +1,8 @@
 """Part ``step``: the training step and the published one in stock PyTorch, eager and compiled, timed alternately.
 
 The rows are those of bench/end_to_end.py: milliseconds, ratio, TFLOP/s as a share of a large product's, and memory. The
-compiled baseline compiles the network of two layers, which a step applies 21 times: compiling a whole step takes
-minutes."""
+compiled baseline compiles only the network of two layers, which a step applies 21 times, because compiling a whole step
+takes minutes."""
 
 from __future__ import annotations
 

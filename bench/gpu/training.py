@@ -1,8 +1,8 @@
 """Part ``training``: trains ``--preset`` on Sudoku-Extreme's 1,000 puzzles in the time that is left, and tests it.
 
 Another call with the same ``--out`` resumes the run. The tests use one try per puzzle, then symmetries, then rollouts.
-Their puzzles (DATA/hard_test.csv.gz: 17 givens, and the hardest that forums collected) are harder than Sudoku-Extreme's
-own test set, so the accuracies cannot be compared with published ones."""
+Their puzzles (DATA/hard_test.csv.gz: puzzles with 17 givens, and the hardest ones collected in forums) are harder than
+Sudoku-Extreme's own test set, so the accuracies cannot be compared with published ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CUDA and PTX on a CPU: tests the arithmetic, addresses and barriers of kernels without a GPU."""
+"""Emulation of CUDA and PTX on a CPU, to test the arithmetic, addresses and barriers of kernels without a GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The CUDA launchers as functions of this process, compiled by the C++ compiler with the headers of ``cuda_on_cpu``."""
+"""Calls the CUDA launchers from Python, compiled by the C++ compiler with the headers of ``cuda_on_cpu``."""
 
 from __future__ import annotations
 
@@ -59,6 +59,6 @@ def convert(value: object) -> object:
 
 
 class Axis(ctypes.Structure):
-    """As in kernels.h."""
+    """The struct of the same name in core/kernels.h."""
 
     _fields_ = tuple((name, ctypes.c_int64) for name in ("outer", "size", "inner"))

@@ -1,8 +1,8 @@
-"""Emulates a compiled Triton kernel on the CPU: runs its PTX with all threads of a block in step.
+"""Emulates a compiled Triton kernel on the CPU: runs its PTX with all threads of a block in lockstep.
 
-It has only the instructions that this project's kernels use; others raise. Fragments of matrices, descriptors and
+It supports only the instructions that this project's kernels use; others raise. Fragments of matrices, descriptors and
 swizzles follow the PTX manual. It detects wrong values, reads of unwritten memory (NaN), copies without a wait, and
-accesses outside tensors. It cannot detect races between warps, because warps run in step.
+accesses outside tensors. It cannot detect races between warps, because warps run in lockstep.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class Memory:
             start = self.at[tensor.data_ptr()]
             self.bytes[start : start + raw.size], self.valid[start : start + raw.size] = raw, True
 
-    def give_back(self) -> None:
+    def copy_back(self) -> None:
+        """Writes the memory back to the tensors."""
         for tensor in self.tensors:
             raw, start = tensor.reshape(-1).view(torch.uint8).numpy(), self.at[tensor.data_ptr()]
             raw[:] = self.bytes[start : start + raw.size]
@@ -91,7 +92,7 @@ class Block(Registers):
         self.copies: list[list[Callable[[], None]]] = [[]]  # pending groups of cp.async; the last is open
 
     def run(self) -> None:
-        """Threads that diverge continue one instruction at a time, the ones that are furthest behind first."""
+        """Runs until all threads return. Where threads diverge, those furthest behind run first."""
         next_ = np.zeros(self.threads, np.int64)
         while (at := int(next_.min())) < len(self.code):
             op, here = self.code[at], next_ == at
@@ -114,7 +115,7 @@ class Block(Registers):
         kind = self.kind(op)
         if "param" in op.suffixes:
             value = self.parameters.get(op.operands[1].strip("[]"), 0)
-            wide = kind[0] == "s" and op.operands[0].startswith("%rd")  # a number is sign-extended to a wider register
+            wide = kind[0] == "s" and op.operands[0].startswith("%rd")  # sign-extends a number to a wider register
             dtype = np.dtype("f4" if isinstance(value, float) else "i8" if wide else TYPES[kind])
             self.put(op.operands[0], np.full(self.threads, value, dtype), active)
             return
@@ -143,7 +144,7 @@ class Block(Registers):
         return at[:, None] + np.arange(size)
 
     def op_cp(self, op: Instruction, active: Values) -> None:
-        """cp.async: the data arrives only at the wait."""
+        """cp.async: the data arrives at the wait, and not before."""
         if "commit_group" in op.suffixes:
             self.copies.append([])
         elif "wait_group" in op.suffixes:
@@ -157,7 +158,7 @@ class Block(Registers):
             to, source = self.address(op.operands[0], False), self.address(op.operands[1], True)
             whole = active & (count == size)
             if not (active == (whole | (active & (count == 0)))).all():
-                raise NotImplementedError("a copy of a part")
+                raise NotImplementedError("a partial copy")
             raw = np.zeros((self.threads, size), np.uint8)
             raw[whole] = self.memory.bytes[self.memory.indices(source[whole], size)]
             self.copies[-1].append(lambda: self.shared.__setitem__(to[active][:, None] + np.arange(size), raw[active]))
@@ -203,16 +204,16 @@ class Block(Registers):
             self.shared[rows[:, i]] = np.ascontiguousarray(matrices).view(np.uint8).reshape(rows[:, i].shape)
 
     def _rows(self, operand: str, count: int) -> Values:
-        """(warps, matrices, 8, 16): the bytes of each row; each group of eight lanes holds the addresses of a
-        matrix."""
+        """The indices of the bytes of each row (warps, matrices, 8, 16). Each group of eight lanes holds the addresses
+        of one matrix."""
         starts = self.address(operand, False).reshape(-1, WARP)[:, : 8 * count].reshape(-1, count, 8)
         return starts[..., None] + np.arange(16)
 
     def op_wgmma(self, op: Instruction, active: Values) -> None:
-        """D += A B of m64nNk16 with float32 sums; A is in registers or described, B described.
+        """D += A B of m64nNk16 with float32 sums. A is in registers or has a descriptor; B has a descriptor.
 
-        It runs immediately, which is right because code may neither read the results nor change the factors before a
-        wait.
+        The product is computed immediately. This is correct because code may neither read the results nor change the
+        factors before a wait.
         """
         shape = re.fullmatch(r"m64n(\d+)k16", op.suffixes[3]) if len(op.suffixes) > 3 else None
         if shape is None:
@@ -257,10 +258,11 @@ class Block(Registers):
 
 
 def emulate(binary: Any, arguments: Sequence[Any], grid: Sequence[int]) -> None:
-    """Runs a binary of ``triton.compile`` on CPU tensors. ``arguments``: those that are no constants."""
+    """Runs a binary of ``triton.compile`` on CPU tensors. ``arguments`` are those that are not compile-time
+    constants."""
     memory = Memory([value for value in arguments if isinstance(value, torch.Tensor)])
     values = [memory.at[value.data_ptr()] if isinstance(value, torch.Tensor) else value for value in arguments]
     threads, shared = binary.metadata.num_warps * WARP, binary.metadata.shared
     for position in np.ndindex(*reversed((*grid, 1, 1)[:3])):
         Block(binary.asm["ptx"], threads, shared, memory, values, position[::-1]).run()
-    memory.give_back()
+    memory.copy_back()

@@ -141,7 +141,7 @@ class Registers:
         source = np.stack((a, b), 1).view(np.uint8)  # (threads, 8)
         picks = (choice[:, None] >> np.arange(0, 16, 4, dtype=np.uint32)) & np.uint32(15)
         if (picks > 7).any():
-            raise NotImplementedError("a repeated sign")
+            raise NotImplementedError("a selector that replicates the sign")
         chosen = np.take_along_axis(source, picks.astype(np.int64), 1)
         self.put(op.operands[0], np.ascontiguousarray(chosen).view(np.uint32)[:, 0], active)
 

@@ -1,4 +1,4 @@
-"""Arithmetic and indices of the CUDA kernels without a GPU, compiled with the headers of ``cuda_on_cpu``."""
+"""Tests arithmetic and indices of the CUDA kernels without a GPU, compiled with the headers of ``cuda_on_cpu``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow  # the kernels, compiled for the CPU and emulated
 
 
 class Scalar(ctypes.Structure):
-    """As in core/scalar.h."""
+    """The struct of the same name in core/scalar.h."""
 
     _fields_ = (("data", ctypes.c_void_p), ("kind", ctypes.c_int32))
 
@@ -68,8 +68,8 @@ def test_swiglu(device, random, judge, shape, dtype):
     judge([out, dgate_up], reference.swiglu, [gate_up], dout, dim=1)
 
 
-def test_swiglu_of_more_than_the_grid_takes_at_once(device, random, judge):
-    """Each thread continues with a later element and must update its offset in the halves."""
+def test_swiglu_with_more_elements_than_threads(device, random, judge):
+    """Each thread then computes several elements, and must find the gate and the up value of each."""
     gate_up = random(77_300, 2, 7)
     out = nan_like(gate_up[:, :1])
     assert out.numel() > 132 * 16 * 256
@@ -100,7 +100,7 @@ def test_stablemax_cross_entropy(device, random, judge, rows, classes, dtype):
     judge([loss, dlogits], lambda x: reference.stablemax_cross_entropy(x, labels), [logits], dloss)
 
 
-def test_a_wrong_label_cannot_be_missed(device, random):
+def test_a_wrong_label_gives_nan(device, random):
     logits, labels = random(3, 5), torch.tensor([0, 5, -1])
     loss, total, dlogits = torch.zeros(3).double(), torch.zeros(3).double(), torch.zeros(3, 5)
     device.stablemax_cross_entropy_fwd(logits.dtype, logits, labels, loss, total, 3, 5, -100)
@@ -111,7 +111,7 @@ def test_a_wrong_label_cannot_be_missed(device, random):
 
 
 class AdamTensor(ctypes.Structure):
-    """As in ops/adam_atan2_/cuda.h."""
+    """The struct of the same name in ops/adam_atan2_/cuda.h."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("p", "g", "m", "v", "ema", "copy")),
@@ -121,6 +121,8 @@ class AdamTensor(ctypes.Structure):
 
 
 class AdamOptions(ctypes.Structure):
+    """The struct of the same name in ops/adam_atan2_/kernels.h."""
+
     _fields_ = (
         *((name, Scalar) for name in ("lr", "step", "grad_scale")),
         *((name, ctypes.c_double) for name in ("beta1", "beta2", "weight_decay", "ema_decay", "eps")),
@@ -133,7 +135,7 @@ SHAPES = [(7, 5), (1,), (3, 0), (32, 12), (130, 33)]
 
 @pytest.mark.parametrize("variant", ["adam_atan2", "adamw"])
 @pytest.mark.parametrize(("copy_dtype", "ema", "scale"), [(torch.bfloat16, True, True), (torch.float16, False, False)])
-@pytest.mark.parametrize("repeat", [1, 7, 60])  # the small table, the large table, two launches
+@pytest.mark.parametrize("repeat", [1, 7, 60])  # these fit the small table, the large table, and two launches
 def test_adam_atan2_(device, random, variant, copy_dtype, ema, scale, repeat):
     shapes = SHAPES[: 5 if repeat == 1 else 4] * repeat + [(4, 3)]
     params, grads, first, second, average = ([random(*shape) for shape in shapes] for _ in range(5))
@@ -184,7 +186,7 @@ def test_the_copy_interleaves_gate_and_up(device, random):
 def test_sign_sgd_rows_(device, batch, columns, distinct):
     generator = torch.Generator().manual_seed(batch + columns)
     ids = torch.randint(distinct, (batch,), generator=generator) * 2
-    # Quarters: sums are exact in any order, and often zero, so that the sign must be zero.
+    # Sums of quarters are exact in any order. Many are zero, and then the sign must be zero.
     grads = torch.randint(-2, 3, (batch, columns), generator=generator) / 4
     weight, lr = torch.randn(81, columns, generator=generator), torch.tensor(0.01)
     want = weight.double()
@@ -193,7 +195,7 @@ def test_sign_sgd_rows_(device, batch, columns, distinct):
     torch.testing.assert_close(weight.double(), want, rtol=1e-6, atol=1e-6)
 
 
-def test_sign_sgd_rows_passes_over_ids_outside_the_table(device, random):
+def test_sign_sgd_rows_ignores_ids_outside_the_table(device, random):
     weight, ids, lr = random(3, 5), torch.tensor([-1, 3, 1, 1]), torch.tensor(0.5)
     previous = weight.clone()
     device.sign_sgd_rows_(weight, torch.ones(4, 5), ids, Scalar.of(lr), ctypes.c_double(0.0), 3, 5, 4)
@@ -210,7 +212,7 @@ def sanitized(code: list[str], **environ: str) -> subprocess.CompletedProcess[st
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(SANITIZE in os.environ, reason="this is that run")
+@pytest.mark.skipif(SANITIZE in os.environ, reason="already runs under AddressSanitizer")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
 def test_under_address_sanitizer_with_the_warps_in_reverse():
     files = [__file__, str(Path(__file__).with_name("test_cuda_matrix_kernels.py"))]
@@ -219,9 +221,9 @@ def test_under_address_sanitizer_with_the_warps_in_reverse():
     assert "passed" in run.stdout
 
 
-@pytest.mark.skipif(SANITIZE not in os.environ, reason="runs under AddressSanitizer, see above")
-def test_the_sanitizer_sees_an_access_out_of_bounds(device):
-    """In a child process, because the sanitizer ends it."""
+@pytest.mark.skipif(SANITIZE not in os.environ, reason="the test above runs it under AddressSanitizer")
+def test_the_sanitizer_detects_an_access_out_of_bounds(device):
+    """Runs in a child process, because the sanitizer ends the process."""
     code = f"import ctypes, torch; x = torch.zeros(63); d = ctypes.CDLL({str(device.path)!r}); "
     code += "p = ctypes.c_void_p(x.data_ptr()); n = ctypes.c_int64(32); "
     code += f"d[{device.symbol('swiglu_fwd')!r}](0, p, p, n, n, None)"

@@ -1,4 +1,5 @@
-"""Arithmetic, fragments, addresses and barriers of the matrix kernels; ``cuda_on_cpu`` emulates the tensor cores."""
+"""Tests arithmetic, fragments, addresses and barriers of the CUDA matrix kernels, on tensor cores that ``cuda_on_cpu``
+emulates."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from .cuda_launchers import SANITIZE, Axis
 
 pytestmark = pytest.mark.slow  # the kernels, compiled for the CPU and emulated
 
-HALVES = [torch.bfloat16] if SANITIZE in os.environ else [torch.bfloat16, torch.float16]  # addresses are the same
+# The sanitizer checks addresses, which are the same for both dtypes.
+HALVES = [torch.bfloat16] if SANITIZE in os.environ else [torch.bfloat16, torch.float16]
 EPS = ctypes.c_float(1e-5)
 
 
@@ -63,7 +65,7 @@ def test_token_mixer(device, random, dtype, B, L, D, inner, inject):
     device.token_mixer_bwd(dtype, dy, z, more, y, rstd, w_in, w_out, dh, d, x, B, L, D, padded)
     h = z + injection if inject else z
     assert torch.equal(x, h) if inject else x.isnan().all()
-    slabs = 3  # each of two tiles or more
+    slabs = 3  # partial sums, each over two tiles or more
     sums = nan(slabs, 3, padded, tokens, dtype=torch.float32)
     device.token_mixer_bwd_weights(dtype, d, h, w_in, w_out, sums, slabs, B, L, D, padded)
     total = sums.sum(0)[:, :inner, :L]

@@ -1,4 +1,4 @@
-"""The fused step in Python, forward and backward, on CUDA kernels that ``cuda_on_cpu`` emulates."""
+"""Tests the Python code of the fused step, forward and backward, with CUDA kernels that ``cuda_on_cpu`` emulates."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def graded(op, inputs, dy, **options) -> list[Tensor]:
     ],
 )
 def test_latent_step_and_its_gradients(emulated, random, dtype, weight_dtype, with_packed):
-    """Two blocks; packed weights in another dtype than the states are packed again."""
+    """Runs two layers. Weights whose dtype differs from the states' are packed again."""
     z, injection, dy = (random(2, 19, 128, dtype=dtype) for _ in range(3))
     weights = network(random, dtype=weight_dtype)
     options = {"packed": ops.pack_weights(weights, 19)} if with_packed else {}
@@ -162,8 +162,8 @@ def test_latent_recursion(emulated, random, dual, inject_last):
     ("shape", "heads", "reason"),
     [((2, 19, 128), 2, "not attention"), ((2, 129, 128), 0, "not 129"), ((2, 19, 96), 0, "not 96")],
 )
-def test_what_the_kernels_cannot_take(random, monkeypatch, shape, heads, reason):
-    """A request by name raises; auto takes the reference."""
+def test_unsupported_networks(random, monkeypatch, shape, heads, reason):
+    """A backend requested by name raises; ``auto`` takes the reference."""
     z = random(*shape, dtype=torch.bfloat16)
     if heads:
         weights = [random(384, 128), random(128, 128), *network(random, 1)[2:]]

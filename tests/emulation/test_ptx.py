@@ -1,4 +1,5 @@
-"""Triton kernels compiled for GPUs that need not be here, emulated on the CPU (``ptx``), against float64.
+"""Compiles Triton kernels for GPUs that this machine need not have, emulates them on the CPU (``ptx``), and compares
+them with float64.
 
 This tests what Triton's interpreter cannot: bfloat16, the compiler's layouts, and the block sizes of the table.
 """
@@ -24,7 +25,7 @@ from . import ptx
 
 pytestmark = [
     pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed"),
-    pytest.mark.skipif(registry.INTERPRETED or torch.cuda.is_available(), reason="here kernels run themselves"),
+    pytest.mark.skipif(registry.INTERPRETED or torch.cuda.is_available(), reason="the kernels run without emulation"),
 ]
 D, HEADS, L = 512, 8, 97
 Case = tuple[str, list[torch.Tensor], dict[str, Any]]
@@ -103,13 +104,13 @@ def attention(random: Any, tokens: int, masked: bool = False) -> Case:
 
 
 def padded_in_front(random: Any) -> Case:
-    """A mask with a whole first block of keys that no query attends to, except padded ones."""
+    """A mask whose first block of keys is all padding, so that only padded queries attend to it."""
     mask = torch.arange(140)[None] >= 132
     return "attention", [random(1, 140, 64), random(192, 64) / 8, random(64, 64) / 8], {"heads": 1, "mask": mask}
 
 
 def step(random: Any, heads: int, masked: bool = False) -> Case:
-    """With an injection, which the first layer adds when it loads the state."""
+    """A latent step with an injection, which the first layer adds when it loads the state."""
     first = project(random) if heads else gated(random, 33, 64)
     states = [random(1, 33, D), random(1, 33, D)]
     return "latent_step", [*states, *first, *gated(random, D, 64)], {
@@ -154,7 +155,7 @@ RUNS = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("case", "dtype", "arch", "size"), RUNS, ids=lambda value: str(value).removeprefix("torch."))
 def test_emulated(emulate, check, random, monkeypatch, case, dtype, arch, size):
-    """With the table's rows for small inputs, and with those for large ones."""
+    """``size`` selects the rows of the table: those for small inputs, or those for large ones."""
     from trm_fast.triton_kernels import configs
 
     if size == "large":
@@ -172,7 +173,7 @@ def test_emulated(emulate, check, random, monkeypatch, case, dtype, arch, size):
 
 @pytest.mark.slow
 def test_optimizers(emulate, random):
-    """Weights, average and copy of two parameters; rows whose ids come twice, once and never."""
+    """Updates weights, average and copy of two parameters, and rows whose ids occur twice, once and never."""
     launched = emulate(90)
     shapes, floor = ((33, 40), (7,)), 16 * torch.finfo(torch.float32).eps
     start = [[random(*shape) for shape in shapes] for _ in range(5)]
@@ -222,8 +223,8 @@ PTX = """.visible .entry k(
     ("wait", "length", "wrong"),
     [("cp.async.wait_group 0", 32, None), ("cp.async.wait_group 1", 32, "late"), ("cp.async.wait_group 0", 31, "far")],
 )
-def test_what_the_emulator_sees(wait, length, wrong):
-    """A copy without a wait, and an access outside a tensor."""
+def test_the_emulator_detects_errors(wait, length, wrong):
+    """It detects a copy without a wait, and an access outside a tensor."""
     x, y = torch.randn(length), torch.zeros(32)
     binary = SimpleNamespace(asm={"ptx": PTX.replace("WAIT", wait)}, metadata=SimpleNamespace(num_warps=1, shared=128))
     with pytest.raises(IndexError, match="outside of every tensor") if wrong == "far" else nullcontext():

@@ -80,7 +80,7 @@ EVEN, ODD, OTHER = [2, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 3, 0, 0, 0]
 )
 def test_the_selection_chooses_a_try(select: Any, want: list[int]) -> None:
     tries = Tries(Echo(), Examples.of_questions(INPUTS[:1]), rollouts=5, symmetries=1, rng=np.random.default_rng(0))
-    tries.record(result([0, 1, 2, 3], [ODD, OTHER, EVEN, ODD], [0.4, 0.9, 0.1, 0.3]))  # the fifth was not instance
+    tries.record(result([0, 1, 2, 3], [ODD, OTHER, EVEN, ODD], [0.4, 0.9, 0.1, 0.3]))  # the fifth try did not run
     best = tries.best(select)
     assert best.solution.tolist() == [want]
     assert best.steps.tolist() == [4]

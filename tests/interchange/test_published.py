@@ -49,7 +49,7 @@ def make(kind: str = "attention") -> tuple[TRM, dict[str, Tensor], dict[str, Any
     ours = {n: torch.randn_like(t) for n, t in model.state_dict().items()}
     model.load_state_dict(ours)
     theirs = {name: ours[our_name].clone() for our_name, name in published_names(model.config).items()}
-    for name in ("q_head.weight", "q_head.bias"):  # a second output, for a "continue" value that is never trained
+    for name in ("q_head.weight", "q_head.bias"):  # their second output, "continue", is never trained
         theirs[name] = torch.cat((theirs[name], torch.randn_like(theirs[name])))
     return model, theirs, arch
 
@@ -131,7 +131,7 @@ def test_the_prefix_holds_a_puzzle_row() -> None:
 
 def test_files(tmp_path: Path) -> None:
     model, theirs, arch = make("mixer")
-    torch.save(theirs | {"step": 5}, tmp_path / "step_5")  # numbers beside the tensors are no matter
+    torch.save(theirs | {"step": 5}, tmp_path / "step_5")  # numbers beside the tensors are ignored
     save_file(theirs, tmp_path / "w.safetensors")
     for name in ("step_5", "w.safetensors"):
         assert_same(from_published(read_published(tmp_path / name), arch), model)

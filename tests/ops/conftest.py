@@ -57,7 +57,7 @@ def _is_float(value: Any) -> bool:
 
 
 def error_bound(kernel: Tensor, plain: Tensor, truth: Tensor, factor: float, scale: Tensor) -> None:
-    """Asserts the tolerance that the check of kernels uses, too."""
+    """Asserts that the error is within the tolerance of the kernels' check."""
     assert validation.disagreement(kernel, plain, truth, factor, scale) is None
 
 

@@ -1,3 +1,5 @@
+"""The op adam_atan2_: its formula, its variants, low-precision copies, layouts and errors."""
+
 from __future__ import annotations
 
 import math
@@ -59,7 +61,7 @@ def test_the_formula(native, backend):
 
 
 @pytest.mark.parametrize("backend", ["cpp", "reference"])
-def test_adamw_is_torchs(native, random, backend):
+def test_adamw_equals_torchs(native, random, backend):
     p, grads = random(9, 4), [random(9, 4) for _ in range(5)]
     ours, m, v = p.clone(), torch.zeros_like(p), torch.zeros_like(p)
     theirs = p.clone().requires_grad_()
@@ -73,7 +75,8 @@ def test_adamw_is_torchs(native, random, backend):
 
 
 def test_atan2_is_accurate(isa):
-    """All angles: the new moment is half the old one, the root stays, and the step is twice the angle."""
+    """Covers all angles. With these betas the first moment is halved, the root of the second stays, and the step is
+    twice the angle."""
     ratio = torch.logspace(-20, 20, 20001)
     m = torch.cat([ratio, -ratio])
     p, v, beta2 = torch.zeros_like(m), torch.ones_like(m), math.nextafter(1.0, 0.0)
@@ -82,7 +85,7 @@ def test_atan2_is_accurate(isa):
     torch.testing.assert_close(p.double(), want, rtol=4 * torch.finfo(torch.float32).eps, atol=0)
 
 
-def test_corners_of_atan2(isa):
+def test_special_values_of_atan2(isa):
     """Zeros of both signs, infinity over infinity and NaN, on moments that start at zero."""
     g = torch.tensor([0.0, -0.0, torch.inf, -torch.inf, torch.nan, 1e-30, 1e30]).repeat(5)
     kernel, truth = ([[torch.zeros_like(g)] for _ in range(3)] for _ in range(2))
@@ -92,7 +95,7 @@ def test_corners_of_atan2(isa):
         torch.testing.assert_close(got, want, equal_nan=True)
 
 
-def test_nan_stays_where_it_is(isa, random):
+def test_nan_does_not_spread(isa, random):
     lists = state(random)
     lists[1][1][77] = torch.nan
     step(ops.adam_atan2_, lists)
@@ -111,7 +114,7 @@ def test_any_layout(cpp, random):
         assert got.stride() == (1, 10)
 
 
-def test_many_threads_same_bits(cpp, random):
+def test_any_number_of_threads_gives_the_same_bits(cpp, random):
     """Threads divide the work by elements, across parameters of every size."""
     start = state(random, shapes=[(300, 401), (3,), (0,), (150, 1000), (77,)])
     results = []

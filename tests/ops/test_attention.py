@@ -1,3 +1,5 @@
+"""The op attention against its reference: results, gradients, masks, causal order, rotary positions and errors."""
+
 from __future__ import annotations
 
 import pytest
@@ -46,7 +48,7 @@ def test_masks_and_causal_order_agree_with_reference(isa, check, random, shape, 
     check("attention", *inputs(random, B, L, D), heads, tables(L, D // heads), mask=mask_of(kind, B, L), causal=causal)
 
 
-def test_halves_may_turn_by_different_angles(isa, check, random):
+def test_the_halves_may_rotate_by_different_angles(isa, check, random):
     check("attention", *inputs(random, 2, 9, 24), 2, rotary=(random(9, 12), random(9, 12)))
 
 
@@ -100,7 +102,7 @@ def test_arguments_must_fit(random):
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("L", [7, 150])
-def test_padding_is_as_if_it_were_cut_off(cpp, random, L, causal):
+def test_padding_equals_rows_that_are_cut_off(cpp, random, L, causal):
     """Compares with the rows without padding, whatever values the padding has; the gradients, too."""
     tensors = [t.requires_grad_() for t in inputs(random, 3, L, 20)]
     h, qkv, out = tensors

@@ -114,7 +114,7 @@ def test_specials_stay_in_their_sample(bfloat16, random, poison):
     assert out[torch.arange(4) != 1].isfinite().all()
 
 
-def test_gradients_take_the_reference(bfloat16, random):
+def test_gradients_use_the_reference(bfloat16, random):
     h = random(2, 9, 64).bfloat16()
     gate_up, down = weights_for(random, 9, 64, 40, 0, blocks=1)[2:]
     with torch.enable_grad():
@@ -127,14 +127,14 @@ def test_gradients_take_the_reference(bfloat16, random):
             assert not dispatch.has_kernel("latent_recursion", h)
 
 
-def test_the_table_shows_it_only_where_it_is_on(native):
+def test_the_table_lists_bfloat16_only_with_its_instruction_set(native):
     rows = {r.op: r for r in ops.table(["cpu"], [torch.bfloat16]) if r.op in FUSED}
     assert rows.keys() == FUSED
     for row in rows.values():
         assert (row.backend == "cpp") == (native.cpu_path() == selection.BFLOAT16_PATH)
 
 
-def test_a_lesser_path_refuses_it(bfloat16, native, random):
+def test_other_instruction_sets_refuse_bfloat16(bfloat16, native, random):
     h = random(2, 9, 64).bfloat16()
     weights = weights_for(random, 9, 64, 40, 0, blocks=1)[2:]
     native.set_cpu_path("avx512")

@@ -71,7 +71,7 @@ def test_graph_replay_equals_eager(op, dtype):
 
 
 def prepared(case, op, inputs):
-    """The incoming gradient, made before, because random numbers on the host are no part of the op."""
+    """The incoming gradient, prepared in advance, because its creation is not part of the op."""
     if not case.differentiable:
         return None
     leaves = [t.detach() for t in inputs]

@@ -37,7 +37,7 @@ def test_choices_stay_while_another_op_is_checked():
 
 
 def test_no_check_inside_a_capture(monkeypatch):
-    """A capture takes the verdicts that exist; the next call after it checks the rest."""
+    """A capture uses the verdicts that exist; the next call after it checks the remaining kernels."""
     verdicts = {"cuda": "passed"}
     monkeypatch.setattr(selection, "unavailable", lambda op, name, *_: None if name in ("cuda", "triton") else "no")
     monkeypatch.setattr(validation, "known_verdict", lambda op, name, *_: verdicts.get(name))
@@ -74,7 +74,7 @@ def test_small_and_large_inputs(native):
     assert dispatch.select("swiglu", torch.empty(1).expand(selection.SMALL + 2)) == "cpp"
 
 
-def test_a_general_kernel_is_found_with_the_fastest(monkeypatch):
+def test_another_kernel_serves_layers_that_the_fastest_does_not_support(monkeypatch):
     available = {"cuda", "triton"}
     monkeypatch.setattr(selection, "unavailable", lambda op, name, *_: None if name in available else "no")
     monkeypatch.setattr(validation, "verdict", lambda *_: "passed")

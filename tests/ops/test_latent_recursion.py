@@ -1,3 +1,5 @@
+"""The op latent_recursion against its reference: results, gradients, masks, threads and errors."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -106,8 +108,8 @@ def test_masks_of_a_single_application(isa, random, heads):
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("heads", [0, 2])
-def test_padding_is_as_if_it_held_something_else(cpp, random, heads, threads):
-    """The values of padding change no bit elsewhere, and padding gets no gradient unless one comes in there."""
+def test_the_values_of_padding_do_not_matter(cpp, random, heads, threads):
+    """They change no bit elsewhere, and padding gets no gradient unless the loss depends on its output."""
     y, z, x, *weights = inputs(random, (2, 70, 20, 12, heads, 2))
     mask = masks(2, 70, heads)[0]
     previous = torch.get_num_threads()
@@ -156,7 +158,7 @@ def test_threads_agree_and_repeat(cpp, random, shape, threads):
         torch.testing.assert_close(a, want, rtol=1e-3, atol=1e-3)
 
 
-def test_a_row_alone_is_the_row_in_a_batch(cpp, random):
+def test_a_row_has_the_same_result_alone_and_in_a_batch(cpp, random):
     y, z, x, *weights = inputs(random, SHAPES[2])
     in_batch = ops.latent_recursion(y, z, x, weights, 1)
     for row in (0, 13, 39):

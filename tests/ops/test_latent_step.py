@@ -1,3 +1,5 @@
+"""The op latent_step against its reference and against its layers one by one."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -30,7 +32,7 @@ def test_agrees_with_reference(isa, check, random, shape):
     check("flat_step", *inputs(random, *shape), heads=shape[4] if len(shape) > 4 else 0)
 
 
-def test_is_the_layers_in_turn(cpp, random):
+def test_equals_the_layers_one_after_the_other(cpp, random):
     z, x, *w = inputs(random, 2, 33, 20, 12)
     torch.testing.assert_close(ops.latent_step(z, x, w), ops.mlp(ops.token_mixer(z + x, *w[:2]), *w[2:]))
 

@@ -1,3 +1,5 @@
+"""The op mlp against its reference: results, gradients, layouts, special values and errors."""
+
 from __future__ import annotations
 
 import pytest

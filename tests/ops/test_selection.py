@@ -1,3 +1,5 @@
+"""The choice of backends: by call, by context, by environment variable, and what each refusal says."""
+
 from __future__ import annotations
 
 import importlib
@@ -29,14 +31,14 @@ def python(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_auto_takes_kernels_where_there_are_some(native):
+def test_auto_takes_kernels_that_exist(native):
     with ops.use_backend("auto"):
         assert dispatch.select("rms_norm", X) == "cpp"
         assert dispatch.select("rms_norm", X.half()) == "reference"
         assert dispatch.select("rms_norm", X.to("meta")) == "reference"
 
 
-def test_plain_call_stays_and_block_restores(native):
+def test_a_call_lasts_and_a_context_restores_the_backend(native):
     previous = dispatch.select("swiglu", X)
     with ops.use_backend("cpp"):
         ops.use_backend("reference")
@@ -44,12 +46,12 @@ def test_plain_call_stays_and_block_restores(native):
     assert dispatch.select("swiglu", X) == previous
 
 
-def test_only_some_ops(native):
+def test_a_backend_for_some_ops_only(native):
     with ops.use_backend("auto"), ops.use_backend("reference", ops=["swiglu"]):
         assert (dispatch.select("swiglu", X), dispatch.select("rms_norm", X)) == ("reference", "cpp")
 
 
-def test_the_choice_reaches_the_op(native, monkeypatch):
+def test_an_op_uses_the_chosen_backend(native, monkeypatch):
     monkeypatch.setattr(importlib.import_module("trm_fast.ops.swiglu"), "swiglu_reference", lambda *_: "the reference")
     with ops.use_backend("reference"):
         assert ops.swiglu(X) == "the reference"
@@ -57,7 +59,7 @@ def test_the_choice_reaches_the_op(native, monkeypatch):
         assert torch.equal(ops.swiglu(X), torch.zeros(1, 2))
 
 
-def test_asked_for_by_name_it_raises(native):
+def test_a_backend_requested_by_name_raises_if_it_cannot_run(native):
     with ops.use_backend("cpp"):
         with pytest.raises(ops.BackendUnavailable, match="swiglu has no float16"):
             ops.swiglu(X.half())
@@ -67,7 +69,7 @@ def test_asked_for_by_name_it_raises(native):
 
 @pytest.mark.parametrize("name", ["triton", "cuda"])
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_gpu_backends_say_why_not(name):
+def test_gpu_backends_explain_why_they_cannot_run(name):
     previous = dict(selection.choices)
     with pytest.raises(ops.BackendUnavailable, match=f"backend '{name}' cannot run: .+"):
         ops.use_backend(name)
@@ -81,7 +83,7 @@ def test_unknown_names():
         ops.use_backend("auto", ops=["conv"])
 
 
-def test_compiled_code_follows_a_switch(native):
+def test_compiled_code_follows_a_change_of_backend(native):
     torch.compiler.reset()
     traced = torch.compile(lambda t: ops.rms_norm(t), fullgraph=True, backend="aot_eager")
     x = torch.randn(3, 5)
@@ -99,8 +101,8 @@ def test_table_gives_a_reason_for_every_backend():
         assert row.reasons[row.backend] == "available"
 
 
-def test_missing_parts_of_triton_are_named(monkeypatch, tmp_path):
-    """Before the check, which would take the error for a wrong kernel."""
+def test_missing_requirements_of_triton_are_named(monkeypatch, tmp_path):
+    """They are noticed before the check of kernels, which would blame the kernel for the error."""
     monkeypatch.setattr(selection.importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(selection, "INTERPRETED", False)
     monkeypatch.setattr(selection.sys, "platform", "linux")
@@ -145,7 +147,7 @@ def test_backend_from_the_environment(native):
 
 
 def test_works_without_the_extension():
-    """As in a pure-Python install: everything runs, and a request for C++ says what is missing."""
+    """As in a pure-Python installation, everything runs, and a request for C++ says what is missing."""
     code = """
 import sys; sys.modules["trm_fast._C"] = None
 import torch

@@ -1,3 +1,5 @@
+"""The op sign_sgd_rows_ against its reference and the published update."""
+
 from __future__ import annotations
 
 import pytest
@@ -54,7 +56,7 @@ def test_any_layout(cpp, random):
     torch.testing.assert_close(weight, want)
 
 
-def test_many_threads_same_bits(cpp, random):
+def test_any_number_of_threads_gives_the_same_bits(cpp, random):
     weight, grads, ids = random(300, 512), random(768, 512), torch.arange(768).mul(7) % 300
     results, threads = [], torch.get_num_threads()
     for count in (1, 3):

@@ -1,3 +1,5 @@
+"""The ops stablemax and stablemax_cross_entropy against their reference and their definition."""
+
 from __future__ import annotations
 
 import pytest
@@ -63,7 +65,7 @@ def test_specials(isa, same_specials, random):
 
 
 @pytest.mark.parametrize("backend", ["cpp", "reference"])
-def test_ignored_positions_are_silent(native, backend):
+def test_ignored_positions_have_no_loss_and_no_gradient(native, backend):
     """Ignored positions have no loss and no gradient, even for a NaN."""
     x = torch.full((2, 3), torch.nan).requires_grad_()
     with ops.use_backend(backend):

@@ -1,3 +1,5 @@
+"""The op token_mixer against its reference: results, gradients, layouts, special values and errors."""
+
 from __future__ import annotations
 
 import pytest
@@ -46,7 +48,7 @@ def test_opcheck(cpp, random, shape):
     torch.library.opcheck(torch.ops.trm_fast.token_mixer_bwd.default, (h, h, saved, gate_up, down, 1e-5))
 
 
-def test_is_the_transposed_mlp(cpp, random):
+def test_equals_the_mlp_of_the_transposed_input(cpp, random):
     h, gate_up, down = inputs(random, 2, 33, 20, 12)
     want = ops.mlp(h.transpose(1, 2), gate_up, down).transpose(1, 2)
     torch.testing.assert_close(ops.token_mixer(h, gate_up, down), want)

@@ -1,4 +1,4 @@
-"""Reads ARC tasks in every layout. Errors name the file and the position."""
+"""Reads ARC tasks from files of every layout. Errors name the file and the position."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def test_large_tasks_are_left_out_with_a_note(data: DataConfig) -> None:
     assert sets.notes == ["1 of 2 tasks have grids larger than 4 x 4 and are left out"]
 
 
-def test_data_is_needed_and_may_go() -> None:
+def test_data_is_required_to_train_but_not_to_configure() -> None:
     with pytest.raises(UserError, match=r"needs data: --data FILE"):
         arc().dataset(DataConfig(), 0)
     assert "num_puzzles" not in arc().model_keys(DataConfig(source="gone.json"))
@@ -303,7 +303,7 @@ def test_questions_and_answers(tmp_path: Path, data: DataConfig) -> None:
         ({"train": mirrored(1)["train"], "test": [{"input": [[1] * 7]}]}, "a grid is larger than 6 x 6"),
     ],
 )
-def test_what_can_not_be_solved(tmp_path: Path, data: DataConfig, task: Any, message: str) -> None:
+def test_unsolvable_tasks_are_refused(tmp_path: Path, data: DataConfig, task: Any, message: str) -> None:
     trained, _, _ = learned(data)
     with pytest.raises(UserError, match=message):
         list(trained.questions(write(tmp_path / "new.json", task)))

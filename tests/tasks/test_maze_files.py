@@ -155,11 +155,11 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(9, 9), (5, 12)])
-def test_pictures_come_back(tmp_path: Path, shape: tuple[int, int]) -> None:
+def test_a_written_picture_is_read_back(tmp_path: Path, shape: tuple[int, int]) -> None:
     mazes, task = generate(shape, 3, 4), task_of(*shape)
     for maze, answer in zip(mazes.questions, mazes.answers, strict=True):
         question = Question("", maze.astype(np.int32))
-        for path_drawn in (None, answer):  # a path drawn in is taken out
+        for path_drawn in (None, answer):  # a path drawn into the question is removed
             write_png(tmp_path / "m.png", task.picture(question, path_drawn))
             (back,) = task.questions(tmp_path / "m.png")
             np.testing.assert_array_equal(back.inputs, maze)
@@ -180,7 +180,7 @@ DULL = {"#": (30, 28, 33), " ": (230, 228, 240), ".": (210, 210, 210), "S": (20,
 @pytest.mark.parametrize("block", [1, 2, 7])
 @pytest.mark.parametrize("colors", [PLAIN, DULL], ids=["plain", "dull"])
 @pytest.mark.parametrize("path", [(0, 0, 255), (90, 130, 240), (128, 128, 128)], ids=["blue", "light blue", "gray"])
-def test_pictures_of_others(tmp_path: Path, block: int, colors: dict[str, Any], path: Any) -> None:
+def test_pictures_with_other_colors_are_read(tmp_path: Path, block: int, colors: dict[str, Any], path: Any) -> None:
     write_png(tmp_path / "m.png", paint(ANSWER, {**colors, "o": path}, block))
     (question,) = task_of().questions(tmp_path / "m.png")
     assert question.inputs.reshape(3, 4).tolist() == NUMBERS

@@ -1,4 +1,4 @@
-"""Tasks joined: rows find their task, padding never counts, and a question finds who can read it."""
+"""Several tasks in one model: rows belong to their task, padding never counts, and a question is read by its task."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def make(mask: bool = True) -> Multi:
     return Multi(MultiConfig(tasks=SECTIONS, mask=mask))
 
 
-def test_a_length_and_a_vocabulary_for_all() -> None:
+def test_all_tasks_share_a_length_and_a_vocabulary() -> None:
     task = make()
     assert (task.seq_len, task.vocab_size) == (16, 10)
     assert task.model_keys(DataConfig()) == {"vocab_size": 10, "seq_len": 16, "num_puzzles": 3}
@@ -45,7 +45,7 @@ def test_a_length_and_a_vocabulary_for_all() -> None:
     assert (data.train.labels[~beyond] > 0).all()
     np.testing.assert_array_equal(data.train.extra["mask"], ~beyond)
     assert not make(mask=False).dataset(DataConfig(), 0).train.extra
-    assert len(set(data.test.take(slice(9)).puzzle_ids.tolist())) == 3  # few test rows are some of each
+    assert len(set(data.test.take(slice(9)).puzzle_ids.tolist())) == 3  # even a few test rows contain all tasks
 
 
 def test_rows_are_augmented_by_their_own_task() -> None:
@@ -61,10 +61,10 @@ def test_rows_are_augmented_by_their_own_task() -> None:
     assert (((moved.inputs == 1).sum(1) == blanks.sum(1)) | (train.puzzle_ids > 0)).all()
 
 
-def test_wrong_answers_are_told_apart_by_task() -> None:
+def test_wrong_answers_are_counted_by_task() -> None:
     task = make()
     test = task.dataset(DataConfig(), 0).test
-    answers = np.where(test.labels == IGNORE, 9, test.labels)  # rubbish on padding does no harm
+    answers = np.where(test.labels == IGNORE, 9, test.labels)  # any token on padding is ignored
     assert task.verify(test, answers).all()
     assert task.metrics(test, answers) == {f"exact_accuracy_{label}": 1.0 for label in ("sudoku", "copy", "back")}
     answers[test.puzzle_ids == 1, 0] = 0
@@ -151,7 +151,7 @@ def test_files(tmp_path: Path) -> None:
         ([{"name": "copy"}], "copy: only tasks with token"),
     ],
 )
-def test_sections_that_do_not_work(sections: list[dict[str, Any]], words: str) -> None:
+def test_invalid_sections_are_refused(sections: list[dict[str, Any]], words: str) -> None:
     with pytest.raises(UserError, match=words):
         make_config({"task": {"name": "multi", "tasks": sections}}, "x.yaml")
 

@@ -42,6 +42,6 @@ def test_the_example_task_trains_and_solves(tmp_path: Path) -> None:
         ("pathlib:Path", "not a subclass"),
     ],
 )
-def test_what_is_no_task(name: str, message: str) -> None:
+def test_names_that_are_no_task(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         get_task(name)

@@ -1,3 +1,5 @@
+"""The registry of tasks: every name gives its task, and an unknown name is explained."""
+
 from __future__ import annotations
 
 import pytest

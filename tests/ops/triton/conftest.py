@@ -15,7 +15,7 @@ from trm_fast import ops
 from trm_fast.ops._core import registry
 
 GUARD = 64  # elements before and after a tensor; keeps its alignment
-SEEN: list[str] = []  # a kernel keeps the launcher that it was compiled with
+SEEN: list[str] = []  # shared by all tests, because a kernel keeps the launcher that it was compiled with
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def device() -> torch.device:
     if registry.INTERPRETED:
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        pytest.skip("no GPU: test_interpreter.py runs these in Triton's interpreter")
+        pytest.skip("no GPU; test_interpreter.py runs these tests in Triton's interpreter")
     return torch.device("cuda")
 
 
@@ -81,7 +81,7 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Tensor], Tens
 
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The kernels whose launch reached the driver, for a GPU that need not be here."""
+    """The kernels whose launch reached the driver. The driver is a stand-in, so no GPU is needed."""
     from triton.backends.compiler import GPUTarget
     from triton.runtime import driver
 

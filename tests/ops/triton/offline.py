@@ -1,4 +1,4 @@
-"""Compiles the kernels of a launcher for a GPU that need not be here, and reads the report of the assembler."""
+"""Compiles the kernels of a launcher for a GPU that this machine need not have, and reads the assembler's report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-CANDIDATES_SPILL = 16  # bytes a thread that a candidate of the tuner may spill
+MAX_CANDIDATE_SPILL = 16  # bytes per thread that a candidate of the tuner may spill
 TYPES = {
     torch.bfloat16: "*bf16",
     torch.float16: "*fp16",
@@ -30,7 +30,7 @@ class Compiled(NamedTuple):
     registers: int  # of a thread
     stack: int  # bytes of a thread: spilled registers
     ptx: str
-    serialized: bool  # the assembler waits after every wgmma, because it cannot prove that no register changes
+    serialized: bool  # whether the assembler waits after every wgmma, as it does if a register might change too early
 
 
 def launches(monkeypatch: pytest.MonkeyPatch, arch: int, run: Callable[[], Any]) -> list[tuple[Any, dict[str, Any]]]:
@@ -52,7 +52,7 @@ def launches(monkeypatch: pytest.MonkeyPatch, arch: int, run: Callable[[], Any])
 
 
 def build(arch: int, kernel: Any, arguments: dict[str, Any]) -> tuple[Any, list[Any]]:
-    """The binary that Triton compiles for a launch, and the arguments that are no constants in it."""
+    """The binary that Triton compiles for a launch, and the arguments that are not constants in it."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -62,7 +62,7 @@ def build(arch: int, kernel: Any, arguments: dict[str, Any]) -> tuple[Any, list[
     signature, constants, attributes, values = {}, {}, {}, []
     for parameter in kernel.params:
         value = arguments[parameter.name]
-        # A launch makes the value 1 a constant.
+        # Triton turns an argument of value 1 into a constant.
         if parameter.is_constexpr or (type(value) is int and value == 1):
             signature[parameter.name], constants[parameter.name] = "constexpr", value
             continue
@@ -95,6 +95,6 @@ def compile_for(arch: int, kernel: Any, arguments: dict[str, Any], folder: Path)
     ptx, serialized = binary.asm["ptx"], False
     if products := ptx.count("wgmma.mma_async"):
         code = dump("-sass")
-        a_wait = code.count("HGMMA") / code.count("WARPGROUP.DEPBAR")
-        serialized = a_wait < products / ptx.count("wgmma.wait_group")
+        products_per_wait = code.count("HGMMA") / code.count("WARPGROUP.DEPBAR")
+        serialized = products_per_wait < products / ptx.count("wgmma.wait_group")
     return Compiled(kernel.__name__, options, binary.metadata.shared, registers, stack, ptx, serialized)

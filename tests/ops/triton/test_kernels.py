@@ -85,7 +85,8 @@ def test_attention(triton, check, random, device, shape, heads, rotary, dtype):
 
 
 def padding(random, B, L, device):
-    """Each example has padding, one of them in its whole first half: a block of keys that no query attends to."""
+    """A mask with padding in every example, including its whole first half: a block of keys that no query attends
+    to."""
     mask = random(B, L) > -0.5
     mask[:, : L // 2] = False
     return mask.to(device)
@@ -156,7 +157,7 @@ def recursion(op, dual, **options):
     def run(*tensors, **extra):
         states, weights = tensors[: 2 + dual], tensors[2 + dual :]
         y, z = op(*(states if dual else (None, *states)), weights, **options, **extra)
-        unused = 0 * states[-1]  # x, where n is 0: else PyTorch has no gradient for it
+        unused = 0 * states[-1]  # with n = 0 nothing uses x, and PyTorch would have no gradient for it
         return z if y is None else torch.stack((y, z + unused))
 
     return run
@@ -338,14 +339,14 @@ def test_opcheck(triton, random, device):
 def test_compiles_to_one_graph(triton, compiled, random, device):
     z, x = move(device, torch.float32, random(1, 5, 12), random(1, 5, 12))
     weights = move(device, torch.float32, *network(random, 5, 12, 0))
-    if device.type == "cpu":  # `compiled` compares on a CPU
+    if device.type == "cpu":  # the fixture ``compiled`` compares on a CPU
         compiled("mlp", z, *weights[2:])
         compiled("rms_norm", z, x, dim=1)
     traced = torch.compile(lambda z: ops.latent_step(z, x, weights), fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(traced(z), ops.latent_step(z, x, weights))
 
 
-def test_what_cannot_run_says_so(triton, device):
+def test_unsupported_inputs_are_explained(triton, device):
     with pytest.raises(ops.BackendUnavailable, match="has no float64"):
         ops.swiglu(torch.zeros(2, device=device, dtype=torch.float64))
     wide = torch.zeros(1, 1, 257, device=device)

@@ -1,4 +1,4 @@
-"""A process finds the kernels that another compiled, whatever the order in which each uses them."""
+"""Kernels have the same cache keys in any order of use, so a process finds those that another one compiled."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ print(json.dumps({name: kernels[name].cache_key for name in sorted(kernels)[::st
 
 @pytest.mark.slow
 @pytest.mark.skipif(registry.INTERPRETED, reason="the interpreter compiles nothing")
-def test_keys_do_not_depend_on_the_order():
+def test_keys_do_not_depend_on_the_order_of_imports():
     keys = []
     for step in ("1", "-1"):
         run = subprocess.run(

@@ -1,4 +1,5 @@
-"""Every layer through Triton's own launcher, up to the driver: it specialises and compiles as on a GPU."""
+"""Launches every layer with Triton's own launcher, which specializes and compiles as on a GPU; only the driver is a
+stand-in."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from trm_fast.ops._core import registry
 from . import offline
 
 pytestmark = pytest.mark.skipif(
-    registry.INTERPRETED or torch.cuda.is_available(), reason="here launches are the interpreter's, or real"
+    registry.INTERPRETED or torch.cuda.is_available(), reason="launches need no stand-in for the driver"
 )
 B, L, D = 3, 17, 64
 
@@ -45,7 +46,7 @@ def layer(name: str, D: int = D, inner: int = 64):
 def test_a_layer_launches(launched, name, kernels):
     part, h = layer(name), torch.zeros(B, L, D, dtype=torch.bfloat16)
     kept = [h.new_zeros(shape, dtype=dtype) for shape, dtype in part.saved_specs(h)]
-    for _ in range(2):  # first compiled, then from the cache
+    for _ in range(2):  # the first time compiles, the second uses the cache
         launched.clear()
         part.forward(h, h, torch.empty_like(h), kept)
         part.backward(h, h, h, h, kept)

@@ -1,5 +1,5 @@
-"""Every kernel at the paper's size, compiled for GPUs that need not be here: nothing spills, all blocks fit, and no
-product waits for the one before it."""
+"""Compiles every kernel at the paper's size for GPUs that this machine need not have: nothing spills, all blocks fit,
+and matrix products overlap."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trm_fast.ops._core import registry
 from . import offline
 
 SHARED = {80: 163 * 1024, 90: 227 * 1024}  # bytes of shared memory that a block can get
-# Bytes that a thread may spill: at 97 tokens three accumulators take 168 of the 255 registers.
+# Bytes that a thread may spill. At 97 tokens, three accumulators take 168 of the 255 registers.
 SPILLED = {(80, "token_mixer_bwd_weights_kernel"): 144, (90, "token_mixer_bwd_weights_kernel"): 16}
 TABLE = Path(__file__).parents[3] / "triton_kernels" / "configs.json"
 D, HEADS, B = 512, 8, 2
@@ -135,7 +135,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_compiles_without_spills(monkeypatch, tmp_path, record_property, case, arch):
     if arch == 80 and case.endswith("-81"):
-        pytest.skip("sm_80 is compiled at 97 tokens alone, to save time")
+        pytest.skip("for sm_80, only 97 tokens are compiled, to save time")
     from trm_fast.triton_kernels import configs
 
     seen = {}
@@ -153,7 +153,7 @@ def test_compiles_without_spills(monkeypatch, tmp_path, record_property, case, a
         )
         print(f"sm_{arch} {case} {facts}")
         record_property(f"sm_{arch} {binary.name}", facts)
-        assert binary.stack <= SPILLED.get((arch, binary.name), offline.CANDIDATES_SPILL if tuned else 0), facts
+        assert binary.stack <= SPILLED.get((arch, binary.name), offline.MAX_CANDIDATE_SPILL if tuned else 0), facts
         assert binary.registers <= 255, facts
         assert not binary.serialized, facts
         assert binary.shared <= SHARED[arch], facts

@@ -1,4 +1,4 @@
-"""The in-place ops on the Triton backend: every number that they write, against the reference in float64."""
+"""The in-place ops on the Triton backend: everything that they write is compared with the reference in float64."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def test_adam_atan2_(triton, random, device, variant, ema, scale):
 
 
 def test_atan2_is_accurate(triton, device):
-    """All angles: the new moment is half the old one, the root stays, and the step is twice the angle."""
+    """Covers all angles. With these betas the first moment is halved, the root of the second stays, and the step is
+    twice the angle."""
     ratio = torch.logspace(-20, 20, 20001, device=device)
     m = torch.cat([ratio, -ratio])
     p, v, beta2 = torch.zeros_like(m), torch.ones_like(m), math.nextafter(1.0, 0.0)
@@ -53,7 +54,7 @@ def test_atan2_is_accurate(triton, device):
     torch.testing.assert_close(p.double(), truth, rtol=4 * EPS, atol=0)
 
 
-def test_corners_of_atan2(triton, device):
+def test_special_values_of_atan2(triton, device):
     """Zeros of both signs, infinity over infinity and NaN, on moments that start at zero."""
     g = torch.tensor([0.0, -0.0, torch.inf, -torch.inf, torch.nan, 1e-30, 1e30], device=device).repeat(5)
     kernel, truth = ([[torch.zeros_like(g)] for _ in range(3)] for _ in range(2))

@@ -86,7 +86,7 @@ def test_solving_with_padding(triton, device, kind):
     torch.testing.assert_close(*runs, rtol=1e-3, atol=1e-4)
 
 
-def test_what_is_fused(triton, device):
+def test_models_whose_layers_have_kernels_are_fused(triton, device):
     """Models with layers that have kernels use them, also with padding."""
     for kind, fused in (("attention", True), ("causal", True), ("pre", False)):
         network = model(kind, device)

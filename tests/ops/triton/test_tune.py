@@ -17,7 +17,7 @@ import torch
 from trm_fast.ops._core import registry
 
 BENCH = Path(__file__).parents[3] / "bench"
-pytestmark = pytest.mark.skipif(registry.INTERPRETED, reason="test_it_tunes_in_the_interpreter starts it there")
+pytestmark = pytest.mark.skipif(registry.INTERPRETED, reason="test_it_tunes_in_the_interpreter runs it there")
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ def test_neighbors_differ_in_one_option(tune):
 
 @pytest.fixture
 def decided(tune, monkeypatch):
-    """The row that the tuner keeps for ``swiglu_fwd``, from milliseconds by block size; None for one that cannot
-    run."""
+    """The block size that the tuner keeps for ``swiglu_fwd``, given the milliseconds of each block size. None stands
+    for a block size that cannot run."""
     from trm_fast.triton_kernels import configs
 
     def run(present: int, milliseconds: dict[int, float | None], right=lambda block: True) -> int:
@@ -141,7 +141,7 @@ def test_candidates_are_compiled_together_and_not_launched(tune, launched, monke
     assert len(list(tmp_path.rglob("*.cubin"))) == 2
 
 
-def test_every_row_asked_for_is_seen(tune, monkeypatch):
+def test_every_requested_row_is_recorded(tune, monkeypatch):
     from trm_fast.triton_kernels import configs
 
     small, large = torch.empty(4), torch.empty(1, dtype=torch.bfloat16).expand(2**21)
