@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# Tests that run at the same time must not compete for cores: OpenMP's threads spin while they wait, and an op that takes
+# Tests that run at the same time must not compete for cores. OpenMP's threads spin while they wait, and then an op of
 # 30 us would take milliseconds.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -1,5 +1,5 @@
-"""The matrix kernels, compiled for GPUs that this machine need not have, spill nothing. ``cuda_on_cpu`` tests that their
-shared memory fits."""
+"""The matrix kernels, compiled for GPUs that this machine need not have, spill nothing. (``cuda_on_cpu`` tests that
+their shared memory fits.)"""
 
 from __future__ import annotations
 
