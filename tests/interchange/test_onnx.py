@@ -32,6 +32,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "prefix": {"prefix_tokens": 2, "puzzle_embedding_size": 12, "num_puzzles": 3},
     "values": {"inputs": "values", "input_width": 2, "head": {"kind": "values", "width": 3}},
     "causal": {"mixing": "attention", "causal": True},
+    "gated norm": {"activation": "gated_norm"},
     "groups": {"mixing": "groups", "groups": ["rows", "columns"], "grid_shape": (2, 3)},
     "symbols": {
         "mixing": "groups", "groups": ["rows", "columns"], "grid_shape": (2, 3), "symbols": "equivariant",

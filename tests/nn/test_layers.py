@@ -42,6 +42,18 @@ def test_channel_mlp_is_swiglu_over_channels(x: Tensor) -> None:
     torch.testing.assert_close(part(x, None), swiglu(x, part.gate_up, part.down))
 
 
+@pytest.mark.parametrize("over_tokens", [False, True])
+def test_gated_norm_is_a_sigmoid_times_the_norm_of_the_product(x: Tensor, over_tokens: bool) -> None:
+    c = config(activation="gated_norm", norm_eps=1e-3)
+    part = (TokenMixer(c) if over_tokens else ChannelMLP(c)).double()
+    h, w = x.transpose(1, 2) if over_tokens else x, part.gate_up.weight
+    gate, up = h @ w[: len(w) // 2].T, h @ w[len(w) // 2 :].T
+    product = gate * up
+    inner = torch.sigmoid(gate) * product / (product.square().mean(-1, keepdim=True) + 1e-3).sqrt()
+    want = inner @ part.down.weight.T
+    torch.testing.assert_close(part(x, None), want.transpose(1, 2) if over_tokens else want)
+
+
 @pytest.mark.parametrize("mask", [None, MASK])
 def test_token_mixer_is_two_linear_maps_of_the_transposed_state(x: Tensor, mask: Tensor | None) -> None:
     part = TokenMixer(config()).double()

@@ -45,6 +45,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
         {"clip_norm": 0.3, "optimizer": "sgd", "optimizer_options": {"nesterov": True}, "dtype": "bfloat16"},
         1,
     ),
+    "muon with gated norms": ({"activation": "gated_norm"}, {"optimizer": "muon", "dtype": "bfloat16"}, 3),
     "attention": ({"mixing": "attention", "positions": "rope"}, {}, 3),
     "puzzles": (PREFIX, {"puzzle_learning_rate": 0.05}, 1),
     "puzzles parts clipped": (PREFIX | {"mixing": "attention"}, {"clip_norm": 0.3}, 3),

@@ -86,6 +86,9 @@ class TRMConfig(Section):
     """A SwiGLU's inner width is about 2/3 of this times its width."""
     inner_multiple: int = Field(256, ge=1)
     """A SwiGLU's inner width is rounded up to a multiple of this."""
+    activation: Literal["swiglu", "gated_norm"] = "swiglu"
+    """``gated_norm``: sigmoid(gate) * RMSNorm(gate * up) in the place of silu(gate) * up (arXiv 2601.19085), which
+    large steps of Muon need. No fused kernel computes it."""
 
     mixing: Literal["mlp", "attention", "groups"] = "mlp"
     """Tokens exchange information by a SwiGLU over tokens, by attention, or by means over groups of positions."""
@@ -188,6 +191,7 @@ class TRMConfig(Section):
         return NetworkConfig(
             tokens=self.total_tokens, hidden_size=self.hidden_size, num_layers=self.num_layers,
             num_heads=self.num_heads, expansion=self.expansion, inner_multiple=self.inner_multiple, mixing=self.mixing,
+            activation=self.activation,
             rope_theta=self.rope_theta if self.positions == "rope" else None, causal=self.causal,
             norm_position=self.norm_position, norm_eps=self.norm_eps, dropout=self.dropout,
             single_state=self.state == "single", inject_last=self.inject_last, latent_width=self.latent_width,

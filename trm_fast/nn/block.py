@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trm_fast import ops
 from trm_fast.nn.config import NetworkConfig
-from trm_fast.nn.layers import Attention, ChannelMLP, GroupMixer, Linear, Norm, TokenMixer
+from trm_fast.nn.layers import Attention, ChannelMLP, GroupMixer, Linear, Norm, SwiGLU, TokenMixer
 from trm_fast.nn.precision import CAST_AT_USE, Precision
 from trm_fast.ops._core import dispatch
 
@@ -24,6 +24,7 @@ class Sublayer(nn.Module):
         self.norm = Norm(config, part.norm_dim)
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.pre, self.eps, self.drops = config.norm_position == "pre", config.norm_eps, config.dropout > 0
+        self.fusable = config.activation == "swiglu" or not isinstance(part, SwiGLU)
 
     def forward(self, h: Tensor, mask: Tensor | None, precision: Precision = CAST_AT_USE) -> Tensor:
         """The new h (B, L, D); mask bool (B, L) is false on padding."""
@@ -36,6 +37,8 @@ class Sublayer(nn.Module):
     def _fused(self, h: Tensor, mask: Tensor | None, precision: Precision) -> bool:
         """Whether one op computes the whole sublayer."""
         if (self.drops and self.training) or (self.part.over_channels and not precision.fuses_channels):
+            return False
+        if not self.fusable:
             return False
         return dispatch.has_kernel(self.part.op, h, self.part.masked(mask))
 

@@ -14,6 +14,7 @@ class NetworkConfig:
     symbols, each symbol of a cell is a position.
 
     Attributes:
+        activation: how an MLP joins the halves of its first product, silu(gate) * up or ``layers.gated_norm``.
         inner_multiple: a SwiGLU's inner width, about 2/3 ``expansion`` times its width, is rounded up to a multiple.
         rope_theta: base of the rotary positions; None: no positions.
         groups: names of the partitions whose groups ``mixing: groups`` takes means over (``nn.groups``).
@@ -36,6 +37,7 @@ class NetworkConfig:
     expansion: float = 4.0
     inner_multiple: int = 256
     mixing: Literal["mlp", "attention", "groups"] = "mlp"
+    activation: Literal["swiglu", "gated_norm"] = "swiglu"
     rope_theta: float | None = None
     causal: bool = False
     groups: tuple[str, ...] = ()

@@ -65,15 +65,31 @@ class Norm(nn.Module):
         return ops.rms_norm(x, residual, dim=self.dim, eps=self.eps)
 
 
+def gated_norm(gate_up: Tensor, dim: int, eps: float) -> Tensor:
+    """``sigmoid(gate) * RMSNorm(gate * up)``; the halves along ``dim`` are gate and up (arXiv 2601.19085).
+
+    Example:
+        >>> gated_norm(torch.tensor([[0.0, 4.0, 1.0, 1.0]]), dim=-1, eps=0.0)
+        tensor([[0.0000, 1.3888]])
+    """
+    gate, up = gate_up.chunk(2, dim=dim)
+    return gate.sigmoid() * ops.rms_norm(gate * up, dim=dim, eps=eps)
+
+
 class SwiGLU(nn.Module):
     """The base class of SwiGLU over channels and over tokens: maps of ``width`` numbers to the inner ones and back."""
 
     def __init__(self, width: int, config: NetworkConfig, parts: int = 1) -> None:
         """``parts``: how many times ``width`` numbers the first map reads."""
         super().__init__()
+        self.gated_norm, self.eps = config.activation == "gated_norm", config.norm_eps
         inner = config.inner_size(width)
         self.gate_up = Linear(parts * width, 2 * inner)
         self.down = Linear(inner, width)
+
+    def activate(self, gate_up: Tensor, dim: int = -1) -> Tensor:
+        """The inner numbers, from the first product."""
+        return gated_norm(gate_up, dim, self.eps) if self.gated_norm else ops.swiglu(gate_up, dim=dim)
 
     def weights(self) -> tuple[Tensor, Tensor]:
         """The two weights, as the fused ops take them."""
@@ -97,7 +113,7 @@ class ChannelMLP(SwiGLU):
 
     def forward(self, x: Tensor, mask: Tensor | None, precision: Precision = CAST_AT_USE) -> Tensor:
         """y (B, L, D) of x (B, L, D); the mask is not used."""
-        return self.down(ops.swiglu(self.gate_up(x, precision)), precision)
+        return self.down(self.activate(self.gate_up(x, precision)), precision)
 
     def fused(self, h: Tensor, mask: Tensor | None, eps: float, precision: Precision) -> Tensor:
         """norm(h + forward(h)) in one call of an op."""
@@ -122,7 +138,7 @@ class TokenMixer(SwiGLU):
         """y (B, L, D) of x (B, L, D); mask bool (B, L) is false on padding."""
         if mask is not None:
             x = x * mask.unsqueeze(-1)
-        return self.down.over_tokens(ops.swiglu(self.gate_up.over_tokens(x, precision), dim=1), precision)
+        return self.down.over_tokens(self.activate(self.gate_up.over_tokens(x, precision), dim=1), precision)
 
     def fused(self, h: Tensor, mask: Tensor | None, eps: float, precision: Precision) -> Tensor:
         """norm(h + forward(h)) in one call of an op."""
@@ -147,7 +163,7 @@ class GroupMixer(SwiGLU):
     def forward(self, x: Tensor, mask: Tensor | None, precision: Precision = CAST_AT_USE) -> Tensor:
         """y (B, L, D) of x (B, L, D)."""
         read = torch.cat([x, *(self.scale * group_means(x, group) for group in self.groups)], dim=-1)
-        return self.down(ops.swiglu(self.gate_up(read, precision)), precision)
+        return self.down(self.activate(self.gate_up(read, precision)), precision)
 
     def fused(self, h: Tensor, mask: Tensor | None, eps: float, precision: Precision) -> Tensor:
         """norm(h + forward(h)) in one call of an op."""

@@ -66,7 +66,7 @@ def fusion(net: Network, z: Tensor, masked: bool = False) -> Fusion:
     """How ``ops.latent_recursion`` can compute the network on states like ``z``, with gradients as they are enabled
     now. ``masked``: whether there is padding."""
     config, op = net.config, "latent_recursion"
-    if config.norm_position == "pre" or (config.dropout and net.training):
+    if config.norm_position == "pre" or config.activation != "swiglu" or (config.dropout and net.training):
         return Fusion.NONE
     if not dispatch.has_kernel(op, z, masked or config.causal):
         return Fusion.NONE
