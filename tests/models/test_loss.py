@@ -54,11 +54,37 @@ def test_the_loss_equals_the_papers_formula(scale: float, dtype: torch.dtype) ->
     assert loss.total.item() == pytest.approx(answer + halting / 2, rel=1e-6)
 
 
-def test_ignored_cells_have_no_gradient_and_the_halting_target_is_constant() -> None:
+@pytest.mark.parametrize("scale", [0.1, 3.0, 1e4])
+def test_label_smoothing_mixes_the_label_with_all_classes(scale: float) -> None:
+    """The loss is (1 - s) times the label's, plus s times the mean over the losses of all classes. So is its gradient,
+    at the branch point of stable-max, too."""
+    smoothing, results = 0.2, []
+    for smooth in (True, False):
+        logits = make_logits(scale).double().requires_grad_()
+        if smooth:
+            answer = supervision_loss(logits, torch.zeros(5), LABELS, smoothing).answer
+        else:
+            every = [supervision_loss(logits, torch.zeros(5), LABELS.where(LABELS == IGNORE, v)) for v in range(4)]
+            mean = torch.stack([loss.answer for loss in every]).mean()
+            answer = (1 - smoothing) * supervision_loss(logits, torch.zeros(5), LABELS).answer + smoothing * mean
+        answer.backward()
+        results.append((answer.detach(), logits.grad))
+    for got, want in zip(*results, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-15)
+
+
+def test_the_weight_of_the_halting_loss() -> None:
+    loss = supervision_loss(make_logits(1.0), torch.ones(5), LABELS)
+    assert loss.weighted(0.5) is loss
+    assert loss.weighted(0.05).total == loss.answer + 0.05 * loss.halting
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_ignored_cells_have_no_gradient_and_the_halting_target_is_constant(smoothing: float) -> None:
     logits = make_logits(1.0)
     logits[2], logits[1, 1] = float("nan"), float("inf")  # ignored cells
     logits, q = logits.requires_grad_(), torch.zeros(5, requires_grad=True)
-    supervision_loss(logits, q, LABELS).total.backward()
+    supervision_loss(logits, q, LABELS, smoothing).total.backward()
     assert logits.grad is not None
     ignored = LABELS == IGNORE
     assert not logits.grad[ignored].any()

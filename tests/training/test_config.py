@@ -58,6 +58,8 @@ def changed(section: str, **keys: Any) -> dict[str, Any]:
         (changed("training", betas=[0.9, 0.9, 0.9]), ["training.betas", "at most 2"]),
         (changed("training", betas=[0.9, 1.0]), ["training.betas = 1.0", "less than 1"]),
         (changed("training", ema_decay=1.0), ["training.ema_decay = 1.0"]),
+        (changed("training", label_smoothing=1.0), ["training.label_smoothing = 1.0", "less than 1"]),
+        (changed("training", halting_weight=-1), ["training.halting_weight = -1"]),
         (changed("training", clip_norm=0), ["training.clip_norm = 0", "greater than 0"]),
         (changed("training", gradient_accumulation="half"), ["training.gradient_accumulation = 'half'"]),
         (changed("training", gradient_accumulation=0), ["training.gradient_accumulation = 0"]),
@@ -273,3 +275,9 @@ def test_arguments_at_the_last_step_need_a_last_step() -> None:
     ):  # fmt: skip
         with pytest.raises(UserError, match=message):
             run_config(model, supervision=supervision)
+
+
+def test_only_the_tokens_head_smooths_labels() -> None:
+    sections = apply_settings(read_preset("tool-slots"), ["training.label_smoothing=0.1"])
+    with pytest.raises(UserError, match=r"label_smoothing needs model\.head\.kind: tokens, not slots"):
+        make_config(sections, "test")

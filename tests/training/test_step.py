@@ -13,6 +13,7 @@ from torch import Tensor
 from trm_fast import ops
 from trm_fast.api import TRM
 from trm_fast.inference.capture import Runner
+from trm_fast.models import supervision_loss
 from trm_fast.training import TrainStep
 from trm_fast.training.feed import Feed
 from trm_fast.training.optimizers import AdamATan2
@@ -50,6 +51,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
     "puzzles": (PREFIX, {"puzzle_learning_rate": 0.05}, 1),
     "puzzles parts clipped": (PREFIX | {"mixing": "attention"}, {"clip_norm": 0.3}, 3),
     "dropout": ({"dropout": 0.2}, {}, 1),
+    "weighted and smoothed": ({}, {"halting_weight": 0.1, "label_smoothing": 0.2}, 3),
     "unrolled": ({}, {"supervision": "unrolled"}, 1),
     "unrolled, batches halt": ({"halting": "batch"}, {"supervision": "unrolled"}, 1),
     "unrolled puzzles parts": (PREFIX, {"supervision": "unrolled"}, 3),
@@ -267,6 +269,18 @@ def test_a_task_through_its_feed_replays_bit_for_bit() -> None:
         states.append([t.clone() for t in step.tensors()])
         assert 30 < int(step.pool.taken) < 40 * B, "the feed passes over the 30 puzzles more than once"
     assert same(states[:1], states[1:])
+
+
+def test_the_weight_of_halting_and_smoothing_reach_the_gradients() -> None:
+    options = {"halting_weight": 0.1, "label_smoothing": 0.2}
+    step, model = make({}, options, 1, dtype=torch.float64), make_model(dtype=torch.float64)
+    step.run(0.0, np.zeros(B, dtype=np.int32))
+    batch = step.carry.batch
+    out = model(batch.inputs, model.initial_state(B))
+    loss = supervision_loss(out.logits, out.q, batch.labels, 0.2)
+    ((loss.answer + 0.1 * loss.halting) / B).backward()
+    for got, want in zip(step.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(got.grad, want.grad, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("parts", [1, 3])

@@ -11,6 +11,9 @@ from torch import Tensor
 from trm_fast import ops
 from trm_fast.labels import IGNORE
 
+HALTING_WEIGHT = 0.5
+"""Weight of the halting loss, as published."""
+
 
 class Loss(NamedTuple):
     """Sums over the rows of a batch, and which cells each row got right. ``total`` = ``answer`` + ``halting`` / 2."""
@@ -22,12 +25,31 @@ class Loss(NamedTuple):
     cells: Tensor  # float32, (B,): share of the labeled cells that are right
     labeled: Tensor  # bool, (B,): the row has labeled cells at all
 
+    def weighted(self, halting_weight: float) -> Loss:
+        """The loss with another weight of the halting loss in ``total``."""
+        if halting_weight == HALTING_WEIGHT:
+            return self
+        return self._replace(total=self.answer + halting_weight * self.halting)
 
-def supervision_loss(logits: Tensor, q: Tensor, labels: Tensor) -> Loss:
+
+def supervision_loss(logits: Tensor, q: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Loss:
     """Stable-max cross-entropy (float64) of logits (B, L, V) against labels int (B, L), plus the halting loss of q (B,)
-    (paper, section 4). ``IGNORE`` marks unlabeled cells."""
+    (paper, section 4). ``IGNORE`` marks unlabeled cells. With ``label_smoothing`` s the target distribution of a cell
+    is 1 - s for its label plus s / V for every class."""
     nll = ops.stablemax_cross_entropy(logits, labels, IGNORE)
+    if label_smoothing:
+        nll = nll + label_smoothing * _excess_log_score(logits, labels)
     return row_loss(nll, logits.argmax(-1) == labels, labels != IGNORE, q)
+
+
+def _excess_log_score(logits: Tensor, labels: Tensor) -> Tensor:
+    """By how much the logarithm of the label's stable-max score exceeds the mean over all classes, 0 for unlabeled
+    cells: the normalizer cancels in the difference of two losses."""
+    valid = labels != IGNORE
+    x = logits.where(valid.unsqueeze(-1), 0).double()
+    scores = x.clamp_min(0).log1p() - F.relu(-x).log1p()  # one of the terms is zero; the slope at 0 is 1
+    label = scores.gather(-1, labels.long().where(valid, 0).unsqueeze(-1)).squeeze(-1)
+    return (label - scores.mean(-1)).where(valid, 0)
 
 
 def value_loss(values: Tensor, q: Tensor, labels: Tensor, tolerance: float) -> Loss:
@@ -63,7 +85,7 @@ def joint_loss(answer: Tensor, right: Tensor, valid: Tensor, q: Tensor) -> Loss:
     correct = (valid & right).sum(-1)
     exact = correct == count
     halting = F.binary_cross_entropy_with_logits(q, exact.to(q.dtype), reduction="sum")
-    return Loss(answer + 0.5 * halting, answer, halting, exact, correct / count.clamp_min(1), count > 0)
+    return Loss(answer + HALTING_WEIGHT * halting, answer, halting, exact, correct / count.clamp_min(1), count > 0)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -48,7 +48,13 @@ class Carry:
             self.halting_memory.masked_fill_(self.halted[:, None], 0)
 
     def supervise(
-        self, model: TRMModel, part: slice, options: ForwardOptions = DEFAULT_OPTIONS, *, last: bool = True
+        self,
+        model: TRMModel,
+        part: slice,
+        options: ForwardOptions = DEFAULT_OPTIONS,
+        *,
+        last: bool = True,
+        label_smoothing: float = 0.0,
     ) -> tuple[Output, Loss, Tensor | None]:
         """Runs one supervision step, forward and loss, for a part of the slots and stores their new state.
 
@@ -57,6 +63,7 @@ class Carry:
             part: the slots.
             options: how the forward is computed.
             last: whether it is the last of several supervision steps that share one optimizer step.
+            label_smoothing: of a head that smooths labels; 0 for other heads.
 
         Returns:
             The output, the loss, and the leaf tensor of the puzzle rows (B, E), whose ``grad`` the sparse update
@@ -71,7 +78,8 @@ class Carry:
             leaf = model.puzzle_embedding[batch.puzzle_ids].requires_grad_()
         out = model(batch.inputs, state, leaf, options=options, **batch.extra)
         kept.combine(out.state, Tensor.copy_)
-        return out, model.loss(out, batch.labels, last=last, **batch.extra), leaf
+        smoothing = {"label_smoothing": label_smoothing} if label_smoothing else {}
+        return out, model.loss(out, batch.labels, last=last, **smoothing, **batch.extra), leaf
 
     @torch.no_grad()
     def count_and_halt(self, model: TRMModel, out: Output, min_steps: Tensor, part: slice) -> Tensor:

@@ -22,6 +22,7 @@ from typing_extensions import Self
 
 from trm_fast.models import Depth, TRMConfig, TRMModel
 from trm_fast.models.halting import RULES
+from trm_fast.models.loss import HALTING_WEIGHT
 from trm_fast.nn.layers import Embedding
 from trm_fast.tasks import Task, get_task
 from trm_fast.tasks.base import DataConfig, TaskConfig
@@ -67,6 +68,10 @@ class TrainingConfig(Section):
     """Last rate of the schedule, as a share of ``learning_rate``."""
     depth: Stages = ()
     """Curriculum: stages of shallower recursion, each up to a step; after them the model's depth."""
+    halting_weight: float = Field(HALTING_WEIGHT, ge=0)
+    """Weight of the halting loss beside the answer's."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of the target that all tokens have in equal parts, for ``model.head.kind: tokens``."""
     clip_norm: float | None = Field(None, gt=0)
     """Largest gradient norm; None: no clipping, as published."""
     puzzle_learning_rate: float = Field(1e-4, gt=0)
@@ -152,6 +157,8 @@ class RunConfig(Section):
             raise ValueError("model.head.arguments: last needs training.supervision: unrolled")
         if self.model.head.learns_from_last_step and RULES[self.model.halting].whole_batch:
             raise ValueError("model.head.arguments: last needs model.halting: row; a batch that ends early has no last")
+        if self.training.label_smoothing and not self.model.head.smooths_labels:
+            raise ValueError(f"training.label_smoothing needs model.head.kind: tokens, not {self.model.head.kind}")
         if self.training.recompute != "none" and self.model.dropout:
             raise ValueError("training.recompute needs model.dropout: 0, or it would compute with other random numbers")
         for stage in self.training.depth:

@@ -140,7 +140,10 @@ class TrainStep:
             counts = torch.ones((), device=self.device)
             for step in range(self.unrolled):
                 last = step + 1 == self.unrolled
-                out, loss, puzzle_rows = carry.supervise(model, part, self.options, last=last)
+                out, loss, puzzle_rows = carry.supervise(
+                    model, part, self.options, last=last, label_smoothing=self.config.label_smoothing
+                )
+                loss = loss.weighted(self.config.halting_weight)
                 total = loss.total * counts if whole_batch else loss.total
                 (total / (batch * self.unrolled)).backward()
                 should_halt = carry.count_and_halt(model, out, self.minimum_steps, part)

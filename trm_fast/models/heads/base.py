@@ -49,6 +49,11 @@ class HeadConfig(Section):
         """Whether the loss is different at the last of several supervision steps; training then passes ``last``."""
         return False
 
+    @property
+    def smooths_labels(self) -> bool:
+        """Whether the head's ``loss`` takes ``label_smoothing``."""
+        return False
+
 
 class ArgumentsConfig(HeadConfig):
     """The keys shared by the heads that choose a tool and its arguments."""

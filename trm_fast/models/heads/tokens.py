@@ -18,6 +18,10 @@ class TokensConfig(HeadConfig):
 
     kind: Literal["tokens"] = "tokens"
 
+    @property
+    def smooths_labels(self) -> bool:
+        return True
+
 
 @register("tokens")
 class TokenHead(Head):
@@ -41,5 +45,5 @@ class TokenHead(Head):
     def answers(self, prediction: Tensor) -> Tensor:
         return prediction.argmax(-1)
 
-    def loss(self, prediction: Tensor, q: Tensor, labels: Tensor, *, last: bool = True, **extra: Tensor) -> Loss:
-        return supervision_loss(prediction, q, labels)
+    def loss(self, prediction: Tensor, q: Tensor, labels: Tensor, *, last: bool = True, **extra: Any) -> Loss:
+        return supervision_loss(prediction, q, labels, extra.get("label_smoothing", 0.0))
