@@ -97,12 +97,13 @@ MODELS = [
     {"mixing": "attention", "positions": "rope", "state": "single"},
     {"norm_position": "pre"},
 ]
+RANDOM = {"initial_state": "random", "state_noise": 0.2}
 group, device = join("cpu")
 for changes in MODELS:
     steps = []
     for step_group in (ALONE, group):
         model = make_model(dtype=torch.float64, **changes)
-        config = training_config(batch_size=8, clip_norm=0.5, puzzle_learning_rate=0.02)
+        config = training_config(batch_size=8, clip_norm=0.5, puzzle_learning_rate=0.02, **RANDOM)
         optimizer = AdamATan2(model.parameters(), 0.0, weight_decay=0.1, ema_decay=0.9)
         steps.append(TrainStep(model, optimizer, config, Source(), parts=2, group=step_group))
     rng = np.random.default_rng(0)

@@ -51,6 +51,13 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
     "puzzles": (PREFIX, {"puzzle_learning_rate": 0.05}, 1),
     "puzzles parts clipped": (PREFIX | {"mixing": "attention"}, {"clip_norm": 0.3}, 3),
     "dropout": ({"dropout": 0.2}, {}, 1),
+    "random start": ({}, {"initial_state": "random"}, 3),
+    "random start, noise": (
+        {"state": "single", "latent_width": 6},
+        {"initial_state": "random", "state_noise": 0.3, "dtype": "bfloat16"},
+        1,
+    ),
+    "unrolled, noise": ({}, {"supervision": "unrolled", "state_noise": 0.3, "initial_state": "random"}, 3),
     "weighted and smoothed": ({}, {"halting_weight": 0.1, "label_smoothing": 0.2}, 3),
     "unrolled": ({}, {"supervision": "unrolled"}, 1),
     "unrolled, batches halt": ({"halting": "batch"}, {"supervision": "unrolled"}, 1),
@@ -155,7 +162,7 @@ def test_recomputing_with_kernels_gives_the_same_gradients(case: str) -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("case", ["dual", "single parts clipped", "attention", "puzzles"])
+@pytest.mark.parametrize("case", ["dual", "single parts clipped", "attention", "puzzles", "unrolled, noise"])
 @pytest.mark.parametrize("parts", [2, 3, 7])
 def test_parts_of_a_batch_compute_the_same_as_the_batch(case: str, parts: int) -> None:
     model, training, _ = CASES[case]

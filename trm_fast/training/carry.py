@@ -55,6 +55,8 @@ class Carry:
         *,
         last: bool = True,
         label_smoothing: float = 0.0,
+        start: State | None = None,
+        noise: Tensor | None = None,
     ) -> tuple[Output, Loss, Tensor | None]:
         """Runs one supervision step, forward and loss, for a part of the slots and stores their new state.
 
@@ -64,15 +66,19 @@ class Carry:
             options: how the forward is computed.
             last: whether it is the last of several supervision steps that share one optimizer step.
             label_smoothing: of a head that smooths labels; 0 for other heads.
+            start: the state that halted slots of the part start from; by default the model's.
+            noise: is added to the latent state (B, L, D) of the part.
 
         Returns:
             The output, the loss, and the leaf tensor of the puzzle rows (B, E), whose ``grad`` the sparse update
             reads; None in a model without a prefix.
         """
-        fresh = model.initial_state(1)
+        fresh = start or model.initial_state(1)
         halted = self.halted[part, None, None]
         kept = self.state.rows(part)  # views
         state = fresh.combine(kept, lambda new, old: torch.where(halted, new, old))
+        if noise is not None:
+            state = State(state.y, state.z + noise)
         batch, leaf = self.batch.take(part), None
         if model.puzzle_embedding is not None:
             leaf = model.puzzle_embedding[batch.puzzle_ids].requires_grad_()

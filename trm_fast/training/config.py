@@ -72,6 +72,11 @@ class TrainingConfig(Section):
     """Weight of the halting loss beside the answer's."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Share of the target that all tokens have in equal parts, for ``model.head.kind: tokens``."""
+    initial_state: Literal["fixed", "random"] = "fixed"
+    """State that training examples start from. ``random``: at each position a random direction with the root mean
+    square of the fixed state, 1 (arXiv 2605.21488); the solver still starts from the fixed one."""
+    state_noise: float = Field(0.0, ge=0)
+    """Standard deviation of Gaussian noise that training adds to the latent state before each supervision step."""
     clip_norm: float | None = Field(None, gt=0)
     """Largest gradient norm; None: no clipping, as published."""
     puzzle_learning_rate: float = Field(1e-4, gt=0)

@@ -3,6 +3,8 @@ synchronization."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,6 +20,7 @@ from trm_fast.training.feed import Feed
 from trm_fast.training.optimizers import Optimizer
 from trm_fast.training.pool import Pool
 from trm_fast.training.process_group import ALONE, ProcessGroup
+from trm_fast.training.random_states import RandomStates
 
 TOTALS = ("rows", "loss", "answer_loss", "halting_loss", "finished", "exact", "cells", "q_right", "steps")
 
@@ -72,6 +75,8 @@ class TrainStep:
         self.row_gradients = None
         if model.puzzle_embedding is not None:
             self.row_gradients = model.puzzle_embedding.new_zeros(B, model.puzzle_embedding.shape[1])
+        slots = range(self.share.start, self.share.stop)
+        self.random_states = RandomStates(config.seed, slots, optimizer.step_count)
         self.runner = runner or Eager()
         self.set_depth(depth or model.config.depth)
 
@@ -141,8 +146,9 @@ class TrainStep:
             for step in range(self.unrolled):
                 last = step + 1 == self.unrolled
                 out, loss, puzzle_rows = carry.supervise(
-                    model, part, self.options, last=last, label_smoothing=self.config.label_smoothing
-                )
+                    model, part, self.options, last=last, label_smoothing=self.config.label_smoothing,
+                    **self._random_states(part, step),
+                )  # fmt: skip
                 loss = loss.weighted(self.config.halting_weight)
                 total = loss.total * counts if whole_batch else loss.total
                 (total / (batch * self.unrolled)).backward()
@@ -161,6 +167,16 @@ class TrainStep:
             ops.sign_sgd_rows_(
                 model.puzzle_embedding, row_gradients, ids, self.puzzle_lr, self.config.puzzle_weight_decay
             )
+
+    def _random_states(self, part: slice, step: int) -> dict[str, Any]:
+        """The random arguments of ``Carry.supervise``, for a supervision step of this optimizer step."""
+        state = self.carry.state.rows(part)
+        arguments: dict[str, Any] = {}
+        if self.config.initial_state == "random":
+            arguments["start"] = self.random_states.start(state, part, step)
+        if self.config.state_noise:
+            arguments["noise"] = self.config.state_noise * self.random_states.noise(state.z, part, step)
+        return arguments
 
     def _clip(self, gradients: list[Tensor]) -> Tensor | None:
         if self.config.clip_norm is None:
