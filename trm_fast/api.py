@@ -122,11 +122,15 @@ class TRM(TRMModel):
         converged = torch.zeros(B, dtype=torch.bool, device=device)
         trajectory: list[dict[str, Any]] = []
         limit = self.config.max_supervision_steps if max_steps is None else max_steps
-        accept_rows = None if accept is None else lambda rows, answers: accept(inputs[rows], answers)
+
+        def both(rows: Tensor, answers: Tensor, halted: Tensor) -> Tensor:
+            return halted & accept(inputs[rows], answers) if accept is not None and bool(halted.any()) else halted
+
         training = self.training
         self.eval()
         for step_result in run_steps(
-            self, inputs, limit, min_steps=min_steps, halt=halt, accept=accept_rows, puzzle_ids=puzzle_ids, extra=extra,
+            self, inputs, limit, min_steps=min_steps, halt=halt, accept=None if accept is None else both,
+            puzzle_ids=puzzle_ids, extra=extra,
             runner=graphs_on(device) if device.type == "cuda" else None,
         ):  # fmt: skip
             if solution is None:

@@ -15,7 +15,8 @@ from trm_fast import ops
 from trm_fast.api import TRM
 from trm_fast.inference.capture import Eager, Fallback
 from trm_fast.inference.captured_step import _steps
-from trm_fast.inference.steps import hashed_normal, run_steps
+from trm_fast.inference.noise import hashed_normal
+from trm_fast.inference.steps import run_steps
 from trm_fast.models import TRMConfig
 
 from ..training.recorder import Recorder

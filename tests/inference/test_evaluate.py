@@ -34,6 +34,7 @@ class Canned:
             valid=solutions.sum(1) % 2 == 0 if rules else None,
             tries=solutions[:, None],
             try_confidence=np.full((len(solutions), 1), 0.5, dtype=np.float32),
+            answered=np.ones(len(solutions), dtype=np.bool_),
         )
 
     def run(self, examples: Examples, *, progress: Any) -> Solved:

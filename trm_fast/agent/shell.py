@@ -152,7 +152,7 @@ class Agent(cmd.Cmd):
 
         answer = self.tool.solver(located).solve(question, callback=watch)
         if not self.trajectory:
-            self.console.print(located.task.draw(question, answer.raw))
+            self.console.print(located.task.draw(question, answer.shown))
         self.console.print(f"{located.label}: {answer.describe()}")
 
 

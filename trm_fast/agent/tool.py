@@ -75,7 +75,8 @@ class ReasoningTool:
             callback: receives each supervision step's answer.
 
         Returns:
-            ``{"solution", "confidence", "steps", "converged", "valid"}``. The solution has the form of the puzzle.
+            ``{"solution", "confidence", "steps", "converged", "valid"}``. The solution has the form of the puzzle; it
+            is None if the options let the solver give no answer.
             ``confidence``, between 0 and 1, is the model's estimate that its answer is right. ``valid`` says whether
             the answer obeys the task's rules; it is None for a task without rules.
 
@@ -92,7 +93,9 @@ class ReasoningTool:
         text = puzzle if isinstance(puzzle, str) else json.dumps(puzzle)
         located, question = self.read(text, problem.get("type", ANY_TYPE))
         answer = self.solver(located).solve(question, callback=callback).to_json()
-        return answer if isinstance(puzzle, str) else answer | {"solution": json.loads(answer["solution"])}
+        if isinstance(puzzle, str) or answer["solution"] is None:
+            return answer
+        return answer | {"solution": json.loads(answer["solution"])}
 
     def read(self, text: str, kind: str = ANY_TYPE) -> tuple[Located, Question]:
         """Finds the model for a puzzle and parses the puzzle.

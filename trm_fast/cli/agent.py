@@ -17,9 +17,9 @@ Reference = Annotated[
 def agent(
     model: Reference = None,
     max_steps: MaxSteps = None,
-    rollouts: Rollouts = 1,
-    noise: Noise = 0.0,
-    symmetries: Symmetries = 1,
+    rollouts: Rollouts = None,
+    noise: Noise = None,
+    symmetries: Symmetries = None,
     device: Device = "auto",
 ) -> None:
     """
@@ -50,9 +50,9 @@ def mcp(
     host: Annotated[str, typer.Option(help="Address that the HTTP server listens on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the HTTP server.")] = 8765,
     max_steps: MaxSteps = None,
-    rollouts: Rollouts = 1,
-    noise: Noise = 0.0,
-    symmetries: Symmetries = 1,
+    rollouts: Rollouts = None,
+    noise: Noise = None,
+    symmetries: Symmetries = None,
     device: Device = "auto",
 ) -> None:
     """

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False)
 
+STORED = "by default as stored with the model"
+
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 and so on; auto uses a GPU if there is one.")]
 FromStep = Annotated[
     str | None, typer.Option("--from", metavar="step_N", help="Checkpoint of the run to use instead of the newest.")
@@ -30,21 +32,58 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Number of puzzles that are solved together.")]
 Halt = Annotated[bool, typer.Option("--halt/--no-halt", help="--no-halt runs all steps, as the published code does.")]
 MaxSteps = Annotated[
-    int | None, typer.Option(min=1, help="Limit of supervision steps; by default 16, or the training's if larger.")
+    int | None,
+    typer.Option(
+        min=1, help=f"Limit of supervision steps of a try; {STORED}, or else 16 or the training's, whichever is larger."
+    ),
 ]
 MinSteps = Annotated[int, typer.Option(min=1, help="Supervision steps that every puzzle takes before it may halt.")]
-Noise = Annotated[float, typer.Option(min=0, help="Standard deviation of the rollouts' noise, such as 0.3.")]
-Rollouts = Annotated[int, typer.Option(min=1, help="Tries for each puzzle; all but the first add --noise.")]
+Noise = Annotated[
+    float | None,
+    typer.Option(min=0, help=f"Standard deviation of the noise in all tries but the first, such as 0.3; {STORED}."),
+]
+Rollouts = Annotated[
+    int | None, typer.Option(min=1, help=f"Tries for each puzzle; all but the first add --noise; {STORED}.")
+]
+Symmetries = Annotated[int | None, typer.Option(min=1, help=f"Symmetric images of each puzzle to try; {STORED}.")]
+Start = Annotated[
+    Literal["fixed", "random", "last"] | None,
+    typer.Option(
+        help="Where tries with noise start: the model's initial state, a random state, or the state in which the "
+        f"rollout before ended; {STORED}."
+    ),
+]
+ResampleEvery = Annotated[
+    int | None,
+    typer.Option(
+        metavar="STEPS", min=0,
+        help="Exchange states among rollouts every so many steps, in proportion to the odds by their halting "
+        f"logits; 0 for never; {STORED}.",
+    ),
+]  # fmt: skip
 Select = Annotated[
-    Literal["auto", "rules", "confidence", "majority"],
-    typer.Option(help="Which try to return: a valid one, the most confident, or the most frequent answer."),
+    Literal["auto", "rules", "confidence", "majority", "first"] | None,
+    typer.Option(
+        help="Which try to return: a valid one, the most confident, the most frequent answer, or the try that halts in "
+        f"the fewest steps; {STORED}."
+    ),
+]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS", min=0,
+        help="Time for the whole command; then each puzzle gets its best answer so far, if it has one.",
+    ),
+]  # fmt: skip
+AnswerOnlyIf = Annotated[
+    str | None,
+    typer.Option(metavar="CONDITION", help="valid or 'confidence>=X': give no answer where it does not hold."),
 ]
 SolverSeed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise and the symmetries.")]
 Submission = Annotated[
     Path | None,
     typer.Option(help="File for the guesses, in the form of the task's competition (arc: submission.json)."),
 ]
-Symmetries = Annotated[int, typer.Option(min=1, help="Symmetric images of each puzzle to try.")]
 Model = Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run folder, a model folder, or a model that ships.")]
 
 
@@ -114,8 +153,8 @@ def percent(value: float) -> str:
 
 
 COMMON = (
-    "exact_accuracy", "cell_accuracy", "count", "mean_steps", "converged", "valid", "interval", "seconds",
-    "puzzles_per_second",
+    "exact_accuracy", "coverage", "answered_accuracy", "cell_accuracy", "count", "mean_steps", "converged", "valid",
+    "interval", "seconds", "puzzles_per_second",
 )  # fmt: skip
 """Keys that the JSON of every evaluation contains; the other entries are the task's own measures."""
 
@@ -129,6 +168,10 @@ def accuracy_rows(evaluation: dict[str, Any], *, with_measures: bool) -> list[tu
     """The accuracies in an evaluation's JSON as rows of a table, followed by the task's own measures if wanted."""
     exact = f"{percent(evaluation['exact_accuracy'])}  (95 %: {interval(evaluation['interval'])})"
     rows = [("exact accuracy", exact), ("cell accuracy", percent(evaluation["cell_accuracy"]))]
+    if evaluation.get("coverage", 1.0) < 1.0:
+        answered = evaluation["answered_accuracy"]
+        rows.append(("answered", percent(evaluation["coverage"])))
+        rows.append(("exact accuracy of answered", "-" if answered is None else percent(answered)))
     if with_measures:
         rows += [(name.replace("_", " "), f"{value:.4f}") for name, value in measures(evaluation).items()]
     return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,9 +16,8 @@ from trm_fast.errors import UserError
 
 if TYPE_CHECKING:
     from trm_fast.inference import Evaluation, Solver
+    from trm_fast.inference.sweep import Point, Sweep
     from trm_fast.tasks.base import Examples
-
-SWEEPS = {"steps": "max_steps", "rollouts": "rollouts", "symmetries": "symmetries", "batch": "batch_size"}
 
 
 def evaluate(
@@ -33,15 +32,27 @@ def evaluate(
     max_steps: console.MaxSteps = None,
     min_steps: console.MinSteps = 1,
     halt: console.Halt = True,
-    rollouts: console.Rollouts = 1,
-    noise: console.Noise = 0.0,
-    symmetries: console.Symmetries = 1,
-    select: console.Select = "auto",
+    rollouts: console.Rollouts = None,
+    noise: console.Noise = None,
+    symmetries: console.Symmetries = None,
+    start: console.Start = None,
+    resample_every: console.ResampleEvery = None,
+    select: console.Select = None,
+    budget: console.Budget = None,
+    answer_only_if: console.AnswerOnlyIf = None,
     seed: console.SolverSeed = 0,
     sweep: Annotated[
-        str | None,
-        typer.Option(metavar="NAME=A,B,...", help=f"Measure at several values of {', '.join(SWEEPS)}; draws a plot."),
+        list[str] | None,
+        typer.Option(
+            metavar="'NAME=A,B,... NAME=VALUE'",
+            help="Measure at several values of steps, rollouts, symmetries, batch, noise, start, resample-every, "
+            "select or budget, with further options fixed; draws accuracy against FLOP. Repeat it for several lines.",
+        ),
     ] = None,
+    save_defaults: Annotated[
+        bool,
+        typer.Option(help="Store the options of the tries with the run or model folder: they become its defaults."),
+    ] = False,
     submission: console.Submission = None,
     plot: Annotated[Path, typer.Option(help="File for the plot of --sweep.")] = Path("sweep.png"),
     batch_size: console.BatchSize = 64,
@@ -64,12 +75,20 @@ def evaluate(
       trm-fast eval runs/arc-small --symmetries 32 --submission submission.json
 
       trm-fast eval runs/mine --sweep steps=1,2,4,8,16,32,64
-    """
-    from trm_fast.inference import Solver
-    from trm_fast.interchange import locate
 
-    if sweep is not None and submission is not None:
-        raise UserError("--submission needs a single measurement: leave out --sweep", usage_error=True)
+      trm-fast eval runs/mine --sweep symmetries=2,8,32 --sweep "rollouts=2,8,32 noise=0.3"
+
+      trm-fast eval runs/mine --symmetries 16 --max-steps 32 --save-defaults
+    """
+    began = time.perf_counter()  # loading torch and the model is a part of the budget
+    from trm_fast.inference import Solver
+    from trm_fast.inference.sweep import Point, Sweep, flop_per_question, plot_sweeps
+    from trm_fast.interchange import locate
+    from trm_fast.interchange.locate import store_options
+
+    for option, requested in (("--submission", submission is not None), ("--save-defaults", save_defaults)):
+        if sweep and requested:
+            raise UserError(f"{option} needs a single measurement: leave out --sweep", usage_error=True)
     located = locate(model, from_step=step_number(from_step), device=pick_device(device))
     if data is not None and split is None:
         examples, source = located.task.read(data), data
@@ -83,31 +102,39 @@ def evaluate(
     examples = examples.take(slice(limit))
     solver = Solver(
         located.model, located.task, max_steps=max_steps, min_steps=min_steps, halt=halt, batch_size=batch_size,
-        rollouts=rollouts, noise=noise, symmetries=symmetries, select=select, seed=seed,
+        rollouts=rollouts, noise=noise, symmetries=symmetries, start=start, resample_every=resample_every,
+        select=select, answer_only_if=answer_only_if, seed=seed,
+        budget=None if budget is None else max(0.0, budget - time.perf_counter() + began),
     )  # fmt: skip
     about = {"model": located.label, "data": source}
     reports: list[dict[str, Any]] = []
-    if sweep is None:
+    if not sweep:
         if submission is not None:
             located.task.submission(examples.take(slice(0)), [])  # fails now if the task has no submissions
         result = _measure(solver, examples, "evaluating")
-        reports.append(result.to_json() | about)
+        reports.append(result.to_json() | {"flop": flop_per_question(solver, result)} | about)
         if not json_output:
             _print(result, f"{located.label} on {source}", located.task.report(result.metrics))
         if submission is not None:
             write_lines(submission, [json.dumps(located.task.submission(examples, result.solved.ranked))])
+        if save_defaults:
+            store_options(model, solver.options)
     else:
-        from trm_fast.inference.sweep import plot_sweep
-
-        name, values = _sweep(sweep)
-        results = []
-        for value in values:
-            option: dict[str, Any] = {SWEEPS[name]: value}
-            results.append((value, _measure(replace(solver, **option), examples, f"{name} {value}")))
-        reports += [{name: value} | result.to_json() | about for value, result in results]
-        plot_sweep(name, results, plot, located.label)
+        lines: list[tuple[Sweep, list[Point]]] = []
+        for line in map(Sweep.parse, sweep):
+            points: list[Point] = []
+            for value in line.values:
+                varied = line.solver(solver, value)
+                result = _measure(varied, examples, f"{line.name} {value}")
+                points.append(Point(value, result, flop_per_question(varied, result)))
+            lines.append((line, points))
+            reports += [
+                {line.name: p.value} | line.fixed | p.evaluation.to_json() | {"flop": p.flop} | about for p in points
+            ]
+            if not json_output:
+                _print_sweep(line, points, f"{located.label} on {source}")
+        plot_sweeps(lines, plot, located.label)
         if not json_output:
-            _print_sweep(name, results, f"{located.label} on {source}")
             out.print(str(plot), soft_wrap=True)
     if output is not None:
         write_lines(output, [json.dumps(report) for report in reports])
@@ -123,17 +150,6 @@ def _measure(solver: Solver, examples: Examples, label: str) -> Evaluation:
         return measure(solver, examples, progress)
 
 
-def _sweep(text: str) -> tuple[str, list[int]]:
-    name, _, values = text.partition("=")
-    numbers = [v.strip() for v in values.split(",")]
-    if name not in SWEEPS or not all(v.isdigit() and int(v) > 0 for v in numbers):
-        raise UserError(
-            f"--sweep takes one of {', '.join(SWEEPS)} and numbers, such as steps=1,2,4,8, not {text!r}",
-            usage_error=True,
-        )
-    return name, [int(v) for v in numbers]
-
-
 def _print(result: Evaluation, title: str, report: list[Any]) -> None:
     table = Table(title=title, show_header=False, title_justify="left")
     for row in console.accuracy_rows(result.to_json(), with_measures=not report):
@@ -147,9 +163,13 @@ def _print(result: Evaluation, title: str, report: list[Any]) -> None:
         out.print(part)
 
 
-def _print_sweep(name: str, results: list[tuple[int, Evaluation]], title: str) -> None:
-    table = Table(name, "exact accuracy", "95 %", "cell accuracy", "mean steps", "puzzles/s", title=title)
-    for value, r in results:
+def _print_sweep(sweep: Sweep, points: list[Point], title: str) -> None:
+    heading = f"{title}; {' '.join(sweep.text.split()[1:])}" if sweep.fixed else title
+    columns = "exact accuracy", "95 %", "cell accuracy", "mean steps", "FLOP", "puzzles/s"
+    table = Table(sweep.name, *columns, title=heading)
+    for point in points:
+        r = point.evaluation
         accuracies = percent(r.exact_accuracy), console.interval(r.interval), percent(r.cell_accuracy)
-        table.add_row(str(value), *accuracies, f"{r.mean_steps:.2f}", f"{r.puzzles_per_second:,.1f}")
+        costs = f"{r.mean_steps:.2f}", f"{point.flop:.3g}", f"{r.puzzles_per_second:,.1f}"
+        table.add_row(str(point.value), *accuracies, *costs)
     out.print(table)

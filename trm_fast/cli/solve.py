@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -40,10 +41,14 @@ def solve(
     max_steps: console.MaxSteps = None,
     min_steps: console.MinSteps = 1,
     halt: console.Halt = True,
-    rollouts: console.Rollouts = 1,
-    noise: console.Noise = 0.0,
-    symmetries: console.Symmetries = 1,
-    select: console.Select = "auto",
+    rollouts: console.Rollouts = None,
+    noise: console.Noise = None,
+    symmetries: console.Symmetries = None,
+    start: console.Start = None,
+    resample_every: console.ResampleEvery = None,
+    select: console.Select = None,
+    budget: console.Budget = None,
+    answer_only_if: console.AnswerOnlyIf = None,
     seed: console.SolverSeed = 0,
     submission: console.Submission = None,
     batch_size: console.BatchSize = 64,
@@ -68,12 +73,15 @@ def solve(
 
       trm-fast solve sudoku-cpu puzzles.csv --max-steps 64 --rollouts 16 --noise 0.3
 
+      trm-fast solve sudoku-cpu puzzles.csv --symmetries 64 --budget 60 --answer-only-if valid
+
       trm-fast solve maze-small maze.png --png solved.png
 
       trm-fast solve --task sudoku puzzles.csv --json
 
       cat puzzle.txt | trm-fast solve sudoku-6x6 - --trajectory
     """
+    began = time.perf_counter()  # loading torch and the model is a part of the budget
     from trm_fast.inference import Solver
     from trm_fast.interchange import locate
     from trm_fast.tasks.base import Question
@@ -96,7 +104,9 @@ def solve(
         located.task.submission(Question.rows(questions[:1]).take(slice(0)), [])  # fails now if the task has none
     solver = Solver(
         located.model, located.task, max_steps=max_steps, min_steps=min_steps, halt=halt, batch_size=batch_size,
-        rollouts=rollouts, noise=noise, symmetries=symmetries, select=select, seed=seed,
+        rollouts=rollouts, noise=noise, symmetries=symmetries, start=start, resample_every=resample_every,
+        select=select, answer_only_if=answer_only_if, seed=seed,
+        budget=None if budget is None else max(0.0, budget - time.perf_counter() + began),
     )  # fmt: skip
     answers: list[Answer] = []
     with counting("solving") as progress:
@@ -113,7 +123,7 @@ def solve(
     lines = [json.dumps(answer.to_json()) for answer in answers]
     if output is not None:
         write_lines(output, lines)
-        solved = sum(answer.valid is not False for answer in answers)
+        solved = sum(answer.solution is not None and answer.valid is not False for answer in answers)
         if not json_output:
             out.print(f"{solved:,} of {len(answers):,} solved; answers in {output}")
     if json_output:
@@ -183,7 +193,7 @@ def _write_pictures(task: Task, path: Path, questions: list[Question], answers: 
     several = len(questions) > 1
     for number, (question, answer) in enumerate(zip(questions, answers, strict=True), 1):
         file = path.with_name(f"{path.stem}-{number}{path.suffix}") if several else path
-        write_png(file, task.picture(question, answer.raw))
+        write_png(file, task.picture(question, answer.shown))
 
 
 def _show(task: Task, question: Question, answer: Answer, *, numbered: bool) -> None:
@@ -193,7 +203,7 @@ def _show(task: Task, question: Question, answer: Answer, *, numbered: bool) -> 
         out.print(f"step {step.step}: confidence {percent(step.confidence)}")
         out.print(task.draw(question, step.raw))
     if not answer.trajectory:
-        out.print(task.draw(question, answer.raw))
+        out.print(task.draw(question, answer.shown))
     line = Text(answer.describe())
     line.highlight_words(["the rules hold"], "green")
     line.highlight_words(["the answer breaks the rules"], "red")

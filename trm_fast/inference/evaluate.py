@@ -20,10 +20,12 @@ class Evaluation:
     """The result of an evaluation. Accuracies and shares are from 0 to 1.
 
     Attributes:
-        exact_accuracy: share of examples with every labeled cell right.
+        exact_accuracy: share of examples that have an answer with every labeled cell right.
+        coverage: share of examples that have an answer; less than 1 with a solver's ``answer_only_if`` or ``budget``.
+        answered_accuracy: exact accuracy on those; None if there are none.
         cell_accuracy: share of right cells, averaged over examples.
         mean_steps: supervision steps per example, over all its tries.
-        converged: share of examples that the halting rule stopped.
+        converged: share of examples with an answer that the rules accepted or the halting rule stopped.
         valid: share of answers that obey the task's rules; None for a task without rules.
         interval: 95 % Wilson interval of the exact accuracy.
         metrics: the task's further measures by name.
@@ -31,6 +33,8 @@ class Evaluation:
     """
 
     exact_accuracy: float
+    coverage: float
+    answered_accuracy: float | None
     cell_accuracy: float
     count: int
     mean_steps: float
@@ -68,9 +72,12 @@ def score(solver: Solver, examples: Examples, solved: Solved, seconds: float) ->
     right, total = (
         cells.reshape(len(labels), -1).sum(-1) for cells in (labeled & task.right(labels, solved.solution), labeled)
     )
-    exact, n = int((right == total).sum()), len(examples)
+    answered = int(solved.answered.sum())
+    exact, n = int(((right == total) & solved.answered).sum()), len(examples)
     return Evaluation(
         exact_accuracy=exact / n,
+        coverage=answered / n,
+        answered_accuracy=exact / answered if answered else None,
         cell_accuracy=float((right / np.maximum(1, total)).mean()),
         count=n,
         mean_steps=float(solved.steps.mean()),

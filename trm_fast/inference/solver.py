@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +16,9 @@ from torch import Tensor
 from trm_fast.errors import UserError
 from trm_fast.inference.capture import graphs_on
 from trm_fast.inference.incremental import Incremental
+from trm_fast.inference.options import Select, SolverConfig, Start, meets, merged_options, stored_options
 from trm_fast.inference.steps import Accept, StepResult, run_steps
-from trm_fast.inference.tries import Select, Solved, Tries
+from trm_fast.inference.tries import Chosen, Solved, Tries
 from trm_fast.models import TRMModel
 from trm_fast.tasks.base import Array, Candidates, Examples, Question, Task
 
@@ -49,17 +52,18 @@ class Answer:
     """The answer to a question, the same in Python, JSON and every other interface.
 
     Attributes:
-        solution: the answer as text.
+        solution: the answer as text; None if the solver ran out of time before the first step, or if the answer does
+            not meet ``answer_only_if``.
         confidence: sigmoid of the halting logit, 0 to 1.
         steps: supervision steps over all tries.
-        converged: whether the halting rule stopped it, before the largest number of steps.
+        converged: whether a valid answer or, for a task without rules, the halting rule ended the try.
         valid: whether the solution obeys the task's rules; None for a task without rules.
         raw: the answer as the model makes it, such as tokens int64 (L,).
         candidates: the distinct answers of all tries.
         trajectory: the answer after each step, if requested.
     """
 
-    solution: str
+    solution: str | None
     confidence: float
     steps: int
     converged: bool
@@ -74,40 +78,61 @@ class Answer:
         result = {name: getattr(self, name) for name in names}
         return result if self.trajectory is None else result | {"trajectory": [s.to_json() for s in self.trajectory]}
 
+    @property
+    def shown(self) -> Array | None:
+        """``raw``, or None if there is no solution: what to draw of the answer."""
+        return None if self.solution is None else self.raw
+
     def describe(self) -> str:
         """A line for people: the confidence, the steps, and whether the solution obeys the task's rules."""
+        if not self.steps:
+            return "no answer: the time was over before the first step"
         end = "halted after" if self.converged else "did not halt within"
         steps = f"{self.steps} step{'s' * (self.steps != 1)}"
         rules = {True: "; the rules hold", False: "; the answer breaks the rules", None: ""}[self.valid]
-        return f"confidence {100 * self.confidence:.2f} %; {end} {steps}{rules}"
+        line = f"confidence {100 * self.confidence:.2f} %; {end} {steps}{rules}"
+        return f"no answer: {line}" if self.solution is None else line
 
 
 @dataclass(frozen=True)
 class Solver:
     """Answers a task's questions with a model.
 
-    A row halts if the halting rule stops it and its answer obeys the task's rules, if there are any. A row with an
-    invalid answer continues, whatever its confidence.
+    If the task has rules, a row ends when its answer obeys them, whatever the halting logit. Otherwise the halting
+    rule ends it. Options that are None are those stored with the model, or else the built-in ones.
 
     Args:
         model: the trained model.
         task: the task that it was trained on.
-        max_steps: largest number of supervision steps; by default 16, or that of training if it is larger.
-        min_steps: supervision steps before a row may halt.
+        max_steps: largest number of supervision steps of a try; built in: 16, or that of training if it is larger.
+        min_steps: supervision steps before a row may end.
         halt: False always runs all steps, as published.
         batch_size: number of rows computed at a time; queued rows take the places of finished ones.
-        rollouts: tries at each question. The first has no noise; the others add Gaussian noise to the latent state
-            before every step (arXiv 2605.19943).
-        noise: standard deviation of that noise.
-        symmetries: number of symmetric images of each question that are tried, the question itself included.
+        rollouts: tries at each question, built in 1. The first has no noise; the others add Gaussian noise to the
+            latent state before every step (arXiv 2605.19943).
+        noise: standard deviation of that noise, built in 0. Without rollouts, it is added to the symmetric images.
+        symmetries: number of symmetric images of each question that are tried, the question itself included; built
+            in 1.
+        start: the latent state that tries with noise start from: ``fixed``, the model's initial state (built in);
+            ``random``, Gaussian noise of its size; ``last``, the state in which the previous rollout ended.
+        resample_every: every so many steps the rollouts of an image exchange states, each drawn in proportion to the
+            odds that its answer is right; built in 0, never.
         select: the answer that is chosen: ``rules``: the first that obeys the task's rules, after which no further try
-            is made; ``confidence``: the most confident; ``majority``: the most frequent. ``auto`` is rules if the task
-            has them, majority if the task votes, and otherwise confidence.
+            is made; ``confidence``: the most confident; ``majority``: the most frequent; ``first``: that of the try
+            which halts in the fewest steps. ``auto`` (built in) is rules if the task has them, majority if the task
+            votes, and otherwise confidence.
+        budget: seconds for all questions of a call. Questions whose tries have not ended by then get the best answer so
+            far.
+        answer_only_if: ``valid`` or ``confidence>=X``: questions whose answer does not meet it get none.
         seed: of noise and symmetries.
         graph: on a GPU, capture steps once and replay them.
 
+    With ``rollouts``, ``symmetries`` and ``noise`` 1, 1 and 0 there is one plain try, whatever is stored with the
+    model: from the initial state, in the question's orientation.
+
     Raises:
-        UserError: the model does not fit the task, or options contradict each other.
+        UserError: the model does not fit the task, options contradict each other, or the options stored with the
+            model are not valid.
     """
 
     model: TRMModel
@@ -116,10 +141,14 @@ class Solver:
     min_steps: int = 1
     halt: bool = True
     batch_size: int = 64
-    rollouts: int = 1
-    noise: float = 0.0
-    symmetries: int = 1
-    select: Literal["auto"] | Select = "auto"
+    rollouts: int | None = None
+    noise: float | None = None
+    symmetries: int | None = None
+    start: Start | None = None
+    resample_every: int | None = None
+    select: Select | None = None
+    budget: float | None = None
+    answer_only_if: str | None = None
     seed: int = 0
     graph: bool = True
 
@@ -131,17 +160,25 @@ class Solver:
                 f"the model reads {config.seq_len} tokens of {config.vocab_size} kinds, "
                 f"the task {task.name} has {task.seq_len} of {task.vocab_size}"
             )
-        if self.rollouts > 1 and not self.noise > 0:
-            raise UserError("rollouts differ only by their noise: give a noise above 0, such as 0.3", usage_error=True)
-        if self.rollouts == 1 and self.noise:
-            raise UserError("noise needs rollouts, because the first try has none", usage_error=True)
-        if self.select == "rules" and not self.task.has_rules:
+        if self.options.select == "rules" and not task.has_rules:
             raise UserError(f"select rules: the task {task.name} has no rules", usage_error=True)
+        if self.options.start == "random" and not bool(self.model.z_init.any()):
+            raise UserError("start random: this model's initial state is zero; use noise", usage_error=True)
+        if self.answer_only_if is not None:
+            none = np.zeros(0, dtype=np.float32)
+            meets(self.answer_only_if, none, none if task.has_rules else None)
+
+    @cached_property
+    def options(self) -> SolverConfig:
+        """The options of the search: those stored with the model, changed by the given ones."""
+        fields = {name: getattr(self, name) for name in SolverConfig.model_fields}
+        changes = {name: value for name, value in fields.items() if value is not None}
+        return merged_options(stored_options(self.model), changes)
 
     @property
-    def _selection(self) -> Select:
-        if self.select != "auto":
-            return self.select
+    def _selection(self) -> Chosen:
+        if self.options.select != "auto":
+            return self.options.select
         if self.task.has_rules:
             return "rules"
         return "majority" if self.task.majority else "confidence"
@@ -149,7 +186,7 @@ class Solver:
     @property
     def _max_steps(self) -> int:
         trained = self.model.config.max_supervision_steps
-        return self.max_steps or (max(DEFAULT_STEPS, trained) if self.task.more_steps_help else trained)
+        return self.options.max_steps or (max(DEFAULT_STEPS, trained) if self.task.more_steps_help else trained)
 
     def run(
         self,
@@ -165,32 +202,47 @@ class Solver:
             progress: called after each step of the batch.
             watch: called with the result of each step of the batch.
         """
-        N, device = len(examples), self.model.z_init.device
-        tries = Tries(self.task, examples, self.rollouts, self.symmetries, np.random.default_rng(self.seed))
-        owner = torch.from_numpy(tries.owner).to(device)
+        end = None if self.budget is None else time.perf_counter() + self.budget
+        N, device, options = len(examples), self.model.z_init.device, self.options
+        tries = Tries(self.task, examples, options, np.random.default_rng(self.seed))
         select = self._selection
-        finished = np.zeros(N, dtype=np.bool_)
-
-        def accept(rows: Tensor, answers: Tensor) -> Tensor:
-            return torch.from_numpy(tries.obeys(rows.cpu().numpy(), answers.cpu().numpy())).to(device)
-
+        plan = tries.plan(select, device)
+        left = np.full(N, options.tries)  # tries that have not ended
         for result in self._run_steps(
             tries.rows,
-            accept,
+            self._accept(tries),
             batch_size=self.batch_size,
-            noise=torch.from_numpy(self.noise * tries.noisy).to(device) if self.noise else None,
-            groups=owner if select == "rules" and len(owner) > N else None,
+            noise=torch.from_numpy(options.noise * tries.varied).to(device) if options.noise else None,
+            plan=plan,
         ):
             tries.record(result)
             if watch is not None:
                 watch(result)
             if progress is not None:
-                ended = result.rows[result.halted | (result.steps >= self._max_steps)]
-                finished[tries.owner[ended.cpu().numpy()]] = True
-                progress(int(finished.sum()), N)
-        return tries.best(select)
+                owner = tries.owner[result.rows.cpu().numpy()]
+                halted, steps = result.halted.cpu().numpy(), result.steps.cpu().numpy()
+                np.subtract.at(left, owner[halted | (steps >= self._max_steps)], 1)
+                if plan.problem is not None and not plan.race:
+                    left[owner[halted]] = 0
+                progress(int((left <= 0).sum()), N)
+            if end is not None and time.perf_counter() >= end:
+                break
+        solved = tries.best(select)
+        if self.answer_only_if is not None:
+            solved.answered &= meets(self.answer_only_if, solved.confidence, solved.valid)
+        return solved
 
-    def _run_steps(self, examples: Examples, accept: Accept, **queue: Any) -> Iterator[StepResult]:
+    def _accept(self, tries: Tries) -> Accept | None:
+        """Ends the rows whose answers obey the rules; None if the task has none and the halting rule ends rows."""
+        if not self.task.has_rules:
+            return None
+
+        def accept(rows: Tensor, answers: Tensor, _: Tensor) -> Tensor:
+            return torch.from_numpy(tries.obeys(rows.cpu().numpy(), answers.cpu().numpy())).to(answers.device)
+
+        return accept
+
+    def _run_steps(self, examples: Examples, accept: Accept | None, **queue: Any) -> Iterator[StepResult]:
         """``run_steps`` with this solver's model and halting; ``queue`` are its further arguments."""
         device = self.model.z_init.device
         rows = _tensors(examples, device)
@@ -226,9 +278,8 @@ class Solver:
             UserError: the text is not a valid question, or a trajectory of several tries was requested.
         """
         parsed = self.task.parse(question) if isinstance(question, str) else question
-        if return_trajectory:
-            self._check_one_try()
-        return next(self._answer([parsed], return_trajectory, callback))
+        solver = self._with_one_try() if return_trajectory else self
+        return next(solver._answer([parsed], return_trajectory, callback))
 
     def stream(self, question: str | Question, callback: Callable[[Step], None] | None = None) -> Iterator[Step]:
         """Yields the answer to one question after each step, in one plain try. ``callback`` is called with it first.
@@ -238,12 +289,8 @@ class Solver:
         """
         parsed = self.task.parse(question) if isinstance(question, str) else question
         encoded = Question.rows([parsed])
-
-        def accept(_: Tensor, answers: Tensor) -> Tensor:
-            valid = not self.task.has_rules or self.task.verify(encoded, answers.cpu().numpy())[0]
-            return torch.tensor([bool(valid)], device=answers.device)
-
-        for result in self._run_steps(encoded, accept):
+        plain = Tries(self.task, encoded, SolverConfig(), np.random.default_rng(self.seed))
+        for result in self._run_steps(encoded, self._accept(plain)):
             step = self._step(parsed, result, 0)
             if callback is not None:
                 callback(step)
@@ -260,20 +307,23 @@ class Solver:
     def answers(
         self, questions: Iterable[Question], *, return_trajectory: bool = False
     ) -> Iterator[tuple[Question, Answer]]:
-        """Yields each question with its answer, in order. It reads ``CHUNK`` batches ahead to keep batches full.
+        """Yields each question with its answer, in order. It reads ``CHUNK`` batches ahead to keep batches full; with a
+        ``budget``, it reads all questions, so that each has its first try before any has a second.
 
         Raises:
             UserError: trajectories of several tries were requested.
         """
-        if return_trajectory:
-            self._check_one_try()
+        solver = self._with_one_try() if return_trajectory else self
         stream = iter(questions)
-        while chunk := list(islice(stream, CHUNK * self.batch_size)):
-            yield from zip(chunk, self._answer(chunk, return_trajectory), strict=True)
+        ahead = CHUNK * self.batch_size if self.budget is None else None
+        while chunk := list(islice(stream, ahead)):
+            yield from zip(chunk, solver._answer(chunk, return_trajectory), strict=True)
 
-    def _check_one_try(self) -> None:
-        if self.rollouts * self.symmetries > 1:
+    def _with_one_try(self) -> Solver:
+        """This solver without the tries that the model's stored options ask for."""
+        if (self.rollouts or 1) * (self.symmetries or 1) > 1:
             raise UserError("a trajectory shows one try: leave out rollouts and symmetries", usage_error=True)
+        return replace(self, rollouts=1, symmetries=1, noise=None, start=None, resample_every=None)
 
     def _answer(
         self, questions: Sequence[Question], return_trajectory: bool, callback: Callable[[Step], None] | None = None
@@ -291,7 +341,7 @@ class Solver:
         solved = self.run(Question.rows(questions), watch=watch if watched else None)
         for row, question in enumerate(questions):
             yield Answer(
-                solution=self.task.format(question, solved.solution[row]),
+                solution=self.task.format(question, solved.solution[row]) if solved.answered[row] else None,
                 confidence=float(solved.confidence[row]),
                 steps=int(solved.steps[row]),
                 converged=bool(solved.converged[row]),

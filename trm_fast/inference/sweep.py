@@ -1,21 +1,99 @@
-"""Draws accuracy against compute."""
+"""Measures a solver at several values of its options, and draws accuracy against compute."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from trm_fast.errors import UserError
 from trm_fast.inference.evaluate import Evaluation
+from trm_fast.inference.solver import Solver
+
+SWEEPS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "steps": ("max_steps", int),
+    "rollouts": ("rollouts", int),
+    "symmetries": ("symmetries", int),
+    "batch": ("batch_size", int),
+    "noise": ("noise", float),
+    "start": ("start", str),
+    "resample-every": ("resample_every", int),
+    "select": ("select", str),
+    "budget": ("budget", float),
+}
+"""The names of a sweep: the solver's options, and the types of their values."""
 
 
-def plot_sweep(name: str, results: list[tuple[int, Evaluation]], path: Path, title: str) -> None:
-    """Draws exact accuracy with its interval against supervision steps per puzzle, one point per value of an option.
+@dataclass(frozen=True)
+class Sweep:
+    """One line of the plot: an option with several values, and other options with one value each.
 
-    Args:
-        name: the option, such as ``rollouts``.
-        results: its values and their evaluations.
-        path: of the picture.
-        title: of the picture.
+    Attributes:
+        text: as the user wrote it.
+        name: the option's name.
+        values: its values.
+        fixed: the values of other options, by name.
+    """
+
+    text: str
+    name: str
+    values: list[Any]
+    fixed: dict[str, Any]
+
+    @classmethod
+    def parse(cls, text: str) -> Sweep:
+        """Reads ``NAME=A,B,... NAME=VALUE ...``.
+
+        Raises:
+            UserError: a name is unknown, or a value is of another type.
+
+        Example:
+            >>> Sweep.parse("rollouts=2,8 noise=0.3").fixed
+            {'noise': 0.3}
+        """
+        options: dict[str, list[Any]] = {}
+        for word in text.split():
+            name, _, values = word.partition("=")
+            try:
+                options[name] = [SWEEPS[name][1](value) for value in values.split(",")]
+            except (KeyError, ValueError):
+                options = {}
+                break
+        names = list(options)
+        if not names or any(len(options[name]) > 1 for name in names[1:]):
+            raise UserError(
+                f"--sweep takes one of {', '.join(SWEEPS)} with values, such as steps=1,2,4,8, and then others with "
+                f"one value each, such as noise=0.3; not {text!r}",
+                usage_error=True,
+            )
+        return cls(text, names[0], options[names[0]], {name: options[name][0] for name in names[1:]})
+
+    def solver(self, base: Solver, value: Any) -> Solver:
+        """The solver for one value. The options of further tries are left out where there is only one try."""
+        options = {SWEEPS[name][0]: v for name, v in {**self.fixed, self.name: value}.items()}
+        tries = [options.get(name) or getattr(base.options, name) for name in ("rollouts", "symmetries")]
+        if tries == [1, 1]:
+            options |= {"noise": None, "start": None, "resample_every": None}
+        return replace(base, **options)
+
+
+@dataclass(frozen=True)
+class Point:
+    """The evaluation at one value, and the matrix FLOP of the network per question."""
+
+    value: Any
+    evaluation: Evaluation
+    flop: float
+
+
+def flop_per_question(solver: Solver, evaluation: Evaluation) -> float:
+    """Matrix FLOP of the network per question, over all its tries."""
+    return solver.model.config.gemm_flop(training=False) * evaluation.mean_steps
+
+
+def plot_sweeps(lines: list[tuple[Sweep, list[Point]]], path: Path, title: str) -> None:
+    """Draws exact accuracy with its interval against FLOP per question: a line for each sweep.
 
     Raises:
         UserError: the picture can't be written.
@@ -24,15 +102,20 @@ def plot_sweep(name: str, results: list[tuple[int, Evaluation]], path: Path, tit
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axis = figure.subplots()
-    compute = [r.mean_steps for _, r in results]
-    accuracy = [100 * r.exact_accuracy for _, r in results]
-    below = [a - 100 * r.interval[0] for a, (_, r) in zip(accuracy, results, strict=True)]
-    above = [100 * r.interval[1] - a for a, (_, r) in zip(accuracy, results, strict=True)]
-    axis.errorbar(compute, accuracy, yerr=[below, above], fmt="o-", capsize=3)
-    for (value, _), x, y in zip(results, compute, accuracy, strict=True):
-        axis.annotate(f"{name} {value}", (x, y), textcoords="offset points", xytext=(6, -10), fontsize=8)
-    axis.set(xlabel="supervision steps per puzzle", ylabel="exact accuracy, %", xscale="log", title=title)
+    for sweep, points in lines:
+        compute = [point.flop for point in points]
+        accuracy = [100 * point.evaluation.exact_accuracy for point in points]
+        bounds = [point.evaluation.interval for point in points]
+        below = [y - 100 * lower for y, (lower, _) in zip(accuracy, bounds, strict=True)]
+        above = [100 * upper - y for y, (_, upper) in zip(accuracy, bounds, strict=True)]
+        axis.errorbar(compute, accuracy, yerr=[below, above], fmt="o-", capsize=3, label=sweep.text)
+        for point, x, y in zip(points, compute, accuracy, strict=True):
+            text = f"{sweep.name} {point.value}" if len(lines) == 1 else str(point.value)
+            axis.annotate(text, (x, y), textcoords="offset points", xytext=(6, -10), fontsize=8)
+    axis.set(xlabel="matrix FLOP per question", ylabel="exact accuracy, %", xscale="log", title=title)
     axis.grid(alpha=0.3)
+    if len(lines) > 1:
+        axis.legend(fontsize=8)
     try:
         figure.savefig(path, dpi=120)
     except (OSError, ValueError) as error:

@@ -8,11 +8,15 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
+from trm_fast.inference.options import SolverConfig
+from trm_fast.inference.queue import Plan
 from trm_fast.inference.steps import StepResult
 from trm_fast.tasks.base import Array, Candidates, Examples, Task
 
-Select = Literal["rules", "confidence", "majority"]
+Chosen = Literal["rules", "confidence", "majority", "first"]
 
 
 @dataclass
@@ -23,10 +27,11 @@ class Solved:
         solution: (N, ...), such as tokens int64 (N, L).
         confidence: float32 (N,).
         steps: int64 (N,), supervision steps over all tries of a question.
-        converged: bool (N,), whether the halting rule stopped the try.
+        converged: bool (N,), whether a valid answer or the halting rule ended the try.
         valid: bool (N,), whether the answer obeys the task's rules; None for a task without rules.
         tries: (N, K, ...), the answers of all K tries.
         try_confidence: float32 (N, K), their confidences; -1 for tries that were not made.
+        answered: bool (N,), false where no try was made, or the answer does not meet the solver's condition.
     """
 
     solution: Array
@@ -36,6 +41,7 @@ class Solved:
     valid: npt.NDArray[np.bool_] | None
     tries: Array = field(repr=False)
     try_confidence: npt.NDArray[np.float32] = field(repr=False)
+    answered: npt.NDArray[np.bool_]
 
     @classmethod
     def joined(cls, parts: Sequence[Solved]) -> Solved:
@@ -59,27 +65,26 @@ class Solved:
 class Tries:
     """N questions, each tried ``rollouts`` x ``symmetries`` times, as one queue of M rows.
 
-    The queue starts with all questions' plain tries, without noise or symmetry. If the task's rules accept such an
-    answer, the question's other tries are not made.
+    The queue starts with the first tries of all questions: without noise or symmetry, from the fixed initial state. If
+    the task's rules accept such an answer, the question's other tries are not made.
 
     Args:
         task: the task.
         questions: the N encoded questions.
-        rollouts: tries per symmetric image; the first has no noise.
-        symmetries: symmetric images of each question, the question itself included.
+        options: how often and how each question is tried.
         rng: chooses the symmetries.
 
     Attributes:
         rows: the M encoded questions.
         owner: int (M,), the question of each row.
-        noisy: bool (M,), whether the row gets noise.
+        varied: bool (M,), whether noise and a random start apply to the row: to all rollouts but the first, or without
+            rollouts to all symmetric images but the question itself.
     """
 
-    def __init__(
-        self, task: Task, questions: Examples, rollouts: int, symmetries: int, rng: np.random.Generator
-    ) -> None:
+    def __init__(self, task: Task, questions: Examples, options: SolverConfig, rng: np.random.Generator) -> None:
         self.task, self.questions = task, questions
-        N = len(questions)
+        N, rollouts, symmetries = len(questions), options.rollouts, options.symmetries
+        self.options = options
         self.shape = (rollouts, symmetries, N)
         images, self.undo = questions, _unchanged
         if symmetries > 1:
@@ -87,13 +92,39 @@ class Tries:
         first_rollout = np.arange(N * symmetries).reshape(N, symmetries).T.ravel()
         self.rows = images.take(np.tile(first_rollout, rollouts))
         self.owner = np.tile(np.arange(N), rollouts * symmetries)
-        self.noisy = np.arange(len(self.rows)) >= len(first_rollout)
+        self.varied = np.arange(len(self.rows)) >= (len(first_rollout) if rollouts > 1 else N)
         self.solution: Array | None = None  # allocated when the first answers arrive
         self.confidence = np.full(len(self.rows), -1.0, dtype=np.float32)  # -1: not made
         self.steps = np.zeros(len(self.rows), dtype=np.int64)
         self.converged = np.zeros(len(self.rows), dtype=np.bool_)
 
     undo: Callable[[Array], Array]
+
+    def plan(self, select: Chosen, device: torch.device) -> Plan:
+        """How the rows depend on each other."""
+        _, symmetries, N = self.shape
+        number, images, options = np.arange(len(self.rows)), N * symmetries, self.options
+        # Where an answer can end the search, further tries wait until the first one has failed.
+        after = np.where((number >= N) & (select == "rules"), self.owner, -1)
+        warm = (number >= images) & (options.start == "last")
+        after = np.where(warm, number - images, after)
+
+        def tensor(array: Array, used: object) -> Tensor | None:
+            return torch.from_numpy(array).to(device) if used else None
+
+        # Rollouts of one image exchange states, so they enter the batch together.
+        by_image = np.concatenate([number[:N], N + np.lexsort((number[N:], number[N:] % images))])
+        particles = np.where(number >= N, number % max(1, images), -1)
+        return Plan(
+            problem=tensor(self.owner, select in ("rules", "first") and len(number) > N),
+            race=select == "first",
+            after=tensor(after, (after >= 0).any()),
+            order=tensor(by_image, options.resample_every),
+            random_start=tensor(self.varied, options.start == "random"),
+            warm_start=tensor(warm, warm.any()),
+            particles=tensor(particles, options.resample_every),
+            resample_every=options.resample_every,
+        )
 
     def obeys(self, rows: npt.NDArray[np.int64], answers: Array) -> npt.NDArray[np.bool_]:
         """Whether answers to some rows obey the task's rules, bool (A,). A symmetry preserves the rules."""
@@ -109,7 +140,7 @@ class Tries:
         self.solution[at], self.confidence[at] = answers, result.confidence.cpu().numpy()
         self.steps[at], self.converged[at] = result.steps.cpu().numpy(), result.halted.cpu().numpy()
 
-    def best(self, select: Select) -> Solved:
+    def best(self, select: Chosen) -> Solved:
         """The chosen answer to each question."""
         rollouts, symmetries, N = self.shape
         answers = np.zeros(self.questions.inputs.shape, dtype=np.int64) if self.solution is None else self.solution
@@ -123,10 +154,12 @@ class Tries:
         if self.task.has_rules:
             repeated = self.questions.repeat(rollouts * symmetries)
             flat = tries.reshape(len(repeated), *answers.shape[1:])
-            valid = self.task.verify(repeated, flat).reshape(confidence.shape)
+            valid = self.task.verify(repeated, flat).reshape(confidence.shape) & (confidence >= 0)
         score = confidence
         if select == "rules" and valid is not None:
             score = np.where(valid, 2.0, confidence)  # the first valid one, or else the most confident
+        elif select == "first":
+            score = np.where(converged, 2.0 + 1.0 / np.maximum(1, steps), confidence)
         elif select == "majority" and tries.dtype.kind == "f":  # real numbers are rarely equal
             finished = confidence >= 0
             votes = (self._agreement(tries) & finished[:, None]).sum(-1)
@@ -136,12 +169,13 @@ class Tries:
         pick = (np.arange(N), score.argmax(axis=1))
         return Solved(
             solution=tries[pick],
-            confidence=confidence[pick],
+            confidence=np.maximum(0, confidence[pick]),
             steps=steps.sum(axis=1),
             converged=converged[pick],
             valid=None if valid is None else valid[pick],
             tries=tries,
             try_confidence=confidence,
+            answered=confidence[pick] >= 0,
         )
 
     def _agreement(self, tries: Array) -> npt.NDArray[np.bool_]:

@@ -12,11 +12,13 @@ from pydantic import ValidationError
 
 from trm_fast.api import TRM
 from trm_fast.errors import UserError
-from trm_fast.models.saving import read_model_config
+from trm_fast.inference.options import SolverConfig, stored_options
+from trm_fast.models.saving import read_model_config, save_section
 from trm_fast.tasks import get_task
 from trm_fast.tasks.base import DataConfig, Task
+from trm_fast.tasks.files import write_text
 from trm_fast.training import checkpoint
-from trm_fast.training.folder import CONFIG, read_run_config
+from trm_fast.training.folder import CONFIG, MODEL, read_run_config
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,27 @@ def locate(reference: str, *, from_step: int | None = None, device: str = "cpu")
     raise UserError(f"there is no run or model {reference!r}; models that ship with trm_fast: {ships}")
 
 
+def store_options(reference: str, options: SolverConfig) -> None:
+    """Stores the options of a search with a model, in place of those that it has: in a model folder's ``config.json``;
+    for a run in its ``config.yaml`` and in its model folder.
+
+    Raises:
+        UserError: there is no such folder, or it is a model that ships.
+    """
+    path = Path(reference)
+    if not path.is_dir():
+        raise UserError(
+            f"{reference} is not a folder: options are stored with a run or a model folder", usage_error=True
+        )
+    folders = [path]
+    if (path / CONFIG).is_file():
+        config = read_run_config(path)
+        write_text(path / CONFIG, config.model_copy(update={"solver": options}).to_yaml())
+        folders = [path / MODEL] if (path / MODEL).is_dir() else []
+    for folder in folders:
+        save_section(folder, "solver", options.changes())
+
+
 def _of_run(run: Path, from_step: int | None, device: str) -> Located:
     config = read_run_config(run)
     groups, state = checkpoint.load(run, from_step)
@@ -85,6 +108,7 @@ def _of_run(run: Path, from_step: int | None, device: str) -> Located:
     task = config.make_task()
     task.load_assets(run)
     section = config.task.model_dump(mode="json")
+    model.solver_defaults = config.solver.changes()
     return Located(_placed(model, device), task, label, config.data, config.training.seed, section)
 
 
@@ -99,6 +123,7 @@ def _of_folder(folder: Path, device: str) -> Located:
         raise UserError(f"{folder / 'config.json'}: task: {error.errors()[0]['msg']}") from None
     task.load_assets(folder)
     model = TRM.from_pretrained(folder, torch.float32)
+    stored_options(model, str(folder / "config.json"))  # reports an invalid section now
     return Located(_placed(model, device), task, folder.name, DataConfig(), 0, section)
 
 

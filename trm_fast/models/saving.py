@@ -25,10 +25,12 @@ M = TypeVar("M", bound=TRMModel)
 
 
 def save_model(model: TRMModel, folder: str | os.PathLike[str], **sections: Any) -> None:
-    """Writes ``config.json`` (the configuration and further JSON ``sections``) and ``model.safetensors``."""
+    """Writes ``config.json`` (the configuration, the model's ``solver_defaults`` and further JSON ``sections``) and
+    ``model.safetensors``."""
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    config = {"format_version": FORMAT_VERSION, "model": model.config.model_dump(mode="json"), **sections}
+    config = {"format_version": FORMAT_VERSION, "model": model.config.model_dump(mode="json")}
+    config |= ({"solver": dict(model.solver_defaults)} if model.solver_defaults else {}) | sections
     _replace(path / "model.safetensors", lambda new: save_file(_tensors(model), new))
     _replace(path / "config.json", lambda new: new.write_text(json.dumps(config, indent=2) + "\n"))
 
@@ -41,12 +43,26 @@ def load_model(cls: type[M], folder: str | os.PathLike[str], compute_dtype: torc
     """
     path = Path(folder)
     try:
-        config = TRMConfig.model_validate(read_model_config(path)["model"])
+        sections = read_model_config(path)
+        config = TRMConfig.model_validate(sections["model"])
     except ValidationError as error:
         raise UserError(f"{path / 'config.json'}: {explain(error, TRMConfig, 'model')}") from None
     model = cls(config, compute_dtype)
+    model.solver_defaults = sections.get("solver", {})
     load_weights(model, path / "model.safetensors")
     return model.eval()
+
+
+def save_section(folder: Path, name: str, section: dict[str, Any]) -> None:
+    """Writes one section of a model folder's ``config.json``; an empty one is removed.
+
+    Raises:
+        UserError: the folder holds no model, or a damaged one.
+    """
+    config = read_model_config(folder)
+    config.pop(name, None)
+    config |= {"format_version": FORMAT_VERSION} | ({name: section} if section else {})
+    _replace(folder / "config.json", lambda new: new.write_text(json.dumps(config, indent=2) + "\n"))
 
 
 def read_model_config(folder: Path) -> dict[str, Any]:

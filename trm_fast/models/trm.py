@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -60,6 +61,9 @@ class TRMModel(nn.Module):
         config: shapes and depth of the model.
         compute_dtype: dtype of the state and all activations, float32 or bfloat16. Weights are float32.
     """
+
+    solver_defaults: Mapping[str, Any] = {}
+    """The section ``solver`` that the model is stored with: options of ``trm_fast.Solver`` by name."""
 
     puzzle_embedding: Tensor | None
     z_init: Tensor

@@ -20,6 +20,7 @@ from pydantic import (
 from ruamel.yaml import YAML
 from typing_extensions import Self
 
+from trm_fast.inference.options import SolverConfig
 from trm_fast.models import Depth, TRMConfig, TRMModel
 from trm_fast.models.halting import RULES
 from trm_fast.models.loss import HALTING_WEIGHT
@@ -155,6 +156,8 @@ class RunConfig(Section):
     data: DataConfig = DataConfig()
     model: TRMConfig
     training: TrainingConfig = TrainingConfig()
+    solver: SolverConfig = SolverConfig()
+    """How the trained model is solved with by default; evaluations during the run make one plain try."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from trm_fast.errors import UserError
+from trm_fast.inference.options import SolverConfig
 from trm_fast.models import TRMConfig
 from trm_fast.models.format_v1 import upgrade_sections
 from trm_fast.registry import suggest
@@ -102,7 +103,7 @@ def make_config(sections: Mapping[str, Any], where: str) -> RunConfig:
     """Validates sections, and merges in the model settings that the task determines.
 
     Args:
-        sections: ``task``, ``data``, ``model`` and ``training``, as read from a file.
+        sections: ``task``, ``data``, ``model``, ``training`` and ``solver``, as read from a file.
         where: the file or preset, for messages.
 
     Raises:
@@ -126,6 +127,7 @@ def make_config(sections: Mapping[str, Any], where: str) -> RunConfig:
     parts["model"] = validated(TRMConfig, _merged(model, task_keys, "model", task.name, where), "model", where)
     parts["data"] = data
     parts["training"] = validated(TrainingConfig, sections.get("training") or {}, "training", where)
+    parts["solver"] = validated(SolverConfig, sections.get("solver") or {}, "solver", where)
     return validated(RunConfig, parts, "", where)
 
 

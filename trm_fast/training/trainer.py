@@ -256,7 +256,9 @@ class Trainer:
             if self._saved != self.step:
                 self.save()
         if not interrupted and self.group.writes:
-            save_model(self.averaged_model(), self.out / MODEL, task=self.config.task.model_dump(mode="json"))
+            model = self.averaged_model()
+            model.solver_defaults = self.config.solver.changes()
+            save_model(model, self.out / MODEL, task=self.config.task.model_dump(mode="json"))
             self.task.save_assets(self.out / MODEL)
         return self._summarise(evaluation, interrupted)
 

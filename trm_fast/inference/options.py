@@ -1,0 +1,117 @@
+"""How a solver searches: the options of its tries, which a model may store, and the condition for an answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from trm_fast.errors import UserError
+from trm_fast.models import TRMModel
+from trm_fast.validation import Section, validated
+
+Select = Literal["auto", "rules", "confidence", "majority", "first"]
+Start = Literal["fixed", "random", "last"]
+
+
+class SolverConfig(Section):
+    """The ``solver:`` section: the options that a model is solved with where no others are given. ``Solver`` describes
+    them.
+
+    Example:
+        >>> SolverConfig(symmetries=8, rollouts=2, noise=0.3).tries
+        16
+    """
+
+    max_steps: int | None = Field(None, ge=1)
+    rollouts: int = Field(1, ge=1)
+    noise: float = Field(0.0, ge=0)
+    symmetries: int = Field(1, ge=1)
+    start: Start = "fixed"
+    resample_every: int = Field(0, ge=0)
+    select: Select = "auto"
+
+    @model_validator(mode="after")
+    def _tries_differ(self) -> Self:
+        if self.rollouts > 1 and not self.noise and self.start == "fixed":
+            raise ValueError("rollouts differ only by their noise: give a noise above 0, such as 0.3")
+        return self
+
+    @property
+    def tries(self) -> int:
+        """Number of tries at each question."""
+        return self.rollouts * self.symmetries
+
+    def changes(self) -> dict[str, Any]:
+        """The options that are not the built-in ones, by name."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+
+def stored_options(model: TRMModel, where: str = "the model") -> SolverConfig:
+    """The options that are stored with a model.
+
+    Raises:
+        UserError: they are not valid; ``where`` starts the message.
+    """
+    return validated(SolverConfig, model.solver_defaults, "solver", where)
+
+
+def merged_options(stored: SolverConfig, changes: Mapping[str, Any]) -> SolverConfig:
+    """The stored options with some changed. With a single try nothing remains of the options of further tries.
+
+    Raises:
+        UserError: a value is invalid, or changes contradict each other.
+
+    Example:
+        >>> merged_options(SolverConfig(symmetries=8, start="random"), {"symmetries": 1}).changes()
+        {}
+    """
+    options = validated(SolverConfig, {**stored.model_dump(), **changes}, "", "solver")
+    needs = {
+        "noise": ("rollouts or symmetries, because the first try has none", options.tries > 1),
+        "start": ("rollouts or symmetries, because the first try starts from the fixed state", options.tries > 1),
+        "resample_every": ("3 rollouts or more, because it compares those with noise", options.rollouts > 2),
+    }
+    for name, (what, fulfilled) in needs.items():
+        if not fulfilled:
+            default = SolverConfig.model_fields[name].default
+            if changes.get(name, default) != default:
+                raise UserError(f"{name.replace('_', '-')} needs {what}", usage_error=True)
+            options = options.model_copy(update={name: default})
+    if options.start == "last" and options.rollouts == 1:
+        raise UserError(
+            "start last needs rollouts: each continues from where the one before it ended", usage_error=True
+        )
+    return options
+
+
+def meets(condition: str, confidence: npt.NDArray[np.float32], valid: Any) -> npt.NDArray[np.bool_]:
+    """Which answers meet a condition, bool (N,).
+
+    Args:
+        condition: ``valid``, or ``confidence>=X``.
+        confidence: of the answers, float32 (N,).
+        valid: whether they obey the task's rules, bool (N,); None for a task without rules.
+
+    Raises:
+        UserError: it is no condition, or it is ``valid`` and there are no rules.
+
+    Example:
+        >>> meets("confidence>=0.9", np.array([0.8, 0.95], dtype=np.float32), None).tolist()
+        [False, True]
+    """
+    if condition == "valid":
+        if valid is None:
+            raise UserError("answer-only-if valid: the task has no rules", usage_error=True)
+        return np.asarray(valid, dtype=np.bool_)
+    match = re.fullmatch(r"confidence\s*>=\s*(0?\.\d+|[01](?:\.\d*)?)", condition.strip())
+    if match is None or not 0 <= float(match[1]) <= 1:
+        raise UserError(
+            f"answer-only-if takes valid or confidence>=X, with X from 0 to 1, not {condition!r}", usage_error=True
+        )
+    return np.asarray(confidence >= float(match[1]))

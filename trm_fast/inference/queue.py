@@ -1,0 +1,128 @@
+"""The queue of rows that wait for a place in the batch, and how rows that are tries at the same problem depend on each
+other."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trm_fast.inference.noise import gaussian
+from trm_fast.nn.recursion import State
+
+NO_LIMIT = 2**31
+
+
+class Plan(NamedTuple):
+    """How the N rows of a queue depend on each other. Each tensor has one entry per row."""
+
+    problem: Tensor | None = None
+    """int64: rows with equal numbers are tries at the same problem. When one halts, the others leave the batch or never
+    enter it. None: rows are independent."""
+    race: bool = False
+    """Other rows at the problem of a row that halts run until they have taken as many steps: the fewest steps win."""
+    after: Tensor | None = None
+    """int64: the row that must end before this one enters, -1 for none."""
+    order: Tensor | None = None
+    """int64: the rows in the order in which they enter; by default 0 to N - 1."""
+    random_start: Tensor | None = None
+    """bool: the latent state starts as Gaussian noise with the size of the model's initial state."""
+    warm_start: Tensor | None = None
+    """bool: the row starts from the state in which its ``after`` ended."""
+    particles: Tensor | None = None
+    """int64: rows with equal numbers exchange states (``resampled``); -1: never."""
+    resample_every: int = 0
+    """Supervision steps between two exchanges."""
+
+
+INDEPENDENT = Plan()
+
+
+class Queue:
+    """The rows 0 to N - 1: those that wait, and what the others leave behind.
+
+    Args:
+        count: N.
+        plan: how the rows depend on each other.
+        device: of all tensors.
+    """
+
+    def __init__(self, count: int, plan: Plan, device: torch.device) -> None:
+        self.plan = plan
+        self.waiting = torch.arange(count, device=device) if plan.order is None else plan.order
+        self.ended = torch.zeros(count, dtype=torch.bool, device=device)
+        problems = int(plan.problem.max()) + 1 if plan.problem is not None and count else 0
+        self.limit = torch.full((problems,), NO_LIMIT, device=device)  # a row must halt in fewer steps to matter
+        self.needed = torch.zeros_like(self.ended)  # rows whose last state another row starts from
+        if plan.warm_start is not None and plan.after is not None:
+            self.needed[plan.after[plan.warm_start]] = True
+        self.last: dict[int, State] = {}
+
+    def enter(self, count: int) -> Tensor:
+        """Takes up to ``count`` rows that may enter the batch now, int64 (A,)."""
+        problem, after = self.plan.problem, self.plan.after
+        if problem is not None:
+            self.waiting = self.waiting[self.limit[problem[self.waiting]] > 1]
+        if after is None:
+            entering, self.waiting = self.waiting[:count], self.waiting[count:]
+            return entering
+        previous = after[self.waiting]
+        ready = (previous < 0) | self.ended[previous]
+        ready &= ready.cumsum(0) <= count
+        entering, self.waiting = self.waiting[ready], self.waiting[~ready]
+        return entering
+
+    def start(self, rows: Tensor, initial: State, seed: int) -> State:
+        """The states that entering rows start from; ``initial`` are the model's."""
+        state = initial
+        if self.plan.random_start is not None:
+            size = initial.z.float().square().mean().sqrt()
+            random = self.plan.random_start
+            noise = gaussian(initial.z, size * random, rows, torch.full_like(rows, -1), seed)
+            state = State(state.y, torch.where(random[rows].view(-1, 1, 1), noise, state.z))
+        if self.last and self.plan.warm_start is not None and self.plan.after is not None:
+            for i in self.plan.warm_start[rows].nonzero().flatten().tolist():
+                previous = self.last.pop(int(self.plan.after[rows[i]]))
+                states = [state.rows(slice(i)), previous, state.rows(slice(i + 1, None))]
+                state = reduce(lambda one, two: one.combine(two, lambda a, b: torch.cat((a, b))), states)
+        return state
+
+    def leave(self, rows: Tensor, steps: Tensor, halted: Tensor, max_steps: int, state: State) -> Tensor:
+        """Which rows of the batch stay after a supervision step, bool (A,)."""
+        staying = ~halted & (steps < max_steps)
+        if (problem := self.plan.problem) is not None:
+            limits = steps[halted] if self.plan.race else torch.zeros_like(steps[halted])
+            self.limit.scatter_reduce_(0, problem[rows[halted]], limits, "amin")
+            staying &= steps + 1 < self.limit[problem[rows]]
+        self.ended[rows[~staying]] = True
+        for i in (self.needed[rows] & ~staying).nonzero().flatten():
+            self.last[int(rows[i])] = state.rows(i[None])  # a copy, so that the batch is not kept alive
+        return staying
+
+    def resampled(self, rows: Tensor, steps: Tensor, q: Tensor, staying: Tensor, seed: int) -> Tensor | None:
+        """The row of the batch whose state each row continues from, int64 (A,); None: each its own.
+
+        Every ``resample_every`` steps, particles of the same number that have taken equally many steps are drawn again
+        in proportion to exp(q), the odds that their answers are right (systematic resampling).
+        """
+        plan = self.plan
+        if plan.particles is None:
+            return None
+        due = staying & (plan.particles[rows] >= 0) & (steps % plan.resample_every == 0)
+        if not bool(due.any()):
+            return None
+        source = torch.arange(len(rows), device=rows.device)
+        members: dict[tuple[int, int], list[int]] = {}
+        numbers = zip(due.tolist(), plan.particles[rows].tolist(), steps.tolist(), strict=True)
+        for i, (is_due, particle, step) in enumerate(numbers):
+            if is_due:
+                members.setdefault((particle, step), []).append(i)
+        for (particle, step), batch_rows in members.items():
+            offset = hash((seed, particle, step)) % 2**20 / 2**20
+            weights = q[batch_rows].double().softmax(0)
+            points = (torch.arange(len(batch_rows), device=q.device) + offset) / len(batch_rows)
+            chosen = torch.searchsorted(weights.cumsum(0), points).clamp(max=len(batch_rows) - 1)
+            source[batch_rows] = source[batch_rows][chosen]
+        return source
