@@ -80,8 +80,9 @@ def test_similar_answers_vote_for_each_other(tmp_path: Path) -> None:
     Trainer(small("copy"), tmp_path / "run").train()
     located = locate(str(tmp_path / "run"))
     test = located.task.dataset(located.data, located.seed).test
+    from trm_fast.inference.options import SolverConfig
     from trm_fast.inference.tries import Tries
 
-    tries = Tries(located.task, test.take(slice(1)), 1, 1, np.random.default_rng(0))
+    tries = Tries(located.task, test.take(slice(1)), SolverConfig(), np.random.default_rng(0))
     answers = np.array([[0.0, 0.05, 0.9, 0.02]])[..., None, None] + np.zeros((1, 4, 5, 1))
     assert tries._agreement(answers).sum(-1).tolist() == [[3, 3, 1, 3]]

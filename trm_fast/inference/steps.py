@@ -95,7 +95,7 @@ def run_steps(
         steps = steps + 1
         allowed = (steps >= min_steps) & halt
         halted = rule.should_halt(q, steps, answers.clone, memory) & allowed
-        if accept is not None:
+        if accept is not None and halt:
             halted = accept(rows, answers, halted) & allowed
         yield StepResult(rows, steps, answers, q.sigmoid(), halted)
         staying = queue.leave(rows, steps, halted, max_steps, state)
