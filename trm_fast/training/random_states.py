@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trm_fast.inference.steps import hashed_normal
+from trm_fast.inference.noise import hashed_normal
 from trm_fast.nn import State
 
 STATES = 3
