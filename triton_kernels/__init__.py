@@ -4,11 +4,11 @@ The kernels of the token mixer are in ``mix`` and ``mix_bwd``, and those of atte
 ``attend_bwd``. ``<op>_fwd_kernel`` runs on the device, and ``<op>_fwd`` launches it. Launchers are safe in a CUDA graph
 and take block sizes from a table (``configs``). They change no input, unless their name ends in ``_``. ``trm_fast.ops``
 registers the launchers with torch's dispatcher. In kernels the prefix ``p_`` marks a pointer, ``i_`` an index, ``m_`` a
-mask and ``b_`` a block of values; ``at`` is an offset or a pointer with its offset.
+mask and ``b_`` a block of values. ``at`` is an offset, or a pointer with an offset added.
 
-The table below has lower bounds per call, in elements and FLOP. They are computed, not measured. A = B L D, and I is
-the inner width of a layer. Each kernel and product reads and writes its tensors once. In the forward the norm is an
-epilogue.
+The table below has lower bounds per call, in elements moved and FLOP, computed and not measured. A = B L D, and I is
+the inner width of a layer. They assume that each kernel and product reads and writes its tensors once, and that the
+norm is an epilogue in the forward.
 
 | op | moves | computes |
 | --- | --- | --- |

@@ -20,8 +20,8 @@ HALF_PI = tl.constexpr(math.pi / 2)
 
 
 @triton.jit
-def atan2_of_root(b_y, b_x):
-    """Computes atan2(y, x) for x >= 0, by a polynomial in the square of the ratio that is at most 1.
+def atan2_nonnegative_x(b_y, b_x):
+    """Computes atan2(y, x) for x >= 0, by a polynomial in the square of the smaller of y / x and x / y.
 
     The error is 1 ulp. The result is 0 at (0, 0), and pi / 4 with the sign of y if both are infinite.
     """
@@ -61,10 +61,10 @@ def adam_atan2_kernel(
     group,
     log_beta1,
     log_beta2,
-    fresh1,
-    fresh2,
+    one_minus_beta1,
+    one_minus_beta2,
     weight_decay,
-    fresh_ema,
+    one_minus_ema_decay,
     eps,
     EMA: tl.constexpr,
     COPY: tl.constexpr,
@@ -73,32 +73,29 @@ def adam_atan2_kernel(
     ADAMW: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Each program updates BLOCK elements of one parameter and of its moments, average and copy.
-
-    ``fresh1``, ``fresh2`` and ``fresh_ema`` are the weights of the new values: ``1 - beta`` and ``1 - ema_decay``.
-    """
+    """Each program updates BLOCK elements of one parameter and of its moments, average and copy."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     m = i < count
-    rate, step = tl.load(p_lr).to(tl.float64), tl.load(p_step).to(tl.float64)
-    step_size = (rate / (1.0 - tl.exp(step * log_beta1))).to(tl.float32)
-    root = (1.0 / tl.sqrt(1.0 - tl.exp(step * log_beta2))).to(tl.float32)
-    decay = (1.0 - rate * weight_decay).to(tl.float32)
+    lr, step = tl.load(p_lr).to(tl.float64), tl.load(p_step).to(tl.float64)
+    step_size = (lr / (1.0 - tl.exp(step * log_beta1))).to(tl.float32)
+    rsqrt_bias_correction2 = (1.0 / tl.sqrt(1.0 - tl.exp(step * log_beta2))).to(tl.float32)
+    decay_factor = (1.0 - lr * weight_decay).to(tl.float32)
     b_g = tl.load(p_g + i, mask=m, other=0)
     if SCALE:
         b_g = b_g * tl.load(p_scale).to(tl.float32)
     b_m = tl.load(p_m + i, mask=m, other=0)
     b_v = tl.load(p_v + i, mask=m, other=0)
-    b_m = b_m + fresh1 * (b_g - b_m)
-    b_v = b_v + fresh2 * (b_g * b_g - b_v)
-    b_root = tl.sqrt_rn(b_v) * root
-    b_update = tl.math.div_rn(b_m, b_root + eps) if ADAMW else atan2_of_root(b_m, b_root)
-    b_p = tl.load(p_p + i, mask=m, other=0) * decay - step_size * b_update
+    b_m = b_m + one_minus_beta1 * (b_g - b_m)
+    b_v = b_v + one_minus_beta2 * (b_g * b_g - b_v)
+    b_denominator = tl.sqrt_rn(b_v) * rsqrt_bias_correction2
+    b_update = tl.math.div_rn(b_m, b_denominator + eps) if ADAMW else atan2_nonnegative_x(b_m, b_denominator)
+    b_p = tl.load(p_p + i, mask=m, other=0) * decay_factor - step_size * b_update
     tl.store(p_p + i, b_p, mask=m)
     tl.store(p_m + i, b_m, mask=m)
     tl.store(p_v + i, b_v, mask=m)
     if EMA:
         b_ema = tl.load(p_ema + i, mask=m, other=0)
-        tl.store(p_ema + i, b_ema + fresh_ema * (b_p - b_ema), mask=m)
+        tl.store(p_ema + i, b_ema + one_minus_ema_decay * (b_p - b_ema), mask=m)
     if COPY:
         row, column = i // columns, i % columns
         if INTERLEAVE:  # `group` rows of the first half alternate with `group` rows of the second

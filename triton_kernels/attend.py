@@ -1,8 +1,8 @@
-"""The forward kernel between attention's products: scores, softmax and the weighted sum of values, per head.
+"""The forward kernel of attention without its projections: scores, softmax and the weighted sum of values, per head.
 
 Queries and keys are rotated when they are loaded. A rotation combines each channel of a head's first half with the same
-channel of the second half; joining the halves again moves no value between threads. A block of keys is a tuple of
-pieces with the sizes ``PIECES``, as in the token mixer: 97 keys are 64 + 32 + 16. If one block holds all keys, softmax
+channel of the second half; joining the halves moves no value between threads. A block of keys is a tuple of pieces
+with the sizes ``PIECES``, as in the token mixer: 97 keys are 64 + 32 + 16. If one block holds all keys, softmax
 needs no running maximum, and only the last piece needs a mask. Every head reads the tables of angles again, so all
 other loads bypass L1 (".cg"), and the tables stay there. ``attend_bwd`` has the backward.
 """
@@ -15,11 +15,11 @@ import triton.language as tl
 from trm_fast.triton_kernels.keys import fix_cache_keys
 
 LOG2_E = tl.constexpr(1.4426950408889634)
-UNSEEN = tl.constexpr(-1e30)  # the score of a masked key
-# The initial running maximum. It is far above UNSEEN in any scale, because the first blocks of a row may have only
-# masked keys. Their own maximum is near -1e30 and rounded. A fused multiply-add would subtract it from an unrounded
-# product, and the difference could be so large that exp2 of it is infinite.
-LOWEST = tl.constexpr(-1e20)
+MASKED_SCORE = tl.constexpr(-1e30)  # the score of a masked key
+# The initial running maximum. It is far above MASKED_SCORE in any scale, because the first blocks of a row may have
+# only masked keys. Otherwise their maximum would be a rounded value near -1e30. A fused multiply-add would subtract it
+# from an unrounded product, and exp2 of the difference could be infinite.
+INITIAL_MAX = tl.constexpr(-1e20)
 
 
 @triton.jit
@@ -33,7 +33,7 @@ def piece_indices(PIECES: tl.constexpr, i: tl.constexpr):
 
 @triton.jit
 def visible(p_mask, i_query, i_key, L, CAUSAL: tl.constexpr, MASK: tl.constexpr):
-    """The mask of the keys that a query attends to; i_query and i_key broadcast. A query always attends to itself."""
+    """The mask of the keys that a query attends to, always including itself; i_query and i_key broadcast."""
     m = i_key < L
     if MASK:
         m = m & ((tl.load(p_mask + i_key, mask=i_key < L, other=0) != 0) | (i_key == i_query))
@@ -44,9 +44,9 @@ def visible(p_mask, i_query, i_key, L, CAUSAL: tl.constexpr, MASK: tl.constexpr)
 
 @triton.jit
 def _row_offsets(i_row, i_column, L, stride: tl.constexpr, EDGE: tl.constexpr):
-    """The offsets of a block. With EDGE, rows beyond the last one have the offsets of the last one.
+    """The offsets of a block. With EDGE, rows beyond the last row have the offsets of the last row.
 
-    So loads need no mask for rows and no registers for zeros. The probabilities of such rows are 0, so they add
+    So loads need neither a mask for rows nor registers for zeros. Rows beyond the last have probability 0, so they add
     nothing.
     """
     if EDGE:
@@ -56,7 +56,7 @@ def _row_offsets(i_row, i_column, L, stride: tl.constexpr, EDGE: tl.constexpr):
 
 @triton.jit
 def _column_mask(i_column, width: tl.constexpr, WIDTH: tl.constexpr):
-    """The mask [1 x WIDTH] of the first ``width`` columns; a constant if these are all."""
+    """The mask [1 x WIDTH] of the first ``width`` columns; a constant if there are no others."""
     if width == WIDTH:
         return tl.full((1, WIDTH), True, tl.int1)
     else:
@@ -73,7 +73,7 @@ def load_rows(p, i_row, L, width: tl.constexpr, WIDTH: tl.constexpr, stride: tl.
 
 @triton.jit
 def store_rows(p, b, i_row, L, width: tl.constexpr, WIDTH: tl.constexpr, stride: tl.constexpr):
-    """Stores some tokens of one head, but none beyond the last token."""
+    """Stores some tokens of one head; tokens beyond the last are skipped."""
     i_column = tl.arange(0, WIDTH)
     m = (i_row < L)[:, None] & _column_mask(i_column, width, WIDTH)
     tl.store(p + i_row[:, None] * stride + i_column[None, :], b.to(p.dtype.element_ty), mask=m)
@@ -112,7 +112,7 @@ def load_rotated(
     EDGE: tl.constexpr,
     ROTATE: tl.constexpr,
 ):
-    """Loads some tokens of one head, [ROWS x WIDTH] in their dtype; ROTATE rotates them in float32."""
+    """Loads some tokens of one head, [ROWS x WIDTH] in their dtype. With ROTATE it rotates them in float32."""
     if not ROTATE:
         return load_rows(p, i_row, L, width, WIDTH, stride, EDGE)
     half: tl.constexpr = width // 2
@@ -121,8 +121,8 @@ def load_rotated(
     c_a, c_b = _load_halves(p_cos, i_row, L, half, HALF, width, EDGE, "")
     s_a, s_b = _load_halves(p_sin, i_row, L, half, HALF, width, EDGE, "")
     b_a, b_b = b_a * c_a - b_b * s_a, b_b * c_b + b_a * s_b
-    # This zeros only rows beyond the last one. It keeps the compiler from repeating the rotation in every warp, in the
-    # layout of a dot operand; on sm_80 that spilled thousands of bytes of registers.
+    # This sets only rows beyond the last to zero. It keeps the compiler from repeating the rotation in every warp, in
+    # the layout of a dot operand, which spilled thousands of bytes of registers on sm_80.
     m_row = (i_row < L)[:, None]
     b_a, b_b = tl.where(m_row, b_a, 0.0), tl.where(m_row, b_b, 0.0)
     dtype: tl.constexpr = p.dtype.element_ty
@@ -149,8 +149,8 @@ def store_unrotated(
         HALF: tl.constexpr = WIDTH // 2
         b_a, b_b = tl.split(tl.permute(tl.reshape(b, (ROWS, 2, HALF)), (0, 2, 1)))
         i_column = tl.arange(0, HALF)
-        # These addresses differ from those in `load_rotated`, so the compiler does not keep the latter in registers
-        # until here. Rows beyond the last are not stored.
+        # The addresses are computed differently from `load_rotated`, so that the compiler does not hold those in
+        # registers until here. Rows beyond the last are not stored.
         at, m = i_row[:, None] * width + i_column[None, :], (i_row < L)[:, None] & _column_mask(i_column, half, HALF)
         c_a, c_b = tl.load(p_cos + at, mask=m), tl.load(p_cos + half + at, mask=m)
         s_a, s_b = tl.load(p_sin + at, mask=m), tl.load(p_sin + half + at, mask=m)
@@ -208,7 +208,7 @@ def attend_fwd_kernel(
     b_q = load_rotated(p_q, p_cos, p_sin, i_query, L, width, QUERIES, WIDTH, 3 * D, True, ROTATE)
     b_out = tl.zeros((QUERIES, WIDTH), tl.float32)
     b_sum = tl.zeros((QUERIES,), tl.float32)
-    b_max = tl.full((QUERIES,), LOWEST, tl.float32)
+    b_max = tl.full((QUERIES,), INITIAL_MAX, tl.float32)
     for first in range(0, END, KEYS):
         b_s, b_new = (), b_max
         for i in tl.static_range(len(PIECES)):
@@ -219,7 +219,7 @@ def attend_fwd_kernel(
             )  # fmt: skip
             b = tl.dot(b_q, tl.trans(b_k), input_precision="ieee")
             if CAUSAL or MASK or END > KEYS or i == len(PIECES) - 1:
-                b = tl.where(visible(p_mask, i_query[:, None], i_key[None, :], L, CAUSAL, MASK), b, UNSEEN)
+                b = tl.where(visible(p_mask, i_query[:, None], i_key[None, :], L, CAUSAL, MASK), b, MASKED_SCORE)
             b_s += (b,)
             b_new = tl.maximum(b_new, tl.max(b, 1) * factor)
         if END > KEYS:

@@ -1,6 +1,6 @@
-"""The backward of ``attend``.
+"""The backward kernels of ``attend``.
 
-It recomputes the probabilities p: once if one block holds all tokens of a head, else once for the gradient of the
+They recompute the probabilities p: once if one block holds all tokens of a head, otherwise once for the gradient of the
 queries and once for the gradients of keys and values. ``ds = p (dp - dot)`` omits the scale of the scores; dq and dk
 are multiplied by it at the end.
 """
@@ -38,7 +38,7 @@ def _load_queries(
     WIDTH: tl.constexpr,
     ROTATE: tl.constexpr,
 ):
-    """Loads queries (rotated), their gradients of ``out`` and their lse, infinite beyond the last query."""
+    """Loads rotated queries, the gradients of their ``out``, and their lse, which is infinite beyond the last query."""
     b_q = load_rotated(p_q, p_cos, p_sin, i_query, L, width, QUERIES, WIDTH, 3 * D, True, ROTATE)
     b_dout = load_rows(p_dout, i_query, L, width, WIDTH, D, True)
     return b_q, b_dout, tl.load(p_lse + i_query, mask=i_query < L, other=float("inf"))

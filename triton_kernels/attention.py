@@ -1,8 +1,8 @@
-"""Attention over a few hundred tokens, with rotary positions, residual and norm, padding and causal order.
+"""The attention layer for a few hundred tokens, with rotary positions, residual and norm, padding and causal order.
 
-torch.mm and ``mlp.project`` compute the products; the kernels between them are in ``attend`` and ``attend_bwd``. With
-an injection, ``qkv_fwd_kernel`` replaces torch.mm and adds the injection when it loads h. If ``project`` uses cuBLAS,
-the injection is added to h before both products, and torch.mm stays.
+torch.mm and ``mlp.project`` compute the projections; the kernels between them are in ``attend`` and ``attend_bwd``.
+With an injection, ``qkv_fwd_kernel`` replaces torch.mm and adds the injection to h on load. But if ``project`` uses
+cuBLAS, the injection is added to h beforehand, and torch.mm computes the product.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from trm_fast.triton_kernels.layer import (
     load_state,
     pieces,
 )
-from trm_fast.triton_kernels.mlp import add_products, in_dtype_of, project, row_blocks
+from trm_fast.triton_kernels.mlp import add_products, cast_gradients, project, row_blocks
 from trm_fast.triton_kernels.rms_norm import rms_norm_bwd
 
-REGISTERS = 65536  # per multiprocessor
+REGISTERS_PER_MULTIPROCESSOR = 65536
 
 
 def fit_two_blocks(config: dict[str, Any]) -> dict[str, int]:
     """Limits registers per thread so that a multiprocessor holds two blocks: one loads while the other computes."""
-    return {"maxnreg": min(255, REGISTERS // (2 * 32 * config["num_warps"]))}
+    return {"maxnreg": min(255, REGISTERS_PER_MULTIPROCESSOR // (2 * 32 * config["num_warps"]))}
 
 
 @triton.jit
@@ -88,7 +88,7 @@ class Attention:
     ) -> None:
         self.qkv, self.out, self.heads, self.eps = qkv.contiguous(), out.contiguous(), heads, eps
         self.rotate = cos is not None
-        self.cos = self.out if cos is None else cos.contiguous()  # an unused pointer without tables
+        self.cos = self.out if cos is None else cos.contiguous()  # a placeholder pointer, not read
         self.sin = self.out if sin is None else sin.contiguous()
         self.masked, self.mask, self.causal = mask is not None, self.out if mask is None else as_bytes(mask), causal
         self.sums: list[Tensor] | None = None
@@ -114,7 +114,7 @@ class Attention:
         return max(16, triton.next_power_of_2(h.shape[2] // self.heads))
 
     def _launch(self, kernel: triton.JITFunction, h: Tensor, block: int, *tensors: Tensor, **config: Any) -> None:
-        """Launches one program per example, head and block of ``block`` queries (or keys)."""
+        """Launches one program for each example, head and block of ``block`` queries or keys."""
         B, L, D = h.shape
         if h.numel():
             kernel[(triton.cdiv(L, block) * B * self.heads,)](
@@ -122,12 +122,14 @@ class Attention:
                 ROTATE=self.rotate, CAUSAL=self.causal, MASK=self.masked, WIDTH=self._padded(h), **config,
             )  # fmt: skip
 
-    def forward(self, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> None:
+    def forward(self, h: Tensor, injection: Tensor | None, y: Tensor, saved_tensors: Sequence[Tensor]) -> None:
         B, L, D = h.shape
         qkv, mixed, lse, rstd = (
-            kept if kept else [h.new_empty(shape, dtype=dtype) for shape, dtype in self.saved_specs(h)]
+            saved_tensors
+            if saved_tensors
+            else [h.new_empty(shape, dtype=dtype) for shape, dtype in self.saved_specs(h)]
         )
-        if injection is not None and row_blocks(h, D) is None:  # `project` needs the sum
+        if injection is not None and row_blocks(h, D) is None:  # `project` will use cuBLAS
             h, injection = h + injection, None
         if injection is None:
             torch.mm(h.view(B * L, D), self.qkv.t(), out=qkv.view(B * L, 3 * D))
@@ -145,9 +147,11 @@ class Attention:
         self._launch(attend_fwd_kernel, h, queries, qkv, *tables, mixed, lse, **config)
         project(mixed.view(B * L, D), self.out, h, injection, self.eps, y, rstd)
 
-    def backward(self, dy: Tensor, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> Tensor:
+    def backward(
+        self, dy: Tensor, h: Tensor, injection: Tensor | None, y: Tensor, saved_tensors: Sequence[Tensor]
+    ) -> Tensor:
         h = h if injection is None else h + injection
-        qkv, mixed, lse, rstd = kept
+        qkv, mixed, lse, rstd = saved_tensors
         B, L, D = h.shape
         d = rms_norm_bwd(dy, y, rstd, -1).view(B * L, D)
         dmixed, dqkv = torch.mm(d, self.out), torch.empty_like(qkv)
@@ -159,8 +163,7 @@ class Attention:
     def _backward_attend(self, dmixed: Tensor, mixed: Tensor, qkv: Tensor, lse: Tensor, dqkv: Tensor) -> None:
         """Writes the gradient of qkv into dqkv.
 
-        One kernel computes it if the blocks of ``attend_bwd_queries`` in the table hold all tokens, else two kernels
-        do.
+        One kernel computes it if the table's blocks for ``attend_bwd_queries`` hold all tokens, otherwise two kernels.
         """
         L = mixed.shape[1]
         tables = self.cos, self.sin, self.mask
@@ -184,7 +187,7 @@ class Attention:
         self._launch(attend_bwd_keys_kernel, mixed, keys, dmixed, *shared, END=end, **config)
 
     def gradients(self) -> list[Tensor]:
-        return in_dtype_of(self.sums, (self.qkv, self.out))
+        return cast_gradients(self.sums, (self.qkv, self.out))
 
 
 def attention_fwd(h: Tensor, keep: bool, *layer: Any) -> tuple[Tensor, Tensor]:

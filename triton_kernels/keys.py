@@ -11,8 +11,8 @@ import triton
 def fix_cache_keys(module: Mapping[str, Any]) -> None:
     """Computes the cache key of every JIT function in a module, given as its ``globals()``.
 
-    In Triton 3.6 a caller's key covers a helper's globals only if the helper's key was computed first, so call this at
-    the end of each kernel module; otherwise the key depends on launch order and kernels recompile.
+    Call this at the end of each kernel module. In Triton 3.6 a caller's key covers a helper's globals only if the
+    helper's key was computed first. Otherwise the key would depend on launch order, and kernels would recompile.
     """
     for value in module.values():
         if isinstance(value, triton.JITFunction):

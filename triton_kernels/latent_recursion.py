@@ -1,7 +1,7 @@
 """Cycles of the recursion, as a sequence of the layers' launches; ``latent_step`` is a cycle's last application.
 
-``y + x`` is computed once per cycle; the first layer adds this injection to the state when it loads the state. The host
-reads no value of a tensor, so a CUDA graph can hold the whole call.
+``y + x`` is computed once per cycle, and the first layer adds this injection to the state on load. The host reads no
+values of tensors, so a CUDA graph can capture the whole call.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trm_fast.triton_kernels.attention import Attention
-from trm_fast.triton_kernels.layer import Layer, TensorSpec, buffer_bytes, carve
+from trm_fast.triton_kernels.layer import Layer, TensorSpec, buffer_bytes, split_buffer
 from trm_fast.triton_kernels.mlp import MLP
 from trm_fast.triton_kernels.token_mixer import TokenMixer
 
@@ -29,7 +29,7 @@ def network(
     eps: float,
     causal: bool,
 ) -> list[Layer]:
-    """Builds the layers of a network; ``weights`` has four matrices per block: two for mixing, two for the MLP."""
+    """Builds the layers of a network. ``weights`` has four matrices per block: two for mixing, two for the MLP."""
     layers: list[Layer] = []
     for i in range(0, len(weights), 4):
         w_in, w_out, gate_up, down = weights[i : i + 4]
@@ -55,8 +55,8 @@ def _injects_x(n: int, dual: bool, inject_last: bool) -> bool:
 def saved_specs(layers: Sequence[Layer], z: Tensor, n: int, dual: bool, inject_last: bool) -> list[TensorSpec]:
     """Shapes and dtypes of the tensors that a forward with ``keep`` saves, in their order in the buffer.
 
-    They are the injection (if there is one), the answer state before the last application (in dual state), and for each
-    application and layer the output and the layer's saved tensors.
+    They are the injection, if there is one; in dual state, the answer state before the last application; and for each
+    application and layer, the output and the layer's saved tensors.
     """
     state: TensorSpec = (tuple(z.shape), z.dtype)
     specs = [state] * (_injects_x(n, dual, inject_last) + dual)
@@ -76,7 +76,7 @@ def latent_recursion_fwd(
     keep: bool,
     *blocks: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Runs cycles of ``network(*blocks)`` and returns (y, z, saved); no result aliases an input or another result.
+    """Runs cycles of ``network(*blocks)`` and returns (y, z, saved). No result aliases an input or another result.
 
     States are (B, L, D) in one dtype. In single state, y is None and the returned y is empty. ``saved`` is uint8, and
     empty unless ``keep``, which allows only one cycle.
@@ -86,7 +86,7 @@ def latent_recursion_fwd(
     assert z is not None
     if keep:
         return _fwd_saving(layers, y, z, x, n, inject_last)
-    # The states alternate between two buffers. Each layer but the last has one buffer for its output.
+    # The state alternates between two buffers. Each layer but the last has one buffer for its output.
     between = [torch.empty_like(z) for _ in layers[:-1]]
     for _ in range(cycles):
         injection = x if y is None else y + x
@@ -106,7 +106,7 @@ def _fwd_saving(
     dual = y is not None
     specs = saved_specs(layers, z, n, dual, inject_last)
     saved = z.new_empty(buffer_bytes(specs), dtype=torch.uint8)
-    slots = iter(carve(saved, specs))
+    slots = iter(split_buffer(saved, specs))
     injection = None
     if _injects_x(n, dual, inject_last):
         injection = next(slots)
@@ -143,13 +143,13 @@ def latent_recursion_bwd(
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     """Returns (dy, dz, dx, gradients of the weights) of one cycle.
 
-    dy is empty in single state; dx is empty in single state without ``inject_last`` if n is 0. Gradients have the
-    dtypes of their tensors and are summed over applications in float32.
+    dy is empty in single state. dx is empty if no application injects x: in single state with n = 0 and without
+    ``inject_last``. Gradients have the dtypes of their tensors, and are summed over applications in float32.
     """
     layers = network(*blocks)
     z = z.contiguous()
     specs = saved_specs(layers, z, n, dual, inject_last)
-    slots = carve(saved, specs)
+    slots = split_buffer(saved, specs)
     injection = slots.pop(0) if _injects_x(n, dual, inject_last) else None
     y = slots.pop(0) if dual else None
     tensor_counts = [1 + len(layer.saved_specs(z)) for layer in layers]
@@ -157,10 +157,10 @@ def latent_recursion_bwd(
     def application_bwd(application: int, d: Tensor, h: Tensor, injected: Tensor | None) -> Tensor:
         """Returns the gradient of an application's input, from the gradient ``d`` of its output."""
         at = application * sum(tensor_counts)
-        kept = [slots[at + sum(tensor_counts[:i]) :][:count] for i, count in enumerate(tensor_counts)]
+        saved_tensors = [slots[at + sum(tensor_counts[:i]) :][:count] for i, count in enumerate(tensor_counts)]
         for i in reversed(range(len(layers))):
-            layer_input, layer_injection = (kept[i - 1][0], None) if i else (h, injected)
-            d = layers[i].backward(d, layer_input, layer_injection, kept[i][0], kept[i][1:])
+            layer_input, layer_injection = (saved_tensors[i - 1][0], None) if i else (h, injected)
+            d = layers[i].backward(d, layer_input, layer_injection, saved_tensors[i][0], saved_tensors[i][1:])
         return d
 
     def state(application: int) -> Tensor:

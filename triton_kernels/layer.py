@@ -1,6 +1,7 @@
-"""The interface of the fused layers.
+"""The interface of the fused layers, and the buffer in which they save tensors for the backward.
 
-Outputs are preallocated and activations for backward share one byte buffer, so a whole recursion can be a single op.
+The caller allocates the outputs, and all tensors for the backward share one buffer of bytes, so that a whole recursion
+can be a single op.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from trm_fast.triton_kernels.keys import fix_cache_keys
 
 TensorSpec = tuple[tuple[int, ...], torch.dtype]
 ALIGNMENT = 128  # bytes per memory transaction
-MIN_PIECE_TOKENS = 16  # token counts are rounded up to a multiple of this, the smallest depth of tl.dot
+MIN_PIECE_TOKENS = 16  # the smallest depth of tl.dot; token counts are rounded up to a multiple of it
 
 
 @triton.jit
 def load_state(p_h, p_injection, at, m, INJECT: tl.constexpr):
     """Loads a block of a layer's input.
 
-    With INJECT it adds the injection in float32 and rounds to the input's dtype, like a separate addition.
+    With INJECT it adds the injection in float32 and rounds to the input's dtype, as a separate addition would.
     """
     b_x = tl.load(p_h + at, mask=m, other=0)
     if INJECT:
@@ -34,7 +35,7 @@ def load_state(p_h, p_injection, at, m, INJECT: tl.constexpr):
 
 
 def pieces(count: int, max_piece: int = 128) -> tuple[int, ...]:
-    """Splits ``count`` into descending powers of two, none above ``max_piece``; only ``max_piece`` may repeat.
+    """Splits ``count`` into descending powers of two, at most ``max_piece``. Only ``max_piece`` may repeat.
 
     Example:
         >>> pieces(97)
@@ -48,20 +49,22 @@ def pieces(count: int, max_piece: int = 128) -> tuple[int, ...]:
 
 
 class Layer(Protocol):
-    """A layer ``y = norm(t + part(t))`` with ``t = h``, or ``t = h + injection`` if there is an injection.
+    """A layer ``y = norm(t + sublayer(t))`` with ``t = h``, or ``t = h + injection`` if there is an injection.
 
-    All states (h, the injection, y and their gradients) are contiguous, have the shape (B, L, D) and one dtype. y must
+    All states (h, the injection, y and their gradients) are contiguous, with shape (B, L, D) and the same dtype. y must
     not alias h or the injection.
     """
 
     def saved_specs(self, h: Tensor) -> list[TensorSpec]:
         """Returns shapes and dtypes of the tensors that the forward saves for the backward, besides y."""
 
-    def forward(self, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> None:
-        """Writes y, and the tensors for the backward into ``kept`` (as in ``saved_specs``) unless it is empty."""
+    def forward(self, h: Tensor, injection: Tensor | None, y: Tensor, saved_tensors: Sequence[Tensor]) -> None:
+        """Writes y, and also ``saved_tensors``, which has the tensors of ``saved_specs`` or is empty."""
 
-    def backward(self, dy: Tensor, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> Tensor:
-        """Returns the gradient of h, equal to that of the injection, and accumulates the gradients of the weights."""
+    def backward(
+        self, dy: Tensor, h: Tensor, injection: Tensor | None, y: Tensor, saved_tensors: Sequence[Tensor]
+    ) -> Tensor:
+        """Returns the gradient of h, which is also that of the injection, and accumulates the weights' gradients."""
 
     def gradients(self) -> list[Tensor]:
         """Returns the gradients of the weights, summed over all calls of ``backward``, in the weights' dtype."""
@@ -73,11 +76,11 @@ def as_bytes(mask: Tensor) -> Tensor:
 
 
 def buffer_bytes(specs: Sequence[TensorSpec]) -> int:
-    """Returns the size of the buffer that ``carve`` needs, in bytes."""
+    """Returns the size of the buffer that ``split_buffer`` needs, in bytes."""
     return sum(_aligned_bytes(spec) for spec in specs)
 
 
-def carve(buffer: Tensor, specs: Sequence[TensorSpec]) -> list[Tensor]:
+def split_buffer(buffer: Tensor, specs: Sequence[TensorSpec]) -> list[Tensor]:
     """Returns tensors of these shapes and dtypes as disjoint views of a uint8 buffer, at multiples of ``ALIGNMENT``."""
     tensors, start = [], 0
     for spec in specs:
@@ -106,16 +109,16 @@ def layer_fwd(layer: Layer, h: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
         y = torch.empty_like(h)
         layer.forward(h, None, y, ())
         return y, saved
-    y, *kept = carve(saved, [(tuple(h.shape), h.dtype), *layer.saved_specs(h)])
-    layer.forward(h, None, y, kept)
+    y, *saved_tensors = split_buffer(saved, [(tuple(h.shape), h.dtype), *layer.saved_specs(h)])
+    layer.forward(h, None, y, saved_tensors)
     return y.clone(), saved
 
 
 def layer_bwd(layer: Layer, dy: Tensor, h: Tensor, saved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Runs the backward of a single layer as an op. Returns dh and the gradients of both weights."""
     h = h.contiguous()
-    y, *kept = carve(saved, [(tuple(h.shape), h.dtype), *layer.saved_specs(h)])
-    dh = layer.backward(dy.contiguous(), h, None, y, kept)
+    y, *saved_tensors = split_buffer(saved, [(tuple(h.shape), h.dtype), *layer.saved_specs(h)])
+    dh = layer.backward(dy.contiguous(), h, None, y, saved_tensors)
     d_in, d_out = layer.gradients()
     return dh, d_in, d_out
 

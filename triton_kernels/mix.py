@@ -6,9 +6,9 @@ stay in registers, because the result of one product is the left factor of the n
 along a row. Only X, Y and the weights move through memory. The backward recomputes the activations, once for dX and
 once for the gradients of the weights.
 
-Triton's blocks have powers of two as sizes, and token counts do not. So a block of tokens is a tuple of pieces, whose
-sizes are ``PIECES``: 97 tokens, rounded up to TOKENS = 112, are 64 + 32 + 16. The packed weights (``token_mixer.pack``)
-have 3 inner rows of TOKENS: 8 rows of the gate alternate with 8 rows of up, and the rows of down^T follow.
+Triton's blocks have powers of two as sizes, and token counts do not. So a block of tokens is a tuple of pieces with
+the sizes ``PIECES``: 97 tokens, rounded up to TOKENS = 112, are 64 + 32 + 16. The packed weights (``token_mixer.pack``)
+have 3 inner rows of TOKENS: groups of 8 rows of gate and up alternate, and the rows of down^T follow.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from trm_fast.triton_kernels.swiglu import deinterleave, silu_mul
 def piece_tokens(TOKENS: tl.constexpr, PIECE: tl.constexpr):
     """The indices of a piece's tokens.
 
-    Pieces are distinct powers of two, largest first, so the higher bits of TOKENS are the index of its first token.
+    Pieces are distinct powers of two, largest first, so the bits of TOKENS above PIECE are the first token's index.
     """
     return TOKENS // (2 * PIECE) * (2 * PIECE) + tl.arange(0, PIECE)
 

@@ -1,9 +1,9 @@
 """The channel MLP: SwiGLU over channels with residual and norm, in two products with epilogues.
 
-cuBLAS computes all products without an epilogue: the gradients of the weights, and dh. It also computes the second
-product of the forward if the rows are too wide for the norm as an epilogue, or if the table says so (``row_blocks``).
-The first product writes the result of SwiGLU. If there will be a backward, it also writes gate and up, because storing
-and loading them costs less than computing the product again.
+cuBLAS computes the products without an epilogue: the gradients of the weights, and dh. It also computes the second
+product of the forward if the rows are too wide for the norm to be an epilogue, or if the table says so
+(``row_blocks``). The first product writes the result of SwiGLU. If there will be a backward, it also writes gate and
+up, because storing and loading them takes less time than recomputing the product.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ def gate_up_fwd_kernel(
     p_h,
     p_gate_up,
     p_hidden,
-    p_kept,
+    p_saved,
     rows,
     D: tl.constexpr,
     inner,
-    KEEP: tl.constexpr,
+    SAVE: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
     """Each program computes ``hidden = silu(h gate^T) (h up^T)`` for ROWS tokens and COLUMNS inner channels.
 
-    With KEEP it also stores gate and up in p_kept (rows, 2 inner); p_kept is unused without KEEP.
+    With SAVE it also stores gate and up in p_saved (rows, 2 inner).
     """
-    tiles = tl.cdiv(inner, COLUMNS)  # consecutive programs read the same rows of h, so h comes from L2 like the weights
+    tiles = tl.cdiv(inner, COLUMNS)  # consecutive programs read the same rows of h, so h comes from L2, as weights do
     i_row = (tl.program_id(0) // tiles * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
     start = tl.program_id(0) % tiles * COLUMNS
     i_column, i_depth, i_both = start + tl.arange(0, COLUMNS), tl.arange(0, DEPTH), tl.arange(0, 2 * COLUMNS)
@@ -61,8 +61,8 @@ def gate_up_fwd_kernel(
     b_gate, b_up = deinterleave(b, ROWS, COLUMNS)
     dtype = p_hidden.dtype.element_ty
     m = m_row & m_column[None, :]
-    if KEEP:
-        at = p_kept + i_row * 2 * inner + i_column[None, :]
+    if SAVE:
+        at = p_saved + i_row * 2 * inner + i_column[None, :]
         tl.store(at, b_gate.to(dtype), mask=m)
         tl.store(at + inner, b_up.to(dtype), mask=m)
     tl.store(p_hidden + i_row * inner + i_column[None, :], silu_mul(b_gate, b_up, dtype), mask=m)
@@ -118,11 +118,11 @@ def _halves(b, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 
 @triton.jit
-def _store_swiglu_bwd(b_d, p_kept, p_dgate_up, i_row, i_column, rows, inner):
+def _store_swiglu_bwd(b_d, p_saved, p_dgate_up, i_row, i_column, rows, inner):
     """Stores the gradients of gate and up from b_d, the gradient of ``hidden``, for a block of it."""
     at, m = i_row * 2 * inner + i_column, (i_row < rows) & (i_column < inner)
-    b_gate = tl.load(p_kept + at, mask=m, other=0).to(tl.float32)
-    b_up = tl.load(p_kept + at + inner, mask=m, other=0).to(tl.float32)
+    b_gate = tl.load(p_saved + at, mask=m, other=0).to(tl.float32)
+    b_up = tl.load(p_saved + at + inner, mask=m, other=0).to(tl.float32)
     b_dgate, b_dup = silu_mul_bwd(b_d, b_gate, b_up, p_dgate_up.dtype.element_ty)
     tl.store(p_dgate_up + at, b_dgate, mask=m)
     tl.store(p_dgate_up + at + inner, b_dup, mask=m)
@@ -132,7 +132,7 @@ def _store_swiglu_bwd(b_d, p_kept, p_dgate_up, i_row, i_column, rows, inner):
 def down_bwd_kernel(
     p_d,
     p_down,
-    p_kept,
+    p_saved,
     p_dgate_up,
     rows,
     D: tl.constexpr,
@@ -165,14 +165,14 @@ def down_bwd_kernel(
     b_parts = _halves(b_first, ROWS, COLUMNS // 2) + _halves(b_second, ROWS, COLUMNS // 2)
     for part in tl.static_range(4):
         i_column = (i_part + part * (COLUMNS // 4))[None, :]
-        _store_swiglu_bwd(b_parts[part], p_kept, p_dgate_up, i_row, i_column, rows, inner)
+        _store_swiglu_bwd(b_parts[part], p_saved, p_dgate_up, i_row, i_column, rows, inner)
 
 
 def row_blocks(h: Tensor, K: int) -> dict[str, Any] | None:
     """Returns the launch options of ``project`` from K to h's channels, or None for cuBLAS.
 
-    A block of whole rows has the norm as its epilogue, but it has few rows, and each block reads all weights. cuBLAS's
-    blocks are larger, but then the norm is a separate pass. In the table ROWS is 0 if cuBLAS is better.
+    With blocks of whole rows, the norm is an epilogue; but a block has few rows, and each block reads all weights.
+    cuBLAS has larger blocks, but then the norm is a separate pass. In the table, ROWS is 0 if cuBLAS is faster.
     """
     D = h.shape[-1]
     config = configs.lookup("project_fwd", h, D, K)
@@ -180,7 +180,7 @@ def row_blocks(h: Tensor, K: int) -> dict[str, Any] | None:
 
 
 def project(a: Tensor, w: Tensor, h: Tensor, injection: Tensor | None, eps: float, y: Tensor, rstd: Tensor) -> None:
-    """Writes ``y = rms_norm(h + injection + a w^T)`` over channels into preallocated y, and its factors into rstd.
+    """Writes ``y = rms_norm(h + injection + a w^T)``, over channels, into preallocated y, and the factors into rstd.
 
     a is (rows, K), w (D, K), and h, injection and y (B, L, D) with B L = rows, in one dtype; rstd is float32 (B, L).
     All are contiguous, and y must not alias another tensor.
@@ -210,12 +210,12 @@ class MLP:
         rows, inner = B * L, self.down.shape[1]
         return [((rows, 2 * inner), h.dtype), ((rows, inner), h.dtype), ((B, L), torch.float32)]
 
-    def forward(self, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> None:
+    def forward(self, h: Tensor, injection: Tensor | None, y: Tensor, saved_tensors: Sequence[Tensor]) -> None:
         h = h if injection is None else h + injection
         B, L, D = h.shape
         inner, rows = self.down.shape[1], B * L
-        if kept:
-            gate_up, hidden, rstd = kept
+        if saved_tensors:
+            gate_up, hidden, rstd = saved_tensors
         else:
             gate_up = hidden = h.new_empty(rows, inner)
             rstd = h.new_empty(B, L, dtype=torch.float32)
@@ -224,13 +224,15 @@ class MLP:
             grid = (triton.cdiv(rows, config["ROWS"]) * triton.cdiv(inner, config["COLUMNS"]),)
             gate_up_fwd_kernel[grid](
                 h, self.gate_up, hidden, gate_up, rows, D, inner,
-                KEEP=bool(kept), **config,
+                SAVE=bool(saved_tensors), **config,
             )  # fmt: skip
         project(hidden, self.down, h, None, self.eps, y, rstd)
 
-    def backward(self, dy: Tensor, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> Tensor:
+    def backward(
+        self, dy: Tensor, h: Tensor, injection: Tensor | None, y: Tensor, saved_tensors: Sequence[Tensor]
+    ) -> Tensor:
         h = h if injection is None else h + injection
-        gate_up, hidden, rstd = kept
+        gate_up, hidden, rstd = saved_tensors
         D, inner = self.down.shape
         d = rms_norm_bwd(dy, y, rstd, -1).view(len(gate_up), D)
         dgate_up = torch.empty_like(gate_up)
@@ -242,19 +244,19 @@ class MLP:
         return d.addmm_(dgate_up, self.gate_up).view(h.shape)
 
     def gradients(self) -> list[Tensor]:
-        return in_dtype_of(self.sums, (self.gate_up, self.down))
+        return cast_gradients(self.sums, (self.gate_up, self.down))
 
 
 def add_products(sums: list[Tensor] | None, *pairs: tuple[Tensor, Tensor]) -> list[Tensor]:
-    """Adds ``a^T b`` of every pair (a, b) to ``sums`` in place, and returns them; None creates them, in float32."""
+    """Adds ``a^T b`` of each pair (a, b) to ``sums`` in place and returns them. None starts new sums, in float32."""
     products = [torch.mm(a.t(), b) for a, b in pairs]
     if sums is None:
         return [product.float() for product in products]
     return [total.add_(product) for total, product in zip(sums, products, strict=True)]
 
 
-def in_dtype_of(sums: list[Tensor] | None, weights: Sequence[Tensor]) -> list[Tensor]:
-    """Returns the summed gradients in the dtype of their weights; zeros if ``sums`` is None."""
+def cast_gradients(sums: list[Tensor] | None, weights: Sequence[Tensor]) -> list[Tensor]:
+    """Returns the summed gradients in the dtypes of their weights; zeros if ``sums`` is None."""
     if sums is None:
         return [torch.zeros_like(w) for w in weights]
     return [total.to(w.dtype) for total, w in zip(sums, weights, strict=True)]

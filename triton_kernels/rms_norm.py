@@ -16,7 +16,7 @@ from trm_fast.triton_kernels import configs
 from trm_fast.triton_kernels.keys import fix_cache_keys
 
 MAX_LINE_ELEMENTS = 8192  # the longest line that one program holds whole; longer lines are read twice
-MAX_ELEMENTS_PER_WARP = 1024  # what one warp can hold in registers
+MAX_ELEMENTS_PER_WARP = 1024  # as many as a warp holds in registers
 
 
 @triton.jit
@@ -116,8 +116,10 @@ def rms_norm_bwd_kernel(
 
 
 def launch_options(size: int, inner: int, elements: int, num_warps: int) -> dict[str, int | bool]:
-    """Chooses block shape and warps: about ``elements`` elements per program, whole lines if they fit; more warps for
-    larger blocks, to avoid register spills."""
+    """Chooses the block's shape and warps: about ``elements`` elements per program, and whole lines if they fit.
+
+    Larger blocks have more warps, to avoid register spills.
+    """
     length = min(triton.next_power_of_2(size), MAX_LINE_ELEMENTS)
     lines = max(1, elements // length)
     if inner > 1:
@@ -162,7 +164,7 @@ def normalize(x: Tensor, residual: Tensor | None, dim: int, eps: float, y: Tenso
 
 
 def rms_norm_bwd(dy: Tensor, y: Tensor, rstd: Tensor, dim: int) -> Tensor:
-    """Gradient of x (equal to that of residual), computed from the output y; contiguous, in y's shape and dtype."""
+    """Returns the gradient of x, which is also that of residual, from the output y; contiguous, in y's dtype."""
     dx = torch.empty_like(y, memory_format=torch.contiguous_format)
     lines, size, inner = line_geometry(y, dim)
     if not y.numel():

@@ -1,7 +1,7 @@
 """SignSGD for the rows of a table that a batch used.
 
-Several examples may have the same id. The programs of the first of them sum the gradients of all and update the row;
-the programs of the others do nothing.
+Several examples may have the same id. The programs of the first one sum the gradients of all and update the row; those
+of the others do nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def sign_sgd_rows_kernel(
     for first in range(0, batch, EXAMPLES):
         i_example = first + tl.arange(0, EXAMPLES)
         earlier += (tl.load(p_ids + i_example, mask=i_example < owner, other=-1) == id).to(tl.int32)
-    # Like the CUDA C++ kernel, this one ignores a row outside the table: a kernel cannot raise.
+    # Like the CUDA C++ kernel, this one ignores ids outside the table, because a kernel cannot raise.
     if (tl.max(earlier, 0) == 0) & (id >= 0) & (id < rows):
         m_column = i_column < columns
         b_sum = tl.zeros((COLUMNS,), tl.float32)
@@ -43,11 +43,11 @@ def sign_sgd_rows_kernel(
             m_same = tl.load(p_ids + i_example, mask=i_example < batch, other=-1) == id
             at = i_example.to(tl.int64)[:, None] * columns + i_column[None, :]
             b_sum += tl.sum(tl.load(p_grads + at, mask=m_same[:, None] & m_column[None, :], other=0), 0)
-        rate = tl.load(p_lr).to(tl.float64)
-        decay, step = (1.0 - rate * weight_decay).to(tl.float32), rate.to(tl.float32)
+        lr = tl.load(p_lr).to(tl.float64)
+        decay_factor, step_size = (1.0 - lr * weight_decay).to(tl.float32), lr.to(tl.float32)
         at_row = p_weight + id.to(tl.int64) * columns + i_column
         b_sign = (b_sum > 0).to(tl.float32) - (b_sum < 0).to(tl.float32)
-        tl.store(at_row, tl.load(at_row, mask=m_column, other=0) * decay - step * b_sign, mask=m_column)
+        tl.store(at_row, tl.load(at_row, mask=m_column, other=0) * decay_factor - step_size * b_sign, mask=m_column)
 
 
 def sign_sgd_rows_(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, weight_decay: float) -> None:

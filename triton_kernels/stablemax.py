@@ -1,7 +1,7 @@
 """Stable-max and its cross-entropy, in float64 as published. The score of x is ``x + 1`` for x >= 0, else
 ``1 / (1 - x)``; a probability is a score divided by the sum of scores.
 
-Logits are far smaller than the states, so slow GPU float64 does not matter.
+Logits are far smaller than the states, so it does not matter that float64 is slow on a GPU.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def stablemax_bwd(dprobabilities: Tensor, logits: Tensor, dim: int) -> Tensor:
 def stablemax_cross_entropy_fwd(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
     """Returns the losses and the sums of scores, float64 in the shape of the labels, from logits (..., V).
 
-    Where a label is ``ignore_index``, the loss is 0 and the sum 1. Any other label outside [0, V) gives the loss NaN.
+    If a label is ``ignore_index``, the loss is 0 and the sum 1. Any other label outside [0, V) gives a loss of NaN.
     """
     loss = logits.new_empty(labels.shape, dtype=torch.float64)
     total = torch.empty_like(loss)

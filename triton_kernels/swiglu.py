@@ -1,7 +1,7 @@
 """SwiGLU, ``silu(gate) * up``, forward and backward: as kernels, and as functions for the epilogues of products.
 
 For bfloat16 results the sigmoid takes one instruction of the special function unit, ``tanh.approx`` (relative error
-2^-11), instead of two and their scaling. Between two products the tensor cores wait for that unit.
+2^-11), instead of two and their scaling. This matters because the tensor cores wait for that unit between two products.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from trm_fast.triton_kernels import configs
 from trm_fast.triton_kernels.keys import fix_cache_keys
 
 INTERLEAVE_ROWS = tl.constexpr(8)  # a thread holds two neighboring columns of every 8 in an accumulator
-INSTRUCTIONS = tl.constexpr(os.environ.get("TRITON_INTERPRET") != "1")  # Triton's interpreter has no inline assembly
+INLINE_ASSEMBLY = tl.constexpr(os.environ.get("TRITON_INTERPRET") != "1")  # not in Triton's interpreter
 
 
 @triton.jit
 def _sigmoid_and_silu(b_gate, dtype: tl.constexpr):
     """Computes ``sigmoid(gate)`` and ``silu(gate)`` of a float32 block; ``dtype`` is that of the final result."""
-    if dtype == tl.bfloat16 and INSTRUCTIONS:
+    if dtype == tl.bfloat16 and INLINE_ASSEMBLY:
         b_half = 0.5 * b_gate
         b_tanh = tl.inline_asm_elementwise(
             "tanh.approx.f32 $0, $1;", "=f,f", [b_half], dtype=tl.float32, is_pure=True, pack=1
@@ -52,9 +52,9 @@ def silu_mul_bwd(b_d, b_gate, b_up, dtype: tl.constexpr):
 
 @triton.jit
 def interleaved_rows(i, half):
-    """The row of gate_up at position i of the interleaved order; the rows of up start at row ``half``.
+    """The row of gate_up at position i of the interleaved order. The rows of up start at row ``half``.
 
-    In this order ``INTERLEAVE_ROWS`` rows of the gate alternate with as many rows of up.
+    In this order, groups of ``INTERLEAVE_ROWS`` rows of gate and up alternate.
     """
     return i // (2 * INTERLEAVE_ROWS) * INTERLEAVE_ROWS + i % INTERLEAVE_ROWS + i // INTERLEAVE_ROWS % 2 * half
 
@@ -81,7 +81,7 @@ def interleave(b_gate, b_up, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 @triton.jit
 def _offsets(count, half, BLOCK: tl.constexpr):
-    """The offsets of this program's elements in the result, of their gates in gate_up, and the mask of the former."""
+    """The offsets of this program's elements in the result and of their gates in gate_up, and the mask of both."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     return i, i // half * 2 * half + i % half, i < count
 
@@ -130,7 +130,7 @@ def swiglu_bwd(dout: Tensor, gate_up: Tensor, dim: int) -> Tensor:
 
 def _launch(kernel: triton.JITFunction, name: str, out: Tensor, dim: int, *tensors: Tensor) -> None:
     """Launches an elementwise kernel over the elements of ``out``; all tensors are contiguous."""
-    half = math.prod(out.shape[dim % out.dim() :])  # contiguous elements of the gate, and of up, for one outer index
+    half = math.prod(out.shape[dim % out.dim() :])  # contiguous elements of the gate, and of up, per outer index
     config = configs.lookup(name, out)
     kernel[(triton.cdiv(out.numel(), config["BLOCK"]),)](*tensors, out.numel(), half, **config)
 

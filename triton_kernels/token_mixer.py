@@ -17,19 +17,19 @@ from trm_fast.triton_kernels import configs
 from trm_fast.triton_kernels.layer import MIN_PIECE_TOKENS, TensorSpec, as_bytes, layer_bwd, layer_fwd, pieces
 from trm_fast.triton_kernels.mix import token_mixer_fwd_kernel
 from trm_fast.triton_kernels.mix_bwd import token_mixer_bwd_kernel, token_mixer_bwd_weights_kernel
-from trm_fast.triton_kernels.mlp import in_dtype_of
+from trm_fast.triton_kernels.mlp import cast_gradients
 from trm_fast.triton_kernels.rms_norm import normalize, rms_norm_bwd
 from trm_fast.triton_kernels.swiglu import INTERLEAVE_ROWS, swiglu_bwd, swiglu_fwd
 
-MAX_TOKENS = 128
-INNER_MULTIPLE = 64  # divides the packed inner width, so that kernels need no mask for weights
+MAX_TOKENS = 128  # of the fused kernels
+INNER_MULTIPLE = 64  # the packed inner width is a multiple of this, so that kernels need no mask for weights
 
 
 def pack(gate_up: Tensor, down: Tensor) -> Tensor:
-    """Packs gate_up (2 I, L) and down (L, I) into one matrix (3 I, L), with zeros up to the rounded I and L.
+    """Packs gate_up (2 I, L) and down (L, I) into one matrix (3 I, L), padded with zeros.
 
-    I is rounded up to a multiple of ``INNER_MULTIPLE``, and L to one of ``MIN_PIECE_TOKENS``. ``INTERLEAVE_ROWS`` rows
-    of the gate alternate with as many rows of up; the rows of down^T follow.
+    I is padded to a multiple of ``INNER_MULTIPLE``, and L to one of ``MIN_PIECE_TOKENS``. Groups of ``INTERLEAVE_ROWS``
+    rows of gate and up alternate, and the rows of down^T follow.
     """
     L, inner = down.shape
     padded_inner, group = triton.cdiv(inner, INNER_MULTIPLE) * INNER_MULTIPLE, INTERLEAVE_ROWS.value
@@ -43,8 +43,7 @@ def pack(gate_up: Tensor, down: Tensor) -> Tensor:
 class TokenMixer:
     """The token mixer as a ``layer.Layer``, with the weights gate_up (2 I, L) and down (L, I).
 
-    Weights are packed once per object, not once per launch. ``mask`` is bool (B, L): tokens with False are read as
-    zeros.
+    An object packs the weights only once. ``mask`` is bool (B, L); tokens with False are read as zeros.
     """
 
     def __init__(self, gate_up: Tensor, down: Tensor, eps: float, mask: Tensor | None = None) -> None:
@@ -71,14 +70,14 @@ class TokenMixer:
         tokens = self.packed().shape[1]
         return {"TOKENS": tokens, "PIECES": pieces(tokens)} | configs.lookup(kernel, h, L, inner, block=tokens)
 
-    def forward(self, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> None:
+    def forward(self, h: Tensor, injection: Tensor | None, y: Tensor, saved_tensors: Sequence[Tensor]) -> None:
         B, L, D = h.shape
-        rstd = kept[0] if kept else h.new_empty(B, 1, D, dtype=torch.float32)
+        rstd = saved_tensors[0] if saved_tensors else h.new_empty(B, 1, D, dtype=torch.float32)
         if not self.fused:
             h = self._read(h, injection)
             gate_up = _over_tokens(self.gate_up, h)
-            if kept:
-                kept[1].copy_(gate_up)
+            if saved_tensors:
+                saved_tensors[1].copy_(gate_up)
             normalize(_over_tokens(self.down, swiglu_fwd(gate_up, 1)), h, 1, self.eps, y, rstd)
         elif h.numel():
             packed, options = self.packed(), self._options("token_mixer_fwd", h)
@@ -88,13 +87,15 @@ class TokenMixer:
                 INJECT=injection is not None, MASK=self.mask is not None, **options,
             )  # fmt: skip
 
-    def backward(self, dy: Tensor, h: Tensor, injection: Tensor | None, y: Tensor, kept: Sequence[Tensor]) -> Tensor:
+    def backward(
+        self, dy: Tensor, h: Tensor, injection: Tensor | None, y: Tensor, saved_tensors: Sequence[Tensor]
+    ) -> Tensor:
         if not self.fused:
-            return self._backward_in_parts(dy, self._read(h, injection), y, *kept)
+            return self._backward_in_parts(dy, self._read(h, injection), y, *saved_tensors)
         dh = torch.empty_like(h)
         if not h.numel():
             return dh
-        (rstd,), packed, inject, masked = kept, self.packed(), injection is not None, self.mask is not None
+        (rstd,), packed, inject, masked = saved_tensors, self.packed(), injection is not None, self.mask is not None
         B, L, D = h.shape
         inner = len(packed) // 3
         d = torch.empty_like(h)
@@ -134,10 +135,10 @@ class TokenMixer:
     def gradients(self) -> list[Tensor]:
         weights = (self.gate_up, self.down)
         if self.sums is None or not self.fused:
-            return in_dtype_of(self.sums, weights)
+            return cast_gradients(self.sums, weights)
         L, inner = self.down.shape
         total = self.sums[0].sum(0)[:, :inner, :L]
-        return in_dtype_of([total[:2].reshape(2 * inner, L), total[2].t().contiguous()], weights)
+        return cast_gradients([total[:2].reshape(2 * inner, L), total[2].t().contiguous()], weights)
 
 
 def _over_tokens(w: Tensor, x: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
-// Functions that all bindings share: checks, dtypes, axes, threads, devices. They use only LibTorch's stable ABI, so
-// one binary serves torch 2.11 and later. Failed checks throw torch's error.
+// What all bindings share: checks, dtypes, axes, threads and devices. Only LibTorch's stable ABI is used, so one binary
+// serves torch 2.11 and later. A failed check throws torch's error.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -21,7 +21,7 @@
 #ifdef TRM_FAST_CUDA
 #include <torch/csrc/stable/accelerator.h>
 
-// Weak, because a torch without CUDA lacks the symbol. With such a torch nothing calls it.
+// Weak, because a torch without CUDA lacks the symbol and never calls it.
 extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device, void** stream);
 #endif
 
@@ -30,7 +30,7 @@ namespace trm_fast {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// The minimum of elements per thread. With fewer, waking a thread costs more than it saves.
+// The minimum number of elements per thread. With fewer, waking a thread costs more than it saves.
 constexpr int64_t kGrain = 32768;
 
 template <class T>
@@ -77,13 +77,13 @@ class InPlace {
   Tensor tensor_, work_;
 };
 
-// The tensor itself if it is contiguous (without a call into torch), otherwise a contiguous copy.
+// The tensor itself if it is contiguous, otherwise a contiguous copy.
 inline Tensor dense(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
 
-// The tensor as [outer, size, inner], with `size` at `dim`, which may be negative.
-inline Axis axis_of(const char* op, const Tensor& tensor, int64_t dim) {
+// The tensor viewed as [outer, size, inner], where `size` is that of axis `dim`. `dim` may be negative.
+inline Axis resolve_axis(const char* op, const Tensor& tensor, int64_t dim) {
   const int64_t rank = tensor.dim();
   STD_TORCH_CHECK(-rank <= dim && dim < rank, op, ": no axis ", dim, " in a tensor of ", rank, " dimensions");
   if (dim < 0) dim += rank;
@@ -92,7 +92,7 @@ inline Axis axis_of(const char* op, const Tensor& tensor, int64_t dim) {
   return axis;
 }
 
-// The tensor's sizes, with `size` at `dim`, which may be negative.
+// The tensor's sizes, with that of axis `dim` replaced by `size`. `dim` may be negative.
 inline std::vector<int64_t> sizes_with(const Tensor& tensor, int64_t dim, int64_t size) {
   std::vector<int64_t> sizes(tensor.sizes().begin(), tensor.sizes().end());
   sizes[dim < 0 ? dim + tensor.dim() : dim] = size;
@@ -114,7 +114,7 @@ template <class Kernel, class... Arguments>
 void parallel(int64_t units, int64_t cost, const Kernel& kernel, const Arguments&... arguments) {
   if (units == 0 || cost == 0) return;
   const int64_t grain = std::max<int64_t>(1, kGrain / cost);
-  if (units <= grain) return kernel(arguments..., int64_t(0), units);  // without a call into torch
+  if (units <= grain) return kernel(arguments..., int64_t(0), units);  // saves a call into torch
   torch::stable::parallel_for(0, units, grain, [&](int64_t begin, int64_t end) { kernel(arguments..., begin, end); });
 }
 
@@ -127,8 +127,8 @@ inline cuda::Type cuda_type(const char* op, const Tensor& tensor) {
   }
 }
 
-// The number in a 0-dim tensor on the device of `like`. The kernel reads it, so the host does not synchronize.
-inline Scalar scalar_of(const char* op, const Tensor& tensor, const Tensor& like) {
+// A 0-dim tensor on the device of `like` as a Scalar. The kernel reads the value, so the host does not synchronize.
+inline Scalar as_scalar(const char* op, const Tensor& tensor, const Tensor& like) {
   STD_TORCH_CHECK(tensor.numel() == 1 && tensor.device() == like.device(), op,
                   ": scalars must be 0-dim tensors on the same device");
   const void* data = tensor.const_data_ptr();
@@ -142,7 +142,7 @@ inline Scalar scalar_of(const char* op, const Tensor& tensor, const Tensor& like
 }
 
 #ifdef TRM_FAST_CUDA
-// Makes a tensor's device current for its lifetime, and holds the device's stream.
+// Makes a tensor's device current as long as this object lives, and holds the device's current stream.
 class CudaLaunch {
  public:
   CudaLaunch(const char* op, const Tensor& tensor) : op_(op), guard_(tensor.get_device_index()) {
@@ -160,7 +160,7 @@ class CudaLaunch {
 };
 #endif
 
-// Runs an op on the tensor's device: calls cpu(Type<T>{}) with its storage type, or cuda(type, stream), which launches
+// Runs an op on the tensor's device. Calls cpu(Type<T>{}) with its storage type, or cuda(type, stream), which launches
 // a kernel and returns its error.
 template <bool kBFloat16 = true, class Cpu, class Cuda>
 void on_device(const char* op, const Tensor& tensor, const Cpu& cpu, const Cuda& cuda) {

@@ -1,4 +1,4 @@
-// Chooses the instruction set: the machine's best, capped by the environment variable TRM_FAST_CPU.
+// Chooses the instruction set: the machine's best, or a lower one if the environment variable TRM_FAST_CPU names it.
 #include "core/isa.h"
 
 #include <algorithm>

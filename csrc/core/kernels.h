@@ -1,6 +1,6 @@
-// The interface of the CPU kernels: raw pointers, no torch. Each op declares in its kernels.h a table of functions per
-// type. Each instruction set has its own tables; kernels<...>() returns those of the set in use. A function works
-// on a range of units, so that the caller can divide the units among threads.
+// The interface of the CPU kernels: raw pointers, no torch. In its kernels.h, each op declares a table of functions for
+// each type. Each instruction set has its own tables; kernels<...>() returns the table of the current set. A function
+// works on a range of units, so that the caller can divide the units among threads.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@ struct BFloat16 {
   uint16_t bits;
 };
 
-// The type of an op's arithmetic and statistics.
+// The type of an op's arithmetic and of its saved statistics.
 template <class T>
 using Accumulate = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
@@ -21,10 +21,10 @@ struct Axis {
   int64_t outer, size, inner;
 };
 
-// Columns per unit of a reduction over a strided axis: their partial sums take a few vector registers.
+// Columns per unit of a reduction over a strided axis. The partial sums of so few columns fit in vector registers.
 constexpr int64_t kColumns = 64;
 
-// Units: rows if inner == 1, otherwise blocks of kColumns columns.
+// The number of units of a reduction: rows if inner == 1, otherwise blocks of kColumns columns.
 inline int64_t reduction_units(const Axis& axis) {
   return axis.inner == 1 ? axis.outer : axis.outer * ((axis.inner + kColumns - 1) / kColumns);
 }
@@ -48,7 +48,7 @@ struct Table {
   static const Kernels kernels;
 };
 }  // namespace avx512
-namespace avx512bf16 {  // GemmKernels only, with products in bfloat16
+namespace avx512bf16 {  // only GemmKernels, with products in bfloat16
 template <class Kernels>
 struct Table {
   static const Kernels kernels;

@@ -1,4 +1,4 @@
-// The pool of core/memory.h: best fit, in huge pages.
+// The memory pool of core/memory.h. It chooses blocks by best fit and allocates them in huge pages.
 #include "core/memory.h"
 
 #include <sys/mman.h>
@@ -12,7 +12,7 @@
 namespace trm_fast {
 namespace {
 
-constexpr size_t kUnit = size_t(1) << 21;  // a huge page
+constexpr size_t kHugePage = size_t(1) << 21;
 
 struct Block {
   void* address;
@@ -21,8 +21,8 @@ struct Block {
 
 class Pool {
  public:
-  void* take(size_t bytes) {
-    const size_t size = std::max<size_t>(1, (bytes + kUnit - 1) / kUnit) * kUnit;
+  void* acquire(size_t bytes) {
+    const size_t size = std::max<size_t>(1, (bytes + kHugePage - 1) / kHugePage) * kHugePage;
     const std::lock_guard<std::mutex> lock(mutex_);
     auto best = free_.end();
     for (auto block = free_.begin(); block != free_.end(); ++block) {
@@ -45,7 +45,7 @@ class Pool {
     return block.address;
   }
 
-  void give(void* address) {
+  void release(void* address) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto found = sizes_.find(address);
     used_bytes_ -= found->second;
@@ -56,7 +56,7 @@ class Pool {
   }
 
  private:
-  // Unmaps the blocks that were freed first, until the free blocks have at most `limit` bytes.
+  // Unmaps free blocks, the oldest first, until at most `limit` bytes are free.
   void shrink(size_t limit) {
     while (free_bytes_ > limit) {
       munmap(free_.front().address, free_.front().size);
@@ -75,12 +75,12 @@ class Pool {
   }
 
   std::mutex mutex_;
-  std::list<Block> free_;  // in the order in which they were freed
+  std::list<Block> free_;  // oldest first
   std::unordered_map<void*, size_t> sizes_;
   size_t used_bytes_ = 0, free_bytes_ = 0, peak_bytes_ = 0;
 };
 
-// Never destroyed, because tensors may return memory while the process ends.
+// Never destroyed, because tensors may still release memory during process exit.
 Pool& pool() {
   static Pool* const instance = new Pool;
   return *instance;
@@ -88,8 +88,8 @@ Pool& pool() {
 
 }  // namespace
 
-float* take_memory(size_t count) { return static_cast<float*>(pool().take(count * sizeof(float))); }
+float* acquire_memory(size_t count) { return static_cast<float*>(pool().acquire(count * sizeof(float))); }
 
-void give_memory(void* memory) { pool().give(memory); }
+void release_memory(void* memory) { pool().release(memory); }
 
 }  // namespace trm_fast

@@ -1,4 +1,4 @@
-// The Python module trm_fast._C. Its import registers the kernels with torch's dispatcher; torch must be imported
+// The Python module trm_fast._C. Importing it registers the kernels with torch's dispatcher. Torch must be imported
 // first.
 #include <Python.h>
 
@@ -35,7 +35,7 @@ PyModuleDef definition = {
 
 extern "C" __attribute__((visibility("default"))) PyObject* PyInit__C(void) {
   try {
-    trm_fast::current_isa();  // chosen now, not in the first call
+    trm_fast::current_isa();  // reports an invalid TRM_FAST_CPU at import
   } catch (const std::exception& error) {
     PyErr_SetString(PyExc_ImportError, error.what());
     return nullptr;

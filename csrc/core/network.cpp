@@ -1,4 +1,4 @@
-// Checks the weights of a network against its states, and makes its layers.
+// Checks a network's weights against its states and creates its layers.
 #include "core/network.h"
 
 #include <algorithm>
@@ -6,40 +6,41 @@
 namespace trm_fast {
 
 Network::Network(const char* op, const Tensor& state, double eps, const MaybeTensor& mask) : op(op) {
-  const bool half = state.scalar_type() == ScalarType::BFloat16;
-  STD_TORCH_CHECK(state.dim() == 3 && (half || state.scalar_type() == ScalarType::Float), op,
+  const bool bfloat16 = state.scalar_type() == ScalarType::BFloat16;
+  STD_TORCH_CHECK(state.dim() == 3 && (bfloat16 || state.scalar_type() == ScalarType::Float), op,
                   ": the state must be (B, L, D) in float32 or bfloat16");
   batch = state.size(0), dtype = state.scalar_type();
-  sizes = {state.size(1), state.size(2), eps, half ? bfloat16_products() : &kernels<GemmKernels>()};
+  sizes = {state.size(1), state.size(2), eps, bfloat16 ? bfloat16_products() : &kernels<GemmKernels>()};
   STD_TORCH_CHECK(sizes.products, op, ": bfloat16 needs avx512_bf16, and the kernels run as ", isa_name(current_isa()));
   STD_TORCH_CHECK(sizes.tokens > 0 && sizes.channels > 0, op, ": the state must have tokens and channels");
   if (!mask) return;
   STD_TORCH_CHECK(mask->scalar_type() == ScalarType::Bool && mask->dim() == 2 && mask->size(0) == batch &&
                       mask->size(1) == sizes.tokens && mask->is_cpu(),
                   op, ": the mask must be bool and (B, L)");
-  held_.push_back(dense(*mask));
-  valid = read<bool>(held_.back());
+  stored_.push_back(dense(*mask));
+  valid = read<bool>(stored_.back());
 }
 
-const float* Network::hold(const Tensor& tensor, std::initializer_list<int64_t> shape, bool table) {
+const float* Network::store_weight(const Tensor& tensor, std::initializer_list<int64_t> shape, bool allow_float32) {
   const auto sizes = tensor.sizes();
-  const bool fits = tensor.scalar_type() == dtype || (table && tensor.scalar_type() == ScalarType::Float);
+  const bool fits = tensor.scalar_type() == dtype || (allow_float32 && tensor.scalar_type() == ScalarType::Float);
   STD_TORCH_CHECK(fits, op, ": weights must have the state's dtype");
   STD_TORCH_CHECK(sizes.size() == shape.size() && std::equal(shape.begin(), shape.end(), sizes.begin()), op,
                   ": a weight's shape does not fit");
-  held_.push_back(floats(tensor));
-  return read<float>(held_.back());
+  stored_.push_back(floats(tensor));
+  return read<float>(stored_.back());
 }
 
 void Network::add_mlp(const Tensor& gate_up, const Tensor& down) {
   const int64_t inner = down.size(-1), D = sizes.channels;
-  layers.push_back(make_mlp(sizes, hold(gate_up, {2 * inner, D}), hold(down, {D, inner}), inner));
+  layers.push_back(make_mlp(sizes, store_weight(gate_up, {2 * inner, D}), store_weight(down, {D, inner}), inner));
   weights.insert(weights.end(), {gate_up, down});
 }
 
 void Network::add_token_mixer(const Tensor& gate_up, const Tensor& down) {
   const int64_t inner = down.size(-1), L = sizes.tokens;
-  layers.push_back(make_token_mixer(sizes, hold(gate_up, {2 * inner, L}), hold(down, {L, inner}), inner));
+  layers.push_back(
+      make_token_mixer(sizes, store_weight(gate_up, {2 * inner, L}), store_weight(down, {L, inner}), inner));
   weights.insert(weights.end(), {gate_up, down});
 }
 
@@ -70,19 +71,21 @@ void Network::set_groups(const Tensor& groups, double scale) {
 
 void Network::add_group_mixer(const Tensor& gate_up, const Tensor& down) {
   const int64_t inner = down.size(-1), D = sizes.channels, read = (1 + groups_.partitions()) * D;
-  layers.push_back(make_group_mixer(sizes, hold(gate_up, {2 * inner, read}), hold(down, {D, inner}), inner, groups_));
+  layers.push_back(make_group_mixer(sizes, store_weight(gate_up, {2 * inner, read}), store_weight(down, {D, inner}),
+                                    inner, groups_));
   weights.insert(weights.end(), {gate_up, down});
 }
 
 void Network::add_attention(const Tensor& qkv, const Tensor& out, int64_t heads, const MaybeTensor& cos,
                             const MaybeTensor& sin, bool causal) {
   const int64_t L = sizes.tokens, D = sizes.channels;
-  STD_TORCH_CHECK(heads > 0 && D % heads == 0, op, ": the heads must divide the channels");
+  STD_TORCH_CHECK(heads > 0 && D % heads == 0, op, ": the number of channels must be a multiple of heads");
   STD_TORCH_CHECK(!cos == !sin && (!cos || D / heads % 2 == 0), op,
-                  ": rotary positions need cos and sin and an even number of channels per head");
-  const float* cosines = cos ? hold(*cos, {L, D / heads}, true) : nullptr;
-  const float* sines = sin ? hold(*sin, {L, D / heads}, true) : nullptr;
-  layers.push_back(make_attention(sizes, hold(qkv, {3 * D, D}), hold(out, {D, D}), heads, cosines, sines, causal));
+                  ": rotary positions need both cos and sin, and an even number of channels per head");
+  const float* cosines = cos ? store_weight(*cos, {L, D / heads}, true) : nullptr;
+  const float* sines = sin ? store_weight(*sin, {L, D / heads}, true) : nullptr;
+  layers.push_back(
+      make_attention(sizes, store_weight(qkv, {3 * D, D}), store_weight(out, {D, D}), heads, cosines, sines, causal));
   weights.insert(weights.end(), {qkv, out});
 }
 

@@ -1,5 +1,5 @@
-// A network of layers for states of one size, on a CPU, in float32, or in bfloat16 if the CPU has bfloat16 products.
-// Invalid arguments throw torch's error.
+// A network of layers on a CPU, for states of one size. The dtype is float32, or bfloat16 if the CPU has bfloat16
+// products. Invalid arguments throw torch's error.
 #pragma once
 
 #include <memory>
@@ -15,23 +15,23 @@ using MaybeTensor = std::optional<Tensor>;
 
 class Network {
  public:
-  // For states of the size and dtype of `state` (B, L, D). `op` names the caller in messages. `mask`: bool (B, L),
+  // For states with the size and dtype of `state` (B, L, D). `op` names the caller in messages. `mask` is bool (B, L),
   // false at padding.
   Network(const char* op, const Tensor& state, double eps, const MaybeTensor& mask = std::nullopt);
 
-  // gate_up (2 inner, D): the gate above up; down (D, inner).
+  // gate_up (2 inner, D): gate, then up; down (D, inner).
   void add_mlp(const Tensor& gate_up, const Tensor& down);
-  // gate_up (2 inner, L): the gate above up; down (L, inner).
+  // gate_up (2 inner, L): gate, then up; down (L, inner).
   void add_token_mixer(const Tensor& gate_up, const Tensor& down);
   // Sets the partitions that group mixers read, int64 (partitions, L), and the factor of the means.
   void set_groups(const Tensor& groups, double scale);
-  // gate_up (2 inner, (1 + partitions) D): the gate above up; down (D, inner).
+  // gate_up (2 inner, (1 + partitions) D): gate, then up; down (D, inner).
   void add_group_mixer(const Tensor& gate_up, const Tensor& down);
   // qkv (3 D, D): queries, keys, values; out (D, D); cos and sin (L, D / heads), or neither.
   void add_attention(const Tensor& qkv, const Tensor& out, int64_t heads, const MaybeTensor& cos,
                      const MaybeTensor& sin, bool causal);
-  // With groups: two weights per block, those of a group mixer. Otherwise four: two of a token mixer (heads = 0) or
-  // attention, then two of an MLP.
+  // With groups: two weights per block, those of a group mixer. Otherwise four: two of a token mixer (if heads == 0)
+  // or of attention, then two of an MLP.
   void add_blocks(const std::vector<Tensor>& weights, int64_t heads, const MaybeTensor& cos, const MaybeTensor& sin,
                   bool causal);
 
@@ -44,13 +44,14 @@ class Network {
   std::vector<Tensor> weights;  // two per layer
 
  private:
-  // Checks a weight, keeps it in contiguous float32 and returns its memory. A `table` may be float32 in any network.
-  const float* hold(const Tensor& tensor, std::initializer_list<int64_t> shape, bool table = false);
-  std::vector<Tensor> held_;
+  // Checks a weight, stores it as contiguous float32 and returns its memory. The weight must have the network's dtype;
+  // `allow_float32` also allows float32.
+  const float* store_weight(const Tensor& tensor, std::initializer_list<int64_t> shape, bool allow_float32 = false);
+  std::vector<Tensor> stored_;
   Groups groups_;
 };
 
-// The tensor in contiguous float32, the type of all arithmetic except bfloat16 products. A copy only if needed.
+// The tensor as contiguous float32, the type of all arithmetic except bfloat16 products. Copies only if needed.
 inline Tensor floats(const Tensor& tensor) {
   return dense(tensor.scalar_type() == ScalarType::Float ? tensor : torch::stable::to(tensor, ScalarType::Float));
 }

@@ -1,4 +1,4 @@
-// The CPU kernels that ops share: matrix products and additions. Sizes, strides and distances are in floats.
+// The CPU kernels that several ops use: matrix products and additions. Sizes, strides and distances are in floats.
 #pragma once
 
 #include "core/kernels.h"
@@ -12,21 +12,21 @@ struct Strided {
 };
 
 // The left factor of a product, (m, k). Rows are `row` floats apart. If chunk > 0, each row is split into chunks of
-// `chunk` elements, `jump` floats apart. If row == 0, the factor was packed by pack_left, and `jump` is k.
+// `chunk` elements, and chunks are `jump` floats apart. If row == 0, pack_left packed the factor, and `jump` is k.
 struct Left {
   const float* data;
   int64_t row, chunk, jump;
 };
 
-// The right factor of a product, (k, n), packed in panels of `width` columns: each is (k, width), and the next one
-// starts `stride` floats later.
+// The right factor of a product, (k, n), packed in panels of `width` columns. Each panel is (k, width). Panels are
+// `stride` floats apart.
 struct Right {
   const float* data;
   int64_t stride;
 };
 
-// Rows to add to a product: to its row i the rows index[i * per_row + j], j in [0, per_row), of `rows`, whose rows are
-// `row` floats apart.
+// Rows to add to a product. Row i of the product receives the sum of `per_row` rows of `rows`: those with the numbers
+// index[i * per_row + j], j in [0, per_row). Rows of `rows` are `row` floats apart.
 struct Added {
   const float* rows = nullptr;
   int64_t row = 0;
@@ -34,46 +34,46 @@ struct Added {
   int64_t per_row = 0;
 };
 
-// Matrix products of row-major float32 matrices, on the calling thread. Outputs must not overlap inputs.
-// A packed float holds one step of k, or two bfloat16 steps (accumulated in float32): `steps`. Register blocks are
-// `rows` x `width`; width is a power of two up to 32. Where gate and up share panels, `inner` must be a multiple of
+// Products of row-major float32 matrices, on the calling thread. Outputs must not overlap inputs. In packed factors a
+// float holds `steps` steps of k: one in float32, or two in bfloat16, which are accumulated in float32. Register blocks
+// are `rows` x `width`; width is a power of two up to 32. If gate and up share panels, `inner` must be a multiple of
 // width / 2.
 struct GemmKernels {
   int64_t rows, width, steps;
 
   // Packs b (k, n) as a right factor with panels `stride` floats apart. Columns beyond n are zero.
   void (*pack_right)(const Strided& b, int64_t k, int64_t n, float* to, int64_t stride);
-  // Packs gate and up, each (k, inner), as one right factor. The first half of each panel has columns of the gate, the
-  // second half the same columns of up. Columns `inner` to `padded` are zero.
+  // Packs gate and up, each (k, inner), as one right factor. The first half of each panel holds columns of gate, and
+  // the second half the same columns of up. Columns from `inner` to `padded` are zero.
   void (*pack_gate_up)(const Strided& gate, const Strided& up, int64_t k, int64_t inner, int64_t padded, float* to);
-  // Packs a (m, k) as a left factor: blocks of at most `rows` rows, each transposed, (k, rows of the block).
+  // Packs a (m, k) as a left factor, in blocks of at most `rows` rows, each transposed: (k, rows of the block).
   void (*pack_left)(const Strided& a, int64_t m, int64_t k, float* to);
-  // Packs gate and up, each (inner, k), as one left factor. A block has rows of the gate, then the same rows of up.
+  // Packs gate and up, each (inner, k), as one left factor. A block has rows of gate, then the same rows of up.
   void (*pack_gate_up_left)(const Strided& gate, const Strided& up, int64_t inner, int64_t k, float* to);
 
-  // Repacks in place `count` panels (k, width) written by swiglu_left, k * width floats apart, as a right factor.
+  // Repacks `count` panels (k, width), which swiglu_left wrote k * width floats apart, as a right factor, in place.
   void (*pack_panels)(float* to, int64_t k, int64_t count);
 
   // c (m, n) = left right, or c += left right if `add`. Rows of c are `ldc` floats apart.
   void (*multiply)(const Left&, const Right&, int64_t m, int64_t n, int64_t k, bool add, float* c, int64_t ldc);
 
-  // out (m, inner) = silu(left gate) * (left up), where `right` is gate and up, packed by pack_gate_up. Before silu,
-  // the `added` rows (2 inner columns in the order of `right`) are added to the product. `kept` (m, 2 inner) receives
-  // the sum; it may be null. ldk and ldo are the distances between the rows of `kept` and `out`.
-  void (*swiglu)(const Left&, const Right&, int64_t m, int64_t inner, int64_t k, const Added&, float* kept, int64_t ldk,
-                 float* out, int64_t ldo);
-  // The backward of swiglu, from dout = left right (m, inner) and `kept` of swiglu. Writes `out` again and dgate_up,
-  // the gradient of `kept`, both in panels (m, width).
-  void (*swiglu_bwd)(const Left&, const Right&, int64_t m, int64_t inner, int64_t k, const float* kept, int64_t ldk,
+  // out (m, inner) = silu(left gate) * (left up). `right` is gate and up, packed by pack_gate_up. The `added` rows are
+  // added to the product left right before silu. `gate_up` (m, 2 inner) receives the sum, with its columns in the order
+  // of `right`; it may be null. Rows of `gate_up` are ldg floats apart, those of `out` ldo.
+  void (*swiglu)(const Left&, const Right&, int64_t m, int64_t inner, int64_t k, const Added&, float* gate_up,
+                 int64_t ldg, float* out, int64_t ldo);
+  // The backward of swiglu, from dout = left right (m, inner) and the gate_up of swiglu. Recomputes `out`, and computes
+  // dgate_up, the gradient of gate_up. Both are in panels (m, width).
+  void (*swiglu_bwd)(const Left&, const Right&, int64_t m, int64_t inner, int64_t k, const float* gate_up, int64_t ldg,
                      float* out, float* dgate_up);
   // swiglu with the weights as the left factor: out = silu(gate right) * (up right), in panels (inner, width). `left`
-  // is gate and up, packed by pack_gate_up_left; `right` has `panels` panels. `kept` receives both products, in panels
-  // (2 inner, width) with the gate above up; it may be null.
-  void (*swiglu_left)(const float* left, const Right&, int64_t inner, int64_t panels, int64_t k, float* kept,
+  // is gate and up, packed by pack_gate_up_left; `right` has `panels` panels. `gate_up` receives both products, in
+  // panels (2 inner, width) with gate above up; it may be null.
+  void (*swiglu_left)(const float* left, const Right&, int64_t inner, int64_t panels, int64_t k, float* gate_up,
                       float* out);
-  // The backward of swiglu_left, from dout = left right (inner, columns) and `kept` of swiglu_left. Writes `out` again
-  // and dgate_up, the gradient of `kept`, in the layouts of swiglu_left.
-  void (*swiglu_left_bwd)(const Left&, const Right&, int64_t inner, int64_t panels, int64_t k, const float* kept,
+  // The backward of swiglu_left, from dout = left right (inner, columns) and the gate_up of swiglu_left. Recomputes
+  // `out`, and computes dgate_up, the gradient of gate_up. Both have the layouts of swiglu_left.
+  void (*swiglu_left_bwd)(const Left&, const Right&, int64_t inner, int64_t panels, int64_t k, const float* gate_up,
                           float* out, float* dgate_up);
 };
 

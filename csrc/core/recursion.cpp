@@ -1,6 +1,6 @@
-// Each thread runs whole examples through the whole recursion, without barriers. If there are fewer examples than
-// threads, the threads divide the units of each layer. Memory is laid out example by example. Results do not depend on
-// timing: the same number of threads gives the same bits.
+// Divides a recursion among threads. Each thread runs whole examples through the whole recursion, without barriers. If
+// there are fewer examples than threads, the threads divide the units of each layer. Results do not depend on timing:
+// the same number of threads gives the same bits.
 #include "core/recursion.h"
 
 #include <cstring>
@@ -11,28 +11,28 @@
 namespace trm_fast {
 namespace {
 
-// The rows (examples times tokens) of a group in the backward. They are the depth of the products that compute the
-// weights' gradients. A deeper product reads and writes the gradient fewer times.
+// The target number of rows (examples times tokens) per group in the backward. It is the depth of the products that
+// compute the gradients of the weights: a deeper product reads and writes these gradients fewer times.
 constexpr int64_t kBackwardRows = 384;
-// Tensors of at least this many floats come from the pool. malloc reuses smaller blocks itself.
-constexpr int64_t kPooled = int64_t(1) << 18;
+// Tensors of at least this many floats come from the pool. For smaller ones, malloc reuses memory itself.
+constexpr int64_t kMinPooled = int64_t(1) << 18;
 
-// The number of examples per group, for groups of about `rows` rows and about equal size.
+// The number of examples per group, for groups of about `rows` rows and nearly equal size.
 int64_t group_size(const Sizes& sizes, int64_t examples, int64_t rows) {
   const int64_t ideal = std::max<int64_t>(1, (rows + sizes.tokens / 2) / sizes.tokens);
-  return divided(examples, divided(examples, ideal));
+  return ceil_div(examples, ceil_div(examples, ideal));
 }
 
 Tensor new_floats(const Tensor& like, int64_t count) { return torch::stable::new_empty(like, {count}); }
 
-// `count` uninitialized floats. Large tensors return their memory to the pool.
+// `count` uninitialized floats. A large tensor's memory comes from the pool and returns to it.
 Tensor new_saved(const Tensor& like, int64_t count) {
-  if (count < kPooled) return new_floats(like, count);
-  return torch::stable::from_blob(take_memory(count), {count}, {1}, like.device(), ScalarType::Float, give_memory);
+  if (count < kMinPooled) return new_floats(like, count);
+  return torch::stable::from_blob(acquire_memory(count), {count}, {1}, like.device(), ScalarType::Float,
+                                  release_memory);
 }
 
-// The offsets, in floats, of the layers' parts in one allocation, each aligned to 64 bytes. The last entry is the
-// total.
+// The offsets, in floats, of the layers' parts of one allocation, each aligned to 64 bytes. The last entry is the sum.
 std::vector<int64_t> offsets(const Network& net, int64_t (Layer::*size)() const) {
   std::vector<int64_t> at{0};
   for (const auto& layer : net.layers) at.push_back(at.back() + aligned((*layer.*size)()));
@@ -42,12 +42,12 @@ std::vector<int64_t> offsets(const Network& net, int64_t (Layer::*size)() const)
 // The addresses of the layers' parts of `memory`.
 template <class Float>
 std::vector<Float*> addresses(Float* memory, const std::vector<int64_t>& at) {
-  std::vector<Float*> shares;
-  for (size_t i = 0; i + 1 < at.size(); ++i) shares.push_back(memory + at[i]);
-  return shares;
+  std::vector<Float*> pointers;
+  for (size_t i = 0; i + 1 < at.size(); ++i) pointers.push_back(memory + at[i]);
+  return pointers;
 }
 
-// Calls body(i) for each layer i. The threads divide the layers.
+// Calls body(i) for each layer i, in parallel.
 template <class Body>
 void for_layers(const Network& net, const Body& body) {
   const int64_t layers = int64_t(net.layers.size());
@@ -65,7 +65,7 @@ Tensor new_state(const Tensor& z, bool needed) {
   return needed ? torch::stable::new_empty(z, z.sizes()) : new_floats(z, 0);
 }
 
-// A gradient to update in place: a copy of `incoming`, zeros if it is nullopt, or an empty tensor if not `needed`.
+// A gradient to update in place: a copy of `incoming`, zeros if that is nullopt, or an empty tensor unless `needed`.
 Tensor new_gradient(const Tensor& z, const MaybeTensor& incoming, bool needed) {
   if (!needed) return new_floats(z, 0);
   if (!incoming) return torch::stable::new_zeros(z, z.sizes());
@@ -78,7 +78,7 @@ Tensor new_gradient(const Tensor& z, const MaybeTensor& incoming, bool needed) {
 // recursion_fwd on float32 states. The products may be in bfloat16.
 States floats_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, const Tensor& z, const MaybeTensor& x,
                   int64_t cycles, bool keep) {
-  const Saved layout(net, cycle);
+  const SavedLayout layout(net, cycle);
   States states{new_state(z, cycle.has_answer_state), new_state(z, true),
                 keep ? new_saved(z, layout.size()) : new_floats(z, 0)};
   if (!net.batch) return states;
@@ -86,7 +86,7 @@ States floats_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, const 
   const MaybeTensor y_in = maybe_floats(y), x_in = maybe_floats(x);
   const Tensor z_in = dense(z);
   const auto packed_at = offsets(net, &Layer::packed_size);
-  const Memory packed(take_memory(packed_at.back()));
+  const Memory packed(acquire_memory(packed_at.back()));
   for_layers(net, [&](int64_t i) { net.layers[i]->pack(packed.get() + packed_at[i]); });
   const Group::Buffers buffers{maybe_read(y_in),
                                read<float>(z_in),
@@ -96,13 +96,13 @@ States floats_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, const 
                                write<float>(states.saved),
                                addresses<const float>(packed.get(), packed_at)};
   const int64_t threads = torch::stable::get_num_threads(), L = net.sizes.tokens;
-  const bool whole_examples = net.batch >= threads;  // else all threads work on the same group
+  const bool whole_examples = net.batch >= threads;  // otherwise all threads work on one group
   const int64_t workers = whole_examples ? threads : 1, team = whole_examples ? 1 : threads;
-  const int64_t size = whole_examples ? group_size(net.sizes, divided(net.batch, workers), kTileRows) : net.batch;
+  const int64_t size = whole_examples ? group_size(net.sizes, ceil_div(net.batch, workers), kTileRows) : net.batch;
   const int64_t rows = size * L, tiles = std::max((rows + kTileRows / 2) / kTileRows, team);
-  const int64_t tile_rows = divided(rows, tiles);
+  const int64_t tile_rows = ceil_div(rows, tiles);
   const int64_t scratch_size = Group::scratch_size(net, size, tile_rows, team);
-  const Memory scratch(take_memory(workers * scratch_size));
+  const Memory scratch(acquire_memory(workers * scratch_size));
   parallel_over(workers, [&](int64_t worker) {
     const int64_t end = net.batch * (worker + 1) / workers;
     for (int64_t first = net.batch * worker / workers; first < end; first += size) {
@@ -118,7 +118,8 @@ States floats_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, const 
 
 States recursion_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, const Tensor& z, const MaybeTensor& x,
                      int64_t cycles, bool keep) {
-  STD_TORCH_CHECK(y.has_value() == cycle.has_answer_state, net.op, ": y must be given in dual state, and only there");
+  STD_TORCH_CHECK(y.has_value() == cycle.has_answer_state, net.op,
+                  ": y is required in dual state and not allowed in single state");
   STD_TORCH_CHECK(x || (!cycle.has_answer_state && !cycle.latent_steps && !cycle.inject_last), net.op,
                   ": x is missing");
   STD_TORCH_CHECK(cycles == 1 || (cycles > 1 && !keep), net.op, ": gradients need exactly one cycle");
@@ -135,7 +136,7 @@ States recursion_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, con
 Gradients recursion_bwd(Network& net, const Cycle& cycle, const MaybeTensor& dy, const MaybeTensor& dz, const Tensor& z,
                         const Tensor& saved) {
   STD_TORCH_CHECK(net.dtype == ScalarType::Float, net.op, ": gradients need float32");
-  const Saved layout(net, cycle);
+  const SavedLayout layout(net, cycle);
   STD_TORCH_CHECK(saved.numel() == layout.size(), net.op, ": the tensor that the forward saved has the wrong size");
   if (dy) check_like(net.op, *dy, z);
   if (dz) check_like(net.op, *dz, z);
@@ -152,19 +153,19 @@ Gradients recursion_bwd(Network& net, const Cycle& cycle, const MaybeTensor& dy,
 
   const Tensor z_in = dense(z);
   const int64_t workers = std::min<int64_t>(torch::stable::get_num_threads(), net.batch);
-  const int64_t size = group_size(net.sizes, divided(net.batch, workers), kBackwardRows);
+  const int64_t size = group_size(net.sizes, ceil_div(net.batch, workers), kBackwardRows);
   const auto packed_at = offsets(net, &Layer::packed_backward_size), at = offsets(net, &Layer::gradient_size);
-  const Memory packed(take_memory(packed_at.back())), gathered(take_memory(workers * at.back()));
+  const Memory packed(acquire_memory(packed_at.back())), partial_gradients(acquire_memory(workers * at.back()));
   for_layers(net, [&](int64_t i) { net.layers[i]->pack_backward(packed.get() + packed_at[i]); });
   const int64_t scratch_size = GroupBackward::scratch_size(net, size);
-  const Memory scratch(take_memory(workers * scratch_size));
+  const Memory scratch(acquire_memory(workers * scratch_size));
   parallel_over(workers, [&](int64_t worker) {
-    float* slab = gathered.get() + worker * at.back();
-    std::memset(slab, 0, at.back() * sizeof(float));
+    float* partial = partial_gradients.get() + worker * at.back();
+    std::memset(partial, 0, at.back() * sizeof(float));
     const GroupBackward::Buffers buffers{read<float>(z_in),          read<float>(saved),
                                          write<float>(gradients.dy), write<float>(gradients.dz),
                                          write<float>(gradients.dx), addresses<const float>(packed.get(), packed_at),
-                                         addresses(slab, at)};
+                                         addresses(partial, at)};
     const int64_t end = net.batch * (worker + 1) / workers;
     for (int64_t first = net.batch * worker / workers; first < end; first += size) {
       GroupBackward(net, cycle, layout, buffers, first, std::min(size, end - first),
@@ -174,12 +175,12 @@ Gradients recursion_bwd(Network& net, const Cycle& cycle, const MaybeTensor& dy,
   });
   parallel(at.back(), workers - 1, [&](int64_t begin, int64_t end) {
     for (int64_t worker = 1; worker < workers; ++worker) {
-      float* to = gathered.get() + begin;
+      float* to = partial_gradients.get() + begin;
       add(to, to + worker * at.back(), to, end - begin);
     }
   });
   for_layers(net, [&](int64_t i) {
-    net.layers[i]->unpack_gradient(gathered.get() + at[i], write<float>(gradients.dweights[2 * i]),
+    net.layers[i]->unpack_gradient(partial_gradients.get() + at[i], write<float>(gradients.dweights[2 * i]),
                                    write<float>(gradients.dweights[2 * i + 1]));
   });
   return gradients;

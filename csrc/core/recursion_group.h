@@ -1,5 +1,5 @@
-// Runs one group of examples through a cycle, forward and backward. A group runs all layers before the next group
-// starts, so activations stay in the processor's cache between applications. All sizes and offsets are in floats.
+// Runs one group of examples through a cycle, forward or backward. A group passes through all layers before the next
+// group starts, so its activations stay in the CPU's cache. All sizes and offsets are in floats.
 #pragma once
 
 #include <algorithm>
@@ -11,19 +11,19 @@
 
 namespace trm_fast {
 
-// `floats`, rounded up to 64 bytes.
+// Rounds `floats` up to a multiple of 64 bytes.
 inline int64_t aligned(int64_t floats) { return (floats + 15) / 16 * 16; }
 
-// Layout of the buffer saved for backward, in floats, for the whole batch: (1) per application and layer, the layer's
-// saved activations and its output; (2) the summed input of each application that injects; (3) all rstd values, last
-// because their sizes would break alignment. No gaps, because torch copies and compares the whole buffer.
-// The methods return offsets into the buffer, those of the first example.
-class Saved {
+// The layout of the buffer that the forward saves for the backward, for the whole batch: (1) for each application and
+// layer, the layer's saved activations and its output; (2) the input of each application that adds an injection; (3)
+// all rstd values, last because their sizes would break alignment. There are no gaps, because torch copies and compares
+// the whole buffer. The methods return the offset of the first example.
+class SavedLayout {
  public:
-  Saved(const Network& net, const Cycle& cycle) : state_(net.batch * net.sizes.example()) {
+  SavedLayout(const Network& net, const Cycle& cycle) : state_(net.batch * net.sizes.example()) {
     for (const auto& layer : net.layers) {
-      kept_.push_back(application_);
-      output_.push_back(kept_.back() + net.batch * layer->kept_size());
+      activations_.push_back(application_);
+      output_.push_back(activations_.back() + net.batch * layer->activations_size());
       application_ = output_.back() + state_;
       rstd_.push_back(statistics_);
       statistics_ += net.batch * layer->rstd_size();
@@ -34,7 +34,9 @@ class Saved {
   }
 
   int64_t size() const { return size_; }
-  int64_t kept(int64_t application, int64_t layer) const { return application * application_ + kept_[layer]; }
+  int64_t activations(int64_t application, int64_t layer) const {
+    return application * application_ + activations_[layer];
+  }
   int64_t output(int64_t application, int64_t layer) const { return application * application_ + output_[layer]; }
   int64_t input(int64_t application) const { return inputs_ + application * state_; }
   int64_t rstd(int64_t application, int64_t layer) const {
@@ -43,10 +45,10 @@ class Saved {
 
  private:
   int64_t state_, application_ = 0, statistics_ = 0, inputs_ = 0, first_rstd_ = 0, size_ = 0;
-  std::vector<int64_t> kept_, output_, rstd_;
+  std::vector<int64_t> activations_, output_, rstd_;
 };
 
-// The token mask from example `first` on; null if all tokens are valid.
+// The token mask, starting at example `first`; null if all tokens are valid.
 inline const bool* valid_from(const Network& net, int64_t first) {
   return net.valid ? net.valid + first * net.sizes.tokens : nullptr;
 }
@@ -59,8 +61,8 @@ inline void add(const float* a, const float* b, float* to, int64_t count) {
   kernels<AddKernels<float>>().add(a, b, to, count);
 }
 
-// Sets the padding rows of x (examples, tokens, channels) to zero. x[0] belongs to example `first` of the batch.
-// There must be a mask.
+// Sets the padding of x (examples, tokens, channels) to zero. x[0] is example `first` of the batch. The network must
+// have a mask.
 inline void clear_padding(const Network& net, int64_t first, int64_t examples, float* x) {
   const int64_t L = net.sizes.tokens, D = net.sizes.channels;
   for (int64_t row = 0; row < examples * L; ++row) {
@@ -68,7 +70,7 @@ inline void clear_padding(const Network& net, int64_t first, int64_t examples, f
   }
 }
 
-// Calls body(i) for i in [0, workers) on torch's thread pool. A single call runs on the calling thread.
+// Calls body(i) for each i in [0, workers) on torch's thread pool. A single worker runs on the calling thread.
 template <class Body>
 void parallel_over(int64_t workers, const Body& body) {
   const auto run = [&](int64_t begin, int64_t end) {
@@ -82,17 +84,17 @@ void parallel_over(int64_t workers, const Body& body) {
 class Group {
  public:
   struct Buffers {
-    // The states and the injection of the whole batch; y_in and x may be null. Outputs must not alias inputs.
+    // The states and the injection of the whole batch. y_in and x may be null. Outputs must not alias inputs.
     const float *y_in, *z_in, *x;
     float *y_out, *z_out, *saved;
     std::vector<const float*> packed;  // the packed weights of each layer
   };
 
-  // The group is examples [first, first + examples). If `keep`, `saved` is filled for the backward. `tile_rows`: rows
-  // of a product that a layer computes at once. `team`: the number of threads that divide the units of each layer.
+  // The group is examples [first, first + examples). `keep`: whether to fill `saved` for the backward. `tile_rows`: the
+  // rows of a product that a layer computes at once. `team`: the number of threads that divide the units of each layer.
   // `scratch`: scratch_size() floats, aligned to 64 bytes.
-  Group(const Network& net, const Cycle& cycle, const Saved& layout, const Buffers& buffers, bool keep, int64_t first,
-        int64_t examples, int64_t tile_rows, int64_t team, float* scratch)
+  Group(const Network& net, const Cycle& cycle, const SavedLayout& layout, const Buffers& buffers, bool keep,
+        int64_t first, int64_t examples, int64_t tile_rows, int64_t team, float* scratch)
       : net_(net), cycle_(cycle), layout_(layout), keep_(keep), first_(first), examples_(examples),
         count_(examples * net.sizes.example()), tile_rows_(tile_rows), team_(team) {
     const int64_t at = first * net.sizes.example();
@@ -120,7 +122,7 @@ class Group {
   }
 
  private:
-  // The largest size that any layer has.
+  // The largest `size` of all layers.
   static int64_t max_over_layers(const Network& net, int64_t (Layer::*size)() const) {
     int64_t largest = 0;
     for (const auto& layer : net.layers) largest = std::max(largest, (*layer.*size)());
@@ -149,8 +151,8 @@ class Group {
     }
   }
 
-  // Returns a + b, the input of an application, with its padding cleared if the first layer needs that. The sum is in
-  // `saved` if the backward reads it, otherwise in input_.
+  // Returns a + b, the input of an application, and clears its padding if the first layer needs that. The sum is in
+  // `saved` if the backward needs it, otherwise in input_.
   const float* add_injection(int64_t application, const float* a, const float* b) {
     float* to = keep_ ? saved_ + layout_.input(application) + first_ * net_.sizes.example() : input_;
     add(a, b, to, count_);
@@ -158,8 +160,8 @@ class Group {
     return to;
   }
 
-  // Returns z, or a copy in input_. The last layer's output may alias z, and clearing padding must not change z, so
-  // copy z in either case.
+  // Returns z, or a copy of it in input_. A copy is needed if the last layer's output would overwrite z, or if clearing
+  // padding would change z.
   const float* copy_if_needed(const float* z) {
     if (z != z_out_ && !clears_padding(net_, 0)) return z;
     std::memcpy(input_, z, count_ * sizeof(float));
@@ -172,7 +174,8 @@ class Group {
     if (clears_padding(net_, layer)) clear_padding(net_, first_, examples_, h);
   }
 
-  // Applies the network to h. Returns its output: `out`, or if `keep` its place in `saved`; `out` is then unchanged.
+  // Applies the network to h and returns the output. If `keep`, the output is in `saved` and `out` is not written;
+  // otherwise it is in `out`.
   const float* apply(int64_t application, const float* h, float* out) {
     for (size_t i = 0; i < net_.layers.size(); ++i) {
       const Layer& layer = *net_.layers[i];
@@ -180,7 +183,7 @@ class Group {
       Forward f{examples_, tile_rows_, keep_, packed_[i], valid_from(net_, first_), h, y, work_, work_, rstd_};
       if (keep_) {
         f.y = saved_ + layout_.output(application, i) + first_ * net_.sizes.example();
-        f.kept = saved_ + layout_.kept(application, i) + first_ * layer.kept_size();
+        f.activations = saved_ + layout_.activations(application, i) + first_ * layer.activations_size();
         f.rstd = saved_ + layout_.rstd(application, i) + first_ * layer.rstd_size();
       }
       for (int64_t phase = 0; phase < layer.phases(); ++phase) {
@@ -202,7 +205,7 @@ class Group {
 
   const Network& net_;
   const Cycle& cycle_;
-  const Saved& layout_;
+  const SavedLayout& layout_;
   bool keep_;
   int64_t first_, examples_, count_, tile_rows_, team_, thread_size_;
   const float *y_, *z_, *x_;
@@ -211,19 +214,19 @@ class Group {
   float *injection_, *input_, *even_, *odd_, *rstd_, *work_, *thread_scratch_;
 };
 
-// Runs one group of examples backward through a cycle. Works in place: dz holds the gradient with respect to the
-// current state, dx accumulates the injection's. In dual state dy holds the answer state's.
+// Runs one group of examples backward through a cycle. Works in place: dz holds the gradient of the current state z, dx
+// accumulates that of the injection, and in dual state dy holds that of the answer state.
 class GroupBackward {
  public:
   struct Buffers {
     const float *z, *saved;
     float *dy, *dz, *dx;
-    std::vector<const float*> packed;  // per layer: the weights, by pack_backward()
-    std::vector<float*> gradients;     // per layer: the weights' gradient, to which the backward adds
+    std::vector<const float*> packed;  // per layer: the weights, from pack_backward()
+    std::vector<float*> gradients;     // per layer: that of the weights; the backward adds to it
   };
 
-  GroupBackward(const Network& net, const Cycle& cycle, const Saved& layout, const Buffers& buffers, int64_t first,
-                int64_t examples, float* scratch)
+  GroupBackward(const Network& net, const Cycle& cycle, const SavedLayout& layout, const Buffers& buffers,
+                int64_t first, int64_t examples, float* scratch)
       : net_(net), cycle_(cycle), layout_(layout), buffers_(buffers), first_(first), examples_(examples),
         count_(examples * net.sizes.example()), scratch_(scratch) {}
 
@@ -260,15 +263,15 @@ class GroupBackward {
       const float* h = i ? saved + layout_.output(application, i - 1) + at : input(application);
       layer.backward(
           {examples_, buffers_.packed[i], valid_from(net_, first_), h, saved + layout_.output(application, i) + at,
-           saved + layout_.kept(application, i) + first_ * layer.kept_size(),
+           saved + layout_.activations(application, i) + first_ * layer.activations_size(),
            saved + layout_.rstd(application, i) + first_ * layer.rstd_size(), d, buffers_.gradients[i]},
           scratch_ + aligned(count_));
       if (clears_padding(net_, i)) clear_padding(net_, first_, examples_, d);
     }
   }
 
-  // The input that the application's first layer read, with its padding cleared if the layer needs that. It may be a
-  // copy in scratch_, which the next call overwrites.
+  // The input of the application's first layer, with its padding cleared if the layer needs that. It may be a copy in
+  // scratch_, which the next call overwrites.
   const float* input(int64_t application) const {
     const int64_t at = first_ * net_.sizes.example(), last = int64_t(net_.layers.size()) - 1;
     if (cycle_.injects(application)) return buffers_.saved + layout_.input(application) + at;
@@ -281,7 +284,7 @@ class GroupBackward {
 
   const Network& net_;
   const Cycle& cycle_;
-  const Saved& layout_;
+  const SavedLayout& layout_;
   const Buffers& buffers_;
   int64_t first_, examples_, count_;
   float* scratch_;

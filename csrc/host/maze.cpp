@@ -1,7 +1,5 @@
-// trm_fast._host.maze: a generator and shortest paths for mazes on numpy arrays.
-//
-// The functions depend on their arguments only. trm_fast/tasks/maze/reference.py documents them and computes the same
-// bytes in Python.
+// trm_fast._host.maze: generates mazes and finds shortest paths, on numpy arrays. Results depend only on the arguments.
+// trm_fast/tasks/maze/reference.py documents the functions and computes the same bytes in Python.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
@@ -15,7 +13,7 @@ namespace {
 using Mazes = py::array_t<std::uint8_t, py::array::c_style>;
 using Distances = py::array_t<std::int32_t>;
 
-Shape shape_of(int height, int width) {
+Shape checked_shape(int height, int width) {
   if (std::min(height, width) < 1 || std::max(height, width) > kMaxSide)
     throw std::invalid_argument("height and width must be 1 to " + std::to_string(kMaxSide));
   return {height, width};
@@ -32,12 +30,12 @@ void check(const Mazes& mazes, Shape shape) {
   }
 }
 
-// Mazes first .. first + count - 1 of the sequence that `seed` selects. Each depends on seed and index alone.
-// Throws std::runtime_error if `attempts` draws of one maze are rejected, and std::invalid_argument.
+// Returns mazes [first, first + count) of the sequence that `seed` selects. A maze depends only on the seed and its
+// index. Throws std::runtime_error if `attempts` draws of one maze are rejected, and std::invalid_argument.
 py::tuple generate(int height, int width, std::int64_t count, int min_density, int max_density, int min_distance,
                    std::uint64_t seed, std::int64_t first, std::int64_t attempts) {
-  const Shape shape = shape_of(height, width);
-  if (count < 0 || min_density < 0 || min_density > max_density || max_density >= kUnit || min_distance < 1)
+  const Shape shape = checked_shape(height, width);
+  if (count < 0 || min_density < 0 || min_density > max_density || max_density >= kDensityUnit || min_distance < 1)
     throw std::invalid_argument("expected count >= 0, 0 <= min_density <= max_density < 65536, min_distance >= 1");
   const py::ssize_t cells = shape.cells();
   Mazes questions({count, cells}), answers({count, cells});
@@ -60,10 +58,10 @@ py::tuple generate(int height, int width, std::int64_t count, int min_density, i
   return py::make_tuple(questions, answers, distances);
 }
 
-// Returns the mazes with the paths of the published search, and the steps from start to goal (-1 if there is no path).
+// Returns the mazes with the paths of the published search, and the steps from start to goal, -1 if there is no path.
 // Throws std::invalid_argument.
 py::tuple solve(const Mazes& mazes, int height, int width) {
-  const Shape shape = shape_of(height, width);
+  const Shape shape = checked_shape(height, width);
   check(mazes, shape);
   const py::ssize_t count = mazes.shape(0), cells = mazes.shape(1);
   Mazes answers({count, cells});

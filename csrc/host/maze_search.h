@@ -1,4 +1,4 @@
-// Mazes on plain arrays: the generator's draws and shortest paths, for any size up to 64 x 64.
+// The maze generator and shortest paths, on plain arrays, for mazes of up to 64 x 64 cells.
 //
 // A maze is height * width bytes, row by row, in the published token ids: 1 wall, 2 free, 3 start, 4 goal, 5 path.
 #pragma once
@@ -13,8 +13,8 @@
 
 namespace trm_fast::maze {
 
-constexpr int kMaxSide = 64;  // rows and columns: a row is one word
-constexpr int kUnit = 65536;  // wall densities are whole numbers of 65536ths
+constexpr int kMaxSide = 64;         // a row must fit in one word
+constexpr int kDensityUnit = 65536;  // wall densities are multiples of 1 / 65536
 
 enum Cell : std::uint8_t { kWall = 1, kFree, kStart, kGoal, kPath };
 
@@ -28,7 +28,7 @@ struct Limits {
   int min_distance;
 };
 
-inline int size_of(std::uint64_t bits) { return __builtin_popcountll(bits); }
+inline int bit_count(std::uint64_t bits) { return __builtin_popcountll(bits); }
 
 // The index of the n-th set bit; both count from 0. `bits` must have more than n set bits.
 inline int select(std::uint64_t bits, int n) {
@@ -37,32 +37,32 @@ inline int select(std::uint64_t bits, int n) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------
-// A field is the set of open cells, one word for each row. A step of breadth-first search moves all cells of a row at
-// once and takes a few operations per row. So a draw of 30 x 30 takes about a microsecond, and plain rejection
-// sampling, whose distribution is that of the published set, is fast enough.
+// A field is the set of open cells, with one word per row. A step of breadth-first search takes a few operations per
+// row, for all its cells at once. A draw of 30 x 30 cells takes about a microsecond, so plain rejection sampling, which
+// gives the distribution of the published set, is fast enough.
 
 template <class Row>
 struct Field {
   std::array<Row, kMaxSide + 2> open{};  // with a row of walls above and below
 };
 
-struct Place {
+struct Position {
   int row, col;
 };
 
-// The steps from start to goal through open cells; -1 if there is no path. Visits only rows that the search can have
-// reached. Clears the field's cells that it reaches.
+// The steps from start to goal through open cells, or -1 if there is no path. Visits only rows that the search may have
+// reached, and clears the cells that it reaches.
 template <class Row>
-int distance(Field<Row>& field, int height, Place start, Place goal) {
+int distance(Field<Row>& field, int height, Position start, Position goal) {
   if (start.row == goal.row && start.col == goal.col) return 0;
   std::array<std::array<Row, kMaxSide + 2>, 2> fronts{};
   auto* open = field.open.data();
-  int top = start.row + 1, bottom = top, now = 0;
+  int top = start.row + 1, bottom = top, current = 0;
   fronts[0][top] = Row(1) << start.col;
   open[top] &= ~fronts[0][top];
-  for (int steps = 1;; ++steps, now ^= 1) {
-    const Row* front = fronts[now].data();
-    Row* next = fronts[now ^ 1].data();
+  for (int steps = 1;; ++steps, current ^= 1) {
+    const Row* front = fronts[current].data();
+    Row* next = fronts[current ^ 1].data();
     const int first = std::max(top - 1, 1), last = std::min(bottom + 1, height);
     Row any = 0;
     for (int r = first; r <= last; ++r) {
@@ -83,7 +83,7 @@ int distance(Field<Row>& field, int height, Place start, Place goal) {
 // Each cell remembers the cell that first reached it, and the path is traced back from the goal.
 
 // Writes the maze with its path to `answer` and returns the steps from start to goal. If there is no path, writes the
-// maze unchanged and returns -1. The maze must have one start and one goal. All cells other than walls are open.
+// maze unchanged and returns -1. The maze must have one start and one goal. All cells except walls are open.
 inline int mark_path(Shape shape, const std::uint8_t* maze, std::uint8_t* answer) {
   std::array<int, kMaxSide * kMaxSide> parent, queue;
   const int cells = shape.cells(), width = shape.width;
@@ -111,9 +111,10 @@ inline int mark_path(Shape shape, const std::uint8_t* maze, std::uint8_t* answer
 }
 
 // ---------------------------------------------------------------------------------------------------------------
-// Generator. A draw uses a fixed number of random words, so that the Python reference can compute many draws at once.
+// The generator. A draw uses a fixed number of random words, so that the Python reference can compute many draws at
+// once.
 
-constexpr int kDigits = 16;  // binary digits of a wall density
+constexpr int kDigits = 16;  // in the binary representation of a wall density
 
 template <class Row>
 class Generator {
@@ -129,7 +130,7 @@ class Generator {
       const int start = static_cast<int>(s * static_cast<std::uint64_t>(free) >> 32);
       int goal = static_cast<int>(g * static_cast<std::uint64_t>(free - 1) >> 32);
       goal += goal >= start;
-      const Place from = nth_free(start), to = nth_free(goal);
+      const Position from = nth_free(start), to = nth_free(goal);
       field = field_;
       const int steps = distance(field, shape_.height, from, to);
       if (steps < limits_.min_distance) continue;
@@ -140,14 +141,14 @@ class Generator {
   }
 
  private:
-  // Draws a wall probability from the range and a new field. Returns the number of free cells.
+  // Draws a wall density within the limits, and a field with it. Returns the number of free cells.
   int draw(Rng& rng) {
     const unsigned density = limits_.min_density + rng.below(limits_.max_density - limits_.min_density + 1);
     std::array<std::uint64_t, kMaxSide * kMaxSide / 64 + 1> walls;
     const int words = (shape_.cells() + 63) / 64;
     for (int w = 0; w < words; ++w) {
-      // Compares 64 random numbers with the density, starting at the lowest binary digit. If the density's digit
-      // is a one, a random bit can add a wall; if it is a zero, a random bit can remove one.
+      // Sets each bit with a probability of density / 65536: compares 64 random numbers with the density at once, from
+      // the lowest binary digit to the highest.
       std::uint64_t bits = 0;
       for (int digit = 0; digit < kDigits; ++digit) {
         const std::uint64_t random = rng.word();
@@ -164,20 +165,20 @@ class Generator {
       if (shift) row |= walls[bit / 64 + 1] << (64 - shift);
       row = ~row & all;
       field_.open[r + 1] = static_cast<Row>(row);
-      free += size_of(row);
+      free += bit_count(row);
     }
     return free;
   }
 
-  Place nth_free(int n) const {
+  Position nth_free(int n) const {
     for (int r = 0;; ++r) {
-      const int here = size_of(field_.open[r + 1]);
-      if (n < here) return {r, select(field_.open[r + 1], n)};
-      n -= here;
+      const int count = bit_count(field_.open[r + 1]);
+      if (n < count) return {r, select(field_.open[r + 1], n)};
+      n -= count;
     }
   }
 
-  void write(std::uint8_t* maze, Place start, Place goal) const {
+  void write(std::uint8_t* maze, Position start, Position goal) const {
     for (int r = 0; r < shape_.height; ++r)
       for (int c = 0; c < shape_.width; ++c) maze[r * shape_.width + c] = field_.open[r + 1] >> c & 1 ? kFree : kWall;
     maze[start.row * shape_.width + start.col] = kStart;

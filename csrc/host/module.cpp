@@ -1,4 +1,4 @@
-// trm_fast._host: puzzle generators and solvers, with one submodule per task, which <task>.cpp binds.
+// The Python module trm_fast._host: puzzle generators and solvers. Each task has a submodule, bound in <task>.cpp.
 #include <pybind11/pybind11.h>
 
 namespace trm_fast::maze {

@@ -1,5 +1,5 @@
-// Random numbers for the generators. The distributions of <random> differ between standard libraries, so they are not
-// used.
+// Random numbers for the generators. They give the same values everywhere, unlike the distributions of <random>, which
+// differ between standard libraries.
 #pragma once
 
 #include <cstdint>

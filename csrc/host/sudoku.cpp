@@ -1,7 +1,7 @@
-// trm_fast._host.sudoku: a generator and a solver for 4x4, 6x6 and 9x9 sudokus on numpy arrays.
+// trm_fast._host.sudoku: generates and solves 4x4, 6x6 and 9x9 sudokus, on numpy arrays.
 //
-// A grid is size * size bytes, row by row, 0 for a blank. The functions depend on their arguments only.
-// trm_fast/tasks/sudoku/reference.py documents them and computes the same bytes in Python.
+// A grid is size * size bytes, row by row, with 0 for a blank. Results depend only on the arguments.
+// trm_fast/tasks/sudoku/reference.py documents the functions and computes the same bytes in Python.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
@@ -35,8 +35,8 @@ void for_each(int size, py::ssize_t count, F&& f) {
   }
 }
 
-// Puzzles first .. first + count - 1 of the sequence that `seed` selects. Each depends on seed and index alone.
-// Throws std::runtime_error if kAttempts attempts find no puzzle within the limits, and std::invalid_argument.
+// Returns puzzles [first, first + count) of the sequence that `seed` selects. A puzzle depends only on the seed and its
+// index. Throws std::runtime_error if kAttempts attempts find no puzzle within the limits, and std::invalid_argument.
 py::tuple generate(int size, std::int64_t count, int min_givens, int max_givens, std::uint64_t seed, std::int64_t first,
                    std::int32_t min_rating, std::int32_t max_rating) {
   const py::ssize_t cells = static_cast<py::ssize_t>(size) * size;
@@ -55,14 +55,15 @@ py::tuple generate(int size, std::int64_t count, int min_givens, int max_givens,
   return py::make_tuple(questions, answers, ratings);
 }
 
-// Returns a solution of each puzzle (all zeros if it has none), how many there are (2 means at least 2), and ratings:
-// the number of values tried at branching cells. The search ends at the second solution. Throws std::invalid_argument.
+// Returns a solution of each puzzle (all zeros if it has none), the number of solutions (2 means at least 2) and the
+// rating: the number of values tried at branching cells. The search ends at the second solution. Throws
+// std::invalid_argument.
 py::tuple solve(const Grids& questions, int size) {
   if (questions.ndim() != 2 || questions.shape(1) != static_cast<py::ssize_t>(size) * size)
     throw std::invalid_argument("questions must have the shape (N, " + std::to_string(size * size) + ")");
   const py::ssize_t count = questions.shape(0), cells = questions.shape(1);
   const auto* q = questions.data();
-  // Digits index tables, so reject any above `size`.
+  // Digits are shift counts, so none may exceed `size`.
   if (std::any_of(q, q + questions.size(), [size](std::uint8_t digit) { return digit > size; }))
     throw std::invalid_argument("questions must hold 0 to " + std::to_string(size));
   Grids solutions({count, cells}), counts(count);

@@ -1,6 +1,6 @@
-// Sudoku boards as sets of digits, and the search for solutions. The solver and the generator share them.
+// Sudoku boards as sets of possible digits, and the search for solutions, for the solver and the generator.
 //
-// Boxes have `Rows` x `Cols` cells, so there are bands of `Rows` rows and stacks of `Cols` columns.
+// A box has `Rows` x `Cols` cells, a band `Rows` rows, and a stack `Cols` columns.
 #pragma once
 
 #include <algorithm>
@@ -11,13 +11,13 @@ namespace trm_fast::sudoku {
 
 using Mask = std::uint16_t;  // a set of digits: bit d - 1 is digit d
 
-// Whether the set has at most one digit: true also for the empty set, on which Board::exclude relies.
+// Whether the set has at most one digit. Board::exclude relies on it being true for the empty set.
 constexpr bool single(Mask m) { return (m & (m - 1)) == 0; }
 
-inline int size_of(Mask m) { return __builtin_popcount(m); }
+inline int digit_count(Mask m) { return __builtin_popcount(m); }
 
-// The largest digit of the set: its only one, if it is single. Undefined for the empty set.
-inline int digit_of(Mask m) { return 32 - __builtin_clz(m); }
+// The highest digit of the set, which must not be empty.
+inline int highest_digit(Mask m) { return 32 - __builtin_clz(m); }
 
 template <int Rows, int Cols>
 struct Geometry {
@@ -50,9 +50,9 @@ struct Geometry {
 template <class G>
 inline constexpr G kGeometry{};
 
-// The digits that are still possible in each cell, and a list of decided cells whose digits have not been removed from
-// their peers. Naked and hidden singles only shrink the sets, so the result of `propagate` does not depend on the order
-// of its steps. That makes search counts comparable between programs.
+// The possible digits of each cell, and a list of decided cells whose digits are still to be removed from their peers.
+// Naked and hidden singles only shrink the sets, so the result of `propagate` does not depend on the order of its
+// steps. This makes ratings comparable between programs.
 template <class G>
 class Board {
  public:
@@ -65,14 +65,14 @@ class Board {
 
   Mask possible(int cell) const { return possible_[cell]; }
 
-  // Decides a cell; `digit` has one digit. If that was excluded, the cell's set becomes empty, and propagate returns
-  // false.
+  // Decides a cell; `digit` is a set of one digit. If that digit was excluded, the cell's set becomes empty, and
+  // propagate returns false.
   void place(int cell, Mask digit) {
     possible_[cell] &= digit;
     todo_[todo_size_++] = static_cast<std::uint8_t>(cell);
   }
 
-  // Removes a digit from a cell. If at most one digit remains, adds the cell to the list; if none remains, propagate
+  // Removes a digit from a cell. If at most one digit remains, adds the cell to the list. If none remains, propagate
   // returns false.
   void exclude(int cell, Mask digit) {
     const Mask left = possible_[cell] & static_cast<Mask>(~digit);
@@ -100,13 +100,13 @@ class Board {
     return true;
   }
 
-  // The first of the undecided cells with the fewest possible digits; -1 if every cell is decided. The board must be
+  // The first of the undecided cells with the fewest possible digits, or -1 if every cell is decided. The board must be
   // propagated.
   int branching_cell() const {
     int best = -1, fewest = G::kSize + 1;
     for (int cell = 0; cell < G::kCells; ++cell) {
       if (single(possible_[cell])) continue;
-      const int n = size_of(possible_[cell]);
+      const int n = digit_count(possible_[cell]);
       if (n == 2) return cell;
       if (n < fewest) fewest = n, best = cell;
     }
@@ -115,7 +115,7 @@ class Board {
 
   // Writes the digits of a solved board.
   void write(std::uint8_t* grid) const {
-    for (int cell = 0; cell < G::kCells; ++cell) grid[cell] = static_cast<std::uint8_t>(digit_of(possible_[cell]));
+    for (int cell = 0; cell < G::kCells; ++cell) grid[cell] = static_cast<std::uint8_t>(highest_digit(possible_[cell]));
   }
 
  private:
@@ -141,7 +141,7 @@ class Board {
   }
 
   std::array<Mask, G::kCells> possible_;
-  // A cell is added when one digit is left, which happens once, so the list cannot overflow.
+  // A cell is added when one digit is left, which happens only once per cell, so the list cannot overflow.
   std::array<std::uint8_t, G::kCells> todo_;
   int todo_size_ = 0;
 };

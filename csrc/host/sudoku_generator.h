@@ -1,4 +1,4 @@
-// Sudoku generator: removes digits from a random grid in random order while the solution stays unique.
+// The sudoku generator. It removes digits from a random grid in random order, as long as the solution stays unique.
 #pragma once
 
 #include <algorithm>
@@ -43,7 +43,7 @@ class Digger {
     for (int cell = 0; cell < G::kCells; ++cell) flip(cell, bit(cell));
   }
 
-  // Removes digits until `givens` are left or every cell was tried. Returns the number of digits left.
+  // Removes digits until `givens` are left or all cells were tried. Returns the number of digits left.
   int dig(int givens, Rng& rng) {
     std::array<std::uint8_t, G::kCells> order;
     for (int cell = 0; cell < G::kCells; ++cell) order[cell] = static_cast<std::uint8_t>(cell);
@@ -78,7 +78,8 @@ class Digger {
     return false;
   }
 
-  // Whether the givens make `digit` a naked or hidden single. This decides most early removals without a search.
+  // Whether the givens make `digit` a naked or hidden single in this cell. This decides most early removals without a
+  // search.
   bool forced(int cell, Mask digit) const {
     if ((seen(cell) | digit) == G::kAll) return true;
     for (int unit : {G::row(cell), G::kSize + G::col(cell), 2 * G::kSize + G::box(cell)}) {

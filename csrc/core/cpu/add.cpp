@@ -1,4 +1,4 @@
-// Adds states or gradients.
+// The CPU kernel that adds two arrays: states or gradients.
 #include "core/cpu/simd.h"
 #include "core/products.h"
 

@@ -1,4 +1,4 @@
-// The loop over the register blocks of a product, for plain and fused products.
+// Loops over the register blocks of a product, for plain products and for those fused with SwiGLU.
 #pragma once
 
 #include <algorithm>
@@ -8,39 +8,39 @@
 namespace trm_fast {
 namespace TRM_FAST_ISA {
 
-// Slots of k per pass: few enough that the panel of the right factor and the rows of the left stay in cache.
+// Slots of k per pass, few enough that a panel of the right factor and the rows of the left one stay in cache.
 constexpr int64_t kDepth = 512;
 
-inline int64_t divided(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// The number of blocks for m rows. Blocks differ by at most one row, so that the last one is not small.
-inline int64_t row_blocks(int64_t m, int64_t max_rows = kRows) { return divided(m, max_rows); }
+// The number of blocks for m rows. Block sizes differ by at most one row, so that the last block is not small.
+inline int64_t row_blocks(int64_t m, int64_t max_rows = kRows) { return ceil_div(m, max_rows); }
 // The first row of a block.
 inline int64_t block_start(int64_t m, int64_t blocks, int64_t block) { return m * block / blocks; }
 
-// The `height` rows from `first` on, from slot k0 on, which is a multiple of the chunk.
+// `height` rows of a left factor, starting at row `first` and slot k0, which is a multiple of the chunk.
 inline Rows rows_at(const Left& left, int64_t first, int64_t height, int64_t k0, int64_t depth) {
   if (!left.row) return {left.data + first * left.jump + k0 * height, 0, 0, 0};
   const float* data = left.data + first * left.row + (left.chunk ? k0 / left.chunk * left.jump : k0);
   return {data, left.row, left.chunk ? left.chunk : depth, left.jump};
 }
 
-// Computes one block of the product into c (height, kWidth), or adds it if `add`. If not `wide`, computes only the
-// first kLanes columns. Rows of c are `ldc` floats apart.
+// Computes one block of the product, (height, kWidth), and writes it to c or adds it to c. Unless `wide`, computes only
+// the first kLanes columns. Rows of c are `ldc` floats apart.
 inline void compute_block(const Left& left, int64_t first, int64_t height, int64_t k0, int64_t depth,
                           const float* panel, bool wide, bool add, float* c, int64_t ldc) {
   const auto block = left.row ? block_function<false>(height, wide) : block_function<true>(height, wide);
   block(rows_at(left, first, height, k0, depth), depth, panel + k0 * kWidth, add, c, ldc);
 }
 
-// Computes a product block by block and calls finish(first row, rows, panel, block, row distance) while the block is in
-// cache. target(first row, panel) returns where the block is stored, with rows `ldc` floats apart, or null for
-// temporary memory. The factor has `pair` rows per row of m: 2 if gate and up are interleaved, else 1. A block has at
-// most `max_rows` * `pair` rows.
+// Computes a product block by block, and calls finish(first row, rows, panel, block, row distance) while the block is
+// in cache. target(first row, panel) returns the address for the block, whose rows are then `ldc` floats apart, or null
+// for temporary memory. `factor` has `interleave` rows for each of the m rows: 2 if it holds gate and up, else 1. A
+// block has at most `max_rows` * `interleave` rows.
 template <class Target, class Finish>
 inline void for_blocks(const Left& factor, const Right& right, int64_t m, int64_t panels, int64_t k, int64_t max_rows,
-                       int64_t pair, const Target& target, int64_t ldc, const Finish& finish) {
-  const LeftSlots left(factor, m * pair, k);
+                       int64_t interleave, const Target& target, int64_t ldc, const Finish& finish) {
+  const LeftSlots left(factor, m * interleave, k);
   alignas(64) float memory[kRows * kWidth];
   const int64_t blocks = row_blocks(m, max_rows);
   for (int64_t panel = 0; panel < panels; ++panel) {
@@ -49,8 +49,8 @@ inline void for_blocks(const Left& factor, const Right& right, int64_t m, int64_
       float* c = target(first, panel);
       const int64_t ld = c ? ldc : kWidth;
       if (!c) c = memory;
-      compute_block(left.left, first * pair, rows * pair, 0, slots(k), right.data + panel * right.stride, true, false,
-                    c, ld);
+      compute_block(left.left, first * interleave, rows * interleave, 0, slots(k), right.data + panel * right.stride,
+                    true, false, c, ld);
       finish(first, rows, panel, c, ld);
     }
   }

@@ -1,4 +1,4 @@
-// The table of matrix products. register_block.h has the innermost loop, pack.h the layouts.
+// Matrix products on a CPU, and their table. register_block.h has the innermost loop, pack.h the packed layouts.
 #include "core/cpu/pack.h"
 #include "core/cpu/swiglu_product.h"
 #include "core/products.h"
@@ -40,7 +40,7 @@ void pack_gate_up_left(const Strided& gate, const Strided& up, int64_t inner, in
   }
 }
 
-// Works in place: slot i overwrites a step that was already read.
+// Works in place, because a slot only overwrites steps that were already read.
 void pack_panels(float* to, int64_t k, int64_t count) {
 #if defined(TRM_FAST_PAIRS)
   alignas(64) const float zeros[kLanes] = {};
@@ -57,7 +57,7 @@ void pack_panels(float* to, int64_t k, int64_t count) {
 #endif
 }
 
-// Computes a block whose last vector extends past the right edge of C, in temporary memory.
+// Computes a block whose last vector extends past the right edge of c, by way of temporary memory.
 void edge_block(const Left& left, int64_t first, int64_t height, int64_t k0, int64_t depth, const float* panel,
                 int64_t columns, bool add, float* c, int64_t ldc) {
   alignas(64) float block[kRows * kWidth];

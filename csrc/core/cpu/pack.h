@@ -1,5 +1,5 @@
-// Packs matrix factors in the order the register blocks read them: transposes where needed, and zero-fills panels past
-// the matrix edge.
+// Packs matrix factors in the order in which the register blocks read them. Transposes if needed, and fills panels with
+// zeros beyond the edge of the matrix.
 #pragma once
 
 #include <algorithm>
@@ -17,7 +17,7 @@ typedef int Indices __attribute__((vector_size(kLanes * sizeof(int))));
 #define TRM_FAST_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Indices{__VA_ARGS__})
 #endif
 
-// One step of a vector transpose: swaps the off-diagonal blocks of kStep x kStep elements of two rows.
+// One step of a transposition: swaps the off-diagonal elements of two rows, in groups of kStep.
 template <int kStep, int... kLane>
 inline void swap_blocks(Vector& a, Vector& b, std::integer_sequence<int, kLane...>) {
   const Vector low = TRM_FAST_SHUFFLE(a, b, ((kLane & kStep) ? kLane - kStep + kLanes : kLane)...);
@@ -25,7 +25,7 @@ inline void swap_blocks(Vector& a, Vector& b, std::integer_sequence<int, kLane..
   a = low;
 }
 
-// Transposes the square matrix `rows` in place. The caller starts with kStep = kLanes / 2.
+// Transposes a square matrix in place. The caller starts with kStep = kLanes / 2.
 template <int kStep>
 inline void transpose(Vector (&rows)[kLanes]) {
 #pragma GCC unroll 16
@@ -35,7 +35,7 @@ inline void transpose(Vector (&rows)[kLanes]) {
   if constexpr (kStep > 1) transpose<kStep / 2>(rows);
 }
 
-// Packs half a panel in float32: columns [0, count) of b, then zeros, to (k, kLanes) with rows kWidth floats apart.
+// Packs half a panel, (k, kLanes), in float32: `count` columns of b, then zeros. Rows of `to` are kWidth floats apart.
 inline void pack_half_steps(const Strided& b, int64_t k, int64_t count, float* to) {
   int64_t row = 0;
   if (count == kLanes && b.column == 1) {
@@ -57,7 +57,7 @@ inline void pack_half_steps(const Strided& b, int64_t k, int64_t count, float* t
   }
 }
 
-// Packs half a panel as pack_half_steps does, but in slots: in bfloat16 products a float of `to` holds two rows of b.
+// Packs half a panel in slots: in bfloat16 products each float of `to` holds two rows of b.
 inline void pack_half(const Strided& b, int64_t k, int64_t count, float* to) {
 #if defined(TRM_FAST_PAIRS)
   alignas(64) float steps[(kLanes + 1) * kWidth];
@@ -77,16 +77,16 @@ inline void pack_half(const Strided& b, int64_t k, int64_t count, float* to) {
 // b without its first `first` columns.
 inline Strided columns_from(const Strided& b, int64_t first) { return {b.data + first * b.column, b.row, b.column}; }
 
-// The number of columns from `first` on that exist, at most kLanes.
+// The number of columns from `first` to n: 0 to kLanes.
 inline int64_t lanes_left(int64_t n, int64_t first) {
   return std::max<int64_t>(0, std::min<int64_t>(kLanes, n - first));
 }
 
-// Interleaves rows [0, count) of a, `step` floats per slot. `spare` more rows follow in a. If they fill the last
-// vector, whole vectors are copied, so floats past `count` are overwritten; the caller writes those later.
-inline void pack_rows(const Strided& a, int64_t count, int64_t spare, int64_t k, int64_t step, float* to) {
+// Interleaves rows [0, count) of a, `step` floats per slot. `rows_after` more rows follow in a. If there are enough to
+// fill the last vector, whole vectors are copied. The caller must write the floats beyond `count` later.
+inline void pack_rows(const Strided& a, int64_t count, int64_t rows_after, int64_t k, int64_t step, float* to) {
 #if defined(TRM_FAST_PAIRS)
-  (void)spare;
+  (void)rows_after;
   for (int64_t d = 0; d < k; d += 2) {
     for (int64_t i = 0; i < count; ++i) {
       const float* from = a.data + i * a.row + d * a.column;
@@ -95,7 +95,7 @@ inline void pack_rows(const Strided& a, int64_t count, int64_t spare, int64_t k,
   }
 #else
   constexpr int kVectors = (kRows + kLanes - 1) / kLanes;
-  if (a.row == 1 && count + spare >= kVectors * kLanes) {
+  if (a.row == 1 && count + rows_after >= kVectors * kLanes) {
     for (int64_t d = 0; d < k; ++d) {
       for (int v = 0; v < kVectors; ++v) {
         store_vector(to + d * step + v * kLanes, load_vector(a.data + d * a.column + v * kLanes));

@@ -1,6 +1,6 @@
-// Slots: the floats along the depth of a packed factor. In float32 products a slot is one step. In bfloat16 products
-// (TRM_FAST_PAIRS) it is two neighboring steps, rounded to nearest even, in the space of one float; after an odd last
-// step comes a zero. All other code of a product is shared.
+// Slots: the floats of a packed factor along its depth. In float32 products a slot holds one step. In bfloat16 products
+// (TRM_FAST_PAIRS) it holds two neighboring steps, rounded to nearest even; a zero follows an odd last step. All other
+// code of a product is the same for both.
 #pragma once
 
 #include "core/cpu/register_block.h"
@@ -16,7 +16,7 @@ constexpr int64_t slots(int64_t k) { return (k + kSteps - 1) / kSteps; }
 #if defined(TRM_FAST_PAIRS)
 inline __m256i rounded_to_bfloat16(const float* from) { return (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from)); }
 
-// Stores kLanes slots, one per lane, from their two steps.
+// Stores kLanes slots, each from an even and an odd step.
 inline void store_pairs(const float* even, const float* odd, float* to) {
   const __m512i low = _mm512_cvtepu16_epi32(rounded_to_bfloat16(even));
   const __m512i high = _mm512_slli_epi32(_mm512_cvtepu16_epi32(rounded_to_bfloat16(odd)), 16);
@@ -29,7 +29,7 @@ inline void store_pair(float even, float odd, float* to) {
   std::memcpy(to, steps, sizeof(steps));
 }
 
-// Stores `count` neighboring elements of a row as slots. `count` is even except at the row's end.
+// Stores `count` neighboring elements of a row as slots. `count` may be odd only at the end of the row.
 inline void store_row(const float* from, int64_t count, float* to) {
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
@@ -38,12 +38,12 @@ inline void store_row(const float* from, int64_t count, float* to) {
   for (; i < count; i += 2) store_pair(from[i], i + 1 < count ? from[i + 1] : 0, to + i / 2);
 }
 
-// The left factor in slots. An unpacked factor is converted into a copy, once for all columns.
+// The left factor in slots. If it is not packed, this is a converted copy, made once for all columns of the product.
 class LeftSlots {
  public:
   LeftSlots(const Left& from, int64_t m, int64_t k) : left{from.data, 0, 0, slots(from.jump)} {
     if (!from.row) return;
-    memory_ = take_memory(size_t(m * slots(k)));
+    memory_ = acquire_memory(size_t(m * slots(k)));
     const int64_t chunk = from.chunk ? from.chunk : k;
     for (int64_t i = 0; i < m; ++i) {
       const float* row = from.data + i * from.row;
@@ -57,7 +57,7 @@ class LeftSlots {
   LeftSlots(const LeftSlots&) = delete;
   LeftSlots& operator=(const LeftSlots&) = delete;
   ~LeftSlots() {
-    if (memory_) give_memory(memory_);
+    if (memory_) release_memory(memory_);
   }
 
   Left left;

@@ -1,6 +1,6 @@
-// The innermost loop of every matrix product: a block of C stays in registers for the whole depth. It uses GCC's vector
-// types, so that one source serves every instruction set. The numbers of rows and vectors are compile-time constants,
-// so that the accumulators stay in registers.
+// The innermost loop of every matrix product: a block of C stays in registers for the whole depth. GCC's vector types
+// let one source serve every instruction set. The numbers of rows and vectors are compile-time constants, so that the
+// accumulators stay in registers.
 #pragma once
 
 #include <utility>
@@ -14,8 +14,8 @@
 namespace trm_fast {
 namespace TRM_FAST_ISA {
 
-// kRows x 2 accumulators, two vectors of the right factor and a broadcast value fill the registers. 14 rows on AVX-512
-// divide 97 and 81 rows with little waste.
+// kRows x 2 accumulators, two vectors of the right factor and a broadcast value fill the registers. On AVX-512, blocks
+// of 14 rows divide 97 or 81 rows with little waste.
 #if defined(__AVX512F__)
 constexpr int kLanes = 16, kRows = 14;
 #elif defined(__AVX2__)
@@ -30,7 +30,7 @@ typedef float Vector __attribute__((vector_size(kLanes * sizeof(float)), aligned
 inline Vector load_vector(const float* from) { return *reinterpret_cast<const Vector*>(from); }
 inline void store_vector(float* to, Vector x) { *reinterpret_cast<Vector*>(to) = x; }
 
-// Steps per slot: see pairs.h.
+// The steps per slot; see pairs.h.
 #if defined(TRM_FAST_PAIRS)
 constexpr int64_t kSteps = 2;
 inline Vector multiply_add(Vector sum, float a, Vector b) {
@@ -41,8 +41,8 @@ constexpr int64_t kSteps = 1;
 inline Vector multiply_add(Vector sum, float a, Vector b) { return sum + a * b; }
 #endif
 
-// Rows of the left factor, with distances in floats. Each row is split into chunks of `chunk` elements, `jump` floats
-// apart; element (i, k) of the first chunk is a[i * row + k]. In a packed factor it is a[k * kHeight + i].
+// Rows of the left factor, with distances in floats. Each row is split into chunks of `chunk` elements, and chunks are
+// `jump` floats apart. Element (i, k) of the first chunk is a[i * row + k]; in a packed factor, a[k * kHeight + i].
 struct Rows {
   const float* a;
   int64_t row, chunk, jump;
@@ -72,7 +72,7 @@ void register_block(const Rows& rows, int64_t depth, const float* b, bool add, f
       }
     }
   } else {
-    // One pointer per three rows: addressing modes reach the other two.
+    // One pointer per three rows: an addressing mode reaches the other two rows from it.
     constexpr int kPointers = (kHeight + 2) / 3;
     const int64_t row = rows.row;
     const float* p[kPointers];
@@ -93,14 +93,14 @@ void register_block(const Rows& rows, int64_t depth, const float* b, bool add, f
 #pragma GCC unroll 8
         for (int g = 0; g < kPointers; ++g) {
           ++p[g];
-          __asm__("" : "+r"(p[g]));  // otherwise GCC merges the indices and adds for every row
+          __asm__("" : "+r"(p[g]));  // keeps GCC from merging the pointers into one index
         }
       }
 #pragma GCC unroll 8
       for (int g = 0; g < kPointers; ++g) p[g] += rows.jump - rows.chunk;
     }
   }
-  // C is added last: a sum that starts with a large C would round every term to its size.
+  // C is added last. If a sum started with a large C, each term would be rounded at the magnitude of C.
 #pragma GCC unroll 16
   for (int i = 0; i < kHeight; ++i) {
 #pragma GCC unroll 2

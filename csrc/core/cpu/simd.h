@@ -1,6 +1,6 @@
-// Scalar functions that GCC vectorizes: without branches and calls. They are in the namespace of the instruction set of
-// the including file, because the linker would merge an inline function of several sets, and the machine may lack the
-// instructions of the one that it keeps.
+// Scalar functions that GCC can vectorize, because they have no branches or calls. Their namespace is that of the
+// instruction set: the linker merges inline functions of the same name, and might otherwise keep one with instructions
+// that the machine lacks.
 #pragma once
 
 #include <cmath>
@@ -35,10 +35,10 @@ inline void store(BFloat16* to, float x) {
 inline void store(float* to, double x) { *to = float(x); }
 inline void store(BFloat16* to, double x) { store(to, float(x)); }
 
-// Returns e^r for e^x = 2^n e^r; the low bits of `shifted` hold the integer n. e^r = 1 + r + r^2 P(r) on |r| <=
-// ln(2)/2; P is a minimax fit (relative error 3e-9).
-inline float exp_of_remainder(float x, float& shifted) {
-  shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the integer lands in the low bits
+// Range reduction for e^x = 2^n e^r: returns e^r; the low bits of `shifted` hold the integer n. On |r| <= ln(2)/2, e^r
+// = 1 + r + r^2 P(r), where P is a minimax fit (relative error 3e-9).
+inline float reduced_exp(float x, float& shifted) {
+  shifted = x * 1.44269504f + 12582912.0f;  // adding 1.5 * 2^23 moves the integer to the low bits
   const float n = shifted - 12582912.0f;
   const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
   float p = 0.0013813144760206342f;
@@ -49,33 +49,33 @@ inline float exp_of_remainder(float x, float& shifted) {
   return 1.0f + (r + r * r * p);
 }
 
-// e^x, with an error of at most 1 ulp over the whole range, also for denormal results.
+// e^x, with an error of at most 1 ulp, even if the result is denormal.
 inline float exp(float x) {
-  x = x > 89.0f ? 89.0f : x;  // larger x give infinity; a NaN passes both comparisons
+  x = x > 89.0f ? 89.0f : x;  // a larger x gives infinity anyway; NaN passes both comparisons
   x = x < -104.0f ? -104.0f : x;
   float shifted;
-  const float e = exp_of_remainder(x, shifted);
-  // Two factors, because 2^n may be outside the range of float.
+  const float e = reduced_exp(x, shifted);
+  // 2^n as two factors, because it may be outside the range of float.
   const int32_t i = int32_t(bits_as<uint32_t>(shifted) - 0x4b400000u);
   const int32_t half = i >> 1;
   return e * bits_as<float>(uint32_t(half + 127) << 23) * bits_as<float>(uint32_t(i - half + 127) << 23);
 }
 
-// 1 / (1 + e^-x); zero below -88.4. Added to 1, denormal exponentials vanish, so one factor is enough: that saves 8 %
-// of a small model's forward.
+// 1 / (1 + e^-x); zero below -88.4. A denormal e^-x vanishes when added to 1, so a single factor 2^n is enough, which
+// makes the forward of a small model 8 % faster.
 inline float sigmoid(float x) {
   float t = -x;
-  t = t > 89.0f ? 89.0f : t;  // 2^128, infinity; a NaN passes both comparisons
+  t = t > 89.0f ? 89.0f : t;  // e^89 is infinite; NaN passes both comparisons
   t = t < -87.0f ? -87.0f : t;
   float shifted;
-  const float e = exp_of_remainder(t, shifted);
+  const float e = reduced_exp(t, shifted);
   return 1 / (1 + e * bits_as<float>((bits_as<uint32_t>(shifted) << 23) + 0x3f800000u));
 }
 inline double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
-// atan2(y, x) for x >= 0, which is enough for Adam-atan2, with an error of at most 2 ulp. atan(q) = q + q^3 P(q^2) on
-// [0, 1]; P is a minimax fit (relative error 2e-8).
-inline float atan2_right(float y, float x) {
+// atan2(y, x) for x >= 0, all that Adam-atan2 needs, with an error of at most 2 ulp. On [0, 1], atan(q) = q + q^3
+// P(q^2), where P is a minimax fit (relative error 2e-8).
+inline float atan2_nonnegative_x(float y, float x) {
   const float a = std::fabs(y);
   const bool steep = a > x;
   const float low = steep ? x : a;
@@ -96,7 +96,7 @@ inline float atan2_right(float y, float x) {
   const float folded = steep ? 1.57079632679f - angle : angle;
   return std::copysign(folded, y);
 }
-inline double atan2_right(double y, double x) { return std::atan2(y, x); }
+inline double atan2_nonnegative_x(double y, double x) { return std::atan2(y, x); }
 
 inline float sqrt(float x) { return std::sqrt(x); }
 inline double sqrt(double x) { return std::sqrt(x); }

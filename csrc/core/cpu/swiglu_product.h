@@ -1,4 +1,4 @@
-// Products that apply SwiGLU, or its gradient, to each block while it is in cache.
+// Matrix products that apply SwiGLU, or its gradient, to each block while the block is in cache.
 #pragma once
 
 #include "core/cpu/blocks.h"
@@ -7,7 +7,8 @@ namespace trm_fast {
 namespace TRM_FAST_ISA {
 namespace {
 
-// out = silu(gate) * up for `rows` rows of kColumns columns. Rows of the inputs are `ld` floats apart, of `out` `ldo`.
+// out = silu(gate) * up for `rows` rows of kColumns columns. Rows of gate and up are `ld` floats apart, those of `out`
+// `ldo`.
 template <int kColumns>
 inline void swiglu_rows(int64_t rows, const float* gate, const float* up, int64_t ld, float* out, int64_t ldo) {
   for (int64_t i = 0; i < rows; ++i, gate += ld, up += ld, out += ldo) {
@@ -16,7 +17,7 @@ inline void swiglu_rows(int64_t rows, const float* gate, const float* up, int64_
   }
 }
 
-// Computes `out` again, and the gradients of gate and up from dout.
+// Recomputes `out`, and computes the gradients of gate and up from dout.
 template <int kColumns>
 inline void swiglu_rows_bwd(int64_t rows, const float* dout, int64_t ldd, const float* gate, const float* up,
                             int64_t ld, float* out, int64_t ldo, float* dgate, float* dup, int64_t ldg) {
@@ -32,7 +33,8 @@ inline void swiglu_rows_bwd(int64_t rows, const float* dout, int64_t ldd, const 
   }
 }
 
-// Adds the rows of `added` to rows of kWidth columns, from column `column` on; `first`: the first row's number.
+// Adds the rows of `added` to `rows` rows of a product, which start at row `first` and have kWidth columns from
+// `column` on.
 inline void add_rows(const Added& added, int64_t first, int64_t rows, int64_t column, float* block, int64_t ld) {
   const int32_t* index = added.index + first * added.per_row;
   for (int64_t i = 0; i < rows; ++i, block += ld, index += added.per_row) {
@@ -45,54 +47,54 @@ inline void add_rows(const Added& added, int64_t first, int64_t rows, int64_t co
   }
 }
 
-void swiglu(const Left& left, const Right& right, int64_t m, int64_t inner, int64_t k, const Added& added, float* kept,
-            int64_t ldk, float* out, int64_t ldo) {
+void swiglu(const Left& left, const Right& right, int64_t m, int64_t inner, int64_t k, const Added& added,
+            float* gate_up, int64_t ldg, float* out, int64_t ldo) {
   for_blocks(
       left, right, m, inner / kLanes, k, kRows, 1,
-      [&](int64_t first, int64_t panel) { return kept ? kept + first * ldk + panel * kWidth : nullptr; }, ldk,
+      [&](int64_t first, int64_t panel) { return gate_up ? gate_up + first * ldg + panel * kWidth : nullptr; }, ldg,
       [&](int64_t first, int64_t rows, int64_t panel, float* block, int64_t ld) {
         if (added.per_row) add_rows(added, first, rows, panel * kWidth, block, ld);
         swiglu_rows<kLanes>(rows, block, block + kLanes, ld, out + first * ldo + panel * kLanes, ldo);
       });
 }
 
-void swiglu_bwd(const Left& left, const Right& right, int64_t m, int64_t inner, int64_t k, const float* kept,
-                int64_t ldk, float* out, float* dgate_up) {
+void swiglu_bwd(const Left& left, const Right& right, int64_t m, int64_t inner, int64_t k, const float* gate_up,
+                int64_t ldg, float* out, float* dgate_up) {
   for_blocks(
-      left, right, m, divided(inner, kWidth), k, kRows, 1, [](int64_t, int64_t) { return nullptr; }, 0,
+      left, right, m, ceil_div(inner, kWidth), k, kRows, 1, [](int64_t, int64_t) { return nullptr; }, 0,
       [&](int64_t first, int64_t rows, int64_t panel, const float* block, int64_t ld) {
         for (int64_t half = 0; half < 2 && panel * kWidth + half * kLanes < inner; ++half) {
-          const int64_t both = 2 * panel + half;  // the panel that holds gate and up of these columns
-          const float* gate = kept + first * ldk + both * kWidth;
+          const int64_t both = 2 * panel + half;  // the panel with the gate and up values of these columns
+          const float* gate = gate_up + first * ldg + both * kWidth;
           float* dgate = dgate_up + (both * m + first) * kWidth;
-          swiglu_rows_bwd<kLanes>(rows, block + half * kLanes, ld, gate, gate + kLanes, ldk,
+          swiglu_rows_bwd<kLanes>(rows, block + half * kLanes, ld, gate, gate + kLanes, ldg,
                                   out + (panel * m + first) * kWidth + half * kLanes, kWidth, dgate, dgate + kLanes,
                                   kWidth);
         }
       });
 }
 
-void swiglu_left(const float* left, const Right& right, int64_t inner, int64_t panels, int64_t k, float* kept,
+void swiglu_left(const float* left, const Right& right, int64_t inner, int64_t panels, int64_t k, float* gate_up,
                  float* out) {
   for_blocks(
       Left{left, 0, 0, k}, right, inner, panels, k, kRows / 2, 2, [](int64_t, int64_t) { return nullptr; }, 0,
       [&](int64_t first, int64_t rows, int64_t panel, const float* block, int64_t) {
         const float* up = block + rows * kWidth;
         swiglu_rows<kWidth>(rows, block, up, kWidth, out + (panel * inner + first) * kWidth, kWidth);
-        if (!kept) return;
-        float* to = kept + (panel * 2 * inner + first) * kWidth;
+        if (!gate_up) return;
+        float* to = gate_up + (panel * 2 * inner + first) * kWidth;
         std::copy_n(block, rows * kWidth, to);
         std::copy_n(up, rows * kWidth, to + inner * kWidth);
       });
 }
 
-void swiglu_left_bwd(const Left& left, const Right& right, int64_t inner, int64_t panels, int64_t k, const float* kept,
-                     float* out, float* dgate_up) {
+void swiglu_left_bwd(const Left& left, const Right& right, int64_t inner, int64_t panels, int64_t k,
+                     const float* gate_up, float* out, float* dgate_up) {
   for_blocks(
       left, right, inner, panels, k, kRows, 1, [](int64_t, int64_t) { return nullptr; }, 0,
       [&](int64_t first, int64_t rows, int64_t panel, const float* block, int64_t) {
         const int64_t gate = (panel * 2 * inner + first) * kWidth, up = gate + inner * kWidth;
-        swiglu_rows_bwd<kWidth>(rows, block, kWidth, kept + gate, kept + up, kWidth,
+        swiglu_rows_bwd<kWidth>(rows, block, kWidth, gate_up + gate, gate_up + up, kWidth,
                                 out + (panel * inner + first) * kWidth, kWidth, dgate_up + gate, dgate_up + up, kWidth);
       });
 }

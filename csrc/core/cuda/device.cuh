@@ -1,5 +1,5 @@
-// All device functions that the kernels use: types, loads, sums over lanes, launches. Tests emulate CUDA on a CPU with
-// headers of the same names (tests/emulation/cuda_on_cpu); __CUDACC__ marks the parts that only nvcc compiles.
+// What all CUDA kernels share: types, loads and stores, sums over lanes, launches. Tests emulate CUDA on a CPU with
+// headers of the same names as CUDA's (tests/emulation/cuda_on_cpu). __CUDACC__ marks what only nvcc compiles.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -16,7 +16,7 @@ namespace cuda {
 
 constexpr int kWarp = 32;
 constexpr int64_t kMaxBlocks = 0x7fffffff;
-// Enough blocks to fill the largest GPU. Grid-stride loops launch at most these.
+// Enough blocks to fill the largest GPU. Grid-stride loops launch at most this many.
 constexpr int64_t kGridStrideBlocks = 132 * 16;
 
 __device__ inline float load(float x) { return x; }
@@ -26,7 +26,7 @@ __device__ inline void store(float* to, float x) { *to = x; }
 __device__ inline void store(__nv_bfloat16* to, float x) { *to = __float2bfloat16_rn(x); }
 __device__ inline void store(__half* to, float x) { *to = __float2half_rn(x); }
 
-// V neighboring values that are loaded and stored as one word. Its address is a multiple of its size.
+// V neighboring values, loaded and stored as one word. Its address is a multiple of its size.
 template <class T, int V>
 struct alignas(sizeof(T) * V) Pack {
   T at[V];
@@ -47,13 +47,13 @@ __device__ inline void store_pack(T* to, const float (&from)[V]) {
   *reinterpret_cast<Pack<T, V>*>(to) = pack;
 }
 
-// Values in a load of 16 bytes, the widest load.
+// The number of values in the widest load, 16 bytes.
 template <class T>
-constexpr int kWide = 16 / int(sizeof(T));
+constexpr int kMaxPack = 16 / int(sizeof(T));
 
 inline bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
-// Returns to each lane the sum over its group of kLanes neighboring lanes. All lanes of the warp must call it.
+// Sums over each group of kLanes neighboring lanes; every lane gets its group's sum. All lanes must call it.
 template <int kLanes, class Sum>
 __device__ inline Sum lanes_sum(Sum value) {
 #pragma unroll
@@ -61,7 +61,7 @@ __device__ inline Sum lanes_sum(Sum value) {
   return value;
 }
 
-// Returns to each thread the sum over all kThreads threads of its block. kThreads is a multiple of the warp size. All
+// Sums over all kThreads threads of a block; every thread gets the sum. kThreads is a multiple of the warp size. All
 // threads must call it.
 template <int kThreads>
 __device__ inline float block_sum(float value) {
@@ -78,7 +78,7 @@ __device__ inline float block_sum(float value) {
   return sum;
 }
 
-// The dynamic shared memory of the launch.
+// The block's dynamic shared memory, as a T.
 template <class T>
 __device__ inline T* dynamic_shared() {
 #ifdef __CUDACC__
@@ -89,7 +89,7 @@ __device__ inline T* dynamic_shared() {
 #endif
 }
 
-// Calls kernel<<<blocks, block, shared, stream>>>(arguments...). Pointers to void are cast to the kernel's types.
+// Calls kernel<<<blocks, block, shared, stream>>>(arguments...), and casts void pointers to the kernel's types.
 template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, dim3 block, size_t shared, cudaStream_t stream,
                    Arguments... arguments) {

@@ -1,6 +1,6 @@
-// The interface of the CUDA kernels, which each op declares in its cuda.h: they take raw pointers and a stream, return
-// an error, and do not use torch. All tensors are contiguous. Unless a comment says
-// that a kernel works in place, outputs must not alias inputs.
+// The interface of the CUDA kernels, which each op declares in its cuda.h. Launchers take raw pointers and a stream,
+// return an error, and do not use torch. All tensors are contiguous. Outputs must not alias inputs, unless a comment
+// says that the kernel works in place.
 #pragma once
 
 #include <cstdint>
@@ -20,9 +20,9 @@ namespace cuda {
 
 enum class Type { float32, bfloat16, float16 };
 
-// The padded token count of the fused layers, or 0 if they have no kernel for that number of tokens. The fused layers
-// take bfloat16 or float16, and packed weights (trm_fast/ops/packing.py): padded with zeros, 16 bytes aligned, with
-// gate and up interleaved in groups of 8 rows. `inner` is the padded inner width.
+// The padded token count of the fused layers, or 0 if they have no kernel for that many tokens. The fused layers take
+// bfloat16 or float16, and packed weights (trm_fast/ops/packing.py): padded with zeros, aligned to 16 bytes, with gate
+// and up interleaved in groups of 8 rows. `inner` is the padded inner width.
 inline int64_t padded_tokens(int64_t tokens) {
   for (const int64_t size : {32, 64, 96, 112, 128}) {
     if (tokens <= size) return size;

@@ -1,7 +1,8 @@
-// Matrix products of one warp on tensor cores (sm_80 and later): 16 x 8 x 16, factors in T, sums in float32. A is 16 x
-// 16 by rows, B 16 x 8 by columns. Lane l, with g = l / 4 and t = l % 4, holds two neighbors in each word:
+// Matrix products of one warp on tensor cores (sm_80 and later): 16 x 8 x 16, with factors in T and sums in float32. A
+// is 16 x 16, row-major; B is 16 x 8, column-major. Lane l, with g = l / 4 and t = l % 4, holds two neighboring
+// elements in each word, the first of which is listed:
 //   A  (g, 2t) (g + 8, 2t) (g, 2t + 8) (g + 8, 2t + 8);   B  (2t, g) (2t + 8, g);   sums  (g, 2t) (g + 8, 2t)
-// So the sums of two neighboring tiles are, in each lane, the A of the next product.
+// So, in each lane, the sums of two neighboring tiles are the A of the next product.
 #pragma once
 
 #include <type_traits>
@@ -29,9 +30,9 @@ __device__ inline void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, u
 }
 #undef TRM_FAST_MMA
 
-// Loads four 8 x 8 matrices from shared memory. Lane l gives the address of row l % 8 of matrix l / 8 (16 bytes,
-// aligned), and gets (l / 4, 2 (l % 4)) and its right neighbor, or with kTransposed (2 (l % 4), l / 4) and the one
-// below.
+// Loads four 8 x 8 matrices from shared memory. Lane l passes the address of row l % 8 of matrix l / 8, which has 16
+// bytes and is aligned. It gets element (l / 4, 2 (l % 4)) of each matrix and the element to its right; if kTransposed,
+// (2 (l % 4), l / 4) and the element below.
 template <bool kTransposed>
 __device__ inline void load_matrices(uint32_t (&r)[4], const void* row) {
   const uint32_t address = uint32_t(__cvta_generic_to_shared(row));
@@ -48,8 +49,8 @@ __device__ inline void load_matrices(uint32_t (&r)[4], const void* row) {
   }
 }
 
-// Starts a copy of 16 bytes to shared memory; the thread continues. wait<N> returns when all commits of this thread but
-// the last N are complete.
+// Starts an asynchronous copy of 16 bytes to shared memory. commit() closes a group of copies; wait<N>() waits for all
+// of this thread's groups but the last N.
 __device__ inline void copy_async(void* shared, const void* global) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(uint32_t(__cvta_generic_to_shared(shared))),
                "l"(global)
@@ -83,31 +84,31 @@ __device__ inline void store_two(T* to, float first, float second) {
   *reinterpret_cast<uint32_t*>(to) = pair<T>(first, second);
 }
 
-// Loads B of two neighboring tiles (16 columns of the product): r[0], r[1] for the first, r[2], r[3] for the second.
-// load_b reads a matrix whose rows are B's columns, load_b_of_rows one whose rows are B's rows. `group_stride`: the
-// distance, in rows, between groups of 8 rows of the matrix: 16 if gate and up are interleaved.
+// Loads B of two neighboring tiles (16 columns of the product): r[0] and r[1] for the first, r[2] and r[3] for the
+// second. For load_b, the rows of the matrix are the columns of B; for load_b_by_rows, they are the rows of B.
+// `group_stride` is the distance, in rows, between groups of 8 rows of the matrix: 16 if gate and up are interleaved.
 template <class T>
 __device__ inline void load_b(uint32_t (&r)[4], const T* columns, int stride, int lane) {
   load_matrices<false>(r, columns + (lane / 16 * 8 + lane % 8) * stride + lane / 8 % 2 * 8);
 }
 template <class T>
-__device__ inline void load_b_of_rows(uint32_t (&r)[4], const T* rows, int stride, int lane, int group_stride = 8) {
+__device__ inline void load_b_by_rows(uint32_t (&r)[4], const T* rows, int stride, int lane, int group_stride = 8) {
   load_matrices<true>(r, rows + (lane / 8 % 2 * group_stride + lane % 8) * stride + lane / 16 * 8);
 }
 
-// Loads A from a matrix whose rows are A's rows, or A's columns.
+// Loads A. For load_a, the rows of the matrix are the rows of A; for load_a_by_columns, they are the columns of A.
 template <class T>
 __device__ inline void load_a(uint32_t (&r)[4], const T* rows, int stride, int lane, int group_stride = 8) {
   load_matrices<false>(r, rows + (lane / 8 % 2 * group_stride + lane % 8) * stride + lane / 16 * 8);
 }
 template <class T>
-__device__ inline void load_a_of_columns(uint32_t (&r)[4], const T* columns, int stride, int lane) {
+__device__ inline void load_a_by_columns(uint32_t (&r)[4], const T* columns, int stride, int lane) {
   load_matrices<true>(r, columns + (lane / 16 * 8 + lane % 8) * stride + lane / 8 % 2 * 8);
 }
 
 __device__ inline float silu(float x) { return x / (1.0f + __expf(-x)); }
 
-// active = silu(gate) up, and the gradients of gate and up from d, the gradient of active.
+// active = silu(gate) up, and the gradients of gate and up, from d, the gradient of active.
 struct GateUpGradient {
   float active, dgate, dup;
   __device__ GateUpGradient(float gate, float up, float d) {
@@ -116,12 +117,12 @@ struct GateUpGradient {
   }
 };
 
-// Starts copying a kRows x kColumns part of a matrix to shared memory, by all threads of the block. Rows beyond `last`
-// are copies of row `last`; their products are not used. Strides are in elements.
+// All threads of the block start copying a kRows x kColumns part of a matrix to shared memory. Rows beyond `last`
+// become copies of row `last`; their products are not used. Strides are in elements.
 template <int kRows, int kColumns, int kThreads, class T>
 __device__ inline void copy_tile(T* to, int to_stride, const T* from, int64_t from_stride, int64_t last) {
   constexpr int kPacks = kColumns / 8;
-#pragma unroll 1  // more addresses would take registers from the products
+#pragma unroll 1  // unrolled, the addresses would take registers from the products
   for (int i = int(threadIdx.x); i < kRows * kPacks; i += kThreads) {
     const int row = i / kPacks, column = i % kPacks * 8;
     copy_async(to + row * to_stride + column, from + min(int64_t(row), last) * from_stride + column);

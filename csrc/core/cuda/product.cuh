@@ -1,4 +1,4 @@
-// One block's kRows x kColumns part of a matrix product, in steps of kDepth, double buffered.
+// A thread block's kRows x kColumns part of a matrix product on tensor cores, double-buffered in steps of kDepth.
 #pragma once
 
 #include "core/cuda/mma.cuh"
@@ -6,13 +6,14 @@
 namespace trm_fast {
 namespace cuda {
 
-// A warp computes kTall x kWide tiles of 16 x 8. A block has kDown rows of kAcross warps. If kColumnsAsRows, the right
-// factor's columns are rows in memory, as in a torch weight.
-template <class T, int kTall, int kWide, int kDown, int kAcross, int kDepth, bool kColumnsAsRows = true>
+// A warp computes kTilesDown x kTilesAcross tiles of 16 x 8. A block has kWarpsDown x kWarpsAcross warps. If
+// kColumnsAsRows, the columns of the right factor are rows in memory, as in a torch weight.
+template <class T, int kTilesDown, int kTilesAcross, int kWarpsDown, int kWarpsAcross, int kDepth,
+          bool kColumnsAsRows = true>
 struct Product {
-  static constexpr int kThreads = kDown * kAcross * kWarp;
-  static constexpr int kRows = kDown * kTall * 16, kColumns = kAcross * kWide * 8;
-  // A stride of 8 values more than a multiple of 64 (or 32) spreads the rows over all banks.
+  static constexpr int kThreads = kWarpsDown * kWarpsAcross * kWarp;
+  static constexpr int kRows = kWarpsDown * kTilesDown * 16, kColumns = kWarpsAcross * kTilesAcross * 8;
+  // Strides of 8 values more than a multiple of 16 avoid bank conflicts.
   static constexpr int kLeftStride = kDepth + 8, kRightStride = (kColumnsAsRows ? kDepth : kColumns) + 8;
 
   struct Shared {
@@ -21,13 +22,13 @@ struct Product {
     } step[2];
   };
 
-  float sum[kTall][kWide][4] = {};
+  float sum[kTilesDown][kTilesAcross][4] = {};
   int lane = int(threadIdx.x) % kWarp;
-  int row = int(threadIdx.x) / kWarp / kAcross * kTall * 16;  // of this warp in the block
-  int column = int(threadIdx.x) / kWarp % kAcross * kWide * 8;
+  int row = int(threadIdx.x) / kWarp / kWarpsAcross * kTilesDown * 16;  // the warp's first row in the block
+  int column = int(threadIdx.x) / kWarp % kWarpsAcross * kTilesAcross * 8;
 
-  // sum = left right. left: (rows, depth), with `last_row` its last valid row; rows of right are `right_stride` values
-  // apart. `depth` is a multiple of kDepth.
+  // sum = left right. `left` is (rows, depth), and `last_row` is its last valid row. Rows of `right` are `right_stride`
+  // values apart. `depth` is a multiple of kDepth.
   __device__ void run(Shared& shared, const T* left, const T* right, int64_t right_stride, int64_t depth,
                       int64_t last_row) {
     const auto fetch = [&](int64_t at) {
@@ -46,19 +47,20 @@ struct Product {
       const auto& step = shared.step[at / kDepth % 2];
 #pragma unroll
       for (int k = 0; k < kDepth; k += 16) {
-        uint32_t a[kTall][4];
+        uint32_t a[kTilesDown][4];
 #pragma unroll
-        for (int y = 0; y < kTall; ++y) load_a(a[y], step.left + (row + y * 16) * kLeftStride + k, kLeftStride, lane);
+        for (int y = 0; y < kTilesDown; ++y)
+          load_a(a[y], step.left + (row + y * 16) * kLeftStride + k, kLeftStride, lane);
 #pragma unroll
-        for (int x = 0; x < kWide; x += 2) {
+        for (int x = 0; x < kTilesAcross; x += 2) {
           uint32_t b[4];
           if constexpr (kColumnsAsRows) {
             load_b(b, step.right + (column + x * 8) * kRightStride + k, kRightStride, lane);
           } else {
-            load_b_of_rows(b, step.right + k * kRightStride + column + x * 8, kRightStride, lane);
+            load_b_by_rows(b, step.right + k * kRightStride + column + x * 8, kRightStride, lane);
           }
 #pragma unroll
-          for (int y = 0; y < kTall; ++y) {
+          for (int y = 0; y < kTilesDown; ++y) {
             mma<T>(sum[y][x], a[y], b[0], b[1]);
             mma<T>(sum[y][x + 1], a[y], b[2], b[3]);
           }
@@ -68,9 +70,10 @@ struct Product {
     }
   }
 
-  // The row in the block of this lane's sums [y][.][2 half] and [2 half + 1], and their first column.
-  __device__ int row_of(int y, int half) const { return row + y * 16 + half * 8 + lane / 4; }
-  __device__ int column_of(int x) const { return column + x * 8 + lane % 4 * 2; }
+  // The position in the block of this lane's sums: sum[y][x][2 half] is in row output_row(y, half) and column
+  // output_column(x), and sum[y][x][2 half + 1] is to its right.
+  __device__ int output_row(int y, int half) const { return row + y * 16 + half * 8 + lane / 4; }
+  __device__ int output_column(int x) const { return column + x * 8 + lane % 4 * 2; }
 };
 
 }  // namespace cuda

@@ -1,4 +1,4 @@
-// The binding of adam_atan2_: checks the lists of tensors, and runs the step on their device.
+// The binding of adam_atan2_: checks the lists of tensors and runs the step on their device.
 #include "core/binding.h"
 #include "ops/adam_atan2_/cuda.h"
 
@@ -37,7 +37,7 @@ struct Lists {
 };
 
 template <class T>
-struct Parameter {  // `first`: its offset in the concatenation of all parameters
+struct Parameter {  // `first` is its offset in the concatenation of all parameters
   int64_t first, count;
   T *p, *m, *v, *ema;
   const T* g;
@@ -55,15 +55,15 @@ void update(const Lists& lists, const AdamOptions& options) {
                           read<T>(lists.g[i])});
     total += count;
   }
-  const AdamNumbers<T> numbers = adam_numbers<T>(options);
+  const AdamCoefficients<T> coefficients = adam_coefficients<T>(options);
   const auto run = options.adamw ? kernels<AdamKernels<T>>().adamw : kernels<AdamKernels<T>>().atan2;
-  // The threads divide the elements, not the parameters, so that one large matrix does not leave other threads idle.
+  // Threads divide the elements, not the parameters, so that one large matrix does not leave other threads idle.
   parallel(total, 4, [&](int64_t begin, int64_t end) {
     auto at = std::upper_bound(parameters.begin(), parameters.end(), begin,
                                [](int64_t element, const Parameter<T>& s) { return element < s.first; }) -
               1;
     for (; at != parameters.end() && at->first < end; ++at) {
-      run(at->p, at->g, at->m, at->v, at->ema, numbers, std::max(begin - at->first, int64_t(0)),
+      run(at->p, at->g, at->m, at->v, at->ema, coefficients, std::max(begin - at->first, int64_t(0)),
           std::min(end - at->first, at->count));
     }
   });
@@ -90,21 +90,21 @@ std::vector<cuda::AdamTensor> table(const Lists& lists, const Tensors& copies, c
   return rows;
 }
 
-// Only GPU kernels write `copies`; the caller has checked them (trm_fast/ops/adam_atan2_.py).
+// Only GPU kernels write `copies`, which the caller has checked (trm_fast/ops/adam_atan2_.py).
 void adam_atan2_(Tensors params, Tensors grads, Tensors exp_avgs, Tensors exp_avg_sqs, Tensors ema, Tensors copies,
                  std::vector<int64_t> interleave, const Tensor& lr, const Tensor& step,
                  const std::optional<Tensor>& grad_scale, double beta1, double beta2, double weight_decay,
                  double ema_decay, double eps, bool adamw) {
   if (params.empty()) return;
   Lists lists(params, grads, exp_avgs, exp_avg_sqs, ema);
-  const auto number = [&](const Tensor& tensor) { return scalar_of(kOp, tensor, params[0]); };
+  const auto number = [&](const Tensor& tensor) { return as_scalar(kOp, tensor, params[0]); };
   const AdamOptions options{number(lr), number(step), grad_scale ? number(*grad_scale) : Scalar{},
                             beta1,      beta2,        weight_decay,
                             ema_decay,  eps,          adamw};
   on_device<false>(
       kOp, params[0],
       [&](auto type) {
-        STD_TORCH_CHECK(copies.empty(), kOp, ": on a CPU the caller writes the copies");
+        STD_TORCH_CHECK(copies.empty(), kOp, ": on a CPU the caller must write the copies");
         update<typename decltype(type)::type>(lists, options);
       },
       [&](cuda::Type type, cudaStream_t stream) {

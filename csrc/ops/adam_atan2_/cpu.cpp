@@ -1,4 +1,4 @@
-// The optimizer step of a range of parameters on a CPU: reads and writes every number once.
+// The optimizer step on a CPU, in one pass over a range of elements of a parameter.
 #include "core/cpu/simd.h"
 #include "ops/adam_atan2_/kernels.h"
 
@@ -8,26 +8,26 @@ namespace {
 
 template <class T, bool kAtan2, bool kEma>
 void update(T* __restrict p, const T* __restrict g, T* __restrict m, T* __restrict v, T* __restrict ema,
-            const AdamNumbers<T>& numbers, int64_t begin, int64_t end) {
-  const AdamNumbers<T> n = numbers;  // a copy, so that the compiler knows that the stores do not change it
+            const AdamCoefficients<T>& coefficients, int64_t begin, int64_t end) {
+  const AdamCoefficients<T> c = coefficients;  // a copy, which the stores cannot alias
 #pragma omp simd
   for (int64_t i = begin; i < end; ++i) {
-    const T gradient = g[i] * n.scale;
-    const T mean = m[i] + n.beta1 * (gradient - m[i]);
-    const T square = v[i] + n.beta2 * (gradient * gradient - v[i]);
-    const T root = sqrt(square) * n.root;
-    const T direction = kAtan2 ? atan2_right(mean, root) : mean / (root + n.eps);
-    const T parameter = p[i] * n.keep - n.size * direction;
+    const T gradient = g[i] * c.grad_scale;
+    const T mean = m[i] + c.one_minus_beta1 * (gradient - m[i]);
+    const T square = v[i] + c.one_minus_beta2 * (gradient * gradient - v[i]);
+    const T denominator = sqrt(square) * c.rsqrt_bias_correction2;
+    const T direction = kAtan2 ? atan2_nonnegative_x(mean, denominator) : mean / (denominator + c.eps);
+    const T parameter = p[i] * c.decay_factor - c.step_size * direction;
     m[i] = mean;
     v[i] = square;
     p[i] = parameter;
-    if constexpr (kEma) ema[i] += n.ema * (parameter - ema[i]);
+    if constexpr (kEma) ema[i] += c.one_minus_ema_decay * (parameter - ema[i]);
   }
 }
 
 template <class T, bool kAtan2>
-void step(T* p, const T* g, T* m, T* v, T* ema, const AdamNumbers<T>& numbers, int64_t begin, int64_t end) {
-  (ema ? update<T, kAtan2, true> : update<T, kAtan2, false>)(p, g, m, v, ema, numbers, begin, end);
+void step(T* p, const T* g, T* m, T* v, T* ema, const AdamCoefficients<T>& coefficients, int64_t begin, int64_t end) {
+  (ema ? update<T, kAtan2, true> : update<T, kAtan2, false>)(p, g, m, v, ema, coefficients, begin, end);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
-// The optimizer step of all parameters in one launch. The table of pointers is a kernel parameter, so no copy to the
-// device precedes the launch, and a CUDA graph keeps it. Lower bound: 28 bytes per weight (p, g, m, v read; p, m, v
-// written), 36 with the average, 38 with the copy; about 40 FLOP, most of them in atan2.
+// The optimizer step on a GPU, of up to 256 parameters in one launch. The table of pointers is a kernel parameter, so
+// it needs no copy to the device, and a CUDA graph holds it. Lower bound: 28 bytes per weight (reads p, g, m, v; writes
+// p, m, v), 36 with the average, 38 with average and copy; about 40 FLOP, most of them in atan2.
 #include "core/cuda/device.cuh"
 #include "ops/adam_atan2_/cuda.h"
 
@@ -9,10 +9,10 @@ namespace cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kWidth = 4;  // weights that a thread loads at once: 16 bytes
+constexpr int kWidth = 4;  // weights per load of 16 bytes
 constexpr int64_t kChunk = 4096;
 
-// Kernel parameters may take 4 KB, since CUDA 12.1 nearly 32 KB. With few tensors the small table makes launches
+// Kernel parameters may take 4 KB, or nearly 32 KB since CUDA 12.1. For few tensors, the small table makes launches
 // cheaper.
 constexpr int kSmallTable = 32;
 constexpr int kLargeTable = 256;
@@ -20,20 +20,22 @@ constexpr int kLargeTable = 256;
 template <int kTensors>
 struct Table {
   AdamTensor tensor[kTensors];
-  int64_t first[kTensors + 1];  // the first chunk of each tensor; at [count] the number of chunks
+  int64_t first[kTensors + 1];  // the first chunk of each tensor; first[count] is the number of chunks
   int32_t count;
 };
-static_assert(sizeof(Table<kSmallTable>) + sizeof(AdamOptions) <= 4096 - 64, "the parameters of a kernel");
-static_assert(sizeof(Table<kLargeTable>) + sizeof(AdamOptions) <= 32764 - 64, "the parameters of a kernel");
+static_assert(sizeof(Table<kSmallTable>) + sizeof(AdamOptions) <= 4096 - 64,
+              "the table must fit in the kernel parameters");
+static_assert(sizeof(Table<kLargeTable>) + sizeof(AdamOptions) <= 32764 - 64,
+              "the table must fit in the kernel parameters");
 
-// Loads `width` values; the rest are zero.
-__device__ inline void load_some(const float* from, int width, bool whole, float (&to)[kWidth]) {
+// Loads the first `width` values; the others become zero. `whole`: whether one 16-byte load is possible.
+__device__ inline void load_partial(const float* from, int width, bool whole, float (&to)[kWidth]) {
   if (whole) return load_pack<kWidth>(from, to);
 #pragma unroll
   for (int k = 0; k < kWidth; ++k) to[k] = k < width ? from[k] : 0.0f;
 }
 
-__device__ inline void store_some(float* to, int width, bool whole, const float (&from)[kWidth]) {
+__device__ inline void store_partial(float* to, int width, bool whole, const float (&from)[kWidth]) {
   if (whole) return store_pack<kWidth>(to, from);
 #pragma unroll
   for (int k = 0; k < kWidth; ++k) {
@@ -41,7 +43,7 @@ __device__ inline void store_some(float* to, int width, bool whole, const float 
   }
 }
 
-// The row of the copy that holds row r.
+// The row of the copy that receives row r.
 __device__ inline int64_t copy_row(const AdamTensor& t, int64_t r) {
   if (t.group == 0) return r;
   const int64_t up = r >= t.half, at = up ? r - t.half : r;
@@ -60,10 +62,10 @@ __device__ inline void store_copy(const AdamTensor& t, int64_t i, int width, con
 template <class Copy, int kTensors>
 __global__ void __launch_bounds__(kThreads)
     step_kernel(const __grid_constant__ Table<kTensors> table, const __grid_constant__ AdamOptions options) {
-  __shared__ AdamNumbers<float> shared;
-  if (threadIdx.x == 0) shared = adam_numbers<float>(options);
+  __shared__ AdamCoefficients<float> shared;
+  if (threadIdx.x == 0) shared = adam_coefficients<float>(options);
   __syncthreads();
-  const AdamNumbers<float> n = shared;
+  const AdamCoefficients<float> c = shared;
   for (int64_t chunk = blockIdx.x; chunk < table.first[table.count]; chunk += gridDim.x) {
     int low = 0;  // binary search for the last tensor that starts at this chunk or before
     for (int high = table.count; high - low > 1;) {
@@ -76,27 +78,28 @@ __global__ void __launch_bounds__(kThreads)
       const int width = int(min(int64_t(kWidth), end - i));
       const bool whole = t.aligned && width == kWidth;
       float p[kWidth], g[kWidth], m[kWidth], v[kWidth];
-      load_some(t.p + i, width, whole, p);
-      load_some(t.g + i, width, whole, g);
-      load_some(t.m + i, width, whole, m);
-      load_some(t.v + i, width, whole, v);
+      load_partial(t.p + i, width, whole, p);
+      load_partial(t.g + i, width, whole, g);
+      load_partial(t.m + i, width, whole, m);
+      load_partial(t.v + i, width, whole, v);
 #pragma unroll
       for (int k = 0; k < kWidth; ++k) {
-        const float gradient = g[k] * n.scale;
-        m[k] += n.beta1 * (gradient - m[k]);
-        v[k] += n.beta2 * (gradient * gradient - v[k]);
-        const float root = sqrtf(v[k]) * n.root;
-        p[k] = p[k] * n.keep - n.size * (options.adamw ? m[k] / (root + n.eps) : atan2f(m[k], root));
+        const float gradient = g[k] * c.grad_scale;
+        m[k] += c.one_minus_beta1 * (gradient - m[k]);
+        v[k] += c.one_minus_beta2 * (gradient * gradient - v[k]);
+        const float denominator = sqrtf(v[k]) * c.rsqrt_bias_correction2;
+        p[k] = p[k] * c.decay_factor -
+               c.step_size * (options.adamw ? m[k] / (denominator + c.eps) : atan2f(m[k], denominator));
       }
-      store_some(t.p + i, width, whole, p);
-      store_some(t.m + i, width, whole, m);
-      store_some(t.v + i, width, whole, v);
+      store_partial(t.p + i, width, whole, p);
+      store_partial(t.m + i, width, whole, m);
+      store_partial(t.v + i, width, whole, v);
       if (t.ema) {
         float average[kWidth];
-        load_some(t.ema + i, width, whole, average);
+        load_partial(t.ema + i, width, whole, average);
 #pragma unroll
-        for (int k = 0; k < kWidth; ++k) average[k] += n.ema * (p[k] - average[k]);
-        store_some(t.ema + i, width, whole, average);
+        for (int k = 0; k < kWidth; ++k) average[k] += c.one_minus_ema_decay * (p[k] - average[k]);
+        store_partial(t.ema + i, width, whole, average);
       }
       if (t.copy) store_copy<Copy>(t, i, width, p);
     }
@@ -127,9 +130,9 @@ cudaError_t step(const AdamTensor* tensors, int64_t count, const AdamOptions& op
 cudaError_t adam_atan2_(const AdamTensor* tensors, int64_t count, const AdamOptions& options, Type copy,
                         cudaStream_t stream) {
   for (int64_t at = 0; at < count; at += kLargeTable) {
-    const int64_t here = std::min<int64_t>(count - at, kLargeTable);
-    const auto run = here <= kSmallTable ? step<kSmallTable> : step<kLargeTable>;
-    if (const cudaError_t error = run(tensors + at, here, options, copy, stream)) return error;
+    const int64_t size = std::min<int64_t>(count - at, kLargeTable);
+    const auto run = size <= kSmallTable ? step<kSmallTable> : step<kLargeTable>;
+    if (const cudaError_t error = run(tensors + at, size, options, copy, stream)) return error;
   }
   return cudaSuccess;
 }

@@ -1,4 +1,4 @@
-// The scalars of an optimizer step, for all devices, and its CPU kernels.
+// The optimizer step: its coefficients on all devices, and the interface of its CPU kernels.
 #pragma once
 
 #include <cmath>
@@ -13,33 +13,34 @@ struct AdamOptions {
   bool adamw;
 };
 
+// The coefficients of step t.
 template <class T>
-struct AdamNumbers {
-  T beta1, beta2;     // the weights of the new values, 1 - beta
-  T keep;             // 1 - lr * weight_decay
-  T size;             // lr / (1 - beta1^t)
-  T root;             // 1 / sqrt(1 - beta2^t)
-  T ema, scale, eps;  // ema: the weight of the new value
+struct AdamCoefficients {
+  T one_minus_beta1, one_minus_beta2;
+  T decay_factor;            // 1 - lr * weight_decay
+  T step_size;               // lr / (1 - beta1^t)
+  T rsqrt_bias_correction2;  // 1 / sqrt(1 - beta2^t)
+  T one_minus_ema_decay, grad_scale, eps;
 };
 
 template <class T>
-TRM_FAST_ANYWHERE AdamNumbers<T> adam_numbers(const AdamOptions& o) {
-  const double rate = value_of(o.lr), time = value_of(o.step);
+TRM_FAST_HOST_DEVICE AdamCoefficients<T> adam_coefficients(const AdamOptions& o) {
+  const double lr = read_scalar(o.lr), step = read_scalar(o.step);
   return {T(1 - o.beta1),
           T(1 - o.beta2),
-          T(1 - rate * o.weight_decay),
-          T(rate / (1 - std::pow(o.beta1, time))),
-          T(1 / std::sqrt(1 - std::pow(o.beta2, time))),
+          T(1 - lr * o.weight_decay),
+          T(lr / (1 - std::pow(o.beta1, step))),
+          T(1 / std::sqrt(1 - std::pow(o.beta2, step))),
           T(1 - o.ema_decay),
-          T(o.grad_scale.data ? value_of(o.grad_scale) : 1.0),
+          T(o.grad_scale.data ? read_scalar(o.grad_scale) : 1.0),
           T(o.eps)};
 }
 
 // Updates elements [begin, end) of p, m, v and ema in place. `ema` may be null.
 template <class T>
 struct AdamKernels {
-  void (*atan2)(T* p, const T* g, T* m, T* v, T* ema, const AdamNumbers<T>&, int64_t begin, int64_t end);
-  void (*adamw)(T* p, const T* g, T* m, T* v, T* ema, const AdamNumbers<T>&, int64_t begin, int64_t end);
+  void (*atan2)(T* p, const T* g, T* m, T* v, T* ema, const AdamCoefficients<T>&, int64_t begin, int64_t end);
+  void (*adamw)(T* p, const T* g, T* m, T* v, T* ema, const AdamCoefficients<T>&, int64_t begin, int64_t end);
 };
 
 }  // namespace trm_fast

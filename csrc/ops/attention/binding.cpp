@@ -1,4 +1,4 @@
-// Attention on a CPU: the layer, made of matrix products and the kernels of cpu.cpp, and the binding of its op.
+// Attention on a CPU: the layer, which calls matrix products and the kernels of cpu.cpp, and the binding of its op.
 #include <cmath>
 #include <limits>
 
@@ -9,15 +9,15 @@
 namespace trm_fast {
 namespace {
 
-// Queries per block. A block has whole rows of scores, so softmax needs no second pass. Blocks are smaller in causal
-// order, because each computes scores up to its last query, and half of those of its own queries are masked.
+// Queries per block. A block has whole rows of scores, so softmax needs no running maximum. In causal order, blocks are
+// smaller: each computes scores up to its last query, and masks half of those among its own queries.
 constexpr int64_t kQueries = 128, kCausalQueries = 64;
 
 // The keys of one example that its queries may attend to.
 struct VisibleKeys {
-  const bool* valid;  // by token; null if all are valid
-  int64_t keys;       // keys up to the last valid one: the columns of the scores
-  bool holes;         // whether some of them are padding
+  const bool* valid;  // one per token; null if all are valid
+  int64_t keys;       // the keys up to the last valid one, which are the columns of the scores
+  bool has_padding;   // whether some of these keys are padding
 };
 
 float dot(const float* a, const float* b, int64_t count) {
@@ -32,15 +32,15 @@ void add_scaled(const float* x, float scale, int64_t count, float* to) {
   for (int64_t i = 0; i < count; ++i) to[i] += scale * x[i];
 }
 
-// A padded token attends to itself, and no other attends to it: its score with itself is in no column of the scores.
-// The layer keeps queries, keys (both rotated), values and the heads' output side by side, in rows of 4 D.
+// A padded token attends to itself, and no other token attends to it. Its score with itself is stored apart from the
+// other scores. The activations have rows of 4 D: queries and keys (both rotated), values, and the heads' output.
 class Attention final : public Layer {
  public:
   Attention(const Sizes& sizes, const float* w_in, const float* w_out, int64_t heads, const float* cos,
             const float* sin, bool causal)
       : Layer(sizes, w_in, w_out, sizes.channels), L(sizes.tokens), D(sizes.channels), heads_(heads), width_(D / heads),
-        causal_(causal), queries_(std::min(causal ? kCausalQueries : kQueries, L)), blocks_(divided(L, queries_)),
-        padded_(rounded(L, kPanel)), scale_(float(1 / std::sqrt(double(width_)))), cos_(cos), sin_(sin) {}
+        causal_(causal), queries_(std::min(causal ? kCausalQueries : kQueries, L)), blocks_(ceil_div(L, queries_)),
+        padded_(round_up(L, kPanel)), scale_(float(1 / std::sqrt(double(width_)))), cos_(cos), sin_(sin) {}
 
   int64_t packed_size() const override { return D * (panels(3 * D) + panels(D)); }
   void pack(float* to) const override {
@@ -60,9 +60,9 @@ class Attention final : public Layer {
     std::copy_n(gradient + 3 * D * D, D * D, dw_out);
   }
 
-  int64_t kept_size() const override { return 4 * sizes_.example(); }
+  int64_t activations_size() const override { return 4 * sizes_.example(); }
   int64_t rstd_size() const override { return sizes_.tokens; }
-  int64_t work_size() const override { return kept_size(); }
+  int64_t work_size() const override { return activations_size(); }
   int64_t forward_scratch(int64_t) const override { return block_size() + kQueries + 2 * factor_size(); }
   int64_t backward_scratch(int64_t examples) const override {
     const int64_t count = rows(examples);
@@ -78,7 +78,7 @@ class Attention final : public Layer {
     if (phase == 1) return attend(f, begin, end, scratch);
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t first = unit * f.tile_rows, count = std::min(f.tile_rows, rows(f.examples) - first);
-      phase == 0 ? project(f, first, count) : join(f, first, count);
+      phase == 0 ? project_in(f, first, count) : project_out(f, first, count);
     }
   }
 
@@ -89,14 +89,14 @@ class Attention final : public Layer {
     float* dw_out = b.gradient + 3 * D * D;
     kernels<RmsNormKernels<float>>().bwd(b.d, b.y, b.rstd, b.d, {count, D, 1}, 0, count);
     gemm_.multiply({b.d, D, 0, 0}, right(b.packed + 3 * D * panels(D), D), count, D, D, false, dout, D);
-    weight_gradient(b.d, D, D, b.kept + 3 * D, 4 * D, count, left, work, dw_out);
-    if (adds(b.valid)) std::fill_n(dqkv, count * 3 * D, 0.0f);
+    weight_gradient(b.d, D, D, b.activations + 3 * D, 4 * D, count, left, work, dw_out);
+    if (may_skip_keys(b.valid)) std::fill_n(dqkv, count * 3 * D, 0.0f);
     for (int64_t example = 0; example < b.examples; ++example) {
       const VisibleKeys visible = visible_keys(b.valid, example);
       for (int64_t head = 0; head < heads_; ++head) {
         const int64_t row = example * L, at = head * width_;
-        attend_bwd(visible, adds(b.valid), b.kept + row * 4 * D + at, dout + row * D + at, dqkv + row * 3 * D + at,
-                   work);
+        attend_bwd(visible, may_skip_keys(b.valid), b.activations + row * 4 * D + at, dout + row * D + at,
+                   dqkv + row * 3 * D + at, work);
       }
     }
     if (cos_) {
@@ -109,22 +109,22 @@ class Attention final : public Layer {
 
  private:
   int64_t block_size() const { return queries_ * padded_; }
-  // Floats that the keys or values of one head take as a right factor.
+  // Floats of one head's keys or values as a packed right factor.
   int64_t factor_size() const { return std::max(width_ * padded_, L * panels(width_)); }
 
-  // Whether a block of queries may skip keys. The gradients are then added to memory that starts as zeros.
-  bool adds(const bool* valid) const { return causal_ || valid; }
+  // Whether a block of queries may skip keys. If so, their gradients are accumulated, starting with zeros.
+  bool may_skip_keys(const bool* valid) const { return causal_ || valid; }
 
   VisibleKeys visible_keys(const bool* valid, int64_t example) const {
     if (!valid) return {nullptr, L, false};
     valid += example * L;
     int64_t keys = L;
     while (keys > 1 && !valid[keys - 1]) --keys;
-    const bool holes = std::find(valid, valid + keys, false) != valid + keys;
-    return {holes || keys < L ? valid : nullptr, keys, holes};
+    const bool has_padding = std::find(valid, valid + keys, false) != valid + keys;
+    return {has_padding || keys < L ? valid : nullptr, keys, has_padding};
   }
 
-  // dw (n, D) += transposed(dy) x, over `count` rows. dy is (count, n), x (count, D).
+  // dw (n, D) += transposed(dy) x, with dy (count, n) and x (count, D).
   void weight_gradient(const float* dy, int64_t n, int64_t ldy, const float* x, int64_t ldx, int64_t count, float* left,
                        float* work, float* dw) const {
     gemm_.pack_left({dy, 1, ldy}, n, count, left);
@@ -135,13 +135,13 @@ class Attention final : public Layer {
     }
   }
 
-  void project(const Forward& f, int64_t first, int64_t count) const {
-    gemm_.multiply({f.h + first * D, D, 0, 0}, right(f.packed, D), count, 3 * D, D, false, f.kept + first * 4 * D,
-                   4 * D);
+  void project_in(const Forward& f, int64_t first, int64_t count) const {
+    gemm_.multiply({f.h + first * D, D, 0, 0}, right(f.packed, D), count, 3 * D, D, false,
+                   f.activations + first * 4 * D, 4 * D);
     if (!cos_) return;
     const auto rotate = kernels<AttentionKernels<float>>().rotate;
-    rotate(f.kept, 4 * D, cos_, sin_, L, heads_, width_, first, first + count);
-    rotate(f.kept + D, 4 * D, cos_, sin_, L, heads_, width_, first, first + count);
+    rotate(f.activations, 4 * D, cos_, sin_, L, heads_, width_, first, first + count);
+    rotate(f.activations + D, 4 * D, cos_, sin_, L, heads_, width_, first, first + count);
   }
 
   void attend(const Forward& f, int64_t begin, int64_t end, float* scores) const {
@@ -151,7 +151,7 @@ class Attention final : public Layer {
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t query = unit % blocks_ * queries_, count = std::min(queries_, L - query);
       const int64_t head = unit / blocks_ % heads_, example = unit / blocks_ / heads_;
-      float* q = f.kept + example * kept_size() + head * width_;
+      float* q = f.activations + example * activations_size() + head * width_;
       if (unit == begin || !query) {
         visible = visible_keys(f.valid, example);
         keys_t = pack_right({q + D, 1, 4 * D}, width_, visible.keys, keys);
@@ -165,62 +165,66 @@ class Attention final : public Layer {
     }
   }
 
-  // The attention probabilities of `count` queries, in rows `padded_` apart; those of padded tokens for themselves go
-  // to `self_scores`. Returns the number of columns.
+  // Writes the attention probabilities of `count` queries to p, in rows `padded_` floats apart, and those of padded
+  // tokens for themselves to `self_scores`. Returns the number of columns.
   int64_t probabilities(const VisibleKeys& visible, const float* q, int64_t query, int64_t count, const Right& keys,
                         float* p, float* self_scores) const {
     const int64_t columns = causal_ ? std::min(visible.keys, query + count) : visible.keys;
     q += query * 4 * D;
-    gemm_.multiply({q, 4 * D, 0, 0}, keys, count, rounded(columns, gemm_.width / 2), width_, false, p, padded_);
+    gemm_.multiply({q, 4 * D, 0, 0}, keys, count, round_up(columns, gemm_.width / 2), width_, false, p, padded_);
     for (int64_t i = 0; visible.valid && i < count; ++i, q += 4 * D) {
       self_scores[i] = visible.valid[query + i] ? -std::numeric_limits<float>::infinity() : dot(q, q + D, width_);
     }
-    kernels<AttentionKernels<float>>().softmax(p, count, columns, padded_, scale_, view(visible, query, self_scores));
+    kernels<AttentionKernels<float>>().softmax(p, count, columns, padded_, scale_,
+                                               make_mask(visible, query, self_scores));
     return columns;
   }
 
-  AttentionMask<float> view(const VisibleKeys& visible, int64_t query, float* self_scores) const {
-    return {causal_ ? query + 1 : L, visible.holes ? visible.valid : nullptr, visible.valid ? self_scores : nullptr};
+  AttentionMask<float> make_mask(const VisibleKeys& visible, int64_t query, float* self_scores) const {
+    return {causal_ ? query + 1 : L, visible.has_padding ? visible.valid : nullptr,
+            visible.valid ? self_scores : nullptr};
   }
 
-  void join(const Forward& f, int64_t first, int64_t count) const {
+  void project_out(const Forward& f, int64_t first, int64_t count) const {
     float* y = f.y + first * D;
-    gemm_.multiply({f.kept + first * 4 * D + 3 * D, 4 * D, 0, 0}, right(f.packed + D * panels(3 * D), D), count, D, D,
-                   false, y, D);
+    gemm_.multiply({f.activations + first * 4 * D + 3 * D, 4 * D, 0, 0}, right(f.packed + D * panels(3 * D), D), count,
+                   D, D, false, y, D);
     kernels<RmsNormKernels<float>>().fwd(y, f.h + first * D, y, f.rstd + first, {count, D, 1}, sizes_.eps, 0, count);
   }
 
-  // The backward of one head of one example; recomputes the probabilities. If `adds`, dq must be zero.
-  void attend_bwd(const VisibleKeys& visible, bool adds, const float* q, const float* dout, float* dq, float* p) const {
-    const int64_t wide = 4 * D, narrow = 3 * D, keys_count = visible.keys;
+  // The backward of one head of one example, which recomputes the probabilities. If `accumulate`, dq must start as
+  // zeros.
+  void attend_bwd(const VisibleKeys& visible, bool accumulate, const float* q, const float* dout, float* dq,
+                  float* p) const {
+    const int64_t stride = 4 * D, dstride = 3 * D, keys_count = visible.keys;
     float *dp = p + block_size(), *transposed = dp + block_size(), *self_scores = transposed + block_size();
     float *dself_score = self_scores + kQueries, *factor = dself_score + kQueries;
-    const Right keys_t = pack_right({q + D, 1, wide}, width_, keys_count, factor);
-    const Right keys = pack_right({q + D, wide, 1}, keys_count, width_, factor += factor_size());
-    const Right values_t = pack_right({q + 2 * D, 1, wide}, width_, keys_count, factor += factor_size());
+    const Right keys_t = pack_right({q + D, 1, stride}, width_, keys_count, factor);
+    const Right keys = pack_right({q + D, stride, 1}, keys_count, width_, factor += factor_size());
+    const Right values_t = pack_right({q + 2 * D, 1, stride}, width_, keys_count, factor += factor_size());
     factor += factor_size();
     for (int64_t query = 0; query < L; query += queries_) {
       const int64_t count = std::min(queries_, L - query);
-      const bool add = adds || query > 0;
-      const float *q_block = q + query * wide, *dout_block = dout + query * D;
-      float* dq_block = dq + query * narrow;
+      const bool add = accumulate || query > 0;
+      const float *q_block = q + query * stride, *dout_block = dout + query * D;
+      float* dq_block = dq + query * dstride;
       const Left left{transposed, 0, 0, count};
       const int64_t columns = probabilities(visible, q, query, count, keys_t, p, self_scores);
       gemm_.pack_left({p, 1, padded_}, columns, count, transposed);
       const Right dout_right = pack_right({dout_block, D, 1}, count, width_, factor);
-      gemm_.multiply(left, dout_right, columns, width_, count, add, dq + 2 * D, narrow);
-      gemm_.multiply({dout_block, D, 0, 0}, values_t, count, rounded(columns, gemm_.width / 2), width_, false, dp,
+      gemm_.multiply(left, dout_right, columns, width_, count, add, dq + 2 * D, dstride);
+      gemm_.multiply({dout_block, D, 0, 0}, values_t, count, round_up(columns, gemm_.width / 2), width_, false, dp,
                      padded_);
       for (int64_t i = 0; visible.valid && i < count; ++i) {
-        dself_score[i] = dot(dout_block + i * D, q_block + i * wide + 2 * D, width_);
+        dself_score[i] = dot(dout_block + i * D, q_block + i * stride + 2 * D, width_);
       }
       kernels<AttentionKernels<float>>().softmax_bwd(dp, p, count, columns, padded_, scale_,
-                                                     view(visible, query, self_scores), dself_score);
-      gemm_.multiply({dp, padded_, 0, 0}, keys, count, width_, columns, false, dq_block, narrow);
+                                                     make_mask(visible, query, self_scores), dself_score);
+      gemm_.multiply({dp, padded_, 0, 0}, keys, count, width_, columns, false, dq_block, dstride);
       gemm_.pack_left({dp, 1, padded_}, columns, count, transposed);
-      const Right queries = pack_right({q_block, wide, 1}, count, width_, factor + factor_size());
-      gemm_.multiply(left, queries, columns, width_, count, add, dq + D, narrow);
-      for (int64_t i = 0; visible.valid && i < count; ++i, q_block += wide, dq_block += narrow) {
+      const Right queries = pack_right({q_block, stride, 1}, count, width_, factor + factor_size());
+      gemm_.multiply(left, queries, columns, width_, count, add, dq + D, dstride);
+      for (int64_t i = 0; visible.valid && i < count; ++i, q_block += stride, dq_block += dstride) {
         add_scaled(q_block + D, dself_score[i], width_, dq_block);
         add_scaled(q_block, dself_score[i], width_, dq_block + D);
         add_scaled(dout_block + i * D, self_scores[i], width_, dq_block + 2 * D);

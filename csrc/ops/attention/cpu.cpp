@@ -1,4 +1,4 @@
-// The CPU kernels of attention besides the matrix products: softmax over rows, its gradient, rotary positions.
+// The CPU kernels of attention except the matrix products: softmax over rows, its gradient, and rotary positions.
 #include <algorithm>
 #include <limits>
 
@@ -28,10 +28,10 @@ void softmax(float* scores, int64_t rows, int64_t columns, int64_t step, float s
       total += scores[i];
     }
     if (mask.self_score) total += mask.self_score[row] = exp((mask.self_score[row] - largest) * scale);
-    const float share = 1 / total;
+    const float inverse_total = 1 / total;
 #pragma omp simd
-    for (int64_t i = 0; i < visible; ++i) scores[i] *= share;
-    if (mask.self_score) mask.self_score[row] *= share;
+    for (int64_t i = 0; i < visible; ++i) scores[i] *= inverse_total;
+    if (mask.self_score) mask.self_score[row] *= inverse_total;
     std::fill(scores + visible, scores + columns, 0.0f);
   }
 }
@@ -50,7 +50,7 @@ void softmax_bwd(float* dscores, const float* scores, int64_t rows, int64_t colu
   }
 }
 
-// kBack applies the transposed rotation matrix; the two halves may have different angles.
+// If kBack, applies the transposed rotation matrix. The two halves may have different angles.
 template <bool kBack>
 void rotate(float* x, int64_t stride, const float* cos, const float* sin, int64_t tokens, int64_t heads, int64_t width,
             int64_t begin, int64_t end) {

@@ -1,14 +1,13 @@
-// The CPU kernels of attention besides the matrix products.
+// The interface of the CPU kernels of attention, except the matrix products.
 #pragma once
 
 #include "core/kernels.h"
 
 namespace trm_fast {
 
-// The columns that each row of scores includes: row i those of the first `first + i` columns that are `valid` (null:
-// all). Unless `self_score` is null, row i also includes a key that has no column: self_score[i] is its score
-// (-infinity if the row has no such key), and softmax replaces it by its probability. Every row includes at least one
-// key.
+// The keys that each row of scores includes. Row i includes those of the first `first + i` columns that are `valid`
+// (null: all). Unless `self_score` is null, row i may also include a key without a column. self_score[i] is its score,
+// or -infinity if there is none, and softmax replaces it by its probability. Every row includes at least one key.
 template <class T>
 struct AttentionMask {
   int64_t first;
@@ -16,10 +15,10 @@ struct AttentionMask {
   T* self_score;
 };
 
-// softmax turns scores (rows, columns), rows `step` apart, into probabilities in place; softmax_bwd turns
-// dprobabilities into dscores. Columns that a row excludes become zero. `dself_score` (rows): the gradient of
-// `self_score`, in place. rotate works in place on rows [begin, end) of x, `stride` floats apart, each `heads` x
-// `width`; cos and sin are (tokens, width), and row i has token i % tokens. rotate_bwd applies the transposed rotation.
+// softmax turns scores (rows, columns), with rows `step` floats apart, into probabilities in place. softmax_bwd turns
+// dprobabilities into dscores in place, and does the same for `dself_score` (rows). Columns that a row excludes become
+// zero. rotate works in place on rows [begin, end) of x, `stride` floats apart, each `heads` x `width`.
+// cos and sin are (tokens, width), and row i is token i % tokens. rotate_bwd applies the transposed rotation.
 template <class T>
 struct AttentionKernels {
   void (*softmax)(T* scores, int64_t rows, int64_t columns, int64_t step, T scale, const AttentionMask<T>&);

@@ -1,4 +1,4 @@
-// The group mixer on a CPU: the layer, made of matrix products, and the binding of its op.
+// The group mixer on a CPU: the layer, which calls matrix products, and the binding of its op.
 #include "core/recursion.h"
 #include "ops/group_mixer/kernels.h"
 #include "ops/rms_norm/kernels.h"
@@ -9,12 +9,12 @@ namespace {
 // Hidden channels per pass, as in the channel MLP, and the rows of a tile in the backward.
 constexpr int64_t kForwardChunk = 512, kBackwardChunk = 128, kBackwardTile = 384;
 
-// The first product is split: a position reads its own channels and, for each partition, the product of its group. The
-// products of the groups are computed first, once per group instead of once per position.
+// The first product is split into a product of each position's channels and one of each group's mean, which is computed
+// only once per group. A position adds the products of its groups to that of its channels.
 class GroupMixer final : public Layer {
  public:
   GroupMixer(const Sizes& sizes, const float* w_in, const float* w_out, int64_t inner, const Groups& groups)
-      : Layer(sizes, w_in, w_out, inner), groups_(groups), padded_(rounded(inner, kPanel / 2)), L(sizes.tokens),
+      : Layer(sizes, w_in, w_out, inner), groups_(groups), padded_(round_up(inner, kPanel / 2)), L(sizes.tokens),
         D(sizes.channels), G(groups.partitions()), N(groups.count()) {}
 
   int64_t packed_size() const override { return (1 + G) * gate_up_size() + inner_ * panels(D); }
@@ -41,7 +41,7 @@ class GroupMixer final : public Layer {
     }
   }
 
-  // The gradient of each part of w_in is transposed, with columns of gate and up interleaved in groups of width / 2.
+  // The gradient of each part of w_in is transposed, and interleaves the columns of gate and up in groups of width / 2.
   int64_t gradient_size() const override { return (2 * (1 + G) + 1) * D * padded_; }
   void unpack_gradient(const float* gradient, float* dw_in, float* dw_out) const override {
     const int64_t lanes = gemm_.width / 2, stride = (1 + G) * D;
@@ -55,7 +55,7 @@ class GroupMixer final : public Layer {
     for (int64_t i = 0; i < D; ++i) std::copy_n(gradient + i * padded_, inner_, dw_out + i * inner_);
   }
 
-  int64_t kept_size() const override { return 2 * padded_ * L; }
+  int64_t activations_size() const override { return 2 * padded_ * L; }
   int64_t work_size() const override { return N * (D + 2 * padded_); }
   int64_t rstd_size() const override { return L; }
   int64_t forward_scratch(int64_t tile_rows) const override {
@@ -80,19 +80,19 @@ class GroupMixer final : public Layer {
 
   void backward(const Backward& b, float* scratch) const override {
     const auto& group = kernels<GroupKernels>();
-    const int64_t width = gemm_.width, tiles = divided(L, kBackwardTile);
+    const int64_t width = gemm_.width, tiles = ceil_div(L, kBackwardTile);
     float *means = scratch, *packed_means = means + N * D, *dmeans = packed_means + N * D, *dproducts = dmeans + N * D;
     float* work = dproducts + N * 2 * padded_;
     const float* in = b.packed + D * panels(padded_);
     for (int64_t example = 0; example < b.examples; ++example) {
-      const float *h = b.h + example * L * D, *kept = b.kept + example * kept_size();
+      const float *h = b.h + example * L * D, *activations = b.activations + example * activations_size();
       float* d = b.d + example * L * D;
       kernels<RmsNormKernels<float>>().bwd(d, b.y + example * L * D, b.rstd + example * L, d, {L, D, 1}, 0, L);
       group_means(h, 0, G, means);
       std::fill_n(dproducts, N * 2 * padded_, 0.0f);
       for (int64_t tile = 0; tile < tiles; ++tile) {
         const int64_t first = tile * L / tiles;
-        rows_backward(b, h, kept, first, (tile + 1) * L / tiles - first, d, dproducts, work);
+        rows_backward(b, h, activations, first, (tile + 1) * L / tiles - first, d, dproducts, work);
       }
       float* gradient = b.gradient + 2 * D * padded_;
       for (int64_t g = 0; g < G; ++g, gradient += 2 * D * padded_) {
@@ -110,7 +110,7 @@ class GroupMixer final : public Layer {
   }
 
  private:
-  // Rows `row` and following of part `part` of w_in: D columns. `as_rows`: as the factor (rows, D), else as (D, rows).
+  // Part `part` of w_in, D columns, from row `row` on: as a factor (rows, D) if `as_rows`, otherwise as (D, rows).
   Strided columns(int64_t row, int64_t part, bool as_rows) const {
     const int64_t stride = (1 + G) * D;
     const float* data = w_in_ + row * stride + part * D;
@@ -118,11 +118,11 @@ class GroupMixer final : public Layer {
   }
 
   int64_t gate_up_size() const { return 2 * padded_ * D; }
-  int64_t chunk() const { return std::min(kBackwardChunk, rounded(padded_, kPanel)); }
-  int64_t tile() const { return divided(L, divided(L, kBackwardTile)); }
-  int64_t tiles(const Forward& f) const { return divided(L, f.tile_rows); }
+  int64_t chunk() const { return std::min(kBackwardChunk, round_up(padded_, kPanel)); }
+  int64_t tile() const { return ceil_div(L, ceil_div(L, kBackwardTile)); }
+  int64_t tiles(const Forward& f) const { return ceil_div(L, f.tile_rows); }
 
-  // The scaled means of the groups of partitions [begin, end) over h (L, D), into their rows of `means` (N, D).
+  // Writes the scaled means of h (L, D) over the groups of partitions [begin, end) to their rows of `means` (N, D).
   void group_means(const float* h, int64_t begin, int64_t end, float* means) const {
     const auto& group = kernels<GroupKernels>();
     const int64_t first = groups_.first[begin], count = groups_.first[end] - first;
@@ -151,10 +151,11 @@ class GroupMixer final : public Layer {
     const float* w_out = f.packed + (1 + G) * gate_up_size();
     for (int64_t channel = 0; channel < padded_; channel += kForwardChunk) {
       const int64_t channels = std::min(kForwardChunk, padded_ - channel);
-      float* kept = f.keep ? f.kept + example * kept_size() + first * 2 * padded_ + 2 * channel : nullptr;
+      float* activations =
+          f.keep ? f.activations + example * activations_size() + first * 2 * padded_ + 2 * channel : nullptr;
       const Right gate_up = right(f.packed + channel / (gemm_.width / 2) * panel(D), D);
       const Added added{products + 2 * channel, 2 * padded_, groups_.index.data() + first * G, G};
-      gemm_.swiglu({h, D, 0, 0}, gate_up, count, channels, D, added, kept, 2 * padded_, scratch, channels);
+      gemm_.swiglu({h, D, 0, 0}, gate_up, count, channels, D, added, activations, 2 * padded_, scratch, channels);
       const Right down{w_out + panel(channel), panel(inner_)};
       gemm_.multiply({scratch, channels, 0, 0}, down, count, D, std::min(channels, inner_ - channel), channel > 0, y,
                      D);
@@ -164,12 +165,12 @@ class GroupMixer final : public Layer {
 
   // Rows [first, first + count) of an example: adds to the gradients of w_out and of the first part of w_in, adds the
   // part of dh that does not come from the means to d, and the gradients of the groups' products to `dproducts`.
-  void rows_backward(const Backward& b, const float* h, const float* kept, int64_t first, int64_t count, float* d,
-                     float* dproducts, float* scratch) const {
+  void rows_backward(const Backward& b, const float* h, const float* activations, int64_t first, int64_t count,
+                     float* d, float* dproducts, float* scratch) const {
     const int64_t width = gemm_.width, chunk = this->chunk();
     float *d_left = scratch, *h_left = d_left + count * D, *dh = h_left + count * D, *out = dh + count * D;
     float* dgate_up = out + count * chunk;
-    d += first * D, h += first * D, kept += first * 2 * padded_;
+    d += first * D, h += first * D, activations += first * 2 * padded_;
     gemm_.pack_left({d, 1, D}, D, count, d_left);
     gemm_.pack_left({h, 1, D}, D, count, h_left);
     std::copy_n(d, count * D, dh);
@@ -177,7 +178,7 @@ class GroupMixer final : public Layer {
     float* dw_out = b.gradient + 2 * (1 + G) * D * padded_;
     for (int64_t channel = 0; channel < padded_; channel += chunk) {
       const int64_t channels = std::min(chunk, padded_ - channel);
-      gemm_.swiglu_bwd({d, D, 0, 0}, right(b.packed + channel * D, D), count, channels, D, kept + 2 * channel,
+      gemm_.swiglu_bwd({d, D, 0, 0}, right(b.packed + channel * D, D), count, channels, D, activations + 2 * channel,
                        2 * padded_, out, dgate_up);
       const Left left_d{d_left, 0, 0, count}, left_h{h_left, 0, 0, count};
       const Left rows{dgate_up, width, width, count * width};

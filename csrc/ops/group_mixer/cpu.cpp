@@ -1,3 +1,4 @@
+// The CPU kernels of the group mixer except the matrix products: sums over groups of rows, and their backward.
 #include "ops/group_mixer/kernels.h"
 
 #include "core/cpu/simd.h"

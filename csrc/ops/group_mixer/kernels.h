@@ -1,12 +1,13 @@
-// Sums over groups of rows, and rows that each member of a group reads, on a CPU.
+// The interface of the CPU kernels of the group mixer, except the matrix products: sums over groups of rows, and the
+// addition of each group's row to its members.
 #pragma once
 
 #include "core/kernels.h"
 
 namespace trm_fast {
 
-// Row i of a matrix with `rows` rows belongs to the groups index[i * partitions + g], for g in [0, partitions): rows of
-// a second matrix with one row per group. Rows of both are `width` floats, which are contiguous.
+// Row i of x belongs to the groups index[i * partitions + g], for g in [0, partitions). Another matrix has one row per
+// group. Rows of both are `width` contiguous floats.
 struct GroupKernels {
   // sums[group] += x[i] for each row i and each of its groups.
   void (*sum)(const float* x, const int32_t* index, int64_t partitions, int64_t rows, int64_t width, float* sums);

@@ -1,4 +1,4 @@
-// The binding of latent_recursion on a CPU.
+// The bindings of latent_recursion on a CPU, forward and backward.
 #include "core/recursion.h"
 
 namespace trm_fast {

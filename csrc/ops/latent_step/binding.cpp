@@ -1,5 +1,5 @@
-// The bindings of the fused step, forward and backward, on packed weights (trm_fast/ops/packing.py). Only GPUs have it;
-// on a CPU a whole recursion is one call of latent_recursion.
+// The bindings of the fused step, forward and backward, on packed weights (trm_fast/ops/packing.py). Only GPUs have the
+// fused step; on a CPU, latent_recursion runs a whole recursion in one call.
 #include "core/binding.h"
 
 #ifdef TRM_FAST_CUDA
@@ -15,10 +15,10 @@ void check_matrix(const Tensor& like, const Tensor& matrix, int64_t rows, int64_
   STD_TORCH_CHECK(matrix.dim() == 2 && matrix.size(0) == rows && matrix.size(1) == columns && matrix.is_contiguous() &&
                       matrix.is_cuda() && matrix.scalar_type() == like.scalar_type() && wide_loads(matrix),
                   "latent_step: a packed weight must be a contiguous matrix of ", rows, " x ", columns,
-                  " in the states' dtype, 16 bytes aligned");
+                  " in the states' dtype, aligned to 16 bytes");
 }
 
-// The tensor if it is contiguous and 16 bytes aligned, otherwise a copy that is.
+// The tensor if it is contiguous and aligned to 16 bytes, otherwise a copy that is.
 Tensor dense_state(const Tensor& tensor) {
   const Tensor contiguous = dense(tensor);
   return wide_loads(contiguous) ? contiguous : torch::stable::clone(contiguous);
@@ -39,7 +39,8 @@ struct State {
   static int64_t inner(const Tensor& z, const Tensor& w_in, const Tensor& w_out, int64_t width) {
     STD_TORCH_CHECK(w_out.dim() == 2, "latent_step: packed weights must be matrices");
     const int64_t inner = w_out.size(1);
-    STD_TORCH_CHECK(inner % 64 == 0, "latent_step: packed weights must be padded to 64 inner units, not ", inner);
+    STD_TORCH_CHECK(inner % 64 == 0, "latent_step: packed weights must be padded to a multiple of 64 inner units, not ",
+                    inner);
     check_matrix(z, w_in, 2 * inner, width);
     check_matrix(z, w_out, width, inner);
     return inner;
@@ -64,7 +65,7 @@ std::tuple<Tensor, std::vector<Tensor>> fwd_cuda(const Tensor& z, const std::opt
   const auto norms = [&](std::vector<int64_t> sizes) {
     return torch::stable::new_empty(z, std::move(sizes), ScalarType::Float);
   };
-  std::vector<Tensor> kept;
+  std::vector<Tensor> saved;
   Tensor h = dense_state(z);
   for (size_t i = 0; i < packed.size(); i += 4) {
     const int64_t mixer = State::inner(z, packed[i], packed[i + 1], s.padded);
@@ -74,8 +75,8 @@ std::tuple<Tensor, std::vector<Tensor>> fwd_cuda(const Tensor& z, const std::opt
     std::optional<Tensor> over_tokens, over_channels;
     if (keep) {
       over_tokens = norms({s.batch, 1, s.channels}), over_channels = norms({s.batch, s.tokens, 1});
-      if (i) kept.push_back(h);
-      kept.insert(kept.end(), {mixed, *over_tokens, *over_channels});
+      if (i) saved.push_back(h);
+      saved.insert(saved.end(), {mixed, *over_tokens, *over_channels});
     }
     launch.check(cuda::token_mixer(s.type, h.const_data_ptr(), i ? nullptr : data(added), packed[i].const_data_ptr(),
                                    packed[i + 1].const_data_ptr(), mixed.mutable_data_ptr(),
@@ -88,7 +89,7 @@ std::tuple<Tensor, std::vector<Tensor>> fwd_cuda(const Tensor& z, const std::opt
                                inner, float(eps), launch.stream()));
     h = y;
   }
-  return {h, kept};
+  return {h, saved};
 }
 
 std::tuple<Tensor, Tensor> mixer_bwd_cuda(const Tensor& dy, const Tensor& h, const std::optional<Tensor>& injection,
@@ -102,7 +103,7 @@ std::tuple<Tensor, Tensor> mixer_bwd_cuda(const Tensor& dy, const Tensor& h, con
   if (injection) check_like("latent_step", h, *injection);
   STD_TORCH_CHECK(
       rstd.numel() == s.batch * s.channels && rstd.scalar_type() == ScalarType::Float && rstd.is_contiguous(),
-      "latent_step: rstd must be float32, one for each column");
+      "latent_step: rstd must be contiguous float32, one value per channel of an example");
   const Tensor gradient = dense_state(dy), state = dense_state(h), result = dense_state(y);
   std::optional<Tensor> added;
   if (injection) added = dense_state(*injection);

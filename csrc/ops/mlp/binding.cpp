@@ -1,17 +1,17 @@
-// The channel MLP on a CPU: the layer, made of matrix products, and the binding of its op.
+// The channel MLP on a CPU: the layer, which calls matrix products, and the binding of its op.
 #include "core/recursion.h"
 #include "ops/rms_norm/kernels.h"
 
 namespace trm_fast {
 namespace {
 
-// Hidden channels per pass: few enough that they, their gate, up and gradients stay in L2.
+// Hidden channels per pass, few enough that their values, gate, up and gradients stay in L2.
 constexpr int64_t kForwardChunk = 512, kBackwardChunk = 128;
 
 class Mlp final : public Layer {
  public:
   Mlp(const Sizes& sizes, const float* w_in, const float* w_out, int64_t inner)
-      : Layer(sizes, w_in, w_out, inner), padded_(rounded(inner, kPanel / 2)), D(sizes.channels) {}
+      : Layer(sizes, w_in, w_out, inner), padded_(round_up(inner, kPanel / 2)), D(sizes.channels) {}
 
   int64_t packed_size() const override { return gate_up_size() + inner_ * panels(D); }
   void pack(float* to) const override {
@@ -33,7 +33,7 @@ class Mlp final : public Layer {
     }
   }
 
-  // The gradient of w_in is transposed, with columns of gate and up interleaved in groups of width / 2.
+  // The gradient of w_in is transposed, and interleaves the columns of gate and up in groups of width / 2.
   int64_t gradient_size() const override { return 3 * D * padded_; }
   void unpack_gradient(const float* gradient, float* dw_in, float* dw_out) const override {
     const int64_t lanes = gemm_.width / 2;
@@ -48,7 +48,7 @@ class Mlp final : public Layer {
     for (int64_t i = 0; i < D; ++i) std::copy_n(gradient + i * padded_, inner_, dw_out + i * inner_);
   }
 
-  int64_t kept_size() const override { return 2 * padded_ * sizes_.tokens; }
+  int64_t activations_size() const override { return 2 * padded_ * sizes_.tokens; }
   int64_t rstd_size() const override { return sizes_.tokens; }
   int64_t forward_scratch(int64_t tile_rows) const override { return std::min(kForwardChunk, padded_) * tile_rows; }
   int64_t backward_scratch(int64_t examples) const override { return rows(examples) * 3 * (D + chunk()); }
@@ -61,9 +61,9 @@ class Mlp final : public Layer {
       float* y = f.y + first * D;
       for (int64_t channel = 0; channel < padded_; channel += kForwardChunk) {
         const int64_t channels = std::min(kForwardChunk, padded_ - channel);
-        float* kept = f.keep ? f.kept + first * 2 * padded_ + 2 * channel : nullptr;
+        float* activations = f.keep ? f.activations + first * 2 * padded_ + 2 * channel : nullptr;
         const Right gate_up = right(f.packed + channel / (gemm_.width / 2) * panel(D), D);
-        gemm_.swiglu({h, D, 0, 0}, gate_up, count, channels, D, {}, kept, 2 * padded_, scratch, channels);
+        gemm_.swiglu({h, D, 0, 0}, gate_up, count, channels, D, {}, activations, 2 * padded_, scratch, channels);
         const Right down{f.packed + gate_up_size() + panel(channel), panel(inner_)};
         gemm_.multiply({scratch, channels, 0, 0}, down, count, D, std::min(channels, inner_ - channel), channel > 0, y,
                        D);
@@ -84,8 +84,8 @@ class Mlp final : public Layer {
     float* dw_out = b.gradient + 2 * D * padded_;
     for (int64_t channel = 0; channel < padded_; channel += chunk) {
       const int64_t channels = std::min(chunk, padded_ - channel);
-      gemm_.swiglu_bwd({b.d, D, 0, 0}, right(b.packed + channel * D, D), count, channels, D, b.kept + 2 * channel,
-                       2 * padded_, out, dgate_up);
+      gemm_.swiglu_bwd({b.d, D, 0, 0}, right(b.packed + channel * D, D), count, channels, D,
+                       b.activations + 2 * channel, 2 * padded_, out, dgate_up);
       const Left d{d_left, 0, 0, count}, h{h_left, 0, 0, count}, dgu{dgate_up, width, width, count * width};
       gemm_.multiply(d, right(out, count), D, channels, count, true, dw_out + channel, padded_);
       gemm_.multiply(h, right(dgate_up, count), D, 2 * channels, count, true, b.gradient + 2 * channel, 2 * padded_);
@@ -95,7 +95,7 @@ class Mlp final : public Layer {
   }
 
  private:
-  int64_t chunk() const { return std::min(kBackwardChunk, rounded(padded_, kPanel)); }
+  int64_t chunk() const { return std::min(kBackwardChunk, round_up(padded_, kPanel)); }
   int64_t gate_up_size() const { return 2 * padded_ * D; }
 
   int64_t padded_, D;

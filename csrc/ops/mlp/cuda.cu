@@ -1,9 +1,9 @@
-// The products of the channel MLP. Forward: the first product ends with silu(gate h) (up h), the second with residual
-// and norm; blocks of the second hold whole rows, because the norm needs them. Backward: the gradients of gate and up,
-// and the hidden units again; cuBLAS computes the three plain products that remain.
+// The channel MLP on a GPU. Forward: the first product ends with silu(gate h) (up h), the second with residual and
+// norm. Blocks of the second hold whole rows, because the norm needs them. Backward: one kernel computes the gradients
+// of gate and up and recomputes the hidden units; cuBLAS computes the other three products.
 //
-// Lower bound for 768 examples of 97 x 512, inner 1536: forward 234 and 117 GFLOP against 0.3 GB each, backward 351
-// GFLOP against 0.8 GB (the plain products read 0.7 of them): bound by the tensor cores.
+// Lower bound for 768 examples of 97 x 512, inner 1536: forward 234 and 117 GFLOP, and 0.3 GB each; backward 351 GFLOP
+// and 0.8 GB (of which cuBLAS's products read 0.7 GB). All are bound by the tensor cores.
 #include "core/cuda/product.cuh"
 #include "ops/mlp/cuda.h"
 
@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(In<T>::kThreads)
   for (int y = 0; y < 4; ++y) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int64_t row = first + product.row_of(y, half);
+      const int64_t row = first + product.output_row(y, half);
       if (row >= rows) continue;
 #pragma unroll
       for (int x = 0; x < 4; x += 2) {  // gate, up
@@ -42,15 +42,15 @@ __global__ void __launch_bounds__(In<T>::kThreads)
   }
 }
 
-// 64 rows of 64 * kWide channels, computed by eight warps, each with its own columns.
-template <class T, int kWide>
-using Out = Product<T, 4, kWide, 1, 8, 32>;
+// 64 rows of 64 * kTilesAcross channels. Eight warps compute different columns.
+template <class T, int kTilesAcross>
+using Out = Product<T, 4, kTilesAcross, 1, 8, 32>;
 
-template <class T, int kWide>
-__global__ void __launch_bounds__(Out<T, kWide>::kThreads, 1)
+template <class T, int kTilesAcross>
+__global__ void __launch_bounds__(Out<T, kTilesAcross>::kThreads, 1)
     out_kernel(const T* __restrict__ active, const T* __restrict__ w_out, const T* __restrict__ h, T* __restrict__ y,
                float* __restrict__ rstd, int64_t rows, int64_t inner, float eps) {
-  using P = Out<T, kWide>;
+  using P = Out<T, kTilesAcross>;
   constexpr int kWarps = P::kThreads / kWarp;
   __shared__ float partial[P::kRows][kWarps];
   const int64_t first = int64_t(blockIdx.x) * P::kRows;
@@ -59,12 +59,12 @@ __global__ void __launch_bounds__(Out<T, kWide>::kThreads, 1)
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     const int tile = i / 2, half = i % 2;
-    const int64_t row = min(first + product.row_of(tile, half), rows - 1);
+    const int64_t row = min(first + product.output_row(tile, half), rows - 1);
     float squares = 0;
 #pragma unroll
-    for (int x = 0; x < kWide; ++x) {
+    for (int x = 0; x < kTilesAcross; ++x) {
       float residual[2];
-      load_pack<2>(h + row * P::kColumns + product.column_of(x), residual);
+      load_pack<2>(h + row * P::kColumns + product.output_column(x), residual);
 #pragma unroll
       for (int k = 0; k < 2; ++k) {
         float& value = product.sum[tile][x][2 * half + k];
@@ -73,28 +73,28 @@ __global__ void __launch_bounds__(Out<T, kWide>::kThreads, 1)
       }
     }
     squares = lanes_sum<4>(squares);
-    if (product.lane % 4 == 0) partial[product.row_of(tile, half)][threadIdx.x / kWarp] = squares;
+    if (product.lane % 4 == 0) partial[product.output_row(tile, half)][threadIdx.x / kWarp] = squares;
   }
   __syncthreads();
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    const int tile = i / 2, half = i % 2, row = product.row_of(tile, half);
+    const int tile = i / 2, half = i % 2, row = product.output_row(tile, half);
     if (first + row >= rows) continue;
     float squares = 0;
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) squares += partial[row][w];
     const float scale = rsqrtf(squares / float(P::kColumns) + eps);
-    if (rstd && product.column_of(0) == 0) rstd[first + row] = scale;
+    if (rstd && product.output_column(0) == 0) rstd[first + row] = scale;
 #pragma unroll
-    for (int x = 0; x < kWide; ++x) {
+    for (int x = 0; x < kTilesAcross; ++x) {
       const float (&value)[4] = product.sum[tile][x];
-      store_two(y + (first + row) * P::kColumns + product.column_of(x), value[2 * half] * scale,
+      store_two(y + (first + row) * P::kColumns + product.output_column(x), value[2 * half] * scale,
                 value[2 * half + 1] * scale);
     }
   }
 }
 
-// Has as many rows and inner units as In, so that a lane has the same elements in both products.
+// Has the same rows and inner units as In, so that a lane has the same elements in both products.
 template <class T>
 using Back = Product<T, 4, 2, 2, 4, 64, false>;
 
@@ -116,7 +116,7 @@ __global__ void __launch_bounds__(In<T>::kThreads)
   for (int y = 0; y < 4; ++y) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int64_t row = first + gate_up.row_of(y, half);
+      const int64_t row = first + gate_up.output_row(y, half);
       if (row >= rows) continue;
 #pragma unroll
       for (int x = 0; x < 2; ++x) {
@@ -125,8 +125,8 @@ __global__ void __launch_bounds__(In<T>::kThreads)
         const float (&dactive)[4] = back.sum[y][x];
         const int i = 2 * half;
         const GateUpGradient low(gate[i], up[i], dactive[i]), high(gate[i + 1], up[i + 1], dactive[i + 1]);
-        store_two(active + row * inner + stripe * Back<T>::kColumns + back.column_of(x), low.active, high.active);
-        T* to = dgate_up + row * 2 * inner + stripe * P::kColumns + gate_up.column_of(2 * x);
+        store_two(active + row * inner + stripe * Back<T>::kColumns + back.output_column(x), low.active, high.active);
+        T* to = dgate_up + row * 2 * inner + stripe * P::kColumns + gate_up.output_column(2 * x);
         store_two(to, low.dgate, high.dgate);
         store_two(to + 8, low.dup, high.dup);
       }
@@ -155,9 +155,9 @@ cudaError_t mlp_out(Type type, const void* active, const void* w_out, const void
   if (inner % 32) return cudaErrorInvalidValue;
   return with_half_type(type, [&](auto value) {
     using T = decltype(value);
-    const auto run = [&](auto wide) {
-      using P = Out<T, wide()>;
-      return launch(out_kernel<T, wide()>, (rows + P::kRows - 1) / P::kRows, P::kThreads, sizeof(typename P::Shared),
+    const auto run = [&](auto tiles) {
+      using P = Out<T, tiles()>;
+      return launch(out_kernel<T, tiles()>, (rows + P::kRows - 1) / P::kRows, P::kThreads, sizeof(typename P::Shared),
                     stream, active, w_out, h, y, rstd, rows, inner, eps);
     };
     switch (channels) {

@@ -1,4 +1,4 @@
-// The channel MLP on a GPU, on packed weights (core/cuda/launch.h).
+// The interface of the channel MLP on a GPU, with packed weights (core/cuda/launch.h).
 #pragma once
 
 #include "core/cuda/launch.h"
@@ -13,8 +13,8 @@ cudaError_t mlp_in(Type, const void* h, const void* w_in, void* active, int64_t 
 // rstd (rows) may be null.
 cudaError_t mlp_out(Type, const void* active, const void* w_out, const void* h, void* y, float* rstd, int64_t rows,
                     int64_t channels, int64_t inner, float eps, cudaStream_t);
-// From d, the gradient of h + down active, computes `active` again, and dgate_up (rows, 2 inner), its columns in the
-// order of w_in's rows.
+// From d, the gradient of h + down active, computes dgate_up (rows, 2 inner), with its columns in the order of w_in's
+// rows, and recomputes `active`.
 cudaError_t mlp_in_bwd(Type, const void* d, const void* h, const void* w_in, const void* w_out, void* active,
                        void* dgate_up, int64_t rows, int64_t channels, int64_t inner, cudaStream_t);
 

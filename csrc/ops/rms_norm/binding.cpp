@@ -9,7 +9,7 @@ namespace {
 int64_t unit_cost(const Axis& axis) { return axis.size * std::min(axis.inner, kColumns); }
 
 std::tuple<Tensor, Tensor> fwd(const Tensor& x, const std::optional<Tensor>& residual, int64_t dim, double eps) {
-  const Axis axis = axis_of("rms_norm", x, dim);
+  const Axis axis = resolve_axis("rms_norm", x, dim);
   if (residual) check_like("rms_norm", x, *residual);
   const Tensor in = dense(x), added = residual ? dense(*residual) : in;
   const Tensor y = torch::stable::new_empty(x, x.sizes());
@@ -29,7 +29,7 @@ std::tuple<Tensor, Tensor> fwd(const Tensor& x, const std::optional<Tensor>& res
 }
 
 Tensor bwd(const Tensor& dy, const Tensor& y, const Tensor& rstd, int64_t dim) {
-  const Axis axis = axis_of("rms_norm", y, dim);
+  const Axis axis = resolve_axis("rms_norm", y, dim);
   check_like("rms_norm", dy, y);
   const Tensor gradient = dense(dy), result = dense(y), statistics = dense(rstd);
   const Tensor dx = torch::stable::new_empty(y, y.sizes());

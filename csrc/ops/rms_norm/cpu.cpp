@@ -1,4 +1,5 @@
-// Residual addition and RMSNorm on a CPU: two passes over a row, or over a block of columns, in cache.
+// Residual addition and RMSNorm on a CPU, in two passes over a row, or over a block of columns; the second pass reads
+// from cache.
 #include <algorithm>
 
 #include "core/cpu/simd.h"
@@ -32,8 +33,8 @@ void fwd_row(const T* x, const T* residual, T* y, Accumulate<T>* rstd, int64_t s
   for (int64_t i = 0; i < size; ++i) store(y + i, sum_at<kResidual>(x, residual, i) * scale);
 }
 
-// Normalizes `width` neighboring columns, each over `size` rows, `stride` elements apart. kFull makes the width a
-// constant, so that the compiler vectorizes the inner loops.
+// Normalizes `width` neighboring columns, each over `size` rows that are `stride` elements apart. kFull makes the width
+// a constant, so that the compiler vectorizes the inner loops.
 template <class T, bool kResidual, bool kFull>
 void fwd_columns(const T* x, const T* residual, T* y, Accumulate<T>* rstd, int64_t size, int64_t stride, int64_t width,
                  Accumulate<T> eps) {
@@ -56,7 +57,7 @@ void fwd_columns(const T* x, const T* residual, T* y, Accumulate<T>* rstd, int64
   }
 }
 
-// Calls row(offset, offset of its rstd) or columns(offset, offset of their rstd, width) for each unit of the range.
+// Calls row(offset, rstd offset) or columns(offset, rstd offset, width) for each unit of the range.
 template <class Row, class Columns>
 void for_units(const Axis& axis, int64_t begin, int64_t end, const Row& row, const Columns& columns) {
   if (axis.inner == 1) {
@@ -94,7 +95,7 @@ void fwd(const T* x, const T* residual, T* y, Accumulate<T>* rstd, Axis axis, do
   }
 }
 
-// dx = rstd * (dy - y * mean(dy * y)), which is exact also for eps > 0.
+// dx = rstd * (dy - y * mean(dy * y)), which holds for any eps.
 template <class T>
 void bwd_row(const T* dy, const T* y, Accumulate<T> rstd, T* dx, int64_t size) {
   using A = Accumulate<T>;

@@ -1,7 +1,9 @@
-// Residual addition and RMSNorm on a GPU, over rows (a warp or a block per row) or over a strided axis (a block
-// per stripe of columns, so that neighboring threads read neighboring addresses). The second pass reads from L1. Lower
-// bound: the forward moves 2 elements (3 with a residual) per element and 4 bytes per row, the backward 3 elements, at
-// about 3 FLOP per element: bound by memory. A load takes V values if size and addresses allow it, otherwise V = 1.
+// Residual addition and RMSNorm on a GPU, over rows (a warp or a block per row) or over a strided axis (a block per
+// stripe of columns, so that neighboring threads read neighboring addresses). The second pass reads from L1. A load
+// takes V values if sizes and addresses allow it, otherwise one.
+//
+// Lower bound per element: the forward moves 2 elements (3 with a residual), the backward 3, and both take about 3
+// FLOP; each row adds 4 bytes. Both are bound by memory.
 #include "core/cuda/device.cuh"
 #include "ops/rms_norm/cuda.h"
 
@@ -9,7 +11,7 @@ namespace trm_fast {
 namespace cuda {
 namespace {
 
-constexpr int kLine = 64;  // bytes of a row in one stripe: whole sectors
+constexpr int kLine = 64;  // bytes of a row in one stripe, which are whole sectors
 constexpr int kThreads = 256, kRowThreads = 128;
 
 template <int V, class T>
@@ -30,7 +32,7 @@ __device__ inline float dot(const float (&a)[V], const float (&b)[V]) {
   return sum;
 }
 
-// kBlock threads work on a row. If that is one warp, a block has several rows.
+// kBlock threads work on a row. If kBlock is one warp, a block has several rows.
 template <class T, int V, int kBlock>
 __global__ void __launch_bounds__(kRowThreads)
     fwd_rows_kernel(const T* __restrict__ x, const T* __restrict__ residual, T* __restrict__ y,
@@ -74,23 +76,23 @@ __global__ void __launch_bounds__(kRowThreads)
   }
 }
 
-// A block has kAcross threads side by side, of V columns each, and works on kDeep rows at once.
+// A block has kThreadsAcross threads side by side, with V columns each, and works on kThreadsDown rows at a time.
 template <class T, int V>
 struct Stripe {
   static constexpr int kColumns = kLine / int(sizeof(T));
-  static constexpr int kAcross = kColumns / V, kDeep = kThreads / kAcross;
+  static constexpr int kThreadsAcross = kColumns / V, kThreadsDown = kThreads / kThreadsAcross;
 
-  // Sums each column over the depth of a block; every thread of the column gets the sum.
+  // Sums each column over the rows of threads; every thread of the column gets the sum.
   __device__ static void sum(float (&value)[V]) {
-    __shared__ float partial[kDeep][kColumns];
+    __shared__ float partial[kThreadsDown][kColumns];
 #pragma unroll
     for (int k = 0; k < V; ++k) partial[threadIdx.y][threadIdx.x * V + k] = value[k];
     __syncthreads();
-    for (int reach = kDeep / 2; reach > 0; reach /= 2) {
-      if (int(threadIdx.y) < reach) {
+    for (int offset = kThreadsDown / 2; offset > 0; offset /= 2) {
+      if (int(threadIdx.y) < offset) {
 #pragma unroll
         for (int k = 0; k < V; ++k) {
-          partial[threadIdx.y][threadIdx.x * V + k] += partial[threadIdx.y + reach][threadIdx.x * V + k];
+          partial[threadIdx.y][threadIdx.x * V + k] += partial[threadIdx.y + offset][threadIdx.x * V + k];
         }
       }
       __syncthreads();
@@ -100,7 +102,7 @@ struct Stripe {
   }
 };
 
-// A thread whose columns are outside the tensor must still reach the barriers.
+// Threads whose columns are outside the tensor must also reach the barriers.
 template <class T, int V>
 __global__ void __launch_bounds__(kThreads)
     fwd_columns_kernel(const T* __restrict__ x, const T* __restrict__ residual, T* __restrict__ y,
@@ -110,7 +112,7 @@ __global__ void __launch_bounds__(kThreads)
   const bool inside = column < inner;
   const int64_t at = outer * size * inner + column;
   float t[V], scale[V] = {};
-  for (int64_t row = threadIdx.y; inside && row < size; row += S::kDeep) {
+  for (int64_t row = threadIdx.y; inside && row < size; row += S::kThreadsDown) {
     load_sum<V>(x, residual, at + row * inner, t);
 #pragma unroll
     for (int k = 0; k < V; ++k) scale[k] += t[k] * t[k];
@@ -123,7 +125,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
     for (int k = 0; k < V; ++k) rstd[outer * inner + column + k] = scale[k];
   }
-  for (int64_t row = threadIdx.y; row < size; row += S::kDeep) {
+  for (int64_t row = threadIdx.y; row < size; row += S::kThreadsDown) {
     load_sum<V>(x, residual, at + row * inner, t);
 #pragma unroll
     for (int k = 0; k < V; ++k) t[k] *= scale[k];
@@ -140,7 +142,7 @@ __global__ void __launch_bounds__(kThreads)
   const bool inside = column < inner;
   const int64_t at = outer * size * inner + column;
   float d[V], t[V], mean[V] = {};
-  for (int64_t row = threadIdx.y; inside && row < size; row += S::kDeep) {
+  for (int64_t row = threadIdx.y; inside && row < size; row += S::kThreadsDown) {
     load_pack<V>(dy + at + row * inner, d);
     load_pack<V>(y + at + row * inner, t);
 #pragma unroll
@@ -154,7 +156,7 @@ __global__ void __launch_bounds__(kThreads)
     mean[k] /= float(size);
     scale[k] = rstd[outer * inner + column + k];
   }
-  for (int64_t row = threadIdx.y; row < size; row += S::kDeep) {
+  for (int64_t row = threadIdx.y; row < size; row += S::kThreadsDown) {
     load_pack<V>(dy + at + row * inner, d);
     load_pack<V>(y + at + row * inner, t);
 #pragma unroll
@@ -163,28 +165,29 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Launches `columns` for a strided axis; for rows `warps` (a warp for each row) or `blocks`. `first`: the arguments
-// before the sizes.
+// Launches `columns` for a strided axis, or for rows either `warps` (a warp per row) or `blocks` (a block per row).
+// `first` are the arguments before the sizes.
 template <class T, int V, class Columns, class Rows, class... First>
-cudaError_t along(const Axis& axis, cudaStream_t stream, Columns columns, Rows warps, Rows blocks, First... first) {
+cudaError_t launch_along(const Axis& axis, cudaStream_t stream, Columns columns, Rows warps, Rows blocks,
+                         First... first) {
   if (axis.inner > 1) {
     using S = Stripe<T, V>;
     const int64_t stripes = (axis.inner + S::kColumns - 1) / S::kColumns;
-    return launch(columns, axis.outer * stripes, dim3(S::kAcross, S::kDeep), 0, stream, first..., axis.size, axis.inner,
-                  stripes);
+    return launch(columns, axis.outer * stripes, dim3(S::kThreadsAcross, S::kThreadsDown), 0, stream, first...,
+                  axis.size, axis.inner, stripes);
   }
-  const bool narrow = axis.size <= 256 * V;
-  const int block = narrow ? kWarp : kRowThreads, deep = kRowThreads / block;
-  return launch(narrow ? warps : blocks, (axis.outer + deep - 1) / deep, dim3(block, deep), 0, stream, first...,
-                axis.outer, axis.size);
+  const bool warp_per_row = axis.size <= 256 * V;
+  const int block = warp_per_row ? kWarp : kRowThreads, rows_per_block = kRowThreads / block;
+  return launch(warp_per_row ? warps : blocks, (axis.outer + rows_per_block - 1) / rows_per_block,
+                dim3(block, rows_per_block), 0, stream, first..., axis.outer, axis.size);
 }
 
-// Calls body(T{}, V). V, an integral constant, is 1 unless contiguous lines consist of whole aligned packs.
+// Calls body(T{}, V), where V is an integral constant: 1 unless contiguous lines consist of whole aligned packs.
 template <class Body>
 cudaError_t with_packs(Type type, const Axis& axis, std::initializer_list<const void*> pointers, const Body& body) {
   if (axis.outer == 0 || axis.size == 0 || axis.inner == 0) return cudaSuccess;
   return with_type(type, [&](auto zero) {
-    constexpr int kPack = kWide<decltype(zero)>;
+    constexpr int kPack = kMaxPack<decltype(zero)>;
     const bool whole = (axis.inner == 1 ? axis.size : axis.inner) % kPack == 0;
     if (whole && std::all_of(pointers.begin(), pointers.end(), aligned)) {
       return body(zero, std::integral_constant<int, kPack>{});
@@ -200,8 +203,8 @@ cudaError_t rms_norm_fwd(Type type, const void* x, const void* residual, void* y
   return with_packs(type, axis, {x, residual, y}, [&](auto zero, auto values) {
     using T = decltype(zero);
     constexpr int V = values();
-    return along<T, V>(axis, stream, fwd_columns_kernel<T, V>, fwd_rows_kernel<T, V, kWarp>,
-                       fwd_rows_kernel<T, V, kRowThreads>, x, residual, y, rstd, eps);
+    return launch_along<T, V>(axis, stream, fwd_columns_kernel<T, V>, fwd_rows_kernel<T, V, kWarp>,
+                              fwd_rows_kernel<T, V, kRowThreads>, x, residual, y, rstd, eps);
   });
 }
 
@@ -210,8 +213,8 @@ cudaError_t rms_norm_bwd(Type type, const void* dy, const void* y, const float* 
   return with_packs(type, axis, {dy, y, dx}, [&](auto zero, auto values) {
     using T = decltype(zero);
     constexpr int V = values();
-    return along<T, V>(axis, stream, bwd_columns_kernel<T, V>, bwd_rows_kernel<T, V, kWarp>,
-                       bwd_rows_kernel<T, V, kRowThreads>, dy, y, rstd, dx);
+    return launch_along<T, V>(axis, stream, bwd_columns_kernel<T, V>, bwd_rows_kernel<T, V, kWarp>,
+                              bwd_rows_kernel<T, V, kRowThreads>, dy, y, rstd, dx);
   });
 }
 

@@ -1,5 +1,5 @@
-// Residual addition and RMSNorm on a CPU. Units: reduction_units(axis). In fwd y may be x, in bwd dx may be dy;
-// `residual` may be null.
+// The interface of residual addition and RMSNorm on a CPU. The units are those of reduction_units(axis). In fwd, y may
+// be x, and `residual` may be null. In bwd, dx may be dy.
 #pragma once
 
 #include "core/kernels.h"

@@ -1,4 +1,4 @@
-// The binding of sign_sgd_rows_: on a CPU it also sorts the examples by the row that they use.
+// The binding of sign_sgd_rows_. On a CPU it also sorts the examples by the row that they use.
 #include <numeric>
 
 #include "core/binding.h"
@@ -18,7 +18,7 @@ void update(const Tensor& weight, const Tensor& row_grads, const Tensor& ids, do
                     rows, ")");
   }
 
-  // Sorts the examples by id, and in batch order within an id, so that the sums do not depend on the threads.
+  // Sorts the examples by id, and by batch order within an id, so that the sums do not depend on the threads.
   std::vector<int64_t> order(batch), starts;
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [id](int64_t a, int64_t b) { return id[a] < id[b]; });
@@ -45,13 +45,13 @@ void sign_sgd_rows_(Tensor weight, const Tensor& row_grads, const Tensor& ids, c
   STD_TORCH_CHECK(ids.scalar_type() == ScalarType::Long, "sign_sgd_rows_: ids must be int64");
   STD_TORCH_CHECK(row_grads.scalar_type() == weight.scalar_type(), "sign_sgd_rows_: the dtypes differ");
   const Tensor gradients = dense(row_grads), dense_ids = dense(ids);
-  const Scalar number = scalar_of("sign_sgd_rows_", lr, weight);
+  const Scalar number = as_scalar("sign_sgd_rows_", lr, weight);
   InPlace table(weight);
   on_device<false>(
       "sign_sgd_rows_", weight,
       [&](auto type) {
         using T = typename decltype(type)::type;
-        update<T>(table.work(), gradients, dense_ids, value_of(number), weight_decay);
+        update<T>(table.work(), gradients, dense_ids, read_scalar(number), weight_decay);
       },
       [&](cuda::Type type, cudaStream_t stream) {
         STD_TORCH_CHECK(type == cuda::Type::float32, "sign_sgd_rows_: only float32 has a CUDA kernel");

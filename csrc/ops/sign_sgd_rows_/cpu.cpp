@@ -1,4 +1,4 @@
-// SignSGD for one row of an embedding table on a CPU: sums its gradients in batch order, then takes one signed step.
+// SignSGD for one row of an embedding table on a CPU: sums the row's gradients in batch order, then takes one step.
 #include <algorithm>
 
 #include "core/cpu/simd.h"
@@ -9,7 +9,7 @@ namespace TRM_FAST_ISA {
 namespace {
 
 template <class T>
-void row(T* weight, const T* row_grads, const int64_t* grads, int64_t count, int64_t columns, T keep, T lr) {
+void row(T* weight, const T* row_grads, const int64_t* grads, int64_t count, int64_t columns, T decay_factor, T lr) {
   for (int64_t block = 0; block < columns; block += kColumns) {
     const int64_t width = std::min(kColumns, columns - block);
     T sum[kColumns] = {};
@@ -20,7 +20,7 @@ void row(T* weight, const T* row_grads, const int64_t* grads, int64_t count, int
     }
     T* w = weight + block;
 #pragma omp simd
-    for (int64_t c = 0; c < width; ++c) w[c] = w[c] * keep - lr * (T(0 < sum[c]) - T(sum[c] < 0));
+    for (int64_t c = 0; c < width; ++c) w[c] = w[c] * decay_factor - lr * (T(0 < sum[c]) - T(sum[c] < 0));
   }
 }
 

@@ -1,7 +1,7 @@
-// SignSGD for the rows that a batch used. The first example of an id owns its row; the blocks of the other examples
-// return. The owner's block lists the examples of its id, sums their gradients in a fixed order (so every run gives the
-// same result) and takes the step, without `unique`, atomics or synchronization. Lower bound: 4 bytes per gradient and
-// 8 bytes per weight in use; the ids, compared batch^2 times, come from L2.
+// SignSGD on a GPU, for the rows that a batch used. The blocks of the first example with an id, the owner, update the
+// row; those of other examples return at once. An owner's block lists the examples with its id, sums their gradients in
+// a fixed order (so every run gives the same result) and takes the step, without sorting, atomics or synchronization.
+// Lower bound: 4 bytes per gradient and 8 bytes per updated weight; the ids, compared batch^2 times, come from L2.
 #include "core/cuda/device.cuh"
 #include "ops/sign_sgd_rows_/cuda.h"
 
@@ -10,7 +10,7 @@ namespace cuda {
 namespace {
 
 constexpr int kColumns = 32;
-constexpr int kSlices = 8;  // parts of the examples, summed in parallel: in sudoku all examples have the same id
+constexpr int kSlices = 8;  // parts of the examples, summed in parallel, because in sudoku all examples have one id
 constexpr int kThreads = kColumns * kSlices;
 
 __global__ void __launch_bounds__(kThreads)
@@ -28,33 +28,33 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t column = blockIdx.x % stripes * kColumns + thread % kColumns;
   const bool inside = column < columns;
   float sum = 0;
-  int64_t seen = 0;  // matches so far, so that the slices do not depend on the tiles
+  int64_t matched = 0;  // matches in earlier tiles, so that the slices do not depend on the tiles
   for (int64_t tile = owner; tile < batch; tile += kThreads) {
     const bool match = tile + thread < batch && ids[tile + thread] == id;
     const unsigned mask = __ballot_sync(~0u, match);
     if (lane == 0) counts[warp] = __popc(mask);
     __syncthreads();
-    int before = 0, total = 0;
+    int offset = 0, total = 0;
     for (int w = 0; w < kThreads / kWarp; ++w) {
-      before += w < warp ? counts[w] : 0;
+      offset += w < warp ? counts[w] : 0;
       total += counts[w];
     }
-    if (match) matches[before + __popc(mask & ((1u << lane) - 1))] = thread;
+    if (match) matches[offset + __popc(mask & ((1u << lane) - 1))] = thread;
     __syncthreads();
     if (inside) {
 #pragma unroll 4
-      for (int k = int((slice - seen % kSlices + kSlices) % kSlices); k < total; k += kSlices) {
+      for (int k = int((slice - matched % kSlices + kSlices) % kSlices); k < total; k += kSlices) {
         sum += row_grads[(tile + matches[k]) * columns + column];
       }
     }
-    seen += total;
+    matched += total;
     __syncthreads();  // before the next tile writes `matches`
   }
   partial[slice][thread % kColumns] = sum;
   __syncthreads();
   if (slice != 0 || !inside) return;
   for (int s = 1; s < kSlices; ++s) sum += partial[s][thread];
-  const double rate = value_of(lr);
+  const double rate = read_scalar(lr);
   float* w = weight + id * columns + column;
   *w = *w * float(1 - rate * weight_decay) - float(rate) * (float(0 < sum) - float(sum < 0));
 }

@@ -1,4 +1,4 @@
-// The update of rows of an embedding table on a GPU.
+// The interface of SignSGD for rows of an embedding table on a GPU.
 #pragma once
 
 #include "core/cuda/launch.h"

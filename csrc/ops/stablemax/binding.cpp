@@ -14,7 +14,7 @@ void check_gradient(const char* op, const Tensor& gradient, const Tensor& like) 
 }
 
 Tensor fwd(const Tensor& logits, int64_t dim) {
-  const Axis axis = axis_of("stablemax", logits, dim);
+  const Axis axis = resolve_axis("stablemax", logits, dim);
   const Tensor in = dense(logits), out = torch::stable::new_empty(logits, logits.sizes(), ScalarType::Double);
   on_device(
       "stablemax", logits,
@@ -30,7 +30,7 @@ Tensor fwd(const Tensor& logits, int64_t dim) {
 }
 
 Tensor bwd(const Tensor& dprobabilities, const Tensor& logits, int64_t dim) {
-  const Axis axis = axis_of("stablemax", logits, dim);
+  const Axis axis = resolve_axis("stablemax", logits, dim);
   check_gradient("stablemax", dprobabilities, logits);
   const Tensor in = dense(logits), gradient = dense(dprobabilities);
   const Tensor dlogits = torch::stable::new_empty(logits, logits.sizes());
@@ -50,19 +50,21 @@ Tensor bwd(const Tensor& dprobabilities, const Tensor& logits, int64_t dim) {
 
 constexpr const char* kCrossEntropy = "stablemax_cross_entropy";
 
-// A row costs several times its elements, for double divisions and two logarithms.
+// A row costs several times its elements, because of double divisions and two logarithms.
 int64_t row_cost(int64_t classes) { return 4 * classes + 32; }
 
-int64_t classes_of(const Tensor& logits, const Tensor& labels) {
-  STD_TORCH_CHECK(logits.dim() == labels.dim() + 1, kCrossEntropy, ": labels must lack the logits' last axis");
+int64_t class_count(const Tensor& logits, const Tensor& labels) {
+  STD_TORCH_CHECK(logits.dim() == labels.dim() + 1, kCrossEntropy,
+                  ": labels must have the shape of the logits without the last axis");
   STD_TORCH_CHECK(labels.scalar_type() == ScalarType::Long, kCrossEntropy, ": labels must be int64");
   const int64_t classes = logits.size(logits.dim() - 1);
-  STD_TORCH_CHECK(logits.numel() == labels.numel() * classes, kCrossEntropy, ": the shapes do not fit");
+  STD_TORCH_CHECK(logits.numel() == labels.numel() * classes, kCrossEntropy,
+                  ": labels must have the shape of the logits without the last axis");
   return classes;
 }
 
 std::tuple<Tensor, Tensor> cross_entropy_fwd(const Tensor& logits, const Tensor& labels, int64_t ignore) {
-  const int64_t classes = classes_of(logits, labels);
+  const int64_t classes = class_count(logits, labels);
   const Tensor x = dense(logits), label = dense(labels);
   const Tensor loss = torch::stable::new_empty(logits, labels.sizes(), ScalarType::Double);
   const Tensor total = torch::stable::new_empty(logits, labels.sizes(), ScalarType::Double);
@@ -79,7 +81,7 @@ std::tuple<Tensor, Tensor> cross_entropy_fwd(const Tensor& logits, const Tensor&
         });
         const int64_t row = wrong;
         STD_TORCH_CHECK(row < 0, kCrossEntropy, ": label ", read<int64_t>(label)[row < 0 ? 0 : row], " at position ",
-                        row, " is neither in [0, ", classes, ") nor the ignored ", ignore);
+                        row, " is neither in [0, ", classes, ") nor ignore_index, ", ignore);
       },
       [&](cuda::Type type, cudaStream_t stream) {
         return cuda::stablemax_cross_entropy_fwd(type, x.const_data_ptr(), read<int64_t>(label), write<double>(loss),
@@ -90,7 +92,7 @@ std::tuple<Tensor, Tensor> cross_entropy_fwd(const Tensor& logits, const Tensor&
 
 Tensor cross_entropy_bwd(const Tensor& dloss, const Tensor& logits, const Tensor& labels, const Tensor& total,
                          int64_t ignore) {
-  const int64_t classes = classes_of(logits, labels);
+  const int64_t classes = class_count(logits, labels);
   check_gradient(kCrossEntropy, dloss, labels);
   const Tensor x = dense(logits), label = dense(labels), gradient = dense(dloss), sum = dense(total);
   const Tensor dlogits = torch::stable::new_empty(logits, logits.sizes());

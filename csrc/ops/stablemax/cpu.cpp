@@ -1,4 +1,4 @@
-// Stable-max and its cross-entropy on a CPU, in double: s(x) = x + 1 for x >= 0, else 1 / (1 - x).
+// Stable-max and its cross-entropy on a CPU, in double. The score is s(x) = x + 1 for x >= 0, else 1 / (1 - x).
 #include "core/cpu/simd.h"
 #include "ops/stablemax/kernels.h"
 
@@ -22,13 +22,13 @@ inline double score_at(const T* logits, int64_t i) {
 template <class T>
 inline double sum_of_scores(const T* logits, int64_t size, int64_t stride) {
   double sum = 0;
-  // Rows are short (a puzzle's vocabulary): wider vectors would leave whole rows to the scalar remainder.
+  // Rows are as short as a puzzle's vocabulary. With wider vectors, a scalar loop would process whole rows.
 #pragma omp simd simdlen(4) reduction(+ : sum)
   for (int64_t i = 0; i < size; ++i) sum += score_at(logits, i * stride);
   return sum;
 }
 
-// A line has the elements along the axis. A constant stride of 1 lets the compiler vectorize.
+// A line is the elements along the axis. The stride may be a constant 1, so that the compiler vectorizes.
 template <class T>
 inline void fwd_line(const T* logits, double* probabilities, int64_t size, int64_t stride) {
   const double total = sum_of_scores(logits, size, stride);
@@ -39,7 +39,7 @@ inline void fwd_line(const T* logits, double* probabilities, int64_t size, int64
 template <class T>
 inline void bwd_line(const double* dprobabilities, const T* logits, T* dlogits, int64_t size, int64_t stride) {
   const double total = sum_of_scores(logits, size, stride);
-  double dot = 0;  // sum of dp * p, the gradient through the total
+  double dot = 0;  // sum of dp * p, from the gradient of the total
 #pragma omp simd simdlen(4) reduction(+ : dot)
   for (int64_t i = 0; i < size; ++i) dot += dprobabilities[i * stride] * (score_at(logits, i * stride) / total);
 #pragma omp simd simdlen(4)
@@ -49,7 +49,7 @@ inline void bwd_line(const double* dprobabilities, const T* logits, T* dlogits, 
   }
 }
 
-// Calls body(offset, stride) for the lines of the range; a stride of 1 is an integral constant.
+// Calls body(offset, stride) for each line of the range. A stride of 1 is an integral constant.
 template <class Body>
 void for_lines(const Axis& axis, int64_t begin, int64_t end, const Body& body) {
   for (int64_t line = begin; line < end; ++line) {

@@ -1,6 +1,7 @@
-// Stable-max and its cross-entropy on a GPU, in double: s(x) = x + 1 for x >= 0, else 1 / (1 - x). A line takes kLanes
-// lanes, so that a puzzle's dozen classes do not leave most of a warp idle. Lower bound of the cross-entropy: the
-// forward reads the logits and label of each row and writes 16 bytes; the backward reads and writes the logits.
+// Stable-max and its cross-entropy on a GPU, in double. The score is s(x) = x + 1 for x >= 0, else 1 / (1 - x). kLanes
+// lanes work on a line, so that a puzzle's dozen classes do not leave most of a warp idle. Lower bound of the
+// cross-entropy: the forward reads the logits and labels and writes 16 bytes per row; the backward reads the logits and
+// writes their gradient.
 #include "core/cuda/device.cuh"
 #include "ops/stablemax/cuda.h"
 
@@ -22,7 +23,7 @@ __device__ inline double sum_of_scores(const T* x, int64_t size, int64_t stride,
   return lanes_sum<kLanes>(sum);
 }
 
-// The line of this thread. Lanes beyond the last line get an empty line, because all lanes of a warp must call
+// The line of this thread. Lanes beyond the last line get an empty one, because all lanes of a warp must call
 // lanes_sum.
 template <int kLanes>
 struct Line {
@@ -33,7 +34,7 @@ struct Line {
       : index((int64_t(blockIdx.x) * kThreads + threadIdx.x) / kLanes), size(index < lines ? size : 0),
         lane(int(threadIdx.x) % kLanes) {}
   __device__ int64_t start(const Axis& axis) const {
-    if constexpr (kLanes > 1) return index * axis.size;  // contiguous: for_lines
+    if constexpr (kLanes > 1) return index * axis.size;  // contiguous, see for_lines
     return index / axis.inner * axis.size * axis.inner + index % axis.inner;
   }
 };
@@ -56,7 +57,7 @@ __global__ void __launch_bounds__(kThreads)
   const Line<kLanes> line(axis.outer * axis.inner, axis.size);
   const int64_t at = line.start(axis), stride = axis.inner;
   const double total = sum_of_scores<kLanes>(logits + at, line.size, stride, line.lane);
-  double dot = 0;  // sum of dp * p, the gradient through the total
+  double dot = 0;  // sum of dp * p, from the gradient of the total
   for (int64_t i = line.lane; i < line.size; i += kLanes) {
     dot += dprobabilities[at + i * stride] * (score(double(load(logits[at + i * stride]))) / total);
   }
@@ -95,16 +96,16 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t label = labels[line.index], at = line.index * classes;
   const bool ignored = label == ignore, wrong = label < 0 || label >= classes;
   const double d = wrong ? not_a_number() : dloss[line.index], share = d / total[line.index];
-  const double own = wrong ? d : share - d / score(double(load(logits[at + label])));
+  const double at_label = wrong ? d : share - d / score(double(load(logits[at + label])));
   for (int64_t i = line.lane; i < classes; i += kLanes) {
     const double x = load(logits[at + i]);
-    const double gradient = (i == label ? own : share) * slope(x, score(x));
+    const double gradient = (i == label ? at_label : share) * slope(x, score(x));
     store(dlogits + at + i, ignored ? 0.0f : float(gradient));
   }
 }
 
-// Calls run(T{}, lanes, blocks) for lines of `size` elements. `lanes`, an integral constant, is 1 on a strided axis,
-// because there a warp reads 32 neighboring lines at once.
+// Calls run(T{}, lanes, blocks) for lines of `size` elements. `lanes` is an integral constant. It is 1 on a strided
+// axis, so that a warp reads 32 neighboring lines at once.
 template <class Run>
 cudaError_t for_lines(Type type, int64_t lines, int64_t size, int64_t stride, const Run& run) {
   if (lines == 0) return cudaSuccess;

@@ -1,4 +1,4 @@
-// Stable-max and its cross-entropy on a GPU.
+// The interface of stable-max and its cross-entropy on a GPU.
 #pragma once
 
 #include "core/cuda/launch.h"

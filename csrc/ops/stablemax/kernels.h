@@ -1,12 +1,12 @@
-// Stable-max and its cross-entropy on a CPU.
+// The interface of stable-max and its cross-entropy on a CPU.
 #pragma once
 
 #include "core/kernels.h"
 
 namespace trm_fast {
 
-// Units of fwd and bwd are lines along the axis (outer * inner); of the cross-entropy, rows. cross_entropy_fwd returns
-// the first row with a label outside [0, classes), or -1.
+// The units of fwd and bwd are the lines along the axis (outer * inner), those of the cross-entropy are rows.
+// cross_entropy_fwd returns the first row whose label is neither `ignore` nor in [0, classes), or -1.
 template <class T>
 struct StablemaxKernels {
   void (*fwd)(const T* logits, double* probabilities, Axis, int64_t begin, int64_t end);

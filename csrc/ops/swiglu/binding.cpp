@@ -6,15 +6,15 @@
 namespace trm_fast {
 namespace {
 
-// The length of the contiguous range of the gate (and of up) for one outer index.
-int64_t half_of(const Tensor& gate_up, int64_t dim) {
-  const Axis axis = axis_of("swiglu", gate_up, dim);
-  STD_TORCH_CHECK(axis.size % 2 == 0, "swiglu: the axis of gate and up must be even, not ", axis.size);
+// The number of contiguous elements of the gate, and of up, per outer index.
+int64_t half_size(const Tensor& gate_up, int64_t dim) {
+  const Axis axis = resolve_axis("swiglu", gate_up, dim);
+  STD_TORCH_CHECK(axis.size % 2 == 0, "swiglu: the size of the axis with gate and up must be even, not ", axis.size);
   return axis.size / 2 * axis.inner;
 }
 
 Tensor fwd(const Tensor& gate_up, int64_t dim) {
-  const int64_t half = half_of(gate_up, dim), axis = dim < 0 ? dim + gate_up.dim() : dim;
+  const int64_t half = half_size(gate_up, dim), axis = dim < 0 ? dim + gate_up.dim() : dim;
   const Tensor in = dense(gate_up);
   const Tensor out = torch::stable::new_empty(gate_up, sizes_with(gate_up, dim, gate_up.size(axis) / 2));
   on_device(
@@ -30,9 +30,9 @@ Tensor fwd(const Tensor& gate_up, int64_t dim) {
 }
 
 Tensor bwd(const Tensor& dout, const Tensor& gate_up, int64_t dim) {
-  const int64_t half = half_of(gate_up, dim);
+  const int64_t half = half_size(gate_up, dim);
   STD_TORCH_CHECK(dout.scalar_type() == gate_up.scalar_type(), "swiglu: the gradient's dtype differs");
-  STD_TORCH_CHECK(dout.numel() * 2 == gate_up.numel(), "swiglu: the gradient's shape does not fit");
+  STD_TORCH_CHECK(dout.numel() * 2 == gate_up.numel(), "swiglu: the gradient has the wrong number of elements");
   const Tensor in = dense(gate_up), gradient = dense(dout);
   const Tensor dgate_up = torch::stable::new_empty(gate_up, gate_up.sizes());
   on_device(

@@ -1,5 +1,5 @@
-// silu(gate) * up on a CPU. In a contiguous tensor, gate and up of one outer index are two ranges of `half` elements,
-// whatever the axis, so one loop serves every layout.
+// silu(gate) * up on a CPU. In a contiguous tensor, the gate and up of an outer index are two ranges of `half`
+// elements, whatever the axis, so one loop serves every layout.
 #include <algorithm>
 
 #include "core/cpu/simd.h"
@@ -10,7 +10,7 @@ namespace TRM_FAST_ISA {
 namespace {
 
 template <class T>
-void fwd_stretch(const T* gate, const T* up, T* out, int64_t count) {
+void fwd_segment(const T* gate, const T* up, T* out, int64_t count) {
   using A = Accumulate<T>;
 #pragma omp simd
   for (int64_t i = 0; i < count; ++i) {
@@ -20,7 +20,7 @@ void fwd_stretch(const T* gate, const T* up, T* out, int64_t count) {
 }
 
 template <class T>
-void bwd_stretch(const T* dout, const T* gate, const T* up, T* dgate, T* dup, int64_t count) {
+void bwd_segment(const T* dout, const T* gate, const T* up, T* dgate, T* dup, int64_t count) {
   using A = Accumulate<T>;
 #pragma omp simd
   for (int64_t i = 0; i < count; ++i) {
@@ -31,9 +31,9 @@ void bwd_stretch(const T* dout, const T* gate, const T* up, T* dgate, T* dup, in
   }
 }
 
-// Calls body(offset in the output, offset of the gate, count) for every contiguous part of the range.
+// Calls body(output offset, gate offset, count) for each contiguous segment of the range.
 template <class Body>
-void for_stretches(int64_t half, int64_t begin, int64_t end, const Body& body) {
+void for_segments(int64_t half, int64_t begin, int64_t end, const Body& body) {
   while (begin < end) {
     const int64_t outer = begin / half, stop = std::min(end, (outer + 1) * half);
     body(begin, begin + outer * half, stop - begin);
@@ -43,15 +43,15 @@ void for_stretches(int64_t half, int64_t begin, int64_t end, const Body& body) {
 
 template <class T>
 void fwd(const T* gate_up, T* out, int64_t half, int64_t begin, int64_t end) {
-  for_stretches(half, begin, end, [&](int64_t to, int64_t from, int64_t count) {
-    fwd_stretch(gate_up + from, gate_up + from + half, out + to, count);
+  for_segments(half, begin, end, [&](int64_t to, int64_t from, int64_t count) {
+    fwd_segment(gate_up + from, gate_up + from + half, out + to, count);
   });
 }
 
 template <class T>
 void bwd(const T* dout, const T* gate_up, T* dgate_up, int64_t half, int64_t begin, int64_t end) {
-  for_stretches(half, begin, end, [&](int64_t to, int64_t from, int64_t count) {
-    bwd_stretch(dout + to, gate_up + from, gate_up + from + half, dgate_up + from, dgate_up + from + half, count);
+  for_segments(half, begin, end, [&](int64_t to, int64_t from, int64_t count) {
+    bwd_segment(dout + to, gate_up + from, gate_up + from + half, dgate_up + from, dgate_up + from + half, count);
   });
 }
 

@@ -1,6 +1,6 @@
-// silu(gate) * up on a GPU, in a grid-stride loop, V output elements at a time if the halves consist of whole packs.
-// Lower bound: the forward moves 3 elements per output element, the backward 5, at one exponential and one division:
-// bound by memory.
+// silu(gate) * up on a GPU, in a grid-stride loop over V output elements at a time. V is 1 unless the halves consist of
+// whole packs. Lower bound per output element: the forward moves 3 elements, the backward 5, and both take one
+// exponential and one division. Both are bound by memory.
 #include "core/cuda/device.cuh"
 #include "ops/swiglu/cuda.h"
 
@@ -12,20 +12,19 @@ constexpr int kThreads = 256;
 
 __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + __expf(-x)); }
 
-// Iterates over the output, V elements per thread of the grid and step, and tracks the offset of their gate, because
-// halves of gate and up alternate in memory. Each thread divides once: a division per pack would take longer
-// than all other work.
+// Iterates over the output, V elements per thread and step, and tracks the offset of their gate, because halves of gate
+// and up alternate in memory. Each thread divides only once: a division per pack would take longer than all other work.
 template <int V>
-struct Walk {
-  const int64_t half, step, rest;  // rest: step % half
-  int64_t i, offset, gate;         // offset: of i in its half
+struct GridStride {
+  const int64_t half, step, remainder;  // remainder: step % half
+  int64_t i, offset, gate;              // offset: that of i in its half
 
-  __device__ Walk(int64_t half, int64_t rest)
-      : half(half), step(int64_t(gridDim.x) * kThreads * V), rest(rest),
+  __device__ GridStride(int64_t half, int64_t remainder)
+      : half(half), step(int64_t(gridDim.x) * kThreads * V), remainder(remainder),
         i((int64_t(blockIdx.x) * kThreads + threadIdx.x) * V), offset(i % half), gate(2 * i - offset) {}
   __device__ void next() {
     i += step;
-    offset += rest;
+    offset += remainder;
     if (offset >= half) offset -= half;
     gate = 2 * i - offset;
   }
@@ -33,8 +32,8 @@ struct Walk {
 
 template <class T, int V>
 __global__ void __launch_bounds__(kThreads)
-    fwd_kernel(const T* __restrict__ gate_up, T* __restrict__ out, int64_t half, int64_t rest, int64_t count) {
-  for (Walk<V> at(half, rest); at.i < count; at.next()) {
+    fwd_kernel(const T* __restrict__ gate_up, T* __restrict__ out, int64_t half, int64_t remainder, int64_t count) {
+  for (GridStride<V> at(half, remainder); at.i < count; at.next()) {
     float g[V], u[V];
     load_pack<V>(gate_up + at.gate, g);
     load_pack<V>(gate_up + at.gate + half, u);
@@ -47,8 +46,8 @@ __global__ void __launch_bounds__(kThreads)
 template <class T, int V>
 __global__ void __launch_bounds__(kThreads)
     bwd_kernel(const T* __restrict__ dout, const T* __restrict__ gate_up, T* __restrict__ dgate_up, int64_t half,
-               int64_t rest, int64_t count) {
-  for (Walk<V> at(half, rest); at.i < count; at.next()) {
+               int64_t remainder, int64_t count) {
+  for (GridStride<V> at(half, remainder); at.i < count; at.next()) {
     float g[V], u[V], d[V];
     load_pack<V>(gate_up + at.gate, g);
     load_pack<V>(gate_up + at.gate + half, u);
@@ -64,10 +63,11 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Launches `packs`, which loads kPack elements at a time, if the halves and the pointers allow it, otherwise `singles`.
+// Launches `packs`, which loads kPack elements at a time, if the size of the halves and the alignment of the pointers
+// allow it, otherwise `singles`.
 template <int kPack, class... Parameters, class... Pointers>
-cudaError_t walk(void (*packs)(Parameters...), void (*singles)(Parameters...), int64_t half, int64_t count,
-                 cudaStream_t stream, Pointers... pointers) {
+cudaError_t launch_grid_stride(void (*packs)(Parameters...), void (*singles)(Parameters...), int64_t half,
+                               int64_t count, cudaStream_t stream, Pointers... pointers) {
   const bool pack = half % kPack == 0 && (aligned(pointers) && ...);
   const int64_t step = int64_t(kThreads) * (pack ? kPack : 1);
   const int64_t blocks = std::min((count + step - 1) / step, kGridStrideBlocks);
@@ -80,7 +80,8 @@ cudaError_t swiglu_fwd(Type type, const void* gate_up, void* out, int64_t half, 
   if (count == 0) return cudaSuccess;
   return with_type(type, [&](auto zero) {
     using T = decltype(zero);
-    return walk<kWide<T>>(fwd_kernel<T, kWide<T>>, fwd_kernel<T, 1>, half, count, stream, gate_up, out);
+    return launch_grid_stride<kMaxPack<T>>(fwd_kernel<T, kMaxPack<T>>, fwd_kernel<T, 1>, half, count, stream, gate_up,
+                                           out);
   });
 }
 
@@ -89,7 +90,8 @@ cudaError_t swiglu_bwd(Type type, const void* dout, const void* gate_up, void* d
   if (count == 0) return cudaSuccess;
   return with_type(type, [&](auto zero) {
     using T = decltype(zero);
-    return walk<kWide<T>>(bwd_kernel<T, kWide<T>>, bwd_kernel<T, 1>, half, count, stream, dout, gate_up, dgate_up);
+    return launch_grid_stride<kMaxPack<T>>(bwd_kernel<T, kMaxPack<T>>, bwd_kernel<T, 1>, half, count, stream, dout,
+                                           gate_up, dgate_up);
   });
 }
 

@@ -1,4 +1,4 @@
-// The activation of SwiGLU on a GPU.
+// The interface of SwiGLU's activation, silu(gate) * up, on a GPU.
 #pragma once
 
 #include "core/cuda/launch.h"

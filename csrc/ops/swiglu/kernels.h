@@ -1,11 +1,12 @@
-// The activation of SwiGLU on a CPU.
+// The interface of SwiGLU's activation, silu(gate) * up, on a CPU.
 #pragma once
 
 #include "core/kernels.h"
 
 namespace trm_fast {
 
-// Units: elements of the output. `half`: the number of contiguous elements of the gate, and of up, per outer index.
+// The units are elements of the output. `half` is the number of contiguous elements of the gate, and of up, per outer
+// index.
 template <class T>
 struct SwiGluKernels {
   void (*fwd)(const T* gate_up, T* out, int64_t half, int64_t begin, int64_t end);

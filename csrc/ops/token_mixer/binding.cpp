@@ -1,20 +1,20 @@
-// The token mixer on a CPU: the layer, made of matrix products, and the binding of its op.
+// The token mixer on a CPU: the layer, which calls matrix products, and the binding of its op.
 #include "core/recursion.h"
 #include "ops/rms_norm/kernels.h"
 
 namespace trm_fast {
 namespace {
 
-// The layer works on tiles of whole columns. A tile is packed as the right factor of the first product, whose output
-// has the layout of the second product's right factor. The norm of a tile needs nothing outside it. The weights are the
-// left factors.
+// The layer works on tiles of whole columns, so the norm of a tile needs no other tile. The weights are the left
+// factors of both products. A tile is packed as the right factor of the first product, whose output already has the
+// layout of the right factor of the second.
 constexpr int64_t kForwardTile = 64, kBackwardTile = 128;  // columns; multiples of kPanel and of the norm's blocks
 
 class TokenMixer final : public Layer {
  public:
   TokenMixer(const Sizes& sizes, const float* w_in, const float* w_out, int64_t inner)
-      : Layer(sizes, w_in, w_out, inner), L(sizes.tokens), D(sizes.channels), tiles_(divided(D, kForwardTile)),
-        padded_(rounded(L, kPanel)) {}
+      : Layer(sizes, w_in, w_out, inner), L(sizes.tokens), D(sizes.channels), tiles_(ceil_div(D, kForwardTile)),
+        padded_(round_up(L, kPanel)) {}
 
   int64_t packed_size() const override { return 2 * inner_ * L; }
   void pack(float* to) const override {
@@ -38,7 +38,7 @@ class TokenMixer final : public Layer {
   }
 
   bool zero_padding() const override { return true; }
-  int64_t kept_size() const override { return 2 * inner_ * rounded(D, kPanel); }
+  int64_t activations_size() const override { return 2 * inner_ * round_up(D, kPanel); }
   int64_t rstd_size() const override { return D; }
   int64_t forward_scratch(int64_t) const override { return (L + inner_) * kForwardTile; }
   int64_t backward_scratch(int64_t) const override { return (L + 3 * inner_ + 2 * padded_) * kBackwardTile; }
@@ -51,17 +51,17 @@ class TokenMixer final : public Layer {
       const int64_t width = std::min(kForwardTile, D - column);
       const float* h = f.h + example * L * D;
       float* y = f.y + example * L * D;
-      float* kept = f.keep ? f.kept + example * kept_size() + 2 * inner_ * column : nullptr;
+      float* activations = f.keep ? f.activations + example * activations_size() + 2 * inner_ * column : nullptr;
       const Right columns = pack_right({h + column, D, 1}, L, width, scratch);
-      gemm_.swiglu_left(f.packed, columns, inner_, divided(width, gemm_.width), L, kept, out);
-      if (kept != nullptr) {  // narrow register blocks leave panels unwritten, which the saved tensor holds as zeros
-        const int64_t written = rounded(width, gemm_.width);
-        std::fill_n(kept + 2 * inner_ * written, 2 * inner_ * (rounded(width, kPanel) - written), 0.0f);
+      gemm_.swiglu_left(f.packed, columns, inner_, ceil_div(width, gemm_.width), L, activations, out);
+      if (activations != nullptr) {  // pads the panels to kPanel columns with zeros
+        const int64_t written = round_up(width, gemm_.width);
+        std::fill_n(activations + 2 * inner_ * written, 2 * inner_ * (round_up(width, kPanel) - written), 0.0f);
       }
-      gemm_.pack_panels(out, inner_, divided(width, gemm_.width));
+      gemm_.pack_panels(out, inner_, ceil_div(width, gemm_.width));
       gemm_.multiply({w_out_, inner_, 0, 0}, {out, inner_ * gemm_.width}, L, width, inner_, false, y + column, D);
       kernels<RmsNormKernels<float>>().fwd(y, h, y, f.rstd + example * D, {1, L, D}, sizes_.eps, column / kColumns,
-                                           divided(column + width, kColumns));
+                                           ceil_div(column + width, kColumns));
     }
   }
 
@@ -69,7 +69,7 @@ class TokenMixer final : public Layer {
     float *out = scratch + L * kBackwardTile, *dgate_up = out + inner_ * kBackwardTile;
     float *d_right = dgate_up + 2 * inner_ * kBackwardTile, *h_right = d_right + padded_ * kBackwardTile;
     const float *w_out = b.packed, *w_in = w_out + inner_ * L;
-    const int64_t panel = gemm_.width, lanes = panel / 2, columns_of_w = rounded(L, lanes);
+    const int64_t panel = gemm_.width, lanes = panel / 2, columns_of_w = round_up(L, lanes);
     for (int64_t example = 0; example < b.examples; ++example) {
       const float* h = b.h + example * L * D;
       const Axis axis{1, L, D};
@@ -77,10 +77,10 @@ class TokenMixer final : public Layer {
       kernels<RmsNormKernels<float>>().bwd(d, b.y + example * L * D, b.rstd + example * D, d, axis, 0,
                                            reduction_units(axis));
       for (int64_t column = 0; column < D; column += kBackwardTile) {
-        const int64_t width = std::min(kBackwardTile, D - column), panels = divided(width, panel);
-        const float* kept = b.kept + example * kept_size() + 2 * inner_ * column;
+        const int64_t width = std::min(kBackwardTile, D - column), panels = ceil_div(width, panel);
+        const float* activations = b.activations + example * activations_size() + 2 * inner_ * column;
         const Right columns = pack_right({d + column, D, 1}, L, width, scratch);
-        gemm_.swiglu_left_bwd({w_out, 0, 0, L}, columns, inner_, panels, L, kept, out, dgate_up);
+        gemm_.swiglu_left_bwd({w_out, 0, 0, L}, columns, inner_, panels, L, activations, out, dgate_up);
         const Right dt = pack_right({d + column, 1, D}, width, L, d_right);
         const Right ht = pack_right({h + column, 1, D}, width, L, h_right);
         gemm_.multiply({dgate_up, panel, panel, 2 * inner_ * panel}, ht, 2 * inner_, columns_of_w, width, true,

@@ -1,10 +1,11 @@
-// y = norm(h + down silu(gate h) (up h)) over tokens, h = z + injection, in one kernel. A block has 128 channels of one
-// example, a warp 32 of them. Channels are the rows of the products, so a warp needs only its own channels: h stays in
-// registers as A of the first product, gate and up become A of the second without leaving registers, and the norm of a
-// channel is a sum over four lanes. Only weights pass through shared memory, 32 inner units at a time.
+// The forward of the token mixer, y = norm(h + down silu(gate h) (up h)) over tokens with h = z + injection, in one
+// kernel. A block has 128 channels of one example, and a warp 32 of them. Channels are the rows of the products, so a
+// warp needs only its own channels: h stays in registers as A of the first product, gate and up become A of the second
+// without leaving registers, and the norm of a channel is a sum over four lanes. Only weights pass through shared
+// memory, 32 inner units at a time.
 //
-// Lower bound for 768 examples of 97 x 512, inner 512: 117 GFLOP (135 with 97 padded to 112) against 0.15 GB of states
-// and 1.1 GB of weights from L2: bound by the tensor cores.
+// Lower bound for 768 examples of 97 x 512, inner 512: 117 GFLOP (135 with 97 padded to 112), 0.15 GB of states, and
+// 1.1 GB of weights from L2. It is bound by the tensor cores.
 #include "core/cuda/mma.cuh"
 #include "ops/token_mixer/cuda.h"
 
@@ -13,13 +14,13 @@ namespace cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kChannels = 128;  // of a block
+constexpr int kChannels = 128;  // per block
 constexpr int kBands = 2;       // bands of 16 channels per warp
 constexpr int kInner = 32;      // inner units per step
-// A stride of 8 values more than a multiple of 64 spreads the rows over all banks.
+// Strides of 8 values more than a multiple of 16 avoid bank conflicts.
 constexpr int kStateStride = kChannels + 8, kOutStride = kInner + 8;
 
-// kTokens: tokens, padded to 16.
+// kTokens is the padded token count.
 template <class T, int kTokens>
 struct Shared {
   static constexpr int kInStride = kTokens + 8;
@@ -39,10 +40,10 @@ __device__ inline void load_state(T* h, const T* z, const T* injection, int64_t 
     if (token < tokens) {
       load_pack<8>(z + token * stride + channel, value);
       if (injection) {
-        float more[8];
-        load_pack<8>(injection + token * stride + channel, more);
+        float addend[8];
+        load_pack<8>(injection + token * stride + channel, addend);
 #pragma unroll
-        for (int k = 0; k < 8; ++k) value[k] += more[k];
+        for (int k = 0; k < 8; ++k) value[k] += addend[k];
       }
     }
     store_pack<8>(h + token * kStateStride + channel, value);
@@ -77,7 +78,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int band = 0; band < kBands; ++band) {
 #pragma unroll
     for (int k = 0; k < kSteps; ++k) {
-      load_a_of_columns(h[band][k], shared.h + k * 16 * kStateStride + first + band * 16, kStateStride, lane);
+      load_a_by_columns(h[band][k], shared.h + k * 16 * kStateStride + first + band * 16, kStateStride, lane);
     }
   }
 
@@ -125,7 +126,7 @@ __global__ void __launch_bounds__(kThreads)
     __syncthreads();  // before the next fetch overwrites these weights
   }
 
-  // Each lane has every fourth pair of tokens of its channels. Padded tokens are zero and stay zero.
+  // A lane has every fourth pair of tokens of its channels. Padded tokens are zero and stay zero.
 #pragma unroll
   for (int band = 0; band < kBands; ++band) {
 #pragma unroll

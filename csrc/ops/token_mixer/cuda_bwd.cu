@@ -1,13 +1,13 @@
-// The backward of the token mixer, y = norm(h + down silu(gate h) (up h)) over tokens, in two kernels that recompute
-// the hidden units and never store them: this one for the gradient of the states, cuda_bwd_weights.cu for the weights.
-// A block has all tokens of some channels of one example, as in the forward. Channels are the rows of the products, 16
-// per warp. h and d, the gradient before the norm, stay in registers as A; the gradients of gate and up become
-// A without leaving registers.
+// The backward of the token mixer, y = norm(h + down silu(gate h) (up h)) over tokens. This kernel computes the
+// gradient of the states, and that of cuda_bwd_weights.cu the gradients of the weights. Both recompute the hidden units
+// and never store them. As in the forward, a block has all tokens of some channels of one example, and channels are the
+// rows of the products, 16 per warp. h and d, the gradient before the norm, stay in registers as A; the gradients of
+// gate and up become A without leaving registers.
 //
-// Lower bound of both for 768 examples of 97 x 512, inner 512: 78 GFLOP for gate and up, 39 for the hidden units'
-// gradient, 78 for the states', 117 for the weights': 312 GFLOP against 0.31 GB read and 0.08 written. The second
-// kernel repeats 117 of them, 429 in all (495 with 97 padded to 112), and 0.3 GB pass between the two. Storing
-// the hidden units and their gradients would write and read 1.2 GB, which takes about as long as those 117 GFLOP.
+// Lower bound of both kernels for 768 examples of 97 x 512, inner 512: 312 GFLOP (78 for gate and up, 39 for the
+// gradient of the hidden units, 78 for that of the states, 117 for those of the weights), 0.31 GB read and 0.08 GB
+// written. The second kernel repeats 117 GFLOP, so there are 429 (495 with 97 padded to 112), and 0.3 GB pass between
+// the two. Storing the hidden units and their gradients would write and read 1.2 GB, which takes about as long.
 #include "core/cuda/mma.cuh"
 #include "ops/token_mixer/cuda.h"
 
@@ -16,9 +16,9 @@ namespace cuda {
 namespace {
 
 constexpr int kThreads = 128, kWarps = kThreads / kWarp;
-constexpr int kChannels = 16 * kWarps, kInner = 16;  // of a block; inner units per step
+constexpr int kChannels = 16 * kWarps, kInner = 16;  // per block; inner units per step
 constexpr int kStateStride = kChannels + 8, kOutStride = kInner + 8;
-constexpr int kPacks = kChannels / 8, kRows = kThreads / kPacks;  // threads per token, and tokens per load
+constexpr int kPacks = kChannels / 8, kRows = kThreads / kPacks;  // threads per token; tokens per load
 
 template <class T, int kTokens>
 struct Shared {
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kThreads, kTokens <= 96 ? 3 : 2)
   };
   fetch(0);
 
-  // A thread loads every kRows-th token of 8 neighboring channels; through shared memory they become A.
+  // A thread loads every kRows-th token of 8 neighboring channels. Shared memory rearranges them as A.
   const int channel = int(threadIdx.x) % kPacks * 8, row = int(threadIdx.x) / kPacks;
   const int start = row * channels + channel, next = kRows * channels;
   using Channels = Pack<T, 8>;
@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(kThreads, kTokens <= 96 ? 3 : 2)
     __syncthreads();
 #pragma unroll
     for (int k = 0; k < kSteps; ++k) {
-      load_a_of_columns(to[k], shared.state + k * 16 * kStateStride + first, kStateStride, lane);
+      load_a_by_columns(to[k], shared.state + k * 16 * kStateStride + first, kStateStride, lane);
     }
     __syncthreads();
   };
@@ -117,10 +117,10 @@ __global__ void __launch_bounds__(kThreads, kTokens <= 96 ? 3 : 2)
       if (i * kRows + row >= tokens) break;
       x[i] = *reinterpret_cast<const Channels*>(z + at + start + i * next);
       if (!injection) continue;
-      float more[8];
-      load_pack<8>(injection + at + start + i * next, more);
+      float addend[8];
+      load_pack<8>(injection + at + start + i * next, addend);
 #pragma unroll
-      for (int k = 0; k < 8; ++k) store(&x[i].at[k], load(x[i].at[k]) + more[k]);
+      for (int k = 0; k < 8; ++k) store(&x[i].at[k], load(x[i].at[k]) + addend[k]);
       *reinterpret_cast<Channels*>(x_out + at + start + i * next) = x[i];
     }
     as_a(x, a_x);
@@ -149,7 +149,7 @@ __global__ void __launch_bounds__(kThreads, kTokens <= 96 ? 3 : 2)
         mma<T>(gate_up[2 * two], a_x[k], b[0], b[1]);
         mma<T>(gate_up[2 * two + 1], a_x[k], b[2], b[3]);
       }
-      load_b_of_rows(b, weights.out + k * 16 * kOutStride, kOutStride, lane);
+      load_b_by_rows(b, weights.out + k * 16 * kOutStride, kOutStride, lane);
       mma<T>(dactive[0], a_d[k], b[0], b[1]);
       mma<T>(dactive[1], a_d[k], b[2], b[3]);
     }
@@ -166,10 +166,10 @@ __global__ void __launch_bounds__(kThreads, kTokens <= 96 ? 3 : 2)
 #pragma unroll
     for (int k = 0; k < kSteps; ++k) {
       uint32_t b[4];
-      load_b_of_rows(b, weights.in + k * 16, Block::kInStride, lane, 16);
+      load_b_by_rows(b, weights.in + k * 16, Block::kInStride, lane, 16);
       mma<T>(sum[2 * k], dgate, b[0], b[1]);
       mma<T>(sum[2 * k + 1], dgate, b[2], b[3]);
-      load_b_of_rows(b, weights.in + 8 * Block::kInStride + k * 16, Block::kInStride, lane, 16);
+      load_b_by_rows(b, weights.in + 8 * Block::kInStride + k * 16, Block::kInStride, lane, 16);
       mma<T>(sum[2 * k], dup, b[0], b[1]);
       mma<T>(sum[2 * k + 1], dup, b[2], b[3]);
     }

@@ -1,8 +1,8 @@
-// The gradients of the token mixer's weights, from two outputs of token_mixer_bwd: x, the states as it read them, and
-// d, the gradient before the norm. Inner units are the rows of the products, 16 per warp. A warp holds all
-// gradients of its units (3 x 16 x tokens sums) while its block goes through the tiles of one slab, each 32 channels of
-// an example; the weights stay in shared memory. Each slab has its own sums, which are added in the same order on every
-// GPU in every run.
+// The gradients of the token mixer's weights, from two outputs of token_mixer_bwd: x, the input with the injection, and
+// d, the gradient before the norm. Inner units are the rows of the products, 16 per warp. A tile is 32 channels of one
+// example, and a slab is a range of tiles. A block processes one slab with its weights in shared memory, while each
+// warp holds all gradients of its units in registers (3 x 16 x tokens sums). Each slab has its own sums, and the caller
+// adds them in a fixed order, so that all GPUs and runs get the same result.
 #include "core/cuda/mma.cuh"
 #include "ops/token_mixer/cuda.h"
 
@@ -11,7 +11,7 @@ namespace cuda {
 namespace {
 
 constexpr int kThreads = 128, kWarps = kThreads / kWarp;
-constexpr int kInner = 16 * kWarps, kChannels = 32;  // of a block; channels per step
+constexpr int kInner = 16 * kWarps, kChannels = 32;  // per block; channels per step
 constexpr int kStateStride = kChannels + 8, kOutStride = kInner + 8;
 
 template <class T, int kTokens>
@@ -39,8 +39,8 @@ __global__ void __launch_bounds__(kThreads)
 
   const auto fetch = [&](int64_t tile) {
     auto& to = shared.states[tile % 2];
-    const int64_t of_example = channels / kChannels;
-    const int64_t at = tile / of_example * tokens * channels + tile % of_example * kChannels;
+    const int64_t tiles_per_example = channels / kChannels;
+    const int64_t at = tile / tiles_per_example * tokens * channels + tile % tiles_per_example * kChannels;
     copy_tile<kTokens, kChannels, kThreads>(to.x, kStateStride, x + at, channels, tokens - 1);
     copy_tile<kTokens, kChannels, kThreads>(to.d, kStateStride, d + at, channels, tokens - 1);
     commit();
@@ -59,15 +59,15 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
       for (int k = 0; k < kSteps; ++k) {
         uint32_t a[4], b[4];
-        load_b_of_rows(b, states.x + k * 16 * kStateStride + channel, kStateStride, lane);
+        load_b_by_rows(b, states.x + k * 16 * kStateStride + channel, kStateStride, lane);
 #pragma unroll
         for (int part = 0; part < 2; ++part) {
           load_a(a, shared.in + (2 * first + 8 * part) * Block::kInStride + k * 16, Block::kInStride, lane, 16);
           mma<T>(product[part][0], a, b[0], b[1]);
           mma<T>(product[part][1], a, b[2], b[3]);
         }
-        load_b_of_rows(b, states.d + k * 16 * kStateStride + channel, kStateStride, lane);
-        load_a_of_columns(a, shared.out + k * 16 * kOutStride + first, kOutStride, lane);
+        load_b_by_rows(b, states.d + k * 16 * kStateStride + channel, kStateStride, lane);
+        load_a_by_columns(a, shared.out + k * 16 * kOutStride + first, kOutStride, lane);
         mma<T>(product[2][0], a, b[0], b[1]);
         mma<T>(product[2][1], a, b[2], b[3]);
       }
