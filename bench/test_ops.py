@@ -43,7 +43,7 @@ def test_op(benchmark: Any, name: str, backward: bool, batch: int, implementatio
     inputs = case.inputs(torch.float32, torch.device("cpu"))
     with ops.use_backend("cpp" if implementation == "cpp" else "reference"):
         results = case.run(op.function, inputs)
-        assert validation.beside_reference(op, case, inputs, results) is None
+        assert validation.compare_with_reference(op, case, inputs, results) is None
         moved = sum(tensor.nbytes for tensor in (*inputs, *results.values()))
         benchmark.group = f"{name} {'forward and backward' if backward else 'forward'}, batch {batch}, float32, cpu"
         benchmark.pedantic(report.work(op, case, inputs), warmup_rounds=2, rounds=15, iterations=max(1, 2**22 // moved))

@@ -1,6 +1,6 @@
-"""Trains, solves with and serves Tiny Recursive Models, fast.
+"""Trains Tiny Recursive Models, solves puzzles with them and serves them, fast.
 
-``trm_fast.ops`` needs nothing but torch. The names below load their modules on first use.
+``trm_fast.ops`` needs only torch. The names below load their modules at their first use.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trm_fast.training import Trainer
     from trm_fast.training.optimizers import AdamATan2
 
-_HOMES = {
+_MODULES = {
     "TRM": "trm_fast.api",
     "TRMConfig": "trm_fast.models",
     "Trainer": "trm_fast.training",
@@ -32,6 +32,6 @@ __all__ = ["TRM", "AdamATan2", "ReasoningTool", "Solver", "TRMConfig", "Trainer"
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'trm_fast' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""``trm_fast.TRM``: the model with methods to solve, train a step, save and load."""
+"""``trm_fast.TRM``: the model with methods that solve, train, save and load."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ class TRM(TRMModel):
 
         Args:
             inputs: tokens int (B, L), or values (B, L, F).
-            labels: (B, L) or whatever the model's head takes.
-            optimizer: without one, the model creates an ``AdamATan2`` and keeps it.
+            labels: (B, L), or in the shape that the model's head takes.
+            optimizer: by default an ``AdamATan2`` that the model creates and keeps.
             puzzle_ids: int (B,), rows of the puzzle embedding; row 0 by default.
 
         Returns:
-            ``loss`` per row, ``accuracy`` of cells and ``exact_accuracy``, all at the last step, and the number of
-            ``steps`` taken.
+            ``loss`` per row, ``accuracy`` of cells and ``exact_accuracy``, all at the last step, and ``steps``, the
+            number of steps.
         """
         if optimizer is None:
             optimizer = self._optimizer = self._optimizer or AdamATan2(self.parameters())
@@ -97,18 +97,18 @@ class TRM(TRMModel):
     ) -> dict[str, Any]:
         """Answers a batch of B rows. Rows that halt leave the batch; the others continue.
 
-        ``trm_fast.Solver`` does more: it knows tasks and their rules, makes several tries, and takes queues longer
-        than a batch.
+        ``trm_fast.Solver`` does more: it uses a task's rules, makes several tries, and takes queues longer than a
+        batch.
 
         Args:
             inputs: tokens int (B, L), or values (B, L, F).
-            max_steps: largest number of supervision steps; by default that of the configuration.
-            halt: False runs all steps for every row.
-            min_steps: supervision steps before a row may halt.
-            accept: a row that the halting rule stops halts only if ``accept(inputs, answers)``, bool (rows,), is true.
+            max_steps: maximum number of supervision steps; by default that of the configuration.
+            halt: if False, every row runs all steps.
+            min_steps: minimum number of supervision steps before a row may halt.
+            accept: a row that the halting rule stops halts only if ``accept(inputs, answers)``, bool (rows,), is True.
             puzzle_ids: int (B,), rows of the puzzle embedding; row 0 by default.
             extra: further arrays (B, ...) that the model takes, such as ``mask`` bool (B, L).
-            return_trajectory: also return the answers of every step.
+            return_trajectory: whether to return the answers after every step, too.
 
         Returns:
             ``solution``, tokens int64 (B, L) or values (B, L, F); ``confidence`` float32 (B,); ``steps`` int64 (B,);
@@ -148,7 +148,7 @@ class TRM(TRMModel):
         return result | ({"trajectory": trajectory} if return_trajectory else {})
 
     def incremental(self) -> Incremental:
-        """Decodes one row token by token with a causal text model.
+        """Starts decoding one row token by token with a causal text model.
 
         Raises:
             ValueError: the model is not causal, has no text head, or has a prefix or learned positions.

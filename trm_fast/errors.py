@@ -4,11 +4,11 @@ from __future__ import annotations
 
 
 class UserError(ValueError):
-    """Something outside the program is wrong: a file, a row, a key, a puzzle.
+    """Something that the user provided is wrong: a file, a row, a key, a puzzle.
 
     Args:
-        message: what is wrong, where (file, line, key) and what to do about it.
-        usage_error: whether the command line or the configuration is wrong: exit code 2 instead of 1.
+        message: what is wrong, in which file, line or key, and how to correct it.
+        usage_error: whether the command line or the configuration is wrong. The exit code is then 2 instead of 1.
     """
 
     def __init__(self, message: str, *, usage_error: bool = False) -> None:

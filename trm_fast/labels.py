@@ -1,19 +1,19 @@
-"""Label values that tasks write and model heads read."""
+"""The label values that tasks write and model heads read."""
 
 from __future__ import annotations
 
 from enum import IntEnum
 
 IGNORE = -100
-"""Label of a position that has no loss and does not count for accuracy. Real-valued labels use NaN instead."""
+"""Label of a position that counts for neither loss nor accuracy. Real-valued labels use NaN instead."""
 
 SCORE_SCALE = 1000
-"""Answers are integers. An answer that holds logits holds them in thousandths, which keeps sign and order."""
+"""Factor by which logits in answers are multiplied before rounding, because answers are integers."""
 
 
 class SlotKind(IntEnum):
-    """The kind of content of an argument or a slot of a fixed set of tools. Numbers from ``len(SlotKind)``
-    on stand for the values of a fixed list, which need not occur in the text."""
+    """What an argument or a slot of a fixed set of tools contains. Numbers from ``len(SlotKind)`` on stand for the
+    values of a fixed list, which need not occur in the text."""
 
     NONE = 0
     """No value."""
@@ -26,9 +26,10 @@ class SlotKind(IntEnum):
 
 
 class ArgumentKind(IntEnum):
-    """The way in which an argument of a tool that the request offers gets its value."""
+    """How an argument of a tool that a request offers gets its value."""
 
     ABSENT = 0
+    """No value."""
     SPAN = 1
     """A span of words, copied unchanged."""
     DATE = 2
@@ -36,9 +37,9 @@ class ArgumentKind(IntEnum):
     SINGULAR = 3
     """A span of words, in the singular."""
     SPANS = 4
-    """Several spans, one value per span. The kinds before this one have one span."""
+    """Several spans, each of which is a value. The kinds from SPAN to SINGULAR have one span."""
     DEFAULT = 5
-    """The default value of its schema."""
+    """The default value in the argument's schema."""
     TRUE = 6
     FALSE = 7
     OTHER = 8

@@ -1,4 +1,4 @@
-"""Registries of optimizers, heads, halting rules and so on by name, and hints for unknown names."""
+"""Registries, which hold optimizers, heads, halting rules and so on by name, and hints for unknown names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ C = TypeVar("C", bound=Any)
 
 
 class Registry(dict[str, T], Generic[T]):
-    """Entries by name. The file that defines an entry registers it. ``noun`` is the word for an entry in messages.
+    """Entries by name. The file that defines an entry registers it. Messages call an entry ``noun``.
 
     Example:
         >>> colors: Registry[type] = Registry("color")

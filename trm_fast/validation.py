@@ -1,4 +1,4 @@
-"""Validates configurations with pydantic and words its errors: the key, what is wrong, and the probable name."""
+"""Validates configurations with pydantic, and turns its errors into short messages."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Section(BaseModel):
-    """A section of a configuration. It accepts no unknown keys, converts nothing (``"3"`` is not 3) and takes finite
-    numbers only."""
+    """A section of a configuration. It rejects unknown keys and numbers that are not finite, and does not convert
+    types: ``"3"`` is not 3."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -41,12 +41,11 @@ def validated(kind: type[M], section: Any, name: str, where: str) -> M:
 
 
 def explain(error: ValidationError, kind: type[BaseModel], section: str) -> str:
-    """Words pydantic's first three errors in one line. ``section`` prefixes the keys."""
+    """Describes pydantic's first three errors in one line. ``section`` prefixes the keys."""
     return "; ".join(_explain(e, kind, section) for e in error.errors()[:3])
 
 
 def _explain(error: Any, kind: type[BaseModel], section: str) -> str:
-    """Words one of pydantic's errors."""
     keys, fields = _located(error["loc"], kind)
     key = ".".join((section, *keys)).strip(".")
     if error["type"] == "extra_forbidden":
@@ -60,8 +59,8 @@ def _explain(error: Any, kind: type[BaseModel], section: str) -> str:
 
 
 def _located(loc: tuple[int | str, ...], kind: type[BaseModel]) -> tuple[list[str], list[str]]:
-    """The keys that lead to an error, and the valid names for the last key. Pydantic's location also holds members of
-    unions and list indices; those are left out."""
+    """The path of keys to an error, and the valid names of its last key, from pydantic's location ``loc``. Members of
+    unions and list indices in ``loc`` are left out."""
     keys: list[str] = []
     models: list[type[BaseModel]] = [kind]
     names: list[str] = []

@@ -13,7 +13,7 @@ from torch import Tensor
 from trm_fast.api import TRM
 from trm_fast.errors import UserError
 from trm_fast.interchange import published_config, published_names, read_published
-from trm_fast.interchange.inferring import model_of, read_arch
+from trm_fast.interchange.inferring import infer_model, read_arch
 from trm_fast.tasks.symbols import Symbols, SymbolsConfig
 
 TASK = Symbols(SymbolsConfig(length=5, symbols=5))
@@ -60,7 +60,7 @@ def assert_same_answers(got: TRM, want: TRM) -> None:
 @pytest.mark.parametrize("single", [False, True])
 def test_few_options_are_needed(kind: str, single: bool) -> None:
     model, theirs, _ = make(kind, single)
-    got = model_of({"_orig_mod.model.inner." + n: t for n, t in theirs.items()}, UNSEEN[kind], TASK)
+    got = infer_model({"_orig_mod.model.inner." + n: t for n, t in theirs.items()}, UNSEEN[kind], TASK)
     ignored = {"num_heads", "max_supervision_steps"} if kind == "mixer" else {"max_supervision_steps"}
     assert got.config.model_dump(exclude=ignored) == model.config.model_dump(exclude=ignored)
     assert got.config.max_supervision_steps == 16  # as published, where nothing says otherwise
@@ -77,7 +77,7 @@ def test_published_configuration_is_enough(kind: str, tmp_path: Path) -> None:
         written["puzzle_emb_ndim"] = 0
     for content in (written, {"arch": written, "lr": 1e-4, "data_paths": ["x"]}):
         (tmp_path / "c.yaml").write_text(json.dumps(content))
-        got = model_of(theirs, read_arch(tmp_path / "c.yaml"), TASK)
+        got = infer_model(theirs, read_arch(tmp_path / "c.yaml"), TASK)
         assert got.config == model.config
         assert_same_answers(got, model)
 
@@ -92,52 +92,52 @@ def test_missing_option_is_named(kind: str) -> None:
         with pytest.raises(
             UserError, match=f"do not determine {left_out}: use --config or {options[left_out]}"
         ) as error:
-            model_of(theirs, arch, TASK)
+            infer_model(theirs, arch, TASK)
         assert error.value.usage_error
 
 
 def test_puzzle_embeddings_are_resized_or_dropped() -> None:
     _, theirs, arch = make()
     theirs["puzzle_emb.weights"] = torch.randn(4, 128)
-    rows = model_of(theirs, arch, TASK, puzzles=7).puzzle_embedding
+    rows = infer_model(theirs, arch, TASK, puzzles=7).puzzle_embedding
     assert rows is not None
     torch.testing.assert_close(rows, theirs["puzzle_emb.weights"].mean(0).expand(7, -1))
-    dropped = model_of(theirs, arch, TASK, puzzles=0)
+    dropped = infer_model(theirs, arch, TASK, puzzles=0)
     assert (dropped.puzzle_embedding, dropped.config.prefix_tokens) == (None, 0)
     for kind in ("mixer", "learned"):
         _, theirs, arch = make(kind)
         with pytest.raises(UserError, match="cannot be removed"):
-            model_of(theirs, arch, TASK, puzzles=0)
+            infer_model(theirs, arch, TASK, puzzles=0)
     _, theirs, arch = make("plain")
-    assert model_of(theirs, arch, TASK, puzzles=0).puzzle_embedding is None
+    assert infer_model(theirs, arch, TASK, puzzles=0).puzzle_embedding is None
 
 
 def test_another_architecture_is_refused_by_its_names() -> None:
     model, theirs, arch = make()
     with pytest.raises(UserError, match=r"no tensors extra\.weight, more\.bias"):
-        model_of(theirs | {"extra.weight": torch.ones(1), "more.bias": torch.ones(1)}, arch, TASK)
+        infer_model(theirs | {"extra.weight": torch.ones(1), "more.bias": torch.ones(1)}, arch, TASK)
     two = {"H" + name[1:]: tensor + 1 for name, tensor in theirs.items() if name.startswith("L_level.")}
     with pytest.raises(UserError, match=r"two networks \(HRM\): H_level\.layers.* and L_level\.layers.* differ"):
-        model_of(theirs | two, arch, TASK)
+        infer_model(theirs | two, arch, TASK)
     tied = {name: theirs["L" + name[1:]] for name in two}
-    assert_same_answers(model_of(theirs | tied, arch, TASK), model)
+    assert_same_answers(infer_model(theirs | tied, arch, TASK), model)
     only = {name: tensor for name, tensor in theirs.items() if not name.startswith("L_level.")} | tied
-    assert_same_answers(model_of(only, arch, TASK), model)
+    assert_same_answers(infer_model(only, arch, TASK), model)
     buffers = {"rotary_emb.cos_cached": torch.ones(3), "puzzle_emb.local_ids": torch.ones(2)}
-    assert_same_answers(model_of(theirs | buffers, arch, TASK), model)
+    assert_same_answers(infer_model(theirs | buffers, arch, TASK), model)
     with pytest.raises(UserError, match=r"not a published checkpoint: it has no embed_tokens.embedding_weight, but a"):
-        model_of({"a": torch.ones(1)}, arch, TASK)
+        infer_model({"a": torch.ones(1)}, arch, TASK)
     del theirs["L_level.layers.1.mlp.down_proj.weight"]
     with pytest.raises(UserError, match=r"no tensor 'L_level\.layers\.1\.mlp\.down_proj\.weight'"):
-        model_of(theirs, arch, TASK)
+        infer_model(theirs, arch, TASK)
 
 
 def test_another_task_is_refused() -> None:
     _, theirs, arch = make("mixer")
     with pytest.raises(UserError, match="has 6 tokens, the task symbols has 9: is it for another --task"):
-        model_of(theirs, arch, Symbols(SymbolsConfig(length=5, symbols=8)))
+        infer_model(theirs, arch, Symbols(SymbolsConfig(length=5, symbols=8)))
     with pytest.raises(UserError, match="the model has 8 positions, the task 9"):
-        model_of(theirs, arch, Symbols(SymbolsConfig(length=9, symbols=5)))
+        infer_model(theirs, arch, Symbols(SymbolsConfig(length=9, symbols=5)))
 
 
 def test_files_that_keep_several_sets(tmp_path: Path) -> None:

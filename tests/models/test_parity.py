@@ -76,7 +76,7 @@ def run(fixture: Any, dtype: torch.dtype, *, recorded_carry: bool = False) -> It
             if carry.state.y is not None:
                 carry.state.y.copy_(torch.from_numpy(fixture[f"step{step - 1}/z_H"]))
         want = {k: v for k, v in want.items() if not k.startswith("batch/")}
-        carry.refill(Batch.of_examples(examples_of(fixture, step)))
+        carry.refill(Batch.from_examples(examples_of(fixture, step)))
         model.zero_grad()
         out, loss, rows = carry.supervise(model, slice(None))
         (loss.total / batch_size).backward()

@@ -28,7 +28,7 @@ def test_published_sizes(op, dtype, batch):
     with ops.use_backend("cuda", ops=[op]):
         kernel = case.run(getattr(ops, op), inputs)
         again = case.run(getattr(ops, op), inputs)
-    assert validation.beside_reference(registry.OPS[op], case, inputs, kernel) is None
+    assert validation.compare_with_reference(registry.OPS[op], case, inputs, kernel) is None
     assert all(torch.equal(kernel[name], again[name]) for name in kernel)  # every run gives the same result
 
 

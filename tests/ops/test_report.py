@@ -94,7 +94,7 @@ def test_a_kernel_that_cannot_be_timed_is_not_chosen_and_the_others_are_timed(fr
 
 def test_every_kernel_of_a_device_is_checked_again(native, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    validation.keep("swiglu", "cpp", torch.float32, "cpu", "off by one")
+    validation.store("swiglu", "cpp", torch.float32, "cpu", "off by one")
     monkeypatch.setattr(validation, "check", lambda op, *_: "not finite" if op == "mlp" else None)
     rows = {
         (op, dtype): verdict for op, backend, dtype, verdict in report.check_all("cpu") if backend.startswith("cpp")

@@ -134,7 +134,7 @@ def test_a_check_that_crashed_the_process_twice_has_failed(fresh, monkeypatch):
 
 
 def test_a_check_that_a_time_limit_ended_has_not_failed(fresh, native):
-    validation.keep("swiglu", "cpp", torch.float32, "cpu", validation.STARTED)
+    validation.store("swiglu", "cpp", torch.float32, "cpu", validation.STARTED)
     assert verdict("swiglu") == validation.PASSED
 
 
@@ -155,8 +155,8 @@ def test_a_verdict_that_was_cut_off_is_none(fresh):
 
 
 def test_what_other_processes_found_is_kept(fresh, monkeypatch):
-    validation.keep("swiglu", "cpp", torch.float32, "cpu", "off by one")
-    validation.keep("rms_norm", "cpp", torch.float32, "cpu", None)
+    validation.store("swiglu", "cpp", torch.float32, "cpu", "off by one")
+    validation.store("rms_norm", "cpp", torch.float32, "cpu", None)
     monkeypatch.setattr(validation, "_verdicts", {})  # the next process
     assert verdict("swiglu") == "off by one"
     assert verdict("rms_norm") == validation.PASSED

@@ -76,7 +76,7 @@ def make_examples(count: int, seed: int = 0, puzzles: int = 1) -> Examples:
 
 
 def batch_of(examples: Examples) -> Batch:
-    return Batch.of_examples(examples)
+    return Batch.from_examples(examples)
 
 
 SPEC = make_examples(0)

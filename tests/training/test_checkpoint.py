@@ -53,7 +53,7 @@ def test_round_trip(run: Path) -> None:
     assert loads(run, 20)
     assert loads(run, 20, 20)
     assert loads(run, 10, 10)
-    assert checkpoint.steps_of(run) == [10, 20]
+    assert checkpoint.saved_steps(run) == [10, 20]
 
 
 def test_a_step_can_be_written_again(run: Path) -> None:
@@ -135,7 +135,7 @@ def test_unfinished_folders_are_ignored_and_removed(run: Path) -> None:
     unfinished = run / "checkpoints" / ".writing-step_30"
     shutil.copytree(run / "checkpoints" / "step_20", unfinished)
     (run / "checkpoints" / "step_x").mkdir()
-    assert checkpoint.steps_of(run) == [10, 20]
+    assert checkpoint.saved_steps(run) == [10, 20]
     assert loads(run, 20)
     checkpoint.save(run, 30, groups(30), {"seconds": 10.0, "feed": {"rng": 2**80}})
     assert not unfinished.exists()
@@ -171,7 +171,7 @@ def test_a_full_disk(
         patch.setattr(function, failure)
         with pytest.raises(UserError, match=r"could not be written .*No space left") as error:
             checkpoint.save(run, step, groups(step), {})
-    steps = checkpoint.steps_of(run)
+    steps = checkpoint.saved_steps(run)
     assert f"step_{steps[-1]} is intact" in str(error.value)
     assert loads(run, steps[-1])
     assert 10 in steps
@@ -207,7 +207,7 @@ def test_pruning(last: int, newest: int, best: int | None, kept: list[int], tmp_
     for step in range(10, 70, 10):
         checkpoint.save(tmp_path, step, {}, {})
     checkpoint.prune(tmp_path, last, newest, best)
-    assert checkpoint.steps_of(tmp_path) == kept
+    assert checkpoint.saved_steps(tmp_path) == kept
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == sorted(f"step_{s}" for s in kept)
 
 
@@ -231,7 +231,7 @@ def test_a_resume_from_an_earlier_step_removes_later_checkpoints(tmp_path: Path)
     Trainer(run_config(steps=40, keep_checkpoints=4), out).train()
     trainer = Trainer.resume(out, from_step=20, config=run_config(steps=25, keep_checkpoints=1))
     trainer.train()
-    assert checkpoint.steps_of(out)[-1] == 25
+    assert checkpoint.saved_steps(out)[-1] == 25
     assert Trainer.resume(out).step == 25
 
 

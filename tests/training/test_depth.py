@@ -11,7 +11,7 @@ import torch
 from trm_fast.api import TRM
 from trm_fast.interchange import locate
 from trm_fast.training import RunConfig, Trainer, read_yaml
-from trm_fast.training.estimate import seconds_of
+from trm_fast.training.estimate import run_seconds
 from trm_fast.training.folder import read_metrics
 
 from .recorder import Recorder
@@ -39,7 +39,7 @@ def test_a_stage_lasts_until_its_step() -> None:
     assert run.model_at(99) == run.model
     flop = [count * run.model_at(step).gemm_flop(training=True) for step, count in ((9, 9), (17, 8), (18, 23))]
     assert run.flop() == sum(flop)
-    assert seconds_of(run, 1e9) < seconds_of(run_config(MODEL), 1e9)
+    assert run_seconds(run, 1e9) < run_seconds(run_config(MODEL), 1e9)
 
 
 def test_unrolled_steps_count_all_their_supervision_steps() -> None:

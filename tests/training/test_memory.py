@@ -31,7 +31,7 @@ class Notes(Callback):
 def test_memory_grows_with_rows_latent_steps_and_layers(mixing: str) -> None:
     model = make_model(mixing=mixing)
     row = bytes_per_row(model, SPEC)
-    kept = [memory._bytes_kept(model, SPEC, count, recompute=False) for count in (1, 9)]
+    kept = [memory._saved_bytes(model, SPEC, count, recompute=False) for count in (1, 9)]
     assert kept[1] - kept[0] == pytest.approx(8 * row, rel=0.02)
     # Autograd keeps only the last cycle, so T has no influence, but n and the number of layers have.
     assert bytes_per_row(make_model(mixing=mixing, T_cycles=5), SPEC) == row

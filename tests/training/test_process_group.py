@@ -17,7 +17,7 @@ from trm_fast.errors import UserError
 from trm_fast.inference.capture import CudaGraph
 from trm_fast.training import RunConfig, Trainer, checkpoint
 from trm_fast.training.folder import read_metrics
-from trm_fast.training.process_group import ALONE, ProcessGroup, join, leave
+from trm_fast.training.process_group import SINGLE_PROCESS, ProcessGroup, join, leave
 
 from .small import run_config
 
@@ -90,7 +90,7 @@ import numpy as np, torch
 from tests.training.small import Source, make_model, training_config
 from trm_fast.training.optimizers import AdamATan2
 from trm_fast.training import TrainStep
-from trm_fast.training.process_group import ALONE, join, leave
+from trm_fast.training.process_group import SINGLE_PROCESS, join, leave
 
 MODELS = [
     {"prefix_tokens": 2, "puzzle_embedding_size": 12, "num_puzzles": 4},
@@ -101,7 +101,7 @@ RANDOM = {"initial_state": "random", "state_noise": 0.2}
 group, device = join("cpu")
 for changes in MODELS:
     steps = []
-    for step_group in (ALONE, group):
+    for step_group in (SINGLE_PROCESS, group):
         model = make_model(dtype=torch.float64, **changes)
         config = training_config(batch_size=8, clip_norm=0.5, puzzle_learning_rate=0.02, **RANDOM)
         optimizer = AdamATan2(model.parameters(), 0.0, weight_decay=0.1, ema_decay=0.9)
@@ -234,15 +234,15 @@ def test_more_processes_than_gpus_are_rejected(monkeypatch: pytest.MonkeyPatch) 
 
 def test_one_process_copies_nothing() -> None:
     tensor: Any = torch.arange(3.0)
-    assert ALONE.gather(tensor) is tensor
-    assert ALONE.sum_(tensor) is tensor
-    assert ALONE.gather_objects(tensor) == [tensor]
-    assert ALONE.slice_of_batch(7) == slice(0, 7)
+    assert SINGLE_PROCESS.gather(tensor) is tensor
+    assert SINGLE_PROCESS.sum_(tensor) is tensor
+    assert SINGLE_PROCESS.gather_objects(tensor) == [tensor]
+    assert SINGLE_PROCESS.batch_share(7) == slice(0, 7)
 
 
 def test_shares_of_a_batch_are_equal_and_other_shares_nearly() -> None:
     groups = [ProcessGroup(rank, 3) for rank in range(3)]
-    assert [range(9)[g.slice_of_batch(9)] for g in groups] == [range(3), range(3, 6), range(6, 9)]
-    assert [len(range(8)[g.slice_of(8)]) for g in groups] == [2, 3, 3]
+    assert [range(9)[g.batch_share(9)] for g in groups] == [range(3), range(3, 6), range(6, 9)]
+    assert [len(range(8)[g.share(8)]) for g in groups] == [2, 3, 3]
     with pytest.raises(UserError, match="batch_size = 8 can't be shared by 3 processes"):
-        groups[0].slice_of_batch(8)
+        groups[0].batch_share(8)

@@ -28,7 +28,7 @@ KINDS: dict[str, RunConfig] = {
 
 def content(out: Path) -> dict[str, Any]:
     """Everything that a run writes, except its seconds."""
-    written: dict[str, Any] = {"steps": checkpoint.steps_of(out)}
+    written: dict[str, Any] = {"steps": checkpoint.saved_steps(out)}
     for step in written["steps"]:
         groups, state = checkpoint.load(out, step)
         written |= {f"{step}/{group}/{name}": t for group, tensors in groups.items() for name, t in tensors.items()}

@@ -67,7 +67,7 @@ def test_a_whole_run_writes_metrics_checkpoints_model_and_summary(tmp_path: Path
 
     best = max(evaluations, key=lambda r: (r["eval_exact_accuracy"], r["step"]))["step"]
     assert summary["best"]["step"] == best
-    assert checkpoint.steps_of(out) == sorted({22, *([best] if best in (10, 20) else [])})
+    assert checkpoint.saved_steps(out) == sorted({22, *([best] if best in (10, 20) else [])})
     assert json.loads((out / "summary.json").read_text()) == json.loads(json.dumps(summary))
     assert (summary["steps"], summary["sample_steps"], summary["interrupted"]) == (22, 154, False)
     assert summary["parameters"] == trainer.model.num_parameters()
@@ -130,7 +130,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_its_checkpoints(log_ev
     trainer = Trainer(config, out, callbacks=[Recording(11, poison)])
     with pytest.raises(UserError, match=r"loss is not finite after step 1[25].* continues from step_10"):
         trainer.train()
-    assert checkpoint.steps_of(out) == [10]
+    assert checkpoint.saved_steps(out) == [10]
     assert all(tensor.isfinite().all() for tensor in checkpoint.load(out)[0]["model"].values())
 
 
@@ -142,7 +142,7 @@ def test_a_signal_stops_the_run_after_the_step(number: int, tmp_path: Path) -> N
     assert summary["interrupted"]
     assert summary["steps"] == 13
     assert summary["evaluation"] is None
-    assert checkpoint.steps_of(out) == [10, 13]
+    assert checkpoint.saved_steps(out) == [10, 13]
     assert not (out / "model").exists()
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
     Trainer.resume(out).train()
@@ -159,7 +159,7 @@ def test_a_second_signal_interrupts_at_once(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         Trainer(run_config(), tmp_path / "run", callbacks=[Recording(13, insist)]).train()
-    assert checkpoint.steps_of(tmp_path / "run") == [10]
+    assert checkpoint.saved_steps(tmp_path / "run") == [10]
 
 
 def test_a_signal_in_the_last_evaluation_does_not_interrupt_the_run(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_signal_in_the_last_evaluation_does_not_interrupt_the_run(tmp_path: Pa
     out = tmp_path / "run"
     summary = Trainer(run_config(steps=7, eval_every=0), out, callbacks=[Impatient()]).train()
     assert not summary["interrupted"]
-    assert checkpoint.steps_of(out) == [7]
+    assert checkpoint.saved_steps(out) == [7]
     assert (out / "model" / "config.json").is_file()
 
 
@@ -192,7 +192,7 @@ def test_a_run_stops_when_its_minutes_are_over(tmp_path: Path, monkeypatch: pyte
     assert summary["steps"] == 5
     assert not summary["interrupted"]
     assert summary["evaluation"]["count"] > 0
-    assert checkpoint.steps_of(tmp_path / "run") == [5]
+    assert checkpoint.saved_steps(tmp_path / "run") == [5]
 
 
 def test_a_run_stops_when_its_training_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,12 +253,12 @@ def test_a_full_disk_ends_the_run_with_advice(tmp_path: Path, monkeypatch: pytes
         Trainer(run_config(), out, callbacks=[Recording(12, fill)]).train()
     monkeypatch.undo()
     Trainer.resume(out).train()
-    assert checkpoint.steps_of(out)[-1] == 40
+    assert checkpoint.saved_steps(out)[-1] == 40
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot make"):
+    with pytest.raises(UserError, match="cannot create"):
         Trainer(run_config(), tmp_path / "file" / "run")
 
 

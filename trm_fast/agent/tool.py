@@ -10,7 +10,7 @@ from typing import Any
 from trm_fast.errors import UserError
 from trm_fast.inference import Solver, Step
 from trm_fast.interchange import bundled_names, locate
-from trm_fast.interchange.locate import Located, task_of_bundled
+from trm_fast.interchange.locate import Located, bundled_task
 from trm_fast.tasks.base import Question
 
 ANY_TYPE = "reasoning"
@@ -64,7 +64,7 @@ class ReasoningTool:
         """The names of the tasks that this tool can solve, sorted."""
         if self.model is not None:
             return [self.located(self.model).task.name]
-        return sorted({task_of_bundled(name) for name in bundled_names()})
+        return sorted({bundled_task(name) for name in bundled_names()})
 
     def __call__(self, problem: Mapping[str, Any], callback: Callable[[Step], None] | None = None) -> dict[str, Any]:
         """Solves one problem.
@@ -114,7 +114,7 @@ class ReasoningTool:
             raise UserError(
                 f"unknown type of puzzle {kind!r}; choose one of: {', '.join(self.types())}", usage_error=True
             )
-        bundled = [name for name in bundled_names() if kind in (ANY_TYPE, task_of_bundled(name))]
+        bundled = [name for name in bundled_names() if kind in (ANY_TYPE, bundled_task(name))]
         problems: list[str] = []
         for name in bundled if self.model is None else [self.model]:
             located = self.located(name)

@@ -39,7 +39,7 @@ def import_(
       trm-fast import step_65104 --task sudoku --cycles 3 --latent-steps 6 --out sudoku-extreme
     """
     from trm_fast.interchange import read_published
-    from trm_fast.interchange.inferring import model_of, read_arch
+    from trm_fast.interchange.inferring import infer_model, read_arch
     from trm_fast.training import make_config, parse_section
 
     if (out_folder / "config.json").exists():
@@ -55,7 +55,7 @@ def import_(
     }
     arch = read_arch(config) if config is not None else {}
     arch |= {key: value for key, value in options.items() if value is not None}
-    model = model_of(read_published(checkpoint, weights), arch, solved_task, puzzles)
+    model = infer_model(read_published(checkpoint, weights), arch, solved_task, puzzles)
     model.save_pretrained(out_folder, task=run_config.task.model_dump(mode="json"))
     solved_task.save_assets(out_folder)
     c, count = model.config, model.num_parameters()

@@ -149,11 +149,11 @@ def _readable(puzzle: str) -> Iterator[str]:
 def _shipped(kind: str, puzzle: str, device: str) -> tuple[Located, list[Question]]:
     """The first model that ships for the task and can read the puzzle, and the questions that it reads."""
     from trm_fast.interchange import bundled_names, locate
-    from trm_fast.interchange.locate import task_of_bundled
+    from trm_fast.interchange.locate import bundled_task
     from trm_fast.tasks import get_task
 
     get_task(kind)  # reports an unknown name
-    names = [name for name in bundled_names() if task_of_bundled(name) == kind]
+    names = [name for name in bundled_names() if bundled_task(name) == kind]
     if not names:
         raise UserError(f"no model for the task {kind} ships; train one and give its run", usage_error=True)
     problems = []

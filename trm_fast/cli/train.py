@@ -163,7 +163,7 @@ def _announce(config: RunConfig, device: str, preset: str | None) -> None:
 
     from trm_fast.ops._core import dispatch
     from trm_fast.training import make_config, read_preset
-    from trm_fast.training.estimate import duration, matrix_rate, nearest_quick_preset, seconds_of
+    from trm_fast.training.estimate import duration, matrix_rate, nearest_quick_preset, run_seconds
 
     kind = torch.device(device).type
     if kind == "cuda" and not dispatch.timings(kind):
@@ -171,8 +171,8 @@ def _announce(config: RunConfig, device: str, preset: str | None) -> None:
     if kind != "cpu":
         return
     rate = matrix_rate(torch.device(device))
-    seconds, steps = seconds_of(config, rate), config.training.steps
-    whole = seconds if preset is None else seconds_of(make_config(read_preset(preset), preset), rate)
+    seconds, steps = run_seconds(config, rate), config.training.steps
+    whole = seconds if preset is None else run_seconds(make_config(read_preset(preset), preset), rate)
     if max(seconds, whole) < LONG_SECONDS:
         return
     text = f"about {duration(seconds)} for {steps:,} steps on this CPU ({rate / 1e9:.0f} GFLOP/s)"

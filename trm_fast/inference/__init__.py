@@ -1,4 +1,4 @@
-"""Inference: solving with trained models, and evaluation."""
+"""Inference: solves puzzles with trained models, and evaluates models."""
 
 from trm_fast.inference.evaluate import Evaluation, evaluate, score, wilson_interval
 from trm_fast.inference.solver import Answer, Solver, Step

@@ -1,8 +1,8 @@
-"""Runs a function on static buffers: calls it each time, or captures it once as a CUDA graph and replays it.
+"""Runs a function on static buffers: calls it each time (``Eager``), or captures it once as a CUDA graph and replays it
+(``CudaGraph``).
 
-Such a function uses the same memory in every call, reads nothing back to the host and contains no number that changes.
-So it can be called (``Eager``) or become one CUDA graph (``CudaGraph``). The tests verify this with a recorder on the
-CPU.
+Such a function uses the same memory in every call, copies nothing to the host, and contains no Python number that
+changes between calls. The tests verify this with a recorder on the CPU.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from weakref import WeakSet
 import torch
 
 WARM_UP = 3
-"""Number of calls before a capture. Libraries initialize and kernels load in the first ones."""
+"""Number of calls before a capture. The first calls initialize libraries and load kernels."""
 
 
 class Runner(Protocol):
-    """Runs a function on static buffers again and again."""
+    """Runs a function on static buffers repeatedly."""
 
     def capture(self, function: Callable[[], None]) -> None:
-        """Prepares replays of a function. It may run the function, so the caller must restore the state afterwards."""
+        """Prepares replays of a function. It may run the function, so that the caller must restore the state
+        afterwards."""
 
     def replay(self) -> None:
-        """Runs the function once, or what was captured of it."""
+        """Runs the function once, or replays its capture."""
 
 
 class Eager:
@@ -51,8 +52,8 @@ class CudaGraph:
 
     def capture(self, function: Callable[[], None]) -> None:
         with torch.cuda.device(self.device):
-            self.graph = torch.cuda.CUDAGraph()  # frees the memory of an earlier one
-            # One side stream for calls and capture: gradients accumulate on the stream of their first accumulation.
+            self.graph = torch.cuda.CUDAGraph()  # frees the memory of an earlier graph
+            # Calls and capture use the same stream, because gradients accumulate on the stream where they first did.
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
@@ -63,9 +64,10 @@ class CudaGraph:
                 with _capturing(self.graph, stream):
                     function()
             except BaseException:
-                # After a failed capture, torch 2.11 leaves its generator in capture mode, so that no call can draw from
-                # it. A capture that succeeds ends that mode; if none does, a copy replaces the generator's state, which
-                # earlier graphs do not share. The graph must stay alive, because the allocator keeps asking it.
+                # After a failed capture, torch 2.11 leaves its random generator in capture mode, in which calls cannot
+                # use it. A successful capture ends that mode. If that fails, too, a copy replaces the generator's
+                # state; earlier graphs do not use the copy. The broken graph must stay alive, because the allocator
+                # still uses it.
                 _broken.append(self.graph)
                 try:
                     with _capturing(torch.cuda.CUDAGraph(), stream):
@@ -85,7 +87,7 @@ _broken: list[torch.cuda.CUDAGraph] = []
 
 
 def drop_graphs() -> None:
-    """Destroys all graphs, even those still in use. None can be replayed after it."""
+    """Destroys all graphs, even those in use, which cannot be replayed afterwards."""
     for runner in list(_runners):
         if runner.graph is not None:
             runner.graph.reset()
@@ -93,10 +95,10 @@ def drop_graphs() -> None:
 
 @contextmanager
 def _capturing(graph: Any, stream: Any) -> Iterator[None]:
-    """Captures the work inside as the graph. Other threads (data, collectives) may use the device meanwhile."""
+    """Captures the work in the ``with`` block. Other threads (data, collectives) may use the device meanwhile."""
     # The outer stream context restores the current stream after a failed capture. Garbage collection is off, because
-    # destroying an older graph (of an unreachable trainer) would make the capture fail.
-    collecting = gc.isenabled()
+    # the capture would fail if an older graph, such as that of an unreachable trainer, were destroyed during it.
+    gc_enabled = gc.isenabled()
     gc.disable()
     try:
         with (
@@ -105,13 +107,12 @@ def _capturing(graph: Any, stream: Any) -> Iterator[None]:
         ):
             yield
     finally:
-        if collecting:
+        if gc_enabled:
             gc.enable()
 
 
 class Fallback:
-    """Replays a graph if it can be captured, and calls the function otherwise. ``reason`` is the error of the capture,
-    or None."""
+    """Replays a graph, or calls the function if its capture fails. ``reason`` is the error of the capture, or None."""
 
     def __init__(self, graph: Runner) -> None:
         self.runner, self.reason = graph, None
@@ -122,7 +123,7 @@ class Fallback:
         try:
             self.runner.capture(function)
         except RuntimeError as error:
-            cause: BaseException = error  # the end of a failed capture raises a second, less useful error
+            cause: BaseException = error  # a failed capture ends with a second, less useful error
             while isinstance(cause.__context__, RuntimeError):
                 cause = cause.__context__
             if isinstance(cause, torch.OutOfMemoryError):
@@ -136,12 +137,12 @@ class Fallback:
 
 
 def runner_for(device: torch.device, graph: bool = True) -> Runner:
-    """The runner for a device: on CUDA a graph with calls as fallback, else calls. ``graph=False`` always calls."""
+    """The runner for a device: on CUDA with ``graph`` a graph with calls as fallback, otherwise calls."""
     return Fallback(CudaGraph(device)) if graph and device.type == "cuda" else Eager()
 
 
 def recorded(device: torch.device) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Returns a function that captures a function on a device and returns its replay, for ``ops.report.measure``."""
+    """The ``recorder`` of ``ops.report.measure`` for a device: captures a function and returns its replay."""
 
     def record(function: Callable[[], None]) -> Callable[[], None]:
         runner = runner_for(device)
@@ -153,5 +154,5 @@ def recorded(device: torch.device) -> Callable[[Callable[[], None]], Callable[[]
 
 @cache
 def graphs_on(device: torch.device) -> Callable[[], Runner]:
-    """Returns the factory of graphs (with calls as fallback) on a CUDA device, the same object for the same device."""
+    """A function that makes graphs (with calls as fallback) on a CUDA device. Each device has one such object."""
     return lambda: Fallback(CudaGraph(device))

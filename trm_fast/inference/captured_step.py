@@ -16,15 +16,15 @@ from trm_fast.nn.recursion import State
 from trm_fast.ops._core import selection
 
 Arrays = dict[str, Tensor]
-"""The arguments or the results of a step by name, each (A, ...)."""
+"""The arguments or the results of a step for A rows by name, each (A, ...)."""
 
 
 class CapturedStep:
-    """A supervision step without gradient for up to ``rows`` rows. Results of unused rows are dropped.
+    """A supervision step without gradient for up to ``rows`` rows.
 
     Args:
-        model: the model; it is not kept alive.
-        arguments: tensors of the names, shapes and dtypes of the arguments, as ``step_inputs`` returns them.
+        model: the model, to which only a weak reference is kept.
+        arguments: tensors with the names, shapes and dtypes of the arguments, as ``step_inputs`` returns them.
         rows: the largest number of rows.
         runner: captures and replays the step.
     """
@@ -33,7 +33,7 @@ class CapturedStep:
         self.runner = runner
         self.arguments = {name: t.new_zeros(rows, *t.shape[1:]) for name, t in arguments.items()}
         self.results: Arrays = {}
-        model_ref = ref(model)  # _steps must not keep its keys alive
+        model_ref = ref(model)  # a value of _steps must not keep its key alive
 
         def step() -> None:
             model = model_ref()
@@ -43,7 +43,7 @@ class CapturedStep:
             options = ForwardOptions(static_shapes=True)
             out = model(extra.pop("inputs"), state, extra.pop("puzzle_rows", None), options=options, **extra)
             results = {"z": out.state.z, "y": out.state.y, "answers": model.head.answers(out.logits), "q": out.q}
-            # Results stay in the same memory, even if the step is called instead of replayed.
+            # Results have the same memory in every call, even if the step is not captured.
             if not self.results:
                 self.results = {name: torch.empty_like(t) for name, t in results.items() if t is not None}
             for name, tensor in self.results.items():
@@ -58,7 +58,7 @@ class CapturedStep:
             )
 
     def __call__(self, arguments: Arrays) -> Arrays:
-        """Runs the step for A rows and returns copies of their state, answers and halting logits."""
+        """Runs the step for A rows and returns copies of their states, answers and halting logits."""
         count = len(arguments["inputs"])
         for name, tensor in arguments.items():
             self.arguments[name][:count].copy_(tensor)
@@ -67,17 +67,17 @@ class CapturedStep:
 
 
 _steps: WeakKeyDictionary[TRMModel, dict[Hashable, CapturedStep]] = WeakKeyDictionary()
-_one_at_a_time = threading.RLock()
+_lock = threading.RLock()
 
 
 def captured_step(model: TRMModel, arguments: Arrays, capacity: int, runner: Callable[[], Runner]) -> Arrays:
-    """Runs a captured step for A rows and returns their state, answers and halting logits.
+    """Runs a captured step for A rows and returns their states, answers and halting logits.
 
-    There are steps for 1, 4, 16, ... rows up to ``capacity``, each captured at first use, so that few rows cost little.
-    A graph contains the addresses of the weights, the depth of recursion and the kernels; if one of them changes, the
-    step is captured again. Callers may alternate or use threads, because results are copies.
+    There are steps for 1, 4, 16, ... rows up to ``capacity``, each captured at its first use, so that few rows take
+    little time. A graph fixes the addresses of the weights, the depth of recursion and the kernels. If one of these
+    changes, the step is captured again. Several callers and threads may use the same steps, because results are copies.
     """
-    with _one_at_a_time:
+    with _lock:
         return _step_for(model, arguments, capacity, runner)(arguments)
 
 

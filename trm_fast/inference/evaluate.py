@@ -17,15 +17,16 @@ from trm_fast.tasks.statistics import wilson_interval
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of an evaluation. Accuracies and shares are from 0 to 1.
+    """The result of an evaluation. Accuracies and shares are between 0 and 1.
 
     Attributes:
-        exact_accuracy: share of examples that have an answer with every labeled cell right.
+        exact_accuracy: share of examples that have an answer in which all labeled cells are right.
         coverage: share of examples that have an answer; less than 1 with a solver's ``answer_only_if`` or ``budget``.
-        answered_accuracy: exact accuracy on those; None if there are none.
-        cell_accuracy: share of right cells, averaged over examples.
-        mean_steps: supervision steps per example, over all its tries.
-        converged: share of examples with an answer that the rules accepted or the halting rule stopped.
+        answered_accuracy: exact accuracy on the examples that have an answer; None if there are none.
+        cell_accuracy: share of labeled cells that are right, averaged over examples.
+        count: number of examples.
+        mean_steps: mean number of supervision steps per example, summed over its tries.
+        converged: share of examples with an answer that obeys the rules or whose try the halting rule stopped.
         valid: share of answers that obey the task's rules; None for a task without rules.
         interval: 95 % Wilson interval of the exact accuracy.
         metrics: the task's further measures by name.
@@ -47,7 +48,7 @@ class Evaluation:
     solved: Solved = field(repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """One flat dictionary, with the task's measures among the others."""
+        """The result as one flat dictionary without the answers."""
         flat = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("metrics", "solved")}
         return flat | self.metrics
 
@@ -66,7 +67,7 @@ def evaluate(solver: Solver, examples: Examples, progress: Progress | None = Non
 
 
 def score(solver: Solver, examples: Examples, solved: Solved, seconds: float) -> Evaluation:
-    """Scores the answers to examples, which took ``seconds``."""
+    """Scores answers to examples. ``seconds``: the time that solving took."""
     labels, task = examples.labels, solver.task
     labeled = ~np.isnan(labels) if labels.dtype.kind == "f" else labels != IGNORE
     right, total = (

@@ -19,10 +19,11 @@ from trm_fast.nn.recursion import cycle, read_answer
 
 
 class Incremental:
-    """Computes the logits of a causal text model after a row that grows. They equal those of the whole row.
+    """Computes a causal text model's logits for a row that is extended step by step. They equal those for the whole
+    row.
 
-    ``extend`` computes every application of the network for the new positions only and keeps the keys and values of
-    each application and layer. It always takes all supervision steps. ``fork`` returns a copy for another continuation.
+    ``extend`` applies the network to the new positions only, and keeps the keys and values of each application and
+    layer. It always runs all supervision steps. ``fork`` returns a copy for another continuation.
 
     Raises:
         ValueError: the model is not causal, has no text head, or has a prefix or learned positions.
@@ -52,7 +53,7 @@ class Incremental:
 
     @property
     def steps(self) -> int:
-        """Number of supervision steps for each token."""
+        """Number of supervision steps per token."""
         return self.model.config.max_supervision_steps
 
     @torch.no_grad()
@@ -63,7 +64,7 @@ class Incremental:
 
         Args:
             inputs: tokens int (n,), or bags of tokens int (n, W).
-            extra: further arrays (n, ...) of the new positions by name.
+            extra: further arrays (n, ...) for the new positions by name.
 
         Raises:
             ValueError: the row would be longer than the model's ``seq_len``.
@@ -110,8 +111,8 @@ class Incremental:
         else:
             self.kept.append((k, v))
         self._next += 1
-        seen = torch.ones(K, k.shape[1], dtype=torch.bool, device=x.device).tril(k.shape[1] - K)
-        y = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=seen)
+        visible = torch.ones(K, k.shape[1], dtype=torch.bool, device=x.device).tril(k.shape[1] - K)
+        y = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=visible)
         return part.out(y.transpose(1, 2).reshape(1, K, D))
 
 

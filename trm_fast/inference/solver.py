@@ -1,4 +1,4 @@
-"""The solver: answers questions with a trained model, each for as many supervision steps as it needs."""
+"""The solver: answers questions with a trained model, with as many supervision steps as each question needs."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from trm_fast.models import TRMModel
 from trm_fast.tasks.base import Array, Candidates, Examples, Question, Task
 
 DEFAULT_STEPS = 16
-"""Largest number of supervision steps, as published, also for models trained with fewer: hard questions profit, and
-the others halt."""
+"""Maximum number of supervision steps, as published. It also applies to models trained with fewer steps: hard questions
+benefit, and the others halt."""
 
 CHUNK = 16
-"""Number of batches of questions that ``answers`` reads at a time; their rows share a queue."""
+"""Number of batches of questions that ``answers`` reads at a time and puts into one queue."""
 
 Progress = Callable[[int, int], None]
-"""Called after each step with (finished questions, all questions)."""
+"""Called after each step with (number of finished questions, number of questions)."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """The answer after one supervision step: as text, its confidence, and ``raw`` as the model makes it."""
+    """The answer after one supervision step: ``solution`` is its text, and ``raw`` the model's output."""
 
     step: int
     solution: str
@@ -55,10 +55,11 @@ class Answer:
         solution: the answer as text; None if the solver ran out of time before the first step, or if the answer does
             not meet ``answer_only_if``.
         confidence: sigmoid of the halting logit, 0 to 1.
-        steps: supervision steps over all tries.
-        converged: whether a valid answer or, for a task without rules, the halting rule ended the try.
+        steps: number of supervision steps over all tries.
+        converged: whether a valid answer or, for a task without rules, the halting rule ended the try before the
+            maximum number of steps.
         valid: whether the solution obeys the task's rules; None for a task without rules.
-        raw: the answer as the model makes it, such as tokens int64 (L,).
+        raw: the model's output, such as tokens int64 (L,).
         candidates: the distinct answers of all tries.
         trajectory: the answer after each step, if requested.
     """
@@ -84,7 +85,7 @@ class Answer:
         return None if self.solution is None else self.raw
 
     def describe(self) -> str:
-        """A line for people: the confidence, the steps, and whether the solution obeys the task's rules."""
+        """One line of text: the confidence, the steps, and whether the solution obeys the task's rules."""
         if not self.steps:
             return "no answer: the time was over before the first step"
         end = "halted after" if self.converged else "did not halt within"
@@ -98,34 +99,33 @@ class Answer:
 class Solver:
     """Answers a task's questions with a model.
 
-    If the task has rules, a row ends when its answer obeys them, whatever the halting logit. Otherwise the halting
-    rule ends it. Options that are None are those stored with the model, or else the built-in ones.
+    If the task has rules, a row halts when its answer obeys them, whatever the halting logit. Otherwise the halting
+    rule decides when it halts. An option that is None takes the value stored with the model, or else its default.
 
     Args:
         model: the trained model.
         task: the task that it was trained on.
-        max_steps: largest number of supervision steps of a try; built in: 16, or that of training if it is larger.
-        min_steps: supervision steps before a row may end.
-        halt: False always runs all steps, as published.
-        batch_size: number of rows computed at a time; queued rows take the places of finished ones.
-        rollouts: tries at each question, built in 1. The first has no noise; the others add Gaussian noise to the
-            latent state before every step (arXiv 2605.19943).
-        noise: standard deviation of that noise, built in 0. Without rollouts, it is added to the symmetric images.
-        symmetries: number of symmetric images of each question that are tried, the question itself included; built
-            in 1.
-        start: the latent state that tries with noise start from: ``fixed``, the model's initial state (built in);
+        max_steps: maximum number of supervision steps per try. The default is 16, or that of training if it is larger.
+        min_steps: minimum number of supervision steps before a row may halt.
+        halt: if False, every row runs all steps, as published.
+        batch_size: number of rows computed at a time; queued rows replace finished ones.
+        rollouts: number of tries per question and symmetric image, by default 1. The first has no noise; the others
+            add Gaussian noise to the latent state before every step (arXiv 2605.19943).
+        noise: standard deviation of that noise, by default 0. Without rollouts, it is added to the symmetric images.
+        symmetries: number of symmetric images to try per question, including the question itself, by default 1.
+        start: the latent state that tries with noise start from: ``fixed`` (the default), the model's initial state;
             ``random``, Gaussian noise of its size; ``last``, the state in which the previous rollout ended.
-        resample_every: every so many steps the rollouts of an image exchange states, each drawn in proportion to the
-            odds that its answer is right; built in 0, never.
-        select: the answer that is chosen: ``rules``: the first that obeys the task's rules, after which no further try
-            is made; ``confidence``: the most confident; ``majority``: the most frequent; ``first``: that of the try
-            which halts in the fewest steps. ``auto`` (built in) is rules if the task has them, majority if the task
-            votes, and otherwise confidence.
+        resample_every: interval in steps at which the rollouts of an image exchange states, each drawn with a
+            probability proportional to the odds that its answer is right; 0 (the default): never.
+        select: how the answer is chosen. ``rules``: the first answer that obeys the task's rules, which ends the tries;
+            ``confidence``: the most confident; ``majority``: the most frequent; ``first``: that of the try which halts
+            in the fewest steps. ``auto`` (the default) is rules if the task has rules, majority if the task votes, and
+            confidence otherwise.
         budget: seconds for all questions of a call. Questions whose tries have not ended by then get the best answer so
             far.
-        answer_only_if: ``valid`` or ``confidence>=X``: questions whose answer does not meet it get none.
-        seed: of noise and symmetries.
-        graph: on a GPU, capture steps once and replay them.
+        answer_only_if: ``valid`` or ``confidence>=X``. Questions whose answer does not meet this condition get none.
+        seed: seed of noise and symmetries.
+        graph: whether steps are captured and replayed on a GPU.
 
     With ``rollouts``, ``symmetries`` and ``noise`` 1, 1 and 0 there is one plain try, whatever is stored with the
     model: from the initial state, in the question's orientation.
@@ -233,7 +233,7 @@ class Solver:
         return solved
 
     def _accept(self, tries: Tries) -> Accept | None:
-        """Ends the rows whose answers obey the rules; None if the task has none and the halting rule ends rows."""
+        """Returns a function that halts the rows whose answers obey the rules, or None for a task without rules."""
         if not self.task.has_rules:
             return None
 
@@ -243,7 +243,7 @@ class Solver:
         return accept
 
     def _run_steps(self, examples: Examples, accept: Accept | None, **queue: Any) -> Iterator[StepResult]:
-        """``run_steps`` with this solver's model and halting; ``queue`` are its further arguments."""
+        """``run_steps`` with this solver's model and halting. ``queue``: its other arguments."""
         device = self.model.z_init.device
         rows = _tensors(examples, device)
         return run_steps(
@@ -271,7 +271,7 @@ class Solver:
 
         Args:
             question: a question, or text that the task parses.
-            return_trajectory: also return the answer after each step.
+            return_trajectory: whether to return the answers after all steps, too.
             callback: called with each step of the first try.
 
         Raises:
@@ -282,7 +282,7 @@ class Solver:
         return next(solver._answer([parsed], return_trajectory, callback))
 
     def stream(self, question: str | Question, callback: Callable[[Step], None] | None = None) -> Iterator[Step]:
-        """Yields the answer to one question after each step, in one plain try. ``callback`` is called with it first.
+        """Yields the answer to one question after each step of one plain try, after calling ``callback`` with it.
 
         Raises:
             UserError: the text is not a valid question.
@@ -297,7 +297,7 @@ class Solver:
             yield step
 
     def incremental(self) -> Incremental:
-        """Decodes one row token by token with a causal text model.
+        """Starts decoding one row token by token with a causal text model.
 
         Raises:
             ValueError: the model is not causal, has no text head, or has a prefix or learned positions.
@@ -307,8 +307,8 @@ class Solver:
     def answers(
         self, questions: Iterable[Question], *, return_trajectory: bool = False
     ) -> Iterator[tuple[Question, Answer]]:
-        """Yields each question with its answer, in order. It reads ``CHUNK`` batches ahead to keep batches full; with a
-        ``budget``, it reads all questions, so that each has its first try before any has a second.
+        """Yields each question with its answer, in order. It reads ``CHUNK`` batches at a time to keep batches full.
+        With a ``budget``, it reads all questions, so that each has its first try before any has a second.
 
         Raises:
             UserError: trajectories of several tries were requested.
@@ -357,5 +357,5 @@ class Solver:
 
 
 def _tensors(examples: Examples, device: torch.device) -> dict[str, Tensor]:
-    """The arrays that a model reads, by name: all but the labels."""
+    """The arrays that a model reads, by name: all except the labels."""
     return {name: torch.from_numpy(a).to(device) for name, a in examples.arrays().items() if name != "labels"}

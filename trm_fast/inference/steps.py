@@ -1,4 +1,4 @@
-"""Runs supervision steps on many rows. Rows that finish leave the batch, and queued rows take their places."""
+"""Runs supervision steps on a queue of rows. Rows that finish leave the batch, and queued rows replace them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trm_fast.models.trm import TRMModel
 from trm_fast.nn.recursion import State
 
 Accept = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(row numbers int64 (A,), answers (A, ...), bool (A,): whether the halting rule stops the row) -> bool (A,), true for
+"""(row numbers int64 (A,), answers (A, ...), bool (A,): whether the halting rule stops the row) -> bool (A,), True for
 rows that halt."""
 
 
@@ -25,10 +25,10 @@ class StepResult(NamedTuple):
     """The A rows of the batch after a supervision step."""
 
     rows: Tensor  # int64 (A,): their numbers
-    steps: Tensor  # int64 (A,): supervision steps that each has taken
-    answers: Tensor  # (A, ...): such as tokens int64 (A, L)
+    steps: Tensor  # int64 (A,): how many supervision steps each has taken
+    answers: Tensor  # (A, ...), such as tokens int64 (A, L)
     confidence: Tensor  # float32 (A,)
-    halted: Tensor  # bool (A,): the halting rule, or ``accept``, stops it at this step
+    halted: Tensor  # bool (A,): whether each halts at this step
 
 
 @torch.no_grad()
@@ -53,18 +53,18 @@ def run_steps(
     Args:
         model: the model.
         inputs: tokens int (N, L), or values (N, L, F).
-        max_steps: largest number of supervision steps of a row.
-        min_steps: supervision steps before which no row halts.
-        halt: False runs all steps for every row.
-        accept: decides after each step which rows halt, by their answers; by default the halting rule does.
+        max_steps: maximum number of supervision steps per row.
+        min_steps: minimum number of supervision steps before a row may halt.
+        halt: if False, every row runs all steps.
+        accept: decides after each step which rows halt, by their answers; by default the halting rule decides.
         puzzle_ids: int (N,), rows of the puzzle embedding; row 0 by default.
         extra: further arrays (N, ...) that the model takes.
-        batch_size: largest number of rows in the batch; by default all N.
-        noise: (N,), standard deviation of Gaussian noise that is added to a row's latent state before each step. It
-            depends only on (seed, row, step), so that no answer depends on the other rows of the batch.
-        seed: of the noise.
+        batch_size: maximum number of rows in the batch; by default all N.
+        noise: (N,), standard deviation of the Gaussian noise that is added to each row's latent state before each step.
+            The noise depends only on (seed, row, step), so that no answer depends on the other rows of the batch.
+        seed: seed of the noise.
         plan: how the rows depend on each other.
-        runner: makes runners, with which steps are captured at fixed shapes; None calls the model.
+        runner: makes runners, which capture steps at fixed shapes; if None, the model is called.
     """
     N, device = len(inputs), inputs.device
     capacity = batch_size or max(1, N)

@@ -1,4 +1,4 @@
-"""Measures a solver at several values of its options, and draws accuracy against compute."""
+"""Evaluates a solver at several values of its options, and plots accuracy against compute."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Sweep:
     """One line of the plot: an option with several values, and other options with one value each.
 
     Attributes:
-        text: as the user wrote it.
-        name: the option's name.
+        text: the sweep as the user wrote it.
+        name: name of the option with several values.
         values: its values.
-        fixed: the values of other options, by name.
+        fixed: the values of the other options, by name.
     """
 
     text: str
@@ -43,10 +43,10 @@ class Sweep:
 
     @classmethod
     def parse(cls, text: str) -> Sweep:
-        """Reads ``NAME=A,B,... NAME=VALUE ...``.
+        """Parses ``NAME=A,B,... NAME=VALUE ...``.
 
         Raises:
-            UserError: a name is unknown, or a value is of another type.
+            UserError: a name is unknown, or a value does not have the option's type.
 
         Example:
             >>> Sweep.parse("rollouts=2,8 noise=0.3").fixed
@@ -70,7 +70,7 @@ class Sweep:
         return cls(text, names[0], options[names[0]], {name: options[name][0] for name in names[1:]})
 
     def solver(self, base: Solver, value: Any) -> Solver:
-        """The solver for one value. The options of further tries are left out where there is only one try."""
+        """The solver for one value. With a single try, it omits the options of further tries."""
         options = {SWEEPS[name][0]: v for name, v in {**self.fixed, self.name: value}.items()}
         tries = [options.get(name) or getattr(base.options, name) for name in ("rollouts", "symmetries")]
         if tries == [1, 1]:
@@ -93,7 +93,7 @@ def flop_per_question(solver: Solver, evaluation: Evaluation) -> float:
 
 
 def plot_sweeps(lines: list[tuple[Sweep, list[Point]]], path: Path, title: str) -> None:
-    """Draws exact accuracy with its interval against FLOP per question: a line for each sweep.
+    """Plots exact accuracy with its interval against FLOP per question, one line per sweep.
 
     Raises:
         UserError: the picture can't be written.

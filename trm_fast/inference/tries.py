@@ -1,4 +1,4 @@
-"""Several tries at each question, with noise and under symmetries: their order, and the choice among their answers."""
+"""Several tries per question, with noise and symmetries: their order, and the choice among their answers."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Solved:
     Attributes:
         solution: (N, ...), such as tokens int64 (N, L).
         confidence: float32 (N,).
-        steps: int64 (N,), supervision steps over all tries of a question.
-        converged: bool (N,), whether a valid answer or the halting rule ended the try.
+        steps: int64 (N,), number of supervision steps over all tries at a question.
+        converged: bool (N,), whether a valid answer or the halting rule ended the chosen try.
         valid: bool (N,), whether the answer obeys the task's rules; None for a task without rules.
         tries: (N, K, ...), the answers of all K tries.
-        try_confidence: float32 (N, K), their confidences; -1 for tries that were not made.
-        answered: bool (N,), false where no try was made, or the answer does not meet the solver's condition.
+        try_confidence: float32 (N, K), the confidences of all K tries; -1 for tries that were not run.
+        answered: bool (N,), False if no try was run, or if the answer does not meet the solver's condition.
     """
 
     solution: Array
@@ -45,7 +45,7 @@ class Solved:
 
     @classmethod
     def joined(cls, parts: Sequence[Solved]) -> Solved:
-        """Concatenates answers to several sets of questions."""
+        """Concatenates the answers to several sets of questions."""
         columns: dict[str, Any] = {f.name: [getattr(part, f.name) for part in parts] for f in fields(cls)}
         joined: dict[str, Any] = {name: None if c[0] is None else np.concatenate(c) for name, c in columns.items()}
         return cls(**joined)
@@ -56,7 +56,7 @@ class Solved:
         return map(self.candidates, range(len(self.try_confidence)))
 
     def candidates(self, row: int) -> Candidates:
-        """The distinct answers to a question, by votes and then by mean confidence."""
+        """The distinct answers to a question, ordered by votes and then by mean confidence."""
         finished = np.flatnonzero(self.try_confidence[row] >= 0)
         first, _, votes, mean = _ranked(self.tries[row, finished], self.try_confidence[row, finished])
         return Candidates(self.tries[row, finished[first]], votes, mean)
@@ -65,8 +65,8 @@ class Solved:
 class Tries:
     """N questions, each tried ``rollouts`` x ``symmetries`` times, as one queue of M rows.
 
-    The queue starts with the first tries of all questions: without noise or symmetry, from the fixed initial state. If
-    the task's rules accept such an answer, the question's other tries are not made.
+    The queue starts with the plain tries at all questions: without noise or symmetry, from the fixed initial state. If
+    the task's rules accept such an answer, the question's other tries are not run.
 
     Args:
         task: the task.
@@ -94,7 +94,7 @@ class Tries:
         self.owner = np.tile(np.arange(N), rollouts * symmetries)
         self.varied = np.arange(len(self.rows)) >= (len(first_rollout) if rollouts > 1 else N)
         self.solution: Array | None = None  # allocated when the first answers arrive
-        self.confidence = np.full(len(self.rows), -1.0, dtype=np.float32)  # -1: not made
+        self.confidence = np.full(len(self.rows), -1.0, dtype=np.float32)  # -1: not run
         self.steps = np.zeros(len(self.rows), dtype=np.int64)
         self.converged = np.zeros(len(self.rows), dtype=np.bool_)
 
@@ -127,7 +127,7 @@ class Tries:
         )
 
     def obeys(self, rows: npt.NDArray[np.int64], answers: Array) -> npt.NDArray[np.bool_]:
-        """Whether answers to some rows obey the task's rules, bool (A,). A symmetry preserves the rules."""
+        """Whether the answers to rows obey the task's rules, bool (A,). Symmetries preserve the rules."""
         if not self.task.has_rules:
             return np.ones(len(rows), dtype=np.bool_)
         return self.task.verify(self.rows.take(rows), answers)
@@ -157,7 +157,7 @@ class Tries:
             valid = self.task.verify(repeated, flat).reshape(confidence.shape) & (confidence >= 0)
         score = confidence
         if select == "rules" and valid is not None:
-            score = np.where(valid, 2.0, confidence)  # the first valid one, or else the most confident
+            score = np.where(valid, 2.0, confidence)  # the first valid one, or the most confident if none is valid
         elif select == "first":
             score = np.where(converged, 2.0 + 1.0 / np.maximum(1, steps), confidence)
         elif select == "majority" and tries.dtype.kind == "f":  # real numbers are rarely equal
@@ -179,7 +179,7 @@ class Tries:
         )
 
     def _agreement(self, tries: Array) -> npt.NDArray[np.bool_]:
-        """Which of the tries (N, K, ...) at a question agree, bool (N, K, K), by the task's own comparison."""
+        """Which tries (N, K, ...) at the same question agree by the task's comparison, bool (N, K, K)."""
         N, K, *shape = tries.shape
         pairs = [np.broadcast_to(t, (N, K, K, *shape)).reshape(-1, *shape) for t in (tries[:, :, None], tries[:, None])]
         agree = self.task.right(*pairs).reshape(N, K * K, -1)
@@ -187,10 +187,10 @@ class Tries:
 
 
 def _ranked(answers: Array, confidence: npt.NDArray[np.float32]) -> tuple[Any, Any, Any, Any]:
-    """Ranks the distinct ones among K answers by votes and then by mean confidence, as the published evaluation does.
+    """Ranks the distinct answers among K by votes and then by mean confidence, as the published evaluation does.
 
     Returns:
-        For each distinct answer the index of its first occurrence; the rank of each of the K answers; votes and mean
+        The index of each distinct answer's first occurrence; the rank of each of the K answers; the votes and the mean
         confidence of each distinct answer.
     """
     if not len(answers):
@@ -206,7 +206,7 @@ def _ranked(answers: Array, confidence: npt.NDArray[np.float32]) -> tuple[Any, A
 
 
 def _majority_scores(answers: Array, confidence: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """A score of each try (K,). The most confident try with the first-ranked answer has the largest score."""
+    """A score for each try (K,). The most confident try with the first-ranked answer has the highest score."""
     finished = confidence >= 0
     _, rank, _, _ = _ranked(answers[finished], confidence[finished])
     score = np.full(len(confidence), -1.0)

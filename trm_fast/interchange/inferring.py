@@ -1,4 +1,4 @@
-"""Infers the configuration of a published checkpoint from its shapes, a configuration file and options."""
+"""Infers the configuration of a published checkpoint from its tensors' shapes, a configuration file and options."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OPTIONS = {
     "pos_encodings": "--positions",
     "puzzle_emb_len": "--prefix-tokens",
 }
-"""The keys that shapes do not determine, and the options that set them."""
+"""Published keys that the shapes do not determine, and the command-line options that set them."""
 
 EXPANSION, MULTIPLE = 4.0, 256
 
@@ -45,20 +45,20 @@ def read_arch(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} is not a published configuration: it has no arch section with H_cycles", usage_error=True
         )
-    # ${...} refers to another key. The shapes of the weights determine its value.
+    # Drop references to other keys (${...}): the shapes of the weights determine their values.
     return {key: value for key, value in arch.items() if not (isinstance(value, str) and "${" in value)}
 
 
-def model_of(state: Mapping[str, Tensor], arch: Mapping[str, Any], task: Task, puzzles: int | None = None) -> TRM:
-    """The model of a published state dict for a task.
+def infer_model(state: Mapping[str, Tensor], arch: Mapping[str, Any], task: Task, puzzles: int | None = None) -> TRM:
+    """Builds the model of a published state dict for a task.
 
     Args:
         state: the tensors by their published names.
-        arch: published configuration keys, for what the shapes do not determine.
+        arch: the published configuration keys, which are needed for what the shapes do not determine.
         task: the task that the model solves.
-        puzzles: how many rows the puzzle embedding gets. Each new row is the mean of the old rows, as in the published
-            code for another data set. 0 removes the embedding and its prefix, which needs attention without learned
-            positions. None keeps the embedding.
+        puzzles: new number of rows of the puzzle embedding. Each new row is the mean of the old rows, as in the
+            published code for another data set. 0 removes the embedding and its prefix, which is possible only with
+            attention and without learned positions. None keeps the embedding.
 
     Raises:
         UserError: a key is missing, or the weights do not fit the configuration or the task.
@@ -113,7 +113,7 @@ def shapes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _positions(tensors: Mapping[str, Tensor]) -> int | None:
-    """The number of positions, prefix included, from a tensor that has such a dimension; None without one."""
+    """The number of positions, prefix included, from a tensor with a dimension of this size; None if there is none."""
     for name in ("embed_pos.embedding_weight", "L_level.layers.0.mlp_t.gate_up_proj.weight"):
         if name in tensors and tensors[name].dim() == 2:
             return tensors[name].shape[0 if name.startswith("embed") else 1]
@@ -149,7 +149,7 @@ def _resized(tensors: Mapping[str, Tensor], arch_keys: dict[str, Any], puzzles: 
 
 
 def _expansion(tensors: Mapping[str, Tensor], arch_keys: Mapping[str, Any]) -> float:
-    """An expansion that gives the SwiGLU layers their widths: preferably the configured one or the published 4."""
+    """An expansion that gives the SwiGLU layers their widths: the configured one or the published 4 if possible."""
     widths = {}  # width -> inner
     for name in ("mlp.gate_up_proj.weight", "mlp_t.gate_up_proj.weight"):
         tensor = tensors.get(f"L_level.layers.0.{name}", torch.empty(0))

@@ -25,8 +25,8 @@ from trm_fast.training.folder import CONFIG, MODEL, read_run_config
 class Located:
     """A model in evaluation mode with its task.
 
-    ``label`` names the model in messages. ``section`` is the ``task:`` section. ``data`` and ``seed`` are those of
-    the training run; defaults for a model folder.
+    ``label`` names the model in messages. ``section`` is the ``task:`` section. ``data`` and ``seed`` are those of the
+    training run, or defaults if there is only a model folder.
     """
 
     model: TRM
@@ -44,8 +44,8 @@ def bundled_names() -> list[str]:
     )
 
 
-def task_of_bundled(name: str) -> str:
-    """The task's name of a model that ships with the package. The weights are not loaded."""
+def bundled_task(name: str) -> str:
+    """The name of the task of a bundled model. The weights are not loaded."""
     return str(read_model_config(Path(str(files("trm_fast.pretrained") / name)))["task"]["name"])
 
 
@@ -54,7 +54,7 @@ def locate(reference: str, *, from_step: int | None = None, device: str = "cpu")
 
     Args:
         reference: a run folder, a model folder, or the name of a model that ships with the package.
-        from_step: the step of the run's checkpoint, by default the newest. The averaged weights are loaded.
+        from_step: the step of the run's checkpoint, by default the newest one. The averaged weights are loaded.
         device: a torch device.
 
     Raises:
@@ -62,23 +62,23 @@ def locate(reference: str, *, from_step: int | None = None, device: str = "cpu")
     """
     path = Path(reference)
     if (path / CONFIG).is_file() or (path / "checkpoints").is_dir():
-        return _of_run(path, from_step, device)
+        return _from_run(path, from_step, device)
     if from_step is not None:
         raise UserError(f"--from needs a run folder, and {reference} is not one", usage_error=True)
     if path.is_dir():
-        return _of_folder(path, device)
+        return _from_folder(path, device)
     if reference in bundled_names():
-        return _of_folder(Path(str(files("trm_fast.pretrained") / reference)), device)
+        return _from_folder(Path(str(files("trm_fast.pretrained") / reference)), device)
     ships = ", ".join(bundled_names()) or "none"
     raise UserError(f"there is no run or model {reference!r}; models that ship with trm_fast: {ships}")
 
 
 def store_options(reference: str, options: SolverConfig) -> None:
-    """Stores the options of a search with a model, in place of those that it has: in a model folder's ``config.json``;
-    for a run in its ``config.yaml`` and in its model folder.
+    """Stores solver options with a model, replacing those it has: in a model folder's ``config.json``; for a run, in
+    its ``config.yaml`` and its model folder.
 
     Raises:
-        UserError: there is no such folder, or it is a model that ships.
+        UserError: there is no such folder, or it is a bundled model.
     """
     path = Path(reference)
     if not path.is_dir():
@@ -94,7 +94,7 @@ def store_options(reference: str, options: SolverConfig) -> None:
         save_section(folder, "solver", options.changes())
 
 
-def _of_run(run: Path, from_step: int | None, device: str) -> Located:
+def _from_run(run: Path, from_step: int | None, device: str) -> Located:
     config = read_run_config(run)
     groups, state = checkpoint.load(run, from_step)
     model = TRM(config.model_at(max(1, state["step"])))
@@ -109,10 +109,10 @@ def _of_run(run: Path, from_step: int | None, device: str) -> Located:
     task.load_assets(run)
     section = config.task.model_dump(mode="json")
     model.solver_defaults = config.solver.changes()
-    return Located(_placed(model, device), task, label, config.data, config.training.seed, section)
+    return Located(_on_device(model, device), task, label, config.data, config.training.seed, section)
 
 
-def _of_folder(folder: Path, device: str) -> Located:
+def _from_folder(folder: Path, device: str) -> Located:
     section = read_model_config(folder).get("task")
     if not isinstance(section, dict) or not isinstance(section.get("name"), str):
         raise UserError(f"{folder / 'config.json'} names no task: the model cannot solve puzzles")
@@ -124,10 +124,10 @@ def _of_folder(folder: Path, device: str) -> Located:
     task.load_assets(folder)
     model = TRM.from_pretrained(folder, torch.float32)
     stored_options(model, str(folder / "config.json"))  # reports an invalid section now
-    return Located(_placed(model, device), task, folder.name, DataConfig(), 0, section)
+    return Located(_on_device(model, device), task, folder.name, DataConfig(), 0, section)
 
 
-def _placed(model: TRM, device: str) -> TRM:
+def _on_device(model: TRM, device: str) -> TRM:
     """The model on a device. On a GPU it computes in bfloat16, as in training."""
     if torch.device(device).type == "cuda":
         model.compute_dtype = torch.bfloat16

@@ -47,12 +47,12 @@ class _Step(nn.Module):
 
 
 def export_step(model: TRMModel, path: Path, *, masked: bool = False) -> None:
-    """Writes one supervision step as an ONNX file. The batch size B is free.
+    """Writes one supervision step as an ONNX file for any batch size B.
 
     Inputs: ``inputs`` int64 (B, L) or float32 (B, L, F); the states ``z`` and, with two states, ``y``, float32 of shape
     (B, prefix + L, width of the state); ``puzzle_ids`` int64 (B,) if the model has a puzzle embedding; ``mask`` bool
     (B, L) with ``masked``. Outputs: ``next_z``, ``next_y``, ``logits`` (or ``values``) and ``q`` (B,). The metadata
-    ``z_init`` and ``y_init`` are the vectors of the initial states.
+    ``z_init`` and ``y_init`` hold the vectors of the initial states.
 
     Raises:
         UserError: the model's head cannot be exported, or the file cannot be written.
@@ -65,7 +65,7 @@ def export_step(model: TRMModel, path: Path, *, masked: bool = False) -> None:
 
 
 def export_solve(model: TRMModel, path: Path, max_steps: int, *, masked: bool = False) -> None:
-    """Writes the whole loop of ``model.solve`` as an ONNX file. A row keeps its answer when it has halted.
+    """Writes the whole loop of ``model.solve`` as an ONNX file. A row that has halted keeps its answer.
 
     Inputs are those of ``export_step`` without the states. Outputs: ``solution``, ``confidence`` float32 (B,),
     ``steps`` int64 (B,) and ``converged`` bool (B,).
@@ -85,7 +85,7 @@ def _onnx() -> Any:
 
 
 def _exported(model: TRMModel, masked: bool, answers: bool) -> Any:
-    """The ONNX model of a step. It uses the reference ops, because kernels are not ONNX operators."""
+    """The ONNX model of a step. It is traced with the reference ops, because kernels are not ONNX operators."""
     onnx = _onnx()
     config = model.config
     if config.head.kind not in ("tokens", "values"):
@@ -106,7 +106,7 @@ def _exported(model: TRMModel, masked: bool, answers: bool) -> Any:
     }
     quiet = warnings.catch_warnings()
     with TemporaryDirectory() as folder, torch.no_grad(), ops.use_backend("reference"), quiet:
-        # The tracing exporter takes a second, the other one a minute and another package.
+        # The tracing exporter takes a second; the other one takes a minute and needs another package.
         warnings.simplefilter("ignore")
         file = Path(folder) / "step.onnx"
         torch.onnx.export(
@@ -117,7 +117,7 @@ def _exported(model: TRMModel, masked: bool, answers: bool) -> Any:
 
 
 def _looped(step: Any, model: TRMModel, max_steps: int) -> Any:
-    """A loop over supervision steps, with the graph of a step as its body. Halted rows no longer change."""
+    """A loop over supervision steps whose body is the graph of a step. Rows that have halted no longer change."""
     onnx = _onnx()
     h, T = onnx.helper, onnx.TensorProto
     config, graph = model.config, step.graph
@@ -139,7 +139,7 @@ def _looped(step: Any, model: TRMModel, max_steps: int) -> Any:
     constants = {
         **{f"first_{name}": getattr(model, f"{name}_init").reshape(1, 1, -1).numpy() for name in states},
         "axes_state": _ints(1, 2), "axes_positions": _ints(*range(1, len(kinds["solution"][1]))),
-        "first": _ints(0), "most_steps": torch.tensor(max_steps).numpy(),
+        "first": _ints(0), "max_steps": torch.tensor(max_steps).numpy(),
         "true": torch.tensor(True).numpy(), "threshold": torch.tensor(rule.logit).numpy(),
         **{f"tail_{name}": _ints(*shape[1:]) for name, (_, shape) in kinds.items() if len(shape) > 1},
     }  # fmt: skip
@@ -160,9 +160,9 @@ def _looped(step: Any, model: TRMModel, max_steps: int) -> Any:
             fill = h.make_tensor("value", kind, [1], [int(name == "running")])
             initial.append(h.make_node("ConstantOfShape", [sizes], [f"start_{name}"], value=fill))
 
-    # One turn: the step, whose results replace those of running rows only.
-    # Names of the outer graph cannot be used again.
-    now = {name: name if name in states else f"now_{name}" for name in kinds}
+    # One iteration: a step, whose results replace those of running rows only. The body cannot reuse names of the outer
+    # graph.
+    current = {name: name if name in states else f"now_{name}" for name in kinds}
     body = [
         *graph.node,
         h.make_node("Unsqueeze", ["now_running", "axes_state"], ["running_state"]),
@@ -183,14 +183,18 @@ def _looped(step: Any, model: TRMModel, max_steps: int) -> Any:
         h.make_node("Cast", ["any_running"], ["more"], to=T.BOOL),
     ]
     info = h.make_tensor_value_info
-    turn = h.make_graph(
+    iteration = h.make_graph(
         body,
         "supervision_step",
-        [info("turn", T.INT64, []), info("go", T.BOOL, []), *(info(now[n], *kind) for n, kind in kinds.items())],
+        [
+            info("iteration", T.INT64, []),
+            info("continue", T.BOOL, []),
+            *(info(current[n], *kind) for n, kind in kinds.items()),
+        ],
         [info("more", T.BOOL, []), *(info(f"next_kept_{n}", *kind) for n, kind in kinds.items())],
     )
     ends = [f"end_{n}" if n in states or n == "running" else n for n in kinds]
-    loop = h.make_node("Loop", ["most_steps", "true", *(f"start_{n}" for n in kinds)], ends, body=turn)
+    loop = h.make_node("Loop", ["max_steps", "true", *(f"start_{n}" for n in kinds)], ends, body=iteration)
     whole = h.make_graph(
         [*initial, loop],
         "solve",

@@ -1,7 +1,7 @@
 """Converts checkpoints of the published implementation: names, configuration keys and weights.
 
-They are state dicts whose keys may start with the names of wrappers (``_orig_mod.``, ``model.``, ``inner.``). Pickles
-are loaded only with ``weights_only``.
+The checkpoints are state dicts whose keys may start with the names of wrappers (``_orig_mod.``, ``model.``,
+``inner.``). Pickles are loaded only with ``weights_only``.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from trm_fast.validation import validated
 
 _WRAPPERS = ("_orig_mod.", "module.", "model.", "inner.")
 _COMPUTED = ("rotary_emb.", "puzzle_emb.local_")
-"""Prefixes of tables and buffers that some checkpoints contain. They are computed again, not loaded."""
+"""Prefixes of tables and buffers that some checkpoints contain. They are recomputed, not loaded."""
 
 
 def published_config(config: Mapping[str, Any], *, single: bool) -> TRMConfig:
-    """The configuration for published ``arch`` keys. ``single``: whether the model has one latent state only.
+    """The configuration for published ``arch`` keys. ``single``: whether the model has only a latent state.
 
     Raises:
         UserError: a key is missing or invalid.
     """
     try:
         hidden, rows = config["hidden_size"], config.get("puzzle_emb_ndim", 0)
-        prefix = config.get("puzzle_emb_len", 16) or -(-rows // hidden)  # 0 means: as many as a row fills
+        prefix = config.get("puzzle_emb_len", 16) or -(-rows // hidden)  # 0: as many as a row fills
         keys = {
             "vocab_size": config["vocab_size"],
             "seq_len": config["seq_len"],
@@ -59,7 +59,7 @@ def published_config(config: Mapping[str, Any], *, single: bool) -> TRMConfig:
 
 
 def published_names(config: TRMConfig) -> dict[str, str]:
-    """The published name of each tensor, by our name."""
+    """The published name of each tensor, by its name here."""
     names = {
         "embedding.tokens.weight": "embed_tokens.embedding_weight",
         "head.linear.weight": "lm_head.weight",
@@ -85,7 +85,7 @@ def published_names(config: TRMConfig) -> dict[str, str]:
 
 
 def from_published(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> TRM:
-    """A model from a published state dict and its ``arch`` configuration.
+    """Builds a model from a published state dict and its ``arch`` configuration.
 
     Raises:
         UserError: a tensor is missing, has another shape or does not belong to the architecture.
@@ -93,7 +93,7 @@ def from_published(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> TR
     tensors = unwrapped(state)
     model = TRM(published_config(config, single="H_init" not in tensors))
     names, parameters = published_names(model.config), model.state_dict()
-    # Without a puzzle embedding, the published checkpoint has an empty one.
+    # Published checkpoints without a puzzle embedding contain an empty tensor for it.
     published = {name for name, tensor in tensors.items() if tensor.numel()}
     if unknown := sorted(published - set(names.values())):
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
@@ -114,7 +114,7 @@ def from_published(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> TR
 
 
 def read_published(weights: Path, kind: Literal["ema", "raw"] = "ema") -> dict[str, Tensor]:
-    """The tensors of a published checkpoint: ``.safetensors``, or a torch file of plain tensors.
+    """Reads the tensors of a published checkpoint: ``.safetensors``, or a torch file of plain tensors.
 
     If the file contains several sets of weights, ``kind`` selects the averaged weights (``ema``) or the others
     (``raw``).
@@ -138,7 +138,7 @@ def read_published(weights: Path, kind: Literal["ema", "raw"] = "ema") -> dict[s
     sets = {str(name): _tensors(inner) for name, inner in state.items() if isinstance(inner, dict) and _tensors(inner)}
     fitting = [name for name in sets if any(word in name.lower() for word in ("ema", "shadow")) == (kind == "ema")]
     if not fitting and len(sets) == 1 and kind == "ema":
-        fitting = list(sets)  # a single set of weights is used whatever its name
+        fitting = list(sets)  # a single set of weights may have any name
     fitting = [name for name in fitting if any("embed_tokens" in key for key in sets[name])] or fitting
     if len(fitting) != 1:
         raise UserError(f"{weights} has no {kind} weights; it contains {', '.join(map(str, state)) or 'nothing'}")
@@ -150,7 +150,7 @@ def _tensors(state: Mapping[Any, Any]) -> dict[str, Tensor]:
 
 
 def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors without the names of wrappers. Two networks with equal weights (HRM layout) become one.
+    """Removes the names of wrappers from the tensors' names. Two networks with equal weights (HRM layout) become one.
 
     Raises:
         UserError: the checkpoint has two different networks.

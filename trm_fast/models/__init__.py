@@ -1,4 +1,4 @@
-"""The Tiny Recursive Model, its configuration and its heads, independent of tasks and training."""
+"""The Tiny Recursive Model, its configuration and its heads. They do not depend on tasks or training."""
 
 from trm_fast.models.config import Depth, TRMConfig
 from trm_fast.models.heads import HEADS, Head, HeadConfig

@@ -1,4 +1,4 @@
-"""The model's configuration."""
+"""The configuration of a model: the keys of a run's ``model:`` section."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from trm_fast.nn.config import NetworkConfig
 from trm_fast.nn.groups import PARTITIONS, Grid, partitions
 from trm_fast.validation import Section, explain
 
-GridShape = Annotated[tuple[int, int], Strict(False)]  # YAML and JSON have lists only
+GridShape = Annotated[tuple[int, int], Strict(False)]  # YAML and JSON have no tuples
 
 
 def _head(section: Any) -> HeadConfig:
-    """Validates ``model.head`` against the class that its ``kind`` names; ``tokens`` by default."""
+    """Validates ``model.head`` with the configuration class of its ``kind``, by default ``tokens``."""
     if isinstance(section, HeadConfig):
         return section
     if not isinstance(section, Mapping):
@@ -42,7 +42,7 @@ AnyHead = Annotated[SerializeAsAny[HeadConfig], BeforeValidator(_head)]
 
 
 class Depth(NamedTuple):
-    """The depth of recursion. The model's weights do not depend on it."""
+    """The depth of recursion. The shapes of the weights do not depend on it."""
 
     T_cycles: int
     n_latent_steps: int
@@ -52,8 +52,8 @@ class Depth(NamedTuple):
 class TRMConfig(Section):
     """The configuration of a Tiny Recursive Model (arXiv 2510.04871, section 4).
 
-    A supervision step runs ``T_cycles`` cycles, all but the last without gradient. A cycle is ``n_latent_steps``
-    latent steps and one answer step. Each step applies the same ``num_layers`` layers once.
+    A supervision step runs ``T_cycles`` cycles, all but the last without gradient. A cycle has ``n_latent_steps``
+    latent steps and one answer step. Each of these steps applies the same ``num_layers`` layers once.
 
     Raises:
         ValueError: a value is invalid, or values contradict each other.
@@ -66,22 +66,22 @@ class TRMConfig(Section):
     inputs: Literal["tokens", "values", "bags"] = "tokens"
     """The content of each position: a token, numbers, or an unordered bag of tokens."""
     head: AnyHead = Field(default_factory=TokensConfig)
-    """The prediction: a kind of head (``trm_fast.models.heads``) and its keys."""
+    """The head that makes the answer: its kind (``trm_fast.models.heads``) and its keys."""
     vocab_size: int = Field(11, ge=2)
     """Number of tokens, padding included."""
     input_width: int = Field(1, ge=1)
     """Numbers per position, for ``inputs: values``."""
     seq_len: int = Field(81, ge=1)
-    """Positions of one example, without the prefix."""
+    """Number of positions per example, without the prefix."""
     roles: int = Field(0, ge=0)
-    """Number of roles that a position may have; they are embedded, too. 0: none."""
+    """Number of roles, one of which each position has; they are added to the embedding. 0: none."""
     features: int = Field(0, ge=0)
-    """Number of further numbers per position; they are embedded, too. 0: none."""
+    """Further numbers per position, which are added to the embedding. 0: none."""
 
     hidden_size: int = Field(512, ge=1)
     num_layers: int = Field(2, ge=1)
     num_heads: int = Field(8, ge=1)
-    """Attention heads; the token mixer has none."""
+    """Number of attention heads; not used by the token mixer."""
     expansion: float = Field(4.0, gt=0)
     """A SwiGLU's inner width is about 2/3 of this times its width."""
     inner_multiple: int = Field(256, ge=1)
@@ -115,11 +115,11 @@ class TRMConfig(Section):
 
     state: Literal["dual", "single"] = "dual"
     latent_width: int | None = Field(None, ge=1)
-    """Channels of the latent state if linear maps convert it; None: ``hidden_size``."""
+    """Channels of the latent state, which linear maps convert to ``hidden_size``; None: ``hidden_size``."""
     answer_width: int | None = Field(None, ge=1)
-    """Channels of the answer state if linear maps convert it; None: ``hidden_size``. Only with ``state: dual``."""
+    """Channels of the answer state, as ``latent_width``. Only with ``state: dual``."""
     inject_last: bool = True
-    """Whether a cycle's last application of the network also adds x, with ``state: single``."""
+    """With ``state: single``: whether the last application of the network in a cycle also adds x."""
     T_cycles: int = Field(3, ge=1)
     n_latent_steps: int = Field(6, ge=0)
     max_supervision_steps: int = Field(16, ge=1)
@@ -127,13 +127,13 @@ class TRMConfig(Section):
     """Confidence, sigmoid(q), above which a row halts."""
 
     halting: Annotated[str, AfterValidator(RULES.require)] = "row"
-    """The halting rule (``trm_fast.models.halting``). ``row``: each row by its own logit, as published; ``batch``: all
-    rows of a batch when the mean of their confidences exceeds ``q_threshold``."""
+    """The halting rule (``trm_fast.models.halting``). ``row``: each row halts by its own logit, as published;
+    ``batch``: all rows halt when the mean of their confidences exceeds ``q_threshold``."""
 
     prefix_tokens: int = Field(0, ge=0)
     """Positions before the sequence that hold the puzzle embedding."""
     puzzle_embedding_size: int = Field(512, ge=1)
-    """Numbers per puzzle; the rest of the prefix is zero."""
+    """Size of a puzzle's embedding; the rest of the prefix is zero."""
     num_puzzles: int = Field(1, ge=1)
     """Number of rows of the puzzle embedding."""
 
@@ -149,7 +149,9 @@ class TRMConfig(Section):
             self._check_symbols()
         self.network  # noqa: B018 (raises ValueError if its values contradict each other)
         if not self.n_latent_steps and not (self.state == "single" and self.inject_last):
-            raise ValueError("n_latent_steps: 0 needs state: single and inject_last, or the question never enters")
+            raise ValueError(
+                "n_latent_steps: 0 needs state: single and inject_last, or the network never reads the question"
+            )
         if self.state == "single" and self.answer_width:
             raise ValueError("answer_width needs state: dual; a single state is the latent one")
         if self.state == "dual" and (self.latent_width is None) != (self.answer_width is None):
@@ -182,7 +184,8 @@ class TRMConfig(Section):
 
     @property
     def total_tokens(self) -> int:
-        """Positions that the layers process: prefix and sequence, times the symbols if there is an axis of symbols."""
+        """Number of positions that the layers process: prefix and sequence, times the number of symbols if there is an
+        axis of symbols."""
         return (self.prefix_tokens + self.seq_len) * max(1, self.num_symbols)
 
     @property
@@ -219,8 +222,8 @@ class TRMConfig(Section):
         return self.T_cycles * (self.n_latent_steps + 1) * self.num_layers
 
     def gemm_flop(self, *, training: bool) -> int:
-        """Matrix FLOP of one supervision step of one example, without embedding and head. In training, the backward of
-        the last cycle takes twice its forward."""
+        """Matrix FLOP of one supervision step of one example, without embedding and head. Training adds the backward of
+        the last cycle, which needs twice the FLOP of its forward."""
         L, D = self.total_tokens, self.hidden_size
         inner_size = self.network.inner_size
         layer = 6 * L * D * inner_size(D)
@@ -238,19 +241,19 @@ class TRMConfig(Section):
         return applications * self.num_layers * layer + self._port_flop(training=training)
 
     def _port_flop(self, *, training: bool) -> int:
-        """Matrix FLOP of the linear maps that convert states of other widths."""
+        """Matrix FLOP of the linear maps that convert states to and from the network's width."""
         if self.latent_width is None:
             return 0
         n, z, y = self.n_latent_steps, self.latent_width, self.answer_width or 0
         cycle = (2 * n + 1) * z + 2 * y if y else (2 * n + 2) * z
-        numbers = self.T_cycles * cycle + (y or z)  # the heads read a state, too
+        numbers = self.T_cycles * cycle + (y or z)  # the heads also read a state
         if training:  # no gradient flows into the states at the start of the last cycle
             numbers += 2 * (cycle + (y or z)) - (z + y)
         return 2 * self.total_tokens * self.hidden_size * numbers
 
     @classmethod
     def for_sudoku(cls, **changes: Any) -> TRMConfig:
-        """The published token mixer for 9x9 sudoku (81 tokens), without the prefix, which sudoku does not need."""
+        """The published token-mixer model for 9x9 sudoku, without the prefix, which sudoku does not need."""
         return cls(**{"vocab_size": 11, "seq_len": 81, "grid_shape": (9, 9), **changes})
 
     @classmethod

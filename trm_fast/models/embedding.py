@@ -1,4 +1,4 @@
-"""The input embedding: tokens, values or bags of tokens with positions, roles and features, after the prefix."""
+"""The input embedding: a prefix, then tokens, values or bags of tokens with positions, roles and features."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trm_fast.nn.precision import CAST_AT_USE, Precision
 
 
 class InputEmbedding(nn.Module):
-    """Embeds the inputs, after the prefix, with positions, roles and features if the model has them."""
+    """Embeds the inputs, adds positions, roles and features if the model has them, and prepends the prefix."""
 
     def __init__(self, config: TRMConfig) -> None:
         super().__init__()
@@ -41,14 +41,14 @@ class InputEmbedding(nn.Module):
         precision: Precision = CAST_AT_USE,
         **extra: Tensor,
     ) -> Tensor:
-        """The input embedding x (B, P + L, D) of variance 1, for a prefix of length P.
+        """Returns the input embedding x (B, P + L, D) with variance 1, where P is the length of the prefix.
 
         Args:
             inputs: tokens int (B, L), values (B, L, F), or bags of tokens int (B, L, W), padded with 0.
-            puzzle_rows: (B, E), the puzzles' rows of the puzzle embedding in a model with a prefix.
-            dtype: of the result.
-            precision: how products read the weights.
-            extra: further arrays, of which it reads ``roles`` int (B, L) and ``features`` (B, L, F).
+            puzzle_rows: (B, E), each puzzle's row of the puzzle embedding; needed if the model has a prefix.
+            dtype: dtype of the result.
+            precision: how products use the weights.
+            extra: ``roles`` int (B, L) and ``features`` (B, L, F) if the model has them. Others are ignored.
 
         Raises:
             ValueError: the model has a prefix and ``puzzle_rows`` is missing.
@@ -66,7 +66,7 @@ class InputEmbedding(nn.Module):
             x = torch.cat((prefix.view(-1, P, D), x), dim=1)
         position = self._position()
         if position is not None:
-            x = math.sqrt(0.5) * (x + position.to(dtype))  # keeps the variance of a sum of two
+            x = math.sqrt(0.5) * (x + position.to(dtype))  # keeps the variance
         return math.sqrt(D) * x
 
     def _embedded(self, inputs: Tensor, dtype: torch.dtype, precision: Precision) -> Tensor:
@@ -96,4 +96,4 @@ class InputEmbedding(nn.Module):
         if self.rows is None or self.columns is None:
             return None
         grid = (self.rows.weight[:, None] + self.columns.weight[None]) * math.sqrt(0.5)
-        return F.pad(grid.flatten(0, 1), (0, 0, self.prefix_tokens, 0))  # the prefix has no place on the grid
+        return F.pad(grid.flatten(0, 1), (0, 0, self.prefix_tokens, 0))  # the prefix is not on the grid

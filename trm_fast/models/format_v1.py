@@ -22,7 +22,7 @@ HEAD_KEYS = {
         "action_dim": "value_width",
     },
 }
-"""The keys in version 1 and their present names, by kind of head."""
+"""Keys in version 1 and their current names, by kind of head."""
 
 REMOVED = {"outputs", "norm", "state_widths", "reasoning_dim", "action_dim"}.union(*HEAD_KEYS.values())
 
@@ -35,7 +35,7 @@ def upgrade_model_section(section: Mapping[str, Any], kind: str | None = None) -
         kind: the kind of head, if the task decides it and the section does not name it.
 
     Raises:
-        UserError: the section asks for a feature that was removed.
+        UserError: the section uses a feature that was removed.
     """
     if not REMOVED & section.keys():
         return dict(section)
@@ -46,7 +46,7 @@ def upgrade_model_section(section: Mapping[str, Any], kind: str | None = None) -
         return new  # validation rejects it
     kind = section.get("outputs") or kind or "tokens"
     head = {"kind": kind} if "outputs" in section else {}
-    head |= {now: section[key] for key, now in HEAD_KEYS.get(kind, {}).items() if key in section}
+    head |= {new_key: section[key] for key, new_key in HEAD_KEYS.get(kind, {}).items() if key in section}
     head |= new.get("head", {})
     if section.get("state_widths", "hidden") == "own":
         new.setdefault("latent_width", section.get("reasoning_dim", 64))
@@ -56,7 +56,7 @@ def upgrade_model_section(section: Mapping[str, Any], kind: str | None = None) -
 
 
 def upgrade_sections(sections: Mapping[str, Any], kind: str | None = None) -> dict[str, Any]:
-    """Converts the sections of a run of format version 1, of which some keys have moved to another section."""
+    """Converts the sections of a run of format version 1. Some keys move to another section."""
     new = dict(sections)
     if isinstance(model := sections.get("model"), Mapping):
         new["model"] = upgrade_model_section(model, kind)

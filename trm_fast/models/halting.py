@@ -1,6 +1,6 @@
-"""Halting rules: they decide which rows stop after a supervision step. Each is a class registered by name.
+"""Halting rules, which decide which rows halt after a supervision step. Each is a class registered under a name.
 
-``model.halting`` names the rule. Training, ``TRM.train_step`` and the solver apply it.
+``model.halting`` names the rule that training, ``TRM.train_step`` and the solver apply.
 """
 
 from __future__ import annotations
@@ -28,40 +28,39 @@ class HaltingRule(ABC):
     """
 
     memory_size: ClassVar[int] = 0
-    """Numbers that the rule keeps for each row between supervision steps."""
+    """How many numbers the rule keeps for each row between supervision steps."""
 
     whole_batch: ClassVar[bool] = False
-    """Whether all rows of a batch halt at the same step, so that no row leaves or enters it earlier."""
+    """Whether all rows of a batch halt at the same step, so that rows cannot enter or leave it one by one."""
 
     def __init__(self, threshold: float = 0.5) -> None:
         self.threshold = threshold
         self.logit = math.log(threshold / (1 - threshold))
 
     def memory(self, rows: int, device: torch.device) -> Tensor:
-        """The memory of rows before their first step: zeros, float64 (rows, memory_size)."""
+        """The initial memory of rows: zeros, float64 (rows, memory_size)."""
         return torch.zeros(rows, self.memory_size, dtype=torch.float64, device=device)
 
     @abstractmethod
     def should_halt(self, q: Tensor, steps: Tensor, answers: Callable[[], Tensor], memory: Tensor) -> Tensor:
         """Decides which rows halt. It is called once after each supervision step.
 
-        It is part of a captured step, so no value may go to the host, and ``memory`` must be changed in place.
+        It is part of a captured step, so it must not copy values to the host, and must change ``memory`` in place.
 
         Args:
             q: halting logits float32 (B,).
-            steps: supervision steps that each row has taken, int (B,).
-            answers: returns the rows' answers as the head makes them, such as tokens (B, L); costs nothing until
-                called.
+            steps: number of supervision steps that each row has taken, int (B,).
+            answers: computes the rows' answers, such as tokens (B, L), when it is called.
             memory: the numbers that the rule keeps for each row, float64 (B, memory_size).
 
         Returns:
-            bool (B,), true for rows that halt.
+            bool (B,), True for rows that halt.
         """
 
 
 @register("row")
 class RowHalting(HaltingRule):
-    """Stops each row whose confidence exceeds the threshold, as published."""
+    """A row halts when its confidence exceeds the threshold, as published."""
 
     def should_halt(self, q: Tensor, steps: Tensor, answers: Callable[[], Tensor], memory: Tensor) -> Tensor:
         return q > self.logit
@@ -69,7 +68,7 @@ class RowHalting(HaltingRule):
 
 @register("batch")
 class BatchHalting(HaltingRule):
-    """Stops all rows of a batch when the mean of their confidences exceeds the threshold."""
+    """All rows of a batch halt when the mean of their confidences exceeds the threshold."""
 
     whole_batch = True
 
@@ -78,7 +77,7 @@ class BatchHalting(HaltingRule):
 
 
 def halting_rule(name: str, threshold: float) -> HaltingRule:
-    """Makes the rule that is registered under a name.
+    """Creates the rule that is registered under ``name``.
 
     Example:
         >>> q = torch.tensor([-1.0, 2.0])

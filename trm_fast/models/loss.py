@@ -1,4 +1,4 @@
-"""The loss of a supervision step, and the counts for its metrics."""
+"""The loss of a supervision step, and which cells and rows are right."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Loss(NamedTuple):
     halting: Tensor  # float32, (): binary cross-entropy of q against ``exact``
     exact: Tensor  # bool, (B,): every labeled cell is right
     cells: Tensor  # float32, (B,): share of the labeled cells that are right
-    labeled: Tensor  # bool, (B,): the row has labeled cells at all
+    labeled: Tensor  # bool, (B,): the row has at least one labeled cell
 
     def weighted(self, halting_weight: float) -> Loss:
         """The loss with another weight of the halting loss in ``total``."""
@@ -31,11 +31,10 @@ class Loss(NamedTuple):
             return self
         return self._replace(total=self.answer + halting_weight * self.halting)
 
-
 def supervision_loss(logits: Tensor, q: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Loss:
-    """Stable-max cross-entropy (float64) of logits (B, L, V) against labels int (B, L), plus the halting loss of q (B,)
-    (paper, section 4). ``IGNORE`` marks unlabeled cells. With ``label_smoothing`` s the target distribution of a cell
-    is 1 - s for its label plus s / V for every class."""
+    """Stablemax cross-entropy (float64) of logits (B, L, V) with labels int (B, L), plus the halting loss of q (B,)
+    (paper, section 4). Unlabeled cells have the label ``IGNORE``. With ``label_smoothing`` s, a cell's target
+    distribution is 1 - s for its label plus s / V for every class."""
     nll = ops.stablemax_cross_entropy(logits, labels, IGNORE)
     if label_smoothing:
         nll = nll + label_smoothing * _excess_log_score(logits, labels)
@@ -53,12 +52,12 @@ def _excess_log_score(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def value_loss(values: Tensor, q: Tensor, labels: Tensor, tolerance: float) -> Loss:
-    """Squared error of values (B, L, F) against labels (B, L, F), NaN for unlabeled cells, plus the halting loss. A
-    value is right if its error is at most ``tolerance``.
+    """Squared error of values (B, L, F) with labels (B, L, F), NaN for unlabeled cells, plus the halting loss. A value
+    is right if its error is at most ``tolerance``.
 
-    Errors are divided by the tolerance, so that both losses have the same weight where answers become right. In units
-    of the labels the halting loss would be far larger, and the network would learn to judge answers but not to make
-    them.
+    Errors are divided by the tolerance, so that both losses have similar sizes when the errors are near the tolerance.
+    Without it, the squared errors would be much smaller than the halting loss, and the network would learn to predict
+    whether answers are right, but not to improve them.
     """
     valid = ~labels.isnan()
     error = torch.where(valid, values - labels, 0.0)
@@ -67,7 +66,7 @@ def value_loss(values: Tensor, q: Tensor, labels: Tensor, tolerance: float) -> L
 
 
 def row_loss(cost: Tensor, right: Tensor, valid: Tensor, q: Tensor) -> Loss:
-    """The loss of rows from the losses of their cells.
+    """The loss of rows, from the losses of their cells.
 
     Args:
         cost: loss of each cell (B, N), 0 for unlabeled cells.

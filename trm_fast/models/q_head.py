@@ -1,4 +1,4 @@
-"""The Q head, which predicts whether the answer is right. Every model has one."""
+"""The Q head, which predicts the halting logit: whether the answer is right. Every model has one."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from trm_fast.models.heads.base import HeadInputs
 
 Q_BIAS = -5.0
-"""Initial halting logit: an untrained model does not halt."""
+"""Initial halting logit, at which an untrained model does not halt."""
 
 
 class QHead(nn.Module):
     """Predicts the halting logit of each row.
 
-    It reads the first position. In a model that mixes over groups, which has no first position, it reads the mean of
-    all positions. In a causal model the first position sees no others, so it reads the last one that
-    ``mask`` bool (B, L) marks as valid.
+    It reads the first position. In a model that mixes over groups, no position is the first, so it reads the mean of
+    all positions. In a causal model, the first position does not depend on the others, so it reads the last position
+    that is not padding (``mask`` bool (B, L), False for padding).
     """
 
     def __init__(self, inputs: HeadInputs) -> None:
@@ -27,7 +27,7 @@ class QHead(nn.Module):
         self.bias = nn.Parameter(torch.full((1,), Q_BIAS))
 
     def forward(self, answer: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Halting logits float32 (B,) of the answer state (B, P + L, D)."""
+        """Returns the halting logits, float32 (B,), for the answer state (B, P + L, D)."""
         first = answer.mean(1) if self.grouped else answer[:, -1 if self.causal else 0]
         if self.causal and mask is not None:
             positions = torch.arange(mask.shape[1], device=mask.device)

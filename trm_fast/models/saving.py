@@ -66,7 +66,7 @@ def save_section(folder: Path, name: str, section: dict[str, Any]) -> None:
 
 
 def read_model_config(folder: Path) -> dict[str, Any]:
-    """Reads ``config.json`` of a model folder: the section ``model`` and those it was saved with.
+    """Reads ``config.json`` of a model folder: the section ``model`` and the further sections.
 
     Raises:
         UserError: the file is missing, damaged, or of an unknown format version.
@@ -120,7 +120,7 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _replace(path: Path, write: Any) -> None:
-    """Writes a file under a temporary name and renames it, so that nobody reads half a file."""
+    """Writes a file under a temporary name and renames it, so that no reader finds half a file."""
     new = path.with_name(path.name + ".new")
     try:
         write(new)

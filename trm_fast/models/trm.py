@@ -25,14 +25,14 @@ from trm_fast.nn.recursion import Fusion, Recursion, State, fusion, read_answer
 
 @dataclass(frozen=True)
 class ForwardOptions:
-    """Options of the computation of a supervision step.
+    """How a supervision step is computed.
 
     Attributes:
         depth: depth of recursion; None: that of the configuration.
-        precision: how products read the weights, with copies in low precision if there are any.
-        no_grad_products: FP8 products in the cycles without gradient while training.
-        recompute: recompute latent steps in the backward, which takes less memory and a third more time.
-        static_shapes: no shape may depend on the values of a mask, because the step is captured or exported.
+        precision: how products use the weights, with copies in low precision if there are any.
+        no_grad_products: computes products in FP8 in the cycles without gradient, in training.
+        recompute: computes latent steps again in the backward, which takes less memory and a third more time.
+        static_shapes: shapes do not depend on the values of the mask; needed if the step is captured or exported.
     """
 
     depth: Depth | None = None
@@ -77,7 +77,7 @@ class TRMModel(nn.Module):
         self.head: Head = HEADS[config.head.kind](config.head, config.head_inputs)
         self.q_head = QHead(config.head_inputs)
         # Buffers, not parameters: the initial state is not trained, and the puzzle embedding has its own optimizer.
-        # States with widths of their own start at zero: random ones would drown the question.
+        # States of configured widths start at zero, because random states would outweigh the question.
         start = partial(truncated_normal_, std=1.0) if config.latent_width is None else nn.init.zeros_
         self.register_buffer("z_init", start(torch.empty(config.latent_width or config.hidden_size)))
         y = None if config.state == "single" else start(torch.empty(config.answer_width or config.hidden_size))
@@ -87,7 +87,7 @@ class TRMModel(nn.Module):
 
     @classmethod
     def count_parameters(cls, config: TRMConfig) -> int:
-        """Number of trained parameters of a model of this configuration. It allocates no weights.
+        """Number of trained parameters of a model with this configuration, without allocating them.
 
         Example:
             >>> TRMModel.count_parameters(TRMConfig(vocab_size=5, seq_len=4, hidden_size=8, inner_multiple=8))
@@ -112,13 +112,13 @@ class TRMModel(nn.Module):
         return WeightCopies(self.linear_weights(), z, self.net.weights() if packs else ())
 
     def initial_state(self, batch: int) -> State:
-        """The state (B, P + L, D) that every example starts from. y and z may have widths of their own."""
+        """The state that every example starts from, (B, P + L, D). The widths of y and z may be configured."""
         shape = (batch, self.config.total_tokens, -1)
         y, z = (t if t is None else t.to(self.compute_dtype).expand(shape) for t in (self.y_init, self.z_init))
         return State(y, z)  # type: ignore[arg-type]
 
     def puzzle_rows(self, puzzle_ids: Tensor | None, batch: int) -> Tensor | None:
-        """Each example's row of the puzzle embedding (B, E), by default row 0. None in a model without a prefix."""
+        """Each example's row of the puzzle embedding, (B, E), by default row 0; None in a model without a prefix."""
         if self.puzzle_embedding is None:
             return None
         if puzzle_ids is None:
@@ -140,19 +140,19 @@ class TRMModel(nn.Module):
         Args:
             inputs: tokens int (B, L), values (B, L, F), or bags of tokens int (B, L, W).
             state: from ``initial_state`` or the previous step.
-            puzzle_rows: (B, E), in a model with a prefix.
-            mask: bool (B, L), false on padding.
+            puzzle_rows: (B, E), from ``puzzle_rows``; needed if the model has a prefix.
+            mask: bool (B, L), False for padding.
             options: how the step is computed.
-            extra: further arrays that this model's embedding and head take.
+            extra: further arrays that the model's embedding and head take.
         """
         depth, precision = options.depth or self.config.depth, options.precision
         x = self.embedding(inputs, puzzle_rows, self.compute_dtype, precision, **extra)
-        seen, whole = mask, state
+        full_mask, whole = mask, state
         if mask is not None:
-            seen = F.pad(mask, (self.config.prefix_tokens, 0), value=True)
+            full_mask = F.pad(mask, (self.config.prefix_tokens, 0), value=True)
             if not options.static_shapes:
-                x, state, seen = self._without_padding(x, state, seen)
-        recursion = Recursion(self.net, x, seen, depth.n_latent_steps, precision)
+                x, state, full_mask = self._without_padding(x, state, full_mask)
+        recursion = Recursion(self.net, x, full_mask, depth.n_latent_steps, precision)
         if torch.is_grad_enabled():
             if depth.T_cycles > 1:
                 mode = options.no_grad_products
@@ -169,17 +169,17 @@ class TRMModel(nn.Module):
         )
         return Output(state.detach(), logits, self.q_head(answer, mask))
 
-    def _without_padding(self, x: Tensor, state: State, seen: Tensor) -> tuple[Tensor, State, Tensor | None]:
-        """Cuts off the padding after the longest row, and drops the mask if no padding is left, so that short rows cost
-        less. Padding stays in a token mixer, which has a weight for every position, and on a GPU, whose captured steps
-        have fixed shapes."""
+    def _without_padding(self, x: Tensor, state: State, mask: Tensor) -> tuple[Tensor, State, Tensor | None]:
+        """Cuts off the padding after the longest row, and drops the mask if no padding is left, so that short rows take
+        less time. Padding is kept for a token mixer, which has weights for every position, and on a GPU, where captured
+        steps have fixed shapes."""
         if self.config.mixing != "attention" or x.device.type != "cpu":
-            return x, state, seen
-        count = max(1, int((seen.any(0) * torch.arange(1, seen.shape[1] + 1)).max()))
-        seen = seen[:, :count]
-        return x[:, :count], state.positions(count), None if bool(seen.all()) else seen
+            return x, state, mask
+        count = max(1, int((mask.any(0) * torch.arange(1, mask.shape[1] + 1)).max()))
+        mask = mask[:, :count]
+        return x[:, :count], state.positions(count), None if bool(mask.all()) else mask
 
     def loss(self, out: Output, labels: Tensor, **extra: Any) -> Loss:
-        """The loss of a supervision step's output against labels (B, ...)."""
+        """The loss of a supervision step's output with labels (B, ...)."""
         loss: Loss = self.head.loss(out.logits, out.q, labels, **extra)
         return loss

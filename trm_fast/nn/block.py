@@ -1,4 +1,4 @@
-"""The layers of the network, and the network: a stack of layers."""
+"""The network: a stack of layers, with linear maps for states of other widths."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from trm_fast.ops._core import dispatch
 
 
 class Sublayer(nn.Module):
-    """A token mixer, attention, group mixer or channel MLP with residual and norm: norm(h + part(h)), as published, or
-    h + part(norm(h)) with ``norm_position: pre``. h is (B, L, D)."""
+    """A token mixer, attention, group mixer or channel MLP with residual and norm, on h (B, L, D).
+
+    It computes norm(h + part(h)), as published, or h + part(norm(h)) with ``norm_position: pre``.
+    """
 
     def __init__(self, part: TokenMixer | Attention | GroupMixer | ChannelMLP, config: NetworkConfig) -> None:
         super().__init__()
         self.part = part
         self.norm = Norm(config, part.norm_dim)
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
-        self.pre, self.eps, self.drops = config.norm_position == "pre", config.norm_eps, config.dropout > 0
+        self.pre, self.eps, self.has_dropout = config.norm_position == "pre", config.norm_eps, config.dropout > 0
         self.fusable = config.activation == "swiglu" or not isinstance(part, SwiGLU)
 
     def forward(self, h: Tensor, mask: Tensor | None, precision: Precision = CAST_AT_USE) -> Tensor:
-        """The new h (B, L, D); mask bool (B, L) is false on padding."""
+        """Returns the new h (B, L, D). mask: bool (B, L), False for padding."""
         if self.pre:
             return h + self.dropout(self.part(self.norm(h), mask, precision))
         if self._fused(h, mask, precision):
@@ -35,8 +37,8 @@ class Sublayer(nn.Module):
         return self.norm(self.dropout(self.part(h, mask, precision)), residual=h)
 
     def _fused(self, h: Tensor, mask: Tensor | None, precision: Precision) -> bool:
-        """Whether one op computes the whole sublayer."""
-        if (self.drops and self.training) or (self.part.over_channels and not precision.fuses_channels):
+        """Whether a single op computes the whole sublayer."""
+        if (self.has_dropout and self.training) or (self.part.over_channels and not precision.fuses_channels):
             return False
         if not self.fusable:
             return False
@@ -63,14 +65,14 @@ class Block(nn.Module):
         return [part for part in (self.mix, self.mlp) if isinstance(part, Sublayer)]
 
     def forward(self, h: Tensor, mask: Tensor | None, precision: Precision = CAST_AT_USE) -> Tensor:
-        """The new h (B, L, D); mask bool (B, L) is false on padding."""
+        """Returns the new h (B, L, D). mask: bool (B, L), False for padding."""
         for sublayer in self.sublayers():
             h = sublayer(h, mask, precision)
         return h
 
 
 class Port(nn.Module):
-    """Converts between the network's width and the width of a state. Both sides have unit variance."""
+    """Converts a state of another width to the network's width and back. Both have unit variance."""
 
     def __init__(self, width: int, config: NetworkConfig) -> None:
         super().__init__()
@@ -88,8 +90,10 @@ class Port(nn.Module):
 
 
 class Network(nn.Module):
-    """The network: applies its layers in order to h (B, L, D). With pre-norm it ends with a norm, without which the
-    state would grow with every application."""
+    """The network: applies its layers in order to h (B, L, D).
+
+    With ``norm_position: pre`` it ends with a norm, without which the state would grow with every application.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -106,7 +110,7 @@ class Network(nn.Module):
         return [weight for block in blocks for sublayer in block.sublayers() for weight in sublayer.part.weights()]
 
     def op_options(self, tokens: int) -> dict[str, Any]:
-        """The further arguments of ``ops.latent_recursion``, for a state of ``tokens`` positions."""
+        """The layers' options for ``ops.latent_recursion``, for a state of ``tokens`` positions."""
         mix, config = cast(Block, self.blocks[0]).mix.part, self.config
         if isinstance(mix, GroupMixer):
             return {"groups": mix.groups, "group_scale": mix.scale, "eps": config.norm_eps}
@@ -116,7 +120,7 @@ class Network(nn.Module):
         return {"heads": config.num_heads, "rotary": rotary, "eps": config.norm_eps, "causal": config.causal}
 
     def forward(self, h: Tensor, mask: Tensor | None, precision: Precision = CAST_AT_USE) -> Tensor:
-        """The new h (B, L, D); mask bool (B, L) is false on padding."""
+        """Returns the new h (B, L, D). mask: bool (B, L), False for padding."""
         for block in self.blocks:
             if mask is not None and self.over_tokens:
                 h = h * mask.unsqueeze(-1)  # padding must not enter a norm over tokens

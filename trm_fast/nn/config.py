@@ -1,4 +1,4 @@
-"""The network's configuration."""
+"""The configuration of the network: its layers, and how the recursion applies them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from trm_fast.nn.groups import NO_GRID, PARTITIONS, Grid
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Layers on states of ``tokens`` positions and ``hidden_size`` channels, and how they are applied. With an axis of
+    """The configuration of layers for states with ``tokens`` positions and ``hidden_size`` channels. With an axis of
     symbols, each symbol of a cell is a position.
 
     Attributes:
-        activation: how an MLP joins the halves of its first product, silu(gate) * up or ``layers.gated_norm``.
-        inner_multiple: a SwiGLU's inner width, about 2/3 ``expansion`` times its width, is rounded up to a multiple.
-        rope_theta: base of the rotary positions; None: no positions.
-        groups: names of the partitions whose groups ``mixing: groups`` takes means over (``nn.groups``).
+        activation: how an MLP combines the halves of its first product: silu(gate) * up or ``layers.gated_norm``.
+        expansion: a SwiGLU's inner width is about 2/3 of this times its width.
+        inner_multiple: a SwiGLU's inner width is rounded up to a multiple of this.
+        rope_theta: base of the rotary positions; None: no rotary positions.
+        groups: names of the partitions whose group means ``mixing: groups`` reads (``nn.groups``).
         group_scale: factor of these means.
         grid: the grid that the positions after the prefix form, for ``mixing: groups``.
-        prefix: positions before the grid.
-        symbols: symbols of each cell if the state has an axis of symbols; 0: it has none.
-        single_state: there is a latent state and no answer state.
-        inject_last: in single state, whether the last application of a cycle adds the input embedding, too.
+        prefix: number of positions before the grid.
+        symbols: number of symbols per cell; 0: the state has no axis of symbols.
+        single_state: whether there is only a latent state and no answer state.
+        inject_last: in single state, whether the last application of a cycle also adds the input embedding.
         latent_width, answer_width: channels of the states; None: ``hidden_size``.
 
     Raises:

@@ -1,7 +1,7 @@
 """Linear maps over channels in FP8 (e4m3), for cycles without gradient.
 
-Each tensor has one scale, computed from its largest magnitude on the device. Weights are rounded once per supervision
-step. Maps over tokens are not in FP8: their lengths (81, 97) do not fit the hardware's tiles.
+Each tensor has one scale, which the device computes from its largest magnitude. Weights are rounded once per
+supervision step. Maps over tokens do not use FP8, because their sizes (81, 97) do not fit the hardware's tiles.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor
 from trm_fast.nn.precision import CAST_AT_USE, Precision
 
 Mode = Literal["fp8", "fp8-emulated"]
-LARGEST = 448.0
-"""The largest number of e4m3."""
+E4M3_MAX = 448.0
+"""The largest number in e4m3."""
 
 
 def unsupported_reason(device: torch.device) -> str | None:
-    """Why a device has no FP8 products; None if it has them."""
+    """Why a device cannot compute FP8 products; None if it can."""
     if device.type != "cuda":
         return f"FP8 products need a CUDA device, not {device.type}"
     if torch.cuda.get_device_capability(device) < (8, 9):
@@ -29,7 +29,7 @@ def unsupported_reason(device: torch.device) -> str | None:
 
 
 class Fp8Precision(Precision):
-    """Products of one supervision step in FP8, with its rounded weights. Maps over tokens use the copies of
+    """Products in FP8 for one supervision step; it keeps the rounded weights. Maps over tokens use the copies of
     ``base``."""
 
     fuses_channels: ClassVar[bool] = False
@@ -55,6 +55,6 @@ class Fp8Precision(Precision):
 
 
 def quantized(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x rounded to e4m3, and the scale float32 () to multiply it by."""
-    scale = x.abs().amax().float().clamp_min(1e-12) / LARGEST
-    return (x / scale).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn), scale
+    """``x / scale`` in e4m3, and ``scale``, float32 ()."""
+    scale = x.abs().amax().float().clamp_min(1e-12) / E4M3_MAX
+    return (x / scale).clamp(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn), scale

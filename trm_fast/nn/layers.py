@@ -1,7 +1,7 @@
 """The parts of a layer: linear maps, SwiGLU over channels and over tokens, attention, rotary positions, norms.
 
-Weights are float32; activations may have lower precision (``Precision``). There are no biases and no learned norm
-weights (paper, section 4).
+Weights are float32; activations may have lower precision (``Precision``). There are no biases, and norms have no
+learned weights (paper, section 4).
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from trm_fast.nn.groups import partitions
 from trm_fast.nn.precision import CAST_AT_USE, Precision
 from trm_fast.ops.group_mixer import group_means
 
-# Standard deviation of a standard normal variable truncated at two.
+# Standard deviation of a standard normal distribution truncated at -2 and 2.
 _TRUNCATED_STD = 0.8796256610342398
 
 
 def truncated_normal_(tensor: Tensor, std: float) -> Tensor:
-    """Fills a tensor with a normal distribution, truncated at two standard deviations and scaled so that the truncated
-    one has standard deviation ``std``."""
+    """Fills a tensor from a normal distribution that is truncated at two standard deviations and scaled so that its
+    standard deviation is ``std`` after truncation."""
     untruncated = std / _TRUNCATED_STD
     return nn.init.trunc_normal_(tensor, std=untruncated, a=-2 * untruncated, b=2 * untruncated)
 
 
 class Linear(nn.Module):
-    """y = x W^T with W (n_out, n_in), cast to the dtype of x (..., n_in). Initial standard deviation: 1/sqrt(n_in)."""
+    """y = x W^T with W (n_out, n_in) cast to the dtype of x (..., n_in). Initial standard deviation: 1/sqrt(n_in)."""
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(truncated_normal_(torch.empty(n_out, n_in), n_in**-0.5))
 
     def forward(self, x: Tensor, precision: Precision = CAST_AT_USE) -> Tensor:
-        """y (..., n_out) of x (..., n_in)."""
+        """Returns y (..., n_out) for x (..., n_in)."""
         return precision.linear(x, self.weight)
 
     def over_tokens(self, x: Tensor, precision: Precision = CAST_AT_USE) -> Tensor:
-        """The same map over dimension 1 of x (B, n_in, D), without transposed copies."""
+        """Applies the map over dimension 1 of x (B, n_in, D), without transposing x."""
         return torch.bmm(precision.cached_cast(self.weight, x.dtype).expand(x.shape[0], -1, -1), x)
 
 
 class Embedding(nn.Module):
-    """A table (count, D). Initial standard deviation: 1/sqrt(D)."""
+    """A table (count, D), with initial standard deviation 1/sqrt(D)."""
 
     def __init__(self, count: int, hidden_size: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Embedding(nn.Module):
 
 
 class Norm(nn.Module):
-    """RMSNorm without weights of ``x`` or of ``x + residual`` over dimension ``dim``."""
+    """RMSNorm of ``x`` or of ``x + residual`` over dimension ``dim``, without learned weights."""
 
     def __init__(self, config: NetworkConfig, dim: int) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ def gated_norm(gate_up: Tensor, dim: int, eps: float) -> Tensor:
 
 
 class SwiGLU(nn.Module):
-    """The base class of SwiGLU over channels and over tokens: maps of ``width`` numbers to the inner ones and back."""
+    """The base class of SwiGLU over channels and over tokens: maps ``width`` numbers to the inner width and back."""
 
     def __init__(self, width: int, config: NetworkConfig, parts: int = 1) -> None:
         """``parts``: how many times ``width`` numbers the first map reads."""
@@ -96,7 +96,7 @@ class SwiGLU(nn.Module):
         return self.gate_up.weight, self.down.weight
 
     def masked(self, mask: Tensor | None) -> bool:
-        """Whether the fused op needs a mask. It does not: padding in a token mixer's input is zero."""
+        """Whether the fused op must support masks. It need not, because a token mixer's input is zero on padding."""
         return False
 
 
@@ -112,7 +112,7 @@ class ChannelMLP(SwiGLU):
         super().__init__(config.hidden_size, config)
 
     def forward(self, x: Tensor, mask: Tensor | None, precision: Precision = CAST_AT_USE) -> Tensor:
-        """y (B, L, D) of x (B, L, D); the mask is not used."""
+        """Returns y (B, L, D) for x (B, L, D); the mask is not used."""
         return self.down(self.activate(self.gate_up(x, precision)), precision)
 
     def fused(self, h: Tensor, mask: Tensor | None, eps: float, precision: Precision) -> Tensor:
@@ -122,9 +122,9 @@ class ChannelMLP(SwiGLU):
 
 
 class TokenMixer(SwiGLU):
-    """SwiGLU over the tokens of x (B, L, D), the same for each channel. Its norm is over tokens, too.
+    """SwiGLU over the tokens of x (B, L, D), the same for every channel. Its norm is also over tokens.
 
-    Masked tokens are read as zeros, so that padding does not affect the others.
+    Padding is read as zeros, so that it does not affect other tokens.
     """
 
     norm_dim: ClassVar[int] = 1
@@ -135,7 +135,7 @@ class TokenMixer(SwiGLU):
         super().__init__(config.tokens, config)
 
     def forward(self, x: Tensor, mask: Tensor | None, precision: Precision = CAST_AT_USE) -> Tensor:
-        """y (B, L, D) of x (B, L, D); mask bool (B, L) is false on padding."""
+        """Returns y (B, L, D) for x (B, L, D). mask: bool (B, L), False for padding."""
         if mask is not None:
             x = x * mask.unsqueeze(-1)
         return self.down.over_tokens(self.activate(self.gate_up.over_tokens(x, precision), dim=1), precision)
@@ -191,18 +191,18 @@ class Attention(nn.Module):
         return self.qkv.weight, self.out.weight
 
     def masked(self, mask: Tensor | None) -> bool:
-        """Whether the fused op needs a mask, for padding or for causality."""
+        """Whether the fused op must support masks, for padding or causal order."""
         return mask is not None or self.causal
 
     def forward(self, x: Tensor, mask: Tensor | None, precision: Precision = CAST_AT_USE) -> Tensor:
-        """y (B, L, D) of x (B, L, D); mask bool (B, L) is false on padding."""
+        """Returns y (B, L, D) for x (B, L, D). mask: bool (B, L), False for padding."""
         B, L, D = x.shape
         q, k, v = self.qkv(x, precision).view(B, L, 3, self.heads, D // self.heads).unbind(2)
         if self.rotary is not None:
             q, k = self.rotary(q), self.rotary(k)
         q, k, v = (t.transpose(1, 2) for t in (q, k, v))
         y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=self._seen(mask, L), is_causal=self.causal and mask is None
+            q, k, v, attn_mask=self._visible(mask, L), is_causal=self.causal and mask is None
         )
         return self.out(y.transpose(1, 2).reshape(B, L, D), precision)
 
@@ -212,15 +212,15 @@ class Attention(nn.Module):
         qkv, out = (precision.cached_cast(weight, h.dtype) for weight in self.weights())
         return ops.attention(h, qkv, out, self.heads, rotary, eps, mask, self.causal)
 
-    def _seen(self, mask: Tensor | None, L: int) -> Tensor | None:
-        """Which keys each query sees, bool (B, 1, L, L). A token always sees itself, so that no row is empty."""
+    def _visible(self, mask: Tensor | None, L: int) -> Tensor | None:
+        """Which keys each query attends to, bool (B, 1, L, L). Every token attends to itself, so no row is empty."""
         if mask is None:
             return None
-        seen = mask[:, None, None, :].expand(-1, 1, L, -1)
-        position = torch.arange(L, device=mask.device)  # ONNX runtimes lack eye and tril for bool
+        visible = mask[:, None, None, :].expand(-1, 1, L, -1)
+        position = torch.arange(L, device=mask.device)  # not eye and tril, which ONNX runtimes lack for bool
         if self.causal:
-            seen = seen & (position[:, None] >= position)
-        return seen | (position[:, None] == position)
+            visible = visible & (position[:, None] >= position)
+        return visible | (position[:, None] == position)
 
 
 class Rotary(nn.Module):
@@ -238,7 +238,7 @@ class Rotary(nn.Module):
         self.register_buffer("sin", angles.sin().unsqueeze(1), persistent=False)
 
     def tables(self, tokens: int) -> tuple[Tensor, Tensor]:
-        """cos and sin of the first positions, (tokens, width) each."""
+        """cos and sin of the first ``tokens`` positions, (tokens, width) each."""
         return self.cos[:tokens].squeeze(1), self.sin[:tokens].squeeze(1)
 
     def forward(self, x: Tensor, first: int = 0) -> Tensor:

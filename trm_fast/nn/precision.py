@@ -1,8 +1,8 @@
-"""How products read the float32 weights if activations have lower precision. The forward passes this object down.
+"""Precision: how products use the float32 weights if activations have lower precision.
 
-A weight without a copy is rounded where it is used. A forward copies its network's weights once (``cast_scope``). In
-training the optimizer writes the copies of all linear maps in the pass that updates the weights (``WeightCopies``).
-Gradients reach the weights in float32.
+A forward passes a ``Precision`` to its layers. A weight without a copy in low precision is rounded at each use. A
+forward copies its network's weights once (``cast_scope``). In training, the optimizer writes the copies of all linear
+maps while it updates the weights (``WeightCopies``). Gradients of weights are float32.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from trm_fast.ops import packing
 
 
 class Precision:
-    """Products in the activations' dtype. Threads may share one, because a forward does not change it.
+    """Computes products in the activations' dtype. Threads may share an object, because a forward does not change it.
 
     Args:
-        copies: copies of weights in low precision, by the weights' ids.
-        packed: all weights of a network, packed for its fused kernels.
+        copies: copies of weights in low precision, by the ids of the weights.
+        packed: all weights of a network, packed for the fused kernels.
     """
 
     fuses_channels: ClassVar[bool] = True
@@ -32,7 +32,7 @@ class Precision:
         self.copies, self.packed = copies or {}, packed
 
     def cached_cast(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
-        """``weight.to(dtype)``, taken from the copies if there is one."""
+        """``weight.to(dtype)``, or its copy if there is one."""
         if weight.dtype == dtype or not self.copies:
             return weight.to(dtype)
         copy = self.copies.get(id(weight))
@@ -44,7 +44,7 @@ class Precision:
         return copy
 
     def cast_scope(self, weights: Iterable[Tensor], dtype: torch.dtype) -> Precision:
-        """This precision with copies of all ``weights``. It makes those that are missing."""
+        """This precision with copies of all ``weights``; it makes the missing ones."""
         if torch.compiler.is_compiling():
             return self
         new = {id(w): w.detach().to(dtype) for w in weights if w.dtype != dtype and id(w) not in self.copies}
@@ -65,10 +65,10 @@ class WeightCopies(Precision):
     Args:
         weights: the weights of all linear maps.
         z: a latent state of the shape and dtype that the network will process.
-        network: those of the weights that fused kernels read packed.
+        network: the weights among them that fused kernels read packed.
 
     Attributes:
-        all_copies: the copies, packed or not, by the weights' ids.
+        all_copies: all copies, packed or not, by the ids of the weights.
     """
 
     def __init__(self, weights: Sequence[Tensor], z: Tensor, network: Sequence[Tensor] = ()) -> None:
@@ -76,8 +76,8 @@ class WeightCopies(Precision):
         self.network = list(network) if self.weights else []
         self.dtype, self.tokens = z.dtype, z.shape[1]
         self.all_copies = self._rounded()
-        packs = {id(w) for w in self.network}
-        plain = {key: copy for key, copy in self.all_copies.items() if key not in packs}
+        packed_ids = {id(w) for w in self.network}
+        plain = {key: copy for key, copy in self.all_copies.items() if key not in packed_ids}
         super().__init__(plain, [self.all_copies[id(w)] for w in self.network] or None)
         self.mark_current()
 
@@ -88,9 +88,9 @@ class WeightCopies(Precision):
             copies |= zip(map(id, self.network), packed, strict=True)
         return copies
 
-    def of_parameters(self, parameters: Iterable[Tensor]) -> tuple[list[Tensor | None], list[int]]:
-        """The arguments ``copies`` and ``interleave`` of ``ops.adam_atan2_``: the copy of each parameter or None, and
-        the number of rows in which the halves of its layout alternate."""
+    def copies_for(self, parameters: Iterable[Tensor]) -> tuple[list[Tensor | None], list[int]]:
+        """The arguments ``copies`` and ``interleave`` of ``ops.adam_atan2_``: for each parameter its copy or None, and
+        the number of rows after which the halves of the copy alternate."""
         layouts = packing.layouts(self.network, self.tokens) if self.network else []
         groups = {id(w): layout.interleave for w, layout in zip(self.network, layouts, strict=True)}
         ids = [id(p) for p in parameters]
@@ -101,8 +101,8 @@ class WeightCopies(Precision):
         self._versions = [w._version for w in self.weights]
 
     def refresh(self) -> None:
-        """Rounds the weights again, in place, if something other than the optimizer has written to them, such as a
-        loaded checkpoint. It does not notice writes through ``.data``."""
+        """Rounds the weights again, in place, if anything but the optimizer has changed them, such as loading a
+        checkpoint. It does not notice changes through ``.data``."""
         if self._versions != [w._version for w in self.weights]:
             for key, copy in self._rounded().items():
                 self.all_copies[key].copy_(copy)
@@ -110,7 +110,7 @@ class WeightCopies(Precision):
 
 
 class CastFunction(torch.autograd.Function):
-    """Returns the copy and passes its gradient to the weight."""
+    """Returns the copy, and passes the copy's gradient on to the weight."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, copy: Tensor) -> Tensor:

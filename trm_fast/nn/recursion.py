@@ -1,4 +1,4 @@
-"""The recursion: applies the network repeatedly, with the fused op where one is available."""
+"""The recursion: applies the network repeatedly, with the fused op if it is available."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from trm_fast.ops._core import dispatch
 
 
 class State(NamedTuple):
-    """The answer state ``y`` and the latent state ``z``, each (B, L, D) or with a width of its own. y is None in single
-    state."""
+    """The answer state ``y`` and the latent state ``z``, each (B, L, D) or of a configured width. In single state, y is
+    None."""
 
     y: Tensor | None
     z: Tensor
@@ -34,7 +34,7 @@ class State(NamedTuple):
         return State(None if self.y is None else self.y.detach(), self.z.detach())
 
     def combine(self, other: State, function: Callable[[Tensor, Tensor], Tensor]) -> State:
-        """The state of ``function(ours, theirs)`` for y and z."""
+        """Applies ``function(self, other)`` to y and to z."""
         y = None if self.y is None or other.y is None else function(self.y, other.y)
         return State(y, function(self.z, other.z))
 
@@ -63,8 +63,8 @@ class Fusion(Enum):
 
 
 def fusion(net: Network, z: Tensor, masked: bool = False) -> Fusion:
-    """How ``ops.latent_recursion`` can compute the network on states like ``z``, with gradients as they are enabled
-    now. ``masked``: whether there is padding."""
+    """Whether and how ``ops.latent_recursion`` can compute the network on states like ``z``. The result depends on
+    whether gradients are enabled now. ``masked``: whether there is padding."""
     config, op = net.config, "latent_recursion"
     if config.norm_position == "pre" or config.activation != "swiglu" or (config.dropout and net.training):
         return Fusion.NONE
@@ -78,13 +78,13 @@ def fusion(net: Network, z: Tensor, masked: bool = False) -> Fusion:
 
 
 class Recursion:
-    """Runs cycles of a network. The constructor decides how, for gradients as they are enabled at that time.
+    """Runs cycles of a network. The constructor decides how, which depends on whether gradients are enabled then.
 
     Args:
         net: the network.
         z: a state of the shape, dtype and device to compute on.
-        mask: bool (B, L), false on padding; or None.
-        latent_steps: latent steps per cycle.
+        mask: bool (B, L), False for padding; or None.
+        latent_steps: number of latent steps per cycle.
         precision: how products read the weights.
     """
 
@@ -101,8 +101,7 @@ class Recursion:
             self._options = net.op_options(z.shape[1])
 
     def without_gradient(self, precision: Precision | None = None) -> Recursion:
-        """The recursion for cycles without gradient, for which there are more kernels; by default in the same
-        precision."""
+        """The recursion for cycles without gradient, which more kernels support; by default in the same precision."""
         with torch.no_grad():
             return Recursion(self.net, self.z, self.mask, self.latent_steps, precision or self.precision)
 
@@ -112,37 +111,37 @@ class Recursion:
             for _ in range(count):
                 state = self._cycle(self.apply, state, x)
             return state
-        weights, ready = self._operands(x.dtype)
+        weights, packed = self._operands(x.dtype)
         y, z = ops.latent_recursion(
-            *state, x, weights, self.latent_steps, inject_last=self.net.config.inject_last, cycles=count, packed=ready,
+            *state, x, weights, self.latent_steps, inject_last=self.net.config.inject_last, cycles=count, packed=packed,
             mask=self.mask, **self._options,
         )  # fmt: skip
         return State(y, z)
 
     def run_recomputed(self, state: State, x: Tensor) -> State:
-        """Runs one cycle that keeps only the input of each application of the network. The backward computes the
+        """Runs one cycle that saves only the input of each application of the network. The backward computes the
         applications again."""
-        weights, first = list(self.net.parameters()), self.without_gradient()
+        weights, without_gradient = list(self.net.parameters()), self.without_gradient()
 
-        def applied(h: Tensor) -> Tensor:
-            result: Tensor = Recomputed.apply(first, self, h, *weights)
+        def apply(h: Tensor) -> Tensor:
+            result: Tensor = Recomputed.apply(without_gradient, self, h, *weights)
             return result
 
-        return self._cycle(applied, state, x)
+        return self._cycle(apply, state, x)
 
     def apply(self, h: Tensor) -> Tensor:
         """Applies the network once to h (B, L, D), with the fused op if there is one."""
         if self.fusion is Fusion.NONE:
             result: Tensor = self.net(h, self.mask, self.precision)
             return result
-        # One application is the last one of a cycle in single state that injects nothing.
-        weights, ready = self._operands(h.dtype)
+        # In single state without inject_last, a cycle of no latent steps is one application.
+        weights, packed = self._operands(h.dtype)
         return ops.latent_recursion(
-            None, h, h.detach(), weights, 0, inject_last=False, packed=ready, mask=self.mask, **self._options
+            None, h, h.detach(), weights, 0, inject_last=False, packed=packed, mask=self.mask, **self._options
         )[1]
 
     def _operands(self, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor] | None]:
-        """The weights as the op takes them, and the packed ones if the op reads those and there are copies."""
+        """The weights for the op, and its packed weights if it reads them and there are copies."""
         weights = self.net.weights()
         if self.fusion is Fusion.PACKED:
             return weights, self.precision.packed
@@ -155,10 +154,10 @@ class Recursion:
 def cycle(
     apply: Callable[[Tensor], Tensor], net: Network, state: State, x: Tensor, latent_steps: int, precision: Precision
 ) -> State:
-    """Runs one cycle (paper, figure 3): n times z = net(z + y + x), then y = net(y + z). ``apply`` computes net.
+    """Runs one cycle (paper, figure 3): z = net(z + y + x) n times, then y = net(y + z). ``apply`` computes net.
 
-    In single state: n times z = net(z + x), then once more, with or without x (``inject_last``). Ports convert states
-    with widths of their own.
+    In single state: z = net(z + x) n times, then once more with or without x (``inject_last``). Ports convert states
+    of other widths.
     """
     latent, answer = net.latent, net.answer
     y = None if state.y is None else _read(answer, state.y, precision)
@@ -185,18 +184,18 @@ def _write(port: Port | None, h: Tensor, precision: Precision) -> Tensor:
 
 
 class Recomputed(torch.autograd.Function):
-    """Applies a network, keeps only its input, and computes the application again in the backward.
+    """Applies a network, saves only its input, and computes the application again in the backward.
 
-    Unlike ``torch.utils.checkpoint`` it does not read the random state, so it can be captured. The network must not
-    draw random numbers.
+    Unlike ``torch.utils.checkpoint``, it does not read the random state, so that it can be captured. The network must
+    not draw random numbers.
     """
 
     @staticmethod
-    def forward(ctx: Any, first: Recursion, again: Recursion, h: Tensor, *weights: Tensor) -> Tensor:
-        ctx.again = again
+    def forward(ctx: Any, without_gradient: Recursion, with_gradient: Recursion, h: Tensor, *weights: Tensor) -> Tensor:
+        ctx.recursion = with_gradient
         ctx.save_for_backward(h, *weights)
         with torch.no_grad():
-            return first.apply(h)
+            return without_gradient.apply(h)
 
     @staticmethod
     @once_differentiable
@@ -204,5 +203,5 @@ class Recomputed(torch.autograd.Function):
         h, *weights = ctx.saved_tensors
         with torch.enable_grad():
             h = h.detach().requires_grad_()
-            y = ctx.again.apply(h)
+            y = ctx.recursion.apply(h)
         return None, None, *torch.autograd.grad(y, (h, *weights), dy, allow_unused=True)

@@ -1,7 +1,8 @@
 """The ops: functions on tensors, each with a reference in plain PyTorch and kernels for CPUs and GPUs.
 
-Other projects can use them: importing this package loads torch and nothing above it. ``use_backend`` or the environment
-variable ``TRM_FAST_BACKEND`` choose the backend; ``reference.<op>`` is an op in plain PyTorch.
+Other projects can use them: importing this package needs only torch and loads no other part of trm_fast.
+``use_backend`` or the environment variable ``TRM_FAST_BACKEND`` chooses the backend. ``reference.<op>`` is the op in
+plain PyTorch.
 """
 
 from __future__ import annotations

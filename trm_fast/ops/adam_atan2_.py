@@ -37,29 +37,29 @@ def adam_atan2_(
 
     ``p *= 1 - lr wd;  p -= lr / (1 - b1^t) * atan2(m, sqrt(v) / sqrt(1 - b2^t))`` (arXiv 2407.05872), or with
     ``variant="adamw"`` the decoupled AdamW step ``m / (sqrt(v) / sqrt(1 - b2^t) + eps)`` (arXiv 1711.05101).
-    Then ``ema += (1 - ema_decay) (p - ema)`` with the new p. Numbers that change between steps are tensors, so a CUDA
-    graph reads their new values, and there is no host-device synchronization.
+    Then ``ema += (1 - ema_decay) (p - ema)`` with the new p. Numbers that change between steps are tensors, so that a
+    CUDA graph reads their current values without host-device synchronization.
 
     Args:
         params, grads, exp_avgs, exp_avg_sqs: lists of equal length: parameters, gradients, first and second moments.
-            The i-th tensors agree in shape, dtype and device; all parameters share one dtype and one device.
+            The i-th tensors have the same shape, dtype and device; all parameters have one dtype and one device.
         lr: learning rate, 0-dim tensor on the parameters' device.
-        step: number of this step, 0-dim tensor on the same device: 1 in the first call.
+        step: number of this step, 0-dim tensor on the same device; 1 in the first call.
         betas: decay of the first and of the second moment.
-        weight_decay: decoupled, multiplied by lr.
+        weight_decay: decoupled weight decay, multiplied by lr.
         ema: averages to update with the new parameters, or None.
         ema_decay: decay of the averages.
         grad_scale: 0-dim tensor that multiplies every gradient (for clipping), or None.
         variant: "adam_atan2" or "adamw".
-        eps: of AdamW only.
-        copies: for each parameter (rows, columns) None, or a matrix of at least that size that receives the new weights
-            in a lower precision; the rest of the matrix stays as it is. All bfloat16, or all float16.
-        interleave: for each parameter 0, or a number g: its copy then alternates g rows of the first half (the gate)
-            and g rows of the second (up), the layout of ``pack_weights``.
+        eps: used by AdamW only.
+        copies: for each parameter (rows, columns), None or a matrix of at least that size, to which the new weights are
+            written in a lower precision. The rest of the matrix is unchanged. All are bfloat16, or all are float16.
+        interleave: for each parameter, 0 or a number g. With g, rows of the copy alternate: g rows of the first half
+            (gate), then g rows of the second half (up), the layout of ``pack_weights``.
 
     Raises:
         TypeError: lr, step or grad_scale is not a 0-dim tensor.
-        ValueError: the lists do not fit together, or the variant is unknown.
+        ValueError: lists differ in length, tensors in shape, dtype or device, or the variant is unknown.
         RuntimeError: a copy does not fit its parameter.
 
     Example:
@@ -138,7 +138,7 @@ def adam_atan2_(
                 variant == "adamw",
             )
             mark_written([*params, *exp_avgs, *exp_avg_sqs, *(ema or ()), *targets])
-            if chosen == "cpp":  # on a CPU, copies serve only tests and export
+            if chosen == "cpp":  # only tests and export use copies on a CPU
                 _write_copies(params, targets, interleave)
 
 
@@ -201,7 +201,7 @@ def _check_copy(i: int, p: Tensor, copy: Tensor, group: int) -> None:
 
 def _updated(op: Callable[..., None], p: Tensor, g: Tensor, m: Tensor, v: Tensor, ema: Tensor) -> Tensor:
     lists = [list(t.unbind()) for t in (p.clone(), g, m.clone(), v.square(), ema.clone())]
-    lr, step, scale = (torch.full((), x, device=p.device) for x in (1e-2, 3.0, 0.5))  # no copy to the device
+    lr, step, scale = (torch.full((), x, device=p.device) for x in (1e-2, 3.0, 0.5))  # filled on the device
     with torch.no_grad():
         op(*lists[:4], lr, step, ema=lists[4], ema_decay=0.9, weight_decay=0.1, grad_scale=scale)
     return torch.stack([t for i in (0, 2, 3, 4) for t in lists[i]])

@@ -29,20 +29,20 @@ def attention(
 
     Args:
         h: (B, L, D), float32, bfloat16 or float16 for kernels; any floating dtype for the reference.
-        qkv: (3 D, D), the weights of queries, keys and values, each head by head. Same dtype as ``h``.
+        qkv: (3 D, D), the weights of queries, keys and values, each ordered by head. Same dtype as ``h``.
         out: (D, D), the output projection.
-        heads: a divisor of D.
-        rotary: cos and sin, (L, D / heads) each, for rotary positions (the two halves of a head are rotated against
-            each other; arXiv 2104.09864). They get no gradient.
+        heads: number of heads, a divisor of D.
+        rotary: cos and sin, (L, D / heads) each, for rotary positions (arXiv 2104.09864), which rotate channel i of a
+            head's first half with channel i of its second half. They get no gradient.
         eps: added to the mean square in the norm.
-        mask: bool (B, L), False for padding. A padded position attends to itself, and no other attends to it.
+        mask: bool (B, L), False for padding. A padded position attends to itself, and no other position attends to it.
         causal: whether a token attends only to itself and earlier ones.
 
     Returns:
         (B, L, D), the dtype of ``h``.
 
     Raises:
-        ValueError: weights, tables, heads or a mask that do not fit ``h``.
+        ValueError: the weights, tables, heads or mask do not fit ``h``.
 
     Example:
         >>> attention(torch.ones(2, 5, 8), torch.zeros(24, 8), torch.zeros(8, 8), heads=2).shape

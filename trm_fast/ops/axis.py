@@ -1,4 +1,4 @@
-"""What ops on one tensor and one axis share: calls with and without gradients."""
+"""Calls the kernels of ops that take one tensor and one axis, with and without gradients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trm_fast.ops._core.registry import kernels
 
 
 def run_along_axis(op: str, chosen: str, x: Tensor, dim: int) -> Tensor:
-    """Applies an op along ``dim`` of ``x`` by the kernels of a backend; their backward needs ``x`` only."""
+    """Applies an op along ``dim`` of ``x`` with a backend's kernels. Their backward needs only ``x``."""
     if torch.is_grad_enabled() and x.requires_grad:
         y: Tensor = AxisFunction.apply(op, chosen, x, dim)
         return y

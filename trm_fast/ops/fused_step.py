@@ -1,8 +1,8 @@
-"""The fused step: ``latent_step`` on the CUDA C++ kernels, which read packed weights.
+"""The fused step: ``latent_step`` with the CUDA C++ kernels, which read packed weights.
 
-The forward keeps the states between the layers; the backward recomputes the hidden units. Each layer has one kernel for
-the gradient of its input (csrc/ops/token_mixer/cuda_bwd.cu, csrc/ops/mlp/cuda.cu), and the token mixer one for its
-weights. Three plain products remain for the MLP; they go to cuBLAS.
+The forward keeps the states between the layers, and the backward recomputes the hidden units. Each layer has one kernel
+for the gradient of its input (csrc/ops/token_mixer/cuda_bwd.cu, csrc/ops/mlp/cuda.cu), and the token mixer has one for
+the gradients of its weights. The MLP's three other products are computed by cuBLAS.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from trm_fast.ops.packing import GROUP, pack_weights
 def fused_step(
     z: Tensor, injection: Tensor | None, weights: Sequence[Tensor], packed: Sequence[Tensor] | None, eps: float
 ) -> Tensor:
-    """``net(z + injection)`` by the fused kernels.
+    """``net(z + injection)`` with the fused kernels.
 
     Args:
         z, injection: (B, L, D), bfloat16 or float16; the injection may be None.
-        weights: four matrices a block, in any of the float dtypes.
-        packed: ``pack_weights(weights, L)`` if the caller keeps them; else they are packed now.
-        eps: of the norms.
+        weights: four matrices per layer, in any floating dtype.
+        packed: ``pack_weights(weights, L)``; if None, the weights are packed in this call.
+        eps: added to the mean square in every norm.
 
     Returns:
         (B, L, D).
@@ -41,7 +41,7 @@ def fused_step(
 
 
 def packed_for(z: Tensor, weights: Sequence[Tensor], packed: Sequence[Tensor] | None) -> list[Tensor]:
-    """``packed`` if it has the dtype of ``z``; else the weights, packed now."""
+    """``packed`` if it has the dtype of ``z``; otherwise the weights, packed in this call."""
     if packed is None or packed[0].dtype != z.dtype:
         return pack_weights(weights, z.shape[1], z.dtype)
     return list(packed)
@@ -70,7 +70,7 @@ class LatentStepFunction(torch.autograd.Function):
             active, dgate_up = kernels.mlp_packed_bwd.default(d, mixed, mlp_in, mlp_out)
             d, rows = d.flatten(0, 1), mixed.flatten(0, 1)
             dmlp_out = d.t() @ active
-            dmixed = d.addmm_(dgate_up, mlp_in).view_as(mixed)  # in place: out of place, addmm copies d first
+            dmixed = d.addmm_(dgate_up, mlp_in).view_as(mixed)  # in place, because addmm would copy d first
             added = None if i else injection
             dy, sums = kernels.token_mixer_packed_bwd.default(dmixed, h, added, mixed, over_tokens, mixer_in, mixer_out)
             y = h
@@ -82,7 +82,7 @@ class LatentStepFunction(torch.autograd.Function):
 
 
 def _unpadded(gradient: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-    """The gradient of a weight from that of its packed form, in which gate and up are two planes if it has both."""
+    """The gradient of a weight from that of its packed form, where gate and up, if any, are two planes."""
     rows, columns = shape
     parts = gradient if gradient.dim() == 3 else gradient.unsqueeze(0)
     return parts[:, : rows // len(parts), :columns].reshape(rows, columns).to(dtype)

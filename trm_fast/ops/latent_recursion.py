@@ -42,28 +42,28 @@ def latent_recursion(
 ) -> tuple[Tensor | None, Tensor]:
     """Runs ``cycles`` cycles: ``n`` latent steps ``z = net(z + y + x)`` and one answer step ``y = net(y + z)``.
 
-    In single state (``y`` is None) a cycle is ``n`` steps ``z = net(z + x)`` and a last one, with x or without
-    (``inject_last``). The network is a stack of post-norm layers: token mixer or attention, then MLP; or group mixers.
-    The call sums the gradients of the weights over the n + 1 applications of the network. Source: arXiv 2510.04871,
-    figure 3.
+    In single state (``y`` is None) a cycle is ``n`` steps ``z = net(z + x)`` and a last one with or without x
+    (``inject_last``). The network is a stack of post-norm layers, each a token mixer or attention, then an MLP; or each
+    a group mixer. The gradients of the weights are summed over the n + 1 applications of the network. Source: arXiv
+    2510.04871, figure 3.
 
     Args:
         y, z, x: answer state, latent state and input embedding, each (B, L, D), of one dtype; ``y`` may be None.
-        weights: four matrices a layer: the two of ``token_mixer`` (``heads`` 0) or ``attention``, then the two of
-            ``mlp``; with ``groups``, the two of ``group_mixer`` alone. Weights in another dtype than the states are
-            cast once per call.
-        n: latent steps in a cycle.
-        heads: attention heads; 0 for the token mixer.
+        weights: four matrices per layer: the two of ``token_mixer`` (if ``heads`` is 0) or ``attention``, then the two
+            of ``mlp``. With ``groups``, only the two of ``group_mixer``. Weights whose dtype is not that of the states
+            are cast once per call.
+        n: number of latent steps per cycle.
+        heads: number of attention heads; 0 for the token mixer.
         rotary: cos and sin, (L, D / heads) each, for rotary positions; they get no gradient.
         inject_last: in single state, whether the last application adds x.
-        cycles: more than 1 only without gradients.
+        cycles: number of cycles; more than 1 only without gradients.
         eps: added to the mean square in every norm.
-        packed: ``pack_weights(weights, L)`` if the caller keeps them up to date; else the CUDA kernels pack the weights
-            in every call.
+        packed: ``pack_weights(weights, L)``, which the caller keeps up to date. If None, the CUDA kernels' weights are
+            packed in every call.
         mask: bool (B, L), False for padding. The token mixer reads padding as zeros; in attention, a padded position
-            attends to itself, and no other attends to it.
-        causal: whether in attention a token attends only to itself and earlier ones.
-        groups: int64 (G, L), the partitions that the group mixers read; they exclude heads, mask and causal order.
+            attends to itself, and no other position attends to it.
+        causal: whether a token attends only to itself and earlier ones.
+        groups: int64 (G, L), the partitions for group mixers; not with heads, a mask or causal order.
         group_scale: the ``scale`` of the group mixers.
 
     Returns:
@@ -86,7 +86,7 @@ def latent_recursion(
                 f"latent_recursion: {name} is {tuple(state.shape)} {state.dtype}, z is {tuple(z.shape)} {z.dtype}"
             )
     network = Network(weights, heads, rotary, eps, mask, causal, groups, group_scale)
-    return recur("latent_recursion", y, z, x, network, n, inject_last, cycles, packed)
+    return run_recursion("latent_recursion", y, z, x, network, n, inject_last, cycles, packed)
 
 
 def latent_recursion_reference(
@@ -101,7 +101,7 @@ def latent_recursion_reference(
     packed: Sequence[Tensor] | None = None,
     **options: Any,
 ) -> tuple[Tensor | None, Tensor]:
-    return _in_cycles(Network(weights, **options).reference, y, z, x, n, inject_last, cycles)
+    return _run_cycles(Network(weights, **options).reference, y, z, x, n, inject_last, cycles)
 
 
 class Network(NamedTuple):
@@ -147,7 +147,7 @@ class Network(NamedTuple):
         return h
 
 
-def _in_cycles(
+def _run_cycles(
     step: Callable[[Tensor, Tensor | None], Tensor],
     y: Tensor | None,
     z: Tensor,
@@ -156,7 +156,7 @@ def _in_cycles(
     inject_last: bool,
     cycles: int,
 ) -> tuple[Tensor | None, Tensor]:
-    """The recursion as single applications: ``step`` applies the network to a state plus an injection."""
+    """Runs the cycles one application at a time: ``step`` applies the network to a state plus an injection."""
     for _ in range(cycles):
         injection = x if y is None else y + x
         for _ in range(n):
@@ -168,7 +168,7 @@ def _in_cycles(
     return y, z
 
 
-def recur(
+def run_recursion(
     op: str,
     y: Tensor | None,
     z: Tensor,
@@ -179,7 +179,7 @@ def recur(
     cycles: int = 1,
     packed: Sequence[Tensor] | None = None,
 ) -> tuple[Tensor | None, Tensor]:
-    """``latent_recursion`` on the backend that ``op`` takes; ``latent_step`` is a case of it."""
+    """``latent_recursion`` on the backend chosen for ``op``, which is ``latent_recursion`` or ``latent_step``."""
     network.check(op, z)
     weights, heads, rotary, eps, mask, causal, groups, group_scale = network
     chosen = dispatch.select_masked(op, mask, causal, heads, z, y, x, *weights)
@@ -187,12 +187,12 @@ def recur(
         if not (reason := unsupported_reason(z, weights, token_mixer=not heads and groups is None)):
             matrices = packed_for(z, weights, packed)
             fused = lambda h, injection: fused_step(h, injection, weights, matrices, eps)  # noqa: E731
-            return _in_cycles(fused, y, z, x, n, inject_last, cycles)
+            return _run_cycles(fused, y, z, x, n, inject_last, cycles)
         chosen = dispatch.fallback(op, chosen, reason, z, heads)
-    # One cast before all applications: their gradients are summed before the cast back.
+    # Cast once for all applications, so that their gradients are summed before they are cast back.
     weights = [w.to(z.dtype) for w in weights]
     if chosen == "reference":
-        return _in_cycles(Network(weights, *network[1:]).reference, y, z, x, n, inject_last, cycles)
+        return _run_cycles(Network(weights, *network[1:]).reference, y, z, x, n, inject_last, cycles)
     cos, sin = rotary or (None, None)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (y, z, x, *weights)):
         if cycles != 1:
@@ -234,15 +234,15 @@ class LatentRecursionFunction(torch.autograd.Function):
 
 
 def _fwd_fake(
-    kept: Callable[[Tensor, Sequence[Tensor], int, bool, int, bool, bool], Tensor],
+    new_saved: Callable[[Tensor, Sequence[Tensor], int, bool, int, bool, bool], Tensor],
 ) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    """The fake of the forward; ``kept`` returns the tensor that it keeps for the backward."""
+    """The fake of the forward; ``new_saved`` makes the tensor that the forward saves for the backward."""
 
     def fake(
         y: Tensor | None, z: Tensor, x: Tensor | None, n: int, inject_last: bool, cycles: int, keep: bool, *layers: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         weights, _, _, _, groups, heads, *_ = layers
-        saved = kept(z, weights, heads, groups is not None, n, y is not None, inject_last)
+        saved = new_saved(z, weights, heads, groups is not None, n, y is not None, inject_last)
         y_out = z.new_empty(0 if y is None else z.shape)
         return y_out, z.new_empty(z.shape), saved if keep else saved.new_empty(0)
 
@@ -258,11 +258,11 @@ def _bwd_fake(
     return dy_in, z.new_empty(z.shape), dx, [w.new_empty(w.shape) for w in weights]
 
 
-def _kept(
+def _cpp_saved(
     z: Tensor, weights: Sequence[Tensor], heads: int, grouped: bool, n: int, dual: bool, inject_last: bool
 ) -> Tensor:
-    """The tensor that the C++ forward keeps: for each application the tensors of its layers, and its input where no
-    layer made it."""
+    """The tensor that the C++ forward saves: for each application, the tensors of its layers, and its input unless
+    that is a layer's output."""
     layers = sum(group_mixer_saved(z, weight) for weight in weights[::2]) if grouped else 0
     for i in range(0, 0 if grouped else len(weights), 4):
         layers += (attention_saved if heads else token_mixer_saved)(z, weights[i])
@@ -270,7 +270,7 @@ def _kept(
     return z.new_empty((n + 1) * layers + (n + (dual or inject_last)) * z.numel())
 
 
-def _kept_by_triton(
+def _triton_saved(
     z: Tensor, weights: Sequence[Tensor], heads: int, grouped: bool, n: int, dual: bool, inject_last: bool
 ) -> Tensor:
     module = triton_kernels("latent_recursion")
@@ -280,18 +280,18 @@ def _kept_by_triton(
 
 
 def _supervision_step(op: Callable[..., Any], y: Tensor, z: Tensor, x: Tensor, *weights: Tensor) -> Tensor:
-    """A supervision step of training: two cycles without gradients and one with. ``weights``: plain, then packed."""
+    """A training supervision step: two cycles without gradients and one with. ``weights``: plain ones, then packed."""
     half = len(weights) // 2
     with torch.no_grad():
         op(y, z, x, weights[:half], 2, cycles=2, packed=weights[half:])
     return torch.cat(op(y, z, x, weights[:half], 2, packed=weights[half:]))
 
 
-BACKENDS: dict[str, Any] = {  # the same for latent_step
+BACKENDS: dict[str, Any] = {  # latent_step has the same
     "kernels": {
         "cpp": (torch.float32, torch.bfloat16),
         "triton": GPU_FLOATS,
-        "cuda": (torch.bfloat16, torch.float16),  # tensor cores round float32
+        "cuda": (torch.bfloat16, torch.float16),  # not float32, which tensor cores would round
     },
     "inference_only": {"cpp": (torch.bfloat16,)},
     "matrix": True,
@@ -307,13 +307,13 @@ register(
         latent_recursion_reference,
         schemas={
             f"latent_recursion_fwd(Tensor? y, Tensor z, Tensor? x, int n, bool inject_last, int cycles, bool keep, "
-            f"{_LAYERS}) -> (Tensor y_out, Tensor z_out, Tensor saved)": _fwd_fake(_kept),
+            f"{_LAYERS}) -> (Tensor y_out, Tensor z_out, Tensor saved)": _fwd_fake(_cpp_saved),
             f"latent_recursion_bwd(Tensor? dy, Tensor? dz, Tensor z, Tensor saved, int n, bool dual, bool inject_last, "
             f"{_LAYERS}) -> (Tensor dy_in, Tensor dz_in, Tensor dx, Tensor[] dweights)": _bwd_fake,
         },
-        triton_fakes={"latent_recursion_fwd": _fwd_fake(_kept_by_triton)},
-        # The published number of tokens, which Triton's token mixer splits into several pieces. D = 128 is the smallest
-        # width of the fused CUDA layers.
+        triton_fakes={"latent_recursion_fwd": _fwd_fake(_triton_saved)},
+        # 97 tokens as published, which Triton's token mixer splits into several blocks. D = 128 is the smallest width
+        # that the fused CUDA layers support.
         cases=[
             Case(
                 [(2, 97, 128)] * 3 + [(64, 97), (97, 32), (128, 128), (128, 64)],

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trm_fast.ops._core.registry import Case, Op, register
-from trm_fast.ops.latent_recursion import BACKENDS, Network, Rotary, latent_recursion_reference, recur
+from trm_fast.ops.latent_recursion import BACKENDS, Network, Rotary, latent_recursion_reference, run_recursion
 from trm_fast.ops.packing import pack_weights
 
 
@@ -28,7 +28,7 @@ def latent_step(
     groups: Tensor | None = None,
     group_scale: float = 1.0,
 ) -> Tensor:
-    """``net(z + injection)``: the last application of a ``latent_recursion`` in single state.
+    """``net(z + injection)``, with the layers of ``latent_recursion``.
 
     Args:
         z, injection: (B, L, D), of one dtype.
@@ -51,7 +51,7 @@ def latent_step(
             f"latent_step: injection is {tuple(injection.shape)} {injection.dtype}, z is {tuple(z.shape)} {z.dtype}"
         )
     network = Network(weights, heads, rotary, eps, mask, causal, groups, group_scale)
-    return recur("latent_step", None, z, injection, network, 0, packed=packed)[1]
+    return run_recursion("latent_step", None, z, injection, network, 0, packed=packed)[1]
 
 
 def latent_step_reference(z: Tensor, injection: Tensor, weights: Sequence[Tensor], **options: Any) -> Tensor:
@@ -75,17 +75,17 @@ def _timed(batch: int) -> Case:
     return Case(shapes, 6, call, lambda inputs: pack_weights(inputs[2:], 97, inputs[0].dtype))
 
 
-# 19 tokens and odd widths leave a remainder in every loop; D = 128 is the smallest width of the fused CUDA layers.
+# 19 tokens leave a remainder in every loop; D = 128 is the smallest width that the fused CUDA layers support.
 _STATES, _MLP = [(2, 19, 128)] * 2, [(128, 128), (128, 64)]
 _MIXER, _ATTENTION = [(64, 19), (19, 32)], [(384, 128), (128, 128)]
 register(
     Op(
         latent_step,
         latent_step_reference,
-        schemas={},  # Triton has those of latent_recursion, CUDA those of fused_step
+        schemas={},  # it calls the kernels of latent_recursion and fused_step
         cases=[
             Case([*_STATES, *_MIXER, *_MLP], 6, _plain),
-            # The published number of tokens, two layers, inner widths that need padding.
+            # 97 tokens as published, two layers, and inner widths that need padding.
             Case(
                 [(2, 97, 128)] * 2 + [(144, 97), (97, 72), (200, 128), (128, 100)] * 2, 10, _plain, backends=("cuda",)
             ),

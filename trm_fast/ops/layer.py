@@ -1,4 +1,4 @@
-"""What the ops ``mlp``, ``token_mixer`` and ``attention`` share: calls, gradients and schemas of a single layer."""
+"""Calls, gradients and schemas of single layers, shared by the ops ``mlp``, ``token_mixer`` and ``attention``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PANEL = 32  # kPanel of csrc/core/layer.h
 
 
 def run_layer(op: str, chosen: str, h: Tensor, w_in: Tensor, w_out: Tensor, *more: Any) -> Tensor:
-    """Applies a layer to ``h`` (B, L, D) by a backend's kernels. Tensors in ``more`` come first and get no gradient."""
+    """Applies a layer to ``h`` (B, L, D) with a backend's kernels. ``more``: tensors without gradient, then options."""
     if torch.is_grad_enabled() and (h.requires_grad or w_in.requires_grad or w_out.requires_grad):
         y: Tensor = LayerFunction.apply(op, chosen, h, w_in, w_out, *more)
         return y
@@ -46,8 +46,8 @@ def layer_kernels(op: str, triton_layer: str, arguments: str, saved_size: Callab
 
     Args:
         triton_layer: the class in ``triton_kernels/<op>.py`` that takes ``arguments``.
-        arguments: of the layer in the schemas, weights first.
-        saved_size: (h, *arguments) -> how many floats the C++ forward keeps for the backward.
+        arguments: the layer's arguments in the schemas, weights first.
+        saved_size: (h, *arguments) -> number of floats that the C++ forward saves for the backward.
     """
 
     def fwd(h: Tensor, keep: bool, *layer: Any) -> tuple[Tensor, Tensor]:
@@ -78,6 +78,6 @@ def rounded(count: int, unit: int) -> int:
 
 
 def saved_floats(h: Tensor, kept: int, rstd: int) -> int:
-    """How many floats the forward of a layer keeps (csrc/core/recursion.cpp); ``kept`` and ``rstd`` are per example."""
+    """Number of floats that a layer's forward saves (csrc/core/recursion.cpp). ``kept`` and ``rstd``: per example."""
     B, L, D = h.shape
     return B * (kept + L * D + rstd)

@@ -1,4 +1,4 @@
-"""The op ``mlp``: a whole SwiGLU layer over channels. ``gated_layer`` serves ``token_mixer``, too."""
+"""The op ``mlp``: a whole SwiGLU layer over channels. ``token_mixer`` also uses ``gated_layer``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def mlp(h: Tensor, gate_up: Tensor, down: Tensor, eps: float = 1e-5) -> Tensor:
 
     Args:
         h: (B, L, D), floating point.
-        gate_up: (2 I, D), the rows of the gate above those of up. Same dtype as ``h``.
+        gate_up: (2 I, D), the rows of the gate, then those of up. Same dtype as ``h``.
         down: (D, I).
         eps: added to the mean square in the norm.
 
@@ -30,7 +30,7 @@ def mlp(h: Tensor, gate_up: Tensor, down: Tensor, eps: float = 1e-5) -> Tensor:
         (B, L, D), the dtype of ``h``.
 
     Raises:
-        ValueError: weights that do not fit ``h`` or each other.
+        ValueError: the weights do not fit ``h`` or each other.
 
     Example:
         >>> import torch
@@ -47,10 +47,10 @@ def mlp_reference(h: Tensor, gate_up: Tensor, down: Tensor, eps: float = 1e-5) -
 def gated_layer(
     op: str, h: Tensor, gate_up: Tensor, down: Tensor, eps: float, *, axis: int, reference: Callable[..., Tensor]
 ) -> Tensor:
-    """Applies a SwiGLU layer over one ``axis`` of ``h`` (B, L, D) by the chosen backend.
+    """Applies a SwiGLU layer over one ``axis`` of ``h`` (B, L, D) with the chosen backend.
 
     Raises:
-        ValueError: weights that do not fit ``h`` or each other.
+        ValueError: the weights do not fit ``h`` or each other.
     """
     width, inner = h.shape[axis], down.shape[-1]
     if gate_up.shape != (2 * inner, width) or down.shape != (width, inner):
@@ -64,7 +64,7 @@ def gated_layer(
 
 
 def mlp_saved(h: Tensor, gate_up: Tensor, *_: Any) -> int:
-    """How many floats the C++ forward keeps; the inner channels are padded to whole panels."""
+    """Number of floats that the C++ forward saves; the inner channels are padded to whole panels."""
     L = h.shape[1]
     return saved_floats(h, 2 * rounded(gate_up.shape[0] // 2, PANEL // 2) * L, L)
 

@@ -1,6 +1,7 @@
-"""Packed weights, as the fused CUDA layers read them.
+"""Packs weights in the layout that the fused CUDA layers read.
 
-They have the states' dtype (bfloat16 or float16), are padded with zeros, and alternate 8 rows of the gate and 8 of up.
+Packed weights have the states' dtype (bfloat16 or float16), are padded with zeros, and alternate between 8 rows of the
+gate and 8 rows of up.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-GROUP = 8  # columns of a tensor core's tile, so that one lane gets gate and up of the same inner unit
-TOKENS = (32, 64, 96, 112, 128)  # padded token counts with kernels (padded_tokens in csrc/core/cuda/launch.h)
+GROUP = 8  # rows that alternate: the columns of a tensor-core tile, so that one lane gets a unit's gate and up
+TOKENS = (32, 64, 96, 112, 128)  # padded token counts that have kernels (padded_tokens in csrc/core/cuda/launch.h)
 CHANNELS = (128, 256, 384, 512)
 
 
 class Layout(NamedTuple):
-    """The layout of one packed matrix: its size, and how many rows of each half alternate (0: the order stays)."""
+    """The layout of one packed matrix: its size, and how many rows of each half alternate (0: the order is kept)."""
 
     rows: int
     columns: int
@@ -39,7 +40,7 @@ def unsupported_reason(z: Tensor, weights: Sequence[Tensor], *, token_mixer: boo
 
 
 def layouts(weights: Sequence[Tensor], tokens: int) -> list[Layout]:
-    """The packed layout of each of ``weights`` (four a layer) for states with ``tokens`` tokens."""
+    """The packed layout of each of ``weights`` (four per layer) for states with ``tokens`` tokens."""
     padded = next(size for size in TOKENS if tokens <= size)
     result = []
     for i in range(0, len(weights), 4):
@@ -51,12 +52,12 @@ def layouts(weights: Sequence[Tensor], tokens: int) -> list[Layout]:
 
 
 def pack_weights(weights: Sequence[Tensor], tokens: int, dtype: torch.dtype = torch.bfloat16) -> list[Tensor]:
-    """Packs weights for the fused CUDA kernels. ``adam_atan2_`` updates the result, given as its ``copies``.
+    """Packs weights for the fused CUDA kernels. ``adam_atan2_`` can keep the result up to date (``copies``).
 
     Args:
-        weights: as ``latent_recursion`` takes them: those of the token mixer and the MLP of each layer.
-        tokens: L, up to 128.
-        dtype: of the states, bfloat16 or float16.
+        weights: the weights of the token mixer and the MLP of each layer, as ``latent_recursion`` takes them.
+        tokens: number of tokens L, at most 128.
+        dtype: dtype of the states, bfloat16 or float16.
 
     Returns:
         One matrix for each weight, in that dtype, padded with zeros.
@@ -76,7 +77,7 @@ def pack_weights(weights: Sequence[Tensor], tokens: int, dtype: torch.dtype = to
 
 
 def interleaved_rows(rows: int, group: int, device: torch.device) -> Tensor:
-    """The position of each row when ``group`` rows of the first half and of the second alternate; 0 keeps the order."""
+    """The new position of each row, int (rows,): ``group`` rows of each half alternate; 0 keeps the order."""
     row = torch.arange(rows, device=device)
     if group == 0:
         return row

@@ -1,4 +1,4 @@
-"""The tables of ``trm-fast info``: which backend each op takes here and why, the checks, and the timings."""
+"""The tables of ``trm-fast info``: the backend of each op on this machine and why, the checks, and the timings."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ import torch
 from trm_fast.ops._core import dispatch, selection, validation
 from trm_fast.ops._core.registry import EXTENSION_MISSING, OPS, Case, Op, build_record, dtype_name
 
-BATCHES = {"cpu": {"small": 2, "large": 24}, "cuda": {"small": 8, "large": 256}}  # for small and large inputs
+BATCHES = {"cpu": {"small": 2, "large": 24}, "cuda": {"small": 8, "large": 256}}  # batch sizes
 WARM_UP, TIMED = {"cpu": 1, "cuda": 3}, {"cpu": 5, "cuda": 11}
-REPEATS = {"cpu": 1, "cuda": 10}  # most calls in one timing: a synchronization costs as much as a small kernel
-ENOUGH = 0.02  # seconds of calls in one timing: a float32 product of a large batch takes a tenth of a second
+REPEATS = {"cpu": 1, "cuda": 10}  # calls per timing at most, because synchronizing takes as long as a small kernel
+MAX_REPEATED_SECONDS = 0.02  # seconds that repeated calls may take in one timing
 
 Recorder = Callable[[Callable[[], None]], Callable[[], None]]
 """Wraps a function for replay, for example in a CUDA graph."""
 
 
 class Row(NamedTuple):
-    """One row of the table: an op on one device type and in one dtype."""
+    """One row of the table: an op on one device type, in one dtype."""
 
     op: str
     device: str
@@ -38,9 +38,9 @@ class Row(NamedTuple):
 def table(
     devices: Iterable[str] = ("cpu", "cuda"), dtypes: Iterable[torch.dtype] = (torch.float32, torch.bfloat16)
 ) -> list[Row]:
-    """For each op, device type and dtype: the backend that it takes, and why the others are not available.
+    """For each op, device type and dtype: the backend that is used, and why others are not available.
 
-    This checks no kernels: one that was not checked yet is reported as such.
+    It checks no kernels, and reports those that were not checked yet.
 
     Example:
         >>> rows = table(["cpu"], [torch.float32])
@@ -52,7 +52,7 @@ def table(
         for device in devices:
             for dtype in dtypes:
                 reasons = {name: _reason(op, name, device, dtype) for name in selection.BACKENDS[1:]}
-                rows.append(Row(op, device, dtype_name(dtype), _taken(op, device, dtype, reasons), reasons))
+                rows.append(Row(op, device, dtype_name(dtype), _backends_used(op, device, dtype, reasons), reasons))
     return rows
 
 
@@ -67,7 +67,7 @@ def _reason(op: str, backend: str, device: str, dtype: torch.dtype) -> str:
     return "available" if verdict == validation.PASSED else f"failed its check on this device: {verdict}"
 
 
-def _taken(op: str, device: str, dtype: torch.dtype, reasons: dict[str, str]) -> str:
+def _backends_used(op: str, device: str, dtype: torch.dtype, reasons: dict[str, str]) -> str:
     requested = selection.requested_for(op)
     choice = selection.choices.get((op, device, dtype))
     if choice is None and requested == "auto" and device in selection.CHECKED:
@@ -78,26 +78,26 @@ def _taken(op: str, device: str, dtype: torch.dtype, reasons: dict[str, str]) ->
 
 
 def check_all(device: str) -> Iterator[tuple[str, str, str, str]]:
-    """Checks every kernel of a device, also those with a verdict; on a CPU with every instruction set that it has.
+    """Checks every kernel of a device, even if it has a verdict; on a CPU, with every instruction set of that CPU.
 
     Yields:
         op, backend (with the instruction set), dtype, and "passed" or what is wrong.
     """
     for path in cpu_paths() if device == "cpu" else [""]:
-        with _running_as(path):
+        with _instruction_set(path):
             for op, backend, dtype in kernels_on(device):
                 result = validation.verdict(op, backend, dtype, device, again=True)
                 yield op, f"{backend} {path}".strip(), dtype_name(dtype), result
 
 
 def cpu_paths() -> list[str]:
-    """The instruction sets that the C++ kernels can use here, the smallest first."""
+    """The instruction sets that the C++ kernels can use here, smallest first."""
     names = build_record().get("ops", {}).get("cpu", [])
     return [] if EXTENSION_MISSING else names[: names.index(selection.cpu_path()) + 1]
 
 
 @contextlib.contextmanager
-def _running_as(path: str) -> Iterator[None]:
+def _instruction_set(path: str) -> Iterator[None]:
     if not path:
         yield
         return
@@ -113,8 +113,8 @@ def kernels_on(device: str) -> list[tuple[str, str, torch.dtype]]:
     """Every kernel that can run on a device type: op, backend and dtype."""
     return [
         (op, backend, dtype)
-        for op, stated in OPS.items()
-        for backend, dtypes in stated.kernels.items()
+        for op, definition in OPS.items()
+        for backend, dtypes in definition.kernels.items()
         for dtype in dtypes
         if selection.unavailable(op, backend, device, dtype) is None
     ]
@@ -123,15 +123,15 @@ def kernels_on(device: str) -> list[tuple[str, str, torch.dtype]]:
 def measure(
     device: str, recorder: Recorder = lambda work: work, dtypes: Sequence[torch.dtype] | None = None
 ) -> Iterator[tuple[str, str, str, dict[str, float]]]:
-    """Times the reference and every kernel that passes its check, and keeps the fastest for later processes.
+    """Times the reference and every kernel that passes its check, and stores the fastest for later processes.
 
-    It times forward and backward together; for ops with a kernel that has no gradient, the forward alone.
+    It times forward and backward together, or only the forward if one of the op's kernels has no gradient.
 
     Args:
         device: "cpu" or "cuda".
         recorder: wraps the timed function. On a GPU it should record a CUDA graph, because training and the solver
-            replay graphs; else the time of the host decides about small inputs.
-        dtypes: only these; None for all.
+            replay graphs; otherwise the host's time would dominate for small inputs.
+        dtypes: the dtypes to time; None for all.
 
     Yields:
         op, dtype, "small" or "large" inputs, and backend -> milliseconds (the median).
@@ -139,7 +139,7 @@ def measure(
     fastest = dispatch.timings(device)
     available = [row for row in kernels_on(device) if dtypes is None or row[2] in dtypes]
     for op, dtype in dict.fromkeys((op, dtype) for op, _, dtype in available):
-        names = [name for other, name, kind in available if (other, kind) == (op, dtype)]
+        names = [name for row_op, name, row_dtype in available if (row_op, row_dtype) == (op, dtype)]
         names = [name for name in names if validation.verdict(op, name, dtype, device) == validation.PASSED]
         for size, batch in BATCHES[device].items() if names else ():
             case = OPS[op].timed(batch)
@@ -148,7 +148,7 @@ def measure(
             times = _times(OPS[op], ["reference", *names], dtype, torch.device(device), case, recorder)
             if times:
                 fastest.setdefault(f"{op}/{dtype_name(dtype)}", {})[size] = min(times, key=lambda name: times[name])
-                with contextlib.suppress(OSError):  # now, because a later kernel may crash the process
+                with contextlib.suppress(OSError):  # write now, because a later kernel may crash the process
                     (validation.cache_folder(device) / "measured.json").write_text(json.dumps(fastest, indent=1))
                 yield op, dtype_name(dtype), size, times
 
@@ -156,7 +156,7 @@ def measure(
 def _times(
     op: Op, names: Sequence[str], dtype: torch.dtype, device: torch.device, case: Case, recorder: Recorder
 ) -> dict[str, float]:
-    """Milliseconds of the backends that can run the case: some may lack memory, or registers for a block."""
+    """Milliseconds of the backends that can run the case. Some may run out of memory, or of registers for a block."""
     times = {}
     for name in names:
         try:
@@ -170,7 +170,7 @@ def _times(
 
 
 def work(op: Op, case: Case, inputs: Sequence[torch.Tensor]) -> Callable[[], None]:
-    """The function that is timed: the call and its gradients, on the same tensors every time."""
+    """The function to time: the call and its gradients, on the same tensors every time."""
     leaves, count = case.leaves(inputs), case.differentiable
     with torch.no_grad():
         grad = torch.randn_like(case.call(op.function, *leaves)) if count else None
@@ -184,7 +184,7 @@ def work(op: Op, case: Case, inputs: Sequence[torch.Tensor]) -> Callable[[], Non
 
 
 def _median(run: Callable[[], None], device: torch.device) -> float:
-    """Milliseconds of a call, the median."""
+    """The median milliseconds of a call."""
     times, repeats = [], 1
     for _ in range(WARM_UP[device.type] + TIMED[device.type]):
         _wait(device)
@@ -192,9 +192,9 @@ def _median(run: Callable[[], None], device: torch.device) -> float:
         for _ in range(repeats):
             run()
         _wait(device)
-        taken = (time.perf_counter() - start) / repeats
-        times.append(1e3 * taken)
-        repeats = max(1, min(REPEATS[device.type], int(ENOUGH / max(taken, 1e-9))))
+        seconds = (time.perf_counter() - start) / repeats
+        times.append(1e3 * seconds)
+        repeats = max(1, min(REPEATS[device.type], int(MAX_REPEATED_SECONDS / max(seconds, 1e-9))))
     return statistics.median(times[WARM_UP[device.type] :])
 
 

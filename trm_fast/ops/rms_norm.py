@@ -14,15 +14,15 @@ from trm_fast.ops.tensors import accumulate
 
 
 def rms_norm(x: Tensor, residual: Tensor | None = None, dim: int = -1, eps: float = 1e-5) -> Tensor:
-    """``t * rsqrt(mean(t^2 over dim) + eps)`` with ``t = x + residual``; no weight, float32 statistics.
+    """``t * rsqrt(mean(t^2 over dim) + eps)`` with ``t = x + residual``, without a learned weight.
 
-    Kernels normalize over any axis without a transposed copy: ``dim=1`` of (B, L, D) normalizes over tokens.
-    This is the norm behind every layer of TRM (arXiv 2510.04871, published code).
+    Kernels normalize over any axis without transposing: ``dim=1`` of (B, L, D) normalizes over tokens.
+    This is the norm after every layer of TRM (arXiv 2510.04871, published code).
 
     Args:
         x: any shape, floating point.
         residual: same shape, dtype and device as ``x``, or None.
-        dim: the axis of the mean.
+        dim: the axis to average over.
         eps: added to the mean square.
 
     Returns:

@@ -13,22 +13,22 @@ from trm_fast.ops.tensors import mark_written
 
 
 def sign_sgd_rows_(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, weight_decay: float) -> None:
-    """Updates every row that ``ids`` names, in place: ``w = w (1 - lr wd) - lr sign(sum of the gradients of w)``.
+    """Updates the rows whose numbers are in ``ids``, in place: ``w = w (1 - lr wd) - lr sign(sum of w's gradients)``.
 
     This is the update of TRM's puzzle embedding (published code), without ``unique`` and its host-device
-    synchronization. Gradients of equal ids are added in batch order, so every run gives the same result.
+    synchronization. Gradients of equal ids are summed in batch order, so that every run gives the same result.
 
     Args:
-        weight: (N, D).
-        row_grads: (B, D), same dtype and device; for each example the gradient of its row.
-        ids: (B,), any integer dtype, in [0, N).
+        weight: the table, (N, D).
+        row_grads: (B, D), for each example the gradient of its row. Same dtype and device as ``weight``.
+        ids: (B,), each example's row number in [0, N), any integer dtype.
         lr: learning rate, 0-dim tensor on the same device.
-        weight_decay: decoupled, multiplied by lr.
+        weight_decay: decoupled weight decay, multiplied by lr.
 
     Raises:
         TypeError: ids are not integers, or lr is not a 0-dim tensor.
-        ValueError: shapes, dtypes or devices do not fit.
-        RuntimeError, IndexError: an id outside [0, N), on a CPU. GPU kernels ignore such an id.
+        ValueError: shapes, dtypes or devices do not match.
+        RuntimeError, IndexError: an id is outside [0, N), on a CPU. GPU kernels ignore such an id.
 
     Example:
         >>> table = torch.zeros(3, 2)
@@ -60,7 +60,8 @@ def sign_sgd_rows_(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, w
 
 
 def sign_sgd_rows_reference(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, weight_decay: float) -> None:
-    # All rows of one id add into the first of them, and all write the same new row: no `unique`, which synchronizes.
+    # Gradients of equal ids are summed at their first position, and all of them write the same new row. `unique` would
+    # synchronize with the host.
     count = len(ids)
     if count == 0:
         return

@@ -15,16 +15,16 @@ from trm_fast.ops.axis import run_along_axis
 
 
 def stablemax(logits: Tensor, dim: int = -1) -> Tensor:
-    """``s(x) / sum(s(x))`` with ``s(x) = x + 1`` for x >= 0 and ``1 / (1 - x)`` below.
+    """``s(x) / sum(s(x))`` with ``s(x) = x + 1`` for x >= 0 and ``1 / (1 - x)`` for x < 0.
 
-    A softmax that grows linearly instead of exponentially. Source: arXiv 2501.04697.
+    It is a softmax that grows linearly instead of exponentially. Source: arXiv 2501.04697.
 
     Args:
         logits: any shape, floating point.
-        dim: the axis that sums to one.
+        dim: the axis along which the result sums to one.
 
     Returns:
-        Probabilities, same shape, float64. The gradient of ``logits`` has their dtype.
+        Probabilities in the shape of ``logits``, float64. The gradient has the dtype of ``logits``.
 
     Raises:
         IndexError: ``logits`` has no axis ``dim``.
@@ -40,20 +40,20 @@ def stablemax(logits: Tensor, dim: int = -1) -> Tensor:
 
 
 def stablemax_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = -100) -> Tensor:
-    """``-log(stablemax(logits)[label])`` at every position, zero if the label is ``ignore_index``.
+    """``-log(stablemax(logits)[label])`` at every position; 0 if the label is ``ignore_index``.
 
     Args:
         logits: (..., V), floating point.
         labels: (...), any integer dtype, in [0, V) or ``ignore_index``.
-        ignore_index: the label of positions without loss and gradient.
+        ignore_index: the label of positions that have no loss and no gradient.
 
     Returns:
-        Losses in nats, (...), float64. The gradient of ``logits`` has their dtype.
+        Losses in nats, (...), float64. The gradient has the dtype of ``logits``.
 
     Raises:
-        TypeError: labels are no integers.
-        ValueError: shapes or devices do not fit.
-        RuntimeError: a label outside [0, V), on a CPU. GPU kernels return a loss of NaN there.
+        TypeError: labels are not integers.
+        ValueError: shapes or devices do not match.
+        RuntimeError: a label is outside [0, V), on a CPU. GPU kernels return NaN as its loss.
 
     Example:
         >>> stablemax_cross_entropy(torch.zeros(2, 4), torch.tensor([3, -100]))
@@ -78,7 +78,7 @@ def stablemax_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 
 
 
 def _scores(logits: Tensor) -> Tensor:
-    """x + 1 for x >= 0, else 1 / (1 - x), in float64; written so that neither branch's gradient is inf * 0."""
+    """x + 1 for x >= 0, else 1 / (1 - x), in float64, in a form whose gradient is never inf * 0."""
     x = logits.double()
     return F.relu(x) + 1 / (1 - x.clamp(max=0))
 
@@ -90,7 +90,7 @@ def stablemax_reference(logits: Tensor, dim: int = -1) -> Tensor:
 
 def stablemax_cross_entropy_reference(logits: Tensor, labels: Tensor, ignore_index: int = -100) -> Tensor:
     valid = labels != ignore_index
-    # Ignored positions are masked before the scores: a NaN there must not reach the gradient as 0 * NaN.
+    # Mask ignored logits before the scores, so that a NaN among them does not reach the gradient as 0 * NaN.
     scores = _scores(logits.where(valid.unsqueeze(-1), 0))
     target = scores.gather(-1, labels.long().where(valid, 0).unsqueeze(-1)).squeeze(-1)
     return (scores.sum(-1).log() - target.log()).where(valid, 0)

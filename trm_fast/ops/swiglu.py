@@ -11,16 +11,16 @@ from trm_fast.ops.axis import run_along_axis
 
 
 def swiglu(gate_up: Tensor, dim: int = -1) -> Tensor:
-    """``silu(gate) * up``; the first half of ``gate_up`` along ``dim`` is the gate, the second is up.
+    """``silu(gate) * up``. The first half of ``gate_up`` along ``dim`` is the gate, the second half is up.
 
-    The backward needs ``gate_up`` only; it recomputes the activation. Source: arXiv 2002.05202.
+    The backward recomputes the activation from ``gate_up``. Source: arXiv 2002.05202.
 
     Args:
-        gate_up: any shape, floating point, even along ``dim``.
-        dim: the axis that holds both halves.
+        gate_up: any shape with an even size along ``dim``, floating point.
+        dim: the axis that is split into gate and up.
 
     Returns:
-        ``gate_up``'s shape with ``dim`` halved, same dtype.
+        The shape of ``gate_up`` with the size along ``dim`` halved, same dtype.
 
     Raises:
         ValueError: the size along ``dim`` is odd.

@@ -12,13 +12,13 @@ from trm_fast.ops.mlp import GATED, gated_layer, mlp_reference
 
 
 def token_mixer(h: Tensor, gate_up: Tensor, down: Tensor, eps: float = 1e-5) -> Tensor:
-    """``mlp`` over tokens instead of channels, its norm included; no kernel copies ``h`` to transpose it.
+    """``mlp`` over tokens instead of channels, including the norm. Kernels do not transpose ``h``.
 
-    TRM mixes tokens by this layer if it has no attention (arXiv 2510.04871, section 4.5).
+    TRM mixes tokens with this layer if it has no attention (arXiv 2510.04871, section 4.5).
 
     Args:
         h: (B, L, D), floating point.
-        gate_up: (2 I, L), the rows of the gate above those of up. Same dtype as ``h``.
+        gate_up: (2 I, L), the rows of the gate, then those of up. Same dtype as ``h``.
         down: (L, I).
         eps: added to the mean square in the norm.
 
@@ -26,7 +26,7 @@ def token_mixer(h: Tensor, gate_up: Tensor, down: Tensor, eps: float = 1e-5) -> 
         (B, L, D), the dtype of ``h``.
 
     Raises:
-        ValueError: weights that do not fit ``h`` or each other.
+        ValueError: the weights do not fit ``h`` or each other.
 
     Example:
         >>> import torch
@@ -41,7 +41,7 @@ def token_mixer_reference(h: Tensor, gate_up: Tensor, down: Tensor, eps: float =
 
 
 def token_mixer_saved(h: Tensor, gate_up: Tensor, *_: Any) -> int:
-    """How many floats the C++ forward keeps; the channels are padded to whole panels."""
+    """Number of floats that the C++ forward saves; the channels are padded to whole panels."""
     D = h.shape[2]
     return saved_floats(h, gate_up.shape[0] * rounded(D, PANEL), D)
 

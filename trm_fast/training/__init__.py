@@ -1,8 +1,8 @@
-"""Training: deep supervision with a carry, one optimizer step per supervision step, exact resume.
+"""Training: deep supervision with a carry, one optimizer step per supervision step, and exact resume.
 
-``trainer`` runs ``step``. The step trains the examples in the ``carry``; the ``pool`` refills halted slots with
-examples of the ``feed``. Optimizers, callbacks, schedules and halting rules (``trm_fast.models.halting``) register
-themselves by name, one file or function each.
+``trainer`` runs ``step``. The step trains on the examples in the ``carry``; the ``pool`` refills halted slots with
+examples from the ``feed``. Optimizers, callbacks, schedules and halting rules (``trm_fast.models.halting``) are each a
+file or function that registers itself under a name.
 """
 
 from trm_fast.training.batch import Batch

@@ -1,4 +1,4 @@
-"""A batch: examples as tensors. The feed, the pool and the carry all hold examples in this form."""
+"""A batch: examples as tensors, the form in which the pool and the carry hold them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trm_fast.tasks.base import Array, Examples
 
 @dataclass(frozen=True)
 class Batch:
-    """B examples as tensors; ``tasks.base.Examples`` holds the same as NumPy arrays.
+    """B examples as tensors; ``tasks.base.Examples`` holds the same data as NumPy arrays.
 
     Attributes:
         inputs: tokens int (B, L), or values (B, L, F).
@@ -30,21 +30,21 @@ class Batch:
     extra: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
-        """The batch whose ``tensors()`` are these."""
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """Builds a batch from the result of ``tensors()``."""
         extra = {name: t for name, t in tensors.items() if name not in ("inputs", "labels", "puzzle_ids")}
         return cls(tensors["inputs"], tensors["labels"], tensors["puzzle_ids"], extra)
 
     @classmethod
-    def of_examples(cls, examples: Examples, *, pin: bool = False) -> Self:
-        """Examples as tensors on the host. ``pin`` puts them into pinned memory, from which a GPU copies in the
+    def from_examples(cls, examples: Examples, *, pin: bool = False) -> Self:
+        """Converts examples to tensors on the host, with ``pin`` in pinned memory, which a GPU can copy in the
         background."""
-        return cls.of_tensors({name: host_tensor(array, pin=pin) for name, array in examples.arrays().items()})
+        return cls.from_tensors({name: host_tensor(array, pin=pin) for name, array in examples.arrays().items()})
 
     @classmethod
     def zeros(cls, spec: Examples, count: int, device: torch.device) -> Self:
-        """Zeros for ``count`` examples with the shapes and dtypes of ``spec``."""
-        return cls.of_tensors({
+        """``count`` examples of zeros, with the shapes and dtypes of ``spec``."""
+        return cls.from_tensors({
             name: torch.zeros((count, *array.shape[1:]), dtype=torch.from_numpy(array).dtype, device=device)
             for name, array in spec.arrays().items()
         })  # fmt: skip
@@ -58,7 +58,7 @@ class Batch:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """Applies a function to each tensor."""
-        return self.of_tensors({name: function(tensor) for name, tensor in self.tensors().items()})
+        return self.from_tensors({name: function(tensor) for name, tensor in self.tensors().items()})
 
     def take(self, part: slice) -> Self:
         """Consecutive examples, as views."""
@@ -74,16 +74,16 @@ class Batch:
         for name, tensor in self.tensors().items():
             tensor.copy_(sources[name], non_blocking=True)
 
-    def replace_(self, where: Tensor, other: Batch) -> None:
-        """Overwrites the examples where ``where`` bool (B,) is true with those at the same positions in ``other``."""
+    def replace_(self, mask: Tensor, other: Batch) -> None:
+        """Overwrites the examples at which ``mask`` bool (B,) is True with those at the same positions in ``other``."""
         sources = other.tensors()
         for name, tensor in self.tensors().items():
-            replaced = where.view(-1, *(1,) * (tensor.dim() - 1))
+            replaced = mask.view(-1, *(1,) * (tensor.dim() - 1))
             tensor.copy_(torch.where(replaced, sources[name], tensor))
 
 
 def host_tensor(array: Array, *, pin: bool) -> Tensor:
-    """An array as a tensor on the host. ``pin`` copies it to pinned memory, which torch keeps until a background copy
-    to the GPU has ended."""
+    """Converts an array to a tensor on the host. ``pin`` copies it to pinned memory, which torch keeps until background
+    copies from it have ended."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     return tensor.pin_memory() if pin else tensor

@@ -1,4 +1,4 @@
-"""The carry of deep supervision: the state, the example and the number of steps of each slot of the batch."""
+"""The carry of deep supervision: the example, the state and the number of steps of each slot of the batch."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from trm_fast.training.batch import Batch
 
 
 class Carry:
-    """The slots of a training batch. All tensors are allocated here and then changed in place, so that a step can be
-    captured. All slots start halted.
+    """The slots of a training batch. The constructor allocates all tensors, which are then changed in place, so that a
+    step can be captured. All slots start halted.
 
     Args:
-        model: gives the shapes and the halting rule.
+        model: determines the shapes and the halting rule.
         batch_size: number of slots B.
-        example_spec: examples with the shapes and dtypes of the data; their number does not matter.
+        example_spec: any number of examples with the shapes and dtypes of the data.
 
     Attributes:
-        state: y and z, each (B, L, D) or with a width of its own.
-        steps: int32 (B,), supervision steps on the current example.
-        halted: bool (B,), whether a slot takes a new example in the next step.
+        state: y and z, each (B, L, D) or of a configured width.
+        steps: int32 (B,), number of supervision steps on the current example.
+        halted: bool (B,), whether a slot gets a new example in the next step.
         batch: the current examples.
     """
 
@@ -41,7 +41,7 @@ class Carry:
         self.halting_memory = self.halting.memory(batch_size, device)
 
     def refill(self, fresh: Batch) -> None:
-        """Puts examples into halted slots: each takes the one at its position in ``fresh``."""
+        """Puts new examples into halted slots, each from the slot's position in ``fresh``."""
         self.batch.replace_(self.halted, fresh)
         self.steps.masked_fill_(self.halted, 0)
         if self.halting.memory_size:
@@ -58,20 +58,20 @@ class Carry:
         start: State | None = None,
         noise: Tensor | None = None,
     ) -> tuple[Output, Loss, Tensor | None]:
-        """Runs one supervision step, forward and loss, for a part of the slots and stores their new state.
+        """Runs the forward and the loss of one supervision step for a part of the slots, and stores their new state.
 
         Args:
             model: the model.
             part: the slots.
             options: how the forward is computed.
-            last: whether it is the last of several supervision steps that share one optimizer step.
-            label_smoothing: of a head that smooths labels; 0 for other heads.
-            start: the state that halted slots of the part start from; by default the model's.
-            noise: is added to the latent state (B, L, D) of the part.
+            last: whether this is the last supervision step before the optimizer step.
+            label_smoothing: label smoothing of the head; 0 for heads without it.
+            start: the state that halted slots of the part start from; by default the model's initial state.
+            noise: added to the latent state (B, L, D) of the part.
 
         Returns:
-            The output, the loss, and the leaf tensor of the puzzle rows (B, E), whose ``grad`` the sparse update
-            reads; None in a model without a prefix.
+            The output, the loss, and the puzzle rows (B, E), whose ``grad`` updates the puzzle embedding, or None in a
+            model without a prefix.
         """
         fresh = start or model.initial_state(1)
         halted = self.halted[part, None, None]
@@ -89,16 +89,16 @@ class Carry:
 
     @torch.no_grad()
     def count_and_halt(self, model: TRMModel, out: Output, min_steps: Tensor, part: slice) -> Tensor:
-        """Counts a supervision step of a part of the slots and decides which of them halt.
+        """Counts a supervision step for a part of the slots and decides which of them halt.
 
         Args:
-            model: its head makes the answers that a halting rule may ask for.
+            model: the model, whose head computes answers if the halting rule needs them.
             out: the output of the supervision step.
-            min_steps: int (B,), supervision steps before which a slot does not halt.
+            min_steps: int (B,), minimum number of supervision steps before a slot halts.
             part: the slots.
 
         Returns:
-            bool, the decision of the halting rule alone for each slot of the part.
+            bool, the decision of the halting rule for each slot of the part, without minimum and maximum.
         """
         steps = self.steps[part]
         steps += 1

@@ -1,7 +1,7 @@
-"""Checkpoints: folders ``step_N`` that are complete or absent.
+"""Saves and loads checkpoints: folders ``step_N``, which are always complete.
 
 A checkpoint is written under a temporary name, synced and renamed. ``state.json`` holds the size and SHA-256 of every
-other file, so that a truncated or edited file is found before anything is loaded.
+other file, so that a truncated or changed file is noticed before the run continues.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ Groups = dict[str, dict[str, Tensor]]
 """Tensors by file and name."""
 
 
-def path_of(run: Path, step: int) -> Path:
-    """The folder of a step's checkpoint, whether it exists or not."""
+def step_folder(run: Path, step: int) -> Path:
+    """The folder of a step's checkpoint, which may not exist."""
     return run / "checkpoints" / f"step_{step}"
 
 
-def steps_of(run: Path) -> list[int]:
-    """The steps of a run that have a checkpoint, ascending."""
+def saved_steps(run: Path) -> list[int]:
+    """The steps of a run that have a checkpoint, in ascending order."""
     folder = run / "checkpoints"
     names = (re.fullmatch(r"step_(\d+)", p.name) for p in folder.iterdir()) if folder.is_dir() else ()
     return sorted(int(m[1]) for m in names if m)
@@ -46,7 +46,7 @@ def save(run: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], state
     Raises:
         UserError: it can't be written. Existing checkpoints stay as they are.
     """
-    target = path_of(run, step)
+    target = step_folder(run, step)
     new = target.with_name(_UNFINISHED + target.name)
     try:
         clean(run)
@@ -57,35 +57,35 @@ def save(run: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], state
             save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, file)
             files[file.name] = {"size": file.stat().st_size, "sha256": _sha256(file)}
         content = {"format_version": FORMAT_VERSION, "step": step, **state, "files": files}
-        content["sha256"] = _sha256_of_state(content)
+        content["sha256"] = _state_sha256(content)
         (new / STATE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         for file in new.iterdir():
             _sync(file)
         if target.exists():
-            shutil.rmtree(target)  # from an earlier run that was resumed from an earlier step
+            shutil.rmtree(target)  # left over from before a resume at an earlier step
         os.rename(new, target)
         _sync(target.parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(new, ignore_errors=True)
-        steps = steps_of(run)
+        steps = saved_steps(run)
         kept = f"; step_{steps[-1]} is intact: free some space, then --resume {run}" if steps else ""
         raise UserError(f"the checkpoint {target} could not be written ({error}){kept}") from None
     return target
 
 
 def load(run: Path, step: int | None = None) -> tuple[Groups, dict[str, Any]]:
-    """Loads the tensors by group and the state of a checkpoint, by default the newest.
+    """Loads the tensors (by group) and the state of a checkpoint, by default the newest one.
 
     Raises:
         UserError: there is no such checkpoint, or it is damaged.
     """
-    steps = steps_of(run)
+    steps = saved_steps(run)
     if not steps:
         raise UserError(f"{run} has no checkpoint")
     if step is not None and step not in steps:
         raise UserError(f"{run} has no checkpoint step_{step}; choose one of: " + ", ".join(f"step_{s}" for s in steps))
     step = steps[-1] if step is None else step
-    folder = path_of(run, step)
+    folder = step_folder(run, step)
     others = [s for s in steps if s != step]
     try:
         state = read_state(folder)
@@ -111,31 +111,30 @@ def read_state(folder: Path) -> dict[str, Any]:
     state = json.loads((folder / STATE).read_text(encoding="utf-8"))
     if not isinstance(state, dict) or state.get("format_version") != FORMAT_VERSION:
         raise ValueError(f"{STATE} is not of format version {FORMAT_VERSION}")
-    if state.get("sha256") != _sha256_of_state(state) or folder.name != f"step_{state['step']}":
+    if state.get("sha256") != _state_sha256(state) or folder.name != f"step_{state['step']}":
         raise ValueError(f"{STATE} was changed")
     return state
 
 
 def prune(run: Path, last: int, newest: int, best: int | None) -> None:
-    """Removes all checkpoints but the ``newest`` ones up to step ``last`` and that of step ``best``.
+    """Removes all checkpoints except the ``newest`` ones up to step ``last``, and the one of step ``best``.
 
-    Checkpoints after ``last`` are left over from before a resume at an earlier step. They would be mistaken for the
-    newest.
+    Checkpoints after ``last`` are left over from before a resume at an earlier step. They must not count as the newest.
     """
-    steps = steps_of(run)
+    steps = saved_steps(run)
     kept = {*[step for step in steps if step <= last][-newest:], best}
     for step in steps:
         if step not in kept:
-            old = path_of(run, step)
+            old = step_folder(run, step)
             renamed = old.with_name(_UNFINISHED + old.name)
-            os.rename(old, renamed)  # no half-removed folder has a checkpoint's name
+            os.rename(old, renamed)  # so that a half-removed folder does not look like a checkpoint
             shutil.rmtree(renamed, ignore_errors=True)
 
 
 def clean(run: Path) -> None:
     """Removes the leftovers of interrupted writes and removals."""
-    for left in (run / "checkpoints").glob(_UNFINISHED + "*"):
-        shutil.rmtree(left, ignore_errors=True)
+    for leftover in (run / "checkpoints").glob(_UNFINISHED + "*"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _sha256(file: Path) -> str:
@@ -146,7 +145,7 @@ def _sha256(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _sha256_of_state(state: Mapping[str, Any]) -> str:
+def _state_sha256(state: Mapping[str, Any]) -> str:
     content = {key: value for key, value in state.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

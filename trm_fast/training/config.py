@@ -1,4 +1,4 @@
-"""A run's configuration: task, data, model and training in one YAML file."""
+"""The configuration of a run: task, data, model and training in one YAML file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from trm_fast.training.optimizers import OPTIMIZERS, Optimizer
 from trm_fast.training.schedule import SCHEDULES
 from trm_fast.validation import Section, explain
 
-# A bare off is false in YAML 1.1.
+# YAML 1.1 reads a bare off as false.
 Switch = Annotated[Literal["auto", "off"], BeforeValidator(lambda value: "off" if value is False else value)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -41,17 +41,17 @@ class TrainingConfig(Section):
     """The ``training:`` section. The defaults are the published recipe for sudoku (arXiv 2510.04871, section 5)."""
 
     steps: int = Field(65_104, ge=1)
-    """Optimizer steps of the whole run."""
+    """Number of optimizer steps of the whole run."""
     supervision: Literal["carry", "unrolled"] = "carry"
-    """``carry``: an optimizer step after each supervision step, as published; ``unrolled``: one optimizer step on the
-    mean loss of all supervision steps of fresh examples."""
+    """``carry``: one optimizer step per supervision step, as published; ``unrolled``: one optimizer step on the mean
+    loss of all supervision steps, on new examples each time."""
     batch_size: int = Field(768, ge=1)
     gradient_accumulation: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Number of parts that a batch is computed in; ``auto``: the fewest that fit into memory."""
+    """Number of parts in which a batch is computed; ``auto``: the fewest that fit into memory."""
     optimizer: Annotated[str, AfterValidator(OPTIMIZERS.require)] = "adam_atan2"
-    """A name that is registered in ``trm_fast.training.optimizers``."""
+    """An optimizer that is registered in ``trm_fast.training.optimizers``."""
     optimizer_options: dict[str, Any] = Field({})
-    """Options of this optimizer, such as nesterov."""
+    """Options of the optimizer, such as nesterov."""
     learning_rate: float = Field(1e-4, gt=0)
     embedding_learning_rate: float | None = Field(None, gt=0)
     """Learning rate of embedding tables, on the same schedule; None: ``learning_rate``."""
@@ -59,56 +59,56 @@ class TrainingConfig(Section):
     """Decay of the averages of gradients and of their squares; ``sgd`` uses only the first."""
     weight_decay: float = Field(1.0, ge=0)
     hold_steps: int = Field(0, ge=0)
-    """First steps at rate 0; they fill the moments and the carry."""
+    """Number of steps at rate 0 at the start, which fill the moments and the carry."""
     warmup_steps: int = Field(2000, ge=0)
     schedule: Annotated[str, AfterValidator(SCHEDULES.require)] = "constant"
-    """A name that is registered in ``trm_fast.training.schedule``."""
+    """A learning-rate schedule that is registered in ``trm_fast.training.schedule``."""
     schedule_steps: int | None = Field(None, ge=1)
-    """Step at which the schedule ends; None: the last step."""
+    """The step at which the schedule ends; None: the last step."""
     final_learning_rate: float = Field(0.1, ge=0, le=1)
-    """Last rate of the schedule, as a share of ``learning_rate``."""
+    """The schedule's final rate, as a share of ``learning_rate``."""
     depth: Stages = ()
-    """Curriculum: stages of shallower recursion, each up to a step; after them the model's depth."""
+    """Curriculum: stages of shallower recursion, each up to a step. After the last stage, the model's depth applies."""
     halting_weight: float = Field(HALTING_WEIGHT, ge=0)
-    """Weight of the halting loss beside the answer's."""
+    """Weight of the halting loss relative to the answer's loss."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """Share of the target that all tokens have in equal parts, for ``model.head.kind: tokens``."""
+    """Share of the target that is spread evenly over all tokens, for ``model.head.kind: tokens``."""
     initial_state: Literal["fixed", "random"] = "fixed"
-    """State that training examples start from. ``random``: at each position a random direction with the root mean
+    """The state that training examples start from. ``random``: at each position a random direction with the root mean
     square of the fixed state, 1 (arXiv 2605.21488); the solver still starts from the fixed one."""
     state_noise: float = Field(0.0, ge=0)
-    """Standard deviation of Gaussian noise that training adds to the latent state before each supervision step."""
+    """Standard deviation of the Gaussian noise that training adds to the latent state before each supervision step."""
     clip_norm: float | None = Field(None, gt=0)
-    """Largest gradient norm; None: no clipping, as published."""
+    """Maximum gradient norm; None: no clipping, as published."""
     puzzle_learning_rate: float = Field(1e-4, gt=0)
     puzzle_weight_decay: float = Field(1.0, ge=0)
     ema_decay: float = Field(0.999, ge=0, lt=1)
-    """Decay of the averaged weights that evaluation uses; 0: no average."""
+    """Decay of the averaged weights, which are evaluated and saved; 0: no average."""
     exploration: float = Field(0.1, ge=0, le=1)
-    """Share of slots that draw a random minimum of supervision steps in each step."""
+    """Share of slots that get a random minimum of supervision steps in each step."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Dtype of activations; ``auto``: bfloat16 on a GPU, as published, and float32 on a CPU."""
     no_grad_dtype: Literal["same", "fp8", "fp8-emulated"] = "same"
     """Dtype of products in cycles without gradient; ``fp8-emulated`` gives the same results on any device,
     slowly."""
     graph: Switch = "auto"
-    """``auto``: on a GPU the step is one CUDA graph; ``off``: it is called."""
+    """``auto``: on a GPU, the step is captured as a CUDA graph; ``off``: it is not."""
     recompute: Literal["none", "latent"] = "none"
-    """``latent``: keep only the input of each latent step and recompute the rest in the backward."""
+    """``latent``: save only the input of each latent step, and recompute the rest in the backward."""
     seed: int = Field(0, ge=0, lt=2**64)
     log_every: int = Field(10, ge=1)
     eval_every: int = Field(0, ge=0)
-    """Steps between evaluations; 0: only one, at the end."""
+    """Number of steps between evaluations; 0: only one at the end."""
     eval_count: int = Field(1000, ge=1)
-    """Largest number of test examples in an evaluation."""
+    """Maximum number of test examples per evaluation."""
     checkpoint_every: int = Field(1000, ge=1)
     keep_checkpoints: int = Field(3, ge=1)
-    """Number of newest checkpoints that are kept, besides the best."""
+    """Number of newest checkpoints to keep, besides the best one."""
 
     @field_validator("optimizer_options")
     @classmethod
     def _known_options(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        if (name := info.data.get("optimizer")) is not None:  # None: unknown, which is an error of its own
+        if (name := info.data.get("optimizer")) is not None:  # None: an unknown optimizer, another error
             kind = OPTIMIZERS[name].options_type
             try:
                 kind.model_validate(options)
@@ -117,7 +117,7 @@ class TrainingConfig(Section):
         return options
 
     def make_optimizer(self, model: TRMModel) -> Optimizer:
-        """Makes the optimizer of a model's parameters; embedding tables have ``embedding_learning_rate``."""
+        """Creates the optimizer of a model's parameters. Embedding tables get ``embedding_learning_rate``."""
         tables = {id(module.weight) for module in model.embedding.modules() if isinstance(module, Embedding)}
         table_rate = (self.embedding_learning_rate or self.learning_rate) / self.learning_rate
         return OPTIMIZERS[self.optimizer].for_model(
@@ -134,7 +134,7 @@ class TrainingConfig(Section):
         """The learning rate of ``step``, counted from 1.
 
         It is 0 for ``hold_steps``, rises linearly for ``warmup_steps``, follows the schedule to
-        ``final_learning_rate``, and then stays.
+        ``final_learning_rate``, and then stays constant.
 
         Example:
             >>> training = TrainingConfig(learning_rate=1.0, hold_steps=1, warmup_steps=2)
@@ -149,8 +149,8 @@ class TrainingConfig(Section):
 
 
 class RunConfig(Section):
-    """The configuration of a run. The class of ``task`` is the task's ``Config``; the task decides some keys of
-    ``model``, such as its vocabulary and length."""
+    """The configuration of a run. ``task`` is an instance of the task's ``Config``. The task determines some keys of
+    ``model``, such as ``vocab_size`` and ``seq_len``."""
 
     task: SerializeAsAny[TaskConfig]
     data: DataConfig = DataConfig()
@@ -181,28 +181,28 @@ class RunConfig(Section):
         return self
 
     def model_at(self, step: int) -> TRMConfig:
-        """The configuration of the model that ``step``, counted from 1, trains: with the depth of its stage."""
+        """The model's configuration at ``step``, counted from 1, with the depth of its stage."""
         return self.model.model_copy(update=self.depth_at(step)._asdict())
 
     def depth_at(self, step: int) -> Depth:
-        """The depth of recursion at ``step``, counted from 1: that of the first stage that has not ended, or the
-        model's."""
+        """The depth of recursion at ``step``, counted from 1: that of the step's stage, or the model's after the last
+        stage."""
         stage = next((stage for stage in self.training.depth if step <= stage.until), None)
         return self.model.depth._replace(**stage.depth()) if stage else self.model.depth
 
     def flop(self) -> int:
         """Matrix FLOP of all training steps of the run, per row of the batch."""
-        total, done = 0, 0
+        total, counted = 0, 0
         for until in (*(stage.until for stage in self.training.depth), self.training.steps):
-            count = max(0, min(until, self.training.steps) - done)
-            total += count * self.step_flop(self.model_at(done + 1))
-            done += count
+            count = max(0, min(until, self.training.steps) - counted)
+            total += count * self.step_flop(self.model_at(counted + 1))
+            counted += count
         return total
 
     def step_flop(self, model: TRMConfig) -> int:
-        """Matrix FLOP of one training step of such a model, per row of the batch."""
-        supervised = model.max_supervision_steps if self.training.supervision == "unrolled" else 1
-        return supervised * model.gemm_flop(training=True)
+        """Matrix FLOP of one training step of ``model``, per row of the batch."""
+        supervision_steps = model.max_supervision_steps if self.training.supervision == "unrolled" else 1
+        return supervision_steps * model.gemm_flop(training=True)
 
     def compute_dtype(self, device: torch.device) -> torch.dtype:
         """The dtype of activations on ``device``."""
@@ -211,11 +211,11 @@ class RunConfig(Section):
         return torch.bfloat16 if low_precision else torch.float32
 
     def make_task(self) -> Task:
-        """Makes the task of the section ``task``."""
+        """Creates the task of the section ``task``."""
         return get_task(self.task.name)(self.task)
 
     def to_yaml(self) -> str:
-        """The configuration as YAML, with all defaults."""
+        """The configuration as YAML, including all defaults."""
         yaml, text = YAML(typ="safe", pure=True), StringIO()
         yaml.default_flow_style = False
         yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""The depth curriculum: stages of a run with shallower recursion than the model's (arXiv 2511.08653)."""
+"""The depth curriculum: stages of a run in which the recursion is shallower than the model's (arXiv 2511.08653)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Stage(Section):
     max_supervision_steps: int | None = Field(None, ge=1)
 
     def depth(self) -> dict[str, int]:
-        """The values of the model that this stage replaces."""
+        """The values of the model's configuration that this stage replaces."""
         return self.model_dump(exclude={"until"}, exclude_none=True)
 
 

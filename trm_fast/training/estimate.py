@@ -1,4 +1,4 @@
-"""Estimates a run's memory and time before it starts: memory from its tensors, time from its matrix FLOP."""
+"""Estimates a run's memory (from its tensors) and time (from its matrix FLOP) before it starts."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from trm_fast.training.pool import sizes
 from trm_fast.training.read_config import make_config, preset_names, read_preset
 
 EFFICIENCY = 0.6
-"""Share of the measured matrix rate that a training step reaches, roughly."""
+"""Approximate share of the measured matrix rate that a training step reaches."""
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
-    """Measures the FLOP/s of a large matrix product on ``device``, in about a tenth of a second on a CPU."""
+    """Measures the FLOP/s of a large matrix product on ``device``. On a CPU it takes about a tenth of a second."""
     size = 8192 if device.type == "cuda" else 1024
     a = torch.randn(size, size, device=device, dtype=dtype)
     best = 0.0
@@ -33,18 +33,18 @@ def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> flo
 
 
 def estimate(config: RunConfig, example_spec: Examples, device: torch.device) -> dict[str, Any]:
-    """Estimates what a run on ``device`` needs. It runs a supervision step of one and of two rows and a few large
-    matrix products.
+    """Estimates what a run on ``device`` needs. It runs supervision steps with one and two rows, and a few large matrix
+    products.
 
     Args:
-        config: the run.
-        example_spec: examples with the shapes and dtypes of the data; their number does not matter.
-        device: where the run would train.
+        config: the configuration of the run.
+        example_spec: any number of examples with the shapes and dtypes of the data.
+        device: the device on which the run would train.
 
     Returns:
-        Sizes in bytes, matrix FLOP and seconds by name. ``weights_bytes`` includes gradients, moments, average and
-        low-precision copies; ``carry_bytes`` the state and the pool; ``activation_bytes`` is what the backward of one
-        part of the batch keeps.
+        Bytes, matrix FLOP and seconds by name. ``weights_bytes`` includes gradients, moments, average and low-precision
+        copies; ``carry_bytes`` includes the state and the pool; ``activation_bytes`` is what is saved for the backward
+        of one part of the batch.
     """
     training, dtype = config.training, config.compute_dtype(device)
     model = TRMModel(config.model, dtype).to(device)
@@ -54,15 +54,15 @@ def estimate(config: RunConfig, example_spec: Examples, device: torch.device) ->
     examples = [*Carry(model, batch_size, example_spec).tensors().values()]
     examples += Batch.zeros(example_spec, sizes(batch_size, device)[1], device).tensors().values()
     with torch.device("meta"):
-        shadow = TRMModel(config.model, dtype)
-    # The optimizer's tensors include the parameters; the second list stands for the gradients.
-    weight_tensors = [*training.make_optimizer(shadow).tensors(), *shadow.parameters(), *model.buffers()]
+        meta_model = TRMModel(config.model, dtype)
+    # The optimizer's tensors include the parameters; the parameters here stand for their gradients.
+    weight_tensors = [*training.make_optimizer(meta_model).tensors(), *meta_model.parameters(), *model.buffers()]
     weights, carry = (sum(tensor.nbytes for tensor in tensors) for tensors in (weight_tensors, examples))
     if dtype != torch.float32:
         weights += sum(w.numel() for w in model.linear_weights()) * dtype.itemsize
     activations = row_bytes * -(-batch_size // parts)
     rate = matrix_rate(device, dtype)
-    seconds = seconds_of(config, rate)
+    seconds = run_seconds(config, rate)
     return {
         "device": str(device),
         "dtype": str(dtype).removeprefix("torch."),
@@ -83,28 +83,28 @@ def estimate(config: RunConfig, example_spec: Examples, device: torch.device) ->
     }
 
 
-def seconds_of(config: RunConfig, rate: float) -> float:
-    """Estimated seconds of a whole run at ``rate`` FLOP/s of matrix products."""
+def run_seconds(config: RunConfig, rate: float) -> float:
+    """Estimated seconds of a whole run if matrix products reach ``rate`` FLOP/s."""
     flop = config.flop()
     if config.training.recompute == "latent":  # the forward of the last cycle is computed twice
-        whole, forward = (config.model.gemm_flop(training=training) for training in (True, False))
-        flop = flop * (3 * whole - forward) // (2 * whole)
+        training_flop, forward_flop = (config.model.gemm_flop(training=training) for training in (True, False))
+        flop = flop * (3 * training_flop - forward_flop) // (2 * training_flop)
     return config.training.batch_size * flop / (EFFICIENCY * rate)
 
 
 def nearest_quick_preset(config: RunConfig, rate: float, limit: float) -> str | None:
-    """The preset of the same task that takes less than ``limit`` seconds and has the most similar sequence length;
-    None if there is none."""
+    """The preset of the same task that takes less than ``limit`` seconds and has the closest sequence length, or
+    None."""
     candidates = []
     for name in preset_names():
         other = make_config(read_preset(name), name)
-        if other.task.name == config.task.name and seconds_of(other, rate) < limit:
-            candidates.append((-abs(other.model.seq_len - config.model.seq_len), seconds_of(other, rate), name))
+        if other.task.name == config.task.name and run_seconds(other, rate) < limit:
+            candidates.append((-abs(other.model.seq_len - config.model.seq_len), run_seconds(other, rate), name))
     return max(candidates)[2] if candidates else None
 
 
 def duration(seconds: float) -> str:
-    """A length of time in the largest fitting unit.
+    """A duration as text, in the largest suitable unit.
 
     Example:
         >>> duration(90), duration(7200)

@@ -1,4 +1,4 @@
-"""Evaluation during a run: the solver with the averaged weights on test examples."""
+"""Evaluates the averaged weights on test examples during a run, with the solver."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from trm_fast.training.step import TrainStep
 def averaged_model(step: TrainStep) -> TRMModel:
     """A model that shares the averaged weights (or the weights if there is no average) and all buffers.
 
-    In a curriculum it has the depth of the last training step."""
-    with torch.random.fork_rng(devices=[]):  # evaluating more often must not change dropout
+    In a curriculum it has the depth of the last training step.
+    """
+    with torch.random.fork_rng(devices=[]):  # the random numbers of dropout must not depend on evaluations
         config = step.model.config.model_copy(update=step.depth._asdict())
         model = TRMModel(config, step.model.compute_dtype).to(step.device)
     model.load_state_dict(averaged_tensors(step), assign=True)
@@ -29,29 +30,29 @@ def averaged_model(step: TrainStep) -> TRMModel:
 
 
 class Evaluator:
-    """Evaluates the averaged weights of ``step``. It keeps a model that shares their memory, so that captured steps of
-    the solver stay valid from one evaluation to the next."""
+    """Evaluates the averaged weights of ``step``. It keeps a model that shares their memory, so that the solver's
+    captured steps stay valid between evaluations."""
 
     def __init__(self, step: TrainStep, task: Task, examples: Examples, group: ProcessGroup) -> None:
         self.step, self.task, self.examples, self.group = step, task, examples, group
         self.model: TRMModel | None = None
 
     def depth_changed(self) -> None:
-        """Drops the model and its captured steps, which have the old depth."""
+        """Discards the model and its captured steps, which have the previous depth."""
         self.model = None
 
     def __call__(self, steps_done: int, progress: Progress) -> Evaluation:
-        """Evaluates on ``eval_count`` test examples, or fewer early in a run: an evaluation never takes more
-        sample-steps than the ``steps_done`` training steps, so that a short trial of a large model ends soon."""
+        """Evaluates on ``eval_count`` test examples, or on fewer early in a run, so that a short trial of a large model
+        ends soon: an evaluation takes at most as many sample-steps as the ``steps_done`` training steps."""
         training, group = self.step.config, self.group
         affordable = steps_done * training.batch_size // DEFAULT_STEPS
         examples = self.examples.take(slice(min(training.eval_count, max(1, affordable))))
         self.model = self.model or averaged_model(self.step)
         solver = Solver(self.model, self.task, graph=training.graph == "auto")
-        if self.step.device.type == "cuda":  # a batch that fits in training fits here
+        if self.step.device.type == "cuda":  # batches that fit into memory in training also fit here
             solver = replace(solver, batch_size=max(solver.batch_size, training.batch_size // group.size))
         start = time.perf_counter()
-        share = examples.take(group.slice_of(len(examples)))
+        share = examples.take(group.share(len(examples)))
         local = solver.run(share, progress=progress) if len(share) else None
         solved = Solved.joined([part for part in group.gather_objects(local) if part is not None])
         return score(solver, examples, solved, time.perf_counter() - start)

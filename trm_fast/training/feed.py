@@ -1,4 +1,4 @@
-"""The feed of training examples: shuffled passes over the data, each example under a random symmetry."""
+"""The feed of training examples: shuffled passes over the data, in which examples are augmented at random."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy.typing as npt
 from trm_fast.tasks.base import Examples, IntArray, Task
 
 ORDER, AUGMENTATION, EXPLORATION = range(3)
-"""The purposes of random numbers; each purpose has its own sequence."""
+"""The purposes of random numbers, each with a sequence of its own."""
 
 
 class Feed:
     """An endless sequence of examples in chunks, which can be prepared in any order.
 
-    All random numbers are functions of (``seed``, purpose, number). So a checkpoint stores only the position in the
-    sequence, and another thread may prepare a chunk ahead. Examples with a ``mask`` are sorted by length within each
-    ``batch_size``, so that each part of a batch has rows of similar length.
+    All random numbers are functions of (``seed``, purpose, number). Therefore a checkpoint stores only the position in
+    the sequence, and another thread can prepare chunks ahead. Examples with a ``mask`` are sorted by length within each
+    group of ``batch_size``, so that each part of a batch has rows of similar length.
     """
 
     def __init__(self, task: Task, examples: Examples, seed: int, batch_size: int = 1) -> None:
@@ -25,11 +25,11 @@ class Feed:
 
     @property
     def example_spec(self) -> Examples:
-        """Zero examples, with the shapes and dtypes of the data."""
+        """An empty set of examples, with the shapes and dtypes of the data."""
         return self.examples.take(slice(0))
 
     def chunk(self, number: int, size: int) -> Examples:
-        """The examples from ``number * size`` to ``(number + 1) * size`` of the sequence, augmented."""
+        """The augmented examples of the sequence from ``number * size`` to ``(number + 1) * size``."""
         count, start, parts = len(self.examples), number * size, []
         while start < (number + 1) * size:
             epoch, position = divmod(start, count)
@@ -44,15 +44,14 @@ class Feed:
 
     def _order(self, epoch: int) -> npt.NDArray[np.intp]:
         if epoch not in self._orders:
-            while len(self._orders) > 1:  # a chunk may span the end of one and the start of the next
+            while len(self._orders) > 1:  # keep two, because a chunk may span two epochs
                 del self._orders[min(self._orders)]
             self._orders[epoch] = np.random.default_rng((self.seed, ORDER, epoch)).permutation(len(self.examples))
         return self._orders[epoch]
 
     def minimum_steps(self, step: int, batch_size: int, exploration: float, max_steps: int) -> IntArray:
-        """The exploration of training step ``step``: supervision steps before which each slot does not halt, int32
-        (batch_size,). It is 0 for most slots and 2..max_steps for a share ``exploration`` of them, as
-        published."""
+        """The minimum number of supervision steps of each slot at training step ``step``, int32 (batch_size,). As
+        published, a random share ``exploration`` of the slots has a minimum from 2 to max_steps, the others have 0."""
         rng = np.random.default_rng((self.seed, EXPLORATION, step))
         explores = rng.random(batch_size) < exploration
         return (explores * rng.integers(min(2, max_steps), max_steps + 1, batch_size)).astype(np.int32)

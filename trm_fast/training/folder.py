@@ -16,8 +16,8 @@ Record = dict[str, Any]
 
 
 def cut_metrics(run: Path, last: int, training: TrainingConfig) -> None:
-    """Cuts ``metrics.jsonl`` back to what an uninterrupted run would have logged up to step ``last``. Later records, a
-    half-written last line and evaluations that only the end of an earlier call caused are removed."""
+    """Cuts ``metrics.jsonl`` to what an uninterrupted run would have logged up to step ``last``. It removes later
+    records, a half-written last line, and evaluations that took place only because an earlier call ended."""
 
     def regular(record: Record) -> bool:
         step = record["step"]
@@ -41,7 +41,7 @@ def read_run_config(run: Path) -> RunConfig:
 
 
 def read_metrics(run: Path) -> list[Record]:
-    """Reads the records of ``metrics.jsonl``. A last line that a kill cut short is left out.
+    """Reads the records of ``metrics.jsonl``. An incomplete last line of a killed run is ignored.
 
     Raises:
         UserError: a line is not a record of metrics, or the file can't be read.

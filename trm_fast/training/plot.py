@@ -1,4 +1,4 @@
-"""Draws the curves of a run, and the variants of a sweep, as a PNG."""
+"""Plots the curves of a run, and the variants of a sweep, as a PNG."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CURVES = "curves.png"
 
 
 def plot_run(run: Path, target: Path | None = None) -> Path:
-    """Draws loss, accuracy, supervision steps and learning rate of a run.
+    """Plots loss, accuracy, supervision steps and learning rate of a run.
 
     Args:
         run: the run folder.
@@ -43,7 +43,7 @@ def plot_run(run: Path, target: Path | None = None) -> Path:
     steps = [r["step"] for r in logged]
 
     def values(name: str) -> list[float]:
-        return [nan if r[name] is None else r[name] for r in logged]  # None: no example finished in between
+        return [nan if r[name] is None else r[name] for r in logged]  # None: no example had finished
 
     axes[0, 0].plot(steps, values("loss"))
     axes[0, 0].set(title="Loss", yscale="log")

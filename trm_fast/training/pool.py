@@ -1,9 +1,9 @@
-"""The pool: a ring of fresh examples on the device. The host fills it ahead; a captured step takes examples from it.
+"""The pool: a ring buffer of fresh examples on the device. The host fills it ahead; a captured step takes examples.
 
-Only the device knows how many slots halt in a step. So the step itself counts the examples it takes, and finds each
-halted slot's example by a running sum over the halted slots. Shapes are fixed and nothing waits. The host reads the
-count some steps late and keeps enough examples in the ring for every slot to halt in every step in between. The n-th
-example of the sequence is the same whenever it was put there.
+Only the device knows how many slots halt in a step. Therefore the step itself counts the examples that it takes, and
+finds each halted slot's example with a cumulative sum over the halted slots, with fixed shapes and without waiting for
+the host. The host reads this count a few steps late, and keeps enough examples in the ring for the case that every slot
+halts in each of these steps. The n-th example of the sequence does not depend on when it is put into the ring.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from torch import Tensor
 
 from trm_fast.training.batch import Batch
 from trm_fast.training.feed import Feed
-from trm_fast.training.process_group import ALONE, ProcessGroup
+from trm_fast.training.process_group import SINGLE_PROCESS, ProcessGroup
 
-SMALLEST_CHUNK = 64
-"""Least number of examples in a chunk; augmenting fewer takes as long."""
+MIN_CHUNK = 64
+"""Minimum number of examples in a chunk; augmenting fewer takes as long."""
 
 LAG = 8
-"""Number of steps that the host may be ahead of a GPU."""
+"""How many steps the host may be ahead of a GPU."""
 
 
 class DeviceCounter:
-    """The value of an integer tensor () that training steps change, read without waiting for the device.
+    """Reads an integer tensor () that training steps change, without waiting for the device.
 
-    On a GPU each step is followed by a copy to the host, and only finished copies are read. ``event`` makes the CUDA
-    events that mark their ends. On a CPU, ``event`` is None and the tensor is read directly.
+    On a GPU, each step is followed by a copy to the host, and only finished copies are read. ``event`` creates the CUDA
+    events that mark the ends of the copies. On a CPU, ``event`` is None and the tensor is read directly.
     """
 
     def __init__(self, tensor: Tensor, event: Callable[[], Any] | None) -> None:
@@ -51,7 +51,7 @@ class DeviceCounter:
         self.pending.append((event, value))
 
     def latest(self) -> tuple[int, int]:
-        """The newest value that has arrived, and the number of steps that were sent after it."""
+        """The newest value that has arrived, and the number of steps that were sent since."""
         while self.pending and self.pending[0][0].query():
             self.last_value = int(self.pending.popleft()[1])
         return self.last_value, len(self.pending)
@@ -62,19 +62,19 @@ class DeviceCounter:
 
 
 def sizes(slots: int, device: torch.device) -> tuple[int, int]:
-    """Number of examples in a chunk and in the ring, for a batch of ``slots``."""
-    chunk, ahead = max(SMALLEST_CHUNK, slots), LAG if device.type == "cuda" else 0
+    """The numbers of examples in a chunk and in the ring, for a batch of ``slots``."""
+    chunk, ahead = max(MIN_CHUNK, slots), LAG if device.type == "cuda" else 0
     return chunk, chunk * (1 + -(-(ahead + 1) * slots // chunk))
 
 
 class Pool:
-    """Fresh examples on ``device`` for a batch of ``slots``, counted over all processes.
+    """Fresh examples on ``device`` for a batch with ``slots`` slots in all processes.
 
-    ``taken`` int64 () is the number of examples taken so far. It determines the position in the sequence, so a
-    checkpoint stores nothing else. Every process holds the same ``ring`` and takes the examples for its slots from it.
+    ``taken`` int64 () is the number of examples taken so far, and all that a checkpoint stores of the pool. Every
+    process holds the same ``ring`` and takes the examples for its own slots from it.
     """
 
-    def __init__(self, source: Feed, slots: int, device: torch.device, group: ProcessGroup = ALONE) -> None:
+    def __init__(self, source: Feed, slots: int, device: torch.device, group: ProcessGroup = SINGLE_PROCESS) -> None:
         self.source, self.slots, self.group = source, slots, group
         self.chunk, self.size = sizes(slots, device)
         self.ring = Batch.zeros(source.example_spec, self.size, device)
@@ -84,14 +84,14 @@ class Pool:
         self.restart()
 
     def restart(self) -> None:
-        """Continues at ``taken`` after a checkpoint has changed it."""
+        """Continues at ``taken``, which a checkpoint has changed."""
         self.counter = DeviceCounter(self.taken, torch.cuda.Event if self.taken.is_cuda else None)
         self.next = self.counter.latest()[0] // self.chunk  # the first chunk that is not in the ring
         self._prepared.clear()
 
     def next_examples(self, halted: Tensor) -> Batch:
-        """The next examples, at the positions of the slots where ``halted`` bool (B,) is true; the examples at other
-        positions have no meaning. It is part of the captured step."""
+        """The next examples, at the positions of the slots whose ``halted`` bool (B,) is True. The examples at other
+        positions are meaningless. This is part of the captured step."""
         count = halted.cumsum(0)
         previous, total = self.group.exclusive_sum(count[-1])
         positions = (self.taken + previous + count - 1) % self.size
@@ -99,8 +99,8 @@ class Pool:
         return self.ring.index(positions)
 
     def refill(self) -> None:
-        """Overwrites used examples with new chunks; to be called before a step is sent. It waits only if the host is
-        ``LAG`` steps ahead."""
+        """Overwrites used examples with new chunks. It must be called before a step is sent, and waits only if the host
+        is ``LAG`` steps ahead."""
         while True:
             taken, pending = self.counter.latest()
             while (self.next + 1) * self.chunk <= taken + self.size:
@@ -127,4 +127,4 @@ class Pool:
         return self._prepared.pop(number).result()
 
     def _make(self, number: int) -> Batch:
-        return Batch.of_examples(self.source.chunk(number, self.chunk), pin=self.taken.is_cuda)
+        return Batch.from_examples(self.source.chunk(number, self.chunk), pin=self.taken.is_cuda)

@@ -16,10 +16,10 @@ from trm_fast.inference.capture import drop_graphs
 
 
 class ProcessGroup:
-    """Process ``rank`` of ``size``. With one process, no method communicates.
+    """Process ``rank`` of ``size``. With a single process, no method communicates.
 
-    All processes must call the same methods in the same order. Sums and gathers use the default process group. They
-    stay on the device, and NCCL's can be captured.
+    All processes must call the same methods in the same order. Sums and gathers of tensors use the default process
+    group and stay on the device. With NCCL, they can be captured.
     """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
@@ -30,7 +30,7 @@ class ProcessGroup:
         """Whether this process writes files and prints."""
         return self.rank == 0
 
-    def slice_of_batch(self, batch_size: int) -> slice:
+    def batch_share(self, batch_size: int) -> slice:
         """The slots of a batch that belong to this process.
 
         Raises:
@@ -42,10 +42,10 @@ class ProcessGroup:
                 "make it a multiple of their number",
                 usage_error=True,
             )
-        return self.slice_of(batch_size)
+        return self.share(batch_size)
 
     def exclusive_sum(self, count: Tensor) -> tuple[Tensor, Tensor]:
-        """The sum of a number () over the processes of lower rank, and over all processes."""
+        """The sum of ``count`` () over the processes with lower rank, and over all processes."""
         if self.size == 1:
             return torch.zeros_like(count), count
         counts = count.new_zeros(self.size)
@@ -68,20 +68,20 @@ class ProcessGroup:
             gradient.copy_(part.view_as(gradient))
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """Concatenates the rows (B, ...) of all processes in order of rank. All have the same number of rows."""
+        """Concatenates the rows (B, ...) of all processes in order of rank. All processes have equally many rows."""
         if self.size == 1:
             return tensor
-        plain = tensor.contiguous().view(torch.uint8)  # some backends lack some dtypes
+        plain = tensor.contiguous().view(torch.uint8)  # because not every backend supports every dtype
         parts = [torch.empty_like(plain) for _ in range(self.size)]
         dist.all_gather(parts, plain)
         return torch.cat(parts).view(tensor.dtype)
 
-    def slice_of(self, count: int) -> slice:
-        """This process's share of ``count`` items. The shares are consecutive; their sizes differ by one at most."""
+    def share(self, count: int) -> slice:
+        """This process's share of ``count`` items. Shares are consecutive, and their sizes differ by at most one."""
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
     def gather_objects(self, value: Any) -> list[Any]:
-        """The values of all processes in order of rank. They are pickled and pass through the host."""
+        """The values of all processes in order of rank. They are pickled and sent by way of the host."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -89,7 +89,7 @@ class ProcessGroup:
         return values
 
 
-ALONE = ProcessGroup()
+SINGLE_PROCESS = ProcessGroup()
 
 
 def join(device: str) -> tuple[ProcessGroup, str]:
@@ -103,24 +103,25 @@ def join(device: str) -> tuple[ProcessGroup, str]:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        return ALONE, device
+        return SINGLE_PROCESS, device
     cuda = torch.device(device).type == "cuda"
     if cuda:
         local_rank, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if local_rank >= count:
             raise UserError(f"each process needs a GPU of its own, and this machine has {count}", usage_error=True)
         device = f"cuda:{local_rank}"
-        torch.cuda.set_device(device)  # before the first message
+        torch.cuda.set_device(device)  # must precede the first communication
     if not dist.is_initialized():
-        # Its functions take the group at the time of their import as a default. torch's compiler would import it later.
+        # This module's functions have the process group as a default argument, evaluated at import. Import it before
+        # there is a group, because torch's compiler would import it later.
         importlib.import_module("torch.distributed.nn.functional")
         dist.init_process_group("nccl" if cuda else "gloo")
-        atexit.register(leave)  # gloo threads that hold tensors and outlive Python abort the process
+        atexit.register(leave)  # gloo threads that still hold tensors when Python exits would abort the process
     return ProcessGroup(dist.get_rank(), size), device
 
 
 def leave() -> None:
     """Leaves the process group, if this process is in one."""
     if dist.is_initialized():
-        drop_graphs()  # NCCL would wait without end for graphs that hold its messages
+        drop_graphs()  # NCCL would wait forever for graphs that contain its operations
         dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Reads configurations from presets, YAML files and ``--set``."""
+"""Reads run configurations from presets, YAML files and ``--set``, and merges in what the task determines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from trm_fast.validation import validated
 
 
 def preset_names() -> list[str]:
-    """The names of the presets that ship, sorted."""
+    """The names of all presets, sorted."""
     return sorted(Path(f.name).stem for f in files("trm_fast.configs").iterdir() if f.name.endswith(".yaml"))
 
 
@@ -104,7 +104,7 @@ def make_config(sections: Mapping[str, Any], where: str) -> RunConfig:
 
     Args:
         sections: ``task``, ``data``, ``model``, ``training`` and ``solver``, as read from a file.
-        where: the file or preset, for messages.
+        where: the name of the file or preset, for messages.
 
     Raises:
         UserError: a key is unknown, missing or has a wrong value, or contradicts the task.

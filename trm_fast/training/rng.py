@@ -1,4 +1,4 @@
-"""Saves and restores the random generator that dropout uses, that of the run's device."""
+"""Saves and restores the random generator of a run's device, which dropout uses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def random_state(device: torch.device) -> Tensor:
-    """The generator's state, uint8 (N,) on the host. Replays of a captured step advance the GPU's generator, too."""
+    """The generator's state, uint8 (N,) on the host. Replays of a captured step also advance a GPU's generator."""
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: functions that are registered under their names."""
+"""Learning-rate schedules: functions, each registered under its name."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SCHEDULES: Registry[Schedule] = Registry("schedule")
 
 
 def register(schedule: Schedule) -> Schedule:
-    """Registers a function as the ``training.schedule`` of the function's name."""
+    """Registers a function as a schedule under its name, for ``training.schedule``."""
     SCHEDULES[schedule.__name__] = schedule
     return schedule
 
 
 @register
 def constant(progress: float, final: float) -> float:
-    """The full rate to the end, as published. ``final`` is ignored."""
+    """The full rate until the end, as published; ``final`` is ignored."""
     return 1.0
 
 

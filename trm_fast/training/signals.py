@@ -11,19 +11,19 @@ from typing import Any
 
 @contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
-    """Yields an event that Ctrl-C or SIGTERM sets. A second signal raises KeyboardInterrupt. Outside the main thread
-    Python delivers no signals, and the event is never set."""
+    """Yields an event that Ctrl-C or SIGTERM sets. A second signal raises KeyboardInterrupt. Outside the main thread,
+    where Python cannot handle signals, the event is never set."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
-    def ask(number: int, frame: Any) -> None:
+    def request_stop(number: int, frame: Any) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
 
-    old = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    old = {s: signal.signal(s, request_stop) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:

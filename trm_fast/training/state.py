@@ -19,7 +19,7 @@ def averaged_tensors(step: TrainStep) -> dict[str, Tensor]:
 
 
 def tensor_groups(step: TrainStep, totals: dict[str, float], group: ProcessGroup) -> Groups:
-    """The whole state, one group of tensors per file. All processes must call it."""
+    """The whole state of a run: one group of tensors per file. All processes must call this."""
     device = step.device
     names = [name for name, _ in step.model.named_parameters()]
     return {
@@ -37,7 +37,7 @@ def tensor_groups(step: TrainStep, totals: dict[str, float], group: ProcessGroup
 
 
 def restore(step: TrainStep, groups: Groups, group: ProcessGroup) -> None:
-    """Copies a checkpoint's tensors into a training step. All processes must call it.
+    """Copies a checkpoint's tensors into a training step. All processes must call this.
 
     Raises:
         KeyError, ValueError, RuntimeError: the checkpoint belongs to another configuration.
@@ -59,6 +59,6 @@ def restore(step: TrainStep, groups: Groups, group: ProcessGroup) -> None:
             if sources[name].shape != tensor.shape:
                 raise ValueError(f"{name} has shape {tuple(sources[name].shape)}, not {tuple(tensor.shape)}")
             tensor.copy_(sources[name])
-    if f"rng_{group.rank}" in saved:  # false if more processes resume than saved
+    if f"rng_{group.rank}" in saved:  # missing if more processes resume than saved
         set_random_state(step.device, saved[f"rng_{group.rank}"])
     step.pool.restart()

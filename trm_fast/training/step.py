@@ -1,5 +1,7 @@
-"""A training step in static buffers: refill, forward and backward in parts, update. It needs no host-device
-synchronization."""
+"""The training step: refills slots, runs forward and backward in parts, and updates the weights.
+
+It works in static buffers and without host-device synchronization, so that it can be captured.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from trm_fast.training.config import TrainingConfig
 from trm_fast.training.feed import Feed
 from trm_fast.training.optimizers import Optimizer
 from trm_fast.training.pool import Pool
-from trm_fast.training.process_group import ALONE, ProcessGroup
+from trm_fast.training.process_group import SINGLE_PROCESS, ProcessGroup
 from trm_fast.training.random_states import RandomStates
 
 TOTALS = ("rows", "loss", "answer_loss", "halting_loss", "finished", "exact", "cells", "q_right", "steps")
@@ -28,16 +30,16 @@ TOTALS = ("rows", "loss", "answer_loss", "halting_loss", "finished", "exact", "c
 class TrainStep:
     """The training step: ``run`` runs one step, ``read_totals`` returns the sums for the metrics.
 
-    All changing values live in tensors (``tensors``). ``run`` copies a few numbers to the device and replays the
+    All values that change are in tensors (``tensors``). ``run`` copies a few numbers to the device and replays the
     captured step.
 
     Args:
         model: the model to train.
-        optimizer: of its parameters.
+        optimizer: the optimizer of its parameters.
         config: the ``training`` section.
         source: the feed of fresh examples.
-        parts: number of parts that a batch is computed in (gradient accumulation).
-        runner: captures and replays the step; by default it is called.
+        parts: number of parts in which a batch is computed (gradient accumulation).
+        runner: captures and replays the step; by default the step is called.
         group: the processes that train together; each computes its share of the batch.
         depth: depth of recursion, by default the model's.
     """
@@ -51,13 +53,13 @@ class TrainStep:
         *,
         parts: int = 1,
         runner: Runner | None = None,
-        group: ProcessGroup = ALONE,
+        group: ProcessGroup = SINGLE_PROCESS,
         depth: Depth | None = None,
     ) -> None:
         device = model.z_init.device
         self.model, self.optimizer, self.config, self.group = model, optimizer, config, group
         self.device = device
-        self.share = group.slice_of_batch(config.batch_size)
+        self.share = group.batch_share(config.batch_size)
         B = self.share.stop - self.share.start
         size = -(-B // parts)
         self.parts = [slice(start, min(start + size, B)) for start in range(0, B, size)]
@@ -65,8 +67,8 @@ class TrainStep:
         self.carry = Carry(model, B, source.example_spec)
         self.copies = model.weight_copies(self.carry.state.z[self.parts[0]])
         if self.copies.all_copies:
-            optimizer.write_copies(*self.copies.of_parameters(model.parameters()))
-        # One copy to the device per step: two learning rates, and the minimum of steps of each slot (exploration).
+            optimizer.write_copies(*self.copies.copies_for(model.parameters()))
+        # One copy to the device per step: two learning rates and the minimum steps of each slot (exploration).
         self.host_scalars = torch.zeros(2 + B, device=device)
         self.lr, self.puzzle_lr, self.minimum_steps = (
             self.host_scalars[0], self.host_scalars[1], self.host_scalars[2:]
@@ -81,7 +83,7 @@ class TrainStep:
         self.set_depth(depth or model.config.depth)
 
     unrolled: int
-    """Number of supervision steps in one optimizer step."""
+    """Number of supervision steps per optimizer step."""
 
     def set_depth(self, depth: Depth) -> None:
         """Changes the depth of recursion and captures the step again."""
@@ -104,8 +106,8 @@ class TrainStep:
         """Runs one step without waiting for the device.
 
         Args:
-            learning_rate: of this step; the rate of the puzzle embedding follows the same schedule, as published.
-            minimum_steps: int (B,), supervision steps before which a slot of the whole batch does not halt.
+            learning_rate: the rate of this step. That of the puzzle embedding follows the same schedule, as published.
+            minimum_steps: int (B,), minimum number of supervision steps of each slot of the whole batch.
         """
         puzzle_rate = self.config.puzzle_learning_rate * learning_rate / self.config.learning_rate
         if self.unrolled > 1:  # no slot halts before the last step
@@ -123,7 +125,7 @@ class TrainStep:
             torch.cuda.synchronize(self.device)
 
     def peek_totals(self) -> dict[str, float]:
-        """Sums since the last ``read_totals``, by the names in ``TOTALS``: the first four over all rows of all steps,
+        """Sums since the last ``read_totals``, by the names in ``TOTALS``: the first four over all rows in all steps,
         the others over the rows that finished."""
         return dict(zip(TOTALS, self.group.sum_(self.totals.clone()).tolist(), strict=True))
 
@@ -142,7 +144,7 @@ class TrainStep:
             self.row_gradients.zero_()
         whole_batch = self.unrolled > 1 and carry.halting.whole_batch
         for part in self.parts:
-            counts = torch.ones((), device=self.device)
+            running = torch.ones((), device=self.device)
             for step in range(self.unrolled):
                 last = step + 1 == self.unrolled
                 out, loss, puzzle_rows = carry.supervise(
@@ -150,11 +152,11 @@ class TrainStep:
                     **self._random_states(part, step),
                 )  # fmt: skip
                 loss = loss.weighted(self.config.halting_weight)
-                total = loss.total * counts if whole_batch else loss.total
+                total = loss.total * running if whole_batch else loss.total
                 (total / (batch * self.unrolled)).backward()
                 should_halt = carry.count_and_halt(model, out, self.minimum_steps, part)
-                if whole_batch:  # steps after the batch has halted have no loss
-                    counts = counts * ~should_halt[0]
+                if whole_batch:  # supervision steps after the batch has halted do not count
+                    running = running * ~should_halt[0]
                 if puzzle_rows is not None and puzzle_rows.grad is not None and self.row_gradients is not None:
                     self.row_gradients[part].add_(puzzle_rows.grad)
                 self._count(out, loss, part)

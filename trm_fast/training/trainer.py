@@ -1,4 +1,4 @@
-"""The trainer: builds a run from its configuration, trains, logs, evaluates, saves, and resumes exactly."""
+"""The trainer: builds a run from its configuration, trains, logs, evaluates, saves and resumes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from trm_fast.training.evaluation import Evaluator, averaged_model
 from trm_fast.training.feed import Feed
 from trm_fast.training.folder import CONFIG, MODEL, SUMMARY, Record, cut_metrics, read_run_config
 from trm_fast.training.memory import bytes_per_row, parts_that_fit
-from trm_fast.training.process_group import ALONE, ProcessGroup
+from trm_fast.training.process_group import SINGLE_PROCESS, ProcessGroup
 from trm_fast.training.signals import stop_on_signal
 from trm_fast.training.state import restore, tensor_groups
 from trm_fast.training.step import TrainStep
@@ -46,12 +46,12 @@ class Trainer:
     Args:
         config: task, data, model and training.
         out: the run folder, which must not hold a run yet.
-        device: such as ``cpu`` or ``cuda:0``.
-        callbacks: are called during the run (``trm_fast.training.callbacks``). ``metrics.jsonl`` is always written.
-        group: the processes that train together. Each makes a trainer of the same run and makes the same calls; only
+        device: a torch device, such as ``cpu`` or ``cuda:0``.
+        callbacks: called during the run (``trm_fast.training.callbacks``). ``metrics.jsonl`` is always written.
+        group: the processes that train together. Each creates a trainer of the same run and makes the same calls. Only
             the first one writes files and calls the callbacks.
-        init: a model to copy weights from where they fit (``transfer`` notes which do).
-        resumed: for ``resume``: the contents of a checkpoint.
+        init: a model whose weights are copied if they fit (``transfer``). Notes list those that do not.
+        resumed: the contents of a checkpoint, for ``resume``.
 
     Raises:
         UserError: the folder holds a run, there is no training data, or a step needs more memory than there is.
@@ -64,7 +64,7 @@ class Trainer:
         *,
         device: str = "cpu",
         callbacks: Sequence[Callback] = (),
-        group: ProcessGroup = ALONE,
+        group: ProcessGroup = SINGLE_PROCESS,
         init: TRMModel | None = None,
         resumed: tuple[checkpoint.Groups, Record] | None = None,
     ) -> None:
@@ -84,17 +84,17 @@ class Trainer:
             self.callbacks.on_note(line)
         if (target := torch.device(device)).type == "cuda" and target.index is not None:
             torch.cuda.set_device(target)  # streams and events belong to the current device
-        torch.manual_seed(seed)  # the same weights in all processes
+        torch.manual_seed(seed)  # all processes start with the same weights
         self.model = TRMModel(config.model, config.compute_dtype(torch.device(device))).to(device)
-        if training.no_grad_dtype == "fp8" and (why := fp8.unsupported_reason(torch.device(device))):
-            raise UserError(f"training.no_grad_dtype = fp8: {why}", usage_error=True)
+        if training.no_grad_dtype == "fp8" and (reason := fp8.unsupported_reason(torch.device(device))):
+            raise UserError(f"training.no_grad_dtype = fp8: {reason}", usage_error=True)
         if init is not None:
             for line in transfer(init, self.model, "the model"):
                 self.callbacks.on_note(line)
         self.optimizer = training.make_optimizer(self.model)
         self.feed = Feed(self.task, self.dataset.train, seed, training.batch_size)
         if group.rank:
-            torch.manual_seed(seed ^ group.rank << 32)  # different dropout in each process
+            torch.manual_seed(seed ^ group.rank << 32)  # each process has its own random numbers for dropout
         runner = runner_for(torch.device(device), training.graph == "auto")
         parts = self._parts(state.get("parts", 1))  # measured at the model's full depth
         try:
@@ -110,10 +110,10 @@ class Trainer:
         self._note_fallback()
         self.step, self.seconds, self.best = 0, 0.0, None
         self.evaluator = Evaluator(self.step_function, self.task, self.dataset.test, group)
-        self._saved: int | None = None  # step of the last checkpoint written or read
+        self._saved_step: int | None = None  # the step of the last checkpoint that was written or read
         if state:
             self._restore(groups, state)
-        group.gather_objects(None)  # all processes read the checkpoint before any writes
+        group.gather_objects(None)  # no process writes before all have read the checkpoint
         if group.writes:
             self._make_folder()
             if resumed is not None:
@@ -128,7 +128,7 @@ class Trainer:
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot make {self.out}: {error.strerror}") from None
+            raise UserError(f"cannot create {self.out}: {error.strerror}") from None
 
     def _note_fallback(self) -> None:
         runner = self.step_function.runner
@@ -136,10 +136,10 @@ class Trainer:
             self.callbacks.on_note(f"the step runs without a CUDA graph, which could not be captured: {runner.reason}")
 
     best: Record | None
-    """The best evaluation so far: ``step``, ``exact_accuracy`` and ``at_least``, the lower end of its interval."""
+    """The best evaluation so far: ``step``, ``exact_accuracy``, and ``at_least``, the lower bound of its interval."""
 
     def _parts(self, previous: int) -> int:
-        """The number of parts of a batch. A resumed run keeps at least its ``previous`` number: fewer would round
+        """The number of parts of a batch. A resumed run has at least the ``previous`` number, because fewer would round
         differently."""
         training = self.config.training
         accumulation, batch = training.gradient_accumulation, training.batch_size // self.group.size
@@ -164,13 +164,13 @@ class Trainer:
         config: RunConfig | None = None,
         device: str = "cpu",
         callbacks: Sequence[Callback] = (),
-        group: ProcessGroup = ALONE,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> Trainer:
         """Continues the run of a folder at its newest checkpoint.
 
         Args:
             out: the run folder.
-            from_step: continue at the checkpoint of this step instead.
+            from_step: the step of the checkpoint to continue from, by default the newest.
             config: replaces the run's configuration.
             device, callbacks, group: as in ``Trainer``.
 
@@ -179,7 +179,7 @@ class Trainer:
         """
         run = Path(out)
         config = config or read_run_config(run)
-        fresh = from_step is None and not checkpoint.steps_of(run)  # stopped before its first checkpoint
+        fresh = from_step is None and not checkpoint.saved_steps(run)  # the run stopped before its first checkpoint
         resumed = ({}, {}) if fresh else checkpoint.load(run, from_step)
         return cls(config, run, device=device, callbacks=callbacks, group=group, resumed=resumed)
 
@@ -227,40 +227,40 @@ class Trainer:
         with stop_on_signal() as stopped:
             last_time = read_clock()
             while self.step < training.steps:
-                over = time.monotonic() >= deadline or self.seconds >= training_seconds
-                if self._any_process(stopped.is_set() or over):
+                timed_out = time.monotonic() >= deadline or self.seconds >= training_seconds
+                if self._should_stop(stopped.is_set() or timed_out):
                     break
                 self._one_step()
                 evaluation = None
                 last, saves = self.step == training.steps, self.step % training.checkpoint_every == 0
                 due = training.eval_every and self.step % training.eval_every == 0
-                tests = len(self.dataset.test) and (last or due)
-                if tests or saves:
-                    self.step_function.wait()  # a GPU is some steps behind; their time belongs to training
+                evaluates = len(self.dataset.test) and (last or due)
+                if evaluates or saves:
+                    self.step_function.wait()  # steps that a GPU is still computing count as training time
                 now = read_clock()
                 self.seconds, last_time = self.seconds + now - last_time, now
                 if last or self.step % training.log_every == 0:
                     self._log()
                 self.callbacks.on_step(self.step)
-                if tests:
+                if evaluates:
                     evaluation = self._evaluate_and_log()
                 if saves:
                     self.save()
-                if tests or saves:
-                    last_time = read_clock()  # evaluating and saving does not count as training time
+                if evaluates or saves:
+                    last_time = read_clock()  # evaluating and saving do not count as training time
             self.step_function.wait()
             self.seconds += read_clock() - last_time
             interrupted = any(self.group.gather_objects(stopped.is_set())) and self.step < training.steps
             if not interrupted and evaluation is None and len(self.dataset.test):
                 evaluation = self._evaluate_and_log()
-            if self._saved != self.step:
+            if self._saved_step != self.step:
                 self.save()
         if not interrupted and self.group.writes:
             model = self.averaged_model()
             model.solver_defaults = self.config.solver.changes()
             save_model(model, self.out / MODEL, task=self.config.task.model_dump(mode="json"))
             self.task.save_assets(self.out / MODEL)
-        return self._summarise(evaluation, interrupted)
+        return self._summarize(evaluation, interrupted)
 
     def _one_step(self) -> None:
         training, number = self.config.training, self.step + 1
@@ -273,12 +273,12 @@ class Trainer:
         self.step_function.run(training.learning_rate_at(number), minimum)
         self.step = number
 
-    def _any_process(self, over: bool) -> bool:
-        """Whether the run is ``over`` for any process before the next step. Several processes agree on it only at log
-        steps, where they wait for each other anyway."""
+    def _should_stop(self, stop: bool) -> bool:
+        """Whether any process wants to ``stop`` before the next step. Several processes decide this only at log steps,
+        when they wait for each other anyway."""
         if self.group.size > 1 and self.step % self.config.training.log_every:
             return False
-        return any(self.group.gather_objects(over))
+        return any(self.group.gather_objects(stop))
 
     def _log(self) -> None:
         totals = self.step_function.read_totals()
@@ -307,7 +307,7 @@ class Trainer:
     def _check_loss(self, totals: dict[str, float]) -> None:
         """Ends a run whose loss is not finite, before its checkpoints replace good ones."""
         if not all(math.isfinite(total) for total in totals.values()):
-            steps = checkpoint.steps_of(self.out)
+            steps = checkpoint.saved_steps(self.out)
             hint = f"; --resume {self.out} continues from step_{steps[-1]}" if steps else ""
             raise LossNotFinite(f"the loss is not finite after step {self.step}: try a smaller learning rate{hint}")
 
@@ -317,7 +317,7 @@ class Trainer:
 
     def _evaluate_and_log(self) -> Evaluation:
         result = self.evaluate()
-        # Early evaluations have few examples. Comparing lower ends of intervals keeps a lucky one from staying best.
+        # Early evaluations have few examples. Comparing the lower bounds of intervals avoids keeping a lucky one.
         if self.best is None or result.interval[0] >= self.best["at_least"]:
             self.best = {"step": self.step, "exact_accuracy": result.exact_accuracy, "at_least": result.interval[0]}
         named = {f"eval_{k}": v for k, v in result.to_json().items() if k not in ("seconds", "puzzles_per_second")}
@@ -341,24 +341,24 @@ class Trainer:
         totals = self.step_function.peek_totals()
         self._check_loss(totals)
         groups = tensor_groups(self.step_function, totals, self.group)
-        self._saved = self.step
+        self._saved_step = self.step
         if self.group.writes:
             state = {"seconds": self.seconds, "best": self.best, "parts": len(self.step_function.parts)}
             checkpoint.save(self.out, self.step, groups, state)
             best = self.best["step"] if self.best else None
             checkpoint.prune(self.out, self.step, self.config.training.keep_checkpoints, best)
-        return checkpoint.path_of(self.out, self.step)
+        return checkpoint.step_folder(self.out, self.step)
 
     def _restore(self, groups: checkpoint.Groups, state: Record) -> None:
         try:
             restore(self.step_function, groups, self.group)
             self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
-            self._saved = self.step
+            self._saved_step = self.step
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             text = " ".join(str(error).split())
             raise UserError(f"the checkpoint does not fit {self.out / CONFIG}: {text}") from None
 
-    def _summarise(self, evaluation: Evaluation | None, interrupted: bool) -> Record:
+    def _summarize(self, evaluation: Evaluation | None, interrupted: bool) -> Record:
         sample_steps = self.step * self.config.training.batch_size
         summary: Record = {
             "task": self.task.name,
@@ -378,4 +378,4 @@ class Trainer:
 
 
 def _holds_run(folder: Path) -> bool:
-    return (folder / CONFIG).exists() or bool(checkpoint.steps_of(folder))
+    return (folder / CONFIG).exists() or bool(checkpoint.saved_steps(folder))

@@ -1,4 +1,4 @@
-"""Fine-tuning: copies a trained model's weights into a new run and slows the schedule to preserve them."""
+"""Fine-tuning: copies a trained model's weights into a new run, and lowers the learning rate to preserve them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from trm_fast.errors import UserError
 from trm_fast.models import TRMModel
 
 RATE, HOLD_STEPS, WARMUP_STEPS = 0.2, 32, 100
-"""The fine-tuning schedule: share of the recipe's learning rate, steps at rate 0, steps of warm-up."""
+"""The schedule for fine-tuning: factor of the recipe's learning rate, steps at rate 0, warm-up steps."""
 
 
 def transfer(source: TRMModel, target: TRMModel, name: str) -> list[str]:
-    """Copies every tensor of ``source`` that ``target`` has in the same shape. Other tensors keep their initial values.
+    """Copies every tensor of ``source`` that ``target`` has with the same shape. Others keep their initial values.
 
     Args:
         source: the trained model.
         target: the new model.
-        name: the source's name in messages.
+        name: the name of the source, for messages.
 
     Returns:
         A line for each tensor of either model that was not copied.
@@ -48,10 +48,10 @@ def transfer(source: TRMModel, target: TRMModel, name: str) -> list[str]:
 
 
 def fine_tuning(sections: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's sections with the schedule for a trained model.
+    """Replaces the schedule in a recipe's sections with one for a trained model.
 
-    The first steps have rate 0. They fill the optimizer's moments and bring the carry to its usual mix of fresh and
-    half-solved examples before any weight changes. Then the rate rises slowly to a share of the recipe's.
+    The first steps have rate 0. They fill the optimizer's moments and bring the carry to its usual mix of new and
+    partly solved examples before any weight changes. Then the rate rises slowly to a fraction of the recipe's.
     """
     training = dict(sections.get("training") or {})
     rate = training.get("learning_rate", 1e-4)

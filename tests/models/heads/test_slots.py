@@ -13,7 +13,7 @@ from trm_fast import ops
 from trm_fast.api import TRM
 from trm_fast.labels import IGNORE, SlotKind
 from trm_fast.models import TRMConfig
-from trm_fast.models.heads.slots import LONGEST_SPAN, SlotPrediction, SlotsConfig, best_spans
+from trm_fast.models.heads.slots import MAX_SPAN, SlotPrediction, SlotsConfig, best_spans
 
 from ..small import kernels_agree
 
@@ -43,7 +43,7 @@ def test_best_spans_equal_an_exhaustive_search() -> None:
     start, end = torch.randn(2, 3, 30), torch.randn(2, 3, 30)
     best = best_spans(start, end)
     for b, f in itertools.product(range(2), range(3)):
-        pairs = [(s, e) for s in range(30) for e in range(s, min(30, s + LONGEST_SPAN))]
+        pairs = [(s, e) for s in range(30) for e in range(s, min(30, s + MAX_SPAN))]
         s, e = max(pairs, key=lambda p: float(start[b, f, p[0]]) + float(end[b, f, p[1]]))
         assert (int(best[0][b, f]), int(best[1][b, f])) == (s, e)
 

@@ -14,7 +14,7 @@ from trm_fast.api import TRM
 from trm_fast.labels import IGNORE
 from trm_fast.models import TRMConfig
 from trm_fast.models.heads.base import rows_at
-from trm_fast.models.heads.text import NEAR, REACH, STEEP, STEM_SCORES, Next
+from trm_fast.models.heads.text import GATE_SCALE, KEY_RADIUS, STEM_RADIUS, STEM_SCORES, Next
 
 from ..small import kernels_agree
 
@@ -102,7 +102,7 @@ def test_every_position_has_a_distribution_that_can_copy() -> None:
         scores = net.head(answer, inputs=ids).scores.exp()
         plain = net.head.linear(answer).softmax(-1)
     for position in range(L):  # generating weighs as much as three positions; all positions have symbol 7
-        copied = max(0, position + 1 - NEAR)
+        copied = max(0, position + 1 - KEY_RADIUS)
         expected = (copied + 3 * plain[0, position, 7]) / (copied + 3)
         torch.testing.assert_close(scores[0, position, 7], expected)
 
@@ -132,7 +132,7 @@ def test_symbols_of_an_example_can_only_be_copied() -> None:
     torch.testing.assert_close(scores.exp().sum(-1), torch.ones(2, L), atol=1e-4, rtol=0)
     for row in range(2):
         for position in range(L):
-            free = extra["sources"][row, : max(0, position + 1 - NEAR)]
+            free = extra["sources"][row, : max(0, position + 1 - KEY_RADIUS)]
             states = set(extra["symbols"][row, : len(free)][free].tolist())
             likely = {V + i for i in torch.nonzero(scores[row, position, V:] > math.log(2e-9)).flatten().tolist()}
             assert likely <= states
@@ -163,15 +163,15 @@ def test_copy_scores_are_as_defined() -> None:
     with torch.no_grad():
         got = meeting(rows_at(states, positions), positions, extra["symbols"], free, extra["features"],
                       **{n: extra[n] for n in ("stems", "links", "calls")})  # fmt: skip
-        gates = STEEP * meeting.gates(rows_at(states, positions))
+        gates = GATE_SCALE * meeting.gates(rows_at(states, positions))
         kernel, worth = meeting.near.weight.detach(), meeting.worth(extra["features"])
     symbols, stems, calls = (extra[name].tolist() for name in ("symbols", "stems", "calls"))
     for b in range(2):
         for k, i in enumerate(positions[b].tolist()):
             for j in range(L):
                 met = [0.0] * STEM_SCORES
-                for tap in range(2 * REACH + 1):
-                    at = j + tap - REACH
+                for tap in range(2 * STEM_RADIUS + 1):
+                    at = j + tap - STEM_RADIUS
                     if 0 <= at <= i and free[b, at] and stems[b][at][0] > 0:
                         for half in range(2):
                             if stems[b][at][0] in stems[b][i][2 * half : 2 * half + 2]:

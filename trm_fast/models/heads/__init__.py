@@ -1,4 +1,4 @@
-"""Answer heads, one file each. To add a head, add a file to this folder that registers a class."""
+"""Answer heads, one file each. To add a head, add a file to this folder and register a class in it."""
 
 from importlib import import_module
 from pkgutil import iter_modules

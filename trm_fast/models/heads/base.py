@@ -1,4 +1,4 @@
-"""The interface of answer heads: each is a module with its own configuration, registered under its kind."""
+"""The base class of answer heads: modules with their own configuration, registered under their kind."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ register = HEADS.register
 
 
 class HeadInputs(NamedTuple):
-    """The properties of a model that its head needs. The answer state has ``prefix_tokens + seq_len`` positions
-    of ``hidden_size`` channels; ``features`` is the number of features per position, 0 for none. ``grouped``: no
-    position differs from the others but by its groups. ``symbols``: if not 0, each position is that many vectors, one
-    for each of the last tokens of the vocabulary."""
+    """The properties of a model that its head needs. The answer state has ``prefix_tokens + seq_len`` positions and
+    ``hidden_size`` channels. ``features`` is the number of features per position, 0 for none. ``grouped``: whether
+    positions differ only by their groups. ``symbols``: if not 0, each position has that many vectors, one for each of
+    the last tokens of the vocabulary."""
 
     hidden_size: int
     prefix_tokens: int
@@ -46,7 +46,7 @@ class HeadConfig(Section):
 
     @property
     def learns_from_last_step(self) -> bool:
-        """Whether the loss is different at the last of several supervision steps; training then passes ``last``."""
+        """Whether the loss depends on ``last``: whether a supervision step is the last before an optimizer step."""
         return False
 
     @property
@@ -59,7 +59,8 @@ class ArgumentsConfig(HeadConfig):
     """The keys shared by the heads that choose a tool and its arguments."""
 
     arguments: Literal["every", "last"] = Field(
-        "every", description="supervision steps that learn the arguments; last needs training.supervision: unrolled"
+        "every",
+        description="supervision steps whose loss includes the arguments; last needs training.supervision: unrolled",
     )
 
     @property
@@ -71,9 +72,9 @@ class Head(nn.Module, ABC):
     """Turns the answer state into a prediction, turns the prediction into an answer, and computes the loss.
 
     ``forward(answer, **extra)`` computes the prediction from the answer state (B, P + L, D), where P is the number of
-    prefix positions. ``extra`` holds ``inputs``, ``mask`` (or None), and further arrays of the examples by name; a head
-    uses those that it needs. It also holds ``precision``, the dtypes of products, and ``static_shapes``: if True, no
-    shape may depend on the values in an array.
+    prefix positions. ``extra`` holds ``inputs``, ``mask`` (or None), and further arrays of the examples by name, of
+    which a head uses those that it needs. It also holds ``precision``, the dtypes of products, and ``static_shapes``:
+    if True, no shape may depend on the values in an array.
     """
 
     Config: ClassVar[type[HeadConfig]]
@@ -95,11 +96,11 @@ class Head(nn.Module, ABC):
             prediction: what ``forward`` returned.
             q: the halting logits, shape (B,).
             labels: the labels of the examples, shape (B, ...).
-            last: whether this is the last of the supervision steps that one optimizer step learns from.
+            last: whether this is the last supervision step before the optimizer step.
             extra: further arrays of the examples, by name.
         """
 
 
 def rows_at(values: Tensor, index: Tensor) -> Tensor:
-    """Picks positions: from ``values`` (B, L, D) those at ``index`` (B, K), shape (B, K, D)."""
+    """The rows of ``values`` (B, L, D) at the positions ``index`` (B, K), shape (B, K, D)."""
     return values.gather(1, index.long()[..., None].expand(-1, -1, values.shape[-1]))

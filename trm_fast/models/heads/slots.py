@@ -1,4 +1,4 @@
-"""The head of ``tool-slots``: a decision, a tool, and for each argument and slot a kind and a span of the text."""
+"""The head of the task ``tool-slots``: a decision, a tool, and a kind and a span for each argument and slot."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from trm_fast.models.heads.base import ArgumentsConfig, Head, HeadConfig, HeadIn
 from trm_fast.models.loss import Loss, cross_entropy, joint_loss
 from trm_fast.nn.layers import Linear
 
-FOCUS = 2.0
-"""Exponent of the decision's focal loss (arXiv 1708.02002): well-decided examples count little."""
+FOCAL_EXPONENT = 2.0
+"""Exponent of the decision's focal loss (arXiv 1708.02002), in which confidently right examples count little."""
 FIELD_WEIGHT = 0.5
-"""Weight of the fields in the loss; the decision and the tool each have weight 1."""
-LONGEST_SPAN = 16
-"""Positions of the longest span that the head answers."""
+"""Weight of the fields in the loss; the decision and the tool have weight 1 each."""
+MAX_SPAN = 16
+"""Maximum length of a span in the answer, in positions."""
 DECISION, TOOL, FIELDS = 0, 1, 2
 
 
 class SlotPrediction(NamedTuple):
     """Logits, float32, for B examples, T tools, F fields, K kinds and L positions."""
 
-    decision: Tensor  # (B, 2): answer directly or call a tool
+    decision: Tensor  # (B, 2): answer directly, or call a tool
     tool: Tensor  # (B, T); the lowest float for tools that the example does not offer
     kind: Tensor  # (B, F, K)
     start: Tensor  # (B, F, L); the lowest float for padding
@@ -34,12 +34,12 @@ class SlotPrediction(NamedTuple):
 
 
 class SlotsConfig(ArgumentsConfig):
-    """A fixed set of tools. Their arguments and the slots of the dialogue together are the fields."""
+    """The sizes of a fixed set of tools. The tools' arguments and the dialogue's slots together are the fields."""
 
     kind: Literal["slots"] = "slots"
-    num_tools: int = Field(1, ge=1, description="tools to choose from")
-    num_fields: int = Field(1, ge=1, description="arguments and slots")
-    num_values: int = Field(0, ge=0, description="maximum number of known values per field, beside spans of the text")
+    num_tools: int = Field(1, ge=1, description="number of tools to choose from")
+    num_fields: int = Field(1, ge=1, description="number of arguments and slots")
+    num_values: int = Field(0, ge=0, description="maximum number of listed values per field, besides spans of the text")
 
 
 @register("slots")
@@ -47,8 +47,8 @@ class SlotHead(Head):
     """Reads decision, tool and kinds from the first position, and spans from all positions.
 
     Labels and answers are integers (B, 2 + 3 F): the decision, the tool, F kinds, F starts and F ends (inclusive).
-    A label is ``IGNORE`` where there is nothing to learn. ``extra`` holds ``mask`` bool (B, L) and ``offered`` bool
-    (B, T), the tools that each example offers.
+    Entries without a label are ``IGNORE``. ``extra`` holds ``mask`` bool (B, L), False for padding, and ``offered``
+    bool (B, T), the tools that each example offers.
     """
 
     Config: ClassVar[type[HeadConfig]] = SlotsConfig
@@ -57,7 +57,7 @@ class SlotHead(Head):
         super().__init__(config, inputs)
         D = inputs.hidden_size
         self.fields = config.num_fields
-        self.last_alone = config.learns_from_last_step
+        self.arguments_at_last_step = config.learns_from_last_step
         self.decision, self.tool = Linear(D, 2), Linear(D, config.num_tools)
         self.kind = Linear(D, config.num_fields * (len(SlotKind) + config.num_values))
         self.span = Linear(D, 2 * config.num_fields)
@@ -77,36 +77,36 @@ class SlotHead(Head):
         return SlotPrediction(self.decision(first), tool, kind, start, end)
 
     def answers(self, prediction: SlotPrediction) -> Tensor:
-        """The most likely value of each part. A span is the most likely pair of start and end within ``LONGEST_SPAN``
+        """The most likely value of each part. A span is the most likely pair of start and end within ``MAX_SPAN``
         positions."""
         start, end = best_spans(prediction.start, prediction.end)
-        ones = [logits.argmax(-1)[:, None] for logits in (prediction.decision, prediction.tool)]
-        return torch.cat([*ones, prediction.kind.argmax(-1), start, end], 1)
+        choices = [logits.argmax(-1)[:, None] for logits in (prediction.decision, prediction.tool)]
+        return torch.cat([*choices, prediction.kind.argmax(-1), start, end], 1)
 
     def loss(
         self, prediction: SlotPrediction, q: Tensor, labels: Tensor, *, last: bool = True, **extra: Tensor
     ) -> Loss:
-        """Focal loss of the decision, cross-entropy of the tool, and half the mean cross-entropies of the labeled
-        kinds and spans. An example is exactly right when its decision, tool, kinds and spans all are."""
+        """Focal loss of the decision, plus cross-entropy of the tool, plus ``FIELD_WEIGHT`` times the mean
+        cross-entropies of the labeled kinds and spans. An example is exactly right if its decision, tool, kinds and
+        spans all are."""
         kind, start, end = labels[:, FIELDS:].long().chunk(3, 1)
         decision = cross_entropy(prediction.decision, labels[:, DECISION])
-        cost = (1 - (-decision).exp()) ** FOCUS * decision + cross_entropy(prediction.tool, labels[:, TOOL])
+        cost = (1 - (-decision).exp()) ** FOCAL_EXPONENT * decision + cross_entropy(prediction.tool, labels[:, TOOL])
         spans = cross_entropy(prediction.start, start) + cross_entropy(prediction.end, end)
-        cost = cost + FIELD_WEIGHT * (last or not self.last_alone) * (
+        cost = cost + FIELD_WEIGHT * (last or not self.arguments_at_last_step) * (
             _mean(cross_entropy(prediction.kind, kind), kind) + _mean(spans, start)
         )
         return joint_loss(cost.sum(), self.answers(prediction) == labels, labels != IGNORE, q)
 
 
 def best_spans(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    """The first and last positions, (B, F) each, with the largest sum of logits (B, F, L); no end precedes its
-    start."""
+    """The starts and ends, (B, F) each, of the spans with the largest sum of logits ``start`` and ``end`` (B, F, L)."""
     L = start.shape[-1]
-    width = min(LONGEST_SPAN, L)
+    width = min(MAX_SPAN, L)
     lowest = torch.finfo(end.dtype).min
-    ends = F.pad(end, (0, width - 1), value=lowest).unfold(-1, width, 1)  # (B, F, L, width): each start's ends
+    ends = F.pad(end, (0, width - 1), value=lowest).unfold(-1, width, 1)  # (B, F, L, width): the ends of each start
     best, offset = ends.max(-1)
-    first = (start.double() + best.double()).argmax(-1)  # in float64, the sum of two lowest floats does not overflow
+    first = (start.double() + best.double()).argmax(-1)  # float64: two lowest floats must not overflow
     return first, first + offset.gather(-1, first[..., None])[..., 0]
 
 

@@ -14,7 +14,7 @@ from trm_fast.nn.precision import CAST_AT_USE, Precision
 
 
 class TokensConfig(HeadConfig):
-    """No keys of its own: the number of classes is the size of the model's vocabulary."""
+    """It adds no keys: the number of classes is the size of the model's vocabulary."""
 
     kind: Literal["tokens"] = "tokens"
 
@@ -25,8 +25,8 @@ class TokensConfig(HeadConfig):
 
 @register("tokens")
 class TokenHead(Head):
-    """Logits (B, L, V) for each position behind the prefix; the answer is the most likely token of each, int64 (B,
-    L)."""
+    """Predicts logits (B, L, V) for the positions after the prefix. The answer is the most likely token at each
+    position, int64 (B, L)."""
 
     Config: ClassVar[type[HeadConfig]] = TokensConfig
 

@@ -14,16 +14,16 @@ from trm_fast.nn.layers import Linear
 
 
 class ValuesConfig(HeadConfig):
-    """The number of values per position, and the largest error at which a value still counts as right."""
+    """The number of values per position, and the largest error at which a value counts as right."""
 
     kind: Literal["values"] = "values"
     width: int = Field(1, ge=1, description="real numbers per position")
-    tolerance: float = Field(0.1, gt=0, description="largest absolute error that still counts as right")
+    tolerance: float = Field(0.1, gt=0, description="largest absolute error that counts as right")
 
 
 @register("values")
 class ValueHead(Head):
-    """Real numbers (B, L, F) for each position behind the prefix, in float32, or float64 for a float64 model."""
+    """Predicts real numbers (B, L, F) for the positions after the prefix, float32, or float64 in a float64 model."""
 
     Config: ClassVar[type[HeadConfig]] = ValuesConfig
 

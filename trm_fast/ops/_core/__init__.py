@@ -1,1 +1,1 @@
-"""What all ops share. Imports go one way: registry <- selection <- validation <- dispatch."""
+"""The machinery that all ops share. Imports go one way: registry <- selection <- validation <- dispatch."""

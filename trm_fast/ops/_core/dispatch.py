@@ -1,4 +1,4 @@
-"""Chooses the backend of a call. On a GPU ``auto`` takes a kernel only after its check on that device."""
+"""Chooses the backend of a call. On a GPU, ``auto`` uses a kernel only after it has passed its check on that device."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from trm_fast.ops._core import selection, validation
 from trm_fast.ops._core.registry import OPS, dtype_name
 from trm_fast.ops._core.selection import REFERENCE, SMALL, BackendUnavailable, Choice, choices
 
-WIDEST_HEAD = 256  # channels of an attention head that Triton kernels hold in registers without spilling
+MAX_HEAD_WIDTH = 256  # channels of an attention head that fit into the registers of Triton kernels
 TIMINGS = Path(__file__).parents[1] / "timings.json"  # device -> the table that ``timings`` returns
 
 
 def select(op: str, tensor: Tensor, *others: Tensor | None) -> str:
-    """The backend of ``op`` for these inputs, of which ``tensor`` is the first.
+    """The backend of ``op`` for its inputs, of which ``tensor`` is the first.
 
-    A kernel without a gradient is not taken if one of the inputs requires a gradient.
+    A kernel without a gradient is not used if one of the inputs requires a gradient.
 
     Raises:
         BackendUnavailable: a backend was requested by name and cannot run.
@@ -32,28 +32,28 @@ def select(op: str, tensor: Tensor, *others: Tensor | None) -> str:
     name = choice.large if tensor.numel() > SMALL else choice.small
     if name not in choice.inference_only or not torch.is_grad_enabled():
         return name
-    graded = any(t is not None and t.requires_grad for t in (tensor, *others))
-    return fallback(op, name, "its bfloat16 has no gradient") if graded else name
+    needs_grad = any(t is not None and t.requires_grad for t in (tensor, *others))
+    return fallback(op, name, "its bfloat16 has no gradient") if needs_grad else name
 
 
 def select_masked(op: str, mask: Tensor | None, causal: bool, heads: int, first: Tensor, *others: Tensor | None) -> str:
-    """``select`` for an op with options that some kernels lack: masks, causal order, wide attention heads.
+    """``select`` for an op with options that some kernels do not support: masks, causal order, wide attention heads.
 
     Args:
         mask: bool (B, L), or None.
-        heads: of attention; 0 for a layer without heads.
-        first: (B, L, D).
+        heads: number of attention heads; 0 for a layer without heads.
+        first: the op's first input, (B, L, D).
 
     Raises:
-        ValueError: a mask that does not fit ``first``.
+        ValueError: the mask does not fit ``first``.
         BackendUnavailable: as ``select``.
     """
     if mask is not None and (mask.shape, mask.dtype, mask.device) != (first.shape[:2], torch.bool, first.device):
         expected, actual = (f"{tuple(first.shape[:2])}, on {first.device}", f"{tuple(mask.shape)}, on {mask.device}")
         raise ValueError(f"{op}: the mask must be bool, {expected}, but is {mask.dtype}, {actual}")
     chosen = select(op, first, *others)
-    if chosen == "triton" and heads and (width := first.shape[2] // heads) > WIDEST_HEAD:
-        return fallback(op, chosen, f"its kernels take heads up to {WIDEST_HEAD} wide, not {width}")
+    if chosen == "triton" and heads and (width := first.shape[2] // heads) > MAX_HEAD_WIDTH:
+        return fallback(op, chosen, f"its kernels take heads up to {MAX_HEAD_WIDTH} wide, not {width}")
     if chosen == "reference" or (mask is None and not causal) or chosen in OPS[op].general:
         return chosen
     return fallback(op, chosen, "its kernels have neither padding nor causal order", first, heads)
@@ -62,7 +62,7 @@ def select_masked(op: str, mask: Tensor | None, causal: bool, heads: int, first:
 def has_kernel(op: str, tensor: Tensor, masked: bool = False) -> bool:
     """Whether ``op`` has a kernel for ``tensor``, with masks if ``masked``.
 
-    For callers that compute the same in another way where it has none.
+    Callers that have another way to compute the result use it if there is no kernel.
     """
     if selection.requested_for(op) != "auto" and (op, tensor.device.type, tensor.dtype) not in choices:
         return False
@@ -74,9 +74,9 @@ def has_kernel(op: str, tensor: Tensor, masked: bool = False) -> bool:
 
 
 def fallback(op: str, backend: str, reason: str, tensor: Tensor | None = None, heads: int = 0) -> str:
-    """The backend to take where the kernel of ``backend`` cannot run these arguments.
+    """The backend to use if the kernel of ``backend`` cannot run the given arguments.
 
-    This is the reference; with ``tensor``, the first argument, a general kernel if the op has one.
+    Without ``tensor`` (the op's first argument) it is the reference; with it, a general kernel if the op has one.
 
     Raises:
         BackendUnavailable: ``backend`` was requested by name.
@@ -89,9 +89,9 @@ def fallback(op: str, backend: str, reason: str, tensor: Tensor | None = None, h
 
 
 def general_kernel(op: str, tensor: Tensor, heads: int = 0) -> str:
-    """The backend that ``auto`` takes for layers that its first choice cannot run."""
+    """The backend that ``auto`` uses for layers that its first choice cannot run."""
     name = choices.get((op, tensor.device.type, tensor.dtype), REFERENCE).general
-    return "reference" if name == "triton" and heads and tensor.shape[2] // heads > WIDEST_HEAD else name
+    return "reference" if name == "triton" and heads and tensor.shape[2] // heads > MAX_HEAD_WIDTH else name
 
 
 def _choice(op: str, tensor: Tensor) -> Choice:
@@ -99,7 +99,7 @@ def _choice(op: str, tensor: Tensor) -> Choice:
 
 
 def _resolve(op: str, device: str, dtype: torch.dtype) -> Choice:
-    """Makes the choice for an op, device and dtype; on a device with checks, from the verdicts of its kernels."""
+    """Makes the choice for an op, device and dtype. On a device with checks it depends on the kernels' verdicts."""
     requested = selection.requested_for(op)
     if requested not in ("auto", "reference"):
         reason = selection.unavailable(op, requested, device, dtype)
@@ -108,7 +108,7 @@ def _resolve(op: str, device: str, dtype: torch.dtype) -> Choice:
         )
     if requested == "reference" or device not in selection.CHECKED:
         return choices.get((op, device, dtype), REFERENCE)
-    if torch.compiler.is_compiling():  # no check is possible now: the op must be called before it is compiled
+    if torch.compiler.is_compiling():  # checks cannot run here: call the op once before compiling it
         return REFERENCE
     capturing = device == "cuda" and torch.cuda.is_current_stream_capturing()
     look_up = validation.known_verdict if capturing else validation.verdict
@@ -116,7 +116,7 @@ def _resolve(op: str, device: str, dtype: torch.dtype) -> Choice:
     verdicts = {name: look_up(op, name, dtype, device) for name in available}
     passed = [name for name, verdict in verdicts.items() if verdict == validation.PASSED]
     choice = choose(op, device, dtype, passed)
-    if None not in verdicts.values():  # else the next call after the capture chooses again
+    if None not in verdicts.values():  # None: not checked yet; the next call after the capture chooses again
         choices[op, device, dtype] = choice
         for name in [name for name in verdicts if name not in passed]:
             warnings.warn(f"the {name} kernel of {op} for {dtype} is switched off: {verdicts[name]}", stacklevel=2)
@@ -126,9 +126,9 @@ def _resolve(op: str, device: str, dtype: torch.dtype) -> Choice:
 def choose(op: str, device: str, dtype: torch.dtype, passed: Sequence[str]) -> Choice:
     """Chooses among the reference and the kernels that passed their check.
 
-    On a device with timings: the fastest. Without timings, an op that is bound by memory takes a kernel, because a
-    kernel passes over memory fewer times; a matrix op on a GPU takes Triton in 16 bits (it runs on the tensor cores and
-    keeps the values between its products out of memory), and in float32 the reference.
+    On a device with timings, the fastest one is chosen. Without timings, a memory-bound op uses a kernel, because a
+    kernel makes fewer passes over memory. A matrix op on a GPU uses Triton in 16 bits, which runs on the tensor cores
+    and keeps intermediate values out of memory, and the reference in float32.
     """
     order = ["cpp", "cuda", "triton"]
     if OPS[op].matrix:
@@ -143,10 +143,10 @@ def choose(op: str, device: str, dtype: torch.dtype, passed: Sequence[str]) -> C
 
 @functools.cache
 def timings(device: str) -> dict[str, dict[str, str]]:
-    """ "op/dtype" -> "small" and "large" inputs -> the fastest backend.
+    """ "op/dtype" -> "small" or "large" inputs -> the fastest backend.
 
-    From the package's table; timings that ``trm-fast info --measure`` took on this machine replace its entries
-    (``measured.json`` beside the verdicts).
+    The entries come from the package's table. Those that ``trm-fast info --measure`` measured on this machine replace
+    them (``measured.json``, next to the verdicts).
     """
     table: dict[str, dict[str, str]] = json.loads(TIMINGS.read_text()).get(validation.device_name(device), {})
     with contextlib.suppress(OSError, ValueError):

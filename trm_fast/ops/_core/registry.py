@@ -1,7 +1,7 @@
-"""The table of ops, and their kernels as ops of torch's dispatcher.
+"""The table of ops, and the registration of their kernels with torch's dispatcher.
 
-C++ and CUDA C++ kernels are ``torch.ops.trm_fast.<kernel>`` (the dispatcher chooses by the tensors' device), Triton
-kernels are ``torch.ops.trm_fast_triton.<kernel>``.
+C++ and CUDA C++ kernels are ``torch.ops.trm_fast.<kernel>``; the dispatcher chooses between them by the tensors'
+device. Triton kernels are ``torch.ops.trm_fast_triton.<kernel>``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-# Triton reads this variable at import. Its kernels then run in Python on a CPU: slow, and only for tests.
+# Triton reads this variable at import. If it is set, Triton kernels run in Python on a CPU: slowly, for tests only.
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = {"cpp": "cpu", "triton": "cpu" if INTERPRETED else "cuda", "cuda": "cuda"}  # backend -> device of its kernels
 CPU_FLOATS = (torch.float32, torch.float64, torch.bfloat16)
@@ -30,30 +30,32 @@ Results = dict[str, Tensor]
 Dtypes = Mapping[str, tuple[torch.dtype, ...]]  # by backend
 Fakes = Mapping[str, Callable[..., Any]]
 Schemas = Fakes
-""""name(arguments) -> results" of a kernel -> its fake: what it returns, without values, for ``torch.compile``."""
+"""Schema of a kernel, "name(arguments) -> results" -> its fake: the same results without values, for
+``torch.compile``."""
 
 
 class Case(NamedTuple):
-    """One call of an op on random inputs, to check or time a kernel; the first ``differentiable`` get gradients."""
+    """One call of an op on random inputs, to check or time a kernel. The first ``differentiable`` inputs get
+    gradients."""
 
     shapes: Sequence[tuple[int, ...]]
     differentiable: int
     call: Callable[..., Tensor]  # (op, *inputs) -> the output
-    further: Callable[[list[Tensor]], list[Tensor]] = lambda inputs: []  # random inputs -> the inputs behind them
-    backends: Sequence[str] = ("cpp", "cuda", "triton")  # whose kernels accept this call
+    further: Callable[[list[Tensor]], list[Tensor]] = lambda inputs: []  # random inputs -> inputs to append
+    backends: Sequence[str] = ("cpp", "cuda", "triton")  # backends whose kernels accept this call
 
     def inputs(self, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
-        """The same random inputs in every call."""
+        """Random inputs, the same in every call."""
         generator = torch.Generator(device).manual_seed(0)
         floats = [_random(shape, generator).to(dtype) for shape in self.shapes]
         return [*floats, *(t.to(device) for t in self.further(floats))]
 
     def leaves(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """Copies of ``inputs``, those to differentiate with ``requires_grad``."""
+        """Copies of ``inputs``; the differentiable ones have ``requires_grad``."""
         return [t.detach().clone().requires_grad_(i < self.differentiable) for i, t in enumerate(inputs)]
 
     def run(self, op: Callable[..., Any], inputs: Sequence[Tensor]) -> Results:
-        """The output, and the gradients of the inputs for a random gradient of the output."""
+        """The output, and the inputs' gradients for a random gradient of the output."""
         leaves, count = self.leaves(inputs), self.differentiable
         out = self.call(op, *leaves)
         grad = _random(out.shape, torch.Generator(out.device).manual_seed(1), weight=False).to(out.dtype)
@@ -62,27 +64,27 @@ class Case(NamedTuple):
 
 
 def _random(shape: Sequence[int], generator: torch.Generator, weight: bool = True) -> Tensor:
-    """Normal numbers. A matrix is scaled like a weight, so that a product has about the size of its input."""
+    """Normal numbers. A matrix is scaled like a weight, so that its product has about the magnitude of the input."""
     values = torch.randn(tuple(shape), generator=generator, dtype=torch.float64, device=generator.device)
     return values / shape[-1] ** 0.5 if weight and len(shape) == 2 else values
 
 
 @dataclass(frozen=True)
 class Op:
-    """All that the package knows of an op, as the op's own file states it."""
+    """The definition of an op. Each op's file registers one."""
 
     function: Callable[..., Any]  # the public function; its name is the name of the op
-    reference: Callable[..., Any]  # in plain PyTorch, for any dtype and device: oracle and fallback
+    reference: Callable[..., Any]  # the op in plain PyTorch, for any dtype and device
     kernels: Dtypes
     cases: Sequence[Case]  # check cases: small inputs
-    timed: Callable[[int], Case]  # batch size -> a call as in the published model: 97 tokens, 512 channels
-    schemas: Schemas  # of its kernels, the same for every backend
-    triton_fakes: Fakes = field(default_factory=dict)  # name -> fake, if the Triton kernel returns another size
-    # The error of a kernel may be this many times that of PyTorch in the same dtype: of the output, of gradients.
+    timed: Callable[[int], Case]  # batch size -> a call with the published model's sizes: 97 tokens, 512 channels
+    schemas: Schemas  # of the kernels, the same for every backend
+    triton_fakes: Fakes = field(default_factory=dict)  # name -> fake, if the Triton kernel's result has another size
+    # The largest error of a kernel, as a multiple of PyTorch's in the same dtype: for the output and for gradients.
     tolerance: tuple[float, float] = (2, 3)
     inference_only: Dtypes = field(default_factory=dict)  # dtypes whose kernels have no gradient
-    matrix: bool = False  # whether matrix products take most of its time
-    general: Sequence[str] = ("cpp", "cuda", "triton")  # backends for every kind of layer, masks included
+    matrix: bool = False  # whether matrix products take most of the op's time
+    general: Sequence[str] = ("cpp", "cuda", "triton")  # backends that support every kind of layer, masks included
 
     @property
     def name(self) -> str:
@@ -94,7 +96,7 @@ reference = SimpleNamespace()  # op name -> its reference
 
 
 def build_record() -> dict[str, Any]:
-    """The record that the build wrote (``_build.json``); empty if nothing was built."""
+    """The record that the build wrote (``_build.json``); empty if there is none."""
     try:
         record: dict[str, Any] = json.loads((Path(__file__).parents[2] / "_build.json").read_text())
     except (OSError, ValueError):
@@ -128,7 +130,7 @@ def define(schemas: Schemas) -> None:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """The name without the prefix.
+    """The name of a dtype without the prefix ``torch.``.
 
     Example:
         >>> dtype_name(torch.bfloat16)
@@ -154,8 +156,8 @@ def _define_triton(file: str, name: str, schema: str, fake: Callable[..., Any]) 
     def launch(*arguments: Any) -> Any:
         device = next(a.device for a in arguments if isinstance(a, Tensor))
         autocast = torch.is_autocast_enabled(device.type)
-        # The ops' autograd Functions make the gradients, so products inside a launcher record none. Under autocast they
-        # keep the dtype of their tensors.
+        # The ops' autograd Functions compute the gradients, so launchers run without autograd. Autocast must not change
+        # the dtype of their products.
         with torch.no_grad(), torch.autocast(device.type, enabled=False) if autocast else nullcontext():
             if device.type == "cpu" or device.index == torch.cuda.current_device():
                 return launcher()(*arguments)

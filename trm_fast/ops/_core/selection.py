@@ -1,7 +1,7 @@
-"""Which backend the user requested for each op, and which backends can run here.
+"""Keeps the backend that the user requested for each op, and says which backends can run on this machine.
 
-A call looks its kernel up in ``choices``: it reads no environment variables, imports nothing, and ``torch.compile`` can
-trace it.
+A call only looks up its backend in ``choices``, without reading environment variables or importing anything, so that
+``torch.compile`` can trace it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from trm_fast.errors import UserError
 from trm_fast.ops._core.registry import DEVICE, EXTENSION_MISSING, INTERPRETED, OPS, build_record, dtype_name
 
 BACKENDS = ("auto", "reference", "cpp", "triton", "cuda")
-CHECKED = ("cuda",)  # on these devices "auto" takes a kernel only after its check (validation)
-SMALL = 2**20  # elements of an op's first argument: a batch of 20 with 97 tokens and 512 channels is small
+CHECKED = ("cuda",)  # device types on which "auto" uses a kernel only after its check (validation)
+SMALL = 2**20  # largest first input that counts as small, in elements: a batch of 21 with 97 tokens and 512 channels
 BFLOAT16_PATH = "avx512bf16"  # the instruction set that C++ kernels need for matrix products in bfloat16
 INTERPRETER = " (on a CPU Triton kernels run only in Triton's interpreter, for tests: set TRITON_INTERPRET=1)"
 
@@ -34,11 +34,11 @@ class BackendUnavailable(UserError):
 
 
 class Choice(NamedTuple):
-    """The backends that an op takes for one device and dtype, by the size of the first input."""
+    """The backends that an op uses for one device and dtype, by the size of its first input."""
 
     small: str
     large: str
-    general: str = "reference"  # for layers that the other two cannot run: with a mask, for example
+    general: str = "reference"  # for layers that the other two cannot run, such as those with a mask
     inference_only: tuple[str, ...] = ()  # backends without a gradient
 
 
@@ -48,7 +48,7 @@ _requested: dict[str, str] = {}  # op -> backend
 
 
 def requested() -> tuple[str, ...]:
-    """The requested backend of every op. A captured step is valid only for the requests that it was recorded with."""
+    """The requested backend of every op. A captured step is valid only as long as these stay the same."""
     return tuple(_requested.values())
 
 
@@ -60,7 +60,8 @@ def requested_for(op: str) -> str:
 
 
 def cpu_path() -> str:
-    """The instruction set of the C++ kernels: "portable", "avx2", "avx512" or "avx512bf16"; "none" without kernels."""
+    """The instruction set of the C++ kernels: "portable", "avx2", "avx512" or "avx512bf16"; "none" if they are not
+    built."""
     return "none" if EXTENSION_MISSING else str(importlib.import_module("trm_fast._C").cpu_path())
 
 
@@ -95,7 +96,7 @@ def unavailable(op: str, backend: str, device: str, dtype: torch.dtype) -> str |
 
 @functools.cache
 def _triton_missing() -> str | None:
-    """Why Triton can launch nothing in this process. Triton compiles an extension module for each kernel's launch."""
+    """Why Triton cannot launch kernels in this process; None if it can. It compiles a C extension for each kernel."""
     if not importlib.util.find_spec("triton"):
         return "triton is not installed (pip install triton; on Linux)"
     if INTERPRETED or sys.platform != "linux":
@@ -115,17 +116,17 @@ def without_gradient(op: str, dtype: torch.dtype) -> tuple[str, ...]:
 
 
 def request(backends: Mapping[str, str]) -> None:
-    """Requests a backend for each of these ops, and fills ``choices`` with all that needs no check.
+    """Requests a backend for each of these ops, and fills in the ``choices`` that need no check.
 
-    Choices on checked devices stay for the other ops, because a function that is compiled later must find them.
+    The other ops keep their choices on checked devices, because a function that is compiled later must find them.
     """
     backends = {**dict.fromkeys(OPS, _DEFAULT), **_requested, **backends}
     for row in [row for row in choices if row[1] not in CHECKED or backends[row[0]] != _requested.get(row[0])]:
         del choices[row]
     _requested.update(backends)
-    for op, stated in OPS.items():
+    for op, definition in OPS.items():
         backend = "cpp" if _requested[op] == "auto" and "cpu" not in CHECKED else _requested[op]
-        for dtype in stated.kernels.get(backend, ()):
+        for dtype in definition.kernels.get(backend, ()):
             if unavailable(op, backend, DEVICE[backend], dtype) is None:
                 row = op, DEVICE[backend], dtype
                 choices[row] = Choice(backend, backend, inference_only=without_gradient(op, dtype))
@@ -134,16 +135,16 @@ def request(backends: Mapping[str, str]) -> None:
 class use_backend:
     """Requests a backend for all ops, or for those that ``ops`` names.
 
-    ``use_backend("cpp")`` takes effect at once. As a context manager it restores the previous request at the end. The
-    request holds for the whole process, not for one thread; compiled functions recompile when it changes.
+    ``use_backend("cpp")`` takes effect immediately. As a context manager, it restores the previous request at the end.
+    The request applies to the whole process, not to one thread. Compiled functions recompile when it changes.
 
     Args:
         name: "auto", "reference", "cpp", "triton" or "cuda".
         ops: names of ops; None for all.
 
     Raises:
-        BackendUnavailable: the backend cannot run any op here, or cannot run one of ``ops``; or ``name`` or a name in
-            ``ops`` does not exist.
+        BackendUnavailable: the backend cannot run any op here, it cannot run one of ``ops``, or ``name`` or a name in
+            ``ops`` is unknown.
 
     Example:
         >>> from trm_fast import ops
@@ -173,7 +174,7 @@ class use_backend:
         request(self._previous)
 
 
-# A wrong name in the environment fails here. A backend that cannot run fails at the first call of an op.
+# An unknown name in the environment raises here. A backend that cannot run raises at the first call of an op.
 _DEFAULT = os.environ.get("TRM_FAST_BACKEND", "auto")
 if _DEFAULT not in BACKENDS:
     raise BackendUnavailable(f"TRM_FAST_BACKEND={_DEFAULT}: choose one of {', '.join(BACKENDS)}", usage_error=True)

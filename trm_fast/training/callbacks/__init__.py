@@ -1,6 +1,6 @@
-"""Callbacks, one file each. A new one is a file in this folder that registers a class under the file's name.
+"""Callbacks, one file each. To add a callback, add a file to this folder and register a class under the file's name.
 
-A callback's file is imported at first use, so that TensorBoard, W&B and rich cost nothing without it.
+A callback's file is imported at its first use, so that TensorBoard, W&B and rich are loaded only if they are used.
 """
 
 from importlib import import_module
@@ -17,12 +17,12 @@ ALWAYS = ("console", "json_lines")
 
 
 def callback_names() -> list[str]:
-    """The names of the callbacks that ship, also of those whose packages are not installed."""
+    """The names of all callbacks, even those whose packages are not installed."""
     return sorted(module.name for module in iter_modules(__path__) if module.name != "base")
 
 
 def make_callback(name: str) -> Callback:
-    """Makes the callback of a name.
+    """Creates the callback that is registered under ``name``.
 
     Raises:
         UserError: no callback has this name, or its package is not installed.

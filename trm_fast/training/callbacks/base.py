@@ -12,21 +12,21 @@ from trm_fast.training.config import RunConfig
 from trm_fast.training.folder import Record
 
 CALLBACKS: Registry[type[Callback]] = Registry("callback")
-"""Callback classes under the names of their files. They are constructed without arguments."""
+"""Callback classes by the names of their files. Their constructors need no arguments."""
 
 register = CALLBACKS.register
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run, as callbacks see it at its start.
+    """The description of a run that callbacks get at its start.
 
     Attributes:
         folder: the run folder.
         config: the run's configuration.
-        step, seconds: steps done and seconds trained so far; above 0 in a resumed run.
+        step, seconds: optimizer steps and seconds of training so far; above 0 in a resumed run.
         parameters: number of trained parameters.
-        train_count, test_count: numbers of examples.
+        train_count, test_count: numbers of training and test examples.
         source: where the examples come from.
         noun: what the task calls its examples, such as ``puzzles``.
     """
@@ -43,20 +43,20 @@ class Run:
 
 
 class Callback:
-    """The base class: its methods do nothing. The trainer calls them between steps, in one process only."""
+    """The base class, whose methods do nothing. The trainer calls them between steps, in one process only."""
 
     def on_note(self, text: str) -> None:
-        """The user should know ``text``. It may come before the run starts."""
+        """There is a note ``text`` for the user. It may come before the run starts."""
 
     def on_start(self, run: Run) -> None:
         """Training starts, or continues after a resume."""
 
     def on_step(self, step: int) -> None:
-        """A step was sent to the device; a GPU may be some steps behind."""
+        """A step was sent to the device. A GPU may still be computing earlier steps."""
 
     def on_log(self, record: Record) -> None:
-        """A record was added to ``metrics.jsonl``: of training every ``log_every`` steps (``loss``, ...), or of an
-        evaluation (``eval_exact_accuracy``, ...)."""
+        """There is a new record of metrics: of training, every ``log_every`` steps (``loss``, ...), or of an evaluation
+        (``eval_exact_accuracy``, ...)."""
 
     def on_evaluation(self, done: int, count: int) -> None:
         """An evaluation has answered ``done`` of ``count`` examples."""
@@ -66,7 +66,7 @@ class Callback:
 
 
 class Callbacks(Callback):
-    """Several callbacks as one. ``on_end`` reaches only those that have started."""
+    """Several callbacks as one. ``on_end`` is called only on those that have started."""
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         self.callbacks = callbacks
@@ -99,7 +99,7 @@ class Callbacks(Callback):
 
 
 def scalars(record: Record) -> dict[str, Any]:
-    """The numbers of a record under the names of their curves.
+    """The numbers in a record, by the names of their curves.
 
     Example:
         >>> scalars({"step": 5, "loss": 0.5}), scalars({"step": 5, "eval_count": 100})

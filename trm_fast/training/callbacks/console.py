@@ -1,4 +1,4 @@
-"""Shows a run on stderr: a bar with loss, accuracy, rate and time left, or a line per record without a terminal."""
+"""Shows a run on stderr: in a terminal a bar with loss, accuracy, rate and time left, otherwise a line per record."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Console(Callback):
 
     def __init__(self, *, quiet: bool = False, terminal: Terminal | None = None) -> None:
         self.quiet = quiet
-        # No markup, because file names and messages may hold square brackets.
+        # No markup, because file names and messages may contain square brackets.
         self.terminal = terminal or Terminal(stderr=True, highlight=False, markup=False)
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[numbers]}"),

@@ -1,4 +1,4 @@
-"""Writes ``metrics.jsonl`` in the run folder: a JSON object per record. Every run has it."""
+"""Writes ``metrics.jsonl`` in the run folder, one JSON object per record. Every run has this callback."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trm_fast.training.folder import METRICS, Record
 
 @register("json_lines")
 class JsonLines(Callback):
-    """Appends records. A resume has removed the records after its checkpoint."""
+    """Appends records. When a run resumes, the trainer removes the records after its checkpoint."""
 
     def on_start(self, run: Run) -> None:
         self.path = run.folder / METRICS

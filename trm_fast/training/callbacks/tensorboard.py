@@ -13,7 +13,7 @@ class TensorBoard(Callback):
     """Writes scalars by optimizer step, and the configuration as text."""
 
     def on_start(self, run: Run) -> None:
-        # purge_step hides what was logged after the checkpoint that the run resumed from.
+        # purge_step hides what was logged after the checkpoint from which the run resumes.
         self.writer = SummaryWriter(str(run.folder / "tensorboard"), purge_step=run.step + 1 if run.step else None)
         if not run.step:
             self.writer.add_text("config", f"```\n{run.config.to_yaml()}```")

@@ -1,4 +1,4 @@
-"""Logs to Weights & Biases. ``WANDB_PROJECT``, ``WANDB_MODE=offline`` and its other variables have their effect."""
+"""Logs to Weights & Biases, which its environment variables configure, such as ``WANDB_PROJECT`` and ``WANDB_MODE``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trm_fast.training.callbacks.base import Callback, Run, register, scalars
 from trm_fast.training.folder import Record
 
 ID = "wandb_id.txt"
-"""A file in the run folder with the run's id at W&B, so that a resumed run continues the same curves."""
+"""The file in the run folder that holds the run's id at W&B, so that a resumed run continues the same curves."""
 
 
 @register("wandb")

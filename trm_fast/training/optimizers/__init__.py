@@ -1,4 +1,4 @@
-"""Optimizers, one file each. A new one is a file in this folder that registers a class."""
+"""Optimizers, one file each. To add an optimizer, add a file to this folder and register a class in it."""
 
 from importlib import import_module
 from pkgutil import iter_modules

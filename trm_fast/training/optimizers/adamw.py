@@ -1,4 +1,4 @@
-"""AdamW, in one fused pass."""
+"""The optimizer AdamW."""
 
 from __future__ import annotations
 

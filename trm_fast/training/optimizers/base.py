@@ -21,26 +21,26 @@ register = OPTIMIZERS.register
 
 
 class Options(Section):
-    """``training.optimizer_options``. A subclass adds the keywords that only its optimizer has."""
+    """``training.optimizer_options``. A subclass adds the options of its optimizer."""
 
 
 class Optimizer(torch.optim.Optimizer, ABC):
-    """A ``torch.optim.Optimizer`` whose step can be captured in a CUDA graph: no value goes to the host.
+    """A ``torch.optim.Optimizer`` whose step can be captured in a CUDA graph, because it copies no values to the host.
 
-    A subclass fills ``slots`` and implements ``_update``, which ends with ``_finish`` unless a fused op does that work.
+    A subclass fills ``slots`` and implements ``_update``, which ends with ``_finish`` unless a fused op does its work.
 
     Args:
-        params: the parameters; all are updated in one group.
+        params: the parameters, which form a single group.
         lr: learning rate.
         betas: decay of the averages of gradients and of their squares. Optimizers without squares use only the first.
         weight_decay: decoupled, multiplied by the learning rate (arXiv 1711.05101).
         ema_decay: decay of the averaged weights; None: no average.
-        rates: factor of each parameter's learning rate, by default 1.
+        rates: factors of the parameters' learning rates, by default 1.
 
     Attributes:
-        lr, step_count: float32 tensors (), so that a captured step reads their current values. Set the rate with
+        lr, step_count: float32 tensors (), whose current values a captured step reads. Set the learning rate with
             ``optimizer.lr.fill_(...)``.
-        slots: state tensors by their name in a checkpoint, each a list in the order of the parameters, with None for
+        slots: state tensors by their name in a checkpoint: lists in the order of the parameters, with None for
             parameters without that state.
         ema: the averaged weights in the order of the parameters, or None.
     """
@@ -73,7 +73,7 @@ class Optimizer(torch.optim.Optimizer, ABC):
 
     @classmethod
     def for_model(cls, model: TRMModel, lr: float, **keywords: Any) -> Self:
-        """An optimizer of a model's parameters. A subclass that treats some of them differently overrides it."""
+        """Creates an optimizer of a model's parameters. A subclass overrides it to treat some of them differently."""
         return cls(model.parameters(), lr, **keywords)
 
     @property
@@ -87,8 +87,8 @@ class Optimizer(torch.optim.Optimizer, ABC):
         return self.weights if self.ema is None else self.ema
 
     def write_copies(self, copies: list[Tensor | None], interleave: list[int]) -> None:
-        """Makes each step also write the new weights to ``copies``: matrices in low precision, or None, in the order of
-        the parameters. ``ops.adam_atan2_`` documents the layouts of both arguments."""
+        """From now on, each step also writes the new weights to ``copies``: matrices in low precision or None, in the
+        order of the parameters. ``ops.adam_atan2_`` documents both arguments."""
         self.copies, self.interleave = copies, interleave
 
     @torch.no_grad()
@@ -109,7 +109,7 @@ class Optimizer(torch.optim.Optimizer, ABC):
         return self.lr if self.rates[index] == 1 else self.lr * self.rates[index]
 
     def _finish(self, weights: list[Tensor], indices: Iterable[int]) -> None:
-        """Updates average and copies of some parameters after their weights."""
+        """Updates the averages and copies of some parameters, after their weights."""
         for i in indices:
             weight = weights[i]
             if self.ema is not None and self.ema_decay is not None:
@@ -120,7 +120,7 @@ class Optimizer(torch.optim.Optimizer, ABC):
                 copy[rows, : weight.shape[1]] = weight.to(copy.dtype)
 
     def state_dict(self) -> dict[str, Any]:
-        """A copy of the state, ``ema`` included, for ``load_state_dict`` of an optimizer of the same weights."""
+        """A copy of the state, including ``ema``, for ``load_state_dict`` of an optimizer of the same weights."""
         return copy.deepcopy(self._state())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -142,7 +142,7 @@ class Optimizer(torch.optim.Optimizer, ABC):
         return {"lr": self.lr, "step_count": self.step_count, **self.slots, "ema": self.ema}
 
     def named_tensors(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """The tensors of a checkpoint except the average, under the parameters' ``names``."""
+        """The tensors for a checkpoint without the average, by the parameters' ``names``."""
         tensors, names = {"step": self.step_count}, list(names)
         pairs = [(i, name, slot) for i, name in enumerate(names) for slot in self.slots]
         return tensors | {f"{s}/{name}": t for i, name, s in pairs if (t := self.slots[s][i]) is not None}
@@ -153,4 +153,4 @@ class Optimizer(torch.optim.Optimizer, ABC):
         return [t for tensors in lists for t in tensors if t is not None] + [self.step_count]
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__.copy()  # torch's method would drop our attributes from a copy
+        return self.__dict__.copy()  # torch's method would drop the attributes of this class

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class FusedAdam(Optimizer):
-    """Updates all parameters, or those at ``indices``, with ``ops.adam_atan2_``: one pass over memory per rate."""
+    """Updates the parameters, or those at ``indices``, with ``ops.adam_atan2_``: one pass over memory per rate."""
 
     variant: Literal["adam_atan2", "adamw"]
 
@@ -40,19 +40,19 @@ class FusedAdam(Optimizer):
     def _update(self, weights: list[Tensor], grads: list[Tensor], grad_scale: Tensor | None) -> None:
         for rate, indices in self.passes.items():
             ops.adam_atan2_(
-                _picked(indices, weights), _picked(indices, grads),
+                _select(indices, weights), _select(indices, grads),
                 self._moments("exp_avg", indices), self._moments("exp_avg_sq", indices),
                 self.lr if rate == 1 else self.lr * rate, self.step_count,
                 betas=self.betas, weight_decay=self.weight_decay,
-                ema=self.ema and _picked(indices, self.ema), ema_decay=self.ema_decay or 0.0,
+                ema=self.ema and _select(indices, self.ema), ema_decay=self.ema_decay or 0.0,
                 grad_scale=grad_scale, variant=self.variant,
-                copies=self.copies and _picked(indices, self.copies),
-                interleave=self.interleave and _picked(indices, self.interleave),
+                copies=self.copies and _select(indices, self.copies),
+                interleave=self.interleave and _select(indices, self.interleave),
             )  # fmt: skip
 
     def _moments(self, slot: str, indices: list[int]) -> list[Tensor]:
         return [t for i in indices if (t := self.slots[slot][i]) is not None]
 
 
-def _picked(indices: list[int], values: Sequence[T]) -> list[T]:
+def _select(indices: list[int], values: Sequence[T]) -> list[T]:
     return [values[i] for i in indices]

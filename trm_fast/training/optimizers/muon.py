@@ -1,7 +1,8 @@
-"""Muon: updates hidden matrices by their orthogonalized momentum, and all other weights by AdamW or AdamATan2.
+"""The optimizer Muon: updates hidden matrices with orthogonalized momentum, and all other weights with AdamW or
+AdamATan2.
 
 Keller Jordan, "Muon: An optimizer for hidden layers in neural networks" (2024), with the weight decay and the update
-size of "Muon is scalable for LLM training" (arXiv 2502.16982), so that one learning rate suits both kinds of weights.
+size from "Muon is scalable for LLM training" (arXiv 2502.16982), so that one learning rate suits both kinds of weights.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from trm_fast.training.optimizers.base import register
 from trm_fast.training.optimizers.fused_adam import FusedAdam
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Jordan's quintic polynomial. It is steep at 0, so that a few iterations bring all singular values close to 1."""
+"""Jordan's quintic polynomial, which is steep at 0, so that a few iterations bring singular values close to 1."""
 
 RMS = 0.2
-"""Root mean square of an update without the learning rate, about the same as AdamW's (arXiv 2502.16982, 2.2)."""
+"""Root mean square of an update at learning rate 1, about that of AdamW (arXiv 2502.16982, section 2.2)."""
 
 
 class Options(base.Options):
@@ -40,8 +41,8 @@ class Options(base.Options):
 class Muon(FusedAdam):
     """Momentum orthogonalized by Newton-Schulz iterations.
 
-    ``hidden`` are the matrices that Muon updates, by default all two-dimensional parameters. ``for_model`` takes those
-    of the network; embedding and heads learn better with the other optimizer.
+    ``hidden`` are the matrices that Muon updates, by default all two-dimensional parameters. ``for_model`` uses the
+    network's matrices; embedding and heads learn better with the other optimizer.
     """
 
     options_type: ClassVar[type[base.Options]] = Options
@@ -75,12 +76,12 @@ class Muon(FusedAdam):
 
     @classmethod
     def for_model(cls, model: TRMModel, lr: float, **keywords: Any) -> Self:
-        """Muon for the network's matrices, ``others`` for the embedding and the heads."""
+        """Creates an optimizer with Muon for the network's matrices and ``others`` for the other weights."""
         return cls(model.parameters(), lr, hidden=model.net.parameters(), **keywords)
 
     def _update(self, weights: list[Tensor], grads: list[Tensor], grad_scale: Tensor | None) -> None:
         super()._update(weights, grads, grad_scale)
-        for indices in self.groups:  # matrices of one shape in one batch
+        for indices in self.groups:  # matrices of the same shape are computed as one batch
             grad = torch.stack([grads[i] for i in indices])
             if grad_scale is not None:
                 grad = grad * grad_scale
@@ -97,8 +98,8 @@ class Muon(FusedAdam):
 
 
 def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
-    """Matrices (N, rows, columns) with the same singular vectors and singular values close to 1; tiny ones stay
-    small.
+    """Matrices (N, rows, columns) with the same singular vectors, and singular values close to 1; very small ones stay
+    smaller.
 
     Example:
         >>> values = torch.linalg.svdvals(orthogonal(torch.diag(torch.tensor([3.0, 1.0]))[None]))

@@ -1,4 +1,4 @@
-"""Stochastic gradient descent with momentum."""
+"""The optimizer SGD: stochastic gradient descent with momentum."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class Options(base.Options):
 class SGD(Optimizer):
     """``m = betas[0] m + g``, ``p *= 1 - lr wd``, ``p -= lr m`` (with ``nesterov``: ``lr (g + betas[0] m)``).
 
-    Weight decay is decoupled, as in all optimizers here (SGDW, arXiv 1711.05101)."""
+    Weight decay is decoupled, as in all optimizers here (SGDW, arXiv 1711.05101).
+    """
 
     options_type: ClassVar[type[base.Options]] = Options
 
