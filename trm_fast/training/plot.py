@@ -65,13 +65,13 @@ def plot_run(run: Path, target: Path | None = None) -> Path:
 
 
 def plot_variants(rows: Sequence[Record], values: Sequence[Sequence[float]], metric: str, path: Path) -> Path:
-    """Draws the metric of a sweep's variants: the mean with its interval, and a dot for each run.
+    """Plots the metric of a sweep's variants: the mean with its interval, and a dot for each run.
 
     Args:
         rows: the variants' results, as in ``sweep.json``.
         values: the metric of each variant's runs.
-        metric: its name.
-        path: of the PNG.
+        metric: name of the metric.
+        path: path of the PNG.
 
     Returns:
         The path of the PNG.
