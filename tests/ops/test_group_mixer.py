@@ -67,10 +67,10 @@ def test_any_layout(cpp, check, random):
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_threads_do_not_change_the_forward(cpp, random, threads):
     tensors = inputs(random, 1, SUDOKU, 24, 16)
-    want, before = ops.group_mixer(*tensors), torch.get_num_threads()
+    want, previous = ops.group_mixer(*tensors), torch.get_num_threads()
     torch.set_num_threads(threads)
     got = ops.group_mixer(*tensors)
-    torch.set_num_threads(before)
+    torch.set_num_threads(previous)
     torch.testing.assert_close(got, want)
 
 

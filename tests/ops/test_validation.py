@@ -254,7 +254,7 @@ def test_the_tolerance_is_the_one_that_the_op_states(result: str, factor: int) -
 
     def judged(error: float) -> str | None:
         kernel = truth | {result: (1 + error) * truth[result]}
-        return validation.beside_reference(op, case, inputs, {name: t.float() for name, t in kernel.items()})
+        return validation.compare_with_reference(op, case, inputs, {name: t.float() for name, t in kernel.items()})
 
     assert judged(0.98e-3 * factor) is None
     assert (judged(1.02e-3 * factor) or "").startswith(f"{result}: error")

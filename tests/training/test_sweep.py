@@ -17,7 +17,7 @@ from trm_fast.errors import UserError
 from trm_fast.tasks.base import Dataset
 from trm_fast.tasks.puzzle_task import PuzzleTask
 from trm_fast.training import Callback, Trainer
-from trm_fast.training.search import range_of, suggest
+from trm_fast.training.search import parse_range, suggest
 from trm_fast.training.sweep import Plan, Sweep, Variant, grid, parse_variant
 
 from .small import SECTIONS
@@ -91,7 +91,7 @@ def test_every_run_is_one_of_the_trainer_and_the_table_summarizes_them(tmp_path:
     assert row["sd"] == pytest.approx(abs(a - b) / 2**0.5)
     assert row["interval"] == pytest.approx(((a + b) / 2 - half, (a + b) / 2 + half), abs=1e-4)
     assert (row["n"], row["steps"], row["sample_steps"]) == (2, 6, 42)
-    assert row["seconds"] == statistics.fmean(run["seconds"] for run in sweep.runs_of(VARIANTS[1]))
+    assert row["seconds"] == statistics.fmean(run["seconds"] for run in sweep.finished_runs(VARIANTS[1]))
     assert train_all(Sweep(tmp_path / "sweep", PLAN)) == []
 
 
@@ -193,11 +193,11 @@ def test_a_limit_of_training_time_ends_every_run(tmp_path: Path) -> None:
 
 
 def test_ranges() -> None:
-    assert range_of(["1e-4..1e-2"], "k") == (1e-4, 1e-2)
-    assert range_of(["adamw"], "k") is range_of([1, "2..3"], "k") is None
+    assert parse_range(["1e-4..1e-2"], "k") == (1e-4, 1e-2)
+    assert parse_range(["adamw"], "k") is parse_range([1, "2..3"], "k") is None
     for text in ("3..2", "a..b", "1..1"):
         with pytest.raises(UserError, match=r"--vary k=.*: a range is LOW\.\.HIGH"):
-            range_of([text], "k")
+            parse_range([text], "k")
 
 
 def test_a_search_continues_as_if_it_had_not_been_interrupted(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def sweep(
     from trm_fast.training import apply_settings
     from trm_fast.training.callbacks.console import Console
     from trm_fast.training.plot import plot_variants
-    from trm_fast.training.sweep import PLOT, SWEEP, Plan, Sweep, metric_of
+    from trm_fast.training.sweep import PLOT, SWEEP, Plan, Sweep, read_metric
 
     if minutes is not None and minutes <= 0:
         raise UserError("--minutes must be more than 0", usage_error=True)
@@ -114,7 +114,9 @@ def sweep(
     )  # fmt: skip
     _run(study)
     result = study.save()
-    values = [[metric_of(run, metric) for run in study.runs_of(v) if not run["diverged"]] for v in study.variants]
+    values = [
+        [read_metric(run, metric) for run in study.finished_runs(v) if not run["diverged"]] for v in study.variants
+    ]
     picture = plot_variants(result["variants"], values, metric, out_folder / PLOT)
     if json_output:
         print_json(result | {"out": str(out_folder)})
@@ -132,7 +134,7 @@ def _seeds(text: str) -> list[int]:
 
 def _variants(vary: list[str], named: list[str], trials: int | None) -> dict[str, Any]:
     """The arguments of a plan that say which variants it has."""
-    from trm_fast.training.search import parse_values, range_of
+    from trm_fast.training.search import parse_range, parse_values
     from trm_fast.training.sweep import grid, parse_variant
 
     if not vary and (trials or not named):
@@ -142,7 +144,7 @@ def _variants(vary: list[str], named: list[str], trials: int | None) -> dict[str
     space = dict(map(parse_values, vary))
     if len(space) < len(vary):
         raise UserError("--vary takes all values of a key at once: KEY=A,B", usage_error=True)
-    if not trials and (ranges := [key for key, values in space.items() if range_of(values, key)]):
+    if not trials and (ranges := [key for key, values in space.items() if parse_range(values, key)]):
         raise UserError(f"--vary {ranges[0]}: a range needs --optuna N; a grid takes values A,B,C", usage_error=True)
     variants = [] if trials else grid(list(map(parse_variant, named)), space)
     if "training.seed" in {*space, *(key for variant in variants for key in variant.settings)}:
@@ -159,7 +161,7 @@ def _measure(solver: Solver, examples: Examples) -> Evaluation:
 
 def _run(study: Sweep) -> None:
     """Trains what is not trained yet, with a line for each run."""
-    from trm_fast.training.sweep import metric_of
+    from trm_fast.training.sweep import read_metric
 
     for variant, seed in study.pending():
         number = f"{len(study.runs) + 1} of {study.total}"
@@ -171,7 +173,7 @@ def _run(study: Sweep) -> None:
         if run["diverged"]:
             err.print(run["diverged"], style="yellow", soft_wrap=True)
         else:
-            value = _text(metric_of(run, study.metric), study.metric)
+            value = _text(read_metric(run, study.metric), study.metric)
             err.print(f"run {number}: {study.metric} {value} after {run['steps']:,} steps, {run['seconds']} s")
 
 

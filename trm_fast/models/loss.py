@@ -31,6 +31,7 @@ class Loss(NamedTuple):
             return self
         return self._replace(total=self.answer + halting_weight * self.halting)
 
+
 def supervision_loss(logits: Tensor, q: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Loss:
     """Stablemax cross-entropy (float64) of logits (B, L, V) with labels int (B, L), plus the halting loss of q (B,)
     (paper, section 4). Unlabeled cells have the label ``IGNORE``. With ``label_smoothing`` s, a cell's target
@@ -42,8 +43,8 @@ def supervision_loss(logits: Tensor, q: Tensor, labels: Tensor, label_smoothing:
 
 
 def _excess_log_score(logits: Tensor, labels: Tensor) -> Tensor:
-    """By how much the logarithm of the label's stable-max score exceeds the mean over all classes, 0 for unlabeled
-    cells: the normalizer cancels in the difference of two losses."""
+    """The logarithm of the label's stablemax score minus the mean over all classes; 0 for unlabeled cells. The
+    normalizer cancels in the difference of two losses."""
     valid = labels != IGNORE
     x = logits.where(valid.unsqueeze(-1), 0).double()
     scores = x.clamp_min(0).log1p() - F.relu(-x).log1p()  # one of the terms is zero; the slope at 0 is 1

@@ -1,4 +1,4 @@
-"""Partitions of a grid's cells into groups, by name: what ``mixing: groups`` takes means over."""
+"""Partitions of a grid's cells into groups, by name. ``mixing: groups`` reads the means of these groups."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ def _tiles(grid: Grid, shift: tuple[int, int]) -> Tensor:
 def partitions(names: Sequence[str], grid: Grid, prefix: int = 0, symbols: int = 0) -> Tensor:
     """The groups of ``ops.group_mixer`` for a state whose positions are a prefix and the cells of a grid.
 
-    In each partition the prefix is a group of its own, except in ``all``, which joins it with the cells. With an axis
-    of symbols, each cell has one position per symbol: the groups of each partition are then those of one symbol, and
-    one more partition joins the symbols of each cell.
+    In each partition the prefix is a separate group, except in ``all``, whose one group has the prefix and the cells.
+    With an axis of symbols, each cell has one position per symbol. The groups of each partition are then divided by
+    symbol, and one more partition has the symbols of each cell as a group.
 
     Args:
         names: names of partitions.

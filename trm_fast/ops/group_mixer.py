@@ -22,8 +22,8 @@ def group_mixer(
     """``rms_norm(h + down @ swiglu(gate_up @ [h, m_1, ..., m_G]))``, where ``m_g`` at a position is ``scale`` times the
     mean of ``h`` over the position's group in partition g.
 
-    The layer does not know positions apart, except by their groups: a permutation of the positions that maps groups to
-    groups permutes its output. A sudoku's rows, columns and boxes are three partitions of its cells.
+    The layer distinguishes positions only by their groups: a permutation of the positions that maps groups to groups
+    permutes its output. For example, a sudoku's rows, columns and boxes are three partitions of its cells.
 
     Args:
         h: (B, L, D), floating point.
@@ -38,7 +38,7 @@ def group_mixer(
         (B, L, D), the dtype of ``h``.
 
     Raises:
-        ValueError: weights or groups that do not fit ``h`` or each other.
+        ValueError: the weights or groups do not fit ``h`` or each other.
 
     Example:
         >>> pairs = torch.tensor([[0, 0, 1, 1]])
@@ -89,7 +89,7 @@ def group_means(h: Tensor, group: Tensor) -> Tensor:
 
 
 def group_mixer_saved(h: Tensor, gate_up: Tensor, *_: Any) -> int:
-    """How many floats the C++ forward keeps; the backward computes the means again."""
+    """The number of floats that the C++ forward saves. The backward recomputes the means."""
     L = h.shape[1]
     return saved_floats(h, 2 * rounded(gate_up.shape[0] // 2, PANEL // 2) * L, L)
 

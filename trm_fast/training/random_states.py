@@ -10,18 +10,18 @@ from trm_fast.inference.noise import hashed_normal
 from trm_fast.nn import State
 
 STATES = 3
-"""The purpose of these random numbers, beside those of ``trm_fast.training.feed``."""
+"""Purpose in the seeds of these random numbers, distinct from those of ``trm_fast.training.feed``."""
 _STRIDES = (0x6A09E667F3BCC909, 0xBB67AE8584CAA73B, 0x3C6EF372FE94F82B, 0xA54FF53A5F1D36F1)
 
 
 class RandomStates:
-    """Normal numbers as a function of (seed, slot, training step, supervision step in it, purpose) alone.
+    """Normal random numbers that depend only on seed, slot, training step, supervision step within it, and purpose.
 
-    So they do not depend on the number of processes or parts that a batch is computed in, a resumed run draws the
-    same, and a captured step draws new ones at each replay.
+    They do not depend on how a batch is divided into processes and parts. A resumed run draws the same numbers, and a
+    captured step draws new ones at each replay.
 
     Args:
-        seed: of the run.
+        seed: seed of the run.
         slots: numbers of the slots in the whole batch.
         steps_done: the optimizer's step count (), which the training step changes.
     """
@@ -33,8 +33,8 @@ class RandomStates:
         self.steps_done = steps_done
 
     def start(self, like: State, part: slice, step: int) -> State:
-        """Initial states for the slots of a part, in the shapes and dtypes of ``like``: at each position a random
-        direction with root mean square 1.
+        """Returns initial states for the slots of a part, in the shapes and dtypes of ``like``: at each position a
+        random direction with root mean square 1.
 
         Args:
             like: the state of these slots.
@@ -45,7 +45,7 @@ class RandomStates:
         return State(y, _unit(self._normal(like.z, part, step, 1)).to(like.z.dtype))
 
     def noise(self, z: Tensor, part: slice, step: int) -> Tensor:
-        """Standard normal numbers in the shape and dtype of z (B, L, D); other arguments as in ``start``."""
+        """Returns standard normal numbers in the shape and dtype of z (B, L, D); other arguments as in ``start``."""
         return self._normal(z, part, step, 2).to(z.dtype)
 
     def _normal(self, like: Tensor, part: slice, step: int, purpose: int) -> Tensor:
@@ -59,5 +59,5 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def _signed(number: int) -> int:
-    """The signed 64-bit integer with the same last 64 bits."""
+    """The signed 64-bit integer with the same lowest 64 bits."""
     return (number + 2**63) % 2**64 - 2**63

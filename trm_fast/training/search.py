@@ -14,14 +14,14 @@ Space = dict[str, list[Any]]
 """Values by key. A single text ``LOW..HIGH`` is a range."""
 
 LOG_RATIO = 10
-"""A range whose ends differ by this factor or more is searched on a log scale."""
+"""A range whose bounds differ by at least this factor is searched on a log scale."""
 
 
 def parse_values(text: str) -> tuple[str, list[Any]]:
     """Parses a key with its values, which are YAML, or with a range.
 
     Raises:
-        UserError: the text has another form.
+        UserError: the text does not have this form.
 
     Example:
         >>> parse_values("training.learning_rate=1e-3,3e-3"), parse_values("model.hidden_size=32..128")
@@ -36,14 +36,14 @@ def parse_values(text: str) -> tuple[str, list[Any]]:
     return key.strip(), parsed
 
 
-def range_of(values: Sequence[Any], key: str) -> tuple[float, float] | None:
-    """The ends of a range, whole numbers or floats; None if ``values`` are single values.
+def parse_range(values: Sequence[Any], key: str) -> tuple[float, float] | None:
+    """The bounds of a range, integers or floats, or None if ``values`` are single values.
 
     Raises:
-        UserError: the lower end is not below the upper one.
+        UserError: the lower bound is not below the upper one.
 
     Example:
-        >>> range_of(["32..128"], "model.hidden_size"), range_of([32, 128], "model.hidden_size")
+        >>> parse_range(["32..128"], "model.hidden_size"), parse_range([32, 128], "model.hidden_size")
         ((32, 128), None)
     """
     match = re.fullmatch(r"(\S+?)\.\.(\S+)", values[0]) if len(values) == 1 and isinstance(values[0], str) else None
@@ -56,8 +56,8 @@ def range_of(values: Sequence[Any], key: str) -> tuple[float, float] | None:
 
 
 def suggest(space: Space, previous: Sequence[tuple[Mapping[str, Any], float | None]]) -> dict[str, Any]:
-    """Optuna's next settings, by its tree-structured Parzen estimator. They depend only on the arguments, so that a
-    search that was interrupted continues as if it had not been.
+    """Optuna's next settings, by its tree-structured Parzen estimator. They depend only on the arguments, so that
+    an interrupted search continues as if it had not been interrupted.
 
     Args:
         space: values or a range by key.
@@ -73,14 +73,14 @@ def suggest(space: Space, previous: Sequence[tuple[Mapping[str, Any], float | No
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     distributions: dict[str, Any] = {}
     for key, values in space.items():
-        if (ends := range_of(values, key)) is None:
+        if (ends := parse_range(values, key)) is None:
             distributions[key] = optuna.distributions.CategoricalDistribution([json.dumps(value) for value in values])
             continue
         log = ends[0] > 0 and ends[1] / ends[0] >= LOG_RATIO
         whole = all(isinstance(end, int) for end in ends)
         kind: Any = optuna.distributions.IntDistribution if whole else optuna.distributions.FloatDistribution
         distributions[key] = kind(*ends, log=log)
-    categorical = {key for key, values in space.items() if range_of(values, key) is None}
+    categorical = {key for key, values in space.items() if parse_range(values, key) is None}
     sampler = optuna.samplers.TPESampler(seed=len(previous))
     study = optuna.create_study(direction="maximize", sampler=sampler)
     trial_state = optuna.trial.TrialState

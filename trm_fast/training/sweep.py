@@ -42,18 +42,18 @@ class Variant:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep trains and evaluates. A sweep that is resumed must have the same plan.
+    """What a sweep trains and evaluates. A resumed sweep must have the same plan.
 
     Attributes:
         sections: the configuration that the variants change, as read from a preset or a file.
         variants: the variants; empty for a search.
         seeds: each variant is trained with each of them.
-        minutes: training time of a run; None: it ends at ``training.steps``, as it does anyway.
-        processor_time: measure the training time as processor time per thread, for a machine that others use too.
-        eval_data: a file to evaluate every model on, in place of the test set.
+        minutes: limit of a run's training time, besides ``training.steps``; None: no limit.
+        processor_time: whether training time is processor time per thread, for machines that other programs use too.
+        eval_data: a file to evaluate every model on, instead of the test set.
         eval_limit: use only the first rows of ``eval_data``.
         solver: options of ``Solver`` for ``eval_data``.
-        space: what a search draws from, by key.
+        space: the values or the range of each key that a search chooses from.
         trials: number of variants that a search tries.
     """
 
@@ -88,7 +88,7 @@ def parse_variant(text: str) -> Variant:
     """Parses a named variant.
 
     Raises:
-        UserError: the text has another form.
+        UserError: the text does not have this form.
 
     Example:
         >>> parse_variant("large: model.hidden_size=128 training.batch_size=16")
@@ -117,15 +117,15 @@ def grid(variants: Sequence[Variant], values: Mapping[str, Sequence[Any]]) -> li
     result = []
     for variant, *combination in itertools.product(variants or [Variant("")], *values.values()):
         settings = dict(zip(values, combination, strict=True))
-        result.append(Variant(f"{variant.name} {name_of(settings)}".strip(), variant.settings | settings))
+        result.append(Variant(f"{variant.name} {variant_name(settings)}".strip(), variant.settings | settings))
     names = [variant.name for variant in result]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"two variants have the name {twice[0]!r}", usage_error=True)
     return result
 
 
-def name_of(settings: Mapping[str, Any]) -> str:
-    """A name for settings: the last parts of the keys, with the values."""
+def variant_name(settings: Mapping[str, Any]) -> str:
+    """The name of a variant with these settings: the last parts of the keys, with the values."""
     last = [key.rpartition(".")[2] for key in settings]
     keys = last if len(set(last)) == len(last) else settings
     texts = (value if isinstance(value, str) else json.dumps(value) for value in settings.values())
@@ -137,10 +137,10 @@ class Sweep:
 
     Args:
         out: the folder. A sweep of the same plan is continued: finished runs are kept.
-        plan: what to train.
-        metric: the name of a number in the evaluations, which the table compares and a search maximizes.
-        device: such as ``cpu`` or ``cuda:0``.
-        callbacks: makes the callbacks of a run.
+        plan: what to train and evaluate.
+        metric: the name of a number in the evaluations. The table compares it, and a search maximizes it.
+        device: a torch device, such as ``cpu`` or ``cuda:0``.
+        callbacks: creates the callbacks of a run.
         measure: evaluates a solver on ``eval_data``.
 
     Raises:
@@ -184,21 +184,21 @@ class Sweep:
         self.variants = [Variant(row["variant"], row["settings"]) for row in content["variants"]]
 
     def pending(self) -> Iterator[tuple[Variant, int]]:
-        """The runs that are not finished yet, one after the other; a search decides on each variant when it is due."""
+        """Yields the runs that are not finished yet. A search chooses a variant only when its first run is next."""
         for index in itertools.count():
             if index == len(self.variants):
                 if index >= self.plan.trials:
                     return
                 self._suggest()
-            done = {run["seed"] for run in self.runs_of(self.variants[index])}
+            done = {run["seed"] for run in self.finished_runs(self.variants[index])}
             yield from ((self.variants[index], seed) for seed in self.plan.seeds if seed not in done)
 
     def _suggest(self) -> None:
         rows = self.rows(self.metric)
         settings = suggest(self.plan.space, [(row["settings"], row["mean"]) for row in rows])
-        self.variants.append(Variant(f"{len(rows)}: {name_of(settings)}", settings))
+        self.variants.append(Variant(f"{len(rows)}: {variant_name(settings)}", settings))
 
-    def runs_of(self, variant: Variant) -> list[Record]:
+    def finished_runs(self, variant: Variant) -> list[Record]:
         """The records of a variant's finished runs."""
         return [run for run in self.runs if run["variant"] == variant.name]
 
@@ -239,7 +239,7 @@ class Sweep:
         self.out.mkdir(parents=True, exist_ok=True)
         self._write("exact_accuracy")  # from here on the folder belongs to this plan
         callbacks = self.callbacks()
-        if (folder / CONFIG).exists() or checkpoint.steps_of(folder):
+        if (folder / CONFIG).exists() or checkpoint.saved_steps(folder):
             return Trainer.resume(folder, device=self.device, callbacks=callbacks)
         return Trainer(config, folder, device=self.device, callbacks=callbacks)
 
@@ -260,7 +260,7 @@ class Sweep:
         Raises:
             UserError: the evaluations do not have the metric.
         """
-        return [_row(variant, self.runs_of(variant), metric) for variant in self.variants]
+        return [_row(variant, self.finished_runs(variant), metric) for variant in self.variants]
 
     def save(self) -> Record:
         """Writes ``sweep.json``.
@@ -286,16 +286,16 @@ class Sweep:
 
 
 def processor_time() -> float:
-    """Processor seconds of this process per thread. Unlike seconds on the clock they do not pass while other programs
-    have the processor; parts of the work that use one thread count less."""
+    """Processor time of this process per thread, in seconds. Unlike wall-clock time, it does not advance while other
+    programs use the processor. Work on a single thread counts less."""
     return time.process_time() / torch.get_num_threads()
 
 
-def metric_of(run: Mapping[str, Any], metric: str) -> float:
+def read_metric(run: Mapping[str, Any], metric: str) -> float:
     """The metric in the run's evaluation: on ``eval_data`` if there is one, or on the test set.
 
     Raises:
-        UserError: the evaluation does not have it.
+        UserError: the evaluation does not have the metric.
     """
     evaluation = run["eval_data"] or run["evaluation"]
     value = evaluation.get(metric)
@@ -307,7 +307,7 @@ def metric_of(run: Mapping[str, Any], metric: str) -> float:
 
 def _row(variant: Variant, runs: Sequence[Record], metric: str) -> Record:
     finished = [run for run in runs if not run["diverged"]]
-    values = [metric_of(run, metric) for run in finished]
+    values = [read_metric(run, metric) for run in finished]
     return {
         "variant": variant.name,
         "settings": variant.settings,
@@ -324,7 +324,7 @@ def _row(variant: Variant, runs: Sequence[Record], metric: str) -> Record:
 
 
 def _interval_of_one(runs: Sequence[Record], metric: str) -> list[float] | None:
-    """The interval that the evaluation of a single run has: Wilson's for shares, a bootstrap for F1 scores."""
+    """The interval in the evaluation of a single run: Wilson's for shares, a bootstrap interval for F1 scores."""
     if not runs:
         return None
     evaluation = runs[0]["eval_data"] or runs[0]["evaluation"]
