@@ -1,4 +1,4 @@
-"""Gaussian noise that is a function of (seed, row, step), so that no answer depends on the other rows of the batch."""
+"""Gaussian noise that depends only on (seed, row, step), so that no answer depends on the other rows of the batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def gaussian(z: Tensor, scale: Tensor, rows: Tensor, steps: Tensor, seed: int) -> Tensor:
-    """Gaussian noise of the shape of z (A, P + L, D), with the standard deviations scale[rows], scale (N,)."""
+    """Gaussian noise in the shape of z (A, P + L, D), with the standard deviations ``scale[rows]``, scale (N,)."""
     numbers = zip(rows.tolist(), steps.tolist(), strict=True)
     keys = [hash((seed, row, step)) % 2**63 for row, step in numbers]
     if z.is_cuda:

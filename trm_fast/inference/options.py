@@ -1,4 +1,4 @@
-"""How a solver searches: the options of its tries, which a model may store, and the condition for an answer."""
+"""Options of a solver's tries, which can be stored with a model, and the condition for giving an answer."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ Start = Literal["fixed", "random", "last"]
 
 
 class SolverConfig(Section):
-    """The ``solver:`` section: the options that a model is solved with where no others are given. ``Solver`` describes
-    them.
+    """The ``solver:`` section: the default options of ``Solver`` for a model. ``Solver`` describes them.
 
     Example:
         >>> SolverConfig(symmetries=8, rollouts=2, noise=0.3).tries
@@ -48,7 +47,7 @@ class SolverConfig(Section):
         return self.rollouts * self.symmetries
 
     def changes(self) -> dict[str, Any]:
-        """The options that are not the built-in ones, by name."""
+        """The options that differ from their built-in defaults, by name."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
 
@@ -56,13 +55,13 @@ def stored_options(model: TRMModel, where: str = "the model") -> SolverConfig:
     """The options that are stored with a model.
 
     Raises:
-        UserError: they are not valid; ``where`` starts the message.
+        UserError: they are not valid. The message starts with ``where``.
     """
     return validated(SolverConfig, model.solver_defaults, "solver", where)
 
 
 def merged_options(stored: SolverConfig, changes: Mapping[str, Any]) -> SolverConfig:
-    """The stored options with some changed. With a single try nothing remains of the options of further tries.
+    """The stored options with changes. With a single try, the options of further tries have their defaults.
 
     Raises:
         UserError: a value is invalid, or changes contradict each other.
@@ -91,15 +90,15 @@ def merged_options(stored: SolverConfig, changes: Mapping[str, Any]) -> SolverCo
 
 
 def meets(condition: str, confidence: npt.NDArray[np.float32], valid: Any) -> npt.NDArray[np.bool_]:
-    """Which answers meet a condition, bool (N,).
+    """Whether each answer meets a condition, bool (N,).
 
     Args:
         condition: ``valid``, or ``confidence>=X``.
-        confidence: of the answers, float32 (N,).
+        confidence: confidences of the answers, float32 (N,).
         valid: whether they obey the task's rules, bool (N,); None for a task without rules.
 
     Raises:
-        UserError: it is no condition, or it is ``valid`` and there are no rules.
+        UserError: the condition has another form, or it is ``valid`` and the task has no rules.
 
     Example:
         >>> meets("confidence>=0.9", np.array([0.8, 0.95], dtype=np.float32), None).tolist()

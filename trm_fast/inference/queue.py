@@ -1,5 +1,4 @@
-"""The queue of rows that wait for a place in the batch, and how rows that are tries at the same problem depend on each
-other."""
+"""The queue of rows that wait to enter the batch, and how tries at the same problem depend on each other."""
 
 from __future__ import annotations
 
@@ -22,31 +21,32 @@ class Plan(NamedTuple):
     """int64: rows with equal numbers are tries at the same problem. When one halts, the others leave the batch or never
     enter it. None: rows are independent."""
     race: bool = False
-    """Other rows at the problem of a row that halts run until they have taken as many steps: the fewest steps win."""
+    """When a row halts, the other rows of its problem continue until they have taken as many steps, because the try
+    with the fewest steps wins."""
     after: Tensor | None = None
     """int64: the row that must end before this one enters, -1 for none."""
     order: Tensor | None = None
     """int64: the rows in the order in which they enter; by default 0 to N - 1."""
     random_start: Tensor | None = None
-    """bool: the latent state starts as Gaussian noise with the size of the model's initial state."""
+    """bool: whether the latent state starts as Gaussian noise with the size of the model's initial state."""
     warm_start: Tensor | None = None
-    """bool: the row starts from the state in which its ``after`` ended."""
+    """bool: whether the row starts from the last state of the row in ``after``."""
     particles: Tensor | None = None
     """int64: rows with equal numbers exchange states (``resampled``); -1: never."""
     resample_every: int = 0
-    """Supervision steps between two exchanges."""
+    """Number of supervision steps between two exchanges."""
 
 
 INDEPENDENT = Plan()
 
 
 class Queue:
-    """The rows 0 to N - 1: those that wait, and what the others leave behind.
+    """The rows 0 to N - 1: which of them wait or have ended, and the last states that later rows start from.
 
     Args:
         count: N.
         plan: how the rows depend on each other.
-        device: of all tensors.
+        device: device of all tensors.
     """
 
     def __init__(self, count: int, plan: Plan, device: torch.device) -> None:
@@ -61,7 +61,7 @@ class Queue:
         self.last: dict[int, State] = {}
 
     def enter(self, count: int) -> Tensor:
-        """Takes up to ``count`` rows that may enter the batch now, int64 (A,)."""
+        """Removes up to ``count`` rows that may enter the batch now from the queue, and returns them, int64 (A,)."""
         problem, after = self.plan.problem, self.plan.after
         if problem is not None:
             self.waiting = self.waiting[self.limit[problem[self.waiting]] > 1]
@@ -75,7 +75,7 @@ class Queue:
         return entering
 
     def start(self, rows: Tensor, initial: State, seed: int) -> State:
-        """The states that entering rows start from; ``initial`` are the model's."""
+        """Returns the states that entering rows start from. ``initial``: the model's initial states."""
         state = initial
         if self.plan.random_start is not None:
             size = initial.z.float().square().mean().sqrt()
@@ -90,7 +90,7 @@ class Queue:
         return state
 
     def leave(self, rows: Tensor, steps: Tensor, halted: Tensor, max_steps: int, state: State) -> Tensor:
-        """Which rows of the batch stay after a supervision step, bool (A,)."""
+        """Returns which rows of the batch stay after a supervision step, bool (A,)."""
         staying = ~halted & (steps < max_steps)
         if (problem := self.plan.problem) is not None:
             limits = steps[halted] if self.plan.race else torch.zeros_like(steps[halted])
@@ -102,10 +102,10 @@ class Queue:
         return staying
 
     def resampled(self, rows: Tensor, steps: Tensor, q: Tensor, staying: Tensor, seed: int) -> Tensor | None:
-        """The row of the batch whose state each row continues from, int64 (A,); None: each its own.
+        """Returns the row of the batch whose state each row continues from, int64 (A,), or None if no state changes.
 
-        Every ``resample_every`` steps, particles of the same number that have taken equally many steps are drawn again
-        in proportion to exp(q), the odds that their answers are right (systematic resampling).
+        Every ``resample_every`` steps, rows with equal numbers in ``particles`` that have taken equally many steps are
+        resampled in proportion to exp(q), the odds that their answers are right (systematic resampling).
         """
         plan = self.plan
         if plan.particles is None:

@@ -81,7 +81,7 @@ class Answer:
 
     @property
     def shown(self) -> Array | None:
-        """``raw``, or None if there is no solution: what to draw of the answer."""
+        """``raw``, or None if there is no solution: what a drawing of the answer shows."""
         return None if self.solution is None else self.raw
 
     def describe(self) -> str:
@@ -127,8 +127,8 @@ class Solver:
         seed: seed of noise and symmetries.
         graph: whether steps are captured and replayed on a GPU.
 
-    With ``rollouts``, ``symmetries`` and ``noise`` 1, 1 and 0 there is one plain try, whatever is stored with the
-    model: from the initial state, in the question's orientation.
+    With ``rollouts``, ``symmetries`` and ``noise`` 1, 1 and 0 there is one plain try, from the
+    initial state and in the question's orientation, whatever options are stored with the model.
 
     Raises:
         UserError: the model does not fit the task, options contradict each other, or the options stored with the

@@ -77,8 +77,8 @@ class Tries:
     Attributes:
         rows: the M encoded questions.
         owner: int (M,), the question of each row.
-        varied: bool (M,), whether noise and a random start apply to the row: to all rollouts but the first, or without
-            rollouts to all symmetric images but the question itself.
+        varied: bool (M,), whether noise and a random start apply to the row. They apply to all rollouts except the
+            first or, without rollouts, to all symmetric images except the question itself.
     """
 
     def __init__(self, task: Task, questions: Examples, options: SolverConfig, rng: np.random.Generator) -> None:
