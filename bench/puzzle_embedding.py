@@ -25,7 +25,7 @@ from trm_fast.tasks.arc import ARC
 from trm_fast.tasks.arc.data import ARCConfig
 from trm_fast.tasks.arc.grids import COLORS
 from trm_fast.tasks.arc.index import TaskIndex
-from trm_fast.tasks.arc.symmetry import ELEMENTS, Look
+from trm_fast.tasks.arc.symmetry import ELEMENTS, Appearance
 from trm_fast.tasks.base import Examples
 from trm_fast.training import checkpoint
 
@@ -50,7 +50,7 @@ def main() -> None:
     }  # fmt: skip
     task = ARC(ARCConfig(augmentations=args.augmentations))
     names = [f"task {i}" for i in range(args.tasks)]
-    distinct = Look(list(range(ELEMENTS)), [list(range(1, COLORS))] * ELEMENTS)  # no two augmentations are equal
+    distinct = Appearance(list(range(ELEMENTS)), [list(range(1, COLORS))] * ELEMENTS)  # no two augmentations are equal
     task.learn(TaskIndex(names, names, [distinct] * args.tasks))
 
     weight = torch.zeros(rows, WIDTH)

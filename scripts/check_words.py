@@ -53,7 +53,7 @@ def defined_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.id if isinstance(node, ast.Name) else node.attr
 
 
-def texts_of(path: Path) -> Iterator[tuple[int, str]]:
+def prose_lines(path: Path) -> Iterator[tuple[int, str]]:
     """The text that people read in a file, line by line: all of a page, the comments and strings of Python."""
     if path.suffix != ".py":
         yield from enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
@@ -76,7 +76,7 @@ def faults(path: Path, names: dict[str, str], texts: dict[str, str]) -> Iterator
                 word = whole if whole in names else min(parts)
                 yield f"{line}: the name {name}: {names.get(word) or texts[word]}"
     pattern = re.compile(rf"(?<![\w`/<-])({'|'.join(map(re.escape, texts))})(?![\w`/>-])", re.I)
-    for line, text in texts_of(path):
+    for line, text in prose_lines(path):
         for match in pattern.finditer(text):
             yield f"{line}: '{match[1]}': {texts[match[1].lower()]}"
 

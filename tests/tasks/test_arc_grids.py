@@ -12,12 +12,12 @@ from trm_fast.tasks.arc.grids import (
     Symmetries,
     decode,
     encode,
+    grid_sizes,
     images,
-    labels_of,
-    sizes_of,
-    tokens_of,
+    labels_to_tokens,
+    tokens_to_labels,
 )
-from trm_fast.tasks.arc.symmetry import TRIES, Look, augmentations
+from trm_fast.tasks.arc.symmetry import DRAWS, Appearance, augmentations
 from trm_fast.tasks.base import IGNORE
 
 Rows = list[list[int]]
@@ -49,7 +49,7 @@ def image_of(grid: Rows, element: int, colors: list[int]) -> Rows:
     return [[colors[c] for c in row] for row in grid]
 
 
-UNLIKE = Look(list(range(8)), [list(range(1, 10))] * 8)
+UNLIKE = Appearance(list(range(8)), [list(range(1, 10))] * 8)
 """The look of a task whose augmentations are all different."""
 
 
@@ -65,7 +65,7 @@ def test_encoding_equals_the_published_one(side: int) -> None:
     for grid, row in zip(grids, tokens, strict=True):
         assert row.reshape(side, side).tolist() == canvas_of(grid.tolist(), side)
         np.testing.assert_array_equal(decode(row, side), grid)
-    assert sizes_of(tokens, side).tolist() == [list(grid.shape) for grid in grids]
+    assert grid_sizes(tokens, side).tolist() == [list(grid.shape) for grid in grids]
 
 
 @pytest.mark.parametrize("side", [1, 5, 30])
@@ -96,9 +96,9 @@ def test_many_images_are_computed_in_parts(monkeypatch: pytest.MonkeyPatch) -> N
     rng = np.random.default_rng(1)
     tokens, offsets = encode(random_grids(50, 4, rng), 5), rng.integers(0, 2, (50, 2))
     symmetries = augmentations(["x"], [UNLIKE], 49, 0, colors=True, dihedral=True)[0]
-    cases = [(None, None, None), (symmetries, None, None), (symmetries, sizes_of(tokens, 5), offsets)]
+    cases = [(None, None, None), (symmetries, None, None), (symmetries, grid_sizes(tokens, 5), offsets)]
     whole = [images(tokens, 5, *case) for case in cases]
-    monkeypatch.setattr("trm_fast.tasks.arc.grids.AT_ONCE", 7)
+    monkeypatch.setattr("trm_fast.tasks.arc.grids.CHUNK", 7)
     for case, expected in zip(cases, whole, strict=True):
         np.testing.assert_array_equal(images(tokens, 5, *case), expected)
 
@@ -137,7 +137,7 @@ def test_equal_augmentations_are_dropped(grids: list[Rows], by_color: bool) -> N
         names = {c: c if by_color else number for number, c in enumerate(names, 1)} | {0: 0}
         return str([[[names[c] for c in row] for row in grid] for grid in turned])
 
-    look = Look.of([np.array(grid, dtype=np.uint8) for grid in grids])
+    look = Appearance.of([np.array(grid, dtype=np.uint8) for grid in grids])
     for count, options in ((60, {"colors": by_color}), (7, {"colors": False})):
         symmetries, (kept,) = augmentations(["x"], [look], count, 5, dihedral=True, by_color=by_color, **options)
         images_drawn = [
@@ -147,7 +147,7 @@ def test_equal_augmentations_are_dropped(grids: list[Rows], by_color: bool) -> N
         assert len(set(images_drawn[:kept])) == kept
         assert set(images_drawn[kept:]) <= {images_drawn[0]}
         if options["colors"]:  # all different ones that were drawn, or as many as requested
-            drawn, _ = augmentations(["x"], [UNLIKE], TRIES * count, 5, colors=True, dihedral=True)
+            drawn, _ = augmentations(["x"], [UNLIKE], DRAWS * count, 5, colors=True, dihedral=True)
             assert kept <= count + 1
             assert kept == count + 1 or kept >= 0.9 * len(
                 {image(e, c) for e, c in zip(drawn.dihedral.tolist(), drawn.colors.tolist(), strict=True)}
@@ -162,7 +162,7 @@ def test_a_predicted_grid_ends_where_colors_end() -> None:
     for rows in noise.reshape(50, 36):
         cells = rows.reshape(6, 6)
         areas = {(h, w): h * w for h in range(1, 7) for w in range(1, 7) if (cells[:h, :w] >= 2).all()}
-        height, width = sizes_of(rows[None], 6)[0].tolist()
+        height, width = grid_sizes(rows[None], 6)[0].tolist()
         assert height * width == max(areas.values(), default=0)
         np.testing.assert_array_equal(decode(rows, 6), cells[:height, :width] - 2)
     grid = np.array([[1, 2], [3, 4]], dtype=np.uint8)
@@ -175,7 +175,7 @@ def test_a_predicted_grid_ends_where_colors_end() -> None:
 def test_canvas_without_a_grid() -> None:
     nothing = np.zeros((2, 16), dtype=np.uint8)
     nothing[1] = 1
-    assert sizes_of(nothing, 4).tolist() == [[0, 0], [0, 0]]
+    assert grid_sizes(nothing, 4).tolist() == [[0, 0], [0, 0]]
     assert decode(nothing[1], 4).size == 0
     assert not images(nothing, 4).any()
     assert not encode([None], 4).any()
@@ -183,7 +183,7 @@ def test_canvas_without_a_grid() -> None:
 
 def test_padding_has_no_label() -> None:
     tokens = encode([np.array([[5]], dtype=np.uint8), None], 3)
-    labels = labels_of(tokens)
+    labels = tokens_to_labels(tokens)
     assert labels.tolist()[0] == [7, 1, IGNORE, 1, *[IGNORE] * 5]
     assert (labels[1] == IGNORE).all()
-    np.testing.assert_array_equal(tokens_of(labels), tokens)
+    np.testing.assert_array_equal(labels_to_tokens(labels), tokens)

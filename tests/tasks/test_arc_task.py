@@ -14,7 +14,7 @@ from rich.console import Console
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.arc.data import ARCConfig
-from trm_fast.tasks.arc.grids import decode, encode, tokens_of
+from trm_fast.tasks.arc.grids import decode, encode, labels_to_tokens
 from trm_fast.tasks.arc.task import ARC
 from trm_fast.tasks.base import IGNORE, Candidates, DataConfig, Examples
 from trm_fast.training import make_config
@@ -40,7 +40,7 @@ def data(tmp_path: Path) -> DataConfig:
 
 
 def grids_of(rows: np.ndarray, canvas: int = 6) -> list[Any]:
-    return [decode(row, canvas).tolist() for row in tokens_of(rows)]
+    return [decode(row, canvas).tolist() for row in labels_to_tokens(rows)]
 
 
 def learned(data: DataConfig, **keys: Any) -> tuple[ARC, Examples, Examples]:
@@ -138,7 +138,7 @@ def test_augmented_pairs_are_images_with_their_own_row(data: DataConfig) -> None
         cells = drawn.inputs[i].reshape(6, 6)
         down, right = (int((cells >= 2).any(axis=axis).argmax()) for axis in (1, 0))
         positions.add((down, right))
-        for grid, tokens in zip(pair, (drawn.inputs[i], tokens_of(drawn.labels[i])), strict=True):
+        for grid, tokens in zip(pair, (drawn.inputs[i], labels_to_tokens(drawn.labels[i])), strict=True):
             assert tokens.reshape(6, 6).tolist() == canvas_of(grid, 6, down, right)
     assert len(positions) > 9
     np.testing.assert_array_equal(drawn.inputs, again.inputs)
@@ -211,7 +211,7 @@ def test_images_and_back(data: DataConfig, count: int) -> None:
     assert back.shape == answers.shape
     for n in range(len(test)):
         for k in range(count):
-            np.testing.assert_array_equal(back[n, k], tokens_of(test.labels[n]))
+            np.testing.assert_array_equal(back[n, k], labels_to_tokens(test.labels[n]))
     if count == 4:
         with pytest.raises(UserError, match="5 symmetries: this model has only 4 augmentations"):
             task.images(test, 5, np.random.default_rng(0))
@@ -284,7 +284,7 @@ def test_questions_and_answers(tmp_path: Path, data: DataConfig) -> None:
     questions = list(task.questions(str(data.source)))
     assert [q.where for q in questions] == ["mirror test 1", "mirror test 2", "raise test 1", "mirror2 test 1"]
     np.testing.assert_array_equal(np.stack([q.inputs for q in questions]), test.inputs)
-    answer = tokens_of(test.labels[2])
+    answer = labels_to_tokens(test.labels[2])
     assert json.loads(task.format(questions[2], answer)) == TASKS["evaluation"]["raise"]["test"][0]["output"]
     unanswered = {n: t | {"test": [{"input": p["input"]} for p in t["test"]]} for n, t in TASKS["evaluation"].items()}
     path = write(tmp_path / "open_challenges.json", unanswered)
@@ -333,7 +333,7 @@ def test_drawings(data: DataConfig) -> None:
     task, _, test = learned(data)
     question = list(task.questions(str(data.source)))[2]
     grid, target = grids_of(test.inputs)[2], grids_of(test.labels)[2]
-    right, wrong = tokens_of(test.labels[2]), test.inputs[2]
+    right, wrong = labels_to_tokens(test.labels[2]), test.inputs[2]
     text = drawn(task.draw(question, right))
     titles, *lines = text.splitlines()
     assert titles.split() == ["input", "target", "prediction:", "right"]

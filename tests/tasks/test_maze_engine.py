@@ -231,7 +231,7 @@ def test_limits_that_cannot_be_met_are_refused(monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(UserError) as caught:
             generate(**{"shape": (5, 5), "count": 1, "seed": 0, **wrong})
         assert caught.value.usage_error
-    monkeypatch.setattr(maze_sets, "ATTEMPTS", 300)
+    monkeypatch.setattr(maze_sets, "MAX_ATTEMPTS", 300)
     with pytest.raises(UserError, match=r"5x5 cells, at least 20 steps\): ask for a shorter distance"):
         generate((5, 5), 3, 0, distance=20)
 

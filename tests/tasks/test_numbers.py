@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trm_fast.errors import UserError
-from trm_fast.tasks.numbers import lines_of, read_numbers, write_numbers
+from trm_fast.tasks.numbers import read_lines, read_numbers, write_numbers
 
 
 @pytest.mark.parametrize(
@@ -63,13 +63,13 @@ def test_files(tmp_path: Path) -> None:
         "a.json": "[[1, 2], [3, 4]]",
     }.items():
         (tmp_path / name).write_text(content)
-        lists = list(lines_of(tmp_path / name))
+        lists = list(read_lines(tmp_path / name))
         assert [read_numbers(text).tolist() for text, _ in lists] == [[1, 2], [3, 4]], name
         assert len({where for _, where in lists}) == 2
         assert all(name in where for _, where in lists)
-    assert [where for _, where in lines_of(tmp_path / "a.csv")] == [f"{tmp_path}/a.csv:2", f"{tmp_path}/a.csv:4"]
+    assert [where for _, where in read_lines(tmp_path / "a.csv")] == [f"{tmp_path}/a.csv:2", f"{tmp_path}/a.csv:4"]
     (tmp_path / "one.json").write_text("[1, 2]")
-    assert [text for text, _ in lines_of(tmp_path / "one.json")] == ["[1, 2]"]
+    assert [text for text, _ in read_lines(tmp_path / "one.json")] == ["[1, 2]"]
 
 
 @pytest.mark.parametrize(
@@ -88,4 +88,4 @@ def test_bad_files(name: str, content: str | bytes | None, words: str, tmp_path:
     if content is not None:
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=f"{name}.*{words}"):
-        list(lines_of(tmp_path / name))
+        list(read_lines(tmp_path / name))

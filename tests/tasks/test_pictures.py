@@ -10,7 +10,7 @@ from rich.text import Text
 
 from trm_fast.tasks import get_task
 from trm_fast.tasks.base import Question, Task
-from trm_fast.tasks.pictures import CHARACTER, COLUMNS, Picture, picture_of, read_png, write_png
+from trm_fast.tasks.pictures import CHARACTER, COLUMNS, Picture, read_png, render_picture, write_png
 
 TEXTS = {
     "copy": "0.5 0.25 -1 0 1",
@@ -48,13 +48,13 @@ def test_every_puzzle_has_a_picture(name: str, tmp_path: Path) -> None:
 
 def test_picture_shows_the_terminal_output() -> None:
     width, height = CHARACTER
-    nothing, black = picture_of(Text(" ")), picture_of(Text("│ │"))
+    nothing, black = render_picture(Text(" ")), render_picture(Text("│ │"))
     assert colors(nothing) == {(255, 255, 255)}
     assert black.shape == (2 * height, 5 * width, 3)
     line = black[height // 2 + 2]  # through both strokes, one character apart
     dark = np.flatnonzero(line[:, 0] < 128)
     assert dark.min() // width == 1
     assert dark.max() // width == 3
-    red = picture_of(Text("■", "red"))
+    red = render_picture(Text("■", "red"))
     assert any(r > 100 > max(g, b) for r, g, b in colors(red))
-    assert picture_of(Text("x" * 3 * COLUMNS)).shape[:2] == (4 * height, (COLUMNS + 2) * width)
+    assert render_picture(Text("x" * 3 * COLUMNS)).shape[:2] == (4 * height, (COLUMNS + 2) * width)

@@ -10,7 +10,7 @@ import pytest
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import DataConfig
-from trm_fast.tasks.sequence import KINDS, Sequence, SequenceConfig, scale_of, sequences
+from trm_fast.tasks.sequence import KINDS, Sequence, SequenceConfig, sequence_scale, sequences
 from trm_fast.training import make_config, read_preset
 
 
@@ -80,7 +80,7 @@ def test_answers_have_the_scale_of_the_question(scale: float) -> None:
 
 
 def test_zeros_have_a_scale() -> None:
-    assert scale_of(np.zeros((2, 3))).tolist() == [[1.0], [1.0]]
+    assert sequence_scale(np.zeros((2, 3))).tolist() == [[1.0], [1.0]]
     assert make().format(make().parse("0 0 0 0 0 0 0 0"), np.zeros((3, 1))) == "0 0 0"
 
 

@@ -115,7 +115,7 @@ def test_ratings_keep_their_bounds(engine: ModuleType) -> None:
 
 
 def test_limits_that_cannot_be_met_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "ATTEMPTS", 5)
+    monkeypatch.setattr(reference, "MAX_ATTEMPTS", 5)
     for each in [reference, *([] if engines.engine is reference else [engines.engine])]:
         with pytest.raises(RuntimeError, match="no puzzle within the limits"):
             each.generate(4, 1, 16, 16, seed=0, min_rating=1)

@@ -46,7 +46,7 @@ def call(
     """
     from trm_fast.inference import Solver
     from trm_fast.interchange import locate
-    from trm_fast.tasks.tool_calling import Conversation, ToolTask, Turn, load_sound
+    from trm_fast.tasks.tool_calling import Conversation, ToolTask, Turn, load_nonempty
 
     if sum((query is not None, data is not None, interactive)) != 1:
         raise UserError("give one of --query TEXT, --data FILE, --interactive", usage_error=True)
@@ -65,7 +65,7 @@ def call(
         return
     conversations = [Conversation(offered, (Turn("user", query),), "--query")] if query else []
     if data is not None:
-        conversations = load_sound(data).conversations
+        conversations = load_nonempty(data).conversations
     for conversation in conversations:
         prediction, answer = _predict(solver, task, conversation)
         _show(prediction, answer, json_output or data is not None)

@@ -55,9 +55,9 @@ def info(check: Check = False, measure: Measure = False, json_output: Json = Fal
     out.print(table)
     out.print(_implementations(facts["ops"]))
     if check:
-        out.print(_plain("Checks of the kernels", checks))
+        out.print(_plain_table("Checks of the kernels", checks))
     if measure:
-        out.print(_plain("Milliseconds, forward and backward (forward alone if a kernel has no gradient)", times))
+        out.print(_plain_table("Milliseconds, forward and backward (forward alone if a kernel has no gradient)", times))
 
 
 def _devices() -> tuple[str, ...]:
@@ -97,7 +97,7 @@ def _times() -> list[dict[str, Any]]:
     ]
 
 
-def _plain(title: str, rows: list[dict[str, Any]]) -> Table:
+def _plain_table(title: str, rows: list[dict[str, Any]]) -> Table:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     columns.sort(key="fastest".__eq__)  # to the end
     table = Table(*columns, title=title, title_justify="left")

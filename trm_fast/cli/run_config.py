@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from trm_fast.training import RunConfig
 
 
-def configured(
+def new_config(
     preset: str | None, config: Path | None, settings: list[str], epochs: float | None, tuning: bool
 ) -> RunConfig:
     """The configuration of a new run.
@@ -46,7 +46,7 @@ def chosen_sections(preset: str | None, config: Path | None) -> dict[str, Any]:
     """The sections of a preset or a YAML file, not validated yet.
 
     Raises:
-        UserError: not exactly one of preset and config, or it can't be read.
+        UserError: not exactly one of preset and config is given, or it can't be read.
     """
     from trm_fast.training import preset_names
 
@@ -55,7 +55,7 @@ def chosen_sections(preset: str | None, config: Path | None) -> dict[str, Any]:
     return _sections(preset, config)
 
 
-def resumed(run: Path, preset: str | None, config: Path | None, settings: list[str]) -> RunConfig:
+def resumed_config(run: Path, preset: str | None, config: Path | None, settings: list[str]) -> RunConfig:
     """The configuration to resume ``run`` with: its own, with ``settings`` applied.
 
     Raises:
@@ -87,12 +87,12 @@ def _sections(preset: str | None, config: Path | None) -> dict[str, Any]:
     return read_preset(preset) if preset is not None else read_yaml(config or Path())
 
 
-def settings_of(options: Mapping[str, Any]) -> list[str]:
-    """Options that stand for one key each, in the form that ``--set`` takes; None: the option was not used."""
+def option_settings(options: Mapping[str, Any]) -> list[str]:
+    """Settings as ``--set`` takes them, from the values of other options by their keys; None: the option was not used."""
     return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items() if value is not None]
 
 
-def free_folder(base: Path) -> Path:
+def unused_folder(base: Path) -> Path:
     """``base``, or the first of ``base-2``, ``base-3``, ... that does not exist."""
     number, folder = 1, base
     while folder.exists():

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from trm_fast.cli import console
 from trm_fast.cli.console import counting, err, out, percent, pick_device, print_json
-from trm_fast.cli.run_config import chosen_sections, settings_of
+from trm_fast.cli.run_config import chosen_sections, option_settings
 from trm_fast.errors import UserError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def sweep(
     solver = {"max_steps": max_steps, "rollouts": rollouts, "noise": noise, "symmetries": symmetries}
     if eval_data is None and (limit, *solver.values()) != (None, None, 1, 0.0, 1):
         raise UserError("--limit and the solver's options go with --eval-data", usage_error=True)
-    common = [*(settings or []), *settings_of({"training.steps": steps, "data.source": data})]
+    common = [*(settings or []), *option_settings({"training.steps": steps, "data.source": data})]
     plan = Plan(
         sections=apply_settings(chosen_sections(preset, config), common),
         seeds=_seeds(seeds),

@@ -33,11 +33,11 @@ def train(
 
       trm-fast tokenizer train --data xlam_swift_train.json.gz --vocab-size 4096 --kind unigram --out tokenizer
     """
-    from trm_fast.tasks.tool_calling import load_sound, refusal_note, texts, train_tokenizer
+    from trm_fast.tasks.tool_calling import load_nonempty, refusal_note, texts, train_tokenizer
 
     conversations = []
     for source in data:
-        loaded = load_sound(source)
+        loaded = load_nonempty(source)
         for note in refusal_note(loaded, source):
             err.print(note, style="yellow")
         conversations += loaded.conversations

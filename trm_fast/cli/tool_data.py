@@ -22,7 +22,7 @@ from trm_fast.errors import UserError
 if TYPE_CHECKING:
     from trm_fast.tasks.tool_calling import Loaded
 
-SHOWN = 20
+MAX_SHOWN = 20
 """The largest number of refused rows that is printed."""
 
 Source = Annotated[str, typer.Argument(metavar="FILE|hf:NAME", help="JSON or JSONL, also .gz, or a hub data set.")]
@@ -48,7 +48,7 @@ def format_commands() -> dict[str, Any]:
     app.callback()(lambda: None)  # makes it a group even with a single command
     for form in formats():
         for name, about in form.commands.items():
-            make = _converting if about.writes else _reading
+            make = _make_converter if about.writes else _make_reader
             command = make(name, form.name, about.writes)
             command.__name__, command.__doc__ = name, f"{about.about}\n\n[bold]Example[/bold]\n\n  {about.example}"
             app.command(name)(command)
@@ -68,7 +68,7 @@ class WithFormats(TyperGroup):
         return super().get_command(ctx, cmd_name) or format_commands().get(cmd_name)
 
 
-def _converting(name: str, kind: str, writes: str) -> Callable[..., None]:
+def _make_converter(name: str, kind: str, writes: str) -> Callable[..., None]:
     def command(
         source: Source, output: Out = None, to: To = writes, val_split: ValSplit = 0.0, preview: Preview = 0,
         limit: Limit = None, refused: Refused = None, hub_split: HubSplit = "train", seed: Seed = 0,
@@ -86,7 +86,7 @@ def _converting(name: str, kind: str, writes: str) -> Callable[..., None]:
     return command
 
 
-def _reading(name: str, kind: str, _: str) -> Callable[..., None]:
+def _make_reader(name: str, kind: str, _: str) -> Callable[..., None]:
     def command(
         source: Source, preview: Preview = 0, limit: Limit = None, refused: Refused = None, json_output: Json = False
     ) -> None:
@@ -160,7 +160,7 @@ def _report(
     out.print(table)
     if loaded.refused:
         out.print("refused", style="yellow")
-    for row in loaded.refused[:SHOWN]:
+    for row in loaded.refused[:MAX_SHOWN]:
         out.print(f"{row.where}: {row.field}: {row.reason}", soft_wrap=True)
-    if len(loaded.refused) > SHOWN:
-        out.print(f"... and {len(loaded.refused) - SHOWN} more; --refused FILE writes all of them")
+    if len(loaded.refused) > MAX_SHOWN:
+        out.print(f"... and {len(loaded.refused) - MAX_SHOWN} more; --refused FILE writes all of them")

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from trm_fast.cli import console
 from trm_fast.cli.console import accuracy_rows, err, measures, out, pick_device, print_json, step_number
-from trm_fast.cli.run_config import configured, free_folder, resumed, settings_of
+from trm_fast.cli.run_config import new_config, option_settings, resumed_config, unused_folder
 from trm_fast.errors import UserError
 
 if TYPE_CHECKING:
@@ -102,12 +102,12 @@ def train(
         raise UserError("--minutes must be more than 0", usage_error=True)
     if steps is not None and epochs is not None:
         raise UserError("give --steps or --epochs, not both", usage_error=True)
-    settings = [*settings_of({"data.holdout": val_split}), *(settings or [])]
-    settings += settings_of({"training.steps": steps, "training.seed": seed, "data.source": data})
+    settings = [*option_settings({"data.holdout": val_split}), *(settings or [])]
+    settings += option_settings({"training.steps": steps, "training.seed": seed, "data.source": data})
     if dry_run:
         if resume is not None:
             raise UserError("--dry-run is for a new run, not for --resume", usage_error=True)
-        planned = configured(preset, config, settings, epochs, init_from is not None)
+        planned = new_config(preset, config, settings, epochs, init_from is not None)
         _dry_run(planned, pick_device(device), json_output)
         return
     group, device = join(pick_device(device))
@@ -126,7 +126,7 @@ def train(
             raise UserError(
                 f"--resume continues in the run's own folder: leave out --out {out_folder}", usage_error=True
             )
-        run_config = resumed(resume, preset, config, settings)
+        run_config = resumed_config(resume, preset, config, settings)
         trainer = Trainer.resume(
             resume, from_step=step_number(from_step), config=run_config, device=device, callbacks=callbacks, group=group
         )
@@ -137,9 +137,9 @@ def train(
     else:
         if from_step is not None and init_from is None:
             raise UserError("--from goes with --resume or --init-from", usage_error=True)
-        run_config = configured(preset, config, settings, epochs, init_from is not None)
+        run_config = new_config(preset, config, settings, epochs, init_from is not None)
         init = None if init_from is None else locate(init_from, from_step=step_number(from_step), device=device).model
-        folder = out_folder or free_folder(Path("runs") / (preset or (config.stem if config else "run")))
+        folder = out_folder or unused_folder(Path("runs") / (preset or (config.stem if config else "run")))
         folder = group.gather_objects(folder)[0]
         if group.writes:
             _announce(run_config, device, preset)

@@ -368,9 +368,9 @@ class Task(ABC):
 
     def picture(self, question: Question, answer: Array | None = None) -> npt.NDArray[np.uint8]:
         """The question, or the answer, as RGB pixels, uint8 (height, width, 3); by default an image of ``draw``."""
-        from trm_fast.tasks.pictures import picture_of
+        from trm_fast.tasks.pictures import render_picture
 
-        return picture_of(self.draw(question, answer))
+        return render_picture(self.draw(question, answer))
 
 
 Split = Literal["train", "test"]

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Array, Dataset, Examples, Question, TaskConfig
-from trm_fast.tasks.numbers import Numbers, NumbersTask, lines_of, read_numbers, write_numbers
+from trm_fast.tasks.numbers import Numbers, NumbersTask, read_lines, read_numbers, write_numbers
 
 
 class CopyConfig(TaskConfig):
@@ -51,7 +51,7 @@ class Copy(NumbersTask):
         return Dataset(train, test, f"uniform in [-1, 1]^{config.length}, seed {seed}")
 
     def read(self, source: str) -> Examples:
-        return _encode(np.stack([self._vector(text, where) for text, where in lines_of(source)]))
+        return _encode(np.stack([self._vector(text, where) for text, where in read_lines(source)]))
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
         """Reflects and permutes vectors at random, with ``task.symmetries``."""

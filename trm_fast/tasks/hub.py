@@ -12,7 +12,7 @@ from trm_fast.tasks.base import Split
 from trm_fast.tasks.tables import Table
 
 PREFIX = "hf:"
-PATIENCE_SECONDS = 3.0
+TIMEOUT_SECONDS = 3.0
 
 
 class Unavailable(UserError):
@@ -63,7 +63,7 @@ def load(source: str, split: Split) -> Table:
 def _reachable(endpoint: str) -> bool:
     """Whether the hub responds. Without this check the packages retry for minutes if there is no network."""
     try:
-        with urlopen(Request(endpoint, method="HEAD"), timeout=PATIENCE_SECONDS):
+        with urlopen(Request(endpoint, method="HEAD"), timeout=TIMEOUT_SECONDS):
             return True
     except HTTPError:
         return True  # an error page is a response too

@@ -104,8 +104,8 @@ class Multi(Task):
         if data.source is not None or data.test is not None:
             raise UserError("multi has no data of its own: give a section of task.tasks a data: {source: ...}")
         sets = [task.dataset(task_data, seed) for task, task_data in self.config.parts.values()]
-        train = Examples.joined([self._widened(i, s.train) for i, s in enumerate(sets)])
-        test = Examples.joined([self._widened(i, s.test) for i, s in enumerate(sets)])
+        train = Examples.joined([self._padded(i, s.train) for i, s in enumerate(sets)])
+        test = Examples.joined([self._padded(i, s.test) for i, s in enumerate(sets)])
         named = list(zip(self.labels, sets, strict=True))
         return Dataset(
             train,
@@ -120,9 +120,9 @@ class Multi(Task):
         if not colon or label not in self.labels:
             raise UserError(f"write {' or '.join(f'{name}:FILE' for name in self.labels)}, not {source}")
         index = self.labels.index(label)
-        return self._widened(index, self.tasks[index].read(file))
+        return self._padded(index, self.tasks[index].read(file))
 
-    def _widened(self, index: int, examples: Examples) -> Examples:
+    def _padded(self, index: int, examples: Examples) -> Examples:
         """A task's examples, padded to the length of the longest task and with the model's puzzle ids."""
         N, L = examples.inputs.shape
         if other := examples.extra.keys() - {"mask"}:
@@ -139,8 +139,8 @@ class Multi(Task):
             {"mask": np.pad(task_mask, padding)} if self.config.mask else {},
         )
 
-    def _narrowed(self, index: int, examples: Examples) -> Examples:
-        """The inverse of ``_widened``."""
+    def _unpadded(self, index: int, examples: Examples) -> Examples:
+        """The inverse of ``_padded``."""
         L = self.tasks[index].seq_len
         ids = (examples.puzzle_ids - self.first_ids[index]).astype(np.int32)
         return Examples(examples.inputs[:, :L], examples.labels[:, :L], ids)
@@ -150,12 +150,12 @@ class Multi(Task):
         owner = np.searchsorted(self.first_ids, examples.puzzle_ids, side="right") - 1
         for index in range(len(self.tasks)):
             if len(rows := np.flatnonzero(owner == index)):
-                yield index, rows, self._narrowed(index, examples.take(rows))
+                yield index, rows, self._unpadded(index, examples.take(rows))
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
         arrays = {name: array.copy() for name, array in examples.arrays().items()}
         for index, rows, part in self._by_task(examples):
-            for name, array in self._widened(index, self.tasks[index].augment(part, rng)).arrays().items():
+            for name, array in self._padded(index, self.tasks[index].augment(part, rng)).arrays().items():
                 arrays[name][rows] = array
         return Examples.of_arrays(arrays)
 
@@ -163,18 +163,18 @@ class Multi(Task):
         self, examples: Examples, count: int, rng: np.random.Generator
     ) -> tuple[Examples, Callable[[Array], Array]]:
         arrays = {name: array.copy() for name, array in examples.repeat(count).arrays().items()}
-        undoing: list[tuple[npt.NDArray[np.intp], int, Callable[[Array], Array]]] = []
+        undo_parts: list[tuple[npt.NDArray[np.intp], int, Callable[[Array], Array]]] = []
         for index, rows, part in self._by_task(examples):
             images, undo = self.tasks[index].images(part, count, rng)
             positions = (rows[:, None] * count + np.arange(count)).ravel()
-            for name, array in self._widened(index, images).arrays().items():
+            for name, array in self._padded(index, images).arrays().items():
                 if name != "labels":
                     arrays[name][positions] = array
-            undoing.append((rows, self.tasks[index].seq_len, undo))
+            undo_parts.append((rows, self.tasks[index].seq_len, undo))
 
         def undo_all(answers: Array) -> Array:
             result = answers.copy()
-            for rows, L, undo in undoing:
+            for rows, L, undo in undo_parts:
                 result[rows, :, :L] = undo(answers[rows, :, :L])
             return result
 
@@ -202,9 +202,9 @@ class Multi(Task):
         if colon and label in self.labels:
             index = self.labels.index(label)
             return self._question(index, self.tasks[index].parse(rest.lstrip(" "), where))
-        return self._sole(text, where)
+        return self._parse_with_one_task(text, where)
 
-    def _sole(self, text: str, where: str) -> Question:
+    def _parse_with_one_task(self, text: str, where: str) -> Question:
         """A question that exactly one task can parse."""
         questions, reasons = {}, []
         for index, task in enumerate(self.tasks):
@@ -222,7 +222,7 @@ class Multi(Task):
         return self._question(index, question)
 
     def _question(self, index: int, question: Question) -> Question:
-        row = self._widened(index, Question.rows([question]))
+        row = self._padded(index, Question.rows([question]))
         extra = {name: array[0] for name, array in row.extra.items()}
         return replace(question, inputs=row.inputs[0], puzzle_id=int(row.puzzle_ids[0]), extra=extra)
 
@@ -230,19 +230,19 @@ class Multi(Task):
         """The task of a question, and the question and answer in the task's own form."""
         index = int(np.searchsorted(self.first_ids, question.puzzle_id, side="right")) - 1
         task, puzzle_id = self.tasks[index], question.puzzle_id - int(self.first_ids[index])
-        narrowed = replace(question, inputs=question.inputs[: task.seq_len], puzzle_id=puzzle_id, extra={})
-        return task, narrowed, None if answer is None else answer[: task.seq_len]
+        unpadded = replace(question, inputs=question.inputs[: task.seq_len], puzzle_id=puzzle_id, extra={})
+        return task, unpadded, None if answer is None else answer[: task.seq_len]
 
     def questions(self, source: str | Path) -> Iterator[Question]:
         """The questions of a file in the format of exactly one task, or of a text file with one on each line."""
-        whole: list[tuple[int, list[Question]]] = []
+        parsed: list[tuple[int, list[Question]]] = []
         for index, task in enumerate(self.tasks):
             try:
-                whole.append((index, list(task.questions(source))))
+                parsed.append((index, list(task.questions(source))))
             except UserError:
                 continue
-        if len(whole) == 1:
-            ((index, questions),) = whole
+        if len(parsed) == 1:
+            ((index, questions),) = parsed
             yield from (self._question(index, question) for question in questions)
             return
         yield from super().questions(source)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Array, DataConfig, Dataset, Question, Task
 from trm_fast.tasks.files import parse_json, read_text
-from trm_fast.tasks.sets import deal
+from trm_fast.tasks.sets import random_split
 
 Numbers = npt.NDArray[np.float64]
 
@@ -71,7 +71,7 @@ def write_numbers(values: Numbers, like: str) -> str:
     return (", " if "," in like else "; " if ";" in like else " ").join(written)
 
 
-def lines_of(source: str | Path) -> Iterator[tuple[str, str]]:
+def read_lines(source: str | Path) -> Iterator[tuple[str, str]]:
     """The text of each list in a file, with its file and line.
 
     A ``.json`` file contains a list of lists. Any other file has one list on each line: text, CSV or JSON Lines. Empty
@@ -132,7 +132,7 @@ class NumbersTask(Task):
         rows = self.read(data.source)
         if data.test is not None:
             return Dataset(rows, self.read(data.test), data.source)
-        train, test = deal(
+        train, test = random_split(
             len(rows), data.holdout, np.random.default_rng(seed), f"{data.source}: there is only one row"
         )
         return Dataset(rows.take(np.sort(train)), rows.take(np.sort(test)), data.source)
@@ -142,5 +142,5 @@ class NumbersTask(Task):
         return close
 
     def questions(self, source: str | Path) -> Iterator[Question]:
-        for text, where in lines_of(source):
+        for text, where in read_lines(source):
             yield self.parse(text, where)

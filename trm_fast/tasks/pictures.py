@@ -17,7 +17,7 @@ Picture = npt.NDArray[np.uint8]
 """RGB pixels, (height, width, 3)."""
 
 PNG = b"\x89PNG\r\n"
-LARGEST_SIDE = 4096
+MAX_SIDE = 4096
 """The largest width or height of a PNG file in pixels. A file of a few bytes can declare any size, and decoding
 allocates memory for all of it."""
 
@@ -28,7 +28,7 @@ FONT = "DejaVu Sans Mono"  # ships with matplotlib and contains the box-drawing 
 ADVANCE = 1233 / 2048  # the width of its characters at font size 1
 
 
-def picture_of(drawing: Any) -> Picture:
+def render_picture(drawing: Any) -> Picture:
     """An image of what a terminal shows of a rich renderable: in its colors, on white.
 
     Returns:
@@ -74,12 +74,12 @@ def read_png(path: str | Path) -> Picture:
         with open(path, "rb") as stream:
             head = stream.read(24)
         sides = struct.unpack(">16x2I", head) if head.startswith(PNG) else (0,)
-        fits = max(sides) <= LARGEST_SIDE
+        fits = max(sides) <= MAX_SIDE
         pixels = np.asarray(imread(str(path), format="png") if fits else 0)
     except Exception as error:  # the decoder raises OSError, SyntaxError, struct.error and others
         raise UserError(f"{path} is not a PNG file, or it is damaged: {error}") from None
     if not fits:
-        raise UserError(f"{path} is {max(sides):,} pixels wide or high; the largest size is {LARGEST_SIDE:,}")
+        raise UserError(f"{path} is {max(sides):,} pixels wide or high; the largest size is {MAX_SIDE:,}")
     scale = 1.0 if pixels.dtype.kind == "f" else 255.0 if pixels.dtype == np.uint8 else 65535.0
     values = pixels.astype(np.float64) / scale
     if values.ndim == 2:

@@ -19,11 +19,11 @@ class PuzzleTask(Task, Generic[T]):
     None for all.
 
     Attributes:
-        stand_in: a note for the user, shown where generated puzzles replace those of an unreachable hub.
+        fallback_note: a note for the user, shown where generated puzzles replace those of an unreachable hub.
     """
 
     config: Any
-    stand_in: ClassVar[str]
+    fallback_note: ClassVar[str]
 
     @abstractmethod
     def generated(self, seed: int) -> Sets[T]:
@@ -59,7 +59,7 @@ class PuzzleTask(Task, Generic[T]):
         except hub.Unavailable as problem:
             test = None if data.test is None or data.test.startswith(hub.PREFIX) else data.test
             pair = self._sets(data.model_copy(update={"source": None, "test": test}), seed)
-            pair = replace(pair, notes=[f"{problem}; {self.stand_in}", *pair.notes])
+            pair = replace(pair, notes=[f"{problem}; {self.fallback_note}", *pair.notes])
         return Dataset(self.encode(pair.train), self.encode(pair.test), pair.source, pair.notes)
 
     def read(self, source: str) -> Examples:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Array, Dataset, Examples, Question, TaskConfig
-from trm_fast.tasks.numbers import Numbers, NumbersTask, lines_of, read_numbers, write_numbers
+from trm_fast.tasks.numbers import Numbers, NumbersTask, read_lines, read_numbers, write_numbers
 
 Kind = Literal["arithmetic", "geometric", "periodic"]
 KINDS: tuple[Kind, ...] = ("arithmetic", "geometric", "periodic")
@@ -80,7 +80,7 @@ class Sequence(NumbersTask):
 
     def _encode(self, numbers: Numbers, kinds: npt.NDArray[np.int32]) -> Examples:
         """Sequences (N, length + horizon) as examples."""
-        scaled = (numbers / scale_of(numbers[:, : self.length])).astype(np.float32)
+        scaled = (numbers / sequence_scale(numbers[:, : self.length])).astype(np.float32)
         ids = np.zeros(len(numbers), dtype=np.int32)
         return Examples(self._inputs(scaled), scaled[:, self.length :, None], ids, {"kind": kinds})
 
@@ -88,7 +88,7 @@ class Sequence(NumbersTask):
         return np.repeat(scaled[:, None, : self.length], self.seq_len, axis=1)
 
     def read(self, source: str) -> Examples:
-        rows = [self._numbers(text, where, (self.length + self.seq_len,)) for text, where in lines_of(source)]
+        rows = [self._numbers(text, where, (self.length + self.seq_len,)) for text, where in read_lines(source)]
         return self._encode(np.stack(rows), np.full(len(rows), -1, dtype=np.int32))
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
@@ -108,7 +108,7 @@ class Sequence(NumbersTask):
     def parse(self, text: str, where: str = "") -> Question:
         """A question of ``length`` numbers. The last ``horizon`` numbers of a data file's row are ignored."""
         numbers = self._numbers(text, where, (self.length, self.length + self.seq_len))[None, : self.length]
-        scaled = (numbers / scale_of(numbers)).astype(np.float32)
+        scaled = (numbers / sequence_scale(numbers)).astype(np.float32)
         return Question(text.strip(), self._inputs(scaled)[0], where, extra={"kind": np.array(-1, dtype=np.int32)})
 
     def format(self, question: Question, answer: Array) -> str:
@@ -124,7 +124,7 @@ class Sequence(NumbersTask):
 
     def _predicted(self, question: Question, answer: Array) -> Numbers:
         """The predicted numbers, multiplied by the sequence's scale."""
-        scale = scale_of(read_numbers(question.text)[None, : self.length])[0]
+        scale = sequence_scale(read_numbers(question.text)[None, : self.length])[0]
         return answer[:, 0].astype(np.float64) * scale
 
     def _numbers(self, text: str, where: str, lengths: tuple[int, ...]) -> Numbers:
@@ -153,7 +153,7 @@ def sequences(
     return np.stack(each)[kinds, np.arange(N)]
 
 
-def scale_of(seen: Numbers) -> Numbers:
+def sequence_scale(seen: Numbers) -> Numbers:
     """The largest magnitude in each row of ``seen`` (N, length), (N, 1); 1 for a row of zeros."""
     largest = np.abs(seen).max(axis=1, keepdims=True)
     return np.where(largest > 0, largest, 1.0)

@@ -66,11 +66,11 @@ class Sets(Generic[T]):
     notes: list[str] = field(default_factory=list)
 
 
-def distinct(draw: Callable[[int, int], T], count: int, least_new: float) -> T:
+def distinct(draw: Callable[[int, int], T], count: int, min_new_share: float) -> T:
     """At least ``count`` puzzles of a sequence, no two of them equivalent.
 
     ``draw(missing, first)`` returns puzzles of the sequence from number ``first``. The search ends early, with fewer
-    puzzles, when less than the share ``least_new`` of a draw is new.
+    puzzles, when less than the share ``min_new_share`` of a draw is new.
     """
     seen: set[bytes] = set()
     parts: list[T] = []
@@ -84,7 +84,7 @@ def distinct(draw: Callable[[int, int], T], count: int, least_new: float) -> T:
                 seen.add(form)
                 fresh.append(row)
         parts.append(chunk.take(np.array(fresh, dtype=np.intp)))
-        if len(fresh) < int(len(chunk) * least_new):
+        if len(fresh) < int(len(chunk) * min_new_share):
             break
     return parts[0].joined(parts)
 
@@ -98,7 +98,7 @@ def hold_out(items: T, classes: Sequence[bytes], share: float, seed: int, source
     index: dict[bytes, int] = {}
     numbers = np.array([index.setdefault(form, len(index)) for form in classes])
     rng, problem = np.random.default_rng(seed % 2**64), f"{source}: all puzzles are equivalent"
-    _, test_classes = deal(len(index), share, rng, problem)
+    _, test_classes = random_split(len(index), share, rng, problem)
     test = np.isin(numbers, test_classes)
     return items.take(np.flatnonzero(~test)), items.take(np.flatnonzero(test))
 
@@ -126,7 +126,7 @@ def sample(items: T, count: int | None, seed: int, what: str) -> tuple[T, list[s
     return items.take(np.sort(rows)), [f"a random {count} of {len(items)} {what} puzzles"]
 
 
-def deal(count: int, share: float, rng: np.random.Generator, problem: str) -> tuple[Rows, Rows]:
+def random_split(count: int, share: float, rng: np.random.Generator, problem: str) -> tuple[Rows, Rows]:
     """Divides the numbers below ``count`` at random: a ``share`` of them for testing, the others for training, at least
     one each.
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, IntArray, Question, Task, TaskConfig
-from trm_fast.tasks.sets import deal
+from trm_fast.tasks.sets import random_split
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -68,7 +68,7 @@ class Symbols(Task):
         if data.source is not None and data.test is not None:
             train = strings[rng.permutation(len(strings))]
         else:
-            train_rows, test_rows = deal(len(strings), share, rng, f"{source}: there is only one string")
+            train_rows, test_rows = random_split(len(strings), share, rng, f"{source}: there is only one string")
             train, test = strings[train_rows], strings[test_rows]
         if data.test is not None:
             test = self.read(data.test).inputs
@@ -93,27 +93,27 @@ class Symbols(Task):
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
         """Each string with its letters replaced according to a random permutation of the alphabet."""
-        return self._encode(self._renamed(examples.inputs, self._permutations(len(examples), rng)))
+        return self._encode(self._relabeled(examples.inputs, self._permutations(len(examples), rng)))
 
     def _permutations(self, count: int, rng: np.random.Generator) -> Array:
         order = 1 + np.argsort(rng.random((count, self.config.symbols)), axis=1)
         return np.concatenate([np.zeros((count, 1), dtype=order.dtype), order], axis=1)
 
-    def _renamed(self, strings: Array, to: Array) -> IntArray:
-        return np.take_along_axis(to, strings, axis=1).astype(np.int32)
+    def _relabeled(self, strings: Array, mapping: Array) -> IntArray:
+        return np.take_along_axis(mapping, strings, axis=1).astype(np.int32)
 
     def images(self, examples: Examples, count: int, rng: np.random.Generator) -> tuple[Examples, Any]:
         N, L = examples.inputs.shape
-        to = self._permutations(N * count, rng)
-        to[::count] = np.arange(self.vocab_size)
+        mapping = self._permutations(N * count, rng)
+        mapping[::count] = np.arange(self.vocab_size)
         repeated = examples.repeat(count)
 
         def undo(answers: Array) -> Array:
-            return np.take_along_axis(np.argsort(to, axis=1), answers.reshape(N * count, L), axis=1).reshape(
+            return np.take_along_axis(np.argsort(mapping, axis=1), answers.reshape(N * count, L), axis=1).reshape(
                 N, count, L
             )
 
-        return Examples.of_questions(self._renamed(repeated.inputs, to), repeated.puzzle_ids), undo
+        return Examples.of_questions(self._relabeled(repeated.inputs, mapping), repeated.puzzle_ids), undo
 
     def parse(self, text: str, where: str = "") -> Question:
         at = f"{where}: " if where else ""

@@ -32,7 +32,7 @@ class ARCConfig(TaskConfig):
     """
 
     name: str = "arc"
-    canvas: int = Field(default=files.LARGEST, ge=1, le=files.LARGEST)
+    canvas: int = Field(default=files.MAX_SIDE, ge=1, le=files.MAX_SIDE)
     subsets: list[str] | None = None
     tasks: list[str] | None = None
     held_out: list[str] | None = None

@@ -15,7 +15,7 @@ from trm_fast.errors import UserError
 from trm_fast.tasks.arc.grids import COLORS, Grid
 from trm_fast.tasks.files import parse_json, read_text
 
-LARGEST = 30
+MAX_SIDE = 30
 VALID_COLORS = set(range(COLORS))
 SUFFIXES = (".json", ".json.gz")
 
@@ -169,8 +169,8 @@ def _grid(value: Any, where: str) -> Grid:
         if set(map(type, row)) != {int} or not set(row) <= VALID_COLORS:
             wrong = next(cell for cell in row if type(cell) is not int or cell not in VALID_COLORS)
             raise UserError(f"{where}: row {number}: {wrong!r} is not a color from 0 to {COLORS - 1}")
-    if max(len(value), width) > LARGEST:
-        raise UserError(f"{where}: {len(value)} x {width} cells; a grid has at most {LARGEST} x {LARGEST}")
+    if max(len(value), width) > MAX_SIDE:
+        raise UserError(f"{where}: {len(value)} x {width} cells; a grid has at most {MAX_SIDE} x {MAX_SIDE}")
     return np.array(value, dtype=np.uint8)
 
 

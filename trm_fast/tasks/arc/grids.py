@@ -31,7 +31,7 @@ INVERSE = np.array([0, 1, 2, 3, 4, 6, 5, 7])
 """The inverse of each element. Without transposition it is the element itself; with it, the two flips are exchanged."""
 
 
-AT_ONCE = 4096
+CHUNK = 4096
 """Grids that are transformed at a time: the tables of positions take ten times the memory of the grids."""
 
 
@@ -74,7 +74,7 @@ def encode(grids: Sequence[Grid | None], canvas: int) -> Tokens:
     return tokens.reshape(len(grids), canvas * canvas)
 
 
-def sizes_of(tokens: Array, canvas: int) -> npt.NDArray[np.intp]:
+def grid_sizes(tokens: Array, canvas: int) -> npt.NDArray[np.intp]:
     """Height and width, int64 (N, 2), of the grid in the upper left corner of tokens (N, canvas * canvas); 0 and 0
     if there is none.
 
@@ -91,7 +91,7 @@ def sizes_of(tokens: Array, canvas: int) -> npt.NDArray[np.intp]:
 
 def decode(tokens: Array, canvas: int) -> Grid:
     """The grid in tokens (canvas * canvas,); it has no rows if there is none."""
-    height, width = sizes_of(tokens[None], canvas)[0]
+    height, width = grid_sizes(tokens[None], canvas)[0]
     grid: Grid = (tokens.reshape(canvas, canvas)[:height, :width] - BLACK).astype(np.uint8)
     return grid
 
@@ -115,13 +115,13 @@ def images(
     Returns:
         The grids with their borders and padding, uint8 (N, canvas * canvas).
     """
-    if len(tokens) > AT_ONCE:
-        slices = [slice(start, start + AT_ONCE) for start in range(0, len(tokens), AT_ONCE)]
+    if len(tokens) > CHUNK:
+        slices = [slice(start, start + CHUNK) for start in range(0, len(tokens), CHUNK)]
         chosen = [None if symmetries is None else symmetries.take(rows) for rows in slices]
         parts = [[None if a is None else a[rows] for a in (sizes, offsets)] for rows in slices]
         return np.concatenate([images(tokens[r], canvas, c, *p) for r, c, p in zip(slices, chosen, parts, strict=True)])
     N, S = len(tokens), canvas
-    sizes = sizes_of(tokens, S) if sizes is None else sizes
+    sizes = grid_sizes(tokens, S) if sizes is None else sizes
     element = np.zeros(N, dtype=np.uint8) if symmetries is None else symmetries.dihedral
     turned = (element & TRANSPOSE) > 0
     height, width = np.where(turned, sizes.T[::-1], sizes.T)[:, :, None]
@@ -146,11 +146,11 @@ def images(
     return (cells * inside + border).astype(np.uint8).reshape(N, S * S)
 
 
-def labels_of(tokens: Tokens) -> IntArray:
+def tokens_to_labels(tokens: Tokens) -> IntArray:
     """Tokens as labels, int32: ``IGNORE`` on padding."""
     return np.where(tokens == PADDING, IGNORE, tokens.astype(np.int32))
 
 
-def tokens_of(labels: Array) -> Tokens:
-    """The inverse of ``labels_of``."""
+def labels_to_tokens(labels: Array) -> Tokens:
+    """The inverse of ``tokens_to_labels``."""
     return np.maximum(labels, PADDING).astype(np.uint8)

@@ -11,7 +11,7 @@ from typing import Any
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.arc.files import ARCTask
-from trm_fast.tasks.arc.symmetry import ELEMENTS, Look
+from trm_fast.tasks.arc.symmetry import ELEMENTS, Appearance
 
 FILE = "tasks.json"
 
@@ -22,13 +22,13 @@ class TaskIndex:
 
     names: list[str]
     fingerprints: list[str]
-    looks: list[Look]
+    appearances: list[Appearance]
 
     @classmethod
     def of(cls, tasks: Sequence[ARCTask]) -> TaskIndex:
         """The index of tasks in this order."""
-        looks = [Look.of(task.grids_shown()) for task in tasks]
-        return cls([task.name for task in tasks], [task.fingerprint() for task in tasks], looks)
+        appearances = [Appearance.of(task.grids_shown()) for task in tasks]
+        return cls([task.name for task in tasks], [task.fingerprint() for task in tasks], appearances)
 
     def knows(self, task: ARCTask) -> bool:
         """Whether the model was trained on a task with these demonstration pairs."""
@@ -59,8 +59,8 @@ class TaskIndex:
     def save(self, folder: Path) -> None:
         """Writes ``tasks.json`` into a folder."""
         content = [
-            {"name": n, "demonstrations": f, "shapes": look.shapes, "colors": look.colors}
-            for n, f, look in zip(self.names, self.fingerprints, self.looks, strict=True)
+            {"name": n, "demonstrations": f, "shapes": appearance.shapes, "colors": appearance.colors}
+            for n, f, appearance in zip(self.names, self.fingerprints, self.appearances, strict=True)
         ]
         (folder / FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -75,15 +75,15 @@ class TaskIndex:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             names, prints = ([str(t[key]) for t in content] for key in ("name", "demonstrations"))
-            return cls(names, prints, [_look(t) for t in content])
+            return cls(names, prints, [_appearance(t) for t in content])
         except KeyError as error:
             raise UserError(f"{path}, the model's list of tasks, has no {error}: another version wrote it") from None
         except (OSError, ValueError, TypeError) as error:
             raise UserError(f"{path}, the model's list of tasks, cannot be read: {error}") from None
 
 
-def _look(content: dict[str, Any]) -> Look:
+def _appearance(content: dict[str, Any]) -> Appearance:
     shapes, colors = [int(e) for e in content["shapes"]], [[int(c) for c in row] for row in content["colors"]]
     if {len(shapes), len(colors)} != {ELEMENTS}:
         raise ValueError(f"shapes and colors of {content['name']} must have {ELEMENTS} entries each")
-    return Look(shapes, colors)
+    return Appearance(shapes, colors)

@@ -12,12 +12,12 @@ import numpy.typing as npt
 from trm_fast.tasks.arc.grids import BLACK, COLORS, Grid, Symmetries, encode, images
 
 ELEMENTS = 8
-TRIES = 5
+DRAWS = 5
 """At most this many candidates are drawn per wanted augmentation, as published, because some candidates are equal."""
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """The appearance of a task's grids under the dihedral elements, which shows whether augmentations are equal.
 
     Two augmentations are equal if their elements have the same shape, and the colors of their elements, in order, are
@@ -32,7 +32,7 @@ class Look:
     colors: list[list[int]]
 
     @classmethod
-    def of(cls, grids: Sequence[Grid]) -> Look:
+    def of(cls, grids: Sequence[Grid]) -> Appearance:
         """The look of a task with these grids."""
         side = max(max(grid.shape) for grid in grids)
         tokens = encode(grids, side)
@@ -73,7 +73,7 @@ def random_colors(count: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]
 
 def augmentations(
     names: Sequence[str],
-    looks: Sequence[Look],
+    appearances: Sequence[Appearance],
     count: int,
     seed: int,
     *,
@@ -100,12 +100,12 @@ def augmentations(
     identities = Symmetries(np.zeros(rows, dtype=np.uint8), np.tile(np.arange(COLORS, dtype=np.uint8), (rows, 1)))
     symmetries = []
     kept = np.ones(len(names), dtype=np.int32)
-    for index, (name, look) in enumerate(zip(names, looks, strict=True)):
+    for index, (name, appearance) in enumerate(zip(names, appearances, strict=True)):
         rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
         distinct = identities.take(slice(1))
         for drawn in _draws(count, rng, colors, dihedral):
             both = Symmetries.joined(distinct, drawn)
-            distinct = both.take(look.distinct(both, by_color)[:rows])
+            distinct = both.take(appearance.distinct(both, by_color)[:rows])
             if len(distinct.dihedral) == rows:
                 break
         kept[index] = len(distinct.dihedral)
@@ -115,7 +115,7 @@ def augmentations(
 
 def _draws(count: int, rng: np.random.Generator, colors: bool, dihedral: bool) -> Iterator[Symmetries]:
     if colors:
-        for _ in range(TRIES):
+        for _ in range(DRAWS):
             elements = rng.integers(ELEMENTS, size=count) if dihedral else np.zeros(count)
             yield Symmetries(elements.astype(np.uint8), random_colors(count, rng))
     elif dihedral:

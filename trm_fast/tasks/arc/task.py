@@ -26,10 +26,10 @@ from trm_fast.tasks.arc.grids import (
     Symmetries,
     decode,
     encode,
+    grid_sizes,
     images,
-    labels_of,
-    sizes_of,
-    tokens_of,
+    labels_to_tokens,
+    tokens_to_labels,
 )
 from trm_fast.tasks.arc.index import TaskIndex
 from trm_fast.tasks.arc.symmetry import ELEMENTS, augmentations, random_colors
@@ -37,7 +37,7 @@ from trm_fast.tasks.base import Array, Candidates, DataConfig, Dataset, Examples
 
 PASS_AT = (1, 2, 100)
 GUESSES = 2
-UNMOVED = 0.3
+UNMOVED_SHARE = 0.3
 """The share of training examples that stay in the corner, where questions are. The published code keeps one pair of
 each task there."""
 
@@ -99,7 +99,7 @@ class ARC(Task):
         self.index, config = index, self.config
         self._symmetries, self._kept = augmentations(
             index.names,
-            index.looks,
+            index.appearances,
             config.augmentations,
             config.augmentation_seed,
             colors=config.colors is True,
@@ -121,7 +121,7 @@ class ARC(Task):
         inputs = encode([pair.input for _, pair in pairs], self.canvas)
         labels = encode([pair.output for _, pair in pairs], self.canvas)
         ids = np.array([self._tasks.row(task) * self.rows_each for task, _ in pairs], dtype=np.int32)
-        return Examples(inputs.astype(np.int32), labels_of(labels), ids)
+        return Examples(inputs.astype(np.int32), tokens_to_labels(labels), ids)
 
     def read(self, source: str) -> Examples:
         """The test pairs in a file, of the tasks that the model was trained on.
@@ -151,18 +151,18 @@ class ARC(Task):
         chosen = self._symmetries.take(rows)
         if self.config.colors == "shared":
             chosen = Symmetries(chosen.dihedral, random_colors(N, rng))
-        questions, answers = tokens_of(examples.inputs), tokens_of(examples.labels)
-        sizes = np.stack([sizes_of(questions, S), sizes_of(answers, S)])
+        questions, answers = labels_to_tokens(examples.inputs), labels_to_tokens(examples.labels)
+        sizes = np.stack([grid_sizes(questions, S), grid_sizes(answers, S)])
         offsets = None
         if self.config.translation:
             turned = (chosen.dihedral >= ELEMENTS // 2)[:, None]
             free = S - np.where(turned, sizes[..., ::-1], sizes).max(axis=0)
-            moves = rng.random((N, 1)) >= UNMOVED
+            moves = rng.random((N, 1)) >= UNMOVED_SHARE
             offsets = (rng.random((N, 2)) * (free + 1) * moves).astype(np.intp)
         questions, answers = (
             images(tokens, S, chosen, size, offsets) for tokens, size in zip((questions, answers), sizes, strict=True)
         )
-        return Examples(questions.astype(np.int32), labels_of(answers), rows)
+        return Examples(questions.astype(np.int32), tokens_to_labels(answers), rows)
 
     def images(
         self, examples: Examples, count: int, rng: np.random.Generator
@@ -192,7 +192,7 @@ class ARC(Task):
     def ranked_metrics(self, examples: Examples, ranked: Iterable[Candidates]) -> dict[str, float]:
         """pass@k, as published: the mean over tasks of the share of test inputs with the right answer among the k best
         candidates."""
-        right = images(tokens_of(examples.labels), self.canvas)
+        right = images(labels_to_tokens(examples.labels), self.canvas)
         tasks, inverse = np.unique(examples.puzzle_ids // self.rows_each, return_inverse=True)
         rank = np.array([_rank(c.answers, answer) for c, answer in zip(ranked, right, strict=True)])
         questions = np.bincount(inverse, minlength=len(tasks))

@@ -12,7 +12,7 @@ Grids = npt.NDArray[np.uint8]
 
 CHARACTERS = "# SGo"
 WALL, FREE, START, GOAL, PATH = range(1, 6)
-LARGEST = 64
+MAX_SIDE = 64
 """The largest number of rows or columns."""
 
 MOVES = ((1, 0), (0, -1), (0, 1), (-1, 0))

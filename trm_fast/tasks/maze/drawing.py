@@ -11,7 +11,7 @@ from rich.style import Style
 from rich.text import Text
 
 from trm_fast.tasks.maze.cells import CHARACTERS, overlaid
-from trm_fast.tasks.maze.pictures import COLOURS
+from trm_fast.tasks.maze.pictures import COLORS
 
 
 class Drawing:
@@ -39,4 +39,4 @@ class Drawing:
 
 
 def _color(token: int) -> Color:
-    return Color.from_rgb(*COLOURS[token].tolist())
+    return Color.from_rgb(*COLORS[token].tolist())

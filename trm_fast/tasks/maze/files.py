@@ -18,9 +18,9 @@ from trm_fast.tasks.files import parse_json, read_text
 from trm_fast.tasks.maze.cells import CHARACTERS, FREE, GOAL, START, Grids, as_lines
 from trm_fast.tasks.maze.engine import engine
 from trm_fast.tasks.maze.mazes import Mazes
-from trm_fast.tasks.maze.pictures import tokens_of_picture
+from trm_fast.tasks.maze.pictures import parse_picture
 from trm_fast.tasks.maze.rules import judge
-from trm_fast.tasks.maze.text import ALLOWED, TOKENS, Shape, parse, question_from_rows, rows_of_json
+from trm_fast.tasks.maze.text import ALLOWED, TOKENS, Shape, parse, parse_json_rows, question_from_rows
 from trm_fast.tasks.pictures import PNG, read_png
 from trm_fast.tasks.tables import Table, cell_name, decode_grids, question_column, read_cells, read_table, write_table
 
@@ -44,7 +44,7 @@ def decode_table(table: Table, shape: Shape) -> Mazes:
         return (mazes == 0).any(axis=1) | ~judge(mazes, paths, shape)[1]
 
     cells = shape[0] * shape[1]
-    mazes, paths = decode_grids(table, _TOKENS, cells, wrong, partial(_fault, shape=shape))
+    mazes, paths = decode_grids(table, _TOKENS, cells, wrong, partial(_describe_fault, shape=shape))
     return Mazes(shape, mazes, paths, engine.solve(mazes, *shape)[1])
 
 
@@ -69,40 +69,40 @@ def questions(path: str | Path, shape: Shape) -> Iterator[Question]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     if head == PNG or str(path).lower().endswith(".png"):
-        yield _of_picture(path, shape)
+        yield _from_picture(path, shape)
         return
     text = read_text(path)
     if text.lstrip().startswith(("[", "{")):
-        yield from _of_json(text, path, shape)
+        yield from _from_json(text, path, shape)
     elif column := question_column(io.StringIO(text, newline=""), path):
         yield from (parse(maze, shape, where) for maze, where in column)
     else:
-        yield from _of_text(text, path, shape)
+        yield from _from_text(text, path, shape)
 
 
-def _of_picture(path: str | Path, shape: Shape) -> Question:
-    rows = tokens_of_picture(read_png(path), shape, f"{path}: ")
+def _from_picture(path: str | Path, shape: Shape) -> Question:
+    rows = parse_picture(read_png(path), shape, f"{path}: ")
     text = "\n".join("".join(CHARACTERS[token - 1] for token in row) for row in rows)
     return question_from_rows(rows, shape, text, str(path))
 
 
-def _of_json(text: str, path: str | Path, shape: Shape) -> Iterator[Question]:
+def _from_json(text: str, path: str | Path, shape: Shape) -> Iterator[Question]:
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if len(lines) > 1 and _is_json(lines[0][1]):  # JSON Lines
         for number, line in lines:
             yield parse(line, shape, f"{path}:{number}")
         return
     value = parse_json(text, f"{path}: ")
-    many = _mazes_of(value)
+    many = _json_mazes(value)
     if many is None:
         yield parse(text, shape, str(path))
         return
     for number, maze in enumerate(many, 1):
         where = f"{path}, maze {number}"
-        yield question_from_rows(rows_of_json(maze, f"{where}: "), shape, json.dumps(maze), where)
+        yield question_from_rows(parse_json_rows(maze, f"{where}: "), shape, json.dumps(maze), where)
 
 
-def _mazes_of(value: Any) -> list[Any] | None:
+def _json_mazes(value: Any) -> list[Any] | None:
     """The mazes in a JSON value; None if the value is a single maze."""
     if isinstance(value, dict):
         return value["mazes"] if isinstance(value.get("mazes"), list) else None
@@ -111,7 +111,7 @@ def _mazes_of(value: Any) -> list[Any] | None:
     return value if several else None
 
 
-def _of_text(text: str, path: str | Path, shape: Shape) -> Iterator[Question]:
+def _from_text(text: str, path: str | Path, shape: Shape) -> Iterator[Question]:
     cells = shape[0] * shape[1]
     grid: list[str] = []
     has_mazes = False
@@ -138,7 +138,7 @@ def _is_json(line: str) -> bool:
         return False
 
 
-def _fault(question_text: str, answer_text: str, shape: Shape) -> str:
+def _describe_fault(question_text: str, answer_text: str, shape: Shape) -> str:
     """Says in words what is wrong with a row."""
     cells = shape[0] * shape[1]
     for name, text in (("question", question_text), ("answer", answer_text)):

@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from trm_fast.errors import UserError
-from trm_fast.tasks.maze.cells import LARGEST
+from trm_fast.tasks.maze.cells import MAX_SIDE
 from trm_fast.tasks.maze.engine import engine
 from trm_fast.tasks.maze.reference import UNIT
 from trm_fast.tasks.maze.symmetry import symmetries
 from trm_fast.tasks.sets import PuzzleSet
 
 DENSITIES = (0.3, 0.5)
-ATTEMPTS = 10_000_000
+MAX_ATTEMPTS = 10_000_000
 """Draws of one maze that may fail before the limits count as unreachable. 30 x 30 cells with 109 steps need about
 50,000."""
 
@@ -41,8 +41,8 @@ def check_limits(shape: tuple[int, int], densities: tuple[float, float], distanc
         UserError: no maze meets them.
     """
     height, width = shape
-    if not 1 <= min(shape) <= max(shape) <= LARGEST or height * width < 2:
-        raise UserError(f"a maze of {height}x{width}: rows and columns must be 1 to {LARGEST}", usage_error=True)
+    if not 1 <= min(shape) <= max(shape) <= MAX_SIDE or height * width < 2:
+        raise UserError(f"a maze of {height}x{width}: rows and columns must be 1 to {MAX_SIDE}", usage_error=True)
     if not 0 <= densities[0] <= densities[1] < 1:
         raise UserError(
             f"densities {list(densities)} must be the smallest and largest share of walls, from 0 to below 1",
@@ -97,7 +97,7 @@ def generate(
     parts = []
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         jobs = [
-            pool.submit(make, count=min(chunk, count - start), first=first + start, attempts=ATTEMPTS)
+            pool.submit(make, count=min(chunk, count - start), first=first + start, attempts=MAX_ATTEMPTS)
             for start in starts
         ]
         try:

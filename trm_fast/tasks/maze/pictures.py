@@ -11,7 +11,7 @@ from trm_fast.errors import UserError
 from trm_fast.tasks.maze.cells import FREE, GOAL, PATH, START, WALL
 from trm_fast.tasks.pictures import Picture
 
-COLOURS = np.array(
+COLORS = np.array(
     [[255, 0, 255], [0, 0, 0], [255, 255, 255], [30, 160, 60], [215, 40, 40], [60, 120, 230]], dtype=np.uint8
 )
 """The color of each token; magenta stands for an unknown token."""
@@ -24,10 +24,10 @@ def paint(tokens: npt.NDArray[Any], shape: tuple[int, int]) -> Picture:
     """A picture of tokens (cells,), RGB uint8 (height, width, 3), with blocks of at least 4 pixels."""
     colors = np.where((tokens >= WALL) & (tokens <= PATH), tokens, UNCLEAR)
     block = max(4, 480 // max(shape))
-    return COLOURS[colors.reshape(shape)].repeat(block, axis=0).repeat(block, axis=1)
+    return COLORS[colors.reshape(shape)].repeat(block, axis=0).repeat(block, axis=1)
 
 
-def tokens_of_picture(picture: Picture, shape: tuple[int, int], at: str) -> list[list[int]]:
+def parse_picture(picture: Picture, shape: tuple[int, int], at: str) -> list[list[int]]:
     """The rows of tokens in a picture. Its cells must be square blocks of one or more pixels in clear colors.
 
     A black (or nearly black) block is a wall, a white one free, a green one the start, a red one the goal, and a blue

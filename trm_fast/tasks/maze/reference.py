@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from trm_fast.tasks.maze.cells import FREE, GOAL, LARGEST, MOVES, PATH, START, WALL, Grids
+from trm_fast.tasks.maze.cells import FREE, GOAL, MAX_SIDE, MOVES, PATH, START, WALL, Grids
 
 UNIT = 65536
 DIGITS = 16
@@ -165,8 +165,8 @@ def _below(numbers: Words, n: int | Words) -> Words:
 
 
 def _check_shape(height: int, width: int) -> None:
-    if min(height, width) < 1 or max(height, width) > LARGEST:
-        raise ValueError(f"height and width must be 1 to {LARGEST}")
+    if min(height, width) < 1 or max(height, width) > MAX_SIDE:
+        raise ValueError(f"height and width must be 1 to {MAX_SIDE}")
 
 
 def _check(mazes: Grids, height: int, width: int) -> None:

@@ -83,7 +83,7 @@ class Maze(PuzzleTask[Mazes]):
     Config: ClassVar[type[MazeConfig]] = MazeConfig
     noun: ClassVar[str] = "mazes"
     has_rules: ClassVar[bool] = True
-    stand_in: ClassVar[str] = "generated mazes are used instead"
+    fallback_note: ClassVar[str] = "generated mazes are used instead"
 
     vocab_size = PATH + 1
     partitions = ("rows", "columns", "boxes", "shifted_boxes")

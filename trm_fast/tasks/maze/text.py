@@ -38,11 +38,11 @@ def parse(text: str, shape: Shape, where: str = "") -> Question:
     prefix = f"{where}: " if where else ""
     text = text.strip("\r\n")
     if text.lstrip().startswith(("[", "{")):
-        return question_from_rows(rows_of_json(parse_json(text, prefix), prefix), shape, text, where)
+        return question_from_rows(parse_json_rows(parse_json(text, prefix), prefix), shape, text, where)
     rows = [line.rstrip("\r") for line in text.split("\n")]
     if len(rows) == 1 and len(rows[0]) == shape[0] * shape[1]:
         rows = [rows[0][i : i + shape[1]] for i in range(0, len(rows[0]), shape[1])]
-    return question_from_rows([tokens_of(row, i, prefix) for i, row in enumerate(rows)], shape, text, where)
+    return question_from_rows([parse_row(row, i, prefix) for i, row in enumerate(rows)], shape, text, where)
 
 
 def question_from_rows(rows: list[list[int]], shape: Shape, text: str, where: str) -> Question:
@@ -75,7 +75,7 @@ def fill_in(text: str, inputs: npt.NDArray[Any], answer: npt.NDArray[Any]) -> st
     """
     tokens = np.where((answer >= WALL) & (answer <= PATH), answer, 0).tolist()
     if text.lstrip().startswith(("[", "{")):
-        rows = rows_of_json(json.loads(text), "", keep=True)
+        rows = parse_json_rows(json.loads(text), "", keep=True)
         cells = iter(tokens)
         numbers = [[next(cells) for _ in row] for row in rows]
         if isinstance(rows[0], list):
@@ -90,7 +90,7 @@ def fill_in(text: str, inputs: npt.NDArray[Any], answer: npt.NDArray[Any]) -> st
     return "".join(characters)
 
 
-def tokens_of(row: str, number: int, prefix: str) -> list[int]:
+def parse_row(row: str, number: int, prefix: str) -> list[int]:
     """The tokens of a row of characters."""
     for column, character in enumerate(row):
         if character not in TOKENS:
@@ -100,7 +100,7 @@ def tokens_of(row: str, number: int, prefix: str) -> list[int]:
     return [TOKENS[character] for character in row]
 
 
-def rows_of_json(value: Any, prefix: str, *, keep: bool = False) -> list[Any]:
+def parse_json_rows(value: Any, prefix: str, *, keep: bool = False) -> list[Any]:
     """The rows of a maze in JSON as tokens, or unchanged with ``keep``."""
     if isinstance(value, dict):
         candidates = [value[key] for key in ("question", "maze", "puzzle") if key in value]
@@ -115,12 +115,12 @@ def rows_of_json(value: Any, prefix: str, *, keep: bool = False) -> list[Any]:
         raise UserError(f"{prefix}a maze in JSON is a list of rows: strings, or lists of numbers")
     if keep:
         return value
-    return [_row_of_json(row, number, prefix) for number, row in enumerate(value)]
+    return [_parse_json_row(row, number, prefix) for number, row in enumerate(value)]
 
 
-def _row_of_json(row: Any, number: int, prefix: str) -> list[int]:
+def _parse_json_row(row: Any, number: int, prefix: str) -> list[int]:
     if isinstance(row, str):
-        return tokens_of(row, number, prefix)
+        return parse_row(row, number, prefix)
     if not isinstance(row, list):
         raise UserError(f"{prefix}row {number + 1} is {json.dumps(row)[:40]}: a row is a string or a list of numbers")
     for column, cell in enumerate(row):

@@ -33,7 +33,7 @@ def generated(size: int, givens: tuple[int, int], train_count: int, test_count: 
         return Sets(pool.take(slice(test_count, count)), pool.take(slice(test_count)), source)
 
     rng = np.random.default_rng(seed % 2**64)
-    train_classes, test_classes = sets.deal(len(pool), 0.2, rng, f"{source}: all puzzles are equivalent")
+    train_classes, test_classes = sets.random_split(len(pool), 0.2, rng, f"{source}: all puzzles are equivalent")
     note = f"only {len(pool)} classes of such puzzles: {len(test_classes)} held out, examples are symmetric images"
     return Sets(
         pool.take(rng.choice(train_classes, train_count)).images(rng),

@@ -46,7 +46,7 @@ def decode_table(table: Table, size: int) -> Puzzles:
         broken = (grids == BAD).any(axis=1) | ~obeys(solved, size)
         return broken | ((grids > 0) & (grids != solved)).any(axis=1)
 
-    fault = partial(_fault, size=size)
+    fault = partial(_describe_fault, size=size)
     grids, solved = decode_grids(table, _characters(size), size * size, wrong, fault)
     return Puzzles(size, grids, solved, decode_ratings(table))
 
@@ -92,7 +92,7 @@ def _characters(size: int) -> Grids:
     return table
 
 
-def _fault(question: str, answer: str, size: int) -> str:
+def _describe_fault(question: str, answer: str, size: int) -> str:
     """Says in words what is wrong with a row."""
     for name, cells in (("question", question), ("answer", answer)):
         if not cells.strip():

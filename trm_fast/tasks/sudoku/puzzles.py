@@ -11,7 +11,7 @@ from trm_fast.tasks.sets import PuzzleSet
 from trm_fast.tasks.sudoku.canonical import canonical
 from trm_fast.tasks.sudoku.engine import engine
 from trm_fast.tasks.sudoku.reference import ANY_RATING
-from trm_fast.tasks.sudoku.rules import BOXES, FEWEST_GIVENS
+from trm_fast.tasks.sudoku.rules import BOXES, MIN_GIVENS
 from trm_fast.tasks.sudoku.symmetry import random_images
 
 CHUNK = 64
@@ -37,9 +37,9 @@ def check_givens(size: int, givens: tuple[int, int]) -> None:
         UserError: no puzzle of this size has such a number of givens.
     """
     few, many = givens
-    if not FEWEST_GIVENS[size] <= few <= many <= size * size:
+    if not MIN_GIVENS[size] <= few <= many <= size * size:
         raise UserError(
-            f"givens [{few}, {many}] must be a minimum and a maximum between {FEWEST_GIVENS[size]} "
+            f"givens [{few}, {many}] must be a minimum and a maximum between {MIN_GIVENS[size]} "
             f"(fewer never leave one solution) and {size * size}",
             usage_error=True,
         )

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from trm_fast.tasks.sudoku.rules import Grids, units
 
 ANY_RATING = 2**31 - 1
-PATIENCE, ATTEMPTS = 100, 20000
+REDRAW_AFTER, MAX_ATTEMPTS = 100, 20000
 
 Board = list[int]
 """The digits that are still possible in each cell, as a bit set: bit d - 1 is digit d."""
@@ -226,8 +226,8 @@ def generate(
     ratings = np.zeros(count, dtype=np.int32)
     for i in range(count):
         rng = Rng(seed, first + i)
-        for attempt in range(ATTEMPTS):
-            if attempt == 0 or attempt >= PATIENCE:
+        for attempt in range(MAX_ATTEMPTS):
+            if attempt == 0 or attempt >= REDRAW_AFTER:
                 givens = min_givens + rng.below(max_givens - min_givens + 1)
             grid = _fill([(1 << size) - 1] * (size * size), [], size, rng)
             assert grid is not None
@@ -240,5 +240,5 @@ def generate(
                 questions[i], answers[i], ratings[i] = question, answer, rating
                 break
         else:
-            raise RuntimeError(f"no puzzle within the limits in {ATTEMPTS} attempts")
+            raise RuntimeError(f"no puzzle within the limits in {MAX_ATTEMPTS} attempts")
     return questions, answers, ratings

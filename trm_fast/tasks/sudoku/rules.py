@@ -13,7 +13,7 @@ from trm_fast.tasks.tables import cell_name
 BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
 """Rows and columns of a box for each size."""
 
-FEWEST_GIVENS = {4: 4, 6: 8, 9: 17}
+MIN_GIVENS = {4: 4, 6: 8, 9: 17}
 """The smallest number of givens with which a puzzle can have exactly one solution, by size."""
 
 Grids = npt.NDArray[np.uint8]

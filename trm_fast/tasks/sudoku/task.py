@@ -70,7 +70,9 @@ class Sudoku(PuzzleTask[Puzzles]):
     has_rules: ClassVar[bool] = True
     partitions = ("rows", "columns", "boxes")
     special_tokens = BLANK + 1
-    stand_in: ClassVar[str] = "generated puzzles are used instead: accuracy is not comparable with published numbers"
+    fallback_note: ClassVar[str] = (
+        "generated puzzles are used instead: accuracy is not comparable with published numbers"
+    )
 
     def __init__(self, config: SudokuConfig | None = None) -> None:
         self.config = config or SudokuConfig()

@@ -8,7 +8,7 @@ from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Re
 from trm_fast.tasks.tool_calling.data.drawing import draw_conversation
 from trm_fast.tasks.tool_calling.data.formats import formats
 from trm_fast.tasks.tool_calling.data.io import read_text, write
-from trm_fast.tasks.tool_calling.data.loading import Loaded, Refusal, load, load_sound, refusal_note, split_rows
+from trm_fast.tasks.tool_calling.data.loading import Loaded, Refusal, load, load_nonempty, refusal_note, split_rows
 from trm_fast.tasks.tool_calling.data.validation import problems
 from trm_fast.tasks.tool_calling.matching import ast_match
 from trm_fast.tasks.tool_calling.task import Prediction, ToolTask
@@ -29,7 +29,7 @@ __all__ = [
     "draw_conversation",
     "formats",
     "load",
-    "load_sound",
+    "load_nonempty",
     "problems",
     "read_text",
     "read_tools",

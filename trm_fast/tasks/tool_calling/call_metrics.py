@@ -15,7 +15,7 @@ from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, To
 from trm_fast.tasks.tool_calling.data.validation import problems
 from trm_fast.tasks.tool_calling.matching import accepts, argument_f1, expected_calls, same_calls
 from trm_fast.tasks.tool_calling.text.lexicon import Lexicon
-from trm_fast.tasks.tool_calling.text.values import cast, kind_of
+from trm_fast.tasks.tool_calling.text.values import cast, json_type
 
 QUOTED = re.compile(r"\"([^\"]+)\"|“([^”]+)”|(?<!\w)'([^']+)'(?!\w)|`([^`]+)`")
 NUMBERS = re.compile(r"(?<!\w)-?\d+(?:[.,]\d+)*(?!\w)")
@@ -131,7 +131,7 @@ def _copied(tool: Tool, numbers: list[str], quoted: list[str]) -> dict[str, Any]
     for name, schema in tool.parameters["properties"].items():
         if name not in tool.parameters["required"] and "default" in schema and not quoted and not numbers:
             continue
-        source = numbers if kind_of(schema) in ("integer", "number") else quoted
+        source = numbers if json_type(schema) in ("integer", "number") else quoted
         index = next((i for i, text in enumerate(source) if cast(text, schema) is not None), None)
         if index is not None:
             values[name] = cast(source.pop(index), schema)

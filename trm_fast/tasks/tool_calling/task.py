@@ -25,7 +25,7 @@ from trm_fast.tasks.base import (
 )
 from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Tool, Turn
 from trm_fast.tasks.tool_calling.data.drawing import draw_conversation
-from trm_fast.tasks.tool_calling.data.loading import load_sound, read_folder, read_one, read_sets
+from trm_fast.tasks.tool_calling.data.loading import load_nonempty, read_folder, read_one, read_sets
 from trm_fast.tasks.tool_calling.data.validation import problems
 from trm_fast.tasks.tool_calling.text.tokenizer import Tokenizer, load_tokenizer, texts, train_tokenizer
 
@@ -138,7 +138,7 @@ class ToolTask(Task):
         """
 
     @abstractmethod
-    def row_of(self, conversation: Conversation) -> Any:
+    def encode_row(self, conversation: Conversation) -> Any:
         """The row that encodes a conversation; its ``cut`` says whether a part was left out."""
 
     @abstractmethod
@@ -172,7 +172,7 @@ class ToolTask(Task):
         train, test, notes = read_sets(self.name, data, self.sets, seed)
         train = self.learn(train, data, seed)
         conversations = (*train, *test)
-        rows = [self.row_of(conversation) for conversation in conversations]
+        rows = [self.encode_row(conversation) for conversation in conversations]
         training, testing = slice(len(train)), slice(len(train), None)
         for part, name in ((training, "training"), (testing, "test")):
             if cut := sum(row.cut for row in rows[part]):
@@ -183,7 +183,7 @@ class ToolTask(Task):
     def read(self, source: str) -> Examples:
         """The examples of a file, or of the validation files of a folder."""
         conversations = tuple(read_folder(source, self.sets))
-        return self.examples([self.row_of(conversation) for conversation in conversations], conversations)
+        return self.examples([self.encode_row(conversation) for conversation in conversations], conversations)
 
     def known_tools(self) -> tuple[Tool, ...]:
         """The tools of a model that was trained with a fixed set of tools.
@@ -209,7 +209,7 @@ class ToolTask(Task):
             UserError: the model cannot continue this conversation.
         """
         self.check(conversation)
-        examples = self.examples([self.row_of(conversation)], [conversation])
+        examples = self.examples([self.encode_row(conversation)], [conversation])
         extra = {name: array[0] for name, array in examples.extra.items() if name != "row"}
         return Question(conversation.query, examples.inputs[0], conversation.where, extra=extra)
 
@@ -239,7 +239,7 @@ class ToolTask(Task):
         return self.ask(read_one(text, where))
 
     def questions(self, source: str | Path) -> Iterator[Question]:
-        for conversation in load_sound(source).conversations:
+        for conversation in load_nonempty(source).conversations:
             yield self.ask(conversation)
 
     def draw(self, question: Question, answer: Array | None = None) -> Any:

@@ -13,7 +13,7 @@ import pytest
 from trm_fast.cli.tool_data import format_commands
 from trm_fast.errors import UserError
 from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Refused, Turn
-from trm_fast.tasks.tool_calling.data.formats import Command, Format, format_of, get_format, register, registry
+from trm_fast.tasks.tool_calling.data.formats import Command, Format, detect_format, get_format, register, registry
 from trm_fast.tasks.tool_calling.data.formats.bfcl import read_bfcl
 from trm_fast.tasks.tool_calling.data.formats.hermes import read_hermes, write_hermes
 from trm_fast.tasks.tool_calling.data.formats.slots import next_step, read_slots, write_slots
@@ -39,8 +39,8 @@ def test_a_registered_format_is_read_and_has_a_command(tmp_path: Path, monkeypat
     with pytest.raises(ValueError, match="already known as plain"):
         register(replace(changed, name="other"))
     register(replace(changed, name="narrow", columns=("say", "mood")))
-    assert format_of({"say": "Hi", "mood": "good"}).name == "narrow"
-    assert format_of({"say": "Hi"}).name == "plain"
+    assert detect_format({"say": "Hi", "mood": "good"}).name == "narrow"
+    assert detect_format({"say": "Hi"}).name == "plain"
     with pytest.raises(UserError, match=r"unknown format 'none'; known: .*plain"):
         load(tmp_path / "x.jsonl", "none")
 
@@ -132,7 +132,7 @@ def test_bfcl_question() -> None:
 
 
 def test_formats_are_recognized() -> None:
-    assert [format_of(row).name for row in (HERMES, XLAM, SLOTS, BFCL)] == ["hermes", "swift", "slots", "bfcl"]
+    assert [detect_format(row).name for row in (HERMES, XLAM, SLOTS, BFCL)] == ["hermes", "swift", "slots", "bfcl"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trm_fast.errors import UserError
-from trm_fast.tasks.tool_calling import load, load_sound, refusal_note, split_rows, write
+from trm_fast.tasks.tool_calling import load, load_nonempty, refusal_note, split_rows, write
 from trm_fast.tasks.tool_calling.data.formats.slots import read_slots
 from trm_fast.tasks.tool_calling.data.loading import find
 
@@ -58,7 +58,7 @@ def test_missing_file_damaged_gzip_and_nothing_usable(tmp_path: Path) -> None:
         load(tmp_path / "x.jsonl.gz")
     (tmp_path / "y.jsonl").write_text("{}\n")
     with pytest.raises(UserError, match=r"y\.jsonl:1: row: has none of"):
-        load_sound(tmp_path / "y.jsonl")
+        load_nonempty(tmp_path / "y.jsonl")
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.json.gz", "a.jsonl.gz"])

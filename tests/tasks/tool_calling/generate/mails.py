@@ -7,7 +7,7 @@ import json
 import numpy as np
 
 from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Tool, Turn
-from trm_fast.tasks.tool_calling.generate.transcript import RowLimits, Transcript, arranged
+from trm_fast.tasks.tool_calling.generate.transcript import RowLimits, Transcript, in_canonical_order
 from trm_fast.tasks.tool_calling.text.lexicon import Lexicon
 from trm_fast.tasks.tool_calling.text.tokenizer import Characters
 
@@ -48,7 +48,7 @@ def conversation(*turns: Turn, tools: tuple[Tool, ...] = TOOLS) -> Conversation:
 
 
 def transcript(source: Conversation, most: int | None = None) -> Transcript:
-    return Transcript(arranged(source, LEXICON), TOKENS, LEXICON, LIMITS, most)
+    return Transcript(in_canonical_order(source, LEXICON), TOKENS, LEXICON, LIMITS, most)
 
 
 def written_symbols(row: Transcript) -> list[int]:

@@ -43,7 +43,7 @@ def test_sampling_follows_the_shares_and_top_p_cuts_the_rest() -> None:
         return [0, 1]
 
     drawn = [
-        generate(Fixed(), [9], both, Search(most_symbols=1, temperature=1.0, seed=s)).symbols[0] for s in range(400)
+        generate(Fixed(), [9], both, Search(max_symbols=1, temperature=1.0, seed=s)).symbols[0] for s in range(400)
     ]
     assert 0.3 < np.mean(drawn) < 0.5
     cut = [generate(Fixed(), [9], both, Search(1, temperature=1.0, top_p=0.5, seed=s)).symbols[0] for s in range(50)]

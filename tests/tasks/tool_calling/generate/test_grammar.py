@@ -13,7 +13,7 @@ from trm_fast.tasks.tool_calling import problems
 from trm_fast.tasks.tool_calling.data.conversation import Call, Tool, Turn
 from trm_fast.tasks.tool_calling.generate.decoding import Search, generate
 from trm_fast.tasks.tool_calling.generate.grammar import Grammar
-from trm_fast.tasks.tool_calling.generate.symbols import MARKS, default_of
+from trm_fast.tasks.tool_calling.generate.symbols import MARKS, schema_default
 from trm_fast.tasks.tool_calling.generate.transcript import CALL, REPLY
 from trm_fast.tasks.tool_calling.text.tokenizer import BEGIN, END
 
@@ -40,14 +40,14 @@ def test_calls_become_symbols_and_back_and_each_symbol_is_allowed() -> None:
     row = transcript(conversation(Turn("user", TEXT)))
     grammar, written = Grammar(row), written_symbols(whole)
     for i, symbol in enumerate(written):
-        assert symbol in grammar.allowed(written[:i]), (i, grammar.transcript.word_of(symbol))
+        assert symbol in grammar.allowed(written[:i]), (i, grammar.transcript.symbol_word(symbol))
     assert sorted(map(repr, grammar.calls(written))) == sorted(map(repr, CALLS))
     assert grammar.allowed(written) == []
 
 
 def test_values_in_the_request_are_copied_word_by_word() -> None:
     row = transcript(conversation(Turn("user", TEXT), Turn.calling(CALLS[-2])))
-    copied = [row.word_of(symbol) for symbol in written_symbols(row) if symbol >= LIMITS.first_position]
+    copied = [row.symbol_word(symbol) for symbol in written_symbols(row) if symbol >= LIMITS.first_position]
     words = [word for word in copied if isinstance(word, str)]
     assert words == ["a", '"', "b", '"', "{", "c", "}", "x", "北", "京", "1,200.50"]
     marks = {row.codec.marks[name]: name for name in MARKS}
@@ -75,7 +75,7 @@ def test_a_value_continues_with_the_next_word() -> None:
 
     def words(written: list[str]) -> set[object]:
         symbols = grammar.allowed([*begun, *(first + row.first[word] for word in written)])
-        return {word for symbol in symbols if isinstance(word := row.word_of(symbol), str)}
+        return {word for symbol in symbols if isinstance(word := row.symbol_word(symbol), str)}
 
     assert words([]) == {"mail", "ann", "lee", "and", "ray"}
     assert words(["ann"]) == {"lee", "ray"}
@@ -108,7 +108,7 @@ def test_a_list_in_the_request_is_one_span_if_it_fits() -> None:
     ],
 )  # fmt: skip
 def test_a_default_is_allowed_only_if_it_is_valid(schema: dict[str, Any], default: Any) -> None:
-    assert default_of(schema) == default
+    assert schema_default(schema) == default
     tool = Tool("get", "Gets", {"type": "object", "required": [], "properties": {"it": schema}})
     row = transcript(conversation(Turn("user", "get"), tools=(tool,)))
     grammar, first = Grammar(row), LIMITS.first_position

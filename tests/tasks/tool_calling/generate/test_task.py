@@ -12,12 +12,12 @@ import torch
 
 from trm_fast.api import TRM
 from trm_fast.tasks.base import DataConfig
-from trm_fast.tasks.tool_calling import load_sound, write
+from trm_fast.tasks.tool_calling import load_nonempty, write
 from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Turn
 from trm_fast.tasks.tool_calling.data.formats.swift import write_swift
 from trm_fast.tasks.tool_calling.data.variants import Variants
 from trm_fast.tasks.tool_calling.generate.task import ToolGenerate, ToolGenerateConfig
-from trm_fast.tasks.tool_calling.generate.transcript import REPLY, prompt_of
+from trm_fast.tasks.tool_calling.generate.transcript import REPLY, without_next_turn
 from trm_fast.tasks.tool_calling.text.tokenizer import END, FIRST_BYTE, UNKNOWN
 from trm_fast.training import apply_settings, make_config, read_preset
 
@@ -100,7 +100,7 @@ def test_token_dropout_hides_pieces_and_a_model_may_reply(tmp_path: Path) -> Non
 @needs_data
 @pytest.mark.parametrize("name", ["xlam", "sealtools"])
 def test_an_untrained_model_makes_valid_calls_of_offered_tools(name: str, tmp_path: Path) -> None:
-    rows = load_sound(f"{DATA}/{name}_swift_val.json.gz").conversations[::8]
+    rows = load_nonempty(f"{DATA}/{name}_swift_val.json.gz").conversations[::8]
     write(tmp_path / "rows.json", [write_swift(row) for row in rows])
     settings = [
         f"data.source={tmp_path}/rows.json", "task.vocab_size=600", "task.most_tokens=60",
@@ -114,7 +114,7 @@ def test_an_untrained_model_makes_valid_calls_of_offered_tools(name: str, tmp_pa
     torch.manual_seed(0)
     model = TRM(config.model).eval()
     for row in rows[::4]:
-        prediction, decoded = task.decode(model, prompt_of(row))
+        prediction, decoded = task.decode(model, without_next_turn(row))
         assert {call.name for call in prediction.calls} <= {tool.name for tool in row.tools}
         json.dumps(prediction.to_json())
         if decoded.symbols[-1] == END:

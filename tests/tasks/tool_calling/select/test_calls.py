@@ -9,7 +9,7 @@ from trm_fast.labels import ArgumentKind
 from trm_fast.tasks.base import IGNORE
 from trm_fast.tasks.tool_calling.data.conversation import Call
 from trm_fast.tasks.tool_calling.matching import same_calls
-from trm_fast.tasks.tool_calling.select.calls import calls_of, labels_of, spans_of
+from trm_fast.tasks.tool_calling.select.calls import decode_calls, decode_spans, encode_labels
 from trm_fast.tasks.tool_calling.select.request import Request, RequestLimits
 
 from ..weather import LEXICON, PING, SUM, WEATHER, tool
@@ -19,9 +19,9 @@ LIMITS = RequestLimits(positions=48, words=24, tools=3, arguments=8, bag=4)
 
 def round_trip(query: str, *calls: Call) -> list[Call]:
     request = Request.of(query, (WEATHER, SUM, PING), LIMITS, LEXICON)
-    answer = labels_of(request, calls, LIMITS)
+    answer = encode_labels(request, calls, LIMITS)
     answer[:3] = np.where(answer[:3] == 1, 900, -900)
-    return calls_of(request, answer, LIMITS)
+    return decode_calls(request, answer, LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_calls_become_labels_and_labels_calls(query: str, calls: list[Call]) -> 
 def test_labels_by_hand() -> None:
     request = Request.of("Weather in Rome?", (WEATHER, PING), LIMITS, LEXICON)
     assert [t.name for t in request.tools] == ["get_weather", "ping"]
-    labels = labels_of(request, [Call("get_weather", {"city": "Rome"})], LIMITS)
+    labels = encode_labels(request, [Call("get_weather", {"city": "Rome"})], LIMITS)
     assert labels[:3].tolist() == [1, 0, IGNORE]
     assert labels[3:6].tolist() == [1, 0, 0]  # the city is a span of the request, the others are left out
     assert labels[3 + 8 :][:24].tolist() == [0, 0, 1, 0, *[IGNORE] * 20]
@@ -56,16 +56,16 @@ def test_labels_by_hand() -> None:
 
 def test_a_value_without_a_span_is_labeled_other() -> None:
     request = Request.of("Weather there?", (WEATHER,), LIMITS, LEXICON)
-    assert labels_of(request, [Call("get_weather", {"city": "Rome"})], LIMITS)[3] == ArgumentKind.OTHER
+    assert encode_labels(request, [Call("get_weather", {"city": "Rome"})], LIMITS)[3] == ArgumentKind.OTHER
 
 
 def test_one_value_is_a_span_and_several_are_spans() -> None:
     request = Request.of("Weather in Rome, then in Oslo", (WEATHER,), LIMITS, LEXICON)
     calls = [Call("get_weather", {"city": city}) for city in ("Rome", "Oslo")]
-    assert labels_of(request, calls[:1], LIMITS)[3] == ArgumentKind.SPAN
-    assert labels_of(request, calls, LIMITS)[3] == ArgumentKind.SPANS
+    assert encode_labels(request, calls[:1], LIMITS)[3] == ArgumentKind.SPAN
+    assert encode_labels(request, calls, LIMITS)[3] == ArgumentKind.SPANS
     for some in (calls[:1], calls):
-        assert calls_of(request, labels_of(request, some, LIMITS), LIMITS) == some
+        assert decode_calls(request, encode_labels(request, some, LIMITS), LIMITS) == some
 
 
 def test_the_order_in_which_tools_are_offered_changes_nothing() -> None:
@@ -82,12 +82,12 @@ def test_words_that_do_not_fit_are_cut_but_the_called_tool_stays() -> None:
 
 
 def test_spans_of_tags() -> None:
-    assert spans_of(np.array([0, 1, 2, 1, 0, 2, 2])) == [(1, 2), (3, 3), (5, 6)]
+    assert decode_spans(np.array([0, 1, 2, 1, 0, 2, 2])) == [(1, 2), (3, 3), (5, 6)]
 
 
 def test_the_number_of_tools_may_be_given() -> None:
     request = Request.of("Hi", (PING, SUM), LIMITS, LEXICON)
     answer = np.zeros(3 + 8 + 8 * 24, dtype=np.int32)
     answer[:2] = -5, -7
-    assert calls_of(request, answer, LIMITS) == []
-    assert [c.name for c in calls_of(request, answer, LIMITS, count=1)] == ["add_numbers"]
+    assert decode_calls(request, answer, LIMITS) == []
+    assert [c.name for c in decode_calls(request, answer, LIMITS, count=1)] == ["add_numbers"]

@@ -31,7 +31,7 @@ def make_task(tmp_path: Path, rows: list[dict[str, Any]] = ROWS, **config: Any) 
 
 def encoded(task: ToolSlots, *rows: dict[str, Any]) -> Examples:
     conversations = [read_slots(each) for each in rows]
-    return task.examples([task.row_of(conversation) for conversation in conversations], conversations)
+    return task.examples([task.encode_row(conversation) for conversation in conversations], conversations)
 
 
 def test_labels_by_hand(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from trm_fast.tasks.tool_calling.data.conversation import Tool
 from trm_fast.tasks.tool_calling.text.lexicon import Lexicon, letters
-from trm_fast.tasks.tool_calling.text.relevance import MEASURES, Relevance, clauses_of, nearest_first
+from trm_fast.tasks.tool_calling.text.relevance import MEASURES, Relevance, nearest_first, split_clauses
 
 NONE = {"type": "object", "properties": {}, "required": []}
 
@@ -44,7 +44,7 @@ def test_overlap_and_its_difference_to_other_tools() -> None:
 
 def test_a_tool_can_be_nearest_to_a_clause_though_another_shares_more_words() -> None:
     request = "Get the novel, the book, then reserve a room. Finally get a jet"
-    assert [request[b:e] for b, e in clauses_of(request)] == [
+    assert [request[b:e] for b, e in split_clauses(request)] == [
         "Get the novel, the book", "reserve a room.", "Finally get a jet",
     ]  # fmt: skip
     relevance = Relevance.of(request, TOOLS, LEXICON)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trm_fast.tasks.tool_calling.text.values import cast, date_of, literal_list, number_of, same, singular
+from trm_fast.tasks.tool_calling.text.values import cast, literal_list, parse_date, parse_number, same, singular
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from trm_fast.tasks.tool_calling.text.values import cast, date_of, literal_list,
     ],
 )  # fmt: skip
 def test_numbers_as_people_write_them(text: str, value: Any) -> None:
-    assert number_of(text) == value
+    assert parse_number(text) == value
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_values_are_compared_by_meaning() -> None:
     ],
 )  # fmt: skip
 def test_dates_as_people_write_them(text: str, value: str | None) -> None:
-    assert date_of(text) == value
+    assert parse_date(text) == value
 
 
 def test_the_singular_of_plain_plurals() -> None:

@@ -232,7 +232,7 @@ def parse_json(text: str, field: str) -> Any:
         raise Refused(field, f"not valid JSON ({error}): {_short(text)}") from None
 
 
-def text_of(value: Any, field: str) -> str:
+def parse_text(value: Any, field: str) -> str:
     """The text of a turn. An object or a list, such as a tool's result, becomes JSON text."""
     if isinstance(value, str):
         return value

@@ -21,7 +21,7 @@ def records(source: str | Path, split: str = "train") -> Iterator[tuple[str, Any
         return
     text = read_text(source)
     if text.lstrip()[:1] == "[":
-        yield from _list_of(text, source)
+        yield from _list_items(text, source)
         return
     if (whole := _one_object(text)) is not None:  # a file with one JSON object on several lines
         yield f"{source}:1", whole
@@ -45,7 +45,7 @@ def write(path: Path, rows: Iterable[Any]) -> None:
     write_text(path, text)
 
 
-def _list_of(text: str, source: str | Path) -> Iterator[tuple[str, Any]]:
+def _list_items(text: str, source: str | Path) -> Iterator[tuple[str, Any]]:
     decoder, at, row, line, counted = json.JSONDecoder(), text.index("[") + 1, 0, 1, 0
     while True:
         while at < len(text) and text[at] in " \t\r\n,":

@@ -15,7 +15,7 @@ from trm_fast.errors import UserError
 from trm_fast.tasks.base import DataConfig
 from trm_fast.tasks.hub import PREFIX
 from trm_fast.tasks.tool_calling.data.conversation import Conversation, Refused, checked
-from trm_fast.tasks.tool_calling.data.formats import format_of, get_format
+from trm_fast.tasks.tool_calling.data.formats import detect_format, get_format
 from trm_fast.tasks.tool_calling.data.io import records
 
 
@@ -77,8 +77,8 @@ def load(source: str | Path, kind: str | None = None, split: str = "train") -> L
         try:
             if isinstance(row, Refused):
                 raise row
-            form = get_format(kind) if kind else format_of(row)
-            read = form.read if form.reader_of is None else form.reader_of(str(source))
+            form = get_format(kind) if kind else detect_format(row)
+            read = form.read if form.make_reader is None else form.make_reader(str(source))
             loaded.conversations.append(checked(read(row, where)))
         except Refused as error:
             loaded.refused.append(Refusal(where, error.field, error.reason))
@@ -87,7 +87,7 @@ def load(source: str | Path, kind: str | None = None, split: str = "train") -> L
     return loaded
 
 
-def load_sound(source: str | Path, kind: str | None = None, split: str = "train") -> Loaded:
+def load_nonempty(source: str | Path, kind: str | None = None, split: str = "train") -> Loaded:
     """``load``, with an error if every row is refused.
 
     Raises:
@@ -123,7 +123,7 @@ def read_one(text: str, where: str) -> Conversation:
     """
     try:
         row = json.loads(text)
-        return checked(format_of(row).read(row, where))
+        return checked(detect_format(row).read(row, where))
     except (ValueError, RecursionError) as error:
         raise UserError(
             f"{where or 'the question'}: {error} (give a conversation as JSON, with its tools, or use "
@@ -193,27 +193,27 @@ def read_sets(
     test: list[Conversation] = []
     notes: list[str] = []
 
-    def sound(source: str) -> list[Conversation]:
-        loaded = load_sound(source)
+    def read_source(source: str) -> list[Conversation]:
+        loaded = load_nonempty(source)
         notes.extend(refusal_note(loaded, source))
         return loaded.conversations
 
     for source, held in _files(data.source, sets):
-        rows = sound(source)
+        rows = read_source(source)
         if data.test is None and held is None:
             rows, held_out = split_rows(rows, data.holdout, seed)
             test += held_out
         elif data.test is None and held is not None:
-            test += sound(held)
+            test += read_source(held)
         train += rows
     if data.test is not None:
-        test = [c for source, held in _files(data.test, sets) for c in sound(held or source)]
+        test = [c for source, held in _files(data.test, sets) for c in read_source(held or source)]
     return train, test, notes
 
 
 def read_folder(source: str, sets: Sequence[str]) -> list[Conversation]:
     """Conversations of a file, or of the validation files of a folder's sets."""
-    return [c for train, held in _files(source, sets) for c in load_sound(held or train).conversations]
+    return [c for train, held in _files(source, sets) for c in load_nonempty(held or train).conversations]
 
 
 def _files(source: str, sets: Sequence[str]) -> list[tuple[str, str | None]]:

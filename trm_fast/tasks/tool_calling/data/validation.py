@@ -66,7 +66,7 @@ def _indices(error: ValidationError, value: Any) -> list[int]:
 
 
 def _sentences(error: ValidationError, path: Path) -> list[str]:
-    where = _written(path)
+    where = _path_text(path)
     dot = f"{where}." if where else ""
     part: Any = error.instance
     schema: Any = error.schema
@@ -83,7 +83,7 @@ def _sentences(error: ValidationError, path: Path) -> list[str]:
     return [f"{where}: {error.message}"]
 
 
-def _written(path: Path) -> str:
+def _path_text(path: Path) -> str:
     """A path as ``a.b[0]``."""
     text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
     return text.removeprefix(".")

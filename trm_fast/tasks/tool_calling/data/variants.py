@@ -10,7 +10,7 @@ import numpy as np
 
 from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Tool
 
-SHORTEST = 4
+MIN_VALUE_LENGTH = 4
 """Characters of the shortest value that is exchanged: shorter ones, such as "1" and "LA", occur by chance too often."""
 
 
@@ -86,7 +86,7 @@ class Variants:
 
 def _occurs(value: object, text: str) -> bool:
     """Whether a value occurs in a text word for word, not within a word."""
-    return isinstance(value, str) and len(value) >= SHORTEST and re.search(_pattern(value), text) is not None
+    return isinstance(value, str) and len(value) >= MIN_VALUE_LENGTH and re.search(_pattern(value), text) is not None
 
 
 def _pattern(value: str) -> str:

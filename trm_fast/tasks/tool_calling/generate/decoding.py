@@ -46,10 +46,10 @@ class Search:
 
     With one beam the most likely symbol is written each time, or with a ``temperature`` above 0 a random one, out of
     the smallest set of symbols whose probabilities sum to ``top_p``. More ``beams`` keep that many sequences with the
-    highest mean log probability per symbol. At most ``most_symbols`` are written.
+    highest mean log probability per symbol. At most ``max_symbols`` are written.
     """
 
-    most_symbols: int = 200
+    max_symbols: int = 200
     beams: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
@@ -74,7 +74,7 @@ class Decoded:
 
 
 def generate(row: DecodingRow, prompt: Sequence[int], allowed: Allowed, search: Search) -> Decoded:
-    """Writes symbols until the grammar ends, ``search.most_symbols`` are written or the row is full.
+    """Writes symbols until the grammar ends, ``search.max_symbols`` are written or the row is full.
 
     Args:
         row: the row to continue.
@@ -87,7 +87,7 @@ def generate(row: DecodingRow, prompt: Sequence[int], allowed: Allowed, search: 
     """
     rng = np.random.default_rng(search.seed)
     beams = [Decoded([], 0.0, row, row.extend(prompt))]
-    for _ in range(min(search.most_symbols, row.free)):
+    for _ in range(min(search.max_symbols, row.free)):
         candidates: list[tuple[Decoded, int | None, float]] = []
         for beam in beams:
             choices = [] if beam.ended else allowed(beam.symbols)
@@ -96,7 +96,7 @@ def generate(row: DecodingRow, prompt: Sequence[int], allowed: Allowed, search: 
                 candidates.append((beam, None, 0.0))
                 continue
             scores = _log_softmax(beam.logits[choices].astype(np.float64))
-            candidates += [(beam, choices[i], float(scores[i])) for i in _picked(scores, search, rng)]
+            candidates += [(beam, choices[i], float(scores[i])) for i in _pick(scores, search, rng)]
         if all(beam.ended for beam in beams):
             break
         candidates.sort(key=lambda item: -(item[0].score + item[2]) / (len(item[0].symbols) + (item[1] is not None)))
@@ -104,7 +104,7 @@ def generate(row: DecodingRow, prompt: Sequence[int], allowed: Allowed, search: 
     return max(beams, key=lambda beam: beam.mean)
 
 
-def _picked(scores: Scores, search: Search, rng: np.random.Generator) -> list[int]:
+def _pick(scores: Scores, search: Search, rng: np.random.Generator) -> list[int]:
     if search.beams > 1:
         return [int(i) for i in np.argsort(-scores, kind="stable")[: search.beams]]
     if not search.temperature:

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from trm_fast.tasks.tool_calling.data.conversation import Call, Tool
-from trm_fast.tasks.tool_calling.generate.symbols import DATE, DEFAULT, SINGULAR, Symbol, default_of
+from trm_fast.tasks.tool_calling.generate.symbols import DATE, DEFAULT, SINGULAR, Symbol, schema_default
 from trm_fast.tasks.tool_calling.generate.transcript import CALL, ITEM, REPLY, Transcript
 from trm_fast.tasks.tool_calling.text.tokenizer import END, FIRST_BYTE, Tokenizer
-from trm_fast.tasks.tool_calling.text.values import kind_of, literal_list
+from trm_fast.tasks.tool_calling.text.values import json_type, literal_list
 
-MOST_CALLS = 6
+MAX_CALLS = 6
 """Maximum number of calls in a sequence."""
-LONGEST_VALUE = 40
+MAX_VALUE_LENGTH = 40
 """Maximum number of symbols in a text, and of items in a list."""
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,17})(?:\.\d{1,17})?")
 _NUMBER_SO_FAR = re.compile(r"-?(?:(?:0|[1-9]\d{0,17})(?:\.\d{0,17})?)?")
@@ -40,8 +40,8 @@ class Grammar:
         self.tools: dict[int, Tool] = {first + transcript.tool_positions[t.name]: t for t in transcript.tools}
         self.keys = {first + position: name for (_, name), position in transcript.argument_positions.items()}
         self.text = list(range(FIRST_BYTE, self.tokenizer.size))
-        self.numeric = [i for i in self.text if re.fullmatch(r"[▁ ]?[-.\d]*", piece_of(self.tokenizer, i))]
-        self._numbers: dict[str, list[tuple[int, ...]]] = {}
+        self.numeric = [i for i in self.text if re.fullmatch(r"[▁ ]?[-.\d]*", piece_text(self.tokenizer, i))]
+        self._cache: dict[str, list[tuple[int, ...]]] = {}
 
     def allowed(self, symbols: Sequence[int]) -> list[int]:
         """The symbols that may follow ``symbols``; an empty list behind the end."""
@@ -56,10 +56,10 @@ class Grammar:
             return every
         tool, fields = calls[-1]
         # Calls are in the order of the tools.
-        further = every[self.transcript.tools.index(tool) :] if len(calls) < MOST_CALLS else []
+        further = every[self.transcript.tools.index(tool) :] if len(calls) < MAX_CALLS else []
         ends = [*further, END]
         if not fields:
-            return self._behind(tool, None, ends)
+            return self._after_argument(tool, None, ends)
         return self._in_value(tool, *fields[-1], ends)
 
     def _parsed(self, symbols: Sequence[int]) -> list[tuple[Tool, list[tuple[str, list[int]]]]]:
@@ -76,27 +76,27 @@ class Grammar:
 
     def _in_value(self, tool: Tool, key: str, symbols: list[int], ends: list[int]) -> list[int]:
         schema = tool.parameters["properties"][key]
-        behind = self._behind(tool, key, ends)
+        after = self._after_argument(tool, key, ends)
         default = self.codec.marks[DEFAULT]
         if symbols[:1] == [default]:
-            return behind
-        items, is_list = _split(symbols, ITEM), kind_of(schema) == "array"
+            return after
+        items, is_list = _split(symbols, ITEM), json_type(schema) == "array"
         inner = {**(schema.get("items") or {"type": "string"}), "default": None} if is_list else schema
         following, complete = self._value(items[-1], inner)
         if is_list and len(items) == 1:
             more, whole = self._choice(symbols, self._literals(tool, key, schema))
             following, complete = list(dict.fromkeys(following + more)), complete or whole
             if whole:
-                return following + behind
+                return following + after
         if not symbols:
-            following = list(dict.fromkeys(following + ([default] if default_of(schema) is not None else [])))
-            return following + (behind if is_list or complete else [])
-        more = [ITEM] if is_list and len(items) < LONGEST_VALUE else []
-        return following + (behind + more if complete else [])
+            following = list(dict.fromkeys(following + ([default] if schema_default(schema) is not None else [])))
+            return following + (after if is_list or complete else [])
+        more = [ITEM] if is_list and len(items) < MAX_VALUE_LENGTH else []
+        return following + (after + more if complete else [])
 
     def _value(self, symbols: list[int], schema: Mapping[str, Any]) -> tuple[list[int], bool]:
         """The symbols that may continue a value, and whether it may end here."""
-        kind, choices = kind_of(schema), schema.get("enum")
+        kind, choices = json_type(schema), schema.get("enum")
         if isinstance(choices, list) and choices:
             return self._choice(symbols, [self._symbols(self.codec.encode(c, schema)[0]) for c in choices])
         if kind in _CLOSED:
@@ -111,33 +111,33 @@ class Grammar:
             return self._choice(symbols[1:], self._readable(marks[symbols[0]]))
         if symbols[0] >= self.transcript.limits.first_position:
             return self._following(symbols), True
-        return (self.text if len(symbols) < LONGEST_VALUE else []), True
+        return (self.text if len(symbols) < MAX_VALUE_LENGTH else []), True
 
     def _number(self, symbols: list[int], schema: Mapping[str, Any]) -> tuple[list[int], bool]:
-        numbers = self._remembered(kind_of(schema), lambda: self.codec.numbers({"type": kind_of(schema)}))
+        numbers = self._cached(json_type(schema), lambda: self.codec.numbers({"type": json_type(schema)}))
         following, complete = self._choice(symbols, numbers)
         if symbols and symbols[0] >= self.transcript.limits.first_position:
             return following, complete
-        whole, so_far = (_INTEGER, _INTEGER_SO_FAR) if kind_of(schema) == "integer" else (_NUMBER, _NUMBER_SO_FAR)
+        whole, so_far = (_INTEGER, _INTEGER_SO_FAR) if json_type(schema) == "integer" else (_NUMBER, _NUMBER_SO_FAR)
         written = self._decoded(symbols)
         pieces = [i for i in self.numeric if so_far.fullmatch(longer := self._decoded([*symbols, i])) and
                   (len(longer) > len(written) or not symbols)]  # fmt: skip
         return following + pieces, bool(whole.fullmatch(written))
 
     def _readable(self, mark: str) -> list[tuple[int, ...]]:
-        return self._remembered(mark, lambda: self.codec.readable(mark))
+        return self._cached(mark, lambda: self.codec.readable(mark))
 
     def _literals(self, tool: Tool, key: str, schema: Mapping[str, Any]) -> list[tuple[int, ...]]:
-        return self._remembered(f"{tool.name} {key}", lambda: self.codec.literals(schema))
+        return self._cached(f"{tool.name} {key}", lambda: self.codec.literals(schema))
 
-    def _remembered(self, name: str, find: Callable[[], list[tuple[str, ...]]]) -> list[tuple[int, ...]]:
-        if name not in self._numbers:
-            self._numbers[name] = [tuple(self._symbols(words)) for words in find()]
-        return self._numbers[name]
+    def _cached(self, name: str, find: Callable[[], list[tuple[str, ...]]]) -> list[tuple[int, ...]]:
+        if name not in self._cache:
+            self._cache[name] = [tuple(self._symbols(words)) for words in find()]
+        return self._cache[name]
 
     def _following(self, symbols: Sequence[int]) -> list[int]:
         """The words of the conversation that continue those of ``symbols``."""
-        words = [word for i in symbols if isinstance(word := self.transcript.word_of(i), str)]
+        words = [word for i in symbols if isinstance(word := self.transcript.symbol_word(i), str)]
         return self._symbols(self.codec.following(words))
 
     def _symbols(self, symbols: Iterable[Symbol]) -> list[int]:
@@ -152,7 +152,7 @@ class Grammar:
     def _decoded(self, tokens: list[int]) -> str:
         return self.tokenizer.decode(tokens).strip()
 
-    def _behind(self, tool: Tool, key: str | None, ends: list[int]) -> list[int]:
+    def _after_argument(self, tool: Tool, key: str | None, ends: list[int]) -> list[int]:
         """The arguments that may follow ``key``: those up to the first required one. If none is required, also
         ``ends``."""
         positions = self.transcript.argument_positions
@@ -182,16 +182,16 @@ class Grammar:
     def _read(self, tool: Tool, key: str, symbols: list[int]) -> Any:
         schema = tool.parameters["properties"][key]
         default = [self.codec.marks[DEFAULT]]
-        if kind_of(schema) != "array" or symbols == default:
-            return self.codec.decode([self.transcript.word_of(i) for i in symbols], schema)
+        if json_type(schema) != "array" or symbols == default:
+            return self.codec.decode([self.transcript.symbol_word(i) for i in symbols], schema)
         items = _split(symbols, ITEM) if symbols else []
         if len(items) == 1 and tuple(symbols) in self._literals(tool, key, schema):
-            return literal_list(self.codec.text([self.transcript.word_of(i) for i in symbols]))
+            return literal_list(self.codec.text([self.transcript.symbol_word(i) for i in symbols]))
         inner = schema.get("items") or {"type": "string"}
-        return [self.codec.decode([self.transcript.word_of(i) for i in item], inner) for item in items]
+        return [self.codec.decode([self.transcript.symbol_word(i) for i in item], inner) for item in items]
 
 
-def piece_of(tokenizer: Tokenizer, token: int) -> str:
+def piece_text(tokenizer: Tokenizer, token: int) -> str:
     """The text of one token. A SentencePiece token shows its leading space as ``▁``."""
     pieces = getattr(tokenizer, "pieces", None)
     return pieces[token] if pieces is not None else tokenizer.decode([token])

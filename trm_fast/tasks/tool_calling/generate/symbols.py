@@ -10,8 +10,8 @@ from typing import Any
 from trm_fast.labels import ArgumentKind
 from trm_fast.tasks.tool_calling.data.validation import fits
 from trm_fast.tasks.tool_calling.text.finding import (
-    LONGEST_NUMBER,
-    LONGEST_READING,
+    MAX_NUMBER_WORDS,
+    MAX_READING_WORDS,
     READINGS,
     Span,
     TurnWords,
@@ -20,7 +20,7 @@ from trm_fast.tasks.tool_calling.text.finding import (
     reading_span,
 )
 from trm_fast.tasks.tool_calling.text.tokenizer import Tokenizer
-from trm_fast.tasks.tool_calling.text.values import bracketed, cast, kind_of, literal_list, same
+from trm_fast.tasks.tool_calling.text.values import bracketed, cast, json_type, literal_list, same
 
 MARKS = (DEFAULT, DATE, SINGULAR) = ("default", "date", "singular")
 """Marks stand for the schema's default, or say that the next words are read as an ISO date or without their plural."""
@@ -46,7 +46,7 @@ class ValueCodec:
         """
         if isinstance(value, list) and (literal := self._latest(partial(literal_span, value=value))) is not None:
             return [literal]
-        if (default := default_of(schema)) is not None and same(default, value) and not self._stands(value, schema):
+        if (default := schema_default(schema)) is not None and same(default, value) and not self._occurs(value, schema):
             return [[self.marks[DEFAULT]]]
         if isinstance(value, list):
             return [self._item(part, schema.get("items") or {}) for part in value]
@@ -59,7 +59,7 @@ class ValueCodec:
                 return list(turn.folded[span[0] : span[1] + 1])
         return None
 
-    def _stands(self, value: Any, schema: Mapping[str, Any]) -> bool:
+    def _occurs(self, value: Any, schema: Mapping[str, Any]) -> bool:
         parts = value if isinstance(value, list) else [value]
         inner = (schema.get("items") or {}) if isinstance(value, list) else schema
         return bool(parts) and all(self._words(part, inner) is not None for part in parts)
@@ -68,7 +68,7 @@ class ValueCodec:
         words = self._words(value, schema)
         if words is not None:
             return words
-        if isinstance(value, str) and kind_of(schema) == "string" and not schema.get("enum"):
+        if isinstance(value, str) and json_type(schema) == "string" and not schema.get("enum"):
             for mark, read in _READ.items():
                 if (words := self._latest(partial(reading_span, value=value, read=read))) is not None:
                     return [self.marks[mark], *words]
@@ -97,12 +97,12 @@ class ValueCodec:
     def decode(self, symbols: Sequence[Symbol], schema: Mapping[str, Any]) -> Any:
         """The value of one item."""
         if symbols[:1] == [self.marks[DEFAULT]]:
-            return default_of(schema)
+            return schema_default(schema)
         text = self.text(symbols)
         for mark, read in _READ.items():
             if symbols[:1] == [self.marks[mark]]:
                 return read(text) or text
-        return value_of(text, schema)
+        return parse_value(text, schema)
 
     def following(self, words: Sequence[str]) -> list[str]:
         """The words that follow ``words`` in the conversation; all its words if ``words`` is empty."""
@@ -117,13 +117,13 @@ class ValueCodec:
     def numbers(self, schema: Mapping[str, Any]) -> list[tuple[str, ...]]:
         """The spans that can be read as a number of a schema's type."""
         return self._fitting_spans(
-            lambda turn: turn.short_spans(LONGEST_NUMBER), lambda text: cast(text, schema) is not None
+            lambda turn: turn.short_spans(MAX_NUMBER_WORDS), lambda text: cast(text, schema) is not None
         )
 
     def readable(self, mark: str) -> list[tuple[str, ...]]:
         """The spans that can be read as a mark says."""
         return self._fitting_spans(
-            lambda turn: turn.short_spans(LONGEST_READING), lambda text: _READ[mark](text) is not None
+            lambda turn: turn.short_spans(MAX_READING_WORDS), lambda text: _READ[mark](text) is not None
         )
 
     def literals(self, schema: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -147,17 +147,17 @@ class ValueCodec:
         return list(found_spans)
 
 
-def default_of(schema: Mapping[str, Any]) -> Any:
+def schema_default(schema: Mapping[str, Any]) -> Any:
     """The default of a schema as a value of its type, also if it is written as text; None if there is no valid one."""
     if schema.get("default") is None:
         return None
-    default = _default_of(json.dumps(schema))
+    default = _cached_default(json.dumps(schema))
     return default and json.loads(default)
 
 
 @lru_cache(maxsize=1 << 14)
-def _default_of(text: str) -> str | None:
-    """``default_of`` from and to JSON text, so that it can be cached: the same few defaults are needed often."""
+def _cached_default(text: str) -> str | None:
+    """``schema_default`` from and to JSON text, so that it can be cached: the same few defaults are needed often."""
     schema = json.loads(text)
     for default in (schema["default"], cast(str(schema["default"]), schema)):
         if default is not None and fits(default, schema):
@@ -170,15 +170,15 @@ def written(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def value_of(text: str, schema: Mapping[str, Any]) -> Any:
+def parse_value(text: str, schema: Mapping[str, Any]) -> Any:
     """The value that ``text`` writes: one of the schema's choices, a string, a number, or the value of the JSON
     text."""
     for choice in schema.get("enum") or []:
         if written(choice).casefold() == text.casefold():
             return choice
-    if kind_of(schema) == "string":
+    if json_type(schema) == "string":
         return text
-    if kind_of(schema) in ("integer", "number") and (number := cast(text, schema)) is not None:
+    if json_type(schema) in ("integer", "number") and (number := cast(text, schema)) is not None:
         return number
     try:
         return json.loads(text)
@@ -186,7 +186,7 @@ def value_of(text: str, schema: Mapping[str, Any]) -> Any:
         return text
 
 
-def flattened(items: Iterable[Sequence[Symbol]], between: int) -> list[Symbol]:
+def joined(items: Iterable[Sequence[Symbol]], between: int) -> list[Symbol]:
     """The symbols of items, with a mark between them."""
     symbols: list[Symbol] = []
     for i, item in enumerate(items):

@@ -23,8 +23,8 @@ from trm_fast.tasks.tool_calling.generate.transcript import (
     NUM_ROLES,
     RowLimits,
     Transcript,
-    arranged,
-    prompt_of,
+    in_canonical_order,
+    without_next_turn,
 )
 from trm_fast.tasks.tool_calling.select.encoding import NUM_FEATURES, NUM_STEMS
 from trm_fast.tasks.tool_calling.task import Prediction, RequestConfig, ToolTask
@@ -119,14 +119,16 @@ class ToolGenerate(ToolTask):
         extra["row"] = np.arange(len(rows), dtype=np.int32)
         return Examples(inputs, np.stack(labels), np.zeros(len(rows), dtype=np.int32), extra, sources)
 
-    def row_of(self, conversation: Conversation, most: int | None = None) -> Transcript:
-        return Transcript(arranged(conversation, self.lexicon), self.tokenizer, self.lexicon, self.limits, most)
+    def encode_row(self, conversation: Conversation, most: int | None = None) -> Transcript:
+        return Transcript(
+            in_canonical_order(conversation, self.lexicon), self.tokenizer, self.lexicon, self.limits, most
+        )
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
         """Encodes the conversations again with other tools and values, and replaces random tokens by "unknown"."""
         if self._variants is not None and (self.config.distractors or self.config.exchanged):
             numbers = examples.extra["row"]
-            rows = [self.row_of(self._variants.of(examples.sources[i], rng)) for i in numbers]
+            rows = [self.encode_row(self._variants.of(examples.sources[i], rng)) for i in numbers]
             changed = self.examples(rows, examples.sources)
             examples = replace(changed, extra={**changed.extra, "row": numbers})
         if not self.config.token_dropout:
@@ -143,7 +145,7 @@ class ToolGenerate(ToolTask):
         count = min(self.config.generate_count, len(examples))
         chosen = np.linspace(0, len(examples), count, endpoint=False).astype(np.intp)
         rows = [examples.sources[i] for i in examples.extra["row"][chosen]]
-        calls = [self.decode(solver, prompt_of(row))[0].calls for row in rows]
+        calls = [self.decode(solver, without_next_turn(row))[0].calls for row in rows]
         if not rows:
             return {}
         metrics = {"generated": float(count)} | measure_calls(rows, calls, self.lexicon)
@@ -168,7 +170,7 @@ class ToolGenerate(ToolTask):
         """
         c = self.config
         search = Search(c.most_tokens, c.beams, c.temperature, c.top_p)
-        transcript = self.row_of(conversation, self.seq_len - min(search.most_symbols, self.seq_len // 2))
+        transcript = self.encode_row(conversation, self.seq_len - min(search.max_symbols, self.seq_len // 2))
         grammar = Grammar(transcript, replies=c.replies)
         decoded = generate(DecodingRow(model.incremental(), transcript), [], grammar.allowed, search)
         reply, calls = grammar.reply(decoded.symbols), grammar.calls(decoded.symbols)
@@ -176,12 +178,12 @@ class ToolGenerate(ToolTask):
 
     def predict(self, solver: Solving, conversation: Conversation) -> tuple[Prediction, Solution]:
         self.check(conversation)
-        prediction, decoded = self.decode(solver, prompt_of(conversation))
+        prediction, decoded = self.decode(solver, without_next_turn(conversation))
         raw = np.array(decoded.symbols, dtype=np.int32)
         return prediction, Generated(raw, math.exp(decoded.mean), solver.incremental().steps)
 
     def ask(self, conversation: Conversation) -> Question:
-        return super().ask(prompt_of(conversation))
+        return super().ask(without_next_turn(conversation))
 
     def prediction(self, question: Question, answer: Array, tools: Sequence[Tool]) -> Prediction:
         raise UserError("a tool-generate model generates its answers: use trm-fast call", usage_error=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from trm_fast.tasks.base import IGNORE, Array
 from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Tool, Turn
-from trm_fast.tasks.tool_calling.generate.symbols import MARKS, Symbol, ValueCodec, flattened
+from trm_fast.tasks.tool_calling.generate.symbols import MARKS, Symbol, ValueCodec, joined
 from trm_fast.tasks.tool_calling.select import encoding
 from trm_fast.tasks.tool_calling.select.request import Request, RequestLimits
 from trm_fast.tasks.tool_calling.text.finding import TurnWords
@@ -137,10 +137,10 @@ class Transcript:
     def _add_turns(self, turns: Sequence[Turn], request: Request, most: int) -> None:
         """Appends the turns. If they are too long, the oldest ones and the first words of the oldest remaining one are
         left out."""
-        read = [words_of(turn) for turn in turns]
+        read = [turn_words(turn) for turn in turns]
         last_user = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=-1)
         self.codec.turns = [words for words in read if words is not None]
-        written = [self._symbols_of(turns, i) for i in range(len(turns))]
+        written = [self._turn_symbols(turns, i) for i in range(len(turns))]
         lengths = [len(s) if w is None else 1 + len(w) for s, w in zip(written, read, strict=True)]
         left, first = most - self.length, len(turns)
         while first > 0 and lengths[first - 1] <= left:
@@ -157,7 +157,7 @@ class Transcript:
             words = read[i]
             if words is None:
                 # Words that were cut are spelled.
-                symbols = self._symbols_of(turns, i) if self.cut else written[i]
+                symbols = self._turn_symbols(turns, i) if self.cut else written[i]
                 for symbol in symbols[: most - self.length]:
                     self.write(symbol, WEIGHTS[turns[i].role])
                 continue
@@ -183,16 +183,16 @@ class Transcript:
             self.symbols[at] = self.limits.first_position + self.first.setdefault(word, at)
             self._words.setdefault(int(self.symbols[at]), word)
 
-    def _symbols_of(self, turns: Sequence[Turn], i: int) -> list[Symbol]:
+    def _turn_symbols(self, turns: Sequence[Turn], i: int) -> list[Symbol]:
         """The symbols that write turn ``i``, none unless the model wrote it. Consecutive calls share one end."""
         turn = turns[i]
         if turn.call is not None:
             first = i == 0 or turns[i - 1].call is None
             more = i + 1 < len(turns) and turns[i + 1].call is not None
-            return [*([CALL] if first else []), *self._symbols_of_call(turn.call), *([] if more else [END])]
+            return [*([CALL] if first else []), *self._call_symbols(turn.call), *([] if more else [END])]
         return [REPLY, *self.codec.tokenizer.ids(turn.text), END] if turn.role == "assistant" else []
 
-    def _symbols_of_call(self, call: Call) -> list[Symbol]:
+    def _call_symbols(self, call: Call) -> list[Symbol]:
         """``TOOL (ARGUMENT ITEM...)*``, with the arguments in the schema's order. A tool that is not offered is spelled
         in pieces, which the grammar never allows."""
         first = self.limits.first_position
@@ -202,7 +202,7 @@ class Transcript:
         tool = next(tool for tool in self.tools if tool.name == call.name)
         for name, schema in tool.parameters["properties"].items():
             if name in call.arguments and (position := self.argument_positions.get((call.name, name))) is not None:
-                symbols += [first + position, *flattened(self.codec.encode(call.arguments[name], schema), ITEM)]
+                symbols += [first + position, *joined(self.codec.encode(call.arguments[name], schema), ITEM)]
         return symbols
 
     def write(self, symbol: Symbol, weight: float = 0.0) -> None:
@@ -250,7 +250,7 @@ class Transcript:
         weights = np.append(self.weights[1:], np.float32(0))
         return np.where(weights > 0, np.append(self.symbols[1:], np.int32(0)), np.int32(IGNORE)), weights
 
-    def word_of(self, symbol: int) -> Symbol:
+    def symbol_word(self, symbol: int) -> Symbol:
         """The word that a symbol stands for; the symbol itself if it stands for no word."""
         return self._words.get(symbol, symbol)
 
@@ -262,7 +262,7 @@ class Transcript:
         return other
 
 
-def words_of(turn: Turn) -> TurnWords | None:
+def turn_words(turn: Turn) -> TurnWords | None:
     """The words of a turn; None for a turn that the model writes."""
     if turn.call is not None or turn.role == "assistant":
         return None
@@ -270,7 +270,7 @@ def words_of(turn: Turn) -> TurnWords | None:
     return replace(words, spans=words.spans[:RESPONSE_WORDS]) if turn.role == "tool_response" else words
 
 
-def arranged(conversation: Conversation, lexicon: Lexicon) -> Conversation:
+def in_canonical_order(conversation: Conversation, lexicon: Lexicon) -> Conversation:
     """A copy with the tools ordered by ``nearest_first``, and consecutive calls in the order of their tools."""
     tools: list[Tool] = nearest_first(conversation.query, conversation.tools, lexicon)
     order = {tool.name: i for i, tool in enumerate(tools)}
@@ -280,7 +280,7 @@ def arranged(conversation: Conversation, lexicon: Lexicon) -> Conversation:
     return replace(conversation, tools=tuple(tools), turns=tuple(turns))
 
 
-def prompt_of(conversation: Conversation) -> Conversation:
+def without_next_turn(conversation: Conversation) -> Conversation:
     """A copy without the next turn: it ends with the last user turn, or with the history of a decision."""
     turns = conversation.turns
     if conversation.decision is not None:

@@ -12,7 +12,7 @@ from trm_fast.tasks.base import IntArray
 from trm_fast.tasks.tool_calling.data.conversation import Call
 from trm_fast.tasks.tool_calling.select.request import Request, RequestLimits
 from trm_fast.tasks.tool_calling.text.finding import READINGS, Span, TurnWords, literal_span, occurrences, reading_span
-from trm_fast.tasks.tool_calling.text.values import cast, kind_of, literal_list, same
+from trm_fast.tasks.tool_calling.text.values import cast, json_type, literal_list, same
 
 
 class RowLabels(NamedTuple):
@@ -29,7 +29,7 @@ class RowLabels(NamedTuple):
         return cls(tools, kinds, tags.reshape(limits.arguments, limits.words))
 
 
-def labels_of(request: Request, calls: Sequence[Call], limits: RequestLimits) -> IntArray:
+def encode_labels(request: Request, calls: Sequence[Call], limits: RequestLimits) -> IntArray:
     """The labels of a request, int32 (T + P + P W,): which tools are called, and the kinds and tags of their arguments;
     ``IGNORE`` elsewhere."""
     flat = np.full(limits.tools + limits.arguments + limits.arguments * limits.words, IGNORE, dtype=np.int32)
@@ -62,7 +62,7 @@ def _kind_and_spans(words: TurnWords, values: Sequence[Any], schema: dict[str, A
         return _single_or_several(sorted({span for span in literals if span is not None}))
     if (spans := _spans(words, values, schema)) is not None:
         return _single_or_several(spans)
-    if kind_of(schema) == "string" and isinstance(values[0], str) and all(same(value, values[0]) for value in values):
+    if json_type(schema) == "string" and isinstance(values[0], str) and all(same(value, values[0]) for value in values):
         for kind, read in READINGS.items():
             if (span := reading_span(words, values[0], read)) is not None:
                 return kind, [span]
@@ -82,7 +82,7 @@ def _spans(words: TurnWords, values: Sequence[Any], schema: dict[str, Any]) -> l
         for part in value if isinstance(value, list) else [value]:
             if isinstance(value, list) or not any(same(part, other) for other in parts):
                 parts.append(part)
-    inner = schema.get("items", {}) if kind_of(schema) == "array" else schema
+    inner = schema.get("items", {}) if json_type(schema) == "array" else schema
     spans: list[Span] = []
     for part in parts:
         end = spans[-1][1] if spans else -1
@@ -93,7 +93,7 @@ def _spans(words: TurnWords, values: Sequence[Any], schema: dict[str, Any]) -> l
     return spans or None
 
 
-def calls_of(request: Request, answer: IntArray, limits: RequestLimits, *, count: int | None = None) -> list[Call]:
+def decode_calls(request: Request, answer: IntArray, limits: RequestLimits, *, count: int | None = None) -> list[Call]:
     """The calls of an answer.
 
     Args:
@@ -135,18 +135,18 @@ def _values(words: TurnWords, kind: int, tags: IntArray, schema: dict[str, Any])
     if kind in (ArgumentKind.SPAN, ArgumentKind.SPANS):
         return _tagged(words, tags, schema)
     if kind in READINGS:
-        return [value for span in spans_of(tags) if (value := READINGS[kind](words.cut(*span))) is not None]
+        return [value for span in decode_spans(tags) if (value := READINGS[kind](words.cut(*span))) is not None]
     if kind == ArgumentKind.DEFAULT and "default" in schema:
         return [schema["default"]]
-    if kind in (ArgumentKind.TRUE, ArgumentKind.FALSE) and kind_of(schema) == "boolean":
+    if kind in (ArgumentKind.TRUE, ArgumentKind.FALSE) and json_type(schema) == "boolean":
         return [bool(kind == ArgumentKind.TRUE)]
     return []
 
 
 def _tagged(words: TurnWords, tags: IntArray, schema: dict[str, Any]) -> list[Any]:
     """The values of the tagged words that fit the schema. For a schema of lists this is one value, a list."""
-    texts = [words.cut(*span) for span in spans_of(tags)]
-    is_list = kind_of(schema) == "array"
+    texts = [words.cut(*span) for span in decode_spans(tags)]
+    is_list = json_type(schema) == "array"
     inner = schema.get("items", {}) if is_list else schema
     if is_list:
         if literals := [literal for text in texts if (literal := literal_list(text)) is not None]:
@@ -158,7 +158,7 @@ def _tagged(words: TurnWords, tags: IntArray, schema: dict[str, Any]) -> list[An
     return [values] if values and is_list else values
 
 
-def spans_of(tags: IntArray) -> list[Span]:
+def decode_spans(tags: IntArray) -> list[Span]:
     """The first and last word of each value. A value without a ``BEGINS`` tag begins at its first ``INSIDE`` tag."""
     spans: list[Span] = []
     previous = Tag.OUTSIDE

@@ -14,7 +14,7 @@ from trm_fast.tasks.tool_calling.select.request import Request, RequestLimits
 from trm_fast.tasks.tool_calling.text.lexicon import Lexicon, stem, stems
 from trm_fast.tasks.tool_calling.text.relevance import MEASURES, Relevance
 from trm_fast.tasks.tool_calling.text.tokenizer import BEGIN
-from trm_fast.tasks.tool_calling.text.values import MONTHS, NUMBER_WORDS, kind_of
+from trm_fast.tasks.tool_calling.text.values import MONTHS, NUMBER_WORDS, json_type
 
 Encode = Callable[[str], Sequence[int]]
 """Turns text into token ids."""
@@ -105,7 +105,7 @@ class EncodedRequest:
                 description = str(schema.get("description", ""))
                 at = self._add(ARGUMENT, f"{' '.join(name_words(argument))} {description}")
                 self.field_places[number], self.field_tools[number] = at, t
-                kind = kind_of(schema)
+                kind = json_type(schema)
                 self.features[at, -len(FIELD_FEATURES) :] = (
                     argument in tool.parameters["required"], "default" in schema, "enum" in schema, kind == "boolean",
                     kind in ("integer", "number"), kind == "array",

@@ -20,7 +20,7 @@ from trm_fast.tasks.tool_calling.data.conversation import Conversation, Tool
 from trm_fast.tasks.tool_calling.data.variants import Variants
 from trm_fast.tasks.tool_calling.matching import expected_calls
 from trm_fast.tasks.tool_calling.select import encoding
-from trm_fast.tasks.tool_calling.select.calls import calls_of, labels_of
+from trm_fast.tasks.tool_calling.select.calls import decode_calls, encode_labels
 from trm_fast.tasks.tool_calling.select.encoding import EncodedRequest
 from trm_fast.tasks.tool_calling.select.request import Request, RequestLimits
 from trm_fast.tasks.tool_calling.task import Prediction, RequestConfig, ToolTask
@@ -117,7 +117,7 @@ class ToolSelect(ToolTask):
         extra["row"] = np.arange(len(rows), dtype=np.int32)
         inputs = np.stack([example.bags for example in encoded])
         labels = [
-            labels_of(request, expected_calls(conversation), self.limits)
+            encode_labels(request, expected_calls(conversation), self.limits)
             for request, conversation in zip(rows, sources, strict=True)
         ]
         return Examples(inputs, np.stack(labels), np.zeros(len(rows), dtype=np.int32), extra, tuple(sources))
@@ -137,15 +137,15 @@ class ToolSelect(ToolTask):
         decided[:, : self.limits.tools] = decided[:, : self.limits.tools] > 0
         return labels == decided
 
-    def row_of(self, conversation: Conversation) -> Request:
+    def encode_row(self, conversation: Conversation) -> Request:
         return Request.of(conversation.query, conversation.tools, self.limits, self.lexicon)
 
     def metrics(self, examples: Examples, answers: Array) -> dict[str, float]:
         conversations = [examples.sources[i] for i in examples.extra["row"]]
-        requests, answers = [self.row_of(conversation) for conversation in conversations], np.asarray(answers)
-        calls = [calls_of(*pair, self.limits) for pair in zip(requests, answers, strict=True)]
+        requests, answers = [self.encode_row(conversation) for conversation in conversations], np.asarray(answers)
+        calls = [decode_calls(*pair, self.limits) for pair in zip(requests, answers, strict=True)]
         calls_with_count = [
-            calls_of(request, answer, self.limits, count=len({call.name for call in expected_calls(conversation)}))
+            decode_calls(request, answer, self.limits, count=len({call.name for call in expected_calls(conversation)}))
             for conversation, request, answer in zip(conversations, requests, answers, strict=True)
         ]
         metrics = measure_calls(conversations, calls, self.lexicon, calls_with_count, self._called)
@@ -166,7 +166,7 @@ class ToolSelect(ToolTask):
 
     def prediction(self, question: Question, answer: Array, tools: Sequence[Tool]) -> Prediction:
         request = Request.of(question.text, tools, self.limits, self.lexicon)
-        prediction = Prediction.of_calls(calls_of(request, answer, self.limits), tools)
+        prediction = Prediction.of_calls(decode_calls(request, answer, self.limits), tools)
         unknown = [tool.name for tool in tools if self._classifies and tool.name not in self._called]
         warnings = tuple(f"{name} was not called in training: this classifier never calls it" for name in unknown)
         return replace(prediction, problems=prediction.problems + warnings)

@@ -18,11 +18,11 @@ from trm_fast.tasks.tool_calling.text.tokenizer import Tokenizer
 FIRST_VALUE = len(SlotKind)
 """The kind that stands for a field's first known value; the following kinds stand for the next ones."""
 
-SPEAKING = ("user", "assistant")
+DIALOGUE_ROLES = ("user", "assistant")
 """Roles of the dialogue's turns."""
-ACTING = ("tool_call", "tool_response")
+CALL_ROLES = ("tool_call", "tool_response")
 """Roles of calls and their results."""
-MOST_VALUES = 40
+MAX_KNOWN_VALUES = 40
 """Maximum number of known values that a field takes from training conversations."""
 
 
@@ -63,22 +63,24 @@ class Fields:
         tools = {tool.name: tool for c in conversations for tool in c.tools}
         arguments = list(dict.fromkeys(n for tool in tools.values() for n in tool.parameters["properties"]))
         slots = list(dict.fromkeys(name for c in conversations for name in c.slots or {}))
-        met: dict[str, Counter[str]] = defaultdict(Counter)
+        unwritten: dict[str, Counter[str]] = defaultdict(Counter)
         filled: dict[str, Counter[str]] = defaultdict(Counter)
         for c in conversations:
-            dialogue = "\n".join(turn.text for turn in c.turns if turn.role in SPEAKING)
+            dialogue = "\n".join(turn.text for turn in c.turns if turn.role in DIALOGUE_ROLES)
             for kind, values_by_name in (("argument", c.call.arguments if c.call else {}), ("slot", c.slots or {})):
                 for name, value in values_by_name.items():
                     if kind == "slot":
                         filled[name][str(value)] += 1
                     if value and str(value) not in dialogue:
-                        met[f"{kind} {name}"][str(value)] += 1
+                        unwritten[f"{kind} {name}"][str(value)] += 1
         values = []
         for kind, names in (("argument", arguments), ("slot", slots)):
             for name in names:
-                closed = [v for tool in tools.values() for v in _enum(tool, name)] if kind == "argument" else []
-                often = [v for v, n in met[f"{kind} {name}"].most_common(MOST_VALUES) if n > 1 and v != DONTCARE]
-                values.append(tuple(dict.fromkeys(closed + often)))
+                choices = [v for tool in tools.values() for v in _enum(tool, name)] if kind == "argument" else []
+                common = [
+                    v for v, n in unwritten[f"{kind} {name}"].most_common(MAX_KNOWN_VALUES) if n > 1 and v != DONTCARE
+                ]
+                values.append(tuple(dict.fromkeys(choices + common)))
         decisions = Counter(c.decision for c in conversations)
         called = Counter(c.call.name for c in conversations if c.call)
         frequent = {
@@ -95,7 +97,7 @@ class Fields:
         return len(self.arguments) + len(self.slots)
 
     @property
-    def most_values(self) -> int:
+    def max_values(self) -> int:
         """The largest number of known values of a field."""
         return max((len(v) for v in self.values), default=0)
 
@@ -116,7 +118,7 @@ class Fields:
         labels.decision[...] = conversation.decision == "tool_call"
         call = conversation.call
 
-        def put(field: int, value: str, *, argument: bool) -> None:
+        def set_labels(field: int, value: str, *, argument: bool) -> None:
             labels.kinds[field], span = self._kind(field, value, row, tokenizer, argument)
             if span is not None:
                 labels.starts[field], labels.ends[field] = span
@@ -125,10 +127,10 @@ class Fields:
             labels.tool[...] = number
             for i, name in enumerate(self.arguments):
                 if name in self.tools[number].parameters["properties"]:
-                    put(i, str(call.arguments.get(name, "")), argument=True)
+                    set_labels(i, str(call.arguments.get(name, "")), argument=True)
         for i, name in enumerate(self.slots):
             if conversation.slots is not None and name in conversation.slots:
-                put(len(self.arguments) + i, conversation.slots[name], argument=False)
+                set_labels(len(self.arguments) + i, conversation.slots[name], argument=False)
         return flat
 
     def _kind(
@@ -139,12 +141,12 @@ class Fields:
         if value in ("", DONTCARE):
             return (SlotKind.DONTCARE if value else SlotKind.NONE), None
         kind = self.values[field].index(value) + FIRST_VALUE if value in self.values[field] else SlotKind.OTHER
-        for roles in (SPEAKING, ACTING):
-            if kind != SlotKind.OTHER and argument and roles == ACTING:
+        for roles in (DIALOGUE_ROLES, CALL_ROLES):
+            if kind != SlotKind.OTHER and argument and roles == CALL_ROLES:
                 break
             for span in find_spans(row, value, roles):
                 text = span_text(row.ids, span, tokenizer)
-                if (self._written(field, text) == value) if argument else (text.casefold() == value.casefold()):
+                if (self._normalized(field, text) == value) if argument else (text.casefold() == value.casefold()):
                     return SlotKind.SPAN, span
         return kind, None
 
@@ -155,7 +157,7 @@ class Fields:
         kind = int(labels.kinds[field])
         if kind == SlotKind.SPAN:
             text = span_text(ids.tolist(), (int(labels.starts[field]), int(labels.ends[field])), tokenizer)
-            return self._written(field, text) if field < len(self.arguments) else text
+            return self._normalized(field, text) if field < len(self.arguments) else text
         values = self.values[field]
         if kind >= FIRST_VALUE:
             return values[kind - FIRST_VALUE] if kind - FIRST_VALUE < len(values) else None
@@ -163,7 +165,7 @@ class Fields:
             return None
         return DONTCARE if kind == SlotKind.DONTCARE else ""
 
-    def _written(self, field: int, text: str) -> str:
+    def _normalized(self, field: int, text: str) -> str:
         """A text of the dialogue as a call writes it: numbers without signs and commas, known values in their case."""
         plain = plain_number(text)
         return next((value for value in self.values[field] if value.casefold() == plain.casefold()), plain)

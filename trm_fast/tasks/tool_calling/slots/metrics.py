@@ -55,9 +55,11 @@ def measure(examples: Examples, answers: Array, fields: Fields, tokenizer: Token
     add_share(metrics, "decision_recall", predicted[expected])
     add_f1(metrics, "decision_f1", expected, predicted)
     metrics["decision_f1_baseline"] = f1(expected, np.ones(len(expected), dtype=np.bool_))
-    usual = fields.tool_number(fields.frequent["tool"])
+    most_frequent = fields.tool_number(fields.frequent["tool"])
     labeled = expected & (labels.tool >= 0)
-    add_share(metrics, "tool_accuracy", labels.tool[labeled] == answers[labeled, 1], labels.tool[labeled] == usual)
+    add_share(
+        metrics, "tool_accuracy", labels.tool[labeled] == answers[labeled, 1], labels.tool[labeled] == most_frequent
+    )
     _add_slots(metrics, examples, answers, fields, tokenizer)
     _add_calls(metrics, examples, answers, fields, tokenizer)
     return {name: value for name, value in metrics.items() if not math.isnan(value)}
@@ -70,11 +72,13 @@ def _add_slots(
     expected, predicted = (SlotLabels.of(np.asarray(a)).kinds[:, first:] for a in (examples.labels, answers))
     labeled = expected >= 0
     right = (expected != SlotKind.NONE) == (predicted != SlotKind.NONE)
-    usual = np.array([fields.frequent["slots"].get(name, "") != "" for name in fields.slots])
-    add_share(metrics, "slot_presence_accuracy", right[labeled], ((expected != SlotKind.NONE) == usual)[labeled])
+    most_frequent = np.array([fields.frequent["slots"].get(name, "") != "" for name in fields.slots])
+    add_share(
+        metrics, "slot_presence_accuracy", right[labeled], ((expected != SlotKind.NONE) == most_frequent)[labeled]
+    )
     for i, name in enumerate(fields.slots):
         add_share(metrics, f"slot_presence_accuracy.{name}", right[labeled[:, i], i], interval=False)
-    spans, values, usual_spans = [], [], []
+    spans, values, baseline_spans = [], [], []
     for n, ids in enumerate(examples.inputs):
         for i in np.flatnonzero(expected[n] > SlotKind.NONE).tolist():
             value = fields.value(first + i, examples.labels[n], ids, tokenizer)
@@ -83,9 +87,9 @@ def _add_slots(
             values.append(same_text)
             if expected[n, i] == SlotKind.SPAN:
                 spans.append(same_text)
-                usual_value = fields.frequent["values"][fields.slots[i]]
-                usual_spans.append(value is not None and usual_value.casefold() == value.casefold())
-    add_share(metrics, "slot_span_exact", np.array(spans, dtype=bool), np.array(usual_spans, dtype=bool))
+                frequent_value = fields.frequent["values"][fields.slots[i]]
+                baseline_spans.append(value is not None and frequent_value.casefold() == value.casefold())
+    add_share(metrics, "slot_span_exact", np.array(spans, dtype=bool), np.array(baseline_spans, dtype=bool))
     add_share(metrics, "slot_value_exact", np.array(values, dtype=bool))
 
 

@@ -16,7 +16,7 @@ from trm_fast.errors import UserError
 from trm_fast.tasks.base import IGNORE, Array, DataConfig, Examples, Question
 from trm_fast.tasks.tool_calling.data.conversation import Conversation, Tool, Turn
 from trm_fast.tasks.tool_calling.data.formats.slots import read_slots
-from trm_fast.tasks.tool_calling.data.loading import find, load_sound
+from trm_fast.tasks.tool_calling.data.loading import find, load_nonempty
 from trm_fast.tasks.tool_calling.slots.encoding import NUM_ROLES, Row, encode
 from trm_fast.tasks.tool_calling.slots.fields import Fields, SlotLabels
 from trm_fast.tasks.tool_calling.slots.metrics import measure, tables
@@ -61,8 +61,8 @@ class ToolSlots(ToolTask):
         keeps the numbers that it has."""
         head: dict[str, Any] = {"kind": "slots"}
         try:
-            fields = self.fields if self.fields.tools else self._fields_of(data)
-            head |= {"num_tools": len(fields.tools), "num_fields": fields.count, "num_values": fields.most_values}
+            fields = self.fields if self.fields.tools else self._training_fields(data)
+            head |= {"num_tools": len(fields.tools), "num_fields": fields.count, "num_values": fields.max_values}
         except UserError:
             pass  # ``dataset`` raises it for who needs the file
         return super().model_keys(data) | {"roles": NUM_ROLES, "head": head}
@@ -77,11 +77,11 @@ class ToolSlots(ToolTask):
         """Learns fields and tokenizer. A loaded task keeps both and makes no copies."""
         if self._tokenizer is not None:
             return train
-        self.fields = self._fields_of(data)
+        self.fields = self._training_fields(data)
         self.learn_tokenizer(train)
         return [*train, *self._variants(train, seed)]
 
-    def _fields_of(self, data: DataConfig) -> Fields:
+    def _training_fields(self, data: DataConfig) -> Fields:
         """The fields of the whole training file, held-out conversations included."""
         if data.source is None:
             raise UserError("tool-slots learns from files: give --data FOLDER or FILE", usage_error=True)
@@ -94,7 +94,7 @@ class ToolSlots(ToolTask):
         bank = value_bank(train, [name for name in self.fields.slots if name not in closed])
         return [variant(c, bank, rng) for _ in range(self.config.variants) for c in train]
 
-    def row_of(self, conversation: Conversation) -> Row:
+    def encode_row(self, conversation: Conversation) -> Row:
         return encode(conversation, self.tokenizer, self.seq_len, self.config.response_tokens)
 
     def examples(self, rows: Sequence[Row], sources: Sequence[Conversation]) -> Examples:
@@ -112,12 +112,12 @@ class ToolSlots(ToolTask):
     def read(self, source: str) -> Examples:
         """The examples of a file, or of a folder's validation file. No row may be unreadable or lack a decision."""
         train, held = find(source, self.config.set)
-        loaded = load_sound(held or train)
+        loaded = load_nonempty(held or train)
         if loaded.refused:
             raise UserError(str(loaded.refused[0]))
         if missing := next((c for c in loaded.conversations if c.decision is None), None):
             raise UserError(f"{missing.where}: decision: is missing; an evaluation needs it")
-        return self.examples([self.row_of(c) for c in loaded.conversations], loaded.conversations)
+        return self.examples([self.encode_row(c) for c in loaded.conversations], loaded.conversations)
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
         """Replaces random tokens by "unknown", except those of values."""
@@ -128,8 +128,8 @@ class ToolSlots(ToolTask):
         labels, positions = SlotLabels.of(examples.labels), np.arange(inputs.shape[1])
         for field in range(self.fields.count):
             kept |= (positions >= labels.starts[:, field, None]) & (positions <= labels.ends[:, field, None])
-        gone = (rng.random(inputs.shape, dtype=np.float32) < self.config.word_dropout) & ~kept & (roles > 0)
-        return replace(examples, inputs=np.where(gone, np.int32(UNKNOWN), inputs))
+        dropped = (rng.random(inputs.shape, dtype=np.float32) < self.config.word_dropout) & ~kept & (roles > 0)
+        return replace(examples, inputs=np.where(dropped, np.int32(UNKNOWN), inputs))
 
     def metrics(self, examples: Examples, answers: Array) -> dict[str, float]:
         return measure(examples, answers, self.fields, self.tokenizer)
@@ -176,7 +176,7 @@ class ToolSlots(ToolTask):
 @lru_cache(maxsize=4)
 def _read_fields(source: Path, changed: int) -> Fields:
     """The fields of a file; ``changed``, its modification time, makes the cache read a changed file again."""
-    rows = [c for c in load_sound(source).conversations if c.decision is not None]
+    rows = [c for c in load_nonempty(source).conversations if c.decision is not None]
     if not rows:
         raise UserError(f"{source} has no rows with a decision")
     return Fields.of(rows)

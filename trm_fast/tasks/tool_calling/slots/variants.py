@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from trm_fast.tasks.tool_calling.data.conversation import DONTCARE, Call, Conversation
-from trm_fast.tasks.tool_calling.data.variants import SHORTEST
+from trm_fast.tasks.tool_calling.data.variants import MIN_VALUE_LENGTH
 from trm_fast.tasks.tool_calling.slots.encoding import plain_number, value_pattern
 
 
@@ -19,7 +19,7 @@ def value_bank(conversations: Sequence[Conversation], slots: Sequence[str]) -> d
     for conversation in conversations:
         dialogue = "\n".join(turn.text for turn in conversation.turns)
         for name, value in (conversation.slots or {}).items():
-            if name in bank and len(value) >= SHORTEST and value != DONTCARE and value in dialogue:
+            if name in bank and len(value) >= MIN_VALUE_LENGTH and value != DONTCARE and value in dialogue:
                 bank[name][value] = None
     return {name: list(values) for name, values in bank.items()}
 

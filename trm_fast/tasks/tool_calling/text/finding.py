@@ -14,20 +14,20 @@ from trm_fast.tasks.tool_calling.text.values import (
     NUMBER_WORDS,
     bracketed,
     cast,
-    date_of,
-    kind_of,
+    json_type,
     literal_list,
+    parse_date,
     same,
     singular,
 )
 
 Span = tuple[int, int]
 """The indices of the first and the last word."""
-READINGS: dict[int, Callable[[str], str | None]] = {ArgumentKind.DATE: date_of, ArgumentKind.SINGULAR: singular}
+READINGS: dict[int, Callable[[str], str | None]] = {ArgumentKind.DATE: parse_date, ArgumentKind.SINGULAR: singular}
 """The functions that read a value from words which do not spell it, by kind; None for words that they cannot read."""
-LONGEST_READING = 7
+MAX_READING_WORDS = 7
 """Words of the longest span that is read as a value."""
-LONGEST_NUMBER = 4
+MAX_NUMBER_WORDS = 4
 """Words of the longest span that is read as a number, such as ``- $ 3 million``."""
 
 
@@ -80,7 +80,7 @@ def literal_span(turn: TurnWords, value: list[Any]) -> Span | None:
 def reading_span(turn: TurnWords, value: str, read: Callable[[str], str | None]) -> Span | None:
     """The first span that ``read`` turns into a value, the longest one from its first word; None if there is none."""
     for first in range(len(turn)):
-        for last in range(min(first + LONGEST_READING, len(turn)) - 1, first - 1, -1):
+        for last in range(min(first + MAX_READING_WORDS, len(turn)) - 1, first - 1, -1):
             reading = read(turn.cut(first, last))
             if reading is not None and same(reading, value):
                 return first, last
@@ -89,18 +89,18 @@ def reading_span(turn: TurnWords, value: str, read: Callable[[str], str | None])
 
 def occurrences(turn: TurnWords, value: Any, schema: Mapping[str, Any]) -> list[Span]:
     """The spans that stand for a value; those that match text exactly, with case, come first."""
-    if isinstance(value, str) and kind_of(schema) not in ("integer", "number"):
+    if isinstance(value, str) and json_type(schema) not in ("integer", "number"):
         begins = {begin: i for i, (begin, _) in enumerate(turn.spans)}
         ends = {end: i for i, (_, end) in enumerate(turn.spans)}
         matches = re.finditer(re.escape(value.strip()), turn.text, re.IGNORECASE) if value.strip() else ()
         spans = [(begins[m.start()], ends[m.end()]) for m in matches if m.start() in begins and m.end() in ends]
         return sorted(spans, key=lambda span: turn.cut(*span) != value)
-    numeric = schema if kind_of(schema) in ("integer", "number") else {"type": "number"}
+    numeric = schema if json_type(schema) in ("integer", "number") else {"type": "number"}
     spans = []
     for first in range(len(turn)):
         if not _may_begin_number(turn.cut(first, first)):
             continue
-        for last in range(min(first + LONGEST_NUMBER, len(turn)) - 1, first - 1, -1):
+        for last in range(min(first + MAX_NUMBER_WORDS, len(turn)) - 1, first - 1, -1):
             number = cast(turn.cut(first, last), numeric)
             if number is not None and same(number, value):
                 spans.append((first, last))

@@ -21,7 +21,7 @@ _WORD = re.compile(
 )
 _CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _ENDINGS = ("ations", "ation", "ings", "ing", "ions", "ion", "ies", "ers", "er", "es", "ed", "s", "e", "y")
-SHORTEST_STEM = 3
+MIN_STEM_LENGTH = 3
 """Letters that are left of a word at least."""
 LEXICON_FILE = "lexicon.json"
 
@@ -46,7 +46,7 @@ def stems(text: str) -> tuple[str, ...]:
 def stem(word: str) -> str:
     """A word without a common English ending, so that ``cities`` and ``city`` are equal."""
     for ending in _ENDINGS:
-        if word.endswith(ending) and len(word) - len(ending) >= SHORTEST_STEM:
+        if word.endswith(ending) and len(word) - len(ending) >= MIN_STEM_LENGTH:
             return word[: -len(ending)]
     return word
 

@@ -57,7 +57,7 @@ class Relevance:
     @classmethod
     def of(cls, request: str, tools: Sequence[Tool], lexicon: Lexicon) -> Relevance:
         """Measures the tools that are offered with a request."""
-        clauses = clauses_of(request)
+        clauses = split_clauses(request)
         begins = [begin for begin, _ in clauses]
         if not tools:
             none = np.zeros((0, len(MEASURES)), dtype=np.float32)
@@ -89,7 +89,7 @@ def nearest_first(request: str, tools: Sequence[Tool], lexicon: Lexicon) -> list
     return [named[i] for i in np.argsort(taken[:, 1], kind="stable")]
 
 
-def clauses_of(text: str) -> list[tuple[int, int]]:
+def split_clauses(text: str) -> list[tuple[int, int]]:
     """The (begin, end) characters of each clause: a sentence, or a part of one that "and", "then" and the like join."""
     borders = [m.span() for m in _BORDER.finditer(text)]
     begins, ends = [0, *(end for _, end in borders)], [*(begin for begin, _ in borders), len(text)]

@@ -19,21 +19,21 @@ _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?")
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 NUMBER_WORDS = frozenset([*_ONES, *_ORDINALS, *_TENS, *_FACTORS])
 _JSON = {"true": "True", "false": "False", "null": "None"}
-LONGEST_LITERAL = 1000
+MAX_LITERAL_LENGTH = 1000
 """Characters of the longest text that is read as a list."""
 
 
-def number_of(text: str) -> float | int | None:
+def parse_number(text: str) -> float | int | None:
     """The number that a text stands for; None if it is not a number.
 
     Example:
-        >>> [number_of(text) for text in ("$1,200.50", "5th", "20%", "3 million", "twenty-five", "many")]
+        >>> [parse_number(text) for text in ("$1,200.50", "5th", "20%", "3 million", "twenty-five", "many")]
         [1200.5, 5, 20, 3000000, 25, None]
     """
     rest = text.strip().lower().lstrip("$€£¥").replace("- ", "-").strip()
     rest = re.sub(r"(?<=\d)\s*(?:st|nd|rd|th|%|°|percent)$", "", rest)
     plain, _, factor = rest.rpartition(" ")
-    if factor in _FACTORS and (inner := number_of(plain)) is not None:
+    if factor in _FACTORS and (inner := parse_number(plain)) is not None:
         return inner * _FACTORS[factor]
     if rest and (match := _NUMBER.fullmatch(rest)) and match.group(0) not in ("", "-", "+"):
         value = float(rest.replace(",", ""))
@@ -60,11 +60,11 @@ _DATES = [
 ]  # fmt: skip
 
 
-def date_of(text: str) -> str | None:
+def parse_date(text: str) -> str | None:
     """The ISO date that a text stands for; None if it is not a date.
 
     Example:
-        >>> [date_of(text) for text in ("August 1st, 2022", "1 Aug 2022", "2022/8/1", "soon")]
+        >>> [parse_date(text) for text in ("August 1st, 2022", "1 Aug 2022", "2022/8/1", "soon")]
         ['2022-08-01', '2022-08-01', '2022-08-01', None]
     """
     for pattern in _DATES:
@@ -98,7 +98,7 @@ def bracketed(words: Sequence[str]) -> Iterator[tuple[int, int]]:
 
 def literal_list(text: str) -> list[Any] | None:
     """The list that a text writes in JSON or Python; None for any other text."""
-    if not (text.startswith("[") and text.endswith("]")) or len(text) > LONGEST_LITERAL:
+    if not (text.startswith("[") and text.endswith("]")) or len(text) > MAX_LITERAL_LENGTH:
         return None
     try:
         value = ast.literal_eval(re.sub(r"\b(true|false|null)\b", lambda m: _JSON[m[0]], text))
@@ -107,7 +107,7 @@ def literal_list(text: str) -> list[Any] | None:
     return value if isinstance(value, list) else None
 
 
-def kind_of(schema: Mapping[str, Any]) -> str:
+def json_type(schema: Mapping[str, Any]) -> str:
     """The JSON type that a schema asks for; ``string`` if it has none."""
     kind = schema.get("type", "string")
     return kind if isinstance(kind, str) else next((k for k in kind if k != "null"), "string")
@@ -120,9 +120,9 @@ def cast(text: str, schema: Mapping[str, Any]) -> Any:
         >>> cast("five", {"type": "integer"}), cast("yes", {"type": "boolean"}), cast("c", {"enum": ["C", "F"]})
         (5, True, 'C')
     """
-    kind = kind_of(schema)
+    kind = json_type(schema)
     if kind in ("integer", "number"):
-        number = number_of(text)
+        number = parse_number(text)
         if number is None or (kind == "integer" and not float(number).is_integer()):
             return None
         return int(number) if kind == "integer" else number

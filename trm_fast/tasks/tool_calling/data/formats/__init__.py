@@ -12,13 +12,13 @@ from trm_fast.tasks.tool_calling.data.formats.registry import (
     Command,
     Format,
     Reader,
-    format_of,
+    detect_format,
     formats,
     get_format,
     register,
 )
 
-__all__ = ["Command", "Format", "Reader", "format_of", "formats", "get_format", "register"]
+__all__ = ["Command", "Format", "Reader", "detect_format", "formats", "get_format", "register"]
 
 for module in iter_modules(__path__):
     import_module(f"{__name__}.{module.name}")

@@ -10,7 +10,7 @@ from typing import Any
 
 from trm_fast.tasks.tool_calling.data.conversation import Conversation, Refused, read_tools
 from trm_fast.tasks.tool_calling.data.formats.registry import Command, Format, Reader, register
-from trm_fast.tasks.tool_calling.data.formats.rows import as_object, list_in, turn_of
+from trm_fast.tasks.tool_calling.data.formats.rows import as_object, list_in, parse_turn
 from trm_fast.tasks.tool_calling.data.io import records
 
 ANSWERS = "_possible_answer"
@@ -26,7 +26,7 @@ def read_bfcl(row: Any, where: str = "", accepted: Any = None) -> Conversation:
     messages = question[0] if isinstance(question[0], list) else question
     if isinstance(question[0], list) and len(question) > 1:
         raise Refused("question", f"has {len(question)} rounds; only questions of one round are read")
-    turns = tuple(turn_of(m, f"question[0][{i}]") for i, m in enumerate(messages))
+    turns = tuple(parse_turn(m, f"question[0][{i}]") for i, m in enumerate(messages))
     if accepted is not None and not (isinstance(accepted, list) and all(isinstance(a, Mapping) for a in accepted)):
         raise Refused("ground_truth", f"must be a list of objects, not {accepted!r:.60}")
     tools = read_tools(row.get("function"), "function")
@@ -62,4 +62,4 @@ about = Command(
     " the leaderboard is a benchmark.",
     "trm-fast data bfcl bfcl_simple.jsonl.gz --preview 2",
 )
-register(Format("bfcl", ("question",), read_bfcl, commands={"bfcl": about}, reader_of=reader_with_answers))
+register(Format("bfcl", ("question",), read_bfcl, commands={"bfcl": about}, make_reader=reader_with_answers))

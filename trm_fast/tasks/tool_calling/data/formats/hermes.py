@@ -7,9 +7,9 @@ import json
 import re
 from typing import Any
 
-from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Turn, parse_json, read_tools, text_of
+from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Turn, parse_json, parse_text, read_tools
 from trm_fast.tasks.tool_calling.data.formats.registry import Command, Format, register
-from trm_fast.tasks.tool_calling.data.formats.rows import as_object, id_column, list_in, role_of
+from trm_fast.tasks.tool_calling.data.formats.rows import as_object, id_column, list_in, parse_role
 
 _TOOLS = re.compile(r"<tools>(.*?)</tools>", re.DOTALL)
 _CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|$)", re.DOTALL)
@@ -27,7 +27,7 @@ def read_hermes(row: Any, where: str = "") -> Conversation:
     turns: list[Turn] = []
     for i, item in enumerate(list_in(row, "conversations")):
         field = f"conversations[{i}]"
-        role, text = role_of(item, "from", field), text_of(item.get("value"), f"{field}.value")
+        role, text = parse_role(item, "from", field), parse_text(item.get("value"), f"{field}.value")
         if role == "system" and not tools and (blocks := _blocks(_TOOLS, text)):
             tools = read_tools(_loads(blocks[-1], f"{field}.value <tools>"), f"{field}.value <tools>")
             text = _TOOLS.sub("", text).strip()

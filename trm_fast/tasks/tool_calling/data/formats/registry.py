@@ -30,7 +30,7 @@ class Format:
 
     ``columns`` are the columns by which its rows are recognized. ``read`` and ``write`` turn a row into a conversation
     and back; ``write`` is None if the format can only be read. ``commands`` are the commands of ``trm-fast data`` by
-    name. ``reader_of`` makes the reader for a file, for formats whose rows need data from beside the file.
+    name. ``make_reader`` makes the reader for a file, for formats whose rows need data from beside the file.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Format:
     read: Reader
     write: Callable[[Conversation], dict[str, Any]] | None = None
     commands: Mapping[str, Command] = field(default_factory=dict)
-    reader_of: Callable[[str], Reader] | None = None
+    make_reader: Callable[[str], Reader] | None = None
 
 
 _FORMATS: dict[str, Format] = {}
@@ -69,7 +69,7 @@ def get_format(name: str) -> Format:
     return _FORMATS[name]
 
 
-def format_of(row: Any) -> Format:
+def detect_format(row: Any) -> Format:
     """The format whose ``columns`` the row has. Of several it is the one with most columns; of two with as many, one
     that can also be written.
 

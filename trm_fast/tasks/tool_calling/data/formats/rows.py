@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Refused, Turn, parse_json, text_of
+from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Refused, Turn, parse_json, parse_text
 
 ROLES = {
     "system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant",
@@ -35,7 +35,7 @@ def list_in(row: Mapping[str, Any], field: str) -> list[Any]:
     return value
 
 
-def role_of(turn: Any, key: str, field: str) -> str:
+def parse_role(turn: Any, key: str, field: str) -> str:
     """The role of a turn, from its name under ``key``; Refused if the name is unknown."""
     if not isinstance(turn, Mapping):
         raise Refused(field, f"a turn is an object, not {turn!r:.60}")
@@ -45,13 +45,13 @@ def role_of(turn: Any, key: str, field: str) -> str:
     return ROLES[role]
 
 
-def turn_of(message: Any, field: str) -> Turn:
+def parse_turn(message: Any, field: str) -> Turn:
     """A turn from ``{"role": ..., "content": ...}``."""
-    role, content = role_of(message, "role", field), message.get("content")
+    role, content = parse_role(message, "role", field), message.get("content")
     if role == "tool_call":
         value = parse_json(content, f"{field}.content") if isinstance(content, str) else content
         return Turn.calling(Call.of(value, f"{field}.content"))
-    return Turn(role, text_of(content, f"{field}.content"))
+    return Turn(role, parse_text(content, f"{field}.content"))
 
 
 def id_column(conversation: Conversation) -> dict[str, str]:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Refused, Turn, read_tools, text_of
+from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Refused, Turn, parse_text, read_tools
 from trm_fast.tasks.tool_calling.data.formats.registry import Command, Format, register
-from trm_fast.tasks.tool_calling.data.formats.rows import as_object, id_column, list_in, turn_of
+from trm_fast.tasks.tool_calling.data.formats.rows import as_object, id_column, list_in, parse_turn
 
 DECISIONS = ("direct_answer", "tool_call")
 
@@ -17,7 +17,7 @@ def read_slots(row: Any, where: str = "") -> Conversation:
     """Reads ``{"tools", "history", "decision", "tool", "slots", "content"}``; ``tool`` is empty for a direct answer."""
     row = as_object(row)
     tools = read_tools(row.get("tools"))
-    turns = tuple(turn_of(m, f"history[{i}]") for i, m in enumerate(list_in(row, "history")))
+    turns = tuple(parse_turn(m, f"history[{i}]") for i, m in enumerate(list_in(row, "history")))
     decision = row.get("decision")
     if decision not in DECISIONS:
         raise Refused("decision", f"must be {' or '.join(DECISIONS)}, not {decision!r}")
@@ -30,7 +30,7 @@ def read_slots(row: Any, where: str = "") -> Conversation:
     if not isinstance(slots, Mapping):
         raise Refused("slots", f"must be an object, not {slots!r:.60}")
     values = {str(name): _slot(name, value) for name, value in slots.items()}
-    reply = text_of(row.get("content") or "", "content")
+    reply = parse_text(row.get("content") or "", "content")
     return Conversation(tools, turns, where, str(row.get("id", "")), decision, call, values, reply)
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from trm_fast.tasks.tool_calling.data.conversation import Conversation, read_tools
 from trm_fast.tasks.tool_calling.data.formats.registry import Command, Format, register
-from trm_fast.tasks.tool_calling.data.formats.rows import as_object, id_column, list_in, turn_of
+from trm_fast.tasks.tool_calling.data.formats.rows import as_object, id_column, list_in, parse_turn
 
 
 def read_swift(row: Any, where: str = "") -> Conversation:
     """Reads ``{"tools": JSON text, "messages": [{"role": ..., "content": ...}]}``."""
     row = as_object(row)
-    turns = [turn_of(m, f"messages[{i}]") for i, m in enumerate(list_in(row, "messages"))]
+    turns = [parse_turn(m, f"messages[{i}]") for i, m in enumerate(list_in(row, "messages"))]
     return Conversation(read_tools(row.get("tools")), tuple(turns), where, str(row.get("id", "")))
 
 
