@@ -1,4 +1,4 @@
-"""Finds out which native parts can be built here, and builds them with ninja; setup.py calls it."""
+"""Decides which native parts can be built on this machine, and builds them with ninja; setup.py calls it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TORCH_TARGET = "-DTORCH_TARGET_VERSION=0x020b000000000000"
 PYTHON_TARGET = "-DPy_LIMITED_API=0x030a0000"
 CUDA_ARCHS = "80;90a;90+PTX"  # PTX of a plain architecture runs on every newer GPU
 
-# So that the compiler vectorises: no trapping, no errno; but NaN, infinity and signed zero keep their meaning.
+# Without trapping and errno the compiler can vectorize. NaN, infinity and signed zero keep their meaning.
 CXX_FLAGS = "-O3 -std=c++17 -fPIC -fvisibility=hidden -Wall -fno-math-errno -fno-trapping-math -fopenmp-simd"
 # Each op's cpu.cpp and each file of csrc/core/cpu is compiled once for each instruction set; csrc/core/isa.cpp chooses
 # one at run time. avx512bf16 differs from avx512 only in the matrix products.
@@ -30,7 +30,7 @@ ISA_FLAGS = {
     "avx2": "-mavx2 -mfma",
     "avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512",
 }
-# The warning is about g++'s own headers.
+# The warning that is turned off comes from g++'s own headers.
 ISA_FLAGS["avx512bf16"] = f"{ISA_FLAGS['avx512']} -mavx512bf16 -DTRM_FAST_PAIRS -Wno-maybe-uninitialized"
 ISA_SOURCES = {"avx512bf16": ("core/cpu/gemm.cpp",)}
 
@@ -71,10 +71,10 @@ class Plan:
     def isas(self) -> list[str]:
         if platform.machine() not in ("x86_64", "AMD64"):
             return ["portable"]
-        return [isa for isa in ISA_FLAGS if isa != "avx512bf16" or self.knows_bfloat16]
+        return [isa for isa in ISA_FLAGS if isa != "avx512bf16" or self.supports_bfloat16]
 
     @functools.cached_property
-    def knows_bfloat16(self) -> bool:
+    def supports_bfloat16(self) -> bool:
         """Whether the compiler has AVX-512 products in bfloat16 (g++ 10, clang++ 9)."""
         command = [self.cxx or "c++", "-mavx512bf16", "-E", "-x", "c++", os.devnull]
         return subprocess.run(command, capture_output=True).returncode == 0
@@ -207,7 +207,7 @@ def plan(root: Path, environ: Mapping[str, str]) -> Plan:
     result.ninja = find_ninja()
     common = None
     if sys.platform != "linux":
-        common = f"native parts are built on Linux so far, not on {sys.platform}"
+        common = f"native parts are only built on Linux, not on {sys.platform}"
     elif result.cxx is None:
         common = "no C++ compiler (looked for $CXX, g++, c++, clang++)"
     elif result.ninja is None:
@@ -231,7 +231,7 @@ def plan(root: Path, environ: Mapping[str, str]) -> Plan:
     elif "ops" in result.reasons:
         result.reasons["cuda"] = result.reasons["ops"]
     elif result.cuda is None:
-        result.reasons["cuda"] = "no nvcc with libcudart_static.a beside it"
+        result.reasons["cuda"] = "no CUDA toolkit with nvcc and libcudart_static.a"
     return result
 
 
@@ -259,10 +259,10 @@ def find_cuda() -> Path | None:
     """The folder of the CUDA toolkit, from nvcc itself, because nvcc may be a link or a wrapper."""
     nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
     try:
-        dry = subprocess.run([nvcc, "--dryrun", "-c", "-x", "cu", os.devnull], capture_output=True, text=True)
+        dry_run = subprocess.run([nvcc, "--dryrun", "-c", "-x", "cu", os.devnull], capture_output=True, text=True)
     except OSError:
         return None
-    top = re.search(r"^#\$ TOP=(.*)$", dry.stderr, re.MULTILINE)
+    top = re.search(r"^#\$ TOP=(.*)$", dry_run.stderr, re.MULTILINE)
     root = Path(top.group(1)).resolve() if top else None
     return root if root and (root / "lib64" / "libcudart_static.a").exists() else None
 

@@ -1,4 +1,4 @@
-"""Builds the native parts with ninja. Where that is impossible, it reports why, and installs pure Python.
+"""Builds the native parts with ninja. Where that is impossible, it reports why and installs pure Python.
 
 ``trm_fast._C``     ops on LibTorch's stable ABI: CPU always, CUDA when nvcc is found
 ``trm_fast._host``  puzzle generators and solvers, pybind11
@@ -24,7 +24,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent.resolve()
 sys.path.insert(0, str(ROOT))
 
-from build_support import Plan, plan  # noqa: E402  (beside this file, and not on the path of a PEP 517 build)
+from build_support import Plan, plan  # noqa: E402  (in this folder, which a PEP 517 build does not have on its path)
 
 MAPPED = {"trm_fast.triton_kernels": "triton_kernels", "trm_fast.configs": "configs"}
 

@@ -1,4 +1,4 @@
-"""Follows a run with a callback of your own: it draws the loss as a line of bars, one a logged step.
+"""Follows a run with a callback of your own, which prints the loss of each logged step as a bar.
 
 To offer it on the command line as ``trm-fast train --log bars``, put it into ``trm_fast/training/callbacks/``.
 """
@@ -12,7 +12,7 @@ from trm_fast.training.folder import Record
 
 
 class LossBars(Callback):
-    """The loss of each logged step, as a bar relative to the first."""
+    """Prints the loss of each logged step as a bar, relative to the first loss."""
 
     def on_start(self, run: Run) -> None:
         self.first = 0.0

@@ -1,4 +1,4 @@
-"""Trains a shipped model further, on harder puzzles than it was made for: 6x6 sudoku with 8 to 10 givens.
+"""Trains a shipped model further, on harder puzzles than it was trained on: 6x6 sudoku with 8 to 10 givens.
 
 On the command line: ``trm-fast train --preset sudoku-6x6 --init-from sudoku-6x6 --set task.givens=[8,10] --steps 200``.
 """

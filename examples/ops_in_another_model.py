@@ -1,4 +1,4 @@
-"""Uses the kernels in a model of another project: a small language model over bytes, with RMSNorm and SwiGLU blocks.
+"""Uses the kernels in another model: a small byte-level language model with RMSNorm and SwiGLU blocks.
 
 Importing ``trm_fast.ops`` loads torch and nothing else of trm_fast. Every op has a gradient, a plain PyTorch reference
 for machines without its kernel, and works under ``torch.compile``.
@@ -14,7 +14,7 @@ WIDTH, CONTEXT = 64, 16
 
 
 class Layer(nn.Module):
-    """A linear mix of the context, then a SwiGLU block; each ends with residual add and RMSNorm."""
+    """A linear mix of the context, then a SwiGLU block; each ends with a residual addition and RMSNorm."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -66,6 +66,7 @@ def prose_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def faults(path: Path, names: dict[str, str], texts: dict[str, str]) -> Iterator[str]:
+    """A message for each retired word in a file."""
     if path.suffix == ".py":
         source = path.read_text(encoding="utf-8")
         lines = source.splitlines()

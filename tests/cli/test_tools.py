@@ -190,7 +190,7 @@ def test_strange_requests_are_answered(run: Any, offered_run: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"tools": "[]", "messages": [{"role": "user", "content": "\\ud800"}]}', "turn 1: has the half character"),
+        ('{"tools": "[]", "messages": [{"role": "user", "content": "\\ud800"}]}', "half of a surrogate pair"),
         ('{"tools": "[]", "messages": []}', "messages: is empty"),
         ('{"tools": "{oops", "messages": [{"role": "user", "content": "x"}]}', "tools: not valid JSON"),
         ('{"tools": "[]"}', "has none of conversations, history"),
@@ -213,7 +213,7 @@ def test_tools_come_from_the_option_or_from_the_data_file(run: Any, offered_run:
     source = jsonl(tmp_path / "rows.jsonl", [swift("Hi")])
     for arguments, message in (
         (["--data", source, "--tools", "[]"], "leave out --tools"), (["--query", "hi"], "give --tools"),
-        (["--query", "caf\udcff", "--tools", json.dumps([TOOL])], "half character"),
+        (["--query", "caf\udcff", "--tools", json.dumps([TOOL])], "half of a surrogate pair"),
         (["--query", "hi", "--tools", "[5]"], "a tool is an object"),
     ):  # fmt: skip
         result = run("call", offered_run, *arguments)

@@ -52,7 +52,7 @@ def test_kaggle_pair(tmp_path: Path) -> None:
     for task in tasks_read:
         answers = [pair.output.tolist() for pair in task.test if pair.output is not None]
         assert answers == [pair["output"] for pair in tasks[task.name]["test"]]
-    with pytest.raises(UserError, match="use the challenges file"):
+    with pytest.raises(UserError, match="give the challenges file"):
         read(str(solutions))
     write(solutions, {"one": [[[1]]]})
     with pytest.raises(UserError, match=r"challenges\.json: one: its solutions must have one grid for each"):

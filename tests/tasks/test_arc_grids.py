@@ -17,7 +17,7 @@ from trm_fast.tasks.arc.grids import (
     labels_to_tokens,
     tokens_to_labels,
 )
-from trm_fast.tasks.arc.symmetry import DRAWS, Appearance, augmentations
+from trm_fast.tasks.arc.symmetry import MAX_DRAWS, Appearance, augmentations
 from trm_fast.tasks.base import IGNORE
 
 Rows = list[list[int]]
@@ -50,7 +50,7 @@ def image_of(grid: Rows, element: int, colors: list[int]) -> Rows:
 
 
 UNLIKE = Appearance(list(range(8)), [list(range(1, 10))] * 8)
-"""The look of a task whose augmentations are all different."""
+"""The appearance of a task whose augmentations are all different."""
 
 
 def random_grids(count: int, side: int, rng: np.random.Generator) -> list[np.ndarray]:
@@ -105,8 +105,9 @@ def test_many_images_are_computed_in_parts(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_augmentations_follow_from_name_and_seed() -> None:
     def drawn(names: list[str], count: int = 20, seed: int = 3, **options: bool) -> Symmetries:
-        looks = [UNLIKE] * len(names)
-        symmetries, kept = augmentations(names, looks, count, seed, **({"colors": True, "dihedral": True} | options))
+        appearances = [UNLIKE] * len(names)
+        flags = {"colors": True, "dihedral": True} | options
+        symmetries, kept = augmentations(names, appearances, count, seed, **flags)
         assert options or kept.tolist() == [count + 1] * len(names)
         return symmetries
 
@@ -137,9 +138,9 @@ def test_equal_augmentations_are_dropped(grids: list[Rows], by_color: bool) -> N
         names = {c: c if by_color else number for number, c in enumerate(names, 1)} | {0: 0}
         return str([[[names[c] for c in row] for row in grid] for grid in turned])
 
-    look = Appearance.of([np.array(grid, dtype=np.uint8) for grid in grids])
+    appearance = Appearance.of([np.array(grid, dtype=np.uint8) for grid in grids])
     for count, options in ((60, {"colors": by_color}), (7, {"colors": False})):
-        symmetries, (kept,) = augmentations(["x"], [look], count, 5, dihedral=True, by_color=by_color, **options)
+        symmetries, (kept,) = augmentations(["x"], [appearance], count, 5, dihedral=True, by_color=by_color, **options)
         images_drawn = [
             image(e, c) for e, c in zip(symmetries.dihedral.tolist(), symmetries.colors.tolist(), strict=True)
         ]
@@ -147,7 +148,7 @@ def test_equal_augmentations_are_dropped(grids: list[Rows], by_color: bool) -> N
         assert len(set(images_drawn[:kept])) == kept
         assert set(images_drawn[kept:]) <= {images_drawn[0]}
         if options["colors"]:  # all different ones that were drawn, or as many as requested
-            drawn, _ = augmentations(["x"], [UNLIKE], DRAWS * count, 5, colors=True, dihedral=True)
+            drawn, _ = augmentations(["x"], [UNLIKE], MAX_DRAWS * count, 5, colors=True, dihedral=True)
             assert kept <= count + 1
             assert kept == count + 1 or kept >= 0.9 * len(
                 {image(e, c) for e, c in zip(drawn.dihedral.tolist(), drawn.colors.tolist(), strict=True)}

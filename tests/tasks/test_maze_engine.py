@@ -19,7 +19,7 @@ from trm_fast.tasks.maze import generate, reference
 from trm_fast.tasks.maze import mazes as maze_sets
 from trm_fast.tasks.maze.cells import Grids, as_lines
 from trm_fast.tasks.maze.mazes import default_distance
-from trm_fast.tasks.maze.reference import UNIT
+from trm_fast.tasks.maze.reference import DENSITY_UNIT
 
 DATA = Path(os.environ.get("TRM_FAST_DATA", Path(__file__).parents[3] / "shared" / "data")) / "maze"
 SHAPES = [(9, 9), (7, 12), (3, 64), (12, 40), (40, 7), (2, 1)]
@@ -39,7 +39,11 @@ def native() -> ModuleType:
 
 def limits(shape: tuple[int, int]) -> dict[str, int]:
     distance = default_distance(shape)
-    return {"min_density": round(0.3 * UNIT), "max_density": round(0.45 * UNIT), "min_distance": distance}
+    return {
+        "min_density": round(0.3 * DENSITY_UNIT),
+        "max_density": round(0.45 * DENSITY_UNIT),
+        "min_distance": distance,
+    }
 
 
 def published(name: str) -> tuple[list[str], list[str], list[int]]:
@@ -126,7 +130,7 @@ def test_cpp_and_python_generate_the_same_bytes(shape: tuple[int, int]) -> None:
 
 def test_generated_mazes_meet_their_limits(engine: ModuleType) -> None:
     shape, count = (9, 13), 20
-    arguments = {"min_density": UNIT // 4, "max_density": UNIT // 3, "min_distance": 14}
+    arguments = {"min_density": DENSITY_UNIT // 4, "max_density": DENSITY_UNIT // 3, "min_distance": 14}
     questions, answers, steps = engine.generate(*shape, count, **arguments, seed=3, attempts=MANY)
     assert [breadth_first(line, 13) for line in as_lines(questions)] == list(
         zip(as_lines(answers), steps.tolist(), strict=True)
@@ -148,7 +152,7 @@ def test_the_densest_and_the_emptiest_fields(engine: ModuleType) -> None:
     empty, _, _ = engine.generate(5, 5, 3, 0, 0, 1, seed=0, attempts=MANY)
     assert not (empty == 1).any()
     with pytest.raises(RuntimeError, match="no maze with the required distance in 500 draws"):
-        engine.generate(5, 5, 1, UNIT - 1, UNIT - 1, 3, seed=0, attempts=500)
+        engine.generate(5, 5, 1, DENSITY_UNIT - 1, DENSITY_UNIT - 1, 3, seed=0, attempts=500)
 
 
 def plain_rejection(size: int, distance: int, count: int, seed: int) -> list[str]:

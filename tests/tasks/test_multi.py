@@ -133,7 +133,7 @@ def test_files(tmp_path: Path) -> None:
             task.read(bad)
     with pytest.raises(UserError, match="cannot read"):
         list(task.questions(tmp_path / "none"))
-    with pytest.raises(UserError, match="has no data of its own"):
+    with pytest.raises(UserError, match="reads no data itself"):
         task.dataset(DataConfig(source="x.csv"), 0)
     sections = [SECTIONS[0], SECTIONS[1] | {"data": {"source": str(path)}}]
     assert "q.txt" in Multi(MultiConfig(tasks=sections)).dataset(DataConfig(), 0).source
@@ -143,8 +143,8 @@ def test_files(tmp_path: Path) -> None:
     ("sections", "words"),
     [
         ([], "at least 1 item"),
-        ([{"name": "multi"}], "has no name of a task"),
-        ([{"size": 4}], "has no name of a task"),
+        ([{"name": "multi"}], "does not name a task"),
+        ([{"size": 4}], "does not name a task"),
         ([{"name": "sodoku"}], "did you mean 'sudoku'"),
         ([{"name": "sudoku", "size": 5}], "sudoku: size = 5"),
         ([{"name": "sudoku"}, {"name": "sudoku", "size": 4}], "two tasks are called sudoku"),

@@ -22,6 +22,7 @@ from trm_fast.interchange.locate import Located
 from trm_fast.tasks.base import Question
 
 HISTORY = 1000
+"""The maximum number of lines in the history."""
 
 
 class Agent(cmd.Cmd):
@@ -89,7 +90,7 @@ class Agent(cmd.Cmd):
         self.console.print(self.current.text, soft_wrap=True)
 
     def do_model(self, argument: str) -> None:
-        """model NAME | model any: chooses a run, a folder or a model that ships; any picks by puzzle."""
+        """model NAME | model any: chooses a run, a folder or a model that ships; any: one for each puzzle."""
         if not argument:
             raise UserError(f"name a model: {', '.join(bundled_names())}, a run or folder, or any")
         tool = ReasoningTool(None if argument == "any" else argument, device=self.tool.device, **self.tool.options)
@@ -97,7 +98,7 @@ class Agent(cmd.Cmd):
         self.tool = tool
 
     def do_info(self, argument: str) -> None:
-        """info [MODEL]: task, size and input of a model, by default of the current one or of all that ship."""
+        """info [MODEL]: shows task, size and input of a model; by default of the current one, or of all that ship."""
         names = [argument or self.tool.model] if argument or self.tool.model else bundled_names()
         table = Table("model", "task", "parameters", "effective depth", "reads", "channels")
         for name in names:
@@ -145,12 +146,12 @@ class Agent(cmd.Cmd):
         return self.tool.located(name or self.tool.model or bundled_names()[0])
 
     def _solve(self, located: Located, question: Question) -> None:
-        def watch(step: Step) -> None:
+        def show_step(step: Step) -> None:
             if self.trajectory:
                 self.console.print(f"step {step.step}: confidence {100 * step.confidence:.2f} %")
                 self.console.print(located.task.draw(question, step.raw))
 
-        answer = self.tool.solver(located).solve(question, callback=watch)
+        answer = self.tool.solver(located).solve(question, callback=show_step)
         if not self.trajectory:
             self.console.print(located.task.draw(question, answer.shown))
         self.console.print(f"{located.label}: {answer.describe()}")

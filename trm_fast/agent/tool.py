@@ -42,7 +42,7 @@ class ReasoningTool:
 
     @property
     def description(self) -> str:
-        """Says in words for an LLM what the tool does."""
+        """Describes the tool to an LLM."""
         kinds = ", ".join(self.types())
         return (
             f"Solves a puzzle ({kinds}) with a small recursive neural network that refines its answer step by step. "

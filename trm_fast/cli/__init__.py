@@ -1,1 +1,1 @@
-"""The command line. It has no logic of its own: a command reads options, calls other packages and prints the result."""
+"""The command line: each command reads its options, calls other packages, and prints the result."""

@@ -119,7 +119,7 @@ def _converse(solver: Solver, task: ToolTask, offered: tuple[Tool, ...], json_ou
         turns.append(Turn("user", text))
         prediction, answer = _predict(solver, task, Conversation(offered, tuple(turns), "prompt"))
         _show(prediction, answer, json_output)
-        turns += [Turn.calling(called) for called in prediction.calls]
+        turns += [Turn.of_call(called) for called in prediction.calls]
         if prediction.calls and (result := _ask("result of the call (empty: none)")):
             turns.append(Turn("tool_response", result))
         if reply := prediction.reply or _ask("reply of the assistant (empty: none)"):

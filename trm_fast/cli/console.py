@@ -1,4 +1,4 @@
-"""Shared by the commands: consoles, common options, the choice of a device, and output as text or JSON."""
+"""What the commands share: consoles, common options, the choice of a device, and output as text or JSON."""
 
 from __future__ import annotations
 

@@ -20,11 +20,11 @@ def sudoku(
     count: Annotated[int, typer.Option(min=1, help="Number of puzzles.")] = 1000,
     size: Annotated[int, typer.Option(help="4, 6 or 9.")] = 9,
     min_givens: Annotated[
-        int | None, typer.Option(help="Fewest givens; by default a medium range for the size.")
+        int | None, typer.Option(help="Minimum number of givens; by default a medium range for the size.")
     ] = None,
-    max_givens: Annotated[int | None, typer.Option(help="Most givens.")] = None,
-    min_rating: Annotated[int | None, typer.Option(help="Smallest search count; 0: singles are enough.")] = None,
-    max_rating: Annotated[int | None, typer.Option(help="Largest search count.")] = None,
+    max_givens: Annotated[int | None, typer.Option(help="Maximum number of givens.")] = None,
+    min_rating: Annotated[int | None, typer.Option(help="Minimum search count; 0 if singles are enough.")] = None,
+    max_rating: Annotated[int | None, typer.Option(help="Maximum search count.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same puzzles.")] = 0,
     json_output: Json = False,
 ) -> None:
@@ -44,17 +44,17 @@ def sudoku(
     if size not in GIVENS:
         raise UserError(f"--size must be 4, 6 or 9, not {size}", usage_error=True)
     check_folder(output)
-    few, many = GIVENS[size]
-    few = min(few, max_givens or few) if min_givens is None else min_givens
-    many = max(many, few) if max_givens is None else max_givens
+    fewest, largest = GIVENS[size]
+    fewest = min(fewest, max_givens or fewest) if min_givens is None else min_givens
+    largest = max(largest, fewest) if max_givens is None else max_givens
     ratings = {
         "min_rating": 0 if min_rating is None else min_rating,
         "max_rating": ANY_RATING if max_rating is None else max_rating,
     }
     with counting("generating") as progress:
-        puzzles = generate(size, count, (few, many), seed, **ratings, progress=lambda done: progress(done, count))
+        puzzles = generate(size, count, (fewest, largest), seed, **ratings, progress=lambda done: progress(done, count))
     write(output, puzzles)
-    facts = {"out": str(output), "count": count, "size": size, "givens": [few, many], "seed": seed}
+    facts = {"out": str(output), "count": count, "size": size, "givens": [fewest, largest], "seed": seed}
     print_result(f"{count:,} puzzles in {output}", facts, json_output)
 
 
@@ -63,12 +63,13 @@ def maze(
     output: Annotated[Path, typer.Option("--out", help="CSV file to write; .csv.gz is compressed.")],
     count: Annotated[int, typer.Option(min=1, help="Number of mazes.")] = 1000,
     size: Annotated[str, typer.Option(help="Rows and columns, such as 30 or 20x40; at most 64.")] = "30",
-    min_density: Annotated[float, typer.Option(help="Smallest probability of a wall.")] = 0.3,
-    max_density: Annotated[float, typer.Option(help="Largest probability of a wall, below 1.")] = 0.5,
+    min_density: Annotated[float, typer.Option(help="Minimum probability of a wall.")] = 0.3,
+    max_density: Annotated[float, typer.Option(help="Maximum probability of a wall, below 1.")] = 0.5,
     min_distance: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Fewest steps from S to G; by default the published 109 at 30x30, in proportion elsewhere."
+            min=1,
+            help="Minimum number of steps from S to G; by default the published 109 at 30x30, scaled for other sizes.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same mazes.")] = 0,

@@ -99,7 +99,7 @@ def _times() -> list[dict[str, Any]]:
 
 def _plain_table(title: str, rows: list[dict[str, Any]]) -> Table:
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    columns.sort(key="fastest".__eq__)  # to the end
+    columns.sort(key="fastest".__eq__)  # moves it to the end
     table = Table(*columns, title=title, title_justify="left")
     for row in rows:
         table.add_row(*(str(row.get(name, "")) for name in columns))

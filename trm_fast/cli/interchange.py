@@ -1,4 +1,4 @@
-"""``trm-fast import`` and ``trm-fast export``: models from and for other programs."""
+"""``trm-fast import`` and ``trm-fast export``: converts models from and for other programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program ``trm-fast``: its commands, and its exit status (0, 1 for a failed job, 2 for wrong use)."""
+"""The program ``trm-fast``: its commands, and its exit status (0, 1 for a failure, 2 for a usage error)."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def main() -> None:
         _fail(str(error), 2 if error.usage_error else 1)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
-    except BrokenPipeError:  # the reader of our output has ended, as in `trm-fast solve ... | head`
+    except BrokenPipeError:  # the program that reads the output has exited, as in `trm-fast solve ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except (OSError, MemoryError) as error:
@@ -73,7 +73,7 @@ def main() -> None:
         text = (str(error) or type(error).__name__).splitlines()[0]
         if type(error).__name__ == "OutOfMemoryError":  # torch's, for a device
             _fail(
-                f"{text}\nLess memory: a smaller --batch-size; in training --set training.recompute=latent.",
+                f"{text}\nTo use less memory, lower --batch-size, or train with --set training.recompute=latent.",
                 1,
             )
         _fail(f"a bug in trm-fast ({type(error).__name__}): {text}\nTRM_FAST_DEBUG=1 shows where.", 1)

@@ -1,6 +1,6 @@
-"""``trm-fast data hermes|xlam|swift|sgd|bfcl``: reads conversations with tools, summarises and converts them.
+"""``trm-fast data hermes|xlam|swift|sgd|bfcl``: reads, summarizes and converts conversations with tools.
 
-There is a command for each name that a format of conversations registers.
+Each format of conversations registers the names of its commands.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from trm_fast.tasks.tool_calling import Loaded
 
 MAX_SHOWN = 20
-"""The largest number of refused rows that is printed."""
+"""The maximum number of refused rows to print."""
 
 Source = Annotated[str, typer.Argument(metavar="FILE|hf:NAME", help="JSON or JSONL, also .gz, or a hub data set.")]
 Preview = Annotated[int, typer.Option(min=0, help="Print the first N conversations.")]
-Refused = Annotated[Path | None, typer.Option(help="Write where each refused row is, and the reason, to a JSONL file.")]
+Refused = Annotated[Path | None, typer.Option(help="JSONL file for the refused rows: where each is, and the reason.")]
 HubSplit = Annotated[str, typer.Option("--hub-split", help="The split of hf:NAME to read.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Use only the first N conversations.")]
 To = Annotated[str, typer.Option("--to", metavar="FORMAT", help="The format to write --out in.")]
@@ -121,9 +121,10 @@ def _write(
 
     parts = {output: loaded.conversations}
     if val_split:
-        train, held = split_rows(loaded.conversations, val_split, seed)
+        train, validation = split_rows(loaded.conversations, val_split, seed)
         stem, dot, ending = output.name.partition(".")
-        parts = {output.with_name(f"{stem}_{name}{dot}{ending}"): p for name, p in (("train", train), ("val", held))}
+        named = (("train", train), ("val", validation))
+        parts = {output.with_name(f"{stem}_{name}{dot}{ending}"): part for name, part in named}
     written = {}
     for path, conversations in parts.items():
         rows = []

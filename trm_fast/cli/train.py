@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trm_fast.training import RunConfig
 
 LONG_SECONDS = 3600.0
-"""A run expected to take longer is announced with its time, and with a preset that suits a CPU."""
+"""Before a run that is expected to take longer, a message gives its time and a preset that suits a CPU."""
 
 UNMEASURED = "the kernels were not timed on this {} yet: run trm-fast info --measure once, and auto uses the fastest"
 
@@ -111,9 +111,9 @@ def train(
         _dry_run(planned, pick_device(device), json_output)
         return
     group, device = join(pick_device(device))
-    more = [name for name in callback_names() if name not in ALWAYS]
-    if unknown := [name for name in log or () if name not in more]:
-        raise UserError(f"--log {unknown[0]}: choose from {', '.join(more)}", usage_error=True)
+    optional = [name for name in callback_names() if name not in ALWAYS]
+    if unknown := [name for name in log or () if name not in optional]:
+        raise UserError(f"--log {unknown[0]}: choose from {', '.join(optional)}", usage_error=True)
     callbacks = [Console(quiet=json_output, terminal=err), *map(make_callback, log or ())]
     if not graph:
         settings.append("training.graph=off")

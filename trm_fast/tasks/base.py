@@ -162,14 +162,15 @@ class DataConfig(Section):
 
 
 class IncrementalRow(Protocol):
-    """A sequence of symbols in a causal model, to which more symbols are appended."""
+    """A sequence of symbols in a causal model, to which more symbols can be appended."""
 
     @property
     def steps(self) -> int:
         """The number of supervision steps for each symbol."""
 
     def extend(self, inputs: Array, extra: Mapping[str, Array] | None = None) -> npt.NDArray[np.float32]:
-        """Appends n symbols, ``inputs`` (n, ...) and further arrays by name; log probabilities (V,) of the next one."""
+        """Appends n symbols: ``inputs`` (n, ...), and further arrays by name. Returns the log probabilities of the next
+        symbol, (V,)."""
 
     def fork(self) -> Self:
         """A copy that can be extended independently."""
@@ -198,7 +199,7 @@ class Solution(Protocol):
         """The number of supervision steps."""
 
 
-class Solving(Decoder, Protocol):
+class SolverLike(Decoder, Protocol):
     """The part of ``trm_fast.inference.Solver`` that tasks use."""
 
     def solve(self, question: Question) -> Solution:
@@ -214,7 +215,8 @@ class Task(ABC):
         noun: the plural that messages use for examples.
         has_rules: whether ``verify`` can recognize a right answer without a label.
         majority: whether the most frequent answer of several tries wins by default.
-        more_steps_help: whether a model may take more supervision steps than in training.
+        more_steps_help: whether the solver may run more supervision steps than training did, because they improve the
+            answers of this task.
         masked: whether examples have ``extra["mask"]``.
         vocab_size: the number of tokens, V.
         seq_len: the number of positions, without the prefix.
@@ -252,7 +254,7 @@ class Task(ABC):
         return {"vocab_size": self.vocab_size, "seq_len": self.seq_len, "grid_shape": self.grid_shape}
 
     def save_assets(self, folder: Path) -> None:  # noqa: B027 (most tasks have none)
-        """Writes files that a model of this task needs besides weights and configuration, such as a tokenizer."""
+        """Writes files that a model needs in addition to its weights and configuration, such as a tokenizer."""
 
     def load_assets(self, folder: Path) -> None:  # noqa: B027
         """Reads the files of ``save_assets``."""
@@ -293,11 +295,11 @@ class Task(ABC):
         raise UserError(f"the task {self.name} has no symmetries to vote over", usage_error=True)
 
     def normalized(self, answers: Array) -> Array:
-        """Answers (N, ...) without the tokens that have no meaning, so that equal answers are equal arrays."""
+        """Answers (N, ...) in which tokens without meaning are reset, so that equal answers are equal arrays."""
         return answers
 
     def right(self, labels: Array, answers: Array) -> npt.NDArray[np.bool_]:
-        """Which numbers of the answers (N, ...) are right. The caller excludes labels that are ``IGNORE``."""
+        """Which elements of the answers (N, ...) are right. The caller excludes labels that are ``IGNORE``."""
         return labels == answers
 
     def metrics(self, examples: Examples, answers: Array) -> dict[str, float]:
@@ -316,7 +318,7 @@ class Task(ABC):
         """
         raise UserError(f"the task {self.name} has no submission format", usage_error=True)
 
-    def measures(self, solver: Solving, examples: Examples, answers: Array) -> dict[str, float]:
+    def measures(self, solver: SolverLike, examples: Examples, answers: Array) -> dict[str, float]:
         """The metrics that an evaluation reports: ``metrics``, or metrics that need the solver, such as those of
         generated text."""
         return self.metrics(examples, answers)
@@ -327,7 +329,7 @@ class Task(ABC):
 
     @abstractmethod
     def parse(self, text: str, where: str = "") -> Question:
-        """The question in a text; ``where``, its file and line, starts error messages.
+        """Parses a question. Error messages start with ``where``, its file and line.
 
         Raises:
             UserError: the text is malformed or contradicts the rules.
@@ -363,7 +365,7 @@ class Task(ABC):
         raise NotImplementedError
 
     def draw(self, question: Question, answer: Array | None = None) -> Any:
-        """A rich renderable of the question, or of the answer, in which the question's cells can be told apart."""
+        """A rich renderable of the question, or of the answer with the question's cells set off."""
         return question.text if answer is None else self.format(question, answer)
 
     def picture(self, question: Question, answer: Array | None = None) -> npt.NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Copying vectors of real numbers: the smallest task, and a check that a model keeps what it reads."""
+"""The task copy: copying vectors of real numbers, the smallest test of whether a model preserves its input."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trm_fast.tasks.numbers import Numbers, NumbersTask, read_lines, read_number
 
 
 class CopyConfig(TaskConfig):
-    """The ``task:`` section.
+    """The ``task:`` section for copy.
 
     Attributes:
         length: the number of values in a vector.
@@ -94,11 +94,11 @@ class Copy(NumbersTask):
 
     def _vector(self, text: str, where: str) -> Numbers:
         values = read_numbers(text, where)
-        at = f"{where}: " if where else ""
+        location = f"{where}: " if where else ""
         if len(values) != self.seq_len:
-            raise UserError(f"{at}found {len(values)} numbers, expected {self.seq_len} (task.length)")
+            raise UserError(f"{location}found {len(values)} numbers, expected {self.seq_len} (task.length)")
         if len(outside := values[np.abs(values) > 1]):
-            raise UserError(f"{at}{outside[0]:g} is out of range: the values of this task lie between -1 and 1")
+            raise UserError(f"{location}{outside[0]:g} is out of range: the values of this task lie between -1 and 1")
         return values
 
 

@@ -53,7 +53,7 @@ def parse_json(text: str, prefix: str) -> Any:
     """The value of a JSON text.
 
     Raises:
-        UserError: the text is not JSON. ``prefix`` starts the message.
+        UserError: the text is not JSON. The message starts with ``prefix``.
 
     Example:
         >>> parse_json("[1, 2]", "file.json: ")

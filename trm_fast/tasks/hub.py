@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, loaded with the optional ``datasets`` package."""
+"""Loads data sets of the Hugging Face hub, with the optional ``datasets`` package."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ PADDING = 0
 
 
 class MultiConfig(TaskConfig):
-    """The ``task:`` section.
+    """The ``task:`` section for multi.
 
     Attributes:
         tasks: the ``task:`` section of each task, with two optional keys: ``label``, the name of the task within the
@@ -48,7 +48,7 @@ class MultiConfig(TaskConfig):
         for section in self.tasks:
             config = {key: value for key, value in section.items() if key not in ("label", "data")}
             if not isinstance(config.get("name"), str) or config["name"] == "multi":
-                raise ValueError(f"a section of tasks has no name of a task: {section}")
+                raise ValueError(f"this section of tasks does not name a task: {section}")
             label = section.get("label", config["name"].rpartition(":")[2])
             if not isinstance(label, str) or not label.isidentifier():
                 raise ValueError(f"label {label!r} must be a word: letters, digits and _")
@@ -67,7 +67,7 @@ class MultiConfig(TaskConfig):
 class Multi(Task):
     """Examples of all tasks, padded with token 0 to the longest task's length L.
 
-    Labels of padding are ``IGNORE``. ``puzzle_ids`` are the task's own, offset by the number of puzzle ids of the tasks
+    Labels of padding are ``IGNORE``. ``puzzle_ids`` are those of the task, plus the number of puzzle ids of all tasks
     before it. ``extra["mask"]`` bool (N, L) exists with ``task.mask``.
     """
 
@@ -102,7 +102,7 @@ class Multi(Task):
     def dataset(self, data: DataConfig, seed: int) -> Dataset:
         """The data of all tasks. Test examples are shuffled, so that the first few come from all tasks."""
         if data.source is not None or data.test is not None:
-            raise UserError("multi has no data of its own: give a section of task.tasks a data: {source: ...}")
+            raise UserError("multi reads no data itself: put data: {source: ...} into a section of task.tasks")
         sets = [task.dataset(task_data, seed) for task, task_data in self.config.parts.values()]
         train = Examples.joined([self._padded(i, s.train) for i, s in enumerate(sets)])
         test = Examples.joined([self._padded(i, s.test) for i, s in enumerate(sets)])
@@ -212,12 +212,12 @@ class Multi(Task):
                 questions[index] = task.parse(text, where)
             except UserError as error:
                 reasons.append(f"{self.labels[index]}: {str(error).removeprefix(where + ': ')}")
-        at = f"{where}: " if where else ""
+        location = f"{where}: " if where else ""
         if not questions:
-            raise UserError(f"{at}no task of this model can parse this ({'; '.join(reasons)})")
+            raise UserError(f"{location}no task of this model can parse this ({'; '.join(reasons)})")
         if len(questions) > 1:
             names = " or ".join(f"{self.labels[i]!r}" for i in questions)
-            raise UserError(f"{at}this could be for {names}: start it with the name and a colon")
+            raise UserError(f"{location}this could be for {names}: start it with the name and a colon")
         ((index, question),) = questions.items()
         return self._question(index, question)
 

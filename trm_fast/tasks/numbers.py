@@ -1,4 +1,4 @@
-"""Lists of real numbers: reading and writing them, and the base class of the tasks that use them."""
+"""Reads and writes lists of real numbers, and defines the base class of the tasks that use them."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ def read_numbers(text: str, where: str = "") -> Numbers:
     """The numbers of a line, separated by spaces, commas or semicolons, or of a JSON list; float64 (count,).
 
     Raises:
-        UserError: an item is not a finite number, or there are none. ``where`` starts the message.
+        UserError: an item is not a finite number, or there are none. The message starts with ``where``.
 
     Example:
         >>> read_numbers("1, 2.5 -3").tolist()
         [1.0, 2.5, -3.0]
     """
-    at = f"{where}: " if where else ""
+    location = f"{where}: " if where else ""
     if text.lstrip().startswith(("[", "{")):
-        items = parse_json(text, at)
+        items = parse_json(text, location)
         if not isinstance(items, list):
-            raise UserError(f"{at}expected a list of numbers, not an object")
+            raise UserError(f"{location}expected a list of numbers, not an object")
     else:
         items = [item for item in _SEPARATORS.split(text.strip()) if item]
     if not items:
-        raise UserError(f"{at}there are no numbers")
-    return np.array([_number(item, position, at) for position, item in enumerate(items, 1)])
+        raise UserError(f"{location}there are no numbers")
+    return np.array([_number(item, position, location) for position, item in enumerate(items, 1)])
 
 
-def _number(item: object, position: int, at: str) -> float:
+def _number(item: object, position: int, location: str) -> float:
     try:
         if isinstance(item, bool) or not isinstance(item, int | float | str):
             raise ValueError
         value = float(item)
     except (ValueError, OverflowError):
-        raise UserError(f"{at}item {position} is {item!r}, not a number") from None
+        raise UserError(f"{location}item {position} is {item!r}, not a number") from None
     if not math.isfinite(value):
-        raise UserError(f"{at}item {position} is {item!r}: numbers must be finite")
+        raise UserError(f"{location}item {position} is {item!r}: numbers must be finite")
     return value
 
 
@@ -72,7 +72,7 @@ def write_numbers(values: Numbers, like: str) -> str:
 
 
 def read_lines(source: str | Path) -> Iterator[tuple[str, str]]:
-    """The text of each list in a file, with its file and line.
+    """Yields the text of each list in a file, with its file and line.
 
     A ``.json`` file contains a list of lists. Any other file has one list on each line: text, CSV or JSON Lines. Empty
     lines and a header (a first line without digits) are skipped.

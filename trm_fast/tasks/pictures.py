@@ -1,4 +1,4 @@
-"""Images as arrays: rendered from terminal output, and read from and written to PNG files with matplotlib."""
+"""Renders terminal output as image arrays, and reads and writes PNG files, with matplotlib."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ allocates memory for all of it."""
 COLUMNS, CHARACTER = 100, (10, 19)
 """The width of the terminal in characters, and the width and height of a character in pixels."""
 
-FONT = "DejaVu Sans Mono"  # ships with matplotlib and contains the box-drawing characters
+FONT = "DejaVu Sans Mono"  # comes with matplotlib and has the box-drawing characters
 ADVANCE = 1233 / 2048  # the width of its characters at font size 1
 
 
 def render_picture(drawing: Any) -> Picture:
-    """An image of what a terminal shows of a rich renderable: in its colors, on white.
+    """Renders a rich renderable as a terminal would show it, in its colors on a white background.
 
     Returns:
         RGB pixels, uint8 (height, width, 3).

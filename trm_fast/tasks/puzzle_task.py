@@ -42,7 +42,7 @@ class PuzzleTask(Task, Generic[T]):
         """Puzzles as ``Examples``."""
 
     def without_equivalents(self, test: T, train: T, source: str) -> tuple[T, list[str]]:
-        """The test puzzles that are not equivalent to a training puzzle, and a note with the number of the others."""
+        """The test puzzles that are not equivalent to a training puzzle, and a note that counts the others."""
         train_classes = set(train.classes())
         leaked = [row for row, form in enumerate(test.classes()) if form in train_classes]
         return sets.without(test, leaked, source)

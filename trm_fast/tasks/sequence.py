@@ -1,4 +1,4 @@
-"""Predicting the next numbers of a sequence. It is arithmetic, geometric or periodic; the model is not told which."""
+"""The task sequence: predicting the next numbers of an arithmetic, geometric or periodic sequence of unstated kind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS: tuple[Kind, ...] = ("arithmetic", "geometric", "periodic")
 
 
 class SequenceConfig(TaskConfig):
-    """The ``task:`` section.
+    """The ``task:`` section for sequence.
 
     Attributes:
         length: how many numbers the model sees. A period is at most half as long, so that it is seen twice.
@@ -66,10 +66,10 @@ class Sequence(NumbersTask):
 
     def generated(self, seed: int) -> Dataset:
         config = self.config
-        train, test = (self._drawn(n, (seed, i)) for i, n in enumerate((config.train_count, config.test_count)))
+        train, test = (self._generate(n, (seed, i)) for i, n in enumerate((config.train_count, config.test_count)))
         return Dataset(train, test, f"generated ({', '.join(config.kinds)}, seed {seed})")
 
-    def _drawn(self, count: int, seed: tuple[int, int]) -> Examples:
+    def _generate(self, count: int, seed: tuple[int, int]) -> Examples:
         rng = np.random.default_rng(seed)
         kinds = np.array([KINDS.index(k) for k in self.config.kinds], dtype=np.int32)[
             np.arange(count) % len(self.config.kinds)
@@ -130,27 +130,27 @@ class Sequence(NumbersTask):
     def _numbers(self, text: str, where: str, lengths: tuple[int, ...]) -> Numbers:
         values = read_numbers(text, where)
         if len(values) not in lengths:
-            at = f"{where}: " if where else ""
+            location = f"{where}: " if where else ""
             expected = " or ".join(map(str, lengths))
-            raise UserError(f"{at}found {len(values)} numbers, expected {expected} (task.length {self.length})")
+            raise UserError(f"{location}found {len(values)} numbers, expected {expected} (task.length {self.length})")
         return values
 
 
 def sequences(
-    kinds: npt.NDArray[np.int32], count: int, longest_period: int, ratio: float, rng: np.random.Generator
+    kinds: npt.NDArray[np.int32], count: int, max_period: int, ratio: float, rng: np.random.Generator
 ) -> Numbers:
     """Random sequences (N, count), one of each of the kinds (N,), which are indices into ``KINDS``."""
     N, positions = len(kinds), np.arange(count)
     first, step = rng.uniform(-1, 1, (2, N, 1))
     quotient = np.exp(rng.uniform(-np.log(ratio), np.log(ratio), (N, 1))) * rng.choice([-1.0, 1.0], (N, 1))
-    pattern = rng.uniform(-1, 1, (N, longest_period))
-    period = rng.integers(2, longest_period + 1, (N, 1))
-    each = [
+    pattern = rng.uniform(-1, 1, (N, max_period))
+    period = rng.integers(2, max_period + 1, (N, 1))
+    by_kind = [
         first + step * positions,
         first * quotient**positions,
         np.take_along_axis(pattern, positions % period, axis=1),
     ]
-    return np.stack(each)[kinds, np.arange(N)]
+    return np.stack(by_kind)[kinds, np.arange(N)]
 
 
 def sequence_scale(seen: Numbers) -> Numbers:

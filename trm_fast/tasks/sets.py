@@ -1,6 +1,6 @@
-"""Puzzles and their answers as arrays, and their division into training and test sets.
+"""Stores puzzles and answers as arrays, and splits them into training and test sets.
 
-No test puzzle is equivalent to a training puzzle: a symmetry class belongs to one of the sets as a whole.
+No test puzzle is equivalent to a training puzzle: the puzzles of a symmetry class all belong to the same set.
 """
 
 from __future__ import annotations
@@ -127,14 +127,15 @@ def sample(items: T, count: int | None, seed: int, what: str) -> tuple[T, list[s
 
 
 def random_split(count: int, share: float, rng: np.random.Generator, problem: str) -> tuple[Rows, Rows]:
-    """Divides the numbers below ``count`` at random: a ``share`` of them for testing, the others for training, at least
+    """Splits the indices below ``count`` at random: a ``share`` of them for testing, the others for training, at least
     one each.
 
     Returns:
-        The training numbers and the test numbers, in random order.
+        The training indices and the test indices, in random order.
 
     Raises:
-        UserError: ``count`` is below 2. ``problem``, the reason for that, starts the message.
+        UserError: ``count`` is below 2. The message starts with ``problem``, the reason for
+            that.
     """
     if count < 2:
         raise UserError(f"{problem}: none can be held out for testing")

@@ -1,4 +1,4 @@
-"""Shares, means and F1 scores with 95 % confidence intervals."""
+"""Shares, means and F1 scores, with 95 % confidence intervals."""
 
 from __future__ import annotations
 

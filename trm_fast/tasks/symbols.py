@@ -1,4 +1,4 @@
-"""Copying strings of letters, forwards or backwards: the counterpart of ``copy`` with tokens."""
+"""The task symbols: copying strings of letters, forward or backward; the counterpart of ``copy`` with tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 class SymbolsConfig(TaskConfig):
-    """The ``task:`` section.
+    """The ``task:`` section for symbols.
 
     Attributes:
         length: the number of letters in a string.
@@ -60,7 +60,7 @@ class Symbols(Task):
         config = self.config
         source = f"random strings of {config.length}, seed {seed}"
         if data.source is None:
-            strings = self._drawn(np.random.default_rng((seed, 0)), config.train_count + config.test_count)
+            strings = self._random_strings(np.random.default_rng((seed, 0)), config.train_count + config.test_count)
             share = config.test_count / (config.train_count + config.test_count)
         else:
             strings, source, share = np.unique(self.read(data.source).inputs, axis=0), data.source, data.holdout
@@ -76,8 +76,8 @@ class Symbols(Task):
             train = train[[row.tobytes() not in test_strings for row in train]]
         return Dataset(self._encode(train), self._encode(test), source)
 
-    def _drawn(self, rng: np.random.Generator, count: int) -> IntArray:
-        """Draws up to ``count`` different random strings, int32 (N, L). Duplicates among the draws leave fewer."""
+    def _random_strings(self, rng: np.random.Generator, count: int) -> IntArray:
+        """Up to ``count`` distinct random strings, int32 (N, L); fewer if too many duplicates were drawn."""
         strings = rng.integers(1, self.vocab_size, (count + 16, self.seq_len), dtype=np.int32)
         unique: IntArray = np.unique(strings, axis=0)
         return unique[rng.permutation(len(unique))[:count]]
@@ -116,12 +116,12 @@ class Symbols(Task):
         return Examples.of_questions(self._relabeled(repeated.inputs, mapping), repeated.puzzle_ids), undo
 
     def parse(self, text: str, where: str = "") -> Question:
-        at = f"{where}: " if where else ""
+        location = f"{where}: " if where else ""
         text = text.strip()
         if unknown := [c for c in text if c not in self.letters]:
-            raise UserError(f"{at}{unknown[0]!r} is not one of the letters {self.letters}")
+            raise UserError(f"{location}{unknown[0]!r} is not one of the letters {self.letters}")
         if len(text) != self.seq_len:
-            raise UserError(f"{at}found {len(text)} letters, expected {self.seq_len} (task.length)")
+            raise UserError(f"{location}found {len(text)} letters, expected {self.seq_len} (task.length)")
         return Question(text, np.array([1 + self.letters.index(c) for c in text], dtype=np.int32), where)
 
     def format(self, question: Question, answer: Array) -> str:

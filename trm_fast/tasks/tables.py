@@ -1,6 +1,6 @@
-"""Tables of puzzles in CSV files.
+"""Reads and writes tables of puzzles in CSV files.
 
-They have the columns question and answer, and optionally source and rating. Names that end in ``.gz`` are compressed.
+The columns are question and answer, and optionally source and rating. Files whose names end in ``.gz`` are compressed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trm_fast.tasks.files import open_text, write_text
 
 Grids = npt.NDArray[np.uint8]
 CHUNK = 1 << 14
-"""Rows that are checked at a time; limits memory."""
+"""How many rows are checked at a time. It bounds memory."""
 
 
 @dataclass
@@ -121,7 +121,7 @@ def decode_grids(
 
     Args:
         table: N rows whose fields have one character for each cell.
-        characters: the number that each Latin-1 character stands for, (256,).
+        characters: the cell value of each Latin-1 character, (256,).
         cells: the number of cells in a grid.
         wrong: marks the wrong rows among n question grids and answer grids, bool (n,).
         fault: describes what is wrong with a row, from the texts of its question and answer.
@@ -144,8 +144,7 @@ def decode_grids(
 
 
 def read_cells(lines: Sequence[str], characters: Grids, cells: int) -> Grids:
-    """The numbers that the characters of N lines stand for, uint8 (N, cells). A character beyond Latin-1 counts as
-    ``?``."""
+    """The cell values of the characters of N lines, uint8 (N, cells). A character outside Latin-1 counts as ``?``."""
     codes = np.frombuffer("".join(lines).encode("latin-1", "replace"), dtype=np.uint8)
     return characters[codes].reshape(-1, cells)
 

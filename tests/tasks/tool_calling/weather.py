@@ -25,4 +25,4 @@ LEXICON = Lexicon.of([WEATHER, SUM, PING])
 
 
 def request(query: str, tools: tuple[Tool, ...] = (WEATHER, SUM, PING), *calls: Call) -> Conversation:
-    return Conversation(tools, (Turn("user", query), *map(Turn.calling, calls)), "here")
+    return Conversation(tools, (Turn("user", query), *map(Turn.of_call, calls)), "here")

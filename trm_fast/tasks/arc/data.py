@@ -1,4 +1,4 @@
-"""Chooses the ARC tasks to use, and those whose test pairs are held out."""
+"""The options of the task arc, and the choice of ARC tasks to use and to hold out."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from trm_fast.tasks.base import DataConfig, TaskConfig
 
 
 class ARCConfig(TaskConfig):
-    """The ``task:`` section.
+    """The ``task:`` section for arc.
 
     Attributes:
-        canvas: the side of the square that contains a grid. Tasks with larger grids are left out, with a note.
+        canvas: the side length of the square canvas that holds a grid. Tasks with larger grids are skipped; a note
+            says how many.
         subsets: the parts of the data to use; by default all.
         tasks: the names of the tasks to use; by default all.
         held_out: the subsets whose test pairs are kept for testing; by default all. Their demonstration pairs are
             trained on, as published.
-        augmentations: how many augmented copies of each task to use, besides the task itself.
+        augmentations: how many augmented copies of each task to use, in addition to the task itself.
         colors: whether augmentations permute the colors except black. With ``shared`` each training pair gets random
             colors, and only dihedral elements have their own rows of the puzzle embedding: for tasks whose rule does
             not depend on the colors other than black.
@@ -43,10 +44,10 @@ class ARCConfig(TaskConfig):
     augmentation_seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
-    def _enough(self) -> ARCConfig:
-        most = None if self.colors is True else ELEMENTS - 1 if self.dihedral else 0
-        if most is not None and self.augmentations > most:
-            raise ValueError(f"without colors: true there are at most {most} augmentations, not {self.augmentations}")
+    def _check_augmentations(self) -> ARCConfig:
+        limit = None if self.colors is True else ELEMENTS - 1 if self.dihedral else 0
+        if limit is not None and self.augmentations > limit:
+            raise ValueError(f"without colors: true there are at most {limit} augmentations, not {self.augmentations}")
         return self
 
 
@@ -75,20 +76,18 @@ def choose(config: ARCConfig, data: DataConfig) -> tuple[list[ARCTask], set[str]
             hint = f"; it has {', '.join(sorted(available))}" if len(available) < 20 else ""
             raise UserError(f"task.{key}: the data has no {', '.join(missing[:5])}{hint}")
     if data.test is not None:
-        held = {task.name for task in files.read(data.test)}
+        held_out_names = {task.name for task in files.read(data.test)}
     else:
-        held = {task.name for task in tasks if config.held_out is None or task.subset in config.held_out}
+        held_out_names = {task.name for task in tasks if config.held_out is None or task.subset in config.held_out}
     tasks = [task for task in tasks if config.subsets is None or task.subset in config.subsets]
     tasks = [task for task in tasks if config.tasks is None or task.name in config.tasks]
     if not tasks:
-        raise UserError(f"{data.source}: none of task.tasks is in task.subsets")
+        raise UserError(f"{data.source}: no task in task.tasks belongs to task.subsets")
     fitting = [task for task in tasks if task.largest <= config.canvas]
     side = f"{config.canvas} x {config.canvas}"
     if not fitting:
         raise UserError(f"{data.source}: no task is left: all of them have grids larger than {side}")
-    left_out = len(tasks) - len(fitting)
-    return (
-        fitting,
-        held,
-        [f"{left_out} of {len(tasks)} tasks have grids larger than {side} and are left out"] * bool(left_out),
-    )
+    notes = []
+    if left_out := len(tasks) - len(fitting):
+        notes.append(f"{left_out} of {len(tasks)} tasks have grids larger than {side} and are left out")
+    return fitting, held_out_names, notes

@@ -27,7 +27,7 @@ CELL, GAP, FRAME = 16, 16, 3
 Panels = dict[str, Array]
 
 
-def jsonable(pair: Pair) -> dict[str, Any]:
+def pair_to_json(pair: Pair) -> dict[str, Any]:
     """A pair as a JSON object, without a key ``output`` if the output is unknown."""
     output = {} if pair.output is None else {"output": pair.output.tolist()}
     return {"input": pair.input.tolist(), **output}

@@ -1,4 +1,4 @@
-"""Reads ARC tasks from files with one task, folders of them, the two Kaggle files, or files with subsets of tasks."""
+"""Reads ARC tasks from single-task files, folders of them, Kaggle's challenges and solutions, or files of subsets."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ARCTask:
         """The longest side of all grids."""
         return max(pair.largest for pair in self.train + self.test)
 
-    def grids_shown(self) -> list[Grid]:
+    def visible_grids(self) -> list[Grid]:
         """All grids except the test outputs, which may be held out."""
         pairs = [grid for pair in self.train for grid in (pair.input, pair.output) if grid is not None]
         return [*pairs, *(pair.input for pair in self.test)]
@@ -79,7 +79,7 @@ def read(source: str) -> list[ARCTask]:
 
 
 def parse_task(text: str, where: str) -> ARCTask:
-    """A task without a name, from its JSON text; ``where`` starts error messages."""
+    """Parses an unnamed task from its JSON text. Error messages start with ``where``."""
     return _task(parse_json(text, f"{where}: "), "", "", where)
 
 
@@ -104,26 +104,28 @@ def _file(path: Path) -> Iterable[ARCTask]:
                 yield _task(task, name, subset, f"{path}: {subset}: {name}")
         return
     if all(isinstance(value, list) for value in content.values()):
-        raise UserError(f"{path} has only lists of grids: use the challenges file, its solutions are found beside it")
+        raise UserError(
+            f"{path} contains only solutions: give the challenges file, and its solutions are read from the same folder"
+        )
     answers = _solutions(path)
     for name, task in content.items():
         where = f"{path}: {name}"
         if _is_task(task) and name in answers:
-            task = task | {"test": _joined(task["test"], answers[name], where)}
+            task = task | {"test": _with_solutions(task["test"], answers[name], where)}
         yield _task(task, name, _stem(path).removesuffix("_challenges").split("_")[-1], where)
 
 
 def _solutions(path: Path) -> dict[str, Any]:
-    beside = path.with_name(path.name.replace("challenges", "solutions"))
-    if beside == path or not beside.is_file():
+    solutions_path = path.with_name(path.name.replace("challenges", "solutions"))
+    if solutions_path == path or not solutions_path.is_file():
         return {}
-    content = _json(beside)
+    content = _json(solutions_path)
     if not isinstance(content, dict):
-        raise UserError(f"{beside}: expected an object with a list of grids for each task")
+        raise UserError(f"{solutions_path}: expected an object with a list of grids for each task")
     return content
 
 
-def _joined(questions: Any, answers: Any, where: str) -> list[Any]:
+def _with_solutions(questions: Any, answers: Any, where: str) -> list[Any]:
     if not isinstance(questions, list) or not isinstance(answers, list) or len(questions) != len(answers):
         raise UserError(f"{where}: its solutions must have one grid for each test input")
     return [{**_pair(q, where), "output": a} for q, a in zip(questions, answers, strict=True)]
@@ -142,13 +144,13 @@ def _task(value: Any, name: str, subset: str, where: str) -> ARCTask:
             raise UserError(f'{where}: "{part}" must be a list of one or more pairs')
         parts[part] = []
         for index, raw in enumerate(value[part]):
-            at = f"{where}: {part}[{index}]"
-            pair = _pair(raw, at)
+            location = f"{where}: {part}[{index}]"
+            pair = _pair(raw, location)
             output = pair.get("output")
             if output is None and part == "train":
-                raise UserError(f'{at}: a demonstration pair needs an "output"')
-            question = _grid(pair["input"], f"{at}.input")
-            parts[part].append(Pair(question, None if output is None else _grid(output, f"{at}.output")))
+                raise UserError(f'{location}: a demonstration pair needs an "output"')
+            question = _grid(pair["input"], f"{location}.input")
+            parts[part].append(Pair(question, None if output is None else _grid(output, f"{location}.output")))
     return ARCTask(name, subset, parts["train"], parts["test"])
 
 
@@ -159,7 +161,7 @@ def _pair(value: Any, where: str) -> dict[str, Any]:
 
 
 def _grid(value: Any, where: str) -> Grid:
-    """A grid from JSON; a malformed one is a UserError."""
+    """Parses a grid from JSON. Raises a UserError if it is malformed."""
     if not isinstance(value, list) or not value or not all(isinstance(row, list) and row for row in value):
         raise UserError(f"{where}: a grid is a list of rows, each a list of colors 0 to {COLORS - 1}")
     width = len(value[0])

@@ -1,4 +1,4 @@
-"""Grids as tokens on a square canvas, and their symmetries, for many grids at a time.
+"""Encodes grids as tokens on a square canvas, and applies symmetries to many grids at a time.
 
 This is the published encoding: token 0 is padding, 1 is the border below and to the right of a grid (unless the grid
 reaches the edge of the canvas), and color c is token c + 2. Labels of padding are ignored, so a model may predict any
@@ -28,11 +28,11 @@ TRANSPOSE, FLIP_ROWS, FLIP_COLUMNS = 4, 2, 1
 """Bits of a dihedral element: the grid is transposed, its rows are reversed, its columns are reversed."""
 
 INVERSE = np.array([0, 1, 2, 3, 4, 6, 5, 7])
-"""The inverse of each element. Without transposition it is the element itself; with it, the two flips are exchanged."""
+"""The inverse of each element. Without transposition it is the element itself; with it, the two flips are swapped."""
 
 
 CHUNK = 4096
-"""Grids that are transformed at a time: the tables of positions take ten times the memory of the grids."""
+"""How many grids are transformed at a time. It bounds memory: the index tables are ten times as large as the grids."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Symmetries:
 
 
 def encode(grids: Sequence[Grid | None], canvas: int) -> Tokens:
-    """Tokens, uint8 (N, canvas * canvas), of N grids in the upper left corner; only padding for None.
+    """Tokens, uint8 (N, canvas * canvas), of N grids in the upper left corner. None becomes padding only.
 
     Example:
         >>> encode([np.array([[5, 0]], dtype=np.uint8)], 3).reshape(3, 3).tolist()
@@ -90,7 +90,7 @@ def grid_sizes(tokens: Array, canvas: int) -> npt.NDArray[np.intp]:
 
 
 def decode(tokens: Array, canvas: int) -> Grid:
-    """The grid in tokens (canvas * canvas,); it has no rows if there is none."""
+    """The grid in tokens (canvas * canvas,), without rows if there is none."""
     height, width = grid_sizes(tokens[None], canvas)[0]
     grid: Grid = (tokens.reshape(canvas, canvas)[:height, :width] - BLACK).astype(np.uint8)
     return grid
@@ -123,15 +123,15 @@ def images(
     N, S = len(tokens), canvas
     sizes = grid_sizes(tokens, S) if sizes is None else sizes
     element = np.zeros(N, dtype=np.uint8) if symmetries is None else symmetries.dihedral
-    turned = (element & TRANSPOSE) > 0
-    height, width = np.where(turned, sizes.T[::-1], sizes.T)[:, :, None]
+    transposed = (element & TRANSPOSE) > 0
+    height, width = np.where(transposed, sizes.T[::-1], sizes.T)[:, :, None]
     row, column = np.broadcast_to(np.arange(S), (2, N, S)) - (0 if offsets is None else offsets.T[:, :, None])
     in_rows, in_columns = (row >= 0) & (row < height), (column >= 0) & (column < width)
     # The flips apply to the grid. If it is transposed, its rows become the image's columns.
     flipped = INVERSE[element][:, None]
     row_from = np.where(flipped & FLIP_ROWS, height - 1 - row, row)
     column_from = np.where(flipped & FLIP_COLUMNS, width - 1 - column, column)
-    row_step, column_step = np.where(turned, 1, S)[:, None], np.where(turned, S, 1)[:, None]
+    row_step, column_step = np.where(transposed, 1, S)[:, None], np.where(transposed, S, 1)[:, None]
     start = (S * S * np.arange(N))[:, None]
     positions = (np.where(in_rows, row_from * row_step, 0) + start)[:, :, None]
     positions = positions + np.where(in_columns, column_from * column_step, 0)[:, None, :]

@@ -1,4 +1,4 @@
-"""Which rows of a model's puzzle embedding belong to which ARC task; saved in the model's folder."""
+"""Maps ARC tasks to rows of a model's puzzle embedding; saved in the model's folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TaskIndex:
     @classmethod
     def of(cls, tasks: Sequence[ARCTask]) -> TaskIndex:
         """The index of tasks in this order."""
-        appearances = [Appearance.of(task.grids_shown()) for task in tasks]
+        appearances = [Appearance.of(task.visible_grids()) for task in tasks]
         return cls([task.name for task in tasks], [task.fingerprint() for task in tasks], appearances)
 
     def knows(self, task: ARCTask) -> bool:
@@ -44,12 +44,14 @@ class TaskIndex:
             return self._positions[task.fingerprint()]
         except KeyError:
             pass
-        at = f"{where or task.name}: " if where or task.name else ""
+        location = f"{where or task.name}: " if where or task.name else ""
         if task.name in self.names:
-            raise UserError(f"{at}the model knows a task of this name, but with different demonstration pairs")
+            raise UserError(
+                f"{location}the model was trained on a task of this name, but with other demonstration pairs"
+            )
         raise UserError(
-            f"{at}the model was not trained on this task. An ARC model solves only tasks whose demonstration pairs "
-            f"it was trained on: train a model with this task in --data"
+            f"{location}the model was not trained on this task. An ARC model solves only tasks whose demonstration "
+            "pairs it was trained on: train a model with this task in --data"
         )
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The augmentations of ARC tasks. They follow from a task's name and a seed, so they are not stored."""
+"""Draws the augmentations of ARC tasks. A task's name and a seed determine them, so they are not stored."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy.typing as npt
 from trm_fast.tasks.arc.grids import BLACK, COLORS, Grid, Symmetries, encode, images
 
 ELEMENTS = 8
-DRAWS = 5
-"""At most this many candidates are drawn per wanted augmentation, as published, because some candidates are equal."""
+MAX_DRAWS = 5
+"""Candidates drawn for each augmentation, at most, as published: some candidates turn out equal."""
 
 
 @dataclass(frozen=True)
 class Appearance:
-    """The appearance of a task's grids under the dihedral elements, which shows whether augmentations are equal.
+    """How a task's grids appear under each dihedral element, to find augmentations that give the same grids.
 
-    Two augmentations are equal if their elements have the same shape, and the colors of their elements, in order, are
-    mapped to the same colors.
+    Two augmentations are equal if their elements have the same shape and they map the colors of these elements, in
+    order, to the same new colors.
 
     Attributes:
         shapes: for each element, the first element under which the grids look the same except for colors.
@@ -33,15 +33,15 @@ class Appearance:
 
     @classmethod
     def of(cls, grids: Sequence[Grid]) -> Appearance:
-        """The look of a task with these grids."""
+        """The appearance of a task with these grids."""
         side = max(max(grid.shape) for grid in grids)
         tokens = encode(grids, side)
         plain = np.arange(COLORS, dtype=np.uint8)
         first_elements: dict[bytes, int] = {}
         shapes, colors = [], []
         for element in range(ELEMENTS):
-            turned = np.full(len(grids), element, dtype=np.uint8), np.tile(plain, (len(grids), 1))
-            cells = images(tokens, side, Symmetries(*turned)).ravel()
+            transposed = np.full(len(grids), element, dtype=np.uint8), np.tile(plain, (len(grids), 1))
+            cells = images(tokens, side, Symmetries(*transposed)).ravel()
             tokens_shown, first = np.unique(cells, return_index=True)
             shown = [t for _, t in sorted(zip(first.tolist(), tokens_shown.tolist(), strict=True)) if t > BLACK]
             order = np.arange(COLORS + BLACK, dtype=np.uint8)
@@ -51,8 +51,8 @@ class Appearance:
         return cls(shapes, colors)
 
     def distinct(self, drawn: Symmetries, by_color: bool) -> npt.NDArray[np.intp]:
-        """The indices of the different augmentations in ``drawn``, in order. ``by_color``: whether augmentations that
-        differ only in colors are different."""
+        """The indices of the distinct augmentations in ``drawn``, in order: the first of each group of equal ones.
+        ``by_color`` says whether augmentations that differ only in colors count as distinct."""
         keys = np.array(self.shapes, dtype=np.uint8)[drawn.dihedral][:, None]
         if by_color:
             table = np.zeros((ELEMENTS, COLORS), dtype=np.uint8)  # black, which never changes, fills the end
@@ -65,7 +65,7 @@ class Appearance:
 
 
 def random_colors(count: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Random permutations of the colors that keep black, uint8 (count, 10)."""
+    """Random permutations of the colors that leave black unchanged, uint8 (count, 10)."""
     colors = np.zeros((count, COLORS), dtype=np.uint8)
     colors[:, 1:] = 1 + rng.random((count, COLORS - 1)).argsort(axis=1)
     return colors
@@ -85,16 +85,16 @@ def augmentations(
 
     Args:
         names: the tasks' names; each name seeds the task's own generator.
-        looks: the tasks' looks.
+        appearances: the tasks' appearances, by which equal augmentations are recognized.
         count: how many augmentations each task gets besides the identity.
-        seed: seeds the generators too.
+        seed: also seeds each generator.
         colors: whether colors are permuted.
         dihedral: whether grids are rotated and reflected. Without ``colors`` no element is repeated.
-        by_color: whether augmentations that differ only in colors are different.
+        by_color: whether augmentations that differ only in colors count as distinct.
 
     Returns:
-        ``count + 1`` symmetries for each task, one task after the other, each task's first being the identity; and the
-        number of different ones for each task, int32 (tasks,). The identity fills the rows of a task with fewer.
+        ``count + 1`` symmetries for each task, task by task, the identity first; and the number of distinct ones of
+        each task, int32 (tasks,). The rest of a task's rows are the identity.
     """
     rows = count + 1
     identities = Symmetries(np.zeros(rows, dtype=np.uint8), np.tile(np.arange(COLORS, dtype=np.uint8), (rows, 1)))
@@ -115,7 +115,7 @@ def augmentations(
 
 def _draws(count: int, rng: np.random.Generator, colors: bool, dihedral: bool) -> Iterator[Symmetries]:
     if colors:
-        for _ in range(DRAWS):
+        for _ in range(MAX_DRAWS):
             elements = rng.integers(ELEMENTS, size=count) if dihedral else np.zeros(count)
             yield Symmetries(elements.astype(np.uint8), random_colors(count, rng))
     elif dihedral:

@@ -1,8 +1,8 @@
-"""The task arc: training and test pairs, and two guesses from votes over augmentations.
+"""The task arc: training and test pairs, and two guesses per test input, chosen by votes over augmentations.
 
 Each augmentation of each ARC task has its own row of the puzzle embedding: row = task x (augmentations + 1) +
 augmentation. Augmentation 0 is the task itself. A model knows a task only through these rows, so it solves only tasks
-whose demonstration pairs it was trained on. A task with fewer different augmentations does not use its last rows.
+whose demonstration pairs it was trained on. A task with fewer distinct augmentations does not use its last rows.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from trm_fast.tasks.base import Array, Candidates, DataConfig, Dataset, Examples
 PASS_AT = (1, 2, 100)
 GUESSES = 2
 UNMOVED_SHARE = 0.3
-"""The share of training examples that stay in the corner, where questions are. The published code keeps one pair of
-each task there."""
+"""The share of training examples that stay in the upper left corner, where the questions to solve are. The published
+code keeps one pair of each task there."""
 
 
 class ARC(Task):
-    """Tokens of a canvas, int32 (N, canvas * canvas)."""
+    """Inputs and labels are the tokens of a canvas, int32 (N, canvas * canvas)."""
 
     name: ClassVar[str] = "arc"
     Config: ClassVar[type[ARCConfig]] = ARCConfig
@@ -58,7 +58,7 @@ class ARC(Task):
         self.vocab_size = VOCABULARY
         self.seq_len = self.canvas * self.canvas
         self.grid_shape = (self.canvas, self.canvas)
-        self.rows_each = self.config.augmentations + 1
+        self.rows_per_task = self.config.augmentations + 1
         self.index: TaskIndex | None = None
         self._symmetries: Symmetries | None = None
         self._kept = np.zeros(0, dtype=np.int32)
@@ -68,7 +68,7 @@ class ARC(Task):
         keys = super().model_keys(data)
         sources = [s for s in (data.source, data.test) if s is not None]
         if sources and all(Path(p.strip()).exists() for s in sources for p in s.split(",")):
-            keys["num_puzzles"] = len(choose(self.config, data)[0]) * self.rows_each
+            keys["num_puzzles"] = len(choose(self.config, data)[0]) * self.rows_per_task
         return keys
 
     def save_assets(self, folder: Path) -> None:
@@ -82,12 +82,12 @@ class ARC(Task):
 
         With ``data.test`` the tasks of that source are added, and only their test pairs are held out.
         """
-        tasks, held, notes = choose(self.config, data)
+        tasks, held_out_names, notes = choose(self.config, data)
         if self.index is None:
             self.learn(TaskIndex.of(tasks))
-        shown = [(t, p) for t in tasks for p in [*t.train, *(() if t.name in held else t.test)]]
+        shown = [(t, p) for t in tasks for p in [*t.train, *(() if t.name in held_out_names else t.test)]]
         train = [pair for pair in shown if pair[1].output is not None]
-        held_out = [(t, p) for t in tasks if t.name in held for p in t.test]
+        held_out = [(t, p) for t in tasks if t.name in held_out_names for p in t.test]
         source = f"{data.source}{f', {data.test}' if data.test else ''}: {len(tasks)} tasks"
         test = [pair for pair in held_out if pair[1].output is not None]
         if unknown := len(held_out) - len(test):
@@ -107,9 +107,9 @@ class ARC(Task):
             by_color=config.colors != "shared",
         )
 
-    def _different(self, puzzle_ids: IntArray) -> IntArray:
-        """The number of different augmentations, the identity included, of the task of each row, int32 (N,)."""
-        return self._kept[puzzle_ids // self.rows_each]
+    def _distinct_counts(self, puzzle_ids: IntArray) -> IntArray:
+        """The number of distinct augmentations, the identity included, of each row's task, int32 (N,)."""
+        return self._kept[puzzle_ids // self.rows_per_task]
 
     @property
     def _tasks(self) -> TaskIndex:
@@ -120,7 +120,7 @@ class ARC(Task):
     def _encoded(self, pairs: Sequence[tuple[ARCTask, Pair]]) -> Examples:
         inputs = encode([pair.input for _, pair in pairs], self.canvas)
         labels = encode([pair.output for _, pair in pairs], self.canvas)
-        ids = np.array([self._tasks.row(task) * self.rows_each for task, _ in pairs], dtype=np.int32)
+        ids = np.array([self._tasks.row(task) * self.rows_per_task for task, _ in pairs], dtype=np.int32)
         return Examples(inputs.astype(np.int32), tokens_to_labels(labels), ids)
 
     def read(self, source: str) -> Examples:
@@ -147,7 +147,7 @@ class ARC(Task):
         """Each pair under a random augmentation of its task, with this augmentation's row, at a random position."""
         assert self._symmetries is not None
         N, S = len(examples), self.canvas
-        rows = examples.puzzle_ids + rng.integers(self._different(examples.puzzle_ids), dtype=np.int32)
+        rows = examples.puzzle_ids + rng.integers(self._distinct_counts(examples.puzzle_ids), dtype=np.int32)
         chosen = self._symmetries.take(rows)
         if self.config.colors == "shared":
             chosen = Symmetries(chosen.dihedral, random_colors(N, rng))
@@ -155,8 +155,8 @@ class ARC(Task):
         sizes = np.stack([grid_sizes(questions, S), grid_sizes(answers, S)])
         offsets = None
         if self.config.translation:
-            turned = (chosen.dihedral >= ELEMENTS // 2)[:, None]
-            free = S - np.where(turned, sizes[..., ::-1], sizes).max(axis=0)
+            transposed = (chosen.dihedral >= ELEMENTS // 2)[:, None]
+            free = S - np.where(transposed, sizes[..., ::-1], sizes).max(axis=0)
             moves = rng.random((N, 1)) >= UNMOVED_SHARE
             offsets = (rng.random((N, 2)) * (free + 1) * moves).astype(np.intp)
         questions, answers = (
@@ -168,14 +168,15 @@ class ARC(Task):
         self, examples: Examples, count: int, rng: np.random.Generator
     ) -> tuple[Examples, Callable[[Array], Array]]:
         """The first ``count`` augmentations of each question's task, repeated if it has fewer."""
-        if count > self.rows_each:
+        if count > self.rows_per_task:
             raise UserError(
-                f"{count} symmetries: this model has only {self.rows_each} augmentations of each task", usage_error=True
+                f"{count} symmetries: this model has only {self.rows_per_task} augmentations of each task",
+                usage_error=True,
             )
         assert self._symmetries is not None
         N, S = len(examples), self.canvas
         ids = examples.puzzle_ids[:, None]
-        rows = (ids + np.arange(count) % self._different(ids)).ravel().astype(np.int32)
+        rows = (ids + np.arange(count) % self._distinct_counts(ids)).ravel().astype(np.int32)
         chosen = self._symmetries.take(rows)
         inputs = images(examples.repeat(count).inputs, S, chosen)
         back = chosen.inverse()
@@ -193,7 +194,7 @@ class ARC(Task):
         """pass@k, as published: the mean over tasks of the share of test inputs with the right answer among the k best
         candidates."""
         right = images(labels_to_tokens(examples.labels), self.canvas)
-        tasks, inverse = np.unique(examples.puzzle_ids // self.rows_each, return_inverse=True)
+        tasks, inverse = np.unique(examples.puzzle_ids // self.rows_per_task, return_inverse=True)
         rank = np.array([_rank(c.answers, answer) for c, answer in zip(ranked, right, strict=True)])
         questions = np.bincount(inverse, minlength=len(tasks))
         measures = {
@@ -209,26 +210,26 @@ class ARC(Task):
             grids = [decode(answer, self.canvas).tolist() for answer in candidates.answers]
             grids = [grid for grid in grids if grid] or [[[0]]]
             guesses = (grids + grids[:1] * GUESSES)[:GUESSES]
-            name = self._tasks.names[row // self.rows_each]
+            name = self._tasks.names[row // self.rows_per_task]
             result.setdefault(name, []).append({f"attempt_{i}": grid for i, grid in enumerate(guesses, 1)})
         return result
 
     def parse(self, text: str, where: str = "") -> Question:
         questions = list(self._questions(files.parse_task(text, where or "the task"), where))
         if len(questions) > 1:
-            raise UserError(f"the task has {len(questions)} test inputs: write it to a file to solve all of them")
+            raise UserError(f"the task has {len(questions)} test inputs: save it to a file to solve all of them")
         return questions[0]
 
     def questions(self, source: str | Path) -> Iterator[Question]:
-        """The test inputs of all tasks in a file or folder, or in several of them, as for training."""
+        """The test inputs of all tasks in a file or folder, or in several separated by commas."""
         for task in files.read(str(source)):
             yield from self._questions(task, task.name)
 
     def _questions(self, task: ARCTask, where: str) -> Iterator[Question]:
-        row = self._tasks.row(task, where) * self.rows_each
+        row = self._tasks.row(task, where) * self.rows_per_task
         for number, pair in enumerate(task.test, 1):
             self._check(task, pair, where)
-            text = json.dumps(drawing.jsonable(pair))
+            text = json.dumps(drawing.pair_to_json(pair))
             inputs = encode([pair.input], self.canvas)[0].astype(np.int32)
             yield Question(text, inputs, f"{where} test {number}".strip(), row)
 

@@ -1,4 +1,4 @@
-"""Training and test mazes, no test maze being a rotation or reflection of a training maze."""
+"""Generates training and test mazes. No test maze is a rotation or reflection of a training maze."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from trm_fast.errors import UserError
 from trm_fast.tasks.maze.mazes import Mazes, generate
 from trm_fast.tasks.sets import Sets, distinct
 
-SEQUENCE = 0x5472_61696E
+TRAINING_SEED = 0x5472_61696E
+"""Combined with the seed, so that training data differ from what ``generate`` returns for the same seed."""
 
 
 def generated(
@@ -30,7 +31,7 @@ def generated(
 
     def draw(missing: int, first: int) -> Mazes:
         count = min(1 << 14, missing)
-        return generate(shape, count, seed ^ SEQUENCE, densities=densities, distance=distance, first=first)
+        return generate(shape, count, seed ^ TRAINING_SEED, densities=densities, distance=distance, first=first)
 
     pool = distinct(draw, total, 1 / 16)
     if len(pool) < total:

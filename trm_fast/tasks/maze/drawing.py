@@ -1,4 +1,4 @@
-"""Draws a maze in the terminal."""
+"""Draws a maze and the answer's path in the terminal."""
 
 from __future__ import annotations
 

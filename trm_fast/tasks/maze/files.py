@@ -1,4 +1,4 @@
-"""Files of mazes: CSV with questions and answers, and text, JSON, CSV or PNG files with questions."""
+"""Reads and writes files of mazes: CSV with questions and answers; and text, JSON, CSV or PNG with questions only."""
 
 from __future__ import annotations
 
@@ -93,11 +93,11 @@ def _from_json(text: str, path: str | Path, shape: Shape) -> Iterator[Question]:
             yield parse(line, shape, f"{path}:{number}")
         return
     value = parse_json(text, f"{path}: ")
-    many = _json_mazes(value)
-    if many is None:
+    mazes = _json_mazes(value)
+    if mazes is None:
         yield parse(text, shape, str(path))
         return
-    for number, maze in enumerate(many, 1):
+    for number, maze in enumerate(mazes, 1):
         where = f"{path}, maze {number}"
         yield question_from_rows(parse_json_rows(maze, f"{where}: "), shape, json.dumps(maze), where)
 
@@ -107,8 +107,8 @@ def _json_mazes(value: Any) -> list[Any] | None:
     if isinstance(value, dict):
         return value["mazes"] if isinstance(value.get("mazes"), list) else None
     first = value[0] if isinstance(value, list) and value else None
-    several = isinstance(first, dict) or (isinstance(first, list) and bool(first) and isinstance(first[0], (list, str)))
-    return value if several else None
+    is_list = isinstance(first, dict) or (isinstance(first, list) and bool(first) and isinstance(first[0], (list, str)))
+    return value if is_list else None
 
 
 def _from_text(text: str, path: str | Path, shape: Shape) -> Iterator[Question]:
@@ -139,7 +139,7 @@ def _is_json(line: str) -> bool:
 
 
 def _describe_fault(question_text: str, answer_text: str, shape: Shape) -> str:
-    """Says in words what is wrong with a row."""
+    """Describes what is wrong with a row."""
     cells = shape[0] * shape[1]
     for name, text in (("question", question_text), ("answer", answer_text)):
         if not text:

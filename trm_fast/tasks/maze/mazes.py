@@ -10,14 +10,13 @@ from functools import partial
 from trm_fast.errors import UserError
 from trm_fast.tasks.maze.cells import MAX_SIDE
 from trm_fast.tasks.maze.engine import engine
-from trm_fast.tasks.maze.reference import UNIT
+from trm_fast.tasks.maze.reference import DENSITY_UNIT
 from trm_fast.tasks.maze.symmetry import symmetries
 from trm_fast.tasks.sets import PuzzleSet
 
 DENSITIES = (0.3, 0.5)
 MAX_ATTEMPTS = 10_000_000
-"""Draws of one maze that may fail before the limits count as unreachable. 30 x 30 cells with 109 steps need about
-50,000."""
+"""How many draws of a maze may fail before the generator gives up. 30 x 30 cells with 109 steps need about 50,000."""
 
 
 class Mazes(PuzzleSet[tuple[int, int]]):
@@ -28,8 +27,7 @@ class Mazes(PuzzleSet[tuple[int, int]]):
 
 
 def default_distance(shape: tuple[int, int]) -> int:
-    """The smallest number of steps in hard mazes of a size: the published 109 for 30 x 30, in proportion for other
-    sizes."""
+    """The minimum number of steps in hard mazes of a size: the published 109 for 30 x 30, scaled for other sizes."""
     height, width = shape
     return max(1, min(height * width // 8, 109 * (height + width) // 60))
 
@@ -87,11 +85,11 @@ def generate(
     check_limits(shape, densities, distance)
     if count < 1:
         raise UserError(f"the number of mazes must be 1 or more, not {count}", usage_error=True)
-    smallest, largest = (min(UNIT - 1, round(share * UNIT)) for share in densities)
+    smallest, largest = (min(DENSITY_UNIT - 1, round(share * DENSITY_UNIT)) for share in densities)
     make = partial(
         engine.generate, *shape, min_density=smallest, max_density=largest, min_distance=distance, seed=seed % 2**64
     )
-    # A hard maze takes long to generate, an easy one does not.
+    # Hard mazes take long to generate, so the threads get them in small chunks.
     chunk = 4 if distance > 40 else 1024
     starts = range(0, count, chunk)
     parts = []

@@ -1,4 +1,4 @@
-"""Pictures of mazes. A cell is a square block: walls black, free cells white, start green, goal red, the path blue."""
+"""Draws and reads pictures of mazes: each cell is a square block whose color stands for its token."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def paint(tokens: npt.NDArray[Any], shape: tuple[int, int]) -> Picture:
     return COLORS[colors.reshape(shape)].repeat(block, axis=0).repeat(block, axis=1)
 
 
-def parse_picture(picture: Picture, shape: tuple[int, int], at: str) -> list[list[int]]:
+def parse_picture(picture: Picture, shape: tuple[int, int], location: str) -> list[list[int]]:
     """The rows of tokens in a picture. Its cells must be square blocks of one or more pixels in clear colors.
 
     A black (or nearly black) block is a wall, a white one free, a green one the start, a red one the goal, and a blue
-    or gray one a cell of a path. ``at`` starts error messages.
+    or gray one a cell of a path. Error messages start with ``location``.
 
     Raises:
         UserError: the picture has another color, its blocks form no grid, or the grid has another size.
@@ -41,17 +41,17 @@ def parse_picture(picture: Picture, shape: tuple[int, int], at: str) -> list[lis
         y, x = (int(i) for i in np.argwhere(tokens == UNCLEAR)[0])
         color = "#" + bytes(picture[y, x].tolist()).hex()
         raise UserError(
-            f"{at}the color {color} (pixel row {y + 1}, column {x + 1}) has no meaning in a maze: walls are black, "
-            "free cells white, the start green, the goal red, a path blue or gray"
+            f"{location}the color {color} (pixel row {y + 1}, column {x + 1}) has no meaning in a maze: walls are "
+            "black, free cells white, the start green, the goal red, a path blue or gray"
         )
     # Colors change only between cells, so the block size divides the position of every change.
-    grid = int(np.gcd.reduce(_changes(tokens) + _changes(tokens.T)))
+    largest_block = int(np.gcd.reduce(_changes(tokens) + _changes(tokens.T)))
     rows, cols = tokens.shape
     block = rows // shape[0]
-    if not block or (rows, cols) != (shape[0] * block, shape[1] * block) or grid % block:
+    if not block or (rows, cols) != (shape[0] * block, shape[1] * block) or largest_block % block:
         raise UserError(
-            f"{at}this picture of {rows}x{cols} pixels shows {rows // grid}x{cols // grid} cells of {grid} pixels, "
-            f"but the model takes {shape[0]}x{shape[1]} cells (task.size)"
+            f"{location}this picture of {rows}x{cols} pixels shows {rows // largest_block}x{cols // largest_block} "
+            f"cells of {largest_block} pixels, but the model takes {shape[0]}x{shape[1]} cells (task.size)"
         )
     result: list[list[int]] = tokens[::block, ::block].tolist()
     return result
@@ -59,14 +59,14 @@ def parse_picture(picture: Picture, shape: tuple[int, int], at: str) -> list[lis
 
 def _classify(picture: Picture) -> npt.NDArray[np.uint8]:
     values = picture.astype(np.int32)
-    most, least = values.max(axis=2), values.min(axis=2)
-    middle = values.sum(axis=2) - most - least
-    clear = (most >= DARK) & (2 * middle < most + most // 4)  # one of red, green and blue dominates
-    tokens = np.full(most.shape, UNCLEAR, dtype=np.uint8)
-    tokens[clear] = np.array([GOAL, START, PATH], dtype=np.uint8)[values.argmax(axis=2)[clear]]
-    tokens[~clear & (most - least < DARK)] = PATH  # gray; overwritten below where it is nearly black or white
-    tokens[most < DARK] = WALL
-    tokens[least >= BRIGHT] = FREE
+    largest, smallest = values.max(axis=2), values.min(axis=2)
+    middle = values.sum(axis=2) - largest - smallest
+    saturated = (largest >= DARK) & (2 * middle < largest + largest // 4)  # one of red, green and blue dominates
+    tokens = np.full(largest.shape, UNCLEAR, dtype=np.uint8)
+    tokens[saturated] = np.array([GOAL, START, PATH], dtype=np.uint8)[values.argmax(axis=2)[saturated]]
+    tokens[~saturated & (largest - smallest < DARK)] = PATH  # gray; overwritten below where it is nearly black or white
+    tokens[largest < DARK] = WALL
+    tokens[smallest >= BRIGHT] = FREE
     return tokens
 
 

@@ -1,7 +1,7 @@
-"""Generator and shortest paths in Python. csrc/host/maze.cpp computes the same bytes; tests compare them.
+"""The maze generator and solver in Python. csrc/host/maze.cpp gives the same bytes; tests compare them.
 
-A field, the set of open cells, is one integer with a bit for each cell, row by row. So a step of breadth-first search
-moves all cells at once.
+A field, the set of open cells, is one integer with a bit for each cell, row by row. So one step of breadth-first search
+advances the whole front at once.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import numpy.typing as npt
 
 from trm_fast.tasks.maze.cells import FREE, GOAL, MAX_SIDE, MOVES, PATH, START, WALL, Grids
 
-UNIT = 65536
-DIGITS = 16
+DENSITY_UNIT = 65536
+"""A density of 1; densities are whole numbers of ``DENSITY_BITS`` bits."""
+DENSITY_BITS = 16
 CHUNK = 256
+"""Draws that are computed at a time."""
 
 Words = npt.NDArray[np.uint64]
 
@@ -48,7 +50,7 @@ def generate(
         ValueError: an argument is out of range.
     """
     _check_shape(height, width)
-    if count < 0 or not 0 <= min_density <= max_density < UNIT or min_distance < 1:
+    if count < 0 or not 0 <= min_density <= max_density < DENSITY_UNIT or min_distance < 1:
         raise ValueError("expected count >= 0, 0 <= min_density <= max_density < 65536, min_distance >= 1")
     mazes = np.empty((count, height * width), dtype=np.uint8)
     for i in range(count):
@@ -122,16 +124,17 @@ def _distance(field: int, height: int, width: int, start: int, goal: int) -> int
 def _draws(state: int, cells: int, densities: tuple[int, int], attempts: int) -> Iterator[tuple[int, int, int]]:
     """Draws of a field, a start and a goal. Draws with fewer than two free cells are skipped."""
     words = -(-cells // 64)
-    each = 1 + DIGITS * words + 2  # random numbers in a draw: density, walls, start and goal
-    for done in range(0, attempts, CHUNK):
-        count = min(CHUNK, attempts - done)
-        numbers = _random(state, done * each, count * each).reshape(count, each)
+    per_draw = 1 + DENSITY_BITS * words + 2  # random numbers in a draw: density, walls, start and goal
+    for start_draw in range(0, attempts, CHUNK):
+        count = min(CHUNK, attempts - start_draw)
+        numbers = _random(state, start_draw * per_draw, count * per_draw).reshape(count, per_draw)
         density = np.uint64(densities[0]) + _below(numbers[:, 0], densities[1] - densities[0] + 1)
         walls = np.zeros((count, words), dtype=np.uint64)
-        for digit in range(DIGITS):
-            random = numbers[:, 1 + digit : -2 : DIGITS]
-            one = (density >> np.uint64(digit) & np.uint64(1)).astype(bool)[:, None]
-            walls = np.where(one, walls | random, walls & random)
+        # Compares a random number of 16 bits for each cell with the density, bit by bit and 64 cells at a time.
+        for digit in range(DENSITY_BITS):
+            random = numbers[:, 1 + digit : -2 : DENSITY_BITS]
+            bit_set = (density >> np.uint64(digit) & np.uint64(1)).astype(bool)[:, None]
+            walls = np.where(bit_set, walls | random, walls & random)
         bits = np.unpackbits(walls.astype("<u8").view(np.uint8), axis=1, bitorder="little")[:, :cells]
         free = np.uint64(cells) - bits.sum(axis=1, dtype=np.uint64)
         starts = _below(numbers[:, -2], free)
@@ -161,6 +164,7 @@ def _mix(z: Words) -> Words:
 
 
 def _below(numbers: Words, n: int | Words) -> Words:
+    """Random numbers from 0 to n - 1."""
     return (numbers >> np.uint64(32)) * np.asarray(n, dtype=np.uint64) >> np.uint64(32)
 
 

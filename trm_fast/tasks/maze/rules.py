@@ -1,4 +1,4 @@
-"""Checks answers by the rules, without labels."""
+"""Checks answers against the rules of mazes, without labels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def judge(questions: npt.NDArray[Any], answers: npt.NDArray[Any], shape: tuple[i
     """Whether each answer is a path through its maze, and whether it is a shortest path.
 
     A path keeps walls, start and goal, marks a connection from start to goal and no other cell, and never touches
-    itself. A path that touches itself has a shortcut and looks the same as a path with extra marks beside it.
+    itself. A path that touches itself has a shortcut and looks the same as a path with extra marks next to it.
 
     Args:
         questions: tokens of N mazes (N, cells).

@@ -33,7 +33,7 @@ def parse(text: str, shape: Shape, where: str = "") -> Question:
 
     Raises:
         UserError: the text is malformed, or the maze has another size, not exactly one start and one goal, or no path
-            between them. ``where`` starts the message.
+            between them. The message starts with ``where``.
     """
     prefix = f"{where}: " if where else ""
     text = text.strip("\r\n")

@@ -21,7 +21,7 @@ from trm_fast.tasks.sudoku.rules import Grids, obeys
 from trm_fast.tasks.sudoku.symmetry import group
 
 CHUNK = 2048
-"""Puzzles that are searched at a time; limits the memory of their candidates."""
+"""How many puzzles are searched at a time. It bounds the memory of their candidates."""
 
 Array = npt.NDArray[Any]
 Keys = npt.NDArray[np.int64]
@@ -53,28 +53,29 @@ def canonical(questions: Grids, answers: Grids, size: int) -> Grids:
 
 def _forms(questions: Grids, answers: Grids, size: int) -> Grids:
     search, N, cells = _search(size), len(questions), size * size
-    turns, pairs = search.turns, search.pairs
-    turned = answers[:, turns].reshape(-1, size)
-    columns_of = np.argsort(turned, axis=1).reshape(N, len(turns), size, size)
-    digits = turned.reshape(columns_of.shape)
-    permutations = np.take_along_axis(columns_of[:, :, pairs[:, 0]], digits[:, :, pairs[:, 1]] - np.intp(1), axis=3)
+    orientations, pairs = search.orientations, search.pairs
+    oriented = answers[:, orientations].reshape(-1, size)
+    digit_columns = np.argsort(oriented, axis=1).reshape(N, len(orientations), size, size)
+    digits = oriented.reshape(digit_columns.shape)
+    permutations = np.take_along_axis(digit_columns[:, :, pairs[:, 0]], digits[:, :, pairs[:, 1]] - np.intp(1), axis=3)
     puzzle, start, columns = search.candidates(_keys(permutations).reshape(N, -1))
-    turn, pair = np.divmod(start, len(pairs))
+    orientation, pair = np.divmod(start, len(pairs))
 
-    grid: Array = (puzzle * len(turns) + turn) * cells
+    grid: Array = (puzzle * len(orientations) + orientation) * cells
     labels: Array = np.zeros((len(puzzle), size + 1), dtype=np.uint8)  # indexed by digit; a blank stays 0
-    here = (size + 1) * np.arange(len(puzzle))
-    top = turned.ravel().take((grid + size * pairs[pair, 0])[:, None] + columns)
-    labels.ravel()[here[:, None] + top] = np.arange(1, size + 1)
-    heads = turned.ravel().take((grid + columns[:, 0])[:, None] + size * np.arange(size))
-    heads = labels.ravel().take(here[:, None] + heads)
+    label_offset = (size + 1) * np.arange(len(puzzle))
+    top = oriented.ravel().take((grid + size * pairs[pair, 0])[:, None] + columns)
+    labels.ravel()[label_offset[:, None] + top] = np.arange(1, size + 1)
+    first_digits = oriented.ravel().take((grid + columns[:, 0])[:, None] + size * np.arange(size))
+    first_digits = labels.ravel().take(label_offset[:, None] + first_digits)
     rows: Array = np.zeros_like(columns)
     for number, (orders, place_values) in enumerate(search.rows):
         chosen = np.flatnonzero(pair == number)
-        rows[chosen] = orders[(heads[chosen] @ place_values).argmin(axis=1)]
+        rows[chosen] = orders[(first_digits[chosen] @ place_values).argmin(axis=1)]
 
-    turned_questions = questions[:, turns].ravel()
-    for grids, first_row in ((turned.ravel(), 2), (turned_questions, 0)):  # two rows of the answers are already equal
+    oriented_questions = questions[:, orientations].ravel()
+    # The first two rows of the answers are already the smallest.
+    for grids, first_row in ((oriented.ravel(), 2), (oriented_questions, 0)):
         for row in range(first_row, size):
             line = grids.take((grid + size * rows[:, row])[:, None] + columns)
             keys = _keys(np.take_along_axis(labels, line, axis=1))
@@ -85,7 +86,7 @@ def _forms(questions: Grids, answers: Grids, size: int) -> Grids:
     first = np.flatnonzero(np.diff(puzzle, prepend=-1))
     grid, columns, labels, rows = (a[first] for a in (grid, columns, labels, rows))
     moved = (grid[:, None, None] + size * rows[:, :, None] + columns[:, None, :]).reshape(N, cells)
-    images = [np.take_along_axis(labels, grids.take(moved), axis=1) for grids in (turned_questions, turned.ravel())]
+    images = [np.take_along_axis(labels, grids.take(moved), axis=1) for grids in (oriented_questions, oriented.ravel())]
     return np.concatenate(images, axis=1)
 
 
@@ -110,7 +111,7 @@ class Search:
         symmetries = group(size)
         # A transposition before reordering gives the same set of images as one after reordering.
         cells = np.arange(size * size).reshape(size, size)
-        self.turns = np.stack([cells.ravel(), *([cells.T.ravel()] if symmetries.transposes else [])])
+        self.orientations = np.stack([cells.ravel(), *([cells.T.ravel()] if symmetries.transposes else [])])
         self.pairs = np.unique(symmetries.rows[:, :2], axis=0)
         orders_by_pair = [symmetries.rows[(symmetries.rows[:, :2] == pair).all(axis=1)] for pair in self.pairs]
         self.rows = [(orders, 16.0 ** (size - 1 - np.argsort(orders, axis=1).T)) for orders in orders_by_pair]
@@ -118,7 +119,7 @@ class Search:
         # For each permutation: the smallest second row below 1, 2, 3... and the orders of columns that lead to it.
         # Reordering columns turns a permutation into a conjugate, which has the same smallest row. So one search
         # serves all conjugates.
-        self.permutations = self.least = np.zeros(0, dtype=np.int64)  # sorted permutations, and their smallest rows
+        self.permutations = self.smallest = np.zeros(0, dtype=np.int64)  # sorted permutations, and their smallest rows
         self.spans = np.zeros((0, 2), dtype=np.intp)  # start and length in ``best``
         self.best = np.zeros((0, size), dtype=np.intp)
         self._add(int(_keys(np.arange(size))))
@@ -135,8 +136,8 @@ class Search:
             if not len(new):
                 break
             self._add(int(new[0]))
-        least = self.least[entries]
-        puzzle, start = np.nonzero(least == least.min(axis=1, keepdims=True))
+        smallest = self.smallest[entries]
+        puzzle, start = np.nonzero(smallest == smallest.min(axis=1, keepdims=True))
         first, count = self.spans[entries[puzzle, start]].T
         each = np.repeat(np.arange(len(puzzle)), count)
         number = np.arange(len(each)) - (np.cumsum(count) - count)[each]
@@ -154,7 +155,7 @@ class Search:
         permutations = np.concatenate([self.permutations, conjugates])
         order = np.argsort(permutations)
         self.permutations = permutations[order]
-        self.least = np.concatenate([self.least, np.full(len(best), keys.min())])[order]
+        self.smallest = np.concatenate([self.smallest, np.full(len(best), keys.min())])[order]
         spans = np.stack([starts, np.full(len(best), best.shape[1])], axis=1)
         self.spans = np.concatenate([self.spans, spans])[order]
 

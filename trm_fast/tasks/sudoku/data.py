@@ -1,4 +1,4 @@
-"""Training and test puzzles, no test puzzle being equivalent to a training puzzle."""
+"""Generates training and test puzzles, and removes test puzzles that are equivalent to training puzzles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from trm_fast.tasks.sudoku.puzzles import Puzzles, generate
 from trm_fast.tasks.sudoku.rules import units
 from trm_fast.tasks.tables import CHUNK
 
-SEQUENCE = 0x5472_61696E
+TRAINING_SEED = 0x5472_61696E
+"""Combined with the seed, so that training data differ from what ``generate`` returns for the same seed."""
 
 
 def generated(size: int, givens: tuple[int, int], train_count: int, test_count: int, seed: int) -> Sets[Puzzles]:
@@ -26,7 +27,7 @@ def generated(size: int, givens: tuple[int, int], train_count: int, test_count: 
     count = train_count + test_count
 
     def draw(missing: int, first: int) -> Puzzles:
-        return generate(size, min(4096, max(256, missing)), givens, seed ^ SEQUENCE, first=first)
+        return generate(size, min(4096, max(256, missing)), givens, seed ^ TRAINING_SEED, first=first)
 
     pool = sets.distinct(draw, count, 1 / 4)
     if len(pool) >= count:
@@ -44,7 +45,7 @@ def generated(size: int, givens: tuple[int, int], train_count: int, test_count: 
 
 
 def without_equivalents(test: Puzzles, train: Puzzles, source: str) -> tuple[Puzzles, list[str]]:
-    """The test puzzles that are not equivalent to a training puzzle, and a note with the number of the others.
+    """The test puzzles that are not equivalent to a training puzzle, and a note that counts the others.
 
     To save time, canonical forms are computed only for puzzles whose ``invariants`` occur in both sets.
     """

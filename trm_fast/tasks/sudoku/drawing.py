@@ -1,4 +1,4 @@
-"""Draws a sudoku in the terminal."""
+"""Draws a sudoku and its answer in the terminal."""
 
 from __future__ import annotations
 

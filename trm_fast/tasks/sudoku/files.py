@@ -1,4 +1,4 @@
-"""Files of sudokus: CSV with questions and answers, and text with questions."""
+"""Reads and writes files of sudokus: CSV with questions and answers, and text with questions only."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def as_lines(grids: Grids) -> list[str]:
 
 
 def _characters(size: int) -> Grids:
-    """The digit that each Latin-1 character stands for, 0 for a blank and ``BAD`` for any other character, (256,)."""
+    """The digit of each Latin-1 character, 0 for a blank and ``BAD`` for any other character, (256,)."""
     table = np.full(256, BAD, dtype=np.uint8)
     table[[ord(c) for c in BLANKS]] = 0
     table[ord("1") : ord("1") + size] = np.arange(1, size + 1)
@@ -93,7 +93,7 @@ def _characters(size: int) -> Grids:
 
 
 def _describe_fault(question: str, answer: str, size: int) -> str:
-    """Says in words what is wrong with a row."""
+    """Describes what is wrong with a row."""
     for name, cells in (("question", question), ("answer", answer)):
         if not cells.strip():
             return f"the {name} is missing"

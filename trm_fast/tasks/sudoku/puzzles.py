@@ -15,7 +15,7 @@ from trm_fast.tasks.sudoku.rules import BOXES, MIN_GIVENS
 from trm_fast.tasks.sudoku.symmetry import random_images
 
 CHUNK = 64
-"""Puzzles that are generated between two progress reports, and between two chances to interrupt."""
+"""How many puzzles are generated between progress reports. Only between them can the user interrupt."""
 
 
 class Puzzles(PuzzleSet[int]):
@@ -36,11 +36,11 @@ def check_givens(size: int, givens: tuple[int, int]) -> None:
     Raises:
         UserError: no puzzle of this size has such a number of givens.
     """
-    few, many = givens
-    if not MIN_GIVENS[size] <= few <= many <= size * size:
+    fewest, largest = givens
+    if not MIN_GIVENS[size] <= fewest <= largest <= size * size:
         raise UserError(
-            f"givens [{few}, {many}] must be a minimum and a maximum between {MIN_GIVENS[size]} "
-            f"(fewer never leave one solution) and {size * size}",
+            f"givens [{fewest}, {largest}] must be a minimum and a maximum between {MIN_GIVENS[size]} "
+            f"(with fewer, no puzzle has exactly one solution) and {size * size}",
             usage_error=True,
         )
 
@@ -82,7 +82,7 @@ def generate(
         raise UserError(f"the number of puzzles must be 1 or more, not {count}", usage_error=True)
     if not 0 <= min_rating <= max_rating <= ANY_RATING:
         raise UserError(
-            f"ratings [{min_rating}, {max_rating}] must be a minimum and a maximum from 0", usage_error=True
+            f"ratings [{min_rating}, {max_rating}] must be a minimum of 0 or more and a maximum", usage_error=True
         )
     check_givens(size, givens)
     parts = []

@@ -1,4 +1,4 @@
-"""Generator and solver in Python. csrc/host/sudoku.cpp computes the same bytes; tests compare them."""
+"""The sudoku generator and solver in Python. csrc/host/sudoku.cpp gives the same bytes; tests compare them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from trm_fast.tasks.sudoku.rules import Grids, units
 
 ANY_RATING = 2**31 - 1
 REDRAW_AFTER, MAX_ATTEMPTS = 100, 20000
+"""Failed attempts after which the number of givens is drawn again, and after which the generator gives up."""
 
 Board = list[int]
 """The digits that are still possible in each cell, as a bit set: bit d - 1 is digit d."""
@@ -68,10 +69,10 @@ def _propagate(board: Board, todo: list[int], size: int) -> bool:
                 return False
             for peer in peers[cell]:
                 if board[peer] & digit:
-                    left = board[peer] = board[peer] ^ digit
-                    if not left:
+                    remaining = board[peer] = board[peer] ^ digit
+                    if not remaining:
                         return False
-                    if not left & (left - 1):
+                    if not remaining & (remaining - 1):
                         todo.append(peer)
         for unit in groups:
             seen_digits = repeated = decided = 0
@@ -102,6 +103,7 @@ def _board(question: list[int], size: int) -> tuple[Board, list[int]]:
 
 
 def _branching_cell(board: Board) -> int:
+    """The first cell with the fewest possible digits; -1 if all cells are decided."""
     open_cells = [(m.bit_count(), cell) for cell, m in enumerate(board) if m & (m - 1)]
     return min(open_cells)[1] if open_cells else -1
 
@@ -117,10 +119,10 @@ def _search(board: Board, size: int, limit: int) -> tuple[list[Board], int]:
         if len(solutions_found) == limit:
             break
         tried += 1
-        below = board.copy()
-        below[cell] = digit
-        if _propagate(below, [cell], size):
-            solutions, values = _search(below, size, limit - len(solutions_found))
+        child = board.copy()
+        child[cell] = digit
+        if _propagate(child, [cell], size):
+            solutions, values = _search(child, size, limit - len(solutions_found))
             solutions_found += solutions
             tried += values
     return solutions_found, tried
@@ -157,6 +159,7 @@ def solve(questions: Grids, size: int) -> tuple[Grids, Grids, npt.NDArray[np.int
 
 
 def _fill(board: Board, todo: list[int], size: int, rng: Rng) -> Board | None:
+    """A random solution of a board; None if it has none."""
     if not _propagate(board, todo, size):
         return None
     cell = _branching_cell(board)
@@ -165,9 +168,9 @@ def _fill(board: Board, todo: list[int], size: int, rng: Rng) -> Board | None:
     digits = _bits(board[cell])
     rng.shuffle(digits)
     for digit in digits:
-        below = board.copy()
-        below[cell] = digit
-        filled = _fill(below, [cell], size, rng)
+        child = board.copy()
+        child[cell] = digit
+        filled = _fill(child, [cell], size, rng)
         if filled:
             return filled
     return None
@@ -179,9 +182,9 @@ def _dig(answer: list[int], givens: int, size: int, rng: Rng) -> list[int]:
     question = answer.copy()
     order = list(range(size * size))
     rng.shuffle(order)
-    left = size * size
+    remaining = size * size
     for cell in order:
-        if left == givens:
+        if remaining == givens:
             break
         question[cell] = 0
         seen = {question[peer] for peer in peers[cell]}
@@ -193,7 +196,7 @@ def _dig(answer: list[int], givens: int, size: int, rng: Rng) -> list[int]:
             if _propagate(board, todo, size) and _search(board, size, limit=1)[0]:
                 question[cell] = answer[cell]
                 continue
-        left -= 1
+        remaining -= 1
     return question
 
 

@@ -1,4 +1,4 @@
-"""The symmetries of sudoku: ``group`` defines them, and nothing else does.
+"""The symmetries of sudoku, all defined by ``group``.
 
 Augmentation and voting draw symmetries from the group, and canonical forms are minimal over it. So the division into
 training and test puzzles always respects the same symmetries.
@@ -76,12 +76,13 @@ class Symmetries:
     @classmethod
     def draw(cls, count: int, size: int, rng: np.random.Generator) -> Symmetries:
         """Symmetries drawn uniformly and independently."""
-        all_ = group(size)
-        rows, columns = (orders[rng.integers(len(orders), size=count)] for orders in (all_.rows, all_.columns))
-        transposed = rng.random(count) < 0.5 if all_.transposes else np.zeros(count, dtype=np.bool_)
+        symmetries = group(size)
+        lines = (symmetries.rows, symmetries.columns)
+        rows, columns = (orders[rng.integers(len(orders), size=count)] for orders in lines)
+        transposed = rng.random(count) < 0.5 if symmetries.transposes else np.zeros(count, dtype=np.bool_)
         digits = np.zeros((count, size + 1), dtype=np.uint8)
         digits[:, 1:] = rng.permuted(np.tile(np.arange(1, size + 1, dtype=np.uint8), (count, 1)), axis=1)
-        return cls(all_, rows, columns, transposed, digits)
+        return cls(symmetries, rows, columns, transposed, digits)
 
     def moved(self, grids: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The cells of N grids (N, size * size) at their new positions; digits are not relabeled."""
@@ -109,9 +110,8 @@ def random_images(questions: Grids, answers: Grids, size: int, rng: np.random.Ge
     drawn = Symmetries.draw(len(questions), size, rng)
     # A question is its answer and a mask of givens, so one byte for each cell encodes both.
     cells = drawn.moved(answers | np.where(questions > 0, GIVEN_BIT, np.uint8(0)))
-    labels = np.zeros(
-        (len(cells), 2 * GIVEN_BIT), dtype=np.uint8
-    )  # indexed by a cell's byte: blanks first, then givens
+    # Indexed by a cell's byte: blanks first, then givens.
+    labels = np.zeros((len(cells), 2 * GIVEN_BIT), dtype=np.uint8)
     labels[:, : size + 1] = labels[:, GIVEN_BIT : GIVEN_BIT + size + 1] = drawn.digits
     images = labels.ravel().take(cells + labels.shape[1] * np.arange(len(cells))[:, None])
     return images * (cells >= GIVEN_BIT), images

@@ -22,12 +22,12 @@ def parse(text: str, size: int, where: str = "") -> Question:
     characters and the punctuation of a JSON list of rows are ignored.
 
     Returns:
-        The question with inputs int32 (size * size,): 1 for a blank, digit + 1 for a digit.
+        The question with inputs int32 (size * size,): 1 for a blank, d + 1 for the digit d.
 
     Raises:
         UserError: the text is malformed, or the puzzle has no solution.
     """
-    at = f"{where}: " if where else ""
+    location = f"{where}: " if where else ""
     text = text.strip("\r\n")
     cells = cell_positions(text)
     for position in cells:
@@ -36,15 +36,17 @@ def parse(text: str, size: int, where: str = "") -> Question:
             spot = f"character {position - prefix.rfind(chr(10))}"
             if "\n" in text:
                 spot = f"line {prefix.count(chr(10)) + 1}, {spot}"
-            raise UserError(f"{at}{text[position]!r} ({spot}) is not a cell of a {size}x{size} puzzle: {allowed(size)}")
+            raise UserError(
+                f"{location}{text[position]!r} ({spot}) is not a cell of a {size}x{size} puzzle: {allowed(size)}"
+            )
     if len(cells) != size * size:
-        raise UserError(f"{at}found {len(cells)} cells, expected {size * size}{other_size(len(cells), size)}")
+        raise UserError(f"{location}found {len(cells)} cells, expected {size * size}{other_size(len(cells), size)}")
     grid: Grids = np.array([0 if text[i] in BLANKS else int(text[i]) for i in cells], dtype=np.uint8)
     clash = conflict(grid, size)
     if clash:
-        raise UserError(f"{at}the givens contradict each other: {clash}")
+        raise UserError(f"{location}the givens contradict each other: {clash}")
     if not engine.solve(grid[None], size)[1][0]:
-        raise UserError(f"{at}the givens break the rules: there is no solution")
+        raise UserError(f"{location}the givens break the rules: there is no solution")
     return Question(text, grid.astype(np.int32) + 1, where)
 
 
@@ -68,7 +70,7 @@ def _is_json(text: str) -> bool:
 
 
 def allowed(size: int) -> str:
-    """Says in words which characters a cell can have."""
+    """Describes the characters that a cell can have, for error messages."""
     return f"write 1 to {size}, and . or 0 for a blank"
 
 

@@ -1,4 +1,4 @@
-"""Scores predicted tool calls against a copying baseline, and makes tables of the results."""
+"""Scores predicted tool calls, compares them with a copying baseline, and makes tables of the results."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def measure_calls(
       with one expected call and several tools.
     - ``tool_set_exact_open``: the share in which the called tools are the expected ones. Counts conversations that
       expect calls, but not to all tools.
-    - ``tool_set_exact``: like ``tool_set_exact_open``, if the number of tools is given.
+    - ``tool_set_exact``: like ``tool_set_exact_open``, with the model told how many tools to call.
     - ``call_exact``: the share in which all calls are right, in any order. Counts conversations that expect calls,
-      without a benchmark's questions.
+      except a benchmark's questions.
     - ``argument_f1``: the F1 score of the arguments in these conversations.
     - ``schema_valid``: the share of predicted calls that are valid against their tools' schemas.
     - ``ast_match``: the share of a benchmark's questions whose predicted calls match the accepted ones.
@@ -70,7 +70,7 @@ def measure_calls(
     Returns:
         ``NAME``, the limits of its 95 % interval ``NAME_low`` and ``NAME_high``, and the baseline's ``NAME_baseline``.
         ``argument_f1`` has no interval. ``decision_f1``, ``schema_valid`` and, if ``calls_with_count`` is given,
-        ``tool_set_exact_open`` have no baseline. Metrics without a case are left out.
+        ``tool_set_exact_open`` have no baseline. Metrics without cases are left out.
     """
     expected = [expected_calls(row) for row in rows]
     names = [_names(row_calls) for row_calls in expected]
@@ -117,8 +117,8 @@ def _names(calls: Iterable[Call]) -> set[str]:
 
 
 def copied_calls(row: Conversation, lexicon: Lexicon, count: int) -> list[Call]:
-    """The baseline's calls of the ``count`` nearest tools by word overlap. Each argument takes the first number or
-    quoted string of the request that its schema accepts and no earlier argument took."""
+    """The baseline's calls of the ``count`` nearest tools by word overlap. Each argument gets the first number or
+    quoted string of the request that its schema accepts and that no earlier argument has used."""
     numbers = [m.group(0) for m in NUMBERS.finditer(row.query)]
     quoted = [next(g for g in m.groups() if g) for m in QUOTED.finditer(row.query)]
     nearest = {tool.name for tool in lexicon.nearest(row.query, row.tools, count)}

@@ -30,13 +30,13 @@ def expected_calls(conversation: Conversation) -> list[Call]:
     return calls or ([conversation.call] if conversation.call else [])
 
 
-def _paired(ours: Iterable[T], theirs: Iterable[U], fits: Callable[[T, U], bool]) -> int:
-    """The number of pairs, when each of ``ours`` takes the first free one of ``theirs`` that fits."""
-    rest, count = list(theirs), 0
-    for one in ours:
-        at = next((i for i, other in enumerate(rest) if fits(one, other)), None)
-        if at is not None:
-            rest.pop(at)
+def _count_pairs(items: Iterable[T], others: Iterable[U], fits: Callable[[T, U], bool]) -> int:
+    """Pairs each item with the first unused one of ``others`` that fits, and returns the number of pairs."""
+    rest, count = list(others), 0
+    for item in items:
+        index = next((i for i, other in enumerate(rest) if fits(item, other)), None)
+        if index is not None:
+            rest.pop(index)
             count += 1
     return count
 
@@ -47,7 +47,7 @@ def same_calls(expected: Sequence[Call], calls: Sequence[Call]) -> bool:
     def alike(a: Call, b: Call) -> bool:
         return a.name == b.name and same(dict(b.arguments), dict(a.arguments))
 
-    return len(expected) == len(calls) == _paired(expected, calls, alike)
+    return len(expected) == len(calls) == _count_pairs(expected, calls, alike)
 
 
 def argument_f1(expected: Sequence[Sequence[Call]], calls: Sequence[Sequence[Call]]) -> float:
@@ -59,7 +59,7 @@ def argument_f1(expected: Sequence[Sequence[Call]], calls: Sequence[Sequence[Cal
     hits = total = 0
     for pair in zip(expected, calls, strict=True):
         needed, predicted = ([(c.name, k, v) for c in part for k, v in c.arguments.items()] for part in pair)
-        hits, total = hits + _paired(needed, predicted, alike), total + len(needed) + len(predicted)
+        hits, total = hits + _count_pairs(needed, predicted, alike), total + len(needed) + len(predicted)
     return 2 * hits / total if total else float("nan")
 
 
@@ -73,7 +73,7 @@ def accepts(calls: Sequence[Call], accepted: Sequence[Mapping[str, Any]]) -> boo
         return call.name == answer[0] and _fits(call.arguments, answer[1], same)
 
     answers = [answer for by_name in accepted for answer in by_name.items()]
-    return len(calls) == len(answers) == _paired(calls, answers, fits)
+    return len(calls) == len(answers) == _count_pairs(calls, answers, fits)
 
 
 def _fits(
@@ -114,7 +114,7 @@ def ast_match(calls: Sequence[Call], accepted: Sequence[Mapping[str, Any]]) -> b
 
 def _equal(value: Any, choice: Any) -> bool:
     if isinstance(value, str) and isinstance(choice, str):
-        return _bare(value) == _bare(choice)
+        return _simplified(value) == _simplified(choice)
     if isinstance(value, bool) or isinstance(choice, bool):
         return value is choice
     if isinstance(value, int | float) and isinstance(choice, int | float):
@@ -126,6 +126,6 @@ def _equal(value: Any, choice: Any) -> bool:
     return bool(value == choice)
 
 
-def _bare(text: str) -> str:
-    """A text without case, spaces and punctuation, as the leaderboard's checker compares it."""
+def _simplified(text: str) -> str:
+    """A text in lower case, without spaces and punctuation, as the leaderboard's checker compares it."""
     return _IGNORED.sub("", text).lower().replace("'", '"')

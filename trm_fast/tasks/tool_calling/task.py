@@ -1,4 +1,4 @@
-"""The base of the three tool-calling tasks: their configuration, their data sets and their predictions."""
+"""The base class of the three tool-calling tasks: configuration, data sets and predictions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trm_fast.tasks.base import (
     Examples,
     Question,
     Solution,
-    Solving,
+    SolverLike,
     Task,
     TaskConfig,
 )
@@ -70,12 +70,12 @@ class ToolConfig(TaskConfig):
 class RequestConfig(ToolConfig):
     """The keys of the tasks whose tools come with each request.
 
-    ``sets`` names the sets of a folder to learn, each with files ``SET_train`` and ``SET_val``. ``seq_len``, ``tools``
-    and ``arguments`` are the maximum numbers of positions, tools and arguments per example, ``bag`` of tokens per
-    position.
-    ``distractors`` and ``exchanged`` belong to the changed copies that training uses: the probability that the tools
-    which are not called are replaced by other conversations' tools, and the probability that a value in the request is
-    replaced by another conversation's. ``token_dropout`` is the share of tokens replaced by "unknown" in training.
+    ``sets`` names the data sets of a folder to train on, each with files ``SET_train`` and ``SET_val``. ``seq_len``,
+    ``tools`` and ``arguments`` are the maximum numbers of positions, tools and arguments per example, and ``bag`` that
+    of tokens per position. ``distractors`` and ``exchanged`` configure the modified copies that training uses: the
+    probability that tools which are not called are replaced by tools of other conversations, and the probability that
+    a value in the request is replaced by one from another conversation. ``token_dropout`` is the share of tokens that
+    training replaces with the unknown token.
     """
 
     sets: list[str] = Field(default=["xlam_swift", "sealtools_swift"], min_length=1)
@@ -91,17 +91,17 @@ class RequestConfig(ToolConfig):
 class ToolTask(Task):
     """A task whose questions are conversations.
 
-    Each conversation is encoded as a row, whose ``cut`` says whether it was too long. ``asset_file`` is the file beside
-    a model's weights that has the JSON of ``to_json``.
+    Each conversation is encoded as a row, whose ``cut`` says whether it was too long. ``asset_file`` is the name of the
+    file in a model's folder that holds the JSON of ``to_json``.
     """
 
     noun = "conversations"
     asset_file: ClassVar[str]
     config: Any  # a ToolConfig
     sets: Sequence[str]
-    """The sets of a folder to learn."""
+    """The data sets of a folder to train on."""
     cut_note: str
-    """The end of the note about rows that are cut."""
+    """The end of the note that counts the rows that were cut."""
     _tokenizer: Tokenizer | None = None
 
     @property
@@ -134,7 +134,7 @@ class ToolTask(Task):
         """Learns what the task needs from training conversations, unless it was loaded from a model.
 
         Returns:
-            The conversations to train on, with changed copies if the task makes them beforehand.
+            The conversations to train on, with modified copies if the task makes them in advance.
         """
 
     @abstractmethod
@@ -167,8 +167,8 @@ class ToolTask(Task):
         self._tokenizer = load_tokenizer(folder)
 
     def dataset(self, data: DataConfig, seed: int) -> Dataset:
-        """The examples of the training files; test examples come from ``data.test``, from the folder's validation
-        files, or are held out of the training files by dialogue and request."""
+        """Training examples come from the training files. Test examples come from ``data.test``, from the folder's
+        validation files, or are held out of the training files by dialogue and request."""
         train, test, notes = read_sets(self.name, data, self.sets, seed)
         train = self.learn(train, data, seed)
         conversations = (*train, *test)
@@ -213,7 +213,7 @@ class ToolTask(Task):
         extra = {name: array[0] for name, array in examples.extra.items() if name != "row"}
         return Question(conversation.query, examples.inputs[0], conversation.where, extra=extra)
 
-    def predict(self, solver: Solving, conversation: Conversation) -> tuple[Prediction, Solution]:
+    def predict(self, solver: SolverLike, conversation: Conversation) -> tuple[Prediction, Solution]:
         """Predicts the next turn of a conversation.
 
         Args:
@@ -232,7 +232,7 @@ class ToolTask(Task):
 
     @abstractmethod
     def prediction(self, question: Question, answer: Array, tools: Sequence[Tool]) -> Prediction:
-        """The prediction that an answer of the model stands for."""
+        """Decodes an answer of the model into a prediction."""
 
     def parse(self, text: str, where: str = "") -> Question:
         """The question of a conversation, from its JSON in any known format, with its tools."""

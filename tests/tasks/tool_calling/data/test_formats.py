@@ -119,7 +119,7 @@ def test_slots_row_both_ways() -> None:
     )
     assert write_slots(read) == SLOTS
     swift = read_swift(write_swift(read))
-    assert swift.turns[-1] == Turn.calling(Call("get_weather", {"city": "Rome"}))
+    assert swift.turns[-1] == Turn.of_call(Call("get_weather", {"city": "Rome"}))
     head = next_step(swift)
     assert (head.turns, head.decision, head.call) == (read.turns, "tool_call", read.call)
 

@@ -11,7 +11,7 @@ import pytest
 from trm_fast.errors import UserError
 from trm_fast.tasks.tool_calling import load, load_nonempty, refusal_note, split_rows, write
 from trm_fast.tasks.tool_calling.data.formats.slots import read_slots
-from trm_fast.tasks.tool_calling.data.loading import find
+from trm_fast.tasks.tool_calling.data.loading import find_files
 
 from ..rows import SLOTS, XLAM
 
@@ -38,7 +38,7 @@ def test_rows_of_a_list_are_named_by_line_and_number(tmp_path: Path) -> None:
     [
         (b"", "has no rows"),
         (b"[]", "has no rows"),
-        (b"[1, ", "cut short"),
+        (b"[1, ", "ends without a \\]"),
         (b"[{]", "not valid JSON"),
         (b"\xff\xfe\x00", "not UTF-8"),
     ],
@@ -83,8 +83,8 @@ def test_a_dialogue_is_on_one_side_of_the_split() -> None:
 def test_find_takes_the_named_set_of_a_folder(tmp_path: Path) -> None:
     for name in ("sgd_train.jsonl", "sgd_val.jsonl", "xlam_train.json"):
         (tmp_path / name).write_text("")
-    train, held = find(str(tmp_path), "sgd")
+    train, held = find_files(str(tmp_path), "sgd")
     assert (Path(train).name, Path(held or "").name) == ("sgd_train.jsonl", "sgd_val.jsonl")
-    assert find(str(tmp_path / "xlam_train.json"), "sgd") == (str(tmp_path / "xlam_train.json"), None)
+    assert find_files(str(tmp_path / "xlam_train.json"), "sgd") == (str(tmp_path / "xlam_train.json"), None)
     with pytest.raises(UserError, match="glaive_train"):
-        find(str(tmp_path), "glaive")
+        find_files(str(tmp_path), "glaive")

@@ -36,7 +36,7 @@ class Drawn:
 
 
 def test_calls_become_symbols_and_back_and_each_symbol_is_allowed() -> None:
-    whole = transcript(conversation(Turn("user", TEXT), *map(Turn.calling, CALLS)))
+    whole = transcript(conversation(Turn("user", TEXT), *map(Turn.of_call, CALLS)))
     row = transcript(conversation(Turn("user", TEXT)))
     grammar, written = Grammar(row), written_symbols(whole)
     for i, symbol in enumerate(written):
@@ -46,12 +46,12 @@ def test_calls_become_symbols_and_back_and_each_symbol_is_allowed() -> None:
 
 
 def test_values_in_the_request_are_copied_word_by_word() -> None:
-    row = transcript(conversation(Turn("user", TEXT), Turn.calling(CALLS[-2])))
+    row = transcript(conversation(Turn("user", TEXT), Turn.of_call(CALLS[-2])))
     copied = [row.symbol_word(symbol) for symbol in written_symbols(row) if symbol >= LIMITS.first_position]
     words = [word for word in copied if isinstance(word, str)]
     assert words == ["a", '"', "b", '"', "{", "c", "}", "x", "北", "京", "1,200.50"]
     marks = {row.codec.marks[name]: name for name in MARKS}
-    other = transcript(conversation(Turn("user", TEXT), *map(Turn.calling, CALLS[1:3])))
+    other = transcript(conversation(Turn("user", TEXT), *map(Turn.of_call, CALLS[1:3])))
     assert [marks[symbol] for symbol in written_symbols(other) if symbol in marks] == ["date", "singular", "default"]
 
 
@@ -63,7 +63,7 @@ def test_values_in_the_request_are_copied_word_by_word() -> None:
     ],
 )  # fmt: skip
 def test_a_wrong_call_is_not_allowed(call: Call) -> None:
-    row = transcript(conversation(Turn("user", TEXT), Turn.calling(call)))
+    row = transcript(conversation(Turn("user", TEXT), Turn.of_call(call)))
     grammar, written = Grammar(row), written_symbols(row)
     assert [i for i, symbol in enumerate(written) if symbol not in grammar.allowed(written[:i])]
 
@@ -95,7 +95,7 @@ def test_a_list_in_the_request_is_one_span_if_it_fits() -> None:
     assert END in grammar.allowed(written)
     assert grammar.calls([*written, END]) == [Call("sort", {"values": [1, 2.5, -3]})]
     assert first + row.first["'"] not in grammar.allowed(written[:4])
-    whole = transcript(conversation(*source.turns, Turn.calling(Call("sort", {"values": [1, 2.5, -3]})), tools=(sort,)))
+    whole = transcript(conversation(*source.turns, Turn.of_call(Call("sort", {"values": [1, 2.5, -3]})), tools=(sort,)))
     assert written_symbols(whole) == [*written, END]
 
 

@@ -27,7 +27,7 @@ from .mails import BARE, TOOL, conversation
 
 def test_a_variant_exchanges_values_in_the_request_and_its_calls() -> None:
     rows = [
-        conversation(Turn("user", f"Mail to {name} now"), Turn.calling(Call("send", {"to": name})))
+        conversation(Turn("user", f"Mail to {name} now"), Turn.of_call(Call("send", {"to": name})))
         for name in ("Ann Lee", "Bob Ray", "Cleo Fox", "Dan Moe", "Eve Poe")
     ]
     variants, rng, seen = Variants(rows, 1.0, 1.0), np.random.default_rng(0), set()

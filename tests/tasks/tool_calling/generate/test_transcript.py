@@ -21,7 +21,7 @@ def test_brackets_are_matched_once_each() -> None:
 
 
 def test_a_call_whose_words_were_cut_is_spelled() -> None:
-    turns = [Turn("user", "Send to Guadalajara soon"), Turn.calling(Call("send", {"to": "Guadalajara", "copies": 3}))]
+    turns = [Turn("user", "Send to Guadalajara soon"), Turn.of_call(Call("send", {"to": "Guadalajara", "copies": 3}))]
     for words in range(60, 130):
         row = transcript(conversation(*turns, Turn("user", "and " * words)))
         assert row.length <= LIMITS.positions
@@ -29,7 +29,7 @@ def test_a_call_whose_words_were_cut_is_spelled() -> None:
 
 
 def test_only_turns_of_the_assistant_are_learned_and_calls_count_double() -> None:
-    turns = (Turn("system", "s"), Turn("user", "u"), Turn("assistant", "x"), Turn.calling(CALLS[0]),
+    turns = (Turn("system", "s"), Turn("user", "u"), Turn("assistant", "x"), Turn.of_call(CALLS[0]),
              Turn("tool_response", "r"), Turn("assistant", "y"))  # fmt: skip
     row = transcript(conversation(*turns, tools=(BARE,)))
     labels, weights = row.labels()
@@ -43,7 +43,7 @@ def test_only_turns_of_the_assistant_are_learned_and_calls_count_double() -> Non
 
 def test_a_long_conversation_keeps_its_tools_and_its_end() -> None:
     source = conversation(
-        Turn("user", "first " * 10_000), Turn("user", "x " * 10_000 + "to y"), Turn.calling(CALLS[-1])
+        Turn("user", "first " * 10_000), Turn("user", "x " * 10_000 + "to y"), Turn.of_call(CALLS[-1])
     )
     row = transcript(source)
     assert row.cut
@@ -58,7 +58,7 @@ def test_a_long_conversation_keeps_its_tools_and_its_end() -> None:
 
 
 def test_appending_symbols_gives_the_same_arrays_as_the_whole_conversation() -> None:
-    whole = transcript(conversation(Turn("user", TEXT), *map(Turn.calling, CALLS)))
+    whole = transcript(conversation(Turn("user", TEXT), *map(Turn.of_call, CALLS)))
     row = transcript(conversation(Turn("user", TEXT)))
     begun, other = row.length, row.fork()
     for symbol in written_symbols(whole):

@@ -45,7 +45,7 @@ def test_results_are_cut_at_their_end() -> None:
 
 
 def test_calls_and_results_are_read_without_brackets() -> None:
-    assert turn_text(Turn.calling(Call("find", {"city": "Rome", "n": 2}))) == "find city: Rome, n: 2"
+    assert turn_text(Turn.of_call(Call("find", {"city": "Rome", "n": 2}))) == "find city: Rome, n: 2"
     assert turn_text(Turn("tool_response", '[{"a": 1}, {"b": [2, 3]}]')) == "a: 1; b: 2; 3"
     assert turn_text(Turn("tool_response", "plain {text")) == "plain {text"
 

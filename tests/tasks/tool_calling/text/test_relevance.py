@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trm_fast.tasks.tool_calling.data.conversation import Tool
-from trm_fast.tasks.tool_calling.text.lexicon import Lexicon, letters
+from trm_fast.tasks.tool_calling.text.lexicon import Lexicon, four_grams
 from trm_fast.tasks.tool_calling.text.relevance import MEASURES, Relevance, nearest_first, split_clauses
 
 NONE = {"type": "object", "properties": {}, "required": []}
@@ -68,7 +68,7 @@ def test_descriptions_of_arguments_distinguish_tools_with_equal_names() -> None:
     assert column(relevance, "own words") == pytest.approx([0, 2 * rare / 5])
     assert column(relevance, "clauses won") == pytest.approx([0, 1 / 2])  # no tool wins the second of the two clauses
     # Groups of letters: "Findtwo" shares "find" with both names; it has no space, as "find two" does.
-    alike = [1 / len(letters("find_one")), 1 / len(letters("find_two"))]
+    alike = [1 / len(four_grams("find_one")), 1 / len(four_grams("find_two"))]
     assert column(relevance, "clause, letters") == pytest.approx(alike)
     assert column(relevance, "clause, letters above others") == pytest.approx([0, 0], abs=0.05)
 

@@ -1,1 +1,1 @@
-"""Conversations with tools: what they are, their files and formats on disk, how they are drawn."""
+"""Conversations with tools: their classes, their files and formats on disk, and their drawings."""

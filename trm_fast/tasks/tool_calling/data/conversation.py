@@ -1,4 +1,4 @@
-"""Conversations with tools: what every reader of a file returns and every model takes."""
+"""Classes for conversations with tools: every reader of a file returns them, and every model takes them."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Turn:
     call: Call | None = None
 
     @classmethod
-    def calling(cls, call: Call) -> Turn:
+    def of_call(cls, call: Call) -> Turn:
         """The turn that makes a call."""
         return cls("tool_call", call.text(), call)
 
@@ -127,7 +127,7 @@ class Conversation:
 
     ``where`` is the file, line and row that the conversation comes from. ``decision`` is ``tool_call`` or
     ``direct_answer`` for the next turn, which is the ``call`` or the ``reply``; ``slots`` are the slots filled by then,
-    with an empty text for one without a value. ``accepted`` holds a benchmark's answers, a list of
+    with an empty string for one without a value. ``accepted`` holds a benchmark's answers, a list of
     ``{tool: {argument: [accepted values]}}``; it is empty if no call is right.
     """
 
@@ -160,13 +160,13 @@ class Conversation:
     def all_turns(self) -> list[Turn]:
         """The turns, and the next one if it is known."""
         if self.call is not None:
-            return [*self.turns, Turn.calling(self.call)]
+            return [*self.turns, Turn.of_call(self.call)]
         return [*self.turns, *([Turn("assistant", self.reply)] if self.reply else [])]
 
     def rewritten(self, text: Callable[[str], str], call: Callable[[Call], Call]) -> Conversation:
         """A copy in which ``text`` and ``call`` replace the texts and calls of all turns, and the next call."""
         turns = (
-            Turn(turn.role, text(turn.text)) if turn.call is None else Turn.calling(call(turn.call))
+            Turn(turn.role, text(turn.text)) if turn.call is None else Turn.of_call(call(turn.call))
             for turn in self.turns
         )
         return replace(self, turns=tuple(turns), call=self.call and call(self.call))
@@ -186,7 +186,9 @@ def checked(conversation: Conversation) -> Conversation:
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            raise Refused(field, f"has the half character {error.object[error.start]!a}, not valid UTF-8") from None
+            raise Refused(
+                field, f"has {error.object[error.start]!a}, half of a surrogate pair: not valid UTF-8"
+            ) from None
     return conversation
 
 
@@ -225,7 +227,7 @@ def read_tools(value: Any, field: str = "tools") -> tuple[Tool, ...]:
 
 
 def parse_json(text: str, field: str) -> Any:
-    """The value of a JSON text; Refused, with ``field``, if it is malformed."""
+    """The value of a JSON text. Raises ``Refused``, with ``field``, if it is malformed."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

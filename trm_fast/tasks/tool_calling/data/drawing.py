@@ -1,4 +1,4 @@
-"""Conversations as drawings for the terminal."""
+"""Draws conversations in the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trm_fast.tasks.tool_calling.data.conversation import Conversation
 
 STYLES = {"system": "dim", "user": "bold", "assistant": "green", "tool_call": "yellow", "tool_response": "cyan"}
 MAX_SHOWN = 600
-"""Maximum number of characters of a turn that are shown."""
+"""The maximum number of characters of a turn to show."""
 
 
 def draw_conversation(conversation: Conversation) -> RenderableType:

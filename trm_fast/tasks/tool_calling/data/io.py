@@ -14,7 +14,7 @@ from trm_fast.tasks.tool_calling.data.conversation import Refused
 
 
 def records(source: str | Path, split: str = "train") -> Iterator[tuple[str, Any]]:
-    """Each row of a source with its file and line. A line that is not JSON comes as a ``Refused``."""
+    """Each row of a source with its file and line. A line that is not JSON is yielded as a ``Refused``."""
     if str(source).startswith(PREFIX):
         for number, row in enumerate(load_split(str(source), split), 1):
             yield f"{source} ({split}), row {number}", dict(row)
@@ -37,7 +37,7 @@ def records(source: str | Path, split: str = "train") -> Iterator[tuple[str, Any
 def write(path: Path, rows: Iterable[Any]) -> None:
     """Writes rows to a file: JSON Lines if its name has ``.jsonl``, else a JSON list; gzip if it ends in ``.gz``.
 
-    The file is complete or does not appear. The same rows give the same bytes.
+    The file is written completely or not at all. The same rows give the same bytes.
     """
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     jsonl = ".jsonl" in path.suffixes
@@ -46,17 +46,17 @@ def write(path: Path, rows: Iterable[Any]) -> None:
 
 
 def _list_items(text: str, source: str | Path) -> Iterator[tuple[str, Any]]:
-    decoder, at, row, line, counted = json.JSONDecoder(), text.index("[") + 1, 0, 1, 0
+    decoder, position, row, line, counted = json.JSONDecoder(), text.index("[") + 1, 0, 1, 0
     while True:
-        while at < len(text) and text[at] in " \t\r\n,":
-            at += 1
-        if at >= len(text):
-            raise UserError(f"{source}: the JSON list is cut short behind row {row}")
-        if text[at] == "]":
+        while position < len(text) and text[position] in " \t\r\n,":
+            position += 1
+        if position >= len(text):
+            raise UserError(f"{source}: the JSON list ends without a ] after row {row}")
+        if text[position] == "]":
             return
-        line, counted, row = line + text.count("\n", counted, at), at, row + 1
+        line, counted, row = line + text.count("\n", counted, position), position, row + 1
         try:
-            value, at = decoder.raw_decode(text, at)
+            value, position = decoder.raw_decode(text, position)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{source}:{line}: row {row} is not valid JSON ({error})") from None
         yield f"{source}:{line} (row {row})", value

@@ -1,4 +1,4 @@
-"""Loads conversations from files and folders, reports refused rows, and splits training from test conversations."""
+"""Loads conversations from files and folders, reports refused rows, and splits conversations for training and test."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ class Loaded:
 
     def counts(self) -> dict[str, Any]:
         """Counts of conversations, turns, tools and calls, by name."""
-        all_of = self.conversations
-        calls = [call for c in all_of for call in c.all_calls]
-        decisions = Counter(c.decision for c in all_of if c.decision)
+        conversations = self.conversations
+        calls = [call for c in conversations for call in c.all_calls]
+        decisions = Counter(c.decision for c in conversations if c.decision)
         return {
-            "rows": len(all_of),
+            "rows": len(conversations),
             "refused": len(self.refused),
-            "turns": sum(len(c.turns) for c in all_of),
-            "with_tools": sum(bool(c.tools) for c in all_of),
-            "tools": len({tool.name for c in all_of for tool in c.tools}),
+            "turns": sum(len(c.turns) for c in conversations),
+            "with_tools": sum(bool(c.tools) for c in conversations),
+            "tools": len({tool.name for c in conversations for tool in c.tools}),
             "calls": len(calls),
             "tools_called": len({call.name for call in calls}),
             **({"decisions": dict(decisions)} if decisions else {}),
@@ -88,7 +88,7 @@ def load(source: str | Path, kind: str | None = None, split: str = "train") -> L
 
 
 def load_nonempty(source: str | Path, kind: str | None = None, split: str = "train") -> Loaded:
-    """``load``, with an error if every row is refused.
+    """Like ``load``, but raises an error if every row is refused.
 
     Raises:
         UserError: the source cannot be read, or has no row that is a conversation.
@@ -142,7 +142,7 @@ def split_rows(
     Args:
         conversations: the conversations to split.
         share: the share of dialogues that goes to validation, between 0 and 1.
-        seed: of the random choice.
+        seed: seeds the random choice.
 
     Raises:
         UserError: all conversations belong to one dialogue.
@@ -152,16 +152,16 @@ def split_rows(
         dialogue, colon, _ = conversation.id.partition(":")
         groups.setdefault(dialogue if colon else f"query {conversation.query or i}", []).append(i)
     if len(groups) < 2:
-        raise UserError("all rows are of one dialogue, so none can be held out for validation")
+        raise UserError("all rows belong to one dialogue, so none can be held out for validation")
     order = np.random.default_rng(seed).permutation(len(groups))
-    held = min(max(1, round(share * len(groups))), len(groups) - 1)
+    validation = min(max(1, round(share * len(groups))), len(groups) - 1)
     names = list(groups)
-    chosen = sorted(i for g in order[:held] for i in groups[names[g]])
+    chosen = sorted(i for g in order[:validation] for i in groups[names[g]])
     taken = set(chosen)
     return [c for i, c in enumerate(conversations) if i not in taken], [conversations[i] for i in chosen]
 
 
-def find(source: str, name: str) -> tuple[str, str | None]:
+def find_files(source: str, name: str) -> tuple[str, str | None]:
     """The training and validation files of a set in a folder: ``name_train.*``, and ``name_val.*`` or None.
 
     A file, or ``hf:NAME``, is its own training file.
@@ -172,12 +172,12 @@ def find(source: str, name: str) -> tuple[str, str | None]:
     folder = Path(source)
     if source.startswith(PREFIX) or not folder.is_dir():
         return source, None
-    train, held = (
+    train, validation = (
         next((str(p) for p in sorted(folder.glob(f"{name}_{part}.json*"))), None) for part in ("train", "val")
     )
     if train is None:
         raise UserError(f"{source} has no {name}_train.jsonl or {name}_train.json (.gz too)")
-    return train, held
+    return train, validation
 
 
 def read_sets(
@@ -198,24 +198,24 @@ def read_sets(
         notes.extend(refusal_note(loaded, source))
         return loaded.conversations
 
-    for source, held in _files(data.source, sets):
+    for source, validation in _files(data.source, sets):
         rows = read_source(source)
-        if data.test is None and held is None:
+        if data.test is None and validation is None:
             rows, held_out = split_rows(rows, data.holdout, seed)
             test += held_out
-        elif data.test is None and held is not None:
-            test += read_source(held)
+        elif data.test is None and validation is not None:
+            test += read_source(validation)
         train += rows
     if data.test is not None:
-        test = [c for source, held in _files(data.test, sets) for c in read_source(held or source)]
+        test = [c for source, validation in _files(data.test, sets) for c in read_source(validation or source)]
     return train, test, notes
 
 
 def read_folder(source: str, sets: Sequence[str]) -> list[Conversation]:
     """Conversations of a file, or of the validation files of a folder's sets."""
-    return [c for train, held in _files(source, sets) for c in load_nonempty(held or train).conversations]
+    return [c for train, validation in _files(source, sets) for c in load_nonempty(validation or train).conversations]
 
 
 def _files(source: str, sets: Sequence[str]) -> list[tuple[str, str | None]]:
     """The training and validation files of a folder's sets; a file is the training file of a single set."""
-    return [find(source, name) for name in (sets if Path(source).is_dir() else sets[:1])]
+    return [find_files(source, name) for name in (sets if Path(source).is_dir() else sets[:1])]

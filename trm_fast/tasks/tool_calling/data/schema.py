@@ -1,4 +1,4 @@
-"""Parameters of tools, from the dialects in use to JSON schema."""
+"""Converts the parameters of tools from the dialects in use to JSON schema."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of calls against the JSON schemas of their tools. Only declared arguments are allowed."""
+"""Checks calls against the JSON schemas of their tools. Only declared arguments are allowed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from jsonschema import ValidationError
 
 PLAIN = ("type", "enum", "required", "properties", "items")
-"""The keywords that are checked if a schema is not valid as a whole: files have patterns and types of many dialects."""
+"""The only keywords checked if a schema is not valid as a whole: files have patterns and types of many dialects."""
 MAX_SHOWN_CHARACTERS = 40
-"""Characters of a value that messages show."""
+"""The maximum number of characters of a value that a message shows."""
 Path = tuple[str | int, ...]
 
 
@@ -67,7 +67,7 @@ def _indices(error: ValidationError, value: Any) -> list[int]:
 
 def _sentences(error: ValidationError, path: Path) -> list[str]:
     where = _path_text(path)
-    dot = f"{where}." if where else ""
+    prefix = f"{where}." if where else ""
     part: Any = error.instance
     schema: Any = error.schema
     value, expected = f"{part!r:.{MAX_SHOWN_CHARACTERS}}", schema[error.validator]
@@ -77,9 +77,9 @@ def _sentences(error: ValidationError, path: Path) -> list[str]:
     if error.validator == "enum":
         return [f"{where}: {value} is not one of {', '.join(map(str, expected))}"]
     if error.validator == "required":
-        return [f"{dot}{name} is missing" for name in expected if name not in part]
+        return [f"{prefix}{name} is missing" for name in expected if name not in part]
     if error.validator == "additionalProperties":
-        return [f"{dot}{name} is not a parameter" for name in part if name not in schema["properties"]]
+        return [f"{prefix}{name} is not a parameter" for name in part if name not in schema["properties"]]
     return [f"{where}: {error.message}"]
 
 

@@ -1,4 +1,4 @@
-"""Changed copies of conversations: other tools beside the called ones, and other values in requests and calls."""
+"""Makes modified copies of conversations: with other uncalled tools, and with other values in requests and calls."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ import numpy as np
 from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Tool
 
 MIN_VALUE_LENGTH = 4
-"""Characters of the shortest value that is exchanged: shorter ones, such as "1" and "LA", occur by chance too often."""
+"""The minimum length of a value that is replaced: shorter ones, such as "1" and "LA", too often occur by chance."""
 
 
 class Variants:
-    """Makes changed copies of conversations. Tools that are not called come from other conversations. Values that occur
-    word for word in the request are replaced by values of the same argument in other conversations, so that a model has
-    to find an argument's value in the request.
+    """Makes modified copies of conversations.
+
+    Tools that are not called are replaced by tools of other conversations. Values that occur word for word in the
+    request are replaced by values of the same argument in other conversations, so that a model has to find an
+    argument's value in the request.
 
     Args:
         rows: the conversations that tools and values are taken from.
-        others: the probability that a copy gets other tools.
+        others: the probability that a copy gets other uncalled tools.
         exchanged: the probability that a value is replaced.
     """
 
@@ -38,7 +40,7 @@ class Variants:
         self.values = {name: list(values) for name, values in by_name.items()}
 
     def of(self, row: Conversation, rng: np.random.Generator) -> Conversation:
-        """A copy of a conversation, changed at random."""
+        """A copy of a conversation, modified at random."""
         if rng.random() < self.others:
             called = {call.name for call in row.all_calls}
             kept = [tool for tool in row.tools if tool.name in called]
@@ -94,6 +96,6 @@ def _pattern(value: str) -> str:
 
 
 def _shape(value: str) -> str:
-    """A key that values which look alike share: the number of words, and whether there are digits, a capital, signs."""
+    """A key that similar values share: the number of words, and whether there are digits, a capital or signs."""
     words = min(3, len(value.split()))
     return f"\x00{words}{any(c.isdigit() for c in value):d}{value[0].isupper():d}{value.isalnum():d}"

@@ -17,9 +17,9 @@ from trm_fast.tasks.tool_calling.text.tokenizer import END, FIRST_BYTE, Tokenize
 from trm_fast.tasks.tool_calling.text.values import json_type, literal_list
 
 MAX_CALLS = 6
-"""Maximum number of calls in a sequence."""
+"""The maximum number of calls in a sequence."""
 MAX_VALUE_LENGTH = 40
-"""Maximum number of symbols in a text, and of items in a list."""
+"""The maximum number of symbols in a text, and of items in a list."""
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,17})(?:\.\d{1,17})?")
 _NUMBER_SO_FAR = re.compile(r"-?(?:(?:0|[1-9]\d{0,17})(?:\.\d{0,17})?)?")
 _INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,17})")
@@ -44,7 +44,7 @@ class Grammar:
         self._cache: dict[str, list[tuple[int, ...]]] = {}
 
     def allowed(self, symbols: Sequence[int]) -> list[int]:
-        """The symbols that may follow ``symbols``; an empty list behind the end."""
+        """The symbols that may follow ``symbols``; an empty list after the end."""
         if not symbols:
             return ([CALL] if self.tools else []) + ([REPLY] if self.replies else []) or [END]
         if symbols[-1] == END:

@@ -1,4 +1,4 @@
-"""Values as the symbols that a model writes: words of the conversation, pieces of the vocabulary, and marks."""
+"""Converts values to the symbols that a model writes: words of the conversation, vocabulary pieces, and marks."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from trm_fast.tasks.tool_calling.text.tokenizer import Tokenizer
 from trm_fast.tasks.tool_calling.text.values import bracketed, cast, json_type, literal_list, same
 
 MARKS = (DEFAULT, DATE, SINGULAR) = ("default", "date", "singular")
-"""Marks stand for the schema's default, or say that the next words are read as an ISO date or without their plural."""
-_READ = {DATE: READINGS[ArgumentKind.DATE], SINGULAR: READINGS[ArgumentKind.SINGULAR]}
+"""The mark of the schema's default, and those that say that the next words are read as an ISO date or a singular."""
+_READ_FUNCTIONS = {DATE: READINGS[ArgumentKind.DATE], SINGULAR: READINGS[ArgumentKind.SINGULAR]}
 
 Symbol = str | int
-"""A word of the conversation without case, or the id of a piece or a mark."""
+"""A word of the conversation, case-folded, or the id of a piece or a mark."""
 
 
 class ValueCodec:
@@ -69,10 +69,10 @@ class ValueCodec:
         if words is not None:
             return words
         if isinstance(value, str) and json_type(schema) == "string" and not schema.get("enum"):
-            for mark, read in _READ.items():
+            for mark, read in _READ_FUNCTIONS.items():
                 if (words := self._latest(partial(reading_span, value=value, read=read))) is not None:
                     return [self.marks[mark], *words]
-        return list(self.tokenizer.ids(written(value)))
+        return list(self.tokenizer.ids(value_text(value)))
 
     def _words(self, value: Any, schema: Mapping[str, Any]) -> list[Symbol] | None:
         if isinstance(value, bool | list | Mapping) or value is None:
@@ -91,7 +91,7 @@ class ValueCodec:
             return self.tokenizer.decode(i for i in symbols if isinstance(i, int) and i not in marks).strip()
         for turn in reversed(self.turns):
             for first in turn.positions(words):
-                return turn.cut(first, first + len(words) - 1)
+                return turn.span_text(first, first + len(words) - 1)
         return " ".join(words)
 
     def decode(self, symbols: Sequence[Symbol], schema: Mapping[str, Any]) -> Any:
@@ -99,7 +99,7 @@ class ValueCodec:
         if symbols[:1] == [self.marks[DEFAULT]]:
             return schema_default(schema)
         text = self.text(symbols)
-        for mark, read in _READ.items():
+        for mark, read in _READ_FUNCTIONS.items():
             if symbols[:1] == [self.marks[mark]]:
                 return read(text) or text
         return parse_value(text, schema)
@@ -121,9 +121,9 @@ class ValueCodec:
         )
 
     def readable(self, mark: str) -> list[tuple[str, ...]]:
-        """The spans that can be read as a mark says."""
+        """The spans that a mark's reading function can read."""
         return self._fitting_spans(
-            lambda turn: turn.short_spans(MAX_READING_WORDS), lambda text: _READ[mark](text) is not None
+            lambda turn: turn.short_spans(MAX_READING_WORDS), lambda text: _READ_FUNCTIONS[mark](text) is not None
         )
 
     def literals(self, schema: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -142,7 +142,7 @@ class ValueCodec:
         found_spans: dict[tuple[str, ...], None] = {}
         for turn in self.turns:
             for first, last in spans(turn):
-                if fitting(turn.cut(first, last)):
+                if fitting(turn.span_text(first, last)):
                     found_spans[tuple(turn.folded[first : last + 1])] = None
         return list(found_spans)
 
@@ -157,7 +157,7 @@ def schema_default(schema: Mapping[str, Any]) -> Any:
 
 @lru_cache(maxsize=1 << 14)
 def _cached_default(text: str) -> str | None:
-    """``schema_default`` from and to JSON text, so that it can be cached: the same few defaults are needed often."""
+    """``schema_default`` from and to JSON text, so that it can be cached: a few defaults are needed very often."""
     schema = json.loads(text)
     for default in (schema["default"], cast(str(schema["default"]), schema)):
         if default is not None and fits(default, schema):
@@ -165,7 +165,7 @@ def _cached_default(text: str) -> str | None:
     return None
 
 
-def written(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A value as the text that pieces spell: a string itself, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
@@ -174,7 +174,7 @@ def parse_value(text: str, schema: Mapping[str, Any]) -> Any:
     """The value that ``text`` writes: one of the schema's choices, a string, a number, or the value of the JSON
     text."""
     for choice in schema.get("enum") or []:
-        if written(choice).casefold() == text.casefold():
+        if value_text(choice).casefold() == text.casefold():
             return choice
     if json_type(schema) == "string":
         return text
@@ -186,9 +186,9 @@ def parse_value(text: str, schema: Mapping[str, Any]) -> Any:
         return text
 
 
-def joined(items: Iterable[Sequence[Symbol]], between: int) -> list[Symbol]:
+def joined(items: Iterable[Sequence[Symbol]], separator: int) -> list[Symbol]:
     """The symbols of items, with a mark between them."""
     symbols: list[Symbol] = []
     for i, item in enumerate(items):
-        symbols += [between, *item] if i else item
+        symbols += [separator, *item] if i else item
     return symbols

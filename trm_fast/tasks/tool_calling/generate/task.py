@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from trm_fast.errors import UserError
-from trm_fast.tasks.base import Array, DataConfig, Decoder, Examples, Question, Solution, Solving
+from trm_fast.tasks.base import Array, DataConfig, Decoder, Examples, Question, Solution, SolverLike
 from trm_fast.tasks.statistics import add_share
 from trm_fast.tasks.tool_calling.call_metrics import flags, measure_calls, tables
 from trm_fast.tasks.tool_calling.data.conversation import Conversation, Tool
@@ -33,10 +33,10 @@ from trm_fast.tasks.tool_calling.text.tokenizer import FIRST_BYTE, UNKNOWN
 
 
 class ToolGenerateConfig(RequestConfig):
-    """The keys of ``tool-generate``, beside those of ``RequestConfig``.
+    """The keys of ``tool-generate``, in addition to those of ``RequestConfig``.
 
-    Training changes the conversations each time it reads them. With ``replies`` the model may also answer in words.
-    ``beams``, ``temperature`` and ``top_p`` configure the search, which writes up to ``most_tokens`` symbols.
+    Training modifies the conversations again each time it reads them. With ``replies`` the model may also answer in
+    words. ``beams``, ``temperature`` and ``top_p`` configure the search, which writes up to ``most_tokens`` symbols.
     ``generate_count`` is the number of conversations that an evaluation answers by generating.
     """
 
@@ -55,7 +55,7 @@ class ToolGenerateConfig(RequestConfig):
     @model_validator(mode="before")
     @classmethod
     def _without_penalty(cls, keys: Any) -> Any:
-        """Earlier versions wrote the option ``penalty``. It was removed; 0 is what is done now."""
+        """Accepts the option ``penalty`` of earlier versions if it is 0. Other values are no longer supported."""
         if not isinstance(keys, Mapping):
             return keys
         if keys.get("penalty"):
@@ -119,13 +119,14 @@ class ToolGenerate(ToolTask):
         extra["row"] = np.arange(len(rows), dtype=np.int32)
         return Examples(inputs, np.stack(labels), np.zeros(len(rows), dtype=np.int32), extra, sources)
 
-    def encode_row(self, conversation: Conversation, most: int | None = None) -> Transcript:
+    def encode_row(self, conversation: Conversation, max_positions: int | None = None) -> Transcript:
         return Transcript(
-            in_canonical_order(conversation, self.lexicon), self.tokenizer, self.lexicon, self.limits, most
+            in_canonical_order(conversation, self.lexicon), self.tokenizer, self.lexicon, self.limits, max_positions
         )
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
-        """Encodes the conversations again with other tools and values, and replaces random tokens by "unknown"."""
+        """Encodes the conversations again with other tools and values, and replaces random tokens with the unknown
+        token."""
         if self._variants is not None and (self.config.distractors or self.config.exchanged):
             numbers = examples.extra["row"]
             rows = [self.encode_row(self._variants.of(examples.sources[i], rng)) for i in numbers]
@@ -137,8 +138,8 @@ class ToolGenerate(ToolTask):
         hidden = drawn & (examples.inputs >= FIRST_BYTE)
         return replace(examples, inputs=np.where(hidden, np.int32(UNKNOWN), examples.inputs))
 
-    def measures(self, solver: Solving, examples: Examples, answers: Array) -> dict[str, float]:
-        """Metrics of what the model generates behind the last user turn of ``generate_count`` evenly spaced examples.
+    def measures(self, solver: SolverLike, examples: Examples, answers: Array) -> dict[str, float]:
+        """Metrics of what the model generates after the last user turn of ``generate_count`` evenly spaced examples.
 
         ``offered`` is the share of calls that name an offered tool, ``generated`` the number of examples.
         """
@@ -150,7 +151,9 @@ class ToolGenerate(ToolTask):
             return {}
         metrics = {"generated": float(count)} | measure_calls(rows, calls, self.lexicon)
         offered = [
-            c.name in {t.name for t in row.tools} for row, written in zip(rows, calls, strict=True) for c in written
+            call.name in {tool.name for tool in row.tools}
+            for row, row_calls in zip(rows, calls, strict=True)
+            for call in row_calls
         ]
         add_share(metrics, "offered", flags(offered))
         return metrics
@@ -176,7 +179,7 @@ class ToolGenerate(ToolTask):
         reply, calls = grammar.reply(decoded.symbols), grammar.calls(decoded.symbols)
         return Prediction.of_calls(calls, conversation.tools, reply=reply), decoded
 
-    def predict(self, solver: Solving, conversation: Conversation) -> tuple[Prediction, Solution]:
+    def predict(self, solver: SolverLike, conversation: Conversation) -> tuple[Prediction, Solution]:
         self.check(conversation)
         prediction, decoded = self.decode(solver, without_next_turn(conversation))
         raw = np.array(decoded.symbols, dtype=np.int32)
@@ -189,6 +192,6 @@ class ToolGenerate(ToolTask):
         raise UserError("a tool-generate model generates its answers: use trm-fast call", usage_error=True)
 
     def format(self, question: Question, answer: Array) -> str:
-        """The text of the most likely piece behind each position. Generated text comes from ``decode``."""
+        """The text of the most likely next piece at each position. Generated text comes from ``decode``."""
         symbols = np.asarray(answer)[question.extra["mask"]]
         return self.tokenizer.decode(symbols[symbols < self.tokenizer.size].tolist())

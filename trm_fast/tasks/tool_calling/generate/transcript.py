@@ -33,7 +33,7 @@ EARLIER, MARK, WRITTEN_TOOL, WRITTEN_ARGUMENT, WRITTEN_WORD, PIECE = range(encod
 argument, a word and a piece of the vocabulary."""
 NUM_ROLES = encoding.NUM_ROLES + 6
 RESPONSE_WORDS = 48
-"""Words of a tool's result that are read."""
+"""The number of words of a tool's result that are read."""
 ARRAYS = ("inputs", "roles", "features", "stems", "links", "symbols", "sources", "calls")
 
 
@@ -50,7 +50,7 @@ class RowLimits:
 
     @property
     def first_position(self) -> int:
-        """The symbol that stands for what position 0 holds."""
+        """The symbol of what position 0 holds."""
         return self.vocab_size + len(MARKS)
 
     @property
@@ -75,12 +75,12 @@ class Transcript:
         tokenizer: spells words and texts.
         lexicon: measures how tools fit the request.
         limits: the sizes of the arrays.
-        most: the most positions to use; by default all.
+        max_positions: the maximum number of positions to use; by default all.
     """
 
     def __init__(
         self, conversation: Conversation, tokenizer: Tokenizer, lexicon: Lexicon, limits: RowLimits,
-        most: int | None = None,
+        max_positions: int | None = None,
     ) -> None:  # fmt: skip
         L = limits.positions
         self.limits, self.length, self.cut = limits, 0, False
@@ -102,21 +102,21 @@ class Transcript:
         self._add_encoded(0)
         self.tools = nearest_first(conversation.query, request.tools, lexicon)
         self._add_tools(request)
-        self._add_turns(conversation.all_turns, request, L if most is None else most)
-        del self._encoded  # it is as large as the transcript, which needs it no longer
+        self._add_turns(conversation.all_turns, request, L if max_positions is None else max_positions)
+        del self._encoded  # as large as the transcript, and not needed any more
 
     def _add(self, role: int, bag: Sequence[int] | Array) -> int:
         """Appends a position with the tokens of ``bag``; returns its index."""
-        at, kept = self.length, bag[: self.limits.bag]
-        self.inputs[at, : len(kept)], self.roles[at] = kept, role
+        index, kept = self.length, bag[: self.limits.bag]
+        self.inputs[index, : len(kept)], self.roles[index] = kept, role
         self.length += 1
-        return at
+        return index
 
     def _add_encoded(self, position: int) -> int:
         """Appends a copy of a position of the encoded request; returns its index."""
-        at = self._add(int(self._encoded.roles[position]), self._encoded.bags[position])
-        self.features[at], self.stems[at] = self._encoded.features[position], self._encoded.stems[position]
-        return at
+        index = self._add(int(self._encoded.roles[position]), self._encoded.bags[position])
+        self.features[index], self.stems[index] = self._encoded.features[position], self._encoded.stems[position]
+        return index
 
     def _add_tools(self, request: Request) -> None:
         encoded, number = self._encoded, {tool.name: t for t, tool in enumerate(request.tools)}
@@ -132,9 +132,9 @@ class Transcript:
                     sources.append(self._add_encoded(int(encoded.field_places[i])))
                     self.argument_positions[tool.name, name] = sources[-1]
             self.links[sources, t], self.sources[sources] = 1.0, True
-            self.symbols[sources] = [self.limits.first_position + at for at in sources]
+            self.symbols[sources] = [self.limits.first_position + index for index in sources]
 
-    def _add_turns(self, turns: Sequence[Turn], request: Request, most: int) -> None:
+    def _add_turns(self, turns: Sequence[Turn], request: Request, max_positions: int) -> None:
         """Appends the turns. If they are too long, the oldest ones and the first words of the oldest remaining one are
         left out."""
         read = [turn_words(turn) for turn in turns]
@@ -142,26 +142,26 @@ class Transcript:
         self.codec.turns = [words for words in read if words is not None]
         written = [self._turn_symbols(turns, i) for i in range(len(turns))]
         lengths = [len(s) if w is None else 1 + len(w) for s, w in zip(written, read, strict=True)]
-        left, first = most - self.length, len(turns)
-        while first > 0 and lengths[first - 1] <= left:
+        remaining, first = max_positions - self.length, len(turns)
+        while first > 0 and lengths[first - 1] <= remaining:
             first -= 1
-            left -= lengths[first]
+            remaining -= lengths[first]
         if first > 0:
             self.cut = True
             words = read[first - 1]
-            if words is not None and left >= 2:
+            if words is not None and remaining >= 2:
                 first -= 1
-                read[first] = replace(words, spans=words.spans[1 - left :])
+                read[first] = replace(words, spans=words.spans[1 - remaining :])
         self.codec.turns = [words for words in read[first:] if words is not None]
         for i in range(first, len(turns)):
             words = read[i]
             if words is None:
-                # Words that were cut are spelled.
+                # A word whose turn was cut is spelled in pieces.
                 symbols = self._turn_symbols(turns, i) if self.cut else written[i]
-                for symbol in symbols[: most - self.length]:
+                for symbol in symbols[: max_positions - self.length]:
                     self.write(symbol, WEIGHTS[turns[i].role])
                 continue
-            if self.length >= self.limits.positions:  # spelling the words that were cut took more positions
+            if self.length >= self.limits.positions:  # the words spelled in pieces took more positions
                 self.cut = True
                 return
             self._add(MARK, [Tokenizer.special(ROLE_TOKENS[turns[i].role])])
@@ -175,13 +175,13 @@ class Transcript:
                 self.cut = True
                 return
             if skipped + i >= 0:
-                at = self._add_encoded(1 + skipped + i)
-                self.links[at] = self._encoded.shares[:, skipped + i]
+                index = self._add_encoded(1 + skipped + i)
+                self.links[index] = self._encoded.shares[:, skipped + i]
             else:
-                at = self._add(EARLIER, self.codec.tokenizer.ids(words.cut(i, i)))
-            self.sources[at] = True
-            self.symbols[at] = self.limits.first_position + self.first.setdefault(word, at)
-            self._words.setdefault(int(self.symbols[at]), word)
+                index = self._add(EARLIER, self.codec.tokenizer.ids(words.span_text(i, i)))
+            self.sources[index] = True
+            self.symbols[index] = self.limits.first_position + self.first.setdefault(word, index)
+            self._words.setdefault(int(self.symbols[index]), word)
 
     def _turn_symbols(self, turns: Sequence[Turn], i: int) -> list[Symbol]:
         """The symbols that write turn ``i``, none unless the model wrote it. Consecutive calls share one end."""
@@ -222,36 +222,37 @@ class Transcript:
             self._tool, self._argument, self._call = -1, -1, 0
         if copied < 0:
             is_mark = number in (CALL, END, ITEM, REPLY) or number >= self.limits.vocab_size
-            at = self._add(MARK if is_mark else PIECE, [number])
+            index = self._add(MARK if is_mark else PIECE, [number])
         else:
             written = {encoding.TOOL: WRITTEN_TOOL, encoding.ARGUMENT: WRITTEN_ARGUMENT}
             role = written.get(int(self.roles[copied]), WRITTEN_WORD)
-            at = self._add(role, self.inputs[copied])
-            self.features[at] = self.features[copied]
+            index = self._add(role, self.inputs[copied])
+            self.features[index] = self.features[copied]
             if role == WRITTEN_TOOL:
                 self._tool, self._argument = copied, -1
                 self._calls += 1
                 self._call = self._calls
             elif role == WRITTEN_ARGUMENT:
                 self._argument = copied
-        self.symbols[at], self.weights[at] = number, weight
+        self.symbols[index], self.weights[index] = number, weight
         if self._argument >= 0:
-            self.stems[at] = self.stems[self._argument]
+            self.stems[index] = self.stems[self._argument]
         if self._tool >= 0:
-            self.links[at] = self.links[self._tool]
-        self.calls[at] = self._call
+            self.links[index] = self.links[self._tool]
+        self.calls[index] = self._call
 
     def arrays(self, first: int = 0) -> dict[str, Array]:
         """The arrays' used positions, from ``first`` on."""
         return {name: getattr(self, name)[first : self.length] for name in ARRAYS}
 
     def labels(self) -> tuple[Array, Array]:
-        """The labels int32 (L,), the symbol behind each position or ``IGNORE`` without a weight, and their weights."""
+        """The labels int32 (L,), and their weights. A label is the next position's symbol; ``IGNORE`` if its weight is
+        0."""
         weights = np.append(self.weights[1:], np.float32(0))
         return np.where(weights > 0, np.append(self.symbols[1:], np.int32(0)), np.int32(IGNORE)), weights
 
     def symbol_word(self, symbol: int) -> Symbol:
-        """The word that a symbol stands for; the symbol itself if it stands for no word."""
+        """The word of a symbol; the symbol itself if it is not a word."""
         return self._words.get(symbol, symbol)
 
     def fork(self) -> Transcript:

@@ -135,7 +135,7 @@ def _values(words: TurnWords, kind: int, tags: IntArray, schema: dict[str, Any])
     if kind in (ArgumentKind.SPAN, ArgumentKind.SPANS):
         return _tagged(words, tags, schema)
     if kind in READINGS:
-        return [value for span in decode_spans(tags) if (value := READINGS[kind](words.cut(*span))) is not None]
+        return [value for span in decode_spans(tags) if (value := READINGS[kind](words.span_text(*span))) is not None]
     if kind == ArgumentKind.DEFAULT and "default" in schema:
         return [schema["default"]]
     if kind in (ArgumentKind.TRUE, ArgumentKind.FALSE) and json_type(schema) == "boolean":
@@ -145,7 +145,7 @@ def _values(words: TurnWords, kind: int, tags: IntArray, schema: dict[str, Any])
 
 def _tagged(words: TurnWords, tags: IntArray, schema: dict[str, Any]) -> list[Any]:
     """The values of the tagged words that fit the schema. For a schema of lists this is one value, a list."""
-    texts = [words.cut(*span) for span in decode_spans(tags)]
+    texts = [words.span_text(*span) for span in decode_spans(tags)]
     is_list = json_type(schema) == "array"
     inner = schema.get("items", {}) if is_list else schema
     if is_list:

@@ -30,16 +30,16 @@ WORD_FEATURES = (
 FIELD_FEATURES = ("required", "default", "choices", "boolean", "number", "list", "name shared", "description shared")
 NUM_FEATURES = TOOL_FEATURES + len(WORD_FEATURES) + len(FIELD_FEATURES)
 NUM_STEMS = 12
-"""Stems of a position, by which words and arguments are compared. An argument has those of its name in the first half,
-and the rarest of its description in the second; a word has one."""
-COMMON = 1.5
-"""The smallest weight of a stem that is compared: stems below it occur in too many tools."""
+"""How many stems a position has; words and arguments are compared by them. An argument has those of its name in the
+first half, and the rarest of its description in the second; a word has one."""
+MIN_STEM_WEIGHT = 1.5
+"""The minimum weight of a stem that is compared: stems below it occur in too many tools."""
 
 
 class EncodedRequest:
     """The arrays of a request, padded to the sizes of ``limits`` (L positions, T tools, P arguments, W words).
 
-    Position 0 is the beginning; behind it come the words, then each tool with its description and its arguments.
+    Position 0 is the begin token. Then come the words, and each tool with its description and its arguments.
     ``length`` positions are used.
 
     ``bags`` int32 (L, bag): the tokens of a position; ``roles`` int32 (L,); ``features`` float32 (L, NUM_FEATURES);
@@ -64,10 +64,10 @@ class EncodedRequest:
         self._add_tools(relevance)
 
     def _add(self, role: int, text: str) -> int:
-        at, kept = self.length, list(dict.fromkeys(self.encode(text)))[: self.bags.shape[1]]
-        self.bags[at, : len(kept)], self.roles[at] = kept, role
+        index, kept = self.length, list(dict.fromkeys(self.encode(text)))[: self.bags.shape[1]]
+        self.bags[index, : len(kept)], self.roles[index] = kept, role
         self.length += 1
-        return at
+        return index
 
     def _add_words(self, relevance: Relevance) -> None:
         request, lexicon = self.request, self.lexicon
@@ -77,16 +77,16 @@ class EncodedRequest:
         previous = -1
         for i, (begin, end) in enumerate(request.words.spans):
             text = request.query[begin:end]
-            at, word = self._add(WORD, text), stem(text.lower())
+            index, word = self._add(WORD, text), stem(text.lower())
             clause = bisect(relevance.clauses, begin) - 1
-            self.features[at, TOOL_FEATURES : TOOL_FEATURES + len(WORD_FEATURES)] = (
+            self.features[index, TOOL_FEATURES : TOOL_FEATURES + len(WORD_FEATURES)] = (
                 text[0].isdigit(), text[0].isupper(), not text[0].isalnum(), quoted[begin],
                 text.lower() in NUMBER_WORDS, lexicon.weight(word) / 5, word in of_tools, word in of_arguments,
                 text.isupper() and len(text) > 1, not text.isalpha() and not text.isdigit() and text[0].isalnum(),
                 text.lower()[:3] in MONTHS, clause != previous,
             )  # fmt: skip
             ids = _stem_ids([word], lexicon) if text[0].isalnum() else []
-            self.stems[at, : len(ids)] = ids
+            self.stems[index, : len(ids)] = ids
             self.shares[: len(request.tools), i] = relevance.shares[:, clause]
             previous = clause
 
@@ -103,24 +103,24 @@ class EncodedRequest:
                     continue
                 schema = request.schema(number)
                 description = str(schema.get("description", ""))
-                at = self._add(ARGUMENT, f"{' '.join(name_words(argument))} {description}")
-                self.field_places[number], self.field_tools[number] = at, t
+                index = self._add(ARGUMENT, f"{' '.join(name_words(argument))} {description}")
+                self.field_places[number], self.field_tools[number] = index, t
                 kind = json_type(schema)
-                self.features[at, -len(FIELD_FEATURES) :] = (
+                self.features[index, -len(FIELD_FEATURES) :] = (
                     argument in tool.parameters["required"], "default" in schema, "enum" in schema, kind == "boolean",
                     kind in ("integer", "number"), kind == "array",
                     lexicon.overlap(of_request, argument), lexicon.overlap(of_request, description),
                 )  # fmt: skip
                 for first, words in ((0, stems(argument)), (half, stems(description))):
                     ids = _stem_ids(words, lexicon)[:half]
-                    self.stems[at, first : first + len(ids)] = ids
-                positions.append(at)
+                    self.stems[index, first : first + len(ids)] = ids
+                positions.append(index)
             self.features[positions, :TOOL_FEATURES] = relevance.measures[t]
 
 
 def _stem_ids(words: Sequence[str], lexicon: Lexicon) -> list[int]:
     """Hash codes above 0 of the stems that are not too common, the rarest first."""
-    rare = sorted({s for s in words if lexicon.weight(s) >= COMMON}, key=lambda s: (-lexicon.weight(s), s))
+    rare = sorted({s for s in words if lexicon.weight(s) >= MIN_STEM_WEIGHT}, key=lambda s: (-lexicon.weight(s), s))
     return [(crc32(s.encode()) & 0x7FFFFFFF) or 1 for s in rare]
 
 

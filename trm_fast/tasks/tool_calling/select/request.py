@@ -1,4 +1,4 @@
-"""A request with its tools, cut to what fits into an example."""
+"""A request with its tools, cut to fit into an example."""
 
 from __future__ import annotations
 

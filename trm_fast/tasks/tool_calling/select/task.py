@@ -31,9 +31,9 @@ ARRAYS = ("roles", "features", "stems", "tool_places", "tool_ids", "field_places
 
 
 class ToolSelectConfig(RequestConfig):
-    """The keys of ``tool-select``, beside those of ``RequestConfig``.
+    """The keys of ``tool-select``, in addition to those of ``RequestConfig``.
 
-    ``words`` is the maximum number of words in a request, ``variants`` the number of changed copies per training
+    ``words`` is the maximum number of words in a request, ``variants`` the number of modified copies per training
     conversation. ``uncalled`` is the number of copies without the called tools, as a share of the training
     conversations; they teach a model to call none. ``tool_choice`` is a pointer to any offered tool, or a classifier
     over at most ``known_tools`` tools seen in training; it never calls any other.
@@ -123,7 +123,7 @@ class ToolSelect(ToolTask):
         return Examples(inputs, np.stack(labels), np.zeros(len(rows), dtype=np.int32), extra, tuple(sources))
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
-        """Replaces random tokens by "unknown"."""
+        """Replaces random tokens with the unknown token."""
         if not self.config.token_dropout:
             return examples
         bags = examples.inputs

@@ -13,8 +13,8 @@ from trm_fast.tasks.tool_calling.text.tokenizer import BEGIN, END, ROLE_TOKENS, 
 
 RECENCY = 4
 NUM_ROLES = 1 + RECENCY * len(ROLES)
-"""0 for begin, end and padding. The others combine the turn's role with its age: the last turn, the two turns in front
-of it, or older."""
+"""Role 0 is for begin, end and padding. The others combine the role of a turn with its age: 0 for the last turn, 1 and
+2 for those before it, and 3 for all older ones."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def encode(conversation: Conversation, tokenizer: Tokenizer, seq_len: int, respo
     Args:
         conversation: its tools are not part of the row.
         tokenizer: splits the turns into tokens.
-        seq_len: the most positions. If the turns are too long, the oldest ones are left out.
+        seq_len: the maximum number of positions. If the turns are too long, the oldest ones are left out.
         response_tokens: of a tool's result only these first tokens are kept.
     """
     free, parts, cut = seq_len - 2, [], False
@@ -89,7 +89,7 @@ def _plain(value: Any) -> str:
 
 
 def find_spans(row: Row, value: str, roles: tuple[str, ...]) -> Iterator[tuple[int, int]]:
-    """The positions (first, last) of a value in turns of some ``roles``, in any case; the latest come first."""
+    """The positions (first, last) of a value in turns with one of the ``roles``, ignoring case, latest first."""
     pattern = value_pattern(value, exact=False)
     for segment in reversed(row.segments):
         if segment.role in roles:
@@ -113,12 +113,12 @@ def plain_number(text: str) -> str:
 
 
 def _positions(segment: Segment, begin: int, end: int) -> tuple[int, int] | None:
-    """The first and last token of the characters from ``begin`` to ``end``, a leading space aside; None if no tokens
-    cover exactly these."""
+    """The first and last token of the characters from ``begin`` to ``end``, not counting a leading space; None if no
+    tokens cover exactly these."""
     first = last = None
     for i, (b, e) in enumerate(segment.offsets):
-        at = b + len(segment.text[b:e]) - len(segment.text[b:e].lstrip())
-        if at == begin and e > at and first is None:
+        start = b + len(segment.text[b:e]) - len(segment.text[b:e].lstrip())
+        if start == begin and e > start and first is None:
             first = i
         if e == end and e > b:
             last = i

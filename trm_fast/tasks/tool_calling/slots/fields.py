@@ -1,4 +1,4 @@
-"""The tools, arguments, slots and known values of a ``tool-slots`` model, its labels, and its answers as values."""
+"""The tools, arguments, slots and known values of a ``tool-slots`` model, and the encoding of labels and answers."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from trm_fast.tasks.tool_calling.slots.encoding import Row, find_spans, plain_nu
 from trm_fast.tasks.tool_calling.text.tokenizer import Tokenizer
 
 FIRST_VALUE = len(SlotKind)
-"""The kind that stands for a field's first known value; the following kinds stand for the next ones."""
+"""The kind of a field's first known value; the kinds after it are for the further known values."""
 
 DIALOGUE_ROLES = ("user", "assistant")
-"""Roles of the dialogue's turns."""
+"""The roles of the turns in words."""
 CALL_ROLES = ("tool_call", "tool_response")
-"""Roles of calls and their results."""
+"""The roles of calls and their results."""
 MAX_KNOWN_VALUES = 40
-"""Maximum number of known values that a field takes from training conversations."""
+"""The maximum number of known values that a field takes from training conversations."""
 
 
 class SlotLabels(NamedTuple):

@@ -1,4 +1,4 @@
-"""Metrics of ``tool-slots`` models, with intervals and baselines, and their tables."""
+"""Computes the metrics of ``tool-slots`` models, with intervals and baselines, and makes tables of them."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def measure(examples: Examples, answers: Array, fields: Fields, tokenizer: Token
     """Metrics of answers (N, 2 + 3 F) to examples.
 
     Metrics of tools, calls and arguments are over examples whose right answer is a call, ``schema_valid`` over the
-    predicted calls. ``slot_span_exact`` is the share of slots with a span in the dialogue whose text is right, in any
-    case. ``slot_value_exact`` is the share of all slots with a value whose value is right. Baselines
-    answer the most frequent value of the training conversations.
+    predicted calls. ``slot_span_exact`` is the share of slots with a span in the dialogue whose text is right, ignoring
+    case. ``slot_value_exact`` is the share of all slots with a value whose value is right. The baselines answer the
+    most frequent value of the training conversations.
 
     Returns:
         ``NAME``, ``NAME_low`` and ``NAME_high`` (95 % interval), some with ``NAME_baseline``; the counts of the
-        confusion matrix; and ``slot_presence_accuracy.SLOT``. Metrics without a case are left out.
+        confusion matrix; and ``slot_presence_accuracy.SLOT``. Metrics without cases are left out.
     """
     labels, answers = SlotLabels.of(np.asarray(examples.labels)), np.asarray(answers)
     expected, predicted = labels.decision == 1, answers[:, 0] == 1

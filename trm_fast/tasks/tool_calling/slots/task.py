@@ -16,7 +16,7 @@ from trm_fast.errors import UserError
 from trm_fast.tasks.base import IGNORE, Array, DataConfig, Examples, Question
 from trm_fast.tasks.tool_calling.data.conversation import Conversation, Tool, Turn
 from trm_fast.tasks.tool_calling.data.formats.slots import read_slots
-from trm_fast.tasks.tool_calling.data.loading import find, load_nonempty
+from trm_fast.tasks.tool_calling.data.loading import find_files, load_nonempty
 from trm_fast.tasks.tool_calling.slots.encoding import NUM_ROLES, Row, encode
 from trm_fast.tasks.tool_calling.slots.fields import Fields, SlotLabels
 from trm_fast.tasks.tool_calling.slots.metrics import measure, tables
@@ -26,11 +26,12 @@ from trm_fast.tasks.tool_calling.text.tokenizer import PAD, UNKNOWN
 
 
 class ToolSlotsConfig(ToolConfig):
-    """The keys of ``tool-slots``, beside those of ``ToolConfig``.
+    """The keys of ``tool-slots``, in addition to those of ``ToolConfig``.
 
-    ``set`` names the set of a folder to learn, with files ``SET_train`` and ``SET_val``. ``response_tokens`` is the
-    number of tokens of a tool's result that are read, ``variants`` the number of copies of each training conversation
-    with other slot values, ``word_dropout`` the share of tokens replaced by "unknown" in training.
+    ``set`` names the data set of a folder to train on, with files ``SET_train`` and ``SET_val``. ``response_tokens`` is
+    the number of tokens of a tool's result that are read, ``variants`` the number of copies of each training
+    conversation with other slot values, and ``word_dropout`` the share of tokens that training replaces with the
+    unknown token.
     """
 
     name: str = "tool-slots"
@@ -58,13 +59,13 @@ class ToolSlots(ToolTask):
 
     def model_keys(self, data: DataConfig) -> dict[str, Any]:
         """The numbers of tools, fields and values come from the training file. If it is missing, the configuration
-        keeps the numbers that it has."""
+        keeps its numbers."""
         head: dict[str, Any] = {"kind": "slots"}
         try:
             fields = self.fields if self.fields.tools else self._training_fields(data)
             head |= {"num_tools": len(fields.tools), "num_fields": fields.count, "num_values": fields.max_values}
         except UserError:
-            pass  # ``dataset`` raises it for who needs the file
+            pass  # ``dataset`` raises the same error, for commands that need the file
         return super().model_keys(data) | {"roles": NUM_ROLES, "head": head}
 
     def to_json(self) -> dict[str, Any]:
@@ -85,7 +86,7 @@ class ToolSlots(ToolTask):
         """The fields of the whole training file, held-out conversations included."""
         if data.source is None:
             raise UserError("tool-slots learns from files: give --data FOLDER or FILE", usage_error=True)
-        source = Path(find(data.source, self.config.set)[0])
+        source = Path(find_files(data.source, self.config.set)[0])
         return _read_fields(source, source.stat().st_mtime_ns if source.is_file() else 0)
 
     def _variants(self, train: Sequence[Conversation], seed: int) -> list[Conversation]:
@@ -111,8 +112,8 @@ class ToolSlots(ToolTask):
 
     def read(self, source: str) -> Examples:
         """The examples of a file, or of a folder's validation file. No row may be unreadable or lack a decision."""
-        train, held = find(source, self.config.set)
-        loaded = load_nonempty(held or train)
+        train, validation = find_files(source, self.config.set)
+        loaded = load_nonempty(validation or train)
         if loaded.refused:
             raise UserError(str(loaded.refused[0]))
         if missing := next((c for c in loaded.conversations if c.decision is None), None):
@@ -120,7 +121,7 @@ class ToolSlots(ToolTask):
         return self.examples([self.encode_row(c) for c in loaded.conversations], loaded.conversations)
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
-        """Replaces random tokens by "unknown", except those of values."""
+        """Replaces random tokens, except those of values, with the unknown token."""
         if not self.config.word_dropout:
             return examples
         inputs, roles = examples.inputs, examples.extra["roles"]

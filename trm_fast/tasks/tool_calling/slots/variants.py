@@ -1,4 +1,4 @@
-"""Changed copies of conversations, in which other values of the same slot replace slot values in all texts."""
+"""Makes modified copies of conversations, in which other values of the same slot replace the values of slots."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def value_bank(conversations: Sequence[Conversation], slots: Sequence[str]) -> d
 
 
 def variant(conversation: Conversation, bank: Mapping[str, list[str]], rng: np.random.Generator) -> Conversation:
-    """A copy of a conversation with other slot values, drawn from ``bank``. A value stays if a call writes it in
-    another way (a date, a nickname), because the argument would keep the old value."""
+    """A copy of a conversation with other slot values, drawn from ``bank``. A value that a call writes
+    differently (a date, a nickname) is kept, because the argument would keep the old value."""
     slots = dict(conversation.slots or {})
     changes: dict[str, str] = {}
     for name, value in slots.items():
@@ -56,7 +56,7 @@ def variant(conversation: Conversation, bank: Mapping[str, list[str]], rng: np.r
 
 
 def _alike(conversation: Conversation, name: str, value: str) -> bool:
-    """Whether the last call with the argument writes the value as the user did, and the value is not a date."""
+    """Whether the last call with this argument writes the value as the dialogue does, and the value is not a date."""
     written = [str(call.arguments[name]) for call in conversation.all_calls if name in call.arguments]
     dated = re.fullmatch(r"\d{4}-\d\d-\d\d", written[-1]) if written else None
     return not dated and all(v == plain_number(value) or v == value for v in written[-1:])

@@ -1,1 +1,1 @@
-"""The text of requests and tools: tokenizers, words and their rarity, and values."""
+"""Processing of the text of requests and tools: tokenizers, words and their rarity, and values."""

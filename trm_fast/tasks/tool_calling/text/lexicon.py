@@ -1,5 +1,5 @@
-"""Words of requests and tools, their rarity, and the overlap between a request and a tool: the baseline of tool choice,
-and features of the models."""
+"""Splits requests and tools into words and measures their rarity and overlap, for the baseline of tool choice and for
+features of the models."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 
 from trm_fast.tasks.tool_calling.data.conversation import Tool
 
-# A word is a number with its points and commas, also in front of a short unit; letters and digits; a sign; or one
-# character of a script without spaces.
+# A word is a number with its points and commas, even with a short unit right after it; letters and digits; a sign; or
+# one character of a script without spaces.
 _UNIT = r"(?=[^\W\d_]{1,2}(?![^\W_]))"
 _WORD = re.compile(
     rf"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\d+(?:[.,]\d+)*(?:(?![^\W\d])|{_UNIT})|[^\W_]+|[^\w\s]|_"
@@ -22,7 +22,7 @@ _WORD = re.compile(
 _CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _ENDINGS = ("ations", "ation", "ings", "ing", "ions", "ion", "ies", "ers", "er", "es", "ed", "s", "e", "y")
 MIN_STEM_LENGTH = 3
-"""Letters that are left of a word at least."""
+"""The minimum number of letters that a stem keeps."""
 LEXICON_FILE = "lexicon.json"
 
 
@@ -51,8 +51,8 @@ def stem(word: str) -> str:
     return word
 
 
-def letters(text: str) -> set[str]:
-    """All groups of four characters of a text, within words and across their borders."""
+def four_grams(text: str) -> set[str]:
+    """All sequences of four characters in a text, within words and across word boundaries."""
     joined = " ".join(re.findall(r"[^\W_]+", _CASE.sub(" ", text).lower()))
     return {joined[i : i + 4] for i in range(len(joined) - 3)}
 

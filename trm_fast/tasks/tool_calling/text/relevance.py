@@ -1,4 +1,4 @@
-"""Features that measure how well each offered tool fits a request, beside the words.
+"""Computes features of how well each offered tool fits a request.
 
 Tools that are offered together are similar, so most features compare them: what one tool has and the others lack, and
 which tool each clause of the request is nearest to.
@@ -14,7 +14,7 @@ import numpy as np
 
 from trm_fast.tasks.base import Array
 from trm_fast.tasks.tool_calling.data.conversation import Tool
-from trm_fast.tasks.tool_calling.text.lexicon import Lexicon, arguments_text, letters, stems, tool_text, whole_text
+from trm_fast.tasks.tool_calling.text.lexicon import Lexicon, arguments_text, four_grams, stems, tool_text, whole_text
 
 MEASURES = (
     "name", "name above others", "description", "description above others", "arguments", "arguments above others",
@@ -27,8 +27,8 @@ MEASURES = (
     "clause, letters", "clause, letters above others", "clauses won",
 )  # fmt: skip
 """The features of a tool. The first ones are overlaps (``Lexicon.overlap``) of the request with parts of the tool's
-text; "covered" is ``Lexicon.covered``; "letters" counts shared groups of four letters; "above others" is the difference
-to the best other tool. "Own words" are words of the request that no other tool has. "Gain" and "rank" come from
+text; "covered" is ``Lexicon.covered``; "letters" counts shared four-letter sequences; "above others" is the difference
+from the best other tool. "Own words" are words of the request that no other tool has. "Gain" and "rank" come from
 repeatedly taking the nearest tool and removing its words from the request. The "clause" features are those of the
 tool's best clause, "clauses' share" is its share of all clauses, and "clauses won" counts the clauses that are nearest
 to it. Own words, gain, rank and clauses use the whole text of a tool, with the descriptions of its arguments."""
@@ -60,8 +60,8 @@ class Relevance:
         clauses = split_clauses(request)
         begins = [begin for begin, _ in clauses]
         if not tools:
-            none = np.zeros((0, len(MEASURES)), dtype=np.float32)
-            return cls(none, begins, np.zeros((0, len(clauses)), dtype=np.float32))
+            empty = np.zeros((0, len(MEASURES)), dtype=np.float32)
+            return cls(empty, begins, np.zeros((0, len(clauses)), dtype=np.float32))
         of_clauses = [set(stems(request[begin:end])) for begin, end in clauses]
         of_request = set(stems(request))
         names = [tool.name for tool in tools]
@@ -69,15 +69,16 @@ class Relevance:
         parts = (names, [tool.description for tool in tools], [" ".join(t.parameters["properties"]) for t in tools],
                  [arguments_text(tool) for tool in tools], texts)  # fmt: skip
         overlaps = [_compared([lexicon.overlap(of_request, text) for text in part]) for part in parts]
-        groups = letters(request)
-        spelt_names = [letters(name) for name in names]
-        shared = _compared([len(name & groups) / max(1, len(name)) ** 0.5 for name in spelt_names])
+        request_grams = four_grams(request)
+        name_grams = [four_grams(name) for name in names]
+        shared = _compared([len(name & request_grams) / max(1, len(name)) ** 0.5 for name in name_grams])
         covered = [_compared([lexicon.covered(of_request, text) for text in part]) for part in (names, texts)]
         by_name, _, _ = _by_clause(of_clauses, names, lexicon)
         by_text, won, shares = _by_clause(of_clauses, whole, lexicon)
-        columns = [*overlaps, shared, *covered, _unique(of_request, whole, lexicon), _taken(of_request, whole, lexicon)]
-        spelt = [letters(request[begin:end]) for begin, end in clauses]
-        alike = [[len(name & clause) / max(1, len(name)) for clause in spelt] for name in spelt_names]
+        compared = [_unique(of_request, whole, lexicon), _gains_and_ranks(of_request, whole, lexicon)]
+        columns = [*overlaps, shared, *covered, *compared]
+        clause_grams = [four_grams(request[begin:end]) for begin, end in clauses]
+        alike = [[len(name & clause) / max(1, len(name)) for clause in clause_grams] for name in name_grams]
         measures = np.concatenate([*columns, by_name, by_text, _best_clause(np.array(alike)), won], 1)
         return cls(measures.astype(np.float32), begins, shares)
 
@@ -85,19 +86,19 @@ class Relevance:
 def nearest_first(request: str, tools: Sequence[Tool], lexicon: Lexicon) -> list[Tool]:
     """Orders tools: repeatedly takes the nearest one and removes its words from the request."""
     named = sorted(tools, key=lambda tool: tool.name)
-    taken = _taken(set(stems(request)), [tool_text(tool) for tool in named], lexicon)
+    taken = _gains_and_ranks(set(stems(request)), [tool_text(tool) for tool in named], lexicon)
     return [named[i] for i in np.argsort(taken[:, 1], kind="stable")]
 
 
 def split_clauses(text: str) -> list[tuple[int, int]]:
-    """The (begin, end) characters of each clause: a sentence, or a part of one that "and", "then" and the like join."""
+    """The (begin, end) characters of each clause: a sentence, or a part of one joined by "and", "then" and the like."""
     borders = [m.span() for m in _BORDER.finditer(text)]
     begins, ends = [0, *(end for _, end in borders)], [*(begin for begin, _ in borders), len(text)]
     return [(b, e) for b, e in zip(begins, ends, strict=True) if e > b] or [(0, len(text))]
 
 
 def _compared(values: Sequence[float]) -> Array:
-    """(T, 2): each value, and its difference to the best of the others."""
+    """(T, 2): each value, and its difference from the best of the others."""
     column = np.array(values, dtype=np.float64)
     return np.stack([column, column - _best_other(column[:, None])[:, 0]], 1)
 
@@ -120,7 +121,7 @@ def _unique(of_request: set[str], texts: Sequence[str], lexicon: Lexicon) -> Arr
     return np.array(rows).reshape(len(texts), 2)
 
 
-def _taken(of_request: set[str], texts: Sequence[str], lexicon: Lexicon) -> Array:
+def _gains_and_ranks(of_request: set[str], texts: Sequence[str], lexicon: Lexicon) -> Array:
     """(T, 2): gain and rank (divided by 4) of each text, when the nearest ones are taken one by one."""
     left, rest, gained = set(of_request), list(range(len(texts))), np.zeros((len(texts), 2))
     while rest:
@@ -132,7 +133,7 @@ def _taken(of_request: set[str], texts: Sequence[str], lexicon: Lexicon) -> Arra
 
 
 def _by_clause(clauses: Sequence[set[str]], texts: Sequence[str], lexicon: Lexicon) -> tuple[Array, Array, Array]:
-    """Overlaps by clause: (T, 3), the best clause's overlap, its largest difference to the other tools, and the share
+    """Overlaps by clause: (T, 3), the best clause's overlap, its largest difference from the other tools, and the share
     of all clauses; (T, 1), half the number of clauses nearest to each tool; and (T, C), its share of each clause."""
     scores = np.array([[lexicon.overlap(clause, text) for clause in clauses] for text in texts])
     shares = np.exp(_SHARPNESS * (scores - scores.max(0)))
@@ -144,6 +145,6 @@ def _by_clause(clauses: Sequence[set[str]], texts: Sequence[str], lexicon: Lexic
 
 
 def _best_clause(scores: Array) -> Array:
-    """(T, 2) of scores (T, C): the best clause's score, and the largest difference to the best other tool in a
-    clause."""
+    """(T, 2) of scores (T, C): the best clause's score, and the largest difference from the best other tool in
+    a clause."""
     return np.stack([scores.max(1), (scores - _best_other(scores)).max(1)], 1)

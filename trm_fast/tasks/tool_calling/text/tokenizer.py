@@ -1,4 +1,4 @@
-"""Tokenizers: SentencePiece BPE and unigram, and one of characters for tests. All give the offsets of their tokens."""
+"""Tokenizers: SentencePiece BPE and unigram, and a character tokenizer for tests. All give the offsets of tokens."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ Kind = Literal["bpe", "unigram", "char"]
 
 
 class Encoded(NamedTuple):
-    """The token ids of a text, and the (begin, end) characters of each token. Of a character that is spelled in bytes,
-    only the last byte has a span that is not empty."""
+    """The token ids of a text, and the (begin, end) characters of each token. If a character is spelled in bytes,
+    only its last byte has a nonempty span."""
 
     ids: list[int]
     offsets: list[tuple[int, int]]
@@ -89,16 +89,16 @@ class SentencePiece(Tokenizer):
 
         Args:
             texts: what to learn from.
-            vocab_size: the most pieces, special tokens and bytes included.
+            vocab_size: the maximum number of pieces, special tokens and bytes included.
             kind: the algorithm.
 
         Raises:
             UserError: ``vocab_size`` is too small, or too large for the texts, or there is no text.
         """
-        lowest = FIRST_BYTE + 256 + 1
-        if vocab_size <= lowest:
+        minimum = FIRST_BYTE + 256 + 1
+        if vocab_size <= minimum:
             raise UserError(
-                f"vocab_size {vocab_size} is too small: special tokens and bytes alone are {lowest - 1} pieces",
+                f"vocab_size {vocab_size} is too small: special tokens and bytes alone are {minimum - 1} pieces",
                 usage_error=True,
             )
         lines = [line for text in texts for line in text.splitlines() if line.strip()]
@@ -182,7 +182,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, kind: Kind) -> Tokeni
 
     Args:
         texts: what to learn from, such as ``texts(conversations)``.
-        vocab_size: the most tokens, special tokens and bytes included.
+        vocab_size: the maximum number of tokens, special tokens and bytes included.
         kind: ``bpe``, ``unigram`` or ``char``.
 
     Raises:

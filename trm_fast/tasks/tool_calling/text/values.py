@@ -1,4 +1,4 @@
-"""Values of arguments: how text is read as a value of a schema's type, and when two values are the same."""
+"""Reads text as values of a schema's types, and compares values."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", 
 NUMBER_WORDS = frozenset([*_ONES, *_ORDINALS, *_TENS, *_FACTORS])
 _JSON = {"true": "True", "false": "False", "null": "None"}
 MAX_LITERAL_LENGTH = 1000
-"""Characters of the longest text that is read as a list."""
+"""The maximum length of a text that is read as a list."""
 
 
 def parse_number(text: str) -> float | int | None:
-    """The number that a text stands for; None if it is not a number.
+    """The number that a text expresses; None if it is not a number.
 
     Example:
         >>> [parse_number(text) for text in ("$1,200.50", "5th", "20%", "3 million", "twenty-five", "many")]
@@ -61,7 +61,7 @@ _DATES = [
 
 
 def parse_date(text: str) -> str | None:
-    """The ISO date that a text stands for; None if it is not a date.
+    """The ISO date that a text expresses; None if it is not a date.
 
     Example:
         >>> [parse_date(text) for text in ("August 1st, 2022", "1 Aug 2022", "2022/8/1", "soon")]
@@ -114,7 +114,7 @@ def json_type(schema: Mapping[str, Any]) -> str:
 
 
 def cast(text: str, schema: Mapping[str, Any]) -> Any:
-    """The value of a schema's type that a text stands for; None if there is no such value.
+    """Reads a text as a value of a schema's type; None if that is impossible.
 
     Example:
         >>> cast("five", {"type": "integer"}), cast("yes", {"type": "boolean"}), cast("c", {"enum": ["C", "F"]})
@@ -137,8 +137,8 @@ def cast(text: str, schema: Mapping[str, Any]) -> Any:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two values are the same: numbers by value, also if one is text; text without case and outer spaces; lists
-    and objects element by element."""
+    """Whether two values are the same: numbers by value, even if one is text; text ignoring case and surrounding
+    spaces; lists and objects element by element."""
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b or str(a).casefold() == str(b).casefold()
     if isinstance(a, list) and isinstance(b, list):

@@ -14,7 +14,7 @@ from trm_fast.tasks.tool_calling.data.formats.rows import as_object, list_in, pa
 from trm_fast.tasks.tool_calling.data.io import records
 
 ANSWERS = "_possible_answer"
-"""Suffix of an answer file's name, after the name of its question file."""
+"""What an answer file's name has after the name of its question file."""
 NO_CALL = "irrelevance"
 """Part of the names of files whose questions need no call; these files have no answers."""
 
@@ -46,20 +46,20 @@ def reader_with_answers(source: str) -> Reader:
 
 @lru_cache(maxsize=8)
 def _answers(path: Path) -> dict[Any, Any]:
-    """The answers of a file with questions by id; under None the answer of all questions without one of their own."""
+    """The answers to a file's questions, by id. The key None holds the answer to all questions without an entry."""
     name, dot, ending = path.name.partition(".")
-    beside = path.with_name(f"{name}{ANSWERS}{dot}{ending}")
+    answers_path = path.with_name(f"{name}{ANSWERS}{dot}{ending}")
     if NO_CALL in name:
         return {None: []}
-    if not beside.is_file():
+    if not answers_path.is_file():
         return {}
-    rows = (row for _, row in records(beside) if isinstance(row, dict))
+    rows = (row for _, row in records(answers_path) if isinstance(row, dict))
     return {row.get("id"): row.get("ground_truth") for row in rows}
 
 
 about = Command(
-    "Reads questions of the Berkeley Function-Calling Leaderboard and the answers beside them. Nothing is written:"
-    " the leaderboard is a benchmark.",
+    "Reads questions of the Berkeley Function-Calling Leaderboard, and the answer file next to them. Nothing is"
+    " written: the leaderboard is a benchmark.",
     "trm-fast data bfcl bfcl_simple.jsonl.gz --preview 2",
 )
 register(Format("bfcl", ("question",), read_bfcl, commands={"bfcl": about}, make_reader=reader_with_answers))

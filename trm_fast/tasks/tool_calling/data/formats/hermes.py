@@ -38,14 +38,14 @@ def read_hermes(row: Any, where: str = "") -> Conversation:
         elif role == "tool_response":
             turns += [Turn(role, part) for part in _blocks(_RESPONSE, text) or [text]]
         elif role == "tool_call":
-            turns.append(Turn.calling(Call.of(_loads(text, field), field)))
+            turns.append(Turn.of_call(Call.of(_loads(text, field), field)))
         else:
             turns.append(Turn(role, text))
     return Conversation(tools, tuple(turns), where, str(row.get("id", row.get("source", ""))))
 
 
 def write_hermes(conversation: Conversation) -> dict[str, Any]:
-    """Writes the tools into the system turn. A text and the calls behind it become one assistant turn, and consecutive
+    """Writes the tools into the system turn. A text and the calls after it become one assistant turn, and consecutive
     results become one turn."""
     turns: list[dict[str, str]] = []
     system = "\n".join(t.text for t in conversation.turns if t.role == "system")
@@ -74,7 +74,7 @@ def _assistant(text: str, field: str) -> list[Turn]:
     """The turns of an assistant's text: the text outside the tags, if there is any, and each call."""
     calls = [Call.of(_loads(part, f"{field}.value <tool_call>"), field) for part in _blocks(_CALL, text)]
     rest = _CALL.sub("", text).strip() if calls else text
-    return [*([Turn("assistant", rest)] if rest else []), *(Turn.calling(call) for call in calls)]
+    return [*([Turn("assistant", rest)] if rest else []), *(Turn.of_call(call) for call in calls)]
 
 
 def _blocks(pattern: re.Pattern[str], text: str) -> list[str]:

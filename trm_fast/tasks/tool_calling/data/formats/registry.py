@@ -30,7 +30,7 @@ class Format:
 
     ``columns`` are the columns by which its rows are recognized. ``read`` and ``write`` turn a row into a conversation
     and back; ``write`` is None if the format can only be read. ``commands`` are the commands of ``trm-fast data`` by
-    name. ``make_reader`` makes the reader for a file, for formats whose rows need data from beside the file.
+    name. ``make_reader`` makes the reader for a file, for formats whose rows need data from another file next to it.
     """
 
     name: str
@@ -63,24 +63,24 @@ def formats() -> tuple[Format, ...]:
 
 
 def get_format(name: str) -> Format:
-    """The format with a name; UserError if there is none."""
+    """The format with a name. Raises a UserError if there is none."""
     if name not in _FORMATS:
         raise UserError(f"unknown format {name!r}; known: {', '.join(_FORMATS)}", usage_error=True)
     return _FORMATS[name]
 
 
 def detect_format(row: Any) -> Format:
-    """The format whose ``columns`` the row has. Of several it is the one with most columns; of two with as many, one
+    """The format whose ``columns`` the row has. If there are several, the one with the most columns wins, then one
     that can also be written.
 
     Raises:
         Refused: the row has the columns of no format.
     """
     row_columns = as_object(row)
-    by_use = sorted(_FORMATS.values(), key=lambda one: (-len(one.columns), one.write is None))
-    for one in by_use:
+    by_priority = sorted(_FORMATS.values(), key=lambda one: (-len(one.columns), one.write is None))
+    for one in by_priority:
         if row_columns.keys() >= set(one.columns):
             return one
-    expected = [" with ".join(one.columns) for one in by_use]
+    expected = [" with ".join(one.columns) for one in by_priority]
     choices = f"{', '.join(expected[:-1])} or {expected[-1]}"
     raise Refused("row", f"has none of {choices}, but {', '.join(map(str, row_columns)) or 'nothing'}")

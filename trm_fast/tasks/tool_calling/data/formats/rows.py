@@ -17,14 +17,14 @@ ROLES = {
 
 
 def as_object(row: Any) -> Mapping[str, Any]:
-    """The row, if it is an object; Refused otherwise."""
+    """Returns the row. Raises ``Refused`` if it is not an object."""
     if not isinstance(row, Mapping):
         raise Refused("row", f"must be an object, not {row!r:.60}")
     return row
 
 
 def list_in(row: Mapping[str, Any], field: str) -> list[Any]:
-    """The list in a field, which may be JSON text; Refused if it is missing, empty or not a list."""
+    """The list in a field, which may be JSON text. Raises ``Refused`` if it is missing, empty or not a list."""
     value = row.get(field)
     if isinstance(value, str):
         value = parse_json(value, field)
@@ -36,7 +36,7 @@ def list_in(row: Mapping[str, Any], field: str) -> list[Any]:
 
 
 def parse_role(turn: Any, key: str, field: str) -> str:
-    """The role of a turn, from its name under ``key``; Refused if the name is unknown."""
+    """The role of a turn, from its name under ``key``. Raises ``Refused`` if the name is unknown."""
     if not isinstance(turn, Mapping):
         raise Refused(field, f"a turn is an object, not {turn!r:.60}")
     role = turn.get(key)
@@ -50,7 +50,7 @@ def parse_turn(message: Any, field: str) -> Turn:
     role, content = parse_role(message, "role", field), message.get("content")
     if role == "tool_call":
         value = parse_json(content, f"{field}.content") if isinstance(content, str) else content
-        return Turn.calling(Call.of(value, f"{field}.content"))
+        return Turn.of_call(Call.of(value, f"{field}.content"))
     return Turn(role, parse_text(content, f"{field}.content"))
 
 

@@ -55,15 +55,15 @@ def next_step(conversation: Conversation) -> Conversation:
         Refused: the model has no turn.
     """
     turns = conversation.turns
-    at = next((i for i in reversed(range(len(turns))) if turns[i].role in ("assistant", "tool_call")), None)
-    if at is None:
+    index = next((i for i in reversed(range(len(turns))) if turns[i].role in ("assistant", "tool_call")), None)
+    if index is None:
         raise Refused("messages", "the assistant never answers: there is no decision")
-    while at and turns[at].role == "tool_call" and turns[at - 1].role == "tool_call":
-        at -= 1  # of several calls in a row the first one is the decision
-    last, call = turns[at], turns[at].call
+    while index and turns[index].role == "tool_call" and turns[index - 1].role == "tool_call":
+        index -= 1  # the first of several consecutive calls is the decision
+    last, call = turns[index], turns[index].call
     decision = "tool_call" if call else "direct_answer"
     return Conversation(
-        conversation.tools, turns[:at], conversation.where, conversation.id, decision, call,
+        conversation.tools, turns[:index], conversation.where, conversation.id, decision, call,
         {k: str(v) for k, v in call.arguments.items()} if call else {}, "" if call else last.text,
     )  # fmt: skip
 
