@@ -15,7 +15,7 @@ import numpy.typing as npt
 from trm_fast.tasks.maze.cells import FREE, GOAL, MAX_SIDE, MOVES, PATH, START, WALL, Grids
 
 DENSITY_UNIT = 65536
-"""A density of 1; densities are whole numbers of ``DENSITY_BITS`` bits."""
+"""Densities are given in units of 1 / 65536, as whole numbers of ``DENSITY_BITS`` bits."""
 DENSITY_BITS = 16
 CHUNK = 256
 """Draws that are computed at a time."""
@@ -38,8 +38,8 @@ def generate(
     """Generates mazes with their answers.
 
     Maze ``i`` is number ``first + i`` of the sequence that ``seed`` (unsigned, 64 bits) selects, and depends on nothing
-    else. A draw takes a wall density uniformly from the bounds (in 65536ths, at most 65535), makes each cell a wall
-    with this probability, and puts start and goal on two random free cells. It is accepted if the goal is at least
+    else. A draw takes a wall density uniformly from the bounds (in units of 1 / 65536, at most 65535), makes each cell a
+    wall with this probability, and puts start and goal on two random free cells. It is accepted if the goal is at least
     ``min_distance`` steps away. This is plain rejection sampling, which keeps the distribution of the published set.
 
     Returns:

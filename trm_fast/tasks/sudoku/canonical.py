@@ -100,7 +100,7 @@ class Search:
     """Tables for the search for canonical forms of one size, and a cache of smallest second rows.
 
     Attributes:
-        turns: the cells of the upright grid and, where the group has it, of the transposed grid (1 or 2, cells).
+        orientations: the cells of the upright grid and, where the group has it, of the transposed grid (1 or 2, cells).
         pairs: all pairs of rows that can become the first two rows.
         rows: for each pair, the orders of rows that start with it, and weights. The weighted sum of the rows' first
             digits is smallest for the order that sorts the rows.
@@ -127,8 +127,8 @@ class Search:
     def candidates(self, keys: Keys) -> tuple[Array, Array, Array]:
         """The candidates with the smallest second row of each puzzle.
 
-        ``keys`` (N, starts) are the permutations of N puzzles for each start: a turn and a pair of rows. Returns for
-        each candidate its puzzle, its start and its order of columns.
+        ``keys`` (N, starts) are the permutations of N puzzles for each start: an orientation and a pair of rows.
+        Returns for each candidate its puzzle, its start and its order of columns.
         """
         while True:
             entries = np.searchsorted(self.permutations, keys)

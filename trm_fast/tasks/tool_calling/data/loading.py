@@ -154,9 +154,9 @@ def split_rows(
     if len(groups) < 2:
         raise UserError("all rows belong to one dialogue, so none can be held out for validation")
     order = np.random.default_rng(seed).permutation(len(groups))
-    validation = min(max(1, round(share * len(groups))), len(groups) - 1)
+    count = min(max(1, round(share * len(groups))), len(groups) - 1)
     names = list(groups)
-    chosen = sorted(i for g in order[:validation] for i in groups[names[g]])
+    chosen = sorted(i for g in order[:count] for i in groups[names[g]])
     taken = set(chosen)
     return [c for i, c in enumerate(conversations) if i not in taken], [conversations[i] for i in chosen]
 

@@ -103,7 +103,7 @@ class Transcript:
         self.tools = nearest_first(conversation.query, request.tools, lexicon)
         self._add_tools(request)
         self._add_turns(conversation.all_turns, request, L if max_positions is None else max_positions)
-        del self._encoded  # as large as the transcript, and not needed any more
+        del self._encoded  # as large as the transcript, and no longer needed
 
     def _add(self, role: int, bag: Sequence[int] | Array) -> int:
         """Appends a position with the tokens of ``bag``; returns its index."""
