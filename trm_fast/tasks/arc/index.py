@@ -18,7 +18,7 @@ FILE = "tasks.json"
 
 @dataclass(frozen=True)
 class TaskIndex:
-    """The tasks of a model in the order of their rows: names, fingerprints of the demonstration pairs, and appearances."""
+    """The names, fingerprints and appearances of a model's tasks, in the order of their rows."""
 
     names: list[str]
     fingerprints: list[str]

@@ -38,9 +38,10 @@ def generate(
     """Generates mazes with their answers.
 
     Maze ``i`` is number ``first + i`` of the sequence that ``seed`` (unsigned, 64 bits) selects, and depends on nothing
-    else. A draw takes a wall density uniformly from the bounds (in units of 1 / 65536, at most 65535), makes each cell a
-    wall with this probability, and puts start and goal on two random free cells. It is accepted if the goal is at least
-    ``min_distance`` steps away. This is plain rejection sampling, which keeps the distribution of the published set.
+    else. A draw takes a wall density uniformly from the bounds (in units of 1 / 65536, at most 65535), makes each cell
+    a wall with this probability, and puts start and goal on two random free cells. It is accepted if the goal is at
+    least ``min_distance`` steps away. This is plain rejection sampling, which keeps the distribution of the published
+    set.
 
     Returns:
         Mazes and answers, uint8 (count, height * width), and steps from start to goal, int32 (count,).
