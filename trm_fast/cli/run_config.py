@@ -88,7 +88,7 @@ def _sections(preset: str | None, config: Path | None) -> dict[str, Any]:
 
 
 def option_settings(options: Mapping[str, Any]) -> list[str]:
-    """Settings as ``--set`` takes them, from the values of other options by their keys; None: the option was not used."""
+    """Settings as ``--set`` takes them, for options that each set one key. An option that is None was not used."""
     return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items() if value is not None]
 
 

@@ -133,7 +133,7 @@ def _seeds(text: str) -> list[int]:
 
 
 def _variants(vary: list[str], named: list[str], trials: int | None) -> dict[str, Any]:
-    """The arguments of a plan that say which variants it has."""
+    """The arguments of ``Plan`` that define its variants."""
     from trm_fast.training.search import parse_range, parse_values
     from trm_fast.training.sweep import grid, parse_variant
 
@@ -160,7 +160,7 @@ def _measure(solver: Solver, examples: Examples) -> Evaluation:
 
 
 def _run(study: Sweep) -> None:
-    """Trains what is not trained yet, with a line for each run."""
+    """Trains the pending runs, and prints lines about each."""
     from trm_fast.training.sweep import read_metric
 
     for variant, seed in study.pending():
