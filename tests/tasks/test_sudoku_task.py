@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from trm_fast.errors import UserError
 from trm_fast.tasks.base import DataConfig, Examples
 from trm_fast.tasks.sudoku import Puzzles, Sudoku, files, generate, write
 from trm_fast.tasks.sudoku.data import invariants
+from trm_fast.tasks.sudoku.engine import engine
 from trm_fast.tasks.sudoku.task import SudokuConfig
 
 QUESTION = "1..." + "..1." + ".1.." + "4.21"
@@ -253,3 +255,26 @@ def test_images_are_the_same_puzzle(size: int) -> None:
     np.testing.assert_array_equal(undo(answers.reshape(12, 7, -1).astype(np.int64)), np.repeat(labels[:, None], 7, 1))
     repeated = Puzzles(size, images.inputs.astype(np.uint8) - 1, answers.astype(np.uint8) - 1)
     assert repeated.classes() == [c for c in puzzles.classes() for _ in range(7)]
+
+
+def test_search_limits_the_search_count_of_generated_puzzles() -> None:
+    task = sudoku(9, search=[4, 40], train_count=6, test_count=2)
+    data = task.dataset(DataConfig(), 0)
+    assert "22-26 givens, search count 4-40" in data.source
+    assert data.difficulty is not None, "search counts"
+    for examples, difficulty in ((data.train, data.difficulty), (data.test, None)):
+        questions = (examples.inputs - 1).astype(np.uint8)
+        assert set((questions > 0).sum(1).tolist()) <= set(range(22, 27))
+        counts = engine.solve(questions, 9)[2]
+        assert ((counts >= 4) & (counts <= 40)).all()
+        assert difficulty is None or (difficulty == counts).all()
+    with pytest.raises(ValidationError, match="must be a minimum and a maximum"):
+        sudoku(9, search=[5, 4])
+
+
+def test_files_without_ratings_have_no_known_difficulty(tmp_path: Path) -> None:
+    puzzles = sudoku(6).generated(0).train.take(slice(20))
+    for ratings in (puzzles.ratings, None):
+        write(tmp_path / "six.csv", replace(puzzles, ratings=ratings))
+        data = sudoku(6).dataset(DataConfig(source=str(tmp_path / "six.csv")), 0)
+        assert (data.difficulty is None) == (ratings is None)

@@ -59,6 +59,23 @@ def test_chunks_can_be_made_in_any_order() -> None:
     assert len({label for drawn in want.values() for _, label in drawn}) > 30, "each chunk has its own augmentation"
 
 
+@pytest.mark.parametrize("size", [1, 5, 64])
+def test_easy_examples_come_first(size: int) -> None:
+    """Example i has difficulty 99 - i."""
+    numbers = np.arange(100, dtype=np.int32)
+    task: Any = Unchanged()
+    examples = Examples(numbers[:, None], numbers[:, None], numbers)
+    whole, again = (Feed(task, examples, 0, difficulty=99 - numbers, easy_first=640) for _ in range(2))
+    rows = np.concatenate([whole.chunk(n, size).puzzle_ids for n in range(-(-840 // size))])
+    assert rows[:7].min() >= 89, "about the easiest tenth"
+    assert rows[300:340].min() >= 40
+    assert rows[300:340].min() < 60, "about half of them in the middle"
+    assert rows[540:640].min() < 15
+    assert sorted(rows[640:740]) == sorted(rows[740:840]) == list(range(100)), "then passes over all examples"
+    for n in (3, 0, 7):
+        assert (again.chunk(n, size).puzzle_ids == whole.chunk(n, size).puzzle_ids).all()
+
+
 def test_exploration_draws_minima_uniformly() -> None:
     minima = make().minimum_steps(1, 20_000, 0.1, 16)
     assert minima.dtype == np.int32

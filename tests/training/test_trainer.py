@@ -18,10 +18,10 @@ from trm_fast import ops
 from trm_fast.api import TRM
 from trm_fast.errors import UserError
 from trm_fast.inference import Solver, evaluate
-from trm_fast.training import Callback, Trainer, TrainStep, checkpoint
+from trm_fast.training import Callback, Trainer, TrainStep, checkpoint, make_config
 from trm_fast.training.folder import read_metrics
 
-from .small import KillAt, Killed, run_config
+from .small import SECTIONS, KillAt, Killed, run_config
 
 
 class Recording(Callback):
@@ -311,3 +311,9 @@ def test_seconds_count_all_training_and_nothing_else(monkeypatch: pytest.MonkeyP
     assert now[0] == 311
     resumed = Trainer.resume(tmp_path / "run", config=run_config(steps=30, eval_every=0, checkpoint_every=100))
     assert resumed.train(minutes=1e-9)["seconds"] == 11, "the time is up before the first step"
+
+
+def test_training_from_easy_to_hard_needs_a_known_difficulty(tmp_path: Path) -> None:
+    config = make_config({**SECTIONS, "task": {"name": "copy"}, "training": {"easy_first": 5}}, "test")
+    with pytest.raises(UserError, match="easy_first: the difficulty of the training data is unknown"):
+        Trainer(config, tmp_path / "run")

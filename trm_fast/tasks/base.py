@@ -97,12 +97,14 @@ class Dataset:
     """Training and test examples. No test example is equivalent to a training example.
 
     ``source`` describes the origin in a few words. ``notes`` are messages for the user, shown before training.
+    ``difficulty`` (N,) is larger for harder training examples; None if that is unknown.
     """
 
     train: Examples
     test: Examples
     source: str
     notes: list[str] = field(default_factory=list)
+    difficulty: Array | None = None
 
 
 @dataclass(frozen=True)

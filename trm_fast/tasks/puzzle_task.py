@@ -6,6 +6,9 @@ from abc import abstractmethod
 from dataclasses import replace
 from typing import Any, ClassVar, Generic
 
+import numpy as np
+import numpy.typing as npt
+
 from trm_fast.tasks import hub, sets
 from trm_fast.tasks.base import DataConfig, Dataset, Examples, Split, Task
 from trm_fast.tasks.sets import Sets, T
@@ -41,6 +44,10 @@ class PuzzleTask(Task, Generic[T]):
     def encode(self, puzzles: T) -> Examples:
         """Puzzles as ``Examples``."""
 
+    def difficulty(self, puzzles: T) -> npt.NDArray[np.int32] | None:
+        """A number for each puzzle that is larger for harder ones; None if that is unknown."""
+        return puzzles.ratings
+
     def without_equivalents(self, test: T, train: T, source: str) -> tuple[T, list[str]]:
         """The test puzzles that are not equivalent to a training puzzle, and a note that counts the others."""
         train_classes = set(train.classes())
@@ -60,7 +67,8 @@ class PuzzleTask(Task, Generic[T]):
             test = None if data.test is None or data.test.startswith(hub.PREFIX) else data.test
             pair = self._sets(data.model_copy(update={"source": None, "test": test}), seed)
             pair = replace(pair, notes=[f"{problem}; {self.fallback_note}", *pair.notes])
-        return Dataset(self.encode(pair.train), self.encode(pair.test), pair.source, pair.notes)
+        difficulty = self.difficulty(pair.train)
+        return Dataset(self.encode(pair.train), self.encode(pair.test), pair.source, pair.notes, difficulty)
 
     def read(self, source: str) -> Examples:
         """All examples of a CSV file, or of the test split of ``hf:NAME``, in order."""

@@ -69,6 +69,8 @@ class TrainingConfig(Section):
     """The schedule's final rate, as a share of ``learning_rate``."""
     depth: Stages = ()
     """Curriculum: stages of shallower recursion, each up to a step. After the last stage, the model's depth applies."""
+    easy_first: int = Field(0, ge=0)
+    """Number of first training examples that come from a growing share of the data, easy ones first; 0: none."""
     halting_weight: float = Field(HALTING_WEIGHT, ge=0)
     """Weight of the halting loss relative to the answer's loss."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)

@@ -8,9 +8,8 @@ from torch import Tensor
 
 from trm_fast.inference.noise import hashed_normal
 from trm_fast.nn import State
+from trm_fast.training.feed import STATES
 
-STATES = 3
-"""Purpose in the seeds of these random numbers, distinct from those of ``trm_fast.training.feed``."""
 _STRIDES = (0x6A09E667F3BCC909, 0xBB67AE8584CAA73B, 0x3C6EF372FE94F82B, 0xA54FF53A5F1D36F1)
 
 

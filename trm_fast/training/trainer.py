@@ -92,7 +92,15 @@ class Trainer:
             for line in transfer(init, self.model, "the model"):
                 self.callbacks.on_note(line)
         self.optimizer = training.make_optimizer(self.model)
-        self.feed = Feed(self.task, self.dataset.train, seed, training.batch_size)
+        if training.easy_first and self.dataset.difficulty is None:
+            raise UserError(
+                f"training.easy_first: the difficulty of the training data is unknown ({self.dataset.source})",
+                usage_error=True,
+            )
+        self.feed = Feed(
+            self.task, self.dataset.train, seed, training.batch_size, difficulty=self.dataset.difficulty,
+            easy_first=training.easy_first,
+        )  # fmt: skip
         if group.rank:
             torch.manual_seed(seed ^ group.rank << 32)  # each process has its own random numbers for dropout
         runner = runner_for(torch.device(device), training.graph == "auto")

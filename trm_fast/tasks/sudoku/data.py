@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from trm_fast.tasks import sets
 from trm_fast.tasks.sets import Sets
 from trm_fast.tasks.sudoku.puzzles import Puzzles, generate
+from trm_fast.tasks.sudoku.reference import ANY_RATING
 from trm_fast.tasks.sudoku.rules import units
 from trm_fast.tasks.tables import CHUNK
 
@@ -14,7 +17,16 @@ TRAINING_SEED = 0x5472_61696E
 """Combined with the seed, so that training data differ from what ``generate`` returns for the same seed."""
 
 
-def generated(size: int, givens: tuple[int, int], train_count: int, test_count: int, seed: int) -> Sets[Puzzles]:
+class Limits(NamedTuple):
+    """Limits on generated puzzles. Ratings are search counts, as ``reference.solve`` defines them."""
+
+    size: int
+    givens: tuple[int, int]
+    min_rating: int = 0
+    max_rating: int = ANY_RATING
+
+
+def generated(limits: Limits, train_count: int, test_count: int, seed: int) -> Sets[Puzzles]:
     """Generated puzzles, no two of them equivalent: the first ``test_count`` of a sequence for testing, the next for
     training.
 
@@ -23,11 +35,16 @@ def generated(size: int, givens: tuple[int, int], train_count: int, test_count: 
     classes (4x4 has about a thousand), a fifth of them is held out, and both sets are random symmetric images of
     puzzles of their classes.
     """
-    source = f"generator ({size}x{size}, {givens[0]}-{givens[1]} givens, seed {seed})"
+    size, givens, min_rating, max_rating = limits
+    search = "" if (min_rating, max_rating) == (0, ANY_RATING) else f"search count {min_rating}-{max_rating}, "
+    source = f"generator ({size}x{size}, {givens[0]}-{givens[1]} givens, {search}seed {seed})"
     count = train_count + test_count
 
     def draw(missing: int, first: int) -> Puzzles:
-        return generate(size, min(4096, max(256, missing)), givens, seed ^ TRAINING_SEED, first=first)
+        return generate(
+            size, min(4096, max(256, missing)), givens, seed ^ TRAINING_SEED, first=first, min_rating=min_rating,
+            max_rating=max_rating,
+        )  # fmt: skip
 
     pool = sets.distinct(draw, count, 1 / 4)
     if len(pool) >= count:
