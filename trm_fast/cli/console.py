@@ -153,7 +153,7 @@ def percent(value: float) -> str:
 
 
 COMMON = (
-    "exact_accuracy", "coverage", "answered_accuracy", "cell_accuracy", "count", "mean_steps", "converged", "valid",
+    "exact_accuracy", "cell_accuracy", "coverage", "answered_accuracy", "count", "mean_steps", "converged", "valid",
     "interval", "seconds", "puzzles_per_second",
 )  # fmt: skip
 """Keys that the JSON of every evaluation contains; the other entries are the task's own measures."""

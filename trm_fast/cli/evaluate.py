@@ -165,11 +165,11 @@ def _print(result: Evaluation, title: str, report: list[Any]) -> None:
 
 def _print_sweep(sweep: Sweep, points: list[Point], title: str) -> None:
     heading = f"{title}; {' '.join(sweep.text.split()[1:])}" if sweep.fixed else title
-    columns = "exact accuracy", "95 %", "cell accuracy", "mean steps", "FLOP", "puzzles/s"
+    columns = "exact accuracy", "95 %", "steps", "FLOP", "puzzles/s"
     table = Table(sweep.name, *columns, title=heading)
     for point in points:
         r = point.evaluation
-        accuracies = percent(r.exact_accuracy), console.interval(r.interval), percent(r.cell_accuracy)
+        accuracies = percent(r.exact_accuracy), console.interval(r.interval)
         costs = f"{r.mean_steps:.2f}", f"{point.flop:.3g}", f"{r.puzzles_per_second:,.1f}"
         table.add_row(str(point.value), *accuracies, *costs)
     out.print(table)

@@ -21,9 +21,9 @@ class Evaluation:
 
     Attributes:
         exact_accuracy: share of examples that have an answer in which all labeled cells are right.
+        cell_accuracy: share of labeled cells that are right, averaged over examples.
         coverage: share of examples that have an answer; less than 1 with a solver's ``answer_only_if`` or ``budget``.
         answered_accuracy: exact accuracy on the examples that have an answer; None if there are none.
-        cell_accuracy: share of labeled cells that are right, averaged over examples.
         count: number of examples.
         mean_steps: mean number of supervision steps per example, summed over its tries.
         converged: share of examples with an answer that obeys the rules or whose try the halting rule stopped.
@@ -34,9 +34,9 @@ class Evaluation:
     """
 
     exact_accuracy: float
+    cell_accuracy: float
     coverage: float
     answered_accuracy: float | None
-    cell_accuracy: float
     count: int
     mean_steps: float
     converged: float
