@@ -221,6 +221,31 @@ def test_muon_against_its_formula(nesterov: bool) -> None:
         assert torch.equal(twin, parameters[i])
 
 
+def test_muon_with_rate_and_decay_of_their_own_for_other_weights() -> None:
+    """The recipe of arXiv 2601.19085: Jordan's scale and 0.02 for matrices, AdamW with 1e-4 for the others."""
+    torch.manual_seed(0)
+    parameters = [nn.Parameter(torch.randn(shape)) for shape in ((6, 4), (3, 8), (7,), (5, 3))]
+    matrices = [p.detach().clone() for p in parameters[:2]]
+    twins = [nn.Parameter(p.detach().clone()) for p in parameters[2:]]
+    optimizer = Muon(
+        parameters, 0.02, weight_decay=0.005, rates=[1, 1, 1, 0.5], hidden=parameters[:2], nesterov=False,
+        momentum=0.0, others_learning_rate=1e-4, others_weight_decay=1.0, scale="spectral",
+    )  # fmt: skip
+    adamw = OPTIMIZERS["adamw"](twins, 1e-4, weight_decay=1.0, rates=[1, 100])  # a table keeps its rate
+    for w in parameters:
+        w.grad = torch.randn(w.shape)
+    for twin, w in zip(twins, parameters[2:], strict=True):
+        twin.grad = w.grad
+    optimizer.step()
+    adamw.step()
+    for matrix, w, size in zip(matrices, parameters, (1.5**0.5, 1.0), strict=False):
+        assert w.grad is not None
+        want = matrix * (1 - 0.02 * 0.005) - 0.02 * size * orthogonal(w.grad[None])[0]
+        torch.testing.assert_close(w.detach(), want, rtol=1e-5, atol=1e-6)
+    for twin, w in zip(twins, parameters[2:], strict=True):
+        torch.testing.assert_close(w.detach(), twin.detach(), rtol=1e-6, atol=1e-8)
+
+
 def test_muon_updates_the_network_and_leaves_embedding_and_heads_to_adamw() -> None:
     model = make_model()
     optimizer = Muon.for_model(model, 0.01)

@@ -27,6 +27,7 @@ class FusedAdam(Optimizer):
         **keywords: Any,
     ) -> None:
         super().__init__(params, *arguments, **keywords)
+        self.fused_decay = self.weight_decay
         weights = self.weights
         fused = range(len(weights)) if indices is None else indices
         rates_used = dict.fromkeys(self.rates[i] for i in fused)
@@ -43,7 +44,7 @@ class FusedAdam(Optimizer):
                 _select(indices, weights), _select(indices, grads),
                 self._moments("exp_avg", indices), self._moments("exp_avg_sq", indices),
                 self.lr if rate == 1 else self.lr * rate, self.step_count,
-                betas=self.betas, weight_decay=self.weight_decay,
+                betas=self.betas, weight_decay=self.fused_decay,
                 ema=self.ema and _select(indices, self.ema), ema_decay=self.ema_decay or 0.0,
                 grad_scale=grad_scale, variant=self.variant,
                 copies=self.copies and _select(indices, self.copies),

@@ -7,7 +7,7 @@ size from "Muon is scalable for LLM training" (arXiv 2502.16982), so that one le
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -29,12 +29,19 @@ RMS = 0.2
 
 class Options(base.Options):
     """Options of Muon: ``momentum`` and ``nesterov`` for matrices, the number of Newton-Schulz ``iterations``, and
-    ``others``, the optimizer of all other weights, which uses ``training.betas``."""
+    ``others``, the optimizer of all other weights, which uses ``training.betas``.
+
+    ``others_learning_rate`` and ``others_weight_decay`` are those of the other weights; None: those of the matrices.
+    ``scale`` is the size of an update at learning rate 1: ``rms``, about that of AdamW, or ``spectral``, Jordan's:
+    singular values of about the root of rows / columns, at least 1."""
 
     momentum: float = Field(0.95, ge=0, lt=1)
     nesterov: bool = True
     iterations: int = Field(5, ge=1)
     others: Literal["adamw", "adam_atan2"] = "adamw"
+    others_learning_rate: float | None = Field(None, gt=0)
+    others_weight_decay: float | None = Field(None, ge=0)
+    scale: Literal["rms", "spectral"] = "rms"
 
 
 @register("muon")
@@ -59,14 +66,24 @@ class Muon(FusedAdam):
         nesterov: bool = True,
         iterations: int = 5,
         others: Literal["adamw", "adam_atan2"] = "adamw",
+        others_learning_rate: float | None = None,
+        others_weight_decay: float | None = None,
+        scale: Literal["rms", "spectral"] = "rms",
+        rates: Sequence[float] | None = None,
         **keywords: Any,
     ) -> None:
         parameters = list(params)
         hidden_ids = {id(w) for w in (parameters if hidden is None else hidden)}
         matrices = [i for i, p in enumerate(parameters) if p.ndim == 2 and id(p) in hidden_ids]
         fused = [i for i in range(len(parameters)) if i not in matrices]
-        super().__init__(parameters, lr, betas, weight_decay, *arguments, indices=fused, **keywords)
-        self.variant = others
+        rates = [1.0] * len(parameters) if rates is None else list(rates)
+        if others_learning_rate is not None:
+            ratio = others_learning_rate / lr
+            rates = [ratio if i in fused and rate == 1 else rate for i, rate in enumerate(rates)]
+        super().__init__(parameters, lr, betas, weight_decay, *arguments, indices=fused, rates=rates, **keywords)
+        self.variant, self.scale = others, scale
+        if others_weight_decay is not None:
+            self.fused_decay = others_weight_decay
         self.momentum, self.nesterov, self.iterations = momentum, nesterov, iterations
         weights = self.weights
         self.buffers = {i: torch.zeros_like(weights[i]) for i in matrices}
@@ -90,7 +107,8 @@ class Muon(FusedAdam):
             direction = torch.stack([self.buffers[i] for i in indices])
             if self.nesterov:
                 direction = grad.lerp(direction, self.momentum)
-            size = RMS * max(grad.shape[1:]) ** 0.5
+            rows, columns = grad.shape[1:]
+            size = RMS * max(rows, columns) ** 0.5 if self.scale == "rms" else max(1, rows / columns) ** 0.5
             for i, step in zip(indices, orthogonal(direction, self.iterations).unbind(), strict=True):
                 lr = self._rate(i)
                 weights[i].mul_(1 - lr * self.weight_decay).sub_(lr * size * step)
