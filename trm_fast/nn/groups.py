@@ -42,7 +42,19 @@ def _boxes(grid: Grid) -> Tensor:
 @register("shifted_boxes")
 def _shifted_boxes(grid: Grid) -> Tensor:
     """Boxes moved by half their size, so that neighbors on two sides of a box's border share a group."""
-    return _tiles(grid, (grid.box[0] // 2, grid.box[1] // 2))
+    return _tiles(grid, (_box(grid)[0] // 2, _box(grid)[1] // 2))
+
+
+@register("box_rows")
+def _box_rows(grid: Grid) -> Tensor:
+    """Where a row and a box meet."""
+    return _tiles(grid._replace(box=(1, _box(grid)[1])), (0, 0))
+
+
+@register("box_columns")
+def _box_columns(grid: Grid) -> Tensor:
+    """Where a column and a box meet."""
+    return _tiles(grid._replace(box=(_box(grid)[0], 1)), (0, 0))
 
 
 @register("all")
@@ -50,10 +62,14 @@ def _all(grid: Grid) -> Tensor:
     return torch.zeros(grid.shape, dtype=torch.int64)
 
 
-def _tiles(grid: Grid, shift: tuple[int, int]) -> Tensor:
+def _box(grid: Grid) -> tuple[int, int]:
     if not all(grid.box):
         raise ValueError("groups: boxes need a box_shape, the rows and columns of a box")
-    row, column = ((torch.arange(n) + s) // b for n, s, b in zip(grid.shape, shift, grid.box, strict=True))
+    return grid.box
+
+
+def _tiles(grid: Grid, shift: tuple[int, int]) -> Tensor:
+    row, column = ((torch.arange(n) + s) // b for n, s, b in zip(grid.shape, shift, _box(grid), strict=True))
     return row[:, None] * grid.shape[1] + column
 
 
