@@ -34,7 +34,7 @@ Halt = Annotated[bool, typer.Option("--halt/--no-halt", help="--no-halt runs all
 MaxSteps = Annotated[
     int | None,
     typer.Option(
-        min=1, help=f"Limit of supervision steps of a try; {STORED}, or else 16 or the training's, whichever is larger."
+        min=1, help=f"Maximum number of steps per try; {STORED}, or else 16 or the training's, whichever is larger."
     ),
 ]
 MinSteps = Annotated[int, typer.Option(min=1, help="Supervision steps that every puzzle takes before it may halt.")]
@@ -49,16 +49,16 @@ Symmetries = Annotated[int | None, typer.Option(min=1, help=f"Symmetric images o
 Start = Annotated[
     Literal["fixed", "random", "last"] | None,
     typer.Option(
-        help="Where tries with noise start: the model's initial state, a random state, or the state in which the "
-        f"rollout before ended; {STORED}."
+        help="Where tries with noise start: the model's initial state, a random state, or the last state of the "
+        f"previous rollout; {STORED}."
     ),
 ]
 ResampleEvery = Annotated[
     int | None,
     typer.Option(
         metavar="STEPS", min=0,
-        help="Exchange states among rollouts every so many steps, in proportion to the odds by their halting "
-        f"logits; 0 for never; {STORED}.",
+        help="Every STEPS steps, rollouts exchange states in proportion to the odds that their answers are right; "
+        f"0: never; {STORED}.",
     ),
 ]  # fmt: skip
 Select = Annotated[
@@ -77,7 +77,7 @@ Budget = Annotated[
 ]  # fmt: skip
 AnswerOnlyIf = Annotated[
     str | None,
-    typer.Option(metavar="CONDITION", help="valid or 'confidence>=X': give no answer where it does not hold."),
+    typer.Option(metavar="CONDITION", help="valid or 'confidence>=X': give no other answers."),
 ]
 SolverSeed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise and the symmetries.")]
 Submission = Annotated[

@@ -13,7 +13,7 @@ ORDER, AUGMENTATION, EXPLORATION, STATES, EASY = range(5)
 """The purposes of random numbers, each with a sequence of its own."""
 
 FIRST_SHARE = 0.1
-"""The share of the examples, the easiest ones, from which a feed from easy to hard draws first."""
+"""The share of the easiest examples from which ``easy_first`` draws at the start."""
 
 
 class Feed:
