@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from trm_fast.cli import console
 from trm_fast.training.callbacks.console import Console
 
 TINY: list[Any] = ["--preset", "sudoku-4x4", "--set", "model.hidden_size=16", "--set", "task.train_count=60"]
@@ -17,7 +18,7 @@ TINY += ["--set", "task.test_count=20", "--set", "training.batch_size=8", "--ste
 
 
 def test_a_sweep_ends_with_a_table_json_and_a_plot(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(console.out, "width", 160)
     out = tmp_path / "sweeps" / "lr"
     command = ["sweep", *TINY, "--vary", "training.learning_rate=1e-3,3e-3", "--seeds", "0,1", "--out", out]
     first = run(*command)
