@@ -6,9 +6,9 @@ and take block sizes from a table (``configs``). They change no input, unless th
 registers the launchers with torch's dispatcher. In kernels the prefix ``p_`` marks a pointer, ``i_`` an index, ``m_`` a
 mask and ``b_`` a block of values. ``at`` is an offset, or a pointer with an offset added.
 
-The table below has lower bounds per call, in elements moved and FLOP, computed and not measured. A = B L D, and I is
-the inner width of a layer. They assume that each kernel and product reads and writes its tensors once, and that the
-norm is an epilogue in the forward.
+The table below has lower bounds per call, in elements moved and FLOP, computed and not measured. A = B L D, I is the
+inner width of a layer, and N the number of groups in all partitions. They assume that each kernel and product reads and
+writes its tensors once, and that the norm is an epilogue in the forward.
 
 | op | moves | computes |
 | --- | --- | --- |
@@ -18,6 +18,8 @@ norm is an epilogue in the forward.
 | mlp backward | 8 A + 10 B L I | 12 B L D I |
 | token_mixer forward | 2 A, 3 A with an injection | 6 B D L I |
 | token_mixer backward | 7 A, 9 A with an injection | 22 B D L I: it recomputes the activations twice |
+| group_mixer forward | as mlp, and A + 2 B N D + 4 B N I; 4 A with an injection | 6 B L D I + 4 B N D I |
+| group_mixer backward | as mlp, and 3 A + 2 B L I + 4 B N D + 6 B N I; 6 A with an injection | 12 B L D I + 8 B N D I |
 | attention forward | 11 A, 13 A with an injection | 8 B L D^2 + 4 B L^2 D |
 | attention backward | 24 A | 16 B L D^2 + 10 B L^2 D |
 | attention backward, heads in several blocks | 28 A | 16 B L D^2 + 14 B L^2 D |

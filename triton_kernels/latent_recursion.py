@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from trm_fast.triton_kernels.attention import Attention
+from trm_fast.triton_kernels.group_mixer import GroupMixer
 from trm_fast.triton_kernels.layer import Layer, TensorSpec, buffer_bytes, split_buffer
 from trm_fast.triton_kernels.mlp import MLP
 from trm_fast.triton_kernels.token_mixer import TokenMixer
@@ -23,13 +24,20 @@ def network(
     cos: Tensor | None,
     sin: Tensor | None,
     mask: Tensor | None,
-    groups: Tensor | None,
+    groups: Tensor | bool | None,
     heads: int,
     group_scale: float,
     eps: float,
     causal: bool,
 ) -> list[Layer]:
-    """Builds the layers of a network. ``weights`` has four matrices per block: two for mixing, two for the MLP."""
+    """Builds the layers of a network.
+
+    ``weights`` has four matrices per block: two for mixing, two for the MLP. With groups it has two, those of a group
+    mixer. ``groups`` may be True if the layers are only asked for ``saved_specs``.
+    """
+    if groups is not None:
+        pairs = zip(weights[::2], weights[1::2], strict=True)
+        return [GroupMixer(gate_up, down, groups, group_scale, eps) for gate_up, down in pairs]
     layers: list[Layer] = []
     for i in range(0, len(weights), 4):
         w_in, w_out, gate_up, down = weights[i : i + 4]

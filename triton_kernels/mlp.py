@@ -198,6 +198,17 @@ def project(a: Tensor, w: Tensor, h: Tensor, injection: Tensor | None, eps: floa
         )  # fmt: skip
 
 
+def down_bwd(d: Tensor, down: Tensor, gate_up: Tensor) -> Tensor:
+    """Returns the gradients of gate and up, (rows, 2 I), from d (rows, D), the gradient of the second product."""
+    D, inner = down.shape
+    dgate_up = torch.empty_like(gate_up)
+    if dgate_up.numel():
+        config = configs.lookup("down_bwd", d, inner, D)
+        grid = (triton.cdiv(len(d), config["ROWS"]) * triton.cdiv(inner, config["COLUMNS"]),)
+        down_bwd_kernel[grid](d, down, gate_up, dgate_up, len(d), D, inner, **config)
+    return dgate_up
+
+
 class MLP:
     """The channel MLP as a ``layer.Layer``, with the weights gate_up (2 I, D) and down (D, I)."""
 
@@ -233,14 +244,9 @@ class MLP:
     ) -> Tensor:
         h = h if injection is None else h + injection
         gate_up, hidden, rstd = saved_tensors
-        D, inner = self.down.shape
-        d = rms_norm_bwd(dy, y, rstd, -1).view(len(gate_up), D)
-        dgate_up = torch.empty_like(gate_up)
-        if dgate_up.numel():
-            config = configs.lookup("down_bwd", h, inner, D)
-            grid = (triton.cdiv(len(d), config["ROWS"]) * triton.cdiv(inner, config["COLUMNS"]),)
-            down_bwd_kernel[grid](d, self.down, gate_up, dgate_up, len(d), D, inner, **config)
-        self.sums = add_products(self.sums, (dgate_up, h.view(len(d), D)), (d, hidden))
+        d = rms_norm_bwd(dy, y, rstd, -1).view(len(gate_up), self.down.shape[0])
+        dgate_up = down_bwd(d, self.down, gate_up)
+        self.sums = add_products(self.sums, (dgate_up, h.view(d.shape)), (d, hidden))
         return d.addmm_(dgate_up, self.gate_up).view(h.shape)
 
     def gradients(self) -> list[Tensor]:

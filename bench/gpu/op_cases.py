@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -41,10 +42,15 @@ def cases(batch: int, sizes: Sizes, dtype: torch.dtype) -> list[OpCase]:
     norm, loss = Case([x, x], 2, plain), Case([logits], 1, plain, lambda _: [labels])
     norm_over_tokens = Case([x, x], 2, lambda op, h, r: op(h, r, dim=1))
     attention = Case([x, (3 * D, D), (D, D)], 3, lambda op, *inputs: op(*inputs, sizes.heads))
+    groups = square_groups(L)
+    over_groups = [(2 * I, (1 + len(groups)) * D), (D, I)]
+    group_flop = channel_flop + 4 * batch * int(groups.amax(1).add(1).sum()) * D * I
+    group_mixer = Case([x, *over_groups], 3, plain, lambda _: [groups])
     step = Case([x, x, *over_tokens, *over_channels], 6, lambda op, h, r, *weights: op(h, r, weights))
     return [  # the ops that take most of a training step come first
         OpCase("mlp", "", Case([x, *over_channels], 3, plain), 2 * state, 3 * state, channel_flop),
         OpCase("token_mixer", "", Case([x, *over_tokens], 3, plain), 2 * state, 3 * state, token_flop),
+        OpCase("group_mixer", "", group_mixer, 2 * state, 3 * state, group_flop),
         OpCase("attention", "", attention, 2 * state, 3 * state, 8 * M * D * D + 4 * M * L * D),
         OpCase("latent_step", "mixer", step, 3 * state, 4 * state, token_flop + channel_flop),
         OpCase("rms_norm", "channels", norm, 3 * state, 3 * state),
@@ -55,6 +61,19 @@ def cases(batch: int, sizes: Sizes, dtype: torch.dtype) -> list[OpCase]:
         _optimizer([*over_channels, *over_tokens] * 2 + [(V, D)] * 2),
         _rows(batch, sizes),
     ]
+
+
+def square_groups(tokens: int) -> Tensor:
+    """Rows, columns and boxes of a square, as groups of its cells; tokens that it lacks are more of its rows.
+
+    Example:
+        >>> square_groups(5).tolist()
+        [[0, 0, 1, 1, 2], [0, 1, 0, 1, 0], [0, 1, 2, 3, 4]]
+    """
+    side = math.isqrt(tokens)
+    box = math.isqrt(side)
+    row, column = torch.arange(tokens) // side, torch.arange(tokens) % side
+    return torch.stack((row, column, row // box * (side // box) + column // box))
 
 
 def plain(op: Callable[..., Tensor], *inputs: Tensor) -> Tensor:

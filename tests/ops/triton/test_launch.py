@@ -21,6 +21,7 @@ B, L, D = 3, 17, 64
 
 def layer(name: str, D: int = D, inner: int = 64):
     from trm_fast.triton_kernels.attention import Attention
+    from trm_fast.triton_kernels.group_mixer import GroupMixer
     from trm_fast.triton_kernels.mlp import MLP
     from trm_fast.triton_kernels.token_mixer import TokenMixer
 
@@ -29,6 +30,9 @@ def layer(name: str, D: int = D, inner: int = 64):
 
     if name == "mlp":
         return MLP(weight(2 * inner, D), weight(D, inner), 1e-5)
+    if name == "group_mixer":
+        groups = torch.stack((torch.arange(L) // 3, torch.zeros(L, dtype=torch.int64)))
+        return GroupMixer(weight(2 * inner, 3 * D), weight(D, inner), groups, 1.0, 1e-5)
     if name == "token_mixer":
         return TokenMixer(weight(128, L), weight(L, 64), 1e-5)
     tables = torch.zeros(2, L, D // 2)
@@ -40,6 +44,10 @@ def layer(name: str, D: int = D, inner: int = 64):
     [
         ("mlp", {"gate_up_fwd", "project_fwd", "rms_norm_bwd", "down_bwd"}),
         ("token_mixer", {"token_mixer_fwd", "token_mixer_bwd", "token_mixer_bwd_weights"}),
+        (
+            "group_mixer",
+            {"sum_groups", "gate_up_groups_fwd", "project_fwd", "rms_norm_bwd", "down_bwd", "add_groups"},
+        ),
         ("attention", {"qkv_fwd", "attend_fwd", "project_fwd", "rms_norm_bwd"}),
     ],
 )
@@ -53,7 +61,7 @@ def test_a_layer_launches(launched, name, kernels):
         assert {f"{kernel}_kernel" for kernel in kernels} <= set(launched)
 
 
-@pytest.mark.parametrize("name", ["mlp", "attention"])
+@pytest.mark.parametrize("name", ["mlp", "attention", "group_mixer"])
 def test_addmm_copies_nothing(monkeypatch, name):
     """On a GPU an addmm that is not in place first copies its input."""
     products = []
