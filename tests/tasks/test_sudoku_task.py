@@ -86,6 +86,16 @@ def test_file_is_split_by_classes(tmp_path: Path) -> None:
         task.dataset(DataConfig(source=str(tmp_path / "alike.csv")), seed=0)
 
 
+def test_holdout_of_zero_trains_on_all_puzzles(tmp_path: Path) -> None:
+    write(tmp_path / "one.csv", generate(4, 1, (4, 7), seed=0))
+    write(tmp_path / "all.csv", generate(4, 30, (4, 7), seed=2))
+    for name, count in (("one.csv", 1), ("all.csv", 30)):
+        data = sudoku(4).dataset(DataConfig(source=str(tmp_path / name), holdout=0), seed=0)
+        assert (len(data.train), len(data.test)) == (count, 0)
+    with pytest.raises(UserError, match="none can be held out"):
+        sudoku(4).dataset(DataConfig(source=str(tmp_path / "one.csv")), seed=0)
+
+
 @pytest.mark.parametrize(("size", "givens"), [(4, (5, 8)), (6, (12, 18)), (9, (34, 40))])
 def test_equivalent_puzzles_share_the_cheap_invariant_and_few_others_do(size: int, givens: tuple[int, int]) -> None:
     puzzles, rng = generate(size, 40, givens, seed=3), np.random.default_rng(0)

@@ -45,18 +45,6 @@ def _shifted_boxes(grid: Grid) -> Tensor:
     return _tiles(grid, (_box(grid)[0] // 2, _box(grid)[1] // 2))
 
 
-@register("box_rows")
-def _box_rows(grid: Grid) -> Tensor:
-    """Where a row and a box meet."""
-    return _tiles(grid._replace(box=(1, _box(grid)[1])), (0, 0))
-
-
-@register("box_columns")
-def _box_columns(grid: Grid) -> Tensor:
-    """Where a column and a box meet."""
-    return _tiles(grid._replace(box=(_box(grid)[0], 1)), (0, 0))
-
-
 @register("all")
 def _all(grid: Grid) -> Tensor:
     return torch.zeros(grid.shape, dtype=torch.int64)

@@ -155,12 +155,12 @@ class DataConfig(Section):
         source: a path, ``hf:NAME`` for a data set of the Hugging Face hub, or None for the task's generator.
         test: a separate test set: a path or ``hf:NAME``. By default the data set's own test split or, for a file, a
             random part of its examples.
-        holdout: the size of that part, as a share of the equivalence classes.
+        holdout: the size of that part, as a share of the equivalence classes; 0: none, so that there is no test set.
     """
 
     source: str | None = None
     test: str | None = None
-    holdout: float = Field(0.1, gt=0, lt=1)
+    holdout: float = Field(0.1, ge=0, lt=1)
 
 
 class IncrementalRow(Protocol):

@@ -128,17 +128,19 @@ def sample(items: T, count: int | None, seed: int, what: str) -> tuple[T, list[s
 
 def random_split(count: int, share: float, rng: np.random.Generator, problem: str) -> tuple[Rows, Rows]:
     """Splits the indices below ``count`` at random: a ``share`` of them for testing, the others for training, at least
-    one each.
+    one each. With a share of 0 all are for training.
 
     Returns:
         The training indices and the test indices, in random order.
 
     Raises:
-        UserError: ``count`` is below 2. The message starts with ``problem``, the reason for
+        UserError: ``count`` is below 2 and the share is not 0. The message starts with ``problem``, the reason for
             that.
     """
+    order = rng.permutation(count)
+    if not share:
+        return order, order[:0]
     if count < 2:
         raise UserError(f"{problem}: none can be held out for testing")
-    order = rng.permutation(count)
     held_out = min(max(1, round(share * count)), count - 1)
     return order[held_out:], order[:held_out]

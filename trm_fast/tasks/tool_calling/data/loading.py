@@ -200,7 +200,7 @@ def read_sets(
 
     for source, validation in _files(data.source, sets):
         rows = read_source(source)
-        if data.test is None and validation is None:
+        if data.test is None and validation is None and data.holdout:
             rows, held_out = split_rows(rows, data.holdout, seed)
             test += held_out
         elif data.test is None and validation is not None:
