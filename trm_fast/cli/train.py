@@ -30,7 +30,8 @@ def train(
     config: Annotated[Path | None, typer.Option(help="Your own YAML file.")] = None,
     data: Annotated[str | None, typer.Option(help="A file or hf:NAME; by default the task's generator.")] = None,
     val_split: Annotated[
-        float | None, typer.Option(help="Share of the data to hold out if it has no test set, 0 for none; sets data.holdout.")
+        float | None,
+        typer.Option(help="Share of the data to hold out if it has no test set, 0 for none; sets data.holdout."),
     ] = None,
     settings: Annotated[
         list[str] | None,
