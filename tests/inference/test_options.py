@@ -52,7 +52,7 @@ def test_a_trajectory_shows_one_try_of_a_model_that_stores_several() -> None:
     [
         ({"rollouts": "3"}, "the model: solver.rollouts = '3'"),
         ({"rollout": 3}, "unknown key solver.rollout"),
-        ({"rollouts": 3}, "rollouts differ only by their noise"),
+        ({"rollouts": 3}, "rollouts differ only by noise, start or hints"),
         ({"noise": -1.0}, "solver.noise"),
         ({"start": "warm"}, "solver.start"),
     ],
@@ -72,6 +72,7 @@ def test_an_invalid_section_is_rejected(section: dict[str, Any], words: str) -> 
         ({"resample_every": 2}, "resample-every needs 3 rollouts or more"),
         ({"rollouts": 2, "noise": 0.3, "resample_every": 2}, "resample-every needs 3 rollouts or more"),
         ({"symmetries": 4, "start": "last"}, "start last needs rollouts"),
+        ({"symmetries": 4, "hints": 3}, "hints needs rollouts"),
         ({"rollouts": 0}, "rollouts = 0"),
     ],
 )

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from trm_fast.api import TRM
+from trm_fast.errors import UserError
 from trm_fast.inference import Solver, evaluate
 from trm_fast.inference.queue import Plan, Queue
 from trm_fast.inference.steps import StepResult
+from trm_fast.interchange import locate
 from trm_fast.models import TRMConfig
 from trm_fast.tasks import get_task
 from trm_fast.tasks.base import Examples
@@ -127,6 +129,44 @@ def test_particles_change_later_answers_but_not_the_first_try() -> None:
     assert (apart.steps == mixed.steps).all()
 
 
+def test_hints_are_tokens_of_the_first_answer_in_open_cells() -> None:
+    plan = Plan(hints_from=torch.tensor([-1, 0, 0]), after=torch.tensor([-1, 0, 0]), hints=2, open_token=1)
+    queue = Queue(3, plan, torch.device("cpu"))
+    question, answer = torch.tensor([5, 1, 1, 4, 1]), torch.tensor([9, 2, 3, 9, 6])
+    inputs, state = question.repeat(3, 1), MODEL.initial_state(1)
+    first, ends = torch.tensor([0]), torch.tensor([4])
+    assert torch.equal(queue.hinted(first, inputs[:1], seed=0), inputs[:1])
+    queue.leave(first, ends, torch.tensor([False]), 4, state, answer[None])
+    rows = torch.tensor([1, 2])
+    hinted = queue.hinted(rows, inputs[rows], seed=3)
+    assert ((hinted == question) | ((question == 1) & (hinted == answer))).all()
+    assert (hinted != question).sum(1).tolist() == [2, 2]
+    assert torch.equal(queue.hinted(rows[1:], inputs[1:2], seed=3), hinted[1:]), "whatever else is in the batch"
+    assert len({tuple(queue.hinted(rows[:1], inputs[:1], seed).flatten().tolist()) for seed in range(9)}) > 1
+
+
+def test_hints_help_and_their_answers_obey_the_question() -> None:
+    located = locate("sudoku-4x4")
+    inputs = generate(4, 300, (4, 4), seed=5).questions.astype(np.int32) + 1
+    examples = Examples.of_questions(inputs)
+    plain = Solver(located.model, located.task, max_steps=2).run(examples)
+    hinted = Solver(located.model, located.task, max_steps=2, rollouts=6, hints=2).run(examples)
+    assert plain.valid is not None
+    assert hinted.valid is not None
+    assert hinted.valid.sum() > plain.valid.sum()
+    shown = (inputs > 1) & hinted.valid[:, None]
+    assert (hinted.solution == inputs)[shown].all()
+    np.testing.assert_array_equal(hinted.solution[plain.valid], plain.solution[plain.valid])
+    again = Solver(located.model, located.task, max_steps=2, rollouts=6, hints=2, batch_size=7).run(examples)
+    np.testing.assert_array_equal(again.solution, hinted.solution)
+
+
+def test_hints_need_questions_that_show_part_of_the_answer() -> None:
+    located = locate("maze-small")
+    with pytest.raises(UserError, match="the questions of the task maze show no part of the answer"):
+        Solver(located.model, located.task, rollouts=2, hints=3)
+
+
 def test_symmetries_may_have_noise_without_rollouts() -> None:
     kind = get_task("sudoku")
     task = kind(kind.Config(name="sudoku", size=4))
@@ -178,6 +218,7 @@ def test_an_answer_that_does_not_meet_the_condition_is_none() -> None:
         {"rollouts": 8, "noise": 0.5},
         {"rollouts": 8, "start": "random", "noise": 0.3, "resample_every": 2},
         {"rollouts": 2, "symmetries": 4, "start": "last", "noise": 0.5},
+        {"rollouts": 8, "hints": 3},
     ],
 )
 def test_with_random_weights_no_search_solves_hard_puzzles(options: dict[str, Any]) -> None:

@@ -61,6 +61,14 @@ ResampleEvery = Annotated[
         f"0: never; {STORED}.",
     ),
 ]  # fmt: skip
+Hints = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=0,
+        help="Each further rollout reads N random cells of the first rollout's answer as if they were given; "
+        f"0: none; {STORED}.",
+    ),
+]  # fmt: skip
 Select = Annotated[
     Literal["auto", "rules", "confidence", "majority", "first"] | None,
     typer.Option(

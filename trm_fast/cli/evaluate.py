@@ -37,6 +37,7 @@ def evaluate(
     symmetries: console.Symmetries = None,
     start: console.Start = None,
     resample_every: console.ResampleEvery = None,
+    hints: console.Hints = None,
     select: console.Select = None,
     budget: console.Budget = None,
     answer_only_if: console.AnswerOnlyIf = None,
@@ -46,7 +47,8 @@ def evaluate(
         typer.Option(
             metavar="'NAME=A,B,... NAME=VALUE'",
             help="Measure at several values of steps, rollouts, symmetries, batch, noise, start, resample-every, "
-            "select or budget, with further options fixed; draws accuracy against FLOP. Repeat it for several lines.",
+            "hints, select or budget, with further options fixed; draws accuracy against FLOP. Repeat it for several "
+            "lines.",
         ),
     ] = None,
     save_defaults: Annotated[
@@ -102,7 +104,7 @@ def evaluate(
     examples = examples.take(slice(limit))
     solver = Solver(
         located.model, located.task, max_steps=max_steps, min_steps=min_steps, halt=halt, batch_size=batch_size,
-        rollouts=rollouts, noise=noise, symmetries=symmetries, start=start, resample_every=resample_every,
+        rollouts=rollouts, noise=noise, symmetries=symmetries, start=start, resample_every=resample_every, hints=hints,
         select=select, answer_only_if=answer_only_if, seed=seed,
         budget=None if budget is None else max(0.0, budget - time.perf_counter() + began),
     )  # fmt: skip

@@ -46,6 +46,7 @@ def solve(
     symmetries: console.Symmetries = None,
     start: console.Start = None,
     resample_every: console.ResampleEvery = None,
+    hints: console.Hints = None,
     select: console.Select = None,
     budget: console.Budget = None,
     answer_only_if: console.AnswerOnlyIf = None,
@@ -72,6 +73,8 @@ def solve(
       trm-fast solve runs/arc1 challenges.json --symmetries 32 --submission submission.json
 
       trm-fast solve sudoku-cpu puzzles.csv --max-steps 64 --rollouts 16 --noise 0.3
+
+      trm-fast solve sudoku-cpu puzzles.csv --rollouts 32 --hints 3
 
       trm-fast solve sudoku-cpu puzzles.csv --symmetries 64 --budget 60 --answer-only-if valid
 
@@ -104,7 +107,7 @@ def solve(
         located.task.submission(Question.rows(questions[:1]).take(slice(0)), [])  # fails now if the task has none
     solver = Solver(
         located.model, located.task, max_steps=max_steps, min_steps=min_steps, halt=halt, batch_size=batch_size,
-        rollouts=rollouts, noise=noise, symmetries=symmetries, start=start, resample_every=resample_every,
+        rollouts=rollouts, noise=noise, symmetries=symmetries, start=start, resample_every=resample_every, hints=hints,
         select=select, answer_only_if=answer_only_if, seed=seed,
         budget=None if budget is None else max(0.0, budget - time.perf_counter() + began),
     )  # fmt: skip

@@ -33,12 +33,13 @@ class SolverConfig(Section):
     symmetries: int = Field(1, ge=1)
     start: Start = "fixed"
     resample_every: int = Field(0, ge=0)
+    hints: int = Field(0, ge=0)
     select: Select = "auto"
 
     @model_validator(mode="after")
     def _tries_differ(self) -> Self:
-        if self.rollouts > 1 and not self.noise and self.start == "fixed":
-            raise ValueError("rollouts differ only by their noise: give a noise above 0, such as 0.3")
+        if self.rollouts > 1 and not self.noise and self.start == "fixed" and not self.hints:
+            raise ValueError("rollouts differ only by noise, start or hints: give a noise above 0, such as 0.3")
         return self
 
     @property
@@ -74,6 +75,7 @@ def merged_options(stored: SolverConfig, changes: Mapping[str, Any]) -> SolverCo
     needs = {
         "noise": ("rollouts or symmetries, because the first try has none", options.tries > 1),
         "start": ("rollouts or symmetries, because the first try starts from the fixed state", options.tries > 1),
+        "hints": ("rollouts, because the first try reads the question as it is", options.rollouts > 1),
         "resample_every": ("3 rollouts or more, because it compares those with noise", options.rollouts > 2),
     }
     for name, (what, fulfilled) in needs.items():

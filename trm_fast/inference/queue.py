@@ -35,6 +35,12 @@ class Plan(NamedTuple):
     """int64: rows with equal numbers exchange states (``resampled``); -1: never."""
     resample_every: int = 0
     """Number of supervision steps between two exchanges."""
+    hints_from: Tensor | None = None
+    """int64: the row from whose last answer the row reads hints, which must end before it enters; -1: none."""
+    hints: int = 0
+    """Number of hints: positions of the question, open before, that hold tokens of that answer."""
+    open_token: int = 0
+    """The input token of open positions."""
 
 
 INDEPENDENT = Plan()
@@ -59,6 +65,10 @@ class Queue:
         if plan.warm_start is not None and plan.after is not None:
             self.needed[plan.after[plan.warm_start]] = True
         self.last: dict[int, State] = {}
+        self.hinting = torch.zeros_like(self.ended)  # rows whose last answer gives hints
+        if plan.hints_from is not None:
+            self.hinting[plan.hints_from[plan.hints_from >= 0]] = True
+        self.answers: dict[int, Tensor] = {}
 
     def enter(self, count: int) -> Tensor:
         """Removes up to ``count`` rows that may enter the batch now from the queue, and returns them, int64 (A,)."""
@@ -89,7 +99,24 @@ class Queue:
                 state = reduce(lambda one, two: one.combine(two, lambda a, b: torch.cat((a, b))), states)
         return state
 
-    def leave(self, rows: Tensor, steps: Tensor, halted: Tensor, max_steps: int, state: State) -> Tensor:
+    def hinted(self, rows: Tensor, inputs: Tensor, seed: int) -> Tensor:
+        """Returns the inputs (A, L) of entering rows with their hints. The positions depend on (seed, row) alone."""
+        if self.plan.hints_from is None:
+            return inputs
+        inputs, generator = inputs.clone(), torch.Generator()
+        for i, (row, source) in enumerate(zip(rows.tolist(), self.plan.hints_from[rows].tolist(), strict=True)):
+            if source >= 0:
+                positions = (inputs[i] == self.plan.open_token).nonzero().flatten()
+                generator.manual_seed(hash((seed, row)) % 2**63)
+                positions = positions[
+                    torch.randperm(len(positions), generator=generator)[: self.plan.hints].to(positions.device)
+                ]
+                inputs[i, positions] = self.answers[source][positions].to(inputs.dtype)
+        return inputs
+
+    def leave(
+        self, rows: Tensor, steps: Tensor, halted: Tensor, max_steps: int, state: State, answers: Tensor
+    ) -> Tensor:
         """Returns which rows of the batch stay after a supervision step, bool (A,)."""
         staying = ~halted & (steps < max_steps)
         if (problem := self.plan.problem) is not None:
@@ -99,6 +126,8 @@ class Queue:
         self.ended[rows[~staying]] = True
         for i in (self.needed[rows] & ~staying).nonzero().flatten():
             self.last[int(rows[i])] = state.rows(i[None])  # a copy, so that the batch is not kept alive
+        for i in (self.hinting[rows] & ~staying).nonzero().flatten():
+            self.answers[int(rows[i])] = answers[i].clone()
         return staying
 
     def resampled(self, rows: Tensor, steps: Tensor, q: Tensor, staying: Tensor, seed: int) -> Tensor | None:

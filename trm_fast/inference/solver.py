@@ -117,6 +117,9 @@ class Solver:
             ``random``, Gaussian noise of its size; ``last``, the state in which the previous rollout ended.
         resample_every: interval in steps at which the rollouts of an image exchange states, each drawn with a
             probability proportional to the odds that its answer is right; 0 (the default): never.
+        hints: number of open cells in which each further rollout reads tokens of the first rollout's answer, as if
+            they were given; 0 (the default): none. The cells are drawn at random, the tokens are the model's own. For
+            tasks whose questions show part of the answer.
         select: how the answer is chosen. ``rules``: the first answer that obeys the task's rules, which ends the tries;
             ``confidence``: the most confident; ``majority``: the most frequent; ``first``: that of the try which halts
             in the fewest steps. ``auto`` (the default) is rules if the task has rules, majority if the task votes, and
@@ -146,6 +149,7 @@ class Solver:
     symmetries: int | None = None
     start: Start | None = None
     resample_every: int | None = None
+    hints: int | None = None
     select: Select | None = None
     budget: float | None = None
     answer_only_if: str | None = None
@@ -162,6 +166,10 @@ class Solver:
             )
         if self.options.select == "rules" and not task.has_rules:
             raise UserError(f"select rules: the task {task.name} has no rules", usage_error=True)
+        if self.options.hints and task.open_token is None:
+            raise UserError(
+                f"hints: the questions of the task {task.name} show no part of the answer", usage_error=True
+            )
         if self.options.start == "random" and not bool(self.model.z_init.any()):
             raise UserError("start random: this model's initial state is zero; use noise", usage_error=True)
         if self.answer_only_if is not None:
@@ -323,7 +331,7 @@ class Solver:
         """This solver without the tries that the model's stored options ask for."""
         if (self.rollouts or 1) * (self.symmetries or 1) > 1:
             raise UserError("a trajectory shows one try: leave out rollouts and symmetries", usage_error=True)
-        return replace(self, rollouts=1, symmetries=1, noise=None, start=None, resample_every=None)
+        return replace(self, rollouts=1, symmetries=1, noise=None, start=None, resample_every=None, hints=None)
 
     def _answer(
         self, questions: Sequence[Question], return_trajectory: bool, callback: Callable[[Step], None] | None = None

@@ -76,6 +76,8 @@ def run_steps(
         entering = queue.enter(0 if rule.whole_batch and len(rows) else max(0, capacity - len(rows)))
         if len(entering):
             rows, steps = torch.cat((rows, entering)), torch.cat((steps, torch.zeros_like(entering)))
+            if plan.hints_from is not None:
+                inputs = inputs.index_copy(0, entering, queue.hinted(entering, inputs[entering], seed))
             new = queue.start(entering, model.initial_state(len(entering)), seed)
             state = state.combine(new, lambda old, new: torch.cat((old, new)))
             memory = torch.cat((memory, rule.memory(len(entering), device)))
@@ -98,7 +100,7 @@ def run_steps(
         if accept is not None and halt:
             halted = accept(rows, answers, halted) & allowed
         yield StepResult(rows, steps, answers, q.sigmoid(), halted)
-        staying = queue.leave(rows, steps, halted, max_steps, state)
+        staying = queue.leave(rows, steps, halted, max_steps, state, answers)
         source = queue.resampled(rows, steps, q, staying, seed)
         if source is not None:
             state, memory = state.rows(source), memory[source]

@@ -19,6 +19,7 @@ SWEEPS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "noise": ("noise", float),
     "start": ("start", str),
     "resample-every": ("resample_every", int),
+    "hints": ("hints", int),
     "select": ("select", str),
     "budget": ("budget", float),
 }
@@ -74,7 +75,7 @@ class Sweep:
         options = {SWEEPS[name][0]: v for name, v in {**self.fixed, self.name: value}.items()}
         tries = [options.get(name) or getattr(base.options, name) for name in ("rollouts", "symmetries")]
         if tries == [1, 1]:
-            options |= {"noise": None, "start": None, "resample_every": None}
+            options |= {"noise": None, "start": None, "resample_every": None, "hints": None}
         return replace(base, **options)
 
 

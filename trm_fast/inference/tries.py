@@ -108,6 +108,9 @@ class Tries:
         after = np.where((number >= N) & (select == "rules"), self.owner, -1)
         warm = (number >= images) & (options.start == "last")
         after = np.where(warm, number - images, after)
+        hinted = (number >= images) & (options.hints > 0)
+        hints_from = np.where(hinted, number % images, -1)
+        after = np.where(hinted, np.maximum(after, hints_from), after)
 
         def tensor(array: Array, used: object) -> Tensor | None:
             return torch.from_numpy(array).to(device) if used else None
@@ -124,6 +127,9 @@ class Tries:
             warm_start=tensor(warm, warm.any()),
             particles=tensor(particles, options.resample_every),
             resample_every=options.resample_every,
+            hints_from=tensor(hints_from, hinted.any()),
+            hints=options.hints,
+            open_token=self.task.open_token or 0,
         )
 
     def obeys(self, rows: npt.NDArray[np.int64], answers: Array) -> npt.NDArray[np.bool_]:

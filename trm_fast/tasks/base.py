@@ -225,6 +225,7 @@ class Task(ABC):
         grid_shape: rows and columns of the grid, None if the positions form no grid.
         box_shape: rows and columns of the boxes that the grid is divided into, if it is.
         partitions: names of the partitions of the positions that a model with ``mixing: groups`` reads by default.
+        open_token: the input token of positions to fill in, if all other input tokens are part of the answer.
         special_tokens: number of tokens, the first of the vocabulary, that are no symbols, such as padding.
     """
 
@@ -242,6 +243,7 @@ class Task(ABC):
     box_shape: tuple[int, int] | None = None
     partitions: tuple[str, ...] = ("rows", "columns")
     special_tokens: int = 0
+    open_token: int | None = None
 
     @abstractmethod
     def __init__(self, config: Any) -> None:

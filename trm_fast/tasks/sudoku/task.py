@@ -85,7 +85,7 @@ class Sudoku(PuzzleTask[Puzzles]):
     Config: ClassVar[type[SudokuConfig]] = SudokuConfig
     has_rules: ClassVar[bool] = True
     partitions = ("rows", "columns", "boxes")
-    special_tokens = BLANK + 1
+    special_tokens, open_token = BLANK + 1, BLANK
     fallback_note: ClassVar[str] = (
         "generated puzzles are used instead: accuracy is not comparable with published numbers"
     )
