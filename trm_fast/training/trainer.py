@@ -37,6 +37,10 @@ class LossNotFinite(UserError):
     """Training diverged."""
 
 
+NOT_LOGGED = ("seconds", "puzzles_per_second", "coverage", "answered_accuracy")
+"""Parts of an evaluation that training does not log: times, and what only a condition on answers changes."""
+
+
 class Trainer:
     """A run in its folder. ``Trainer(config, out).train()`` starts it, ``Trainer.resume(out).train()`` continues it.
 
@@ -328,7 +332,7 @@ class Trainer:
         # Early evaluations have few examples. Comparing the lower bounds of intervals avoids keeping a lucky one.
         if self.best is None or result.interval[0] >= self.best["at_least"]:
             self.best = {"step": self.step, "exact_accuracy": result.exact_accuracy, "at_least": result.interval[0]}
-        named = {f"eval_{k}": v for k, v in result.to_json().items() if k not in ("seconds", "puzzles_per_second")}
+        named = {f"eval_{k}": v for k, v in result.to_json().items() if k not in NOT_LOGGED}
         self.callbacks.on_log({"step": self.step, **named, "seconds": round(self.seconds, 3)})
         return result
 
