@@ -39,7 +39,7 @@ def changed(section: str, **keys: Any) -> dict[str, Any]:
         (changed("model", hiden_size=3), ["unknown key model.hiden_size", "did you mean hidden_size?"]),
         (changed("model", hidden_size="64"), ["model.hidden_size = '64'", "integer"]),
         (changed("model", hidden_size=True), ["model.hidden_size = True", "integer"]),
-        (changed("model", mixing="conv"), ["model.mixing = 'conv'", "'mlp' or 'attention'"]),
+        (changed("model", mixing="conv"), ["model.mixing = 'conv'", "'mlp', 'attention' or 'groups'"]),
         (changed("model", mixing="attention", num_heads=3), ["model: hidden_size 8", "num_heads 3"]),
         (changed("model", causal=True), ["model: causal needs mixing: attention"]),
         (changed("model", vocab_size=9), ["model.vocab_size = 9 contradicts task sudoku, which needs 6; remove"]),
