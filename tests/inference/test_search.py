@@ -12,7 +12,7 @@ from trm_fast.api import TRM
 from trm_fast.errors import UserError
 from trm_fast.inference import Solver, evaluate
 from trm_fast.inference.queue import Plan, Queue
-from trm_fast.inference.steps import StepResult
+from trm_fast.inference.steps import StepResult, run_steps
 from trm_fast.interchange import locate
 from trm_fast.models import TRMConfig
 from trm_fast.tasks import get_task
@@ -159,6 +159,18 @@ def test_hints_help_and_their_answers_obey_the_question() -> None:
     np.testing.assert_array_equal(hinted.solution[plain.valid], plain.solution[plain.valid])
     again = Solver(located.model, located.task, max_steps=2, rollouts=6, hints=2, batch_size=7).run(examples)
     np.testing.assert_array_equal(again.solution, hinted.solution)
+
+
+def test_hints_leave_the_questions_as_they_are() -> None:
+    """The rules check answers against them."""
+    located = locate("sudoku-4x4")
+    inputs = torch.from_numpy(generate(4, 1, (4, 4), seed=5).questions.astype(np.int64) + 1).repeat(2, 1)
+    question = inputs.clone()
+    first = torch.tensor([-1, 0])
+    plan = Plan(after=first, hints_from=first, hints=3, open_token=1)
+    rows = [result.rows.tolist() for result in run_steps(located.model, inputs, 1, halt=False, plan=plan)]
+    assert rows == [[0], [1]]
+    assert torch.equal(inputs, question)
 
 
 def test_hints_need_questions_that_show_part_of_the_answer() -> None:

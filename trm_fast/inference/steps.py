@@ -69,6 +69,8 @@ def run_steps(
     N, device = len(inputs), inputs.device
     capacity = batch_size or max(1, N)
     queue = Queue(N, plan, device)
+    if plan.hints_from is not None:
+        inputs = inputs.clone()  # hints are written into it
     rule = halting_rule(model.config.halting, model.config.q_threshold)
     rows = steps = torch.zeros(0, dtype=torch.int64, device=device)
     state, memory = model.initial_state(0), rule.memory(0, device)
@@ -77,7 +79,7 @@ def run_steps(
         if len(entering):
             rows, steps = torch.cat((rows, entering)), torch.cat((steps, torch.zeros_like(entering)))
             if plan.hints_from is not None:
-                inputs = inputs.index_copy(0, entering, queue.hinted(entering, inputs[entering], seed))
+                inputs[entering] = queue.hinted(entering, inputs[entering], seed)
             new = queue.start(entering, model.initial_state(len(entering)), seed)
             state = state.combine(new, lambda old, new: torch.cat((old, new)))
             memory = torch.cat((memory, rule.memory(len(entering), device)))
