@@ -20,7 +20,7 @@ from typing_extensions import Self
 
 from trm_fast.errors import UserError
 from trm_fast.labels import IGNORE as IGNORE
-from trm_fast.tasks.files import read_text
+from trm_fast.tasks.files import read_text, split_lines
 from trm_fast.validation import Section
 
 Array = npt.NDArray[Any]
@@ -353,7 +353,7 @@ class Task(ABC):
         Raises:
             UserError: the file cannot be read, has no questions, or a question is malformed.
         """
-        lines = [(number, line) for number, line in enumerate(read_text(source).splitlines(), 1) if line.strip()]
+        lines = [(number, line) for number, line in enumerate(split_lines(read_text(source)), 1) if line.strip()]
         if not lines:
             raise UserError(f"{source} has no {self.noun}")
         for number, line in lines:

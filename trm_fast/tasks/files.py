@@ -49,6 +49,20 @@ def read_text(path: str | Path) -> str:
         return stream.read()
 
 
+def split_lines(text: str) -> list[str]:
+    """The lines of a text. Only a line feed ends a line, with or without a carriage return before it; other separators
+    of Unicode (U+0085, U+2028) may occur in JSON texts and in puzzles.
+
+    Example:
+        >>> split_lines("a\\u2028b\\r\\nc\\n")
+        ['a\\u2028b', 'c']
+    """
+    lines = text.split("\n")
+    if not lines[-1]:
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
+
+
 def parse_json(text: str, prefix: str) -> Any:
     """The value of a JSON text.
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Array, DataConfig, Dataset, Question, Task
-from trm_fast.tasks.files import parse_json, read_text
+from trm_fast.tasks.files import parse_json, read_text, split_lines
 from trm_fast.tasks.sets import random_split
 
 Numbers = npt.NDArray[np.float64]
@@ -86,7 +86,7 @@ def read_lines(source: str | Path) -> Iterator[tuple[str, str]]:
         yield from _json_lists(text, path)
         return
     has_lists = False
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(split_lines(text), 1):
         if not line.strip() or (number == 1 and not re.search(r"\d", line) and "[" not in line):
             continue
         has_lists = True

@@ -49,9 +49,7 @@ def read_metrics(run: Path) -> list[Record]:
     path = run / METRICS
     text = read_text(path) if path.exists() else ""
     records = []
-    for number, line in enumerate(text.splitlines(keepends=True), 1):
-        if not line.endswith("\n"):
-            break
+    for number, line in enumerate(text.split("\n")[:-1], 1):  # what follows the last line feed is incomplete
         try:
             record = json.loads(line)
             record["step"] + 0

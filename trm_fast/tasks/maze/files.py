@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Question
-from trm_fast.tasks.files import parse_json, read_text
+from trm_fast.tasks.files import parse_json, read_text, split_lines
 from trm_fast.tasks.maze.cells import CHARACTERS, FREE, GOAL, START, Grids, as_lines
 from trm_fast.tasks.maze.engine import engine
 from trm_fast.tasks.maze.mazes import Mazes
@@ -87,7 +87,7 @@ def _from_picture(path: str | Path, shape: Shape) -> Question:
 
 
 def _from_json(text: str, path: str | Path, shape: Shape) -> Iterator[Question]:
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(split_lines(text), 1) if line.strip()]
     if len(lines) > 1 and _is_json(lines[0][1]):  # JSON Lines
         for number, line in lines:
             yield parse(line, shape, f"{path}:{number}")
@@ -116,7 +116,7 @@ def _from_text(text: str, path: str | Path, shape: Shape) -> Iterator[Question]:
     grid: list[str] = []
     has_mazes = False
     # A line of spaces is a row of free cells. Only an empty line ends a grid.
-    for number, line in enumerate([*(line.rstrip("\r") for line in text.split("\n")), ""], 1):
+    for number, line in enumerate([*split_lines(text), ""], 1):
         if line and not (len(line) == cells and shape[0] > 1):
             grid.append(line)
             continue

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Question
-from trm_fast.tasks.files import read_text
+from trm_fast.tasks.files import read_text, split_lines
 from trm_fast.tasks.sudoku.puzzles import Puzzles
 from trm_fast.tasks.sudoku.rules import Grids, conflict, obeys
 from trm_fast.tasks.sudoku.text import BLANKS, allowed, cell_positions, other_size, parse
@@ -59,7 +59,7 @@ def questions(path: str | Path, size: int) -> Iterator[Question]:
     Raises:
         UserError: the file cannot be read or has no puzzles, or a puzzle is malformed.
     """
-    lines = ["" if line.lstrip().startswith("#") else line for line in read_text(path).splitlines(keepends=True)]
+    lines = ["\n" if line.lstrip().startswith("#") else f"{line}\n" for line in split_lines(read_text(path))]
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not numbered:
         raise UserError(f"{path} has no puzzles")

@@ -39,6 +39,7 @@ def test_rows_of_a_list_are_named_by_line_and_number(tmp_path: Path) -> None:
         (b"", "has no rows"),
         (b"[]", "has no rows"),
         (b"[1, ", "ends without a \\]"),
+        (b"[{}]\n[{}]", "after the JSON list there is more"),
         (b"[{]", "not valid JSON"),
         (b"\xff\xfe\x00", "not UTF-8"),
     ],

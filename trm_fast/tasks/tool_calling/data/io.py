@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trm_fast.errors import UserError
-from trm_fast.tasks.files import read_text, write_text
+from trm_fast.tasks.files import read_text, split_lines, write_text
 from trm_fast.tasks.hub import PREFIX, load_split
 from trm_fast.tasks.tool_calling.data.conversation import Refused
 
@@ -26,7 +26,7 @@ def records(source: str | Path, split: str = "train") -> Iterator[tuple[str, Any
     if (whole := _one_object(text)) is not None:  # a file with one JSON object on several lines
         yield f"{source}:1", whole
         return
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(split_lines(text), 1):
         if line.strip():
             try:
                 yield f"{source}:{number}", json.loads(line)
@@ -53,6 +53,8 @@ def _list_items(text: str, source: str | Path) -> Iterator[tuple[str, Any]]:
         if position >= len(text):
             raise UserError(f"{source}: the JSON list ends without a ] after row {row}")
         if text[position] == "]":
+            if rest := text[position + 1 :].strip():
+                raise UserError(f"{source}: after the JSON list there is more: {rest[:40]!r}; a file has one list")
             return
         line, counted, row = line + text.count("\n", counted, position), position, row + 1
         try:
