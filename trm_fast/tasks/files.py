@@ -67,16 +67,25 @@ def parse_json(text: str, prefix: str) -> Any:
     """The value of a JSON text.
 
     Raises:
-        UserError: the text is not JSON. The message starts with ``prefix``.
+        UserError: the text is not JSON, or an object has a key twice. The message starts with ``prefix``.
 
     Example:
         >>> parse_json("[1, 2]", "file.json: ")
         [1, 2]
     """
     try:
-        return json.loads(text)
+        return json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:  # json raises a plain ValueError for numbers with thousands of digits
         raise UserError(f"{prefix}not valid JSON: {error}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Python's own reader would keep the last of two equal keys."""
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice in one object")
+    return result
 
 
 def write_text(path: Path, text: str) -> None:

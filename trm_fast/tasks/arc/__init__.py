@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from trm_fast.tasks.arc.files import ARCTask, Pair, read
+from trm_fast.tasks.arc.files import read
+from trm_fast.tasks.arc.parsing import ARCTask, Pair
 from trm_fast.tasks.arc.task import ARC
 
 __all__ = ["ARC", "ARCTask", "Pair", "read"]

@@ -1,16 +1,26 @@
-"""The options of the task arc, and the choice of ARC tasks to use and to hold out."""
+"""The options of the task arc, the choice of ARC tasks to use, and the split of their pairs for training and test."""
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.arc import files
-from trm_fast.tasks.arc.files import ARCTask
+from trm_fast.tasks.arc.parsing import MAX_SIDE, ARCTask, Pair
 from trm_fast.tasks.arc.symmetry import ELEMENTS
 from trm_fast.tasks.base import DataConfig, TaskConfig
+from trm_fast.tasks.sets import random_split
+
+TaskPair = tuple[ARCTask, Pair]
+
+SHOWN = 5
+"""How many tasks a note names at most."""
 
 
 class ARCConfig(TaskConfig):
@@ -33,7 +43,7 @@ class ARCConfig(TaskConfig):
     """
 
     name: str = "arc"
-    canvas: int = Field(default=files.MAX_SIDE, ge=1, le=files.MAX_SIDE)
+    canvas: int = Field(default=MAX_SIDE, ge=1, le=MAX_SIDE)
     subsets: list[str] | None = None
     tasks: list[str] | None = None
     held_out: list[str] | None = None
@@ -76,7 +86,10 @@ def choose(config: ARCConfig, data: DataConfig) -> tuple[list[ARCTask], set[str]
             hint = f"; it has {', '.join(sorted(available))}" if len(available) < 20 else ""
             raise UserError(f"task.{key}: the data has no {', '.join(missing[:5])}{hint}")
     if data.test is not None:
-        held_out_names = {task.name for task in files.read(data.test)}
+        tests = files.read(data.test)
+        if lists := [task.where for task in tests if not task.test]:
+            raise UserError(f"data.test: {lists[0]} is a list of pairs; a test set needs tasks with test pairs")
+        held_out_names = {task.name for task in tests}
     else:
         held_out_names = {task.name for task in tasks if config.held_out is None or task.subset in config.held_out}
     tasks = [task for task in tasks if config.subsets is None or task.subset in config.subsets]
@@ -91,3 +104,121 @@ def choose(config: ARCConfig, data: DataConfig) -> tuple[list[ARCTask], set[str]
     if left_out := len(tasks) - len(fitting):
         notes.append(f"{left_out} of {len(tasks)} tasks have grids larger than {side} and are left out")
     return fitting, held_out_names, notes
+
+
+def same_tasks(tasks: Sequence[ARCTask], held_out: Collection[str]) -> tuple[set[str], list[str]]:
+    """Finds tasks that occur several times under different names: those with equal demonstration pairs.
+
+    Of each group one is kept, if possible one that is held out.
+
+    Returns:
+        The names of the others, and notes that name the tasks of each group.
+    """
+    groups: dict[str, list[ARCTask]] = {}
+    for task in tasks:
+        groups.setdefault(task.demonstrations, []).append(task)
+    left_out: set[str] = set()
+    lines = []
+    for group in groups.values():
+        kept = next((task for task in group if task.name in held_out), group[0])
+        if others := [task for task in group if task is not kept]:
+            left_out |= {task.name for task in others}
+            named = [f"{task.name} ({task.subset})" for task in (kept, *others)]
+            lines.append(
+                f"{named[0]} and {', '.join(named[1:])} are the same task, with equal demonstration pairs: "
+                f"{', '.join(task.name for task in others)} {'is' if len(others) == 1 else 'are'} left out"
+            )
+    if len(lines) > SHOWN:
+        lines[SHOWN:] = [f"{len(lines) - SHOWN} more tasks occur several times; one of each is kept"]
+    return left_out, lines
+
+
+@dataclass
+class Split:
+    """Pairs to train on and to test on, each with its task, and notes for the user."""
+
+    train: list[TaskPair]
+    test: list[TaskPair]
+    notes: list[str]
+
+
+def split(
+    tasks: Sequence[ARCTask], held_out: Collection[str], left_out: Collection[str], canvas: int, share: float, seed: int
+) -> Split:
+    """Splits the pairs of tasks into training and test pairs. No training pair equals a test pair.
+
+    Args:
+        tasks: the tasks.
+        held_out: the names of the tasks whose test pairs are held out.
+        left_out: the names of tasks that occur twice. Their demonstration pairs are those of another task. Their test
+            pairs are used, because they may be others.
+        canvas: the longest side of a grid. Larger generated pairs are left out.
+        share: the share of the pairs to hold out from lists of pairs, which have no test pairs.
+        seed: seeds the choice of these.
+    """
+    result = Split([], [], [])
+    listed, chosen, too_large = 0, 0, 0
+    for task in tasks:
+        shown, hidden = ([] if task.name in left_out else task.train), task.test
+        if task.name in held_out and not task.test and len(shown) > 1:
+            rng = np.random.default_rng((seed % 2**64, zlib.crc32(task.name.encode())))
+            rows = random_split(len(shown), share, rng, task.where)
+            listed, chosen = listed + len(shown), chosen + len(rows[1])
+            shown, hidden = ([shown[row] for row in sorted(part)] for part in rows)
+        elif task.name not in held_out:
+            shown, hidden = [*shown, *task.test], []
+        fitting = [pair for pair in task.generated if pair.largest <= canvas]
+        too_large += len(task.generated) - len(fitting)
+        result.train += [(task, pair) for pair in (*shown, *fitting) if pair.output is not None]
+        result.test += [(task, pair) for pair in hidden]
+    if chosen:
+        result.notes.append(
+            f"{chosen:,} of {listed:,} pairs of lists without test pairs are held out for testing "
+            f"(data.holdout = {share:g}; --holdout 0: none)"
+        )
+    if too_large:
+        result.notes.append(
+            f"{too_large:,} generated pairs have grids larger than {canvas} x {canvas} and are left out"
+        )
+    distinct: dict[tuple[str, bytes], TaskPair] = {}
+    for task, pair in result.test:
+        distinct.setdefault((task.demonstrations, pair.content), (task, pair))
+    result.test = list(distinct.values())
+    result.train, leak_notes = without_test_pairs(result.train, result.test)
+    result.notes += leak_notes
+    if unknown := sum(pair.output is None for _, pair in result.test):
+        result.notes.append(f"{unknown} of {len(result.test)} test inputs have no answer and are not scored")
+        result.test = [item for item in result.test if item[1].output is not None]
+    return result
+
+
+def without_test_pairs(train: Sequence[TaskPair], test: Sequence[TaskPair]) -> tuple[list[TaskPair], list[str]]:
+    """The training pairs that equal no test pair, and notes about the others.
+
+    A demonstration pair that equals a test pair of its own task alone stays: it is a part of the question.
+    """
+    tested: dict[bytes, dict[str, str]] = {}  # content of a pair -> demonstrations of its tasks -> name
+    for task, pair in test:
+        tested.setdefault(pair.content, {})[task.demonstrations] = task.name
+    kept: list[TaskPair] = []
+    leaked: list[str] = []
+    shown: list[str] = []
+    for task, pair in train:
+        tasks = tested.get(pair.content, {})
+        stays = tasks.keys() == {task.demonstrations} and bool(task.test) and any(pair is p for p in task.train)
+        if not tasks or stays:
+            kept.append((task, pair))
+        (shown if stays else leaked).extend(tasks.values())
+    notes = []
+    if leaked:
+        count = len(train) - len(kept)
+        number = "1 training pair is" if count == 1 else f"{count:,} training pairs are"
+        notes.append(f"{number} left out: equal to held-out test pairs of {_some(leaked)}")
+    if shown:
+        notes.append(f"a demonstration pair equals a test pair of the same task in {_some(shown)}")
+    return kept, notes
+
+
+def _some(names: Sequence[str]) -> str:
+    distinct = list(dict.fromkeys(names))
+    return ", ".join(distinct[:SHOWN]) + (", ..." if len(distinct) > SHOWN else "")

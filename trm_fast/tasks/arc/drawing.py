@@ -10,7 +10,7 @@ import numpy.typing as npt
 from rich.columns import Columns
 from rich.text import Text
 
-from trm_fast.tasks.arc.files import Pair
+from trm_fast.tasks.arc.parsing import Pair
 from trm_fast.tasks.base import Array
 
 COLORS = np.array(

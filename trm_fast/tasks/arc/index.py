@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from trm_fast.errors import UserError
-from trm_fast.tasks.arc.files import ARCTask
+from trm_fast.tasks.arc.parsing import ARCTask
 from trm_fast.tasks.arc.symmetry import ELEMENTS, Appearance
 
 FILE = "tasks.json"
@@ -18,17 +18,22 @@ FILE = "tasks.json"
 
 @dataclass(frozen=True)
 class TaskIndex:
-    """The names, fingerprints and appearances of a model's tasks, in the order of their rows."""
+    """The names, fingerprints and appearances of a model's tasks, in the order of their rows.
+
+    A task that was left out, because another one has the same demonstration pairs, keeps its rows, which are not used.
+    Its fingerprint is empty.
+    """
 
     names: list[str]
     fingerprints: list[str]
     appearances: list[Appearance]
 
     @classmethod
-    def of(cls, tasks: Sequence[ARCTask]) -> TaskIndex:
-        """The index of tasks in this order."""
+    def of(cls, tasks: Sequence[ARCTask], left_out: Collection[str] = ()) -> TaskIndex:
+        """The index of tasks in this order. ``left_out`` are names."""
         appearances = [Appearance.of(task.visible_grids()) for task in tasks]
-        return cls([task.name for task in tasks], [task.fingerprint() for task in tasks], appearances)
+        prints = ["" if task.name in left_out else task.fingerprint() for task in tasks]
+        return cls([task.name for task in tasks], prints, appearances)
 
     def knows(self, task: ARCTask) -> bool:
         """Whether the model was trained on a task with these demonstration pairs."""
@@ -56,7 +61,7 @@ class TaskIndex:
 
     @cached_property
     def _positions(self) -> dict[str, int]:
-        return {fingerprint: position for position, fingerprint in enumerate(self.fingerprints)}
+        return {fingerprint: position for position, fingerprint in enumerate(self.fingerprints) if fingerprint}
 
     def save(self, folder: Path) -> None:
         """Writes ``tasks.json`` into a folder."""

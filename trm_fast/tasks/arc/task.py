@@ -18,8 +18,7 @@ from rich.console import RenderableType
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.arc import drawing, files
-from trm_fast.tasks.arc.data import ARCConfig, choose
-from trm_fast.tasks.arc.files import ARCTask, Pair
+from trm_fast.tasks.arc.data import ARCConfig, choose, same_tasks, split
 from trm_fast.tasks.arc.grids import (
     BLACK,
     VOCABULARY,
@@ -32,6 +31,7 @@ from trm_fast.tasks.arc.grids import (
     tokens_to_labels,
 )
 from trm_fast.tasks.arc.index import TaskIndex
+from trm_fast.tasks.arc.parsing import ARCTask, Pair, parse_task
 from trm_fast.tasks.arc.symmetry import ELEMENTS, augmentations, random_colors
 from trm_fast.tasks.base import Array, Candidates, DataConfig, Dataset, Examples, IntArray, Question, Task
 
@@ -80,19 +80,17 @@ class ARC(Task):
     def dataset(self, data: DataConfig, seed: int) -> Dataset:
         """Trains on the demonstration pairs of all tasks and on test pairs that are not held out; tests on the others.
 
-        With ``data.test`` the tasks of that source are added, and only their test pairs are held out.
+        With ``data.test`` the tasks of that source are added, and only their test pairs are held out. A task that
+        occurs under several names is used once. No training pair equals a test pair.
         """
-        tasks, held_out_names, notes = choose(self.config, data)
+        tasks, held_out, notes = choose(self.config, data)
+        left_out, twin_notes = same_tasks(tasks, held_out)
         if self.index is None:
-            self.learn(TaskIndex.of(tasks))
-        shown = [(t, p) for t in tasks for p in [*t.train, *(() if t.name in held_out_names else t.test)]]
-        train = [pair for pair in shown if pair[1].output is not None]
-        held_out = [(t, p) for t in tasks if t.name in held_out_names for p in t.test]
-        source = f"{data.source}{f', {data.test}' if data.test else ''}: {len(tasks)} tasks"
-        test = [pair for pair in held_out if pair[1].output is not None]
-        if unknown := len(held_out) - len(test):
-            notes = [*notes, f"{unknown} of {len(held_out)} test inputs have no answer and are not scored"]
-        return Dataset(self._encoded(train), self._encoded(test), source, notes)
+            self.learn(TaskIndex.of(tasks, left_out))
+        parts = split(tasks, held_out, left_out, self.canvas, data.holdout, seed)
+        source = f"{data.source}{f', {data.test}' if data.test else ''}: {len(tasks) - len(left_out)} tasks"
+        notes = [*notes, *twin_notes, *parts.notes]
+        return Dataset(self._encoded(parts.train), self._encoded(parts.test), source, notes)
 
     def learn(self, index: TaskIndex) -> None:
         """Adopts the tasks of an index and draws their augmentations, in the order of the rows of the embedding."""
@@ -121,17 +119,19 @@ class ARC(Task):
         inputs = encode([pair.input for _, pair in pairs], self.canvas)
         labels = encode([pair.output for _, pair in pairs], self.canvas)
         ids = np.array([self._tasks.row(task) * self.rows_per_task for task, _ in pairs], dtype=np.int32)
-        return Examples(inputs.astype(np.int32), tokens_to_labels(labels), ids)
+        return Examples(inputs.astype(np.int32), tokens_to_labels(labels), ids, names=[task.name for task, _ in pairs])
 
     def read(self, source: str) -> Examples:
         """The test pairs in a file, of the tasks that the model was trained on.
 
         Raises:
-            UserError: the model was trained on none of the tasks, or a test pair has no output.
+            UserError: the model was trained on none of the tasks, there are no test pairs, or one has no output.
         """
         tasks = files.read(source)
         learned = [task for task in tasks if self._tasks.knows(task)] or tasks
         pairs = [(task, pair) for task in learned for pair in task.test]
+        if not pairs:
+            raise UserError(f"{source} has no test pairs, only demonstration pairs")
         for task, pair in pairs:
             self._check(task, pair, f"{source}: {task.name}")
             if pair.output is None:
@@ -204,25 +204,34 @@ class ARC(Task):
         return measures | {"tasks": float(len(tasks))}
 
     def submission(self, questions: Examples, ranked: Iterable[Candidates]) -> dict[str, list[dict[str, Any]]]:
-        """Two guesses for each test input, in Kaggle's format. A single candidate is used for both."""
+        """Two guesses for each test input, in Kaggle's format. A single candidate is used for both.
+
+        A task is named as in the file of the questions, which may differ from the name that the model learned.
+        """
         result: dict[str, list[dict[str, Any]]] = {}
-        for row, candidates in zip(questions.puzzle_ids, ranked, strict=True):
+        names = questions.names or [""] * len(questions)
+        for row, name, candidates in zip(questions.puzzle_ids, names, ranked, strict=True):
             grids = [decode(answer, self.canvas).tolist() for answer in candidates.answers]
             grids = [grid for grid in grids if grid] or [[[0]]]
             guesses = (grids + grids[:1] * GUESSES)[:GUESSES]
-            name = self._tasks.names[row // self.rows_per_task]
+            name = name or self._tasks.names[row // self.rows_per_task]
             result.setdefault(name, []).append({f"attempt_{i}": grid for i, grid in enumerate(guesses, 1)})
         return result
 
     def parse(self, text: str, where: str = "") -> Question:
-        questions = list(self._questions(files.parse_task(text, where or "the task"), where))
+        questions = list(self._questions(parse_task(text, where or "the task"), where))
+        if not questions:
+            raise UserError(f"{where or 'the task'}: this is a list of pairs; a task has test inputs to solve")
         if len(questions) > 1:
             raise UserError(f"the task has {len(questions)} test inputs: save it to a file to solve all of them")
         return questions[0]
 
     def questions(self, source: str | Path) -> Iterator[Question]:
         """The test inputs of all tasks in a file or folder, or in several separated by commas."""
-        for task in files.read(str(source)):
+        tasks = files.read(str(source))
+        if not any(task.test for task in tasks):
+            raise UserError(f"{source} has no test inputs, only demonstration pairs")
+        for task in tasks:
             yield from self._questions(task, task.name)
 
     def _questions(self, task: ARCTask, where: str) -> Iterator[Question]:
@@ -231,7 +240,7 @@ class ARC(Task):
             self._check(task, pair, where)
             text = json.dumps(drawing.pair_to_json(pair))
             inputs = encode([pair.input], self.canvas)[0].astype(np.int32)
-            yield Question(text, inputs, f"{where} test {number}".strip(), row)
+            yield Question(text, inputs, f"{where} test {number}".strip(), row, name=task.name)
 
     def format(self, question: Question, answer: Array) -> str:
         """The grid as a JSON list of rows."""
