@@ -25,11 +25,19 @@ struct Right {
   int64_t stride;
 };
 
+// A matrix in panels of `width` columns. Rows of a panel are `row` floats apart, panels `panel` floats apart. A
+// row-major matrix has panel == width. With row == width, a panel is contiguous, which is faster for a matrix that is
+// not in cache.
+template <class Float>
+struct Panels {
+  Float* data = nullptr;
+  int64_t row = 0, panel = 0;
+};
+
 // Rows to add to a product. Row i of the product receives the sum of `per_row` rows of `rows`: those with the numbers
-// index[i * per_row + j], j in [0, per_row). Rows of `rows` are `row` floats apart.
+// index[i * per_row + j], j in [0, per_row).
 struct Added {
-  const float* rows = nullptr;
-  int64_t row = 0;
+  Panels<const float> rows;
   const int32_t* index = nullptr;
   int64_t per_row = 0;
 };
@@ -59,12 +67,12 @@ struct GemmKernels {
 
   // out (m, inner) = silu(left gate) * (left up). `right` is gate and up, packed by pack_gate_up. The `added` rows are
   // added to the product left right before silu. `gate_up` (m, 2 inner) receives the sum, with its columns in the order
-  // of `right`; it may be null. Rows of `gate_up` are ldg floats apart, those of `out` ldo.
-  void (*swiglu)(const Left&, const Right&, int64_t m, int64_t inner, int64_t k, const Added&, float* gate_up,
-                 int64_t ldg, float* out, int64_t ldo);
+  // of `right`; its data may be null. Rows of `out` are ldo floats apart.
+  void (*swiglu)(const Left&, const Right&, int64_t m, int64_t inner, int64_t k, const Added&,
+                 const Panels<float>& gate_up, float* out, int64_t ldo);
   // The backward of swiglu, from dout = left right (m, inner) and the gate_up of swiglu. Recomputes `out`, and computes
   // dgate_up, the gradient of gate_up. Both are in panels (m, width).
-  void (*swiglu_bwd)(const Left&, const Right&, int64_t m, int64_t inner, int64_t k, const float* gate_up, int64_t ldg,
+  void (*swiglu_bwd)(const Left&, const Right&, int64_t m, int64_t inner, int64_t k, const Panels<const float>& gate_up,
                      float* out, float* dgate_up);
   // swiglu with the weights as the left factor: out = silu(gate right) * (up right), in panels (inner, width). `left`
   // is gate and up, packed by pack_gate_up_left; `right` has `panels` panels. `gate_up` receives both products, in

@@ -33,14 +33,14 @@ inline void swiglu_rows_bwd(int64_t rows, const float* dout, int64_t ldd, const 
   }
 }
 
-// Adds the rows of `added` to `rows` rows of a product, which start at row `first` and have kWidth columns from
-// `column` on.
-inline void add_rows(const Added& added, int64_t first, int64_t rows, int64_t column, float* block, int64_t ld) {
+// Adds the rows of `added` to a block of a product: a panel of `rows` rows, starting at row `first`.
+inline void add_rows(const Added& added, int64_t first, int64_t rows, int64_t panel, float* block, int64_t ld) {
   const int32_t* index = added.index + first * added.per_row;
+  const float* data = added.rows.data + panel * added.rows.panel;
   for (int64_t i = 0; i < rows; ++i, block += ld, index += added.per_row) {
     Vector low = load_vector(block), high = load_vector(block + kLanes);
     for (int64_t j = 0; j < added.per_row; ++j) {
-      const float* from = added.rows + index[j] * added.row + column;
+      const float* from = data + index[j] * added.rows.row;
       low += load_vector(from), high += load_vector(from + kLanes);
     }
     store_vector(block, low), store_vector(block + kLanes, high);
@@ -48,26 +48,27 @@ inline void add_rows(const Added& added, int64_t first, int64_t rows, int64_t co
 }
 
 void swiglu(const Left& left, const Right& right, int64_t m, int64_t inner, int64_t k, const Added& added,
-            float* gate_up, int64_t ldg, float* out, int64_t ldo) {
-  for_blocks(
-      left, right, m, inner / kLanes, k, kRows, 1,
-      [&](int64_t first, int64_t panel) { return gate_up ? gate_up + first * ldg + panel * kWidth : nullptr; }, ldg,
-      [&](int64_t first, int64_t rows, int64_t panel, float* block, int64_t ld) {
-        if (added.per_row) add_rows(added, first, rows, panel * kWidth, block, ld);
-        swiglu_rows<kLanes>(rows, block, block + kLanes, ld, out + first * ldo + panel * kLanes, ldo);
-      });
+            const Panels<float>& gate_up, float* out, int64_t ldo) {
+  const auto target = [&](int64_t first, int64_t panel) {
+    return gate_up.data ? gate_up.data + panel * gate_up.panel + first * gate_up.row : nullptr;
+  };
+  for_blocks(left, right, m, inner / kLanes, k, kRows, 1, target, gate_up.row,
+             [&](int64_t first, int64_t rows, int64_t panel, float* block, int64_t ld) {
+               if (added.per_row) add_rows(added, first, rows, panel, block, ld);
+               swiglu_rows<kLanes>(rows, block, block + kLanes, ld, out + first * ldo + panel * kLanes, ldo);
+             });
 }
 
-void swiglu_bwd(const Left& left, const Right& right, int64_t m, int64_t inner, int64_t k, const float* gate_up,
-                int64_t ldg, float* out, float* dgate_up) {
+void swiglu_bwd(const Left& left, const Right& right, int64_t m, int64_t inner, int64_t k,
+                const Panels<const float>& gate_up, float* out, float* dgate_up) {
   for_blocks(
       left, right, m, ceil_div(inner, kWidth), k, kRows, 1, [](int64_t, int64_t) { return nullptr; }, 0,
       [&](int64_t first, int64_t rows, int64_t panel, const float* block, int64_t ld) {
         for (int64_t half = 0; half < 2 && panel * kWidth + half * kLanes < inner; ++half) {
           const int64_t both = 2 * panel + half;  // the panel with the gate and up values of these columns
-          const float* gate = gate_up + first * ldg + both * kWidth;
+          const float* gate = gate_up.data + both * gate_up.panel + first * gate_up.row;
           float* dgate = dgate_up + (both * m + first) * kWidth;
-          swiglu_rows_bwd<kLanes>(rows, block + half * kLanes, ld, gate, gate + kLanes, ldg,
+          swiglu_rows_bwd<kLanes>(rows, block + half * kLanes, ld, gate, gate + kLanes, gate_up.row,
                                   out + (panel * m + first) * kWidth + half * kLanes, kWidth, dgate, dgate + kLanes,
                                   kWidth);
         }

@@ -139,23 +139,28 @@ class GroupMixer final : public Layer {
 
   void group_products(const Forward& f, int64_t example, int64_t g) const {
     const int64_t first = groups_.first[g], count = groups_.first[g + 1] - first;
-    float *means = work(f, example), *products = means + N * D + first * 2 * padded_;
+    const int64_t width = gemm_.width;
+    float *means = work(f, example), *products = means + N * D + first * width;
     group_means(f.h + example * L * D, g, g + 1, means);
-    const Right weights = right(f.packed + (1 + g) * gate_up_size(), D);
-    gemm_.multiply({means + first * D, D, 0, 0}, weights, count, 2 * padded_, D, false, products, 2 * padded_);
+    Right weights = right(f.packed + (1 + g) * gate_up_size(), D);
+    for (int64_t column = 0; column < 2 * padded_; column += width, weights.data += weights.stride) {
+      gemm_.multiply({means + first * D, D, 0, 0}, weights, count, width, D, false, products + column * N, width);
+    }
   }
 
   void rows_forward(const Forward& f, int64_t example, int64_t first, int64_t count, float* scratch) const {
+    const int64_t width = gemm_.width;
     const float *h = f.h + (example * L + first) * D, *products = work(f, example) + N * D;
     float* y = f.y + (example * L + first) * D;
     const float* w_out = f.packed + (1 + G) * gate_up_size();
     for (int64_t channel = 0; channel < padded_; channel += kForwardChunk) {
       const int64_t channels = std::min(kForwardChunk, padded_ - channel);
-      float* activations =
-          f.keep ? f.activations + example * activations_size() + first * 2 * padded_ + 2 * channel : nullptr;
+      const Panels<float> activations{
+          f.keep ? f.activations + example * activations_size() + 2 * channel * L + first * width : nullptr, width,
+          L * width};
       const Right gate_up = right(f.packed + channel / (gemm_.width / 2) * panel(D), D);
-      const Added added{products + 2 * channel, 2 * padded_, groups_.index.data() + first * G, G};
-      gemm_.swiglu({h, D, 0, 0}, gate_up, count, channels, D, added, activations, 2 * padded_, scratch, channels);
+      const Added added{{products + 2 * channel * N, width, N * width}, groups_.index.data() + first * G, G};
+      gemm_.swiglu({h, D, 0, 0}, gate_up, count, channels, D, added, activations, scratch, channels);
       const Right down{w_out + panel(channel), panel(inner_)};
       gemm_.multiply({scratch, channels, 0, 0}, down, count, D, std::min(channels, inner_ - channel), channel > 0, y,
                      D);
@@ -170,7 +175,7 @@ class GroupMixer final : public Layer {
     const int64_t width = gemm_.width, chunk = this->chunk();
     float *d_left = scratch, *h_left = d_left + count * D, *dh = h_left + count * D, *out = dh + count * D;
     float* dgate_up = out + count * chunk;
-    d += first * D, h += first * D, activations += first * 2 * padded_;
+    d += first * D, h += first * D;
     gemm_.pack_left({d, 1, D}, D, count, d_left);
     gemm_.pack_left({h, 1, D}, D, count, h_left);
     std::copy_n(d, count * D, dh);
@@ -178,8 +183,8 @@ class GroupMixer final : public Layer {
     float* dw_out = b.gradient + 2 * (1 + G) * D * padded_;
     for (int64_t channel = 0; channel < padded_; channel += chunk) {
       const int64_t channels = std::min(chunk, padded_ - channel);
-      gemm_.swiglu_bwd({d, D, 0, 0}, right(b.packed + channel * D, D), count, channels, D, activations + 2 * channel,
-                       2 * padded_, out, dgate_up);
+      gemm_.swiglu_bwd({d, D, 0, 0}, right(b.packed + channel * D, D), count, channels, D,
+                       {activations + 2 * channel * L + first * width, width, L * width}, out, dgate_up);
       const Left left_d{d_left, 0, 0, count}, left_h{h_left, 0, 0, count};
       const Left rows{dgate_up, width, width, count * width};
       gemm_.multiply(left_d, right(out, count), D, channels, count, true, dw_out + channel, padded_);

@@ -61,9 +61,10 @@ class Mlp final : public Layer {
       float* y = f.y + first * D;
       for (int64_t channel = 0; channel < padded_; channel += kForwardChunk) {
         const int64_t channels = std::min(kForwardChunk, padded_ - channel);
-        float* activations = f.keep ? f.activations + first * 2 * padded_ + 2 * channel : nullptr;
+        const Panels<float> activations{f.keep ? f.activations + first * 2 * padded_ + 2 * channel : nullptr,
+                                        2 * padded_, gemm_.width};
         const Right gate_up = right(f.packed + channel / (gemm_.width / 2) * panel(D), D);
-        gemm_.swiglu({h, D, 0, 0}, gate_up, count, channels, D, {}, activations, 2 * padded_, scratch, channels);
+        gemm_.swiglu({h, D, 0, 0}, gate_up, count, channels, D, {}, activations, scratch, channels);
         const Right down{f.packed + gate_up_size() + panel(channel), panel(inner_)};
         gemm_.multiply({scratch, channels, 0, 0}, down, count, D, std::min(channels, inner_ - channel), channel > 0, y,
                        D);
@@ -85,7 +86,7 @@ class Mlp final : public Layer {
     for (int64_t channel = 0; channel < padded_; channel += chunk) {
       const int64_t channels = std::min(chunk, padded_ - channel);
       gemm_.swiglu_bwd({b.d, D, 0, 0}, right(b.packed + channel * D, D), count, channels, D,
-                       b.activations + 2 * channel, 2 * padded_, out, dgate_up);
+                       {b.activations + 2 * channel, 2 * padded_, width}, out, dgate_up);
       const Left d{d_left, 0, 0, count}, h{h_left, 0, 0, count}, dgu{dgate_up, width, width, count * width};
       gemm_.multiply(d, right(out, count), D, channels, count, true, dw_out + channel, padded_);
       gemm_.multiply(h, right(dgate_up, count), D, 2 * channels, count, true, b.gradient + 2 * channel, 2 * padded_);
