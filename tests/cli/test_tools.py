@@ -176,10 +176,26 @@ def swift(text: str, tools: Any = (TOOL,)) -> dict[str, Any]:
 
 
 BARE = {"type": "function", "function": {"name": "ping", "description": "Pings"}}
+NODE = {"type": "object", "properties": {"value": {"type": "string"}, "next": {"$ref": "#/$defs/Node"}}}
+NESTED = {
+    "name": "ping",
+    "parameters": {
+        "$defs": {"Node": NODE, "Mode": {"enum": ["train", "bus", None]}},
+        "properties": {
+            "mode": {"$ref": "#/$defs/Mode"}, "tree": {"$ref": "#/$defs/Node"}, "flag": {"const": True},
+            "level": {"type": ["integer", "null"], "enum": [1, 2, None]}, "stops": {"items": {"$ref": "#/$defs/Mode"}},
+            "budget": {"anyOf": [{"type": "number"}, {"type": "null"}], "default": None},
+            "days": {"type": "array", "items": {"oneOf": [{"type": "integer"}, {"type": "null"}]}},
+        },
+        "required": ["mode", "tree", "flag", "level", "stops", "budget", "days"],
+    },
+}  # fmt: skip
+"""A tool as validation libraries describe them."""
 
 
 def test_strange_requests_are_answered(run: Any, offered_run: Path, tmp_path: Path) -> None:
-    rows = [swift("天気は東京で🌧️? مرحبا"), swift("weather " * 10_000), swift("ping", [BARE]), swift("\u0000\u200b")]
+    rows = [swift("天気は東京で🌧️? مرحبا"), swift("weather " * 10_000), swift("ping", [BARE]), swift("\u0000\u200b"),
+            swift("ping train 5", [NESTED])]  # fmt: skip
     source = jsonl(tmp_path / "rows.jsonl", rows)
     answers = [json.loads(line) for line in run("call", offered_run, "--data", source).out.splitlines()]
     assert len(answers) == len(rows)

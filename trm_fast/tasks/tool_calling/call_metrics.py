@@ -128,7 +128,7 @@ def copied_calls(row: Conversation, lexicon: Lexicon, count: int) -> list[Call]:
 def _copied(tool: Tool, numbers: list[str], quoted: list[str]) -> dict[str, Any]:
     """The arguments of a call; removes the copied texts from ``numbers`` and ``quoted``."""
     values = {}
-    for name, schema in tool.parameters["properties"].items():
+    for name, schema in tool.arguments.items():
         if name not in tool.parameters["required"] and "default" in schema and not quoted and not numbers:
             continue
         source = numbers if json_type(schema) in ("integer", "number") else quoted

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+from trm_fast.tasks.tool_calling.data.references import Inliner
 from trm_fast.tasks.tool_calling.data.schema import normalized_parameters
 
 ROLES = ("user", "system", "assistant", "tool_call", "tool_response")
@@ -62,6 +64,12 @@ class Tool:
         except ValueError as error:
             raise Refused(f"{field}.parameters", f"of {name}: {error}") from None
         return cls(name, description, parameters)
+
+    @cached_property
+    def arguments(self) -> dict[str, dict[str, Any]]:
+        """The schema of each parameter, without references, and with the type that alternatives have."""
+        inlined = Inliner(self.parameters)
+        return {name: inlined(schema) for name, schema in self.parameters["properties"].items()}
 
     def to_json(self) -> dict[str, Any]:
         """The tool as ``{"type": "function", "function": {...}}``."""

@@ -75,7 +75,7 @@ class Grammar:
         return calls
 
     def _in_value(self, tool: Tool, key: str, symbols: list[int], ends: list[int]) -> list[int]:
-        schema = tool.parameters["properties"][key]
+        schema = tool.arguments[key]
         after = self._after_argument(tool, key, ends)
         default = self.codec.marks[DEFAULT]
         if symbols[:1] == [default]:
@@ -180,7 +180,7 @@ class Grammar:
         return calls
 
     def _read(self, tool: Tool, key: str, symbols: list[int]) -> Any:
-        schema = tool.parameters["properties"][key]
+        schema = tool.arguments[key]
         default = [self.codec.marks[DEFAULT]]
         if json_type(schema) != "array" or symbols == default:
             return self.codec.decode([self.transcript.symbol_word(i) for i in symbols], schema)

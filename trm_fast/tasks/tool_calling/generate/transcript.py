@@ -200,7 +200,7 @@ class Transcript:
             return list(self.codec.tokenizer.ids(call.name))
         symbols: list[Symbol] = [first + self.tool_positions[call.name]]
         tool = next(tool for tool in self.tools if tool.name == call.name)
-        for name, schema in tool.parameters["properties"].items():
+        for name, schema in tool.arguments.items():
             if name in call.arguments and (position := self.argument_positions.get((call.name, name))) is not None:
                 symbols += [first + position, *joined(self.codec.encode(call.arguments[name], schema), ITEM)]
         return symbols

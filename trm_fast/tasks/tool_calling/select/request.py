@@ -53,5 +53,4 @@ class Request:
     def schema(self, argument: int) -> dict[str, Any]:
         """The schema of an argument, by its index in ``arguments``."""
         tool, name = self.arguments[argument]
-        schema: dict[str, Any] = self.tools[tool].parameters["properties"][name]
-        return schema
+        return self.tools[tool].arguments[name]

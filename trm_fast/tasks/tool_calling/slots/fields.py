@@ -204,5 +204,5 @@ def span_text(ids: Sequence[int], span: tuple[int, int], tokenizer: Tokenizer) -
 
 
 def _enum(tool: Tool, parameter: str) -> list[str]:
-    schema = tool.parameters["properties"].get(parameter, {})
-    return [str(v) for v in schema.get("enum") or []]
+    schema = tool.arguments.get(parameter, {})
+    return [str(choice) for choice in schema.get("enum") or [] if choice is not None]

@@ -91,7 +91,7 @@ class ToolSlots(ToolTask):
 
     def _variants(self, train: Sequence[Conversation], seed: int) -> list[Conversation]:
         rng = np.random.default_rng(seed)
-        closed = {n for t in self.fields.tools for n, schema in t.parameters["properties"].items() if "enum" in schema}
+        closed = {n for t in self.fields.tools for n, schema in t.arguments.items() if "enum" in schema}
         bank = value_bank(train, [name for name in self.fields.slots if name not in closed])
         return [variant(c, bank, rng) for _ in range(self.config.variants) for c in train]
 

@@ -64,7 +64,7 @@ def tool_text(tool: Tool) -> str:
 
 def arguments_text(tool: Tool) -> str:
     """The descriptions of a tool's arguments."""
-    return " ".join(str(schema.get("description", "")) for schema in tool.parameters["properties"].values())
+    return " ".join(str(schema.get("description", "")) for schema in tool.arguments.values())
 
 
 def whole_text(tool: Tool) -> str:
