@@ -203,6 +203,89 @@ def test_strange_requests_are_answered(run: Any, offered_run: Path, tmp_path: Pa
     assert json.loads(run("eval", offered_run, "--data", source, "--json").out)["count"] == len(rows)
 
 
+def test_rows_that_cannot_be_read_or_answered_keep_their_place(run: Any, offered_run: Path, tmp_path: Path) -> None:
+    no_user = {"tools": json.dumps([TOOL]), "messages": [{"role": "assistant", "content": "Hello"}]}
+    source = tmp_path / "rows.jsonl"
+    texts = [json.dumps(swift("Weather in Rome")), "{oops", "", json.dumps(no_user), json.dumps(swift("Hi"))]
+    source.write_text("\n".join(texts))
+    result = run("call", offered_run, "--data", source)
+    assert result.code == 0
+    answers = [json.loads(line) for line in result.out.splitlines()]
+    assert ["decision" in answer for answer in answers] == [True, False, False, True]
+    assert [answer["where"] for answer in answers[1:3]] == [f"{source}:2", f"{source}:4"]
+    assert answers[1]["error"].startswith("row: not valid JSON")
+    assert "no user turn" in answers[2]["error"]
+    assert f"{source}: 2 of 4 rows cannot be answered; the first: {source}:2: row: not valid JSON" in result.err
+    source.write_text("\n".join([texts[1], texts[3]]))
+    result = run("call", offered_run, "--data", source)
+    assert result.code == 1
+    assert len(result.out.splitlines()) == 2
+    assert "none of 2 rows can be answered" in result.err
+
+
+def bfcl(number: int) -> dict[str, Any]:
+    question = [[{"role": "user", "content": "Weather in Rome?"}]]
+    return {"id": f"simple_{number}", "question": question, "function": [TOOL["function"]]}
+
+
+def test_rows_without_an_answer_are_not_measured(run: Any, offered_run: Path, tmp_path: Path) -> None:
+    unanswered = swift("Weather in Oslo?")
+    unanswered["messages"].pop()
+    source = tmp_path / "rows.jsonl"
+    rows = [json.dumps(row) for row in (swift("Weather in Rome?"), unanswered, bfcl(0))]
+    source.write_text("\n".join([*rows, "{oops"]))
+    result = run("eval", offered_run, "--data", source, "--json")
+    assert result.code == 0, result.err
+    report = json.loads(result.out)
+    assert (report["count"], report["refused"], report["without_answer"]) == (1, 1, 2)
+    assert f"{source}: 1 of 4 rows cannot be read and are left out; the first: {source}:4: row:" in result.err
+    assert f"{source}: 2 of 3 rows have no answer and are left out; the first: {source}:2 (an answer is" in result.err
+    drawn = run("eval", offered_run, "--data", source).out
+    assert "not measured: without answer" in drawn
+    assert "not measured: refused" in drawn
+    source.write_text("\n".join(rows[1:]))
+    result = run("eval", offered_run, "--data", source, "--json")
+    assert (result.code, result.out) == (1, "")
+    assert "2 of 2 rows have no answer" in result.err
+
+
+def test_answers_of_a_benchmark_are_found_by_id(run: Any, offered_run: Path, tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "simple.json", [bfcl(0), bfcl(1), bfcl(2)])
+    answers = [{"id": f"simple_{i}", "ground_truth": [{"get_weather": {"city": ["Rome"]}}]} for i in (0, 2)]
+    jsonl(tmp_path / "simple_possible_answer.json", answers)
+    report = json.loads(run("eval", offered_run, "--data", source, "--json").out)
+    assert (report["count"], report["refused"], report["without_answer"]) == (2, 0, 1)
+    assert {"ast_match", "ast_match_low"} <= report.keys()
+    assert json.loads(run("data", "bfcl", source, "--json").out)["without_answer"] == 1
+    assert f"without an answer\n{source}:2 simple_1" in run("data", "bfcl", source).out
+    assert len(run("call", offered_run, "--data", source).out.splitlines()) == 3
+
+
+def test_every_row_refused_is_a_failure(run: Any, offered_run: Path, tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "rows.jsonl", [{"x": 1}, {"messages": []}])
+    folder = tmp_path / "out"
+    for command in (
+        ["data", "swift", source, "--out", tmp_path / "o.json", "--val-split", 0.5], ["data", "bfcl", source],
+        ["eval", offered_run, "--data", source], ["call", offered_run, "--data", source],
+        ["solve", offered_run, source], ["tokenizer", "train", "--data", source, "--out", folder],
+        ["train", "--preset", "tool-select-tiny", "--data", source, "--out", folder],
+    ):  # fmt: skip
+        result = run(*command)
+        assert result.code == 1, command
+        assert f"{source}:1: " in result.err
+        assert "none of 2 rows can be" in result.err
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("o")]
+    questions = jsonl(tmp_path / "questions.jsonl", [{"tools": "[]", "messages": [{"role": "user", "content": "Hi"}]}])
+    result = run("data", "swift", questions, "--to", "slots", "--out", tmp_path / "o.json")
+    assert result.code == 1
+    assert "the assistant never answers: there is no decision (none of 1 rows can be written)" in result.err
+    assert not (tmp_path / "o.json").exists()
+    result = run("solve", offered_run, jsonl(tmp_path / "some.jsonl", [swift("Hi"), {"x": 1}]))
+    assert (result.code, result.out) == (1, "")
+    assert "some.jsonl:2: row: has none of" in result.err
+    assert "1 of 2 rows cannot be read" in result.err
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -26,7 +26,7 @@ def call(
     ] = None,
     query: Annotated[str | None, typer.Option(help="The user's message.")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="A file of conversations; prints one JSON object per conversation.")
+        Path | None, typer.Option(help="A file of conversations; prints one JSON object per row, in order.")
     ] = None,
     interactive: Annotated[bool, typer.Option("--interactive", help="Hold a conversation at a prompt.")] = False,
     from_step: FromStep = None,
@@ -46,7 +46,7 @@ def call(
     """
     from trm_fast.inference import Solver
     from trm_fast.interchange import locate
-    from trm_fast.tasks.tool_calling import Conversation, ToolTask, Turn, load_nonempty
+    from trm_fast.tasks.tool_calling import Conversation, ToolTask, Turn
 
     if sum((query is not None, data is not None, interactive)) != 1:
         raise UserError("give one of --query TEXT, --data FILE, --interactive", usage_error=True)
@@ -63,12 +63,10 @@ def call(
     if interactive:
         _converse(solver, task, offered, json_output)
         return
-    conversations = [Conversation(offered, (Turn("user", query),), "--query")] if query else []
     if data is not None:
-        conversations = load_nonempty(data).conversations
-    for conversation in conversations:
-        prediction, answer = _predict(solver, task, conversation)
-        _show(prediction, answer, json_output or data is not None)
+        _call_rows(solver, task, data)
+    if query is not None:
+        _show(*_predict(solver, task, Conversation(offered, (Turn("user", query),), "--query")), json_output)
 
 
 def _tools(text: str) -> tuple[Tool, ...]:
@@ -83,6 +81,36 @@ def _tools(text: str) -> tuple[Tool, ...]:
     if not tools:
         raise UserError("--tools: it contains no tool", usage_error=True)
     return tools
+
+
+def _call_rows(solver: Solver, task: ToolTask, data: Path) -> None:
+    """Prints an object for each row of a file: what the model does next, or where the row is and its ``error``.
+
+    Raises:
+        UserError: the file can't be read, or none of its rows can be answered.
+    """
+    from trm_fast.tasks.tool_calling import Refusal, read_rows
+
+    rows = list(read_rows(data))
+    if not rows:
+        raise UserError(f"{data} has no rows")
+    errors: list[str] = []
+    for row in rows:
+        try:
+            if isinstance(row, Refusal):
+                raise UserError(str(row))
+            prediction, answer = _predict(solver, task, row)
+        except UserError as error:
+            problem = str(error).removeprefix(f"{row.where}: ")
+            errors.append(f"{row.where}: {problem}")
+            print_json({"where": row.where, "error": problem})
+        else:
+            _show(prediction, answer, as_json=True)
+    if len(errors) == len(rows):
+        raise UserError(f"{errors[0]} (none of {len(rows)} rows can be answered)")
+    if errors:
+        note = f"{data}: {len(errors)} of {len(rows)} rows cannot be answered; the first: {errors[0]}"
+        err.print(note, style="yellow", soft_wrap=True)
 
 
 def _predict(solver: Solver, task: ToolTask, conversation: Conversation) -> tuple[Prediction, Solution]:

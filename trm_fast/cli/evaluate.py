@@ -92,15 +92,18 @@ def evaluate(
         if sweep and requested:
             raise UserError(f"{option} needs a single measurement: leave out --sweep", usage_error=True)
     located = locate(model, from_step=step_number(from_step), device=pick_device(device))
+    left_out: dict[str, int] = {}
     if data is not None and split is None:
-        examples, source = located.task.read(data), data
+        source = data
+        examples, left_out, notes = located.task.read_counted(data)
     else:
         section = located.data if data is None else located.data.model_copy(update={"source": data, "test": None})
         dataset = located.task.dataset(section, located.seed)
-        for note in dataset.notes:
-            err.print(note, style="yellow")
+        notes = dataset.notes
         examples = dataset.train if split == "train" else dataset.test
         source = f"{split or 'test'} split of {dataset.source}"
+    for note in notes:
+        err.print(note, style="yellow", soft_wrap=True)
     examples = examples.take(slice(limit))
     solver = Solver(
         located.model, located.task, max_steps=max_steps, min_steps=min_steps, halt=halt, batch_size=batch_size,
@@ -108,7 +111,7 @@ def evaluate(
         select=select, answer_only_if=answer_only_if, seed=seed,
         budget=None if budget is None else max(0.0, budget - time.perf_counter() + began),
     )  # fmt: skip
-    about = {"model": located.label, "data": source}
+    about = {"model": located.label, "data": source} | left_out
     reports: list[dict[str, Any]] = []
     if not sweep:
         if submission is not None:
@@ -116,7 +119,7 @@ def evaluate(
         result = _measure(solver, examples, "evaluating")
         reports.append(result.to_json() | {"flop": flop_per_question(solver, result)} | about)
         if not json_output:
-            _print(result, f"{located.label} on {source}", located.task.report(result.metrics))
+            _print(result, f"{located.label} on {source}", located.task.report(result.metrics), left_out)
         if submission is not None:
             write_lines(submission, [json.dumps(located.task.submission(examples, result.solved.ranked))])
         if save_defaults:
@@ -152,13 +155,16 @@ def _measure(solver: Solver, examples: Examples, label: str) -> Evaluation:
         return measure(solver, examples, progress)
 
 
-def _print(result: Evaluation, title: str, report: list[Any]) -> None:
+def _print(result: Evaluation, title: str, report: list[Any], left_out: dict[str, int]) -> None:
     table = Table(title=title, show_header=False, title_justify="left")
     for row in console.accuracy_rows(result.to_json(), with_measures=not report):
         table.add_row(*row)
     if result.valid is not None:
         table.add_row("valid answers", percent(result.valid))
     table.add_row("count", f"{result.count:,}")
+    for reason, count in left_out.items():
+        if count:
+            table.add_row(f"not measured: {reason.replace('_', ' ')}", f"{count:,}")
     table.add_row("supervision steps", f"{result.mean_steps:.2f} on average; {percent(result.converged)} converged")
     table.add_row("speed", f"{result.puzzles_per_second:,.1f} puzzles/s")
     for part in (*report, table):

@@ -80,7 +80,7 @@ def _make_converter(name: str, kind: str, writes: str) -> Callable[..., None]:
             check_folder(output)
         write_row = _writer(to)
         loaded = _load(source, kind, limit, hub_split)
-        written = {} if output is None else _write(loaded, output, write_row, val_split, seed)
+        written = None if output is None else _write(loaded, output, write_row, val_split, seed)
         _report(name, source, loaded, preview, refused, written, json_output)
 
     return command
@@ -90,7 +90,7 @@ def _make_reader(name: str, kind: str, _: str) -> Callable[..., None]:
     def command(
         source: Source, preview: Preview = 0, limit: Limit = None, refused: Refused = None, json_output: Json = False
     ) -> None:
-        _report(name, source, _load(source, kind, limit), preview, refused, {}, json_output)
+        _report(name, source, _load(source, kind, limit), preview, refused, None, json_output)
 
     return command
 
@@ -120,35 +120,52 @@ def _write(
     from trm_fast.tasks.tool_calling import Refusal, Refused, split_rows, write
 
     parts = {output: loaded.conversations}
-    if val_split:
+    if val_split and loaded.conversations:
         train, validation = split_rows(loaded.conversations, val_split, seed)
         stem, dot, ending = output.name.partition(".")
         named = (("train", train), ("val", validation))
         parts = {output.with_name(f"{stem}_{name}{dot}{ending}"): part for name, part in named}
-    written = {}
+    written: dict[Path, list[Any]] = {}
     for path, conversations in parts.items():
-        rows = []
+        rows = written[path] = []
         for conversation in conversations:
             try:
                 rows.append(write_row(conversation))
             except Refused as error:
                 loaded.refused.append(Refusal(conversation.where, error.field, error.reason))
+    if not any(written.values()):
+        return {}
+    for path, rows in written.items():
         write(path, rows)
-        written[str(path)] = len(rows)
-    return written
+    return {str(path): len(rows) for path, rows in written.items()}
 
 
 def _report(
-    name: str, source: str, loaded: Loaded, preview: int, refused: Path | None, written: dict[str, int], as_json: bool
-) -> None:
-    from trm_fast.tasks.tool_calling import draw_conversation
+    name: str, source: str, loaded: Loaded, preview: int, refused: Path | None, written: dict[str, int] | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Prints what was read and ``written`` (None if that was not wanted).
 
+    Raises:
+        UserError: every row was refused.
+    """
     refusals, counts = [row.to_json() for row in loaded.refused], loaded.counts()
     if refused is not None:
         write_lines(refused, (json.dumps(row, ensure_ascii=False) for row in refusals))
     if as_json:
-        print_json({"source": source, "format": name} | counts | {"written": written, "refusals": refusals})
-        return
+        print_json({"source": source, "format": name} | counts | {"written": written or {}, "refusals": refusals})
+    else:
+        _print(name, source, loaded, preview, counts, written or {})
+    if not loaded.conversations or written == {}:
+        action = "written" if loaded.conversations else "read"
+        raise UserError(f"{loaded.refused[0]} (none of {len(loaded.refused)} rows can be {action})")
+
+
+def _print(
+    name: str, source: str, loaded: Loaded, preview: int, counts: dict[str, Any], written: dict[str, int]
+) -> None:
+    from trm_fast.tasks.tool_calling import draw_conversation
+
     for conversation in loaded.conversations[:preview]:
         out.print(draw_conversation(conversation))
     out.print(f"{name}: {source}", soft_wrap=True)
@@ -159,9 +176,14 @@ def _report(
     for path, count in written.items():
         table.add_row("written", f"{count:,} rows in {path}")
     out.print(table)
-    if loaded.refused:
-        out.print("refused", style="yellow")
-    for row in loaded.refused[:MAX_SHOWN]:
-        out.print(f"{row.where}: {row.field}: {row.reason}", soft_wrap=True)
-    if len(loaded.refused) > MAX_SHOWN:
-        out.print(f"... and {len(loaded.refused) - MAX_SHOWN} more; --refused FILE writes all of them")
+    _print_rows("without an answer", [f"{c.where} {c.id}".strip() for c in loaded.conversations if not c.has_answer])
+    _print_rows("refused", list(map(str, loaded.refused)), "; --refused FILE writes all of them")
+
+
+def _print_rows(title: str, rows: list[str], more: str = "") -> None:
+    if rows:
+        out.print(title, style="yellow")
+    for row in rows[:MAX_SHOWN]:
+        out.print(row, soft_wrap=True)
+    if len(rows) > MAX_SHOWN:
+        out.print(f"... and {len(rows) - MAX_SHOWN} more{more}")

@@ -287,6 +287,10 @@ class Task(ABC):
         """
         raise UserError(f"the task {self.name} reads no files of examples", usage_error=True)
 
+    def read_counted(self, source: str) -> tuple[Examples, dict[str, int], list[str]]:
+        """Like ``read``, with the number of rows that the task leaves out, by reason, and messages about them."""
+        return self.read(source), {}, []
+
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
         """The examples, each under a random symmetry of the task."""
         return examples

@@ -245,7 +245,10 @@ class Sweep:
 
     def _eval_examples(self, trainer: Trainer) -> Examples | None:
         if self.plan.eval_data is not None:
-            return trainer.task.read(self.plan.eval_data).take(slice(self.plan.eval_limit))
+            examples, _, notes = trainer.task.read_counted(self.plan.eval_data)
+            for note in notes:
+                trainer.callbacks.on_note(note)
+            return examples.take(slice(self.plan.eval_limit))
         if not len(trainer.dataset.test):
             raise UserError("the data has no test set: give --eval-data FILE")
         return None

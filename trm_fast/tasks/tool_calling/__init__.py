@@ -8,7 +8,15 @@ from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Re
 from trm_fast.tasks.tool_calling.data.drawing import draw_conversation
 from trm_fast.tasks.tool_calling.data.formats import formats
 from trm_fast.tasks.tool_calling.data.io import read_text, write
-from trm_fast.tasks.tool_calling.data.loading import Loaded, Refusal, load, load_nonempty, refusal_note, split_rows
+from trm_fast.tasks.tool_calling.data.loading import (
+    Loaded,
+    Refusal,
+    load,
+    load_nonempty,
+    read_rows,
+    refusal_note,
+    split_rows,
+)
 from trm_fast.tasks.tool_calling.data.validation import problems
 from trm_fast.tasks.tool_calling.matching import ast_match
 from trm_fast.tasks.tool_calling.task import Prediction, ToolTask
@@ -31,6 +39,7 @@ __all__ = [
     "load",
     "load_nonempty",
     "problems",
+    "read_rows",
     "read_text",
     "read_tools",
     "refusal_note",

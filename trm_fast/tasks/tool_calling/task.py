@@ -25,7 +25,7 @@ from trm_fast.tasks.base import (
 )
 from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Tool, Turn
 from trm_fast.tasks.tool_calling.data.drawing import draw_conversation
-from trm_fast.tasks.tool_calling.data.loading import load_nonempty, read_folder, read_one, read_sets
+from trm_fast.tasks.tool_calling.data.loading import answered, load_folder, load_nonempty, read_one, read_sets
 from trm_fast.tasks.tool_calling.data.validation import problems
 from trm_fast.tasks.tool_calling.text.tokenizer import Tokenizer, load_tokenizer, texts, train_tokenizer
 
@@ -100,6 +100,11 @@ class ToolTask(Task):
     config: Any  # a ToolConfig
     sets: Sequence[str]
     """The data sets of a folder to train on."""
+    answer_meaning: ClassVar[str] = (
+        "an answer is an assistant's turn after the last user turn; BFCL's NAME.json has its answers, by id, in "
+        "NAME_possible_answer.json or possible_answer/NAME.json"
+    )
+    """What messages say about the answers that an evaluation needs."""
     cut_note: str
     """The end of the note that counts the rows that were cut."""
     _tokenizer: Tokenizer | None = None
@@ -170,6 +175,11 @@ class ToolTask(Task):
         """Training examples come from the training files. Test examples come from ``data.test``, from the folder's
         validation files, or are held out of the training files by dialogue and request."""
         train, test, notes = read_sets(self.name, data, self.sets, seed)
+        train, note = answered(train, self.has_lesson, "training data", self.answer_meaning)
+        test, test_note = answered(test, self.has_answer, "test data", self.answer_meaning)
+        notes += [*note, *test_note]
+        if not train:
+            raise UserError(note[0])
         train = self.learn(train, data, seed)
         conversations = (*train, *test)
         rows = [self.encode_row(conversation) for conversation in conversations]
@@ -180,10 +190,27 @@ class ToolTask(Task):
         both = self.examples(rows, conversations)
         return Dataset(both.take(training), both.take(testing), str(data.source), notes)
 
+    def has_answer(self, conversation: Conversation) -> bool:
+        """Whether an evaluation can use a conversation. Without an answer, no answer of a model is right or wrong."""
+        return conversation.has_answer
+
+    def has_lesson(self, conversation: Conversation) -> bool:
+        """Whether a model can learn from a conversation."""
+        return self.has_answer(conversation)
+
     def read(self, source: str) -> Examples:
-        """The examples of a file, or of the validation files of a folder."""
-        conversations = tuple(read_folder(source, self.sets))
-        return self.examples([self.encode_row(conversation) for conversation in conversations], conversations)
+        return self.read_counted(source)[0]
+
+    def read_counted(self, source: str) -> tuple[Examples, dict[str, int], list[str]]:
+        """The examples of a file, or of the validation files of a folder. Left out are rows that are ``refused``, and
+        conversations ``without_answer``."""
+        loaded, notes = load_folder(source, self.sets)
+        conversations, note = answered(loaded.conversations, self.has_answer, source, self.answer_meaning)
+        if not conversations:
+            raise UserError("\n".join([*note, *notes]))
+        left_out = {"refused": len(loaded.refused), "without_answer": len(loaded.conversations) - len(conversations)}
+        examples = self.examples([self.encode_row(c) for c in conversations], conversations)
+        return examples, left_out, [*notes, *note]
 
     def known_tools(self) -> tuple[Tool, ...]:
         """The tools of a model that was trained with a fixed set of tools.
@@ -239,7 +266,11 @@ class ToolTask(Task):
         return self.ask(read_one(text, where))
 
     def questions(self, source: str | Path) -> Iterator[Question]:
-        for conversation in load_nonempty(source).conversations:
+        loaded = load_nonempty(source)
+        if loaded.refused:
+            count = len(loaded.refused) + len(loaded.conversations)
+            raise UserError(f"{loaded.refused[0]} ({len(loaded.refused)} of {count} rows cannot be read)")
+        for conversation in loaded.conversations:
             yield self.ask(conversation)
 
     def draw(self, question: Question, answer: Array | None = None) -> Any:

@@ -160,6 +160,13 @@ class Conversation:
         return next((turn.text for turn in reversed(self.turns) if turn.role == "user"), "")
 
     @property
+    def has_answer(self) -> bool:
+        """Whether the answer to the last user turn is known, a direct answer included."""
+        last = max((i for i, turn in enumerate(self.turns) if turn.role == "user"), default=-1)
+        answered = any(turn.role in ("assistant", "tool_call") for turn in self.turns[last + 1 :])
+        return answered or self.decision is not None or self.accepted is not None
+
+    @property
     def all_calls(self) -> list[Call]:
         """The calls of the turns, and the next call if it is known."""
         return [*self.calls, *([self.call] if self.call else [])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class Loaded:
         return {
             "rows": len(conversations),
             "refused": len(self.refused),
+            "without_answer": sum(not c.has_answer for c in conversations),
             "turns": sum(len(c.turns) for c in conversations),
             "with_tools": sum(bool(c.tools) for c in conversations),
             "tools": len({tool.name for c in conversations for tool in c.tools}),
@@ -59,8 +60,8 @@ class Loaded:
         }
 
 
-def load(source: str | Path, kind: str | None = None, split: str = "train") -> Loaded:
-    """Loads all conversations of a file or a data set, in order. Rows that are not conversations are refused.
+def read_rows(source: str | Path, kind: str | None = None, split: str = "train") -> Iterator[Conversation | Refusal]:
+    """Reads each row of a file or a data set, in order. Rows that are not conversations are refused.
 
     Args:
         source: a file with a JSON list or JSON Lines, gzip if it ends in ``.gz``, or ``hf:NAME`` for a data set of the
@@ -69,20 +70,32 @@ def load(source: str | Path, kind: str | None = None, split: str = "train") -> L
         split: the split of ``hf:NAME``.
 
     Raises:
-        UserError: the source cannot be read, or has no rows.
+        UserError: the source cannot be read.
     """
-    loaded, rows = Loaded(), 0
     for where, row in records(source, split):
-        rows += 1
         try:
             if isinstance(row, Refused):
                 raise row
             form = get_format(kind) if kind else detect_format(row)
             read = form.read if form.make_reader is None else form.make_reader(str(source))
-            loaded.conversations.append(checked(read(row, where)))
+            yield checked(read(row, where))
         except Refused as error:
-            loaded.refused.append(Refusal(where, error.field, error.reason))
-    if not rows:
+            yield Refusal(where, error.field, error.reason)
+
+
+def load(source: str | Path, kind: str | None = None, split: str = "train") -> Loaded:
+    """Loads all conversations of a file or a data set, and the rows that were refused, as ``read_rows`` reads them.
+
+    Raises:
+        UserError: the source cannot be read, or has no rows.
+    """
+    loaded = Loaded()
+    for row in read_rows(source, kind, split):
+        if isinstance(row, Refusal):
+            loaded.refused.append(row)
+        else:
+            loaded.conversations.append(row)
+    if not (loaded.conversations or loaded.refused):
         raise UserError(f"{source} has no rows")
     return loaded
 
@@ -108,6 +121,27 @@ def refusal_note(loaded: Loaded, source: str | Path) -> list[str]:
     return [
         f"{source}: {len(loaded.refused)} of {rows} rows cannot be read and are left out; "
         f"the first: {loaded.refused[0]}"
+    ]
+
+
+def answered(
+    conversations: Sequence[Conversation], has_answer: Callable[[Conversation], bool], name: str, meaning: str
+) -> tuple[list[Conversation], list[str]]:
+    """The conversations that have an answer, and a note about the others if there are any.
+
+    Args:
+        conversations: what to choose from.
+        has_answer: whether a conversation has the answer that is needed.
+        name: what the note calls the conversations.
+        meaning: what an answer is.
+    """
+    chosen = [conversation for conversation in conversations if has_answer(conversation)]
+    if len(chosen) == len(conversations):
+        return chosen, []
+    first = next(c for c in conversations if not has_answer(c))
+    return chosen, [
+        f"{name}: {len(conversations) - len(chosen)} of {len(conversations)} rows have no answer and are left out; "
+        f"the first: {first.where}{f', id {first.id}' if first.id else ''} ({meaning})"
     ]
 
 
@@ -211,9 +245,19 @@ def read_sets(
     return train, test, notes
 
 
-def read_folder(source: str, sets: Sequence[str]) -> list[Conversation]:
-    """Conversations of a file, or of the validation files of a folder's sets."""
-    return [c for train, validation in _files(source, sets) for c in load_nonempty(validation or train).conversations]
+def load_folder(source: str, sets: Sequence[str]) -> tuple[Loaded, list[str]]:
+    """The rows of a file, or of the validation files of a folder's sets, and notes about refused rows.
+
+    Raises:
+        UserError: a file cannot be read, or has no row that is a conversation.
+    """
+    all_loaded, notes = Loaded(), list[str]()
+    for train, validation in _files(source, sets):
+        loaded = load_nonempty(validation or train)
+        notes += refusal_note(loaded, validation or train)
+        all_loaded.conversations += loaded.conversations
+        all_loaded.refused += loaded.refused
+    return all_loaded, notes
 
 
 def _files(source: str, sets: Sequence[str]) -> list[tuple[str, str | None]]:

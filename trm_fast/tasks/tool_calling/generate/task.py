@@ -119,6 +119,11 @@ class ToolGenerate(ToolTask):
         extra["row"] = np.arange(len(rows), dtype=np.int32)
         return Examples(inputs, np.stack(labels), np.zeros(len(rows), dtype=np.int32), extra, sources)
 
+    def has_lesson(self, conversation: Conversation) -> bool:
+        """Every turn of the assistant is a lesson, not only the answer to the last user turn."""
+        answers = any(turn.role in ("assistant", "tool_call") for turn in conversation.turns)
+        return answers or conversation.decision is not None
+
     def encode_row(self, conversation: Conversation, max_positions: int | None = None) -> Transcript:
         return Transcript(
             in_canonical_order(conversation, self.lexicon), self.tokenizer, self.lexicon, self.limits, max_positions

@@ -50,6 +50,7 @@ class ToolSlots(ToolTask):
     Config: ClassVar[type[ToolSlotsConfig]] = ToolSlotsConfig
     more_steps_help: ClassVar[bool] = False
     asset_file = "fields.json"
+    answer_meaning = "an answer is the row's decision"
 
     def __init__(self, config: ToolSlotsConfig | None = None) -> None:
         c = self.config = config or ToolSlotsConfig()
@@ -110,15 +111,8 @@ class ToolSlots(ToolTask):
         mask = np.arange(L) < (inputs != PAD).sum(1, keepdims=True)
         return Examples(inputs, labels, np.zeros(N, dtype=np.int32), {"roles": roles, "mask": mask, "offered": offered})
 
-    def read(self, source: str) -> Examples:
-        """The examples of a file, or of a folder's validation file. No row may be unreadable or lack a decision."""
-        train, validation = find_files(source, self.config.set)
-        loaded = load_nonempty(validation or train)
-        if loaded.refused:
-            raise UserError(str(loaded.refused[0]))
-        if missing := next((c for c in loaded.conversations if c.decision is None), None):
-            raise UserError(f"{missing.where}: decision: is missing; an evaluation needs it")
-        return self.examples([self.encode_row(c) for c in loaded.conversations], loaded.conversations)
+    def has_answer(self, conversation: Conversation) -> bool:
+        return conversation.decision is not None
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
         """Replaces random tokens, except those of values, with the unknown token."""
