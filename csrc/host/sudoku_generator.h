@@ -102,17 +102,20 @@ struct Limits {
   std::int32_t min_rating, max_rating;
 };
 
-// Writes one puzzle and its solution, and returns its rating. Throws std::runtime_error after kAttempts attempts.
+// Writes one puzzle and its solution, and returns its rating. Throws std::runtime_error after kAttempts attempts. With
+// a minimum rating, each attempt removes as many digits as it can, because puzzles that need a search are then common.
 template <class G>
 std::int32_t generate_one(const Limits& limits, Rng& rng, std::uint8_t* question, std::uint8_t* answer) {
-  int givens = 0;
+  const bool hard = limits.min_rating > 0;
+  int givens = limits.min_givens;
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    if (attempt == 0 || attempt >= kPatience)
+    if (!hard && (attempt == 0 || attempt >= kPatience))
       givens = limits.min_givens + rng.below(limits.max_givens - limits.min_givens + 1);
     Board<G> grid;
     fill(grid, rng);
     grid.write(answer);
-    if (Digger<G>(question, answer).dig(givens, rng) != givens) continue;
+    const int left = Digger<G>(question, answer).dig(givens, rng);
+    if (left > (hard ? limits.max_givens : givens)) continue;
     std::int32_t rating;
     solve_one<G>(question, answer, rating);
     if (limits.min_rating <= rating && rating <= limits.max_rating) return rating;

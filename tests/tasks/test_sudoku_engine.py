@@ -111,6 +111,9 @@ def test_ratings_keep_their_bounds(engine: ModuleType) -> None:
     questions, _, ratings = engine.generate(9, count, 24, 27, seed=1, min_rating=2, max_rating=9)
     assert ratings.min() >= 2
     assert ratings.max() <= 9
+    givens = (questions > 0).sum(axis=1)
+    assert givens.min() >= 24
+    assert givens.max() <= 27
     np.testing.assert_array_equal(engine.solve(questions, 9)[2], ratings)
 
 

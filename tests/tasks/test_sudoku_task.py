@@ -270,7 +270,7 @@ def test_images_are_the_same_puzzle(size: int) -> None:
 def test_search_limits_the_search_count_of_generated_puzzles() -> None:
     task = sudoku(9, search=[4, 40], train_count=6, test_count=2)
     data = task.dataset(DataConfig(), 0)
-    assert "22-26 givens, search count 4-40" in data.source
+    assert "20-26 givens, search count 4-40" in data.source
     assert data.difficulty is not None, "search counts"
     for examples, difficulty in ((data.train, data.difficulty), (data.test, None)):
         questions = (examples.inputs - 1).astype(np.uint8)

@@ -215,8 +215,10 @@ def generate(
     Puzzle ``i`` is number ``first + i`` of the sequence that ``seed`` (unsigned, 64 bits) selects, and depends on
     nothing else. An attempt removes digits from a random grid in random order. It fails when the number of givens
     cannot be reached or the rating is out of bounds. The number of givens is drawn uniformly from the bounds; after 100
-    failed attempts it is drawn again for each attempt. So where few givens or high ratings are rare, the distribution
-    shifts to the more common ones. Random grids come from a random search and are not uniform over all grids.
+    failed attempts it is drawn again for each attempt. So where few givens are rare, the distribution shifts to the
+    more common ones. With a minimum rating, each attempt removes as many digits as it can, down to ``min_givens``,
+    because puzzles that need a search are then common. Random grids come from a random search and are not uniform over
+    all grids.
 
     Returns:
         Questions and answers, uint8 (count, size * size), and ratings as in ``solve``, int32 (count,).
@@ -229,14 +231,15 @@ def generate(
     ratings = np.zeros(count, dtype=np.int32)
     for i in range(count):
         rng = Rng(seed, first + i)
+        givens, most = min_givens, max_givens
         for attempt in range(MAX_ATTEMPTS):
-            if attempt == 0 or attempt >= REDRAW_AFTER:
-                givens = min_givens + rng.below(max_givens - min_givens + 1)
+            if min_rating == 0 and (attempt == 0 or attempt >= REDRAW_AFTER):
+                givens = most = min_givens + rng.below(max_givens - min_givens + 1)
             grid = _fill([(1 << size) - 1] * (size * size), [], size, rng)
             assert grid is not None
             answer = [m.bit_length() for m in grid]
             question = _dig(answer, givens, size, rng)
-            if size * size - question.count(0) != givens:
+            if size * size - question.count(0) > most:
                 continue
             _, rating = _solve(question, size)
             if min_rating <= rating <= max_rating:
