@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from trm_fast.cli import agent, call, data, evaluate, info, interchange, plot, solve, sweep, tokenizer, train
+from trm_fast.cli import agent, call, config, data, evaluate, info, interchange, plot, solve, sweep, tokenizer, train
 from trm_fast.errors import UserError
 from trm_fast.version import __version__
 
@@ -26,6 +26,7 @@ app.command(rich_help_panel="Main")(call.call)
 app.command(rich_help_panel="Main")(sweep.sweep)
 app.command(rich_help_panel="Agents")(agent.agent)
 app.command(rich_help_panel="Agents")(agent.mcp)
+app.command(rich_help_panel="Tools")(config.config)
 app.add_typer(data.app, name="data", rich_help_panel="Tools")
 app.add_typer(tokenizer.app, name="tokenizer", rich_help_panel="Tools")
 app.command(rich_help_panel="Tools")(plot.plot)

@@ -28,13 +28,24 @@ class SolverConfig(Section):
     """
 
     max_steps: int | None = Field(None, ge=1)
+    """Maximum number of supervision steps per try; None: 16, or that of training if it is larger."""
     rollouts: int = Field(1, ge=1)
+    """Tries per question and symmetric image; all but the first add noise to the latent state."""
     noise: float = Field(0.0, ge=0)
+    """Standard deviation of that noise."""
     symmetries: int = Field(1, ge=1)
+    """Number of symmetric images to try per question, the question itself included."""
     start: Start = "fixed"
+    """The latent state that tries with noise start from: the initial one, a random one, or the last one of the previous
+    rollout."""
     resample_every: int = Field(0, ge=0)
+    """Interval in steps at which rollouts exchange states by the odds that their answers are right; 0: never."""
     hints: int = Field(0, ge=0)
+    """Number of open cells in which each further rollout reads the first rollout's answer as given; 0: none."""
     select: Select = "auto"
+    """Which try is returned: a valid one (``rules``), the most confident, the most frequent answer (``majority``), or
+    the one that halts in the fewest steps (``first``); ``auto``: rules, or else majority or confidence, by the
+    task."""
 
     @model_validator(mode="after")
     def _tries_differ(self) -> Self:

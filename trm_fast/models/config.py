@@ -79,7 +79,9 @@ class TRMConfig(Section):
     """Further numbers per position, which are added to the embedding. 0: none."""
 
     hidden_size: int = Field(512, ge=1)
+    """Channels of every position, D."""
     num_layers: int = Field(2, ge=1)
+    """Number of layers that each latent step and each answer step applies."""
     num_heads: int = Field(8, ge=1)
     """Number of attention heads; not used by the token mixer."""
     expansion: float = Field(4.0, gt=0)
@@ -102,18 +104,26 @@ class TRMConfig(Section):
     special_tokens: int = Field(0, ge=0)
     """Number of tokens, the first of the vocabulary, that are no symbols, such as padding."""
     positions: Literal["none", "rope", "learned", "grid"] = "none"
+    """How positions are told apart: not at all, by rotary embeddings (``rope``, in attention), by a learned embedding
+    of each position, or by learned embeddings of its row and its column (``grid``)."""
     grid_shape: GridShape | None = None
     """Rows and columns, for ``positions: grid`` and ``mixing: groups``."""
     box_shape: GridShape | None = None
     """Rows and columns of a box of the grid, for the partitions that are made of boxes."""
     rope_theta: float = Field(1e4, gt=0)
+    """Base of the rotary embeddings' wavelengths, for ``positions: rope``."""
     causal: bool = False
+    """Whether each position reads only itself and earlier ones, as a model that writes text must."""
 
     norm_position: Literal["post", "pre"] = "post"
+    """Where a sublayer is normalized: ``post``, after the residual addition, as published, or ``pre``, at its input."""
     norm_eps: float = Field(1e-5, gt=0)
+    """Added to the mean square in RMSNorm, so that it is never 0."""
     dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of each sublayer's output that training sets to 0."""
 
     state: Literal["dual", "single"] = "dual"
+    """``dual``: an answer state y and a latent state z, as published; ``single``: one state for both."""
     latent_width: int | None = Field(None, ge=1)
     """Channels of the latent state, which linear maps convert to ``hidden_size``; None: ``hidden_size``."""
     answer_width: int | None = Field(None, ge=1)
@@ -121,8 +131,11 @@ class TRMConfig(Section):
     inject_last: bool = True
     """With ``state: single``: whether the last application of the network in a cycle also adds x."""
     T_cycles: int = Field(3, ge=1)
+    """Cycles per supervision step, T; all but the last run without gradient."""
     n_latent_steps: int = Field(6, ge=0)
+    """Latent steps per cycle, n; one answer step follows them."""
     max_supervision_steps: int = Field(16, ge=1)
+    """Maximum number of supervision steps per example in training."""
     q_threshold: float = Field(0.5, gt=0, lt=1)
     """Confidence, sigmoid(q), above which a row halts."""
 

@@ -154,6 +154,7 @@ class TaskConfig(Section):
     """The ``task:`` section of a configuration. Each task adds its own keys in a subclass."""
 
     name: str
+    """The name of the task, or ``module:Class`` for one outside the package."""
 
 
 class DataConfig(Section):

@@ -46,6 +46,7 @@ class TrainingConfig(Section):
     """``carry``: one optimizer step per supervision step, as published; ``unrolled``: one optimizer step on the mean
     loss of all supervision steps, on new examples each time."""
     batch_size: int = Field(768, ge=1)
+    """Number of examples in a training step, over all processes."""
     gradient_accumulation: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Number of parts in which a batch is computed; ``auto``: the fewest that fit into memory."""
     optimizer: Annotated[str, AfterValidator(OPTIMIZERS.require)] = "adam_atan2"
@@ -53,14 +54,17 @@ class TrainingConfig(Section):
     optimizer_options: dict[str, Any] = Field({})
     """Options of the optimizer, such as nesterov."""
     learning_rate: float = Field(1e-4, gt=0)
+    """Learning rate after the warm-up."""
     embedding_learning_rate: float | None = Field(None, gt=0)
     """Learning rate of embedding tables, on the same schedule; None: ``learning_rate``."""
     betas: Annotated[tuple[Beta, Beta], Strict(False)] = (0.9, 0.95)
     """Decay of the averages of gradients and of their squares; ``sgd`` uses only the first."""
     weight_decay: float = Field(1.0, ge=0)
+    """Decoupled weight decay, multiplied by the learning rate."""
     hold_steps: int = Field(0, ge=0)
     """Number of steps at rate 0 at the start, which fill the moments and the carry."""
     warmup_steps: int = Field(2000, ge=0)
+    """Number of steps in which the rate rises linearly from 0, after ``hold_steps``."""
     schedule: Annotated[str, AfterValidator(SCHEDULES.require)] = "constant"
     """A learning-rate schedule that is registered in ``trm_fast.training.schedule``."""
     schedule_steps: int | None = Field(None, ge=1)
@@ -83,7 +87,9 @@ class TrainingConfig(Section):
     clip_norm: float | None = Field(None, gt=0)
     """Maximum gradient norm; None: no clipping, as published."""
     puzzle_learning_rate: float = Field(1e-4, gt=0)
+    """Learning rate of the puzzle embedding, for models with a prefix."""
     puzzle_weight_decay: float = Field(1.0, ge=0)
+    """Weight decay of the puzzle embedding."""
     ema_decay: float = Field(0.999, ge=0, lt=1)
     """Decay of the averaged weights, which are evaluated and saved; 0: no average."""
     exploration: float = Field(0.1, ge=0, le=1)
@@ -98,12 +104,15 @@ class TrainingConfig(Section):
     recompute: Literal["none", "latent"] = "none"
     """``latent``: save only the input of each latent step, and recompute the rest in the backward."""
     seed: int = Field(0, ge=0, lt=2**64)
+    """Seed of the weights, the data and its order."""
     log_every: int = Field(10, ge=1)
+    """Number of steps between records of metrics."""
     eval_every: int = Field(0, ge=0)
     """Number of steps between evaluations; 0: only one at the end."""
     eval_count: int = Field(1000, ge=1)
     """Maximum number of test examples per evaluation."""
     checkpoint_every: int = Field(1000, ge=1)
+    """Number of steps between checkpoints."""
     keep_checkpoints: int = Field(3, ge=1)
     """Number of newest checkpoints to keep, besides the best one."""
 

@@ -36,6 +36,7 @@ class HeadConfig(Section):
     """The keys of ``model.head``. Each head has a subclass that adds its own keys."""
 
     kind: str
+    """The kind of the head, which follows from the task."""
 
     def check(self, inputs: HeadInputs) -> None:
         """Checks that the head fits its model.

@@ -58,8 +58,10 @@ class Prediction:
 class ToolConfig(TaskConfig):
     """The keys of all tool-calling tasks.
 
-    ``tokenizer`` is the folder of a tokenizer. By default one of ``tokenizer_kind``, with up to ``vocab_size`` pieces,
-    is learned from the training conversations.
+    Attributes:
+        tokenizer: the folder of a tokenizer; by default one is learned from the training conversations.
+        tokenizer_kind: the kind of tokenizer that is learned.
+        vocab_size: the maximum number of its pieces.
     """
 
     tokenizer: str | None = None
@@ -70,12 +72,17 @@ class ToolConfig(TaskConfig):
 class RequestConfig(ToolConfig):
     """The keys of the tasks whose tools come with each request.
 
-    ``sets`` names the data sets of a folder to train on, each with files ``SET_train`` and ``SET_val``. ``seq_len``,
-    ``tools`` and ``arguments`` are the maximum numbers of positions, tools and arguments per example, and ``bag`` that
-    of tokens per position. ``distractors`` and ``exchanged`` configure the modified copies that training uses: the
-    probability that tools which are not called are replaced by tools of other conversations, and the probability that
-    a value in the request is replaced by one from another conversation. ``token_dropout`` is the share of tokens that
-    training replaces with the unknown token.
+    Attributes:
+        sets: the data sets of a folder to train on, each with files ``SET_train`` and ``SET_val``.
+        seq_len: the maximum number of positions per example.
+        tools: the maximum number of tools per example.
+        arguments: the maximum number of arguments per example.
+        bag: the maximum number of tokens per position.
+        distractors: in modified copies for training, the probability that tools which are not called are replaced by
+            tools of other conversations.
+        exchanged: in these copies, the probability that a value in the request is replaced by one from another
+            conversation.
+        token_dropout: the share of tokens that training replaces with the unknown token.
     """
 
     sets: list[str] = Field(default=["xlam_swift", "sealtools_swift"], min_length=1)

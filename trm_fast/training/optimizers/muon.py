@@ -28,20 +28,23 @@ RMS = 0.2
 
 
 class Options(base.Options):
-    """Options of Muon: ``momentum`` and ``nesterov`` for matrices, the number of Newton-Schulz ``iterations``, and
-    ``others``, the optimizer of all other weights, which uses ``training.betas``.
-
-    ``others_learning_rate`` and ``others_weight_decay`` are those of the other weights; None: those of the matrices.
-    ``scale`` is the size of an update at learning rate 1: ``rms``, about that of AdamW, or ``spectral``, Jordan's:
-    singular values of about the root of rows / columns, at least 1."""
+    """Options of Muon."""
 
     momentum: float = Field(0.95, ge=0, lt=1)
+    """Momentum of the matrices."""
     nesterov: bool = True
+    """Whether that momentum is Nesterov's."""
     iterations: int = Field(5, ge=1)
+    """Number of Newton-Schulz iterations."""
     others: Literal["adamw", "adam_atan2"] = "adamw"
+    """The optimizer of all other weights, which uses ``training.betas``."""
     others_learning_rate: float | None = Field(None, gt=0)
+    """Learning rate of the other weights; None: that of the matrices."""
     others_weight_decay: float | None = Field(None, ge=0)
+    """Weight decay of the other weights; None: that of the matrices."""
     scale: Literal["rms", "spectral"] = "rms"
+    """Size of an update at learning rate 1: ``rms``, about that of AdamW, or ``spectral``, Jordan's: singular values of
+    about the root of rows / columns, at least 1."""
 
 
 @register("muon")

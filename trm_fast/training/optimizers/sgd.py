@@ -13,9 +13,10 @@ from trm_fast.training.optimizers.base import Optimizer, register
 
 
 class Options(base.Options):
-    """Options of SGD: ``nesterov`` momentum."""
+    """Options of SGD."""
 
     nesterov: bool = False
+    """Whether momentum is Nesterov's."""
 
 
 @register("sgd")

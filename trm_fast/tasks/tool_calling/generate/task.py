@@ -35,9 +35,15 @@ from trm_fast.tasks.tool_calling.text.tokenizer import FIRST_BYTE, UNKNOWN
 class ToolGenerateConfig(RequestConfig):
     """The keys of ``tool-generate``, in addition to those of ``RequestConfig``.
 
-    Training modifies the conversations again each time it reads them. With ``replies`` the model may also answer in
-    words. ``beams``, ``temperature`` and ``top_p`` configure the search, which writes up to ``most_tokens`` symbols.
-    ``generate_count`` is the number of conversations that an evaluation answers by generating.
+    Training modifies the conversations again each time it reads them.
+
+    Attributes:
+        replies: whether the model may also answer in words.
+        beams: the number of partial answers that the search keeps.
+        temperature: the temperature of sampling; 0: the most likely symbol.
+        top_p: the share of the probability that sampling draws from, the most likely symbols first.
+        most_tokens: the maximum number of symbols that the search writes.
+        generate_count: the number of conversations that an evaluation answers by generating.
     """
 
     name: str = "tool-generate"

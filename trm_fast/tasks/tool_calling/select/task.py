@@ -33,10 +33,14 @@ ARRAYS = ("roles", "features", "stems", "tool_places", "tool_ids", "field_places
 class ToolSelectConfig(RequestConfig):
     """The keys of ``tool-select``, in addition to those of ``RequestConfig``.
 
-    ``words`` is the maximum number of words in a request, ``variants`` the number of modified copies per training
-    conversation. ``uncalled`` is the number of copies without the called tools, as a share of the training
-    conversations; they teach a model to call none. ``tool_choice`` is a pointer to any offered tool, or a classifier
-    over at most ``known_tools`` tools seen in training; it never calls any other.
+    Attributes:
+        words: the maximum number of words in a request.
+        variants: the number of modified copies per training conversation.
+        uncalled: the number of copies without the called tools, as a share of the training conversations; they teach a
+            model to call none.
+        tool_choice: a pointer to any offered tool, or a classifier over tools seen in training, which never calls any
+            other.
+        known_tools: the maximum number of tools of that classifier.
     """
 
     name: str = "tool-select"

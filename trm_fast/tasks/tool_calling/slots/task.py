@@ -28,10 +28,12 @@ from trm_fast.tasks.tool_calling.text.tokenizer import PAD, UNKNOWN
 class ToolSlotsConfig(ToolConfig):
     """The keys of ``tool-slots``, in addition to those of ``ToolConfig``.
 
-    ``set`` names the data set of a folder to train on, with files ``SET_train`` and ``SET_val``. ``response_tokens`` is
-    the number of tokens of a tool's result that are read, ``variants`` the number of copies of each training
-    conversation with other slot values, and ``word_dropout`` the share of tokens that training replaces with the
-    unknown token.
+    Attributes:
+        set: the data set of a folder to train on, with files ``SET_train`` and ``SET_val``.
+        seq_len: the maximum number of tokens per example.
+        response_tokens: the number of tokens of a tool's result that are read.
+        variants: the number of copies of each training conversation with other slot values.
+        word_dropout: the share of tokens that training replaces with the unknown token.
     """
 
     name: str = "tool-slots"
