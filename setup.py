@@ -76,6 +76,7 @@ setup(
     package_dir={"trm_fast": "trm_fast", **mapped},
     package_data={
         "trm_fast": ["py.typed", "ops/*.json", *(f"pretrained/**/*.{kind}" for kind in ("json", "safetensors", "txt"))],
+        "trm_fast.web": ["static/**/*"],
         "trm_fast.configs": ["*.yaml"],
         "trm_fast.triton_kernels": ["*.json"],
     },

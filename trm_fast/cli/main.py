@@ -8,7 +8,21 @@ from typing import Annotated
 
 import typer
 
-from trm_fast.cli import agent, call, config, data, evaluate, info, interchange, plot, solve, sweep, tokenizer, train
+from trm_fast.cli import (
+    agent,
+    call,
+    config,
+    data,
+    evaluate,
+    info,
+    interchange,
+    plot,
+    serve,
+    solve,
+    sweep,
+    tokenizer,
+    train,
+)
 from trm_fast.errors import UserError
 from trm_fast.version import __version__
 
@@ -24,6 +38,7 @@ app.command(name="eval", rich_help_panel="Main")(evaluate.evaluate)
 app.command(rich_help_panel="Main")(solve.solve)
 app.command(rich_help_panel="Main")(call.call)
 app.command(rich_help_panel="Main")(sweep.sweep)
+app.command(rich_help_panel="Main")(serve.serve)
 app.command(rich_help_panel="Agents")(agent.agent)
 app.command(rich_help_panel="Agents")(agent.mcp)
 app.command(rich_help_panel="Tools")(config.config)

@@ -137,6 +137,11 @@ class NumbersTask(Task):
         )
         return Dataset(rows.take(np.sort(train)), rows.take(np.sort(test)), data.source)
 
+    def generate(self, seed: int) -> Question:
+        config = self.config.model_copy(update={"train_count": 1, "test_count": 1})
+        inputs = type(self)(config).generated(seed).test.inputs[0]
+        return self.parse(write_numbers(inputs[:, 0] if self.input_width == 1 else inputs[0], "0, 0"))
+
     def right(self, labels: Array, answers: Array) -> npt.NDArray[np.bool_]:
         close: npt.NDArray[np.bool_] = np.abs(labels - answers) <= self.config.tolerance
         return close

@@ -115,6 +115,10 @@ class Symbols(Task):
 
         return Examples.of_questions(self._relabeled(repeated.inputs, mapping), repeated.puzzle_ids), undo
 
+    def generate(self, seed: int) -> Question:
+        letters = np.random.default_rng(seed).integers(self.config.symbols, size=self.seq_len)
+        return self.parse("".join(self.letters[i] for i in letters))
+
     def parse(self, text: str, where: str = "") -> Question:
         location = f"{where}: " if where else ""
         text = text.strip()

@@ -123,7 +123,7 @@ def changed_keys(first: list[Key], second: list[Key]) -> list[tuple[str, Any, An
 
 
 def _section_keys(
-    name: str, kind: type[BaseModel], part: BaseModel | None, given: Mapping[str, Any], derived: Mapping[str, Any]
+    name: str, kind: type[BaseModel], part: BaseModel | None, configured: Mapping[str, Any], derived: Mapping[str, Any]
 ) -> Iterator[Key]:
     """The keys of a section and of the sections in it. ``part`` is the validated section, None for its defaults."""
     values = {} if part is None else part.model_dump(mode="json")
@@ -134,10 +134,10 @@ def _section_keys(
         nested = _nested(field, part)
         if nested is not None:
             inner = derived.get(field) or {}
-            chosen = given.get(field) or {}
+            chosen = configured.get(field) or {}
             yield from _section_keys(path, type(nested), nested, chosen, inner)
             continue
-        set_by = "preset" if field in given else "task" if field in derived else "default"
+        set_by = "preset" if field in configured else "task" if field in derived else "default"
         described = _described(properties.get(field, {}), info)
         yield Key(path, *described, default, values.get(field, default), set_by, meanings.get(field, ""))
 
