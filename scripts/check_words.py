@@ -61,7 +61,8 @@ def prose_lines(path: Path) -> Iterator[tuple[int, str]]:
     kinds = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
     with path.open("rb") as file:
         for token in tokenize.tokenize(file.readline):
-            if token.type in kinds:
+            # A string without a space is no prose: it is the name of a field or an option.
+            if token.type in kinds and (token.type == tokenize.COMMENT or " " in token.string):
                 yield from enumerate(token.string.splitlines(), token.start[0])
 
 

@@ -169,8 +169,8 @@ def offered_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     return folder / "run"
 
 
-def swift(text: str, tools: Any = (TOOL,)) -> dict[str, Any]:
-    call = {"name": "get_weather", "arguments": {"city": "Rome"}}
+def swift(text: str, tools: Any = (TOOL,), call: Any = None) -> dict[str, Any]:
+    call = call or {"name": "get_weather", "arguments": {"city": "Rome"}}
     messages = [{"role": "user", "content": text}, {"role": "tool_call", "content": json.dumps(call)}]
     return {"tools": json.dumps(list(tools)), "messages": messages}
 
@@ -194,8 +194,8 @@ NESTED = {
 
 
 def test_strange_requests_are_answered(run: Any, offered_run: Path, tmp_path: Path) -> None:
-    rows = [swift("天気は東京で🌧️? مرحبا"), swift("weather " * 10_000), swift("ping", [BARE]), swift("\u0000\u200b"),
-            swift("ping train 5", [NESTED])]  # fmt: skip
+    rows = [swift("天気は東京で🌧️? مرحبا"), swift("weather " * 10_000), swift("\u0000\u200b"),
+            swift("ping", [BARE], {"name": "ping"}), swift("ping train 5", [NESTED], {"name": "ping"})]  # fmt: skip
     source = jsonl(tmp_path / "rows.jsonl", rows)
     answers = [json.loads(line) for line in run("call", offered_run, "--data", source).out.splitlines()]
     assert len(answers) == len(rows)

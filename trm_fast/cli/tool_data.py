@@ -98,7 +98,7 @@ def _make_reader(name: str, kind: str, _: str) -> Callable[..., None]:
 def _writer(name: str) -> Callable[[Any], dict[str, Any]]:
     from trm_fast.tasks.tool_calling import formats
 
-    writers = {form.name: form.write for form in formats() if form.write is not None}
+    writers = {form.name: form.to_row for form in formats() if form.write is not None}
     if name not in writers:
         raise UserError(
             f"--to {name}: this format cannot be written; choose from {', '.join(writers)}", usage_error=True

@@ -4,7 +4,7 @@ Other packages import only the names below. The subpackages are ``data`` (conver
 (tokenizers, words, values), and one for each task: ``slots``, ``select`` and ``generate``.
 """
 
-from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Refused, Tool, Turn, checked, read_tools
+from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Tool, Turn, checked, read_tools
 from trm_fast.tasks.tool_calling.data.drawing import draw_conversation
 from trm_fast.tasks.tool_calling.data.formats import formats
 from trm_fast.tasks.tool_calling.data.io import read_text, write
@@ -17,6 +17,7 @@ from trm_fast.tasks.tool_calling.data.loading import (
     refusal_note,
     split_rows,
 )
+from trm_fast.tasks.tool_calling.data.refused import Refused
 from trm_fast.tasks.tool_calling.data.validation import problems
 from trm_fast.tasks.tool_calling.matching import ast_match
 from trm_fast.tasks.tool_calling.task import Prediction, ToolTask

@@ -12,13 +12,14 @@ import pytest
 
 from trm_fast.cli.tool_data import format_commands
 from trm_fast.errors import UserError
-from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Refused, Turn
+from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Turn
 from trm_fast.tasks.tool_calling.data.formats import Command, Format, detect_format, get_format, register, registry
 from trm_fast.tasks.tool_calling.data.formats.bfcl import read_bfcl
 from trm_fast.tasks.tool_calling.data.formats.hermes import read_hermes, write_hermes
 from trm_fast.tasks.tool_calling.data.formats.slots import next_step, read_slots, write_slots
 from trm_fast.tasks.tool_calling.data.formats.swift import read_swift, write_swift
 from trm_fast.tasks.tool_calling.data.loading import load
+from trm_fast.tasks.tool_calling.data.refused import Refused
 
 from ..rows import BFCL, DATA, HERMES, SLOTS, WEATHER, XLAM, needs_data
 
@@ -169,10 +170,11 @@ def test_malformed_rows_say_field_and_reason(read: Any, row: Any, field: str, re
 
 def test_two_tools_of_one_name() -> None:
     twice = [{"name": "f", "parameters": {"a": {}}}, {"name": "f", "description": "again", "parameters": {"a": {}}}]
-    assert [t.description for t in read_swift(XLAM | {"tools": json.dumps(twice)}).tools] == [""]
+    question = {"messages": XLAM["messages"][:1]}
+    assert [t.description for t in read_swift(question | {"tools": json.dumps(twice)}).tools] == [""]
     other = [twice[0], {"name": "f", "parameters": {"b": {}}}]
     with pytest.raises(Refused, match="two tools"):
-        read_swift(XLAM | {"tools": json.dumps(other)})
+        read_swift(question | {"tools": json.dumps(other)})
 
 
 @needs_data

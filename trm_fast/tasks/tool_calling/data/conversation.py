@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from trm_fast.tasks.tool_calling.data.literals import parse_literal, parse_sequence
 from trm_fast.tasks.tool_calling.data.references import Inliner
+from trm_fast.tasks.tool_calling.data.refused import Refused, account_for, short
 from trm_fast.tasks.tool_calling.data.schema import normalized_parameters
 
+TOOL_LISTS = ("tools", "functions", "functionDeclarations", "function_declarations")
+"""The only key of an object that wraps a list of tools, as MCP's and Gemini's lists do."""
 ROLES = ("user", "system", "assistant", "tool_call", "tool_response")
 """The roles of a turn. The index of a role is its id: user 0, system 1 and so on."""
 
@@ -18,12 +22,17 @@ DONTCARE = "dontcare"
 """The value of a slot for which the user accepts any value."""
 
 
-class Refused(ValueError):
-    """A row is not a conversation: ``field`` names the part of the row, ``reason`` says what is wrong with it."""
-
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}")
-        self.field, self.reason = field, reason
+SCHEMA_KEYS = ("parameters", "input_schema", "inputSchema")
+"""The keys that tools use for their schema: OpenAI's, Anthropic's and MCP's."""
+TOOL_NOTES = (
+    "type", "strict", "title", "annotations", "outputSchema", "output_schema", "returns", "return", "response",
+    "responses", "results", "examples", "cache_control", "_meta", "icons", "id", "version", "category", "tags",
+)  # fmt: skip
+"""The fields of a tool that do not change how it is called."""
+ARGUMENT_KEYS = ("arguments", "parameters", "args", "input", "kwargs")
+"""The keys that calls use for their arguments."""
+CALL_NOTES = ("id", "type", "index", "call_id", "tool_call_id", "cache_control")
+"""The fields of a call besides its name and its arguments."""
 
 
 @dataclass(frozen=True)
@@ -40,29 +49,37 @@ class Tool:
 
     @classmethod
     def of(cls, value: Any, field: str = "tools") -> Tool:
-        """Reads a tool from ``{"type": "function", "function": {...}}`` or from the inner object.
+        """Reads a tool from ``{"type": "function", "function": {...}}``, from the inner object, from Anthropic's
+        ``{"name": ..., "input_schema": {...}}``, from MCP's ``{"name": ..., "inputSchema": {...}}``, or from JSON text.
 
         Args:
             value: the parsed JSON.
             field: what error messages call it.
 
         Raises:
-            Refused: ``value`` is neither.
+            Refused: ``value`` is none of these, or has a field that is not known.
         """
-        if isinstance(value, Mapping) and isinstance(value.get("function"), Mapping):
-            value = value["function"]
+        if isinstance(value, str):
+            value = parse_literal(value, field)
         if not isinstance(value, Mapping):
-            raise Refused(field, f"a tool is an object, not {_short(value)}")
+            raise Refused(field, f"a tool is an object, not {short(value)}")
+        if value.get("type") not in (None, "function", "custom"):
+            raise Refused(f"{field}.type", f"is {short(value['type'])}; only functions with a JSON schema are read")
+        if isinstance(value.get("function"), Mapping):
+            account_for(value, ("function", *TOOL_NOTES), field)
+            return cls.of(value["function"], field)
+        account_for(value, ("name", "description", "required", *SCHEMA_KEYS, *TOOL_NOTES), field)
         name = value.get("name")
         if not isinstance(name, str) or not name.strip():
-            raise Refused(f"{field}.name", f"a tool needs a name, not {_short(name)}")
+            raise Refused(f"{field}.name", f"a tool needs a name, not {short(name)}")
         description = value.get("description") or ""
         if not isinstance(description, str):
-            raise Refused(f"{field}.description", f"must be text, not {_short(description)}")
+            raise Refused(f"{field}.description", f"must be text, not {short(description)}")
+        key, schema = _only_one(value, SCHEMA_KEYS, field)
         try:
-            parameters = normalized_parameters(value.get("parameters"))
+            parameters = normalized_parameters(_with_required(schema, value.get("required")))
         except ValueError as error:
-            raise Refused(f"{field}.parameters", f"of {name}: {error}") from None
+            raise Refused(f"{field}.{key}", f"of {name}: {error}") from None
         return cls(name, description, parameters)
 
     @cached_property
@@ -86,25 +103,35 @@ class Call:
 
     @classmethod
     def of(cls, value: Any, field: str) -> Call:
-        """Reads a call from ``{"name": ..., "arguments": ...}``; the arguments may be an object or its JSON text.
+        """Reads a call from ``{"name": ..., "arguments": ...}``, also inside ``{"function": {...}}``.
+
+        The arguments may be an object or its JSON text; "" means none. They may also be called ``parameters``,
+        ``args``, ``input`` or ``kwargs``.
 
         Args:
             value: the parsed JSON.
             field: what error messages call it.
 
         Raises:
-            Refused: ``value`` is not a call.
+            Refused: ``value`` is not a call, or has a field that is not known.
         """
-        if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-            raise Refused(field, f"a call is an object with a name, not {_short(value)}")
-        arguments = value.get("arguments", value.get("parameters", {}))
+        if isinstance(value, Mapping) and isinstance(value.get("function"), Mapping):
+            account_for(value, ("function", *CALL_NOTES), field)
+            return cls.of(value["function"], f"{field}.function")
+        if isinstance(value, Mapping) and value.get("type") == "custom":
+            raise Refused(f"{field}.type", "is 'custom'; only calls with named arguments are read")
+        name = value.get("name") if isinstance(value, Mapping) else None
+        if not isinstance(name, str) or not name.strip():
+            raise Refused(field, f"a call is an object with a name, not {short(value)}")
+        account_for(value, ("name", *ARGUMENT_KEYS, *CALL_NOTES), field)
+        key, arguments = _only_one(value, ARGUMENT_KEYS, field)
         if isinstance(arguments, str):
-            arguments = parse_json(arguments, f"{field}.arguments")
+            arguments = parse_literal(arguments, f"{field}.{key}") if arguments.strip() else None
         if arguments is None:
             arguments = {}
         if not isinstance(arguments, Mapping):
-            raise Refused(f"{field}.arguments", f"must be an object, not {_short(arguments)}")
-        return cls(value["name"], dict(arguments))
+            raise Refused(f"{field}.{key}", f"must be an object, not {short(arguments)}")
+        return cls(name, dict(arguments))
 
     def to_json(self) -> dict[str, Any]:
         """The call as ``{"name": ..., "arguments": ...}``."""
@@ -211,8 +238,8 @@ def read_tools(value: Any, field: str = "tools") -> tuple[Tool, ...]:
     """Reads the tools of a row.
 
     Args:
-        value: a list of tools in any dialect that ``Tool.of`` reads, one tool, or their JSON text. None and "" mean
-            that there are no tools.
+        value: a list of tools in any dialect that ``Tool.of`` reads, one tool, ``{"tools": [...]}``, or their JSON
+            text. None and "" mean that there are no tools.
         field: what error messages call it.
 
     Raises:
@@ -224,15 +251,16 @@ def read_tools(value: Any, field: str = "tools") -> tuple[Tool, ...]:
         >>> tool.parameters
         {'type': 'object', 'properties': {'city': {'type': 'string'}}, 'required': ['city']}
     """
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value.strip()):
         return ()
     if isinstance(value, str):
-        value = parse_json(value, field)
-    if isinstance(value, Mapping):
-        value = [value]
+        value = parse_sequence(value, field)
+        value = value[0] if len(value) == 1 else value
+    value = _unwrapped(value)
     if not isinstance(value, list):
-        raise Refused(field, f"must be a list of tools, not {_short(value)}")
-    tools = tuple(Tool.of(tool, f"{field}[{i}]") for i, tool in enumerate(value))
+        raise Refused(field, f"must be a list of tools, not {short(value)}")
+    values = [tool for wrapped in value for tool in _unwrapped(wrapped)]
+    tools = tuple(Tool.of(tool, f"{field}[{i}]") for i, tool in enumerate(values))
     by_name: dict[str, Tool] = {}
     for tool in tools:  # xLAM offers some tools twice with different descriptions; the first one stays
         first = by_name.setdefault(tool.name, tool)
@@ -241,23 +269,27 @@ def read_tools(value: Any, field: str = "tools") -> tuple[Tool, ...]:
     return tuple(by_name.values())
 
 
-def parse_json(text: str, field: str) -> Any:
-    """The value of a JSON text. Raises ``Refused``, with ``field``, if it is malformed."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Refused(field, f"not valid JSON ({error}): {_short(text)}") from None
+def _unwrapped(value: Any) -> Any:
+    """The list of an object that only wraps a list of tools; a list with anything else; a list itself."""
+    if isinstance(value, Mapping) and len(value) == 1 and isinstance(inner := value.get(next(iter(value))), list):
+        return inner if next(iter(value)) in TOOL_LISTS else [value]
+    return value if isinstance(value, list) else [value]
 
 
-def parse_text(value: Any, field: str) -> str:
-    """The text of a turn. An object or a list, such as a tool's result, becomes JSON text."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, Mapping | list):
-        return json.dumps(value, ensure_ascii=False)
-    raise Refused(field, "is missing" if value is None else f"must be text, not {_short(value)}")
+def _only_one(value: Mapping[str, Any], keys: Collection[str], field: str) -> tuple[str, Any]:
+    """The one of ``keys`` that an object has, and its value; the first key and None if it has none."""
+    present = [key for key in keys if value.get(key) is not None]
+    if len(present) > 1:
+        raise Refused(field, f"has both {' and '.join(present)}; one is accepted")
+    return (present[0], value[present[0]]) if present else (next(iter(keys)), None)
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _with_required(schema: Any, required: Any) -> Any:
+    """A tool's schema with the names that the tool lists as required next to it, as ToolACE does."""
+    if not required:
+        return schema
+    if isinstance(schema, Mapping) and "properties" not in schema and not isinstance(schema.get("type"), str):
+        return {"type": "object", "properties": schema, "required": required}
+    if not isinstance(schema, Mapping) or schema.get("required") not in (None, [], required):
+        raise ValueError(f"required is {short(required)} in the tool, but not in its schema")
+    return {**schema, "required": required}

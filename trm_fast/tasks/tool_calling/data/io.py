@@ -10,7 +10,7 @@ from typing import Any
 from trm_fast.errors import UserError
 from trm_fast.tasks.files import read_text, split_lines, write_text
 from trm_fast.tasks.hub import PREFIX, load_split
-from trm_fast.tasks.tool_calling.data.conversation import Refused
+from trm_fast.tasks.tool_calling.data.refused import Refused
 
 
 def records(source: str | Path, split: str = "train") -> Iterator[tuple[str, Any]]:

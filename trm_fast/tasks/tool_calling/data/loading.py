@@ -14,9 +14,10 @@ import numpy as np
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import DataConfig
 from trm_fast.tasks.hub import PREFIX
-from trm_fast.tasks.tool_calling.data.conversation import Conversation, Refused, checked
+from trm_fast.tasks.tool_calling.data.conversation import Conversation, checked
 from trm_fast.tasks.tool_calling.data.formats import detect_format, get_format
 from trm_fast.tasks.tool_calling.data.io import records
+from trm_fast.tasks.tool_calling.data.refused import Refused
 
 
 @dataclass(frozen=True)

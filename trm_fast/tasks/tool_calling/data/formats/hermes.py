@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import ast
-import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
-from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Turn, parse_json, parse_text, read_tools
+from trm_fast.tasks.tool_calling.data.conversation import Conversation, Tool
 from trm_fast.tasks.tool_calling.data.formats.registry import Command, Format, register
-from trm_fast.tasks.tool_calling.data.formats.rows import as_object, id_column, list_in, parse_role
+from trm_fast.tasks.tool_calling.data.formats.rows import id_column, read_chat, tools_text
+from trm_fast.tasks.tool_calling.data.literals import parse_sequence
+from trm_fast.tasks.tool_calling.data.marks import register_mark, values_after
+from trm_fast.tasks.tool_calling.data.refused import Refused, short
 
 _TOOLS = re.compile(r"<tools>(.*?)</tools>", re.DOTALL)
-_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|$)", re.DOTALL)
-_RESPONSE = re.compile(r"<tool_response>(.*?)(?:</tool_response>|$)", re.DOTALL)
 
 
 def read_hermes(row: Any, where: str = "") -> Conversation:
@@ -22,26 +22,7 @@ def read_hermes(row: Any, where: str = "") -> Conversation:
     Roles are ``human`` and ``gpt`` or ``user`` and ``assistant``. Tools are in the system turn or in a column
     ``tools``.
     """
-    row = as_object(row)
-    tools = read_tools(row.get("tools"))
-    turns: list[Turn] = []
-    for i, item in enumerate(list_in(row, "conversations")):
-        field = f"conversations[{i}]"
-        role, text = parse_role(item, "from", field), parse_text(item.get("value"), f"{field}.value")
-        if role == "system" and not tools and (blocks := _blocks(_TOOLS, text)):
-            tools = read_tools(_loads(blocks[-1], f"{field}.value <tools>"), f"{field}.value <tools>")
-            text = _TOOLS.sub("", text).strip()
-            if not text:
-                continue
-        if role == "assistant":
-            turns += _assistant(text, field)
-        elif role == "tool_response":
-            turns += [Turn(role, part) for part in _blocks(_RESPONSE, text) or [text]]
-        elif role == "tool_call":
-            turns.append(Turn.of_call(Call.of(_loads(text, field), field)))
-        else:
-            turns.append(Turn(role, text))
-    return Conversation(tools, tuple(turns), where, str(row.get("id", row.get("source", ""))))
+    return read_chat(row, where, "conversations")
 
 
 def write_hermes(conversation: Conversation) -> dict[str, Any]:
@@ -50,12 +31,11 @@ def write_hermes(conversation: Conversation) -> dict[str, Any]:
     turns: list[dict[str, str]] = []
     system = "\n".join(t.text for t in conversation.turns if t.role == "system")
     if conversation.tools:
-        offered = json.dumps([tool.to_json() for tool in conversation.tools], ensure_ascii=False)
-        system = f"{system}\n<tools>\n{offered}\n</tools>".lstrip("\n")
+        system = f"{system}\n<tools>\n{tools_text(conversation)}\n</tools>".lstrip("\n")
     if system:
         turns.append({"from": "system", "value": system})
     previous = ""
-    for turn in conversation.turns:
+    for turn in conversation.all_turns:
         if turn.role == "system":
             continue
         role = {"tool_call": "assistant", "tool_response": "tool"}.get(turn.role, turn.role)
@@ -70,28 +50,32 @@ def write_hermes(conversation: Conversation) -> dict[str, Any]:
     return id_column(conversation) | {"conversations": turns}
 
 
-def _assistant(text: str, field: str) -> list[Turn]:
-    """The turns of an assistant's text: the text outside the tags, if there is any, and each call."""
-    calls = [Call.of(_loads(part, f"{field}.value <tool_call>"), field) for part in _blocks(_CALL, text)]
-    rest = _CALL.sub("", text).strip() if calls else text
-    return [*([Turn("assistant", rest)] if rest else []), *(Turn.of_call(call) for call in calls)]
+def read_tools_block(text: str, begin: int, _: Sequence[Tool], field: str) -> tuple[list[Any], int]:
+    """The tools between ``<tools>`` and ``</tools>``: JSON or Python literals."""
+    match = _TOOLS.match(text, begin)
+    if not match:
+        raise Refused(f"{field} <tools>", f"does not end with </tools>: {short(text[begin:])}")
+    return _flat(parse_sequence(match[1], f"{field} <tools>")), match.end()
 
 
-def _blocks(pattern: re.Pattern[str], text: str) -> list[str]:
-    return [match.group(1).strip() for match in pattern.finditer(text)]
+def read_call(text: str, begin: int, _: Sequence[Tool], field: str) -> tuple[list[Any], int]:
+    """The call, or the list of calls, after ``<tool_call>``: JSON or Python literals."""
+    return values_after(text, begin + len("<tool_call>"), "</tool_call>", f"{field} <tool_call>")
 
 
-def _loads(text: str, field: str) -> Any:
-    """The value of JSON text, or of the Python literals that some Hermes rows have."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        try:
-            return ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return parse_json(text, field)
+def read_result(text: str, begin: int, _: Sequence[Tool], __: str) -> tuple[list[str], int]:
+    """The text between ``<tool_response>`` and ``</tool_response>``, or the end."""
+    inner, closing, _after = text[begin + len("<tool_response>") :].partition("</tool_response>")
+    return [inner.strip()], begin + len("<tool_response>") + len(inner) + len(closing)
 
 
+def _flat(values: list[Any]) -> list[Any]:
+    return [one for value in values for one in (value if isinstance(value, list) else [value])]
+
+
+register_mark("tools", "<tools>", re.compile(r"<tools>(?=\s*[\[{])"), read_tools_block)
+register_mark("calls", "<tool_call>", re.compile(r"<tool_call>(?!\s*<function=)"), read_call)
+register_mark("results", "<tool_response>", re.compile("<tool_response>"), read_result)
 about = Command(
     "Reads ShareGPT/Hermes conversations (human/gpt or user/assistant) and writes the SWIFT agent format.",
     "trm-fast data hermes chats.json --preview 2 --val-split 0.1 --out swift.json",

@@ -6,9 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Refused, Turn, parse_text, read_tools
+from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Turn, read_tools
 from trm_fast.tasks.tool_calling.data.formats.registry import Command, Format, register
-from trm_fast.tasks.tool_calling.data.formats.rows import as_object, id_column, list_in, parse_turn
+from trm_fast.tasks.tool_calling.data.formats.rows import as_object, check_columns, id_column, list_in, row_id
+from trm_fast.tasks.tool_calling.data.messages import check_offered, read_messages
+from trm_fast.tasks.tool_calling.data.refused import Refused
 
 DECISIONS = ("direct_answer", "tool_call")
 
@@ -16,22 +18,25 @@ DECISIONS = ("direct_answer", "tool_call")
 def read_slots(row: Any, where: str = "") -> Conversation:
     """Reads ``{"tools", "history", "decision", "tool", "slots", "content"}``; ``tool`` is empty for a direct answer."""
     row = as_object(row)
-    tools = read_tools(row.get("tools"))
-    turns = tuple(parse_turn(m, f"history[{i}]") for i, m in enumerate(list_in(row, "history")))
+    check_columns(row, ("tools", "history", "decision", "tool", "slots", "content"))
+    tools, turns = read_messages(list_in(row, "history"), read_tools(row.get("tools")), "history")
     decision = row.get("decision")
     if decision not in DECISIONS:
         raise Refused("decision", f"must be {' or '.join(DECISIONS)}, not {decision!r}")
     call = None
     if decision == "tool_call":
         call = Call.of(row.get("tool"), "tool")
-        if not any(tool.name == call.name for tool in tools):
-            raise Refused("tool.name", f"{call.name!r} is not among the row's tools")
+        check_offered([(call, "tool.name")], tools)
+    elif row.get("tool"):
+        raise Refused("tool", f"must be empty for the decision {decision}, not {row['tool']!r:.60}")
     slots = row.get("slots") or {}
     if not isinstance(slots, Mapping):
         raise Refused("slots", f"must be an object, not {slots!r:.60}")
     values = {str(name): _slot(name, value) for name, value in slots.items()}
-    reply = parse_text(row.get("content") or "", "content")
-    return Conversation(tools, turns, where, str(row.get("id", "")), decision, call, values, reply)
+    reply = row.get("content") or ""
+    if not isinstance(reply, str) or (call and reply.strip()):
+        raise Refused("content", f"must be {'empty for a call' if call else 'text'}, not {reply!r:.60}")
+    return Conversation(tools, tuple(turns), where, row_id(row), decision, call, values, reply)
 
 
 def write_slots(conversation: Conversation) -> dict[str, Any]:
@@ -83,9 +88,10 @@ def _content(turn: Turn) -> Any:
     if turn.role != "tool_response":
         return turn.text
     try:
-        return json.loads(turn.text)
+        value = json.loads(turn.text)
     except ValueError:
         return turn.text
+    return turn.text if isinstance(value, str) or json.dumps(value, ensure_ascii=False) != turn.text else value
 
 
 about = Command(
