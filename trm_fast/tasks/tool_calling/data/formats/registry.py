@@ -117,6 +117,8 @@ def detect_format(row: Any) -> Format:
     for one in by_priority:
         if row_columns.keys() >= set(one.columns):
             return one
-    expected = [" with ".join(one.columns) for one in by_priority]
+    shortest = sorted(by_priority, key=lambda one: len(one.columns))
+    sets = [set(one.columns) for one in shortest]
+    expected = [" with ".join(one.columns) for one in shortest if not any(s < set(one.columns) for s in sets)]
     choices = f"{', '.join(expected[:-1])} or {expected[-1]}"
     raise Refused("row", f"has none of {choices}, but {', '.join(map(str, row_columns)) or 'nothing'}")
