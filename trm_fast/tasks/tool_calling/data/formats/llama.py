@@ -102,7 +102,8 @@ def _parameters(name: str, body: str, tools: Sequence[Tool], field: str) -> dict
         if match.start() != position or schema is None or match[1] in arguments:
             raise Refused(f"{field}.{match[1]}", "is there twice, stands after other text, or is not in the schema")
         kind = schema.get("type")
-        arguments[match[1]] = match[2] if kind == "string" else parse_literal(match[2], f"{field}.{match[1]}")
+        text = kind == "string" or (isinstance(kind, list) and "string" in kind)
+        arguments[match[1]] = match[2] if text else parse_literal(match[2], f"{field}.{match[1]}")
         position = match.end()
     if position != len(body):
         raise Refused(field, f"has {short(body[position:])} after its arguments")
