@@ -154,6 +154,8 @@ class _Pieces:
                 turn = Turn.of_call(value) if isinstance(value, Call) else Turn("tool_response", value)
                 yield Entry(turn, self.field, key, value.name if isinstance(value, Call) else self.name)
             elif self.role == "assistant":
+                if not part.strip() and len(self.parts) == 1:  # an answer without words
+                    yield Entry(Turn("assistant", part), self.field)
                 for piece in read_calls(part, tools, self.field):
                     if isinstance(piece, str):
                         yield Entry(Turn("assistant", piece), self.field)
@@ -194,8 +196,8 @@ def _pieces(message: Any, field: str) -> _Pieces:
         parts = list(_content_parts(content, role, where))
         if role == "assistant":
             parts = [*_reasoning(message, parts), *_field_calls(message, field)]
-            if not any(part.strip() if isinstance(part, str) else part for part in parts):
-                raise Refused(where, f"is {'missing' if content is None else 'empty'}, and there is no call")
+            if not parts:
+                raise Refused(where, "is missing, and there is no call")
         elif content is None:
             raise Refused(where, "is missing")
     needs_call = str(name).strip().lower() == "function"

@@ -40,17 +40,19 @@ def read_xlam(row: Any, where: str = "") -> Conversation:
     tools = offered_tools(row)
     calls = [Call.of(answer, f"answers[{i}]") for i, answer in enumerate(answers)]
     check_offered([(call, f"answers[{i}]") for i, call in enumerate(calls)], tools)
-    turns = (Turn("user", query), *map(Turn.of_call, calls))
-    return Conversation(tools, turns, where, row_id(row))
+    # Without calls, the answer is one without words: no call is right.
+    answer_turns = [Turn.of_call(call) for call in calls] or [Turn("assistant", "")]
+    return Conversation(tools, (Turn("user", query), *answer_turns), where, row_id(row))
 
 
 def write_xlam(conversation: Conversation) -> dict[str, Any]:
-    """Writes a user's turn and the calls after it.
+    """Writes a user's turn and the calls after it, or the answer without words.
 
     Raises:
         Refused: the conversation has other turns.
     """
     first, *rest = conversation.all_turns
+    rest = [] if rest == [Turn("assistant", "")] else rest
     if first.role != "user" or any(turn.call is None for turn in rest):
         raise Refused("messages", "the format xlam holds one user turn and the calls after it, nothing else")
     answers = [turn.call.to_json() for turn in rest if turn.call is not None]
