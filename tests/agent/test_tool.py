@@ -44,7 +44,7 @@ def test_the_solution_comes_in_the_form_of_the_puzzle(tool: ReasoningTool, puzzl
 def test_the_puzzle_chooses_the_model(tool: ReasoningTool) -> None:
     assert tool.read(PUZZLE)[0].label == "sudoku-4x4"
     assert tool.read("." * 36)[0].label == "sudoku-6x6"
-    assert tool.read("." * 81, "sudoku")[0].label == "sudoku-cpu"
+    assert tool.read("." * 81, "sudoku")[0].label == "sudoku-extreme"
 
 
 def test_the_schema_describes_a_problem(tool: ReasoningTool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ def test_a_model_folder(trained: Trainer) -> None:
 
 
 def test_every_model_that_ships_is_found() -> None:
+    folders = {path.parent.name for path in Path(str(files("trm_fast.pretrained"))).glob("*/config.json")}
+    assert sorted(bundled_names()) == sorted(folders)
     for name in bundled_names():
         located = locate(name)
         assert located.label == name

@@ -14,6 +14,7 @@ from trm_fast.api import TRM
 from trm_fast.errors import UserError
 from trm_fast.inference.options import SolverConfig, stored_options
 from trm_fast.models.saving import read_model_config, save_section
+from trm_fast.pretrained import NAMES
 from trm_fast.tasks import get_task
 from trm_fast.tasks.base import DataConfig, Task
 from trm_fast.tasks.files import write_text
@@ -38,10 +39,8 @@ class Located:
 
 
 def bundled_names() -> list[str]:
-    """The names of the models that ship with the package, sorted."""
-    return sorted(
-        f.name for f in files("trm_fast.pretrained").iterdir() if f.is_dir() and (f / "config.json").is_file()
-    )
+    """The names of the models that ship with the package. Where several can read a puzzle, the first is the default."""
+    return list(NAMES)
 
 
 def bundled_task(name: str) -> str:
