@@ -14,6 +14,7 @@ from rich.console import Console
 from trm_fast.errors import UserError
 from trm_fast.tasks import hub
 from trm_fast.tasks.base import DataConfig, Examples, Question
+from trm_fast.tasks.loading import load_or_generate
 from trm_fast.tasks.maze import Maze, generate, read, write
 from trm_fast.tasks.maze.mazes import Mazes, default_distance
 from trm_fast.tasks.maze.task import MazeConfig
@@ -110,7 +111,8 @@ def test_hub_rows_are_not_stripped_and_a_missing_hub_falls_back(monkeypatch: pyt
         raise hub.Unavailable("no hub here")
 
     monkeypatch.setattr(hub, "load", unreachable)
-    data = maze(6, train_count=12, test_count=4).dataset(DataConfig(source="hf:somebody/mazes"), 0)
+    used, data = load_or_generate(maze(6, train_count=12, test_count=4), DataConfig(source="hf:somebody/mazes"), 0)
+    assert used.source is None
     assert data.notes == ["no hub here; generated mazes are used instead"]
     assert len(data.train) == 12
 

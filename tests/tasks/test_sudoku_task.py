@@ -16,6 +16,7 @@ from rich.console import Console
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import DataConfig, Examples
+from trm_fast.tasks.loading import load_or_generate
 from trm_fast.tasks.sudoku import Puzzles, Sudoku, files, generate, write
 from trm_fast.tasks.sudoku.data import invariants
 from trm_fast.tasks.sudoku.engine import engine
@@ -80,7 +81,8 @@ def test_file_is_split_by_classes(tmp_path: Path) -> None:
     limited = sudoku(6, train_count=10, test_count=5)
     data = limited.dataset(DataConfig(source=str(tmp_path / "all.csv"), holdout=0.2), seed=0)
     assert (len(data.train), len(data.test)) == (10, 5)
-    assert [note.split(" of ")[0] for note in data.notes] == ["a random 10", "a random 5"]
+    assert data.notes[0] == ("24 of 120 puzzles are held out for testing (data.holdout = 0.2; --holdout 0: none)")
+    assert [note.split(" of ")[0] for note in data.notes[1:]] == ["a random 10", "a random 5"]
     write(tmp_path / "alike.csv", pool.take(np.arange(0, 120, 30)))
     with pytest.raises(UserError, match="all puzzles are equivalent"):
         task.dataset(DataConfig(source=str(tmp_path / "alike.csv")), seed=0)
@@ -91,7 +93,7 @@ def test_holdout_of_zero_trains_on_all_puzzles(tmp_path: Path) -> None:
     write(tmp_path / "all.csv", generate(4, 30, (4, 7), seed=2))
     for name, count in (("one.csv", 1), ("all.csv", 30)):
         data = sudoku(4).dataset(DataConfig(source=str(tmp_path / name), holdout=0), seed=0)
-        assert (len(data.train), len(data.test)) == (count, 0)
+        assert (len(data.train), len(data.test), data.notes) == (count, 0, [])
     with pytest.raises(UserError, match="none can be held out"):
         sudoku(4).dataset(DataConfig(source=str(tmp_path / "one.csv")), seed=0)
 
@@ -135,7 +137,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return packages
 
 
-def test_hub_out_of_reach_falls_back_to_the_generator(hub: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generated_puzzles_replace_a_hub_out_of_reach(
+    hub: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task, data = sudoku(train_count=20, test_count=5), DataConfig(source="hf:someone/sudoku")
     plain = task.dataset(DataConfig(), 0)
     for reason in ("cannot be reached", r"pip install trm-fast\[data\]"):
@@ -143,10 +147,16 @@ def test_hub_out_of_reach_falls_back_to_the_generator(hub: SimpleNamespace, monk
             monkeypatch.setitem(sys.modules, "datasets", None)
         with pytest.raises(UserError, match=reason):
             task.read("hf:someone/sudoku")
-        fallen = task.dataset(data, 0)
+        with pytest.raises(UserError, match=reason):
+            task.dataset(data, 0)
+        used, fallen = load_or_generate(task, data, 0)
+        assert used == DataConfig()
         np.testing.assert_array_equal(fallen.train.inputs, plain.train.inputs)
         assert len(fallen.notes) == len(plain.notes) + 1
         assert "not comparable" in fallen.notes[0]
+    files.write(tmp_path / "test.csv", generate(4, 3, (8, 10), 1))
+    used, fallen = load_or_generate(task, data.model_copy(update={"test": str(tmp_path / "test.csv")}), 0)
+    assert (used.source, used.test, len(fallen.test)) == (None, str(tmp_path / "test.csv"), 3)
 
 
 def test_hub_data_set_is_loaded_with_its_own_splits(hub: SimpleNamespace) -> None:

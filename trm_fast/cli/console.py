@@ -18,9 +18,9 @@ from trm_fast.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-# Markup is off because file names and messages may contain square brackets.
-out = Console(highlight=False, markup=False)
-err = Console(stderr=True, highlight=False, markup=False)
+# Markup is off because file names, messages and puzzles may contain square brackets, emoji codes because of colons.
+out = Console(highlight=False, markup=False, emoji=False)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 STORED = "by default as stored with the model"
 
@@ -198,9 +198,10 @@ def interval(bounds: Sequence[float]) -> str:
 @contextmanager
 def counting(label: str) -> Iterator[Any]:
     """Shows a progress bar on stderr; yields the callback ``(done, total)`` that moves it."""
-    columns = TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    text = TextColumn("{task.description}", markup=False)
+    columns = text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task("", total=None)
+        task = bar.add_task(label, total=None)
         yield lambda done, count: bar.update(task, completed=done, total=count)
 
 

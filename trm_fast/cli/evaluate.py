@@ -87,6 +87,7 @@ def evaluate(
     from trm_fast.inference.sweep import Point, Sweep, flop_per_question, plot_sweeps
     from trm_fast.interchange import locate
     from trm_fast.interchange.locate import store_options
+    from trm_fast.tasks.loading import load_dataset
 
     for option, requested in (("--submission", submission is not None), ("--save-defaults", save_defaults)):
         if sweep and requested:
@@ -98,7 +99,7 @@ def evaluate(
         examples, left_out, notes = located.task.read_counted(data)
     else:
         section = located.data if data is None else located.data.model_copy(update={"source": data, "test": None})
-        dataset = located.task.dataset(section, located.seed)
+        dataset = load_dataset(located.task, section, located.seed)
         notes = dataset.notes
         examples = dataset.train if split == "train" else dataset.test
         source = f"{split or 'test'} split of {dataset.source}"

@@ -27,6 +27,7 @@ def new_config(
     Raises:
         UserError: not exactly one of preset and config, or settings that are not valid.
     """
+    from trm_fast.tasks.loading import load_or_generate
     from trm_fast.training import apply_settings, fine_tuning, make_config
 
     sections = chosen_sections(preset, config)
@@ -37,9 +38,10 @@ def new_config(
         return merged
     if epochs <= 0:
         raise UserError("--epochs must be more than 0", usage_error=True)
-    examples = len(merged.make_task().dataset(merged.data, merged.training.seed).train)
-    total = max(1, -(-int(examples * epochs) // merged.training.batch_size))
-    return merged.model_copy(update={"training": merged.training.model_copy(update={"steps": total})})
+    data, dataset = load_or_generate(merged.make_task(), merged.data, merged.training.seed)
+    total = max(1, -(-int(len(dataset.train) * epochs) // merged.training.batch_size))
+    training = merged.training.model_copy(update={"steps": total})
+    return merged.model_copy(update={"data": data, "training": training})
 
 
 def chosen_sections(preset: str | None, config: Path | None) -> dict[str, Any]:

@@ -144,6 +144,8 @@ def train(
             raise UserError("--from goes with --resume or --init-from", usage_error=True)
         run_config = new_config(preset, config, settings, epochs, init_from is not None)
         init = None if init_from is None else locate(init_from, from_step=step_number(from_step), device=device).model
+        if holdout is not None and (run_config.data.source is None or run_config.data.test is not None):
+            err.print("--holdout is not used: the data has a test set of its own", style="yellow")
         folder = out_folder or unused_folder(Path("runs") / (preset or (config.stem if config else "run")))
         folder = group.gather_objects(folder)[0]
         if group.writes:
@@ -192,9 +194,10 @@ def _announce(config: RunConfig, device: str, preset: str | None) -> None:
 def _dry_run(config: RunConfig, device: str, json_output: bool) -> None:
     import torch
 
+    from trm_fast.tasks.loading import load_or_generate
     from trm_fast.training.estimate import duration, estimate
 
-    dataset = config.make_task().dataset(config.data, config.training.seed)
+    _, dataset = load_or_generate(config.make_task(), config.data, config.training.seed)
     for note in dataset.notes:
         err.print(note, style="yellow")
     costs = estimate(config, dataset.train.take(slice(0)), torch.device(device))

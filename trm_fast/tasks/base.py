@@ -226,6 +226,8 @@ class Task(ABC):
         noun: the plural that messages use for examples.
         has_rules: whether ``verify`` can recognize a right answer without a label.
         majority: whether the most frequent answer of several tries wins by default.
+        fallback_note: if the task can generate examples in the place of a data set of the Hugging Face hub that is out
+            of reach: a note that tells the user so.
         more_steps_help: whether the solver may run more supervision steps than training did, because they improve the
             answers of this task.
         masked: whether examples have ``extra["mask"]``.
@@ -244,6 +246,7 @@ class Task(ABC):
     has_rules: ClassVar[bool] = False
     majority: ClassVar[bool] = False
     more_steps_help: ClassVar[bool] = True
+    fallback_note: ClassVar[str] = ""
 
     masked: bool = False
     vocab_size: int = 2
@@ -257,6 +260,11 @@ class Task(ABC):
     @abstractmethod
     def __init__(self, config: Any) -> None:
         """``config``: an instance of ``Config``."""
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether ``dataset`` uses ``data.source`` and ``data.test``; by default, whether the task has a ``read``."""
+        return type(self).read is not Task.read
 
     def group_keys(self) -> dict[str, Any]:
         """The keys of ``TRMConfig`` that a model with ``mixing: groups`` takes from the task unless it sets them."""

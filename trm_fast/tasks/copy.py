@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 from rich.table import Table
+from rich.text import Text
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Array, Dataset, Examples, Question, TaskConfig
@@ -89,7 +90,7 @@ class Copy(NumbersTask):
         if answer is not None:
             near = self.right(question.inputs, answer)[:, 0]
             cells = zip(answer[:, 0], near, strict=True)
-            table.add_row("copy", *(f"[{'green' if good else 'red'}]{v:.3f}" for v, good in cells))
+            table.add_row("copy", *(Text(f"{v:.3f}", "green" if good else "red") for v, good in cells))
         return table
 
     def _vector(self, text: str, where: str) -> Numbers:

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import IGNORE, Array, DataConfig, Dataset, Examples, Question, Task, TaskConfig
+from trm_fast.tasks.loading import load_dataset
 from trm_fast.validation import validated
 
 PADDING = 0
@@ -103,7 +104,7 @@ class Multi(Task):
         """The data of all tasks. Test examples are shuffled, so that the first few come from all tasks."""
         if data.source is not None or data.test is not None:
             raise UserError("multi reads no data itself: put data: {source: ...} into a section of task.tasks")
-        sets = [task.dataset(task_data, seed) for task, task_data in self.config.parts.values()]
+        sets = [load_dataset(task, task_data, seed) for task, task_data in self.config.parts.values()]
         train = Examples.joined([self._padded(i, s.train) for i, s in enumerate(sets)])
         test = Examples.joined([self._padded(i, s.test) for i, s in enumerate(sets)])
         named = list(zip(self.labels, sets, strict=True))

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Array, DataConfig, Dataset, Question, Task
 from trm_fast.tasks.files import parse_json, read_text, split_lines
-from trm_fast.tasks.sets import random_split
+from trm_fast.tasks.sets import holdout_note, random_split
 
 Numbers = npt.NDArray[np.float64]
 
@@ -135,7 +135,8 @@ class NumbersTask(Task):
         train, test = random_split(
             len(rows), data.holdout, np.random.default_rng(seed), f"{data.source}: there is only one row"
         )
-        return Dataset(rows.take(np.sort(train)), rows.take(np.sort(test)), data.source)
+        notes = holdout_note(len(test), len(rows), data.holdout, self.noun)
+        return Dataset(rows.take(np.sort(train)), rows.take(np.sort(test)), data.source, notes)
 
     def generate(self, seed: int) -> Question:
         config = self.config.model_copy(update={"train_count": 1, "test_count": 1})

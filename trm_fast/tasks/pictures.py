@@ -39,7 +39,10 @@ def render_picture(drawing: Any) -> Picture:
     from rich.console import Console
     from rich.terminal_theme import DEFAULT_TERMINAL_THEME as THEME
 
-    console = Console(width=COLUMNS, color_system="truecolor", force_terminal=True, file=StringIO())
+    console = Console(
+        width=COLUMNS, color_system="truecolor", force_terminal=True, file=StringIO(), markup=False, emoji=False,
+        highlight=False,
+    )  # fmt: skip
     lines = console.render_lines(drawing, pad=False)
     width, height = CHARACTER
     columns = max((sum(part.cell_length for part in line) for line in lines), default=0) + 2

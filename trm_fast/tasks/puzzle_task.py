@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import replace
-from typing import Any, ClassVar, Generic
+from typing import Any, Generic
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +19,9 @@ class PuzzleTask(Task, Generic[T]):
 
     Its configuration has ``train_count`` and ``test_count``: how many puzzles are drawn from a file or hub data set,
     None for all.
-
-    Attributes:
-        fallback_note: a note for the user, shown where generated puzzles replace those of an unreachable hub.
     """
 
     config: Any
-    fallback_note: ClassVar[str]
 
     @abstractmethod
     def generated(self, seed: int) -> Sets[T]:
@@ -58,15 +53,13 @@ class PuzzleTask(Task, Generic[T]):
         """Training and test examples. No test puzzle is equivalent to a training puzzle.
 
         Without ``data.source`` the puzzles are generated. Without ``data.test``, the test set is the test split of
-        ``hf:NAME``, or ``data.holdout`` of a file's equivalence classes. If the hub cannot be reached or the
-        ``datasets`` package is missing, generated puzzles are used instead, and a note says so.
+        ``hf:NAME``, or ``data.holdout`` of a file's equivalence classes, and a note says so.
+
+        Raises:
+            UserError: a source cannot be read, or one of its rows is malformed.
+            Unavailable: the hub cannot be reached, or the ``datasets`` package is missing.
         """
-        try:
-            pair = self._sets(data, seed)
-        except hub.Unavailable as problem:
-            test = None if data.test is None or data.test.startswith(hub.PREFIX) else data.test
-            pair = self._sets(data.model_copy(update={"source": None, "test": test}), seed)
-            pair = replace(pair, notes=[f"{problem}; {self.fallback_note}", *pair.notes])
+        pair = self._sets(data, seed)
         difficulty = self.difficulty(pair.train)
         return Dataset(self.encode(pair.train), self.encode(pair.test), pair.source, pair.notes, difficulty)
 
@@ -79,6 +72,7 @@ class PuzzleTask(Task, Generic[T]):
 
     def _sets(self, data: DataConfig, seed: int) -> Sets[T]:
         source, test_source = data.source, data.test
+        notes: list[str] = []
         if source is None:
             pair = self.generated(seed)
             if test_source is None:
@@ -90,11 +84,12 @@ class PuzzleTask(Task, Generic[T]):
                 test_source = source
         if test_source is None:
             train, test = sets.hold_out(train, train.classes(), data.holdout, seed, source)
+            notes += sets.holdout_note(len(test), len(test) + len(train), data.holdout, self.noun)
         else:
             test = self._load(test_source, "test")
-        train, notes = sets.sample(train, self.config.train_count, seed, "training")
+        train, train_notes = sets.sample(train, self.config.train_count, seed, "training")
         test, test_notes = sets.sample(test, self.config.test_count, seed, "test")
-        notes += test_notes
+        notes += train_notes + test_notes
         if test_source is not None:
             test, leak_notes = self.without_equivalents(test, train, test_source)
             notes += leak_notes

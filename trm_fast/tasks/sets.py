@@ -103,6 +103,13 @@ def hold_out(items: T, classes: Sequence[bytes], share: float, seed: int, source
     return items.take(np.flatnonzero(~test)), items.take(np.flatnonzero(test))
 
 
+def holdout_note(count: int, total: int, share: float, noun: str) -> list[str]:
+    """A note that ``data.holdout`` has taken ``count`` of ``total`` examples; none if it has taken none."""
+    if not count:
+        return []
+    return [f"{count:,} of {total:,} {noun} are held out for testing (data.holdout = {share:g}; --holdout 0: none)"]
+
+
 def without(test: T, leaked: Sequence[int] | Rows, source: str) -> tuple[T, list[str]]:
     """The test set without the rows ``leaked``, which are equivalent to training puzzles, and a note with their number.
 

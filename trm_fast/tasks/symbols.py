@@ -11,7 +11,7 @@ from rich.text import Text
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, IntArray, Question, Task, TaskConfig
-from trm_fast.tasks.sets import random_split
+from trm_fast.tasks.sets import holdout_note, random_split
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -59,6 +59,7 @@ class Symbols(Task):
     def dataset(self, data: DataConfig, seed: int) -> Dataset:
         config = self.config
         source = f"random strings of {config.length}, seed {seed}"
+        notes: list[str] = []
         if data.source is None:
             strings = self._random_strings(np.random.default_rng((seed, 0)), config.train_count + config.test_count)
             share = config.test_count / (config.train_count + config.test_count)
@@ -70,11 +71,13 @@ class Symbols(Task):
         else:
             train_rows, test_rows = random_split(len(strings), share, rng, f"{source}: there is only one string")
             train, test = strings[train_rows], strings[test_rows]
+            if data.source is not None:
+                notes = holdout_note(len(test), len(strings), share, self.noun)
         if data.test is not None:
             test = self.read(data.test).inputs
             test_strings = {row.tobytes() for row in test}
             train = train[[row.tobytes() not in test_strings for row in train]]
-        return Dataset(self._encode(train), self._encode(test), source)
+        return Dataset(self._encode(train), self._encode(test), source, notes)
 
     def _random_strings(self, rng: np.random.Generator, count: int) -> IntArray:
         """Up to ``count`` distinct random strings, int32 (N, L); fewer if too many duplicates were drawn."""

@@ -27,6 +27,7 @@ from trm_fast.training.feed import Feed
 from trm_fast.training.folder import CONFIG, MODEL, SUMMARY, Record, cut_metrics, read_run_config
 from trm_fast.training.memory import bytes_per_row, parts_that_fit
 from trm_fast.training.process_group import SINGLE_PROCESS, ProcessGroup
+from trm_fast.training.run_data import load_run_data
 from trm_fast.training.signals import stop_on_signal
 from trm_fast.training.state import restore, tensor_groups
 from trm_fast.training.step import TrainStep
@@ -72,7 +73,7 @@ class Trainer:
         init: TRMModel | None = None,
         resumed: tuple[checkpoint.Groups, Record] | None = None,
     ) -> None:
-        self.out, self.config, self.group = Path(out), config, group
+        self.out, self.group = Path(out), group
         if resumed is None and any(group.gather_objects(_holds_run(self.out))):
             raise UserError(
                 f"{self.out} holds a run already: continue with --resume {self.out}, or choose another --out"
@@ -81,9 +82,8 @@ class Trainer:
         self.callbacks = Callbacks([make_callback("json_lines"), *callbacks] if group.writes else [])
         training, seed = config.training, config.training.seed
         self.task = config.make_task()
-        self.dataset: Dataset = self.task.dataset(config.data, seed)
-        if not len(self.dataset.train):
-            raise UserError(f"there is nothing to train on: {self.dataset.source} has no training rows")
+        self.dataset: Dataset
+        self.config, self.dataset = load_run_data(config, self.task, group, new=resumed is None)
         for line in self.dataset.notes:
             self.callbacks.on_note(line)
         if (target := torch.device(device)).type == "cuda" and target.index is not None:
@@ -130,7 +130,7 @@ class Trainer:
             self._make_folder()
             if resumed is not None:
                 cut_metrics(self.out, self.step, training)
-            write_text(self.out / CONFIG, config.to_yaml())
+            write_text(self.out / CONFIG, self.config.to_yaml())
             if resumed is None:
                 self.task.save_assets(self.out)
         if init is not None:

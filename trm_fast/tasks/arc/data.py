@@ -15,7 +15,7 @@ from trm_fast.tasks.arc import files
 from trm_fast.tasks.arc.parsing import MAX_SIDE, ARCTask, Pair
 from trm_fast.tasks.arc.symmetry import ELEMENTS
 from trm_fast.tasks.base import DataConfig, TaskConfig
-from trm_fast.tasks.sets import random_split
+from trm_fast.tasks.sets import holdout_note, random_split
 
 TaskPair = tuple[ARCTask, Pair]
 
@@ -171,11 +171,7 @@ def split(
         too_large += len(task.generated) - len(fitting)
         result.train += [(task, pair) for pair in (*shown, *fitting) if pair.output is not None]
         result.test += [(task, pair) for pair in hidden]
-    if chosen:
-        result.notes.append(
-            f"{chosen:,} of {listed:,} pairs of lists without test pairs are held out for testing "
-            f"(data.holdout = {share:g}; --holdout 0: none)"
-        )
+    result.notes += holdout_note(chosen, listed, share, "pairs of lists without test pairs")
     if too_large:
         result.notes.append(
             f"{too_large:,} generated pairs have grids larger than {canvas} x {canvas} and are left out"

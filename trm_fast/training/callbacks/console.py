@@ -17,7 +17,7 @@ class Console(Callback):
     def __init__(self, *, quiet: bool = False, terminal: Terminal | None = None) -> None:
         self.quiet = quiet
         # No markup, because file names and messages may contain square brackets.
-        self.terminal = terminal or Terminal(stderr=True, highlight=False, markup=False)
+        self.terminal = terminal or Terminal(stderr=True, highlight=False, markup=False, emoji=False)
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[numbers]}"),
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=self.terminal,

@@ -14,6 +14,7 @@ import numpy as np
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import DataConfig
 from trm_fast.tasks.hub import PREFIX
+from trm_fast.tasks.sets import holdout_note
 from trm_fast.tasks.tool_calling.data.conversation import Conversation, checked
 from trm_fast.tasks.tool_calling.data.formats import detect_format, get_format
 from trm_fast.tasks.tool_calling.data.io import records
@@ -236,8 +237,10 @@ def read_sets(
     for source, validation in _files(data.source, sets):
         rows = read_source(source)
         if data.test is None and validation is None and data.holdout:
+            whole = len(rows)
             rows, held_out = split_rows(rows, data.holdout, seed)
             test += held_out
+            notes += holdout_note(len(held_out), whole, data.holdout, f"conversations of {source}")
         elif data.test is None and validation is not None:
             test += read_source(validation)
         train += rows
