@@ -57,6 +57,7 @@ def test_data_converts_counts_and_reports_refused_rows(run: Any, tmp_path: Path)
     assert result.code == 0, result.err
     report = json.loads(result.out)
     assert (report["rows"], report["refused"], report["calls"]) == (2, 1, 2)
+    assert f"{source}: 1 of 3 rows cannot be read and are left out" in result.err
     refusal = {"where": f"{source}:3", "field": "conversations[0].from"}
     assert refusal.items() <= report["refusals"][0].items()
     assert refusal.items() <= json.loads((tmp_path / "refused.jsonl").read_text()).items()

@@ -16,7 +16,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from trm_fast.cli.console import Json, check_folder, out, print_json, write_lines
+from trm_fast.cli.console import Json, check_folder, err, out, print_json, write_lines
 from trm_fast.errors import UserError
 
 if TYPE_CHECKING:
@@ -149,11 +149,15 @@ def _report(
     Raises:
         UserError: every row was refused.
     """
+    from trm_fast.tasks.tool_calling import refusal_note
+
     refusals, counts = [row.to_json() for row in loaded.refused], loaded.counts()
     if refused is not None:
         write_lines(refused, (json.dumps(row, ensure_ascii=False) for row in refusals))
     if as_json:
         print_json({"source": source, "format": name} | counts | {"written": written or {}, "refusals": refusals})
+        for note in refusal_note(loaded, source):
+            err.print(note, style="yellow", soft_wrap=True)
     else:
         _print(name, source, loaded, preview, counts, written or {})
     if not loaded.conversations or written == {}:

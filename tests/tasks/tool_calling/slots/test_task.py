@@ -13,9 +13,9 @@ import pytest
 from trm_fast.errors import UserError
 from trm_fast.labels import SlotKind
 from trm_fast.tasks.base import IGNORE, DataConfig, Examples
-from trm_fast.tasks.tool_calling import Call, Conversation, write
+from trm_fast.tasks.tool_calling import Call, Conversation, problems, write
 from trm_fast.tasks.tool_calling.data.formats.slots import read_slots
-from trm_fast.tasks.tool_calling.slots.fields import FIRST_VALUE
+from trm_fast.tasks.tool_calling.slots.fields import FIRST_VALUE, Fields
 from trm_fast.tasks.tool_calling.slots.task import ToolSlots, ToolSlotsConfig
 
 from ..rows import DATA, SLOTS, needs_data
@@ -144,6 +144,14 @@ def test_cut_rows_are_counted_and_unusable_data_explained(tmp_path: Path) -> Non
     write(tmp_path / "bad.jsonl", [{"history": []}])
     with pytest.raises(UserError, match=r"bad\.jsonl:1: history: is empty"):
         ToolSlots().dataset(DataConfig(source=str(tmp_path / "bad.jsonl")), 0)
+
+
+def test_a_saved_tool_whose_definitions_are_lost_can_be_read() -> None:
+    parameters = {"type": "object", "properties": {"who": {"$ref": "#/$defs/Person"}}, "required": ["who"]}
+    saved = {"tools": [{"type": "function", "function": {"name": "greet", "parameters": parameters}}], "arguments": []}
+    fields = Fields.from_json(saved | {"slots": [], "values": [], "frequent": {}})
+    assert problems(Call("greet", {"who": {"name": "Ann"}}), fields.tools) == []
+    assert problems(Call("greet", {}), fields.tools) == ["who is missing"]
 
 
 def test_results_are_read_in_part(tmp_path: Path) -> None:

@@ -11,14 +11,14 @@ Lookup = Callable[[Any], Schema]
 """Returns the schema that a ``$ref`` names; raises a ValueError if there is none."""
 
 DEFINITIONS = ("$defs", "definitions")
-MAPS = ("properties", "patternProperties", "dependentSchemas", *DEFINITIONS)
+MAPS = frozenset(("properties", "patternProperties", "dependentSchemas", *DEFINITIONS))
 """The keywords whose values are objects of schemas."""
-LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
+LISTS = frozenset(("allOf", "anyOf", "oneOf", "prefixItems"))
 """The keywords whose values are lists of schemas."""
-SINGLE = (
+SINGLE = frozenset((
     "items", "additionalProperties", "unevaluatedProperties", "unevaluatedItems", "contains", "propertyNames", "not",
     "if", "then", "else",
-)  # fmt: skip
+))  # fmt: skip
 """The keywords whose values are schemas."""
 IN_PLACE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas")
 """The keywords whose schemas are applied to the same value as the schema that they belong to."""
@@ -119,6 +119,15 @@ def declared(schema: Schema, lookup: Lookup, followed: frozenset[Any] = frozense
         for part in value if isinstance(value, list) else value.values() if key == "dependentSchemas" else [value]:
             add(part, followed, alternative=key != "allOf")
     return result
+
+
+def has_references(schema: Any) -> bool:
+    """Whether there is a key ``$ref`` anywhere in a value."""
+    if isinstance(schema, dict):
+        return "$ref" in schema or any(
+            has_references(part) for part in schema.values() if isinstance(part, dict | list)
+        )
+    return isinstance(schema, list) and any(map(has_references, schema))
 
 
 class Inliner:

@@ -13,6 +13,7 @@ from trm_fast.tasks.tool_calling.data.references import (
     SINGLE,
     Inliner,
     declared,
+    has_references,
     lookup_in,
     mapped,
     or_null,
@@ -24,6 +25,12 @@ _TYPES = {
     "list": "array", "array": "array", "tuple": "array", "set": "array", "dict": "object", "object": "object",
     "hashmap": "object", "null": "null", "none": "null",
 }  # fmt: skip
+_KINDS: dict[str, tuple[Any, str]] = {
+    **dict.fromkeys(MAPS, (Mapping, "an object")),
+    **dict.fromkeys((*LISTS, "required", "enum"), (list, "a list")),
+    **dict.fromkeys(SINGLE, (Mapping | bool, "a schema")),
+}
+"""The class that the value of a keyword must have, and what messages call it."""
 _BOUNDS = (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum"))
 
 
@@ -76,7 +83,8 @@ def _of_object(schema: dict[str, Any]) -> dict[str, Any]:
     rest = {key: value for key, value in schema.items() if key not in ("type", "properties", "required")}
     properties = schema["properties"]
     schema = {"type": "object", "properties": properties, "required": schema.get("required") or [], **rest}
-    Inliner(schema)(schema)  # raises the errors of references
+    if has_references(schema):
+        Inliner(schema)(schema)  # raises the errors of references
     declaration = declared(schema, lookup_in(schema))
     for name, parts in declaration.properties.items():
         properties.setdefault(name, parts[0] if len(parts) == 1 else {"anyOf": parts})
@@ -140,19 +148,13 @@ def _replace_old_keywords(schema: dict[str, Any]) -> None:
 
 def _check_keywords(name: str, schema: dict[str, Any]) -> None:
     """Raises a ValueError for a malformed keyword that has schemas, names or choices. Removes those that are null."""
-    for key in (*MAPS, *LISTS, *SINGLE, "required", "enum"):
-        if schema.get(key, ...) is None:
-            del schema[key]
+    for key in [key for key, value in schema.items() if value is None and key in _KINDS]:
+        del schema[key]
     if isinstance(schema.get("items"), str | bool):
         schema["items"] = _schema(_path(name, "items"), schema["items"])
-    lists = (*LISTS, "required", "enum")
-    expected: tuple[tuple[tuple[str, ...], Any, str], ...] = (
-        (MAPS, Mapping, "an object"), (lists, list, "a list"), (SINGLE, Mapping | bool, "a schema"),
-    )  # fmt: skip
-    for keys, kind, meaning in expected:
-        if wrong := [key for key in keys if key in schema and not isinstance(schema[key], kind)]:
-            key = wrong[0]
-            raise ValueError(f"{_path(name, key)} must be {meaning}, not {schema[key]!r:.60}")
+    for key, value in schema.items():
+        if key in _KINDS and not isinstance(value, _KINDS[key][0]):
+            raise ValueError(f"{_path(name, key)} must be {_KINDS[key][1]}, not {value!r:.60}")
     if not all(isinstance(required, str) for required in schema.get("required", [])):
         raise ValueError(f"{_path(name, 'required')} must be a list of names, not {schema['required']!r:.60}")
     if schema.get("type") == "object" and not schema.get("properties"):

@@ -11,7 +11,7 @@ import numpy as np
 
 from trm_fast.labels import IGNORE, SlotKind
 from trm_fast.tasks.base import IntArray
-from trm_fast.tasks.tool_calling.data.conversation import DONTCARE, Call, Conversation, Tool
+from trm_fast.tasks.tool_calling.data.conversation import DONTCARE, Call, Conversation, Refused, Tool
 from trm_fast.tasks.tool_calling.slots.encoding import Row, find_spans, plain_number
 from trm_fast.tasks.tool_calling.text.tokenizer import Tokenizer
 
@@ -193,7 +193,7 @@ class Fields:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Fields:
         """Restores what ``to_json`` returned."""
-        tools = tuple(Tool.of(tool) for tool in value["tools"])
+        tools = tuple(map(_saved_tool, value["tools"]))
         values = tuple(tuple(v) for v in value["values"])
         return cls(tools, tuple(value["arguments"]), tuple(value["slots"]), values, value["frequent"])
 
@@ -201,6 +201,19 @@ class Fields:
 def span_text(ids: Sequence[int], span: tuple[int, int], tokenizer: Tokenizer) -> str:
     """The text of a span of tokens, first and last position included."""
     return tokenizer.decode(ids[span[0] : span[1] + 1]).strip()
+
+
+def _saved_tool(value: Mapping[str, Any]) -> Tool:
+    """A tool from a model's folder. Earlier versions left out the definitions that references name; the parameters of
+    such a tool accept any value, as they did then."""
+    try:
+        return Tool.of(value)
+    except Refused:
+        function = value["function"]
+        parameters = function["parameters"] | {
+            "properties": {name: {} for name in function["parameters"]["properties"]}
+        }
+        return Tool.of(function | {"parameters": parameters})
 
 
 def _enum(tool: Tool, parameter: str) -> list[str]:

@@ -101,7 +101,7 @@ class SentencePiece(Tokenizer):
                 f"vocab_size {vocab_size} is too small: special tokens and bytes alone are {minimum - 1} pieces",
                 usage_error=True,
             )
-        lines = [line for text in texts for line in text.splitlines() if line.strip()]
+        lines = [line for text in texts for line in text.split("\n") if line.strip()]
         if not lines:
             raise UserError("there is no text to learn a tokenizer from")
         out = io.BytesIO()
