@@ -1,4 +1,4 @@
-"""``trm-fast data hermes|xlam|swift|sgd|bfcl``: reads, summarizes and converts conversations with tools.
+"""``trm-fast data hermes|openai|xlam|...``: reads, summarizes and converts conversations with tools.
 
 Each format of conversations registers the names of its commands.
 """

@@ -52,6 +52,8 @@ def test_no_answer_of_xlam_says_that_no_call_is_right() -> None:
     assert conversation.calls == []
     assert get_format("xlam").to_row(conversation) == row
     assert get_format("swift").read(get_format("swift").to_row(conversation), "") == conversation
+    decided = get_format("slots").read(get_format("slots").to_row(conversation), "")
+    assert (decided.decision, decided.all_turns) == ("direct_answer", list(conversation.turns))
 
 
 @pytest.mark.parametrize(
@@ -92,6 +94,7 @@ def test_raw_glaive(version: int) -> None:
     )
     row = {"system": system, "chat": CHAT} if version == 2 else {"sample": system + CHAT}
     conversation = detect_format(row).read(row, "")
+    assert get_format("glaive").read(row, "") == conversation
     assert [tool.name for tool in conversation.tools] == ["find_bus", "find_train"]
     assert [(turn.role, turn.call or turn.text) for turn in conversation.turns[1:]] == [
         ("user", "A bus to Lund?"),

@@ -203,7 +203,8 @@ class Conversation:
         """The turns, and the next one if it is known."""
         if self.call is not None:
             return [*self.turns, Turn.of_call(self.call)]
-        return [*self.turns, *([Turn("assistant", self.reply)] if self.reply else [])]
+        answered = self.reply or self.decision == "direct_answer"  # an answer may have no words
+        return [*self.turns, *([Turn("assistant", self.reply)] if answered else [])]
 
     def rewritten(self, text: Callable[[str], str], call: Callable[[Call], Call]) -> Conversation:
         """A copy in which ``text`` and ``call`` replace the texts and calls of all turns, and the next call."""

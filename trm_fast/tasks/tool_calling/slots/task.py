@@ -158,7 +158,7 @@ class ToolSlots(ToolTask):
         conversation = Conversation(self.fields.tools, (Turn("user", text.strip()),), where)
         if text.lstrip().startswith("{"):
             try:
-                conversation = read_slots(json.loads(text) | {"decision": "direct_answer"}, where)
+                conversation = read_slots(json.loads(text) | {"decision": "direct_answer", "tool": {}}, where)
             except ValueError as error:
                 raise UserError(f"{where or 'the row'}: {error}") from None
         elif not text.strip():

@@ -27,21 +27,18 @@ _CALL = re.compile(r"<(functioncall|function_call|multiplefunctions)>")
 _END = re.compile(r"</(?:functioncall|function_call|multiplefunctions)>")
 
 
-def read_chat_text(row: Any, where: str = "") -> Conversation:
-    """Reads ``{"system": "SYSTEM: ...", "chat": "USER: ... ASSISTANT: ..."}``."""
+def read_glaive(row: Any, where: str = "") -> Conversation:
+    """Reads ``{"system": "SYSTEM: ...", "chat": "USER: ... ASSISTANT: ..."}``, or ``{"sample": ...}`` with all turns in
+    one text."""
     row = as_object(row)
+    if "sample" in row:
+        check_columns(row, ("sample", "tools"))
+        return _conversation(row, "sample", "", where)
     check_columns(row, ("system", "chat", "tools"))
     system = row.get("system") or ""
     if not isinstance(system, str):
         raise Refused("system", f"must be text, not {short(system)}")
     return _conversation(row, "chat", system.strip().removeprefix("SYSTEM:").strip(), where)
-
-
-def read_sample(row: Any, where: str = "") -> Conversation:
-    """Reads ``{"sample": "SYSTEM: ... USER: ... ASSISTANT: ..."}``."""
-    row = as_object(row)
-    check_columns(row, ("sample", "tools"))
-    return _conversation(row, "sample", "", where)
 
 
 def read_call(text: str, begin: int, _: Sequence[Tool], field: str) -> tuple[list[Any], int]:
@@ -81,5 +78,5 @@ about = Command(
     "trm-fast data glaive glaive-function-calling-v2.json --preview 1 --out swift.json",
     writes="swift",
 )
-register(Format("glaive", ("system", "chat"), read_chat_text, commands={"glaive": about}))
-register(Format("glaive-v1", ("sample",), read_sample))
+register(Format("glaive", ("system", "chat"), read_glaive, commands={"glaive": about}))
+register(Format("glaive-v1", ("sample",), read_glaive))
