@@ -127,6 +127,12 @@ def test_text_that_only_looks_like_a_call(text: str) -> None:
         "<|channel|>commentary to=functions.weather.get <|message|>{}",
         "<\uff5ctool\u2581calls\u2581begin\uff5c>",
         f"functools[{ONE}]",
+        f"<tool_call id='1'>{ONE}</tool_call>",
+        "<|tool_call>call:weather.get{}<tool_call|>",
+        'Done: {"arguments": {"city": "Rome"}, "name": "weather.get"}.',
+        '{"action": "weather.get", "action_input": {"city": "Rome"}}',
+        "Call: weather.get(city='Rome')",
+        "[FUNCTION_CALL] weather",
     ],
 )
 def test_other_marks_are_refused(text: str) -> None:

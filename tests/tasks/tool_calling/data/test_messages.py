@@ -160,6 +160,7 @@ CALLED = reply(tool_calls=[function({"city": "Rome"}, id="a"), function({"city":
         ([reply(tool_calls=[{"type": "custom", "custom": {}}])], "messages[1].tool_calls[0].type", "custom"),
         ([reply(tool_calls=[{"name": "other", "arguments": {}}])], "messages[1].content", "tools: get_weather"),
         ([reply(tool_calls=[function({})], function_call={"name": "get_weather"})], "messages[1]", "both tool_calls"),
+        ([reply("{}", type="function_call", name="get_weather")], "messages[1].type", "function_call"),
         ([reply(None)], "messages[1].content", "no call"),
         ([reply("x", weight=0)], "messages[1].weight", "only 1"),
         ([{"role": "ipython", "content": "x"}], "messages[1].role", "'ipython'"),

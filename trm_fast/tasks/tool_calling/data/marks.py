@@ -18,19 +18,20 @@ END_OF_TURN = re.compile(
 )
 UNKNOWN = re.compile(
     r"<\|[^|<>\s]{1,40}\|>|<[\uff5c|][^<>\s]{1,60}[\uff5c|]>"  # a token of a chat template
-    r"|</?(?:tools?|available_tools|tool[ _-]?(?:calls?|use|responses?|results?|code|outputs?)|multiplefunctions"
-    r"|function[ _-]?(?:calls?|responses?|results?|outputs?)|functioncalls?|(?:start|end)_function_\w+)>"
+    r"|<[|/]*(?:tools?|available_tools|tool[ _-]?(?:calls?|use|responses?|results?|code|outputs?)|multiplefunctions"
+    r"|function[ _-]?(?:calls?|responses?|results?|outputs?)|functioncalls?|(?:start|end)_function_\w+)"
+    r"(?:\s[^<>]*)?\|?>"
     r"|<(?:invoke|function)\s*(?:=|name=)|<<function>>|<(?:start|end)_of_turn>"
-    r"|\[/?(?:INST|AVAILABLE_TOOLS|TOOL_\w+|ARGS|CALL_ID)\]"
+    r"|\[/?(?:INST|AVAILABLE_TOOLS|(?:TOOL|FUNCTION)_\w+|ARGS|CALL_ID)\]"
     r"|```tool_(?:code|call)|\bfunctools\[|\u273f\w+\u273f|^\s*Action:.*\n\s*Action Input:",
     re.IGNORECASE | re.MULTILINE,
 )
 """What a call, a tool, a result or a template's token looks like in a text."""
 CALL_SIGNS = (
-    r"[\"'](?:name|function|tool)[\"']\s*:\s*[\"'](?:{names})[\"']\s*,\s*[\"'](?:arguments|parameters|args|input)[\"']\s*:"
-    r"|^\s*\[?(?:{names})\(\s*\w+\s*=.*\)\]?\s*$"
+    r"[\"'](?:name|function|tool|action|function_name|tool_name)[\"']\s*:\s*[\"'](?:{names})[\"']"
+    r"|(?<![\w.])(?:{names})\(\s*\w+\s*=(?!=)"
 )
-"""What a call of a tool looks like in a text: JSON, or a line in Python's notation."""
+"""What a call of a tool looks like in a text: JSON, or Python's notation."""
 THOUGHTS = re.compile(r"<think>.*?(?:</think>|$)", re.DOTALL)
 """A text to oneself, in which a model may plan its calls."""
 TOOL_SIGNS = re.compile(r"[\"'](?:parameters|input_schema|inputSchema)[\"']\s*:\s*[{\[]|\bnamespace functions\b")
@@ -120,7 +121,7 @@ def plain(text: str, field: str, tools: Sequence[Tool] = ()) -> str:
         Refused: it has a mark that was not read, or a call without a mark.
     """
     names = "|".join(re.escape(tool.name) for tool in tools if tool.name in text)
-    if names and (match := re.search(CALL_SIGNS.format(names=names), THOUGHTS.sub("", text), re.MULTILINE)):
+    if names and (match := re.search(CALL_SIGNS.format(names=names), THOUGHTS.sub("", text))):
         raise Refused(field, f"has {short(match[0].strip())}, a call without a mark inside a text")
     if match := UNKNOWN.search(text):
         names = ", ".join(dict.fromkeys(name for kind, name in _MARKS if "tools" not in kind))

@@ -186,6 +186,8 @@ def _pieces(message: Any, field: str) -> _Pieces:
     account_for(message, (role_key, text_key, *FIELDS[role], *NOTES), field)
     if message.get("weight") not in (None, 1):
         raise Refused(f"{field}.weight", f"is {message['weight']!r}; only 1 is accepted, because every turn is learned")
+    if message.get("type") not in (None, "message", "text"):
+        raise Refused(f"{field}.type", f"is {message['type']!r}; the known types are message and text")
     content, where = message.get(text_key), f"{field}.{text_key}"
     parts: list[str | tuple[Call | str, str | None]]
     if role == "tool_call":
