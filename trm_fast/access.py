@@ -131,10 +131,13 @@ class Guard:
         if scope["type"] != "http":
             return  # the server closes what nobody answers, such as a web socket
         started = False
+        faults: list[Exception] = []  # of the body; applications turn them into errors of their own
 
         async def guarded_send(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
+                if faults and not started:
+                    raise faults.pop()
                 started = True
                 message = {**message, "headers": [*message.get("headers", ()), *HEADERS]}
             try:
@@ -147,7 +150,7 @@ class Guard:
             if refusal is not None:
                 await _answer(guarded_send, *refusal)
                 return
-            await self.app(scope, self._limited(receive), guarded_send)
+            await self.app(scope, self._limited(receive, faults), guarded_send)
         except TooLarge:
             if not started:
                 await _answer(guarded_send, 413, self._too_large())
@@ -208,8 +211,9 @@ class Guard:
             self._buckets.popitem(last=False)
         return 0.0 if allowed else (1 - tokens) / access.rate
 
-    def _limited(self, receive: Receive) -> Receive:
-        """``receive`` with limits on the size and the duration of the body."""
+    def _limited(self, receive: Receive, faults: list[Exception]) -> Receive:
+        """``receive`` with limits on the size and the duration of the body. What it raises is also put into
+        ``faults``."""
         size, ended, end = 0, False, self.clock() + self.access.body_seconds
 
         async def limited() -> Message:
@@ -219,11 +223,13 @@ class Guard:
             try:
                 message = await asyncio.wait_for(receive(), max(0.0, end - self.clock()))
             except asyncio.TimeoutError:
-                raise TooSlow from None
+                faults.append(TooSlow())
+                raise faults[0] from None
             size += len(message.get("body", b""))
             ended = not message.get("more_body", False)
             if size > self.access.max_body:
-                raise TooLarge
+                faults.append(TooLarge())
+                raise faults[0]
             return message
 
         return limited

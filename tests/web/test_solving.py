@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
 
 from tests.web.conftest import lines
 from trm_fast import Solver
 from trm_fast.interchange import locate
 from trm_fast.tasks.pictures import write_png
+
+if TYPE_CHECKING:
+    from fastapi.testclient import TestClient
 
 PUZZLE, SOLUTION = "3.......4.3...42", "3124241342311342"
 

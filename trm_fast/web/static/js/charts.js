@@ -4,6 +4,7 @@ import uPlot from "../vendor/uplot/uPlot.esm.js";
 import { el } from "./dom.js";
 
 export const COLORS = ["#2f6fe0", "#d2691e", "#2e8b57", "#b0368f", "#8a7100", "#0f8b8d", "#c0392b", "#6c5ce7"];
+const WHOLE = [1, 2, 5].flatMap((digit) => Array.from({ length: 8 }, (_, power) => digit * 10 ** power)).sort((one, two) => one - two);
 const charts = new Set();
 
 function variable(name) {
@@ -14,7 +15,7 @@ export class Chart {
   /** caption; series: names; options: height, logarithmic, range of y, x (name), format of y. */
   constructor(caption, options = {}) {
     this.options = { height: 190, logarithmic: false, range: null, x: "step", format: (v) => String(v), ...options };
-    this.host = el("div", { class: "chart", role: "img", "aria-label": `${caption}: no data yet`, "--height": `${this.options.height}px` });
+    this.host = el("div", { class: "chart empty", role: "img", "aria-label": `${caption}: no data yet`, "--height": `${this.options.height}px` });
     this.node = el("figure", { class: "chart-figure" }, el("figcaption", { text: caption }), this.host);
     this.caption = caption;
     this.names = [];
@@ -46,6 +47,7 @@ export class Chart {
   build() {
     this.plot?.destroy();
     this.plot = null;
+    this.host.classList.toggle("empty", !this.data[0].length);
     if (!this.host.clientWidth || !this.data[0].length) return;
     const [ink, line] = [variable("--quiet"), variable("--line")];
     const font = "12px system-ui, 'DejaVu Sans', sans-serif";
@@ -61,7 +63,7 @@ export class Chart {
           x: { time: false },
           y: { distr: this.options.logarithmic ? 3 : 1, ...(this.options.range ? { range: this.options.range } : {}) },
         },
-        axes: [axis, { ...axis, size: 56, values }],
+        axes: [{ ...axis, incrs: WHOLE }, { ...axis, size: 56, values }],
         series: [{}, ...this.names.map((name, i) => ({
           label: name, stroke: this.options.colors?.[i] || COLORS[i % COLORS.length], width: 2, spanGaps: true,
           points: { show: this.data[0].length < 40, size: 6 },
