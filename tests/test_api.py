@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trm_fast.api import TRM
+from trm_fast.errors import UserError
 from trm_fast.inference.steps import run_steps
 from trm_fast.models import supervision_loss
 from trm_fast.training.optimizers import AdamATan2
@@ -99,6 +100,27 @@ def test_train_step_learns(name: str) -> None:
     # The Q head learns as well: at first no row halts, later the rows with right answers do.
     assert results[0]["steps"] == 4
     assert min(r["steps"] for r in results) < 4
+
+
+def test_train_step_of_a_model_with_further_arrays() -> None:
+    torch.manual_seed(0)
+    trm, data = TRM(config(hidden_size=24, roles=3, features=2)), tokens(8)
+    extra = {"roles": data % 3, "features": torch.randn(8, 6, 2), "mask": torch.ones(8, 6, dtype=torch.bool)}
+    optimizer = AdamATan2(trm.parameters(), 0.01, weight_decay=0.0)
+    losses = [trm.train_step(data, data % 3 + 1, optimizer, extra=extra)["loss"] for _ in range(30)]
+    assert losses[-1] < 0.7 * losses[0]
+    for call in (lambda arrays: trm.train_step(data, data, extra=arrays), lambda arrays: trm.solve(data, extra=arrays)):
+        with pytest.raises(UserError, match="this model also reads roles, features: give them by name, as extra="):
+            call(None)
+        with pytest.raises(UserError, match="this model also reads features: "):
+            call({"roles": extra["roles"]})
+
+
+def test_the_arrays_of_a_head_are_named() -> None:
+    head = {"kind": "selection", "num_words": 3, "stems": 2}
+    trm = TRM(config(mixing="attention", inputs="bags", head=head, roles=3))
+    with pytest.raises(UserError, match="reads roles, tool_places, field_places, stems, field_tools, shares: "):
+        trm.solve(tokens(2)[..., None])
 
 
 def test_train_step_takes_one_optimizer_step_per_supervision_step() -> None:

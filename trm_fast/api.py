@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from trm_fast.errors import UserError
+from trm_fast.inference import Solver
 from trm_fast.inference.capture import graphs_on
 from trm_fast.inference.incremental import Incremental
 from trm_fast.inference.steps import run_steps
 from trm_fast.models import TRMConfig, TRMModel
 from trm_fast.models.halting import halting_rule
-from trm_fast.models.saving import load_model, save_model
+from trm_fast.models.saving import load_model, read_model_config, save_model
 from trm_fast.nn.recursion import read_answer
+from trm_fast.pretrained import NAMES, model_folder
+from trm_fast.tasks import Task, make_task
+from trm_fast.training.folder import MODEL
 from trm_fast.training.optimizers import AdamATan2
 
 
@@ -39,6 +45,7 @@ class TRM(TRMModel):
     def __init__(self, config: TRMConfig, compute_dtype: torch.dtype = torch.float32) -> None:
         super().__init__(config, compute_dtype)
         self._optimizer: AdamATan2 | None = None  # for train_step without an optimizer
+        self.remember_task(None, None)
 
     def train_step(
         self,
@@ -46,6 +53,7 @@ class TRM(TRMModel):
         labels: Tensor,
         optimizer: torch.optim.Optimizer | None = None,
         puzzle_ids: Tensor | None = None,
+        extra: Mapping[str, Tensor] | None = None,
     ) -> dict[str, float]:
         """Trains on one batch with deep supervision: up to ``max_supervision_steps`` optimizer steps.
 
@@ -57,11 +65,17 @@ class TRM(TRMModel):
             labels: (B, L), or in the shape that the model's head takes.
             optimizer: by default an ``AdamATan2`` that the model creates and keeps.
             puzzle_ids: int (B,), rows of the puzzle embedding; row 0 by default.
+            extra: further arrays (B, ...) that the model takes, such as ``mask`` bool (B, L) or ``roles`` int (B, L).
 
         Returns:
             ``loss`` per row, ``accuracy`` of cells and ``exact_accuracy``, all at the last step, and ``steps``, the
             number of steps.
+
+        Raises:
+            UserError: the model needs an array that ``extra`` does not have.
         """
+        arrays = dict(extra or {})
+        self._check_arrays(arrays)
         if optimizer is None:
             optimizer = self._optimizer = self._optimizer or AdamATan2(self.parameters())
         rule = halting_rule(self.config.halting, self.config.q_threshold)
@@ -69,8 +83,8 @@ class TRM(TRMModel):
         state, rows = self.initial_state(len(inputs)), self.puzzle_rows(puzzle_ids, len(inputs))
         for steps in range(1, self.config.max_supervision_steps + 1):
             optimizer.zero_grad()
-            out = self(inputs, state, rows)
-            state, loss = out.state, self.loss(out, labels)
+            out = self(inputs, state, rows, **arrays)
+            state, loss = out.state, self.loss(out, labels, **arrays)
             (loss.total / len(inputs)).backward()
             optimizer.step()
             taken = torch.full_like(out.q, steps, dtype=torch.int32)
@@ -82,6 +96,10 @@ class TRM(TRMModel):
             "exact_accuracy": loss.exact.float().mean().item(),
             "steps": steps,
         }
+
+    def _check_arrays(self, extra: Mapping[str, Tensor]) -> None:
+        if missing := [name for name in self.array_names if name not in extra]:
+            raise UserError(f"this model also reads {', '.join(missing)}: give them by name, as extra={{...}}")
 
     def solve(
         self,
@@ -114,7 +132,11 @@ class TRM(TRMModel):
             ``solution``, tokens int64 (B, L) or values (B, L, F); ``confidence`` float32 (B,); ``steps`` int64 (B,);
             ``converged`` bool (B,); with ``return_trajectory`` also ``trajectory``, a list of the ``solution`` and
             ``confidence`` of all rows after each step.
+
+        Raises:
+            UserError: the model needs an array that ``extra`` does not have.
         """
+        self._check_arrays(extra or {})
         B, device = len(inputs), inputs.device
         solution: Tensor | None = None
         confidence = torch.zeros(B, device=device)
@@ -155,15 +177,67 @@ class TRM(TRMModel):
         """
         return Incremental(self)
 
-    def save_pretrained(self, folder: str | os.PathLike[str], **sections: Any) -> None:
-        """Writes ``config.json`` (the configuration and further JSON ``sections``) and ``model.safetensors``."""
-        save_model(self, folder, **sections)
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        task: str | Mapping[str, Any] | Task | None = None,
+        **sections: Any,
+    ) -> None:
+        """Writes ``config.json`` and ``model.safetensors``.
+
+        Args:
+            folder: the folder to write to.
+            task: what the model solves: a task, its name, or its section such as ``{"name": "sudoku", "size": 4}``. By
+                default that of a model which was loaded. ``trm-fast solve`` needs it.
+            sections: further JSON sections of ``config.json``.
+
+        Raises:
+            UserError: there is no such task, or it does not fit the model.
+        """
+        if task is not None:
+            chosen = make_task(task, "task") if isinstance(task, str | Mapping) else task
+            Solver(self, chosen)  # reports a task that does not fit
+            self.remember_task(chosen, chosen.config.model_dump(mode="json"))
+        save_model(self, folder, **(sections if self._section is None else {"task": self._section, **sections}))
+        if self._task is not None:
+            self._task.save_assets(Path(folder))
+
+    def remember_task(self, task: Task | None, section: dict[str, Any] | None) -> None:
+        """Sets the task that ``save_pretrained`` saves. If the task cannot be used here, only its section is known."""
+        self._task, self._section = task, section
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str], compute_dtype: torch.dtype = torch.float32) -> TRM:
-        """Loads the model of a folder that ``save_pretrained`` wrote.
+        """Loads the model of a folder that ``save_pretrained`` wrote, or a model that ships with the package, by its
+        name.
 
         Raises:
             UserError: the folder holds no model, or a damaged one.
         """
-        return load_model(cls, folder, compute_dtype)
+        path = model_folder(folder)
+        if not path.exists():
+            raise UserError(f"there is no folder {path}; models that ship: {', '.join(NAMES)}")
+        if not (path / "config.json").exists() and (path / MODEL / "config.json").exists():
+            raise UserError(f"{path} is a run, not a model: its model is {path / MODEL}")
+        model = load_model(cls, path, compute_dtype)
+        try:
+            task = task_of(path)
+        except UserError:  # it cannot be used here; its module may be missing
+            task = None
+        model.remember_task(task, read_model_config(path).get("task"))
+        return model
+
+
+def task_of(folder: Path) -> Task | None:
+    """The task of a model folder, with its files; None if the folder names no task.
+
+    Raises:
+        UserError: the task cannot be used here, or its section or files are damaged.
+    """
+    section = read_model_config(folder).get("task")
+    if not isinstance(section, dict) or not isinstance(section.get("name"), str):
+        return None
+    task = make_task(section, str(folder / "config.json"))
+    task.load_assets(folder)
+    return task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,23 @@ def test_run_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="train one with: trm-fast train --preset sudoku"):
         run_task("sudoku", PUZZLE, preset="sudoku")
+    assert run_task("sudoku", PUZZLE, architecture="trm", preset="sudoku-4x4")["solution"] == SOLUTION
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"architecture": "trm", "preset": "small"}, "unknown preset 'small'; "),
+        ({"architecture": "hrm"}, "unknown architecture 'hrm'; there is trm alone"),
+        ({"model": "sudoku-4x4", "preset": "sudoku-4x4"}, "a model or a preset, not both"),
+        ({"rolouts": 2}, "there is no option 'rolouts'; did you mean rollouts?"),
+        ({"model_path": "runs/mine"}, "there is no option 'model_path'; did you mean model?"),
+        ({"task": "sudoku"}, "there is no option 'task'"),
+    ],
+)
+def test_unknown_options_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        run_task("sudoku", PUZZLE, **options)
+    if "model" not in options and "preset" not in options and "architecture" not in options:
+        with pytest.raises(UserError, match=re.escape(message)):
+            ReasoningTool(**options)

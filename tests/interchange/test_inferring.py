@@ -144,10 +144,10 @@ def test_files_that_keep_several_sets(tmp_path: Path) -> None:
     _, theirs, _ = make("mixer")
     other = {name: tensor + 1 for name, tensor in theirs.items()}
     torch.save({"model_state_dict": theirs, "ema_shadow": other, "step": 3, "optimizer": {"lr": 1}}, tmp_path / "both")
-    assert torch.equal(read_published(tmp_path / "both")["L_init"], other["L_init"])
-    assert torch.equal(read_published(tmp_path / "both", "raw")["L_init"], theirs["L_init"])
+    assert torch.equal(read_published(tmp_path / "both").tensors["L_init"], other["L_init"])
+    assert torch.equal(read_published(tmp_path / "both", "raw").tensors["L_init"], theirs["L_init"])
     torch.save({"model": theirs}, tmp_path / "one")
-    assert torch.equal(read_published(tmp_path / "one")["L_init"], theirs["L_init"])
+    assert torch.equal(read_published(tmp_path / "one").tensors["L_init"], theirs["L_init"])
     torch.save({"ema": theirs}, tmp_path / "averaged")
     with pytest.raises(UserError, match="has no raw weights; it contains ema"):
         read_published(tmp_path / "averaged", "raw")

@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 import torch
 
+from trm_fast.api import TRM
 from trm_fast.errors import UserError
 from trm_fast.inference import Solver
 from trm_fast.interchange import bundled_names, locate
-from trm_fast.models.saving import save_model
+from trm_fast.models import TRMConfig
+from trm_fast.models.saving import read_model_config, save_model
+from trm_fast.tasks import make_task
 from trm_fast.training import Trainer, checkpoint, make_config
 
 SECTIONS: dict[str, Any] = {
@@ -51,7 +54,7 @@ def test_a_model_folder(trained: Trainer) -> None:
     for name, tensor in located.model.state_dict().items():
         assert torch.equal(tensor, of_run.model.state_dict()[name]), name
     assert located.label == "model"
-    assert located.task.config == of_run.task.config  # type: ignore[attr-defined]
+    assert located.task.config == of_run.task.config
     with pytest.raises(UserError, match="--from needs a run") as error:
         locate(str(trained.out / "model"), from_step=2)
     assert error.value.usage_error
@@ -94,6 +97,61 @@ def test_a_checkpoint_of_another_model(trained: Trainer, tmp_path: Path) -> None
     assert "\n" not in str(error.value)
 
 
+def test_a_model_saved_with_its_task_solves(tmp_path: Path) -> None:
+    model = TRM(TRMConfig.for_sudoku(vocab_size=6, seq_len=16, grid_shape=(4, 4), hidden_size=8, inner_multiple=8))
+    section = {"name": "sudoku", "size": 4}
+    for name, task in (("1", section), ("2", make_task(section, "test"))):
+        model.save_pretrained(tmp_path / name, task=task)
+        located = locate(str(tmp_path / name))
+        assert len(Solver(located.model, located.task).solve("." * 16).solution) == 16
+    again = TRM.from_pretrained(tmp_path / "1")
+    again.save_pretrained(tmp_path / "again")  # a loaded model keeps its task
+    assert read_model_config(tmp_path / "again")["task"]["size"] == 4
+    model = TRM(model.config)
+    for wrong, words in (("sudoko", "unknown task 'sudoko'"), ("sudoku", "the task sudoku has 81 of 11")):
+        with pytest.raises(UserError, match=words):
+            model.save_pretrained(tmp_path / "wrong", task=wrong)
+    assert not (tmp_path / "wrong").exists()
+    model.save_pretrained(tmp_path / "none")
+    with pytest.raises(UserError, match=r'names no task, .*TRM\.from_pretrained\(".*none"\)\.save_pretrained'):
+        locate(str(tmp_path / "none"))
+
+
+def test_a_model_with_further_files_is_saved_with_them(tmp_path: Path) -> None:
+    run = Path(__file__).parents[1] / "fixtures" / "format_v1" / "runs" / "tool-select"
+    located = locate(str(run))
+    located.model.save_pretrained(tmp_path / "a")
+    TRM.from_pretrained(tmp_path / "a").save_pretrained(tmp_path / "b")
+    assert {path.name for path in (tmp_path / "b").iterdir()} >= {"config.json", "lexicon.json", "tokenizer.json"}
+    assert locate(str(tmp_path / "b")).task.name == "tool-select"
+
+
+def test_a_task_that_cannot_be_imported_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    TRM(TRMConfig(hidden_size=8, inner_multiple=8)).save_pretrained(folder)
+    edit(lambda config: config.update(task={"name": "gone_module:Task"}))(folder / "config.json")
+    TRM.from_pretrained(folder).save_pretrained(tmp_path / "again")
+    assert read_model_config(tmp_path / "again")["task"] == {"name": "gone_module:Task"}
+    with pytest.raises(UserError, match="gone_module:Task' cannot be imported"):
+        locate(str(tmp_path / "again"))
+
+
+def test_models_that_ship_are_loaded_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in bundled_names():
+        model = TRM.from_pretrained(name)
+        assert torch.equal(model.z_init, locate(name).model.z_init)
+    with pytest.raises(UserError, match=r"there is no folder sudoku-5x5; models that ship: maze-small, "):
+        TRM.from_pretrained("sudoku-5x5")
+    monkeypatch.chdir(tmp_path)
+    locate("sudoku-4x4").model.save_pretrained("sudoku-6x6")
+    assert TRM.from_pretrained("sudoku-6x6").config.seq_len == 16  # a folder precedes a name
+
+
+def test_the_folder_of_a_run_is_not_a_model(trained: Trainer) -> None:
+    with pytest.raises(UserError, match=r"is a run, not a model: its model is .*model"):
+        TRM.from_pretrained(trained.out)
+
+
 def edit(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
     def apply(path: Path) -> None:
         config = json.loads(path.read_text())
@@ -110,7 +168,7 @@ def edit(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
         (edit(lambda c: c.update(task="sudoku")), "names no task"),
         (edit(lambda c: c.update(task={"size": 4})), "names no task"),
         (edit(lambda c: c["task"].update(name="maize")), "unknown task 'maize'"),
-        (edit(lambda c: c["task"].update(size=5)), "task: .*4, 6 or 9"),
+        (edit(lambda c: c["task"].update(size=5)), r"task\.size = 5: .*4, 6 or 9"),
         (edit(lambda c: c["model"].pop("seq_len")), "has shape|tokens"),
         (lambda path: path.write_text("{"), "can't be read"),
     ],

@@ -22,7 +22,7 @@ from .small import VARIANTS, model, tokens
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_saved_model_is_loaded_unchanged(name: str, tmp_path: Path) -> None:
     trm = model(**VARIANTS[name])
-    trm.save_pretrained(tmp_path / "a" / "b", task={"name": "other"})
+    trm.save_pretrained(tmp_path / "a" / "b", notes={"name": "other"})
     again = TRM.from_pretrained(tmp_path / "a" / "b")
     assert again.config == trm.config
     assert not again.training
@@ -31,7 +31,7 @@ def test_a_saved_model_is_loaded_unchanged(name: str, tmp_path: Path) -> None:
     rows = trm.puzzle_rows(None, 2)
     first, second = (m.eval()(tokens(2), m.initial_state(2), rows).logits for m in (trm, again))
     assert torch.equal(first, second)
-    assert read_model_config(tmp_path / "a" / "b")["task"] == {"name": "other"}
+    assert read_model_config(tmp_path / "a" / "b")["notes"] == {"name": "other"}
     assert {p.name for p in (tmp_path / "a" / "b").iterdir()} == {"config.json", "model.safetensors"}
 
 

@@ -162,24 +162,6 @@ def test_a_second_signal_interrupts_at_once(tmp_path: Path) -> None:
     assert checkpoint.saved_steps(tmp_path / "run") == [10]
 
 
-def test_a_signal_in_the_last_evaluation_does_not_interrupt_the_run(tmp_path: Path) -> None:
-    """All steps are done, so the run counts as finished."""
-
-    class Impatient(Callback):
-        signalled = False
-
-        def on_evaluation(self, done: int, count: int) -> None:
-            if not self.signalled:
-                self.signalled = True
-                os.kill(os.getpid(), signal.SIGTERM)
-
-    out = tmp_path / "run"
-    summary = Trainer(run_config(steps=7, eval_every=0), out, callbacks=[Impatient()]).train()
-    assert not summary["interrupted"]
-    assert checkpoint.saved_steps(out) == [7]
-    assert (out / "model" / "config.json").is_file()
-
-
 def test_a_run_stops_when_its_minutes_are_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])

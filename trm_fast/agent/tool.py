@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from trm_fast.errors import UserError
 from trm_fast.inference import Solver, Step
 from trm_fast.interchange import bundled_names, locate
 from trm_fast.interchange.locate import Located, bundled_task
+from trm_fast.registry import suggest
 from trm_fast.tasks.base import Question
+from trm_fast.training import preset_names
 
 ANY_TYPE = "reasoning"
 """The ``type`` of a problem whose task is unknown: the first model that reads the puzzle solves it."""
@@ -26,6 +29,9 @@ class ReasoningTool:
         device: the torch device of the models.
         options: the options of ``trm_fast.inference.Solver``, such as ``max_steps`` and ``rollouts``.
 
+    Raises:
+        UserError: there is no such option.
+
     Example:
         >>> from trm_fast import ReasoningTool
         >>> tool = ReasoningTool()
@@ -37,6 +43,10 @@ class ReasoningTool:
     name = "recursive_reasoning"
 
     def __init__(self, model: str | None = None, *, device: str = "cpu", **options: Any) -> None:
+        names = [field.name for field in fields(Solver) if field.name not in ("model", "task")]
+        if unknown := [name for name in options if name not in names]:
+            hint = suggest(unknown[0], ["model", "device", *names])
+            raise UserError(f"there is no option {unknown[0]!r}; {hint}", usage_error=True)
         self.model, self.device, self.options = model, device, options
         self._loaded: dict[str, Located] = {}
 
@@ -136,7 +146,12 @@ class ReasoningTool:
 
 
 def run_task(
-    task_type: str, input_data: Any, model: str | None = None, preset: str | None = None, **options: Any
+    task_type: str,
+    input_data: Any,
+    model: str | None = None,
+    preset: str | None = None,
+    architecture: str = "trm",
+    **options: Any,
 ) -> dict[str, Any]:
     """Solves one problem with a new ``ReasoningTool``.
 
@@ -145,22 +160,30 @@ def run_task(
         input_data: a puzzle, or ``{"puzzle": puzzle}``.
         model: a run, a model folder or the name of a bundled model.
         preset: the name of a preset: takes the bundled model of that name, or the run ``runs/PRESET``.
+        architecture: ``trm``, the only one.
         options: the options of ``ReasoningTool``.
 
     Returns:
         What a call of ``ReasoningTool`` returns.
 
     Raises:
-        UserError: the puzzle is malformed, no model reads it, or the preset has no trained model.
+        UserError: the puzzle is malformed, no model reads it, the preset has no trained model, or there is no such
+            architecture, preset or option.
 
     Example:
         >>> from trm_fast import run_task
         >>> run_task("sudoku", {"puzzle": "3.......4.3...42"})["solution"]
         '3124241342311342'
     """
-    if model is None and preset is not None:
+    if architecture != "trm":
+        raise UserError(f"unknown architecture {architecture!r}; there is trm alone", usage_error=True)
+    if model is not None and preset is not None:
+        raise UserError("give a model or a preset, not both", usage_error=True)
+    if preset is not None:
         model = preset if preset in bundled_names() else str(Path("runs") / preset)
         if not (preset in bundled_names() or Path(model).exists()):
+            if preset not in preset_names():
+                raise UserError(f"unknown preset {preset!r}; {suggest(preset, preset_names())}", usage_error=True)
             raise UserError(
                 f"there is no trained model of the preset {preset!r} (models that ship: {', '.join(bundled_names())}); "
                 f"train one with: trm-fast train --preset {preset}",

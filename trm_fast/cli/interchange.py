@@ -26,7 +26,10 @@ def import_(
     puzzles: Annotated[
         int | None, typer.Option(min=0, help="Resize the puzzle embedding to N mean rows; 0 removes it.")
     ] = None,
-    weights: Annotated[Literal["ema", "raw"], typer.Option(help="Which weights of a file that has both.")] = "ema",
+    weights: Annotated[
+        str,
+        typer.Option(metavar="ema|raw|NAME", help="Which weights of a file that has several sets: by kind or by name."),
+    ] = "ema",
     json_output: Json = False,
 ) -> None:
     """
@@ -55,14 +58,15 @@ def import_(
     }
     arch = read_arch(config) if config is not None else {}
     arch |= {key: value for key, value in options.items() if value is not None}
-    model = infer_model(read_published(checkpoint, weights), arch, solved_task, puzzles)
-    model.save_pretrained(out_folder, task=run_config.task.model_dump(mode="json"))
-    solved_task.save_assets(out_folder)
+    chosen = read_published(checkpoint, weights)
+    model = infer_model(chosen.tensors, arch, solved_task, puzzles)
+    model.save_pretrained(out_folder, task=solved_task)
     c, count = model.config, model.num_parameters()
     print_result(
         f"{out_folder}: {solved_task.name}, {count:,} parameters, {c.num_layers} layers of {c.mixing} at "
-        f"{c.hidden_size}, T {c.T_cycles}, n {c.n_latent_steps}, {c.max_supervision_steps} supervision steps",
-        {"model": str(out_folder), "parameters": count} | c.model_dump(),
+        f"{c.hidden_size}, T {c.T_cycles}, n {c.n_latent_steps}, {c.max_supervision_steps} supervision steps"
+        + (f"; its weights are {chosen.name!r} of {checkpoint}" if chosen.name else ""),
+        {"model": str(out_folder), "parameters": count, "weights": chosen.name or None} | c.model_dump(),
         json_output,
     )
 
@@ -100,8 +104,7 @@ def export(
         target = out_path or Path(f"{name}-model")
         if (target / "config.json").exists():
             raise UserError(f"{target} already contains a model: choose another --out", usage_error=True)
-        located.model.save_pretrained(target, task=located.section)
-        located.task.save_assets(target)
+        located.model.save_pretrained(target)
     else:
         from trm_fast.interchange.onnx import export_solve, export_step
 

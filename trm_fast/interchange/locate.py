@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
-from trm_fast.api import TRM
+from trm_fast.api import TRM, task_of
 from trm_fast.errors import UserError
 from trm_fast.inference.options import SolverConfig, stored_options
 from trm_fast.models.saving import read_model_config, save_section
-from trm_fast.pretrained import NAMES
-from trm_fast.tasks import get_task
+from trm_fast.pretrained import NAMES, bundled_folder
 from trm_fast.tasks.base import DataConfig, Task
 from trm_fast.tasks.files import write_text
 from trm_fast.training import checkpoint
@@ -45,7 +43,7 @@ def bundled_names() -> list[str]:
 
 def bundled_task(name: str) -> str:
     """The name of the task of a bundled model. The weights are not loaded."""
-    return str(read_model_config(Path(str(files("trm_fast.pretrained") / name)))["task"]["name"])
+    return str(read_model_config(bundled_folder(name))["task"]["name"])
 
 
 def locate(reference: str, *, from_step: int | None = None, device: str = "cpu") -> Located:
@@ -67,7 +65,7 @@ def locate(reference: str, *, from_step: int | None = None, device: str = "cpu")
     if path.is_dir():
         return _from_folder(path, device)
     if reference in bundled_names():
-        return _from_folder(Path(str(files("trm_fast.pretrained") / reference)), device)
+        return _from_folder(bundled_folder(reference), device)
     ships = ", ".join(bundled_names()) or "none"
     raise UserError(f"there is no run or model {reference!r}; models that ship with trm_fast: {ships}")
 
@@ -108,20 +106,20 @@ def _from_run(run: Path, from_step: int | None, device: str) -> Located:
     task.load_assets(run)
     section = config.task.model_dump(mode="json")
     model.solver_defaults = config.solver.changes()
+    model.remember_task(task, section)
     return Located(_on_device(model, device), task, label, config.data, config.training.seed, section)
 
 
 def _from_folder(folder: Path, device: str) -> Located:
-    section = read_model_config(folder).get("task")
-    if not isinstance(section, dict) or not isinstance(section.get("name"), str):
-        raise UserError(f"{folder / 'config.json'} names no task: the model cannot solve puzzles")
-    kind = get_task(section["name"])
-    try:
-        task = kind(kind.Config.model_validate(section))
-    except ValidationError as error:
-        raise UserError(f"{folder / 'config.json'}: task: {error.errors()[0]['msg']}") from None
-    task.load_assets(folder)
+    task = task_of(folder)
+    if task is None:
+        name = json.dumps(str(folder))
+        raise UserError(
+            f"{folder / 'config.json'} names no task, so the model cannot solve puzzles. In Python, "
+            f'TRM.from_pretrained({name}).save_pretrained({name}, task="sudoku") adds one'
+        )
     model = TRM.from_pretrained(folder, torch.float32)
+    section = read_model_config(folder)["task"]
     stored_options(model, str(folder / "config.json"))  # reports an invalid section now
     return Located(_on_device(model, device), task, folder.name, DataConfig(), 0, section)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -16,12 +16,13 @@ from torch import Tensor
 
 from trm_fast.api import TRM
 from trm_fast.errors import UserError
+from trm_fast.interchange.weight_sets import WeightSet, choose_weights
 from trm_fast.models import TRMConfig
 from trm_fast.validation import validated
 
 _WRAPPERS = ("_orig_mod.", "module.", "model.", "inner.")
-_COMPUTED = ("rotary_emb.", "puzzle_emb.local_")
-"""Prefixes of tables and buffers that some checkpoints contain. They are recomputed, not loaded."""
+_COMPUTED = ("rotary_emb.", "puzzle_emb.local_", "n_averaged")
+"""Prefixes of tables, buffers and counters that some checkpoints contain. They are recomputed, not loaded."""
 
 
 def published_config(config: Mapping[str, Any], *, single: bool) -> TRMConfig:
@@ -113,19 +114,20 @@ def from_published(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> TR
     return model
 
 
-def read_published(weights: Path, kind: Literal["ema", "raw"] = "ema") -> dict[str, Tensor]:
-    """Reads the tensors of a published checkpoint: ``.safetensors``, or a torch file of plain tensors.
+def read_published(weights: Path, kind: str = "ema") -> WeightSet:
+    """Reads the weights of a published checkpoint: ``.safetensors``, or a torch file of plain tensors.
 
-    If the file contains several sets of weights, ``kind`` selects the averaged weights (``ema``) or the others
-    (``raw``).
+    If the file contains several sets of weights, ``kind`` selects the averaged weights (``ema``), the others (``raw``),
+    or a set by its name.
 
     Raises:
         UserError: the file cannot be read, or has no weights of this kind.
     """
     try:
         if weights.suffix == ".safetensors":
-            return load_file(weights)
-        state = torch.load(weights, map_location="cpu", weights_only=True)
+            state = load_file(weights)
+        else:
+            state = torch.load(weights, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{weights} does not exist") from None
     except Exception as error:  # torch.load can raise any exception on damaged bytes
@@ -133,30 +135,22 @@ def read_published(weights: Path, kind: Literal["ema", "raw"] = "ema") -> dict[s
         raise UserError(f"{weights} cannot be read as weights: {reason}") from None
     if not isinstance(state, dict):
         raise UserError(f"{weights} contains a {type(state).__name__}, not a state dict")
-    if plain := _tensors(state):
-        return plain
-    sets = {str(name): _tensors(inner) for name, inner in state.items() if isinstance(inner, dict) and _tensors(inner)}
-    fitting = [name for name in sets if any(word in name.lower() for word in ("ema", "shadow")) == (kind == "ema")]
-    if not fitting and len(sets) == 1 and kind == "ema":
-        fitting = list(sets)  # a single set of weights may have any name
-    fitting = [name for name in fitting if any("embed_tokens" in key for key in sets[name])] or fitting
-    if len(fitting) != 1:
-        raise UserError(f"{weights} has no {kind} weights; it contains {', '.join(map(str, state)) or 'nothing'}")
-    return sets[fitting[0]]
-
-
-def _tensors(state: Mapping[Any, Any]) -> dict[str, Tensor]:
-    return {str(name): tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    return choose_weights(state, kind, str(weights))
 
 
 def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Removes the names of wrappers from the tensors' names. Two networks with equal weights (HRM layout) become one.
 
     Raises:
-        UserError: the checkpoint has two different networks.
+        UserError: the checkpoint has two different networks, or two different tensors of one name.
     """
-    tensors = {_unwrapped(name): tensor for name, tensor in state.items()}
-    tensors = {name: t for name, t in tensors.items() if not name.startswith(_COMPUTED)}
+    tensors: dict[str, Tensor] = {}
+    for full_name, tensor in state.items():
+        name = _unwrapped(full_name)
+        if name in tensors and not torch.equal(tensors[name], tensor):
+            raise UserError(f"{full_name} and another tensor are both {name}, but differ")
+        if not name.startswith(_COMPUTED):
+            tensors[name] = tensor
     upper = {name: "L" + name[1:] for name in tensors if name.startswith("H_level.")}
     for name, lower in upper.items():
         if lower in tensors and not torch.equal(tensors[name], tensors[lower]):

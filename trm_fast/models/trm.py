@@ -101,6 +101,13 @@ class TRMModel(nn.Module):
         rows = 0 if self.puzzle_embedding is None else self.puzzle_embedding.numel()
         return rows + sum(p.numel() for p in self.parameters())
 
+    @property
+    def array_names(self) -> list[str]:
+        """Names of the arrays that ``forward`` needs in ``extra``."""
+        config = self.config
+        names = [name for name, count in (("roles", config.roles), ("features", config.features)) if count]
+        return [*names, *self.head.array_names]
+
     def linear_weights(self) -> list[Tensor]:
         """The weights of all linear maps, which products round to the activations' dtype."""
         return [part.weight for part in self.modules() if isinstance(part, Linear)]

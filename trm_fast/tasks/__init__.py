@@ -8,12 +8,15 @@ current folder.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Task
+from trm_fast.validation import validated
 
 _CLASSES = {
     "arc": "trm_fast.tasks.arc.task:ARC",
@@ -53,6 +56,23 @@ def get_task(name: str) -> type[Task]:
     module, _, cls = _CLASSES[name].partition(":")
     task: type[Task] = getattr(import_module(module), cls)
     return task
+
+
+def make_task(section: str | Mapping[str, Any], where: str) -> Task:
+    """The task of a section ``task:``, or of a name with default values.
+
+    Args:
+        section: the name, or the keys, among them ``name``.
+        where: the file or argument that it comes from, for messages.
+
+    Raises:
+        UserError: there is no such task, or a key is unknown or has a wrong value.
+    """
+    keys = {"name": section} if isinstance(section, str) else dict(section)
+    if not isinstance(keys.get("name"), str):
+        raise UserError(f"{where}: task.name is missing", usage_error=True)
+    kind = get_task(keys["name"])
+    return kind(validated(kind.Config, keys, "task", where))
 
 
 def _from_elsewhere(name: str) -> type[Task]:

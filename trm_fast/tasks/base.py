@@ -15,13 +15,13 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 from typing_extensions import Self
 
 from trm_fast.errors import UserError
 from trm_fast.labels import IGNORE as IGNORE
+from trm_fast.tasks.config import DataConfig as DataConfig
+from trm_fast.tasks.config import TaskConfig as TaskConfig
 from trm_fast.tasks.files import read_text, split_lines
-from trm_fast.validation import Section
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int32]
@@ -150,28 +150,6 @@ class Candidates:
     confidence: npt.NDArray[np.float32]
 
 
-class TaskConfig(Section):
-    """The ``task:`` section of a configuration. Each task adds its own keys in a subclass."""
-
-    name: str
-    """The name of the task, or ``module:Class`` for one outside the package."""
-
-
-class DataConfig(Section):
-    """The ``data:`` section of a configuration.
-
-    Attributes:
-        source: a path, ``hf:NAME`` for a data set of the Hugging Face hub, or None for the task's generator.
-        test: a separate test set: a path or ``hf:NAME``. By default the data set's own test split or, for a file, a
-            random part of its examples.
-        holdout: the size of that part, as a share of the equivalence classes; 0: none, so that there is no test set.
-    """
-
-    source: str | None = None
-    test: str | None = None
-    holdout: float = Field(0.1, ge=0, lt=1)
-
-
 class IncrementalRow(Protocol):
     """A sequence of symbols in a causal model, to which more symbols can be appended."""
 
@@ -248,6 +226,7 @@ class Task(ABC):
     more_steps_help: ClassVar[bool] = True
     fallback_note: ClassVar[str] = ""
 
+    config: Any
     masked: bool = False
     vocab_size: int = 2
     seq_len: int
@@ -259,7 +238,7 @@ class Task(ABC):
 
     @abstractmethod
     def __init__(self, config: Any) -> None:
-        """``config``: an instance of ``Config``."""
+        """``config``: an instance of ``Config``, which the task keeps as ``self.config``."""
 
     @property
     def reads_files(self) -> bool:

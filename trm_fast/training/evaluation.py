@@ -13,6 +13,7 @@ from trm_fast.models import TRMModel
 from trm_fast.tasks import Task
 from trm_fast.tasks.base import Examples
 from trm_fast.training.process_group import ProcessGroup
+from trm_fast.training.signals import Interrupted, Stop
 from trm_fast.training.state import averaged_tensors
 from trm_fast.training.step import TrainStep
 
@@ -40,6 +41,18 @@ class Evaluator:
     def depth_changed(self) -> None:
         """Discards the model and its captured steps, which have the previous depth."""
         self.model = None
+
+    def unless(self, stopped: Stop, steps_done: int, progress: Progress) -> Evaluation | None:
+        """Evaluates as a call does; None if a signal stops the run before the end. Several processes evaluate to the
+        end, because they wait for each other."""
+        if self.group.size > 1:
+            return self(steps_done, progress)
+        try:
+            with stopped.interrupts():
+                return self(steps_done, progress)
+        except Interrupted:
+            self.model = None  # its captured steps may be unfinished
+            return None
 
     def __call__(self, steps_done: int, progress: Progress) -> Evaluation:
         """Evaluates on ``eval_count`` test examples, or on fewer early in a run, so that a short trial of a large model

@@ -1,4 +1,4 @@
-"""Turns Ctrl-C and SIGTERM into a request to end a run after the current step."""
+"""Turns Ctrl-C and SIGTERM into a request to end a run after the current step, or in the middle of an evaluation."""
 
 from __future__ import annotations
 
@@ -9,21 +9,46 @@ from contextlib import contextmanager
 from typing import Any
 
 
+class Interrupted(BaseException):
+    """A signal ended a block that may be left unfinished. Like KeyboardInterrupt, it is no ``Exception``."""
+
+
+class Stop(threading.Event):
+    """Set by the first signal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._raises = False
+
+    @contextmanager
+    def interrupts(self) -> Iterator[None]:
+        """A block that the first signal, or an earlier one, ends at once by raising ``Interrupted``."""
+        self._raises = True
+        try:
+            if self.is_set():
+                raise Interrupted
+            yield
+        finally:
+            self._raises = False
+
+    def request(self, number: int, frame: Any) -> None:
+        """Handles a signal. A second one raises KeyboardInterrupt."""
+        if self.is_set():
+            raise KeyboardInterrupt
+        self.set()
+        if self._raises:
+            raise Interrupted
+
+
 @contextmanager
-def stop_on_signal() -> Iterator[threading.Event]:
-    """Yields an event that Ctrl-C or SIGTERM sets. A second signal raises KeyboardInterrupt. Outside the main thread,
-    where Python cannot handle signals, the event is never set."""
-    stop = threading.Event()
+def stop_on_signal() -> Iterator[Stop]:
+    """Yields an event that Ctrl-C or SIGTERM sets. Outside the main thread, where Python cannot handle signals, it is
+    never set."""
+    stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-
-    def request_stop(number: int, frame: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    old = {s: signal.signal(s, request_stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    old = {s: signal.signal(s, stop.request) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:

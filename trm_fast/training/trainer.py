@@ -28,7 +28,7 @@ from trm_fast.training.folder import CONFIG, MODEL, SUMMARY, Record, cut_metrics
 from trm_fast.training.memory import bytes_per_row, parts_that_fit
 from trm_fast.training.process_group import SINGLE_PROCESS, ProcessGroup
 from trm_fast.training.run_data import load_run_data
-from trm_fast.training.signals import stop_on_signal
+from trm_fast.training.signals import Stop, stop_on_signal
 from trm_fast.training.state import restore, tensor_groups
 from trm_fast.training.step import TrainStep
 from trm_fast.training.transfer import transfer
@@ -74,7 +74,8 @@ class Trainer:
         resumed: tuple[checkpoint.Groups, Record] | None = None,
     ) -> None:
         self.out, self.group = Path(out), group
-        if resumed is None and any(group.gather_objects(_holds_run(self.out))):
+        holds_run = (self.out / CONFIG).exists() or bool(checkpoint.saved_steps(self.out))
+        if resumed is None and any(group.gather_objects(holds_run)):
             raise UserError(
                 f"{self.out} holds a run already: continue with --resume {self.out}, or choose another --out"
             )
@@ -120,7 +121,7 @@ class Trainer:
                 "training.recompute=latent, or a larger training.gradient_accumulation"
             ) from None
         self._note_fallback()
-        self.step, self.seconds, self.best = 0, 0.0, None
+        self.step, self.seconds, self.best, self._evaluation_due = 0, 0.0, None, False
         self.evaluator = Evaluator(self.step_function, self.task, self.dataset.test, group)
         self._saved_step: int | None = None  # the step of the last checkpoint that was written or read
         if state:
@@ -204,7 +205,7 @@ class Trainer:
     ) -> Record:
         """Trains up to step ``training.steps`` or a limit of time, then evaluates and saves.
 
-        Ctrl-C and SIGTERM end the run after the current step, with a checkpoint.
+        Ctrl-C and SIGTERM end the run after the current step, or during an evaluation, with a checkpoint.
 
         Args:
             minutes: limit of this call, evaluations and checkpoints included.
@@ -237,6 +238,9 @@ class Trainer:
         deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
         evaluation: Evaluation | None = None
         with stop_on_signal() as stopped:
+            if self._evaluation_due:
+                evaluation = self._evaluate_and_log(stopped)
+                self.save()  # with its result, as in an uninterrupted run
             last_time = read_clock()
             while self.step < training.steps:
                 timed_out = time.monotonic() >= deadline or self.seconds >= training_seconds
@@ -255,7 +259,7 @@ class Trainer:
                     self._log()
                 self.callbacks.on_step(self.step)
                 if evaluates:
-                    evaluation = self._evaluate_and_log()
+                    evaluation = self._evaluate_and_log(stopped)
                 if saves:
                     self.save()
                 if evaluates or saves:
@@ -264,7 +268,8 @@ class Trainer:
             self.seconds += read_clock() - last_time
             interrupted = any(self.group.gather_objects(stopped.is_set())) and self.step < training.steps
             if not interrupted and evaluation is None and len(self.dataset.test):
-                evaluation = self._evaluate_and_log()
+                evaluation = self._evaluate_and_log(stopped)
+                interrupted = evaluation is None
             if self._saved_step != self.step:
                 self.save()
         if not interrupted and self.group.writes:
@@ -327,8 +332,12 @@ class Trainer:
         """Evaluates the averaged weights on test examples, with the solver's halting."""
         return self.evaluator(self.step, self.callbacks.on_evaluation)
 
-    def _evaluate_and_log(self) -> Evaluation:
-        result = self.evaluate()
+    def _evaluate_and_log(self, stopped: Stop) -> Evaluation | None:
+        """Evaluates, unless a signal stops the run: then a resumed run begins with the evaluation."""
+        result = self.evaluator.unless(stopped, self.step, self.callbacks.on_evaluation)
+        self._evaluation_due = result is None
+        if result is None:
+            return None
         # Early evaluations have few examples. Comparing the lower bounds of intervals avoids keeping a lucky one.
         if self.best is None or result.interval[0] >= self.best["at_least"]:
             self.best = {"step": self.step, "exact_accuracy": result.exact_accuracy, "at_least": result.interval[0]}
@@ -356,6 +365,7 @@ class Trainer:
         self._saved_step = self.step
         if self.group.writes:
             state = {"seconds": self.seconds, "best": self.best, "parts": len(self.step_function.parts)}
+            state["evaluation_due"] = self._evaluation_due
             checkpoint.save(self.out, self.step, groups, state)
             best = self.best["step"] if self.best else None
             checkpoint.prune(self.out, self.step, self.config.training.keep_checkpoints, best)
@@ -366,6 +376,7 @@ class Trainer:
             restore(self.step_function, groups, self.group)
             self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
             self._saved_step = self.step
+            self._evaluation_due = state.get("evaluation_due", False)
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             text = " ".join(str(error).split())
             raise UserError(f"the checkpoint does not fit {self.out / CONFIG}: {text}") from None
@@ -387,7 +398,3 @@ class Trainer:
         if self.group.writes:
             write_text(self.out / SUMMARY, json.dumps(summary, indent=2) + "\n")
         return summary
-
-
-def _holds_run(folder: Path) -> bool:
-    return (folder / CONFIG).exists() or bool(checkpoint.saved_steps(folder))

@@ -200,7 +200,7 @@ def generated(task: Task, seed: int, blanks: int | None = None) -> Question:
         return task.generate(seed)
     config: Any = task.Config
     givens = task.seq_len - blanks
-    section = {**task.config.model_dump(), "givens": (givens, givens), "search": None}  # type: ignore[attr-defined]
+    section = {**task.config.model_dump(), "givens": (givens, givens), "search": None}
     try:
         return type(task)(config.model_validate(section)).generate(seed)
     except ValidationError as error:

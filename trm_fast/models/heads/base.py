@@ -75,10 +75,11 @@ class Head(nn.Module, ABC):
     ``forward(answer, **extra)`` computes the prediction from the answer state (B, P + L, D), where P is the number of
     prefix positions. ``extra`` holds ``inputs``, ``mask`` (or None), and further arrays of the examples by name, of
     which a head uses those that it needs. It also holds ``precision``, the dtypes of products, and ``static_shapes``:
-    if True, no shape may depend on the values in an array.
+    if True, no shape may depend on the values in an array. ``array_names`` are those that a head cannot do without.
     """
 
     Config: ClassVar[type[HeadConfig]]
+    array_names: tuple[str, ...] = ()
 
     @abstractmethod
     def __init__(self, config: Any, inputs: HeadInputs) -> None:

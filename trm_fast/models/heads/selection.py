@@ -87,6 +87,9 @@ class SelectionHead(Head):
         self.words, self.fields = config.num_words, config.num_fields
         self.arguments_at_last_step = config.learns_from_last_step
         self.sizes = (config.num_tools, config.num_fields, config.num_fields * config.num_words)
+        self.array_names = ("tool_places", "field_places")
+        self.array_names += ("tool_ids",) if config.known_tools else ()
+        self.array_names += ("stems", "field_tools", "shares") if config.stems else ()
         choice = Classifier if config.known_tools else Pointer
         self.choice = choice(config, inputs)
         self.values = Values(inputs.hidden_size, inputs.features, config.value_width, config.stems)

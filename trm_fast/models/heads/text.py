@@ -64,8 +64,8 @@ class TextHead(Head):
 
     ``extra`` holds ``inputs`` int (B, L), the symbols, or ``symbols`` int (B, L) if examples have their own symbols
     (``row_symbols``); ``sources`` bool (B, L), the positions that can be copied; ``weights`` float32 (B, L), the weight
-    of each position in the loss; ``features`` (B, L, F) if the model has features; and the arrays of ``CopyScorer`` if
-    the head has stems.
+    of each position in the loss, 1 by default; ``features`` (B, L, F) if the model has features; and the arrays of
+    ``CopyScorer`` if the head has stems.
     """
 
     Config: ClassVar[type[HeadConfig]] = TextConfig
@@ -75,6 +75,8 @@ class TextHead(Head):
         D, A = inputs.hidden_size, config.pointer_width
         width = D + inputs.features
         self.seq_len, self.row_symbols = inputs.seq_len, config.row_symbols
+        self.array_names = ("symbols",) if config.row_symbols else ()
+        self.array_names += ("stems", "links", "calls") if config.stems else ()
         self.linear = Linear(D, inputs.vocab_size)
         # The pointer's queries, the logit of the vocabulary, and the pointer's keys.
         self.wanted, self.anew = Linear(width, A), nn.Linear(width, 1)  # name in state_dict
@@ -127,7 +129,8 @@ class TextHead(Head):
 
     def loss(self, prediction: Next, q: Tensor, labels: Tensor, *, last: bool = True, **extra: Tensor) -> Loss:
         """Cross-entropy, averaged over the positions of each example with ``weights``."""
-        labels, weights = (t.gather(1, prediction.positions) for t in (labels, extra["weights"]))
+        weights = extra.get("weights", torch.ones(labels.shape, device=labels.device))
+        labels, weights = (t.gather(1, prediction.positions) for t in (labels, weights))
         valid = labels != IGNORE
         cost = F.nll_loss(
             prediction.scores.flatten(0, 1), labels.long().flatten(), ignore_index=IGNORE, reduction="none"

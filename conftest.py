@@ -1,4 +1,7 @@
-"""Options of all tests: ``--slow``, ``--benchmark``, and the number of processes."""
+"""Options of all tests and benchmarks: ``--slow``, ``--benchmark``, and the number of processes.
+
+This file is here, not in ``tests``, so that the options are known whatever files are named.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import pytest
 # 30 us would take milliseconds.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parent
 MAX_PROCESSES = 8  # each of them loads torch and collects all tests
 
 
@@ -20,14 +23,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--benchmark",
         action="store_true",
-        help="run the ops' benchmarks instead of the tests",
+        help="run the ops' benchmarks, or those of the files given, instead of the tests",
     )
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--benchmark"):
-        config.args[:] = [str(ROOT / "bench")]
+        if config.args_source is not pytest.Config.ArgsSource.ARGS:
+            config.args[:] = [str(ROOT / "bench")]
         config.option.benchmark_only = True
 
 
