@@ -41,6 +41,11 @@ def test_a_conversation_through_a_pipe(tmp_path: Path) -> None:
     assert "never" not in output
 
 
+def test_a_file_needs_no_model(tmp_path: Path) -> None:
+    (tmp_path / "grid.txt").write_text("3...\n....\n4.3.\n..42\n")
+    assert "sudoku-4x4: confidence" in run_agent(f"solve {tmp_path / 'grid.txt'}\n")
+
+
 def test_the_end_of_input_ends_it() -> None:
     assert "3 occurs twice" in run_agent("solve 33......4.3...42")
 

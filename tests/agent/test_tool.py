@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 import trm_fast
 from trm_fast import ReasoningTool, run_task
@@ -31,6 +33,15 @@ def tool() -> ReasoningTool:
         (ROWS, SOLVED),
         ([PUZZLE[i : i + 4] for i in range(0, 16, 4)], [SOLUTION[i : i + 4] for i in range(0, 16, 4)]),
         (json.dumps(ROWS), json.dumps(SOLVED)),
+        (np.array(ROWS), SOLVED),
+        ([[np.int64(cell) for cell in row] for row in ROWS], SOLVED),
+        (np.array([[cell or np.nan for cell in row] for row in ROWS]), SOLVED),
+        (torch.tensor(ROWS), SOLVED),
+        (tuple(map(tuple, ROWS)), SOLVED),
+        ([[cell or None for cell in row] for row in ROWS], SOLVED),
+        ([cell or -1 for row in ROWS for cell in row], [cell for row in SOLVED for cell in row]),
+        ({"board": ROWS}, SOLVED),
+        ({"board": PUZZLE}, SOLUTION),
     ],
 )
 def test_the_solution_comes_in_the_form_of_the_puzzle(tool: ReasoningTool, puzzle: Any, solution: Any) -> None:
@@ -48,6 +59,14 @@ def test_the_puzzle_chooses_the_model(tool: ReasoningTool) -> None:
     assert tool.read("." * 81, "sudoku")[0].label == "sudoku-extreme"
 
 
+def test_the_file_chooses_the_model(tool: ReasoningTool, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"quizzes;solutions\n{PUZZLE};{SOLUTION}\n{PUZZLE};\n")
+    located, questions = tool.read_file(tmp_path / "a.csv")
+    assert (located.label, len(questions)) == ("sudoku-4x4", 2)
+    with pytest.raises(UserError, match="no model reads this puzzle"):
+        tool.read_file(tmp_path / "missing.csv", "sudoku")
+
+
 def test_the_schema_describes_a_problem(tool: ReasoningTool) -> None:
     schema = json.loads(json.dumps(tool.parameters))
     assert schema["required"] == ["puzzle"]
@@ -62,6 +81,10 @@ def test_the_schema_describes_a_problem(tool: ReasoningTool) -> None:
         ({}, 'key "puzzle"'),
         ([], "must be an object"),
         ({"puzzle": 3}, "text or a list of rows, not int"),
+        ({"puzzle": [{1}]}, "a puzzle cannot contain a set"),
+        ({"puzzle": [[4, 1, 0, 3, 0], [0, 1, 0], [0, 4, 0, 1], [0] * 4]}, "row 1 has 5 cells, expected 4"),
+        ({"puzzle": [[3, 0, 0, 0, 0, 0, 0, 0], [4, 0, 3, 0, 0, 0, 4, 2]]}, "row 1 has 8 cells, expected 4"),
+        ({"puzzle": f"{PUZZLE}\n{PUZZLE}"}, "found 2 puzzles, expected one"),
         ({"puzzle": PUZZLE, "typ": "sudoku"}, "unknown key 'typ'"),
         ({"puzzle": PUZZLE, "type": "chess"}, "unknown type of puzzle 'chess'"),
         ({"puzzle": "33" + PUZZLE[2:]}, "sudoku-4x4: the givens contradict each other"),

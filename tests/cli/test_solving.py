@@ -125,3 +125,23 @@ def test_training_copies_the_section_into_the_model(run, tmp_path: Path) -> None
     wrong = run("train", "--preset", "sudoku-4x4", "--set", "solver.tries=2", "--out", tmp_path / "other")
     assert wrong.code == 2
     assert "unknown key solver.tries" in wrong.err
+
+
+def test_a_puzzle_that_looks_like_an_option(run) -> None:
+    minus_ones = " ".join("-1" if c == "." else c for c in "." + PUZZLE[1:])
+    for puzzle in (minus_ones, PUZZLE.replace("1", "-", 1).replace(".", "-")):
+        result = run("solve", "sudoku-4x4", puzzle, "--json")
+        assert result.code == 2
+        assert "Write -- before a puzzle that starts with -" in " ".join(result.err.replace("│", " ").split())
+    assert json.loads(run("solve", "sudoku-4x4", "--json", "--", minus_ones).out)["solution"].count(" ") == 15
+    assert "Write -- before" not in run("solve", "sudoku-4x4", PUZZLE, "--jsn").err
+
+
+def test_tables_of_other_programs_are_read_by_all_commands(run, tmp_path: Path) -> None:
+    solution = "1324423134122143"
+    rows = "".join(f"{i};{PUZZLE};{solution};{rating}\n" for i, rating in enumerate(("2,5", "hard", "")))
+    (tmp_path / "a.csv").write_text(f"id;Quizzes;Solutions;rating\n{rows}")
+    assert len(run("solve", "sudoku-4x4", tmp_path / "a.csv", "--json").out.splitlines()) == 3
+    assert json.loads(run("eval", "sudoku-4x4", "--data", tmp_path / "a.csv", "--json").out)["count"] == 3
+    train = run("train", "--preset", "sudoku-4x4", "--data", tmp_path / "a.csv", "--holdout", 0, "--dry-run", "--json")
+    assert train.code == 0

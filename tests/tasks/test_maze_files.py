@@ -40,7 +40,11 @@ SPELLINGS = {
     "strings": (json.dumps(ROWS), json.dumps(["S # ", "o #G", "oooo"])),
     "numbers": (json.dumps(NUMBERS), json.dumps(SOLVED_NUMBERS)),
     "object": (json.dumps({"question": ROWS}), json.dumps(["S # ", "o #G", "oooo"])),
-    "object with text": (json.dumps({"maze": "\n".join(ROWS)}), json.dumps(["S # ", "o #G", "oooo"])),
+    "object with text": (json.dumps({"maze": "\n".join(ROWS)}), "\n".join(ANSWER)),
+    "characters": (json.dumps([[*row] for row in ROWS]), json.dumps([[*row] for row in ("S # ", "o #G", "oooo")])),
+    "Python's quotes": (str([[*row] for row in ROWS]), json.dumps([[*row] for row in ("S # ", "o #G", "oooo")])),
+    "blocks and small letters": ("s █.\n  █g\n    ", "s █.\no █g\noooo"),
+    "E for the goal": ("S #.\n  #E\n    ", "S #.\no #E\noooo"),
 }
 
 
@@ -64,7 +68,7 @@ def test_unknown_tokens_are_shown() -> None:
 
 BAD = {
     "unknown character": ("S #.\n  xG\n    ", "'x' (row 2, character 3) is not a cell of a maze"),
-    "ragged": ("S #.\n  #G\n   ", "row 1 has 4 cells, row 3 has 3; write . for free cells"),
+    "ragged": ("S #.\n  #G\n   ", "row 1 has 4 cells, row 3 has 3; if spaces at line ends or empty lines were lost"),
     "no start": ("  #.\n  #G\n    ", "the maze has no start (S)"),
     "no goal": ("S #.\n  # \n    ", "the maze has no goal (G)"),
     "two starts": ("S #.\n  #G\n   S", "expected one start (S), found 2: row 1, column 1 and row 3, column 4"),
@@ -74,8 +78,16 @@ BAD = {
     "one line of another size": ("S#  G", "this maze has 1x5 cells, but the model takes 3x4"),
     "nothing": ("", "this maze has 1x0 cells"),
     "ill-formed JSON": ('["S #.",', "not valid JSON"),
-    "JSON of something else": ('{"grid": 3}', "needs a key question or maze; this one has: grid"),
-    "JSON row of something else": ("[3, 4]", "row 1 is 3: a row is a string or a list of numbers"),
+    "JSON of something else": ('{"walls": 3}', "needs a key question or puzzle or quiz; this one has: walls"),
+    "two JSON keys": ('{"puzzle": [], "Maze": []}', "puzzle and Maze could both be the question"),
+    "JSON row of something else": ("[3, 4]", "row 1 is 3: a row is a string, or a list of characters or numbers"),
+    "0 and 1": ("[[2, 0, 1, 0], [0, 0, 1, 3]]", "0 (row 1, column 2) is not a cell of a maze: write 1 for a wall, 2"),
+    "0 and 1 in numpy": ("[[2, 0, 1, 0], [0, 0, 1, 3]]", "np.where(maze == 1, 1, 2)"),
+    "0, 1 and letters": ('[["S", 1, 1, 1]]', '"S" (row 1, column 1) is not a cell of a maze: write 1 for a wall'),
+    "0 and 1 in text": ("S010\n001G\n0000", "replace the walls by # and the free cells by ."),
+    "lost rows": ("S #.\n  #G", "2x4 cells, but the model takes 3x4 (task.size); if spaces at line ends"),
+    "E besides G": ("S #E\n  #G\n    ", "'E' (row 1, character 4) is not a cell"),
+    "stars": ("S *.\n  *G\n    ", "'*' (row 1, character 3) is not a cell"),
     "empty JSON": ("[]", "a maze in JSON is a list of rows"),
     "unknown number": ("[[3, 0, 1, 2]]", "0 (row 1, column 2) is not a cell of a maze: write 1 for a wall"),
     "JSON true": ("[[3, true, 1, 2]]", "true (row 1, column 2) is not a cell"),
@@ -101,6 +113,8 @@ FILES: dict[str, tuple[str, list[str]]] = {
     "objects.json": (json.dumps([{"question": ROWS}, {"maze": NUMBERS}]), [", maze 1", ", maze 2"]),
     "named.json": (json.dumps({"mazes": [ROWS]}), [", maze 1"]),
     "lines.jsonl": (json.dumps(ROWS) + "\n" + json.dumps({"question": NUMBERS}) + "\n", ["1", "2"]),
+    "texts.json": (json.dumps(["".join(ROWS), "\n".join(ROWS)]), [", maze 1", ", maze 2"]),
+    "semicolons.csv": ("id;Maze;Solution\n1;" + "".join(ROWS) + ";x\n", ["2"]),
     "table.csv": ("question,note\n" + "".join(ROWS) + ",x\n\n" + "".join(ROWS) + ",y\n", ["2", "4"]),
 }
 
@@ -126,6 +140,9 @@ def test_files_of_mazes(tmp_path: Path, name: str) -> None:
     ("name", "content", "words"),
     [
         ("none.txt", "\n\n", "none.txt has no mazes"),
+        ("stripped.txt", "S #\n  #G\n\n", "stripped.txt:3: this row has no cells; if spaces at line ends"),
+        ("start.txt", "\n  S#\n   G", "start.txt:1: this row has no cells; if spaces"),
+        ("object.npy", b"\x93NUMPY", "object.npy is not an array of numpy"),
         ("bad.txt", "\n".join(ROWS) + "\n\nS#\n G\n", "bad.txt:5: this maze has 2x2"),
         ("bad.jsonl", json.dumps(ROWS) + "\n{]\n", "bad.jsonl:2: not valid JSON"),
         ("bad.json", json.dumps([ROWS, ["S"]]), "bad.json, maze 2: this maze has 1x1"),

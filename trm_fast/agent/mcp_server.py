@@ -25,7 +25,7 @@ def make_server(tool: ReasoningTool) -> Any:
 
     server = MCPServer("trm-fast", version=__version__, log_level="WARNING")
 
-    def solve(puzzle: str | list[Any], type: str = ANY_TYPE) -> dict[str, Any]:
+    def solve(puzzle: str | list[Any] | dict[str, Any], type: str = ANY_TYPE) -> dict[str, Any]:
         try:
             return tool({"puzzle": puzzle, "type": type})
         except UserError as error:

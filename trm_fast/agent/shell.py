@@ -68,10 +68,8 @@ class Agent(cmd.Cmd):
             raise UserError("there is no puzzle yet: give one, give a file, or generate one first")
         path = os.path.expanduser(argument)
         if os.path.isfile(path):
-            if self.tool.model is None:
-                raise UserError("choose a model for the file first: model NAME")
-            located = self._located("")
-            for question in located.task.questions(path):
+            located, questions = self.tool.read_file(path)
+            for question in questions:
                 self.console.print(question.where)
                 self._solve(located, question)
             return

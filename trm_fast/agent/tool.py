@@ -6,15 +6,18 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from trm_fast.errors import UserError
 from trm_fast.inference import Solver, Step
 from trm_fast.interchange import bundled_names, locate
 from trm_fast.interchange.locate import Located, bundled_task
 from trm_fast.registry import suggest
-from trm_fast.tasks.base import Question
+from trm_fast.tasks.base import Question, Task
+from trm_fast.tasks.values import is_value, text_of
 from trm_fast.training import preset_names
+
+T = TypeVar("T")
 
 ANY_TYPE = "reasoning"
 """The ``type`` of a problem whose task is unknown: the first model that reads the puzzle solves it."""
@@ -64,8 +67,9 @@ class ReasoningTool:
     def parameters(self) -> dict[str, Any]:
         """The JSON schema of a problem, the argument of a call."""
         kinds = [ANY_TYPE, *self.types()]
-        rows = "the puzzle: text, such as a line of cells, or a list of rows"
-        puzzle = {"anyOf": [{"type": "string"}, {"type": "array", "items": {}}], "description": rows}
+        rows = "the puzzle: text, such as a line of cells, a list of rows, or an object with a key puzzle"
+        kinds_of_value = [{"type": "string"}, {"type": "array", "items": {}}, {"type": "object"}]
+        puzzle = {"anyOf": kinds_of_value, "description": rows}
         tasks = f"the task of the puzzle; {ANY_TYPE} tries all of them"
         properties = {"puzzle": puzzle, "type": {"type": "string", "enum": kinds, "description": tasks}}
         return {"type": "object", "properties": properties, "required": ["puzzle"]}
@@ -80,8 +84,8 @@ class ReasoningTool:
         """Solves one problem.
 
         Args:
-            problem: ``{"puzzle": ..., "type": ...}``. ``puzzle`` is the text that ``trm-fast solve`` takes, or a list
-                of rows. ``type`` names the task; it may be left out.
+            problem: ``{"puzzle": ..., "type": ...}``. ``puzzle`` is the text that ``trm-fast solve`` takes, a list of
+                rows, or an array of numpy, torch or pandas. ``type`` names the task; it may be left out.
             callback: receives each supervision step's answer.
 
         Returns:
@@ -98,12 +102,9 @@ class ReasoningTool:
         if unknown := sorted(set(problem) - {"puzzle", "type"}):
             raise UserError(f"the problem has an unknown key {unknown[0]!r}; known: puzzle, type", usage_error=True)
         puzzle = problem["puzzle"]
-        if not isinstance(puzzle, str | list):
-            raise UserError(f"the puzzle must be text or a list of rows, not {type(puzzle).__name__}", usage_error=True)
-        text = puzzle if isinstance(puzzle, str) else json.dumps(puzzle)
-        located, question = self.read(text, problem.get("type", ANY_TYPE))
+        located, question = self.read(text_of(puzzle), problem.get("type", ANY_TYPE))
         answer = self.solver(located).solve(question, callback=callback).to_json()
-        if isinstance(puzzle, str) or answer["solution"] is None:
+        if isinstance(puzzle, str) or answer["solution"] is None or not is_value(answer["solution"]):
             return answer
         return answer | {"solution": json.loads(answer["solution"])}
 
@@ -120,6 +121,15 @@ class ReasoningTool:
         Raises:
             UserError: no model reads the puzzle; the message has every model's reason.
         """
+        return self._first(kind, lambda task: task.parse(text))
+
+    def read_file(self, path: str | Path, kind: str = ANY_TYPE) -> tuple[Located, list[Question]]:
+        """Finds the model for a file of puzzles and reads all of them; the arguments and errors are those of
+        ``read``."""
+        return self._first(kind, lambda task: list(task.questions(path)))
+
+    def _first(self, kind: str, read: Callable[[Task], T]) -> tuple[Located, T]:
+        """The first model whose task reads something, and what it reads."""
         if kind != ANY_TYPE and kind not in self.types():
             raise UserError(
                 f"unknown type of puzzle {kind!r}; choose one of: {', '.join(self.types())}", usage_error=True
@@ -129,7 +139,7 @@ class ReasoningTool:
         for name in bundled if self.model is None else [self.model]:
             located = self.located(name)
             try:
-                return located, located.task.parse(text)
+                return located, read(located.task)
             except UserError as error:
                 problems.append(f"{located.label}: {error}")
         raise UserError(problems[0] if len(problems) == 1 else "\n  ".join(["no model reads this puzzle:", *problems]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,15 +13,32 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typer.core import TyperCommand
 
 from trm_fast.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
+DASHES = "Write -- before a puzzle that starts with -, or give it as a file or on standard input."
+
 # Markup is off because file names, messages and puzzles may contain square brackets, emoji codes because of colons.
 out = Console(highlight=False, markup=False, emoji=False)
 err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+class PuzzleCommand(TyperCommand):
+    """A command with a puzzle as an argument. If the puzzle looks like an option, the error says what to do."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        puzzle = any(re.fullmatch(r"-[-\s\d.,;_*?xX|]{3,}", argument) for argument in args)
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:  # click's, which some versions of typer contain under another name
+            if puzzle and isinstance(message := getattr(error, "message", None), str):
+                error.message = f"{message} {DASHES}"  # type: ignore[attr-defined]
+            raise
+
 
 STORED = "by default as stored with the model"
 

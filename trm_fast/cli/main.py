@@ -23,6 +23,7 @@ from trm_fast.cli import (
     tokenizer,
     train,
 )
+from trm_fast.cli.console import PuzzleCommand
 from trm_fast.errors import UserError
 from trm_fast.version import __version__
 
@@ -35,7 +36,7 @@ app = typer.Typer(
 )
 app.command(rich_help_panel="Main")(train.train)
 app.command(name="eval", rich_help_panel="Main")(evaluate.evaluate)
-app.command(rich_help_panel="Main")(solve.solve)
+app.command(rich_help_panel="Main", cls=PuzzleCommand)(solve.solve)
 app.command(rich_help_panel="Main")(call.call)
 app.command(rich_help_panel="Main")(sweep.sweep)
 app.command(rich_help_panel="Main")(serve.serve)

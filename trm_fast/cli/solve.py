@@ -25,13 +25,19 @@ if TYPE_CHECKING:
     from trm_fast.tasks.base import Question, Task
 
 STDIN = "standard input"
+FILE_TYPES = (
+    ".csv", ".tsv", ".gz", ".txt", ".json", ".jsonl", ".npy", ".png", ".sdk", ".sdm", ".ss", ".xml", ".opensudoku",
+)  # fmt: skip
 
 
 def solve(
     model: console.Model,
     puzzle: Annotated[
         str | None,
-        typer.Argument(metavar="PUZZLE|FILE|-", help="A puzzle as text, a file of puzzles, or - for standard input."),
+        typer.Argument(
+            metavar="PUZZLE|FILE|-",
+            help=f"A puzzle as text, a file of puzzles, or - for standard input. {console.DASHES}",
+        ),
     ] = None,
     task: Annotated[
         str | None,
@@ -182,11 +188,7 @@ def _questions(task: Task, puzzle: str) -> list[Question]:
     try:
         return [task.parse(puzzle)]
     except UserError as error:
-        hint = (
-            f" (and the file {puzzle} does not exist)"
-            if path.suffix in (".csv", ".gz", ".txt", ".json", ".jsonl", ".png") or "/" in puzzle
-            else ""
-        )
+        hint = f" (and the file {puzzle} does not exist)" if path.suffix in FILE_TYPES or "/" in puzzle else ""
         raise UserError(f"{error}{hint}") from None
 
 

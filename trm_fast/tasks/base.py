@@ -22,6 +22,7 @@ from trm_fast.labels import IGNORE as IGNORE
 from trm_fast.tasks.config import DataConfig as DataConfig
 from trm_fast.tasks.config import TaskConfig as TaskConfig
 from trm_fast.tasks.files import read_text, split_lines
+from trm_fast.tasks.tables import question_column
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int32]
@@ -348,12 +349,17 @@ class Task(ABC):
         raise UserError(f"the task {self.name} has no generator of questions", usage_error=True)
 
     def questions(self, source: str | Path) -> Iterator[Question]:
-        """The questions of a file: one on each line, unless the task has its own format.
+        """The questions of a file: a table with a column of questions, or one question on each line, unless the task
+        has its own format.
 
         Raises:
             UserError: the file cannot be read, has no questions, or a question is malformed.
         """
-        lines = [(number, line) for number, line in enumerate(split_lines(read_text(source)), 1) if line.strip()]
+        text = read_text(source)
+        if column := question_column(text, str(source)):
+            yield from (self.parse(question, where) for question, where in column)
+            return
+        lines = [(number, line) for number, line in enumerate(split_lines(text), 1) if line.strip()]
         if not lines:
             raise UserError(f"{source} has no {self.noun}")
         for number, line in lines:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
 import os
 import zlib
@@ -27,8 +28,10 @@ def open_text(path: str | Path) -> Iterator[TextIO]:
     """
     opener = gzip.open if str(path).endswith(".gz") else open
     try:
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as stream:
-            yield stream
+        with opener(path, "rb") as binary:
+            if problem := _no_text(binary.peek(8)):
+                raise UserError(f"{path} is not UTF-8 text{problem}")
+            yield io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -37,6 +40,21 @@ def open_text(path: str | Path) -> Iterator[TextIO]:
         raise UserError(f"{path} is not a CSV file: {error}") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _no_text(start: bytes) -> str:
+    """What a file is that is no UTF-8 text, from its first bytes, and what to do; empty if that is unknown."""
+    if start.startswith(b"PK\x03\x04"):
+        return " but a ZIP archive or an .xlsx file: unpack it, or save the sheet as CSV"
+    if start.startswith(b"\xd0\xcf\x11\xe0"):
+        return " but an .xls file: save the sheet as CSV"
+    if start.startswith(b"\x1f\x8b"):
+        return " but a gzip file: give it a name that ends in .gz"
+    if start.startswith(b"\x93NUMPY"):
+        return " but an array of numpy: give it a name that ends in .npy"
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in start[:4]:
+        return " but UTF-16: save it as UTF-8"
+    return ""
 
 
 def read_text(path: str | Path) -> str:

@@ -9,7 +9,9 @@ from urllib.request import Request, urlopen
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Split
+from trm_fast.tasks.columns import ANSWER, QUESTION, RATING, find_column
 from trm_fast.tasks.tables import Table
+from trm_fast.tasks.values import as_text
 
 PREFIX = "hf:"
 TIMEOUT_SECONDS = 3.0
@@ -48,16 +50,15 @@ def load(source: str, split: Split) -> Table:
         UserError: there is no such split, or it has no columns question and answer.
     """
     table = load_split(source, split)
-    for name in ("question", "answer"):
-        if name not in table.column_names:
-            raise UserError(f"{source} has no column {name!r} but {', '.join(table.column_names)}")
-
-    return Table(
-        table["question"][:],
-        table["answer"][:],
-        [str(rating) for rating in table["rating"][:]] if "rating" in table.column_names else [],
-        [f"{source} ({split}), row {row}" for row in range(len(table))],
-    )
+    names = list(table.column_names)
+    columns: list[list[str]] = []
+    for aliases in (QUESTION, ANSWER, RATING):
+        index = find_column(names, aliases, source)
+        if index is None and aliases is not RATING:
+            raise UserError(f"{source} has no column {aliases[0]!r} but {', '.join(names)}")
+        columns.append([] if index is None else [as_text(value) for value in table[names[index]][:]])
+    questions, answers, ratings = columns
+    return Table(questions, answers, ratings, [f"{source} ({split}), row {row}" for row in range(len(questions))])
 
 
 def _reachable(endpoint: str) -> bool:

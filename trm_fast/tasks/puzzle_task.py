@@ -5,12 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any, Generic
 
-import numpy as np
-import numpy.typing as npt
-
 from trm_fast.tasks import hub, sets
 from trm_fast.tasks.base import DataConfig, Dataset, Examples, Split, Task
-from trm_fast.tasks.sets import Sets, T
+from trm_fast.tasks.sets import Ratings, Sets, T
 from trm_fast.tasks.tables import Table, read_table
 
 
@@ -39,7 +36,7 @@ class PuzzleTask(Task, Generic[T]):
     def encode(self, puzzles: T) -> Examples:
         """Puzzles as ``Examples``."""
 
-    def difficulty(self, puzzles: T) -> npt.NDArray[np.int32] | None:
+    def difficulty(self, puzzles: T) -> Ratings | None:
         """A number for each puzzle that is larger for harder ones; None if that is unknown."""
         return puzzles.ratings
 

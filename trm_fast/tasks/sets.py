@@ -18,6 +18,7 @@ from trm_fast.errors import UserError
 
 Grids = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.intp]
+Ratings = npt.NDArray[np.int32] | npt.NDArray[np.float64]
 Size = TypeVar("Size")
 
 
@@ -25,14 +26,14 @@ Size = TypeVar("Size")
 class PuzzleSet(ABC, Generic[Size]):
     """N puzzles of one size.
 
-    ``questions`` and ``answers`` are uint8 (N, cells). ``ratings``, int32 (N,), measure how hard the puzzles are; None
-    if that is unknown.
+    ``questions`` and ``answers`` are uint8 (N, cells). ``ratings``, int32 or float64 (N,), measure how hard the puzzles
+    are; None if that is unknown.
     """
 
     size: Size
     questions: Grids
     answers: Grids
-    ratings: npt.NDArray[np.int32] | None = None
+    ratings: Ratings | None = None
 
     def __len__(self) -> int:
         return len(self.questions)

@@ -1,4 +1,4 @@
-"""Reads and writes tables of puzzles in CSV files.
+"""Reads and writes tables of puzzles in CSV files; also reads them from JSON.
 
 The columns are question and answer, and optionally source and rating. Files whose names end in ``.gz`` are compressed.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from trm_fast.errors import UserError
+from trm_fast.tasks.columns import ANSWER, QUESTION, Header, read_header
 from trm_fast.tasks.files import open_text, write_text
+from trm_fast.tasks.sets import Ratings
+from trm_fast.tasks.values import is_value, rows_with_answers
 
 Grids = npt.NDArray[np.uint8]
+MAX_RATING = 10**9
 CHUNK = 1 << 14
 """How many rows are checked at a time. It bounds memory."""
 
@@ -28,53 +33,124 @@ class Table:
     """The columns of a table as text. ``names`` is the file and line of each row; ``ratings`` is empty if there is
     no such column."""
 
-    questions: Sequence[str] = field(default_factory=list)
-    answers: Sequence[str] = field(default_factory=list)
-    ratings: Sequence[str] = field(default_factory=list)
-    names: Sequence[str] = field(default_factory=list)
+    questions: list[str]
+    answers: list[str]
+    ratings: list[str]
+    names: list[str]
 
     def __len__(self) -> int:
         return len(self.questions)
 
+    def mapped(self, change: Callable[[str, str], str]) -> Table:
+        """The table with ``change(text, name)`` in place of each question and answer."""
+        questions, answers = ([*map(change, part, self.names)] for part in (self.questions, self.answers))
+        return Table(questions, answers, self.ratings, self.names)
+
+    def append(self, name: str, question: str, answer: str, rating: str | None) -> None:
+        """Adds a row; all rows of a table have a rating, or none has."""
+        self.names.append(name)
+        self.questions.append(question)
+        self.answers.append(answer)
+        if rating is not None:
+            self.ratings.append(rating)
+
 
 def read_table(path: str | Path) -> Table:
-    """The rows of a CSV file. Fields are not stripped, because a space can be a cell of a maze.
+    """The rows of a CSV file, or of objects in JSON. Fields are not stripped, because a space can be a cell of a maze.
+
+    ``trm_fast.tasks.columns`` has the names that the columns may have, and the delimiters.
 
     Raises:
         UserError: the file cannot be read, has no such columns or no rows, or a row is incomplete. The message names
             file and line.
     """
-    questions: list[str] = []
-    answers: list[str] = []
-    ratings: list[str] = []
-    names: list[str] = []
+    table = Table([], [], [], [])
     with open_text(path) as stream:
-        reader = csv.reader(stream)
-        header = next(reader, None)
-        if header is None:
+        start = stream.readline()
+        while start and not start.strip():
+            start += stream.readline()
+        if not start.strip():
             raise UserError(f"{path} is empty")
-        question, answer = _column(header, "question", path), _column(header, "answer", path)
-        rating = header.index("rating") if "rating" in header else None
-        for row in reader:
-            if not row:
-                continue
-            if len(row) != len(header):
-                raise UserError(f"{path}:{reader.line_num}: {len(row)} fields, the header has {len(header)}")
-            questions.append(row[question])
-            answers.append(row[answer])
-            if rating is not None:
-                ratings.append(row[rating])
-            names.append(f"{path}:{reader.line_num}")
-    if not names:
+        if is_value(start):
+            for fields in rows_with_answers(start + stream.read(), str(path)):
+                table.append(*fields)
+            return table
+        header, rows = _rows(chain(io.StringIO(start, newline=""), stream), path)
+        for name, column in (("question", header.question), ("answer", header.answer)):
+            if column is None:
+                raise UserError(
+                    f"{path}:1: no column {name!r} in the header ({', '.join(header.names)[:80]}); the file must start "
+                    f"with a header line such as source,question,answer,rating (known names: {', '.join(QUESTION[:7])};"
+                    f" {', '.join(ANSWER[:3])})"
+                )
+        assert header.question is not None
+        assert header.answer is not None
+        for where, row in rows:
+            if len(row) != len(header.names):
+                raise UserError(f"{where}: {len(row)} fields, the header has {len(header.names)}")
+            rating = None if header.rating is None else row[header.rating]
+            table.append(where, row[header.question], row[header.answer], rating)
+    if not table.names:
         raise UserError(f"{path} has a header but no puzzles")
-    return Table(questions, answers, ratings, names)
+    return table
+
+
+def question_column(text: str, where: str, *, alone: bool = True) -> Iterator[tuple[str, str]] | None:
+    """The questions of a table in CSV, each with its line; None if the text does not start with a header that has a
+    column of questions.
+
+    Args:
+        text: the text.
+        where: the file that it comes from, for error messages; may be empty.
+        alone: whether this column may be the only one.
+
+    Raises:
+        UserError: a row has no question.
+    """
+    header, rows = _rows(io.StringIO(text, newline=""), where)
+    column = header.question
+    if column is None or not (alone or len(header.names) > 1):
+        return None
+
+    def questions() -> Iterator[tuple[str, str]]:
+        for location, row in rows:
+            if len(row) <= column:
+                raise UserError(f"{location}: the question is missing")
+            yield row[column], location
+
+    return questions()
+
+
+def _rows(lines: Iterable[str], where: str | Path) -> tuple[Header, Iterator[tuple[str, list[str]]]]:
+    """The header of a table, and its rows with their places.
+
+    Empty rows, and lines that start with ``#`` before the header or as a row's only field, are left out.
+    """
+    numbered = iter(lines)
+    skipped, header = 0, Header([], ",", None, None, None)
+    for line in numbered:
+        if line.strip():
+            header = read_header(line, f"{where}:{skipped + 1}" if where else "")
+            if header.question is not None or not line.lstrip().startswith("#"):
+                break
+        skipped += 1
+
+    def rows() -> Iterator[tuple[str, list[str]]]:
+        reader = csv.reader(numbered, delimiter=header.delimiter)
+        for row in reader:
+            comment = len(row) < len(header.names) and row and row[0].lstrip().startswith("#")
+            if any(row) and not comment:
+                number = skipped + 1 + reader.line_num
+                yield f"{where}:{number}" if where else f"line {number}", row
+
+    return header, rows()
 
 
 def write_table(
     path: str | Path,
     questions: Sequence[str],
     answers: Sequence[str],
-    ratings: npt.NDArray[np.int32] | None,
+    ratings: Ratings | None,
     source: str,
 ) -> None:
     """Writes the columns source, question, answer and, where known, rating, completely or not at all.
@@ -98,16 +174,17 @@ def write_table(
     write_text(Path(path), text.getvalue())
 
 
-def decode_ratings(table: Table) -> npt.NDArray[np.int32] | None:
-    """The ratings of a table, int32 (N,); None if it has no such column.
-
-    Raises:
-        UserError: a rating is not a whole number below 10^9.
-    """
-    for row, value in enumerate(table.ratings):
-        if not (value.isdecimal() and len(value) < 10):
-            raise UserError(f"{table.names[row]}: the rating {value!r} is not a whole number below 1,000,000,000")
-    return np.array([int(value) for value in table.ratings], dtype=np.int32) if table.ratings else None
+def decode_ratings(table: Table) -> Ratings | None:
+    """The ratings of a table, int32 (N,), or float64 (N,) if some are no whole numbers below 10^9. None if it has no
+    such column, or a rating is no finite number, such as a missing one or a word."""
+    try:
+        values = np.array([float(value.strip().replace(",", ".")) for value in table.ratings])
+    except ValueError:
+        return None
+    if not len(values) or not np.isfinite(values).all():
+        return None
+    whole = ((values == np.round(values)) & (np.abs(values) < MAX_RATING)).all()
+    return values.astype(np.int32) if whole else values
 
 
 def decode_grids(
@@ -144,40 +221,9 @@ def decode_grids(
 
 
 def read_cells(lines: Sequence[str], characters: Grids, cells: int) -> Grids:
-    """The cell values of the characters of N lines, uint8 (N, cells). A character outside Latin-1 counts as ``?``."""
-    codes = np.frombuffer("".join(lines).encode("latin-1", "replace"), dtype=np.uint8)
-    return characters[codes].reshape(-1, cells)
-
-
-def question_column(lines: Iterable[str], path: str | Path) -> Iterator[tuple[str, str]] | None:
-    """The column question of a CSV file, each question with its file and line; None if there is no such column.
-
-    Raises:
-        UserError: a row has no question.
-    """
-    reader = csv.reader(lines)
-    header = next((row for row in reader if row), [])
-    if "question" not in header:
-        return None
-    column = header.index("question")
-
-    def questions() -> Iterator[tuple[str, str]]:
-        for row in reader:
-            if row and len(row) <= column:
-                raise UserError(f"{path}:{reader.line_num}: the question is missing")
-            if row:
-                yield row[column], f"{path}:{reader.line_num}"
-
-    return questions()
-
-
-def _column(header: list[str], name: str, path: str | Path) -> int:
-    if name not in header:
-        raise UserError(
-            f"{path}:1: no column {name!r} in the header ({', '.join(header)[:80]}); the file must start "
-            "with a header line such as source,question,answer,rating"
-        )
-    return header.index(name)
+    """The cell values of the characters of N lines, uint8 (N, cells). A character outside Latin-1 counts as NUL."""
+    codes = np.frombuffer("".join(lines).encode("utf-32-le"), dtype=np.uint32)
+    return characters[np.where(codes < len(characters), codes, 0)].reshape(-1, cells)
 
 
 def cell_name(cell: int, width: int) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,15 +12,25 @@ import numpy.typing as npt
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Question
-from trm_fast.tasks.files import parse_json, read_text, split_lines
+from trm_fast.tasks.files import split_lines
 from trm_fast.tasks.maze.cells import CHARACTERS, FREE, GOAL, START, Grids, as_lines
 from trm_fast.tasks.maze.engine import engine
 from trm_fast.tasks.maze.mazes import Mazes
 from trm_fast.tasks.maze.pictures import parse_picture
 from trm_fast.tasks.maze.rules import judge
-from trm_fast.tasks.maze.text import ALLOWED, TOKENS, Shape, parse, parse_json_rows, question_from_rows
+from trm_fast.tasks.maze.text import (
+    ALLOWED,
+    STRIPPED,
+    TOKENS,
+    Shape,
+    parse,
+    question_from_rows,
+    question_from_value,
+    read_rows,
+)
 from trm_fast.tasks.pictures import PNG, read_png
 from trm_fast.tasks.tables import Table, cell_name, decode_grids, question_column, read_cells, read_table, write_table
+from trm_fast.tasks.values import is_value, question_in, read_puzzles, values_of
 
 _TOKENS = np.zeros(256, dtype=np.uint8)
 _TOKENS[[ord(character) for character in TOKENS]] = list(TOKENS.values())
@@ -44,8 +52,16 @@ def decode_table(table: Table, shape: Shape) -> Mazes:
         return (mazes == 0).any(axis=1) | ~judge(mazes, paths, shape)[1]
 
     cells = shape[0] * shape[1]
+    table = table.mapped(partial(_as_line, shape))
     mazes, paths = decode_grids(table, _TOKENS, cells, wrong, partial(_describe_fault, shape=shape))
     return Mazes(shape, mazes, paths, engine.solve(mazes, *shape)[1])
+
+
+def _as_line(shape: Shape, text: str, where: str) -> str:
+    """The cells of a maze or an answer in any format as one line; the text itself if it is one line of characters."""
+    if not (is_value(text) or "\n" in text):
+        return text
+    return "".join(CHARACTERS[token - 1] for row in read_rows(text, shape, f"{where}: ") for token in row)
 
 
 def write(path: str | Path, mazes: Mazes, source: str = "trm_fast") -> None:
@@ -71,10 +87,10 @@ def questions(path: str | Path, shape: Shape) -> Iterator[Question]:
     if head == PNG or str(path).lower().endswith(".png"):
         yield _from_picture(path, shape)
         return
-    text = read_text(path)
-    if text.lstrip().startswith(("[", "{")):
+    text = read_puzzles(path)
+    if is_value(text):
         yield from _from_json(text, path, shape)
-    elif column := question_column(io.StringIO(text, newline=""), path):
+    elif column := question_column(text, str(path)):
         yield from (parse(maze, shape, where) for maze, where in column)
     else:
         yield from _from_text(text, path, shape)
@@ -83,40 +99,43 @@ def questions(path: str | Path, shape: Shape) -> Iterator[Question]:
 def _from_picture(path: str | Path, shape: Shape) -> Question:
     rows = parse_picture(read_png(path), shape, f"{path}: ")
     text = "\n".join("".join(CHARACTERS[token - 1] for token in row) for row in rows)
-    return question_from_rows(rows, shape, text, str(path))
+    return question_from_rows(rows, shape, text, str(path))  # parse_picture has checked the shape
 
 
 def _from_json(text: str, path: str | Path, shape: Shape) -> Iterator[Question]:
-    lines = [(number, line) for number, line in enumerate(split_lines(text), 1) if line.strip()]
-    if len(lines) > 1 and _is_json(lines[0][1]):  # JSON Lines
-        for number, line in lines:
-            yield parse(line, shape, f"{path}:{number}")
-        return
-    value = parse_json(text, f"{path}: ")
-    mazes = _json_mazes(value)
-    if mazes is None:
-        yield parse(text, shape, str(path))
-        return
-    for number, maze in enumerate(mazes, 1):
-        where = f"{path}, maze {number}"
-        yield question_from_rows(parse_json_rows(maze, f"{where}: "), shape, json.dumps(maze), where)
+    for location, value in values_of(text, str(path)):
+        mazes = _several_mazes(value, shape)
+        if mazes is None:
+            yield question_from_value(value, shape, location)
+            continue
+        for number, maze in enumerate(mazes, 1):
+            yield question_from_value(maze, shape, f"{location}, maze {number}")
 
 
-def _json_mazes(value: Any) -> list[Any] | None:
+def _several_mazes(value: Any, shape: Shape) -> list[Any] | None:
     """The mazes in a JSON value; None if the value is a single maze."""
     if isinstance(value, dict):
-        return value["mazes"] if isinstance(value.get("mazes"), list) else None
-    first = value[0] if isinstance(value, list) and value else None
-    is_list = isinstance(first, dict) or (isinstance(first, list) and bool(first) and isinstance(first[0], (list, str)))
-    return value if is_list else None
+        value = question_in(value, "")
+    if not isinstance(value, list) or not value:
+        return None
+    first = value[0]
+    if isinstance(first, str):
+        several = "\n" in first or (len(first) == shape[0] * shape[1] and shape[0] > 1)
+    else:
+        item = first[0] if isinstance(first, list) and first else None
+        several = isinstance(first, dict) or isinstance(item, list) or (isinstance(item, str) and len(item) > 1)
+    return value if several else None
 
 
 def _from_text(text: str, path: str | Path, shape: Shape) -> Iterator[Question]:
     cells = shape[0] * shape[1]
+    lines = split_lines(text)
+    if len(lines) == shape[0] and "" in lines and max(map(len, lines)) <= shape[1]:
+        raise UserError(f"{path}:{lines.index('') + 1}: this row has no cells{STRIPPED}")
     grid: list[str] = []
     has_mazes = False
     # A line of spaces is a row of free cells. Only an empty line ends a grid.
-    for number, line in enumerate([*split_lines(text), ""], 1):
+    for number, line in enumerate([*lines, ""], 1):
         if line and not (len(line) == cells and shape[0] > 1):
             grid.append(line)
             continue
@@ -129,13 +148,6 @@ def _from_text(text: str, path: str | Path, shape: Shape) -> Iterator[Question]:
             yield parse(line, shape, f"{path}:{number}")
     if not has_mazes:
         raise UserError(f"{path} has no mazes")
-
-
-def _is_json(line: str) -> bool:
-    try:
-        return isinstance(json.loads(line), (list, dict))
-    except (ValueError, RecursionError):
-        return False
 
 
 def _describe_fault(question_text: str, answer_text: str, shape: Shape) -> str:

@@ -51,7 +51,8 @@ def parse_picture(picture: Picture, shape: tuple[int, int], location: str) -> li
     if not block or (rows, cols) != (shape[0] * block, shape[1] * block) or largest_block % block:
         raise UserError(
             f"{location}this picture of {rows}x{cols} pixels shows {rows // largest_block}x{cols // largest_block} "
-            f"cells of {largest_block} pixels, but the model takes {shape[0]}x{shape[1]} cells (task.size)"
+            f"cells of {largest_block} pixels, but the model takes {shape[0]}x{shape[1]} cells (task.size). Each "
+            "cell must be a square block of one color, and so must each wall: lines between cells are not read"
         )
     result: list[list[int]] = tokens[::block, ::block].tolist()
     return result

@@ -1,7 +1,8 @@
-"""Reads and writes files of sudokus: CSV with questions and answers, and text with questions only."""
+"""Reads and writes files of sudokus: tables of questions and answers, and any format with questions only."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -11,20 +12,20 @@ import numpy.typing as npt
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Question
-from trm_fast.tasks.files import read_text, split_lines
+from trm_fast.tasks.sudoku.cells import BLANKS, allowed, other_size, spreadsheet_hint
 from trm_fast.tasks.sudoku.puzzles import Puzzles
 from trm_fast.tasks.sudoku.rules import Grids, conflict, obeys
-from trm_fast.tasks.sudoku.text import BLANKS, allowed, cell_positions, other_size, parse
+from trm_fast.tasks.sudoku.text import find, read_all
 from trm_fast.tasks.tables import (
     Table,
     cell_name,
     decode_grids,
     decode_ratings,
-    question_column,
     read_cells,
     read_table,
     write_table,
 )
+from trm_fast.tasks.values import is_value, read_puzzles
 
 BAD = 255
 
@@ -47,29 +48,32 @@ def decode_table(table: Table, size: int) -> Puzzles:
         return broken | ((grids > 0) & (grids != solved)).any(axis=1)
 
     fault = partial(_describe_fault, size=size)
-    grids, solved = decode_grids(table, _characters(size), size * size, wrong, fault)
+    grids, solved = decode_grids(table.mapped(partial(_as_line, size)), _characters(size), size * size, wrong, fault)
     return Puzzles(size, grids, solved, decode_ratings(table))
 
 
 def questions(path: str | Path, size: int) -> Iterator[Question]:
-    """The puzzles of a CSV file with a column question, or of a text: one on each line, or one grid on several lines.
-
-    Empty lines and lines that start with ``#`` are skipped.
+    """The puzzles of a file in any format that ``text.read_all`` reads, or of an array that numpy saved.
 
     Raises:
         UserError: the file cannot be read or has no puzzles, or a puzzle is malformed.
     """
-    lines = ["\n" if line.lstrip().startswith("#") else f"{line}\n" for line in split_lines(read_text(path))]
-    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    if not numbered:
+    has_puzzles = False
+    for question in read_all(read_puzzles(path), size, str(path), is_file=True):
+        has_puzzles = True
+        yield question
+    if not has_puzzles:
         raise UserError(f"{path} has no puzzles")
-    start, first = numbered[0]
-    if column := question_column(lines, path):
-        yield from (parse(text, size, where) for text, where in column)
-    elif len(cell_positions(first)) > size:
-        yield from (parse(line, size, f"{path}:{number}") for number, line in numbered)
-    else:
-        yield parse("".join(line for _, line in numbered), size, f"{path}:{start}")
+
+
+def _as_line(size: int, text: str, where: str) -> str:
+    """The cells of a puzzle in any format as one line; the text itself if it is a line without spaces or commas."""
+    if len(text) == size * size or not (is_value(text) or re.search(r"[\s,;|]", text.strip())):
+        return text
+    puzzles = list(find(text, size, where))
+    if len(puzzles) != 1:
+        raise UserError(f"{where}: found {len(puzzles)} puzzles, expected one")
+    return as_lines(puzzles[0].grid(size)[None])[0]
 
 
 def write(path: str | Path, puzzles: Puzzles, source: str = "trm_fast") -> None:
@@ -98,7 +102,8 @@ def _describe_fault(question: str, answer: str, size: int) -> str:
         if not cells.strip():
             return f"the {name} is missing"
         if len(cells) != size * size:
-            return f"the {name} has {len(cells)} characters, expected {size * size}{other_size(len(cells), size)}"
+            hint = other_size(len(cells), size) or spreadsheet_hint(cells, size * size)
+            return f"the {name} has {len(cells)} characters, expected {size * size}{hint}"
     givens, solved = read_cells([question, answer], _characters(size), size * size)
     for name, cells, digits in (("question", question, givens), ("answer", answer, solved)):
         if (digits == BAD).any():

@@ -1,82 +1,148 @@
-"""Parses a sudoku from text, and writes its solution in the same format."""
+"""Reads sudokus from text in any format that people have, and writes a solution in the format of its puzzle."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Question
+from trm_fast.tasks.sudoku import containers, values
+from trm_fast.tasks.sudoku.cells import Spot, read_words
 from trm_fast.tasks.sudoku.engine import engine
+from trm_fast.tasks.sudoku.grids import GridReader, GridText
+from trm_fast.tasks.sudoku.lines import is_printed_list
 from trm_fast.tasks.sudoku.rules import Grids, conflict
-
-BLANKS = ".0_"
+from trm_fast.tasks.tables import cell_name, question_column
+from trm_fast.tasks.values import is_value, parse_value, values_of
 
 
 def parse(text: str, size: int, where: str = "") -> Question:
-    """A question from the text of a sudoku.
-
-    A cell is a digit, or ``.``, ``0`` or ``_`` for a blank. Spaces, line breaks, ``|``, ``-``, ``+``, box-drawing
-    characters and the punctuation of a JSON list of rows are ignored.
+    """The question in the text of one sudoku, in any format that ``read_all`` reads.
 
     Returns:
         The question with inputs int32 (size * size,): 1 for a blank, d + 1 for the digit d.
 
     Raises:
-        UserError: the text is malformed, or the puzzle has no solution.
+        UserError: the text is malformed or has several puzzles, or the puzzle has no solution.
     """
-    location = f"{where}: " if where else ""
-    text = text.strip("\r\n")
-    cells = cell_positions(text)
-    for position in cells:
-        if text[position] not in BLANKS + "123456789"[:size]:
-            prefix = text[:position]
-            spot = f"character {position - prefix.rfind(chr(10))}"
-            if "\n" in text:
-                spot = f"line {prefix.count(chr(10)) + 1}, {spot}"
-            raise UserError(
-                f"{location}{text[position]!r} ({spot}) is not a cell of a {size}x{size} puzzle: {allowed(size)}"
-            )
-    if len(cells) != size * size:
-        raise UserError(f"{location}found {len(cells)} cells, expected {size * size}{other_size(len(cells), size)}")
-    grid: Grids = np.array([0 if text[i] in BLANKS else int(text[i]) for i in cells], dtype=np.uint8)
-    clash = conflict(grid, size)
-    if clash:
-        raise UserError(f"{location}the givens contradict each other: {clash}")
-    if not engine.solve(grid[None], size)[1][0]:
-        raise UserError(f"{location}the givens break the rules: there is no solution")
-    return Question(text, grid.astype(np.int32) + 1, where)
+    prefix = f"{where}: " if where else ""
+    questions = list(read_all(text, size, where))
+    if not questions:
+        raise UserError(f"{prefix}found 0 cells, expected {size * size}")
+    if len(questions) > 1:
+        raise UserError(f"{prefix}found {len(questions)} puzzles, expected one: save them to a file to solve all")
+    return questions[0]
+
+
+class Puzzle(NamedTuple):
+    """A puzzle in a text: its own text, the words of its cells, where it is, and where each of its cells is."""
+
+    text: str
+    words: list[str]
+    where: str
+    spot: Spot
+
+    def grid(self, size: int) -> Grids:
+        """The digits, uint8 (size * size,), 0 for a blank.
+
+        Raises:
+            UserError: a word is not a cell, or blanks are written in several ways.
+        """
+        return read_words(self.words, size, f"{self.where}: " if self.where else "", self.spot)
+
+
+def read_all(text: str, size: int, where: str = "", *, is_file: bool = False) -> Iterator[Question]:
+    """The questions of the puzzles that ``find`` finds, in order.
+
+    Raises:
+        UserError: as in ``find``, or a puzzle has no solution.
+    """
+    for puzzle in find(text, size, where, is_file=is_file):
+        grid = puzzle.grid(size)
+        prefix = f"{puzzle.where}: " if puzzle.where else ""
+        if clash := conflict(grid, size):
+            raise UserError(f"{prefix}the givens contradict each other: {clash}")
+        if not engine.solve(grid[None], size)[1][0]:
+            raise UserError(f"{prefix}the givens break the rules: there is no solution")
+        yield Question(puzzle.text, grid.astype(np.int32) + 1, puzzle.where)
+
+
+def find(text: str, size: int, where: str = "", *, is_file: bool = False) -> Iterator[Puzzle]:
+    """The puzzles in a text, in order.
+
+    A cell is a digit, or ``. 0 _ - * ? x``, -1, null or an empty field for a blank; all blanks of a puzzle are written
+    alike. The text has lines of cells or grids with or without a frame, separated by spaces, commas or tabs; or it is
+    JSON or a Python list (rows, cells, objects with a key such as puzzle, JSON Lines), a table with a column of
+    questions, or a file of a sudoku program (.sdk, .sdm, .ss, the XML of OpenSudoku).
+
+    Args:
+        text: the text.
+        size: rows, columns and digits.
+        where: the file or another place that the text comes from, for error messages.
+        is_file: whether the lines of the text are those of the file ``where``.
+
+    Raises:
+        UserError: a puzzle is malformed. The message has file and line, or the cell.
+    """
+    if text.lstrip().startswith("<"):
+        for data, location in containers.opensudoku(text, where):
+            yield from find(data, size, location)
+    elif containers.has_sections(text):
+        yield from _find_grids(containers.puzzle_sections(text, where), size, where, is_file)
+    elif _is_json(text, size):
+        for location, value in values_of(text, where):
+            for puzzle in values.find(value, size, location):
+                shown = puzzle.value if isinstance(puzzle.value, str) else json.dumps(puzzle.value)
+                yield Puzzle(shown, puzzle.words, puzzle.where, partial(cell_name, width=size))
+    elif column := question_column(text, where, alone=False):
+        for data, location in column:
+            puzzles = list(find(data, size, location))
+            if len(puzzles) != 1:
+                raise UserError(f"{location}: found {len(puzzles)} puzzles, expected one")
+            yield puzzles[0]
+    else:
+        yield from _find_grids(text, size, where, is_file)
 
 
 def fill_in(text: str, answer: npt.NDArray[Any], size: int) -> str:
     """The text of a question with its cells replaced by the answer's tokens (size * size,). A token that is not a digit
-    becomes ``.``, or 0 in a JSON list."""
-    characters, blank = list(text), "0" if _is_json(text) else "."
-    for position, token in zip(cell_positions(text), answer.tolist(), strict=True):
-        characters[position] = str(token - 1) if 2 <= token <= size + 1 else blank
-    return "".join(characters)
+    becomes ``.``, or 0 in a list of numbers."""
+    digits = [str(token - 1) if 2 <= token <= size + 1 else "." for token in answer.tolist()]
+    if _is_json(text, size):
+        return json.dumps(values.filled(parse_value(text, ""), digits, size))
+    (grid,) = GridReader(text, size).find()
+    for cell, digit in reversed(list(zip(grid.cells, digits, strict=True))):
+        text = text[: cell.start] + digit + text[cell.end :]
+    return text
 
 
-def cell_positions(text: str) -> list[int]:
-    """The positions of the cells in a text: of all characters that are not separators."""
-    separators = '[],"' if _is_json(text) else "|-+"
-    return [i for i, c in enumerate(text) if not (c.isspace() or c in separators or "\u2500" <= c <= "\u257f")]
+def _find_grids(text: str, size: int, where: str, is_file: bool) -> Iterator[Puzzle]:
+    reader = GridReader(text, size, where, is_file)
+    for grid in reader.find():
+        location = f"{where}:{grid.line}" if is_file else where
+        yield Puzzle(grid.text, [cell.word for cell in grid.cells], location, partial(_spot_of_cell, reader, grid))
 
 
-def _is_json(text: str) -> bool:
-    return text.lstrip().startswith("[")
+def _spot_of_cell(reader: GridReader, grid: GridText, index: int) -> str:
+    return reader.spot(grid.cells[index], grid.line)
 
 
-def allowed(size: int) -> str:
-    """Describes the characters that a cell can have, for error messages."""
-    return f"write 1 to {size}, and . or 0 for a blank"
-
-
-def other_size(cells: int, size: int) -> str:
-    """A hint if the number of cells is that of another size; an empty string otherwise."""
-    other = {16: 4, 36: 6, 81: 9}.get(cells)
-    if other in (None, size):
-        return ""
-    return f" (this is a {other}x{other} puzzle, but the task is set to size {size}: set task.size to {other})"
+def _is_json(text: str, size: int) -> bool:
+    """Whether a text is read as a value. Lists that are neither JSON nor Python's, and rows in JSON on a line each, are
+    read like a grid."""
+    if not is_value(text) or not is_printed_list(text):
+        return is_value(text)
+    with suppress(UserError):
+        parse_value(text, "")
+        return True
+    with suppress(ValueError, RecursionError):
+        first = json.loads(text.strip().partition("\n")[0])
+        return any(isinstance(cell, list | dict) for cell in first) or len(first) == size**2
+    return False

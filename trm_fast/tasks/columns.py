@@ -1,0 +1,75 @@
+"""Finds the columns of a table by their names, and its delimiter, in its header line."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trm_fast.errors import UserError
+
+QUESTION = (
+    "question", "puzzle", "quiz", "maze", "sudoku", "board", "grid", "unsolved", "questions", "puzzles", "quizzes",
+    "mazes", "sudokus", "boards", "grids",
+)  # fmt: skip
+"""Names of the column of questions, the usual one first."""
+
+ANSWER = ("answer", "solution", "solved", "answers", "solutions")
+"""Names of the column of answers, the usual one first."""
+
+RATING = ("rating", "ratings")
+
+DELIMITERS = ",;\t|"
+
+
+@dataclass(frozen=True)
+class Header:
+    """The names of a table's columns, the indices of those that are read, and the delimiter of its rows.
+
+    ``question``, ``answer`` and ``rating`` are None if there is no such column.
+    """
+
+    names: list[str]
+    delimiter: str
+    question: int | None
+    answer: int | None
+    rating: int | None
+
+
+def read_header(line: str, where: str) -> Header:
+    """The header in the first line of a table. Its delimiter is the one that gives a column of questions.
+
+    Raises:
+        UserError: several columns could be the questions, the answers or the ratings.
+
+    Example:
+        >>> header = read_header("id;Quizzes;Solutions", "file.csv:1")
+        >>> header.delimiter, header.question, header.answer
+        (';', 1, 2)
+    """
+    rows = [(next(csv.reader([line], delimiter=d), []), d) for d in DELIMITERS]
+    rows.sort(key=lambda row: len(row[0]), reverse=True)
+    matching = (row for row in rows if find_column(row[0], QUESTION, where) is not None)
+    names, delimiter = next(matching, rows[0])
+    question = find_column(names, QUESTION, where)
+    answer, rating = find_column(names, ANSWER, where), find_column(names, RATING, where)
+    return Header(names, delimiter, question, answer, rating)
+
+
+def find_column(names: Sequence[object], aliases: Sequence[str], where: str) -> int | None:
+    """The index of the name that is one of ``aliases``, in any case; None if there is none.
+
+    The first of ``aliases`` comes before the others.
+
+    Raises:
+        UserError: several of the names match. The message starts with ``where``.
+    """
+    plain = [str(name).strip().strip("\"'\ufeff").casefold() for name in names]
+    matches = [i for i, name in enumerate(plain) if name == aliases[0]] or [
+        i for i, name in enumerate(plain) if name in aliases
+    ]
+    if len(matches) > 1:
+        prefix = f"{where}: " if where else ""
+        both = " and ".join(str(names[i]) for i in matches[:2])
+        raise UserError(f"{prefix}{both} could both be the {aliases[0]}: rename one of them")
+    return matches[0] if matches else None
