@@ -130,11 +130,12 @@ class Runs:
             raise UserError(f"there is no preset {request.preset!r}")
         settings = checked_settings(request.preset, request.settings)
         with self._lock:
-            if (self.folder / request.name).exists() or self._process(request.name) is not None:
+            folder = self.folder / request.name
+            holds_run = (folder / CONFIG).exists() or bool(checkpoint.saved_steps(folder))
+            if holds_run or folder.is_symlink() or folder.is_file() or self._process(request.name) is not None:
                 raise UserError(f"there is a run {request.name} already: choose another name, or resume it")
             options = [part for setting in settings for part in ("--set", setting)]
-            out = str(self.folder / request.name)
-            self._spawn(request.name, ["--preset", request.preset, "--out", out, *options])
+            self._spawn(request.name, ["--preset", request.preset, "--out", str(folder), *options])
         return self.get(request.name)
 
     def resume(self, name: str, request: ResumeRequest) -> dict[str, Any]:

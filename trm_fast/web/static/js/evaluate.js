@@ -37,7 +37,7 @@ export class EvaluatePage {
   }
 
   exampleCard() {
-    const head = el("tr", {}, ["Example", "Result", "Confidence", "Steps", "Difficulty", "Question", ""].map((text) => el("th", { scope: "col" }, text || el("span", { class: "hidden-text", text: "Watch" }))));
+    const head = el("tr", {}, ["Example", "Result", "Confidence", "Steps", "Difficulty", "Question", ""].map((text, i) => el("th", { scope: "col", class: i > 1 && i < 5 ? "number" : "" }, text || el("span", { class: "hidden-text", text: "Watch" }))));
     return el("div", { class: "card" }, el("h2", { text: "Examples" }),
       el("div", { class: "row" }, this.failures.label, button("Back", () => this.page(this.from - PAGE)), button("Next", () => this.page(this.from + PAGE)), this.pageLine),
       el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Examples" }, el("table", {}, el("thead", {}, head), this.rows)));

@@ -30,7 +30,7 @@ export class ModelChoice {
   }
 
   preferred() {
-    return (this.entries.find((entry) => entry.kind === "named") || this.entries.find((entry) => entry.name === "sudoku-cpu") || this.entries[0])?.name;
+    return (this.entries.find((entry) => entry.kind === "named") || this.entries.find((entry) => entry.task === "sudoku" && entry.size === 9) || this.entries[0])?.name;
   }
 
   fill() {
