@@ -193,15 +193,15 @@ class TRM(TRMModel):
             sections: further JSON sections of ``config.json``.
 
         Raises:
-            UserError: there is no such task, or it does not fit the model.
+            UserError: there is no such task, it does not fit the model, or a file cannot be written.
         """
         if task is not None:
             chosen = make_task(task, "task") if isinstance(task, str | Mapping) else task
             Solver(self, chosen)  # reports a task that does not fit
             self.remember_task(chosen, chosen.config.model_dump(mode="json"))
-        save_model(self, folder, **(sections if self._section is None else {"task": self._section, **sections}))
-        if self._task is not None:
-            self._task.save_assets(Path(folder))
+        if self._section is not None:
+            sections = {"task": self._section, **sections}
+        save_model(self, folder, None if self._task is None else self._task.save_assets, **sections)
 
     def remember_task(self, task: Task | None, section: dict[str, Any] | None) -> None:
         """Sets the task that ``save_pretrained`` saves. If the task cannot be used here, only its section is known."""

@@ -156,8 +156,8 @@ def full_at_second(tensors: dict[str, Tensor], file: Path) -> None:
 @pytest.mark.parametrize(
     ("function", "failure"),
     [
-        ("trm_fast.training.checkpoint.save_file", full),
-        ("trm_fast.training.checkpoint.save_file", full_at_second),
+        ("trm_fast.training.checkpoint.save_tensors", full),
+        ("trm_fast.training.checkpoint.save_tensors", full_at_second),
         ("pathlib.Path.write_text", full),
         ("os.fsync", full),
         ("os.rename", full),
@@ -179,7 +179,7 @@ def test_a_full_disk(
 
 
 def test_a_full_disk_at_the_first_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint, "save_tensors", full)
     with pytest.raises(UserError, match="could not be written") as error:
         checkpoint.save(tmp_path, 10, groups(1), {})
     assert "intact" not in str(error.value)

@@ -229,7 +229,7 @@ def test_a_full_disk_ends_the_run_with_advice(tmp_path: Path, monkeypatch: pytes
         def full(*_: Any) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(checkpoint, "save_file", full)
+        monkeypatch.setattr(checkpoint, "save_tensors", full)
 
     with pytest.raises(UserError, match=r"No space left.*step_10 is intact: free some space, then --resume"):
         Trainer(run_config(), out, callbacks=[Recording(12, fill)]).train()

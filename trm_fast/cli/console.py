@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from typer.core import TyperCommand
 
 from trm_fast.errors import UserError
+from trm_fast.writing import check_file, is_stream
 
 if TYPE_CHECKING:
     import torch
@@ -236,14 +237,24 @@ def print_result(text: str, facts: dict[str, Any], as_json: bool) -> None:
         out.print(text, soft_wrap=True)
 
 
-def check_folder(output: Path) -> None:
-    """Checks that the folder of an output file exists.
+def check_outputs(**files: Path | None) -> None:
+    """Checks the files of output options before the work starts, as far as that is known before writing.
+
+    Args:
+        files: the file by the option's name; None for an option that is not used.
 
     Raises:
-        UserError: it does not.
+        UserError: one of them cannot be written, or two options name the same file.
     """
-    if not output.parent.is_dir():
-        raise UserError(f"--out {output}: the folder {output.parent} does not exist", usage_error=True)
+    used = {f"--{name}": path for name, path in files.items() if path is not None}
+    for option, path in used.items():
+        try:
+            check_file(path)
+        except UserError as error:
+            raise UserError(f"{option}: {error}", usage_error=True) from None
+    places = [os.path.realpath(path) for path in used.values() if not is_stream(path)]
+    if len(set(places)) < len(places):
+        raise UserError(f"{' and '.join(used)} must name different files", usage_error=True)
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from trm_fast.cli import tool_data
-from trm_fast.cli.console import Json, check_folder, counting, print_result
+from trm_fast.cli.console import Json, check_outputs, counting, print_result
 from trm_fast.errors import UserError
 
 app = typer.Typer(cls=tool_data.WithFormats, help="Make data sets.", no_args_is_help=True)
@@ -43,7 +43,7 @@ def sudoku(
 
     if size not in GIVENS:
         raise UserError(f"--size must be 4, 6 or 9, not {size}", usage_error=True)
-    check_folder(output)
+    check_outputs(out=output)
     fewest, largest = GIVENS[size]
     fewest = min(fewest, max_givens or fewest) if min_givens is None else min_givens
     largest = max(largest, fewest) if max_givens is None else max_givens
@@ -91,7 +91,7 @@ def maze(
     if len(parts) > 2 or not all(part.isdecimal() for part in parts):
         raise UserError(f"--size takes a number or ROWSxCOLUMNS, such as 30 or 20x40, not {size!r}", usage_error=True)
     shape = int(parts[0]), int(parts[-1])
-    check_folder(output)
+    check_outputs(out=output)
     distance = default_distance(shape) if min_distance is None else min_distance
     with counting("generating") as progress:
         mazes = generate(

@@ -11,7 +11,17 @@ import typer
 from rich.table import Table
 
 from trm_fast.cli import console
-from trm_fast.cli.console import counting, err, out, percent, pick_device, print_json, step_number, write_lines
+from trm_fast.cli.console import (
+    check_outputs,
+    counting,
+    err,
+    out,
+    percent,
+    pick_device,
+    print_json,
+    step_number,
+    write_lines,
+)
 from trm_fast.errors import UserError
 
 if TYPE_CHECKING:
@@ -88,7 +98,11 @@ def evaluate(
     from trm_fast.interchange import locate
     from trm_fast.interchange.locate import store_options
     from trm_fast.tasks.loading import load_dataset
+    from trm_fast.tasks.pictures import figure_format
 
+    check_outputs(output=output, submission=submission, plot=plot if sweep else None)
+    if sweep:
+        figure_format(plot)  # fails now if it is unknown
     for option, requested in (("--submission", submission is not None), ("--save-defaults", save_defaults)):
         if sweep and requested:
             raise UserError(f"{option} needs a single measurement: leave out --sweep", usage_error=True)

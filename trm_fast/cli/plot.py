@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from trm_fast.cli.console import out
+from trm_fast.cli.console import check_outputs, out
 
 
 def plot(
@@ -25,4 +25,5 @@ def plot(
     """
     from trm_fast.training.plot import plot_run
 
+    check_outputs(output=output)
     out.print(str(plot_run(run, output)), soft_wrap=True)

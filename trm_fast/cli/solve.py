@@ -16,8 +16,9 @@ import typer
 from rich.text import Text
 
 from trm_fast.cli import console
-from trm_fast.cli.console import counting, out, percent, pick_device, step_number, write_lines
+from trm_fast.cli.console import check_outputs, counting, out, percent, pick_device, step_number, write_lines
 from trm_fast.errors import UserError
+from trm_fast.writing import is_stream, write_bytes
 
 if TYPE_CHECKING:
     from trm_fast.inference import Answer
@@ -97,6 +98,7 @@ def solve(
 
     if puzzle is None and task is None:
         raise UserError("solve needs a model and a puzzle, or --task NAME and a puzzle", usage_error=True)
+    check_outputs(output=output, submission=submission, png=png)
     with _readable(model if puzzle is None else puzzle) as source:
         if puzzle is None:
             located, questions = _shipped(str(task), source, pick_device(device))
@@ -193,12 +195,14 @@ def _questions(task: Task, puzzle: str) -> list[Question]:
 
 
 def _write_pictures(task: Task, path: Path, questions: list[Question], answers: list[Answer]) -> None:
-    from trm_fast.tasks.pictures import write_png
+    from trm_fast.tasks.pictures import png_bytes, write_png
 
-    several = len(questions) > 1
-    for number, (question, answer) in enumerate(zip(questions, answers, strict=True), 1):
-        file = path.with_name(f"{path.stem}-{number}{path.suffix}") if several else path
-        write_png(file, task.picture(question, answer.shown))
+    pictures = [task.picture(question, answer.shown) for question, answer in zip(questions, answers, strict=True)]
+    if len(pictures) > 1 and is_stream(path):
+        write_bytes(path, b"".join(map(png_bytes, pictures)))
+        return
+    for number, picture in enumerate(pictures, 1):
+        write_png(path.with_name(f"{path.stem}-{number}{path.suffix}") if len(pictures) > 1 else path, picture)
 
 
 def _show(task: Task, question: Question, answer: Answer, *, numbered: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from trm_fast.cli.console import Json, err, print_result
-from trm_fast.errors import UserError
+from trm_fast.writing import make_folder
 
 app = typer.Typer(help="Train tokenizers.", no_args_is_help=True)
 
@@ -42,11 +42,8 @@ def train(
             err.print(note, style="yellow")
         conversations += loaded.conversations
     tokenizer = train_tokenizer(texts(conversations), vocab_size, kind)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        tokenizer.save(output)
-    except OSError as error:
-        raise UserError(f"--out {output} can't be written: {error}") from None
+    make_folder(output)
+    tokenizer.save(output)
     sample = [text for text in texts(conversations[:200]) if text]
     length = sum(map(len, sample)) / max(1, sum(len(tokenizer.ids(text)) for text in sample))
     facts = {

@@ -16,8 +16,9 @@ from rich.table import Table
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from trm_fast.cli.console import Json, check_folder, err, out, print_json, write_lines
+from trm_fast.cli.console import Json, check_outputs, err, out, print_json, write_lines
 from trm_fast.errors import UserError
+from trm_fast.writing import is_stream
 
 if TYPE_CHECKING:
     from trm_fast.tasks.tool_calling import Loaded
@@ -76,8 +77,9 @@ def _make_converter(name: str, kind: str, writes: str) -> Callable[..., None]:
     ) -> None:  # fmt: skip
         if val_split and output is None:
             raise UserError("--val-split needs --out, the name for the files of the two parts", usage_error=True)
-        if output is not None:
-            check_folder(output)
+        check_outputs(out=output, refused=refused)
+        if val_split and output is not None and is_stream(output):
+            raise UserError(f"--val-split writes two files: --out {output} must be a file's name", usage_error=True)
         write_row = _writer(to)
         loaded = _load(source, kind, limit, hub_split)
         written = None if output is None else _write(loaded, output, write_row, val_split, seed)
@@ -90,6 +92,7 @@ def _make_reader(name: str, kind: str, _: str) -> Callable[..., None]:
     def command(
         source: Source, preview: Preview = 0, limit: Limit = None, refused: Refused = None, json_output: Json = False
     ) -> None:
+        check_outputs(refused=refused)
         _report(name, source, _load(source, kind, limit), preview, refused, None, json_output)
 
     return command

@@ -10,6 +10,7 @@ from typing import Any
 from trm_fast.errors import UserError
 from trm_fast.inference.evaluate import Evaluation
 from trm_fast.inference.solver import Solver
+from trm_fast.tasks.pictures import save_figure
 
 SWEEPS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "steps": ("max_steps", int),
@@ -117,7 +118,4 @@ def plot_sweeps(lines: list[tuple[Sweep, list[Point]]], path: Path, title: str) 
     axis.grid(alpha=0.3)
     if len(lines) > 1:
         axis.legend(fontsize=8)
-    try:
-        figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be written: {error}") from None
+    save_figure(figure, path)

@@ -16,6 +16,7 @@ from trm_fast.models import ForwardOptions, TRMModel
 from trm_fast.models.halting import RowHalting, halting_rule
 from trm_fast.models.heads.values import ValuesConfig
 from trm_fast.nn import State
+from trm_fast.writing import make_folder, new_file
 
 OPSET = 17
 
@@ -212,8 +213,6 @@ def _ints(*values: int) -> Any:
 def _write(model: Any, path: Path) -> None:
     onnx = _onnx()
     onnx.checker.check_model(model, full_check=True)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        onnx.save(model, str(path))
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error}") from None
+    make_folder(path.parent)
+    with new_file(path) as new:
+        onnx.save(model, str(new))

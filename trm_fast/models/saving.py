@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,21 +21,39 @@ from trm_fast.models.config import TRMConfig
 from trm_fast.models.format_v1 import upgrade_sections
 from trm_fast.models.trm import TRMModel
 from trm_fast.validation import explain
+from trm_fast.writing import new_folder, write_bytes
 
 FORMAT_VERSION = 2
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 M = TypeVar("M", bound=TRMModel)
 
 
-def save_model(model: TRMModel, folder: str | os.PathLike[str], **sections: Any) -> None:
-    """Writes ``config.json`` (the configuration, the model's ``solver_defaults`` and further JSON ``sections``) and
-    ``model.safetensors``."""
-    path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
+def save_model(
+    model: TRMModel,
+    folder: str | os.PathLike[str],
+    save_assets: Callable[[Path], None] | None = None,
+    **sections: Any,
+) -> None:
+    """Writes a model folder: ``config.json``, ``model.safetensors`` and the task's files.
+
+    Args:
+        model: its configuration, ``solver_defaults`` and weights are written.
+        folder: the folder, which is created if it does not exist. A new folder appears complete or not at all; in an
+            existing one ``config.json`` is written last.
+        save_assets: writes the task's files into a folder.
+        sections: further JSON sections of ``config.json``.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
     config = {"format_version": FORMAT_VERSION, "model": model.config.model_dump(mode="json")}
     config |= ({"solver": dict(model.solver_defaults)} if model.solver_defaults else {}) | sections
-    _replace(path / "model.safetensors", lambda new: save_file(_tensors(model), new))
-    _replace(path / "config.json", lambda new: new.write_text(json.dumps(config, indent=2) + "\n"))
+    with new_folder(folder, last=CONFIG) as new:
+        if save_assets is not None:
+            save_assets(new)
+        save_tensors(_tensors(model), new / WEIGHTS)
+        (new / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def load_model(cls: type[M], folder: str | os.PathLike[str], compute_dtype: torch.dtype = torch.float32) -> M:
@@ -49,7 +70,7 @@ def load_model(cls: type[M], folder: str | os.PathLike[str], compute_dtype: torc
         raise UserError(f"{path / 'config.json'}: {explain(error, TRMConfig, 'model')}") from None
     model = cls(config, compute_dtype)
     model.solver_defaults = sections.get("solver", {})
-    load_weights(model, path / "model.safetensors")
+    load_weights(model, path / WEIGHTS)
     return model.eval()
 
 
@@ -62,7 +83,21 @@ def save_section(folder: Path, name: str, section: dict[str, Any]) -> None:
     config = read_model_config(folder)
     config.pop(name, None)
     config |= {"format_version": FORMAT_VERSION} | ({name: section} if section else {})
-    _replace(folder / "config.json", lambda new: new.write_text(json.dumps(config, indent=2) + "\n"))
+    write_bytes(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Writes a safetensors file.
+
+    Raises:
+        OSError: it cannot be written; ``errno`` has the cause.
+    """
+    try:
+        save_file(dict(tensors), path)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        code = int(number[1]) if number else errno.EIO
+        raise OSError(code, os.strerror(code) if number else str(error)) from None
 
 
 def read_model_config(folder: Path) -> dict[str, Any]:
@@ -71,12 +106,14 @@ def read_model_config(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, damaged, or of an unknown format version.
     """
-    path = folder / "config.json"
+    path = folder / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{folder} is not a model: it has no config.json") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except ValueError as error:
         raise UserError(f"{path} can't be read: {error}") from None
     if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
         raise UserError(f"{path} has no section 'model'")
@@ -100,7 +137,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
         tensors = load_file(path)
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except SafetensorError as error:
         raise UserError(f"{path} is damaged or not a safetensors file: {error}") from None
     expected = _tensors(model)
     if problems := [f"{n} is missing" for n in expected if n not in tensors] + [
@@ -117,13 +156,3 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-
-
-def _replace(path: Path, write: Any) -> None:
-    """Writes a file under a temporary name and renames it, so that no reader finds half a file."""
-    new = path.with_name(path.name + ".new")
-    try:
-        write(new)
-        os.replace(new, path)
-    finally:
-        new.unlink(missing_ok=True)

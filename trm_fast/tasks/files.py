@@ -9,7 +9,6 @@ import csv
 import gzip
 import io
 import json
-import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from trm_fast.errors import UserError
+from trm_fast.writing import write_bytes
 
 
 @contextmanager
@@ -113,15 +113,4 @@ def write_text(path: Path, text: str) -> None:
         UserError: the file cannot be written.
     """
     content = text.encode()
-    if path.suffix == ".gz":
-        content = gzip.compress(content, mtime=0)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as stream:
-            stream.write(content)
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)

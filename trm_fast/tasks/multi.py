@@ -16,6 +16,7 @@ from trm_fast.errors import UserError
 from trm_fast.tasks.base import IGNORE, Array, DataConfig, Dataset, Examples, Question, Task, TaskConfig
 from trm_fast.tasks.loading import load_dataset
 from trm_fast.validation import validated
+from trm_fast.writing import make_folder
 
 PADDING = 0
 
@@ -93,7 +94,7 @@ class Multi(Task):
     def save_assets(self, folder: Path) -> None:
         for label, task in zip(self.labels, self.tasks, strict=True):
             if type(task).save_assets is not Task.save_assets:
-                (folder / label).mkdir(parents=True, exist_ok=True)
+                make_folder(folder / label)
                 task.save_assets(folder / label)
 
     def load_assets(self, folder: Path) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import struct
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from rich.cells import cell_len
 
 from trm_fast.errors import UserError
+from trm_fast.writing import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Picture = npt.NDArray[np.uint8]
 """RGB pixels, (height, width, 3)."""
@@ -99,9 +103,38 @@ def write_png(path: str | Path, picture: Picture) -> None:
     Raises:
         UserError: the file cannot be written.
     """
+    write_bytes(path, png_bytes(picture))
+
+
+def png_bytes(picture: Picture) -> bytes:
+    """The PNG file of RGB pixels, uint8 (height, width, 3)."""
     from matplotlib.image import imsave
 
-    try:
-        imsave(str(path), np.ascontiguousarray(picture), format="png")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    content = BytesIO()
+    imsave(content, np.ascontiguousarray(picture), format="png")
+    return content.getvalue()
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure in the format that the file's name ends with, such as .svg; without an ending, as PNG.
+
+    Raises:
+        UserError: the format is unknown, or the file cannot be written.
+    """
+    content = BytesIO()
+    figure.savefig(content, format=figure_format(path), dpi=120)
+    write_bytes(path, content.getvalue())
+
+
+def figure_format(path: Path) -> str:
+    """The format of a figure's file, such as ``svg``, from the ending of its name.
+
+    Raises:
+        UserError: the format is unknown.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kind = path.suffix[1:].lower() or "png"
+    if kind not in FigureCanvasBase.get_supported_filetypes():
+        raise UserError(f"cannot write {path}: .{kind} is not a format of pictures; use .png", usage_error=True)
+    return kind

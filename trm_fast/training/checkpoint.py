@@ -11,15 +11,18 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from trm_fast.errors import UserError
+from trm_fast.models.saving import save_tensors
+from trm_fast.writing import out_of_space
 
 FORMAT_VERSION = 1
 STATE = "state.json"
@@ -51,10 +54,12 @@ def save(run: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], state
     try:
         clean(run)
         new.mkdir(parents=True)
+        mode = stat.S_IMODE(new.stat().st_mode) & 0o666  # safetensors itself ignores the umask
         files = {}
         for name, tensors in groups.items():
             file = new / f"{name}.safetensors"
-            save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, file)
+            save_tensors({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, file)
+            os.chmod(file, mode)
             files[file.name] = {"size": file.stat().st_size, "sha256": _sha256(file)}
         content = {"format_version": FORMAT_VERSION, "step": step, **state, "files": files}
         content["sha256"] = _state_sha256(content)
@@ -65,11 +70,12 @@ def save(run: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], state
             shutil.rmtree(target)  # left over from before a resume at an earlier step
         os.rename(new, target)
         _sync(target.parent)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         shutil.rmtree(new, ignore_errors=True)
         steps = saved_steps(run)
-        kept = f"; step_{steps[-1]} is intact: free some space, then --resume {run}" if steps else ""
-        raise UserError(f"the checkpoint {target} could not be written ({error}){kept}") from None
+        advice = "free some space, then " if out_of_space(error) else ""
+        kept = f"; step_{steps[-1]} is intact: {advice}--resume {run} continues from it" if steps else ""
+        raise UserError(f"the checkpoint {target} could not be written ({error.strerror or error}){kept}") from None
     return target
 
 
@@ -96,6 +102,10 @@ def load(run: Path, step: int | None = None) -> tuple[Groups, dict[str, Any]]:
                 raise ValueError(f"{name} was changed or truncated")
             groups[file.stem] = load_file(file)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        if not folder.exists():
+            raise UserError(f"checkpoint {folder} was removed while it was read, by a process that trains it") from None
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            raise UserError(f"cannot read {error.filename or folder}: {error.strerror or error}") from None
         use = f"; use an earlier one with --from step_{others[-1]}" if others else ""
         raise UserError(f"checkpoint {folder} is damaged: {error}{use}") from None
     return groups, state

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import nan
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from trm_fast.errors import UserError
+from trm_fast.tasks.pictures import save_figure
 from trm_fast.training.folder import Record, read_metrics, read_run_config
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 CURVES = "curves.png"
 
@@ -61,7 +58,9 @@ def plot_run(run: Path, target: Path | None = None) -> Path:
     for axis in axes.flat:
         axis.grid(alpha=0.3)
     figure.suptitle(run.name)
-    return _saved(figure, target or run / CURVES)
+    path = target or run / CURVES
+    save_figure(figure, path)
+    return path
 
 
 def plot_variants(rows: Sequence[Record], values: Sequence[Sequence[float]], metric: str, path: Path) -> Path:
@@ -93,12 +92,5 @@ def plot_variants(rows: Sequence[Record], values: Sequence[Sequence[float]], met
     axis.set_yticks(range(len(rows)), [row["variant"] for row in rows])
     axis.invert_yaxis()
     axis.grid(alpha=0.3)
-    return _saved(figure, path)
-
-
-def _saved(figure: Figure, path: Path) -> Path:
-    try:
-        figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be written: {error}") from None
+    save_figure(figure, path)
     return path

@@ -24,6 +24,7 @@ from trm_fast.training import checkpoint
 from trm_fast.training.callbacks import Callback
 from trm_fast.training.config import RunConfig
 from trm_fast.training.folder import CONFIG, Record
+from trm_fast.training.lock import RunLock
 from trm_fast.training.read_config import apply_settings, make_config, parse_value
 from trm_fast.training.search import Space, suggest
 from trm_fast.training.trainer import LossNotFinite, Trainer
@@ -144,7 +145,8 @@ class Sweep:
         measure: evaluates a solver on ``eval_data``.
 
     Raises:
-        UserError: the folder holds a sweep of another plan, a variant is not valid, or ``eval_data`` does not exist.
+        UserError: the folder holds a sweep of another plan or another process uses it, a variant is not valid, or
+            ``eval_data`` does not exist.
     """
 
     def __init__(
@@ -164,6 +166,7 @@ class Sweep:
             raise UserError(f"--eval-data {plan.eval_data}: there is no such file", usage_error=True)
         for variant in plan.variants:
             plan.config(variant, plan.seeds[0])
+        self._lock = RunLock(out) if out.is_dir() else None
         if (out / SWEEP).exists():
             self._read()
         self.total = len(plan.seeds) * (plan.trials or len(plan.variants))
@@ -236,7 +239,7 @@ class Sweep:
     def _trainer(self, variant: Variant, seed: int) -> Trainer:
         config = self.plan.config(variant, seed)
         folder = self.out / "runs" / _folder_name(self.variants.index(variant), variant) / f"seed-{seed}"
-        self.out.mkdir(parents=True, exist_ok=True)
+        self._lock = self._lock or RunLock(self.out)
         self._write("exact_accuracy")  # from here on the folder belongs to this plan
         callbacks = self.callbacks()
         if (folder / CONFIG).exists() or checkpoint.saved_steps(folder):

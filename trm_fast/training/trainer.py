@@ -25,6 +25,7 @@ from trm_fast.training.config import RunConfig
 from trm_fast.training.evaluation import Evaluator, averaged_model
 from trm_fast.training.feed import Feed
 from trm_fast.training.folder import CONFIG, MODEL, SUMMARY, Record, cut_metrics, read_run_config
+from trm_fast.training.lock import RunLock
 from trm_fast.training.memory import bytes_per_row, parts_that_fit
 from trm_fast.training.process_group import SINGLE_PROCESS, ProcessGroup
 from trm_fast.training.run_data import load_run_data
@@ -59,7 +60,8 @@ class Trainer:
         resumed: the contents of a checkpoint, for ``resume``.
 
     Raises:
-        UserError: the folder holds a run, there is no training data, or a step needs more memory than there is.
+        UserError: the folder holds a run or another process trains in it, there is no training data, or a step needs
+            more memory than there is.
     """
 
     def __init__(
@@ -74,11 +76,8 @@ class Trainer:
         resumed: tuple[checkpoint.Groups, Record] | None = None,
     ) -> None:
         self.out, self.group = Path(out), group
-        holds_run = (self.out / CONFIG).exists() or bool(checkpoint.saved_steps(self.out))
-        if resumed is None and any(group.gather_objects(holds_run)):
-            raise UserError(
-                f"{self.out} holds a run already: continue with --resume {self.out}, or choose another --out"
-            )
+        exists = any(group.gather_objects(self.out.is_dir()))
+        lock = RunLock(self.out, group, new=resumed is None) if exists else None
         groups, state = resumed or ({}, {})
         self.callbacks = Callbacks([make_callback("json_lines"), *callbacks] if group.writes else [])
         training, seed = config.training, config.training.seed
@@ -126,22 +125,16 @@ class Trainer:
         self._saved_step: int | None = None  # the step of the last checkpoint that was written or read
         if state:
             self._restore(groups, state)
+        self._lock = lock or RunLock(self.out, group, new=resumed is None)
         group.gather_objects(None)  # no process writes before all have read the checkpoint
         if group.writes:
-            self._make_folder()
             if resumed is not None:
                 cut_metrics(self.out, self.step, training)
-            write_text(self.out / CONFIG, self.config.to_yaml())
-            if resumed is None:
+            else:
                 self.task.save_assets(self.out)
+            write_text(self.out / CONFIG, self.config.to_yaml())  # last, because it makes the folder a run
         if init is not None:
             self.save()  # a run killed before its first checkpoint would resume from random weights
-
-    def _make_folder(self) -> None:
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot create {self.out}: {error.strerror}") from None
 
     def _note_fallback(self) -> None:
         runner = self.step_function.runner
@@ -192,9 +185,12 @@ class Trainer:
         """
         run = Path(out)
         config = config or read_run_config(run)
+        lock = RunLock(run, group)  # before the checkpoint is read, which another process could replace
         fresh = from_step is None and not checkpoint.saved_steps(run)  # the run stopped before its first checkpoint
         resumed = ({}, {}) if fresh else checkpoint.load(run, from_step)
-        return cls(config, run, device=device, callbacks=callbacks, group=group, resumed=resumed)
+        trainer = cls(config, run, device=device, callbacks=callbacks, group=group, resumed=resumed)
+        lock.release()  # the trainer has its own
+        return trainer
 
     def train(
         self,
@@ -221,11 +217,14 @@ class Trainer:
             UserError: a file can't be written.
         """
         summary: Record | None = None
+        lock = RunLock(self.out, self.group)
         try:
             self.callbacks.on_start(self._description())
             summary = self._train(minutes, training_seconds, clock or time.perf_counter)
         finally:
             self.callbacks.on_end(summary)
+            lock.release()
+            self._lock.release()
         return summary
 
     def _description(self) -> Run:
@@ -275,8 +274,8 @@ class Trainer:
         if not interrupted and self.group.writes:
             model = self.averaged_model()
             model.solver_defaults = self.config.solver.changes()
-            save_model(model, self.out / MODEL, task=self.config.task.model_dump(mode="json"))
-            self.task.save_assets(self.out / MODEL)
+            section = self.config.task.model_dump(mode="json")
+            save_model(model, self.out / MODEL, self.task.save_assets, task=section)
         return self._summarize(evaluation, interrupted)
 
     def _one_step(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from trm_fast.errors import UserError
 from trm_fast.tasks.arc.parsing import ARCTask
 from trm_fast.tasks.arc.symmetry import ELEMENTS, Appearance
+from trm_fast.tasks.files import write_text
 
 FILE = "tasks.json"
 
@@ -69,7 +70,7 @@ class TaskIndex:
             {"name": n, "demonstrations": f, "shapes": appearance.shapes, "colors": appearance.colors}
             for n, f, appearance in zip(self.names, self.fingerprints, self.appearances, strict=True)
         ]
-        (folder / FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_text(folder / FILE, json.dumps(content, indent=1) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> TaskIndex:

@@ -23,6 +23,7 @@ from trm_fast.tasks.base import (
     Task,
     TaskConfig,
 )
+from trm_fast.tasks.files import write_text
 from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Tool, Turn
 from trm_fast.tasks.tool_calling.data.drawing import draw_conversation
 from trm_fast.tasks.tool_calling.data.loading import answered, load_folder, load_nonempty, read_one, read_sets
@@ -167,7 +168,7 @@ class ToolTask(Task):
 
     def save_assets(self, folder: Path) -> None:
         text = json.dumps(self.to_json(), ensure_ascii=False, indent=1)
-        (folder / self.asset_file).write_text(text + "\n", encoding="utf-8")
+        write_text(folder / self.asset_file, text + "\n")
         self.tokenizer.save(folder)
 
     def load_assets(self, folder: Path) -> None:

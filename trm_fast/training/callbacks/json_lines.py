@@ -21,4 +21,4 @@ class JsonLines(Callback):
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(record) + "\n")
         except OSError as error:
-            raise UserError(f"{self.path} can't be written: {error}") from None
+            raise UserError(f"cannot write {self.path}: {error.strerror or error}") from None

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from trm_fast.errors import UserError
+from trm_fast.tasks.files import write_text
 from trm_fast.tasks.tool_calling.data.conversation import ROLES, Conversation
+from trm_fast.writing import write_bytes
 
 PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3
 CONTROL = (
@@ -129,7 +131,7 @@ class SentencePiece(Tokenizer):
         return str(self.processor.decode([int(i) for i in ids]))
 
     def save(self, folder: Path) -> None:
-        (folder / MODEL_FILE).write_bytes(self.model)
+        write_bytes(folder / MODEL_FILE, self.model)
 
 
 class Characters(Tokenizer):
@@ -159,7 +161,7 @@ class Characters(Tokenizer):
 
     def save(self, folder: Path) -> None:
         text = json.dumps({"kind": "char", "characters": self.characters}, ensure_ascii=False)
-        (folder / CHARACTER_FILE).write_text(text + "\n", encoding="utf-8")
+        write_text(folder / CHARACTER_FILE, text + "\n")
 
 
 def texts(conversations: Iterable[Conversation]) -> Iterator[str]:
