@@ -71,7 +71,7 @@ def test_a_whole_run_writes_metrics_checkpoints_model_and_summary(tmp_path: Path
     assert json.loads((out / "summary.json").read_text()) == json.loads(json.dumps(summary))
     assert (summary["steps"], summary["sample_steps"], summary["interrupted"]) == (22, 154, False)
     assert summary["parameters"] == trainer.model.num_parameters()
-    assert sorted(p.name for p in out.iterdir()) == [
+    assert sorted(p.name for p in out.iterdir() if not p.name.startswith(".")) == [
         "checkpoints", "config.yaml", "metrics.jsonl", "model", "summary.json",
     ]  # fmt: skip
 

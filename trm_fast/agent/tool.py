@@ -72,7 +72,9 @@ class ReasoningTool:
         puzzle = {"anyOf": kinds_of_value, "description": rows}
         tasks = f"the task of the puzzle; {ANY_TYPE} tries all of them"
         properties = {"puzzle": puzzle, "type": {"type": "string", "enum": kinds, "description": tasks}}
-        return {"type": "object", "properties": properties, "required": ["puzzle"]}
+        return {
+            "type": "object", "properties": properties, "required": ["puzzle"], "additionalProperties": False,
+        }  # fmt: skip
 
     def types(self) -> list[str]:
         """The names of the tasks that this tool can solve, sorted."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Literal
 
 import typer
 
-from trm_fast.cli.console import Device, MaxSteps, Noise, Rollouts, Symmetries, out, pick_device
+from trm_fast.cli.console import Device, MaxSteps, Noise, Rollouts, Symmetries, err, out, pick_device
+from trm_fast.errors import UserError
 
 Reference = Annotated[
     str | None,
@@ -47,8 +49,24 @@ def mcp(
     transport: Annotated[
         Literal["stdio", "http"], typer.Option(help="stdio for a client that starts this command, http for many.")
     ] = "stdio",
-    host: Annotated[str, typer.Option(help="Address that the HTTP server listens on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the HTTP server.")] = 8765,
+    host: Annotated[
+        str | None,
+        typer.Option(help="Address that the HTTP server listens on, by default 127.0.0.1. Others need a token."),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of the HTTP server, by default 8765.")
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            help="What HTTP clients must send as Authorization: Bearer TOKEN. Better set TRM_FAST_MCP_TOKEN, because "
+            "other users see command lines."
+        ),
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A name of this machine that HTTP clients may use; repeatable."),
+    ] = None,
     max_steps: MaxSteps = None,
     rollouts: Rollouts = None,
     noise: Noise = None,
@@ -65,9 +83,24 @@ def mcp(
       trm-fast mcp sudoku-cpu --rollouts 8 --noise 0.3
 
       trm-fast mcp --transport http --port 8765
+
+      TRM_FAST_MCP_TOKEN=... trm-fast mcp --transport http --host 0.0.0.0 --allowed-host solver.example.org
     """
-    from trm_fast.agent.mcp_server import serve
+    from trm_fast.agent.http import TOKEN_VARIABLE, serve_http
+    from trm_fast.agent.mcp_server import make_server
+    from trm_fast.agent.stdio import serve_stdio
     from trm_fast.agent.tool import ReasoningTool
 
+    if transport == "stdio" and (host, port, token, allowed_host or None) != (None,) * 4:
+        raise UserError("--host, --port, --token and --allowed-host go with --transport http", usage_error=True)
+
     options = {"max_steps": max_steps, "rollouts": rollouts, "noise": noise, "symmetries": symmetries}
-    serve(ReasoningTool(model, device=pick_device(device), **options), transport, host, port)
+    server = make_server(ReasoningTool(model, device=pick_device(device), **options))
+    if transport == "stdio":
+        serve_stdio(server)
+        return
+    token = (os.environ.get(TOKEN_VARIABLE) or None) if token is None else token
+    serve_http(
+        server, "127.0.0.1" if host is None else host, port or 8765, token, allowed_host or (),
+        lambda line: err.print(line, soft_wrap=True),
+    )  # fmt: skip
