@@ -250,7 +250,7 @@ BAD = [
     (["solve", "{run}", "11.............."], 1, "row 1"),
     (["solve", "{run}", "1..."], 1, "16"),
     (["solve", "{run}", "1.x............."], 1, "'x'"),
-    (["solve", "{run}", PUZZLE, "--output", "/nowhere/o.jsonl"], 1, "/nowhere"),
+    (["solve", "{run}", PUZZLE, "--output", "/nowhere/o.jsonl"], 2, "/nowhere"),
     (["plot", "missing"], 1, "missing"),
     (["data", "sudoku", "--size", "5", "--out", "x.csv"], 2, "--size"),
     (["data", "sudoku", "--out", "/nowhere/x.csv"], 2, "/nowhere"),

@@ -103,7 +103,7 @@ def test_pictures_of_answers(run, trained: Path, tmp_path: Path) -> None:
     height, width, _ = read_png(tmp_path / "one.png").shape
     assert height == width >= 100
     lost = run("solve", trained, "\n".join(MAZE), "--png", "/nowhere/one.png")
-    assert (lost.code, "Traceback" in lost.err) == (1, False)
+    assert (lost.code, "Traceback" in lost.err) == (2, False)
     assert "/nowhere/one.png" in lost.err
     drawn = run("solve", "sudoku-4x4", "1.3.....4...2..1", "--json", "--png", tmp_path / "s.png")
     assert drawn.code == 0, drawn.err
