@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -73,6 +74,8 @@ def main() -> None:
     # loads it.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names need not be text that the terminal can show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except UserError as error:
