@@ -12,10 +12,12 @@ import ipaddress
 import json
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
+
+from trm_fast.errors import UserError
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -24,6 +26,7 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+MIN_TOKEN = 16
 MAX_CLIENTS = 1024
 """Number of addresses whose request rates are remembered."""
 MAX_TARGET = 4096
@@ -59,6 +62,40 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def host_names(host: str, allowed: Iterable[str]) -> frozenset[str]:
+    """The names by which a server may be called: the loopback names, the address that it listens on, and others.
+
+    Raises:
+        UserError: one of ``allowed`` is not a name alone.
+    """
+    names = {*LOOPBACK_NAMES, host.strip("[]").lower()}
+    for name in allowed:
+        plain = name.strip("[]").lower()
+        if not plain or set(plain) & set("/@*?# ") or (":" in plain and plain.count(":") < 2):
+            raise UserError(
+                f"--allowed-host {name!r}: give the name alone, without scheme, port or path, such as "
+                "solver.example.org",
+                usage_error=True,
+            )
+        names.add(plain)
+    return frozenset(names)
+
+
+def checked_token(token: str | None) -> str | None:
+    """The access token, which must be hard to guess; None: there is none.
+
+    Raises:
+        UserError: it is too short, or cannot be sent in a header.
+    """
+    if token is not None and (len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
+        raise UserError(
+            f"the token must have at least {MIN_TOKEN} letters, digits or signs, without spaces; "
+            "python -c 'import secrets; print(secrets.token_urlsafe())' makes one",
+            usage_error=True,
+        )
+    return token
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,8 @@ def read_png(path: str | Path) -> Picture:
         fits = max(sides) <= MAX_SIDE
         pixels = np.asarray(imread(str(path), format="png") if fits else 0)
     except Exception as error:  # the decoder raises OSError, SyntaxError, struct.error and others
+        if isinstance(error, OSError) and error.errno:
+            raise UserError(f"cannot read {path}: {error.strerror}") from None
         raise UserError(f"{path} is not a PNG file, or it is damaged: {error}") from None
     if not fits:
         raise UserError(f"{path} is {max(sides):,} pixels wide or high; the largest size is {MAX_SIDE:,}")

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trm_fast.access import LOOPBACK_NAMES, Access, Guard, is_loopback
+from trm_fast.access import Access, Guard, checked_token, host_names, is_loopback
 from trm_fast.errors import UserError
 
 TOKEN_VARIABLE = "TRM_FAST_WEB_TOKEN"
-MIN_TOKEN = 16
 MAX_CONNECTIONS = 512
 FIRST_REQUEST_SECONDS = 10.0
 """Time in which a connection must send the head of a request; connections that send nothing are closed."""
@@ -51,16 +50,14 @@ def make_access(options: ServerOptions) -> Access:
     """Who may use the server.
 
     Raises:
-        UserError: the token is too short.
+        UserError: the token is too short, or an allowed host is not a name.
     """
-    token = options.token or os.environ.get(TOKEN_VARIABLE) or None
-    if token is not None and (len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable()):
-        raise UserError(f"the token must have at least {MIN_TOKEN} letters, digits or signs", usage_error=True)
+    token = checked_token(options.token or os.environ.get(TOKEN_VARIABLE) or None)
     local = is_loopback(options.host)
     if token is None and not local:
         token = secrets.token_urlsafe(24)
-    names = {*LOOPBACK_NAMES, options.host.strip("[]").lower(), *(name.lower() for name in options.allowed_hosts)}
-    return Access(hosts=frozenset(names), addresses=not local, token=token, public=is_public)
+    names = host_names(options.host, options.allowed_hosts)
+    return Access(hosts=names, addresses=not local, token=token, public=is_public)
 
 
 def make_application(options: ServerOptions, access: Access) -> Guard:

@@ -23,7 +23,7 @@ from trm_fast.tasks.base import (
     Task,
     TaskConfig,
 )
-from trm_fast.tasks.files import write_text
+from trm_fast.tasks.files import parse_json, read_text, write_text
 from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Tool, Turn
 from trm_fast.tasks.tool_calling.data.drawing import draw_conversation
 from trm_fast.tasks.tool_calling.data.loading import answered, load_folder, load_nonempty, read_one, read_sets
@@ -173,10 +173,11 @@ class ToolTask(Task):
 
     def load_assets(self, folder: Path) -> None:
         path = folder / self.asset_file
+        saved = parse_json(read_text(path), f"{path}: ")
         try:
-            self.restore(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is missing or damaged: {error}") from None
+            self.restore(saved)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise UserError(f"{path} is damaged: {error!r}") from None
         self._tokenizer = load_tokenizer(folder)
 
     def dataset(self, data: DataConfig, seed: int) -> Dataset:

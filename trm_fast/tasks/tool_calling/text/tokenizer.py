@@ -209,7 +209,9 @@ def load_tokenizer(path: Path) -> Tokenizer:
         if file.suffix != ".json":
             return SentencePiece(file.read_bytes())
         characters = json.loads(file.read_text(encoding="utf-8"))["characters"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} is not a tokenizer: {error}") from None
     return Characters(characters)
 
