@@ -110,9 +110,11 @@ def test_steps_can_be_played_and_scrubbed(visitor: Visitor) -> None:
     page.get_by_text("step 6 of 6").wait_for()
     page.get_by_role("button", name="Previous step").click()
     page.get_by_text("step 5 of 6").wait_for()
-    page.get_by_label("Supervision step").press("Home")
+    page.get_by_role("slider", name="Supervision step").press("Home")
     page.get_by_text("step 1 of 6").wait_for()
-    assert "halting probability" in (page.get_by_label("Supervision step").get_attribute("aria-valuetext") or "")
+    assert "halting probability" in (
+        page.get_by_role("slider", name="Supervision step").get_attribute("aria-valuetext") or ""
+    )
     page.get_by_role("button", name="Play").click()
     page.get_by_text("step 6 of 6").wait_for()
     label = page.get_by_role("img", name=re.compile("Halting probability by step")).get_attribute("aria-label")

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -127,9 +128,24 @@ def _version(folder: Path) -> Any:
     return steps[-1:] or (changed.stat().st_mtime_ns if changed.is_file() else None)
 
 
+def run_sections(folder: Path) -> dict[str, Any]:
+    """The configuration of a run. It is parsed again only after it has changed, because pages ask for it every second.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    path = folder / CONFIG
+    return _parsed(path, path.stat().st_mtime_ns) if path.is_file() else read_yaml(path)
+
+
+@lru_cache(maxsize=256)
+def _parsed(path: Path, changed: int) -> dict[str, Any]:
+    return read_yaml(path)
+
+
 def _task_section(folder: Path) -> dict[str, Any]:
     try:
-        sections = read_yaml(folder / CONFIG) if (folder / CONFIG).is_file() else read_model_config(folder)
+        sections = run_sections(folder) if (folder / CONFIG).is_file() else read_model_config(folder)
         if isinstance(section := sections.get("task"), dict) and isinstance(section.get("name"), str):
             return section
         raise UserError(f"{folder} names no task")

@@ -30,6 +30,7 @@ from trm_fast.training import checkpoint
 from trm_fast.training.folder import CONFIG, METRICS, SUMMARY
 from trm_fast.training.keys import config_keys, read_sections
 from trm_fast.training.read_config import make_config, preset_names, read_preset, read_yaml
+from trm_fast.web.catalog import run_sections
 from trm_fast.web.solving import Request
 
 NOTES = ".web"
@@ -304,7 +305,7 @@ def _finite(record: dict[str, Any]) -> dict[str, Any]:
 def _about(run: Path) -> tuple[str | None, int | None]:
     """A run's task and its number of steps."""
     try:
-        sections = read_yaml(run / CONFIG)
+        sections = run_sections(run)
         return str(sections["task"]["name"]), int(sections["training"]["steps"])
     except (UserError, KeyError, TypeError, ValueError):
         return None, None

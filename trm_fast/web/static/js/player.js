@@ -16,7 +16,7 @@ export class Player {
     this.back = button("◀", () => this.seek(this.position - 1), { disabled: true, "aria-label": "Previous step" });
     this.forward = button("▶", () => this.seek(this.position + 1), { disabled: true, "aria-label": "Next step" });
     this.tries = el("select", { "aria-label": "Try", hidden: true, onchange: () => this.showTry(Number(this.tries.value)) });
-    this.verdict = el("p", { class: "verdict", role: "status" });
+    this.verdict = el("p", { class: "verdict" });
     this.node = el("div", {}, this.stage, el("div", { class: "player" }, this.back, this.playButton, this.forward, this.slider, this.output),
       el("div", { class: "row" }, this.tries), this.verdict, this.chart.node);
     this.clear(null);
