@@ -13,6 +13,7 @@ import torch
 from trm_fast.errors import UserError
 from trm_fast.inference import Answer, Solver
 from trm_fast.inference.solver import CHUNK
+from trm_fast.interchange import locate
 from trm_fast.tasks.base import Examples, Question
 
 from .echo import Echo, L, make_model, questions
@@ -170,3 +171,13 @@ def test_a_model_of_another_size_is_rejected(changes: dict[str, int]) -> None:
         setattr(task, name, value)
     with pytest.raises(UserError, match="the model reads 5 tokens of 6 kinds, the task echo has"):
         Solver(MODEL, task)
+
+
+def test_a_question_may_be_a_list_or_an_array() -> None:
+    located = locate("sudoku-4x4")
+    solver = Solver(located.model, located.task)
+    rows = np.array([[3, 0, 0, 0], [0, 0, 0, 0], [4, 0, 3, 0], [0, 0, 4, 2]])
+    solved = "[[3, 1, 2, 4], [2, 4, 1, 3], [4, 2, 3, 1], [1, 3, 4, 2]]"
+    for question in (rows, rows.tolist(), [list(row) for row in rows], {"puzzle": rows}):
+        assert solver.solve(question).solution == solved
+    assert list(solver.stream(rows))[-1].solution == solved

@@ -126,6 +126,8 @@ REFUSED = {
     "a key twice in Python": (f"{{'puzzle': '{PUZZLE}', 'puzzle': ''}}", "not valid JSON"),
     "a number": ("3", "found 1 cell, expected 16"),
     "an empty list": ("[]", "a puzzle is a text or a list of rows, not []"),
+    "a line of words among puzzles": (f"{PUZZLE}\nsolve: abc\n{PUZZLE}", "'s' (line 2, character 1) is not a cell"),
+    "a name and a puzzle": (f"Easy: {PUZZLE}", "'E' (character 1) is not a cell"),
     "a broken list": ("[[3,0", "not valid JSON"),
     "words": ("hello", "'h' (character 1) is not a cell of a 4x4 puzzle"),
     "a line of dashes": ("-" * 16, "either a rule or a puzzle without givens"),
@@ -148,7 +150,7 @@ def test_what_is_no_puzzle_is_explained(text: str, words: str) -> None:
 
 FILES = {
     "lines.sdm": (f"{PUZZLE}\n{PUZZLE.replace('.', '-')}\n{PUZZLE.replace('.', '0')}  # easy\n", [":1", ":2", ":3"]),
-    "euler.txt": (f"Grid 01\n{GRID}\nGrid 02\n{GRID}\n", [":2", ":7"]),
+    "euler.txt": (f"Grid 01\n{GRID}\nPuzzle 2 (easy)\n{GRID}\n", [":2", ":7"]),
     "stacked.txt": (f"{GRID}\n{GRID}", [":1", ":5"]),
     "apart.txt": (f"{GRID}\n\n\n{GRID}\n\n{PUZZLE}\n", [":1", ":7", ":12"]),
     "frames.txt": (f"{FRAME}\n{FRAME}\n\n{FRAME}", [":2", ":9", ":17"]),

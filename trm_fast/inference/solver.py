@@ -21,6 +21,7 @@ from trm_fast.inference.steps import Accept, StepResult, run_steps
 from trm_fast.inference.tries import Chosen, Solved, Tries
 from trm_fast.models import TRMModel
 from trm_fast.tasks.base import Array, Candidates, Examples, Question, Task
+from trm_fast.tasks.values import text_of
 
 DEFAULT_STEPS = 16
 """Maximum number of supervision steps, as published. It also applies to models trained with fewer steps: hard questions
@@ -270,7 +271,7 @@ class Solver:
 
     def solve(
         self,
-        question: str | Question,
+        question: Any,
         *,
         return_trajectory: bool = False,
         callback: Callable[[Step], None] | None = None,
@@ -278,24 +279,25 @@ class Solver:
         """Answers one question.
 
         Args:
-            question: a question, or text that the task parses.
+            question: a ``Question``; or text that the task parses, or a list of rows or an array in place of it.
             return_trajectory: whether to return the answers after all steps, too.
             callback: called with each step of the first try.
 
         Raises:
             UserError: the text is not a valid question, or a trajectory of several tries was requested.
         """
-        parsed = self.task.parse(question) if isinstance(question, str) else question
+        parsed = question if isinstance(question, Question) else self.task.parse(text_of(question))
         solver = self._with_one_try() if return_trajectory else self
         return next(solver._answer([parsed], return_trajectory, callback))
 
-    def stream(self, question: str | Question, callback: Callable[[Step], None] | None = None) -> Iterator[Step]:
-        """Yields the answer to one question after each step of one plain try, after calling ``callback`` with it.
+    def stream(self, question: Any, callback: Callable[[Step], None] | None = None) -> Iterator[Step]:
+        """Yields the answer to one question, as ``solve`` takes it, after each step of one plain try, after calling
+        ``callback`` with it.
 
         Raises:
             UserError: the text is not a valid question.
         """
-        parsed = self.task.parse(question) if isinstance(question, str) else question
+        parsed = question if isinstance(question, Question) else self.task.parse(text_of(question))
         encoded = Question.rows([parsed])
         plain = Tries(self.task, encoded, SolverConfig(), np.random.default_rng(self.seed))
         for result in self._run_steps(encoded, self._accept(plain)):

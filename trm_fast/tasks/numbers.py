@@ -22,6 +22,8 @@ from trm_fast.tasks.sets import holdout_note, random_split
 Numbers = npt.NDArray[np.float64]
 
 _SEPARATORS = re.compile(r"[,;\s]+")
+_DECIMAL_COMMAS = re.compile(r"(?=.*\d,\d)(?=.*(;|\d\s+[-+.\d]))", re.DOTALL)
+"""Matches a text in which commas without spaces occur beside other separators, such as ``0,5; 1,5`` and ``0,5 1,5``."""
 
 
 def read_numbers(text: str, where: str = "") -> Numbers:
@@ -40,6 +42,11 @@ def read_numbers(text: str, where: str = "") -> Numbers:
         if not isinstance(items, list):
             raise UserError(f"{location}expected a list of numbers, not an object")
     else:
+        if _DECIMAL_COMMAS.match(text):
+            raise UserError(
+                f"{location}commas may be separators or decimal commas here: separate numbers in one way, and write . "
+                "for decimals"
+            )
         items = [item for item in _SEPARATORS.split(text.strip()) if item]
     if not items:
         raise UserError(f"{location}there are no numbers")

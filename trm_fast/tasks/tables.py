@@ -79,9 +79,9 @@ def read_table(path: str | Path) -> Table:
         for name, column in (("question", header.question), ("answer", header.answer)):
             if column is None:
                 raise UserError(
-                    f"{path}:1: no column {name!r} in the header ({', '.join(header.names)[:80]}); the file must start "
-                    f"with a header line such as source,question,answer,rating (known names: {', '.join(QUESTION[:7])};"
-                    f" {', '.join(ANSWER[:3])})"
+                    f"{path}:1: no column {name!r} in the header ({', '.join(header.names)[:80]}); a file with answers "
+                    "must start with a header line such as source,question,answer,rating (other names: "
+                    f"{', '.join(QUESTION[1:7])}; {', '.join(ANSWER[1:3])})"
                 )
         assert header.question is not None
         assert header.answer is not None

@@ -29,7 +29,7 @@ MAX_WORK = 8192
 """Maximum number of tries times steps of a request."""
 MAX_QUESTIONS = 500
 """Number of questions of a file that a client gets."""
-SUFFIXES = (".csv", ".json", ".jsonl", ".png", ".txt")
+SUFFIXES = (".csv", ".json", ".jsonl", ".opensudoku", ".png", ".sdk", ".sdm", ".ss", ".tsv", ".txt", ".xml")
 """The kinds of files that a client can send. Compressed ones are refused, because they may become much larger."""
 
 Emit = Callable[[dict[str, Any]], None]

@@ -174,6 +174,7 @@ class GridReader:
                     f"{self.prefix(line.number)}this looks like a row of a table, but the first line names no column of"
                     " questions: start with a line such as question,answer"
                 )
+        for line, _ in rows:
             lengths = [len(word.word) for word in line.words]
             if sum(lengths) in (self.size, self.size**2) and len(set(lengths)) > 1:
                 groups = str(lengths)[1:-1]

@@ -9,10 +9,17 @@ from enum import Enum, auto
 from functools import cached_property
 from typing import NamedTuple
 
-from trm_fast.tasks.sudoku.cells import BLANKS, NOTHING, is_cell
+from trm_fast.tasks.columns import QUESTION
+from trm_fast.tasks.sudoku.cells import is_cell
 
 MARKS = "-*"
 """Characters that are blanks in some texts and a part of the frame in others."""
+
+CAPTION_WORDS = {
+    *QUESTION, "game", "level", "no", "nr", "number", "difficulty", "easy", "medium", "hard", "expert", "extreme",
+    "evil", "diabolical", "fiendish", "simple", "version",
+}  # fmt: skip
+"""The words of captions, such as ``Grid 01`` and ``Simple Sudoku``. A line with another word is refused."""
 
 _VERTICALS = {ord(c): "|" for c in "│┃║┆┇┊┋╎╏"}
 _BORDERS = dict.fromkeys((*range(0x2500, 0x2580), *map(ord, "|+\"'")), " ")
@@ -67,9 +74,8 @@ class Line:
         """What the line is, by its characters."""
         if not self.content.strip():
             return Kind.ROW if self.content.count("\t") >= self.size - 1 else Kind.EMPTY
-        words = {word.lower() for word in re.findall(r"[^\W\d_]{3,}", self.content)} - set(NOTHING)
-        cells = sum(c.isdecimal() or c in BLANKS for c in self.content if c not in "-xX")
-        if cells < self.size and any(set(word) != {"x"} for word in words):
+        words = {word.lower() for word in re.findall(r"\b[^\W\d_]+", self.content)}
+        if words and words <= CAPTION_WORDS and sum(map(str.isdecimal, self.content)) < self.size:
             return Kind.CAPTION
         if self.marks:
             return Kind.MARKS

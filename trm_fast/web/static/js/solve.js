@@ -25,7 +25,7 @@ export class SolvePage {
     this.difficulty = el("select", {}, ["easy", "medium", "hard", "as trained"].map((name) => option(name)));
     this.difficulty.value = "medium";
     this.seed = el("input", { type: "number", min: 0, value: 1 });
-    this.file = el("input", { type: "file", accept: ".csv,.json,.jsonl,.png,.txt", onchange: () => this.readFile() });
+    this.file = el("input", { type: "file", accept: ".csv,.json,.jsonl,.opensudoku,.png,.sdk,.sdm,.ss,.tsv,.txt,.xml", onchange: () => this.readFile() });
     this.questions = el("select", { onchange: () => this.useQuestion(this.found[Number(this.questions.value)]) });
     this.questionField = field("Puzzle of the file", this.questions, { hidden: true });
     this.input = el("div");
