@@ -7,9 +7,11 @@ read in the way in which all rows have the right number of cells, and all blanks
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import itemgetter
 from typing import NoReturn
 
 from trm_fast.errors import UserError
@@ -132,7 +134,8 @@ class GridReader:
                 ]  # fmt: skip
                 rows = self._without_empty_rows([(line, line.cells(separators)) for line in lines])
                 counts = {len(cells) for _, cells in rows}
-                if counts == {self.size} or (counts == {self.size**2} and len(rows) == 1):
+                fits = counts == {self.size} or (counts == {self.size**2} and len(rows) == 1)
+                if fits and self._odd_width(rows) is None:
                     alike = one_kind_of_blank([cell.word for _, cells in rows for cell in cells])
                     readings.append((not alike, len(rows) % self.size != 0, rows))
         if readings:
@@ -146,6 +149,15 @@ class GridReader:
                     "givens: write . for a blank"
                 )
         return []
+
+    def _odd_width(self, rows: Sequence[Row]) -> int | None:
+        """The index of the first row with another number of fields than the others, if empty fields are blanks: then a
+        field too many in a row moves the others. None if there is no such row."""
+        if all(cell.word for _, cells in rows for cell in cells):
+            return None
+        whole = len(rows[0][1]) == self.size**2
+        width = self.size**2 if whole else max(Counter(line.width for line, _ in rows).items(), key=itemgetter(1))[0]
+        return next((index for index, (line, _) in enumerate(rows) if line.width != width), None)
 
     def _without_empty_rows(self, rows: list[Row]) -> list[Row]:
         """The rows without empty ones after the last row of a grid, which spreadsheets add."""
@@ -185,6 +197,9 @@ class GridReader:
             for cell in line.characters():
                 if digit(cell.word, self.size) < 0:
                     self._refuse_cell(line, cell, hint)
+        if {len(cells) for _, cells in rows} <= {self.size} and (odd := self._odd_width(rows)) is not None:
+            line = rows[odd][0]
+            raise UserError(f"{self.prefix(line.number)}row {odd + 1} has {line.width} fields, the others do not")
         number, (line, cells) = next((i, row) for i, row in enumerate(rows, 1) if len(row[1]) != self.size)
         prefix, count, s = self.prefix(line.number), len(cells), "s" * (len(cells) != 1)
         if len(rows) == 1 or count > 2 * self.size:

@@ -22,7 +22,7 @@ CAPTION_WORDS = {
 """The words of captions, such as ``Grid 01`` and ``Simple Sudoku``. A line with another word is refused."""
 
 _VERTICALS = {ord(c): "|" for c in "│┃║┆┇┊┋╎╏"}
-_BORDERS = dict.fromkeys((*range(0x2500, 0x2580), *map(ord, "|+\"'")), " ")
+_BORDERS = dict.fromkeys((*range(0x2500, 0x2580), *map(ord, "|\"'")), " ")
 _DELIMITERS = {ord(c): " " for c in ",;"}
 _LINE = re.compile(r"([^\r\n]*)(?:\r\n|\r|\n|$)")
 _LIST = re.compile(r"[\[({]([^][(){}:]*)[\])}]")
@@ -134,9 +134,23 @@ class Line:
         """Whether one of several fields has as many characters as a puzzle has cells."""
         return len(self._fields) > 1 and any(len(field.word) == self.size**2 for field in self._fields)
 
+    @property
+    def width(self) -> int:
+        """The number of fields, with those after the last column."""
+        return len(self._all_fields)
+
     @cached_property
     def _fields(self) -> list[Cell]:
-        """What commas, semicolons, tabs or bars separate. Empty fields after the last column are left out."""
+        """The fields, without empty ones after the last column."""
+        fields = self._all_fields
+        for count in (self.size**2, self.size):
+            if len(fields) >= count and not any(field.word for field in fields[count:]):
+                return fields[:count]
+        return fields
+
+    @cached_property
+    def _all_fields(self) -> list[Cell]:
+        """What commas, semicolons, tabs or bars separate."""
         start, content = self.start, self.content.rstrip(" ")
         delimiter = next((d for d in ",;\t" if d in content), "|")
         if delimiter == "|" and (outer := re.fullmatch(r"\s*\|(.*)\|", content)):
@@ -145,9 +159,6 @@ class Line:
         for field in content.split(delimiter):
             fields.append(_field(field, start))
             start += len(field) + 1
-        for count in (self.size**2, self.size):
-            if len(fields) >= count and not any(field.word for field in fields[count:]):
-                return fields[:count]
         return fields
 
 
