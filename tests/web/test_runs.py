@@ -139,8 +139,8 @@ def test_settings_keep_their_types() -> None:
         "training.learning_rate": 0.001,
         "task.givens": [4, 6],
         "training.clip_norm": None,
-        "model.positions": "rope",
+        "training.schedule": "constant",
     }
     assert checked_settings("sudoku-4x4", settings) == [
-        "training.learning_rate=0.001", "task.givens=[4, 6]", 'model.positions="rope"',
+        "training.learning_rate=0.001", "task.givens=[4, 6]", 'training.schedule="constant"',
     ]  # fmt: skip
