@@ -29,6 +29,8 @@ def test_wheel(tmp_path: Path) -> None:
     subprocess.run([*pip, "install", "--no-deps", "--no-index", "--target", str(site), str(wheel)], check=True)
     elsewhere.mkdir()
     assert (site / "trm_fast" / "triton_kernels" / "configs.json").exists()
+    page = site / "trm_fast" / "web" / "static"
+    assert all((page / name).exists() for name in ("index.html", "js/main.js", "css/app.css", "vendor/uplot/LICENSE"))
 
     def run(*arguments: str) -> str:
         code = "import trm_fast; from trm_fast.cli.main import main; print(trm_fast.__file__); main()"

@@ -52,7 +52,7 @@ def test_a_run_from_start_to_resume(chromium: Browser, server: browser.Server) -
     has_state(page, "mini", "running")
     has_curve(page, "mini")
     page.get_by_text(re.compile("Sample predictions of mini at step")).wait_for(timeout=LONG)
-    page.get_by_label("Smoothing").fill("0.9")
+    page.get_by_label("Smoothing", exact=True).fill("0.9")
     page.get_by_label("Logarithmic loss").check()
     browser.SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=browser.SCREENSHOTS / "training.png", full_page=True)

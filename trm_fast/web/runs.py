@@ -29,13 +29,12 @@ from trm_fast.tasks.files import write_text
 from trm_fast.training import checkpoint
 from trm_fast.training.folder import CONFIG, METRICS, SUMMARY
 from trm_fast.training.keys import config_keys, read_sections
+from trm_fast.training.lock import HOLDER
 from trm_fast.training.read_config import make_config, preset_names, read_preset, read_yaml
 from trm_fast.web.catalog import run_sections
 from trm_fast.web.solving import Request
 
 NOTES = ".web"
-HOLDER = ".lock.json"
-"""The file in which a run's trainer says which process it is."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_RUNNING = 4
 MAX_LOG = 4000
