@@ -77,7 +77,7 @@ def test_conflicts_of_a_wrong_answer(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "message"),
     [
-        ({"model": "sudoku-4x4", "puzzle": "33"}, 400, "content 2 cells"),
+        ({"model": "sudoku-4x4", "puzzle": "33"}, 400, "found 2 cells"),
         ({"model": "../../etc/passwd", "puzzle": PUZZLE}, 400, "there is no model"),
         ({"model": "sudoku-4x4", "puzzle": PUZZLE, "options": {"rollouts": 4}}, 400, "rollouts differ only by noise"),
         ({"model": "sudoku-4x4", "puzzle": PUZZLE, "options": {"rollouts": 10_000}}, 422, "less than or equal to 128"),
