@@ -112,7 +112,7 @@ REFUSED = {
     "uneven groups": ("3...., ..., 4.3., ..42", "groups of different lengths: 5, 3, 4, 4"),
     "too few rows": ("\n".join(ROWS[:3]), "found 3 rows of 4 cells, expected 4"),
     "too many rows": (GRID + "\n....", "found 5 rows of 4 cells, expected 4"),
-    "a grid in unequal parts": (GRID.replace(ROWS[0], ROWS[0] + "\n"), "found 1 row of 4 cells, expected 4"),
+    "a grid in unequal parts": (GRID.replace(ROWS[0], ROWS[0] + "\n"), "found 4 cells, expected 16"),
     "too few rows in JSON": (json.dumps(NUMBERS[:3]), "found 3 rows of 4 cells, expected 4"),
     "lost commas": ("3 4,3 4,2", "found 5 cells, expected 16"),
     "0 and null": (json.dumps([NUMBERS[0], *NONES[1:]]), "blanks are written in two ways, '0' (row 1, column 2)"),

@@ -208,12 +208,11 @@ class GridReader:
 
     def _refuse_rows(self, rows: Sequence[Row]) -> NoReturn:
         """Says that there are too few or too many rows."""
-        count = len(rows)
+        prefix, count = self.prefix(rows[0][0].number), len(rows)
+        if count == 1:
+            raise UserError(f"{prefix}found {self.size} cells, expected {self.size**2}")
         hint = " (write a grid without headers)" if count == self.size + 1 else ""
-        raise UserError(
-            f"{self.prefix(rows[0][0].number)}found {count} row{'s' * (count != 1)} of {self.size} cells, expected "
-            f"{self.size}{hint}"
-        )
+        raise UserError(f"{prefix}found {count} rows of {self.size} cells, expected {self.size}{hint}")
 
     def _refuse_cell(self, line: Line, cell: Cell, hint: str = "") -> NoReturn:
         raise UserError(
