@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
@@ -49,14 +50,15 @@ class Registry(dict[str, T], Generic[T]):
 
 
 def suggest(name: str, choices: Iterable[str]) -> str:
-    """A hint for an unknown name: the most similar choice, or all choices.
+    """A hint for an unknown name: the choice with these initials, the most similar one, or all choices.
 
     Example:
-        >>> suggest("stps", ["steps", "seed"])
-        'did you mean steps?'
+        >>> suggest("stps", ["steps", "seed"]), suggest("lr", ["learning_rate", "seed"])
+        ('did you mean steps?', 'did you mean learning_rate?')
         >>> suggest("x", ["steps", "seed"])
         'choose one of: steps, seed'
     """
     names = list(choices)
-    close = difflib.get_close_matches(name, names, 1)
+    initials = [choice for choice in names if name == "".join(word[:1] for word in re.split("[_-]", choice))]
+    close = initials or difflib.get_close_matches(name, names, 1)
     return f"did you mean {close[0]}?" if close else "choose one of: " + ", ".join(names)

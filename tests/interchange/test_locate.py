@@ -124,6 +124,9 @@ def test_a_model_with_further_files_is_saved_with_them(tmp_path: Path) -> None:
     TRM.from_pretrained(tmp_path / "a").save_pretrained(tmp_path / "b")
     assert {path.name for path in (tmp_path / "b").iterdir()} >= {"config.json", "lexicon.json", "tokenizer.json"}
     assert locate(str(tmp_path / "b")).task.name == "tool-select"
+    with pytest.raises(UserError, match="this task has no tokenizer yet"):
+        located.model.save_pretrained(tmp_path / "c", task=located.section)
+    assert not (tmp_path / "c").exists()
 
 
 def test_a_task_that_cannot_be_imported_is_kept(tmp_path: Path) -> None:

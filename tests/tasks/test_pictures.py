@@ -58,3 +58,9 @@ def test_picture_shows_the_terminal_output() -> None:
     red = render_picture(Text("■", "red"))
     assert any(r > 100 > max(g, b) for r, g, b in colors(red))
     assert render_picture(Text("x" * 3 * COLUMNS)).shape[:2] == (4 * height, (COLUMNS + 2) * width)
+
+
+def test_a_text_is_drawn_as_it_is() -> None:
+    """Rich would read square brackets as styles, and words between colons as pictures."""
+    for text in ("[red]a[/red] [b", ":smile: 12"):
+        np.testing.assert_array_equal(render_picture(text), render_picture(Text(text)))

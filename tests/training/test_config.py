@@ -104,7 +104,7 @@ def test_an_error_names_the_wrong_key(sections: dict[str, Any], words: list[str]
         ("training:\n  steps: 1\n  steps: 2\n", ["line 3", 'duplicate key "steps"']),
         ("task: {}\nmodel: {}\ntask: {}\n", ["line 3", 'duplicate key "task"']),
         ("task: [1\n", ["not valid YAML"]),
-        ("task:\n\t- x\n", ["line 2", "not valid YAML"]),
+        ("task:\n\t- x\n", ["line 2, column 1", "not valid YAML"]),
         ("a: !!python/object:os.system {}\n", ["not valid YAML"]),
         ("- task\n", ["a configuration has sections (task, data, model, training)"]),
         ("", ["a configuration has sections"]),

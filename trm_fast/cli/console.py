@@ -114,6 +114,16 @@ Submission = Annotated[
 Model = Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run folder, a model folder, or a model that ships.")]
 
 
+def refuse_arguments(context: typer.Context) -> None:
+    """Refuses arguments of a command that takes only options.
+
+    Raises:
+        UserError: there are some, such as the ``key=value`` of other trainers.
+    """
+    if context.args:
+        raise UserError(f"unexpected {context.args[0]!r}: --set KEY=VALUE changes a key", usage_error=True)
+
+
 def pick_device(name: str) -> str:
     """The name of the device to use: ``auto`` becomes ``cuda`` or ``cpu``, every other name is checked.
 

@@ -35,11 +35,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(rich_help_panel="Main")(train.train)
+EXTRA = {"allow_extra_args": True}  # console.refuse_arguments explains them
+app.command(rich_help_panel="Main", context_settings=EXTRA)(train.train)
 app.command(name="eval", rich_help_panel="Main")(evaluate.evaluate)
 app.command(rich_help_panel="Main", cls=PuzzleCommand)(solve.solve)
 app.command(rich_help_panel="Main")(call.call)
-app.command(rich_help_panel="Main")(sweep.sweep)
+app.command(rich_help_panel="Main", context_settings=EXTRA)(sweep.sweep)
 app.command(rich_help_panel="Main")(serve.serve)
 app.command(rich_help_panel="Agents")(agent.agent)
 app.command(rich_help_panel="Agents")(agent.mcp)

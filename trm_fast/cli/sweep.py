@@ -23,6 +23,7 @@ SHARES = ("exact_accuracy", "cell_accuracy", "converged", "valid")
 
 
 def sweep(
+    context: typer.Context,
     preset: Annotated[
         str | None, typer.Option(help="A configuration that ships; [bold]trm-fast info[/bold] lists them.")
     ] = None,
@@ -92,6 +93,7 @@ def sweep(
     from trm_fast.training.plot import plot_variants
     from trm_fast.training.sweep import PLOT, SWEEP, Plan, Sweep, read_metric
 
+    console.refuse_arguments(context)
     if minutes is not None and minutes <= 0:
         raise UserError("--minutes must be more than 0", usage_error=True)
     solver = {"max_steps": max_steps, "rollouts": rollouts, "noise": noise, "symmetries": symmetries}

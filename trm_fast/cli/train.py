@@ -24,6 +24,7 @@ UNMEASURED = "the kernels were not timed on this {} yet: run trm-fast info --mea
 
 
 def train(
+    context: typer.Context,
     preset: Annotated[
         str | None, typer.Option(help="A configuration that ships; [bold]trm-fast info[/bold] lists them.")
     ] = None,
@@ -103,6 +104,7 @@ def train(
     from trm_fast.training.callbacks.console import Console
     from trm_fast.training.process_group import join
 
+    console.refuse_arguments(context)
     if minutes is not None and minutes <= 0:
         raise UserError("--minutes must be more than 0", usage_error=True)
     if steps is not None and epochs is not None:

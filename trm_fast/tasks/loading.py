@@ -19,8 +19,7 @@ def load_dataset(task: Task, data: DataConfig, seed: int) -> Dataset:
     for key, source in (("data.source", data.source), ("data.test", data.test)):
         if source is not None and not task.reads_files:
             raise UserError(
-                f"{key} = {source}: the task {task.name} reads no files of examples, only its own data (a task that "
-                "does defines read)",
+                f"{key} = {source}: the task {task.name} reads no files of examples; it would need a method read",
                 usage_error=True,
             )
     return task.dataset(data, seed)

@@ -156,7 +156,7 @@ def _parse_yaml(text: str, where: str) -> dict[str, Any]:
         sections = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
+        line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise UserError(
             f"{where}{line}: not valid YAML: {getattr(error, 'problem', None) or error}", usage_error=True
         ) from None

@@ -15,6 +15,7 @@ from trm_fast.inference import score
 from trm_fast.inference.steps import StepResult
 from trm_fast.interchange import Located
 from trm_fast.tasks.base import IGNORE, Array, Examples, Question, Task
+from trm_fast.tasks.loading import load_dataset
 from trm_fast.tasks.maze.cells import PATH
 from trm_fast.tasks.statistics import wilson_interval
 from trm_fast.web import views
@@ -40,7 +41,7 @@ class EvaluationRequest(Request):
 
 def test_examples(located: Located) -> tuple[Examples, str, list[str]]:
     """The test examples of a model, their source, and notes: those of its run, or of its task's generator."""
-    dataset = located.task.dataset(located.data, located.seed)
+    dataset = load_dataset(located.task, located.data, located.seed)
     return dataset.test, dataset.source, list(dataset.notes)
 
 

@@ -13,8 +13,8 @@ from trm_fast.tasks.files import parse_json, read_text
 
 JSON_LINES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 SUFFIXES = (".json", ".json.gz", *JSON_LINES)
-NO_TASKS = ("metadata.json",)
-"""Files that a folder of tasks may have besides; re-arc writes this one."""
+NO_TASKS = ("metadata.json", "sample_submission.json")
+"""Files that a folder of tasks may have besides: re-arc writes the first, Kaggle the second."""
 
 
 def read(source: str) -> list[ARCTask]:

@@ -228,8 +228,8 @@ class ARC(Task):
 
     def questions(self, source: str | Path) -> Iterator[Question]:
         """The test inputs of all tasks in a file or folder, or in several separated by commas."""
-        tasks = files.read(str(source))
-        if not any(task.test for task in tasks):
+        tasks = [task for task in files.read(str(source)) if task.test]
+        if not tasks:
             raise UserError(f"{source} has no test inputs, only demonstration pairs")
         for task in tasks:
             yield from self._questions(task, task.name)
