@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +26,11 @@ from trm_fast.tasks.maze.text import (
     question_from_rows,
     question_from_value,
     read_rows,
+    several_mazes,
 )
 from trm_fast.tasks.pictures import PNG, read_png
 from trm_fast.tasks.tables import Table, cell_name, decode_grids, question_column, read_cells, read_table, write_table
-from trm_fast.tasks.values import is_value, question_in, read_puzzles, values_of
+from trm_fast.tasks.values import is_value, read_puzzles, values_of
 
 _TOKENS = np.zeros(256, dtype=np.uint8)
 _TOKENS[[ord(character) for character in TOKENS]] = list(TOKENS.values())
@@ -104,27 +104,12 @@ def _from_picture(path: str | Path, shape: Shape) -> Question:
 
 def _from_json(text: str, path: str | Path, shape: Shape) -> Iterator[Question]:
     for location, value in values_of(text, str(path)):
-        mazes = _several_mazes(value, shape)
+        mazes = several_mazes(value, shape, location)
         if mazes is None:
             yield question_from_value(value, shape, location)
             continue
         for number, maze in enumerate(mazes, 1):
             yield question_from_value(maze, shape, f"{location}, maze {number}")
-
-
-def _several_mazes(value: Any, shape: Shape) -> list[Any] | None:
-    """The mazes in a JSON value; None if the value is a single maze."""
-    if isinstance(value, dict):
-        value = question_in(value, "")
-    if not isinstance(value, list) or not value:
-        return None
-    first = value[0]
-    if isinstance(first, str):
-        several = "\n" in first or (len(first) == shape[0] * shape[1] and shape[0] > 1)
-    else:
-        item = first[0] if isinstance(first, list) and first else None
-        several = isinstance(first, dict) or isinstance(item, list) or (isinstance(item, str) and len(item) > 1)
-    return value if several else None
 
 
 def _from_text(text: str, path: str | Path, shape: Shape) -> Iterator[Question]:

@@ -48,7 +48,11 @@ def parse(text: str, shape: Shape, where: str = "") -> Question:
     text = text.strip("\r\n")
     prefix = f"{where}: " if where else ""
     if is_value(text):
-        return question_from_value(parse_value(text, prefix), shape, where)
+        value = parse_value(text, prefix)
+        mazes = several_mazes(value, shape, where) or [value]
+        if len(mazes) > 1:
+            raise UserError(f"{prefix}found {len(mazes)} mazes, expected one: save them to a file to solve all")
+        return question_from_value(mazes[0], shape, where)
     return question_from_rows(read_rows(text, shape, prefix), shape, text, where)
 
 
@@ -81,6 +85,21 @@ def question_from_value(value: Any, shape: Shape, where: str) -> Question:
     prefix = f"{where}: " if where else ""
     rows = _with_shape(parse_json_rows(value, prefix), shape, prefix)
     return question_from_rows(rows, shape, json.dumps(value), where)
+
+
+def several_mazes(value: Any, shape: Shape, where: str) -> list[Any] | None:
+    """The mazes in a JSON value; None if the value is a single maze."""
+    if isinstance(value, dict):
+        value = question_in(value, where)
+    if not isinstance(value, list) or not value:
+        return None
+    first = value[0]
+    if isinstance(first, str):
+        several = "\n" in first or (len(first) == shape[0] * shape[1] and shape[0] > 1)
+    else:
+        item = first[0] if isinstance(first, list) and first else None
+        several = isinstance(first, dict) or isinstance(item, list) or (isinstance(item, str) and len(item) > 1)
+    return value if several else None
 
 
 def question_from_rows(rows: list[list[int]], shape: Shape, text: str, where: str) -> Question:
@@ -156,6 +175,7 @@ def parse_json_rows(value: Any, prefix: str) -> list[list[int]]:
             )
     if all(isinstance(cell, str) for row in value for cell in row):
         return parse_rows(value, prefix)
+    value = [[int(cell) if isinstance(cell, float) and cell.is_integer() else cell for cell in row] for row in value]
     for number, row in enumerate(value, 1):
         for column, cell in enumerate(row, 1):
             if type(cell) is not int or not WALL <= cell <= PATH:
