@@ -55,17 +55,40 @@ py::tuple generate(int size, std::int64_t count, int min_givens, int max_givens,
   return py::make_tuple(questions, answers, ratings);
 }
 
+void check_grids(const char* name, const Grids& grids, int size, std::uint8_t smallest) {
+  if (grids.ndim() != 2 || grids.shape(1) != static_cast<py::ssize_t>(size) * size)
+    throw std::invalid_argument(std::string(name) + " must have the shape (N, " + std::to_string(size * size) + ")");
+  // Digits are shift counts, so none may exceed `size`.
+  if (std::any_of(grids.data(), grids.data() + grids.size(),
+                  [&](std::uint8_t digit) { return digit < smallest || digit > size; }))
+    throw std::invalid_argument(std::string(name) + " must hold " + std::to_string(smallest) + " to " +
+                                std::to_string(size));
+}
+
+// Returns a puzzle for each solved grid: the hardest of `tries` random ones. Puzzle i depends only on its grid, the
+// seed and i. Throws std::invalid_argument.
+Grids redraw(const Grids& answers, int size, int min_givens, std::int64_t tries, std::uint64_t seed) {
+  check_grids("answers", answers, size, 1);
+  if (tries < 1) throw std::invalid_argument("expected tries >= 1");
+  const py::ssize_t count = answers.shape(0), cells = answers.shape(1);
+  Grids questions({count, cells});
+  const auto* a = answers.data();
+  auto* q = questions.mutable_data();
+  for_each(size, count, [&](const auto& geometry, py::ssize_t i) {
+    using G = std::decay_t<decltype(geometry)>;
+    Rng rng(seed, static_cast<std::uint64_t>(i));
+    redraw_one<G>(a + i * cells, min_givens, tries, rng, q + i * cells);
+  });
+  return questions;
+}
+
 // Returns a solution of each puzzle (all zeros if it has none), the number of solutions (2 means at least 2) and the
 // rating: the number of values tried at branching cells. The search ends at the second solution. Throws
 // std::invalid_argument.
 py::tuple solve(const Grids& questions, int size) {
-  if (questions.ndim() != 2 || questions.shape(1) != static_cast<py::ssize_t>(size) * size)
-    throw std::invalid_argument("questions must have the shape (N, " + std::to_string(size * size) + ")");
+  check_grids("questions", questions, size, 0);
   const py::ssize_t count = questions.shape(0), cells = questions.shape(1);
   const auto* q = questions.data();
-  // Digits are shift counts, so none may exceed `size`.
-  if (std::any_of(q, q + questions.size(), [size](std::uint8_t digit) { return digit > size; }))
-    throw std::invalid_argument("questions must hold 0 to " + std::to_string(size));
   Grids solutions({count, cells}), counts(count);
   Ratings ratings(count);
   auto *s = solutions.mutable_data(), *n = counts.mutable_data();
@@ -83,6 +106,7 @@ void bind(py::module_& m) {
   using namespace py::literals;
   m.def("generate", &generate, "size"_a, "count"_a, "min_givens"_a, "max_givens"_a, "seed"_a, "first"_a = 0,
         "min_rating"_a = 0, "max_rating"_a = INT32_MAX);
+  m.def("redraw", &redraw, "answers"_a, "size"_a, "min_givens"_a, "tries"_a, "seed"_a);
   m.def("solve", &solve, "questions"_a, "size"_a);
 }
 

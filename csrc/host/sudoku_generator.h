@@ -123,4 +123,17 @@ std::int32_t generate_one(const Limits& limits, Rng& rng, std::uint8_t* question
   throw std::runtime_error("no puzzle within the limits in " + std::to_string(kAttempts) + " attempts");
 }
 
+// Writes the hardest of `tries` random puzzles with this solution: the first one with the highest rating. Each has as
+// few givens as its order of removal allows, but at least `min_givens`.
+template <class G>
+void redraw_one(const std::uint8_t* answer, int min_givens, std::int64_t tries, Rng& rng, std::uint8_t* question) {
+  std::int32_t hardest = -1, rating;
+  std::array<std::uint8_t, G::kCells> drawn, solution;
+  for (std::int64_t i = 0; i < tries; ++i) {
+    Digger<G>(drawn.data(), answer).dig(min_givens, rng);
+    solve_one<G>(drawn.data(), solution.data(), rating);
+    if (rating > hardest) hardest = rating, std::copy(drawn.begin(), drawn.end(), question);
+  }
+}
+
 }  // namespace trm_fast::sudoku

@@ -85,6 +85,28 @@ def test_cpp_and_python_give_the_same_bytes(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [4, 6, 9])
+def test_redrawn_puzzles_keep_their_answer_and_lose_all_other_givens_that_they_can(size: int) -> None:
+    cpp, seed = native(), 2**64 - 5
+    questions, answers, _ = reference.generate(size, 3, *GIVENS[size], seed=4)
+    redrawn = cpp.redraw(answers, size, 0, 5, seed)
+    np.testing.assert_array_equal(redrawn, reference.redraw(answers, size, 0, 5, seed))
+    assert (redrawn != questions).any(axis=1).all()
+    for question, answer in zip(redrawn.tolist(), answers.tolist(), strict=True):
+        assert list(brute_force(question, size)) == [answer]
+        for cell in np.flatnonzero(question):
+            fewer = [0 if i == cell else digit for i, digit in enumerate(question)]
+            assert len(list(itertools.islice(brute_force(fewer, size), 2))) == 2
+    # More tries only add harder puzzles.
+    ratings = [cpp.solve(cpp.redraw(answers, size, 0, tries, seed), size)[2] for tries in (1, 5, 50)]
+    assert (ratings[0] <= ratings[1]).all()
+    assert (ratings[1] <= ratings[2]).all()
+    assert size == 4 or ratings[0].sum() < ratings[2].sum()
+    for wrong in ({"answers": answers * 0}, {"answers": answers[:, 1:]}, {"tries": 0}):
+        with pytest.raises(ValueError, match=r"answers must h|expected tries"):
+            cpp.redraw(**{"answers": answers, "size": size, "min_givens": 0, "tries": 1, "seed": 0, **wrong})
+
+
+@pytest.mark.parametrize("size", [4, 6, 9])
 def test_generated_puzzles_have_one_solution_and_the_required_givens(engine: ModuleType, size: int) -> None:
     few, many = GIVENS[size]
     count = 12 if engine is reference and size == 9 else 60

@@ -194,6 +194,7 @@ def test_hub_data_set_is_loaded_with_its_own_splits(hub: SimpleNamespace) -> Non
         {"givens": [9, 8]},
         {"givens": [4.0, 8]},
         {"reveal": 1.5},
+        {"redraw": -0.5},
         {"train_count": 0},
         {"sise": 4},
     ],
@@ -219,6 +220,13 @@ def test_augment_keeps_puzzles_valid_and_reveals_the_configured_share() -> None:
     assert more.min() == 0
     assert 0.4 < (more > 0).mean() < 0.6
     assert len(set(more)) > 10
+
+    redrawn = sudoku(6, redraw=0.5).augment(examples, np.random.default_rng(0))
+    assert task.verify(redrawn, redrawn.labels).all()
+    np.testing.assert_array_equal(redrawn.labels, plain.labels)
+    other = ((redrawn.inputs > 1) != (plain.inputs > 1)).any(axis=1)
+    assert 0.4 < other.mean() < 0.6
+    assert (redrawn.inputs[other] > 1).sum() < (plain.inputs[other] > 1).sum()
 
 
 @pytest.mark.parametrize("size", [4, 6, 9])

@@ -200,6 +200,27 @@ def _dig(answer: list[int], givens: int, size: int, rng: Rng) -> list[int]:
     return question
 
 
+def redraw(answers: Grids, size: int, min_givens: int, tries: int, seed: int) -> Grids:
+    """A puzzle for each solved grid: of ``tries`` random ones, the first with the highest rating.
+
+    Each is dug like the puzzles of ``generate``: digits are removed in random order, as long as the solution stays
+    unique and more than ``min_givens`` are left. Puzzle ``i`` depends only on its grid, ``seed`` (unsigned, 64 bits)
+    and ``i``.
+
+    Args:
+        answers: solved grids, uint8 (N, size * size).
+
+    Returns:
+        The questions, uint8 (N, size * size).
+    """
+    questions = np.zeros_like(answers)
+    for i, answer in enumerate(answers.tolist()):
+        rng = Rng(seed, i)
+        drawn = [_dig(answer, min_givens, size, rng) for _ in range(tries)]
+        questions[i] = max(drawn, key=lambda question: _solve(question, size)[1])
+    return questions
+
+
 def generate(
     size: int,
     count: int,

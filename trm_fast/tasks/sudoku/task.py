@@ -17,9 +17,10 @@ from trm_fast.tasks.sets import Sets
 from trm_fast.tasks.sudoku import files
 from trm_fast.tasks.sudoku.data import Limits, generated, without_equivalents
 from trm_fast.tasks.sudoku.drawing import Drawing
+from trm_fast.tasks.sudoku.engine import engine
 from trm_fast.tasks.sudoku.puzzles import Puzzles, check_givens, generate
 from trm_fast.tasks.sudoku.reference import ANY_RATING
-from trm_fast.tasks.sudoku.rules import BOXES, Grids, obeys
+from trm_fast.tasks.sudoku.rules import BOXES, MIN_GIVENS, Grids, obeys
 from trm_fast.tasks.sudoku.symmetry import random_images, random_symmetries
 from trm_fast.tasks.sudoku.text import fill_in, parse
 from trm_fast.tasks.tables import Table
@@ -30,6 +31,8 @@ SEARCH_GIVENS = GIVENS | {9: (20, 26)}
 """Default numbers of givens for puzzles with limits on their search count. Puzzles with more givens rarely need a
 search."""
 TRAIN_COUNT, TEST_COUNT = 4000, 500
+REDRAWS = 30
+"""Number of random puzzles of which ``task.redraw`` keeps the hardest. They take about 10 ms on one core."""
 
 
 class SudokuConfig(TaskConfig):
@@ -44,6 +47,8 @@ class SudokuConfig(TaskConfig):
         train_count: how many training puzzles to generate (by default 4,000), or to draw at random from a file or hub
             data set (by default all).
         test_count: the same for test puzzles (by default, 500 are generated).
+        redraw: the share of augmented training examples that get other givens, from which the same answer follows: the
+            hardest of ``REDRAWS`` random puzzles with this answer.
         reveal: the share of augmented training examples in which random blanks are filled in from the answer, so that
             the model also sees easier puzzles.
     """
@@ -54,6 +59,7 @@ class SudokuConfig(TaskConfig):
     search: tuple[StrictInt, StrictInt] | None = Field(default=None, strict=False)
     train_count: int | None = Field(default=None, ge=1)
     test_count: int | None = Field(default=None, ge=1)
+    redraw: float = Field(default=0.0, ge=0, le=1)
     reveal: float = Field(default=0.0, ge=0, le=1)
 
     @model_validator(mode="after")
@@ -112,9 +118,14 @@ class Sudoku(PuzzleTask[Puzzles]):
         return without_equivalents(test, train, source)
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
-        """A random symmetric image of each puzzle; ``task.reveal`` fills in blanks of some."""
+        """A random symmetric image of each puzzle; ``task.redraw`` replaces givens of some, ``task.reveal`` fills in
+        blanks of some."""
         questions, answers = _digits(examples.inputs), _digits(examples.labels)
         questions, answers = random_images(questions, answers, self.size, rng)
+        if self.config.redraw:
+            chosen = np.flatnonzero(rng.random(len(questions)) < self.config.redraw)
+            seed = int(rng.integers(2**63))
+            questions[chosen] = engine.redraw(answers[chosen], self.size, MIN_GIVENS[self.size], REDRAWS, seed)
         if self.config.reveal:
             chosen = np.flatnonzero(rng.random(len(questions)) < self.config.reveal)
             shares = rng.random((len(chosen), 1), dtype=np.float32)
