@@ -76,9 +76,9 @@ def new_folder(path: str | os.PathLike[str], last: str) -> Iterator[Path]:
                 os.rename(new, target)  # fails if there is something by now
                 return
             for file in files:
-                place = target / file.relative_to(new)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                with new_file(place) as unfinished:
+                target_file = target / file.relative_to(new)
+                target_file.parent.mkdir(parents=True, exist_ok=True)
+                with new_file(target_file) as unfinished:
                     shutil.move(file, unfinished)
 
 
@@ -218,7 +218,7 @@ def _send(file: Path, path: Path) -> None:
 def _descriptor(path: Path) -> int | None:
     """The number of this process's open file that a path such as ``/dev/stdout`` names, through links or not.
 
-    Opening such a path anew would start at the beginning of the file and overwrite what is printed there.
+    Opening such a path again would start at the beginning of the file and overwrite what is printed there.
     """
     for _ in range(40):  # as many links as Linux follows
         folder = os.path.realpath(path.parent)

@@ -36,7 +36,7 @@ def call(number: int, arguments: Any) -> bytes:
 
 
 def test_lines_over_a_pipe() -> None:
-    """Each bad line gets an answer, and the server goes on."""
+    """Each bad line gets an answer, and the server continues."""
     deep = b'{"jsonrpc": "2.0", "id": 7, "method": "x", "params": {"a": ' + b"[" * 50_000 + b"]" * 50_000 + b"}}"
     lines = [
         hello(1),

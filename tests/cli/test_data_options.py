@@ -1,4 +1,4 @@
-"""What a run trains on is said; arguments and data that would be ignored are refused; texts are printed as they are."""
+"""The output says what a run trains on; data that would be ignored are refused; texts are printed unchanged."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 def test_held_out_puzzles_are_said(run: Run, tmp_path: Path) -> None:
     assert run("data", "sudoku", "--size", 4, "--count", 40, "--out", tmp_path / "p.csv").code == 0
     train = ["train", "--preset", "sudoku-4x4", "--data", tmp_path / "p.csv", *TINY, "--set", "task.train_count=null"]
-    said = run(*train, "--out", tmp_path / "a")
-    assert said.code == 0, said.err
+    held = run(*train, "--out", tmp_path / "a")
+    assert held.code == 0, held.err
     assert " of 40 puzzles are held out for testing (data.holdout = 0.1; --holdout 0: none)" in " ".join(
-        said.err.split()
+        held.err.split()
     )
     whole = run(*train, "--out", tmp_path / "b", "--holdout", 0)
     assert whole.code == 0, whole.err

@@ -60,14 +60,14 @@ def test_a_link_to_the_folder_is_the_folder(held: tuple[Path, subprocess.Popen[s
 @pytest.mark.parametrize("content", ["", "nonsense", "[]", '{"pid": "x", "host": 1}', None])
 def test_a_holder_without_a_name(held: tuple[Path, subprocess.Popen[str]], content: str | None) -> None:
     run, _ = held
-    before = (run / HOLDER).read_text()
+    saved = (run / HOLDER).read_text()
     if content is None:
         (run / HOLDER).unlink()
     else:
         (run / HOLDER).write_text(content)
     with pytest.raises(UserError, match="another process is training"):
         RunLock(run)
-    (run / HOLDER).write_text(before)
+    (run / HOLDER).write_text(saved)
 
 
 def test_a_killed_trainer_holds_nothing(tmp_path: Path) -> None:

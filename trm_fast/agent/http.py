@@ -78,8 +78,8 @@ def listen(host: str, port: int) -> list[socket.socket]:
     listening: list[socket.socket] = []
     problem = "the host has no address"
     try:
-        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, _, _, _, address in found:
+        infos = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, address in infos:
             try:
                 listening.append(socket.create_server(address, family=family))
             except OSError as error:

@@ -92,5 +92,5 @@ def _fault(text: str) -> tuple[int, int | str | None, str]:
     except (ValueError, RecursionError):
         return types.PARSE_ERROR, None, "the line is not valid JSON"
     number = value.get("id") if isinstance(value, dict) else None
-    known = number if isinstance(number, int | str) and not isinstance(number, bool) else None
-    return types.INVALID_REQUEST, known, "the line is not a JSON-RPC 2.0 message"
+    request_id = number if isinstance(number, int | str) and not isinstance(number, bool) else None
+    return types.INVALID_REQUEST, request_id, "the line is not a JSON-RPC 2.0 message"

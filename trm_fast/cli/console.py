@@ -262,8 +262,8 @@ def check_outputs(**files: Path | None) -> None:
             check_file(path)
         except UserError as error:
             raise UserError(f"{option}: {error}", usage_error=True) from None
-    places = [os.path.realpath(path) for path in used.values() if not is_stream(path)]
-    if len(set(places)) < len(places):
+    targets = [os.path.realpath(path) for path in used.values() if not is_stream(path)]
+    if len(set(targets)) < len(targets):
         raise UserError(f"{' and '.join(used)} must name different files", usage_error=True)
 
 

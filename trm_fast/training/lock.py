@@ -57,8 +57,8 @@ class RunLock:
 
     def _acquire(self, folder: Path) -> None:
         make_folder(folder)
-        place = os.path.realpath(folder)
-        lock = _locks.setdefault(place, FileLock(Path(place, LOCK), thread_local=False))
+        path = os.path.realpath(folder)
+        lock = _locks.setdefault(path, FileLock(Path(path, LOCK), thread_local=False))
         first = not lock.is_locked
         try:
             lock.acquire(timeout=0)
