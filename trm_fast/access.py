@@ -189,9 +189,11 @@ class Guard:
                 return
             await self.app(scope, self._limited(receive, faults), guarded_send)
         except TooLarge:
+            faults.clear()
             if not started:
                 await _answer(guarded_send, 413, self._too_large())
         except TooSlow:
+            faults.clear()
             if not started:
                 await _answer(guarded_send, 408, "the request took too long to arrive")
 
