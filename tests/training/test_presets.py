@@ -35,7 +35,7 @@ NESTED = [
 ]
 # What is changed in the section of each task.
 TASKS: dict[str, dict[str, Any]] = {
-    "sudoku": {"givens": [38, 42], "train_count": 9, "test_count": 3},
+    "sudoku": {"givens": [38, 42], "search": None, "train_count": 9, "test_count": 3},
     "maze": {"size": 5, "distance": 2, "train_count": 9, "test_count": 3},
     "copy": {"train_count": 9, "test_count": 3},
     "sequence": {"train_count": 9, "test_count": 3},
