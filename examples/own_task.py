@@ -1,9 +1,10 @@
 """A task of your own: reverse a word.
 
     trm-fast train --config own_task.yaml --out runs/reverse
-    trm-fast solve runs/reverse abcdefgh
+    trm-fast solve runs/reverse abcdefgh --trust-code
 
-Run both in this folder: the task is named by its module and class.
+Run both in this folder: the task is named by its module and class. The run's configuration may import the module only
+with --trust-code.
 """
 
 import numpy as np

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
+from trm_fast.errors import cut, shown
+
 T = TypeVar("T")
 C = TypeVar("C", bound=Any)
 
@@ -45,7 +47,7 @@ class Registry(dict[str, T], Generic[T]):
             ValueError: it is not; the message suggests a registered name.
         """
         if name not in self:
-            raise ValueError(f"unknown {self.noun} {name!r}; {suggest(name, sorted(self))}")
+            raise ValueError(f"unknown {self.noun} {shown(name)}; {suggest(name, sorted(self))}")
         return name
 
 
@@ -60,5 +62,5 @@ def suggest(name: str, choices: Iterable[str]) -> str:
     """
     names = list(choices)
     initials = [choice for choice in names if name == "".join(word[:1] for word in re.split("[_-]", choice))]
-    close = initials or difflib.get_close_matches(name, names, 1)
+    close = initials or difflib.get_close_matches(cut(name, 80), names, 1)  # its time grows fast with the length
     return f"did you mean {close[0]}?" if close else "choose one of: " + ", ".join(names)

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
-from trm_fast.errors import UserError
+from trm_fast.errors import UserError, shown
 from trm_fast.registry import suggest
 
 M = TypeVar("M", bound=BaseModel)
+
+
+MAX_NUMBER = 1_000_000_000
+"""The largest whole number in a configuration, except where a field has a limit of its own."""
 
 
 class Section(BaseModel):
@@ -18,6 +22,16 @@ class Section(BaseModel):
     types: ``"3"`` is not 3."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _limited(cls, value: Any, info: ValidationInfo) -> Any:
+        """Rejects whole numbers above ``MAX_NUMBER`` for fields without an upper limit of their own."""
+        if isinstance(value, int) and abs(value) > MAX_NUMBER:
+            rules = cls.model_fields[str(info.field_name)].metadata
+            if not any(hasattr(rule, "le") or hasattr(rule, "lt") for rule in rules):
+                raise ValueError(f"numbers are limited to {MAX_NUMBER:,}")
+        return value
 
 
 def validated(kind: type[M], section: Any, name: str, where: str) -> M:
@@ -33,7 +47,7 @@ def validated(kind: type[M], section: Any, name: str, where: str) -> M:
         UserError: it is not a section, or a key is unknown, missing or has a wrong value.
     """
     if not isinstance(section, Mapping):
-        raise UserError(f"{where}: {name} must be a section of keys, not {section!r}", usage_error=True)
+        raise UserError(f"{where}: {name} must be a section of keys, not {shown(section)}", usage_error=True)
     try:
         return kind.model_validate(dict(section))
     except ValidationError as error:
@@ -51,11 +65,13 @@ def _explain(error: Any, kind: type[BaseModel], section: str) -> str:
     if error["type"] == "extra_forbidden":
         return f"unknown key {key}; {suggest(keys[-1], fields)}"
     if error["type"] == "missing":
-        return f"{key} is missing" if keys[-1] == error["loc"][-1] else f"{key} = {error['input']!r} has too few values"
+        if keys[-1] == error["loc"][-1]:
+            return f"{key} is missing"
+        return f"{key} = {shown(error['input'])} has too few values"
     message = error["msg"].removeprefix("Value error, ")
     if not error["loc"]:
         return f"{section}: {message}" if section else message
-    return f"{key} = {error['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"{key} = {shown(error['input'])}: {message[0].lower()}{message[1:]}"
 
 
 def _located(loc: tuple[int | str, ...], kind: type[BaseModel]) -> tuple[list[str], list[str]]:

@@ -38,7 +38,7 @@ class Echo(Task):
     def dataset(self, data: DataConfig, seed: int) -> Dataset:
         raise NotImplementedError
 
-    def read(self, source: str) -> Examples:
+    def read(self, source: str, limit: int | None = None) -> Examples:
         raise NotImplementedError
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:

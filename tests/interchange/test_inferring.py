@@ -157,5 +157,5 @@ def test_files_that_keep_several_sets(tmp_path: Path) -> None:
 def test_bad_configurations(content: str | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "c.yaml").write_text(content)
-    with pytest.raises(UserError, match=r"c\.yaml (cannot be read|is not a published configuration)"):
+    with pytest.raises(UserError, match=r"c\.yaml(: No such file|: not valid YAML| is not a published configuration)"):
         read_arch(tmp_path / "c.yaml")

@@ -92,7 +92,7 @@ def test_a_checkpoint_of_another_model(trained: Trainer, tmp_path: Path) -> None
     groups["ema"].pop("z_init")
     checkpoint.save(tmp_path, 7, groups, {})
     (tmp_path / "config.yaml").write_text(trained.config.to_yaml())
-    with pytest.raises(UserError, match=r"step_7 does not fit .*z_init") as error:
+    with pytest.raises(UserError, match=r"step_7.*z_init") as error:
         locate(str(tmp_path))
     assert "\n" not in str(error.value)
 
@@ -173,7 +173,7 @@ def edit(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
         (edit(lambda c: c["task"].update(name="maize")), "unknown task 'maize'"),
         (edit(lambda c: c["task"].update(size=5)), r"task\.size = 5: .*4, 6 or 9"),
         (edit(lambda c: c["model"].pop("seq_len")), "has shape|tokens"),
-        (lambda path: path.write_text("{"), "can't be read"),
+        (lambda path: path.write_text("{"), "config.json: not valid JSON"),
     ],
 )
 def test_damaged_model_folders(damage: Callable[[Path], None], words: str, trained: Trainer, tmp_path: Path) -> None:

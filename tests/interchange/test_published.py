@@ -160,7 +160,9 @@ def test_a_pickle_with_code_is_refused(tmp_path: Path) -> None:
 def test_unreadable_files(name: str, content: bytes | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=f"{name} (cannot be read as weights: .|does not exist)"):
+    with pytest.raises(
+        UserError, match=f"{name} (cannot be read as weights: .|is damaged or not a safetensors file|does not exist)"
+    ):
         read_published(tmp_path / name)
 
 

@@ -80,8 +80,8 @@ def cut(folder: Path) -> None:
 
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no config": (lambda f: (f / "config.json").unlink(), "is not a model: it has no config.json"),
-    "not json": (lambda f: (f / "config.json").write_text("{"), "config.json can't be read"),
-    "not text": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), "config.json can't be read"),
+    "not json": (lambda f: (f / "config.json").write_text("{"), "config.json: not valid JSON"),
+    "not text": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), "config.json is not UTF-8 text"),
     "a folder": (
         lambda f: ((f / "config.json").unlink(), (f / "config.json").mkdir()),
         "cannot read .*config.json: Is a directory",
@@ -98,6 +98,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "empty weights": (lambda f: (f / "model.safetensors").write_bytes(b""), "damaged or not a safetensors"),
     "missing tensor": (change_tensors(lambda t: t.pop("z_init")), "z_init is missing"),
     "unknown tensor": (change_tensors(lambda t: t.update(other=torch.ones(1))), "other is unknown"),
+    "not finite": (change_tensors(lambda t: t["z_init"].fill_(float("nan"))), "z_init has values that are not finite"),
+    "integers": (change_tensors(lambda t: t.update(z_init=t["z_init"].int())), "z_init has integers"),
+    "too deep": (lambda f: (f / "config.json").write_text("[" * 9999), "nested more than 100 deep"),
     "wrong shape": (
         change_tensors(lambda t: t.update(z_init=torch.ones(9))),
         r"z_init has shape \(9,\), the model has \(8,\)",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import cmd
 import os
+import sys
 import time
 from contextlib import suppress
 from glob import glob
@@ -15,11 +16,14 @@ from rich.console import Console
 from rich.table import Table
 
 from trm_fast.agent.tool import ReasoningTool
-from trm_fast.errors import UserError
+from trm_fast.errors import UserError, in_lines, shown
 from trm_fast.inference import Step
 from trm_fast.interchange import bundled_names
 from trm_fast.interchange.locate import Located
 from trm_fast.tasks.base import Question
+
+MAX_LINE = 16 << 20
+"""The smallest number of characters that is too many for a line of input."""
 
 HISTORY = 1000
 """The maximum number of lines in the history."""
@@ -49,7 +53,7 @@ class Agent(cmd.Cmd):
         try:
             return bool(super().onecmd(line))
         except UserError as error:
-            self.console.print(f"error: {error}", style="red", soft_wrap=True)
+            self.console.print(in_lines(f"error: {error}"), style="red", soft_wrap=True)
         except KeyboardInterrupt:
             self.console.print("interrupted")
         return False
@@ -57,7 +61,7 @@ class Agent(cmd.Cmd):
     def default(self, line: str) -> None:
         if line == "EOF":
             raise EOFError
-        raise UserError(f"unknown command {line.split()[0]!r}; type help for the list")
+        raise UserError(f"unknown command {shown(line.split()[0])}; type help for the list")
 
     def emptyline(self) -> bool:
         return False
@@ -91,7 +95,8 @@ class Agent(cmd.Cmd):
         """model NAME | model any: chooses a run, a folder or a model that ships; any: one for each puzzle."""
         if not argument:
             raise UserError(f"name a model: {', '.join(bundled_names())}, a run or folder, or any")
-        tool = ReasoningTool(None if argument == "any" else argument, device=self.tool.device, **self.tool.options)
+        old, name = self.tool, None if argument == "any" else argument
+        tool = ReasoningTool(name, device=old.device, trust_code=old.trust_code, **old.options)
         tool.types()  # raises UserError if the model cannot be loaded
         self.tool = tool
 
@@ -162,10 +167,28 @@ def run(tool: ReasoningTool, console: Console) -> None:
         _keep_history()
     else:
         agent.intro = agent.prompt = ""
+        agent.use_rawinput, agent.stdin = False, _Lines()  # type: ignore[assignment]
     try:
         agent.cmdloop()
     except (EOFError, KeyboardInterrupt):
         console.print()
+
+
+class _Lines:
+    """Reads lines of standard input for ``cmd.Cmd``.
+
+    Raises:
+        UserError: a line is no text, or too long.
+    """
+
+    def readline(self) -> str:
+        try:
+            line = sys.stdin.readline(MAX_LINE)
+        except UnicodeDecodeError:
+            raise UserError("standard input is not UTF-8 text") from None
+        if len(line) == MAX_LINE:
+            raise UserError(f"standard input has a line of {MAX_LINE:,} characters or more")
+        return line
 
 
 def _keep_history() -> None:

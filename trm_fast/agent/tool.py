@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from trm_fast.errors import UserError
+from trm_fast.errors import UserError, shown
 from trm_fast.inference import Solver, Step
 from trm_fast.interchange import bundled_names, locate
 from trm_fast.interchange.locate import Located, bundled_task
@@ -30,6 +30,7 @@ class ReasoningTool:
         model: a run, a model folder or the name of a bundled model. By default the first bundled model that reads the
             puzzle solves it.
         device: the torch device of the models.
+        trust_code: whether a model's own task may be imported from a module that its configuration names.
         options: the options of ``trm_fast.inference.Solver``, such as ``max_steps`` and ``rollouts``.
 
     Raises:
@@ -45,12 +46,14 @@ class ReasoningTool:
 
     name = "recursive_reasoning"
 
-    def __init__(self, model: str | None = None, *, device: str = "cpu", **options: Any) -> None:
+    def __init__(
+        self, model: str | None = None, *, device: str = "cpu", trust_code: bool = False, **options: Any
+    ) -> None:
         names = [field.name for field in fields(Solver) if field.name not in ("model", "task")]
         if unknown := [name for name in options if name not in names]:
             hint = suggest(unknown[0], ["model", "device", *names])
-            raise UserError(f"there is no option {unknown[0]!r}; {hint}", usage_error=True)
-        self.model, self.device, self.options = model, device, options
+            raise UserError(f"there is no option {shown(unknown[0])}; {hint}", usage_error=True)
+        self.model, self.device, self.trust_code, self.options = model, device, trust_code, options
         self._loaded: dict[str, Located] = {}
 
     @property
@@ -102,7 +105,9 @@ class ReasoningTool:
         if not isinstance(problem, Mapping) or "puzzle" not in problem:
             raise UserError('the problem must be an object with a key "puzzle"', usage_error=True)
         if unknown := sorted(set(problem) - {"puzzle", "type"}):
-            raise UserError(f"the problem has an unknown key {unknown[0]!r}; known: puzzle, type", usage_error=True)
+            raise UserError(
+                f"the problem has an unknown key {shown(unknown[0])}; known: puzzle, type", usage_error=True
+            )
         puzzle = problem["puzzle"]
         located, question = self.read(text_of(puzzle), problem.get("type", ANY_TYPE))
         answer = self.solver(located).solve(question, callback=callback).to_json()
@@ -134,7 +139,7 @@ class ReasoningTool:
         """The first model whose task reads something, and what it reads."""
         if kind != ANY_TYPE and kind not in self.types():
             raise UserError(
-                f"unknown type of puzzle {kind!r}; choose one of: {', '.join(self.types())}", usage_error=True
+                f"unknown type of puzzle {shown(kind)}; choose one of: {', '.join(self.types())}", usage_error=True
             )
         bundled = [name for name in bundled_names() if kind in (ANY_TYPE, bundled_task(name))]
         problems: list[str] = []
@@ -153,7 +158,7 @@ class ReasoningTool:
     def located(self, name: str) -> Located:
         """The model of a run, a folder or a bundled name, with its task; loaded at the first call."""
         if name not in self._loaded:
-            self._loaded[name] = locate(name, device=self.device)
+            self._loaded[name] = locate(name, device=self.device, trust_code=self.trust_code)
         return self._loaded[name]
 
 
@@ -197,7 +202,8 @@ def run_task(
             if preset not in preset_names():
                 raise UserError(f"unknown preset {preset!r}; {suggest(preset, preset_names())}", usage_error=True)
             raise UserError(
-                f"there is no trained model of the preset {preset!r} (models that ship: {', '.join(bundled_names())}); "
+                f"there is no trained model of the preset {shown(preset)} "
+                f"(models that ship: {', '.join(bundled_names())}); "
                 f"train one with: trm-fast train --preset {preset}",
                 usage_error=True,
             )

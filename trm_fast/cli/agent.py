@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from trm_fast.cli.console import Device, MaxSteps, Noise, Rollouts, Symmetries, err, out, pick_device
+from trm_fast.cli.console import Device, MaxSteps, Noise, Rollouts, Symmetries, TrustCode, err, out, pick_device
 from trm_fast.errors import UserError
 
 Reference = Annotated[
@@ -23,6 +23,7 @@ def agent(
     noise: Noise = None,
     symmetries: Symmetries = None,
     device: Device = "auto",
+    trust_code: TrustCode = False,
 ) -> None:
     """
     Solves puzzles at a prompt: solve, generate, model, info, trajectory, help, quit.
@@ -39,7 +40,7 @@ def agent(
     from trm_fast.agent.tool import ReasoningTool
 
     options = {"max_steps": max_steps, "rollouts": rollouts, "noise": noise, "symmetries": symmetries}
-    tool = ReasoningTool(model, device=pick_device(device), **options)
+    tool = ReasoningTool(model, device=pick_device(device), trust_code=trust_code, **options)
     tool.types()  # reports a missing model now, not at the first puzzle
     run(tool, out)
 
@@ -72,6 +73,7 @@ def mcp(
     noise: Noise = None,
     symmetries: Symmetries = None,
     device: Device = "auto",
+    trust_code: TrustCode = False,
 ) -> None:
     """
     Offers the solver to LLM agents over the Model Context Protocol, as the tool recursive_reasoning.
@@ -95,7 +97,7 @@ def mcp(
         raise UserError("--host, --port, --token and --allowed-host go with --transport http", usage_error=True)
 
     options = {"max_steps": max_steps, "rollouts": rollouts, "noise": noise, "symmetries": symmetries}
-    server = make_server(ReasoningTool(model, device=pick_device(device), **options))
+    server = make_server(ReasoningTool(model, device=pick_device(device), trust_code=trust_code, **options))
     if transport == "stdio":
         serve_stdio(server)
         return

@@ -10,7 +10,19 @@ import typer
 from rich.prompt import Prompt
 from rich.text import Text
 
-from trm_fast.cli.console import Device, FromStep, Json, Model, err, out, percent, pick_device, print_json, step_number
+from trm_fast.cli.console import (
+    Device,
+    FromStep,
+    Json,
+    Model,
+    TrustCode,
+    err,
+    out,
+    percent,
+    pick_device,
+    print_json,
+    step_number,
+)  # fmt: skip
 from trm_fast.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,6 +43,7 @@ def call(
     interactive: Annotated[bool, typer.Option("--interactive", help="Hold a conversation at a prompt.")] = False,
     from_step: FromStep = None,
     device: Device = "auto",
+    trust_code: TrustCode = False,
     json_output: Json = False,
 ) -> None:
     """
@@ -52,7 +65,7 @@ def call(
         raise UserError("give one of --query TEXT, --data FILE, --interactive", usage_error=True)
     if query is not None and not query.strip():
         raise UserError("--query is empty", usage_error=True)
-    located = locate(model, from_step=step_number(from_step), device=pick_device(device))
+    located = locate(model, from_step=step_number(from_step), device=pick_device(device), trust_code=trust_code)
     task = located.task
     if not isinstance(task, ToolTask):
         raise UserError(f"{located.label} is a model for the task {task.name}, which calls no tools", usage_error=True)
@@ -71,7 +84,8 @@ def call(
 
 def _tools(text: str) -> tuple[Tool, ...]:
     """The tools in JSON text, or in a JSON file."""
-    from trm_fast.tasks.tool_calling import Refused, read_text, read_tools
+    from trm_fast.tasks.tool_calling import Refused, read_tools
+    from trm_fast.texts import read_text
 
     inline = text.lstrip()[:1] in ("[", "{")
     try:
@@ -159,3 +173,5 @@ def _ask(label: str) -> str:
         return Prompt.ask(label, console=err, default="", show_default=False).strip()
     except EOFError:
         return ""
+    except UnicodeDecodeError:
+        raise UserError("standard input is not UTF-8 text") from None

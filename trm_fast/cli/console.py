@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from typer.core import TyperCommand
 
-from trm_fast.errors import UserError
+from trm_fast.errors import UserError, shown
+from trm_fast.texts import json_text
 from trm_fast.writing import check_file, is_stream
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ class PuzzleCommand(TyperCommand):
             raise
 
 
+MAX_COUNT, MAX_ROWS, MAX_SEED = 1_000_000, 1 << 20, 2**64 - 1
+"""The largest number of steps or tries, size of a batch, and seed."""
+
 STORED = "by default as stored with the model"
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 and so on; auto uses a GPU if there is one.")]
@@ -48,23 +51,30 @@ FromStep = Annotated[
     str | None, typer.Option("--from", metavar="step_N", help="Checkpoint of the run to use instead of the newest.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Number of puzzles that are solved together.")]
+BatchSize = Annotated[int, typer.Option(min=1, max=MAX_ROWS, help="Number of puzzles that are solved together.")]
 Halt = Annotated[bool, typer.Option("--halt/--no-halt", help="--no-halt runs all steps, as the published code does.")]
 MaxSteps = Annotated[
     int | None,
     typer.Option(
-        min=1, help=f"Maximum number of steps per try; {STORED}, or else 16 or the training's, whichever is larger."
+        min=1,
+        max=MAX_COUNT,
+        help=f"Maximum number of steps per try; {STORED}, or else 16 or the training's, whichever is larger.",
     ),
 ]
-MinSteps = Annotated[int, typer.Option(min=1, help="Supervision steps that every puzzle takes before it may halt.")]
+MinSteps = Annotated[
+    int, typer.Option(min=1, max=MAX_COUNT, help="Supervision steps that every puzzle takes before it may halt.")
+]
 Noise = Annotated[
     float | None,
     typer.Option(min=0, help=f"Standard deviation of the noise in all tries but the first, such as 0.3; {STORED}."),
 ]
 Rollouts = Annotated[
-    int | None, typer.Option(min=1, help=f"Tries for each puzzle; all but the first add --noise; {STORED}.")
+    int | None,
+    typer.Option(min=1, max=MAX_COUNT, help=f"Tries for each puzzle; all but the first add --noise; {STORED}."),
 ]
-Symmetries = Annotated[int | None, typer.Option(min=1, help=f"Symmetric images of each puzzle to try; {STORED}.")]
+Symmetries = Annotated[
+    int | None, typer.Option(min=1, max=MAX_COUNT, help=f"Symmetric images of each puzzle to try; {STORED}.")
+]
 Start = Annotated[
     Literal["fixed", "random", "last"] | None,
     typer.Option(
@@ -75,7 +85,7 @@ Start = Annotated[
 ResampleEvery = Annotated[
     int | None,
     typer.Option(
-        metavar="STEPS", min=0,
+        metavar="STEPS", min=0, max=MAX_COUNT,
         help="Every STEPS steps, rollouts exchange states in proportion to the odds that their answers are right; "
         f"0: never; {STORED}.",
     ),
@@ -83,7 +93,7 @@ ResampleEvery = Annotated[
 Hints = Annotated[
     int | None,
     typer.Option(
-        metavar="N", min=0,
+        metavar="N", min=0, max=MAX_COUNT,
         help="Each further rollout reads N random cells of the first rollout's answer as if they were given; "
         f"0: none; {STORED}.",
     ),
@@ -106,10 +116,17 @@ AnswerOnlyIf = Annotated[
     str | None,
     typer.Option(metavar="CONDITION", help="valid or 'confidence>=X': give no other answers."),
 ]
-SolverSeed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise and the symmetries.")]
+SolverSeed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of the noise and the symmetries.")]
+Limit = Annotated[int | None, typer.Option(min=1, max=10**9, help="Read only the first N rows.")]
 Submission = Annotated[
     Path | None,
     typer.Option(help="File for the guesses, in the form of the task's competition (arc: submission.json)."),
+]
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code", help="The model's own task is code in a module that its configuration names: import and run it."
+    ),
 ]
 Model = Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run folder, a model folder, or a model that ships.")]
 
@@ -139,9 +156,9 @@ def pick_device(name: str) -> str:
         device = torch.device(name)
         # Under torchrun each process chooses its GPU later; a tensor made here would take memory on the first one.
         if not automatic and not (device.type == "cuda" and "LOCAL_RANK" in os.environ):
-            torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+            torch.zeros(1, device=device).item()
+    except Exception as error:  # devices that torch knows but this build lacks raise any kind
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"--device {name} can't be used here: {reason}", usage_error=True) from None
     if device.type == "cuda" and torch.cuda.is_available():
         _use_gpu(device)
@@ -174,9 +191,19 @@ def step_number(text: str | None) -> int | None:
     if text is None:
         return None
     number = text.removeprefix("step_")
-    if not number.isdigit():
-        raise UserError(f"--from takes a checkpoint such as step_200, not {text!r}", usage_error=True)
+    if not re.fullmatch("[0-9]{1,15}", number):
+        raise UserError(f"--from takes a checkpoint such as step_200, not {shown(text)}", usage_error=True)
     return int(number)
+
+
+def check_positive(option: str, value: float | None) -> None:
+    """Checks the value of an option if it is given.
+
+    Raises:
+        UserError: it is not a positive number, or infinite.
+    """
+    if value is not None and not 0 < value < 1e15:
+        raise UserError(f"{option} must be a number above 0, not {value}", usage_error=True)
 
 
 def percent(value: float) -> str:
@@ -236,7 +263,7 @@ def counting(label: str) -> Iterator[Any]:
 
 def print_json(value: Any) -> None:
     """Prints a value as one line of JSON."""
-    typer.echo(json.dumps(value))
+    typer.echo(json_text(value))
 
 
 def print_result(text: str, facts: dict[str, Any], as_json: bool) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from trm_fast.cli import tool_data
-from trm_fast.cli.console import Json, check_outputs, counting, print_result
-from trm_fast.errors import UserError
+from trm_fast.cli.console import MAX_SEED, Json, check_outputs, counting, print_result
+from trm_fast.errors import UserError, shown
+
+MAX_COUNT = 100_000_000
+"""The largest number of puzzles."""
 
 app = typer.Typer(cls=tool_data.WithFormats, help="Make data sets.", no_args_is_help=True)
 
@@ -17,7 +21,7 @@ app = typer.Typer(cls=tool_data.WithFormats, help="Make data sets.", no_args_is_
 @app.command()
 def sudoku(
     output: Annotated[Path, typer.Option("--out", help="CSV file to write; .csv.gz is compressed.")],
-    count: Annotated[int, typer.Option(min=1, help="Number of puzzles.")] = 1000,
+    count: Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="Number of puzzles.")] = 1000,
     size: Annotated[int, typer.Option(help="4, 6 or 9.")] = 9,
     min_givens: Annotated[
         int | None, typer.Option(help="Minimum number of givens; by default a medium range for the size.")
@@ -25,7 +29,7 @@ def sudoku(
     max_givens: Annotated[int | None, typer.Option(help="Maximum number of givens.")] = None,
     min_rating: Annotated[int | None, typer.Option(help="Minimum search count; 0 if singles are enough.")] = None,
     max_rating: Annotated[int | None, typer.Option(help="Maximum search count.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same puzzles.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="The same seed gives the same puzzles.")] = 0,
     json_output: Json = False,
 ) -> None:
     """
@@ -61,7 +65,7 @@ def sudoku(
 @app.command()
 def maze(
     output: Annotated[Path, typer.Option("--out", help="CSV file to write; .csv.gz is compressed.")],
-    count: Annotated[int, typer.Option(min=1, help="Number of mazes.")] = 1000,
+    count: Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="Number of mazes.")] = 1000,
     size: Annotated[str, typer.Option(help="Rows and columns, such as 30 or 20x40; at most 64.")] = "30",
     min_density: Annotated[float, typer.Option(help="Minimum probability of a wall.")] = 0.3,
     max_density: Annotated[float, typer.Option(help="Maximum probability of a wall, below 1.")] = 0.5,
@@ -72,7 +76,7 @@ def maze(
             help="Minimum number of steps from S to G; by default the published 109 at 30x30, scaled for other sizes.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same mazes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="The same seed gives the same mazes.")] = 0,
     json_output: Json = False,
 ) -> None:
     """
@@ -88,8 +92,10 @@ def maze(
     from trm_fast.tasks.maze.mazes import default_distance
 
     parts = size.lower().split("x")
-    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
-        raise UserError(f"--size takes a number or ROWSxCOLUMNS, such as 30 or 20x40, not {size!r}", usage_error=True)
+    if len(parts) > 2 or not all(re.fullmatch("[0-9]{1,9}", part) for part in parts):
+        raise UserError(
+            f"--size takes a number or ROWSxCOLUMNS, such as 30 or 20x40, not {shown(size)}", usage_error=True
+        )
     shape = int(parts[0]), int(parts[-1])
     check_outputs(out=output)
     distance = default_distance(shape) if min_distance is None else min_distance

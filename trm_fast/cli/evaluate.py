@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -23,6 +22,7 @@ from trm_fast.cli.console import (
     write_lines,
 )
 from trm_fast.errors import UserError
+from trm_fast.texts import json_text
 
 if TYPE_CHECKING:
     from trm_fast.inference import Evaluation, Solver
@@ -38,7 +38,7 @@ def evaluate(
     split: Annotated[
         Literal["train", "test"] | None, typer.Option(help="Which part of the run's data, or of --data, to use.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N rows.")] = None,
+    limit: console.Limit = None,
     max_steps: console.MaxSteps = None,
     min_steps: console.MinSteps = 1,
     halt: console.Halt = True,
@@ -70,6 +70,7 @@ def evaluate(
     batch_size: console.BatchSize = 64,
     from_step: console.FromStep = None,
     device: console.Device = "auto",
+    trust_code: console.TrustCode = False,
     json_output: console.Json = False,
     output: Annotated[Path | None, typer.Option(help="Also write the JSON to a file.")] = None,
 ) -> None:
@@ -106,11 +107,11 @@ def evaluate(
     for option, requested in (("--submission", submission is not None), ("--save-defaults", save_defaults)):
         if sweep and requested:
             raise UserError(f"{option} needs a single measurement: leave out --sweep", usage_error=True)
-    located = locate(model, from_step=step_number(from_step), device=pick_device(device))
+    located = locate(model, from_step=step_number(from_step), device=pick_device(device), trust_code=trust_code)
     left_out: dict[str, int] = {}
     if data is not None and split is None:
         source = data
-        examples, left_out, notes = located.task.read_counted(data)
+        examples, left_out, notes = located.task.read_counted(data, limit)
     else:
         section = located.data if data is None else located.data.model_copy(update={"source": data, "test": None})
         dataset = load_dataset(located.task, section, located.seed)
@@ -136,9 +137,9 @@ def evaluate(
         if not json_output:
             _print(result, f"{located.label} on {source}", located.task.report(result.metrics), left_out)
         if submission is not None:
-            write_lines(submission, [json.dumps(located.task.submission(examples, result.solved.ranked))])
+            write_lines(submission, [json_text(located.task.submission(examples, result.solved.ranked))])
         if save_defaults:
-            store_options(model, solver.options)
+            store_options(model, solver.options, trust_code=trust_code)
     else:
         lines: list[tuple[Sweep, list[Point]]] = []
         for line in map(Sweep.parse, sweep):
@@ -157,7 +158,7 @@ def evaluate(
         if not json_output:
             out.print(str(plot), soft_wrap=True)
     if output is not None:
-        write_lines(output, [json.dumps(report) for report in reports])
+        write_lines(output, [json_text(report) for report in reports])
     if json_output:
         for report in reports:
             print_json(report)

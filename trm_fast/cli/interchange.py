@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from trm_fast.cli.console import FromStep, Json, MaxSteps, Model, print_result, step_number
+from trm_fast.cli.console import FromStep, Json, MaxSteps, Model, TrustCode, print_result, step_number
 from trm_fast.errors import UserError
 
 
@@ -24,7 +24,7 @@ def import_(
     positions: Annotated[Literal["rope", "none"] | None, typer.Option(help="Position encoding.")] = None,
     prefix_tokens: Annotated[int | None, typer.Option(min=1, help="Length of the prefix.")] = None,
     puzzles: Annotated[
-        int | None, typer.Option(min=0, help="Resize the puzzle embedding to N mean rows; 0 removes it.")
+        int | None, typer.Option(min=0, max=1 << 30, help="Resize the puzzle embedding to N mean rows; 0 removes it.")
     ] = None,
     weights: Annotated[
         str,
@@ -43,11 +43,13 @@ def import_(
     """
     from trm_fast.interchange import read_published
     from trm_fast.interchange.inferring import infer_model, read_arch
+    from trm_fast.tasks import trusting_code
     from trm_fast.training import make_config, parse_section
 
     if (out_folder / "config.json").exists():
         raise UserError(f"{out_folder} already contains a model: choose another --out", usage_error=True)
-    run_config = make_config({"task": parse_section(task, "--task")}, "--task")
+    with trusting_code():  # the user typed the name of the task
+        run_config = make_config({"task": parse_section(task, "--task")}, "--task")
     solved_task = run_config.make_task()
     options = {
         "num_heads": heads,
@@ -82,6 +84,7 @@ def export(
     ] = "solve",
     max_steps: MaxSteps = None,
     from_step: FromStep = None,
+    trust_code: TrustCode = False,
     json_output: Json = False,
 ) -> None:
     """
@@ -98,7 +101,7 @@ def export(
 
     if format_ == "safetensors" and (part != "solve" or max_steps is not None):
         raise UserError("--part and --max-steps go with --format onnx", usage_error=True)
-    located = locate(model, from_step=step_number(from_step))
+    located = locate(model, from_step=step_number(from_step), trust_code=trust_code)
     name = Path(model).name
     if format_ == "safetensors":
         target = out_path or Path(f"{name}-model")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
+from typer.rich_utils import rich_format_error
 
 from trm_fast.cli import (
     agent,
@@ -25,7 +26,7 @@ from trm_fast.cli import (
     train,
 )
 from trm_fast.cli.console import PuzzleCommand
-from trm_fast.errors import UserError
+from trm_fast.errors import UserError, in_lines, shortened
 from trm_fast.version import __version__
 
 app = typer.Typer(
@@ -51,6 +52,14 @@ app.command(rich_help_panel="Tools")(plot.plot)
 app.command(name="import", rich_help_panel="Tools")(interchange.import_)
 app.command(rich_help_panel="Tools")(interchange.export)
 app.command(rich_help_panel="Tools")(info.info)
+
+USAGE = 300
+"""The largest number of characters of a message about a wrong option, which is printed in a box."""
+
+OUT_OF_MEMORY = (
+    "the memory is used up. To use less, lower --batch-size or the size of the model, or train with "
+    "--set training.recompute=latent."
+)
 
 
 def _version(show: bool) -> None:
@@ -78,7 +87,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names need not be text that the terminal can show
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        app()
+        status = app(standalone_mode=False)
     except UserError as error:
         _fail(str(error), 2 if error.usage_error else 1)
     except KeyboardInterrupt:
@@ -86,20 +95,36 @@ def main() -> None:
     except BrokenPipeError:  # the program that reads the output has exited, as in `trm-fast solve ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
-    except (OSError, MemoryError) as error:
-        _fail(str(error) or type(error).__name__, 1)
+    except OSError as error:
+        _fail(str(error), 1)
+    except MemoryError:
+        _fail(OUT_OF_MEMORY, 1)
+    except typer.Abort:
+        _fail("interrupted", 1)
     except Exception as error:
-        if os.environ.get("TRM_FAST_DEBUG"):
-            raise
-        text = (str(error) or type(error).__name__).splitlines()[0]
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, for a device
-            _fail(
-                f"{text}\nTo use less memory, lower --batch-size, or train with --set training.recompute=latent.",
-                1,
-            )
-        _fail(f"a bug in trm-fast ({type(error).__name__}): {text}\nTRM_FAST_DEBUG=1 shows where.", 1)
+        _report(error)
+    raise SystemExit(status if isinstance(status, int) else 0)
 
 
-def _fail(message: str, code: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
+def _report(error: Exception) -> NoReturn:
+    """Ends with a message about an exception that is no UserError: a wrong option, too little memory, or a bug."""
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # typer's exceptions for wrong options
+        if isinstance(getattr(error, "message", None), str):
+            error.message = shortened(error.message, USAGE)  # type: ignore[attr-defined]
+        rich_format_error(error)  # type: ignore[arg-type]
+        raise SystemExit(error.exit_code)
+    if os.environ.get("TRM_FAST_DEBUG"):
+        raise error
+    text = (str(error) or type(error).__name__).splitlines()[0]
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, for a device
+        _fail(f"{text}\n{OUT_OF_MEMORY}", 1)
+    if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in text:
+        _fail(OUT_OF_MEMORY, 1)
+    if isinstance(error, RecursionError):
+        _fail("the input is nested too deeply", 1)
+    _fail(f"a bug in trm-fast ({type(error).__name__}): {text}\nTRM_FAST_DEBUG=1 shows where.", 1)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(in_lines(f"error: {shortened(message)}"), file=sys.stderr)
     raise SystemExit(code)

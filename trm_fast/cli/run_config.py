@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trm_fast.cli.console import check_positive
 from trm_fast.errors import UserError
+from trm_fast.validation import MAX_NUMBER
 
 if TYPE_CHECKING:
     from trm_fast.training import RunConfig
@@ -27,19 +29,22 @@ def new_config(
     Raises:
         UserError: not exactly one of preset and config, or settings that are not valid.
     """
+    from trm_fast.tasks import trusting_code
     from trm_fast.tasks.loading import load_or_generate
     from trm_fast.training import apply_settings, fine_tuning, make_config
 
     sections = chosen_sections(preset, config)
     if tuning:
         sections = fine_tuning(sections)
-    merged = make_config(apply_settings(sections, settings), preset or str(config))
+    with trusting_code():  # the user chose the configuration
+        merged = make_config(apply_settings(sections, settings), preset or str(config))
     if epochs is None:
         return merged
-    if epochs <= 0:
-        raise UserError("--epochs must be more than 0", usage_error=True)
+    check_positive("--epochs", epochs)
     data, dataset = load_or_generate(merged.make_task(), merged.data, merged.training.seed)
     total = max(1, -(-int(len(dataset.train) * epochs) // merged.training.batch_size))
+    if total > MAX_NUMBER:
+        raise UserError(f"--epochs {epochs:g} are {total:,} steps, the limit is {MAX_NUMBER:,}", usage_error=True)
     training = merged.training.model_copy(update={"steps": total})
     return merged.model_copy(update={"data": data, "training": training})
 
@@ -57,16 +62,21 @@ def chosen_sections(preset: str | None, config: Path | None) -> dict[str, Any]:
     return _sections(preset, config)
 
 
-def resumed_config(run: Path, preset: str | None, config: Path | None, settings: list[str]) -> RunConfig:
-    """The configuration to resume ``run`` with: its own, with ``settings`` applied.
+def resumed_config(
+    run: Path, preset: str | None, config: Path | None, settings: list[str], trust_code: bool
+) -> RunConfig:
+    """The configuration to resume ``run`` with: its own, with ``settings`` applied. ``trust_code``: whether the module
+    of the run's own task may be imported.
 
     Raises:
         UserError: the settings, preset or file change the task, model, data, seed or batch size of the run.
     """
+    from trm_fast.tasks import trusting_code
     from trm_fast.training import apply_settings, make_config
     from trm_fast.training.folder import read_run_config
 
-    original = read_run_config(run)
+    with trusting_code(trust_code):
+        original = read_run_config(run)
     merged = make_config(apply_settings(original.model_dump(mode="json"), settings), str(run))
     fixed: list[tuple[str, Any, Any]] = [
         ("task", merged.task, original.task),

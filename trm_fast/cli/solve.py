@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 import time
@@ -18,6 +17,8 @@ from rich.text import Text
 from trm_fast.cli import console
 from trm_fast.cli.console import check_outputs, counting, out, percent, pick_device, step_number, write_lines
 from trm_fast.errors import UserError
+from trm_fast.memory import size_text
+from trm_fast.texts import MAX_TEXT, json_text
 from trm_fast.writing import is_stream, write_bytes
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def solve(
     batch_size: console.BatchSize = 64,
     from_step: console.FromStep = None,
     device: console.Device = "auto",
+    trust_code: console.TrustCode = False,
     json_output: console.Json = False,
     output: Annotated[Path | None, typer.Option(help="Write one JSON object per puzzle to a file.")] = None,
     png: Annotated[
@@ -103,7 +105,7 @@ def solve(
         if puzzle is None:
             located, questions = _shipped(str(task), source, pick_device(device))
         else:
-            located = locate(model, from_step=step_number(from_step), device=pick_device(device))
+            located = locate(model, from_step=step_number(from_step), device=pick_device(device), trust_code=trust_code)
             if task not in (None, located.task.name):
                 raise UserError(f"--task {task}: {model} is a model for {located.task.name}", usage_error=True)
             questions = _questions(located.task, source)
@@ -130,8 +132,8 @@ def solve(
         _write_pictures(located.task, png, questions, answers)
     if submission is not None:
         ranked = [answer.candidates for answer in answers]
-        write_lines(submission, [json.dumps(located.task.submission(Question.rows(questions), ranked))])
-    lines = [json.dumps(answer.to_json()) for answer in answers]
+        write_lines(submission, [json_text(located.task.submission(Question.rows(questions), ranked))])
+    lines = [json_text(answer.to_json()) for answer in answers]
     if output is not None:
         write_lines(output, lines)
         solved = sum(answer.solution is not None and answer.valid is not False for answer in answers)
@@ -149,7 +151,10 @@ def _readable(puzzle: str) -> Iterator[str]:
         yield puzzle
         return
     with tempfile.NamedTemporaryFile(suffix=".txt") as copy:
-        copy.write(sys.stdin.buffer.read())
+        content = sys.stdin.buffer.read(MAX_TEXT + 1)
+        if len(content) > MAX_TEXT:
+            raise UserError(f"{STDIN} has more than {size_text(MAX_TEXT)}")
+        copy.write(content)
         copy.flush()
         try:
             yield copy.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ from rich.table import Table
 from trm_fast.cli import console
 from trm_fast.cli.console import counting, err, out, percent, pick_device, print_json
 from trm_fast.cli.run_config import chosen_sections, option_settings
-from trm_fast.errors import UserError
+from trm_fast.errors import UserError, shown
 
 if TYPE_CHECKING:
     from trm_fast.inference import Evaluation, Solver
@@ -47,10 +48,11 @@ def sweep(
         ),
     ] = None,
     optuna: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Let Optuna choose N variants from the values of --vary.")
+        int | None,
+        typer.Option(min=1, max=10**6, metavar="N", help="Let Optuna choose N variants from the values of --vary."),
     ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds to train every variant with.")] = "0,1,2",
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps of each run.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=10**9, help="Optimizer steps of each run.")] = None,
     minutes: Annotated[
         float | None, typer.Option(help="Training time of each run, which ends earlier at training.steps.")
     ] = None,
@@ -64,7 +66,7 @@ def sweep(
     eval_data: Annotated[
         str | None, typer.Option(help="Compare on this file (or hf:NAME) instead of the data's test set.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N rows of --eval-data.")] = None,
+    limit: console.Limit = None,
     max_steps: console.MaxSteps = None,
     rollouts: console.Rollouts = 1,
     noise: console.Noise = 0.0,
@@ -94,8 +96,7 @@ def sweep(
     from trm_fast.training.sweep import PLOT, SWEEP, Plan, Sweep, read_metric
 
     console.refuse_arguments(context)
-    if minutes is not None and minutes <= 0:
-        raise UserError("--minutes must be more than 0", usage_error=True)
+    console.check_positive("--minutes", minutes)
     solver = {"max_steps": max_steps, "rollouts": rollouts, "noise": noise, "symmetries": symmetries}
     if eval_data is None and (limit, *solver.values()) != (None, None, 1, 0.0, 1):
         raise UserError("--limit and the solver's options go with --eval-data", usage_error=True)
@@ -129,8 +130,8 @@ def sweep(
 
 def _seeds(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdigit() for part in parts) or len(set(parts)) < len(parts):
-        raise UserError(f"--seeds takes different whole numbers, such as 0,1,2, not {text!r}", usage_error=True)
+    if not all(re.fullmatch("[0-9]{1,19}", part) for part in parts) or len(set(parts)) < len(parts):
+        raise UserError(f"--seeds takes different whole numbers, such as 0,1,2, not {shown(text)}", usage_error=True)
     return [int(part) for part in parts]
 
 

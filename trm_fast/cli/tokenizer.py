@@ -22,7 +22,9 @@ def group() -> None:
 def train(
     data: Annotated[list[str], typer.Option("--data", help="A file of conversations or hf:NAME; repeatable.")],
     output: Annotated[Path, typer.Option("--out", help="Folder to write the tokenizer to.")],
-    vocab_size: Annotated[int, typer.Option(min=8, help="Number of pieces, special tokens and bytes included.")] = 2048,
+    vocab_size: Annotated[
+        int, typer.Option(min=8, max=1 << 20, help="Number of pieces, special tokens and bytes included.")
+    ] = 2048,
     kind: Annotated[Literal["bpe", "unigram", "char"], typer.Option(help="char is for tests.")] = "bpe",
     json_output: Json = False,
 ) -> None:

@@ -16,7 +16,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from trm_fast.cli.console import Json, check_outputs, err, out, print_json, write_lines
+from trm_fast.cli.console import MAX_SEED, Json, check_outputs, err, out, print_json, write_lines
 from trm_fast.errors import UserError
 from trm_fast.writing import is_stream
 
@@ -27,17 +27,17 @@ MAX_SHOWN = 20
 """The maximum number of refused rows to print."""
 
 Source = Annotated[str, typer.Argument(metavar="FILE|hf:NAME", help="JSON or JSONL, also .gz, or a hub data set.")]
-Preview = Annotated[int, typer.Option(min=0, help="Print the first N conversations.")]
+Preview = Annotated[int, typer.Option(min=0, max=10**9, help="Print the first N conversations.")]
 Refused = Annotated[Path | None, typer.Option(help="JSONL file for the refused rows: where each is, and the reason.")]
 HubSplit = Annotated[str, typer.Option("--hub-split", help="The split of hf:NAME to read.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Use only the first N conversations.")]
+Limit = Annotated[int | None, typer.Option(min=1, max=10**9, help="Read only the first N conversations.")]
 To = Annotated[str, typer.Option("--to", metavar="FORMAT", help="The format to write --out in.")]
 Out = Annotated[Path | None, typer.Option("--out", help="The .json or .jsonl file to write, also .gz.")]
 ValSplit = Annotated[
     float,
     typer.Option(min=0, max=0.9, help="Share to hold out; --out NAME.json writes NAME_train.json and NAME_val.json."),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the split.")]
+Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the split.")]
 
 
 @cache
@@ -112,9 +112,7 @@ def _writer(name: str) -> Callable[[Any], dict[str, Any]]:
 def _load(source: str, kind: str, limit: int | None, hub_split: str = "train") -> Loaded:
     from trm_fast.tasks.tool_calling import load
 
-    loaded = load(source, kind, hub_split)
-    loaded.conversations = loaded.conversations[:limit]
-    return loaded
+    return load(source, kind, hub_split, limit)
 
 
 def _write(

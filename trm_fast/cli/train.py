@@ -75,6 +75,7 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show how much memory and time the run would take, and end.")
     ] = False,
+    trust_code: console.TrustCode = False,
     json_output: console.Json = False,
 ) -> None:
     """
@@ -105,8 +106,7 @@ def train(
     from trm_fast.training.process_group import join
 
     console.refuse_arguments(context)
-    if minutes is not None and minutes <= 0:
-        raise UserError("--minutes must be more than 0", usage_error=True)
+    console.check_positive("--minutes", minutes)
     if steps is not None and epochs is not None:
         raise UserError("give --steps or --epochs, not both", usage_error=True)
     settings = [*option_settings({"data.holdout": holdout}), *(settings or [])]
@@ -133,7 +133,7 @@ def train(
             raise UserError(
                 f"--resume continues in the run's own folder: leave out --out {out_folder}", usage_error=True
             )
-        run_config = resumed_config(resume, preset, config, settings)
+        run_config = resumed_config(resume, preset, config, settings, trust_code)
         trainer = Trainer.resume(
             resume, from_step=step_number(from_step), config=run_config, device=device, callbacks=callbacks, group=group
         )
@@ -145,7 +145,9 @@ def train(
         if from_step is not None and init_from is None:
             raise UserError("--from goes with --resume or --init-from", usage_error=True)
         run_config = new_config(preset, config, settings, epochs, init_from is not None)
-        init = None if init_from is None else locate(init_from, from_step=step_number(from_step), device=device).model
+        init = None
+        if init_from is not None:
+            init = locate(init_from, from_step=step_number(from_step), device=device, trust_code=trust_code).model
         if holdout is not None and (run_config.data.source is None or run_config.data.test is not None):
             err.print("--holdout is not used: the data has a test set of its own", style="yellow")
         folder = out_folder or unused_folder(Path("runs") / (preset or (config.stem if config else "run")))

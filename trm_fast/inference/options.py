@@ -11,12 +11,16 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from trm_fast.errors import UserError
+from trm_fast.errors import UserError, shown
 from trm_fast.models import TRMModel
+from trm_fast.models.config import MAX_STEPS
 from trm_fast.validation import Section, validated
 
 Select = Literal["auto", "rules", "confidence", "majority", "first"]
 Start = Literal["fixed", "random", "last"]
+
+MAX_TRIES = 1_000_000
+"""The largest number of rollouts, of symmetric images, and of both together."""
 
 
 class SolverConfig(Section):
@@ -27,13 +31,13 @@ class SolverConfig(Section):
         16
     """
 
-    max_steps: int | None = Field(None, ge=1)
+    max_steps: int | None = Field(None, ge=1, le=MAX_STEPS)
     """Maximum number of supervision steps per try; None: 16, or that of training if it is larger."""
-    rollouts: int = Field(1, ge=1)
+    rollouts: int = Field(1, ge=1, le=MAX_TRIES)
     """Tries per question and symmetric image; all but the first add noise to the latent state."""
-    noise: float = Field(0.0, ge=0)
+    noise: float = Field(0.0, ge=0, le=1000)
     """Standard deviation of that noise."""
-    symmetries: int = Field(1, ge=1)
+    symmetries: int = Field(1, ge=1, le=MAX_TRIES)
     """Number of symmetric images to try per question, the question itself included."""
     start: Start = "fixed"
     """The latent state that tries with noise start from: the initial one, a random one, or the last one of the previous
@@ -49,6 +53,8 @@ class SolverConfig(Section):
 
     @model_validator(mode="after")
     def _tries_differ(self) -> Self:
+        if self.tries > MAX_TRIES:
+            raise ValueError(f"rollouts x symmetries is {self.tries:,}, the limit is {MAX_TRIES:,}")
         if self.rollouts > 1 and not self.noise and self.start == "fixed" and not self.hints:
             raise ValueError("rollouts differ only by noise, start or hints: give a noise above 0, such as 0.3")
         return self
@@ -124,6 +130,6 @@ def meets(condition: str, confidence: npt.NDArray[np.float32], valid: Any) -> np
     match = re.fullmatch(r"confidence\s*>=\s*(0?\.\d+|[01](?:\.\d*)?)", condition.strip())
     if match is None or not 0 <= float(match[1]) <= 1:
         raise UserError(
-            f"answer-only-if takes valid or confidence>=X, with X from 0 to 1, not {condition!r}", usage_error=True
+            f"answer-only-if takes valid or confidence>=X, with X from 0 to 1, not {shown(condition)}", usage_error=True
         )
     return np.asarray(confidence >= float(match[1]))

@@ -13,19 +13,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trm_fast.errors import UserError
+from trm_fast.errors import UserError, shown
 from trm_fast.inference.capture import graphs_on
 from trm_fast.inference.incremental import Incremental
 from trm_fast.inference.options import Select, SolverConfig, Start, meets, merged_options, stored_options
 from trm_fast.inference.steps import Accept, StepResult, run_steps
-from trm_fast.inference.tries import Chosen, Solved, Tries
+from trm_fast.inference.tries import Chosen, Solved, Tries, check_memory
 from trm_fast.models import TRMModel
-from trm_fast.tasks.base import Array, Candidates, Examples, Question, Task
+from trm_fast.models.config import MAX_SIZE, MAX_STEPS, check_kinds
+from trm_fast.tasks.base import Array, Candidates, DataConfig, Examples, Question, Task
 from trm_fast.tasks.values import text_of
 
 DEFAULT_STEPS = 16
 """Maximum number of supervision steps, as published. It also applies to models trained with fewer steps: hard questions
 benefit, and the others halt."""
+
+MAX_SECONDS = 1e9
+"""The largest budget."""
 
 CHUNK = 16
 """Number of batches of questions that ``answers`` reads at a time and puts into one queue."""
@@ -165,6 +169,17 @@ class Solver:
                 f"the model reads {config.seq_len} tokens of {config.vocab_size} kinds, "
                 f"the task {task.name} has {task.seq_len} of {task.vocab_size}"
             )
+        try:
+            check_kinds(config, task.name, task.model_keys(DataConfig()))
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        limits = {"min_steps": (1, MAX_STEPS), "batch_size": (1, MAX_SIZE), "budget": (0, MAX_SECONDS)}
+        for name, (least, most) in limits.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:  # NaN is not either
+                raise UserError(
+                    f"{name.replace('_', '-')} must be from {least} to {most:,}, not {shown(value)}", usage_error=True
+                )
         if self.options.select == "rules" and not task.has_rules:
             raise UserError(f"select rules: the task {task.name} has no rules", usage_error=True)
         if self.options.hints and task.open_token is None:
@@ -213,6 +228,7 @@ class Solver:
         """
         end = None if self.budget is None else time.perf_counter() + self.budget
         N, device, options = len(examples), self.model.z_init.device, self.options
+        check_memory(examples, options, self.model, self.batch_size)
         tries = Tries(self.task, examples, options, np.random.default_rng(self.seed))
         select = self._selection
         plan = tries.plan(select, device)

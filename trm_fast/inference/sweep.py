@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trm_fast.errors import UserError
+from trm_fast.errors import UserError, shown
 from trm_fast.inference.evaluate import Evaluation
 from trm_fast.inference.solver import Solver
 from trm_fast.tasks.pictures import save_figure
@@ -66,7 +66,7 @@ class Sweep:
         if not names or any(len(options[name]) > 1 for name in names[1:]):
             raise UserError(
                 f"--sweep takes one of {', '.join(SWEEPS)} with values, such as steps=1,2,4,8, and then others with "
-                f"one value each, such as noise=0.3; not {text!r}",
+                f"one value each, such as noise=0.3; not {shown(text)}",
                 usage_error=True,
             )
         return cls(text, names[0], options[names[0]], {name: options[name][0] for name in names[1:]})

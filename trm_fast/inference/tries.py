@@ -14,6 +14,8 @@ from torch import Tensor
 from trm_fast.inference.options import SolverConfig
 from trm_fast.inference.queue import Plan
 from trm_fast.inference.steps import StepResult
+from trm_fast.memory import require_memory
+from trm_fast.models import TRMModel
 from trm_fast.tasks.base import Array, Candidates, Examples, Task
 
 Chosen = Literal["rules", "confidence", "majority", "first"]
@@ -190,6 +192,23 @@ class Tries:
         pairs = [np.broadcast_to(t, (N, K, K, *shape)).reshape(-1, *shape) for t in (tries[:, :, None], tries[:, None])]
         agree = self.task.right(*pairs).reshape(N, K * K, -1)
         return np.asarray(agree.all(axis=2)).reshape(N, K, K)
+
+
+def check_memory(questions: Examples, options: SolverConfig, model: TRMModel, batch_size: int) -> None:
+    """Checks that the queue of all tries, and on a CPU the state of a batch, fit into memory.
+
+    Raises:
+        UserError: they do not.
+    """
+    N, tries, config = len(questions), options.tries, model.config
+    if tries > 1:
+        answers = 8 * questions.inputs.size  # bytes of int64
+        advice = "lower --rollouts or --symmetries, or solve fewer at a time"
+        require_memory(3 * tries * answers, f"{tries:,} tries at each of {N:,} questions", advice)
+    if model.z_init.device.type == "cpu":
+        rows = min(batch_size, N * tries)
+        state = 16 * rows * config.total_tokens * config.hidden_size  # two states and two temporaries of float32
+        require_memory(state, f"the state of a batch of {rows:,} rows", "lower --batch-size")
 
 
 def _ranked(answers: Array, confidence: npt.NDArray[np.float32]) -> tuple[Any, Any, Any, Any]:

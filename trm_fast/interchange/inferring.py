@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 from torch import Tensor
 
 from trm_fast.api import TRM
 from trm_fast.errors import UserError
 from trm_fast.interchange.published import from_published, unwrapped
+from trm_fast.memory import require_memory
 from trm_fast.models.config import TRMConfig
 from trm_fast.tasks.base import Task
+from trm_fast.texts import MAX_CONFIG, parse_yaml, read_text
 
 OPTIONS = {
     "num_heads": "--heads",
@@ -37,9 +37,9 @@ def read_arch(path: Path) -> dict[str, Any]:
         UserError: the file cannot be read, or is not such a configuration.
     """
     try:
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}", usage_error=True) from None
+        content = parse_yaml(read_text(path, MAX_CONFIG), str(path))
+    except UserError as error:
+        raise UserError(str(error), usage_error=True) from None
     arch = content.get("arch", content) if isinstance(content, dict) else None
     if not isinstance(arch, dict) or "H_cycles" not in arch:
         raise UserError(
@@ -94,7 +94,7 @@ def shapes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     if embedding is None or embedding.dim() != 2:
         some = ", ".join(sorted(tensors)[:3]) or "nothing"
         raise UserError(f"this is not a published checkpoint: it has no embed_tokens.embedding_weight, but {some}")
-    layers = {int(m[1]) for name in tensors if (m := re.match(r"L_level\.layers\.(\d+)\.", name))}
+    layers = {int(m[1]) for name in tensors if (m := re.match(r"L_level\.layers\.(\d{1,6})\.", name))}
     arch: dict[str, Any] = {
         "vocab_size": embedding.shape[0],
         "hidden_size": embedding.shape[1],
@@ -138,6 +138,7 @@ def _resized(tensors: Mapping[str, Tensor], arch_keys: dict[str, Any], puzzles: 
     rows = result.pop("puzzle_emb.weights")
     if puzzles:
         arch_keys["num_puzzle_identifiers"] = puzzles
+        require_memory(2 * puzzles * rows.shape[1] * 4, f"--puzzles {puzzles}", "take fewer")
         return result | {"puzzle_emb.weights": rows.float().mean(0, keepdim=True).expand(puzzles, -1).contiguous()}
     if _positions(tensors) is not None:
         raise UserError(

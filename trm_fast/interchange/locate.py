@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import torch
 
 from trm_fast.api import TRM, task_of
-from trm_fast.errors import UserError
+from trm_fast.errors import UserError, shown
 from trm_fast.inference.options import SolverConfig, stored_options
 from trm_fast.models.saving import read_model_config, save_section
+from trm_fast.models.weights import check_memory, check_shapes, meta_model
 from trm_fast.pretrained import NAMES, bundled_folder
+from trm_fast.tasks import trusting_code
 from trm_fast.tasks.base import DataConfig, Task
 from trm_fast.tasks.files import write_text
 from trm_fast.training import checkpoint
@@ -46,33 +49,40 @@ def bundled_task(name: str) -> str:
     return str(read_model_config(bundled_folder(name))["task"]["name"])
 
 
-def locate(reference: str, *, from_step: int | None = None, device: str = "cpu") -> Located:
+def locate(reference: str, *, from_step: int | None = None, device: str = "cpu", trust_code: bool = False) -> Located:
     """Loads a model onto a device.
 
     Args:
         reference: a run folder, a model folder, or the name of a model that ships with the package.
         from_step: the step of the run's checkpoint, by default the newest one. The averaged weights are loaded.
         device: a torch device.
+        trust_code: whether the module of a task outside the package, which the folder's configuration names, may be
+            imported.
 
     Raises:
-        UserError: there is no such model, or it is damaged.
+        UserError: there is no such model, it is damaged, or its task's module may not be imported.
     """
+    with trusting_code(trust_code):
+        return _located(reference, from_step, device)
+
+
+def _located(reference: str, from_step: int | None, device: str) -> Located:
     path = Path(reference)
-    if (path / CONFIG).is_file() or (path / "checkpoints").is_dir():
+    if os.path.isfile(path / CONFIG) or os.path.isdir(path / "checkpoints"):  # which accept names that are too long
         return _from_run(path, from_step, device)
     if from_step is not None:
         raise UserError(f"--from needs a run folder, and {reference} is not one", usage_error=True)
-    if path.is_dir():
+    if os.path.isdir(path):
         return _from_folder(path, device)
     if reference in bundled_names():
         return _from_folder(bundled_folder(reference), device)
     ships = ", ".join(bundled_names()) or "none"
-    raise UserError(f"there is no run or model {reference!r}; models that ship with trm_fast: {ships}")
+    raise UserError(f"there is no run or model {shown(reference)}; models that ship with trm_fast: {ships}")
 
 
-def store_options(reference: str, options: SolverConfig) -> None:
+def store_options(reference: str, options: SolverConfig, *, trust_code: bool = False) -> None:
     """Stores solver options with a model, replacing those it has: in a model folder's ``config.json``; for a run, in
-    its ``config.yaml`` and its model folder.
+    its ``config.yaml`` and its model folder. ``trust_code`` is that of ``locate``.
 
     Raises:
         UserError: there is no such folder, or it is a bundled model.
@@ -84,7 +94,8 @@ def store_options(reference: str, options: SolverConfig) -> None:
         )
     folders = [path]
     if (path / CONFIG).is_file():
-        config = read_run_config(path)
+        with trusting_code(trust_code):
+            config = read_run_config(path)
         write_text(path / CONFIG, config.model_copy(update={"solver": options}).to_yaml())
         folders = [path / MODEL] if (path / MODEL).is_dir() else []
     for folder in folders:
@@ -94,13 +105,15 @@ def store_options(reference: str, options: SolverConfig) -> None:
 def _from_run(run: Path, from_step: int | None, device: str) -> Located:
     config = read_run_config(run)
     groups, state = checkpoint.load(run, from_step)
-    model = TRM(config.model_at(max(1, state["step"])))
-    try:
-        rows = {name: t for name, t in groups["model"].items() if name == "puzzle_embedding"}
-        model.load_state_dict(groups["ema"] | rows)
-    except (KeyError, RuntimeError) as error:
-        text = " ".join(str(error).split())
-        raise UserError(f"the checkpoint step_{state['step']} does not fit {run / CONFIG}: {text}") from None
+    where = f"{run}: the checkpoint step_{state['step']}"
+    model_config = config.model_at(max(1, state["step"]))
+    sizes = meta_model(model_config, str(run / CONFIG))
+    rows = {name: t for name, t in groups.get("model", {}).items() if name == "puzzle_embedding"}
+    weights = groups.get("ema", {}) | rows
+    check_shapes({name: tuple(tensor.shape) for name, tensor in weights.items()}, sizes, where)
+    check_memory(sizes, where)
+    model = TRM(model_config)
+    model.load_state_dict(weights)
     label = f"{run} at step {state['step']}"
     task = config.make_task()
     task.load_assets(run)

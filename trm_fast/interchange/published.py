@@ -6,18 +6,21 @@ The checkpoints are state dicts whose keys may start with the names of wrappers 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from trm_fast.api import TRM
 from trm_fast.errors import UserError
 from trm_fast.interchange.weight_sets import WeightSet, choose_weights
+from trm_fast.memory import require_memory
 from trm_fast.models import TRMConfig
+from trm_fast.models.weights import check_memory, check_numbers, meta_model, read_tensors
 from trm_fast.validation import validated
 
 _WRAPPERS = ("_orig_mod.", "module.", "model.", "inner.")
@@ -92,8 +95,9 @@ def from_published(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> TR
         UserError: a tensor is missing, has another shape or does not belong to the architecture.
     """
     tensors = unwrapped(state)
-    model = TRM(published_config(config, single="H_init" not in tensors))
-    names, parameters = published_names(model.config), model.state_dict()
+    ours_config = published_config(config, single="H_init" not in tensors)
+    sizes = meta_model(ours_config, "the weights")
+    names, parameters = published_names(ours_config), sizes.state_dict()
     # Published checkpoints without a puzzle embedding contain an empty tensor for it.
     published = {name for name, tensor in tensors.items() if tensor.numel()}
     if unknown := sorted(published - set(names.values())):
@@ -109,8 +113,11 @@ def from_published(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> TR
             raise UserError(
                 f"{theirs} has shape {tuple(tensor.shape)}, the configuration expects {tuple(parameters[ours].shape)}"
             )
-        loaded[ours] = tensor.float()
-    model.load_state_dict(loaded)
+        loaded[ours] = tensor
+    check_memory(sizes, "the weights", copies=2)
+    check_numbers(loaded, "the weights")
+    model = TRM(ours_config)
+    model.load_state_dict({name: tensor.float() for name, tensor in loaded.items()})
     return model
 
 
@@ -123,13 +130,25 @@ def read_published(weights: Path, kind: str = "ema") -> WeightSet:
     Raises:
         UserError: the file cannot be read, or has no weights of this kind.
     """
+    if not weights.exists():
+        raise UserError(f"{weights} does not exist")
+    if not weights.is_file():
+        raise UserError(f"{weights} is not a file")
+    require_memory(weights.stat().st_size, str(weights), "take a smaller file")
     try:
         if weights.suffix == ".safetensors":
-            state = load_file(weights)
+            state: Any = read_tensors(weights)
         else:
             state = torch.load(weights, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{weights} does not exist") from None
+    except UserError:
+        raise
+    except UnpicklingError as error:
+        # torch's own message advises to load the file without this protection.
+        names = ", ".join(re.findall(r"GLOBAL ([\w.]+)", str(error))[:3]) or "no plain tensors"
+        raise UserError(
+            f"{weights} cannot be read as weights: it holds Python objects ({names}), which could run code; only "
+            "tensors are read. Save its state dict, or convert it to safetensors"
+        ) from None
     except Exception as error:  # torch.load can raise any exception on damaged bytes
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(f"{weights} cannot be read as weights: {reason}") from None

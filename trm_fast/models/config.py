@@ -22,6 +22,15 @@ from trm_fast.nn.config import NetworkConfig
 from trm_fast.nn.groups import PARTITIONS, Grid, partitions
 from trm_fast.validation import Section, explain
 
+MAX_SIZE = 1 << 20
+"""The largest width, number of tokens or number of positions."""
+
+MAX_STEPS = 1_000_000
+"""The largest number of supervision steps."""
+
+MAX_DEPTH = 100_000
+"""The largest number of layers that a supervision step applies."""
+
 GridShape = Annotated[tuple[int, int], Strict(False)]  # YAML and JSON have no tuples
 
 
@@ -67,26 +76,26 @@ class TRMConfig(Section):
     """The content of each position: a token, numbers, or an unordered bag of tokens."""
     head: AnyHead = Field(default_factory=TokensConfig)
     """The head that makes the answer: its kind (``trm_fast.models.heads``) and its keys."""
-    vocab_size: int = Field(11, ge=2)
+    vocab_size: int = Field(11, ge=2, le=MAX_SIZE)
     """Number of tokens, padding included."""
-    input_width: int = Field(1, ge=1)
+    input_width: int = Field(1, ge=1, le=MAX_SIZE)
     """Numbers per position, for ``inputs: values``."""
-    seq_len: int = Field(81, ge=1)
+    seq_len: int = Field(81, ge=1, le=MAX_SIZE)
     """Number of positions per example, without the prefix."""
-    roles: int = Field(0, ge=0)
+    roles: int = Field(0, ge=0, le=MAX_SIZE)
     """Number of roles, one of which each position has; they are added to the embedding. 0: none."""
-    features: int = Field(0, ge=0)
+    features: int = Field(0, ge=0, le=MAX_SIZE)
     """Further numbers per position, which are added to the embedding. 0: none."""
 
-    hidden_size: int = Field(512, ge=1)
+    hidden_size: int = Field(512, ge=1, le=MAX_SIZE)
     """Channels of every position, D."""
-    num_layers: int = Field(2, ge=1)
+    num_layers: int = Field(2, ge=1, le=256)
     """Number of layers that each latent step and each answer step applies."""
-    num_heads: int = Field(8, ge=1)
+    num_heads: int = Field(8, ge=1, le=MAX_SIZE)
     """Number of attention heads; not used by the token mixer."""
-    expansion: float = Field(4.0, gt=0)
+    expansion: float = Field(4.0, gt=0, le=1000)
     """A SwiGLU's inner width is about 2/3 of this times its width."""
-    inner_multiple: int = Field(256, ge=1)
+    inner_multiple: int = Field(256, ge=1, le=MAX_SIZE)
     """A SwiGLU's inner width is rounded up to a multiple of this."""
     activation: Literal["swiglu", "gated_norm"] = "swiglu"
     """``gated_norm``: sigmoid(gate) * RMSNorm(gate * up) in the place of silu(gate) * up (arXiv 2601.19085), which
@@ -94,14 +103,16 @@ class TRMConfig(Section):
 
     mixing: Literal["mlp", "attention", "groups"] = "mlp"
     """Tokens exchange information by a SwiGLU over tokens, by attention, or by means over groups of positions."""
-    groups: Annotated[tuple[Annotated[str, AfterValidator(PARTITIONS.require)], ...], Strict(False)] = ()
+    groups: Annotated[
+        tuple[Annotated[str, AfterValidator(PARTITIONS.require)], ...], Strict(False), Field(max_length=16)
+    ] = ()
     """Partitions of the positions (``trm_fast.nn.groups``), for ``mixing: groups``; by default those of the task."""
-    group_scale: float = Field(1.5, gt=0)
+    group_scale: float = Field(1.5, gt=0, le=1e6)
     """Factor of the means over groups."""
     symbols: Literal["plain", "equivariant"] = "plain"
     """``equivariant``: the state has a vector for each symbol at each position, and the model treats all symbols
     alike. Only with ``mixing: groups``."""
-    special_tokens: int = Field(0, ge=0)
+    special_tokens: int = Field(0, ge=0, le=MAX_SIZE)
     """Number of tokens, the first of the vocabulary, that are no symbols, such as padding."""
     positions: Literal["none", "rope", "learned", "grid"] = "none"
     """How positions are told apart: not at all, by rotary embeddings (``rope``, in attention), by a learned embedding
@@ -110,31 +121,31 @@ class TRMConfig(Section):
     """Rows and columns, for ``positions: grid`` and ``mixing: groups``."""
     box_shape: GridShape | None = None
     """Rows and columns of a box of the grid, for the partitions that are made of boxes."""
-    rope_theta: float = Field(1e4, gt=0)
+    rope_theta: float = Field(1e4, gt=0, le=1e12)
     """Base of the rotary embeddings' wavelengths, for ``positions: rope``."""
     causal: bool = False
     """Whether each position reads only itself and earlier ones, as a model that writes text must."""
 
     norm_position: Literal["post", "pre"] = "post"
     """Where a sublayer is normalized: ``post``, after the residual addition, as published, or ``pre``, at its input."""
-    norm_eps: float = Field(1e-5, gt=0)
+    norm_eps: float = Field(1e-5, gt=0, le=1)
     """Added to the mean square in RMSNorm, so that it is never 0."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Share of each sublayer's output that training sets to 0."""
 
     state: Literal["dual", "single"] = "dual"
     """``dual``: an answer state y and a latent state z, as published; ``single``: one state for both."""
-    latent_width: int | None = Field(None, ge=1)
+    latent_width: int | None = Field(None, ge=1, le=MAX_SIZE)
     """Channels of the latent state, which linear maps convert to ``hidden_size``; None: ``hidden_size``."""
-    answer_width: int | None = Field(None, ge=1)
+    answer_width: int | None = Field(None, ge=1, le=MAX_SIZE)
     """Channels of the answer state, as ``latent_width``. Only with ``state: dual``."""
     inject_last: bool = True
     """With ``state: single``: whether the last application of the network in a cycle also adds x."""
-    T_cycles: int = Field(3, ge=1)
+    T_cycles: int = Field(3, ge=1, le=1000)
     """Cycles per supervision step, T; all but the last run without gradient."""
-    n_latent_steps: int = Field(6, ge=0)
+    n_latent_steps: int = Field(6, ge=0, le=1000)
     """Latent steps per cycle, n; one answer step follows them."""
-    max_supervision_steps: int = Field(16, ge=1)
+    max_supervision_steps: int = Field(16, ge=1, le=MAX_STEPS)
     """Maximum number of supervision steps per example in training."""
     q_threshold: float = Field(0.5, gt=0, lt=1)
     """Confidence, sigmoid(q), above which a row halts."""
@@ -143,23 +154,28 @@ class TRMConfig(Section):
     """The halting rule (``trm_fast.models.halting``). ``row``: each row halts by its own logit, as published;
     ``batch``: all rows halt when the mean of their confidences exceeds ``q_threshold``."""
 
-    prefix_tokens: int = Field(0, ge=0)
+    prefix_tokens: int = Field(0, ge=0, le=MAX_SIZE)
     """Positions before the sequence that hold the puzzle embedding."""
-    puzzle_embedding_size: int = Field(512, ge=1)
+    puzzle_embedding_size: int = Field(512, ge=1, le=MAX_SIZE)
     """Size of a puzzle's embedding; the rest of the prefix is zero."""
-    num_puzzles: int = Field(1, ge=1)
+    num_puzzles: int = Field(1, ge=1, le=1 << 30)
     """Number of rows of the puzzle embedding."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.symbols == "equivariant":
+            self._check_symbols()
+        if self.total_tokens > MAX_SIZE or self.effective_depth > MAX_DEPTH:
+            raise ValueError(
+                f"the network has {self.total_tokens:,} positions and an effective depth of {self.effective_depth:,}; "
+                f"the limits are {MAX_SIZE:,} and {MAX_DEPTH:,}"
+            )
         for name, needed in (
             ("positions: grid", self.positions == "grid"),
             ("mixing: groups", self.mixing == "groups"),
         ):
             if needed and (self.grid_shape is None or self.grid_shape[0] * self.grid_shape[1] != self.seq_len):
                 raise ValueError(f"{name} needs a grid_shape whose product is seq_len ({self.seq_len})")
-        if self.symbols == "equivariant":
-            self._check_symbols()
         self.network  # noqa: B018 (raises ValueError if its values contradict each other)
         if not self.n_latent_steps and not (self.state == "single" and self.inject_last):
             raise ValueError(
@@ -278,6 +294,25 @@ class TRMConfig(Section):
     def for_arc_agi(cls, **changes: Any) -> TRMConfig:
         """The published attention model for ARC-AGI. Set ``num_puzzles`` to the number of puzzles in your data."""
         return cls(**(_LARGE_GRID | {"vocab_size": 12} | changes))
+
+
+def check_kinds(config: TRMConfig, task: str, keys: Mapping[str, Any]) -> None:
+    """Checks that a model has the inputs and the head that its task needs. A head of another program fits any task.
+
+    Args:
+        config: the configuration of the model.
+        task: the name of the task, for the message.
+        keys: the keys that the task determines (``Task.model_keys``).
+
+    Raises:
+        ValueError: it has others.
+    """
+    inputs, kind = keys.get("inputs", "tokens"), keys.get("head", {}).get("kind", "tokens")
+    if config.inputs != inputs:
+        raise ValueError(f"model.inputs = {config.inputs!r} contradicts task {task}, which needs {inputs}")
+    head = HEADS[config.head.kind]
+    if head.__module__.startswith("trm_fast.") and not issubclass(head, HEADS[kind]):
+        raise ValueError(f"model.head.kind = {config.head.kind!r} contradicts task {task}, which needs {kind}")
 
 
 _LARGE_GRID: dict[str, Any] = {

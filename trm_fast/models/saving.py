@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -13,18 +12,22 @@ from typing import Any, TypeVar
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from trm_fast.errors import UserError
+from trm_fast.errors import UserError, shown
 from trm_fast.models.config import TRMConfig
 from trm_fast.models.format_v1 import upgrade_sections
 from trm_fast.models.trm import TRMModel
+from trm_fast.models.weights import check_memory, check_shapes, load_weights, meta_model, read_shapes
+from trm_fast.texts import json_text, parse_json, read_text
 from trm_fast.validation import explain
 from trm_fast.writing import new_folder, write_bytes
 
 FORMAT_VERSION = 2
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+MAX_CONFIG = 16 << 20
+"""The largest number of bytes of a configuration. A task section may hold a set of tools."""
 
 M = TypeVar("M", bound=TRMModel)
 
@@ -53,7 +56,7 @@ def save_model(
         if save_assets is not None:
             save_assets(new)
         save_tensors(_tensors(model), new / WEIGHTS)
-        (new / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (new / CONFIG).write_text(json_text(config, indent=2) + "\n", encoding="utf-8")
 
 
 def load_model(cls: type[M], folder: str | os.PathLike[str], compute_dtype: torch.dtype = torch.float32) -> M:
@@ -63,14 +66,18 @@ def load_model(cls: type[M], folder: str | os.PathLike[str], compute_dtype: torc
         UserError: the folder holds no model, or a damaged one.
     """
     path = Path(folder)
+    file, weights = path / CONFIG, path / WEIGHTS
+    sections = read_model_config(path)
     try:
-        sections = read_model_config(path)
         config = TRMConfig.model_validate(sections["model"])
     except ValidationError as error:
-        raise UserError(f"{path / 'config.json'}: {explain(error, TRMConfig, 'model')}") from None
+        raise UserError(f"{file}: {explain(error, TRMConfig, 'model')}") from None
+    sizes = meta_model(config, str(file))
+    check_shapes(read_shapes(weights), sizes, str(weights))  # before memory is taken for the model
+    check_memory(sizes, str(file), copies=2)
     model = cls(config, compute_dtype)
     model.solver_defaults = sections.get("solver", {})
-    load_weights(model, path / WEIGHTS)
+    load_weights(model, weights)
     return model.eval()
 
 
@@ -83,7 +90,7 @@ def save_section(folder: Path, name: str, section: dict[str, Any]) -> None:
     config = read_model_config(folder)
     config.pop(name, None)
     config |= {"format_version": FORMAT_VERSION} | ({name: section} if section else {})
-    write_bytes(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    write_bytes(folder / CONFIG, (json_text(config, indent=2) + "\n").encode())
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -107,51 +114,19 @@ def read_model_config(folder: Path) -> dict[str, Any]:
         UserError: the file is missing, damaged, or of an unknown format version.
     """
     path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{folder} is not a model: it has no config.json") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise UserError(f"{path} can't be read: {error}") from None
+    if not path.exists():
+        raise UserError(f"{folder} is not a model: it has no {CONFIG}")
+    config = parse_json(read_text(path, MAX_CONFIG), f"{path}: ")
     if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
         raise UserError(f"{path} has no section 'model'")
     if config.get("format_version") not in (1, FORMAT_VERSION):
         raise UserError(
-            f"{path} has format_version {config.get('format_version')!r}; this version reads 1 to {FORMAT_VERSION}"
+            f"{path} has format_version {shown(config.get('format_version'))}; this version reads 1 to {FORMAT_VERSION}"
         )
     try:
         return upgrade_sections(config)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Loads a safetensors file into a module.
-
-    Raises:
-        UserError: the file is missing or damaged, or its names or shapes are not those of the module.
-    """
-    try:
-        tensors = load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged or not a safetensors file: {error}") from None
-    expected = _tensors(model)
-    if problems := [f"{n} is missing" for n in expected if n not in tensors] + [
-        f"{n} is unknown" for n in tensors if n not in expected
-    ]:
-        raise UserError(f"{path} does not fit the model: {'; '.join(problems[:3])}")
-    for name, tensor in expected.items():
-        if tensors[name].shape != tensor.shape:
-            raise UserError(
-                f"{path}: {name} has shape {tuple(tensors[name].shape)}, the model has {tuple(tensor.shape)}"
-            )
-    model.load_state_dict(tensors)
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -155,7 +155,9 @@ class GroupMixer(SwiGLU):
     groups: Tensor
 
     def __init__(self, config: NetworkConfig) -> None:
-        groups = partitions(config.groups, config.grid, config.prefix, config.symbols)
+        device = torch.empty(0).device
+        with torch.device("cpu"):  # a device without memory cannot number the groups
+            groups = partitions(config.groups, config.grid, config.prefix, config.symbols).to(device)
         super().__init__(config.hidden_size, config, parts=1 + len(groups))
         self.scale = config.group_scale
         self.register_buffer("groups", groups, persistent=False)

@@ -268,17 +268,18 @@ class Task(ABC):
             UserError: the source cannot be read, or one of its rows is malformed.
         """
 
-    def read(self, source: str) -> Examples:
-        """All examples of a file or of ``hf:NAME``, in order.
+    def read(self, source: str, limit: int | None = None) -> Examples:
+        """The examples of a file or of ``hf:NAME``, in order: all, or the first ``limit``. The rows after them are not
+        read.
 
         Raises:
             UserError: a row is malformed (the message names file and line), or the task reads no files.
         """
         raise UserError(f"the task {self.name} reads no files of examples", usage_error=True)
 
-    def read_counted(self, source: str) -> tuple[Examples, dict[str, int], list[str]]:
+    def read_counted(self, source: str, limit: int | None = None) -> tuple[Examples, dict[str, int], list[str]]:
         """Like ``read``, with the number of rows that the task leaves out, by reason, and messages about them."""
-        return self.read(source), {}, []
+        return self.read(source, limit), {}, []
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
         """The examples, each under a random symmetry of the task."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from rich.text import Text
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Array, Dataset, Examples, Question, TaskConfig
 from trm_fast.tasks.numbers import Numbers, NumbersTask, read_lines, read_numbers, write_numbers
+from trm_fast.tasks.sets import check_count
 
 
 class CopyConfig(TaskConfig):
@@ -46,13 +48,14 @@ class Copy(NumbersTask):
 
     def generated(self, seed: int) -> Dataset:
         config = self.config
+        check_count(config.train_count + config.test_count, config.length, self.noun)
         rng = np.random.default_rng(seed)
         test = _encode(rng.uniform(-1, 1, (config.test_count, config.length)))
         train = _encode(rng.uniform(-1, 1, (config.train_count, config.length)))
         return Dataset(train, test, f"uniform in [-1, 1]^{config.length}, seed {seed}")
 
-    def read(self, source: str) -> Examples:
-        return _encode(np.stack([self._vector(text, where) for text, where in read_lines(source)]))
+    def read(self, source: str, limit: int | None = None) -> Examples:
+        return _encode(np.stack([self._vector(text, where) for text, where in islice(read_lines(source), limit)]))
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
         """Reflects and permutes vectors at random, with ``task.symmetries``."""

@@ -42,8 +42,8 @@ def load_split(source: str, split: str) -> Any:
         raise kind(f"{source}: no split {split!r} could be loaded: {error}") from error
 
 
-def load(source: str, split: Split) -> Table:
-    """One split of a hub data set of puzzles.
+def load(source: str, split: Split, limit: int | None = None) -> Table:
+    """One split of a hub data set of puzzles, or its first ``limit`` rows.
 
     Raises:
         Unavailable: as in ``load_split``.
@@ -56,7 +56,7 @@ def load(source: str, split: Split) -> Table:
         index = find_column(names, aliases, source)
         if index is None and aliases is not RATING:
             raise UserError(f"{source} has no column {aliases[0]!r} but {', '.join(names)}")
-        columns.append([] if index is None else [as_text(value) for value in table[names[index]][:]])
+        columns.append([] if index is None else [as_text(value) for value in table[names[index]][:limit]])
     questions, answers, ratings = columns
     return Table(questions, answers, ratings, [f"{source} ({split}), row {row}" for row in range(len(questions))])
 

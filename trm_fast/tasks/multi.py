@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from trm_fast.errors import UserError
+from trm_fast.errors import UserError, shown
 from trm_fast.tasks.base import IGNORE, Array, DataConfig, Dataset, Examples, Question, Task, TaskConfig
 from trm_fast.tasks.loading import load_dataset
 from trm_fast.validation import validated
@@ -50,10 +50,10 @@ class MultiConfig(TaskConfig):
         for section in self.tasks:
             config = {key: value for key, value in section.items() if key not in ("label", "data")}
             if not isinstance(config.get("name"), str) or config["name"] == "multi":
-                raise ValueError(f"this section of tasks does not name a task: {section}")
+                raise ValueError(f"this section of tasks does not name a task: {shown(section)}")
             label = section.get("label", config["name"].rpartition(":")[2])
             if not isinstance(label, str) or not label.isidentifier():
-                raise ValueError(f"label {label!r} must be a word: letters, digits and _")
+                raise ValueError(f"label {shown(label)} must be a word: letters, digits and _")
             if label in parts:
                 raise ValueError(f"two tasks are called {label}: give one of them another label")
             kind = get_task(config["name"])
@@ -116,13 +116,13 @@ class Multi(Task):
             [f"{label}: {note}" for label, s in named for note in s.notes],
         )
 
-    def read(self, source: str) -> Examples:
-        """All examples of one task's file, which is named as ``LABEL:FILE``."""
+    def read(self, source: str, limit: int | None = None) -> Examples:
+        """The examples of one task's file, which is named as ``LABEL:FILE``."""
         label, colon, file = source.partition(":")
         if not colon or label not in self.labels:
             raise UserError(f"write {' or '.join(f'{name}:FILE' for name in self.labels)}, not {source}")
         index = self.labels.index(label)
-        return self._padded(index, self.tasks[index].read(file))
+        return self._padded(index, self.tasks[index].read(file, limit))
 
     def _padded(self, index: int, examples: Examples) -> Examples:
         """A task's examples, padded to the length of the longest task and with the model's puzzle ids."""

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trm_fast.errors import UserError
+from trm_fast import texts
+from trm_fast.errors import UserError, shown
 from trm_fast.tasks.base import Array, DataConfig, Dataset, Question, Task
-from trm_fast.tasks.files import parse_json, read_text, split_lines
+from trm_fast.tasks.files import parse_json, read_text
 from trm_fast.tasks.sets import holdout_note, random_split
 
 Numbers = npt.NDArray[np.float64]
@@ -59,9 +60,9 @@ def _number(item: object, position: int, location: str) -> float:
             raise ValueError
         value = float(item)
     except (ValueError, OverflowError):
-        raise UserError(f"{location}item {position} is {item!r}, not a number") from None
+        raise UserError(f"{location}item {position} is {shown(item)}, not a number") from None
     if not math.isfinite(value):
-        raise UserError(f"{location}item {position} is {item!r}: numbers must be finite")
+        raise UserError(f"{location}item {position} is {shown(item)}: numbers must be finite")
     return value
 
 
@@ -88,12 +89,11 @@ def read_lines(source: str | Path) -> Iterator[tuple[str, str]]:
         UserError: the file cannot be read, or has no numbers.
     """
     path = Path(source)
-    text = read_text(path)
     if path.suffix == ".json":
-        yield from _json_lists(text, path)
+        yield from _json_lists(read_text(path), path)
         return
     has_lists = False
-    for number, line in enumerate(split_lines(text), 1):
+    for number, line in enumerate(texts.read_lines(path), 1):
         if not line.strip() or (number == 1 and not re.search(r"\d", line) and "[" not in line):
             continue
         has_lists = True
@@ -110,7 +110,7 @@ def _json_lists(text: str, path: Path) -> Iterator[tuple[str, str]]:
         rows = [rows]
     for number, row in enumerate(rows, 1):
         if not isinstance(row, list):
-            raise UserError(f"{path}, row {number}: expected a list of numbers, not {row!r}")
+            raise UserError(f"{path}, row {number}: expected a list of numbers, not {shown(row)}")
         yield json.dumps(row), f"{path}, row {number}"
 
 

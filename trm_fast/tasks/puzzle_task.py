@@ -60,12 +60,13 @@ class PuzzleTask(Task, Generic[T]):
         difficulty = self.difficulty(pair.train)
         return Dataset(self.encode(pair.train), self.encode(pair.test), pair.source, pair.notes, difficulty)
 
-    def read(self, source: str) -> Examples:
-        """All examples of a CSV file, or of the test split of ``hf:NAME``, in order."""
-        return self.encode(self._load(source, "test"))
+    def read(self, source: str, limit: int | None = None) -> Examples:
+        """The examples of a CSV file, or of the test split of ``hf:NAME``, in order."""
+        return self.encode(self._load(source, "test", limit))
 
-    def _load(self, source: str, split: Split) -> T:
-        return self.decode(hub.load(source, split) if source.startswith(hub.PREFIX) else read_table(source))
+    def _load(self, source: str, split: Split, limit: int | None = None) -> T:
+        from_hub = source.startswith(hub.PREFIX)
+        return self.decode(hub.load(source, split, limit) if from_hub else read_table(source, limit))
 
     def _sets(self, data: DataConfig, seed: int) -> Sets[T]:
         source, test_source = data.source, data.test

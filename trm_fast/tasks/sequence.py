@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from rich.text import Text
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Array, Dataset, Examples, Question, TaskConfig
 from trm_fast.tasks.numbers import Numbers, NumbersTask, read_lines, read_numbers, write_numbers
+from trm_fast.tasks.sets import check_count
 
 Kind = Literal["arithmetic", "geometric", "periodic"]
 KINDS: tuple[Kind, ...] = ("arithmetic", "geometric", "periodic")
@@ -66,6 +68,8 @@ class Sequence(NumbersTask):
 
     def generated(self, seed: int) -> Dataset:
         config = self.config
+        numbers = (self.length + 1) * self.seq_len  # each position reads the whole sequence
+        check_count(config.train_count + config.test_count, numbers, self.noun)
         train, test = (self._generate(n, (seed, i)) for i, n in enumerate((config.train_count, config.test_count)))
         return Dataset(train, test, f"generated ({', '.join(config.kinds)}, seed {seed})")
 
@@ -87,8 +91,9 @@ class Sequence(NumbersTask):
     def _inputs(self, scaled: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         return np.repeat(scaled[:, None, : self.length], self.seq_len, axis=1)
 
-    def read(self, source: str) -> Examples:
-        rows = [self._numbers(text, where, (self.length + self.seq_len,)) for text, where in read_lines(source)]
+    def read(self, source: str, limit: int | None = None) -> Examples:
+        lines = islice(read_lines(source), limit)
+        rows = [self._numbers(text, where, (self.length + self.seq_len,)) for text, where in lines]
         return self._encode(np.stack(rows), np.full(len(rows), -1, dtype=np.int32))
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:

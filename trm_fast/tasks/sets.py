@@ -15,6 +15,7 @@ import numpy.typing as npt
 from typing_extensions import Self
 
 from trm_fast.errors import UserError
+from trm_fast.memory import require_memory
 
 Grids = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.intp]
@@ -52,6 +53,21 @@ class PuzzleSet(ABC, Generic[Size]):
     @abstractmethod
     def classes(self) -> list[bytes]:
         """The symmetry class of each puzzle, as bytes that are equal for puzzles of the same class."""
+
+
+def check_count(count: int, cells: int, noun: str) -> None:
+    """Checks that generated examples fit into memory.
+
+    Args:
+        count: number of examples.
+        cells: numbers in the question or the answer of each.
+        noun: what the examples are called.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    # While they are generated there are two copies, of int32, and Python objects that tell equal ones apart.
+    require_memory(count * (8 * cells + 200), f"generating {count:,} {noun}", "take fewer")
 
 
 T = TypeVar("T", bound=PuzzleSet[Any])

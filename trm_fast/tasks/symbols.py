@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ from rich.text import Text
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.base import Array, DataConfig, Dataset, Examples, IntArray, Question, Task, TaskConfig
-from trm_fast.tasks.sets import holdout_note, random_split
+from trm_fast.tasks.sets import check_count, holdout_note, random_split
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -81,6 +82,7 @@ class Symbols(Task):
 
     def _random_strings(self, rng: np.random.Generator, count: int) -> IntArray:
         """Up to ``count`` distinct random strings, int32 (N, L); fewer if too many duplicates were drawn."""
+        check_count(count, self.seq_len, "strings")
         strings = rng.integers(1, self.vocab_size, (count + 16, self.seq_len), dtype=np.int32)
         unique: IntArray = np.unique(strings, axis=0)
         return unique[rng.permutation(len(unique))[:count]]
@@ -91,8 +93,8 @@ class Symbols(Task):
     def _answers(self, strings: Array) -> Array:
         return strings.copy() if self.config.order == "same" else strings[:, ::-1].copy()
 
-    def read(self, source: str) -> Examples:
-        return self._encode(np.stack([question.inputs for question in self.questions(source)]))
+    def read(self, source: str, limit: int | None = None) -> Examples:
+        return self._encode(np.stack([question.inputs for question in islice(self.questions(source), limit)]))
 
     def augment(self, examples: Examples, rng: np.random.Generator) -> Examples:
         """Each string with its letters replaced according to a random permutation of the alphabet."""

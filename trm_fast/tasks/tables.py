@@ -9,7 +9,7 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from trm_fast.tasks.columns import ANSWER, QUESTION, Header, read_header
 from trm_fast.tasks.files import open_text, write_text
 from trm_fast.tasks.sets import Ratings
 from trm_fast.tasks.values import is_value, rows_with_answers
+from trm_fast.texts import read_rest
 
 Grids = npt.NDArray[np.uint8]
 MAX_RATING = 10**9
@@ -55,8 +56,9 @@ class Table:
             self.ratings.append(rating)
 
 
-def read_table(path: str | Path) -> Table:
-    """The rows of a CSV file, or of objects in JSON. Fields are not stripped, because a space can be a cell of a maze.
+def read_table(path: str | Path, limit: int | None = None) -> Table:
+    """The rows of a CSV file, or of objects in JSON: all, or the first ``limit``, and then no more are read. Fields are
+    not stripped, because a space can be a cell of a maze.
 
     ``trm_fast.tasks.columns`` has the names that the columns may have, and the delimiters.
 
@@ -72,7 +74,7 @@ def read_table(path: str | Path) -> Table:
         if not start.strip():
             raise UserError(f"{path} is empty")
         if is_value(start):
-            for fields in rows_with_answers(start + stream.read(), str(path)):
+            for fields in islice(rows_with_answers(start + read_rest(stream, path), str(path)), limit):
                 table.append(*fields)
             return table
         header, rows = _rows(chain(io.StringIO(start, newline=""), stream), path)
@@ -85,7 +87,7 @@ def read_table(path: str | Path) -> Table:
                 )
         assert header.question is not None
         assert header.answer is not None
-        for where, row in rows:
+        for where, row in islice(rows, limit):
             if len(row) != len(header.names):
                 raise UserError(f"{where}: {len(row)} fields, the header has {len(header.names)}")
             rating = None if header.rating is None else row[header.rating]

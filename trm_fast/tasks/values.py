@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from trm_fast.errors import UserError
+from trm_fast.memory import size_text
 from trm_fast.tasks.columns import ANSWER, QUESTION, RATING, find_column
 from trm_fast.tasks.files import parse_json, read_text, split_lines
+from trm_fast.texts import MAX_TEXT
 
 MAX_LITERAL = 1 << 20
 """The longest text, in characters, that is tried as a Python literal."""
@@ -59,7 +61,11 @@ def read_puzzles(path: str | Path) -> str:
     if Path(path).suffix != ".npy":
         return read_text(path)
     try:
-        return text_of(np.load(path, allow_pickle=False))
+        if Path(path).stat().st_size > MAX_TEXT:
+            raise UserError(f"{path} has more than {size_text(MAX_TEXT)}: split it")
+        return text_of(np.load(path, mmap_mode="r", allow_pickle=False))  # a mapped file cannot be larger than it says
+    except UserError:
+        raise
     except (ValueError, EOFError) as error:
         raise UserError(f"{path} is not an array of numpy without objects: {error}") from None
     except OSError as error:

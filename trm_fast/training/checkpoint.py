@@ -21,7 +21,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from trm_fast.errors import UserError
+from trm_fast.memory import OutOfMemory, require_memory
 from trm_fast.models.saving import save_tensors
+from trm_fast.models.weights import check_numbers
+from trm_fast.texts import parse_json, read_text
 from trm_fast.writing import out_of_space
 
 FORMAT_VERSION = 1
@@ -97,10 +100,13 @@ def load(run: Path, step: int | None = None) -> tuple[Groups, dict[str, Any]]:
         state = read_state(folder)
         groups = {}
         for name, expected in state["files"].items():
-            file = folder / name
+            file = folder / Path(name).name
             if file.stat().st_size != expected["size"] or _sha256(file) != expected["sha256"]:
                 raise ValueError(f"{name} was changed or truncated")
+            require_memory(file.stat().st_size, str(file), "close other programs")
             groups[file.stem] = load_file(file)
+    except OutOfMemory:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         if not folder.exists():
             raise UserError(f"checkpoint {folder} was removed while it was read, by a process that trains it") from None
@@ -108,6 +114,8 @@ def load(run: Path, step: int | None = None) -> tuple[Groups, dict[str, Any]]:
             raise UserError(f"cannot read {error.filename or folder}: {error.strerror or error}") from None
         use = f"; use an earlier one with --from step_{others[-1]}" if others else ""
         raise UserError(f"checkpoint {folder} is damaged: {error}{use}") from None
+    for name in ("model", "ema"):
+        check_numbers(groups.get(name, {}), f"checkpoint {folder}")
     return groups, state
 
 
@@ -115,14 +123,17 @@ def read_state(folder: Path) -> dict[str, Any]:
     """Reads and verifies ``state.json`` of a checkpoint.
 
     Raises:
-        ValueError: it has another format version, or was changed.
-        OSError: it can't be read.
+        ValueError: it can't be read, has another format version, or was changed.
     """
-    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    state = parse_json(read_text(folder / STATE), f"{STATE}: ")
     if not isinstance(state, dict) or state.get("format_version") != FORMAT_VERSION:
         raise ValueError(f"{STATE} is not of format version {FORMAT_VERSION}")
     if state.get("sha256") != _state_sha256(state) or folder.name != f"step_{state['step']}":
         raise ValueError(f"{STATE} was changed")
+    best = state.get("best")
+    numbers = [state["step"], state.get("seconds", 0), *(best.values() if isinstance(best, dict) else [])]
+    if not all(isinstance(number, int | float) and 0 <= number < 2**63 for number in numbers):
+        raise ValueError(f"{STATE} has values that are no numbers")
     return state
 
 

@@ -7,7 +7,10 @@ from typing import Any
 
 import torch
 
+from trm_fast.errors import UserError
+from trm_fast.memory import size_text
 from trm_fast.models import TRMModel
+from trm_fast.models.weights import meta_model
 from trm_fast.tasks.base import Examples
 from trm_fast.training.batch import Batch
 from trm_fast.training.carry import Carry
@@ -47,19 +50,12 @@ def estimate(config: RunConfig, example_spec: Examples, device: torch.device) ->
         of one part of the batch.
     """
     training, dtype = config.training, config.compute_dtype(device)
+    weights, carry = run_bytes(config, example_spec, device)
+    check_run(config, example_spec, device)
     model = TRMModel(config.model, dtype).to(device)
     batch_size, accumulation = training.batch_size, training.gradient_accumulation
     row_bytes = bytes_per_row(model, example_spec, recompute=training.recompute == "latent")
     parts = parts_that_fit(batch_size, row_bytes, device) if accumulation == "auto" else min(accumulation, batch_size)
-    examples = [*Carry(model, batch_size, example_spec).tensors().values()]
-    examples += Batch.zeros(example_spec, sizes(batch_size, device)[1], device).tensors().values()
-    with torch.device("meta"):
-        meta_model = TRMModel(config.model, dtype)
-    # The optimizer's tensors include the parameters; the parameters here stand for their gradients.
-    weight_tensors = [*training.make_optimizer(meta_model).tensors(), *meta_model.parameters(), *model.buffers()]
-    weights, carry = (sum(tensor.nbytes for tensor in tensors) for tensors in (weight_tensors, examples))
-    if dtype != torch.float32:
-        weights += sum(w.numel() for w in model.linear_weights()) * dtype.itemsize
     activations = row_bytes * -(-batch_size // parts)
     rate = matrix_rate(device, dtype)
     seconds = run_seconds(config, rate)
@@ -81,6 +77,47 @@ def estimate(config: RunConfig, example_spec: Examples, device: torch.device) ->
         "steps": training.steps,
         "seconds": seconds,
     }
+
+
+def run_bytes(config: RunConfig, example_spec: Examples, device: torch.device, processes: int = 1) -> tuple[int, int]:
+    """The bytes of a run's tensors in each of its processes, without activations. Nothing is allocated.
+
+    Args:
+        config: the configuration of the run.
+        example_spec: any number of examples with the shapes and dtypes of the data.
+        device: the device on which the run trains.
+        processes: number of processes that share the batch.
+
+    Returns:
+        The bytes of weights, gradients, optimizer, average and copies in low precision; and the bytes of the carry and
+        the pool.
+
+    Raises:
+        UserError: they are larger than any memory.
+    """
+    training, dtype, meta = config.training, config.compute_dtype(device), torch.device("meta")
+    model = meta_model(config.model, "model", dtype)
+    # The optimizer's tensors include the parameters; the parameters here stand for their gradients.
+    weights = [*training.make_optimizer(model).tensors(), *model.parameters(), *model.buffers()]
+    copies = sum(w.numel() for w in model.linear_weights()) * dtype.itemsize if dtype != torch.float32 else 0
+    carry = [*Carry(model, -(-training.batch_size // processes), example_spec).tensors().values()]
+    carry += Batch.zeros(example_spec, sizes(training.batch_size, device)[1], meta).tensors().values()
+    return sum(tensor.nbytes for tensor in weights) + copies, sum(tensor.nbytes for tensor in carry)
+
+
+def check_run(config: RunConfig, example_spec: Examples, device: torch.device, processes: int = 1) -> None:
+    """Checks that the tensors of a run fit into memory. The arguments are those of ``run_bytes``.
+
+    Raises:
+        UserError: they do not.
+    """
+    weights, carry = run_bytes(config, example_spec, device, processes)
+    if weights + carry > (free := free_bytes(device)):
+        raise UserError(
+            f"training needs {size_text(weights)} of memory for the weights and the optimizer and {size_text(carry)} "
+            f"for a batch of {config.training.batch_size:,}; {size_text(free)} is free on {device}: lower "
+            "model.hidden_size or training.batch_size"
+        )
 
 
 def run_seconds(config: RunConfig, rate: float) -> float:

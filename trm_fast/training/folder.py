@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from trm_fast.errors import UserError
-from trm_fast.tasks.files import read_text, write_text
+from trm_fast.tasks.files import write_text
+from trm_fast.texts import json_text, parse_json, read_text
 from trm_fast.training.config import RunConfig, TrainingConfig
 from trm_fast.training.read_config import make_config, read_yaml
 
@@ -24,7 +24,7 @@ def cut_metrics(run: Path, last: int, training: TrainingConfig) -> None:
         due = training.eval_every and step % training.eval_every == 0 and step < training.steps
         return step <= last and ("loss" in record or bool(due))
 
-    kept = [json.dumps(record) for record in read_metrics(run) if regular(record)]
+    kept = [json_text(record) for record in read_metrics(run) if regular(record)]
     write_text(run / METRICS, "".join(line + "\n" for line in kept))
 
 
@@ -50,10 +50,17 @@ def read_metrics(run: Path) -> list[Record]:
     text = read_text(path) if path.exists() else ""
     records = []
     for number, line in enumerate(text.split("\n")[:-1], 1):  # what follows the last line feed is incomplete
-        try:
-            record = json.loads(line)
-            record["step"] + 0
-        except (ValueError, TypeError, KeyError):
-            raise UserError(f"{path}:{number}: not a record of metrics; remove the line") from None
+        record = parse_json(line, f"{path}:{number}: ")
+        if not _valid(record):
+            raise UserError(f"{path}:{number}: not a record of metrics; remove the line")
         records.append(record)
     return records
+
+
+def _valid(record: Any) -> bool:
+    """Whether a record has a step, and nothing but texts, numbers that plots can show, and null for what is unknown."""
+    if not isinstance(record, dict) or not isinstance(record.get("step"), int) or isinstance(record["step"], bool):
+        return False
+    values = (value for value in record.values() if value is not None and not isinstance(value, str | bool))
+    flat = (part for value in values for part in (value if isinstance(value, list) else [value]))
+    return all(isinstance(part, int | float) and abs(part) < 1e300 for part in flat)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-import psutil
 import torch
 from torch import Tensor
 
+from trm_fast.memory import free_memory
 from trm_fast.models import ForwardOptions, TRMModel
 from trm_fast.nn.recursion import Recursion, read_answer
 from trm_fast.tasks.base import Examples
@@ -20,20 +19,8 @@ SHARE = 0.6
 
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes that can currently be allocated on ``device``. On a CPU, it respects the limit of a container."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    free = psutil.virtual_memory().available
-    for limit_file, used_file in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        try:
-            limit, used = ((Path("/sys/fs/cgroup") / name).read_text().strip() for name in (limit_file, used_file))
-            free = min(free, int(limit) - int(used))
-        except (OSError, ValueError):  # no such controller, or "max"
-            continue
-    return max(0, free)
+    """Bytes that can currently be allocated on ``device``."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
 
 
 def bytes_per_row(model: TRMModel, example_spec: Examples, *, recompute: bool = False) -> int:

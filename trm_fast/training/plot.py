@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.pictures import save_figure
-from trm_fast.training.folder import Record, read_metrics, read_run_config
+from trm_fast.training.folder import CONFIG, Record, read_metrics
 
 CURVES = "curves.png"
 
@@ -26,10 +26,11 @@ def plot_run(run: Path, target: Path | None = None) -> Path:
     Raises:
         UserError: the folder holds no run or no metrics yet, or the PNG can't be written.
     """
-    read_run_config(run)
+    if not (run / CONFIG).is_file():
+        raise UserError(f"{run} is not a run: it has no {CONFIG}")
     records = read_metrics(run)
-    logged = [r for r in records if "loss" in r]
-    evaluated = [r for r in records if "eval_exact_accuracy" in r]
+    logged = [r for r in records if r.get("loss") is not None]
+    evaluated = [r for r in records if r.get("eval_exact_accuracy") is not None]
     if not logged:
         raise UserError(f"{run} has no metrics yet: nothing to plot")
 
@@ -40,7 +41,7 @@ def plot_run(run: Path, target: Path | None = None) -> Path:
     steps = [r["step"] for r in logged]
 
     def values(name: str) -> list[float]:
-        return [nan if r[name] is None else r[name] for r in logged]  # None: no example had finished
+        return [nan if (value := r.get(name)) is None else value for r in logged]  # None: no example had finished
 
     axes[0, 0].plot(steps, values("loss"))
     axes[0, 0].set(title="Loss", yscale="log")

@@ -8,16 +8,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-from trm_fast.errors import UserError
+from trm_fast.errors import UserError, shown
 from trm_fast.inference.options import SolverConfig
 from trm_fast.models import TRMConfig
+from trm_fast.models.config import check_kinds
 from trm_fast.models.format_v1 import upgrade_sections
 from trm_fast.registry import suggest
 from trm_fast.tasks import get_task
 from trm_fast.tasks.base import DataConfig
+from trm_fast.texts import MAX_CONFIG, parse_yaml, read_text
 from trm_fast.training.config import RunConfig, TrainingConfig
 from trm_fast.validation import validated
 
@@ -34,8 +33,8 @@ def read_preset(name: str) -> dict[str, Any]:
         UserError: no preset has this name.
     """
     if name not in preset_names():
-        raise UserError(f"unknown preset {name!r}; {suggest(name, preset_names())}", usage_error=True)
-    return _parse_yaml((files("trm_fast.configs") / f"{name}.yaml").read_text(encoding="utf-8"), name)
+        raise UserError(f"unknown preset {shown(name)}; {suggest(name, preset_names())}", usage_error=True)
+    return _sections((files("trm_fast.configs") / f"{name}.yaml").read_text(encoding="utf-8"), name)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -45,10 +44,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: the file can't be read, or is not YAML with sections.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} can't be read: {error}", usage_error=True) from None
-    return _parse_yaml(text, str(path))
+        text = read_text(path, MAX_CONFIG)
+    except UserError as error:
+        raise UserError(str(error), usage_error=True) from None
+    return _sections(text, str(path))
 
 
 def parse_section(text: str, option: str = "--task") -> dict[str, Any]:
@@ -86,7 +85,7 @@ def apply_settings(sections: Mapping[str, Any], settings: Iterable[str]) -> dict
         *outer, name = path.strip().split(".")
         if not equals or not outer or not all((*outer, name)):
             raise UserError(
-                f"--set takes section.key=value, such as training.batch_size=16, not {setting!r}", usage_error=True
+                f"--set takes section.key=value, such as training.batch_size=16, not {shown(setting)}", usage_error=True
             )
         section = result
         for depth, key in enumerate(outer, 1):
@@ -107,12 +106,16 @@ def make_config(sections: Mapping[str, Any], where: str) -> RunConfig:
         where: the name of the file or preset, for messages.
 
     Raises:
-        UserError: a key is unknown, missing or has a wrong value, or contradicts the task.
+        UserError: a key is unknown, missing or has a wrong value, or contradicts the task; or the task's module may
+            not be imported (``trm_fast.tasks.trusting_code``).
     """
     task_section = sections.get("task")
     if not isinstance(task_section, Mapping) or not isinstance(task_section.get("name"), str):
         raise UserError(f"{where}: task.name is missing: it says which task to train", usage_error=True)
-    task_type = get_task(task_section["name"])
+    try:
+        task_type = get_task(task_section["name"])
+    except UserError as error:
+        raise UserError(f"{where}: {error}", usage_error=True) from None
     task_config = validated(task_type.Config, task_section, "task", where)
     task = task_type(task_config)
     data = validated(DataConfig, sections.get("data") or {}, "data", where)
@@ -120,11 +123,15 @@ def make_config(sections: Mapping[str, Any], where: str) -> RunConfig:
     sections = upgrade_sections(sections, task_keys.get("head", {}).get("kind"))
     model = sections.get("model") or {}
     if not isinstance(model, Mapping):
-        raise UserError(f"{where}: model must be a section of keys, not {model!r}", usage_error=True)
+        raise UserError(f"{where}: model must be a section of keys, not {shown(model)}", usage_error=True)
     if model.get("mixing") == "groups":
         model = task.group_keys() | {key: value for key, value in model.items() if value is not None}
     parts: dict[str, Any] = {**sections, "task": task_config}
     parts["model"] = validated(TRMConfig, _merged(model, task_keys, "model", task.name, where), "model", where)
+    try:
+        check_kinds(parts["model"], task.name, task_keys)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}", usage_error=True) from None
     parts["data"] = data
     parts["training"] = validated(TrainingConfig, sections.get("training") or {}, "training", where)
     parts["solver"] = validated(SolverConfig, sections.get("solver") or {}, "solver", where)
@@ -144,22 +151,16 @@ def _merged(
             value = _merged(configured, value, f"{name}.{key}", task, where)
         elif configured not in (None, value):
             raise UserError(
-                f"{where}: {name}.{key} = {section[key]} contradicts task {task}, which needs {value}; remove the key",
+                f"{where}: {name}.{key} = {shown(section[key])} contradicts task {task}, which needs {value}; "
+                "remove the key",
                 usage_error=True,
             )
         merged[key] = value
     return merged
 
 
-def _parse_yaml(text: str, where: str) -> dict[str, Any]:
-    try:
-        sections = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(
-            f"{where}{line}: not valid YAML: {getattr(error, 'problem', None) or error}", usage_error=True
-        ) from None
+def _sections(text: str, where: str) -> dict[str, Any]:
+    sections = parse_yaml(text, where)
     if not isinstance(sections, dict):
         raise UserError(f"{where}: a configuration has sections (task, data, model, training)", usage_error=True)
     return sections
@@ -171,7 +172,4 @@ def parse_value(text: str, source: str) -> Any:
     Raises:
         UserError: the text is not valid YAML; ``source`` starts the message.
     """
-    try:
-        return YAML(typ="safe", pure=True).load(text)
-    except YAMLError:
-        raise UserError(f"{source}: {text!r} is not valid YAML", usage_error=True) from None
+    return parse_yaml(text, source)

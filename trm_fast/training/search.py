@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trm_fast.errors import UserError
+from trm_fast.errors import UserError, shown
 from trm_fast.training.read_config import parse_value
 
 Space = dict[str, list[Any]]
@@ -30,7 +30,8 @@ def parse_values(text: str) -> tuple[str, list[Any]]:
     key, equals, values = text.partition("=")
     if not equals or not key.strip() or not values.strip():
         raise UserError(
-            f"--vary takes section.key=value,value, such as training.batch_size=16,32, not {text!r}", usage_error=True
+            f"--vary takes section.key=value,value, such as training.batch_size=16,32, not {shown(text)}",
+            usage_error=True,
         )
     parsed = parse_value(f"[{values}]", f"--vary {text}")
     return key.strip(), parsed

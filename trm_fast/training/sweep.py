@@ -15,11 +15,13 @@ from typing import Any
 
 import torch
 
-from trm_fast.errors import UserError
+from trm_fast.errors import UserError, shown
 from trm_fast.inference import Evaluation, Solver, evaluate
+from trm_fast.tasks import trusting_code
 from trm_fast.tasks.base import Examples
-from trm_fast.tasks.files import parse_json, read_text, write_text
+from trm_fast.tasks.files import write_text
 from trm_fast.tasks.statistics import mean_interval
+from trm_fast.texts import json_text, parse_json, read_text
 from trm_fast.training import checkpoint
 from trm_fast.training.callbacks import Callback
 from trm_fast.training.config import RunConfig
@@ -77,7 +79,8 @@ class Plan:
         """
         changes = [f"{key}={json.dumps(value)}" for key, value in variant.settings.items()]
         sections = apply_settings(self.sections, [*changes, f"training.seed={seed}"])
-        return make_config(sections, f"variant {variant.name}")
+        with trusting_code():  # the user chose the configuration
+            return make_config(sections, f"variant {variant.name}")
 
     def to_json(self) -> Record:
         """The plan as JSON values."""
@@ -99,7 +102,7 @@ def parse_variant(text: str) -> Variant:
     pairs = [change.partition("=") for change in changes.split()]
     if not name.strip() or not colon or not all(key and equals for key, equals, _ in pairs):
         raise UserError(
-            f'--variant takes "NAME: KEY=VALUE KEY=VALUE", such as "large: model.hidden_size=128", not {text!r}',
+            f'--variant takes "NAME: KEY=VALUE KEY=VALUE", such as "large: model.hidden_size=128", not {shown(text)}',
             usage_error=True,
         )
     return Variant(name.strip(), {key: parse_value(value, f"--variant {text}") for key, _, value in pairs})
@@ -248,7 +251,7 @@ class Sweep:
 
     def _eval_examples(self, trainer: Trainer) -> Examples | None:
         if self.plan.eval_data is not None:
-            examples, _, notes = trainer.task.read_counted(self.plan.eval_data)
+            examples, _, notes = trainer.task.read_counted(self.plan.eval_data, self.plan.eval_limit)
             for note in notes:
                 trainer.callbacks.on_note(note)
             return examples.take(slice(self.plan.eval_limit))
@@ -287,7 +290,7 @@ class Sweep:
             "runs": self.runs,
             "plan": self.plan.to_json(),
         }
-        write_text(self.out / SWEEP, json.dumps(content, indent=1) + "\n")
+        write_text(self.out / SWEEP, json_text(content, indent=1) + "\n")
         return content
 
 
@@ -304,7 +307,7 @@ def read_metric(run: Mapping[str, Any], metric: str) -> float:
         UserError: the evaluation does not have the metric.
     """
     evaluation = run["eval_data"] or run["evaluation"]
-    value = evaluation.get(metric)
+    value = math.nan if metric in evaluation and evaluation[metric] is None else evaluation.get(metric)
     if isinstance(value, bool) or not isinstance(value, int | float):
         names = [name for name, value in evaluation.items() if isinstance(value, int | float)]
         raise UserError(f"--metric {metric}: choose from {', '.join(names)}", usage_error=True)

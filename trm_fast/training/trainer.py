@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -19,9 +18,11 @@ from trm_fast.models.saving import save_model
 from trm_fast.nn import fp8
 from trm_fast.tasks.base import Dataset
 from trm_fast.tasks.files import write_text
+from trm_fast.texts import json_text
 from trm_fast.training import checkpoint
 from trm_fast.training.callbacks import Callback, Callbacks, Run, make_callback
 from trm_fast.training.config import RunConfig
+from trm_fast.training.estimate import check_run
 from trm_fast.training.evaluation import Evaluator, averaged_model
 from trm_fast.training.feed import Feed
 from trm_fast.training.folder import CONFIG, MODEL, SUMMARY, Record, cut_metrics, read_run_config
@@ -88,6 +89,7 @@ class Trainer:
             self.callbacks.on_note(line)
         if (target := torch.device(device)).type == "cuda" and target.index is not None:
             torch.cuda.set_device(target)  # streams and events belong to the current device
+        check_run(config, self.dataset.train.take(slice(0)), target, group.size)
         torch.manual_seed(seed)  # all processes start with the same weights
         self.model = TRMModel(config.model, config.compute_dtype(torch.device(device))).to(device)
         if training.no_grad_dtype == "fp8" and (reason := fp8.unsupported_reason(torch.device(device))):
@@ -395,5 +397,5 @@ class Trainer:
             "best": self.best,
         }
         if self.group.writes:
-            write_text(self.out / SUMMARY, json.dumps(summary, indent=2) + "\n")
+            write_text(self.out / SUMMARY, json_text(summary, indent=2) + "\n")
         return summary

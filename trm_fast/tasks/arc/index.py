@@ -13,6 +13,7 @@ from trm_fast.errors import UserError
 from trm_fast.tasks.arc.parsing import ARCTask
 from trm_fast.tasks.arc.symmetry import ELEMENTS, Appearance
 from trm_fast.tasks.files import write_text
+from trm_fast.texts import parse_json, read_text
 
 FILE = "tasks.json"
 
@@ -81,12 +82,12 @@ class TaskIndex:
         """
         path = folder / FILE
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(read_text(path), "")
             names, prints = ([str(t[key]) for t in content] for key in ("name", "demonstrations"))
             return cls(names, prints, [_appearance(t) for t in content])
         except KeyError as error:
             raise UserError(f"{path}, the model's list of tasks, has no {error}: another version wrote it") from None
-        except (OSError, ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{path}, the model's list of tasks, cannot be read: {error}") from None
 
 

@@ -121,7 +121,7 @@ class ARC(Task):
         ids = np.array([self._tasks.row(task) * self.rows_per_task for task, _ in pairs], dtype=np.int32)
         return Examples(inputs.astype(np.int32), tokens_to_labels(labels), ids, names=[task.name for task, _ in pairs])
 
-    def read(self, source: str) -> Examples:
+    def read(self, source: str, limit: int | None = None) -> Examples:
         """The test pairs in a file, of the tasks that the model was trained on.
 
         Raises:

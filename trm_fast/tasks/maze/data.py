@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trm_fast.errors import UserError
 from trm_fast.tasks.maze.mazes import Mazes, generate
-from trm_fast.tasks.sets import Sets, distinct
+from trm_fast.tasks.sets import Sets, check_count, distinct
 
 TRAINING_SEED = 0x5472_61696E
 """Combined with the seed, so that training data differ from what ``generate`` returns for the same seed."""
@@ -28,6 +28,7 @@ def generated(
         UserError: the generator finds too few different mazes.
     """
     total = train_count + test_count
+    check_count(total, shape[0] * shape[1], "mazes")
 
     def draw(missing: int, first: int) -> Mazes:
         count = min(1 << 14, missing)

@@ -12,7 +12,7 @@ from trm_fast.tasks.maze.cells import MAX_SIDE
 from trm_fast.tasks.maze.engine import engine
 from trm_fast.tasks.maze.reference import DENSITY_UNIT
 from trm_fast.tasks.maze.symmetry import symmetries
-from trm_fast.tasks.sets import PuzzleSet
+from trm_fast.tasks.sets import PuzzleSet, check_count
 
 DENSITIES = (0.3, 0.5)
 MAX_ATTEMPTS = 10_000_000
@@ -83,8 +83,10 @@ def generate(
     """
     distance = default_distance(shape) if distance is None else distance
     check_limits(shape, densities, distance)
+    height, width = shape
     if count < 1:
         raise UserError(f"the number of mazes must be 1 or more, not {count}", usage_error=True)
+    check_count(count, height * width, "mazes")
     smallest, largest = (min(DENSITY_UNIT - 1, round(share * DENSITY_UNIT)) for share in densities)
     make = partial(
         engine.generate, *shape, min_density=smallest, max_density=largest, min_distance=distance, seed=seed % 2**64

@@ -39,6 +39,7 @@ def generated(limits: Limits, train_count: int, test_count: int, seed: int) -> S
     search = "" if (min_rating, max_rating) == (0, ANY_RATING) else f"search count {min_rating}-{max_rating}, "
     source = f"generator ({size}x{size}, {givens[0]}-{givens[1]} givens, {search}seed {seed})"
     count = train_count + test_count
+    sets.check_count(count, size * size, "puzzles")
 
     def draw(missing: int, first: int) -> Puzzles:
         return generate(

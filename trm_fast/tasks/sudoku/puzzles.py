@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from trm_fast.errors import UserError
-from trm_fast.tasks.sets import PuzzleSet
+from trm_fast.tasks.sets import PuzzleSet, check_count
 from trm_fast.tasks.sudoku.canonical import canonical
 from trm_fast.tasks.sudoku.engine import engine
 from trm_fast.tasks.sudoku.reference import ANY_RATING
@@ -85,6 +85,7 @@ def generate(
             f"ratings [{min_rating}, {max_rating}] must be a minimum of 0 or more and a maximum", usage_error=True
         )
     check_givens(size, givens)
+    check_count(count, size * size, "puzzles")
     parts = []
     for start in range(0, count, CHUNK):
         n = min(CHUNK, count - start)

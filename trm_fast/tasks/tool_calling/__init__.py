@@ -7,7 +7,7 @@ Other packages import only the names below. The subpackages are ``data`` (conver
 from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Tool, Turn, checked, read_tools
 from trm_fast.tasks.tool_calling.data.drawing import draw_conversation
 from trm_fast.tasks.tool_calling.data.formats import formats
-from trm_fast.tasks.tool_calling.data.io import read_text, write
+from trm_fast.tasks.tool_calling.data.io import write
 from trm_fast.tasks.tool_calling.data.loading import (
     Loaded,
     Refusal,
@@ -41,7 +41,6 @@ __all__ = [
     "load_nonempty",
     "problems",
     "read_rows",
-    "read_text",
     "read_tools",
     "refusal_note",
     "split_rows",

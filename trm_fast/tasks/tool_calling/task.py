@@ -207,13 +207,13 @@ class ToolTask(Task):
         """Whether a model can learn from a conversation."""
         return self.has_answer(conversation)
 
-    def read(self, source: str) -> Examples:
-        return self.read_counted(source)[0]
+    def read(self, source: str, limit: int | None = None) -> Examples:
+        return self.read_counted(source, limit)[0]
 
-    def read_counted(self, source: str) -> tuple[Examples, dict[str, int], list[str]]:
+    def read_counted(self, source: str, limit: int | None = None) -> tuple[Examples, dict[str, int], list[str]]:
         """The examples of a file, or of the validation files of a folder. Left out are rows that are ``refused``, and
         conversations ``without_answer``."""
-        loaded, notes = load_folder(source, self.sets)
+        loaded, notes = load_folder(source, self.sets, limit)
         conversations, note = answered(loaded.conversations, self.has_answer, source, self.answer_meaning)
         if not conversations:
             raise UserError("\n".join([*note, *notes]))

@@ -6,7 +6,7 @@ A callback's file is imported at its first use, so that TensorBoard, W&B and ric
 from importlib import import_module
 from pkgutil import iter_modules
 
-from trm_fast.errors import UserError
+from trm_fast.errors import UserError, shown
 from trm_fast.training.callbacks.base import CALLBACKS, Callback, Callbacks, Run
 
 __all__ = ["Callback", "Callbacks", "Run", "callback_names", "make_callback"]
@@ -28,7 +28,9 @@ def make_callback(name: str) -> Callback:
         UserError: no callback has this name, or its package is not installed.
     """
     if name not in callback_names():
-        raise UserError(f"unknown callback {name!r}; choose one of: {', '.join(callback_names())}", usage_error=True)
+        raise UserError(
+            f"unknown callback {shown(name)}; choose one of: {', '.join(callback_names())}", usage_error=True
+        )
     try:
         import_module(f"{__name__}.{name}")
     except ImportError as error:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from trm_fast.errors import UserError
+from trm_fast.texts import json_text
 from trm_fast.training.callbacks.base import Callback, Run, register
 from trm_fast.training.folder import METRICS, Record
 
@@ -19,6 +18,6 @@ class JsonLines(Callback):
     def on_log(self, record: Record) -> None:
         try:
             with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(record) + "\n")
+                stream.write(json_text(record) + "\n")
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror or error}") from None

@@ -85,8 +85,9 @@ def read_rows(source: str | Path, kind: str | None = None, split: str = "train")
             yield Refusal(where, error.field, error.reason)
 
 
-def load(source: str | Path, kind: str | None = None, split: str = "train") -> Loaded:
-    """Loads all conversations of a file or a data set, and the rows that were refused, as ``read_rows`` reads them.
+def load(source: str | Path, kind: str | None = None, split: str = "train", limit: int | None = None) -> Loaded:
+    """Loads the conversations of a file or a data set, and the rows that were refused, as ``read_rows`` reads them.
+    With a ``limit``, no row after so many conversations is read.
 
     Raises:
         UserError: the source cannot be read, or has no rows.
@@ -95,20 +96,24 @@ def load(source: str | Path, kind: str | None = None, split: str = "train") -> L
     for row in read_rows(source, kind, split):
         if isinstance(row, Refusal):
             loaded.refused.append(row)
-        else:
-            loaded.conversations.append(row)
+            continue
+        loaded.conversations.append(row)
+        if len(loaded.conversations) == limit:
+            break
     if not (loaded.conversations or loaded.refused):
         raise UserError(f"{source} has no rows")
     return loaded
 
 
-def load_nonempty(source: str | Path, kind: str | None = None, split: str = "train") -> Loaded:
+def load_nonempty(
+    source: str | Path, kind: str | None = None, split: str = "train", limit: int | None = None
+) -> Loaded:
     """Like ``load``, but raises an error if every row is refused.
 
     Raises:
         UserError: the source cannot be read, or has no row that is a conversation.
     """
-    loaded = load(source, kind, split)
+    loaded = load(source, kind, split, limit)
     if not loaded.conversations:
         raise UserError(f"{loaded.refused[0]} (none of {len(loaded.refused)} rows can be read)")
     return loaded
@@ -249,15 +254,19 @@ def read_sets(
     return train, test, notes
 
 
-def load_folder(source: str, sets: Sequence[str]) -> tuple[Loaded, list[str]]:
-    """The rows of a file, or of the validation files of a folder's sets, and notes about refused rows.
+def load_folder(source: str, sets: Sequence[str], limit: int | None = None) -> tuple[Loaded, list[str]]:
+    """The rows of a file, or of the validation files of a folder's sets, up to ``limit`` conversations, and notes about
+    refused rows.
 
     Raises:
         UserError: a file cannot be read, or has no row that is a conversation.
     """
     all_loaded, notes = Loaded(), list[str]()
     for train, validation in _files(source, sets):
-        loaded = load_nonempty(validation or train)
+        missing = None if limit is None else limit - len(all_loaded.conversations)
+        if missing == 0:
+            break
+        loaded = load_nonempty(validation or train, limit=missing)
         notes += refusal_note(loaded, validation or train)
         all_loaded.conversations += loaded.conversations
         all_loaded.refused += loaded.refused

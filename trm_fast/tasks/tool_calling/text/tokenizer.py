@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 from trm_fast.errors import UserError
 from trm_fast.tasks.files import write_text
 from trm_fast.tasks.tool_calling.data.conversation import ROLES, Conversation
+from trm_fast.texts import parse_json, read_text
 from trm_fast.writing import write_bytes
 
 PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3
@@ -208,10 +209,10 @@ def load_tokenizer(path: Path) -> Tokenizer:
     try:
         if file.suffix != ".json":
             return SentencePiece(file.read_bytes())
-        characters = json.loads(file.read_text(encoding="utf-8"))["characters"]
+        characters = parse_json(read_text(file), "")["characters"]
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror or error}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{file} is not a tokenizer: {error}") from None
     return Characters(characters)
 
