@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -106,15 +106,15 @@ def _exported(model: TRMModel, masked: bool, answers: bool) -> Any:
         "y": None if state.y is None else state.y.contiguous(),
     }
     quiet = warnings.catch_warnings()
-    with TemporaryDirectory() as folder, torch.no_grad(), ops.use_backend("reference"), quiet:
+    file: Any = BytesIO()  # torch takes streams, which its annotations leave out
+    with torch.no_grad(), ops.use_backend("reference"), quiet:
         # The tracing exporter takes a second; the other one takes a minute and needs another package.
         warnings.simplefilter("ignore")
-        file = Path(folder) / "step.onnx"
         torch.onnx.export(
-            step, tuple(example[name] for name in names), str(file), input_names=names, output_names=results,
+            step, tuple(example[name] for name in names), file, input_names=names, output_names=results,
             dynamic_axes={name: {0: "B"} for name in names + results}, opset_version=OPSET, dynamo=False,
         )  # fmt: skip
-        return onnx.load(file)
+    return onnx.load_from_string(file.getvalue())
 
 
 def _looped(step: Any, model: TRMModel, max_steps: int) -> Any:
