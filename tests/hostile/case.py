@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 PUZZLE = "3.......4.3...42"
@@ -19,6 +20,19 @@ class Case(NamedTuple):
     command: tuple[str, ...]
     words: str
     stdin: str | None = None
+
+
+def write_published(path: Path) -> None:
+    """Writes a checkpoint of the published code, for sudokus of size 4; its inner width is a multiple of 256."""
+    from safetensors.torch import save_file
+
+    from trm_fast.api import TRM
+    from trm_fast.interchange import published_names
+    from trm_fast.models import TRMConfig
+
+    config = TRMConfig(vocab_size=6, seq_len=16, hidden_size=96, num_heads=2, inner_multiple=256, expansion=4.0)
+    tensors = TRM(config).state_dict()
+    save_file({theirs: tensors[ours].contiguous() for ours, theirs in published_names(config).items()}, path)
 
 
 def each(command: Iterable[str], words: str, *values: str) -> list[Case]:

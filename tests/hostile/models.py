@@ -16,10 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from trm_fast.api import TRM
-from trm_fast.interchange.published import published_names
-
-from .case import MODEL, PUZZLE, SMALL, SOLVE, TRAIN, Case, each
+from .case import MODEL, PUZZLE, SMALL, SOLVE, TRAIN, Case, each, write_published
 
 Damage = Callable[[Path], Any]
 LONG, DEEP = "9" * 5000, "[" * 100_000
@@ -286,9 +283,7 @@ def build(folder: Path, model: Path, run: Path) -> None:
     for name, data in IMPORTS.items():
         (folder / "weights" / name).write_bytes(data)
     save_file({"a": torch.zeros(3)}, folder / "weights" / "other.safetensors")
-    good = TRM.from_pretrained(model)
-    names, ours = published_names(good.config), good.state_dict()
-    save_file({theirs: ours[name].contiguous() for name, theirs in names.items()}, folder / "weights/good.safetensors")
+    write_published(folder / "weights" / "good.safetensors")
     (folder / "canary.py").write_text("open('new/ran', 'w').close()\n")
 
 

@@ -15,7 +15,9 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+
+from .case import write_published
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -89,14 +91,8 @@ def moment(rng: random.Random, seconds: float, out: Path | None = None) -> Calla
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    from trm_fast.api import TRM
-    from trm_fast.interchange.published import published_names
-
     folder = tmp_path_factory.mktemp("in")
-    good = TRM.from_pretrained("sudoku-4x4")
-    ours = good.state_dict()
-    published = {theirs: ours[name].contiguous() for name, theirs in published_names(good.config).items()}
-    save_file(published, folder / "published.safetensors")
+    write_published(folder / "published.safetensors")
     finish(["data", "sudoku", "--size", "4", "--count", "200", "--out", "{in}/puzzles.csv"], folder, folder)
     whole = tmp_path_factory.mktemp("whole")
     seconds = {name: finish(words, folder, whole) for name, words in COMMANDS.items()}
