@@ -40,22 +40,22 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(inputs: Path) -> list[dict[str, Any]]:
-    """What each case did. A new process goes on where one has ended."""
+    """What each case did. A new process continues where one has ended."""
     table, log = inputs.parent / "cases.json", inputs.parent / "results.jsonl"
     table.write_text(json.dumps([{"command": case.command, "stdin": case.stdin} for case in CASES]))
-    found: list[dict[str, Any]] = []
+    outcomes: list[dict[str, Any]] = []
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
     environment.pop("TRM_FAST_MCP_TOKEN", None)
-    while len(found) < len(CASES):
-        command = [sys.executable, WORKER, table, str(len(found)), log]
+    while len(outcomes) < len(CASES):
+        command = [sys.executable, WORKER, table, str(len(outcomes)), log]
         ended = subprocess.run(command, cwd=inputs, env=environment, capture_output=True, text=True)
-        found = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-        if len(found) < len(CASES):
+        outcomes = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+        if len(outcomes) < len(CASES):
             crash = f"the process ended with {ended.returncode}: {ended.stderr[-500:]}"
-            found.append({"code": -1, "crash": crash, "stderr": "", "peak": 0, "changed": [], "seconds": 0})
+            outcomes.append({"code": -1, "crash": crash, "stderr": "", "peak": 0, "changed": [], "seconds": 0})
             with log.open("a") as stream:
-                print(json.dumps(found[-1]), file=stream)
-    return found
+                print(json.dumps(outcomes[-1]), file=stream)
+    return outcomes
 
 
 def problems(case: Case, result: dict[str, Any]) -> list[str]:

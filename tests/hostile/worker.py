@@ -39,7 +39,7 @@ def run(command: list[str], stdin: str | None, errors: Path) -> dict[str, Any]:
     """Runs ``trm-fast`` with arguments; standard error goes to a file, also that of libraries."""
     from trm_fast.cli.main import main
 
-    before = listing(Path())
+    previous = listing(Path())
     sys.argv = ["trm-fast", *command]
     source = open(stdin or os.devnull, encoding="utf-8")  # noqa: SIM115
     sink = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -76,7 +76,7 @@ def run(command: list[str], stdin: str | None, errors: Path) -> dict[str, Any]:
         "stderr": errors.read_text(errors="replace")[:20_000],
         "seconds": round(time.monotonic() - started, 2),
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
-        "changed": sorted(name for name in {*before, *after} if before.get(name) != after.get(name))[:5],
+        "changed": sorted(name for name in {*previous, *after} if previous.get(name) != after.get(name))[:5],
     }
 
 
