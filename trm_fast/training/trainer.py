@@ -16,7 +16,6 @@ from trm_fast.inference.capture import Fallback, runner_for
 from trm_fast.models import TRMModel
 from trm_fast.models.saving import save_model
 from trm_fast.nn import fp8
-from trm_fast.tasks.base import Dataset
 from trm_fast.tasks.files import write_text
 from trm_fast.texts import json_text
 from trm_fast.training import checkpoint
@@ -83,7 +82,6 @@ class Trainer:
         self.callbacks = Callbacks([make_callback("json_lines"), *callbacks] if group.writes else [])
         training, seed = config.training, config.training.seed
         self.task = config.make_task()
-        self.dataset: Dataset
         self.config, self.dataset = load_run_data(config, self.task, group, new=resumed is None)
         for line in self.dataset.notes:
             self.callbacks.on_note(line)
