@@ -97,7 +97,9 @@ def mcp(
         raise UserError("--host, --port, --token and --allowed-host go with --transport http", usage_error=True)
 
     options = {"max_steps": max_steps, "rollouts": rollouts, "noise": noise, "symmetries": symmetries}
-    server = make_server(ReasoningTool(model, device=pick_device(device), trust_code=trust_code, **options))
+    tool = ReasoningTool(model, device=pick_device(device), trust_code=trust_code, **options)
+    tool.types()  # reports a model that cannot be loaded now, not at the first puzzle
+    server = make_server(tool)
     if transport == "stdio":
         serve_stdio(server)
         return
