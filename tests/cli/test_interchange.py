@@ -33,6 +33,9 @@ def test_an_imported_model_gives_the_same_answers(run, tmp_path: Path) -> None:
     options = ["--cycles", 1, "--latent-steps", 1, "--out", tmp_path / "model"]
     wrong = run("import", tmp_path / "step_1", "--task", "sudoku", *options)
     assert "is it for another --task?" in wrong.err
+    for option in ("--prefix-tokens", "--puzzles"):
+        ignored = run("import", tmp_path / "step_1", "--task", task, *options, option, 4)
+        assert (ignored.code, f"{option}: the model has no puzzle embedding" in ignored.err) == (2, True)
     result = run("import", tmp_path / "step_1", "--task", task, *options)
     assert result.code == 0, result.err
     assert "sudoku" in result.out

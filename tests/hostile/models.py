@@ -259,10 +259,12 @@ OUTPUTS = [
     }.items()
     for case in each((*command, option, "{}"), "cannot write", "", "rows", "missing/x.png", "rows/chat.jsonl/x", "loop")
 ] + [
-    *each(("export", MODEL, "--format", "onnx", "--out", "{}"), "", "rows", "rows/chat.jsonl/x.onnx", "loop"),
-    *each(("export", MODEL, "--format", "safetensors", "--out", "{}"), "rows/chat.jsonl", "loop", "rows/chat.jsonl/x"),
-    *each((*TRAIN[:5], "--out", "{}"), "", "rows/chat.jsonl", "rows/chat.jsonl/run"),
-    *each(("sweep", "--preset", MODEL, "--variant", "a:", "--out", "{}"), "", "rows/chat.jsonl"),
+    *each(("export", MODEL, "--format", "onnx", "--out", "{}"), "{}", "rows", "loop"),
+    *each(("export", MODEL, "--format", "safetensors", "--out", "{}"), "cannot write {}", "rows/chat.jsonl", "loop"),
+    *each((*TRAIN[:5], "--out", "{}"), "{} is not a folder", "rows/chat.jsonl"),
+    *each(("sweep", "--preset", MODEL, "--variant", "a:", "--out", "{}"), "{} is not a folder", "rows/chat.jsonl"),
+    *each((*TRAIN[:5], "--out", "{}"), "cannot create the folder", "rows/chat.jsonl/run"),
+    *each(("export", MODEL, "--format", "onnx", "--out", "{}"), "rows/chat.jsonl is not", "rows/chat.jsonl/x.onnx"),
     Case((*SOLVE, "--output", "new/a", "--png", "new/a"), "different files"),
 ]  # fmt: skip
 

@@ -7,6 +7,7 @@ from .case import EVAL, MODEL, PUZZLE, SMALL, SOLVE, TRAIN, Case, each
 MAZES = ("data", "maze", "--out", "new/mazes.csv")
 SUDOKUS = ("data", "sudoku", "--size", "4", "--out", "new/sudokus.csv")
 IMPORT = ("import", "weights/good.safetensors", "--task", "{name: sudoku, size: 4}", "--out", "new/model")
+CYCLED = (*IMPORT, "--cycles", "1", "--latent-steps", "1")
 SWEEP = ("sweep", "--preset", MODEL, "--out", "new/sweep", "--variant", "a:")
 TOKENIZER = ("tokenizer", "train", "--data", "rows/chat.jsonl", "--out", "new/tokenizer")
 
@@ -28,11 +29,11 @@ WHOLE = {
     "--min-givens": SUDOKUS,
     "--max-givens": SUDOKUS,
     "--min-distance": MAZES,
-    "--heads": IMPORT,
-    "--cycles": IMPORT,
-    "--latent-steps": IMPORT,
-    "--prefix-tokens": IMPORT,
-    "--puzzles": IMPORT,
+    "--heads": CYCLED,
+    "--cycles": (*IMPORT, "--latent-steps", "1"),
+    "--latent-steps": (*IMPORT, "--cycles", "1"),
+    "--prefix-tokens": CYCLED,
+    "--puzzles": CYCLED,
     "--port": ("mcp", "--transport", "http"),
     "--optuna": SWEEP,
     "--vocab-size": TOKENIZER,
@@ -43,8 +44,6 @@ FRACTIONS = {
     "--budget": SOLVE,
     "--epochs": ("train", "--preset", MODEL, "--out", "new/run"),
     "--minutes": TRAIN,
-    "--min-density": MAZES,
-    "--max-density": MAZES,
     "--val-split": ("data", "hermes", "rows/chat.jsonl", "--out", "new/a.json"),
 }
 
@@ -62,7 +61,6 @@ SHARES = [
 ]
 
 COMMANDS = [
-    Case((), "Usage"),
     Case(("nonsense",), "nonsense"),
     Case(("solve",), "MODEL"),
     Case(("solve", MODEL, PUZZLE, "further"), "further"),
@@ -78,7 +76,8 @@ COMMANDS = [
     Case((*SOLVE, "--submission", "new/s.json"), "submission"),
     *each((*SOLVE, "--device", "{}"), "--device", "meta", "hpu", "privateuseone", "cuda:99999", "cpu:x", "x" * 9999),
     *each((*SOLVE, "--from", "{}"), "--from", "²", "step_", "step_-1", "9" * 5000, "newest"),
-    *each(("solve", "{}", PUZZLE), "there is no run or model", "", "x" * 5000, "no\nsuch", "\x1b[31m", "~", "a/b/c"),
+    *each(("solve", "{}", PUZZLE), "there is no run or model", "x" * 5000, "no\nsuch", "\x1b[31m", "~", "a/b/c"),
+    Case(("solve", "", PUZZLE), "is not a model"),
     Case(("solve", "--task", "chess", PUZZLE), "chess"),
     Case((*SOLVE, "--task", "maze"), "--task maze"),
     Case((*EVAL, "--split", "middle"), "--split"),
@@ -104,8 +103,11 @@ COMMANDS = [
     Case((*SWEEP, "--vary", "training.nothing=1,2"), "nothing"),
     Case(("plot", "missing"), "missing"),
     Case((*SUDOKUS, "--min-givens", "9", "--max-givens", "5"), "givens"),
-    *each((*MAZES, "--size", "{}"), "size", "", "0", "65", "x", "3x", "3x3x3", "²", "9" * 5000),
-    Case((*MAZES, "--min-density", "0.9", "--max-density", "0.1"), "densit"),
+    *each((*MAZES, "--size", "{}"), "1 to 64", "0", "65"),
+    *each((*MAZES, "--size", "{}"), "--size", "", "x", "3x", "3x3x3", "²", "9" * 5000),
+    Case((*MAZES, "--min-density", "0.9", "--max-density", "0.1"), "densities"),
+    *each((*MAZES, "--min-density", "{}"), "densities", "-1", "nan", "1e300"),
+    *each((*MAZES, "--max-density", "{}"), "densities", "-1", "nan", "inf"),
     Case((*MAZES, "--size", "3", "--min-distance", "500"), "distance"),
     Case(("mcp", "--host", "0.0.0.0"), "--transport http"),
     Case(("mcp", "--transport", "http", "--host", "0.0.0.0"), "TRM_FAST_MCP_TOKEN"),
@@ -151,11 +153,10 @@ SETTINGS = [
         ("training.steps=" + "[" * 20_000, "nested"),
         ("training.steps=!!python/object:os.system x", "training.steps"),
         ("model.hidden_size=0", "model.hidden_size"),
-        ("model.hidden_size=7", "model"),
         ("model.hidden_size=200000", "training needs"),
         ("model.hidden_size=" + "9" * 20, "model.hidden_size"),
         ("model.num_layers=1000000", "model.num_layers"),
-        ("model.num_heads=3", "head"),
+        ("model.num_heads=0", "model.num_heads"),
         ("model.T_cycles=1000000", "model.T_cycles"),
         ("model.expansion=1e308", "model.expansion"),
         ("model.expansion=0", "model.expansion"),
@@ -184,7 +185,7 @@ SETTINGS = [
         ("data.source=missing.csv", "missing.csv"),
         ("data.source=rows", "rows"),
         ("data.holdout=2", "data.holdout"),
-        ("data.test=missing.csv", "data.test"),
+        ("data.test=missing.csv", "missing.csv"),
         ("solver.max_steps=" + "9" * 30, "solver.max_steps"),
         ("solver.noise=-1", "solver.noise"),
         ("solver.nothing=1", "solver.nothing"),

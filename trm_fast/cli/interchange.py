@@ -62,6 +62,9 @@ def import_(
     arch |= {key: value for key, value in options.items() if value is not None}
     chosen = read_published(checkpoint, weights)
     model = infer_model(chosen.tensors, arch, solved_task, puzzles)
+    for option, used in (("--prefix-tokens", prefix_tokens is not None), ("--puzzles", bool(puzzles))):
+        if used and not model.config.prefix_tokens:
+            raise UserError(f"{option}: the model has no puzzle embedding and no prefix", usage_error=True)
     model.save_pretrained(out_folder, task=solved_task)
     c, count = model.config, model.num_parameters()
     print_result(

@@ -7,6 +7,7 @@ The checkpoints are state dicts whose keys may start with the names of wrappers 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -139,7 +140,9 @@ def read_published(weights: Path, kind: str = "ema") -> WeightSet:
         if weights.suffix == ".safetensors":
             state: Any = read_tensors(weights)
         else:
-            state = torch.load(weights, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch explains its own formats
+                state = torch.load(weights, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except UnpicklingError as error:
