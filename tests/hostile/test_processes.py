@@ -39,7 +39,6 @@ def run(words: list[Any], folder: Path, **limits: int) -> subprocess.CompletedPr
         ["train", "--config", "configs/bomb.yaml"],
         ["train", "--preset", MODEL, "--out", "new/run", "--set", "model.hidden_size=20000"],
         ["train", "--preset", MODEL, "--out", "new/run", "--set", "task.train_count=99999999"],
-        ["solve", MODEL, PUZZLE, "--symmetries", "1000000"],
     ],
 )
 def test_little_memory(words: list[str], tmp_path: Path) -> None:

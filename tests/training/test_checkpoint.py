@@ -23,8 +23,9 @@ from .small import run_config
 
 def groups(value: float) -> dict[str, dict[str, Tensor]]:
     return {
-        "model": {"w": torch.full((3, 4), value), "b": torch.tensor([True, False])},
+        "model": {"w": torch.full((3, 4), float(value))},
         "carry": {
+            "b": torch.tensor([True, False]),
             "half": torch.full((5,), value, dtype=torch.bfloat16),
             "n": torch.arange(6, dtype=torch.int32).view(2, 3).T,
         },
@@ -129,6 +130,24 @@ def test_damage_of_the_only_checkpoint_is_found(run: Path) -> None:
     with pytest.raises(UserError, match="step_20 is damaged") as error:
         checkpoint.load(run)
     assert "--from" not in str(error.value)
+
+
+def test_a_checkpoint_that_a_trainer_removes_meanwhile(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest one is read instead, or the message says what happened."""
+    read_state = checkpoint.read_state
+
+    def replaced(folder: Path) -> dict[str, Any]:
+        if folder.name == "step_20":
+            checkpoint.save(run, 30, groups(30), {"seconds": 10.0})
+            shutil.rmtree(folder)
+        return read_state(folder)
+
+    monkeypatch.setattr(checkpoint, "read_state", replaced)
+    with pytest.raises(UserError, match="step_20 was removed while it was read, by a process that trains it"):
+        checkpoint.load(run, 20)
+    shutil.rmtree(run / "checkpoints" / "step_30")
+    checkpoint.save(run, 20, groups(20), {"seconds": 10.0})
+    assert checkpoint.load(run)[1]["step"] == 30
 
 
 def test_unfinished_folders_are_ignored_and_removed(run: Path) -> None:

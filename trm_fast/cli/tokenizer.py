@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from trm_fast.cli.console import Json, err, print_result
+from trm_fast.errors import UserError
 from trm_fast.writing import make_folder
 
 app = typer.Typer(help="Train tokenizers.", no_args_is_help=True)
@@ -37,6 +38,8 @@ def train(
     """
     from trm_fast.tasks.tool_calling import load_nonempty, refusal_note, texts, train_tokenizer
 
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--out {output}: this is not a folder; choose another name", usage_error=True)
     conversations = []
     for source in data:
         loaded = load_nonempty(source)

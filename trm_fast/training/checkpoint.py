@@ -93,6 +93,7 @@ def load(run: Path, step: int | None = None) -> tuple[Groups, dict[str, Any]]:
         raise UserError(f"{run} has no checkpoint")
     if step is not None and step not in steps:
         raise UserError(f"{run} has no checkpoint step_{step}; choose one of: " + ", ".join(f"step_{s}" for s in steps))
+    newest = step is None
     step = steps[-1] if step is None else step
     folder = step_folder(run, step)
     others = [s for s in steps if s != step]
@@ -109,6 +110,8 @@ def load(run: Path, step: int | None = None) -> tuple[Groups, dict[str, Any]]:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         if not folder.exists():
+            if newest and saved_steps(run)[-1:] not in ([], [step]):  # a process that trains the run has a newer one
+                return load(run)
             raise UserError(f"checkpoint {folder} was removed while it was read, by a process that trains it") from None
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
             raise UserError(f"cannot read {error.filename or folder}: {error.strerror or error}") from None
