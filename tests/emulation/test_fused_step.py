@@ -140,6 +140,24 @@ def test_latent_step_and_its_gradients(emulated, random, dtype, weight_dtype, wi
     agree(got, graded(reference.latent_step, rounded, dy), truth)
 
 
+@pytest.mark.parametrize("weight_dtype", [torch.bfloat16, torch.float32])
+def test_second_derivatives(emulated, random, weight_dtype):
+    """They are the reference's, whose first derivatives differ from the kernels' by rounding only."""
+    z, injection = (random(1, 19, 128, dtype=torch.bfloat16) for _ in range(2))
+    inputs = [z, injection, *network(random, blocks=1, dtype=weight_dtype)]
+    results = []
+    for op in (ops.latent_step, reference.latent_step):
+        z, injection, *weights = leaves = [t.detach().requires_grad_() for t in inputs]
+        used = weights if op is ops.latent_step else [w.to(z.dtype) for w in weights]
+        out = op(z, injection, used)
+        first = torch.autograd.grad(out, leaves, torch.ones_like(out), create_graph=True)
+        penalty = sum(d.float().square().sum() for d in first)
+        results.append([*first, *torch.autograd.grad(penalty, leaves)])
+    for got, want in zip(*results, strict=True):
+        assert got.dtype == want.dtype
+        assert torch.equal(got, want)
+
+
 @pytest.mark.parametrize("dual", [True, False])
 @pytest.mark.parametrize("inject_last", [True, False])
 def test_latent_recursion(emulated, random, dual, inject_last):

@@ -60,6 +60,19 @@ def test_no_latent_steps_and_one_block(cpp, check, random, kind):
     tensors = inputs(random, SHAPES[1], kind, blocks=1)
     if kind == "single":
         check("flat_recursion", *tensors, kind=kind, n=0)
+    if kind == "dual":  # z stays as it is, and x does not count
+        y, z, x, *weights = tensors
+        for cycles in (1, 3):
+            with torch.no_grad():
+                got_y, got_z = ops.latent_recursion(y, z, x, weights, 0, cycles=cycles)
+            wide = [t.double() for t in (y, z, x, *weights)]
+            want_y, _ = reference.latent_recursion(*wide[:3], wide[3:], 0, cycles=cycles)
+            assert torch.equal(got_z, z)
+            torch.testing.assert_close(got_y.double(), want_y, rtol=1e-4, atol=1e-5)
+        leaves = [t.requires_grad_() for t in (y, z, *weights)]
+        results = [op(y, z, x, weights, 0) for op in (ops.latent_recursion, reference.latent_recursion)]
+        for got, want in zip(*(torch.autograd.grad((a * b).sum(), leaves) for a, b in results), strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
     check("flat_recursion", *tensors, kind=kind, n=1)
 
 
@@ -249,6 +262,24 @@ def test_states_must_agree(random):
     y, z, x, *weights = inputs(random, SHAPES[1])
     with pytest.raises(ValueError, match=r"x is \(2, 7, 20\) torch.float32, z is \(3, 7, 20\)"):
         ops.latent_recursion(y, z, x[:2], weights, 2)
+
+
+@pytest.mark.parametrize("backend", ["cpp", "reference"])
+@pytest.mark.parametrize("kind", ["dual", "single"])
+def test_wrong_counts(native, random, backend, kind):
+    y, z, x, *weights = inputs(random, SHAPES[1])
+    y = y if kind == "dual" else None
+    with ops.use_backend(backend):
+        for n, cycles in ((-1, 1), (-1, 2), (2, 0), (0, -1)):
+            with pytest.raises(ValueError, match=f"but they are {n} and {cycles}"):
+                ops.latent_recursion(y, z, x, weights, n, cycles=cycles)
+        for count in (0, 3, 7):
+            with pytest.raises(ValueError, match=f"expected 4 weights per layer, but got {count}"):
+                ops.latent_recursion(y, z, x, weights[:count], 2)
+        with pytest.raises(ValueError, match="expected 2 weights per layer, but got 1"):
+            ops.latent_recursion(y, z, x, weights[:1], 2, groups=torch.zeros(1, 7, dtype=torch.int64))
+        with pytest.raises(ValueError, match="causal order needs attention"):
+            ops.latent_recursion(y, z, x, weights, 2, causal=True)
 
 
 def test_gradients_need_one_cycle(cpp, random):

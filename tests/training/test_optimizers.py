@@ -31,22 +31,24 @@ def test_adam_variants_against_their_formulas(variant: str, ema_decay: float | N
     b1, b2, decay = 0.8, 0.9, 0.5
     optimizer = OPTIMIZERS[variant](parameters, 0.1, (b1, b2), decay, ema_decay)
     p = [w.detach().double() for w in parameters]
-    m, v, ema = [0 * w for w in p], [0 * w for w in p], [w.clone() for w in p]
+    m, v, ema, steps = [0 * w for w in p], [0 * w for w in p], [w.clone() for w in p], [0] * len(p)
     for t in range(1, 7):
         rate, scale = 0.1 / t, 0.5 if t % 2 else 1.0
         optimizer.lr.fill_(rate)
         optimizer.zero_grad()
         for i, w in enumerate(parameters):
-            # A missing gradient counts as zero: moments decay and weight decay continues.
+            # Without a gradient, a parameter and its moments stay as they are. Its steps are counted apart.
             w.grad = None if i == 1 and t in (1, 4) else torch.randn(w.shape)
         optimizer.step(grad_scale=torch.tensor(scale))
         for i, w in enumerate(parameters):
-            g = torch.zeros_like(p[i]) if w.grad is None else w.grad.double() * scale
-            m[i] = b1 * m[i] + (1 - b1) * g
-            v[i] = b2 * v[i] + (1 - b2) * g * g
-            root = v[i].sqrt() / math.sqrt(1 - b2**t)
-            update = torch.atan2(m[i], root) if variant == "adam_atan2" else m[i] / (root + 1e-8)
-            p[i] = p[i] * (1 - rate * decay) - rate / (1 - b1**t) * update
+            if w.grad is not None:
+                steps[i] += 1
+                g = w.grad.double() * scale
+                m[i] = b1 * m[i] + (1 - b1) * g
+                v[i] = b2 * v[i] + (1 - b2) * g * g
+                root = v[i].sqrt() / math.sqrt(1 - b2 ** steps[i])
+                update = torch.atan2(m[i], root) if variant == "adam_atan2" else m[i] / (root + 1e-8)
+                p[i] = p[i] * (1 - rate * decay) - rate / (1 - b1 ** steps[i]) * update
             ema[i] = ema[i] + (1 - (ema_decay or 0)) * (p[i] - ema[i])
             torch.testing.assert_close(w.detach().double(), p[i], rtol=1e-5, atol=1e-6)
             if ema_decay is not None:

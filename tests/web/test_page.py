@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -80,8 +81,8 @@ def test_a_puzzle_typed_with_keys(visitor: Visitor) -> None:
     assert "".join(text or "." for text in cells(page, "Puzzle")) == PUZZLE
 
 
-def test_a_step_is_drawn_after_each_key(visitor: Visitor) -> None:
-    """The time from a key to the first step that is drawn is printed."""
+def test_the_first_step_comes_soon_after_a_key(visitor: Visitor) -> None:
+    """The time from a key to the first step that is drawn. It is printed, and checked unless the machine is busy."""
     page = open_puzzle(
         visitor, "sudoku-cpu", "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
     )
@@ -99,7 +100,7 @@ def test_a_step_is_drawn_after_each_key(visitor: Visitor) -> None:
         times.append(page.evaluate("window.drawn"))
         page.get_by_text("Confidence").first.wait_for()
     print(f"from a key to the first step: {sorted(times)[len(times) // 2]:.0f} ms")
-    assert len(times) == 5
+    assert min(times) < 500 or os.getloadavg()[0] > (os.cpu_count() or 1)
 
 
 def test_steps_can_be_played_and_scrubbed(visitor: Visitor) -> None:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trm_fast.ops import packing
+from trm_fast.ops._core import dispatch
 
 
 class Precision:
@@ -37,6 +38,8 @@ class Precision:
             return weight.to(dtype)
         copy = self.copies.get(id(weight))
         if copy is None or copy.dtype != dtype:
+            return weight.to(dtype)
+        if dispatch.transformed():  # a copy would be a constant to torch.func's transforms
             return weight.to(dtype)
         if torch.is_grad_enabled() and weight.requires_grad:
             result: Tensor = CastFunction.apply(weight, copy)

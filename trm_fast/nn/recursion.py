@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from trm_fast import ops
 from trm_fast.nn.block import Network, Port
@@ -198,10 +197,12 @@ class Recomputed(torch.autograd.Function):
             return without_gradient.apply(h)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         h, *weights = ctx.saved_tensors
+        again = torch.is_grad_enabled()  # the gradients will be differentiated
         with torch.enable_grad():
-            h = h.detach().requires_grad_()
+            h = h.view_as(h) if again else h.detach().requires_grad_()
             y = ctx.recursion.apply(h)
-        return None, None, *torch.autograd.grad(y, (h, *weights), dy, allow_unused=True)
+        inputs = [t for t in (h, *weights) if t.requires_grad]
+        gradients = iter(torch.autograd.grad(y, inputs, dy, create_graph=again, allow_unused=True))
+        return None, None, *(next(gradients) if t.requires_grad else None for t in (h, *weights))

@@ -10,7 +10,7 @@ from torch import Tensor
 from trm_fast.ops._core import dispatch
 from trm_fast.ops._core.registry import Case, Op, kernels, register
 from trm_fast.ops.packing import interleaved_rows
-from trm_fast.ops.tensors import accumulate, mark_written
+from trm_fast.ops.tensors import accumulate, check_tensors, is_scalar, mark_written
 
 VARIANTS = ("adam_atan2", "adamw")
 
@@ -58,7 +58,7 @@ def adam_atan2_(
             (gate), then g rows of the second half (up), the layout of ``pack_weights``.
 
     Raises:
-        TypeError: lr, step or grad_scale is not a 0-dim tensor.
+        TypeError: a parameter or copy is not floating-point, or lr, step or grad_scale is not a real 0-dim tensor.
         ValueError: lists differ in length, tensors in shape, dtype or device, or the variant is unknown.
         RuntimeError: a copy does not fit its parameter.
 
@@ -72,8 +72,8 @@ def adam_atan2_(
     if variant not in VARIANTS:
         raise ValueError(f"adam_atan2_: no variant {variant!r}: choose one of {', '.join(VARIANTS)}")
     for name, scalar in (("lr", lr), ("step", step), ("grad_scale", grad_scale)):
-        if scalar is not None and not (isinstance(scalar, Tensor) and scalar.dim() == 0):
-            raise TypeError(f"adam_atan2_: {name} must be a 0-dim tensor")
+        if scalar is not None and not is_scalar(scalar):
+            raise TypeError(f"adam_atan2_: {name} must be a 0-dim tensor of real numbers")
     lists = {"grads": grads, "exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs, "ema": params if ema is None else ema}
     for name, tensors in lists.items():
         if len(tensors) != len(params):
@@ -86,6 +86,7 @@ def adam_atan2_(
                 )
     if not params:
         return
+    check_tensors("adam_atan2_", "params", params[0])  # the others must have its dtype
     targets = [params[0].new_empty(0) if c is None else c for c in copies or ()]
     interleave = list(interleave) if interleave is not None else [0] * len(targets)
     if len(targets) not in (0, len(params)) or len(interleave) != len(targets):
@@ -186,6 +187,7 @@ def _write_copies(params: Sequence[Tensor], copies: Sequence[Tensor], interleave
 
 
 def _check_copy(i: int, p: Tensor, copy: Tensor, group: int) -> None:
+    check_tensors("adam_atan2_", "copies", copy)
     if copy.dim() != 2 or copy.stride(1) != 1:
         raise RuntimeError(f"adam_atan2_: copy {i} must be a matrix with contiguous rows")
     columns = p.shape[-1] if p.dim() else 0

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trm_fast.ops._core import dispatch
 from trm_fast.ops._core.registry import Case, Op, register
-from trm_fast.ops.layer import layer_kernels, run_layer, saved_floats
+from trm_fast.ops.layer import layer_kernels, layer_weights, run_layer, saved_floats
 from trm_fast.ops.rms_norm import rms_norm_reference
-from trm_fast.ops.tensors import accumulate
+from trm_fast.ops.tensors import accumulate, check_tensors
 
 
 def attention(
@@ -42,14 +44,17 @@ def attention(
         (B, L, D), the dtype of ``h``.
 
     Raises:
+        TypeError: a tensor is not floating-point.
         ValueError: the weights, tables, heads or mask do not fit ``h``.
 
     Example:
         >>> attention(torch.ones(2, 5, 8), torch.zeros(24, 8), torch.zeros(8, 8), heads=2).shape
         torch.Size([2, 5, 8])
     """
+    qkv, out = layer_weights("attention", "h qkv out", h, qkv, out)
+    check_tensors("attention", "h cos sin", h, *rotary or ())
     L, D = h.shape[1:]
-    if qkv.shape != (3 * D, D) or out.shape != (D, D) or D % heads:
+    if qkv.shape != (3 * D, D) or out.shape != (D, D) or heads < 1 or D % heads:
         raise ValueError(
             f"attention: qkv {tuple(qkv.shape)} and out {tuple(out.shape)} must be ({3 * D}, {D}) and ({D}, {D}), "
             f"and {heads} heads must divide {D}"
@@ -77,8 +82,27 @@ def attention_reference(
     q, k, v = F.linear(h, qkv).view(B, L, 3, heads, D // heads).permute(2, 0, 3, 1, 4)
     if rotary is not None:
         q, k = _rotate(q, *rotary), _rotate(k, *rotary)
-    mixed = F.scaled_dot_product_attention(q, k, v, _visible(mask, L, causal), is_causal=causal and mask is None)
+    # The fast implementations have only first derivatives.
+    twice = h.dtype == torch.float64 or dispatch.transformed()
+    with sdpa_kernel(SDPBackend.MATH) if twice else nullcontext():
+        mixed = F.scaled_dot_product_attention(q, k, v, _visible(mask, L, causal), is_causal=causal and mask is None)
     return rms_norm_reference(F.linear(mixed.transpose(1, 2).reshape(B, L, D), out), h, eps=eps)
+
+
+def _layer_reference(
+    h: Tensor,
+    qkv: Tensor,
+    out: Tensor,
+    cos: Tensor | None,
+    sin: Tensor | None,
+    mask: Tensor | None,
+    heads: int,
+    eps: float,
+    causal: bool,
+) -> Tensor:
+    """The reference with the kernels' arguments."""
+    rotary = None if cos is None or sin is None else (cos.detach(), sin.detach())
+    return attention_reference(h, qkv, out, heads, rotary, eps, mask, causal)
 
 
 def _visible(mask: Tensor | None, L: int, causal: bool) -> Tensor | None:
@@ -108,6 +132,7 @@ register(
     Op(
         attention,
         attention_reference,
+        layer_reference=_layer_reference,
         **layer_kernels("attention", "Attention", _LAYER, attention_saved),
         cases=[
             Case(_MATRICES, 3, lambda op, *inputs: op(*inputs, heads=2)),

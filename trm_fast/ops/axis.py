@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from trm_fast.ops._core.registry import kernels
+from trm_fast.ops._core.registry import OPS, kernels
+from trm_fast.ops.gradients import plain_backward, reference_gradients
 
 
 def run_along_axis(op: str, chosen: str, x: Tensor, dim: int) -> Tensor:
@@ -29,7 +29,9 @@ class AxisFunction(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
+        if plain_backward(dy):
+            reference, dim = OPS[ctx.op].reference, ctx.dim
+            return None, None, *reference_gradients(lambda x: reference(x, dim), [x], [True], dy), None
         return None, None, getattr(kernels(ctx.backend), f"{ctx.op}_bwd").default(dy, x, ctx.dim), None

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from trm_fast.ops._core.registry import define
+from trm_fast.ops.gradients import plain_backward, reference_gradients
+from trm_fast.ops.network import Network
 from trm_fast.ops.packing import GROUP, pack_weights
 
 
@@ -53,15 +54,19 @@ class LatentStepFunction(torch.autograd.Function):
         ctx: Any, z: Tensor, injection: Tensor | None, packed: list[Tensor], eps: float, *weights: Tensor
     ) -> Tensor:
         y, kept = torch.ops.trm_fast.latent_step_packed_fwd.default(z, injection, packed, eps, True)
-        ctx.save_for_backward(injection, y, *packed, z, *kept)
-        ctx.weights = [(w.shape, w.dtype) for w in weights]
+        ctx.save_for_backward(injection, *weights, y, *packed, z, *kept)
+        ctx.weights, ctx.eps = [(w.shape, w.dtype) for w in weights], eps
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        injection, y, *saved = ctx.saved_tensors
-        packed, kept = saved[: len(ctx.weights)], saved[len(ctx.weights) :]
+        count = len(ctx.weights)
+        injection, *tensors = ctx.saved_tensors
+        weights, (y, *saved) = tensors[:count], tensors[count:]
+        packed, kept = saved[:count], saved[count:]
+        if plain_backward(dy):
+            dz, dinjection, *rest = _plain_gradients(ctx, dy, kept[0], injection, *weights)
+            return (dz, dinjection, None, None, *rest)
         kernels, gradients = torch.ops.trm_fast, list[Tensor]()
         for i in reversed(range(0, len(packed), 4)):
             mixer_in, mixer_out, mlp_in, mlp_out = packed[i : i + 4]
@@ -79,6 +84,16 @@ class LatentStepFunction(torch.autograd.Function):
             gradients[:0] = [dmixer_in, dmixer_out[0].t(), dmlp_in.flatten(1, 2), dmlp_out]
         dweights = [_unpadded(g, *weight) for g, weight in zip(gradients, ctx.weights, strict=True)]
         return (dy, None if injection is None else dy, None, None, *dweights)
+
+
+def _plain_gradients(ctx: Any, dy: Tensor, *inputs: Tensor | None) -> list[Tensor | None]:
+    """The gradients of the state, the injection and the weights in operations that can be differentiated again."""
+
+    def reference(z: Tensor, injection: Tensor | None, *weights: Tensor) -> Tensor:
+        return Network([w.to(z.dtype) for w in weights], eps=ctx.eps).reference(z, injection)
+
+    needed = [*ctx.needs_input_grad[:2], *ctx.needs_input_grad[4:]]
+    return reference_gradients(reference, inputs, needed, dy)
 
 
 def _unpadded(gradient: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trm_fast.ops._core import dispatch
 from trm_fast.ops._core.registry import Case, Op, register
-from trm_fast.ops.layer import PANEL, layer_kernels, rounded, run_layer, saved_floats
+from trm_fast.ops.layer import PANEL, layer_kernels, layer_weights, rounded, run_layer, saved_floats
 from trm_fast.ops.rms_norm import rms_norm_reference
 from trm_fast.ops.swiglu import swiglu_reference
 from trm_fast.ops.tensors import accumulate
@@ -38,6 +38,7 @@ def group_mixer(
         (B, L, D), the dtype of ``h``.
 
     Raises:
+        TypeError: a tensor is not floating-point.
         ValueError: the weights or groups do not fit ``h`` or each other.
 
     Example:
@@ -45,6 +46,7 @@ def group_mixer(
         >>> group_mixer(torch.ones(2, 4, 8), torch.zeros(32, 16), torch.zeros(8, 16), pairs).shape
         torch.Size([2, 4, 8])
     """
+    gate_up, down = layer_weights("group_mixer", "h gate_up down", h, gate_up, down)
     D, inner = h.shape[-1], down.shape[-1]
     check_groups("group_mixer", h, groups)
     if gate_up.shape != (2 * inner, (1 + len(groups)) * D) or down.shape != (D, inner):

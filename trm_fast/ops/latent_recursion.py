@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from trm_fast.ops._core import dispatch
 from trm_fast.ops._core.registry import GPU_FLOATS, Case, Op, kernels, register, triton_kernels
-from trm_fast.ops.attention import attention_reference, attention_saved
+from trm_fast.ops.attention import attention_saved
 from trm_fast.ops.fused_step import fused_step, packed_for
-from trm_fast.ops.group_mixer import check_groups, group_mixer_reference, group_mixer_saved
-from trm_fast.ops.mlp import mlp_reference, mlp_saved
+from trm_fast.ops.gradients import plain_backward, reference_gradients
+from trm_fast.ops.group_mixer import group_mixer_saved
+from trm_fast.ops.mlp import mlp_saved
+from trm_fast.ops.network import Network, Rotary
 from trm_fast.ops.packing import pack_weights, unsupported_reason
-from trm_fast.ops.token_mixer import token_mixer_reference, token_mixer_saved
-
-Rotary = tuple[Tensor, Tensor]
-"""cos and sin of the rotary positions, (L, D / heads) each."""
+from trm_fast.ops.tensors import check_tensors
+from trm_fast.ops.token_mixer import token_mixer_saved
 
 
 def latent_recursion(
@@ -52,11 +51,11 @@ def latent_recursion(
         weights: four matrices per layer: the two of ``token_mixer`` (if ``heads`` is 0) or ``attention``, then the two
             of ``mlp``. With ``groups``, only the two of ``group_mixer``. Weights whose dtype is not that of the states
             are cast once per call.
-        n: number of latent steps per cycle.
+        n: number of latent steps per cycle, 0 or more.
         heads: number of attention heads; 0 for the token mixer.
         rotary: cos and sin, (L, D / heads) each, for rotary positions; they get no gradient.
         inject_last: in single state, whether the last application adds x.
-        cycles: number of cycles; more than 1 only without gradients.
+        cycles: number of cycles, 1 or more; more than 1 only without gradients.
         eps: added to the mean square in every norm.
         packed: ``pack_weights(weights, L)``, which the caller keeps up to date. If None, the CUDA kernels' weights are
             packed in every call.
@@ -70,8 +69,10 @@ def latent_recursion(
         The new (y, z), in the states' shape and dtype; y is None in single state.
 
     Raises:
-        ValueError: the states differ in shape or dtype, the mask or the groups do not fit them, or a gradient is
-            required and ``cycles`` is not 1.
+        TypeError: a tensor is not floating-point.
+        ValueError: the states differ in shape or dtype, tensors are on different devices, the mask, the groups or the
+            number of weights do not fit, ``n`` is negative, ``cycles`` is not positive, or a gradient is required and
+            ``cycles`` is not 1.
 
     Example:
         >>> state = torch.ones(2, 4, 8)
@@ -102,49 +103,6 @@ def latent_recursion_reference(
     **options: Any,
 ) -> tuple[Tensor | None, Tensor]:
     return _run_cycles(Network(weights, **options).reference, y, z, x, n, inject_last, cycles)
-
-
-class Network(NamedTuple):
-    """The weights of a network and the options of its layers."""
-
-    weights: Sequence[Tensor]
-    heads: int = 0
-    rotary: Rotary | None = None
-    eps: float = 1e-5
-    mask: Tensor | None = None
-    causal: bool = False
-    groups: Tensor | None = None
-    group_scale: float = 1.0
-
-    def check(self, op: str, z: Tensor) -> None:
-        """Checks the groups.
-
-        Raises:
-            ValueError: they do not fit ``z`` or the other options.
-        """
-        if self.groups is None:
-            return
-        check_groups(op, z, self.groups)
-        if self.heads or self.mask is not None or self.causal:
-            raise ValueError(f"{op}: a group mixer has neither heads, mask nor causal order")
-
-    def reference(self, h: Tensor, injection: Tensor | None) -> Tensor:
-        """One application of the network to ``h + injection``, (B, L, D), in plain PyTorch."""
-        h = h if injection is None else h + injection
-        if self.groups is not None:
-            for gate_up, down in zip(self.weights[::2], self.weights[1::2], strict=True):
-                h = group_mixer_reference(h, gate_up, down, self.groups, self.group_scale, self.eps)
-            return h
-        for i in range(0, len(self.weights), 4):
-            w_in, w_out, gate_up, down = self.weights[i : i + 4]
-            if self.heads:
-                h = attention_reference(h, w_in, w_out, self.heads, self.rotary, self.eps, self.mask, self.causal)
-            else:
-                h = token_mixer_reference(
-                    h if self.mask is None else h * self.mask.unsqueeze(-1), w_in, w_out, self.eps
-                )
-            h = mlp_reference(h, gate_up, down, self.eps)
-        return h
 
 
 def _run_cycles(
@@ -180,8 +138,14 @@ def run_recursion(
     packed: Sequence[Tensor] | None = None,
 ) -> tuple[Tensor | None, Tensor]:
     """``latent_recursion`` on the backend chosen for ``op``, which is ``latent_recursion`` or ``latent_step``."""
-    network.check(op, z)
     weights, heads, rotary, eps, mask, causal, groups, group_scale = network
+    check_tensors(op, "z y x cos sin weights", z, y, x, *rotary or (None, None), *weights)
+    check_tensors(op, "z packed", z, *packed or ())
+    network.check(op, z)
+    if n < 0 or cycles < 1:
+        raise ValueError(f"{op}: n must be 0 or more and cycles 1 or more, but they are {n} and {cycles}")
+    if n == 0 and y is not None:  # z stays as it is: only the answer steps run, as in single state
+        return run_recursion(op, None, y, z, network, 0, True, cycles, packed)[1], z
     chosen = dispatch.select_masked(op, mask, causal, heads, z, y, x, *weights)
     if chosen == "cuda":
         if not (reason := unsupported_reason(z, weights, token_mixer=not heads and groups is None)):
@@ -215,7 +179,7 @@ class LatentRecursionFunction(torch.autograd.Function):
         y_out, z_out, saved = kernels(chosen).latent_recursion_fwd.default(
             y, z, x, n, inject_last, 1, True, weights, cos, sin, mask, groups, *rest
         )
-        ctx.save_for_backward(z, saved, cos, sin, mask, groups, *weights)
+        ctx.save_for_backward(y, x, z, saved, cos, sin, mask, groups, *weights)
         ctx.options, ctx.rest, ctx.backend = (n, y is not None, inject_last), rest, chosen
         ctx.set_materialize_grads(False)
         if y is None:
@@ -223,14 +187,31 @@ class LatentRecursionFunction(torch.autograd.Function):
         return y_out, z_out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor | None, dz: Tensor | None) -> tuple[Tensor | None, ...]:
-        z, saved, cos, sin, mask, groups, *weights = ctx.saved_tensors
+        if plain_backward(dy, dz):
+            return _plain_gradients(ctx, dy, dz)
+        _, _, z, saved, cos, sin, mask, groups, *weights = ctx.saved_tensors
         dual = ctx.options[1]
         dy_in, dz_in, dx, dweights = kernels(ctx.backend).latent_recursion_bwd.default(
             dy if dual else None, dz, z, saved, *ctx.options, weights, cos, sin, mask, groups, *ctx.rest
         )
         return (None, None, dy_in if dual else None, dz_in, dx, None, None, None, None, *dweights)
+
+
+def _plain_gradients(ctx: Any, dy: Tensor | None, dz: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The gradients of ``LatentRecursionFunction`` in operations that can be differentiated again."""
+    y, x, z, _, cos, sin, mask, groups, *weights = ctx.saved_tensors
+    n, dual, inject_last = ctx.options
+    heads, group_scale, eps, causal = ctx.rest
+    rotary = None if cos is None else (cos.detach(), sin.detach())
+
+    def reference(y: Tensor | None, z: Tensor, x: Tensor, *weights: Tensor) -> tuple[Tensor | None, Tensor]:
+        network = Network(weights, heads, rotary, eps, mask, causal, groups, group_scale)
+        return _run_cycles(network.reference, y, z, x, n, inject_last, cycles=1)
+
+    needed = [*ctx.needs_input_grad[2:5], *ctx.needs_input_grad[9:]]
+    states_and_weights = reference_gradients(reference, [y, z, x, *weights], needed, dy if dual else None, dz)
+    return (None, None, *states_and_weights[:3], None, None, None, None, *states_and_weights[3:])
 
 
 def _fwd_fake(

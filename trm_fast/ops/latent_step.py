@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from trm_fast.ops._core.registry import Case, Op, register
-from trm_fast.ops.latent_recursion import BACKENDS, Network, Rotary, latent_recursion_reference, run_recursion
+from trm_fast.ops.latent_recursion import BACKENDS, latent_recursion_reference, run_recursion
+from trm_fast.ops.network import Network, Rotary
 from trm_fast.ops.packing import pack_weights
 
 
@@ -38,7 +39,9 @@ def latent_step(
         The new z, (B, L, D).
 
     Raises:
-        ValueError: z and injection differ in shape or dtype, or the mask does not fit them.
+        TypeError: a tensor is not floating-point.
+        ValueError: z and injection differ in shape or dtype, tensors are on different devices, or the mask, the groups
+            or the number of weights do not fit.
 
     Example:
         >>> state = torch.ones(2, 4, 8)

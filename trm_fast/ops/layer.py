@@ -7,11 +7,32 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from trm_fast.ops._core.registry import GPU_FLOATS, kernels, triton_kernels
+from trm_fast.ops._core.registry import GPU_FLOATS, OPS, kernels, triton_kernels
+from trm_fast.ops.gradients import plain_backward, reference_gradients
+from trm_fast.ops.tensors import check_tensors
 
 PANEL = 32  # kPanel of csrc/core/layer.h
+
+
+def layer_weights(op: str, names: str, h: Tensor, w_in: Tensor, w_out: Tensor) -> tuple[Tensor, Tensor]:
+    """Checks the tensors of a layer, and returns the weights in the dtype of ``h``. As in torch's layers, only autocast
+    allows weights of another dtype.
+
+    Args:
+        names: the names of ``h`` and the two weights, for messages.
+
+    Raises:
+        TypeError: a tensor is not floating-point.
+        ValueError: their devices or dtypes differ.
+    """
+    check_tensors(op, names, h, w_in, w_out)
+    if w_in.dtype == w_out.dtype == h.dtype:
+        return w_in, w_out
+    if torch.is_autocast_enabled(h.device.type):
+        return w_in.to(h.dtype), w_out.to(h.dtype)
+    dtypes = ", ".join(f"{name} is {t.dtype}" for name, t in zip(names.split(), (h, w_in, w_out), strict=True))
+    raise ValueError(f"{op}: the weights must have the dtype of the input, but {dtypes}")
 
 
 def run_layer(op: str, chosen: str, h: Tensor, w_in: Tensor, w_out: Tensor, *more: Any) -> Tensor:
@@ -34,11 +55,22 @@ class LayerFunction(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        if plain_backward(dy):
+            return _plain_gradients(ctx, dy)
         bwd = getattr(kernels(ctx.backend), f"{ctx.op}_bwd").default
         gradients = bwd(dy, *ctx.saved_tensors, *ctx.options)
         return (None, None, *gradients, *[None] * (len(ctx.saved_tensors) + len(ctx.options) - 4))
+
+
+def _plain_gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients of ``LayerFunction`` in operations that can be differentiated again."""
+    h, _, *layer = ctx.saved_tensors
+    op, options = OPS[ctx.op], ctx.options
+    reference = op.layer_reference or op.reference
+    needed = ctx.needs_input_grad[2 : 3 + len(layer)]
+    gradients = reference_gradients(lambda *tensors: reference(*tensors, *options), [h, *layer], needed, dy)
+    return (None, None, *gradients, *[None] * len(options))
 
 
 def layer_kernels(op: str, triton_layer: str, arguments: str, saved_size: Callable[..., int]) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trm_fast.ops._core import dispatch
 from trm_fast.ops._core.registry import Case, Op, register
-from trm_fast.ops.layer import PANEL, layer_kernels, rounded, run_layer, saved_floats
+from trm_fast.ops.layer import PANEL, layer_kernels, layer_weights, rounded, run_layer, saved_floats
 from trm_fast.ops.rms_norm import rms_norm_reference
 from trm_fast.ops.swiglu import swiglu_reference
 
@@ -30,6 +30,7 @@ def mlp(h: Tensor, gate_up: Tensor, down: Tensor, eps: float = 1e-5) -> Tensor:
         (B, L, D), the dtype of ``h``.
 
     Raises:
+        TypeError: a tensor is not floating-point.
         ValueError: the weights do not fit ``h`` or each other.
 
     Example:
@@ -50,8 +51,10 @@ def gated_layer(
     """Applies a SwiGLU layer over one ``axis`` of ``h`` (B, L, D) with the chosen backend.
 
     Raises:
+        TypeError: a tensor is not floating-point.
         ValueError: the weights do not fit ``h`` or each other.
     """
+    gate_up, down = layer_weights(op, "h gate_up down", h, gate_up, down)
     width, inner = h.shape[axis], down.shape[-1]
     if gate_up.shape != (2 * inner, width) or down.shape != (width, inner):
         raise ValueError(

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from trm_fast.ops.tensors import check_tensors
+
 GROUP = 8  # rows that alternate: the columns of a tensor-core tile, so that one lane gets a unit's gate and up
 TOKENS = (32, 64, 96, 112, 128)  # padded token counts that have kernels (padded_tokens in csrc/core/cuda/launch.h)
 CHANNELS = (128, 256, 384, 512)
@@ -59,6 +61,10 @@ def pack_weights(weights: Sequence[Tensor], tokens: int, dtype: torch.dtype = to
         tokens: number of tokens L, at most 128.
         dtype: dtype of the states, bfloat16 or float16.
 
+    Raises:
+        TypeError: a weight is not floating-point.
+        ValueError: the weights are on different devices.
+
     Returns:
         One matrix for each weight, in that dtype, padded with zeros.
 
@@ -67,6 +73,7 @@ def pack_weights(weights: Sequence[Tensor], tokens: int, dtype: torch.dtype = to
         >>> [tuple(matrix.shape) for matrix in pack_weights(weights, tokens=4)]
         [(128, 32), (32, 64), (128, 128), (128, 64)]
     """
+    check_tensors("pack_weights", "weights", *weights)
     packed = []
     for weight, layout in zip(weights, layouts(weights, tokens), strict=True):
         matrix = weight.new_zeros(layout.rows, layout.columns, dtype=dtype)

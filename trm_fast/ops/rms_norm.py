@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from trm_fast.ops._core import dispatch
 from trm_fast.ops._core.registry import CPU_FLOATS, GPU_FLOATS, Case, Op, kernels, register
-from trm_fast.ops.tensors import accumulate
+from trm_fast.ops.gradients import plain_backward
+from trm_fast.ops.tensors import accumulate, check_tensors
 
 
 def rms_norm(x: Tensor, residual: Tensor | None = None, dim: int = -1, eps: float = 1e-5) -> Tensor:
@@ -29,6 +29,7 @@ def rms_norm(x: Tensor, residual: Tensor | None = None, dim: int = -1, eps: floa
         Same shape and dtype as ``x``. The mean is computed in float32 (in float64 for float64).
 
     Raises:
+        TypeError: ``x`` or ``residual`` is not floating-point.
         ValueError: ``residual`` differs from ``x`` in shape, dtype or device.
         IndexError: ``x`` has no axis ``dim``.
 
@@ -36,6 +37,7 @@ def rms_norm(x: Tensor, residual: Tensor | None = None, dim: int = -1, eps: floa
         >>> rms_norm(torch.tensor([3.0, 4.0]), eps=0.0)
         tensor([0.8485, 1.1314])
     """
+    check_tensors("rms_norm", "x", x)  # the residual must have its dtype and device
     if residual is not None and (residual.shape, residual.dtype, residual.device) != (x.shape, x.dtype, x.device):
         raise ValueError(
             "rms_norm: x and residual must agree, but are "
@@ -45,7 +47,7 @@ def rms_norm(x: Tensor, residual: Tensor | None = None, dim: int = -1, eps: floa
     if chosen == "reference":
         return rms_norm_reference(x, residual, dim, eps)
     if torch.is_grad_enabled() and (x.requires_grad or (residual is not None and residual.requires_grad)):
-        y: Tensor = RMSNormFunction.apply(x, residual, dim, eps, chosen)
+        y: Tensor = RMSNormFunction.apply(x, residual, dim, eps, chosen)[0]
         return y
     y, _ = kernels(chosen).rms_norm_fwd.default(x, residual, dim, eps)
     return y
@@ -57,19 +59,38 @@ def rms_norm_reference(x: Tensor, residual: Tensor | None = None, dim: int = -1,
 
 
 class RMSNormFunction(torch.autograd.Function):
+    """Returns the statistics, too: they connect a second derivative with the inputs, which are not saved."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, residual: Tensor | None, dim: int, eps: float, chosen: str) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, residual: Tensor | None, dim: int, eps: float, chosen: str
+    ) -> tuple[Tensor, Tensor]:
         y, rstd = kernels(chosen).rms_norm_fwd.default(x, residual, dim, eps)
         ctx.save_for_backward(y, rstd)
         ctx.dim, ctx.backend = dim, chosen
-        return y
+        ctx.set_materialize_grads(False)
+        return y, rstd
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dy: Tensor | None, drstd: Tensor | None) -> tuple[Tensor | None, ...]:
         y, rstd = ctx.saved_tensors
-        dx = kernels(ctx.backend).rms_norm_bwd.default(dy, y, rstd, ctx.dim)
+        if dy is None or plain_backward(dy, drstd) or not (drstd is None or torch.compiler.is_compiling()):
+            dx = _plain_gradient(dy, drstd, y, rstd, ctx.dim)
+        else:  # in a compiled function drstd is zero
+            dx = kernels(ctx.backend).rms_norm_bwd.default(dy, y, rstd, ctx.dim)
         return dx, dx if ctx.needs_input_grad[1] else None, None, None, None
+
+
+def _plain_gradient(dy: Tensor | None, drstd: Tensor | None, y: Tensor, rstd: Tensor, dim: int) -> Tensor:
+    """The gradient of x from those of y and rstd, in operations that can be differentiated again."""
+    wide = accumulate(y)
+    dx = torch.zeros_like(wide)
+    if dy is not None:
+        d = accumulate(dy)
+        dx = rstd * (d - wide * (d * wide).mean(dim, keepdim=True))
+    if drstd is not None:
+        dx = dx - drstd * rstd.square() * wide / y.shape[dim]
+    return dx.to(y.dtype)
 
 
 def _fwd_fake(x: Tensor, residual: Tensor | None, dim: int, eps: float) -> tuple[Tensor, Tensor]:

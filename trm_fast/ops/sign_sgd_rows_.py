@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trm_fast.ops._core import dispatch
 from trm_fast.ops._core.registry import Case, Op, kernels, register
-from trm_fast.ops.tensors import mark_written
+from trm_fast.ops.tensors import check_tensors, is_scalar, mark_written
 
 
 def sign_sgd_rows_(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, weight_decay: float) -> None:
@@ -26,7 +26,7 @@ def sign_sgd_rows_(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, w
         weight_decay: decoupled weight decay, multiplied by lr.
 
     Raises:
-        TypeError: ids are not integers, or lr is not a 0-dim tensor.
+        TypeError: the table is not floating-point, ids are not integers, or lr is not a real 0-dim tensor.
         ValueError: shapes, dtypes or devices do not match.
         RuntimeError, IndexError: an id is outside [0, N), on a CPU. GPU kernels ignore such an id.
 
@@ -36,10 +36,11 @@ def sign_sgd_rows_(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, w
         >>> table.tolist()
         [[0.0, 0.0], [-0.5, -0.5], [0.0, 0.0]]
     """
+    check_tensors("sign_sgd_rows_", "weight", weight)
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise TypeError(f"sign_sgd_rows_: ids must be integers, not {ids.dtype}")
-    if not (isinstance(lr, Tensor) and lr.dim() == 0):
-        raise TypeError("sign_sgd_rows_: lr must be a 0-dim tensor")
+    if not is_scalar(lr):
+        raise TypeError("sign_sgd_rows_: lr must be a 0-dim tensor of real numbers")
     if weight.dim() != 2 or ids.dim() != 1 or row_grads.shape != (len(ids), weight.shape[1]):
         raise ValueError(
             "sign_sgd_rows_: expected weight (N, D), row_grads (B, D) and ids (B,), but got "

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from trm_fast.ops._core import dispatch
 from trm_fast.ops._core.registry import CPU_FLOATS, GPU_FLOATS, Case, Op, kernels, register
 from trm_fast.ops.axis import run_along_axis
+from trm_fast.ops.gradients import plain_backward, reference_gradients
+from trm_fast.ops.tensors import check_tensors
 
 
 def stablemax(logits: Tensor, dim: int = -1) -> Tensor:
@@ -27,12 +28,14 @@ def stablemax(logits: Tensor, dim: int = -1) -> Tensor:
         Probabilities in the shape of ``logits``, float64. The gradient has the dtype of ``logits``.
 
     Raises:
+        TypeError: ``logits`` are not floating-point.
         IndexError: ``logits`` has no axis ``dim``.
 
     Example:
         >>> stablemax(torch.tensor([0.0, 1.0, -1.0])).tolist()
         [0.2857142857142857, 0.5714285714285714, 0.14285714285714285]
     """
+    check_tensors("stablemax", "logits", logits)
     chosen = dispatch.select("stablemax", logits)
     if chosen == "reference":
         return stablemax_reference(logits, dim)
@@ -51,7 +54,7 @@ def stablemax_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 
         Losses in nats, (...), float64. The gradient has the dtype of ``logits``.
 
     Raises:
-        TypeError: labels are not integers.
+        TypeError: logits are not floating-point, or labels are not integers.
         ValueError: shapes or devices do not match.
         RuntimeError: a label is outside [0, V), on a CPU. GPU kernels return NaN as its loss.
 
@@ -59,6 +62,7 @@ def stablemax_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 
         >>> stablemax_cross_entropy(torch.zeros(2, 4), torch.tensor([3, -100]))
         tensor([1.3863, 0.0000], dtype=torch.float64)
     """
+    check_tensors("stablemax_cross_entropy", "logits", logits)
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(f"stablemax_cross_entropy: labels must be integers, not {labels.dtype}")
     if labels.shape != logits.shape[:-1] or labels.device != logits.device:
@@ -105,9 +109,14 @@ class StablemaxCrossEntropyFunction(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, None, None, None]:
         logits, labels, total = ctx.saved_tensors
+        if plain_backward(dloss):
+            ignored = ctx.ignore_index
+            (again,) = reference_gradients(
+                lambda x: stablemax_cross_entropy_reference(x, labels, ignored), [logits], [True], dloss
+            )
+            return again, None, None, None
         bwd = kernels(ctx.backend).stablemax_cross_entropy_bwd.default
         dlogits = bwd(dloss, logits, labels, total, ctx.ignore_index)
         return dlogits, None, None, None

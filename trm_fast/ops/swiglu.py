@@ -8,6 +8,7 @@ from torch import Tensor
 from trm_fast.ops._core import dispatch
 from trm_fast.ops._core.registry import CPU_FLOATS, GPU_FLOATS, Case, Op, register
 from trm_fast.ops.axis import run_along_axis
+from trm_fast.ops.tensors import check_tensors
 
 
 def swiglu(gate_up: Tensor, dim: int = -1) -> Tensor:
@@ -23,6 +24,7 @@ def swiglu(gate_up: Tensor, dim: int = -1) -> Tensor:
         The shape of ``gate_up`` with the size along ``dim`` halved, same dtype.
 
     Raises:
+        TypeError: ``gate_up`` is not floating-point.
         ValueError: the size along ``dim`` is odd.
         IndexError: ``gate_up`` has no axis ``dim``.
 
@@ -31,6 +33,7 @@ def swiglu(gate_up: Tensor, dim: int = -1) -> Tensor:
         >>> swiglu(torch.tensor([0.0, 1.0, 5.0, 2.0]))
         tensor([0.0000, 1.4621])
     """
+    check_tensors("swiglu", "gate_up", gate_up)
     if gate_up.shape[dim] % 2:
         raise ValueError(f"swiglu: axis {dim} of {tuple(gate_up.shape)} holds gate and up, its size must be even")
     chosen = dispatch.select("swiglu", gate_up)

@@ -26,6 +26,7 @@ def token_mixer(h: Tensor, gate_up: Tensor, down: Tensor, eps: float = 1e-5) -> 
         (B, L, D), the dtype of ``h``.
 
     Raises:
+        TypeError: a tensor is not floating-point.
         ValueError: the weights do not fit ``h`` or each other.
 
     Example:

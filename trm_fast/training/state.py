@@ -48,6 +48,7 @@ def restore(step: TrainStep, groups: Groups, group: ProcessGroup) -> None:
     if len(saved["steps"]) != step.config.batch_size:
         raise ValueError(f"its batch_size is {len(saved['steps'])}")
     share = {name: saved[name][step.share] for name in step.carry.tensors()}
+    optimizer.restore_steps(names, groups["optimizer"])
     pairs = [(step.carry.tensors(), share), (optimizer.named_tensors(names), groups["optimizer"])]
     pairs.append(({"taken": step.pool.taken}, saved))
     if group.writes:

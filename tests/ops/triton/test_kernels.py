@@ -221,6 +221,20 @@ def test_padding_is_not_read(triton, random, device):
     assert not results[0][1][~mask].any()
 
 
+def test_second_derivatives(triton, random, device):
+    """They are the reference's."""
+    states = move(device, torch.float32, *(random(1, 5, 12) for _ in range(3)))
+    tensors = [*states, *move(device, torch.float32, *network(random, 5, 12, 0))]
+    results = []
+    for module in (ops, reference):
+        y, z, x, *weights = leaves = [t.detach().requires_grad_() for t in tensors]
+        out = module.rms_norm(torch.cat(module.latent_recursion(y, z, x, weights, 1)), dim=1).sin()
+        first = torch.autograd.grad(out.sum(), leaves, create_graph=True)
+        results.append(torch.autograd.grad(sum(d.square().sum() for d in first), leaves))
+    for got, want in zip(*results, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3 * float(want.abs().max()))
+
+
 def test_weights_in_another_dtype_than_the_states(triton, random, device):
     """float32 weights with states in a lower precision: they are cast once, and their gradients are float32."""
     z, x = move(device, torch.float16, random(1, 5, 12), random(1, 5, 12))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from trm_fast.ops._core import selection, validation
 from trm_fast.ops._core.registry import OPS, dtype_name
@@ -23,17 +24,26 @@ TIMINGS = Path(__file__).parents[1] / "timings.json"  # device -> the table that
 def select(op: str, tensor: Tensor, *others: Tensor | None) -> str:
     """The backend of ``op`` for its inputs, of which ``tensor`` is the first.
 
-    A kernel without a gradient is not used if one of the inputs requires a gradient.
+    A kernel without a gradient is not used if one of the inputs requires a gradient, and no kernel is used under a
+    transform of ``torch.func``.
 
     Raises:
         BackendUnavailable: a backend was requested by name and cannot run.
     """
     choice = _choice(op, tensor)
     name = choice.large if tensor.numel() > SMALL else choice.small
+    if name != "reference" and transformed():
+        return fallback(op, name, "kernels support neither torch.func's transforms nor forward-mode differentiation")
     if name not in choice.inference_only or not torch.is_grad_enabled():
         return name
     needs_grad = any(t is not None and t.requires_grad for t in (tensor, *others))
     return fallback(op, name, "its bfloat16 has no gradient") if needs_grad else name
+
+
+def transformed() -> bool:
+    """Whether a transform of ``torch.func`` (grad, vmap, jvp, ...) or forward-mode differentiation is active, which
+    only the references support. ``torch.compile`` traces both conditions and guards on them."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def select_masked(op: str, mask: Tensor | None, causal: bool, heads: int, first: Tensor, *others: Tensor | None) -> str:

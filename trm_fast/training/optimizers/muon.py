@@ -7,18 +7,20 @@ size from "Muon is scalable for LLM training" (arXiv 2502.16982), so that one le
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import Self
 
 from trm_fast.models import TRMModel
 from trm_fast.training.optimizers import base
 from trm_fast.training.optimizers.base import register
 from trm_fast.training.optimizers.fused_adam import FusedAdam
+from trm_fast.training.optimizers.part import Part
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Jordan's quintic polynomial, which is steep at 0, so that a few iterations bring singular values close to 1."""
@@ -59,8 +61,8 @@ class Muon(FusedAdam):
 
     def __init__(
         self,
-        params: Iterable[nn.Parameter],
-        lr: float = 1e-3,
+        params: Iterable[Any],
+        lr: float | Tensor = 1e-3,
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.1,
         *arguments: Any,
@@ -72,50 +74,58 @@ class Muon(FusedAdam):
         others_learning_rate: float | None = None,
         others_weight_decay: float | None = None,
         scale: Literal["rms", "spectral"] = "rms",
-        rates: Sequence[float] | None = None,
         **keywords: Any,
     ) -> None:
-        parameters = list(params)
-        hidden_ids = {id(w) for w in (parameters if hidden is None else hidden)}
-        matrices = [i for i, p in enumerate(parameters) if p.ndim == 2 and id(p) in hidden_ids]
-        fused = [i for i in range(len(parameters)) if i not in matrices]
-        rates = [1.0] * len(parameters) if rates is None else list(rates)
-        if others_learning_rate is not None:
-            ratio = others_learning_rate / lr
-            rates = [ratio if i in fused and rate == 1 else rate for i, rate in enumerate(rates)]
-        super().__init__(parameters, lr, betas, weight_decay, *arguments, indices=fused, rates=rates, **keywords)
         self.variant, self.scale = others, scale
-        if others_weight_decay is not None:
-            self.fused_decay = others_weight_decay
         self.momentum, self.nesterov, self.iterations = momentum, nesterov, iterations
-        weights = self.weights
-        self.buffers = {i: torch.zeros_like(weights[i]) for i in matrices}
-        self.slots["momentum"] = [self.buffers.get(i) for i in range(len(parameters))]
-        shapes = [tuple(weights[i].shape) for i in matrices]
-        self.groups = [[i for i in matrices if tuple(weights[i].shape) == shape] for shape in dict.fromkeys(shapes)]
+        self.others_learning_rate, self.others_weight_decay = others_learning_rate, others_weight_decay
+        self._hidden = None if hidden is None else {id(w) for w in hidden}
+        super().__init__(params, lr, betas, weight_decay, *arguments, **keywords)
 
     @classmethod
     def for_model(cls, model: TRMModel, lr: float, **keywords: Any) -> Self:
         """Creates an optimizer with Muon for the network's matrices and ``others`` for the other weights."""
         return cls(model.parameters(), lr, hidden=model.net.parameters(), **keywords)
 
-    def _update(self, weights: list[Tensor], grads: list[Tensor], grad_scale: Tensor | None) -> None:
-        super()._update(weights, grads, grad_scale)
-        for indices in self.groups:  # matrices of the same shape are computed as one batch
-            grad = torch.stack([grads[i] for i in indices])
-            if grad_scale is not None:
-                grad = grad * grad_scale
-            for i, g in zip(indices, grad.unbind(), strict=True):
-                self.buffers[i].lerp_(g, 1 - self.momentum)
-            direction = torch.stack([self.buffers[i] for i in indices])
-            if self.nesterov:
-                direction = grad.lerp(direction, self.momentum)
-            rows, columns = grad.shape[1:]
-            size = RMS * max(rows, columns) ** 0.5 if self.scale == "rms" else max(1, rows / columns) ** 0.5
-            for i, step in zip(indices, orthogonal(direction, self.iterations).unbind(), strict=True):
-                lr = self._rate(i)
-                weights[i].mul_(1 - lr * self.weight_decay).sub_(lr * size * step)
-        self._finish(weights, self.buffers)
+    def _is_hidden(self, p: Tensor) -> bool:
+        return p.ndim == 2 and (self._hidden is None or id(p) in self._hidden)
+
+    def _default_rate(self, p: Tensor, lr: float | Tensor) -> float:
+        if self.others_learning_rate is None or self._is_hidden(p):
+            return 1.0
+        if not lr:
+            raise ValueError("others_learning_rate is a multiple of lr, which must not be 0")
+        return self.others_learning_rate / float(lr)
+
+    def _new_state(self, p: Tensor) -> dict[str, Tensor]:
+        if self._is_hidden(p):
+            return {"momentum": torch.zeros_like(p)}
+        return super()._new_state(p)
+
+    def _update(self, part: Part) -> None:
+        matrices = [i for i, state in enumerate(part.states) if "momentum" in state]
+        others = part.select([i for i in range(len(part.states)) if i not in matrices])
+        decay = part.weight_decay if self.others_weight_decay is None else self.others_weight_decay
+        super()._update(replace(others, weight_decay=decay))
+        shapes = [part.weights[i].shape for i in matrices]
+        for shape in dict.fromkeys(shapes):  # matrices of the same shape are computed as one batch
+            self._update_matrices(part.select([i for i, s in zip(matrices, shapes, strict=True) if s == shape]))
+
+    def _update_matrices(self, part: Part) -> None:
+        """Updates matrices of the same shape."""
+        grad, momenta = torch.stack(list(part.grads)), part.state("momentum")
+        if part.grad_scale is not None:
+            grad = grad * part.grad_scale
+        for momentum, g in zip(momenta, grad.unbind(), strict=True):
+            momentum.lerp_(g, 1 - self.momentum)
+        direction = torch.stack(momenta)
+        if self.nesterov:
+            direction = grad.lerp(direction, self.momentum)
+        rows, columns = grad.shape[1:]
+        size = RMS * max(rows, columns) ** 0.5 if self.scale == "rms" else max(1, rows / columns) ** 0.5
+        for weight, step in zip(part.weights, orthogonal(direction, self.iterations).unbind(), strict=True):
+            weight.mul_(1 - part.lr * part.weight_decay).sub_(part.lr * size * step)
+        part.finish()
 
 
 def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:

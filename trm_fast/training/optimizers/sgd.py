@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trm_fast.training.optimizers import base
 from trm_fast.training.optimizers.base import Optimizer, register
+from trm_fast.training.optimizers.part import Part
 
 
 class Options(base.Options):
@@ -30,24 +31,24 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[nn.Parameter],
-        lr: float = 1e-2,
+        params: Iterable[Any],
+        lr: float | Tensor = 1e-2,
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.0,
         *arguments: Any,
         nesterov: bool = False,
         **keywords: Any,
     ) -> None:
-        super().__init__(params, lr, betas, weight_decay, *arguments, **keywords)
         self.nesterov = nesterov
-        self.momentum = [torch.zeros_like(w) for w in self.weights]
-        self.slots["momentum"] = [*self.momentum]
+        super().__init__(params, lr, betas, weight_decay, *arguments, **keywords)
 
-    def _update(self, weights: list[Tensor], grads: list[Tensor], grad_scale: Tensor | None) -> None:
-        beta = self.betas[0]
-        for i, (weight, grad, momentum) in enumerate(zip(weights, grads, self.momentum, strict=True)):
-            lr, grad = self._rate(i), grad if grad_scale is None else grad * grad_scale
+    def _new_state(self, p: Tensor) -> dict[str, Tensor]:
+        return {"momentum": torch.zeros_like(p)}
+
+    def _update(self, part: Part) -> None:
+        beta, lr = part.betas[0], part.lr
+        for weight, grad, momentum in zip(part.weights, part.scaled_grads(), part.state("momentum"), strict=True):
             momentum.mul_(beta).add_(grad)
             step = grad + beta * momentum if self.nesterov else momentum
-            weight.mul_(1 - lr * self.weight_decay).sub_(lr * step)
-        self._finish(weights, range(len(weights)))
+            weight.mul_(1 - lr * part.weight_decay).sub_(lr * step)
+        part.finish()
