@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 EXPORT = "trm_fast/ops/__init__.py"
 SOURCES = ("trm_fast", "csrc", "triton_kernels", "configs", "tests", "bench", "setup.py", "build_support.py",
-           "pyproject.toml", "README.md")  # fmt: skip
+           "conftest.py", "pyproject.toml", "README.md")  # fmt: skip
 
 
 def blocks() -> dict[str, str]:

@@ -58,7 +58,10 @@ class Server:
         """Starts the process, and waits until it answers."""
         command = [sys.executable, "-m", "trm_fast.cli", "serve", "--port", str(self.port), "--runs", str(self.runs)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-        self.process = subprocess.Popen([*command, *self.options], env=environment, stderr=subprocess.PIPE, text=True)
+        # Elsewhere than in the checkout, where ``-m`` would find the package before the installed one.
+        self.process = subprocess.Popen(
+            [*command, *self.options], cwd="/", env=environment, stderr=subprocess.PIPE, text=True
+        )
         assert self.process.stderr is not None
         line = self.process.stderr.readline()
         assert "ready at" in line, line + self.process.stderr.read()

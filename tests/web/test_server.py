@@ -124,6 +124,6 @@ def test_a_run_survives_the_server(server: Server, tmp_path: Path) -> None:
 
 def test_a_port_in_use(server: Server, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "trm_fast.cli", "serve", "--port", str(server.port), "--runs", str(tmp_path)]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    process = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=300)
     assert process.returncode == 2
     assert f"cannot listen on 127.0.0.1 port {server.port}" in process.stderr

@@ -195,7 +195,7 @@ class Runs:
             raise UserError(f"{MAX_RUNNING} runs train already: stop one of them first")
         notes = self.folder / NOTES
         notes.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "trm_fast.cli", "train", *arguments, "--device", self.device]
+        command = [sys.executable, "-c", _main(), "train", *arguments, "--device", self.device]
         with (notes / f"{name}.log").open("wb") as log:
             child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
@@ -331,6 +331,12 @@ def _alive(pid: Any, created: Any, not_after: float = math.inf) -> psutil.Proces
     except psutil.Error:
         return None
     return process
+
+
+def _main() -> str:
+    """A program that is ``trm-fast``, imported from where this process imports. ``-m`` would look in the current folder
+    first, where a folder of the same name may lie."""
+    return f"import sys; sys.path[:] = {sys.path!r}; from trm_fast.cli.main import main; main()"
 
 
 def _environment() -> dict[str, str]:
