@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sides import MODELS, flop, product_size, side
+from sides import MODELS, PRESETS, flop, product_size, side
 
 from trm_fast import ops
 from trm_fast.tasks.files import write_text
@@ -41,6 +41,7 @@ FOLDER = Path(__file__).parent
 CASES = [
     *(f"train:{name}:16" for name in ("mixer97", "mixer81", "attention97")),
     *(f"train:{name}:64" for name in ("sudoku-cpu", "sudoku-4x4")),
+    "train:sudoku-extreme:8",
     *(f"solve:{name}:{batch}" for name in ("mixer97", "attention97") for batch in (16, 1)),
     *(f"solve:{name}:64" for name in ("sudoku-cpu", "sudoku-4x4")),
 ]
@@ -222,7 +223,7 @@ def main() -> None:
     starts = options.only or [""]
     listed = CASES if options.device == "cpu" else GPU_CASES
     cases = [c for c in listed if any(c.startswith(start) for start in starts)]
-    cases += [s for s in starts if s.count(":") == 2 and s not in cases and s.split(":")[1] in MODELS]
+    cases += [s for s in starts if s.count(":") == 2 and s not in cases and s.split(":")[1] in (*MODELS, *PRESETS)]
     if not cases:
         parser.error(f"no such case; choose from: {', '.join(listed)}")
     data = options.data if options.data and Path(options.data).is_file() else None

@@ -15,14 +15,16 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from trm_fast import ops
 from trm_fast.inference.capture import runner_for
 from trm_fast.interchange import from_published, published_config
-from trm_fast.models import TRMConfig
+from trm_fast.models import TRMConfig, TRMModel
 from trm_fast.tasks import get_task
 from trm_fast.tasks.base import Examples
 from trm_fast.training import TrainingConfig, TrainStep
 from trm_fast.training.feed import Feed
 from trm_fast.training.optimizers import AdamATan2
+from trm_fast.training.read_config import make_config, read_preset
 
 eager_trm: Any = importlib.import_module("baseline.eager_trm")
 NO_PREFIX = {"tokens": 81, "puzzle_emb_ndim": 0}
@@ -34,24 +36,24 @@ MODELS: dict[str, dict[str, Any]] = {  # with the configuration keys of the publ
     "sudoku-cpu": {**SMALL, "hidden_size": 128},
     "sudoku-4x4": {**SMALL, "hidden_size": 64, "seq_len": 16, "vocab_size": 6},
 }
+PRESETS = ("sudoku-extreme",)  # of ours, for models that the published code does not have
 SOLVER_STEPS = 16
 QUICK = 1.0  # seconds; steps shorter than this are timed right after an untimed step
 
 
 class Problem:
-    """What both sides share: the case, its data, and the initial weights in the published model."""
+    """What both sides share: the case, its data, and the initial weights: ``model`` is the published model with them,
+    or None, and ``our_model`` makes ours."""
 
     def __init__(self, case: str, data: str | None, device: str) -> None:
         self.kind, name, batch = case.split(":")
-        self.batch_size = int(batch)
-        self.config = eager_trm.sudoku_config(**MODELS[name])
-        torch.manual_seed(0)
+        self.batch_size, self.name = int(batch), name
         self.device = torch.device(device)
         self.dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
-        self.model = eager_trm.TRM(self.config, dtype=self.dtype).to(self.device)
-        if self.model.rope is not None:
-            self.model.rope = tuple(t.to(self.device) for t in self.model.rope)
-        L, V = self.config["seq_len"], self.config["vocab_size"]
+        ours = configuration(name)
+        L, V = ours.seq_len, ours.vocab_size
+        torch.manual_seed(0)
+        self.model = None if name in PRESETS else self._published()
         rows = _rows(data, self.batch_size) if L == 81 else None
         inputs, labels = rows if rows else (torch.randint(1, V, (self.batch_size, L)) for _ in range(2))
         self.batch = {
@@ -60,6 +62,20 @@ class Problem:
             "puzzle_identifiers": torch.zeros(self.batch_size, dtype=torch.int32),
         }
         self.batch = {name: tensor.to(self.device) for name, tensor in self.batch.items()}
+
+    def _published(self) -> Any:
+        self.config = eager_trm.sudoku_config(**MODELS[self.name])
+        model = eager_trm.TRM(self.config, dtype=self.dtype).to(self.device)
+        if model.rope is not None:
+            model.rope = tuple(t.to(self.device) for t in model.rope)
+        return model
+
+    def our_model(self) -> TRMModel:
+        """Our model with the weights of both sides."""
+        if self.model is not None:
+            return from_published(self.model.state_dict(), self.config)
+        torch.manual_seed(0)
+        return TRMModel(configuration(self.name))
 
 
 def _rows(data: str | None, count: int) -> tuple[Any, Any] | None:
@@ -73,6 +89,11 @@ def _rows(data: str | None, count: int) -> tuple[Any, Any] | None:
 def baseline_side(problem: Problem, baseline: str) -> Callable[[], float]:
     """A function that runs one step of the published computation and returns its loss, or a sum of confidences."""
     model, batch = problem.model, problem.batch
+    if model is None:  # the published code has no such network, so the references of our ops are its stock PyTorch
+        if baseline != "eager":
+            raise ValueError(f"{problem.name} has only the eager baseline, not {baseline}")
+        ops.use_backend("reference")
+        return our_side(problem)
     if baseline == "compiled":
         model.forward = torch.compile(model.forward, dynamic=False)
     elif baseline == "compiled-net":  # compiles one application of the network: seconds, not minutes
@@ -102,7 +123,7 @@ def baseline_side(problem: Problem, baseline: str) -> Callable[[], float]:
 
 def our_side(problem: Problem) -> Callable[[], float]:
     """A function that runs one of our steps and returns the same number as that of ``baseline_side``."""
-    model, B = from_published(problem.model.state_dict(), problem.config), problem.batch_size
+    model, B = problem.our_model(), problem.batch_size
     model.compute_dtype = problem.dtype
     model.to(problem.device)
     if problem.kind == "solve":
@@ -192,7 +213,9 @@ def product_size(device: str) -> int:
 
 
 def configuration(name: str) -> TRMConfig:
-    """The configuration of a model of ``MODELS``."""
+    """The configuration of a model of ``MODELS`` or ``PRESETS``."""
+    if name in PRESETS:
+        return make_config(read_preset(name), name).model
     return published_config(eager_trm.sudoku_config(**MODELS[name]), single=False)
 
 

@@ -156,7 +156,7 @@ def test_loopback_needs_no_token() -> None:
 
 def test_hosts_that_do_not_exist_and_ports_in_use() -> None:
     for host in ("no such host", "x" * 300, "a..b"):
-        with pytest.raises(UserError, match=f"cannot listen on {host} port 80"):
+        with pytest.raises(UserError, match=f"cannot listen on {host[:70]}.*port 80"):
             listen(host, 80)
     (first,) = listen("127.0.0.1", 0)
     port = first.getsockname()[1]

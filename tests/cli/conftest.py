@@ -13,9 +13,13 @@ from trm_fast.cli.main import main
 
 
 class Result(NamedTuple):
+    """What a command returned and printed. ``err`` has each message in one line, however long the paths in it are;
+    ``printed_err`` has the lines that were printed."""
+
     code: int
     out: str
     err: str
+    printed_err: str
 
 
 Run = Callable[..., Result]
@@ -31,7 +35,8 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
             main()
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
-        return Result(code, *capsys.readouterr())
+        out, err = capsys.readouterr()
+        return Result(code, out, err.replace("\n  ", " "), err)
 
     return call
 

@@ -109,7 +109,7 @@ def test_a_gpu_becomes_the_current_one_and_is_announced_once(
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "A card")
     monkeypatch.setattr("torch.cuda.set_device", lambda device: current.append(str(device)))
-    monkeypatch.setattr("torch.empty", lambda size, device: touched.append(str(device)))
+    monkeypatch.setattr("torch.zeros", lambda size, device: touched.append(str(device)) or torch.empty(()))
     assert (pick_device("cuda:1"), touched, current) == ("cuda:1", ["cuda:1"], ["cuda:1"])
     assert "first use of this A card" in capsys.readouterr().err
     # Under torchrun a process chooses its GPU later, so pick_device touches none.

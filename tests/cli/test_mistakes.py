@@ -71,7 +71,7 @@ OPTIONS: dict[str, tuple[list[Any], str]] = {
 def check(run: Run, arguments: list[Any], words: str) -> None:
     """Runs a command and checks its error."""
     result = run(*arguments)
-    lines = result.err.strip().splitlines()
+    lines = result.printed_err.strip().splitlines()
     assert result.code in (1, 2), result
     assert " ".join(words.split()) in " ".join(result.err.replace("│", " ").split()), result.err
     assert len(lines) <= 10
@@ -232,6 +232,6 @@ def test_long_values_cost_nothing(run: Run, tmp_path: Path) -> None:
         result = run("train", "--config", "c.yaml")
         assert result.code in (1, 2)
         assert len(result.err) < 1500
-        assert max(map(len, result.err.splitlines())) < 200
+        assert max(map(len, result.printed_err.splitlines())) < 200
     write_text(tmp_path / "long.csv", f"question,answer\n{'1' * 100_000},{'2' * 100_000}\n")
     check(run, ["eval", "sudoku-4x4", "--data", "long.csv"], "long.csv:2")

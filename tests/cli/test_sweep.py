@@ -68,7 +68,7 @@ def test_an_interrupted_sweep_continues(run, tmp_path: Path, monkeypatch: pytest
         (["--variant", "plain"], '--variant takes "NAME: KEY=VALUE KEY=VALUE"'),
         (["--optuna", 3, "--vary", "training.x=1,2", "--variant", "plain:"], "leave out --variant"),
         (["--variant", "plain:", "--seeds", "0,0"], "--seeds takes different whole numbers"),
-        (["--variant", "plain:", "--minutes", 0], "--minutes must be more than 0"),
+        (["--variant", "plain:", "--minutes", 0], "--minutes must be a number above 0"),
         (["--variant", "plain:", "--max-steps", 64], "go with --eval-data"),
         (["--variant", "plain:", "--eval-data", "none.csv"], "there is no such file"),
         (["--variant", "plain:", "--config", "x.yaml"], "give --preset NAME or --config FILE"),

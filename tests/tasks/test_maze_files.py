@@ -158,7 +158,7 @@ def test_files_of_mazes(tmp_path: Path, name: str) -> None:
             b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\xea\x60\0\0\xea\x60",
             "huge.png is 60,000 pixels wide or high",
         ),
-        ("deep.json", "[" * 50_000 + "\n" + "[" * 50_000, "deep.json: not valid JSON"),
+        ("deep.json", "[" * 50_000 + "\n" + "[" * 50_000, "deep.json: lists and objects are nested more than 100 deep"),
         ("long.json", "[[" + "1" * 5000 + "]]", "long.json: not valid JSON"),
     ],
 )

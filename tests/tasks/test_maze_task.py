@@ -98,7 +98,7 @@ def test_hub_rows_are_not_stripped_and_a_missing_hub_falls_back(monkeypatch: pyt
     assert any(line != line.strip() for line in lines[0])
     halves = {"train": slice(0, 12), "test": slice(12, 20)}
 
-    def load(source: str, split: str) -> Table:
+    def load(source: str, split: str, limit: int | None = None) -> Table:
         rows = halves[split]
         return Table(lines[0][rows], lines[1][rows], [], [f"{source} row {i}" for i in range(20)][rows])
 
@@ -107,7 +107,7 @@ def test_hub_rows_are_not_stripped_and_a_missing_hub_falls_back(monkeypatch: pyt
     np.testing.assert_array_equal(data.train.inputs, mazes.questions[:12])
     np.testing.assert_array_equal(data.test.labels, mazes.answers[12:])
 
-    def unreachable(source: str, split: str) -> Table:
+    def unreachable(source: str, split: str, limit: int | None = None) -> Table:
         raise hub.Unavailable("no hub here")
 
     monkeypatch.setattr(hub, "load", unreachable)

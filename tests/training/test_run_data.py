@@ -19,11 +19,11 @@ from .small import SECTIONS, KillAt, Killed
 CONFIG: RunConfig = make_config(SECTIONS | {"data": {"source": "hf:someone/sudoku"}}, "test")
 
 
-def unreachable(source: str, split: str) -> Table:
+def unreachable(source: str, split: str, limit: int | None = None) -> Table:
     raise hub.Unavailable(f"{source}: no hub here")
 
 
-def reachable(source: str, split: str) -> Table:
+def reachable(source: str, split: str, limit: int | None = None) -> Table:
     puzzles = generate(4, 40, (9, 12), {"train": 1, "test": 2}[split])
     return Table(files.as_lines(puzzles.questions), files.as_lines(puzzles.answers), [], ["row"] * 40)
 

@@ -217,7 +217,7 @@ def test_metrics_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ["nonsense", "[1]", "{}", '{"step": "4"}', ""])
 def test_damaged_metrics_are_located(line: str, tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n' + line + '\n{"step": 3}\n')
-    with pytest.raises(UserError, match=r"metrics.jsonl:2: not a record of metrics; remove the line"):
+    with pytest.raises(UserError, match=r"metrics.jsonl:2: not .*; remove the line"):
         read_metrics(tmp_path)
     assert read_metrics(tmp_path / "elsewhere") == []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,10 +125,9 @@ def _from_run(run: Path, from_step: int | None, device: str) -> Located:
 def _from_folder(folder: Path, device: str) -> Located:
     task = task_of(folder)
     if task is None:
-        name = json.dumps(str(folder))
         raise UserError(
             f"{folder / 'config.json'} names no task, so the model cannot solve puzzles. In Python, "
-            f'TRM.from_pretrained({name}).save_pretrained({name}, task="sudoku") adds one'
+            'TRM.from_pretrained(folder).save_pretrained(folder, task="sudoku") adds one'
         )
     model = TRM.from_pretrained(folder, torch.float32)
     section = read_model_config(folder)["task"]

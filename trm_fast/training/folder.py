@@ -50,7 +50,10 @@ def read_metrics(run: Path) -> list[Record]:
     text = read_text(path) if path.exists() else ""
     records = []
     for number, line in enumerate(text.split("\n")[:-1], 1):  # what follows the last line feed is incomplete
-        record = parse_json(line, f"{path}:{number}: ")
+        try:
+            record = parse_json(line, f"{path}:{number}: ")
+        except UserError as error:
+            raise UserError(f"{error}; remove the line") from None
         if not _valid(record):
             raise UserError(f"{path}:{number}: not a record of metrics; remove the line")
         records.append(record)
