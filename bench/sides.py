@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from trm_fast import ops
+from trm_fast import TRM, ops
 from trm_fast.inference.capture import runner_for
 from trm_fast.interchange import from_published, published_config
-from trm_fast.models import TRMConfig, TRMModel
+from trm_fast.models import TRMConfig
 from trm_fast.tasks import get_task
 from trm_fast.tasks.base import Examples
 from trm_fast.training import TrainingConfig, TrainStep
@@ -70,12 +70,12 @@ class Problem:
             model.rope = tuple(t.to(self.device) for t in model.rope)
         return model
 
-    def our_model(self) -> TRMModel:
+    def our_model(self) -> TRM:
         """Our model with the weights of both sides."""
         if self.model is not None:
             return from_published(self.model.state_dict(), self.config)
         torch.manual_seed(0)
-        return TRMModel(configuration(self.name))
+        return TRM(configuration(self.name))
 
 
 def _rows(data: str | None, count: int) -> tuple[Any, Any] | None:
