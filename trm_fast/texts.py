@@ -209,7 +209,7 @@ def parse_json(text: str, prefix: str) -> Any:
         [1, 2]
     """
     try:
-        value = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=json_object)
+        value = DECODER.decode(text.removeprefix("\ufeff"))
     except ValueError as error:  # also for numbers with thousands of digits
         raise UserError(f"{prefix}not valid JSON: {json_problem(error)}") from None
     except RecursionError:
@@ -227,6 +227,10 @@ def json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise ValueError(f"the key {shown(twice)} occurs twice in one object")
     return result
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=json_object)
+"""Python's reader of JSON, except that it raises a ValueError for an object with a key twice."""
 
 
 def json_problem(error: ValueError) -> str:

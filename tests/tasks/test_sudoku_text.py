@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -231,3 +232,37 @@ def test_a_nine_row_grid_of_zeros_from_eight_digits_is_refused() -> None:
     zero_based[0][:3] = [0, 1, 8]
     with pytest.raises(UserError, match="digits from 1 to 9"):
         Sudoku(SudokuConfig(size=9)).parse(json.dumps(zero_based))
+
+
+@pytest.mark.parametrize("rules", [{"cages": [[0, 1]]}, {"Regions": "AAB"}, {"variant": "killer"}, {"diagonal": True}])
+def test_a_puzzle_with_other_rules_is_refused(tmp_path: Path, rules: dict[str, Any]) -> None:
+    (name,) = rules
+    (tmp_path / "p.csv").write_text(f"puzzle,{name}\n{PUZZLE},x\n")
+    for read in (
+        lambda: TASK.parse(json.dumps({"puzzle": PUZZLE} | rules)),
+        lambda: TASK.questions(tmp_path / "p.csv"),
+    ):
+        with pytest.raises(UserError, match=f"{name} gives the puzzle other rules"):
+            list(read())
+    usual = json.dumps({"puzzle": PUZZLE, "cages": [], "variant": "Classic", "diagonal": False})
+    np.testing.assert_array_equal(TASK.parse(usual).inputs, TASK.parse(PUZZLE).inputs)
+
+
+def test_an_array_with_a_plane_for_each_digit_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array(NUMBERS)[..., None] == np.arange(1, 1 + len(NUMBERS)))
+    planes = (np.array(NUMBERS)[..., None] == np.arange(1, 1 + len(NUMBERS))).astype(int)
+    np.save(tmp_path / "b.npy", planes)
+    for name in ("a.npy", "b.npy"):
+        with pytest.raises(UserError, match="a 0 or 1 for each cell and digit"):
+            list(TASK.questions(tmp_path / name))
+
+
+def test_lines_without_separators_are_read_as_with_them(tmp_path: Path) -> None:
+    """Plain lines take a shorter way: a space at the end of one of them takes the other."""
+    (tmp_path / "plain.txt").write_text(f"{PUZZLE}\r\n\r\n{PUZZLE}\r\n")
+    (tmp_path / "spaced.txt").write_text(f"{PUZZLE} \r\n\r\n{PUZZLE}\r\n")
+    plain, spaced = (list(TASK.questions(tmp_path / f"{name}.txt")) for name in ("plain", "spaced"))
+    assert [q.where.rpartition(":")[2] for q in plain] == [q.where.rpartition(":")[2] for q in spaced] == ["1", "3"]
+    assert [q.text.strip() for q in plain] == [q.text.strip() for q in spaced]
+    for a, b in zip(plain, spaced, strict=True):
+        np.testing.assert_array_equal(a.inputs, b.inputs)

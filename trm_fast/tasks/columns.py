@@ -19,6 +19,15 @@ ANSWER = ("answer", "solution", "solved", "answers", "solutions")
 
 RATING = ("rating", "ratings")
 
+OTHER_RULES = (
+    "cages", "cage", "killer", "killercage", "killer_cages", "regions", "jigsaw", "irregular", "thermos",
+    "thermometer", "thermometers", "arrow", "arrows", "kropki", "sandwich", "sandwiches", "antiknight", "antiking",
+    "nonconsecutive", "diagonal", "diagonals", "inequality", "inequalities", "constraints", "variant",
+)  # fmt: skip
+"""Names of columns and keys that give a puzzle other rules than the usual ones, in lower case."""
+USUAL_RULES = ("", "none", "null", "false", "no", "0", "[]", "{}", "classic", "standard", "normal", "regular", "sudoku")
+"""The values under these names that say that the rules are the usual ones."""
+
 DELIMITERS = ",;\t|"
 
 
@@ -54,6 +63,20 @@ def read_header(line: str, where: str) -> Header:
     question = find_column(names, QUESTION, where)
     answer, rating = find_column(names, ANSWER, where), find_column(names, RATING, where)
     return Header(names, delimiter, question, answer, rating)
+
+
+def check_rules(names: Sequence[object], fields: Sequence[object], where: str) -> None:
+    """Raises a UserError if a puzzle has rules besides the usual ones, such as the cages of a killer sudoku.
+
+    Args:
+        names: the names of the columns or keys.
+        fields: their values.
+        where: the file and line, for the message.
+    """
+    for name, value in zip(names, fields, strict=False):
+        if str(name).strip().casefold() in OTHER_RULES and str(value or "").strip().casefold() not in USUAL_RULES:
+            prefix = f"{where}: " if where else ""
+            raise UserError(f"{prefix}{name} gives the puzzle other rules; only puzzles with the usual rules are read")
 
 
 def find_column(names: Sequence[object], aliases: Sequence[str], where: str) -> int | None:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trm_fast.errors import UserError
-from trm_fast.tasks.columns import ANSWER, QUESTION, Header, read_header
+from trm_fast.tasks.columns import ANSWER, QUESTION, Header, check_rules, read_header
 from trm_fast.tasks.files import open_text, write_text
 from trm_fast.tasks.sets import Ratings
 from trm_fast.tasks.values import is_value, rows_with_answers
@@ -90,6 +90,7 @@ def read_table(path: str | Path, limit: int | None = None) -> Table:
         for where, row in islice(rows, limit):
             if len(row) != len(header.names):
                 raise UserError(f"{where}: {len(row)} fields, the header has {len(header.names)}")
+            check_rules(header.names, row, where)
             rating = None if header.rating is None else row[header.rating]
             table.append(where, row[header.question], row[header.answer], rating)
     if not table.names:
@@ -118,6 +119,7 @@ def question_column(text: str, where: str, *, alone: bool = True) -> Iterator[tu
         for location, row in rows:
             if len(row) <= column:
                 raise UserError(f"{location}: the question is missing")
+            check_rules(header.names, row, location)
             yield row[column], location
 
     return questions()

@@ -13,7 +13,7 @@ import numpy as np
 
 from trm_fast.errors import UserError
 from trm_fast.memory import size_text
-from trm_fast.tasks.columns import ANSWER, QUESTION, RATING, find_column
+from trm_fast.tasks.columns import ANSWER, QUESTION, RATING, check_rules, find_column
 from trm_fast.tasks.files import parse_json, read_text, split_lines
 from trm_fast.texts import MAX_TEXT
 
@@ -120,7 +120,7 @@ def question_in(value: Any, where: str) -> Any:
     """The puzzle in an object, under a key such as puzzle or question; other values unchanged.
 
     Raises:
-        UserError: the object has no such key, or several.
+        UserError: the object has no such key, or several, or a key with other rules, such as cages.
     """
     while isinstance(value, dict):
         key = find_column(list(value), QUESTION, where)
@@ -128,6 +128,7 @@ def question_in(value: Any, where: str) -> Any:
             prefix = f"{where}: " if where else ""
             names = ", ".join(map(str, value))[:80]
             raise UserError(f"{prefix}an object needs a key {' or '.join(QUESTION[:3])}; this one has: {names}")
+        check_rules(list(value), list(value.values()), where)
         value = list(value.values())[key]
     return value
 

@@ -22,6 +22,7 @@ ACCEPTED = [{"f": {"x": [4], "name": ["New York", "NY"], "unit": ["", "m"]}}]
         ({"name": "NY"}, False),
         ({"x": 4, "name": "NY", "more": 1}, False),
         ({"x": True, "name": "NY"}, False),
+        ({"x": "4", "name": "NY"}, False),
     ],
 )
 def test_ast_match_of_one_call(arguments: dict[str, Any], right: bool) -> None:

@@ -67,7 +67,7 @@ def read_words(words: Sequence[str], size: int, prefix: str, spot: Spot) -> Grid
         UserError: a word is not a cell, or blanks are written in several ways, such as 0 and a dot: then 0 may be a
             digit of a puzzle with digits from 0. The message starts with ``prefix``.
     """
-    digits = {word: digit(word, size) for word in words}
+    digits = {word: digit(word, size) for word in dict.fromkeys(words)}  # in their order, for messages
     kinds: dict[str | None, int] = {}  # where each kind of blank comes first
     for word, value in digits.items():
         index = words.index(word)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -21,6 +22,9 @@ from trm_fast.tasks.sudoku.lines import is_printed_list
 from trm_fast.tasks.sudoku.rules import Grids, conflict
 from trm_fast.tasks.tables import cell_name, question_column
 from trm_fast.tasks.values import is_value, parse_value, values_of
+
+_PLAIN = frozenset("0123456789._?xX")
+"""Digits and the blanks that are no part of a frame or a list."""
 
 
 def parse(text: str, size: int, where: str = "") -> Question:
@@ -66,10 +70,10 @@ def read_all(text: str, size: int, where: str = "", *, is_file: bool = False) ->
     """
     for puzzle in find(text, size, where, is_file=is_file):
         grid = puzzle.grid(size)
-        prefix = f"{puzzle.where}: " if puzzle.where else ""
-        if clash := conflict(grid, size):
-            raise UserError(f"{prefix}the givens contradict each other: {clash}")
         if not engine.solve(grid[None], size)[1][0]:
+            prefix = f"{puzzle.where}: " if puzzle.where else ""
+            if clash := conflict(grid, size):
+                raise UserError(f"{prefix}the givens contradict each other: {clash}")
             raise UserError(f"{prefix}the givens break the rules: there is no solution")
         yield Question(puzzle.text, grid.astype(np.int32) + 1, puzzle.where)
 
@@ -103,10 +107,7 @@ def find(text: str, size: int, where: str = "", *, is_file: bool = False) -> Ite
                 yield Puzzle(shown, puzzle.words, puzzle.where, partial(cell_name, width=size))
     elif column := question_column(text, where, alone=False):
         for data, location in column:
-            puzzles = list(find(data, size, location))
-            if len(puzzles) != 1:
-                raise UserError(f"{location}: found {len(puzzles)} puzzles, expected one")
-            yield puzzles[0]
+            yield _find_one(data, size, location)
     else:
         yield from _find_grids(text, size, where, is_file)
 
@@ -124,10 +125,35 @@ def fill_in(text: str, answer: npt.NDArray[Any], size: int) -> str:
 
 
 def _find_grids(text: str, size: int, where: str, is_file: bool) -> Iterator[Puzzle]:
+    lines = re.split(r"\r\n|\r|\n", text) if is_file else []
+    if lines and all(_is_plain(line, size) or not line for line in lines):
+        for number, line in enumerate(lines, 1):
+            if line:
+                yield _of_plain(line, f"{where}:{number}")
+        return
     reader = GridReader(text, size, where, is_file)
     for grid in reader.find():
         location = f"{where}:{grid.line}" if is_file else where
         yield Puzzle(grid.text, [cell.word for cell in grid.cells], location, partial(_spot_of_cell, reader, grid))
+
+
+def _find_one(text: str, size: int, where: str) -> Puzzle:
+    """The only puzzle in a field of a table."""
+    if _is_plain(text, size):
+        return _of_plain(text, where)
+    puzzles = list(find(text, size, where))
+    if len(puzzles) != 1:
+        raise UserError(f"{where}: found {len(puzzles)} puzzles, expected one")
+    return puzzles[0]
+
+
+def _is_plain(text: str, size: int) -> bool:
+    """Whether a text is a line of cells without anything else, as most are; these need no search."""
+    return len(text) == size * size and _PLAIN.issuperset(text)
+
+
+def _of_plain(line: str, where: str) -> Puzzle:
+    return Puzzle(line, list(line), where, lambda index: f"character {index + 1}")
 
 
 def _spot_of_cell(reader: GridReader, grid: GridText, index: int) -> str:

@@ -38,6 +38,8 @@ def find(value: Any, size: int, where: str) -> Iterator[ValuePuzzle]:
     if not isinstance(value, list) or not value:
         raise UserError(f"{prefix}a puzzle is a text or a list of rows, not {json.dumps(value)[:40]}")
     if not _is_one_puzzle(value, size):
+        if _is_one_hot(value, size):
+            raise UserError(f"{prefix}the array has a 0 or 1 for each cell and digit: write one digit for each cell")
         for number, item in enumerate(value, 1):
             location = f"{where}, puzzle {number}" if where else f"puzzle {number}"
             if not isinstance(item, str | list | dict):
@@ -72,6 +74,14 @@ def _is_one_puzzle(value: list[Any], size: int) -> bool:
         holds_rows = bool(first) and all(isinstance(cell, list | dict) or _is_row(cell) for cell in first)
         return not holds_rows and len(first) != size**2
     return not isinstance(first, dict) and not (_is_row(first) and GridReader(first, size).is_whole())
+
+
+def _is_one_hot(value: list[Any], size: int) -> bool:
+    """Whether a value is an array (size, size, size) of 0 and 1, which is one puzzle and not many."""
+    rows = [row for plane in value if isinstance(plane, list) for row in plane if isinstance(row, list)]
+    if len(value) != size or len(rows) != size**2 or any(len(row) != size for row in rows):
+        return False
+    return all(isinstance(cell, int | float) and cell in (0, 1) for row in rows for cell in row)
 
 
 def _is_row(item: Any) -> bool:

@@ -13,7 +13,7 @@ from rich.table import Table
 from trm_fast.tasks.statistics import Flags, add_f1, add_share
 from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Tool
 from trm_fast.tasks.tool_calling.data.validation import problems
-from trm_fast.tasks.tool_calling.matching import accepts, argument_f1, expected_calls, same_calls
+from trm_fast.tasks.tool_calling.matching import argument_f1, ast_match, expected_calls, same_calls
 from trm_fast.tasks.tool_calling.text.lexicon import Lexicon
 from trm_fast.tasks.tool_calling.text.values import cast, json_type
 
@@ -54,7 +54,8 @@ def measure_calls(
       except a benchmark's questions.
     - ``argument_f1``: the F1 score of the arguments in these conversations.
     - ``schema_valid``: the share of predicted calls that are valid against their tools' schemas.
-    - ``ast_match``: the share of a benchmark's questions whose predicted calls match the accepted ones.
+    - ``ast_match``: the share of a benchmark's questions whose predicted calls match the accepted ones, compared as the
+      leaderboard does (``matching.ast_match``).
 
     The baseline calls the nearest tools by word overlap, as many as are expected, and copies quoted strings and numbers
     from the request in order. For ``decision_accuracy`` the baseline always calls a tool.
@@ -106,7 +107,7 @@ def measure_calls(
     add_share(metrics, "schema_valid", flags(not problems(call, tools) for call, tools in calls_with_tools))
     benchmark_rows = [i for i, row in enumerate(rows) if row.accepted is not None]
     match, baseline_match = (
-        flags(accepts(predicted[i], rows[i].accepted or []) for i in benchmark_rows) for predicted in (calls, copied)
+        flags(ast_match(predicted[i], rows[i].accepted or []) for i in benchmark_rows) for predicted in (calls, copied)
     )
     add_share(metrics, "ast_match", match, baseline_match)
     return {name: value for name, value in metrics.items() if not math.isnan(value)}

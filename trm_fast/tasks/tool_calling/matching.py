@@ -63,24 +63,9 @@ def argument_f1(expected: Sequence[Sequence[Call]], calls: Sequence[Sequence[Cal
     return 2 * hits / total if total else float("nan")
 
 
-def accepts(calls: Sequence[Call], accepted: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether calls match a benchmark's answers, with the comparison of values that all metrics use (``same``).
-
-    ``ast_match`` compares values as the leaderboard's checker does.
-    """
-
-    def fits(call: Call, answer: tuple[str, Mapping[str, Sequence[Any]]]) -> bool:
-        return call.name == answer[0] and _fits(call.arguments, answer[1], same)
-
-    answers = [answer for by_name in accepted for answer in by_name.items()]
-    return len(calls) == len(answers) == _count_pairs(calls, answers, fits)
-
-
-def _fits(
-    arguments: Mapping[str, Any], accepted: Mapping[str, Sequence[Any]], equal: Callable[[Any, Any], bool]
-) -> bool:
+def _fits(arguments: Mapping[str, Any], accepted: Mapping[str, Sequence[Any]]) -> bool:
     """Whether each argument has an accepted value, and "" is among the accepted values of each missing one."""
-    named = all(any(equal(value, v) for v in accepted.get(name, [])) for name, value in arguments.items())
+    named = all(any(_equal(value, v) for v in accepted.get(name, [])) for name, value in arguments.items())
     return named and all(name in arguments or "" in values for name, values in accepted.items())
 
 
@@ -90,7 +75,8 @@ def ast_match(calls: Sequence[Call], accepted: Sequence[Mapping[str, Any]]) -> b
     Args:
         calls: the calls of a model.
         accepted: ``{tool: {argument: [accepted values]}}`` for each expected call. An argument with "" among its values
-            may be left out. An empty list accepts no call.
+            may be left out. An empty list accepts no call. Integers and floats are equal by value; a number and
+            its text are not.
 
     Returns:
         Whether calls and accepted answers can be paired, in any order, with none left over.
@@ -106,7 +92,7 @@ def ast_match(calls: Sequence[Call], accepted: Sequence[Mapping[str, Any]]) -> b
         return True
     return any(
         list(answer) == [calls[0].name]
-        and _fits(calls[0].arguments, answer[calls[0].name], _equal)
+        and _fits(calls[0].arguments, answer[calls[0].name])
         and ast_match(calls[1:], [*accepted[:i], *accepted[i + 1 :]])
         for i, answer in enumerate(accepted)
     )
@@ -120,7 +106,7 @@ def _equal(value: Any, choice: Any) -> bool:
     if isinstance(value, int | float) and isinstance(choice, int | float):
         return float(value) == float(choice)
     if isinstance(value, Mapping) and isinstance(choice, Mapping):  # an object's values are lists of accepted ones
-        return _fits(value, {name: c if isinstance(c, list) else [c] for name, c in choice.items()}, _equal)
+        return _fits(value, {name: c if isinstance(c, list) else [c] for name, c in choice.items()})
     if isinstance(value, list) and isinstance(choice, list):
         return len(value) == len(choice) and all(_equal(v, c) for v, c in zip(value, choice, strict=True))
     return bool(value == choice)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,3 +91,42 @@ def test_find_takes_the_named_set_of_a_folder(tmp_path: Path) -> None:
     assert find_files(str(tmp_path / "xlam_train.json"), "sgd") == (str(tmp_path / "xlam_train.json"), None)
     with pytest.raises(UserError, match="glaive_train"):
         find_files(str(tmp_path), "glaive")
+
+
+TWICE = '{"city": "Rome", "city": "Oslo"}'
+CALL_TWICE = f'{{"name": "get_weather", "arguments": {TWICE}}}'
+TURNS_WITH_CALLS = {
+    "arguments as text": {"tool_calls": [{"function": {"name": "get_weather", "arguments": TWICE}}]},
+    "a function_call": {"function_call": {"name": "get_weather", "arguments": TWICE.replace('"', "'")}},
+    "a tag": {"content": f"<tool_call>\n{CALL_TWICE}\n</tool_call>"},
+    "a tag with a literal": {"content": "<tool_call>" + CALL_TWICE.replace('"', "'") + "</tool_call>"},
+    "Mistral": {"content": f"[TOOL_CALLS] [{CALL_TWICE}]"},
+    "Mistral with a name": {"content": f"[TOOL_CALLS]get_weather[ARGS]{TWICE}"},
+    "Llama": {"content": f"<|python_tag|>{CALL_TWICE}"},
+    "a function": {"content": f"<function=get_weather>{TWICE}</function>"},
+    "Glaive": {"content": f'<functioncall> {{"name": "get_weather", "arguments": \'{TWICE}\'}}'},
+    "brackets": {"content": "[get_weather(city='Rome', city='Oslo')]"},
+    "a number that is not finite": {"tool_calls": [{"name": "get_weather", "args": '{"city": NaN}'}]},
+    "infinity": {"function_call": {"name": "get_weather", "arguments": {"city": [float("-inf")]}}},
+}
+
+
+@pytest.mark.parametrize("message", TURNS_WITH_CALLS.values(), ids=TURNS_WITH_CALLS)
+def test_calls_that_are_not_one_json_value_are_refused(tmp_path: Path, message: dict[str, Any]) -> None:
+    """Python's own reader would keep the last of two values, and would write NaN as no JSON is."""
+    tools = [{"name": "get_weather", "parameters": {"city": {}}}]
+    chat = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", **message}], "tools": tools}
+    (tmp_path / "chat.jsonl").write_text(json.dumps(chat))
+    loaded = load(tmp_path / "chat.jsonl")
+    assert not loaded.conversations
+    assert re.search(r"occurs twice|is there twice|not finite", loaded.refused[0].reason)
+
+
+def test_columns_with_a_key_twice_are_refused(tmp_path: Path) -> None:
+    tool = '[{"name": "f", "parameters": {"properties": {"a": {"type": "string"}, "a": {"type": "integer"}}}}]'
+    rows = [
+        {"messages": [{"role": "user", "content": "Hi"}], "tools": tool},
+        {"query": "Hi", "tools": [{"name": "get_weather", "parameters": {"city": {}}}], "answers": f"[{CALL_TWICE}]"},
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    assert [r.field for r in load(tmp_path / "rows.json").refused] == ["tools", "answers"]

@@ -196,3 +196,13 @@ def test_references_that_cannot_be_followed() -> None:
 def test_keywords_that_would_be_lost(schema: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         normalized_parameters(schema)
+
+
+@pytest.mark.parametrize("name", ["properties", "type", "required", "items", "enum", "anyOf", "$ref", "default"])
+def test_a_parameter_may_have_the_name_of_a_keyword(name: str) -> None:
+    """In xLAM's maps of parameters."""
+    for others in ({}, {"type": {"type": "int", "description": "kind"}}):
+        parameters = normalized_parameters({name: {"type": "str", "description": "d"}, **others})
+        assert parameters["properties"].keys() == {name, *others}
+        assert parameters["required"] == list({name: 0, **others})
+        assert normalized_parameters(parameters) == parameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from trm_fast.tasks.tool_calling.data.literals import parse_literal, parse_sequence
@@ -63,11 +63,18 @@ class Tool:
             value = parse_literal(value, field)
         if not isinstance(value, Mapping):
             raise Refused(field, f"a tool is an object, not {short(value)}")
+        try:
+            return _tool_of(json.dumps(value))
+        except (Refused, ValueError, TypeError, RecursionError):
+            return cls._of(value, field)  # for a message with the right field
+
+    @classmethod
+    def _of(cls, value: Mapping[str, Any], field: str) -> Tool:
         if value.get("type") not in (None, "function", "custom"):
             raise Refused(f"{field}.type", f"is {short(value['type'])}; only functions with a JSON schema are read")
         if isinstance(value.get("function"), Mapping):
             account_for(value, ("function", *TOOL_NOTES), field)
-            return cls.of(value["function"], field)
+            return cls._of(value["function"], field)
         account_for(value, ("name", "description", "required", *SCHEMA_KEYS, *TOOL_NOTES), field)
         name = value.get("name")
         if not isinstance(name, str) or not name.strip():
@@ -88,10 +95,21 @@ class Tool:
         inlined = Inliner(self.parameters)
         return {name: inlined(schema) for name, schema in self.parameters["properties"].items()}
 
+    @cached_property
+    def text(self) -> str:
+        """The tool as JSON text; characters outside ASCII are not escaped."""
+        return json.dumps(self.to_json(), ensure_ascii=False)
+
     def to_json(self) -> dict[str, Any]:
         """The tool as ``{"type": "function", "function": {...}}``."""
         function = {"name": self.name, "description": self.description, "parameters": self.parameters}
         return {"type": "function", "function": function}
+
+
+@lru_cache(maxsize=4096)
+def _tool_of(text: str) -> Tool:
+    """The tool in a JSON text. The rows of a data set offer the same tools again and again."""
+    return Tool._of(json.loads(text), "tools")
 
 
 @dataclass(frozen=True)
@@ -216,23 +234,37 @@ class Conversation:
 
 
 def checked(conversation: Conversation) -> Conversation:
-    """The same conversation, after a check that its texts can be written as UTF-8.
+    """The same conversation, after a check that it can be written as JSON in UTF-8.
 
     Raises:
-        Refused: a text has half of a surrogate pair, such as JSON's ``"\\ud800"``.
+        Refused: a text has half of a surrogate pair, such as JSON's ``"\\ud800"``; or an argument or a tool has a
+            number that is not finite, which Python reads but JSON does not have.
     """
-    parts: dict[str, Any] = {"tools": [tool.to_json() for tool in conversation.tools]}
-    parts |= {f"turn {i + 1}": turn.text for i, turn in enumerate(conversation.turns)}
-    parts |= {"slots": dict(conversation.slots or {}), "content": conversation.reply, "id": conversation.id}
-    parts["call"] = conversation.call.to_json() if conversation.call else None
-    for field, value in parts.items():
+    texts = [("tools", tool.text) for tool in conversation.tools]
+    texts += [(f"turn {i + 1}", turn.text) for i, turn in enumerate(conversation.turns)]
+    texts += [("slots", text) for pair in (conversation.slots or {}).items() for text in pair]
+    texts += [("content", conversation.reply), ("id", conversation.id)]
+    texts += [("call", conversation.call.text())] if conversation.call else []
+    for field, text in texts:
         try:
-            json.dumps(value, ensure_ascii=False).encode()
+            text.encode()
         except UnicodeEncodeError as error:
             raise Refused(
                 field, f"has {error.object[error.start]!a}, half of a surrogate pair: not valid UTF-8"
             ) from None
+        if "NaN" in text or "Infinity" in text:
+            _check_numbers(conversation, field)
     return conversation
+
+
+def _check_numbers(conversation: Conversation, field: str) -> None:
+    """Raises ``Refused`` if a tool or a call has a number that is not finite."""
+    for part in (*conversation.tools, *conversation.all_calls):
+        try:
+            json.dumps(part.to_json(), allow_nan=False)
+        except ValueError:
+            problem = f"{part.name} has a number that is not finite (NaN or Infinity), which JSON does not have"
+            raise Refused(field, problem) from None
 
 
 def read_tools(value: Any, field: str = "tools") -> tuple[Tool, ...]:

@@ -13,12 +13,12 @@ from trm_fast.tasks.hub import PREFIX, load_split
 from trm_fast.tasks.tool_calling.data.refused import Refused
 from trm_fast.texts import (
     BLOCK,
+    DECODER,
     DEEP,
     MAX_FILE,
     MAX_LINE,
     MAX_TEXT,
     is_deep,
-    json_object,
     json_problem,
     open_text,
     parse_json,
@@ -83,7 +83,7 @@ def write(path: Path, rows: Iterable[Any]) -> None:
 def _list_items(text: str, line: int, stream: TextIO, source: str | Path) -> Iterator[tuple[str, Any]]:
     """Yields the items of a JSON list. ``text`` is its start, in line number ``line``; ``stream`` has the rest, of
     which no more is read than is needed."""
-    decoder, position, row, counted = json.JSONDecoder(object_pairs_hook=json_object), text.index("[") + 1, 0, 0
+    position, row, counted = text.index("[") + 1, 0, 0
 
     def read_more() -> bool:
         nonlocal text, position, line, counted
@@ -103,7 +103,7 @@ def _list_items(text: str, line: int, stream: TextIO, source: str | Path) -> Ite
                 raise UserError(f"{source}: after the JSON list there is more: {shown(rest)}; a file has one list")
             return
         try:
-            value, end = decoder.raw_decode(text, position)
+            value, end = DECODER.raw_decode(text, position)
         except ValueError as error:
             if read_more():
                 continue

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from trm_fast.tasks.tool_calling.data.refused import Refused, short
+from trm_fast.texts import DECODER, json_object
 
-_DECODER = json.JSONDecoder()
 _SPACES = re.compile(r"\s*")
 _GLAIVE = re.compile(r"\s*\{\s*\"name\"\s*:\s*(\"[^\"]*\")\s*,\s*\"arguments\"\s*:\s*'(.*)'\s*\}\s*", re.DOTALL)
 _STRING = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'", re.DOTALL)
@@ -18,9 +17,9 @@ _JSON_NAMES = {"true": "True", "false": "False", "null": "None"}
 
 
 def parse_json(text: str, field: str) -> Any:
-    """The value of a JSON text. Raises ``Refused``, with ``field``, if it is malformed."""
+    """The value of a JSON text. Raises ``Refused``, with ``field``, if it is malformed or an object has a key twice."""
     try:
-        return json.loads(text)
+        return DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise Refused(field, f"not valid JSON ({error}): {short(text)}") from None
 
@@ -29,23 +28,31 @@ def parse_literal(text: str, field: str) -> Any:
     """The value of JSON text, of a Python literal, or of a call with its arguments between apostrophes, as in Glaive.
 
     Raises:
-        Refused: ``text`` is none of these, or a literal that JSON cannot hold.
+        Refused: ``text`` is none of these, a literal that JSON cannot hold, or has an object with a key twice.
     """
     try:
-        return json.loads(text)
+        return DECODER.decode(text)
     except (ValueError, RecursionError):
         pass
     if match := _GLAIVE.fullmatch(text):
         arguments = match[2]
         for inner in (arguments, arguments.replace("\\'", "'")):
             try:
-                return {"name": json.loads(match[1]), "arguments": json.loads(inner)}
+                return {"name": DECODER.decode(match[1]), "arguments": DECODER.decode(inner)}
             except (ValueError, RecursionError):
                 continue
     try:
-        return _plain(ast.literal_eval(_with_python_names(text).strip()))
+        tree = ast.parse(_with_python_names(text).strip(), mode="eval")
+        value = _plain(ast.literal_eval(tree))
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
         return parse_json(text, field)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Dict):  # all keys are texts here
+            try:
+                json_object([(ast.literal_eval(key), None) for key in node.keys if key])
+            except ValueError as error:
+                raise Refused(field, f"{error}: {short(text)}") from None
+    return value
 
 
 def parse_sequence(text: str, field: str) -> list[Any]:
@@ -69,7 +76,7 @@ def parse_sequence(text: str, field: str) -> list[Any]:
 def decode_at(text: str, position: int) -> tuple[Any, int]:
     """The JSON value that starts at a position, and the position after it. Raises a ValueError if there is none."""
     try:
-        return _DECODER.raw_decode(text, position)
+        return DECODER.raw_decode(text, position)
     except RecursionError as error:
         raise ValueError(str(error)) from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +18,7 @@ from trm_fast.tasks.tool_calling.data.conversation import Conversation, checked
 from trm_fast.tasks.tool_calling.data.formats import detect_format, get_format
 from trm_fast.tasks.tool_calling.data.io import records
 from trm_fast.tasks.tool_calling.data.refused import Refused
+from trm_fast.texts import DECODER
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def read_one(text: str, where: str) -> Conversation:
         UserError: the text is not a conversation.
     """
     try:
-        row = json.loads(text)
+        row = DECODER.decode(text)
         return checked(detect_format(row).read(row, where))
     except (ValueError, RecursionError) as error:
         raise UserError(

@@ -64,9 +64,18 @@ def normalized_parameters(value: Any) -> dict[str, Any]:
 
 
 def _is_schema(value: Mapping[str, Any]) -> bool:
-    """Whether ``value`` is a schema; otherwise it is a map from names to schemas."""
+    """Whether ``value`` is a schema; otherwise it is a map from names to schemas.
+
+    In a map, a parameter may have the name of a keyword: its value is a schema, which the keyword does not have.
+    """
     combined = any(isinstance(value.get(key), list) for key in LISTS)
-    return combined or isinstance(value.get("type"), str) or "properties" in value or "$ref" in value
+    if combined or isinstance(value.get("type"), str) or isinstance(value.get("$ref"), str):
+        return True
+    if "properties" not in value or isinstance(value.get("type"), Mapping):
+        return False
+    properties = value["properties"]
+    is_parameter = isinstance(properties, Mapping) and isinstance(properties.get("type"), str)
+    return not is_parameter or isinstance(value.get("required"), list)
 
 
 def _required(schema: Mapping[str, Any]) -> bool:

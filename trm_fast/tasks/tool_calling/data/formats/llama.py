@@ -3,7 +3,6 @@ JSON alone."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from trm_fast.tasks.tool_calling.data.conversation import ARGUMENT_KEYS, CALL_NO
 from trm_fast.tasks.tool_calling.data.literals import decode_at, parse_literal, skip_spaces
 from trm_fast.tasks.tool_calling.data.marks import register_mark
 from trm_fast.tasks.tool_calling.data.refused import Refused, short
+from trm_fast.texts import DECODER
 
 _PYTHON = "<|python_tag|>"
 _BUILT_IN = re.compile(r"\s*(\w+)\.call\(")
@@ -73,7 +73,7 @@ def _json_values(text: str) -> list[Any]:
     """The items of a text that is a JSON list, or the one value that it is; [] if it is not JSON."""
     match = _JSON_CALL.fullmatch(text)
     try:
-        value = json.loads(match[1]) if match else []
+        value = DECODER.decode(match[1]) if match else []
     except (ValueError, RecursionError):
         return []
     return value if isinstance(value, list) else [value]
