@@ -259,7 +259,8 @@ def checked(conversation: Conversation) -> Conversation:
 
 def _check_numbers(conversation: Conversation, field: str) -> None:
     """Raises ``Refused`` if a tool or a call has a number that is not finite."""
-    for part in (*conversation.tools, *conversation.all_calls):
+    parts: tuple[Tool | Call, ...] = (*conversation.tools, *conversation.all_calls)
+    for part in parts:
         try:
             json.dumps(part.to_json(), allow_nan=False)
         except ValueError:
