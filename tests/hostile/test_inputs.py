@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.process import environment
 
 from . import files, models, options
 from .case import Case
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.slow
 CASES = options.CASES + files.CASES + models.CASES
 MEMORY = 2 << 30
 LINES, WIDTH = 10, 200
-ROOT, WORKER = Path(__file__).parents[2], Path(__file__).with_name("worker.py")
+WORKER = Path(__file__).with_name("worker.py")
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +45,11 @@ def results(inputs: Path) -> list[dict[str, Any]]:
     table, log = inputs.parent / "cases.json", inputs.parent / "results.jsonl"
     table.write_text(json.dumps([{"command": case.command, "stdin": case.stdin} for case in CASES]))
     outcomes: list[dict[str, Any]] = []
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
-    environment.pop("TRM_FAST_MCP_TOKEN", None)
+    variables = environment(COLUMNS="100")
+    variables.pop("TRM_FAST_MCP_TOKEN", None)
     while len(outcomes) < len(CASES):
         command = [sys.executable, WORKER, table, str(len(outcomes)), log]
-        ended = subprocess.run(command, cwd=inputs, env=environment, capture_output=True, text=True)
+        ended = subprocess.run(command, cwd=inputs, env=variables, capture_output=True, text=True)
         outcomes = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
         if len(outcomes) < len(CASES):
             crash = f"the process ended with {ended.returncode}: {ended.stderr[-500:]}"

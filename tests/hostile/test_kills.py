@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import signal
@@ -17,10 +16,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.process import environment
+
 from .case import write_published
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
 KILLS = 30
 SMALL = ["--set", "model.hidden_size=16", "--set", "task.train_count=60", "--set", "task.test_count=20"]
 SMALL += ["--set", "training.batch_size=8", "--set", "training.checkpoint_every=5", "--set", "training.log_every=10"]
@@ -54,9 +54,8 @@ def contents(path: Path) -> dict[str, bytes]:
 
 
 def start(words: list[str], folder: Path, out: Path) -> subprocess.Popen[bytes]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        command(words, folder, out), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(words, folder, out), cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
 
 

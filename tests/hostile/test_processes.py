@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from tests.process import environment
+
 from .case import MODEL, PUZZLE
 from .files import build
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
 
 
 def run(words: list[Any], folder: Path, **limits: int) -> subprocess.CompletedProcess[bytes]:
@@ -25,9 +26,8 @@ def run(words: list[Any], folder: Path, **limits: int) -> subprocess.CompletedPr
         for name, value in limits.items():
             resource.setrlimit(getattr(resource, name), (value, value))
 
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "trm_fast.cli", *words]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, preexec_fn=limit, timeout=600)
+    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, preexec_fn=limit, timeout=600)
 
 
 @pytest.mark.parametrize(

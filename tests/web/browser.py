@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import subprocess
@@ -10,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tests.process import environment
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -57,10 +58,9 @@ class Server:
     def start(self) -> None:
         """Starts the process, and waits until it answers."""
         command = [sys.executable, "-m", "trm_fast.cli", "serve", "--port", str(self.port), "--runs", str(self.runs)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
         # Elsewhere than in the checkout, where ``-m`` would find the package before the installed one.
         self.process = subprocess.Popen(
-            [*command, *self.options], cwd="/", env=environment, stderr=subprocess.PIPE, text=True
+            [*command, *self.options], cwd="/", env=environment(), stderr=subprocess.PIPE, text=True
         )
         assert self.process.stderr is not None
         line = self.process.stderr.readline()
