@@ -136,6 +136,13 @@ def test_malformed_tables_are_explained(tmp_path: Path, content: str, words: str
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("first", ["sep=;\n", "\ufeffsep=;\r\n", '"sep=;"\n'])
+def test_the_line_with_the_delimiter_and_spaces_around_cells_are_left_out(tmp_path: Path, first: str) -> None:
+    (tmp_path / "a.csv").write_text(f"{first}question; answer\n {QUESTION} ; {ANSWER} \n", encoding="utf-8", newline="")
+    assert files.as_lines(read(tmp_path / "a.csv", 4).questions) == [QUESTION]
+    assert [q.where for q in files.questions(tmp_path / "a.csv", 4)] == [f"{tmp_path / 'a.csv'}:3"]
+
+
 def test_every_task_skips_a_header(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id;Question\n1;abcdefghabcdefgh\n")
     (question,) = Symbols().questions(tmp_path / "a.csv")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -23,6 +24,8 @@ from trm_fast.tasks.sets import Ratings
 from trm_fast.tasks.values import is_value, rows_with_answers
 from trm_fast.texts import read_rest
 
+_SEPARATOR = re.compile(r"\ufeff?\"?sep=.\"?\s*")
+"""The first line of files for Excel, which names the delimiter. It is found from the header anyway."""
 Grids = npt.NDArray[np.uint8]
 MAX_RATING = 10**9
 CHUNK = 1 << 14
@@ -128,14 +131,16 @@ def question_column(text: str, where: str, *, alone: bool = True) -> Iterator[tu
 def _rows(lines: Iterable[str], where: str | Path) -> tuple[Header, Iterator[tuple[str, list[str]]]]:
     """The header of a table, and its rows with their places.
 
-    Empty rows, and lines that start with ``#`` before the header or as a row's only field, are left out.
+    Empty rows, lines that start with ``#`` before the header or as a row's only field, and Excel's line with the
+    delimiter, are left out.
     """
     numbered = iter(lines)
     skipped, header = 0, Header([], ",", None, None, None)
     for line in numbered:
         if line.strip():
             header = read_header(line, f"{where}:{skipped + 1}" if where else "")
-            if header.question is not None or not line.lstrip().startswith("#"):
+            is_note = line.lstrip().startswith("#") or _SEPARATOR.fullmatch(line)
+            if header.question is not None or not is_note:
                 break
         skipped += 1
 

@@ -35,5 +35,6 @@ def test_ast_match_of_several_calls_in_any_order() -> None:
     assert ast_match(calls, accepted)
     assert not ast_match(calls[:2], accepted)
     assert not ast_match([Call("f", {"x": 2}), Call("g", {"o": {"k": 1}}), Call("f", {"x": 2})], accepted)
+    assert ast_match(calls[:2], [{"f": {"x": [1]}, "g": {"o": [{"k": [1]}]}}])
     assert ast_match([], [])
     assert not ast_match(calls[:1], [])

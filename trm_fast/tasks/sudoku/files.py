@@ -68,7 +68,8 @@ def questions(path: str | Path, size: int) -> Iterator[Question]:
 
 def _as_line(size: int, text: str, where: str) -> str:
     """The cells of a puzzle in any format as one line; the text itself if it is a line without spaces or commas."""
-    if len(text) == size * size or not (is_value(text) or re.search(r"[\s,;|]", text.strip())):
+    text = text.strip()
+    if len(text) == size * size or not (is_value(text) or re.search(r"[\s,;|]", text)):
         return text
     puzzles = list(find(text, size, where))
     if len(puzzles) != 1:

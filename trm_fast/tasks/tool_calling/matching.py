@@ -86,6 +86,7 @@ def ast_match(calls: Sequence[Call], accepted: Sequence[Mapping[str, Any]]) -> b
         >>> ast_match([Call("get_weather", {"city": "rome"})], [{"get_weather": {"city": ["Rome"], "days": ["", 3]}}])
         True
     """
+    accepted = [{name: arguments} for answer in accepted for name, arguments in answer.items()]
     if len(calls) != len(accepted):
         return False
     if not calls:

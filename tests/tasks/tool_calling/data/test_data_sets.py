@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from trm_fast.errors import UserError
 from trm_fast.tasks.tool_calling.data.conversation import Call
 from trm_fast.tasks.tool_calling.data.formats import detect_format, get_format
 from trm_fast.tasks.tool_calling.data.loading import load
@@ -170,3 +171,26 @@ def test_bfcl_answers_in_the_row() -> None:
     assert get_format("bfcl").read(row, "").accepted == [{"find_bus": {"to": ["Lund"], "via": [["x"]]}}]
     with pytest.raises(Refused, match="initial_config"):
         get_format("bfcl").read(question(0, initial_config={"a": 1}), "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ({"find_train": {"to": ["Lund"]}}, "find_train"),
+        ({"find_bus": {"to": "Lund"}}, "a list of values"),
+        ({"find_bus": ["Lund"]}, "a list of values"),
+        ("find_train(to='Lund')", "find_train"),
+        (7, "not 7"),
+    ],
+)
+def test_bfcl_answers_that_no_call_can_match_are_refused(answer: Any, words: str) -> None:
+    with pytest.raises(Refused, match=words):
+        get_format("bfcl").read(question(0, ground_truth=[answer]), "")
+
+
+def test_two_answers_to_one_bfcl_question_are_refused(tmp_path: Path) -> None:
+    answers = [{"id": "q_0", "ground_truth": [{"find_bus": {"to": [town]}}]} for town in ("Lund", "Lund", "Malmo")]
+    (tmp_path / "simple.jsonl").write_text(json.dumps(question(0)))
+    (tmp_path / "simple_possible_answer.jsonl").write_text("\n".join(map(json.dumps, answers)))
+    with pytest.raises(UserError, match=r"simple_possible_answer\.jsonl:3: there are two different answers.*q_0"):
+        load(tmp_path / "simple.jsonl")

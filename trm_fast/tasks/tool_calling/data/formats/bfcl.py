@@ -8,13 +8,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from trm_fast.errors import UserError
 from trm_fast.tasks.tool_calling.data.brackets import read_bracket_calls
 from trm_fast.tasks.tool_calling.data.conversation import Conversation, Tool, read_tools
 from trm_fast.tasks.tool_calling.data.formats.registry import Command, Format, Reader, register
 from trm_fast.tasks.tool_calling.data.formats.rows import as_object, check_columns, list_in, row_id
 from trm_fast.tasks.tool_calling.data.io import records
 from trm_fast.tasks.tool_calling.data.messages import read_messages
-from trm_fast.tasks.tool_calling.data.refused import Refused
+from trm_fast.tasks.tool_calling.data.refused import Refused, short
 
 ANSWERS = "possible_answer"
 """The folder of the answer files, which have the names of their question files; or what an answer file's name has after
@@ -32,10 +33,10 @@ def read_bfcl(row: Any, where: str = "", accepted: Any = None) -> Conversation:
         raise Refused("question", f"has {len(question)} rounds; only questions of one round are read")
     check_columns(row, ("question", "function", "ground_truth", "execution_result_type"))
     tools, turns = read_messages(messages, read_tools(row.get("function"), "function"), "question[0]")
-    if accepted is None and row.get("ground_truth") is not None:
-        accepted = [_accepted(answer, tools) for answer in _listed(row["ground_truth"])]
-    if accepted is not None and not (isinstance(accepted, list) and all(isinstance(a, Mapping) for a in accepted)):
-        raise Refused("ground_truth", f"must be a list of objects, not {accepted!r:.60}")
+    if accepted is None:
+        accepted = row.get("ground_truth")
+    if accepted is not None:
+        accepted = [_accepted(answer, tools) for answer in _listed(accepted)]
     return Conversation(tools, tuple(turns), where, row_id(row), accepted=accepted)
 
 
@@ -60,18 +61,36 @@ def _answers(path: Path) -> dict[Any, Any]:
     answers_path = next((path for path in paths if path.is_file()), None)
     if answers_path is None:
         return {}
-    rows = (row for _, row in records(answers_path) if isinstance(row, dict))
-    return {row.get("id"): row.get("ground_truth") for row in rows}
+    answers: dict[Any, Any] = {}
+    for where, row in records(answers_path):
+        if not isinstance(row, dict):
+            continue
+        key, answer = row.get("id"), row.get("ground_truth")
+        if answers.setdefault(key, answer) != answer:
+            raise UserError(f"{where}: there are two different answers with the id {key!r}")
+    return answers
 
 
-def _accepted(answer: Any, tools: Sequence[Tool]) -> Any:
-    """A row's own answer: an object as in answer files, or a call in Python's notation."""
-    if not isinstance(answer, str):
-        return answer
-    calls, end = read_bracket_calls(answer.strip(), 0, [tool.name for tool in tools], "ground_truth")
-    if len(calls) != 1 or end != len(answer.strip()):
-        raise Refused("ground_truth", f"must be a call such as f(a=1), not {answer!r:.60}")
-    return {calls[0]["name"]: {name: [value] for name, value in calls[0]["arguments"].items()}}
+def _accepted(answer: Any, tools: Sequence[Tool]) -> Mapping[str, Any]:
+    """An answer: an object ``{tool: {argument: [accepted values]}}``, or a call in Python's notation.
+
+    Raises:
+        Refused: it is neither, or names a tool that is not offered.
+    """
+    names = [tool.name for tool in tools]
+    if isinstance(answer, str):
+        calls, end = read_bracket_calls(answer.strip(), 0, names, "ground_truth")
+        if len(calls) != 1 or end != len(answer.strip()):
+            raise Refused("ground_truth", f"must be a call such as f(a=1), not {answer!r:.60}")
+        answer = {calls[0]["name"]: {name: [value] for name, value in calls[0]["arguments"].items()}}
+    if not isinstance(answer, Mapping):
+        raise Refused("ground_truth", f"must be a list of objects or of calls such as f(a=1), not {short(answer)}")
+    for name, arguments in answer.items():
+        if name not in names:
+            raise Refused("ground_truth", f"names {name!r}, which is not among the row's tools: {', '.join(names)}")
+        if not isinstance(arguments, Mapping) or not all(isinstance(values, list) for values in arguments.values()):
+            raise Refused(f"ground_truth.{name}", f"each argument has a list of values, not {short(arguments)}")
+    return answer
 
 
 def _listed(value: Any) -> list[Any]:
