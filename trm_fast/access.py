@@ -208,7 +208,7 @@ class Guard:
         if not self.access.knows(host):
             return 421, f"this server is not called {host[:100]!r}; --allowed-host adds a name"
         origin = headers["origin"]
-        if origin and urlsplit(origin).netloc != host:
+        if origin and _netloc(origin) != host:
             return 403, "a page of another origin may not use this server"
         public = self.access.public(scope["path"])
         if headers["sec-fetch-site"] in ("cross-site", "same-site") and not (public and scope["method"] == "GET"):
@@ -272,6 +272,14 @@ class Guard:
             return message
 
         return limited
+
+
+def _netloc(origin: str) -> str:
+    """The ``HOST:PORT`` of an ``Origin`` header; "" if there is none, as in ``null`` or ``http://[``."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 class Headers:

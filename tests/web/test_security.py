@@ -48,7 +48,16 @@ def test_other_names_are_refused(client: TestClient, host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "origin", ["http://evil.example", "null", "http://127.0.0.1:9999", "http://localhost:8080", "https://127.0.0.1"]
+    "origin",
+    [
+        "http://evil.example",
+        "null",
+        "http://[",
+        "http://[::1",
+        "http://127.0.0.1:9999",
+        "http://localhost:8080",
+        "https://127.0.0.1",
+    ],
 )
 def test_other_origins_are_refused(client: TestClient, origin: str) -> None:
     answer = client.post("/api/solve", json=BODY, headers={"origin": origin})

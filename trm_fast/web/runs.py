@@ -334,9 +334,10 @@ def _alive(pid: Any, created: Any, not_after: float = math.inf) -> psutil.Proces
 
 
 def _main() -> str:
-    """A program that is ``trm-fast``, imported from where this process imports. ``-m`` would look in the current folder
-    first, where a folder of the same name may lie."""
-    return f"import sys; sys.path[:] = {sys.path!r}; from trm_fast.cli.main import main; main()"
+    """A program that is ``trm-fast``, from the same package as this process. ``-m`` would look in the current folder
+    first, where another package of this name may lie."""
+    path = [str(Path(__file__).parents[2]), *sys.path]
+    return f"import sys; sys.path[:] = {path!r}; from trm_fast.cli.main import main; main()"
 
 
 def _environment() -> dict[str, str]:
