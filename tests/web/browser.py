@@ -22,6 +22,10 @@ WAIT = 120_000
 """Milliseconds after which a test gives up; other programs may use the processors."""
 AXE = Path(__file__).parent / "vendor" / "axe-core" / "axe.min.js"
 
+SHIFT = """window.layoutShift = 0; new PerformanceObserver((list) => { for (const entry of list.getEntries())
+    if (!entry.hadRecentInput) window.layoutShift += entry.value; }).observe({type: "layout-shift", buffered: true});"""
+"""Sums up how far things moved that nobody touched, as Chromium's cumulative layout shift does."""
+
 
 def chromium() -> str | None:
     """The path of Chromium, None if it is not installed."""
@@ -79,6 +83,7 @@ class Visitor:
     def __init__(self, chromium: Browser, address: str, **context: Any) -> None:
         self.context = chromium.new_context(accept_downloads=True, **context)
         self.context.set_default_timeout(WAIT)
+        self.context.add_init_script(SHIFT)
         self.page = self.context.new_page()
         self.address = address
         self.errors: list[str] = []

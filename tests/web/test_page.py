@@ -216,5 +216,6 @@ def test_widths_and_themes(chromium: Browser, server: browser.Server, width: int
         page.screenshot(path=browser.SCREENSHOTS / f"{name}-{width}-{theme}.png", full_page=True)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
         assert browser.violations(page) == [], name
+    assert page.evaluate("window.layoutShift") < 0.1  # more is felt, by the measure of Chromium's makers
     assert visitor.errors == []
     visitor.context.close()

@@ -34,6 +34,7 @@ async function choose(name, address = {}) {
   if (name !== "solve" || opened.solve) writeAddress({ tab: name });
   showProblem(null);
   try {
+    if (!opened[name]) panel(name).setAttribute("aria-busy", "true"); // hides the page, so that nothing moves while it fills
     opened[name] ??= pages[name].open(address);
     await opened[name];
     if (name === "solve") pages.solve.remember();
@@ -41,6 +42,8 @@ async function choose(name, address = {}) {
   } catch (error) {
     delete opened[name];
     showProblem(error);
+  } finally {
+    panel(name).removeAttribute("aria-busy");
   }
 }
 
