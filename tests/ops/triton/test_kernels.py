@@ -378,15 +378,16 @@ def test_compiles_to_one_graph(triton, compiled, random, device):
     torch.testing.assert_close(traced(z), ops.latent_step(z, x, weights))
 
 
-def test_unsupported_inputs_are_explained(triton, device):
+def test_unsupported_inputs_are_explained(triton, random, device):
     with pytest.raises(ops.BackendUnavailable, match="has no float64"):
         ops.swiglu(torch.zeros(2, device=device, dtype=torch.float64))
     wide = torch.zeros(1, 1, 257, device=device)
     with pytest.raises(ops.BackendUnavailable, match="heads up to 256 wide, not 257"):
         ops.attention(wide, wide.new_zeros(771, 257), wide.new_zeros(257, 257), heads=1)
     z = torch.zeros(1, 5, 12, device=device)
+    weights = move(device, torch.float32, *network(random, 5, 12, 0))
     with pytest.raises(ValueError, match="latent_step: the mask must be bool"):
-        ops.latent_step(z, z, [], mask=torch.ones(1, 4, dtype=torch.bool, device=device))
+        ops.latent_step(z, z, weights, mask=torch.ones(1, 4, dtype=torch.bool, device=device))
     if registry.INTERPRETED:
         with pytest.raises(ops.BackendUnavailable, match="computes products in bfloat16 wrongly"):
             ops.swiglu(torch.zeros(2, dtype=torch.bfloat16))
