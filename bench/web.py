@@ -28,9 +28,13 @@ from tests.web.browser import Server, Visitor
 NINE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 KEYS = ("4", "Delete") * 6
 WINDOW, PAIRS = 12.0, 4  # seconds of training with and without a page that watches
-SHOWN = """() => { window.times = []; window.drawn = []; new MutationObserver(() => { window.times.push(performance.now());
-    requestAnimationFrame(() => window.drawn.push(performance.now())); }).observe(document.querySelector('output'),
-    {childList: true, characterData: true, subtree: true}); }"""
+SHOWN = """() => {
+    window.times = []; window.drawn = [];
+    new MutationObserver(() => {
+        window.times.push(performance.now());
+        requestAnimationFrame(() => window.drawn.push(performance.now()));
+    }).observe(document.querySelector('output'), {childList: true, characterData: true, subtree: true});
+}"""
 
 
 def measure_page(chromium: Any, server: Server, model: str) -> dict[str, float]:
