@@ -93,8 +93,8 @@ def measure_watching(chromium: Any, server: Server) -> dict[str, float]:
     request = urllib.request.Request(f"{server.address}/api/runs/watched/stop", b"{}", headers)
     with urllib.request.urlopen(request):
         pass
-    alone, watched = (statistics.median(values) for values in rates)
-    return {"rate_alone": alone, "rate_watched": watched, "slowed_percent": 100 * (1 - watched / alone)}
+    alone, seen = (statistics.median(values) for values in rates)
+    return {"rate_alone": alone, "rate_watched": seen, "slowed_percent": 100 * (1 - seen / alone)}
 
 
 def main() -> None:
