@@ -53,7 +53,7 @@ def measure_page(chromium: Any, server: Server, model: str) -> dict[str, float]:
         time.sleep(1)
         times = page.evaluate("window.times")
         first.append(page.evaluate("window.drawn[0] - window.pressed"))
-        between += [after - before for before, after in itertools.pairwise(times)]
+        between += [after - one for one, after in itertools.pairwise(times)]
     paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
     shift = page.evaluate("window.layoutShift")
     visitor.context.close()
