@@ -147,3 +147,12 @@ def test_every_task_skips_a_header(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id;Question\n1;abcdefghabcdefgh\n")
     (question,) = Symbols().questions(tmp_path / "a.csv")
     assert (question.text, question.where) == ("abcdefghabcdefgh", f"{tmp_path / 'a.csv'}:2")
+
+
+@pytest.mark.parametrize("name", ["long.txt", "long.json", "long.csv"])
+def test_a_field_without_end_is_explained(tmp_path: Path, name: str) -> None:
+    """The csv module takes fields of at most 131,072 characters."""
+    for text in ("3" * 200_000, "[" * 200_000, "question,answer\n" + "1" * 200_000 + ",2\n"):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UserError, match=name):
+            read(tmp_path / name, 4)

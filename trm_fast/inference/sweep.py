@@ -63,10 +63,11 @@ class Sweep:
                 options = {}
                 break
         names = list(options)
-        if not names or any(len(options[name]) > 1 for name in names[1:]):
+        repeated = any(len(set(values)) < len(values) for values in options.values())
+        if not names or repeated or any(len(options[name]) > 1 for name in names[1:]):
             raise UserError(
-                f"--sweep takes one of {', '.join(SWEEPS)} with values, such as steps=1,2,4,8, and then others with "
-                f"one value each, such as noise=0.3; not {shown(text)}",
+                f"--sweep takes one of {', '.join(SWEEPS)} with different values, such as steps=1,2,4,8, and then "
+                f"others with one value each, such as noise=0.3; not {shown(text)}",
                 usage_error=True,
             )
         return cls(text, names[0], options[names[0]], {name: options[name][0] for name in names[1:]})

@@ -9,6 +9,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    PositiveInt,
     SerializeAsAny,
     Strict,
     ValidationError,
@@ -31,7 +32,7 @@ MAX_STEPS = 1_000_000
 MAX_DEPTH = 100_000
 """The largest number of layers that a supervision step applies."""
 
-GridShape = Annotated[tuple[int, int], Strict(False)]  # YAML and JSON have no tuples
+GridShape = Annotated[tuple[PositiveInt, PositiveInt], Strict(False)]  # YAML and JSON have no tuples
 
 
 def _head(section: Any) -> HeadConfig:

@@ -56,7 +56,10 @@ def read_header(line: str, where: str) -> Header:
         >>> header.delimiter, header.question, header.answer
         (';', 1, 2)
     """
-    rows = [(next(csv.reader([line], delimiter=d), []), d) for d in DELIMITERS]
+    try:
+        rows = [(next(csv.reader([line], delimiter=d), []), d) for d in DELIMITERS]
+    except csv.Error as error:  # a field of more than 131,072 characters
+        raise UserError(f"{where}: not a line of a table: {error}" if where else f"not a table: {error}") from None
     rows.sort(key=lambda row: len(row[0]), reverse=True)
     matching = (row for row in rows if find_column(row[0], QUESTION, where) is not None)
     names, delimiter = next(matching, rows[0])

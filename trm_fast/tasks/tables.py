@@ -146,13 +146,21 @@ def _rows(lines: Iterable[str], where: str | Path) -> tuple[Header, Iterator[tup
 
     def rows() -> Iterator[tuple[str, list[str]]]:
         reader = csv.reader(numbered, delimiter=header.delimiter)
-        for row in reader:
+        for row in _checked(reader, where):
             comment = len(row) < len(header.names) and row and row[0].lstrip().startswith("#")
             if any(row) and not comment:
                 number = skipped + 1 + reader.line_num
                 yield f"{where}:{number}" if where else f"line {number}", row
 
     return header, rows()
+
+
+def _checked(reader: Any, where: str) -> Iterator[list[str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        place = f"{where}:" if where else ""
+        raise UserError(f"{place}line {reader.line_num} of the table: {error}") from None
 
 
 def write_table(
