@@ -155,7 +155,7 @@ def _rows(lines: Iterable[str], where: str | Path) -> tuple[Header, Iterator[tup
     return header, rows()
 
 
-def _checked(reader: Any, where: str) -> Iterator[list[str]]:
+def _checked(reader: Any, where: str | Path) -> Iterator[list[str]]:
     try:
         yield from reader
     except csv.Error as error:
