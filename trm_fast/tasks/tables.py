@@ -159,8 +159,8 @@ def _checked(reader: Any, where: str | Path) -> Iterator[list[str]]:
     try:
         yield from reader
     except csv.Error as error:
-        place = f"{where}:" if where else ""
-        raise UserError(f"{place}line {reader.line_num} of the table: {error}") from None
+        file = f"{where}: " if where else ""
+        raise UserError(f"{file}line {reader.line_num} of the table: {error}") from None
 
 
 def write_table(
