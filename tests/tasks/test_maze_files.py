@@ -275,3 +275,12 @@ def test_bad_rows_are_refused_with_their_line(tmp_path: Path, row: tuple[str, st
         read(tmp_path / "m.csv", (3, 4))
     assert str(caught.value).startswith(f"{tmp_path / 'm.csv'}:3: ")
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("position", [[0, 0], {"row": 0, "column": 1}, "(0, 1)", "3,4"])
+@pytest.mark.parametrize("name", ["start", "Goal", "exit"])
+def test_ends_beside_the_cells_are_refused(tmp_path: Path, name: str, position: object) -> None:
+    """They could contradict the S and the G of the maze."""
+    (tmp_path / "maze.json").write_text(json.dumps({"maze": ROWS, name: position}))
+    with pytest.raises(UserError, match=rf"maze\.json.*: {name} gives a position"):
+        list(task_of().questions(tmp_path / "maze.json"))

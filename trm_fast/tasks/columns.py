@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,10 @@ OTHER_RULES = (
 """Names of columns and keys that give a puzzle other rules than the usual ones, in lower case."""
 USUAL_RULES = ("", "none", "null", "false", "no", "0", "[]", "{}", "classic", "standard", "normal", "regular", "sudoku")
 """The values under these names that say that the rules are the usual ones."""
+
+ENDS = ("start", "goal", "end", "finish", "exit", "entrance", "target")
+"""Names of columns and keys that give the ends of a maze as positions."""
+_POSITION = re.compile(r"\s*[\[({]?\s*-?\d+\s*[,; ]\s*-?\d+\s*[\])}]?\s*")
 
 DELIMITERS = ",;\t|"
 
@@ -69,16 +74,22 @@ def read_header(line: str, where: str) -> Header:
 
 
 def check_rules(names: Sequence[object], fields: Sequence[object], where: str) -> None:
-    """Raises a UserError if a puzzle has rules besides the usual ones, such as the cages of a killer sudoku.
+    """Raises a UserError if a puzzle has rules besides the usual ones, such as the cages of a killer sudoku, or the ends
+    of a maze as positions, which its cells may contradict.
 
     Args:
         names: the names of the columns or keys.
         fields: their values.
         where: the file and line, for the message.
     """
+    prefix = f"{where}: " if where else ""
     for name, value in zip(names, fields, strict=False):
-        if str(name).strip().casefold() in OTHER_RULES and str(value or "").strip().casefold() not in USUAL_RULES:
-            prefix = f"{where}: " if where else ""
+        key = str(name).strip().casefold()
+        if key in ENDS and (isinstance(value, (list, tuple, dict)) or _POSITION.fullmatch(str(value))):
+            raise UserError(
+                f"{prefix}{name} gives a position, which is not read: mark S and G in the cells of the maze"
+            )
+        if key in OTHER_RULES and str(value or "").strip().casefold() not in USUAL_RULES:
             raise UserError(f"{prefix}{name} gives the puzzle other rules; only puzzles with the usual rules are read")
 
 
