@@ -74,8 +74,8 @@ def read_header(line: str, where: str) -> Header:
 
 
 def check_rules(names: Sequence[object], fields: Sequence[object], where: str) -> None:
-    """Raises a UserError if a puzzle has rules besides the usual ones, such as the cages of a killer sudoku, or the ends
-    of a maze as positions, which its cells may contradict.
+    """Raises a UserError if a puzzle has rules besides the usual ones, such as the cages of a killer sudoku, or the
+    ends of a maze as positions, which its cells may contradict.
 
     Args:
         names: the names of the columns or keys.
