@@ -78,7 +78,7 @@ def test_sweeps_share_a_plot(run, model: Path, hard: Path, tmp_path: Path) -> No
     assert plot.read_bytes().startswith(b"\x89PNG")
     table = run("eval", model, "--data", hard, *sweeps, "--plot", plot)
     assert "noise=0.3 start=random" in table.out
-    for text in ("speed=1", "steps=a", "rollouts=2 noise=0.1,0.2", ""):
+    for text in ("speed=1", "steps=a", "rollouts=2 noise=0.1,0.2", "steps=1,2,1", ""):
         wrong = run("eval", model, "--data", hard, "--sweep", text)
         assert wrong.code == 2, text
         assert "--sweep takes one of" in wrong.err

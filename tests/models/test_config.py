@@ -33,6 +33,7 @@ from .small import TINY, VARIANTS, config, model, tokens
         ({"q_threshold": 0.0}, "q_threshold"),
         ({"q_threshold": 1.0}, "q_threshold"),
         ({"grid_shape": (2.5, 3)}, "grid_shape"),
+        ({"grid_shape": (0, 6)}, "grid_shape"),
         ({"mixing": "attention", "num_heads": 3}, "num_heads 3"),
         ({"mixing": "attention", "positions": "rope", "num_heads": 8}, "rope needs an even"),
         ({"causal": True}, "causal needs mixing: attention"),
