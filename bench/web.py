@@ -31,6 +31,7 @@ WINDOW, PAIRS = 12.0, 4  # seconds of training with and without a page that watc
 SHOWN = """() => {
     window.times = []; window.drawn = [];
     new MutationObserver(() => {
+        if (!document.querySelector('output').textContent.startsWith('step')) return;
         window.times.push(performance.now());
         requestAnimationFrame(() => window.drawn.push(performance.now()));
     }).observe(document.querySelector('output'), {childList: true, characterData: true, subtree: true});
