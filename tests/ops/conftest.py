@@ -116,6 +116,24 @@ def same_specials() -> Callable[..., None]:
 
 
 @pytest.fixture
+def gates() -> Callable[..., None]:
+    """Asserts that each element of a layer's result and gradient is close to the reference in float64, for one hidden
+    channel whose gate runs from -120 to 120. ``dim`` is the axis that the layer mixes."""
+
+    def run(name: str, dim: int) -> None:
+        gate = torch.linspace(-120, 120, 1001)
+        h, weights = torch.stack([gate, torch.ones_like(gate)])[None], [torch.eye(2), torch.tensor([[0.0], [1.0]])]
+        h = (h.mT if dim == -1 else h).contiguous()
+        got = _run(getattr(ops, name), (h, *weights), torch.ones_like(h), {})
+        exact = [t.double() for t in (h, *weights)]
+        want = _run(getattr(reference, name), exact, torch.ones_like(exact[0]), {})
+        for g, w in zip(got[:2], want[:2], strict=True):  # gradients of weights are sums, whose terms cancel
+            torch.testing.assert_close(g.double(), w, rtol=3e-6, atol=1e-6)
+
+    return run
+
+
+@pytest.fixture
 def compiled() -> Callable[..., None]:
     """Asserts that an op compiles to one graph, forward and backward, with the results of eager mode."""
 

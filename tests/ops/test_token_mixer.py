@@ -33,6 +33,11 @@ def test_specials_stay_in_their_channel(isa, random, poison):
     assert torch.equal(ops.token_mixer(h, gate_up, down).isfinite().all(1), h.isfinite().all(1))
 
 
+def test_gates_of_every_magnitude(isa, gates):
+    """Gates for which e^-gate overflows, is denormal, or vanishes beside 1."""
+    gates("token_mixer", dim=1)
+
+
 def test_gradcheck(random):
     tensors = [t.double().requires_grad_() for t in inputs(random, 2, 3, 4, 3)]
     with ops.use_backend("reference"):

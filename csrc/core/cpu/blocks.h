@@ -34,9 +34,9 @@ inline void compute_block(const Left& left, int64_t first, int64_t height, int64
 }
 
 // Computes a product block by block, and calls finish(first row, rows, panel, block, row distance) while the block is
-// in cache. target(first row, panel) returns the address for the block, whose rows are then `ldc` floats apart, or null
-// for temporary memory. `factor` has `interleave` rows for each of the m rows: 2 if it holds gate and up, else 1. A
-// block has at most `max_rows` * `interleave` rows.
+// in cache. target(first row, rows, panel) returns the address for the block, whose rows are then `ldc` floats apart,
+// or null for temporary memory. `factor` has `interleave` rows for each of the m rows: 2 if it holds gate and up,
+// else 1. A block has at most `max_rows` * `interleave` rows.
 template <class Target, class Finish>
 inline void for_blocks(const Left& factor, const Right& right, int64_t m, int64_t panels, int64_t k, int64_t max_rows,
                        int64_t interleave, const Target& target, int64_t ldc, const Finish& finish) {
@@ -46,7 +46,7 @@ inline void for_blocks(const Left& factor, const Right& right, int64_t m, int64_
   for (int64_t panel = 0; panel < panels; ++panel) {
     for (int64_t b = 0; b < blocks; ++b) {
       const int64_t first = block_start(m, blocks, b), rows = block_start(m, blocks, b + 1) - first;
-      float* c = target(first, panel);
+      float* c = target(first, rows, panel);
       const int64_t ld = c ? ldc : kWidth;
       if (!c) c = memory;
       compute_block(left.left, first * interleave, rows * interleave, 0, slots(k), right.data + panel * right.stride,

@@ -5,7 +5,7 @@
 
 #include <utility>
 
-#if defined(TRM_FAST_PAIRS)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 

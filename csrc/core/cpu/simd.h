@@ -35,14 +35,25 @@ inline void store(BFloat16* to, float x) {
 inline void store(float* to, double x) { *to = float(x); }
 inline void store(BFloat16* to, double x) { store(to, float(x)); }
 
+// What functions of a float, or of a vector of floats, need besides arithmetic.
+template <class Floats>
+struct Lanewise;
+template <>
+struct Lanewise<float> {
+  using Bits = uint32_t;
+  // x, but at most or at least `limit`. NaN stays NaN.
+  static float at_most(float x, float limit) { return x > limit ? limit : x; }
+  static float at_least(float x, float limit) { return x < limit ? limit : x; }
+};
+
 // Range reduction for e^x = 2^n e^r: returns e^r; the low bits of `shifted` hold the integer n. On |r| <= ln(2)/2, e^r
-// = 1 + r + r^2 P(r), where P is a minimax fit (relative error 3e-9).
-inline float reduced_exp(float x, float& shifted) {
+// = 1 + r + r^2 P(r), where P is a minimax fit (relative error 3e-9). `Floats` is float or a vector of floats.
+template <class Floats>
+inline Floats reduced_exp(Floats x, Floats& shifted) {
   shifted = x * 1.44269504f + 12582912.0f;  // adding 1.5 * 2^23 moves the integer to the low bits
-  const float n = shifted - 12582912.0f;
-  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  float p = 0.0013813144760206342f;
-  p = p * r + 0.008369418792426586f;
+  const Floats n = shifted - 12582912.0f;
+  const Floats r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  Floats p = 0.0013813144760206342f * r + 0.008369418792426586f;
   p = p * r + 0.04166845604777336f;
   p = p * r + 0.16666515171527863f;
   p = p * r + 0.4999999403953552f;
@@ -51,8 +62,7 @@ inline float reduced_exp(float x, float& shifted) {
 
 // e^x, with an error of at most 1 ulp, even if the result is denormal.
 inline float exp(float x) {
-  x = x > 89.0f ? 89.0f : x;  // a larger x gives infinity anyway; NaN passes both comparisons
-  x = x < -104.0f ? -104.0f : x;
+  x = Lanewise<float>::at_least(Lanewise<float>::at_most(x, 89.0f), -104.0f);  // a larger x gives infinity anyway
   float shifted;
   const float e = reduced_exp(x, shifted);
   // 2^n as two factors, because it may be outside the range of float.
@@ -62,14 +72,15 @@ inline float exp(float x) {
 }
 
 // 1 / (1 + e^-x); zero below -88.4. A denormal e^-x vanishes when added to 1, so a single factor 2^n is enough, which
-// makes the forward of a small model 8 % faster.
-inline float sigmoid(float x) {
-  float t = -x;
-  t = t > 89.0f ? 89.0f : t;  // e^89 is infinite; NaN passes both comparisons
-  t = t < -87.0f ? -87.0f : t;
-  float shifted;
-  const float e = reduced_exp(t, shifted);
-  return 1 / (1 + e * bits_as<float>((bits_as<uint32_t>(shifted) << 23) + 0x3f800000u));
+// makes the forward of a small model 8 % faster. `Floats` is float or a vector of floats.
+template <class Floats>
+inline Floats sigmoid(Floats x) {
+  using Lanes = Lanewise<Floats>;
+  using Bits = typename Lanes::Bits;
+  Floats shifted;
+  const Floats e =
+      reduced_exp<Floats>(-Lanes::at_least(Lanes::at_most(x, 87.0f), -89.0f), shifted);  // e^89 is infinite
+  return 1.0f / (1.0f + e * bits_as<Floats>((bits_as<Bits>(shifted) << 23) + 0x3f800000u));
 }
 inline double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 

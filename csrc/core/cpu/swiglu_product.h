@@ -5,6 +5,31 @@
 
 namespace trm_fast {
 namespace TRM_FAST_ISA {
+
+typedef float Values __attribute__((vector_size(kLanes * sizeof(float))));
+
+// The processors' minimum and maximum return the second operand if one is NaN. Compilers do not use them for the
+// expressions of Lanewise<float>.
+template <>
+struct Lanewise<Values> {
+  typedef uint32_t Bits __attribute__((vector_size(kLanes * sizeof(uint32_t))));
+#if defined(__AVX512F__)
+  static constexpr __mmask16 kAll = 0xffff;  // with a mask, because g++ warns of its own header otherwise
+  static Values at_most(Values x, float limit) {
+    return (Values)_mm512_maskz_min_ps(kAll, _mm512_set1_ps(limit), (__m512)x);
+  }
+  static Values at_least(Values x, float limit) {
+    return (Values)_mm512_maskz_max_ps(kAll, _mm512_set1_ps(limit), (__m512)x);
+  }
+#elif defined(__AVX2__)
+  static Values at_most(Values x, float limit) { return (Values)_mm256_min_ps(_mm256_set1_ps(limit), (__m256)x); }
+  static Values at_least(Values x, float limit) { return (Values)_mm256_max_ps(_mm256_set1_ps(limit), (__m256)x); }
+#else
+  static Values at_most(Values x, float limit) { return x > limit ? Values{} + limit : x; }
+  static Values at_least(Values x, float limit) { return x < limit ? Values{} + limit : x; }
+#endif
+};
+
 namespace {
 
 // out = silu(gate) * up for `rows` rows of kColumns columns. Rows of gate and up are `ld` floats apart, those of `out`
@@ -12,8 +37,11 @@ namespace {
 template <int kColumns>
 inline void swiglu_rows(int64_t rows, const float* gate, const float* up, int64_t ld, float* out, int64_t ldo) {
   for (int64_t i = 0; i < rows; ++i, gate += ld, up += ld, out += ldo) {
-#pragma omp simd
-    for (int c = 0; c < kColumns; ++c) out[c] = gate[c] * sigmoid(gate[c]) * up[c];
+#pragma GCC unroll 2
+    for (int c = 0; c < kColumns; c += kLanes) {
+      const Values g = load_vector(gate + c);
+      store_vector(out + c, g * sigmoid(g) * load_vector(up + c));
+    }
   }
 }
 
@@ -22,12 +50,13 @@ template <int kColumns>
 inline void swiglu_rows_bwd(int64_t rows, const float* dout, int64_t ldd, const float* gate, const float* up,
                             int64_t ld, float* out, int64_t ldo, float* dgate, float* dup, int64_t ldg) {
   for (int64_t i = 0; i < rows; ++i) {
-#pragma omp simd
-    for (int c = 0; c < kColumns; ++c) {
-      const float g = gate[c], u = up[c], d = dout[c], s = sigmoid(g);
-      out[c] = g * s * u;
-      dgate[c] = d * u * s * (1 + g * (1 - s));
-      dup[c] = d * g * s;
+#pragma GCC unroll 2
+    for (int c = 0; c < kColumns; c += kLanes) {
+      const Values g = load_vector(gate + c), u = load_vector(up + c), d = load_vector(dout + c), s = sigmoid(g);
+      const Values silu = g * s;
+      store_vector(out + c, silu * u);
+      store_vector(dgate + c, d * u * s * (1.0f + g * (1.0f - s)));
+      store_vector(dup + c, d * silu);
     }
     dout += ldd, gate += ld, up += ld, out += ldo, dgate += ldg, dup += ldg;
   }
@@ -49,7 +78,7 @@ inline void add_rows(const Added& added, int64_t first, int64_t rows, int64_t pa
 
 void swiglu(const Left& left, const Right& right, int64_t m, int64_t inner, int64_t k, const Added& added,
             const Panels<float>& gate_up, float* out, int64_t ldo) {
-  const auto target = [&](int64_t first, int64_t panel) {
+  const auto target = [&](int64_t first, int64_t, int64_t panel) {
     return gate_up.data ? gate_up.data + panel * gate_up.panel + first * gate_up.row : nullptr;
   };
   for_blocks(left, right, m, inner / kLanes, k, kRows, 1, target, gate_up.row,
@@ -61,24 +90,31 @@ void swiglu(const Left& left, const Right& right, int64_t m, int64_t inner, int6
 
 void swiglu_bwd(const Left& left, const Right& right, int64_t m, int64_t inner, int64_t k,
                 const Panels<const float>& gate_up, float* out, float* dgate_up) {
-  for_blocks(
-      left, right, m, ceil_div(inner, kWidth), k, kRows, 1, [](int64_t, int64_t) { return nullptr; }, 0,
-      [&](int64_t first, int64_t rows, int64_t panel, const float* block, int64_t ld) {
-        for (int64_t half = 0; half < 2 && panel * kWidth + half * kLanes < inner; ++half) {
-          const int64_t both = 2 * panel + half;  // the panel with the gate and up values of these columns
-          const float* gate = gate_up.data + both * gate_up.panel + first * gate_up.row;
-          float* dgate = dgate_up + (both * m + first) * kWidth;
-          swiglu_rows_bwd<kLanes>(rows, block + half * kLanes, ld, gate, gate + kLanes, gate_up.row,
-                                  out + (panel * m + first) * kWidth + half * kLanes, kWidth, dgate, dgate + kLanes,
-                                  kWidth);
-        }
-      });
+  // Fetches the rows of gate and up that the block will need, because they may be far apart in a large buffer.
+  const auto fetch = [&](int64_t first, int64_t rows, int64_t panel) -> float* {
+    for (int64_t both = 2 * panel; both < 2 * panel + 2 && both * kLanes < inner; ++both) {
+      const float* row = gate_up.data + both * gate_up.panel + first * gate_up.row;
+      for (int64_t i = 0; i < rows; ++i) __builtin_prefetch(row + i * gate_up.row);
+    }
+    return nullptr;
+  };
+  for_blocks(left, right, m, ceil_div(inner, kWidth), k, kRows, 1, fetch, 0,
+             [&](int64_t first, int64_t rows, int64_t panel, const float* block, int64_t ld) {
+               for (int64_t half = 0; half < 2 && panel * kWidth + half * kLanes < inner; ++half) {
+                 const int64_t both = 2 * panel + half;  // the panel with the gate and up values of these columns
+                 const float* gate = gate_up.data + both * gate_up.panel + first * gate_up.row;
+                 float* dgate = dgate_up + (both * m + first) * kWidth;
+                 swiglu_rows_bwd<kLanes>(rows, block + half * kLanes, ld, gate, gate + kLanes, gate_up.row,
+                                         out + (panel * m + first) * kWidth + half * kLanes, kWidth, dgate,
+                                         dgate + kLanes, kWidth);
+               }
+             });
 }
 
 void swiglu_left(const float* left, const Right& right, int64_t inner, int64_t panels, int64_t k, float* gate_up,
                  float* out) {
   for_blocks(
-      Left{left, 0, 0, k}, right, inner, panels, k, kRows / 2, 2, [](int64_t, int64_t) { return nullptr; }, 0,
+      Left{left, 0, 0, k}, right, inner, panels, k, kRows / 2, 2, [](int64_t, int64_t, int64_t) { return nullptr; }, 0,
       [&](int64_t first, int64_t rows, int64_t panel, const float* block, int64_t) {
         const float* up = block + rows * kWidth;
         swiglu_rows<kWidth>(rows, block, up, kWidth, out + (panel * inner + first) * kWidth, kWidth);
@@ -92,7 +128,7 @@ void swiglu_left(const float* left, const Right& right, int64_t inner, int64_t p
 void swiglu_left_bwd(const Left& left, const Right& right, int64_t inner, int64_t panels, int64_t k,
                      const float* gate_up, float* out, float* dgate_up) {
   for_blocks(
-      left, right, inner, panels, k, kRows, 1, [](int64_t, int64_t) { return nullptr; }, 0,
+      left, right, inner, panels, k, kRows, 1, [](int64_t, int64_t, int64_t) { return nullptr; }, 0,
       [&](int64_t first, int64_t rows, int64_t panel, const float* block, int64_t) {
         const int64_t gate = (panel * 2 * inner + first) * kWidth, up = gate + inner * kWidth;
         swiglu_rows_bwd<kWidth>(rows, block, kWidth, gate_up + gate, gate_up + up, kWidth,

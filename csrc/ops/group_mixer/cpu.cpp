@@ -17,7 +17,7 @@ constexpr int64_t kSumRows = 64;
 template <int kVectors>
 inline void sum_partition(const float* x, const int32_t* index, int64_t partitions, int64_t rows, int64_t width,
                           float* sums) {
-  Vector total[kVectors];
+  Vector total[kVectors] = {};
   float* to = nullptr;
   for (int64_t i = 0; i < rows; ++i, x += width, index += partitions) {
     float* next = sums + *index * width;
