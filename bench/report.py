@@ -1,6 +1,6 @@
 """Turns ``results/<device>/end_to_end.json`` into the README's tables (between its markers) and a plot per device.
 
-python bench/report.py            prints the tables
+python bench/report.py            prints the tables, and that of ``results/recipes``
 python bench/report.py --write    writes them into README.md and draws results/<device>/end_to_end.png
 """
 
@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import recipes
 from matplotlib.figure import Figure
 
 FOLDER = Path(__file__).parent
@@ -69,6 +70,7 @@ def main() -> None:
     text = "\n\n".join(table(device, results) for device, results in by_device.items())
     if not options.write:
         print(text)
+        print(f"\nRecipes, by `python bench/recipes.py`:\n\n{recipes.table()}")
         return
     pattern = re.compile(re.escape(START) + ".*?" + re.escape(END), re.S)
     readme = README.read_text()

@@ -72,8 +72,10 @@ class TRM(TRMModel):
             number of steps.
 
         Raises:
-            UserError: the model needs an array that ``extra`` does not have.
+            UserError: the model needs an array that ``extra`` does not have, or it has several initial states.
         """
+        if self.config.initial_states > 1:
+            raise UserError("train_step trains a single initial state; trm_fast.Trainer trains several")
         arrays = dict(extra or {})
         self._check_arrays(arrays)
         if optimizer is None:

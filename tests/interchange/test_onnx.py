@@ -33,6 +33,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "values": {"inputs": "values", "input_width": 2, "head": {"kind": "values", "width": 3}},
     "causal": {"mixing": "attention", "causal": True},
     "gated norm": {"activation": "gated_norm"},
+    "initial states": {"initial_states": 2},
     "groups": {"mixing": "groups", "groups": ["rows", "columns"], "grid_shape": (2, 3)},
     "symbols": {
         "mixing": "groups", "groups": ["rows", "columns"], "grid_shape": (2, 3), "symbols": "equivariant",

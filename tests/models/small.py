@@ -39,6 +39,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "grid": {"positions": "grid", "grid_shape": (2, 3)},
     "single": {"state": "single"},
     "single-published": {"state": "single", "inject_last": False, "mixing": "attention"},
+    "initial-states": {"initial_states": 3},
     "own-widths": {"latent_width": 6, "answer_width": 4},
     "own-width-single": {"latent_width": 10, "state": "single", "mixing": "attention"},
     "no-latent-steps": {"n_latent_steps": 0, "state": "single"},

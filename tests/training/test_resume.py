@@ -23,6 +23,7 @@ KINDS: dict[str, RunConfig] = {
     "bfloat16": run_config(dtype="bfloat16", gradient_accumulation=3, clip_norm=1.0),
     "from easy to hard": run_config({"state": "single"}, easy_first=90),
     "random states": run_config(initial_state="random", state_noise=0.2, gradient_accumulation=2),
+    "initial states": run_config({"initial_states": 3, "state": "single"}, gradient_accumulation=2),
     "no average": run_config({"mixing": "attention"}, ema_decay=0.0, optimizer="adamw", eval_every=0),
 }
 

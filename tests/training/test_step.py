@@ -58,6 +58,12 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
         1,
     ),
     "unrolled, noise": ({}, {"supervision": "unrolled", "state_noise": 0.3, "initial_state": "random"}, 3),
+    "initial states": ({"initial_states": 3}, {}, 3),
+    "initial states, random, unrolled": (
+        PREFIX | {"initial_states": 2, "state": "single", "mixing": "attention"},
+        {"initial_state": "random", "state_noise": 0.3, "supervision": "unrolled"},
+        1,
+    ),
     "weighted and smoothed": ({}, {"halting_weight": 0.1, "label_smoothing": 0.2}, 3),
     "unrolled": ({}, {"supervision": "unrolled"}, 1),
     "unrolled, batches halt": ({"halting": "batch"}, {"supervision": "unrolled"}, 1),

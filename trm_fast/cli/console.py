@@ -76,10 +76,10 @@ Symmetries = Annotated[
     int | None, typer.Option(min=1, max=MAX_COUNT, help=f"Symmetric images of each puzzle to try; {STORED}.")
 ]
 Start = Annotated[
-    Literal["fixed", "random", "last"] | None,
+    Literal["fixed", "each", "random", "last"] | None,
     typer.Option(
-        help="Where tries with noise start: the model's initial state, a random state, or the last state of the "
-        f"previous rollout; {STORED}."
+        help="Where further tries start: the model's initial state, each of its initial states in turn, a random "
+        f"state, or the last state of the previous rollout; {STORED}."
     ),
 ]
 ResampleEvery = Annotated[

@@ -17,7 +17,7 @@ from trm_fast.models.config import MAX_STEPS
 from trm_fast.validation import Section, validated
 
 Select = Literal["auto", "rules", "confidence", "majority", "first"]
-Start = Literal["fixed", "random", "last"]
+Start = Literal["fixed", "each", "random", "last"]
 
 MAX_TRIES = 1_000_000
 """The largest number of rollouts, of symmetric images, and of both together."""
@@ -34,14 +34,14 @@ class SolverConfig(Section):
     max_steps: int | None = Field(None, ge=1, le=MAX_STEPS)
     """Maximum number of supervision steps per try; None: 16, or that of training if it is larger."""
     rollouts: int = Field(1, ge=1, le=MAX_TRIES)
-    """Tries per question and symmetric image; all but the first add noise to the latent state."""
+    """Tries per question and symmetric image; all but the first differ by noise, start or hints."""
     noise: float = Field(0.0, ge=0, le=1000)
     """Standard deviation of that noise."""
     symmetries: int = Field(1, ge=1, le=MAX_TRIES)
     """Number of symmetric images to try per question, the question itself included."""
     start: Start = "fixed"
-    """The latent state that tries with noise start from: the initial one, a random one, or the last one of the previous
-    rollout."""
+    """The state that further tries start from: the first initial state, each of the model's initial states in turn, a
+    random latent state, or the last one of the previous rollout."""
     resample_every: int = Field(0, ge=0)
     """Interval in steps at which rollouts exchange states by the odds that their answers are right; 0: never."""
     hints: int = Field(0, ge=0)
@@ -101,11 +101,28 @@ def merged_options(stored: SolverConfig, changes: Mapping[str, Any]) -> SolverCo
             if changes.get(name, default) != default:
                 raise UserError(f"{name.replace('_', '-')} needs {what}", usage_error=True)
             options = options.model_copy(update={name: default})
-    if options.start == "last" and options.rollouts == 1:
-        raise UserError(
-            "start last needs rollouts: each continues from where the one before it ended", usage_error=True
-        )
+    meanings = {"last": "continues from where the one before it ended", "each": "has another initial state"}
+    if options.start in meanings and options.rollouts == 1:
+        raise UserError(f"start {options.start} needs rollouts: each {meanings[options.start]}", usage_error=True)
     return options
+
+
+def check_start(options: SolverConfig, count: int) -> None:
+    """Checks that rollouts with ``start: each`` differ in a model with ``count`` initial states.
+
+    Raises:
+        UserError: they do not.
+    """
+    if options.start != "each":
+        return
+    if count == 1:
+        raise UserError("start each: this model has one initial state", usage_error=True)
+    if options.rollouts > count and not options.noise and not options.hints:
+        raise UserError(
+            f"start each: this model has {count} initial states, so {options.rollouts} rollouts would repeat some: add "
+            f"noise, or make at most {count}",
+            usage_error=True,
+        )
 
 
 def meets(condition: str, confidence: npt.NDArray[np.float32], valid: Any) -> npt.NDArray[np.bool_]:

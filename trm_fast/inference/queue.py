@@ -27,6 +27,8 @@ class Plan(NamedTuple):
     """int64: the row that must end before this one enters, -1 for none."""
     order: Tensor | None = None
     """int64: the rows in the order in which they enter; by default 0 to N - 1."""
+    initial_state: Tensor | None = None
+    """int64: the number of the model's initial state that the row starts from; by default the first."""
     random_start: Tensor | None = None
     """bool: whether the latent state starts as Gaussian noise with the size of the model's initial state."""
     warm_start: Tensor | None = None

@@ -16,7 +16,7 @@ from torch import Tensor
 from trm_fast.errors import UserError, shown
 from trm_fast.inference.capture import graphs_on
 from trm_fast.inference.incremental import Incremental
-from trm_fast.inference.options import Select, SolverConfig, Start, meets, merged_options, stored_options
+from trm_fast.inference.options import Select, SolverConfig, Start, check_start, meets, merged_options, stored_options
 from trm_fast.inference.steps import Accept, StepResult, run_steps
 from trm_fast.inference.tries import Chosen, Solved, Tries, check_memory
 from trm_fast.models import TRMModel
@@ -115,11 +115,13 @@ class Solver:
         halt: if False, every row runs all steps, as published.
         batch_size: number of rows computed at a time; queued rows replace finished ones.
         rollouts: number of tries per question and symmetric image, by default 1. The first has no noise; the others
-            add Gaussian noise to the latent state before every step (arXiv 2605.19943).
+            add Gaussian noise to the latent state before every step (arXiv 2605.19943), or differ by ``start`` or
+            ``hints``.
         noise: standard deviation of that noise, by default 0. Without rollouts, it is added to the symmetric images.
         symmetries: number of symmetric images to try per question, including the question itself, by default 1.
         start: the latent state that tries with noise start from: ``fixed`` (the default), the model's initial state;
-            ``random``, Gaussian noise of its size; ``last``, the state in which the previous rollout ended.
+            ``random``, Gaussian noise of its size; ``last``, the state in which the previous rollout ended; ``each``,
+            for a model with several initial states, each of them in turn.
         resample_every: interval in steps at which the rollouts of an image exchange states, each drawn with a
             probability proportional to the odds that its answer is right; 0 (the default): never.
         hints: number of open cells in which each further rollout reads tokens of the first rollout's answer, as if
@@ -188,6 +190,7 @@ class Solver:
             )
         if self.options.start == "random" and not bool(self.model.z_init.any()):
             raise UserError("start random: this model's initial state is zero; use noise", usage_error=True)
+        check_start(self.options, self.model.config.initial_states)
         if self.answer_only_if is not None:
             none = np.zeros(0, dtype=np.float32)
             meets(self.answer_only_if, none, none if task.has_rules else None)
@@ -231,7 +234,7 @@ class Solver:
         check_memory(examples, options, self.model, self.batch_size)
         tries = Tries(self.task, examples, options, np.random.default_rng(self.seed))
         select = self._selection
-        plan = tries.plan(select, device)
+        plan = tries.plan(select, device, self.model.config.initial_states)
         left = np.full(N, options.tries)  # tries that have not ended
         for result in self._run_steps(
             tries.rows,

@@ -80,7 +80,8 @@ def run_steps(
             rows, steps = torch.cat((rows, entering)), torch.cat((steps, torch.zeros_like(entering)))
             if plan.hints_from is not None:
                 inputs[entering] = queue.hinted(entering, inputs[entering], seed)
-            new = queue.start(entering, model.initial_state(len(entering)), seed)
+            numbers = None if plan.initial_state is None else plan.initial_state[entering]
+            new = queue.start(entering, model.initial_state(len(entering), numbers), seed)
             state = state.combine(new, lambda old, new: torch.cat((old, new)))
             memory = torch.cat((memory, rule.memory(len(entering), device)))
         elif not len(rows):

@@ -102,8 +102,8 @@ class Tries:
 
     undo: Callable[[Array], Array]
 
-    def plan(self, select: Chosen, device: torch.device) -> Plan:
-        """How the rows depend on each other."""
+    def plan(self, select: Chosen, device: torch.device, initial_states: int = 1) -> Plan:
+        """How the rows depend on each other, and where they start. ``initial_states``: how many the model has."""
         _, symmetries, N = self.shape
         number, images, options = np.arange(len(self.rows)), N * symmetries, self.options
         # Where an answer can end the search, further tries wait until the first one has failed.
@@ -125,6 +125,7 @@ class Tries:
             race=select == "first",
             after=tensor(after, (after >= 0).any()),
             order=tensor(by_image, options.resample_every),
+            initial_state=tensor(number // max(1, images) % initial_states, options.start == "each"),
             random_start=tensor(self.varied, options.start == "random"),
             warm_start=tensor(warm, warm.any()),
             particles=tensor(particles, options.resample_every),

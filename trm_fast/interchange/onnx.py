@@ -53,15 +53,14 @@ def export_step(model: TRMModel, path: Path, *, masked: bool = False) -> None:
     Inputs: ``inputs`` int64 (B, L) or float32 (B, L, F); the states ``z`` and, with two states, ``y``, float32 of shape
     (B, prefix + L, width of the state); ``puzzle_ids`` int64 (B,) if the model has a puzzle embedding; ``mask`` bool
     (B, L) with ``masked``. Outputs: ``next_z``, ``next_y``, ``logits`` (or ``values``) and ``q`` (B,). The metadata
-    ``z_init`` and ``y_init`` hold the vectors of the initial states.
+    ``z_init`` and ``y_init`` hold the vectors of the (first) initial state.
 
     Raises:
         UserError: the model's head cannot be exported, or the file cannot be written.
     """
     graph = _exported(model, masked, answers=False)
-    for name in ("z_init", "y_init"):
-        if (start := getattr(model, name)) is not None:
-            graph.metadata_props.add(key=name, value=" ".join(f"{v:.9g}" for v in start.tolist()))
+    for name, start in model.first_vectors().items():
+        graph.metadata_props.add(key=f"{name}_init", value=" ".join(f"{v:.9g}" for v in start.tolist()))
     _write(graph, path)
 
 
@@ -125,7 +124,8 @@ def _looped(step: Any, model: TRMModel, max_steps: int) -> Any:
     rule = halting_rule(config.halting, config.q_threshold)
     if not isinstance(rule, RowHalting):
         raise UserError(f"the ONNX loop cannot halt by model.halting: {config.halting}; use --part step")
-    states = {name: t.shape[-1] for name, t in (("z", model.z_init), ("y", model.y_init)) if t is not None}
+    vectors = model.first_vectors()
+    states = {name: len(vector) for name, vector in vectors.items()}
     head = config.head
     width = [head.width] if isinstance(head, ValuesConfig) else []
     tokens = not width
@@ -138,7 +138,7 @@ def _looped(step: Any, model: TRMModel, max_steps: int) -> Any:
         "running": (T.BOOL, ["B"]),
     }
     constants = {
-        **{f"first_{name}": getattr(model, f"{name}_init").reshape(1, 1, -1).numpy() for name in states},
+        **{f"first_{name}": vector.reshape(1, 1, -1).numpy() for name, vector in vectors.items()},
         "axes_state": _ints(1, 2), "axes_positions": _ints(*range(1, len(kinds["solution"][1]))),
         "first": _ints(0), "max_steps": torch.tensor(max_steps).numpy(),
         "true": torch.tensor(True).numpy(), "threshold": torch.tensor(rule.logit).numpy(),

@@ -142,6 +142,9 @@ class TRMConfig(Section):
     """Channels of the answer state, as ``latent_width``. Only with ``state: dual``."""
     inject_last: bool = True
     """With ``state: single``: whether the last application of the network in a cycle also adds x."""
+    initial_states: int = Field(1, ge=1, le=1024)
+    """Number of initial states, K, each with vectors of its own. With several, training advances all K states of an
+    example, and only the one with the lowest loss learns (winner-takes-all, arXiv 2601.19085)."""
     T_cycles: int = Field(3, ge=1, le=1000)
     """Cycles per supervision step, T; all but the last run without gradient."""
     n_latent_steps: int = Field(6, ge=0, le=1000)
@@ -186,6 +189,8 @@ class TRMConfig(Section):
             raise ValueError("answer_width needs state: dual; a single state is the latent one")
         if self.state == "dual" and (self.latent_width is None) != (self.answer_width is None):
             raise ValueError("latent_width and answer_width go together: give both or none")
+        if self.initial_states > 1 and self.latent_width:
+            raise ValueError("initial_states above 1 needs states of hidden_size: those of other widths start at zero")
         self.head.check(self.head_inputs)
         if self.prefix_tokens and self.puzzle_embedding_size > self.prefix_tokens * self.hidden_size:
             raise ValueError(

@@ -24,6 +24,7 @@ class Loss(NamedTuple):
     exact: Tensor  # bool, (B,): every labeled cell is right
     cells: Tensor  # float32, (B,): share of the labeled cells that are right
     labeled: Tensor  # bool, (B,): the row has at least one labeled cell
+    rows: Tensor  # (B,): the summands of ``answer``
 
     def weighted(self, halting_weight: float) -> Loss:
         """The loss with another weight of the halting loss in ``total``."""
@@ -75,17 +76,18 @@ def row_loss(cost: Tensor, right: Tensor, valid: Tensor, q: Tensor) -> Loss:
         valid: whether each cell is labeled, bool (B, N).
         q: halting logits (B,).
     """
-    return joint_loss((cost.sum(-1) / valid.sum(-1).clamp_min(1)).sum(), right, valid, q)
+    return joint_loss(cost.sum(-1) / valid.sum(-1).clamp_min(1), right, valid, q)
 
 
-def joint_loss(answer: Tensor, right: Tensor, valid: Tensor, q: Tensor) -> Loss:
-    """The loss of rows whose answer losses sum to ``answer`` (), plus the halting loss; other arguments as in
+def joint_loss(rows: Tensor, right: Tensor, valid: Tensor, q: Tensor) -> Loss:
+    """The loss of rows whose answer losses are ``rows`` (B,), plus the halting loss; other arguments as in
     ``row_loss``."""
-    count = valid.sum(-1)
+    answer, count = rows.sum(), valid.sum(-1)
     correct = (valid & right).sum(-1)
     exact = correct == count
     halting = F.binary_cross_entropy_with_logits(q, exact.to(q.dtype), reduction="sum")
-    return Loss(answer + HALTING_WEIGHT * halting, answer, halting, exact, correct / count.clamp_min(1), count > 0)
+    total = answer + HALTING_WEIGHT * halting
+    return Loss(total, answer, halting, exact, correct / count.clamp_min(1), count > 0, rows.detach())
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -79,8 +79,10 @@ class TRMModel(nn.Module):
         # Buffers, not parameters: the initial state is not trained, and the puzzle embedding has its own optimizer.
         # States of configured widths start at zero, because random states would outweigh the question.
         start = partial(truncated_normal_, std=1.0) if config.latent_width is None else nn.init.zeros_
-        self.register_buffer("z_init", start(torch.empty(config.latent_width or config.hidden_size)))
-        y = None if config.state == "single" else start(torch.empty(config.answer_width or config.hidden_size))
+        count = () if config.initial_states == 1 else (config.initial_states,)
+        self.register_buffer("z_init", start(torch.empty(*count, config.latent_width or config.hidden_size)))
+        width = config.answer_width or config.hidden_size
+        y = None if config.state == "single" else start(torch.empty(*count, width))
         self.register_buffer("y_init", y)
         rows = torch.zeros(config.num_puzzles, config.puzzle_embedding_size) if config.prefix_tokens else None
         self.register_buffer("puzzle_embedding", rows)
@@ -118,11 +120,25 @@ class TRMModel(nn.Module):
         packs = fusion(self.net, z) is Fusion.PACKED
         return WeightCopies(self.linear_weights(), z, self.net.weights() if packs else ())
 
-    def initial_state(self, batch: int) -> State:
-        """The state that every example starts from, (B, P + L, D). The widths of y and z may be configured."""
-        shape = (batch, self.config.total_tokens, -1)
-        y, z = (t if t is None else t.to(self.compute_dtype).expand(shape) for t in (self.y_init, self.z_init))
-        return State(y, z)  # type: ignore[arg-type]
+    def initial_state(self, batch: int, numbers: Tensor | None = None) -> State:
+        """The states that examples start from, (B, P + L, D). The widths of y and z may be configured.
+
+        Args:
+            batch: B.
+            numbers: which of the model's initial states each example starts from, int (B,); by default the first.
+        """
+
+        def start(vectors: Tensor) -> Tensor:
+            vectors = vectors.view(self.config.initial_states, 1, -1).to(self.compute_dtype)
+            chosen = vectors[:1] if numbers is None else vectors[numbers]
+            return chosen.expand(batch, self.config.total_tokens, -1)
+
+        return State(self.y_init, self.z_init).map(start)
+
+    def first_vectors(self) -> dict[str, Tensor]:
+        """The vectors (D,) that all positions of ``z`` and of ``y`` start from, in the first initial state."""
+        buffers = {"z": self.z_init, "y": self.y_init}
+        return {name: t.view(self.config.initial_states, -1)[0] for name, t in buffers.items() if t is not None}
 
     def puzzle_rows(self, puzzle_ids: Tensor | None, batch: int) -> Tensor | None:
         """Each example's row of the puzzle embedding, (B, E), by default row 0; None in a model without a prefix."""

@@ -28,9 +28,13 @@ class State(NamedTuple):
         """The state that the heads read."""
         return self.z if self.y is None else self.y
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> State:
+        """Applies a function to y and to z."""
+        return State(None if self.y is None else function(self.y), function(self.z))
+
     def detach(self) -> State:
         """The state without gradients."""
-        return State(None if self.y is None else self.y.detach(), self.z.detach())
+        return self.map(Tensor.detach)
 
     def combine(self, other: State, function: Callable[[Tensor, Tensor], Tensor]) -> State:
         """Applies ``function(self, other)`` to y and to z."""
@@ -39,7 +43,7 @@ class State(NamedTuple):
 
     def positions(self, count: int) -> State:
         """The first ``count`` positions."""
-        return State(None if self.y is None else self.y[:, :count], self.z[:, :count])
+        return self.map(lambda t: t[:, :count])
 
     def extended(self, whole: State) -> State:
         """This state followed by the remaining positions of ``whole``."""
@@ -50,7 +54,7 @@ class State(NamedTuple):
 
     def rows(self, index: Tensor | slice) -> State:
         """The state of some rows of the batch."""
-        return State(None if self.y is None else self.y[index], self.z[index])
+        return self.map(lambda t: t[index])
 
 
 class Fusion(Enum):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -23,7 +25,7 @@ class Carry:
         example_spec: any number of examples with the shapes and dtypes of the data.
 
     Attributes:
-        state: y and z, each (B, L, D) or of a configured width.
+        state: y and z, each (B, L, D) or of a configured width; (B, K, L, D) in a model with K > 1 initial states.
         steps: int32 (B,), number of supervision steps on the current example.
         halted: bool (B,), whether a slot gets a new example in the next step.
         batch: the current examples.
@@ -31,8 +33,9 @@ class Carry:
 
     def __init__(self, model: TRMModel, batch_size: int, example_spec: Examples) -> None:
         config, device = model.config, model.z_init.device
-        y, z = (t if t is None else torch.zeros_like(t).contiguous() for t in model.initial_state(batch_size))
-        self.state = State(y, z)  # type: ignore[arg-type]
+        self.initial_states = config.initial_states
+        shape = (batch_size,) if self.initial_states == 1 else (batch_size, self.initial_states)
+        self.state = model.initial_state(1).map(lambda t: t.new_zeros(*shape, *t.shape[1:]))
         self.steps = torch.zeros(batch_size, dtype=torch.int32, device=device)
         self.halted = torch.ones(batch_size, dtype=torch.bool, device=device)
         self.batch = Batch.zeros(example_spec, batch_size, device)
@@ -66,26 +69,33 @@ class Carry:
             options: how the forward is computed.
             last: whether this is the last supervision step before the optimizer step.
             label_smoothing: label smoothing of the head; 0 for heads without it.
-            start: the state that halted slots of the part start from; by default the model's initial state.
-            noise: added to the latent state (B, L, D) of the part.
+            start: the state that halted slots of the part start from, in the shape of ``state``; by default the
+                model's initial states.
+            noise: added to the latent state of the part, in its shape.
 
         Returns:
             The output, the loss, and the puzzle rows (B, E), whose ``grad`` updates the puzzle embedding, or None in a
-            model without a prefix.
+            model without a prefix. With several initial states, output and loss are those of the state with the
+            lowest answer loss.
         """
-        fresh = start or model.initial_state(1)
-        halted = self.halted[part, None, None]
+        K, device = self.initial_states, self.halted.device
+        fresh = start or model.initial_state(K, torch.arange(K, device=device))  # broadcast over the slots
         kept = self.state.rows(part)  # views
+        halted = self.halted[part].view(-1, *(1,) * (kept.z.dim() - 1))
         state = fresh.combine(kept, lambda new, old: torch.where(halted, new, old))
         if noise is not None:
             state = State(state.y, state.z + noise)
         batch, leaf = self.batch.take(part), None
+        loss_options = {"last": last} | ({"label_smoothing": label_smoothing} if label_smoothing else {})
+        if K > 1:
+            state, every = winner(model, batch, state, options, **loss_options)
+            kept.combine(every, Tensor.copy_)
         if model.puzzle_embedding is not None:
             leaf = model.puzzle_embedding[batch.puzzle_ids].requires_grad_()
         out = model(batch.inputs, state, leaf, options=options, **batch.extra)
-        kept.combine(out.state, Tensor.copy_)
-        smoothing = {"label_smoothing": label_smoothing} if label_smoothing else {}
-        return out, model.loss(out, batch.labels, last=last, **smoothing, **batch.extra), leaf
+        if K == 1:
+            kept.combine(out.state, Tensor.copy_)
+        return out, model.loss(out, batch.labels, **loss_options, **batch.extra), leaf
 
     @torch.no_grad()
     def count_and_halt(self, model: TRMModel, out: Output, min_steps: Tensor, part: slice) -> Tensor:
@@ -114,6 +124,35 @@ class Carry:
         if self.halting.memory_size:
             kept["halting_memory"] = self.halting_memory
         return kept if self.state.y is None else kept | {"y": self.state.y}
+
+
+@torch.no_grad()
+def winner(
+    model: TRMModel, batch: Batch, state: State, options: ForwardOptions = DEFAULT_OPTIONS, **loss_options: Any
+) -> tuple[State, State]:
+    """Advances several states of each example and chooses the one with the lowest answer loss.
+
+    Only the chosen one is then computed again with gradient: for K states that is K + 1 forwards and one backward, in
+    place of K of both, and the memory of a single state.
+
+    Args:
+        model: the model.
+        batch: the B examples.
+        state: K states of each example, (B, K, L, D).
+        options: how the forward is computed.
+        loss_options: arguments of the head's ``loss``.
+
+    Returns:
+        The chosen state of each example before the step, (B, L, D), and all states after it, (B, K, L, D).
+    """
+    B, K = state.z.shape[:2]
+    repeated = batch.map(lambda t: t.repeat_interleave(K, 0))
+    rows = model.puzzle_rows(repeated.puzzle_ids, B * K)
+    out = model(repeated.inputs, state.map(lambda t: t.flatten(0, 1)), rows, options=options, **repeated.extra)
+    loss = model.loss(out, repeated.labels, **loss_options, **repeated.extra)
+    best = loss.rows.view(B, K).argmin(1)
+    slots = torch.arange(B, device=best.device)
+    return state.map(lambda t: t[slots, best]), out.state.map(lambda t: t.unflatten(0, (B, K)))
 
 
 def halts(should_halt: Tensor, steps: Tensor, min_steps: Tensor, max_steps: int) -> Tensor:

@@ -180,6 +180,11 @@ class RunConfig(Section):
             raise ValueError(f"training.label_smoothing needs model.head.kind: tokens, not {self.model.head.kind}")
         if self.training.recompute != "none" and self.model.dropout:
             raise ValueError("training.recompute needs model.dropout: 0, or it would compute with other random numbers")
+        if self.model.initial_states > 1 and self.model.dropout:
+            raise ValueError(
+                "model.initial_states above 1 needs model.dropout: 0, or the chosen state would be computed "
+                "again with other random numbers"
+            )
         for stage in self.training.depth:
             for name, value in stage.depth().items():
                 if value > (full := getattr(self.model, name)):
@@ -211,9 +216,11 @@ class RunConfig(Section):
         return total
 
     def step_flop(self, model: TRMConfig) -> int:
-        """Matrix FLOP of one training step of ``model``, per row of the batch."""
+        """Matrix FLOP of one training step of ``model``, per row of the batch. With several initial states, all of
+        them are first advanced without gradient."""
         supervision_steps = model.max_supervision_steps if self.training.supervision == "unrolled" else 1
-        return supervision_steps * model.gemm_flop(training=True)
+        forwards = model.initial_states if model.initial_states > 1 else 0
+        return supervision_steps * (model.gemm_flop(training=True) + forwards * model.gemm_flop(training=False))
 
     def compute_dtype(self, device: torch.device) -> torch.dtype:
         """The dtype of activations on ``device``."""

@@ -124,8 +124,9 @@ def run_seconds(config: RunConfig, rate: float) -> float:
     """Estimated seconds of a whole run if matrix products reach ``rate`` FLOP/s."""
     flop = config.flop()
     if config.training.recompute == "latent":  # the forward of the last cycle is computed twice
-        training_flop, forward_flop = (config.model.gemm_flop(training=training) for training in (True, False))
-        flop = flop * (3 * training_flop - forward_flop) // (2 * training_flop)
+        last_cycle = (config.model.gemm_flop(training=True) - config.model.gemm_flop(training=False)) // 2
+        steps = config.model.max_supervision_steps if config.training.supervision == "unrolled" else 1
+        flop += flop * steps * last_cycle // config.step_flop(config.model)
     return config.training.batch_size * flop / (EFFICIENCY * rate)
 
 

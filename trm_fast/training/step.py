@@ -65,7 +65,7 @@ class TrainStep:
         self.parts = [slice(start, min(start + size, B)) for start in range(0, B, size)]
         self.pool = Pool(source, config.batch_size, device, group)
         self.carry = Carry(model, B, source.example_spec)
-        self.copies = model.weight_copies(self.carry.state.z[self.parts[0]])
+        self.copies = model.weight_copies(self.carry.state.z[self.parts[0]].flatten(0, -3))
         if self.copies.all_copies:
             optimizer.write_copies(*self.copies.copies_for(model.parameters()))
         # One copy to the device per step: two learning rates and the minimum steps of each slot (exploration).

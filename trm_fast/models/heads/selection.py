@@ -147,7 +147,7 @@ class SelectionHead(Head):
         word_cost = torch.where(one, _span_cost(prediction.tags, tags).to(several.dtype), several)
         word_cost = (word_cost * has_tags).sum(-1) / has_tags.sum(-1).clamp_min(1)
         argument_weight = ARGUMENT_WEIGHT * (last or not self.arguments_at_last_step)
-        answer = (answer + argument_weight * (kind_cost + word_cost)).sum()
+        answer = answer + argument_weight * (kind_cost + word_cost)
         answers = self.answers(prediction)
         answers[:, : self.sizes[0]] = (answers[:, : self.sizes[0]] > 0).long()
         return joint_loss(answer, answers == labels, labels != IGNORE, q)

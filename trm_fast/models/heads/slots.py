@@ -96,7 +96,7 @@ class SlotHead(Head):
         cost = cost + FIELD_WEIGHT * (last or not self.arguments_at_last_step) * (
             _mean(cross_entropy(prediction.kind, kind), kind) + _mean(spans, start)
         )
-        return joint_loss(cost.sum(), self.answers(prediction) == labels, labels != IGNORE, q)
+        return joint_loss(cost, self.answers(prediction) == labels, labels != IGNORE, q)
 
 
 def best_spans(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
