@@ -41,7 +41,7 @@ from trm_fast.training.sweep import Plan, Sweep, Variant, processor_time
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results" / "recipes"
-FIRST_TRY = {"rollouts": 1, "symmetries": 1, "noise": 0.0}
+FIRST_TRY: dict[str, Any] = {"rollouts": 1, "symmetries": 1, "noise": 0.0}
 SHARE = re.compile(r"(\d+(?:\.\d+)?) % of (steps|examples)")
 
 Row = dict[str, Any]
@@ -253,8 +253,8 @@ def percentages(figures: Row | None) -> str:
         return "-"
     text = f"{figures['mean']:.1%}"
     if figures["sd"] is not None:
-        low, high = figures["interval"]
-        text += f" (sd {100 * figures['sd']:.1f}; {100 * max(0, low):.1f} to {100 * min(1, high):.1f})"
+        start, end = (100 * min(1.0, max(0.0, bound)) for bound in figures["interval"])
+        text += f" (sd {100 * figures['sd']:.1f}; {start:.1f} to {end:.1f})"
     return text
 
 

@@ -74,9 +74,9 @@ def test_the_state_with_the_lowest_loss_learns(changes: dict[str, Any]) -> None:
             states[slot] = [out.state for _, out, _ in tries]
         want = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
         model.zero_grad()
-        out, loss, leaf = carry.supervise(model, slice(None))
-        loss.total.backward()
-        torch.testing.assert_close(loss.total.detach(), total)
+        out, batch_loss, leaf = carry.supervise(model, slice(None))
+        batch_loss.total.backward()
+        torch.testing.assert_close(batch_loss.total.detach(), total)
         torch.testing.assert_close(out.q.detach(), torch.cat(want_q))
         for parameter, grad in zip(model.parameters(), want, strict=True):
             assert (parameter.grad is None) == (grad is None)
