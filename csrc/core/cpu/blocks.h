@@ -13,10 +13,20 @@ constexpr int64_t kDepth = 512;
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// The number of blocks for m rows. Block sizes differ by at most one row, so that the last block is not small.
-inline int64_t row_blocks(int64_t m, int64_t max_rows = kRows) { return ceil_div(m, max_rows); }
-// The first row of a block.
-inline int64_t block_start(int64_t m, int64_t blocks, int64_t block) { return m * block / blocks; }
+// Splits m rows into blocks of at most `max_rows` rows. Their sizes differ by at most one row, so that no block is
+// small.
+struct RowBlocks {
+  explicit RowBlocks(int64_t m, int64_t max_rows = kRows)
+      : count(ceil_div(m, max_rows)), rows_(count ? m / count : 0), larger_(m - count * rows_) {}
+  // The first row of a block, and its number of rows.
+  int64_t start(int64_t block) const { return block * rows_ + std::min(block, larger_); }
+  int64_t rows(int64_t block) const { return rows_ + (block < larger_); }
+
+  const int64_t count;
+
+ private:
+  const int64_t rows_, larger_;  // the first `larger_` blocks have one more row
+};
 
 // `height` rows of a left factor, starting at row `first` and slot k0, which is a multiple of the chunk.
 inline Rows rows_at(const Left& left, int64_t first, int64_t height, int64_t k0, int64_t depth) {
@@ -42,10 +52,10 @@ inline void for_blocks(const Left& factor, const Right& right, int64_t m, int64_
                        int64_t interleave, const Target& target, int64_t ldc, const Finish& finish) {
   const LeftSlots left(factor, m * interleave, k);
   alignas(64) float memory[kRows * kWidth];
-  const int64_t blocks = row_blocks(m, max_rows);
+  const RowBlocks blocks(m, max_rows);
   for (int64_t panel = 0; panel < panels; ++panel) {
-    for (int64_t b = 0; b < blocks; ++b) {
-      const int64_t first = block_start(m, blocks, b), rows = block_start(m, blocks, b + 1) - first;
+    for (int64_t b = 0; b < blocks.count; ++b) {
+      const int64_t first = blocks.start(b), rows = blocks.rows(b);
       float* c = target(first, rows, panel);
       const int64_t ld = c ? ldc : kWidth;
       if (!c) c = memory;

@@ -23,17 +23,17 @@ void pack_gate_up(const Strided& gate, const Strided& up, int64_t k, int64_t inn
 }
 
 void pack_left(const Strided& a, int64_t m, int64_t k, float* to) {
-  const int64_t blocks = row_blocks(m);
-  for (int64_t b = 0; b < blocks; ++b) {
-    const int64_t first = block_start(m, blocks, b), end = block_start(m, blocks, b + 1);
-    pack_rows({a.data + first * a.row, a.row, a.column}, end - first, m - end, k, end - first, to + first * slots(k));
+  const RowBlocks blocks(m);
+  for (int64_t b = 0; b < blocks.count; ++b) {
+    const int64_t first = blocks.start(b), rows = blocks.rows(b);
+    pack_rows({a.data + first * a.row, a.row, a.column}, rows, m - first - rows, k, rows, to + first * slots(k));
   }
 }
 
 void pack_gate_up_left(const Strided& gate, const Strided& up, int64_t inner, int64_t k, float* to) {
-  const int64_t blocks = row_blocks(inner, kRows / 2);
-  for (int64_t b = 0; b < blocks; ++b) {
-    const int64_t first = block_start(inner, blocks, b), rows = block_start(inner, blocks, b + 1) - first;
+  const RowBlocks blocks(inner, kRows / 2);
+  for (int64_t b = 0; b < blocks.count; ++b) {
+    const int64_t first = blocks.start(b), rows = blocks.rows(b);
     float* block = to + 2 * first * slots(k);
     pack_rows({gate.data + first * gate.row, gate.row, gate.column}, rows, 0, k, 2 * rows, block);
     pack_rows({up.data + first * up.row, up.row, up.column}, rows, 0, k, 2 * rows, block + rows);
@@ -72,14 +72,14 @@ void multiply(const Left& factor, const Right& right, int64_t m, int64_t n, int6
               int64_t ldc) {
   const LeftSlots slotted(factor, m, k);
   const Left& left = slotted.left;
-  const int64_t blocks = row_blocks(m);
+  const RowBlocks blocks(m);
   for (int64_t k0 = 0; k0 < slots(k); k0 += kDepth) {
     const int64_t depth = std::min(kDepth, slots(k) - k0);
     const float* panel = right.data;
     for (int64_t column = 0; column < n; column += kWidth, panel += right.stride) {
       const int64_t columns = std::min<int64_t>(kWidth, n - column);
-      for (int64_t b = 0; b < blocks; ++b) {
-        const int64_t first = block_start(m, blocks, b), height = block_start(m, blocks, b + 1) - first;
+      for (int64_t b = 0; b < blocks.count; ++b) {
+        const int64_t first = blocks.start(b), height = blocks.rows(b);
         float* to = c + first * ldc + column;
         if (columns % kLanes) {
           edge_block(left, first, height, k0, depth, panel, columns, add || k0, to, ldc);

@@ -113,16 +113,20 @@ void register_block(const Rows& rows, int64_t depth, const float* b, bool add, f
 
 using BlockFunction = void (*)(const Rows&, int64_t depth, const float* b, bool add, float* c, int64_t ldc);
 
+// The functions for blocks of 1 to kRows rows. They are static, because the smallest products would spend a tenth of
+// their time on building the table.
+template <int kVectors, bool kPacked, class Heights>
+struct BlockFunctions;
 template <int kVectors, bool kPacked, int... kHeight>
-constexpr BlockFunction block_of_height(int64_t height, std::integer_sequence<int, kHeight...>) {
-  constexpr BlockFunction functions[] = {register_block<kHeight + 1, kVectors, kPacked>...};
-  return functions[height - 1];
-}
+struct BlockFunctions<kVectors, kPacked, std::integer_sequence<int, kHeight...>> {
+  static constexpr BlockFunction of_height[] = {register_block<kHeight + 1, kVectors, kPacked>...};
+};
 
 template <bool kPacked>
 inline BlockFunction block_function(int64_t height, bool wide) {
-  constexpr std::make_integer_sequence<int, kRows> heights;
-  return wide ? block_of_height<2, kPacked>(height, heights) : block_of_height<1, kPacked>(height, heights);
+  using Heights = std::make_integer_sequence<int, kRows>;
+  return wide ? BlockFunctions<2, kPacked, Heights>::of_height[height - 1]
+              : BlockFunctions<1, kPacked, Heights>::of_height[height - 1];
 }
 
 }  // namespace TRM_FAST_ISA
