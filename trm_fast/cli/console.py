@@ -72,6 +72,15 @@ Rollouts = Annotated[
     int | None,
     typer.Option(min=1, max=MAX_COUNT, help=f"Tries for each puzzle; all but the first add --noise; {STORED}."),
 ]
+Also = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--also",
+        metavar="MODEL",
+        help="A further model, which tries the puzzles that those before it have not solved; repeatable. For tasks "
+        "with rules.",
+    ),
+]
 Symmetries = Annotated[
     int | None, typer.Option(min=1, max=MAX_COUNT, help=f"Symmetric images of each puzzle to try; {STORED}.")
 ]

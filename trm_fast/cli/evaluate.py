@@ -21,6 +21,7 @@ from trm_fast.cli.console import (
     step_number,
     write_lines,
 )
+from trm_fast.cli.models import make_solver
 from trm_fast.errors import UserError
 from trm_fast.texts import json_text
 
@@ -39,6 +40,7 @@ def evaluate(
         Literal["train", "test"] | None, typer.Option(help="Which part of the run's data, or of --data, to use.")
     ] = None,
     limit: console.Limit = None,
+    also: console.Also = None,
     max_steps: console.MaxSteps = None,
     min_steps: console.MinSteps = 1,
     halt: console.Halt = True,
@@ -92,9 +94,10 @@ def evaluate(
       trm-fast eval runs/mine --sweep symmetries=2,8,32 --sweep "rollouts=2,8,32 noise=0.3"
 
       trm-fast eval runs/mine --symmetries 16 --max-steps 32 --save-defaults
+
+      trm-fast eval runs/mine --also runs/second --also runs/third
     """
     began = time.perf_counter()  # loading torch and the model is a part of the budget
-    from trm_fast.inference import Solver
     from trm_fast.inference.sweep import Point, Sweep, flop_per_question, plot_sweeps
     from trm_fast.interchange import locate
     from trm_fast.interchange.locate import store_options
@@ -104,9 +107,12 @@ def evaluate(
     check_outputs(output=output, submission=submission, plot=plot if sweep else None)
     if sweep:
         figure_format(plot)  # fails now if it is unknown
-    for option, requested in (("--submission", submission is not None), ("--save-defaults", save_defaults)):
+    single = ("--submission", submission is not None), ("--save-defaults", save_defaults), ("--also", bool(also))
+    for option, requested in single:
         if sweep and requested:
             raise UserError(f"{option} needs a single measurement: leave out --sweep", usage_error=True)
+    if also and save_defaults:
+        raise UserError("--save-defaults stores options of one model: leave out --also", usage_error=True)
     located = locate(model, from_step=step_number(from_step), device=pick_device(device), trust_code=trust_code)
     left_out: dict[str, int] = {}
     if data is not None and split is None:
@@ -121,8 +127,9 @@ def evaluate(
     for note in notes:
         err.print(note, style="yellow", soft_wrap=True)
     examples = examples.take(slice(limit))
-    solver = Solver(
-        located.model, located.task, max_steps=max_steps, min_steps=min_steps, halt=halt, batch_size=batch_size,
+    solver = make_solver(
+        located, also, pick_device(device), trust_code,
+        max_steps=max_steps, min_steps=min_steps, halt=halt, batch_size=batch_size,
         rollouts=rollouts, noise=noise, symmetries=symmetries, start=start, resample_every=resample_every, hints=hints,
         select=select, answer_only_if=answer_only_if, seed=seed,
         budget=None if budget is None else max(0.0, budget - time.perf_counter() + began),
@@ -147,7 +154,9 @@ def evaluate(
             for value in line.values:
                 varied = line.solver(solver, value)
                 result = _measure(varied, examples, f"{line.name} {value}")
-                points.append(Point(value, result, flop_per_question(varied, result)))
+                flop = flop_per_question(varied, result)
+                assert flop is not None  # there is one model
+                points.append(Point(value, result, flop))
             lines.append((line, points))
             reports += [
                 {line.name: p.value} | line.fixed | p.evaluation.to_json() | {"flop": p.flop} | about for p in points

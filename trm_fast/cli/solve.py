@@ -16,6 +16,7 @@ from rich.text import Text
 
 from trm_fast.cli import console
 from trm_fast.cli.console import check_outputs, counting, out, percent, pick_device, step_number, write_lines
+from trm_fast.cli.models import make_solver
 from trm_fast.errors import UserError
 from trm_fast.memory import size_text
 from trm_fast.texts import MAX_TEXT, json_text
@@ -46,6 +47,7 @@ def solve(
         typer.Option(help="The puzzle's task, such as sudoku or maze; without a model, one that ships is used."),
     ] = None,
     trajectory: Annotated[bool, typer.Option("--trajectory", help="Show each supervision step.")] = False,
+    also: console.Also = None,
     max_steps: console.MaxSteps = None,
     min_steps: console.MinSteps = 1,
     halt: console.Halt = True,
@@ -94,7 +96,6 @@ def solve(
       cat puzzle.txt | trm-fast solve sudoku-6x6 - --trajectory
     """
     began = time.perf_counter()  # loading torch and the model is a part of the budget
-    from trm_fast.inference import Solver
     from trm_fast.interchange import locate
     from trm_fast.tasks.base import Question
 
@@ -115,8 +116,9 @@ def solve(
         raise UserError(f"{puzzle or model} contains no puzzle")
     if submission is not None:
         located.task.submission(Question.rows(questions[:1]).take(slice(0)), [])  # fails now if the task has none
-    solver = Solver(
-        located.model, located.task, max_steps=max_steps, min_steps=min_steps, halt=halt, batch_size=batch_size,
+    solver = make_solver(
+        located, also, pick_device(device), trust_code,
+        max_steps=max_steps, min_steps=min_steps, halt=halt, batch_size=batch_size,
         rollouts=rollouts, noise=noise, symmetries=symmetries, start=start, resample_every=resample_every, hints=hints,
         select=select, answer_only_if=answer_only_if, seed=seed,
         budget=None if budget is None else max(0.0, budget - time.perf_counter() + began),

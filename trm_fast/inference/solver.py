@@ -203,6 +203,11 @@ class Solver:
         return merged_options(stored_options(self.model), changes)
 
     @property
+    def models(self) -> tuple[TRMModel, ...]:
+        """The models that make the tries."""
+        return (self.model,)
+
+    @property
     def _selection(self) -> Chosen:
         if self.options.select != "auto":
             return self.options.select

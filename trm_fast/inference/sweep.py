@@ -90,9 +90,10 @@ class Point:
     flop: float
 
 
-def flop_per_question(solver: Solver, evaluation: Evaluation) -> float:
-    """Matrix FLOP of the network per question, over all its tries."""
-    return solver.model.config.gemm_flop(training=False) * evaluation.mean_steps
+def flop_per_question(solver: Solver, evaluation: Evaluation) -> float | None:
+    """Matrix FLOP of the network per question, over all its tries; None if the solver has models of different cost."""
+    costs = {model.config.gemm_flop(training=False) for model in solver.models}
+    return costs.pop() * evaluation.mean_steps if len(costs) == 1 else None
 
 
 def plot_sweeps(lines: list[tuple[Sweep, list[Point]]], path: Path, title: str) -> None:

@@ -52,6 +52,27 @@ class Solved:
         joined: dict[str, Any] = {name: None if c[0] is None else np.concatenate(c) for name, c in columns.items()}
         return cls(**joined)
 
+    def with_further(self, rows: npt.NDArray[np.int64], further: Solved) -> Solved:
+        """These answers and those of further tries at the questions ``rows``, which have no valid answer yet. A valid
+        answer is chosen or, if there is none, the most confident."""
+        assert further.valid is not None
+        better = further.valid | (further.confidence > self.confidence[rows])
+        names = ("solution", "confidence", "converged", "valid", "answered")
+        chosen = {name: getattr(self, name).copy() for name in names}
+        for name, column in chosen.items():
+            column[rows[better]] = getattr(further, name)[better]
+        steps = self.steps.copy()
+        steps[rows] += further.steps
+        tries = np.zeros((len(steps), *further.tries.shape[1:]), dtype=self.tries.dtype)
+        confidence = np.full((len(steps), further.tries.shape[1]), -1.0, dtype=np.float32)
+        tries[rows], confidence[rows] = further.tries, further.try_confidence
+        return Solved(
+            **chosen,
+            steps=steps,
+            tries=np.concatenate((self.tries, tries), axis=1),
+            try_confidence=np.concatenate((self.try_confidence, confidence), axis=1),
+        )
+
     @property
     def ranked(self) -> Iterator[Candidates]:
         """The candidates of each question, computed one at a time."""
