@@ -42,6 +42,7 @@ from trm_fast.training.sweep import Plan, Sweep, Variant, processor_time
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results" / "recipes"
 FIRST_TRY: dict[str, Any] = {"rollouts": 1, "symmetries": 1, "noise": 0.0}
+INTERRUPTED = "interrupted; repeat the command to continue"
 SHARE = re.compile(r"(\d+(?:\.\d+)?) % of (steps|examples)")
 
 Row = dict[str, Any]
@@ -75,7 +76,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
         for name in names:
             if not run_row(name, rows[name], options):
-                raise SystemExit("interrupted; repeat the command to continue")
+                raise SystemExit(INTERRUPTED)
     print(table(options.results))
 
 
@@ -170,6 +171,8 @@ def step_seconds(config: RunConfig, depth: Depth, seconds: float) -> float:
     with tempfile.TemporaryDirectory() as folder:
         trial = Trainer(make_config(sections, "the trial"), Path(folder) / "trial")
         summary = trial.train(training_seconds=seconds, clock=processor_time)
+    if summary["interrupted"]:
+        raise SystemExit(INTERRUPTED)
     return summary["seconds"] / summary["steps"]
 
 
