@@ -4,9 +4,10 @@
     python bench/recipes.py ... --only preset,adamw --seeds 0           some rows, some seeds
     python bench/recipes.py --table                                     only the table
 
-A trial of ``--trial-seconds`` at each depth of recursion measures the time of a row's optimizer steps. Their number
-follows from ``--minutes``, so that every learning-rate schedule ends with the budget. Time is processor time per
-thread, because other programs may use the machine.
+All learning-rate schedules end with the budget. For this, a trial measures how many optimizer steps of the unchanged
+preset fit into ``--minutes``, and for each row another trial, at each of its depths of recursion, measures the time of
+its steps relative to those of the preset, in turns. Time is processor time per thread, because other programs may use
+the machine.
 
 Each model is measured at first try (one run from the fixed initial state, without noise) on the first ``--limit``
 puzzles, with each of ``--max-steps``. ``results/recipes/ROW.json`` holds the runs with mean, standard deviation and the
@@ -21,27 +22,29 @@ import os
 import platform
 import re
 import statistics
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from trm_fast.inference import Solver, evaluate
 from trm_fast.interchange import locate
-from trm_fast.models import Depth
+from trm_fast.models import TRMModel
 from trm_fast.tasks.files import write_text
 from trm_fast.tasks.statistics import mean_interval
 from trm_fast.texts import json_text
-from trm_fast.training import Trainer, apply_settings, make_config, read_preset
+from trm_fast.training import TrainStep, apply_settings, make_config, read_preset
 from trm_fast.training.config import RunConfig
+from trm_fast.training.feed import Feed
 from trm_fast.training.read_config import read_yaml
 from trm_fast.training.sweep import Plan, Sweep, Variant, processor_time
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results" / "recipes"
 FIRST_TRY: dict[str, Any] = {"rollouts": 1, "symmetries": 1, "noise": 0.0}
+TURN = 1.0  # seconds after which a trial measures the other step
 INTERRUPTED = "interrupted; repeat the command to continue"
 SHARE = re.compile(r"(\d+(?:\.\d+)?) % of (steps|examples)")
 
@@ -74,9 +77,12 @@ def main() -> None:
         if unknown := [name for name in names if name not in rows]:
             parser.error(f"--only {','.join(unknown)}: the rows are {', '.join(rows)}")
         torch.set_num_threads(options.threads)
-        for name in names:
-            if not run_row(name, rows[name], options):
-                raise SystemExit(INTERRUPTED)
+        try:
+            complete = all(run_row(name, rows[name], options) for name in names)
+        except KeyboardInterrupt:  # in a trial or an evaluation
+            complete = False
+        if not complete:
+            raise SystemExit(INTERRUPTED)
     print(table(options.results))
 
 
@@ -84,7 +90,7 @@ def read_rows(path: Path) -> dict[str, dict[str, Any]]:
     """The settings of each row by name, after a check of their form."""
     rows = read_yaml(path)
     for name, settings in rows.items():
-        if not re.fullmatch(r"[\w.-]+", name) or not isinstance(settings, dict):
+        if not re.fullmatch(r"[\w.-]+", name) or name == "budget" or not isinstance(settings, dict):
             raise SystemExit(f"{path}: {name}: a row is a name of letters, digits, - and . with keys and values")
     return rows
 
@@ -92,22 +98,21 @@ def read_rows(path: Path) -> dict[str, dict[str, Any]]:
 def run_row(name: str, settings: dict[str, Any], options: argparse.Namespace) -> bool:
     """Trains and measures what is missing of a row. Returns False if a signal interrupted it."""
     sections = read_preset(options.preset)
+    common = {"preset": options.preset, "sections": sections, "data": file_name(options.data)}
+    common |= {"minutes": options.minutes, "threads": options.threads}
+    definition = {**common, "row": name, "settings": settings, "eval_data": file_name(options.eval_data)}
+    definition |= {"limit": options.limit, "max_steps": options.max_steps}
     if options.data:
         sections = apply_settings(sections, [f"data.source={json.dumps(options.data)}"])
-    definition = {
-        "row": name, "preset": options.preset, "sections": sections, "settings": settings,
-        "minutes": options.minutes, "threads": options.threads, "eval_data": options.eval_data,
-        "limit": options.limit, "max_steps": options.max_steps,
-    }  # fmt: skip
     path = options.results / f"{name}.json"
     row: Row = json.loads(path.read_text()) if path.exists() else {}
     if not row:
+        reference = reference_steps(sections, common, options)
         print(f"{name}: measuring the time of a step", flush=True)
-        steps, share = count_steps(sections, settings, 60 * options.minutes, options.trial_seconds)
-        row = {**definition, "processor": processor(), "steps": steps, "stage_seconds": share, "runs": []}
+        steps, ratios = count_steps(sections, settings, reference, options.trial_seconds)
+        row = {**definition, "processor": processor(), "steps": steps, "relative_times": ratios, "runs": []}
         save(path, row)
-    if changed := [key for key, value in definition.items() if row.get(key) != json.loads(json.dumps(value))]:
-        raise SystemExit(f"{path} has other results ({', '.join(changed)} changed): move it, or choose --results")
+    check(path, row, definition)
     variant = Variant(
         name, {**resolve(settings, config_of(sections, settings), row["steps"]), "training.steps": row["steps"]}
     )
@@ -129,6 +134,12 @@ def run_row(name: str, settings: dict[str, Any], options: argparse.Namespace) ->
     return True
 
 
+def check(path: Path, content: Row, definition: Row) -> None:
+    """Ends the program if a file has results of another definition."""
+    if changed := [key for key, value in definition.items() if content.get(key) != json.loads(json.dumps(value))]:
+        raise SystemExit(f"{path} has other results ({', '.join(changed)} changed): move it, or choose --results")
+
+
 def measured(sweep: Sweep, options: argparse.Namespace) -> Row:
     """The record of a sweep's only run: training, and the accuracies of its model."""
     record = sweep.runs[0]
@@ -148,32 +159,66 @@ def measured(sweep: Sweep, options: argparse.Namespace) -> Row:
     return run | {"loss": last["loss"], "training_accuracy": last["exact_accuracy"]}
 
 
+def file_name(source: str | None) -> str | None:
+    """The last part of a file's path, which is what results name it by."""
+    return source if source is None or source.startswith("hf:") else Path(source).name
+
+
+def reference_steps(sections: dict[str, Any], definition: Row, options: argparse.Namespace) -> int:
+    """The number of optimizer steps of the unchanged preset within the budget, which is measured once."""
+    path = options.results / "budget.json"
+    budget: Row = json.loads(path.read_text()) if path.exists() else {}
+    if not budget:
+        print("measuring the time of a step", flush=True)
+        (seconds,) = step_times([make_step(make_config(sections, options.preset))], options.trial_seconds)
+        budget = {**definition, "processor": processor(), "steps": max(1, round(60 * options.minutes / seconds))}
+        save(path, budget)
+    check(path, budget, definition)
+    return int(budget["steps"])
+
+
 def count_steps(
-    sections: dict[str, Any], settings: dict[str, Any], seconds: float, trial_seconds: float
+    sections: dict[str, Any], settings: dict[str, Any], reference: int, trial_seconds: float
 ) -> tuple[int, list[float]]:
-    """The number of optimizer steps that take ``seconds``, and the seconds of a step in each stage of the depth
-    curriculum. The stages have the same shares of the steps, however many there are."""
-    nominal = 1000
+    """The number of optimizer steps that take as long as ``reference`` steps of the unchanged preset, and the time of a
+    step relative to the preset's in each stage of the depth curriculum."""
+    if not settings:
+        return reference, [1.0]
+    nominal = 1000  # the stages have the same shares of any number of steps
     config = config_of(sections, resolve(settings, config_of(sections, settings), nominal))
     ends = [*(stage.until for stage in config.training.depth), nominal]
     counts = [end - start for start, end in zip([0, *ends], ends, strict=False)]
-    times = [step_seconds(config, config.depth_at(end), trial_seconds) for end in ends]
-    mean = sum(count * time for count, time in zip(counts, times, strict=True)) / nominal
-    return max(1, round(seconds / mean)), times
+    steps = [make_step(make_config(sections, "the preset")), make_step(config)]
+    ratios = []
+    for end in ends:
+        steps[1].set_depth(config.depth_at(end))
+        plain, changed = step_times(steps, trial_seconds)
+        ratios.append(changed / plain)
+    ratio = sum(count * value for count, value in zip(counts, ratios, strict=True)) / nominal
+    return max(1, round(reference / ratio)), ratios
 
 
-def step_seconds(config: RunConfig, depth: Depth, seconds: float) -> float:
-    """The processor time of an optimizer step per thread at a depth, in a trial of ``seconds``."""
-    sections = config.model_dump(mode="json")
-    sections["model"] |= depth._asdict()
-    changes = {"depth": [], "easy_first": 0, "steps": 10**6, "eval_every": 0, "checkpoint_every": 10**6}
-    sections["training"] |= changes
-    with tempfile.TemporaryDirectory() as folder:
-        trial = Trainer(make_config(sections, "the trial"), Path(folder) / "trial")
-        summary = trial.train(training_seconds=seconds, clock=processor_time)
-    if summary["interrupted"]:
-        raise SystemExit(INTERRUPTED)
-    return summary["seconds"] / summary["steps"]
+def make_step(config: RunConfig) -> TrainStep:
+    """A training step on the CPU, without a run."""
+    task, training = config.make_task(), config.training
+    feed = Feed(task, task.dataset(config.data, training.seed).train, training.seed, training.batch_size)
+    model = TRMModel(config.model)
+    return TrainStep(model, training.make_optimizer(model), training, feed)
+
+
+def step_times(steps: list[TrainStep], seconds: float) -> list[float]:
+    """The processor time of each training step per thread, measured in turns for ``seconds`` each."""
+    spent, counts = [0.0] * len(steps), [0] * len(steps)
+    while min(spent) < seconds:
+        for i, step in enumerate(steps):
+            minimum = np.zeros(step.config.batch_size, dtype=np.int32)
+            step.run(step.config.learning_rate, minimum)  # the first one after a turn of another is slower
+            start = processor_time()
+            while (turn := processor_time() - start) < min(TURN, seconds):
+                step.run(step.config.learning_rate, minimum)
+                counts[i] += 1
+            spent[i] += turn
+    return [total / count for total, count in zip(spent, counts, strict=True)]
 
 
 def config_of(sections: dict[str, Any], settings: dict[str, Any]) -> RunConfig:
@@ -202,11 +247,12 @@ def processor() -> str:
 
 
 def save(path: Path, row: Row) -> None:
-    """Writes a result with the summary of its runs."""
-    finished = [run for run in row["runs"] if not run["diverged"]]
-    measures = {f"first_try_{steps}": [run["first_try"][str(steps)] for run in finished] for steps in row["max_steps"]}
-    measures["tries"] = [run["tries"] for run in finished if "tries" in run]
-    row["summary"] = {name: summary(values) for name, values in measures.items() if values}
+    """Writes a result, with the summary of its runs."""
+    if "runs" in row:
+        finished = [run for run in row["runs"] if not run["diverged"]]
+        measures = {f"first_try_{n}": [run["first_try"][str(n)] for run in finished] for n in row["max_steps"]}
+        measures["tries"] = [run["tries"] for run in finished if "tries" in run]
+        row["summary"] = {name: summary(values) for name, values in measures.items() if values}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json_text(row, indent=1) + "\n")
 
@@ -225,7 +271,7 @@ def summary(values: list[float]) -> Row:
 def table(results: Path = RESULTS) -> str:
     """The table of all results in Markdown, the best first by the last number of steps."""
     rows = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
-    rows = [row for row in rows if row["runs"]]
+    rows = [row for row in rows if row.get("runs")]  # budget.json has none
     if not rows:
         return f"{results} has no results"
     measures = list(dict.fromkeys(name for row in rows for name in row["summary"]))

@@ -48,6 +48,7 @@ def test_rows_continue_and_end_in_a_table(
     run(tmp_path, monkeypatch, "--seeds", "0,5")
     printed = capsys.readouterr().out
     rows = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "results").glob("*.json")}
+    budget = rows.pop("budget")
     assert sorted(rows) == ["preset", "shallow", "states"]
     assert rows["preset"]["runs"][0] == first["runs"][0], "finished runs are kept"
     assert rows["preset"]["steps"] == first["steps"]
@@ -61,7 +62,8 @@ def test_rows_continue_and_end_in_a_table(
             assert figures["interval"] == pytest.approx(mean_interval(values))
     assert "tries" in rows["states"]["summary"]
     assert "tries" not in rows["preset"]["summary"]
-    assert len(rows["shallow"]["stage_seconds"]) == 2
+    assert len(rows["shallow"]["relative_times"]) == 2
+    assert rows["states"]["steps"] == round(budget["steps"] / rows["states"]["relative_times"][0])
     (folder,) = (tmp_path / "runs" / "shallow" / "seed-0" / "runs").glob("*/*")
     config = (folder / "config.yaml").read_text()
     assert f"until: {round(rows['shallow']['steps'] / 2)}" in config
