@@ -23,16 +23,29 @@ CUDA_ARCHS = "80;90a;90+PTX"  # PTX of a plain architecture runs on every newer 
 
 # Without trapping and errno the compiler can vectorize. NaN, infinity and signed zero keep their meaning.
 CXX_FLAGS = "-O3 -std=c++17 -fPIC -fvisibility=hidden -Wall -fno-math-errno -fno-trapping-math -fopenmp-simd"
-# Each op's cpu.cpp and each file of csrc/core/cpu is compiled once for each instruction set; csrc/core/isa.cpp chooses
-# one at run time. avx512bf16 differs from avx512 only in the matrix products.
+# Each op's cpu.cpp and each file of csrc/core/cpu is compiled once for each instruction set of the architecture;
+# csrc/core/isa.cpp chooses one at run time. The order is that of csrc/core/kernels.h.
+AVX512 = "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512"
 ISA_FLAGS = {
-    "portable": "",
-    "avx2": "-mavx2 -mfma",
-    "avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512",
+    "x86_64": {
+        "portable": "",
+        "avx2": "-mavx2 -mfma",
+        "avx512": AVX512,
+        # The warning that is turned off comes from g++'s own headers.
+        "avx512bf16": f"{AVX512} -mavx512bf16 -DTRM_FAST_PAIRS -Wno-maybe-uninitialized",
+    },
+    "aarch64": {
+        "portable": "",
+        "neon": "-DTRM_FAST_NEON",
+        "neonbf16": "-march=armv8.2-a+bf16 -DTRM_FAST_NEON -DTRM_FAST_PAIRS",
+    },
+    "other": {"portable": ""},
 }
-# The warning that is turned off comes from g++'s own headers.
-ISA_FLAGS["avx512bf16"] = f"{ISA_FLAGS['avx512']} -mavx512bf16 -DTRM_FAST_PAIRS -Wno-maybe-uninitialized"
-ISA_SOURCES = {"avx512bf16": ("core/cpu/gemm.cpp",)}
+# The sets that differ from the one before them only in the matrix products, which are in bfloat16.
+BFLOAT16_ISAS = {"avx512bf16", "neonbf16"}
+# The names that platforms give the architectures.
+ARCHITECTURES = {"x86_64": "x86_64", "AMD64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
+
 
 NINJA_RULES = """\
 rule cxx
@@ -67,16 +80,15 @@ class Plan:
     reasons: dict[str, str] = field(default_factory=dict)  # part -> why it is not built
     built: dict[str, Path] = field(default_factory=dict)  # module -> file
 
-    @property
-    def isas(self) -> list[str]:
-        if platform.machine() not in ("x86_64", "AMD64"):
-            return ["portable"]
-        return [isa for isa in ISA_FLAGS if isa != "avx512bf16" or self.supports_bfloat16]
-
     @functools.cached_property
-    def supports_bfloat16(self) -> bool:
-        """Whether the compiler has AVX-512 products in bfloat16 (g++ 10, clang++ 9)."""
-        command = [self.cxx or "c++", "-mavx512bf16", "-E", "-x", "c++", os.devnull]
+    def isas(self) -> dict[str, str]:
+        """The compiler's flags by instruction set. Older compilers lack the products in bfloat16 (before g++ 10)."""
+        flags = ISA_FLAGS[ARCHITECTURES.get(platform.machine(), "other")]
+        return {isa: flags[isa] for isa in flags if isa not in BFLOAT16_ISAS or self.accepts(flags[isa])}
+
+    def accepts(self, flags: str) -> bool:
+        """Whether the compiler accepts the flags of an instruction set."""
+        command = [self.cxx or "c++", *flags.split(), "-E", "-x", "c++", os.devnull]
         return subprocess.run(command, capture_output=True).returncode == 0
 
     def compile(self, folder: Path, *, verbose: bool) -> None:
@@ -137,8 +149,8 @@ class Plan:
                 f"{CXX_FLAGS} {include} -isystem {self.torch}/include -isystem {python} {TORCH_TARGET} {PYTHON_TARGET}"
             )
             link = f"-L{self.torch}/lib -Wl,--no-as-needed -ltorch -Wl,--as-needed"
-            if "avx512bf16" in self.isas:
-                binding += " -DTRM_FAST_AVX512BF16"
+            if BFLOAT16_ISAS & self.isas.keys():
+                binding += " -DTRM_FAST_BFLOAT16"
             cuda_objects = []
             if "cuda" not in self.reasons:
                 assert self.cuda is not None
@@ -153,9 +165,10 @@ class Plan:
                 edge("cxx", f"torch.{name(source)}.o", [str(source)], binding)
                 for source in sources("core/*.cpp", "ops/*/binding.cpp")
             ]
-            for isa in self.isas:
-                flags = f"{CXX_FLAGS} {include} {ISA_FLAGS[isa]} -DTRM_FAST_ISA={isa}"
-                for source in sources(*ISA_SOURCES.get(isa, ("core/cpu/*.cpp", "ops/*/cpu.cpp"))):
+            for isa, isa_flags in self.isas.items():
+                flags = f"{CXX_FLAGS} {include} {isa_flags} -DTRM_FAST_ISA={isa}"
+                patterns = ["core/cpu/gemm.cpp"] if isa in BFLOAT16_ISAS else ["core/cpu/*.cpp", "ops/*/cpu.cpp"]
+                for source in sources(*patterns):
                     objects.append(edge("cxx", f"{isa}.{name(source)}.o", [str(source)], flags))
             edge("link", "_C.so", objects + cuda_objects, link)
         if "host" not in self.reasons:
@@ -175,7 +188,7 @@ class Plan:
         if self.torch:
             ops["torch"] = importlib.metadata.version("torch")
         if ops["built"]:
-            ops["cpu"] = self.isas
+            ops["cpu"] = list(self.isas)
         cuda: dict[str, object] = {"built": "cuda" not in self.reasons}
         if cuda["built"]:
             cuda["archs"] = self.archs

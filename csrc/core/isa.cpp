@@ -1,43 +1,89 @@
 // Chooses the instruction set: the machine's best, or a lower one if the environment variable TRM_FAST_CPU names it.
 #include "core/isa.h"
 
-#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
+
 namespace trm_fast {
 namespace {
 
-constexpr const char* kNames[] = {"portable", "avx2", "avx512", "avx512bf16"};
+#define TRM_FAST_NAME(isa) #isa,
+#define TRM_FAST_BFLOAT16_NAME(isa, base) #isa,
+constexpr const char* kNames[] = {TRM_FAST_ISAS(TRM_FAST_NAME) TRM_FAST_BFLOAT16_ISAS(TRM_FAST_BFLOAT16_NAME)};
+#undef TRM_FAST_NAME
+#undef TRM_FAST_BFLOAT16_NAME
+constexpr int kCount = sizeof(kNames) / sizeof(kNames[0]);
 
 Isa parse(const std::string& name) {
-  for (int i = 0; i < 4; ++i) {
+  std::string names;
+  for (int i = 0; i < kCount; ++i) {
     if (name == kNames[i]) return Isa(i);
+    names += (i ? ", " : "") + std::string(kNames[i]);
   }
-  throw std::invalid_argument("TRM_FAST_CPU: no instruction set '" + name +
-                              "': choose one of portable, avx2, avx512, avx512bf16");
+  throw std::invalid_argument("TRM_FAST_CPU: no instruction set '" + name + "': choose one of " + names);
 }
 
-Isa machine_isa() {
 #if defined(__x86_64__)
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-#ifdef TRM_FAST_AVX512BF16
-  if (avx2 && avx512 && __builtin_cpu_supports("avx512bf16")) return Isa::avx512bf16;
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#elif defined(__aarch64__) && defined(TRM_FAST_BFLOAT16)
+bool has_bfloat16() {
+#if defined(__linux__)
+  return getauxval(AT_HWCAP2) & (1 << 14);  // HWCAP2_BF16, which older headers lack
+#elif defined(__APPLE__)
+  int32_t value = 0;
+  size_t size = sizeof(value);
+  return sysctlbyname("hw.optional.arm.FEAT_BF16", &value, &size, nullptr, 0) == 0 && value;
+#else
+  return false;
 #endif
-  if (avx2 && avx512) return Isa::avx512;
-  if (avx2) return Isa::avx2;
+}
 #endif
-  return Isa::portable;
+
+// Whether this machine can run the kernels of a set, and they were built.
+bool runs(Isa isa) {
+  switch (isa) {
+    case Isa::portable: return true;
+#if defined(__x86_64__)
+    case Isa::avx2: return has_avx2();
+    case Isa::avx512: return has_avx512();
+#ifdef TRM_FAST_BFLOAT16
+    case Isa::avx512bf16: return has_avx512() && __builtin_cpu_supports("avx512bf16");
+#endif
+#elif defined(__aarch64__)
+    case Isa::neon: return true;
+#ifdef TRM_FAST_BFLOAT16
+    case Isa::neonbf16: return has_bfloat16();
+#endif
+#endif
+    default: return false;
+  }
+}
+
+// The highest set up to `cap` that this machine can run.
+Isa best(Isa cap) {
+  int isa = int(cap);
+  while (!runs(Isa(isa))) --isa;  // ends at portable
+  return Isa(isa);
 }
 
 Isa choose() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+#endif
   const char* cap = std::getenv("TRM_FAST_CPU");
-  return cap && *cap ? std::min(parse(cap), machine_isa()) : machine_isa();
+  return best(cap && *cap ? parse(cap) : Isa(kCount - 1));
 }
 
 std::atomic<Isa>& current() {
@@ -51,15 +97,20 @@ Isa current_isa() { return current().load(std::memory_order_relaxed); }
 
 void set_isa(const char* name) {
   const Isa isa = parse(name);
-  if (isa > machine_isa()) throw std::invalid_argument(std::string("this machine cannot run the ") + name + " kernels");
+  if (!runs(isa)) throw std::invalid_argument(std::string("this machine cannot run the ") + name + " kernels");
   current().store(isa, std::memory_order_relaxed);
 }
 
 const GemmKernels* bfloat16_products() {
-#ifdef TRM_FAST_AVX512BF16
-  if (current_isa() == Isa::avx512bf16) return &avx512bf16::Table<GemmKernels>::kernels;
+  switch (current_isa()) {
+#ifdef TRM_FAST_BFLOAT16
+#define TRM_FAST_CASE(isa, base) \
+  case Isa::isa: return &isa::Table<GemmKernels>::kernels;
+    TRM_FAST_BFLOAT16_ISAS(TRM_FAST_CASE)
+#undef TRM_FAST_CASE
 #endif
-  return nullptr;
+    default: return nullptr;
+  }
 }
 
 const char* isa_name(Isa isa) { return kNames[int(isa)]; }

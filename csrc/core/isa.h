@@ -5,8 +5,12 @@
 
 namespace trm_fast {
 
-// avx512bf16 is avx512 plus matrix products in bfloat16.
-enum class Isa { portable, avx2, avx512, avx512bf16 };
+// The sets of the processor's architecture, in the order of core/kernels.h.
+#define TRM_FAST_NAME(isa) isa,
+#define TRM_FAST_BFLOAT16_NAME(isa, base) isa,
+enum class Isa { TRM_FAST_ISAS(TRM_FAST_NAME) TRM_FAST_BFLOAT16_ISAS(TRM_FAST_BFLOAT16_NAME) };
+#undef TRM_FAST_NAME
+#undef TRM_FAST_BFLOAT16_NAME
 
 // The best instruction set that this machine has and TRM_FAST_CPU allows. The first call determines it, and throws
 // std::invalid_argument if TRM_FAST_CPU is not a name that isa_name returns.
@@ -22,11 +26,13 @@ const GemmKernels* bfloat16_products();
 
 template <class Kernels>
 const Kernels& kernels() {
-#if defined(__x86_64__)
-  const Isa isa = current_isa();
-  if (isa >= Isa::avx512) return avx512::Table<Kernels>::kernels;
-  if (isa == Isa::avx2) return avx2::Table<Kernels>::kernels;
-#endif
+#define TRM_FAST_CASE(isa) \
+  case Isa::isa: return isa::Table<Kernels>::kernels;
+#define TRM_FAST_BFLOAT16_CASE(isa, base) \
+  case Isa::isa: return base::Table<Kernels>::kernels;
+  switch (current_isa()) { TRM_FAST_ISAS(TRM_FAST_CASE) TRM_FAST_BFLOAT16_ISAS(TRM_FAST_BFLOAT16_CASE) }
+#undef TRM_FAST_CASE
+#undef TRM_FAST_BFLOAT16_CASE
   return portable::Table<Kernels>::kernels;
 }
 

@@ -29,31 +29,32 @@ inline int64_t reduction_units(const Axis& axis) {
   return axis.inner == 1 ? axis.outer : axis.outer * ((axis.inner + kColumns - 1) / kColumns);
 }
 
-namespace portable {
-template <class Kernels>
-struct Table {
-  static const Kernels kernels;
-};
-}  // namespace portable
+// The instruction sets of the processor's architecture, from the lowest to the highest. Those of TRM_FAST_ISAS, as
+// X(set), have tables of all kernels. Those of TRM_FAST_BFLOAT16_ISAS, as X(set, base), only have matrix products in
+// bfloat16, and their other kernels are those of `base`. build_support.py has the compiler's flags for each set, and
+// core/isa.cpp knows which of them the processor can run.
 #if defined(__x86_64__)
-namespace avx2 {
-template <class Kernels>
-struct Table {
-  static const Kernels kernels;
-};
-}  // namespace avx2
-namespace avx512 {
-template <class Kernels>
-struct Table {
-  static const Kernels kernels;
-};
-}  // namespace avx512
-namespace avx512bf16 {  // only GemmKernels, with products in bfloat16
-template <class Kernels>
-struct Table {
-  static const Kernels kernels;
-};
-}  // namespace avx512bf16
+#define TRM_FAST_ISAS(X) X(portable) X(avx2) X(avx512)
+#define TRM_FAST_BFLOAT16_ISAS(X) X(avx512bf16, avx512)
+#elif defined(__aarch64__)
+#define TRM_FAST_ISAS(X) X(portable) X(neon)
+#define TRM_FAST_BFLOAT16_ISAS(X) X(neonbf16, neon)
+#else
+#define TRM_FAST_ISAS(X) X(portable)
+#define TRM_FAST_BFLOAT16_ISAS(X)
 #endif
+
+#define TRM_FAST_TABLE(isa)       \
+  namespace isa {                 \
+  template <class Kernels>        \
+  struct Table {                  \
+    static const Kernels kernels; \
+  };                              \
+  }
+#define TRM_FAST_BFLOAT16_TABLE(isa, base) TRM_FAST_TABLE(isa)
+TRM_FAST_ISAS(TRM_FAST_TABLE)
+TRM_FAST_BFLOAT16_ISAS(TRM_FAST_BFLOAT16_TABLE)
+#undef TRM_FAST_TABLE
+#undef TRM_FAST_BFLOAT16_TABLE
 
 }  // namespace trm_fast

@@ -10,6 +10,8 @@ namespace {
 
 PyObject* cpu_path(PyObject*, PyObject*) { return PyUnicode_FromString(trm_fast::isa_name(trm_fast::current_isa())); }
 
+PyObject* has_bfloat16(PyObject*, PyObject*) { return PyBool_FromLong(trm_fast::bfloat16_products() != nullptr); }
+
 PyObject* set_cpu_path(PyObject*, PyObject* args) {
   const char* name = nullptr;
   if (!PyArg_ParseTuple(args, "s", &name)) return nullptr;
@@ -24,6 +26,7 @@ PyObject* set_cpu_path(PyObject*, PyObject* args) {
 
 PyMethodDef methods[] = {
     {"cpu_path", cpu_path, METH_NOARGS, "The instruction set of the CPU kernels, by name."},
+    {"has_bfloat16", has_bfloat16, METH_NOARGS, "Whether that set has matrix products in bfloat16."},
     {"set_cpu_path", set_cpu_path, METH_VARARGS, "Sets the instruction set of the CPU kernels (for tests and checks)."},
     {nullptr, nullptr, 0, nullptr},
 };

@@ -11,7 +11,8 @@ Network::Network(const char* op, const Tensor& state, double eps, const MaybeTen
                   ": the state must be (B, L, D) in float32 or bfloat16");
   batch = state.size(0), dtype = state.scalar_type();
   sizes = {state.size(1), state.size(2), eps, bfloat16 ? bfloat16_products() : &kernels<GemmKernels>()};
-  STD_TORCH_CHECK(sizes.products, op, ": bfloat16 needs avx512_bf16, and the kernels run as ", isa_name(current_isa()));
+  STD_TORCH_CHECK(sizes.products, op, ": bfloat16 needs a CPU with products of bfloat16, and the kernels run as ",
+                  isa_name(current_isa()));
   STD_TORCH_CHECK(sizes.tokens > 0 && sizes.channels > 0, op, ": the state must have tokens and channels");
   if (!mask) return;
   STD_TORCH_CHECK(mask->scalar_type() == ScalarType::Bool && mask->dim() == 2 && mask->size(0) == batch &&

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,7 +15,11 @@ from trm_fast import ops
 from trm_fast.ops import reference
 from trm_fast.ops._core import registry, validation
 
-ISAS = ("portable", "avx2", "avx512", "avx512bf16")
+ISAS = (
+    ("portable", "neon", "neonbf16")
+    if platform.machine() in ("aarch64", "arm64")
+    else ("portable", "avx2", "avx512", "avx512bf16")
+)
 
 
 @pytest.fixture

@@ -15,11 +15,14 @@ namespace trm_fast {
 namespace TRM_FAST_ISA {
 
 // kRows x 2 accumulators, two vectors of the right factor and a broadcast value fill the registers. On AVX-512, blocks
-// of 14 rows divide 97 or 81 rows with little waste.
+// of 14 rows divide 97 or 81 rows with little waste. On NEON, g++ loads many values of the left factor ahead, and with
+// more than 10 of the 12 rows that would fit, it moves accumulators to memory.
 #if defined(__AVX512F__)
 constexpr int kLanes = 16, kRows = 14;
 #elif defined(__AVX2__)
 constexpr int kLanes = 8, kRows = 6;
+#elif defined(TRM_FAST_NEON)
+constexpr int kLanes = 4, kRows = 10;
 #else
 constexpr int kLanes = 4, kRows = 6;
 #endif

@@ -25,7 +25,6 @@ from trm_fast.ops._core.registry import DEVICE, EXTENSION_MISSING, INTERPRETED, 
 BACKENDS = ("auto", "reference", "cpp", "triton", "cuda")
 CHECKED = ("cuda",)  # device types on which "auto" uses a kernel only after its check (validation)
 SMALL = 2**20  # largest first input that counts as small, in elements: a batch of 21 with 97 tokens and 512 channels
-BFLOAT16_PATH = "avx512bf16"  # the instruction set that C++ kernels need for matrix products in bfloat16
 INTERPRETER = " (on a CPU Triton kernels run only in Triton's interpreter, for tests: set TRITON_INTERPRET=1)"
 
 
@@ -60,9 +59,14 @@ def requested_for(op: str) -> str:
 
 
 def cpu_path() -> str:
-    """The instruction set of the C++ kernels: "portable", "avx2", "avx512" or "avx512bf16"; "none" if they are not
-    built."""
+    """The instruction set of the C++ kernels: "portable", "avx2", "avx512" or "avx512bf16" on x86, "portable", "neon"
+    or "neonbf16" on Arm, or "none" if they are not built."""
     return "none" if EXTENSION_MISSING else str(importlib.import_module("trm_fast._C").cpu_path())
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the C++ kernels have matrix products in bfloat16, with their instruction set."""
+    return not EXTENSION_MISSING and bool(importlib.import_module("trm_fast._C").has_bfloat16())
 
 
 def unavailable(op: str, backend: str, device: str, dtype: torch.dtype) -> str | None:
@@ -79,8 +83,8 @@ def unavailable(op: str, backend: str, device: str, dtype: torch.dtype) -> str |
         return f"the {backend} kernel of {op} has no {dtype_name(dtype)}"
     if backend in ("cpp", "cuda") and EXTENSION_MISSING:
         return EXTENSION_MISSING
-    if backend == "cpp" and dtype in OPS[op].inference_only.get("cpp", ()) and cpu_path() != BFLOAT16_PATH:
-        return f"bfloat16 in the cpp kernel of {op} needs a CPU with avx512_bf16; the path is {cpu_path()}"
+    if backend == "cpp" and dtype in OPS[op].inference_only.get("cpp", ()) and not cpu_has_bfloat16():
+        return f"bfloat16 in the cpp kernel of {op} needs a CPU with products of bfloat16; the path is {cpu_path()}"
     if backend == "cuda" and not (built := build_record().get("cuda", {})).get("built"):
         return f"built without CUDA: {built.get('reason', 'no build record')}"
     if backend == "triton" and (missing := _triton_missing()):
