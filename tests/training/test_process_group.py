@@ -95,7 +95,7 @@ from trm_fast.training.process_group import SINGLE_PROCESS, join, leave
 MODELS = [
     {"prefix_tokens": 2, "puzzle_embedding_size": 12, "num_puzzles": 4},
     {"mixing": "attention", "positions": "rope", "state": "single"},
-    {"norm_position": "pre"},
+    {"norm_position": "pre", "initial_states": 2},
 ]
 RANDOM = {"initial_state": "random", "state_noise": 0.2}
 group, device = join("cpu")

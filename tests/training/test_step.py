@@ -168,7 +168,9 @@ def test_recomputing_with_kernels_gives_the_same_gradients(case: str) -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("case", ["dual", "single parts clipped", "attention", "puzzles", "unrolled, noise"])
+@pytest.mark.parametrize(
+    "case", ["dual", "single parts clipped", "attention", "puzzles", "unrolled, noise", "initial states"]
+)
 @pytest.mark.parametrize("parts", [2, 3, 7])
 def test_parts_of_a_batch_compute_the_same_as_the_batch(case: str, parts: int) -> None:
     model, training, _ = CASES[case]
