@@ -61,7 +61,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
     "initial states": ({"initial_states": 3}, {}, 3),
     "initial states, random, unrolled": (
         PREFIX | {"initial_states": 2, "state": "single", "mixing": "attention"},
-        {"initial_state": "random", "state_noise": 0.3, "supervision": "unrolled"},
+        {"initial_state": "random", "state_noise": 0.3, "supervision": "unrolled", "dtype": "bfloat16"},
         1,
     ),
     "weighted and smoothed": ({}, {"halting_weight": 0.1, "label_smoothing": 0.2}, 3),
