@@ -249,6 +249,9 @@ def test_an_unknown_preset_is_named() -> None:
         ({"schedule": "cosine", "final_learning_rate": 0.0, "warmup_steps": 0}, {50: 0.5, 75: 0.14644661, 100: 0}),
         ({"schedule": "cosine", "schedule_steps": 50, "final_learning_rate": 0.5}, {30: 0.75, 50: 0.5, 100: 0.5}),
         ({"schedule": "cosine", "warmup_steps": 200}, {100: 0.5}),
+        ({"schedule": "constant", "warmup_ratio": 0.2}, {1: 0.05, 10: 0.5, 20: 1, 100: 1}),
+        ({"schedule": "constant", "warmup_ratio": 0.0}, {1: 1}),
+        ({"schedule": "constant", "warmup_ratio": 0.2, "steps": 10}, {1: 0.5, 2: 1, 10: 1}),
     ],
 )
 def test_schedules_give_these_rates(changes: dict[str, Any], rates: dict[int, float]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from trm_fast import ops
 from trm_fast.api import TRM
@@ -68,11 +69,14 @@ def test_a_whole_run_writes_metrics_checkpoints_model_and_summary(tmp_path: Path
     best = max(evaluations, key=lambda r: (r["eval_exact_accuracy"], r["step"]))["step"]
     assert summary["best"]["step"] == best
     assert checkpoint.saved_steps(out) == sorted({22, *([best] if best in (10, 20) else [])})
+    averaged = load_file(out / "checkpoints" / f"step_{best}" / "ema.safetensors")
+    exported = load_file(out / "best_model" / "model.safetensors")
+    assert all(torch.equal(exported[name], tensor) for name, tensor in averaged.items())
     assert json.loads((out / "summary.json").read_text()) == json.loads(json.dumps(summary))
     assert (summary["steps"], summary["sample_steps"], summary["interrupted"]) == (22, 154, False)
     assert summary["parameters"] == trainer.model.num_parameters()
     assert sorted(p.name for p in out.iterdir() if not p.name.startswith(".")) == [
-        "checkpoints", "config.yaml", "metrics.jsonl", "model", "summary.json",
+        "best_model", "checkpoints", "config.yaml", "metrics.jsonl", "model", "summary.json",
     ]  # fmt: skip
 
     # The saved model has the averaged weights, and with them the accuracy of the evaluation.

@@ -65,6 +65,8 @@ class TrainingConfig(Section):
     """Number of steps at rate 0 at the start, which fill the moments and the carry."""
     warmup_steps: int = Field(2000, ge=0)
     """Number of steps in which the rate rises linearly from 0, after ``hold_steps``."""
+    warmup_ratio: float | None = Field(None, ge=0, le=1)
+    """The same as a share of ``steps``, in the place of ``warmup_steps``; None: ``warmup_steps`` applies."""
     schedule: Annotated[str, AfterValidator(SCHEDULES.require)] = "constant"
     """A learning-rate schedule that is registered in ``trm_fast.training.schedule``."""
     schedule_steps: int | None = Field(None, ge=1)
@@ -144,7 +146,7 @@ class TrainingConfig(Section):
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of ``step``, counted from 1.
 
-        It is 0 for ``hold_steps``, rises linearly for ``warmup_steps``, follows the schedule to
+        It is 0 for ``hold_steps``, rises linearly for ``warmup_steps`` or ``warmup_ratio``, follows the schedule to
         ``final_learning_rate``, and then stays constant.
 
         Example:
@@ -152,9 +154,10 @@ class TrainingConfig(Section):
             >>> [training.learning_rate_at(step) for step in (1, 2, 3, 4)]
             [0.0, 0.5, 1.0, 1.0]
         """
-        warm = self.hold_steps + self.warmup_steps
+        rising = self.warmup_steps if self.warmup_ratio is None else round(self.warmup_ratio * self.steps)
+        warm = self.hold_steps + rising
         if step < warm or step <= self.hold_steps:
-            return self.learning_rate * max(0, step - self.hold_steps) / max(1, self.warmup_steps)
+            return self.learning_rate * max(0, step - self.hold_steps) / max(1, rising)
         progress = min(1.0, (step - warm) / max(1, (self.schedule_steps or self.steps) - warm))
         return self.learning_rate * SCHEDULES[self.schedule](progress, self.final_learning_rate)
 

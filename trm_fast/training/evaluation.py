@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from trm_fast.inference import Evaluation, Solved, Solver, score
 from trm_fast.inference.solver import DEFAULT_STEPS, Progress
 from trm_fast.models import TRMModel
+from trm_fast.models.saving import save_model
 from trm_fast.tasks import Task
 from trm_fast.tasks.base import Examples
+from trm_fast.training.config import RunConfig
 from trm_fast.training.process_group import ProcessGroup
 from trm_fast.training.signals import Interrupted, Stop
 from trm_fast.training.state import averaged_tensors
@@ -69,3 +72,15 @@ class Evaluator:
         local = solver.run(share, progress=progress) if len(share) else None
         solved = Solved.joined([part for part in group.gather_objects(local) if part is not None])
         return score(solver, examples, solved, time.perf_counter() - start)
+
+    def save(self, config: RunConfig, folder: Path) -> None:
+        """Writes the averaged weights as a model folder, with the task's files and section.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        if not self.group.writes:
+            return
+        model = averaged_model(self.step)
+        model.solver_defaults = config.solver.changes()
+        save_model(model, folder, self.task.save_assets, task=config.task.model_dump(mode="json"))

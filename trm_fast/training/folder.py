@@ -11,7 +11,7 @@ from trm_fast.texts import json_text, parse_json, read_text
 from trm_fast.training.config import RunConfig, TrainingConfig
 from trm_fast.training.read_config import make_config, read_yaml
 
-CONFIG, METRICS, SUMMARY, MODEL = "config.yaml", "metrics.jsonl", "summary.json", "model"
+CONFIG, METRICS, SUMMARY, MODEL, BEST = "config.yaml", "metrics.jsonl", "summary.json", "model", "best_model"
 Record = dict[str, Any]
 
 

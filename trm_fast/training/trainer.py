@@ -14,7 +14,6 @@ from trm_fast.errors import UserError
 from trm_fast.inference import Evaluation
 from trm_fast.inference.capture import Fallback, runner_for
 from trm_fast.models import TRMModel
-from trm_fast.models.saving import save_model
 from trm_fast.nn import fp8
 from trm_fast.tasks.files import write_text
 from trm_fast.texts import json_text
@@ -24,7 +23,7 @@ from trm_fast.training.config import RunConfig
 from trm_fast.training.estimate import check_run
 from trm_fast.training.evaluation import Evaluator, averaged_model
 from trm_fast.training.feed import Feed
-from trm_fast.training.folder import CONFIG, MODEL, SUMMARY, Record, cut_metrics, read_run_config
+from trm_fast.training.folder import BEST, CONFIG, MODEL, SUMMARY, Record, cut_metrics, read_run_config
 from trm_fast.training.lock import RunLock
 from trm_fast.training.memory import bytes_per_row, parts_that_fit
 from trm_fast.training.process_group import SINGLE_PROCESS, ProcessGroup
@@ -271,11 +270,8 @@ class Trainer:
                 interrupted = evaluation is None
             if self._saved_step != self.step:
                 self.save()
-        if not interrupted and self.group.writes:
-            model = self.averaged_model()
-            model.solver_defaults = self.config.solver.changes()
-            section = self.config.task.model_dump(mode="json")
-            save_model(model, self.out / MODEL, self.task.save_assets, task=section)
+        if not interrupted:
+            self.evaluator.save(self.config, self.out / MODEL)
         return self._summarize(evaluation, interrupted)
 
     def _one_step(self) -> None:
@@ -340,6 +336,8 @@ class Trainer:
         # Early evaluations have few examples. Comparing the lower bounds of intervals avoids keeping a lucky one.
         if self.best is None or result.interval[0] >= self.best["at_least"]:
             self.best = {"step": self.step, "exact_accuracy": result.exact_accuracy, "at_least": result.interval[0]}
+            if self.config.training.eval_every:
+                self.evaluator.save(self.config, self.out / BEST)
         named = {f"eval_{k}": v for k, v in result.to_json().items() if k not in NOT_LOGGED}
         self.callbacks.on_log({"step": self.step, **named, "seconds": round(self.seconds, 3)})
         return result

@@ -57,6 +57,7 @@ def fine_tuning(sections: Mapping[str, Any]) -> dict[str, Any]:
     rate = training.get("learning_rate", 1e-4)
     if isinstance(rate, int | float):  # validation rejects anything else
         training["learning_rate"] = rate * RATE
+    training.pop("warmup_ratio", None)
     return {**sections, "training": training | {"hold_steps": HOLD_STEPS, "warmup_steps": WARMUP_STEPS}}
 
 
