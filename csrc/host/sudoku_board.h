@@ -14,7 +14,15 @@ using Mask = std::uint16_t;  // a set of digits: bit d - 1 is digit d
 // Whether the set has at most one digit. Board::exclude relies on it being true for the empty set.
 constexpr bool single(Mask m) { return (m & (m - 1)) == 0; }
 
-inline int digit_count(Mask m) { return __builtin_popcount(m); }
+// A table, because a portable build has no instruction for this.
+struct DigitCounts {
+  std::array<std::uint8_t, 512> of{};
+  constexpr DigitCounts() {
+    for (int m = 1; m < 512; ++m) of[m] = static_cast<std::uint8_t>(of[m / 2] + m % 2);
+  }
+};
+inline constexpr DigitCounts kDigitCounts;
+inline int digit_count(Mask m) { return kDigitCounts.of[m]; }
 
 // The highest digit of the set, which must not be empty.
 inline int highest_digit(Mask m) { return 32 - __builtin_clz(m); }
@@ -58,9 +66,26 @@ class Board {
  public:
   Board() { possible_.fill(G::kAll); }
 
-  explicit Board(const std::uint8_t* question) : Board() {
-    for (int cell = 0; cell < G::kCells; ++cell)
-      if (question[cell]) place(cell, static_cast<Mask>(1 << (question[cell] - 1)));
+  // Excludes the givens from their peers unit by unit, which takes a third of the time of a place() for each.
+  explicit Board(const std::uint8_t* question) {
+    std::array<Mask, G::kSize> rows{}, cols{}, boxes{};
+    for (int cell = 0; cell < G::kCells; ++cell) {
+      possible_[cell] = 0;
+      if (!question[cell]) continue;
+      const Mask digit = static_cast<Mask>(1 << (question[cell] - 1));
+      Mask &row = rows[G::row(cell)], &col = cols[G::col(cell)], &box = boxes[G::box(cell)];
+      if ((row | col | box) & digit) {  // two givens contradict each other: propagate will return false
+        place(cell, 0);
+        return;
+      }
+      possible_[cell] = digit, row |= digit, col |= digit, box |= digit;
+    }
+    for (int cell = 0; cell < G::kCells; ++cell) {
+      if (question[cell]) continue;
+      const Mask seen = rows[G::row(cell)] | cols[G::col(cell)] | boxes[G::box(cell)];
+      possible_[cell] = G::kAll & static_cast<Mask>(~seen);
+      if (single(possible_[cell])) place(cell, possible_[cell]);
+    }
   }
 
   Mask possible(int cell) const { return possible_[cell]; }
