@@ -38,6 +38,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "sudoku": {"givens": [38, 42], "search": None, "train_count": 9, "test_count": 3},
     "maze": {"size": 5, "distance": 2, "train_count": 9, "test_count": 3},
     "copy": {"train_count": 9, "test_count": 3},
+    "grid": {},
     "sequence": {"train_count": 9, "test_count": 3},
     "multi": {"tasks": NESTED},
     "arc": {"canvas": 6, "augmentations": 2, "tasks": None},
@@ -69,6 +70,9 @@ def shrunk(preset: str, folder: Path) -> RunConfig:
     data: dict[str, Any] = {}
     if name == "arc":
         data = {"source": str(write(folder / "tasks.json", ARC))}
+    elif name == "grid":
+        (folder / "mine.csv").write_text("question,answer\n" + "".join(f"{n:012b},{n:012b}\n" for n in range(9)))
+        data = {"source": str(folder / "mine.csv"), "holdout": 0.4}
     elif name == "tool-slots":
         rows = [slots(number, CITIES[number % 8]) for number in range(12)]
         (folder / "sgd_train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -86,7 +86,8 @@ def resumed_config(
         ("training.batch_size", merged.training.batch_size, original.training.batch_size),
     ]
     if preset is not None or config is not None:
-        named = make_config(_sections(preset, config), preset or str(config))
+        chosen = _sections(preset, config) | {"data": original.data.model_dump()}  # some keys follow from the data
+        named = make_config(chosen, preset or str(config))
         fixed += [("task", named.task, original.task), ("model", named.model, original.model)]
     if changed := [name for name, new, old in fixed if new != old]:
         raise UserError(f"{run} was started with another {changed[0]}: a resumed run keeps it", usage_error=True)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 LONG_SECONDS = 3600.0
 """Before a run that is expected to take longer, a message gives its time and a preset that suits a CPU."""
 
+GRID = "Puzzles of your own (task grid): inferred from the data unless set; symmetries never are"
+"""The title of the options of the task grid in the help."""
+
 UNMEASURED = "the kernels were not timed on this {} yet: run trm-fast info --measure once, and auto uses the fastest"
 
 
@@ -29,7 +32,29 @@ def train(
         str | None, typer.Option(help="A configuration that ships; [bold]trm-fast info[/bold] lists them.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Your own YAML file.")] = None,
-    data: Annotated[str | None, typer.Option(help="A file or hf:NAME; by default the task's generator.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="A file or hf:NAME; by default the task's generator. Without --preset and --config: a table of "
+            "puzzles of your own, with the columns question and answer."
+        ),
+    ] = None,
+    shape: Annotated[
+        str | None, typer.Option(metavar="ROWSxCOLUMNS|LENGTH", rich_help_panel=GRID, help="Shape of a question.")
+    ] = None,
+    vocabulary: Annotated[
+        str | None, typer.Option(rich_help_panel=GRID, help="The symbols, such as .123456; with spaces between words.")
+    ] = None,
+    separator: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=GRID, help="What separates cells in text; '' if each character is a cell."),
+    ] = None,
+    symmetries: Annotated[
+        str | None, typer.Option(rich_help_panel=GRID, help="What keeps a puzzle right: rotate,reflect,transpose.")
+    ] = None,
+    exchangeable: Annotated[
+        str | None, typer.Option(rich_help_panel=GRID, help="Symbols that may be exchanged for each other.")
+    ] = None,
     holdout: Annotated[
         float | None,
         typer.Option(
@@ -89,6 +114,8 @@ def train(
 
       trm-fast train --preset sudoku --data puzzles.csv.gz --set training.batch_size=64
 
+      trm-fast train --data mine.csv --shape 6x6 --symmetries rotate,reflect
+
       trm-fast train --preset sudoku-6x6 --log tensorboard --log wandb
 
       trm-fast train --resume runs/mine --steps 2000
@@ -109,7 +136,12 @@ def train(
     console.check_positive("--minutes", minutes)
     if steps is not None and epochs is not None:
         raise UserError("give --steps or --epochs, not both", usage_error=True)
+    if data is not None and preset is None and config is None and resume is None:
+        preset = "grid"
+    puzzles = {"shape": shape, "vocabulary": vocabulary, "separator": separator, "symmetries": symmetries}
+    puzzles["exchangeable"] = exchangeable
     settings = [*option_settings({"data.holdout": holdout}), *(settings or [])]
+    settings += option_settings({f"task.{key}": value for key, value in puzzles.items()})
     settings += option_settings({"training.steps": steps, "training.seed": seed, "data.source": data})
     if dry_run:
         if resume is not None:

@@ -29,6 +29,7 @@ _TRUSTING = ContextVar("trusting", default=False)
 _CLASSES = {
     "arc": "trm_fast.tasks.arc.task:ARC",
     "copy": "trm_fast.tasks.copy:Copy",
+    "grid": "trm_fast.tasks.grid.task:Grid",
     "maze": "trm_fast.tasks.maze.task:Maze",
     "multi": "trm_fast.tasks.multi:Multi",
     "sequence": "trm_fast.tasks.sequence:Sequence",

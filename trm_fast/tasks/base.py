@@ -241,6 +241,15 @@ class Task(ABC):
     def __init__(self, config: Any) -> None:
         """``config``: an instance of ``Config``, which the task keeps as ``self.config``."""
 
+    @classmethod
+    def completed(cls, config: TaskConfig, data: DataConfig) -> TaskConfig:
+        """The configuration with the keys that follow from the data of a new run; by default there are none.
+
+        Raises:
+            UserError: the data cannot be read.
+        """
+        return config
+
     @property
     def reads_files(self) -> bool:
         """Whether ``dataset`` uses ``data.source`` and ``data.test``; by default, whether the task has a ``read``."""

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from trm_fast.errors import UserError
 
 QUESTION = (
-    "question", "puzzle", "quiz", "maze", "sudoku", "board", "grid", "unsolved", "questions", "puzzles", "quizzes",
-    "mazes", "sudokus", "boards", "grids",
+    "question", "puzzle", "quiz", "maze", "sudoku", "board", "grid", "unsolved", "input", "problem", "questions",
+    "puzzles", "quizzes", "mazes", "sudokus", "boards", "grids", "inputs", "problems",
 )  # fmt: skip
 """Names of the column of questions, the usual one first."""
 
-ANSWER = ("answer", "solution", "solved", "answers", "solutions")
+ANSWER = ("answer", "solution", "solved", "output", "answers", "solutions", "outputs")
 """Names of the column of answers, the usual one first."""
 
 RATING = ("rating", "ratings")

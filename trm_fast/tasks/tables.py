@@ -9,7 +9,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,13 @@ CHUNK = 1 << 14
 @dataclass
 class Table:
     """The columns of a table as text. ``names`` is the file and line of each row; ``ratings`` is empty if there is
-    no such column."""
+    no such column. ``unread`` names the other columns."""
 
     questions: list[str]
     answers: list[str]
     ratings: list[str]
     names: list[str]
+    unread: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.questions)
@@ -48,7 +49,7 @@ class Table:
     def mapped(self, change: Callable[[str, str], str]) -> Table:
         """The table with ``change(text, name)`` in place of each question and answer."""
         questions, answers = ([*map(change, part, self.names)] for part in (self.questions, self.answers))
-        return Table(questions, answers, self.ratings, self.names)
+        return Table(questions, answers, self.ratings, self.names, self.unread)
 
     def append(self, name: str, question: str, answer: str, rating: str | None) -> None:
         """Adds a row; all rows of a table have a rating, or none has."""
@@ -77,7 +78,7 @@ def read_table(path: str | Path, limit: int | None = None) -> Table:
         if not start.strip():
             raise UserError(f"{path} is empty")
         if is_value(start):
-            for fields in islice(rows_with_answers(start + read_rest(stream, path), str(path)), limit):
+            for fields in islice(rows_with_answers(start + read_rest(stream, path), str(path), table.unread), limit):
                 table.append(*fields)
             return table
         header, rows = _rows(chain(io.StringIO(start, newline=""), stream), path)
@@ -90,6 +91,8 @@ def read_table(path: str | Path, limit: int | None = None) -> Table:
                 )
         assert header.question is not None
         assert header.answer is not None
+        read = (header.question, header.answer, header.rating)
+        table.unread += [name.strip() for index, name in enumerate(header.names) if index not in read]
         for where, row in islice(rows, limit):
             if len(row) != len(header.names):
                 raise UserError(f"{where}: {len(row)} fields, the header has {len(header.names)}")

@@ -133,8 +133,9 @@ def question_in(value: Any, where: str) -> Any:
     return value
 
 
-def rows_with_answers(text: str, path: str) -> Iterator[tuple[str, str, str, str | None]]:
-    """The location, question, answer and rating of each object in JSON Lines or a JSON list.
+def rows_with_answers(text: str, path: str, unread: list[str]) -> Iterator[tuple[str, str, str, str | None]]:
+    """The location, question, answer and rating of each object in JSON Lines or a JSON list. The names of other keys
+    are added to ``unread``.
 
     Raises:
         UserError: a value is no object with a question and an answer.
@@ -153,6 +154,8 @@ def rows_with_answers(text: str, path: str) -> Iterator[tuple[str, str, str, str
             if answer is None:
                 raise UserError(f"{where}: the object has no answer but {', '.join(map(str, row))[:80]}")
             rating = find_column(names, RATING, where)
+            used = (find_column(names, QUESTION, where), answer, rating)
+            unread += [name for i, name in enumerate(names) if i not in used and name not in unread]
             yield (
                 where, as_text(question), as_text(fields[answer]), None if rating is None else as_text(fields[rating]),
             )  # fmt: skip

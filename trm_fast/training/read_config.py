@@ -116,9 +116,9 @@ def make_config(sections: Mapping[str, Any], where: str) -> RunConfig:
         task_type = get_task(task_section["name"])
     except UserError as error:
         raise UserError(f"{where}: {error}", usage_error=True) from None
-    task_config = validated(task_type.Config, task_section, "task", where)
-    task = task_type(task_config)
     data = validated(DataConfig, sections.get("data") or {}, "data", where)
+    task_config = task_type.completed(validated(task_type.Config, task_section, "task", where), data)
+    task = task_type(task_config)
     task_keys = task.model_keys(data)
     sections = upgrade_sections(sections, task_keys.get("head", {}).get("kind"))
     model = sections.get("model") or {}
