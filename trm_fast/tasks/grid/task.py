@@ -55,7 +55,7 @@ class Grid(PuzzleTask[Boards]):
     def __init__(self, config: GridConfig | None = None) -> None:
         c = self.config = config or GridConfig()
         self.notes: list[str] = []
-        if c.is_complete:
+        if c.is_complete and c.vocabulary is not None:
             question, answer = c.shapes
             self.seq_len, self.vocab_size = max(size(question), size(answer)), 1 + len(c.vocabulary)
             self.grid_shape = (
@@ -155,7 +155,7 @@ class Grid(PuzzleTask[Boards]):
         for row, (question, answer) in enumerate(_pairs(table)):
             for part, field in zip(parts, (question, answer), strict=True):
                 part[row] = self._read(field, types)
-        return Boards(self.group, *parts, decode_ratings(table))
+        return Boards(self.group, parts[0], parts[1], decode_ratings(table))
 
     def _read(self, field: Field, types: Types) -> list[int]:
         """The tokens of a field."""
