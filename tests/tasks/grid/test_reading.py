@@ -53,10 +53,10 @@ def test_what_is_inferred(
     name: str, text: str, shape: Any, answer_shape: Any, separator: str, symbols: Any, tmp_path: Path
 ) -> None:
     task, dataset = load(tmp_path / name, text)
-    found = task.config
-    assert (found.shape, found.answer_shape, found.separator) == (shape, answer_shape, separator)
-    assert found.vocabulary == tuple(symbols)
-    assert found.symmetries == found.exchangeable == ()
+    config = task.config
+    assert (config.shape, config.answer_shape, config.separator) == (shape, answer_shape, separator)
+    assert config.vocabulary == tuple(symbols)
+    assert config.symmetries == config.exchangeable == ()
     assert f"{len(symbols)} symbols" in dataset.notes[0]
     assert "symmetries: none" in dataset.notes[0]
 

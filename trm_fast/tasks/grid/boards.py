@@ -45,9 +45,9 @@ def check_answers(boards: Boards, names: Sequence[str]) -> int:
                 "is, but gives it another answer: these puzzles do not have this symmetry, or this one has several "
                 "answers"
             )
-        known, other = first.setdefault(form.question, (form, row))
+        earlier, other = first.setdefault(form.question, (form, row))
         repeated += other != row
-        if known.answer == form.answer:
+        if earlier.answer == form.answer:
             continue
         if (boards.questions[row] == boards.questions[other]).all():
             raise UserError(f"{names[row]}: the question of {names[other]} again, with another answer: keep one")

@@ -107,12 +107,12 @@ class Symmetries:
         best: list[Form | None] = [None] * len(questions)
         for q_table, a_table in zip(*self.tables, strict=True):
             q, a, ambiguous = self._relabeled(questions[:, q_table], answers[:, a_table])
-            for row, (known, question, answer) in enumerate(zip(best, q, a, strict=True)):
+            for row, (previous, question, answer) in enumerate(zip(best, q, a, strict=True)):
                 form = Form(question.tobytes(), answer.tobytes(), bool(ambiguous[row]))
-                if known is None or form.question < known.question:
+                if previous is None or form.question < previous.question:
                     best[row] = form
-                elif form.question == known.question and form.answer != known.answer:
-                    best[row] = Form(known.question, min(known.answer, form.answer), True)
+                elif form.question == previous.question and form.answer != previous.answer:
+                    best[row] = Form(previous.question, min(previous.answer, form.answer), True)
         return [form for form in best if form is not None]
 
     def _relabeled(self, questions: Array, answers: Array) -> tuple[Array, Array, Array]:

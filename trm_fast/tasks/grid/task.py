@@ -166,9 +166,9 @@ class Grid(PuzzleTask[Boards]):
             cell = tokens.index(0)
             width = len(board.rows[0])
             spot = f"row {cell // width + 1}, column {cell % width + 1}" if board.has_rows else f"cell {cell + 1}"
-            known = " ".join(symbol if symbol.strip() else shown(symbol) for symbol in self.config.vocabulary)
+            symbols = " ".join(symbol if symbol.strip() else shown(symbol) for symbol in self.config.vocabulary)
             raise UserError(
-                f"{field.prefix}{shown(board.cells[cell])} ({spot}) is not a symbol of this task: {cut(known, 120)} "
+                f"{field.prefix}{shown(board.cells[cell])} ({spot}) is not a symbol of this task: {cut(symbols, 120)} "
                 "(task.vocabulary)"
             )
         return tokens
