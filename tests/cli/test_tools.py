@@ -82,7 +82,9 @@ def test_data_splits_by_dialogue(run: Any, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["data", "hermes", "none.json"], "cannot read none.json"),
-        (["data", "hermes", "none.json", "--val-split", "0.1"], "--val-split needs --out"),
+        (["data", "hermes", "none.json", "--val-split", "0.1"], "--val-split: --out is missing"),
+        (["data", "hermes", "none.json", "--val-size", "5"], "--train-size and --val-size: --out is missing"),
+        (["data", "hermes", "none.json", "--val-size", "5", "--val-split", "0.1"], "not both"),
         (["data", "hermes", "none.json", "--out", "no/where.json"], "the folder no does not exist"),
         (["train", "--preset", "tool-slots"], "give --data FOLDER or FILE"),
         (["train", "--preset", "tool-slots", "--data", "none.jsonl"], "cannot read none.jsonl"),

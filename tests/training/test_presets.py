@@ -85,13 +85,14 @@ def shrunk(preset: str, folder: Path) -> RunConfig:
         "batch_size": 4,
         "gradient_accumulation": 2,
         "warmup_steps": 0,
+        "warmup_ratio": None,
         "depth": [],
         "learning_rate": 0.01,
     }
     model = {**sections["model"], **SMALL}
     model |= {name: 8 for name in ("latent_width", "answer_width") if name in model}
     if "head" in model:
-        model["head"] = dict.fromkeys(model["head"], 8)
+        model["head"] = {key: value if isinstance(value, str) else 8 for key, value in model["head"].items()}
     return make_config({"task": task, "data": data, "model": model, "training": training}, preset)
 
 

@@ -140,6 +140,8 @@ def _show(prediction: Prediction, answer: Solution, as_json: bool) -> None:
     if as_json:
         print_json(prediction.to_json() | {"confidence": answer.confidence, "steps": answer.steps})
         return
+    if prediction.calls and prediction.reply:
+        out.print(Text(prediction.reply, "green"))
     for called in prediction.calls:
         out.print(Text.assemble(("call ", "bold yellow"), called.text()))
     if not prediction.calls:
@@ -161,10 +163,13 @@ def _converse(solver: Solver, task: ToolTask, offered: tuple[Tool, ...], json_ou
         turns.append(Turn("user", text))
         prediction, answer = _predict(solver, task, Conversation(offered, tuple(turns), "prompt"))
         _show(prediction, answer, json_output)
+        if prediction.calls and prediction.reply:  # a thought, which comes before the calls
+            turns.append(Turn("assistant", prediction.reply))
         turns += [Turn.of_call(called) for called in prediction.calls]
         if prediction.calls and (result := _ask("result of the call (empty: none)")):
             turns.append(Turn("tool_response", result))
-        if reply := prediction.reply or _ask("reply of the assistant (empty: none)"):
+        written = "" if prediction.calls else prediction.reply
+        if reply := written or _ask("reply of the assistant (empty: none)"):
             turns.append(Turn("assistant", reply))
 
 

@@ -23,6 +23,7 @@ from trm_fast.writing import is_stream
 if TYPE_CHECKING:
     from trm_fast.tasks.tool_calling import Loaded
 
+Split = Callable[[list[Any]], tuple[list[Any], list[Any]]]
 MAX_SHOWN = 20
 """The maximum number of refused rows to print."""
 
@@ -36,6 +37,13 @@ Out = Annotated[Path | None, typer.Option("--out", help="The .json or .jsonl fil
 ValSplit = Annotated[
     float,
     typer.Option(min=0, max=0.9, help="Share to hold out; --out NAME.json writes NAME_train.json and NAME_val.json."),
+]
+TrainSize = Annotated[
+    int | None, typer.Option(min=1, max=10**9, help="Conversations in NAME_train.json; by default all others.")
+]
+ValSize = Annotated[
+    int | None,
+    typer.Option(min=1, max=10**9, help="Conversations in NAME_val.json, drawn at random; by default all others."),
 ]
 Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the split.")]
 
@@ -71,18 +79,23 @@ class WithFormats(TyperGroup):
 
 def _make_converter(name: str, kind: str, writes: str) -> Callable[..., None]:
     def command(
-        source: Source, output: Out = None, to: To = writes, val_split: ValSplit = 0.0, preview: Preview = 0,
-        limit: Limit = None, refused: Refused = None, hub_split: HubSplit = "train", seed: Seed = 0,
-        json_output: Json = False,
+        source: Source, output: Out = None, to: To = writes, val_split: ValSplit = 0.0, train_size: TrainSize = None,
+        val_size: ValSize = None, preview: Preview = 0, limit: Limit = None, refused: Refused = None,
+        hub_split: HubSplit = "train", seed: Seed = 0, json_output: Json = False,
     ) -> None:  # fmt: skip
-        if val_split and output is None:
-            raise UserError("--val-split needs --out, the name for the files of the two parts", usage_error=True)
+        sized = train_size is not None or val_size is not None
+        option = "--train-size and --val-size" if sized else "--val-split"
+        if sized and val_split:
+            raise UserError("give --val-split or --train-size and --val-size, not both", usage_error=True)
+        if (sized or val_split) and output is None:
+            raise UserError(f"{option}: --out is missing, the name for the files of the two parts", usage_error=True)
         check_outputs(out=output, refused=refused)
-        if val_split and output is not None and is_stream(output):
-            raise UserError(f"--val-split writes two files: --out {output} must be a file's name", usage_error=True)
+        if (sized or val_split) and output is not None and is_stream(output):
+            raise UserError(f"{option}: two files are written, --out {output} must be a file's name", usage_error=True)
         write_row = _writer(to)
         loaded = _load(source, kind, limit, hub_split)
-        written = None if output is None else _write(loaded, output, write_row, val_split, seed)
+        split = _splitter(val_split, train_size, val_size, seed)
+        written = None if output is None else _write(loaded, output, write_row, split)
         _report(name, source, loaded, preview, refused, written, json_output)
 
     return command
@@ -115,14 +128,23 @@ def _load(source: str, kind: str, limit: int | None, hub_split: str = "train") -
     return load(source, kind, hub_split, limit)
 
 
+def _splitter(val_split: float, train_size: int | None, val_size: int | None, seed: int) -> Split | None:
+    """Splits conversations into a training and a validation part as the options say; None if they don't."""
+    from trm_fast.tasks.tool_calling import split_counts, split_rows
+
+    if train_size is not None or val_size is not None:
+        return lambda rows: split_counts(rows, train_size, val_size, seed)
+    return (lambda rows: split_rows(rows, val_split, seed)) if val_split else None
+
+
 def _write(
-    loaded: Loaded, output: Path, write_row: Callable[[Any], dict[str, Any]], val_split: float, seed: int
+    loaded: Loaded, output: Path, write_row: Callable[[Any], dict[str, Any]], split: Split | None
 ) -> dict[str, int]:
-    from trm_fast.tasks.tool_calling import Refusal, Refused, split_rows, write
+    from trm_fast.tasks.tool_calling import Refusal, Refused, write
 
     parts = {output: loaded.conversations}
-    if val_split and loaded.conversations:
-        train, validation = split_rows(loaded.conversations, val_split, seed)
+    if split is not None and loaded.conversations:
+        train, validation = split(loaded.conversations)
         stem, dot, ending = output.name.partition(".")
         named = (("train", train), ("val", validation))
         parts = {output.with_name(f"{stem}_{name}{dot}{ending}"): part for name, part in named}

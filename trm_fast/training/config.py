@@ -66,7 +66,8 @@ class TrainingConfig(Section):
     warmup_steps: int = Field(2000, ge=0)
     """Number of steps in which the rate rises linearly from 0, after ``hold_steps``."""
     warmup_ratio: float | None = Field(None, ge=0, le=1)
-    """The same as a share of ``steps``, in the place of ``warmup_steps``; None: ``warmup_steps`` applies."""
+    """The same as a share of ``steps``, in the place of ``warmup_steps``; None: ``warmup_steps`` applies. A run that is
+    resumed with another number of ``steps`` has another warm-up from there."""
     schedule: Annotated[str, AfterValidator(SCHEDULES.require)] = "constant"
     """A learning-rate schedule that is registered in ``trm_fast.training.schedule``."""
     schedule_steps: int | None = Field(None, ge=1)

@@ -117,7 +117,9 @@ def make_config(sections: Mapping[str, Any], where: str) -> RunConfig:
     except UserError as error:
         raise UserError(f"{where}: {error}", usage_error=True) from None
     data = validated(DataConfig, sections.get("data") or {}, "data", where)
-    task_config = task_type.completed(validated(task_type.Config, task_section, "task", where), data)
+    task_config = validated(task_type.Config, task_section, "task", where)
+    if "vocab_size" not in (sections.get("model") or {}):  # a run's own configuration is complete
+        task_config = task_type.completed(task_config, data)
     task = task_type(task_config)
     task_keys = task.model_keys(data)
     sections = upgrade_sections(sections, task_keys.get("head", {}).get("kind"))

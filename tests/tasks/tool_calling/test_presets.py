@@ -21,6 +21,7 @@ SMALL = [
     "model.hidden_size=16", "model.num_heads=2", "model.inner_multiple=8", "task.tokenizer_kind=char",
     "task.vocab_size=96", "training.batch_size=4", "training.gradient_accumulation=2", "training.log_every=3",
     "training.warmup_steps=2", "training.checkpoint_every=4", "training.eval_count=2", "training.schedule_steps=9",
+    "training.warmup_ratio=null",
 ]  # fmt: skip
 PRESETS = {
     "tool-select-tiny": ["task.seq_len=64", "task.sets=[own]", "task.words=24", "task.tools=3", "task.arguments=8"],
@@ -41,7 +42,18 @@ PRESETS = {
         "task.generate_count=1",
         "task.most_tokens=8",
     ],
+    "tool-calling": [
+        "task.seq_len=64",
+        "task.sets=[own]",
+        "task.tools=3",
+        "task.arguments=8",
+        "task.most_tokens=8",
+        "task.generate_count=1",
+        "model.max_supervision_steps=2",
+        "training.eval_every=0",
+    ],
     "tool-slots": ["task.seq_len=48"],
+    "tool-slots-paper": ["task.seq_len=48", "model.max_supervision_steps=2", "training.eval_every=4"],
 }
 CITIES = ("Rome", "Oslo", "New York", "Hue", "Lima", "Kyiv", "Bonn", "Cairo", "Nice", "Perth")
 

@@ -15,6 +15,7 @@ from trm_fast.tasks.tool_calling.data.loading import (
     load_nonempty,
     read_rows,
     refusal_note,
+    split_counts,
     split_rows,
 )
 from trm_fast.tasks.tool_calling.data.refused import Refused
@@ -43,6 +44,7 @@ __all__ = [
     "read_rows",
     "read_tools",
     "refusal_note",
+    "split_counts",
     "split_rows",
     "texts",
     "train_tokenizer",

@@ -30,6 +30,9 @@ from trm_fast.tasks.tool_calling.data.loading import answered, load_folder, load
 from trm_fast.tasks.tool_calling.data.validation import problems
 from trm_fast.tasks.tool_calling.text.tokenizer import Tokenizer, load_tokenizer, texts, train_tokenizer
 
+MIN_PIECES = 32
+"""The smallest ``vocab_size``."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -62,12 +65,12 @@ class ToolConfig(TaskConfig):
     Attributes:
         tokenizer: the folder of a tokenizer; by default one is learned from the training conversations.
         tokenizer_kind: the kind of tokenizer that is learned.
-        vocab_size: the maximum number of its pieces.
+        vocab_size: the maximum number of its pieces; with ``tokenizer``, a new run takes the number from its file.
     """
 
     tokenizer: str | None = None
     tokenizer_kind: Literal["bpe", "unigram", "char"] = "bpe"
-    vocab_size: int = Field(default=8192, ge=32)
+    vocab_size: int = Field(default=8192, ge=MIN_PIECES)
 
 
 class RequestConfig(ToolConfig):
@@ -116,6 +119,19 @@ class ToolTask(Task):
     cut_note: str
     """The end of the note that counts the rows that were cut."""
     _tokenizer: Tokenizer | None = None
+
+    @classmethod
+    def completed(cls, config: TaskConfig, data: DataConfig) -> TaskConfig:
+        """Takes the number of pieces from the file of ``tokenizer``.
+
+        Raises:
+            UserError: there is no such tokenizer, or it is damaged.
+        """
+        assert isinstance(config, ToolConfig)
+        if config.tokenizer is None:
+            return config
+        pieces = load_tokenizer(Path(config.tokenizer)).size
+        return config.model_copy(update={"vocab_size": max(pieces, MIN_PIECES)})
 
     @property
     def tokenizer(self) -> Tokenizer:

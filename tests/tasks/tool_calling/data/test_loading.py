@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from trm_fast.errors import UserError
-from trm_fast.tasks.tool_calling import load, load_nonempty, refusal_note, split_rows, write
+from trm_fast.tasks.tool_calling import load, load_nonempty, refusal_note, split_counts, split_rows, write
 from trm_fast.tasks.tool_calling.data.formats.slots import read_slots
 from trm_fast.tasks.tool_calling.data.loading import find_files
 
@@ -81,6 +81,23 @@ def test_a_dialogue_is_on_one_side_of_the_split() -> None:
     assert split_rows(rows, 0.2, 0) == (train, held)
     with pytest.raises(UserError, match="one dialogue"):
         split_rows(rows[:3], 0.5, 0)
+
+
+def test_a_split_by_counts_has_these_counts() -> None:
+    rows = [read_slots(SLOTS | {"id": f"{d}:{turn}:call"}) for d in range(10) for turn in range(3)]
+    dialogues = lambda part: {c.id.split(":")[0] for c in part}  # noqa: E731
+    for train, validation in ((20, 5), (None, 4), (6, None), (21, 9)):
+        parts = split_counts(rows, train, validation, 0)
+        assert len(parts[1]) == (24 if validation is None else validation)
+        if train is not None:
+            assert len(parts[0]) == train
+        assert not dialogues(parts[0]) & dialogues(parts[1])
+        assert split_counts(rows, train, validation, 0) == parts
+    assert len(split_counts(rows, None, 4, 0)[0]) == 24  # two dialogues of three rows hold the four
+    with pytest.raises(UserError, match="too few"):
+        split_counts(rows, 30, 1, 0)
+    with pytest.raises(UserError, match="give only 24 for training beside 4"):
+        split_counts(rows, 26, 4, 0)
 
 
 def test_find_takes_the_named_set_of_a_folder(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,10 @@ from trm_fast.tasks.tool_calling.data.conversation import Call, Tool, Turn
 from trm_fast.tasks.tool_calling.generate.decoding import Search, generate
 from trm_fast.tasks.tool_calling.generate.grammar import Grammar
 from trm_fast.tasks.tool_calling.generate.symbols import MARKS, schema_default
-from trm_fast.tasks.tool_calling.generate.transcript import CALL, REPLY
-from trm_fast.tasks.tool_calling.text.tokenizer import BEGIN, END
+from trm_fast.tasks.tool_calling.generate.transcript import CALL, REPLY, Transcript
+from trm_fast.tasks.tool_calling.text.tokenizer import BEGIN, END, Tokenizer
 
-from .mails import CALLS, LIMITS, TEXT, TOKENS, TOOLS, conversation, transcript, written_symbols
+from .mails import CALLS, LEXICON, LIMITS, TEXT, TOKENS, TOOLS, conversation, transcript, written_symbols
 
 
 class Drawn:
@@ -163,6 +164,30 @@ def test_calls_of_any_model_are_valid(search: Search) -> None:
             assert calls
             assert [p for call in calls for p in problems(call, TOOLS)] == []
     assert finished
+
+
+def test_a_thought_has_one_symbol_at_each_end_and_a_call_may_follow() -> None:
+    text = "<think>xyz</think>"
+    call = Turn.of_call(Call("list", {}))
+    turns = (Turn("user", TEXT), Turn("assistant", text), call)
+    begin, end = (Tokenizer.special(name) for name in ("<think>", "</think>"))
+    plain, marked = (
+        Transcript(conversation(*turns), TOKENS, LEXICON, replace(LIMITS, thoughts=thoughts))
+        for thoughts in (False, True)
+    )
+    assert not {begin, end} & set(plain.symbols.tolist())
+    symbols = [s for s, weight in zip(marked.symbols.tolist(), marked.weights.tolist(), strict=True) if weight]
+    assert (symbols.count(begin), symbols.count(end)) == (1, 1)
+    written = symbols[symbols.index(REPLY) :]
+    grammar = Grammar(marked, replies=True)
+    for length in range(len(written)):
+        assert written[length] in grammar.allowed(written[:length]), length
+    assert grammar.allowed(written) == []
+    assert grammar.reply(written) == text
+    assert grammar.calls(written) == [Call("list", {})]
+    assert grammar.allowed(written[: written.index(END) + 1]) == [CALL]
+    assert grammar.allowed([REPLY, *written[2:5], END]) == []  # words are an answer
+    assert not {begin, end} & set(Grammar(plain, replies=True).allowed([REPLY]))
 
 
 def test_a_reply_is_written_in_pieces_if_replies_are_allowed() -> None:

@@ -11,14 +11,15 @@ import pytest
 import torch
 
 from trm_fast.api import TRM
+from trm_fast.errors import UserError
 from trm_fast.tasks.base import DataConfig
 from trm_fast.tasks.tool_calling import load_nonempty, write
 from trm_fast.tasks.tool_calling.data.conversation import Call, Conversation, Turn
 from trm_fast.tasks.tool_calling.data.formats.swift import write_swift
 from trm_fast.tasks.tool_calling.data.variants import Variants
 from trm_fast.tasks.tool_calling.generate.task import ToolGenerate, ToolGenerateConfig
-from trm_fast.tasks.tool_calling.generate.transcript import REPLY, without_next_turn
-from trm_fast.tasks.tool_calling.text.tokenizer import END, FIRST_BYTE, UNKNOWN
+from trm_fast.tasks.tool_calling.generate.transcript import REPLY, RowLimits, without_next_turn
+from trm_fast.tasks.tool_calling.text.tokenizer import END, FIRST_BYTE, UNKNOWN, Characters
 from trm_fast.training import apply_settings, make_config, read_preset
 
 from ..rows import DATA, needs_data
@@ -95,6 +96,20 @@ def test_token_dropout_hides_pieces_and_a_model_may_reply(tmp_path: Path) -> Non
     prediction, decoded = task.decode(Replies(), conversation)
     assert (prediction.decision, prediction.reply) == ("direct_answer", task.tokenizer.decode([FIRST_BYTE]).strip())
     assert decoded.symbols == [REPLY, FIRST_BYTE, END]
+
+
+def test_the_size_of_a_tokenizer_comes_from_its_file(tmp_path: Path) -> None:
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    Characters(letters).save(tmp_path)
+    sections: dict[str, Any] = {"task": {"name": "tool-generate", "tokenizer": str(tmp_path), "vocab_size": 4096}}
+    config = make_config(sections, "test")
+    assert config.task.vocab_size == FIRST_BYTE + 26
+    assert config.model.vocab_size == RowLimits(384, 16, 96, 16, FIRST_BYTE + 26).first_position
+    sections = config.model_dump(mode="json")
+    Characters(letters + ".").save(tmp_path)
+    assert make_config(sections, "run").task.vocab_size == FIRST_BYTE + 26  # a run keeps its own
+    with pytest.raises(UserError, match="has no tokenizer"):
+        make_config({"task": {"name": "tool-slots", "tokenizer": str(tmp_path / "none")}}, "test")
 
 
 @needs_data

@@ -188,10 +188,7 @@ def split_rows(
     Raises:
         UserError: all conversations belong to one dialogue.
     """
-    groups: dict[str, list[int]] = {}
-    for i, conversation in enumerate(conversations):
-        dialogue, colon, _ = conversation.id.partition(":")
-        groups.setdefault(dialogue if colon else f"query {conversation.query or i}", []).append(i)
+    groups = _dialogues(conversations)
     if len(groups) < 2:
         raise UserError("all rows belong to one dialogue, so none can be held out for validation")
     order = np.random.default_rng(seed).permutation(len(groups))
@@ -200,6 +197,46 @@ def split_rows(
     chosen = sorted(i for g in order[:count] for i in groups[names[g]])
     taken = set(chosen)
     return [c for i, c in enumerate(conversations) if i not in taken], [conversations[i] for i in chosen]
+
+
+def split_counts(
+    conversations: Sequence[Conversation], train: int | None, validation: int | None, seed: int
+) -> tuple[list[Conversation], list[Conversation]]:
+    """A random training and a random validation part of so many conversations each; None: all others. Conversations of
+    one dialogue, or with the same last user turn, never belong to both.
+
+    Raises:
+        UserError: there are too few conversations, or dialogues are too long to give these numbers.
+    """
+    total = len(conversations)
+    if (train or 0) + (validation or 0) > total:
+        raise UserError(f"there are {total:,} conversations, too few for {train or 0:,} and {validation or 0:,}")
+    target = total - (train or 0) if validation is None else validation
+    groups = _dialogues(conversations)
+    order = np.random.default_rng(seed).permutation(len(groups))
+    names, taken, rest = list(groups), list[int](), list[int]()
+    for number in order:
+        rows = groups[names[number]]
+        if len(taken) < target:
+            taken += rows[: target - len(taken)]
+        else:
+            rest += rows
+    kept = rest if train is None else rest[:train]
+    if train is not None and len(kept) < train:
+        raise UserError(
+            f"{total:,} conversations of {len(groups):,} dialogues give only {len(kept):,} for training beside "
+            f"{len(taken):,} for validation, because no dialogue belongs to both"
+        )
+    return [conversations[i] for i in sorted(kept)], [conversations[i] for i in sorted(taken)]
+
+
+def _dialogues(conversations: Sequence[Conversation]) -> dict[str, list[int]]:
+    """The indices of the conversations of each dialogue: with equal ids up to a colon, or the same last user turn."""
+    groups: dict[str, list[int]] = {}
+    for i, conversation in enumerate(conversations):
+        dialogue, colon, _ = conversation.id.partition(":")
+        groups.setdefault(dialogue if colon else f"query {conversation.query or i}", []).append(i)
+    return groups
 
 
 def find_files(source: str, name: str) -> tuple[str, str | None]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from trm_fast.tasks.tool_calling.data.conversation import Call, Tool
 from trm_fast.tasks.tool_calling.generate.symbols import DATE, DEFAULT, SINGULAR, Symbol, schema_default
-from trm_fast.tasks.tool_calling.generate.transcript import CALL, ITEM, REPLY, Transcript
+from trm_fast.tasks.tool_calling.generate.transcript import CALL, ITEM, REPLY, THOUGHT_MARKS, Transcript
 from trm_fast.tasks.tool_calling.text.tokenizer import END, FIRST_BYTE, Tokenizer
 from trm_fast.tasks.tool_calling.text.values import json_type, literal_list
 
@@ -40,6 +40,7 @@ class Grammar:
         self.tools: dict[int, Tool] = {first + transcript.tool_positions[t.name]: t for t in transcript.tools}
         self.keys = {first + position: name for (_, name), position in transcript.argument_positions.items()}
         self.text = list(range(FIRST_BYTE, self.tokenizer.size))
+        self.marks = list(THOUGHT_MARKS.values()) if transcript.limits.thoughts else []
         self.numeric = [i for i in self.text if re.fullmatch(r"[▁ ]?[-.\d]*", piece_text(self.tokenizer, i))]
         self._cache: dict[str, list[tuple[int, ...]]] = {}
 
@@ -47,10 +48,14 @@ class Grammar:
         """The symbols that may follow ``symbols``; an empty list after the end."""
         if not symbols:
             return ([CALL] if self.tools else []) + ([REPLY] if self.replies else []) or [END]
+        if symbols[0] == REPLY and CALL in symbols:
+            symbols = symbols[symbols.index(CALL) :]
         if symbols[-1] == END:
-            return []
+            # A thought alone is no answer: the call that it prepared follows.
+            is_thought = bool(self.marks) and symbols[0] == REPLY and symbols[-2] == self.marks[-1]
+            return [CALL] if is_thought and self.tools else []
         if symbols[0] == REPLY:
-            return [*self.text, END]
+            return [*self.text, *self.marks, END]
         calls, every = self._parsed(symbols), list(self.tools)
         if not calls:
             return every
@@ -165,7 +170,16 @@ class Grammar:
 
     def reply(self, symbols: Sequence[int]) -> str:
         """The text of a reply; "" if the symbols are calls."""
-        return self._decoded([i for i in symbols[1:] if i != END]) if symbols and symbols[0] == REPLY else ""
+        if not symbols or symbols[0] != REPLY:
+            return ""
+        text, pieces, names = "", list[int](), {number: name for name, number in THOUGHT_MARKS.items()}
+        for symbol in [*symbols[1 : symbols.index(CALL) if CALL in symbols else None], END]:
+            if symbol == END or symbol in names:
+                text += self.tokenizer.decode(pieces) + names.get(symbol, "")
+                pieces = []
+            else:
+                pieces.append(symbol)
+        return text.strip()
 
     def calls(self, symbols: Sequence[int]) -> list[Call]:
         """The distinct calls that symbols write. A call that is cut short loses its last, unfinished argument."""

@@ -39,6 +39,8 @@ class ToolGenerateConfig(RequestConfig):
 
     Attributes:
         replies: whether the model may also answer in words.
+        thoughts: whether ``<think>`` and ``</think>`` in an assistant's text are one symbol each. A call may follow a
+            thought.
         beams: the number of partial answers that the search keeps.
         temperature: the temperature of sampling; 0: the most likely symbol.
         top_p: the share of the probability that sampling draws from, the most likely symbols first.
@@ -52,6 +54,7 @@ class ToolGenerateConfig(RequestConfig):
     tools: int = Field(default=16, ge=1)
     arguments: int = Field(default=96, ge=1)
     replies: bool = False
+    thoughts: bool = False
     beams: int = Field(default=1, ge=1)
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
@@ -90,7 +93,7 @@ class ToolGenerate(ToolTask):
     def __init__(self, config: ToolGenerateConfig | None = None) -> None:
         c = self.config = config or ToolGenerateConfig()
         self.lexicon = Lexicon(0, {})
-        self.limits = RowLimits(c.seq_len, c.tools, c.arguments, c.bag, c.vocab_size)
+        self.limits = RowLimits(c.seq_len, c.tools, c.arguments, c.bag, c.vocab_size, c.thoughts)
         self.sets, self.vocab_size, self.seq_len = c.sets, self.limits.first_position, c.seq_len
         if self.seq_len < 2 * (1 + 2 * c.tools + c.arguments):
             raise UserError(f"task.seq_len {c.seq_len} is too small for {c.tools} tools and {c.arguments} arguments")

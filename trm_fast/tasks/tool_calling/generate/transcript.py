@@ -6,6 +6,7 @@ of these is ``first_position`` plus the first position that holds it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -28,6 +29,9 @@ WEIGHTS: Mapping[str, float] = {
 }  # fmt: skip
 """Weights of the loss, by the role of a turn."""
 CALL, ITEM, REPLY = (Tokenizer.special(name) for name in ("<tool_call>", "<sep>", "<assistant>"))
+THOUGHT_MARKS = {name: Tokenizer.special(name) for name in ("<think>", "</think>")}
+"""The symbols around a thought, by their text."""
+_THINK_TAGS = re.compile("(</?think>)")
 EARLIER, MARK, WRITTEN_TOOL, WRITTEN_ARGUMENT, WRITTEN_WORD, PIECE = range(encoding.NUM_ROLES, encoding.NUM_ROLES + 6)
 """Further roles of a position: a word of a turn other than the request; and, written by the model, a mark, a tool, an
 argument, a word and a piece of the vocabulary."""
@@ -40,13 +44,14 @@ ARRAYS = ("inputs", "roles", "features", "stems", "links", "symbols", "sources",
 @dataclass(frozen=True)
 class RowLimits:
     """The maximum numbers of positions, tools and arguments per row, and of tokens per position (``bag``).
-    ``vocab_size`` is the number of the vocabulary's symbols."""
+    ``vocab_size`` is the number of the vocabulary's symbols; ``thoughts`` is that of the task."""
 
     positions: int
     tools: int
     arguments: int
     bag: int
     vocab_size: int
+    thoughts: bool = False
 
     @property
     def first_position(self) -> int:
@@ -190,7 +195,16 @@ class Transcript:
             first = i == 0 or turns[i - 1].call is None
             more = i + 1 < len(turns) and turns[i + 1].call is not None
             return [*([CALL] if first else []), *self._call_symbols(turn.call), *([] if more else [END])]
-        return [REPLY, *self.codec.tokenizer.ids(turn.text), END] if turn.role == "assistant" else []
+        return [REPLY, *self._reply_symbols(turn.text), END] if turn.role == "assistant" else []
+
+    def _reply_symbols(self, text: str) -> list[Symbol]:
+        """The symbols that write a text of the assistant."""
+        if not self.limits.thoughts:
+            return list(self.codec.tokenizer.ids(text))
+        symbols: list[Symbol] = []
+        for part in _THINK_TAGS.split(text.strip()):
+            symbols += [THOUGHT_MARKS[part]] if part in THOUGHT_MARKS else self.codec.tokenizer.ids(part)
+        return symbols
 
     def _call_symbols(self, call: Call) -> list[Symbol]:
         """``TOOL (ARGUMENT ITEM...)*``, with the arguments in the schema's order. A tool that is not offered is spelled
@@ -221,7 +235,7 @@ class Transcript:
         if number in (CALL, END):
             self._tool, self._argument, self._call = -1, -1, 0
         if copied < 0:
-            is_mark = number in (CALL, END, ITEM, REPLY) or number >= self.limits.vocab_size
+            is_mark = number in (CALL, END, ITEM, REPLY, *THOUGHT_MARKS.values()) or number >= self.limits.vocab_size
             index = self._add(MARK if is_mark else PIECE, [number])
         else:
             written = {encoding.TOOL: WRITTEN_TOOL, encoding.ARGUMENT: WRITTEN_ARGUMENT}
