@@ -17,7 +17,8 @@ namespace {
 
 #define TRM_FAST_NAME(isa) #isa,
 #define TRM_FAST_BFLOAT16_NAME(isa, base) #isa,
-constexpr const char* kNames[] = {TRM_FAST_ISAS(TRM_FAST_NAME) TRM_FAST_BFLOAT16_ISAS(TRM_FAST_BFLOAT16_NAME)};
+constexpr const char* kNames[] = {TRM_FAST_ISAS(TRM_FAST_NAME)
+                                      TRM_FAST_BFLOAT16_ISAS(TRM_FAST_BFLOAT16_NAME) "emulated"};
 #undef TRM_FAST_NAME
 #undef TRM_FAST_BFLOAT16_NAME
 constexpr int kCount = sizeof(kNames) / sizeof(kNames[0]);
@@ -54,7 +55,8 @@ bool has_bfloat16() {
 // Whether this machine can run the kernels of a set, and they were built.
 bool runs(Isa isa) {
   switch (isa) {
-    case Isa::portable: return true;
+    case Isa::portable:
+    case Isa::emulated: return true;
 #if defined(__x86_64__)
     case Isa::avx2: return has_avx2();
     case Isa::avx512: return has_avx512();
@@ -83,7 +85,7 @@ Isa choose() {
   __builtin_cpu_init();
 #endif
   const char* cap = std::getenv("TRM_FAST_CPU");
-  return best(cap && *cap ? parse(cap) : Isa(kCount - 1));
+  return best(cap && *cap ? parse(cap) : Isa(int(Isa::emulated) - 1));
 }
 
 std::atomic<Isa>& current() {
@@ -109,6 +111,7 @@ const GemmKernels* bfloat16_products() {
     TRM_FAST_BFLOAT16_ISAS(TRM_FAST_CASE)
 #undef TRM_FAST_CASE
 #endif
+    case Isa::emulated: return &emulated::Table<GemmKernels>::kernels;
     default: return nullptr;
   }
 }

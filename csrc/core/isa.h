@@ -5,10 +5,11 @@
 
 namespace trm_fast {
 
-// The sets of the processor's architecture, in the order of core/kernels.h.
+// The sets of the processor's architecture, in the order of core/kernels.h, and the emulated one, which is only used if
+// it is named.
 #define TRM_FAST_NAME(isa) isa,
 #define TRM_FAST_BFLOAT16_NAME(isa, base) isa,
-enum class Isa { TRM_FAST_ISAS(TRM_FAST_NAME) TRM_FAST_BFLOAT16_ISAS(TRM_FAST_BFLOAT16_NAME) };
+enum class Isa { TRM_FAST_ISAS(TRM_FAST_NAME) TRM_FAST_BFLOAT16_ISAS(TRM_FAST_BFLOAT16_NAME) emulated };
 #undef TRM_FAST_NAME
 #undef TRM_FAST_BFLOAT16_NAME
 
@@ -30,7 +31,11 @@ const Kernels& kernels() {
   case Isa::isa: return isa::Table<Kernels>::kernels;
 #define TRM_FAST_BFLOAT16_CASE(isa, base) \
   case Isa::isa: return base::Table<Kernels>::kernels;
-  switch (current_isa()) { TRM_FAST_ISAS(TRM_FAST_CASE) TRM_FAST_BFLOAT16_ISAS(TRM_FAST_BFLOAT16_CASE) }
+  switch (current_isa()) {
+    TRM_FAST_ISAS(TRM_FAST_CASE)
+    TRM_FAST_BFLOAT16_ISAS(TRM_FAST_BFLOAT16_CASE)
+    case Isa::emulated: break;
+  }
 #undef TRM_FAST_CASE
 #undef TRM_FAST_BFLOAT16_CASE
   return portable::Table<Kernels>::kernels;

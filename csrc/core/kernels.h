@@ -54,6 +54,8 @@ inline int64_t reduction_units(const Axis& axis) {
 #define TRM_FAST_BFLOAT16_TABLE(isa, base) TRM_FAST_TABLE(isa)
 TRM_FAST_ISAS(TRM_FAST_TABLE)
 TRM_FAST_BFLOAT16_ISAS(TRM_FAST_BFLOAT16_TABLE)
+// Products in bfloat16 without the instructions for them: slow, for tests on any machine. All else is portable.
+TRM_FAST_TABLE(emulated)
 #undef TRM_FAST_TABLE
 #undef TRM_FAST_BFLOAT16_TABLE
 

@@ -26,7 +26,8 @@ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t count, int64_t unit) { return ceil_div(count, unit) * unit; }
 
 // The widest panel of any instruction set. Activations saved for the backward are padded to it, so that their size is
-// the same for all instruction sets. In an MLP, the gate and up values of a hidden channel share a panel.
+// the same for all instruction sets; in bfloat16 those of gate and up have half the size. In an MLP, the gate and up
+// values of a hidden channel share a panel.
 constexpr int64_t kPanel = 32;
 
 struct Forward {
@@ -105,9 +106,18 @@ class Layer {
     return right(to, k);
   }
   Right right(const float* packed, int64_t k) const { return {packed, panel(k)}; }
-  // Floats in a packed panel of depth k; at most k * width.
-  int64_t panel(int64_t k) const { return ceil_div(k, gemm_.steps) * gemm_.width; }
-  int64_t panels(int64_t n) const { return round_up(n, gemm_.width); }  // columns of n, padded to whole panels
+  // Repacks panels (k, width) of n columns, `stride` floats apart, as a right factor, in place, and returns it.
+  Right repack(float* panels, int64_t k, int64_t n, int64_t stride) const {
+    gemm_.pack_panels(panels, k, ceil_div(n, gemm_.width), stride);
+    return {panels, stride};
+  }
+  int64_t slots(int64_t k) const { return ceil_div(k, gemm_.steps); }  // floats of k steps in a packed factor
+  int64_t panel(int64_t k) const { return slots(k) * gemm_.width; }    // floats of a packed panel of depth k
+  // Floats of a right factor (k, n), which is padded to whole panels.
+  int64_t right_size(int64_t k, int64_t n) const { return ceil_div(n, gemm_.width) * panel(k); }
+  int64_t left_size(int64_t m, int64_t k) const { return m * slots(k); }  // floats of a packed left factor
+  // Floats that to_slots writes for a left factor (m, k).
+  int64_t slots_size(int64_t m, int64_t k) const { return gemm_.steps > 1 ? m * slots(k) : 0; }
   int64_t rows(int64_t examples) const { return examples * sizes_.tokens; }
   int64_t row_tiles(const Forward& f) const { return ceil_div(rows(f.examples), f.tile_rows); }
 

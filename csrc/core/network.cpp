@@ -22,10 +22,10 @@ Network::Network(const char* op, const Tensor& state, double eps, const MaybeTen
   valid = read<bool>(stored_.back());
 }
 
-const float* Network::store_weight(const Tensor& tensor, std::initializer_list<int64_t> shape, bool allow_float32) {
+const float* Network::store_weight(const Tensor& tensor, std::initializer_list<int64_t> shape) {
   const auto sizes = tensor.sizes();
-  const bool fits = tensor.scalar_type() == dtype || (allow_float32 && tensor.scalar_type() == ScalarType::Float);
-  STD_TORCH_CHECK(fits, op, ": weights must have the state's dtype");
+  STD_TORCH_CHECK(tensor.scalar_type() == dtype || tensor.scalar_type() == ScalarType::Float, op,
+                  ": weights must have the state's dtype or be float32");
   STD_TORCH_CHECK(sizes.size() == shape.size() && std::equal(shape.begin(), shape.end(), sizes.begin()), op,
                   ": a weight's shape does not fit");
   stored_.push_back(floats(tensor));
@@ -83,8 +83,8 @@ void Network::add_attention(const Tensor& qkv, const Tensor& out, int64_t heads,
   STD_TORCH_CHECK(heads > 0 && D % heads == 0, op, ": the number of channels must be a multiple of heads");
   STD_TORCH_CHECK(!cos == !sin && (!cos || D / heads % 2 == 0), op,
                   ": rotary positions need both cos and sin, and an even number of channels per head");
-  const float* cosines = cos ? store_weight(*cos, {L, D / heads}, true) : nullptr;
-  const float* sines = sin ? store_weight(*sin, {L, D / heads}, true) : nullptr;
+  const float* cosines = cos ? store_weight(*cos, {L, D / heads}) : nullptr;
+  const float* sines = sin ? store_weight(*sin, {L, D / heads}) : nullptr;
   layers.push_back(
       make_attention(sizes, store_weight(qkv, {3 * D, D}), store_weight(out, {D, D}), heads, cosines, sines, causal));
   weights.insert(weights.end(), {qkv, out});

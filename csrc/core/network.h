@@ -44,9 +44,9 @@ class Network {
   std::vector<Tensor> weights;  // two per layer
 
  private:
-  // Checks a weight, stores it as contiguous float32 and returns its memory. The weight must have the network's dtype;
-  // `allow_float32` also allows float32.
-  const float* store_weight(const Tensor& tensor, std::initializer_list<int64_t> shape, bool allow_float32 = false);
+  // Checks a weight, stores it as contiguous float32 and returns its memory. The weight must have the network's dtype
+  // or be float32, of which products in bfloat16 round what they pack.
+  const float* store_weight(const Tensor& tensor, std::initializer_list<int64_t> shape);
   std::vector<Tensor> stored_;
   Groups groups_;
 };

@@ -12,10 +12,12 @@ struct Strided {
 };
 
 // The left factor of a product, (m, k). Rows are `row` floats apart. If chunk > 0, each row is split into chunks of
-// `chunk` elements, and chunks are `jump` floats apart. If row == 0, pack_left packed the factor, and `jump` is k.
+// `chunk` elements, and chunks are `jump` floats apart. If row == 0, pack_left packed the factor, and `jump` is k. If
+// `in_slots`, to_slots converted the factor.
 struct Left {
   const float* data;
   int64_t row, chunk, jump;
+  bool in_slots = false;
 };
 
 // The right factor of a product, (k, n), packed in panels of `width` columns. Each panel is (k, width). Panels are
@@ -45,7 +47,8 @@ struct Added {
 // Products of row-major float32 matrices, on the calling thread. Outputs must not overlap inputs. In packed factors a
 // float holds `steps` steps of k: one in float32, or two in bfloat16, which are accumulated in float32. Register blocks
 // are `rows` x `width`; width is a power of two up to 32. If gate and up share panels, `inner` must be a multiple of
-// width / 2.
+// width / 2. Gate and up values that the forward keeps for the backward have the type of the factors, too: in
+// bfloat16, a float holds the gate and the up value of a hidden channel.
 struct GemmKernels {
   int64_t rows, width, steps;
 
@@ -59,28 +62,32 @@ struct GemmKernels {
   // Packs gate and up, each (inner, k), as one left factor. A block has rows of gate, then the same rows of up.
   void (*pack_gate_up_left)(const Strided& gate, const Strided& up, int64_t inner, int64_t k, float* to);
 
-  // Repacks `count` panels (k, width), which swiglu_left wrote k * width floats apart, as a right factor, in place.
-  void (*pack_panels)(float* to, int64_t k, int64_t count);
+  // Converts a left factor (m, k) that is not packed, so that several products can use it without converting it again.
+  // `to` has m * ceil(k / steps) floats, and may be the factor's data if chunk == 0. In float32 it returns the factor.
+  Left (*to_slots)(const Left&, int64_t m, int64_t k, float* to);
+  // Repacks `count` panels (k, width), `stride` floats apart, as a right factor, in place.
+  void (*pack_panels)(float* to, int64_t k, int64_t count, int64_t stride);
 
   // c (m, n) = left right, or c += left right if `add`. Rows of c are `ldc` floats apart.
   void (*multiply)(const Left&, const Right&, int64_t m, int64_t n, int64_t k, bool add, float* c, int64_t ldc);
 
   // out (m, inner) = silu(left gate) * (left up). `right` is gate and up, packed by pack_gate_up. The `added` rows are
-  // added to the product left right before silu. `gate_up` (m, 2 inner) receives the sum, with its columns in the order
-  // of `right`; its data may be null. Rows of `out` are ldo floats apart.
+  // added to the product left right before silu. `gate_up` (m, 2 inner / steps) receives the sum, with its columns in
+  // the order of `right`, in panels of width / steps columns; its data may be null. Rows of `out` are ldo floats
+  // apart.
   void (*swiglu)(const Left&, const Right&, int64_t m, int64_t inner, int64_t k, const Added&,
                  const Panels<float>& gate_up, float* out, int64_t ldo);
   // The backward of swiglu, from dout = left right (m, inner) and the gate_up of swiglu. Recomputes `out`, and computes
-  // dgate_up, the gradient of gate_up. Both are in panels (m, width).
+  // dgate_up (m, 2 inner), with its columns in the order of swiglu's `right`. Both are float32 in panels (m, width).
   void (*swiglu_bwd)(const Left&, const Right&, int64_t m, int64_t inner, int64_t k, const Panels<const float>& gate_up,
                      float* out, float* dgate_up);
   // swiglu with the weights as the left factor: out = silu(gate right) * (up right), in panels (inner, width). `left`
   // is gate and up, packed by pack_gate_up_left; `right` has `panels` panels. `gate_up` receives both products, in
-  // panels (2 inner, width) with gate above up; it may be null.
+  // panels (2 inner / steps, width), in float32 with gate above up; it may be null.
   void (*swiglu_left)(const float* left, const Right&, int64_t inner, int64_t panels, int64_t k, float* gate_up,
                       float* out);
   // The backward of swiglu_left, from dout = left right (inner, columns) and the gate_up of swiglu_left. Recomputes
-  // `out`, and computes dgate_up, the gradient of gate_up. Both have the layouts of swiglu_left.
+  // `out`, and computes the gradients of gate and up, in panels (2 inner, width) of float32 with gate above up.
   void (*swiglu_left_bwd)(const Left&, const Right&, int64_t inner, int64_t panels, int64_t k, const float* gate_up,
                           float* out, float* dgate_up);
 };

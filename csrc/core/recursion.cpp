@@ -23,7 +23,9 @@ int64_t group_size(const Sizes& sizes, int64_t examples, int64_t rows) {
   return ceil_div(examples, ceil_div(examples, ideal));
 }
 
-Tensor new_floats(const Tensor& like, int64_t count) { return torch::stable::new_empty(like, {count}); }
+Tensor new_floats(const Tensor& like, int64_t count) {
+  return torch::stable::new_empty(like, {count}, ScalarType::Float);
+}
 
 // `count` uninitialized floats. A large tensor's memory comes from the pool and returns to it.
 Tensor new_saved(const Tensor& like, int64_t count) {
@@ -125,29 +127,27 @@ States recursion_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, con
   STD_TORCH_CHECK(cycles == 1 || (cycles > 1 && !keep), net.op, ": gradients need exactly one cycle");
   if (y) check_like(net.op, *y, z);
   if (x) check_like(net.op, *x, z);
-  if (net.dtype == ScalarType::BFloat16) {
-    STD_TORCH_CHECK(!keep, net.op, ": bfloat16 has no gradient");
-    const States wide = floats_fwd(net, cycle, maybe_floats(y), floats(z), maybe_floats(x), cycles, false);
-    return {torch::stable::to(wide.y, net.dtype), torch::stable::to(wide.z, net.dtype), new_floats(z, 0)};
-  }
-  return floats_fwd(net, cycle, y, z, x, cycles, keep);
+  if (net.dtype == ScalarType::Float) return floats_fwd(net, cycle, y, z, x, cycles, keep);
+  const States wide = floats_fwd(net, cycle, maybe_floats(y), floats(z), maybe_floats(x), cycles, keep);
+  return {torch::stable::to(wide.y, net.dtype), torch::stable::to(wide.z, net.dtype), wide.saved};
 }
 
-Gradients recursion_bwd(Network& net, const Cycle& cycle, const MaybeTensor& dy, const MaybeTensor& dz, const Tensor& z,
-                        const Tensor& saved) {
-  STD_TORCH_CHECK(net.dtype == ScalarType::Float, net.op, ": gradients need float32");
+namespace {
+
+// recursion_bwd on float32 states. Gradients are float32. The products may be in bfloat16.
+Gradients floats_bwd(Network& net, const Cycle& cycle, const MaybeTensor& dy, const MaybeTensor& dz, const Tensor& z,
+                     const Tensor& saved) {
   const SavedLayout layout(net, cycle);
-  STD_TORCH_CHECK(saved.numel() == layout.size(), net.op, ": the tensor that the forward saved has the wrong size");
-  if (dy) check_like(net.op, *dy, z);
-  if (dz) check_like(net.op, *dz, z);
+  STD_TORCH_CHECK(saved.numel() == layout.size() && saved.scalar_type() == ScalarType::Float, net.op,
+                  ": the tensor that the forward saved has the wrong size or dtype");
   const bool injects = cycle.latent_steps || cycle.injects(cycle.latent_steps);
   Gradients gradients{new_gradient(z, dy, cycle.has_answer_state),
                       new_gradient(z, dz, true),
                       new_gradient(z, std::nullopt, injects),
                       {}};
   for (const Tensor& weight : net.weights) {
-    gradients.dweights.push_back(net.batch ? torch::stable::new_empty(weight, weight.sizes())
-                                           : torch::stable::new_zeros(weight, weight.sizes()));
+    gradients.dweights.push_back(net.batch ? torch::stable::new_empty(weight, weight.sizes(), ScalarType::Float)
+                                           : torch::stable::new_zeros(weight, weight.sizes(), ScalarType::Float));
   }
   if (!net.batch) return gradients;
 
@@ -184,6 +184,22 @@ Gradients recursion_bwd(Network& net, const Cycle& cycle, const MaybeTensor& dy,
                                    write<float>(gradients.dweights[2 * i + 1]));
   });
   return gradients;
+}
+
+}  // namespace
+
+Gradients recursion_bwd(Network& net, const Cycle& cycle, const MaybeTensor& dy, const MaybeTensor& dz, const Tensor& z,
+                        const Tensor& saved) {
+  if (dy) check_like(net.op, *dy, z);
+  if (dz) check_like(net.op, *dz, z);
+  if (net.dtype == ScalarType::Float) return floats_bwd(net, cycle, dy, dz, z, saved);
+  Gradients g = floats_bwd(net, cycle, maybe_floats(dy), maybe_floats(dz), floats(z), saved);
+  for (Tensor* state : {&g.dy, &g.dz, &g.dx}) *state = torch::stable::to(*state, net.dtype);
+  for (size_t i = 0; i < g.dweights.size(); ++i) {
+    const ScalarType dtype = net.weights[i].scalar_type();
+    if (dtype != ScalarType::Float) g.dweights[i] = torch::stable::to(g.dweights[i], dtype);
+  }
+  return g;
 }
 
 // One application of the network, without an injection.

@@ -1,5 +1,6 @@
-// Applies a network recursively on a CPU, for the ops latent_recursion, mlp, token_mixer and attention. The dtype is
-// float32; without gradients also bfloat16, if the CPU has bfloat16 products. Invalid arguments throw torch's error.
+// Applies a network recursively on a CPU, for the ops latent_recursion, mlp, token_mixer and attention. The states are
+// float32, or bfloat16 if the CPU has bfloat16 products: then the factors of all products are rounded to bfloat16, and
+// sums, norms, residuals and everything between are float32. Invalid arguments throw torch's error.
 #pragma once
 
 #include <vector>
@@ -36,8 +37,8 @@ struct Gradients {
 // backward needs, and requires cycles == 1.
 States recursion_fwd(Network& net, const Cycle& cycle, const MaybeTensor& y, const Tensor& z, const MaybeTensor& x,
                      int64_t cycles, bool keep);
-// The gradients of one cycle. dy, dz: the gradients of the output states (nullopt means zero); z: the input state;
-// saved: from recursion_fwd with `keep`. The arguments are not changed.
+// The gradients of one cycle, each with the dtype of its tensor. dy, dz: the gradients of the output states (nullopt
+// means zero); z: the input state; saved: from recursion_fwd with `keep`. The arguments are not changed.
 Gradients recursion_bwd(Network& net, const Cycle& cycle, const MaybeTensor& dy, const MaybeTensor& dz, const Tensor& z,
                         const Tensor& saved);
 

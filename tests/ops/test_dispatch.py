@@ -84,7 +84,7 @@ def test_another_kernel_serves_layers_that_the_fastest_does_not_support(monkeypa
     choice = dispatch._resolve("latent_recursion", "cuda", torch.bfloat16)
     assert choice[:3] == ("cuda", "triton", "triton")
     z = torch.empty(2, 3, 1024, dtype=torch.bfloat16)
-    selection.choices["latent_recursion", "cpu", torch.bfloat16] = choice._replace(large="cuda", inference_only=())
+    selection.choices["latent_recursion", "cpu", torch.bfloat16] = choice._replace(large="cuda")
     assert dispatch.select_masked("latent_recursion", None, True, 8, z) == "triton"
     assert dispatch.select_masked("latent_recursion", None, True, 2, z) == "reference", "heads are too wide"
     available.remove("triton")

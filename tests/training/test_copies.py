@@ -70,16 +70,6 @@ def test_weights_loaded_between_steps_are_used() -> None:
     assert same(*states)
 
 
-def test_kernels_without_a_gradient_may_be_requested_by_name() -> None:
-    """CPU kernels have no gradient in bfloat16, so the cycle with gradient is computed without them."""
-    if registry.EXTENSION_MISSING:
-        pytest.skip(registry.EXTENSION_MISSING)
-    with ops.use_backend("cpp"):
-        step = make({}, BFLOAT16, 1)
-        run(step, 2)
-        check(step)
-
-
 def test_float32_has_no_copies() -> None:
     step = make({}, {}, 1)
     assert not step.copies.all_copies

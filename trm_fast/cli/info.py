@@ -57,7 +57,7 @@ def info(check: Check = False, measure: Measure = False, json_output: Json = Fal
     if check:
         out.print(_plain_table("Checks of the kernels", checks))
     if measure:
-        out.print(_plain_table("Milliseconds, forward and backward (forward alone if a kernel has no gradient)", times))
+        out.print(_plain_table("Milliseconds, forward and backward", times))
 
 
 def _devices() -> tuple[str, ...]:

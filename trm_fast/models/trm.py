@@ -115,10 +115,12 @@ class TRMModel(nn.Module):
         return [part.weight for part in self.modules() if isinstance(part, Linear)]
 
     def weight_copies(self, z: Tensor) -> WeightCopies:
-        """Copies of the linear maps' weights in the dtype of ``z``, for an optimizer that keeps them up to date. ``z``
-        is a latent state of the shape that the network will process."""
-        packs = fusion(self.net, z) is Fusion.PACKED
-        return WeightCopies(self.linear_weights(), z, self.net.weights() if packs else ())
+        """Copies of the linear maps' weights in the dtype of ``z``, for an optimizer that keeps them up to date, except
+        of weights that kernels round themselves. ``z`` is a latent state of the shape that the network will process."""
+        fused, network = fusion(self.net, z), self.net.weights()
+        rounded = {id(w) for w in network} if fused is Fusion.FLOAT32 else set()
+        weights = [w for w in self.linear_weights() if id(w) not in rounded]
+        return WeightCopies(weights, z, network if fused is Fusion.PACKED else ())
 
     def initial_state(self, batch: int, numbers: Tensor | None = None) -> State:
         """The states that examples start from, (B, P + L, D). The widths of y and z may be configured.

@@ -62,6 +62,7 @@ class Fusion(Enum):
 
     NONE = "not at all"
     PLAIN = "with the weights in the states' dtype"
+    FLOAT32 = "with the float32 weights, which its kernels round"
     PACKED = "with the weights packed for its kernels"
 
 
@@ -73,8 +74,8 @@ def fusion(net: Network, z: Tensor, masked: bool = False) -> Fusion:
         return Fusion.NONE
     if not dispatch.has_kernel(op, z, masked or config.causal):
         return Fusion.NONE
-    if dispatch.select(op, z) != "cuda":
-        return Fusion.PLAIN
+    if (backend := dispatch.select(op, z)) != "cuda":
+        return Fusion.FLOAT32 if backend == "cpp" else Fusion.PLAIN
     if packing.unsupported_reason(z, net.weights(), token_mixer=net.over_tokens) is None:
         return Fusion.PACKED
     return Fusion.NONE if dispatch.general_kernel(op, z) == "reference" else Fusion.PLAIN
@@ -98,7 +99,7 @@ class Recursion:
         self.fusion, self.precision = Fusion.NONE, precision
         if precision.fuses_channels:
             self.fusion = fusion(net, z, mask is not None)
-            if self.fusion is not Fusion.PACKED:
+            if self.fusion in (Fusion.NONE, Fusion.PLAIN):
                 self.precision = precision.cast_scope(net.weights(), z.dtype)
         if self.fusion is not Fusion.NONE:
             self._options = net.op_options(z.shape[1])
@@ -146,6 +147,8 @@ class Recursion:
     def _operands(self, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor] | None]:
         """The weights for the op, and its packed weights if it reads them and there are copies."""
         weights = self.net.weights()
+        if self.fusion is Fusion.FLOAT32:
+            return weights, None
         if self.fusion is Fusion.PACKED:
             return weights, self.precision.packed
         return [self.precision.cached_cast(weight, dtype) for weight in weights], None

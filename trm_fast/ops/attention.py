@@ -61,7 +61,7 @@ def attention(
         )
     if rotary is not None and any(table.shape != (L, D // heads) for table in rotary):
         raise ValueError(f"attention: cos and sin must be ({L}, {D // heads})")
-    chosen = dispatch.select_masked("attention", mask, causal, heads, h, qkv, out)
+    chosen = dispatch.select_masked("attention", mask, causal, heads, h)
     if chosen == "reference":
         return attention_reference(h, qkv, out, heads, rotary, eps, mask, causal)
     cos, sin = rotary or (None, None)
@@ -123,7 +123,7 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def attention_saved(h: Tensor, *_: Any) -> int:
     L, D = h.shape[1:]
-    return saved_floats(h, 4 * L * D, L)
+    return saved_floats(h, 4 * L * D, L, gate_up=False)
 
 
 _LAYER = "Tensor qkv, Tensor out, Tensor? cos, Tensor? sin, Tensor? mask, int heads, float eps, bool causal"

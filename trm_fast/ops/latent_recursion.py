@@ -14,6 +14,7 @@ from trm_fast.ops.attention import attention_saved
 from trm_fast.ops.fused_step import fused_step, packed_for
 from trm_fast.ops.gradients import plain_backward, reference_gradients
 from trm_fast.ops.group_mixer import group_mixer_saved
+from trm_fast.ops.layer import new_saved
 from trm_fast.ops.mlp import mlp_saved
 from trm_fast.ops.network import Network, Rotary
 from trm_fast.ops.packing import pack_weights, unsupported_reason
@@ -146,15 +147,17 @@ def run_recursion(
         raise ValueError(f"{op}: n must be 0 or more and cycles 1 or more, but they are {n} and {cycles}")
     if n == 0 and y is not None:  # z stays as it is: only the answer steps run, as in single state
         return run_recursion(op, None, y, z, network, 0, True, cycles, packed)[1], z
-    chosen = dispatch.select_masked(op, mask, causal, heads, z, y, x, *weights)
+    chosen = dispatch.select_masked(op, mask, causal, heads, z)
     if chosen == "cuda":
         if not (reason := unsupported_reason(z, weights, token_mixer=not heads and groups is None)):
             matrices = packed_for(z, weights, packed)
             fused = lambda h, injection: fused_step(h, injection, weights, matrices, eps)  # noqa: E731
             return _run_cycles(fused, y, z, x, n, inject_last, cycles)
         chosen = dispatch.fallback(op, chosen, reason, z, heads)
-    # Cast once for all applications, so that their gradients are summed before they are cast back.
-    weights = [w.to(z.dtype) for w in weights]
+    # Cast once for all applications, so that their gradients are summed before they are cast back. The C++ kernels
+    # round float32 weights themselves while they pack them, and return float32 gradients.
+    rounds = chosen == "cpp"
+    weights = [w if rounds and w.dtype == torch.float32 else w.to(z.dtype) for w in weights]
     if chosen == "reference":
         return _run_cycles(Network(weights, *network[1:]).reference, y, z, x, n, inject_last, cycles)
     cos, sin = rotary or (None, None)
@@ -206,7 +209,8 @@ def _plain_gradients(ctx: Any, dy: Tensor | None, dz: Tensor | None) -> tuple[Te
     rotary = None if cos is None else (cos.detach(), sin.detach())
 
     def reference(y: Tensor | None, z: Tensor, x: Tensor, *weights: Tensor) -> tuple[Tensor | None, Tensor]:
-        network = Network(weights, heads, rotary, eps, mask, causal, groups, group_scale)
+        cast = [w.to(z.dtype) for w in weights]
+        network = Network(cast, heads, rotary, eps, mask, causal, groups, group_scale)
         return _run_cycles(network.reference, y, z, x, n, inject_last, cycles=1)
 
     needed = [*ctx.needs_input_grad[2:5], *ctx.needs_input_grad[9:]]
@@ -248,7 +252,7 @@ def _cpp_saved(
     for i in range(0, 0 if grouped else len(weights), 4):
         layers += (attention_saved if heads else token_mixer_saved)(z, weights[i])
         layers += mlp_saved(z, weights[i + 2])
-    return z.new_empty((n + 1) * layers + (n + (dual or inject_last)) * z.numel())
+    return new_saved(z, (n + 1) * layers + (n + (dual or inject_last)) * z.numel())
 
 
 def _triton_saved(
@@ -274,7 +278,6 @@ BACKENDS: dict[str, Any] = {  # latent_step has the same
         "triton": GPU_FLOATS,
         "cuda": (torch.bfloat16, torch.float16),  # not float32, which tensor cores would round
     },
-    "inference_only": {"cpp": (torch.bfloat16,)},
     "matrix": True,
     "general": ("cpp", "triton"),
 }

@@ -83,7 +83,7 @@ def layer_kernels(op: str, triton_layer: str, arguments: str, saved_size: Callab
     """
 
     def fwd(h: Tensor, keep: bool, *layer: Any) -> tuple[Tensor, Tensor]:
-        return h.new_empty(h.shape), h.new_empty(saved_size(h, *layer) if keep else 0)
+        return h.new_empty(h.shape), new_saved(h, saved_size(h, *layer) if keep else 0)
 
     def triton_fwd(h: Tensor, keep: bool, *layer: Any) -> tuple[Tensor, Tensor]:
         instance = getattr(triton_kernels(op), triton_layer)(*layer)
@@ -94,7 +94,6 @@ def layer_kernels(op: str, triton_layer: str, arguments: str, saved_size: Callab
 
     return {
         "kernels": {"cpp": (torch.float32, torch.bfloat16), "triton": GPU_FLOATS},
-        "inference_only": {"cpp": (torch.bfloat16,)},
         "schemas": {
             f"{op}_fwd(Tensor h, bool keep, {arguments}) -> (Tensor y, Tensor saved)": fwd,
             f"{op}_bwd(Tensor dy, Tensor h, Tensor saved, {arguments}) -> (Tensor dh, Tensor d_in, Tensor d_out)": bwd,
@@ -109,7 +108,15 @@ def rounded(count: int, unit: int) -> int:
     return -(-count // unit) * unit
 
 
-def saved_floats(h: Tensor, kept: int, rstd: int) -> int:
-    """Number of floats that a layer's forward saves (csrc/core/recursion.cpp). ``kept`` and ``rstd``: per example."""
+def saved_floats(h: Tensor, kept: int, rstd: int, gate_up: bool = True) -> int:
+    """Number of floats that a layer's forward saves (csrc/core/recursion.cpp). ``kept`` and ``rstd``: per example.
+    ``gate_up``: whether it keeps values of gate and up, which have the dtype of ``h``."""
     B, L, D = h.shape
+    if gate_up and h.dtype == torch.bfloat16:
+        kept //= 2
     return B * (kept + L * D + rstd)
+
+
+def new_saved(h: Tensor, floats: int) -> Tensor:
+    """An uninitialized tensor of the kind that the C++ forward saves for the backward."""
+    return h.new_empty(floats, dtype=torch.float32)

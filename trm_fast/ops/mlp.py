@@ -60,7 +60,7 @@ def gated_layer(
         raise ValueError(
             f"{op}: gate_up {tuple(gate_up.shape)} and down {tuple(down.shape)} must be (2 I, {width}) and ({width}, I)"
         )
-    chosen = dispatch.select(op, h, gate_up, down)
+    chosen = dispatch.select(op, h)
     if chosen == "reference":
         return reference(h, gate_up, down, eps)
     return run_layer(op, chosen, h, gate_up, down, eps)

@@ -92,8 +92,10 @@ def check_all(device: str) -> Iterator[tuple[str, str, str, str]]:
 
 def cpu_paths() -> list[str]:
     """The instruction sets that the C++ kernels can use here, smallest first."""
-    names = build_record().get("ops", {}).get("cpu", [])
-    return [] if EXTENSION_MISSING else names[: names.index(selection.cpu_path()) + 1]
+    names, path = build_record().get("ops", {}).get("cpu", []), selection.cpu_path()
+    if EXTENSION_MISSING:
+        return []
+    return names[: names.index(path) + 1] if path in names else [path]
 
 
 @contextlib.contextmanager
@@ -125,7 +127,7 @@ def measure(
 ) -> Iterator[tuple[str, str, str, dict[str, float]]]:
     """Times the reference and every kernel that passes its check, and stores the fastest for later processes.
 
-    It times forward and backward together, or only the forward if one of the op's kernels has no gradient.
+    It times forward and backward together.
 
     Args:
         device: "cpu" or "cuda".
@@ -143,8 +145,6 @@ def measure(
         names = [name for name in names if validation.verdict(op, name, dtype, device) == validation.PASSED]
         for size, batch in BATCHES[device].items() if names else ():
             case = OPS[op].timed(batch)
-            if any(name in selection.without_gradient(op, dtype) for name in names):
-                case = case._replace(differentiable=0)
             times = _times(OPS[op], ["reference", *names], dtype, torch.device(device), case, recorder)
             if times:
                 fastest.setdefault(f"{op}/{dtype_name(dtype)}", {})[size] = min(times, key=lambda name: times[name])

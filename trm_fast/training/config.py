@@ -98,7 +98,8 @@ class TrainingConfig(Section):
     exploration: float = Field(0.1, ge=0, le=1)
     """Share of slots that get a random minimum of supervision steps in each step."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Dtype of activations; ``auto``: bfloat16 on a GPU, as published, and float32 on a CPU."""
+    """Dtype of activations; ``auto``: bfloat16 on a GPU, as published, and float32 on a CPU. On a CPU, bfloat16 is only
+    fast if ``trm-fast info`` shows cpp kernels for it."""
     no_grad_dtype: Literal["same", "fp8", "fp8-emulated"] = "same"
     """Dtype of products in cycles without gradient; ``fp8-emulated`` gives the same results on any device,
     slowly."""

@@ -41,10 +41,10 @@ void pack_gate_up_left(const Strided& gate, const Strided& up, int64_t inner, in
 }
 
 // Works in place, because a slot only overwrites steps that were already read.
-void pack_panels(float* to, int64_t k, int64_t count) {
+void pack_panels(float* to, int64_t k, int64_t count, int64_t stride) {
 #if defined(TRM_FAST_PAIRS)
   alignas(64) const float zeros[kLanes] = {};
-  for (int64_t panel = 0; panel < count; ++panel, to += k * kWidth) {
+  for (int64_t panel = 0; panel < count; ++panel, to += stride) {
     for (int64_t i = 0; i < k; i += 2) {
       for (int64_t half = 0; half < kWidth; half += kLanes) {
         const float* even = to + i * kWidth + half;
@@ -53,7 +53,7 @@ void pack_panels(float* to, int64_t k, int64_t count) {
     }
   }
 #else
-  (void)to, (void)k, (void)count;
+  (void)to, (void)k, (void)count, (void)stride;
 #endif
 }
 
@@ -95,8 +95,8 @@ void multiply(const Left& factor, const Right& right, int64_t m, int64_t n, int6
 
 template <>
 const GemmKernels Table<GemmKernels>::kernels = {
-    kRows,       kWidth,   kSteps, pack_right, pack_gate_up, pack_left,      pack_gate_up_left,
-    pack_panels, multiply, swiglu, swiglu_bwd, swiglu_left,  swiglu_left_bwd};
+    kRows,    kWidth,      kSteps,   pack_right, pack_gate_up, pack_left,   pack_gate_up_left,
+    to_slots, pack_panels, multiply, swiglu,     swiglu_bwd,   swiglu_left, swiglu_left_bwd};
 
 }  // namespace TRM_FAST_ISA
 }  // namespace trm_fast

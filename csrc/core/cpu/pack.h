@@ -85,8 +85,17 @@ inline int64_t lanes_left(int64_t n, int64_t first) {
 // Interleaves rows [0, count) of a, `step` floats per slot. `rows_after` more rows follow in a. If there are enough to
 // fill the last vector, whole vectors are copied. The caller must write the floats beyond `count` later.
 inline void pack_rows(const Strided& a, int64_t count, int64_t rows_after, int64_t k, int64_t step, float* to) {
+  constexpr int kVectors = (kRows + kLanes - 1) / kLanes;
+  const bool whole_vectors = a.row == 1 && count + rows_after >= kVectors * kLanes;
 #if defined(TRM_FAST_PAIRS)
-  (void)rows_after;
+  if (whole_vectors) {
+    alignas(64) const float zeros[kVectors * kLanes] = {};
+    for (int64_t d = 0; d < k; d += 2) {
+      const float *even = a.data + d * a.column, *odd = d + 1 < k ? even + a.column : zeros;
+      for (int v = 0; v < kVectors * kLanes; v += kLanes) store_pairs(even + v, odd + v, to + d / 2 * step + v);
+    }
+    return;
+  }
   for (int64_t d = 0; d < k; d += 2) {
     for (int64_t i = 0; i < count; ++i) {
       const float* from = a.data + i * a.row + d * a.column;
@@ -94,8 +103,7 @@ inline void pack_rows(const Strided& a, int64_t count, int64_t rows_after, int64
     }
   }
 #else
-  constexpr int kVectors = (kRows + kLanes - 1) / kLanes;
-  if (a.row == 1 && count + rows_after >= kVectors * kLanes) {
+  if (whole_vectors) {
     for (int64_t d = 0; d < k; ++d) {
       for (int v = 0; v < kVectors; ++v) {
         store_vector(to + d * step + v * kLanes, load_vector(a.data + d * a.column + v * kLanes));

@@ -14,58 +14,86 @@ namespace TRM_FAST_ISA {
 constexpr int64_t slots(int64_t k) { return (k + kSteps - 1) / kSteps; }
 
 #if defined(TRM_FAST_PAIRS)
+inline uint32_t bfloat16_bits(float x) {
+  BFloat16 rounded;
+  store(&rounded, x);
+  return rounded.bits;
+}
+inline void store_pair(float even, float odd, float* to) {
+  const uint32_t pair = bfloat16_bits(even) | bfloat16_bits(odd) << 16;
+  std::memcpy(to, &pair, sizeof(pair));
+}
+// The steps of slots.
+inline Vector even_steps(Vector slots) { return (Vector)((Bits)slots << 16); }
+inline Vector odd_steps(Vector slots) { return (Vector)((Bits)slots & 0xffff0000u); }
+
+#if defined(__AVX512BF16__)
 inline __m256i rounded_to_bfloat16(const float* from) { return (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from)); }
 
-// Stores kLanes slots, each from an even and an odd step.
+// Stores kLanes slots, each from an even and an odd step. `to` may be `even`.
 inline void store_pairs(const float* even, const float* odd, float* to) {
   const __m512i low = _mm512_cvtepu16_epi32(rounded_to_bfloat16(even));
   const __m512i high = _mm512_slli_epi32(_mm512_cvtepu16_epi32(rounded_to_bfloat16(odd)), 16);
   _mm512_storeu_si512(to, _mm512_or_si512(low, high));
 }
-
-inline void store_pair(float even, float odd, float* to) {
-  BFloat16 steps[2];
-  store(steps, even), store(steps + 1, odd);
-  std::memcpy(to, steps, sizeof(steps));
+// Stores kLanes neighboring steps as slots. `to` may be `from`.
+inline void store_steps(const float* from, float* to) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), rounded_to_bfloat16(from));
 }
+#else
+inline void store_pairs(const float* even, const float* odd, float* to) {
+  for (int i = 0; i < kLanes; ++i) store_pair(even[i], odd[i], to + i);
+}
+inline void store_steps(const float* from, float* to) {
+  for (int i = 0; i < kLanes; i += 2) store_pair(from[i], from[i + 1], to + i / 2);
+}
+#endif
 
-// Stores `count` neighboring elements of a row as slots. `count` may be odd only at the end of the row.
+// Stores `count` neighboring elements of a row as slots. `count` may be odd only at the end of the row. `to` may be
+// `from`.
 inline void store_row(const float* from, int64_t count, float* to) {
   int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i / 2), rounded_to_bfloat16(from + i));
-  }
+  for (; i + kLanes <= count; i += kLanes) store_steps(from + i, to + i / 2);
   for (; i < count; i += 2) store_pair(from[i], i + 1 < count ? from[i + 1] : 0, to + i / 2);
 }
 
-// The left factor in slots. If it is not packed, this is a converted copy, made once for all columns of the product.
+// Converts a factor that is not packed to slots, in `to`, with rows slots(k) floats apart. `to` may be its data if its
+// rows have one chunk.
+inline Left to_slots(const Left& from, int64_t m, int64_t k, float* to) {
+  const int64_t chunk = from.chunk ? from.chunk : k;
+  for (int64_t i = 0; i < m; ++i) {
+    const float* row = from.data + i * from.row;
+    for (int64_t first = 0; first < k; first += chunk, row += from.jump) {
+      store_row(row, chunk < k - first ? chunk : k - first, to + i * slots(k) + first / 2);
+    }
+  }
+  return {to, slots(k), 0, 0, true};
+}
+
+// The left factor in slots. If it is neither packed nor in slots, this is a converted copy, made once for all columns
+// of the product.
 class LeftSlots {
  public:
-  LeftSlots(const Left& from, int64_t m, int64_t k) : left{from.data, 0, 0, slots(from.jump)} {
-    if (!from.row) return;
-    memory_ = acquire_memory(size_t(m * slots(k)));
-    const int64_t chunk = from.chunk ? from.chunk : k;
-    for (int64_t i = 0; i < m; ++i) {
-      const float* row = from.data + i * from.row;
-      float* to = memory_ + i * slots(k);
-      for (int64_t first = 0; first < k; first += chunk, row += from.jump) {
-        store_row(row, chunk < k - first ? chunk : k - first, to + first / 2);
-      }
+  LeftSlots(const Left& from, int64_t m, int64_t k) : left(from) {
+    if (!from.row) {
+      left.jump = slots(from.jump);
+    } else if (!from.in_slots) {
+      memory_ = Memory(acquire_memory(size_t(m * slots(k))));
+      left = to_slots(from, m, k, memory_.get());
     }
-    left = {memory_, slots(k), 0, 0};
-  }
-  LeftSlots(const LeftSlots&) = delete;
-  LeftSlots& operator=(const LeftSlots&) = delete;
-  ~LeftSlots() {
-    if (memory_) release_memory(memory_);
   }
 
   Left left;
 
  private:
-  float* memory_ = nullptr;
+  Memory memory_;
 };
 #else
+inline Vector even_steps(Vector values) { return values; }
+inline Vector odd_steps(Vector values) { return values; }
+
+inline Left to_slots(const Left& from, int64_t, int64_t, float*) { return from; }
+
 struct LeftSlots {
   LeftSlots(const Left& from, int64_t, int64_t) : left(from) {}
   const Left& left;

@@ -16,8 +16,9 @@ namespace TRM_FAST_ISA {
 
 // kRows x 2 accumulators, two vectors of the right factor and a broadcast value fill the registers. On AVX-512, blocks
 // of 14 rows divide 97 or 81 rows with little waste. On NEON, g++ loads many values of the left factor ahead, and with
-// more than 10 of the 12 rows that would fit, it moves accumulators to memory.
-#if defined(__AVX512F__)
+// more than 10 of the 12 rows that would fit, it moves accumulators to memory. Emulated products have the blocks of
+// AVX-512.
+#if defined(__AVX512F__) || defined(TRM_FAST_EMULATED)
 constexpr int kLanes = 16, kRows = 14;
 #elif defined(__AVX2__)
 constexpr int kLanes = 8, kRows = 6;
@@ -33,16 +34,29 @@ typedef float Vector __attribute__((vector_size(kLanes * sizeof(float)), aligned
 inline Vector load_vector(const float* from) { return *reinterpret_cast<const Vector*>(from); }
 inline void store_vector(float* to, Vector x) { *reinterpret_cast<Vector*>(to) = x; }
 
-// The steps per slot; see pairs.h.
+// The steps per slot; see pairs.h. A product of two bfloat16 numbers is exact in float32.
 #if defined(TRM_FAST_PAIRS)
 constexpr int64_t kSteps = 2;
+typedef uint32_t Bits __attribute__((vector_size(kLanes * sizeof(uint32_t)), aligned(4), may_alias));
+#if defined(__AVX512BF16__)
 inline Vector multiply_add(Vector sum, float a, Vector b) {
   return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)b, (__m512bh)_mm512_set1_ps(a));
 }
 #else
+inline Vector multiply_add(Vector sum, float a, Vector b) {
+  const uint32_t bits = bits_as<uint32_t>(a);
+  const Vector even = (Vector)((Bits)b << 16), odd = (Vector)((Bits)b & 0xffff0000u);
+  return sum + bits_as<float>(bits & 0xffff0000u) * odd + bits_as<float>(bits << 16) * even;
+}
+#endif
+#else
 constexpr int64_t kSteps = 1;
 inline Vector multiply_add(Vector sum, float a, Vector b) { return sum + a * b; }
 #endif
+
+// The slots per iteration if the left factor is packed. With two slots of pairs, g++ loads the pairs of all rows first,
+// and moves accumulators to memory.
+constexpr int kUnroll = kSteps == 1 ? 2 : 1;
 
 // Rows of the left factor, with distances in floats. Each row is split into chunks of `chunk` elements, and chunks are
 // `jump` floats apart. Element (i, k) of the first chunk is a[i * row + k]; in a packed factor, a[k * kHeight + i].
@@ -63,7 +77,7 @@ void register_block(const Rows& rows, int64_t depth, const float* b, bool add, f
   }
   if constexpr (kPacked) {
     const float* a = rows.a;
-#pragma GCC unroll 2
+#pragma GCC unroll kUnroll
     for (int64_t k = 0; k < depth; ++k, a += kHeight, b += kWidth) {
       Vector right[kVectors];
 #pragma GCC unroll 2

@@ -32,6 +32,10 @@ struct Lanewise<Values> {
 
 namespace {
 
+// The gate and up values that the forward keeps: the floats of a row of a panel, and the rows per hidden channel if
+// gate is above up.
+constexpr int64_t kKept = kWidth / kSteps, kKeptRows = 2 / kSteps;
+
 // out = silu(gate) * up for `rows` rows of kColumns columns. Rows of gate and up are `ld` floats apart, those of `out`
 // `ldo`.
 template <int kColumns>
@@ -45,14 +49,15 @@ inline void swiglu_rows(int64_t rows, const float* gate, const float* up, int64_
   }
 }
 
-// Recomputes `out`, and computes the gradients of gate and up from dout.
+// Recomputes `out`, and computes the gradients of gate and up from dout. In bfloat16, gate and up are the same slots.
 template <int kColumns>
 inline void swiglu_rows_bwd(int64_t rows, const float* dout, int64_t ldd, const float* gate, const float* up,
                             int64_t ld, float* out, int64_t ldo, float* dgate, float* dup, int64_t ldg) {
   for (int64_t i = 0; i < rows; ++i) {
 #pragma GCC unroll 2
     for (int c = 0; c < kColumns; c += kLanes) {
-      const Values g = load_vector(gate + c), u = load_vector(up + c), d = load_vector(dout + c), s = sigmoid(g);
+      const Values g = even_steps(load_vector(gate + c)), u = odd_steps(load_vector(up + c));
+      const Values d = load_vector(dout + c), s = sigmoid(g);
       const Values silu = g * s;
       store_vector(out + c, silu * u);
       store_vector(dgate + c, d * u * s * (1.0f + g * (1.0f - s)));
@@ -78,13 +83,24 @@ inline void add_rows(const Added& added, int64_t first, int64_t rows, int64_t pa
 
 void swiglu(const Left& left, const Right& right, int64_t m, int64_t inner, int64_t k, const Added& added,
             const Panels<float>& gate_up, float* out, int64_t ldo) {
-  const auto target = [&](int64_t first, int64_t, int64_t panel) {
+  const auto kept = [&](int64_t first, int64_t, int64_t panel) {
     return gate_up.data ? gate_up.data + panel * gate_up.panel + first * gate_up.row : nullptr;
   };
+#if defined(TRM_FAST_PAIRS)
+  const auto target = [](int64_t, int64_t, int64_t) { return nullptr; };
+#else
+  const auto& target = kept;
+#endif
   for_blocks(left, right, m, inner / kLanes, k, kRows, 1, target, gate_up.row,
              [&](int64_t first, int64_t rows, int64_t panel, float* block, int64_t ld) {
                if (added.per_row) add_rows(added, first, rows, panel, block, ld);
                swiglu_rows<kLanes>(rows, block, block + kLanes, ld, out + first * ldo + panel * kLanes, ldo);
+#if defined(TRM_FAST_PAIRS)
+               float* to = kept(first, rows, panel);
+               for (int64_t i = 0; to && i < rows; ++i, to += gate_up.row, block += ld) {
+                 store_pairs(block, block + kLanes, to);
+               }
+#endif
              });
 }
 
@@ -104,7 +120,7 @@ void swiglu_bwd(const Left& left, const Right& right, int64_t m, int64_t inner, 
                  const int64_t both = 2 * panel + half;  // the panel with the gate and up values of these columns
                  const float* gate = gate_up.data + both * gate_up.panel + first * gate_up.row;
                  float* dgate = dgate_up + (both * m + first) * kWidth;
-                 swiglu_rows_bwd<kLanes>(rows, block + half * kLanes, ld, gate, gate + kLanes, gate_up.row,
+                 swiglu_rows_bwd<kLanes>(rows, block + half * kLanes, ld, gate, gate + kKept - kLanes, gate_up.row,
                                          out + (panel * m + first) * kWidth + half * kLanes, kWidth, dgate,
                                          dgate + kLanes, kWidth);
                }
@@ -119,9 +135,13 @@ void swiglu_left(const float* left, const Right& right, int64_t inner, int64_t p
         const float* up = block + rows * kWidth;
         swiglu_rows<kWidth>(rows, block, up, kWidth, out + (panel * inner + first) * kWidth, kWidth);
         if (!gate_up) return;
-        float* to = gate_up + (panel * 2 * inner + first) * kWidth;
+        float* to = gate_up + (panel * kKeptRows * inner + first) * kWidth;
+#if defined(TRM_FAST_PAIRS)
+        for (int64_t i = 0; i < rows * kWidth; i += kLanes) store_pairs(block + i, up + i, to + i);
+#else
         std::copy_n(block, rows * kWidth, to);
         std::copy_n(up, rows * kWidth, to + inner * kWidth);
+#endif
       });
 }
 
@@ -130,9 +150,10 @@ void swiglu_left_bwd(const Left& left, const Right& right, int64_t inner, int64_
   for_blocks(
       left, right, inner, panels, k, kRows, 1, [](int64_t, int64_t, int64_t) { return nullptr; }, 0,
       [&](int64_t first, int64_t rows, int64_t panel, const float* block, int64_t) {
-        const int64_t gate = (panel * 2 * inner + first) * kWidth, up = gate + inner * kWidth;
-        swiglu_rows_bwd<kWidth>(rows, block, kWidth, gate_up + gate, gate_up + up, kWidth,
-                                out + (panel * inner + first) * kWidth, kWidth, dgate_up + gate, dgate_up + up, kWidth);
+        const float* gate = gate_up + (panel * kKeptRows * inner + first) * kWidth;
+        float* dgate = dgate_up + (panel * 2 * inner + first) * kWidth;
+        swiglu_rows_bwd<kWidth>(rows, block, kWidth, gate, gate + (kKeptRows - 1) * inner * kWidth, kWidth,
+                                out + (panel * inner + first) * kWidth, kWidth, dgate, dgate + inner * kWidth, kWidth);
       });
 }
 

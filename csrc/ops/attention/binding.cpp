@@ -42,16 +42,16 @@ class Attention final : public Layer {
         causal_(causal), queries_(std::min(causal ? kCausalQueries : kQueries, L)), blocks_(ceil_div(L, queries_)),
         padded_(round_up(L, kPanel)), scale_(float(1 / std::sqrt(double(width_)))), cos_(cos), sin_(sin) {}
 
-  int64_t packed_size() const override { return D * (panels(3 * D) + panels(D)); }
+  int64_t packed_size() const override { return right_size(D, 3 * D) + right_size(D, D); }
   void pack(float* to) const override {
     pack_right({w_in_, 1, D}, D, 3 * D, to);
-    pack_right({w_out_, 1, D}, D, D, to + D * panels(3 * D));
+    pack_right({w_out_, 1, D}, D, D, to + right_size(D, 3 * D));
   }
 
-  int64_t packed_backward_size() const override { return 4 * D * panels(D); }
+  int64_t packed_backward_size() const override { return right_size(3 * D, D) + right_size(D, D); }
   void pack_backward(float* to) const override {
     pack_right({w_in_, D, 1}, 3 * D, D, to);
-    pack_right({w_out_, D, 1}, D, D, to + 3 * D * panels(D));
+    pack_right({w_out_, D, 1}, D, D, to + right_size(3 * D, D));
   }
 
   int64_t gradient_size() const override { return 4 * D * D; }
@@ -88,7 +88,7 @@ class Attention final : public Layer {
     float* work = left + count * 3 * D;
     float* dw_out = b.gradient + 3 * D * D;
     kernels<RmsNormKernels<float>>().bwd(b.d, b.y, b.rstd, b.d, {count, D, 1}, 0, count);
-    gemm_.multiply({b.d, D, 0, 0}, right(b.packed + 3 * D * panels(D), D), count, D, D, false, dout, D);
+    gemm_.multiply({b.d, D, 0, 0}, right(b.packed + right_size(3 * D, D), D), count, D, D, false, dout, D);
     weight_gradient(b.d, D, D, b.activations + 3 * D, 4 * D, count, left, work, dw_out);
     if (may_skip_keys(b.valid)) std::fill_n(dqkv, count * 3 * D, 0.0f);
     for (int64_t example = 0; example < b.examples; ++example) {
@@ -110,7 +110,7 @@ class Attention final : public Layer {
  private:
   int64_t block_size() const { return queries_ * padded_; }
   // Floats of one head's keys or values as a packed right factor.
-  int64_t factor_size() const { return std::max(width_ * padded_, L * panels(width_)); }
+  int64_t factor_size() const { return std::max(right_size(width_, padded_), right_size(L, width_)); }
 
   // Whether a block of queries may skip keys. If so, their gradients are accumulated, starting with zeros.
   bool may_skip_keys(const bool* valid) const { return causal_ || valid; }
@@ -187,8 +187,8 @@ class Attention final : public Layer {
 
   void project_out(const Forward& f, int64_t first, int64_t count) const {
     float* y = f.y + first * D;
-    gemm_.multiply({f.activations + first * 4 * D + 3 * D, 4 * D, 0, 0}, right(f.packed + D * panels(3 * D), D), count,
-                   D, D, false, y, D);
+    gemm_.multiply({f.activations + first * 4 * D + 3 * D, 4 * D, 0, 0}, right(f.packed + right_size(D, 3 * D), D),
+                   count, D, D, false, y, D);
     kernels<RmsNormKernels<float>>().fwd(y, f.h + first * D, y, f.rstd + first, {count, D, 1}, sizes_.eps, 0, count);
   }
 

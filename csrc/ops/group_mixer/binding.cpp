@@ -17,7 +17,7 @@ class GroupMixer final : public Layer {
       : Layer(sizes, w_in, w_out, inner), groups_(groups), padded_(round_up(inner, kPanel / 2)), L(sizes.tokens),
         D(sizes.channels), G(groups.partitions()), N(groups.count()) {}
 
-  int64_t packed_size() const override { return (1 + G) * gate_up_size() + inner_ * panels(D); }
+  int64_t packed_size() const override { return (1 + G) * gate_up_size() + right_size(inner_, D); }
   void pack(float* to) const override {
     for (int64_t part = 0; part <= G; ++part, to += gate_up_size()) {
       gemm_.pack_gate_up(columns(0, part, false), columns(inner_, part, false), D, inner_, padded_, to);
@@ -25,18 +25,20 @@ class GroupMixer final : public Layer {
     pack_right({w_out_, 1, inner_}, inner_, D, to);
   }
 
-  int64_t packed_backward_size() const override { return D * panels(padded_) + (1 + G) * 2 * padded_ * panels(D); }
+  int64_t packed_backward_size() const override {
+    return right_size(D, padded_) + (1 + G) * right_size(2 * padded_, D);
+  }
   void pack_backward(float* to) const override {
     if (padded_ != inner_) std::fill_n(to, packed_backward_size(), 0.0f);
     pack_right({w_out_, inner_, 1}, D, inner_, to);
-    to += D * panels(padded_);
-    const int64_t lanes = gemm_.width / 2, stride = 2 * padded_ * gemm_.width;
-    for (int64_t part = 0; part <= G; ++part, to += 2 * padded_ * panels(D)) {
+    to += right_size(D, padded_);
+    const int64_t lanes = gemm_.width / 2, stride = panel(2 * padded_);
+    for (int64_t part = 0; part <= G; ++part, to += right_size(2 * padded_, D)) {
       for (int64_t channel = 0; channel < inner_; channel += lanes) {
         const int64_t count = std::min(lanes, inner_ - channel);
-        float* strip = to + 2 * channel * gemm_.width;
+        float* strip = to + panel(2 * channel);
         gemm_.pack_right(columns(channel, part, true), count, D, strip, stride);
-        gemm_.pack_right(columns(inner_ + channel, part, true), count, D, strip + lanes * gemm_.width, stride);
+        gemm_.pack_right(columns(inner_ + channel, part, true), count, D, strip + panel(lanes), stride);
       }
     }
   }
@@ -55,13 +57,16 @@ class GroupMixer final : public Layer {
     for (int64_t i = 0; i < D; ++i) std::copy_n(gradient + i * padded_, inner_, dw_out + i * inner_);
   }
 
-  int64_t activations_size() const override { return 2 * padded_ * L; }
+  int64_t activations_size() const override { return slots(2 * padded_) * L; }
   int64_t work_size() const override { return N * (D + 2 * padded_); }
   int64_t rstd_size() const override { return L; }
   int64_t forward_scratch(int64_t tile_rows) const override {
     return std::min(kForwardChunk, padded_) * std::min(tile_rows, L);
   }
-  int64_t backward_scratch(int64_t) const override { return tile() * 3 * (D + chunk()) + N * (3 * D + 2 * padded_); }
+  int64_t backward_scratch(int64_t) const override {
+    const int64_t rows = 2 * left_size(D, tile()) + slots_size(tile(), D) + tile() * (D + 3 * chunk());
+    return rows + N * (3 * D + 2 * padded_);
+  }
 
   // First the products of the groups, then tiles of rows. A tile lies within one example.
   int64_t phases() const override { return 2; }
@@ -83,7 +88,7 @@ class GroupMixer final : public Layer {
     const int64_t width = gemm_.width, tiles = ceil_div(L, kBackwardTile);
     float *means = scratch, *packed_means = means + N * D, *dmeans = packed_means + N * D, *dproducts = dmeans + N * D;
     float* work = dproducts + N * 2 * padded_;
-    const float* in = b.packed + D * panels(padded_);
+    const float* in = b.packed + right_size(D, padded_);
     for (int64_t example = 0; example < b.examples; ++example) {
       const float *h = b.h + example * L * D, *activations = b.activations + example * activations_size();
       float* d = b.d + example * L * D;
@@ -98,11 +103,11 @@ class GroupMixer final : public Layer {
       for (int64_t g = 0; g < G; ++g, gradient += 2 * D * padded_) {
         const int64_t first = groups_.first[g], count = groups_.first[g + 1] - first;
         gemm_.pack_left({means + first * D, 1, D}, D, count, packed_means);
-        const Right dgate_up{dproducts + first * width, N * width};
-        gemm_.multiply({packed_means, 0, 0, count}, dgate_up, D, 2 * padded_, count, true, gradient, 2 * padded_);
         const Left rows{dproducts + first * width, width, width, N * width};
-        const Right weights{in + (1 + g) * 2 * padded_ * panels(D), 2 * padded_ * width};
+        const Right weights = right(in + (1 + g) * right_size(2 * padded_, D), 2 * padded_);
         gemm_.multiply(rows, weights, count, D, 2 * padded_, false, dmeans + first * D, D);
+        const Right dgate_up = repack(dproducts + first * width, count, 2 * padded_, N * width);
+        gemm_.multiply({packed_means, 0, 0, count}, dgate_up, D, 2 * padded_, count, true, gradient, 2 * padded_);
       }
       group.scale(groups_.factor.data(), N, D, dmeans);
       group.spread(dmeans, groups_.index.data(), G, L, D, d);
@@ -117,7 +122,7 @@ class GroupMixer final : public Layer {
     return as_rows ? Strided{data, stride, 1} : Strided{data, 1, stride};
   }
 
-  int64_t gate_up_size() const { return 2 * padded_ * D; }
+  int64_t gate_up_size() const { return right_size(D, 2 * padded_); }
   int64_t chunk() const { return std::min(kBackwardChunk, round_up(padded_, kPanel)); }
   int64_t tile() const { return ceil_div(L, ceil_div(L, kBackwardTile)); }
   int64_t tiles(const Forward& f) const { return ceil_div(L, f.tile_rows); }
@@ -143,8 +148,9 @@ class GroupMixer final : public Layer {
     float *means = work(f, example), *products = means + N * D + first * width;
     group_means(f.h + example * L * D, g, g + 1, means);
     Right weights = right(f.packed + (1 + g) * gate_up_size(), D);
+    const Left left = gemm_.to_slots({means + first * D, D, 0, 0}, count, D, means + first * D);
     for (int64_t column = 0; column < 2 * padded_; column += width, weights.data += weights.stride) {
-      gemm_.multiply({means + first * D, D, 0, 0}, weights, count, width, D, false, products + column * N, width);
+      gemm_.multiply(left, weights, count, width, D, false, products + column * N, width);
     }
   }
 
@@ -156,8 +162,9 @@ class GroupMixer final : public Layer {
     for (int64_t channel = 0; channel < padded_; channel += kForwardChunk) {
       const int64_t channels = std::min(kForwardChunk, padded_ - channel);
       const Panels<float> activations{
-          f.keep ? f.activations + example * activations_size() + 2 * channel * L + first * width : nullptr, width,
-          L * width};
+          f.keep ? f.activations + example * activations_size() + slots(2 * channel) * L + first * slots(width)
+                 : nullptr,
+          slots(width), L * slots(width)};
       const Right gate_up = right(f.packed + channel / (gemm_.width / 2) * panel(D), D);
       const Added added{{products + 2 * channel * N, width, N * width}, groups_.index.data() + first * G, G};
       gemm_.swiglu({h, D, 0, 0}, gate_up, count, channels, D, added, activations, scratch, channels);
@@ -173,28 +180,31 @@ class GroupMixer final : public Layer {
   void rows_backward(const Backward& b, const float* h, const float* activations, int64_t first, int64_t count,
                      float* d, float* dproducts, float* scratch) const {
     const int64_t width = gemm_.width, chunk = this->chunk();
-    float *d_left = scratch, *h_left = d_left + count * D, *dh = h_left + count * D, *out = dh + count * D;
-    float* dgate_up = out + count * chunk;
+    float *d_left = scratch, *h_left = d_left + left_size(D, count), *dh = h_left + left_size(D, count);
+    float *out = dh + count * D, *dgate_up = out + count * chunk, *d_slots = dgate_up + 2 * count * chunk;
     d += first * D, h += first * D;
     gemm_.pack_left({d, 1, D}, D, count, d_left);
     gemm_.pack_left({h, 1, D}, D, count, h_left);
     std::copy_n(d, count * D, dh);
-    const float* in = b.packed + D * panels(padded_);
+    const Left left = gemm_.to_slots({d, D, 0, 0}, count, D, d_slots);
+    const float* in = b.packed + right_size(D, padded_);
     float* dw_out = b.gradient + 2 * (1 + G) * D * padded_;
     for (int64_t channel = 0; channel < padded_; channel += chunk) {
       const int64_t channels = std::min(chunk, padded_ - channel);
-      gemm_.swiglu_bwd({d, D, 0, 0}, right(b.packed + channel * D, D), count, channels, D,
-                       {activations + 2 * channel * L + first * width, width, L * width}, out, dgate_up);
-      const Left left_d{d_left, 0, 0, count}, left_h{h_left, 0, 0, count};
-      const Left rows{dgate_up, width, width, count * width};
-      gemm_.multiply(left_d, right(out, count), D, channels, count, true, dw_out + channel, padded_);
-      gemm_.multiply(left_h, right(dgate_up, count), D, 2 * channels, count, true, b.gradient + 2 * channel,
-                     2 * padded_);
-      gemm_.multiply(rows, {in + 2 * channel * width, 2 * padded_ * width}, count, D, 2 * channels, true, dh, D);
+      gemm_.swiglu_bwd(left, right(b.packed + channel / width * panel(D), D), count, channels, D,
+                       {activations + slots(2 * channel) * L + first * slots(width), slots(width), L * slots(width)},
+                       out, dgate_up);
       for (int64_t column = 0; column < 2 * channels; column += width) {
         kernels<GroupKernels>().sum(dgate_up + column * count, groups_.index.data() + first * G, G, count, width,
                                     dproducts + (2 * channel + column) * N);
       }
+      const Left d_t{d_left, 0, 0, count}, h_t{h_left, 0, 0, count};
+      const Left rows{dgate_up, width, width, count * width};
+      gemm_.multiply(rows, {in + panel(2 * channel), panel(2 * padded_)}, count, D, 2 * channels, true, dh, D);
+      gemm_.multiply(d_t, repack(out, count, channels, count * width), D, channels, count, true, dw_out + channel,
+                     padded_);
+      gemm_.multiply(h_t, repack(dgate_up, count, 2 * channels, count * width), D, 2 * channels, count, true,
+                     b.gradient + 2 * channel, 2 * padded_);
     }
     std::copy_n(dh, count * D, d);
   }

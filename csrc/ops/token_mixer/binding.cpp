@@ -16,15 +16,15 @@ class TokenMixer final : public Layer {
       : Layer(sizes, w_in, w_out, inner), L(sizes.tokens), D(sizes.channels), tiles_(ceil_div(D, kForwardTile)),
         padded_(round_up(L, kPanel)) {}
 
-  int64_t packed_size() const override { return 2 * inner_ * L; }
+  int64_t packed_size() const override { return left_size(2 * inner_, L); }
   void pack(float* to) const override {
     gemm_.pack_gate_up_left({w_in_, L, 1}, {w_in_ + inner_ * L, L, 1}, inner_, L, to);
   }
 
-  int64_t packed_backward_size() const override { return 3 * inner_ * L; }
+  int64_t packed_backward_size() const override { return left_size(inner_, L) + left_size(L, 2 * inner_); }
   void pack_backward(float* to) const override {
     gemm_.pack_left({w_out_, 1, inner_}, inner_, L, to);
-    gemm_.pack_left({w_in_, 1, L}, L, 2 * inner_, to + inner_ * L);
+    gemm_.pack_left({w_in_, 1, L}, L, 2 * inner_, to + left_size(inner_, L));
   }
 
   // The gradient of w_out is transposed.
@@ -38,7 +38,7 @@ class TokenMixer final : public Layer {
   }
 
   bool zero_padding() const override { return true; }
-  int64_t activations_size() const override { return 2 * inner_ * round_up(D, kPanel); }
+  int64_t activations_size() const override { return kept(round_up(D, kPanel)); }
   int64_t rstd_size() const override { return D; }
   int64_t forward_scratch(int64_t) const override { return (L + inner_) * kForwardTile; }
   int64_t backward_scratch(int64_t) const override { return (L + 3 * inner_ + 2 * padded_) * kBackwardTile; }
@@ -51,15 +51,15 @@ class TokenMixer final : public Layer {
       const int64_t width = std::min(kForwardTile, D - column);
       const float* h = f.h + example * L * D;
       float* y = f.y + example * L * D;
-      float* activations = f.keep ? f.activations + example * activations_size() + 2 * inner_ * column : nullptr;
+      float* activations = f.keep ? f.activations + example * activations_size() + kept(column) : nullptr;
       const Right columns = pack_right({h + column, D, 1}, L, width, scratch);
       gemm_.swiglu_left(f.packed, columns, inner_, ceil_div(width, gemm_.width), L, activations, out);
       if (activations != nullptr) {  // pads the panels to kPanel columns with zeros
         const int64_t written = round_up(width, gemm_.width);
-        std::fill_n(activations + 2 * inner_ * written, 2 * inner_ * (round_up(width, kPanel) - written), 0.0f);
+        std::fill_n(activations + kept(written), kept(round_up(width, kPanel) - written), 0.0f);
       }
-      gemm_.pack_panels(out, inner_, ceil_div(width, gemm_.width));
-      gemm_.multiply({w_out_, inner_, 0, 0}, {out, inner_ * gemm_.width}, L, width, inner_, false, y + column, D);
+      gemm_.multiply({w_out_, inner_, 0, 0}, repack(out, inner_, width, inner_ * gemm_.width), L, width, inner_, false,
+                     y + column, D);
       kernels<RmsNormKernels<float>>().fwd(y, h, y, f.rstd + example * D, {1, L, D}, sizes_.eps, column / kColumns,
                                            ceil_div(column + width, kColumns));
     }
@@ -68,7 +68,7 @@ class TokenMixer final : public Layer {
   void backward(const Backward& b, float* scratch) const override {
     float *out = scratch + L * kBackwardTile, *dgate_up = out + inner_ * kBackwardTile;
     float *d_right = dgate_up + 2 * inner_ * kBackwardTile, *h_right = d_right + padded_ * kBackwardTile;
-    const float *w_out = b.packed, *w_in = w_out + inner_ * L;
+    const float *w_out = b.packed, *w_in = w_out + left_size(inner_, L);
     const int64_t panel = gemm_.width, lanes = panel / 2, columns_of_w = round_up(L, lanes);
     for (int64_t example = 0; example < b.examples; ++example) {
       const float* h = b.h + example * L * D;
@@ -78,7 +78,7 @@ class TokenMixer final : public Layer {
                                            reduction_units(axis));
       for (int64_t column = 0; column < D; column += kBackwardTile) {
         const int64_t width = std::min(kBackwardTile, D - column), panels = ceil_div(width, panel);
-        const float* activations = b.activations + example * activations_size() + 2 * inner_ * column;
+        const float* activations = b.activations + example * activations_size() + kept(column);
         const Right columns = pack_right({d + column, D, 1}, L, width, scratch);
         gemm_.swiglu_left_bwd({w_out, 0, 0, L}, columns, inner_, panels, L, activations, out, dgate_up);
         const Right dt = pack_right({d + column, 1, D}, width, L, d_right);
@@ -87,13 +87,16 @@ class TokenMixer final : public Layer {
                        b.gradient, padded_);
         gemm_.multiply({out, panel, panel, inner_ * panel}, dt, inner_, columns_of_w, width, true,
                        b.gradient + 2 * inner_ * padded_, padded_);
-        gemm_.multiply({w_in, 0, 0, 2 * inner_}, right(dgate_up, 2 * inner_), L, width, 2 * inner_, true, d + column,
-                       D);
+        gemm_.multiply({w_in, 0, 0, 2 * inner_}, repack(dgate_up, 2 * inner_, width, 2 * inner_ * panel), L, width,
+                       2 * inner_, true, d + column, D);
       }
     }
   }
 
  private:
+  // Floats of the gate and up values that the forward keeps of `columns` columns.
+  int64_t kept(int64_t columns) const { return slots(2 * inner_) * columns; }
+
   int64_t L, D, tiles_, padded_;
 };
 

@@ -21,11 +21,10 @@ MAX_HEAD_WIDTH = 256  # channels of an attention head that fit into the register
 TIMINGS = Path(__file__).parents[1] / "timings.json"  # device -> the table that ``timings`` returns
 
 
-def select(op: str, tensor: Tensor, *others: Tensor | None) -> str:
-    """The backend of ``op`` for its inputs, of which ``tensor`` is the first.
+def select(op: str, tensor: Tensor) -> str:
+    """The backend of ``op`` for its first input ``tensor``.
 
-    A kernel without a gradient is not used if one of the inputs requires a gradient, and no kernel is used under a
-    transform of ``torch.func``.
+    No kernel is used under a transform of ``torch.func``.
 
     Raises:
         BackendUnavailable: a backend was requested by name and cannot run.
@@ -34,10 +33,7 @@ def select(op: str, tensor: Tensor, *others: Tensor | None) -> str:
     name = choice.large if tensor.numel() > SMALL else choice.small
     if name != "reference" and transformed():
         return fallback(op, name, "kernels support neither torch.func's transforms nor forward-mode differentiation")
-    if name not in choice.inference_only or not torch.is_grad_enabled():
-        return name
-    needs_grad = any(t is not None and t.requires_grad for t in (tensor, *others))
-    return fallback(op, name, "its bfloat16 has no gradient") if needs_grad else name
+    return name
 
 
 def transformed() -> bool:
@@ -46,7 +42,7 @@ def transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
-def select_masked(op: str, mask: Tensor | None, causal: bool, heads: int, first: Tensor, *others: Tensor | None) -> str:
+def select_masked(op: str, mask: Tensor | None, causal: bool, heads: int, first: Tensor) -> str:
     """``select`` for an op with options that some kernels do not support: masks, causal order, wide attention heads.
 
     Args:
@@ -61,7 +57,7 @@ def select_masked(op: str, mask: Tensor | None, causal: bool, heads: int, first:
     if mask is not None and (mask.shape, mask.dtype, mask.device) != (first.shape[:2], torch.bool, first.device):
         expected, actual = (f"{tuple(first.shape[:2])}, on {first.device}", f"{tuple(mask.shape)}, on {mask.device}")
         raise ValueError(f"{op}: the mask must be bool, {expected}, but is {mask.dtype}, {actual}")
-    chosen = select(op, first, *others)
+    chosen = select(op, first)
     if chosen == "triton" and heads and (width := first.shape[2] // heads) > MAX_HEAD_WIDTH:
         return fallback(op, chosen, f"its kernels take heads up to {MAX_HEAD_WIDTH} wide, not {width}")
     if chosen == "reference" or (mask is None and not causal) or chosen in OPS[op].general:
@@ -78,8 +74,8 @@ def has_kernel(op: str, tensor: Tensor, masked: bool = False) -> bool:
         return False
     choice = _choice(op, tensor)
     name = choice.large if tensor.numel() > SMALL else choice.small
-    if name == "reference" or (name in choice.inference_only and torch.is_grad_enabled()):
-        return False  # the weights of a model require a gradient
+    if name == "reference":
+        return False
     return not masked or name in OPS[op].general or general_kernel(op, tensor) != "reference"
 
 
@@ -148,7 +144,7 @@ def choose(op: str, device: str, dtype: torch.dtype, passed: Sequence[str]) -> C
     fastest = timings(device).get(f"{op}/{dtype_name(dtype)}", {})
     small, large = (fastest.get(size, default) for size in ("small", "large"))
     small, large = (name if name in (*passed, "reference") else default for name in (small, large))
-    return Choice(small, large, general, selection.without_gradient(op, dtype))
+    return Choice(small, large, general)
 
 
 @functools.cache

@@ -82,7 +82,6 @@ class Op:
     triton_fakes: Fakes = field(default_factory=dict)  # name -> fake, if the Triton kernel's result has another size
     # The largest error of a kernel, as a multiple of PyTorch's in the same dtype: for the output and for gradients.
     tolerance: tuple[float, float] = (2, 3)
-    inference_only: Dtypes = field(default_factory=dict)  # dtypes whose kernels have no gradient
     matrix: bool = False  # whether matrix products take most of the op's time
     layer_reference: Callable[..., Tensor] | None = None  # of a layer: its reference with the kernels' arguments
     general: Sequence[str] = ("cpp", "cuda", "triton")  # backends that support every kind of layer, masks included

@@ -38,7 +38,6 @@ class Choice(NamedTuple):
     small: str
     large: str
     general: str = "reference"  # for layers that the other two cannot run, such as those with a mask
-    inference_only: tuple[str, ...] = ()  # backends without a gradient
 
 
 REFERENCE = Choice("reference", "reference")
@@ -60,7 +59,7 @@ def requested_for(op: str) -> str:
 
 def cpu_path() -> str:
     """The instruction set of the C++ kernels: "portable", "avx2", "avx512" or "avx512bf16" on x86, "portable", "neon"
-    or "neonbf16" on Arm, or "none" if they are not built."""
+    or "neonbf16" on Arm; "emulated" if TRM_FAST_CPU names it, or "none" if they are not built."""
     return "none" if EXTENSION_MISSING else str(importlib.import_module("trm_fast._C").cpu_path())
 
 
@@ -83,7 +82,7 @@ def unavailable(op: str, backend: str, device: str, dtype: torch.dtype) -> str |
         return f"the {backend} kernel of {op} has no {dtype_name(dtype)}"
     if backend in ("cpp", "cuda") and EXTENSION_MISSING:
         return EXTENSION_MISSING
-    if backend == "cpp" and dtype in OPS[op].inference_only.get("cpp", ()) and not cpu_has_bfloat16():
+    if backend == "cpp" and OPS[op].matrix and dtype == torch.bfloat16 and not cpu_has_bfloat16():
         return f"bfloat16 in the cpp kernel of {op} needs a CPU with products of bfloat16; the path is {cpu_path()}"
     if backend == "cuda" and not (built := build_record().get("cuda", {})).get("built"):
         return f"built without CUDA: {built.get('reason', 'no build record')}"
@@ -114,11 +113,6 @@ def _triton_missing() -> str | None:
     return None
 
 
-def without_gradient(op: str, dtype: torch.dtype) -> tuple[str, ...]:
-    """The backends whose kernel for that dtype has no gradient."""
-    return tuple(backend for backend, dtypes in OPS[op].inference_only.items() if dtype in dtypes)
-
-
 def request(backends: Mapping[str, str]) -> None:
     """Requests a backend for each of these ops, and fills in the ``choices`` that need no check.
 
@@ -132,8 +126,7 @@ def request(backends: Mapping[str, str]) -> None:
         backend = "cpp" if _requested[op] == "auto" and "cpu" not in CHECKED else _requested[op]
         for dtype in definition.kernels.get(backend, ()):
             if unavailable(op, backend, DEVICE[backend], dtype) is None:
-                row = op, DEVICE[backend], dtype
-                choices[row] = Choice(backend, backend, inference_only=without_gradient(op, dtype))
+                choices[op, DEVICE[backend], dtype] = Choice(backend, backend)
 
 
 class use_backend:
