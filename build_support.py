@@ -21,8 +21,12 @@ TORCH_TARGET = "-DTORCH_TARGET_VERSION=0x020b000000000000"
 PYTHON_TARGET = "-DPy_LIMITED_API=0x030a0000"
 CUDA_ARCHS = "80;90a;90+PTX"  # PTX of a plain architecture runs on every newer GPU
 
-# Without trapping and errno the compiler can vectorize. NaN, infinity and signed zero keep their meaning.
+# Without trapping and errno the compiler can vectorize. NaN, infinity and signed zero keep their meaning. OpenMP only
+# marks loops to vectorize; the threads are torch's.
 CXX_FLAGS = "-O3 -std=c++17 -fPIC -fvisibility=hidden -Wall -fno-math-errno -fno-trapping-math -fopenmp-simd"
+# clang++ warns of a loop that it did not vectorize, of tables of kernels that another file defines, and of warnings
+# that only g++ knows.
+CLANG_FLAGS = "-Wno-pass-failed -Wno-undefined-var-template -Wno-unknown-warning-option"
 # Each op's cpu.cpp and each file of csrc/core/cpu is compiled once for each instruction set of the architecture;
 # csrc/core/isa.cpp chooses one at run time. The order is that of csrc/core/kernels.h.
 AVX512 = "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512"
@@ -48,6 +52,9 @@ EMULATED_FLAGS = "-O1 -DTRM_FAST_PAIRS -DTRM_FAST_EMULATED -Wno-psabi"
 # The names that platforms give the architectures.
 ARCHITECTURES = {"x86_64": "x86_64", "AMD64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 
+# On macOS, the symbols of Python and torch are found when a module is loaded: both are in the process by then.
+MACOS = sys.platform == "darwin"
+SHARED = "-bundle -undefined dynamic_lookup" if MACOS else "-shared"
 
 NINJA_RULES = """\
 rule cxx
@@ -59,7 +66,7 @@ rule nvcc
   depfile = $out.d
   deps = gcc
 rule link
-  command = {cxx} -shared $in -o $out $flags
+  command = {cxx} {shared} $in -o $out $flags
 """
 
 
@@ -129,14 +136,14 @@ class Plan:
         changed."""
         root = self.root / "csrc"
         csrc = Path(os.path.relpath(root, folder))
-        lines = [NINJA_RULES.format(cxx=self.cxx, nvcc=self.cuda and self.cuda / "bin" / "nvcc")]
+        lines = [NINJA_RULES.format(cxx=self.cxx, nvcc=self.cuda and self.cuda / "bin" / "nvcc", shared=SHARED)]
 
         def edge(rule: str, target: str, sources: list[str], flags: str) -> str:
             inputs = " ".join(source.replace(" ", "$ ").replace(":", "$:") for source in sources)
             lines.append(f"build {target}: {rule} {inputs}\n  flags = {flags}\n")
             return target
 
-        include = f"-I{csrc}"
+        include, common = f"-I{csrc}", cxx_flags(self.cxx) if self.cxx else ""
 
         def sources(*patterns: str) -> list[Path]:
             """Source files by pattern, so that a new op needs no entry here."""
@@ -148,9 +155,9 @@ class Plan:
         if "ops" not in self.reasons:
             python = sysconfig.get_paths()["include"]
             binding = (
-                f"{CXX_FLAGS} {include} -isystem {self.torch}/include -isystem {python} {TORCH_TARGET} {PYTHON_TARGET}"
+                f"{common} {include} -isystem {self.torch}/include -isystem {python} {TORCH_TARGET} {PYTHON_TARGET}"
             )
-            link = f"-L{self.torch}/lib -Wl,--no-as-needed -ltorch -Wl,--as-needed"
+            link = "" if MACOS else f"-L{self.torch}/lib -Wl,--no-as-needed -ltorch -Wl,--as-needed"
             if BFLOAT16_ISAS & self.isas.keys():
                 binding += " -DTRM_FAST_BFLOAT16"
             cuda_objects = []
@@ -168,19 +175,18 @@ class Plan:
                 for source in sources("core/*.cpp", "ops/*/binding.cpp")
             ]
             for isa, isa_flags in {**self.isas, "emulated": EMULATED_FLAGS}.items():
-                flags = f"{CXX_FLAGS} {include} {isa_flags} -DTRM_FAST_ISA={isa}"
-                products_only = isa in {*BFLOAT16_ISAS, "emulated"}
-                patterns = ["core/cpu/gemm.cpp"] if products_only else ["core/cpu/*.cpp", "ops/*/cpu.cpp"]
-                for source in sources(*patterns):
+                flags = f"{common} {include} {isa_flags} -DTRM_FAST_ISA={isa}"
+                for path in kernel_sources(root, isa):
+                    source = csrc / path.relative_to(root)
                     objects.append(edge("cxx", f"{isa}.{name(source)}.o", [str(source)], flags))
             edge("link", "_C.so", objects + cuda_objects, link)
         if "host" not in self.reasons:
             import pybind11
 
             python = sysconfig.get_paths()["include"]
-            flags = f"{CXX_FLAGS} {include} -isystem {pybind11.get_include()} -isystem {python}"
+            flags = f"{common} {include} -isystem {pybind11.get_include()} -isystem {python}"
             objects = [edge("cxx", f"host.{source.stem}.o", [str(source)], flags) for source in sources("host/*.cpp")]
-            edge("link", "_host.so", objects, "-pthread")
+            edge("link", "_host.so", objects, "" if MACOS else "-pthread")
         return "\n".join(lines)
 
     def record(self) -> dict[str, object]:
@@ -222,8 +228,8 @@ def plan(root: Path, environ: Mapping[str, str]) -> Plan:
     result.cxx = next(filter(None, map(shutil.which, (environ.get("CXX", ""), "g++", "c++", "clang++"))), None)
     result.ninja = find_ninja()
     common = None
-    if sys.platform != "linux":
-        common = f"native parts are only built on Linux, not on {sys.platform}"
+    if sys.platform not in ("linux", "darwin"):
+        common = f"native parts are only built on Linux and macOS, not on {sys.platform}"
     elif result.cxx is None:
         common = "no C++ compiler (looked for $CXX, g++, c++, clang++)"
     elif result.ninja is None:
@@ -249,6 +255,17 @@ def plan(root: Path, environ: Mapping[str, str]) -> Plan:
     elif result.cuda is None:
         result.reasons["cuda"] = "no CUDA toolkit with nvcc and libcudart_static.a"
     return result
+
+
+def cxx_flags(cxx: str) -> str:
+    return f"{CXX_FLAGS} {CLANG_FLAGS}" if "clang" in compiler_version(cxx) else CXX_FLAGS
+
+
+def kernel_sources(csrc: Path, isa: str) -> list[Path]:
+    """The sources of the CPU kernels that are compiled for an instruction set. A new op needs no entry here."""
+    products_only = isa in {*BFLOAT16_ISAS, "emulated"}
+    patterns = ["core/cpu/gemm.cpp"] if products_only else ["core/cpu/*.cpp", "ops/*/cpu.cpp"]
+    return sorted(path for pattern in patterns for path in csrc.glob(pattern))
 
 
 def find_ninja() -> str | None:

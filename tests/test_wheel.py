@@ -107,3 +107,9 @@ def test_a_new_environment_without_a_compiler(released: Path, tmp_path: Path) ->
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(site)), f"{done.stdout}: not the wheel"
+    # Its puzzle generators and solvers are also there in Python, for a version of Python without a wheel.
+    next((site / "trm_fast").glob("_host*")).unlink()
+    solve = [str(python.parent / "trm-fast"), "solve", "sudoku-4x4", "3.......4.3...42", "--json"]
+    done = subprocess.run(solve, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["solution"] == "3124241342311342"

@@ -1,9 +1,12 @@
-// The memory pool of core/memory.h. It chooses blocks by best fit and allocates them in huge pages.
+// The memory pool of core/memory.h. It chooses blocks by best fit, and allocates them in huge pages where it can.
 #include "core/memory.h"
 
+#if defined(__linux__)
 #include <sys/mman.h>
+#endif
 
 #include <algorithm>
+#include <cstdlib>
 #include <list>
 #include <mutex>
 #include <new>
@@ -13,6 +16,9 @@ namespace trm_fast {
 namespace {
 
 constexpr size_t kHugePage = size_t(1) << 21;
+#if !defined(__linux__)
+constexpr size_t kPage = size_t(1) << 14;  // that of macOS on Arm
+#endif
 
 struct Block {
   void* address;
@@ -56,15 +62,16 @@ class Pool {
   }
 
  private:
-  // Unmaps free blocks, the oldest first, until at most `limit` bytes are free.
+  // Returns free blocks to the system, the oldest first, until at most `limit` bytes are free.
   void shrink(size_t limit) {
     while (free_bytes_ > limit) {
-      munmap(free_.front().address, free_.front().size);
+      unmap(free_.front());
       free_bytes_ -= free_.front().size;
       free_.pop_front();
     }
   }
 
+#if defined(__linux__)
   static void* map(size_t size) {
     void* address = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (address == MAP_FAILED) throw std::bad_alloc();
@@ -73,6 +80,15 @@ class Pool {
 #endif
     return address;
   }
+  static void unmap(const Block& block) { munmap(block.address, block.size); }
+#else
+  static void* map(size_t size) {
+    void* address = nullptr;
+    if (posix_memalign(&address, kPage, size)) throw std::bad_alloc();
+    return address;
+  }
+  static void unmap(const Block& block) { std::free(block.address); }
+#endif
 
   std::mutex mutex_;
   std::list<Block> free_;  // oldest first

@@ -153,20 +153,12 @@ def rows_with_answers(text: str, path: str, unread: list[str]) -> Iterator[tuple
             question, answer = question_in(row, where), find_column(names, ANSWER, where)
             if answer is None:
                 raise UserError(f"{where}: the object has no answer but {', '.join(map(str, row))[:80]}")
-            for name, value in (("question", question), ("answer", fields[answer])):
-                if isinstance(value, list) and not _has_items(value):
-                    raise UserError(f"{where}: the {name} is an empty list")
             rating = find_column(names, RATING, where)
             used = (find_column(names, QUESTION, where), answer, rating)
             unread += [name for i, name in enumerate(names) if i not in used and name not in unread]
             yield (
                 where, as_text(question), as_text(fields[answer]), None if rating is None else as_text(fields[rating]),
             )  # fmt: skip
-
-
-def _has_items(value: Any) -> bool:
-    """Whether a list, or a list in it, has anything but lists."""
-    return any(_has_items(item) for item in value) if isinstance(value, list) else True
 
 
 def as_text(value: Any) -> str:

@@ -40,6 +40,15 @@ inline void store_pairs(const float* even, const float* odd, float* to) {
 inline void store_steps(const float* from, float* to) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), rounded_to_bfloat16(from));
 }
+#elif defined(TRM_FAST_NEON)
+inline uint16x4_t rounded_to_bfloat16(const float* from) {
+  return vreinterpret_u16_bf16(vcvt_bf16_f32(vld1q_f32(from)));
+}
+inline void store_pairs(const float* even, const float* odd, float* to) {
+  const uint16x4x2_t pairs = vzip_u16(rounded_to_bfloat16(even), rounded_to_bfloat16(odd));
+  vst1q_f32(to, vreinterpretq_f32_u16(vcombine_u16(pairs.val[0], pairs.val[1])));
+}
+inline void store_steps(const float* from, float* to) { vst1_f32(to, vreinterpret_f32_u16(rounded_to_bfloat16(from))); }
 #else
 inline void store_pairs(const float* even, const float* odd, float* to) {
   for (int i = 0; i < kLanes; ++i) store_pair(even[i], odd[i], to + i);

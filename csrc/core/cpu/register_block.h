@@ -7,6 +7,8 @@
 
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(TRM_FAST_NEON)
+#include <arm_neon.h>
 #endif
 
 #include "core/cpu/simd.h"
@@ -41,6 +43,12 @@ typedef uint32_t Bits __attribute__((vector_size(kLanes * sizeof(uint32_t)), ali
 #if defined(__AVX512BF16__)
 inline Vector multiply_add(Vector sum, float a, Vector b) {
   return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)b, (__m512bh)_mm512_set1_ps(a));
+}
+#elif defined(TRM_FAST_NEON)
+// g++ loads the lower lane of a pair of floats without a further instruction.
+inline Vector multiply_add(Vector sum, float a, Vector b) {
+  const float32x2_t lower = {a, 0};
+  return (Vector)vbfdotq_lane_f32((float32x4_t)sum, (bfloat16x8_t)b, vreinterpret_bf16_f32(lower), 0);
 }
 #else
 inline Vector multiply_add(Vector sum, float a, Vector b) {

@@ -44,8 +44,8 @@ def _values(text: str, where: str) -> list[tuple[str, Any]] | None:
 
 def _of_value(value: Any, where: str, layout: Layout) -> Iterator[tuple[str, str]]:
     value = question_in(value, where)
-    if isinstance(value, str | int) and not isinstance(value, bool):
-        yield str(value), where
+    if isinstance(value, str):
+        yield value, where
         return
     if not isinstance(value, list) or not value:
         raise UserError(f"{where}: {shown(value)} is no question: a question is a text or a list of cells")
