@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,9 +21,11 @@ from trm_fast.models.halting import halting_rule
 from trm_fast.models.saving import load_model, read_model_config, save_model
 from trm_fast.nn.recursion import read_answer
 from trm_fast.pretrained import NAMES, model_folder
+from trm_fast.run_folder import MODEL
 from trm_fast.tasks import Task, make_task
-from trm_fast.training.folder import MODEL
-from trm_fast.training.optimizers import AdamATan2
+
+if TYPE_CHECKING:
+    from trm_fast.training.optimizers import AdamATan2
 
 
 class TRM(TRMModel):
@@ -79,6 +81,8 @@ class TRM(TRMModel):
         arrays = dict(extra or {})
         self._check_arrays(arrays)
         if optimizer is None:
+            from trm_fast.training.optimizers import AdamATan2  # here, because solving does not need the training
+
             optimizer = self._optimizer = self._optimizer or AdamATan2(self.parameters())
         rule = halting_rule(self.config.halting, self.config.q_threshold)
         memory = rule.memory(len(inputs), inputs.device)

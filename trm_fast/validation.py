@@ -21,7 +21,8 @@ class Section(BaseModel):
     """A section of a configuration. It rejects unknown keys and numbers that are not finite, and does not convert
     types: ``"3"`` is not 3."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    # A class builds its validator at its first use, because a command uses few of the many.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
 
     @field_validator("*", mode="before")
     @classmethod

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from trm_fast.errors import UserError
+from trm_fast.run_folder import METRICS
 from trm_fast.tasks.files import split_lines
 from trm_fast.tasks.numbers import read_lines
 from trm_fast.tasks.symbols import Symbols, SymbolsConfig
 from trm_fast.tasks.tool_calling import load, write
-from trm_fast.training.folder import METRICS, read_metrics
+from trm_fast.training.folder import read_metrics
 
 SEPARATORS = "\u2028\u2029\u0085\v\f\x1c\x1d\x1e"
 

@@ -2,56 +2,71 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
-from typing import Annotated, NoReturn
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import typer
-from typer.rich_utils import rich_format_error
 
-from trm_fast.cli import (
-    agent,
-    call,
-    config,
-    data,
-    evaluate,
-    info,
-    interchange,
-    plot,
-    serve,
-    solve,
-    sweep,
-    tokenizer,
-    train,
-)
 from trm_fast.cli.console import PuzzleCommand
 from trm_fast.errors import UserError, in_lines, shortened
 from trm_fast.version import __version__
 
-app = typer.Typer(
-    help="Tiny Recursive Models: train, evaluate and solve.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-EXTRA = {"allow_extra_args": True}  # console.refuse_arguments explains them
-app.command(rich_help_panel="Main", context_settings=EXTRA)(train.train)
-app.command(name="eval", rich_help_panel="Main")(evaluate.evaluate)
-app.command(rich_help_panel="Main", cls=PuzzleCommand)(solve.solve)
-app.command(rich_help_panel="Main")(call.call)
-app.command(rich_help_panel="Main", context_settings=EXTRA)(sweep.sweep)
-app.command(rich_help_panel="Main")(serve.serve)
-app.command(rich_help_panel="Agents")(agent.agent)
-app.command(rich_help_panel="Agents")(agent.mcp)
-app.command(rich_help_panel="Tools")(config.config)
-app.add_typer(data.app, name="data", rich_help_panel="Tools")
-app.add_typer(tokenizer.app, name="tokenizer", rich_help_panel="Tools")
-app.command(rich_help_panel="Tools")(plot.plot)
-app.command(name="import", rich_help_panel="Tools")(interchange.import_)
-app.command(rich_help_panel="Tools")(interchange.export)
-app.command(rich_help_panel="Tools")(info.info)
+
+class Entry(NamedTuple):
+    """Where a command is: a function of a module in this folder, or the commands of its ``app``."""
+
+    panel: str
+    module: str
+    function: str | None = None
+    options: Mapping[str, Any] = MappingProxyType({})
+
+
+EXTRA = {"context_settings": {"allow_extra_args": True}}  # console.refuse_arguments explains them
+COMMANDS = {
+    "train": Entry("Main", "train", "train", EXTRA),
+    "eval": Entry("Main", "evaluate", "evaluate"),
+    "solve": Entry("Main", "solve", "solve", {"cls": PuzzleCommand}),
+    "call": Entry("Main", "call", "call"),
+    "sweep": Entry("Main", "sweep", "sweep", EXTRA),
+    "serve": Entry("Main", "serve", "serve"),
+    "agent": Entry("Agents", "agent", "agent"),
+    "mcp": Entry("Agents", "agent", "mcp"),
+    "config": Entry("Tools", "config", "config"),
+    "data": Entry("Tools", "data"),
+    "tokenizer": Entry("Tools", "tokenizer"),
+    "plot": Entry("Tools", "plot", "plot"),
+    "import": Entry("Tools", "interchange", "import_"),
+    "export": Entry("Tools", "interchange", "export"),
+    "info": Entry("Tools", "info", "info"),
+}
+
+
+def make_app(arguments: list[str]) -> typer.Typer:
+    """The program for some arguments. If they begin with a command, the program has no other: typer builds all commands
+    that it knows, which takes as long as loading a model."""
+    app = typer.Typer(
+        help="Tiny Recursive Models: train, evaluate and solve.",
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_common)
+    for name in arguments[:1] if arguments[:1] and arguments[0] in COMMANDS else COMMANDS:
+        panel, module, function, options = COMMANDS[name]
+        source = import_module(f"trm_fast.cli.{module}")
+        if function is None:
+            app.add_typer(source.app, name=name, rich_help_panel=panel)
+        else:
+            app.command(name=name, rich_help_panel=panel, **options)(getattr(source, function))
+    return app
+
 
 USAGE = 300
 """The largest number of characters of a message about a wrong option, which is printed in a box."""
@@ -68,8 +83,7 @@ def _version(show: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def common(
+def _common(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -84,10 +98,13 @@ def main() -> None:
     # loads it.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    # Importing torch creates half a million objects, and by default Python looks for garbage after every 700 of them,
+    # which takes a tenth of the time.
+    gc.set_threshold(100_000, *gc.get_threshold()[1:])
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names need not be text that the terminal can show
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        status = app(standalone_mode=False)
+        status = make_app(sys.argv[1:])(standalone_mode=False)
     except UserError as error:
         _fail(str(error), 2 if error.usage_error else 1)
     except KeyboardInterrupt:
@@ -111,6 +128,8 @@ def _report(error: Exception) -> NoReturn:
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # typer's exceptions for wrong options
         if isinstance(getattr(error, "message", None), str):
             error.message = shortened(error.message, USAGE)  # type: ignore[attr-defined]
+        from typer.rich_utils import rich_format_error  # here, because it imports all of rich
+
         rich_format_error(error)  # type: ignore[arg-type]
         raise SystemExit(error.exit_code)
     if os.environ.get("TRM_FAST_DEBUG"):

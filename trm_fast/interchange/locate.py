@@ -15,11 +15,10 @@ from trm_fast.inference.options import SolverConfig, stored_options
 from trm_fast.models.saving import read_model_config, save_section
 from trm_fast.models.weights import check_memory, check_shapes, meta_model
 from trm_fast.pretrained import NAMES, bundled_folder
+from trm_fast.run_folder import CONFIG, MODEL
 from trm_fast.tasks import trusting_code
 from trm_fast.tasks.base import DataConfig, Task
 from trm_fast.tasks.files import write_text
-from trm_fast.training import checkpoint
-from trm_fast.training.folder import CONFIG, MODEL, read_run_config
 
 
 @dataclass(frozen=True)
@@ -93,6 +92,8 @@ def store_options(reference: str, options: SolverConfig, *, trust_code: bool = F
         )
     folders = [path]
     if (path / CONFIG).is_file():
+        from trm_fast.training.folder import read_run_config
+
         with trusting_code(trust_code):
             config = read_run_config(path)
         write_text(path / CONFIG, config.model_copy(update={"solver": options}).to_yaml())
@@ -102,6 +103,10 @@ def store_options(reference: str, options: SolverConfig, *, trust_code: bool = F
 
 
 def _from_run(run: Path, from_step: int | None, device: str) -> Located:
+    # Here, because a model folder can be loaded without the training, which takes long to import.
+    from trm_fast.training import checkpoint
+    from trm_fast.training.folder import read_run_config
+
     config = read_run_config(run)
     groups, state = checkpoint.load(run, from_step)
     where = f"{run}: the checkpoint step_{state['step']}"

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from trm_fast.errors import UserError
+from trm_fast.run_folder import CONFIG, METRICS
 from trm_fast.tasks.files import write_text
 from trm_fast.texts import json_text, parse_json, read_text
 from trm_fast.training.config import RunConfig, TrainingConfig
 from trm_fast.training.read_config import make_config, read_yaml
 
-CONFIG, METRICS, SUMMARY, MODEL, BEST = "config.yaml", "metrics.jsonl", "summary.json", "model", "best_model"
 Record = dict[str, Any]
 
 

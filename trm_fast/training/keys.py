@@ -20,10 +20,10 @@ from trm_fast.errors import UserError
 from trm_fast.inference.options import SolverConfig
 from trm_fast.models import TRMConfig
 from trm_fast.registry import Registry, suggest
+from trm_fast.run_folder import CONFIG
 from trm_fast.tasks import get_task, task_names
 from trm_fast.tasks.base import DataConfig
 from trm_fast.training.config import TrainingConfig
-from trm_fast.training.folder import CONFIG
 from trm_fast.training.optimizers import OPTIMIZERS
 from trm_fast.training.read_config import make_config, preset_names, read_preset, read_yaml
 

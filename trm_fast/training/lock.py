@@ -13,9 +13,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from trm_fast.errors import UserError
+from trm_fast.run_folder import CONFIG
 from trm_fast.tasks.files import write_text
 from trm_fast.training import checkpoint
-from trm_fast.training.folder import CONFIG
 from trm_fast.training.process_group import SINGLE_PROCESS, ProcessGroup
 from trm_fast.writing import make_folder, remove_unfinished
 

@@ -7,8 +7,9 @@ from math import nan
 from pathlib import Path
 
 from trm_fast.errors import UserError
+from trm_fast.run_folder import CONFIG
 from trm_fast.tasks.pictures import save_figure
-from trm_fast.training.folder import CONFIG, Record, read_metrics
+from trm_fast.training.folder import Record, read_metrics
 
 CURVES = "curves.png"
 

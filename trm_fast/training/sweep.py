@@ -17,6 +17,7 @@ import torch
 
 from trm_fast.errors import UserError, shown
 from trm_fast.inference import Evaluation, Solver, evaluate
+from trm_fast.run_folder import CONFIG
 from trm_fast.tasks import trusting_code
 from trm_fast.tasks.base import Examples
 from trm_fast.tasks.files import write_text
@@ -25,7 +26,7 @@ from trm_fast.texts import json_text, parse_json, read_text
 from trm_fast.training import checkpoint
 from trm_fast.training.callbacks import Callback
 from trm_fast.training.config import RunConfig
-from trm_fast.training.folder import CONFIG, Record
+from trm_fast.training.folder import Record
 from trm_fast.training.lock import RunLock
 from trm_fast.training.read_config import apply_settings, make_config, parse_value
 from trm_fast.training.search import Space, suggest

@@ -15,6 +15,7 @@ from trm_fast.inference import Evaluation
 from trm_fast.inference.capture import Fallback, runner_for
 from trm_fast.models import TRMModel
 from trm_fast.nn import fp8
+from trm_fast.run_folder import BEST, CONFIG, MODEL, SUMMARY
 from trm_fast.tasks.files import write_text
 from trm_fast.texts import json_text
 from trm_fast.training import checkpoint
@@ -23,7 +24,7 @@ from trm_fast.training.config import RunConfig
 from trm_fast.training.estimate import check_run
 from trm_fast.training.evaluation import Evaluator, averaged_model
 from trm_fast.training.feed import Feed
-from trm_fast.training.folder import BEST, CONFIG, MODEL, SUMMARY, Record, cut_metrics, read_run_config
+from trm_fast.training.folder import Record, cut_metrics, read_run_config
 from trm_fast.training.lock import RunLock
 from trm_fast.training.memory import bytes_per_row, parts_that_fit
 from trm_fast.training.process_group import SINGLE_PROCESS, ProcessGroup

@@ -18,8 +18,8 @@ from typing import Any, Literal
 from trm_fast.errors import UserError
 from trm_fast.interchange import Located, bundled_names, locate
 from trm_fast.models.saving import read_model_config
+from trm_fast.run_folder import CONFIG
 from trm_fast.training import checkpoint
-from trm_fast.training.folder import CONFIG
 from trm_fast.training.read_config import read_yaml
 
 RUNS = "runs/"

@@ -23,11 +23,11 @@ import psutil
 from pydantic import BaseModel, Field
 
 from trm_fast.errors import UserError
+from trm_fast.run_folder import CONFIG, METRICS, SUMMARY
 from trm_fast.tasks import get_task
 from trm_fast.tasks.base import DataConfig
 from trm_fast.tasks.files import write_text
 from trm_fast.training import checkpoint
-from trm_fast.training.folder import CONFIG, METRICS, SUMMARY
 from trm_fast.training.keys import config_keys, read_sections
 from trm_fast.training.lock import HOLDER
 from trm_fast.training.read_config import make_config, preset_names, read_preset, read_yaml

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from trm_fast.errors import UserError
+from trm_fast.run_folder import METRICS
 from trm_fast.texts import json_text
 from trm_fast.training.callbacks.base import Callback, Run, register
-from trm_fast.training.folder import METRICS, Record
+from trm_fast.training.folder import Record
 
 
 @register("json_lines")
