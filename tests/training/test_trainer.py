@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import signal
@@ -203,6 +204,14 @@ def test_a_run_stops_when_its_training_time_is_over(tmp_path: Path, monkeypatch:
         resumed = Trainer.resume(out, callbacks=[SlowEvaluation()]).train(training_seconds=21, clock=clock)
         assert (resumed["steps"], resumed["seconds"], resumed["interrupted"]) == (7, 21.0, False)
         assert resumed["evaluation"]["count"] > 0
+
+
+def test_a_finished_run_gains_no_time(tmp_path: Path) -> None:
+    out, seconds = tmp_path / "run", itertools.count()  # a clock that advances by a second whenever it is read
+    Trainer(run_config(), out).train(clock=lambda: float(next(seconds)))
+    metrics = (out / "metrics.jsonl").read_text()
+    Trainer.resume(out).train(clock=lambda: float(next(seconds)))
+    assert (out / "metrics.jsonl").read_text() == metrics
 
 
 def test_metrics_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:

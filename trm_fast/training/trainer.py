@@ -240,7 +240,7 @@ class Trainer:
             if self._evaluation_due:
                 evaluation = self._evaluate_and_log(stopped)
                 self.save()  # with its result, as in an uninterrupted run
-            last_time = read_clock()
+            first, last_time = self.step, read_clock()
             while self.step < training.steps:
                 timed_out = time.monotonic() >= deadline or self.seconds >= training_seconds
                 if self._should_stop(stopped.is_set() or timed_out):
@@ -264,7 +264,8 @@ class Trainer:
                 if evaluates or saves:
                     last_time = read_clock()  # evaluating and saving do not count as training time
             self.step_function.wait()
-            self.seconds += read_clock() - last_time
+            if self.step > first:  # otherwise the records of a finished run would change
+                self.seconds += read_clock() - last_time
             interrupted = any(self.group.gather_objects(stopped.is_set())) and self.step < training.steps
             if not interrupted and evaluation is None and len(self.dataset.test):
                 evaluation = self._evaluate_and_log(stopped)
