@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
-
 from trm_fast.errors import UserError
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -22,6 +20,8 @@ class OutOfMemory(UserError):
 def free_memory() -> int:
     """Bytes that this process can allocate: what is available, within the limits of control groups (containers) and of
     the process (``ulimit -v`` and ``ulimit -d``)."""
+    import psutil
+
     return max(0, min((psutil.virtual_memory().available, *_group_limits(), *_process_limits())))
 
 
@@ -73,6 +73,8 @@ def _group_limits() -> Iterator[int]:
 
 
 def _process_limits() -> Iterator[int]:
+    import psutil
+
     with suppress(ImportError, OSError):  # resource exists on Unix alone
         import resource
 

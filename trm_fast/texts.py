@@ -21,9 +21,6 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from trm_fast.errors import UserError, shown
 from trm_fast.memory import free_memory, size_text
 
@@ -264,6 +261,9 @@ def parse_yaml(text: str, where: str) -> Any:
         >>> parse_yaml("{size: 4}", "--task")
         {'size': 4}
     """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
     if _open_brackets(text) > MAX_DEPTH:  # the parser takes minutes to notice
         raise UserError(f"{where}: {DEEP}", usage_error=True)
     try:

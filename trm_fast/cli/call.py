@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.prompt import Prompt
 from rich.text import Text
 
 from trm_fast.cli.console import (
@@ -174,6 +173,8 @@ def _converse(solver: Solver, task: ToolTask, offered: tuple[Tool, ...], json_ou
 
 
 def _ask(label: str) -> str:
+    from rich.prompt import Prompt
+
     try:
         return Prompt.ask(label, console=err, default="", show_default=False).strip()
     except EOFError:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from typer.core import TyperCommand
 
 from trm_fast.errors import UserError, shown
@@ -262,10 +261,15 @@ def interval(bounds: Sequence[float]) -> str:
 
 @contextmanager
 def counting(label: str) -> Iterator[Any]:
-    """Shows a progress bar on stderr; yields the callback ``(done, total)`` that moves it."""
+    """Shows a progress bar on stderr if that is a terminal; yields the callback ``(done, total)`` that moves it."""
+    if not err.is_terminal:
+        yield lambda done, count: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     text = TextColumn("{task.description}", markup=False)
     columns = text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+    with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, count: bar.update(task, completed=done, total=count)
 

@@ -9,13 +9,10 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Annotated, Any
 
-import psutil
 import typer
-from rich.progress import Progress
 from rich.table import Table
 
 from trm_fast.cli.console import Json, err, out, print_json
-from trm_fast.version import __version__
 
 Check = Annotated[bool, typer.Option("--check", help="Check every kernel again, with each instruction set of the CPU.")]
 Measure = Annotated[
@@ -67,6 +64,8 @@ def _devices() -> tuple[str, ...]:
 
 
 def _checks() -> list[dict[str, Any]]:
+    from rich.progress import Progress
+
     from trm_fast.ops import report
 
     with warnings.catch_warnings(), Progress(console=err, transient=True) as bar:
@@ -81,6 +80,7 @@ def _checks() -> list[dict[str, Any]]:
 
 def _times() -> list[dict[str, Any]]:
     import torch
+    from rich.progress import Progress
 
     from trm_fast.inference.capture import recorded
     from trm_fast.ops import report
@@ -131,9 +131,10 @@ def _built(record: Any) -> str:
 
 
 def _facts() -> dict[str, Any]:
+    import psutil
     import torch
 
-    from trm_fast import ops
+    from trm_fast import __version__, ops
     from trm_fast.interchange import bundled_names
     from trm_fast.training import preset_names
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from trm_fast.cli.console import check_positive
 from trm_fast.errors import UserError
-from trm_fast.validation import MAX_NUMBER
 
 if TYPE_CHECKING:
     from trm_fast.training import RunConfig
@@ -32,6 +31,7 @@ def new_config(
     from trm_fast.tasks import trusting_code
     from trm_fast.tasks.loading import load_or_generate
     from trm_fast.training import apply_settings, fine_tuning, make_config
+    from trm_fast.validation import MAX_NUMBER
 
     sections = chosen_sections(preset, config)
     if tuning:

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from trm_fast.ops._core import selection
@@ -127,6 +126,8 @@ def verdict(op: str, backend: str, dtype: torch.dtype, device: str, *, again: bo
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError, NotImplementedError):  # without locks, every process checks
             file.parent.mkdir(parents=True, exist_ok=True)
+            from filelock import FileLock
+
             stack.enter_context(FileLock(file.with_suffix(".lock")))
         if (earlier := known_verdict(op, backend, dtype, device)) not in (None, STARTED) and not again:
             return str(earlier)
