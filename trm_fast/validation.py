@@ -7,6 +7,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
+from trm_fast.elsewhere import ELSEWHERE
 from trm_fast.errors import UserError, shown
 from trm_fast.registry import suggest
 
@@ -64,7 +65,9 @@ def _explain(error: Any, kind: type[BaseModel], section: str) -> str:
     keys, fields = _located(error["loc"], kind)
     key = ".".join((section, *keys)).strip(".")
     if error["type"] == "extra_forbidden":
-        return f"unknown key {key}; {suggest(keys[-1], fields)}"
+        known = ELSEWHERE.get(keys[-1])
+        hint = suggest(keys[-1], fields) if known is None else f"did you mean {known}?"
+        return f"unknown key {key}; {hint}"
     if error["type"] == "missing":
         if keys[-1] == error["loc"][-1]:
             return f"{key} is missing"

@@ -60,7 +60,7 @@ def test_overrides_of_other_trainers_are_explained(run: Run, command: str, argum
 
 def test_a_key_is_found_by_its_initials(run: Run) -> None:
     result = run("train", "--preset", "sudoku-4x4", "--set", "training.lr=1e-4")
-    assert "unknown key training.lr; did you mean learning_rate?" in result.err
+    assert "unknown key training.lr; did you mean training.learning_rate?" in result.err
 
 
 def test_a_saved_model_solves(run: Run, tmp_path: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
 from trm_fast.cli.console import (
+    MAX_SEED,
     Device,
     FromStep,
     Json,
@@ -40,6 +41,20 @@ def call(
         Path | None, typer.Option(help="A file of conversations; prints one JSON object per row, in order.")
     ] = None,
     interactive: Annotated[bool, typer.Option("--interactive", help="Hold a conversation at a prompt.")] = False,
+    beams: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Partial answers that the search keeps (tool-generate).")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="Temperature of sampling; 0: the most likely symbol (tool-generate).")
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option("--top-p", help="Share of the probability that sampling draws from (tool-generate)."),
+    ] = None,
+    replies: Annotated[
+        bool | None, typer.Option("--replies/--no-replies", help="Whether it may answer in words (tool-generate).")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of sampling.")] = 0,
     from_step: FromStep = None,
     device: Device = "auto",
     trust_code: TrustCode = False,
@@ -55,6 +70,8 @@ def call(
       trm-fast call runs/tool-slots --tools tools.json --interactive
 
       trm-fast call runs/tool-slots --data rows.jsonl
+
+      trm-fast call runs/tool-generate --tools tools.json --query "Weather in Paris?" --beams 4 --replies
     """
     from trm_fast.inference import Solver
     from trm_fast.interchange import locate
@@ -70,6 +87,9 @@ def call(
         raise UserError(f"{located.label} is a model for the task {task.name}, which calls no tools", usage_error=True)
     if data is not None and tools is not None:
         raise UserError("the conversations in --data contain their own tools: leave out --tools", usage_error=True)
+    chosen = {"beams": beams, "temperature": temperature, "top_p": top_p, "replies": replies}
+    if options := {name: value for name, value in chosen.items() if value is not None}:
+        _set_search(task, options, seed)
     offered = () if data is not None else task.known_tools() if tools is None else _tools(tools)
     solver = Solver(located.model, task)
     if interactive:
@@ -79,6 +99,18 @@ def call(
         _call_rows(solver, task, data)
     if query is not None:
         _show(*_predict(solver, task, Conversation(offered, (Turn("user", query),), "--query")), json_output)
+
+
+def _set_search(task: ToolTask, options: dict[str, Any], seed: int) -> None:
+    from trm_fast.tasks.tool_calling.generate.task import ToolGenerate
+
+    if not isinstance(task, ToolGenerate):
+        option = f"--{next(iter(options)).replace('_', '-')}"
+        raise UserError(f"{option} is for models of tool-generate, not of {task.name}", usage_error=True)
+    try:
+        task.set_search(seed=seed, **options)
+    except UserError as error:
+        raise UserError(str(error), usage_error=True) from None
 
 
 def _tools(text: str) -> tuple[Tool, ...]:

@@ -32,9 +32,24 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    model: console.Model,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RUN|MODEL]",
+            help="A run folder, a model folder, or a model that ships; by default the newest run in runs/.",
+        ),
+    ] = None,
+    named_model: Annotated[
+        str | None, typer.Option("--model", "-m", metavar="RUN|MODEL", help="The same, as an option.")
+    ] = None,
     data: Annotated[
-        str | None, typer.Option(help="A file or hf:NAME, with all its rows; by default the run's unseen puzzles.")
+        str | None,
+        typer.Option(
+            "--data",
+            "--input",
+            "-i",
+            help="A file or hf:NAME, with all its rows; by default the run's unseen puzzles.",
+        ),
     ] = None,
     split: Annotated[
         Literal["train", "test"] | None, typer.Option(help="Which part of the run's data, or of --data, to use.")
@@ -74,12 +89,14 @@ def evaluate(
     device: console.Device = "auto",
     trust_code: console.TrustCode = False,
     json_output: console.Json = False,
-    output: Annotated[Path | None, typer.Option(help="Also write the JSON to a file.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the JSON to a file.")] = None,
 ) -> None:
     """
     Measures the accuracy of a model on puzzles with known answers.
 
     [bold]Examples[/bold]
+
+      trm-fast eval
 
       trm-fast eval runs/sudoku-4x4
 
@@ -104,6 +121,9 @@ def evaluate(
     from trm_fast.tasks.loading import load_dataset
     from trm_fast.tasks.pictures import figure_format
 
+    if model is not None and named_model is not None:
+        raise UserError(f"the model is given twice, as {model} and as --model {named_model}", usage_error=True)
+    model = model or named_model or _newest_run()
     check_outputs(output=output, submission=submission, plot=plot if sweep else None)
     if sweep:
         figure_format(plot)  # fails now if it is unknown
@@ -171,6 +191,23 @@ def evaluate(
     if json_output:
         for report in reports:
             print_json(report)
+
+
+def _newest_run() -> str:
+    """The newest run in ``runs/``, which a message names.
+
+    Raises:
+        UserError: there is none.
+    """
+    from trm_fast.interchange.locate import bundled_names
+    from trm_fast.run_folder import newest_run
+
+    run = newest_run(Path("runs"))
+    if run is None:
+        ships = ", ".join(bundled_names()) or "none"
+        raise UserError(f"runs/ has no run: name a run, a model, or one that ships: {ships}", usage_error=True)
+    err.print(f"the newest run: {run}", soft_wrap=True)
+    return str(run)
 
 
 def _measure(solver: Solver, examples: Examples, label: str) -> Evaluation:

@@ -55,7 +55,10 @@ def make_app(arguments: list[str]) -> typer.Typer:
         no_args_is_help=True,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={
+            "help_option_names": ["-h", "--help"],
+            "token_normalize_func": lambda name: name.replace("_", "-"),  # --batch_size is --batch-size
+        },
     )
     app.callback()(_common)
     for name in arguments[:1] if arguments[:1] and arguments[0] in COMMANDS else COMMANDS:

@@ -105,10 +105,19 @@ def option_settings(options: Mapping[str, Any]) -> list[str]:
     return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items() if value is not None]
 
 
-def unused_folder(base: Path) -> Path:
-    """``base``, or the first of ``base-2``, ``base-3``, ... that does not exist."""
-    number, folder = 1, base
-    while folder.exists():
-        number += 1
-        folder = base.with_name(f"{base.name}-{number}")
-    return folder
+def merged_settings(settings: list[str], options: Mapping[str, tuple[str, Any]]) -> list[str]:
+    """The settings of ``--set`` followed by those of the options that each set one key.
+
+    Args:
+        settings: changes, each ``key=value``.
+        options: key and value by option; the value is None if the option was not used.
+
+    Raises:
+        UserError: an option and ``--set`` give the same key.
+    """
+    given = {setting.partition("=")[0].strip() for setting in settings}
+    used = {option: (key, value) for option, (key, value) in options.items() if value is not None}
+    for option, (key, _) in used.items():
+        if key in given:
+            raise UserError(f"{option} and --set {key} both give {key}: leave one out", usage_error=True)
+    return [*settings, *option_settings(dict(used.values()))]

@@ -9,9 +9,9 @@ import typer
 from rich.filesize import decimal
 from rich.table import Table
 
-from trm_fast.cli import console
+from trm_fast.cli import console, options
 from trm_fast.cli.console import accuracy_rows, err, measures, out, pick_device, print_json, step_number
-from trm_fast.cli.run_config import new_config, option_settings, resumed_config, unused_folder
+from trm_fast.cli.run_config import merged_settings, new_config, resumed_config
 from trm_fast.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,14 +29,16 @@ UNMEASURED = "the kernels were not timed on this {} yet: run trm-fast info --mea
 def train(
     context: typer.Context,
     preset: Annotated[
-        str | None, typer.Option(help="A configuration that ships; [bold]trm-fast info[/bold] lists them.")
+        str | None, typer.Option(help="A configuration that ships; without an option [bold]train[/bold] lists them.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Your own YAML file.")] = None,
     data: Annotated[
         str | None,
         typer.Option(
+            "--data",
+            "--train-data",
             help="A file or hf:NAME; by default the task's generator. Without --preset and --config: a table of "
-            "puzzles of your own, with the columns question and answer."
+            "puzzles of your own, with the columns question and answer. Sets data.source.",
         ),
     ] = None,
     shape: Annotated[
@@ -55,14 +57,27 @@ def train(
     exchangeable: Annotated[
         str | None, typer.Option(rich_help_panel=GRID, help="Symbols that may be exchanged for each other.")
     ] = None,
+    val_data: Annotated[
+        str | None, typer.Option("--val-data", help="A file or hf:NAME to test on. Sets data.test.")
+    ] = None,
     holdout: Annotated[
         float | None,
         typer.Option(
             "--holdout",
             "--val-split",
-            help="Share of the data to hold out for testing if it has no test set, 0 for none; sets data.holdout.",
+            help="Share of the data to hold out for testing if it has no test set, 0 for none. Sets data.holdout.",
         ),
     ] = None,
+    tokenizer: options.Tokenizer = None,
+    batch_size: options.BatchSize = None,
+    learning_rate: options.LearningRate = None,
+    warmup_ratio: options.WarmupRatio = None,
+    layers: options.Layers = None,
+    hidden_size: options.HiddenSize = None,
+    heads: options.Heads = None,
+    h_cycles: options.HCycles = None,
+    l_cycles: options.LCycles = None,
+    supervision_steps: options.SupervisionSteps = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as training.batch_size=16; repeatable."),
@@ -83,7 +98,8 @@ def train(
         str | None, typer.Option(metavar="RUN|MODEL", help="Fine-tune: start with the weights of a run or a model.")
     ] = None,
     out_folder: Annotated[
-        Path | None, typer.Option("--out", metavar="RUN", help="Folder of the run; runs/PRESET by default.")
+        Path | None,
+        typer.Option("--out", "--output", "-o", metavar="RUN", help="Folder of the run; runs/PRESET by default."),
     ] = None,
     graph: Annotated[
         bool,
@@ -112,7 +128,9 @@ def train(
 
       trm-fast train --preset sudoku-cpu --minutes 10 --out runs/mine
 
-      trm-fast train --preset sudoku --data puzzles.csv.gz --set training.batch_size=64
+      trm-fast train --preset sudoku-4x4 --batch-size 32 --lr 3e-3 -o runs/small
+
+      trm-fast train --preset sudoku --data puzzles.csv.gz --set training.clip_norm=1.0
 
       trm-fast train --data mine.csv --shape 6x6 --symmetries rotate,reflect
 
@@ -127,6 +145,7 @@ def train(
     Ctrl-C saves a checkpoint and ends; --resume then continues bit for bit.
     """
     from trm_fast.interchange import locate
+    from trm_fast.run_folder import unused_folder
     from trm_fast.training import Trainer
     from trm_fast.training.callbacks import ALWAYS, callback_names, make_callback
     from trm_fast.training.callbacks.console import Console
@@ -136,13 +155,34 @@ def train(
     console.check_positive("--minutes", minutes)
     if steps is not None and epochs is not None:
         raise UserError("give --steps or --epochs, not both", usage_error=True)
+    if preset is None and config is None and data is None and resume is None:
+        _show_presets()
+        raise typer.Exit(2)
     if data is not None and preset is None and config is None and resume is None:
         preset = "grid"
-    puzzles = {"shape": shape, "vocabulary": vocabulary, "separator": separator, "symmetries": symmetries}
-    puzzles["exchangeable"] = exchangeable
-    settings = [*option_settings({"data.holdout": holdout}), *(settings or [])]
-    settings += option_settings({f"task.{key}": value for key, value in puzzles.items()})
-    settings += option_settings({"training.steps": steps, "training.seed": seed, "data.source": data})
+    settings = merged_settings(settings or [], {
+        "--data": ("data.source", data),
+        "--val-data": ("data.test", val_data),
+        "--holdout": ("data.holdout", holdout),
+        "--shape": ("task.shape", shape),
+        "--vocabulary": ("task.vocabulary", vocabulary),
+        "--separator": ("task.separator", separator),
+        "--symmetries": ("task.symmetries", symmetries),
+        "--exchangeable": ("task.exchangeable", exchangeable),
+        "--tokenizer": ("task.tokenizer", tokenizer),
+        "--steps": ("training.steps", steps),
+        "--seed": ("training.seed", seed),
+        "--batch-size": ("training.batch_size", batch_size),
+        "--lr": ("training.learning_rate", learning_rate),
+        "--warmup-ratio": ("training.warmup_ratio", warmup_ratio),
+        "--layers": ("model.num_layers", layers),
+        "--hidden-size": ("model.hidden_size", hidden_size),
+        "--heads": ("model.num_heads", heads),
+        "--h-cycles": ("model.T_cycles", h_cycles),
+        "--l-cycles": ("model.n_latent_steps", l_cycles),
+        "--supervision-steps": ("model.max_supervision_steps", supervision_steps),
+        "--no-graph": ("training.graph", None if graph else "off"),
+    })  # fmt: skip
     if dry_run:
         if resume is not None:
             raise UserError("--dry-run is for a new run, not for --resume", usage_error=True)
@@ -154,8 +194,6 @@ def train(
     if unknown := [name for name in log or () if name not in optional]:
         raise UserError(f"--log {unknown[0]}: choose from {', '.join(optional)}", usage_error=True)
     callbacks = [Console(quiet=json_output, terminal=err), *map(make_callback, log or ())]
-    if not graph:
-        settings.append("training.graph=off")
     if resume is not None:
         if init_from is not None:
             raise UserError("--resume continues with the run's own weights: leave out --init-from", usage_error=True)
@@ -198,6 +236,22 @@ def train(
     if summary["interrupted"]:
         err.print(f"stopped at step {summary['steps']}; continue with: trm-fast train --resume {trainer.out}")
         raise typer.Exit(130)
+
+
+def _show_presets() -> None:
+    """Prints what can be trained: the presets with their first words, and the tasks."""
+    from trm_fast.tasks import task_names
+    from trm_fast.training import preset_names
+    from trm_fast.training.read_config import about_preset
+
+    table = Table("preset", "about", title="trm-fast train --preset NAME", title_justify="left")
+    for name in preset_names():
+        table.add_row(name, about_preset(name))
+    err.print(table)
+    err.print(
+        f"--config FILE.yaml reads a configuration of your own, for a task of {', '.join(task_names())} or "
+        "one that you write; --data FILE changes the data of a preset; --resume RUN continues a run."
+    )
 
 
 def _announce(config: RunConfig, device: str, preset: str | None) -> None:

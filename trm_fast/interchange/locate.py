@@ -15,6 +15,7 @@ from trm_fast.inference.options import SolverConfig, stored_options
 from trm_fast.models.saving import read_model_config, save_section
 from trm_fast.models.weights import check_memory, check_shapes, meta_model
 from trm_fast.pretrained import NAMES, bundled_folder
+from trm_fast.registry import suggest
 from trm_fast.run_folder import CONFIG, MODEL
 from trm_fast.tasks import trusting_code
 from trm_fast.tasks.base import DataConfig, Task
@@ -75,7 +76,9 @@ def _located(reference: str, from_step: int | None, device: str) -> Located:
     if reference in bundled_names():
         return _from_folder(bundled_folder(reference), device)
     ships = ", ".join(bundled_names()) or "none"
-    raise UserError(f"there is no run or model {shown(reference)}; models that ship with trm_fast: {ships}")
+    hint = suggest(reference, bundled_names())
+    near = f"{hint} Models" if hint.startswith("did") else "models"
+    raise UserError(f"there is no run or model {shown(reference)}; {near} that ship with trm_fast: {ships}")
 
 
 def store_options(reference: str, options: SolverConfig, *, trust_code: bool = False) -> None:

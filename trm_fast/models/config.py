@@ -156,7 +156,8 @@ class TRMConfig(Section):
 
     halting: Annotated[str, AfterValidator(RULES.require)] = "row"
     """The halting rule (``trm_fast.models.halting``). ``row``: each row halts by its own logit, as published;
-    ``batch``: all rows halt when the mean of their confidences exceeds ``q_threshold``."""
+    ``batch``: all rows halt when the mean of their confidences exceeds ``q_threshold``; ``never``: no row halts before
+    ``max_supervision_steps``."""
 
     prefix_tokens: int = Field(0, ge=0, le=MAX_SIZE)
     """Positions before the sequence that hold the puzzle embedding."""

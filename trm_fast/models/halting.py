@@ -76,6 +76,14 @@ class BatchHalting(HaltingRule):
         return (q.sigmoid().mean() > self.threshold).expand(q.shape)
 
 
+@register("never")
+class NoHalting(HaltingRule):
+    """No row halts before the maximum number of supervision steps: adaptive computation time (ACT) is off."""
+
+    def should_halt(self, q: Tensor, steps: Tensor, answers: Callable[[], Tensor], memory: Tensor) -> Tensor:
+        return torch.zeros_like(q, dtype=torch.bool)
+
+
 def halting_rule(name: str, threshold: float) -> HaltingRule:
     """Creates the rule that is registered under ``name``.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,7 @@ class Loss(NamedTuple):
     cells: Tensor  # float32, (B,): share of the labeled cells that are right
     labeled: Tensor  # bool, (B,): the row has at least one labeled cell
     rows: Tensor  # (B,): the summands of ``answer``
+    parts: Mapping[str, Tensor] = {}  # (2,): sum of a part of ``answer`` before its weight, and number of its rows
 
     def weighted(self, halting_weight: float) -> Loss:
         """The loss with another weight of the halting loss in ``total``."""
@@ -79,18 +81,47 @@ def row_loss(cost: Tensor, right: Tensor, valid: Tensor, q: Tensor) -> Loss:
     return joint_loss(cost.sum(-1) / valid.sum(-1).clamp_min(1), right, valid, q)
 
 
-def joint_loss(rows: Tensor, right: Tensor, valid: Tensor, q: Tensor) -> Loss:
-    """The loss of rows whose answer losses are ``rows`` (B,), plus the halting loss; other arguments as in
+def joint_loss(
+    rows: Tensor,
+    right: Tensor,
+    valid: Tensor,
+    q: Tensor,
+    parts: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+) -> Loss:
+    """The loss of rows whose answer losses are ``rows`` (B,), plus the halting loss. ``parts``: by name, a part's loss
+    of each row (B,), before its weight, and whether the row has a label for it, bool (B,). Other arguments as in
     ``row_loss``."""
     answer, count = rows.sum(), valid.sum(-1)
     correct = (valid & right).sum(-1)
     exact = correct == count
     halting = F.binary_cross_entropy_with_logits(q, exact.to(q.dtype), reduction="sum")
     total = answer + HALTING_WEIGHT * halting
-    return Loss(total, answer, halting, exact, correct / count.clamp_min(1), count > 0, rows.detach())
+    sums = {
+        name: torch.stack([torch.where(has, cost.detach(), 0).sum().double(), has.sum().double()])
+        for name, (cost, has) in (parts or {}).items()
+    }
+    return Loss(total, answer, halting, exact, correct / count.clamp_min(1), count > 0, rows.detach(), sums)
+
+
+def focal(cost: Tensor, gamma: float, plain: Tensor | None = None) -> Tensor:
+    """Losses with the weights of the focal loss (arXiv 1708.02002): ``(1 - p) ** gamma``, where p is the probability of
+    the right class, by its cross-entropy ``plain``; by default ``cost``. With 0, the losses themselves."""
+    return (1 - (-(cost if plain is None else plain)).exp()) ** gamma * cost if gamma else cost
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """The cross-entropy of each label, 0 for ``IGNORE``; logits (..., C), labels int (...)."""
     flat = F.cross_entropy(logits.flatten(0, -2), labels.long().flatten(), ignore_index=IGNORE, reduction="none")
     return flat.view(labels.shape)
+
+
+def smoothed_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+    """``cross_entropy`` (B,) of logits (B, C), with a share of the target spread evenly over the classes that can be
+    chosen: those whose logit is not the lowest float."""
+    cost = cross_entropy(logits, labels)
+    if not label_smoothing:
+        return cost
+    possible = logits > torch.finfo(logits.dtype).min
+    logs = torch.where(possible, logits.log_softmax(-1), 0)
+    even = -logs.sum(-1) / possible.sum(-1).clamp_min(1)
+    return torch.where(labels != IGNORE, (1 - label_smoothing) * cost + label_smoothing * even, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from trm_fast.models.trm import DEFAULT_OPTIONS
 from trm_fast.nn import State
 from trm_fast.tasks.base import Examples
 from trm_fast.training.batch import Batch
+from trm_fast.training.process_group import SINGLE_PROCESS, ProcessGroup
 
 
 class Carry:
@@ -58,6 +60,7 @@ class Carry:
         *,
         last: bool = True,
         label_smoothing: float = 0.0,
+        scales: Mapping[str, Tensor] | None = None,
         start: State | None = None,
         noise: Tensor | None = None,
     ) -> tuple[Output, Loss, Tensor | None]:
@@ -69,6 +72,7 @@ class Carry:
             options: how the forward is computed.
             last: whether this is the last supervision step before the optimizer step.
             label_smoothing: label smoothing of the head; 0 for heads without it.
+            scales: factors of the head's ``masked_parts``.
             start: the state that halted slots of the part start from, in the shape of ``state``; by default the
                 model's initial states.
             noise: added to the latent state of the part, in its shape.
@@ -86,7 +90,9 @@ class Carry:
         if noise is not None:
             state = State(state.y, state.z + noise)
         batch, leaf = self.batch.take(part), None
-        loss_options = {"last": last} | ({"label_smoothing": label_smoothing} if label_smoothing else {})
+        loss_options: dict[str, Any] = {"last": last}
+        loss_options |= {"label_smoothing": label_smoothing} if label_smoothing else {}
+        loss_options |= {"scales": scales} if scales else {}
         if K > 1:
             state, every = winner(model, batch, state, options, **loss_options)
             kept.combine(every, Tensor.copy_)
@@ -110,11 +116,38 @@ class Carry:
         Returns:
             bool, the decision of the halting rule for each slot of the part, without minimum and maximum.
         """
-        steps = self.steps[part]
+        return self.halt(out.q, lambda: model.head.answers(out.logits), min_steps, part)
+
+    @torch.no_grad()
+    def halt(
+        self,
+        q: Tensor,
+        answers: Callable[[], Tensor],
+        min_steps: Tensor,
+        part: slice,
+        group: ProcessGroup = SINGLE_PROCESS,
+    ) -> Tensor:
+        """Counts a supervision step and decides, as ``count_and_halt``.
+
+        Args:
+            q: halting logits of the part.
+            answers: computes the answers of the part.
+            min_steps: as in ``count_and_halt``.
+            part: the slots.
+            group: the processes whose slots a rule for a whole batch decides on together.
+        """
+        steps, memory = self.steps[part], self.halting_memory[part]
         steps += 1
-        should_halt = self.halting.should_halt(
-            out.q, steps, lambda: model.head.answers(out.logits), self.halting_memory[part]
-        )
+        if self.halting.whole_batch and group.size > 1:
+            every = group.gather(memory)
+            decided = self.halting.should_halt(
+                group.gather(q), group.gather(steps), lambda: group.gather(answers()), every
+            )
+            own = slice(group.rank * len(q), (group.rank + 1) * len(q))
+            memory.copy_(every[own])
+            should_halt = decided[own]
+        else:
+            should_halt = self.halting.should_halt(q, steps, answers, memory)
         self.halted[part].copy_(halts(should_halt, steps, min_steps[part], self.max_steps))
         return should_halt
 

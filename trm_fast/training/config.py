@@ -81,7 +81,7 @@ class TrainingConfig(Section):
     halting_weight: float = Field(HALTING_WEIGHT, ge=0)
     """Weight of the halting loss relative to the answer's loss."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """Share of the target that is spread evenly over all tokens, for ``model.head.kind: tokens``."""
+    """Share of the target that is spread evenly over all classes: tokens, decisions or tools."""
     initial_state: Literal["fixed", "random"] = "fixed"
     """The state that training examples start from. ``random``: at each position a random direction with the root mean
     square of the fixed state, 1 (arXiv 2605.21488); the solver still starts from the fixed one."""
@@ -115,6 +115,8 @@ class TrainingConfig(Section):
     """Number of steps between evaluations; 0: only one at the end."""
     eval_count: int = Field(1000, ge=1)
     """Maximum number of test examples per evaluation."""
+    eval_loss_count: int = Field(64, ge=0)
+    """Maximum number of test examples whose loss an evaluation also computes, in all supervision steps; 0: none."""
     checkpoint_every: int = Field(1000, ge=1)
     """Number of steps between checkpoints."""
     keep_checkpoints: int = Field(3, ge=1)
@@ -182,7 +184,7 @@ class RunConfig(Section):
         if self.model.head.learns_from_last_step and RULES[self.model.halting].whole_batch:
             raise ValueError("model.head.arguments: last needs model.halting: row; a batch that ends early has no last")
         if self.training.label_smoothing and not self.model.head.smooths_labels:
-            raise ValueError(f"training.label_smoothing needs model.head.kind: tokens, not {self.model.head.kind}")
+            raise ValueError(f"training.label_smoothing is not for model.head.kind: {self.model.head.kind}")
         if self.training.recompute != "none" and self.model.dropout:
             raise ValueError("training.recompute needs model.dropout: 0, or it would compute with other random numbers")
         if self.model.initial_states > 1 and self.model.dropout:

@@ -19,6 +19,7 @@ from trm_fast.training.process_group import ProcessGroup
 from trm_fast.training.signals import Interrupted, Stop
 from trm_fast.training.state import averaged_tensors
 from trm_fast.training.step import TrainStep
+from trm_fast.training.validation_loss import validation_losses
 
 
 def averaged_model(step: TrainStep) -> TRMModel:
@@ -72,6 +73,17 @@ class Evaluator:
         local = solver.run(share, progress=progress) if len(share) else None
         solved = Solved.joined([part for part in group.gather_objects(local) if part is not None])
         return score(solver, examples, solved, time.perf_counter() - start)
+
+    def losses(self, steps_done: int) -> dict[str, float]:
+        """The mean losses of the averaged weights on up to ``eval_loss_count`` test examples, fewer early in a run."""
+        training = self.step.config
+        affordable = steps_done * training.batch_size // self.step.depth.max_supervision_steps
+        count = min(training.eval_loss_count, max(1, affordable))
+        if not count:
+            return {}
+        self.model = self.model or averaged_model(self.step)
+        part = len(range(*self.step.parts[0].indices(training.batch_size)))  # as many rows as fit in training
+        return validation_losses(self.model, self.examples.take(slice(count)), training, part, self.group)
 
     def save(self, config: RunConfig, folder: Path) -> None:
         """Writes the averaged weights as a model folder, with the task's files and section.

@@ -17,23 +17,12 @@ from pydantic import AfterValidator, BaseModel
 from pydantic.fields import FieldInfo
 
 from trm_fast.errors import UserError
-from trm_fast.inference.options import SolverConfig
-from trm_fast.models import TRMConfig
 from trm_fast.registry import Registry, suggest
 from trm_fast.run_folder import CONFIG
 from trm_fast.tasks import get_task, task_names
-from trm_fast.tasks.base import DataConfig
 from trm_fast.training.config import TrainingConfig
 from trm_fast.training.optimizers import OPTIMIZERS
-from trm_fast.training.read_config import make_config, preset_names, read_preset, read_yaml
-
-SECTIONS: dict[str, type[BaseModel]] = {
-    "data": DataConfig,
-    "model": TRMConfig,
-    "training": TrainingConfig,
-    "solver": SolverConfig,
-}
-"""The sections that every configuration has, besides ``task``."""
+from trm_fast.training.read_config import SECTIONS, make_config, preset_names, read_preset, read_yaml
 
 Sections = Mapping[str, Any]
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import re
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from trm_fast.elsewhere import ELSEWHERE
 from trm_fast.errors import UserError, shown
 from trm_fast.inference.options import SolverConfig
 from trm_fast.models import TRMConfig
@@ -18,7 +21,7 @@ from trm_fast.tasks import get_task
 from trm_fast.tasks.base import DataConfig
 from trm_fast.texts import MAX_CONFIG, parse_yaml, read_text
 from trm_fast.training.config import RunConfig, TrainingConfig
-from trm_fast.validation import validated
+from trm_fast.validation import Section, validated
 
 
 def preset_names() -> list[str]:
@@ -35,6 +38,13 @@ def read_preset(name: str) -> dict[str, Any]:
     if name not in preset_names():
         raise UserError(f"unknown preset {shown(name)}; {suggest(name, preset_names())}", usage_error=True)
     return _sections((files("trm_fast.configs") / f"{name}.yaml").read_text(encoding="utf-8"), name)
+
+
+def about_preset(name: str) -> str:
+    """The first sentence of a preset's file, which says what it learns."""
+    text = (files("trm_fast.configs") / f"{name}.yaml").read_text(encoding="utf-8")
+    comment = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return re.split(r"[.:](?= |$)", " ".join(line.lstrip("# ") for line in comment), maxsplit=1)[0] + "."
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -84,8 +94,11 @@ def apply_settings(sections: Mapping[str, Any], settings: Iterable[str]) -> dict
         path, equals, value = setting.partition("=")
         *outer, name = path.strip().split(".")
         if not equals or not outer or not all((*outer, name)):
+            keys = full_keys(path.strip()) if equals else []
+            hint = f"; did you mean {' or '.join(keys)}?" if keys else ""
             raise UserError(
-                f"--set takes section.key=value, such as training.batch_size=16, not {shown(setting)}", usage_error=True
+                f"--set takes section.key=value, such as training.batch_size=16, not {shown(setting)}{hint}",
+                usage_error=True,
             )
         section = result
         for depth, key in enumerate(outer, 1):
@@ -96,6 +109,64 @@ def apply_settings(sections: Mapping[str, Any], settings: Iterable[str]) -> dict
                 raise UserError(f"--set {setting}: {'.'.join(outer[:depth])} is not a section", usage_error=True)
         section[name] = parse_value(value, f"--set {setting}")
     return result
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "data": DataConfig,
+    "model": TRMConfig,
+    "training": TrainingConfig,
+    "solver": SolverConfig,
+}
+"""The sections that every configuration has, besides ``task``."""
+
+
+def full_keys(name: str, task: type[Section] | None = None) -> list[str]:
+    """The keys, with their sections, that a key without its section may mean, also by the name of another program.
+    ``task`` is the class of the section ``task``, if it is known.
+
+    Example:
+        >>> full_keys("batch_size"), full_keys("d_model"), full_keys("color")
+        (['training.batch_size'], ['model.hidden_size'], [])
+    """
+    sections = SECTIONS if task is None else {"task": task, **SECTIONS}
+    keys = [f"{section}.{name}" for section, kind in sections.items() if name in kind.model_fields]
+    return keys or [ELSEWHERE[name]] * (name in ELSEWHERE)
+
+
+def preset_config(name: str, **changes: Any) -> RunConfig:
+    """The configuration of a preset, with other values of some keys.
+
+    Args:
+        name: the preset.
+        changes: values by key. A key may leave its section out if no other section has a key of this name; a key with
+            its section is given as ``**{"training.batch_size": 16}``.
+
+    Raises:
+        UserError: there is no such preset or key, a key belongs to several sections, or a value is not valid.
+
+    Example:
+        >>> preset_config("sudoku-4x4", batch_size=16).training.batch_size
+        16
+    """
+    sections = copy.deepcopy(read_preset(name))
+    task = get_task(sections["task"]["name"]).Config
+    for key, value in changes.items():
+        path = key.split(".")
+        if len(path) == 1:
+            keys = full_keys(key, task)
+            known = [candidate for candidate in keys if candidate.endswith(f".{key}")]
+            if len(known) != 1:
+                names = sorted({field for kind in (task, *SECTIONS.values()) for field in kind.model_fields})
+                several = f"it may be {' or '.join(known)}; give it with its section"
+                hint = several if known else f"did you mean {keys[0]}?" if keys else suggest(key, names)
+                raise UserError(f"unknown key {shown(key)}; {hint}", usage_error=True)
+            path = known[0].split(".")
+        section = sections
+        for part in path[:-1]:
+            section[part] = dict(section.get(part) or {})
+            section = section[part]
+        section[path[-1]] = value
+    return make_config(sections, name)
 
 
 def make_config(sections: Mapping[str, Any], where: str) -> RunConfig:

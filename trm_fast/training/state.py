@@ -51,8 +51,9 @@ def restore(step: TrainStep, groups: Groups, group: ProcessGroup) -> None:
     optimizer.restore_steps(names, groups["optimizer"])
     pairs = [(step.carry.tensors(), share), (optimizer.named_tensors(names), groups["optimizer"])]
     pairs.append(({"taken": step.pool.taken}, saved))
-    if group.writes:
-        pairs.append(({"totals": step.totals}, saved))
+    if group.writes:  # checkpoints of earlier versions have no parts of the loss
+        count = min(len(saved["totals"]), len(step.totals))
+        pairs.append(({"totals": step.totals[:count]}, saved))
     if optimizer.ema is not None:
         pairs.append((dict(zip(names, optimizer.ema, strict=True)), groups["ema"]))
     for targets, sources in pairs:

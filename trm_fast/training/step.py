@@ -25,6 +25,7 @@ from trm_fast.training.process_group import SINGLE_PROCESS, ProcessGroup
 from trm_fast.training.random_states import RandomStates
 
 TOTALS = ("rows", "loss", "answer_loss", "halting_loss", "finished", "exact", "cells", "q_right", "steps")
+"""Names of the sums for the metrics. After them come the parts of the head's loss, two sums each."""
 
 
 class TrainStep:
@@ -73,7 +74,8 @@ class TrainStep:
         self.lr, self.puzzle_lr, self.minimum_steps = (
             self.host_scalars[0], self.host_scalars[1], self.host_scalars[2:]
         )  # fmt: skip
-        self.totals = torch.zeros(len(TOTALS), dtype=torch.float64, device=device)
+        self.names = (*TOTALS, *(name for part in model.head.loss_parts for name in (part, f"{part}_rows")))
+        self.totals = torch.zeros(len(self.names), dtype=torch.float64, device=device)
         self.row_gradients = None
         if model.puzzle_embedding is not None:
             self.row_gradients = model.puzzle_embedding.new_zeros(B, model.puzzle_embedding.shape[1])
@@ -126,8 +128,9 @@ class TrainStep:
 
     def peek_totals(self) -> dict[str, float]:
         """Sums since the last ``read_totals``, by the names in ``TOTALS``: the first four over all rows in all steps,
-        the others over the rows that finished."""
-        return dict(zip(TOTALS, self.group.sum_(self.totals.clone()).tolist(), strict=True))
+        the others over the rows that finished. Of each part of the loss, the sum over the rows that have a label for
+        it (``tool``), and the number of these rows (``tool_rows``)."""
+        return dict(zip(self.names, self.group.sum_(self.totals.clone()).tolist(), strict=True))
 
     def read_totals(self) -> dict[str, float]:
         """Returns the sums and sets them to zero."""
@@ -136,30 +139,21 @@ class TrainStep:
         return totals
 
     def _step(self) -> None:
-        carry, model, batch = self.carry, self.model, self.config.batch_size
+        carry, model = self.carry, self.model
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.lr.copy_(self.lr)
         carry.refill(self.pool.next_examples(carry.halted))
         if self.row_gradients is not None:
             self.row_gradients.zero_()
-        whole_batch = self.unrolled > 1 and carry.halting.whole_batch
-        for part in self.parts:
+        scales = self._scales()
+        if carry.halting.whole_batch:  # the parts wait for each other after each supervision step
             running = torch.ones((), device=self.device)
             for step in range(self.unrolled):
-                last = step + 1 == self.unrolled
-                out, loss, puzzle_rows = carry.supervise(
-                    model, part, self.options, last=last, label_smoothing=self.config.label_smoothing,
-                    **self._random_states(part, step),
-                )  # fmt: skip
-                loss = loss.weighted(self.config.halting_weight)
-                total = loss.total * running if whole_batch else loss.total
-                (total / (batch * self.unrolled)).backward()
-                should_halt = carry.count_and_halt(model, out, self.minimum_steps, part)
-                if whole_batch:  # supervision steps after the batch has halted do not count
-                    running = running * ~should_halt[0]
-                if puzzle_rows is not None and puzzle_rows.grad is not None and self.row_gradients is not None:
-                    self.row_gradients[part].add_(puzzle_rows.grad)
-                self._count(out, loss, part)
+                running = running * ~self._supervise(self.parts, step, scales, running)[0]
+        else:
+            for part in self.parts:
+                for step in range(self.unrolled):
+                    self._supervise([part], step, scales)
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         self.group.sum_gradients_(gradients)
         self.optimizer.step(grad_scale=self._clip(gradients))
@@ -169,6 +163,51 @@ class TrainStep:
             ops.sign_sgd_rows_(
                 model.puzzle_embedding, row_gradients, ids, self.puzzle_lr, self.config.puzzle_weight_decay
             )
+
+    def _supervise(
+        self, parts: list[slice], step: int, scales: dict[str, Tensor], running: Tensor | None = None
+    ) -> Tensor:
+        """A supervision step of consecutive parts, which then halt together.
+
+        Args:
+            parts: the slots.
+            step: number of the supervision step in this optimizer step.
+            scales: factors of parts of the loss.
+            running: (), 0 if the loss does not count, because the batch has halted; by default it counts.
+
+        Returns:
+            The decision of the halting rule for each slot of the parts, bool.
+        """
+        carry, model, last = self.carry, self.model, step + 1 == self.unrolled
+        results: list[tuple[slice, Output, Loss]] = []
+        for part in parts:
+            out, loss, puzzle_rows = carry.supervise(
+                model, part, self.options, last=last, label_smoothing=self.config.label_smoothing, scales=scales,
+                **self._random_states(part, step),
+            )  # fmt: skip
+            loss = loss.weighted(self.config.halting_weight)
+            total = loss.total if running is None else loss.total * running
+            (total / (self.config.batch_size * self.unrolled)).backward()
+            if puzzle_rows is not None and puzzle_rows.grad is not None and self.row_gradients is not None:
+                self.row_gradients[part].add_(puzzle_rows.grad)
+            results.append((part, out, loss))
+        with torch.no_grad():
+            q = torch.cat([out.q for _, out, _ in results])
+            should_halt = carry.halt(
+                q, lambda: torch.cat([model.head.answers(out.logits) for _, out, _ in results]), self.minimum_steps,
+                slice(parts[0].start, parts[-1].stop), self.group,
+            )  # fmt: skip
+        for part, out, loss in results:
+            self._count(out, loss, part)
+        return should_halt
+
+    def _scales(self) -> dict[str, Tensor]:
+        """The factors that turn means over all rows of the batch into means over the rows with a label."""
+        masks = self.model.head.masked_parts(self.carry.batch.labels)
+        if not masks:
+            return {}
+        counts = self.group.sum_(torch.stack([mask.sum() for mask in masks.values()]).float())
+        return dict(zip(masks, self.config.batch_size / counts.clamp_min(1), strict=True))
 
     def _random_states(self, part: slice, step: int) -> dict[str, Any]:
         """The random arguments of ``Carry.supervise``, for a supervision step of this optimizer step."""
@@ -195,5 +234,6 @@ class TrainStep:
             torch.full_like(loss.answer, loss.exact.shape[0]), loss.total, loss.answer, loss.halting, finished.sum(),
             (finished & loss.exact).sum(), torch.where(finished, loss.cells, 0).sum(), (finished & q_right).sum(),
             torch.where(finished, self.carry.steps[part], 0).sum(),
+            *(number for name in self.model.head.loss_parts for number in loss.parts[name]),
         ]  # fmt: skip
         self.totals += torch.stack([c.detach().double() for c in counts])

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,7 +16,7 @@ from trm_fast.inference import Evaluation
 from trm_fast.inference.capture import Fallback, runner_for
 from trm_fast.models import TRMModel
 from trm_fast.nn import fp8
-from trm_fast.run_folder import BEST, CONFIG, MODEL, SUMMARY
+from trm_fast.run_folder import BEST, CONFIG, MODEL, SUMMARY, unused_folder
 from trm_fast.tasks.files import write_text
 from trm_fast.texts import json_text
 from trm_fast.training import checkpoint
@@ -28,6 +29,8 @@ from trm_fast.training.folder import Record, cut_metrics, read_run_config
 from trm_fast.training.lock import RunLock
 from trm_fast.training.memory import bytes_per_row, parts_that_fit
 from trm_fast.training.process_group import SINGLE_PROCESS, ProcessGroup
+from trm_fast.training.read_config import preset_config
+from trm_fast.training.records import training_record
 from trm_fast.training.run_data import load_run_data
 from trm_fast.training.signals import Stop, stop_on_signal
 from trm_fast.training.state import restore, tensor_groups
@@ -137,8 +140,7 @@ class Trainer:
             self.save()  # a run killed before its first checkpoint would resume from random weights
 
     def _note_fallback(self) -> None:
-        runner = self.step_function.runner
-        if isinstance(runner, Fallback) and runner.reason:
+        if isinstance(runner := self.step_function.runner, Fallback) and runner.reason:
             self.callbacks.on_note(f"the step runs without a CUDA graph, which could not be captured: {runner.reason}")
 
     best: Record | None
@@ -160,6 +162,23 @@ class Trainer:
                 f"{parts} parts of {-(-batch // parts)} rows, with the same result up to rounding"
             )
         return parts
+
+    @classmethod
+    def from_preset(
+        cls,
+        preset: str,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        device: str = "cpu",
+        callbacks: Sequence[Callback] = (),
+        **changes: Any,
+    ) -> Trainer:
+        """A run of a preset with other values of some keys, such as ``batch_size=16`` (``preset_config``).
+
+        ``out`` is by default ``runs/PRESET``, or the next free name. ``device`` and ``callbacks`` are as in ``Trainer``.
+        """
+        config = preset_config(preset, **changes)
+        return cls(config, out or unused_folder(Path("runs") / preset), device=device, callbacks=callbacks)
 
     @classmethod
     def resume(
@@ -205,8 +224,7 @@ class Trainer:
 
         Args:
             minutes: limit of this call, evaluations and checkpoints included.
-            training_seconds: limit of the whole run's training time, without evaluations and checkpoints and with the
-                time before a resume.
+            training_seconds: limit of the whole run's training time, without evaluations and checkpoints.
             clock: measures the training time in seconds; by default ``time.perf_counter``.
 
         Returns:
@@ -230,7 +248,7 @@ class Trainer:
     def _description(self) -> Run:
         data, noun = self.dataset, self.task.noun
         counts = self.model.num_parameters(), len(data.train), len(data.test)
-        return Run(self.out, self.config, self.step, self.seconds, *counts, source=data.source, noun=noun)
+        return Run(self.out, self.config, self.step, self.seconds, *counts, data.source, noun, self.task.report)
 
     def _train(self, minutes: float | None, training_seconds: float, read_clock: Callable[[], float]) -> Record:
         training = self.config.training
@@ -297,26 +315,7 @@ class Trainer:
     def _log(self) -> None:
         totals = self.step_function.read_totals()
         self._check_loss(totals)
-        rows, finished = totals["rows"], totals["finished"]
-
-        def per_finished(name: str) -> float | None:
-            return totals[name] / finished if finished else None
-
-        self.callbacks.on_log({
-            "step": self.step,
-            "sample_steps": self.step * self.config.training.batch_size,
-            "loss": totals["loss"] / rows,
-            "answer_loss": totals["answer_loss"] / rows,
-            "halting_loss": totals["halting_loss"] / rows,
-            "exact_accuracy": per_finished("exact"),
-            "cell_accuracy": per_finished("cells"),
-            "halting_accuracy": per_finished("q_right"),
-            "mean_steps": per_finished("steps"),
-            "finished": int(finished),
-            "learning_rate": self.config.training.learning_rate_at(self.step),
-            **({"depth": self.config.model_at(self.step).effective_depth} if self.config.training.depth else {}),
-            "seconds": round(self.seconds, 3),
-        })  # fmt: skip
+        self.callbacks.on_log(training_record(self.step, totals, self.config, self.seconds))
 
     def _check_loss(self, totals: dict[str, float]) -> None:
         """Ends a run whose loss is not finite, before its checkpoints replace good ones."""
@@ -340,7 +339,8 @@ class Trainer:
             self.best = {"step": self.step, "exact_accuracy": result.exact_accuracy, "at_least": result.interval[0]}
             if self.config.training.eval_every:
                 self.evaluator.save(self.config, self.out / BEST)
-        named = {f"eval_{k}": v for k, v in result.to_json().items() if k not in NOT_LOGGED}
+        measured = result.to_json() | self.evaluator.losses(self.step)
+        named = {f"eval_{k}": v for k, v in measured.items() if k not in NOT_LOGGED}
         self.callbacks.on_log({"step": self.step, **named, "seconds": round(self.seconds, 3)})
         return result
 

@@ -11,7 +11,7 @@ from trm_fast import ops
 from trm_fast.api import TRM
 from trm_fast.labels import IGNORE, SCORE_SCALE
 from trm_fast.models import TRMConfig
-from trm_fast.models.heads.selection import ARGUMENT_WEIGHT, SPANS, Selection, SelectionConfig, _span_cost, _tags
+from trm_fast.models.heads.selection import SPANS, Selection, SelectionConfig, _span_cost, _tags
 from trm_fast.nn.precision import CAST_AT_USE
 
 from ..small import kernels_agree
@@ -51,7 +51,7 @@ def test_the_loss_is_the_sum_of_its_parts() -> None:
     tool = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(1))) / 2
     kind = (math.log(math.e + 5) - 1 + math.log(6)) / 2
     assert loss.answer.item() == pytest.approx(
-        tool + ARGUMENT_WEIGHT * (kind + math.log(10)), rel=1e-5
+        tool + SelectionConfig().argument_weight * (kind + math.log(10)), rel=1e-5
     )  # four words have ten spans, all equally likely
     at_last = TRM(CONFIG.model_copy(update={"head": CONFIG.head.model_copy(update={"arguments": "last"})})).head
     again = at_last.loss(Selection(tools, kinds, tags), torch.tensor([0.3]), LABELS[:1])
@@ -122,7 +122,7 @@ def test_the_cost_of_several_values_is_that_of_their_tags() -> None:
     labels = LABELS[:1].clone()
     labels[0, T] = SPANS
     alone = head.loss(Selection(tools, torch.zeros(1, P, 9), torch.zeros(1, P, W, 3)), torch.zeros(1), labels)
-    expected = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(1))) / 2 + ARGUMENT_WEIGHT * (
+    expected = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(1))) / 2 + SelectionConfig().argument_weight * (
         math.log(9) + 4 * math.log(3)
     )
     assert alone.answer.item() == pytest.approx(expected, rel=1e-5)

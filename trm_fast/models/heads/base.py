@@ -64,6 +64,16 @@ class ArgumentsConfig(HeadConfig):
         description="supervision steps whose loss includes the arguments; last needs training.supervision: unrolled",
     )
 
+    focal_gamma: float = Field(
+        0.0, ge=0, le=10,
+        description="exponent of the focal loss, in which confidently right examples count little; 0: cross-entropy",
+    )  # fmt: skip
+    masked_means: bool = Field(
+        False,
+        description="divide the losses of tool and arguments by the number of rows of the batch that have a label for "
+        "them; False: by all rows",
+    )
+
     @property
     def learns_from_last_step(self) -> bool:
         return self.arguments == "last"
@@ -80,11 +90,18 @@ class Head(nn.Module, ABC):
 
     Config: ClassVar[type[HeadConfig]]
     array_names: tuple[str, ...] = ()
+    loss_parts: tuple[str, ...] = ()
+    """Names of the parts of the loss that are logged apart, in ``Loss.parts``."""
 
     @abstractmethod
     def __init__(self, config: Any, inputs: HeadInputs) -> None:
         super().__init__()
         self.prefix_tokens = inputs.prefix_tokens
+
+    def masked_parts(self, labels: Tensor) -> dict[str, Tensor]:
+        """The parts of the loss whose means are over the rows with a label for them, and which rows these are, bool
+        (B,). ``loss`` takes factors for these parts, ``scales``."""
+        return {}
 
     @abstractmethod
     def answers(self, prediction: Any) -> Tensor:

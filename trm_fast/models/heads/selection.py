@@ -5,6 +5,7 @@ It points at their positions, so that it can choose tools that did not occur in 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from trm_fast.labels import IGNORE, SCORE_SCALE, ArgumentKind, Tag
 from trm_fast.models.heads.base import ArgumentsConfig, Head, HeadConfig, HeadInputs, register, rows_at
-from trm_fast.models.loss import Loss, cross_entropy, joint_loss
+from trm_fast.models.loss import Loss, cross_entropy, focal, joint_loss
 from trm_fast.nn.layers import Linear
 
 KINDS, TAGS = len(ArgumentKind), len(Tag)
@@ -22,8 +23,6 @@ SPANS = int(ArgumentKind.SPANS)
 """Kinds greater than ``ABSENT`` and less than this one have a single span of words."""
 WORD_RADIUS, STEM_RADIUS = 2, 6
 """Radius in words of the convolutions over words, and of the convolution over shared stems."""
-ARGUMENT_WEIGHT = 2.0
-"""Weight of the arguments in the loss; the tools have weight 1."""
 FEATURE_SCALE = 10.0
 """Factor of the logits that depend only on features. AdamATan2 changes all weights by similar amounts, so the factor
 lets these logits grow to a useful size in a few steps."""
@@ -61,6 +60,13 @@ class SelectionConfig(ArgumentsConfig):
     tool_width: int = Field(64, ge=1, description="width in which the request is compared with the tools")
     value_width: int = Field(32, ge=1, description="width in which words are compared with the arguments")
 
+    tool_weight: float = Field(1.0, ge=0, description="weight of the tools' loss")
+    argument_weight: float = Field(2.0, ge=0, description="weight of the arguments' loss")
+
+    @property
+    def smooths_labels(self) -> bool:
+        return True
+
     def check(self, inputs: HeadInputs) -> None:
         if self.num_words >= inputs.seq_len:
             raise ValueError(f"num_words {self.num_words} must be less than seq_len {inputs.seq_len}")
@@ -81,11 +87,12 @@ class SelectionHead(Head):
     """
 
     Config: ClassVar[type[HeadConfig]] = SelectionConfig
+    loss_parts = ("tool", "argument")
 
     def __init__(self, config: SelectionConfig, inputs: HeadInputs) -> None:
         super().__init__(config, inputs)
         self.words, self.fields = config.num_words, config.num_fields
-        self.arguments_at_last_step = config.learns_from_last_step
+        self.config = config
         self.sizes = (config.num_tools, config.num_fields, config.num_fields * config.num_words)
         self.array_names = ("tool_places", "field_places")
         self.array_names += ("tool_ids",) if config.known_tools else ()
@@ -124,21 +131,40 @@ class SelectionHead(Head):
         tags = _tags(prediction.tags, kinds, prediction.owners)
         return torch.cat([tools, kinds, tags.flatten(1)], 1)
 
-    def loss(self, prediction: Selection, q: Tensor, labels: Tensor, *, last: bool = True, **extra: Tensor) -> Loss:
-        """Binary cross-entropy of the tools, plus ``ARGUMENT_WEIGHT`` times the mean cross-entropies of the kinds and
-        of the words of the called tools' arguments.
+    def masked_parts(self, labels: Tensor) -> dict[str, Tensor]:
+        if not self.config.masked_means:
+            return {}
+        tools, kinds, _ = labels.split(self.sizes, 1)
+        return {"tool": (tools != IGNORE).any(1), "argument": (kinds != IGNORE).any(1)}
+
+    def loss(
+        self,
+        prediction: Selection,
+        q: Tensor,
+        labels: Tensor,
+        *,
+        last: bool = True,
+        label_smoothing: float = 0.0,
+        scales: Mapping[str, Tensor] | None = None,
+        **extra: Tensor,
+    ) -> Loss:
+        """Binary cross-entropy of the tools, plus the mean cross-entropies of the kinds and of the words of the called
+        tools' arguments, with the weights of the configuration.
 
         For an argument with a single span, the loss of its words is the cross-entropy of the span among all spans; for
         one with several spans, it is the sum of the cross-entropies of the words' tags. An example is exactly right if
-        all its tools, kinds and tags are.
+        all its tools, kinds and tags are. ``label_smoothing`` s makes the target of a called tool 1 - s / 2 and that of
+        another one s / 2.
         """
+        c, scales = self.config, scales or {}
         tools, kinds, tags = (part.long() for part in labels.split(self.sizes, 1))
         labeled = tools != IGNORE
         called = (tools == 1).float()
-        cost = F.binary_cross_entropy_with_logits(prediction.tools, called, reduction="none")
+        target = called * (1 - label_smoothing) + label_smoothing / 2 if label_smoothing else called
+        cost = self._tool_cost(prediction.tools, called, target)
         if prediction.by_features is not None:  # the features still learn when the network has memorized the example
-            cost = cost + F.binary_cross_entropy_with_logits(prediction.by_features, called, reduction="none")
-        answer = (cost * labeled).sum(-1) / labeled.sum(-1).clamp_min(1)
+            cost = cost + self._tool_cost(prediction.by_features, called, target)
+        tool_cost = (cost * labeled).sum(-1) / labeled.sum(-1).clamp_min(1)
         kind_cost = cross_entropy(prediction.kinds, kinds).sum(-1) / (kinds != IGNORE).sum(-1).clamp_min(1)
         tags = tags.view(*kinds.shape, -1)
         has_tags = (tags != IGNORE).any(-1)
@@ -146,11 +172,25 @@ class SelectionHead(Head):
         one = has_tags & (kinds > 0) & (kinds < SPANS)
         word_cost = torch.where(one, _span_cost(prediction.tags, tags).to(several.dtype), several)
         word_cost = (word_cost * has_tags).sum(-1) / has_tags.sum(-1).clamp_min(1)
-        argument_weight = ARGUMENT_WEIGHT * (last or not self.arguments_at_last_step)
-        answer = answer + argument_weight * (kind_cost + word_cost)
+        arguments, has_arguments = kind_cost + word_cost, last or not c.learns_from_last_step
+        answer = c.tool_weight * (tool_cost * scales.get("tool", 1.0))
+        answer = answer + c.argument_weight * has_arguments * (arguments * scales.get("argument", 1.0))
         answers = self.answers(prediction)
         answers[:, : self.sizes[0]] = (answers[:, : self.sizes[0]] > 0).long()
-        return joint_loss(answer, answers == labels, labels != IGNORE, q)
+        parts = {
+            "tool": (tool_cost, labeled.any(1)),
+            "argument": (arguments, (kinds != IGNORE).any(1) & has_arguments),
+        }
+        return joint_loss(answer, answers == labels, labels != IGNORE, q, parts)
+
+    def _tool_cost(self, logits: Tensor, called: Tensor, target: Tensor) -> Tensor:
+        """The focal loss (B, T) of logits: binary cross-entropy with ``target``, weighted by the probability of being
+        right about ``called``."""
+        cost = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        if not self.config.focal_gamma:
+            return cost
+        plain = F.binary_cross_entropy_with_logits(logits, called, reduction="none")
+        return focal(cost, self.config.focal_gamma, plain)
 
 
 class Pointer(nn.Module):

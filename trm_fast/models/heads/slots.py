@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -11,13 +12,9 @@ from torch import Tensor
 
 from trm_fast.labels import IGNORE, SlotKind
 from trm_fast.models.heads.base import ArgumentsConfig, Head, HeadConfig, HeadInputs, register
-from trm_fast.models.loss import Loss, cross_entropy, joint_loss
+from trm_fast.models.loss import Loss, cross_entropy, focal, joint_loss, smoothed_cross_entropy
 from trm_fast.nn.layers import Linear
 
-FOCAL_EXPONENT = 2.0
-"""Exponent of the decision's focal loss (arXiv 1708.02002), in which confidently right examples count little."""
-FIELD_WEIGHT = 0.5
-"""Weight of the fields in the loss; the decision and the tool have weight 1 each."""
 MAX_SPAN = 16
 """Maximum length of a span in the answer, in positions."""
 DECISION, TOOL, FIELDS = 0, 1, 2
@@ -40,6 +37,20 @@ class SlotsConfig(ArgumentsConfig):
     num_tools: int = Field(1, ge=1, description="number of tools to choose from")
     num_fields: int = Field(1, ge=1, description="number of arguments and slots")
     num_values: int = Field(0, ge=0, description="maximum number of listed values per field, besides spans of the text")
+    num_arguments: int | None = Field(
+        None, ge=0, description="number of fields that are arguments, the first ones; None: all"
+    )
+    focal_gamma: float = Field(
+        2.0, ge=0, le=10,
+        description="exponent of the decision's focal loss, in which confidently right examples count little",
+    )  # fmt: skip
+    decision_weight: float = Field(1.0, ge=0, description="weight of the decision's loss")
+    tool_weight: float = Field(1.0, ge=0, description="weight of the tool's loss")
+    field_weight: float = Field(0.5, ge=0, description="weight of the loss of arguments and slots")
+
+    @property
+    def smooths_labels(self) -> bool:
+        return True
 
 
 @register("slots")
@@ -56,8 +67,11 @@ class SlotHead(Head):
     def __init__(self, config: SlotsConfig, inputs: HeadInputs) -> None:
         super().__init__(config, inputs)
         D = inputs.hidden_size
-        self.fields = config.num_fields
-        self.arguments_at_last_step = config.learns_from_last_step
+        self.config, self.fields = config, config.num_fields
+        first_slot = config.num_fields if config.num_arguments is None else config.num_arguments
+        named = {"argument": slice(0, first_slot), "slot": slice(first_slot, config.num_fields)}
+        self.field_parts = {name: fields for name, fields in named.items() if fields.start < fields.stop}
+        self.loss_parts = ("decision", "tool", *self.field_parts)
         self.decision, self.tool = Linear(D, 2), Linear(D, config.num_tools)
         self.kind = Linear(D, config.num_fields * (len(SlotKind) + config.num_values))
         self.span = Linear(D, 2 * config.num_fields)
@@ -83,20 +97,40 @@ class SlotHead(Head):
         choices = [logits.argmax(-1)[:, None] for logits in (prediction.decision, prediction.tool)]
         return torch.cat([*choices, prediction.kind.argmax(-1), start, end], 1)
 
+    def masked_parts(self, labels: Tensor) -> dict[str, Tensor]:
+        return {"tool": labels[:, TOOL] != IGNORE} if self.config.masked_means else {}
+
     def loss(
-        self, prediction: SlotPrediction, q: Tensor, labels: Tensor, *, last: bool = True, **extra: Tensor
+        self,
+        prediction: SlotPrediction,
+        q: Tensor,
+        labels: Tensor,
+        *,
+        last: bool = True,
+        label_smoothing: float = 0.0,
+        scales: Mapping[str, Tensor] | None = None,
+        **extra: Tensor,
     ) -> Loss:
-        """Focal loss of the decision, plus cross-entropy of the tool, plus ``FIELD_WEIGHT`` times the mean
-        cross-entropies of the labeled kinds and spans. An example is exactly right if its decision, tool, kinds and
-        spans all are."""
+        """Focal loss of the decision, plus cross-entropy of the tool, plus the mean cross-entropies of the labeled
+        kinds and spans, with the weights of the configuration. An example is exactly right if its decision, tool,
+        kinds and spans all are. ``label_smoothing`` spreads a share of the target over both decisions, and over the
+        offered tools."""
+        c = self.config
         kind, start, end = labels[:, FIELDS:].long().chunk(3, 1)
-        decision = cross_entropy(prediction.decision, labels[:, DECISION])
-        cost = (1 - (-decision).exp()) ** FOCAL_EXPONENT * decision + cross_entropy(prediction.tool, labels[:, TOOL])
+        plain = cross_entropy(prediction.decision, labels[:, DECISION])
+        smoothed = smoothed_cross_entropy(prediction.decision, labels[:, DECISION], label_smoothing)
+        decision = focal(smoothed, c.focal_gamma, plain)
+        tool = smoothed_cross_entropy(prediction.tool, labels[:, TOOL], label_smoothing)
+        kinds = cross_entropy(prediction.kind, kind)
         spans = cross_entropy(prediction.start, start) + cross_entropy(prediction.end, end)
-        cost = cost + FIELD_WEIGHT * (last or not self.arguments_at_last_step) * (
-            _mean(cross_entropy(prediction.kind, kind), kind) + _mean(spans, start)
-        )
-        return joint_loss(cost, self.answers(prediction) == labels, labels != IGNORE, q)
+        has_fields = last or not c.learns_from_last_step
+        cost = c.decision_weight * decision + c.tool_weight * (tool * (scales or {}).get("tool", 1.0))
+        cost = cost + c.field_weight * has_fields * (_mean(kinds, kind) + _mean(spans, start))
+        parts = {"decision": (decision, labels[:, DECISION] != IGNORE), "tool": (tool, labels[:, TOOL] != IGNORE)}
+        for name, fields in self.field_parts.items():
+            part = _mean(kinds[:, fields], kind[:, fields]) + _mean(spans[:, fields], start[:, fields])
+            parts[name] = part, (kind[:, fields] != IGNORE).any(1) & has_fields
+        return joint_loss(cost, self.answers(prediction) == labels, labels != IGNORE, q, parts)
 
 
 def best_spans(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class Run:
         train_count, test_count: numbers of training and test examples.
         source: where the examples come from.
         noun: what the task calls its examples, such as ``puzzles``.
+        report: makes the task's tables from the measures of an evaluation.
     """
 
     folder: Path
@@ -40,6 +41,7 @@ class Run:
     test_count: int
     source: str
     noun: str
+    report: Callable[[dict[str, Any]], list[Any]] = lambda measures: []
 
 
 class Callback:
@@ -56,7 +58,7 @@ class Callback:
 
     def on_log(self, record: Record) -> None:
         """There is a new record of metrics: of training, every ``log_every`` steps (``loss``, ...), or of an evaluation
-        (``eval_exact_accuracy``, ...)."""
+        (``eval_exact_accuracy``, ``eval_loss``, ...)."""
 
     def on_evaluation(self, done: int, count: int) -> None:
         """An evaluation has answered ``done`` of ``count`` examples."""

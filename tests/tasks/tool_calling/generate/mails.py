@@ -53,4 +53,4 @@ def transcript(source: Conversation, most: int | None = None) -> Transcript:
 
 def written_symbols(row: Transcript) -> list[int]:
     """The symbols that the model learns to write."""
-    return [int(row.symbols[i]) for i in np.flatnonzero(row.weights)]
+    return [int(row.symbols[i]) for i in np.flatnonzero(row.learned)]

@@ -32,7 +32,7 @@ def test_only_turns_of_the_assistant_are_learned_and_calls_count_double() -> Non
     turns = (Turn("system", "s"), Turn("user", "u"), Turn("assistant", "x"), Turn.of_call(CALLS[0]),
              Turn("tool_response", "r"), Turn("assistant", "y"))  # fmt: skip
     row = transcript(conversation(*turns, tools=(BARE,)))
-    labels, weights = row.labels()
+    labels, weights = row.labels({"assistant": 1.0, "tool_call": 2.0})
     learnt = [(int(label), float(weight)) for label, weight in zip(labels, weights, strict=True) if weight]
     reply, tool = TOKENS.special("<assistant>"), LIMITS.first_position + row.tool_positions["list"]
     expected = [(reply, 1.0), (TOKENS.numbers["x"], 1.0), (END, 1.0), (CALL, 2.0), (tool, 2.0), (END, 2.0),

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from trm_fast.errors import UserError
+from trm_fast.registry import suggest
 from trm_fast.tasks.base import Array, DataConfig, Decoder, Examples, Question, Solution, SolverLike
 from trm_fast.tasks.statistics import add_share
 from trm_fast.tasks.tool_calling.call_metrics import flags, measure_calls, tables
@@ -30,6 +31,7 @@ from trm_fast.tasks.tool_calling.select.encoding import NUM_FEATURES, NUM_STEMS
 from trm_fast.tasks.tool_calling.task import Prediction, RequestConfig, ToolTask
 from trm_fast.tasks.tool_calling.text.lexicon import LEXICON_FILE, Lexicon
 from trm_fast.tasks.tool_calling.text.tokenizer import FIRST_BYTE, UNKNOWN
+from trm_fast.validation import validated
 
 
 class ToolGenerateConfig(RequestConfig):
@@ -41,6 +43,8 @@ class ToolGenerateConfig(RequestConfig):
         replies: whether the model may also answer in words.
         thoughts: whether ``<think>`` and ``</think>`` in an assistant's text are one symbol each. A call may follow a
             thought.
+        reply_weight: the weight of the assistant's words in the loss.
+        call_weight: the weight of calls in the loss.
         beams: the number of partial answers that the search keeps.
         temperature: the temperature of sampling; 0: the most likely symbol.
         top_p: the share of the probability that sampling draws from, the most likely symbols first.
@@ -55,6 +59,8 @@ class ToolGenerateConfig(RequestConfig):
     arguments: int = Field(default=96, ge=1)
     replies: bool = False
     thoughts: bool = False
+    reply_weight: float = Field(default=1.0, ge=0)
+    call_weight: float = Field(default=2.0, ge=0)
     beams: int = Field(default=1, ge=1)
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
@@ -98,6 +104,7 @@ class ToolGenerate(ToolTask):
         if self.seq_len < 2 * (1 + 2 * c.tools + c.arguments):
             raise UserError(f"task.seq_len {c.seq_len} is too small for {c.tools} tools and {c.arguments} arguments")
         self._variants: Variants | None = None
+        self.search_seed = 0
 
     def model_keys(self, data: DataConfig) -> dict[str, Any]:
         head = {"kind": "text", "row_symbols": self.seq_len, "stems": NUM_STEMS}
@@ -120,7 +127,8 @@ class ToolGenerate(ToolTask):
         return train
 
     def examples(self, rows: Sequence[Transcript], sources: Sequence[Conversation]) -> Examples:
-        labels, weights = zip(*(row.labels() for row in rows), strict=True)
+        role_weights = {"assistant": self.config.reply_weight, "tool_call": self.config.call_weight}
+        labels, weights = zip(*(row.labels(role_weights) for row in rows), strict=True)
         extra = {name: np.stack([getattr(row, name) for row in rows]) for name in ARRAYS}
         inputs = extra.pop("inputs")
         extra["weights"] = np.stack(weights)
@@ -175,6 +183,27 @@ class ToolGenerate(ToolTask):
     def report(self, metrics: dict[str, float]) -> list[Any]:
         return tables(metrics)
 
+    def set_search(self, *, seed: int = 0, **options: Any) -> None:
+        """Changes how answers are searched for.
+
+        Args:
+            seed: the seed of sampling.
+            options: values of ``beams``, ``temperature``, ``top_p``, ``replies`` and ``most_tokens``; the others stay.
+
+        Raises:
+            UserError: an option is unknown or its value is not valid, or several beams and a temperature are given.
+        """
+        known = ("beams", "temperature", "top_p", "replies", "most_tokens")
+        if unknown := [name for name in options if name not in known]:
+            raise UserError(f"unknown option {unknown[0]!r} of the search; {suggest(unknown[0], known)}")
+        keys = {name: getattr(self.config, name) for name in type(self.config).model_fields} | options
+        config = validated(type(self.config), keys, "task", "the search")
+        if config.beams > 1 and config.temperature:
+            raise UserError("several beams keep the most likely symbols: use either beams or a temperature")
+        if config.top_p < 1 and not config.temperature:
+            raise UserError("top_p limits sampling: it needs a temperature above 0")
+        self.config, self.search_seed = config, seed
+
     def decode(self, model: Decoder, conversation: Conversation) -> tuple[Prediction, Decoded]:
         """Generates the next turn of a conversation. Its calls always name offered tools, with values of their types.
 
@@ -186,7 +215,7 @@ class ToolGenerate(ToolTask):
             The prediction, and the symbols that write it.
         """
         c = self.config
-        search = Search(c.most_tokens, c.beams, c.temperature, c.top_p)
+        search = Search(c.most_tokens, c.beams, c.temperature, c.top_p, self.search_seed)
         transcript = self.encode_row(conversation, self.seq_len - min(search.max_symbols, self.seq_len // 2))
         grammar = Grammar(transcript, replies=c.replies)
         decoded = generate(DecodingRow(model.incremental(), transcript), [], grammar.allowed, search)

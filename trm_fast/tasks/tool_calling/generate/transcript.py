@@ -24,10 +24,8 @@ from trm_fast.tasks.tool_calling.text.lexicon import Lexicon
 from trm_fast.tasks.tool_calling.text.relevance import nearest_first
 from trm_fast.tasks.tool_calling.text.tokenizer import END, ROLE_TOKENS, Tokenizer
 
-WEIGHTS: Mapping[str, float] = {
-    "system": 0.0, "user": 0.0, "tool_response": 0.0, "assistant": 1.0, "tool_call": 2.0,
-}  # fmt: skip
-"""Weights of the loss, by the role of a turn."""
+LEARNED = ("assistant", "tool_call")
+"""Roles of the turns that the model learns to write."""
 CALL, ITEM, REPLY = (Tokenizer.special(name) for name in ("<tool_call>", "<sep>", "<assistant>"))
 THOUGHT_MARKS = {name: Tokenizer.special(name) for name in ("<think>", "</think>")}
 """The symbols around a thought, by their text."""
@@ -72,8 +70,8 @@ class Transcript:
     int32 (L, S): the stems of a word or an argument, and in a call those of the current argument; ``links`` float32 (L,
     T): each tool's share of a word's clause, or 1 for the tool that a position belongs to; ``symbols`` int32 (L,): the
     symbol of a position, 0 for none; ``sources`` bool (L,): which positions can be copied; ``calls`` int32 (L,): the
-    number of a position's call, 0 outside calls; ``weights`` float32 (L,): the weight of a position's symbol in the
-    loss.
+    number of a position's call, 0 outside calls; ``learned`` int32 (L,): the number in ``LEARNED``, from 1, of the role
+    of the turn that a position's symbol belongs to, 0 for none.
 
     Args:
         conversation: what to encode.
@@ -93,7 +91,7 @@ class Transcript:
         self.features = np.zeros((L, encoding.NUM_FEATURES), dtype=np.float32)
         self.stems, self.links = np.zeros((L, encoding.NUM_STEMS), np.int32), np.zeros((L, limits.tools), np.float32)
         self.symbols, self.sources = np.zeros(L, dtype=np.int32), np.zeros(L, dtype=np.bool_)
-        self.calls, self.weights = np.zeros(L, dtype=np.int32), np.zeros(L, dtype=np.float32)
+        self.calls, self.learned = np.zeros(L, dtype=np.int32), np.zeros(L, dtype=np.int32)
         self.codec = ValueCodec([], tokenizer, limits.vocab_size)
         self.tool_positions: dict[str, int] = {}
         self.argument_positions: dict[tuple[str, str], int] = {}
@@ -164,7 +162,7 @@ class Transcript:
                 # A word whose turn was cut is spelled in pieces.
                 symbols = self._turn_symbols(turns, i) if self.cut else written[i]
                 for symbol in symbols[: max_positions - self.length]:
-                    self.write(symbol, WEIGHTS[turns[i].role])
+                    self.write(symbol, turns[i].role)
                 continue
             if self.length >= self.limits.positions:  # the words spelled in pieces took more positions
                 self.cut = True
@@ -219,12 +217,12 @@ class Transcript:
                 symbols += [first + position, *joined(self.codec.encode(call.arguments[name], schema), ITEM)]
         return symbols
 
-    def write(self, symbol: Symbol, weight: float = 0.0) -> None:
-        """Appends a symbol, whose weight in the loss is ``weight``."""
+    def write(self, symbol: Symbol, role: str = "") -> None:
+        """Appends a symbol of a turn with this role."""
         if isinstance(symbol, str) and symbol not in self.first:  # its turn was cut
             pieces = self.codec.tokenizer.ids(symbol)
             for piece in pieces[:-1]:
-                self.write(piece, weight)
+                self.write(piece, role)
             symbol = pieces[-1]
         first = self.limits.first_position
         number = first + self.first[symbol] if isinstance(symbol, str) else symbol
@@ -248,7 +246,8 @@ class Transcript:
                 self._call = self._calls
             elif role == WRITTEN_ARGUMENT:
                 self._argument = copied
-        self.symbols[index], self.weights[index] = number, weight
+        self.symbols[index] = number
+        self.learned[index] = LEARNED.index(role) + 1 if role in LEARNED else 0
         if self._argument >= 0:
             self.stems[index] = self.stems[self._argument]
         if self._tool >= 0:
@@ -259,10 +258,11 @@ class Transcript:
         """The arrays' used positions, from ``first`` on."""
         return {name: getattr(self, name)[first : self.length] for name in ARRAYS}
 
-    def labels(self) -> tuple[Array, Array]:
-        """The labels int32 (L,), and their weights. A label is the next position's symbol; ``IGNORE`` if its weight is
-        0."""
-        weights = np.append(self.weights[1:], np.float32(0))
+    def labels(self, role_weights: Mapping[str, float]) -> tuple[Array, Array]:
+        """The labels int32 (L,), and their weights in the loss float32 (L,), by the roles in ``LEARNED``. A label is
+        the next position's symbol; ``IGNORE`` if its weight is 0."""
+        by_role = np.array([0.0, *(role_weights[role] for role in LEARNED)], dtype=np.float32)
+        weights = np.append(by_role[self.learned[1:]], np.float32(0))
         return np.where(weights > 0, np.append(self.symbols[1:], np.int32(0)), np.int32(IGNORE)), weights
 
     def symbol_word(self, symbol: int) -> Symbol:
@@ -272,7 +272,7 @@ class Transcript:
     def fork(self) -> Transcript:
         """A copy that can continue with other symbols."""
         other = copy(self)
-        for name in (*ARRAYS, "weights"):
+        for name in (*ARRAYS, "learned"):
             setattr(other, name, getattr(self, name).copy())
         return other
 

@@ -67,6 +67,7 @@ class ToolSlots(ToolTask):
         try:
             fields = self.fields if self.fields.tools else self._training_fields(data)
             head |= {"num_tools": len(fields.tools), "num_fields": fields.count, "num_values": fields.max_values}
+            head["num_arguments"] = len(fields.arguments)
         except UserError:
             pass  # ``dataset`` raises the same error, for commands that need the file
         return super().model_keys(data) | {"roles": NUM_ROLES, "head": head}
