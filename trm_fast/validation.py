@@ -65,8 +65,8 @@ def _explain(error: Any, kind: type[BaseModel], section: str) -> str:
     keys, fields = _located(error["loc"], kind)
     key = ".".join((section, *keys)).strip(".")
     if error["type"] == "extra_forbidden":
-        known = ELSEWHERE.get(keys[-1])
-        hint = suggest(keys[-1], fields) if known is None else f"did you mean {known}?"
+        target = ELSEWHERE.get(keys[-1])
+        hint = suggest(keys[-1], fields) if target is None else f"did you mean {target}?"
         return f"unknown key {key}; {hint}"
     if error["type"] == "missing":
         if keys[-1] == error["loc"][-1]:

@@ -115,9 +115,9 @@ def merged_settings(settings: list[str], options: Mapping[str, tuple[str, Any]])
     Raises:
         UserError: an option and ``--set`` give the same key.
     """
-    given = {setting.partition("=")[0].strip() for setting in settings}
+    set_keys = {setting.partition("=")[0].strip() for setting in settings}
     used = {option: (key, value) for option, (key, value) in options.items() if value is not None}
     for option, (key, _) in used.items():
-        if key in given:
+        if key in set_keys:
             raise UserError(f"{option} and --set {key} both give {key}: leave one out", usage_error=True)
     return [*settings, *option_settings(dict(used.values()))]

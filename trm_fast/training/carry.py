@@ -143,9 +143,9 @@ class Carry:
             decided = self.halting.should_halt(
                 group.gather(q), group.gather(steps), lambda: group.gather(answers()), every
             )
-            own = slice(group.rank * len(q), (group.rank + 1) * len(q))
-            memory.copy_(every[own])
-            should_halt = decided[own]
+            local = slice(group.rank * len(q), (group.rank + 1) * len(q))
+            memory.copy_(every[local])
+            should_halt = decided[local]
         else:
             should_halt = self.halting.should_halt(q, steps, answers, memory)
         self.halted[part].copy_(halts(should_halt, steps, min_steps[part], self.max_steps))

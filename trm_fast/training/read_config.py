@@ -130,7 +130,7 @@ def full_keys(name: str, task: type[Section] | None = None) -> list[str]:
     """
     sections = SECTIONS if task is None else {"task": task, **SECTIONS}
     keys = [f"{section}.{name}" for section, kind in sections.items() if name in kind.model_fields]
-    return keys or [ELSEWHERE[name]] * (name in ELSEWHERE)
+    return keys or [ELSEWHERE[key] for key in [name] if key in ELSEWHERE]
 
 
 def preset_config(name: str, **changes: Any) -> RunConfig:
@@ -154,13 +154,13 @@ def preset_config(name: str, **changes: Any) -> RunConfig:
         path = key.split(".")
         if len(path) == 1:
             keys = full_keys(key, task)
-            known = [candidate for candidate in keys if candidate.endswith(f".{key}")]
-            if len(known) != 1:
+            matches = [candidate for candidate in keys if candidate.endswith(f".{key}")]
+            if len(matches) != 1:
                 names = sorted({field for kind in (task, *SECTIONS.values()) for field in kind.model_fields})
-                several = f"it may be {' or '.join(known)}; give it with its section"
-                hint = several if known else f"did you mean {keys[0]}?" if keys else suggest(key, names)
+                several = f"it may be {' or '.join(matches)}; give it with its section"
+                hint = several if matches else f"did you mean {keys[0]}?" if keys else suggest(key, names)
                 raise UserError(f"unknown key {shown(key)}; {hint}", usage_error=True)
-            path = known[0].split(".")
+            path = matches[0].split(".")
         section = sections
         for part in path[:-1]:
             section[part] = dict(section.get(part) or {})

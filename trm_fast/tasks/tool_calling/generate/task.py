@@ -193,9 +193,9 @@ class ToolGenerate(ToolTask):
         Raises:
             UserError: an option is unknown or its value is not valid, or several beams and a temperature are given.
         """
-        known = ("beams", "temperature", "top_p", "replies", "most_tokens")
-        if unknown := [name for name in options if name not in known]:
-            raise UserError(f"unknown option {unknown[0]!r} of the search; {suggest(unknown[0], known)}")
+        names = ("beams", "temperature", "top_p", "replies", "most_tokens")
+        if unknown := [name for name in options if name not in names]:
+            raise UserError(f"unknown option {unknown[0]!r} of the search; {suggest(unknown[0], names)}")
         keys = {name: getattr(self.config, name) for name in type(self.config).model_fields} | options
         config = validated(type(self.config), keys, "task", "the search")
         if config.beams > 1 and config.temperature:

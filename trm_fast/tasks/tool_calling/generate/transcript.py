@@ -217,12 +217,12 @@ class Transcript:
                 symbols += [first + position, *joined(self.codec.encode(call.arguments[name], schema), ITEM)]
         return symbols
 
-    def write(self, symbol: Symbol, role: str = "") -> None:
-        """Appends a symbol of a turn with this role."""
+    def write(self, symbol: Symbol, turn: str = "") -> None:
+        """Appends a symbol of a turn with the role ``turn``."""
         if isinstance(symbol, str) and symbol not in self.first:  # its turn was cut
             pieces = self.codec.tokenizer.ids(symbol)
             for piece in pieces[:-1]:
-                self.write(piece, role)
+                self.write(piece, turn)
             symbol = pieces[-1]
         first = self.limits.first_position
         number = first + self.first[symbol] if isinstance(symbol, str) else symbol
@@ -247,7 +247,7 @@ class Transcript:
             elif role == WRITTEN_ARGUMENT:
                 self._argument = copied
         self.symbols[index] = number
-        self.learned[index] = LEARNED.index(role) + 1 if role in LEARNED else 0
+        self.learned[index] = LEARNED.index(turn) + 1 if turn in LEARNED else 0
         if self._argument >= 0:
             self.stems[index] = self.stems[self._argument]
         if self._tool >= 0:
