@@ -175,7 +175,7 @@ class Trainer:
     ) -> Trainer:
         """A run of a preset with other values of some keys, such as ``batch_size=16`` (``preset_config``).
 
-        ``out`` is by default ``runs/PRESET``, or the next free name. ``device`` and ``callbacks`` are as in ``Trainer``.
+        ``out`` is by default ``runs/PRESET``, or the next free name. ``device`` and ``callbacks`` as in ``Trainer``.
         """
         config = preset_config(preset, **changes)
         return cls(config, out or unused_folder(Path("runs") / preset), device=device, callbacks=callbacks)
