@@ -89,8 +89,8 @@ def test_gamma_weights_and_smoothing_of_the_selection_loss() -> None:
     labels = torch.tensor([[1, 0, IGNORE, *[IGNORE] * 3]])
 
     def answer(smoothing: float = 0.0, **keys: float) -> float:
-        made = SelectionHead(SelectionConfig.model_validate(config | keys), INPUTS)
-        return made.loss(p, torch.zeros(1), labels, label_smoothing=smoothing).answer.item()
+        selection = SelectionHead(SelectionConfig.model_validate(config | keys), INPUTS)
+        return selection.loss(p, torch.zeros(1), labels, label_smoothing=smoothing).answer.item()
 
     costs = [math.log(1 + math.exp(-2)), math.log(1 + math.exp(-1))]
     assert answer() == pytest.approx(sum(costs) / 2)

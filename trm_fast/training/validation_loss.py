@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Mapping
 
 import torch
 
@@ -31,7 +32,7 @@ def validation_losses(
         ``loss``, ``answer_loss``, ``halting_loss``, and the parts of the head's loss (``tool_loss``); {} without
         examples.
     """
-    sums: Counter[str] = Counter()
+    sums: dict[str, float] = defaultdict(float)
     steps = model.config.max_supervision_steps
     share = examples.take(group.share(len(examples)))
     for start in range(0, len(share), batch_size):
@@ -44,18 +45,23 @@ def validation_losses(
             )
             carry.halted.zero_()
             loss = loss.weighted(config.halting_weight)
-            sums.update(rows=len(rows), loss=loss.total.item(), answer_loss=loss.answer.item())
-            sums.update(halting_loss=loss.halting.item())
+            numbers = {"rows": float(len(rows)), "loss": loss.total.item(), "answer_loss": loss.answer.item()}
+            _add(sums, numbers | {"halting_loss": loss.halting.item()})
             for name, part in loss.parts.items():
                 cost, count = part.tolist()
-                sums.update({f"{name}_loss": cost, f"{name}_rows": count})
-    total: Counter[str] = Counter()
-    for part in group.gather_objects(dict(sums)):
-        total.update(part)
+                _add(sums, {f"{name}_loss": cost, f"{name}_rows": count})
+    total: dict[str, float] = defaultdict(float)
+    for share_sums in group.gather_objects(dict(sums)):
+        _add(total, share_sums)
     return _means(total)
 
 
-def _means(sums: Counter[str]) -> dict[str, float]:
+def _add(sums: dict[str, float], numbers: Mapping[str, float]) -> None:
+    for name, number in numbers.items():
+        sums[name] += number
+
+
+def _means(sums: Mapping[str, float]) -> dict[str, float]:
     """Divides each sum by its number of rows."""
     means: dict[str, float] = {}
     for name, total in sums.items():

@@ -108,7 +108,7 @@ class Head(nn.Module, ABC):
         """The most likely answer of each example, shape (B, ...)."""
 
     @abstractmethod
-    def loss(self, prediction: Any, q: Tensor, labels: Tensor, *, last: bool = True, **extra: Tensor) -> Loss:
+    def loss(self, prediction: Any, q: Tensor, labels: Tensor, *, last: bool = True, **extra: Any) -> Loss:
         """The loss of a prediction.
 
         Args:

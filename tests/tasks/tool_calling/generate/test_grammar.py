@@ -176,7 +176,7 @@ def test_a_thought_has_one_symbol_at_each_end_and_a_call_may_follow() -> None:
         for thoughts in (False, True)
     )
     assert not {begin, end} & set(plain.symbols.tolist())
-    symbols = [s for s, weight in zip(marked.symbols.tolist(), marked.weights.tolist(), strict=True) if weight]
+    symbols = [s for s, role in zip(marked.symbols.tolist(), marked.learned.tolist(), strict=True) if role]
     assert (symbols.count(begin), symbols.count(end)) == (1, 1)
     written = symbols[symbols.index(REPLY) :]
     grammar = Grammar(marked, replies=True)
