@@ -102,11 +102,6 @@ def call(
 
 
 def _set_search(task: ToolTask, options: dict[str, Any], seed: int) -> None:
-    from trm_fast.tasks.tool_calling.generate.task import ToolGenerate
-
-    if not isinstance(task, ToolGenerate):
-        option = f"--{next(iter(options)).replace('_', '-')}"
-        raise UserError(f"{option} is for models of tool-generate, not of {task.name}", usage_error=True)
     try:
         task.set_search(seed=seed, **options)
     except UserError as error:

@@ -237,6 +237,15 @@ class ToolTask(Task):
         examples = self.examples([self.encode_row(c) for c in conversations], conversations)
         return examples, left_out, [*notes, *note]
 
+    def set_search(self, *, seed: int = 0, **options: Any) -> None:
+        """Changes how answers are searched for, in a task that generates them.
+
+        Raises:
+            UserError: this task does not.
+        """
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in options)
+        raise UserError(f"{names}: a model of {self.name} does not search; those of tool-generate do")
+
     def known_tools(self) -> tuple[Tool, ...]:
         """The tools of a model that was trained with a fixed set of tools.
 
