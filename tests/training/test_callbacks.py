@@ -191,5 +191,5 @@ def test_the_console_without_a_terminal_prints_a_line_per_record(tmp_path: Path)
     Trainer(run_config(**STEPS), tmp_path / "run", callbacks=[console]).train()
     lines = text.getvalue().splitlines()
     assert "sudoku: 30 puzzles to learn from, 6 unseen" in lines[0]
-    assert [line.split("  ")[0] for line in lines if "loss" in line] == ["step 2", "step 4", "step 6", "step 8"]
+    assert [line.split("  ")[0] for line in lines if "  loss" in line] == ["step 2", "step 4", "step 6", "step 8"]
     assert sum("unseen puzzles exactly right" in line for line in lines) == 2

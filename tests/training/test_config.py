@@ -281,7 +281,7 @@ def test_arguments_at_the_last_step_need_a_last_step() -> None:
             make_config(apply_settings(sections, [setting]), "test")
 
 
-def test_only_the_tokens_head_smooths_labels() -> None:
-    sections = apply_settings(read_preset("tool-slots"), ["training.label_smoothing=0.1"])
-    with pytest.raises(UserError, match=r"label_smoothing needs model\.head\.kind: tokens, not slots"):
+def test_a_head_without_classes_smooths_no_labels() -> None:
+    sections = apply_settings(read_preset("copy"), ["training.label_smoothing=0.1"])
+    with pytest.raises(UserError, match=r"label_smoothing is not for model\.head\.kind: values"):
         make_config(sections, "test")
