@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from trm_fast import hub
 from trm_fast.errors import UserError
 from trm_fast.inference import Solver
 from trm_fast.inference.capture import graphs_on
@@ -214,14 +215,30 @@ class TRM(TRMModel):
         self._task, self._section = task, section
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike[str], compute_dtype: torch.dtype = torch.float32) -> TRM:
-        """Loads the model of a folder that ``save_pretrained`` wrote, or a model that ships with the package, by its
-        name.
+    def from_pretrained(
+        cls,
+        folder: str | os.PathLike[str],
+        compute_dtype: torch.dtype = torch.float32,
+        *,
+        revision: str | None = None,
+    ) -> TRM:
+        """Loads a model, in evaluation mode.
+
+        Args:
+            folder: a folder that ``save_pretrained`` wrote; the name of a model that ships with the package; or
+                ``org/name``, a repository of the Hugging Face hub (``trm_fast.hub``), if there is no such folder.
+            compute_dtype: dtype of the state and all activations.
+            revision: the branch, tag or commit of a repository; by default its main branch.
 
         Raises:
-            UserError: the folder holds no model, or a damaged one.
+            UserError: the folder holds no model, or a damaged one; or the hub has no such model.
         """
         path = model_folder(folder)
+        name = None if path.exists() else hub.remote(f"{folder}@{revision}" if revision else str(folder))
+        if revision is not None and name is None:
+            raise UserError(f"revision {revision} is for models of the hub (org/name), and {folder} is not one")
+        if name is not None:
+            path = hub.download(name)
         if not path.exists():
             raise UserError(f"there is no folder {path}; models that ship: {', '.join(NAMES)}")
         if not (path / "config.json").exists() and (path / MODEL / "config.json").exists():

@@ -12,7 +12,9 @@ from trm_fast.errors import UserError
 
 
 def import_(
-    checkpoint: Annotated[Path, typer.Argument(help="A step_N file of the published code, or a .safetensors file.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A step_N file of the published code, a .ckpt of nano-trm, or a .safetensors file.")
+    ],
     out_folder: Annotated[Path, typer.Option("--out", metavar="MODEL", help="Folder to write the model to.")],
     task: Annotated[
         str, typer.Option(help="The model's task: its name, or its section, such as '{name: sudoku, size: 9}'.")
@@ -58,9 +60,9 @@ def import_(
         "pos_encodings": positions,
         "puzzle_emb_len": prefix_tokens,
     }
-    arch = read_arch(config) if config is not None else {}
-    arch |= {key: value for key, value in options.items() if value is not None}
     chosen = read_published(checkpoint, weights)
+    arch = chosen.arch | (read_arch(config) if config is not None else {})
+    arch |= {key: value for key, value in options.items() if value is not None}
     model = infer_model(chosen.tensors, arch, solved_task, puzzles)
     for option, used in (("--prefix-tokens", prefix_tokens is not None), ("--puzzles", bool(puzzles))):
         if used and not model.config.prefix_tokens:
@@ -101,6 +103,7 @@ def export(
     """
     from trm_fast.inference.solver import DEFAULT_STEPS
     from trm_fast.interchange import locate
+    from trm_fast.interchange.sharing import write_model
 
     if format_ == "safetensors" and (part != "solve" or max_steps is not None):
         raise UserError("--part and --max-steps go with --format onnx", usage_error=True)
@@ -110,7 +113,7 @@ def export(
         target = out_path or Path(f"{name}-model")
         if (target / "config.json").exists():
             raise UserError(f"{target} already contains a model: choose another --out", usage_error=True)
-        located.model.save_pretrained(target)
+        write_model(located, model, target, target.name)
     else:
         from trm_fast.interchange.onnx import export_solve, export_step
 

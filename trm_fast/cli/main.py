@@ -43,6 +43,8 @@ COMMANDS = {
     "plot": Entry("Tools", "plot", "plot"),
     "import": Entry("Tools", "interchange", "import_"),
     "export": Entry("Tools", "interchange", "export"),
+    "push": Entry("Tools", "hub", "push"),
+    "pull": Entry("Tools", "hub", "pull"),
     "info": Entry("Tools", "info", "info"),
 }
 

@@ -1,14 +1,15 @@
-"""Finds a trained model: a run folder, a model folder, or the name of a model that ships with the package."""
+"""Finds a trained model: a run folder, a model folder, a model that ships with the package, or one of the hub."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from trm_fast import hub
 from trm_fast.api import TRM, task_of
 from trm_fast.errors import UserError, shown
 from trm_fast.inference.options import SolverConfig, stored_options
@@ -52,7 +53,8 @@ def locate(reference: str, *, from_step: int | None = None, device: str = "cpu",
     """Loads a model onto a device.
 
     Args:
-        reference: a run folder, a model folder, or the name of a model that ships with the package.
+        reference: a run folder, a model folder, the name of a model that ships with the package, or ``org/name`` or
+            ``org/name@revision`` of the Hugging Face hub, if there is no such folder.
         from_step: the step of the run's checkpoint, by default the newest one. The averaged weights are loaded.
         device: a torch device.
         trust_code: whether the module of a task outside the package, which the folder's configuration names, may be
@@ -75,6 +77,8 @@ def _located(reference: str, from_step: int | None, device: str) -> Located:
         return _from_folder(path, device)
     if reference in bundled_names():
         return _from_folder(bundled_folder(reference), device)
+    if (name := hub.remote(reference)) is not None:
+        return replace(_from_folder(hub.download(name), device), label=reference)
     ships = ", ".join(bundled_names()) or "none"
     hint = suggest(reference, bundled_names())
     near = f"{hint} Models" if hint.startswith("did") else "models"

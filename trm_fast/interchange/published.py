@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from trm_fast.api import TRM
 from trm_fast.errors import UserError
+from trm_fast.interchange.layouts import arch_of, renamed
 from trm_fast.interchange.weight_sets import WeightSet, choose_weights
 from trm_fast.memory import require_memory
 from trm_fast.models import TRMConfig
@@ -125,6 +127,8 @@ def from_published(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> TR
 def read_published(weights: Path, kind: str = "ema") -> WeightSet:
     """Reads the weights of a published checkpoint: ``.safetensors``, or a torch file of plain tensors.
 
+    Those of nano-trm get the published names, and ``arch`` has the options that the file states.
+
     If the file contains several sets of weights, ``kind`` selects the averaged weights (``ema``), the others (``raw``),
     or a set by its name.
 
@@ -157,7 +161,8 @@ def read_published(weights: Path, kind: str = "ema") -> WeightSet:
         raise UserError(f"{weights} cannot be read as weights: {reason}") from None
     if not isinstance(state, dict):
         raise UserError(f"{weights} contains a {type(state).__name__}, not a state dict")
-    return choose_weights(state, kind, str(weights))
+    arch = arch_of(state, str(weights))
+    return replace(choose_weights(renamed(state, str(weights)), kind, str(weights)), arch=arch)
 
 
 def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

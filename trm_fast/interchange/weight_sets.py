@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -21,10 +21,12 @@ OPTIMIZER = {"optimizer", "optimizers", "optim", "opt"}
 
 @dataclass(frozen=True)
 class WeightSet:
-    """Tensors by name. ``name`` is the path of the set in its file, empty if the file holds nothing else."""
+    """Tensors by name. ``name`` is the path of the set in its file, empty if the file holds nothing else; ``arch`` has
+    the published configuration keys that the file states."""
 
     name: str
     tensors: dict[str, Tensor]
+    arch: dict[str, Any] = field(default_factory=dict)
 
     @property
     def averaged(self) -> bool:

@@ -1,0 +1,90 @@
+"""Uploads models to the Hugging Face hub and copies them from there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from trm_fast import hub
+from trm_fast.errors import UserError, shown
+from trm_fast.interchange.card import model_card, run_of
+from trm_fast.interchange.locate import Located, locate
+from trm_fast.writing import new_folder
+
+
+def write_model(located: Located, reference: str, folder: Path, name: str) -> None:
+    """Writes a model folder with a model card. A card that the model's own folder has is kept.
+
+    Raises:
+        UserError: a file cannot be read or written.
+    """
+    own, run = Path(reference) / hub.CARD, run_of(reference)
+    card = own.read_bytes() if own.is_file() else model_card(name, located.model, located.task, run).encode()
+    located.model.save_pretrained(folder)
+    (folder / hub.CARD).write_bytes(card)
+
+
+def push(
+    reference: str,
+    repository: str,
+    *,
+    from_step: int | None = None,
+    private: bool = False,
+    branch: str | None = None,
+    message: str = "Upload a model of trm_fast",
+) -> str:
+    """Uploads a model with its card; the repository is created if it does not exist.
+
+    Args:
+        reference: a run, a model folder, or a model that ships with the package.
+        repository: ``org/name`` on the hub.
+        from_step: the step of a run's checkpoint; by default the newest.
+        private: whether a new repository is private.
+        branch: the branch to write to, which is created if it does not exist; by default the main one.
+        message: the message of the commit.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        UserError: the model cannot be read, or the hub refuses it.
+    """
+    name = hub.remote(hub.PREFIX + repository)
+    if name is None or name.revision is not None or repository.startswith(hub.PREFIX):
+        raise UserError(f"{shown(repository)} is not a repository's name, org/name", usage_error=True)
+    package = hub.package("push")
+    located = locate(reference, from_step=from_step)
+    api = package.HfApi(endpoint=hub.endpoint())
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary, "model")
+        write_model(located, reference, folder, repository)
+        try:
+            api.create_repo(repository, private=private, exist_ok=True)
+            if branch is not None:
+                api.create_branch(repository, branch=branch, exist_ok=True)
+            files = [package.CommitOperationAdd(str(f.relative_to(folder)), str(f)) for f in hub.model_files(folder)]
+            commit = api.create_commit(repository, files, commit_message=message, revision=branch)
+        except Exception as error:  # the package's errors and those of its transport share no base class
+            raise hub.explained(error, repository, branch) from None
+    return str(commit.commit_url)
+
+
+def pull(repository: str, folder: Path) -> Path:
+    """Copies a model of the hub, ``org/name`` or ``org/name@revision``, into a new folder.
+
+    Raises:
+        UserError: there is no such model, or the folder exists.
+    """
+    name = hub.remote(repository if repository.startswith(hub.PREFIX) else hub.PREFIX + repository)
+    if name is None:
+        raise UserError(f"{shown(repository)} is not a repository's name, org/name", usage_error=True)
+    if folder.exists():
+        raise UserError(f"{folder} already exists: choose another --out", usage_error=True)
+    source = hub.download(name)
+    with new_folder(folder, last=hub.CONFIG) as new:
+        for file in hub.model_files(source):
+            target = new / file.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+    return folder
