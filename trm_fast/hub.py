@@ -84,13 +84,16 @@ def download(name: Remote) -> Path:
         raise explained(error, name.repository, name.revision) from None
     sizes = {entry.rfilename: entry.size for entry in info.siblings or []}
     names = _chosen(sizes, name.repository)
+    paths = []
     try:
-        paths = [
-            Path(hub.hf_hub_download(name.repository, file, revision=info.sha, endpoint=endpoint())) for file in names
-        ]
+        for file in names:  # the configuration by the revision's name, so that the cache knows the name offline
+            revision = name.revision if file == CONFIG else info.sha
+            paths.append(Path(hub.hf_hub_download(name.repository, file, revision=revision, endpoint=endpoint())))
     except Exception as error:
         raise explained(error, name.repository, name.revision) from None
     folder = paths[names.index(CONFIG)].parent
+    if folder.name != info.sha:
+        raise UserError(f"{name.repository} changed during the download: try again")
     for path, file in zip(paths, names, strict=True):
         if path.stat().st_size != sizes[file]:
             raise UserError(f"{name.repository}: {file} has {path.stat().st_size} bytes, the hub lists {sizes[file]}")

@@ -97,7 +97,7 @@ def test_revisions_are_pinned(hub: Hub, run: Path, tmp_path: Path) -> None:
     first = "0" * 40
     assert same(TRM.from_pretrained("someone/mine", revision=first), TRM.from_pretrained(run / "model"))
     assert same(locate(f"someone/mine@{first}").model, TRM.from_pretrained(run / "model"))
-    with pytest.raises(UserError, match="has no revision v9"):
+    with pytest.raises(UserError, match="has no revision 'v9'"):
         TRM.from_pretrained("someone/mine@v9")
     with pytest.raises(UserError, match="is for models of the hub"):
         TRM.from_pretrained(run / "model", revision="v1")

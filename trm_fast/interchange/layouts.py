@@ -63,8 +63,8 @@ def renamed(content: Any, where: str) -> Any:
 
 def _published(name: str) -> str:
     for theirs, ours in NANO.items():
-        start, found, end = name.rpartition(theirs)
-        if found and (not start or start.endswith(".")):
+        start, match, end = name.rpartition(theirs)
+        if match and (not start or start.endswith(".")):
             return f"{start}{ours}{end}"
     return name
 

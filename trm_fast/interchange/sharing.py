@@ -19,8 +19,10 @@ def write_model(located: Located, reference: str, folder: Path, name: str) -> No
     Raises:
         UserError: a file cannot be read or written.
     """
-    own, run = Path(reference) / hub.CARD, run_of(reference)
-    card = own.read_bytes() if own.is_file() else model_card(name, located.model, located.task, run).encode()
+    card_file, run = Path(reference) / hub.CARD, run_of(reference)
+    card = (
+        card_file.read_bytes() if card_file.is_file() else model_card(name, located.model, located.task, run).encode()
+    )
     located.model.save_pretrained(folder)
     (folder / hub.CARD).write_bytes(card)
 
