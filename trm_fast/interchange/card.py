@@ -8,11 +8,12 @@ from typing import Any
 
 from trm_fast.api import TRM
 from trm_fast.errors import UserError
+from trm_fast.run_folder import BEST, CONFIG, MODEL, SUMMARY
 from trm_fast.tasks.base import Task
 from trm_fast.tasks.hub import PREFIX
 from trm_fast.texts import json_text, parse_json, read_text
 from trm_fast.training.config import RunConfig
-from trm_fast.training.folder import BEST, CONFIG, MODEL, SUMMARY, read_run_config
+from trm_fast.training.folder import read_run_config
 
 UNKNOWN = "Unknown: the model was not written from the folder of its training run."
 
