@@ -264,7 +264,8 @@ def cxx_flags(cxx: str) -> str:
 def kernel_sources(csrc: Path, isa: str) -> list[Path]:
     """The sources of the CPU kernels that are compiled for an instruction set. A new op needs no entry here."""
     products_only = isa in {*BFLOAT16_ISAS, "emulated"}
-    patterns = ["core/cpu/gemm.cpp"] if products_only else ["core/cpu/*.cpp", "ops/*/cpu.cpp"]
+    products = ["core/cpu/gemm.cpp", "core/cpu/peak.cpp"]
+    patterns = products if products_only else ["core/cpu/*.cpp", "ops/*/cpu.cpp"]
     return sorted(path for pattern in patterns for path in csrc.glob(pattern))
 
 

@@ -3,8 +3,10 @@
 #include <Python.h>
 
 #include <exception>
+#include <string>
 
 #include "core/isa.h"
+#include "core/peak.h"
 
 namespace {
 
@@ -24,9 +26,32 @@ PyObject* set_cpu_path(PyObject*, PyObject* args) {
   Py_RETURN_NONE;
 }
 
+PyObject* peak_flops(PyObject*, PyObject* args) {
+  int bfloat16 = 0;
+  long long threads = 0;
+  if (!PyArg_ParseTuple(args, "pL", &bfloat16, &threads)) return nullptr;
+  double flops = 0;
+  std::string message;
+  Py_BEGIN_ALLOW_THREADS;
+  try {
+    flops = trm_fast::peak_flops(bfloat16, threads);
+  } catch (const std::exception& error) {
+    message = error.what();
+  }
+  Py_END_ALLOW_THREADS;
+  if (!message.empty()) {
+    PyErr_SetString(PyExc_ValueError, message.c_str());
+    return nullptr;
+  }
+  if (flops == 0) Py_RETURN_NONE;
+  return PyFloat_FromDouble(flops);
+}
+
 PyMethodDef methods[] = {
     {"cpu_path", cpu_path, METH_NOARGS, "The instruction set of the CPU kernels, by name."},
     {"has_bfloat16", has_bfloat16, METH_NOARGS, "Whether that set has matrix products in bfloat16."},
+    {"peak_flops", peak_flops, METH_VARARGS,
+     "peak_flops(bfloat16, threads): the processor's peak in FLOP per second, measured; None if there is none."},
     {"set_cpu_path", set_cpu_path, METH_VARARGS, "Sets the instruction set of the CPU kernels (for tests and checks)."},
     {nullptr, nullptr, 0, nullptr},
 };
