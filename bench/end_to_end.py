@@ -3,15 +3,17 @@
     python bench/end_to_end.py                                        every case, as a table
     python bench/end_to_end.py --only train:mixer97:16 --threads 2 --json
     python bench/end_to_end.py --baseline compiled --only train       with torch.compile (compiled-net: layers only)
+    python bench/end_to_end.py --dtype bfloat16                       both sides in bfloat16
     python bench/end_to_end.py --device cuda --baseline compiled      on a GPU, in bfloat16
 
 A case is KIND:MODEL:BATCH. Both sides start with the same weights and data, each in its own process. They take turns
 step by step, so that other load on the machine affects both. Their first losses must agree, or the case fails.
 
-``gemm_share`` is the step's matrix FLOP per second, as a share of the rate of a large product that is measured between
-the steps. ``peak_rss_ratio`` is the growth of our memory divided by the growth of the baseline's (on a GPU, the ratio
-of the peaks of allocated device memory). ``launches`` counts the kernels and graphs that the host sends to a GPU in a
-step.
+``peak_share`` is the step's matrix FLOP per second, as a share of the processor's own peak: a loop of multiply-adds on
+registers, in the dtype of the case, with the instruction set in use, on as many threads. ``gemm_share`` is its share of
+the rate of a large product in torch. Both are measured between the steps, and so is the bandwidth of a large copy.
+``peak_rss_ratio`` is the growth of our memory divided by the growth of the baseline's (on a GPU, the ratio of the peaks
+of allocated device memory). ``launches`` counts the kernels and graphs that the host sends to a GPU in a step.
 """
 
 from __future__ import annotations
@@ -26,12 +28,14 @@ import re
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import product
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
+from ceiling import Ceiling, missing
 from sides import MODELS, PRESETS, flop, product_size, side
 
 from trm_fast import ops
@@ -47,7 +51,8 @@ CASES = [
 ]
 GPU_CASES = [f"train:{name}:{batch}" for batch in (768, 8, 64) for name in ("mixer97", "mixer81", "attention97")]
 REPEATS, FEW_REPEATS, LONG = 7, 2, 2e12  # a case with more FLOP than LONG takes minutes, so fewer steps are timed
-TOLERANCE = {"cpu": 1e-3, "cuda": 2e-2}  # relative, of the first loss: the recursion amplifies rounding errors
+DTYPES = ("float32", "bfloat16")
+TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}  # relative, of the first loss: the recursion amplifies rounding errors
 
 
 def measure(
@@ -58,6 +63,7 @@ def measure(
     data: str | None,
     device: str = "cpu",
     patience: float | None = None,
+    dtype: str | None = None,
 ) -> dict[str, Any]:
     """Compares the two sides on one case.
 
@@ -69,28 +75,36 @@ def measure(
         data: a CSV of 9x9 sudokus, or None for random tokens.
         device: cpu, cuda, cuda:1 and so on.
         patience: seconds that a side may take to answer, or None.
+        dtype: of both sides: float32 or bfloat16; None for float32 on a CPU and bfloat16 on a GPU.
 
     Returns:
         A row of results/DEVICE/end_to_end.json.
 
     Raises:
+        ValueError: a bfloat16 result on a CPU without products in bfloat16.
         ArithmeticError: the losses of the first step differ.
         TimeoutError: a side took longer than ``patience``.
         EOFError: the process of a side ended.
     """
+    dtype = dtype or default_dtype(device)
+    if reason := missing(dtype, device):
+        raise ValueError(reason)
     if repeats is None:
         repeats = FEW_REPEATS if device == "cpu" and flop(case) > LONG else REPEATS
     context = multiprocessing.get_context("spawn")
     pipes, processes = [], []
     for ours in (True, False):
         pipe, theirs = context.Pipe()
-        process = context.Process(target=side, args=(theirs, ours, case, threads, baseline, data, device), daemon=True)
+        arguments = (theirs, ours, case, threads, baseline, data, device, dtype)
+        process = context.Process(target=side, args=arguments, daemon=True)
         process.start()
         theirs.close()  # if this end stayed open, the pipe would not end when the side's process does
         pipes.append(pipe)
         processes.append(process)
     try:
-        measurements = _take_turns(case, pipes, repeats, device, patience)
+        ceiling = Ceiling(threads)
+        between = ceiling.measure if device == "cpu" else None
+        measurements = _take_turns(case, pipes, repeats, dtype, patience, between)
         for process in processes:
             process.join(10)
     finally:
@@ -99,11 +113,11 @@ def measure(
     times, products, growth, launches = measurements
     ours, theirs = (statistics.median(t[1:]) for t in times)
     where = "" if device == "cpu" else f" --device {device}"
-    rate, ceiling = flop(case) / ours, 2 * product_size(device) ** 3 / min(products)
+    rate, product_rate = flop(case) / ours, 2 * product_size(device) ** 3 / min(products)
     return {
         "case": case,
         "device": device_name(device),
-        "dtype": "float32" if device == "cpu" else "bfloat16",
+        "dtype": dtype,
         "threads": threads,
         "ms": round(1e3 * ours, 3),
         "baseline": baseline,
@@ -112,8 +126,9 @@ def measure(
         "ratio_of_best": round(min(times[1][1:]) / min(times[0][1:]), 3),
         "gflops": round(rate / 1e9, 1),
         "tflops": round(rate / 1e12, 3),
-        "gemm_ceiling_gflops": round(ceiling / 1e9, 1),
-        "gemm_share": round(rate / ceiling, 3),
+        **ceiling.row(dtype, rate),
+        "gemm_ceiling_gflops": round(product_rate / 1e9, 1),
+        "gemm_share": round(rate / product_rate, 3),
         "peak_rss_ratio": round(growth[0] / max(1, growth[1]), 3),
         "cpu_path": ops.cpu_path(),  # of our side; TRM_FAST_CPU limits it
         "repeats": repeats,
@@ -122,15 +137,25 @@ def measure(
         "launches": launches[0],
         "baseline_launches": launches[1],
         "commit": commit(),
-        "command": f"python bench/end_to_end.py --only {case} --threads {threads} --baseline {baseline}{where}",
+        "command": f"python bench/end_to_end.py --only {case} --threads {threads} --baseline {baseline} "
+        f"--dtype {dtype}{where}",
     }
 
 
+def default_dtype(device: str) -> str:
+    return "float32" if device == "cpu" else "bfloat16"
+
+
 def _take_turns(
-    case: str, pipes: list[Connection], repeats: int, device: str, patience: float | None
+    case: str,
+    pipes: list[Connection],
+    repeats: int,
+    dtype: str,
+    patience: float | None,
+    between: Callable[[], None] | None = None,
 ) -> tuple[Any, ...]:
     """Returns the seconds of each side's steps, the seconds of the products between them, and each side's memory growth
-    and launches."""
+    and launches. ``between`` is called after each pair of steps, while both sides wait."""
 
     def answer(pipe: Connection, what: str) -> Any:
         if not pipe.poll(patience):
@@ -151,7 +176,9 @@ def _take_turns(
         times[1].append(baseline_seconds)
         # The sides take turns here as well, because the process that used the GPU last has warm caches.
         products.append(ask(pipes[repeat % 2], "product")[0])
-        if repeat == 0 and case.startswith("train") and _differ(ours, theirs, device):
+        if between:
+            between()
+        if repeat == 0 and case.startswith("train") and _differ(ours, theirs, dtype):
             raise ArithmeticError(f"{case}: the losses of the first step differ: ours {ours}, baseline {theirs}")
     growth = [ask(pipe, "memory") for pipe in pipes]
     # Profiling comes last, because a GPU may forbid it, and the times are valid even then. Both sides profile together.
@@ -168,8 +195,8 @@ def _take_turns(
     return times, products, growth, launches
 
 
-def _differ(ours: float, theirs: float, device: str) -> bool:
-    return not abs(ours - theirs) <= TOLERANCE[device.split(":")[0]] * abs(theirs)
+def _differ(ours: float, theirs: float, dtype: str) -> bool:
+    return not abs(ours - theirs) <= TOLERANCE[dtype] * abs(theirs)
 
 
 def device_name(device: str = "cpu") -> str:
@@ -196,10 +223,10 @@ def commit() -> str:
 
 
 def write(results: list[dict[str, Any]], path: Path) -> Path:
-    """Merges results into a file, which keeps the newest of each case, number of threads and baseline."""
+    """Merges results into a file, which keeps the newest of each case, number of threads, baseline and dtype."""
     path.parent.mkdir(parents=True, exist_ok=True)
     earlier = json.loads(path.read_text()) if path.exists() else []
-    merged = {(r["case"], r["threads"], r["baseline"]): r for r in [*earlier, *results]}
+    merged = {(r["case"], r["threads"], r["baseline"], r["dtype"]): r for r in [*earlier, *results]}
     write_text(path, json.dumps(list(merged.values()), indent=1) + "\n")
     return path
 
@@ -209,6 +236,12 @@ def main() -> None:
     parser.add_argument("--only", action="append", metavar="CASE", help="a case, or the start of a case; repeatable")
     parser.add_argument("--threads", type=int, action="append", help="repeatable; 1 and 2 by default")
     parser.add_argument("--baseline", choices=("eager", "compiled", "compiled-net"), default="eager")
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        action="append",
+        help="of both sides; repeatable; by default bfloat16 on a GPU, and on a CPU all that it has products of",
+    )
     parser.add_argument(
         "--repeats",
         type=int,
@@ -226,23 +259,35 @@ def main() -> None:
     cases += [s for s in starts if s.count(":") == 2 and s not in cases and s.split(":")[1] in (*MODELS, *PRESETS)]
     if not cases:
         parser.error(f"no such case; choose from: {', '.join(listed)}")
+    dtypes = options.dtype or (DTYPES if options.device == "cpu" else [default_dtype(options.device)])
+    for reason in filter(None, (missing(dtype, options.device) for dtype in dtypes)):
+        if options.dtype:
+            parser.error(reason)
+        print(reason, file=sys.stderr)
+    dtypes = [dtype for dtype in dtypes if not missing(dtype, options.device)]
     data = options.data if options.data and Path(options.data).is_file() else None
     results = []
     path = options.out or FOLDER / "results" / device_name(options.device) / "end_to_end.json"
     failed = []
-    for case, threads in product(cases, options.threads or ([1, 2] if options.device == "cpu" else [1])):
+    threads_listed = options.threads or ([1, 2] if options.device == "cpu" else [1])
+    for case, threads, dtype in product(cases, threads_listed, dtypes):
         try:
-            result = measure(case, threads, options.baseline, options.repeats, data, options.device)
+            result = measure(case, threads, options.baseline, options.repeats, data, options.device, dtype=dtype)
         except (ArithmeticError, EOFError, OSError) as error:  # a side ended; its own messages are above
-            failed.append(f"{case}, {threads} threads: {error or type(error).__name__}")
+            failed.append(f"{case}, {threads} threads, {dtype}: {error or type(error).__name__}")
             print(failed[-1], file=sys.stderr, flush=True)
             continue
         results.append(result)
         if options.json:
             print(json.dumps(result), flush=True)
         else:
-            line = "{case:22} {threads} threads {ms:9.1f} ms, {baseline} {baseline_ms:9.1f} ms: x {ratio:.2f}; "
-            line += "{gflops:.1f} GFLOP/s = {gemm_share:.0%} of GEMM; memory x {peak_rss_ratio:.2f}"
+            line = (
+                "{case:22} {threads} threads, {dtype} {ms:9.1f} ms, {baseline} {baseline_ms:9.1f} ms: x {ratio:.2f}; "
+            )
+            line += "{gflops:.1f} GFLOP/s = "
+            if result["peak_share"] is not None:
+                line += "{peak_share:.0%} of the peak, "
+            line += "{gemm_share:.0%} of GEMM; memory x {peak_rss_ratio:.2f}"
             print(line.format(**result), flush=True)
         if not options.no_write:  # after each case, because a long list may be interrupted
             write(results, path)

@@ -19,10 +19,22 @@ FOLDER = Path(__file__).parent
 README = FOLDER.parent / "README.md"
 START, END = "<!-- end_to_end -->", "<!-- /end_to_end -->"
 ROW = (
-    "| `{case}` | {threads} | {baseline} | {baseline_ms:,.1f} | {ms:,.1f} | **{ratio:.2f} x** | {gflops:.0f} "
-    "| {gemm_share:.0%} | {peak_rss_ratio:.2f} x |"
+    "| `{case}` | {threads} | {dtype} | {baseline} | {baseline_ms:,.1f} | {ms:,.1f} | **{ratio:.2f} x** | {gflops:.0f} "
+    "| {peak} | {gemm_share:.0%} | {peak_rss_ratio:.2f} x |"
 )
-COLUMNS = ("case", "threads", "baseline", "baseline ms", "trm_fast ms", "ratio", "GFLOP/s", "share of GEMM", "memory")
+COLUMNS = (
+    "case",
+    "threads",
+    "dtype",
+    "baseline",
+    "baseline ms",
+    "trm_fast ms",
+    "ratio",
+    "GFLOP/s",
+    "share of peak",
+    "share of GEMM",
+    "memory",
+)
 
 
 def read() -> dict[str, list[dict[str, Any]]]:
@@ -32,18 +44,20 @@ def read() -> dict[str, list[dict[str, Any]]]:
 
 
 def table(device: str, results: list[dict[str, Any]]) -> str:
-    """A table in Markdown, after a line with the device, the dtypes and the command."""
-    dtypes = " and ".join(dict.fromkeys(r["dtype"] for r in results))
-    lines = [f"On `{device}`, {dtypes}, by `python bench/end_to_end.py` (median of interleaved steps):", ""]
+    """A table in Markdown, after a line with the device and the command. The share of the peak is empty if it was not
+    measured: on GPUs, and in older results."""
+    lines = [f"On `{device}`, by `python bench/end_to_end.py` (median of interleaved steps):", ""]
     lines += ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
     for r in results:
-        lines.append(ROW.format(**r))
+        share = r.get("peak_share")
+        lines.append(ROW.format(peak="" if share is None else f"{share:.0%}", **r))
     return "\n".join(lines)
 
 
 def label(r: dict[str, Any]) -> str:
     """The label of a bar."""
-    return f"{r['case']}  {r['threads']} thr" + ("" if r["baseline"] == "eager" else f"  {r['baseline']}")
+    baseline = "" if r["baseline"] == "eager" else f"  {r['baseline']}"
+    return f"{r['case']}  {r['threads']} thr  {r['dtype']}{baseline}"
 
 
 def plot(device: str, results: list[dict[str, Any]]) -> Path:

@@ -45,11 +45,11 @@ class Problem:
     """What both sides share: the case, its data, and the initial weights: ``model`` is the published model with them,
     or None, and ``our_model`` makes ours."""
 
-    def __init__(self, case: str, data: str | None, device: str) -> None:
+    def __init__(self, case: str, data: str | None, device: str, dtype: str) -> None:
         self.kind, name, batch = case.split(":")
         self.batch_size, self.name = int(batch), name
         self.device = torch.device(device)
-        self.dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        self.dtype: torch.dtype = getattr(torch, dtype)
         ours = configuration(name)
         L, V = ours.seq_len, ours.vocab_size
         torch.manual_seed(0)
@@ -154,11 +154,20 @@ def our_side(problem: Problem) -> Callable[[], float]:
     return train
 
 
-def side(pipe: Connection, ours: bool, case: str, threads: int, baseline: str, data: str | None, device: str) -> None:
+def side(
+    pipe: Connection,
+    ours: bool,
+    case: str,
+    threads: int,
+    baseline: str,
+    data: str | None,
+    device: str,
+    dtype: str,
+) -> None:
     """The process of a side. It answers each message until ``end``: ``step`` and ``product`` with the seconds and the
     result, ``memory`` with the growth in bytes, ``launches`` with their number (None on a CPU)."""
     torch.set_num_threads(threads)
-    problem = Problem(case, data, device)
+    problem = Problem(case, data, device, dtype)
     start_memory = _peak(problem.device)
     run = our_side(problem) if ours else baseline_side(problem, baseline)
     peak, latest = start_memory, float("inf")

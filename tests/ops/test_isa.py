@@ -43,3 +43,20 @@ def test_the_instruction_set_in_use_stays_when_a_check_is_interrupted(native, mo
     with pytest.raises(KeyboardInterrupt):
         list(report.check_all("cpu"))
     assert native.cpu_path() == previous
+
+
+def test_the_peak_of_every_instruction_set(native, isa):
+    one = native.peak_flops(False, 1)
+    assert 1e8 < one < 1e13
+    assert native.peak_flops(False, 2) > 0
+    products = native.peak_flops(True, 1)
+    if isa.endswith("bf16"):
+        assert products > 1e8
+    else:
+        assert products is None
+
+
+@pytest.mark.parametrize("threads", [0, -1, 10**9])
+def test_a_peak_of_an_impossible_number_of_threads(native, threads):
+    with pytest.raises(ValueError, match="threads must be from 1 to 4096"):
+        native.peak_flops(False, threads)
