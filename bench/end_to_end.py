@@ -36,7 +36,7 @@ from typing import Any
 
 import torch
 from ceiling import Ceiling, missing
-from sides import MODELS, PRESETS, flop, product_size, side
+from sides import MODELS, PRESETS, default_dtype, flop, product_size, side
 
 from trm_fast import ops
 from trm_fast.tasks.files import write_text
@@ -140,10 +140,6 @@ def measure(
         "command": f"python bench/end_to_end.py --only {case} --threads {threads} --baseline {baseline} "
         f"--dtype {dtype}{where}",
     }
-
-
-def default_dtype(device: str) -> str:
-    return "float32" if device == "cpu" else "bfloat16"
 
 
 def _take_turns(

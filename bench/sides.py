@@ -216,6 +216,10 @@ def _product(problem: Problem) -> Callable[[], float]:
     return lambda: float((a @ b)[0, 0])
 
 
+def default_dtype(device: str) -> str:
+    return "float32" if device == "cpu" else "bfloat16"
+
+
 def product_size(device: str) -> int:
     """Rows and columns of the matrices of the large product."""
     return 8192 if device.startswith("cuda") else 1536

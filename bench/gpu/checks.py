@@ -49,7 +49,7 @@ def warm(device: str, case: str, baseline: str) -> None:
     os.nice(5)  # the checks come first
     name = case.split(":")[1]
     sides.MODELS[name] = {**sides.MODELS[name], **SHALLOW}
-    problem = sides.Problem(case, None, device)
+    problem = sides.Problem(case, None, device, sides.default_dtype(device))
     (sides.our_side(problem) if baseline == "ours" else sides.baseline_side(problem, baseline))()
 
 
