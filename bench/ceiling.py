@@ -26,7 +26,7 @@ def peak_flops(dtype: str, threads: int) -> float | None:
 def bandwidth(threads: int) -> float:
     """Bytes per second that a large copy reads and writes: those of its fastest piece."""
     pieces = torch.ones(2, PIECES, COPIED // 4 // PIECES)
-    before = torch.get_num_threads()
+    previous = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         seconds = []
@@ -35,7 +35,7 @@ def bandwidth(threads: int) -> float:
             target.copy_(source)
             seconds.append(time.perf_counter() - start)
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous)
     return 2 * COPIED / PIECES / min(seconds)
 
 
