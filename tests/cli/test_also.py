@@ -19,6 +19,7 @@ def test_solve_and_eval_take_further_models(run, tmp_path: Path) -> None:
     assert both["steps"] > alone["steps"]
     measured = run("eval", weak, "--also", "sudoku-4x4", "--json")
     report = json.loads(measured.out)
+    assert (report["model"], report["also"]) == (f"{weak} at step 1", ["sudoku-4x4"])
     assert report["exact_accuracy"] == 1.0
     assert report["flop"] is None, "the models have different costs"
 

@@ -230,7 +230,6 @@ def test_info(run) -> None:
 
 
 BAD = [
-    (["train"], 2, "--preset"),
     (["train", "--preset", "sudoku-5x5"], 2, "did you mean"),
     (["train", "--preset", "sudoku-4x4", "--config", "x.yaml"], 2, "--preset NAME or --config"),
     (["train", "--preset", "sudoku-4x4", "--set", "model.hiden_size=3"], 2, "hidden_size"),

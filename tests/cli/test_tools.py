@@ -130,6 +130,8 @@ def test_call_answers_in_json_and_in_words(run: Any, slots_run: Path, tmp_path: 
     assert run("call", slots_run / "model", "--query", "hello", "--tools", tools).code == 0
     rows = jsonl(tmp_path / "rows.jsonl", [slots(i, "Rome") for i in range(3)])
     assert len(run("call", slots_run, "--data", rows).out.splitlines()) == 3
+    seeded = run("call", slots_run, "--query", "hello", "--tools", tools, "--seed", 3)
+    assert (seeded.code, "--seed: a model of tool-slots does not search" in seeded.err) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ class Target(NamedTuple):
     emulator: tuple[str, ...] = ()
 
 
-# Packages of Debian : g++ - aarch64 - linux - gnu, clang, qemu - user.
+# Packages of Debian: g++-aarch64-linux-gnu, clang, qemu-user.
 NATIVE = platform.machine()
 TARGETS = {
     "g++": Target(("g++",), NATIVE),

@@ -285,3 +285,12 @@ def test_a_head_without_classes_smooths_no_labels() -> None:
     sections = apply_settings(read_preset("copy"), ["training.label_smoothing=0.1"])
     with pytest.raises(UserError, match=r"label_smoothing is not for model\.head\.kind: values"):
         make_config(sections, "test")
+
+
+def test_warmup_steps_replace_the_ratio_of_a_preset() -> None:
+    preset = read_preset("tool-select-small")
+    assert preset["training"]["warmup_ratio"]
+    training = apply_settings(preset, ["training.warmup_steps=500"])["training"]
+    assert (training["warmup_steps"], training["warmup_ratio"]) == (500, None)
+    with pytest.raises(UserError, match="not both"):
+        apply_settings(preset, ["training.warmup_steps=500", "training.warmup_ratio=0.1"])

@@ -54,7 +54,7 @@ def call(
     replies: Annotated[
         bool | None, typer.Option("--replies/--no-replies", help="Whether it may answer in words (tool-generate).")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of sampling.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of sampling; by default 0.")] = None,
     from_step: FromStep = None,
     device: Device = "auto",
     trust_code: TrustCode = False,
@@ -87,9 +87,9 @@ def call(
         raise UserError(f"{located.label} is a model for the task {task.name}, which calls no tools", usage_error=True)
     if data is not None and tools is not None:
         raise UserError("the conversations in --data contain their own tools: leave out --tools", usage_error=True)
-    chosen = {"beams": beams, "temperature": temperature, "top_p": top_p, "replies": replies}
+    chosen = {"beams": beams, "temperature": temperature, "top_p": top_p, "replies": replies, "seed": seed}
     if options := {name: value for name, value in chosen.items() if value is not None}:
-        _set_search(task, options, seed)
+        _set_search(task, options)
     offered = () if data is not None else task.known_tools() if tools is None else _tools(tools)
     solver = Solver(located.model, task)
     if interactive:
@@ -101,9 +101,9 @@ def call(
         _show(*_predict(solver, task, Conversation(offered, (Turn("user", query),), "--query")), json_output)
 
 
-def _set_search(task: ToolTask, options: dict[str, Any], seed: int) -> None:
+def _set_search(task: ToolTask, options: dict[str, Any]) -> None:
     try:
-        task.set_search(seed=seed, **options)
+        task.set_search(**options)
     except UserError as error:
         raise UserError(str(error), usage_error=True) from None
 

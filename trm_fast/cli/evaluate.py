@@ -154,7 +154,8 @@ def evaluate(
         select=select, answer_only_if=answer_only_if, seed=seed,
         budget=None if budget is None else max(0.0, budget - time.perf_counter() + began),
     )  # fmt: skip
-    about = {"model": located.label, "data": source} | left_out
+    about = {"model": located.label, "data": source} | ({"also": also} if also else {}) | left_out
+    label = " and ".join([located.label, *(also or [])])
     reports: list[dict[str, Any]] = []
     if not sweep:
         if submission is not None:
@@ -162,7 +163,7 @@ def evaluate(
         result = _measure(solver, examples, "evaluating")
         reports.append(result.to_json() | {"flop": flop_per_question(solver, result)} | about)
         if not json_output:
-            _print(result, f"{located.label} on {source}", located.task.report(result.metrics), left_out)
+            _print(result, f"{label} on {source}", located.task.report(result.metrics), left_out)
         if submission is not None:
             write_lines(submission, [json_text(located.task.submission(examples, result.solved.ranked))])
         if save_defaults:

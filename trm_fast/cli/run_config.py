@@ -41,6 +41,8 @@ def new_config(
     if epochs is None:
         return merged
     check_positive("--epochs", epochs)
+    if any(setting.partition("=")[0].strip() == "training.steps" for setting in settings):
+        raise UserError("give --epochs or training.steps, not both", usage_error=True)
     data, dataset = load_or_generate(merged.make_task(), merged.data, merged.training.seed)
     total = max(1, -(-int(len(dataset.train) * epochs) // merged.training.batch_size))
     if total > MAX_NUMBER:

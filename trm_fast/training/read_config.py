@@ -82,14 +82,17 @@ def apply_settings(sections: Mapping[str, Any], settings: Iterable[str]) -> dict
     """Applies settings of the form ``section.key=value`` or ``section.key.key=value`` to a copy of the sections. Values
     are YAML.
 
+    ``training.warmup_steps`` takes the place of a ``training.warmup_ratio`` in the sections, which would hide it.
+
     Raises:
-        UserError: a setting has another form, its value is not valid YAML, or a key before the last is not a section.
+        UserError: a setting has another form, its value is not valid YAML, a key before the last is not a section, or
+            both of these keys are set.
 
     Example:
         >>> apply_settings({"training": {"steps": 5}}, ["training.batch_size=16"])
         {'training': {'steps': 5, 'batch_size': 16}}
     """
-    result = copy.deepcopy(dict(sections))
+    result, settings = copy.deepcopy(dict(sections)), list(settings)
     for setting in settings:
         path, equals, value = setting.partition("=")
         *outer, name = path.strip().split(".")
@@ -108,6 +111,11 @@ def apply_settings(sections: Mapping[str, Any], settings: Iterable[str]) -> dict
             if not isinstance(section, dict):
                 raise UserError(f"--set {setting}: {'.'.join(outer[:depth])} is not a section", usage_error=True)
         section[name] = parse_value(value, f"--set {setting}")
+    keys = {setting.partition("=")[0].strip() for setting in settings}
+    if "training.warmup_steps" in keys:
+        if "training.warmup_ratio" in keys:
+            raise UserError("set training.warmup_steps or training.warmup_ratio, not both", usage_error=True)
+        result["training"]["warmup_ratio"] = None
     return result
 
 

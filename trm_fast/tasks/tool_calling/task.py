@@ -237,7 +237,7 @@ class ToolTask(Task):
         examples = self.examples([self.encode_row(c) for c in conversations], conversations)
         return examples, left_out, [*notes, *note]
 
-    def set_search(self, *, seed: int = 0, **options: Any) -> None:
+    def set_search(self, **options: Any) -> None:
         """Changes how answers are searched for, in a task that generates them.
 
         Raises:
