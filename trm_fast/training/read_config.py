@@ -111,9 +111,9 @@ def apply_settings(sections: Mapping[str, Any], settings: Iterable[str]) -> dict
             if not isinstance(section, dict):
                 raise UserError(f"--set {setting}: {'.'.join(outer[:depth])} is not a section", usage_error=True)
         section[name] = parse_value(value, f"--set {setting}")
-    keys = {setting.partition("=")[0].strip() for setting in settings}
-    if "training.warmup_steps" in keys:
-        if "training.warmup_ratio" in keys:
+    chosen = {setting.partition("=")[0].strip() for setting in settings}
+    if "training.warmup_steps" in chosen:
+        if "training.warmup_ratio" in chosen:
             raise UserError("set training.warmup_steps or training.warmup_ratio, not both", usage_error=True)
         result["training"]["warmup_ratio"] = None
     return result
