@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from trm_fast.tasks.files import write_text
@@ -53,7 +54,7 @@ OPTIONS: dict[str, tuple[list[Any], str]] = {
     "layers": ([*TRAIN, "--set", "model.num_layers=1000000"], "model.num_layers = 1000000"),
     "cycles": ([*TRAIN, "--set", "model.T_cycles=1000000"], "model.T_cycles = 1000000"),
     "depth": ([*TRAIN, "--set", "model.T_cycles=1000", "--set", "model.n_latent_steps=999"], "effective depth"),
-    "a long number": ([*TRAIN, "--set", f"training.steps={LONG}"], "too many digits"),
+    "a long number": ([*TRAIN, "--set", f"training.log_every={LONG}"], "too many digits"),
     "a large number": ([*TRAIN, "--set", f"training.warmup_steps={10**40}"], "limited to 1,000,000,000"),
     "a large seed": ([*TRAIN, "--set", f"training.seed={10**40}"], "training.seed"),
     "slots for sudoku": ([*TRAIN, "--set", "model.outputs=slots"], "model.head.kind = 'slots' contradicts task sudoku"),
@@ -175,8 +176,9 @@ def test_weights_that_are_not_finite(value: float, saved: Path, run: Run) -> Non
 )
 def test_wrong_configuration_files(text: str, words: str, run: Run, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(text)
+    save_file({"weight": torch.zeros(1)}, tmp_path / "x.safetensors")
     check(run, ["train", "--config", "c.yaml", "--out", "run"], words)
-    check(run, ["import", "x", "--task", "sudoku", "--out", "model", "--config", "c.yaml"], words)
+    check(run, ["import", "x.safetensors", "--task", "sudoku", "--out", "model", "--config", "c.yaml"], words)
     assert not (tmp_path / "run").exists()
 
 
