@@ -88,10 +88,12 @@ class TRM(TRMModel):
         rule = halting_rule(self.config.halting, self.config.q_threshold)
         memory = rule.memory(len(inputs), inputs.device)
         state, rows = self.initial_state(len(inputs)), self.puzzle_rows(puzzle_ids, len(inputs))
+        scales = self.head.scales(labels, len(inputs))
+        loss_options = arrays | ({"scales": scales} if scales else {})
         for steps in range(1, self.config.max_supervision_steps + 1):
             optimizer.zero_grad()
             out = self(inputs, state, rows, **arrays)
-            state, loss = out.state, self.loss(out, labels, **arrays)
+            state, loss = out.state, self.loss(out, labels, **loss_options)
             (loss.total / len(inputs)).backward()
             optimizer.step()
             taken = torch.full_like(out.q, steps, dtype=torch.int32)

@@ -70,7 +70,6 @@ class Board {
   explicit Board(const std::uint8_t* question) {
     std::array<Mask, G::kSize> rows{}, cols{}, boxes{};
     for (int cell = 0; cell < G::kCells; ++cell) {
-      possible_[cell] = 0;
       if (!question[cell]) continue;
       const Mask digit = static_cast<Mask>(1 << (question[cell] - 1));
       Mask &row = rows[G::row(cell)], &col = cols[G::col(cell)], &box = boxes[G::box(cell)];
@@ -165,7 +164,7 @@ class Board {
     return true;
   }
 
-  std::array<Mask, G::kCells> possible_;
+  std::array<Mask, G::kCells> possible_{};
   // A cell is added when one digit is left, which happens only once per cell, so the list cannot overflow.
   std::array<std::uint8_t, G::kCells> todo_;
   int todo_size_ = 0;

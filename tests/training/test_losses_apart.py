@@ -47,8 +47,7 @@ def test_parts_of_the_slot_loss_are_means_over_the_labeled_rows() -> None:
     assert loss.parts["tool"].tolist() == pytest.approx([tool, 2])
     assert [loss.parts[name][1].item() for name in ("argument", "slot")] == [2, 3]
     masked = head(masked_means=True)
-    (scale,) = (B / mask.sum() for mask in masked.masked_parts(LABELS).values())
-    again = masked.loss(p, q, LABELS, scales={"tool": scale})
+    again = masked.loss(p, q, LABELS, scales=masked.scales(LABELS, B))
     assert (again.answer - loss.answer).item() == pytest.approx(tool * (B / 2 - 1), rel=1e-5)
 
 
@@ -80,6 +79,10 @@ def test_smoothing_is_over_what_can_be_chosen() -> None:
 def test_focal_weights_follow_the_plain_loss() -> None:
     assert focal(torch.tensor([3.0]), 2.0, torch.tensor([math.log(2)])).item() == pytest.approx(0.75)
     assert focal(torch.tensor([3.0]), 0.0).item() == 3.0
+    certain = torch.tensor([0.0, 1.0], requires_grad=True)  # the first example is certainly right
+    focal(certain, 0.5).sum().backward()
+    assert certain.grad is not None
+    assert certain.grad.isfinite().all()
 
 
 def test_gamma_weights_and_smoothing_of_the_selection_loss() -> None:

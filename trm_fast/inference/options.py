@@ -103,7 +103,9 @@ def merged_options(stored: SolverConfig, changes: Mapping[str, Any]) -> SolverCo
             options = options.model_copy(update={name: default})
     meanings = {"last": "continues from where the one before it ended", "each": "has another initial state"}
     if options.start in meanings and options.rollouts == 1:
-        raise UserError(f"start {options.start} needs rollouts: each {meanings[options.start]}", usage_error=True)
+        if changes.get("start") in meanings:
+            raise UserError(f"start {options.start} needs rollouts: each {meanings[options.start]}", usage_error=True)
+        options = options.model_copy(update={"start": "fixed"})
     return options
 
 

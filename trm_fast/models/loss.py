@@ -106,7 +106,9 @@ def joint_loss(
 def focal(cost: Tensor, gamma: float, plain: Tensor | None = None) -> Tensor:
     """Losses with the weights of the focal loss (arXiv 1708.02002): ``(1 - p) ** gamma``, where p is the probability of
     the right class, by its cross-entropy ``plain``; by default ``cost``. With 0, the losses themselves."""
-    return (1 - (-(cost if plain is None else plain)).exp()) ** gamma * cost if gamma else cost
+    wrong = -torch.expm1(-(cost if plain is None else plain))
+    # At 0, the gradient of a power below 1 is infinite, and times a cost of 0 it would be NaN.
+    return wrong.clamp_min(torch.finfo(cost.dtype).eps) ** gamma * cost if gamma else cost
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

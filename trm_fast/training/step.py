@@ -145,7 +145,7 @@ class TrainStep:
         carry.refill(self.pool.next_examples(carry.halted))
         if self.row_gradients is not None:
             self.row_gradients.zero_()
-        scales = self._scales()
+        scales = model.head.scales(carry.batch.labels, self.config.batch_size, self.group.sum_)
         if carry.halting.whole_batch:  # the parts wait for each other after each supervision step
             running = torch.ones((), device=self.device)
             for step in range(self.unrolled):
@@ -200,14 +200,6 @@ class TrainStep:
         for part, out, loss in results:
             self._count(out, loss, part)
         return should_halt
-
-    def _scales(self) -> dict[str, Tensor]:
-        """The factors that turn means over all rows of the batch into means over the rows with a label."""
-        masks = self.model.head.masked_parts(self.carry.batch.labels)
-        if not masks:
-            return {}
-        counts = self.group.sum_(torch.stack([mask.sum() for mask in masks.values()]).float())
-        return dict(zip(masks, self.config.batch_size / counts.clamp_min(1), strict=True))
 
     def _random_states(self, part: slice, step: int) -> dict[str, Any]:
         """The random arguments of ``Carry.supervise``, for a supervision step of this optimizer step."""

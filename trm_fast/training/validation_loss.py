@@ -19,7 +19,8 @@ from trm_fast.training.process_group import ProcessGroup
 def validation_losses(
     model: TRMModel, examples: Examples, config: TrainingConfig, batch_size: int, group: ProcessGroup
 ) -> dict[str, float]:
-    """Mean losses over examples and over all supervision steps.
+    """Mean losses over examples and over all supervision steps. With several initial states, the loss is that of the
+    state with the lowest one, which only the labels tell.
 
     Args:
         model: in evaluation mode.
@@ -34,15 +35,17 @@ def validation_losses(
     """
     sums: dict[str, float] = defaultdict(float)
     steps = model.config.max_supervision_steps
-    share = examples.take(group.share(len(examples)))
+    share, device = examples.take(group.share(len(examples))), model.z_init.device
+    scales = model.head.scales(Batch.from_examples(examples).labels.to(device), len(examples))
     for start in range(0, len(share), batch_size):
         rows = share.take(slice(start, start + batch_size))
         carry = Carry(model, len(rows), rows)
-        carry.refill(Batch.from_examples(rows).map(lambda tensor: tensor.to(model.z_init.device)))
+        carry.refill(Batch.from_examples(rows).map(lambda tensor: tensor.to(device)))
         for step in range(steps):
             _, loss, _ = carry.supervise(
-                model, slice(0, len(rows)), last=step + 1 == steps, label_smoothing=config.label_smoothing
-            )
+                model, slice(0, len(rows)), last=step + 1 == steps, label_smoothing=config.label_smoothing,
+                scales=scales,
+            )  # fmt: skip
             carry.halted.zero_()
             loss = loss.weighted(config.halting_weight)
             numbers = {"rows": float(len(rows)), "loss": loss.total.item(), "answer_loss": loss.answer.item()}

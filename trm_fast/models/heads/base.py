@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -102,6 +104,22 @@ class Head(nn.Module, ABC):
         """The parts of the loss whose means are over the rows with a label for them, and which rows these are, bool
         (B,). ``loss`` takes factors for these parts, ``scales``."""
         return {}
+
+    def scales(
+        self, labels: Tensor, rows: int, sum_: Callable[[Tensor], Tensor] = lambda counts: counts
+    ) -> dict[str, Tensor]:
+        """The factors that turn means over all rows into means over the rows with a label, for ``loss``.
+
+        Args:
+            labels: of the batch, or of this process's share of it.
+            rows: the number of rows of the whole batch.
+            sum_: adds the counts of all processes.
+        """
+        masks = self.masked_parts(labels)
+        if not masks:
+            return {}
+        counts = sum_(torch.stack([mask.sum() for mask in masks.values()]).float())
+        return dict(zip(masks, rows / counts.clamp_min(1), strict=True))
 
     @abstractmethod
     def answers(self, prediction: Any) -> Tensor:
