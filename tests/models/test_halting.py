@@ -139,5 +139,5 @@ def test_a_memory_follows_its_row(new_rule) -> None:
 
 
 def test_an_unknown_rule_is_rejected_with_the_known_ones() -> None:
-    with pytest.raises(ValidationError, match="unknown halting rule 'never'; choose one of: batch, row"):
-        TRMConfig(halting="never")
+    with pytest.raises(ValidationError, match="unknown halting rule 'rarely'; choose one of: batch, never, row"):
+        TRMConfig(halting="rarely")

@@ -134,9 +134,10 @@ def _facts() -> dict[str, Any]:
     import psutil
     import torch
 
-    from trm_fast import __version__, ops
+    from trm_fast import ops
     from trm_fast.interchange import bundled_names
     from trm_fast.training import preset_names
+    from trm_fast.version import __version__
 
     versions = {"trm-fast": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
     versions["triton"] = next((package.version for package in distributions(name="triton")), "not installed")

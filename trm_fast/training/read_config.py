@@ -113,7 +113,7 @@ def apply_settings(sections: Mapping[str, Any], settings: Iterable[str]) -> dict
         section[name] = parse_value(value, f"--set {setting}")
     chosen = {setting.partition("=")[0].strip() for setting in settings}
     if "training.warmup_steps" in chosen:
-        if "training.warmup_ratio" in chosen:
+        if "training.warmup_ratio" in chosen and result["training"]["warmup_ratio"] is not None:
             raise UserError("set training.warmup_steps or training.warmup_ratio, not both", usage_error=True)
         result["training"]["warmup_ratio"] = None
     return result
