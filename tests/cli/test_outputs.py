@@ -122,5 +122,7 @@ def test_a_run_behind_a_link(run: Any, tmp_path: Path) -> None:
 
 def test_an_export_joins_a_folder_with_other_files(run: Any, trained: Path, tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("kept")
+    (tmp_path / "README.md").write_text("mine")
     assert run("export", trained, "--format", "safetensors", "--out", tmp_path).code == 0
     assert sorted(os.listdir(tmp_path)) == ["README.md", "config.json", "model.safetensors", "notes"]
+    assert (tmp_path / "README.md").read_text() == "mine"

@@ -10,11 +10,12 @@ from trm_fast import hub
 from trm_fast.errors import UserError, shown
 from trm_fast.interchange.card import model_card, run_of
 from trm_fast.interchange.locate import Located, locate
-from trm_fast.writing import new_folder
+from trm_fast.writing import new_folder, write_bytes
 
 
 def write_model(located: Located, reference: str, folder: Path, name: str) -> None:
-    """Writes a model folder with a model card. A card that the model's own folder has is kept.
+    """Writes a model folder with a model card. A card that the model's own folder has is kept, and so is a README.md
+    in ``folder``.
 
     Raises:
         UserError: a file cannot be read or written.
@@ -24,7 +25,8 @@ def write_model(located: Located, reference: str, folder: Path, name: str) -> No
         card_file.read_bytes() if card_file.is_file() else model_card(name, located.model, located.task, run).encode()
     )
     located.model.save_pretrained(folder)
-    (folder / hub.CARD).write_bytes(card)
+    if not (folder / hub.CARD).exists():
+        write_bytes(folder / hub.CARD, card)
 
 
 def push(
@@ -42,7 +44,7 @@ def push(
         reference: a run, a model folder, or a model that ships with the package.
         repository: ``org/name`` on the hub.
         from_step: the step of a run's checkpoint; by default the newest.
-        private: whether a new repository is private.
+        private: whether the repository must be private, which a new one then is.
         branch: the branch to write to, which is created if it does not exist; by default the main one.
         message: the message of the commit.
 
@@ -63,10 +65,14 @@ def push(
         write_model(located, reference, folder, repository)
         try:
             api.create_repo(repository, private=private, exist_ok=True)
+            if private and not api.repo_info(repository).private:
+                raise UserError(f"{repository} exists and is public: nothing was uploaded", usage_error=True)
             if branch is not None:
                 api.create_branch(repository, branch=branch, exist_ok=True)
             files = [package.CommitOperationAdd(str(f.relative_to(folder)), str(f)) for f in hub.model_files(folder)]
             commit = api.create_commit(repository, files, commit_message=message, revision=branch)
+        except UserError:
+            raise
         except Exception as error:  # the package's errors and those of its transport share no base class
             raise hub.explained(error, repository, branch) from None
     return str(commit.commit_url)
