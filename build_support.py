@@ -30,25 +30,27 @@ CLANG_FLAGS = "-Wno-pass-failed -Wno-undefined-var-template -Wno-unknown-warning
 # Each op's cpu.cpp and each file of csrc/core/cpu is compiled once for each instruction set of the architecture;
 # csrc/core/isa.cpp chooses one at run time. The order is that of csrc/core/kernels.h.
 AVX512 = "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512"
+PAIRS = "-DTRM_FAST_PAIRS"  # products in bfloat16
 ISA_FLAGS = {
     "x86_64": {
         "portable": "",
         "avx2": "-mavx2 -mfma",
         "avx512": AVX512,
         # The warning that is turned off comes from g++'s own headers.
-        "avx512bf16": f"{AVX512} -mavx512bf16 -DTRM_FAST_PAIRS -Wno-maybe-uninitialized",
+        "avx512bf16": f"{AVX512} -mavx512bf16 {PAIRS} -Wno-maybe-uninitialized",
+        "amxbf16": f"{AVX512} -mavx512bf16 -mamx-tile -mamx-bf16 {PAIRS} -DTRM_FAST_AMX -Wno-maybe-uninitialized",
     },
     "aarch64": {
         "portable": "",
         "neon": "-DTRM_FAST_NEON",
-        "neonbf16": "-march=armv8.2-a+bf16 -DTRM_FAST_NEON -DTRM_FAST_PAIRS",
+        "neonbf16": f"-march=armv8.2-a+bf16 -DTRM_FAST_NEON {PAIRS}",
     },
     "other": {"portable": ""},
 }
 # The sets that differ from the one before them only in the matrix products, which are in bfloat16.
-BFLOAT16_ISAS = {"avx512bf16", "neonbf16"}
+BFLOAT16_ISAS = {"avx512bf16", "amxbf16", "neonbf16"}
 # Products in bfloat16 without the instructions for them, for tests on every machine; -O1 compiles in half the time.
-EMULATED_FLAGS = "-O1 -DTRM_FAST_PAIRS -DTRM_FAST_EMULATED -Wno-psabi"
+EMULATED_FLAGS = f"-O1 {PAIRS} -DTRM_FAST_EMULATED -Wno-psabi"
 # The names that platforms give the architectures.
 ARCHITECTURES = {"x86_64": "x86_64", "AMD64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 
@@ -91,9 +93,12 @@ class Plan:
 
     @functools.cached_property
     def isas(self) -> dict[str, str]:
-        """The compiler's flags by instruction set. Older compilers lack the products in bfloat16 (before g++ 10)."""
+        """The compiler's flags by instruction set. Older compilers lack the products in bfloat16 (before g++ 11), and
+        get none of them."""
         flags = ISA_FLAGS[ARCHITECTURES.get(platform.machine(), "other")]
-        return {isa: flags[isa] for isa in flags if isa not in BFLOAT16_ISAS or self.accepts(flags[isa])}
+        products = BFLOAT16_ISAS & flags.keys()
+        left_out = set() if all(self.accepts(flags[isa]) for isa in products) else products
+        return {isa: flags[isa] for isa in flags if isa not in left_out}
 
     def accepts(self, flags: str) -> bool:
         """Whether the compiler accepts the flags of an instruction set."""

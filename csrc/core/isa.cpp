@@ -6,7 +6,13 @@
 #include <stdexcept>
 #include <string>
 
-#if defined(__aarch64__) && defined(__linux__)
+#if defined(__x86_64__)
+#include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #elif defined(__aarch64__) && defined(__APPLE__)
 #include <sys/sysctl.h>
@@ -38,6 +44,20 @@ bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+#if defined(TRM_FAST_BFLOAT16)
+// Whether the processor has AMX products in bfloat16, and the system lets this process use its tiles.
+bool has_amx() {
+#if defined(__linux__)
+  constexpr unsigned kBFloat16 = 1u << 22, kTiles = 1u << 24;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & (kBFloat16 | kTiles)) != (kBFloat16 | kTiles)) return false;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, which older headers lack
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+#endif
 #elif defined(__aarch64__) && defined(TRM_FAST_BFLOAT16)
 bool has_bfloat16() {
 #if defined(__linux__)
@@ -62,6 +82,7 @@ bool runs(Isa isa) {
     case Isa::avx512: return has_avx512();
 #ifdef TRM_FAST_BFLOAT16
     case Isa::avx512bf16: return has_avx512() && __builtin_cpu_supports("avx512bf16");
+    case Isa::amxbf16: return runs(Isa::avx512bf16) && has_amx();
 #endif
 #elif defined(__aarch64__)
     case Isa::neon: return true;

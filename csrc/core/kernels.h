@@ -35,7 +35,7 @@ inline int64_t reduction_units(const Axis& axis) {
 // core/isa.cpp knows which of them the processor can run.
 #if defined(__x86_64__)
 #define TRM_FAST_ISAS(X) X(portable) X(avx2) X(avx512)
-#define TRM_FAST_BFLOAT16_ISAS(X) X(avx512bf16, avx512)
+#define TRM_FAST_BFLOAT16_ISAS(X) X(avx512bf16, avx512) X(amxbf16, avx512)
 #elif defined(__aarch64__)
 #define TRM_FAST_ISAS(X) X(portable) X(neon)
 #define TRM_FAST_BFLOAT16_ISAS(X) X(neonbf16, neon)

@@ -73,8 +73,8 @@ struct GemmKernels {
 
   // out (m, inner) = silu(left gate) * (left up). `right` is gate and up, packed by pack_gate_up. The `added` rows are
   // added to the product left right before silu. `gate_up` (m, 2 inner / steps) receives the sum, with its columns in
-  // the order of `right`, in panels of width / steps columns; its data may be null. Rows of `out` are ldo floats
-  // apart.
+  // the order of `right`, in panels of width / steps columns; its data may be null. `out` is in slots, as a left
+  // factor; its rows are ldo floats apart.
   void (*swiglu)(const Left&, const Right&, int64_t m, int64_t inner, int64_t k, const Added&,
                  const Panels<float>& gate_up, float* out, int64_t ldo);
   // The backward of swiglu, from dout = left right (m, inner) and the gate_up of swiglu. Recomputes `out`, and computes

@@ -117,6 +117,18 @@ Truth swiglu(Truth gate, Truth up) {
           1.1 * gate.bound * std::fabs(up.value) + std::fabs(silu) * up.bound + 32 * kHalfUlp * std::fabs(value)};
 }
 
+// A half of a float that holds two bfloat16 numbers.
+double half_of(float pair, int index) {
+  BFloat16 both[2];
+  std::memcpy(both, &pair, sizeof(both));
+  return value_of(both[index]);
+}
+
+// A result that is stored in the type of the factors.
+Truth in_slots(const GemmKernels& gemm, Truth x) {
+  return {x.value, x.bound + (gemm.steps == 1 ? 0 : storing<BFloat16>() * std::fabs(x.value))};
+}
+
 // The gate and up values that the forward keeps for the backward: two floats, or in bfloat16 the halves of one.
 struct Kept {
   const GemmKernels& gemm;
@@ -133,14 +145,8 @@ struct Kept {
   }
   double gate(int64_t gate_at) const { return gemm.steps == 1 ? double(data[gate_at]) : half(gate_at, 0); }
   double up(int64_t gate_at, int64_t up_at) const { return gemm.steps == 1 ? double(data[up_at]) : half(gate_at, 1); }
-  double half(int64_t at, int index) const {
-    BFloat16 both[2];
-    std::memcpy(both, &data[at], sizeof(both));
-    return value_of(both[index]);
-  }
-  Truth rounded(Truth x) const {
-    return {x.value, x.bound + (gemm.steps == 1 ? 0 : storing<BFloat16>() * std::fabs(x.value))};
-  }
+  double half(int64_t at, int index) const { return half_of(data[at], index); }
+  Truth rounded(Truth x) const { return in_slots(gemm, x); }
 };
 
 // The gradients of swiglu: of gate, and of up.
@@ -155,7 +161,7 @@ Truth up_gradient(Truth dout, double gate) {
 
 void check_swiglu(const GemmKernels& gemm, Random& random, int64_t m, int64_t halves, int64_t k, int64_t per_row,
                   bool keep) {
-  const int64_t half = gemm.width / 2, inner = halves * half, width = gemm.width, ldo = inner + 3;
+  const int64_t half = gemm.width / 2, inner = halves * half, width = gemm.width, ldo = slots(gemm, inner) + 3;
   const LeftFactor a(gemm, random, m, k, Layout(random.below(kLayouts)));
   const Matrix gate(random, k, inner, true), up(random, k, inner, true);
   std::vector<float> packed(halves * slots(gemm, k) * width);
@@ -181,13 +187,16 @@ void check_swiglu(const GemmKernels& gemm, Random& random, int64_t m, int64_t ha
       }
       const Truth g = plus(product(gemm, a.matrix, gate, i, j), added[0], size);
       const Truth u = plus(product(gemm, a.matrix, up, i, j), added[1], size);
-      expect("swiglu", i * ldo + j, out[i * ldo + j], swiglu(g, u));
+      const float slot = out[i * ldo + j / gemm.steps];
+      const double value = gemm.steps == 1 ? double(slot) : half_of(slot, int(j % 2));
+      expect("swiglu", i * ldo + j / gemm.steps, value, in_slots(gemm, swiglu(g, u)));
       const int64_t at = (panel * m + i) * kept_width + column;
       if (!keep) continue;
       expect("swiglu's gate", at, gate_up.gate(at), gate_up.rounded(g));
       expect("swiglu's up", at, gate_up.up(at, at + half), gate_up.rounded(u));
     }
-    for (int64_t j = inner; j < ldo; ++j) expect("swiglu's edge", i * ldo + j, out[i * ldo + j], {kUntouched, 0});
+    for (int64_t j = slots(gemm, inner); j < ldo; ++j)
+      expect("swiglu's edge", i * ldo + j, out[i * ldo + j], {kUntouched, 0});
   }
 }
 

@@ -18,7 +18,7 @@ from trm_fast.ops._core import registry, validation
 ISAS = (
     ("portable", "neon", "neonbf16")
     if platform.machine() in ("aarch64", "arm64")
-    else ("portable", "avx2", "avx512", "avx512bf16")
+    else ("portable", "avx2", "avx512", "avx512bf16", "amxbf16")
 )
 
 

@@ -21,7 +21,7 @@ SHAPES = [(2, 97, 72, 24, 0), (3, 7, 20, 12, 0), (40, 16, 64, 33, 0), (3, 81, 24
 EPS = 1e-5
 
 
-@pytest.fixture(params=["emulated", "avx512bf16", "neonbf16"])
+@pytest.fixture(params=["emulated", "avx512bf16", "amxbf16", "neonbf16"])
 def bfloat16(request, native):
     previous = native.cpu_path()
     try:

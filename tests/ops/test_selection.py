@@ -122,21 +122,19 @@ def test_missing_requirements_of_triton_are_named(monkeypatch, tmp_path):
 
 
 SLOW = pytest.mark.slow  # starts an interpreter
+SETS = ["portable", "avx2", "avx512", "avx512bf16", "amxbf16"]
 
 
-@pytest.mark.parametrize(
-    "cap", ["portable", *(pytest.param(isa, marks=SLOW) for isa in ("avx2", "avx512", "avx512bf16"))]
-)
+@pytest.mark.parametrize("cap", ["portable", *(pytest.param(isa, marks=SLOW) for isa in SETS[1:])])
 def test_cpu_path_is_capped_by_the_environment(native, cap):
     best = python("from trm_fast import ops; print(ops.cpu_path())", TRM_FAST_CPU="").stdout.strip()
-    order = ["portable", "avx2", "avx512", "avx512bf16"]
     run = python("from trm_fast import ops; print(ops.cpu_path())", TRM_FAST_CPU=cap)
-    assert run.stdout.strip() == min(cap, best, key=order.index)
+    assert run.stdout.strip() == min(cap, best, key=SETS.index)
 
 
 def test_wrong_cpu_path_names_the_choices(native):
     run = python("from trm_fast import ops; ops.use_backend('cpp')", TRM_FAST_CPU="sse9")
-    assert "no instruction set 'sse9': choose one of portable, avx2, avx512, avx512bf16, emulated" in run.stderr
+    assert f"no instruction set 'sse9': choose one of {', '.join(SETS)}, emulated" in run.stderr
 
 
 def test_backend_from_the_environment(native):

@@ -23,11 +23,15 @@ void pack_gate_up(const Strided& gate, const Strided& up, int64_t k, int64_t inn
 }
 
 void pack_left(const Strided& a, int64_t m, int64_t k, float* to) {
+#if defined(TRM_FAST_AMX)
+  pack_whole_rows(a, m, k, to);
+#else
   const RowBlocks blocks(m);
   for (int64_t b = 0; b < blocks.count; ++b) {
     const int64_t first = blocks.start(b), rows = blocks.rows(b);
     pack_rows({a.data + first * a.row, a.row, a.column}, rows, m - first - rows, k, rows, to + first * slots(k));
   }
+#endif
 }
 
 void pack_gate_up_left(const Strided& gate, const Strided& up, int64_t inner, int64_t k, float* to) {
@@ -35,8 +39,15 @@ void pack_gate_up_left(const Strided& gate, const Strided& up, int64_t inner, in
   for (int64_t b = 0; b < blocks.count; ++b) {
     const int64_t first = blocks.start(b), rows = blocks.rows(b);
     float* block = to + 2 * first * slots(k);
-    pack_rows({gate.data + first * gate.row, gate.row, gate.column}, rows, 0, k, 2 * rows, block);
-    pack_rows({up.data + first * up.row, up.row, up.column}, rows, 0, k, 2 * rows, block + rows);
+    const Strided gate_rows{gate.data + first * gate.row, gate.row, gate.column};
+    const Strided up_rows{up.data + first * up.row, up.row, up.column};
+#if defined(TRM_FAST_AMX)
+    pack_whole_rows(gate_rows, rows, k, block);
+    pack_whole_rows(up_rows, rows, k, block + rows * slots(k));
+#else
+    pack_rows(gate_rows, rows, 0, k, 2 * rows, block);
+    pack_rows(up_rows, rows, 0, k, 2 * rows, block + rows);
+#endif
   }
 }
 
@@ -58,23 +69,23 @@ void pack_panels(float* to, int64_t k, int64_t count, int64_t stride) {
 }
 
 // Computes a block whose last vector extends past the right edge of c, by way of temporary memory.
-void edge_block(const Left& left, int64_t first, int64_t height, int64_t k0, int64_t depth, const float* panel,
-                int64_t columns, bool add, float* c, int64_t ldc) {
+void edge_block(const BlockMultiplier& multiplier, int64_t first, int64_t height, const float* panel, int64_t columns,
+                bool add, float* c, int64_t ldc) {
   alignas(64) float block[kRows * kWidth];
   if (add) {
     for (int64_t i = 0; i < height; ++i) std::copy_n(c + i * ldc, columns, block + i * kWidth);
   }
-  compute_block(left, first, height, k0, depth, panel, columns > kLanes, add, block, kWidth);
+  multiplier.compute(first, height, panel, columns > kLanes, add, block, kWidth);
   for (int64_t i = 0; i < height; ++i) std::copy_n(block + i * kWidth, columns, c + i * ldc);
 }
 
 void multiply(const Left& factor, const Right& right, int64_t m, int64_t n, int64_t k, bool add, float* c,
               int64_t ldc) {
-  const LeftSlots slotted(factor, m, k);
-  const Left& left = slotted.left;
+  const LeftSlots left(factor, m, k);
   const RowBlocks blocks(m);
+  BlockMultiplier multiplier(left.left, blocks.most());
   for (int64_t k0 = 0; k0 < slots(k); k0 += kDepth) {
-    const int64_t depth = std::min(kDepth, slots(k) - k0);
+    multiplier.select(k0, std::min(kDepth, slots(k) - k0));
     const float* panel = right.data;
     for (int64_t column = 0; column < n; column += kWidth, panel += right.stride) {
       const int64_t columns = std::min<int64_t>(kWidth, n - column);
@@ -82,9 +93,9 @@ void multiply(const Left& factor, const Right& right, int64_t m, int64_t n, int6
         const int64_t first = blocks.start(b), height = blocks.rows(b);
         float* to = c + first * ldc + column;
         if (columns % kLanes) {
-          edge_block(left, first, height, k0, depth, panel, columns, add || k0, to, ldc);
+          edge_block(multiplier, first, height, panel, columns, add || k0, to, ldc);
         } else {
-          compute_block(left, first, height, k0, depth, panel, columns > kLanes, add || k0, to, ldc);
+          multiplier.compute(first, height, panel, columns > kLanes, add || k0, to, ldc);
         }
       }
     }

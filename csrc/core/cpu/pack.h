@@ -117,5 +117,46 @@ inline void pack_rows(const Strided& a, int64_t count, int64_t rows_after, int64
 #endif
 }
 
+#if defined(TRM_FAST_AMX)
+// Packs a (m, k) in slots, in rows slots(k) floats apart, as tiles read a left factor.
+inline void pack_whole_rows(const Strided& a, int64_t m, int64_t k, float* to) {
+  const int64_t row = slots(k), block = 2 * kLanes;  // steps of a block of kLanes x kLanes slots
+  int64_t i = 0;
+  for (; a.row == 1 && i + kLanes <= m; i += kLanes) {
+    const float* from = a.data + i;
+    int64_t d = 0;
+    for (; d + block <= k; d += block) {
+      Vector tile[kLanes];
+#pragma GCC unroll 16
+      for (int s = 0; s < kLanes; ++s) {
+        const float* even = from + (d + 2 * s) * a.column;
+        alignas(64) float pairs[kLanes];
+        store_pairs(even, even + a.column, pairs);
+        tile[s] = load_vector(pairs);
+      }
+      transpose<kLanes / 2>(tile);
+#pragma GCC unroll 16
+      for (int r = 0; r < kLanes; ++r) store_vector(to + (i + r) * row + d / 2, tile[r]);
+    }
+    for (; d < k; d += 2) {
+      for (int r = 0; r < kLanes; ++r) {
+        const float* even = from + d * a.column + r;
+        store_pair(even[0], d + 1 < k ? even[a.column] : 0, to + (i + r) * row + d / 2);
+      }
+    }
+  }
+  for (; i < m; ++i) {
+    const float* from = a.data + i * a.row;
+    if (a.column == 1) {
+      store_row(from, k, to + i * row);
+      continue;
+    }
+    for (int64_t d = 0; d < k; d += 2) {
+      store_pair(from[d * a.column], d + 1 < k ? from[(d + 1) * a.column] : 0, to + i * row + d / 2);
+    }
+  }
+}
+#endif
+
 }  // namespace TRM_FAST_ISA
 }  // namespace trm_fast

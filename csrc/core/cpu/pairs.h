@@ -58,6 +58,12 @@ inline void store_steps(const float* from, float* to) {
 }
 #endif
 
+inline void store_steps(Vector steps, float* to) {
+  alignas(64) float memory[kLanes];
+  store_vector(memory, steps);
+  store_steps(memory, to);
+}
+
 // Stores `count` neighboring elements of a row as slots. `count` may be odd only at the end of the row. `to` may be
 // `from`.
 inline void store_row(const float* from, int64_t count, float* to) {
@@ -86,6 +92,9 @@ class LeftSlots {
   LeftSlots(const Left& from, int64_t m, int64_t k) : left(from) {
     if (!from.row) {
       left.jump = slots(from.jump);
+#if defined(TRM_FAST_AMX)
+      left.row = left.jump;  // the rows of a packed factor are not interleaved
+#endif
     } else if (!from.in_slots) {
       memory_ = Memory(acquire_memory(size_t(m * slots(k))));
       left = to_slots(from, m, k, memory_.get());
@@ -100,6 +109,7 @@ class LeftSlots {
 #else
 inline Vector even_steps(Vector values) { return values; }
 inline Vector odd_steps(Vector values) { return values; }
+inline void store_steps(Vector steps, float* to) { store_vector(to, steps); }
 
 inline Left to_slots(const Left& from, int64_t, int64_t, float*) { return from; }
 

@@ -20,7 +20,9 @@ namespace TRM_FAST_ISA {
 // of 14 rows divide 97 or 81 rows with little waste. On NEON, g++ loads many values of the left factor ahead, and with
 // more than 10 of the 12 rows that would fit, it moves accumulators to memory. Emulated products have the blocks of
 // AVX-512.
-#if defined(__AVX512F__) || defined(TRM_FAST_EMULATED)
+#if defined(TRM_FAST_AMX)
+constexpr int kLanes = 16, kRows = 32;  // see tiles.h
+#elif defined(__AVX512F__) || defined(TRM_FAST_EMULATED)
 constexpr int kLanes = 16, kRows = 14;
 #elif defined(__AVX2__)
 constexpr int kLanes = 8, kRows = 6;

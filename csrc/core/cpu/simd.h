@@ -44,6 +44,8 @@ struct Lanewise<float> {
   // x, but at most or at least `limit`. NaN stays NaN.
   static float at_most(float x, float limit) { return x > limit ? limit : x; }
   static float at_least(float x, float limit) { return x < limit ? limit : x; }
+  // 1 / x for x >= 1, and 0 for infinity.
+  static float inverse(float x) { return 1.0f / x; }
 };
 
 // Range reduction for e^x = 2^n e^r: returns e^r; the low bits of `shifted` hold the integer n. On |r| <= ln(2)/2, e^r
@@ -80,7 +82,7 @@ inline Floats sigmoid(Floats x) {
   Floats shifted;
   const Floats e =
       reduced_exp<Floats>(-Lanes::at_least(Lanes::at_most(x, 87.0f), -89.0f), shifted);  // e^89 is infinite
-  return 1.0f / (1.0f + e * bits_as<Floats>((bits_as<Bits>(shifted) << 23) + 0x3f800000u));
+  return Lanes::inverse(1.0f + e * bits_as<Floats>((bits_as<Bits>(shifted) << 23) + 0x3f800000u));
 }
 inline double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 

@@ -167,10 +167,10 @@ class GroupMixer final : public Layer {
           slots(width), L * slots(width)};
       const Right gate_up = right(f.packed + channel / (gemm_.width / 2) * panel(D), D);
       const Added added{{products + 2 * channel * N, width, N * width}, groups_.index.data() + first * G, G};
-      gemm_.swiglu({h, D, 0, 0}, gate_up, count, channels, D, added, activations, scratch, channels);
+      gemm_.swiglu({h, D, 0, 0}, gate_up, count, channels, D, added, activations, scratch, slots(channels));
       const Right down{w_out + panel(channel), panel(inner_)};
-      gemm_.multiply({scratch, channels, 0, 0}, down, count, D, std::min(channels, inner_ - channel), channel > 0, y,
-                     D);
+      gemm_.multiply({scratch, slots(channels), 0, 0, true}, down, count, D, std::min(channels, inner_ - channel),
+                     channel > 0, y, D);
     }
     kernels<RmsNormKernels<float>>().fwd(y, h, y, f.rstd + example * L + first, {count, D, 1}, sizes_.eps, 0, count);
   }

@@ -68,10 +68,10 @@ class Mlp final : public Layer {
             f.keep ? f.activations + first * slots(2 * padded_) + slots(2 * channel) : nullptr, slots(2 * padded_),
             slots(gemm_.width)};
         const Right gate_up = right(f.packed + channel / (gemm_.width / 2) * panel(D), D);
-        gemm_.swiglu({h, D, 0, 0}, gate_up, count, channels, D, {}, activations, scratch, channels);
+        gemm_.swiglu({h, D, 0, 0}, gate_up, count, channels, D, {}, activations, scratch, slots(channels));
         const Right down{f.packed + gate_up_size() + panel(channel), panel(inner_)};
-        gemm_.multiply({scratch, channels, 0, 0}, down, count, D, std::min(channels, inner_ - channel), channel > 0, y,
-                       D);
+        gemm_.multiply({scratch, slots(channels), 0, 0, true}, down, count, D, std::min(channels, inner_ - channel),
+                       channel > 0, y, D);
       }
       kernels<RmsNormKernels<float>>().fwd(y, h, y, f.rstd + first, {count, D, 1}, sizes_.eps, 0, count);
     }

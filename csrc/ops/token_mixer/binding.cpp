@@ -16,9 +16,10 @@ class TokenMixer final : public Layer {
       : Layer(sizes, w_in, w_out, inner), L(sizes.tokens), D(sizes.channels), tiles_(ceil_div(D, kForwardTile)),
         padded_(round_up(L, kPanel)) {}
 
-  int64_t packed_size() const override { return left_size(2 * inner_, L); }
+  int64_t packed_size() const override { return left_size(2 * inner_, L) + slots_size(L, inner_); }
   void pack(float* to) const override {
     gemm_.pack_gate_up_left({w_in_, L, 1}, {w_in_ + inner_ * L, L, 1}, inner_, L, to);
+    gemm_.to_slots(rows_of_w_out(), L, inner_, to + left_size(2 * inner_, L));
   }
 
   int64_t packed_backward_size() const override { return left_size(inner_, L) + left_size(L, 2 * inner_); }
@@ -58,7 +59,7 @@ class TokenMixer final : public Layer {
         const int64_t written = round_up(width, gemm_.width);
         std::fill_n(activations + kept(written), kept(round_up(width, kPanel) - written), 0.0f);
       }
-      gemm_.multiply({w_out_, inner_, 0, 0}, repack(out, inner_, width, inner_ * gemm_.width), L, width, inner_, false,
+      gemm_.multiply(packed_w_out(f.packed), repack(out, inner_, width, inner_ * gemm_.width), L, width, inner_, false,
                      y + column, D);
       kernels<RmsNormKernels<float>>().fwd(y, h, y, f.rstd + example * D, {1, L, D}, sizes_.eps, column / kColumns,
                                            ceil_div(column + width, kColumns));
@@ -94,6 +95,11 @@ class TokenMixer final : public Layer {
   }
 
  private:
+  Left rows_of_w_out() const { return {w_out_, inner_, 0, 0}; }
+  Left packed_w_out(const float* packed) const {
+    if (gemm_.steps == 1) return rows_of_w_out();
+    return {packed + left_size(2 * inner_, L), slots(inner_), 0, 0, true};
+  }
   // Floats of the gate and up values that the forward keeps of `columns` columns.
   int64_t kept(int64_t columns) const { return slots(2 * inner_) * columns; }
 

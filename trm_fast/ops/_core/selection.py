@@ -58,8 +58,8 @@ def requested_for(op: str) -> str:
 
 
 def cpu_path() -> str:
-    """The instruction set of the C++ kernels: "portable", "avx2", "avx512" or "avx512bf16" on x86, "portable", "neon"
-    or "neonbf16" on Arm; "emulated" if TRM_FAST_CPU names it, or "none" if they are not built."""
+    """The instruction set of the C++ kernels: "portable", "avx2", "avx512", "avx512bf16" or "amxbf16" on x86,
+    "portable", "neon" or "neonbf16" on Arm; "emulated" if TRM_FAST_CPU names it, or "none" if they are not built."""
     return "none" if EXTENSION_MISSING else str(importlib.import_module("trm_fast._C").cpu_path())
 
 
