@@ -13,7 +13,6 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
-ROOMS := api ops nn models tasks training inference interchange agent
 # The files that the installed package is built from.
 SOURCES := $(wildcard setup.py build_*.py) pyproject.toml MANIFEST.in $(shell find trm_fast csrc triton_kernels configs \
 	-type f -not -name '*.so' -not -name '*.py[co]' -not -name _build.json)
@@ -57,8 +56,8 @@ format: $(VENV)/.dev ## format the code
 bench: $(VENV)/.test ## time the ops and their references (whole steps: python bench/end_to_end.py)
 	$(BIN)/pytest bench --benchmark-only $(ARGS)
 
-docs: $(VENV)/.docs ## make the reference of the Python interface: build/docs/index.html
-	PYTHONWARNINGS=ignore $(BIN)/pdoc --docformat google -o build/docs $(addprefix trm_fast.,$(ROOMS))
+docs: $(VENV)/.docs ## make the documentation site: build/docs/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 clean: ## remove the files that builds and tests leave, but not VENV and runs
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks .import_linter_cache

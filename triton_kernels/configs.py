@@ -44,7 +44,7 @@ def architecture(device: torch.device) -> str:
 def key(bits: int, *shape: int, small: bool = False) -> str:
     """The name of a row.
 
-    Example:
+    Examples:
         >>> key(16, 512, 1536, small=True)
         '16:512x1536:small'
     """

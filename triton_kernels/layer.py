@@ -37,7 +37,7 @@ def load_state(p_h, p_injection, at, m, INJECT: tl.constexpr):
 def pieces(count: int, max_piece: int = 128) -> tuple[int, ...]:
     """Splits ``count`` into descending powers of two, at most ``max_piece``. Only ``max_piece`` may repeat.
 
-    Example:
+    Examples:
         >>> pieces(97)
         (64, 32, 1)
         >>> pieces(300)

@@ -52,7 +52,7 @@ HEADERS = (
 def is_loopback(host: str) -> bool:
     """Whether an address is this machine's own, which other machines cannot reach.
 
-    Example:
+    Examples:
         >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
         (True, True, False)
     """

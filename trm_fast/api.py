@@ -36,7 +36,7 @@ class TRM(TRMModel):
         config: shapes and depth of the model.
         compute_dtype: dtype of the state and all activations, float32 or bfloat16. Weights are float32.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from trm_fast import TRM, TRMConfig
         >>> model = TRM(TRMConfig(vocab_size=5, seq_len=4, hidden_size=8, inner_multiple=8))

@@ -34,7 +34,7 @@ class UserError(ValueError):
 def shown(value: Any) -> str:
     """A value for a message: its ``repr``, shortened. The time does not depend on the size of the value.
 
-    Example:
+    Examples:
         >>> shown("yes"), shown([1] * 9)
         ("'yes'", '[1, 1, 1, 1, 1, 1, ...]')
         >>> len(shown("x" * 1000))
@@ -46,7 +46,7 @@ def shown(value: Any) -> str:
 def cut(text: str, length: int) -> str:
     """A text of at most ``length`` characters: the middle of a longer one is left out.
 
-    Example:
+    Examples:
         >>> cut("abcdefghij", 7)
         'ab...ij'
     """

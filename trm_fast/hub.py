@@ -37,7 +37,7 @@ def remote(reference: str) -> Remote | None:
 
     None if it is no such name, or if ``org`` is a folder here, so that a mistyped path is not looked up on the hub.
 
-    Example:
+    Examples:
         >>> remote("someone/sudoku@v1")
         Remote(repository='someone/sudoku', revision='v1')
     """

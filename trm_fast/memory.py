@@ -43,7 +43,7 @@ def require_memory(needed: float, what: str, advice: str) -> None:
 def size_text(count: float) -> str:
     """A number of bytes as text.
 
-    Example:
+    Examples:
         >>> size_text(3 << 29), size_text(1000)
         ('1.5 GiB', '1,000 bytes')
     """

@@ -16,7 +16,7 @@ C = TypeVar("C", bound=Any)
 class Registry(dict[str, T], Generic[T]):
     """Entries by name. The file that defines an entry registers it. Messages call an entry ``noun``.
 
-    Example:
+    Examples:
         >>> colors: Registry[type] = Registry("color")
         >>> @colors.register("red")
         ... class Red: ...
@@ -54,7 +54,7 @@ class Registry(dict[str, T], Generic[T]):
 def suggest(name: str, choices: Iterable[str]) -> str:
     """A hint for an unknown name: the choice with these initials, the most similar one, or all choices.
 
-    Example:
+    Examples:
         >>> suggest("stps", ["steps", "seed"]), suggest("lr", ["learning_rate", "seed"])
         ('did you mean steps?', 'did you mean learning_rate?')
         >>> suggest("x", ["steps", "seed"])

@@ -184,7 +184,7 @@ def split_lines(text: str) -> list[str]:
     """The lines of a text. Only a line feed ends a line, with or without a carriage return before it; other separators
     of Unicode (U+0085, U+2028) may occur in JSON texts and in puzzles.
 
-    Example:
+    Examples:
         >>> split_lines("a\\u2028b\\r\\nc\\n")
         ['a\\u2028b', 'c']
     """
@@ -201,7 +201,7 @@ def parse_json(text: str, prefix: str) -> Any:
         UserError: the text is not JSON, is nested too deeply, or an object has a key twice. The message starts with
             ``prefix``.
 
-    Example:
+    Examples:
         >>> parse_json("[1, 2]", "file.json: ")
         [1, 2]
     """
@@ -257,7 +257,7 @@ def parse_yaml(text: str, where: str) -> Any:
     Raises:
         UserError: the text is not YAML, nested too deeply, or stands for too many values.
 
-    Example:
+    Examples:
         >>> parse_yaml("{size: 4}", "--task")
         {'size': 4}
     """
@@ -320,7 +320,7 @@ def json_text(value: Any, **options: Any) -> str:
         value: the value.
         options: those of ``json.dumps``, such as ``indent``.
 
-    Example:
+    Examples:
         >>> json_text({"f1": float("nan"), "loss": 0.5})
         '{"f1": null, "loss": 0.5}'
     """

@@ -66,7 +66,7 @@ def cases(batch: int, sizes: Sizes, dtype: torch.dtype) -> list[OpCase]:
 def square_groups(tokens: int) -> Tensor:
     """Rows, columns and boxes of a square, as groups of its cells; tokens that it lacks are more of its rows.
 
-    Example:
+    Examples:
         >>> square_groups(5).tolist()
         [[0, 0, 1, 1, 2], [0, 1, 0, 1, 0], [0, 1, 2, 3, 4]]
     """

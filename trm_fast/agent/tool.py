@@ -36,7 +36,7 @@ class ReasoningTool:
     Raises:
         UserError: there is no such option.
 
-    Example:
+    Examples:
         >>> from trm_fast import ReasoningTool
         >>> tool = ReasoningTool()
         >>> answer = tool({"puzzle": "3.......4.3...42", "type": "sudoku"})
@@ -187,7 +187,7 @@ def run_task(
         UserError: the puzzle is malformed, no model reads it, the preset has no trained model, or there is no such
             architecture, preset or option.
 
-    Example:
+    Examples:
         >>> from trm_fast import run_task
         >>> run_task("sudoku", {"puzzle": "3.......4.3...42"})["solution"]
         '3124241342311342'

@@ -192,7 +192,7 @@ def step_number(text: str | None) -> int | None:
     Raises:
         UserError: the text is neither.
 
-    Example:
+    Examples:
         >>> step_number("step_200")
         200
     """
@@ -217,7 +217,7 @@ def check_positive(option: str, value: float | None) -> None:
 def percent(value: float) -> str:
     """A fraction as a percentage.
 
-    Example:
+    Examples:
         >>> percent(0.984)
         '98.40 %'
     """
@@ -252,7 +252,7 @@ def accuracy_rows(evaluation: dict[str, Any], *, with_measures: bool) -> list[tu
 def interval(bounds: Sequence[float]) -> str:
     """The two ends of an interval of fractions, as percentages.
 
-    Example:
+    Examples:
         >>> interval((0.97, 0.99))
         '97.00 % to 99.00 %'
     """

@@ -26,7 +26,7 @@ MAX_TRIES = 1_000_000
 class SolverConfig(Section):
     """The ``solver:`` section: the default options of ``Solver`` for a model. ``Solver`` describes them.
 
-    Example:
+    Examples:
         >>> SolverConfig(symmetries=8, rollouts=2, noise=0.3).tries
         16
     """
@@ -84,7 +84,7 @@ def merged_options(stored: SolverConfig, changes: Mapping[str, Any]) -> SolverCo
     Raises:
         UserError: a value is invalid, or changes contradict each other.
 
-    Example:
+    Examples:
         >>> merged_options(SolverConfig(symmetries=8, start="random"), {"symmetries": 1}).changes()
         {}
     """
@@ -138,7 +138,7 @@ def meets(condition: str, confidence: npt.NDArray[np.float32], valid: Any) -> np
     Raises:
         UserError: the condition has another form, or it is ``valid`` and the task has no rules.
 
-    Example:
+    Examples:
         >>> meets("confidence>=0.9", np.array([0.8, 0.95], dtype=np.float32), None).tolist()
         [False, True]
     """

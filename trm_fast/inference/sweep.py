@@ -50,7 +50,7 @@ class Sweep:
         Raises:
             UserError: a name is unknown, or a value does not have the option's type.
 
-        Example:
+        Examples:
             >>> Sweep.parse("rollouts=2,8 noise=0.3").fixed
             {'noise': 0.3}
         """

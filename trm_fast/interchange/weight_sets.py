@@ -37,7 +37,7 @@ class WeightSet:
 def is_average(path: str) -> bool:
     """Whether a path says that what it holds is an average of weights.
 
-    Example:
+    Examples:
         >>> [is_average(path) for path in ("model_ema", "EMACallback.state", "schema", "optimizer.state.exp_avg")]
         [True, True, False, False]
     """

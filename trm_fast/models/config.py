@@ -68,7 +68,7 @@ class TRMConfig(Section):
     Raises:
         ValueError: a value is invalid, or values contradict each other.
 
-    Example:
+    Examples:
         >>> TRMConfig.for_sudoku().effective_depth
         42
     """

@@ -87,7 +87,7 @@ class NoHalting(HaltingRule):
 def halting_rule(name: str, threshold: float) -> HaltingRule:
     """Creates the rule that is registered under ``name``.
 
-    Example:
+    Examples:
         >>> q = torch.tensor([-1.0, 2.0])
         >>> rule = halting_rule("row", 0.5)
         >>> rule.should_halt(q, torch.ones(2), lambda: q, rule.memory(2, q.device)).tolist()

@@ -91,7 +91,7 @@ class TRMModel(nn.Module):
     def count_parameters(cls, config: TRMConfig) -> int:
         """Number of trained parameters of a model with this configuration, without allocating them.
 
-        Example:
+        Examples:
             >>> TRMModel.count_parameters(TRMConfig(vocab_size=5, seq_len=4, hidden_size=8, inner_multiple=8))
             1625
         """

@@ -76,7 +76,7 @@ class NetworkConfig:
     def inner_size(self, width: int) -> int:
         """The inner width of a SwiGLU over ``width`` numbers, rounded up as published.
 
-        Example:
+        Examples:
             >>> NetworkConfig(tokens=81, hidden_size=512, num_layers=2).inner_size(512)
             1536
         """

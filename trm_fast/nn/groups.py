@@ -80,7 +80,7 @@ def partitions(names: Sequence[str], grid: Grid, prefix: int = 0, symbols: int =
     Raises:
         ValueError: a name is unknown, or the grid has no boxes.
 
-    Example:
+    Examples:
         >>> partitions(["rows", "columns"], Grid((2, 2))).tolist()
         [[0, 0, 1, 1], [0, 1, 0, 1]]
         >>> partitions(["rows"], Grid((2, 2)), symbols=2).tolist()

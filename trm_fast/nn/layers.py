@@ -68,7 +68,7 @@ class Norm(nn.Module):
 def gated_norm(gate_up: Tensor, dim: int, eps: float) -> Tensor:
     """``sigmoid(gate) * RMSNorm(gate * up)``; the halves along ``dim`` are gate and up (arXiv 2601.19085).
 
-    Example:
+    Examples:
         >>> gated_norm(torch.tensor([[0.0, 4.0, 1.0, 1.0]]), dim=-1, eps=0.0)
         tensor([[0.0000, 1.3888]])
     """

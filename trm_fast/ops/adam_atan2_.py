@@ -62,7 +62,7 @@ def adam_atan2_(
         ValueError: lists differ in length, tensors in shape, dtype or device, or the variant is unknown.
         RuntimeError: a copy does not fit its parameter.
 
-    Example:
+    Examples:
         >>> weight, gradient = torch.ones(2, 3), torch.ones(2, 3)
         >>> moments = torch.zeros(2, 3), torch.zeros(2, 3)
         >>> adam_atan2_([weight], [gradient], [moments[0]], [moments[1]], torch.tensor(0.1), torch.tensor(1))

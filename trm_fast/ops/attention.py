@@ -47,7 +47,7 @@ def attention(
         TypeError: a tensor is not floating-point.
         ValueError: the weights, tables, heads or mask do not fit ``h``.
 
-    Example:
+    Examples:
         >>> attention(torch.ones(2, 5, 8), torch.zeros(24, 8), torch.zeros(8, 8), heads=2).shape
         torch.Size([2, 5, 8])
     """

@@ -41,7 +41,7 @@ def group_mixer(
         TypeError: a tensor is not floating-point.
         ValueError: the weights or groups do not fit ``h`` or each other.
 
-    Example:
+    Examples:
         >>> pairs = torch.tensor([[0, 0, 1, 1]])
         >>> group_mixer(torch.ones(2, 4, 8), torch.zeros(32, 16), torch.zeros(8, 16), pairs).shape
         torch.Size([2, 4, 8])

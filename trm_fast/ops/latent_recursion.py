@@ -75,7 +75,7 @@ def latent_recursion(
             number of weights do not fit, ``n`` is negative, ``cycles`` is not positive, or a gradient is required and
             ``cycles`` is not 1.
 
-    Example:
+    Examples:
         >>> state = torch.ones(2, 4, 8)
         >>> weights = [torch.ones(6, 4), torch.ones(4, 3), torch.ones(6, 8), torch.ones(8, 3)]
         >>> y, z = latent_recursion(state, state, state, weights, n=2)

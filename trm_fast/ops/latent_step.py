@@ -43,7 +43,7 @@ def latent_step(
         ValueError: z and injection differ in shape or dtype, tensors are on different devices, or the mask, the groups
             or the number of weights do not fit.
 
-    Example:
+    Examples:
         >>> state = torch.ones(2, 4, 8)
         >>> weights = [torch.ones(6, 4), torch.ones(4, 3), torch.ones(6, 8), torch.ones(8, 3)]
         >>> latent_step(state, state, weights).shape

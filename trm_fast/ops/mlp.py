@@ -33,7 +33,7 @@ def mlp(h: Tensor, gate_up: Tensor, down: Tensor, eps: float = 1e-5) -> Tensor:
         TypeError: a tensor is not floating-point.
         ValueError: the weights do not fit ``h`` or each other.
 
-    Example:
+    Examples:
         >>> import torch
         >>> mlp(torch.ones(2, 3, 8), torch.zeros(32, 8), torch.zeros(8, 16)).shape
         torch.Size([2, 3, 8])

@@ -68,7 +68,7 @@ def pack_weights(weights: Sequence[Tensor], tokens: int, dtype: torch.dtype = to
     Returns:
         One matrix for each weight, in that dtype, padded with zeros.
 
-    Example:
+    Examples:
         >>> weights = [torch.ones(6, 4), torch.ones(4, 3), torch.ones(6, 128), torch.ones(128, 3)]
         >>> [tuple(matrix.shape) for matrix in pack_weights(weights, tokens=4)]
         [(128, 32), (32, 64), (128, 128), (128, 64)]

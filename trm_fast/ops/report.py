@@ -42,7 +42,7 @@ def table(
 
     It checks no kernels, and reports those that were not checked yet.
 
-    Example:
+    Examples:
         >>> rows = table(["cpu"], [torch.float32])
         >>> "rms_norm" in {row.op for row in rows}
         True

@@ -33,7 +33,7 @@ def rms_norm(x: Tensor, residual: Tensor | None = None, dim: int = -1, eps: floa
         ValueError: ``residual`` differs from ``x`` in shape, dtype or device.
         IndexError: ``x`` has no axis ``dim``.
 
-    Example:
+    Examples:
         >>> rms_norm(torch.tensor([3.0, 4.0]), eps=0.0)
         tensor([0.8485, 1.1314])
     """

@@ -30,7 +30,7 @@ def sign_sgd_rows_(weight: Tensor, row_grads: Tensor, ids: Tensor, lr: Tensor, w
         ValueError: shapes, dtypes or devices do not match.
         RuntimeError, IndexError: an id is outside [0, N), on a CPU. GPU kernels ignore such an id.
 
-    Example:
+    Examples:
         >>> table = torch.zeros(3, 2)
         >>> sign_sgd_rows_(table, torch.ones(2, 2), torch.tensor([1, 1]), torch.tensor(0.5), weight_decay=0.0)
         >>> table.tolist()

@@ -31,7 +31,7 @@ def stablemax(logits: Tensor, dim: int = -1) -> Tensor:
         TypeError: ``logits`` are not floating-point.
         IndexError: ``logits`` has no axis ``dim``.
 
-    Example:
+    Examples:
         >>> stablemax(torch.tensor([0.0, 1.0, -1.0])).tolist()
         [0.2857142857142857, 0.5714285714285714, 0.14285714285714285]
     """
@@ -58,7 +58,7 @@ def stablemax_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 
         ValueError: shapes or devices do not match.
         RuntimeError: a label is outside [0, V), on a CPU. GPU kernels return NaN as its loss.
 
-    Example:
+    Examples:
         >>> stablemax_cross_entropy(torch.zeros(2, 4), torch.tensor([3, -100]))
         tensor([1.3863, 0.0000], dtype=torch.float64)
     """

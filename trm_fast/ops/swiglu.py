@@ -28,7 +28,7 @@ def swiglu(gate_up: Tensor, dim: int = -1) -> Tensor:
         ValueError: the size along ``dim`` is odd.
         IndexError: ``gate_up`` has no axis ``dim``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> swiglu(torch.tensor([0.0, 1.0, 5.0, 2.0]))
         tensor([0.0000, 1.4621])

@@ -20,7 +20,7 @@ def check_tensors(op: str, names: str, *tensors: Tensor | None) -> None:
         TypeError: one is no tensor, or has integers, booleans or complex numbers.
         ValueError: their devices differ.
 
-    Example:
+    Examples:
         >>> check_tensors("mlp", "h weights", torch.zeros(2), torch.zeros(2), torch.zeros(2, dtype=torch.int64))
         Traceback (most recent call last):
         TypeError: mlp: weights[1] must be floating-point, but is torch.int64

@@ -29,7 +29,7 @@ def token_mixer(h: Tensor, gate_up: Tensor, down: Tensor, eps: float = 1e-5) -> 
         TypeError: a tensor is not floating-point.
         ValueError: the weights do not fit ``h`` or each other.
 
-    Example:
+    Examples:
         >>> import torch
         >>> token_mixer(torch.ones(2, 3, 8), torch.zeros(32, 3), torch.zeros(3, 16)).shape
         torch.Size([2, 3, 8])

@@ -53,7 +53,7 @@ def get_task(name: str) -> type[Task]:
         UserError: no task has this name (the message suggests a similar one), its module may not be imported here
             (``trusting_code``), or the import fails.
 
-    Example:
+    Examples:
         >>> get_task("sudoku").noun
         'puzzles'
     """
@@ -92,7 +92,7 @@ def make_task(section: str | Mapping[str, Any], where: str) -> Task:
 def trusting_code(trust: bool = True) -> Iterator[None]:
     """Within this context, ``get_task`` imports the modules of tasks outside this package if ``trust`` is True.
 
-    Example:
+    Examples:
         >>> with trusting_code():
         ...     task = get_task("trm_fast.tasks.copy:Copy")
     """

@@ -44,7 +44,7 @@ class Examples:
             than arrays. ``extra["row"]`` is the index of each example's source.
         names: the name of each example in its file, for tasks whose submissions contain names; otherwise empty.
 
-    Example:
+    Examples:
         >>> questions = Examples.of_questions(np.ones((3, 4), dtype=np.int32))
         >>> len(questions), questions.labels.shape
         (3, (3, 0))

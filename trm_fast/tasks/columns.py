@@ -56,7 +56,7 @@ def read_header(line: str, where: str) -> Header:
     Raises:
         UserError: several columns could be the questions, the answers or the ratings.
 
-    Example:
+    Examples:
         >>> header = read_header("id;Quizzes;Solutions", "file.csv:1")
         >>> header.delimiter, header.question, header.answer
         (';', 1, 2)

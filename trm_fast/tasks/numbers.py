@@ -33,7 +33,7 @@ def read_numbers(text: str, where: str = "") -> Numbers:
     Raises:
         UserError: an item is not a finite number, or there are none. The message starts with ``where``.
 
-    Example:
+    Examples:
         >>> read_numbers("1, 2.5 -3").tolist()
         [1.0, 2.5, -3.0]
     """
@@ -69,7 +69,7 @@ def _number(item: object, position: int, location: str) -> float:
 def write_numbers(values: Numbers, like: str) -> str:
     """Numbers in the format of the text ``like``: a JSON list, or separated by commas, semicolons or spaces.
 
-    Example:
+    Examples:
         >>> write_numbers(np.array([1.0, -0.25]), "3, 4")
         '1, -0.25'
     """

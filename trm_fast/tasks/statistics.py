@@ -15,7 +15,7 @@ Flags = npt.NDArray[np.bool_]
 def wilson_interval(successes: int, count: int, z: float = 1.959963984540054) -> tuple[float, float]:
     """Wilson's score interval of a share, 95 % by default. Unlike the normal interval it stays between 0 and 1.
 
-    Example:
+    Examples:
         >>> low, high = wilson_interval(90, 100)
         >>> f"{low:.3f} {high:.3f}"
         '0.826 0.945'
@@ -32,7 +32,7 @@ def student_t_quantile(p: float, degrees: int) -> float:
     The distribution function has a closed form in the angle atan(t / sqrt(degrees)) (Abramowitz and Stegun, 26.7.3 and
     26.7.4). Bisection of the angle inverts it.
 
-    Example:
+    Examples:
         >>> f"{student_t_quantile(0.975, 2):.4f}"
         '4.3027'
     """
@@ -53,7 +53,7 @@ def student_t_quantile(p: float, degrees: int) -> float:
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     """The 95 % interval of the mean of two or more independent values, by Student's t.
 
-    Example:
+    Examples:
         >>> low, high = mean_interval([0.80, 0.82, 0.84])
         >>> f"{low:.3f} {high:.3f}"
         '0.770 0.870'

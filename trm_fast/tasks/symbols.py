@@ -39,7 +39,7 @@ class SymbolsConfig(TaskConfig):
 class Symbols(Task):
     """Token 0 is padding, token 1 + k is letter k of the alphabet.
 
-    Example:
+    Examples:
         >>> task = Symbols(SymbolsConfig(length=3, order="reversed"))
         >>> question = task.parse("abc")
         >>> task.format(question, question.inputs[::-1])

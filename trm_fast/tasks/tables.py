@@ -249,7 +249,7 @@ def read_cells(lines: Sequence[str], characters: Grids, cells: int) -> Grids:
 def cell_name(cell: int, width: int) -> str:
     """The row and column of a cell, counted from 1.
 
-    Example:
+    Examples:
         >>> cell_name(10, 9)
         'row 2, column 2'
     """

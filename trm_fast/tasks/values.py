@@ -27,7 +27,7 @@ def text_of(puzzle: Any) -> str:
     Raises:
         UserError: the puzzle is something else.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> text_of([np.int64(3), None])
         '[3, null]'
@@ -78,7 +78,7 @@ def parse_value(text: str, prefix: str) -> Any:
     Raises:
         UserError: it is neither. The message starts with ``prefix``.
 
-    Example:
+    Examples:
         >>> parse_value("[['5', None], (1, 2)]", "")
         [['5', None], [1, 2]]
     """

@@ -194,7 +194,7 @@ def halts(should_halt: Tensor, steps: Tensor, min_steps: Tensor, max_steps: int)
     A slot halts if the halting rule stops it, ``should_halt`` bool (B,), or if its ``steps`` int (B,) have reached
     ``max_steps``, but not before its ``min_steps`` int (B,).
 
-    Example:
+    Examples:
         >>> rule, steps, minimum = torch.tensor([True, True, False]), torch.tensor([1, 1, 4]), torch.tensor([0, 2, 0])
         >>> halts(rule, steps, minimum, max_steps=4).tolist()
         [True, False, True]

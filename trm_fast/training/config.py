@@ -153,7 +153,7 @@ class TrainingConfig(Section):
         It is 0 for ``hold_steps``, rises linearly for ``warmup_steps`` or ``warmup_ratio``, follows the schedule to
         ``final_learning_rate``, and then stays constant.
 
-        Example:
+        Examples:
             >>> training = TrainingConfig(learning_rate=1.0, hold_steps=1, warmup_steps=2)
             >>> [training.learning_rate_at(step) for step in (1, 2, 3, 4)]
             [0.0, 0.5, 1.0, 1.0]

@@ -144,7 +144,7 @@ def nearest_quick_preset(config: RunConfig, rate: float, limit: float) -> str | 
 def duration(seconds: float) -> str:
     """A duration as text, in the largest suitable unit.
 
-    Example:
+    Examples:
         >>> duration(90), duration(7200)
         ('90 seconds', '2 hours')
     """

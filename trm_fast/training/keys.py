@@ -189,7 +189,7 @@ LIMITS = {
 def _words(schema: Mapping[str, Any]) -> str:
     """A JSON schema in a few words.
 
-    Example:
+    Examples:
         >>> _words({"type": "integer", "minimum": 1}), _words({"anyOf": [{"type": "number"}, {"type": "null"}]})
         ('integer, at least 1', 'number or none')
     """
@@ -242,7 +242,7 @@ def _attributes(docstring: str) -> Iterator[tuple[str, str]]:
 def _one_line(text: str) -> str:
     """A docstring as one line without markup, with a full stop, and with a capital letter unless it starts with code.
 
-    Example:
+    Examples:
         >>> _one_line("the number of ``layers``; 2\\n    as published")
         'The number of layers; 2 as published.'
     """

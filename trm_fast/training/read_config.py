@@ -70,7 +70,7 @@ def parse_section(text: str, option: str = "--task") -> dict[str, Any]:
     Raises:
         UserError: the text is not valid YAML.
 
-    Example:
+    Examples:
         >>> parse_section("sudoku"), parse_section("{name: sudoku, size: 4}")
         ({'name': 'sudoku'}, {'name': 'sudoku', 'size': 4})
     """
@@ -88,7 +88,7 @@ def apply_settings(sections: Mapping[str, Any], settings: Iterable[str]) -> dict
         UserError: a setting has another form, its value is not valid YAML, a key before the last is not a section, or
             both of these keys are set.
 
-    Example:
+    Examples:
         >>> apply_settings({"training": {"steps": 5}}, ["training.batch_size=16"])
         {'training': {'steps': 5, 'batch_size': 16}}
     """
@@ -132,7 +132,7 @@ def full_keys(name: str, task: type[Section] | None = None) -> list[str]:
     """The keys, with their sections, that a key without its section may mean, also by the name of another program.
     ``task`` is the class of the section ``task``, if it is known.
 
-    Example:
+    Examples:
         >>> full_keys("batch_size"), full_keys("d_model"), full_keys("color")
         (['training.batch_size'], ['model.hidden_size'], [])
     """
@@ -152,7 +152,7 @@ def preset_config(name: str, **changes: Any) -> RunConfig:
     Raises:
         UserError: there is no such preset or key, a key belongs to several sections, or a value is not valid.
 
-    Example:
+    Examples:
         >>> preset_config("sudoku-4x4", batch_size=16).training.batch_size
         16
     """

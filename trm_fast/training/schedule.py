@@ -30,7 +30,7 @@ def constant(progress: float, final: float) -> float:
 def cosine(progress: float, final: float) -> float:
     """Half a cosine from the full rate to ``final``.
 
-    Example:
+    Examples:
         >>> [round(cosine(progress, 0.0), 2) for progress in (0.0, 0.5, 1.0)]
         [1.0, 0.5, 0.0]
     """

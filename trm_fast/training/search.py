@@ -23,7 +23,7 @@ def parse_values(text: str) -> tuple[str, list[Any]]:
     Raises:
         UserError: the text does not have this form.
 
-    Example:
+    Examples:
         >>> parse_values("training.learning_rate=1e-3,3e-3"), parse_values("model.hidden_size=32..128")
         (('training.learning_rate', [0.001, 0.003]), ('model.hidden_size', ['32..128']))
     """
@@ -43,7 +43,7 @@ def parse_range(values: Sequence[Any], key: str) -> tuple[float, float] | None:
     Raises:
         UserError: the lower bound is not below the upper one.
 
-    Example:
+    Examples:
         >>> parse_range(["32..128"], "model.hidden_size"), parse_range([32, 128], "model.hidden_size")
         ((32, 128), None)
     """

@@ -95,7 +95,7 @@ def parse_variant(text: str) -> Variant:
     Raises:
         UserError: the text does not have this form.
 
-    Example:
+    Examples:
         >>> parse_variant("large: model.hidden_size=128 training.batch_size=16")
         Variant(name='large', settings={'model.hidden_size': 128, 'training.batch_size': 16})
     """
@@ -115,7 +115,7 @@ def grid(variants: Sequence[Variant], values: Mapping[str, Sequence[Any]]) -> li
     Raises:
         UserError: two variants have the same name.
 
-    Example:
+    Examples:
         >>> [v.name for v in grid([], {"training.learning_rate": [1e-3, 3e-3], "model.hidden_size": [32, 64]})][:2]
         ['learning_rate=0.001 hidden_size=32', 'learning_rate=0.001 hidden_size=64']
     """

@@ -132,7 +132,7 @@ def define(schemas: Schemas) -> None:
 def dtype_name(dtype: torch.dtype) -> str:
     """The name of a dtype without the prefix ``torch.``.
 
-    Example:
+    Examples:
         >>> dtype_name(torch.bfloat16)
         'bfloat16'
     """

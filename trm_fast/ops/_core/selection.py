@@ -143,7 +143,7 @@ class use_backend:
         BackendUnavailable: the backend cannot run any op here, it cannot run one of ``ops``, or ``name`` or a name in
             ``ops`` is unknown.
 
-    Example:
+    Examples:
         >>> from trm_fast import ops
         >>> with ops.use_backend("reference"):
         ...     ops.swiglu(torch.ones(1, 4)).shape

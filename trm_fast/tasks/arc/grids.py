@@ -60,7 +60,7 @@ class Symmetries:
 def encode(grids: Sequence[Grid | None], canvas: int) -> Tokens:
     """Tokens, uint8 (N, canvas * canvas), of N grids in the upper left corner. None becomes padding only.
 
-    Example:
+    Examples:
         >>> encode([np.array([[5, 0]], dtype=np.uint8)], 3).reshape(3, 3).tolist()
         [[7, 2, 1], [1, 1, 0], [0, 0, 0]]
     """

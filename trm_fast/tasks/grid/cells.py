@@ -51,7 +51,7 @@ class Board(NamedTuple):
 def characters(text: str) -> list[str]:
     """The characters of a text that a reader sees.
 
-    Example:
+    Examples:
         >>> characters("a1"), [len(c) for c in characters("e\\u0301x")]
         (['a', '1'], [1, 1])
     """
@@ -65,7 +65,7 @@ def characters(text: str) -> list[str]:
 def words(text: str, separator: str) -> list[str]:
     """The words of a text between separators.
 
-    Example:
+    Examples:
         >>> words("10  3", " "), words("5, ,3", ",")
         (['10', '3'], ['5', '', '3'])
     """

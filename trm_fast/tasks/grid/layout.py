@@ -83,7 +83,7 @@ def size(shape: Shape) -> int:
 def shape_text(shape: Shape) -> str:
     """A shape in words.
 
-    Example:
+    Examples:
         >>> shape_text((2, 3)), shape_text((7,))
         ('2 x 3 cells', '7 cells')
     """

@@ -41,7 +41,7 @@ class Grid(PuzzleTask[Boards]):
     """Inputs and labels are tokens, int32 (N, L), where L is the longer of question and answer. The shorter one is
     padded: inputs with token 0, labels with ``IGNORE``.
 
-    Example:
+    Examples:
         >>> task = Grid(GridConfig(shape=(2, 2), vocabulary=(".", "a", "b"), separator=""))
         >>> task.parse("a.\\n.b").inputs.tolist()
         [2, 1, 1, 3]

@@ -76,7 +76,7 @@ def generate(
     Raises:
         UserError: hardly any maze meets the limits, or none.
 
-    Example:
+    Examples:
         >>> mazes = generate((5, 5), 3, seed=0)
         >>> mazes.questions.shape
         (3, 25)

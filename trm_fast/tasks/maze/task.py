@@ -72,7 +72,7 @@ class MazeConfig(TaskConfig):
 class Maze(PuzzleTask[Mazes]):
     """Inputs and labels are tokens, int32 (N, height * width).
 
-    Example:
+    Examples:
         >>> task = Maze(MazeConfig(size=3))
         >>> question = task.parse("S.#\\n..#\\n..G")
         >>> question.inputs[:3].tolist()

@@ -28,7 +28,7 @@ _FLOAT = re.compile(r"(-?\d)\.0?")
 def word_of(cell: Any) -> str:
     """The word for a cell of a list, such as a number, None or a character.
 
-    Example:
+    Examples:
         >>> [word_of(cell) for cell in (5, 5.0, None, float("nan"), " x")]
         ['5', '5', 'null', 'nan', 'x']
     """
@@ -40,7 +40,7 @@ def word_of(cell: Any) -> str:
 def digit(word: str, size: int) -> int:
     """The digit that a word stands for: 0 for a blank, -1 if it is neither a digit nor a blank.
 
-    Example:
+    Examples:
         >>> [digit(word, 9) for word in ("5", "5.", "5.0", ".", "-1", "None", "12")]
         [5, 5, 5, 0, 0, 0, -1]
     """

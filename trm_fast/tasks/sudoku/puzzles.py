@@ -71,7 +71,7 @@ def generate(
     Raises:
         UserError: hardly any puzzle meets the limits, or none.
 
-    Example:
+    Examples:
         >>> puzzles = generate(4, 3, (5, 6), seed=0)
         >>> puzzles.questions.shape
         (3, 16)

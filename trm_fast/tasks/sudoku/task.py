@@ -80,7 +80,7 @@ class SudokuConfig(TaskConfig):
 class Sudoku(PuzzleTask[Puzzles]):
     """Inputs and labels are tokens, int32 (N, size * size).
 
-    Example:
+    Examples:
         >>> task = Sudoku(SudokuConfig(size=4))
         >>> question = task.parse("3.......4.3...42")
         >>> question.inputs[:4].tolist()

@@ -81,7 +81,7 @@ def ast_match(calls: Sequence[Call], accepted: Sequence[Mapping[str, Any]]) -> b
     Returns:
         Whether calls and accepted answers can be paired, in any order, with none left over.
 
-    Example:
+    Examples:
         >>> from trm_fast.tasks.tool_calling import Call, ast_match
         >>> ast_match([Call("get_weather", {"city": "rome"})], [{"get_weather": {"city": ["Rome"], "days": ["", 3]}}])
         True

@@ -103,7 +103,7 @@ class Callbacks(Callback):
 def scalars(record: Record) -> dict[str, Any]:
     """The numbers in a record, by the names of their curves.
 
-    Example:
+    Examples:
         >>> scalars({"step": 5, "loss": 0.5}), scalars({"step": 5, "eval_count": 100})
         ({'train/loss': 0.5}, {'eval/count': 100})
     """

@@ -88,7 +88,7 @@ HIDDEN = ("answer_loss", "halting_loss")
 def losses_of(record: Record) -> list[str]:
     """The losses in a record that are shown: the total, and if the head's loss has parts, these and the halting loss.
 
-    Example:
+    Examples:
         >>> losses_of({"loss": 1.0, "answer_loss": 0.8, "halting_loss": 0.4})
         ['loss']
         >>> losses_of({"loss": 1.0, "answer_loss": 0.8, "halting_loss": 0.4, "tool_loss": 0.8})

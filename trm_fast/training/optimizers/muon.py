@@ -132,7 +132,7 @@ def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
     """Matrices (N, rows, columns) with the same singular vectors, and singular values close to 1; very small ones stay
     smaller.
 
-    Example:
+    Examples:
         >>> values = torch.linalg.svdvals(orthogonal(torch.diag(torch.tensor([3.0, 1.0]))[None]))
         >>> bool((values - 1).abs().max() < 0.4)
         True

@@ -279,7 +279,7 @@ def read_tools(value: Any, field: str = "tools") -> tuple[Tool, ...]:
     Raises:
         Refused: a part of ``value`` is not a tool.
 
-    Example:
+    Examples:
         >>> from trm_fast.tasks.tool_calling import read_tools
         >>> (tool,) = read_tools('[{"name": "get_weather", "parameters": {"city": {"type": "string"}}}]')
         >>> tool.parameters

@@ -216,7 +216,7 @@ def _with_alternatives(schema: dict[str, Any], key: str) -> dict[str, Any]:
 def or_null(schema: Schema) -> dict[str, Any]:
     """A schema that accepts null in addition to the values of ``schema``.
 
-    Example:
+    Examples:
         >>> or_null({"type": "string", "enum": ["a"]})
         {'type': ['string', 'null'], 'enum': ['a', None]}
     """

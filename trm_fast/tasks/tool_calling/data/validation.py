@@ -33,7 +33,7 @@ def problems(call: Call, tools: Sequence[Tool]) -> list[str]:
         One message per problem, in the order of the call's arguments; an empty list for a valid call. Missing and
         unknown names come before problems inside the values. A value of a wrong type has one message.
 
-    Example:
+    Examples:
         >>> from trm_fast.tasks.tool_calling import Call, problems, read_tools
         >>> tools = read_tools('[{"name": "get_weather", "parameters": {"city": {"type": "string"}}}]')
         >>> problems(Call("get_weather", {"city": 5}), tools)

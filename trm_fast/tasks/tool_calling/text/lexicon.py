@@ -35,7 +35,7 @@ def words(text: str) -> list[tuple[int, int]]:
 def stems(text: str) -> tuple[str, ...]:
     """The stems of a text's words; ``camelCase`` and ``snake_case`` are split.
 
-    Example:
+    Examples:
         >>> stems("getCities near_me")
         ('get', 'cit', 'near', 'me')
     """

@@ -26,7 +26,7 @@ MAX_LITERAL_LENGTH = 1000
 def parse_number(text: str) -> float | int | None:
     """The number that a text expresses; None if it is not a number.
 
-    Example:
+    Examples:
         >>> [parse_number(text) for text in ("$1,200.50", "5th", "20%", "3 million", "twenty-five", "many")]
         [1200.5, 5, 20, 3000000, 25, None]
     """
@@ -63,7 +63,7 @@ _DATES = [
 def parse_date(text: str) -> str | None:
     """The ISO date that a text expresses; None if it is not a date.
 
-    Example:
+    Examples:
         >>> [parse_date(text) for text in ("August 1st, 2022", "1 Aug 2022", "2022/8/1", "soon")]
         ['2022-08-01', '2022-08-01', '2022-08-01', None]
     """
@@ -116,7 +116,7 @@ def json_type(schema: Mapping[str, Any]) -> str:
 def cast(text: str, schema: Mapping[str, Any]) -> Any:
     """Reads a text as a value of a schema's type; None if that is impossible.
 
-    Example:
+    Examples:
         >>> cast("five", {"type": "integer"}), cast("yes", {"type": "boolean"}), cast("c", {"enum": ["C", "F"]})
         (5, True, 'C')
     """
