@@ -212,6 +212,11 @@ class TRM(TRMModel):
             sections = {"task": self._section, **sections}
         save_model(self, folder, None if self._task is None else self._task.save_assets, **sections)
 
+    @property
+    def task(self) -> Task | None:
+        """The task that the model was trained for, with what it learned from its data; None if it is not known."""
+        return self._task
+
     def remember_task(self, task: Task | None, section: dict[str, Any] | None) -> None:
         """Sets the task that ``save_pretrained`` saves. If the task cannot be used here, only its section is known."""
         self._task, self._section = task, section

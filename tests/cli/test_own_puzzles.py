@@ -90,3 +90,48 @@ def test_options_of_other_tasks_are_refused(run, tmp_path: Path) -> None:
     alone = run("train", "--preset", "grid", "--steps", 1, "--out", tmp_path / "b")
     assert alone.code == 2
     assert "--data FILE" in alone.err
+
+
+class TestFineTuning:
+    """A run on other data keeps the meaning of the trained model's tokens."""
+
+    def more(self, path: Path, symbols: str) -> Path:
+        """Grids of some symbols only, of which others would be inferred in another order."""
+        rows = [f'"{a}{b}{a}\n{b}{a}{a}","{a}{b}{a}\n{a}{a}{b}"' for a in symbols for b in symbols]
+        path.write_text("\n".join(["question,answer", *rows]) + "\n", encoding="utf-8")
+        return path
+
+    def test_the_vocabulary_and_the_shape_are_the_models(self, run, trained: Path, tmp_path: Path) -> None:
+        from trm_fast.training.folder import read_run_config
+
+        data = self.more(tmp_path / "more.csv", ".♞")
+        result = run("train", "--data", data, "--init-from", trained, *TINY, "--steps", 2, "--out", tmp_path / "run")
+        assert result.code == 0, result.err
+        want, got = read_run_config(trained).task, read_run_config(tmp_path / "run").task
+        assert got.vocabulary == want.vocabulary
+        assert (got.shape, got.separator) == (want.shape, want.separator)
+        assert "starts fresh" not in result.err
+
+    def test_unknown_symbols_are_refused(self, run, trained: Path, tmp_path: Path) -> None:
+        data = self.more(tmp_path / "more.csv", ".♛")
+        refused = run("train", "--data", data, "--init-from", trained, *TINY, "--out", tmp_path / "run")
+        assert refused.code in (1, 2)
+        assert "♛" in refused.err
+        assert "is not a symbol of this task" in refused.err
+        assert not (tmp_path / "run").exists()
+
+    def test_another_order_is_refused(self, run, trained: Path, tmp_path: Path) -> None:
+        data = self.more(tmp_path / "more.csv", ".♞")
+        command = ("train", "--data", data, "--init-from", trained, *TINY, "--out", tmp_path / "run")
+        refused = run(*command, "--vocabulary", "♞♜é.")
+        assert refused.code == 2
+        assert "its tokens would change their meaning" in refused.err
+
+    def test_a_model_of_another_task_needs_a_recipe(self, run, tmp_path: Path) -> None:
+        data = self.more(tmp_path / "more.csv", ".♞")
+        refused = run("train", "--data", data, "--init-from", "sudoku-4x4", "--out", tmp_path / "run")
+        assert refused.code == 2
+        assert "sudoku-4x4 is a model for sudoku: name the recipe with --preset" in refused.err
+        refused = run("train", "--init-from", "sudoku-4x4")
+        assert refused.code == 2
+        assert "--init-from needs a recipe" in refused.err

@@ -11,11 +11,12 @@ from trm_fast.cli.console import check_positive
 from trm_fast.errors import UserError
 
 if TYPE_CHECKING:
+    from trm_fast.interchange import Located
     from trm_fast.training import RunConfig
 
 
 def new_config(
-    preset: str | None, config: Path | None, settings: list[str], epochs: float | None, tuning: bool
+    preset: str | None, config: Path | None, settings: list[str], epochs: float | None, trained: Located | None
 ) -> RunConfig:
     """The configuration of a new run.
 
@@ -23,7 +24,8 @@ def new_config(
         preset, config: a preset's name or a YAML file; exactly one of them.
         settings: changes, each ``key=value``.
         epochs: the length of the run in passes over the data, or None for ``training.steps``.
-        tuning: take the schedule for fine-tuning a trained model, except where ``settings`` change it.
+        trained: the model that the run fine-tunes, or None. The run then has a schedule for that, and keeps what the
+            meaning of the model's tokens depends on, except where ``settings`` change it.
 
     Raises:
         UserError: not exactly one of preset and config, or settings that are not valid.
@@ -34,8 +36,8 @@ def new_config(
     from trm_fast.validation import MAX_NUMBER
 
     sections = chosen_sections(preset, config)
-    if tuning:
-        sections = fine_tuning(sections)
+    if trained is not None:
+        sections = kept_sections(fine_tuning(sections), settings, trained)
     with trusting_code():  # the user chose the configuration
         merged = make_config(apply_settings(sections, settings), preset or str(config))
     if epochs is None:
@@ -49,6 +51,19 @@ def new_config(
         raise UserError(f"--epochs {epochs:g} are {total:,} steps, the limit is {MAX_NUMBER:,}", usage_error=True)
     training = merged.training.model_copy(update={"steps": total})
     return merged.model_copy(update={"data": data, "training": training})
+
+
+def kept_sections(sections: dict[str, Any], settings: list[str], trained: Located) -> dict[str, Any]:
+    """The sections with those keys of the task that a run of the same task keeps from the model that it fine-tunes
+    (``Task.kept``), unless ``settings`` set them."""
+    task = dict(sections.get("task") or {})
+    if task.get("name") != trained.section.get("name"):
+        return sections
+    given = {setting.partition("=")[0].strip() for setting in settings}
+    if "task.tokenizer" in given:  # its file says how many pieces there are
+        given.add("task.vocab_size")
+    kept = [key for key in type(trained.task).kept if f"task.{key}" not in given and key in trained.section]
+    return {**sections, "task": task | {key: trained.section[key] for key in kept}}
 
 
 def chosen_sections(preset: str | None, config: Path | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from trm_fast.cli.run_config import merged_settings, new_config, resumed_config
 from trm_fast.errors import UserError
 
 if TYPE_CHECKING:
+    from trm_fast.interchange import Located
     from trm_fast.training import RunConfig
 
 LONG_SECONDS = 3600.0
@@ -156,9 +157,15 @@ def train(
     if steps is not None and epochs is not None:
         raise UserError("give --steps or --epochs, not both", usage_error=True)
     if preset is None and config is None and data is None and resume is None:
+        if init_from is not None:
+            raise UserError(
+                "--init-from needs a recipe: --preset NAME, --config FILE.yaml, or --data FILE with puzzles of your own",
+                usage_error=True,
+            )
         _show_presets()
         raise typer.Exit(2)
-    if data is not None and preset is None and config is None and resume is None:
+    own = data is not None and preset is None and config is None and resume is None  # puzzles of one's own
+    if own:
         preset = "grid"
     settings = merged_settings(settings or [], {
         "--data": ("data.source", data),
@@ -183,10 +190,23 @@ def train(
         "--supervision-steps": ("model.max_supervision_steps", supervision_steps),
         "--no-graph": ("training.graph", None if graph else "off"),
     })  # fmt: skip
+
+    def find_trained(device: str) -> Located | None:
+        if init_from is None:
+            return None
+        found = locate(init_from, from_step=step_number(from_step), device=device, trust_code=trust_code)
+        if own and found.task.name != preset:
+            raise UserError(
+                f"{init_from} is a model for {found.task.name}: name the recipe with --preset, as it was trained, or "
+                "--config",
+                usage_error=True,
+            )
+        return found
+
     if dry_run:
         if resume is not None:
             raise UserError("--dry-run is for a new run, not for --resume", usage_error=True)
-        planned = new_config(preset, config, settings, epochs, init_from is not None)
+        planned = new_config(preset, config, settings, epochs, find_trained("cpu"))
         _dry_run(planned, pick_device(device), json_output)
         return
     group, device = join(pick_device(device))
@@ -214,10 +234,9 @@ def train(
     else:
         if from_step is not None and init_from is None:
             raise UserError("--from goes with --resume or --init-from", usage_error=True)
-        run_config = new_config(preset, config, settings, epochs, init_from is not None)
-        init = None
-        if init_from is not None:
-            init = locate(init_from, from_step=step_number(from_step), device=device, trust_code=trust_code).model
+        trained = find_trained(device)
+        run_config = new_config(preset, config, settings, epochs, trained)
+        init = trained.model if trained else None
         if holdout is not None and (run_config.data.source is None or run_config.data.test is not None):
             err.print("--holdout is not used: the data has a test set of its own", style="yellow")
         folder = out_folder or unused_folder(Path("runs") / (preset or (config.stem if config else "run")))

@@ -162,15 +162,13 @@ class IncrementalRow(Protocol):
         """Appends n symbols: ``inputs`` (n, ...), and further arrays by name. Returns the log probabilities of the next
         symbol, (V,)."""
 
-    def fork(self) -> Self:
-        """A copy that can be extended independently."""
+    def fork(self) -> Self: ...
 
 
 class Decoder(Protocol):
     """A solver or a model that decodes symbol by symbol."""
 
-    def incremental(self) -> IncrementalRow:
-        """An empty sequence."""
+    def incremental(self) -> IncrementalRow: ...
 
 
 class Solution(Protocol):
@@ -192,8 +190,7 @@ class Solution(Protocol):
 class SolverLike(Decoder, Protocol):
     """The part of ``trm_fast.inference.Solver`` that tasks use."""
 
-    def solve(self, question: Question) -> Solution:
-        """Solves one question."""
+    def solve(self, question: Question) -> Solution: ...
 
 
 class Task(ABC):
@@ -214,6 +211,7 @@ class Task(ABC):
         seq_len: the number of positions, without the prefix.
         grid_shape: rows and columns of the grid, None if the positions form no grid.
         box_shape: rows and columns of the boxes that the grid is divided into, if it is.
+        kept: keys of the ``task:`` section that a run takes from the model that it fine-tunes unless it sets them.
         partitions: names of the partitions of the positions that a model with ``mixing: groups`` reads by default.
         open_token: the input token of positions to fill in, if all other input tokens are part of the answer.
         special_tokens: number of tokens, the first of the vocabulary, that are no symbols, such as padding.
@@ -226,7 +224,7 @@ class Task(ABC):
     majority: ClassVar[bool] = False
     more_steps_help: ClassVar[bool] = True
     fallback_note: ClassVar[str] = ""
-
+    kept: ClassVar[tuple[str, ...]] = ()
     config: Any
     masked: bool = False
     vocab_size: int = 2
@@ -265,6 +263,10 @@ class Task(ABC):
 
     def save_assets(self, folder: Path) -> None:  # noqa: B027 (most tasks have none)
         """Writes files that a model needs in addition to its weights and configuration, such as a tokenizer."""
+
+    def adopt(self, trained: Task) -> None:  # noqa: B027
+        """Takes over what the tokens of a model mean, for a run that fine-tunes it. ``trained`` is the model's task, of the
+        same class. Raises UserError if they mean something else in this task."""
 
     def load_assets(self, folder: Path) -> None:  # noqa: B027
         """Reads the files of ``save_assets``."""

@@ -10,8 +10,11 @@ from trm_fast.training.config import RunConfig
 from trm_fast.training.process_group import ProcessGroup
 
 
-def load_run_data(config: RunConfig, task: Task, group: ProcessGroup, *, new: bool) -> tuple[RunConfig, Dataset]:
-    """The examples of a run, and the configuration that says what they are.
+def load_run_data(
+    config: RunConfig, task: Task, group: ProcessGroup, *, new: bool, trained: Task | None = None
+) -> tuple[RunConfig, Dataset]:
+    """The examples of a run, and the configuration that says what they are. ``trained`` is the task of the model that
+    the run fine-tunes.
 
     Where generated examples replace those of a hub that is out of reach, the configuration of a ``new`` run no longer
     names the hub, so that a resumed run generates them again.
@@ -19,6 +22,8 @@ def load_run_data(config: RunConfig, task: Task, group: ProcessGroup, *, new: bo
     Raises:
         UserError: the data cannot be read, has no training rows, or differs between processes.
     """
+    if trained is not None and type(trained) is type(task):
+        task.adopt(trained)
     try:
         data, seed = config.data, config.training.seed
         if new:

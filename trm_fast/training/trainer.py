@@ -85,7 +85,8 @@ class Trainer:
         self.callbacks = Callbacks([make_callback("json_lines"), *callbacks] if group.writes else [])
         training, seed = config.training, config.training.seed
         self.task = config.make_task()
-        self.config, self.dataset = load_run_data(config, self.task, group, new=resumed is None)
+        trained = getattr(init, "task", None)
+        self.config, self.dataset = load_run_data(config, self.task, group, new=resumed is None, trained=trained)
         for line in self.dataset.notes:
             self.callbacks.on_note(line)
         if (target := torch.device(device)).type == "cuda" and target.index is not None:

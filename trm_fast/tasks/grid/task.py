@@ -14,7 +14,18 @@ from rich.text import Text
 
 from trm_fast.errors import UserError, cut, shown
 from trm_fast.tasks import hub
-from trm_fast.tasks.base import IGNORE, Array, DataConfig, Dataset, Examples, IntArray, Question, Split, TaskConfig
+from trm_fast.tasks.base import (
+    IGNORE,
+    Array,
+    DataConfig,
+    Dataset,
+    Examples,
+    IntArray,
+    Question,
+    Split,
+    Task,
+    TaskConfig,
+)  # fmt: skip
 from trm_fast.tasks.grid import files
 from trm_fast.tasks.grid.boards import Boards, check_answers
 from trm_fast.tasks.grid.cells import UNKNOWN, Shape, list_in, write_list, write_text
@@ -52,6 +63,8 @@ class Grid(PuzzleTask[Boards]):
 
     special_tokens = 1
 
+    kept = ("shape", "answer_shape", "vocabulary", "separator")
+
     def __init__(self, config: GridConfig | None = None) -> None:
         c = self.config = config or GridConfig()
         self.notes: list[str] = []
@@ -87,6 +100,15 @@ class Grid(PuzzleTask[Boards]):
         except ValueError as error:
             reason = str(error).partition("Value error, ")[2].partition(" [type=")[0] or str(error)
             raise UserError(f"{data.source}: task: {reason}", usage_error=True) from None
+
+    def adopt(self, trained: Task) -> None:
+        mine, theirs = self.config.vocabulary, trained.config.vocabulary
+        if mine and theirs and len(mine) == len(theirs) and mine != theirs:
+            raise UserError(
+                f"task.vocabulary is {' '.join(mine)!r}, and that of the model that is fine-tuned is {' '.join(theirs)!r}: "
+                "its tokens would change their meaning. Leave the vocabulary out, or keep the model's order",
+                usage_error=True,
+            )
 
     def model_keys(self, data: DataConfig) -> dict[str, Any]:
         """Nothing as long as the data are unknown."""

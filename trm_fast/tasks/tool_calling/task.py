@@ -118,7 +118,9 @@ class ToolTask(Task):
     """What messages say about the answers that an evaluation needs."""
     cut_note: str
     """The end of the note that counts the rows that were cut."""
+    kept = ("vocab_size",)
     _tokenizer: Tokenizer | None = None
+    _trained: ToolTask | None = None
 
     @classmethod
     def completed(cls, config: TaskConfig, data: DataConfig) -> TaskConfig:
@@ -144,14 +146,28 @@ class ToolTask(Task):
             raise UserError("this task has no tokenizer yet: load a trained model, or read a data set first")
         return self._tokenizer
 
+    def adopt(self, trained: Task) -> None:
+        assert isinstance(trained, ToolTask)
+        named = self.config.tokenizer
+        if named and not load_tokenizer(Path(named)).same_tokens(trained.tokenizer):
+            raise UserError(
+                f"task.tokenizer: {named} is not the tokenizer of the model that is fine-tuned, whose tokens would change "
+                "their meaning. Leave it out: the run takes the model's",
+                usage_error=True,
+            )
+        self._trained = trained
+
     def learn_tokenizer(self, train: Sequence[Conversation]) -> None:
-        """Loads the configured tokenizer, or learns one from training conversations.
+        """Takes the tokenizer of the model that is fine-tuned, loads the configured one, or learns one from training
+        conversations.
 
         Raises:
             UserError: the tokenizer cannot be loaded or learned, or is larger than ``vocab_size``.
         """
         c = self.config
-        if c.tokenizer:
+        if self._trained is not None:
+            self._tokenizer = self._trained.tokenizer
+        elif c.tokenizer:
             self._tokenizer = load_tokenizer(Path(c.tokenizer))
         else:
             self._tokenizer = train_tokenizer(texts(train), c.vocab_size, c.tokenizer_kind)

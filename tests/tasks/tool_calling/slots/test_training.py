@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from trm_fast.api import TRM
+from trm_fast.errors import UserError
 from trm_fast.inference import Solver
 from trm_fast.interchange import locate
 from trm_fast.models import TRMConfig
@@ -15,7 +17,7 @@ from trm_fast.tasks.tool_calling import Conversation, Turn, write
 from trm_fast.tasks.tool_calling.slots.task import ToolSlots
 from trm_fast.training import Trainer, make_config, read_preset
 
-from .cities import CHAR, ROWS
+from .cities import CHAR, ROWS, row
 
 
 def small(tmp_path: Path, steps: int, checkpoint_every: int = 7) -> Any:
@@ -72,3 +74,41 @@ def test_presets_fit_the_data(tmp_path: Path) -> None:
     head = config.model.head.model_dump()
     assert (head["kind"], head["num_tools"], head["num_fields"]) == ("slots", 1, 4)
     assert isinstance(TRM(TRMConfig(**config.model.model_dump())), TRM)
+
+
+class TestFineTuning:
+    def trained(self, tmp_path: Path) -> TRM:
+        (tmp_path / "first").mkdir()
+        Trainer(small(tmp_path / "first", 1), tmp_path / "run").train()
+        return locate(str(tmp_path / "run")).model
+
+    def other(self, tmp_path: Path, rows: list[dict[str, Any]]) -> Any:
+        """A run on other rows, whose characters would get other numbers."""
+        (tmp_path / "other").mkdir()
+        config = small(tmp_path / "other", 1)
+        write(tmp_path / "other" / "sgd_train.jsonl", rows)
+        return config
+
+    def test_the_tokenizer_is_the_models(self, tmp_path: Path) -> None:
+        model = self.trained(tmp_path)
+        rows = [row(i, city) for i, city in enumerate(["Zürich", "Xi'an", "Quito", "Zadar"] * 5)]
+        tuned = Trainer(self.other(tmp_path, rows), tmp_path / "tuned", init=model)
+        assert model.task is not None
+        assert tuned.task.tokenizer.same_tokens(model.task.tokenizer)
+        fresh = Trainer(tuned.config, tmp_path / "fresh")
+        assert not fresh.task.tokenizer.same_tokens(tuned.task.tokenizer)
+
+    def test_as_many_other_tools_are_refused(self, tmp_path: Path) -> None:
+        model = self.trained(tmp_path)
+        renamed = json.loads(json.dumps(ROWS).replace("get_weather", "get_forecast"))
+        with pytest.raises(UserError, match="tools differ .* number 1 is get_forecast and not get_weather"):
+            Trainer(self.other(tmp_path, renamed), tmp_path / "tuned", init=model)
+
+    def test_another_tokenizer_is_refused(self, tmp_path: Path) -> None:
+        model = self.trained(tmp_path)
+        fresh = Trainer(self.other(tmp_path, [row(i, "Quito") for i in range(20)]), tmp_path / "fresh")
+        fresh.train()
+        config = small(tmp_path / "first", 1)
+        task = config.task.model_copy(update={"tokenizer": str(tmp_path / "fresh")})
+        with pytest.raises(UserError, match="is not the tokenizer of the model that is fine-tuned"):
+            Trainer(config.model_copy(update={"task": task}), tmp_path / "tuned", init=model)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from trm_fast.errors import UserError
 from trm_fast.labels import IGNORE, SlotKind
 from trm_fast.tasks.base import IntArray
 from trm_fast.tasks.tool_calling.data.conversation import DONTCARE, Call, Conversation, Refused, Tool
@@ -56,6 +57,23 @@ class Fields:
     slots: tuple[str, ...]
     values: tuple[tuple[str, ...], ...]
     frequent: Mapping[str, Any]
+
+    def check_same_order(self, trained: Fields) -> None:
+        """Refuses data whose tools or fields would take the outputs of others in a model that is fine-tuned. Outputs of
+        another number start fresh.
+
+        Raises:
+            UserError: there are as many, with other names or in another order.
+        """
+        for what in ("tools", "arguments", "slots"):
+            mine, theirs = ([getattr(x, "name", x) for x in getattr(fields, what)] for fields in (self, trained))
+            if len(mine) == len(theirs) and mine != theirs:
+                i = next(i for i, (a, b) in enumerate(zip(mine, theirs, strict=True)) if a != b)
+                raise UserError(
+                    f"the data's {what} differ from those of the model that is fine-tuned: number {i + 1} is {mine[i]} "
+                    f"and not {theirs[i]}, so the model's outputs would change their meaning",
+                    usage_error=True,
+                )
 
     @classmethod
     def of(cls, conversations: Sequence[Conversation]) -> Fields:

@@ -83,6 +83,8 @@ class ToolSlots(ToolTask):
         if self._tokenizer is not None:
             return train
         self.fields = self._training_fields(data)
+        if isinstance(self._trained, ToolSlots):
+            self.fields.check_same_order(self._trained.fields)
         self.learn_tokenizer(train)
         return [*train, *self._variants(train, seed)]
 

@@ -65,6 +65,10 @@ class Tokenizer(ABC):
     def save(self, folder: Path) -> None:
         """Writes the tokenizer's file into a model's folder."""
 
+    @abstractmethod
+    def same_tokens(self, other: Tokenizer) -> bool:
+        """Whether each id stands for the same text in both."""
+
     @staticmethod
     def special(name: str) -> int:
         """The id of one of ``CONTROL``."""
@@ -134,6 +138,9 @@ class SentencePiece(Tokenizer):
     def save(self, folder: Path) -> None:
         write_bytes(folder / MODEL_FILE, self.model)
 
+    def same_tokens(self, other: Tokenizer) -> bool:
+        return isinstance(other, SentencePiece) and other.pieces == self.pieces
+
 
 class Characters(Tokenizer):
     """A token for each known character, and one for all others; for tests."""
@@ -163,6 +170,9 @@ class Characters(Tokenizer):
     def save(self, folder: Path) -> None:
         text = json.dumps({"kind": "char", "characters": self.characters}, ensure_ascii=False)
         write_text(folder / CHARACTER_FILE, text + "\n")
+
+    def same_tokens(self, other: Tokenizer) -> bool:
+        return isinstance(other, Characters) and other.characters == self.characters
 
 
 def texts(conversations: Iterable[Conversation]) -> Iterator[str]:
