@@ -59,10 +59,10 @@ def kept_sections(sections: dict[str, Any], settings: list[str], trained: Locate
     task = dict(sections.get("task") or {})
     if task.get("name") != trained.section.get("name"):
         return sections
-    given = {setting.partition("=")[0].strip() for setting in settings}
-    if "task.tokenizer" in given:  # its file says how many pieces there are
-        given.add("task.vocab_size")
-    kept = [key for key in type(trained.task).kept if f"task.{key}" not in given and key in trained.section]
+    changed = {setting.partition("=")[0].strip() for setting in settings}
+    if "task.tokenizer" in changed:  # its file says how many pieces there are
+        changed.add("task.vocab_size")
+    kept = [key for key in type(trained.task).kept if f"task.{key}" not in changed and key in trained.section]
     return {**sections, "task": task | {key: trained.section[key] for key in kept}}
 
 

@@ -158,14 +158,12 @@ def train(
         raise UserError("give --steps or --epochs, not both", usage_error=True)
     if preset is None and config is None and data is None and resume is None:
         if init_from is not None:
-            raise UserError(
-                "--init-from needs a recipe: --preset NAME, --config FILE.yaml, or --data FILE with puzzles of your own",
-                usage_error=True,
-            )
+            recipes = "--preset NAME, --config FILE.yaml, or --data FILE with puzzles of your own"
+            raise UserError(f"--init-from needs a recipe: {recipes}", usage_error=True)
         _show_presets()
         raise typer.Exit(2)
-    own = data is not None and preset is None and config is None and resume is None  # puzzles of one's own
-    if own:
+    data_alone = data is not None and preset is None and config is None and resume is None  # puzzles of one's own
+    if data_alone:
         preset = "grid"
     settings = merged_settings(settings or [], {
         "--data": ("data.source", data),
@@ -194,14 +192,14 @@ def train(
     def find_trained(device: str) -> Located | None:
         if init_from is None:
             return None
-        found = locate(init_from, from_step=step_number(from_step), device=device, trust_code=trust_code)
-        if own and found.task.name != preset:
+        located = locate(init_from, from_step=step_number(from_step), device=device, trust_code=trust_code)
+        if data_alone and located.task.name != preset:
             raise UserError(
-                f"{init_from} is a model for {found.task.name}: name the recipe with --preset, as it was trained, or "
+                f"{init_from} is a model for {located.task.name}: name the recipe with --preset, as it was trained, or "
                 "--config",
                 usage_error=True,
             )
-        return found
+        return located
 
     if dry_run:
         if resume is not None:

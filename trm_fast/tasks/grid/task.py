@@ -102,11 +102,13 @@ class Grid(PuzzleTask[Boards]):
             raise UserError(f"{data.source}: task: {reason}", usage_error=True) from None
 
     def adopt(self, trained: Task) -> None:
-        mine, theirs = self.config.vocabulary, trained.config.vocabulary
-        if mine and theirs and len(mine) == len(theirs) and mine != theirs:
+        symbols, trained_symbols = self.config.vocabulary, trained.config.vocabulary
+        same_size = bool(symbols and trained_symbols) and len(symbols) == len(trained_symbols)
+        if same_size and symbols != trained_symbols:
             raise UserError(
-                f"task.vocabulary is {' '.join(mine)!r}, and that of the model that is fine-tuned is {' '.join(theirs)!r}: "
-                "its tokens would change their meaning. Leave the vocabulary out, or keep the model's order",
+                f"task.vocabulary is {' '.join(symbols)!r}, and that of the model that is fine-tuned is "
+                f"{' '.join(trained_symbols)!r}: its tokens would change their meaning. Leave the vocabulary out, or keep "
+                "the model's order",
                 usage_error=True,
             )
 

@@ -151,8 +151,8 @@ class ToolTask(Task):
         named = self.config.tokenizer
         if named and not load_tokenizer(Path(named)).same_tokens(trained.tokenizer):
             raise UserError(
-                f"task.tokenizer: {named} is not the tokenizer of the model that is fine-tuned, whose tokens would change "
-                "their meaning. Leave it out: the run takes the model's",
+                f"task.tokenizer: {named} is not the tokenizer of the model that is fine-tuned, whose tokens would "
+                "change their meaning. Leave it out: the run takes the model's",
                 usage_error=True,
             )
         self._trained = trained

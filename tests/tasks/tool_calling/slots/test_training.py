@@ -101,7 +101,7 @@ class TestFineTuning:
     def test_as_many_other_tools_are_refused(self, tmp_path: Path) -> None:
         model = self.trained(tmp_path)
         renamed = json.loads(json.dumps(ROWS).replace("get_weather", "get_forecast"))
-        with pytest.raises(UserError, match="tools differ .* number 1 is get_forecast and not get_weather"):
+        with pytest.raises(UserError, match=r"tools differ .* number 1 is get_forecast and not get_weather"):
             Trainer(self.other(tmp_path, renamed), tmp_path / "tuned", init=model)
 
     def test_another_tokenizer_is_refused(self, tmp_path: Path) -> None:

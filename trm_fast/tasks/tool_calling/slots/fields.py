@@ -66,12 +66,14 @@ class Fields:
             UserError: there are as many, with other names or in another order.
         """
         for what in ("tools", "arguments", "slots"):
-            mine, theirs = ([getattr(x, "name", x) for x in getattr(fields, what)] for fields in (self, trained))
-            if len(mine) == len(theirs) and mine != theirs:
-                i = next(i for i, (a, b) in enumerate(zip(mine, theirs, strict=True)) if a != b)
+            names, trained_names = (
+                [getattr(x, "name", x) for x in getattr(fields, what)] for fields in (self, trained)
+            )
+            if len(names) == len(trained_names) and names != trained_names:
+                i = next(i for i, (a, b) in enumerate(zip(names, trained_names, strict=True)) if a != b)
                 raise UserError(
-                    f"the data's {what} differ from those of the model that is fine-tuned: number {i + 1} is {mine[i]} "
-                    f"and not {theirs[i]}, so the model's outputs would change their meaning",
+                    f"the data's {what} differ from those of the model that is fine-tuned: number {i + 1} is {names[i]} "
+                    f"and not {trained_names[i]}, so the model's outputs would change their meaning",
                     usage_error=True,
                 )
 
