@@ -265,8 +265,8 @@ class Task(ABC):
         """Writes files that a model needs in addition to its weights and configuration, such as a tokenizer."""
 
     def adopt(self, trained: Task) -> None:  # noqa: B027
-        """Takes over what the tokens of a model mean, for a run that fine-tunes it. ``trained`` is the task of the model,
-        of the same class. Raises UserError if they mean something else in this task."""
+        """Takes over what the tokens of a model mean, for a run that fine-tunes it. ``trained`` is the model's task, of
+        the same class. Raises UserError if they mean something else in this task."""
 
     def load_assets(self, folder: Path) -> None:  # noqa: B027
         """Reads the files of ``save_assets``."""

@@ -107,8 +107,8 @@ class Grid(PuzzleTask[Boards]):
         if same_size and symbols != trained_symbols:
             raise UserError(
                 f"task.vocabulary is {' '.join(symbols)!r}, and that of the model that is fine-tuned is "
-                f"{' '.join(trained_symbols)!r}: its tokens would change their meaning. Leave the vocabulary out, or keep "
-                "the model's order",
+                f"{' '.join(trained_symbols)!r}: its tokens would change their meaning. Leave the vocabulary out, or "
+                "keep the model's order",
                 usage_error=True,
             )
 

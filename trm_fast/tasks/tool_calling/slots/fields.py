@@ -72,8 +72,8 @@ class Fields:
             if len(names) == len(trained_names) and names != trained_names:
                 i = next(i for i, (a, b) in enumerate(zip(names, trained_names, strict=True)) if a != b)
                 raise UserError(
-                    f"the data's {what} differ from those of the model that is fine-tuned: number {i + 1} is {names[i]} "
-                    f"and not {trained_names[i]}, so the model's outputs would change their meaning",
+                    f"the data's {what} differ from those of the model that is fine-tuned: number {i + 1} is "
+                    f"{names[i]} and not {trained_names[i]}, so the model's outputs would change their meaning",
                     usage_error=True,
                 )
 
