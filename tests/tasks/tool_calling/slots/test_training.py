@@ -93,9 +93,11 @@ class TestFineTuning:
         model = self.trained(tmp_path)
         rows = [row(i, city) for i, city in enumerate(["Zürich", "Xi'an", "Quito", "Zadar"] * 5)]
         tuned = Trainer(self.other(tmp_path, rows), tmp_path / "tuned", init=model)
-        assert model.task is not None
+        assert isinstance(model.task, ToolSlots)
+        assert isinstance(tuned.task, ToolSlots)
         assert tuned.task.tokenizer.same_tokens(model.task.tokenizer)
         fresh = Trainer(tuned.config, tmp_path / "fresh")
+        assert isinstance(fresh.task, ToolSlots)
         assert not fresh.task.tokenizer.same_tokens(tuned.task.tokenizer)
 
     def test_as_many_other_tools_are_refused(self, tmp_path: Path) -> None:
