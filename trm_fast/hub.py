@@ -74,8 +74,7 @@ def download(name: Remote) -> Path:
             is too large or of an unknown size.
     """
     hub = package(f"the model {name.repository} is not a folder here; loading it from the hub")
-    constants = import_module("huggingface_hub.constants")
-    if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+    if is_offline():
         return _cached(hub, name)
     api = hub.HfApi(endpoint=endpoint())
     try:
@@ -86,7 +85,9 @@ def download(name: Remote) -> Path:
     names = _chosen(sizes, name.repository)
     paths = []
     try:
-        for file in names:  # the configuration by the revision's name, so that the cache knows the name offline
+        # The configuration comes last, by the revision's name: the cache then knows the name offline, and a download
+        # that was interrupted does not look complete.
+        for file in (names := sorted(names, key=CONFIG.__eq__)):
             revision = name.revision if file == CONFIG else info.sha
             paths.append(Path(hub.hf_hub_download(name.repository, file, revision=revision, endpoint=endpoint())))
     except Exception as error:
@@ -100,14 +101,22 @@ def download(name: Remote) -> Path:
     return folder
 
 
+def is_offline() -> bool:
+    """Whether ``HF_HUB_OFFLINE`` forbids requests."""
+    true = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    return true or bool(import_module("huggingface_hub.constants").HF_HUB_OFFLINE)
+
+
+def is_model_file(name: str) -> bool:
+    """Whether a file of a repository or a folder, by its path there, belongs to a model: its card, and what is
+    downloaded."""
+    path = PurePosixPath(name)
+    return (path.suffix in SUFFIXES or name == CARD) and not any(part.startswith(".") for part in path.parts)
+
+
 def model_files(folder: Path) -> list[Path]:
     """The files of a model's folder that a repository holds, the model card included."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and (path.suffix in SUFFIXES or path == folder / CARD)
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )  # fmt: skip
+    return sorted(p for p in folder.rglob("*") if p.is_file() and is_model_file(p.relative_to(folder).as_posix()))
 
 
 def _chosen(sizes: dict[str, int | None], repository: str) -> list[str]:
@@ -125,7 +134,7 @@ def _chosen(sizes: dict[str, int | None], repository: str) -> list[str]:
     names = []
     for file in sorted(sizes):
         path = PurePosixPath(file)
-        if (path.suffix not in SUFFIXES and file != CARD) or any(part.startswith(".") for part in path.parts):
+        if not is_model_file(file):
             continue
         if path.is_absolute() or "\\" in file:
             raise UserError(f"{repository}: the file name {shown(file)} leads out of the folder")
@@ -145,27 +154,38 @@ def _cached(hub: Any, name: Remote) -> Path:
     try:
         file = hub.hf_hub_download(name.repository, CONFIG, revision=name.revision, local_files_only=True)
     except Exception:
+        file = None
+    if file is None or not Path(file).with_name("model.safetensors").exists():
         revision = f" at {name.revision}" if name.revision else ""
-        raise UserError(
-            f"{name.repository}{revision} is not in the cache, and HF_HUB_OFFLINE forbids a download"
-        ) from None
+        raise UserError(f"{name.repository}{revision} is not in the cache, and HF_HUB_OFFLINE forbids a download")
     return Path(file).parent
 
 
-def explained(error: Exception, repository: str, revision: str | None = None) -> UserError:
-    """A message for an exception of ``huggingface_hub``."""
+def explained(error: Exception, repository: str, revision: str | None = None, *, writing: bool = False) -> UserError:
+    """A message for an exception of ``huggingface_hub``, while reading from or ``writing`` to a repository."""
+    where = _without_password(endpoint())
+    if isinstance(error, OSError) and error.filename is not None and error.errno is not None:
+        return UserError(f"{error.filename}: {error.strerror}")  # the disk, not the network
     kinds = {kind.__name__ for kind in type(error).__mro__}
     status = getattr(getattr(error, "response", None), "status_code", None)
     if "RevisionNotFoundError" in kinds:
-        return UserError(f"{repository} has no revision {shown(str(revision))} on {endpoint()}")
+        return UserError(f"{repository} has no revision {shown(str(revision))} on {where}")
+    if writing and (status in (401, 403) or "RepositoryNotFoundError" in kinds):
+        return UserError(
+            f"{where} lets you not write to {repository}: that needs a token with write access (HF_TOKEN, or hf auth "
+            "login), and an organization that you belong to"
+        )
     if "GatedRepoError" in kinds or status in (401, 403) or "RepositoryNotFoundError" in kinds or status == 404:
         return UserError(
-            f"{endpoint()} has no repository {repository}, or gives no access to it; a private one needs a token "
+            f"{where} has no repository {repository}, or gives no access to it; a private one needs a token "
             "(HF_TOKEN, or hf auth login)"
         )
+    reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
     if status is not None:
-        return UserError(f"{repository}: {endpoint()} answers with status {status}")
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return UserError(
-        f"{repository}: {endpoint()} can't be reached ({reason}); HF_HUB_OFFLINE=1 uses a copy downloaded before"
-    )
+        return UserError(f"{repository}: {where} answers with status {status}: {shown(reason)}")
+    hint = "" if writing else "; HF_HUB_OFFLINE=1 uses a copy downloaded before"
+    return UserError(f"{repository}: {where} can't be reached ({_without_password(reason)}){hint}")
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"//[^/@\s]*@", "//", text)

@@ -79,3 +79,13 @@ def test_fine_tuning_from_a_run_and_across_presets(run, tmp_path: Path, trained:
     assert larger.code == 2
     assert "hidden_size 16" in larger.err
     assert run("train", "--resume", tmp_path / "a", "--init-from", trained).code == 2
+
+
+def test_a_readme_that_exists_stays_and_that_is_said(run, trained: Path, tmp_path: Path) -> None:
+    target = tmp_path / "site"
+    target.mkdir()
+    (target / "README.md").write_text("mine")
+    result = run("export", trained, "--format", "safetensors", "--out", target)
+    assert result.code == 0
+    assert "README.md stays as it is" in " ".join(result.err.split())
+    assert (target / "README.md").read_text() == "mine"

@@ -22,6 +22,8 @@ class Hub(ThreadingHTTPServer):
         self.branches: dict[tuple[str, str], int] = {}
         self.requests: list[str] = []
         self.uploads: dict[str, bytes] = {}
+        self.private: dict[str, bool] = {}
+        self.refused: dict[str, int] = {}  # the status of a commit, by repository
         self.sizes: dict[str, int | None] = {}  # stated instead of the true ones
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
@@ -75,6 +77,9 @@ class Handler(BaseHTTPRequestHandler):
         name, rest = "/".join(parts[:2]), parts[2:]
         if name not in self.server.commits:
             return self.missing("RepoNotFound")
+        about = {"id": name, "modelId": name, "private": self.server.private.get(name, False)}
+        if api and not self.server.commits[name]:
+            return self.json(about | {"sha": "f" * 40, "siblings": []})
         number = self.server.commit(name, rest[1] if len(rest) > 1 else "main")
         if number is None:
             return self.missing("RevisionNotFound")
@@ -82,7 +87,7 @@ class Handler(BaseHTTPRequestHandler):
         if api:
             stated = self.server.sizes
             listed = [{"rfilename": file, "size": stated.get(file, len(files[file]))} for file in files]
-            return self.json({"id": name, "modelId": name, "sha": f"{number:040d}", "siblings": listed})
+            return self.json(about | {"sha": f"{number:040d}", "siblings": listed})
         content = files.get("/".join(rest[2:]))
         if content is None:
             return self.missing("EntryNotFound")
@@ -101,6 +106,8 @@ class Handler(BaseHTTPRequestHandler):
         if path == "api/repos/create":
             value = json.loads(body)
             name = "/".join(filter(None, (value.get("organization"), value["name"])))
+            if name not in self.server.commits:
+                self.server.private[name] = value.get("visibility") == "private" or bool(value.get("private"))
             self.server.commits.setdefault(name, [])
             return self.json({"url": f"{self.server.url}/{name}"})
         if path == "api/validate-yaml":  # the head of a model card
@@ -120,6 +127,8 @@ class Handler(BaseHTTPRequestHandler):
                 for f in files
             ]
             return self.json({"files": modes})
+        if name in self.server.refused:
+            return self.answer(self.server.refused[name], b'{"error": "the quota is used up"}')
         commits = self.server.commits[name]
         if action == "branch":
             self.server.branches[name, revision] = len(commits) - 1
@@ -132,6 +141,8 @@ class Handler(BaseHTTPRequestHandler):
                 new[value["path"]] = base64.b64decode(value["content"])
             elif entry["key"] == "lfsFile":
                 new[value["path"]] = self.server.uploads[value["oid"]]
+            elif entry["key"] == "deletedFile":
+                del new[value["path"]]
         commits.append(new)
         oid = f"{len(commits) - 1:040d}"
         if revision != "main":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from trm_fast import TRM
 from trm_fast import hub as hub_module
 from trm_fast.errors import UserError
 from trm_fast.interchange import locate
-from trm_fast.interchange.sharing import pull, push
+from trm_fast.interchange.sharing import pull, push, write_model
 from trm_fast.training import Trainer, make_config
 
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -164,3 +166,114 @@ def test_a_hub_that_is_away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(UserError, match="can't be reached"):
         TRM.from_pretrained("someone/mine")
+
+
+def card(hub: Hub, name: str) -> str:
+    return hub.commits[name][-1]["README.md"].decode()
+
+
+def test_a_private_repository(hub: Hub, run: Path) -> None:
+    push(str(run), "someone/secret", private=True)
+    assert hub.private == {"someone/secret": True}
+    push(str(run), "someone/open")
+    assert hub.private["someone/open"] is False
+    with pytest.raises(UserError, match="is public: nothing was uploaded"):
+        push(str(run), "someone/open", private=True)
+    assert len(hub.commits["someone/open"]) == 1
+
+
+def test_the_notes_of_a_run_folder_are_not_published(hub: Hub, run: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(run, tmp_path / "copied"))
+    (copied / "README.md").write_text("my notes")
+    push(str(copied), "someone/mine")
+    assert "my notes" not in card(hub, "someone/mine")
+    assert "## Recipe" in card(hub, "someone/mine")
+
+
+def test_no_folder_of_this_machine_is_published(hub: Hub, run: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(run, tmp_path / "copied"))
+    config = (copied / "config.yaml").read_text()
+    source = "source: hf:org/puzzles,/home/me/secret/more.csv"
+    (copied / "config.yaml").write_text(config.replace("source: null", source).replace("source:\n", source + "\n"))
+    assert "/home/me" in (copied / "config.yaml").read_text()
+    push(str(copied), "someone/mine")
+    assert "hf:org/puzzles,more.csv" in card(hub, "someone/mine")
+    assert not any(b"/home/me" in content for content in hub.commits["someone/mine"][-1].values())
+
+
+def test_a_tokenizer_is_named_without_its_folder(hub: Hub, run: Path, tmp_path: Path) -> None:
+    located = locate(str(run / "model"))
+    changed = replace(located, section=located.section | {"tokenizer": "/home/me/secret/pieces"})
+    write_model(changed, str(run / "model"), tmp_path / "out", "mine")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["task"]["tokenizer"] == "pieces"
+
+
+def test_the_card_states_the_results_of_exactly_these_weights(hub: Hub, tmp_path: Path) -> None:
+    training = SECTIONS["training"] | {"steps": 6, "eval_every": 2, "checkpoint_every": 2, "keep_checkpoints": 9}
+    trainer = Trainer(make_config(SECTIONS | {"training": training}, "test"), tmp_path / "run")
+    trainer.train()
+    path = tmp_path / "run" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["best"] |= {"step": 4, "exact_accuracy": 0.75}
+    summary["evaluation"]["exact_accuracy"] = 0.25
+    path.write_text(json.dumps(summary))
+    expected = {"": "0.25", "model": "0.25", "best_model": "0.75"}
+    for folder, accuracy in expected.items():
+        push(str(tmp_path / "run" / folder), "someone/mine")
+        assert f"| exact accuracy | {accuracy} |" in card(hub, "someone/mine")
+    for step, text in {6: "| 0.25 |", 4: "| 0.75 |", 2: "None: these are the weights of step 2"}.items():
+        push(str(tmp_path / "run"), "someone/mine", from_step=step)
+        assert text in card(hub, "someone/mine")
+
+
+def test_files_of_an_earlier_model_are_removed(hub: Hub, run: Path) -> None:
+    push(str(run), "someone/mine")
+    hub.commits["someone/mine"][0] |= {"tokenizer.model": b"x", "notes.txt": b"mine", ".gitattributes": b""}
+    push(str(run), "someone/mine")
+    assert hub.commits["someone/mine"][1].keys() == {
+        "README.md", "config.json", "model.safetensors", "notes.txt", ".gitattributes",
+    }  # fmt: skip
+
+
+def test_an_interrupted_download_is_not_taken_for_a_model(hub: Hub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    push(str(run), "someone/mine")
+    content = hub.commits["someone/mine"][0].pop("model.safetensors")
+    hub.commits["someone/mine"][0]["model.safetensors"] = content
+    download = hub_module.package("").hf_hub_download
+
+    def fail(repository: str, file: str, **options: Any) -> str:
+        if file == "model.safetensors":
+            raise KeyboardInterrupt
+        return str(download(repository, file, **options))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("huggingface_hub.hf_hub_download", fail)
+        with pytest.raises(KeyboardInterrupt):
+            TRM.from_pretrained("someone/mine")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="is not in the cache"):
+        TRM.from_pretrained("someone/mine")
+
+
+@pytest.mark.parametrize(("value", "offline"), [("1", True), ("true", True), ("0", False), ("false", False)])
+def test_when_the_hub_is_forbidden(value: str, offline: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", value)
+    assert hub_module.is_offline() == offline
+
+
+def test_messages(hub: Hub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.refused = {"someone/full": 400, "someone/theirs": 403}
+    with pytest.raises(UserError, match=r"status 400: .*the quota is used up"):
+        push(str(run), "someone/full")
+    with pytest.raises(UserError, match="lets you not write to someone/theirs"):
+        push(str(run), "someone/theirs")
+    disk = hub_module.explained(OSError(28, "No space left on device", "/cache/x"), "a/b")
+    assert str(disk) == "/cache/x: No space left on device"
+    monkeypatch.setenv("HF_ENDPOINT", "http://me:secret@127.0.0.1:9")
+    with pytest.raises(UserError, match="can't be reached") as error:
+        TRM.from_pretrained("someone/mine")
+    assert "secret" not in str(error.value)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match="push needs the hub"):
+        push(str(run), "someone/mine")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from trm_fast.cli.console import FromStep, Json, Model, print_result, step_number
+from trm_fast.cli.console import FromStep, Json, Model, TrustCode, print_result, step_number
 
 
 def push(
@@ -17,6 +17,7 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
     branch: Annotated[str | None, typer.Option(help="Write to this branch instead of the main one.")] = None,
     message: Annotated[str, typer.Option(help="Message of the commit.")] = "Upload a model of trm_fast",
+    trust_code: TrustCode = False,
     json_output: Json = False,
 ) -> None:
     """
@@ -30,8 +31,10 @@ def push(
     """
     from trm_fast.interchange import sharing
 
-    step = step_number(from_step)
-    url = sharing.push(model, repository, from_step=step, private=private, branch=branch, message=message)
+    url = sharing.push(
+        model, repository, from_step=step_number(from_step), private=private, branch=branch, trust_code=trust_code,
+        message=message,
+    )  # fmt: skip
     print_result(url, {"repository": repository, "url": url}, json_output)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from trm_fast.cli.console import FromStep, Json, MaxSteps, Model, TrustCode, print_result, step_number
+from trm_fast.cli.console import FromStep, Json, MaxSteps, Model, TrustCode, err, print_result, step_number
 from trm_fast.errors import UserError
 
 
@@ -101,6 +101,7 @@ def export(
 
       trm-fast export sudoku-6x6 --format onnx --out sudoku.onnx
     """
+    from trm_fast.hub import CARD
     from trm_fast.inference.solver import DEFAULT_STEPS
     from trm_fast.interchange import locate
     from trm_fast.interchange.sharing import write_model
@@ -113,7 +114,9 @@ def export(
         target = out_path or Path(f"{name}-model")
         if (target / "config.json").exists():
             raise UserError(f"{target} already contains a model: choose another --out", usage_error=True)
-        write_model(located, model, target, target.name)
+        if (target / CARD).exists():
+            err.print(f"{target / CARD} stays as it is: no model card is written")
+        write_model(located, model, target, target.name, step_number(from_step))
     else:
         from trm_fast.interchange.onnx import export_solve, export_step
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 from trm_fast.api import TRM
 from trm_fast.errors import UserError
@@ -18,28 +19,37 @@ from trm_fast.training.folder import read_run_config
 UNKNOWN = "Unknown: the model was not written from the folder of its training run."
 
 
-def run_of(reference: str) -> Path | None:
-    """The run folder of a model: the reference itself, or the folder around ``model`` or ``best_model``."""
+class Weights(NamedTuple):
+    """The run that trained some weights, and at which of its steps: a number, ``last`` or ``best``."""
+
+    run: Path
+    step: int | str
+
+
+def weights_of(reference: str, from_step: int | None = None) -> Weights | None:
+    """Where a model's weights come from: a run folder, at a step, or the folder ``model`` or ``best_model`` in it."""
     path = Path(os.path.abspath(reference))
-    for folder in (path, *([path.parent] if path.name in (MODEL, BEST) else [])):
-        if os.path.isfile(folder / CONFIG):
-            return folder
+    if os.path.isfile(path / CONFIG):
+        return Weights(path, "last" if from_step is None else from_step)
+    if path.name in (MODEL, BEST) and os.path.isfile(path.parent / CONFIG):
+        return Weights(path.parent, "last" if path.name == MODEL else "best")
     return None
 
 
-def model_card(name: str, model: TRM, task: Task, run: Path | None) -> str:
+def model_card(name: str, model: TRM, task: Task, weights: Weights | None) -> str:
     """The text of a model card.
 
     Args:
         name: the model's name, a repository or a folder.
         model, task: what the card describes.
-        run: the run that trained the model; None if it is unknown.
+        weights: where the model's weights come from; None if it is unknown.
 
     Raises:
         UserError: a file of the run is damaged.
     """
-    config = None if run is None else read_run_config(run)
+    config = None if weights is None else read_run_config(weights.run)
     c, title = model.config, name.rpartition("/")[2]
+    use = "call {} --query REQUEST --tools tools.json" if task.noun == "conversations" else "solve {} PUZZLE"
     shape = (
         f"{model.num_parameters():,} parameters, {c.num_layers} layers of {c.mixing} at width {c.hidden_size}, "
         f"T {c.T_cycles}, n {c.n_latent_steps}, {c.max_supervision_steps} supervision steps in training."
@@ -48,20 +58,25 @@ def model_card(name: str, model: TRM, task: Task, run: Path | None) -> str:
         "---", "library_name: trm-fast", f"tags: [trm, tiny-recursive-model, {json_text(task.name)}]", "---", "",
         f"# {title}", "",
         f"A Tiny Recursive Model (arXiv 2510.04871) for the task `{task.name}`: {shape}", "",
-        "## Use", "", "```bash", f"trm-fast solve {name} PUZZLE", "```", "",
+        "## Use", "", "```bash", f"trm-fast {use.format(name)}", "```", "",
         "```python", "from trm_fast import TRM", "", f"model = TRM.from_pretrained({json_text(name)})", "```", "",
-        "## Data", "", *(_data(config, run) if config is not None and run is not None else [UNKNOWN]), "",
+        "## Data", "", *(_data(config) if config is not None else [UNKNOWN]), "",
         "## Recipe", "", *(_recipe(config) if config is not None else [UNKNOWN]), "",
-        "## Results", "", *(_results(run) if run is not None else [UNKNOWN]), "",
+        "## Results", "", *(_results(weights) if weights is not None else [UNKNOWN]), "",
     ])  # fmt: skip
 
 
-def _data(config: RunConfig, run: Path) -> list[str]:
-    """Sources by name, without the folders of the machine that trained."""
-    data, public = config.data.model_dump(mode="json", exclude_defaults=True), {}
-    for key, value in data.items():
-        paths = isinstance(value, str) and not value.startswith(PREFIX)
-        public[key] = ",".join(PurePath(part.strip()).name for part in value.split(",")) if paths else value
+def _public(source: Any) -> Any:
+    """The names of a source's files without the folders of the machine that trained, and data sets of the hub."""
+    if not isinstance(source, str):
+        return source
+    parts = [part.strip() for part in source.split(",")]
+    return ",".join(part if part.startswith(PREFIX) else PurePath(part).name for part in parts)
+
+
+def _data(config: RunConfig) -> list[str]:
+    data = config.data.model_dump(mode="json", exclude_defaults=True)
+    public = {key: _public(value) for key, value in data.items()}
     sections = {"task": config.task.model_dump(mode="json", exclude_defaults=True) | {"name": config.task.name}}
     if isinstance(tokenizer := sections["task"].get("tokenizer"), str):
         sections["task"]["tokenizer"] = PurePath(tokenizer).name
@@ -77,13 +92,20 @@ def _recipe(config: RunConfig) -> list[str]:
             json_text(rows | training, indent=2), "```"]  # fmt: skip
 
 
-def _results(run: Path) -> list[str]:
-    path = run / SUMMARY
+def _results(weights: Weights) -> list[str]:
+    """The results of exactly these weights."""
+    path = weights.run / SUMMARY
     if not path.is_file():
         return ["None: the run has no summary yet."]
     summary = parse_json(read_text(path), f"{path}: ")
     if not isinstance(summary, dict):
         raise UserError(f"{path} is not a summary of a run")
+    if weights.step not in ("last", summary.get("steps")):
+        best = summary.get("best")
+        if not isinstance(best, dict) or weights.step not in ("best", best.get("step")):
+            return [f"None: these are the weights of step {weights.step}, which the run did not evaluate at its end."]
+        measures = {"optimizer steps": best.get("step"), "exact accuracy": best.get("exact_accuracy")}
+        return ["At the best evaluation of the run, on its test set:", *_table(measures)]
     rows: dict[str, Any] = {
         "optimizer steps": summary.get("steps"),
         "sample-steps": summary.get("sample_steps"),
@@ -92,9 +114,13 @@ def _results(run: Path) -> list[str]:
     evaluation = summary.get("evaluation")
     if isinstance(evaluation, dict):
         rows |= {k: v for k, v in evaluation.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-    table = [f"| {key.replace('_', ' ')} | {_number(value)} |" for key, value in rows.items() if value is not None]
     note = [] if evaluation else ["", "The run ended without an evaluation."]
-    return ["At the end of the run, on its test set:", "", "| measure | value |", "| --- | --- |", *table, *note]
+    return ["At the end of the run, on its test set:", *_table(rows), *note]
+
+
+def _table(rows: Mapping[str, Any]) -> list[str]:
+    lines = [f"| {key.replace('_', ' ')} | {_number(value)} |" for key, value in rows.items() if value is not None]
+    return ["", "| measure | value |", "| --- | --- |", *lines]
 
 
 def _number(value: Any) -> str:
