@@ -20,7 +20,7 @@ README = FOLDER.parent / "README.md"
 START, END = "<!-- end_to_end -->", "<!-- /end_to_end -->"
 ROW = (
     "| `{case}` | {threads} | {dtype} | {baseline} | {baseline_ms:,.1f} | {ms:,.1f} | **{ratio:.2f} x** | {gflops:.0f} "
-    "| {peak} | {gemm_share:.0%} | {peak_rss_ratio:.2f} x |"
+    "| {peak} | {gemm_share:.0%} | {memory} |"
 )
 COLUMNS = (
     "case",
@@ -44,13 +44,17 @@ def read() -> dict[str, list[dict[str, Any]]]:
 
 
 def table(device: str, results: list[dict[str, Any]]) -> str:
-    """A table in Markdown, after a line with the device and the command. The share of the peak is empty if it was not
-    measured: on GPUs, and in older results."""
+    """A table in Markdown, after a line with the device and the command. The share of the peak and the memory are
+    empty if they were not measured: on GPUs, and in older results."""
     lines = [f"On `{device}`, by `python bench/end_to_end.py` (median of interleaved steps):", ""]
     lines += ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
     for r in results:
-        share = r.get("peak_share")
-        lines.append(ROW.format(peak="" if share is None else f"{share:.0%}", **r))
+        share, memory = r.get("peak_share"), r["peak_rss_ratio"]
+        columns = {
+            "peak": "" if share is None else f"{share:.0%}",
+            "memory": "" if memory is None else f"{memory:.2f} x",
+        }
+        lines.append(ROW.format(**columns, **r))
     return "\n".join(lines)
 
 

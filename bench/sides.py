@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import importlib
+import re
 import resource
 import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -197,6 +199,10 @@ def _peak(device: Any) -> int:
     """The peak of memory so far, in bytes: of the process, or of what it allocated on a GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    # A process inherits ru_maxrss from the one that started it, so a small case after a large one would not grow.
+    status = Path("/proc/self/status")
+    if status.exists() and (peak := re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), re.M)):
+        return 1024 * int(peak[1])
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 

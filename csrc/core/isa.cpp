@@ -137,6 +137,16 @@ const GemmKernels* bfloat16_products() {
   }
 }
 
+bool prefers_bfloat16() {
+  switch (current_isa()) {
+#if defined(__x86_64__) && defined(TRM_FAST_BFLOAT16)
+    case Isa::amxbf16: return true;
+    case Isa::avx512bf16: return __builtin_cpu_is("amd");  // Intel's take twice as long as in float32
+#endif
+    default: return false;
+  }
+}
+
 const char* isa_name(Isa isa) { return kNames[int(isa)]; }
 
 }  // namespace trm_fast

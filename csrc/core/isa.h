@@ -25,6 +25,9 @@ const char* isa_name(Isa);
 // The matrix products that round their factors to bfloat16; null if the current set has none.
 const GemmKernels* bfloat16_products();
 
+// Whether those of the current set are known to be faster than products in float32.
+bool prefers_bfloat16();
+
 template <class Kernels>
 const Kernels& kernels() {
 #define TRM_FAST_CASE(isa) \

@@ -14,6 +14,8 @@ PyObject* cpu_path(PyObject*, PyObject*) { return PyUnicode_FromString(trm_fast:
 
 PyObject* has_bfloat16(PyObject*, PyObject*) { return PyBool_FromLong(trm_fast::bfloat16_products() != nullptr); }
 
+PyObject* prefers_bfloat16(PyObject*, PyObject*) { return PyBool_FromLong(trm_fast::prefers_bfloat16()); }
+
 PyObject* set_cpu_path(PyObject*, PyObject* args) {
   const char* name = nullptr;
   if (!PyArg_ParseTuple(args, "s", &name)) return nullptr;
@@ -52,6 +54,7 @@ PyMethodDef methods[] = {
     {"has_bfloat16", has_bfloat16, METH_NOARGS, "Whether that set has matrix products in bfloat16."},
     {"peak_flops", peak_flops, METH_VARARGS,
      "peak_flops(bfloat16, threads): the processor's peak in FLOP per second, measured; None if there is none."},
+    {"prefers_bfloat16", prefers_bfloat16, METH_NOARGS, "Whether these are known to be faster than those in float32."},
     {"set_cpu_path", set_cpu_path, METH_VARARGS, "Sets the instruction set of the CPU kernels (for tests and checks)."},
     {nullptr, nullptr, 0, nullptr},
 };

@@ -82,7 +82,7 @@ def test_a_whole_run_writes_metrics_checkpoints_model_and_summary(tmp_path: Path
 
     # The saved model has the averaged weights, and with them the accuracy of the evaluation.
     test = trainer.dataset.test.take(slice(4))
-    evaluated = evaluate(Solver(TRM.from_pretrained(out / "model"), trainer.task), test)
+    evaluated = evaluate(Solver(TRM.from_pretrained(out / "model", trainer.model.compute_dtype), trainer.task), test)
     assert evaluated.cell_accuracy == pytest.approx(evaluations[-1]["eval_cell_accuracy"])
     assert trainer.optimizer.ema is not None
     names = [name for name, _ in trainer.model.named_parameters()]
@@ -268,6 +268,7 @@ def test_a_run_without_test_examples_has_no_evaluation(tmp_path: Path) -> None:
 def losses(backend: str, out: Path) -> list[float]:
     model = {"hidden_size": 32, "num_layers": 2, "max_supervision_steps": 8}
     training = {"steps": 50, "batch_size": 16, "warmup_steps": 10, "learning_rate": 4e-3, "log_every": 5}
+    training["dtype"] = "float32"
     with ops.use_backend(backend):
         Trainer(run_config(model, **training, eval_every=0), out).train()
     return [r["loss"] for r in read_metrics(out) if "loss" in r]

@@ -16,6 +16,7 @@ from trm_fast.training.folder import read_metrics
 from .small import KillAt, Killed
 
 SMALL = ["model.hidden_size=8", "model.num_heads=2", "training.steps=24", "training.batch_size=8"]
+SMALL += ["training.dtype=float32"]
 SMALL += ["training.checkpoint_every=8", "training.log_every=4", "training.eval_every=12", "task.test_count=20"]
 
 

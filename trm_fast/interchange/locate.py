@@ -131,7 +131,8 @@ def _from_run(run: Path, from_step: int | None, device: str) -> Located:
     section = config.task.model_dump(mode="json")
     model.solver_defaults = config.solver.changes()
     model.remember_task(task, section)
-    return Located(_on_device(model, device), task, label, config.data, config.training.seed, section)
+    dtype = config.compute_dtype(torch.device(device))
+    return Located(_on_device(model, device, dtype), task, label, config.data, config.training.seed, section)
 
 
 def _from_folder(folder: Path, device: str) -> Located:
@@ -144,11 +145,10 @@ def _from_folder(folder: Path, device: str) -> Located:
     model = TRM.from_pretrained(folder, torch.float32)
     section = read_model_config(folder)["task"]
     stored_options(model, str(folder / "config.json"))  # reports an invalid section now
-    return Located(_on_device(model, device), task, folder.name, DataConfig(), 0, section)
+    dtype = model.config.auto_dtype(torch.device(device))
+    return Located(_on_device(model, device, dtype), task, folder.name, DataConfig(), 0, section)
 
 
-def _on_device(model: TRM, device: str) -> TRM:
-    """The model on a device. On a GPU it computes in bfloat16, as in training."""
-    if torch.device(device).type == "cuda":
-        model.compute_dtype = torch.bfloat16
+def _on_device(model: TRM, device: str, dtype: torch.dtype) -> TRM:
+    model.compute_dtype = dtype
     return model.to(device).eval()

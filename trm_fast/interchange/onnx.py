@@ -91,6 +91,7 @@ def _exported(model: TRMModel, masked: bool, answers: bool) -> Any:
     if config.head.kind not in ("tokens", "values"):
         raise UserError(f"ONNX export supports the heads tokens and values, not {config.head.kind}")
     model = model.cpu().eval()
+    model.compute_dtype = torch.float32
     step = _Step(model, masked, answers)
     names, results = step.names()
     B, L = 2, config.seq_len

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
+import torch
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -21,6 +22,7 @@ from trm_fast.models.halting import RULES
 from trm_fast.models.heads import HEADS, HeadConfig, HeadInputs, TokensConfig
 from trm_fast.nn.config import NetworkConfig
 from trm_fast.nn.groups import PARTITIONS, Grid, partitions
+from trm_fast.nn.precision import auto_dtype
 from trm_fast.validation import Section, explain
 
 MAX_SIZE = 1 << 20
@@ -217,6 +219,10 @@ class TRMConfig(Section):
     def num_symbols(self) -> int:
         """Symbols at each position of the state; 0 without an axis of symbols."""
         return self.vocab_size - self.special_tokens if self.symbols == "equivariant" else 0
+
+    def auto_dtype(self, device: torch.device) -> torch.dtype:
+        """The dtype that activations have on ``device`` unless a user chooses one."""
+        return auto_dtype(device, real_numbers=self.inputs == "values" or self.head.kind == "values")
 
     @property
     def total_tokens(self) -> int:

@@ -15,7 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trm_fast.ops import packing
-from trm_fast.ops._core import dispatch
+from trm_fast.ops._core import dispatch, selection
+
+
+def auto_dtype(device: torch.device, *, real_numbers: bool = False) -> torch.dtype:
+    """The dtype of activations that is the fastest on a device: bfloat16 on a GPU, and on a CPU with fast products in
+    bfloat16; otherwise float32. A model that reads or writes ``real_numbers`` stays in float32 on a CPU, because
+    bfloat16 doubles its error."""
+    fast_cpu = device.type == "cpu" and not real_numbers and selection.cpu_prefers_bfloat16()
+    low_precision = device.type == "cuda" or fast_cpu
+    return torch.bfloat16 if low_precision else torch.float32
 
 
 class Precision:

@@ -35,6 +35,7 @@ from trm_fast.validation import Section, explain
 # YAML 1.1 reads a bare off as false.
 Switch = Annotated[Literal["auto", "off"], BeforeValidator(lambda value: "off" if value is False else value)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class TrainingConfig(Section):
@@ -98,8 +99,8 @@ class TrainingConfig(Section):
     exploration: float = Field(0.1, ge=0, le=1)
     """Share of slots that get a random minimum of supervision steps in each step."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Dtype of activations; ``auto``: bfloat16 on a GPU, as published, and float32 on a CPU. On a CPU, bfloat16 is only
-    fast if ``trm-fast info`` shows cpp kernels for it."""
+    """Dtype of activations; ``auto``: bfloat16 on a GPU, as published, and on a CPU with fast products in bfloat16 (but
+    not for real numbers), otherwise float32. A resumed run keeps its dtype on the same kind of device."""
     no_grad_dtype: Literal["same", "fp8", "fp8-emulated"] = "same"
     """Dtype of products in cycles without gradient; ``fp8-emulated`` gives the same results on any device,
     slowly."""
@@ -231,9 +232,7 @@ class RunConfig(Section):
 
     def compute_dtype(self, device: torch.device) -> torch.dtype:
         """The dtype of activations on ``device``."""
-        dtype = self.training.dtype
-        low_precision = dtype == "bfloat16" or (dtype == "auto" and device.type == "cuda")
-        return torch.bfloat16 if low_precision else torch.float32
+        return DTYPES.get(self.training.dtype) or self.model.auto_dtype(device)
 
     def make_task(self) -> Task:
         """Creates the task of the section ``task``."""

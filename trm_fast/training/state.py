@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from trm_fast.models import TRMModel
 from trm_fast.training.checkpoint import Groups
+from trm_fast.training.config import DTYPES, RunConfig
+from trm_fast.training.folder import Record
 from trm_fast.training.process_group import ProcessGroup
 from trm_fast.training.rng import random_state, set_random_state
 from trm_fast.training.step import TrainStep
@@ -34,6 +37,25 @@ def tensor_groups(step: TrainStep, totals: dict[str, float], group: ProcessGroup
             **{f"rng_{i}": states for i, states in enumerate(group.gather_objects(random_state(device)))},
         },
     }
+
+
+def run_dtype(config: RunConfig, device: torch.device, state: Record, group: ProcessGroup) -> torch.dtype:
+    """The dtype of a run's activations. With ``training.dtype: auto`` a run keeps the dtype that it had at its
+    checkpoint, whose ``state.json`` is ``state``, if that was on the same kind of device: another dtype would round
+    differently. All processes must call this, and all get the same."""
+    dtype = config.compute_dtype(device)
+    if config.training.dtype == "auto":
+        if state:  # before checkpoints stored it, a CPU always computed in float32
+            stored = state.get("dtype", {"cpu": "float32"}).get(device.type)
+            dtype = DTYPES.get(stored, dtype)
+        if any(torch.float32 == other for other in group.gather_objects(dtype)):
+            dtype = torch.float32
+    return dtype
+
+
+def stored_dtype(model: TRMModel) -> dict[str, str]:
+    """What ``run_dtype`` reads from ``state.json``."""
+    return {model.z_init.device.type: str(model.compute_dtype).removeprefix("torch.")}
 
 
 def restore(step: TrainStep, groups: Groups, group: ProcessGroup) -> None:

@@ -33,7 +33,7 @@ from trm_fast.training.read_config import preset_config
 from trm_fast.training.records import training_record
 from trm_fast.training.run_data import load_run_data
 from trm_fast.training.signals import Stop, stop_on_signal
-from trm_fast.training.state import restore, tensor_groups
+from trm_fast.training.state import restore, run_dtype, stored_dtype, tensor_groups
 from trm_fast.training.step import TrainStep
 from trm_fast.training.transfer import transfer
 
@@ -93,7 +93,7 @@ class Trainer:
             torch.cuda.set_device(target)  # streams and events belong to the current device
         check_run(config, self.dataset.train.take(slice(0)), target, group.size)
         torch.manual_seed(seed)  # all processes start with the same weights
-        self.model = TRMModel(config.model, config.compute_dtype(torch.device(device))).to(device)
+        self.model = TRMModel(config.model, run_dtype(config, target, state, group)).to(device)
         if training.no_grad_dtype == "fp8" and (reason := fp8.unsupported_reason(torch.device(device))):
             raise UserError(f"training.no_grad_dtype = fp8: {reason}", usage_error=True)
         if init is not None:
@@ -365,7 +365,7 @@ class Trainer:
         self._saved_step = self.step
         if self.group.writes:
             state = {"seconds": self.seconds, "best": self.best, "parts": len(self.step_function.parts)}
-            state["evaluation_due"] = self._evaluation_due
+            state |= {"evaluation_due": self._evaluation_due, "dtype": stored_dtype(self.model)}
             checkpoint.save(self.out, self.step, groups, state)
             best = self.best["step"] if self.best else None
             checkpoint.prune(self.out, self.step, self.config.training.keep_checkpoints, best)

@@ -82,7 +82,8 @@ def small(preset: str, folder: Path, *settings: str) -> RunConfig:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_gradients_reach_every_parameter_and_every_application(preset: str, tmp_path: Path) -> None:
-    trainer = Trainer(small(preset, tmp_path, "model.T_cycles=2", "model.n_latent_steps=2"), tmp_path / "run")
+    settings = ("model.T_cycles=2", "model.n_latent_steps=2", "training.dtype=float32")
+    trainer = Trainer(small(preset, tmp_path, *settings), tmp_path / "run")
     model, calls = trainer.model, []
 
     def keep(module: torch.nn.Module, inputs: object, output: Tensor) -> None:

@@ -68,6 +68,11 @@ def cpu_has_bfloat16() -> bool:
     return not EXTENSION_MISSING and bool(importlib.import_module("trm_fast._C").has_bfloat16())
 
 
+def cpu_prefers_bfloat16() -> bool:
+    """Whether those are known to be faster than matrix products in float32."""
+    return not EXTENSION_MISSING and bool(importlib.import_module("trm_fast._C").prefers_bfloat16())
+
+
 def unavailable(op: str, backend: str, device: str, dtype: torch.dtype) -> str | None:
     """Why ``backend`` cannot run ``op`` for this device type and dtype; None if it can."""
     if backend == "reference":
