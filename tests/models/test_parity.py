@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,8 @@ def run(fixture: Any, dtype: torch.dtype, *, recorded_carry: bool = False) -> It
         model.zero_grad()
         out, loss, rows = carry.supervise(model, slice(None))
         (loss.total / batch_size).backward()
-        carry.count_and_halt(model, out, torch.zeros(batch_size, dtype=torch.int32), slice(None))
+        answers = partial(model.head.answers, out.logits)
+        carry.halt(out.q, answers, torch.zeros(batch_size, dtype=torch.int32), slice(None))
 
         finished = carry.halted & loss.labeled
         got: Numbers = {

@@ -157,3 +157,12 @@ def test_a_field_without_end_is_explained(tmp_path: Path, text: str) -> None:
         read(tmp_path / "long.csv", 4)
     with pytest.raises(UserError, match="larger than field limit"):
         list(question_column(text, "") or ())
+
+
+def test_a_clear_name_comes_before_a_general_one() -> None:
+    header = read_header("input,quiz,output,solution", "")
+    assert (header.question, header.answer) == (1, 3)
+    header = read_header("output,input", "")
+    assert (header.question, header.answer) == (1, 0)
+    with pytest.raises(UserError, match="input and problem could both be the question"):
+        read_header("input,problem,answer", "")

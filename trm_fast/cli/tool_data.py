@@ -145,6 +145,8 @@ def _write(
     parts = {output: loaded.conversations}
     if split is not None and loaded.conversations:
         train, validation = split(loaded.conversations)
+        if neither := len(loaded.conversations) - len(train) - len(validation):
+            err.print(f"{neither:,} of {len(loaded.conversations):,} conversations are in neither part")
         stem, dot, ending = output.name.partition(".")
         named = (("train", train), ("val", validation))
         parts = {output.with_name(f"{stem}_{name}{dot}{ending}"): part for name, part in named}

@@ -18,6 +18,9 @@ QUESTION = (
 ANSWER = ("answer", "solution", "solved", "output", "answers", "solutions", "outputs")
 """Names of the column of answers, the usual one first."""
 
+GENERAL = ("input", "problem", "output", "inputs", "problems", "outputs")
+"""Those of these names that other columns of a table of puzzles may have, beside a column with a clearer name."""
+
 RATING = ("rating", "ratings")
 
 OTHER_RULES = (
@@ -96,15 +99,14 @@ def check_rules(names: Sequence[object], fields: Sequence[object], where: str) -
 def find_column(names: Sequence[object], aliases: Sequence[str], where: str) -> int | None:
     """The index of the name that is one of ``aliases``, in any case; None if there is none.
 
-    The first of ``aliases`` comes before the others.
+    The first of ``aliases`` comes before the others, and those of ``GENERAL`` come after them.
 
     Raises:
         UserError: several of the names match. The message starts with ``where``.
     """
     plain = [str(name).strip().strip("\"'\ufeff").casefold() for name in names]
-    matches = [i for i, name in enumerate(plain) if name == aliases[0]] or [
-        i for i, name in enumerate(plain) if name in aliases
-    ]
+    tiers = (aliases[:1], [alias for alias in aliases if alias not in GENERAL], aliases)
+    matches = next(filter(None, ([i for i, name in enumerate(plain) if name in tier] for tier in tiers)), [])
     if len(matches) > 1:
         prefix = f"{where}: " if where else ""
         both = " and ".join(str(names[i]) for i in matches[:2])

@@ -104,21 +104,6 @@ class Carry:
         return out, model.loss(out, batch.labels, **loss_options, **batch.extra), leaf
 
     @torch.no_grad()
-    def count_and_halt(self, model: TRMModel, out: Output, min_steps: Tensor, part: slice) -> Tensor:
-        """Counts a supervision step for a part of the slots and decides which of them halt.
-
-        Args:
-            model: the model, whose head computes answers if the halting rule needs them.
-            out: the output of the supervision step.
-            min_steps: int (B,), minimum number of supervision steps before a slot halts.
-            part: the slots.
-
-        Returns:
-            bool, the decision of the halting rule for each slot of the part, without minimum and maximum.
-        """
-        return self.halt(out.q, lambda: model.head.answers(out.logits), min_steps, part)
-
-    @torch.no_grad()
     def halt(
         self,
         q: Tensor,
@@ -127,14 +112,17 @@ class Carry:
         part: slice,
         group: ProcessGroup = SINGLE_PROCESS,
     ) -> Tensor:
-        """Counts a supervision step and decides, as ``count_and_halt``.
+        """Counts a supervision step for a part of the slots and decides which of them halt.
 
         Args:
             q: halting logits of the part.
-            answers: computes the answers of the part.
-            min_steps: as in ``count_and_halt``.
+            answers: computes the answers of the part, which some rules read.
+            min_steps: int (B,), minimum number of supervision steps before a slot halts.
             part: the slots.
             group: the processes whose slots a rule for a whole batch decides on together.
+
+        Returns:
+            bool, the decision of the halting rule for each slot of the part, without minimum and maximum.
         """
         steps, memory = self.steps[part], self.halting_memory[part]
         steps += 1

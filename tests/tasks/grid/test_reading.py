@@ -184,3 +184,8 @@ def test_a_solution_has_the_form_of_its_question(question: str, solution: str) -
     assert parsed.inputs.tolist() == [1, 2, 3, 4]
     assert task.format(parsed, parsed.inputs[::-1]) == solution
     assert task.draw(parsed, np.array([1, 3, 2, 4])).plain == "1 3\n2 4"
+
+
+def test_symbols_are_composed_characters_in_a_list_too() -> None:
+    for vocabulary in ("e\u0301 a", ["e\u0301", "a"], "e\u0301a"):
+        assert GridConfig(vocabulary=vocabulary).vocabulary == ("\u00e9", "a")

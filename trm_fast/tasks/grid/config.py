@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any
+from unicodedata import normalize
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, model_validator
 
@@ -27,12 +28,14 @@ def _shape(value: Any) -> Any:
 
 
 def _symbols(value: Any) -> Any:
-    """Symbols from a text: its characters, or its words if it has spaces. YAML reads digits as numbers."""
+    """Symbols from a text: its characters, or its words if it has spaces. YAML reads digits as numbers. All are in the
+    form NFC, as the cells that are read."""
     if isinstance(value, str):
-        text = value.strip()
+        text = normalize("NFC", value.strip())
         return tuple(text.split()) if re.search(r"\s", text) else tuple(characters(text))
     if isinstance(value, list | tuple):
-        return tuple(str(item) if isinstance(item, int) and not isinstance(item, bool) else item for item in value)
+        texts = (str(item) if isinstance(item, int) and not isinstance(item, bool) else item for item in value)
+        return tuple(normalize("NFC", text) if isinstance(text, str) else text for text in texts)
     return value
 
 

@@ -94,6 +94,8 @@ def test_a_split_by_counts_has_these_counts() -> None:
         assert not dialogues(parts[0]) & dialogues(parts[1])
         assert split_counts(rows, train, validation, 0) == parts
     assert len(split_counts(rows, None, 4, 0)[0]) == 24  # two dialogues of three rows hold the four
+    with pytest.raises(UserError, match="leave none for training"):
+        split_counts(rows, None, 30, 0)
     with pytest.raises(UserError, match="too few"):
         split_counts(rows, 30, 1, 0)
     with pytest.raises(UserError, match="give only 24 for training beside 4"):

@@ -202,11 +202,13 @@ def split_rows(
 def split_counts(
     conversations: Sequence[Conversation], train: int | None, validation: int | None, seed: int
 ) -> tuple[list[Conversation], list[Conversation]]:
-    """A random training and a random validation part of so many conversations each; None: all others. Conversations of
-    one dialogue, or with the same last user turn, never belong to both.
+    """A random training and a random validation part of so many conversations each; None: all others.
+
+    Conversations of one dialogue, or with the same last user turn, never belong to both. So the rest of a dialogue may
+    belong to neither.
 
     Raises:
-        UserError: there are too few conversations, or dialogues are too long to give these numbers.
+        UserError: there are too few conversations, or dialogues are too long to give these numbers, or a part is empty.
     """
     total = len(conversations)
     if (train or 0) + (validation or 0) > total:
@@ -227,6 +229,9 @@ def split_counts(
             f"{total:,} conversations of {len(groups):,} dialogues give only {len(kept):,} for training beside "
             f"{len(taken):,} for validation, because no dialogue belongs to both"
         )
+    for part, name in ((kept, "training"), (taken, "validation")):
+        if not part:
+            raise UserError(f"{total:,} conversations of {len(groups):,} dialogues leave none for {name}")
     return [conversations[i] for i in sorted(kept)], [conversations[i] for i in sorted(taken)]
 
 
