@@ -91,3 +91,10 @@ def test_what_is_refused() -> None:
         ensemble(TRM(FIRST.config.model_copy(update={"seq_len": 9})))
     with pytest.raises(UserError, match="leave out the further models"):
         ensemble(WIDE).solve("01234", return_trajectory=True)
+
+
+def test_some_questions_get_the_tries_that_they_get_among_all() -> None:
+    instance = ensemble(WIDE, THIRD)
+    whole, part = instance.run(EXAMPLES), instance.run(EXAMPLES, only=np.arange(9, 31))
+    for name in ("solution", "confidence", "steps", "valid", "tries"):
+        np.testing.assert_allclose(getattr(part, name), getattr(whole, name)[9:31], atol=1e-6, err_msg=name)

@@ -244,3 +244,35 @@ def test_with_random_weights_no_search_solves_hard_puzzles(options: dict[str, An
     assert solved.valid is not None
     assert solved.valid.mean() < 0.01
     assert (solved.steps == 64).all(), "nothing but the budget ends the search"
+
+
+VARIED: list[dict[str, Any]] = [
+    {},
+    {"rollouts": 3, "noise": 0.5, "select": "confidence"},
+    {"rollouts": 3, "start": "random", "select": "confidence"},
+    {"rollouts": 3, "start": "last"},
+    {"rollouts": 4, "noise": 0.5, "resample_every": 1, "select": "confidence", "batch_size": 200},
+]
+
+
+@pytest.mark.parametrize("options", VARIED)
+def test_some_questions_get_the_tries_that_they_get_among_all(options: dict[str, Any]) -> None:
+    """All tries run to their end: where a valid answer ends the others, their steps depend on what is in the batch."""
+    instance = solver(**{"max_steps": 3, "batch_size": 5} | options)
+    whole = instance.run(EXAMPLES)
+    seen: list[tuple[int, int]] = []
+    for numbers in (np.arange(0, 13), np.arange(13, N), np.array([2, 30, 31])):
+        part = instance.run(EXAMPLES, only=numbers, progress=lambda *counts: seen.append(counts))
+        assert seen[-1] == (len(numbers), len(numbers))
+        for name in ("solution", "confidence", "steps", "converged", "valid", "try_confidence", "answered"):
+            np.testing.assert_allclose(getattr(part, name), getattr(whole, name)[numbers], atol=1e-6, err_msg=name)
+
+
+def test_symmetric_images_and_hints_of_some_questions_are_those_among_all() -> None:
+    located = locate("sudoku-4x4")
+    examples = located.task.dataset(located.data, 0).test.take(slice(12))
+    for options in ({"symmetries": 4}, {"rollouts": 4, "hints": 2}):
+        instance = Solver(located.model, located.task, max_steps=1, select="confidence", **options)
+        whole, part = instance.run(examples), instance.run(examples, only=np.arange(5, 12))
+        np.testing.assert_array_equal(part.tries, whole.tries[5:])
+        np.testing.assert_array_equal(part.solution, whole.solution[5:])

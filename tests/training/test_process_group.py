@@ -246,3 +246,25 @@ def test_shares_of_a_batch_are_equal_and_other_shares_nearly() -> None:
     assert [len(range(8)[g.share(8)]) for g in groups] == [2, 3, 3]
     with pytest.raises(UserError, match="batch_size = 8 can't be shared by 3 processes"):
         groups[0].batch_share(8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [(), ("--rollouts", "3", "--noise", "0.5", "--select", "confidence")])
+def test_two_processes_evaluate_as_one(options: tuple[str, ...], tmp_path: Path) -> None:
+    Trainer(run_config(steps=8, eval_every=0), tmp_path / "run").train()
+    data = subprocess.run(
+        [sys.executable, "-m", "trm_fast.cli", "data", "sudoku", "--size", "4", "--count", "37", "--out", "p.csv"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert data.returncode == 0
+    command = ("-m", "trm_fast.cli", "eval", "run", "--data", "p.csv", "--device", "cpu", "--json", *options)
+    one = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=True)
+    two = torchrun(tmp_path, 2, *command)
+    assert two.returncode == 0, two.stderr
+    lines = [line for line in two.stdout.splitlines() if line.startswith("{")]
+    assert len(lines) == 1, "one process prints for all"
+    want, got = json.loads(one.stdout), json.loads(lines[0])
+    for timed in ("seconds", "puzzles_per_second"):
+        del want[timed], got[timed]
+    assert got == want
+    assert got["count"] == 37

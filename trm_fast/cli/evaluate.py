@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from trm_fast.inference import Evaluation, Solver
     from trm_fast.inference.sweep import Point, Sweep
     from trm_fast.tasks.base import Examples
+    from trm_fast.training.process_group import ProcessGroup
 
 
 def evaluate(
@@ -113,8 +115,13 @@ def evaluate(
       trm-fast eval runs/mine --symmetries 16 --max-steps 32 --save-defaults
 
       trm-fast eval runs/mine --also runs/second --also runs/third
+
+      torchrun --nproc-per-node 4 -m trm_fast.cli eval runs/mine --data test.csv
     """
     began = time.perf_counter()  # loading torch and the model is a part of the budget
+    from trm_fast.training.process_group import join
+
+    group, device = join(pick_device(device))
     from trm_fast.inference.sweep import Point, Sweep, flop_per_question, plot_sweeps
     from trm_fast.interchange import locate
     from trm_fast.interchange.locate import store_options
@@ -133,7 +140,7 @@ def evaluate(
             raise UserError(f"{option} needs a single measurement: leave out --sweep", usage_error=True)
     if also and save_defaults:
         raise UserError("--save-defaults stores options of one model: leave out --also", usage_error=True)
-    located = locate(model, from_step=step_number(from_step), device=pick_device(device), trust_code=trust_code)
+    located = locate(model, from_step=step_number(from_step), device=device, trust_code=trust_code)
     left_out: dict[str, int] = {}
     if data is not None and split is None:
         source = data
@@ -144,11 +151,11 @@ def evaluate(
         notes = dataset.notes
         examples = dataset.train if split == "train" else dataset.test
         source = f"{split or 'test'} split of {dataset.source}"
-    for note in notes:
+    for note in notes if group.writes else ():
         err.print(note, style="yellow", soft_wrap=True)
     examples = examples.take(slice(limit))
     solver = make_solver(
-        located, also, pick_device(device), trust_code,
+        located, also, device, trust_code,
         max_steps=max_steps, min_steps=min_steps, halt=halt, batch_size=batch_size,
         rollouts=rollouts, noise=noise, symmetries=symmetries, start=start, resample_every=resample_every, hints=hints,
         select=select, answer_only_if=answer_only_if, seed=seed,
@@ -160,8 +167,10 @@ def evaluate(
     if not sweep:
         if submission is not None:
             located.task.submission(examples.take(slice(0)), [])  # fails now if the task has no submissions
-        result = _measure(solver, examples, "evaluating")
+        result = _measure(solver, examples, "evaluating", group)
         reports.append(result.to_json() | {"flop": flop_per_question(solver, result)} | about)
+        if not group.writes:
+            return
         if not json_output:
             _print(result, f"{label} on {source}", located.task.report(result.metrics), left_out)
         if submission is not None:
@@ -174,7 +183,7 @@ def evaluate(
             points: list[Point] = []
             for value in line.values:
                 varied = line.solver(solver, value)
-                result = _measure(varied, examples, f"{line.name} {value}")
+                result = _measure(varied, examples, f"{line.name} {value}", group)
                 flop = flop_per_question(varied, result)
                 assert flop is not None  # there is one model
                 points.append(Point(value, result, flop))
@@ -182,8 +191,10 @@ def evaluate(
             reports += [
                 {line.name: p.value} | line.fixed | p.evaluation.to_json() | {"flop": p.flop} | about for p in points
             ]
-            if not json_output:
+            if group.writes and not json_output:
                 _print_sweep(line, points, f"{located.label} on {source}")
+        if not group.writes:
+            return
         plot_sweeps(lines, plot, located.label)
         if not json_output:
             out.print(str(plot), soft_wrap=True)
@@ -211,11 +222,21 @@ def _newest_run() -> str:
     return str(run)
 
 
-def _measure(solver: Solver, examples: Examples, label: str) -> Evaluation:
-    from trm_fast.inference import evaluate as measure
+def _measure(solver: Solver, examples: Examples, label: str, group: ProcessGroup) -> Evaluation:
+    """Evaluates all examples. Each process of torchrun solves its share, and all get the same result."""
+    import numpy as np
 
-    with counting(label) as progress:
-        return measure(solver, examples, progress)
+    from trm_fast.inference import evaluate as measure
+    from trm_fast.inference import score
+    from trm_fast.inference.tries import Solved
+
+    with counting(label) if group.writes else nullcontext() as progress:
+        if group.size == 1 or not len(examples):
+            return measure(solver, examples, progress)
+        start, numbers = time.perf_counter(), np.arange(len(examples))[group.share(len(examples))]
+        part = solver.run(examples, only=numbers, progress=progress) if len(numbers) else None
+        solved = Solved.joined([other for other in group.gather_objects(part) if other is not None])
+        return score(solver, examples, solved, max(group.gather_objects(time.perf_counter() - start)))
 
 
 def _print(result: Evaluation, title: str, report: list[Any], left_out: dict[str, int]) -> None:

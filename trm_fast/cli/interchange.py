@@ -115,7 +115,7 @@ def export(
         if (target / "config.json").exists():
             raise UserError(f"{target} already contains a model: choose another --out", usage_error=True)
         if (target / CARD).exists():
-            err.print(f"{target / CARD} stays as it is: no model card is written")
+            err.print(f"{target / CARD} stays as it is: no model card is written", soft_wrap=True)
         write_model(located, model, target, target.name, step_number(from_step))
     else:
         from trm_fast.interchange.onnx import export_solve, export_step

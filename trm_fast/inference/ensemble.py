@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from trm_fast.errors import UserError
 from trm_fast.inference.solver import Progress, Solver
@@ -56,26 +57,28 @@ class Ensemble(Solver):
         self,
         examples: Examples,
         *,
+        only: npt.NDArray[np.int64] | None = None,
         progress: Progress | None = None,
         watch: Callable[[StepResult], None] | None = None,
     ) -> Solved:
         """As ``Solver.run``. ``watch`` is called for the first model alone."""
         end = None if self.budget is None else time.perf_counter() + self.budget
         first, *others = self.solvers
-        solved = first.run(examples, progress=progress, watch=watch)
+        numbers = np.arange(len(examples)) if only is None else only
+        solved = first.run(examples, only=only, progress=progress, watch=watch)
         for solver in others:
             assert solved.valid is not None
             rows = np.flatnonzero(~solved.valid)
             left = None if end is None else end - time.perf_counter()
             if not len(rows) or (left is not None and left <= 0):
                 break
-            count, solved_before = len(examples), len(examples) - len(rows)
+            count, solved_before = len(numbers), len(numbers) - len(rows)
 
             def report(done: int, _: int, count: int = count, start: int = solved_before) -> None:
                 if progress is not None:
                     progress(start + done, count)
 
-            further = replace(solver, budget=left).run(examples.take(rows), progress=report)
+            further = replace(solver, budget=left).run(examples, only=numbers[rows], progress=report)
             solved = solved.with_further(rows, further)
         return solved
 

@@ -26,7 +26,7 @@ class Plan(NamedTuple):
     after: Tensor | None = None
     """int64: the row that must end before this one enters, -1 for none."""
     order: Tensor | None = None
-    """int64: the rows in the order in which they enter; by default 0 to N - 1."""
+    """int64: the rows that enter, in this order; by default 0 to N - 1."""
     initial_state: Tensor | None = None
     """int64: the number of the model's initial state that the row starts from; by default the first."""
     random_start: Tensor | None = None
@@ -43,6 +43,11 @@ class Plan(NamedTuple):
     """Number of hints: positions of the question, open before, that hold tokens of that answer."""
     open_token: int = 0
     """The input token of open positions."""
+
+    def limited(self, included: Tensor) -> Plan:
+        """The plan in which only the rows with ``included``, bool (N,), enter."""
+        rows = torch.arange(len(included), device=included.device) if self.order is None else self.order
+        return self._replace(order=rows[included[rows]])
 
 
 INDEPENDENT = Plan()

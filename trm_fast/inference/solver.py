@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -224,6 +225,7 @@ class Solver:
         self,
         examples: Examples,
         *,
+        only: npt.NDArray[np.int64] | None = None,
         progress: Progress | None = None,
         watch: Callable[[StepResult], None] | None = None,
     ) -> Solved:
@@ -231,6 +233,8 @@ class Solver:
 
         Args:
             examples: the questions; labels are ignored.
+            only: the numbers of those to answer, in increasing order; by default all. A question's tries have the same
+                noise, images and hints in either case.
             progress: called after each step of the batch.
             watch: called with the result of each step of the batch.
         """
@@ -240,7 +244,11 @@ class Solver:
         tries = Tries(self.task, examples, options, np.random.default_rng(self.seed))
         select = self._selection
         plan = tries.plan(select, device, self.model.config.initial_states)
-        left = np.full(N, options.tries)  # tries that have not ended
+        numbers = np.arange(N) if only is None else only
+        if only is not None:
+            plan = plan.limited(torch.from_numpy(np.isin(tries.owner, only)).to(device))
+        left = np.zeros(N, dtype=np.int64)  # tries that have not ended
+        left[numbers] = options.tries
         for result in self._run_steps(
             tries.rows,
             self._accept(tries),
@@ -257,10 +265,12 @@ class Solver:
                 np.subtract.at(left, owner[halted | (steps >= self._max_steps)], 1)
                 if plan.problem is not None and not plan.race:
                     left[owner[halted]] = 0
-                progress(int((left <= 0).sum()), N)
+                progress(int((left[numbers] <= 0).sum()), len(numbers))
             if end is not None and time.perf_counter() >= end:
                 break
         solved = tries.best(select)
+        if only is not None:
+            solved = solved.take(only)
         if self.answer_only_if is not None:
             solved.answered &= meets(self.answer_only_if, solved.confidence, solved.valid)
         return solved

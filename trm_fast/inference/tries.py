@@ -52,6 +52,12 @@ class Solved:
         joined: dict[str, Any] = {name: None if c[0] is None else np.concatenate(c) for name, c in columns.items()}
         return cls(**joined)
 
+    def take(self, numbers: npt.NDArray[np.int64]) -> Solved:
+        """The answers to some of the questions."""
+        columns: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        taken: dict[str, Any] = {n: None if column is None else column[numbers] for n, column in columns.items()}
+        return Solved(**taken)
+
     def with_further(self, rows: npt.NDArray[np.int64], further: Solved) -> Solved:
         """These answers and those of further tries at the questions ``rows``, which have no valid answer yet. A valid
         answer is chosen or, if there is none, the most confident."""
