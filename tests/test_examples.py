@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -22,7 +23,7 @@ def run(name: str, folder: Path) -> str:
 
 def test_the_page_lists_every_example() -> None:
     listed = set(re.findall(r"\]\((\w+\.\w+)\)", (EXAMPLES / "README.md").read_text(encoding="utf-8")))
-    assert listed == {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".yaml")}
+    assert listed == {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".sh", ".yaml")}
 
 
 @pytest.mark.slow
@@ -53,3 +54,25 @@ def test_ops_in_another_model(tmp_path: Path) -> None:
     losses = [float(line.split()[-1]) for line in run("ops_in_another_model.py", tmp_path).splitlines()]
     assert len(losses) == 4
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_the_job_for_slurm_starts_and_resumes_a_run(tmp_path: Path) -> None:
+    """With programs in the place of SLURM's that print what they are to run."""
+    for name, text in {"srun": 'printf "%s\\n" "$@"', "scontrol": "printf 'first\\nsecond\\n'"}.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    variables = {"SLURM_JOB_NODELIST": "a,b", "SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "4", "SLURM_JOB_ID": "7"}
+    environment = os.environ | variables | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = ["bash", str(EXAMPLES / "slurm.sh"), str(tmp_path / "run"), "--preset", "sudoku"]
+
+    def command_line() -> list[str]:
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    first = command_line()
+    assert first[:3] == ["torchrun", "--nnodes=2", "--nproc-per-node=4"]
+    assert "--rdzv-endpoint=first:29500" in first
+    start = first.index("train")
+    assert first[start:] == ["train", "--preset", "sudoku", "--out", str(tmp_path / "run")]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
+    assert command_line()[start:] == ["train", "--resume", str(tmp_path / "run")]

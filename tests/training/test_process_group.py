@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -17,7 +19,7 @@ from trm_fast.errors import UserError
 from trm_fast.inference.capture import CudaGraph
 from trm_fast.training import RunConfig, Trainer, checkpoint
 from trm_fast.training.folder import read_metrics
-from trm_fast.training.process_group import SINGLE_PROCESS, ProcessGroup, join, leave
+from trm_fast.training.process_group import SINGLE_PROCESS, ProcessGroup, join, leave, restarted_run
 
 from .small import run_config
 
@@ -85,6 +87,7 @@ def test_two_processes_train_the_same_as_one(counts: tuple[int, int], alone: Pat
 
 STEPS = """
 import sys
+import time
 sys.path.append(sys.argv[1])
 import numpy as np, torch
 from tests.training.small import Source, make_model, training_config
@@ -140,6 +143,7 @@ def test_a_shared_step_equals_the_step_of_the_whole_batch(count: int, tmp_path: 
 
 REPLAYS = """
 import sys
+import time
 sys.path.append(sys.argv[1])
 import numpy as np, torch
 from tests.training.recorder import Recorder
@@ -246,6 +250,46 @@ def test_shares_of_a_batch_are_equal_and_other_shares_nearly() -> None:
     assert [len(range(8)[g.share(8)]) for g in groups] == [2, 3, 3]
     with pytest.raises(UserError, match="batch_size = 8 can't be shared by 3 processes"):
         groups[0].batch_share(8)
+
+
+@pytest.mark.slow
+def test_a_killed_process_comes_back_and_the_run_goes_on(tmp_path: Path) -> None:
+    config = run_config(steps=400, eval_every=0, checkpoint_every=20, log_every=20, batch_size=8)
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    train(tmp_path / "whole", config, 2)
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1",
+        "-m", "trm_fast.cli", "train", "--config", "config.yaml", "--out", "run", "--device=cpu", "--json",
+    ]  # fmt: skip
+    launcher = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "run" / "checkpoints" / "step_60").exists() and time.monotonic() < deadline:
+            assert launcher.poll() is None
+            time.sleep(0.02)
+        workers = [p for p in psutil.Process(launcher.pid).children() if "trm_fast.cli" in p.cmdline()]
+        assert len(workers) == 2
+        workers[1].kill()
+        stdout, stderr = launcher.communicate(timeout=200)
+    finally:
+        launcher.kill()
+    assert launcher.returncode == 0, stderr
+    summaries = [json.loads(line) for line in stdout.splitlines() if line.startswith("{")]
+    assert [s["steps"] for s in summaries] == [400]
+    (got, _), (want, _) = checkpoint.load(tmp_path / "run"), checkpoint.load(tmp_path / "whole")
+    for group in ("model", "ema", "optimizer"):
+        for name, tensor in want[group].items():
+            assert torch.equal(got[group][name], tensor), f"{group} {name}"
+
+
+def test_what_restarted_processes_go_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert restarted_run(tmp_path) is None
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert restarted_run(tmp_path) is None  # they ended before there was a run
+    (tmp_path / "config.yaml").touch()
+    assert restarted_run(tmp_path) == tmp_path
+    with pytest.raises(UserError, match="name the run with --out"):
+        restarted_run(None)
 
 
 @pytest.mark.slow

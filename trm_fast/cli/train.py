@@ -141,7 +141,7 @@ def train(
 
       trm-fast train --preset sudoku-6x6 --init-from sudoku-6x6 --steps 300
 
-      torchrun --nproc-per-node 4 -m trm_fast.cli train --preset sudoku
+      torchrun --nproc-per-node 4 --max-restarts 3 -m trm_fast.cli train --preset sudoku --out runs/sudoku
 
     Ctrl-C saves a checkpoint and ends; --resume then continues bit for bit.
     """
@@ -150,7 +150,7 @@ def train(
     from trm_fast.training import Trainer
     from trm_fast.training.callbacks import ALWAYS, callback_names, make_callback
     from trm_fast.training.callbacks.console import Console
-    from trm_fast.training.process_group import join
+    from trm_fast.training.process_group import join, may_restart, restarted_run
 
     console.refuse_arguments(context)
     console.check_positive("--minutes", minutes)
@@ -208,6 +208,10 @@ def train(
         _dry_run(planned, pick_device(device), json_output)
         return
     group, device = join(pick_device(device))
+    restarted = None if resume is not None else restarted_run(out_folder)
+    if restarted is not None:  # the run has all that the command says
+        resume, settings, trust_code = restarted, [], True
+        preset = config = init_from = from_step = epochs = None
     optional = [name for name in callback_names() if name not in ALWAYS]
     if unknown := [name for name in log or () if name not in optional]:
         raise UserError(f"--log {unknown[0]}: choose from {', '.join(optional)}", usage_error=True)
@@ -242,6 +246,8 @@ def train(
         if group.writes:
             _announce(run_config, device, preset)
         trainer = Trainer(run_config, folder, device=device, callbacks=callbacks, group=group, init=init)
+        if may_restart():
+            trainer.save()  # for processes that end before the first checkpoint
     summary = trainer.train(minutes=minutes)
     if not group.writes:
         return

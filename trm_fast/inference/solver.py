@@ -233,8 +233,7 @@ class Solver:
 
         Args:
             examples: the questions; labels are ignored.
-            only: the numbers of those to answer, in increasing order; by default all. A question's tries have the same
-                noise, images and hints in either case.
+            only: the numbers of those to answer, in order; their noise, images and hints are those among all questions.
             progress: called after each step of the batch.
             watch: called with the result of each step of the batch.
         """
@@ -243,12 +242,10 @@ class Solver:
         check_memory(examples, options, self.model, self.batch_size)
         tries = Tries(self.task, examples, options, np.random.default_rng(self.seed))
         select = self._selection
-        plan = tries.plan(select, device, self.model.config.initial_states)
         numbers = np.arange(N) if only is None else only
-        if only is not None:
-            plan = plan.limited(torch.from_numpy(np.isin(tries.owner, only)).to(device))
-        left = np.zeros(N, dtype=np.int64)  # tries that have not ended
-        left[numbers] = options.tries
+        left = options.tries * np.isin(np.arange(N), numbers)  # tries that have not ended
+        plan = tries.plan(select, device, self.model.config.initial_states)
+        plan = plan.limited(torch.from_numpy(left[tries.owner] > 0).to(device))
         for result in self._run_steps(
             tries.rows,
             self._accept(tries),
@@ -268,9 +265,7 @@ class Solver:
                 progress(int((left[numbers] <= 0).sum()), len(numbers))
             if end is not None and time.perf_counter() >= end:
                 break
-        solved = tries.best(select)
-        if only is not None:
-            solved = solved.take(only)
+        solved = tries.best(select) if only is None else tries.best(select).take(only)
         if self.answer_only_if is not None:
             solved.answered &= meets(self.answer_only_if, solved.confidence, solved.valid)
         return solved

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import importlib
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from trm_fast.errors import UserError
 from trm_fast.inference.capture import drop_graphs
+from trm_fast.run_folder import CONFIG
 
 
 class ProcessGroup:
@@ -118,6 +120,25 @@ def join(device: str) -> tuple[ProcessGroup, str]:
         dist.init_process_group("nccl" if cuda else "gloo")
         atexit.register(leave)  # gloo threads that still hold tensors when Python exits would abort the process
     return ProcessGroup(dist.get_rank(), size), device
+
+
+def restarted_run(out: Path | None) -> Path | None:
+    """The run that processes continue which torchrun has restarted (``--max-restarts``): that of the folder ``out``.
+    None at their first start, or if they ended before there was a run.
+
+    Raises:
+        UserError: they were restarted, and ``out`` is None, so they would begin another run.
+    """
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
+        return None
+    if out is None:
+        raise UserError("torchrun restarted the processes: name the run with --out, so that they continue it")
+    return out if (out / CONFIG).is_file() else None
+
+
+def may_restart() -> bool:
+    """Whether torchrun restarts processes that end."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
 
 
 def leave() -> None:
