@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 MODEL = {"prefix_tokens": 2, "puzzle_embedding_size": 12}
 TRAINING = {
     "batch_size": 8, "schedule": "constant", "warmup_steps": 0, "clip_norm": 5.0, "eval_every": 20,
-    "puzzle_learning_rate": 1e-3, "puzzle_weight_decay": 0.1, "log_every": 4,
+    "puzzle_learning_rate": 1e-3, "puzzle_weight_decay": 0.1, "log_every": 4, "dtype": "float32",
 }  # fmt: skip
 
 

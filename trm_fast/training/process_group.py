@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from trm_fast.errors import UserError
 from trm_fast.inference.capture import drop_graphs
@@ -117,7 +118,11 @@ def join(device: str) -> tuple[ProcessGroup, str]:
         # This module's functions have the process group as a default argument, evaluated at import. Import it before
         # there is a group, because torch's compiler would import it later.
         importlib.import_module("torch.distributed.nn.functional")
-        dist.init_process_group("nccl" if cuda else "gloo")
+        store, rank, size = next(rendezvous("env://"))
+        # torchrun keeps its store when it restarts the processes, and with it the addresses of those that died.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"attempt_{attempt}", store)
+        dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=size)
         atexit.register(leave)  # gloo threads that still hold tensors when Python exits would abort the process
     return ProcessGroup(dist.get_rank(), size), device
 
