@@ -19,8 +19,8 @@ if [ -e "$run/config.yaml" ]; then
 else
   set -- "$@" --out "$run"
 fi
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST") # a line for each
 exec srun torchrun \
   --nnodes="$SLURM_NNODES" --nproc-per-node="$SLURM_GPUS_ON_NODE" --max-restarts=3 \
-  --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" --rdzv-endpoint="$head:29500" \
+  --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" --rdzv-endpoint="${hosts%%$'\n'*}:29500" \
   -m trm_fast.cli train "$@"
