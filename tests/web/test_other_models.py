@@ -73,8 +73,9 @@ def test_a_conversation_in_another_format(page: Page) -> None:
 def test_an_arc_task_is_drawn_in_its_colors(page: Page, server: browser.Server, folder: Path) -> None:
     page.goto(f"{server.address}/#tab=solve&model=arc")
     page.reload()
-    page.get_by_label("Upload a file").set_input_files(folder / "tasks.json")
     puzzle, answer = (page.get_by_role("grid", name=name) for name in ("Puzzle", "Answer"))
+    puzzle.get_by_role("gridcell").first.wait_for()  # the model's own grid, drawn late, would replace the file's puzzle
+    page.get_by_label("Upload a file").set_input_files(folder / "tasks.json")
     page.wait_for_function("() => document.querySelector('[aria-label=Puzzle]').textContent.includes('3')")
     cells = puzzle.get_by_role("gridcell").all_inner_texts()
     assert [text for text in cells if text] == ["1", "0", "2", "0", "3", "0"]
